@@ -14,10 +14,10 @@ from layerwise.stats.capability_layers import (
     NEEDED,
     NEEDED_MORE,
     SPARE,
-    Pool,
     estimates_table,
     layer_estimates,
 )
+from layerwise.stats.capability_pools import Pool
 from layerwise.stats.clusters import Clusters
 from layerwise.stats.item_curves import beyond_background
 

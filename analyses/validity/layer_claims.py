@@ -13,7 +13,8 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.special import ndtr
 
-from layerwise.stats.capability_layers import NEEDED, NEEDED_MORE, SPARE, layer_estimates, pools
+from layerwise.stats.capability_layers import NEEDED, NEEDED_MORE, SPARE, layer_estimates
+from layerwise.stats.capability_pools import pools
 from layerwise.stats.cells import Cell
 from layerwise.stats.clusters import Clusters
 from layerwise.stats.inference import exact_interval

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ from synthetic import Plan
 from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.patching.findings import overtaking
 from layerwise.presentation.claim import ROLES
+from layerwise.presentation.claim_files import save_claims
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import (
     counted,
@@ -430,3 +432,23 @@ def test_one_of_a_kind_is_told_in_the_singular():
     assert counted(2, "entry", "entries") == "2 entries"
     told = [spread_of(values, "item") for values in ([1, 1], [60], [40, 60], [1, 2])]
     assert told == ["1 item", "60 items", "40–60 items", "1–2 items"]
+
+
+def test_claims_are_saved_for_programs(found: list[Claim], tmp_path) -> None:
+    save_claims(found, tmp_path)
+    told = json.loads((tmp_path / "claims.json").read_text("utf-8"))
+    table = pd.read_parquet(tmp_path / "claims.parquet")
+    assert [one["short"] for one in told] == [claim.short for claim in found]
+    assert table["full"].tolist() == [claim.full for claim in found]
+    assert set(table["evidence"]) <= {"established", "in its table", "not established"}
+    for claim, row in zip(found, table.to_dict("records"), strict=True):
+        assert row["layers"].tolist() == list(claim.layers)
+        if claim.estimate is not None:
+            assert (row["estimate"], row["low"]) == (claim.estimate.value, claim.estimate.low)
+
+
+def test_claims_of_what_layers_are_for_are_short(found: list[Claim]) -> None:
+    for claim in found:
+        if claim.kind in ROLES:
+            words = [word for word in claim.short.split() if word not in ("%", "–")]
+            assert len(words) <= 25, claim.short

@@ -49,6 +49,7 @@ def report(
     made.save(path)
     if len(folders) == 1:
         made.save_figures(path.parent / FIGURES)
+        made.save_claims(path.parent)
     tell_claims(made.findings[:CLAIMS])
     say(f"Report: {path}")
 

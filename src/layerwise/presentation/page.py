@@ -96,6 +96,16 @@ class Report:
         named = self.figures.items()
         return [path for name, figure in named for path in save_figure(figure, folder, name)]
 
+    def save_claims(self, folder: str | Path) -> None:
+        """Write ``claims.json`` and ``claims.parquet``: what the report says, for programs.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        from .claim_files import save_claims
+
+        save_claims(self.findings, Path(folder))
+
     def _repr_html_(self) -> str:
         # In a frame of its own, so that the page's style does not reach the notebook's.
         page = html.escape(self.html)

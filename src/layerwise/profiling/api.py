@@ -172,6 +172,7 @@ def profile(
         return Profile(tuple(results), page)
     with never_made_again(Path(out)):
         page.save_figures(Path(out) / FIGURES)
+        page.save_claims(out)
         return Profile(tuple(results), page, page.save(Path(out) / PAGE))
 
 
