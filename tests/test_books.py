@@ -17,7 +17,7 @@ from layerwise.analyses.gathering import tables_of_run
 from layerwise.models.organisms.language import ORGANISM, WIRED
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.models.organisms.wired import wired_model
-from layerwise.presentation.wording import interval, number
+from layerwise.presentation.wording import interval
 from layerwise.results import AblationResult
 from layerwise.stats.clusters import Clusters
 from layerwise.stats.dissociation import Answers, crossed, dissociation, losses_apart
@@ -126,31 +126,37 @@ def test_what_is_planted_is_found_and_told(books: AblationResult) -> None:
     (finding,) = book_findings(run)
     row = table.set_index("layer").loc[2]
     lost = row["only_closed"] + row["lost_both"]
-    assert f"{row['only_closed']} of the {lost} answers of told that skipping layer 2 loses" in (
-        finding.full
+    assert finding.short == (
+        "Skipping layer 2 loses more answers of told without the passage than with it, layer 5 "
+        "fewer."
     )
-    assert f"and {row['only_open']} lost the other way round, of {row['n_common']} items" in (
-        finding.full
+    assert (finding.evidence, finding.p) == ("established", pair["p_holm"])
+    assert (
+        f"{row['only_closed']} of the {lost} answers of told that skipping layer 2 loses"
+        in (finding.details[0])
     )
+    assert f"{row['only_open']} answer" in finding.details[1]
+    assert finding.items == f"{row['n_common']} items right both ways"
     ends = ("protected", "protected_run_low", "protected_run_high")
     assert interval(*(100 * row[name] for name in ends)) in finding.full
     assert "bounds for all 8 tests of the run together" in finding.full
     assert "Layer 2 loses more without the passage and layer 5 loses more with" in finding.full
     assert "neither only that the passage makes the questions easier nor" in finding.full
+    assert finding.caveat == ""
     assert finding.source["at"] == {"layer": [2, 5]}
-    assert number(100 * row["protected"]) in finding.full
 
 
 def test_without_layers_of_both_sorts_it_may_only_be_easier() -> None:
     one_sided = planted_books()
     kept = one_sided.records.loc[~one_sided.records["layer"].isin([5])]
     (finding,) = book_findings(tables_of_run([replace(one_sided, records=kept)]))
-    assert "it may only make the questions easier" in finding.full
-    assert "does not say where knowledge is" in finding.full
+    assert finding.short.endswith("answers of told without the passage than with it.")
+    assert "it may only make the questions easier" in finding.caveat
+    assert "does not say where knowledge is" in finding.caveat
     idle = one_sided.records.loc[~one_sided.records["layer"].isin([2, 5])]
     (finding,) = book_findings(tables_of_run([replace(one_sided, records=idle)]))
-    assert "is not established" in finding.full
-    assert "at least 11 would have to be lost one way and none the other" in finding.full
+    assert finding.evidence == "not established"
+    assert "At least 11 would have to be lost one way and none the other." in finding.details
 
 
 def test_nothing_is_compared_without_signal_of_both() -> None:
@@ -212,7 +218,7 @@ def test_what_a_trained_model_knows_by_its_first_layer_it_reads_where_it_is_stat
     assert table["margin_closed"][0] > 4 * table["margin_open"][0] > 0
     (finding,) = book_findings(tables_of_run([result]))
     assert "Layer 0 loses more without the passage" in finding.full
-    assert "it may only make the questions easier" in finding.full
+    assert "it may only make the questions easier" in finding.caveat
 
 
 def test_a_passage_that_a_model_cannot_read_protects_nothing(organism) -> None:

@@ -205,9 +205,9 @@ def test_a_leaky_file_and_a_model_that_uses_it_end_to_end(tmp_path) -> None:
     assert row["guesser_held"]
     assert not row["signal"]
     (silent,) = findings([found])
-    assert "; not shown to be better than 80 % by choosing" in silent.full
+    assert "(n = 60). It is not shown to be better than 80 % by choosing" in silent.full
     assert row["guesser_rule"] in silent.full
-    assert ", without the question, n = 60)" in silent.full
+    assert ", without the question." in silent.full
     kept = found.records["kind"].isin(["intact", "skip", "no layers"])
     without = AblationResult(found.records.loc[kept], found.facts)
     assert without.signal()["signal"].all()

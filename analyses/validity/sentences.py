@@ -11,7 +11,7 @@ from jaxtyping import Bool
 import layerwise as lw
 from layerwise import stats
 from layerwise.analyses.gathering import tables_of_run
-from layerwise.presentation.claim import Claim
+from layerwise.presentation.claim import ESTABLISHED, OPEN, Claim
 from layerwise.report.summary import findings_of
 from layerwise.results import AblationResult, Facts, ModelFacts, TaskFacts, records_frame
 
@@ -27,18 +27,18 @@ MATTERS = "every layer costs 5 points, and answers flip"
 HARDER = "one scale: the protocols differ in how hard they are, the capabilities in nothing"
 Answers = Bool[np.ndarray, "items interventions"]
 
-# What is established of layers, by kind of claim.
-ESTABLISHED = ("needed", "needed more", "spare", "gain")
-# By kind of sentence, what it says where it claims something.
+# What makes a claim, by kind of sentence: the claim's kind, and the table that it reads.
 CLAIMS = {
-    "no loss": "excluded for",
-    "steps of the ladder": "More is lost, significantly",
-    "other layers": "needs other layers under",
-    "order": "comes before",
-    "interaction": "how unlike the protocols are depends on the depth (",
+    "needed": ("needed", "estimates"),
+    "needed more": ("needed more", "estimates"),
+    "spare": ("spare", "estimates"),
+    "gain": ("gain", "estimates"),
+    "no loss": ("no loss", "effects"),
+    "steps of the ladder": ("scoring", "ladder_steps"),
+    "other layers": ("scoring", "dissociations"),
+    "order": ("order", "order"),
+    "interaction": ("scoring", "protocol_interaction"),
 }
-# How they say that nothing of it holds over all tests of the run.
-NOT_OVER_RUN = ("(Holm): none", "does not hold over all", " none hold over all")
 # In which case which of them cannot be true.
 _OF_LAYERS = (
     "needed",
@@ -72,8 +72,8 @@ def measure(n_pages: int = N_PAGES) -> pd.DataFrame:
         for page in range(n_pages):
             said = sentences(draw, np.random.default_rng([page, *case.encode()]))
             for kind in FALSE[case]:
-                told = [claim.full for claim in said if is_told(claim, kind)]
-                held = [one for one in told if not any(no in one for no in NOT_OVER_RUN)]
+                told = [claim for claim in said if is_told(claim, kind)]
+                held = [claim for claim in told if claim.evidence == ESTABLISHED]
                 rows.append({"case": case, "page": page, "kind": kind, "told": len(told),
                              "over_run": len(held)})  # fmt: skip
     return pd.DataFrame(rows)
@@ -81,9 +81,7 @@ def measure(n_pages: int = N_PAGES) -> pd.DataFrame:
 
 def is_told(claim: Claim, kind: str) -> bool:
     """Whether a claim says something of a kind."""
-    if kind in ESTABLISHED:
-        return claim.kind == kind and claim.evidence == "established"
-    return CLAIMS[kind] in claim.full
+    return claim.evidence != OPEN and (claim.kind, claim.source["table"]) == CLAIMS[kind]
 
 
 def told(table: pd.DataFrame) -> pd.DataFrame:

@@ -53,7 +53,7 @@ def test_the_page_has_the_figure_the_tables_and_the_sentence(books: AblationResu
     page = report([books]).html
     assert "What a passage protects" in page
     assert "told without the passage and read with it, skipping one layer" in page
-    assert "layers turn round" in page
+    assert "loses more answers of told without the passage than with it" in page
     assert "Closed and open book, change by change (90)" in page
 
 

@@ -82,21 +82,25 @@ def test_points_of_agreement_are_the_table(agreement):
 
 def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):
     depends, none = interactions(run)
-    assert depends.full == (
-        "For reasoning, how unlike the protocols are depends on the depth (letter against "
-        "generate: interaction with the layer group, p = 0.001 after Holm's correction over all 12 "
-        "tests of the run, n = 120): what skipping one layer costs of the above-floor accuracy "
-        "differs, first minus second, by "
+    assert depends.short == (
+        "For reasoning, the gap between what layers cost when it picks a letter and when it writes "
+        "changes with the depth."
+    )
+    assert (depends.evidence, depends.p, depends.items) == ("established", 0.0012, "120 items")
+    assert str(depends.estimate).startswith("−33 [−40, −26] points, letter minus generate, in late")
+    assert depends.details == (
+        "Of the above-floor accuracy, skipping one layer costs, letter minus generate: "
         "0 [−7, 7] points in early layers, 0 [−7, 7] points in middle layers and −33 [−40, −26] "
-        "points in late layers; that other layers are needed does not follow, for a harder way of "
-        "scoring loses more wherever something is lost. Most unlike the others are the late layers "
-        "(20–29), with 2 [−3, 7] % under letter and 35 [29, 41] % under generate."
+        "points in late layers.",
+        "Most unlike are the late layers (20–29): 2 [−3, 7] % under letter, 35 [29, 41] % under "
+        "generate.",
     )
-    assert none.full.startswith(
-        "There is no evidence that how unlike the protocols are depends on the depth for "
-        "retrieval, knowledge and coherence"
+    assert depends.caveat.startswith("That other layers are needed does not follow")
+    assert none.short == (
+        "That the gap between protocols changes with the depth is not established for retrieval, "
+        "knowledge and coherence."
     )
-    assert "smallest p = 1.000" in none.full
+    assert (none.evidence, none.p) == ("not established", 1.0)
 
 
 def test_without_a_test_below_the_level_nothing_depends(run: RunTables, plan: Plan):
@@ -104,9 +108,9 @@ def test_without_a_test_below_the_level_nothing_depends(run: RunTables, plan: Pl
         run, protocol_interaction=synthetic.interaction(plan, p_holm=0.051)
     )
     (told,) = interactions(quiet)
-    assert told.full.startswith("There is no evidence")
-    assert "reasoning" in told.full
-    assert "smallest p = 0.051" in told.full
+    assert told.evidence == "not established"
+    assert "reasoning" in told.capabilities
+    assert told.p == 0.051
     assert interactions(RunTables(run.facts)) == []
 
 
@@ -121,9 +125,12 @@ def test_methods_stand_side_by_side_and_never_against_each_other(run: RunTables,
     assert "disagree" not in first.full
     for row in rows(run.tables["emergence"], **first.source["where"]).to_dict("records"):
         assert f"By {row['method']}: layer {row['layer']:.1f} [" in first.full
-    assert "In 16 of 16 comparisons two methods rank the layers alike" in ranks.full
+    assert ranks.short == "In 16 of 16 comparisons two methods rank the layers alike."
+    assert ranks.evidence == "established"
     quiet = synthetic.with_tables(run, method_agreement=synthetic.agreement(plan, p_holm=0.06))
-    assert "In 0 of 16 comparisons" in agreements(quiet)[-1].full
+    none = agreements(quiet)[-1]
+    assert none.short.startswith("In 0 of 16 comparisons")
+    assert (none.evidence, none.p) == ("not established", 0.06)
     assert agreements(RunTables(run.facts)) == []
 
 

@@ -91,18 +91,23 @@ def test_one_sentence_says_what_the_rows_say(ablation):
     effects = ablation.effects()
     (row,) = rows(effects, **found.source["where"], **found.source["at"]).to_dict("records")
     assert row["share_lost"] == rows(effects, significant=True)["share_lost"].max()
-    assert f"Setting head {row['layer']}.{row['head']} to zero costs" in found.full
-    assert f"{100 * row['acc_diff']:.0f} [" in found.full
-    assert f"{100 * row['share_lost']:.0f} % of those above the floor" in found.full
-    assert f"of {row['task']} under {row['protocol']}, " in found.full
-    assert "; n = 40; " in found.full
-    assert "Benjamini-Hochberg correction over 12 heads" in found.full
+    assert found.short.startswith(
+        f"Setting head {row['layer']}.{row['head']} to zero costs {100 * row['acc_diff']:.0f} "
+        f"accuracy points of {row['task']} when it "
+    )
+    assert (found.evidence, found.p) == ("established", row["p_bh"])
+    assert found.estimate.value == pytest.approx(100 * row["acc_diff"])
+    assert f"{100 * row['share_lost']:.0f} % of the score above the floor" in found.full
+    assert found.protocols == (row["protocol"],)
+    assert found.items == "items: 40"
+    assert "Benjamini-Hochberg over 12 heads" in found.test
 
 
 def test_where_no_head_matters_none_is_named():
     none = planted_heads(PLAN, {"letter": (), "generate": ()})
     (found,) = [f for f in findings([none]) if f.kind == "heads"]
-    assert found.full.startswith("No single head is established to matter: setting any one")
+    assert found.short == "No single head is established to matter."
+    assert found.evidence == "not established"
     assert "none of the 3 task-protocol pairs with signal" in found.full
 
 

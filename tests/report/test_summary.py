@@ -45,6 +45,10 @@ def of_kind(found: list[Claim], kind: str) -> list[Claim]:
     return [finding for finding in found if finding.kind == kind]
 
 
+def of_table(found: list[Claim], *tables: str) -> list[Claim]:
+    return [finding for finding in found if finding.source["table"] in tables]
+
+
 def about(run: RunTables, finding: Claim) -> pd.DataFrame:
     return rows(run.tables[finding.source["table"]], **finding.source["where"])
 
@@ -64,13 +68,12 @@ def test_each_kind_of_sentence_is_made(found: list[Claim]) -> None:
     assert {finding.kind for finding in found} == {
         "general",
         "needed",
-        "protocols",
+        "scoring",
         "no loss",
-        "logit lens",
+        "lens",
         "prediction depth",
         "hand-over",
         "order",
-        "interaction",
         "agreement",
         "no signal",
     }
@@ -81,8 +84,8 @@ def test_every_sentence_is_one_sentence_with_n_and_rows(run: RunTables, found: l
         assert finding.full.endswith(".")
         assert len(about(run, finding)) > 0
         assert 0 < finding.importance <= 1
-        needs_n = "No order" not in finding.full
-        assert ("n = " in finding.full or " items" in finding.items) == needs_n
+        if "No order" not in finding.full:
+            assert "n = " in finding.full or "items" in finding.items
 
 
 def test_layers_that_are_needed_are_those_that_were_planted(
@@ -106,21 +109,26 @@ def test_layers_that_are_needed_are_those_that_were_planted(
 
 def test_sentences_of_the_ladder_say_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
     """The planted sets are nested: every way of scoring needs what an easier one needs."""
-    *told, alike = of_kind(found, "protocols")
+    *told, alike = of_table(found, "ladder_steps")
     assert told
     for finding in told:
-        assert finding.full.startswith("Down the ladder of ")
+        assert (finding.kind, finding.evidence) == ("scoring", "established")
         mine, steps = about(run, finding), quoted(run, finding)
         for _, row in steps.iterrows():
             assert said(finding.full, *(100 * row[n] for n in ("difference", "low", "high")))
-            assert row["p_holm"] < 0.05
+            assert row["p_holm"] <= finding.p < 0.05
+        most = number(100 * steps["difference"].max())
+        assert finding.short.startswith(
+            f"For {finding.tasks[0]}, skipping one layer costs {most} points more when it "
+        )
         for end in ("first", "second"):
             for _, row in mine.iterrows():
-                assert f"{number(100 * row[f'share_{end}'])} % under {row[end]}" in finding.full
-        assert "other layers are not shown to be needed" in finding.full
+                assert f"{row[end]} {number(100 * row[f'share_{end}'])} %" in finding.full
+        assert "Other layers are not shown to be needed" in finding.caveat
     steps = run.tables["ladder_steps"]
     assert not steps["other_layers"].any()
-    assert f"not established in {len(steps)} comparisons of" in alike.full
+    assert alike.evidence == "not established"
+    assert f"is not established in {len(steps)} comparisons." in alike.short
 
 
 def test_other_layers_are_told_of_a_double_dissociation() -> None:
@@ -130,16 +138,19 @@ def test_other_layers_are_told_of_a_double_dissociation() -> None:
         critical={"letter": (2, 5), "generate": (5, 9)},
     )  # fmt: skip
     run = tables_of_run([AblationResult(synthetic.records(plan), synthetic.facts(plan))])
-    told = of_kind(findings_of(run, EVERYTHING), "protocols")
+    told = of_table(findings_of(run, EVERYTHING), "dissociations", "ladder_steps")
     assert len(told) == 2
     for finding in told:
         mine = about(run, finding).set_index("layer")
-        n = mine["n_common"].iloc[0]
-        assert "needs other layers under generate than under letter" in finding.full
-        assert f"of {n} items right under both, skipping layer 2 loses" in finding.full
-        assert f"{mine['only_first'][2]} under letter alone" in finding.full
-        assert f"{mine['only_second'][9]} under generate alone" in finding.full
-        assert "More under letter: layer 2; more under generate: layer 9." in finding.full
+        assert finding.short == (
+            f"For {finding.tasks[0]}, the model needs other layers when it writes (most clearly "
+            "layer 9) than when it picks a letter (layer 2)."
+        )
+        assert (finding.evidence, finding.layers) == ("established", (2, 9))
+        assert finding.items == f"{mine['n_common'].iloc[0]} items right under both"
+        assert f"{mine['only_first'][2]} items under letter alone" in finding.details[0]
+        assert f"{mine['only_second'][9]} under generate alone" in finding.details[1]
+        assert finding.details[2] == "More under letter: layer 2; more under generate: layer 9."
         assert set(quoted(run, finding)["layer"]) == {2, 9}
 
 
@@ -157,11 +168,26 @@ def test_layers_without_loss_are_those_that_the_tests_say(
     for finding in told:
         mine = about(run, finding)
         layers = sorted(set(mine["layer"]) - set(effects.loc[planted, "layer"]))
-        assert layer_ranges(layers) in finding.full
-        assert f"excluded for {len(layers)} of 30 layers" in finding.full
+        assert finding.short.startswith(
+            f"Skipping any one of {len(layers)} layers costs less than 5 accuracy points when it "
+        )
+        assert finding.evidence == "established"
+        assert f"for {len(layers)} of 30 layers in each task" in finding.details[0]
+        assert finding.details[0].endswith(f": {layer_ranges(layers)}.")
+        assert finding.layers == tuple(layers)
         assert finding.source["at"] == {"layer": layers}
-        assert "costs less than 5 accuracy points" in finding.full
         assert ("0.1 nats" in finding.full) == mine["nats"].notna().any()
+
+
+def test_layers_without_loss_within_their_table_alone_are_not_established(run: RunTables) -> None:
+    effects = run.tables["effects"]
+    few = effects.assign(p_no_loss=0.9, p_no_loss_nats=np.nan)
+    few.loc[few["layer"] == 8, "p_no_loss"] = 0.001  # 0.03 over 30 layers, 0.09 over the run
+    told = of_kind(findings_of(synthetic.with_tables(run, effects=few), EVERYTHING), "no loss")
+    for finding in told:
+        assert (finding.evidence, finding.layers) == ("in its table", (8,))
+        assert finding.p == pytest.approx(0.03)
+        assert finding.short.startswith("Skipping layer 8 costs less than 5 accuracy points")
 
 
 def test_where_no_layer_is_shown_to_lose_nothing_it_is_told_what_could_be_seen(
@@ -172,7 +198,9 @@ def test_where_no_layer_is_shown_to_lose_nothing_it_is_told_what_could_be_seen(
     for finding in told:
         n = int(about(run, finding)["n_items"].min())
         least = 100 * excludable_loss(n, 0.05 / 30)
-        assert "is shown of none of the 30 layers" in finding.full
+        assert finding.short.startswith("No layer is shown to cost less than 5 accuracy points")
+        assert finding.evidence == "not established"
+        assert "Holm over 30 layers" in finding.full
         assert f"no loss below {least:.0f} points could be excluded" in finding.full
 
 
@@ -181,17 +209,20 @@ def test_tables_of_earlier_versions_show_no_layer_to_lose_nothing(run: RunTables
     for finding in of_kind(
         findings_of(synthetic.with_tables(run, effects=earlier), EVERYTHING), "no loss"
     ):
-        assert "is shown of none" in finding.full
+        assert finding.evidence == "not established"
 
 
 def test_lens_sentence_says_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
-    (finding,) = of_kind(found, "logit lens")
+    (finding,) = of_kind(found, "lens")
     mine = about(run, finding)
     assert len(mine) == 4
-    assert "half of the rise of the answer's probability is reached at" in finding.full
-    for _, row in mine.iterrows():
-        assert said(finding.full, row["layer"], row["layer_low"], row["layer_high"], 1)
-        assert f"for {row['capability']} (n = {row['n_items']})" in finding.full
+    ends = [f"{row['layer']:.0f} ({row['capability']})"
+            for _, row in mine.sort_values("layer").iloc[[0, -1]].iterrows()]  # fmt: skip
+    assert f"has risen halfway between layers {ends[0]} and {ends[1]} when it" in finding.short
+    for (_, row), detail in zip(mine.iterrows(), finding.details, strict=True):
+        assert said(detail, row["layer"], row["layer_low"], row["layer_high"], 1)
+        assert detail.startswith(f"{row['capability'].capitalize()}: ")
+        assert f"(n = {row['n_items']})" in detail
 
 
 def test_hand_over_is_at_the_planted_layer(run: RunTables, found: list[Claim]) -> None:
@@ -221,19 +252,23 @@ def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Claim
     before, open_ones = of_kind(found, "order")
     (row,) = quoted(run, before).to_dict("records")
     assert said(before.full, row["difference"], row["low"], row["high"], 2)
-    assert "retrieval comes before knowledge" in before.full
-    assert f"p = {row['p_holm']:.3f}" in before.full
+    assert before.short == (
+        "By ablation, retrieval comes before knowledge when it writes, by "
+        f"{row['difference']:.2f} of the model's depth."
+    )
+    assert (before.evidence, before.p) == ("established", row["p_holm"])
     pair = about(run, before)
     assert len(pair) == 6
-    assert "of the 6 tests of this pair, 2 are significant, all in this direction" in before.full
-    assert before.full.endswith(
+    assert before.details == (
+        "Of 6 tests of this pair, 2 are significant, all in this direction.",
         "The intact model is right in 90 % of the items of retrieval and 60 % of the items of "
-        "knowledge (p = 0.002), so that difficulty may account for the order (--task "
-        "matched-generate asks suites that are about as difficult)."
+        "knowledge (p = 0.002). Difficulty may account for the order (--task matched-generate asks "
+        "suites that are about as difficult).",
     )
     rest = about(run, open_ones)
+    assert open_ones.evidence == "not established"
     assert "retrieval and knowledge" not in open_ones.full
-    assert f"none of their {len(rest)} tests" in open_ones.full
+    assert f"{len(rest)} of {len(rest)} tests are not significant" in open_ones.full
     assert (rest["p_holm"] >= 0.05).all()
 
 
@@ -251,22 +286,25 @@ def test_no_order_is_told_where_tests_contradict_each_other(run: RunTables) -> N
     bounds = ["difference", "low", "high"]
     order.loc[turned, bounds] = -order.loc[turned, ["difference", "high", "low"]].to_numpy()
     told = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
-    assert told.full.startswith(
-        "Whether retrieval or knowledge comes first depends on how it is measured: retrieval comes "
-        "before knowledge by ablation under generate (half-effect depth, p = 0.010"
+    assert told.short == (
+        "Whether retrieval or knowledge comes first depends on how it is measured."
+    )
+    assert told.details[0].startswith(
+        "Retrieval comes before knowledge by ablation under generate (half-effect depth, p = 0.010"
     )
     assert "2 of 6 tests of this pair are significant." in told.full
-    assert told.full.count("difficulty may account for either order") == 1
+    assert told.full.count("Difficulty may account for either order") == 1
     assert "90 % of the items of retrieval and 60 % of the items of knowledge under" in told.full
 
 
 def test_an_order_by_less_than_is_of_interest_is_not_told(run: RunTables) -> None:
     order = run.tables["order"].assign(significant=False)
     (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
-    assert told.full.endswith(
-        "of their 36 tests, 34 are not significant after Holm's correction over all 36 tests of "
-        "the run and 2 find a difference too small to be of interest."
+    assert told.details[1:] == (
+        "34 of 36 tests are not significant.",
+        "2 of 36: a difference too small to be of interest.",
     )
+    assert told.p is None
 
 
 def test_different_depths_in_no_known_order_are_told_as_that(run: RunTables) -> None:
@@ -274,21 +312,21 @@ def test_different_depths_in_no_known_order_are_told_as_that(run: RunTables) -> 
     planted = order["p_holm"] < 0.05
     order.loc[planted, "low"] = -0.4
     (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
-    assert told.full.endswith(
-        "2 find two different depths but not which of them comes first (by ablation under "
-        "generate, knowledge may lie anywhere from 0.40 of the model's depth before retrieval to "
-        "0.30 behind it)."
+    assert told.details[2:] == (
+        "2 of them: two different depths, but not which of them comes first.",
+        "By ablation under generate, knowledge may lie 0.40 of the model's depth before retrieval, "
+        "or 0.30 behind it.",
     )
-    assert "p = 0.010" not in told.full
+    assert told.p is None
 
 
 def test_a_single_test_without_an_order_is_told_in_the_singular(run: RunTables) -> None:
     order = run.tables["order"].iloc[[-1]]
     (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
-    assert told.full.endswith(
-        ": its one test is not significant after Holm's correction over the one test of the run "
-        "(p = 1.000)."
-    )
+    assert told.details == ("1 of 1 test is not significant.",)
+    assert (told.p, told.test) == (
+        1.0, "the smallest, after Holm's correction over the one test of the run"
+    )  # fmt: skip
 
 
 def test_difficulty_is_told_as_it_was_measured(run: RunTables) -> None:
@@ -298,8 +336,8 @@ def test_difficulty_is_told_as_it_was_measured(run: RunTables) -> None:
         return of_kind(told, "order")[0].full
 
     alike = "60 % of the items of knowledge, no significant difference (p = 0.200)."
-    assert sentence(p_accuracy=0.2).endswith(alike)
-    assert sentence(p_accuracy=np.nan).endswith("all in this direction.")
+    assert alike in sentence(p_accuracy=0.2)
+    assert "The intact model" not in sentence(p_accuracy=np.nan)
 
 
 def test_an_earlier_version_s_tests_of_order_are_not_told(run: RunTables) -> None:
@@ -314,9 +352,9 @@ def test_an_earlier_version_s_tests_of_order_are_not_told(run: RunTables) -> Non
 def test_without_a_significant_order_none_is_claimed(run: RunTables, plan: Plan) -> None:
     unsure = synthetic.with_tables(run, order=synthetic.order(plan, p_holm=0.2))
     (told,) = of_kind(findings_of(unsure, EVERYTHING), "order")
-    assert told.full.startswith("No order of emergence is established between retrieval and")
-    assert "none of their 36 tests is significant" in told.full
-    assert "(smallest p = 0.200)" in told.full
+    assert told.short == "No order of emergence is established in 6 pairs of capabilities."
+    assert "36 of 36 tests are not significant." in told.details
+    assert told.p == 0.2
 
 
 def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(
@@ -339,8 +377,8 @@ def test_many_silent_cells_are_counted_not_listed(run: RunTables) -> None:
     (told,) = of_kind(
         findings_of(synthetic.with_tables(run, signal=signal), EVERYTHING), "no signal"
     )
-    assert "24 of 24 task-protocol pairs" in told.full
-    assert told.full.endswith("and 20 more.")
+    assert "24 of 24 task-protocol pairs" in told.short
+    assert told.details[-1] == "And 20 more."
 
 
 def test_the_list_is_ordered_and_cut_but_keeps_the_caveat(run: RunTables) -> None:
@@ -364,8 +402,8 @@ def test_nothing_is_claimed_about_noise() -> None:
         assert claim.evidence == "not established"
         assert claim.short.endswith("no layer is shown to be needed.")
     assert {claim.kind for claim in found if claim.kind in ROLES} == {"needed"}
-    (alike,) = of_kind(found, "protocols")
-    assert alike.full.startswith("That another way of scoring needs other layers is not")
+    (alike,) = of_table(found, "ladder_steps")
+    assert alike.short.startswith("That another way of scoring needs other layers is not")
 
 
 def test_patching_without_accuracy_says_so(patched: pd.DataFrame, plan: Plan) -> None:
@@ -415,11 +453,11 @@ def test_words() -> None:
 def test_a_lens_that_reads_some_of_the_items_says_so(run: RunTables) -> None:
     emergence = run.tables["emergence"].copy()
     of_lens = emergence["method"].eq("logit lens")
-    (whole,) = [f for f in of_kind(findings_of(run, EVERYTHING), "logit lens")][:1]
+    whole = of_kind(findings_of(run, EVERYTHING), "lens")[0]
     assert "begins as no other option does" not in whole.full
     emergence.loc[of_lens, "n_items"] = 37
     few = findings_of(synthetic.with_tables(run, emergence=emergence), EVERYTHING)
-    told = of_kind(few, "logit lens")
+    told = of_kind(few, "lens")
     assert told
     assert all("(n = 37 of " in finding.full for finding in told)
     assert all("begins as no other option does)" in finding.full for finding in told)

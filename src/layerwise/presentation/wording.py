@@ -15,7 +15,8 @@ from layerwise.errors import counted as counted
 
 from .naming import name_layer, stacks
 
-PROTOCOL_ORDER = ("letter", "continuation", "generate")
+_WHEN = {"letter": "picks a letter", "continuation": "chooses", "generate": "writes"}
+PROTOCOL_ORDER = tuple(_WHEN)
 RUNG_ORDER = ("letter", "margin", "choice", "first token", "teacher forcing", "generate")
 CAPABILITY_ORDER = ("retrieval", "knowledge", "reasoning", "coherence")
 MINUS = "−"
@@ -138,6 +139,11 @@ def _parts(run: list[int], name: Callable[[int], str]) -> list[str]:
     if len(run) < 3:
         return [name(one) for one in run]
     return [f"{name(run[0])}–{name(run[-1]).rpartition('.')[2]}"]
+
+
+def when(protocol: str) -> str:
+    """``"when it chooses"``: how a model answers under a protocol."""
+    return f"when it {_WHEN[protocol]}"
 
 
 def doing(kind: str, site: str, where: str) -> str:

@@ -11,15 +11,23 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.claim import Claim, finding, source, spaced, weight
+from layerwise.presentation.claim import (
+    ESTABLISHED,
+    IN_TABLE,
+    OPEN,
+    Claim,
+    Estimate,
+    source,
+    spaced,
+    weight,
+)
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.over_run import together, which_hold
+from layerwise.presentation.over_run import LEVEL, together, which_hold
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
     capitalised,
     counted,
     doing,
-    interval,
     joined,
     layer_ranges,
     number,
@@ -61,51 +69,54 @@ def _finding(pair: Row, sure: dict[str, pd.DataFrame], books: pd.DataFrame, at: 
     told = "closed" if len(sure["closed"]) else "open"
     best = _best(sure[told])
     both = bool(pair["both_sorts"]) and all(map(len, sure.values()))
-    sentence = (
-        f"{_kept(pair, best, told)} {_counts(pair, best, books, told)}"
-        f"{_margins(best)}. {_others(sure, books)}. "
-        f"{_why(pair, sure, both)}"
-    )
-    quoted = [best["layer"], *([_best(sure["open"])["layer"]] if both else [])]
-    size = weight(0.95 if both else 0.6, abs(float(best["protected"])))
-    return finding(sentence, size, BOOKS, source("books", at, layer=[int(one) for one in quoted]))
+    quoted = [int(one["layer"]) for one in (best, *([_best(sure["open"])] if both else []))]
+    more, less = ("without", "with") if told == "closed" else ("with", "without")
+    net, *ends = (100 * float(best[f"protected{end}"]) for end in ("", "_run_low", "_run_high"))
+    low, high = sorted(ends) if told == "closed" else sorted(-end for end in ends)
+    why, caveat = _why(pair, sure, both)
+    unit = f"points more {more} the passage (layer {name_layer(quoted[0])})"
+    return Claim(
+        kind=BOOKS, importance=weight(0.95 if both else 0.6, abs(float(best["protected"]))),
+        short=f"{capitalised(_doing(best))} loses more answers of {pair['closed']} {more} the "
+        f"passage than {less} it{f', layer {name_layer(quoted[1])} fewer' if both else ''}.",
+        evidence=ESTABLISHED if both or best["p_run"] < LEVEL else IN_TABLE,
+        tasks=(at["closed"], at["open"]), protocols=(at["protocol"],), layers=tuple(quoted),
+        estimate=Estimate(abs(net), low, high, unit, together(books)),
+        p=float(pair["p_holm"] if both else best["p_corrected"]),
+        test="two layers turn round, Holm over layers and the pairs of tasks of the run" if both
+        else "exact test, Holm over the layers",
+        items=f"{int(pair['n_common'])} items right both ways",
+        details=(*_kept(pair, best, told), *_margins(best), _others(sure, books), *why),
+        caveat=caveat, source=source("books", at, layer=quoted),
+    )  # fmt: skip
 
 
 def _best(sure: pd.DataFrame) -> Row:
     return records(sure.sort_values("protected", key=abs, ascending=False, kind="stable"))[0]
 
 
-def _kept(pair: Row, row: Row, told: str) -> str:
+def _doing(row: Row) -> str:
+    return doing(str(row["kind"]), str(row["site"]), f"layer {name_layer(row['layer'])}")
+
+
+def _kept(pair: Row, row: Row, told: str) -> tuple[str, str]:
     given, other = ("With", "open") if told == "closed" else ("Without", "closed")
     kept, lost = int(row[f"only_{told}"]), int(row["lost_both"])
-    action = doing(str(row["kind"]), str(row["site"]), f"layer {name_layer(row['layer'])}")
     return (
         f"{given} the passage, {kept} of the {counted(kept + lost, 'answer')} of {pair[told]} that "
-        f"{action} loses under {pair['protocol']} are kept ({pair[other]}),"
+        f"{_doing(row)} loses are kept ({pair[other]}).",
+        f"{counted(int(row[f'only_{other}']), 'answer')} lost the other way round.",
     )
 
 
-def _counts(pair: Row, row: Row, books: pd.DataFrame, told: str) -> str:
-    other = int(row["only_open" if told == "closed" else "only_closed"])
-    ends = ("protected", "protected_run_low", "protected_run_high")
-    net = [float(row[name]) for name in ends]
-    if told == "open":
-        net = [-net[0], -net[2], -net[1]]
-    return (
-        f"and {other} lost the other way round, of {int(pair['n_common'])} items right both ways "
-        f"({interval(100 * net[0], 100 * net[1], 100 * net[2])} points of them, {together(books)}; "
-        f"{p_value(row['p_corrected'])} after Holm's correction over the layers)"
-    )
-
-
-def _margins(row: Row) -> str:
+def _margins(row: Row) -> tuple[str, ...]:
     """What the layer takes from the margin either way, which has no ceiling; not of free text."""
     if pd.isna(row["margin_closed"]):
-        return ""
+        return ()
     closed, opened = (number(float(row[f"margin_{one}"]), 1) for one in ("closed", "open"))
     return (
-        f"; the margin above the best wrong option falls by {closed} nats without the passage and "
-        f"by {opened} with it"
+        f"The margin above the best wrong option falls by {closed} nats without the passage and by "
+        f"{opened} with it.",
     )
 
 
@@ -119,46 +130,46 @@ def _others(sure: dict[str, pd.DataFrame], books: pd.DataFrame) -> str:
     ]  # fmt: skip
     every = pd.concat(list(sure.values()))
     held = which_hold(every, books, lambda one: layer_ranges(layers_of(one)))
-    return capitalised(joined(told)) + held
+    return f"{capitalised(joined(told))}{held}."
 
 
 def _layers(found: pd.DataFrame) -> str:
     return f"layer{'s' * (len(found) > 1)} {layer_ranges(layers_of(found))}"
 
 
-def _why(pair: Row, sure: dict[str, pd.DataFrame], both: bool) -> str:
+def _why(pair: Row, sure: dict[str, pd.DataFrame], both: bool) -> tuple[tuple[str, ...], str]:
+    """What speaks for protection or against it, and what must not be concluded."""
     if both:
         return (
+            "Layers turn round: one loses more than another without the passage and less with it.",
             "So it is neither only that the passage makes the questions easier nor that one layer "
-            "matters more than another either way: layers turn round, of which one loses more than "
-            f"the other without the passage and less with it ({p_value(pair['p_holm'])} after "
-            "Holm's correction over layers and the pairs of tasks of the run)."
-        )
+            "matters more than another either way.",
+        ), ""
     if all(map(len, sure.values())):
+        p = f"{p_value(pair['p_holm'])}, Holm over layers and pairs of tasks"
         return (
-            "That layers turn round, of which one loses more than the other without the passage "
-            f"and less with it, is not established over the run ({p_value(pair['p_holm'])}, Holm "
-            "over layers and pairs of tasks), so the passage may only change how easy the "
-            "questions are."
-        )
+            f"That layers turn round is not established over the run ({p}).",
+        ), "The passage may only change how easy the questions are."
     way, one = ("easier", "with") if len(sure["closed"]) else ("harder", "without")
-    return (
-        f"No layer is shown to lose more {one} the passage, so that it may only make the questions "
-        f"{way}: this does not say where knowledge is."
+    return (f"No layer is shown to lose more {one} the passage.",), (
+        f"So it may only make the questions {way}: this does not say where knowledge is."
     )
 
 
 def _none(pair: Row, mine: pd.DataFrame, smallest: float, at: Row) -> Claim:
-    n_layers = len(mine)
     luck = max(float(numbers(mine, name).max()) for name in ("luck_closed", "luck_open"))
-    least = math.ceil(math.log(2 * n_layers / ALPHA) / math.log(2 - min(luck, 0.999)) - 1e-9)
+    least = math.ceil(math.log(2 * len(mine) / ALPHA) / math.log(2 - min(luck, 0.999)) - 1e-9)
     action = doing(str(pair["kind"]), str(pair["site"]), "one layer")
-    sentence = (
-        f"That the passage of {pair['open']} protects answers of {pair['closed']} under "
-        f"{pair['protocol']} is not established: of {int(pair['n_common'])} items right both ways, "
-        f"{action} is not shown to lose {100 * smallest:.3g} points or more of them without the "
-        "passage that are kept with it, net, or the other way round (exact tests, Holm's "
-        f"correction over {counted(n_layers, 'layer')}); at least {least} would have to be lost "
-        "one way and none the other."
-    )
-    return finding(sentence, weight(0.4, 0.0), BOOKS, source("books", at))
+    return Claim(
+        kind=BOOKS, evidence=OPEN, importance=weight(0.4, 0.0), source=source("books", at),
+        short=f"That the passage of {pair['open']} protects answers of {pair['closed']} is not "
+        "established.",
+        tasks=(at["closed"], at["open"]), protocols=(at["protocol"],),
+        items=f"{int(pair['n_common'])} items right both ways",
+        details=(
+            f"{capitalised(action)} is not shown to lose {100 * smallest:.3g} points or more, net, "
+            "of the answers one way (exact tests, Holm over "
+            f"{counted(len(mine), 'layer')}).",
+            f"At least {least} would have to be lost one way and none the other.",
+        ),
+    )  # fmt: skip

@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.claim import Claim, finding, source, weight
+from layerwise.presentation.claim import (
+    ESTABLISHED,
+    IN_TABLE,
+    OPEN,
+    Claim,
+    Estimate,
+    source,
+    weight,
+)
 from layerwise.presentation.items import items_of
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.over_run import RATE, count_that_hold, together
+from layerwise.presentation.over_run import LEVEL, RATE, count_that_hold, together
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
     HEAD_WORDS,
@@ -21,12 +29,11 @@ from layerwise.presentation.wording import (
     counted,
     doing,
     number,
-    p_value,
+    when,
 )
 from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
 
-from .effect_words import points
 from .lookup import effects_of_heads, head_ablations, head_effects_of
 
 HEADS = "heads"
@@ -50,40 +57,50 @@ def _largest(mine: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> C
     ranked = losses.sort_values(by=order, ascending=[False, False, True, True], kind="stable")
     top = records(ranked)[0]
     cell = {name: str(top[name]) for name in ("task", "protocol", "kind", "site")}
-    noun, there = HEAD_WORDS[cell["site"]], rows(mine, **cell)
-    sentence = (
-        f"{capitalised(_doing(top, name_of(top)))} costs {points(top)} of {top['task']} under "
-        f"{top['protocol']}, {number(100 * top['share_lost'])} % of those above the floor "
-        f"({together(every)}; n = {items_of(top)}; {p_value(top['p_bh'])} after "
-        f"Benjamini-Hochberg correction over {counted(len(there), noun)}), the largest loss found "
-        f"from a single {noun}; {noun}s with a significant loss there: {len(rows(losses, **cell))}"
-        f"{_held(rows(losses, **cell), every)}."
-    )
-    size = weight(0.8, float(np.nan_to_num(top["share_low"])))
-    at = {"layer": int(top["layer"]), "head": int(top["head"])}
-    return finding(sentence, size, HEADS, source("effects", cell, **at))
+    noun, there, here = HEAD_WORDS[cell["site"]], rows(mine, **cell), rows(losses, **cell)
+    over_run = count_that_hold(here, every, RATE)
+    return Claim(
+        kind=HEADS, importance=weight(0.8, float(np.nan_to_num(top["share_low"]))),
+        short=f"{capitalised(_doing(top, name_of(top)))} costs {number(100 * top['acc_diff'])} "
+        f"accuracy points of {top['task']} {when(cell['protocol'])}, the largest loss of any "
+        f"{noun}.",
+        evidence=ESTABLISHED if top["p_run"] < LEVEL else IN_TABLE,
+        tasks=(cell["task"],), protocols=(cell["protocol"],), layers=(int(top["layer"]),),
+        estimate=_points(top, every), p=float(top["p_bh"]),
+        test=f"exact McNemar test, Benjamini-Hochberg over {counted(len(there), noun)}",
+        items=f"items: {items_of(top)}",
+        details=(
+            f"That is {number(100 * top['share_lost'])} % of the score above the floor.",
+            f"{capitalised(noun)}s with a significant loss there: {len(here)}"
+            f"{f'; {over_run}' if over_run else ''}.",
+        ),
+        source=source("effects", cell, layer=int(top["layer"]), head=int(top["head"])),
+    )  # fmt: skip
 
 
-def _held(losses: pd.DataFrame, every: pd.DataFrame) -> str:
-    told = count_that_hold(losses, every, RATE)
-    return f"; {told}" if told else ""
+def _points(row: dict[str, Any], every: pd.DataFrame) -> Estimate:
+    value, low, high = (100 * float(row[f"acc_diff{end}"]) for end in ("", "_run_low", "_run_high"))
+    unit = f"accuracy points of {row['task']} under {row['protocol']} without {name_of(row)}"
+    return Estimate(value, low, high, unit, together(every))
 
 
 def _none(mine: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim:
     worst = records(mine)[int(np.argmax(numbers(mine, "acc_diff")))]
     noun = HEAD_WORDS[str(worst["site"])]
     pairs = len(mine[["task", "protocol"]].drop_duplicates())
-    sentence = (
-        f"No single {noun} is established to matter: {_doing(worst, f'any one {noun}')} has a "
-        f"significant loss of {100 * smallest:.3g} points or more after Benjamini-Hochberg "
-        f"correction in none of the "
-        f"{counted(pairs, 'task-protocol pair')} with signal (n = {items_of(mine)}; "
-        f"largest loss {points(worst)}, {name_of(worst)}, {worst['task']}, {worst['protocol']}, "
-        f"{together(every)})."
-    )
     where = {"kind": str(worst["kind"]), "site": str(worst["site"]), "signal": True}
     at = {name: int(worst[name]) for name in ("layer", "head")}
-    return finding(sentence, weight(0.5, 0.0), HEADS, source("effects", where, **at))
+    return Claim(
+        kind=HEADS, evidence=OPEN, importance=weight(0.5, 0.0),
+        short=f"No single {noun} is established to matter.", source=source("effects", where, **at),
+        estimate=_points(worst, every), items=f"items: {items_of(mine)}",
+        details=(
+            f"{capitalised(_doing(worst, f'any one {noun}'))} has a significant loss of "
+            f"{100 * smallest:.3g} points or more in none of the "
+            f"{counted(pairs, 'task-protocol pair')} with signal (Benjamini-Hochberg).",
+            f"The largest loss is that without {name_of(worst)}.",
+        ),
+    )  # fmt: skip
 
 
 def name_of(row: dict[str, Any]) -> str:

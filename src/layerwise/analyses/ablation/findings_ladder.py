@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.claim import Claim, finding, source, spaced, weight
+from layerwise.presentation.claim import ESTABLISHED, OPEN, SCORING, Claim, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
     RUNG_ORDER,
+    capitalised,
     counted,
     doing,
     in_order,
@@ -21,15 +22,19 @@ from layerwise.presentation.wording import (
     joined,
     layer_ranges,
     number,
-    p_value,
     spread,
     spread_of,
+    when,
 )
 from layerwise.storage.run_tables import RunTables
 
 from .lookup import kinds_and_sites
 
-PROTOCOLS = "protocols"
+# Ways of scoring that are no protocols.
+_SCORED = {
+    "choice": when("continuation"), "first token": "by the first token",
+    "teacher forcing": "by teacher forcing",
+}  # fmt: skip
 Row = dict[str, Any]
 
 
@@ -68,28 +73,32 @@ def _clearest(steps: pd.DataFrame) -> list[Row]:
 
 
 def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
-    mine = rows(layers, **{name: row[name] for name in ("task", "first", "second")})
-    one, other = (
-        records(rows(mine, layer=int(row[name])))[0] for name in ("layer_first", "layer_second")
+    where = {name: str(row[name]) for name in ("task", "first", "second", "kind", "site")}
+    quoted = [int(row[name]) for name in ("layer_first", "layer_second")]
+    both = [records(rows(layers, **where, layer=layer))[0] for layer in quoted]
+    first, second = where["first"], where["second"]
+    lost = tuple(
+        f"{capitalised(_doing(row, layer))} loses {layer['only_first']} items under {first} alone "
+        f"and {layer['only_second']} under {second} alone."
+        for layer in both
     )
-    first, second = row["first"], row["second"]
-    sentence = (
-        f"{row['task']} ({row['capability']}) needs other layers under {second} than under "
-        f"{first}: of {row['n_common']} items right under both, {_doing(row, one)} loses "
-        f"{one['only_first']} under {first} alone and {one['only_second']} under {second} alone; "
-        f"{_doing(row, other)} loses {other['only_second']} under {second} alone and "
-        f"{other['only_first']} under {first} alone; the one loses more than the other under "
-        f"{first}, the other under {second} ({p_value(row['p_other_layers_holm'])} after Holm's "
-        f"correction over layers and the {counted(n_steps, 'comparison')} of the run). "
-        f"More under {first}: {_layers(row['layers_first'])}; more under {second}: "
-        f"{_layers(row['layers_second'])}."
-    )
-    at = {name: str(row[name]) for name in ("task", "first", "second", "kind", "site")}
-    size = min(one["only_first"], other["only_second"]) / max(row["n_common"], 1)
-    quoted = [int(one["layer"]), int(other["layer"])]
-    return finding(
-        sentence, weight(1.0, size), PROTOCOLS, source("dissociations", at, layer=quoted)
-    )
+    size = min(both[0]["only_first"], both[1]["only_second"]) / max(row["n_common"], 1)
+    return Claim(
+        kind=SCORING, evidence=ESTABLISHED, importance=weight(1.0, size),
+        short=f"For {row['task']}, the model needs other layers {_scored(second)} (most clearly "
+        f"layer {name_layer(quoted[1])}) than {_scored(first)} (layer {name_layer(quoted[0])}).",
+        capabilities=(str(row["capability"]),), tasks=(where["task"],), layers=tuple(quoted),
+        p=float(row["p_other_layers_holm"]), test="two layers turn round, Holm over layers and the "
+        f"{counted(n_steps, 'comparison')} of the run",
+        items=f"{spread_of([row['n_common']], 'item')} right under both",
+        details=(*lost, f"More under {first}: {_layers(row['layers_first'])}; more under {second}: "
+                 f"{_layers(row['layers_second'])}."),
+        source=source("dissociations", where, layer=quoted),
+    )  # fmt: skip
+
+
+def _scored(way: str) -> str:
+    return _SCORED.get(way) or when(way)
 
 
 def _doing(row: Row, layer: Row) -> str:
@@ -107,29 +116,29 @@ def _losing(mine: pd.DataFrame) -> pd.DataFrame:
 
 
 def _steps_that_lose(mine: pd.DataFrame) -> Claim:
-    first = records(mine)[0]
-    cell = {name: str(first[name]) for name in ("task", "kind", "site")}
-    shares = {row["first"]: row["share_first"] for row in records(mine)}
-    shares |= {row["second"]: row["share_second"] for row in records(mine)}
-    costs = joined(
-        f"{number(100 * shares[rung])} % under {rung}" for rung in in_order(shares, RUNG_ORDER)
-    )
     losing = records(_losing(mine))
-    added = joined(
-        f"{row['first']} to {row['second']} (by "
-        f"{interval(*(100 * row[name] for name in ('difference', 'low', 'high')))} points)"
+    most, first = max(losing, key=lambda row: row["difference"]), records(mine)[0]
+    cell = {name: str(first[name]) for name in ("task", "kind", "site")}
+    shares = {row[end]: row[f"share_{end}"] for row in records(mine) for end in ("first", "second")}
+    costs = (f"{name} {number(100 * shares[name])} %" for name in in_order(shares, RUNG_ORDER))
+    steps = {end: [row[end] for row in losing] for end in ("first", "second")}
+    added = tuple(
+        f"From {row['first']} to {row['second']}: "
+        f"{interval(*(100 * row[name] for name in ('difference', 'low', 'high')))} points more."
         for row in losing
     )
-    sentence = (
-        f"Down the ladder of {first['task']} ({first['capability']}), {_one_layer(first)} costs on "
-        f"average {costs} of the above-floor accuracy. More is lost, significantly, in the step "
-        f"from {added} (paired, Holm over the run; n = {spread(mine['n_items'])}); other layers "
-        "are not shown to be needed, so that the difference may be one of how hard the scoring is."
-    )
-    size = weight(0.9, max(float(row["difference"]) for row in losing))
-    steps = [[row[name] for row in losing] for name in ("first", "second")]
-    at = source("ladder_steps", cell, first=steps[0], second=steps[1], next_rung=True)
-    return finding(sentence, size, PROTOCOLS, at)
+    return Claim(
+        kind=SCORING, evidence=ESTABLISHED, importance=weight(0.9, float(most["difference"])),
+        short=f"For {first['task']}, {_one_layer(first)} costs {number(100 * most['difference'])} "
+        f"points more {_scored(most['second'])} than {_scored(most['first'])}, on average.",
+        capabilities=(str(first["capability"]),), tasks=(cell["task"],),
+        p=max(float(row["p_holm"]) for row in losing),
+        test="the largest; paired randomisation tests, Holm over the run",
+        items=f"{spread(mine['n_items'])} items",
+        details=(f"It costs of the above-floor accuracy: {joined(costs)}.", *added),
+        caveat="Other layers are not shown to be needed: the scoring may only be harder.",
+        source=source("ladder_steps", cell, **steps, next_rung=True),
+    )  # fmt: skip
 
 
 def _one_layer(row: Row) -> str:
@@ -138,13 +147,13 @@ def _one_layer(row: Row) -> str:
 
 def _no_other_layers(quiet: pd.DataFrame) -> Claim:
     first = records(quiet)[0]
-    tasks = in_order(quiet["task"], ())
-    sentence = (
-        f"That another way of scoring needs other layers is not established in "
-        f"{counted(len(quiet), 'comparison')} of {joined(tasks)}: {_one_layer(first)} is not shown "
-        "to cost more under one at some layer and more under the other at another, and these two "
-        "to turn round (Holm over "
-        f"layers and comparisons; n = {spread_of(quiet['n_common'], 'item')} right under both)."
-    )
     where = {"kind": str(first["kind"]), "site": str(first["site"]), "other_layers": False}
-    return finding(sentence, weight(0.6, 0.0), PROTOCOLS, source("ladder_steps", where))
+    return Claim(
+        kind=SCORING, evidence=OPEN, importance=weight(0.6, 0.0),
+        short="That another way of scoring needs other layers is not established in "
+        f"{counted(len(quiet), 'comparison')}.",
+        tasks=tuple(in_order(quiet["task"], ())), source=source("ladder_steps", where),
+        items=f"{spread_of(quiet['n_common'], 'item')} right under both",
+        details=(f"{capitalised(_one_layer(first))} is not shown to cost more one way at one layer "
+                 "and more the other way at another (Holm over layers and comparisons).",),
+    )  # fmt: skip

@@ -11,8 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.claim import Claim, finding, source, spaced, weight
+from layerwise.presentation.claim import (
+    ESTABLISHED,
+    IN_TABLE,
+    OPEN,
+    Claim,
+    source,
+    spaced,
+    weight,
+)
 from layerwise.presentation.items import independent, items_of
+from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import every_test
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
@@ -22,7 +31,7 @@ from layerwise.presentation.wording import (
     doing,
     in_order,
     layer_ranges,
-    p_value,
+    when,
 )
 from layerwise.stats import holm
 from layerwise.stats.effects import ALPHA
@@ -49,7 +58,7 @@ def layers_without_loss(run: RunTables) -> list[Claim]:
         for mine in cells.values():
             p = no_loss(mine)
             held, over_run = over_run[: len(p)], over_run[len(p) :]
-            shown = dict(zip(p, held.tolist(), strict=True)), sum(map(len, whole))
+            shown = dict(zip(p, held.tolist(), strict=True)), every_test(sum(map(len, whole)))
             found.append(
                 _shown(mine, p, *shown, smallest)
                 if min(p.values()) < ALPHA
@@ -87,59 +96,70 @@ def no_loss_by_layer(effects: pd.DataFrame) -> dict[int, float]:
 
 
 def _shown(
-    mine: pd.DataFrame,
-    p: dict[int, float],
-    over_run: dict[int, float],
-    n_tests: int,
-    smallest: Interest,
+    mine: pd.DataFrame, p: dict[int, float], run: dict[int, float], tests: str, smallest: Interest
 ) -> Claim:
-    layers = [layer for layer, value in p.items() if value < ALPHA]
-    held = [layer for layer in layers if over_run[layer] < ALPHA]
-    told = "none" if not held else "all of them" if held == layers else layer_ranges(held)
-    run = f"; over {every_test(n_tests)} of the run (Holm): {told}"
-    first = records(mine)[0]
-    action = doing(first["kind"], first["site"], "one of the layers" if layers[1:] else "layer")
-    each = ", one at a time," if layers[1:] else ""
-    sentence = (
-        f"{capitalised(action)} {layer_ranges(layers)}{each} costs less than "
-        f"{_margin(mine, smallest)}: a larger loss is excluded for {len(layers)} of "
-        f"{counted(len(p), 'layer')}, in {_asked(mine, 'each of ')}; one-sided "
-        f"paired tests, {p_value(max(p[layer] for layer in layers))} at most "
-        f"after Holm's correction over the layers{run})."
-    )
-    size = weight(0.75, len(layers) / len(p))
-    return finding(sentence, size, NO_LOSS, source("effects", _where(first), layer=layers))
+    """The layers that are shown over the run; where there is none, those within the table."""
+    in_table, over_run = ([layer for layer in p if each[layer] < ALPHA] for each in (p, run))
+    layers, each = (over_run, run) if over_run else (in_table, p)
+    named = f"any one of {len(layers)} layers" if layers[1:] else f"layer {name_layer(layers[0])}"
+    more = [f"Holm over the layers alone: {layer_ranges(in_table)}."] if layers != in_table else []
+    return Claim(
+        short=f"{_doing(mine, named)} costs less than {_points(smallest)} {_when(mine)}.",
+        evidence=ESTABLISHED if over_run else IN_TABLE,
+        importance=weight(0.75, len(layers) / len(p)), layers=tuple(layers),
+        p=max(each[layer] for layer in layers),
+        test="the largest; one-sided paired tests, Holm over "
+        f"{f'{tests} of the run' if over_run else counted(len(p), 'layer')}",
+        details=(
+            f"A larger loss is excluded for {len(layers)} of {counted(len(p), 'layer')} in each "
+            f"task with signal: {layer_ranges(layers)}.",
+            *more, *_margins(mine, smallest),
+        ),
+        **_asked(mine, layer=layers),
+    )  # fmt: skip
 
 
 def _none(mine: pd.DataFrame, n_layers: int, smallest: Interest) -> Claim:
     least = excludable_loss(independent(mine), ALPHA / n_layers)
+    return Claim(
+        short=f"No layer is shown to cost less than {_points(smallest)} {_when(mine)}.",
+        evidence=OPEN, importance=weight(0.4, 0.0),
+        details=(
+            f"{_doing(mine, 'each layer')} was tested (one-sided paired tests, Holm over "
+            f"{counted(n_layers, 'layer')}).",
+            f"With so many items, no loss below {100 * least:.0f} points could be excluded even "
+            "where no answer changes.",
+            *_margins(mine, smallest),
+        ),
+        **_asked(mine),
+    )  # fmt: skip
+
+
+def _doing(mine: pd.DataFrame, where: str) -> str:
     first = records(mine)[0]
-    action = doing(first["kind"], first["site"], "any one layer")
-    sentence = (
-        f"That {action} costs less than {_margin(mine, smallest)} is shown of none of the "
-        f"{counted(n_layers, 'layer')}, in {_asked(mine)}; one-sided paired tests, Holm's "
-        f"correction over the layers): with so many items, no loss below {100 * least:.0f} points "
-        "could be excluded even where no answer changes."
-    )
-    return finding(sentence, weight(0.4, 0.0), NO_LOSS, source("effects", _where(first)))
+    return capitalised(doing(first["kind"], first["site"], where))
 
 
-def _asked(mine: pd.DataFrame, each: str = "") -> str:
-    n_tasks = len(set(mine["task"]))
-    tasks = "task" if n_tasks == 1 else f"{n_tasks} tasks"
-    protocol = records(mine)[0]["protocol"]
-    several = each if n_tasks > 1 else ""
-    return f"{several}the {tasks} with signal under {protocol} (n = {items_of(mine)} a task"
+def _when(mine: pd.DataFrame) -> str:
+    return when(records(mine)[0]["protocol"])
 
 
-def _where(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: str(row[name]) for name in ("protocol", "kind", "site")} | {"signal": True}
+def _asked(mine: pd.DataFrame, **at: list[int]) -> dict[str, Any]:
+    first = records(mine)[0]
+    where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
+    return {
+        "kind": NO_LOSS, "tasks": tuple(in_order(mine["task"], ())),
+        "protocols": (where["protocol"],), "items": f"items: {items_of(mine)} a task",
+        "source": source("effects", where | {"signal": True}, **at),
+    }  # fmt: skip
 
 
-def _margin(mine: pd.DataFrame, smallest: Interest) -> str:
-    points = f"{100 * smallest.loss:.3g} accuracy points"
-    return (
-        f"{points} and {smallest.nats:g} nats, of which an item counts for one at most"
-        if np.isfinite(numbers(mine, "nats")).any()
-        else points
-    )
+def _points(smallest: Interest) -> str:
+    return f"{100 * smallest.loss:.3g} accuracy points"
+
+
+def _margins(mine: pd.DataFrame, smallest: Interest) -> list[str]:
+    """What is excluded where nats are tested as well."""
+    nats = f"{smallest.nats:g} nats, of which an item counts for one at most"
+    tested = np.isfinite(numbers(mine, "nats")).any()
+    return [f"A loss is to be below {_points(smallest)} and {nats}."] if tested else []

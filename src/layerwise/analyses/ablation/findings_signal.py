@@ -10,14 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.claim import Claim, finding, source, weight
+from layerwise.presentation.claim import OPEN, Claim, source, weight
 from layerwise.presentation.items import items_of
 from layerwise.presentation.rows import records, rows
-from layerwise.presentation.wording import (
-    counted,
-    joined,
-    percent,
-)
+from layerwise.presentation.wording import counted, in_order, joined, percent
 from layerwise.storage.run_tables import RunTables
 
 SILENT = "no signal"
@@ -32,16 +28,17 @@ def silent(run: RunTables) -> list[Claim]:
     dull = rows(signal, signal=False)
     if dull.empty:
         return []
-    parts = [_silent_cell(row) for row in records(dull)[:_NAMED]]
-    more = f", and {len(dull) - _NAMED} more" if len(dull) > _NAMED else ""
-    sentence = (
-        f"No claim about layers is made for {len(dull)} of "
-        f"{counted(len(signal), 'task-protocol pair')}, where the intact model is not shown to be "
-        f"better than {_controls(signal)}: "
-        f"{joined(parts) if not more else ', '.join(parts) + more}."
-    )
-    share = len(dull) / len(signal)
-    return [finding(sentence, weight(0.5, share), SILENT, source("signal", {"signal": False}))]
+    cells = tuple(_silent_cell(row) for row in records(dull)[:_NAMED])
+    more = (f"And {len(dull) - _NAMED} more.",) if len(dull) > _NAMED else ()
+    tasks, protocols = (tuple(in_order(dull[name], ())) for name in ("task", "protocol"))
+    return [Claim(
+        kind=SILENT, evidence=OPEN, importance=weight(0.5, len(dull) / len(signal)),
+        short=f"No claim about layers is made for {len(dull)} of "
+        f"{counted(len(signal), 'task-protocol pair')}: the model is not shown to be better than "
+        "its controls.",
+        tasks=tasks, protocols=protocols, source=source("signal", {"signal": False}),
+        details=(f"It is not shown to be better than {_controls(signal)}.", *cells, *more),
+    )]  # fmt: skip
 
 
 # What the intact model must be better than, each, beside stated chance: column, name.
@@ -68,8 +65,8 @@ def _silent_cell(row: dict[str, Any]) -> str:
         if row.get(column) is not None and not np.isnan(row[column])
     )
     return (
-        f"{row['task']} under {row['protocol']} (accuracy {accuracy}, chance "
-        f"{100 * row['chance']:.0f} %{measured}{_guessed(row)}{_taken(row)}, n = {items_of(row)})"
+        f"{row['task']} under {row['protocol']}: accuracy {accuracy}, chance "
+        f"{100 * row['chance']:.0f} %{measured} (n = {items_of(row)}).{_guessed(row)}{_taken(row)}"
     )
 
 
@@ -82,8 +79,8 @@ def _guessed(row: dict[str, Any]) -> str:
     controls = [row.get(name) for name in ("chance", "blind", "no_layers")]
     others = [one for one in controls if one is not None and not pd.isna(one)]
     if row["guesser"] > max(others):
-        return f"; not shown to be better than {given}"
-    return f"; {given}"
+        return f" It is not shown to be better than {given}."
+    return f" {given}."
 
 
 def _taken(row: dict[str, Any]) -> str:
@@ -93,4 +90,4 @@ def _taken(row: dict[str, Any]) -> str:
         return ""
     place = int(row["most_taken"])
     name = chr(ord("A") + place) if row["protocol"] == "letter" else f"option {place + 1}"
-    return f"; it takes {name} in {int(times)} items"
+    return f" It takes {name} in {int(times)} items."

@@ -26,7 +26,7 @@ def beside_order(row: dict[str, Any], run: RunTables, turned: bool = False) -> s
         turned: whether the second capability is named first.
 
     Returns:
-        A sentence after a space; nothing where the accuracies are not known.
+        Sentences after a space; nothing where the accuracies are not known.
     """
     if not _known(row):
         return ""
@@ -34,7 +34,7 @@ def beside_order(row: dict[str, Any], run: RunTables, turned: bool = False) -> s
     if p >= _LEVEL:
         return f"{told}, no significant difference ({p_value(p)})."
     return (
-        f"{told} ({p_value(p)}), so that difficulty may account for the order"
+        f"{told} ({p_value(p)}). Difficulty may account for the order"
         f"{_matched(str(row['protocol']), run)}."
     )
 
@@ -48,8 +48,8 @@ def beside_orders(shown: Sequence[dict[str, Any]], run: RunTables) -> str:
         return ""
     parts = [f"{_right(row)} under {protocol}" for protocol, row in uneven.items()]
     return (
-        f" The intact model is right in {joined(parts)}, so that difficulty may account for either "
-        f"order{_matched(next(iter(uneven)), run)}."
+        f" The intact model is right in {joined(parts)}. Difficulty may account for either order"
+        f"{_matched(next(iter(uneven)), run)}."
     )
 
 

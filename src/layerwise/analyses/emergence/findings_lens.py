@@ -10,19 +10,18 @@ from typing import Any
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.presentation.claim import Claim, finding, source, spaced, weight
-from layerwise.presentation.naming import stacks
-from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.claim import IN_TABLE, LENS, Claim, source, spaced, weight
+from layerwise.presentation.naming import name_layer, stacks
+from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
+    capitalised,
     in_order,
     interval,
-    joined,
+    when,
 )
 from layerwise.storage.run_tables import RunTables
-
-LENS = "logit lens"
 
 
 def lens_depths(run: RunTables) -> list[Claim]:
@@ -40,22 +39,26 @@ def lens_depths(run: RunTables) -> list[Claim]:
 
 
 def _lens_depth(mine: pd.DataFrame, where: dict[str, str], run: RunTables) -> Claim:
-    parts = [
-        _depth(records(rows(mine, capability=name))[0], run)
-        for name in in_order(mine["capability"], CAPABILITY_ORDER)
-    ]
-    sentence = (
-        f"Read by the logit lens ({where['protocol']} prompts), half of the rise of the answer's "
-        f"probability is reached at {joined(parts)}."
-    )
-    depth = float(numbers(mine, "estimate").max() - numbers(mine, "estimate").min())
-    return finding(sentence, weight(0.6, depth), LENS, source("emergence", where))
+    names = in_order(mine["capability"], CAPABILITY_ORDER)
+    depths = sorted(records(mine), key=lambda row: row["estimate"])
+    ends = [f"{name_layer(round(row['layer']))} ({row['capability']})" for row in depths]
+    at = f"between layers {ends[0]} and {ends[-1]}" if len(ends) > 1 else f"at layer {ends[0]}"
+    spread = depths[-1]["estimate"] - depths[0]["estimate"]
+    return Claim(
+        kind=LENS, evidence=IN_TABLE, importance=weight(0.6, spread),
+        short=f"By the logit lens, the answer's probability has risen halfway {at} "
+        f"{when(where['protocol'])}.",
+        capabilities=tuple(names), protocols=(where["protocol"],),
+        details=tuple(_depth(records(rows(mine, capability=name))[0], run) for name in names),
+        source=source("emergence", where),
+    )  # fmt: skip
 
 
 def _depth(row: dict[str, Any], run: RunTables) -> str:
     layers = interval(row["layer"], row["layer_low"], row["layer_high"], 1)
     order = " in order of computation" if stacks().n_encoder else ""
-    return f"layer {layers}{order} for {row['capability']} (n = {row['n_items']}{_read(row, run)})"
+    name = capitalised(str(row["capability"]))
+    return f"{name}: layer {layers}{order} (n = {row['n_items']}{_read(row, run)})."
 
 
 def _read(row: dict[str, Any], run: RunTables) -> str:

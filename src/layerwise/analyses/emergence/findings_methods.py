@@ -11,25 +11,36 @@ import numpy as np
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.presentation.claim import IN_TABLE, Claim, finding, source, spaced, weight
+from layerwise.presentation.claim import (
+    ESTABLISHED,
+    IN_TABLE,
+    OPEN,
+    SCORING,
+    Claim,
+    Estimate,
+    source,
+    spaced,
+    weight,
+)
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
+    PROTOCOL_ORDER,
     capitalised,
     counted,
     in_order,
     interval,
     joined,
     layer_ranges,
-    p_value,
     percent,
     spread,
+    when,
 )
 from layerwise.stats.layer_curves import ABLATION, ATTRIBUTION, PATCHING
 from layerwise.storage.run_tables import RunTables
 
-INTERACTION, AGREEMENT = "interaction", "agreement"
+AGREEMENT = "agreement"
 HALF, RANKS = "half-effect depth", "rank correlation"
 _LEVEL = 0.05
 _ENDS = ("layer", "layer_low", "layer_high")
@@ -63,21 +74,27 @@ def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
     ]
     best = min(pairs, key=lambda pair: (pair["p_holm"].iloc[0], -_apart(pair).max()))
     row = records(best)[int(_apart(best).argmax())]
-    sentence = (
-        f"For {row['capability']}, how unlike the protocols are depends on the depth "
-        f"({row['first']} against {row['second']}: interaction with the layer group, "
-        f"{p_value(row['p_holm'])} {after_holm(n_tests)}, n = {row['n_items']}): what skipping "
-        f"one layer costs of the above-floor accuracy differs, first minus second, by "
-        f"{_differences(best)}; that other layers are needed does not follow, for a harder way of "
-        f"scoring loses more wherever something is lost. Most unlike "
-        f"the others are the {row['group']} layers ({layer_ranges(row['layers'])}), with "
-        f"{_share(row, 'first')} under {row['first']} and {_share(row, 'second')} under "
-        f"{row['second']}."
-    )
     where = {name: str(row[name]) for name in ("capability", "first", "second")}
-    size = weight(0.92, 2 * float(_apart(best).max()))
-    at = source("protocol_interaction", where, group=str(row["group"]))
-    return finding(sentence, size, INTERACTION, at)
+    pair = (where["first"], where["second"])
+    gap = (100 * row["difference"], 100 * row["low"], 100 * row["high"])
+    return Claim(
+        kind=SCORING, evidence=ESTABLISHED, importance=weight(0.92, 2 * float(_apart(best).max())),
+        short=f"For {row['capability']}, the gap between what layers cost {when(pair[0])} and "
+        f"{when(pair[1])} changes with the depth.",
+        capabilities=(where["capability"],), protocols=pair, p=float(row["p_holm"]),
+        items=f"{row['n_items']} items",
+        test=f"interaction with the layer group, {after_holm(n_tests)}",
+        estimate=Estimate(*gap, f"points, {pair[0]} minus {pair[1]}, in {row['group']} layers"),
+        details=(
+            f"Of the above-floor accuracy, skipping one layer costs, {pair[0]} minus {pair[1]}: "
+            f"{_differences(best)}.",
+            f"Most unlike are the {row['group']} layers ({layer_ranges(row['layers'])}): "
+            f"{_share(row, 'first')} under {pair[0]}, {_share(row, 'second')} under {pair[1]}.",
+        ),
+        caveat="That other layers are needed does not follow: a harder way of scoring loses more "
+        "wherever something is lost.",
+        source=source("protocol_interaction", where, group=str(row["group"])),
+    )  # fmt: skip
 
 
 def _apart(pair: pd.DataFrame) -> np.ndarray:
@@ -101,14 +118,16 @@ def _differences(pair: pd.DataFrame) -> str:
 def _no_evidence(table: pd.DataFrame, capabilities: list[str], n_tests: int) -> Claim:
     mine = rows(table, capability=capabilities)
     pairs = in_order(zip(mine["first"], mine["second"], strict=True), ())
-    sentence = (
-        f"There is no evidence that how unlike the protocols are depends on the depth for "
-        f"{joined(capabilities)} ({joined(f'{a} against {b}' for a, b in pairs)}; interaction with "
-        f"the layer group, smallest {p_value(float(numbers(mine, 'p_holm').min()))} "
-        f"{after_holm(n_tests)}, n = {spread(mine['n_items'])})."
-    )
-    return finding(sentence, weight(0.5, 0.0), INTERACTION,
-                   source("protocol_interaction", {"capability": capabilities}))  # fmt: skip
+    return Claim(
+        kind=SCORING, evidence=OPEN, importance=weight(0.5, 0.0), capabilities=tuple(capabilities),
+        short="That the gap between protocols changes with the depth is not established for "
+        f"{joined(capabilities)}.",
+        p=float(numbers(mine, "p_holm").min()), items=f"{spread(mine['n_items'])} items",
+        test=f"the smallest; interaction with the layer group, {after_holm(n_tests)}",
+        details=(f"{capitalised(joined(f'{a} against {b}' for a, b in pairs))} were compared.",),
+        protocols=tuple(in_order([name for pair in pairs for name in pair], PROTOCOL_ORDER)),
+        source=source("protocol_interaction", {"capability": capabilities}),
+    )  # fmt: skip
 
 
 def agreements(run: RunTables) -> list[Claim]:
@@ -153,19 +172,25 @@ def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
 def _ranks(ranks: pd.DataFrame) -> list[Claim]:
     if ranks.empty:
         return []
-    sure = (numbers(ranks, "p_holm") < _LEVEL) & (numbers(ranks, "estimate") > 0)
+    p = numbers(ranks, "p_holm")
+    sure = (p < _LEVEL) & (numbers(ranks, "estimate") > 0)
     ordered = records(ranks.sort_values(by="estimate"))
-    ends = [
-        f"{row['first']} and {row['second']} for {row['capability']} under {row['protocol']} "
-        f"({interval(row['estimate'], row['low'], row['high'], 2)})"
-        for row in (ordered[0], ordered[-1])
-    ]
-    sentence = (
-        f"In {int(sure.sum())} of {counted(len(ranks), 'comparison')} two methods rank the layers "
-        f"alike (Spearman's correlation above 0 {after_holm(len(ranks))}, n = "
-        f"{spread(ranks['n_items'])}), from {ends[0]} to {ends[1]}."
+    ends = tuple(
+        f"{which} correlation: {interval(row['estimate'], row['low'], row['high'], 2)}, of "
+        f"{row['first']} and {row['second']} for {row['capability']} under {row['protocol']}."
+        for which, row in (("Lowest", ordered[0]), ("Highest", ordered[-1]))
     )
-    if len(ranks) == 1:
-        sentence = f"{sentence[: sentence.index(', from ')]}: {ends[0]}."
-    return [finding(sentence, weight(0.55, float(sure.mean())), AGREEMENT,
-                    source("method_agreement", {"measure": RANKS}))]  # fmt: skip
+    return [Claim(
+        kind=AGREEMENT, evidence=ESTABLISHED if sure.any() else OPEN,
+        importance=weight(0.55, float(sure.mean())),
+        short=f"In {int(sure.sum())} of {counted(len(ranks), 'comparison')} two methods rank the "
+        "layers alike.",
+        capabilities=tuple(in_order(ranks["capability"], ())),
+        protocols=tuple(in_order(ranks["protocol"], PROTOCOL_ORDER)),
+        p=float(p[sure].max() if sure.any() else p.min()),
+        items=f"{spread(ranks['n_items'])} items",
+        test=f"the {'largest' if sure.any() else 'smallest'}; Spearman's correlation above 0, "
+        f"{after_holm(len(ranks))}",
+        details=ends if len(ranks) > 1 else ends[:1],
+        source=source("method_agreement", {"measure": RANKS}),
+    )]  # fmt: skip

@@ -13,21 +13,31 @@ import numpy as np
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.presentation.claim import Claim, finding, source, spaced, weight
+from layerwise.presentation.claim import (
+    ESTABLISHED,
+    OPEN,
+    ORDER,
+    Claim,
+    Estimate,
+    source,
+    spaced,
+    weight,
+)
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
+    PROTOCOL_ORDER,
+    capitalised,
     counted,
     in_order,
-    interval,
-    joined,
+    number,
     p_value,
+    when,
 )
 from layerwise.storage.run_tables import RunTables
 
 from .difficulty_words import beside_order, beside_orders
 
-ORDER = "order"
 _LEVEL = 0.05
 Row = dict[str, Any]
 
@@ -63,18 +73,19 @@ def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Clai
         for later in (False, True)
     ]
     first, second = str(sure[0]["first"]), str(sure[0]["second"])
-    told = [
-        f"{before} comes before {after} by {row['method']} under {row['protocol']} "
-        f"({row['measure']}, {p_value(row['p_holm'])} {after_holm(n_run)})"
+    told = (
+        f"{capitalised(before)} comes before {after} by {row['method']} under {row['protocol']} "
+        f"({row['measure']}, {p_value(row['p_holm'])} {after_holm(n_run)})."
         for row, (before, after) in zip(clearest, ((first, second), (second, first)), strict=True)
-    ]
-    sentence = (
-        f"Whether {first} or {second} comes first depends on how it is measured: {told[0]}, and "
-        f"{told[1]}; {len(sure)} of {counted(n_tests, 'test')} of this pair are significant."
-        f"{beside_orders(clearest, run)}"
     )
-    return finding(sentence, weight(0.7, 0.0), ORDER,
-                   source("order", {"first": first, "second": second}))  # fmt: skip
+    return Claim(
+        kind=ORDER, evidence=ESTABLISHED, importance=weight(0.7, 0.0), capabilities=(first, second),
+        short=f"Whether {first} or {second} comes first depends on how it is measured.",
+        protocols=tuple(in_order([str(row["protocol"]) for row in clearest], PROTOCOL_ORDER)),
+        details=(*told, f"{len(sure)} of {counted(n_tests, 'test')} of this pair are significant.",
+                 *filter(None, [beside_orders(clearest, run).strip()])),
+        source=source("order", {"first": first, "second": second}),
+    )  # fmt: skip
 
 
 def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> Claim:
@@ -83,25 +94,23 @@ def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> 
     names = [str(best["first"]), str(best["second"])]
     earlier, later = names[::-1] if flipped else names
     bounds = (best["difference"], best["low"], best["high"])
-    ahead = interval(*((-bounds[0], -bounds[2], -bounds[1]) if flipped else bounds), digits=2)
-    sentence = (
-        f"By {best['method']} under {best['protocol']}, {earlier} comes before {later}: its "
-        f"{best['measure']} lies {ahead} of the model's depth earlier "
-        f"({p_value(best['p_holm'])} {after_holm(n_run)}; "
-        f"{_items(best, earlier, later, run)}); {_of_pair(len(pair), len(sure))}."
-        f"{beside_order(best, run, flipped)}"
-    )
-    where = {"first": names[0], "second": names[1]}
+    ahead = (-bounds[0], -bounds[2], -bounds[1]) if flipped else bounds
     at = {name: str(best[name]) for name in ("protocol", "method", "measure")}
-    size = weight(0.9, 3 * abs(float(best["difference"])))
-    return finding(sentence, size, ORDER, source("order", where, **at))
-
-
-def _of_pair(n: int, n_sure: int) -> str:
-    if n == 1:
-        return "no other test of this pair was made"
-    direction = "in this direction" if n_sure == 1 else "all in this direction"
-    return f"of the {n} tests of this pair, {n_sure} {_are(n_sure)} significant, {direction}"
+    return Claim(
+        kind=ORDER, evidence=ESTABLISHED, importance=weight(0.9, 3 * abs(bounds[0])),
+        short=f"By {at['method']}, {earlier} comes before {later} {when(at['protocol'])}, by "
+        f"{number(ahead[0], 2)} of the model's depth.",
+        capabilities=(earlier, later), protocols=(at["protocol"],), p=float(best["p_holm"]),
+        test=f"order of the {at['measure']}, {after_holm(n_run)}",
+        estimate=Estimate(*ahead, "of the model's depth earlier", digits=2),
+        items=_items(best, earlier, later, run),
+        details=tuple(filter(None, (
+            f"Of {counted(len(pair), 'test')} of this pair, {len(sure)} {_are(len(sure))} "
+            f"significant, {'all ' * (len(sure) > 1)}in this direction.",
+            beside_order(best, run, flipped).strip(),
+        ))),
+        source=source("order", {"first": names[0], "second": names[1]}, **at),
+    )  # fmt: skip
 
 
 def _items(best: Row, earlier: str, later: str, run: RunTables) -> str:
@@ -113,51 +122,48 @@ def _items(best: Row, earlier: str, later: str, run: RunTables) -> str:
         int(rows(emergence, capability=name, **keys)["n_items"].iloc[0])
         for name in (earlier, later)
     ]
-    return f"n = {counts[0]} and {counts[1]} items"
+    return f"{counts[0]} items of {earlier} and {counts[1]} of {later}"
 
 
 def _not_established(order: pd.DataFrame, pairs: list[tuple[str, str]]) -> Claim:
     named = [f"{first} and {second}" for first, second in pairs]
     mine = pd.concat([rows(order, first=first, second=second) for first, second in pairs])
-    sentence = (
-        f"No order of emergence is established between {'; '.join(named)}: "
-        f"{_why_none(mine, 'their' if len(pairs) > 1 else 'its', len(order))}."
-    )
     where = {"first": [a for a, _ in pairs], "second": [b for _, b in pairs]}
-    return finding(sentence, weight(0.55, 0.0), ORDER, source("order", where))
+    several, least = len(pairs) > 1, float(numbers(mine, "p_holm").min())
+    return Claim(
+        kind=ORDER, evidence=OPEN, importance=weight(0.55, 0.0), source=source("order", where),
+        short="No order of emergence is established "
+        f"{f'in {len(pairs)} pairs of capabilities' if several else f'between {named[0]}'}.",
+        capabilities=tuple(dict.fromkeys(name for pair in pairs for name in pair)),
+        details=(*([f"The pairs: {'; '.join(named)}."] if several else []),
+                 *_why_none(mine)),
+        p=least if least >= _LEVEL else None,
+        test=f"the smallest, {after_holm(len(order))}",
+    )  # fmt: skip
 
 
-def _why_none(mine: pd.DataFrame, whose: str, n_run: int) -> str:
+def _why_none(mine: pd.DataFrame) -> list[str]:
     """What keeps tests from saying which comes first, and how many of them."""
-    sure, away = numbers(mine, "p_holm") < _LEVEL, _away(mine)
-    n, n_sure, unsure = len(mine), int(sure.sum()), f"not significant {after_holm(n_run)}"
-    if not n_sure:
-        least = p_value(float(numbers(mine, "p_holm").min()))
-        if n == 1:
-            return f"{whose} one test is {unsure} ({least})"
-        return f"none of {whose} {n} tests is significant {after_holm(n_run)} (smallest {least})"
-    parts = [f"{n - n_sure} {_are(n - n_sure)} {unsure}"] if n > n_sure else []
-    either, small = int((sure & ~away).sum()), int((sure & away).sum())
-    if either:
-        parts.append(
-            f"{either} {_find(either)} two different depths but not which of them comes first"
-            f"{_example(pd.DataFrame(mine.loc[sure & ~away]))}"
-        )
-    if small:
-        parts.append(f"{small} {_find(small)} a difference too small to be of interest")
-    return f"of {whose} {counted(n, 'test')}, {joined(parts)}"
+    sure, away, n = numbers(mine, "p_holm") < _LEVEL, _away(mine), len(mine)
+    unsure, either, small = (int(one.sum()) for one in (~sure, sure & ~away, sure & away))
+    return [
+        *([f"{unsure} of {counted(n, 'test')} {_are(unsure)} not significant."] if unsure else []),
+        *(_example(pd.DataFrame(mine.loc[sure & ~away])) if either else []),
+        *([f"{small} of {n}: a difference too small to be of interest."] if small else []),
+    ]
 
 
-def _example(mine: pd.DataFrame) -> str:
-    """How far the surest of the tests leaves open what comes first."""
+def _example(mine: pd.DataFrame) -> list[str]:
+    """That depths differ in no known order, and how far the surest of the tests leaves it open."""
     row = min(records(mine), key=lambda each: each["p_holm"])
+    first = f"{len(mine)} of them: two different depths, but not which of them comes first."
     if not row["low"] <= 0 <= row["high"]:  # no bounds
-        return ""
-    return (
-        f" (by {row['method']} under {row['protocol']}, {row['second']} may lie anywhere from "
-        f"{-row['low']:.2f} of the model's depth before {row['first']} to {row['high']:.2f} "
-        "behind it)"
-    )
+        return [first]
+    return [
+        first,
+        f"By {row['method']} under {row['protocol']}, {row['second']} may lie {-row['low']:.2f} of "
+        f"the model's depth before {row['first']}, or {row['high']:.2f} behind it.",
+    ]
 
 
 def _away(mine: pd.DataFrame) -> np.ndarray:
@@ -167,7 +173,3 @@ def _away(mine: pd.DataFrame) -> np.ndarray:
 
 def _are(n: int) -> str:
     return "is" if n == 1 else "are"
-
-
-def _find(n: int) -> str:
-    return "finds" if n == 1 else "find"
