@@ -302,7 +302,7 @@ def test_an_order_by_less_than_is_of_interest_is_not_told(run: RunTables) -> Non
     (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
     assert told.details[1:] == (
         "34 of 36 tests are not significant.",
-        "2 of 36: a difference too small to be of interest.",
+        "2 of 36 tests found a difference too small to be of interest.",
     )
     assert told.p is None
 
@@ -313,11 +313,13 @@ def test_different_depths_in_no_known_order_are_told_as_that(run: RunTables) -> 
     order.loc[planted, "low"] = -0.4
     (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
     assert told.details[2:] == (
-        "2 of them: two different depths, but not which of them comes first.",
-        "By ablation under generate, knowledge may lie 0.40 of the model's depth before retrieval, "
-        "or 0.30 behind it.",
+        "2 of 36 tests found two different depths, but not which of them comes first.",
     )
     assert told.p is None
+    assert str(told.estimate) == (
+        "0.20 [−0.40, 0.30] of the model's depth that knowledge lies behind retrieval, by ablation "
+        "under generate (95 % interval)"
+    )
 
 
 def test_a_single_test_without_an_order_is_told_in_the_singular(run: RunTables) -> None:

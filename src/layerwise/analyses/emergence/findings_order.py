@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
@@ -129,46 +128,35 @@ def _not_established(order: pd.DataFrame, pairs: list[tuple[str, str]]) -> Claim
     named = [f"{first} and {second}" for first, second in pairs]
     mine = pd.concat([rows(order, first=first, second=second) for first, second in pairs])
     where = {"first": [a for a, _ in pairs], "second": [b for _, b in pairs]}
-    several, least = len(pairs) > 1, float(numbers(mine, "p_holm").min())
+    p, several = numbers(mine, "p_holm"), len(pairs) > 1
+    away = (numbers(mine, "low") > 0) | (numbers(mine, "high") < 0)
+    unsure, either, small = p >= _LEVEL, (p < _LEVEL) & ~away, (p < _LEVEL) & away
+    tests = {
+        f"{_are(int(unsure.sum()))} not significant": unsure,
+        "found two different depths, but not which of them comes first": either,
+        "found a difference too small to be of interest": small,
+    }
     return Claim(
         kind=ORDER, evidence=OPEN, importance=weight(0.55, 0.0), source=source("order", where),
         short="No order of emergence is established "
         f"{f'in {len(pairs)} pairs of capabilities' if several else f'between {named[0]}'}.",
         capabilities=tuple(dict.fromkeys(name for pair in pairs for name in pair)),
         details=(*([f"The pairs: {'; '.join(named)}."] if several else []),
-                 *_why_none(mine)),
-        p=least if least >= _LEVEL else None,
+                 *(f"{each.sum()} of {counted(len(mine), 'test')} {words}."
+                   for words, each in tests.items() if each.any())),
+        estimate=_left_open(pd.DataFrame(mine.loc[either])),
+        p=float(p.min()) if unsure.all() else None,
         test=f"the smallest, {after_holm(len(order))}",
     )  # fmt: skip
 
 
-def _why_none(mine: pd.DataFrame) -> list[str]:
-    """What keeps tests from saying which comes first, and how many of them."""
-    sure, away, n = numbers(mine, "p_holm") < _LEVEL, _away(mine), len(mine)
-    unsure, either, small = (int(one.sum()) for one in (~sure, sure & ~away, sure & away))
-    return [
-        *([f"{unsure} of {counted(n, 'test')} {_are(unsure)} not significant."] if unsure else []),
-        *(_example(pd.DataFrame(mine.loc[sure & ~away])) if either else []),
-        *([f"{small} of {n}: a difference too small to be of interest."] if small else []),
-    ]
-
-
-def _example(mine: pd.DataFrame) -> list[str]:
-    """That depths differ in no known order, and how far the surest of the tests leaves it open."""
-    row = min(records(mine), key=lambda each: each["p_holm"])
-    first = f"{len(mine)} of them: two different depths, but not which of them comes first."
-    if not row["low"] <= 0 <= row["high"]:  # no bounds
-        return [first]
-    return [
-        first,
-        f"By {row['method']} under {row['protocol']}, {row['second']} may lie {-row['low']:.2f} of "
-        f"the model's depth before {row['first']}, or {row['high']:.2f} behind it.",
-    ]
-
-
-def _away(mine: pd.DataFrame) -> np.ndarray:
-    """Where the interval of the difference lies on one side of 0."""
-    return (numbers(mine, "low") > 0) | (numbers(mine, "high") < 0)
+def _left_open(mine: pd.DataFrame) -> Estimate | None:
+    """What the surest test that finds two different depths leaves open of their difference."""
+    for row in records(mine.sort_values("p_holm", kind="stable").dropna(subset=["low", "high"])):
+        unit = f"of the model's depth that {row['second']} lies behind {row['first']}, by "
+        unit += f"{row['method']} under {row['protocol']}"
+        return Estimate(row["difference"], row["low"], row["high"], unit, digits=2)
+    return None
 
 
 def _are(n: int) -> str:
