@@ -22,7 +22,7 @@ from layerwise.presentation.claim import (
     weight,
 )
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.over_run import LEVEL, together, which_hold
+from layerwise.presentation.over_run import LEVEL, family, together, which_hold
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
     capitalised,
@@ -69,7 +69,9 @@ def _finding(pair: Row, sure: dict[str, pd.DataFrame], books: pd.DataFrame, at: 
     told = "closed" if len(sure["closed"]) else "open"
     best = _best(sure[told])
     both = bool(pair["both_sorts"]) and all(map(len, sure.values()))
-    quoted = [int(one["layer"]) for one in (best, *([_best(sure["open"])] if both else []))]
+    shown = [best, *([_best(sure["open"])] if both else [])]
+    quoted = [int(row["layer"]) for row in shown]
+    over_run = all(row["p_run"] < LEVEL for row in shown)
     more, less = ("without", "with") if told == "closed" else ("with", "without")
     net, *ends = (100 * float(best[f"protected{end}"]) for end in ("", "_run_low", "_run_high"))
     low, high = sorted(ends) if told == "closed" else sorted(-end for end in ends)
@@ -79,12 +81,11 @@ def _finding(pair: Row, sure: dict[str, pd.DataFrame], books: pd.DataFrame, at: 
         kind=BOOKS, importance=weight(0.95 if both else 0.6, abs(float(best["protected"]))),
         short=f"{capitalised(_doing(best))} loses more answers of {pair['closed']} {more} the "
         f"passage than {less} it{f', layer {name_layer(quoted[1])} fewer' if both else ''}.",
-        evidence=ESTABLISHED if both or best["p_run"] < LEVEL else IN_TABLE,
+        evidence=ESTABLISHED if over_run else IN_TABLE,
         tasks=(at["closed"], at["open"]), protocols=(at["protocol"],), layers=tuple(quoted),
         estimate=Estimate(abs(net), low, high, unit, together(books)),
-        p=float(pair["p_holm"] if both else best["p_corrected"]),
-        test="two layers turn round, Holm over layers and the pairs of tasks of the run" if both
-        else "exact test, Holm over the layers",
+        p=max(float(row["p_run" if over_run else "p_corrected"]) for row in shown),
+        test=f"exact test, {family(books) if over_run else 'Holm over the layers'}",
         items=f"{int(pair['n_common'])} items right both ways",
         details=(*_kept(pair, best, told), *_margins(best), _others(sure, books), *why),
         caveat=caveat, source=source("books", at, layer=quoted),
@@ -139,16 +140,17 @@ def _layers(found: pd.DataFrame) -> str:
 
 def _why(pair: Row, sure: dict[str, pd.DataFrame], both: bool) -> tuple[tuple[str, ...], str]:
     """What speaks for protection or against it, and what must not be concluded."""
+    p = f"{p_value(pair['p_holm'])}, Holm over layers and pairs of tasks of the run"
     if both:
         return (
-            "Layers turn round: one loses more than another without the passage and less with it.",
+            "Layers turn round: one loses more than another without the passage and less with it "
+            f"({p}).",
             "So it is neither only that the passage makes the questions easier nor that one layer "
             "matters more than another either way.",
         ), ""
     if all(map(len, sure.values())):
-        p = f"{p_value(pair['p_holm'])}, Holm over layers and pairs of tasks"
         return (
-            f"That layers turn round is not established over the run ({p}).",
+            f"That layers turn round is not established ({p}).",
         ), "The passage may only change how easy the questions are."
     way, one = ("easier", "with") if len(sure["closed"]) else ("harder", "without")
     return (f"No layer is shown to lose more {one} the passage.",), (

@@ -21,7 +21,7 @@ from layerwise.presentation.claim import (
 )
 from layerwise.presentation.items import items_of
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.over_run import LEVEL, RATE, count_that_hold, together
+from layerwise.presentation.over_run import LEVEL, RATE, count_that_hold, family, together
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
     HEAD_WORDS,
@@ -58,16 +58,17 @@ def _largest(mine: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> C
     top = records(ranked)[0]
     cell = {name: str(top[name]) for name in ("task", "protocol", "kind", "site")}
     noun, there, here = HEAD_WORDS[cell["site"]], rows(mine, **cell), rows(losses, **cell)
-    over_run = count_that_hold(here, every, RATE)
+    over_run, holds = count_that_hold(here, every, RATE), top["p_run"] < LEVEL
+    within = f"{RATE} over {counted(len(there), noun)}"
     return Claim(
         kind=HEADS, importance=weight(0.8, float(np.nan_to_num(top["share_low"]))),
         short=f"{capitalised(_doing(top, name_of(top)))} costs {number(100 * top['acc_diff'])} "
         f"accuracy points of {top['task']} {when(cell['protocol'])}, the largest loss of any "
         f"{noun}.",
-        evidence=ESTABLISHED if top["p_run"] < LEVEL else IN_TABLE,
+        evidence=ESTABLISHED if holds else IN_TABLE,
         tasks=(cell["task"],), protocols=(cell["protocol"],), layers=(int(top["layer"]),),
-        estimate=_points(top, every), p=float(top["p_bh"]),
-        test=f"exact McNemar test, Benjamini-Hochberg over {counted(len(there), noun)}",
+        estimate=_points(top, every), p=float(top["p_run" if holds else "p_bh"]),
+        test=f"exact McNemar test, {family(every, RATE) if holds else within}",
         items=f"items: {items_of(top)}",
         details=(
             f"That is {number(100 * top['share_lost'])} % of the score above the floor.",
