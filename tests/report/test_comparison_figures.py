@@ -87,11 +87,13 @@ def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):
         "changes with the depth."
     )
     assert (depends.evidence, depends.p, depends.items) == ("established", 0.0012, "120 items")
-    assert str(depends.estimate).startswith("−33 [−40, −26] points, letter minus generate, in late")
+    assert str(depends.estimate) == (
+        "−33 [−40, −26] points of the above-floor accuracy, letter minus generate, in late layers "
+        "(95 % interval)"
+    )
     assert depends.details == (
-        "Of the above-floor accuracy, skipping one layer costs, letter minus generate: "
-        "0 [−7, 7] points in early layers, 0 [−7, 7] points in middle layers and −33 [−40, −26] "
-        "points in late layers.",
+        "What a layer costs, letter minus generate, in points: early 0 [−7, 7], middle 0 [−7, 7] "
+        "and late −33 [−40, −26].",
         "Most unlike are the late layers (20–29): 2 [−3, 7] % under letter, 35 [29, 41] % under "
         "generate.",
     )

@@ -104,7 +104,7 @@ def _shown(
     named = f"any one of {len(layers)} layers" if layers[1:] else f"layer {name_layer(layers[0])}"
     more = [f"Holm over the layers alone: {layer_ranges(in_table)}."] if layers != in_table else []
     return Claim(
-        short=f"{_doing(mine, named)} costs less than {_points(smallest)} {_when(mine)}.",
+        short=f"{_doing(mine, named)} costs less than {_points(mine, smallest)}.",
         evidence=ESTABLISHED if over_run else IN_TABLE,
         importance=weight(0.75, len(layers) / len(p)), layers=tuple(layers),
         p=max(each[layer] for layer in layers),
@@ -122,7 +122,7 @@ def _shown(
 def _none(mine: pd.DataFrame, n_layers: int, smallest: Interest) -> Claim:
     least = excludable_loss(independent(mine), ALPHA / n_layers)
     return Claim(
-        short=f"No layer is shown to cost less than {_points(smallest)} {_when(mine)}.",
+        short=f"No layer is shown to cost less than {_points(mine, smallest)}.",
         evidence=OPEN, importance=weight(0.4, 0.0),
         details=(
             f"{_doing(mine, 'each layer')} was tested (one-sided paired tests, Holm over "
@@ -140,10 +140,6 @@ def _doing(mine: pd.DataFrame, where: str) -> str:
     return capitalised(doing(first["kind"], first["site"], where))
 
 
-def _when(mine: pd.DataFrame) -> str:
-    return when(records(mine)[0]["protocol"])
-
-
 def _asked(mine: pd.DataFrame, **at: list[int]) -> dict[str, Any]:
     first = records(mine)[0]
     where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
@@ -154,12 +150,12 @@ def _asked(mine: pd.DataFrame, **at: list[int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _points(smallest: Interest) -> str:
-    return f"{100 * smallest.loss:.3g} accuracy points"
+def _points(mine: pd.DataFrame, smallest: Interest) -> str:
+    return f"{100 * smallest.loss:.3g} accuracy points {when(records(mine)[0]['protocol'])}"
 
 
 def _margins(mine: pd.DataFrame, smallest: Interest) -> list[str]:
     """What is excluded where nats are tested as well."""
     nats = f"{smallest.nats:g} nats, of which an item counts for one at most"
-    tested = np.isfinite(numbers(mine, "nats")).any()
-    return [f"A loss is to be below {_points(smallest)} and {nats}."] if tested else []
+    loss = f"A loss is to be below {100 * smallest.loss:.3g} accuracy points and {nats}."
+    return [loss] if np.isfinite(numbers(mine, "nats")).any() else []

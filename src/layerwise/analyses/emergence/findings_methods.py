@@ -84,10 +84,10 @@ def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
         capabilities=(where["capability"],), protocols=pair, p=float(row["p_holm"]),
         items=f"{row['n_items']} items",
         test=f"interaction with the layer group, {after_holm(n_tests)}",
-        estimate=Estimate(*gap, f"points, {pair[0]} minus {pair[1]}, in {row['group']} layers"),
+        estimate=Estimate(*gap, f"points of the above-floor accuracy, {pair[0]} minus {pair[1]}, "
+                          f"in {row['group']} layers"),
         details=(
-            f"Of the above-floor accuracy, skipping one layer costs, {pair[0]} minus {pair[1]}: "
-            f"{_differences(best)}.",
+            f"What a layer costs, {pair[0]} minus {pair[1]}, in points: {_differences(best)}.",
             f"Most unlike are the {row['group']} layers ({layer_ranges(row['layers'])}): "
             f"{_share(row, 'first')} under {pair[0]}, {_share(row, 'second')} under {pair[1]}.",
         ),
@@ -108,10 +108,9 @@ def _share(row: Row, which: str) -> str:
 
 
 def _differences(pair: pd.DataFrame) -> str:
-    names = ("difference", "low", "high")
+    ends = ("difference", "low", "high")
     return joined(
-        f"{interval(*(100 * row[name] for name in names))} points in {row['group']} layers"
-        for row in records(pair)
+        f"{row['group']} {interval(*(100 * row[end] for end in ends))}" for row in records(pair)
     )
 
 
