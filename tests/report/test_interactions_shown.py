@@ -33,20 +33,24 @@ def planted(n_layers=8, n=40, planted=None, seed=0, **options):
 
 def test_redundant_and_overlapping_layers_are_told_with_their_numbers():
     result = planted()
-    redundant, overlapping = (one.full for one in findings([result]))
-    assert redundant.startswith(
-        "Layers 2 and 7 cost more together than apart in keys (continuation): skipping both costs "
-        "2.0"
-    )
-    assert "more than the two alone together" in redundant
-    held = "this one effect holds over all 84 tests of the run (Benjamini-Hochberg)"
-    assert f"the strongest such pair of 28; {held}; bounds for all 84" in redundant
-    assert "n = 40). Each may do the other's work; or" in redundant
-    assert overlapping.startswith("Layers 1 and 4 overlap in keys (continuation)")
-    assert "nats less than the two alone together, so part of what" in overlapping
+    redundant, overlapping = findings([result])
     row = result.pairs().query("measure == 'nats' and first_layer == 2 and second_layer == 7")
-    told = "{:.2f} [{:.2f}, {:.2f}]".format(*row[["interaction", "run_low", "run_high"]].iloc[0])
-    assert told in redundant
+    estimate, low, high, p = row[["interaction", "run_low", "run_high", "p_run"]].iloc[0]
+    assert redundant.short == (
+        f"On keys, layers 2 and 7 cost {estimate:.2f} nats more together than apart when it "
+        "chooses."
+    )
+    assert redundant.estimate is not None
+    assert redundant.estimate[:3] == pytest.approx((estimate, low, high))
+    assert redundant.estimate.bounds == "bounds for all 84 tests of the run together"
+    assert (redundant.evidence, redundant.p) == ("established", p)
+    assert redundant.test.endswith("over all 84 tests of the run (Benjamini-Hochberg)")
+    assert "the strongest such pair of 28." in redundant.full
+    assert redundant.items == "40 items"
+    assert redundant.caveat.startswith("Each may do the other's work; or")
+    assert overlapping.short.startswith("On keys, layers 1 and 4 overlap when it chooses: together")
+    assert overlapping.layers == (1, 4)
+    assert "Part of what one gives is gone without the other." in overlapping.details
 
 
 def test_sentences_stand_on_rows_of_the_table_of_pairs():
@@ -62,8 +66,9 @@ def test_sentences_stand_on_rows_of_the_table_of_pairs():
 def test_pairs_that_cost_more_like_all_others_do_not_stand_in_for_each_other():
     every = dict.fromkeys(combinations(range(5), 2), 1.0)
     (found,) = findings([planted(5, planted=every)])
-    assert "cost more together than apart" not in found.full
-    assert "as pairs with one of them do in general (mean 1.0" in found.full
+    assert "more together than apart" not in found.full
+    assert found.short.endswith("beyond their sum when it chooses, like other pairs with either.")
+    assert "Pairs with either do so in general (mean 1.0" in found.full
     assert "does not single these two out" in found.full
 
 
@@ -78,14 +83,15 @@ def at_floor(lost: dict[int, bool], n: int = 40):
 @pytest.mark.parametrize(
     ("lost", "said"),
     [
-        ({0: True, 1: True, 2: False}, "but skipping either alone already leaves it guessing"),
-        ({0: False, 1: True, 2: False}, "but skipping layer 1 alone already leaves it guessing"),
-        ({0: False, 1: False, 2: False}, "so part of what one gives is gone without the other"),
+        ({0: True, 1: True, 2: False}, "Without either it guesses, with little left"),
+        ({0: False, 1: True, 2: False}, "Without layer 1 it guesses, with little left"),
+        ({0: False, 1: False, 2: False}, "Part of what one gives is gone without the other"),
     ],
 )
 def test_an_overlap_at_the_floor_is_worded_as_such(lost, said):
     (found,) = findings([at_floor(lost)])
-    assert found.full.startswith("Layers 0 and 1 overlap")
+    assert found.short.startswith("On keys, layers 0 and 1 overlap")
+    assert ("but one alone leaves it guessing" in found.short) == any(lost.values())
     assert said in found.full
 
 
@@ -93,8 +99,11 @@ def test_what_costs_more_below_the_floor_does_not_stand_in_for_anything():
     n, costs = 40, with_pairs(np.ones((40, 3)), np.array([[2.0, 0.0, 0.0]] * 40))
     right: Costs = {layers: np.full(n, 1 not in layers) for layers in costs}
     (found,) = findings([interactions_result(costs, right=right)])
-    assert found.full.startswith("Skipping both layers 0 and 1 costs 2.00 [2.00, 2.00] nats")
-    assert "but skipping layer 1 alone already leaves it guessing: what is lost" in found.full
+    assert found.short == (
+        "On keys, layers 0 and 1 cost 2.00 nats beyond their sum when it chooses, but one alone "
+        "leaves it guessing."
+    )
+    assert "Without layer 1 it guesses; what is lost beyond that" in found.full
 
 
 def test_an_overlap_off_the_floor_is_told_before_a_stronger_one_at_it():
@@ -103,13 +112,17 @@ def test_an_overlap_off_the_floor_is_told_before_a_stronger_one_at_it():
     found[2, 3] = found[2, 3] - 1
     right: Costs = {layers: np.full(n, 0 not in layers) for layers in found}
     (told,) = findings([interactions_result(found, right=right)])
-    assert told.full.startswith("Layers 2 and 3 overlap")
+    assert told.short.startswith("On keys, layers 2 and 3 overlap")
 
 
 def test_where_nothing_interacts_the_strongest_pair_is_told_with_its_interval():
     (found,) = findings([planted(planted={})])
-    assert found.full.startswith("No two layers are established to cost more together than apart")
-    assert "the strongest interaction is" in found.full
+    assert found.evidence == "not established"
+    assert found.short.startswith(
+        "No two layers are shown to cost more or less together than apart"
+    )
+    assert "the strongest interaction is that of layers" in found.full
+    assert found.estimate is not None
 
 
 def test_what_is_sure_and_too_small_to_matter_makes_no_sentence():
@@ -118,9 +131,12 @@ def test_what_is_sure_and_too_small_to_matter_makes_no_sentence():
     result = interactions_result(with_pairs(1 + 0.1 * rng.normal(size=(40, 3)), beyond))
     assert (result.pairs()["verdict"] == "redundant").any()
     (found,) = findings([result])
-    assert found.full.startswith("No two layers are established to cost more together than apart")
-    assert "or less by 0.1 nats or more" in found.full
-    assert " by less)." in found.full
+    assert found.evidence == "not established"
+    assert found.short.startswith(
+        "No two layers are shown to cost more or less together than apart"
+    )
+    assert found.short.endswith("together than apart by 0.1 nats or more.")
+    assert " by less." in found.full
 
 
 def test_pairs_in_nats_alone_are_told_apart():
@@ -129,14 +145,15 @@ def test_pairs_in_nats_alone_are_told_apart():
     margin = with_pairs(singles, 1e-6 * rng.normal(size=(40, 3)))
     nats = with_pairs(singles, 0.5 + 0.1 * rng.normal(size=(40, 3)))
     (found,) = findings([interactions_result(nats, margin)])
-    assert "3 pairs cost more in nats alone, as parts do that add up" in found.full
+    assert "Costs of 3 pairs are more in nats alone, as of parts that add up" in found.full
 
 
 def test_it_is_told_that_nothing_is_said_without_signal():
     (said,) = findings([planted(accuracy=0.2)])
     assert said.kind == "no signal"
-    assert said.full.startswith("Of interactions nothing is said in keys (continuation): the")
-    assert "better than blind there (n = 40), and no layers were skipped" in said.full
+    assert said.short.startswith("Nothing is said of interactions in 1 task-protocol pair: the")
+    assert said.items == "40 items"
+    assert "No layers were skipped in keys (continuation)." in said.details
 
 
 def several(n_tasks: int, n_layers: int):
@@ -223,5 +240,5 @@ def test_a_page_of_accuracies_alone_gives_no_verdict():
     changed = type(result)(costs, result.interaction_orders, result.facts)
     page = report([changed])
     assert "What costs more together than apart" in page.html
-    assert "cost more together than apart in" not in page.html
+    assert "more together than apart when" not in page.html
     assert findings([changed]) == []

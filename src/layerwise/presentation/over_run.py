@@ -6,12 +6,14 @@ Nothing is computed here; the columns are those of ``stats.over_run``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from .claim import ESTABLISHED, IN_TABLE
 from .rows import numbers
-from .wording import counted
+from .wording import counted, p_value
 
 LEVEL = 0.05
 HOLM, RATE = "Holm", "Benjamini-Hochberg"
@@ -94,3 +96,31 @@ def count_that_hold(sure: pd.DataFrame, every: pd.DataFrame, correction: str = H
         return f"this one effect {'holds' if held else 'does not hold'} {words}"
     verb = "holds" if held == 1 else "hold"
     return f"of {counted(len(sure), 'significant effect')} {held or 'none'} {verb} {words}"
+
+
+def evidence_for(
+    row: dict[str, Any],
+    every: pd.DataFrame,
+    test: str,
+    within: tuple[str, str],
+    correction: str = HOLM,
+) -> dict[str, Any]:
+    """Evidence, p-value and test of a claim on one row.
+
+    Args:
+        row: the row.
+        every: as in ``which_hold``.
+        test: the test.
+        within: the column of p-values corrected within the table, and over what they are.
+        correction: the name of the correction over the run.
+
+    Returns:
+        Those over the run where the row is significant there; else those within the table, with
+        the p-value over the run named in the test, if it is known.
+    """
+    whole = family(every, correction) if n_tests(every) else ""
+    if whole and row["p_run"] < LEVEL:
+        return {"evidence": ESTABLISHED, "p": float(row["p_run"]), "test": f"{test}, {whole}"}
+    column, over = within
+    beyond = f"; {p_value(row['p_run'])} {whole}" if whole else ""
+    return {"evidence": IN_TABLE, "p": float(row[column]), "test": f"{test}, {over}{beyond}"}

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .wording import spread_of
+
 
 def rows(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
     """The rows in which every column named has its value, or one of a list of values.
@@ -38,3 +40,11 @@ def numbers(table: pd.DataFrame, name: str) -> np.ndarray:
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as dicts, for words to be made of them."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def asked_of(about: pd.DataFrame, noun: str = "item") -> dict[str, Any]:
+    """Capabilities, tasks, protocols and number of items of rows, as a claim has them."""
+    tasks = about["task"] if "task" in about else ",".join(about["tasks"]).split(",")
+    named = {"capabilities": about["capability"], "tasks": tasks, "protocols": about["protocol"]}
+    items = {"items": spread_of(about["n_items"], noun)}
+    return {name: tuple(dict.fromkeys(values)) for name, values in named.items()} | items

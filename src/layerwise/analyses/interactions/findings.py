@@ -10,20 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.claim import Claim, finding, source, spaced, weight
+from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.over_run import RATE, count_that_hold, together
-from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.over_run import RATE, evidence_for, together
+from layerwise.presentation.rows import asked_of, numbers, records, rows
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     SUBLAYER_WORDS,
-    capitalised,
     counted,
-    interval,
     joined,
     number,
-    p_value,
     spread,
+    when,
 )
 from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
@@ -67,62 +65,73 @@ def caveats(run: RunTables) -> list[Claim]:
     )
     more = len(silent) - _MOST_NAMED
     others = f" and {counted(more, 'other')}" if more > 0 else ""
-    sentence = (
-        f"Of interactions nothing is said in {named}{others}: the intact model is not better than "
-        f"blind there (n = {spread(silent['n_items'])}), and no layers were skipped."
-    )
-    return [finding(sentence, weight(0.3, 0.0), "no signal", source(SIGNAL, {"signal": False}))]
+    return [
+        Claim(
+            kind="no signal",
+            short=f"Nothing is said of interactions in {counted(len(silent), _CELL)}: the intact "
+            "model is not better than blind there.",
+            evidence=OPEN,
+            importance=weight(0.3, 0.0),
+            source=source(SIGNAL, {"signal": False}),
+            items=f"{spread(silent['n_items'])} items",
+            details=(f"No layers were skipped in {named}{others}.",),
+        )
+    ]
 
 
+_CELL = "task-protocol pair"
 # What a cost beyond the sum can come from.
 _EITHER = (
     "Each may do the other's work; or the model's last norm turns losses that add up into one that "
     "is larger."
 )
+_FLOOR = "but one alone leaves it guessing"
 
 
 def _redundant(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list[Claim]:
     """The pair of a task and protocol that costs most beyond the sum of its two."""
-    chosen = _that_matter(rows(cell, verdict=REDUNDANT), smallest)
-    if chosen.empty:
+    top = _top(cell, REDUNDANT, smallest)
+    if top is None:
         return []
-    free = rows(chosen, at_floor="neither")
-    top = _strongest(free if len(free) else chosen)
-    subject, where = pair_name(top), f"{top['task']} ({top['protocol']})"
-    more = f"costs {_nats(top)} nats more than the two alone together"
-    together, sure = f"Skipping both {subject} {more} in {where}", False
-    if free.empty:
-        claim = (
-            f"{together}, but skipping {_floored(top)} alone already leaves it guessing: what is "
-            "lost beyond that is how sure it is of wrong answers"
-        )
+    cost = f"cost {number(top['interaction'], 2)} nats"
+    beyond = f"{cost} beyond their sum {when(top['protocol'])}"
+    if top["at_floor"] != "neither":
+        says, detail = f"{beyond}, {_FLOOR}", (
+            f"Without {_floored(top)} it guesses; what is lost beyond that is how sure it is of "
+            "wrong answers."
+        )  # fmt: skip
     elif not _stands_out(top):
-        claim = f"{together}, {_in_general(top)}"
+        says, detail = f"{beyond}, like other pairs with either", (
+            f"Pairs with either do so in general (mean "
+            f"{number(top['interaction'] - top['excess'], 2)}), which does not single these two "
+            "out: skipping more is worse there."
+        )  # fmt: skip
     else:
-        sure = True
-        claim = (
-            f"{capitalised(subject)} cost more together than apart in {where}: skipping both {more}"
-        )
-    sentence = f"{claim} ({_alone(top)}{_accuracy(top, every)}; {_test(cell, top, every)})."
-    return [_finding(sentence, 0.75 if sure else 0.45, top, _EITHER if sure else "")]
+        says = f"{cost} more together than apart {when(top['protocol'])}"
+        return [_claim(says, 0.75, top, cell, every, caveat=_EITHER)]
+    return [_claim(says, 0.45, top, cell, every, detail)]
 
 
 def _overlapping(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list[Claim]:
     """The pair that costs least beside the sum of its two; what is at the floor comes last."""
-    chosen = _that_matter(rows(cell, verdict=OVERLAPPING), smallest)
-    if chosen.empty:
+    top = _top(cell, OVERLAPPING, smallest)
+    if top is None:
         return []
+    overlap = f"overlap {when(top['protocol'])}"
+    if top["at_floor"] != "neither":
+        detail = f"Without {_floored(top)} it guesses, with little left to lose."
+        return [_claim(f"{overlap}, {_FLOOR}", 0.45, top, cell, every, detail)]
+    less = f"together they cost {number(-top['interaction'], 2)} nats less than apart"
+    detail = "Part of what one gives is gone without the other."
+    return [_claim(f"{overlap}: {less}", 0.6, top, cell, every, detail)]
+
+
+def _top(cell: pd.DataFrame, verdict: str, smallest: float) -> dict[str, Any] | None:
+    """The strongest pair of a verdict that matters, those off the floor before those at it."""
+    chosen = rows(cell, verdict=verdict)
+    chosen = pd.DataFrame(chosen.loc[np.abs(numbers(chosen, "interaction")) >= smallest])
     free = rows(chosen, at_floor="neither")
-    top = _strongest(free if len(free) else chosen)
-    subject = pair_name(top)
-    where = f"{top['task']} ({top['protocol']})"
-    less = _nats(top, -1)
-    sentence = (
-        f"{capitalised(subject)} overlap in {where}: skipping both costs {less} nats less than the "
-        f"two alone together{_why(top)} ({_alone(top)}{_accuracy(top, every)}; "
-        f"{_test(cell, top, every)})."
-    )
-    return [_finding(sentence, 0.6 if len(free) else 0.45, top)]
+    return None if chosen.empty else _strongest(free if len(free) else chosen)
 
 
 def _nothing(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim:
@@ -130,29 +139,30 @@ def _nothing(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim
     top = _strongest(pairs)
     cells = len(pairs[["task", "protocol"]].drop_duplicates())
     alone = len(rows(pairs, verdict=NATS_ALONE))
-    more = (
-        f"; {counted(alone, 'pair')} cost more in nats alone, as parts do that add up in the logits"
-        if alone
-        else ""
-    )
     small = len(rows(pairs, verdict=[REDUNDANT, OVERLAPPING]))
+    details = [
+        f"In {counted(cells, _CELL)} with signal the strongest interaction is that of "
+        f"{pair_name(top)}, on {top['task']} {when(top['protocol'])}."
+    ]
+    if alone:
+        details.append(
+            f"Costs of {counted(alone, 'pair')} are more in nats alone, as of parts that add up in "
+            "the logits."
+        )
+    if small:
+        details.append(f"Costs of {counted(small, 'pair')} interact by less.")
     by = f" by {smallest:g} nats or more" if small else ""
-    more += f"; {counted(small, 'pair')} {'does' if small == 1 else 'do'} by less" if small else ""
-    noun = HEAD_WORDS.get(str(top["site"]), "layer")
-    sentence = (
-        f"No two {noun}s are established to cost more together than apart, or less{by}, in "
-        f"{counted(cells, 'task-protocol pair')} with signal (n = {top['n_items']}; the strongest "
-        f"interaction is {_nats(top)} nats, of {pair_name(top)} in {top['task']}, "
-        f"{top['protocol']}, {together(every)}{more})."
+    return Claim(
+        kind=KIND,
+        short=f"No two {HEAD_WORDS.get(str(top['site']), 'layer')}s are shown to cost more or less "
+        f"together than apart{by}.",
+        evidence=OPEN,
+        importance=weight(0.4, 0.0),
+        source=source(_TABLE, {"measure": NATS, "signal": True}, **_place(top)),
+        estimate=_estimate(top, every),
+        details=tuple(details),
+        **asked_of(pairs),
     )
-    about = {"measure": NATS, "signal": True}
-    return finding(sentence, weight(0.4, 0.0), KIND, source(_TABLE, about, **_place(top)))
-
-
-def _that_matter(pairs: pd.DataFrame, smallest: float) -> pd.DataFrame:
-    """Pairs that interact by the smallest loss of interest or more; the tables have the others."""
-    large = np.abs(numbers(pairs, "interaction")) >= smallest
-    return pd.DataFrame(pairs.loc[large])
 
 
 def _strongest(pairs: pd.DataFrame) -> dict[str, Any]:
@@ -164,30 +174,9 @@ def _stands_out(row: dict[str, Any]) -> bool:
     return pd.isna(row["excess_low"]) or row["excess_low"] > 0
 
 
-def _in_general(row: dict[str, Any]) -> str:
-    others = number(row["interaction"] - row["excess"], 2)
-    return (
-        f"as pairs with one of them do in general (mean {others}): skipping more is worse there, "
-        "which does not single these two out"
-    )
-
-
-def _why(row: dict[str, Any]) -> str:
-    """What an overlap may come from."""
-    if row["at_floor"] == "neither":
-        return ", so part of what one gives is gone without the other"
-    return (
-        f", but skipping {_floored(row)} alone already leaves it guessing, with little left to lose"
-    )
-
-
 def _floored(row: dict[str, Any]) -> str:
     """Which of a pair alone leaves the model guessing."""
     return "either" if row["at_floor"] == "both" else part_name(row, row["at_floor"])
-
-
-def _alone(row: dict[str, Any]) -> str:
-    return f"alone {number(row['cost_first'], 2)} and {number(row['cost_second'], 2)}"
 
 
 def _accuracy(row: dict[str, Any], every: pd.DataFrame) -> str:
@@ -197,29 +186,39 @@ def _accuracy(row: dict[str, Any], every: pd.DataFrame) -> str:
         return ""
     one = records(found)[0]
     first, second, both = (number(100 * one[f"cost_{of}"]) for of in ("first", "second", "both"))
-    return f"; accuracy points lost: {first}, {second}, together {both}"
+    return f"Accuracy points lost: {first}, {second}, together {both}."
 
 
-def _test(cell: pd.DataFrame, row: dict[str, Any], every: pd.DataFrame) -> str:
-    of = f", the strongest such pair of {len(cell)}" if len(cell) > 1 else ""
-    said = p_value(row["p_bh"]).replace("p ", "q ", 1)
-    held = count_that_hold(pd.DataFrame([row]), every, RATE)
-    run = f"; {held}; {together(every)}" if held else ""
-    return f"{said} after Benjamini-Hochberg correction{of}{run}; n = {row['n_items']}"
+def _estimate(row: dict[str, Any], every: pd.DataFrame) -> Estimate:
+    """The interaction with bounds for the run."""
+    value, low, high = (row[name] for name in ("interaction", "run_low", "run_high"))
+    unit = "nats beyond the sum of the two alone"
+    return Estimate(value, low, high, unit, together(every), 2)
 
 
-def _nats(row: dict[str, Any], sign: int = 1) -> str:
-    """The interaction with bounds for the run; turned round where less is told as more."""
-    bounds = ("run_low", "run_high") if sign > 0 else ("run_high", "run_low")
-    return interval(*(sign * row[name] for name in ("interaction", *bounds)), digits=2)
-
-
-def _finding(sentence: str, top: float, row: dict[str, Any], caveat: str = "") -> Claim:
+def _claim(
+    says: str, top: float, row: dict[str, Any], cell: pd.DataFrame, every: pd.DataFrame,
+    detail: str = "", caveat: str = "",
+) -> Claim:  # fmt: skip
+    """A claim on one pair, the strongest of its sort in a task and protocol."""
+    alone = joined(number(row[f"cost_{which}"], 2) for which in ("first", "second"))
+    of = f"It is the strongest such pair of {len(cell)}." if len(cell) > 1 else ""
+    details = (detail, f"Alone they cost {alone} nats.", _accuracy(row, every), of)
     about = {"task": row["task"], "protocol": row["protocol"]}
-    magnitude = abs(row["interaction"]) / _LARGE
     place = {k: v for k, v in _place(row).items() if k not in about}
-    where = source(_TABLE, about, **place)
-    return finding(sentence, weight(top, magnitude), KIND, where, caveat=caveat)
+    over = f"over {counted(len(cell), 'pair')} ({RATE})"
+    return Claim(
+        kind=KIND,
+        short=f"On {row['task']}, {pair_name(row)} {says}.",
+        importance=weight(top, abs(row["interaction"]) / _LARGE),
+        source=source(_TABLE, about, **place),
+        layers=tuple(sorted({int(row["first_layer"]), int(row["second_layer"])})),
+        estimate=_estimate(row, every),
+        details=tuple(filter(None, details)),
+        caveat=caveat,
+        **evidence_for(row, every, "sign flips of items", ("p_bh", over), RATE),
+        **asked_of(pd.DataFrame([row])),
+    )
 
 
 def _place(row: dict[str, Any]) -> dict[str, Any]:
