@@ -140,14 +140,12 @@ def test_curves_and_the_sentence_say_how_many_layers_can_go():
     assert lost["greedy", "generate", 2] == pytest.approx(6 / 60)
     page = report(result)
     assert list(page.figures) == ["removal_orders"]
-    sentence = next(f.full for f in page.findings if "greedily" in f.full)
-    assert sentence.startswith(
-        "With layers removed one by one, greedily, on held-out items of knowledge: under "
-        "continuation no drop is significant up to 5 layers (11 ["
-    )
-    assert "under generate 2 layers can go before accuracy drops significantly (without 3" in (
-        sentence
-    )
+    (claim,) = [claim for claim in page.findings if "greedily" in claim.short]
+    assert claim.short.endswith("greedily, knowledge shows a loss from 3 on when it writes.")
+    assert claim.evidence == "established"
+    assert claim.protocols == ("continuation", "generate")
+    assert "No loss up to 5 when it chooses: 11 [" in claim.full
+    assert claim.layers == (0, 1, 2)
 
 
 def test_the_short_table_has_a_row_for_each_step_of_each_order():

@@ -121,17 +121,24 @@ def test_the_report_quotes_the_first_significant_loss_on_held_out_items():
     first = held.loc[held["significant"]].iloc[0]
     assert (first["step"], round(100 * first["acc_diff"])) == (2, 20)
     assert found.kind == "removal"
-    assert found.full.startswith(
-        "With layers removed one by one, greedily, under letter, held-out items of facts show the "
-        "first significant loss without 2 layers: 20 ["
+    assert found.short == (
+        "With layers removed one by one, greedily, the task facts shows a loss from 2 on when it "
+        "picks a letter."
     )
-    assert "; without layer 5 the loss was 10 [" in found.full
+    assert found.estimate is not None
+    assert found.estimate.value == pytest.approx(100 * first["acc_diff"])
+    assert found.estimate.unit == "accuracy points lost without layers 4 and 5"
+    assert (found.evidence, found.p) == ("established", first["p_run"])
+    assert "Before that: 10 [" in found.full
+    assert found.items == "40 held-out items"
     assert found.source["at"] == {"step": 2}
 
 
 def test_the_report_says_where_no_loss_is_significant():
     (found,) = report(removal(1, "block")).findings
-    assert "show no significant loss up to 1 layer: without layer 1 it is 10 [" in found.full
+    assert found.evidence == "not established"
+    assert found.short.endswith("shows no loss up to 1 when it picks a letter.")
+    assert "10 [0, 20] accuracy points lost without layer 1" in found.full
 
 
 def test_plot_draws_the_curve():

@@ -5,28 +5,26 @@ The items that layers were selected by support no sentence: there the best of ma
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from layerwise.presentation.claim import Claim, finding, source, spaced, weight
-from layerwise.presentation.naming import name_layer
-from layerwise.presentation.over_run import family, n_tests
-from layerwise.presentation.rows import records, rows
+from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
+from layerwise.presentation.over_run import evidence_for
+from layerwise.presentation.rows import asked_of, records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
-    counted,
+    capitalised,
     in_order,
     interval,
-    joined,
     layer_ranges,
     p_value,
-    percent,
+    when,
 )
 from layerwise.storage.run_tables import RunTables
 
-from .tables import BLOCKS, HELD_OUT, WAYS
+from .tables import HELD_OUT, WAYS
 
 REMOVAL = "removal"
 HOW = {
@@ -34,7 +32,7 @@ HOW = {
     "block": "as the best block of each size",
     "effect": "one by one, by the effect of each alone",
     "deep": "one by one, from the last on",
-    "angular": "as the block of each size with the least angular distance",
+    "angular": "as the blocks with the least angular distance",
     "influence": "one by one, by block influence",
 }
 
@@ -48,103 +46,103 @@ def several_orders(run: RunTables) -> bool:
 
 def removals(run: RunTables) -> list[Claim]:
     """The first significant loss on held-out items: per task, or per order if there are several."""
-    removal = run.table("removal_steps")
-    removal_curves = run.table("removal_curves")
+    removal, curves = run.table("removal_steps"), run.table("removal_curves")
     if removal is None:
         return []
     if several_orders(run):
-        return _by_order(removal_curves)
+        return [] if curves is None else spaced(_by_order(curves), 3)
     held = rows(removal, split=HELD_OUT, signal=True)
-    tasks = in_order(held["task"], ())
-    return spaced([_removal(rows(held, task=task), removal) for task in tasks], 2)
+    found = []
+    for task in in_order(held["task"], ()):
+        until = _until_loss(mine := rows(held, task=task))
+        where = {name: str(mine[name].iloc[0]) for name in ("task", "protocol", "split")}
+        about = source("removal_steps", where, step=until.row["step"])
+        size = weight(0.8, until.n_without / 10)
+        found.append(_claim(f"the task {task}", [until], mine, removal, size, about))
+    return spaced(found, 2)
 
 
-def _over_run(row: dict[str, Any], every: pd.DataFrame) -> str:
-    """The p-value over the whole run; nothing for tables of earlier versions."""
-    if not n_tests(every):
-        return ""
-    return f", {p_value(row['p_run'])} {family(every)}"
-
-
-def _removal(mine: pd.DataFrame, every: pd.DataFrame) -> Claim:
-    steps = records(mine.sort_values(by="step"))
-    losses = [row for row in steps if row["significant"] and row["acc_diff"] > 0]
-    last = losses[0] if losses else steps[-1]
-    kept = [row for row in steps if row["step"] < last["step"]] if losses else steps
-    how = "one by one, greedily," if last["by"] == "greedy" else HOW[last["by"]]
-    how = "as a block" if last["by"] == "block" else how
-    start = f"With layers removed {how} under {last['protocol']}, held-out items of {last['task']}"
-    if losses:
-        before = f"; without {_which(kept[-1])} the loss was {_points(kept[-1])}" if kept else ""
-        told = (
-            f"show the first significant loss without {counted(last['step'], 'layer')}: "
-            f"{_points(last)} ({_test(last, every)}){before}."
-        )
-    else:
-        told = (
-            f"show no significant loss up to {counted(last['step'], 'layer')}: without "
-            f"{_which(last)} it is {_points(last)} ({_test(last, every)})."
-        )
-    where = {"task": str(last["task"]), "protocol": str(last["protocol"]), "split": HELD_OUT}
-    size = weight(0.8, len(kept) / 10)
-    return finding(f"{start} {told}", size, REMOVAL, source("removal_steps", where,
-                   step=int(last["step"])))  # fmt: skip
-
-
-def _by_order(curves: pd.DataFrame | None) -> list[Claim]:
+def _by_order(curves: pd.DataFrame) -> list[Claim]:
     """Per capability and order, how many layers can go under each protocol."""
-    if curves is None:
-        return []
     found = []
     for capability in in_order(curves["capability"], CAPABILITY_ORDER):
-        for by in in_order(curves["by"], WAYS):
-            mine = rows(curves, capability=capability, by=by)
+        for by in in_order(rows(curves, capability=capability)["by"], WAYS):
+            about = source("removal_curves", {"capability": str(capability), "by": str(by)})
+            mine = rows(curves, **about["where"])
             protocols = in_order(mine["protocol"], PROTOCOL_ORDER)
-            if protocols:
-                steps = {p: records(rows(mine, protocol=p)) for p in protocols}
-                found.append(_order(steps, curves))
-    return spaced(found, 3)
+            ends = sorted((_until_loss(rows(mine, protocol=p)) for p in protocols),
+                          key=lambda until: (not until.is_loss, until.n_without))  # fmt: skip
+            n = [until.n_without for until in ends]
+            size = weight(0.8, (max(n) - min(n)) / 10 if len(n) > 1 else max(n) / 20)
+            found.append(_claim(str(capability), ends, mine, curves, size, about))
+    return found
 
 
-def _order(steps: dict[str, list[dict[str, Any]]], every: pd.DataFrame) -> Claim:
-    """One order: the steps under each protocol, in order."""
-    told, numbers = [], []
-    for protocol, listed in steps.items():
-        ranked = sorted(listed, key=lambda row: row["step"])
-        sure = [row for row in ranked if row["significant"] and row["share_lost"] > 0]
-        last = sure[0] if sure else ranked[-1]
-        n = last["step"] - 1 if sure else last["step"]
-        numbers.append(n)
-        share = percent(last["share_lost"], last["share_low"], last["share_high"])
-        rest = f"{p_value(last['p_holm'])}{_over_run(last, every)}, n = {last['n_items']}"
-        told.append(
-            f"under {protocol} {counted(n, 'layer')} can go before accuracy drops significantly "
-            f"(without {last['step']} {share} of the above-floor accuracy are lost, {rest})"
-            if sure
-            else f"under {protocol} no drop is significant up to {counted(n, 'layer')} ({share} "
-            f"of the above-floor accuracy are lost, {rest})"
-        )
-    row = next(iter(steps.values()))[0]
-    sentence = (
-        f"With layers removed {HOW[row['by']]}, on held-out items of {row['capability']}: "
-        f"{'; '.join(told)} (Holm's correction over the steps)."
+class _Until(NamedTuple):
+    """The steps up to the first significant loss; all of them if there is none."""
+
+    steps: list[dict[str, Any]]
+    is_loss: bool
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return self.steps[-1]
+
+    @property
+    def n_without(self) -> int:
+        return len(self.steps) - self.is_loss
+
+    def __str__(self) -> str:
+        n = self.row["step"]
+        shown = f"a loss from {n} on" if self.is_loss else f"no loss up to {n}"
+        return f"{shown} {when(self.row['protocol'])}"
+
+
+def _until_loss(mine: pd.DataFrame) -> _Until:
+    steps = records(mine.sort_values(by="step"))
+    lost = [row["significant"] and row.get("acc_diff", row["share_lost"]) > 0 for row in steps]
+    return _Until(steps[: lost.index(True) + 1], True) if any(lost) else _Until(steps, False)
+
+
+def _claim(
+    subject: str, ends: list[_Until], mine: pd.DataFrame, every: pd.DataFrame, size: float,
+    about: dict[str, Any],
+) -> Claim:  # fmt: skip
+    """The loss of an order that comes first, under whatever protocol; the others beside it."""
+    first, *others = ends
+    row = first.row
+    details = ["No layer was chosen by these items."]
+    if first.is_loss and len(first.steps) > 1:
+        details.append(f"Before that: {_lost(first.steps[-2])}.")
+    for other in others:
+        tested = _tested(other, every)
+        details.append(f"{capitalised(str(other))}: {interval(*_lost(other.row)[:3])} % lost "
+                       f"({tested['evidence']}, {p_value(tested['p'])}).")  # fmt: skip
+    return Claim(
+        kind=REMOVAL,
+        short=f"With layers removed {HOW[row['by']]}, {subject} shows {first}.",
+        importance=size,
+        source=about,
+        layers=tuple(sorted(row["layers"])),
+        estimate=_lost(row),
+        details=tuple(details),
+        caveat="" if first.is_loss else "No significant loss is not no loss.",
+        **_tested(first, every),
+        **asked_of(mine, "held-out item"),
     )
-    apart = (max(numbers) - min(numbers)) / 10 if len(numbers) > 1 else max(numbers) / 20
-    where = {"capability": str(row["capability"]), "by": str(row["by"])}
-    return finding(sentence, weight(0.8, apart), REMOVAL, source("removal_curves", where))
 
 
-def _which(row: dict[str, Any]) -> str:
-    layers = row["layers"]
-    named = layer_ranges(layers) if row["by"] in BLOCKS else joined(map(name_layer, layers))
-    return f"{'layer' if len(layers) == 1 else 'layers'} {named}"
+def _tested(until: _Until, every: pd.DataFrame) -> dict[str, Any]:
+    mean = " and t-test of the mean over tasks, the larger p" * (until.row.get("n_tasks", 1) > 1)
+    within = ("p_holm", "over the steps (Holm)")
+    found = evidence_for(until.row, every, f"exact McNemar test{mean}", within)
+    return found if until.is_loss else found | {"evidence": OPEN}
 
 
-def _points(row: dict[str, Any]) -> str:
-    bounds = (100 * row[name] for name in ("acc_diff", "acc_diff_low", "acc_diff_high"))
-    return f"{interval(*bounds)} accuracy points"
-
-
-def _test(row: dict[str, Any], every: pd.DataFrame) -> str:
-    p = f"{p_value(row['p_holm'])} after Holm's correction over the steps"
-    return f"{p}{_over_run(row, every)}, n = {row['n_items']}"
+def _lost(row: dict[str, Any]) -> Estimate:
+    names, unit = ("share_lost", "share_low", "share_high"), "% of the above-floor accuracy"
+    if "acc_diff" in row:
+        names, unit = ("acc_diff", "acc_diff_low", "acc_diff_high"), "accuracy points"
+    value, low, high = (100 * row[name] for name in names)
+    layers = f"layer{'s' * (len(row['layers']) > 1)} {layer_ranges(row['layers'])}"
+    return Estimate(value, low, high, f"{unit} lost without {layers}")
