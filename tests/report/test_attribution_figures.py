@@ -110,12 +110,15 @@ def test_the_report_has_a_section_and_a_sentence():
     summary = made_up().summary()
     best = summary[(summary["component"] == "attn_out") & (summary["layer"] == 3)].iloc[0]
     head = summary[(summary["component"] == "z") & summary["significant"]].iloc[0]
-    (sentence,) = [one.full for one in report(made_up()).findings]
-    assert sentence.startswith(
-        "In facts (continuation prompts), the attention of layer 3 adds most to the answer's "
-        f"first token directly: {best['value']:.1f} [{best['low']:.1f}, {best['high']:.1f}] nats "
+    (claim,) = report(made_up()).findings
+    assert claim.short.startswith(
+        "On facts, the attention of layer 3 adds most directly to the answer's first token when it "
+        f"chooses: {best['value']:.1f} of "
     )
-    assert f"of all heads, 3.1 adds most, {head['value']:.2f} [" in sentence
+    assert claim.estimate is not None
+    assert claim.estimate[:3] == pytest.approx(tuple(best[["value", "run_low", "run_high"]]))
+    assert (claim.evidence, claim.p, claim.layers) == ("established", best["p_run"], (3,))
+    assert f"Of all heads, 3.1 adds most: {head['value']:.2f} [" in claim.full
 
 
 def test_without_signal_nothing_is_drawn_or_said():

@@ -116,10 +116,13 @@ def test_heads_of_both_attentions_have_maps_without_what_is_not_there(page):
 
 
 def test_a_sentence_tells_what_is_written_and_where_it_comes_from(page):
-    (sentence,) = [one.full for one in page.findings]
-    assert "(continuation prompts), the cross-attention of layer decoder.1 adds most" in sentence
-    assert "of all heads of the decoder, decoder.1.1 of cross-attention adds most" in sentence
-    assert "of the encoder, through cross-attention, the MLP of layer encoder.2, 2.0 [" in sentence
+    (claim,) = page.findings
+    assert claim.short.startswith("On facts, the cross-attention of layer decoder.1 adds most")
+    assert claim.protocols == ("continuation",)
+    heads, encoder = claim.details[1:]
+    assert "Of all heads of the decoder, decoder.1.1 of cross-attention adds most" in heads
+    assert "Of the encoder, through cross-attention, the MLP of layer encoder.2 adds" in encoder
+    assert "adds most: 2.0 [" in encoder
     assert "What the encoder's parts add is within what cross-attention adds." in unescape(
         page.html
     )

@@ -28,11 +28,13 @@ def test_the_planted_path_is_named_with_its_share(acting):
         acting.tables["path_effects"], **found.source["where"], **found.source["at"]
     ).to_dict("records")
     assert row["sender"] == "head 1.2"
-    share = percent(*(row[f"recovered{end}"] for end in ("", "_run_low", "_run_high")))
-    receiver = {"logits": "logits", "q:3.1": "receiver q:3.1"}[row["receiver"]]
-    assert f"head 1.2 acts most on the {receiver} directly" in found.full
-    assert f"takes away {share} of the logit difference" in found.full
-    assert "n = 16 pairs" in found.full
+    receiver = {"logits": "the logits", "q:3.1": "receiver q:3.1"}[row["receiver"]]
+    assert f"head 1.2 acts most directly on {receiver} when" in found.short
+    assert f"takes away {100 * row['recovered']:.0f} % of the logit difference" in found.short
+    assert found.estimate is not None
+    shares = (100 * row[f"recovered{end}"] for end in ("", "_run_low", "_run_high"))
+    assert found.estimate[:3] == pytest.approx(tuple(shares))
+    assert (found.evidence, found.p, found.items) == ("established", row["p_run"], "16 pairs")
 
 
 def test_paths_that_are_not_significant_make_no_sentence(acting):

@@ -9,15 +9,17 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.claim import Claim, finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, Estimate, source, spaced, weight
 from layerwise.presentation.naming import name_layer, stacks
-from layerwise.presentation.over_run import RATE, count_that_hold, together
-from layerwise.presentation.rows import records, rows
+from layerwise.presentation.over_run import HOLM, RATE, evidence_for, together
+from layerwise.presentation.rows import asked_of, records, rows
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
     SUBLAYER_WORDS,
     in_order,
     interval,
+    number,
+    when,
 )
 from layerwise.storage.run_tables import RunTables
 
@@ -36,14 +38,12 @@ def attributions(run: RunTables) -> list[Claim]:
     if attribution is None:
         return []
     shown = rows(attribution, metric="logit_diff", signal=True)
-    found = []
-    for protocol in in_order(shown["protocol"], PROTOCOL_ORDER):
-        mine = rows(shown, protocol=protocol)
-        found += [
-            finding
-            for task in in_order(mine["task"], ())
-            for finding in _task(rows(mine, task=task), attribution)
-        ]
+    found = [
+        claim
+        for protocol in in_order(shown["protocol"], PROTOCOL_ORDER)
+        for task in in_order(rows(shown, protocol=protocol)["task"], ())
+        for claim in _task(rows(shown, protocol=protocol, task=task), attribution)
+    ]
     return spaced(found, 2)
 
 
@@ -55,31 +55,38 @@ def _task(mine: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
         return []
     (total,) = records(rows(mine, component="total"))
     of_heads = every["component"].isin(list(_HEADS))
-    tests, more = every.loc[~of_heads], ""
+    tests = pd.DataFrame(every.loc[~of_heads])
+    details = [f"The whole logit difference to the other choices is "
+               f"{interval(total['value'], total['low'], total['high'], 1)} nats."]  # fmt: skip
     if head is not None:
-        whose = "all heads" if not stacks().n_encoder else "all heads of the decoder"
-        more = (
-            f"; of {whose}, {name_layer(head['layer'])}.{head['head']}{_HEADS[head['component']]} "
-            f"adds most, {_run_nats(head)} ({_held(head, every.loc[of_heads], RATE)})"
+        details.append(
+            f"Of all heads{' of the decoder' * (stacks().n_encoder > 0)}, "
+            f"{name_layer(head['layer'])}.{head['head']}{_HEADS[head['component']]} adds most: "
+            f"{_run_nats(head, pd.DataFrame(every.loc[of_heads]), RATE)}."
         )
     through = _most(read, list(_THE))
     if through is not None:
-        more += (
-            f"; of the encoder, through cross-attention, {_THE[through['component']]} of layer "
-            f"{name_layer(through['layer'])}, {_run_nats(through)} ({_held(through, tests)})"
+        details.append(
+            f"Of the encoder, through cross-attention, {_THE[through['component']]} of layer "
+            f"{name_layer(through['layer'])} adds most: {_run_nats(through, tests)}."
         )
-    sentence = (
-        f"In {part['task']} ({part['protocol']} prompts), {_THE[part['component']]} of layer "
-        f"{name_layer(part['layer'])} adds most to the answer's first token directly: "
-        f"{_run_nats(part)} of a logit difference of {_nats(total)} to the other choices "
-        f"({together(tests)}; not 0 after Holm's correction, {_held(part, tests)}, n = "
-        f"{part['n_items']}){more}."
-    )
+    whole, layer = total["value"], int(part["layer"])
     where = {name: str(part[name]) for name in ("task", "protocol", "metric")}
-    at = {"component": str(part["component"]), "layer": int(part["layer"])}
-    share = part["value"] / total["value"] if total["value"] > 0 else 0.0
-    size = weight(0.55, share)
-    return [finding(sentence, size, ATTRIBUTION, source("attribution_summary", where, **at))]
+    value, low, high = (float(part[name]) for name in ("value", "run_low", "run_high"))
+    claim = Claim(
+        kind=ATTRIBUTION,
+        short=f"On {part['task']}, {_THE[part['component']]} of layer {name_layer(layer)} adds "
+        f"most directly to the answer's first token {when(part['protocol'])}: "
+        f"{number(value, 1)} of {number(whole, 1)} nats.",
+        importance=weight(0.55, value / whole if whole > 0 else 0.0),
+        source=source("attribution_summary", where, component=str(part["component"]), layer=layer),
+        layers=(layer,),
+        estimate=Estimate(value, low, high, "nats", together(tests), 1),
+        details=tuple(details),
+        **_tested(part, tests),
+        **asked_of(pd.DataFrame([part])),
+    )
+    return [claim]
 
 
 def _most(mine: pd.DataFrame, components: list[str]) -> dict[str, Any] | None:
@@ -89,13 +96,11 @@ def _most(mine: pd.DataFrame, components: list[str]) -> dict[str, Any] | None:
     return ranked[0] if ranked and ranked[0]["value"] > 0 else None
 
 
-def _held(row: dict[str, Any], every: pd.DataFrame, *correction: str) -> str:
-    return count_that_hold(pd.DataFrame([row]), every, *correction)
+def _tested(row: dict[str, Any], every: pd.DataFrame, correction: str = HOLM) -> dict[str, Any]:
+    within = ("p_adjusted", f"over such parts of the task ({correction})")
+    return evidence_for(row, every, "t-test of a mean of 0", within, correction)
 
 
-def _run_nats(row: dict[str, Any]) -> str:
-    return f"{interval(row['value'], row['run_low'], row['run_high'], 1)} nats"
-
-
-def _nats(row: dict[str, Any]) -> str:
-    return f"{interval(row['value'], row['low'], row['high'], 1)} nats"
+def _run_nats(row: dict[str, Any], every: pd.DataFrame, correction: str = HOLM) -> str:
+    shown = interval(row["value"], row["run_low"], row["run_high"], 1)
+    return f"{shown} nats ({_tested(row, every, correction)['evidence']})"

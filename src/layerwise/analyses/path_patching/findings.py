@@ -9,14 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.claim import Claim, finding, source, weight
-from layerwise.presentation.over_run import RATE, count_that_hold, together
-from layerwise.presentation.rows import records, rows
-from layerwise.presentation.wording import (
-    counted,
-    p_value,
-    percent,
-)
+from layerwise.presentation.claim import Claim, Estimate, source, weight
+from layerwise.presentation.over_run import RATE, evidence_for, together
+from layerwise.presentation.rows import asked_of, records, rows
+from layerwise.presentation.wording import number, when
 from layerwise.storage.run_tables import RunTables
 
 PATHS = "paths"
@@ -36,15 +32,21 @@ def direct_paths(run: RunTables) -> list[Claim]:
 def _path(row: dict[str, Any], every: pd.DataFrame) -> Claim:
     keys = ("task", "protocol", "direction", "receiver")
     where = {name: str(row[name]) for name in keys}
-    receiver = "logits" if row["receiver"] == "logits" else f"receiver {row['receiver']}"
-    share = percent(*(row[f"recovered{end}"] for end in ("", "_run_low", "_run_high")))
-    held = count_that_hold(pd.DataFrame([row]), every, RATE)
-    sentence = (
-        f"In {row['task']} ({row['protocol']} prompts), {row['sender']} acts most on the "
-        f"{receiver} directly: patching this path alone {_ACTIONS[row['direction']]} {share} of "
-        f"the logit difference ({together(every)}; {p_value(row['p_bh'])} after "
-        f"Benjamini-Hochberg correction over the senders, {held}; n = "
-        f"{counted(int(row['n_items']), 'pair')})."
+    receiver = "the logits" if row["receiver"] == "logits" else f"receiver {row['receiver']}"
+    names = ("recovered", "recovered_run_low", "recovered_run_high")
+    value, low, high = (100 * float(row[name]) for name in names)
+    return Claim(
+        kind=PATHS,
+        short=f"On {row['task']}, {row['sender']} acts most directly on {receiver} "
+        f"{when(row['protocol'])}: its path {_ACTIONS[row['direction']]} {number(value)} % of the "
+        "logit difference.",
+        importance=weight(0.5, float(row["recovered"])),
+        source=source("path_effects", where, sender=str(row["sender"])),
+        layers=(int(row["layer"]),) if row["layer"] >= 0 else (),
+        estimate=Estimate(value, low, high, "% of the logit difference", together(every)),
+        details=("Only this path was patched.",),
+        **evidence_for(
+            row, every, "sign flips of pairs", ("p_bh", f"over the senders ({RATE})"), RATE
+        ),
+        **asked_of(pd.DataFrame([row]), "pair"),
     )
-    size = weight(0.5, float(row["recovered"]))
-    return finding(sentence, size, PATHS, source("path_effects", where, sender=str(row["sender"])))
