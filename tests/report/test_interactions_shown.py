@@ -50,7 +50,7 @@ def test_redundant_and_overlapping_layers_are_told_with_their_numbers():
     assert redundant.caveat.startswith("Each may do the other's work; or")
     assert overlapping.short.startswith("On keys, layers 1 and 4 overlap when it chooses: together")
     assert overlapping.layers == (1, 4)
-    assert "Part of what one gives is gone without the other." in overlapping.details
+    assert overlapping.caveat == "Part of what one gives is gone without the other."
 
 
 def test_sentences_stand_on_rows_of_the_table_of_pairs():

@@ -65,26 +65,16 @@ def caveats(run: RunTables) -> list[Claim]:
     )
     more = len(silent) - _MOST_NAMED
     others = f" and {counted(more, 'other')}" if more > 0 else ""
-    return [
-        Claim(
-            kind="no signal",
-            short=f"Nothing is said of interactions in {counted(len(silent), _CELL)}: the intact "
-            "model is not better than blind there.",
-            evidence=OPEN,
-            importance=weight(0.3, 0.0),
-            source=source(SIGNAL, {"signal": False}),
-            items=f"{spread(silent['n_items'])} items",
-            details=(f"No layers were skipped in {named}{others}.",),
-        )
-    ]
+    return [Claim(
+        kind="no signal", evidence=OPEN, importance=weight(0.3, 0.0),
+        short=f"Nothing is said of interactions in {counted(len(silent), _CELL)}: the intact model "
+        "is not better than blind there.",
+        details=(f"No layers were skipped in {named}{others}.",),
+        items=f"{spread(silent['n_items'])} items", source=source(SIGNAL, {"signal": False}),
+    )]  # fmt: skip
 
 
 _CELL = "task-protocol pair"
-# What a cost beyond the sum can come from.
-_EITHER = (
-    "Each may do the other's work; or the model's last norm turns losses that add up into one that "
-    "is larger."
-)
 _FLOOR = "but one alone leaves it guessing"
 
 
@@ -96,20 +86,21 @@ def _redundant(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list
     cost = f"cost {number(top['interaction'], 2)} nats"
     beyond = f"{cost} beyond their sum {when(top['protocol'])}"
     if top["at_floor"] != "neither":
-        says, detail = f"{beyond}, {_FLOOR}", (
+        says, caveat = f"{beyond}, {_FLOOR}", (
             f"Without {_floored(top)} it guesses; what is lost beyond that is how sure it is of "
             "wrong answers."
         )  # fmt: skip
     elif not _stands_out(top):
-        says, detail = f"{beyond}, like other pairs with either", (
+        says, caveat = f"{beyond}, like other pairs with either", (
             f"Pairs with either do so in general (mean "
             f"{number(top['interaction'] - top['excess'], 2)}), which does not single these two "
             "out: skipping more is worse there."
         )  # fmt: skip
     else:
         says = f"{cost} more together than apart {when(top['protocol'])}"
-        return [_claim(says, 0.75, top, cell, every, caveat=_EITHER)]
-    return [_claim(says, 0.45, top, cell, every, detail)]
+        either = "Each may do the other's work; or the model's last norm turns losses that add up "
+        return [_claim(says, 0.75, top, cell, every, f"{either}into one that is larger.")]
+    return [_claim(says, 0.45, top, cell, every, caveat)]
 
 
 def _overlapping(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list[Claim]:
@@ -119,11 +110,11 @@ def _overlapping(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> li
         return []
     overlap = f"overlap {when(top['protocol'])}"
     if top["at_floor"] != "neither":
-        detail = f"Without {_floored(top)} it guesses, with little left to lose."
-        return [_claim(f"{overlap}, {_FLOOR}", 0.45, top, cell, every, detail)]
+        caveat = f"Without {_floored(top)} it guesses, with little left to lose."
+        return [_claim(f"{overlap}, {_FLOOR}", 0.45, top, cell, every, caveat)]
     less = f"together they cost {number(-top['interaction'], 2)} nats less than apart"
-    detail = "Part of what one gives is gone without the other."
-    return [_claim(f"{overlap}: {less}", 0.6, top, cell, every, detail)]
+    caveat = "Part of what one gives is gone without the other."
+    return [_claim(f"{overlap}: {less}", 0.6, top, cell, every, caveat)]
 
 
 def _top(cell: pd.DataFrame, verdict: str, smallest: float) -> dict[str, Any] | None:
@@ -140,29 +131,21 @@ def _nothing(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim
     cells = len(pairs[["task", "protocol"]].drop_duplicates())
     alone = len(rows(pairs, verdict=NATS_ALONE))
     small = len(rows(pairs, verdict=[REDUNDANT, OVERLAPPING]))
-    details = [
+    details = (
         f"In {counted(cells, _CELL)} with signal the strongest interaction is that of "
-        f"{pair_name(top)}, on {top['task']} {when(top['protocol'])}."
-    ]
-    if alone:
-        details.append(
-            f"Costs of {counted(alone, 'pair')} are more in nats alone, as of parts that add up in "
-            "the logits."
-        )
-    if small:
-        details.append(f"Costs of {counted(small, 'pair')} interact by less.")
+        f"{pair_name(top)}, on {top['task']} {when(top['protocol'])}.",
+        f"Costs of {counted(alone, 'pair')} are more in nats alone, as of parts that add up in the "
+        "logits." if alone else "",
+        f"Costs of {counted(small, 'pair')} interact by less." if small else "",
+    )  # fmt: skip
     by = f" by {smallest:g} nats or more" if small else ""
     return Claim(
-        kind=KIND,
+        kind=KIND, evidence=OPEN, importance=weight(0.4, 0.0),
         short=f"No two {HEAD_WORDS.get(str(top['site']), 'layer')}s are shown to cost more or less "
         f"together than apart{by}.",
-        evidence=OPEN,
-        importance=weight(0.4, 0.0),
-        source=source(_TABLE, {"measure": NATS, "signal": True}, **_place(top)),
-        estimate=_estimate(top, every),
-        details=tuple(details),
-        **asked_of(pairs),
-    )
+        estimate=_estimate(top, every), details=tuple(filter(None, details)),
+        source=source(_TABLE, {"measure": NATS, "signal": True}, **_place(top)), **asked_of(pairs),
+    )  # fmt: skip
 
 
 def _strongest(pairs: pd.DataFrame) -> dict[str, Any]:
@@ -198,27 +181,24 @@ def _estimate(row: dict[str, Any], every: pd.DataFrame) -> Estimate:
 
 def _claim(
     says: str, top: float, row: dict[str, Any], cell: pd.DataFrame, every: pd.DataFrame,
-    detail: str = "", caveat: str = "",
+    caveat: str,
 ) -> Claim:  # fmt: skip
     """A claim on one pair, the strongest of its sort in a task and protocol."""
     alone = joined(number(row[f"cost_{which}"], 2) for which in ("first", "second"))
     of = f"It is the strongest such pair of {len(cell)}." if len(cell) > 1 else ""
-    details = (detail, f"Alone they cost {alone} nats.", _accuracy(row, every), of)
+    details = (f"Alone they cost {alone} nats.", _accuracy(row, every), of)
     about = {"task": row["task"], "protocol": row["protocol"]}
     place = {k: v for k, v in _place(row).items() if k not in about}
     over = f"over {counted(len(cell), 'pair')} ({RATE})"
     return Claim(
-        kind=KIND,
-        short=f"On {row['task']}, {pair_name(row)} {says}.",
-        importance=weight(top, abs(row["interaction"]) / _LARGE),
-        source=source(_TABLE, about, **place),
+        kind=KIND, importance=weight(top, abs(row["interaction"]) / _LARGE),
+        short=f"On {row['task']}, {pair_name(row)} {says}.", source=source(_TABLE, about, **place),
         layers=tuple(sorted({int(row["first_layer"]), int(row["second_layer"])})),
-        estimate=_estimate(row, every),
+        estimate=_estimate(row, every), caveat=caveat,
         details=tuple(filter(None, details)),
-        caveat=caveat,
         **evidence_for(row, every, "sign flips of items", ("p_bh", over), RATE),
         **asked_of(pd.DataFrame([row])),
-    )
+    )  # fmt: skip
 
 
 def _place(row: dict[str, Any]) -> dict[str, Any]:
