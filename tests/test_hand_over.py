@@ -81,7 +81,9 @@ def test_most_hand_overs_are_told_nevertheless():
 
 def test_a_sentence_says_what_its_bounds_cover():
     (first, *_) = hand_overs(tables_of_run([run_of_tasks(0, 2)]))
-    assert "(bounds for all that the run patched together; the intact model" in first.full
+    assert first.estimate is not None
+    assert first.estimate.bounds == "bounds for all that the run patched together"
+    assert first.caveat == "The intact model's accuracy was not measured."
 
 
 def test_an_answer_that_rests_at_a_third_position_is_no_move_from_one_to_the_other():
@@ -95,5 +97,6 @@ def test_an_answer_that_rests_at_a_third_position_is_no_move_from_one_to_the_oth
         tables_of_run([PatchingResult(pd.concat(tables, ignore_index=True), facts)])
     )
     assert "moves from" not in claim.full
-    assert "leaves the last changed token at layer 3" in claim.full
-    assert "at the last position from layer 6 on; in between it is at neither" in claim.full
+    assert "leaves the changed token at layer 3 and reaches the last at 6 when" in claim.short
+    assert (claim.layers, claim.evidence) == ((3, 6), "in its table")
+    assert "In between it is at neither." in claim.details

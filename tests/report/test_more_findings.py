@@ -9,8 +9,9 @@ from layerwise.analyses.attribution_patching.findings import estimates_hold
 from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.path_patching.findings import direct_paths
 from layerwise.analyses.similarity.findings import similarity_predicts
+from layerwise.presentation.claim import ROLES
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import interval, percent
+from layerwise.presentation.wording import interval
 from layerwise.report.summary import CHARACTERS, MOST, findings_of
 from layerwise.storage.run_tables import RunTables
 from tests import synthetic
@@ -46,22 +47,25 @@ def test_estimates_are_told_with_their_lowest_correlation():
     run = tables_of_run([estimates(("keys", "facts"))])
     (found,) = estimates_hold(run)
     least = run.tables["attribution_agreement"].sort_values(by="spearman", kind="stable").iloc[0]
-    rho = interval(least["spearman"], least["spearman_low"], least["spearman_high"], 2)
-    assert f"in 2 of 2 tasks: the lowest rank correlation over sampled cells is {rho}" in (
-        found.full
-    )
+    assert found.short.endswith("as true patches do in 2 of 2 tasks.")
+    assert found.estimate is not None
+    ends = least[["spearman", "spearman_low", "spearman_high"]]
+    assert found.estimate[:3] == pytest.approx(tuple(ends))
+    assert found.estimate.unit == f"rank correlation over cells on {least['task']}, the lowest"
     doubtful = run.tables["attribution_agreement"].assign(spearman_low=[-0.1, 0.2])
     (found,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": doubtful}))
     assert "in 1 of 2 tasks" in found.full
     few_cells = run.tables["attribution_agreement"].assign(spearman_p=[0.03, 0.01])
     (found,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": few_cells}))
-    assert "beyond chance (Holm over the tasks), in 2 of 2 tasks" in found.full
+    assert "in 2 of 2 tasks" in found.short
+    assert "agree beyond chance there, corrected by Holm over the tasks" in found.full
     few_cells = few_cells.assign(spearman_p=[0.06, 0.01])
     (found,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": few_cells}))
     assert "in 1 of 2 tasks" in found.full
     earlier = run.tables["attribution_agreement"].assign(spearman_p=None)
     (found,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": earlier}))
-    assert "beyond chance, in 2 of 2 tasks" in found.full
+    assert "in 2 of 2 tasks" in found.short
+    assert "Holm" not in found.full
 
 
 def prediction(p_holm: float, rho: float) -> RunTables:
@@ -78,8 +82,10 @@ def prediction(p_holm: float, rho: float) -> RunTables:
 @pytest.mark.parametrize(("rho", "costs"), [(0.7, "cost more"), (-0.7, "cost less")])
 def test_similarity_is_told_where_it_predicts(rho, costs):
     (found,) = similarity_predicts(prediction(0.01, rho))
-    assert f"by block influence {costs} log-probability of right answers" in found.full
-    assert f"{interval(rho, rho - 0.1, rho + 0.1, 2)}, p = 0.010 after Holm" in found.full
+    assert f"layers that change the stream more {costs} when skipped" in found.short
+    assert "Change is block influence, cost is log-probability of right answers." in found.details
+    assert f"{interval(rho, rho - 0.1, rho + 0.1, 2)} rank correlation over 8 layers" in found.full
+    assert (found.p, found.capabilities, found.tasks) == (0.01, ("reasoning",), ("two-hop",))
     assert similarity_predicts(prediction(0.2, rho)) == []
 
 
@@ -87,6 +93,7 @@ def test_a_summary_is_no_longer_than_a_screen(run):
     everything = findings_of(run, 100)
     for most in (3, 6, MOST):
         found = findings_of(run, most)
-        assert 1 < len(found) <= most
-        assert sum(len(finding.full) for finding in found) <= most * CHARACTERS
+        others = [claim for claim in found if claim.kind not in ROLES]
+        assert 1 < len(others) <= most
+        assert sum(len(claim.short) for claim in others) <= most * CHARACTERS
         assert found[0] == everything[0]

@@ -71,8 +71,7 @@ def test_each_kind_of_sentence_is_made(found: list[Claim]) -> None:
         "scoring",
         "no loss",
         "lens",
-        "prediction depth",
-        "hand-over",
+        "patching",
         "order",
         "agreement",
         "no signal",
@@ -85,7 +84,7 @@ def test_every_sentence_is_one_sentence_with_n_and_rows(run: RunTables, found: l
         assert len(about(run, finding)) > 0
         assert 0 < finding.importance <= 1
         if "No order" not in finding.full:
-            assert "n = " in finding.full or "items" in finding.items
+            assert "n = " in finding.full or finding.items
 
 
 def test_layers_that_are_needed_are_those_that_were_planted(
@@ -226,12 +225,13 @@ def test_lens_sentence_says_what_the_rows_say(run: RunTables, found: list[Claim]
 
 
 def test_hand_over_is_at_the_planted_layer(run: RunTables, found: list[Claim]) -> None:
-    (finding,) = of_kind(found, "hand-over")
+    (finding,) = of_kind(found, "patching")
+    assert finding.layers == (12,)
     assert "at layer 12 [12, 12]" in finding.full
     for _, row in quoted(run, finding).iterrows():
         bounds = (100 * row[name] for name in _RECOVERED)
         assert said(finding.full, *bounds)
-        assert f"n = {row['n_items']} pairs" in finding.full
+        assert finding.items == f"{row['n_items']} pairs"
 
 
 @pytest.mark.parametrize("layer", [1, 5, 9])
@@ -411,7 +411,7 @@ def test_nothing_is_claimed_about_noise() -> None:
 def test_patching_without_accuracy_says_so(patched: pd.DataFrame, plan: Plan) -> None:
     tables = RunTables(synthetic.facts(plan), {"patching_summary": patched})
     (finding,) = findings_of(tables)
-    assert "the intact model's accuracy was not measured" in finding.full
+    assert finding.caveat == "The intact model's accuracy was not measured."
 
 
 def test_results_without_rows_say_nothing(plan: Plan) -> None:

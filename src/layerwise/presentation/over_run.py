@@ -99,25 +99,10 @@ def count_that_hold(sure: pd.DataFrame, every: pd.DataFrame, correction: str = H
 
 
 def evidence_for(
-    row: dict[str, Any],
-    every: pd.DataFrame,
-    test: str,
-    within: tuple[str, str],
+    row: dict[str, Any], every: pd.DataFrame, test: str, within: tuple[str, str],
     correction: str = HOLM,
-) -> dict[str, Any]:
-    """Evidence, p-value and test of a claim on one row.
-
-    Args:
-        row: the row.
-        every: as in ``which_hold``.
-        test: the test.
-        within: the column of p-values corrected within the table, and over what they are.
-        correction: the name of the correction over the run.
-
-    Returns:
-        Those over the run where the row is significant there; else those within the table, with
-        the p-value over the run named in the test, if it is known.
-    """
+) -> dict[str, Any]:  # fmt: skip
+    """A claim's evidence, p-value and test: over the run, or ``within`` a column and its family."""
     whole = family(every, correction) if n_tests(every) else ""
     if whole and row["p_run"] < LEVEL:
         return {"evidence": ESTABLISHED, "p": float(row["p_run"]), "test": f"{test}, {whole}"}

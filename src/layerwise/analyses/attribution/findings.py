@@ -73,20 +73,16 @@ def _task(mine: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
     whole, layer = total["value"], int(part["layer"])
     where = {name: str(part[name]) for name in ("task", "protocol", "metric")}
     value, low, high = (float(part[name]) for name in ("value", "run_low", "run_high"))
-    claim = Claim(
-        kind=ATTRIBUTION,
+    return [Claim(
+        kind=ATTRIBUTION, importance=weight(0.55, value / whole if whole > 0 else 0.0),
         short=f"On {part['task']}, {_THE[part['component']]} of layer {name_layer(layer)} adds "
         f"most directly to the answer's first token {when(part['protocol'])}: "
         f"{number(value, 1)} of {number(whole, 1)} nats.",
-        importance=weight(0.55, value / whole if whole > 0 else 0.0),
-        source=source("attribution_summary", where, component=str(part["component"]), layer=layer),
-        layers=(layer,),
         estimate=Estimate(value, low, high, "nats", together(tests), 1),
-        details=tuple(details),
-        **_tested(part, tests),
-        **asked_of(pd.DataFrame([part])),
-    )
-    return [claim]
+        layers=(layer,), details=tuple(details),
+        source=source("attribution_summary", where, component=str(part["component"]), layer=layer),
+        **_tested(part, tests), **asked_of(pd.DataFrame([part])),
+    )]  # fmt: skip
 
 
 def _most(mine: pd.DataFrame, components: list[str]) -> dict[str, Any] | None:

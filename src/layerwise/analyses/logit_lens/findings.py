@@ -8,14 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from layerwise.analyses.emergence.difficulty_words import beside_order
-from layerwise.presentation.claim import Claim, finding, source, spaced, weight
+from layerwise.presentation.claim import ESTABLISHED, LENS, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import records, rows
-from layerwise.presentation.wording import (
-    capitalised,
-    interval,
-    p_value,
-)
+from layerwise.presentation.wording import interval, number, when
 from layerwise.storage.run_tables import RunTables
 
 SETTLED = "prediction depth"
@@ -41,17 +37,32 @@ def _later(row: dict[str, Any], run: RunTables, n_tests: int) -> Claim:
     flipped = row["later"] < 0.5
     earlier, later = ("second", "first") if flipped else ("first", "second")
     share = 1 - row["later"] if flipped else row["later"]
-    sentence = (
-        f"{capitalised(str(row[later]))} settles later than {row[earlier]} by the {row['lens']} "
-        f"lens on {row['protocol']} prompts: right answers come to stay on top at mean relative "
-        f"depth {_mean(row, later, run)} against {_mean(row, earlier, run)}; "
-        f"{100 * share:.0f} % of the pairs of items are in this order (Mann-Whitney, "
-        f"{p_value(row['p_holm'])} {after_holm(n_tests)}, n = {row[f'n_{later}']} and "
-        f"{row[f'n_{earlier}']}).{_difficulty(row, run, flipped)}"
-    )
+    names = (str(row[later]), str(row[earlier]))
+    table = run.table("prediction_depth_means")
+    assert table is not None
+    at = {name: row[name] for name in ("lens", "protocol")}
+    means = [records(rows(table, capability=name, **at))[0] for name in names]
+    depths = " against ".join(number(100 * mean["depth"]) for mean in means)
+    shown = (interval(*(mean[n] for n in ("depth", "low", "high")), digits=2) for mean in means)
     where = {name: str(row[name]) for name in ("lens", "protocol", "first", "second")}
-    size = weight(0.7, 2 * share - 1)
-    return finding(sentence, size, SETTLED, source("prediction_depth_comparisons", where))
+    sign = -1 if flipped else 1
+    low, high = sorted(sign * float(row[name]) for name in ("low", "high"))
+    return Claim(
+        kind=LENS, evidence=ESTABLISHED, importance=weight(0.7, 2 * share - 1),
+        short=f"By the {row['lens']} lens, {names[0]} settles later than {names[1]} "
+        f"{when(row['protocol'])}: at {depths} % of the depth.",
+        capabilities=names, protocols=(where["protocol"],),
+        tasks=tuple(task for mean in means for task in mean["tasks"].split(",")),
+        details=(
+            f"Right answers come to stay on top at mean relative depth {' against '.join(shown)}.",
+            f"{100 * share:.0f} % of the pairs of items are in this order.",
+        ),
+        estimate=Estimate(sign * float(row["difference"]), low, high, "of the depth", digits=2),
+        p=float(row["p_holm"]), test=f"Mann-Whitney test {after_holm(n_tests)}",
+        items=f"{row[f'n_{later}']} and {row[f'n_{earlier}']} items",
+        caveat=_difficulty(row, run, flipped).strip(),
+        source=source("prediction_depth_comparisons", where),
+    )  # fmt: skip
 
 
 def _difficulty(row: dict[str, Any], run: RunTables, flipped: bool) -> str:
@@ -65,11 +76,3 @@ def _difficulty(row: dict[str, Any], run: RunTables, flipped: bool) -> str:
         for found in records(rows(pair, first=row[first], second=row[second])):
             return beside_order(found, run, bool(turned) == flipped)
     return ""
-
-
-def _mean(row: dict[str, Any], which: str, run: RunTables) -> str:
-    prediction_depth_means = run.table("prediction_depth_means")
-    assert prediction_depth_means is not None
-    keys = {name: row[name] for name in ("lens", "protocol")}
-    found = records(rows(prediction_depth_means, capability=row[which], **keys))[0]
-    return interval(found["depth"], found["low"], found["high"], 2)

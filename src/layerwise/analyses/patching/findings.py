@@ -13,24 +13,27 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.ablation.lookup import has_signal
-from layerwise.presentation.claim import Claim, finding, source, spaced, weight
-from layerwise.presentation.naming import name_layer
-from layerwise.presentation.rows import layers_of, numbers, records, rows
-from layerwise.presentation.wording import (
-    PROTOCOL_ORDER,
-    counted,
-    in_order,
-    percent,
+from layerwise.presentation.claim import (
+    ESTABLISHED,
+    IN_TABLE,
+    PATCHING,
+    Claim,
+    Estimate,
+    source,
+    spaced,
+    weight,
 )
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.rows import asked_of, layers_of, numbers, records, rows
+from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, percent, when
 from layerwise.storage.run_tables import RunTables
 
-HAND_OVER, TAKE_UP = "hand-over", "take-up"
 _CHANGED = ("last changed", "first changed")
 _BOUNDS = ("recovered", "recovered_run_low", "recovered_run_high")
 # Of what the answer depends on; two places that hold so much together hold about all of it.
 _HALF, _ABOUT_ALL = 0.5, 0.75
 _TOGETHER = "bounds for all that the run patched together"
-_UNMEASURED = "; the intact model's accuracy was not measured"
+_UNMEASURED = "The intact model's accuracy was not measured."
 
 
 def hand_overs(run: RunTables) -> list[Claim]:
@@ -44,7 +47,7 @@ def take_ups(run: RunTables) -> list[Claim]:
 
 
 def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, str]]:
-    """Averages of each task, and what to say of all its bounds."""
+    """Averages of each task, and what is not known of it."""
     patching = run.table("patching_summary")
     if patching is None:
         return
@@ -53,7 +56,7 @@ def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, str]]:
         for protocol in in_order(mine["protocol"], PROTOCOL_ORDER):
             signal, there = has_signal(run, task, protocol), rows(mine, protocol=protocol)
             if signal is not False and rows(there, signal=False).empty:
-                yield there, _TOGETHER if signal is not None else _TOGETHER + _UNMEASURED
+                yield there, "" if signal is not None else _UNMEASURED
 
 
 def _hand_over(mine: pd.DataFrame, note: str) -> list[Claim]:
@@ -65,22 +68,37 @@ def _hand_over(mine: pd.DataFrame, note: str) -> list[Claim]:
         return []
     middle, low, high = bounds
     there = {row["pos_label"]: row for row in records(rows(mine, layer=middle))}
-    first = there["last"]
-    where = {name: str(first[name]) for name in ("task", "protocol", "direction", "site")}
-    where = source("patching_summary", {**where, "pos_label": [changed, "last"]}, layer=middle)
-    size = weight(0.65, 1 - (high - low) / 10)
-    between = _elsewhere(mine, changed)
-    if between is not None:
-        return [_over_a_third(first, changed, between, note, size, where)]
-    last, token = (percent(*(there[p][name] for name in _BOUNDS)) for p in ("last", changed))
-    sentence = (
-        f"In {first['task']} ({first['capability']}, {first['protocol']}), what the answer depends "
-        f"on moves from the {changed} token to the last position at layer {name_layer(middle)} "
-        f"[{name_layer(low)}, {name_layer(high)}]: patching the residual stream before "
-        f"it recovers {last} of the logit difference at the last position and {token} at the "
-        f"{changed} token ({note}; n = {counted(int(first['n_items']), 'pair')})."
+    at, first, last = map(name_layer, bounds)
+    token = percent(*(there[changed][name] for name in _BOUNDS))
+    details = (
+        f"The last position overtakes the {changed} token at layer {at} [{first}, {last}].",
+        f"Patching the {changed} token there recovers {token} of the logit difference.",
     )
-    return [finding(sentence, size, HAND_OVER, where)]
+    says, layers = f"moves from the changed token to the last position at layer {at}", (middle,)
+    evidence, between = ESTABLISHED, _elsewhere(mine, changed)
+    if between is not None:
+        evidence, layers, (left, reached) = IN_TABLE, between, map(name_layer, between)
+        says = f"leaves the changed token at layer {left} and reaches the last at {reached}"
+        details = ("In between it is at neither.", *details)
+    return [_claim(
+        f"what the answer depends on {says}", there["last"], [changed, "last"], layers=layers,
+        evidence=evidence, importance=weight(0.65, 1 - (high - low) / 10), details=details,
+        caveat=note,
+    )]  # fmt: skip
+
+
+def _claim(says: str, row: dict[str, Any], places: list[str] | str, **more: Any) -> Claim:
+    """A claim on a row, with the share that patching before its layer recovers."""
+    where = {name: str(row[name]) for name in ("task", "protocol", "direction", "site")}
+    value, low, high = (100 * float(row[name]) for name in _BOUNDS)
+    at = "the last position" if row["pos_label"] == "last" else "where the answer is predicted"
+    unit = f"% of the logit difference, by patching {at} before layer {name_layer(row['layer'])}"
+    return Claim(
+        kind=PATCHING, short=f"On {row['task']}, {says} {when(row['protocol'])}.",
+        source=source("patching_summary", {**where, "pos_label": places}, layer=int(row["layer"])),
+        estimate=Estimate(value, low, high, unit, _TOGETHER), **more,
+        **asked_of(pd.DataFrame([row]), "pair"),
+    )  # fmt: skip
 
 
 def _elsewhere(mine: pd.DataFrame, changed: str) -> tuple[int, int] | None:
@@ -100,20 +118,6 @@ def _elsewhere(mine: pd.DataFrame, changed: str) -> tuple[int, int] | None:
     return (layers[left], layers[reached]) if held.min() < _ABOUT_ALL else None
 
 
-def _over_a_third(
-    row: dict[str, Any], changed: str, between: tuple[int, int], note: str, size: float,
-    where: dict[str, Any],
-) -> Claim:  # fmt: skip
-    left, reached = map(name_layer, between)
-    return finding(
-        f"In {row['task']} ({row['capability']}, {row['protocol']}), what the answer depends on "
-        f"leaves the {changed} token at layer {left} and is at the last position from layer "
-        f"{reached} on; in between it is at neither ({note}; n = "
-        f"{counted(int(row['n_items']), 'pair')}).",
-        size, HAND_OVER, where,
-    )  # fmt: skip
-
-
 def _taken_up(mine: pd.DataFrame, note: str) -> list[Claim]:
     """From which layer on more than half is at the decoder's position that answers."""
     answer = rows(mine, pos_label="answer").sort_values("layer")
@@ -124,18 +128,13 @@ def _taken_up(mine: pd.DataFrame, note: str) -> list[Claim]:
     if middle is None or last is None or first is None or middle == layers_of(answer)[0]:
         return []
     row = records(rows(answer, layer=middle))[0]
-    share = percent(*(row[name] for name in _BOUNDS))
-    sentence = (
-        f"In {row['task']} ({row['capability']}, {row['protocol']}), the decoder holds more "
-        f"than half of what the answer depends on from layer {name_layer(middle)} "
-        f"[{name_layer(first)}, {name_layer(last)}] on: patching the residual "
-        f"stream before it recovers {share} of the logit difference where the answer's first "
-        "token is predicted "
-        f"({note}; n = {counted(int(row['n_items']), 'pair')})."
-    )
-    where = {name: str(row[name]) for name in ("task", "protocol", "direction", "site")}
-    where = source("patching_summary", {**where, "pos_label": "answer"}, layer=middle)
-    return [finding(sentence, weight(0.6, 1 - (last - first) / 10), TAKE_UP, where)]
+    return [_claim(
+        "the decoder holds more than half of what the answer depends on from layer "
+        f"{name_layer(middle)} on", row, "answer", layers=(middle,), evidence=ESTABLISHED,
+        importance=weight(0.6, 1 - (last - first) / 10), caveat=note,
+        details=(f"The layer lies in [{name_layer(first)}, {name_layer(last)}], with bounds over "
+                 "all that the run patched.",),
+    )]  # fmt: skip
 
 
 def overtaking(mine: pd.DataFrame, changed: str) -> tuple[int, int, int] | None:

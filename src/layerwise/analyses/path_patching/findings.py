@@ -35,18 +35,15 @@ def _path(row: dict[str, Any], every: pd.DataFrame) -> Claim:
     receiver = "the logits" if row["receiver"] == "logits" else f"receiver {row['receiver']}"
     names = ("recovered", "recovered_run_low", "recovered_run_high")
     value, low, high = (100 * float(row[name]) for name in names)
+    within = ("p_bh", f"over the senders ({RATE})")
     return Claim(
-        kind=PATHS,
+        kind=PATHS, importance=weight(0.5, float(row["recovered"])),
         short=f"On {row['task']}, {row['sender']} acts most directly on {receiver} "
         f"{when(row['protocol'])}: its path {_ACTIONS[row['direction']]} {number(value)} % of the "
         "logit difference.",
-        importance=weight(0.5, float(row["recovered"])),
         source=source("path_effects", where, sender=str(row["sender"])),
         layers=(int(row["layer"]),) if row["layer"] >= 0 else (),
         estimate=Estimate(value, low, high, "% of the logit difference", together(every)),
-        details=("Only this path was patched.",),
-        **evidence_for(
-            row, every, "sign flips of pairs", ("p_bh", f"over the senders ({RATE})"), RATE
-        ),
-        **asked_of(pd.DataFrame([row]), "pair"),
-    )
+        details=("Only this path was patched.",), **asked_of(pd.DataFrame([row]), "pair"),
+        **evidence_for(row, every, "sign flips of pairs", within, RATE),
+    )  # fmt: skip

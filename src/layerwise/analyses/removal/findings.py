@@ -119,17 +119,12 @@ def _claim(
         details.append(f"{capitalised(str(other))}: {interval(*_lost(other.row)[:3])} % lost "
                        f"({tested['evidence']}, {p_value(tested['p'])}).")  # fmt: skip
     return Claim(
-        kind=REMOVAL,
+        kind=REMOVAL, importance=size, source=about, layers=tuple(sorted(row["layers"])),
         short=f"With layers removed {HOW[row['by']]}, {subject} shows {first}.",
-        importance=size,
-        source=about,
-        layers=tuple(sorted(row["layers"])),
-        estimate=_lost(row),
-        details=tuple(details),
+        estimate=_lost(row), details=tuple(details),
         caveat="" if first.is_loss else "No significant loss is not no loss.",
-        **_tested(first, every),
-        **asked_of(mine, "held-out item"),
-    )
+        **_tested(first, every), **asked_of(mine, "held-out item"),
+    )  # fmt: skip
 
 
 def _tested(until: _Until, every: pd.DataFrame) -> dict[str, Any]:

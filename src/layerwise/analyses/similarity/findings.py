@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerwise.presentation.claim import Claim, finding, source, spaced, weight
+import pandas as pd
+
+from layerwise.presentation.claim import IN_TABLE, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.naming import stacks
-from layerwise.presentation.over_run import after_holm
-from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.wording import (
-    interval,
-    p_value,
-)
+from layerwise.presentation.rows import asked_of, numbers, records, rows
+from layerwise.presentation.wording import counted, when
 from layerwise.storage.run_tables import RunTables
 
 SIMILARITY = "similarity"
@@ -44,13 +42,16 @@ def _prediction(row: dict[str, Any], n_tests: int) -> Claim:
     where: dict[str, str | None] = {name: str(row[name]) for name in names}
     if stacks().n_encoder:  # each stack has a row, too
         where["stack"] = None
-    rho = interval(row["rho"], row["low"], row["high"], 2)
-    turned = "more" if row["rho"] > 0 else "less"
-    sentence = (
-        f"Similarity says something about need: in {row['capability']} under {row['protocol']}, "
-        f"layers that change the stream more by {_PREDICTORS[row['predictor']]} cost {turned} "
-        f"{_COSTS[row['effect']]} when skipped (rank correlation over {row['n_layers']} layers "
-        f"{rho}, {p_value(row['p_holm'])} {after_holm(n_tests)}, n = {row['n_items']})."
-    )
-    size = weight(0.45, abs(float(row["rho"])))
-    return finding(sentence, size, SIMILARITY, source("prediction", where))
+    more = "more" if row["rho"] > 0 else "less"
+    rho, low, high = (float(row[name]) for name in ("rho", "low", "high"))
+    unit = f"rank correlation over {row['n_layers']} layers"
+    return Claim(
+        kind=SIMILARITY, evidence=IN_TABLE, importance=weight(0.45, abs(rho)),
+        short=f"In {row['capability']}, layers that change the stream more cost {more} when "
+        f"skipped, {when(row['protocol'])}.",
+        details=(f"Change is {_PREDICTORS[row['predictor']]}, cost is {_COSTS[row['effect']]}.",),
+        estimate=Estimate(rho, low, high, unit, digits=2), p=float(row["p_holm"]),
+        test=f"items and orders of layers, the larger p, Holm over {counted(n_tests, 'test')} of "
+        "this cost",
+        source=source("prediction", where), **asked_of(pd.DataFrame([row])),
+    )  # fmt: skip
