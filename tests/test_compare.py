@@ -230,7 +230,7 @@ def test_the_command_writes_the_page_and_says_what_is_established(runs, tmp_path
     done = run("compare", *map(str, runs), "--out", str(tmp_path / "out"))
     assert done.code == 0, done.err
     assert "differences established" in done.out
-    assert "Under letter, retrieval lies" in done.out
+    assert "By ablation, retrieval lies" in done.out
     assert "One seed says nothing about an architecture" in done.out
     assert (tmp_path / "out" / "comparison.html").is_file()
 

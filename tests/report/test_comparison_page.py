@@ -15,7 +15,7 @@ from legible import WIDTHS, assert_legible
 
 import layerwise as lw
 from layerwise.analyses.comparison.findings import established, not_established
-from layerwise.analyses.comparison.measures import MEASURES
+from layerwise.analyses.comparison.measures import MEASURES, scale_of
 from layerwise.analyses.comparison.report import MOST, _drawings, caution
 from layerwise.presentation.rows import rows
 from layerwise.report import Report
@@ -75,12 +75,16 @@ def test_every_sentence_of_a_difference_stands_on_a_test(compared: lw.Comparison
         (row,) = rows(compared.differences, **finding.source["where"]).to_dict("records")
         assert row["p_holm"] < 0.05
         assert not row["low"] < 0 < row["high"]
-        assert f"Under {row['protocol']}, " in finding.full
-        assert row["first"] in finding.full
-        assert row["second"] in finding.full
+        assert finding.protocols == (row["protocol"],)
+        assert row["first"] in finding.short
+        assert row["second"] in finding.short
         word = {True: ("deeper", "more"), False: ("less deep", "less")}[row["difference"] > 0]
-        assert any(f" {each} " in finding.full for each in word)
-        assert f"n = {row['n_items']}" in finding.full
+        assert any(f" {each} " in finding.short for each in word)
+        assert finding.items == f"{row['n_items']} items"
+        scale = scale_of(row["family"])
+        assert finding.estimate is not None
+        assert finding.estimate.value == pytest.approx(scale * abs(row["difference"]))
+        assert finding.evidence == ("established" if row["p_run"] < 0.05 else "in its table")
 
 
 def test_what_is_not_established_is_said_with_n_and_interval(compared: lw.Comparison):
@@ -90,8 +94,9 @@ def test_what_is_not_established_is_said_with_n_and_interval(compared: lw.Compar
     for finding in found:
         mine = rows(rest, **finding.source["where"])
         assert len(mine) == finding.full.count(" n = ")
-        assert "no difference in" in finding.full
-        assert f"Under {finding.source['where']['protocol']}, " in finding.full
+        assert finding.short.startswith("No difference in ")
+        assert finding.evidence == "not established"
+        assert finding.protocols == (finding.source["where"]["protocol"],)
 
 
 def test_all_sentences_are_on_the_page(compared: lw.Comparison, page: Report):
@@ -109,14 +114,14 @@ def test_no_sentence_tells_a_difference_of_centres_of_mass(compared: lw.Comparis
 
 
 def test_the_planted_depths_are_told(compared: lw.Comparison):
-    told = " ".join(finding.full for finding in established(compared.differences))
-    assert "Under letter, knowledge lies 0.8" in told  # layer 0 against 5 of 6
+    told = " ".join(claim.short for claim in established(compared.differences))
+    assert "By ablation, knowledge lies 0.8" in told  # layer 0 against 5 of 6
 
 
 def test_stacks_are_compared_by_themselves(compared: lw.Comparison):
     assert set(compared.differences["axis"]) == {"computation", "decoder"}
-    told = [f.full for f in established(compared.differences)]
-    assert any("of the depth of the decoder deeper in seq2seq" in sentence for sentence in told)
+    told = [claim.short for claim in established(compared.differences)]
+    assert any("of the decoder's depth deeper in seq2seq" in sentence for sentence in told)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -153,7 +158,7 @@ def test_filled_points_are_the_established_ones(compared: lw.Comparison, page: R
 def test_groups_tell_of_runs(grouped: lw.Comparison):
     told = established(grouped.differences)
     assert told
-    assert all("3 against 3 runs" in finding.full for finding in told)
+    assert all("3 against 3 runs" in finding.items for finding in told)
     page = grouped.report().html
     assert "The unit is the training run (3 of decoder and 3 of seq2seq)" in page
     assert "Spread within groups" in page
@@ -197,5 +202,5 @@ def test_losses_of_a_layer_are_not_claimed_between_models_of_other_numbers_of_la
     assert len(deeper)
     claimed = rows(compared.claimable(), family="share lost", significant=True)
     assert len(claimed) == len(losses) - len(deeper)
-    told = [claim.full for claim in compared.established()]
+    told = [claim.short for claim in compared.established()]
     assert not any("costs seq2seq" in one for one in told)

@@ -1,4 +1,4 @@
-"""Sentences on what differs between runs: what is established, and what is not.
+"""Claims on what differs between runs: what is established, and what is not.
 
 They read a comparison's table of differences only. A difference is told only where its test
 supports it; centres of mass and the sizes of critical sets, which are not compared, have none.
@@ -11,18 +11,26 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.claim import Claim, finding, source, weight
+from layerwise.presentation.claim import (
+    ESTABLISHED,
+    IN_TABLE,
+    OPEN,
+    Claim,
+    Estimate,
+    source,
+    weight,
+)
 from layerwise.presentation.over_run import LEVEL, n_tests
-from layerwise.presentation.rows import records, rows
+from layerwise.presentation.rows import asked_of, records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
+    capitalised,
     counted,
     in_order,
     interval,
-    joined,
     number,
-    p_value,
+    when,
 )
 
 from .measures import AXES, MEASURES, digits_of, scale_of
@@ -63,28 +71,27 @@ def _place(name: str, order: tuple[str, ...]) -> int:
 
 def _difference(row: Row, n_kind: int, n_whole: int) -> Claim:
     more, scale, digits = row["difference"] > 0, scale_of(row["family"]), digits_of(row["family"])
-    ends = (row["low"], row["high"]) if more else (-row["high"], -row["low"])
-    estimate, low, high = (scale * value for value in (abs(row["difference"]), *ends))
-    size = interval(estimate, low, high, digits)
-    second, first = (number(scale * row[f"estimate_{name}"], digits) for name in _BOTH)
-    unit = "" if scale == 1 else " %"
-    sentence = (
-        f"Under {row['protocol']}, {_TOLD[row['family']](row, more, size)} ({_measured(row)}"
-        f"{second} against {first}{unit}; {_corrected(row, n_kind, n_whole)}; {_counts(row)})."
+    size, *ends = (
+        (scale if more else -scale) * float(row[name]) for name in ("difference", "low", "high")
     )
-    importance = weight(0.9, abs(row["difference"]))
-    return finding(sentence, importance, row["family"], _source(row, *_CELL, "tasks"))
-
-
-def _corrected(row: Row, n_kind: int, n_whole: int) -> str:
-    """The p-value with its family, and whether it holds over all families together."""
-    told = f"{p_value(row['p_holm'])} after Holm's correction"
-    if not n_whole:  # tables of earlier versions
-        return told
-    holds = "it holds" if row["p_run"] < LEVEL else "it does not hold"
-    return (
-        f"{told} over {counted(n_kind, 'comparison')} of this kind; over all "
-        f"{counted(n_whole, 'comparison')} of the page (Holm) {holds}"
+    second, first = (number(scale * row[f"estimate_{name}"], digits) for name in _BOTH)
+    holds = n_whole > 0 and row["p_run"] < LEVEL
+    page = f"all {counted(n_whole, 'comparison')} of the page"
+    family = page if holds else f"{counted(n_kind, 'comparison')} of this kind"
+    test = _OF_RUNS if row["unit"] == "run" else _TESTS[row["family"]]
+    short, unit = _SHORT[row["family"]](row, more, number(size, digits))
+    return Claim(
+        kind=row["family"],
+        short=f"{short} {when(row['protocol'])}.",
+        evidence=ESTABLISHED if holds else IN_TABLE,
+        importance=weight(0.9, abs(row["difference"])),
+        source=_source(row, *_CELL, "tasks"),
+        estimate=Estimate(size, min(ends), max(ends), unit, digits=digits),
+        p=float(row["p_run"] if holds else row["p_holm"]),
+        test=f"{test}, Holm over {family}",
+        details=(f"{capitalised(_what(row))}: {second} against {first}{' %' * (scale != 1)}.",),
+        caveat="" if holds or not n_whole else f"Over {page} (Holm) it does not hold.",
+        **_asked(pd.DataFrame([row])),
     )
 
 
@@ -96,63 +103,66 @@ def _source(row: Row, *names: str) -> dict[str, Any]:
     return source("comparison_differences", {name: row[name] for name in names})
 
 
-def _accuracy(row: Row, more: bool, size: str) -> str:
+def _asked(about: pd.DataFrame) -> dict[str, Any]:
+    row, asked = records(about)[0], asked_of(about)
+    runs = f" and {row['n_second']} against {row['n_first']} runs" * (row["unit"] == "run")
+    return asked | {"items": asked["items"] + runs}
+
+
+def _accuracy(row: Row, more: bool, size: str) -> tuple[str, str]:
+    word = "more" if more else "less"
+    short = f"{row['second']} answers {size} points {word} of {row['tasks']} right"
+    return f"{short} than {row['first']}", f"points {word}"
+
+
+def _depth(row: Row, more: bool, size: str) -> tuple[str, str]:
+    whole = "the depth" if row["axis"] == AXES[0] else f"the {row['axis']}'s depth"
+    word = "deeper" if more else "less deep"
+    verb = "settles" if row["measure"] == "prediction depth" else "lies"
+    short = f"By {row['method']}, {row['capability']} {verb} {size} of {whole} {word}"
+    return f"{short} in {row['second']} than in {row['first']}", f"of {whole} {word}"
+
+
+def _loss(row: Row, more: bool, size: str) -> tuple[str, str]:
+    word = "more" if more else "less"
+    third = row["measure"].removesuffix(" third")
+    short = f"Skipping a{'n' * (third == 'early')} {third} layer costs {row['second']} {size}"
     return (
-        f"the intact {row['second']} answers {size} points {'more' if more else 'less'} of "
-        f"{row['tasks']} right than the intact {row['first']}"
+        f"{short} points {word} of {row['capability']} than {row['first']}",
+        f"points {word} of the accuracy above the floor, by skipped layer of the {third} third",
     )
 
 
-def _depth(row: Row, more: bool, size: str) -> str:
-    return (
-        f"{row['capability']} lies {size} of the depth{_within(row)} "
-        f"{'deeper' if more else 'less deep'} in {row['second']} than in {row['first']}"
-    )
-
-
-def _loss(row: Row, more: bool, size: str) -> str:
-    return (
-        f"skipping a layer of the {row['measure']} costs {row['second']} {size} points "
-        f"{'more' if more else 'less'} of its above-floor accuracy in {row['capability']} than "
-        f"{row['first']}"
-    )
-
-
-_TOLD = {"accuracy": _accuracy, "depth": _depth, "share lost": _loss}
-
-
-def _within(row: Row) -> str:
-    return "" if row["axis"] == AXES[0] else f" of the {row['axis']}"
-
-
-def _measured(row: Row) -> str:
-    return f"{row['measure']} by {row['method']}: " if row["family"] == "depth" else ""
-
-
-def _counts(row: Row) -> str:
-    if row["unit"] == "run":
-        return f"{row['n_second']} against {row['n_first']} runs, n = {row['n_items']} items"
-    return f"n = {row['n_items']}"
+_SHORT = {"accuracy": _accuracy, "depth": _depth, "share lost": _loss}
+_TESTS = {
+    "accuracy": "exact McNemar test",
+    "depth": "joint contrast of both depths over items",
+    "share lost": "sign flips of items and joint contrast of both shares, the larger p",
+}
+_OF_RUNS = "test of training runs and items (min F')"
 
 
 def _nothing(mine: pd.DataFrame) -> Claim:
-    listed = records(mine)
-    first = listed[0]
-    runs = f"; {first['n_second']} against {first['n_first']} runs" * (first["unit"] == "run")
-    sentence = (
-        f"Under {first['protocol']}, no difference in {_what(first)} is established between "
-        f"{first['first']} and {first['second']} for {joined(_part(row) for row in listed)} "
-        f"(second minus first, 95 % intervals{runs})."
+    first = records(mine)[0]
+    return Claim(
+        kind=NOTHING,
+        short=f"No difference in {_what(first)} is established between {first['first']} and "
+        f"{first['second']} {when(first['protocol'])}.",
+        evidence=OPEN,
+        importance=0.1,
+        source=_source(first, *_CELL),
+        details=tuple(map(_part, records(mine))),
+        caveat=f"Of the {first['measure']}: the second minus the first, with 95 % intervals.",
+        **_asked(mine),
     )
-    return finding(sentence, 0.1, NOTHING, _source(first, *_CELL))
 
 
 def _what(row: Row) -> str:
-    by = f" by {row['method']}"
+    within = "" if row["axis"] == AXES[0] else f"{row['axis']} "
     return {
         "accuracy": "intact accuracy",
-        "depth": f"{row['measure']}{_within(row)}{by}",
-        "share lost": f"the share lost per layer of the {row['measure']}{by}",
+        "depth": f"{within}{row['measure']} by {row['method']}",
+        "share lost": f"losses without {row['measure'].removesuffix(' third')} layers",
     }[row["family"]]
 
 
@@ -160,6 +170,5 @@ def _part(row: Row) -> str:
     name = row["tasks"] if row["family"] == "accuracy" else row["capability"]
     scale = scale_of(row["family"])
     middle, low, high = (scale * row[end] for end in ("difference", "low", "high"))
-    size = interval(middle, low, high, digits_of(row["family"]))
-    unit = "" if scale == 1 else " points"
-    return f"{name} ({size}{unit}, n = {row['n_items']})"
+    size = interval(middle, low, high, digits_of(row["family"])) + " points" * (scale != 1)
+    return f"{capitalised(name)}: {size}, n = {row['n_items']}."
