@@ -79,7 +79,9 @@ def test_sentences_name_their_rows_and_are_on_the_page(series: lw.TrainingSeries
     for one in found:
         table = getattr(series, one.source["table"].removeprefix("training_"))
         assert len(rows(table, **one.source["where"])) == 1
-    assert "from step 30 on [30, 30]" in found[0].full
+    assert found[0].estimate is not None
+    assert found[0].estimate[:3] == (30, 30, 30)
+    assert set(found[1].layers) == PLANTED.critical("layer")
     page = series.report()
     assert all(one.full in page.html.replace("&#39;", "'") for one in found)
     assert [*page.figures] == ["training_generate"]
@@ -191,8 +193,9 @@ def test_a_place_that_moves_is_told_and_one_that_stays_is_not(tmp_path):
     assert row["significant"]
     assert row["change"] == pytest.approx(3, abs=0.5)
     assert (row["first_step"], row["last_step"], row["n_steps"]) == (1, 6, 6)
-    (sentence,) = [one.full for one in found.findings() if one.kind == "moves"]
-    assert "deeper in the later half" in sentence
+    (claim,) = [one for one in found.findings() if one.kind == "moves"]
+    assert "layers deeper late in training" in claim.short
+    assert claim.p == row["p_holm"]
     (row,) = lw.compare_series(stays).moves.to_dict("records")
     assert not row["significant"]
     assert row["low"] < 0 < row["high"]
@@ -236,8 +239,9 @@ def test_the_commands_profile_checkpoints_and_join_their_runs(tmp_path):
     checkpoints = [organism("organism-decoder", 100), organism("organism-decoder-1", 200)]
     asked = ["--task", "organism-facts", "--protocol", "continuation", "--limit", "24"]
     said = done("profile-training", *checkpoints, *asked, "--out", tmp_path)
-    assert "there at the first checkpoint, step 100" in said
-    assert "layer 0 at step 100, and the same at step 200" in said
+    assert "there at the first checkpoint, step 100," in said
+    assert "is first known to need layer 0 at step 100 when it chooses" in said
+    assert "At step 200 it is known to need the same." in (tmp_path / "training.html").read_text()
     assert f"Series: {tmp_path / 'training.html'}" in said
     runs = [tmp_path / "step-100", tmp_path / "step-200"]
     joined = done("compare", "--series", *runs, "--out", tmp_path / "joined")

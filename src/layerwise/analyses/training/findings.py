@@ -1,4 +1,4 @@
-"""The sentences that a series earns: when what is there to stay, by which layers, and moves.
+"""The claims that a series earns: when what is there to stay, by which layers, and moves.
 
 They read the tables of a series only.
 """
@@ -10,17 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.claim import Claim, finding, source, weight
-from layerwise.presentation.rows import records, rows
-from layerwise.presentation.wording import (
-    counted,
-    interval,
-    layer_ranges,
-    number,
-    p_value,
-)
+from layerwise.presentation.claim import ESTABLISHED, Claim, Estimate, source, weight
+from layerwise.presentation.rows import asked_of, records, rows
+from layerwise.presentation.wording import capitalised, counted, layer_ranges, number, p_value, when
 
 ONSET, FIRST_LAYERS, MOVES = "onset", "first layers", "moves"
+_LONGEST = 9
 Row = dict[str, Any]
 
 
@@ -61,64 +56,76 @@ def not_there(onsets: pd.DataFrame) -> list[str]:
 
 
 def _onset(row: Row, n_rows: int, steps: Sequence[int], gain: float) -> Claim:
-    points = f"{number(100 * gain)} points or more above its floor"
-    onset, low, high = (int(row[name]) for name in ("onset", "low", "high"))
-    begun = steps[0]
-    if high == begun:
-        when = f"is there at the first checkpoint, step {begun}, and stays"
-    elif low == begun:
-        when = (
-            f"is there to stay from step {onset} on, by step {high} at the latest (that it was "
-            "there from the start is not excluded)"
-        )
-    else:
-        when = f"is there to stay from step {onset} on [{low}, {high}]"
-    sentence = (
-        f"Under {row['protocol']}, {row['capability']} ({row['task']}) {when}: accuracy is shown "
-        f"to be {points} at every checkpoint from step {high} on ({row['n_steps']} in all, n = "
-        f"{_n(row)}; the intervals of {counted(n_rows, 'onset')} hold together in 95 %)."
+    onset, low, high = (float(row[name]) for name in ("onset", "low", "high"))
+    since = f"to stay from step {onset:.0f} on"
+    if high == steps[0]:
+        since = f"at the first checkpoint, step {steps[0]}, to stay"
+    from_start = "That it was there from the start is not excluded."
+    bounds = f"95 % bounds of {counted(n_rows, 'onset')} together"
+    return Claim(
+        short=f"{capitalised(row['capability'])} ({row['task']}) is there {since} "
+        f"{when(row['protocol'])}.",
+        importance=0.9,
+        estimate=Estimate(onset, low, high, "steps", bounds),
+        details=(
+            f"Accuracy is shown to be {number(100 * gain)} points or more above its floor at "
+            f"every checkpoint from step {high:.0f} on ({row['n_steps']} in all).",
+        ),
+        caveat=from_start if low == steps[0] < high else "",
+        **_common(row, ONSET, "training_onsets"),
     )
-    where = {name: row[name] for name in ("task", "protocol")}
-    return finding(sentence, 0.9, ONSET, source("training_onsets", where))
 
 
 def _first(row: Row, tests: int) -> Claim:
-    first, last = (layer_ranges(row[f"layers_{name}"]) for name in ("first", "last"))
-    ends = f"the same at step {int(row['layers_last_step'])}"
-    if first != last:
-        ends = f"{_layers(row['layers_last'], last)} at step {int(row['layers_last_step'])}"
-    sentence = (
-        f"Under {row['protocol']}, {row['capability']} ({row['task']}) is first known to need "
-        f"{_layers(row['layers_first'], first)} at step {int(row['layers_step'])}, and {ends} "
-        f"(n = {_n(row)}; exact McNemar tests, Holm's correction over all "
-        f"{counted(tests, 'test')} of the series)."
+    first, last = (tuple(map(int, row[f"layers_{name}"])) for name in ("first", "last"))
+    need = _layers(first)
+    is_long = len(need.split()) > _LONGEST
+    return Claim(
+        short=f"{capitalised(row['capability'])} ({row['task']}) is first known to need "
+        f"{counted(len(first), 'layer') if is_long else need} at step "
+        f"{int(row['layers_step'])} {when(row['protocol'])}.",
+        importance=0.75,
+        layers=first,
+        details=(
+            *((f"They are {need}.",) if is_long else ()),
+            f"At step {int(row['layers_last_step'])} it is known to need "
+            f"{'the same' if first == last else _layers(last)}.",
+            f"Exact McNemar tests, Holm over all {counted(tests, 'test')} of the series.",
+        ),
+        **_common(row, FIRST_LAYERS, "training_onsets"),
     )
-    where = {name: row[name] for name in ("task", "protocol")}
-    return finding(sentence, 0.75, FIRST_LAYERS, source("training_onsets", where))
 
 
-def _layers(layers: Sequence[int], named: str) -> str:
-    return f"layer{'' if len(layers) == 1 else 's'} {named}"
+def _layers(layers: Sequence[int]) -> str:
+    return f"layer{'s' * (len(layers) != 1)} {layer_ranges(layers)}"
 
 
 def _move(row: Row, n_rows: int) -> Claim:
-    deeper = row["change"] > 0
-    ends = (row["low"], row["high"]) if deeper else (-row["high"], -row["low"])
-    size = interval(abs(row["change"]), *ends, 1)
+    sign, word = (1, "deeper") if row["change"] > 0 else (-1, "less deep")
+    size, *ends = (sign * float(row[name]) for name in ("change", "low", "high"))
     early, late = (number(row[name], 1) for name in ("layer_early", "layer_late"))
-    holds = f"{p_value(row['p_holm'])} after Holm's correction over {counted(n_rows, 'test')}"
-    sentence = (
-        f"Under {row['protocol']}, what {row['capability']} ({row['task']}) needs lies {size} "
-        f"layers {'deeper' if deeper else 'less deep'} in the later half of its "
-        f"{counted(row['n_steps'], 'checkpoint')} with signal than in the earlier (centre of mass "
-        f"of the losses {late} against {early}; steps {row['first_step']} to {row['last_step']}; "
-        f"{holds}; n = {_n(row)})."
+    return Claim(
+        short=f"What {row['capability']} ({row['task']}) needs lies {number(size, 1)} layers "
+        f"{word} late in training than early {when(row['protocol'])}.",
+        importance=weight(0.85, size / 4),
+        estimate=Estimate(size, min(ends), max(ends), f"layers {word}", digits=1),
+        p=float(row["p_holm"]),
+        test=f"contrast over items of both halves, Holm over {counted(n_rows, 'test')}",
+        details=(
+            f"The centre of mass of the losses is {late} in the later half of its "
+            f"{counted(row['n_steps'], 'checkpoint')} with signal and {early} in the earlier.",
+            f"They are of steps {row['first_step']} to {row['last_step']}.",
+        ),
+        **_common(row, MOVES, "training_moves"),
     )
-    where = {name: row[name] for name in ("task", "protocol")}
-    return finding(sentence, weight(0.85, abs(row["change"]) / 4), MOVES, source(
-        "training_moves", where))  # fmt: skip
 
 
-def _n(row: Row) -> str:
+def _common(row: Row, kind: str, table: str) -> dict[str, Any]:
     n, clusters = row["n_items"], row["n_clusters"]
-    return f"{n}" if n == clusters else f"{n} in {clusters} clusters"
+    return {
+        "kind": kind,
+        "evidence": ESTABLISHED,
+        "source": source(table, {name: row[name] for name in ("task", "protocol")}),
+        **asked_of(pd.DataFrame([row])),
+        "items": f"{n} items" + f" in {clusters} clusters" * (n != clusters),
+    }
