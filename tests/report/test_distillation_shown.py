@@ -16,8 +16,8 @@ from tests.distilling import distillation_result
 FEW, SOME, MOST = (np.arange(40) < n for n in (8, 24, 38))
 
 
-def told(one) -> list[str]:
-    return [found.full for found in findings([one]) if found.kind == "distillation"]
+def told(one):
+    return [found for found in findings([one]) if found.kind == "distillation"]
 
 
 def answers(student, distilled, teacher=MOST):
@@ -26,40 +26,45 @@ def answers(student, distilled, teacher=MOST):
 
 def test_what_a_student_gained_is_told_with_its_share_of_the_teachers_lead():
     made = distillation_result({"keys": answers(FEW, SOME)})
-    (sentence,) = told(made)
-    assert sentence.startswith(
-        "The student made-up, distilled from large, is better than before in keys (continuation): "
-        "60 % are right, 20 % were, and the teacher has 95 %; that is 40 ["
+    (claim,) = told(made)
+    assert claim.short == (
+        "The student is better than before in keys when it chooses: 60 % are right, 20 % were."
     )
+    assert "It is the student made-up, distilled from large. The teacher has 95 %." in claim.full
     (row,) = made.gains().to_dict("records")
     share = "{:.0f} [{:.0f}, {:.0f}]".format(
         *(100 * row[name] for name in ("closed", "closed_low", "closed_high"))
     )
-    assert f"points, {share} % of the teacher's lead (p < 0.001 after Holm's" in sentence
-    assert sentence.endswith("bounds for the one test of the run together; n = 40).")
+    assert f"{share} % of the teacher's lead" in claim.full
+    assert claim.estimate[:3] == pytest.approx(
+        [100 * row[name] for name in ("gain", "gain_run_low", "gain_run_high")]
+    )
+    assert claim.estimate.bounds == "bounds for the one test of the run together"
+    assert (claim.evidence, claim.p, claim.items) == ("established", row["p_holm"], "40 items")
 
 
 def test_what_a_student_lost_is_told():
     made = distillation_result({"a": answers(MOST, FEW), "b": answers(SOME, SOME)})
-    (sentence,) = told(made)
-    assert "is worse than before in a (continuation): 20 % are right, 95 % were" in sentence
-    assert "that is a change of " in sentence
-    assert "lead" not in sentence
-    assert "over all 2 tests of the run" in sentence
+    (claim,) = told(made)
+    assert "worse than before in a when it chooses: 20 % are right, 95 % were" in claim.short
+    assert "lead" not in claim.full
+    assert claim.test.endswith("over all 2 tests of the run")
 
 
 def test_where_nothing_is_established_it_is_said_how_little_that_excludes():
     made = distillation_result({"a": answers(SOME, np.roll(SOME, 1)), "b": answers(SOME, SOME)})
-    (sentence,) = told(made)
-    assert "is not established to be better or worse than before in any of 2 tasks" in sentence
-    assert "the largest change is 0 [" in sentence
-    assert "bounds for all 2 tests of the run together" in sentence
+    (claim,) = told(made)
+    assert claim.evidence == "not established"
+    assert "not established to be better or worse than before in any of 2 tasks" in claim.short
+    assert claim.estimate.low < claim.estimate.value == 0 < claim.estimate.high
+    assert claim.estimate.bounds == "bounds for all 2 tests of the run together"
 
 
 def test_a_healed_model_is_named_by_what_it_lacks():
     made = distillation_result({"keys": answers(FEW, SOME)}, removed=["3", "4"])
-    (sentence,) = told(made)
-    assert sentence.startswith("Large without layers 3 and 4, healed, is better than before")
+    (claim,) = told(made)
+    assert claim.short.startswith("The healed model is better than before")
+    assert claim.details[0] == "It is large without layers 3 and 4, healed."
     assert card(made).splitlines()[7].startswith("# Large without layers 3 and 4, healed")
     assert "`layerwise heal`" in card(made)
 

@@ -42,7 +42,7 @@ def _lines(result: DistillationResult) -> list[str]:
         "- layerwise",
         "---",
         "",
-        f"# {capitalised(taught_in_words(facts)).removesuffix(',')}",
+        f"# {capitalised(taught_in_words(facts))}",
         "",
         f"Trained by `layerwise {'heal' if 'removed' in settings else 'distill'}` to say what the "
         "teacher says. The facts below, and every answer, are in `compared/` as JSON and Parquet.",

@@ -19,8 +19,8 @@ def taught_in_words(facts: Facts) -> str:
     teacher, removed = facts.settings["teacher"], facts.settings.get("removed")
     if isinstance(removed, list):
         noun = "layer" if len(removed) == 1 else "layers"
-        return f"{teacher} without {noun} {joined(map(str, removed))}, healed,"
-    return f"the student {facts.model.name}, distilled from {teacher},"
+        return f"{teacher} without {noun} {joined(map(str, removed))}, healed"
+    return f"the student {facts.model.name}, distilled from {teacher}"
 
 
 def objective_in_words(settings: dict[str, Any]) -> str:
