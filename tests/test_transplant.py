@@ -156,7 +156,7 @@ def test_the_layer_in_which_two_decoders_differ_is_found_in_both_directions(bett
     assert set(result.gaps().query("found")["better"]) == {better}
     assert_carried_by(result, "wired-lookup", SMALL.look_up.layer, "Layer 1")
     (none,) = (one for one in findings([result]) if "no gap to move" in one.full)
-    assert "wired-facts (continuation: 100 and 100 % right)" in none.full
+    assert "the base is right in 100 %, the other model in 100 %" in none.full
 
 
 def test_the_part_in_which_two_decoders_differ_is_found_and_the_other_part_moves_nothing():
@@ -194,7 +194,7 @@ def test_of_the_same_weights_nothing_is_exchanged_and_nothing_said():
     assert set(result.transplant["kind"]) >= {"intact", "blind", "no layers"}
     assert result.transplant_distances["distance"].fillna(0).eq(0).all()
     (only,) = [one.full for one in findings([result]) if one.kind == "transplant"]
-    assert "there is no gap to move" in only
+    assert "There is no gap to move" in only
     with pytest.raises(UserError, match="Nothing was exchanged"):
         result.plot()
 

@@ -58,7 +58,7 @@ def test_weights_bring_it_at_their_layer_and_streams_from_there_on(better, tmp_p
     told = [one.full for one in findings([found])]
     (stream,) = [text for text in told if "residual stream" in text]
     assert stream.startswith("The residual stream after layer 1 of")
-    assert "the weights of that layer alone bring 79 [" in stream
+    assert "The weights of that layer alone bring 79 [" in stream
     assert any(text.startswith("Layer 1 carries") for text in told)
     assert found.ranks()["n_layers"].eq(3).all()
     (again,) = lw.load_results(tmp_path)
@@ -78,7 +78,7 @@ def test_a_layer_that_works_on_what_an_earlier_one_found_does_not_bring_it_by_we
     assert shares(found, "weights") == [0, 0, 0]
     assert shares(found, "activations") == [0, 1, 1]
     (stream,) = [o.full for o in findings([found]) if "residual stream" in o.full]
-    assert "is not established (0 [" in stream
+    assert "is not established: 0 [" in stream
     assert "it may be what reaches the layer" in stream
 
 

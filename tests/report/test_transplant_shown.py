@@ -25,65 +25,73 @@ def result(gains=None, losses=None, n_layers=6, **options):
     return transplant_result(WORSE, BETTER, both(changed, returned), **options)
 
 
-def only_sentence(one):
+def only_claim(one):
     (found,) = [f for f in findings([one]) if f.kind == "transplant"]
-    return found.full
+    return found
 
 
 def test_a_layer_that_brings_and_destroys_carries():
     made = result({3: BETTER}, {3: WORSE})
-    told = only_sentence(made)
-    assert told.startswith(
-        "Layer 3 carries what the other model (trained) can do and the base (made-up) cannot in "
-        "keys (continuation): of its lead of 70 ["
+    claim = only_claim(made)
+    assert claim.short == (
+        "Layer 3 carries what the other model can do and the base cannot in keys when it chooses."
     )
-    assert (
-        "the only one of 6 layers that does so (the larger of both p < 0.001 after Holm's" in told
-    )
-    assert "over all 12 tests of the run; bounds for all 12 tests" in told
-    assert told.endswith("n = 40).")
-    row = made.effects().query("layer == 3 and direction == 'brings'").iloc[0]
+    assert "The lead is 70 [" in claim.full
+    assert "It is the only one of 6 layers that does so." in claim.details
+    assert "The base is made-up, the other model trained." in claim.details
+    assert claim.evidence == "established"
+    assert claim.test.startswith("the larger of both; exact McNemar test")
+    assert claim.test.endswith("Holm over all 12 tests of the run")
+    assert (claim.layers, claim.items) == ((3,), "40 items")
+    of_layer = made.effects().query("layer == 3")
+    assert claim.p == of_layer["p_run"].max() < 0.001
+    row = of_layer.query("direction == 'brings'").iloc[0]
+    assert claim.estimate[:3] == pytest.approx(list(100 * row[["moved", "run_low", "run_high"]]))
+    assert claim.estimate.bounds == "bounds for all 12 tests of the run together"
+    row = of_layer.query("direction == 'destroys'").iloc[0]
     points = "{:.0f} [{:.0f}, {:.0f}]".format(*(100 * row[["moved", "run_low", "run_high"]]))
-    assert f"its own put into the other brings {points}" in told
+    assert f"The other's put into the better model destroys {points} points." in claim.details
 
 
 def test_a_layer_that_only_brings_is_not_said_to_be_needed():
-    told = only_sentence(result({2: PART}))
-    assert told.startswith("Layer 2 of the other model (trained), put into the base (made-up), ")
-    assert "brings 40 [" in told
-    assert "that the lead is lost without it is not established" in told
+    claim = only_claim(result({2: PART}))
+    assert claim.short.startswith("Layer 2 of the other model, put into the base, brings 40 points")
+    assert claim.caveat.startswith("That the lead is lost without it is not established")
 
 
 def test_a_layer_that_only_destroys_may_not_fit():
-    told = only_sentence(result(losses={1: WORSE, 4: PART}))
-    assert told.startswith("Layer 1 of the base (made-up), put into the other model (trained), ")
-    assert "destroys 70 [" in told
-    assert "it may be needed there, or not fit" in told
-    assert "the strongest of 2 such layers of 6" in told
+    claim = only_claim(result(losses={1: WORSE, 4: PART}))
+    assert claim.short.startswith(
+        "Layer 1 of the base, put into the other model, destroys 70 points"
+    )
+    assert "it may be needed there, or not fit" in claim.caveat
+    assert "It is the strongest of 2 such layers of 6." in claim.details
 
 
 def test_where_nothing_moves_it_is_said_how_little_that_excludes():
-    told = only_sentence(result())
-    assert told.startswith("No single layer is established to move the lead of the other model")
-    assert "0 [" in told
-    assert "bounds for all 12 tests of the run together" in told
+    claim = only_claim(result())
+    assert claim.short.startswith("No single layer is established to move the lead of the other")
+    assert claim.evidence == "not established"
+    assert claim.estimate.low < claim.estimate.value == 0 < claim.estimate.high
+    assert claim.estimate.bounds == "bounds for all 12 tests of the run together"
 
 
 def test_moves_below_what_is_of_interest_make_no_claim():
     small = result({3: BETTER}, {3: WORSE})
     settings = small.facts.settings | {"smallest_loss": 0.9}
     facts = small.facts.model_copy(update={"settings": settings})
-    told = only_sentence(type(small)(small.transplant, small.transplant_distances, facts))
-    assert told.startswith("No single layer")
+    claim = only_claim(type(small)(small.transplant, small.transplant_distances, facts))
+    assert claim.short.startswith("No single layer")
 
 
 def test_without_a_gap_no_layer_is_named():
     same = transplant_result(BETTER, BETTER, {})
-    told = only_sentence(same)
-    assert told == (
-        "Between the base (made-up) and the other model (trained) there is no gap to move in keys "
-        "(continuation: 95 and 95 % right): neither is established to be better than the other "
-        "and than guessing (n = 40), and no layers were exchanged."
+    assert only_claim(same).full == (
+        "There is no gap to move between the two models in keys when it chooses. In keys "
+        "(continuation) the base is right in 95 %, the other model in 95 %. No layers were "
+        "exchanged there. The base is made-up, the other model trained. 40 items, task keys and "
+        "protocol continuation. Neither is established to be better than the other and than "
+        "guessing."
     )
 
 
@@ -112,33 +120,32 @@ def test_a_stream_is_told_beside_the_weights_of_its_layer():
     behind = dict.fromkeys(range(2, 6), BETTER)
     alone = told_of_streams(with_activations(result(), streams(behind)))
     assert alone.startswith(
-        "The residual stream after layer 2 of the other model (trained), put into the base "
-        "(made-up), brings 70 ["
+        "The residual stream after layer 2 of the other model, put into the base, brings 70 points"
     )
-    assert "the first of which that is established (after layer 1: 0 [" in alone
-    assert "; that the weights of that layer alone bring any is not established (0 [" in alone
+    assert "the first that is established to; after layer 1: 0 [" in alone
+    assert "That the weights of that layer alone bring any is not established: 0 [" in alone
     assert "it may be what reaches the layer" in alone
     with_weights = told_of_streams(with_activations(result({2: BETTER}), streams(behind)))
-    assert "; the weights of that layer alone bring 70 [" in with_weights
+    assert "The weights of that layer alone bring 70 [" in with_weights
     assert "weights" not in told_of_streams(streams(behind))
     first = told_of_streams(streams(dict.fromkeys(range(6), BETTER)))
-    assert "first of which" not in first
+    assert "the first that" not in first
 
 
 def test_where_no_stream_moves_the_lead_none_is_named():
-    (told,) = [f.full for f in findings([streams()]) if f.kind == "transplant"]
-    assert told.startswith("What leaves no single layer is established to move the lead")
+    claim = only_claim(streams())
+    assert claim.short.startswith("What leaves no single layer is established to move the lead")
 
 
 def test_outputs_of_sublayers_are_named():
     made = result({3: BETTER}, {3: WORSE}, exchange="activations", site="mlp_out")
-    told = only_sentence(made)
-    assert told.startswith("The MLP output of layer 3 is where the other model (trained) can do")
+    claim = only_claim(made)
+    assert claim.short.startswith("The MLP output of layer 3 is where the other model can do")
 
 
 def test_layers_of_two_stacks_are_named():
-    told = only_sentence(result({3: BETTER}, {3: WORSE}, n_encoder=2))
-    assert told.startswith("Layer decoder.1 carries")
+    claim = only_claim(result({3: BETTER}, {3: WORSE}, n_encoder=2))
+    assert claim.short.startswith("Layer decoder.1 carries")
 
 
 def shown():
@@ -177,15 +184,15 @@ def heads(gains=None, losses=None, site="z", **options):
 
 def test_a_head_is_named_by_its_layer_and_number():
     made = heads({(3, 1): BETTER}, {(3, 1): WORSE})
-    told = only_sentence(made)
-    assert told.startswith("Head 3.1 carries what the other model (trained) can do")
-    assert "the only one of 16 heads that does so" in told
+    claim = only_claim(made)
+    assert claim.short.startswith("Head 3.1 carries what the other model can do")
+    assert "It is the only one of 16 heads that does so." in claim.details
     groups = heads({(3, 1): PART, (2, 0): PART}, site="kv_group", n_encoder=2)
-    told = only_sentence(groups)
-    assert told.startswith("Key/value group decoder.")
-    assert "of the other model" in told
-    assert "the strongest of 2 such key/value groups of 16" in told
-    assert only_sentence(heads(site="cross_z")).startswith(
+    claim = only_claim(groups)
+    assert claim.short.startswith("Key/value group decoder.")
+    assert "of the other model" in claim.short
+    assert "It is the strongest of 2 such key/value groups of 16." in claim.details
+    assert only_claim(heads(site="cross_z")).short.startswith(
         "No single cross-attention head is established to move"
     )
 

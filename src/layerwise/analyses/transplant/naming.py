@@ -24,7 +24,7 @@ from .names import (
 Row = dict[str, Any]
 _OUTSIDE = {
     EMBED: "the embeddings",
-    TIED: "the embeddings with the unembedding that is tied to them",
+    TIED: "the embeddings tied to the unembedding",
     UNEMBED: "the unembedding",
     FINAL_NORM: "the final norm",
     RELATIVE: "the relative position biases",
