@@ -41,8 +41,10 @@ def _kind_of(node: ast.AST) -> list[ast.expr]:
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)
         return [value for key, value in pairs if getattr(key, "value", None) == "kind"]
-    if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Claim", "finding"):
-        return node.args[2:3] + [one.value for one in node.keywords if one.arg == "kind"]
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Claim":
+        return [one.value for one in node.keywords if one.arg == "kind"]
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_common":
+        return node.args[1:2]
     return []
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from layerwise.analyses.gathering import tables_of_run
-from layerwise.presentation.claim import finding, source
+from layerwise.presentation.claim import IN_TABLE, Claim, source
 from layerwise.presentation.evidence import MOST, evidence
 from layerwise.presentation.rows import rows
 from layerwise.report._evidence import evidence_of
@@ -29,6 +29,10 @@ def test_every_sentence_of_a_page_opens_to_its_rows(results):
         assert f"<summary>{table.title}</summary>" in page
 
 
+def claim_of(where: dict) -> Claim:
+    return Claim(kind="kind", short="A sentence.", evidence=IN_TABLE, source=where)
+
+
 @pytest.fixture
 def table() -> pd.DataFrame:
     return pd.DataFrame(
@@ -45,7 +49,7 @@ def table() -> pd.DataFrame:
 
 def test_rows_that_are_quoted_are_shown_of_those_that_the_sentence_is_about(table):
     where, at = {"task": "facts"}, {"layer": [0, 1]}
-    claim = finding("A sentence.", 1.0, "kind", source("effects", where, **at))
+    claim = claim_of(source("effects", where, **at))
     shown = evidence(claim, table, "effects.parquet")
     assert shown.title == "2 rows of effects.parquet"
     assert shown.columns == ("task", "layer", "share", "tasks", "significant")
@@ -60,7 +64,7 @@ def test_rows_that_are_quoted_are_shown_of_those_that_the_sentence_is_about(tabl
 
 
 def test_of_many_rows_the_first_are_shown(table):
-    claim = finding("A sentence.", 1.0, "kind", source("effects", {"task": "facts"}))
+    claim = claim_of(source("effects", {"task": "facts"}))
     shown = evidence(claim, table, "effects.parquet")
     assert len(shown.cells) == MOST
     assert shown.note.endswith(f"20 rows, the first {MOST} shown.")

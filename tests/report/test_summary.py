@@ -212,7 +212,7 @@ def test_tables_of_earlier_versions_show_no_layer_to_lose_nothing(run: RunTables
 
 
 def test_lens_sentence_says_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
-    (finding,) = of_kind(found, "lens")
+    (finding,) = of_table(of_kind(found, "lens"), "emergence")
     mine = about(run, finding)
     assert len(mine) == 4
     ends = [f"{row['layer']:.0f} ({row['capability']})"
@@ -455,11 +455,11 @@ def test_words() -> None:
 def test_a_lens_that_reads_some_of_the_items_says_so(run: RunTables) -> None:
     emergence = run.tables["emergence"].copy()
     of_lens = emergence["method"].eq("logit lens")
-    whole = of_kind(findings_of(run, EVERYTHING), "lens")[0]
+    whole = of_table(of_kind(findings_of(run, EVERYTHING), "lens"), "emergence")[0]
     assert "begins as no other option does" not in whole.full
     emergence.loc[of_lens, "n_items"] = 37
     few = findings_of(synthetic.with_tables(run, emergence=emergence), EVERYTHING)
-    told = of_kind(few, "lens")
+    told = of_table(of_kind(few, "lens"), "emergence")
     assert told
     assert all("(n = 37 of " in finding.full for finding in told)
     assert all("begins as no other option does)" in finding.full for finding in told)
@@ -487,8 +487,7 @@ def test_claims_are_saved_for_programs(found: list[Claim], tmp_path) -> None:
             assert (row["estimate"], row["low"]) == (claim.estimate.value, claim.estimate.low)
 
 
-def test_claims_of_what_layers_are_for_are_short(found: list[Claim]) -> None:
+def test_claims_are_short(found: list[Claim]) -> None:
     for claim in found:
-        if claim.kind in ROLES:
-            words = [word for word in claim.short.split() if word not in ("%", "–")]
-            assert len(words) <= 25, claim.short
+        words = [word for word in claim.short.split() if word not in ("%", "–")]
+        assert len(words) <= 25, claim.short

@@ -112,15 +112,6 @@ class Claim:
         return plain
 
 
-def finding(
-    sentence: str, importance: float, kind: str, source: dict[str, Any], **more: Any
-) -> Claim:
-    """A claim that one sentence says in full."""
-    return Claim(
-        kind=kind, short=sentence, evidence=IN_TABLE, importance=importance, source=source, **more
-    )
-
-
 def source(table: str, where: dict[str, Any], **at: Any) -> dict[str, Any]:
     """A claim's source: a table, the rows it is about, and those quoted among them."""
     return {"table": table, "where": where, "at": at}
