@@ -232,3 +232,19 @@ def test_the_saved_pages_say_what_is_false_no_more_often_than_is_nominal():
     }
     assert (rates["low"] <= NOMINAL).all()
     assert rates["rate"].max() <= 2 * NOMINAL
+
+
+def test_the_saved_claims_of_what_layers_are_for_are_false_as_rarely_as_is_nominal():
+    rates = pd.read_parquet(FOLDER / "results" / "layer_claims.parquet")
+    assert set(rates["world"]) == {world.name for world in part("layer_claims").worlds()}
+    assert rates["rate"].max() <= NOMINAL
+
+
+def test_claims_of_what_layers_are_for_are_rarely_false():
+    layer_claims = part("layer_claims")
+    weak = [world for world in layer_claims.worlds() if "right in 36 %" in world.name]
+    rng, false = np.random.default_rng(0), 0
+    for _ in range(8):
+        table = layer_claims.estimates(layer_claims.made_up_cells(rng, weak[0].asked), gate=True)
+        false += bool(len(table) and (table["established"] & weak[0].false(table)).any())
+    assert false <= 2

@@ -21,7 +21,7 @@ from layerwise.stats.inference import exact_interval
 from layerwise.stats.signal import signals
 
 N_LAYERS, CHANCE, SMALLEST = 30, 0.25, 0.05
-N_RUNS = 1000
+N_RUNS, N_POWER = 300, 60
 Losses = Float[np.ndarray, " layers"]
 
 
@@ -187,7 +187,7 @@ def false_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def power(n_runs: int = 200, seed: int = 0) -> pd.DataFrame:
+def power(n_runs: int = N_POWER, seed: int = 0) -> pd.DataFrame:
     """How often a need and a difference of needs are found."""
     rows: list[dict[str, Any]] = []
     for n in (24, 50, 100, 200):
@@ -213,11 +213,3 @@ def power(n_runs: int = 200, seed: int = 0) -> pd.DataFrame:
                     }
                 )
     return pd.DataFrame(rows)
-
-
-if __name__ == "__main__":
-    import sys
-
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else N_RUNS
-    print(false_rates(count).to_string(index=False))
-    print(power(max(count // 5, 10)).to_string(index=False))

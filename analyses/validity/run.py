@@ -11,6 +11,7 @@ import depth_candidates
 import depth_curves
 import depth_grid
 import guessing
+import layer_claims
 import nothing
 import overview
 import planted
@@ -37,6 +38,8 @@ TABLES = {
     "depth_intervals": (depth_grid.intervals, depth_grid.told),
     "depth_orders": (depth_grid.orders, depth_grid.told),
     "depth_candidates": (depth_candidates.measure, lambda table: table),
+    "layer_claims": (layer_claims.false_rates, lambda table: table),
+    "layer_power": (layer_claims.power, lambda table: table),
     "sentences": (sentences.measure, sentences.told),
     "depth_curves": (depth_curves.measure, depth_curves.told),
 }
