@@ -30,13 +30,15 @@ DOCS = Path(__file__).parents[1] / "docs" / "results.md"
 def word_task(n_items: int = 4, name: str = "words", seed: int = 0, **changes: Any) -> Task:
     """Questions about words with three choices; the answers mean nothing, and are balanced."""
     rng = np.random.default_rng(seed)
-    items = []
+    items, asked = [], set()
     for index in range(n_items):
         first, second, *choices = (str(word) for word in rng.permutation(WORDS)[:5])
+        again = (first, second, choices[index % 3]) in asked  # or both would count as one item
+        asked.add((first, second, choices[index % 3]))
         items.append(
             Item(
                 id=f"{name}/{index:04d}",
-                question=f"the {first} of the {second} is",
+                question=f"the {first} of the {second} is" + f" {index}" * again,
                 answer=choices[index % 3],
                 choices=tuple(choices),
             )

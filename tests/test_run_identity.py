@@ -102,6 +102,8 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     found = Clock()
     monkeypatch.setattr(chat_template_utils, "datetime", found)
+    # Another process would read its own clock.
+    monkeypatch.setattr("layerwise.tasks._encoding.is_untrusted", lambda tokenizer: False)
     return found
 
 

@@ -167,12 +167,16 @@ def _set_clock_of_templates(days: int) -> None:
     """Let chat templates read some days more than a day that is always the same."""
     from transformers.utils import chat_template_utils
 
+    from layerwise.tasks import _encoding
+
     class Clock:
         @staticmethod
         def now() -> datetime:
             return datetime(2026, 1, 1) + timedelta(days)
 
     chat_template_utils.datetime = Clock
+    # Another process would read its own clock.
+    _encoding.is_untrusted = lambda tokenizer: False
 
 
 def _exit_code() -> int:

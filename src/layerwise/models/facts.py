@@ -81,17 +81,21 @@ def model_facts(model: Model) -> LoadedFacts:
     a buffer was changed; its ``parity`` is then None, as it is for a model that the user made
     himself, and ``verified`` says so.
     """
-    digest = weights_hash(model)
+    digest, origin = _hash_now(model), origin_of(model)
     weights = model.W_E
     dtype, device = str(weights.dtype).removeprefix("torch."), str(weights.device)
-    origin = origin_of(model)
     if origin is None:
         return describe(model, digest=digest, dtype=dtype, device=device)
-    facts, settings = origin.facts, settings_hash(model)
-    if settings != origin.settings:
-        digest = key_of([digest, settings])
-    now = replace(facts, hash=digest, dtype=dtype, device=device)
-    return now if digest == facts.hash else replace(now, parity=None, verified=CHANGED)
+    now = replace(origin.facts, hash=digest, dtype=dtype, device=device)
+    return now if digest == origin.facts.hash else replace(now, parity=None, verified=CHANGED)
+
+
+def _hash_now(model: Model) -> str:
+    """The hash of the weights, and of what else shapes numbers if it was changed after loading."""
+    digest, origin = weights_hash(model), origin_of(model)
+    settings = None if origin is None else settings_hash(model)
+    same = origin is None or settings == origin.settings
+    return digest if same else key_of([digest, settings])
 
 
 def describe(model: Model, *, digest: str, dtype: str, device: str) -> LoadedFacts:
@@ -158,7 +162,7 @@ def refuse_changed_weights(loaded: LoadedFacts, model: Model) -> None:
     Raises:
         UserError: if they are not.
     """
-    if weights_hash(model) != loaded.hash:
+    if _hash_now(model) != loaded.hash:
         raise UserError(
             f"The weights of {loaded.name} changed while the run went on, and what it computed "
             "mixes both: expected a model that nothing edits until the run ends; load it anew, and "
