@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -194,7 +195,10 @@ def leaky_lines(n: int) -> list[dict[str, object]]:
 def test_a_leaky_file_and_a_model_that_uses_it_end_to_end(tmp_path) -> None:
     """No other question can be asked, and without layers the model says something else."""
     path = tmp_path / "leaky.jsonl"
-    path.write_text("\n".join(map(json.dumps, leaky_lines(123))))
+    lines = leaky_lines(123)
+    for i, line in enumerate(lines):  # or repeats would count as one item
+        line["context"] = f"Case {i}: {line['context']}"
+    path.write_text("\n".join(map(json.dumps, lines)))
     model = copy.deepcopy(tiny_model("gpt2"))
     red = original_tokenizer(model)(" red").input_ids[0]
     model.blocks[0].mlp.b_out.data += 100 * model.unembed.W_U[:, red]
@@ -205,7 +209,7 @@ def test_a_leaky_file_and_a_model_that_uses_it_end_to_end(tmp_path) -> None:
     assert row["guesser_held"]
     assert not row["signal"]
     (silent,) = findings([found])
-    assert "(n = 60). It is not shown to be better than 80 % by choosing" in silent.full
+    assert re.search(r"n = 60[^)]*\)\. It is not shown to be better than 80 % by", silent.full)
     assert row["guesser_rule"] in silent.full
     assert ", without the question." in silent.full
     kept = found.records["kind"].isin(["intact", "skip", "no layers"])

@@ -140,4 +140,5 @@ def test_lists_of_joined_runs_that_are_a_pipe_or_a_device_are_told(
     tmp_path: Path, name: str, put: Callable[[Path], None]
 ):
     put(tmp_path / name)
-    assert not lw.verify(tmp_path).ok
+    with pytest.raises(UserError, match="expected the folder of a finished run, a comparison"):
+        lw.verify(tmp_path)

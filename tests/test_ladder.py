@@ -128,8 +128,8 @@ def test_rungs_in_the_records_are_documented_ones(ladder: pd.DataFrame) -> None:
 def test_a_run_saves_its_ladder_and_reads_it_again(brackets: AblationResult, tmp_path) -> None:
     brackets.save(tmp_path)
     for name, table in brackets.derived().items():
-        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / f"{name}.parquet")[["task"]],
-                                      table[["task"]], check_dtype=False)  # fmt: skip
+        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / f"{name}.parquet").iloc[:, :1],
+                                      table.iloc[:, :1], check_dtype=False)  # fmt: skip
     again = AblationResult.load(tmp_path)
     pd.testing.assert_frame_equal(again.ladder(), brackets.ladder())
 

@@ -44,6 +44,7 @@ def test_every_pair_is_of_a_known_class():
     assert {pair["name"] for pair in CONFIG["pairs"]} == set(CLASSES)
 
 
+@pytest.mark.filterwarnings("ignore::layerwise.errors.LongAnswersWarning")
 def test_the_config_plans_with_all_that_it_asks(study, tiny):
     pair, config = tiny
     (first, second, third) = study.plans(pair, config)

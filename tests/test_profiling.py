@@ -16,6 +16,7 @@ import pytest
 import layerwise as lw
 from layerwise import results
 from layerwise.analyses import execute
+from layerwise.cli.printing import CLAIMS
 from layerwise.errors import UserError
 from layerwise.models import load_model
 from layerwise.models.organisms.layout import WiredLayout
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.drawn
 
 TABLES = [
     "records", "lens", "prediction_depth", "prediction_depth_means",
-    "prediction_depth_comparisons", "signal", "effects", "ladder", "ladder_steps",
+    "prediction_depth_comparisons", "signal", "estimates", "effects", "ladder", "ladder_steps",
     "dissociations", "emergence", "order", "left_out",
     "method_agreement", "protocol_interaction",
 ]  # fmt: skip
@@ -67,6 +68,7 @@ def test_everything_is_there_and_can_be_read(root, said):
     folder = root / "run"
     names = {path.name for path in folder.iterdir()}
     files = {"run.json", "requests.jsonl", "report.html", "figures"}
+    files |= {"claims.json", "claims.parquet"}
     assert names == files | {f"{name}.parquet" for name in TABLES}
     for name in TABLES:
         columns = list(pd.read_parquet(folder / f"{name}.parquet").columns)
@@ -99,17 +101,17 @@ def test_what_is_said_is_in_the_tables(root, said):
     assert re.match(r"Work: \d+\.\d times fewer token-passes", lines[0])
     assert re.match(r"That was some \d+ times faster than one plain hooked", lines.pop(1))
     assert lines.pop(1).startswith("Took ")
-    assert lines[1] == "The most important findings:"
     assert lines[-1] == f"Report: {root / 'run' / 'report.html'}"
-    effects = pd.read_parquet(root / "run" / "effects.parquet")
-    worst = effects.loc[effects["significant"]].sort_values("share_lost").iloc[-1]
-    lost = f"{100 * worst['acc_diff']:.0f} ["
-    assert f"skipping layer {worst['layer']} costs {lost}" in lines[2]
-    assert f"{100 * worst['share_lost']:.0f} % of those above" in lines[2]
-    assert "solved under continuation" in lines[2]
+    estimates = pd.read_parquet(root / "run" / "estimates.parquet")
+    needed = estimates.loc[(estimates["what"] == "needed") & estimates["established"]]
+    worst = needed.sort_values("acc").iloc[0]
+    assert lines[1] == (
+        f"- Retrieval needs layers 0–2. Without {worst['layer']}, accuracy falls from "
+        f"{100 * worst['acc_intact']:.0f} to {100 * worst['acc']:.0f} %. (established)"
+    )
     page = html.unescape((root / "run" / "report.html").read_text("utf-8"))
-    for line in lines[2:-1]:
-        assert line.removeprefix("- ") in page
+    for line in lines[1:-1]:
+        assert line.removeprefix("- ").rpartition(" (")[0] in page
 
 
 def test_layers_are_changed_only_where_there_is_signal(root, said):
@@ -141,9 +143,11 @@ def test_the_function_finds_the_same(root, said, model):
         for name in one.tables:
             pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
     assert found.path is None
-    assert [f"- {finding.full}" for finding in found.report.findings[:3]] == (
-        said.splitlines()[4:7]
-    )
+    assert told(found.report.findings) == said.splitlines()[3:-1]
+
+
+def told(claims):
+    return [f"- {claim.short} ({claim.evidence})" for claim in claims[:CLAIMS]]
 
 
 def no_model(*_, **__):
@@ -156,7 +160,7 @@ def test_the_report_is_made_again_without_a_model(root, said, tmp_path, monkeypa
     page = (root / "run" / "report.html").read_bytes()
     again = done("report", root / "run", "--out", tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page
-    assert again.splitlines()[:-1] == said.splitlines()[4:-1]
+    assert again.splitlines()[:-1] == said.splitlines()[3:-1]
     figures = commands.contents(root / "run" / "figures")
     assert commands.contents(tmp_path / "figures") == figures
 
@@ -166,13 +170,16 @@ def test_a_finished_profile_is_read_and_not_made_again(root, said, model, tmp_pa
     monkeypatch.setattr("layerwise.sweep.engine_run.block_runners", no_model)
     folder = shutil.copytree(root / "run", tmp_path / "run")
     (folder / "report.html").unlink()
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+    before = {
+        path: path.stat().st_mtime_ns for path in folder.glob("*.parquet") if path.stem != "claims"
+    }
     names = [str(root / "solved.jsonl"), str(root / "random.jsonl")]
     found = profile(model, names, fewshot=0, out=folder, progress=False)
-    assert before == {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+    assert before == {
+        path: path.stat().st_mtime_ns for path in folder.glob("*.parquet") if path.stem != "claims"
+    }
     assert found.path == folder / "report.html"
-    told = [f"- {finding.full}" for finding in found.report.findings[:3]]
-    assert told == said.splitlines()[4:7]
+    assert told(found.report.findings) == said.splitlines()[3:-1]
     assert found.work["token_passes"] > 0
 
 

@@ -171,7 +171,9 @@ def test_what_has_no_original_is_refused(place):
     model = load_model(folder_of(place, "llama"))
     with torch.no_grad():
         model.W_E[0] += 1
-    with pytest.raises(UserError, match=r"weights of .* were changed after it was loaded"):
+    with pytest.raises(
+        UserError, match=r"weights or settings of .* were changed after it was loaded"
+    ):
         lw.prune_model(model, [0], place / "out", word_task(2))
     del model.layerwise_origin
     with pytest.raises(UserError, match="has no Hugging Face original to write from"):

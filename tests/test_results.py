@@ -63,7 +63,7 @@ def test_a_table_that_says_it_is_larger_than_it_can_be_is_refused(ablation, tmp_
     assert path.stat().st_size < 100_000
     with pytest.raises(UserError, match=r"says that it has 20,000,000 rows in .* GiB of memory"):
         read_table(path, "records")
-    write_bytes_part(path, "run", "part", path.read_bytes())
+    write_bytes_part(path, "run", "part", path.read_bytes(), {})
     with pytest.raises(UserError, match="is missing, damaged or of another run"):
         read_part_file(path, "run", "part")
     ablation.save(tmp_path)
@@ -203,8 +203,8 @@ def test_results_come_back_as_they_were(ablation, lens, patching, tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "effects.parquet"),
                                   ablation.effects(), check_dtype=False)  # fmt: skip
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "dissociations.parquet", "effects.parquet", "ladder.parquet", "ladder_steps.parquet",
-        "lens.parquet", "patching.parquet", "patching_effects.parquet",
+        "dissociations.parquet", "effects.parquet", "estimates.parquet", "ladder.parquet",
+        "ladder_steps.parquet", "lens.parquet", "patching.parquet", "patching_effects.parquet",
         "prediction_depth.parquet", "prediction_depth_comparisons.parquet",
         "prediction_depth_means.parquet",
         "records.parquet", "run.json", "signal.parquet",

@@ -67,12 +67,20 @@ def test_a_saved_folder_lists_its_files_and_verifies(folder):
     found = lw.verify(folder)
     assert found.ok
     assert found.checksums
-    tables = ["records", "signal", "effects", "ladder", "ladder_steps", "dissociations"]
+    tables = [
+        "records",
+        "signal",
+        "estimates",
+        "effects",
+        "ladder",
+        "ladder_steps",
+        "dissociations",
+    ]
     names = ["run.json", *(f"{name}.parquet" for name in tables)]
     assert dict(found.files) == dict.fromkeys(names, "ok")
     said = commands.done("verify", folder)
     assert "records.parquet: ok\n" in said
-    assert said.endswith("is as it was written: 7 files have their SHA-256.\n")
+    assert said.endswith("is as it was written: 8 files have their SHA-256.\n")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -260,7 +268,7 @@ def stopped_after(writes: int, monkeypatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("writes", [0, 1, 2, 4, 7, 8])
+@pytest.mark.parametrize("writes", [0, 1, 2, 4, 8, 9])
 def test_a_save_that_is_killed_leaves_no_table_that_differs_from_the_list(
     folder, ablation, monkeypatch, writes
 ):
@@ -270,7 +278,7 @@ def test_a_save_that_is_killed_leaves_no_table_that_differs_from_the_list(
             other.save(folder)
         except KeyboardInterrupt:
             assert "changed" not in states(folder).values()
-    if 0 < writes < 8:
+    if 0 < writes < 9:
         with pytest.raises(UserError, match=r"is not in the list of run\.json"):
             load_results(folder)
     else:
