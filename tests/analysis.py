@@ -30,15 +30,13 @@ DOCS = Path(__file__).parents[1] / "docs" / "results.md"
 def word_task(n_items: int = 4, name: str = "words", seed: int = 0, **changes: Any) -> Task:
     """Questions about words with three choices; the answers mean nothing, and are balanced."""
     rng = np.random.default_rng(seed)
-    items, asked = [], set()
+    items = []
     for index in range(n_items):
         first, second, *choices = (str(word) for word in rng.permutation(WORDS)[:5])
-        again = (first, second) in asked  # or both might count as one item
-        asked.add((first, second))
         items.append(
             Item(
                 id=f"{name}/{index:04d}",
-                question=f"the {first} of the {second} is" + f" {index}" * again,
+                question=f"the {first} of the {second} is",
                 answer=choices[index % 3],
                 choices=tuple(choices),
             )
@@ -54,6 +52,16 @@ def word_task(n_items: int = 4, name: str = "words", seed: int = 0, **changes: A
         "template": Template(question_prefix="Question: ", answer_cue="\nAnswer:"),
     }
     return Task(**{**fields, **changes})
+
+
+def distinct(task: Task) -> Task:
+    """The same with a number behind each question that was asked before: repeats are one item."""
+    asked, items = set(), []
+    for index, item in enumerate(task.items):
+        again = item.question in asked
+        asked.add(item.question)
+        items.append(replace(item, question=item.question + f" {index}" * again))
+    return replace(task, items=tuple(items))
 
 
 def solved_by(model: HookedTransformer, task: Task) -> Task:
@@ -88,6 +96,7 @@ def decided_by_layers(
     layers hardly change which choice it prefers. Other questions cannot be asked in their place,
     as in ``solved_by``.
     """
+    task = distinct(task)
     setup = prepare(model, task, protocol)
     asked = [setup.requests(task, item, protocol) for item in task.items]
     changes = [intact(), skip_layers(range(model.cfg.n_layers))]

@@ -12,13 +12,13 @@ from layerwise.errors import UserError
 from layerwise.report import findings
 from layerwise.stats.equivalence import no_loss_of_nats_p_values, score_p_values
 from layerwise.stats.interest import Interest
-from tests.analysis import solved_by, word_task
+from tests.analysis import distinct, solved_by, word_task
 from tests.models.tiny import tiny_model
 
 
 @pytest.fixture(scope="module")
 def task():
-    return solved_by(tiny_model("llama"), word_task(60))
+    return solved_by(tiny_model("llama"), distinct(word_task(60)))
 
 
 def test_defaults_are_the_same_everywhere():
