@@ -93,9 +93,10 @@ def model_facts(model: Model) -> LoadedFacts:
 def _hash_now(model: Model) -> str:
     """The hash of the weights, and of what else shapes numbers if it was changed after loading."""
     digest, origin = weights_hash(model), origin_of(model)
-    settings = None if origin is None else settings_hash(model)
-    same = origin is None or settings == origin.settings
-    return digest if same else key_of([digest, settings])
+    if origin is None:
+        return digest
+    settings = settings_hash(model)
+    return digest if settings == origin.settings else key_of([digest, settings])
 
 
 def describe(model: Model, *, digest: str, dtype: str, device: str) -> LoadedFacts:
