@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 # What is not read on a terminal is not cut to its width.
 WIDE = 240
-# Of a run, and of a series.
-CLAIMS, SENTENCES = 8, 12
+# Of a series.
+SENTENCES = 12
 
 
 def say(text: object, err: bool = False) -> None:
@@ -43,10 +43,10 @@ def show_result(result: Result, out: Path | None) -> None:
 
 
 def show_profile(found: Any, out: Path | None) -> None:
-    """The most important findings of a profile, and where its page lies."""
+    """The answer of a profile, and where its page lies."""
     _tell_work(found.work, "layer, item and option")
     _tell_planned(found.results[0])
-    tell_claims(found.report.findings[:CLAIMS])
+    say(found.report.text)
     say(f"Report: {found.path}")
 
 

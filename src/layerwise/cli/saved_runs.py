@@ -18,7 +18,7 @@ from layerwise.storage.places import (
 )
 
 from .options import READ, path_of, paths_of
-from .printing import CLAIMS, say, show_series, tell_claims
+from .printing import say, show_series, tell_claims
 
 
 def report(
@@ -50,8 +50,20 @@ def report(
     if len(folders) == 1:
         made.save_figures(path.parent / FIGURES)
         made.save_claims(path.parent)
-    tell_claims(made.findings[:CLAIMS])
+    say(made.text)
     say(f"Report: {path}")
+
+
+def show(
+    folders: Annotated[
+        list[str],
+        typer.Argument(help="Folders of finished runs.", callback=paths_of("folders"), **READ),
+    ],
+) -> None:
+    """Print the answer of saved runs again: the strip over the layers, and what is claimed."""
+    from layerwise.report import report_from_folders
+
+    say(report_from_folders(list(folders)).text)
 
 
 def verify(

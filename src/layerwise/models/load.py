@@ -201,6 +201,7 @@ def _identity(source: Source, *, kept: bool) -> dict[str, Any]:
         "source_hash": source.file_hash or folder_sha256(source.folder),
         "conversion_hash": source.conversion_hash,
         "adapter": source.adapter,
+        "gguf": source.gguf,
         "quantization": "" if quantization is None else f"{quantization.words}, {became}",
         "verified": f"{source.verified}; log-probabilities compared with the original's",
     }

@@ -51,6 +51,7 @@ class LoadedFacts:
         adapter: what was merged into which base, in a few words; empty where nothing was.
         quantization: how the files' weights are quantized, and whether they stay so in memory, in
             a few words; empty where they are not.
+        gguf: name of the GGUF file without its ending; empty where there is none.
     """
 
     name: str
@@ -73,3 +74,4 @@ class LoadedFacts:
     backend: str = TRANSFORMER_LENS
     adapter: str = ""
     quantization: str = ""
+    gguf: str = ""

@@ -41,6 +41,7 @@ class Source:
             base that were merged there; otherwise empty.
         conversion_hash: SHA-256 over the files of the conversion; otherwise empty.
         adapter: what was merged into which base, in a few words; otherwise empty.
+        gguf: name of the GGUF file without its ending; otherwise empty.
         verified: which hashes of the files were compared with what.
     """
 
@@ -51,6 +52,7 @@ class Source:
     conversion_hash: str = ""
     verified: str = "nothing tells which files are the right ones"
     adapter: str = ""
+    gguf: str = ""
 
     @property
     def is_trusted(self) -> bool:
@@ -129,7 +131,9 @@ def _refuse_irregular_files(folder: Path) -> None:
 
 def _of_conversion(source: Source, path: Path, *, read_weights: bool) -> Source:
     digest = conversion_hash(source.folder, read_weights=read_weights)
-    return replace(source, file_hash=file_sha256(path), conversion_hash=digest)
+    return replace(
+        source, file_hash=file_sha256(path), conversion_hash=digest, gguf=Path(path).stem
+    )
 
 
 def _of_adapter(source: Source, *, read_weights: bool) -> Source:

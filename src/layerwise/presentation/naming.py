@@ -42,6 +42,16 @@ def naming_layers_of(model: ModelFacts | None) -> Iterator[None]:
         _STACKS.reset(token)
 
 
+def model_title(model: ModelFacts) -> str:
+    """``"SmolLM2-135M-Instruct, 4-bit (Q4_1) weights in float32"`` of a GGUF file; else its name."""
+    found = re.fullmatch(r"(.+?)[.-]I?(Q(\d)\w*|B?F(?:16|32))", model.gguf, re.IGNORECASE)
+    if not found:
+        return model.name
+    name, kind, bits = found.groups()
+    stored = f"{bits}-bit ({kind})" if bits else kind
+    return f"{name}, {stored} weights in {model.dtype}"
+
+
 def stacks() -> Stacks:
     """The stacks of the model that is written about; without an encoder if none was named."""
     return _STACKS.get()

@@ -50,10 +50,12 @@ class Report:
         findings: its sentences, most important first; with several runs each begins with
             the name of its run.
         make: what draws the figures and fills the page; gives both.
+        write: what writes its first screen as text; the claims in lines if nothing does.
     """
 
     findings: tuple[Claim, ...]
     make: Callable[[], tuple[str, dict[str, Any]]] = field(repr=False, compare=False)
+    write: Callable[[], str] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def _made(self) -> tuple[str, dict[str, Any]]:
@@ -69,6 +71,13 @@ class Report:
     def figures(self) -> dict[str, Any]:
         """The figures by name, as matplotlib figures."""
         return self._made[1]
+
+    @cached_property
+    def text(self) -> str:
+        """The first screen in 80 columns and under 40 lines, for a terminal."""
+        if self.write is not None:
+            return self.write()
+        return "\n".join(f"- {claim.short} ({claim.evidence})" for claim in self.findings)
 
     def save(self, path: str | Path) -> Path:
         """Write the page as one file; an older file stays until the new one is whole.

@@ -51,6 +51,7 @@ class Section:
         drawings: its figures.
         tables: its tables, below the figures.
         grid: layers to be opened, between both.
+        kinds: the kinds of claims that it is about; it opens with the first of them.
     """
 
     anchor: str
@@ -60,3 +61,4 @@ class Section:
     drawings: tuple[FigureSpec, ...] = ()
     tables: tuple[Table, ...] = ()
     grid: Grid | None = None
+    kinds: tuple[str, ...] = ()

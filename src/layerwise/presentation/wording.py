@@ -6,7 +6,7 @@ Nothing here computes a statistic, and nothing here knows HTML or matplotlib.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -22,6 +22,8 @@ CAPABILITY_ORDER = ("retrieval", "knowledge", "reasoning", "coherence")
 MINUS = "−"
 Name = TypeVar("Name")
 LAYER_MAIN = ("skip", "layer")
+# Stretches of layers that a claim names.
+_MOST_STRETCHES = 7
 
 _SITE_WORDS = {
     "attn_out": "the attention output",
@@ -119,6 +121,16 @@ def layer_ranges(layers: Iterable[Any]) -> str:
     return joined(part for run in runs for part in _parts(run, name_layer)) or "none"
 
 
+def few_layers(layers: Sequence[int], noun: str = "layer") -> str:
+    """``"layers 0–2, 7 and 11"``; of very many stretches the first are named."""
+    stretches = layer_ranges(layers).replace(" and ", ", ").split(", ")
+    noun = f"{noun}{'s' * (len(layers) > 1)} " if noun else ""
+    if len(stretches) > _MOST_STRETCHES:
+        rest = len(stretches) - _MOST_STRETCHES
+        return f"{noun}{', '.join(stretches[:_MOST_STRETCHES])} and {rest} more"
+    return f"{noun}{joined(stretches)}"
+
+
 def ranges(numbers: Iterable[Any]) -> str:
     """Numbers as contiguous ranges: ``"0–3 and 6"``."""
     return joined(part for run in _runs(numbers, None) for part in _parts(run, str)) or "none"
@@ -141,9 +153,14 @@ def _parts(run: list[int], name: Callable[[int], str]) -> list[str]:
     return [f"{name(run[0])}–{name(run[-1]).rpartition('.')[2]}"]
 
 
+def writes(protocol: str) -> str:
+    """``"writes"``: what a model does under a protocol."""
+    return _WHEN[protocol]
+
+
 def when(protocol: str) -> str:
     """``"when it chooses"``: how a model answers under a protocol."""
-    return f"when it {_WHEN[protocol]}"
+    return f"when it {writes(protocol)}"
 
 
 def doing(kind: str, site: str, where: str) -> str:

@@ -19,6 +19,7 @@ _MODEL = {
     "n_parameters": "parameters",
     "dtype": "number format",
     "backend": "run by",
+    "gguf": "GGUF file",
     "parity": "largest difference from the original (nats)",
     "hash": "SHA-256 of the loaded weights",
     "source_hash": "SHA-256 of the source",

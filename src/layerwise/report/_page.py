@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from layerwise.presentation.claim import Claim
@@ -15,6 +16,7 @@ from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.page import Picture, drawn, filled
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table
+from layerwise.report._answer import Answer, answer_of
 from layerwise.report._evidence import evidence_of
 from layerwise.report._facts import facts_tables
 from layerwise.report._sections import sections
@@ -24,11 +26,47 @@ from layerwise.storage.run_tables import RunTables
 
 @dataclass(frozen=True)
 class Page:
-    """One run of the report: its name, its tables and its sentences."""
+    """One run of the report: its name, its tables, its claims and its first screen."""
 
     name: str
     run: RunTables
     findings: Sequence[Claim]
+
+    @cached_property
+    def answer(self) -> Answer:
+        """What stands on the first screen."""
+        return answer_of(self.run, self.findings)
+
+    @cached_property
+    def parts(self) -> list[Section]:
+        """The sections behind the first screen."""
+        with naming_layers_of(self.run.facts.model):
+            return sections(self.run)
+
+    @property
+    def facts(self) -> list[Table]:
+        """What is needed to repeat the run."""
+        return facts_tables(self.run)
+
+    @property
+    def first(self) -> list[tuple[Claim, Table]]:
+        """The first screen's claims, each with the rows that it stands on."""
+        return [(claim, evidence_of(self.run, claim)) for claim in self.answer.claims]
+
+    @property
+    def claims(self) -> list[tuple[Claim, Table]]:
+        """The other claims, with their rows."""
+        others = [claim for claim in self.findings if claim not in self.answer.claims]
+        return [(claim, evidence_of(self.run, claim)) for claim in others]
+
+    @property
+    def sure(self) -> None:
+        """How small a loss the run would have shown; None if nothing is known of it."""
+        return None
+
+    def short(self, part: Section) -> str:
+        """The claim that a section opens with; empty if there is none."""
+        return next((c.short for c in self.findings if c.kind in part.kinds), "")
 
 
 def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
@@ -37,28 +75,17 @@ def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
     Args:
         pages: one per run; names of figures get the run's number if there are several.
     """
-    parts = [_parts(page.run) for page in pages]
-    pictures, figures = _pictures(parts, [page.run for page in pages])
     runs = [page.run for page in pages]
+    pictures, figures = _pictures([page.parts for page in pages], runs)
     text = filled(
         "layerwise.report",
         "template.html.j2",
-        pages=list(zip(pages, parts, map(facts_tables, runs), map(_findings, pages), strict=True)),
+        pages=pages,
         pictures=pictures,
         comparison=comparison(runs, [page.name for page in pages]) if len(pages) > 1 else None,
         differing=differing_tasks(runs),
     )
     return text, figures
-
-
-def _findings(page: Page) -> list[tuple[Claim, Table]]:
-    """A page's sentences, each with the rows that it stands on."""
-    return [(finding, evidence_of(page.run, finding)) for finding in page.findings]
-
-
-def _parts(run: RunTables) -> list[Section]:
-    with naming_layers_of(run.facts.model):
-        return sections(run)
 
 
 def _pictures(

@@ -20,6 +20,7 @@ from layerwise.errors import UserError
 from layerwise.presentation.claim import Claim, ranked
 from layerwise.presentation.page import Report
 from layerwise.report._page import Page, render
+from layerwise.report._terminal import answer_text
 from layerwise.report.summary import findings_of
 from layerwise.storage.base import Result
 from layerwise.storage.provenance import Facts
@@ -107,7 +108,14 @@ def _report(runs: list[RunTables], origins: list[str]) -> Report:
     names = run_names([run.facts for run in runs], origins)
     found = [findings_of(run) for run in runs]
     pages = [Page(*each) for each in zip(names, runs, found, strict=True)]
-    return Report(tuple(_all(pages)), lambda: render(pages))
+    return Report(tuple(_all(pages)), lambda: render(pages), lambda: _text(pages))
+
+
+def _text(pages: Sequence[Page]) -> str:
+    texts = [answer_text(page.answer) for page in pages]
+    if len(pages) == 1:
+        return texts[0]
+    return "\n\n".join(f"== {page.name}\n{text}" for page, text in zip(pages, texts, strict=True))
 
 
 def run_names(facts: Sequence[Facts], origins: Sequence[str]) -> list[str]:

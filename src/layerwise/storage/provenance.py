@@ -119,6 +119,9 @@ class ModelFacts(Frozen):
         description="How the weights in the files are quantized, and whether they stay so in "
         "memory; empty if they are not, or if an older version did not say.",
     )
+    gguf: str = Field(
+        default="", description="Name of the GGUF file without its ending; empty if none."
+    )
     verified: str = Field(
         default="",
         description="What was compared with what when the model was loaded, or that nothing was.",

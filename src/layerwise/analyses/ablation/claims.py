@@ -29,6 +29,7 @@ from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     capitalised,
     counted,
+    few_layers,
     in_order,
     joined,
     layer_ranges,
@@ -39,8 +40,6 @@ from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
 
 _BREAKS = "Other layers may break without it; that does not show what it does."
-# Stretches of layers that a claim names.
-_MOST_STRETCHES = 7
 
 
 def claims(run: RunTables) -> list[Claim]:
@@ -86,7 +85,7 @@ def _general(losses: pd.DataFrame, general: list[int], names: Sequence[str]) -> 
     return [
         Claim(
             kind=GENERAL,
-            short=f"{capitalised(_layers(general))} {'is' if is_one else 'are'} needed by {every}: "
+            short=f"{capitalised(few_layers(general))} {'is' if is_one else 'are'} needed by {every}: "
             f"without {'it' if is_one else 'one of them'}, {spread(points.round())} accuracy "
             "points are lost.",
             evidence=ESTABLISHED,
@@ -129,7 +128,7 @@ def _more_of(mine: pd.DataFrame, capability: str) -> Claim:
     n_tests = int(top["n_tests"])
     return Claim(
         kind=MORE,
-        short=f"{capitalised(capability)} needs {_layers(layers)} more than {less} does. "
+        short=f"{capitalised(capability)} needs {few_layers(layers)} more than {less} does. "
         f"Without {layer} it loses {_percent(top['share'])} %, {top['other']} "
         f"{_share(top['share_other'])}.",
         evidence=ESTABLISHED,
@@ -180,11 +179,11 @@ def _needed(mine: pd.DataFrame, sure: pd.DataFrame, general: list[int]) -> Claim
     shown = own or every
     top = records(rows(sure, layer=shown).sort_values("acc", kind="stable"))[0]
     if own and general:
-        needs = f"{capability} also needs {_layers(own)}."
+        needs = f"{capability} also needs {few_layers(own)}."
     elif general:
         needs = f"{capability} is shown to need no other layer than those that all need."
     else:
-        needs = f"{capability} needs {_layers(every)}."
+        needs = f"{capability} needs {few_layers(every)}."
     fall = (
         f"Without {name_layer(top['layer'])}, accuracy falls from {_percent(top['acc_intact'])} "
         f"to {_percent(top['acc'])} %."
@@ -234,7 +233,7 @@ def _spare(spare: pd.DataFrame, names: Sequence[str]) -> list[Claim]:
     return [
         Claim(
             kind=SPARED,
-            short=f"{capitalised(_layers(layers))} can be spared{alone}: {every} loses as much as "
+            short=f"{capitalised(few_layers(layers))} can be spared{alone}: {every} loses as much as "
             "would matter.",
             evidence=ESTABLISHED,
             source=source("estimates", {"what": SPARED, "layer": layers}),
@@ -247,15 +246,6 @@ def _spare(spare: pd.DataFrame, names: Sequence[str]) -> list[Claim]:
             caveat="Nothing is shown about leaving out several.",
         )
     ]
-
-
-def _layers(layers: Sequence[int]) -> str:
-    """``"layers 0–2, 7 and 11"``; of very many stretches the first are named."""
-    stretches = layer_ranges(layers).replace(" and ", ", ").split(", ")
-    if len(stretches) > _MOST_STRETCHES:
-        rest = len(stretches) - _MOST_STRETCHES
-        return f"layers {', '.join(stretches[:_MOST_STRETCHES])} and {rest} more"
-    return f"layer{'s' * (len(layers) > 1)} {joined(stretches)}"
 
 
 def _estimate(row: dict[str, Any], unit: str, tests: str = "tests") -> Estimate:

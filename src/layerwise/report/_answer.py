@@ -1,0 +1,336 @@
+"""The first screen of a run: the answer in a sentence, a strip over the layers, and its limits.
+
+It reads claims and tables; pages and terminals render it. No test is made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from layerwise.analyses.ablation.lookup import ablations, effects_of
+from layerwise.presentation.claim import (
+    ESTABLISHED,
+    GENERAL,
+    LENS,
+    MORE,
+    NEEDED,
+    ORDER,
+    PATCHING,
+    ROLES,
+    SCORING,
+    SPARED,
+    Claim,
+)
+from layerwise.presentation.naming import model_title, name_layer, naming_layers_of
+from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    capitalised,
+    counted,
+    doing,
+    few_layers,
+    in_order,
+    joined,
+    number,
+    percent,
+    spread_of,
+    when,
+    writes,
+)
+from layerwise.storage.run_tables import RunTables
+
+# Claims on the first screen: of each kind, and in all.
+_MOST_OF_KIND, _MOST = 4, 8
+_SHADES = 10
+# Labels on the axis of layers.
+_LABELS = 7
+_NAMED = 3
+
+
+class Cell(NamedTuple):
+    """A layer in one band.
+
+    Attributes:
+        shade: share of the score that is lost without it, from 0 to 10.
+        words: the same with its numbers.
+    """
+
+    shade: int
+    words: str
+
+
+class Band(NamedTuple):
+    """One way of scoring: its cells by layer, or why it has none."""
+
+    words: str
+    cells: Mapping[int, Cell]
+    silent: str = ""
+
+
+class Block(NamedTuple):
+    """A capability.
+
+    Attributes:
+        capability: which.
+        bands: one for each way of scoring, those without signal last.
+        needed: layers that it is shown to need.
+        more: layers that it is shown to need more than another capability does.
+    """
+
+    capability: str
+    bands: tuple[Band, ...]
+    needed: frozenset[int]
+    more: frozenset[int]
+
+    @property
+    def heard(self) -> int:
+        """Number of bands with signal."""
+        return sum(not band.silent for band in self.bands)
+
+
+class Column(NamedTuple):
+    """A layer on the axis; its label is empty where there is no room for one."""
+
+    layer: int
+    name: str
+    label: str
+    starts_stack: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reader of a run is to see first.
+
+    Attributes:
+        about: model, layers, tasks, items and ways of scoring.
+        headline: the answer, or that there is none.
+        columns: the layers of the strip.
+        blocks: the strip, a block for each capability.
+        general: layers that every capability needs.
+        change: what was done to a layer.
+        claims: those of the first screen.
+        not_shown: what must not be concluded.
+    """
+
+    about: str
+    headline: str
+    columns: tuple[Column, ...]
+    blocks: tuple[Block, ...]
+    general: frozenset[int]
+    change: str
+    claims: tuple[Claim, ...]
+    not_shown: tuple[str, ...]
+
+    @property
+    def marks(self) -> dict[str, bool]:
+        """Which marks the strip has."""
+        return {
+            "needed": any(block.needed for block in self.blocks),
+            "more": any(block.more for block in self.blocks),
+        }
+
+
+def answer_of(run: RunTables, claims: Sequence[Claim]) -> Answer:
+    """The first screen of a run.
+
+    Args:
+        run: its tables.
+        claims: all that it claims, in the order in which a reader is to meet them.
+    """
+    with naming_layers_of(run.facts.model):
+        kinds = ablations(run)
+        effects = effects_of(run, *kinds[0]) if kinds else pd.DataFrame()
+        layers = layers_of(effects) if len(effects) else []
+        return Answer(
+            _about(run),
+            _headline(run, effects, claims),
+            _columns(layers, run.facts.model.n_encoder_layers),
+            _blocks(effects, claims),
+            _of_kind(claims, GENERAL),
+            doing(*kinds[0], "a layer") if kinds else "",
+            _first(claims),
+            _not_shown(run, claims, bool(kinds)),
+        )
+
+
+def _about(run: RunTables) -> str:
+    facts = run.facts
+    model = facts.model
+    layers = f"{model.n_layers} layers"
+    if model.n_encoder_layers:
+        decoder = model.n_layers - model.n_encoder_layers
+        layers = f"{model.n_encoder_layers} encoder and {decoder} decoder layers"
+    items = spread_of((task.n_items for task in facts.tasks), "item")
+    tasks = f"{counted(len(facts.tasks), 'task')}, {items} each" if facts.tasks else "no tasks"
+    ways = joined(writes(protocol) for protocol in in_order(facts.protocols, PROTOCOL_ORDER))
+    parts = [model_title(model), layers, tasks, f"the model {ways}" if ways else ""]
+    return " · ".join(filter(None, parts))
+
+
+def _of_kind(claims: Sequence[Claim], kind: str, capability: str = "") -> frozenset[int]:
+    """Layers of the established claims of a kind, of one capability if it is given."""
+    return frozenset(
+        layer
+        for claim in claims
+        if claim.kind == kind and claim.evidence == ESTABLISHED
+        if not capability or claim.capabilities[:1] == (capability,)
+        for layer in claim.layers
+    )
+
+
+def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> str:
+    model = run.facts.model.name
+    if effects.empty:
+        return claims[0].short if claims else f"Nothing is established about {model} here."
+    if not effects["signal"].any():
+        return f"{model} guesses. Nothing can be said about its layers here."
+    names = in_order(rows(effects, signal=True)["capability"], CAPABILITY_ORDER)
+    general = sorted(_of_kind(claims, GENERAL))
+    more = {name: layers for name in names if (layers := sorted(_of_kind(claims, MORE, name)))}
+    sentences = [f"Everything needs {few_layers(general)}."] if general else []
+    if more:
+        also = "also leans" if general else "leans"
+        sentences.append(f"{capitalised(_leaning(more, also))}{_no_own(names, more)}.")
+    elif not general:
+        needs = {n: layers for n in names if (layers := sorted(_of_kind(claims, NEEDED, n)))}
+        shown = [f"{name} needs {few_layers(layers)}" for name, layers in needs.items()]
+        sentences.append(f"{capitalised(joined(shown))}." if shown else _none(run))
+    if len(names) > 1 and not more:
+        sentences.append("No capability is shown to need a layer more than another does.")
+    return " ".join(sentences)
+
+
+def _leaning(more: dict[str, list[int]], verb: str) -> str:
+    (first, layers), *others = more.items()
+    rest = [f"{name} on {few_layers(layers, noun='')}" for name, layers in others]
+    return "; ".join([f"{first} {verb} on {few_layers(layers)}", *rest])
+
+
+def _no_own(names: Sequence[str], more: dict[str, list[int]]) -> str:
+    without = [name for name in names if name not in more]
+    return f". No layer is shown to be {joined(f'{name}’s' for name in without)} own" * bool(without)
+
+
+def _none(run: RunTables) -> str:
+    if run.table("estimates") is None:
+        return "Layers are shown task by task; capabilities were not compared."
+    return "No layer is shown to be needed."
+
+
+def _columns(layers: Sequence[int], n_encoder: int) -> tuple[Column, ...]:
+    """The axis: first, last and some layers between are named."""
+    n = len(layers)
+    step = next((s for s in (1, 2, 5, 10, 20, 50, 100) if n <= _LABELS * s), max(n // _LABELS, 1))
+    found = []
+    for i, layer in enumerate(layers):
+        starts = bool(n_encoder) and layer == n_encoder
+        within = layer - n_encoder if n_encoder and layer >= n_encoder else layer
+        ends = i == n - 1 or (bool(n_encoder) and layer == n_encoder - 1)
+        crowded = not ends and any(
+            i + k < n and (i + k == n - 1 or layers[i + k] == n_encoder - 1)
+            for k in range(1, (step + 1) // 2 + (n > 20))
+        )
+        named = ends or (within % step == 0 and not crowded)
+        found.append(Column(layer, name_layer(layer), str(within) if named else "", starts))
+    return tuple(found)
+
+
+def _blocks(effects: pd.DataFrame, claims: Sequence[Claim]) -> tuple[Block, ...]:
+    if effects.empty:
+        return ()
+    general = _of_kind(claims, GENERAL)
+    found = []
+    for capability in map(str, in_order(effects["capability"], CAPABILITY_ORDER)):
+        mine = rows(effects, capability=capability)
+        bands = [
+            _band(protocol, rows(mine, protocol=protocol))
+            for protocol in in_order(mine["protocol"], PROTOCOL_ORDER)
+        ]
+        ordered = tuple(sorted(bands, key=lambda band: bool(band.silent)))
+        needed = _of_kind(claims, NEEDED, capability) | general
+        heard = not all(band.silent for band in bands)
+        found.append(
+            Block(
+                capability,
+                ordered,
+                needed if heard else frozenset(),
+                _of_kind(claims, MORE, capability),
+            )
+        )
+    return tuple(found)
+
+
+def _band(protocol: str, mine: pd.DataFrame) -> Band:
+    heard = rows(mine, signal=True)
+    if heard.empty:
+        return Band(writes(protocol), {}, _guesses(mine))
+    cells = {int(layer): _cell(int(layer), at, protocol) for layer, at in heard.groupby("layer")}
+    return Band(writes(protocol), cells)
+
+
+def _cell(layer: int, at: pd.DataFrame, protocol: str) -> Cell:
+    share = float(np.nanmean(numbers(at, "share_lost")))
+    tasks = "; ".join(
+        f"{row['task']} {percent(row['share_lost'], row['share_low'], row['share_high'])}, "
+        f"n = {row['n_items']}"
+        for row in records(at)
+    )
+    lost = f"layer {name_layer(layer)}, {when(protocol)}: {number(100 * share)} % of the score lost"
+    return Cell(round(_SHADES * min(max(share, 0.0), 1.0)), f"{lost} ({tasks})")
+
+
+def _guesses(mine: pd.DataFrame) -> str:
+    """Why a band has no cells."""
+    first = mine.drop_duplicates(["task"])
+    right = 100 * float(numbers(first, "acc_intact").mean())
+    chance = 100 * float(numbers(first, "floor" if "floor" in first else "chance").mean())
+    return f"no better than guessing: {number(right)} % right, {number(chance)} % by chance"
+
+
+def _first(claims: Sequence[Claim]) -> tuple[Claim, ...]:
+    """Claims for the first screen, in the order in which they come."""
+    roles = [claim for claim in claims if claim.kind in ROLES]
+    has_more = any(claim.kind == MORE for claim in roles)
+    kinds = [GENERAL, MORE, *([] if has_more else [NEEDED]), SPARED]
+    chosen = [claim for kind in kinds for claim in _some(roles, kind, _MOST_OF_KIND)]
+    for kind in (ORDER, SCORING, LENS, PATCHING):
+        chosen += _some(claims, kind, 1)
+    ids = {id(claim) for claim in chosen[:_MOST]}
+    others = (claim for claim in claims if claim.kind not in ROLES and id(claim) not in ids)
+    ids |= {id(claim) for claim, _ in zip(others, range(_MOST // 2 - len(ids)), strict=False)}
+    return tuple(claim for claim in claims if id(claim) in ids)
+
+
+def _some(claims: Sequence[Claim], kind: str, most: int) -> list[Claim]:
+    return [claim for claim in claims if claim.kind == kind][:most]
+
+
+def _not_shown(run: RunTables, claims: Sequence[Claim], changed: bool) -> tuple[str, ...]:
+    silent = list(_silent(run))
+    shown = silent[:_NAMED]
+    if len(silent) > _NAMED:
+        shown.append(f"{len(silent) - _NAMED} more tasks have no signal, either.")
+    if changed:
+        if not _of_kind(claims, SPARED):
+            shown.append("No layer is shown to be spare.")
+        shown.append("What a layer does is not shown: only what breaks without it.")
+    return tuple(shown)
+
+
+def _silent(run: RunTables) -> Iterator[str]:
+    """Where nothing is said of layers, and why."""
+    signal = run.table("signal")
+    for row in [] if signal is None else records(rows(signal, signal=False)):
+        right, chance = number(100 * row["accuracy"]), number(100 * row["chance"])
+        blind = row["blind"]
+        where = f"{capitalised(row['task'])}, {when(row['protocol'])}"
+        if pd.notna(blind) and blind > row["chance"] and row["low"] > row["chance"]:
+            yield f"{where}: {number(100 * blind)} % are right without the question, too."
+        else:
+            yield f"{where}: the model guesses ({right} % right, {chance} % by chance)."
