@@ -31,7 +31,6 @@ from layerwise.presentation.wording import (
     counted,
     few_layers,
     in_order,
-    joined,
     layer_ranges,
     number,
     spread,
@@ -85,8 +84,8 @@ def _general(losses: pd.DataFrame, general: list[int], names: Sequence[str]) -> 
     return [
         Claim(
             kind=GENERAL,
-            short=f"{capitalised(few_layers(general))} {'is' if is_one else 'are'} needed by {every}: "
-            f"without {'it' if is_one else 'one of them'}, {spread(points.round())} accuracy "
+            short=f"{capitalised(few_layers(general))} {'is' if is_one else 'are'} needed by "
+            f"{every}: without {'it' if is_one else 'one of them'}, {spread(points.round())} accuracy "
             "points are lost.",
             evidence=ESTABLISHED,
             source=source("estimates", {"what": NEEDED, "layer": general}),
@@ -233,8 +232,8 @@ def _spare(spare: pd.DataFrame, names: Sequence[str]) -> list[Claim]:
     return [
         Claim(
             kind=SPARED,
-            short=f"{capitalised(few_layers(layers))} can be spared{alone}: {every} loses as much as "
-            "would matter.",
+            short=f"{capitalised(few_layers(layers))} can be spared{alone}: {every} loses as "
+            "much as would matter.",
             evidence=ESTABLISHED,
             source=source("estimates", {"what": SPARED, "layer": layers}),
             capabilities=tuple(names),

@@ -9,6 +9,7 @@ from functools import partial
 
 import pandas as pd
 
+from layerwise.presentation.claim import ROLES, SCORING
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.over_run import RATE, count_that_hold
 from layerwise.presentation.rows import numbers, rows
@@ -26,6 +27,8 @@ from layerwise.presentation.wording import (
 from layerwise.storage.run_tables import RunTables
 
 from .effect_words import what_could_be_seen
+from .findings_heads import HEADS
+from .findings_signal import SILENT
 from .lookup import (
     ablations,
     effects_of,
@@ -266,15 +269,16 @@ def sections(run: RunTables) -> list[Section]:
     numbers = (*effects_tables(run), *signal_table(run, True))
     silent = tuple(signal_table(run, False))
     return [
-        Section("roles", "Role map", 5, _ROLE_WORDS + _over_draws(run), tuple(role_maps(run))),
+        Section("roles", "Role map", 5, _ROLE_WORDS + _over_draws(run), tuple(role_maps(run)),
+                kinds=ROLES),
         Section("accuracy", "Accuracy per layer", 10, "", tuple(accuracies(run))),
         Section("head-effects", "Ablation of heads", 12, _HEAD_WORDS, tuple(head_effects(run)),
-                tuple(head_effects_tables(run))),
+                tuple(head_effects_tables(run)), kinds=(HEADS,)),
         Section("sets", "Ablation of blocks and sets", 14, _SET_WORDS, tuple(set_effects(run))),
         Section("ladder", "Ladder of scoring", 18, _LADDER_WORDS, tuple(ladders(run)),
-                tuple(ladder_tables(run))),
+                tuple(ladder_tables(run)), kinds=(SCORING,)),
         books_section(run),
         Section("protocols", "Protocol comparison", 20, _PROTOCOL_WORDS, tuple(comparisons(run))),
         Section("effects", "Effects in numbers", 90, _power_words(run), (), numbers),
-        Section("silent", "No signal", 95, _SILENT_WORDS, (), silent),
+        Section("silent", "No signal", 95, _SILENT_WORDS, (), silent, kinds=(SILENT,)),
     ]  # fmt: skip

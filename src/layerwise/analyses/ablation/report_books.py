@@ -16,6 +16,7 @@ from layerwise.presentation.wording import doing, in_order, joined, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .columns import BOOK_PAIRS, BOOKS
+from .findings_books import BOOKS as KIND
 from .lookup import kinds_and_sites, single_layers
 
 _MOST = 2000
@@ -45,7 +46,13 @@ def books_section(run: RunTables) -> Section:
         title = f"Closed and open book, change by change ({len(ranked)})"
         tables.append(Table(title, heads(BOOKS), shown, True, note))
     return Section(
-        "books", "What a passage protects", 19, words, tuple(_figures(run)), tuple(tables)
+        "books",
+        "What a passage protects",
+        19,
+        words,
+        tuple(_figures(run)),
+        tuple(tables),
+        kinds=(KIND,),
     )
 
 

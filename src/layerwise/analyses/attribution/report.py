@@ -23,6 +23,7 @@ from layerwise.presentation.wording import (
 from layerwise.storage.run_tables import RunTables
 
 from .columns import CONTRIBUTIONS
+from .findings import ATTRIBUTION
 from .tables import HEADS, SUBLAYERS
 
 _ATTRIBUTION_WORDS = (
@@ -109,5 +110,5 @@ def sections(run: RunTables) -> list[Section]:
         Section("attribution", "Direct logit attribution", 50, _ATTRIBUTION_WORDS,
                 tuple(attributions(run)),
                 (*gate_tables(run, "attribution_gate", _RIGHT, "guessing among choices (%)"),
-                 *attribution_tables(run))),
+                 *attribution_tables(run)), kinds=(ATTRIBUTION,)),
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from layerwise.presentation.wording import in_order, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .columns import AGREEMENT
+from .findings import ESTIMATES
 
 _ESTIMATE_WORDS = (
     "A gradient predicts what every patch would do, at the price of a few forwards. Some patches "
@@ -59,5 +60,5 @@ def sections(run: RunTables) -> list[Section]:
     """Estimated against true patches, and their agreement in numbers."""
     return [
         Section("estimates", "Estimated patches", 44, _ESTIMATE_WORDS,
-                tuple(estimates(run)), tuple(agreement_shown(run))),
+                tuple(estimates(run)), tuple(agreement_shown(run)), kinds=(ESTIMATES,)),
     ]  # fmt: skip

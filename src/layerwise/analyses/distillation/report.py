@@ -14,6 +14,7 @@ from layerwise.presentation.table import Table
 from layerwise.storage.run_tables import RunTables
 
 from .columns import GAINS
+from .findings import KIND
 from .words import objective_in_words, trained_in_words
 
 _WORDS = (
@@ -53,5 +54,5 @@ def sections(run: RunTables) -> list[Section]:
         return []
     return [
         Section("distilled", "Distilled from a teacher", 17, _WORDS, tuple(_figures(run)),
-                tuple(_tables(run))),
+                tuple(_tables(run)), kinds=(KIND,)),
     ]  # fmt: skip

@@ -8,12 +8,14 @@ from __future__ import annotations
 from functools import partial
 
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
+from layerwise.presentation.claim import ORDER
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.wording import layer_ranges, spread, spread_of
 from layerwise.storage.run_tables import RunTables
 
+from .findings_methods import AGREEMENT
 from .report_tables import agreement_tables, emergence_tables, interaction_tables
 
 _EMERGENCE_WORDS = (
@@ -108,7 +110,7 @@ def sections(run: RunTables) -> list[Section]:
         Section("interaction", "Protocols and groups of layers", 25, _INTERACTION_WORDS,
                 tuple(interactions(run)), tuple(interaction_tables(run))),
         Section("emergence", "Where capabilities emerge", 60, _EMERGENCE_WORDS,
-                tuple(ranges(run)), tuple(emergence_tables(run))),
+                tuple(ranges(run)), tuple(emergence_tables(run)), kinds=(ORDER,)),
         Section("agreement", "Agreement of methods", 65, _AGREEMENT_WORDS,
-                tuple(agreements(run)), tuple(agreement_tables(run))),
+                tuple(agreements(run)), tuple(agreement_tables(run)), kinds=(AGREEMENT,)),
     ]  # fmt: skip

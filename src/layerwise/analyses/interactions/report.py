@@ -19,7 +19,7 @@ from layerwise.presentation.wording import HEAD_WORDS, number, spread, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .costs import ACCURACY, MARGIN, NATS, measure_of
-from .findings import pair_name
+from .findings import KIND, pair_name
 from .tables import PAIRS, PERMUTATIONS
 
 _WORDS = (
@@ -175,5 +175,6 @@ def sections(run: RunTables) -> list[Section]:
     """Interactions of pairs, Shapley values, and both in numbers."""
     return [
         Section("interactions", "What costs more together than apart", 16, _WORDS,
-                (*triangles(run), *values(run)), (*pairs_table(run), *values_table(run))),
+                (*triangles(run), *values(run)), (*pairs_table(run), *values_table(run)),
+                kinds=(KIND,)),
     ]  # fmt: skip

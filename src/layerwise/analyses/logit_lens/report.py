@@ -10,6 +10,7 @@ from itertools import product
 
 import pandas as pd
 
+from layerwise.presentation.claim import LENS
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.gates import gate_tables
 from layerwise.presentation.rows import records, rows
@@ -129,7 +130,8 @@ def sections(run: RunTables) -> list[Section]:
     """Lens curves, and prediction depth."""
     return [
         Section("lens", "Logit lens", 30, _LENS_WORDS, tuple(lenses(run)),
-                tuple(gate_tables(run, "lens_gate", _RIGHT, "without the question (%)"))),
+                tuple(gate_tables(run, "lens_gate", _RIGHT, "without the question (%)")),
+                kinds=(LENS,)),
         Section("settled", "Prediction depth", 34, _SETTLED_WORDS,
                 tuple(settlings(run)), tuple(settling_tables(run))),
     ]  # fmt: skip

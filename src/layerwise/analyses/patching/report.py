@@ -9,6 +9,7 @@ from functools import partial
 
 import pandas as pd
 
+from layerwise.presentation.claim import PATCHING
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import stacks
@@ -114,5 +115,5 @@ def sections(run: RunTables) -> list[Section]:
     """Heat maps, and the cells in numbers."""
     return [
         Section("patching", "Activation patching", 40, _PATCHING_WORDS,
-                tuple(patchings(run)), tuple(patching_table(run))),
+                tuple(patchings(run)), tuple(patching_table(run)), kinds=(PATCHING,)),
     ]  # fmt: skip

@@ -18,6 +18,7 @@ from layerwise.presentation.wording import in_order, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .columns import PATHS
+from .findings import PATHS as KIND
 
 _PATH_WORDS = (
     "Which heads and MLPs act on a receiver directly: what one of them writes is taken from the "
@@ -67,5 +68,5 @@ def sections(run: RunTables) -> list[Section]:
     """Senders by layer and head, and the paths in numbers."""
     return [
         Section("paths", "Direct paths", 42, _PATH_WORDS,
-                tuple(paths(run)), tuple(paths_table(run))),
+                tuple(paths(run)), tuple(paths_table(run)), kinds=(KIND,)),
     ]  # fmt: skip

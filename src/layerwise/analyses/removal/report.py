@@ -19,7 +19,7 @@ from layerwise.presentation.wording import (
 )
 from layerwise.storage.run_tables import RunTables
 
-from .findings import HOW, several_orders
+from .findings import HOW, REMOVAL, several_orders
 
 _REMOVAL_WORDS = (
     "Several layers left out at once: each step tried all that were left, and removed what cost "
@@ -101,5 +101,5 @@ def sections(run: RunTables) -> list[Section]:
     """Accuracy by layers removed, and the steps in numbers."""
     return [
         Section("removal", "Removal of layers", 75, _REMOVAL_WORDS,
-                tuple(removals(run)), tuple(removal_table(run))),
+                tuple(removals(run)), tuple(removal_table(run)), kinds=(REMOVAL,)),
     ]  # fmt: skip

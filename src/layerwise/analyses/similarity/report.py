@@ -17,6 +17,7 @@ from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .columns import INFLUENCE, PREDICTION
+from .findings import SIMILARITY
 
 _SIMILARITY_WORDS = (
     "How little a layer changes the residual stream. Layers that hardly turn it are those that are "
@@ -103,5 +104,6 @@ def sections(run: RunTables) -> list[Section]:
     """Maps of similarity, how well it predicts what skipping costs, and both in numbers."""
     return [
         Section("similarity", "Similarity of layers", 70, _SIMILARITY_WORDS,
-                (*similarities(run), *predictions(run)), tuple(similarity_tables(run))),
+                (*similarities(run), *predictions(run)), tuple(similarity_tables(run)),
+                kinds=(SIMILARITY,)),
     ]  # fmt: skip

@@ -30,6 +30,7 @@ from .names import (
     SINGLE,
     WEIGHTS,
 )
+from .words import KIND
 
 _WORDS = (
     "Layers of one model were put into another of the same architecture, in both directions: the "
@@ -142,6 +143,6 @@ def sections(run: RunTables) -> list[Section]:
     return [
         Section(
             "transplant", "What moves with which layers", 18, _WORDS,
-            tuple(_figures(run)), tuple(_tables(run)),
+            tuple(_figures(run)), tuple(_tables(run)), kinds=(KIND,),
         )
     ]  # fmt: skip
