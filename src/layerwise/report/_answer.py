@@ -214,9 +214,8 @@ def _leaning(more: dict[str, list[int]], verb: str) -> str:
 
 def _no_own(names: Sequence[str], more: dict[str, list[int]]) -> str:
     without = [name for name in names if name not in more]
-    return f". No layer is shown to be {joined(f'{name}’s' for name in without)} own" * bool(
-        without
-    )
+    owners = joined(f"{name}’s" for name in without)
+    return f". No layer is shown to be {owners} own" if without else ""
 
 
 def _none(run: RunTables) -> str:

@@ -85,8 +85,8 @@ def _general(losses: pd.DataFrame, general: list[int], names: Sequence[str]) -> 
         Claim(
             kind=GENERAL,
             short=f"{capitalised(few_layers(general))} {'is' if is_one else 'are'} needed by "
-            f"{every}: without {'it' if is_one else 'one of them'}, {spread(points.round())} accuracy "
-            "points are lost.",
+            f"{every}: without {'it' if is_one else 'one of them'}, {spread(points.round())} "
+            "accuracy points are lost.",
             evidence=ESTABLISHED,
             source=source("estimates", {"what": NEEDED, "layer": general}),
             capabilities=tuple(names),
