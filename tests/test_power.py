@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import multinomial
 from statsmodels.stats.contingency_tables import mcnemar
 
 from layerwise.planning.plan import plan_run
+from layerwise.presentation.power import HowSure, how_sure
 from layerwise.stats import mcnemar_p_values
-from layerwise.stats.power import detectable_loss, power_of_mcnemar
+from layerwise.stats.capability_layers import NEEDED, layer_estimates
+from layerwise.stats.capability_pools import Pool
+from layerwise.stats.clusters import Clusters
+from layerwise.stats.power import (
+    GAINED,
+    answers_for,
+    detectable_loss,
+    independent_answers,
+    power_of_mcnemar,
+    smallest_loss,
+)
+from layerwise.storage.parquet import frame
+from layerwise.storage.run_tables import RunTables
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
+
+from . import synthetic
 
 
 @pytest.mark.parametrize("n", [10, 24, 40])
@@ -64,3 +80,113 @@ def test_a_plan_says_what_its_items_can_establish():
 def test_a_plan_says_where_no_loss_can_be_established():
     plan = plan_run(tiny_model("llama"), word_task(5), ["letter"], untimed=True)
     assert any("With 5 items no loss, however large, would be found" in note for note in plan.notes)
+
+
+N_TESTS = 120
+
+
+def drawn_power(n_items: int, n_protocols: int, loss: float, alike: float, sets: int = 1000):
+    """How often the capability's own test finds a loss, in made-up answers.
+
+    Answers about an item change alike under its protocols with a correlation of ``alike``.
+    """
+    rng = np.random.default_rng(0)
+    rates, change = [GAINED + loss, GAINED, 1 - 2 * GAINED - loss], np.array([1, -1, 0])
+    shape = (n_items, n_protocols, sets)
+    common = change[rng.choice(3, size=(n_items, 1, sets), p=rates)]
+    own = change[rng.choice(3, size=shape, p=rates)]
+    net = np.where(rng.random(shape) < alike**0.5, common, own).reshape(-1, sets)
+    n = len(net)
+    labels = [str(item) for item in range(n_items) for _ in range(n_protocols)]
+    # Each column is a layer of a run of its own: its p-value times all tests is Holm's first step.
+    pool = Pool(
+        "a", ("t",), ("letter",), np.arange(sets), net.astype(float), net, np.ones(n), np.zeros(n),
+        np.full(n, "letter"), Clusters.of(labels), 1,
+    )  # fmt: skip
+    rows = [one for one in layer_estimates([pool], 1, 0.05) if one["what"] == NEEDED]
+    return np.mean([one["p"] * N_TESTS < 0.05 for one in rows])
+
+
+@pytest.mark.parametrize(("n_items", "n_protocols"), [(60, 1), (60, 2), (60, 3), (120, 2)])
+def test_the_smallest_loss_of_a_capability_is_found_by_its_own_test(n_items, n_protocols):
+    answers = independent_answers(n_items, n_items * n_protocols)
+    loss = smallest_loss(answers, N_TESTS)
+    assert loss is not None
+    assert drawn_power(n_items, n_protocols, loss, 0.5) == pytest.approx(0.8, abs=0.05)
+    # Less alike, and more is found: of SmolLM2's capabilities most are.
+    assert 0.76 < drawn_power(n_items, n_protocols, loss, 0.3) < 0.95
+    assert drawn_power(n_items, n_protocols, loss / 2, 0.5) < 0.5
+
+
+@pytest.mark.parametrize("n_tests", [1, 30, 120])
+@pytest.mark.parametrize("loss", [0.1, 0.2, 0.5])
+def test_items_for_a_loss_are_those_that_find_it(loss, n_tests):
+    needed = answers_for(loss, n_tests)
+    found = smallest_loss(float(needed), n_tests)
+    assert found is not None
+    assert found <= loss + 0.001
+    fewer = smallest_loss(0.9 * needed, n_tests)
+    assert fewer is None or fewer > loss
+
+
+def made_up_run(n_items=24, n_answers=48, *, signal=(True, True), task=None, **settings):
+    """A run with one capability, as far as its items are looked at."""
+    row = {
+        "what": NEEDED, "kind": "skip", "site": "layer", "layer": 0, "capability": "knowledge",
+        "tasks": "facts", "protocols": "letter, generate", "n_items": n_items,
+        "n_answers": n_answers, "acc_intact": 1.0, "acc": 1.0, "share": 0.0, "estimate": 0.0,
+        "low": 0.0, "high": 0.0, "p": 1.0, "p_family": 1.0, "n_tests": N_TESTS,
+        "established": False,
+    }  # fmt: skip
+    told = task or synthetic.task_facts("facts", "knowledge", n_items=n_items)
+    facts = synthetic.facts(told, settings={"analysis": "profile", **settings})
+    facts = facts.model_copy(update={"work": ({"seconds": 60.0}, {"forward_seconds": 1.0})})
+    asked = pd.DataFrame({"capability": "knowledge", "signal": list(signal)})
+    return RunTables(facts, {"estimates": frame("estimates", [row]), "signal": asked})
+
+
+def sure(run: RunTables) -> HowSure:
+    found = how_sure(run)
+    assert found is not None
+    return found
+
+
+def test_how_sure_a_run_is_follows_from_its_items_and_its_own_rate():
+    found = sure(made_up_run())
+    assert found.items == 24
+    assert found.loss == smallest_loss(independent_answers(24, 48), N_TESTS)
+    assert found.half == found.loss / 2
+    assert found.items_for_half == int(np.ceil(answers_for(found.half, N_TESTS) / (4 / 3)))
+    assert found.minutes == pytest.approx(found.items_for_half / 24)
+
+
+def test_a_choice_of_what_has_signal_hides_larger_losses():
+    chosen = sure(made_up_run(signal=(True, False)))
+    every = sure(made_up_run())
+    assert chosen.loss > every.loss
+
+
+def test_the_command_that_shows_half_repeats_the_run_with_more_items():
+    task = synthetic.task_facts("mine", "knowledge", n_items=24).model_copy(
+        update={"source": "my files/mine.jsonl"}
+    )
+    found = sure(made_up_run(task=task, seed=3, chat=True))
+    n = found.items_for_half
+    assert found.command == (
+        f"layerwise profile {synthetic.facts().model.name} --task 'my files/mine.jsonl' "
+        f"--protocol letter --limit {n} --seed 3 --chat "
+        f"--out runs/{synthetic.facts().model.name}-{n}"
+    )
+
+
+def test_no_command_is_named_that_would_not_repeat_the_run():
+    for settings in ({"analysis": "lens"}, {"analysis": "ablation", "heads": [1]}):
+        found = sure(made_up_run(**settings))
+        assert found.command is None
+
+
+def test_items_that_show_nothing_are_told_from_those_that_show_something():
+    found = sure(made_up_run(n_items=5, n_answers=5))
+    assert found.loss is None
+    assert found.half == 0.5
+    assert how_sure(RunTables(synthetic.facts())) is None

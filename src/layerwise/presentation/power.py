@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import ceil, comb
+from pathlib import PurePath
+from typing import Any
 
-from layerwise.stats.power import GAINED, POWER, detectable_loss
+from layerwise.stats.capability_layers import NEEDED
+from layerwise.stats.power import (
+    GAINED,
+    LEVEL,
+    POWER,
+    answers_for,
+    detectable_loss,
+    independent_answers,
+    smallest_loss,
+)
+from layerwise.storage.provenance import Facts
+from layerwise.storage.run_tables import RunTables
 
+from .rows import records, rows
 from .wording import counted
-
-LEVEL = 0.05
 
 
 def could_be_found(n: int, n_tests: int, gained: float = GAINED) -> str:
@@ -46,3 +61,93 @@ def planned_power(n_items: Iterable[int], n_layers: int, n_cells: int) -> str:
         f"{counted(n_layers, 'layer')}, if {100 * GAINED:.0f} % of the answers are gained for "
         "nothing."
     )
+
+
+@dataclass(frozen=True)
+class HowSure:
+    """What a run could have shown of each capability and layer, and what shows half as much.
+
+    Attributes:
+        capability: the one with the fewest answers, of which all else is said.
+        items: items of a task.
+        loss: the smallest loss of a layer that is found in 8 of 10 runs, in 0..1; None if even
+            the largest is not.
+        half: half of it, or of the largest loss.
+        items_for_half: items a task that find half of it in 8 of 10 runs.
+        minutes: about how long these take, at the rate of this run; None if that is unknown.
+        command: what asks them; None if no command repeats the run.
+    """
+
+    capability: str
+    items: int
+    loss: float | None
+    half: float
+    items_for_half: int
+    minutes: float | None
+    command: str | None
+
+
+def how_sure(run: RunTables) -> HowSure | None:
+    """How small a loss a run could have shown; None if no layer was tested for a capability."""
+    table = run.table("estimates")
+    if table is None:
+        return None
+    tested = rows(table, what=NEEDED).drop_duplicates("capability")
+    every = [(_answers(row), _tests(run, row), row["capability"]) for row in records(tested)]
+    if not every:
+        return None
+    answers, n_tests, capability = max(every, key=lambda one: smallest_loss(*one[:2]) or 1.0)
+    loss, items = smallest_loss(answers, n_tests), max(task.n_items for task in run.facts.tasks)
+    half = (loss or 1.0) / 2
+    more = ceil(answers_for(half, n_tests) * items / answers)
+    taken = [entry["seconds"] for entry in run.facts.work if "seconds" in entry]
+    seconds = sum(one for one in taken if isinstance(one, (int, float)))
+    minutes = seconds / 60 * more / items if seconds else None
+    return HowSure(capability, items, loss, half, more, minutes, _command(run.facts, more))
+
+
+def _answers(row: dict[str, Any]) -> float:
+    return independent_answers(row["n_items"], row["n_answers"])
+
+
+def _tests(run: RunTables, row: dict[str, Any]) -> int:
+    """Tests that a capability's p-values are corrected for, the choice of what has signal too."""
+    signal = run.table("signal")
+    if signal is None:
+        return row["n_tests"]
+    asked = records(rows(signal, capability=row["capability"]))
+    return row["n_tests"] * comb(len(asked), sum(one["signal"] for one in asked))
+
+
+# Settings of an ablation that a command of few words does not repeat.
+_LEFT_OUT = ("also_changed", "heads", "block", "as_one", "mean_by", "draws", "fewshot_seeds")
+
+
+def _command(facts: Facts, limit: int) -> str | None:
+    """The command that asks more items; None of a run that it would not repeat."""
+    name = {"profile": "profile", "ablation": "ablate"}.get(str(facts.settings.get("analysis")))
+    left_out = name == "ablate" and any(one in facts.settings for one in _LEFT_OUT)
+    if name is None or left_out or facts.model.source == "user":
+        return None
+    return shlex.join(_words(name, facts, limit))
+
+
+def _words(name: str, facts: Facts, limit: int) -> Iterator[str]:
+    settings, model = facts.settings, facts.model
+    yield from ("layerwise", name, model.name)
+    for task in facts.tasks:
+        yield from ("--task", task.name if task.source == "built-in" else task.source)
+    for protocol in facts.protocols:
+        yield from ("--protocol", protocol)
+    yield from ("--limit", str(limit))
+    usual = {"seed": 0, "dtype": "float32", "device": "cpu", "kind": "skip", "site": "layer"}
+    for option, value in usual.items():
+        if settings.get(option, value) != value:
+            yield from (f"--{option}", str(settings[option]))
+    if settings.get("chat"):
+        yield "--chat"
+    layers = settings.get("layers")
+    if isinstance(layers, list) and len(layers) < model.n_layers:
+        yield from ("--layers", ",".join(map(str, layers)))
+    # The folder of this run holds another one.
+    yield from ("--out", f"runs/{PurePath(model.name).name}-{limit}")

@@ -6,9 +6,12 @@ from functools import lru_cache
 
 import numpy as np
 
+LEVEL = 0.05
 # Share of samples in which a loss is to be found, and of answers that a change gains for nothing,
 # unless it is known: on SmolLM2-135M layers that do not matter flip 10 % and more of the answers.
 POWER, GAINED = 0.8, 0.05
+# Correlation of an item's changes under two protocols, at most: on SmolLM2-135M it is 0 to 0.5.
+ALIKE = 0.5
 
 
 def power_of_mcnemar(loss: float, n: int, level: float, gained: float = GAINED) -> float:
@@ -59,3 +62,44 @@ def detectable_loss(
         found = power_of_mcnemar(middle, n, level, gained) >= power
         low, high = (low, middle) if found else (middle, high)
     return high
+
+
+def independent_answers(n_items: int, n_answers: int) -> float:
+    """How many independent answers tell as much as several about each item (Kish 1965).
+
+    Args:
+        n_items: items, of all tasks of a capability.
+        n_answers: answers about them, under all protocols.
+    """
+    return n_answers / (1 + (n_answers / n_items - 1) * ALIKE) if n_items else 0.0
+
+
+def smallest_loss(answers: float, n_tests: int) -> float | None:
+    """The smallest loss of a layer that a capability's test establishes in 8 of 10 runs.
+
+    The test flips the signs of whole items; of independent answers it is McNemar's. Holm's first
+    step divides the level by all tests, so that this is an upper bound where many layers matter.
+
+    Args:
+        answers: independent answers of the capability.
+        n_tests: capabilities times layers.
+
+    Returns:
+        As ``detectable_loss``.
+    """
+    return detectable_loss(int(answers), LEVEL / max(n_tests, 1))
+
+
+@lru_cache(maxsize=1024)
+def answers_for(loss: float, n_tests: int) -> int:
+    """How many independent answers ``smallest_loss`` needs for a loss above 0, in 0..1."""
+    top = 1 - 2 * GAINED
+    level, wanted = LEVEL / max(n_tests, 1), min(loss, top)
+    few, enough = 0, 1
+    while power_of_mcnemar(wanted, enough, level) < POWER:
+        few, enough = enough, 2 * enough
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        found = power_of_mcnemar(wanted, middle, level) >= POWER
+        few, enough = (few, middle) if found else (middle, enough)
+    return enough
