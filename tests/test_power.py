@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import multinomial
 from statsmodels.stats.contingency_tables import mcnemar
 
+from layerwise.analyses.ablation.planned import enough_items
 from layerwise.planning.plan import plan_run
 from layerwise.presentation.power import HowSure, how_sure
+from layerwise.profiling.api import profile
 from layerwise.stats import mcnemar_p_values
 from layerwise.stats.capability_layers import NEEDED, layer_estimates
 from layerwise.stats.capability_pools import Pool
@@ -66,20 +71,54 @@ def test_more_items_and_fewer_tests_and_flips_establish_smaller_losses():
     assert detectable_loss(0, 0.05) is None
 
 
-def test_a_plan_says_what_its_items_can_establish():
-    plan = plan_run(tiny_model("llama"), word_task(40), ["letter"], untimed=True)
-    (note,) = [note for note in plan.notes if "found in" in note]
-    n_layers = plan.rows[0].cost.interventions
-    layers = [m for m in range(1, n_layers + 1) if f"{m} layers" in note]
-    assert len(layers) == 1
-    loss = detectable_loss(40, 0.05 / layers[0])
+def plan_notes(n_items: int, **options) -> str:
+    task = word_task(n_items)
+    return " ".join(plan_run(tiny_model("llama"), task, ["letter"], untimed=True, **options).notes)
+
+
+def test_a_plan_says_what_its_items_will_miss_and_how_many_show_twenty_points():
+    n_layers = tiny_model("llama").cfg.n_layers
+    loss, enough = smallest_loss(24.0, n_layers), answers_for(0.2, n_layers)
     assert loss is not None
-    assert f"With 40 items a loss of {100 * loss:.0f} points" in note
+    said = f"With 24 items a task, layers that cost a capability less than {100 * loss:.0f} points"
+    more = f"are likely missed. To show 20 points in 8 of 10 runs takes {enough}"
+    assert f"{said} {more}." in plan_notes(enough, limit=24)
+    assert f"{said} {more}; there are 40." in plan_notes(40, limit=24)
+    assert f"takes {enough}" not in plan_notes(enough)
 
 
 def test_a_plan_says_where_no_loss_can_be_established():
-    plan = plan_run(tiny_model("llama"), word_task(5), ["letter"], untimed=True)
-    assert any("With 5 items no loss, however large, would be found" in note for note in plan.notes)
+    assert "With 5 items a task, layers are likely missed." in plan_notes(5)
+
+
+def test_a_plan_says_how_long_enough_items_take():
+    (timed,) = [
+        note
+        for note in plan_run(tiny_model("llama"), word_task(200), ["letter"], limit=8).notes
+        if "likely missed" in note
+    ]
+    assert re.search(r" takes \d+, about [\d.]+ s\.$", timed)
+
+
+def test_a_profile_asks_as_many_items_as_show_twenty_points():
+    model = tiny_model("llama")
+    enough = answers_for(0.2, model.cfg.n_layers)
+    task = word_task(enough + 20)
+    asked = {"protocols": "letter", "analysis": "profile", "pairs": 1, "untimed": True}
+    plan = plan_run(model, task, **asked)
+    assert plan.rows == plan_run(model, task, limit=enough, **asked).rows
+    assert plan.rows != plan_run(model, task, limit=enough - 1, **asked).rows
+    made = profile(model, task, "letter", pairs=1, progress=False)
+    assert made.results[0].facts.task(task.name).n_items == enough
+
+
+def test_two_tasks_of_a_capability_and_more_protocols_need_fewer_items():
+    one, other = word_task(4), word_task(4, "other", 1)
+    apart = replace(other, capability="retrieval")
+    assert enough_items([one, other], 1, 30) < 0.55 * enough_items([one], 1, 30)
+    assert enough_items([one], 2, 30) < enough_items([one], 1, 30)
+    # The capability with the fewest tasks decides, and there are more tests.
+    assert enough_items([one, other, apart], 1, 30) > enough_items([one], 1, 30)
 
 
 N_TESTS = 120
@@ -156,6 +195,10 @@ def test_how_sure_a_run_is_follows_from_its_items_and_its_own_rate():
     assert found.items == 24
     assert found.loss == smallest_loss(independent_answers(24, 48), N_TESTS)
     assert found.half == found.loss / 2
+    assert (
+        f"With 24 items a task, layers that cost a capability less than {100 * found.loss:.0f}"
+        in found.sentence
+    )
     assert found.items_for_half == int(np.ceil(answers_for(found.half, N_TESTS) / (4 / 3)))
     assert found.minutes == pytest.approx(found.items_for_half / 24)
 

@@ -68,7 +68,7 @@ def main() -> None:
 def profiled(name: str, folder: Path) -> None:
     """Everything that a profile can do, of one organism; its tables by item are not kept."""
     with TemporaryDirectory() as made:
-        profile = lw.profile(lw.load_model(name), also="all", out=made)
+        profile = lw.profile(lw.load_model(name), also="all", limit=100, out=made)
         for finding in profile.report.findings:
             print(f"- {finding.full}")
         for file in KEPT:

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from layerwise.models.kinds import Model
-from layerwise.runs.setup import Setup
+from layerwise.presentation.power import PlannedPower
+from layerwise.runs.setup import Enough, Setup
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import PROTOCOLS, Task
 
@@ -107,6 +108,7 @@ class PlannedJobs(NamedTuple):
     by_name: Mapping[str, PlannedJob]
     notes: tuple[str, ...] = ()
     trainings: Mapping[str, PlannedTraining] = MappingProxyType({})
+    power: PlannedPower | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class Planned:
         paired: whether it asks pairs of prompts: by default of the tasks that offer them, and
             under its protocols alone.
         options: names of ``PlanOptions`` that its plan alone has.
+        enough: how many items it asks where no limit is given; None for all.
     """
 
     name: str
@@ -127,3 +130,4 @@ class Planned:
     protocols: tuple[str, ...] = PROTOCOLS
     paired: bool = False
     options: tuple[str, ...] = ()
+    enough: Enough | None = None

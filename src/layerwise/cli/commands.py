@@ -151,7 +151,12 @@ COMMANDS: Mapping[str, Command] = {
     "profile": Command(
         "layerwise.profiling.api:profile", show_profile, model="smollm2-135m",
         folder=default_folder,
-        flags={"limit": Flag(help="Take the first so many items of each task.")},
+        flags={
+            "limit": Flag(
+                help="Take the first so many items of each task; if left out as many as show each "
+                "layer that costs a capability 20 accuracy points, in 8 of 10 runs."
+            )
+        },
     ),
     "ablate": Command(f"{_ANALYSES}.ablation.api:ablate"),
     "profile-training": Command(

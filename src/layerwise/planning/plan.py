@@ -181,7 +181,7 @@ def plan_run(
         n_texts: at most so many texts, a fifth of which is not trained on.
         batch: texts a step of a training.
         steps: number of steps of a training.
-        limit: take the first so many items of each task.
+        limit: take the first so many items of each task; if None what the analysis takes.
         seed: decides the items of built-in suites.
         fewshot: number of few-shot examples; the task's own if None.
         fewshot_seeds: draws of the examples that an ablation asks with.
@@ -213,6 +213,7 @@ def plan_run(
         subject, "all" if tasks is None else tasks,
         planned.protocols if protocols is None else protocols,
         seed=seed, limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
+        enough=planned.enough,
     )  # fmt: skip
     setup = PlannedSetup(**vars(prepared))
     return _plan_of(planned.jobs(setup, options), setup, WithWeights(untimed, backend))
@@ -250,6 +251,11 @@ def _plan_of(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) -> R
         trained = {name: one.seconds(known.model) for name, one in planned.trainings.items()}
         seconds = sum(speeds[name].seconds(cost) for name, cost in costs) + sum(trained.values())
         rows = [replace(row, seconds=speeds[row.analysis].seconds(row.cost)) for row in rows]
+    if planned.power is not None:
+        more = planned.power.enough / planned.power.items
+        notes.append(
+            planned.power.note("" if seconds is None else seconds_in_words(seconds * more))
+        )
     of_trainings = [
         PlanRow(name, *one.words, trainings[name], trained[name])
         for name, one in planned.trainings.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, comb
 from pathlib import PurePath
@@ -14,6 +14,7 @@ from layerwise.stats.power import (
     GAINED,
     LEVEL,
     POWER,
+    SHOWN,
     answers_for,
     detectable_loss,
     independent_answers,
@@ -42,25 +43,46 @@ def _smallest(n: int, n_tests: int, gained: float = GAINED) -> str:
     return "no loss, however large," if loss is None else f"a loss of {100 * loss:.0f} points"
 
 
-def planned_power(n_items: Iterable[int], n_layers: int, n_cells: int) -> str:
-    """What the items of a planned ablation can establish, as a note of the plan.
+def likely_missed(items: int, loss: float | None) -> str:
+    """``"With 24 items a task, layers that cost a capability less than ... are likely missed."``.
 
     Args:
-        n_items: of its tasks.
-        n_layers: how many layers are changed, one at a time.
-        n_cells: of how many tasks and protocols.
+        items: of a task.
+        loss: the smallest that is found in 8 of 10 runs, in 0..1; None if none is.
     """
-    n_tests = n_layers * n_cells
-    told = "; ".join(
-        f"with {counted(n, 'item')} {could_be_found(n, n_layers)} (over all "
-        f"{counted(n_tests, 'test')} of the run: {_smallest(n, n_tests).rstrip(',')})"
-        for n in sorted(set(n_items))
-    )
-    return (
-        f"{told[:1].upper()}{told[1:]}, by an exact McNemar test with Holm's correction over "
-        f"{counted(n_layers, 'layer')}, if {100 * GAINED:.0f} % of the answers are gained for "
-        "nothing."
-    )
+    those = "" if loss is None else f" that cost a capability less than {100 * loss:.0f} points"
+    return f"With {counted(items, 'item')} a task, layers{those} are likely missed."
+
+
+@dataclass(frozen=True)
+class PlannedPower:
+    """What the items of a planned run will show of each capability and layer.
+
+    Attributes:
+        items: of a task that are asked.
+        there: of a task that there are.
+        loss: the smallest loss of a layer that is found in 8 of 10 runs; None if none is.
+        enough: items a task that show a loss of ``SHOWN``.
+    """
+
+    items: int
+    there: int
+    loss: float | None
+    enough: int
+
+    def note(self, time: str) -> str:
+        """What will be missed, and what it takes to show more.
+
+        Args:
+            time: about how long it takes to ask enough; empty if that is unknown.
+        """
+        said = likely_missed(self.items, self.loss)
+        if self.items >= self.enough:
+            return said
+        takes = f"{said} To show {100 * SHOWN:.0f} points in 8 of 10 runs takes {self.enough}"
+        if self.there < self.enough:
+            return f"{takes}; there are {self.there}."
+        return f"{takes}, about {time}." if time else f"{takes}."
 
 
 @dataclass(frozen=True)
@@ -85,6 +107,11 @@ class HowSure:
     items_for_half: int
     minutes: float | None
     command: str | None
+
+    @property
+    def sentence(self) -> str:
+        """What was likely missed."""
+        return likely_missed(self.items, self.loss)
 
 
 def how_sure(run: RunTables) -> HowSure | None:

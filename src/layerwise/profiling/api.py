@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.job import Ablation
+from layerwise.analyses.ablation.planned import enough_items
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.emergence.api import emergence
@@ -94,7 +95,7 @@ def profile(
     tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
     *,
-    limit: int | None = 100,
+    limit: int | None = None,
     pairs: int = 16,
     exhaustive: bool = False,
     also: str | Sequence[str] = (),
@@ -119,7 +120,8 @@ def profile(
         model: the model.
         tasks: task names, capabilities, JSONL files, or ``Task`` values.
         protocols: ``letter``, ``continuation``, ``generate``.
-        limit: take the first so many items of each task; None for all.
+        limit: take the first so many items of each task; if None as many as show, in 8 of 10
+            runs, each layer that costs a capability 20 accuracy points (``docs/planning.md``).
         pairs: at most so many pairs of each task for patching.
         exhaustive: skip layers also where the intact model is not better than blind. No claim is
             made there, so by default that time is saved; intact records are kept.
@@ -155,7 +157,7 @@ def profile(
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out, executor=executor,
-        interest=Interest(smallest_loss, smallest_nats, smallest_depth),
+        interest=Interest(smallest_loss, smallest_nats, smallest_depth), enough=enough_items,
     )  # fmt: skip
     extras = wanted_extras(also, model.cfg)
     jobs = Jobs.of(setup, pairs, exhaustive, extras, fewshot_seeds)

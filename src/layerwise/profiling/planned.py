@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from layerwise.analyses.ablation.planned import power_note
+from layerwise.analyses.ablation.planned import enough_items, planned_power
 from layerwise.analyses.extra import ProfileStart
 from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOptions
-from layerwise.runs.setup import Setup, check_layers
+from layerwise.runs.setup import Setup
 
 from .api import Jobs
 from .extras import EXTRAS, planned_jobs, wanted_extras
@@ -32,9 +32,9 @@ def _jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     notes = (AT_MOST, told) if left_out else (AT_MOST,)
     if options.fewshot_seeds > 1:
         notes = (*notes, FIRST_DRAW.format(options.fewshot_seeds))
-    return PlannedJobs(
-        by_name | more, (*notes, power_note(setup, len(check_layers(None, setup.model))))
-    )
+    return PlannedJobs(by_name | more, notes, power=planned_power(setup, setup.model.cfg.n_layers))
 
 
-PLANNED = Planned("profile", _jobs, options=("exhaustive", "also", "fewshot_seeds"))
+PLANNED = Planned(
+    "profile", _jobs, options=("exhaustive", "also", "fewshot_seeds"), enough=enough_items
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
@@ -44,6 +44,7 @@ from layerwise.tasks import (
     with_room,
 )
 from layerwise.tasks.items import Item
+from layerwise.tasks.task import take
 
 from .asked_tasks import TaskLike as TaskLike
 from .asked_tasks import load_tasks as load_tasks
@@ -51,6 +52,9 @@ from .asked_tasks import paired_tasks as paired_tasks
 from .asked_tasks import refuse_unknown_words
 from .encoding import Built
 from .executors import LOCAL, Executor
+
+Enough = Callable[[Sequence[Task], int, int], int]
+"""Items of each of some tasks that are enough, under so many protocols, for so many layers."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +253,7 @@ def prepare(
     method: str = "engine",
     interest: Interest | None = None,
     executor: Executor | None = None,
+    enough: Enough | None = None,
 ) -> Setup:
     """Load and check what an analysis starts from.
 
@@ -260,7 +265,7 @@ def prepare(
         tasks: the tasks.
         protocols: the protocols.
         seed: the seed.
-        limit: items of each task; all if None.
+        limit: items of each task; if None ``enough``, or all.
         fewshot: few-shot examples; the task's own if None.
         chat: wrap prompts in the chat template.
         memory_budget: bytes; decided here if None.
@@ -268,6 +273,7 @@ def prepare(
         method: how the model will be run, ``engine`` or ``reference``.
         interest: the smallest effects of interest; the usual ones if None.
         executor: makes the pieces; this process if None.
+        enough: how many items of each task are asked if no limit is given.
 
     Raises:
         UserError: for anything unknown, out of range or contradictory, or a model that is not
@@ -281,6 +287,9 @@ def prepare(
     )
     if not wanted or not loaded_tasks:
         raise UserError("Nothing to do: name at least one task and one protocol.")
+    if limit is None and enough is not None:
+        limit = enough(loaded_tasks, len(set(wanted)), model.cfg.n_layers)
+        loaded_tasks = tuple(take(task, limit) for task in loaded_tasks)
     if is_meta_model(model):
         loaded = facts_of_outline(model)
     else:

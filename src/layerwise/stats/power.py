@@ -10,6 +10,8 @@ LEVEL = 0.05
 # Share of samples in which a loss is to be found, and of answers that a change gains for nothing,
 # unless it is known: on SmolLM2-135M layers that do not matter flip 10 % and more of the answers.
 POWER, GAINED = 0.8, 0.05
+# The loss that a run is to show unless its user asks fewer items.
+SHOWN = 0.2
 # Correlation of an item's changes under two protocols, at most: on SmolLM2-135M it is 0 to 0.5.
 ALIKE = 0.5
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+from math import ceil
+
 from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
-from layerwise.presentation.power import planned_power
+from layerwise.presentation.power import PlannedPower
 from layerwise.runs.setup import Setup, check_layers
+from layerwise.stats.power import SHOWN, answers_for, independent_answers, smallest_loss
+from layerwise.tasks import Task
 
 from .job import Ablation
 from .spec import AblationSpec
@@ -14,14 +20,42 @@ def _jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     layers = check_layers(options.layers, setup.model)
     changes = AblationSpec.of(setup.model, options.kind, options.site, layers, draws=options.draws)
     job = Ablation(setup, (changes,), fewshot_seeds=options.fewshot_seeds)
-    notes = () if changes.heads else (power_note(setup, len(changes.layers)),)
-    return PlannedJobs({"ablation": job}, notes)
+    power = None if changes.heads else planned_power(setup, len(changes.layers))
+    return PlannedJobs({"ablation": job}, power=power)
 
 
-def power_note(setup: Setup, n_layers: int) -> str:
-    """How large a loss the items of a plan can establish."""
-    sizes = [len(task.items) for task in setup.tasks]
-    return planned_power(sizes, n_layers, len(setup.pieces()))
+def planned_power(setup: Setup, n_layers: int) -> PlannedPower:
+    """What the items of a planned ablation will show of each capability and layer."""
+    capabilities = _by_capability(setup.tasks)
+    asked = [sum(len(task.items) for task in tasks) for tasks in capabilities]
+    answers = min(independent_answers(n, n * len(setup.protocols)) for n in asked)
+    return PlannedPower(
+        max(len(task.items) for task in setup.tasks),
+        max(len(task.items) + len(task.unasked) for task in setup.tasks),
+        smallest_loss(answers, len(capabilities) * n_layers),
+        enough_items(setup.tasks, len(setup.protocols), n_layers),
+    )
+
+
+def enough_items(tasks: Sequence[Task], n_protocols: int, n_layers: int) -> int:
+    """Items of each task that show a layer's loss of ``SHOWN`` for every capability.
+
+    Args:
+        tasks: the tasks; those of a capability are tested together.
+        n_protocols: how many protocols there are, each taken to have signal.
+        n_layers: how many layers are changed, one at a time.
+    """
+    capabilities = _by_capability(tasks)
+    answers = answers_for(SHOWN, len(capabilities) * n_layers)
+    fewest = min(map(len, capabilities))
+    return ceil(answers / independent_answers(fewest, fewest * n_protocols))
+
+
+def _by_capability(tasks: Sequence[Task]) -> list[list[Task]]:
+    found: dict[str, list[Task]] = defaultdict(list)
+    for task in tasks:
+        found[task.capability].append(task)
+    return list(found.values())
 
 
 PLANNED = Planned("ablation", _jobs, options=("kind", "site", "layers", "draws", "fewshot_seeds"))
