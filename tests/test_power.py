@@ -222,6 +222,20 @@ def test_the_command_that_shows_half_repeats_the_run_with_more_items():
     )
 
 
+def test_no_more_items_are_named_than_the_task_has():
+    task = synthetic.task_facts("facts", "knowledge", n_items=24)
+    few = sure(made_up_run(task=task.model_copy(update={"n_available": 30})))
+    assert few.items_for_half == 30
+    assert few.loss is not None
+    assert few.loss / 2 < few.half == smallest_loss(30 * 4 / 3, N_TESTS) < few.loss
+    assert few.command is not None
+    assert "--limit 30 " in few.command
+    every = sure(made_up_run(task=task.model_copy(update={"n_available": 24})))
+    assert every.items_for_half > 24
+    assert every.half == few.loss / 2
+    assert every.command is None
+
+
 def test_no_command_is_named_that_would_not_repeat_the_run():
     for settings in ({"analysis": "lens"}, {"analysis": "ablation", "heads": [1]}):
         found = sure(made_up_run(**settings))

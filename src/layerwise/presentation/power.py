@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, comb
 from pathlib import PurePath
@@ -20,7 +21,7 @@ from layerwise.stats.power import (
     independent_answers,
     smallest_loss,
 )
-from layerwise.storage.provenance import Facts
+from layerwise.storage.provenance import Facts, TaskFacts
 from layerwise.storage.run_tables import RunTables
 
 from .rows import records, rows
@@ -94,10 +95,11 @@ class HowSure:
         items: items of a task.
         loss: the smallest loss of a layer that is found in 8 of 10 runs, in 0..1; None if even
             the largest is not.
-        half: half of it, or of the largest loss.
-        items_for_half: items a task that find half of it in 8 of 10 runs.
+        half: half of it, or of the largest loss; more if the tasks have too few items for that.
+        items_for_half: items a task that find that in 8 of 10 runs.
         minutes: about how long these take, at the rate of this run; None if that is unknown.
-        command: what asks them; None if no command repeats the run.
+        command: what asks them; None if the tasks have no more items, or no command repeats the
+            run.
     """
 
     capability: str
@@ -124,13 +126,22 @@ def how_sure(run: RunTables) -> HowSure | None:
     if not every:
         return None
     answers, n_tests, capability = max(every, key=lambda one: smallest_loss(*one[:2]) or 1.0)
-    loss, items = smallest_loss(answers, n_tests), max(task.n_items for task in run.facts.tasks)
+    mine = [task for task in run.facts.tasks if task.capability == capability]
+    loss, items = smallest_loss(answers, n_tests), max(task.n_items for task in mine)
     half = (loss or 1.0) / 2
-    more = ceil(answers_for(half, n_tests) * items / answers)
+    more, there = ceil(answers_for(half, n_tests) * items / answers), _available(mine)
+    if items < there < more:
+        more, half = there, smallest_loss(answers * there / items, n_tests) or 1.0
     taken = [entry["seconds"] for entry in run.facts.work if "seconds" in entry]
     seconds = sum(one for one in taken if isinstance(one, (int, float)))
     minutes = seconds / 60 * more / items if seconds else None
-    return HowSure(capability, items, loss, half, more, minutes, _command(run.facts, more))
+    command = _command(run.facts, more) if more <= there else None
+    return HowSure(capability, items, loss, half, more, minutes, command)
+
+
+def _available(tasks: Sequence[TaskFacts]) -> int:
+    """Items of a task that there are; any number if an older version did not say."""
+    return max(task.n_available for task in tasks) or sys.maxsize
 
 
 def _answers(row: dict[str, Any]) -> float:

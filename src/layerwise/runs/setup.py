@@ -233,6 +233,7 @@ def _task_facts(task: Task) -> TaskFacts:
         description=task.description,
         hash=task.hash,
         n_items=len(task.items),
+        n_available=len(task.items) + len(task.unasked),
         n_fewshot=len(task.fewshot),
         chance=dict(task.chance),
         source=task.source,

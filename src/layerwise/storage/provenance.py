@@ -149,6 +149,10 @@ class TaskFacts(Frozen):
     description: str = Field(description="What is asked, in a sentence.")
     hash: str = Field(description="Hash of the items, in hexadecimal.")
     n_items: int = Field(description="Number of items that were asked.")
+    n_available: int = Field(
+        default=0,
+        description="Number of items that the task has; 0 if an older version did not say.",
+    )
     n_fewshot: int = Field(description="Number of worked examples in each prompt.")
     chance: dict[str, float] = Field(
         description="Accuracy by guessing, in 0..1, for each protocol by name."
