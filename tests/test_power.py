@@ -197,7 +197,7 @@ def test_how_sure_a_run_is_follows_from_its_items_and_its_own_rate():
     assert found.half == found.loss / 2
     assert (
         f"With 24 items a task, layers that cost a capability less than {100 * found.loss:.0f}"
-        in found.sentence
+        in found.sentences[0]
     )
     assert found.items_for_half == int(np.ceil(answers_for(found.half, N_TESTS) / (4 / 3)))
     assert found.minutes == pytest.approx(found.items_for_half / 24)

@@ -111,9 +111,20 @@ class HowSure:
     command: str | None
 
     @property
-    def sentence(self) -> str:
-        """What was likely missed."""
-        return likely_missed(self.items, self.loss)
+    def sentences(self) -> list[str]:
+        """What was likely missed, and what would show half of it."""
+        missed = likely_missed(self.items, self.loss)
+        if self.items_for_half <= self.items:
+            return [missed]
+        takes = f" and take about {_duration(self.minutes)}" if self.minutes else ""
+        more = f"{self.items_for_half} items would show {100 * self.half:.0f} points{takes}."
+        return [missed, more]
+
+
+def _duration(minutes: float) -> str:
+    if minutes >= 120:
+        return f"{minutes / 60:.0f} hours"
+    return counted(max(round(minutes), 1), "minute")
 
 
 def how_sure(run: RunTables) -> HowSure | None:

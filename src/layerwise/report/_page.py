@@ -14,6 +14,7 @@ from layerwise.presentation.claim import Claim
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.page import Picture, drawn, filled
+from layerwise.presentation.power import HowSure, how_sure
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table
 from layerwise.report._answer import Answer, answer_of
@@ -59,10 +60,10 @@ class Page:
         others = [claim for claim in self.findings if claim not in self.answer.claims]
         return [(claim, evidence_of(self.run, claim)) for claim in others]
 
-    @property
-    def sure(self) -> None:
-        """How small a loss the run would have shown; None if nothing is known of it."""
-        return None
+    @cached_property
+    def sure(self) -> HowSure | None:
+        """How small a loss the run would have shown; None if no layer was tested."""
+        return how_sure(self.run)
 
     def short(self, part: Section) -> str:
         """The claim that a section opens with; empty if there is none."""

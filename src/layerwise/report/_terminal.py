@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
+from layerwise.presentation.power import HowSure
 from layerwise.report._answer import Answer, Band, Block
 
 WIDTH, MOST_LINES = 80, 39
@@ -13,15 +14,15 @@ _NEEDED, _MORE, _ALL = "•", "◆", "━"
 _ROOM = 26  # for the names of a row
 
 
-def answer_text(answer: Answer, sure: Sequence[str] = ()) -> str:
+def answer_text(answer: Answer, sure: HowSure | None) -> str:
     """The answer, the strip, the claims that fit, how sure that is, and what is not shown.
 
     Args:
         answer: the first screen.
-        sure: sentences on how small a loss the run would have shown.
+        sure: how small a loss the run would have shown; None if no layer was tested.
     """
     before = [*_wrapped(answer.about), *_wrapped(answer.headline), *_strip(answer)]
-    after = [*_wrapped("How sure: " + " ".join(sure) if sure else "")]
+    after = [*_wrapped("How sure: " + " ".join(sure.sentences) if sure else "")]
     after += _wrapped("Not shown: " + " ".join(answer.not_shown) if answer.not_shown else "")
     room = MOST_LINES - len(before) - len(after)
     lines: list[str] = []

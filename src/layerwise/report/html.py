@@ -112,7 +112,7 @@ def _report(runs: list[RunTables], origins: list[str]) -> Report:
 
 
 def _text(pages: Sequence[Page]) -> str:
-    texts = [answer_text(page.answer) for page in pages]
+    texts = [answer_text(page.answer, page.sure) for page in pages]
     if len(pages) == 1:
         return texts[0]
     return "\n\n".join(f"== {page.name}\n{text}" for page, text in zip(pages, texts, strict=True))
