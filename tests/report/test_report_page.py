@@ -23,7 +23,7 @@ from layerwise.report.html import grouped
 from layerwise.results import AblationResult, LensResult, PatchingResult
 from tests.pages import blank, blank_pages
 
-VOID = {"meta", "img", "source", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "source", "br", "hr", "link", "input", "col"}
 TINY = Plan(
     n_layers=3,
     n_items=30,
@@ -84,7 +84,8 @@ def headings(text: str) -> list[str]:
 
 def test_all_parts_are_there_in_order(page: Report) -> None:
     assert headings(page.html) == [
-        "Summary",
+        "How sure is this?",
+        "Not shown",
         "Role map",
         "Accuracy per layer",
         "Ladder of scoring",
@@ -97,6 +98,7 @@ def test_all_parts_are_there_in_order(page: Report) -> None:
         "Agreement of methods",
         "Effects in numbers",
         "No signal",
+        "Other claims",
         "Facts needed to repeat it",
         "What this can and cannot say",
     ]
@@ -108,14 +110,13 @@ def test_what_was_not_run_has_no_part() -> None:
     lens = LensResult(synthetic.lens(TINY, protocols=("letter",)), told)
     alone = report(lens)
     assert headings(alone.html) == [
-        "Summary",
         "Logit lens",
         "Facts needed to repeat it",
         "What this can and cannot say",
     ]
     assert list(alone.figures) == ["lens_letter"]
     assert alone.findings == ()
-    assert "The tables support no sentence about layers." in alone.html
+    assert "Nothing is claimed about layers." in alone.html
     one_protocol = report(AblationResult(synthetic.records(TINY), told))
     assert "Protocol comparison" not in headings(one_protocol.html)
     assert "No signal" not in headings(one_protocol.html)
@@ -197,7 +198,7 @@ def test_the_largest_effects_come_first_and_all_are_there(page: Report, small: P
 
 def test_runs_stand_side_by_side(two_runs: Report) -> None:
     text = unescape(two_runs.html)
-    assert headings(two_runs.html)[0] == "Comparison"
+    assert "Numbers side by side" in headings(two_runs.html)
     assert "Run 1, tiny <b>model</b>" in text
     assert "Run 2, tiny <b>model</b>" in text
     assert "The runs do not have the same items under the name facts" in text
@@ -255,7 +256,7 @@ def test_folders_give_the_same_page_as_results(tmp_path: Path) -> None:
     assert set(direct.figures) < set(from_folder.figures)
     assert {f.full for f in direct.findings} <= {f.full for f in from_folder.findings}
     pair = report_from_folders([tmp_path / "a", tmp_path / "a"])
-    assert headings(pair.html)[0] == "Comparison"
+    assert "Numbers side by side" in headings(pair.html)
     assert "Run 2 (a), tiny <b>model</b>" in headings(pair.html)
     assert "The runs do not have the same items" not in pair.html
 

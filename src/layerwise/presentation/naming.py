@@ -44,7 +44,7 @@ def naming_layers_of(model: ModelFacts | None) -> Iterator[None]:
 
 def model_title(model: ModelFacts) -> str:
     """``"SmolLM2-135M, 4-bit (Q4_1) weights in float32"`` of a GGUF file; else its name."""
-    found = re.fullmatch(r"(.+?)[.-]I?(Q(\d)\w*|B?F(?:16|32))", model.gguf, re.IGNORECASE)
+    found = re.fullmatch(r"(.+?)[.-](I?Q(\d)\w*|B?F(?:16|32))", model.gguf, re.IGNORECASE)
     if not found:
         return model.name
     name, kind, bits = found.groups()

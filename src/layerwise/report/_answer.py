@@ -39,6 +39,7 @@ from layerwise.presentation.wording import (
     joined,
     number,
     percent,
+    spread,
     spread_of,
     when,
     writes,
@@ -49,7 +50,7 @@ from layerwise.storage.run_tables import RunTables
 _MOST_OF_KIND, _MOST = 4, 8
 _SHADES = 10
 # Labels on the axis of layers.
-_LABELS = 7
+_LABELS = 10
 _NAMED = 3
 
 
@@ -95,11 +96,20 @@ class Block(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A layer on the axis; its label is empty where there is no room for one."""
+    """A layer on the axis; its label is empty where there is no room for one.
+
+    Attributes:
+        layer: which.
+        name: what it is called: ``"7"``, ``"encoder.3"``.
+        label: its number within its stack, where it is shown.
+        stack: ``"encoder"`` or ``"decoder"``; empty in a model of one stack.
+        starts_stack: whether it is the first of the second stack.
+    """
 
     layer: int
     name: str
     label: str
+    stack: str
     starts_stack: bool
 
 
@@ -238,7 +248,9 @@ def _columns(layers: Sequence[int], n_encoder: int) -> tuple[Column, ...]:
             for k in range(1, (step + 1) // 2 + (n > 20))
         )
         named = ends or (within % step == 0 and not crowded)
-        found.append(Column(layer, name_layer(layer), str(within) if named else "", starts))
+        name = name_layer(layer)
+        label, stack = str(within) if named else "", name.rpartition(".")[0]
+        found.append(Column(layer, name, label, stack, starts))
     return tuple(found)
 
 
@@ -313,10 +325,7 @@ def _some(claims: Sequence[Claim], kind: str, most: int) -> list[Claim]:
 
 
 def _not_shown(run: RunTables, claims: Sequence[Claim], changed: bool) -> tuple[str, ...]:
-    silent = list(_silent(run))
-    shown = silent[:_NAMED]
-    if len(silent) > _NAMED:
-        shown.append(f"{len(silent) - _NAMED} more tasks have no signal, either.")
+    shown = list(_silent(run))
     if changed:
         if not _of_kind(claims, SPARED):
             shown.append("No layer is shown to be spare.")
@@ -327,11 +336,25 @@ def _not_shown(run: RunTables, claims: Sequence[Claim], changed: bool) -> tuple[
 def _silent(run: RunTables) -> Iterator[str]:
     """Where nothing is said of layers, and why."""
     signal = run.table("signal")
-    for row in [] if signal is None else records(rows(signal, signal=False)):
-        right, chance = number(100 * row["accuracy"]), number(100 * row["chance"])
-        blind = row["blind"]
-        where = f"{capitalised(row['task'])}, {when(row['protocol'])}"
-        if pd.notna(blind) and blind > row["chance"] and row["low"] > row["chance"]:
-            yield f"{where}: {number(100 * blind)} % are right without the question, too."
-        else:
-            yield f"{where}: the model guesses ({right} % right, {chance} % by chance)."
+    if signal is None:
+        return
+    dull = rows(signal, signal=False)
+    # Better than chance, and not than its answers to other questions.
+    chance = numbers(dull, "chance")
+    known = (numbers(dull, "blind") > chance) & (numbers(dull, "low") > chance)
+    for protocol in in_order(dull["protocol"], PROTOCOL_ORDER):
+        for blind in (False, True):
+            mine = rows(dull.loc[known == blind], protocol=protocol)
+            if mine.empty:
+                continue
+            tasks = joined(mine["task"].head(_NAMED))
+            if len(mine) > _NAMED:
+                tasks += f" and {counted(len(mine) - _NAMED, 'more task')}"
+            if blind:
+                right = f"{spread(100 * mine['blind'])} % are right without the question, too"
+            else:
+                right = (
+                    f"the model guesses ({spread(100 * mine['accuracy'])} % right, "
+                    f"{spread(100 * mine['chance'])} % by chance)"
+                )
+            yield f"{capitalised(when(protocol))}, {tasks}: {right}."

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
 from layerwise.presentation.power import HowSure
-from layerwise.report._answer import Answer, Band, Block
+from layerwise.report._answer import Answer, Band, Block, Column
 
 WIDTH, MOST_LINES = 80, 39
 _SHADES = "·░░░▒▒▒▓▓██"
@@ -41,13 +41,22 @@ def _strip(answer: Answer) -> Iterator[str]:
     """The strip over the layers: a row for each band, and one of marks for each capability."""
     if not answer.blocks:
         return
-    layers = [column.layer for column in answer.columns]
-    size = -(-len(layers) // (WIDTH - _ROOM - 1))  # layers in one character
-    groups = [layers[i : i + size] for i in range(0, len(layers), size)]
-    gap = next((column.layer for column in answer.columns if column.starts_stack), None)
-    row = _row_of(groups, gap)
-    yield ""
-    yield f"{'':{_ROOM}}{_axis(answer, groups, gap)}".rstrip()
+    columns = answer.columns
+    room = WIDTH - _ROOM - 1
+    size = -(-len(columns) // room)  # layers in one character
+    wide = 2 if 2 * len(columns) <= room else 1  # characters of a layer
+    groups = [columns[i : i + size] for i in range(0, len(columns), size)]
+
+    def row(mark: Callable[[int], str]) -> str:
+        """The strongest mark of each group of layers."""
+        return "".join(
+            " " * any(at.starts_stack for at in group)
+            + f"{max((mark(at.layer) for at in group), key=_strength) or ' ':{wide}}"
+            for group in groups
+        )
+
+    yield _named("", _axis(groups, wide, stacks=True))
+    yield _named("", _axis(groups, wide))
     if answer.general:
         yield _named("needed by all", row(lambda layer: _ALL if layer in answer.general else ""))
     for block in answer.blocks:
@@ -57,18 +66,6 @@ def _strip(answer: Answer) -> Iterator[str]:
 
 
 _Row = Callable[[Callable[[int], str]], str]
-
-
-def _row_of(groups: Sequence[Sequence[int]], gap: int | None) -> _Row:
-    """What writes one character for each group of layers: the strongest of its marks."""
-
-    def row(mark: Callable[[int], str]) -> str:
-        parts = [
-            " " * (gap in group) + max(map(mark, group), key=_strength) or " " for group in groups
-        ]
-        return "".join(part or " " for part in parts)
-
-    return row
 
 
 def _strength(mark: str) -> int:
@@ -97,22 +94,24 @@ def _named(name: str, row: str) -> str:
     return f"{name:<{_ROOM}}{row}".rstrip()
 
 
-def _axis(answer: Answer, groups: Sequence[Sequence[int]], gap: int | None) -> str:
-    labels = {column.layer: column.label for column in answer.columns}
-    line = ""
-    at = 0
+def _axis(groups: Sequence[Sequence[Column]], wide: int, stacks: bool = False) -> str:
+    """The labels over their layers, as far as there is room; names of stacks over their first."""
+    line, at, last = "", 0, ""
     for group in groups:
-        at += gap in group
-        label = next((labels[layer] for layer in group if labels[layer]), "")
-        if label and len(line) <= max(at - 1, 0):
+        at += any(column.starts_stack for column in group)
+        label = next((column.label for column in group if column.label), "")
+        if stacks:
+            label = group[-1].stack if group[-1].stack != last else ""
+            last = group[-1].stack
+        if label and (at == 0 or len(line) < at):
             line = f"{line:<{at}}{label}"
-        at += 1
+        at += wide
     return line
 
 
 def _legend(answer: Answer, size: int) -> str:
     parts = [f"{''.join(dict.fromkeys(_SHADES))} 0 to 100 % lost"]
-    parts += [f"{_NEEDED} established"] * any(block.needed for block in answer.blocks)
+    parts += [f"{_NEEDED} established"] * any(block.needed - block.more for block in answer.blocks)
     parts += [f"{_MORE} more than another capability"] * any(b.more for b in answer.blocks)
     parts += [f"one character: {size} layers"] * (size > 1)
     return f"{'  '.join(parts):>{WIDTH}}"

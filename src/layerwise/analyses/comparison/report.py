@@ -13,7 +13,7 @@ from layerwise.presentation.naming import Stacks
 from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import rows
 from layerwise.presentation.table import Table
-from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, joined, spread
+from layerwise.presentation.wording import PROTOCOL_ORDER, counted, in_order, joined, spread
 
 from .compared import ComparedRuns
 from .findings import established, not_established
@@ -27,8 +27,8 @@ from .report_tables import (
     tasks_table,
 )
 
-# Sentences that are shown at once.
-MOST = 15
+# Claims on the first screen.
+MOST = 6
 
 
 def comparison_report(comparison: ComparedRuns) -> Report:
@@ -46,14 +46,16 @@ def _page(
     comparison: ComparedRuns, sure: Sequence[Claim], rest: Sequence[Claim]
 ) -> tuple[str, dict[str, Any]]:
     """The page's text, and its figures by name."""
+    names = list(comparison.facts.groups or [run.name for run in comparison.facts.runs])
     drawings = _drawings(comparison)
     made, figures = pictures(drawings)
     text = filled(
         "layerwise.analyses.comparison",
         "comparison.html.j2",
-        names=comparison.facts.groups or [run.name for run in comparison.facts.runs],
+        names=names,
+        headline=_headline(names, len(sure)),
         facts=comparison.facts,
-        caution=caution(comparison),
+        cautions=_cautions(comparison),
         established=_with_rows(comparison, sure),
         most=MOST,
         not_established=_with_rows(comparison, rest),
@@ -73,10 +75,19 @@ def _with_rows(comparison: ComparedRuns, findings: Sequence[Claim]) -> list[tupl
     return [(one, evidence(one, comparison.differences, file)) for one in findings]
 
 
+def _headline(names: Sequence[str], n: int) -> str:
+    several = f"{counted(n, 'difference')} {'is' if n == 1 else 'are'}" if n else "No difference is"
+    return f"{several} established between {joined(names)}."
+
+
 def caution(comparison: ComparedRuns) -> str:
     """What the differences are about, and what not."""
+    return " ".join(_cautions(comparison))
+
+
+def _cautions(comparison: ComparedRuns) -> list[str]:
     told = _about(comparison), _lens_of_one_stack(comparison)
-    return " ".join(sentence for sentence in told if sentence)
+    return [sentence for sentence in told if sentence]
 
 
 def _lens_of_one_stack(comparison: ComparedRuns) -> str:

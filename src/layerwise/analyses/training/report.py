@@ -30,6 +30,8 @@ from .findings import first_layer_findings, move_findings, not_there, onset_find
 from .joined import JoinedCheckpoints, n_layer_tests
 
 _MOST = 1000
+# Claims on the first screen.
+_FIRST = 6
 
 
 def series_report(series: JoinedCheckpoints) -> Report:
@@ -50,8 +52,8 @@ def _page(series: JoinedCheckpoints, told: Sequence[Claim]) -> tuple[str, dict[s
         facts=series.facts,
         gain=number(100 * series.facts.smallest_gain),
         findings=[(one, _rows_of(series, one)) for one in told],
+        most=_FIRST,
         not_there=not_there(series.onsets),
-        n_moves=len(series.moves),
         pictures=[made[drawing] for drawing in drawings],
         tables=_tables(series),
     )

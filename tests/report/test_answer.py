@@ -1,0 +1,166 @@
+"""The first screen: what it says of planted layers, and what it says where nothing is known."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html import unescape
+
+import pandas as pd
+import pytest
+import synthetic
+from synthetic import Plan
+
+from layerwise.analyses.gathering import tables_of_run
+from layerwise.presentation.naming import model_title
+from layerwise.report import report
+from layerwise.report._answer import Answer, Column, answer_of
+from layerwise.report._terminal import MOST_LINES, WIDTH, answer_text
+from layerwise.report.summary import findings_of
+from layerwise.results import AblationResult
+from layerwise.storage.run_tables import RunTables
+
+# Knowledge loses layers 2 and 5, retrieval 2 and 7; reasoning is guessed when it picks a letter.
+TWO = Plan(
+    n_layers=10,
+    n_items=60,
+    tasks=(("facts", "knowledge"), ("look-up", "retrieval"), ("sums", "reasoning")),
+    protocols=("letter", "generate"),
+    silent=(("sums", "letter"), ("sums", "generate")),
+    critical={"letter": (2,), "generate": (2,)},
+)
+
+
+def planted(plan: Plan = TWO, **own: int) -> RunTables:
+    """A run in which a task loses all its answers at one more layer of its own."""
+    table = synthetic.records(plan)
+    for task, layer in own.items():
+        hit = (table["task"] == task.replace("_", "-")) & (table["layer"] == layer)
+        table.loc[hit, "correct"] = False
+    return tables_of_run([AblationResult(table, synthetic.facts(plan))])
+
+
+@pytest.fixture(scope="module")
+def run() -> RunTables:
+    return planted(facts=5, look_up=7)
+
+
+@pytest.fixture(scope="module")
+def answer(run: RunTables) -> Answer:
+    return answer_of(run, findings_of(run))
+
+
+def test_the_headline_names_the_planted_layers(answer: Answer) -> None:
+    assert answer.headline == (
+        "Everything needs layer 2. Retrieval also leans on layer 7; knowledge on 5."
+    )
+
+
+def test_the_strip_marks_what_is_established(answer: Answer) -> None:
+    blocks = {block.capability: block for block in answer.blocks}
+    assert answer.general == {2}
+    assert blocks["retrieval"].needed == {2, 7}
+    assert blocks["retrieval"].more == {7}
+    assert blocks["knowledge"].needed == {2, 5}
+    assert blocks["knowledge"].more == {5}
+    first = blocks["knowledge"].bands[0]
+    assert first.words == "picks a letter"
+    assert first.cells[5].shade == 10
+    assert first.cells[4].shade <= 1
+    assert "facts" in first.cells[5].words
+
+
+def test_where_the_model_guesses_the_strip_and_the_box_say_so(answer: Answer) -> None:
+    reasoning = next(block for block in answer.blocks if block.capability == "reasoning")
+    assert all(band.silent and not band.cells for band in reasoning.bands)
+    assert reasoning.needed == frozenset()
+    assert reasoning.bands[0].silent == "no better than guessing: 25 % right, 25 % by chance"
+    assert "When it picks a letter, sums: the model guesses (25 % right, 25 % by chance)." in (
+        answer.not_shown
+    )
+    assert "No layer is shown to be spare." in answer.not_shown
+
+
+def test_a_model_that_guesses_everywhere_gets_no_strip_of_shades() -> None:
+    silent = tuple((task, p) for task, _ in TWO.tasks for p in TWO.protocols)
+    run = planted(replace(TWO, silent=silent))
+    found = answer_of(run, findings_of(run))
+    assert found.headline == "tiny <b>model</b> guesses. Nothing can be said about its layers here."
+    assert all(band.silent for block in found.blocks for band in block.bands)
+
+
+def test_a_run_without_a_loss_says_that_none_is_shown() -> None:
+    run = planted(replace(TWO, critical={"letter": (), "generate": ()}))
+    found = answer_of(run, findings_of(run))
+    assert found.headline.startswith("No layer is shown to be needed.")
+    assert found.general == frozenset()
+
+
+def test_one_capability_alone_is_not_called_everything() -> None:
+    run = planted(replace(TWO, tasks=(("facts", "knowledge"),), silent=()))
+    assert answer_of(run, findings_of(run)).headline == "Knowledge needs layer 2."
+
+
+@pytest.mark.parametrize("n_layers", [1, 8, 30, 53, 54, 200])
+def test_the_text_fits_a_terminal(n_layers: int, answer: Answer) -> None:
+    columns = tuple(Column(i, str(i), str(i) * (i % 10 == 0), "", False) for i in range(n_layers))
+    text = answer_text(replace(answer, columns=columns), None)
+    lines = text.splitlines()
+    assert len(lines) <= MOST_LINES
+    assert max(map(len, lines)) <= WIDTH
+    assert "Knowledge" in text
+
+
+def test_the_text_has_a_mark_under_each_planted_layer(answer: Answer) -> None:
+    lines = answer_text(answer, None).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("Knowledge"))
+    shades, marks = lines[at], lines[at + 2]
+    column = 26 + 2 * 5
+    assert shades[column] == "█"
+    assert marks[column] == "◆"
+    assert marks[26 + 2 * 2] == "•"
+
+
+def test_stacks_of_an_encoder_decoder_stand_apart() -> None:
+    table = synthetic.records(replace(TWO, n_layers=8))
+    facts = synthetic.facts(replace(TWO, n_layers=8))
+    facts = facts.model_copy(
+        update={"model": facts.model.model_copy(update={"n_encoder_layers": 5})}
+    )
+    run = tables_of_run([AblationResult(table, facts)])
+    columns = answer_of(run, findings_of(run)).columns
+    assert [column.stack for column in columns] == ["encoder"] * 5 + ["decoder"] * 3
+    assert [column.layer for column in columns if column.starts_stack] == [5]
+    assert columns[5].name == "decoder.0"
+    assert columns[5].label == "0"
+
+
+def test_layers_that_were_not_changed_have_no_column(run: RunTables) -> None:
+    table = synthetic.records(TWO)
+    kept = table["layer"].isna() | table["layer"].isin([2, 5])
+    some = tables_of_run([AblationResult(pd.DataFrame(table.loc[kept]), synthetic.facts(TWO))])
+    columns = answer_of(some, findings_of(some)).columns
+    assert [column.layer for column in columns] == [2, 5]
+
+
+def test_the_page_opens_with_the_answer(run: RunTables) -> None:
+    page = report(AblationResult(run.tables["records"], run.facts))
+    text = unescape(page.html)
+    assert re.search(r"<h1>Everything needs layer 2\..*</h1>", text)
+    assert text.index("<h1>") < text.index('class="strip"') < text.index('class="part"')
+    assert page.text.splitlines()[0].startswith("tiny <b>model</b>")
+
+
+@pytest.mark.parametrize(
+    ("gguf", "words"),
+    [
+        ("SmolLM2-135M-Instruct.Q4_1", "SmolLM2-135M-Instruct, 4-bit (Q4_1) weights in float32"),
+        ("qwen-IQ2_XS", "qwen, 2-bit (IQ2_XS) weights in float32"),
+        ("model-f16", "model, f16 weights in float32"),
+        ("", "tiny <b>model</b>"),
+        ("just-a-name", "tiny <b>model</b>"),
+    ],
+)
+def test_a_gguf_file_names_its_model_in_full(gguf: str, words: str) -> None:
+    model = synthetic.facts(TWO).model.model_copy(update={"gguf": gguf, "dtype": "float32"})
+    assert model_title(model) == words
