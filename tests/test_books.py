@@ -127,8 +127,8 @@ def test_what_is_planted_is_found_and_told(books: AblationResult) -> None:
     row = table.set_index("layer").loc[2]
     lost = row["only_closed"] + row["lost_both"]
     assert finding.short == (
-        "Skipping layer 2 loses more answers of told without the passage than with it, layer 5 "
-        "fewer."
+        "When it chooses, skipping layer 2 loses more answers of told without the passage than "
+        "with it, layer 5 fewer."
     )
     assert finding.evidence == "established"
     assert finding.p == table.loc[table["loses_more"].notna(), "p_run"].max()

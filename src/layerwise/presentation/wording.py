@@ -85,6 +85,11 @@ def percent(estimate: float, low: float, high: float) -> str:
     return f"{interval(100 * estimate, 100 * low, 100 * high)} %"
 
 
+def share_lost(share: float) -> str:
+    """``"88 %"``, ``"nothing"`` or ``"all"`` of a score above its floor; no more can be lost."""
+    return "nothing" if share < 0.005 else "all" if share > 1 else f"{number(100 * share)} %"
+
+
 def p_value(p: float) -> str:
     """``"p = 0.012"``, or ``"p < 0.001"`` where rounding would make it nothing."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -33,6 +33,7 @@ from layerwise.presentation.wording import (
     in_order,
     layer_ranges,
     number,
+    share_lost,
     spread,
 )
 from layerwise.stats.interest import Interest
@@ -51,15 +52,18 @@ def claims(run: RunTables) -> list[Claim]:
     losses = _that_matter(needed, smallest)
     names = in_order(needed["capability"], CAPABILITY_ORDER)
     general = _needed_by_all(losses, names)
+    signal = run.table("signal")
+    asked = names if signal is None else signal["capability"].unique()
+    noun = "capabilities" if len(names) == len(asked) else "capabilities with signal"
     return [
-        *_general(losses, general, names),
+        *_general(losses, general, names, noun),
         *_more(_at_needed_layers(_that_matter(more, smallest), losses)),
         *(
             _needed(rows(needed, capability=name), rows(losses, capability=name), general)
             for name in names
         ),
         *_gains(_that_matter(needed.assign(estimate=-needed["estimate"]), smallest)),
-        *_spare(spare, names),
+        *_spare(spare, names, noun),
     ]
 
 
@@ -74,12 +78,14 @@ def _in_all(sure: pd.DataFrame, names: Sequence[str]) -> list[int]:
     return sorted(set.intersection(*every)) if every else []
 
 
-def _general(losses: pd.DataFrame, general: list[int], names: Sequence[str]) -> list[Claim]:
+def _general(
+    losses: pd.DataFrame, general: list[int], names: Sequence[str], noun: str
+) -> list[Claim]:
     if not general:
         return []
     about = rows(losses, layer=general)
     points = 100 * numbers(about, "estimate")
-    every = "both capabilities" if len(names) == 2 else f"all {len(names)} capabilities"
+    every = f"{'both' if len(names) == 2 else f'all {len(names)}'} {noun}"
     is_one = len(general) == 1
     return [
         Claim(
@@ -128,12 +134,12 @@ def _more_of(mine: pd.DataFrame, capability: str) -> Claim:
     return Claim(
         kind=MORE,
         short=f"{capitalised(capability)} needs {few_layers(layers)} more than {less} does. "
-        f"Without {layer} it loses {_percent(top['share'])} %, {top['other']} "
-        f"{_share(top['share_other'])}.",
+        f"Without {layer} it loses {share_lost(top['share'])}, {top['other']} "
+        f"{share_lost(top['share_other'])}.",
         evidence=ESTABLISHED,
         importance=min(float(top["estimate"]), 1.0),
-        source=source("estimates", {"what": MORE, "capability": capability, "other": others},
-                      layer=layers),
+        source=source("estimates", {"what": MORE, "capability": capability, "other": others,
+                                    "established": True}, layer=layers),
         capabilities=(capability, *others),
         layers=tuple(layers),
         details=tuple(
@@ -149,10 +155,6 @@ def _more_of(mine: pd.DataFrame, capability: str) -> Claim:
         **_asked(mine),
         caveat=_BREAKS,
     )  # fmt: skip
-
-
-def _share(share: float) -> str:
-    return "nothing" if share < 0.005 else f"{_percent(share)} %"
 
 
 def _needed(mine: pd.DataFrame, sure: pd.DataFrame, general: list[int]) -> Claim:
@@ -221,14 +223,14 @@ def _gains(gains: pd.DataFrame) -> list[Claim]:
     ]  # fmt: skip
 
 
-def _spare(spare: pd.DataFrame, names: Sequence[str]) -> list[Claim]:
+def _spare(spare: pd.DataFrame, names: Sequence[str], noun: str) -> list[Claim]:
     """Layers of which a loss that matters is excluded for every capability with signal."""
     sure = rows(spare, established=True)
     layers = _in_all(sure, names)
     if not layers:
         return []
     alone = ", one at a time" if len(layers) > 1 else ""
-    every = "no capability" if len(names) > 1 else f"{names[0]} never"
+    every = f"none of the {noun}" if len(names) > 1 else f"{names[0]} never"
     return [
         Claim(
             kind=SPARED,

@@ -32,6 +32,7 @@ from layerwise.presentation.wording import (
     layer_ranges,
     number,
     p_value,
+    when,
 )
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.interest import Interest
@@ -79,8 +80,9 @@ def _finding(pair: Row, sure: dict[str, pd.DataFrame], books: pd.DataFrame, at: 
     unit = f"points more {more} the passage (layer {name_layer(quoted[0])})"
     return Claim(
         kind=BOOKS, importance=weight(0.95 if both else 0.6, abs(float(best["protected"]))),
-        short=f"{capitalised(_doing(best))} loses more answers of {pair['closed']} {more} the "
-        f"passage than {less} it{f', layer {name_layer(quoted[1])} fewer' if both else ''}.",
+        short=f"{capitalised(when(at['protocol']))}, {_doing(best)} loses more answers of "
+        f"{pair['closed']} {more} the passage than {less} it"
+        f"{f', layer {name_layer(quoted[1])} fewer' if both else ''}.",
         evidence=ESTABLISHED if over_run else IN_TABLE,
         tasks=(at["closed"], at["open"]), protocols=(at["protocol"],), layers=tuple(quoted),
         estimate=Estimate(abs(net), low, high, unit, together(books)),
@@ -165,7 +167,7 @@ def _none(pair: Row, mine: pd.DataFrame, smallest: float, at: Row) -> Claim:
     return Claim(
         kind=BOOKS, evidence=OPEN, importance=weight(0.4, 0.0), source=source("books", at),
         short=f"That the passage of {pair['open']} protects answers of {pair['closed']} is not "
-        "established.",
+        f"established {when(at['protocol'])}.",
         tasks=(at["closed"], at["open"]), protocols=(at["protocol"],),
         items=f"{int(pair['n_common'])} items right both ways",
         details=(

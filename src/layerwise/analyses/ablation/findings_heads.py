@@ -29,6 +29,7 @@ from layerwise.presentation.wording import (
     counted,
     doing,
     number,
+    share_lost,
     when,
 )
 from layerwise.stats.interest import Interest
@@ -71,7 +72,7 @@ def _largest(mine: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> C
         test=f"exact McNemar test, {family(every, RATE) if holds else within}",
         items=f"items: {items_of(top)}",
         details=(
-            f"That is {number(100 * top['share_lost'])} % of the score above the floor.",
+            f"That is {share_lost(top['share_lost'])} of the score above the floor.",
             f"{capitalised(noun)}s with a significant loss there: {len(here)}"
             f"{f'; {over_run}' if over_run else ''}.",
         ),

@@ -1,0 +1,199 @@
+"""Claims of made-up runs: short, with rows and numbers of their own, and none against another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import pytest
+
+import layerwise as lw
+from layerwise.analyses.gathering import tables_of_run
+from layerwise.presentation.claim import (
+    ESTABLISHED,
+    EVIDENCE,
+    GAINED,
+    GENERAL,
+    MORE,
+    NEEDED,
+    OPEN,
+    ORDER,
+    SPARED,
+    Claim,
+)
+from layerwise.presentation.rows import rows
+from layerwise.report.summary import findings_of
+from layerwise.storage.run_tables import RunTables
+from tests.synthetic import ablation, cell_records
+from tests.test_books import asked_twice
+
+CAPABILITIES = ("retrieval", "knowledge", "reasoning", "coherence")
+PROTOCOLS = ("letter", "continuation", "generate")
+EVERYTHING = 1000
+SEEDS = (1, 5, 6, 7, 8)
+MORE_SEEDS = range(10, 24)
+Needs = set[tuple[str, int]]
+
+
+def drawn(
+    rng: np.random.Generator, n: int, accuracy: float, losses: np.ndarray, flips: float
+) -> np.ndarray:
+    """Right answers: intact, then without each layer, which costs its share of them."""
+    right = np.repeat(rng.random((n, 1)) < accuracy, len(losses) + 1, axis=1)
+    right[:, 1:] &= rng.random((n, len(losses))) >= losses
+    right[:, 1:] ^= rng.random((n, len(losses))) < flips
+    return right
+
+
+def made_up_run(seed: int) -> RunTables:
+    """Some capabilities, tasks and protocols, some layers that all need and some that few do."""
+    rng = np.random.default_rng(seed)
+    n_layers, n = int(rng.choice([2, 5, 8, 24])), int(rng.choice([12, 40, 150]))
+    protocols = rng.permutation(PROTOCOLS)[: rng.integers(1, 4)].tolist()
+    every = rng.choice([0, 0, 0.02, 0.3, 0.8], n_layers)
+    cells = []
+    for capability in rng.permutation(CAPABILITIES)[: rng.integers(1, 5)].tolist():
+        for task in range(rng.integers(1, 3)):
+            accuracy = rng.choice([0.3, 0.5, 0.9, 1.0])
+            own = rng.choice([0, 0.05, 0.3, 0.9], n_layers)
+            losses = np.where(rng.random(n_layers) < 0.5, every, own)
+            for protocol in protocols:
+                here = np.where(
+                    rng.random(n_layers) < 0.8, losses, rng.choice([0, 0.1, 0.7], n_layers)
+                )
+                right = drawn(rng, n, accuracy, here, rng.choice([0, 0.03]))
+                luck = rng.random(n) < (0.0 if protocol == "generate" else 0.25)
+                name = f"task {task} of {capability}"
+                cells.append(cell_records(right, name, capability, protocol, luck))
+    for protocol in protocols if rng.random() < 0.5 else []:
+        both = (
+            drawn(rng, n, accuracy, rng.choice([0, 0.1, 0.7], n_layers), 0.02)
+            for accuracy in (0.85, 0.95)
+        )
+        cells.append(asked_twice(*both, protocol, 0.0 if protocol == "generate" else 0.25))
+    result = ablation(*cells, seed=seed)
+    return tables_of_run([result, lw.emergence(result)])
+
+
+@cache
+def run_and_claims(seed: int) -> tuple[RunTables, list[Claim]]:
+    run = made_up_run(seed)
+    return run, findings_of(run, EVERYTHING)
+
+
+@pytest.fixture(
+    params=[*SEEDS, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MORE_SEEDS)]
+)
+def made_up(request: pytest.FixtureRequest) -> tuple[RunTables, list[Claim]]:
+    return run_and_claims(request.param)
+
+
+def test_made_up_runs_earn_most_kinds_of_claims() -> None:
+    kinds = {claim.kind for seed in SEEDS for claim in run_and_claims(seed)[1]}
+    others = {"scoring", "no loss", "no signal", "open book"}
+    assert {GENERAL, MORE, NEEDED, SPARED, ORDER, *others} <= kinds
+
+
+def without_names(claim: Claim) -> str:
+    """The short form, each task as one word and without the numbers of layers."""
+    short = claim.short
+    for name in claim.tasks:
+        short = short.replace(name, "task")
+    short = re.sub(r"[Ll]ayers? (\d+[–, ]*(and )?)+(more )?", "layers ", short)
+    return re.sub(r"[Ww]ithout \d+", "without it", short)
+
+
+def numbers_in(text: str) -> list[str]:
+    """Numbers of a sentence; a range counts as one."""
+    return re.findall(r"−?\d+(?:\.\d+)?(?:–\d+)?", text)
+
+
+def test_every_claim_is_short_and_says_how_sure_it_is(
+    made_up: tuple[RunTables, list[Claim]],
+) -> None:
+    for claim in made_up[1]:
+        words = [word for word in without_names(claim).split() if word not in ("%", "–")]
+        assert len(words) <= 25, claim.short
+        assert len(numbers_in(without_names(claim))) <= 2, claim.short
+        assert claim.evidence in EVIDENCE
+        if claim.evidence != OPEN:
+            assert claim.p is None or claim.p < 0.05, claim.full
+
+
+def test_every_claim_has_rows_of_its_own(made_up: tuple[RunTables, list[Claim]]) -> None:
+    run, found = made_up
+    sources = []
+    for claim in found:
+        about = rows(run.tables[claim.source["table"]], **claim.source["where"])
+        quoted = rows(about, **claim.source["at"])
+        assert len(quoted) > 0, claim.short
+        if claim.evidence == ESTABLISHED and "established" in quoted:
+            assert quoted["established"].all(), claim.short
+        if claim.estimate is not None:
+            values = quoted.select_dtypes("number").to_numpy(dtype=float, na_value=np.nan)
+            assert np.isclose(abs(claim.estimate.value), [abs(values), 100 * abs(values)]).any()
+        sources.append(repr(claim.source))
+    assert len(set(sources)) == len(sources)
+    assert len({claim.short for claim in found}) == len(found)
+
+
+def test_numbers_of_a_claim_are_those_of_its_rows(
+    made_up: tuple[RunTables, list[Claim]],
+) -> None:
+    run, found = made_up
+    for claim in found:
+        table = rows(run.tables[claim.source["table"]], **claim.source["where"])
+        values = table.select_dtypes(include="number").to_numpy(dtype=float, na_value=np.nan)
+        values = np.abs(values[np.isfinite(values)])
+        known = {f"{x:.{digits}f}" for x in (*values, *(100 * values)) for digits in (0, 2)}
+        known |= {str(len(table)), str(len(claim.capabilities)), str(len(claim.layers))}
+        known |= {str(len(run.tables["signal"])), "5"}
+        pairs = table[["first", "second"]].drop_duplicates() if "second" in table else table
+        known.add(str(len(pairs)))
+        for number in numbers_in(without_names(claim)):
+            assert set(re.split("–", number.lstrip("−"))) <= known, claim.short
+
+
+def needs_of(found: list[Claim], *kinds: str) -> Needs:
+    return {
+        (capability, layer)
+        for claim in found
+        if claim.kind in kinds and claim.evidence == ESTABLISHED
+        for capability in (claim.capabilities[:1] if claim.kind == MORE else claim.capabilities)
+        for layer in claim.layers
+    }
+
+
+def test_no_claim_contradicts_another(made_up: tuple[RunTables, list[Claim]]) -> None:
+    run, found = made_up
+    needed = needs_of(found, GENERAL, MORE, NEEDED)
+    assert not needed & needs_of(found, SPARED, GAINED)
+    assert needs_of(found, MORE) <= needs_of(found, GENERAL, NEEDED)
+    asked = run.tables["signal"]["capability"].unique()
+    for claim in found:
+        if claim.kind in (GENERAL, SPARED) and "signal" not in claim.short:
+            assert set(claim.capabilities) == set(asked)
+        if claim.kind == NEEDED and claim.evidence == OPEN:
+            assert claim.capabilities[0] not in {capability for capability, _ in needed}
+    more = set(differences(run, found))
+    assert not {(layer, other, one) for layer, one, other in more} & more
+    before = [c.capabilities for c in found if c.kind == ORDER and " comes before " in c.short]
+    assert not {pair[::-1] for pair in before} & set(before)
+    assert not without_loss(run, found) & {layer for _, layer in needed}
+
+
+def differences(run: RunTables, found: list[Claim]) -> Iterator[tuple[int, str, str]]:
+    for claim in found:
+        if claim.kind == MORE:
+            quoted = rows(run.tables["estimates"], **claim.source["where"], **claim.source["at"])
+            for row in quoted.itertuples():
+                yield row.layer, row.capability, row.other
+
+
+def without_loss(run: RunTables, found: list[Claim]) -> set[int]:
+    """Layers that cost nothing that matters, whatever the protocol."""
+    named = [set(claim.layers) for claim in found if claim.kind == "no loss"]
+    every = run.tables["signal"].query("signal")["protocol"].nunique()
+    return set.intersection(*named) if len(named) == every > 0 else set()
