@@ -10,6 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from layerwise.analyses.contract import Curves
 from layerwise.analyses.emergence.api import CENTRE, CRITICAL, HALF, emergence
+from layerwise.analyses.emergence.findings_order import suites_apart
 from layerwise.analyses.registry import CURVES
 from layerwise.errors import UserError
 from layerwise.results import AblationResult, EmergenceResult, Facts, PatchingResult
@@ -17,9 +18,10 @@ from layerwise.stats.depths import accumulated, centre_of_mass, half_depth, two_
 from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, Signal
 from layerwise.stats.progress import progress
 from layerwise.storage.base import Result
+from layerwise.storage.run_tables import RunTables
 from tests import synthetic
 from tests.cases import data_sets, most_errors
-from tests.synthetic import cell_records, planted
+from tests.synthetic import ablation, cell_records, planted
 
 DEPTHS = [HALF, CENTRE]
 
@@ -482,3 +484,33 @@ def test_it_saves_loads_and_shows_itself(tmp_path):
     assert "half-effect depth" in result._repr_html_()
     assert repr(result).startswith("EmergenceResult(made-up; tasks: keys, sums; protocols: letter;")
     assert emergence([two_capabilities(np.random.default_rng(0), 6, 1), result]).facts.seed == 0
+
+
+def suites_of_retrieval(*layers: int, n: int = 60, seed: int = 0) -> EmergenceResult:
+    """One suite for each layer, which is all that it needs; other layers flip answers."""
+    rng = np.random.default_rng(seed)
+    cells = [
+        cell_records(planted(rng, n, 12, (layer,), 0.9, 0.03), f"suite {i}", "retrieval")
+        for i, layer in enumerate(layers)
+    ]
+    return emergence([ablation(*cells)], n_resamples=100)
+
+
+def test_suites_of_a_capability_that_lie_at_other_depths_are_named():
+    found = suites_of_retrieval(9, 2, 8)
+    tables = RunTables(found.facts, {"emergence": found.emergence})
+    row = found.emergence.query("measure == @HALF").iloc[0]
+    assert (row["task_first"], row["task_last"]) == ("suite 1", "suite 0")
+    assert abs(row["layer_first"] - 2) < 1
+    assert abs(row["layer_last"] - 9) < 1
+    (claim,) = suites_apart(tables)
+    assert claim.short == (
+        "Suites of retrieval disagree when it picks a letter: by ablation, suite 1 lies around "
+        "layer 2, suite 0 around layer 9."
+    )
+    assert claim.p == row["p_tasks"] < 0.05
+
+
+def test_suites_that_need_the_same_layer_rarely_disagree():
+    found = [suites_of_retrieval(5, 5, n=30, seed=seed).emergence for seed in range(10)]
+    assert sum(table["p_tasks"].notna().any() for table in found) <= 1

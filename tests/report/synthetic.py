@@ -20,6 +20,7 @@ from layerwise.results import (
     TaskFacts,
     patching_frame,
 )
+from layerwise.storage.parquet import frame
 from layerwise.storage.run_tables import RunTables
 
 HOSTILE = "<script>alert('x')</script>"
@@ -233,7 +234,7 @@ def emergence(plan: Plan) -> pd.DataFrame:
                         "tasks": ", ".join(t for t, c in plan.tasks if c == capability),
                     }
                 )
-    return pd.DataFrame(rows)
+    return frame("emergence", rows)
 
 
 def order(plan: Plan, p_holm: float = 0.01) -> pd.DataFrame:

@@ -67,6 +67,8 @@ _LATER = {
         **dict.fromkeys(("margin", "margin_low", "margin_high"), pa.float64()),
         **dict.fromkeys(("n_draws", "n_examples"), pa.int64()),
     },
+    "emergence": dict.fromkeys(("task_first", "task_last"), pa.string())
+    | dict.fromkeys(("layer_first", "layer_last", "p_tasks"), pa.float64()),
     "order": _SIGNIFICANT | _ACCURACIES,
     "method_agreement": _SIGNIFICANT,
     "signal": dict.fromkeys(("blind", "no_layers", "p"), pa.float64())

@@ -193,7 +193,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         capability="str", protocol="str", method="str", measure="str", axis="str", estimate="float",
         low="float?", high="float?", layer="float", layer_low="float?", layer_high="float?",
         layers=_INTEGERS, n_items="int", n_tasks="int", tasks="str", n_resamples="int",
-        n_dropped="int",
+        n_dropped="int", task_first="str?", layer_first="float?", task_last="str?",
+        layer_last="float?", p_tasks="float?",
     ),
     "order": _schema(
         first="str", second="str", protocol="str", method="str", measure="str", difference="float",

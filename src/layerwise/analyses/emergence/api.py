@@ -26,7 +26,7 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import join_facts
 
 from .method_agreement import agreement_rows
-from .order import order_rows
+from .order import order_rows, tasks_apart
 from .protocol_interaction import Groups, interaction_rows, layer_groups
 from .result import EmergenceResult
 from .summaries import CENTRE as CENTRE
@@ -94,8 +94,15 @@ def emergence(
         if not has_several_examples(result.records)
         for row in interaction_rows(result.records, _chances(result), grouped, sampling)
     ]
+    apart = tasks_apart(whole, n_layers, smallest_depth)
     return EmergenceResult(
-        frame("emergence", [summary_row(each, axes[each.axis]) for each in summaries]),
+        frame(
+            "emergence",
+            [
+                summary_row(each, axes[each.axis]) | apart.get((each[:4], each.axis), {})
+                for each in summaries
+            ],
+        ),
         frame(
             "order",
             order_rows(whole, n_layers, smallest_depth, _answers(ablated), _needed(ablated)),

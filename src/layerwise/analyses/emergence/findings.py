@@ -7,9 +7,9 @@ from layerwise.storage.run_tables import RunTables
 
 from .findings_lens import lens_depths
 from .findings_methods import agreements, interactions
-from .findings_order import orders
+from .findings_order import orders, suites_apart
 
-_FINDERS = (interactions, orders, lens_depths, agreements)
+_FINDERS = (interactions, orders, suites_apart, lens_depths, agreements)
 
 
 def findings(run: RunTables) -> list[Claim]:

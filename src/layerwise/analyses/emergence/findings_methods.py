@@ -147,7 +147,7 @@ def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
         protocol = str(mine["protocol"].value_counts().idxmax())
         placed = records(rows(mine, protocol=protocol))
         words = [
-            f"{does} layer {name_layer(round(row['layer']))}"
+            f"{does} {_place(row)}"
             for method, does in _DOES.items()
             for row in placed if row["method"] == method
         ]  # fmt: skip
@@ -166,6 +166,14 @@ def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
                                         "capability": capability, "protocol": protocol}),
         ))  # fmt: skip
     return found
+
+
+def _place(row: Row) -> str:
+    """The layer of half of the effect, or those of two suites that disagree."""
+    if pd.isna(row["p_tasks"]):
+        return f"layer {name_layer(round(row['layer']))}"
+    return "layers {} or {}".format(*(name_layer(round(row[f"layer_{end}"]))
+                                      for end in ("first", "last")))  # fmt: skip
 
 
 def _ranks(ranks: pd.DataFrame) -> list[Claim]:

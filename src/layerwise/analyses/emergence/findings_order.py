@@ -22,6 +22,7 @@ from layerwise.presentation.claim import (
     spaced,
     weight,
 )
+from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
@@ -157,6 +158,31 @@ def _left_open(mine: pd.DataFrame) -> Estimate | None:
         unit += f"{row['method']} under {row['protocol']}"
         return Estimate(row["difference"], row["low"], row["high"], unit, digits=2)
     return None
+
+
+def suites_apart(run: RunTables) -> list[Claim]:
+    """Capabilities whose tasks lie at depths that are shown to differ: no one depth is theirs."""
+    emergence = run.table("emergence")
+    if emergence is None:
+        return []
+    return spaced([_apart(row) for row in records(emergence.dropna(subset=["p_tasks"]))], 3)
+
+
+def _apart(row: Row) -> Claim:
+    where = {name: str(row[name]) for name in ("capability", "protocol", "method", "measure")}
+    ends = [(str(row[f"task_{end}"]), row[f"layer_{end}"]) for end in ("first", "last")]
+    (first, early), (last, late) = ((task, name_layer(round(at))) for task, at in ends)
+    return Claim(
+        kind=ORDER, evidence=ESTABLISHED, importance=weight(0.8, abs(ends[1][1] - ends[0][1]) / 10),
+        short=f"Suites of {row['capability']} disagree {when(where['protocol'])}: by "
+        f"{row['method']}, {first} lies around layer {early}, {last} around layer {late}.",
+        capabilities=(where["capability"],), tasks=(first, last), protocols=(where["protocol"],),
+        p=float(row["p_tasks"]), items=counted(int(row["n_items"]), "item"),
+        test=f"order of the {row['measure']} of two suites, after Holm's correction over all such "
+        "pairs of the run",
+        caveat=f"So the depth of {row['capability']} is a mean of places that differ.",
+        source=source("emergence", {**where, "axis": COMPUTATION}),
+    )  # fmt: skip
 
 
 def _are(n: int) -> str:

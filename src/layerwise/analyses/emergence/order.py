@@ -23,7 +23,7 @@ from layerwise.stats.depth_inference import (
 )
 from layerwise.stats.depths import half_depth, later_by
 from layerwise.stats.difficulty import Answers, accuracy_difference
-from layerwise.stats.item_curves import curves_beyond_background
+from layerwise.stats.item_curves import ItemCurves, curves_beyond_background
 from layerwise.stats.layer_curves import ABLATION
 
 from .summaries import SETTLED, Summary
@@ -58,6 +58,58 @@ def order_rows(
         row | {"p_holm": float(p), "significant": is_established(row, float(p), smallest)}
         for row, p in zip(rows, adjusted, strict=True)
     ]
+
+
+def tasks_apart(
+    summaries: Sequence[Summary], n_layers: int, smallest_depth: float
+) -> dict[Any, dict[str, Any]]:
+    """Two tasks of a capability whose depths are shown to differ: columns of ``emergence.parquet``.
+
+    Tests are those of the order of capabilities; Holm's correction is over all pairs of tasks.
+
+    Args:
+        summaries: of the whole axis of computation.
+        n_layers: number of layers.
+        smallest_depth: smallest difference that is of interest, in layers.
+
+    Returns:
+        The pair that is furthest apart, by the first four fields and the axis of a summary.
+    """
+    pairs = [
+        ((one[:4], one.axis), pair)
+        for one in summaries if one.measure == HALF
+        for pair in combinations(_by_task(one), 2)
+    ]  # fmt: skip
+    rows = [_order_row(first, second, n_layers, {}) for _, (first, second) in pairs]
+    adjusted = stats.holm(np.array([row["p"] for row in rows], dtype=float)).tolist()
+    smallest = smallest_depth / max(n_layers - 1, 1)
+    found: dict[Any, dict[str, Any]] = {}
+    for (key, pair), row, p in sorted(
+        zip(pairs, rows, adjusted, strict=True), key=lambda each: abs(each[1]["difference"])
+    ):
+        if is_established(row, p, smallest):
+            first, last = sorted(pair, key=lambda one: one.draws[0])
+            found[key] = {
+                "task_first": first.tasks[0], "layer_first": float(first.draws[0]),
+                "task_last": last.tasks[0], "layer_last": float(last.draws[0]), "p_tasks": p,
+            }  # fmt: skip
+    return found
+
+
+def _by_task(summary: Summary) -> list[Summary]:
+    """The half-effect depth of each task by itself, where it has one."""
+    alone = [
+        summary._replace(capability=task, tasks=(task,), curves=(curves,), clusters=curves.grouped,
+                         draws=np.array([_half_depth([curves])]))
+        for task, curves in zip(summary.tasks, summary.curves, strict=True)
+    ]  # fmt: skip
+    return [one for one in alone if not np.isnan(one.draws[0])]
+
+
+def _half_depth(group: Sequence[ItemCurves]) -> float:
+    """The half-effect depth of the mean of some tasks; nan where nothing is left in sum."""
+    curve = np.mean([each.values.mean(axis=0) / each.scale.mean() for each in group], axis=0)
+    return float(half_depth(curve[None] / curve[-1])[0]) if curve[-1] > 0 else np.nan
 
 
 def _order_row(
@@ -106,11 +158,7 @@ def _p_beyond_background(
         tuple(curves_beyond_background(curves, both) for curves in one.curves)
         for one in (first, second)
     ]
-    curves = [
-        np.mean([each.values.mean(axis=0) / each.scale.mean() for each in group], axis=0)
-        for group in groups
-    ]
-    depths = [half_depth(each[None] / each[-1])[0] if each[-1] > 0 else np.nan for each in curves]
+    depths = [_half_depth(group) for group in groups]
     if np.isnan(depths).any() or np.sign(depths[1] - depths[0]) != np.sign(difference):
         return 1.0
     return same_depth_p_value(groups[0], groups[1], (axis, axis), paired=False)
