@@ -105,6 +105,15 @@ def test_one_unlucky_checkpoint_moves_the_bound_and_not_the_estimate():
     assert found.estimate == 7
 
 
+@pytest.mark.parametrize("plateau", [0.15, 0.18])
+def test_a_plateau_just_below_what_counts_is_no_beginning(plateau: float):
+    steps, rng = np.arange(N_STEPS), np.random.default_rng(1)
+    accuracy = np.where(steps < 4, 0.05, np.where(steps < 12, 0.05 + plateau, 0.9))
+    found = [onset(*series(rng, accuracy, 0.05, 60), MARGIN) for _ in range(20)]
+    early = [12 - one.estimate for one in found if one is not None]
+    assert np.mean(early) <= 0.5
+
+
 def test_what_is_there_from_the_start_and_what_is_lost_again():
     always, exact = series(np.random.default_rng(4), np.full(N_STEPS, 0.9), 0.1, 60)
     assert onset(always, exact, MARGIN) == Onset(0, 0, 0)

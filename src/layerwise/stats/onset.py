@@ -127,7 +127,8 @@ def onset(
     from the last checkpoint backwards while it is significantly above, and from the first one
     onwards while it is excluded that the accuracy is above from there on. The estimate
     maximises the sum of what lies beyond the margin from it on (Page 1954, Biometrika 41), so
-    that one lucky or unlucky checkpoint does not decide.
+    that one lucky or unlucky checkpoint does not decide; of starts that are within one standard
+    error of the best it is the last, so that a plateau just below the margin is no beginning.
 
     Args:
         excess: what is beyond each control.
@@ -146,7 +147,19 @@ def onset(
     low = high if excluded.all() else min(int(np.argmin(excluded)), high)
     least = np.nanmin([one.values.mean(axis=0) for one in excess], axis=0)
     beyond = np.cumsum((least - margin)[::-1])[::-1]
-    return Onset(int(np.clip(np.argmax(beyond), low, high)), low, high)
+    best = int(np.clip(np.argmax(beyond), low, high))
+    return Onset(_last_as_good(excess, margin, best, high), low, high)
+
+
+def _last_as_good(excess: Sequence[Excess], margin: float, best: int, high: int) -> int:
+    """The last start that leaves out no more beyond the margin than its standard error."""
+    whole_series = [one for one in excess if not np.isnan(one.values).any()]
+    for start in range(high, best, -1):
+        for one in whole_series:
+            left_out = (one.values[:, best:start] - margin).sum(axis=1, keepdims=True)
+            if left_out.mean() <= mean_errors(left_out, one.clusters)[0]:
+                return start
+    return best
 
 
 def depth_trend(
