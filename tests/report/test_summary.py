@@ -11,7 +11,7 @@ from synthetic import Plan
 
 from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.patching.findings import overtaking
-from layerwise.presentation.claim import ROLES
+from layerwise.presentation.claim import ROLES, Estimate
 from layerwise.presentation.claim_files import save_claims
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import (
@@ -437,6 +437,8 @@ def test_words() -> None:
     assert number(-3.26, 1) == "−3.3"
     assert number(float("inf")) == "∞"
     assert interval(1.0, float("nan"), -2.0) == "1 [?, −2]"
+    assert interval(1.0, float("nan"), float("nan")) == "1 (no interval)"
+    assert str(Estimate(1.0, float("nan"), float("nan"), "points")) == "1 points (no interval)"
     assert interval(0.4286, 0.4261, 0.4311, 2) == "0.429 [0.426, 0.431]"
     assert interval(0.0, 0.0, 1e-9, 2) == "0.00 [0.00, 0.00]"
     assert joined(["a", "b", "c"]) == "a, b and c"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from .wording import capitalised, interval, joined, p_value
+from .wording import capitalised, interval, joined, number, p_value
 
 ESTABLISHED, IN_TABLE, OPEN = "established", "in its table", "not established"
 EVIDENCE = (ESTABLISHED, IN_TABLE, OPEN)
@@ -46,6 +46,8 @@ class Estimate(NamedTuple):
     digits: int = 0
 
     def __str__(self) -> str:
+        if math.isnan(self.low) and math.isnan(self.high):
+            return f"{number(self.value, self.digits)} {self.unit} (no interval)"
         return f"{interval(*self[:3], self.digits)} {self.unit} ({self.bounds})"
 
 

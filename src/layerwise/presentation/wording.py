@@ -72,8 +72,11 @@ def number(value: float, digits: int = 0) -> str:
 def interval(estimate: float, low: float, high: float, digits: int = 0) -> str:
     """``"88 [80, 95]"``: an estimate with its 95 % interval, in the unit it comes in.
 
+    ``"88 (no interval)"`` where there is none: of one item, or too few that have the quantity.
     Decimals are added, two at most, where bounds that differ would look the same.
     """
+    if pd.isna(low) and pd.isna(high):
+        return f"{number(estimate, digits)} (no interval)"
     if digits and low < high:
         ways = (digits, digits + 1, digits + 2)
         digits = next((each for each in ways if number(low, each) != number(high, each)), digits)

@@ -18,9 +18,12 @@ from .provenance import Facts
 def intervals(
     table: pd.DataFrame, estimate: str, low: str, high: str, digits: int = 2
 ) -> list[str]:
-    """Estimates with their bounds as text; a bound that is null is shown as a question mark."""
+    """Estimates with their bounds as text, or that there are none; a dash if there is nothing."""
     shown = ([number(value, digits) for value in table[name]] for name in (estimate, low, high))
-    return [f"{e} [{lo}, {hi}]" for e, lo, hi in zip(*shown, strict=True)]
+    return [
+        "–" if e == "?" else f"{e} (no interval)" if lo == hi == "?" else f"{e} [{lo}, {hi}]"
+        for e, lo, hi in zip(*shown, strict=True)
+    ]
 
 
 def number(value: float, digits: int = 2) -> str:
