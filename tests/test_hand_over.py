@@ -87,7 +87,7 @@ def test_a_sentence_says_what_its_bounds_cover():
 
 
 def test_an_answer_that_rests_at_a_third_position_is_no_move_from_one_to_the_other():
-    """It leaves the changed token at layer 3 and reaches the last position at layer 6."""
+    """It leaves the changed token in layer 2 and reaches the last position in layer 5."""
     rng, layers, tables = np.random.default_rng(0), np.arange(N_LAYERS), []
     for place, share in (("last", layers >= 6), ("last changed", layers < 3)):
         values = share + rng.normal(0, 0.02, size=(N_PAIRS, N_LAYERS))
@@ -97,6 +97,6 @@ def test_an_answer_that_rests_at_a_third_position_is_no_move_from_one_to_the_oth
         tables_of_run([PatchingResult(pd.concat(tables, ignore_index=True), facts)])
     )
     assert "moves from" not in claim.full
-    assert "leaves the changed token at layer 3 and reaches the last at 6 when" in claim.short
-    assert (claim.layers, claim.evidence) == ((3, 6), "in its table")
+    assert "leaves the changed token in layer 2 and reaches the last in 5 when" in claim.short
+    assert (claim.layers, claim.evidence) == ((2, 5), "in its table")
     assert "In between it is at neither." in claim.details

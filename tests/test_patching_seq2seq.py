@@ -278,8 +278,8 @@ def test_a_capability_emerges_where_the_decoder_copies_it(capability):
     assert depth["layer"].tolist() == pytest.approx([layout.copy.layer] * 2)
     within = layout.copy.layer - layout.n_encoder_layers
     assert depth["estimate"]["decoder"] == pytest.approx(within / (layout.n_decoder_layers - 1))
-    moved = layout.named(truth.moved_at + 1)
-    expected = f"moves from the changed token to the last position at layer {moved} "
+    moved = layout.named(truth.moved_at)
+    expected = f"moves from the changed token to the last position in layer {moved} "
     copied = layout.named(layout.copy.layer + 1)
     taken_up = f"of what the answer depends on from layer {copied} on "
     with naming_layers_of(result.facts.model):

@@ -226,8 +226,8 @@ def test_lens_sentence_says_what_the_rows_say(run: RunTables, found: list[Claim]
 
 def test_hand_over_is_at_the_planted_layer(run: RunTables, found: list[Claim]) -> None:
     (finding,) = of_kind(found, "patching")
-    assert finding.layers == (12,)
-    assert "at layer 12 [12, 12]" in finding.full
+    assert finding.layers == (11,)  # what enters layer 12 holds it: layer 11 moved it
+    assert "in layer 11 [11, 11]" in finding.full
     for _, row in quoted(run, finding).iterrows():
         bounds = (100 * row[name] for name in _RECOVERED)
         assert said(finding.full, *bounds)

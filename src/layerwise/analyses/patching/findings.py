@@ -68,17 +68,18 @@ def _hand_over(mine: pd.DataFrame, note: str) -> list[Claim]:
         return []
     middle, low, high = bounds
     there = {row["pos_label"]: row for row in records(rows(mine, layer=middle))}
-    at, first, last = map(name_layer, bounds)
+    # What is there before a layer, and was not before the one in front of it, moved in that one.
+    at, first, last = (name_layer(layer - 1) for layer in bounds)
     token = percent(*(there[changed][name] for name in _BOUNDS))
     details = (
-        f"The last position overtakes the {changed} token at layer {at} [{first}, {last}].",
-        f"Patching the {changed} token there recovers {token} of the logit difference.",
+        f"The last position overtakes the {changed} token in layer {at} [{first}, {last}].",
+        f"Patching the {changed} token behind it recovers {token} of the logit difference.",
     )
-    says, layers = f"moves from the changed token to the last position at layer {at}", (middle,)
+    says, layers = f"moves from the changed token to the last position in layer {at}", (middle - 1,)
     evidence, between = ESTABLISHED, _elsewhere(mine, changed)
     if between is not None:
         evidence, layers, (left, reached) = IN_TABLE, between, map(name_layer, between)
-        says = f"leaves the changed token at layer {left} and reaches the last at {reached}"
+        says = f"leaves the changed token in layer {left} and reaches the last in {reached}"
         details = ("In between it is at neither.", *details)
     return [_claim(
         f"what the answer depends on {says}", there["last"], [changed, "last"], layers=layers,
@@ -115,7 +116,7 @@ def _elsewhere(mine: pd.DataFrame, changed: str) -> tuple[int, int] | None:
     if left is None or reached is None or reached <= left:
         return None
     held = (token + last)[left:reached]
-    return (layers[left], layers[reached]) if held.min() < _ABOUT_ALL else None
+    return (layers[max(left - 1, 0)], layers[reached - 1]) if held.min() < _ABOUT_ALL else None
 
 
 def _taken_up(mine: pd.DataFrame, note: str) -> list[Claim]:
