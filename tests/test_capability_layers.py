@@ -7,20 +7,29 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import binom, ttest_ind
 
 from layerwise import stats
+from layerwise.analyses.ablation.claims import claims
+from layerwise.presentation.claim import GAINED
 from layerwise.stats.capability_layers import (
+    GAIN,
     NEEDED,
     NEEDED_MORE,
     SPARE,
     estimates_table,
+    gains_without_signal,
     layer_estimates,
 )
 from layerwise.stats.capability_pools import Pool
+from layerwise.stats.cells import Cell
 from layerwise.stats.clusters import Clusters
 from layerwise.stats.item_curves import beyond_background
+from layerwise.stats.signal import signals
+from layerwise.storage.run_tables import RunTables
 
+from . import synthetic
+from .cases import data_sets, most_errors
 from .synthetic import cell_records
 
 
@@ -176,3 +185,65 @@ def test_a_share_is_the_mean_over_protocols():
     names = np.repeat(["continuation", "generate"], [10, 20])
     one = pool("a", loss)._replace(protocols=("continuation", "generate"), protocol=names)
     assert one.shares(one.loss)[0].tolist() == pytest.approx([(1.0 + 0.25) / 2])
+
+
+def hidden_by_a_layer(gained: int, lost: int, n: int = 60, chance: float = 0.25) -> pd.DataFrame:
+    """Records of a task that the intact model guesses on, and which layer 2 hides."""
+    right = np.repeat((np.arange(n) < round(chance * n))[:, None], 5, axis=1)
+    right[:lost, 3] = False
+    right[-gained:, 3] = True
+    return cell_records(right, "own file", "knowledge", "continuation")
+
+
+def test_a_changed_model_that_answers_what_the_intact_one_guesses_on_is_a_claim():
+    records = hidden_by_a_layer(gained=22, lost=2)
+    able = cell_records(np.ones((60, 5), dtype=bool), "able", "retrieval", "continuation")
+    for every, n_tests in ((records, 4), (pd.concat([records, able], ignore_index=True), 8)):
+        found = estimates_table(every, lambda task, protocol: 0.25, 0.05)
+        found = found.loc[found["what"] == GAIN]
+        assert found.query("established")["layer"].tolist() == [2]
+        row = found.set_index("layer").loc[2]
+        assert row["n_tests"] == n_tests
+        assert (row["estimate"], row["acc_intact"]) == (20 / 60, 0.25)
+        assert 0 < row["low"] < row["estimate"] < row["high"]
+        exact = stats.mcnemar_exact(2, 22)
+        assert row["p"] == max(exact, binom.sf(34, 60, 0.25))
+    run = RunTables(synthetic.ablation(records).facts, {"estimates": found})
+    (claim,) = [one for one in claims(run) if one.kind == GAINED]
+    assert claim.short == (
+        "Without layer 2, the model answers own file when it chooses: accuracy rises from 25 to "
+        "58 %."
+    )
+    assert claim.evidence == "established"
+
+
+def test_a_gain_that_stays_within_guessing_is_none():
+    for gained, lost, chance in ((22, 2, 0.6), (6, 2, 0.25)):
+        records = hidden_by_a_layer(gained, lost)
+        found = estimates_table(records, lambda task, protocol, c=chance: c, 0.05)
+        assert not found["established"].any()
+
+
+def test_answers_that_are_made_anew_are_rarely_called_a_gain():
+    """Tasks without signal are those in which a weak model was unlucky."""
+    rng, sets = np.random.default_rng(11), data_sets(200)
+    wrong = 0
+    for _ in range(sets):
+        cells = [
+            made_up(rng.random((40, 6)) < accuracy, f"task {i}")
+            for i, accuracy in enumerate((0.25, 0.3, 0.35, 0.4))
+        ]
+        every = signals(cells, lambda task, protocol: 0.25)
+        found = gains_without_signal(cells, every, lambda task, protocol: 0.25)
+        wrong += any(row["established"] for row in found)
+    assert wrong <= most_errors(sets)
+
+
+def made_up(right: np.ndarray, task: str) -> Cell:
+    intact, correct = right[:, 0], right[:, 1:]
+    nothing = np.zeros(correct.shape)
+    changes = pd.DataFrame({"layer": np.arange(correct.shape[1])})
+    return Cell(
+        task, task, "letter", changes, intact, correct, nothing, nothing,
+        tuple(map(str, range(len(right)))), Clusters.apart(len(right)),
+    )  # fmt: skip

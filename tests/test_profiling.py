@@ -246,8 +246,8 @@ def test_random_weights_get_no_verdicts(model):
     assert not found.results[0].effects()["significant"].any()
     assert len(found.results[-1].emergence) == 0
     told = " ".join(finding.full for finding in found.report.findings)
-    assert "No claim about layers is made" in told
-    assert "costs" not in told
+    assert "Nothing is said of what layers cost" in told
+    assert " costs " not in told
     drawn = [result for result in found.results if len(result.to_pandas())]
     assert [type(result).__name__ for result in drawn] == ["AblationResult", "LensResult"]
     for result in (found.results[0], found.results[-1]):

@@ -60,7 +60,7 @@ def test_a_model_without_signal_gets_no_claim(nothing, case):
     assert not effects["significant"].any()
     (only,) = findings([result])
     assert only.kind == "no signal"
-    assert only.short.startswith("No claim about layers is made for 1 of 1")
+    assert only.short.startswith("Nothing is said of what layers cost for 1 of 1")
     assert "not shown to be better than chance" in only.full
 
 

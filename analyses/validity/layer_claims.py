@@ -13,16 +13,23 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.special import ndtr
 
-from layerwise.stats.capability_layers import NEEDED, NEEDED_MORE, SPARE, layer_estimates
+from layerwise.stats.capability_layers import (
+    NEEDED,
+    NEEDED_MORE,
+    SPARE,
+    gains_without_signal,
+    layer_estimates,
+)
 from layerwise.stats.capability_pools import pools
 from layerwise.stats.cells import Cell
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.inference import exact_interval
+from layerwise.stats.clusters import Clusters, paired_p_values
+from layerwise.stats.inference import exact_interval, holm
 from layerwise.stats.signal import signals
 
 N_LAYERS, CHANCE, SMALLEST = 30, 0.25, 0.05
-N_RUNS, N_POWER = 300, 60
+N_RUNS, N_POWER, N_GAINS = 300, 60, 200
 Losses = Float[np.ndarray, " layers"]
+HIDDEN = ("hidden", 17)
 
 
 class Asked(NamedTuple):
@@ -197,12 +204,14 @@ def power(n_runs: int = N_POWER, seed: int = 0) -> pd.DataFrame:
             for name, tasks in (("both tasks", (own, own)), ("one of two", (own, same))):
                 asked = [Asked(tasks, n), *[Asked((same, same), n)] * 3]
                 rng = np.random.default_rng([seed, n, int(100 * loss)])
-                found = np.zeros(2, dtype=int)
+                found = np.zeros(3, dtype=int)
                 for _ in range(n_runs):
-                    table = estimates(made_up_cells(rng, asked), gate=True)
+                    cells = made_up_cells(rng, asked)
+                    table = estimates(cells, gate=True)
                     mine = table.loc[table["established"] & (table["layer"] == 17)
                                      & (table["capability"] == "capability 0")]  # fmt: skip
-                    found += [(mine["what"] == what).any() for what in (NEEDED, NEEDED_MORE)]
+                    told = [(mine["what"] == what).any() for what in (NEEDED, NEEDED_MORE)]
+                    found += [*told, _needed_by_a_leaf(cells)]
                 rows.append(
                     {
                         "items of a task": n,
@@ -210,6 +219,50 @@ def power(n_runs: int = N_POWER, seed: int = 0) -> pd.DataFrame:
                         "needed by": name,
                         "needed": found[0] / n_runs,
                         "needed more": found[1] / n_runs,
+                        "by single tests": found[2] / n_runs,
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def _needed_by_a_leaf(cells: list[Cell]) -> bool:
+    """Whether a test of one task, protocol and layer finds layer 17 needed, Holm over all."""
+    p = holm(np.concatenate([paired_p_values(cell.net, cell.clusters) for cell in cells]))
+    each = zip(cells, p.reshape(-1, N_LAYERS), strict=True)
+    return any(one[17] < 0.05 for cell, one in each if cell.capability == "capability 0")
+
+
+def gain_rates(n_runs: int = N_GAINS, seed: int = 0) -> pd.DataFrame:
+    """How often a changed model is said to answer what the intact one guesses on.
+
+    Three tasks are known a little and answered anew under every change; of a fourth, guessed on,
+    layer 17 brings as many points as are given, or none.
+    """
+    rows: list[dict[str, Any]] = []
+    for right in (0.25, 0.3, 0.35, 0.4):
+        for gain in (0.0, 0.2, 0.32):
+            rng = np.random.default_rng([seed, int(100 * right), int(100 * gain)])
+            false = found = 0
+            for _ in range(n_runs):
+                cells = made_up_cells(
+                    rng, [Asked((profile(),) * 3, 60, right, 1, 2 * right * (1 - right), 0.0)]
+                )
+                cells.append(_hidden(rng, gain))
+                signal = signals(cells, lambda task, protocol: CHANCE)
+                sure = [row for row in gains_without_signal(cells, signal, lambda *_: CHANCE)
+                        if row["established"]]  # fmt: skip
+                true = [row for row in sure if gain and (row["tasks"], row["layer"]) == HIDDEN]
+                found += bool(true)
+                false += len(sure) > len(true)
+            interval = exact_interval(false, n_runs)
+            rows.append({"right": right, "gain": gain, "runs": n_runs, "found": found,
+                         "false": false, "rate": false / n_runs, "low": interval.low,
+                         "high": interval.high})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _hidden(rng: np.random.Generator, gain: float) -> Cell:
+    """A task that the intact model guesses on, and layer 17 hides."""
+    (cell,) = made_up_cells(rng, [Asked((profile(),), 60, CHANCE, 1, 0.06)])
+    cell.correct[:, HIDDEN[1]] |= rng.random(60) < gain / (1 - CHANCE)
+    return cell._replace(task=HIDDEN[0])

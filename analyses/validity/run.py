@@ -40,6 +40,7 @@ TABLES = {
     "depth_candidates": (depth_candidates.measure, lambda table: table),
     "layer_claims": (layer_claims.false_rates, lambda table: table),
     "layer_power": (layer_claims.power, lambda table: table),
+    "layer_gains": (layer_claims.gain_rates, lambda table: table),
     "sentences": (sentences.measure, sentences.told),
     "depth_curves": (depth_curves.measure, depth_curves.told),
 }

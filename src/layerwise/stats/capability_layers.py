@@ -6,7 +6,7 @@ question of each capability and layer. ``docs/statistics.md`` has the formulas.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from math import comb
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from jaxtyping import Float, Shaped
 
 from layerwise.storage.parquet import frame
 
-from .capability_pools import Pool, capabilities_of, pools
+from .capability_pools import Pool, capabilities_of, pool_of, pools
 from .cells import Cell, cells
 from .clusters import independent_items, paired_p_values
 from .crossed import crossed_means
@@ -25,17 +25,16 @@ from .equivalence import no_loss_p_values
 from .inference import holm
 from .item_curves import beyond_background
 from .over_run import exact_difference_bounds
-from .signal import signals
+from .signal import signal_p_values, signals
 
 LEVEL = 0.05
 # The change that is meant where several were made.
 MAIN = ("skip", "layer")
-NEEDED, NEEDED_MORE, SPARE = "needed", "needed more", "spare"
+NEEDED, NEEDED_MORE, SPARE, GAIN = "needed", "needed more", "spare", "gain"
+Chance = Callable[[str, str], float]
 
 
-def estimates_table(
-    records: pd.DataFrame, chance: Callable[[str, str], float], smallest_loss: float
-) -> pd.DataFrame:
+def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float) -> pd.DataFrame:
     """``estimates.parquet``: what each capability needs, needs more than another, can spare.
 
     Args:
@@ -52,8 +51,10 @@ def estimates_table(
     only = [_of_kind(cell, kind, site) for cell in every]
     floors = {(cell.task, cell.protocol): cell.floor(chance(cell.task, cell.protocol))
               for cell in only}  # fmt: skip
-    found = pools(only, signals(every, chance), floors)
+    signal = signals(every, chance)
+    found = pools(only, signal, floors)
     rows = layer_estimates(found, len(capabilities_of(every)), smallest_loss)
+    rows += gains_without_signal(only, signal, chance)
     return frame("estimates", [row | {"kind": kind, "site": site} for row in rows])
 
 
@@ -86,6 +87,39 @@ def layer_estimates(
     """
     rows = [*_needed(every, n_capabilities), *_needed_more(every, n_capabilities)]
     return [*rows, *_spare(every, n_capabilities, smallest_loss)]
+
+
+def gains_without_signal(
+    every: Sequence[Cell], signal: Mapping[tuple[str, str], bool], chance: Chance
+) -> list[dict[str, Any]]:
+    """Is a changed model better than the intact one, which has no signal, and than all controls?
+
+    Tasks without signal are partly those in which the intact model was unlucky, so tests of all
+    tasks and protocols count, with a p of 1 where there is signal. Other questions were asked of
+    the intact model alone; stated chance is held as well.
+
+    Args:
+        every: cells of the run, with one kind of change; those of several draws are left out.
+        signal: by task and protocol.
+        chance: (task, protocol) -> accuracy by guessing.
+    """
+    n_tests = len(every) * max((len(cell.interventions) for cell in every), default=0)
+    rows = []
+    for cell in every:
+        several = cell.n_draws is not None or cell.of_examples
+        dull = not signal[cell.task, cell.protocol] and len(cell.interventions)
+        if several or not dull or cell.clusters.n < 2:
+            continue
+        pool = pool_of([cell], {(cell.task, cell.protocol): np.zeros(len(cell.intact))}, 1)
+        p = paired_p_values(pool.net, pool.clusters)
+        changed = [cell._replace(intact=right) for right in cell.correct.T]
+        for asked in (changed, [one._replace(blind=None) for one in changed]):
+            p = np.maximum(p, signal_p_values(asked, chance))
+        gain = -pool.loss.mean(axis=0)
+        low, high = _loss_bounds(pool, n_tests)
+        found = _rows(GAIN, pool, gain, (-high, -low), np.where(gain > 0, p, 1.0))
+        rows += [row | {"share": None} for row in found]
+    return _corrected(rows, n_tests)
 
 
 def _corrected(rows: list[dict[str, Any]], n_tests: int) -> list[dict[str, Any]]:
@@ -239,7 +273,7 @@ def _rows(
     bounds: Sequence[Float[np.ndarray, " layers"]],
     p: Float[np.ndarray, " layers"],
 ) -> Iterator[dict[str, Any]]:
-    share = pool.loss.mean(axis=0) / pool.scale
+    share = pool.loss.mean(axis=0) / (pool.scale or np.nan)
     for i, layer in enumerate(pool.layers.tolist()):
         yield {
             "what": what,

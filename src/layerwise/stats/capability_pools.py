@@ -119,7 +119,7 @@ def pools(
     for capability, every in asked.items():
         mine = [cell for cell in known if cell.capability == capability and len(cell.interventions)]
         if mine:
-            found.append(_pool(mine, floors, comb(len(every), len(mine))))
+            found.append(pool_of(mine, floors, comb(len(every), len(mine))))
     return [pool for pool in found if pool.clusters.n > 1 and pool.scale > 0]
 
 
@@ -128,7 +128,8 @@ def capabilities_of(cells: Sequence[Cell]) -> list[str]:
     return list(dict.fromkeys(cell.capability for cell in cells))
 
 
-def _pool(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choices: int) -> Pool:
+def pool_of(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choices: int) -> Pool:
+    """The answers of some cells of one capability, as one pool."""
     swept = [cell.interventions["layer"].to_numpy(dtype=int) for cell in cells]
     layers = sorted(set.intersection(*(set(each.tolist()) for each in swept)))
     columns = [np.flatnonzero(np.isin(each, layers)) for each in swept]

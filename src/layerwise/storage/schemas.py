@@ -9,10 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-_STRINGS = pa.list_(pa.string())
-_INTEGERS = pa.list_(pa.int64())
-_FLOATS = pa.list_(pa.float64())
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+_STRINGS, _INTEGERS, _FLOATS = (pa.list_(_TYPES[name]) for name in ("str", "int", "float"))
 
 
 def _schema(**columns: Any) -> pa.Schema:
@@ -136,7 +134,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "estimates": _schema(
         what="str", kind="str", site="str", layer="int", capability="str", other="str?",
         tasks="str", protocols="str", n_items="int", n_other="int?", n_answers="int",
-        acc_intact="float", acc="float", share="float", share_other="float?", estimate="float",
+        acc_intact="float", acc="float", share="float?", share_other="float?", estimate="float",
         low="float", high="float", p="float", p_family="float", n_tests="int", established="bool",
     ),
     "effects": _schema(

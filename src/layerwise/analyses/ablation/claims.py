@@ -35,6 +35,7 @@ from layerwise.presentation.wording import (
     number,
     share_lost,
     spread,
+    when,
 )
 from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
@@ -63,6 +64,7 @@ def claims(run: RunTables) -> list[Claim]:
             for name in names
         ),
         *_gains(_that_matter(needed.assign(estimate=-needed["estimate"]), smallest)),
+        *map(_answered, records(_that_matter(rows(estimates, what=GAINED), smallest))),
         *_spare(spare, names, noun),
     ]
 
@@ -221,6 +223,30 @@ def _gains(gains: pd.DataFrame) -> list[Claim]:
         )
         for row in records(gains)
     ]  # fmt: skip
+
+
+def _answered(row: dict[str, Any]) -> Claim:
+    """A layer without which a task is answered that the intact model only guesses on."""
+    layer, task, protocol = name_layer(row["layer"]), str(row["tasks"]), str(row["protocols"])
+    intact = _percent(row["acc_intact"])
+    return Claim(
+        kind=GAINED,
+        short=f"Without layer {layer}, the model answers {task} {when(protocol)}: accuracy rises "
+        f"from {intact} to {_percent(row['acc'])} %.",
+        evidence=ESTABLISHED,
+        importance=min(float(row["estimate"]), 1.0),
+        source=source("estimates", {"what": GAINED, "tasks": task, "protocols": protocol},
+                      layer=int(row["layer"])),
+        capabilities=(str(row["capability"]),),
+        layers=(int(row["layer"]),),
+        details=("The intact model is not shown to be better than its controls there.",),
+        estimate=_estimate(row, f"accuracy points gained without layer {layer}"),
+        p=float(row["p_family"]),
+        test="the largest of exact tests against the intact model, chance and the other controls; "
+        f"Holm over {counted(int(row['n_tests']), 'test')} (tasks, protocols and layers)",
+        **_asked(pd.DataFrame([row])),
+        caveat="Other items' questions were asked of the intact model alone.",
+    )  # fmt: skip
 
 
 def _spare(spare: pd.DataFrame, names: Sequence[str], noun: str) -> list[Claim]:

@@ -33,7 +33,7 @@ def silent(run: RunTables) -> list[Claim]:
     tasks, protocols = (tuple(in_order(dull[name], ())) for name in ("task", "protocol"))
     return [Claim(
         kind=SILENT, evidence=OPEN, importance=weight(0.5, len(dull) / len(signal)),
-        short=f"No claim about layers is made for {len(dull)} of "
+        short=f"Nothing is said of what layers cost for {len(dull)} of "
         f"{counted(len(signal), 'task-protocol pair')}: the model is not shown to be better than "
         "its controls.",
         tasks=tasks, protocols=protocols, source=source("signal", {"signal": False}),
