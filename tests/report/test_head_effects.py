@@ -97,7 +97,8 @@ def test_one_sentence_says_what_the_rows_say(ablation):
     )
     assert (found.evidence, found.p) == ("established", row["p_run"])
     assert found.estimate.value == pytest.approx(100 * row["acc_diff"])
-    assert f"{100 * row['share_lost']:.0f} % of the score above the floor" in found.full
+    lost = "all" if row["share_lost"] > 1 else f"{100 * row['share_lost']:.0f} %"
+    assert f"That is {lost} of the score above the floor." in found.full
     assert found.protocols == (row["protocol"],)
     assert found.items == "items: 40"
     assert found.test.endswith("over all 48 tests of the run (Benjamini-Hochberg)")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from layerwise.presentation.claim import (
@@ -40,6 +41,7 @@ from layerwise.presentation.wording import (
 from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
 
+_HIDDEN = ("The intact model is not shown to be better than its controls there.",)
 _BREAKS = "Other layers may break without it; that does not show what it does."
 
 
@@ -49,6 +51,8 @@ def claims(run: RunTables) -> list[Claim]:
     if estimates is None:
         return []
     needed, more, spare = (rows(estimates, what=what) for what in (NEEDED, MORE, SPARED))
+    sign = np.where(estimates["what"] == GAINED, 1, -1)
+    gains = rows(estimates.assign(gain=sign * estimates["estimate"]), what=[NEEDED, GAINED])
     smallest = Interest.of(run.facts.settings).loss
     losses = _that_matter(needed, smallest)
     names = in_order(needed["capability"], CAPABILITY_ORDER)
@@ -63,8 +67,7 @@ def claims(run: RunTables) -> list[Claim]:
             _needed(rows(needed, capability=name), rows(losses, capability=name), general)
             for name in names
         ),
-        *_gains(_that_matter(needed.assign(estimate=-needed["estimate"]), smallest)),
-        *map(_answered, records(_that_matter(rows(estimates, what=GAINED), smallest))),
+        *map(_gain, records(_that_matter(gains, smallest, "gain"))),
         *_spare(spare, names, noun),
     ]
 
@@ -107,9 +110,11 @@ def _general(
     ]
 
 
-def _that_matter(estimates: pd.DataFrame, smallest: float) -> pd.DataFrame:
+def _that_matter(
+    estimates: pd.DataFrame, smallest: float, column: str = "estimate"
+) -> pd.DataFrame:
     """What is established, and no smaller than what is of interest."""
-    large = numbers(estimates, "estimate") >= smallest - 1e-9
+    large = numbers(estimates, column) >= smallest - 1e-9
     return pd.DataFrame(estimates.loc[estimates["established"] & large])
 
 
@@ -204,48 +209,31 @@ def _needed(mine: pd.DataFrame, sure: pd.DataFrame, general: list[int]) -> Claim
     )  # fmt: skip
 
 
-def _gains(gains: pd.DataFrame) -> list[Claim]:
-    """Layers without which a capability is better."""
-    return [
-        Claim(
-            kind=GAINED,
-            short=f"Without layer {name_layer(row['layer'])}, {row['capability']} improves: "
-            f"accuracy rises from {_percent(row['acc_intact'])} to {_percent(row['acc'])} %.",
-            evidence=ESTABLISHED,
-            importance=min(float(row["estimate"]), 1.0),
-            source=source("estimates", {"what": NEEDED, "capability": str(row["capability"])},
-                          layer=int(row["layer"])),
-            capabilities=(str(row["capability"]),),
-            layers=(int(row["layer"]),),
-            p=float(row["p_family"]),
-            test=_flips(gains),
-            **_asked(pd.DataFrame([row])),
-        )
-        for row in records(gains)
-    ]  # fmt: skip
-
-
-def _answered(row: dict[str, Any]) -> Claim:
-    """A layer without which a task is answered that the intact model only guesses on."""
-    layer, task, protocol = name_layer(row["layer"]), str(row["tasks"]), str(row["protocols"])
-    intact = _percent(row["acc_intact"])
+def _gain(row: dict[str, Any]) -> Claim:
+    """A layer without which a capability is better, or a task answered that was only guessed on."""
+    layer, task, protocol = int(row["layer"]), str(row["tasks"]), str(row["protocols"])
+    hidden = row["what"] == GAINED
+    about = pd.DataFrame([row])
+    who = (
+        f"the model answers {task} {when(protocol)}" if hidden else f"{row['capability']} improves"
+    )
+    where = {"what": row["what"], "capability": row["capability"], "tasks": task}
+    n = counted(int(row["n_tests"]), "test")
     return Claim(
         kind=GAINED,
-        short=f"Without layer {layer}, the model answers {task} {when(protocol)}: accuracy rises "
-        f"from {intact} to {_percent(row['acc'])} %.",
+        short=f"Without layer {name_layer(layer)}, {who}: accuracy rises from "
+        f"{_percent(row['acc_intact'])} to {_percent(row['acc'])} %.",
         evidence=ESTABLISHED,
-        importance=min(float(row["estimate"]), 1.0),
-        source=source("estimates", {"what": GAINED, "tasks": task, "protocols": protocol},
-                      layer=int(row["layer"])),
-        capabilities=(str(row["capability"]),),
-        layers=(int(row["layer"]),),
-        details=("The intact model is not shown to be better than its controls there.",),
-        estimate=_estimate(row, f"accuracy points gained without layer {layer}"),
+        importance=min(float(row["gain"]), 1.0),
+        source=source("estimates", where | {"protocols": protocol}, layer=layer),
+        capabilities=(capability,),
+        layers=(layer,),
+        details=_HIDDEN if hidden else (),
         p=float(row["p_family"]),
-        test="the largest of exact tests against the intact model, chance and the other controls; "
-        f"Holm over {counted(int(row['n_tests']), 'test')} (tasks, protocols and layers)",
-        **_asked(pd.DataFrame([row])),
-        caveat="Other items' questions were asked of the intact model alone.",
+        test=f"the largest of exact tests against the intact model, chance and controls, Holm over "
+        f"{n} (tasks, protocols and layers)" if hidden else _flips(about),
+        **_asked(about),
+        caveat="Other items' questions were asked of the intact model alone." if hidden else "",
     )  # fmt: skip
 
 

@@ -10,18 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.claim import (
-    ESTABLISHED,
-    IN_TABLE,
-    OPEN,
-    Claim,
-    Estimate,
-    source,
-    weight,
-)
+from layerwise.presentation.claim import OPEN, Claim, Estimate, source, weight
 from layerwise.presentation.items import items_of
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.over_run import LEVEL, RATE, count_that_hold, family, together
+from layerwise.presentation.over_run import RATE, count_that_hold, evidence_for, together
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
     HEAD_WORDS,
@@ -59,17 +51,16 @@ def _largest(mine: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> C
     top = records(ranked)[0]
     cell = {name: str(top[name]) for name in ("task", "protocol", "kind", "site")}
     noun, there, here = HEAD_WORDS[cell["site"]], rows(mine, **cell), rows(losses, **cell)
-    over_run, holds = count_that_hold(here, every, RATE), top["p_run"] < LEVEL
+    over_run = count_that_hold(here, every, RATE)
     within = f"{RATE} over {counted(len(there), noun)}"
     return Claim(
         kind=HEADS, importance=weight(0.8, float(np.nan_to_num(top["share_low"]))),
         short=f"{capitalised(_doing(top, name_of(top)))} costs {number(100 * top['acc_diff'])} "
         f"accuracy points of {top['task']} {when(cell['protocol'])}, the largest loss of any "
         f"{noun}.",
-        evidence=ESTABLISHED if holds else IN_TABLE,
         tasks=(cell["task"],), protocols=(cell["protocol"],), layers=(int(top["layer"]),),
-        estimate=_points(top, every), p=float(top["p_run" if holds else "p_bh"]),
-        test=f"exact McNemar test, {family(every, RATE) if holds else within}",
+        estimate=_points(top, every),
+        **evidence_for(top, every, "exact McNemar test", ("p_bh", within), RATE),
         items=f"items: {items_of(top)}",
         details=(
             f"That is {share_lost(top['share_lost'])} of the score above the floor.",
