@@ -48,6 +48,7 @@ NAMES = [
     "head_scores",
     "heal",
     "interactions",
+    "items",
     "known_models",
     "load_model",
     "load_results",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from . import sweep as sweep
     from . import tasks as tasks
     from .analyses.ablation.api import ablate as ablate
+    from .analyses.ablation.items import items as items
     from .analyses.attribution.api import attribution as attribution
     from .analyses.attribution_patching.api import attribute_patches as attribute_patches
     from .analyses.comparison.api import compare as compare
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 
 _ATTRIBUTES = {
     "analyses.ablation.api": ["ablate"],
+    "analyses.ablation.items": ["items"],
     "analyses.attribution.api": ["attribution"],
     "analyses.attribution_patching.api": ["attribute_patches"],
     "analyses.comparison.api": ["compare"],
@@ -154,6 +156,7 @@ __all__ = [
     "head_scores",
     "heal",
     "interactions",
+    "items",
     "known_models",
     "load_model",
     "load_results",

@@ -30,7 +30,7 @@ from layerwise.storage.atomic_files import FULL
 from .commands import COMMANDS
 from .lists import models, tasks
 from .printing import say
-from .saved_runs import compare, report, show, verify
+from .saved_runs import compare, items, report, show, verify
 
 
 class _Commands(TyperGroup):
@@ -81,7 +81,7 @@ for _function in (models, tasks):
     app.command()(_function)
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command.function())
-for _function in (report, show, verify, compare):
+for _function in (report, show, items, verify, compare):
     app.command()(_function)
 
 

@@ -17,6 +17,7 @@ from layerwise.storage.places import (
     refuse_unusable_page,
 )
 
+from .items_table import show_items
 from .options import READ, path_of, paths_of
 from .printing import say, show_series, tell_claims
 
@@ -64,6 +65,28 @@ def show(
     from layerwise.report import report_from_folders
 
     say(report_from_folders(list(folders)).text)
+
+
+def items(
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of a finished run with an ablation.", callback=path_of("run"), **READ
+        ),
+    ],
+    layer: Annotated[str, typer.Option(help="Which layer, e.g. 11, or encoder.3.")],
+    task: Annotated[str, typer.Option(help="Which task of the run.")],
+    protocol: Annotated[
+        str | None, typer.Option(help="letter, continuation or generate; all if left out.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All items, not only those that changed.")
+    ] = False,
+) -> None:
+    """List items with the answers of the intact model, and without a layer."""
+    from layerwise.analyses.ablation.items import items as of_run
+
+    show_items(of_run(run, layer, task, protocol, changed=False), layer, every=every)
 
 
 def verify(

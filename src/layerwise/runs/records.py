@@ -84,16 +84,24 @@ def with_clusters(table: pd.DataFrame, tasks: Iterable[Task]) -> pd.DataFrame:
     return table.assign(cluster=pd.Series(labels, index=table.index, dtype=object))
 
 
-def request_line(request: TaskRequest) -> dict[str, Any]:
-    """A request as a line of ``requests.jsonl`` (``docs/results.md``)."""
-    asked = request.request
-    line: dict[str, Any] = {
+def text_line(request: TaskRequest) -> dict[str, Any]:
+    """What a line of ``requests.jsonl`` says as text."""
+    line = {
         "item": request.item,
         "task": request.task,
         "protocol": request.protocol,
         "context": request.context,
         "continuation": request.continuation,
         "gold": request.gold,
+    }
+    return line if request.answer is None else line | {"answer": request.answer}
+
+
+def request_line(request: TaskRequest) -> dict[str, Any]:
+    """A request as a line of ``requests.jsonl`` (``docs/results.md``)."""
+    asked = request.request
+    line: dict[str, Any] = {
+        **text_line(request),
         "context_tokens": list(asked.context),
         "continuation_tokens": [],
     }

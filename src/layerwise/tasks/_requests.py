@@ -28,6 +28,7 @@ class TaskRequest:
         continuation: the text that is scored; None under ``generate``.
         gold: whether this is the gold option; true under ``generate``.
         request: the same as token ids.
+        answer: the gold answer under ``generate``; None elsewhere, where an option is gold.
     """
 
     item: str
@@ -37,6 +38,7 @@ class TaskRequest:
     continuation: str | None
     gold: bool
     request: Request
+    answer: str | None = None
 
 
 def check_protocol(protocol: str) -> None:

@@ -95,7 +95,7 @@ def _generation(
     if not tokens:
         raise _no_tokens(task, item)
     request = Generate(tokens, task.max_tokens, task.generate.stop)
-    return TaskRequest(item.id, task.name, "generate", context, None, True, request)
+    return TaskRequest(item.id, task.name, "generate", context, None, True, request, item.answer)
 
 
 def _options(

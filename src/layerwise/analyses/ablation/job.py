@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from layerwise.runs.controls import (
 from layerwise.runs.executors import make_missing
 from layerwise.runs.progress import Meter, Part
 from layerwise.runs.recorded import joined_work, parts_of, unrecorded, works_of
-from layerwise.runs.records import record_rows, request_line, work_entry
+from layerwise.runs.records import record_rows, request_line, text_line, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.stats.effects import CONTROLS, cells
 from layerwise.stats.signal import signals
@@ -43,6 +44,7 @@ from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples
 
 from .own_noise import NOISE, RESAMPLE, apart, requests_by_item, swept_apart, with_draws
+from .questions import questions_of
 from .result import AblationResult, records_frame
 from .spec import AblationSpec, resampled_from
 
@@ -164,7 +166,13 @@ class Ablation:
             work += [parts.read_part(f"work {p.name}") for p in intact]
             tables += [_without(table, tables) for table in intact_tables]
         records = pd.concat(tables, ignore_index=True)
-        return AblationResult(records, self.setup.facts(settings, joined_work(work)))
+        facts = self.setup.facts(settings, joined_work(work))
+        return AblationResult(records, facts, partial(questions_of, self._asked()))
+
+    def _asked(self) -> list[dict[str, Any]]:
+        """What is asked of every item, as text."""
+        tasks = self.setup.tasks
+        return [text_line(one) for task in tasks for one in self._requests(task, task.items)]
 
     def _all_pieces(self) -> list[Piece]:
         protocols = self.setup.protocols

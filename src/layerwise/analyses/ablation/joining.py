@@ -46,7 +46,7 @@ def join_ablations(results: Sequence[Result]) -> list[Result]:
     each = [*_ANSWER, "draw", "examples"]
     each = [*_ANSWER, "draw", "examples"]
     records = records.loc[~records.duplicated(each)]  # the intact model, asked again
-    one = AblationResult(records, _facts([result.facts for result in found]))
+    one = AblationResult(records, _facts([result.facts for result in found]), found[0].questions)
     return [
         one if result is found[0] else result
         for result in results

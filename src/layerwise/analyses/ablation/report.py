@@ -27,6 +27,7 @@ from layerwise.presentation.wording import (
 from layerwise.storage.run_tables import RunTables
 
 from .effect_words import what_could_be_seen
+from .examples import examples_section
 from .findings_heads import HEADS
 from .findings_signal import SILENT
 from .lookup import (
@@ -271,6 +272,7 @@ def sections(run: RunTables) -> list[Section]:
     return [
         Section("roles", "Role map", 5, _ROLE_WORDS + _over_draws(run), tuple(role_maps(run)),
                 kinds=ROLES),
+        examples_section(run),
         Section("accuracy", "Accuracy per layer", 10, "", tuple(accuracies(run))),
         Section("head-effects", "Ablation of heads", 12, _HEAD_WORDS, tuple(head_effects(run)),
                 tuple(head_effects_tables(run)), kinds=(HEADS,)),

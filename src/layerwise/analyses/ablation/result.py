@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -21,6 +23,7 @@ from layerwise.storage.provenance import Facts
 from .books import book_tables
 from .columns import effect_columns
 from .ladder import ladder_table, step_tables
+from .questions import questions_in
 
 
 def records_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -42,6 +45,7 @@ class AblationResult(Result):
     Attributes:
         records: ``records.parquet``.
         facts: what is needed to repeat the run.
+        questions: gives what was asked, as text (``questions``); None if that is not known.
     """
 
     tables: ClassVar[tuple[str, ...]] = ("records",)
@@ -50,6 +54,13 @@ class AblationResult(Result):
 
     records: pd.DataFrame
     facts: Facts
+    questions: Callable[[], pd.DataFrame] | None = None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> AblationResult:
+        """As of every result; questions are read from its folder when they are asked for."""
+        found = super().load(folder)
+        return replace(found, questions=questions_in(Path(folder), found.records))
 
     @computed_once
     def signal(self) -> pd.DataFrame:

@@ -1,0 +1,115 @@
+"""What a run asked, as text: prompts, options and right answers of its items.
+
+They are read from ``requests.jsonl``, or taken from the requests of a run in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from layerwise.ground.regular_files import open_regular
+from layerwise.storage.written import REQUESTS_FILE
+
+QUESTIONS = "questions"
+KEY = ["task", "protocol", "item"]
+_COLUMNS = [*KEY, "prompt", "question", "options", "gold"]
+_ITEM = re.compile(rb'\{"item": ("(?:[^"\\]|\\.)*"), "task"')
+_TOKENS = b', "context_tokens": '
+_TEXTS = {"item": str, "task": str, "protocol": str, "context": str, "gold": bool}
+
+
+def questions_of(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row per task, protocol and item: prompt, question, options and right answer.
+
+    ``question`` is the prompt without the lines that all prompts of a task and protocol share,
+    such as few-shot examples. Of several draws of these, the first counts.
+
+    Args:
+        lines: lines of ``requests.jsonl``; their tokens may be missing.
+    """
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for line in lines:
+        key = line["task"], line["protocol"], line["item"]
+        row = rows.setdefault(key, {"prompt": line["context"], "options": [], "gold": None})
+        if line["context"] != row["prompt"]:
+            continue
+        option = line.get("continuation")
+        if option is None:
+            row["gold"] = line.get("answer")
+        elif option not in row["options"]:
+            row["options"].append(option)
+            row["gold"] = option.strip() if line["gold"] else row["gold"]
+    for (task, protocol, item), row in rows.items():
+        if row["gold"] is None and protocol == "generate":  # earlier versions did not write it
+            row["gold"] = rows.get((task, "continuation", item), {}).get("gold")
+    shared = _shared(rows)
+    made = []
+    for key, row in rows.items():
+        prompt, options = row["prompt"], [option.strip() for option in row["options"]]
+        made.append([*key, prompt, prompt[shared[key[:2]] :], options, row["gold"]])
+    return pd.DataFrame(made, columns=_COLUMNS)
+
+
+def _shared(rows: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> dict[tuple[str, str], int]:
+    """By task and protocol, the length of the whole lines with which all prompts begin."""
+    prompts: dict[tuple[str, str], list[str]] = {}
+    for key, row in rows.items():
+        prompts.setdefault(key[:2], []).append(row["prompt"])
+    return {
+        key: _prefix(min(texts), max(texts)).rfind("\n") + 1 if len(texts) > 1 else 0
+        for key, texts in prompts.items()
+    }
+
+
+def _prefix(one: str, other: str) -> str:
+    """What two texts begin with; of the first and last of many in order, what all begin with."""
+    length = min(len(one), len(other))
+    return one[: next((i for i in range(length) if one[i] != other[i]), length)]
+
+
+def read_questions(folder: Path, items: frozenset[str]) -> pd.DataFrame:
+    """The questions of a saved run; of a file that is missing or damaged, those that are whole.
+
+    Args:
+        folder: the folder of a run.
+        items: ids of its items; controls, which are named otherwise, are passed over.
+    """
+    return questions_of(_lines(folder / REQUESTS_FILE, items))
+
+
+def _lines(path: Path, items: frozenset[str]) -> Iterator[dict[str, Any]]:
+    try:
+        with open_regular(path) as file:
+            for line in file:
+                named = _ITEM.match(line)
+                read = named and _read(named[1]) in items and _read(line.partition(_TOKENS)[0], "}")
+                if isinstance(read, dict) and _is_whole(read):
+                    yield read
+    except OSError:
+        return
+
+
+def _read(text: bytes, end: str = "") -> Any:
+    """A value of JSON; None where there is none."""
+    try:
+        return json.loads(text.decode() + end)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_whole(line: Mapping[str, Any]) -> bool:
+    texts = all(isinstance(line.get(name), kind) for name, kind in _TEXTS.items())
+    more = (line.get(name) for name in ("continuation", "answer"))
+    return texts and all(value is None or isinstance(value, str) for value in more)
+
+
+def questions_in(folder: Path, records: pd.DataFrame) -> partial[pd.DataFrame]:
+    """What reads the questions of a saved run, once somebody asks for them."""
+    return partial(read_questions, folder, frozenset(map(str, records["item"].unique())))
