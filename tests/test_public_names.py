@@ -62,6 +62,7 @@ NAMES = [
     "removal_order",
     "report",
     "report_from_folders",
+    "score",
     "similarity",
     "task_names",
     "train_lens",

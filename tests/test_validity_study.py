@@ -60,7 +60,8 @@ def test_a_model_without_signal_gets_no_claim(nothing, case):
     assert not effects["significant"].any()
     (only,) = findings([result])
     assert only.kind == "no signal"
-    assert only.short.startswith("Nothing is said of what layers cost for 1 of 1")
+    said = "Nothing is said of what layers cost for wired-lookup when it chooses"
+    assert only.short.startswith(said)
     assert "not shown to be better than chance" in only.full
 
 

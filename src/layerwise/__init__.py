@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from . import tasks as tasks
     from .analyses.ablation.api import ablate as ablate
     from .analyses.ablation.items import items as items
+    from .analyses.ablation.score import score as score
     from .analyses.attribution.api import attribution as attribution
     from .analyses.attribution_patching.api import attribute_patches as attribute_patches
     from .analyses.comparison.api import compare as compare
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
 _ATTRIBUTES = {
     "analyses.ablation.api": ["ablate"],
     "analyses.ablation.items": ["items"],
+    "analyses.ablation.score": ["score"],
     "analyses.attribution.api": ["attribution"],
     "analyses.attribution_patching.api": ["attribute_patches"],
     "analyses.comparison.api": ["compare"],
@@ -170,6 +172,7 @@ __all__ = [
     "removal_order",
     "report",
     "report_from_folders",
+    "score",
     "similarity",
     "task_names",
     "train_lens",

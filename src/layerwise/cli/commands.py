@@ -15,6 +15,7 @@ import typer
 from layerwise.ground.arguments import check_ahead
 from layerwise.ground.process import keep_texts_as_objects, settle
 
+from .narrow_tables import show_score
 from .options import FLAGS, PAIRED, Flag, Option, help_of
 from .printing import say, show_profile, show_removal, show_result, show_series, show_written
 from .signatures import REQUIRED, Signature, signature_of
@@ -159,6 +160,7 @@ COMMANDS: Mapping[str, Command] = {
         },
     ),
     "ablate": Command(f"{_ANALYSES}.ablation.api:ablate"),
+    "score": Command(f"{_ANALYSES}.ablation.score:score", show_score),
     "profile-training": Command(
         f"{_ANALYSES}.training.api:profile_training", show_series, several=True,
         called="CHECKPOINT...",

@@ -37,6 +37,8 @@ def show_result(result: Result, out: Path | None) -> None:
         shown.add_row(*(_text("" if value is None else value) for value in row))
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     console.print(shown if len(table) else _text(f"{result!r}\n{result.if_empty}"))
+    for note in result.notes():
+        console.print(_text(note))
     _tell_planned(result)
     if out is not None:
         say(f"Tables: {out}")

@@ -17,7 +17,7 @@ from layerwise.storage.places import (
     refuse_unusable_page,
 )
 
-from .items_table import show_items
+from .narrow_tables import show_items
 from .options import READ, path_of, paths_of
 from .printing import say, show_series, tell_claims
 

@@ -41,8 +41,9 @@ def findings_of(run: RunTables, most: int = MOST) -> list[Claim]:
     with naming_layers_of(run.facts.model):
         caveats = [claim for analysis in ANALYSES for claim in analysis.caveats(run)]
         found = [claim for analysis in ANALYSES for claim in analysis.findings(run)]
-    kept = [claim for claim in found if claim.kind in ROLES]
-    others = list(caveats)
+    kept = [*caveats, *(claim for claim in found if claim.kind in ROLES)]
+    others: list[Claim] = []
+    most -= bool(caveats)  # they take the room of one
     for claim in sorted(found, key=lambda claim: -claim.importance):
         fits = len(others) < most and _length([*others, claim]) <= most * CHARACTERS
         if claim.kind not in ROLES and fits:

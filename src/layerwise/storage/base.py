@@ -175,6 +175,10 @@ class Result:
         """The compact table that a notebook shows."""
         raise NotImplementedError
 
+    def notes(self) -> list[str]:
+        """Sentences that belong under the compact table."""
+        return []
+
     def _heading(self) -> str:
         table = self.to_pandas()
         tasks = sorted(table["task"].unique())
@@ -185,7 +189,8 @@ class Result:
         return f"{type(self).__name__}({self._heading()})"
 
     def _repr_html_(self) -> str:
-        return to_html(self.title, self._heading(), self.summary_rows(), self.if_empty)
+        empty = " ".join([self.if_empty, *self.notes()])
+        return to_html(self.title, self._heading(), self.summary_rows(), empty)
 
 
 def _digest(path: Path, listed: Mapping[str, str]) -> str | None:

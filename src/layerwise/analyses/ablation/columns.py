@@ -7,6 +7,7 @@ import pandas as pd
 from layerwise.presentation.columns import (
     Column,
     Row,
+    decided,
     estimated,
     named,
     p_column,
@@ -14,6 +15,7 @@ from layerwise.presentation.columns import (
 )
 from layerwise.presentation.items import items_of
 from layerwise.presentation.naming import name_intervention
+from layerwise.presentation.no_signal import option_name
 from layerwise.presentation.table import bounds
 from layerwise.presentation.wording import layer_ranges, number
 
@@ -68,6 +70,15 @@ def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
     )
 
 
+def _takes_most(row: Row) -> str:
+    """The option that the intact model takes most often, and how often; a dash without options."""
+    name = option_name(row)
+    if not name:
+        return "–"
+    share = number(100 * row["n_most_taken"] / row["n_items"])
+    return f"{name.removeprefix('option ')} {share} %"
+
+
 SIGNAL = (
     *plain("task", "capability", "protocol"),
     Column("n", items_of),
@@ -76,6 +87,15 @@ SIGNAL = (
     Column("other questions (%)", lambda row: _measured(row, "blind")),
     Column("no layers (%)", lambda row: _measured(row, "no_layers")),
     Column("without the question (%)", _guessed),
+)
+
+SCORE = (
+    *plain("task", "protocol"),
+    Column("n", items_of),
+    estimated("right (%)", "accuracy", "", 100),
+    *SIGNAL[5:8],
+    Column("takes most", _takes_most),
+    decided("signal", "signal"),
 )
 
 

@@ -86,7 +86,7 @@ class Ablation:
 
     Attributes:
         setup: what it starts from.
-        changes: what is changed, one set after the other.
+        changes: what is changed, one set after the other; none to measure the model alone.
         method: ``engine`` or ``reference``.
         only_with_signal: measure the intact model first, and change layers only under those
             protocols under which it is better than blind: elsewhere no claim would be made.
@@ -121,7 +121,7 @@ class Ablation:
     @property
     def n_draws(self) -> int:
         """Draws that each item has of noise, or of another item to be resampled from."""
-        return max(changes.draws for changes in self.changes)
+        return max((changes.draws for changes in self.changes), default=1)
 
     @property
     def _source_draws(self) -> range:
@@ -131,7 +131,7 @@ class Ablation:
 
     def settings(self) -> dict[str, Any]:
         """What makes it this ablation and no other."""
-        first, *others = [changes.settings() for changes in self.changes]
+        first, *others = [changes.settings() for changes in self.changes] or [{}]
         return {
             **first,
             **({"also_changed": others} if others else {}),

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise.analyses.ablation.sets import is_set
+from layerwise.presentation import no_signal
 from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.stats.capability_layers import estimates_table
@@ -21,7 +22,7 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
 from .books import book_tables
-from .columns import effect_columns
+from .columns import SCORE, effect_columns
 from .ladder import ladder_table, step_tables
 from .questions import questions_in
 
@@ -127,8 +128,15 @@ class AblationResult(Result):
         return drawn(self, role_map, single, kind, site, signal=self.signal())
 
     def summary_rows(self) -> pd.DataFrame:
-        """The most harmful interventions by protocol."""
-        return in_short(self, _SHOWN, most_harmful(self.effects()))
+        """The most harmful interventions by protocol; without any, the signal."""
+        effects = self.effects()
+        if effects.empty:
+            return in_short(self, SCORE, self.signal())
+        return in_short(self, _SHOWN, most_harmful(effects))
+
+    def notes(self) -> list[str]:
+        """How often the model is right where it has no signal, and what to try."""
+        return no_signal.sentences(self.signal(), self.facts)
 
 
 _HIDDEN = (

@@ -10,6 +10,7 @@ import pandas as pd
 
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
+from layerwise.presentation import no_signal
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.notebook import intervals, number
@@ -115,6 +116,10 @@ class RemovalResult(Result):
         if len(self.orders) > 1:
             return drawn(self, removal_orders, self.curves())
         return drawn(self, removal_curve, self.steps())
+
+    def notes(self) -> list[str]:
+        """How often the model is right where it has no signal, and what to try."""
+        return no_signal.sentences(self.signal(), self.facts)
 
     def summary_rows(self) -> pd.DataFrame:
         """Each step's accuracy, where layers were selected and where they were not."""

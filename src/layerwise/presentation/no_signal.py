@@ -1,0 +1,137 @@
+"""What is said of a task without signal: how often the model is right, and what to try next.
+
+It reads the table of intact accuracies and the facts of the run; no test is made here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from layerwise.stats.signal_power import items_for_signal
+from layerwise.storage.provenance import Facts
+
+from .items import items_of
+from .rows import records, rows
+from .wording import PROTOCOL_ORDER, counted, joined, number, percent, when
+
+# Cells that are named one by one.
+NAMED = 4
+# What the intact model must be better than, each, beside stated chance: column, name.
+_MEASURED = (("blind", "when asked another item's question"), ("no_layers", "without its layers"))
+_INSTRUCT = re.compile(r"instruct|chat|\bit\b", re.IGNORECASE)
+_MOST_ITEMS = 10_000
+# Examples that are worth a try, and the accuracy beyond which they do not matter.
+_EXAMPLES, _SOLVED = 5, 0.9
+
+
+def in_short(row: dict[str, Any]) -> str:
+    """``"facts when it writes: right in 8 [2, 20] % of items, 25 % by chance"``."""
+    right = percent(row["accuracy"], row["low"], row["high"])
+    chance = number(100 * row["chance"])
+    return f"{row['task']} {when(row['protocol'])}: right in {right}, {chance} % by chance"
+
+
+def in_full(row: dict[str, Any], signal: pd.DataFrame, facts: Facts) -> tuple[str, ...]:
+    """Controls, the option that it always takes, and what to try, each a sentence.
+
+    Args:
+        row: of ``signal.parquet``, without signal.
+        signal: all of its rows.
+        facts: of the run.
+    """
+    found = [*_controls(row), taken(row), *what_to_try(row, signal, facts)]
+    return tuple(sentence for sentence in found if sentence)
+
+
+def sentences(signal: pd.DataFrame, facts: Facts) -> list[str]:
+    """A few lines for each task and protocol without signal, for a terminal."""
+    silent = records(rows(signal, signal=False))
+    told = [
+        "\n  ".join([f"No signal: {in_short(row)}.", *in_full(row, signal, facts)])
+        for row in silent[:NAMED]
+    ]
+    more = len(silent) - NAMED
+    return [*told, f"Nor is there signal in {more} more."] if more > 0 else told
+
+
+def _controls(row: dict[str, Any]) -> Iterator[str]:
+    measured = [f"{words} in {number(100 * row[name])} %" for name, words in _known(row)]
+    if measured:
+        yield f"It answers right {joined(measured)} (n = {items_of(row)})."
+    if _is_held(row):
+        yield (
+            f"A guesser without the question is right in {number(100 * row['guesser'])} %, by "
+            f"{row['guesser_rule']}."
+        )
+
+
+def _known(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """The controls that were measured."""
+    return [pair for pair in _MEASURED if row.get(pair[0]) is not None and pd.notna(row[pair[0]])]
+
+
+def _is_held(row: dict[str, Any]) -> bool:
+    """Whether guessing without the question is better than chance."""
+    held = row.get("guesser_held")
+    return held is not None and pd.notna(held) and bool(held)
+
+
+def option_name(row: dict[str, Any]) -> str:
+    """The option that is taken most often; empty where there are no options."""
+    place = row.get("most_taken")
+    if place is None or pd.isna(place):
+        return ""
+    is_letter = row["protocol"] == "letter"
+    return chr(ord("A") + int(place)) if is_letter else f"option {int(place) + 1}"
+
+
+def taken(row: dict[str, Any]) -> str:
+    """That one place of the options is taken in most items, whatever the question; or nothing."""
+    name = option_name(row)
+    if not name or 2 * row["n_most_taken"] <= row["n_items"]:
+        return ""
+    return f"It takes {name} in {number(100 * row['n_most_taken'] / row['n_items'])} % of items."
+
+
+def what_to_try(row: dict[str, Any], signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
+    """What may give signal, each a sentence that begins with the option to give."""
+    asked = rows(signal, task=row["task"])
+    heard = [one for one in PROTOCOL_ORDER if one in set(rows(asked, signal=True)["protocol"])]
+    task = facts.task(row["task"])
+    known = [one for one in PROTOCOL_ORDER if one in task.chance]
+    left = [one for one in known if one not in set(asked["protocol"])]
+    if heard:
+        yield f"There is signal {joined(map(when, heard))}: use {_flags('protocol', heard)}."
+    elif left:
+        yield f"Try {_flags('protocol', left)}."
+    controls = [float(row[name]) for name, _ in _known(row)]
+    controls += [float(row["guesser"])] if _is_held(row) else []
+    n = items_for_signal(row["accuracy"], row["chance"], controls, len(signal))
+    if _is_held(row) and row["guesser"] >= row["accuracy"]:
+        yield "Try other options: these give the answer away without the question."
+    elif n is None:
+        yield "More items alone will not help: it is no better than without the question."
+    elif row["n_items"] < n <= _MOST_ITEMS:
+        yield f"Try more items: at this accuracy about {n:,} show signal in 8 of 10 samples."
+    if task.n_fewshot < _EXAMPLES and row["accuracy"] < _SOLVED:
+        yield f"Try --fewshot {_EXAMPLES}: prompts have {counted(task.n_fewshot, 'example')}."
+    named = f"{facts.model.name} {facts.model.source}".replace("_", " ")
+    if not facts.settings.get("chat") and _INSTRUCT.search(named):
+        yield "Try --chat: this is an instruct model."
+
+
+def _flags(option: str, values: list[str]) -> str:
+    return " or ".join(f"--{option} {value}" for value in values)
+
+
+def not_better_than(signal: pd.DataFrame) -> str:
+    """What has to be beaten, by what the run measured, and the correction if there is one."""
+    measured = [words for name, words in (("blind", "blind"), ("no_layers", "without layers"))
+                if name in signal and bool(signal[name].notna().any())]  # fmt: skip
+    held = "guesser_held" in signal and bool(signal["guesser_held"].fillna(value=False).any())
+    controls = joined(["chance", *measured, *(["guesses without the question"] if held else [])])
+    return f"{controls} alike (Holm)" if len(signal) > 1 else controls

@@ -1,0 +1,148 @@
+"""The score of the intact model alone, and what is said where it shows no signal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+
+import layerwise as lw
+from layerwise.analyses.ablation.findings_signal import silent
+from layerwise.analyses.gathering import tables_of_run
+from layerwise.presentation.no_signal import sentences, taken, what_to_try
+from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, NO_LAYERS
+from layerwise.stats.signal import LEVEL
+from layerwise.stats.signal_power import items_for_signal
+from tests.analysis import decided_by_layers, word_task, write_jsonl
+from tests.commands import done, model_folder
+from tests.models.tiny import tiny_model
+from tests.synthetic import ablation, cell_records, facts, small_ablation, task_facts
+
+TASK = word_task(6)
+
+
+def signal_row(**values: object) -> dict:
+    row = {
+        "task": "sums", "capability": "reasoning", "protocol": "letter", "n_items": 40,
+        "n_clusters": 40, "chance": 0.25, "accuracy": 0.35, "low": 0.2, "high": 0.5,
+        "signal": False, "blind": 0.25, "no_layers": None, "p": 0.1, "most_taken": 1,
+        "n_most_taken": 37, "guesser": 0.2, "guesser_rule": "saying 'a'", "guesser_held": False,
+    }  # fmt: skip
+    return row | values
+
+
+def tried(row: dict, *others: dict, **changes: object) -> str:
+    run = facts(task_facts("sums", "reasoning"), **changes)
+    return " ".join(what_to_try(row, pd.DataFrame([row, *others]), run))
+
+
+def test_a_score_is_an_ablation_without_changes():
+    model = tiny_model("llama")
+    found = lw.score(model, TASK, progress=False)
+    swept = lw.ablate(model, TASK, layers=[1], progress=False)
+    kept = swept.records.loc[swept.records["kind"].isin((*BASELINES, *CONTROLS))]
+    key = ["intervention", "protocol", "item"]
+    exact = ["correct", "chosen", "generated"]
+    pd.testing.assert_frame_equal(
+        found.records.set_index(key)[exact].sort_index(), kept.set_index(key)[exact].sort_index()
+    )
+    assert {INTACT, NO_LAYERS} <= set(found.records["kind"])
+    assert found.effects().empty
+    names = ["accuracy", "low", "high", "chance", "blind", "no_layers", "signal"]
+    pd.testing.assert_frame_equal(found.signal()[names], swept.signal()[names])
+
+
+def test_a_score_is_saved_and_read_again(tmp_path):
+    found = lw.score(tiny_model("llama"), TASK, "generate", out=tmp_path, progress=False)
+    (again,) = lw.load_results(tmp_path)
+    pd.testing.assert_frame_equal(again.records, found.records)
+    assert list(again.summary_rows()["task"]) == ["words"]
+    assert again.questions()["gold"].tolist() == [item.answer for item in TASK.items]
+    assert lw.report_from_folders(tmp_path).findings
+
+
+def test_the_command_prints_controls_and_what_to_try_in_80_columns(tmp_path, monkeypatch):
+    monkeypatch.setattr("layerwise.cli.narrow_tables.WIDE", 80)
+    write_jsonl(tmp_path / "words.jsonl", TASK.items)
+    printed = done("score", model_folder(), "--task", tmp_path / "words.jsonl")
+    body = printed.partition("\n")[2].partition("Tables:")[0]
+    assert max(map(len, body.splitlines())) <= 80
+    for word in ("letter", "continuation", "generate", "chance", "blind", "takes"):
+        assert word in body
+    assert body.count("No signal: words when it") == 3
+    assert "Try --fewshot 5: prompts have 0 examples." in body
+
+
+def test_a_model_that_can_do_a_task_has_signal_and_nothing_to_try():
+    model = tiny_model("llama")
+    task = decided_by_layers(model, word_task(150), 30)
+    found = lw.score(model, task, "continuation", progress=False)
+    assert found.signal()["signal"].all()
+    assert found.notes() == []
+
+
+def test_what_helped_elsewhere_is_tried_first():
+    heard = signal_row(protocol="generate", signal=True)
+    assert "There is signal when it writes: use --protocol generate." in tried(signal_row(), heard)
+    alone = tried(signal_row())
+    assert "Try --protocol continuation or --protocol generate." in alone
+
+
+def test_more_items_are_tried_only_if_the_model_is_above_its_controls():
+    assert "Try more items: at this accuracy about" in tried(signal_row())
+    assert "More items alone will not help" in tried(signal_row(blind=0.35))
+    away = tried(signal_row(guesser=0.9, guesser_held=True))
+    assert "these give the answer away without the question" in away
+    assert "more items" not in away.lower()
+
+
+def test_a_chat_template_is_tried_on_instruct_models_that_were_asked_without():
+    model = facts().model.model_copy(update={"name": "Qwen2-0.5B-Instruct"})
+    assert "Try --chat" not in tried(signal_row())
+    assert "Try --chat: this is an instruct model." in tried(signal_row(), model=model)
+    assert "Try --chat" not in tried(signal_row(), model=model, settings={"chat": True})
+
+
+def test_an_option_that_is_always_taken_is_named():
+    assert taken(signal_row()) == "It takes B in 92 % of items."
+    assert taken(signal_row(protocol="continuation", most_taken=0)).startswith("It takes option 1")
+    assert taken(signal_row(n_most_taken=20)) == ""
+    assert taken(signal_row(most_taken=None)) == ""
+
+
+@pytest.mark.parametrize(("accuracy", "chance"), [(0.5, 0.25), (0.35, 0.25), (0.9, 0.5)])
+def test_so_many_items_show_signal_in_8_of_10_samples(accuracy, chance):
+    n = items_for_signal(accuracy, chance, [], 3)
+    assert n is not None
+    fewest = binom.isf(LEVEL / 3, n, chance) + 1
+    assert 0.72 <= binom.sf(fewest - 1, n, accuracy) <= 0.9
+    assert items_for_signal(accuracy, chance, [chance], 3) > n
+    assert items_for_signal(chance, chance, [], 3) is None
+    assert items_for_signal(accuracy, chance, [accuracy], 3) is None
+    assert items_for_signal(1.0, 0.0, [0.0], 1) == 5
+    assert items_for_signal(0.5, 0.25, [0.3], 400) % 10 == 0
+
+
+def many_silent(n: int):
+    right = np.random.default_rng(0).random((20, 3)) < 0.2
+    return ablation(*(cell_records(right, f"task-{i}", "reasoning") for i in range(n)))
+
+
+def test_a_claim_says_how_often_the_model_is_right_and_what_chance_is():
+    (claim,) = silent(tables_of_run([small_ablation()]))
+    assert claim.short.startswith("Nothing is said of what layers cost for sums when it")
+    assert "% by chance" in claim.short
+    assert len(claim.short.split()) <= 25
+    assert any("Try" in sentence for sentence in claim.details)
+
+
+def test_many_tasks_without_signal_are_named_up_to_a_few():
+    result = many_silent(7)
+    claims = silent(tables_of_run([result]))
+    assert [claim.tasks for claim in claims[:-1]] == [(f"task-{i}",) for i in range(4)]
+    assert claims[-1].short == "Nor is a claim about layers made for 3 further task-protocol pairs."
+    assert claims[-1].tasks == ("task-4", "task-5", "task-6")
+    told = sentences(result.signal(), result.facts)
+    assert len(told) == 5
+    assert told[-1] == "Nor is there signal in 3 more."
