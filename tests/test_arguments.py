@@ -49,7 +49,7 @@ NO_ARGUMENTS = {"known_models"}
 NEEDED: dict[str, Any] = {
     "name_or_path": "facts", "tasks": "facts", "n_removed": 1, "remove": [0], "out": "run",
     "results": [], "runs": ["a-1", "b-2"], "checkpoints": {1: "a", 2: "b"}, "folder": "run",
-    "folders": ["run"],
+    "folders": ["run"], "run": "run", "layer": 0, "task": "facts",
 }  # fmt: skip
 
 
@@ -73,6 +73,8 @@ WRONG: dict[str, list[Any]] = {
     "str | Sequence[int]": NUMBERS,
     "TaskLike | Sequence[TaskLike]": [3, [None], {"facts"}, {"facts": 1}, b"facts", [["facts"]]],
     "str | Path": ["", " ", "a\0b", "x" * 300, "a/" * 3000, "\ud800", "~nosuchuser/x", 3, b"run"],
+    "str | Path | AblationResult": ["", "a\0b", "x" * 300, 3, b"run", ["run"]],
+    "int | str": [True, 2.5, [3], b"1", 10**30],
     "str | os.PathLike[str]": ["", " \t", "x" * 300, 3, b"gpt2"],
     "str | os.PathLike[str] | Model": ["", "x" * 300, 3],
     "Executor": [3, "local", ["auto"], True, {"address": "auto"}],

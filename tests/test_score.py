@@ -63,7 +63,8 @@ def test_a_score_is_saved_and_read_again(tmp_path):
 
 
 def test_the_command_prints_controls_and_what_to_try_in_80_columns(tmp_path, monkeypatch):
-    monkeypatch.setattr("layerwise.cli.narrow_tables.WIDE", 80)
+    for module in ("narrow_tables", "printing"):
+        monkeypatch.setattr(f"layerwise.cli.{module}.WIDE", 80)
     write_jsonl(tmp_path / "words.jsonl", TASK.items)
     printed = done("score", model_folder(), "--task", tmp_path / "words.jsonl")
     body = printed.partition("\n")[2].partition("Tables:")[0]
@@ -109,6 +110,7 @@ def test_an_option_that_is_always_taken_is_named():
     assert taken(signal_row(protocol="continuation", most_taken=0)).startswith("It takes option 1")
     assert taken(signal_row(n_most_taken=20)) == ""
     assert taken(signal_row(most_taken=None)) == ""
+    assert taken(signal_row(protocol="generate")) == ""
 
 
 @pytest.mark.parametrize(("accuracy", "chance"), [(0.5, 0.25), (0.35, 0.25), (0.9, 0.5)])
@@ -120,7 +122,7 @@ def test_so_many_items_show_signal_in_8_of_10_samples(accuracy, chance):
     assert items_for_signal(accuracy, chance, [chance], 3) > n
     assert items_for_signal(chance, chance, [], 3) is None
     assert items_for_signal(accuracy, chance, [accuracy], 3) is None
-    assert items_for_signal(1.0, 0.0, [0.0], 1) == 5
+    assert items_for_signal(1.0, 0.0, [0.0], 1) == 6  # 1 / 2**5 is above the level
     assert items_for_signal(0.5, 0.25, [0.3], 400) % 10 == 0
 
 

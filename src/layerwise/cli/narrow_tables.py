@@ -8,7 +8,7 @@ from typing import Any
 
 from layerwise.errors import printable
 
-from .printing import WIDE, say
+from .printing import WIDE, say, show_notes
 
 # Longer texts lose their middle; the columns wrap what is left between words.
 _LONGEST = {"question": 100, "gold": 40, "intact": 40, "without": 40}
@@ -67,8 +67,7 @@ def show_score(result: Any, out: Path | None) -> None:
     say(f"{result!r}\n\n{_LEGEND}")
     rows = [list(map(str, row)) for row in table.itertuples(index=False)]
     _print(dict.fromkeys(_SCORE), rows, whole=_SCORE[1:])
-    for note in result.notes():
-        _console().print(_plain(note))
+    show_notes(result)
     if out is not None:
         say(f"Tables: {out}")
 
@@ -82,24 +81,13 @@ def _print(heads: dict[str, int | None], rows: list[list[str]], whole: tuple[str
         whole: columns whose lines are not broken at all.
     """
     from rich.box import SIMPLE
+    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for head, width in heads.items():
         table.add_column(head, overflow="ellipsis", max_width=width, no_wrap=head in whole)
     for row in rows:
-        table.add_row(*map(_plain, row))
-    _console().print(table)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else WIDE)
-
-
-def _plain(text: str) -> Any:
-    """A text whose square brackets are no markup."""
-    from rich.text import Text
-
-    return Text(printable(text, lines=True))
+        table.add_row(*(Text(printable(text)) for text in row))
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)

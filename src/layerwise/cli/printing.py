@@ -37,11 +37,19 @@ def show_result(result: Result, out: Path | None) -> None:
         shown.add_row(*(_text("" if value is None else value) for value in row))
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     console.print(shown if len(table) else _text(f"{result!r}\n{result.if_empty}"))
-    for note in result.notes():
-        console.print(_text(note))
+    show_notes(result)
     _tell_planned(result)
     if out is not None:
         say(f"Tables: {out}")
+
+
+def show_notes(result: Result) -> None:
+    """A result's notes; lines break between words, but for those of a command, to be copied."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    for line in "\n".join(result.notes()).splitlines():
+        console.print(_text(line), soft_wrap=line.startswith("  layerwise "))
 
 
 def show_profile(found: Any, out: Path | None) -> None:

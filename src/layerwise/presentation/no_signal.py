@@ -83,7 +83,7 @@ def _is_held(row: dict[str, Any]) -> bool:
 def option_name(row: dict[str, Any]) -> str:
     """The option that is taken most often; empty where there are no options."""
     place = row.get("most_taken")
-    if place is None or pd.isna(place):
+    if row["protocol"] == "generate" or place is None or pd.isna(place):
         return ""
     is_letter = row["protocol"] == "letter"
     return chr(ord("A") + int(place)) if is_letter else f"option {int(place) + 1}"
@@ -115,7 +115,8 @@ def what_to_try(row: dict[str, Any], signal: pd.DataFrame, facts: Facts) -> Iter
         yield "Try other options: these give the answer away without the question."
     elif n is None:
         yield "More items alone will not help: it is no better than without the question."
-    elif row["n_items"] < n <= _MOST_ITEMS:
+    elif n <= _MOST_ITEMS:
+        n = n if n > row["n_items"] else 2 * row["n_items"]
         yield f"Try more items: at this accuracy about {n:,} show signal in 8 of 10 samples."
     if task.n_fewshot < _EXAMPLES and row["accuracy"] < _SOLVED:
         yield f"Try --fewshot {_EXAMPLES}: prompts have {counted(task.n_fewshot, 'example')}."

@@ -38,6 +38,9 @@ def items_for_signal(
     wanted += [
         (level + power) ** 2 * (own + one * (1 - one)) / (accuracy - one) ** 2 for one in controls
     ]
-    n = max(math.ceil(max(wanted)), 5)
+    # So many items must differ before an exact paired test can reach the level at all.
+    differ = math.log2(max(n_cells, 1) / LEVEL)
+    wanted += [differ / (accuracy - one) for one in controls]
+    n = max(math.ceil(max(wanted)), 1)
     step = 10 ** max(len(str(n)) - 2, 0)
     return -(-n // step) * step

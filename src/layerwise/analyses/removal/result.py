@@ -16,6 +16,7 @@ from layerwise.storage.base import Result, computed_once
 from layerwise.storage.notebook import intervals, number
 from layerwise.storage.provenance import Facts
 
+from .next_steps import next_steps
 from .tables import (
     HELD_OUT,
     SELECTION,
@@ -118,8 +119,9 @@ class RemovalResult(Result):
         return drawn(self, removal_curve, self.steps())
 
     def notes(self) -> list[str]:
-        """How often the model is right where it has no signal, and what to try."""
-        return no_signal.sentences(self.signal(), self.facts)
+        """What was removed in which order, what was not tested, and what to try without signal."""
+        steps = next_steps(self.orders, self.curves(), self.facts)
+        return [*steps, *no_signal.sentences(self.signal(), self.facts)]
 
     def summary_rows(self) -> pd.DataFrame:
         """Each step's accuracy, where layers were selected and where they were not."""
