@@ -22,7 +22,7 @@ from layerwise.report._sections import sections
 from tests.analysis import word_task
 from tests.commands import assert_refused, done, run
 from tests.models.tiny import tiny_model
-from tests.synthetic import small_ablation
+from tests.synthetic import ablation, cell_records, planted, small_ablation
 
 PROTOCOLS = ("letter", "continuation", "generate")
 TASK = word_task(8, fewshot=word_task(1, "examples", 3).items)
@@ -216,3 +216,19 @@ def test_the_page_shows_examples_after_the_role_map():
 
 def test_a_page_of_a_result_without_requests_has_no_examples():
     assert examples_section(tables_of_run([small_ablation()])).tables == ()
+
+
+def test_examples_pass_over_layers_that_every_capability_needs():
+    """Layer 0 breaks all, layer 3 one capability a little less."""
+    rng = np.random.default_rng(3)
+    both = planted(rng, 60, 6, critical=(0,), accuracy=0.95, chance=0.0)
+    more = both.copy()
+    more[:40, 4] = False
+    result = ablation(
+        cell_records(more, "keys", "retrieval", "generate"),
+        cell_records(both, "sums", "reasoning", "generate"),
+    )
+    lines = [*asked("keys", "generate", 60), *asked("sums", "generate", 60)]
+    run = tables_of_run([replace(result, questions=lambda: questions_of(lines))])
+    assert {example.layer for example in example_items(run, "keys")} == {3}
+    assert len(examples_section(run).tables[0].cells) == 4

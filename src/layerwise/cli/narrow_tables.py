@@ -11,7 +11,7 @@ from layerwise.errors import printable
 from .printing import WIDE, say, show_notes
 
 # Longer texts lose their middle; the columns wrap what is left between words.
-_LONGEST = {"question": 100, "gold": 40, "intact": 40, "without": 40}
+_LONGEST = {"question": 100, "gold": 30, "intact": 30, "without": 30}
 _SCORE = ("task", "protocol", "n", "right", "chance", "blind", "none", "takes", "signal")
 _LEGEND = (
     "Percent of items that are right, with the 95 % interval, and what that is\n"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from layerwise.presentation.claim import GENERAL
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import rows
 from layerwise.presentation.section import Section
@@ -17,6 +18,7 @@ from layerwise.presentation.wording import PROTOCOL_ORDER, in_order
 from layerwise.stats.effects import INTACT
 from layerwise.storage.run_tables import RunTables
 
+from .claims import claims
 from .items import answers, shortened
 from .lookup import ablations, effects_of
 from .questions import QUESTIONS
@@ -25,8 +27,9 @@ from .questions import QUESTIONS
 _TELLING = tuple(reversed(PROTOCOL_ORDER))
 _LONGEST = 160
 _WORDS = (
-    "Two items of each task. Without the layer that costs the task most, one answer breaks and one "
-    "stays, where there are such items. They illustrate and prove nothing."
+    "Two items of each task: one that breaks without a layer and one that stays right, if there "
+    "are such. Of the layers that not every capability needs, it is the one that costs the task "
+    "most. Examples illustrate and prove nothing."
 )
 
 
@@ -39,7 +42,8 @@ class Example(NamedTuple):
         question: the prompt without what all prompts of the task share.
         gold: the right answer; None if the run did not save it.
         intact: the intact model's answer.
-        layer: the layer that costs the task most; None without signal.
+        layer: the layer that costs the task most, of those that not every capability needs; None
+            without signal.
         without: the answer without this layer; None without signal.
     """
 
@@ -79,11 +83,17 @@ def example_items(run: RunTables, task: str) -> list[Example]:
 
 
 def _worst(run: RunTables, task: str) -> dict[str, Any] | None:
-    """The effect of the layer that costs a task most; None without signal."""
+    """The effect of the layer that costs a task most; None without signal.
+
+    Layers that every capability needs break everything, which says little: others go first.
+    """
+    general = {layer for one in claims(run) if one.kind == GENERAL for layer in one.layers}
     for kind, site in ablations(run)[:1]:
         effects = effects_of(run, kind, site, task=task, signal=True)
         for protocol in in_order(effects["protocol"], _TELLING)[:1]:
-            lost = rows(effects, protocol=protocol)
+            every = rows(effects, protocol=protocol)
+            others = every.loc[~every["layer"].isin(sorted(general))]
+            lost = others if len(others) else every
             most = lost.sort_values(by="share_lost", ascending=False, kind="stable").iloc[0]
             return {str(name): value for name, value in most.items()}
     return None
@@ -115,8 +125,7 @@ def examples_section(run: RunTables) -> Section:
         for one in found
     ]  # fmt: skip
     columns = (
-        "task", "protocol", "asked", "right answer", "intact model",
-        "without the layer that costs most",
+        "task", "protocol", "asked", "right answer", "intact model", "without a layer",
     )  # fmt: skip
     tables = (Table(f"Example items ({len(cells)})", columns, cells, True),) if cells else ()
     return Section("examples", "Examples", 6, _WORDS, (), tables)

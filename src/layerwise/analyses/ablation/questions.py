@@ -22,6 +22,8 @@ KEY = ["task", "protocol", "item"]
 _COLUMNS = [*KEY, "prompt", "question", "options", "gold"]
 _ITEM = re.compile(rb'\{"item": ("(?:[^"\\]|\\.)*"), "task"')
 _TOKENS = b', "context_tokens": '
+# Of bytes; what is longer is no line of ours.
+_LONGEST_LINE = 2**26
 _TEXTS = {"item": str, "task": str, "protocol": str, "context": str, "gold": bool}
 
 
@@ -87,7 +89,7 @@ def read_questions(folder: Path, items: frozenset[str]) -> pd.DataFrame:
 def _lines(path: Path, items: frozenset[str]) -> Iterator[dict[str, Any]]:
     try:
         with open_regular(path) as file:
-            for line in file:
+            for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
                 named = _ITEM.match(line)
                 read = named and _read(named[1]) in items and _read(line.partition(_TOKENS)[0], "}")
                 if isinstance(read, dict) and _is_whole(read):
