@@ -7,8 +7,19 @@ import time
 import pytest
 from rich.progress import Progress
 
+from layerwise.analyses.ablation.api import ablate
 from layerwise.runs.line_meter import EVERY, FIRST, LineMeter, Tally, ticking
-from layerwise.runs.progress import BarMeter, Part, SilentMeter, _Left, meter
+from layerwise.runs.progress import (
+    BarMeter,
+    Part,
+    SilentMeter,
+    _Left,
+    meter,
+    telling_of_piece,
+    told_of_sweep,
+)
+from tests.analysis import word_task
+from tests.models.tiny import tiny_model
 
 
 class Clock:
@@ -169,3 +180,50 @@ def test_nobody_is_told_who_does_not_want_to_be(capsys):
         assert isinstance(lines, LineMeter)
         lines.note("a note")
     assert capsys.readouterr().err == "layerwise: a note\n"
+
+
+def test_a_piece_moves_while_its_sweeps_go_on(told, clock, monkeypatch):
+    monkeypatch.setattr("layerwise.runs.progress.time.monotonic", clock)
+    told.expect(200.0)
+    with telling_of_piece(told, 100.0):
+        sweep = told_of_sweep()
+        assert sweep is not None
+        for share, finished in ((0.5, 45.0), (0.4, 45.0), (1.0, 90.0)):
+            clock.now += 1.0
+            sweep(share)
+            assert told.finished == pytest.approx(finished)
+        then = told_of_sweep()  # a second sweep has most of what is left
+        assert then is not None
+        then(1.0)
+        assert told.finished == pytest.approx(90.0)  # too soon after the last word
+        clock.now += 1.0
+        then(1.0)
+        assert told.finished == pytest.approx(99.0)
+    assert told.finished == pytest.approx(100.0)
+    assert told_of_sweep() is None
+
+
+def test_a_piece_that_fails_is_not_done(told):
+    told.expect(100.0)
+    with pytest.raises(ValueError, match="a reason"), telling_of_piece(told, 100.0):
+        raise ValueError("a reason")
+    assert told.finished == 0.0
+    assert told_of_sweep() is None
+
+
+def test_an_ablation_moves_within_its_first_piece(monkeypatch):
+    monkeypatch.setattr("layerwise.runs.progress._PAUSE", 0.0)
+    shares: list[float] = []
+
+    class Shares(LineMeter):
+        def done(self, amount):
+            super().done(amount)
+            shares.append(self.share)
+
+    lines = Shares()
+    monkeypatch.setattr("layerwise.runs.progress.LineMeter", lambda: lines)
+    ablate(tiny_model("llama"), word_task(4), "generate", progress=True)
+    assert shares[0] < 0.2
+    assert len(shares) > 10
+    assert sorted(shares) == shares
+    assert lines.finished == pytest.approx(lines.total)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from layerwise.models.kinds import Model
 
 from .checkpoints import CheckpointStore
 from .machines import Machine, note_machine
-from .progress import Meter
+from .progress import Meter, telling_of_piece
 
 Tables = Mapping[str, pd.DataFrame]
 """The parts of a piece by their names."""
@@ -94,9 +95,9 @@ class LocalExecutor(Executor):
         """See ``Executor``; what fails is raised as it is."""
         for work in works:
             progress.doing(work.doing)
-            keep(work, make(*work.asked), None)
-            if not work.told:
-                progress.done(work.amount)
+            telling = nullcontext() if work.told else telling_of_piece(progress, work.amount)
+            with telling:
+                keep(work, make(*work.asked), None)
 
 
 LOCAL = LocalExecutor()

@@ -7,7 +7,9 @@ the analyses' business.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -134,6 +136,59 @@ class Part:
         """So much more is to come of this part, and not what was counted."""
         self.whole.expect(amount - self.counted)
         self.counted = amount
+
+
+# The share of a piece that its first sweep has, of what is left the next one, and so on.
+_MOST = 0.9
+# Seconds between two words on a piece that is being made.
+_PAUSE = 0.1
+
+
+@dataclass
+class PieceMeter:
+    """Tells a meter of a piece while its sweeps go on.
+
+    Attributes:
+        whole: the meter, which expects the piece.
+        left: its work of which nothing was told yet.
+    """
+
+    whole: Meter
+    left: float
+
+    def sweep(self) -> Callable[[float], None]:
+        """What a sweep tells how much of it is done, from 0 to 1."""
+        least, whole, told = self.left * (1 - _MOST), self.left, time.monotonic()
+
+        def tell(share: float) -> None:
+            nonlocal told
+            more, now = self.left - max(least, whole * (1 - _MOST * share)), time.monotonic()
+            if more > 0 and now - told >= _PAUSE:
+                self.left, told = self.left - more, now
+                self.whole.done(more)
+
+        return tell
+
+
+_PIECE: ContextVar[PieceMeter | None] = ContextVar("piece", default=None)
+
+
+@contextlib.contextmanager
+def telling_of_piece(progress: Meter, amount: float) -> Iterator[None]:
+    """Have the sweeps within tell a meter how much of a piece is done; all of it at the end."""
+    piece = PieceMeter(progress, amount)
+    before = _PIECE.set(piece)
+    try:
+        yield
+    finally:
+        _PIECE.reset(before)
+    progress.done(piece.left)
+
+
+def told_of_sweep() -> Callable[[float], None] | None:
+    """What a sweep of the piece that is being made tells its progress; None of no piece."""
+    piece = _PIECE.get()
+    return None if piece is None else piece.sweep()
 
 
 @contextlib.contextmanager

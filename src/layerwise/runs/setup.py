@@ -52,6 +52,7 @@ from .asked_tasks import paired_tasks as paired_tasks
 from .asked_tasks import refuse_unknown_words
 from .encoding import Built
 from .executors import LOCAL, Executor
+from .progress import told_of_sweep
 
 Enough = Callable[[Sequence[Task], int, int], int]
 """Items of each of some tasks that are enough, under so many protocols, for so many layers."""
@@ -120,6 +121,7 @@ class Setup:
             method=method,
             memory_budget=self.memory_budget,
             tokens_at_once=self.tokens_at_once,
+            progress=told_of_sweep(),
         )
 
     def cost(

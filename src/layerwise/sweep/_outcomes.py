@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ from .stopping import Stopper
 
 Done = Callable[[int, int, Outcome], None]
 Told = Callable[[Job, Generated], None]
+# The share of a batch's progress that its walk has, where texts are written after it.
+_WALKED = 0.5
 
 
 @dataclass
@@ -91,7 +94,7 @@ class Engine(ABC):
             if halves and _size(batch) >= too_large:
                 waiting.extendleft((half, share / 2) for half in reversed(halves))
                 continue
-            told = partial(self._told_of_layer, progress, done, share)
+            told = partial(_tell_share, progress, done, share)
             if self._has_room(batch, told, partial(_put, found, batch)):
                 done += share
                 continue
@@ -105,12 +108,13 @@ class Engine(ABC):
             [found[i, r] for r in range(len(self.requests))] for i in range(len(self.interventions))
         ]
 
-    def _has_room(self, batch: Batch, told: Callable[[int], None], done: Done) -> bool:
+    def _has_room(self, batch: Batch, told: Callable[[float], None], done: Done) -> bool:
         """Run a batch; False if the device has no room for it. All that it made is gone then."""
         try:
-            walk = self.walk(batch)
-            walk.run(told)
-            self._read(walk, done)
+            walk, n_layers = self.walk(batch), self.model.cfg.n_layers
+            walked = _WALKED if any(isinstance(r, Generate) for r in walk.requests) else 1.0
+            walk.run(lambda layer: told(walked * (layer + 1) / n_layers))
+            self._read(walk, done, lambda written: told(walked + (1 - walked) * written))
         except torch.OutOfMemoryError:
             return False
         return True
@@ -124,12 +128,6 @@ class Engine(ABC):
             "request."
         )
 
-    def _told_of_layer(
-        self, progress: Callable[[float], None] | None, done: float, share: float, layer: int
-    ) -> None:
-        if progress is not None:
-            progress(min(1.0, done + share * (layer + 1) / self.model.cfg.n_layers))
-
     @abstractmethod
     def walk(self, batch: Batch) -> Any:
         """The walk of a batch."""
@@ -138,8 +136,8 @@ class Engine(ABC):
     def decode(self, walk: Any, jobs: list[Job], told: Told, logit_rows: int) -> None:
         """Decode the texts of a finished walk, so many rows' logits at once."""
 
-    def _read(self, walk: Any, done: Done) -> None:
-        """Score a finished walk's log-likelihoods and decode its texts."""
+    def _read(self, walk: Any, done: Done, told: Callable[[float], None]) -> None:
+        """Score a finished walk's log-likelihoods and decode its texts, telling of their share."""
         # Logits are there in the model's format and in float32.
         per_row = self.model.cfg.d_vocab * (4 + self.model.W_E.element_size())
         chunk = max(8, min(CHUNK, self.memory_budget // 8 // per_row))
@@ -154,7 +152,7 @@ class Engine(ABC):
                 for intervention in scores.interventions:
                     done(intervention, index, scores.scored(index, request))
         if jobs:
-            self.decode(walk, jobs, partial(_tell, members, done), chunk)
+            self.decode(walk, jobs, partial(_tell, members, done, told, count(1), len(jobs)), chunk)
 
 
 def _size(batch: Batch) -> int:
@@ -192,8 +190,23 @@ def _put(
 
 
 def _tell(
-    members: Mapping[int | None, tuple[int, ...]], done: Done, job: Job, text: Generated
+    members: Mapping[int | None, tuple[int, ...]],
+    done: Done,
+    told: Callable[[float], None],
+    ended: Iterator[int],
+    n_texts: int,
+    job: Job,
+    text: Generated,
 ) -> None:
-    """Tell of a text for each intervention of its branch."""
+    """Tell of a text for each intervention of its branch, and of the share that has ended."""
     for intervention in members[job.branch]:
         done(intervention, job.request, text)
+    told(next(ended) / n_texts)
+
+
+def _tell_share(
+    progress: Callable[[float], None] | None, done: float, share: float, part: float
+) -> None:
+    """Tell of a part of a batch, which has a share of the sweep."""
+    if progress is not None:
+        progress(min(1.0, done + share * part))
