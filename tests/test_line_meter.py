@@ -8,6 +8,7 @@ import pytest
 from rich.progress import Progress
 
 from layerwise.analyses.ablation.api import ablate
+from layerwise.profiling.api import profile
 from layerwise.runs.line_meter import EVERY, FIRST, LineMeter, Tally, ticking
 from layerwise.runs.progress import (
     BarMeter,
@@ -227,3 +228,22 @@ def test_an_ablation_moves_within_its_first_piece(monkeypatch):
     assert len(shares) > 10
     assert sorted(shares) == shares
     assert lines.finished == pytest.approx(lines.total)
+
+
+def test_what_is_done_is_said_in_the_users_words(monkeypatch):
+    doing: list[str] = []
+
+    class Words(LineMeter):
+        def doing(self, what):
+            doing.append(what)
+
+    monkeypatch.setattr("layerwise.runs.progress.LineMeter", Words)
+    ablate(tiny_model("llama"), word_task(4), ("continuation", "generate"), progress=True)
+    ablate(tiny_model("llama"), word_task(4), "letter", kind="zero", site="z", progress=True)
+    profile(tiny_model("llama"), word_task(4), "letter", pairs=1, progress=True)
+    assert doing[:3] == [
+        "skipping layers: words, chooses and writes",
+        "setting heads to zero: words, picks a letter",
+        "asking the model: words, picks a letter",
+    ]
+    assert "reading layers: words" in doing

@@ -97,9 +97,10 @@ def test_everything_is_there_and_can_be_read(root, said):
 
 def test_what_is_said_is_in_the_tables(root, said):
     lines = said.splitlines()
+    assert re.fullmatch(r"Took [\d.]+ (s|min)\.", lines.pop(0))
     assert re.match(r"Work: \d+\.\d times fewer token-passes", lines[0])
     assert re.match(r"That was some \d+ times faster than one plain hooked", lines.pop(1))
-    assert lines.pop(1).startswith("Took ")
+    assert lines.pop(1).startswith("Token-passes planned: ")
     assert lines[-1] == f"Report: {root / 'run' / 'report.html'}"
     estimates = pd.read_parquet(root / "run" / "estimates.parquet")
     needed = estimates.loc[(estimates["what"] == "needed") & estimates["established"]]

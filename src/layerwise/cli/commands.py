@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,15 @@ from layerwise.ground.process import keep_texts_as_objects, settle
 
 from .narrow_tables import show_score
 from .options import FLAGS, PAIRED, Flag, Option, help_of
-from .printing import say, show_profile, show_removal, show_result, show_series, show_written
+from .printing import (
+    say,
+    show_profile,
+    show_removal,
+    show_result,
+    show_series,
+    show_written,
+    tell_time,
+)
 from .signatures import REQUIRED, Signature, signature_of
 from .values import read_layers, read_positions
 
@@ -86,13 +95,17 @@ class Command:
         options, loading = self.options(), self.loading()
 
         def run(**given: Any) -> None:
+            started = time.monotonic()
             model = given.pop(self.first)
             how = {name: given.pop(name) for name in loading}
             named = (model,) if self.beside is None else (model, given.pop(self.beside))
             arguments = {name: option.value(given[name]) for name, option in options.items()}
             if self.folder is not None and arguments["out"] is None:
                 arguments["out"] = self.folder(model)
-            self.show(self._call(named, how, arguments), arguments.get("out"))
+            found = self._call(named, how, arguments)
+            if "progress" in self.signature.parameters:
+                tell_time(time.monotonic() - started)
+            self.show(found, arguments.get("out"))
             if arguments.get("write") is not None:
                 say(f"Model: {arguments['write']}")
 

@@ -107,12 +107,19 @@ def _tell_work(work: dict[str, float], each: str) -> None:
 
 
 def _tell_planned(result: Result) -> None:
-    """What was planned and what it took, in one line."""
+    """What was planned and what was made, in one line."""
     from layerwise.runs.records import planned_and_actual
 
     line = planned_and_actual(result.facts.work)
     if line is not None:
         say(line)
+
+
+def tell_time(seconds: float) -> None:
+    """How long a command took, by the clock."""
+    from layerwise.runs.records import seconds_in_words
+
+    say(f"Took {seconds_in_words(seconds)}.")
 
 
 def _text(value: object) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
@@ -38,16 +38,18 @@ def unrecorded(parts: CheckpointStore, pieces: Sequence[OfOneKind]) -> list[OfOn
     return [piece for piece in pieces if not parts.has_part(*_names(piece))]
 
 
-def works_of(analysis: str, pieces: Sequence[RecordedPiece], costs: Sequence[Cost]) -> list[Work]:
+def works_of(
+    doing: Callable[[OfOneKind], str], pieces: Sequence[OfOneKind], costs: Sequence[Cost]
+) -> list[Work]:
     """Pieces as an executor takes them; each is made with itself and its cost.
 
     Args:
-        analysis: what asks for them, in words.
+        doing: what is done while a piece is made, in the user's words.
         pieces: the pieces.
         costs: what each is expected to cost.
     """
     return [
-        Work(_names(piece), f"{analysis}, {piece.task.name}", cost.amount, (piece, cost))
+        Work(_names(piece), doing(piece), cost.amount, (piece, cost))
         for piece, cost in zip(pieces, costs, strict=True)
     ]
 

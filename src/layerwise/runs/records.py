@@ -123,17 +123,13 @@ def planned(cost: Cost) -> dict[str, Any]:
 
 
 def planned_and_actual(work: Iterable[Mapping[str, Any]]) -> str | None:
-    """One line on what was planned and what it took; None where nothing was planned."""
-    entries = [entry for entry in work if "planned_token_passes" in entry]
-    if not entries:
+    """One line on what was planned and what was made; None where nothing was planned."""
+    keys = ("planned_token_passes", "token_passes")
+    counted = [entry for entry in work if all(key in entry for key in keys)]
+    if not counted:
         return None
-    line = f"Took {seconds_in_words(sum(entry['seconds'] for entry in entries))}."
-    counted = [entry for entry in entries if "token_passes" in entry]
-    if counted:
-        keys = ("planned_token_passes", "token_passes")
-        expected, made = (sum(entry[key] for entry in counted) for key in keys)
-        line += f" Token-passes planned: {expected:,}; made {made:,}."
-    return line
+    expected, made = (sum(entry[key] for entry in counted) for key in keys)
+    return f"Token-passes planned: {expected:,}; made {made:,}."
 
 
 def seconds_in_words(seconds: float | int) -> str:

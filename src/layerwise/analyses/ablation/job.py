@@ -44,40 +44,13 @@ from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples
 
 from .own_noise import NOISE, RESAMPLE, apart, requests_by_item, swept_apart, with_draws
+from .pieces import Piece
 from .questions import questions_of
 from .result import AblationResult, records_frame
 from .spec import AblationSpec, resampled_from
 
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Work that is finished and saved together.
-
-    Attributes:
-        task: the task.
-        items: some of its items.
-        protocols: the protocols under which they are asked.
-        stage: ``intact``, or ``swept`` for the intact model and every change.
-        analysis: what asks for it.
-        examples: which draw of its few-shot examples the task has; None if there is but one.
-    """
-
-    task: Task
-    items: tuple[Item, ...]
-    protocols: tuple[str, ...]
-    stage: str
-    analysis: str
-    examples: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Unique within a run."""
-        whose = "" if self.analysis == "ablation" else f"{self.analysis}, "
-        asked = f", examples {self.examples}" if self.examples else ""
-        return f"{whose}{self.stage} {self.task.name} {self.items[0].id}{asked}"
 
 
 @dataclass(frozen=True)
@@ -359,7 +332,7 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job:
             progress,
             lambda roomy, at: replace(job, setup=roomy).cost(missing[at]),
         )
-    works = works_of(job.analysis, missing, costs)
+    works = works_of(lambda piece: piece.doing(job.changes[0]), missing, costs)
     make_missing(job.setup.executor, parts, progress, works, _Measuring(job))
 
 

@@ -143,7 +143,7 @@ class Attribution:
         pieces = [(t, p) for t, p in self.setup.pieces() if self.questions(t, p)]
         kinds = ("attribution",)
         work, (table,) = run_resumable(
-            self.setup.executor, parts, progress, "attribution", pieces, kinds,
+            self.setup.executor, parts, progress, "attributing answers", pieces, kinds,
             self.expected, self._piece,
         )  # fmt: skip
         facts = self.setup.facts(settings, work)

@@ -162,7 +162,7 @@ class AttributionPatching:
         works = [
             Work(
                 (f"estimates work {task.name}", f"estimates {task.name}"),
-                f"attribution patching, {task.name}", 1.0, (task,),
+                f"attribution patching: {task.name}", 1.0, (task,),
             )
             for task in tasks
         ]  # fmt: skip

@@ -175,7 +175,7 @@ class Distillation:
         for host, setup in ((TEACHER, self.teacher), (STUDENT, self.student), (DISTILLED, after)):
             for task in setup.tasks:
                 name = f"{host} {task.name}"
-                progress.doing(f"asking the {host}, {task.name}")
+                progress.doing(f"asking the {host}: {task.name}")
                 if not run.has_part(f"records {name}", f"work {name}"):
                     records, work = records_of(setup, host, task, self.student)
                     run.write_part(f"work {name}", work)

@@ -165,7 +165,7 @@ class Lens:
             self.setup.executor,
             parts,
             progress,
-            "logit lens",
+            "reading layers",
             self.setup.pieces(),
             ("lens",),
             self.expected,

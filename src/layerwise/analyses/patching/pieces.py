@@ -99,7 +99,11 @@ class PairPieces:
         tasks = self.choice.tasks()
         asked = {task.name: self._asked(task) for task in tasks}
         missing = unrecorded(parts, list(chain.from_iterable(asked.values())))
-        works = works_of(self.analysis, missing, [self._cost_of_asking(one) for one in missing])
+        works = works_of(
+            lambda one: f"asking the model: {one.task.name}",
+            missing,
+            [self._cost_of_asking(one) for one in missing],
+        )
         make_missing(self.choice.setup.executor, parts, progress, works, self._made_asking)
         work = [parts.read_part(f"work {one.name}") for mine in asked.values() for one in mine]
         found = []
@@ -132,7 +136,11 @@ class PairPieces:
             The rows, without columns if there is no piece; and what each piece took.
         """
         missing = unrecorded(parts, pieces)
-        works = works_of(self.analysis, missing, [cost(piece) for piece in missing])
+        works = works_of(
+            lambda one: f"{self.analysis}: {one.task.name}",
+            missing,
+            [cost(piece) for piece in missing],
+        )
         make_missing(self.choice.setup.executor, parts, progress, works, _Made(measure))
         rows = rows_of(parts, table, [f"records {piece.name}" for piece in pieces])
         return rows, [parts.read_part(f"work {piece.name}") for piece in pieces]

@@ -42,7 +42,7 @@ def measured_by_task(
     apart = MemoryCheckpoints()
     largest_first = sorted(tasks, key=lambda task: -len(task.items))
     works = [
-        Work(_names(name, task), f"removing layers, {task.name}", 0.0, (task,))
+        Work(_names(name, task), f"removing layers: {task.name}", 0.0, (task,))
         for task in largest_first
     ]
     make_missing(executor, apart, progress, works, partial(_tables, measure, name))

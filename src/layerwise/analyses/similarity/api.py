@@ -118,7 +118,7 @@ class Similarity:
     ) -> SimilarityResult:
         """Make the pieces that are missing, and join all of them."""
         work, (items, cka) = run_resumable(
-            self.setup.executor, parts, progress, "similarity", self.setup.pieces(),
+            self.setup.executor, parts, progress, "comparing layers", self.setup.pieces(),
             ("similarity", "cka"), self.expected, self._piece,
         )  # fmt: skip
         return SimilarityResult(items, cka, self.setup.facts(settings, work))

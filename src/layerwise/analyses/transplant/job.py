@@ -236,7 +236,11 @@ class Transplant:
 
     def _make(self, pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter) -> None:
         missing = unrecorded(parts, pieces)
-        works = works_of("transplant", missing, [self._cost(piece) for piece in missing])
+        works = works_of(
+            lambda one: f"transplanting: {one.task.name}",
+            missing,
+            [self._cost(piece) for piece in missing],
+        )
         make_missing(self.base.executor, parts, progress, works, self._tables)
 
     def _tables(self, piece: Piece, cost: Cost) -> dict[str, pd.DataFrame]:
