@@ -172,3 +172,22 @@ def test_what_is_wrong_with_any_model_is_told_before_one_is_loaded(words, says):
 
     command, *options = words
     assert_refused(run(command, "smollm2-135m", *options, load=load), says)
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("ab", "ablate"), ("plan --ana", "--analysis"), ("profile --lim", "--limit")],
+)
+def test_a_shell_completes_commands_and_options(monkeypatch, typed, completed):
+    words = f"layerwise {typed}"
+    monkeypatch.setenv("_LAYERWISE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert run().out.split() == [completed]
+
+
+def test_completion_is_installed_for_the_shell_that_one_uses(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "/bin/bash"))
+    assert "bash completion installed" in run("--install-completion").out
+    assert "layerwise.sh" in (tmp_path / ".bashrc").read_text()

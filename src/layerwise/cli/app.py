@@ -53,7 +53,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Which layers of a language model retrieve, know and reason, and how sure that is.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -119,7 +118,7 @@ def main() -> None:
             for category in _TOLD:
                 warnings.simplefilter("always", category)
             warnings.showwarning = _show_warning
-            app()
+            app(prog_name="layerwise")
     except UserError as error:
         say(f"layerwise: {error}", err=True)
         sys.exit(2)
