@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import multinomial
 from statsmodels.stats.contingency_tables import mcnemar
 
+from layerwise.analyses.ablation.claims import claims
 from layerwise.analyses.ablation.planned import enough_items
 from layerwise.planning.plan import plan_run
 from layerwise.presentation.power import HowSure, how_sure
@@ -247,3 +248,11 @@ def test_items_that_show_nothing_are_told_from_those_that_show_something():
     assert found.loss is None
     assert found.half == 0.5
     assert how_sure(RunTables(synthetic.facts())) is None
+
+
+def test_claims_and_the_page_name_the_same_smallest_loss():
+    run = made_up_run(n_items=60, n_answers=120)
+    (claim,) = [one for one in claims(run) if one.kind == "needed"]
+    loss = sure(run).loss
+    assert loss is not None
+    assert f"With 60 items a loss of {100 * loss:.0f} points would be found" in claim.full

@@ -39,6 +39,7 @@ from layerwise.presentation.wording import (
     when,
 )
 from layerwise.stats.interest import Interest
+from layerwise.stats.power import independent_answers
 from layerwise.storage.run_tables import RunTables
 
 _HIDDEN = ("The intact model is not shown to be better than its controls there.",)
@@ -290,5 +291,6 @@ def _percent(share: float) -> str:
 
 
 def _power(mine: pd.DataFrame) -> str:
-    n, n_tests = int(mine["n_items"].iloc[0]), int(mine["n_tests"].iloc[0])
-    return f"With {n} items {could_be_found(n, n_tests)}."
+    n, n_answers, n_tests = (int(mine[of].iloc[0]) for of in ("n_items", "n_answers", "n_tests"))
+    found = could_be_found(int(independent_answers(n, n_answers)), n_tests)
+    return f"With {counted(n, 'item')} {found}."
