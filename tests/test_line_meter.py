@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import time
 
 import pytest
+from rich.console import Console
 from rich.progress import Progress
 
 from layerwise.analyses.ablation.api import ablate
@@ -15,6 +17,7 @@ from layerwise.runs.progress import (
     Part,
     SilentMeter,
     _Left,
+    bar_of,
     meter,
     telling_of_piece,
     told_of_sweep,
@@ -247,3 +250,18 @@ def test_what_is_done_is_said_in_the_users_words(monkeypatch):
         "asking the model: words, picks a letter",
     ]
     assert "reading layers: words" in doing
+
+
+@pytest.mark.parametrize("width", [120, 80, 50])
+def test_a_bar_is_one_line_with_the_share_and_the_time_left(clock, width):
+    tally, console = Tally(clock=clock), Console(width=width, file=io.StringIO())
+    bar = BarMeter(bar_of(tally, console), tally)
+    bar.expect(100.0)
+    bar.doing("skipping layers: facts-open-book, chooses and writes")
+    clock.now += 8.9 * 3600
+    bar.done(10.0)
+    console.print(bar.progress.get_renderable())
+    (line,) = console.file.getvalue().splitlines()
+    assert line.startswith("skippin")
+    assert "10 %" in line
+    assert "80 h 06 min left" in line

@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 from layerwise.errors import printable
@@ -88,11 +89,14 @@ class BarMeter:
         self.progress.console.print(f"layerwise: {printable(sentence)}", markup=False)
 
 
+_ROOM_FOR_LEFT = len("23 h 59 min left")
+
+
 class _Left(ProgressColumn):
     """The time that is left by a tally."""
 
     def __init__(self, tally: Tally) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True, min_width=_ROOM_FOR_LEFT))
         self.tally = tally
 
     def render(self, task: Task) -> Text:
@@ -204,12 +208,18 @@ def meter(show: bool) -> Iterator[Meter]:
             yield lines
             lines.end()
         return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        _Left(tally := Tally()),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
+    tally = Tally()
+    with bar_of(tally, console) as progress:
         yield BarMeter(progress, tally)
+
+
+def bar_of(tally: Tally, console: Console) -> Progress:
+    """A bar of one line, on which what is being done is cut where there is no room for it."""
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
+        BarColumn(bar_width=10),
+        TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True, min_width=5)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+        _Left(tally),
+    )
+    return Progress(*columns, console=console, transient=True, expand=True)
