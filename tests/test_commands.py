@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from typing import Any, get_type_hints
 
 import pytest
@@ -191,3 +192,17 @@ def test_completion_is_installed_for_the_shell_that_one_uses(monkeypatch, tmp_pa
     monkeypatch.setattr("shellingham.detect_shell", lambda *_: ("bash", "/bin/bash"))
     assert "bash completion installed" in run("--install-completion").out
     assert "layerwise.sh" in (tmp_path / ".bashrc").read_text()
+
+
+def test_help_has_no_sentence_of_more_than_25_words():
+    texts = {
+        help_of(text)
+        for command in COMMANDS.values()
+        for text in (
+            command.signature.summary,
+            *(parameter.text for parameter in command.signature.parameters.values()),
+            *(flag.help for flag in command.flags.values()),
+        )
+    }
+    sentences = [each for text in texts for each in re.split(r"(?<=[.;:])\s", text)]
+    assert [each for each in sentences if len(each.split()) > 25] == []

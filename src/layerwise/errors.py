@@ -62,7 +62,7 @@ def one_line(error: BaseException) -> str:
 
 
 class UserError(ValueError):
-    """A mistake of the user's, told in one sentence: what, expected, what to do.
+    """Invalid user input, in one sentence: what was wrong, what was expected, what to do.
 
     The CLI prints the sentence without a traceback and exits with code 2. Control characters in
     it are spelled out, whatever name or file they came from.

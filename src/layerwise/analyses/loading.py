@@ -18,7 +18,7 @@ from .restoring import restore, warn_of_lost
 
 @check_arguments()
 def load_results(folder: str | Path) -> list[Result]:
-    """Read whatever results are in a folder.
+    """Load all results of a folder.
 
     Raises:
         UserError: if the folder does not exist, holds no result or an unfinished run, or results

@@ -43,7 +43,7 @@ JOINED: tuple[JoinedFolder[Any], ...] = (COMPARISON, SERIES)
 
 @dataclass(frozen=True)
 class Verification:
-    """What became of a folder's files since they were written.
+    """Status of each file of a folder since it was written.
 
     Attributes:
         folder: the folder.
@@ -93,7 +93,7 @@ class Verification:
 
 @check_arguments()
 def verify(folder: str | Path) -> Verification:
-    """Check whether saved results are as they were written.
+    """Check whether saved results are unchanged since they were written.
 
     Args:
         folder: of a finished run, of a comparison, of a series, or of a model that

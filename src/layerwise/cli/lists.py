@@ -12,7 +12,7 @@ from .printing import say
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Load this model and say what it is.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Model to load and describe.")] = None,
     offload: Annotated[
         str | None, typer.Option(help="disk: only the layer that runs has its weights in memory.")
     ] = None,
@@ -22,7 +22,7 @@ def models(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
 ) -> None:
-    """List the models that can be asked for by name, or describe one."""
+    """List the bundled models, or describe one model."""
     from layerwise.models import known_models
 
     if name is None:

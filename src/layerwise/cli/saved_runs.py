@@ -37,7 +37,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Make the report again from saved results; several runs stand side by side."""
+    """Make the report again from saved results of one or several runs."""
     from layerwise.report import report_from_folders
     from layerwise.storage.written import refuse_results_file
 
@@ -97,7 +97,7 @@ def verify(
         ),
     ],
 ) -> None:
-    """Check whether saved results are as they were written, file by file."""
+    """Check file by file whether saved results are unchanged."""
     from layerwise.analyses.verifying import verify as run
 
     found = run(folder)
@@ -143,7 +143,7 @@ def compare(
         ),
     ] = False,
 ) -> None:
-    """Test what differs between saved runs of different models, or between groups of them."""
+    """Test differences between saved runs of different models, or between groups of them."""
     if series:
         _join_series(runs or [], group or [], Path(out), seed)
         return

@@ -70,7 +70,7 @@ def load_model(
     offload: str | None = None,
     backend: str = "auto",
 ) -> Model:
-    """Load a model and make sure that it is its original.
+    """Load a model and compare it with its Hugging Face original.
 
     The hooked model is compared with its Hugging Face original on a fixed text in several
     lengths, in float32 on the CPU, and again as it will be used if that is something else. The

@@ -247,7 +247,7 @@ for _kind, (_what, _hashes) in _ORGANISMS.items():
 
 
 def known_models() -> list[KnownModel]:
-    """The bundled models, one line each, with whether they are available here.
+    """List the bundled models, one line each, with their availability here.
 
     Hub ids, folders and GGUF files can be loaded too and are not listed.
     """

@@ -149,7 +149,7 @@ def plan_run(
     memory_budget: int | None = None,
     untimed: bool = False,
 ) -> RunPlan:
-    """Say what a run would cost before it is made: work, memory, and time here.
+    """Estimate a run before it starts: work, memory, and time on this machine.
 
     How long it takes is told from a small sample of the very sweeps that are planned, which the
     model itself runs for a few seconds. How long texts get is tried on some items.
@@ -169,12 +169,11 @@ def plan_run(
             weights if None.
         draws: of the ablation's noise or donors, for each item.
         pairs: pairs of prompts a task for patching.
-        exhaustive: of a profile: skip layers also where there is no signal.
-        also: what a profile does beyond its main analyses, as for ``profile``; what of that is
-            not planned is told in the notes.
+        exhaustive: of a profile: skip layers also where the model has no signal.
+        also: what a profile does beyond its main analyses, as for ``profile``. Notes name what is
+            not planned.
         student: the student of a distillation, its name or folder.
-        original: where the original of a model that is healed is by now, if not where the layers
-            were left out of it.
+        original: where the original of a pruned model is now, if it was moved.
         text: a file that the student is trained on, in place of the tasks' prompts.
         on_policy: share of the texts that the student writes itself, in 0..1.
         rank: of low-rank adapters that are trained in place of the weights.
@@ -184,13 +183,13 @@ def plan_run(
         limit: take the first so many items of each task; if None what the analysis takes.
         seed: decides the items of built-in suites.
         fewshot: number of few-shot examples; the task's own if None.
-        fewshot_seeds: draws of the examples that an ablation asks with.
+        fewshot_seeds: draws of the few-shot examples of an ablation.
         chat: wrap prompts in the tokenizer's chat template.
         dtype: number format of a model given by name.
         device: where a model given by name would be.
         backend: what would run a model given by name, as in ``load_model``.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
-        untimed: run no sample, so that no weights are read and no time is told.
+        untimed: run no sample: no weights are read and no time is estimated.
 
     Raises:
         UserError: for anything that the analysis would refuse.

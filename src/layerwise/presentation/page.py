@@ -44,7 +44,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """A report: its sentences, and a page that is made when it is first asked for.
+    """A report: its sentences, and an HTML page that is made on first use.
 
     Attributes:
         findings: its sentences, most important first; with several runs each begins with

@@ -44,7 +44,7 @@ FORWARDS_TIMED = 3
 
 @dataclass(frozen=True)
 class Profile:
-    """What a profile found.
+    """Results of all analyses of a profile, with their joint report.
 
     Attributes:
         results: ablation, lens, patching and emergence results.
@@ -111,7 +111,7 @@ def profile(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> Profile:
-    """Find out what each layer of a model is needed for, and how sure that is.
+    """Measure which layers each capability of a model needs, and how sure that is.
 
     Skips each layer in turn under every task and protocol, reads every layer through the logit
     lens, patches activations where tasks offer pairs of prompts, and joins all of it.
@@ -123,21 +123,21 @@ def profile(
         limit: take the first so many items of each task; if None as many as show, in 8 of 10
             runs, each layer that costs a capability 20 accuracy points (``docs/planning.md``).
         pairs: at most so many pairs of each task for patching.
-        exhaustive: skip layers also where the intact model is not better than blind. No claim is
-            made there, so by default that time is saved; intact records are kept.
-        also: what to do beyond that, of ``parts``, ``heads``, ``attribution``, ``head-scores``,
-            ``similarity``, ``removal``, ``estimates``, ``paths``, or ``all`` of these, and
-            ``interactions`` (of all pairs of layers, far more than there are layers); the
-            analyses of tasks are made for those that the model can do.
-        smallest_loss: smallest loss of accuracy that is of interest, in 0 to 1; sentences pass over
-            smaller ones, and "no loss" means less than it.
-        smallest_nats: the same of the right answer's log-probability, in nats.
-        smallest_depth: smallest difference of depth that is of interest, in layers.
+        exhaustive: skip layers also where the model has no signal. No claim is made there, so by
+            default that time is saved.
+        also: further analyses: ``parts``, ``heads``, ``attribution``, ``head-scores``,
+            ``similarity``, ``removal``, ``estimates``, ``paths``, or ``all`` of these; also
+            ``interactions``, of all pairs of layers, which takes much longer. They use the tasks
+            that the model can do.
+        smallest_loss: smallest loss of accuracy of interest, 0 to 1. Sentences report no smaller
+            one, and "no loss" means less than it.
+        smallest_nats: the same for the right answer's log-probability, in nats.
+        smallest_depth: smallest difference of depth of interest, in layers.
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
-        fewshot_seeds: change layers, parts and heads with so many draws of the examples, 1 to 10,
-            whose spread is then in effects, signal, intervals and tests. All else is asked with the
-            first draw, and no depth is told by ablation.
+        fewshot_seeds: number of draws of the few-shot examples, 1 to 10, with which layers, parts
+            and heads are changed. Effects, signal, intervals and tests include their spread. Other
+            analyses use the first draw, and ablation gives no depths.
         chat: wrap prompts in the tokenizer's chat template (ablation and lens).
         out: folder for tables, figures and ``report.html``; an interrupted run goes on there.
         memory_budget: bytes for activations, keys and values; half of what is free if None.

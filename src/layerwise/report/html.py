@@ -45,7 +45,7 @@ def report(results: Result | Sequence[Result]) -> Report:
 
 @check_arguments()
 def report_from_folders(folders: str | Path | Sequence[str | Path]) -> Report:
-    """Put the saved results of one or several runs into one page.
+    """Make one page from the saved results of one or several runs.
 
     Depths are computed again where a folder has none, or some made before another result.
 

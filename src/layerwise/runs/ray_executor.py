@@ -33,7 +33,7 @@ _LIKE = "local, auto or HOST:PORT, and after it what else is wanted: auto,actors
 
 @dataclass(frozen=True)
 class RayExecutor(Executor):
-    """Make the pieces of an analysis on a Ray cluster: one model per worker, loaded by name.
+    """Run an analysis on a Ray cluster: one model per worker, loaded by name.
 
     Workers are kept from one analysis to the next, until ``close`` or the end of the process;
     ``docs/scale.md`` tells how a cluster is started, and what is the same with and without one.

@@ -34,7 +34,7 @@ class Corruption:
 
 @dataclass(frozen=True)
 class Item:
-    """One question.
+    """One question with its answer, its options and its context.
 
     Attributes:
         id: unique within its suite and stable over runs, e.g. ``"kv-words-5/0012"``.

@@ -85,7 +85,7 @@ def languages() -> list[str]:
 
 @check_arguments()
 def task_names(language: str = TEXT) -> list[str]:
-    """The names of a language's suites, by capability and then in the order of registration."""
+    """List the suites of a language, by capability and then in the order of registration."""
     order = list(CAPABILITIES)
     spoken = [name for name, suite in _suites.items() if suite.language == language]
     return sorted(spoken, key=lambda name: order.index(_suites[name].capability))
@@ -125,7 +125,7 @@ def expand_task_names(names: Iterable[str], language: str = TEXT) -> list[str]:
 def load_task(
     name_or_path: str, *, seed: int = 0, limit: int | None = None, fewshot: int | None = None
 ) -> Task:
-    """Make a suite, or read a task from a source.
+    """Load a built-in suite, or read a task from a file.
 
     Args:
         name_or_path: a suite's name, with arguments if need be (``kv-words:n_pairs=8``), or a

@@ -55,7 +55,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Task:
-    """A named set of items of one capability, and how they are asked.
+    """A named set of items of one capability, with template, examples and chance levels.
 
     Attributes:
         name: e.g. ``"kv-words"``; a user's file goes by its name without ``.jsonl``.

@@ -59,7 +59,7 @@ def ablate(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> AblationResult:
-    """Change one layer, head, block or set at a time and see what each task loses.
+    """Change one layer, head, block or set at a time and measure what each task loses.
 
     Skipping whole layers and scoring by three protocols is the protocol of Song et al. 2025
     (arXiv:2510.02091); the intact model is always measured too.
@@ -68,31 +68,29 @@ def ablate(
         model: the model, from ``load_model`` or your own.
         tasks: task names, capabilities (all their suites), JSONL files, or ``Task`` values.
         protocols: ``letter``, ``continuation``, ``generate``.
-        kind: ``skip``; ``zero``; ``mean`` (over the task's own prompts); ``resample`` (from
-            another item's prompt, drawn by the seed); ``noise`` (added, with the covariance that
-            the site has over the task's own prompts). ``docs/ablation.md`` says what each means,
-            at generated positions too.
-        site: ``layer`` for a skip, ``resid_post`` for all other kinds (these if None);
+        kind: ``skip``; ``zero``; ``mean`` (over the task's own prompts); ``resample`` (from another
+            item's prompt, drawn by the seed); ``noise`` (added, with the site's covariance over the
+            task's own prompts). ``docs/ablation.md`` has the definitions.
+        site: ``layer`` for a skip, ``resid_post`` for other kinds (these if None). Also
             ``attn_out``, ``mlp_out``, ``z`` (one head), ``kv_group`` (all heads that share a
-            key/value head); ``resid_pre`` and ``resid_mid`` but for a skip. Zeroing
-            ``resid_post`` is not skipping: it wipes the whole stream. In the decoder of an
-            encoder-decoder also ``cross_attn_out``, ``cross_z`` (one head of it) and, but for a
-            skip, ``resid_mid_cross``.
+            key/value head), ``resid_pre`` and ``resid_mid`` (no skip). Decoders of encoder-decoders
+            have ``cross_attn_out``, ``cross_z`` and ``resid_mid_cross`` (no skip). Zeroing
+            ``resid_post`` is not skipping: it removes the whole stream.
         layers: which layers, from 0, or by address such as ``encoder.3``; all if None.
         heads: which heads of ``z``, or which key/value groups; all if None.
-        block: change so many layers at once, at every place.
-        as_one: change all layers and heads named at once, as one set.
+        block: number of neighbouring layers that are changed together, at every place.
+        as_one: change all named layers and heads together, as one set.
         mean_by: ``pooled`` over all positions but the first, or by ``position``.
-        draws: draws of noise for each item, or other items that it is resampled from; its outcomes
-            are averaged, and further draws are no further items.
-        smallest_loss: smallest loss of accuracy that is of interest, in 0 to 1; sentences pass over
-            smaller ones, and "no loss" means less than it.
-        smallest_nats: the same of the right answer's log-probability, in nats.
+        draws: draws of noise, or of other items to resample from, for each item. Outcomes are
+            averaged over draws, which do not count as more items.
+        smallest_loss: smallest loss of accuracy of interest, 0 to 1. Sentences report no smaller
+            one, and "no loss" means less than it.
+        smallest_nats: the same for the right answer's log-probability, in nats.
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
-        fewshot_seeds: ask all items with so many draws of the examples, 1 to 10; effects and
-            signal are then of the mean over draws, whose spread is in intervals and tests.
+        fewshot_seeds: number of draws of the few-shot examples, 1 to 10. Effects and signal are
+            means over draws, and intervals and tests include their spread.
         chat: wrap prompts in the tokenizer's chat template.
         out: folder for ``records.parquet``, ``requests.jsonl`` and ``run.json``; a run that was
             interrupted goes on there. None keeps everything in memory.

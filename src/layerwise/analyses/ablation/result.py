@@ -41,7 +41,7 @@ def records_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class AblationResult(Result):
-    """What was answered with parts of the model changed.
+    """Outcomes of every item with parts of the model changed, and their paired effects.
 
     Attributes:
         records: ``records.parquet``.

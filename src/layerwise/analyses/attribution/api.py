@@ -41,7 +41,7 @@ def attribution(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> AttributionResult:
-    """Take the answer's logit difference and log-probability apart by layer and head.
+    """Decompose the answer's logit difference and log-probability by layer and head.
 
     Read at the prompt's last position, of the answer's first token. Only what a part writes
     directly is counted, not what later layers make of it. Of an encoder-decoder the decoder is read

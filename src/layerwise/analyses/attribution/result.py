@@ -18,7 +18,7 @@ from .tables import HEADS, SUBLAYERS, summary_table
 
 @dataclass(frozen=True, repr=False, eq=False)
 class AttributionResult(Result):
-    """What each layer, sublayer and head adds directly to the answer's logit.
+    """Direct contribution of each layer, sublayer and head to the answer's logit.
 
     Attributes:
         attribution: ``attribution.parquet``.

@@ -82,7 +82,7 @@ def attribute_patches(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> AttributionPatchingResult:
-    """Estimate all patches by gradients, and compare with true patches of a sample.
+    """Estimate all patches by gradients, and compare a sample with true patches.
 
     Every patch of a site is estimated by two forwards and one backward a pair. In an
     encoder-decoder the one backward goes through both stacks, so that all their layers are
@@ -96,7 +96,7 @@ def attribute_patches(
             ``cross_z``) if None.
         direction: ``denoising`` or ``noising``.
         positions: labels, as for ``patch_activations``.
-        sample: so many cells of each task and site, drawn at random, are truly patched, too.
+        sample: number of random cells of each task and site that are truly patched, too.
         pairs: at most so many pairs of each task.
         limit: look for pairs among the first so many items of each task.
         seed: decides the items of built-in suites, the sample and all bootstraps.

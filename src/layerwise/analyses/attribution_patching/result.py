@@ -19,7 +19,7 @@ from .columns import AGREEMENT
 
 @dataclass(frozen=True, repr=False, eq=False)
 class AttributionPatchingResult(Result):
-    """What patches would do, estimated by gradients, with true patches of a sample beside them.
+    """Gradient estimates of activation patches, with true patches of a sample.
 
     Attributes:
         attribution_patching: ``attribution_patching.parquet``.

@@ -53,7 +53,7 @@ def compare(
     n_resamples: int = 10_000,
     smallest_depth: float = 1.0,
 ) -> Comparison:
-    """Put saved runs of different models side by side, with a test for each difference.
+    """Compare saved runs of different models, with a test for each difference.
 
     Every two runs are compared on the tasks whose very same items were asked in all of them,
     paired over items. Groups of runs (training seeds of one architecture each) are compared as

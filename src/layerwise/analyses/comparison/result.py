@@ -25,7 +25,7 @@ FOLDER = JoinedFolder(
 
 
 class Comparison(ComparedRuns):
-    """What differs between runs, and how sure that is; its tables are ``ComparedRuns``'."""
+    """Differences between runs, with intervals and tests; its tables are ``ComparedRuns``'."""
 
     def report(self) -> Report:
         """The page with figures, sentences and tables."""

@@ -54,7 +54,7 @@ def distill(
     memory_budget: int | None = None,
     progress: bool = True,
 ) -> DistillationResult:
-    """Train a student to say what a teacher says, and ask both and the student before it.
+    """Train a student on a teacher's predictions, and evaluate it beside both.
 
     Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531) of next-token distributions,
     generalized: with other divergences, and on texts that the student writes itself (Agarwal et
@@ -72,7 +72,7 @@ def distill(
         out: the folder to write; it must not exist or be empty, or be that of the same call,
             which goes on there after an interruption. Tables go into its folder ``compared``.
         text: a ``.txt`` file with a blank line between texts, or a ``.jsonl`` file with a field
-            ``text``, to train on in place of the tasks' prompts.
+            ``text``. It replaces the tasks' prompts.
         answers: whose answers to the prompts are trained on: ``task``, worked out where the task
             has them so, or ``teacher``, as it answers itself.
         divergence: ``forward``, KL(teacher, student); ``reverse``, KL(student, teacher); or

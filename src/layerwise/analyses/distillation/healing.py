@@ -58,7 +58,7 @@ def heal(
     backend: str = "auto",
     progress: bool = True,
 ) -> DistillationResult:
-    """Heal a model that was written without some layers: the original teaches it.
+    """Train a pruned model on its original's predictions, and measure what comes back.
 
     A distillation whose student is a model out of ``prune_model`` and whose teacher is the model
     that it came from, so that gains are what comes back of what was lost with the layers. What
@@ -72,10 +72,9 @@ def heal(
         protocols: ``letter``, ``continuation``, ``generate``.
         out: the folder to write; it must not exist or be empty, or be that of the same call,
             which goes on there after an interruption. Tables go into its folder ``compared``.
-        original: where the original is by now, if not where the layers were left out of it: a
-            name or folder of the same files.
+        original: where the original is now, if it was moved: a name or folder of the same files.
         text: a ``.txt`` file with a blank line between texts, or a ``.jsonl`` file with a field
-            ``text``, to train on in place of the tasks' prompts.
+            ``text``. It replaces the tasks' prompts.
         answers: whose answers to the prompts are trained on: ``task``, worked out where the task
             has them so, or ``teacher``, as it answers itself.
         divergence: ``forward``, KL(teacher, student); ``reverse``, KL(student, teacher); or
@@ -99,7 +98,7 @@ def heal(
         fewshot: number of few-shot examples; the task's own if None.
         chat: wrap prompts in the tokenizer's chat template.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
-        dtype: number format that the models are asked in: ``float32``, ``bfloat16`` or
+        dtype: number format in which the models are evaluated: ``float32``, ``bfloat16`` or
             ``float16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         backend: what runs both models, as in ``load_model``.

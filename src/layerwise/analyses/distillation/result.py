@@ -18,7 +18,7 @@ from .tables import gains_table
 
 @dataclass(frozen=True, repr=False, eq=False)
 class DistillationResult(Result):
-    """A student that was trained to say what its teacher says, and what it can do now.
+    """A distilled student: its training, and its accuracy beside teacher and original student.
 
     Attributes:
         distillation: ``distillation.parquet``: every item's answer by teacher, student and

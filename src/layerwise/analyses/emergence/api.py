@@ -45,7 +45,7 @@ def emergence(
     groups: Groups | None = None,
     smallest_depth: float = 1.0,
 ) -> EmergenceResult:
-    """Join results of one model into depths of capabilities, and tests of their order.
+    """Compute depths of capabilities from results of one model, and test their order.
 
     Args:
         results: ablation, lens, patching and attribution results, any of them; others have no

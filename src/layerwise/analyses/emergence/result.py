@@ -20,7 +20,7 @@ from .columns import DEPTHS
 
 @dataclass(frozen=True, repr=False, eq=False)
 class EmergenceResult(Result):
-    """At what depth capabilities emerge, by which method, and in what order.
+    """Depths at which capabilities emerge, by method, with tests of their order.
 
     Attributes:
         emergence: ``emergence.parquet``.

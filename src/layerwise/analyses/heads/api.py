@@ -1,4 +1,4 @@
-"""Which heads attend as induction heads do, on random tokens that are repeated.
+"""Attention scores of each head on repeated random tokens (induction heads).
 
 After the second occurrence of a token an induction head attends to what followed the first
 (Olsson et al. 2022, arXiv:2209.11895). Definitions are in ``docs/heads.md``; no task is asked.
@@ -75,7 +75,7 @@ def head_scores(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> HeadsResult:
-    """Find induction heads: what each head attends to on repeated random tokens.
+    """Find induction heads: where each head attends on repeated random tokens.
 
     Every head's attention is scored on random tokens that are repeated once. In an
     encoder-decoder three kinds of attention are scored, each where a sequence stands twice: the
@@ -84,11 +84,11 @@ def head_scores(
 
     Args:
         model: the model.
-        sequences: how many sequences are tried.
-        length: tokens of each before it is repeated, all different; 50 if None, or fewer where
-            the model takes no more.
-        threshold: a head of self-attention is called an induction head if the 95 % interval of
-            its prefix-matching score lies above this.
+        sequences: number of random sequences.
+        length: tokens of each sequence before it is repeated, all different; 50 if None, or fewer
+            if the model takes no more.
+        threshold: a head of self-attention is an induction head if the 95 % interval of its
+            prefix-matching score lies above this.
         seed: decides the tokens and all bootstraps.
         out: folder for ``heads.parquet`` and ``run.json``; None keeps all in memory.
         executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process

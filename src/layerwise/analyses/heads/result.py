@@ -22,7 +22,7 @@ _SHOWN = 15
 
 @dataclass(frozen=True, repr=False, eq=False)
 class HeadsResult(Result):
-    """Which heads attend as induction heads do, on random tokens that are repeated.
+    """Attention scores of each head on repeated random tokens (induction heads).
 
     Attributes:
         heads: ``heads.parquet``.

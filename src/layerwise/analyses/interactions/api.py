@@ -46,7 +46,7 @@ def interactions(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> InteractionsResult:
-    """Find layers that stand in for each other or overlap: all pairs skipped, Shapley values.
+    """Skip layers alone and in pairs: interactions of layers, and Shapley values.
 
     The interaction of a and b is I(a, b) = c({a, b}) - c({a}) - c({b}), with c(S) what skipping
     the set S costs an item (intact minus skipped). Above 0 the two are *redundant*: they cost
@@ -59,18 +59,18 @@ def interactions(
     Args:
         model: the model, from ``load_model`` or your own.
         tasks: task names, capabilities (all their suites), JSONL files, or ``Task`` values.
-        protocols: ``letter``, ``continuation``, ``generate``; under the last only accuracy is
-            measured, of which no verdict is given.
-        site: what is skipped: ``layer``, ``attn_out``, ``mlp_out``, ``z`` (one head),
-            ``kv_group`` (all heads that share a key/value head); in the decoder of an
-            encoder-decoder also ``cross_attn_out`` and ``cross_z``.
+        protocols: ``letter``, ``continuation``, ``generate``; the last measures accuracy only and
+            gives no verdict.
+        site: what is skipped: ``layer``, ``attn_out``, ``mlp_out``, ``z`` (one head), ``kv_group``
+            (all heads that share a key/value head). Decoders of encoder-decoders also have
+            ``cross_attn_out`` and ``cross_z``.
         layers: which layers, from 0, or by address such as ``encoder.3``; all if None.
         heads: which heads of ``z``, or which key/value groups, in each of the layers; all if None.
-        order: 2 skips each layer alone and all pairs, which also gives the 2-additive
-            approximation of the Shapley values; 1 skips them alone only, beside ``permutations``.
-        permutations: draw so many orders of all layers, skip them one after the other in each,
-            and estimate Shapley values by what each adds; 0 for none.
-        smallest_nats: smallest interaction that sentences tell of, in nats.
+        order: 2 skips each layer alone and all pairs, which also gives the 2-additive Shapley
+            values. 1 skips single layers only, beside ``permutations``.
+        permutations: number of random orders of all layers for Shapley values; each order skips one
+            layer after the other. 0 for none.
+        smallest_nats: smallest interaction that sentences report, in nats.
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites, the permutations and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.

@@ -21,7 +21,7 @@ from .tables import PERMUTATIONS, pairs_table, shapley_table
 
 @dataclass(frozen=True, repr=False, eq=False)
 class InteractionsResult(Result):
-    """What was answered without each layer or head, without pairs, and without sampled sets.
+    """Outcomes without each layer or head, without pairs, and without sampled sets.
 
     Attributes:
         interactions: ``interactions.parquet``.

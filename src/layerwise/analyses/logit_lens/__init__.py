@@ -1,1 +1,1 @@
-"""What each layer would answer, read through the unembedding."""
+"""Rank and log-probability of tokens at each layer, read through the unembedding."""

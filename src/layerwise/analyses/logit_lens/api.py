@@ -67,23 +67,22 @@ def logit_lens(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> LensResult:
-    """Read tokens from every layer: the answer's first one, or all that follow the prompt.
+    """Read the answer from the residual stream after every layer (logit or tuned lens).
 
     Args:
         model: the model.
         tasks: task names, capabilities, JSONL files, or ``Task`` values.
         protocols: ``letter`` or ``continuation``: whose prompt is read; both if None. The prompt
             of ``generate`` is that of ``continuation``; generated text has ``generate`` alone.
-        lens: ``logit``; or ``tuned``, which translates each residual stream first. With the lens of
-            an encoder-decoder's decoder comes that of its encoder, which the whole decoder reads:
-            ``decoder`` (Langedijk et al. 2023, arXiv:2310.03686; exact) or ``tuned decoder`` (a
-            trained probe).
-        tuned: the tuned lens, its file or its folder (``train_lens``); if None, and it is asked
-            for, one is trained before, with the defaults, and not kept.
+        lens: ``logit``, or ``tuned``, which translates each residual stream first. For
+            encoder-decoders also ``decoder``: the whole decoder reads the encoder's layers
+            (Langedijk et al. 2023, arXiv:2310.03686; exact). Or ``tuned decoder``, a trained probe.
+        tuned: the tuned lens of ``train_lens``, its file or its folder. If None and ``lens`` needs
+            one, it is trained first with the defaults and not kept.
         sites: ``resid_pre``, ``resid_mid``, ``resid_post``, one or several.
-        over: ``prompt``: the answer's first token is looked for at positions of the prompt;
-            ``continuation``: each token of the answer where it is predicted; ``generated``: each
-            token of the intact model's own greedy text where it is predicted.
+        over: ``prompt``: the answer's first token, at positions of the prompt. ``continuation``:
+            each token of the answer where it is predicted. ``generated``: each token of the intact
+            model's own greedy text.
         positions: of the prompt, counted from its end (-1 is the last token), or ``"all"``.
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites and all bootstraps.

@@ -25,7 +25,7 @@ def lens_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class LensResult(Result):
-    """What each layer would answer, read through the unembedding.
+    """Rank and log-probability of tokens at each layer, read through the unembedding.
 
     Attributes:
         lens: ``lens.parquet``.

@@ -62,23 +62,20 @@ def patch_activations(
         tasks: task names, capabilities, or ``Task`` values whose items have corruptions; if None
             ``kv-words`` and ``facts``, or all suites of the toy language that the model speaks.
         sites: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out``; by head
-            ``z`` (what a head puts out, before the output projection) and ``pattern`` (where it
-            attends to, after the softmax). In the decoder of an encoder-decoder also
-            ``cross_attn_out``, ``resid_mid_cross`` (after cross-attention), by head ``cross_z`` and
-            ``cross_pattern``; and ``cross_k`` and ``cross_v``, the keys and values that its
-            cross-attention makes of the input, at the prompt's positions.
+            ``z`` (output before the output projection) and ``pattern`` (attention after the
+            softmax). Decoders of encoder-decoders also have ``cross_attn_out``,
+            ``resid_mid_cross``, ``cross_z``, ``cross_pattern``, and ``cross_k`` and ``cross_v``
+            (keys and values of the input, at the prompt's positions).
         directions: ``denoising``: the corrupted run gets the clean one's activation;
             ``noising``: the clean run gets the corrupted one's.
         positions: labels: ``first changed``, ``middle changed``, ``last changed``, ``next``,
-            ``further``, ``last``, or ``all`` for all from the first changed token on at one go.
-            In an encoder-decoder also ``before`` (an encoder reads both ways), in the decoder
-            ``answer`` and ``start`` (what it begins with before that), and ``all`` is the whole
-            prompt, or all that the decoder begins with. If None all but ``all``; for heads
-            ``last changed``, ``last``, ``answer`` and ``all``.
+            ``further``, ``last``, or ``all`` from the first changed token on. Encoder-decoders also
+            have ``before``, and in the decoder ``answer`` and ``start``; ``docs/patching.md``
+            defines them. If None, every label but ``all``; for heads ``last changed``, ``last``,
+            ``answer`` and ``all``.
         kl: also measure the KL divergence of the next token's distribution.
-        align: take pairs of unequal length, too: the first changed token is patched from the
-            first changed one, the last from the last, and what follows by its distance from
-            the end. Without it such pairs are left out.
+        align: use pairs of unequal length, too. The first changed tokens match, the last ones
+            match, and what follows matches by its distance from the end.
         pairs: at most so many pairs of each task.
         limit: look for pairs among the first so many items of each task.
         seed: decides the items of built-in suites and all bootstraps.

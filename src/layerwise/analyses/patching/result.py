@@ -28,7 +28,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True, repr=False, eq=False)
 class PatchingResult(Result):
-    """Where putting one run's activation into another carries the answer over.
+    """Effect of each activation patch on the answer.
 
     Attributes:
         patching: ``patching.parquet``.

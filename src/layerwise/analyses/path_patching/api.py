@@ -64,7 +64,7 @@ def patch_paths(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> PathPatchingResult:
-    """Find which heads and MLPs act on a receiver directly, by patching each path into it.
+    """Find which heads and MLPs act on a receiver directly (path patching).
 
     The sender's output, at all positions, is taken from the other prompt's run, but reaches only
     the receiver: all else that it might act through is held as it was. Senders are all heads and
@@ -81,9 +81,9 @@ def patch_paths(
         model: the model; its sublayers must add to the stream without a norm of their own after.
         tasks: task names, capabilities, or ``Task`` values whose items have corruptions; if None
             ``kv-words`` and ``facts``, or all suites of the toy language that the model speaks.
-        receivers: ``logits``, ``mlp:LAYER``, or ``q:LAYER.HEAD``, ``k:...``, ``v:...``; of an
-            encoder-decoder with addresses for layers, ``mlp:encoder.3``, ``q:decoder.3.1``, and
-            ``cross_q:decoder.3.1``, ``cross_k:...``, ``cross_v:...`` of cross-attention.
+        receivers: ``logits``, ``mlp:LAYER``, or ``q:LAYER.HEAD``, ``k:...``, ``v:...``.
+            Encoder-decoders have addresses for layers, such as ``mlp:encoder.3``, and
+            ``cross_q:decoder.3.1``, ``cross_k:...``, ``cross_v:...``.
         direction: ``noising``: the clean run is patched; ``denoising``: the corrupted one.
         pairs: at most so many pairs of each task.
         limit: look for pairs among the first so many items of each task.

@@ -22,7 +22,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True, repr=False, eq=False)
 class PathPatchingResult(Result):
-    """Which components act on a receiver directly.
+    """Direct effect of each component on a receiver (path patching).
 
     Attributes:
         path_patching: ``path_patching.parquet``.

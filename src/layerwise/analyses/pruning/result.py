@@ -17,7 +17,7 @@ from .columns import WRITTEN
 
 @dataclass(frozen=True, repr=False, eq=False)
 class PruningResult(Result):
-    """A model written without some layers: what was predicted of it, and what it does.
+    """A model written without some layers, with predicted and measured outcomes.
 
     Attributes:
         pruning: ``pruning.parquet``: every item under the three models.

@@ -42,7 +42,7 @@ def removal_order(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> RemovalResult:
-    """Find which layers a model can spare, and what is left of the accuracy without them.
+    """Find which layers can be removed, and measure the accuracy without them.
 
     ``greedy`` is task-aware layer elimination (Naim et al. 2025, arXiv:2510.22767): each step
     tries every layer that remains, beside those removed before, and removes the one without
@@ -64,8 +64,8 @@ def removal_order(
         protocols: ``letter``, ``continuation``, ``generate``; each has orders of its own.
         n_removed: how many layers are removed, at least 1; one of each stack must stay.
         by: ``greedy``, ``block``, ``effect``, ``deep``, ``angular``, ``influence``.
-        held_out: the share of each task's items that the search does not see; 0 for none. What
-            the search saw makes its choice look too good; these do not.
+        held_out: share of each task's items that the search does not see; 0 for none. Items of the
+            search make its choice look too good.
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites, which are held out, and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.

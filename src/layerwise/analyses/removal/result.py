@@ -30,7 +30,7 @@ from .tables import (
 
 @dataclass(frozen=True, repr=False, eq=False)
 class RemovalResult(Result):
-    """In which order layers can be removed, and what is left of the accuracy.
+    """Orders of removing layers, and the accuracy that is left after each step.
 
     Attributes:
         removal: ``removal.parquet``: every answer of every candidate.

@@ -23,7 +23,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, repr=False, eq=False)
 class SimilarityResult(Result):
-    """How alike the residual streams before and after layers are.
+    """Similarity of the residual streams before and after layers.
 
     Attributes:
         similarity: ``similarity.parquet``: block influence and angular distances of every item.

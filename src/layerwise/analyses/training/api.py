@@ -76,7 +76,7 @@ def profile_training(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> TrainingSeries:
-    """Find out when each capability appears in training, in which layers, and whether it moves.
+    """Measure when each capability appears in training, in which layers, and their moves.
 
     Every checkpoint is asked the same items, intact and with each layer skipped in turn, and the
     runs are joined as ``compare_series`` does.
@@ -88,10 +88,10 @@ def profile_training(
         tasks: task names, capabilities, JSONL files, or ``Task`` values.
         protocols: ``letter``, ``continuation``, ``generate``.
         also: ``lens`` to read every layer through the logit lens, too.
-        smallest_gain: accuracy above the floor, in 0 to 1, from which on a capability is there.
-        smallest_loss: smallest loss of accuracy that is of interest, in 0 to 1; layers that cost
-            less are not told.
-        smallest_depth: smallest move that is of interest, in layers; less is not told.
+        smallest_gain: accuracy above the floor, 0 to 1, at which a capability counts as present.
+        smallest_loss: smallest loss of accuracy of interest, 0 to 1. Layers that cost less are not
+            reported.
+        smallest_depth: smallest move of interest, in layers. Smaller ones are not reported.
         limit: take the first so many items of each task; None for all.
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
@@ -144,16 +144,16 @@ def compare_series(
     smallest_loss: float = 0.05,
     smallest_depth: float = 1.0,
 ) -> TrainingSeries:
-    """Join saved runs of one model's checkpoints: onsets, layers by step, and whether they move.
+    """Join saved runs of one model's checkpoints: onsets, layers by step, and their moves.
 
     Args:
         runs: folders whose names end with their step (``step-500``), or a mapping of steps to
             folders; each with an ablation of single layers.
         seed: decides the bootstraps.
-        smallest_gain: accuracy above the floor, in 0 to 1, from which on a capability is there.
-        smallest_loss: smallest loss of accuracy that is of interest, in 0 to 1; layers that cost
-            less are not told.
-        smallest_depth: smallest move that is of interest, in layers; less is not told.
+        smallest_gain: accuracy above the floor, 0 to 1, at which a capability counts as present.
+        smallest_loss: smallest loss of accuracy of interest, 0 to 1. Layers that cost less are not
+            reported.
+        smallest_depth: smallest move of interest, in layers. Smaller ones are not reported.
 
     Returns:
         The tables of ``docs/training.md``; ``save`` writes them with figures and a page.

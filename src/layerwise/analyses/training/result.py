@@ -26,7 +26,7 @@ FOLDER = JoinedFolder(
 
 
 class TrainingSeries(JoinedCheckpoints):
-    """When each capability appears in training, by which layers; tables: ``JoinedCheckpoints``'."""
+    """Onsets of capabilities in training, and their layers; tables: ``JoinedCheckpoints``'."""
 
     def report(self) -> Report:
         """The page with figures, sentences and tables."""

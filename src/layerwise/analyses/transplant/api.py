@@ -61,7 +61,7 @@ def transplant(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> TransplantResult:
-    """Find layers that carry what one model can do and another cannot, by exchanging them.
+    """Exchange layers between two models, and measure which carry the difference.
 
     Between two models of one architecture, each layer of the better model is put into the other
     (does it *bring* the ability?), and the other's layer into the better model (does that
@@ -80,28 +80,24 @@ def transplant(
             base, from another seed, or another checkpoint.
         tasks: task names, capabilities (all their suites), JSONL files, or ``Task`` values.
         protocols: ``letter``, ``continuation``, ``generate``.
-        site: what of each layer is exchanged: ``layer``, ``attn_out`` (self-attention and its
-            norms), ``mlp_out`` (the MLP and its norms); in the decoder of an encoder-decoder also
-            ``cross_attn_out``. Single heads: ``z`` (query and output rows, and keys and values
-            where no other head shares them), ``kv_group`` (all heads that share a key/value head,
-            with it), ``cross_z``. All norms of a layer: ``norms``. Outside of the layers:
-            ``embed`` (with the unembedding, where both models tie them), ``ln_final``,
-            ``unembed``, and ``rel_pos`` (T5's relative position biases).
+        site: what is exchanged of each layer: ``layer``, ``attn_out`` or ``mlp_out`` (with their
+            norms), ``norms``; in a decoder of an encoder-decoder also ``cross_attn_out``. Single
+            heads: ``z``, ``kv_group``, ``cross_z``. Outside of the layers: ``embed`` (with a tied
+            unembedding), ``ln_final``, ``unembed``, ``rel_pos`` (T5). ``docs/transplant.md`` has
+            the details.
         layers: which layers, from 0, or by address such as ``encoder.3``; all if None.
         heads: which heads of ``z`` and ``cross_z``, or key/value groups of ``kv_group``, in each
             of the layers; all if None.
-        sets: ``single`` exchanges each of the layers or heads alone, ``together`` all of them at
-            once, ``from_first`` and ``from_last`` one after the other, cumulatively from either
-            end.
-        exchange: ``weights``, ``activations`` (what leaves the layer, its part or the head in the
-            other model, for the same tokens: is it the layer, or what reaches it?), or both.
-        steps: above 1, also weights between both models, at so many equal steps up to the whole
-            layer.
-        greedy: choose so many layers (or heads) one after the other, too: each step tries every
-            one beside those chosen before, and takes that which moves most. 0 for no search.
-        held_out: the share of each task's items that such layers are not chosen by, and on which
-            alone what they move is told.
-        smallest_loss: smallest move of accuracy that sentences tell of, in 0..1.
+        sets: ``single``: each layer or head alone. ``together``: all at once. ``from_first``,
+            ``from_last``: one after the other, cumulatively from either end.
+        exchange: ``weights``; ``activations`` (what leaves the layer, part or head in the other
+            model, for the same tokens); or ``both``. Activations show what reaches a layer.
+        steps: above 1, also mixtures of both models' weights, in so many equal steps.
+        greedy: number of layers (or heads) to choose one after the other. Each step tries every one
+            beside those before, and takes the one that moves most. 0 for no search.
+        held_out: share of each task's items that do not choose these layers, and that measure their
+            effect.
+        smallest_loss: smallest change of accuracy that sentences report, 0 to 1.
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
@@ -109,8 +105,8 @@ def transplant(
         out: folder for ``transplant.parquet``, ``transplant_distances.parquet``, what follows
             from them, ``requests.jsonl`` and ``run.json``; a run that was interrupted goes on
             there. None keeps everything in memory.
-        write: folder for the base with all of these layers (parts, or what else is exchanged) of
-            the other: a Hugging Face folder with ``mergekit.yaml``, the same as a recipe.
+        write: folder for the base with these layers or parts of the other, as a Hugging Face model
+            with a recipe (``mergekit.yaml``).
         method: ``engine``, or ``reference`` for one plain forward per change and request.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
         executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process

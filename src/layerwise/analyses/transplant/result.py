@@ -20,7 +20,7 @@ from .tables import effects_table, ranks_table
 
 @dataclass(frozen=True, repr=False, eq=False)
 class TransplantResult(Result):
-    """What two models answer, and each of them with layers of the other.
+    """Outcomes of two models, and of each with layers of the other.
 
     Attributes:
         transplant: ``transplant.parquet``.

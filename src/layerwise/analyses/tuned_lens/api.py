@@ -93,9 +93,9 @@ def train_lens(
         text: a ``.txt`` file with a blank line between texts, or a ``.jsonl`` file with a field
             ``text``.
         kind: ``full`` (a matrix and a bias for each depth) or ``bias``.
-        n_texts: at most so many texts; a fifth of them is not trained on.
-        steps: number of steps, each of 8 texts and up to 16 tokens of each; for the encoder one
-            run of the decoder with its gradient for each layer.
+        n_texts: most texts to use; a fifth of them is held out.
+        steps: number of steps, each of 8 texts and up to 16 tokens of each. Each encoder layer
+            costs one run of the decoder with its gradient per step.
         rate: step size at first, in standard deviations of an activation.
         limit: the first so many items of each task are those to be read later.
         seed: decides the items of built-in suites, what is held out, and all draws.
