@@ -24,6 +24,7 @@ FINISHED = (
     "docs/related.md",
     "docs/retracted.md",
     "docs/statistics.md",
+    "docs/tasks.md",
 )
 
 # What this project used to say, and what it says now.
