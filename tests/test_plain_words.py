@@ -29,6 +29,7 @@ FINISHED = (
     "docs/planning.md",
     "docs/pruning.md",
     "docs/related.md",
+    "docs/results.md",
     "docs/retracted.md",
     "docs/similarity.md",
     "docs/statistics.md",
