@@ -34,6 +34,8 @@ FINISHED = (
     "docs/similarity.md",
     "docs/statistics.md",
     "docs/tasks.md",
+    "docs/training.md",
+    "docs/transplant.md",
 )
 
 # What this project used to say, and what it says now.
