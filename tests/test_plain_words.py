@@ -32,6 +32,7 @@ FINISHED = (
     "docs/planning.md",
     "docs/pruning.md",
     "docs/related.md",
+    "docs/reliability.md",
     "docs/results.md",
     "docs/retracted.md",
     "docs/similarity.md",
