@@ -185,7 +185,7 @@ def test_tensors_that_do_not_tell_their_layer_are_refused(place):
     from layerwise.models.pruned_folder import layers_prefix
 
     names = ["wte.weight", "a.0.w", "a.1.w", "b.0.w", "b.1.w"]
-    with pytest.raises(UserError, match="do not tell the layer that they are of"):
+    with pytest.raises(UserError, match="do not tell the layer that they belong to"):
         layers_prefix(place, 2, names)
     assert layers_prefix(place, 2, [*names[:3], "a.0.experts.5.w"]) == "a."
 

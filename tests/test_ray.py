@@ -194,7 +194,7 @@ def test_a_model_without_a_name_is_refused(model):
 
     own = copy.deepcopy(model)
     delattr(own, _ATTRIBUTE)
-    with pytest.raises(lw.UserError, match=r"was handed over as an object.*load_model\(name\)"):
+    with pytest.raises(lw.UserError, match=r"was passed as an object.*load_model\(name\)"):
         ablation(own, executor=RayExecutor(actors=2))
     assert loading_of(model)["dtype"] == "float32"
 

@@ -72,8 +72,8 @@ def resamples(name: str, value: Any) -> int:
     number = whole(10_000)(name, value)
     if number > MOST_RESAMPLES:
         raise UserError(
-            f"{number:,} bootstrap samples were asked for; expected at most {MOST_RESAMPLES:,}, "
-            "which tell the ends of an interval as exactly as anybody needs: ask for fewer."
+            f"{number:,} bootstrap samples are too many; expected at most {MOST_RESAMPLES:,}, "
+            "which give the ends of an interval exactly enough: use fewer."
         )
     return number
 

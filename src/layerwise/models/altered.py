@@ -118,8 +118,8 @@ def _refuse_shared_sites(model: Model) -> None:
             if point is None or model.hook_dict.get(full) is not point:
                 raise UserError(
                     f"The model has no {full} of its own: a module is used in two layers, or was "
-                    "put in another's place: expected a module for each layer, copied with "
-                    "copy.deepcopy if it is the same, and model.setup() after an exchange."
+                    "replaced; expected one module per layer. Copy a shared one with "
+                    "copy.deepcopy, and call model.setup() after replacing one."
                 )
 
 

@@ -96,8 +96,8 @@ def _refuse_changed(bridge: Any, name: str) -> None:
     if getattr(bridge, "_weights_processed", False):
         raise UserError(
             f"The weights of the TransformerBridge {shown(name)} were processed (norms folded, "
-            "weights centred), so that its activations are not its original's: expected a bridge "
-            "as boot_transformers(...) makes it; make it anew without enable_compatibility_mode() "
+            "weights centred), which changes its activations; expected a bridge as "
+            "boot_transformers(...) makes it. Make it again without enable_compatibility_mode() "
             "and process_weights(), or load the model by its name."
         )
     if any(point.fwd_hooks or point.bwd_hooks for point in bridge.hook_dict.values()):
@@ -137,7 +137,7 @@ def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
         raise UserError(
             f"The TransformerBridge {shown(name)} does not say what the model that it wraps says: "
             f"log-probabilities differ by up to {difference:.3g} nats, expected at most "
-            f"{parity.TOLERANCE:g} or what rounding explains; make it anew with "
+            f"{parity.TOLERANCE:g} or what rounding explains; make it again with "
             "boot_transformers(...), or load the model by its name."
         )
     return difference

@@ -30,10 +30,9 @@ def loading_of(model: Model) -> dict[str, str | None]:
     origin = origin_of(model)
     if origin is None or origin.facts.source == "user":
         raise UserError(
-            f"The model {shown(str(model.cfg.model_name))} was handed over as an object, and "
-            "workers elsewhere load models by name: expected one from "
-            "layerwise.load_model(name); save it as a folder in hub format that they can read and "
-            "load it by that path, or leave the executor out."
+            f"The model {shown(str(model.cfg.model_name))} was passed as an object, and Ray's "
+            "workers load models by name; expected one from layerwise.load_model(name). Save it "
+            "as a folder in hub format and load it by that path, or leave the executor out."
         )
     facts = origin.facts
     named = facts.source in ("folder", "gguf")

@@ -189,8 +189,8 @@ def layers_prefix(folder: Path, n_layers: int, names: Iterable[str], ending: str
     prefixes = [prefix for prefix, layers in found.items() if layers == set(range(n_layers))]
     if len(prefixes) != 1:
         raise UserError(
-            f"The tensors in {folder} do not tell the layer that they are of: expected names such "
-            f"as {ending or 'model.layers.'}0.mlp.weight, with numbers from 0 to {n_layers - 1}; "
-            "layers of this model cannot be told apart in its files."
+            f"The tensors in {folder} do not tell the layer that they belong to; expected names "
+            f"such as {ending or 'model.layers.'}0.mlp.weight, with numbers from 0 to "
+            f"{n_layers - 1}. This model's layers cannot be written separately."
         )
     return prefixes[0]

@@ -78,7 +78,7 @@ def refuse_silent(address: str) -> None:
         pass
     raise UserError(
         f"No head of a Ray cluster answers at {shown(address)}: expected the address that "
-        "'ray start --head' told, such as 10.0.0.1:6379; start one there, or check the address."
+        "'ray start --head' printed, such as 10.0.0.1:6379; start one there, or check the address."
     )
 
 

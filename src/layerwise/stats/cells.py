@@ -120,8 +120,8 @@ def cells(records: pd.DataFrame, *, over_examples: bool = False) -> Iterator[Cel
     several = has_several_examples(records)
     if several and not over_examples:
         raise UserError(
-            "These records are of several draws of few-shot examples, of which only effects and "
-            "signal are told; expected those of one draw: run again without fewshot_seeds."
+            "These records are of several draws of few-shot examples, which only effects and "
+            "signal support; expected records of one draw: run again without fewshot_seeds."
         )
     if "head" not in records:  # tables of layers alone have no such columns
         records = records.assign(head=pd.array([None] * len(records), dtype="Int64"), heads=None)

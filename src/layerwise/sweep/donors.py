@@ -43,6 +43,6 @@ def refuse_texts(interventions: Sequence[Intervention], requests: Sequence[Reque
     texts = any(isinstance(request, Generate) for request in requests)
     if texts and donors_of(interventions):
         raise UserError(
-            "Texts were asked for under another model's activations, which the engine does not "
-            "write; use method='reference', or log-likelihoods."
+            "The engine does not write texts under another model's activations; expected "
+            "log-likelihoods; use method='reference' for texts."
         )

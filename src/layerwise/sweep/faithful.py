@@ -120,9 +120,9 @@ def _compare(model: Model) -> None:
         return
     raise UserError(
         "The engine does not compute what this model computes: log-probabilities of random "
-        f"tokens differ by up to {difference:.3g} nats from those of model(tokens), where "
-        f"rounding explains {explained:.1g}; expected modules that do what their classes do; "
-        "undo what was changed (method='reference', where there is one, runs the model as it is)."
+        f"tokens differ by up to {difference:.3g} nats from those of model(tokens), and rounding "
+        f"explains {explained:.1g}; expected modules that do what their classes do. Undo what was "
+        "changed, or use method='reference', which runs the model as it is."
     )
 
 

@@ -30,7 +30,7 @@ def check_own_task(task: Task) -> Task:
     _text(where, "description", task.description, empty=True)
     items, fewshot = (_items(where, field, getattr(task, field)) for field in ("items", "fewshot"))
     if not items:
-        raise UserError(f"{where} has no items; expected at least one; add what is to be asked.")
+        raise UserError(f"{where} has no items; expected at least one; add the items.")
     if not isinstance(task.other_fewshot, (tuple, list)):
         raise _bad(where, "other_fewshot", task.other_fewshot, "a tuple of draws of examples")
     others = tuple(_items(where, "other_fewshot", draw) for draw in task.other_fewshot)

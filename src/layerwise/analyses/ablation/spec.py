@@ -269,8 +269,8 @@ def resampled_from(seed: int, items: Sequence[Item], name: str, draw: int = 0) -
     if draw >= len(items) - 1:
         raise UserError(
             f"Task {name!r} has {len(items)} items, so each can be resampled from "
-            f"{counted(len(items) - 1, 'other')}, and more draws were asked for; ask for fewer, "
-            "or take more items."
+            f"{counted(len(items) - 1, 'other')}, which is fewer than the draws; use "
+            "fewer draws, or more items."
         )
     order = stats.generator(seed, f"resample {name}").permutation(len(items)).tolist()
     circle = zip(order, [*order[draw + 1 :], *order[: draw + 1]], strict=True)

@@ -81,7 +81,7 @@ def figure_of(series: JoinedCheckpoints, protocol: str | None = None) -> Any:
     chosen = asked[0] if protocol is None else protocol
     if chosen not in asked:
         raise UserError(
-            f"The series was not asked under {chosen!r}: expected one of {', '.join(asked)}."
+            f"The series has no protocol {chosen!r}: expected one of {', '.join(asked)}."
         )
     with naming_layers_of(series.facts.runs[0].facts.model):
         return _course(series, chosen)()

@@ -38,8 +38,8 @@ def refuse_misfit(base: Model, other: Model) -> None:
         what, mine, theirs = found
         raise UserError(
             f"Layers of the other model do not fit into the base: {what} is {mine} in the base and "
-            f"{theirs} in the other; expected two models of one architecture and vocabulary (two "
-            "seeds, two checkpoints, a base and what was trained from it), loaded alike."
+            f"{theirs} in the other; expected two models of one architecture and vocabulary, such "
+            "as two seeds or a base and its fine-tuned version; load both in the same way."
         )
     for model in (base, other):
         if any(isinstance(weight, OnDisk) for weight in model.parameters()):

@@ -128,8 +128,8 @@ def _refuse_other(base: Model, other: Model, spec: TransplantSpec, place: Path) 
             if not torch.equal(weight.data, found[name].data):
                 raise UserError(
                     "The written model is not the exchange in memory: the weight "
-                    f"{name} differs, so that this model's tensors cannot be told by their names; "
-                    "exchange whole layers, or do not write the model."
+                    f"{name} differs, since the names of this model's tensors do not show their "
+                    "parts; exchange whole layers, or do not write the model."
                 )
 
 
