@@ -28,6 +28,7 @@ FINISHED = (
     "docs/interactions.md",
     "docs/lenses.md",
     "docs/methods.md",
+    "docs/models.md",
     "docs/patching.md",
     "docs/planning.md",
     "docs/pruning.md",
