@@ -30,6 +30,7 @@ FINISHED = (
     "docs/lenses.md",
     "docs/methods.md",
     "docs/models.md",
+    "docs/organisms.md",
     "docs/patching.md",
     "docs/planning.md",
     "docs/pruning.md",
