@@ -24,6 +24,7 @@ FINISHED = (
     "docs/distillation.md",
     "docs/emergence.md",
     "docs/encoder_decoder.md",
+    "docs/engine.md",
     "docs/heads.md",
     "docs/index.md",
     "docs/interactions.md",
