@@ -69,6 +69,7 @@ class Cell(NamedTuple):
 class Band(NamedTuple):
     """One way of scoring: its cells by layer, or why it has none."""
 
+    protocol: str
     words: str
     cells: Mapping[int, Cell]
     silent: str = ""
@@ -282,9 +283,9 @@ def _blocks(effects: pd.DataFrame, claims: Sequence[Claim]) -> tuple[Block, ...]
 def _band(protocol: str, mine: pd.DataFrame) -> Band:
     heard = rows(mine, signal=True)
     if heard.empty:
-        return Band(writes(protocol), {}, _guesses(mine))
+        return Band(protocol, writes(protocol), {}, _guesses(mine))
     cells = {int(layer): _cell(int(layer), at, protocol) for layer, at in heard.groupby("layer")}
-    return Band(writes(protocol), cells)
+    return Band(protocol, writes(protocol), cells)
 
 
 def _cell(layer: int, at: pd.DataFrame, protocol: str) -> Cell:

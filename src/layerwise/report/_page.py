@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import resources
 from typing import Any
+
+from markupsafe import Markup
 
 from layerwise.presentation.claim import Claim
 from layerwise.presentation.figure_spec import FigureSpec
@@ -20,6 +23,7 @@ from layerwise.presentation.table import Table
 from layerwise.report._answer import Answer, answer_of
 from layerwise.report._evidence import evidence_of
 from layerwise.report._facts import facts_tables
+from layerwise.report._items import items_json
 from layerwise.report._sections import sections
 from layerwise.report._side_by_side import comparison, differing_tasks
 from layerwise.storage.run_tables import RunTables
@@ -65,6 +69,11 @@ class Page:
         """How small a loss the run would have shown; None if no layer was tested."""
         return how_sure(self.run)
 
+    @property
+    def items(self) -> Markup:
+        """The items behind the strip, for the page's script; empty if there are none."""
+        return Markup(items_json(self.run))
+
     def short(self, part: Section) -> str:
         """The claim that a section opens with; empty if there is none."""
         return next((c.short for c in self.findings if c.kind in part.kinds), "")
@@ -85,8 +94,14 @@ def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
         pictures=pictures,
         comparison=comparison(runs, [page.name for page in pages]) if len(pages) > 1 else None,
         differing=differing_tasks(runs),
+        script=Markup(_script()),
     )
     return text, figures
+
+
+def _script() -> str:
+    """The page's script."""
+    return resources.files("layerwise.report").joinpath("page.js").read_text("utf-8")
 
 
 def _pictures(
