@@ -1,0 +1,141 @@
+"""The page in a real browser: pointing, choosing, keys, and all of it without its script."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+from synthetic import Plan
+
+from layerwise.analyses.ablation.questions import questions_of
+from layerwise.report import report
+from layerwise.results import AblationResult
+from tests.pages import blank_pages
+
+PLAN = Plan(
+    n_layers=6,
+    n_items=30,
+    tasks=(("facts", "knowledge"), ("look-up", "retrieval")),
+    protocols=("continuation", "generate"),
+    silent=(),
+    critical={"continuation": (2,), "generate": (2,)},
+)
+CELL = '[data-capability="knowledge"] [data-protocol="generate"] td[data-layer="{}"]'
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None and "LAYERWISE_BROWSER" not in os.environ:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        # Containers let no process make a sandbox of its own.
+        found = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    asked = questions_of(
+        {
+            "task": task, "protocol": protocol, "item": f"{task}/{i:04d}",
+            "context": f"Who is {i}? <b>", "answer": "</script><b>me", "gold": True,
+        }
+        for task, _ in PLAN.tasks
+        for protocol in PLAN.protocols
+        for i in range(PLAN.n_items)
+    )  # fmt: skip
+    result = AblationResult(synthetic.records(PLAN), synthetic.facts(PLAN))
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    with blank_pages():
+        return report(replace(result, questions=lambda: asked)).save(path)
+
+
+@pytest.fixture
+def shown(browser: Any, page_file: Path) -> Iterator[Any]:
+    """The page at 1400 x 860; nothing may go wrong on it."""
+    page = browser.new_page(viewport={"width": 1400, "height": 860})
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text))
+    page.goto(page_file.as_uri())
+    yield page
+    page.close()
+    assert wrong == []
+
+
+def test_the_answer_is_on_the_first_screen(shown: Any) -> None:
+    for part in ("h1", ".strip", ".legend", ".box >> nth=1", ".claims li >> nth=0"):
+        box = shown.locator(part).first.bounding_box()
+        assert box["y"] + box["height"] < 860
+
+
+def test_a_pointer_gets_the_numbers_of_a_cell(shown: Any) -> None:
+    shown.locator(CELL.format(2)).hover()
+    assert "layer 2, when it writes: " in shown.locator(".tip").inner_text()
+    shown.locator("h1").hover()
+    assert shown.locator(".tip").is_hidden()
+
+
+def test_a_click_opens_the_items_that_changed(shown: Any) -> None:
+    panel = shown.locator(".items")
+    assert panel.is_hidden()
+    shown.locator(CELL.format(2)).click()
+    assert panel.locator("h3").inner_text() == "Without layer 2: knowledge, when the model writes"
+    n = panel.locator("tbody tr").count()
+    assert f"{n} lost, 0 gained, of 30 items" in panel.locator("h4").inner_text()
+    assert n > 15
+    cells = panel.locator("tbody tr").first.locator("td").all_inner_texts()
+    assert cells[0] == "lost"
+    assert cells[1].startswith("Who is ")
+    assert cells[2] == "</script><b>me"
+    panel.locator("select").select_option("gained")
+    assert panel.locator("tbody tr").count() == 0
+    panel.locator("button").click()
+    assert panel.is_hidden()
+
+
+def test_the_strip_is_walked_with_keys(shown: Any) -> None:
+    shown.locator(".strip td[tabindex='0']").focus()
+    for key in ("ArrowDown", "ArrowRight", "ArrowRight"):
+        shown.keyboard.press(key)
+    assert shown.evaluate("document.activeElement.dataset.layer") == "2"
+    assert "when it writes" in shown.locator(".tip").inner_text()
+    shown.keyboard.press("Enter")
+    assert shown.locator(".items").is_visible()
+
+
+def test_sections_open_by_their_links(shown: Any) -> None:
+    part = shown.locator("#facts")
+    assert not part.is_visible()
+    shown.locator('nav a[href="#facts"]').click()
+    assert part.is_visible()
+
+
+@pytest.mark.parametrize("width", [1400, 800, 420])
+def test_nothing_is_cut_at_any_width(browser: Any, page_file: Path, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 860})
+    page.goto(page_file.as_uri())
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def test_without_script_all_is_there(browser: Any, page_file: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    assert "layer 2" in page.locator(CELL.format(2)).get_attribute("title")
+    assert page.locator(".hint").is_hidden()
+    page.locator(".claims summary").first.click()
+    assert page.locator(".claims li").first.locator("p").first.is_visible()
+    context.close()
