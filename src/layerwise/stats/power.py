@@ -12,7 +12,7 @@ LEVEL = 0.05
 POWER, GAINED = 0.8, 0.05
 # The loss that a run is to show unless its user asks fewer items.
 SHOWN = 0.2
-# Correlation of an item's changes under two protocols, at most: on SmolLM2-135M it is 0 to 0.5.
+# Correlation of an item's changes under two protocols: 0 to 0.5 by capability of SmolLM2-135M.
 ALIKE = 0.5
 
 
