@@ -28,7 +28,7 @@ from layerwise.models.kinds import Model
 from layerwise.report import Report, report
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.executors import Executor
-from layerwise.runs.progress import Meter, Part
+from layerwise.runs.progress import Meter, Part, meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.stats.interest import Interest, refuse_uninteresting
 from layerwise.storage.atomic_files import never_made_again
@@ -169,6 +169,12 @@ def profile(
         lambda parts, told: jobs.run(parts, settings, told, seed),
         out, settings, setup.refuse_changed, progress, jobs.ablation.write_requests,
     )  # fmt: skip
+    with meter(progress) as told:
+        told.doing("drawing the page")
+        return _with_page(results, out)
+
+
+def _with_page(results: Sequence[Result], out: str | Path | None) -> Profile:
     page = report(results)
     if out is None:
         return Profile(tuple(results), page)

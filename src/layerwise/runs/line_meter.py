@@ -121,8 +121,10 @@ class LineMeter(Tally):
 
     def line(self) -> str:
         """How far the work is."""
-        rest = "" if self.left is None else f", about {_in_words(self.left)} left"
         elapsed = _in_words(self.clock() - self.started)
+        if not self.total:  # nobody said how much there is to do
+            return f"{self.what} for {elapsed}"
+        rest = "" if self.left is None else f", about {_in_words(self.left)} left"
         return f"{self.share:.0%} done after {elapsed}{rest} ({self.what})"
 
 

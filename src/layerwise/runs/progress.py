@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
@@ -68,12 +68,12 @@ class BarMeter:
     tally: Tally
 
     def __post_init__(self) -> None:
-        self.bar = self.progress.add_task("starting", total=None)
+        self.bar = self.progress.add_task("starting", total=None, share="")
 
     def expect(self, amount: float) -> None:
         """See ``Meter``."""
         self.tally.expect(amount)
-        self.progress.update(self.bar, total=1.0, completed=self.tally.share)
+        self._show(total=1.0)
 
     def doing(self, what: str) -> None:
         """See ``Meter``."""
@@ -82,7 +82,11 @@ class BarMeter:
     def done(self, amount: float) -> None:
         """See ``Meter``."""
         self.tally.done(amount)
-        self.progress.update(self.bar, completed=self.tally.share)
+        self._show()
+
+    def _show(self, **changed: Any) -> None:
+        share = self.tally.share
+        self.progress.update(self.bar, completed=share, share=f"{share:.0%}", **changed)
 
     def note(self, sentence: str) -> None:
         """See ``Meter``."""
@@ -218,7 +222,7 @@ def bar_of(tally: Tally, console: Console) -> Progress:
     columns = (
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
         BarColumn(bar_width=10),
-        TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True, min_width=5)),
+        TextColumn("{task.fields[share]}", table_column=Column(no_wrap=True, min_width=4)),
         TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
         _Left(tally),
     )

@@ -175,7 +175,7 @@ class Heads:
     def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> HeadsResult:
         """Score all sequences, unless that was done before."""
         each, names = self._amount(), ("heads work", "heads")
-        work = Work(names, "head scores", each * self.sequences, (), told=True)
+        work = Work(names, "scoring heads", each * self.sequences, (), told=True)
         make_missing(self.executor, parts, progress, [work], partial(self._tables, progress))
         work = parts.read_part("heads work").to_dict("records")
         facts = self._facts(self.settings() | settings, work)
