@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from .claim import Claim
-from .rows import records, rows
+from .rows import rows
 from .table import Table
+from .wording import ranges
 
 # Rows that are shown under a sentence; the file has the others.
 MOST = 12
@@ -27,24 +28,37 @@ def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
 
     Returns:
         A table that opens on demand, with the columns' own names. Columns that are empty in all
-        of these rows are left out, and of an intervention the lists of what its id names.
+        of these rows are left out, and of an intervention the lists of what its id names. What is
+        alike in all rows stands in the note. One row is turned: a line for each column.
     """
     about = rows(table, **finding.source["where"])
     quoted = rows(about, **finding.source["at"])
     named = list(_NAMED) if {"intervention", "layer"} <= set(quoted.columns) else []
     few = quoted.head(MOST).drop(columns=named, errors="ignore")
     shown = few.dropna(axis="columns", how="all")
-    cells = [[_text(value) for value in row.values()] for row in records(shown)]
+    texts = {str(name): [_text(value) for value in shown[name]] for name in shown}
+    same = {name: each[0] for name, each in texts.items() if len(set(each)) == 1}
+    columns = tuple(name for name in texts if name not in same) or ("column", "value")
+    cells = [list(row) for row in zip(*(texts.get(name, []) for name in columns), strict=True)]
+    if not cells:  # one row, or all alike
+        cells, same = [[name, value] for name, value in same.items()], {}
     of = f" of the {len(about)} that the sentence is about" if len(about) > len(quoted) else ""
     more = f", the first {len(shown)} shown" if len(quoted) > len(shown) else ""
     plural = "" if len(quoted) == 1 else "s"
     return Table(
         f"{len(quoted)} row{plural} of {file}",
-        tuple(map(str, shown.columns)),
+        columns,
         cells,
         collapsed=True,
-        note=f"{_picked(finding.source)}: {len(quoted)} row{plural}{of}{more}.",
+        note=f"{_picked(finding.source)}: {len(quoted)} row{plural}{of}{more}.{_alike(same)}",
     )
+
+
+def _alike(same: Mapping[str, str]) -> str:
+    """The columns that have one value in all rows."""
+    if not same:
+        return ""
+    return f" Alike in all shown: {', '.join(f'{name} {value}' for name, value in same.items())}."
 
 
 def _picked(source: Mapping[str, Any]) -> str:
@@ -59,6 +73,8 @@ def _values(value: Any) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple | np.ndarray):
+        if len(value) > 2 and all(isinstance(one, int | np.integer) for one in value):
+            return ranges(value)
         return ", ".join(map(_text, value))
     if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return ""
