@@ -25,6 +25,7 @@ PLAN = Plan(
     protocols=("continuation", "generate"),
     silent=(),
     critical={"continuation": (2,), "generate": (2,)},
+    kinds=(("skip", "layer"), ("zero", "mlp_out")),
 )
 CELL = '[data-capability="knowledge"] [data-protocol="generate"] td[data-layer="{}"]'
 
@@ -112,6 +113,15 @@ def test_the_strip_is_walked_with_keys(shown: Any) -> None:
     assert "when it writes" in shown.locator(".tip").inner_text()
     shown.keyboard.press("Enter")
     assert shown.locator(".items").is_visible()
+
+
+def test_one_of_several_figures_is_shown_and_another_on_request(shown: Any) -> None:
+    shown.locator('nav a[href="#roles"]').click()
+    tabs = shown.locator("#roles .tabs")
+    figures = tabs.locator("figure")
+    assert [figures.nth(i).is_visible() for i in range(2)] == [True, False]
+    tabs.locator("label", has_text="zero").click()
+    assert [figures.nth(i).is_visible() for i in range(2)] == [False, True]
 
 
 def test_sections_open_by_their_links(shown: Any) -> None:

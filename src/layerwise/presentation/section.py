@@ -62,3 +62,11 @@ class Section:
     tables: tuple[Table, ...] = ()
     grid: Grid | None = None
     kinds: tuple[str, ...] = ()
+
+    @property
+    def choices(self) -> list[tuple[str, FigureSpec]]:
+        """The figures with what tells each from the others, in words."""
+        names = [drawing.name.split("_") for drawing in self.drawings]
+        same = set.intersection(*map(set, names)) if names else set()
+        words = (" ".join(part for part in name if part not in same) or "all" for name in names)
+        return list(zip(words, self.drawings, strict=True))

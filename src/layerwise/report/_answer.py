@@ -199,7 +199,7 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
     model = run.facts.model.name
     if effects.empty:
         return claims[0].short if claims else f"Nothing is established about {model} here."
-    if not effects["signal"].any():
+    if rows(effects, signal=True).empty:
         return f"{model} guesses. Nothing can be said about its layers here."
     names = in_order(rows(effects, signal=True)["capability"], CAPABILITY_ORDER)
     general = sorted(_of_kind(claims, GENERAL))
@@ -284,7 +284,7 @@ def _band(protocol: str, mine: pd.DataFrame) -> Band:
     heard = rows(mine, signal=True)
     if heard.empty:
         return Band(protocol, writes(protocol), {}, _guesses(mine))
-    cells = {int(layer): _cell(int(layer), at, protocol) for layer, at in heard.groupby("layer")}
+    cells = {layer: _cell(layer, rows(heard, layer=layer), protocol) for layer in layers_of(heard)}
     return Band(protocol, writes(protocol), cells)
 
 

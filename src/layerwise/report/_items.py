@@ -51,7 +51,7 @@ def _task(changed: pd.DataFrame, intact: pd.DataFrame, asked: pd.DataFrame) -> d
     before = answers(intact, intact, asked).sort_values("item", kind="stable")
     at = {item: i for i, item in enumerate(before["item"])}
     was = dict(zip(intact["item"], intact["correct"], strict=False))
-    flipped = changed.loc[changed["correct"] != changed["item"].map(was)]
+    flipped = changed.loc[changed["correct"] != [was.get(item) for item in changed["item"]]]
     layers: dict[str, list[Any]] = {}
     if len(flipped):
         for layer, mine in flipped.groupby("layer"):
