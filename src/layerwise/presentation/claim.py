@@ -8,12 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from .wording import capitalised, interval, joined, number, p_value
 
-ESTABLISHED, IN_TABLE, OPEN = "established", "in its table", "not established"
-EVIDENCE = (ESTABLISHED, IN_TABLE, OPEN)
+
+class Evidence(StrEnum):
+    """How far a claim is established, the surest first."""
+
+    ESTABLISHED = "established"
+    IN_TABLE = "in its table"
+    OPEN = "not established"
+
+
+EVIDENCE = ESTABLISHED, IN_TABLE, OPEN = tuple(Evidence)
 
 # The kinds of claims in the order in which a reader is to meet them.
 GENERAL, MORE, NEEDED, SPARED, GAINED = "general", "needed more", "needed", "spare", "gain"

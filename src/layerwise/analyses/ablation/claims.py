@@ -213,12 +213,10 @@ def _needed(mine: pd.DataFrame, sure: pd.DataFrame, general: list[int]) -> Claim
 def _gain(row: dict[str, Any]) -> Claim:
     """A layer without which a capability is better, or a task answered that was only guessed on."""
     layer, task, protocol = int(row["layer"]), str(row["tasks"]), str(row["protocols"])
-    hidden = row["what"] == GAINED
+    hidden, capability = row["what"] == GAINED, str(row["capability"])
     about = pd.DataFrame([row])
-    who = (
-        f"the model answers {task} {when(protocol)}" if hidden else f"{row['capability']} improves"
-    )
-    where = {"what": row["what"], "capability": row["capability"], "tasks": task}
+    who = f"the model answers {task} {when(protocol)}" if hidden else f"{capability} improves"
+    where = {"what": row["what"], "capability": capability, "tasks": task}
     n = counted(int(row["n_tests"]), "test")
     return Claim(
         kind=GAINED,

@@ -11,16 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.claim import (
-    ESTABLISHED,
-    IN_TABLE,
-    OPEN,
-    Claim,
-    Estimate,
-    source,
-    spaced,
-    weight,
-)
+from layerwise.presentation.claim import Claim, Estimate, Evidence, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import LEVEL, family, together, which_hold
 from layerwise.presentation.rows import layers_of, numbers, records, rows
@@ -83,7 +74,7 @@ def _finding(pair: Row, sure: dict[str, pd.DataFrame], books: pd.DataFrame, at: 
         short=f"{capitalised(when(at['protocol']))}, {_doing(best)} loses more answers of "
         f"{pair['closed']} {more} the passage than {less} it"
         f"{f', layer {name_layer(quoted[1])} fewer' if both else ''}.",
-        evidence=ESTABLISHED if over_run else IN_TABLE,
+        evidence=Evidence.ESTABLISHED if over_run else Evidence.IN_TABLE,
         tasks=(at["closed"], at["open"]), protocols=(at["protocol"],), layers=tuple(quoted),
         estimate=Estimate(abs(net), low, high, unit, together(books)),
         p=max(float(row["p_run" if over_run else "p_corrected"]) for row in shown),
@@ -165,7 +156,7 @@ def _none(pair: Row, mine: pd.DataFrame, smallest: float, at: Row) -> Claim:
     least = math.ceil(math.log(2 * len(mine) / ALPHA) / math.log(2 - min(luck, 0.999)) - 1e-9)
     action = doing(str(pair["kind"]), str(pair["site"]), "one layer")
     return Claim(
-        kind=BOOKS, evidence=OPEN, importance=weight(0.4, 0.0), source=source("books", at),
+        kind=BOOKS, evidence=Evidence.OPEN, importance=weight(0.4, 0.0), source=source("books", at),
         short=f"That the passage of {pair['open']} protects answers of {pair['closed']} is not "
         f"established {when(at['protocol'])}.",
         tasks=(at["closed"], at["open"]), protocols=(at["protocol"],),

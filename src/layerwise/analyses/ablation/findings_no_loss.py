@@ -11,15 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.claim import (
-    ESTABLISHED,
-    IN_TABLE,
-    OPEN,
-    Claim,
-    source,
-    spaced,
-    weight,
-)
+from layerwise.presentation.claim import Claim, Evidence, source, spaced, weight
 from layerwise.presentation.items import independent, items_of
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import every_test
@@ -105,7 +97,7 @@ def _shown(
     more = [f"Holm over the layers alone: {layer_ranges(in_table)}."] if layers != in_table else []
     return Claim(
         short=f"{_doing(mine, named)} costs less than {_points(mine, smallest)}.",
-        evidence=ESTABLISHED if over_run else IN_TABLE,
+        evidence=Evidence.ESTABLISHED if over_run else Evidence.IN_TABLE,
         importance=weight(0.75, len(layers) / len(p)), layers=tuple(layers),
         p=max(each[layer] for layer in layers),
         test="the largest; one-sided paired tests, Holm over "
@@ -123,7 +115,7 @@ def _none(mine: pd.DataFrame, n_layers: int, smallest: Interest) -> Claim:
     least = excludable_loss(independent(mine), ALPHA / n_layers)
     return Claim(
         short=f"No layer is shown to cost less than {_points(mine, smallest)}.",
-        evidence=OPEN, importance=weight(0.4, 0.0),
+        evidence=Evidence.OPEN, importance=weight(0.4, 0.0),
         details=(
             f"{_doing(mine, 'each layer')} was tested (one-sided paired tests, Holm over "
             f"{counted(n_layers, 'layer')}).",

@@ -11,15 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.claim import (
-    ESTABLISHED,
-    IN_TABLE,
-    OPEN,
-    Claim,
-    Estimate,
-    source,
-    weight,
-)
+from layerwise.presentation.claim import Claim, Estimate, Evidence, source, weight
 from layerwise.presentation.over_run import LEVEL, n_tests
 from layerwise.presentation.rows import asked_of, records, rows
 from layerwise.presentation.wording import (
@@ -83,7 +75,7 @@ def _difference(row: Row, n_kind: int, n_whole: int) -> Claim:
     return Claim(
         kind=row["family"],
         short=f"{short} {when(row['protocol'])}.",
-        evidence=ESTABLISHED if holds else IN_TABLE,
+        evidence=Evidence.ESTABLISHED if holds else Evidence.IN_TABLE,
         importance=weight(0.9, abs(row["difference"])),
         source=_source(row, *_CELL, "tasks"),
         estimate=Estimate(size, min(ends), max(ends), unit, digits=digits),
@@ -148,7 +140,7 @@ def _nothing(mine: pd.DataFrame) -> Claim:
         kind=NOTHING,
         short=f"No difference in {_what(first)} is established between {first['first']} and "
         f"{first['second']} {when(first['protocol'])}.",
-        evidence=OPEN,
+        evidence=Evidence.OPEN,
         importance=0.1,
         source=_source(first, *_CELL),
         details=tuple(map(_part, records(mine))),

@@ -11,17 +11,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.presentation.claim import (
-    ESTABLISHED,
-    IN_TABLE,
-    OPEN,
-    SCORING,
-    Claim,
-    Estimate,
-    source,
-    spaced,
-    weight,
-)
+from layerwise.presentation.claim import SCORING, Claim, Estimate, Evidence, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import numbers, records, rows
@@ -78,7 +68,8 @@ def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
     pair = (where["first"], where["second"])
     gap = (100 * row["difference"], 100 * row["low"], 100 * row["high"])
     return Claim(
-        kind=SCORING, evidence=ESTABLISHED, importance=weight(0.92, 2 * float(_apart(best).max())),
+        kind=SCORING, evidence=Evidence.ESTABLISHED,
+        importance=weight(0.92, 2 * float(_apart(best).max())),
         short=f"For {row['capability']}, the gap between what layers cost {when(pair[0])} and "
         f"{when(pair[1])} changes with the depth.",
         capabilities=(where["capability"],), protocols=pair, p=float(row["p_holm"]),
@@ -118,7 +109,8 @@ def _no_evidence(table: pd.DataFrame, capabilities: list[str], n_tests: int) -> 
     mine = rows(table, capability=capabilities)
     pairs = in_order(zip(mine["first"], mine["second"], strict=True), ())
     return Claim(
-        kind=SCORING, evidence=OPEN, importance=weight(0.5, 0.0), capabilities=tuple(capabilities),
+        kind=SCORING, evidence=Evidence.OPEN, importance=weight(0.5, 0.0),
+        capabilities=tuple(capabilities),
         short="That the gap between protocols changes with the depth is not established for "
         f"{joined(capabilities)}.",
         p=float(numbers(mine, "p_holm").min()), items=f"{spread(mine['n_items'])} items",
@@ -159,7 +151,7 @@ def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
         )
         found.append(Claim(
             kind=AGREEMENT, short=f"{capitalised(capability)} is {joined(words)}.",
-            evidence=IN_TABLE, importance=0.55, details=details, protocols=(protocol,),
+            evidence=Evidence.IN_TABLE, importance=0.55, details=details, protocols=(protocol,),
             capabilities=(capability,), items=f"{spread(row['n_items'] for row in placed)} items",
             caveat="Half of the effect lies before each; the methods ask different things.",
             source=source("emergence", {"measure": HALF, "axis": COMPUTATION,
@@ -188,7 +180,7 @@ def _ranks(ranks: pd.DataFrame) -> list[Claim]:
         for which, row in (("Lowest", ordered[0]), ("Highest", ordered[-1]))
     )
     return [Claim(
-        kind=AGREEMENT, evidence=ESTABLISHED if sure.any() else OPEN,
+        kind=AGREEMENT, evidence=Evidence.ESTABLISHED if sure.any() else Evidence.OPEN,
         importance=weight(0.55, float(sure.mean())),
         short=f"In {int(sure.sum())} of {counted(len(ranks), 'comparison')} two methods rank the "
         "layers alike.",

@@ -12,16 +12,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.presentation.claim import (
-    ESTABLISHED,
-    OPEN,
-    ORDER,
-    Claim,
-    Estimate,
-    source,
-    spaced,
-    weight,
-)
+from layerwise.presentation.claim import ORDER, Claim, Estimate, Evidence, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import numbers, records, rows
@@ -79,7 +70,8 @@ def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Clai
         for row, (before, after) in zip(clearest, ((first, second), (second, first)), strict=True)
     )
     return Claim(
-        kind=ORDER, evidence=ESTABLISHED, importance=weight(0.7, 0.0), capabilities=(first, second),
+        kind=ORDER, evidence=Evidence.ESTABLISHED, importance=weight(0.7, 0.0),
+        capabilities=(first, second),
         short=f"Whether {first} or {second} comes first depends on how it is measured.",
         protocols=tuple(in_order([str(row["protocol"]) for row in clearest], PROTOCOL_ORDER)),
         details=(*told, f"{len(sure)} of {counted(n_tests, 'test')} of this pair are significant.",
@@ -97,7 +89,7 @@ def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> 
     ahead = (-bounds[0], -bounds[2], -bounds[1]) if flipped else bounds
     at = {name: str(best[name]) for name in ("protocol", "method", "measure")}
     return Claim(
-        kind=ORDER, evidence=ESTABLISHED, importance=weight(0.9, 3 * abs(bounds[0])),
+        kind=ORDER, evidence=Evidence.ESTABLISHED, importance=weight(0.9, 3 * abs(bounds[0])),
         short=f"By {at['method']}, {earlier} comes before {later} {when(at['protocol'])}, by "
         f"{number(ahead[0], 2)} of the model's depth.",
         capabilities=(earlier, later), protocols=(at["protocol"],), p=float(best["p_holm"]),
@@ -138,7 +130,8 @@ def _not_established(order: pd.DataFrame, pairs: list[tuple[str, str]]) -> Claim
         "found a difference too small to be of interest": small,
     }
     return Claim(
-        kind=ORDER, evidence=OPEN, importance=weight(0.55, 0.0), source=source("order", where),
+        kind=ORDER, evidence=Evidence.OPEN, importance=weight(0.55, 0.0),
+        source=source("order", where),
         short="No order of emergence is established "
         f"{f'in {len(pairs)} pairs of capabilities' if several else f'between {named[0]}'}.",
         capabilities=tuple(dict.fromkeys(name for pair in pairs for name in pair)),
@@ -173,7 +166,8 @@ def _apart(row: Row) -> Claim:
     ends = [(str(row[f"task_{end}"]), row[f"layer_{end}"]) for end in ("first", "last")]
     (first, early), (last, late) = ((task, name_layer(round(at))) for task, at in ends)
     return Claim(
-        kind=ORDER, evidence=ESTABLISHED, importance=weight(0.8, abs(ends[1][1] - ends[0][1]) / 10),
+        kind=ORDER, evidence=Evidence.ESTABLISHED,
+        importance=weight(0.8, abs(ends[1][1] - ends[0][1]) / 10),
         short=f"Suites of {row['capability']} disagree {when(where['protocol'])}: by "
         f"{row['method']}, {first} lies around layer {early}, {last} around layer {late}.",
         capabilities=(where["capability"],), tasks=(first, last), protocols=(where["protocol"],),

@@ -13,16 +13,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.ablation.lookup import has_signal
-from layerwise.presentation.claim import (
-    ESTABLISHED,
-    IN_TABLE,
-    PATCHING,
-    Claim,
-    Estimate,
-    source,
-    spaced,
-    weight,
-)
+from layerwise.presentation.claim import PATCHING, Claim, Estimate, Evidence, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import asked_of, layers_of, numbers, records, rows
 from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, percent, when
@@ -76,9 +67,9 @@ def _hand_over(mine: pd.DataFrame, note: str) -> list[Claim]:
         f"Patching the {changed} token behind it recovers {token} of the logit difference.",
     )
     says, layers = f"moves from the changed token to the last position in layer {at}", (middle - 1,)
-    evidence, between = ESTABLISHED, _elsewhere(mine, changed)
+    evidence, between = Evidence.ESTABLISHED, _elsewhere(mine, changed)
     if between is not None:
-        evidence, layers, (left, reached) = IN_TABLE, between, map(name_layer, between)
+        evidence, layers, (left, reached) = Evidence.IN_TABLE, between, map(name_layer, between)
         says = f"leaves the changed token in layer {left} and reaches the last in {reached}"
         details = ("In between it is at neither.", *details)
     return [_claim(
@@ -131,7 +122,7 @@ def _taken_up(mine: pd.DataFrame, note: str) -> list[Claim]:
     row = records(rows(answer, layer=middle))[0]
     return [_claim(
         "the decoder holds more than half of what the answer depends on from layer "
-        f"{name_layer(middle)} on", row, "answer", layers=(middle,), evidence=ESTABLISHED,
+        f"{name_layer(middle)} on", row, "answer", layers=(middle,), evidence=Evidence.ESTABLISHED,
         importance=weight(0.6, 1 - (last - first) / 10), caveat=note,
         details=(f"The layer lies in [{name_layer(first)}, {name_layer(last)}], with bounds over "
                  "all that the run patched.",),
