@@ -26,6 +26,7 @@ from layerwise.stats.cells import Cell
 from layerwise.stats.clusters import Clusters
 from layerwise.stats.item_curves import beyond_background
 from layerwise.stats.signal import signals
+from layerwise.storage.parquet import frame
 from layerwise.storage.run_tables import RunTables
 
 from . import synthetic
@@ -247,3 +248,21 @@ def made_up(right: np.ndarray, task: str) -> Cell:
         task, task, "letter", changes, intact, correct, nothing, nothing,
         tuple(map(str, range(len(right)))), Clusters.apart(len(right)),
     )  # fmt: skip
+
+
+def test_claims_on_many_stretches_of_layers_are_short():
+    rng = np.random.default_rng(12)
+    rates = [rate for _ in range(10) for rate in (0.6, 0.0)]
+    every = [pool(name, losses(rng, 400, *rates)) for name in ("retrieval", "knowledge")]
+    made = layer_estimates(every, 3, 0.05)
+    facts = synthetic.ablation(hidden_by_a_layer(22, 2)).facts
+    estimates = frame("estimates", [{"kind": "skip", "site": "layer"} | row for row in made])
+    names = ["retrieval", "knowledge", "reasoning"]
+    run = RunTables(facts, {"estimates": estimates, "signal": pd.DataFrame({"capability": names})})
+    general, *_, spare = claims(run)
+    assert (general.kind, spare.kind) == ("general", "spare")
+    assert general.layers == tuple(range(0, 20, 2))
+    assert spare.layers == tuple(range(1, 20, 2))
+    for claim in (general, spare):
+        assert "capabilities with signal" in claim.short
+        assert len([word for word in claim.short.split() if word != "%"]) <= 25, claim.short

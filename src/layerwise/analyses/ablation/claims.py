@@ -97,8 +97,7 @@ def _general(
         Claim(
             kind=GENERAL,
             short=f"{capitalised(few_layers(general))} {'is' if is_one else 'are'} needed by "
-            f"{every}: without {'it' if is_one else 'one of them'}, {spread(points.round())} "
-            "accuracy points are lost.",
+            f"{every}: losing {'it' if is_one else 'one'} costs {spread(points.round())} accuracy points.",
             evidence=ESTABLISHED,
             source=source("estimates", {"what": NEEDED, "layer": general}),
             capabilities=tuple(names),
@@ -242,13 +241,13 @@ def _spare(spare: pd.DataFrame, names: Sequence[str], noun: str) -> list[Claim]:
     layers = _in_all(sure, names)
     if not layers:
         return []
-    alone = ", one at a time" if len(layers) > 1 else ""
+    alone = "each " if len(layers) > 1 else ""
     every = f"none of the {noun}" if len(names) > 1 else f"{names[0]} never"
     return [
         Claim(
             kind=SPARED,
-            short=f"{capitalised(few_layers(layers))} can be spared{alone}: {every} loses as "
-            "much as would matter.",
+            short=f"{capitalised(few_layers(layers))} can {alone}be spared: {every} loses "
+            "enough to matter.",
             evidence=ESTABLISHED,
             source=source("estimates", {"what": SPARED, "layer": layers}),
             capabilities=tuple(names),
