@@ -67,7 +67,7 @@ def test_the_command_prints_controls_and_what_to_try_in_80_columns(tmp_path, mon
         monkeypatch.setattr(f"layerwise.cli.{module}.WIDE", 80)
     write_jsonl(tmp_path / "words.jsonl", TASK.items)
     printed = done("score", model_folder(), "--task", tmp_path / "words.jsonl")
-    body = printed.partition("\n")[2].partition("Tables:")[0]
+    body = printed.partition("Percent of items")[2]
     assert max(map(len, body.splitlines())) <= 80
     for word in ("letter", "continuation", "generate", "chance", "blind", "takes"):
         assert word in body
@@ -99,7 +99,7 @@ def test_more_items_are_tried_only_if_the_model_is_above_its_controls():
 
 
 def test_a_chat_template_is_tried_on_instruct_models_that_were_asked_without():
-    model = facts().model.model_copy(update={"name": "Qwen2-0.5B-Instruct"})
+    model = facts().model.model_copy(update={"gguf": "SmolLM2-135M-Instruct-Q4_1"})
     assert "Try --chat" not in tried(signal_row())
     assert "Try --chat: this is an instruct model." in tried(signal_row(), model=model)
     assert "Try --chat" not in tried(signal_row(), model=model, settings={"chat": True})
@@ -143,8 +143,30 @@ def test_many_tasks_without_signal_are_named_up_to_a_few():
     result = many_silent(7)
     claims = silent(tables_of_run([result]))
     assert [claim.tasks for claim in claims[:-1]] == [(f"task-{i}",) for i in range(4)]
-    assert claims[-1].short == "Nor is a claim about layers made for 3 further task-protocol pairs."
+    assert claims[-1].short == (
+        "Nor is anything said of what layers cost for 3 further task-protocol pairs."
+    )
     assert claims[-1].tasks == ("task-4", "task-5", "task-6")
     told = sentences(result.signal(), result.facts)
     assert len(told) == 5
     assert told[-1] == "Nor is there signal in 3 more."
+
+
+def test_methods_with_a_gate_of_their_own_say_what_it_saw():
+    model = tiny_model("llama")
+    for result in (
+        lw.logit_lens(model, TASK, "continuation", progress=False),
+        lw.attribution(model, TASK, "continuation", progress=False),
+    ):
+        note, last = result.notes()
+        assert note.startswith("No signal: words when it chooses: the right token is on top in")
+        assert "without the question" in note
+        assert len(note.split()) <= 32
+        assert last == "layerwise score says what to try."
+
+
+def test_interactions_without_signal_say_what_to_try():
+    found = lw.interactions(tiny_model("llama"), TASK, "letter", progress=False)
+    (note,) = found.notes()
+    assert note.startswith("No signal: words when it picks a letter: right in")
+    assert "Try --fewshot 5" in note

@@ -332,7 +332,7 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job:
             progress,
             lambda roomy, at: replace(job, setup=roomy).cost(missing[at]),
         )
-    works = works_of(lambda piece: piece.doing(job.changes[0]), missing, costs)
+    works = works_of(lambda piece: piece.doing(job.changes), missing, costs)
     make_missing(job.setup.executor, parts, progress, works, _Measuring(job))
 
 

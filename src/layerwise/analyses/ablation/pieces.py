@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from layerwise.presentation.wording import doing, joined, writes
@@ -38,13 +39,13 @@ class Piece:
         asked = f", examples {self.examples}" if self.examples else ""
         return f"{whose}{self.stage} {self.task.name} {self.items[0].id}{asked}"
 
-    def doing(self, change: AblationSpec) -> str:
+    def doing(self, changes: Sequence[AblationSpec]) -> str:
         """``"skipping layers: facts, chooses and writes"``: what is done while it is made.
 
         Args:
-            change: the first change of the ablation.
+            changes: those of the ablation, of which the first is named; none of a score.
         """
         what = "asking the model"
-        if self.stage != "intact":
+        for change in changes[:1] if self.stage != "intact" else ():
             what = doing(change.kind, change.site, "heads" if change.heads else "layers")
         return f"{what}: {self.task.name}, {joined(map(writes, self.protocols))}"
