@@ -58,6 +58,27 @@ def sentences(signal: pd.DataFrame, facts: Facts) -> list[str]:
     return [*told, f"Nor is there signal in {more} more."] if more > 0 else told
 
 
+def gate_sentences(gate: pd.DataFrame) -> list[str]:
+    """A sentence for each task and protocol without signal by a method's own gate.
+
+    Args:
+        gate: a table of ``stats.signal.gate_table``.
+    """
+    silent = records(rows(gate, signal=False))
+    told = [_behind_gate(row) for row in silent[:NAMED]]
+    more = [f"Nor is there signal in {len(silent) - NAMED} more."] if len(silent) > NAMED else []
+    return [*told, *more, "layerwise score says what to try."] if told else []
+
+
+def _behind_gate(row: dict[str, Any]) -> str:
+    right, floor = (number(100 * row[name]) for name in ("accuracy", "floor"))
+    blind = "" if pd.isna(row["blind"]) else f", {number(100 * row['blind'])} % with another one's"
+    return (
+        f"No signal: {row['task']} {when(row['protocol'])}: the right token is on top in {right} "
+        f"% of {items_of(row)} items, {floor} % without the question{blind}."
+    )
+
+
 def _controls(row: dict[str, Any]) -> Iterator[str]:
     measured = [f"{words} in {number(100 * row[name])} %" for name, words in _known(row)]
     if measured:
@@ -120,7 +141,7 @@ def what_to_try(row: dict[str, Any], signal: pd.DataFrame, facts: Facts) -> Iter
         yield f"Try more items: at this accuracy about {n:,} show signal in 8 of 10 samples."
     if task.n_fewshot < _EXAMPLES and row["accuracy"] < _SOLVED:
         yield f"Try --fewshot {_EXAMPLES}: prompts have {counted(task.n_fewshot, 'example')}."
-    named = f"{facts.model.name} {facts.model.source}".replace("_", " ")
+    named = f"{facts.model.name} {facts.model.gguf}".replace("_", " ")
     if not facts.settings.get("chat") and _INSTRUCT.search(named):
         yield "Try --chat: this is an instruct model."
 

@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from layerwise.presentation import no_signal
 from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 
 from .columns import CONTRIBUTIONS
-from .tables import HEADS, SUBLAYERS, summary_table
+from .tables import HEADS, SUBLAYERS, attribution_gate, summary_table
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -50,6 +51,10 @@ class AttributionResult(Result):
 
         summary = self.summary()
         return drawn(self, attribution_heads, summary.loc[summary["signal"]])
+
+    def notes(self) -> list[str]:
+        """How often the model is right where it has no signal."""
+        return no_signal.gate_sentences(attribution_gate(self.attribution))
 
     def summary_rows(self) -> pd.DataFrame:
         """The parts that add most to the logit difference, of tasks with signal."""

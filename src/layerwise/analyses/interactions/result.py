@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.ground.layer_names import layer_name
+from layerwise.presentation import no_signal
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.notebook import intervals, number
@@ -73,6 +74,10 @@ class InteractionsResult(Result):
         if pairs.empty and len(values):
             return drawn(self, shapley_values, values, PERMUTATIONS, measure_of(values))
         return drawn(self, interaction_triangles, pairs, measure_of(pairs))
+
+    def notes(self) -> list[str]:
+        """How often the model is right where it has no signal."""
+        return no_signal.sentences(self.signal(), self.facts)
 
     def summary_rows(self) -> pd.DataFrame:
         """The strongest interactions in nats, by task and protocol."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from layerwise.presentation import no_signal
 from layerwise.presentation.drawing import drawn
 from layerwise.stats.over_items import lens_summary
 from layerwise.storage.base import Result, computed_once
@@ -15,7 +16,14 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
 from .names import streams_read
-from .tables import depth_comparisons, depth_means, guessing, lens_signals, prediction_depths
+from .tables import (
+    depth_comparisons,
+    depth_means,
+    guessing,
+    lens_gate,
+    lens_signals,
+    prediction_depths,
+)
 
 
 def lens_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -78,6 +86,10 @@ class LensResult(Result):
         from .figures.lens import lens_curves
 
         return drawn(self, lens_curves, self.lens, seed=self.facts.seed)
+
+    def notes(self) -> list[str]:
+        """How often the model is right where it has no signal."""
+        return no_signal.gate_sentences(lens_gate(self.lens, guessing(self.facts)))
 
     def summary_rows(self) -> pd.DataFrame:
         """Median rank and log-probability per protocol and layer."""
