@@ -224,7 +224,7 @@ def _gain(row: dict[str, Any]) -> Claim:
         evidence=ESTABLISHED,
         importance=min(float(row["gain"]), 1.0),
         source=source("estimates", where | {"protocols": protocol}, layer=layer),
-        capabilities=(capability,),
+        capabilities=(str(row["capability"]),),
         layers=(layer,),
         details=_HIDDEN if hidden else (),
         p=float(row["p_family"]),
