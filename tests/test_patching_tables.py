@@ -95,7 +95,10 @@ def test_a_model_that_reverses_as_many_pairs_as_it_solves_gets_no_verdict(solved
     rows = synthetic.patching(shares, "keys", "retrieval")
     told = rows.patching.assign(pairs_solved=solved, pairs_reversed=turned)
     told = told.astype({"pairs_solved": "Int64", "pairs_reversed": "Int64"})
-    depths = emergence([PatchingResult(told, rows.facts)], n_resamples=50)
+    result = PatchingResult(told, rows.facts)
+    said = f"No signal: keys when it chooses: {solved} pairs are solved, {turned} the wrong way"
+    assert [note.startswith(said) for note in result.notes()[:1]] == [True] * (signal is False)
+    depths = emergence([result], n_resamples=50)
     assert depths.emergence.empty == (signal is False)
     assert depths.left_out["reason"].str.startswith("no signal").tolist() == [True] * (
         signal is False

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise.analyses.patching.tables import NO_PAIR
+from layerwise.analyses.patching.tables import NO_PAIR, pair_notes
 from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
@@ -58,6 +58,10 @@ class AttributionPatchingResult(Result):
         from .figures.estimates import estimate_agreement
 
         return drawn(self, estimate_agreement, self.cells(), self.agreement())
+
+    def notes(self) -> list[str]:
+        """How many pairs the model solves where it has no signal."""
+        return pair_notes(self.attribution_patching)
 
     def summary_rows(self) -> pd.DataFrame:
         """How estimates and true patches agree, by task and site."""

@@ -14,7 +14,7 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
 from .columns import CELLS
-from .tables import NO_PAIR, patching_effects, patching_summary
+from .tables import NO_PAIR, pair_notes, patching_effects, patching_summary
 
 
 def patching_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -71,6 +71,10 @@ class PatchingResult(Result):
         if len(summary) and bool(summary["head"].notna().all()):
             return drawn(self, patching_heads, summary, str(summary["site"].iloc[0]))
         return drawn(self, patching_map, summary)
+
+    def notes(self) -> list[str]:
+        """How many pairs the model solves where it has no signal."""
+        return pair_notes(self.patching)
 
     def summary_rows(self) -> pd.DataFrame:
         """The layers and positions that recover most."""

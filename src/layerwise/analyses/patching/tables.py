@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
+from layerwise.presentation.rows import rows
+from layerwise.presentation.wording import when
 from layerwise.stats.clusters import clusters_of
 from layerwise.stats.over_items import TASK, bounds_over_items
 from layerwise.stats.over_run import over_run, reach_over_run, sizes_of
@@ -205,6 +207,24 @@ def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
         [by_cluster.get(place, one) for place, one in zip(counts, p.tolist(), strict=True)]
     )
     return found | dict(zip(counts, have_signal(np.array(p)).tolist(), strict=True))
+
+
+def pair_notes(pairs: pd.DataFrame) -> list[str]:
+    """A sentence for each task and protocol without signal, by ``signals_of_pairs``.
+
+    Args:
+        pairs: a table about pairs.
+    """
+    counts = pairs.groupby(TASK).first()
+    told = []
+    for (task, protocol), signal in signals_of_pairs(pairs).items() if len(pairs) else ():
+        if signal is False:
+            row = rows(counts.reset_index(), task=task, protocol=protocol).iloc[0]
+            told.append(
+                f"No signal: {task} {when(protocol)}: {row['pairs_solved']} pairs are solved, "
+                f"{row['pairs_reversed']} the wrong way round."
+            )
+    return [*told, "layerwise score says what to try."] if told else []
 
 
 def _place(group: pd.DataFrame) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.patching.tables import NO_PAIR, path_effects
+from layerwise.analyses.patching.tables import NO_PAIR, pair_notes, path_effects
 from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
@@ -51,6 +51,10 @@ class PathPatchingResult(Result):
 
         effects = self.effects()
         return drawn(self, path_senders, effects.loc[effects["layer"] >= 0])
+
+    def notes(self) -> list[str]:
+        """How many pairs the model solves where it has no signal."""
+        return pair_notes(self.path_patching)
 
     def summary_rows(self) -> pd.DataFrame:
         """The paths that matter most."""
