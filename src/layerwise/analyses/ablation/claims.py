@@ -97,7 +97,8 @@ def _general(
         Claim(
             kind=GENERAL,
             short=f"{capitalised(few_layers(general))} {'is' if is_one else 'are'} needed by "
-            f"{every}: losing {'it' if is_one else 'one'} costs {spread(points.round())} accuracy points.",
+            f"{every}: losing {'it' if is_one else 'one'} costs {spread(points.round())} "
+            "accuracy points.",
             evidence=ESTABLISHED,
             source=source("estimates", {"what": NEEDED, "layer": general}),
             capabilities=tuple(names),
