@@ -163,6 +163,8 @@ def test_methods_with_a_gate_of_their_own_say_what_it_saw():
         assert "without the question" in note
         assert len(note.split()) <= 32
         assert last == "layerwise score says what to try."
+    texts = lw.logit_lens(model, TASK, "continuation", over="continuation", progress=False)
+    assert texts.notes() == []  # no answer is asked for
 
 
 def test_interactions_without_signal_say_what_to_try():

@@ -64,7 +64,7 @@ def gate_sentences(gate: pd.DataFrame) -> list[str]:
     Args:
         gate: a table of ``stats.signal.gate_table``.
     """
-    silent = records(rows(gate, signal=False))
+    silent = records(rows(gate, signal=False)) if len(gate) else []
     told = [_behind_gate(row) for row in silent[:NAMED]]
     more = [f"Nor is there signal in {len(silent) - NAMED} more."] if len(silent) > NAMED else []
     return [*told, *more, "layerwise score says what to try."] if told else []
