@@ -73,6 +73,11 @@ def made_up_run(seed: int) -> RunTables:
             for accuracy in (0.85, 0.95)
         )
         cells.append(asked_twice(*both, protocol, 0.0 if protocol == "generate" else 0.25))
+    if rng.random() < 0.5:  # guessed on, but for what one layer hides
+        right = drawn(rng, n, 0.25, np.zeros(n_layers), 0.0)
+        right[:, 1 + rng.integers(n_layers)] |= rng.random(n) < 0.7
+        luck = rng.random(n) < 0.25
+        cells.append(cell_records(right, "own file", "knowledge", protocols[0], luck))
     result = ablation(*cells, seed=seed)
     return tables_of_run([result, lw.emergence(result)])
 
@@ -93,7 +98,7 @@ def made_up(request: pytest.FixtureRequest) -> tuple[RunTables, list[Claim]]:
 def test_made_up_runs_earn_most_kinds_of_claims() -> None:
     kinds = {claim.kind for seed in SEEDS for claim in run_and_claims(seed)[1]}
     others = {"scoring", "no loss", "no signal", "open book"}
-    assert {GENERAL, MORE, NEEDED, SPARED, ORDER, *others} <= kinds
+    assert {GENERAL, MORE, NEEDED, SPARED, GAINED, ORDER, *others} <= kinds
 
 
 def without_names(claim: Claim) -> str:
@@ -156,11 +161,16 @@ def test_numbers_of_a_claim_are_those_of_its_rows(
             assert set(re.split("–", number.lstrip("−"))) <= known, claim.short
 
 
+def is_hidden(claim: Claim) -> bool:
+    """A gain in a task that the intact model guesses on, of which nothing else is said."""
+    return claim.source["where"].get("what") == GAINED
+
+
 def needs_of(found: list[Claim], *kinds: str) -> Needs:
     return {
         (capability, layer)
         for claim in found
-        if claim.kind in kinds and claim.evidence == ESTABLISHED
+        if claim.kind in kinds and claim.evidence == ESTABLISHED and not is_hidden(claim)
         for capability in (claim.capabilities[:1] if claim.kind == MORE else claim.capabilities)
         for layer in claim.layers
     }
@@ -173,8 +183,12 @@ def test_no_claim_contradicts_another(made_up: tuple[RunTables, list[Claim]]) ->
     assert needs_of(found, MORE) <= needs_of(found, GENERAL, NEEDED)
     asked = run.tables["signal"]["capability"].unique()
     for claim in found:
-        if claim.kind in (GENERAL, SPARED) and "signal" not in claim.short:
+        of_all = "capabilities" in claim.short and "with signal" not in claim.short
+        if claim.kind in (GENERAL, SPARED) and of_all:
             assert set(claim.capabilities) == set(asked)
+        if is_hidden(claim):
+            asked_there = {"task": list(claim.tasks), "protocol": list(claim.protocols)}
+            assert not rows(run.tables["signal"], **asked_there)["signal"].any()
         if claim.kind == NEEDED and claim.evidence == OPEN:
             assert claim.capabilities[0] not in {capability for capability, _ in needed}
     more = set(differences(run, found))
