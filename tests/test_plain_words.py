@@ -45,6 +45,7 @@ FINISHED = (
     "docs/tasks.md",
     "docs/training.md",
     "docs/transplant.md",
+    "docs/validity.md",
 )
 
 # What this project used to say, and what it says now.
