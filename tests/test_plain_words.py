@@ -17,6 +17,7 @@ FINISHED = (
     "README.md",
     "SECURITY.md",
     "docs/ablation.md",
+    "docs/architecture.md",
     "docs/attribution.md",
     "docs/comparing.md",
     "docs/dependencies.md",
