@@ -19,6 +19,7 @@ FINISHED = (
     "docs/ablation.md",
     "docs/architecture.md",
     "docs/attribution.md",
+    "docs/cli.md",
     "docs/comparing.md",
     "docs/dependencies.md",
     "docs/development.md",
