@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -171,3 +173,11 @@ def called_before_and_after_importing_submodules() -> list[object]:
         except package.UserError as error:
             refusals.append(str(error))
     return [before, refusals, callable(package.logit_lens)]
+
+
+@pytest.mark.parametrize("name", lw.__all__)
+def test_docstrings_begin_with_what_is_computed_in_plain_words(name):
+    (first, *_) = inspect.getdoc(getattr(lw, name)).split("\n\n")
+    assert len(first.split()) <= 20
+    assert not re.match(r"(What|Which|Whether|Where|When|How|In which|At what)\b", first)
+    assert not re.search(r"\b(told|asked|ask|say|says|stand in for|spare)\b", first)

@@ -35,7 +35,7 @@ def score(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> AblationResult:
-    """Score the intact model alone, and say whether it does better than guessing.
+    """Score the intact model alone, and test whether it does better than guessing.
 
     It is compared with chance, with itself asked other items' questions (blind), with itself
     without any layer, and with a guesser that reads no question. A layer can only be shown to
