@@ -108,8 +108,8 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_records(command, who
     assert code == 130
     assert out == ""
     assert err == (
-        "layerwise: interrupted; with a folder to write to, the same command goes on where it "
-        "stopped.\n"
+        "layerwise: interrupted. If a folder was named (--out), the same command continues where "
+        "it stopped.\n"
     )
     assert_unfinished(folder)
     assert not list(folder.rglob(".*"))

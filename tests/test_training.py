@@ -320,11 +320,11 @@ def test_runs_that_are_no_checkpoints_of_one_model_are_refused(tmp_path):
     assert "share no task" in refused(0, 3)
     both = comparing.ablation("5", {key: right, ("facts", "knowledge", "letter"): right})
     folders |= {5: comparing.saved(tmp_path / "step-5", both)}
-    assert "Task 'facts' was not asked by the same items at every step" in refused(0, 5)
+    assert "Task 'facts' does not have the same items at every step" in refused(0, 5)
     with pytest.raises(UserError, match=r"pairs"):
         lw.profile_training([1, 2])  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="a folder, a loaded model, or a function"):
         lw.profile_training({1: 2.5, 2: 3})  # pyright: ignore[reportArgumentType]
     assert all(lw.compare_series({0: folders[0], 1: folders[1]}).onsets["appears"])
-    with pytest.raises(UserError, match="not asked under 'generate'"):
+    with pytest.raises(UserError, match="has no protocol 'generate'"):
         lw.compare_series({0: folders[0], 1: folders[1]}).plot("generate")

@@ -147,7 +147,7 @@ def test_weights_of_a_shard_that_would_be_read_instead_are_refused(folder):
         ({"intermediate_size": 10**9}, ["calls for", "parameters, the files hold"]),
         ({"intermediate_size": 10**18}, ["config.json"]),
         ({"vocab_size": 10**9}, ["calls for", "parameters, the files hold"]),
-        ({"max_position_embeddings": 10**9}, ["tells of texts of 1000000000 tokens"]),
+        ({"max_position_embeddings": 10**9}, ["allows texts of 1000000000 tokens"]),
         ({"num_labels": 2**63}, ["calls for 9223372036854775808 labels"]),
         ({"model_type": ["a"]}, ["unknown architecture"]),
         ({"model_type": {"a": 1}, "auto_map": {"AutoConfig": "a.B"}}, ["code of its own"]),
@@ -197,7 +197,7 @@ def test_a_field_that_only_a_conversion_reads_gets_a_sentence(tmp_path):
 
 
 def test_long_texts_need_memory_where_positions_are_not_rotary(tmp_path):
-    with refused("tells of texts of 100000 tokens", "at most 65536"):
+    with refused("allows texts of 100000 tokens", "at most 65536"):
         read_config(tiny_folder(tmp_path, "gptj", n_positions=100_000))
 
 

@@ -68,7 +68,7 @@ class Verification:
         """What was found, in one sentence."""
         if self.problems:
             told = "; ".join(self.problems)
-            again = "give the command that made the folder again, which makes it anew"
+            again = "give the command that made the folder again, which makes it again"
             if self.files.get(RUN_FILE) == MISSING:  # a run does not begin among files of another
                 again = "delete the folder and give the command that made it again"
             return (

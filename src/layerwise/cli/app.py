@@ -41,7 +41,7 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             say(
-                "layerwise: interrupted; with a folder to write to, the same command goes on "
+                "layerwise: interrupted. If a folder was named (--out), the same command continues "
                 "where it stopped.",
                 err=True,
             )

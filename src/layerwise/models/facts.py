@@ -166,7 +166,7 @@ def refuse_changed_weights(loaded: LoadedFacts, model: Model) -> None:
     if _hash_now(model) != loaded.hash:
         raise UserError(
             f"The weights of {loaded.name} changed while the run went on, and what it computed "
-            "mixes both: expected a model that nothing edits until the run ends; load it anew, and "
+            "mixes both: expected a model that nothing edits during the run; load it again, and "
             "give the same command again."
         )
 

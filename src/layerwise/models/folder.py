@@ -158,7 +158,7 @@ def _refuse_long_contexts(folder: Path, config: PreTrainedConfig) -> None:
     most = _LONGEST_ROTARY if rotary else _LONGEST
     if type(longest) is not int or not 0 <= longest <= most:
         raise UserError(
-            f"{folder / 'config.json'} tells of texts of {str(longest)[:40]} tokens "
+            f"{folder / 'config.json'} allows texts of {str(longest)[:40]} tokens "
             f"(max_position_embeddings): expected at most {most}; correct it."
         )
 

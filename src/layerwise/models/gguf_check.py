@@ -58,8 +58,8 @@ def refuse_other_architectures(path: Path, header: GgufHeader) -> str:
     n_layers, layers = header.number(f"{architecture}.block_count"), layers_of(header.tensors)
     if n_layers is None or layers != set(range(min(n_layers, len(header.tensors) + 1))):
         raise UserError(
-            f"{path.name} cannot be converted: its header tells of {n_layers} blocks, its tensors "
-            f"are of {len(layers)}; expected a file whose header and tensors belong together; "
+            f"{path.name} cannot be converted: its header has {n_layers} blocks, its tensors "
+            f"have {len(layers)}; expected a file whose header and tensors belong together; "
             "fetch it again."
         )
     return architecture

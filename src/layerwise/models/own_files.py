@@ -28,7 +28,7 @@ def files_of(model: Model) -> Path:
         raise UserError(
             f"The weights or settings of {origin.facts.name!r} were changed after it was loaded, "
             "and only its original's files can be written: expected a model as load_model made it; "
-            "load it anew."
+            "load it again."
         )
     return find_source(origin.facts.name).folder
 

@@ -23,7 +23,7 @@ from .earlier_tables import with_later_columns
 from .schemas import SCHEMAS
 
 # What to do about results that cannot be read.
-AGAIN = "restore the file, or give the command that made its folder again, which makes it anew"
+AGAIN = "restore the file, or give the command that made its folder again, which makes it again"
 _FACTS_KEY = b"layerwise.facts"
 # Of a table in memory, texts among them. So many rows take more than a byte each in any file of a
 # run, whose numbers differ.

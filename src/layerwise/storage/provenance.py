@@ -363,7 +363,7 @@ def read_facts(folder: Path) -> Facts:
     if not is_finished(run):
         raise UserError(
             f"The run in {folder} is not finished: expected a finished one; "
-            "give the same command again and it goes on where it stopped."
+            "give the same command again and it continues where it stopped."
         )
     facts = parse_facts(json.dumps(run), folder / RUN_FILE)
     return facts.model_copy(update={"files": {}})

@@ -85,7 +85,7 @@ def refuse_without_list(folder: Path, written_anew: Sequence[str] = ()) -> None:
     if left:
         raise DamagedResultsError(
             f"{folder} holds results ({left[0]}{', ...' * (len(left) > 1)}) and no {RUN_FILE}: "
-            f"{LOST_WITH_RUN_FILE}, so that nobody can tell whether results are missing or "
+            f"{LOST_WITH_RUN_FILE}, so that nobody can know whether results are missing or "
             f"changed; expected {RUN_FILE} beside them, so restore it, or delete the folder and "
             "give the command that made it again."
         )

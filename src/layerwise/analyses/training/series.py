@@ -95,7 +95,7 @@ def joined_series(results: Mapping[int, Sequence[Result]]) -> Series:
     shared, left_out = on_shared_tasks(runs)
     for row in left_out:
         raise UserError(
-            f"Task {row['task']!r} was not asked by the same items at every step "
+            f"Task {row['task']!r} does not have the same items at every step "
             f"({row['reason']}): expected the same tasks of all; run them again with the same "
             "--task, --limit, --seed and few-shot examples."
         )

@@ -91,7 +91,7 @@ def queried(
         raise UserError(
             f"The model's attention implementation was changed to {shown(chosen)} after loading: "
             f"expected {IMPLEMENTATION!r}, which is how queries and keys are had from its modules; "
-            f"call model.original.set_attn_implementation({IMPLEMENTATION!r}), or load it anew."
+            f"call model.original.set_attn_implementation({IMPLEMENTATION!r}), or load it again."
         )
     token = _TAKING.set(True)
     try:
