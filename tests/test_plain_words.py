@@ -1,5 +1,6 @@
 """What newcomers read: short sentences, the field's words, links that lead somewhere."""
 
+import json
 import re
 from pathlib import Path
 
@@ -48,6 +49,7 @@ FINISHED = (
     "docs/training.md",
     "docs/transplant.md",
     "docs/validity.md",
+    "notebooks/start_here.ipynb",
 )
 
 # What this project used to say, and what it says now.
@@ -71,7 +73,16 @@ def pages():
     """Every page of the repository that is written by hand."""
     folders = ("docs", "analyses", "benchmarks")
     written = [page for folder in folders for page in sorted((ROOT / folder).rglob("*.md"))]
-    return [*sorted(ROOT.glob("*.md")), *written]
+    return [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("notebooks/*.ipynb")), *written]
+
+
+def text_of(page: Path) -> str:
+    """A page's Markdown; of a notebook, that of its cells."""
+    content = page.read_text("utf-8")
+    if page.suffix != ".ipynb":
+        return content
+    cells = json.loads(content)["cells"]
+    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
 def prose(page: str) -> str:
@@ -129,13 +140,13 @@ def test_code_tables_and_targets_are_no_prose():
 
 @pytest.mark.parametrize("name", FINISHED)
 def test_a_finished_page_has_no_long_sentence(name):
-    text = (ROOT / name).read_text("utf-8")
+    text = text_of(ROOT / name)
     assert [s for s in sentences(text) if n_words(s) > MOST_WORDS] == []
 
 
 @pytest.mark.parametrize("name", FINISHED)
 def test_a_finished_page_has_only_words_of_the_field(name):
-    text = re.sub(r"`[^`]*`", "", prose((ROOT / name).read_text("utf-8")))
+    text = re.sub(r"`[^`]*`", "", prose(text_of(ROOT / name)))
     found = [word for word in NOT_OURS if re.search(rf"\b(?:{word})\b", text, re.IGNORECASE)]
     assert {word: NOT_OURS[word] for word in found} == {}
 
@@ -143,7 +154,7 @@ def test_a_finished_page_has_only_words_of_the_field(name):
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_a_file_and_a_heading(page):
     broken = []
-    text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text("utf-8"), flags=re.DOTALL)
+    text = re.sub(r"```.*?```|`[^`]*`", "", text_of(page), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
             continue
