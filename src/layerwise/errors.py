@@ -21,10 +21,6 @@ def printable(text: str, *, lines: bool = False) -> str:
     Escape sequences could colour, move or delete what else is shown, and marks of direction could
     turn its order; the names of files, tasks and models can hold either.
 
-    Args:
-        text: any text.
-        lines: keep line breaks and tabs; they are spelled out, too, if not.
-
     Example:
         >>> printable("kv\x1b[31m")
         'kv\\x1b[31m'
@@ -97,27 +93,12 @@ class LongAnswersWarning(UserWarning):
 
 
 def counted(n: int, noun: str, several: str = "") -> str:
-    """``"1 layer"``, ``"3 layers"``, ``"12,000 bytes"``.
-
-    Args:
-        n: how many.
-        noun: what one of them is called.
-        several: what others are called; the noun with an s if empty.
-    """
+    """``"1 layer"``, ``"3 layers"``, ``"12,000 bytes"``."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {several or noun + 's'}"
 
 
 def unknown_name(what: str, given: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not in a registry.
-
-    Args:
-        what: what kind of name it is, e.g. ``"task"``.
-        given: the name asked for.
-        known: the names that exist.
-
-    Returns:
-        A ``UserError`` that names the closest match, if any, and lists what exists.
-    """
+    """The error for a name that is not in a registry."""
     names = sorted(known)
     # Of a long text nothing is close, and to find that out would take long.
     close = difflib.get_close_matches(given, names, n=1) if len(given) <= _LONGEST_NAME else []

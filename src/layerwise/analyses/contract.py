@@ -20,12 +20,7 @@ from layerwise.storage.run_tables import RunTables
 
 
 def saved_tables(result: Result, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
-    """All tables that a result saves, by the names of their files.
-
-    Args:
-        result: the result.
-        others: all results of the run.
-    """
+    """All tables that a result saves, by the names of their files."""
     own = {name: getattr(result, name) for name in result.tables}
     return own | result.derived()
 

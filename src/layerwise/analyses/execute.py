@@ -55,15 +55,7 @@ def execute_job(
     progress: bool,
     also: Callable[[Path], None] | None = None,
 ) -> _Read:
-    """As ``execute``, of a job with one result.
-
-    Args:
-        job: the job.
-        analysis: what the analysis is called in ``run.json``.
-        out: the run's folder; None for memory.
-        progress: show a progress bar.
-        also: writes what else belongs into the folder.
-    """
+    """As ``execute``, of a job with one result."""
     settings = job.setup.settings(analysis=analysis, **job.settings())
     (result,) = execute(
         lambda parts, told: [job.run(parts, settings, told)],
@@ -84,19 +76,6 @@ def execute(
 
     Of a finished run, what is lost and follows from the rest is made again from it; where that
     is not enough, the run is made again.
-
-    Args:
-        make: makes the results, the pieces of an interrupted run given.
-        out: the run's folder; None for memory.
-        settings: what a run must agree in to go on.
-        refuse_changed: raises if a model is another by the end than the settings say.
-        progress: show a progress bar.
-        also: writes what else belongs into the folder.
-
-    Raises:
-        TypeError: if a setting is no plain JSON value, before anything is made.
-        UserError: if the folder cannot be used (see ``RunFolder.open``), or is deleted meanwhile,
-            or if a model was changed meanwhile.
     """
     # What run.json could not hold must not be found out when everything is done.
     json.dumps(settings, allow_nan=False)
@@ -137,14 +116,6 @@ def read_finished(
     """Verify a finished run and read it; if something is lost, the run begins anew.
 
     What follows from the rest is made again from it, without the run.
-
-    Args:
-        folder: the run's folder.
-        read: reads what is wanted from it.
-        also: writes what else belongs into the folder.
-
-    Returns:
-        What was read; None if the run is to be made again.
 
     Warns:
         MadeAgainWarning: if something was lost.

@@ -15,15 +15,7 @@ from .registry import ANALYSES
 
 
 def tables_of_run(results: Sequence[Result]) -> RunTables:
-    """The tables of the results of one run.
-
-    Args:
-        results: at most one of each kind, but for ablations, which are joined.
-
-    Raises:
-        UserError: if the results are of different models or items, or two ablations of the
-            same change.
-    """
+    """The tables of the results of one run."""
     joined = join_ablations(results)
     tables: dict[str, pd.DataFrame] = {}
     files: dict[str, str] = {}

@@ -21,11 +21,7 @@ from .registry import RESULTS, curves_in_words, with_curves
 
 
 def refuse_lost(folder: Path) -> None:
-    """Refuse a folder that lacks a listed file, or has it in another state than it was written.
-
-    Raises:
-        DamagedResultsError: if there is one.
-    """
+    """Refuse a folder that lacks a listed file, or has it in another state than it was written."""
     lost = _lost(folder, listed_files(folder) or {})
     if lost:
         raise _refusal(folder, lost)
@@ -53,12 +49,7 @@ def warn_of_lost(folder: Path) -> None:
 
 
 def restore_requests(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write the requests of a finished run again if they are all that is lost.
-
-    Args:
-        folder: the folder of a finished run.
-        write: writes them into it.
-    """
+    """Write the requests of a finished run again if they are all that is lost."""
     files = listed_files(folder) or {}
     if set(_lost(folder, files)) == {REQUESTS_FILE}:
         kept = unlisted_for(folder, [REQUESTS_FILE])
@@ -70,14 +61,6 @@ def restore(folder: Path) -> None:
     """Verify the tables of a finished run, and make again those that follow from others.
 
     A folder that keeps no list is left alone. What is made again is told as a warning.
-
-    Args:
-        folder: the folder of a finished run.
-
-    Raises:
-        DamagedResultsError: if a table is missing or changed that does not follow from others,
-            or one is there that is not listed.
-        UserError: if a table that was made again cannot be written.
     """
     files = listed_files(folder)
     if files is None:

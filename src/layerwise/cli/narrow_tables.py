@@ -23,13 +23,7 @@ _WIDTH = 13
 
 
 def show_items(found: Any, layer: str, *, every: bool) -> None:
-    """A table for each protocol, and how many items changed.
-
-    Args:
-        found: the frame of ``layerwise.items``, of all items.
-        layer: what the layer is called.
-        every: also show items that did not change.
-    """
+    """A table for each protocol, and how many items changed."""
     for protocol, group in found.groupby("protocol", sort=True):
         counts = [int((group["fate"] == fate).sum()) for fate in ("lost", "gained")]
         say(
@@ -73,13 +67,7 @@ def show_score(result: Any, out: Path | None) -> None:
 
 
 def _print(heads: dict[str, int | None], rows: list[list[str]], whole: tuple[str, ...]) -> None:
-    """Print a table that breaks lines between words alone.
-
-    Args:
-        heads: of the columns, each with its greatest width.
-        rows: their texts.
-        whole: columns whose lines are not broken at all.
-    """
+    """Print a table that breaks lines between words alone."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table

@@ -159,11 +159,7 @@ def help_of(text: str) -> str:
 
 
 def value_of(called: str) -> Callable[[Any], Any]:
-    """A callback that refuses the next option in the place of a value, which is taken for it.
-
-    Args:
-        called: the option, as it is given.
-    """
+    """A callback that refuses the next option in the place of a value, which is taken for it."""
 
     def read(given: Any) -> Any:
         for text in given if isinstance(given, list) else [given]:
@@ -180,12 +176,7 @@ def value_of(called: str) -> Callable[[Any], Any]:
 def path_of(
     name: str, refuse: Callable[[Path], None] | None = None
 ) -> Callable[[str | None], str | None]:
-    """A callback that refuses a text that is no path: ``Path`` takes an empty one for ``.``.
-
-    Args:
-        name: of the parameter, as the sentence calls it that refuses a text.
-        refuse: refuses more, before anything is loaded.
-    """
+    """A callback that refuses a text that is no path: ``Path`` takes an empty one for ``.``."""
 
     def read(given: str | None) -> str | None:
         if given is not None:

@@ -50,15 +50,7 @@ class Signature:
 
 @functools.cache
 def signature_of(target: str) -> Signature:
-    """Read a function's signature and docstring.
-
-    Args:
-        target: the function, such as ``"layerwise.analyses.ablation.api:ablate"``; it is not
-            imported.
-
-    Raises:
-        ValueError: if a default is no literal.
-    """
+    """Read a function's signature and docstring."""
     module, _, name = target.partition(":")
     (function,) = ast.parse(_source(module, name)).body
     assert isinstance(function, ast.FunctionDef)

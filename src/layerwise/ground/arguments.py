@@ -116,17 +116,7 @@ _NONE_FOR_ALL = {"limit"}
 def check_arguments(
     *ahead: Callable[..., None], **others: Reader
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Decorate a public function: its arguments, defaults too, are read before it is called.
-
-    Args:
-        ahead: refuse what can be refused before there is a model, which may take minutes to
-            load, and that the function refuses itself once it has one; called by ``check_ahead``
-            with those of the function's arguments that they have, too.
-        others: readers of arguments that mean something else here than elsewhere.
-
-    Raises:
-        TypeError: when decorating, if an argument has no reader.
-    """
+    """Decorate a public function: its arguments, defaults too, are read before it is called."""
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         signature = inspect.signature(function)
@@ -166,9 +156,6 @@ def check_ahead(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None
     """Refuse arguments of a public function but for its models, which are not loaded yet.
 
     The first argument is one; of what is not given and has no default nothing is said.
-
-    Raises:
-        UserError: as the function would.
     """
     signature = inspect.signature(function)
     bound = signature.bind_partial(None, *args, **kwargs)

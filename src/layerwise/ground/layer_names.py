@@ -17,12 +17,7 @@ COMPUTATION = "computation"
 
 
 def layer_name(layer: int, n_encoder: int) -> str:
-    """What a layer is called: ``7``, ``encoder.3`` or ``decoder.3``.
-
-    Args:
-        layer: its number in the order of computation.
-        n_encoder: layers of the encoder; 0 for a decoder-only model.
-    """
+    """What a layer is called: ``7``, ``encoder.3`` or ``decoder.3``."""
     if n_encoder == 0:
         return str(layer)
     stack = stack_name(layer, n_encoder)
@@ -30,14 +25,7 @@ def layer_name(layer: int, n_encoder: int) -> str:
 
 
 def stream_name(layer: int, n_encoder: int, *, of_decoder: bool) -> str:
-    """What the residual stream of an encoder-decoder is called after a layer, or before the first.
-
-    Args:
-        layer: its number in the order of computation; -1 is before the encoder's first layer, and
-            in the decoder the encoder's last stands for before the decoder's first.
-        n_encoder: layers of the encoder.
-        of_decoder: whether it is the decoder's stream.
-    """
+    """Name of an encoder-decoder's residual stream after a layer, or before the first."""
     if layer == -1 or (of_decoder and layer == n_encoder - 1):
         return f"{DECODER if of_decoder else ENCODER} embedding"
     return layer_name(layer, n_encoder)
@@ -49,16 +37,7 @@ def stack_name(layer: int, n_encoder: int) -> str:
 
 
 def layer_number(name: str, n_encoder: int, n_layers: int) -> int:
-    """The number, in the order of computation, of a layer that a person names.
-
-    Args:
-        name: ``7``, ``encoder.3`` or ``decoder.3``.
-        n_encoder: layers of the encoder; 0 for a decoder-only model.
-        n_layers: layers of the model, of both stacks together.
-
-    Raises:
-        UserError: if the model has no layer of that name.
-    """
+    """The number, in the order of computation, of a layer that a person names."""
     stack, dot, number = name.rpartition(".")
     sizes = {ENCODER: n_encoder, DECODER: n_layers - n_encoder} if n_encoder else {"": n_layers}
     first = n_encoder if stack == DECODER else 0

@@ -60,13 +60,7 @@ class LimitedProcess:
         self._stop: Callable[[], Any] = lambda: None
 
     def ask(self, request: Any, n_characters: int = 0) -> Any:
-        """The job's answer to a request of so many characters.
-
-        Raises:
-            OverLimitError: if time or memory do not suffice.
-            JobError: if the job fails.
-            UserError: if no process can be started.
-        """
+        """The job's answer to a request of so many characters."""
         with self._lock, contextlib.suppress(_IdleError):
             return self._answer(request, n_characters)
         with self._lock:

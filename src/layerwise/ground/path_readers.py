@@ -32,15 +32,7 @@ def path(name: str, value: Any) -> str | Path:
 
 
 def refuse_path(name: str, value: str) -> None:
-    """Refuse what no file or folder can be called.
-
-    Args:
-        name: what it is the path of.
-        value: the path.
-
-    Raises:
-        UserError: if it is empty, too long, or has characters that no path can have.
-    """
+    """Refuse what no file or folder can be called."""
     if not value.strip():
         raise UserError(
             f"Argument {name!r} is {value!r}; expected the path of a file or folder, '.' for the "

@@ -55,11 +55,7 @@ def settle() -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Let the allocator keep freed memory for what is needed next, where it can be asked to.
-
-    Returns:
-        Whether it could: with glibc.
-    """
+    """Let the allocator keep freed memory for what is needed next, where it can be asked to."""
     try:
         ask = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, another system

@@ -34,13 +34,7 @@ def plain(value: Any) -> Any:
 
 
 def refuse(name: str, value: Any, expected: str) -> UserError:
-    """The sentence for an argument that cannot be read.
-
-    Args:
-        name: the argument's.
-        value: what was given.
-        expected: what would be right, with an example.
-    """
+    """The sentence for an argument that cannot be read."""
     kind = "None" if value is None else f"{shown(value)}, of type {type(value).__name__}"
     return UserError(f"Argument {name!r} is {kind}; expected {expected}.")
 
@@ -92,11 +86,7 @@ def limit(name: str, value: Any) -> int:
 
 
 def at_least_one_item(number: int) -> int:
-    """A limit of items that leaves some.
-
-    Raises:
-        UserError: if it is below 1.
-    """
+    """A limit of items that leaves some."""
     if number < 1:
         raise UserError(
             f"The limit of items must be at least 1, not {number}; leave it out for all."
@@ -154,11 +144,7 @@ def text(example: str) -> Reader:
 
 
 def entries(name: str, value: Any, expected: str) -> Iterator[Any]:
-    """The entries of a list, tuple, range, array or generator, as plain values.
-
-    Raises:
-        UserError: if it is none of these, or too long.
-    """
+    """The entries of a list, tuple, range, array or generator, as plain values."""
     listed = value.tolist() if getattr(value, "ndim", None) == 1 else value
     if isinstance(listed, _WHAT_IS_NO_LIST) or not isinstance(listed, Iterable):
         raise refuse(name, value, expected)
@@ -195,12 +181,7 @@ def texts(example: str, *, none: bool = False) -> Reader:
 
 
 def one_of(what: str, known: Sequence[str]) -> Reader:
-    """Read one of some names.
-
-    Args:
-        what: what kind of name it is.
-        known: the names; the first is told as an example.
-    """
+    """Read one of some names."""
     read_text = text(known[0])
 
     def read(name: str, value: Any) -> str:

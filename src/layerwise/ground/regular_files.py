@@ -23,20 +23,12 @@ class IrregularFileError(OSError):
 
 
 def refuse_irregular(path: Path) -> None:
-    """Refuse what would wait or never end, for libraries that open a path themselves.
-
-    Raises:
-        OSError: if nothing is there, or it is no regular file.
-    """
+    """Refuse what would wait or never end, for libraries that open a path themselves."""
     _refuse_mode(path, os.stat(path).st_mode)
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file to read its bytes.
-
-    Raises:
-        OSError: if nothing is there, it is no regular file, or it cannot be read.
-    """
+    """Open a regular file to read its bytes."""
     refuse_irregular(path)  # for opening alone can already do something to a device
     file = open(os.open(path, os.O_RDONLY | _WITHOUT_WAITING), "rb")  # noqa: SIM115
     try:

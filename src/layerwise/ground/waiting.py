@@ -51,13 +51,6 @@ def wait_briefly_beside_others(environment: MutableMapping[str, str] = os.enviro
     """From now on, let OpenMP's threads wait briefly whenever other programs want processors.
 
     To be called before torch is imported.
-
-    Args:
-        environment: the process's; nothing is done if its user has decided.
-
-    Returns:
-        Whether it is looked after: on Linux, where the kernel tells how long threads wait for a
-        processor. Where it does not, they wait briefly always.
     """
     if decided_by_user(environment) or not sys.platform.startswith("linux"):
         return False
@@ -85,12 +78,7 @@ class Waiting:
     taken: float = 1.0
 
     def after(self, delayed: float, taken: float) -> Waiting:
-        """How to wait after another look.
-
-        Args:
-            delayed: how long threads have waited for a processor since the look before.
-            taken: how many of their processors others have had since.
-        """
+        """How to wait after another look."""
         lately = self.delayed + _DELAY_WEIGHT * (delayed - self.delayed)
         if self.briefly:
             had = self.taken + _TAKEN_WEIGHT * (taken - self.taken)
@@ -161,13 +149,7 @@ class Look:
         return waited / (self.at - before.at)
 
     def taken_since(self, before: Look, usable: int, n_processors: int) -> float:
-        """How many of the processors that the process can use others have had.
-
-        Args:
-            before: an earlier look.
-            usable: how many the process can use.
-            n_processors: how many there are.
-        """
+        """How many of the processors that the process can use others have had."""
         busy, own = self.busy - before.busy, self.own - before.own
         others = (busy - own) / (self.at - before.at)
         return max(0.0, others - (n_processors - usable))

@@ -77,12 +77,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """What an adapter folder says, if it can be merged.
-
-    Raises:
-        UserError: if its weights are missing or pickled, a whole model lies beside them, it names
-            no base, or is of a kind or form that cannot be merged.
-    """
+    """What an adapter folder says, if it can be merged."""
     fields = read_json_object(folder / CONFIG)
     if any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
         raise UserError(
@@ -103,11 +98,7 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def refuse_other_task(adapter: Adapter, *, is_encoder_decoder: bool) -> None:
-    """Accept only an adapter for the kind of model that its base is.
-
-    Raises:
-        UserError: if it was made for another task, such as classification.
-    """
+    """Accept only an adapter for the kind of model that its base is."""
     task = adapter.fields.get("task_type")
     if not isinstance(task, str | None) or is_encoder_decoder not in _TASKS.get(task, ()):
         wanted = "SEQ_2_SEQ_LM" if is_encoder_decoder else "CAUSAL_LM"
@@ -118,11 +109,7 @@ def refuse_other_task(adapter: Adapter, *, is_encoder_decoder: bool) -> None:
 
 
 def refuse_unknown_fields(adapter: Adapter, known: Iterable[str], version: str) -> None:
-    """Accept only fields that the installed peft knows; it would pass over others.
-
-    Raises:
-        UserError: if there are others.
-    """
+    """Accept only fields that the installed peft knows; it would pass over others."""
     unknown = sorted(adapter.fields.keys() - set(known))
     if unknown:
         raise UserError(
@@ -132,11 +119,7 @@ def refuse_unknown_fields(adapter: Adapter, known: Iterable[str], version: str) 
 
 
 def refuse_costly_patterns(adapter: Adapter, names: Iterable[str]) -> None:
-    """Match what may be patterns with the names of modules, in a limited process.
-
-    Raises:
-        UserError: if that takes too long or too much memory.
-    """
+    """Match what may be patterns with the names of modules, in a limited process."""
     patterns = sorted({one for one in texts_in(adapter.fields) if not _PLAIN.fullmatch(one)})
     request = {"patterns": patterns, "names": sorted(set(names))}
     n_characters = len(patterns) * sum(map(len, request["names"]))

@@ -87,15 +87,6 @@ def merged_folder(adapter: Adapter, base: Path, digest: str) -> Path:
 
     Weights are merged in float32. What is loaded from the folder is compared with the model that
     has the adapter beside its weights; the folder appears only when it is complete.
-
-    Args:
-        adapter: what the adapter's folder says.
-        base: the base's folder, in hub format.
-        digest: a name that depends on all files of both.
-
-    Raises:
-        UserError: if ``peft`` is not installed, adapter and base do not belong together, or the
-            merged model is not the un-merged one.
     """
     folder = cache_dir() / "adapters" / digest
     if not is_conversion(folder):

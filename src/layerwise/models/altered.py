@@ -66,12 +66,7 @@ _KINDS: dict[type, _Kind] = {}
 
 
 def refuse_for_reference(model: Model, structure: Structure) -> None:
-    """Accept only a model whose sites can be changed by hooks, one layer at a time.
-
-    Raises:
-        UserError: if hooks of TransformerLens are on it, it attends to what comes later, or layers
-            share sites.
-    """
+    """Accept only a model whose sites can be changed by hooks, one layer at a time."""
     points = model.hook_dict.values() if structure.hooked else ()
     if any(point.fwd_hooks or point.bwd_hooks for point in points):
         raise UserError(
@@ -90,12 +85,7 @@ def refuse_for_reference(model: Model, structure: Structure) -> None:
 
 
 def refuse_for_engine(model: Model, structure: Structure) -> None:
-    """Accept only a model whose modules compute what their classes say.
-
-    Raises:
-        UserError: if something was hung on a module or put in its place, and for what
-            ``refuse_for_reference`` refuses.
-    """
+    """Accept only a model whose modules compute what their classes say."""
     refuse_for_reference(model, structure)
     told = next(_alterations(model, structure), None)
     if told is not None:

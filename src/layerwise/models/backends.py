@@ -88,11 +88,7 @@ class Files:
         return load_original(self.source.folder, self.config, wanted.dtype, kept_on)
 
     def first(self, wanted: Wanted) -> Wanted:
-        """What is compared strictly: float32, on the CPU unless weights stay quantized.
-
-        Args:
-            wanted: what is asked for.
-        """
+        """What is compared strictly: float32, on the CPU unless weights stay quantized."""
         if self.kept is None:
             return PLAIN
         dtype = torch.float32 if torch.float32 in self.kept.formats else wanted.dtype
@@ -145,17 +141,7 @@ class Files:
 
 
 def read_files(source: Source, config: PreTrainedConfig, backend: str) -> Files:
-    """The files of a model and its backend; what cannot be run is refused before weights are read.
-
-    Args:
-        source: where the files are.
-        config: the configuration.
-        backend: ``TRANSFORMER_LENS``, ``HUGGING_FACE``, or ``auto``: the first if it converts
-            the model.
-
-    Raises:
-        UserError: if the backend, or with ``auto`` either of them, cannot run the architecture.
-    """
+    """A model's files and its backend; refuses what cannot run before weights are read."""
     chosen = choose_backend(source, config, backend)
     tokenizer = load_tokenizer(source.folder, config, trusted=source.is_trusted)
     files = Files(source, config, tokenizer, chosen)
@@ -164,11 +150,7 @@ def read_files(source: Source, config: PreTrainedConfig, backend: str) -> Files:
 
 
 def choose_backend(source: Source, config: PreTrainedConfig, backend: str) -> str:
-    """By what a model is run, as far as its configuration tells; takes what ``read_files`` takes.
-
-    Raises:
-        UserError: if the backend, or with ``auto`` either of them, cannot run the architecture.
-    """
+    """What runs a model, as far as its configuration says."""
     quantization = quantization_of(source.folder)
     # TransformerLens has no modules for quantized weights: who asks for it gets numbers.
     kept = backend == "auto" and quantization is not None and quantization.kept
@@ -214,13 +196,6 @@ def second_choice(files: Files, refusal: UserError) -> Files:
     """The same files by Hugging Face's modules, since there is no right copy by TransformerLens.
 
     It is remembered, so that the next load begins with these.
-
-    Args:
-        files: the files, by TransformerLens.
-        refusal: why there is none.
-
-    Raises:
-        UserError: if their own modules cannot be run either.
     """
     _refuse_also(refusal, files.source, files.config)
     write_record(_KIND, _key(files), {"backend": HUGGING_FACE})
@@ -228,13 +203,7 @@ def second_choice(files: Files, refusal: UserError) -> Files:
 
 
 def delivered(files: Files, original: PreTrainedModel, wanted: Wanted) -> DecoderOnly:
-    """The hooked model as it is asked for, from the original's weights, which it takes.
-
-    Args:
-        files: its files.
-        original: the original, in the number format that is wanted; not to be used afterwards.
-        wanted: number format and device.
-    """
+    """The hooked model as it is asked for, from the original's weights, which it takes."""
     if files.backend == HUGGING_FACE:
         return hooked_decoder(original, files.tokenizer, files.source.name).to(wanted.device)
     model = hooked_model(files.hooked_config(wanted.dtype), original, files.tokenizer)
@@ -249,10 +218,6 @@ def checked(files: Files, wanted: Wanted) -> tuple[DecoderOnly, Check]:
 
     What the original says is written down before its weights become the hooked model's, so that
     they are never in memory twice; where rounding is in question, the original is loaded again.
-
-    Raises:
-        NotItsOriginal: if it differs, or has other tokens.
-        UserError: if its weights are no numbers, it does not run, or its sites are wrong.
     """
     name, first = files.source.name, files.first(wanted)
     original = files.original(first)

@@ -123,11 +123,7 @@ def _hooked(bridge: Any, wrapped: PreTrainedModel, name: str) -> DecoderModel:
 
 
 def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
-    """Largest difference of the bridge's log-probabilities from the model's, in nats.
-
-    Raises:
-        UserError: if it is more than rounding explains.
-    """
+    """Largest difference of the bridge's log-probabilities from the model's, in nats."""
     assert model.tokenizer is not None
     ids = parity.token_ids(model.tokenizer, model.cfg.n_ctx)
     with parity.must_run(name):

@@ -19,14 +19,7 @@ _HASHES: WeakKeyDictionary[torch.nn.Module, tuple[Version, str]] = WeakKeyDictio
 
 
 def loading_of(model: Model) -> dict[str, str | None]:
-    """What ``load_model`` is to be called with for this model, but for the device.
-
-    Returns:
-        ``name`` (of a folder or file its whole path), ``dtype``, ``backend`` and ``offload``.
-
-    Raises:
-        UserError: if the model was handed over as an object, which has no such name.
-    """
+    """What ``load_model`` is to be called with for this model, but for the device."""
     origin = origin_of(model)
     if origin is None or origin.facts.source == "user":
         raise UserError(

@@ -92,9 +92,6 @@ def contents_sha256(path: Path) -> str:
 
     They are read again when size, inode or a time of change say that they may be others, the
     time of the last change of the inode among them, which nobody can set back.
-
-    Raises:
-        UserError: if it cannot be read, as a folder of that name, or a link to nothing or itself.
     """
     try:
         return _contents_sha256(_resolved(path))
@@ -156,11 +153,7 @@ def let_others_read(folder: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder, if it is there, at one stroke for whoever looks for it.
-
-    Raises:
-        UserError: if it cannot be removed.
-    """
+    """Remove a folder, if it is there, at one stroke for whoever looks for it."""
     if folder.exists():
         try:
             aside = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
@@ -172,11 +165,7 @@ def discard(folder: Path) -> None:
 
 @contextlib.contextmanager
 def complete_or_nothing(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes ``folder`` once it is complete and is removed otherwise.
-
-    Raises:
-        UserError: if nothing can be written there.
-    """
+    """A folder to fill, which becomes ``folder`` once it is complete and is removed otherwise."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep_leftovers(folder.parent)

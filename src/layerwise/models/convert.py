@@ -40,11 +40,7 @@ _TELLTALE = ("llama", "gemma", "wav2vec2")
 def hooked_config(
     folder: Path, name: str, config: PreTrainedConfig, dtype: torch.dtype
 ) -> HookedTransformerConfig:
-    """TransformerLens's configuration of the model in ``folder``.
-
-    Raises:
-        NotConverted: if TransformerLens has no conversion for its architecture, or none at all.
-    """
+    """TransformerLens's configuration of the model in ``folder``."""
     if not has_hooked_transformer():
         raise NotConverted(
             "The installed TransformerLens converts no models: expected a release below 4; pip "
@@ -69,9 +65,6 @@ def hooked_model(
 
     The original has none afterwards: each weight is copied and let go before the next, so that
     memory holds them once.
-
-    Raises:
-        NotConverted: if TransformerLens cannot convert the weights.
     """
     from transformer_lens import loading_from_pretrained as loading
 

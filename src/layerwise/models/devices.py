@@ -18,22 +18,14 @@ DEVICES = ("cpu", "cuda", "mps")
 
 
 def parse_dtype(name: str) -> torch.dtype:
-    """The number format of that name.
-
-    Raises:
-        UserError: if it is none of ``DTYPES``.
-    """
+    """The number format of that name."""
     if name not in DTYPES:
         raise unknown_name("dtype", name, DTYPES)
     return DTYPES[name]
 
 
 def parse_device(name: str) -> torch.device:
-    """The device of that name, e.g. ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-
-    Raises:
-        UserError: if the name is unknown, or the device is not available here.
-    """
+    """The device of that name, e.g. ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
     kind = name.partition(":")[0]
     try:
         device = torch.device(name)

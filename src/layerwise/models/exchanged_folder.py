@@ -47,18 +47,7 @@ def tensors_of(
     layers: Sequence[int],
     stored: Sequence[StoredStack] = (),
 ) -> list[str]:
-    """The names of the tensors of some layers, of their parts, or of what is outside of them.
-
-    Args:
-        folder: a model in hub format.
-        config: its configuration.
-        site: one of ``WRITTEN``; attention and MLP of decoder-only models alone.
-        layers: in the order of computation; none of what is outside.
-        stored: how the files of an encoder-decoder tell the layers of its stacks.
-
-    Raises:
-        UserError: if the tensors cannot be told by their names.
-    """
+    """The names of the tensors of some layers, of their parts, or of what is outside of them."""
     names = [name for of in shards_of(folder).values() for name in of]
     placed = _by_layer(folder, config, names, stored)
     if site in _OUTSIDE:
@@ -96,17 +85,7 @@ def _by_layer(
 
 
 def write_exchanged_folder(host: Path, donor: Path, names: Sequence[str], out: Path) -> None:
-    """Write the model in one folder with some tensors of another.
-
-    Args:
-        host: the model that is changed, in hub format; all other files are its own.
-        donor: the model whose tensors are taken.
-        names: which tensors.
-        out: an existing, empty folder.
-
-    Raises:
-        UserError: if the donor's files lack one of the tensors.
-    """
+    """Write the model in one folder with some tensors of another."""
     places = {name: shard for shard, of in shards_of(donor).items() for name in of}
     lacking = sorted(set(names) - places.keys())
     if lacking:

@@ -158,11 +158,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 
 def refuse_changed_weights(loaded: LoadedFacts, model: Model) -> None:
-    """Refuse a model whose weights are not those that a run began with.
-
-    Raises:
-        UserError: if they are not.
-    """
+    """Refuse a model whose weights are not those that a run began with."""
     if _hash_now(model) != loaded.hash:
         raise UserError(
             f"The weights of {loaded.name} changed while the run went on, and what it computed "

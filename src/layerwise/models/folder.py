@@ -34,12 +34,7 @@ _TOKEN_IDS = (
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
-    """The configuration of a language model that can be loaded from ``folder``.
-
-    Raises:
-        UserError: if the folder is no model, lacks weights or tokenizer, needs code of its own,
-            or is of a kind that is not supported.
-    """
+    """The configuration of a language model that can be loaded from ``folder``."""
     config = read_outline(folder)
     n_tensors = len(stored_weights(folder, quantized=quantization_of(folder) is not None))
     refuse_too_many_layers(folder / "config.json", _config_fields(folder), n_tensors)
@@ -56,20 +51,12 @@ def has_weights(folder: Path) -> bool:
 
 
 def read_any_config(folder: Path) -> PreTrainedConfig:
-    """The configuration of a folder, held to its weights if they are there.
-
-    Raises:
-        UserError: as ``read_config``, or as ``read_outline`` without weights.
-    """
+    """The configuration of a folder, held to its weights if they are there."""
     return read_config(folder) if has_weights(folder) else read_outline(folder)
 
 
 def read_outline(folder: Path) -> PreTrainedConfig:
-    """The configuration of a language model, whether or not its weights are there.
-
-    Raises:
-        UserError: as ``read_config``, but for weights.
-    """
+    """The configuration of a language model, whether or not its weights are there."""
     fields = _config_fields(folder)
     _refuse_remote_code(folder, fields)
     _refuse_kinds(folder, fields)
@@ -94,11 +81,7 @@ def read_outline(folder: Path) -> PreTrainedConfig:
 
 @contextlib.contextmanager
 def must_be_usable(folder: Path) -> Iterator[None]:
-    """Turn what transformers raises about a configuration into one sentence.
-
-    Raises:
-        UserError: if what is done inside raises anything.
-    """
+    """Turn what transformers raises about a configuration into one sentence."""
     try:
         yield
     except Exception as error:

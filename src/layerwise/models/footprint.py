@@ -13,9 +13,6 @@ def weight_bytes(model: nn.Module) -> int:
     """Bytes of all parameters of a model, and of what is kept of quantized ones.
 
     Those that are shared count once.
-
-    Args:
-        model: the model, or its outline.
     """
     packed = (one.buffers(recurse=False) for one in model.modules() if is_packed(one))
     weights = chain(model.parameters(), *packed)

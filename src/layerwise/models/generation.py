@@ -66,9 +66,6 @@ def read_generation_settings(folder: Path) -> GenerationSettings:
     """The settings of a model's folder: those of ``generation_config.json``.
 
     As in transformers, those of ``config.json`` where there is no such file.
-
-    Raises:
-        UserError: if they cannot be read.
     """
     try:
         with quiet():

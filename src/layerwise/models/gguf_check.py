@@ -35,12 +35,7 @@ _TRANSPOSED = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_do
 
 
 def refuse_other_architectures(path: Path, header: GgufHeader) -> str:
-    """The architecture that the header names, if such files can be converted.
-
-    Raises:
-        UserError: if it is another, or none, or the header's number of blocks is not that of
-            the blocks whose tensors are in the file.
-    """
+    """The architecture that the header names, if such files can be converted."""
     architecture = header.metadata.get("general.architecture")
     if architecture not in ARCHITECTURES:
         raise UserError(
@@ -66,12 +61,7 @@ def refuse_other_architectures(path: Path, header: GgufHeader) -> str:
 
 
 def tensor_names(path: Path, header: GgufHeader, config: PreTrainedConfig) -> dict[str, str]:
-    """The parameter that each tensor of a GGUF file becomes, by the tensor's name.
-
-    Raises:
-        UserError: if the file lacks tensors that the model needs (but for an output that is
-            tied to the embedding), has others, or some of another shape.
-    """
+    """The parameter that each tensor of a GGUF file becomes, by the tensor's name."""
     architecture = header.metadata["general.architecture"]
     with torch.device("meta"):
         outline: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -98,17 +88,7 @@ def tensor_names(path: Path, header: GgufHeader, config: PreTrainedConfig) -> di
 def refuse_other_values(
     path: Path, header: GgufHeader, model: PreTrainedModel, names: dict[str, str]
 ) -> None:
-    """Make sure that a converted model has the file's own values, in some rows of each tensor.
-
-    Args:
-        path: the file.
-        header: its header.
-        model: what it was converted to, in float32.
-        names: the parameter of each tensor, as ``tensor_names`` tells it.
-
-    Raises:
-        UserError: if a value differs.
-    """
+    """Make sure that a converted model has the file's own values, in some rows of each tensor."""
     weights = model.state_dict()
     architecture = header.metadata["general.architecture"]
     content = np.memmap(path, dtype=np.uint8, mode="r")

@@ -31,15 +31,6 @@ def folder_of_gguf(path: Path, *, expected_sha256: str | None = None) -> Path:
     The weights are dequantized to float32 and held against the file's own tensors. The folder is
     named by the file's hash and appears only when it is complete; a manifest in it tells the
     hashes of its files (see ``manifest``).
-
-    Args:
-        path: a GGUF file.
-        expected_sha256: what its hash must be, if that is known.
-
-    Raises:
-        UserError: if it is no GGUF file, not the expected one, lacks tensors or has others than
-            its header calls for, is of an architecture that cannot be converted, if its
-            conversion in the cache folder is damaged, or that folder cannot be written.
     """
     if expected_sha256 is not None:
         _refuse_another_file(path, expected_sha256)

@@ -68,12 +68,7 @@ class GgufHeader:
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Read the header of a GGUF file and make sure that it can be true.
-
-    Raises:
-        UserError: if the file cannot be read, is no GGUF file of version 2 or 3, or its header
-            does not fit the file: counts, lengths, types, shapes, or tensors outside of it.
-    """
+    """Read the header of a GGUF file and make sure that it can be true."""
     try:
         with open_regular(path) as file:
             if file.read(4) != b"GGUF":

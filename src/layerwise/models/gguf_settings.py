@@ -34,12 +34,7 @@ _LOCAL, _GLOBAL = "sliding_attention", "full_attention"
 
 
 def complete_settings(header: GgufHeader, config: Any) -> None:
-    """Put into a configuration what transformers leaves at its default, whatever the file says.
-
-    Args:
-        header: of the file: its settings, and the shapes of its tensors.
-        config: what transformers made of it; changed.
-    """
+    """Put into a configuration what transformers leaves at its default, whatever the file says."""
     architecture = header.metadata["general.architecture"]
     said = _Said(header, architecture)
     rope = config.rope_parameters if architecture in _BASE_UNREAD else {}
@@ -62,16 +57,7 @@ class _Setting(NamedTuple):
 
 
 def refuse_unread_settings(path: Path, header: GgufHeader, config: PreTrainedConfig) -> None:
-    """Accept only a configuration that says what the header says.
-
-    Args:
-        path: the file.
-        header: its header.
-        config: what transformers made of it.
-
-    Raises:
-        UserError: if a setting is another, such as rotary scaling that was not read.
-    """
+    """Accept only a configuration that says what the header says."""
     for setting in _settings(header, config):
         if not _same(setting.of_file, setting.of_config):
             raise UserError(

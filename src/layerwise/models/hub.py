@@ -33,10 +33,6 @@ def download(hub_id: str) -> Path:
     """The folder of a hub model, fetched now or earlier.
 
     ``HF_HUB_OFFLINE``, ``HF_HOME`` and ``HF_TOKEN`` mean what they mean to huggingface_hub.
-
-    Raises:
-        UserError: if there is no such model, access to it must be asked for, the hub cannot
-            be reached and the model is not in the local cache, or the disk is full.
     """
     return _fetch(hub_id, _WANTED)
 
@@ -47,11 +43,7 @@ def download_outline(hub_id: str) -> Path:
 
 
 def cached(hub_id: str) -> Path:
-    """The folder of a hub model that was fetched earlier, with its weights.
-
-    Raises:
-        UserError: if it is not in the hub's cache; nothing is fetched.
-    """
+    """The folder of a hub model that was fetched earlier, with its weights."""
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -70,9 +62,6 @@ def has_hashed_weights(folder: Path) -> bool:
     """Whether the weights in a folder are files of a hub cache, named by their own SHA-256.
 
     Every such file is read and compared with its name.
-
-    Raises:
-        UserError: if one is damaged.
     """
     weights = [Path(os.path.realpath(path)) for path in folder.glob("*.safetensors")]
     hashed = [path for path in weights if path.parent.name == "blobs" and _SHA256.match(path.name)]

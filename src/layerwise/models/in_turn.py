@@ -37,9 +37,6 @@ def in_turn(function: Callable[P, R]) -> Callable[P, R]:
 
     Within ``torch.inference_mode`` there are no gradients, and with another default device indices
     would be made there; neither is meant for what runs inside.
-
-    Args:
-        function: its first argument is the model, given by position or as ``model``.
     """
 
     @functools.wraps(function)

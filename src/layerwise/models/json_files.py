@@ -16,12 +16,7 @@ _LARGEST = 2**26  # bytes; the largest index of a model known to us has 2**21
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        UserError: if the file cannot be read, is too large, nested too deeply, or holds something
-            else.
-    """
+    """The object in a JSON file."""
     try:
         size = path.stat().st_size
         if size > _LARGEST:

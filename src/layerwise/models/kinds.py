@@ -127,13 +127,7 @@ def before_answer(model: Model, prompt: tuple[int, ...]) -> tuple[int, ...]:
 def inputs_of(
     model: Model, prompts: Sequence[Sequence[int]], answer: Sequence[int] = ()
 ) -> tuple[torch.Tensor, ...]:
-    """What the model is called on: prompts of one length, each with the answer so far.
-
-    Args:
-        model: the model.
-        prompts: a row each; of an encoder-decoder, for its encoder.
-        answer: tokens said so far, the same in all rows.
-    """
+    """What the model is called on: prompts of one length, each with the answer so far."""
     device = model.W_E.device
     if isinstance(model, Seq2SeqModel):
         said = torch.tensor([[*model.prefix, *answer]], device=device)

@@ -188,12 +188,7 @@ def _encoder_decoder(
 
 
 def _identity(source: Source, *, kept: bool) -> dict[str, Any]:
-    """What identifies the files that a model was made from, and how they were verified.
-
-    Args:
-        source: where they are.
-        kept: whether weights stay quantized.
-    """
+    """What identifies the files that a model was made from, and how they were verified."""
     quantization = quantization_of(source.folder)
     became = "kept in memory" if kept else "widened when loaded"
     return {

@@ -29,15 +29,7 @@ def is_conversion(folder: Path) -> bool:
 
 
 def conversion_hash(folder: Path, *, read_weights: bool = True) -> str:
-    """SHA-256 over the hashes of a conversion's files, which are read and compared.
-
-    Args:
-        folder: the folder with the conversion.
-        read_weights: whether weights are among what is read; a plan needs none.
-
-    Raises:
-        UserError: if a file is missing, changed or was added.
-    """
+    """SHA-256 over the hashes of a conversion's files, which are read and compared."""
     try:
         manifest = json.loads(read_regular(folder / _MANIFEST))
         files, checksum = manifest["files"], manifest["sha256"]

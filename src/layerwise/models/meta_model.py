@@ -41,15 +41,6 @@ def load_meta_model(
     """The hooked model of that name without its weights; of a hub model none are downloaded.
 
     Wired models are quickly written, so they are given whole.
-
-    Args:
-        name: as for ``load_model``.
-        dtype: the number format that the weights would have.
-        device: where they would be.
-        backend: as for ``load_model``.
-
-    Raises:
-        UserError: if there is no such model, or its configuration or tokenizer cannot be used.
     """
     if name in WIRED_MODELS:
         return load_model(name, dtype=dtype, device=device, backend=backend)
@@ -110,11 +101,7 @@ def is_meta_model(model: Model) -> bool:
 
 
 def facts_of_outline(outline: Model) -> LoadedFacts:
-    """What is known of an outline: all but hash and parity.
-
-    Raises:
-        UserError: if it is a model of the user's own.
-    """
+    """What is known of an outline: all but hash and parity."""
     origin = origin_of(outline)
     if origin is None:
         raise UserError(

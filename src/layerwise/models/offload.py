@@ -88,11 +88,7 @@ class BlocksOnDisk:
         return held
 
     def hold(self, layer: int) -> None:
-        """Have a block's weights in memory until ``drop`` is called as often.
-
-        Raises:
-            UserError: if they cannot be read, or were replaced by others.
-        """
+        """Have a block's weights in memory until ``drop`` is called as often."""
         if self.holders[layer] == 0:
             self._fill(layer)
         self.holders[layer] += 1
@@ -104,11 +100,7 @@ class BlocksOnDisk:
             put_parameters(self.model, self.absent[layer])
 
     def hold_for(self, user: object, layer: int) -> Any:
-        """The block, with its weights in memory until ``user`` is gone.
-
-        Raises:
-            UserError: if they cannot be read, or were replaced by others.
-        """
+        """The block, with its weights in memory until ``user`` is gone."""
         self.hold(layer)
         weakref.finalize(user, self.drop, layer).atexit = False
         return self.model.blocks[layer]
@@ -151,11 +143,7 @@ def offloaded_model(
     files: WeightFiles,
     device: torch.device,
 ) -> HookedTransformer:
-    """The model of TransformerLens whose blocks are left on disk; the rest is in memory.
-
-    Raises:
-        UserError: if a file is missing or damaged.
-    """
+    """The model of TransformerLens whose blocks are left on disk; the rest is in memory."""
     with no_values(device):
         model = without_weights(cfg, tokenizer)
     model.cfg.device = str(device)
@@ -167,9 +155,6 @@ def leave_blocks_on_disk(model: DecoderOnly, files: WeightFiles, device: torch.d
     """Give a model without weights those outside of its blocks, and let its blocks read theirs.
 
     Buffers that follow from the configuration it must have.
-
-    Raises:
-        UserError: if a file is missing or damaged.
     """
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -247,10 +232,6 @@ def in_pieces(weight: Stored) -> Iterator[Stored]:
 
 
 def refuse_other_places(name: str | None) -> None:
-    """Accept only places to which weights can be off-loaded, and None.
-
-    Raises:
-        UserError: if it is something else.
-    """
+    """Accept only places to which weights can be off-loaded, and None."""
     if name is not None and name not in PLACES:
         raise unknown_name("place to off-load to", name, PLACES)

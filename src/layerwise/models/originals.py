@@ -41,11 +41,7 @@ from layerwise.models.untrusted_tokenizer import distrust, refuse_costly_file, t
 def load_tokenizer(
     folder: Path, config: PreTrainedConfig, *, trusted: bool = False
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder; of one that is not trusted, texts are tried in a limited process.
-
-    Raises:
-        UserError: if it cannot be loaded, or has tokens that the model has no embedding for.
-    """
+    """The tokenizer of a folder; an untrusted one tries its texts in a limited process first."""
     tokenizer = read_tokenizer(folder, trusted=trusted)
     if not fits(tokenizer, config.vocab_size):
         raise UserError(
@@ -57,11 +53,7 @@ def load_tokenizer(
 
 
 def read_tokenizer(folder: Path, *, trusted: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, whatever model it is for.
-
-    Raises:
-        UserError: if it cannot be loaded.
-    """
+    """The tokenizer of a folder, whatever model it is for."""
     if not trusted:
         refuse_costly_file(folder)
     try:
@@ -115,19 +107,7 @@ def load_original(
     dtype: torch.dtype,
     kept_on: torch.device | None = None,
 ) -> PreTrainedModel:
-    """The model of a folder, in ``dtype``, from safetensors alone.
-
-    Args:
-        folder: the folder.
-        config: its configuration.
-        dtype: the number format of the weights; of quantized ones, of what is computed of them.
-        kept_on: the device for a model whose weights may stay quantized; None where they are to
-            be numbers, as are those of methods that are not kept. Numbers are on the CPU.
-
-    Raises:
-        UserError: if weights are damaged, missing, of other shapes than the configuration says,
-            not accounted for by it, or need a package that is not there.
-    """
+    """The model of a folder, in ``dtype``, from safetensors alone."""
     quantization, where, quietly = quantization_of(folder), {}, contextlib.nullcontext()
     if quantization is not None:
         quantization.refuse_missing_packages(folder)
@@ -168,12 +148,7 @@ def _class_for(config: PreTrainedConfig) -> Any:
 
 
 def refuse_parameters_without_weights(folder: Path, config: PreTrainedConfig) -> None:
-    """Make sure, before memory is taken, that a folder may hold what its configuration calls for.
-
-    Raises:
-        UserError: if there are far more parameters than stored weights, or no model can be made
-            of the configuration.
-    """
+    """Check that a folder may hold what its configuration needs, before memory is taken."""
     quantization = quantization_of(folder)
     stored = stored_weights(folder, quantized=quantization is not None)
     with must_be_usable(folder), torch.device("meta"):
@@ -193,11 +168,7 @@ def _refuse_gaps(folder: Path, missing: set[str], unexpected: set[str]) -> None:
 
 
 def refuse_nonfinite(name: str, model: torch.nn.Module) -> None:
-    """Make sure that every weight is a number.
-
-    Raises:
-        UserError: if a weight is NaN or infinite; it names the tensor.
-    """
+    """Make sure that every weight is a number."""
     packed = packed_weights(model)
     for tensor, weight in chain(named_weights(model), scales_of(model)):
         if tensor not in packed and not all(

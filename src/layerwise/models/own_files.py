@@ -16,11 +16,7 @@ from layerwise.models.sources import find_source
 
 
 def files_of(model: Model) -> Path:
-    """The folder in hub format that the model's weights came from.
-
-    Raises:
-        UserError: if there is none, or the weights were changed since.
-    """
+    """The folder in hub format that the model's weights came from."""
     refuse_no_files(model)
     origin = origin_of(model)
     assert origin is not None
@@ -34,11 +30,7 @@ def files_of(model: Model) -> Path:
 
 
 def refuse_no_files(model: Model) -> None:
-    """Refuse a model, or its outline, that came from no files.
-
-    Raises:
-        UserError: if it did not.
-    """
+    """Refuse a model, or its outline, that came from no files."""
     origin = origin_of(model)
     if origin is None or origin.facts.source == "user" or origin.facts.name in WIRED_MODELS:
         raise UserError(
@@ -54,15 +46,7 @@ def stored_stacks(model: Model) -> tuple[StoredStack, ...]:
 
 
 def load_alike(folder: Path, model: Model) -> Model:
-    """Load a written folder in the number format and onto the device of a loaded model.
-
-    Args:
-        folder: a model in hub format.
-        model: the model that it is to stand beside.
-
-    Raises:
-        UserError: as ``load_model``.
-    """
+    """Load a written folder in the number format and onto the device of a loaded model."""
     weights = model.W_E
     dtype = str(weights.dtype).removeprefix("torch.")
     backend = HUGGING_FACE if over_original(model) else "auto"

@@ -165,12 +165,7 @@ class Exact:
 
 
 def exact(original: PreTrainedModel, say: Callable[[PreTrainedModel], list[LogProbs]]) -> Exact:
-    """The original computed in float64, which needs memory for a copy of it in that format.
-
-    Args:
-        original: the original in float32; it stays as it is.
-        say: gives the log-probabilities of the fixed texts by an original.
-    """
+    """The original computed in float64, which needs memory for a copy of it in that format."""
     wide: Any = copy.deepcopy(original)
     wide.to("cpu", torch.float64)
     # The faster way through experts knows no float64.
@@ -184,11 +179,7 @@ def exact(original: PreTrainedModel, say: Callable[[PreTrainedModel], list[LogPr
 
 @contextlib.contextmanager
 def must_run(name: str) -> Iterator[None]:
-    """Turn a crash of the compared models into one sentence.
-
-    Raises:
-        UserError: if what is done inside raises anything.
-    """
+    """Turn a crash of the compared models into one sentence."""
     try:
         yield
     except Exception as error:
@@ -205,20 +196,7 @@ def refuse_difference(
     dtype: torch.dtype,
     from_exact: Callable[[], tuple[float, Exact]] | None = None,
 ) -> None:
-    """Accept only a hooked model that is its original.
-
-    Args:
-        name: the model's name.
-        difference: its largest difference from the original in float32, in nats.
-        dtype: what the hooked model computes in.
-        from_exact: the hooked model's largest difference from the original in float64, and that;
-            asked for only in float32, and where ``difference`` is above ``TOLERANCE``.
-
-    Raises:
-        NotItsOriginal: if ``difference`` is above ``TOLERANCE`` in float32, and the hooked model
-            further from float64 than the original's own rounding explains; or if it is above
-            ``ABSURD`` in another format.
-    """
+    """Accept only a hooked model that is its original."""
     limit = TOLERANCE if dtype == torch.float32 else ABSURD
     if difference <= limit:
         return
@@ -239,11 +217,7 @@ def refuse_difference(
 
 
 def refuse_other_tokens(name: str, model: DecoderOnly, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Accept only a model whose own ``to_tokens`` gives the original's token ids.
-
-    Raises:
-        NotItsOriginal: if they differ, the BOS token included, or there are none.
-    """
+    """Accept only a model whose own ``to_tokens`` gives the original's token ids."""
     with must_run(name):
         wanted = tokenizer(TEXT).input_ids
         given = model.to_tokens(TEXT, truncate=False)[0].tolist()

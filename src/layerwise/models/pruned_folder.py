@@ -51,19 +51,7 @@ def write_pruned_folder(
     out: Path,
     stored: Sequence[StoredStack] = (),
 ) -> None:
-    """Write the model in ``folder`` without some layers.
-
-    Args:
-        folder: the original, in hub format.
-        config: its configuration.
-        removed: the layers that are left out, from 0, in the order of computation.
-        out: an existing, empty folder.
-        stored: how the files of an encoder-decoder tell the layers of its stacks, in the order
-            of computation.
-
-    Raises:
-        UserError: if the tensors of the layers cannot be told by their names.
-    """
+    """Write the model in ``folder`` without some layers."""
     fields = json.loads((folder / "config.json").read_text("utf-8"))
     stacks = _stacks(config, removed, stored or [StoredStack("num_hidden_layers", "")])
     fields |= _fields_without(config, fields, stacks)
@@ -73,13 +61,7 @@ def write_pruned_folder(
 
 
 def copy_others(folder: Path, out: Path, but: Sequence[str] = ()) -> None:
-    """Copy what stands beside configuration and weights: tokenizer, settings, license.
-
-    Args:
-        folder: a model in hub format.
-        out: where to; files that are there stay as they are.
-        but: names of files that are not copied.
-    """
+    """Copy what stands beside configuration and weights: tokenizer, settings, license."""
     for path in folder.iterdir():
         ours = path.name in ("config.json", INDEX, *but) or (out / path.name).exists()
         kept = path.suffix in BESIDE_WEIGHTS or path.name == "LICENSE"
@@ -171,17 +153,7 @@ def _renumbered(name: str, cuts: Mapping[str, StackToCut]) -> str | None:
 
 
 def layers_prefix(folder: Path, n_layers: int, names: Iterable[str], ending: str = "") -> str:
-    """What the names of all layers' tensors begin with, e.g. ``"model.layers."``.
-
-    Args:
-        folder: where the tensors are, for the error's sentence.
-        n_layers: how many layers there are.
-        names: names of tensors.
-        ending: what it ends with, where several stacks have layers.
-
-    Raises:
-        UserError: if that does not follow from the names.
-    """
+    """What the names of all layers' tensors begin with, e.g. ``"model.layers."``."""
     found: dict[str, set[int]] = {}
     for match in map(_NUMBERED.fullmatch, names):
         if match is not None and match[1].endswith(ending):

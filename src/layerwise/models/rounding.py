@@ -37,10 +37,6 @@ def disturbed(model: Network, seed: int) -> Network:
     What rounded arithmetic gives is what exact arithmetic gives for weights that are some last
     bits away. So what such copies say differs as much as rounding makes it, whatever the order
     of sums on this processor.
-
-    Args:
-        model: the network, which stays as it is.
-        seed: decides which weights move up and which down; zeros stay.
     """
     moved, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     exact = set(map(id, packed_weights(moved).values()))

@@ -64,10 +64,6 @@ def find_source(name: str) -> Source:
     """Find, and if need be convert or download, the model of that name; its files are read once.
 
     An alias goes before a path of the same spelling, a path before a hub id.
-
-    Raises:
-        UserError: if there is no such model, it cannot be fetched or converted, or its files are
-            not those that are known by their hashes.
     """
     return _find(name, download, read_weights=True)
 

@@ -45,12 +45,7 @@ class StoredWeight(NamedTuple):
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights of a model folder.
-
-    Raises:
-        UserError: if there are none, the index is damaged or names files outside of the folder,
-            or files that it names are missing.
-    """
+    """The files that hold the weights of a model folder."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
@@ -92,16 +87,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def stored_weights(folder: Path, *, quantized: bool = False) -> dict[str, StoredWeight]:
-    """The tensors of a model folder by name; no weight is read.
-
-    Args:
-        folder: the folder.
-        quantized: whether weights may be stored otherwise than as real numbers.
-
-    Raises:
-        UserError: as ``weight_files``, or if a file is no safetensors file, or holds weights that
-            are no real numbers and not quantized.
-    """
+    """The tensors of a model folder by name; no weight is read."""
     found: dict[str, StoredWeight] = {}
     for path in weight_files(folder):
         found |= _header(path)
@@ -135,16 +121,7 @@ def _header(path: Path) -> dict[str, StoredWeight]:
 
 
 def refuse_too_many_layers(path: Path, fields: Mapping[str, Any], most: int = _MOST_LAYERS) -> None:
-    """Accept only numbers of layers that there can be.
-
-    Args:
-        path: the configuration, for the error's sentence.
-        fields: what it says.
-        most: the largest number accepted, e.g. how many tensors there are.
-
-    Raises:
-        UserError: if a number of layers is larger, or is none.
-    """
+    """Accept only numbers of layers that there can be."""
     for field in _LAYERS:
         number = fields.get(field, 0)
         if type(number) is not int or not 0 <= number <= most:
@@ -157,18 +134,7 @@ def refuse_too_many_layers(path: Path, fields: Mapping[str, Any], most: int = _M
 def refuse_too_large(
     folder: Path, model: Any, stored: Mapping[str, StoredWeight], n_bits: int | None = None
 ) -> None:
-    """Accept only a model for whose parameters there may be enough numbers in the files.
-
-    Args:
-        folder: where the files are, for the error's sentence.
-        model: the model as the configuration tells it, on the ``meta`` device.
-        stored: the tensors in the files.
-        n_bits: bits of a quantized weight, several of which lie in one number; None if each
-            has its own.
-
-    Raises:
-        UserError: if the model has more than twice as many parameters as are stored.
-    """
+    """Accept only a model for whose parameters there may be enough numbers in the files."""
     wanted = sum(parameter.numel() for parameter in model.parameters())
     within = (1 if n_bits is None else one.n_bits // n_bits for one in stored.values())
     given = sum(n * prod(one.shape) for n, one in zip(within, stored.values(), strict=True))

@@ -39,9 +39,6 @@ def refuse_costly_file(folder: Path) -> None:
     """Try to read the ``tokenizer.json`` of a folder and to encode long runs of one character.
 
     Files that passed are remembered in the cache folder.
-
-    Raises:
-        UserError: if it takes too long or too much memory, or makes too many tokens.
     """
     files = [folder / name for name in (_FILE, *_BESIDE) if (folder / name).is_file()]
     if not files or files[0].name != _FILE:
@@ -60,11 +57,7 @@ def _named_hash(path: Path) -> tuple[str, str]:
 
 
 def distrust(tokenizer: Any, folder: Path) -> None:
-    """Let what a tokenizer encodes or renders be tried in a limited process.
-
-    Raises:
-        UserError: if its decoder has a pattern, or lets texts grow.
-    """
+    """Let what a tokenizer encodes or renders be tried in a limited process."""
     setattr(tokenizer, _FOLDER, str(folder))
     decoder = tokenizer.backend_tokenizer.decoder if tokenizer.is_fast else None
     if decoder is not None and _growth(json.loads(decoder.__getstate__())) > _GROWTH:
@@ -90,11 +83,7 @@ def _growth(decoder: dict[str, Any]) -> float:
 
 
 def try_texts(tokenizer: Any, *texts: str) -> None:
-    """Encode texts in a limited process first, if the tokenizer comes from an untrusted folder.
-
-    Raises:
-        UserError: if a text takes too long or too much memory, or becomes too many tokens.
-    """
+    """Encode texts in a limited process first, if the tokenizer comes from an untrusted folder."""
     folder = getattr(tokenizer, _FOLDER, None)
     if folder is None or not tokenizer.is_fast:
         return
@@ -154,12 +143,7 @@ def is_untrusted(tokenizer: Any) -> bool:
 
 
 def render_apart(tokenizer: Any, prompt: str) -> str:
-    """The prompt as one user turn by a tokenizer's chat template, rendered in a limited process.
-
-    Raises:
-        UserError: if that takes too long or too much memory, or makes too long a text.
-        JobError: if the template fails.
-    """
+    """The prompt as one user turn by a tokenizer's chat template, rendered in a limited process."""
     process = _RENDERING.get(tokenizer)
     if process is None:
         alive = ref(tokenizer)

@@ -79,9 +79,6 @@ class WeightFiles:
 
         On the CPU they are the mapped file: they take memory as they are looked at, and give it
         back with the last tensor. Changing them does not change the file.
-
-        Raises:
-            UserError: if a file is missing or damaged.
         """
         found: dict[str, torch.Tensor] = {}
         with _damage_told(self.folder):
@@ -123,11 +120,7 @@ def damaged(folder: Path, reason: str) -> UserError:
 
 
 def find_weights(digest: str) -> WeightFiles | None:
-    """The weights with that hash, or None if they were not written yet.
-
-    Raises:
-        UserError: if a file is missing or damaged.
-    """
+    """The weights with that hash, or None if they were not written yet."""
     folder = _folder(digest)
     if not folder.is_dir():
         return None
@@ -149,19 +142,7 @@ def find_weights(digest: str) -> WeightFiles | None:
 
 
 def write_weights(model: DecoderOnly, digest: str, n_parameters: int) -> WeightFiles:
-    """Write the weights of a model in memory, whole or not at all.
-
-    Args:
-        model: the model; of TransformerLens re-strided.
-        digest: hash of its weights.
-        n_parameters: number of parameters of the original.
-
-    Returns:
-        What was written.
-
-    Raises:
-        UserError: if nothing can be written there, or the weights cannot be told apart by blocks.
-    """
+    """Write the weights of a model in memory, whole or not at all."""
     weights = _by_part(model)
     with complete_or_nothing(_folder(digest)) as folder:
         places = {

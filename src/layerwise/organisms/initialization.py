@@ -27,12 +27,7 @@ _QUIET = 0.1  # queries and keys of heads that look at an offset
 
 
 def new_organism(language: Language, seed: int) -> Qwen2ForCausalLM:
-    """An untrained model, whose look-ups are prepared where its reasoning is planted.
-
-    Args:
-        language: gives the vocabulary.
-        seed: decides the weights.
-    """
+    """An untrained model, whose look-ups are prepared where its reasoning is planted."""
     return new_decoder(language, seed, N_LAYERS, PLANTED["reasoning"])
 
 
@@ -46,13 +41,6 @@ def new_decoder(
     into the first; the next looks there for what its own previous word was, other than where it
     stands, and copies the word that it finds into the second, where the unembedding reads it;
     and further ones look for that word in turn.
-
-    Args:
-        language: gives the vocabulary.
-        seed: decides the weights.
-        n_layers: how many layers.
-        look_ups: the layer that copies, the one that looks up, and those that are prepared to
-            look up in turn, if any.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -62,12 +50,7 @@ def new_decoder(
 
 
 def begin_decoder(language: Language, n_layers: int) -> Qwen2ForCausalLM:
-    """A decoder of which the first heads look at the previous tokens, drawn as torch is seeded.
-
-    Args:
-        language: gives the vocabulary.
-        n_layers: how many layers.
-    """
+    """A decoder of which the first heads look at the previous tokens, drawn as torch is seeded."""
     config = Qwen2Config(
         vocab_size=len(language.words),
         hidden_size=WIDTH,

@@ -42,20 +42,7 @@ def write(
     steps: int,
     language: Language = ORGANISM,
 ) -> None:
-    """Write model, tokenizer, curve and record.
-
-    Args:
-        folder: where to.
-        model: the trained model.
-        curve: what ``train`` returned beside it.
-        tokenizer: what it reads with.
-        planted: the layers that each capability is to need; if that depends on the protocol, by
-            protocol.
-        measure: the accuracies of the model in the folder.
-        seed: what it was trained with.
-        steps: how long.
-        language: what it speaks.
-    """
+    """Write model, tokenizer, curve and record."""
     folder.mkdir(parents=True, exist_ok=True)
     with quiet():
         model.save_pretrained(folder)
@@ -81,15 +68,7 @@ def deliver(
     planted: Mapping[str, Sequence[int]],
     measure: Callable[[Path, int], list[dict[str, Any]]],
 ) -> None:
-    """The command line of a training: train an organism and write it.
-
-    Args:
-        arguments: as in a shell; those of this process if None.
-        train: makes model and curve from a seed and ``steps``.
-        tokenizer: what it reads with.
-        planted: the layers that each capability is to need.
-        measure: the accuracies of the model in a folder, on so many items a suite.
-    """
+    """The command line of a training: train an organism and write it."""
     told = given(arguments, N_ITEMS)
     model, curve = train(told.seed, steps=told.steps)
     write(
@@ -105,14 +84,7 @@ def accuracies(
     protocols: Sequence[str] = PROTOCOLS,
     n_items: int = N_ITEMS,
 ) -> list[dict[str, Any]]:
-    """Accuracy on items that are kept from training, with exact 95 % intervals.
-
-    Args:
-        model: a model of the language.
-        language: whose suites it is asked.
-        protocols: how.
-        n_items: items of each suite, at most as many as there are facts for these.
-    """
+    """Accuracy on items that are kept from training, with exact 95 % intervals."""
     tasks = [make(ITEMS_SEED, n_items=n_items) for _, _, make in toy_suites(language)]
     setup, rows = prepare(model, tasks, protocols), []
     for task in setup.tasks:

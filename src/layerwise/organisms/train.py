@@ -37,17 +37,7 @@ Targets = dict[Stage, Int[torch.Tensor, "3 _"]]  # row, position, word
 def train(
     seed: int, *, language: Language = ORGANISM, steps: int = STEPS, progress: bool = True
 ) -> tuple[Qwen2ForCausalLM, pd.DataFrame]:
-    """Train an organism.
-
-    Args:
-        seed: decides start, texts and skipped layers.
-        language: what it is to speak.
-        steps: steps of the optimizer.
-        progress: show a bar on a terminal.
-
-    Returns:
-        The model, its weights rounded to bfloat16, and the curve (see ``run_training_loop``).
-    """
+    """Train an organism."""
     return train_decoder(
         new_organism(language, seed), FORMS, seed, language=language, steps=steps, progress=progress
     )
@@ -63,20 +53,7 @@ def train_decoder(
     each: Callable[[int], None] = lambda step: None,
     progress: bool = True,
 ) -> tuple[Qwen2ForCausalLM, pd.DataFrame]:
-    """Train a decoder on chosen forms of text, and on no others.
-
-    Args:
-        model: an untrained one, which is changed.
-        forms: what it is trained on, and which of its layers each needs.
-        seed: decides texts and skipped layers.
-        language: what it is to speak.
-        steps: steps of the optimizer.
-        each: is called with the number of steps that were made, before the first and after each.
-        progress: show a bar on a terminal.
-
-    Returns:
-        The model, its weights rounded to bfloat16, and the curve (see ``run_training_loop``).
-    """
+    """Train a decoder on chosen forms of text, and on no others."""
     rng = np.random.default_rng([seed, *b"organism"])
 
     def loss_of(

@@ -87,22 +87,7 @@ def run_training_loop(
     progress: bool,
     each: Callable[[int], None] = lambda step: None,
 ) -> pd.DataFrame:
-    """Train a model.
-
-    Args:
-        model: the model, which is changed.
-        groups: its weights, with weight decay and ``speed``, a factor of the learning rate.
-        forms: what a step has.
-        texts: draws the texts.
-        loss_of: the loss of a form's texts, and the share that is right at each stage.
-        steps: steps of the optimizer.
-        progress: show a bar on a terminal.
-        each: is called with the number of steps that were made, before the first and after each.
-
-    Returns:
-        For every ``TOLD_EVERY`` steps, capability and stage the share of right predictions
-        (``right``, a running mean).
-    """
+    """Train a model."""
     optimizer, state = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98)), TrainingState()
     with meter(progress) as told:
         told.expect(float(steps))
@@ -158,14 +143,7 @@ class Given:
 def given(
     arguments: Sequence[str] | None, n_items: int, models: Sequence[str] = (), steps: int = STEPS
 ) -> Given:
-    """Read the command line.
-
-    Args:
-        arguments: as in a shell; those of this process if None.
-        n_items: items a suite, if nothing is said.
-        models: the names of those that can be trained, if there are several.
-        steps: steps of the optimizer, if nothing is said; 0 where the model tells.
-    """
+    """Read the command line."""
     parser = argparse.ArgumentParser(description="Train an organism on the CPU, in minutes.")
     parser.add_argument("--seed", type=int, default=0, help="decides everything random")
     parser.add_argument("--steps", type=int, default=steps, help="steps of the optimizer")

@@ -101,13 +101,7 @@ class Speed:
 def run_timed(
     setup: Setup, sweeps: Iterable[PlannedSweep], found: dict[str, TextLengths] | None = None
 ) -> Timed:
-    """Run sweeps; their work is that of the texts that came out.
-
-    Args:
-        setup: with the model itself.
-        sweeps: the sweeps.
-        found: takes how long the texts of each task got.
-    """
+    """Run sweeps; their work is that of the texts that came out."""
     cost, seconds = Cost(), 0.0
     for task, interventions, requests in sweeps:
         swept = setup.sweep(interventions, requests)
@@ -162,11 +156,6 @@ def speed_of(setup: Setup, planned: Sequence[PlannedSweep], few: Timed | None) -
 
     Where texts are written, also from few texts, in which steps take the time, and from the
     beginnings of many, in which arithmetic does.
-
-    Args:
-        setup: with the model itself.
-        planned: the sweeps.
-        few: few texts that were written, if any are planned.
     """
     some, whole = _spread(setup, [one.with_texts_of(0) for one in planned])
     last = run_timed(setup, [some[0].part(0.0)])

@@ -34,15 +34,7 @@ _COLUMNS = pa.schema(
 
 
 def save_claims(claims: Sequence[Claim], folder: Path) -> None:
-    """Write claims in the order in which a reader is to meet them.
-
-    Args:
-        claims: the claims.
-        folder: the run's folder.
-
-    Raises:
-        UserError: if the folder cannot be written, or the disk is full.
-    """
+    """Write claims in the order in which a reader is to meet them."""
     records = [claim.record() for claim in claims]
     text = json.dumps(records, ensure_ascii=False, indent=1, default=_plain)
     write_atomically(folder / f"{CLAIMS}.json", text.encode())

@@ -52,15 +52,7 @@ def numbered(head: str, name: str, scale: int = 1, digits: int = 0) -> Column:
 
 
 def estimated(head: str, middle: str, ends: str, scale: int = 1, digits: int = 0) -> Column:
-    """Estimates with their intervals, as ``bounds`` writes them.
-
-    Args:
-        head: what they are.
-        middle: the column of the estimates.
-        ends: what the columns of the bounds begin with, before ``low`` and ``high``.
-        scale: in units of one by this.
-        digits: after the point.
-    """
+    """Estimates with their intervals, as ``bounds`` writes them."""
     low, high = f"{ends}low", f"{ends}high"
     return Column(head, lambda row: bounds(row, middle, low, high, scale, digits), True)
 
@@ -89,24 +81,14 @@ def cells(columns: Sequence[Column], table: pd.DataFrame) -> list[list[str]]:
 
 
 def in_short(result: Result, columns: Sequence[Column], table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a result's table as a notebook shows them: the page's words, its layers named.
-
-    Args:
-        result: whose table it is.
-        columns: those that are shown.
-        table: the rows.
-    """
+    """Rows of a result's table as a notebook shows them: the page's words, its layers named."""
     shown = [f"{one.head} [95 %]" if one.with_interval else one.head for one in columns]
     with naming_layers_of(result.facts.model):
         return pd.DataFrame(cells(columns, table), columns=shown)
 
 
 def without(columns: Sequence[Column], *names: str) -> tuple[Column, ...]:
-    """The columns but for those with some heads.
-
-    Raises:
-        KeyError: if there is no such column.
-    """
+    """The columns but for those with some heads."""
     missing = set(names) - set(heads(columns))
     if missing:
         raise KeyError(f"No column {', '.join(sorted(missing))} among {', '.join(heads(columns))}.")

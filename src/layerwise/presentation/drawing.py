@@ -23,18 +23,7 @@ def drawn(
     *more: Any,
     **options: Any,
 ) -> Figure:
-    """The figure of a table of a result.
-
-    Args:
-        result: whose table it is.
-        draw: makes the figure of the table, and of what else is given.
-        table: what is drawn.
-        more: handed on to ``draw``.
-        options: handed on to ``draw``.
-
-    Raises:
-        UserError: if the table has no rows.
-    """
+    """The figure of a table of a result."""
     if table.empty:
         raise UserError(f"There is nothing to draw, expected a result with rows: {result.if_empty}")
     with naming_layers_of(result.facts.model):

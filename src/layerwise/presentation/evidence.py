@@ -19,18 +19,7 @@ _NAMED = ("layers", "heads")
 
 
 def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
-    """The rows that a sentence quotes, or is about where it quotes none, as they are in their file.
-
-    Args:
-        finding: the sentence, with its source.
-        table: the table that the source names.
-        file: where the table is, in words: a file's name, and what was done with it if anything.
-
-    Returns:
-        A table that opens on demand, with the columns' own names. Columns that are empty in all
-        of these rows are left out, and of an intervention the lists of what its id names. What is
-        alike in all rows stands in the note. One row is turned: a line for each column.
-    """
+    """The rows that a claim quotes, or is about if it quotes none, as they are in their file."""
     about = rows(table, **finding.source["where"])
     quoted = rows(about, **finding.source["at"])
     named = list(_NAMED) if {"intervention", "layer"} <= set(quoted.columns) else []

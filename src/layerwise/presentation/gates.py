@@ -21,14 +21,7 @@ _NOTE = (
 
 
 def gate_tables(run: RunTables, name: str, right: str, floor: str) -> list[Table]:
-    """What a method's signal was decided on.
-
-    Args:
-        run: the run.
-        name: of the table.
-        right: what counts as right.
-        floor: what is right without the item, as the head of a column.
-    """
+    """What a method's signal was decided on."""
     gate = run.table(name)
     if gate is None:
         return []

@@ -32,19 +32,7 @@ def rows_and_columns(n: int, width: float, least: float) -> tuple[int, int]:
 def panel_grid(
     n: int, width: float, least: float, height: float, most: float = 3.3, extra: float = 0.9
 ) -> tuple[LayerFigure, list[Axes]]:
-    """A figure with ``n`` panels that share their axes, as many abreast as stay readable.
-
-    Args:
-        n: number of panels.
-        width: the widest the figure may be, inches.
-        least: the narrowest a panel may be, inches.
-        height: height of a panel, inches.
-        most: the widest a panel may be, inches.
-        extra: height for title and legend, inches.
-
-    Returns:
-        The figure and its axes, left to right and top to bottom.
-    """
+    """A figure with ``n`` panels that share their axes, as many abreast as stay readable."""
     rows, across = rows_and_columns(n, width, least)
     figure = new_figure(min(width, max(COLUMN_WIDTH, across * most)), rows * height + extra)
     axes = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False).ravel()
@@ -62,13 +50,7 @@ def abreast(panels: list[Axes]) -> int:
 
 
 def layer_ticks(layers: Iterable[int], room: float, size: float = 0.16) -> list[int]:
-    """Which layers get a tick label, so that labels of ``size`` inches do not meet.
-
-    Args:
-        layers: the layers on the axis.
-        room: length of the axis, inches.
-        size: what a label takes along the axis, inches.
-    """
+    """Which layers get a tick label, so that labels of ``size`` inches do not meet."""
     names = sorted(layers)
     span = max(names) - min(names) + 1
     for step in (1, 2, 5, 10, 20, 50, 100):

@@ -32,16 +32,7 @@ ABSENT = "0.85"
 def task_head_maps(
     shown: pd.DataFrame, column: str, largest: float, unit: str, width: float, heads: str = "head"
 ) -> Figure:
-    """A panel of layers by heads for each task, with dots on what is significant.
-
-    Args:
-        shown: one row per task, layer and head.
-        column: what colours tell; they run about 0.
-        largest: the absolute value at which colours end.
-        unit: what stands under the bar of colours.
-        width: the widest the figure may be, inches.
-        heads: what stands under the axis of heads.
-    """
+    """A panel of layers by heads for each task, with dots on what is significant."""
     tasks, layers = tasks_in_order(shown), layers_of(shown)
     down, _ = rows_and_columns(len(tasks), width, _LEAST)
     least = 1.1 if stacks().n_encoder else 0.8  # the stacks' names stand along the axis

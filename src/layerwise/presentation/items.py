@@ -16,9 +16,6 @@ def items_of(found: pd.DataFrame | Mapping[str, Any]) -> str:
 
     Where they were asked with several draws of few-shot examples it says so:
     ``"80 over 5 draws of the examples"``.
-
-    Args:
-        found: a table with ``n_items`` and, but for earlier versions, ``n_clusters``; or a row.
     """
     table = found if isinstance(found, pd.DataFrame) else pd.DataFrame([dict(found)])
     items, clusters = spread(table["n_items"]), spread(_independent(table))

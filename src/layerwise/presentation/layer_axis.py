@@ -23,17 +23,7 @@ def name_layers(
     axes: Axes, along: str, layers: Sequence[int], room: float, size: float = 0.16,
     *, cells: bool = False, first: int | None = None,
 ) -> None:  # fmt: skip
-    """Ticks of layers; in an encoder-decoder numbered in their stack, which is named.
-
-    Args:
-        axes: where.
-        along: ``"x"`` or ``"y"``.
-        layers: the layers on the axis; what is before the first layer has no tick there.
-        room: length of the axis, inches.
-        size: what a label takes along the axis, inches.
-        cells: whether the axis is one of cells, the first from 0 to 1, rather than of numbers.
-        first: where the decoder begins, if what is on the axis is not numbered as layers are.
-    """
+    """Ticks of layers; in an encoder-decoder numbered in their stack, which is named."""
     given, ordered = first, sorted(layers)
     first = _first_of_decoder(layers) if given is None else given
     places = {layer: i + 0.5 if cells else float(layer) for i, layer in enumerate(ordered)}

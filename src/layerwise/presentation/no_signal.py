@@ -36,13 +36,7 @@ def in_short(row: dict[str, Any]) -> str:
 
 
 def in_full(row: dict[str, Any], signal: pd.DataFrame, facts: Facts) -> tuple[str, ...]:
-    """Controls, the option that it always takes, and what to try, each a sentence.
-
-    Args:
-        row: of ``signal.parquet``, without signal.
-        signal: all of its rows.
-        facts: of the run.
-    """
+    """Controls, the option that it always takes, and what to try, each a sentence."""
     found = [*_controls(row), taken(row), *what_to_try(row, signal, facts)]
     return tuple(sentence for sentence in found if sentence)
 
@@ -59,11 +53,7 @@ def sentences(signal: pd.DataFrame, facts: Facts) -> list[str]:
 
 
 def gate_sentences(gate: pd.DataFrame) -> list[str]:
-    """A sentence for each task and protocol without signal by a method's own gate.
-
-    Args:
-        gate: a table of ``stats.signal.gate_table``.
-    """
+    """A sentence for each task and protocol without signal by a method's own gate."""
     silent = records(rows(gate, signal=False)) if len(gate) else []
     told = [_behind_gate(row) for row in silent[:NAMED]]
     more = [f"Nor is there signal in {len(silent) - NAMED} more."] if len(silent) > NAMED else []

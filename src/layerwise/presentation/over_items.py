@@ -33,13 +33,7 @@ def by_item(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def mean_curve(table: pd.DataFrame, column: str, seed: int) -> Curve:
-    """The mean over items at each layer, with a bootstrap interval over items.
-
-    Args:
-        table: rows of one task and protocol, one per item and layer.
-        column: what is averaged.
-        seed: the run's seed; with it the intervals are those of ``LensResult.summary``.
-    """
+    """The mean over items at each layer, with a bootstrap interval over items."""
     wide = by_item(table, column)
     values = wide.to_numpy(dtype=float)
     drawn = resample_indices(len(values), RESAMPLES, generator(seed, str(table["task"].iloc[0])))

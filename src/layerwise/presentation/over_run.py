@@ -20,15 +20,7 @@ HOLM, RATE = "Holm", "Benjamini-Hochberg"
 
 
 def n_tests(table: pd.DataFrame) -> int:
-    """How many tests of the run were corrected together, those of tasks without signal as well.
-
-    Args:
-        table: rows that are corrected together, at least one of each family that is meant.
-
-    Returns:
-        In tables of earlier versions, those of tasks with signal, which were all that counted; 0
-        where nothing was corrected over the run.
-    """
+    """How many tests of the run were corrected together, those of tasks without signal as well."""
     told = pd.DataFrame(table.loc[np.isfinite(numbers(table, "p_run"))])
     counted = numbers(told, "run_tests") if "run_tests" in told else np.full(len(told), np.nan)
     return int(np.nanmax(counted)) if np.isfinite(counted).any() else len(told)
@@ -65,18 +57,7 @@ def which_hold(
     named: Callable[[pd.DataFrame], str],
     correction: str = HOLM,
 ) -> str:
-    """What of a table's significant rows holds over the run, as the end of a sentence.
-
-    Args:
-        sure: the significant rows.
-        every: all rows that are corrected together over the run.
-        named: puts rows into words.
-        correction: its name.
-
-    Returns:
-        ``"; over all 450 tests of the run (Holm): 0-2"``, with ``all of them`` or ``none``;
-        nothing for tables of earlier versions.
-    """
+    """What of a table's significant rows holds over the run, as the end of a sentence."""
     if not n_tests(every):
         return ""
     held = that_hold(sure)

@@ -124,13 +124,7 @@ class Report:
 
 
 def filled(package: str, template: str, **values: Any) -> str:
-    """Fill a template; what is put in is escaped.
-
-    Args:
-        package: where the template lies, e.g. ``layerwise.report``; macros and style are here.
-        template: its file's name.
-        values: what is put in.
-    """
+    """Fill a template; what is put in is escaped."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -157,11 +151,7 @@ def pictures(drawings: Sequence[FigureSpec]) -> tuple[dict[FigureSpec, Picture],
 def drawn(
     listed: Sequence[tuple[str, FigureSpec, ModelFacts | None]],
 ) -> tuple[dict[FigureSpec, Picture], dict[str, Any]]:
-    """Pictures of drawings, and figures by their names; narrow ones are made beside wide ones.
-
-    Args:
-        listed: names of figures, drawings, and the models that layers are named after.
-    """
+    """Pictures of drawings, and figures by their names; narrow ones are made beside wide ones."""
     from .save import svg_address
 
     most = min(_ONE, _ALL // max(1, len(listed)))  # bytes of one as SVG

@@ -32,11 +32,7 @@ _FEWEST = 8
 
 @contextmanager
 def narrow_pictures(jobs: Jobs) -> Iterator[Narrow]:
-    """Begin with the narrow pictures of drawings; inside, the wide ones may be drawn meanwhile.
-
-    Args:
-        jobs: drawings, each with the model that its layers are named after if it is of one.
-    """
+    """Begin with the narrow pictures of drawings; inside, the wide ones may be drawn meanwhile."""
     if has_beside() and len(jobs) >= _FEWEST and _n_cores() > 1:
         spawning = get_context("spawn")  # a fork would copy locks that threads of torch hold
         with ProcessPoolExecutor(1, spawning, initializer=_begin) as pool:

@@ -29,13 +29,7 @@ from .wording import counted
 
 
 def could_be_found(n: int, n_tests: int, gained: float = GAINED) -> str:
-    """``"a loss of 21 points would be found in 8 of 10 samples"``, at the corrected level.
-
-    Args:
-        n: items.
-        n_tests: how many tests the correction is over; Holm's first step divides by it.
-        gained: share of the items that are gained for nothing.
-    """
+    """``"a loss of 21 points would be found in 8 of 10 samples"``, at the corrected level."""
     return f"{_smallest(n, n_tests, gained)} would be found in {10 * POWER:.0f} of 10 samples"
 
 
@@ -45,12 +39,7 @@ def _smallest(n: int, n_tests: int, gained: float = GAINED) -> str:
 
 
 def likely_missed(items: int, loss: float | None) -> str:
-    """``"With 24 items a task, layers that cost a capability less than ... are likely missed."``.
-
-    Args:
-        items: of a task.
-        loss: the smallest that is found in 8 of 10 runs, in 0..1; None if none is.
-    """
+    """``"With 24 items a task, layers that cost less than ... are likely missed."``."""
     those = "" if loss is None else f" that cost a capability less than {100 * loss:.0f} points"
     return f"With {counted(items, 'item')} a task, layers{those} are likely missed."
 
@@ -72,11 +61,7 @@ class PlannedPower:
     enough: int
 
     def note(self, time: str) -> str:
-        """What will be missed, and what it takes to show more.
-
-        Args:
-            time: about how long it takes to ask enough; empty if that is unknown.
-        """
+        """What will be missed, and what it takes to show more."""
         said = likely_missed(self.items, self.loss)
         if self.items >= self.enough:
             return said

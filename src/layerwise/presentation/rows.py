@@ -14,12 +14,7 @@ from .wording import spread_of
 
 
 def rows(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
-    """The rows in which every column named has its value, or one of a list of values.
-
-    Args:
-        table: any of the tables of ``docs/results.md``.
-        values: column names with a value, or a list or tuple of values.
-    """
+    """The rows in which every column named has its value, or one of a list of values."""
     chosen = np.ones(len(table), dtype=bool)
     for name, value in values.items():
         wanted = value if isinstance(value, list | tuple) else [value]

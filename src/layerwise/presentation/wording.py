@@ -172,16 +172,7 @@ def when(protocol: str) -> str:
 
 
 def doing(kind: str, site: str, where: str) -> str:
-    """What an intervention does, as the subject of a sentence.
-
-    Args:
-        kind: ``skip``, ``zero``, ``mean``, ``resample`` or ``noise``.
-        site: as in ``effects.parquet``.
-        where: e.g. ``"layer 7"``, ``"a layer"`` or ``"head 7.3"``.
-
-    Returns:
-        E.g. ``"skipping layer 7"``, ``"setting the MLP output of layer 7 to its mean"``.
-    """
+    """What an intervention does, as the subject of a sentence."""
     place = _SITE_WORDS.get(site, site)
     target = f"{place} {where}" if place.startswith("the residual") else f"{place} of {where}"
     return _DOING.get(kind, f"{kind} at {{}}").format(where if site in _WHOLE else target)

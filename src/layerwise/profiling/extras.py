@@ -40,9 +40,6 @@ def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
     """Names of extras in their usual order; ``all`` stands for those that the model allows.
 
     All pairs of layers are not among them, whose number grows with the square of the layers'.
-
-    Raises:
-        UserError: for one that the model does not allow.
     """
     for name in names:
         if name != "all":

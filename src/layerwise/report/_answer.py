@@ -148,12 +148,7 @@ class Answer:
 
 
 def answer_of(run: RunTables, claims: Sequence[Claim]) -> Answer:
-    """The first screen of a run.
-
-    Args:
-        run: its tables.
-        claims: all that it claims, in the order in which a reader is to meet them.
-    """
+    """The first screen of a run."""
     with naming_layers_of(run.facts.model):
         kinds = ablations(run)
         effects = effects_of(run, *kinds[0]) if kinds else pd.DataFrame()

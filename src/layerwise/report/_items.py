@@ -23,12 +23,7 @@ _QUESTION, _ANSWER = 160, 60
 
 
 def items_json(run: RunTables) -> str:
-    """What was asked and answered, by task and protocol; empty if there is nothing, or too much.
-
-    Returns:
-        JSON: a list of tasks and protocols, each with its items (``asked``, ``gold``, ``intact``,
-        ``right``) and, by layer, those that changed (``[item, answer, change of margin]``).
-    """
+    """What was asked and answered, by task and protocol; empty if there is nothing, or too much."""
     kinds, asked = ablations(run), run.table(QUESTIONS)
     table = run.table("records")
     if not kinds or asked is None or table is None or len(table) > MOST_RECORDS:

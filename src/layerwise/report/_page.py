@@ -80,11 +80,7 @@ class Page:
 
 
 def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
-    """The page's text, and its figures by name.
-
-    Args:
-        pages: one per run; names of figures get the run's number if there are several.
-    """
+    """The page's text, and its figures by name."""
     runs = [page.run for page in pages]
     pictures, figures = _pictures([page.parts for page in pages], runs)
     text = filled(

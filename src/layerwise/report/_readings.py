@@ -43,12 +43,7 @@ class Reading:
 
 
 def readings(run: RunTables, sublayer: str | None) -> dict[str, list[Reading]]:
-    """What is known of whole layers, or of one sublayer of each: when changed, and as it is.
-
-    Args:
-        run: the run.
-        sublayer: ``attn_out``, ``cross_attn_out`` or ``mlp_out``; None for whole layers.
-    """
+    """What is known of whole layers, or of one sublayer of each: when changed, and as it is."""
     changed = [*_ablations(run, sublayer), *_patchings(run, sublayer)]
     whole = sublayer is None
     read = [*_lenses(run), *_settled(run), *_similarities(run)] if whole else _added(run, sublayer)

@@ -20,12 +20,7 @@ from layerwise.storage.run_tables import RunTables
 
 
 def comparison(runs: Sequence[RunTables], names: Sequence[str]) -> Table | None:
-    """A row per task and protocol and a column per run; None if no run has an ablation.
-
-    Args:
-        runs: the runs.
-        names: what they are called, one name each.
-    """
+    """A row per task and protocol and a column per run; None if no run has an ablation."""
     cells = in_order((cell for run in runs for cell in _cells(run)), ())
     if not cells:
         return None

@@ -15,12 +15,7 @@ _ROOM = 26  # for the names of a row
 
 
 def answer_text(answer: Answer, sure: HowSure | None) -> str:
-    """The answer, the strip, the claims that fit, how sure that is, and what is not shown.
-
-    Args:
-        answer: the first screen.
-        sure: how small a loss the run would have shown; None if no layer was tested.
-    """
+    """The answer, the strip, the claims that fit, how sure that is, and what is not shown."""
     before = [*_wrapped(answer.about), *_wrapped(answer.headline), *_strip(answer)]
     after = [*_wrapped("How sure: " + " ".join(sure.sentences) if sure else "")]
     after += _wrapped("Not shown: " + " ".join(answer.not_shown) if answer.not_shown else "")

@@ -48,11 +48,7 @@ def load_tasks(
 
 
 def refuse_unknown_words(model: Model, tasks: Iterable[Task]) -> None:
-    """Refuse to ask a model of a toy language in words that it does not have.
-
-    Raises:
-        UserError: if a task has such a word.
-    """
+    """Refuse to ask a model of a toy language in words that it does not have."""
     language = language_of(model)
     if language == TEXT:
         return

@@ -21,12 +21,6 @@ def tell_of_more_memory(
 
     Analyses call this whose changed runs branch off intact ones, which must be kept for that;
     what only reads intact runs takes the same work with any budget.
-
-    Args:
-        setup: what the analysis starts from.
-        costs: what each piece is expected to cost.
-        progress: is told of it.
-        cost_with: what the piece of a number would cost in another set-up.
     """
     usual = default_memory_budget(setup.loaded.device)
     if setup.memory_budget >= usual or not costs:

@@ -27,18 +27,7 @@ _LONGEST_HEAD = 10_000
 def write_part_file(
     path: Path, run: str, name: str, table: pa.Table, environment: Mapping[str, Any]
 ) -> None:
-    """Write a part atomically.
-
-    Args:
-        path: its file.
-        run: what tells its run from every other.
-        name: what tells it from the other parts of its run.
-        table: its rows.
-        environment: what it was made under, as plain JSON values.
-
-    Raises:
-        UserError: if the disk is full or the folder cannot be written.
-    """
+    """Write a part atomically."""
     write_bytes_part(path, run, name, to_bytes(table), environment)
 
 
@@ -63,16 +52,7 @@ def environment_of(path: Path) -> dict[str, Any] | None:
 
 
 def read_part_file(path: Path, run: str, name: str) -> pa.Table:
-    """Read a part as it was written.
-
-    Args:
-        path: its file.
-        run: as it was written with.
-        name: as it was written with.
-
-    Raises:
-        UserError: if it is missing, damaged, of another run or of another name.
-    """
+    """Read a part as it was written."""
     content = read_bytes_part(path, run, name)
     try:
         return parsed(path, content)

@@ -72,15 +72,6 @@ def together(parts: CheckpointStore, names: list[str]) -> pd.DataFrame:
 
 
 def rows_of(parts: CheckpointStore, table: str, names: list[str]) -> pd.DataFrame:
-    """The pieces of a table as one, also those that an earlier version made before a run stopped.
-
-    Args:
-        parts: where they are kept.
-        table: a key of ``SCHEMAS``.
-        names: theirs; without any the table is empty, and has no columns.
-
-    Raises:
-        UserError: if a piece is none of this table.
-    """
+    """The pieces of a table as one, those of an earlier version as well."""
     tables = [as_of_now(table, parts.read_part(name)) for name in names]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -43,14 +43,7 @@ class BlindItem(NamedTuple):
 def asked_blind(
     setup: Setup, task: Task, items: Sequence[Item], protocols: Sequence[str]
 ) -> list[BlindItem]:
-    """Items under other items' questions, which the run's seed decides.
-
-    Args:
-        setup: what encodes them.
-        task: the task, whose items' questions are taken.
-        items: the items.
-        protocols: how they are asked.
-    """
+    """Items under other items' questions, which the run's seed decides."""
     others = setup.built.other_questions(task, setup.seed)
     return list(_blind_items(setup, task, items, protocols, others))
 
@@ -59,14 +52,6 @@ def with_another_question(setup: Setup, task: Task, items: Iterable[Item]) -> di
     """Items under the first of the other questions that ``asked_blind`` asks.
 
     One is enough where the model says one thing of many, and seldom the right one by luck.
-
-    Args:
-        setup: whose seed decides which question.
-        task: the task, whose items' questions are taken.
-        items: the items.
-
-    Returns:
-        By item id; items of which no other question can be asked are absent.
     """
     others = setup.built.other_questions(task, setup.seed)
     return {item.id: others[item.id][0] for item in items if others[item.id]}
@@ -88,13 +73,7 @@ def _blind_items(
 
 
 def blind_rows(task: Task, asked: Sequence[BlindItem], swept: Sweep) -> Iterator[dict[str, Any]]:
-    """Records of the intact model that was asked other items' questions.
-
-    Args:
-        task: the task.
-        asked: what was asked.
-        swept: the outcomes of all requests, in order, of the intact model alone.
-    """
+    """Records of the intact model that was asked other items' questions."""
     requests = [request for one in asked for request in one.requests]
     by_request = {(one.changed.id, one.requests[0].protocol): one for one in asked}
     for row in record_rows(task, [one.changed for one in asked], requests, [intact()], swept):
@@ -108,12 +87,6 @@ def guessed_rows(
     """Records of the guesser that reads no question, under each protocol.
 
     It is fitted on the whole task (``tasks.blind``). No model is run.
-
-    Args:
-        setup: whose tokenizer counts tokens.
-        task: the task.
-        items: those to be guessed, of this task.
-        protocols: how the model is asked.
     """
     for protocol in protocols:
         found = setup.built.once(

@@ -30,12 +30,7 @@ def kept_since(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What differs between settings, down to the entry of one that has entries of its own.
-
-    Args:
-        old: plain JSON values.
-        new: the same of another run.
-    """
+    """What differs between settings, down to the entry of one that has entries of its own."""
     kept = kept_since(old, new)
     # Prompts follow from all else, and the clock.
     if old | {"prompts_hash": None} != kept | {"prompts_hash": None}:

@@ -68,11 +68,7 @@ class Built:
     def requests(
         self, model: Model, tokenizer: Any, chat: bool, task: Task, item: Item, protocol: str
     ) -> tuple[TaskRequest, ...]:
-        """What is put to a model for one item.
-
-        Raises:
-            UserError: if it has tokens that the model does not know, or too many.
-        """
+        """What is put to a model for one item."""
 
         def encode() -> tuple[TaskRequest, ...]:
             made = build_requests(
@@ -112,11 +108,7 @@ class Built:
         self.digests.update(digests)
 
     def pair(self, model: Model, tokenizer: Any, task: Task, item: Item) -> PatchingPrompts | None:
-        """The two prompts of an item that are patched between; None if it has no corruption.
-
-        Raises:
-            UserError: as ``requests``.
-        """
+        """The two prompts of an item that are patched between; None if it has no corruption."""
 
         def encode() -> PatchingPrompts | None:
             made = patching_prompts(task, item, tokenizer, apart=is_seq2seq(model))

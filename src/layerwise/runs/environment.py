@@ -13,11 +13,7 @@ Environment = Mapping[str, Any]
 
 
 def environment_now(versions: Mapping[str, str]) -> dict[str, Any]:
-    """What this process computes under, as plain JSON values.
-
-    Args:
-        versions: of packages, which take longer to look up than all else.
-    """
+    """What this process computes under, as plain JSON values."""
     import torch
 
     found: dict[str, Any] = {

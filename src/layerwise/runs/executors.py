@@ -58,26 +58,11 @@ class Executor(ABC):
 
     @abstractmethod
     def admit(self, model: Model) -> None:
-        """Refuse a model that pieces cannot be made with.
-
-        Raises:
-            UserError: if it is one.
-        """
+        """Refuse a model that pieces cannot be made with."""
 
     @abstractmethod
     def make(self, works: Sequence[Work], make: Make, keep: Keep, progress: Meter) -> None:
-        """Make pieces.
-
-        Args:
-            works: the pieces.
-            make: makes one of what it asks for.
-            keep: keeps what was made, and by which machine if not by this process; called in this
-                process alone.
-            progress: is told of it.
-
-        Raises:
-            UserError: once all others are kept, if a piece could not be made.
-        """
+        """Make pieces."""
 
 
 class LocalExecutor(Executor):
@@ -110,18 +95,7 @@ def make_missing(
     works: Sequence[Work],
     make: Make,
 ) -> None:
-    """Make the pieces that are not there yet, and keep each when it is made.
-
-    Args:
-        executor: makes them.
-        parts: where they are kept.
-        progress: is told how far it is; all pieces are expected.
-        works: the pieces.
-        make: makes the parts of a piece, by name.
-
-    Raises:
-        UserError: as ``Executor.make``.
-    """
+    """Make the pieces that are not there yet, and keep each when it is made."""
 
     def keep(work: Work, tables: Tables, machine: Machine | None) -> None:
         note_machine(parts, work.names[-1], machine)

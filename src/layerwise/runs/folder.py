@@ -304,11 +304,7 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _agree(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Clean up after a killed process; check the settings, or write them.
-
-    Returns:
-        Those that bind the run: without what an earlier version did not keep when it began.
-    """
+    """Clean up after a killed process; check the settings, or write them."""
     remove_temporaries(path)
     remove_temporaries(path / _PARTS)
     if not (path / RUN_FILE).exists():

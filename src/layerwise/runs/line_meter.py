@@ -136,12 +136,7 @@ def _in_words(seconds: float) -> str:
 
 @contextlib.contextmanager
 def ticking(meter: LineMeter, pause: float = 1.0) -> Iterator[LineMeter]:
-    """Have lines written while work goes on, also within a long piece of it.
-
-    Args:
-        meter: writes them.
-        pause: seconds between looks at the clock.
-    """
+    """Have lines written while work goes on, also within a long piece of it."""
     stop = threading.Event()
 
     def watch() -> None:

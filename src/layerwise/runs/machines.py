@@ -39,13 +39,7 @@ class Machine:
 
 
 def note_machine(parts: CheckpointStore, piece: str, machine: Machine | None) -> None:
-    """Keep which machine made a piece; of one that this process makes, that no other did.
-
-    Args:
-        parts: where the pieces are kept.
-        piece: the name of its last part.
-        machine: what made it; None for this process.
-    """
+    """Keep which machine made a piece; of one that this process makes, that no other did."""
     known = _known(parts)
     others = known.loc[known["piece"] != piece]
     if machine is not None:

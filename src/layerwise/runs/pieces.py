@@ -33,21 +33,7 @@ def run_resumable(
     expected: Callable[[Task, str], Cost],
     make: Callable[[Task, str], Made],
 ) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
-    """Make the pieces that are missing, and join all of them.
-
-    Args:
-        executor: makes them.
-        parts: where pieces are kept.
-        progress: is told how far it is.
-        doing: the analysis, in words.
-        pieces: tasks, each with a protocol.
-        kinds: names of the tables; the first one is kept last, and says that a piece is there.
-        expected: what a piece is expected to cost.
-        make: makes a piece: its entry of ``run.json``, and its tables by kind; a method of a job.
-
-    Returns:
-        The pieces' entries, and each kind's tables as one.
-    """
+    """Make the pieces that are missing, and join all of them."""
     names = [f"{task.name} {protocol}" for task, protocol in pieces]
     works = []
     for (task, protocol), name in zip(pieces, names, strict=True):

@@ -45,11 +45,7 @@ _OBJECTS = 2**28
 
 
 def refuse_without_ray() -> None:
-    """Refuse where Ray is not installed.
-
-    Raises:
-        UserError: if it is not.
-    """
+    """Refuse where Ray is not installed."""
     if util.find_spec("ray") is None:
         raise UserError(
             "Ray is not installed: expected it for runs on several machines; install it with "
@@ -58,14 +54,7 @@ def refuse_without_ray() -> None:
 
 
 def refuse_silent(address: str) -> None:
-    """Refuse the address of a head at which none answers: Ray itself would try for minutes.
-
-    Args:
-        address: ``HOST:PORT``.
-
-    Raises:
-        UserError: if nobody listens there, or somebody else than a head.
-    """
+    """Refuse the address of a head at which none answers: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH) as to:
@@ -179,18 +168,7 @@ class Pool:
         return hand.actor.make.remote(number)
 
     def wait(self, asked: Sequence[Any]) -> list[tuple[Any, Hand | None, dict[str, Any] | None]]:
-        """Wait a second at most for answers, of beginnings as well.
-
-        Args:
-            asked: what is waited for beside.
-
-        Returns:
-            Each that is there, the worker if it is that of a beginning, and the answer; None if
-            the worker is lost.
-
-        Raises:
-            UserError: if the cluster's head is lost.
-        """
+        """Wait a second at most for answers, of beginnings as well."""
         if time.monotonic() - self._heard > HEARD:
             self._refuse_lost_head()
         waited = [*asked, *self.pending]

@@ -41,11 +41,7 @@ class Round:
         self._last = time.monotonic()
 
     def run(self) -> None:
-        """Have all pieces made.
-
-        Raises:
-            UserError: if no worker is left, or once the others are kept, if a piece was given up.
-        """
+        """Have all pieces made."""
         while self._left or self._asked:
             self._give_out()
             for one, beginning, answer in self._pool.wait(list(self._asked)):

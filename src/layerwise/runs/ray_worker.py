@@ -41,16 +41,7 @@ class RayWorker:
         self._asked: list[tuple[Any, ...]] = []
 
     def begin(self, job: bytes, models: list[dict[str, Any]], version: str) -> dict[str, Any]:
-        """Take over a job.
-
-        Args:
-            job: what makes its pieces, and what each asks for (see ``travel``).
-            models: its models: how they are loaded, and the hashes of their weights.
-            version: of layerwise, where the job was planned.
-
-        Returns:
-            ``machine``, ``device`` and ``environment``; or ``refused``, why not in a sentence.
-        """
+        """Take over a job."""
         machine = platform.node()
         mine = metadata.version("layerwise")
         if mine != version:
@@ -69,11 +60,7 @@ class RayWorker:
         }
 
     def make(self, number: int) -> dict[str, Any]:
-        """Make a piece.
-
-        Returns:
-            ``tables``, each as bytes by its name; or ``failed``, a sentence that says why not.
-        """
+        """Make a piece."""
         from layerwise.models.in_turn import own_state
 
         try:

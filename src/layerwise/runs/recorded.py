@@ -41,13 +41,7 @@ def unrecorded(parts: CheckpointStore, pieces: Sequence[OfOneKind]) -> list[OfOn
 def works_of(
     doing: Callable[[OfOneKind], str], pieces: Sequence[OfOneKind], costs: Sequence[Cost]
 ) -> list[Work]:
-    """Pieces as an executor takes them; each is made with itself and its cost.
-
-    Args:
-        doing: what is done while a piece is made, in the user's words.
-        pieces: the pieces.
-        costs: what each is expected to cost.
-    """
+    """Pieces as an executor takes them; each is made with itself and its cost."""
     return [
         Work(_names(piece), doing(piece), cost.amount, (piece, cost))
         for piece, cost in zip(pieces, costs, strict=True)

@@ -26,16 +26,7 @@ def record_rows(
     swept: Sweep,
     draws: Sequence[int | None] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One record per intervention, item and protocol, from the outcomes of a sweep.
-
-    Args:
-        task: the task.
-        items: the items.
-        asked: what was asked of them.
-        interventions: what was changed.
-        swept: the outcomes.
-        draws: which draw of its noise or donor an intervention was made with; of none if None.
-    """
+    """One record per intervention, item and protocol, from the outcomes of a sweep."""
     by_id = {item.id: item for item in items}
     places: dict[tuple[str, str], list[int]] = {}
     for index, request in enumerate(asked):
@@ -72,12 +63,7 @@ def record_rows(
 
 
 def with_clusters(table: pd.DataFrame, tasks: Iterable[Task]) -> pd.DataFrame:
-    """A table of items with what each asks for, in its column ``cluster``; null where apart.
-
-    Args:
-        table: rows that name a task and an item.
-        tasks: all of these tasks.
-    """
+    """A table of items with what each asks for, in its column ``cluster``; null where apart."""
     known = {(task.name, item.id): item.cluster for task in tasks for item in task.items}
     asked = zip(table["task"], table["item"], strict=True)
     labels = [known.get(key) for key in asked]

@@ -189,11 +189,7 @@ class Setup:
         return digest.hexdigest()
 
     def refuse_changed(self) -> None:
-        """Refuse weights that are not those that the run began with.
-
-        Raises:
-            UserError: if a model was changed meanwhile.
-        """
+        """Refuse weights that are not those that the run began with."""
         for one in (self, *self.beside):
             refuse_changed_weights(one.loaded, one.model)
 
@@ -262,25 +258,6 @@ def prepare(
 
     What is not given and decides how a sweep is cut, and so its rounding, is taken from the run
     that is to go on in ``out``; otherwise the memory from what is free on this machine now.
-
-    Args:
-        model: the model, or its outline for a plan.
-        tasks: the tasks.
-        protocols: the protocols.
-        seed: the seed.
-        limit: items of each task; if None ``enough``, or all.
-        fewshot: few-shot examples; the task's own if None.
-        chat: wrap prompts in the chat template.
-        memory_budget: bytes; decided here if None.
-        out: the run's folder, if it has one.
-        method: how the model will be run, ``engine`` or ``reference``.
-        interest: the smallest effects of interest; the usual ones if None.
-        executor: makes the pieces; this process if None.
-        enough: how many items of each task are asked if no limit is given.
-
-    Raises:
-        UserError: for anything unknown, out of range or contradictory, or a model that is not
-            what the engine computes (see ``check_faithful``).
     """
     executor = executor or LOCAL
     executor.admit(model)
@@ -365,15 +342,7 @@ def _as_sequence(value: Any) -> tuple[Any, ...]:
 
 
 def check_layers(layers: Sequence[int | str] | None, model: Model) -> tuple[int, ...]:
-    """The wanted layers by number in the order of computation, all if None.
-
-    Args:
-        layers: numbers, or addresses such as ``encoder.3``.
-        model: the model.
-
-    Raises:
-        UserError: if one is out of range.
-    """
+    """The wanted layers by number in the order of computation, all if None."""
     n_layers, n_encoder = model.cfg.n_layers, n_encoder_layers(model)
     given = range(n_layers) if layers is None else layers
     numbers = [

@@ -75,11 +75,7 @@ class _Unpacker(pickle.Unpickler):
 
 
 def pack(job: Any) -> tuple[bytes, list[Model]]:
-    """A job as bytes, and the models that are to be put in again, in their order.
-
-    Args:
-        job: plain values, frozen ones of this package, and its functions and methods.
-    """
+    """A job as bytes, and the models that are to be put in again, in their order."""
     file = io.BytesIO()
     packer = _Packer(file)
     packer.dump(job)
@@ -87,13 +83,7 @@ def pack(job: Any) -> tuple[bytes, list[Model]]:
 
 
 def unpack(content: bytes, models: Sequence[Model], built: Built) -> Any:
-    """A job of ``pack``, of which nothing is trusted less than the process that sent it.
-
-    Args:
-        content: the bytes.
-        models: the models, in the order that ``pack`` told.
-        built: keeps what is encoded with them.
-    """
+    """A job of ``pack``, of which nothing is trusted less than the process that sent it."""
     return _Unpacker(io.BytesIO(content), models, built).load()
 
 

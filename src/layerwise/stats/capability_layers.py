@@ -35,13 +35,7 @@ Chance = Callable[[str, str], float]
 
 
 def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float) -> pd.DataFrame:
-    """``estimates.parquet``: what each capability needs, needs more than another, can spare.
-
-    Args:
-        records: ablation records.
-        chance: (task, protocol) -> accuracy by guessing.
-        smallest_loss: the smallest loss of accuracy that is of interest, in 0..1.
-    """
+    """``estimates.parquet``: what each capability needs, needs more than another, can spare."""
     every = list(cells(records, over_examples=True))
     single = pd.concat([_single(cell.interventions) for cell in every] or [pd.DataFrame()])
     if single.empty:
@@ -78,13 +72,7 @@ def _of_kind(cell: Cell, kind: str, site: str) -> Cell:
 def layer_estimates(
     every: Sequence[Pool], n_capabilities: int, smallest_loss: float
 ) -> list[dict[str, Any]]:
-    """Rows of ``estimates.parquet``: what each capability needs, needs more, and can spare.
-
-    Args:
-        every: the capabilities with signal.
-        n_capabilities: how many were asked, those without signal as well.
-        smallest_loss: the smallest loss of accuracy that is of interest, in 0..1.
-    """
+    """Rows of ``estimates.parquet``: what each capability needs, needs more, and can spare."""
     rows = [*_needed(every, n_capabilities), *_needed_more(every, n_capabilities)]
     return [*rows, *_spare(every, n_capabilities, smallest_loss)]
 
@@ -97,11 +85,6 @@ def gains_without_signal(
     Tasks without signal are partly those in which the intact model was unlucky, so tests of all
     tasks and protocols count, with a p of 1 where there is signal. Other questions were asked of
     the intact model alone; stated chance is held as well.
-
-    Args:
-        every: cells of the run, with one kind of change; those of several draws are left out.
-        signal: by task and protocol.
-        chance: (task, protocol) -> accuracy by guessing.
     """
     n_tests = len(every) * max((len(cell.interventions) for cell in every), default=0)
     rows = []

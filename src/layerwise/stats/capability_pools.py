@@ -106,13 +106,7 @@ class Pool(NamedTuple):
 def pools(
     cells: Sequence[Cell], signal: Mapping[tuple[str, str], bool], floors: Mapping[Any, np.ndarray]
 ) -> list[Pool]:
-    """The answers of each capability that has signal somewhere.
-
-    Args:
-        cells: of single layers, one kind and site; those without signal may have none.
-        signal: by task and protocol, of all that was asked.
-        floors: by task and protocol, what is left of each item when everything is lost.
-    """
+    """The answers of each capability that has signal somewhere."""
     known = [cell for cell in cells if signal[cell.task, cell.protocol]]
     asked = {name: [c for c in cells if c.capability == name] for name in capabilities_of(cells)}
     found = []

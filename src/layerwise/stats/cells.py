@@ -84,11 +84,7 @@ class Cell(NamedTuple):
         return np.rint(self.change * draws * max(len(self.of_examples), 1)).astype(int)
 
     def floor(self, chance: float) -> Float[np.ndarray, " items"]:
-        """What is left when everything is lost: right answers without any layer, else ``chance``.
-
-        Args:
-            chance: accuracy by guessing.
-        """
+        """Accuracy left when all is lost: that without any layer, else ``chance``."""
         if self.no_layers is not None:
             return self.no_layers.astype(float)
         return np.full(len(self.intact), chance)
@@ -106,17 +102,7 @@ def has_several_examples(records: pd.DataFrame) -> bool:
 
 
 def cells(records: pd.DataFrame, *, over_examples: bool = False) -> Iterator[Cell]:
-    """Records by task and protocol, in alphabetical order.
-
-    Args:
-        records: ablation records.
-        over_examples: take several draws of few-shot examples, too, whose spread what is made of
-            the cells must know of.
-
-    Raises:
-        UserError: if the intact model is missing, or not every item is there exactly once
-            under every intervention and draw.
-    """
+    """Records by task and protocol, in alphabetical order."""
     several = has_several_examples(records)
     if several and not over_examples:
         raise UserError(
@@ -238,11 +224,7 @@ def _over_draws(
     right: Bool[np.ndarray, "draws items listed"],
     in_nats: Float[np.ndarray, "scores draws items listed"],
 ) -> tuple[Any, Any, Any]:
-    """Means over the draws of each item, so that draws are no items.
-
-    Returns:
-        Right answers and nats, and over how many draws; the intact model is drawn but once.
-    """
+    """Means over the draws of each item, so that draws are no items."""
     there = np.zeros((right.shape[0], 1, right.shape[2]), dtype=bool)
     there[drawn, 0, columns] = True
     n_draws = there.sum(axis=(0, 1))
@@ -284,14 +266,7 @@ def _without_layers(read: _Rows) -> Bool[np.ndarray, " items"] | None:
 def _check_complete(
     group: pd.DataFrame, place: tuple[Any, Any, Any], shape: tuple[int, int, int], n_changed: int
 ) -> None:
-    """Every item must be there once under every intervention and draw.
-
-    Args:
-        group: the records.
-        place: the draw, the item and the intervention of each.
-        shape: how many there are of each.
-        n_changed: interventions without the intact model.
-    """
+    """Every item must be there once under every intervention and draw."""
     if shape[2] == n_changed:
         raise UserError(
             f"The records of {_where(group)} lack the intact model: expected rows whose "

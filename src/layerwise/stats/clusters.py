@@ -99,10 +99,6 @@ class Clusters:
 
         Clusters may differ in size, so both the sum and the number of items vary over resamples
         (Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8).
-
-        Args:
-            values: one row per item.
-            indices: the clusters of each resample, as ``resample_indices(self.n, ...)`` draws.
         """
         return self.means_of_counts(values, resample_counts(indices))
 
@@ -117,12 +113,7 @@ class Clusters:
 
 
 def clusters_of(table: pd.DataFrame, items: Sequence[Any] | pd.Index) -> Clusters:
-    """Which items belong together, by a table's column ``cluster``; each apart if it has none.
-
-    Args:
-        table: rows of one task.
-        items: ids of items, in the order wanted.
-    """
+    """Which items belong together, by a table's column ``cluster``; each apart if it has none."""
     if "cluster" not in table:
         return Clusters.apart(len(items))
     first = ~table["item"].duplicated().to_numpy()
@@ -157,13 +148,6 @@ def cluster_flip_p_values(
     Design of Experiments, section 21; Gail et al. 1996, Stat. Med. 15, 1069-1092). So the sum of
     net changes is a sum of independent +-k, k the size of each, whose distribution is exact.
     Where no net change is above 1 it is the exact McNemar test of the clusters.
-
-    Args:
-        total: sum over clusters of the items that are lost minus those that are gained.
-        sizes: how many clusters have a net change of 1, 2, ... items, of either sign.
-
-    Returns:
-        The p-values; 1 if no cluster has a net change.
     """
     ones = sizes[..., 0]
     plain = sizes[..., 1:].sum(axis=-1) == 0
@@ -210,13 +194,7 @@ def resampled_tests(
     clusters: Clusters,
     counts: Int[np.ndarray, "resamples clusters"],
 ) -> tuple[Int[np.ndarray, "resamples columns"], Float[np.ndarray, "resamples columns"]]:
-    """``paired_p_values`` made anew in every resample of clusters, and the sums that they test.
-
-    Args:
-        net: changes by item: 1 lost, -1 gained, 0 the same.
-        clusters: those of the items.
-        counts: how often each cluster is drawn in each resample.
-    """
+    """``paired_p_values`` made anew in every resample of clusters, and the sums that they test."""
     summed = clusters.sums(net)
     sizes = net_sizes(summed)
     n_sizes, n_columns = sizes.shape[1:]
@@ -253,11 +231,6 @@ def independent_items(
 
     Their number divided by the design effect, and by the squared ratio of the quantiles of
     Student's t over clusters and over items (Korn and Graubard 1998, Survey Methodology 24).
-
-    Args:
-        values: one row per item, by column.
-        clusters: those of the items.
-        tail: what an interval leaves out at each end.
     """
     n = float(len(values))
     if clusters.are_items or clusters.n < 2:
@@ -286,11 +259,6 @@ def with_design_effect(
 
     The normal value of p is divided by the square root of the design effect (Rao and Scott 1981,
     J. Am. Stat. Assoc. 76) and taken for one of Student's t over the clusters, which estimate it.
-
-    Args:
-        p: p-values as if all items were independent.
-        effects: ``design_effects``.
-        clusters: those of the items; p stays where they are items.
     """
     from scipy.special import ndtri, stdtr
 
@@ -308,13 +276,6 @@ def mean_errors(
     """Standard errors of the means over items, from the spread of the sums over clusters.
 
     Of single items the usual ones (Liang and Zeger 1986, Biometrika 73, for a mean).
-
-    Args:
-        values: one row per item.
-        clusters: those of the items.
-
-    Returns:
-        One for each column; nan for a single cluster.
     """
     n = len(values)
     if clusters.n < 2:
@@ -352,13 +313,7 @@ def mean_p_values(
 def clustered_interval(
     right: Shaped[np.ndarray, " items"], clusters: Clusters, level: float = 0.95
 ) -> Interval:
-    """Interval of a proportion: Clopper and Pearson's, of as many items as the clusters are worth.
-
-    Args:
-        right: one answer per item.
-        clusters: those of the items.
-        level: coverage.
-    """
+    """Clopper and Pearson's interval of a proportion, with clusters counted by their worth."""
     n, k = len(right), int(np.asarray(right).sum())
     if clusters.are_items:
         return exact_interval(k, n, level)

@@ -46,9 +46,6 @@ class CrossedMeans(NamedTuple):
         Stat. Assoc. 69, for a sum of two means), so that the few draws never borrow the degrees of
         freedom of the items; what items and draws share is taken off once. It is never less than
         from items alone.
-
-        Args:
-            tail: probability at each end.
         """
         from scipy.special import stdtrit
 
@@ -59,14 +56,7 @@ class CrossedMeans(NamedTuple):
         return np.sqrt(np.maximum(self.items * of_items, crossed))
 
     def p_values(self, null: float = 0.0) -> Float[np.ndarray, " columns"]:
-        """Two-sided p-values: the least level at which bounds leave the hypothesis out.
-
-        Args:
-            null: the hypothesis.
-
-        Returns:
-            0 where nothing varies and the mean is another.
-        """
+        """Two-sided p-values: the least level at which bounds leave the hypothesis out."""
         away = np.abs(self.mean - null)
         low, high = np.full((2, len(away)), _LEAST_LOG_P)
         high[:] = np.log(0.5)
@@ -86,12 +76,7 @@ class CrossedMeans(NamedTuple):
 def crossed_means(
     values: Float[np.ndarray, "draws items columns"], clusters: Clusters
 ) -> CrossedMeans:
-    """Means of a table of items by draws, whose rows and columns both are samples.
-
-    Args:
-        values: what each item has in each draw; two draws at least.
-        clusters: which items ask for the same thing.
-    """
+    """Means of a table of items by draws, whose rows and columns both are samples."""
     n_draws, n_items, _ = values.shape
     mean = values.mean(axis=(0, 1))
     of_item, of_draw = values.mean(axis=0), values.mean(axis=1)

@@ -50,14 +50,6 @@ def unseen_error(task: ItemCurves, measure: str, places: Draws) -> Draws:
     first or in the last layer. The error is such that a contrast which that could turn is just not
     significant by itself. Items that count for little are few: n is the effective number of their
     weights (Kish 1965, Survey Sampling, section 11.7).
-
-    Args:
-        task: a task, of two clusters or more.
-        measure: ``HALF``, or another for a mean layer.
-        places: where the contrasts are.
-
-    Returns:
-        In the task's unit; 0 where nothing is left in sum.
     """
     values = task.values / float(task.scale.mean())
     curve = values.mean(axis=0)

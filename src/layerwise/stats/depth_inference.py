@@ -64,14 +64,7 @@ class Difference(NamedTuple):
 
 
 def is_established(row: Mapping[str, Any], p: float, smallest: float, level: float = 0.95) -> bool:
-    """Whether a difference of depth is told: significant, and not too small to be of interest.
-
-    Args:
-        row: its ``difference``, and bounds ``low`` and ``high``.
-        p: its p-value after correction.
-        smallest: smallest difference of interest, in the same unit.
-        level: one minus the level of the test.
-    """
+    """Whether a difference of depth is told: significant, and not too small to be of interest."""
     away = row["low"] > 0 or row["high"] < 0
     return bool(p < 1 - level and away and abs(row["difference"]) > smallest - 1e-9)
 
@@ -97,14 +90,6 @@ def depth_bounds(
     """First and last place whose contrast is not significant, in layers.
 
     The whole range where too little is known, and places that are not in the set may lie between.
-
-    Args:
-        group: the tasks of a capability, which have equal weights.
-        measure: ``HALF``, or another for a mean layer.
-        level: coverage aimed at.
-
-    Returns:
-        Bounds in 0..layers-1; nan if a task has a single item.
     """
     n_layers = group[0].n_layers
     if not _measured(group):
@@ -127,13 +112,7 @@ def depth_bounds(
 
 
 def depth_p_value(group: Sequence[ItemCurves], measure: str, place: float) -> float:
-    """Two-sided p-value of "the depth is here".
-
-    Args:
-        group: the tasks of a capability, which have equal weights.
-        measure: ``HALF``, or another for a mean layer.
-        place: in layers.
-    """
+    """Two-sided p-value of "the depth is here"."""
     if not _measured(group):
         return 1.0
     return float(2 * ndtr(-abs(_contrast(group, measure, np.array([place])).z[0])))
@@ -153,16 +132,6 @@ def same_depth_p_value(
     their squared length (in standard errors, with their covariance), so it is at most that at the
     true d. Where both contrasts change in proportion it is chi-squared with 1 degree of freedom;
     at worst one changes only before d and the other only behind it, as ``mixture_p`` has it.
-
-    Args:
-        first: the tasks of the one.
-        second: the tasks of the other.
-        axes: of both, by which places are made depths.
-        paired: whether the tasks are the same, with the same items in the same order.
-        measure: ``HALF``, or another for a mean layer.
-
-    Returns:
-        1 if a task has a single item.
     """
     if not (_measured(first) and _measured(second)):
         return 1.0
@@ -185,18 +154,6 @@ def depth_difference(
 
     A difference is rejected if no two depths that far apart are accepted together, by the
     statistic and the critical value of ``same_depth_p_value``, whose p it comes with.
-
-    Args:
-        first: the tasks of the one.
-        second: the tasks of the other.
-        axes: of both, by which places are made depths.
-        paired: whether the tasks are the same, with the same items in the same order.
-        measure: ``HALF``, or another for a mean layer.
-        least: no p-value below this.
-        level: coverage aimed at.
-
-    Returns:
-        Bounds to an eighth of a layer; nan, and p = 1, if a task has a single item.
     """
     if not (_measured(first) and _measured(second)):
         return Difference(np.nan, np.nan, 1.0)

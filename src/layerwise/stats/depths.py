@@ -29,9 +29,6 @@ def half_depth(curve: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, " d
     Column ``k`` of the curve is its value before layer ``k`` (the last column: after the last
     layer), and what a layer adds is spread evenly over ``[layer - 1/2, layer + 1/2]``. So a
     curve that jumps from 0 to 1 in layer 5 gives exactly 5, and equal steps give the middle.
-
-    Returns:
-        One layer per draw, in 0..layers-1; nan for a curve that is undefined or ends below 1/2.
     """
     n_edges = curve.shape[1]
     below = np.nan_to_num(curve, nan=np.inf) < 0.5 - 1e-12
@@ -50,11 +47,7 @@ def _at(
 
 
 def centre_of_mass(curve: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, " draws"]:
-    """Mean layer, weighted by what each layer adds to the curve; what it takes off counts, too.
-
-    Returns:
-        One layer per draw, in 0..layers-1; nan for a curve that is undefined or does not rise.
-    """
+    """Mean layer, weighted by what each layer adds to the curve; what it takes off counts, too."""
     added = np.diff(curve, axis=1)
     total = added.sum(axis=1)
     found = added @ np.arange(added.shape[1]) / np.where(total > 0, total, np.nan)
@@ -88,11 +81,6 @@ def two_sided_p(differences: Float[np.ndarray, " draws"], least: float = 0.0) ->
 
     Twice the smaller share of the draws on either side of 0, with one added to the count and
     to the number of draws, so that it is never 0 (Davison and Hinkley 1997, section 4.2).
-
-    Args:
-        differences: one per resample.
-        least: what no test of so few items can go below. A bootstrap of three equal values
-            does not vary at all, and would be sure.
     """
     fewer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     return min(1.0, max(least, 2 * (fewer + 1) / (len(differences) + 1)))

@@ -41,13 +41,6 @@ def accuracy_difference(first: Sequence[Answers], second: Sequence[Answers]) -> 
     Biometrika 73). What both groups ask for is one cluster, so that its answers are paired; the
     rest is not. Each task gets one right and one wrong answer more, each by itself (Agresti and
     Caffo 2000, Am. Stat. 54), without which the test is too sure near accuracies of 0 and 1.
-
-    Args:
-        first: the tasks of one group, one or more; each has the same weight.
-        second: those of the other.
-
-    Returns:
-        The accuracies themselves, and p; 1 where there are no more clusters than tasks.
     """
     parts, every, shift = [], [], 0.0
     for sign, group in ((1.0, first), (-1.0, second)):

@@ -85,16 +85,6 @@ def dissociation(first: Answers, second: Answers, clusters: Clusters | None = No
     against the items that the first gains, for answers that flip for nothing are gained as often
     as lost. With so many against ``k`` and a luck of ``g`` under the second, the count is binomial
     of ``n`` = its own + k with probability at most 1 / (2 - g) if nothing is lost in truth.
-
-    Args:
-        first: answers under one way of scoring.
-        second: answers under the other, of the same items and layers.
-        clusters: which items ask for the same thing; each stands by itself if None. The normal
-            values of the p-values are divided by the root of the design effect then.
-
-    Returns:
-        Counts per layer, and p-values with Holm's correction over the layers; 1 without common
-        items.
     """
     return losses_apart(first, second, clusters).over_layers
 
@@ -130,15 +120,6 @@ def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -
     Pairs of layers are those that differ between the ways of asking, in either direction (Holm
     over the layers); of a pair the larger of two exact one-sided p-values counts (Berger 1982,
     Technometrics 24), made as in ``dissociation``, and pairs are corrected by Bonferroni's method.
-
-    Args:
-        first: answers asked one way.
-        second: answers asked the other way, of the same items and layers.
-        clusters: as in ``dissociation``.
-
-    Returns:
-        The larger of this p-value and that of the double dissociation, the two layers, and what
-        ``losses_apart`` gives.
     """
     apart = losses_apart(first, second, clusters)
     double = apart.over_layers
@@ -166,13 +147,7 @@ def _loses_more(answers: Answers, layer: int, than: int, clusters: Clusters | No
 
 
 def losses_apart(first: Answers, second: Answers, clusters: Clusters | None = None) -> Dissociation:
-    """The same counts and tests of single layers, not corrected over them.
-
-    Args:
-        first: answers under one way of asking.
-        second: answers under the other, of the same items and layers.
-        clusters: as in ``dissociation``.
-    """
+    """The same counts and tests of single layers, not corrected over them."""
     common = first.intact & second.intact
     lost = [common[:, None] & ~one.changed for one in (first, second)]
     only_first, only_second, both = lost[0] & ~lost[1], lost[1] & ~lost[0], lost[0] & lost[1]
@@ -210,14 +185,6 @@ def expected_agreement(
 
     The expected agreement of Cohen's kappa (Cohen 1960, Educ. Psychol. Meas. 20): a model that
     always takes the same place is right where the right option stands there, and nowhere else.
-
-    Args:
-        gold: place of the right option.
-        chosen: place of the option that is taken, with each layer changed.
-        n_options: the most options that an item has.
-
-    Returns:
-        0 to 1, per layer; 0 without items.
     """
     if not len(gold):
         return np.zeros(chosen.shape[1])

@@ -40,12 +40,7 @@ Chance = Callable[[str, str], float]
 
 
 def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
-    """``signal.parquet``: does the intact model do better than blind, per task and protocol?
-
-    Args:
-        records: ablation records.
-        chance: (task, protocol) -> accuracy by guessing.
-    """
+    """``signal.parquet``: does the intact model do better than blind, per task and protocol?"""
     every = list(cells(records, over_examples=True))
     p = signal_p_values(every, chance)
     taken = _most_taken(records)
@@ -105,14 +100,7 @@ def _guessed_columns(guessed: Guessed) -> dict[str, Any]:
 def effects_table(
     records: pd.DataFrame, chance: Chance, seed: int, interest: Interest | None = None
 ) -> pd.DataFrame:
-    """``effects.parquet``: the paired effect of every intervention, per task and protocol.
-
-    Args:
-        records: ablation records.
-        chance: (task, protocol) -> accuracy by guessing.
-        seed: seed of the bootstrap; a task's resamples are the same under all protocols.
-        interest: the smallest effects of interest; the usual ones if None.
-    """
+    """``effects.parquet``: the paired effect of every intervention, per task and protocol."""
     smallest = interest or Interest()
     every = list(cells(records, over_examples=True))
     signal = signals(every, chance)
@@ -174,13 +162,7 @@ def _effects(
 
 
 def scale_of(cell: Cell, chance: float) -> Scale:
-    """What the answers leave open of a share lost where all resamples say the same.
-
-    Args:
-        cell: records of one task and protocol; of several draws of few-shot examples, whatever
-            any of them leaves open.
-        chance: accuracy by guessing, where the floor was not measured.
-    """
+    """What the answers leave open of a share lost where all resamples say the same."""
     if cell.of_examples:
         return reduce(Scale.widest, (scale_of(one, chance) for one in cell.of_examples))
     stated = chance if cell.no_layers is None else None
@@ -220,16 +202,7 @@ def _bootstrapped(
 def bounded_columns(
     names: tuple[str, str, str], draws: Float[np.ndarray, "draws columns"], n: int
 ) -> dict[str, Any]:
-    """Columns of estimates with their 95 % percentile bounds, by name.
-
-    Args:
-        names: of the estimate, and of its lower and upper bound.
-        draws: the sample itself (row 0), then resamples.
-        n: number of items; of one item there are no bounds.
-
-    Returns:
-        Null without an estimate, and where a bound has no end.
-    """
+    """Columns of estimates with their 95 % percentile bounds, by name."""
     estimate = draws[0]
     bounds = stats.percentile_bounds(draws[1:], 0.95)
     said = ~np.isnan(estimate) & (n > 1)

@@ -25,11 +25,6 @@ def no_loss_p_values(
     Of items that each stand by themselves ``score_p_values``; where some ask for the same thing,
     bets on the sums of clusters (``log_evidence_of_less``). A design effect would not do: where
     whole clusters lose and a few single answers flip, it cannot be estimated.
-
-    Args:
-        change: right answers before minus after the change, -1 to 1.
-        margin: the smallest loss that would matter, as a share of the items, above 0, below 1.
-        clusters: which items ask for the same thing.
     """
     if clusters.are_items:
         lost, gained = (np.maximum(sign * change, 0).sum(axis=0) for sign in (1, -1))
@@ -48,16 +43,6 @@ def score_p_values(
     The hypothesis that is tested is a loss of the margin or more; the discordant probabilities
     are estimated under it (Tango 1998, Stat. Med. 17, 891-908, section 2). With no discordant
     item, p is Phi(-sqrt(n margin / (1 - margin))).
-
-    Args:
-        lost: items that were right and are wrong when changed; parts of items are means over
-            several draws of the change.
-        gained: items that were wrong and are right when changed.
-        n: items in all.
-        margin: the smallest loss that would matter, as a share of the items, above 0, below 1.
-
-    Returns:
-        The p-values; small where a loss of the margin can be excluded, 1 without items.
     """
     from scipy.special import ndtr
 
@@ -86,15 +71,6 @@ def no_loss_of_nats_p_values(
     p-value for any number of items and any distribution (Waudby-Smith and Ramdas 2024, J. R.
     Stat. Soc. B 86, sections 2 and 4, with fixed bets; Markov's inequality). Of items that ask
     for the same thing one bet is made on their sum, as a share of the largest cluster's.
-
-    Args:
-        losses: one row per item, nats; columns with nan have no p-value.
-        margin: the smallest mean loss that would matter, nats.
-        most: what one item counts for at most, nats.
-        clusters: which items ask for the same thing; None if each stands by itself.
-
-    Returns:
-        The p-values; 1 without items, nan where losses are unknown.
     """
     capital = log_evidence_of_less(losses, margin, most, clusters)
     p = np.exp(np.minimum(0.0, -capital))
@@ -107,18 +83,7 @@ def log_evidence_of_less(
     most: float,
     clusters: Clusters | None = None,
 ) -> Float[np.ndarray, " columns"]:
-    """Log of the evidence of ``no_loss_of_nats_p_values`` against a mean of a margin or more.
-
-    Args:
-        losses: one row per item.
-        margin: the mean that it is against.
-        most: what one item counts for at most.
-        clusters: which items ask for the same thing; None if each stands by itself.
-
-    Returns:
-        For each column the log of a number whose expectation is at most 1 if the mean is the
-        margin or more.
-    """
+    """Log of the evidence of ``no_loss_of_nats_p_values`` against a mean of a margin or more."""
     clipped = np.clip(np.nan_to_num(losses), -most, most)
     excess = clipped - margin
     if clusters is not None and not clusters.are_items:
@@ -134,10 +99,6 @@ def excludable_loss(n: int, level: float) -> float:
     """The smallest loss that can be excluded on so many items, if no answer changes at all.
 
     It solves ``score_p_values`` of no discordant item for the margin: z^2 / (n + z^2).
-
-    Args:
-        n: items.
-        level: of the test, after any correction.
     """
     from scipy.special import ndtri
 

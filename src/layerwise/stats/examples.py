@@ -37,18 +37,7 @@ def intact_interval(cell: Cell) -> Interval:
 def over_examples(
     table: pd.DataFrame, cell: Cell, chance: float, smallest: Interest
 ) -> dict[str, Any]:
-    """Columns of effects that know that draws of examples are a sample.
-
-    Args:
-        table: effects of the means over draws, their errors from items alone.
-        cell: the records.
-        chance: accuracy by guessing, where the floor was not measured.
-        smallest: the smallest effects of interest.
-
-    Returns:
-        p-values, the larger of both, and bounds, the wider of both; and for bounds over the run
-        the crossed means of accuracy (not saved).
-    """
+    """Columns of effects that know that draws of examples are a sample."""
     clusters = cell.clusters
     change = crossed_means(_stacked(cell, lambda one: one.change), clusters)
     nats = crossed_means(_stacked(cell, lambda one: one.nats), clusters)

@@ -121,13 +121,6 @@ def expanded_level(n: int, level: float = 0.95) -> float:
 
     The spread of resamples is too small by a factor of sqrt((n - 1) / n), and percentiles know
     nothing of the long tails of t (expanded percentiles: Hesterberg 2015, Am. Stat. 69).
-
-    Args:
-        n: clusters of items, 2 or more.
-        level: coverage aimed at.
-
-    Returns:
-        A level above ``level``.
     """
     from scipy.special import ndtr, stdtrit
 

@@ -39,22 +39,14 @@ class Interest:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Interest:
-        """Those that a run was made with.
-
-        Args:
-            settings: of the run's facts; of several joined runs that differ in one, the largest.
-        """
+        """Those that a run was made with."""
         found = {name: settings.get(f"smallest_{name}") for name in vars(cls())}
         known = {name: value for name, value in found.items() if value is not None}
         return cls(**{n: float(max(v) if isinstance(v, list) else v) for n, v in known.items()})
 
 
 def refuse_negative_depth(smallest_depth: float) -> None:
-    """Refuse a smallest depth of interest that is none.
-
-    Raises:
-        UserError: if it is below 0, or no number.
-    """
+    """Refuse a smallest depth of interest that is none."""
     if not smallest_depth >= 0:
         raise UserError(
             f"The smallest depth of interest is {smallest_depth}: expected a number of layers, 0 "
@@ -67,11 +59,7 @@ def refuse_uninteresting(
     smallest_nats: float = SMALLEST_NATS,
     smallest_depth: float = SMALLEST_DEPTH,
 ) -> None:
-    """Refuse smallest effects of interest that are none.
-
-    Raises:
-        UserError: if one is out of range.
-    """
+    """Refuse smallest effects of interest that are none."""
     refuse_negative_depth(smallest_depth)
     for value, what, most in (
         (smallest_loss, "loss of accuracy", 1.0),

@@ -64,14 +64,7 @@ def settled_by_item(
     n_layers: int,
     clusters: Clusters | None = None,
 ) -> ItemCurves:
-    """Curves that jump where an answer settles, of right ones; the mean layer is their centre.
-
-    Args:
-        layers: from which on each answer stays on top.
-        right: whether it is right.
-        n_layers: number of layers.
-        clusters: which items ask for the same thing; None if each stands by itself.
-    """
+    """Curves that jump where an answer settles, of right ones; the mean layer is their centre."""
     values = (right[:, None] & (layers[:, None] < np.arange(n_layers + 1))).astype(float)
     return ItemCurves(values, right.astype(float), np.zeros((2, n_layers + 1)), clusters)
 
@@ -82,14 +75,7 @@ def losses_by_item(
     floor: Float[np.ndarray, " items"] | float,
     clusters: Clusters | None = None,
 ) -> ItemCurves:
-    """Losses accumulated over layers, where each layer was changed by itself; gains take off.
-
-    Args:
-        intact: 1 where the intact model is right, otherwise 0.
-        correct: the same with each layer changed.
-        floor: what is left when everything is lost; 1 is the accuracy above it.
-        clusters: which items ask for the same thing; None if each stands by itself.
-    """
+    """Losses accumulated over layers, where each layer was changed by itself; gains take off."""
     lost = intact[:, None] - correct
     down, up = (lost > 0).sum(axis=0), (lost < 0).sum(axis=0)
     net = np.rint(lost).astype(int)
@@ -108,9 +94,6 @@ def beyond_background(losses: Float[np.ndarray, "items layers"]) -> np.ndarray:
     """Losses minus each item's mean loss over the middle half of the layers.
 
     These are the layers whose mean loss is in the middle of all: what any layer costs.
-
-    Args:
-        losses: of each item, without each layer.
     """
     order = np.argsort(losses.mean(axis=0), kind="stable")
     quarter = len(order) // 4
@@ -119,12 +102,7 @@ def beyond_background(losses: Float[np.ndarray, "items layers"]) -> np.ndarray:
 
 
 def curves_beyond_background(curves: ItemCurves, without: Sequence[int]) -> ItemCurves:
-    """Curves of what layers cost beyond what any layer costs.
-
-    Args:
-        curves: accumulated losses.
-        without: layers that are left out.
-    """
+    """Curves of what layers cost beyond what any layer costs."""
     losses = beyond_background(np.diff(curves.values, axis=1))
     losses[:, list(without)] = 0.0
     return curves._replace(values=_accumulated(losses))
@@ -144,15 +122,6 @@ def unseen_spread(
     may hold none of those that balance the rest, and the sample's variance is too small. So losses
     are taken to be balanced by gains in a share (wrong + 1) / (n + 2) of the items, and gains by
     losses in the others; the variance over items of such a balance is a lower bound.
-
-    Args:
-        lost: share of the items lost by layer; 0 where that is a significant loss.
-        gained: share of the items gained; 0 where that is a significant gain.
-        n_wrong: number of items that the intact model gets wrong.
-        n: number of items.
-
-    Returns:
-        Accumulated losses and accumulated gains, as standard deviations over items.
     """
     share = (n_wrong + 1) / (n + 2)
     return _accumulated(np.stack([lost / np.sqrt(share), gained / np.sqrt(1 - share)]))

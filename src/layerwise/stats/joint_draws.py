@@ -29,12 +29,6 @@ def draws_of_tasks(
 
     A task that shares nothing with the others has the draws that it has by itself, so that adding
     tasks changes nothing of it.
-
-    Args:
-        tasks: names of the tasks.
-        several: the clusters of each.
-        n_resamples: number of resamples.
-        seed: the run's seed.
     """
     if share_clusters(several):
         return sample_and_joint_resamples(several, n_resamples, generator(seed, *tasks))
@@ -52,14 +46,6 @@ def sample_and_joint_resamples(
     Tasks that ask for the same thing are no independent samples: drawn apart, the variance of a
     mean over them lacks their covariance. So the clusters of all tasks are one sample (Davison and
     Hinkley 1997, Bootstrap Methods and their Application, section 3.8).
-
-    Args:
-        several: the clusters of each task.
-        n_resamples: number of resamples.
-        seed: seed or generator.
-
-    Returns:
-        For each task, the sample itself (row 0: each cluster once), then resamples.
     """
     together = Clusters.joined(several)
     counts = resample_counts(sample_and_resamples(together.n, n_resamples, seed))

@@ -35,13 +35,7 @@ def critical_distance(level: float) -> float:
 
 
 def nearest_to_zero(one: Path, other: Path, shared: Path) -> float:
-    """Least squared distance of the path of two contrasts from 0, straight between places.
-
-    Args:
-        one: a contrast at each place, as a standard normal value.
-        other: the other at the same places.
-        shared: their correlation, between -1 and 1.
-    """
+    """Least squared distance of the path of two contrasts from 0, straight between places."""
     path = np.stack([one, (other - shared * one) / np.sqrt(1 - shared**2)], axis=1)
     start, step = path[:-1], np.diff(path, axis=0)
     size = (step**2).sum(axis=1)

@@ -56,12 +56,7 @@ STEPS = (*pairwise(NAMES), ("letter", "generate"), ("choice", "generate"))
 
 
 def rung_records(records: pd.DataFrame, rung: Rung) -> pd.DataFrame:
-    """Ablation records with ``correct`` as a rung has it, and its name as their protocol.
-
-    Args:
-        records: ablation records.
-        rung: the rung; there are no rows for it if its column is null, as in earlier versions.
-    """
+    """Ablation records with ``correct`` as a rung has it, and its name as their protocol."""
     mine = records.loc[(records["protocol"] == rung.protocol) & records[rung.column].notna()]
     return mine.assign(protocol=rung.name, correct=mine[rung.column].astype(bool))
 
@@ -141,11 +136,6 @@ def rated(records: pd.DataFrame, rung: Rung, chance: Chance) -> Iterator[Rated]:
     The luck is the largest of the stated chance, what is right without any layer, what is right
     for another item's question, and, where options are chosen, the agreement that follows from how
     often each place is taken.
-
-    Args:
-        records: ablation records.
-        rung: the rung.
-        chance: (task, rung) -> accuracy by guessing.
     """
     mine = rung_records(records, rung)
     for cell in cells(mine) if len(mine) else ():
@@ -184,20 +174,7 @@ def step_difference(
     shares: tuple[Float[np.ndarray, "draws 1"], Float[np.ndarray, "draws 1"]],
     seed: int,
 ) -> tuple[float, float | None, float | None, float]:
-    """How much more of the way to the floor a change costs on the second rung, on average.
-
-    Args:
-        first: a task on one rung.
-        second: the same items on another.
-        shares: the mean share lost on each, in the sample (row 0) and in the same resamples.
-        seed: of the sign flips.
-
-    Returns:
-        Difference of the mean shares lost, its 95 % bounds (None without an end), and a p-value.
-        Bounds are the wider of those of a bootstrap (joint ones where all resamples say the same)
-        and of what a joint contrast does not reject; p is the larger of that of a paired
-        randomisation test (sign flips of the items' pseudo-values) and that of the contrast.
-    """
+    """How much more of the way to the floor a change costs on the second rung, on average."""
     draws = shares[1] - shares[0]
     own = [
         bounded(of_rung, one.scale, len(one.cell.interventions))

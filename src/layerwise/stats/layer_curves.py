@@ -112,10 +112,6 @@ def drawn_together(group: Sequence[Evidence], sampling: Sampling) -> list[Eviden
     """What one method says about several tasks, with what these share drawn together.
 
     Of tasks that share nothing it is what it was.
-
-    Args:
-        group: of one method and protocol.
-        sampling: the resamples.
     """
     every = [e.clusters for e in group]
     if not share_clusters(every):
@@ -160,10 +156,6 @@ def within(evidence: Evidence, layers: range) -> Evidence | None:
 
     Which layers are critical is not tested anew: all layers of both stacks were tested together.
     A prediction depth is none of a stack's, for answers may be settled before it begins.
-
-    Args:
-        evidence: of all layers.
-        layers: those of the stack.
     """
     critical, tested = evidence.critical, evidence.tested
     # progress is known before each layer and behind the last, so at one place more
@@ -201,12 +193,7 @@ class Sampling(NamedTuple):
     n_layers: int
 
     def indices(self, task: str, n: int) -> np.ndarray:
-        """The sample itself, then resamples: the same for a task wherever it is asked.
-
-        Args:
-            task: the task.
-            n: number of clusters, which are drawn whole.
-        """
+        """The sample itself, then resamples: the same for a task wherever it is asked."""
         return sample_and_resamples(n, self.n_resamples, generator(self.seed, task))
 
     def counts(self, tasks: Sequence[str], several: Sequence[Clusters]) -> list[Counts]:

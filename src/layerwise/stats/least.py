@@ -17,13 +17,6 @@ def least_change(n_tests: int = 1, level: float = ALPHA) -> int:
     that is held to the first step of Holm's correction: where other tests are significant, a few
     items less may do.
 
-    Args:
-        n_tests: tests that are corrected together, 1 or more.
-        level: of significance.
-
-    Raises:
-        UserError: if there is no test.
-
     Example:
         >>> least_change(), least_change(n_tests=30)
         (6, 11)
@@ -38,18 +31,6 @@ def least_change(n_tests: int = 1, level: float = ALPHA) -> int:
 
 def least_right(n: int, chance: float, n_tests: int = 1, level: float = ALPHA) -> int | None:
     """Right answers that the one-sided exact binomial test tells from guessing.
-
-    Args:
-        n: items in all.
-        chance: accuracy by guessing, in 0..1.
-        n_tests: tests that are corrected together (the first step of Holm's correction).
-        level: of significance.
-
-    Returns:
-        The least number; None if not even ``n`` right answers are enough.
-
-    Raises:
-        UserError: if there is no test.
 
     Example:
         >>> least_right(60, 0.25), least_right(4, 0.5)

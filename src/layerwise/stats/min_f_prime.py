@@ -60,17 +60,6 @@ def crossed_difference(
     groups this is min F' (Clark 1973, J. Verbal Learning and Verbal Behavior 12), which errs on
     the safe side, as what units and items share is counted twice. Many items would lend it
     degrees of freedom that few units do not have, so it is never surer than Welch's test alone.
-
-    Args:
-        first: one value per unit (a training seed, say), at least two.
-        second: those of the other group.
-        error_items: standard error, over items, of the difference of the groups' means.
-        n_items: number of items.
-        level: coverage aimed at.
-
-    Returns:
-        The wider of the two intervals and the larger p. Where units do not vary within their
-        groups, p is not below that of their order alone, 2 / C(n + m, n).
     """
     units = _joined(
         [_Error(float(np.var(v, ddof=1)) / len(v), len(v) - 1) for v in (first, second)]

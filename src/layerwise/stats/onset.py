@@ -68,11 +68,6 @@ def above_p_values(
 
     The largest of those of single controls, each Student's t over clusters, and of the exact test
     that there is anything above (Berger 1982, Technometrics 24).
-
-    Args:
-        excess: what is beyond each control.
-        exact: p-values of the exact tests of "no better than chance or a control".
-        margin: smallest difference of interest, as a share of the items.
     """
     from scipy.stats import t
 
@@ -94,10 +89,6 @@ def below_p_values(excess: Sequence[Excess], margin: float) -> Float[np.ndarray,
     Of windows of 1, 2, 4, ... steps, and of all controls, the evidence against it
     (``log_evidence_of_less``) has an expectation of at most 1 each; so has their mean, whatever
     they have to do with each other (Vovk and Wang 2021, Ann. Stat. 49), and p is its inverse.
-
-    Args:
-        excess: what is beyond each control.
-        margin: smallest difference of interest, as a share of the items.
     """
     n_steps = excess[0].values.shape[1]
     whole_series = [one for one in excess if not np.isnan(one.values).any()]
@@ -129,15 +120,6 @@ def onset(
     maximises the sum of what lies beyond the margin from it on (Page 1954, Biometrika 41), so
     that one lucky or unlucky checkpoint does not decide; of starts that are within one standard
     error of the best it is the last, so that a plateau just below the margin is no beginning.
-
-    Args:
-        excess: what is beyond each control.
-        exact: p-values of the exact tests of "no better than chance or a control".
-        margin: smallest difference of interest, as a share of the items.
-        level: one minus the coverage of the interval; of several, divided by their number.
-
-    Returns:
-        None if the last checkpoint is not shown to be above its floor.
     """
     above = above_p_values(excess, exact, margin) <= level / 2
     if not above[-1]:
@@ -177,15 +159,6 @@ def depth_trend(
     little. S - b D is a mean over items but for its weights, whose error is of second order, and
     is tested by Student's t over clusters; the bounds are the slopes b that it does not reject
     (Fieller 1954, J. R. Stat. Soc. B 16). All steps are of the same items, so it is paired.
-
-    Args:
-        lost: right answers of the intact model minus those with a layer changed; gains negative.
-        times: of the steps, in any unit.
-        clusters: which items ask for the same thing.
-        level: coverage of the bounds.
-
-    Returns:
-        None for fewer than two steps or clusters, or where layers cost nothing in all.
     """
     from scipy.stats import t
 

@@ -16,13 +16,7 @@ TASK = ["task", "capability", "protocol"]
 
 
 def lens_summary(lens: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Averages over items per task, protocol and place, with bootstrap 95 % intervals.
-
-    Returns:
-        ``task``, ``capability``, ``protocol``, ``lens``, ``over``, ``site``, ``pos``, ``layer``,
-        ``n_items``, ``median_rank``, ``logprob``, ``logprob_low``, ``logprob_high``,
-        ``entropy``, ``kl`` (nats).
-    """
+    """Averages over items per task, protocol and place, with bootstrap 95 % intervals."""
     cell = ["lens", "over", "site", "pos", "layer"]
     table = lens.groupby([*TASK, *cell], as_index=False).agg(
         n_items=("item", "nunique"),

@@ -34,15 +34,7 @@ class Sizes(NamedTuple):
     def of_rows(
         self, told: Bool[np.ndarray, " rows"], by_rate: Bool[np.ndarray, " rows"] | bool = False
     ) -> pd.Series:
-        """The column ``run_tests``: how many tests each row is corrected with.
-
-        Args:
-            told: as in ``over_run``.
-            by_rate: as in ``over_run``.
-
-        Returns:
-            Null for rows of which nothing is claimed.
-        """
+        """The column ``run_tests``: how many tests each row is corrected with."""
         sizes = np.where(np.broadcast_to(by_rate, told.shape), self.by_rate, self.strict)
         return pd.Series(sizes, dtype="Int64").where(told)
 
@@ -53,15 +45,7 @@ def sizes_of(
     n_asked: int | None = None,
     piece: Sequence[str] = ("task", "protocol"),
 ) -> Sizes:
-    """How many tests a run makes, also of tasks in which nothing was changed for want of signal.
-
-    Args:
-        table: the tests that were made.
-        by_rate: as in ``over_run``.
-        n_asked: how many pieces were asked. For each of which nothing is in the table, as many
-            tests are counted as for the one with most. All are in it if None.
-        piece: the columns that tell pieces apart.
-    """
+    """How many tests a run makes, also of tasks in which nothing was changed for want of signal."""
     rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), len(table))
     found, there = [], table.groupby(list(piece)).ngroups
     missing = 0 if n_asked is None else max(n_asked - there, 0)
@@ -80,17 +64,6 @@ def over_run(
     """p-values corrected over all tests of a run, those of heads and cells apart.
 
     Tests of which nothing is claimed count with a p of 1, which is no smaller than their own.
-
-    Args:
-        p: the p-values, not corrected.
-        told: whether something is claimed of a row: not of tasks without signal.
-        by_rate: whether the share of false claims is controlled among such rows (Benjamini and
-            Hochberg 1995, J. R. Stat. Soc. B 57), rather than any false claim (Holm 1979, Scand.
-            J. Stat. 6). Rows of either sort are a family of their own.
-        sizes: how many tests there are of either sort, no fewer than rows; the rows if None.
-
-    Returns:
-        The corrected p-values; nan for rows of which nothing is claimed.
     """
     found = np.full(len(p), np.nan)
     rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), found.shape)
@@ -122,16 +95,6 @@ def exact_difference_bounds(
     counts go together. Divided by the number of tests (Dunn 1961, J. Am. Stat. Assoc. 56), all
     intervals cover together, and with them that of the largest. Where items ask for the same thing
     all three are told in independent items, of which there may be parts.
-
-    Args:
-        lost: items that were right and are wrong when changed.
-        gained: items that were wrong and are right when changed.
-        n: items in all, 1 or more.
-        level: coverage of all intervals together.
-        n_tests: how many intervals there are to cover together.
-
-    Returns:
-        Lower and upper bounds, in -1..1.
     """
     b, c, total = (np.asarray(each) for each in (lost, gained, n))
     tail = (1 - level) / max(n_tests, 1) / 8
@@ -154,18 +117,7 @@ def _binomial_bounds(
 
 
 def effects_over_run(effects: pd.DataFrame, n_asked: int | None = None) -> dict[str, pd.Series]:
-    """What holds of effects over all that a run changed: p-values, and bounds of accuracy.
-
-    Args:
-        effects: effects of interventions, of heads (Benjamini-Hochberg) and of layers, their
-            parts and sets (Holm); of those in tasks without signal nothing is claimed.
-        n_asked: how many pairs of task and protocol were asked; all are in the table if None.
-
-    Returns:
-        ``p_run``, ``run_tests`` (how many tests it is corrected over, those of tasks without
-        signal as well), and ``acc_diff_run_low`` and ``acc_diff_run_high``, which cover together
-        over as many. All null without signal.
-    """
+    """What holds of effects over all that a run changed: p-values, and bounds of accuracy."""
     told = effects["signal"].to_numpy(dtype=bool)
     heads = effects["head"].notna().to_numpy(dtype=bool)
     p = effects["p"].to_numpy(dtype=float)
@@ -210,17 +162,6 @@ def reach_over_run(
     """How far bounds lie from means so that they cover together over all tests of a run.
 
     Student's t at the level divided by the number of tests (Dunn 1961, J. Am. Stat. Assoc. 56).
-
-    Args:
-        errors: standard errors of the means.
-        n: clusters of items.
-        told: as in ``over_run``.
-        by_rate: as in ``over_run``; either sort covers together for itself.
-        sizes: as in ``over_run``.
-        level: coverage of all intervals of a sort together.
-
-    Returns:
-        In the unit of the errors; nan for rows of which nothing is claimed, or of a single item.
     """
     from scipy.special import stdtrit
 
@@ -248,15 +189,6 @@ def exact_where_alike(
 
     A share of the other items that such a sample would not show (Clopper and Pearson 1934,
     Biometrika 26, none of n) may have any other value.
-
-    Args:
-        mean: the value of all items.
-        n: clusters of items, 1 or more.
-        most: the largest value that an item can have, of either sign.
-        n_tests: how many intervals there are to cover together.
-
-    Returns:
-        Lower and upper bounds.
     """
     unseen = _binomial_bounds(np.zeros(len(mean)), np.asarray(n), 0.025 / max(n_tests, 1))[1]
     return mean - unseen * (most + mean), mean + unseen * (most - mean)

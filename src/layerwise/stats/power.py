@@ -22,12 +22,6 @@ def power_of_mcnemar(loss: float, n: int, level: float, gained: float = GAINED) 
     Of ``n`` items a share ``gained + loss`` is lost and ``gained`` is gained. Given how many
     differ, those lost are binomial, and the test rejects from a number of them on; the chances are
     summed over how many differ (Duffy 1984, Biometrics 40, 1005-1015).
-
-    Args:
-        loss: accuracy that is lost, 0 or more; at most ``1 - 2 * gained``.
-        n: items.
-        level: of the test, after correction.
-        gained: share of the items that are gained for nothing.
     """
     from scipy.stats import binom
 
@@ -44,17 +38,7 @@ def power_of_mcnemar(loss: float, n: int, level: float, gained: float = GAINED) 
 def detectable_loss(
     n: int, level: float, gained: float = GAINED, power: float = POWER
 ) -> float | None:
-    """The smallest loss of accuracy that so many items establish in so many samples.
-
-    Args:
-        n: items.
-        level: of the test, after correction: divided by the number of layers, say.
-        gained: share of the items that are gained for nothing.
-        power: share of the samples in which the loss is to be found.
-
-    Returns:
-        The loss, in 0..1, to a thousandth; None if even the largest is not found so often.
-    """
+    """The smallest loss of accuracy that so many items establish in so many samples."""
     top = 1 - 2 * gained
     if n < 1 or power_of_mcnemar(top, n, level, gained) < power:
         return None
@@ -67,12 +51,7 @@ def detectable_loss(
 
 
 def independent_answers(n_items: int, n_answers: int) -> float:
-    """How many independent answers tell as much as several about each item (Kish 1965).
-
-    Args:
-        n_items: items, of all tasks of a capability.
-        n_answers: answers about them, under all protocols.
-    """
+    """How many independent answers tell as much as several about each item (Kish 1965)."""
     return n_answers / (1 + (n_answers / n_items - 1) * ALIKE) if n_items else 0.0
 
 
@@ -81,13 +60,6 @@ def smallest_loss(answers: float, n_tests: int) -> float | None:
 
     The test flips the signs of whole items; of independent answers it is McNemar's. Holm's first
     step divides the level by all tests, so that this is an upper bound where many layers matter.
-
-    Args:
-        answers: independent answers of the capability.
-        n_tests: capabilities times layers.
-
-    Returns:
-        As ``detectable_loss``.
     """
     return detectable_loss(int(answers), LEVEL / max(n_tests, 1))
 

@@ -30,19 +30,7 @@ def progress(
     *,
     from_first: bool = True,
 ) -> Evidence | LeftOut:
-    """Means over items by edge, as shares of the way to the last edge.
-
-    Args:
-        method: what measured them.
-        group: rows of one task under one protocol.
-        wide: their values, items by edge.
-        edges: those that a whole curve has.
-        signal: tasks of which no claim is made where it is False.
-        sampling: the resamples.
-        why: what is said where no way leads up to the last edge.
-        from_first: whether the way starts at the first edge, or at 0, so that the first edge has
-            a share too.
-    """
+    """Means over items by edge, as shares of the way to the last edge."""
     key = task_key(method, group)
     capability, protocol, _, task = key
     values = wide.to_numpy(dtype=float)

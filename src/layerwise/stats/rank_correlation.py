@@ -61,15 +61,6 @@ def rank_correlation(
     The interval is of these columns: with many items it excludes 0 for nearly any two rankings,
     since those of no relation are hardly ever at 0 either. So p is also that of
     :func:`unrelated_p`.
-
-    Args:
-        one: means over items of each column; row 0 from the sample, the others from resamples.
-        other: the same of what it is compared with, from the same resamples.
-        n: items, or clusters of them.
-        rng: the source of the smoothing.
-        sampled: whether the one and the other are means over items at all; what is not has no
-            error.
-        least: no p-value below this.
     """
     estimate = float(rank_correlations(one[:1], other[:1])[0])
     if np.isnan(estimate):
@@ -99,11 +90,6 @@ def unrelated_p(
 
     The permutation test of Spearman's correlation (Pitman 1937, J. R. Stat. Soc. Suppl. 4): exact
     up to seven columns, else of 9,999 random orders and the one that was seen.
-
-    Args:
-        one: a value of each column.
-        other: another; not all alike, nor all of ``one``.
-        rng: the source of the orders.
     """
     from scipy.stats import rankdata
 

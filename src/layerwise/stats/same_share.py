@@ -51,16 +51,6 @@ def share_difference(
     of their squared length in standard errors, with their covariance, and its distribution that
     of ``same_depth_p_value``. A difference is rejected if no two shares that far apart are
     accepted together.
-
-    Args:
-        first: the tasks of the one, which have equal weights.
-        second: the same tasks of the other, with the same items in the same order.
-        clusters: which of the items of all tasks, one after the other, ask for the same thing.
-        level: coverage aimed at.
-
-    Returns:
-        Bounds and p; all differences and 1 where there are fewer than two clusters, or where a
-        task has nothing to lose on average.
     """
     every = [*first, *second]
     if clusters.n < 2 or not all(task.above.mean() > _ROUNDING for task in every):
@@ -83,17 +73,7 @@ def share_difference(
 
 
 def no_surer(low: float, high: float, p: float, inverted: ShareDifference) -> ShareDifference:
-    """The wider bounds and the larger p of a test that takes ratios for known, and of this one.
-
-    Args:
-        low: lower bound by resampling.
-        high: upper bound by resampling.
-        p: p-value by sign flips.
-        inverted: what ``share_difference`` gives of the same shares.
-
-    Returns:
-        Bounds of which either has no end are both infinite.
-    """
+    """The wider bounds and the larger p of a test that takes ratios for known, and of this one."""
     ends = min(low, inverted.low), max(high, inverted.high)
     if not np.isfinite([low, high, *ends]).all():
         ends = -np.inf, np.inf

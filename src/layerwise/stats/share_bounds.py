@@ -48,14 +48,7 @@ class Scale(NamedTuple):
     def bounds(
         self, share: Float[np.ndarray, " rows"]
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-        """Lower and upper bounds (95 %) of shares that all items of the sample agree on.
-
-        Args:
-            share: the share of the sample, of each change.
-
-        Returns:
-            Infinite where what can be lost may be nothing.
-        """
+        """Lower and upper bounds (95 %) of shares that all items of the sample agree on."""
         lost, whole = (self.corners[:, i, None] * self.odds for i in (0, 1))
         whole = whole + self.least
         if not len(self.odds) or (whole <= 0).any():
@@ -88,11 +81,6 @@ def share_scale(
 
     The tail is that of the sum of values -1, 0 and 1, at its largest over how often they are -1;
     binomial (Clopper and Pearson 1934, Biometrika 26) where the floor is a stated chance.
-
-    Args:
-        above: of each item what there is to lose, in -1..1: right minus right at the floor.
-        clusters: which items belong together; so many independent ones as they are worth count.
-        chance: the floor, where it is stated rather than measured item by item.
     """
     values = np.asarray(above, dtype=float)[:, None]
     floors = (0.0, 1.0) if chance is None else (chance,)
@@ -175,14 +163,6 @@ def with_unseen_items(effects: pd.DataFrame, scale: Scale) -> dict[str, Float[np
     to one side. What the sample leaves open is then told by exact bounds: of accuracies without
     width, of the answers that might have changed; of others, of items that might lose or gain one;
     of a share, jointly with what can be lost.
-
-    Args:
-        effects: effects of one task and protocol.
-        scale: what the sample leaves open of its shares.
-
-    Returns:
-        ``acc_diff_low``, ``acc_diff_high``, ``share_low`` and ``share_high``; bounds of shares
-        are null where they have no end.
     """
     lost, gained, n = independent_counts(effects)
     names = ("acc_diff", "acc_diff_low", "acc_diff_high", "share_lost", "share_low", "share_high")
@@ -226,18 +206,7 @@ def wide_enough(
     shares: Float[np.ndarray, "tasks rows"],
     scales: Sequence[Scale],
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """Percentile bounds of a mean share over tasks, no narrower than unseen items allow.
-
-    Args:
-        bounds: lower and upper percentiles.
-        shares: the share of the sample, by task.
-        scales: what the sample of each task leaves open; the mean over tasks may be off by the mean
-            of what they leave open.
-
-    Returns:
-        The percentiles where these are further out, or where nothing is known of what can be lost
-        at least; infinite where all resamples say the same and nothing is known.
-    """
+    """Percentile bounds of a mean share over tasks, no narrower than unseen items allow."""
     each = [scale.bounds(of_task) for scale, of_task in zip(scales, shares, strict=True)]
     low, high = (np.mean([one[end] for one in each], axis=0) for end in (0, 1))
     told = without_width(*bounds) | (np.isfinite(low) & np.isfinite(high))
@@ -273,12 +242,6 @@ def difference_wide_enough(
     resamples spread is too little. How many flip is known to no better than one, so no standard
     error is smaller than that of one answer on either side. Where all resamples have the same
     difference, the bounds of both are as far apart as they can be.
-
-    Args:
-        difference: of the sample, first less second.
-        bounds: lower and upper percentiles of it.
-        first: what is taken from.
-        second: what is taken off.
     """
     same = without_width(*bounds)
     one = _NORMAL * np.hypot(first.answer, second.answer)
@@ -294,22 +257,11 @@ def difference_wide_enough(
 def moved_by_an_answer(
     scales: Sequence[Scale], n_changes: int | Int[np.ndarray, " rows"] = 1
 ) -> float | Float[np.ndarray, " rows"]:
-    """How far one answer moves a mean share over tasks, an item of each at once.
-
-    Args:
-        scales: of each task.
-        n_changes: the mean is over so many changes, under one of which the answer is another.
-    """
+    """How far one answer moves a mean share over tasks, an item of each at once."""
     return float(np.mean([scale.item for scale in scales])) / n_changes
 
 
 def bounded(draws: Float[np.ndarray, "draws rows"], scale: Scale, n_changes: int = 1) -> Bounded:
-    """A share of one task with bounds of its own.
-
-    Args:
-        draws: the share of the sample (row 0), and of each resample.
-        scale: what the sample leaves open.
-        n_changes: see ``moved_by_an_answer``.
-    """
+    """A share of one task with bounds of its own."""
     ends = wide_enough(percentile_bounds(draws[1:], 0.95), draws[:1], [scale])
     return Bounded(*ends, moved_by_an_answer([scale], n_changes))

@@ -74,14 +74,7 @@ class Answered(NamedTuple):
 
     @classmethod
     def of_items(cls, items: pd.DataFrame, right: Bool[np.ndarray, " items"]) -> Answered:
-        """From a table with a row per item.
-
-        Args:
-            items: ``task``, ``protocol``, ``item``, ``blind`` (whether one other question was
-                answered with the item's answer, null where none was asked), ``cluster`` if it is
-                known.
-            right: whether the intact model was right, by row.
-        """
+        """From a table with a row per item."""
         task, protocol = (str(items[name].iloc[0]) for name in ("task", "protocol"))
         there = items["blind"].notna().to_numpy(dtype=bool)
         other = items["blind"].fillna(value=False).to_numpy(dtype=bool)
@@ -144,11 +137,6 @@ def above_chance_p_values(
 
     Below 0.025 exactly where the 95 % interval of Clopper and Pearson (1934, Biometrika 26) lies
     above chance.
-
-    Args:
-        right: items that were answered right.
-        n: items in all.
-        chance: accuracy by guessing, in 0..1; of 0 a single right answer is enough.
     """
     from scipy.stats import binom
 
@@ -167,11 +155,6 @@ def better_than_blind_p_value(
     item this is the exact McNemar test; in general the exact test of matched sets (Breslow and Day
     1980, Statistical Methods in Cancer Research 1, section 5.3). Items that are asked nothing else
     say nothing. Of items that ask for the same thing p is that of ``with_design_effect``.
-
-    Args:
-        intact: whether the intact model was right.
-        blind: what it answered to other items' questions.
-        clusters: which items ask for the same thing; None if each stands by itself.
     """
     from scipy.stats import poisson_binom
 
@@ -200,13 +183,7 @@ def without_the_question(cell: Asked) -> list[Blind]:
 def better_than_all_p_value(
     right: Bool[np.ndarray, " items"], controls: Sequence[Blind], clusters: Clusters | None = None
 ) -> float:
-    """The largest of the p-values of ``better_than_blind_p_value``; 0 if there is no control.
-
-    Args:
-        right: whether a model was right.
-        controls: what it is held to.
-        clusters: which items ask for the same thing; None if each stands by itself.
-    """
+    """The largest of the p-values of ``better_than_blind_p_value``; 0 if there is no control."""
     return max((better_than_blind_p_value(right, one, clusters) for one in controls), default=0.0)
 
 
@@ -217,10 +194,6 @@ def signal_p_values(
 
     The largest of the p-values is that of their union (Berger 1982, Technometrics 24). What was
     not asked (in a run of an earlier version, or if all items have the same answer) is left out.
-
-    Args:
-        asked: every task and protocol that was asked in the run, each once.
-        chance: (task, protocol) -> accuracy by guessing.
     """
     return np.array([_signal_p_value(cell, chance) for cell in asked], dtype=float)
 
@@ -296,10 +269,6 @@ def signals(
     """Which tasks and protocols of a run have signal, after Holm's correction over all of them.
 
     Of many suites that a model only guesses on, some would pass one by one.
-
-    Args:
-        asked: every task and protocol that was asked in the run, each once.
-        chance: (task, protocol) -> accuracy by guessing.
     """
     found = have_signal(signal_p_values(asked, chance))
     return {
@@ -309,17 +278,7 @@ def signals(
 
 
 def gate_table(asked: Sequence[Asked], floor: Callable[[str, str], float]) -> pd.DataFrame:
-    """What a method's own gate was decided on: a row per task and protocol.
-
-    Args:
-        asked: every task and protocol that was asked in the run, each once.
-        floor: (task, protocol) -> accuracy without the item, against which the binomial test is.
-
-    Returns:
-        ``task``, ``protocol``, ``n_items``, ``n_clusters``, ``accuracy``, ``floor``, ``blind``
-        (accuracy under other items' questions; nan if none were asked), ``p`` (the largest of the
-        gate's tests, before correction), ``signal`` (after Holm's correction over all rows).
-    """
+    """What a method's own gate was decided on: a row per task and protocol."""
     p = signal_p_values(asked, floor)
     rows = [
         {

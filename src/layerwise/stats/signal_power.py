@@ -16,15 +16,6 @@ def items_for_signal(
     The normal approximation of the binomial test against chance, with its continuity correction
     (Fleiss, Tytun and Ury 1980, Biometrics 36), and of the difference from each measured control,
     at the level of Holm's first step; the largest number counts. It is rounded up to two digits.
-
-    Args:
-        accuracy: of the intact model, in 0..1.
-        chance: accuracy by guessing.
-        controls: measured accuracies that it is compared with.
-        n_cells: tasks and protocols that are tested together.
-
-    Returns:
-        None if the accuracy is not above all of them.
     """
     from scipy.stats import norm
 

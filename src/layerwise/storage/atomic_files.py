@@ -29,12 +29,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def disk_error(error: OSError, path: Path) -> UserError:
-    """The sentence for a file or folder that could not be written.
-
-    Args:
-        error: what the system said.
-        path: the file or folder that was to be written.
-    """
+    """The sentence for a file or folder that could not be written."""
     if error.errno in FULL:
         return UserError(
             f"No space left to write {path}: free some disk space and run again, "
@@ -100,12 +95,7 @@ def _make_folder_of(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half-written, whatever happens meanwhile.
-
-    Raises:
-        UserError: if the disk is full or the folder cannot be written; nothing is left behind.
-            If the path is that of a device or a pipe, or in a folder that must stay and is gone.
-    """
+    """Write a file so that it is never seen half-written, whatever happens meanwhile."""
     if is_special(path):
         raise special_file(path)
     temporary = temporary_path(path)
@@ -129,10 +119,6 @@ def remove_temporaries(folder: Path, name: str | None = None) -> None:
     """Remove what killed processes left half-written in ``folder``.
 
     Files of other processes that are still running stay, and so do those of other programs.
-
-    Args:
-        folder: the folder.
-        name: only what was to become the file of this name; everything if None.
     """
     pattern = "*" if name is None else glob.escape(name)
     for leftover in folder.glob(f".{pattern}.*.tmp"):

@@ -118,12 +118,7 @@ _ALWAYS = {
 
 
 def with_later_columns(name: str, table: pa.Table) -> pa.Table:
-    """A table as read from a file, with the columns that its version did not write yet.
-
-    Args:
-        name: a key of ``SCHEMAS``.
-        table: what is in the file.
-    """
+    """A table as read from a file, with the columns that its version did not write yet."""
     there = set(table.column_names)
     if name == "lens" and "lens" not in there and {"item", "layer", "top_tokens"} <= there:
         for column, value in _LENS.items():

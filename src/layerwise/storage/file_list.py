@@ -33,24 +33,13 @@ def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def listed(content: Mapping[str, Any], own_name: str) -> dict[str, str] | None:
-    """The list within a folder's JSON file, without that file; None if it keeps none.
-
-    Args:
-        content: what the JSON file says.
-        own_name: the JSON file's name.
-    """
+    """The list within a folder's JSON file, without that file; None if it keeps none."""
     files = content.get(FILES)
     return {n: h for n, h in files.items() if n != own_name} if files else None
 
 
 def with_list(content: Mapping[str, Any], own_name: str, files: Mapping[str, str]) -> bytes:
-    """What a folder's JSON file says, with a list of files and its own hash, as JSON text.
-
-    Args:
-        content: what it says.
-        own_name: the JSON file's name.
-        files: SHA-256 of the other files, by name.
-    """
+    """What a folder's JSON file says, with a list of files and its own hash, as JSON text."""
     whole = json.loads(json.dumps({**content, FILES: dict(sorted(files.items()))}))
     whole[FILES][own_name] = _own_hash(whole, own_name)
     return json.dumps(whole, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
@@ -60,9 +49,6 @@ def refuse_edited(content: Mapping[str, Any], path: Path) -> None:
     """Refuse a folder's JSON file that says something else than what was written.
 
     One of an earlier version, without a list, is taken as it is.
-
-    Raises:
-        DamagedResultsError: if its own hash differs.
     """
     if FILES not in content:
         return
@@ -76,22 +62,13 @@ def refuse_edited(content: Mapping[str, Any], path: Path) -> None:
 
 
 def states(folder: Path, files: Mapping[str, str]) -> dict[str, State]:
-    """What became of listed files, by name, and whether what is gone was left out on purpose.
-
-    Args:
-        folder: where they lie.
-        files: SHA-256 by name.
-    """
+    """What became of listed files, by name, and whether what is gone was left out on purpose."""
     left_out = not_kept(folder)
     return {name: _state(folder / name, digest, left_out) for name, digest in files.items()}
 
 
 def not_kept(folder: Path) -> list[str]:
-    """Names of the files that a folder says were left out of it on purpose.
-
-    Args:
-        folder: where ``not_kept.txt`` lies, if anything was left out.
-    """
+    """Names of the files that a folder says were left out of it on purpose."""
     try:
         lines = read_regular(folder / NOT_KEPT_FILE).decode(errors="replace").splitlines()
     except OSError:

@@ -60,11 +60,7 @@ class JoinedFolder(Generic[_Facts]):
         return f"{self.own}_{name}"
 
     def refuse_unusable(self, folder: Path) -> None:
-        """Refuse a folder that cannot be written, or holds a run, a model or other joined runs.
-
-        Raises:
-            UserError: if it is one.
-        """
+        """Refuse a folder that cannot be written, or holds a run, a model or other joined runs."""
         refuse_unusable_folder(folder, self.what)
         refuse_unusable_page(folder / self.page)
         refuse_results_of_others(folder, (self.list_file, *self.table_files))
@@ -79,16 +75,7 @@ class JoinedFolder(Generic[_Facts]):
         return listed_there or any((folder / name).exists() for name in self.table_files)
 
     def write(self, folder: Path, tables: Mapping[str, pd.DataFrame], facts: _Facts) -> None:
-        """Write the tables and their list, in the place of earlier ones.
-
-        Args:
-            folder: made if it does not exist.
-            tables: by name.
-            facts: what is needed to repeat the joining.
-
-        Raises:
-            UserError: if the folder or its page cannot be written, or the disk is full.
-        """
+        """Write the tables and their list, in the place of earlier ones."""
         self.refuse_unusable(folder)
         said = facts.model_dump_json(exclude={"files"})
         remove_temporaries(folder)
@@ -100,11 +87,7 @@ class JoinedFolder(Generic[_Facts]):
         write_atomically(folder / self.list_file, content)
 
     def read(self, folder: Path) -> tuple[dict[str, pd.DataFrame], _Facts]:
-        """The tables by name, and the facts, without the list.
-
-        Raises:
-            UserError: if a file is missing, damaged, or changed since it was written.
-        """
+        """The tables by name, and the facts, without the list."""
         said = self.read_list(folder)
         files = listed(said, self.list_file) or {}
         facts = self.facts.model_validate_json(json.dumps(said))
@@ -114,11 +97,7 @@ class JoinedFolder(Generic[_Facts]):
         return read, facts.model_copy(update={"files": {}})
 
     def read_list(self, folder: Path) -> dict[str, Any]:
-        """The file that lists the others, as plain values.
-
-        Raises:
-            UserError: if it is missing or damaged, or was edited.
-        """
+        """The file that lists the others, as plain values."""
         path = folder / self.list_file
         try:
             said = json.loads(read_regular(path))

@@ -34,15 +34,7 @@ _LACKING = ("cluster", "n_clusters", "draw", "n_draws", "closed_book", "examples
 
 
 def frame(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as the table ``name``, in its column order and types.
-
-    Args:
-        name: a key of ``SCHEMAS``.
-        rows: one dict per row; columns that allow null may be left out.
-
-    Raises:
-        ValueError: if a row has an unknown column, or lacks a value that it must have.
-    """
+    """Rows as the table ``name``, in its column order and types."""
     schema = SCHEMAS[name]
     extra = set().union(*rows) - set(schema.names) if rows else set()
     if extra:
@@ -51,24 +43,12 @@ def frame(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """A DataFrame as the table ``name``: its columns alone, in order, with their types.
-
-    Raises:
-        ValueError: if a column is missing, has another type, or lacks a value it must have.
-    """
+    """A DataFrame as the table ``name``: its columns alone, in order, with their types."""
     return _to_pandas(_from_pandas(name, table))
 
 
 def as_of_now(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the table ``name`` that an earlier version may have made, as this one makes them.
-
-    Args:
-        name: a key of ``SCHEMAS``.
-        table: the rows; nothing is changed if they have all columns.
-
-    Raises:
-        UserError: if no version of layerwise made such rows.
-    """
+    """Rows of the table ``name`` that an earlier version may have made, as this one makes them."""
     if set(SCHEMAS[name].names) <= set(table.columns):
         return table
     try:
@@ -83,11 +63,7 @@ def as_of_now(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_table(path: Path, name: str, table: pd.DataFrame, facts: str) -> None:
-    """Write a table atomically, with the facts of its run in the file's metadata.
-
-    Raises:
-        UserError: if the disk is full or the folder cannot be written.
-    """
+    """Write a table atomically, with the facts of its run in the file's metadata."""
     arrow = _from_pandas(name, table)
     write_atomically(path, to_bytes(arrow.replace_schema_metadata({_FACTS_KEY: facts.encode()})))
 
@@ -95,17 +71,7 @@ def write_table(path: Path, name: str, table: pd.DataFrame, facts: str) -> None:
 def read_table(
     path: Path, name: str, digest: str | None = None
 ) -> tuple[pd.DataFrame, bytes | None]:
-    """Read a table, and the facts that are in its metadata, if any.
-
-    Args:
-        path: its file.
-        name: a key of ``SCHEMAS``.
-        digest: SHA-256 that the file must have, in hexadecimal; any if None.
-
-    Raises:
-        UserError: if the file is missing, damaged, changed, not Parquet, or lacks columns or
-            values.
-    """
+    """Read a table, and the facts that are in its metadata, if any."""
     if name not in SCHEMAS:
         raise unknown_name("table", name, SCHEMAS)
     arrow = _with_later_columns(path, name, read_arrow(path, digest))
@@ -126,11 +92,7 @@ def read_table(
 
 
 def _with_later_columns(path: Path, name: str, table: pa.Table) -> pa.Table:
-    """A table as this version writes it.
-
-    Raises:
-        UserError: if it is like none that an earlier version wrote.
-    """
+    """A table as this version writes it."""
     try:
         return with_later_columns(name, table)
     except (ValueError, TypeError, AttributeError, LookupError, pa.ArrowException) as error:
@@ -141,15 +103,7 @@ def _with_later_columns(path: Path, name: str, table: pa.Table) -> pa.Table:
 
 
 def read_arrow(path: Path, digest: str | None = None) -> pa.Table:
-    """Read a Parquet file and verify its checksums.
-
-    Args:
-        path: the file.
-        digest: SHA-256 that it must have, in hexadecimal; any if None.
-
-    Raises:
-        UserError: if the file is missing, damaged, changed or not Parquet.
-    """
+    """Read a Parquet file and verify its checksums."""
     try:
         # the file is read whole first, so that none stays open and memory-mapped
         content = read_regular(path)
@@ -167,16 +121,7 @@ def read_arrow(path: Path, digest: str | None = None) -> pa.Table:
 
 
 def refuse_too_many_rows(name: str, n_rows: int, asked: str) -> None:
-    """Refuse work whose table would not fit into memory, before any of it is done.
-
-    Args:
-        name: a key of ``SCHEMAS``.
-        n_rows: how many rows it would make, or a few less.
-        asked: what was asked for, with its number.
-
-    Raises:
-        UserError: if they would take more than what is free.
-    """
+    """Refuse work whose table would not fit into memory, before any of it is done."""
     needed, free = n_rows * len(SCHEMAS[name]) * _BYTES_A_CELL, psutil.virtual_memory().available
     if needed > free:
         raise UserError(
@@ -187,16 +132,7 @@ def refuse_too_many_rows(name: str, n_rows: int, asked: str) -> None:
 
 
 def parsed(path: Path, content: bytes) -> pa.Table:
-    """The table in a Parquet file's bytes, if it can be as large as the file says.
-
-    Args:
-        path: the file, for the error's sentence.
-        content: its bytes.
-
-    Raises:
-        UserError: if it says that it has more than fits into memory, or than can be in it.
-        OSError, ArrowException: if the bytes are no Parquet file, or are damaged.
-    """
+    """The table in a Parquet file's bytes, if it can be as large as the file says."""
     told = pq.read_metadata(io.BytesIO(content))
     parts = [told.row_group(i).column(j) for i in range(told.num_row_groups)
              for j in range(told.num_columns)]  # fmt: skip

@@ -21,16 +21,7 @@ SERIES_PAGE = "training.html"
 
 
 def refuse_unusable_folder(path: Path, what: str = "a folder for the run") -> None:
-    """Refuse a folder that cannot be made or written to, before any work is done for it.
-
-    Args:
-        path: the folder; it need not be there.
-        what: what it is for.
-
-    Raises:
-        UserError: if it is a file or lies below one, cannot be written to, or has a name that
-            the system does not allow.
-    """
+    """Refuse a folder that cannot be made or written to, before any work is done for it."""
     above = _nearest(path)
     if above == path and not path.is_dir():
         raise UserError(f"{path} is a file: expected {what}; choose another path.")
@@ -38,12 +29,7 @@ def refuse_unusable_folder(path: Path, what: str = "a folder for the run") -> No
 
 
 def refuse_unusable_file(path: Path) -> None:
-    """Refuse a file that cannot be written, before any work is done for it.
-
-    Raises:
-        UserError: if it is a folder, or a device or pipe, which a file would replace; if its
-            folder cannot be made or written to.
-    """
+    """Refuse a file that cannot be written, before any work is done for it."""
     above = _nearest(path)
     if above == path and path.is_dir():
         raise UserError(
@@ -55,14 +41,7 @@ def refuse_unusable_file(path: Path) -> None:
 
 
 def refuse_unusable_page(path: Path) -> None:
-    """Refuse a page that cannot be written, or whose figures cannot be written beside it.
-
-    Args:
-        path: the page's file.
-
-    Raises:
-        UserError: as ``refuse_unusable_file`` and ``refuse_unusable_folder``.
-    """
+    """Refuse a page that cannot be written, or whose figures cannot be written beside it."""
     refuse_unusable_file(path)
     refuse_unusable_folder(path.parent / FIGURES, "a folder for figures")
 
@@ -89,11 +68,7 @@ def _refuse_unwritable(above: Path, path: Path) -> None:
 
 
 def _nearest(path: Path) -> Path:
-    """The path itself, or the first of the folders above it that is there.
-
-    Raises:
-        UserError: if a name in it is one that the system does not allow.
-    """
+    """The path itself, or the first of the folders above it that is there."""
     above = path
     try:
         while not above.exists() and above != above.parent:

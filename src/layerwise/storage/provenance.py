@@ -269,15 +269,7 @@ def _same(what: str, name: str, one: str, other: str) -> None:
 
 
 def parse_facts(text: str | bytes, path: Path) -> Facts:
-    """Facts from JSON.
-
-    Args:
-        text: the JSON.
-        path: the file that it is from, for the error's sentence.
-
-    Raises:
-        UserError: if it is not the facts of a finished run.
-    """
+    """Facts from JSON."""
     try:
         return Facts.model_validate_json(text)
     except ValidationError as error:
@@ -291,11 +283,7 @@ def parse_facts(text: str | bytes, path: Path) -> Facts:
 
 
 def read_run_file(folder: Path) -> dict[str, Any]:
-    """``run.json`` as plain values; of an unfinished run it has little more than settings.
-
-    Raises:
-        UserError: if it is missing, is not a JSON object with settings, or was edited.
-    """
+    """``run.json`` as plain values; of an unfinished run it has little more than settings."""
     path = folder / RUN_FILE
     try:
         content = json.loads(read_regular(path))
@@ -312,16 +300,7 @@ def read_run_file(folder: Path) -> dict[str, Any]:
 
 
 def write_run_file(folder: Path, content: Facts | dict[str, Any], files: dict[str, str]) -> None:
-    """Write ``run.json``, with a list of the folder's files.
-
-    Args:
-        folder: the folder.
-        content: the facts of a finished run, or what is known of one that goes on.
-        files: SHA-256 of the other files by name.
-
-    Raises:
-        UserError: if the disk is full or the folder cannot be written.
-    """
+    """Write ``run.json``, with a list of the folder's files."""
     said = json.loads(content.model_dump_json()) if isinstance(content, Facts) else content
     write_atomically(folder / RUN_FILE, with_list(said, RUN_FILE, files))
 
@@ -331,9 +310,6 @@ def listed_files(folder: Path) -> dict[str, str] | None:
 
     None if there is no ``run.json``, or it keeps no list, as in results of earlier versions, or
     the run is not finished.
-
-    Raises:
-        UserError: if ``run.json`` cannot be read, or was edited.
     """
     if not (folder / RUN_FILE).exists():
         return None

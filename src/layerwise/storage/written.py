@@ -42,11 +42,7 @@ def results_without_list(folder: Path) -> list[str]:
 
 
 def refuse_results_file(path: Path) -> None:
-    """Refuse to replace a file of saved results, by a page for instance.
-
-    Raises:
-        UserError: if it is one.
-    """
+    """Refuse to replace a file of saved results, by a page for instance."""
     if path.name in _RESULTS and path.exists():
         raise UserError(
             f"{path} holds what a run found, and a page would replace it: expected the name of a "
@@ -55,13 +51,7 @@ def refuse_results_file(path: Path) -> None:
 
 
 def refuse_results_of_others(folder: Path, own: Sequence[str], others: Sequence[str] = ()) -> None:
-    """Refuse a folder that holds results of another kind, or a model, before it has two lists.
-
-    Args:
-        folder: where results are to be written.
-        own: names of files that this kind of results writes.
-        others: names of files that it does not stand beside; those of all other kinds if empty.
-    """
+    """Refuse a folder that holds results of another kind, or a model, before it has two lists."""
     every = ("config.json", f"{COMPARED}/{RUN_FILE}", *_RESULTS)
     there = [name for name in others or every if name not in own and (folder / name).exists()]
     if there:
@@ -72,15 +62,7 @@ def refuse_results_of_others(folder: Path, own: Sequence[str], others: Sequence[
 
 
 def refuse_without_list(folder: Path, written_anew: Sequence[str] = ()) -> None:
-    """Refuse results whose ``run.json`` is gone: whether some are lost or changed is unknown.
-
-    Args:
-        folder: the folder of a run.
-        written_anew: the files that do not matter, for they are about to be written.
-
-    Raises:
-        DamagedResultsError: if there are any.
-    """
+    """Refuse results whose ``run.json`` is gone: whether some are lost or changed is unknown."""
     left = [name for name in results_without_list(folder) if name not in written_anew]
     if left:
         raise DamagedResultsError(
@@ -95,13 +77,6 @@ def unlisted_for(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """The list of a folder without some files, written so before these are written anew.
 
     In a folder of an earlier version, which keeps no list, the other files are taken as they are.
-
-    Args:
-        folder: the folder of a finished run, or one without ``run.json``.
-        names: the files that are about to be written.
-
-    Raises:
-        UserError: if ``run.json`` cannot be read or written, or other results are there without.
     """
     refuse_without_list(folder, names)
     before = listed_files(folder)

@@ -64,11 +64,7 @@ class Engine(ABC):
         requests: Sequence[Request],
         memory_budget: int,
     ) -> SweepPlan:
-        """The plan of a sweep over a model, whose weights need not be there.
-
-        Raises:
-            UserError: if a layer, a site, a position or a length is out of range.
-        """
+        """The plan of a sweep over a model, whose weights need not be there."""
 
     @classmethod
     @abstractmethod
@@ -80,11 +76,7 @@ class Engine(ABC):
     def run(
         self, batches: Sequence[Batch], progress: Callable[[float], None] | None
     ) -> list[list[Outcome]]:
-        """All outcomes, by intervention and request.
-
-        Raises:
-            UserError: if the device has no room for one request under one intervention.
-        """
+        """All outcomes, by intervention and request."""
         found: dict[tuple[int, int], Outcome] = {}
         waiting, done = deque((batch, 1 / len(batches)) for batch in batches), 0.0
         too_large = math.inf

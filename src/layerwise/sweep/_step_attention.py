@@ -53,12 +53,7 @@ class Scoring:
         return self.cap is not None or self.sinks is not None
 
     def merged(self, parts: list[Part], group: int) -> Grouped:
-        """Attention to all keys, from that to parts of them, and to nothing.
-
-        Args:
-            parts: attention to each part of the keys, heads that share keys as more queries.
-            group: query heads per key/value head.
-        """
+        """Attention to all keys, from that to parts of them, and to nothing."""
         if self.sinks is not None:
             parts = [*parts, self._to_nothing(parts[0], group)]
         return parts[0].out if len(parts) == 1 else merged(parts)
@@ -73,14 +68,7 @@ class Scoring:
 
 
 def attend_step(queries: Heads, layout: StepLayout, group: int, scoring: Scoring) -> Heads:
-    """Each new token's attention to all keys before it and its own.
-
-    Args:
-        queries: of the new tokens, rotated.
-        layout: where they stand; their own keys are in the cache already.
-        group: query heads per key/value head.
-        scoring: how scores come about.
-    """
+    """Each new token's attention to all keys before it and its own."""
     n_new = queries.shape[1]
     grouped = queries.unflatten(2, (-1, group)).permute(0, 2, 3, 1, 4).flatten(2, 3)
     out, weight = _own(grouped, layout, group, scoring)

@@ -49,10 +49,6 @@ def attention_work(trie: TokenTrie, carried: frozenset[int] | None = None) -> in
     """Query-key pairs of packed tokens.
 
     Each run of tokens without a fork is one rectangle, its tokens by all keys up to its last.
-
-    Args:
-        trie: the packed sequences.
-        carried: packed indices of the tokens that attend; None for all.
     """
     segments = trie.segments()
     if carried is not None:

@@ -8,12 +8,7 @@ from .decode_step import Beginning
 
 
 def beginnings(paths: Sequence[Sequence[int]], shortest: int) -> list[Beginning | None]:
-    """For each prompt the beginning that it shares with others, if it is long enough.
-
-    Args:
-        paths: packed indices of each prompt's tokens.
-        shortest: in tokens.
-    """
+    """For each prompt the beginning that it shares with others, if it is long enough."""
     by_first: dict[int, list[int]] = {}
     for index, path in enumerate(paths):
         by_first.setdefault(path[0], []).append(index)

@@ -84,11 +84,7 @@ def _runner_kind(model: DecoderOnly) -> type[ModuleBlock | PackedBlock | HookedB
 
 
 def runner_with(model: DecoderOnly, layer: int, weights: OtherWeights) -> BlockRunner:
-    """The runner of a block with other weights, which shares all others with the model's.
-
-    Raises:
-        UserError: if the model's weights are on disk.
-    """
+    """The runner of a block with other weights, which shares all others with the model's."""
     if blocks_on_disk(model) is not None:
         raise UserError(
             "The model's weights are on disk, where others cannot stand in their place: expected "

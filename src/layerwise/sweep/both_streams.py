@@ -41,16 +41,7 @@ def both_streams(
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> BothStreams:
-    """Read both stacks of the intact model; each distinct input is encoded once.
-
-    Args:
-        model: the model.
-        texts: token ids; input and what the decoder says.
-        positions: for each text, which of its tokens are read in the decoder; those of what it
-            begins with count as the last of the prompt.
-        n_prompt: how many tokens of each text are its input.
-        memory_budget: bytes for activations, beside what is returned.
-    """
+    """Read both stacks of the intact model; each distinct input is encoded once."""
     n_encoder, n_layers, d_model = model.cfg.n_encoder_layers, model.cfg.n_layers, model.cfg.d_model
     places = [("resid_post", layer) for layer in range(n_encoder - 1, n_layers)]
     decoder = Residuals(model, positions, places, n_prompt)

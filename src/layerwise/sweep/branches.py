@@ -85,14 +85,7 @@ def make_branches(
     whole_trunk: bool = False,
     only: Sequence[int] | None = None,
 ) -> Branches:
-    """The branches of interventions.
-
-    Args:
-        interventions: what is changed.
-        n_layers: layers of the model.
-        whole_trunk: push the trunk through all layers, whether an intervention is it or not.
-        only: leave out all interventions but these (as indices).
-    """
+    """The branches of interventions."""
     root = _Node(-1)
     for index in range(len(interventions)) if only is None else only:
         _insert(root, index, interventions[index])

@@ -100,17 +100,7 @@ def cost_of(
     memory_budget: int,
     lengths: TextLengths = UNKNOWN_LENGTHS,
 ) -> Cost:
-    """What a planned sweep costs.
-
-    Args:
-        plan: the plan of these interventions and requests.
-        interventions: what is changed.
-        requests: what is asked.
-        shape: sizes of the model.
-        tokens_at_once: how many tokens are pushed through a block at once.
-        memory_budget: bytes that the plan was made for.
-        lengths: how long texts are expected to be.
-    """
+    """What a planned sweep costs."""
     walks = [
         WalkWork(
             walk_of(batch, interventions, requests, shape.n_layers),
@@ -165,12 +155,6 @@ def matrix_flop(
     for queries, keys, values and output; for the MLP; for scores and their mixtures of values;
     for the unembedding. Norms, activations, rotations and softmaxes, some per cent of the whole,
     are left out (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
-
-    Args:
-        shape: sizes of the model.
-        token_passes: tokens pushed through one block.
-        pairs: queries times keys that they meet, in one block.
-        rows: positions whose logits are computed.
     """
     mlp = shape.mlp_products * shape.d_mlp * shape.experts
     width = 2 * shape.d_heads + 2 * shape.d_kv + mlp

@@ -228,13 +228,7 @@ def greedy_tokens(model: DecoderOnly, resid: torch.Tensor, chunk: int) -> np.nda
 
 
 def capacity_for(walk: Walk, requests: Sequence[int], budget: int) -> int:
-    """How many rows fit a byte budget, at least one.
-
-    Args:
-        walk: which ran the prompts.
-        requests: the requests (as indices) that generate.
-        budget: bytes for the rows' own keys and values.
-    """
+    """How many rows fit a byte budget, at least one."""
     begins = begins_of(walk, requests)
     longest = max(
         len(asked.context) + asked.max_tokens - (begin.length if begin else 0)

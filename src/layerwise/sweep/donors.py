@@ -23,12 +23,7 @@ Donors = dict[int, Iterator[Seen]]
 def in_step(
     interventions: Sequence[Intervention], layers_of: Callable[[Any], Iterator[Seen]]
 ) -> Donors:
-    """The layers of all donors, each begun when it is first asked for.
-
-    Args:
-        interventions: of a walk.
-        layers_of: the activations of a model by layer, over the walk's tokens.
-    """
+    """The layers of all donors, each begun when it is first asked for."""
     return {id(donor): layers_of(donor) for donor in donors_of(interventions)}
 
 
@@ -36,9 +31,6 @@ def refuse_texts(interventions: Sequence[Intervention], requests: Sequence[Reque
     """Refuse to write texts by the engine under another model's activations.
 
     The donor would have to read all that is written under each intervention, token by token.
-
-    Raises:
-        UserError: if any were asked for.
     """
     texts = any(isinstance(request, Generate) for request in requests)
     if texts and donors_of(interventions):

@@ -66,13 +66,7 @@ class _Edit:
         return None
 
     def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
-        """Positions that are changed, each with the position of the source run that it gets.
-
-        Args:
-            n_sequence: tokens of the sequence that is run.
-            n_context: of these, the tokens of the prompt.
-            n_source: tokens of the source run.
-        """
+        """Positions that are changed, each with the position of the source run that it gets."""
         return iter(())
 
 
@@ -321,11 +315,6 @@ def source_position(pos: int, n_context: int, n_source: int) -> int:
     The first position, an attention sink, stands for itself. All others are counted from the end
     of the prompts, where the answer is asked for; a shorter source begins again at its second
     token. What follows the prompt, generated or scored, gets the source's last position.
-
-    Args:
-        pos: position in the sequence, from 0.
-        n_context: tokens of the sequence's prompt.
-        n_source: tokens of the source.
     """
     if pos == 0 or n_source == 1:
         return 0

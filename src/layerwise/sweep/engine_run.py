@@ -42,11 +42,7 @@ def plan_for(
     requests: Sequence[Request],
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> SweepPlan:
-    """The plan of a sweep over a model, whose weights need not be there.
-
-    Raises:
-        UserError: if a layer, a site, a position or a length is out of range.
-    """
+    """The plan of a sweep over a model, whose weights need not be there."""
     return engine_for(model).plan(model, interventions, requests, memory_budget)
 
 
@@ -82,23 +78,7 @@ def engine_outcomes(
     tokens_at_once: int = TOKENS_AT_ONCE,
     progress: Progress | None = None,
 ) -> tuple[list[list[Outcome]], Work, SweepPlan]:
-    """Put every request to the model under every intervention, whatever the model is.
-
-    Args:
-        model: the model.
-        interventions: what is changed.
-        requests: what is asked.
-        stopper: where texts end.
-        memory_budget: bytes for activations, keys and values.
-        tokens_at_once: so many tokens are pushed through a block at once.
-        progress: called now and then with the share done, from 0 to 1.
-
-    Returns:
-        Outcomes by intervention and request, the work done, and the plan that it followed.
-
-    Raises:
-        UserError: if a layer, a site, a position or a length is out of range.
-    """
+    """Put every request to the model under every intervention, whatever the model is."""
     plan = plan_for(model, interventions, requests, memory_budget)
     engine = engine_for(model)(
         model, interventions, requests, stopper, memory_budget, tokens_at_once, Work()

@@ -49,14 +49,6 @@ def check_faithful(model: Model, method: str = "engine") -> None:
     ``load_model`` did not make, or whose modules, weights or settings changed since, or which runs
     the modules of a family that no test knows, is compared with the engine once, on a few random
     prompts that share beginnings.
-
-    Args:
-        model: the model.
-        method: ``engine``, or ``reference``, which runs the model itself.
-
-    Raises:
-        UserError: if the model has no numbers, is something that is known to be computed
-            differently, or differs by more than rounding explains.
     """
     refuse_states(model)
     structure = structure_of(model)
@@ -73,11 +65,7 @@ def check_faithful(model: Model, method: str = "engine") -> None:
 
 
 def refuse_states(model: Model) -> None:
-    """Accept only weights that are there, and torch as it computes by itself.
-
-    Raises:
-        UserError: if the weights are on the device ``meta``, or within ``torch.autocast``.
-    """
+    """Accept only weights that are there, and torch as it computes by itself."""
     if model.W_E.is_meta:
         raise UserError(
             "The model's weights are on the device 'meta', where they have no values: expected "
@@ -95,11 +83,7 @@ def refuse_states(model: Model) -> None:
 
 @torch.inference_mode()
 def _compare(model: Model) -> None:
-    """Compare the engine with the model itself.
-
-    Raises:
-        UserError: if one of them does not run, or they differ.
-    """
+    """Compare the engine with the model itself."""
     requests = _requests(model)
     plain = [_run_model(model, request) for request in requests]
     difference = max(_differences(model, requests, plain), default=0.0)

@@ -59,16 +59,6 @@ def intact_layers(
     """The layers of the intact model over texts, of one walk after the other.
 
     Whatever is read of intact activations is read here, layer by layer, and keeps what it needs.
-
-    Args:
-        model: the model.
-        texts: token ids.
-        memory_budget: bytes for activations.
-        n_prompt: of an encoder-decoder, how many tokens of each text go to the encoder; the
-            others are said by the decoder, behind its prefix. All if None.
-
-    Raises:
-        UserError: if the model is not what the engine computes (see ``check_faithful``).
     """
     check_faithful(model)
     if is_seq2seq(model):

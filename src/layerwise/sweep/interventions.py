@@ -180,12 +180,6 @@ def from_donor(
 
     Log-likelihoods are asked of the engine; texts of the reference alone, which runs the donor
     on the prompt and all that was written so far.
-
-    Args:
-        site: the site.
-        layer: the layer.
-        donor: a model of the same architecture.
-        heads: which heads, for ``z`` and ``cross_z``; None for all.
     """
     edit = DonorSite(layer, site, donor, heads)
     named = "" if heads is None else f",heads={'+'.join(map(str, heads))}"
@@ -197,12 +191,6 @@ def with_weights(named: str, site: str, edits: Sequence[SwapWeights]) -> Interve
 
     A branch of the sweep runs from the first of these places on with blocks of its own, which
     share all other weights with the model's.
-
-    Args:
-        named: what it is called.
-        site: what it changes, in words of who asks.
-        edits: at most one for each layer and place. The weights are those of a model that
-            ``check_faithful`` accepts.
     """
     return Intervention(named, "transplant", site, tuple(edits))
 

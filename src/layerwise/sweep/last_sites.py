@@ -40,14 +40,7 @@ class StackSites:
 
     @classmethod
     def empty(cls, like: torch.Tensor, n_rows: int, n_layers: int, *head: int) -> StackSites:
-        """Room for some tokens.
-
-        Args:
-            like: of the device, number format and (in its last dimension) width of the model.
-            n_rows: tokens.
-            n_layers: layers of the stack.
-            head: heads of a layer, and the width of one.
-        """
+        """Room for some tokens."""
         width = like.shape[-1]
         return cls(
             like.new_empty(n_rows, width), like.new_empty(n_layers, n_rows, *head),
@@ -73,16 +66,7 @@ def last_sites(
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> StackSites:
-    """Read what every part of the intact model writes at each context's last position.
-
-    Args:
-        model: the model.
-        contexts: token ids, at least one each.
-        memory_budget: bytes for activations on their way; what is returned comes on top.
-
-    Returns:
-        One row per context.
-    """
+    """Read what every part of the intact model writes at each context's last position."""
     cfg = model.cfg
     found = StackSites.empty(model.W_E, len(contexts), cfg.n_layers, cfg.n_heads, cfg.d_head)
     for one in intact_layers(model, contexts, memory_budget):

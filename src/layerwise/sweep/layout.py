@@ -98,11 +98,7 @@ class Layout:
     windowed: dict[int, Layout] = field(default_factory=dict, repr=False, compare=False)
 
     def within(self, window: int | None) -> Layout:
-        """The layout in which queries see so many tokens at most, their own among them.
-
-        Args:
-            window: how many; None for all before them.
-        """
+        """The layout in which queries see so many tokens at most, their own among them."""
         if window is None or self.longest <= window:
             return self
         if window not in self.windowed:
@@ -175,18 +171,7 @@ def make_layout(
     scratch: int = SCRATCH,
     group: int = 1,
 ) -> Layout:
-    """The layout of a trie's tokens, or of some of them.
-
-    Args:
-        trie: the packed sequences.
-        carried: packed indices, closed under descendants; None for all.
-        exact: no padding within a rectangle, and no biases.
-        like: gives device and number format.
-        outputs: packed indices of the tokens that leave the block, in ascending order; all if
-            None. Without ``exact`` only these attend.
-        scratch: see ``Layout``.
-        group: how many query heads share a key/value head.
-    """
+    """The layout of a trie's tokens, or of some of them."""
     device = like.device
     positions = torch.tensor(trie.positions, dtype=torch.long)
     index = torch.arange(len(trie)) if carried is None else torch.tensor(sorted(carried))

@@ -18,20 +18,13 @@ def default_memory_budget(device: str = "cpu") -> int:
     """Half of the free memory, rounded down to a power of two, from 256 MiB to 64 GiB; in bytes.
 
     Rounded, so that small changes of what is free do not change how a sweep is cut.
-
-    Args:
-        device: where the model is, e.g. ``cpu`` or ``cuda:0``.
     """
     half = max(1, free_memory(device) // 2)
     return min(max(2 ** (half.bit_length() - 1), SMALLEST), LARGEST)
 
 
 def free_memory(device: str = "cpu") -> int:
-    """Bytes that can be had on a device without pushing anything out.
-
-    Args:
-        device: a CUDA device is asked itself; every other shares the machine's memory.
-    """
+    """Bytes that can be had on a device without pushing anything out."""
     if device.startswith("cuda"):
         import torch
 

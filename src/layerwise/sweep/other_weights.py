@@ -44,11 +44,7 @@ class OtherWeights:
                 weight.data = before
 
     def twin(self, block: _T) -> _T:
-        """A block, or its parts, with these weights in the place of its own, which stays as it is.
-
-        Args:
-            block: a module, or a dataclass of modules.
-        """
+        """A copy of a block, or of its parts, with these weights in place of its own."""
         memo: dict[int, Any] = {}
         for module in _modules_in(block):
             kept = [*module.parameters(), *module.buffers()]

@@ -35,14 +35,7 @@ class PackedAttention:
     def __call__(
         self, queries: Attended, own: KeysValues, outside: KeysValues | None, layout: Layout
     ) -> Attended:
-        """Attention, rectangle by rectangle; all branches of a rectangle as more heads.
-
-        Args:
-            queries: of the tokens that leave the block, rotated to their positions.
-            own: keys and values of the carried tokens.
-            outside: those of all packed tokens, where only a part is carried.
-            layout: the carried tokens.
-        """
+        """Attention, rectangle by rectangle; all branches of a rectangle as more heads."""
         layout = layout.within(self.scoring.window)
         found: list[torch.Tensor] = []
         if layout.carried is None:

@@ -276,11 +276,7 @@ def _check(
 
 
 def check_swaps(intervention: Intervention, n_layers: int) -> None:
-    """Refuse other weights where there is no such place, or twice in one place.
-
-    Raises:
-        UserError: if a layer is out of range, or a place has two sets of weights.
-    """
+    """Refuse other weights where there is no such place, or twice in one place."""
     swaps = [edit for edit in intervention.edits if isinstance(edit, SwapWeights)]
     for edit in swaps:
         if not 0 <= edit.layer < n_layers + (edit.site == END):
@@ -354,11 +350,7 @@ def _check_patches(number: int, request: Request, positions: Sequence[int]) -> N
 
 
 def check_not_empty(number: int, request: Request) -> None:
-    """Refuse a request that has nothing to go on from, or nothing to score.
-
-    Raises:
-        UserError: if its context or its continuation has no token.
-    """
+    """Refuse a request that has nothing to go on from, or nothing to score."""
     if not request.context or (isinstance(request, LogLikelihood) and not request.continuation):
         raise UserError(
             f"Request {number} has an empty context or continuation; give each at least one token."
@@ -366,11 +358,7 @@ def check_not_empty(number: int, request: Request) -> None:
 
 
 def check_has_source(number: int, request: Request) -> None:
-    """Refuse to resample a request without a source run.
-
-    Raises:
-        UserError: if it has none.
-    """
+    """Refuse to resample a request without a source run."""
     if not request.source:
         raise UserError(
             f"Request {number} has no source run, which resampling needs; give it the prompt "
@@ -379,11 +367,7 @@ def check_has_source(number: int, request: Request) -> None:
 
 
 def check_same_length(number: int, request: Request) -> int:
-    """Refuse to patch from a source run of another length; give the length.
-
-    Raises:
-        UserError: if the source is missing or longer or shorter than the context.
-    """
+    """Refuse to patch from a source run of another length; give the length."""
     source = request.source
     if source is None or len(source) != len(request.context):
         raise UserError(

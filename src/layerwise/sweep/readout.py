@@ -50,19 +50,7 @@ def score_rows(
     target_tokens: Int[torch.Tensor, " target"],
     chunk: int = CHUNK,
 ) -> tuple[Float[torch.Tensor, " target"], Int[torch.Tensor, " row"]]:
-    """Log-probabilities of targets, and the greedy token of each row.
-
-    Args:
-        model: the model.
-        resid: final residual streams of the positions that are read.
-        target_rows: for each target the row that predicts it, in ascending order; on the host,
-            so that the device is not asked which are in a chunk.
-        target_tokens: its token id.
-        chunk: so many rows' logits exist at once.
-
-    Returns:
-        Log-probability of each target in nats; the greedy token of each row.
-    """
+    """Log-probabilities of targets, and the greedy token of each row."""
     logprobs, greedy = [], []
     bounds = torch.arange(0, len(resid) + chunk, chunk)
     starts = torch.searchsorted(target_rows, bounds).tolist()

@@ -91,14 +91,7 @@ def _logits(
 def model_logits(
     model: Model, request: Request, answer: Tokens, hooks: Hooks | None = None
 ) -> Float[torch.Tensor, "pos d_vocab"]:
-    """Logits that the model itself gives after a prompt and the answer so far.
-
-    Args:
-        model: the model.
-        request: its context is the prompt.
-        answer: token ids; in an encoder-decoder, of what the decoder says behind its prefix.
-        hooks: hooks on the model meanwhile.
-    """
+    """Logits that the model itself gives after a prompt and the answer so far."""
     # Not run_with_hooks, which passes by what is hung on the model as a whole.
     with model.hooks(fwd_hooks=hooks) if hooks else nullcontext():
         return model(*inputs_of(model, [request.context], answer))[0]

@@ -50,16 +50,7 @@ Request = LogLikelihood | Generate
 
 
 def refuse_unknown_tokens(requests: Iterable[Request], n_read: int, n_said: int) -> None:
-    """Accept only token ids that a model has.
-
-    Args:
-        requests: the requests.
-        n_read: tokens that can stand in a prompt.
-        n_said: tokens that can be scored.
-
-    Raises:
-        UserError: if an id is negative or too large.
-    """
+    """Accept only token ids that a model has."""
     for request in requests:
         said = request.continuation if isinstance(request, LogLikelihood) else ()
         read = request.context if request.source is None else request.context + request.source

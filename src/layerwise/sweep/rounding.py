@@ -61,12 +61,6 @@ def measure_rounding(
     Forwards with weights disturbed in their last bit show how much a change amplifies rounding
     (``disturbed``). It costs ``DRAWS`` + 2 plain forwards a request, and memory for the weights
     once more in float64.
-
-    Args:
-        model: the model, in float32 or narrower.
-        change: the intervention.
-        requests: what is scored.
-        seed: decides which weights move up and which down.
     """
     exact = Rounding(_scored(in_dtype(model, torch.float64), change, requests), 0.0)
     plain = chain([model], disturbances(model, seed))

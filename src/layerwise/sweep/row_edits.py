@@ -22,15 +22,7 @@ def edits_of(
     n_tokens: int,
     device: torch.device,
 ) -> LayerEdits:
-    """The changes of some rows to one layer, ready to be applied.
-
-    Args:
-        changes: of each row.
-        n_heads: heads of the layer.
-        value_of: what an edit puts, and at which tokens; None is all.
-        n_tokens: tokens of a row.
-        device: where.
-    """
+    """The changes of some rows to one layer, ready to be applied."""
     found: dict[str, list[Replacement]] = {}
     values: dict[Hashable, tuple[torch.Tensor, torch.Tensor | None]] = {}
     for i, edits in enumerate(changes):

@@ -56,12 +56,7 @@ class BranchScores:
 
 
 def read_scores(walk: Walk | Seq2SeqWalk, chunk: int) -> Iterator[BranchScores]:
-    """The scores of the trunk, if it is asked for, and of all branches.
-
-    Args:
-        walk: a walk that was run.
-        chunk: so many rows' logits exist at once.
-    """
+    """The scores of the trunk, if it is asked for, and of all branches."""
     if walk.plan.intact:
         yield from _read(walk, walk.trunk, [None], [walk.plan.intact], chunk)
     for group in walk.groups:

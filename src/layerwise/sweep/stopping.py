@@ -47,13 +47,7 @@ class Stopper:
 
 
 def make_stopper(tokenizer: Any, end_tokens: Collection[int] | None = None) -> Stopper:
-    """The stop rule of a tokenizer and the tokens that end a text.
-
-    Args:
-        tokenizer: as Hugging Face loaded it; None for a model without one.
-        end_tokens: ids that end a text; the tokenizer's end-of-sequence token, if it has one,
-            where this is None.
-    """
+    """The stop rule of a tokenizer and the tokens that end a text."""
     if end_tokens is not None:
         return Stopper(tokenizer, frozenset(end_tokens))
     end = getattr(tokenizer, "eos_token_id", None)

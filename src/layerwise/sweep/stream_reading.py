@@ -44,16 +44,7 @@ def read_streams(
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> tuple[Streams, ...]:
-    """Read the intact residual stream of prompts; what they share is run once.
-
-    Args:
-        model: the model.
-        contexts: token ids, at least one each.
-        memory_budget: bytes for activations, beside the vectors that are returned.
-
-    Returns:
-        One for each stack, in the order of computation.
-    """
+    """Read the intact residual stream of prompts; what they share is run once."""
     n_encoder, n, d_model = n_encoder_layers(model), len(contexts), model.cfg.d_model
     sizes = [last + 1 - first for first, last in spans(n_encoder, model.cfg.n_layers)]
     stacks = tuple(

@@ -59,12 +59,7 @@ class TokenTrie:
         return len(self.tokens)
 
     def add(self, sequence: Tokens, key: Hashable = None) -> int:
-        """Pack a sequence and return its number, an index into ``paths``.
-
-        Args:
-            sequence: token ids.
-            key: sequences with different keys share nothing.
-        """
+        """Pack a sequence and return its number, an index into ``paths``."""
         children = self._roots.setdefault(key, {})
         path: list[int] = []
         for position, token in enumerate(sequence):
@@ -134,16 +129,7 @@ def restrict(segments: Sequence[Segment], kept: frozenset[int]) -> list[Segment]
 def rectangles(
     segments: Sequence[Segment], *, exact: bool, waste: float = 0.25
 ) -> list[AttentionRows]:
-    """Group segments into rectangles for batched attention.
-
-    Args:
-        segments: ancestors before descendants.
-        exact: no padding at all: only segments of equal depth, length and number of keys meet.
-        waste: without ``exact``, at most this share of a rectangle may be padding.
-
-    Returns:
-        Rectangles, in order of depth if ``exact``.
-    """
+    """Group segments into rectangles for batched attention."""
     groups: list[list[Segment]] = []
     if exact:
         by_shape: dict[tuple[int, int, int], list[Segment]] = {}

@@ -93,12 +93,7 @@ class WalkPlan:
         return sum(blocks for blocks, _ in self._passes(in_parts))
 
     def token_passes(self, in_parts: bool = True) -> int:
-        """Tokens pushed through a block; in the last layer only those that leave it.
-
-        Args:
-            in_parts: whether blocks can be run in part (``BlockRunner.in_parts``); a branch
-                that begins inside a block then counts from the next one on.
-        """
+        """Tokens pushed through a block; in the last layer only those that leave it."""
         return sum(tokens for _, tokens in self._passes(in_parts))
 
     def _passes(self, in_parts: bool) -> list[tuple[int, int]]:

@@ -50,15 +50,6 @@ def encode_pair(
     As ``_encode_pair`` of lm-evaluation-harness does for causal models: white space at the
     context's end moves to the continuation; the whole and the context are encoded, and the
     continuation is the rest.
-
-    Args:
-        tokenizer: the tokenizer.
-        context: the context.
-        continuation: the continuation.
-        start: the context's tokens, where another pair with it has told them.
-
-    Returns:
-        Context tokens and continuation tokens.
     """
     whole = encode(tokenizer, context + continuation)
     if start is None:
@@ -74,15 +65,6 @@ def encode_apart(
     As ``_encode_pair`` of lm-evaluation-harness does for such models: white space at the context's
     end moves to the continuation; the context gets all special tokens that the tokenizer has for
     it, its end token too, and the continuation, as a target text, none.
-
-    Args:
-        tokenizer: the tokenizer.
-        context: the input.
-        continuation: the answer.
-        start: the input's tokens, where another pair with it has told them.
-
-    Returns:
-        Input tokens and answer tokens.
     """
     stripped = context.rstrip()
     target: Any = tokenizer
@@ -108,24 +90,14 @@ def encode_input(tokenizer: Tokenizer, text: str) -> Tokens:
 def lengths_of_answers(
     tokenizer: Tokenizer, texts: Sequence[str], *, apart: bool = False
 ) -> list[int]:
-    """Tokens of each text as a model writes it, without special ones.
-
-    Args:
-        tokenizer: the tokenizer.
-        texts: the texts.
-        apart: whether they are what the decoder of an encoder-decoder says.
-    """
+    """Tokens of each text as a model writes it, without special ones."""
     encode_all: Any = tokenizer
     given = {"text_target": list(texts)} if apart else {"text": list(texts)}
     return [len(ids) for ids in encode_all(**given, add_special_tokens=False)["input_ids"]]
 
 
 def as_chat(tokenizer: Tokenizer, prompt: str) -> str:
-    """The prompt as one user turn, up to where the model's answer begins.
-
-    Raises:
-        UserError: the tokenizer has no chat template, or one that fails.
-    """
+    """The prompt as one user turn, up to where the model's answer begins."""
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
             "This model's tokenizer has no chat template; expected one because chat prompts were "

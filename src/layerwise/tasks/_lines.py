@@ -29,10 +29,6 @@ def objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON Lines file, each with its line number; blank lines are passed over.
 
     Read as they are asked for. A byte-order mark is passed over.
-
-    Raises:
-        UserError: the file cannot be read or is no ordinary one, or a line is too long, not
-            UTF-8, or not one JSON object whose texts are whole and whose fields stand once.
     """
     for number, line in lines(path):
         try:
@@ -44,11 +40,7 @@ def objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def lines(path: str) -> Iterator[tuple[int, bytes]]:
-    """The lines of an ordinary file, with their numbers, as they are asked for.
-
-    Raises:
-        UserError: the file cannot be read or is no ordinary one, or a line is too long.
-    """
+    """The lines of an ordinary file, with their numbers, as they are asked for."""
     try:
         with open(_ordinary(path), "rb") as file:
             for number in range(1, MOST_LINES + 2):

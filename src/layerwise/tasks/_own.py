@@ -18,12 +18,7 @@ from layerwise.tasks.task import GenerateSpec, Task, Template
 
 
 def check_own_task(task: Task) -> Task:
-    """The task, with tuples where it had lists.
-
-    Raises:
-        UserError: if something in it has another type than its class says, is missing, stands
-            twice, or cannot be: the first such thing, with the item that it is in.
-    """
+    """The task, with tuples where it had lists."""
     where = f"Task {_text('A task', 'name', task.name)!r}"
     for field, value in (("capability", task.capability), ("source", task.source)):
         _text(where, field, value)

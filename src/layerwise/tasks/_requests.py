@@ -42,22 +42,13 @@ class TaskRequest:
 
 
 def check_protocol(protocol: str) -> None:
-    """Refuse a protocol that does not exist.
-
-    Raises:
-        UserError: it is none of ``PROTOCOLS``.
-    """
+    """Refuse a protocol that does not exist."""
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
 
 
 def check_item(task: Task, item: Item, protocol: str) -> None:
-    """Refuse an item that cannot be asked under a protocol.
-
-    Raises:
-        UserError: an unknown protocol, options missing, equal or too many, or few-shot
-            examples without options under ``letter``.
-    """
+    """Refuse an item that cannot be asked under a protocol."""
     check_protocol(protocol)
     if protocol == "generate":
         return
@@ -76,16 +67,7 @@ def check_item(task: Task, item: Item, protocol: str) -> None:
 
 
 def check_length(request: TaskRequest, max_length: int | None, *, apart: bool = False) -> None:
-    """Refuse a request that the model has no room for.
-
-    Args:
-        request: the request.
-        max_length: the most tokens that the model takes, answer included; None for any.
-        apart: prompt and answer may each be so long.
-
-    Raises:
-        UserError: context and answer together, or one of them, are longer.
-    """
+    """Refuse a request that the model has no room for."""
     asked = request.request
     answer = asked.max_tokens if isinstance(asked, Generate) else len(asked.continuation)
     needed = max(len(asked.context), answer) if apart else len(asked.context) + answer

@@ -60,11 +60,7 @@ class Row(BaseModel):
 
 
 def read_rows(path: str) -> list[tuple[int, Row]]:
-    """The rows of a file, each with its line number; blank lines are passed over.
-
-    Raises:
-        UserError: the file cannot be read, is empty, or a line is not right.
-    """
+    """The rows of a file, each with its line number; blank lines are passed over."""
     rows = [(number, _row(path, number, value)) for number, value in objects(path)]
     if not rows:
         raise UserError(f"File {path!r} is empty; expected one JSON object a line.")

@@ -17,11 +17,7 @@ BUILT_IN = "built-in"
 
 
 def closed_book(item: Item) -> str | None:
-    """The id of the item that asks the same without the passage; None if there is none.
-
-    Args:
-        item: any item; one that has no passage is itself the closed book.
-    """
+    """The id of the item that asks the same without the passage; None if there is none."""
     return None if item.context is None else item.pair
 
 
@@ -31,14 +27,6 @@ def refuse_false_pairs(tasks: Sequence[Task]) -> None:
     Names of items that are not among the tasks are passed over: such a task is asked by itself.
     So are built-in suites, of which one may be asked with several arguments: their clusters say
     which belong together.
-
-    Args:
-        tasks: all tasks of a run.
-
-    Raises:
-        UserError: if the item named is one of the same task, stands in several other tasks, has
-            another answer, or names the first one in turn as its closed book; or if several items
-            of a task name the same one.
     """
     known: dict[str, list[tuple[Task, Item]]] = {}
     for task in tasks:

@@ -37,11 +37,7 @@ class Extractor:
 
 
 def extractor(name: str) -> Extractor:
-    """The extractor of that name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The extractor of that name."""
     if name not in EXTRACTORS:
         raise unknown_name("extractor", name, EXTRACTORS)
     return EXTRACTORS[name]

@@ -35,16 +35,6 @@ def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:
 
     The last rows are set apart as few-shot examples: 3 of them, or none in a file of fewer
     than 8 rows. A free answer is the first line that is generated.
-
-    Args:
-        path: the file; each line an object with ``question`` and ``answer`` and optionally
-            ``choices``, ``context``, ``capability`` (``knowledge`` if left out), ``id``,
-            ``cluster``, ``pair``.
-        seed: of no effect, since the file says all; sources share one signature.
-        fewshot: how many rows to set apart, if not the default.
-
-    Raises:
-        UserError: a file that cannot be read, or a line that is not right, with its number.
     """
     rows = read_rows(path)
     capability = _capability(path, rows)

@@ -151,18 +151,7 @@ def load_task(
 
 
 def refuse_unusable_task(name: str, *, seed: int, limit: int | None, fewshot: int | None) -> None:
-    """Refuse, before there is a model, what ``load_task`` would refuse of a suite or a file.
-
-    Args:
-        name: a name that analyses take; capabilities and ``all`` are made suites of once the
-            model's language is known, and what other sources load may take long.
-        seed: as for ``load_task``.
-        limit: as for ``load_task``.
-        fewshot: as for ``load_task``.
-
-    Raises:
-        UserError: an unknown name, a bad number of examples, or a bad file.
-    """
+    """Refuse, before there is a model, what ``load_task`` would refuse of a suite or a file."""
     if is_suite(name) or jsonl.matches(name):
         load_task(name, seed=seed, limit=limit, fewshot=fewshot)
     elif name not in (*_SETS, *CAPABILITIES) and not any(matches(name) for matches, _ in _sources):

@@ -137,16 +137,7 @@ def _shaping(item: Item) -> dict[str, Any]:
 
 
 def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Task:
-    """The same task with its first ``limit`` items and first ``fewshot`` examples.
-
-    Args:
-        task: the task; its stated chance level stays that of the whole task.
-        limit: number of items; None or more than there are keeps all. The others are ``unasked``.
-        fewshot: number of few-shot examples; None keeps all.
-
-    Raises:
-        UserError: a ``limit`` below 1, or more few-shot examples than the task has.
-    """
+    """The same task with its first ``limit`` items and first ``fewshot`` examples."""
     if limit is not None:
         at_least_one_item(limit)
     have = len(task.fewshot)
@@ -170,11 +161,7 @@ MOST_FEWSHOT_SEEDS = 10
 
 
 def refuse_fewshot_seeds(fewshot_seeds: int) -> None:
-    """Refuse a number of draws of few-shot examples that suites do not have.
-
-    Raises:
-        UserError: if it is below 1 or above that.
-    """
+    """Refuse a number of draws of few-shot examples that suites do not have."""
     if not 1 <= fewshot_seeds <= MOST_FEWSHOT_SEEDS:
         raise UserError(
             f"{fewshot_seeds} draws of the few-shot examples were asked for; expected 1 to "
@@ -183,15 +170,7 @@ def refuse_fewshot_seeds(fewshot_seeds: int) -> None:
 
 
 def with_examples(task: Task, number: int) -> Task:
-    """The same task with another draw of its few-shot examples.
-
-    Args:
-        task: the task.
-        number: which draw; 0 is the task's own.
-
-    Raises:
-        UserError: if it has no examples, or not so many draws of them.
-    """
+    """The same task with another draw of its few-shot examples."""
     if number == 0:
         return task
     if not task.fewshot:

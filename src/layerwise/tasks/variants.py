@@ -35,19 +35,7 @@ def base_of(name: str) -> str:
 
 
 def read_arguments(name: str, factory: Callable[..., Any]) -> Arguments:
-    """The arguments in a name such as ``arithmetic:digits=1+2:n_items=400``.
-
-    Args:
-        name: the suite's name, and its arguments each behind a colon.
-        factory: makes the suite; says which arguments there are.
-
-    Returns:
-        Numbers by argument, in the order of the factory's parameters.
-
-    Raises:
-        UserError: an argument that the suite does not have, one that is given twice, or a value
-            that is no whole number (numbers joined by ``+`` where the suite takes several).
-    """
+    """The arguments in a name such as ``arithmetic:digits=1+2:n_items=400``."""
     # No commas: tables join the names of tasks by them.
     base, *parts = name.split(":")
     known = suite_arguments(factory)

@@ -57,11 +57,6 @@ def book_tables(
     """``books.parquet`` and ``book_pairs.parquet``: what a passage protects from each change.
 
     Changes are compared only where both tasks have signal under the protocol.
-
-    Args:
-        records: ablation records.
-        signal: their ``signal.parquet``.
-        facts: the run's.
     """
     places = zip(signal["task"], signal["protocol"], strict=True)
     has = dict(zip(places, signal["signal"].tolist(), strict=True))

@@ -49,12 +49,7 @@ def _over_run(row: Row) -> str:
 
 
 def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
-    """The columns of effects.
-
-    Args:
-        p: the column of the corrected p-values.
-        correction: what it is called.
-    """
+    """The columns of effects."""
     return (
         *plain("task", "protocol"),
         Column("intervention", lambda row: name_intervention(row["intervention"])),

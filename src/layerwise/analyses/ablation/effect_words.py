@@ -24,23 +24,14 @@ def significant_losses(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def points(row: dict[str, Any], sign: int = 1) -> str:
-    """Accuracy points with bounds that cover together over all tests of the run.
-
-    Args:
-        row: an effect.
-        sign: -1 to tell of a loss as a gain.
-    """
+    """Accuracy points with bounds that cover together over all tests of the run."""
     ends = ("low", "high") if sign > 0 else ("high", "low")
     names = ("acc_diff", *(f"acc_diff_run_{end}" for end in ends))
     return f"{interval(*(100 * sign * row[name] for name in names))} accuracy points"
 
 
 def what_could_be_seen(mine: pd.DataFrame) -> str:
-    """How large a loss of a single layer the items of a table would have shown, in words.
-
-    Args:
-        mine: effects of single layers; of tasks of different sizes, those with fewest items count.
-    """
+    """How large a loss of a single layer the items of a table would have shown, in words."""
     n = independent(mine)
     noun = "item" if n == numbers(mine, "n_items").min() else "cluster"
     counts = numbers(mine, "n_gained") / numbers(mine, "n_items")

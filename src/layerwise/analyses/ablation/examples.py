@@ -60,10 +60,6 @@ def example_items(run: RunTables, task: str) -> list[Example]:
     """At most two items of a task: one that breaks without a layer, one that stays right.
 
     Without signal there is no such layer: they are one that is right, if any, and one that is not.
-
-    Args:
-        run: the tables of a run, with its ``questions``.
-        task: one of its tasks.
     """
     records, questions = run.table("records"), run.table(QUESTIONS)
     if records is None or questions is None:

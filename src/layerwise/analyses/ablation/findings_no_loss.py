@@ -60,11 +60,7 @@ def layers_without_loss(run: RunTables) -> list[Claim]:
 
 
 def no_loss(effects: pd.DataFrame) -> dict[int, float]:
-    """By layer, the p-value that it loses less than what would matter, corrected over the layers.
-
-    Args:
-        effects: effects of single layers under one protocol, of tasks with signal.
-    """
+    """By layer, p that it loses less than what would matter, corrected over the layers."""
     p = no_loss_by_layer(effects)
     return dict(zip(p, map(float, holm(np.array(list(p.values())))), strict=True))
 
@@ -75,9 +71,6 @@ def no_loss_by_layer(effects: pd.DataFrame) -> dict[int, float]:
     All tasks must show it, and nats beside accuracy where there are any, so the largest p-value of
     a layer is that of the whole claim (Berger 1982, Technometrics 24). A layer that was not changed
     in every task has 1.
-
-    Args:
-        effects: effects of single layers under one protocol, of tasks with signal.
     """
     points, nats = (numbers(effects, name) for name in ("p_no_loss", "p_no_loss_nats"))
     larger = np.fmax(np.where(np.isnan(points), 1.0, points), nats)

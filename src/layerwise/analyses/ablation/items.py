@@ -92,11 +92,7 @@ def items(
 
 
 def _loaded(run: Any) -> AblationResult:
-    """The ablation of a folder.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """The ablation of a folder."""
     if isinstance(run, Result):
         raise UserError(
             f"Items of a {type(run).__name__} were asked for: expected an AblationResult, or the "
@@ -127,11 +123,7 @@ def _of_task(records: pd.DataFrame, task: str, protocol: str | None) -> pd.DataF
 
 
 def _changed_at(asked: pd.DataFrame, layer: int, facts: Facts) -> pd.DataFrame:
-    """The records without one layer; of several kinds of changes, the first: skips before others.
-
-    Raises:
-        UserError: if the run did not change this layer by itself.
-    """
+    """Records without one layer; of several kinds of change the first (skips before others)."""
     changed = single_layers(asked.loc[asked["layer"].notna()])
     at = rows(changed, layer=layer)
     for kind, site in kinds_and_sites(at)[:1]:
@@ -148,13 +140,7 @@ def _changed_at(asked: pd.DataFrame, layer: int, facts: Facts) -> pd.DataFrame:
 
 
 def answers(asked: pd.DataFrame, without: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
-    """The frame of ``items``, of all items.
-
-    Args:
-        asked: records of a task, the intact model's among them.
-        without: those of one change.
-        questions: what was asked (``questions_of``).
-    """
+    """The frame of ``items``, of all items."""
     intact = _first(rows(asked, kind=INTACT))
     both = intact.merge(_first(without), on=KEY, suffixes=("_intact", "_without"), how="inner")
     both = both.merge(questions, on=KEY, how="left")

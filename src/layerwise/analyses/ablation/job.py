@@ -302,11 +302,7 @@ class Ablation:
 
 
 def refuse_no_chance(task: Task, protocols: Sequence[str]) -> None:
-    """Refuse a task that does not say how often guessing is right, which all tests need.
-
-    Raises:
-        UserError: if the level is missing for one of the protocols.
-    """
+    """Refuse a task that does not say how often guessing is right, which all tests need."""
     for protocol in protocols:
         if protocol not in task.chance:
             raise UserError(

@@ -25,14 +25,7 @@ _SAME = 0.1
 
 
 def join_ablations(results: Sequence[Result]) -> list[Result]:
-    """The results with all ablations among them made one, at the place of the first.
-
-    Args:
-        results: results of one run.
-
-    Raises:
-        UserError: if two ablations hold the same change, or their intact models differ.
-    """
+    """The results with all ablations among them made one, at the place of the first."""
     found = [result for result in results if isinstance(result, AblationResult)]
     if len(found) < 2:
         return list(results)

@@ -49,13 +49,7 @@ _RENAMED = {
 
 
 def ladder_table(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) -> pd.DataFrame:
-    """``ladder.parquet``: what changing each layer costs, rung by rung.
-
-    Args:
-        records: ablation records.
-        effects: their effects, which hold the rungs that are protocols.
-        facts: the run's.
-    """
+    """``ladder.parquet``: what changing each layer costs, rung by rung."""
     single = of_single_layers(records)
     known = effects.loc[effects["head"].isna() & (effects["layers"].str.len() == 1)]
     known = known.assign(protocol=known["protocol"].map(_NAME_OF_PROTOCOL))
@@ -121,11 +115,6 @@ def step_tables(
     """``ladder_steps.parquet`` and ``dissociations.parquet``: rung against rung.
 
     Only rungs that have signal are compared, of the same items.
-
-    Args:
-        records: ablation records.
-        ladder: their ``ladder_table``.
-        facts: the run's.
     """
     steps: list[dict[str, Any]] = []
     layers: list[dict[str, Any]] = []
@@ -168,9 +157,6 @@ def _n_steps(records: pd.DataFrame) -> int:
     """How many steps a run asks for, those of rungs without signal as well.
 
     Of a model that hardly knows the answers, rungs with signal are those on which it was lucky.
-
-    Args:
-        records: of changes in one whole layer at a time.
     """
     asked: dict[str, list[str]] = {}
     for rung in RUNGS:

@@ -46,14 +46,7 @@ def has_signal(run: RunTables, task: str, protocol: str) -> bool | None:
 
 
 def effects_of(run: RunTables, kind: str, site: str, **values: Any) -> pd.DataFrame:
-    """The effects in single layers of one kind and site, and of what else is asked.
-
-    Args:
-        run: the run.
-        kind: the kind of intervention.
-        site: its site.
-        values: as ``rows`` takes them.
-    """
+    """The effects in single layers of one kind and site, and of what else is asked."""
     return _chosen(effects_of_layers(run), kind, site, values)
 
 

@@ -53,12 +53,6 @@ def with_own_draws(
 
     A draw is the sum of all rows of the shared table, each times a standard normal number, over
     the square root of their number. Heads of a layer share their draws.
-
-    Args:
-        changes: interventions; those that add noise have the shared table of ``noise_basis``.
-        requests: what is asked of the item.
-        seed: of the run.
-        names: of task and item, and of the draw where it is not the first.
     """
     n_positions = max(_n_positions(request) for request in requests)
     known: dict[tuple[str, int], torch.Tensor] = {}
@@ -96,14 +90,7 @@ def swept_apart(
     asked: Callable[[int], Sequence[TaskRequest]],
     seed: int,
 ) -> Sweep:
-    """Outcomes of changes, each item's noise being its own.
-
-    Args:
-        sweeps: asks requests under changes.
-        drawn: any changes; those that add noise are swept item by item.
-        asked: what is asked, by draw: what an item is resampled from differs between draws.
-        seed: of the run.
-    """
+    """Outcomes of changes, each item's noise being its own."""
     outcomes: list[list] = [[] for _ in drawn]
     work = SweepStats()
     for mine, draw in _asked_together(drawn):

@@ -40,11 +40,7 @@ class Piece:
         return f"{whose}{self.stage} {self.task.name} {self.items[0].id}{asked}"
 
     def doing(self, changes: Sequence[AblationSpec]) -> str:
-        """``"skipping layers: facts, chooses and writes"``: what is done while it is made.
-
-        Args:
-            changes: those of the ablation, of which the first is named; none of a score.
-        """
+        """``"skipping layers: facts, chooses and writes"``: what is done while it is made."""
         what = "asking the model"
         for change in changes[:1] if self.stage != "intact" else ():
             what = doing(change.kind, change.site, "heads" if change.heads else "layers")

@@ -38,13 +38,7 @@ def planned_power(setup: Setup, n_layers: int) -> PlannedPower:
 
 
 def enough_items(tasks: Sequence[Task], n_protocols: int, n_layers: int) -> int:
-    """Items of each task that show a layer's loss of ``SHOWN`` for every capability.
-
-    Args:
-        tasks: the tasks; those of a capability are tested together.
-        n_protocols: how many protocols there are, each taken to have signal.
-        n_layers: how many layers are changed, one at a time.
-    """
+    """Items of each task that show a layer's loss of ``SHOWN`` for every capability."""
     capabilities = _by_capability(tasks)
     answers = answers_for(SHOWN, len(capabilities) * n_layers)
     fewest = min(map(len, capabilities))

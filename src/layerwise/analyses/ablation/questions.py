@@ -32,9 +32,6 @@ def questions_of(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
     ``question`` is the prompt without the lines that all prompts of a task and protocol share,
     such as few-shot examples. Of several draws of these, the first counts.
-
-    Args:
-        lines: lines of ``requests.jsonl``; their tokens may be missing.
     """
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for line in lines:
@@ -77,12 +74,7 @@ def _prefix(one: str, other: str) -> str:
 
 
 def read_questions(folder: Path, items: frozenset[str]) -> pd.DataFrame:
-    """The questions of a saved run; of a file that is missing or damaged, those that are whole.
-
-    Args:
-        folder: the folder of a run.
-        items: ids of its items; controls, which are named otherwise, are passed over.
-    """
+    """The questions of a saved run; of a file that is missing or damaged, those that are whole."""
     return questions_of(_lines(folder / REQUESTS_FILE, items))
 
 

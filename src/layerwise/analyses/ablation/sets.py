@@ -19,12 +19,7 @@ def is_set(effects: pd.DataFrame) -> pd.Series:
 
 
 def set_name(layers: Sequence[int], heads: Sequence[int | None] | None = None) -> str:
-    """``"2–4"``, or ``"2: 0–3; 5: 1"``: the layers, or by layer the heads.
-
-    Args:
-        layers: the layer of each change.
-        heads: its head or key/value group; None if none is of one.
-    """
+    """``"2–4"``, or ``"2: 0–3; 5: 1"``: the layers, or by layer the heads."""
     if heads is None:
         return layer_ranges(layers)
     of_layer: dict[str, list[int]] = {}

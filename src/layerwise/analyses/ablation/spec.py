@@ -78,11 +78,7 @@ class AblationSpec:
         mean_by: str = "pooled",
         draws: int = 1,
     ) -> AblationSpec:
-        """Changes that can be made to a model.
-
-        Raises:
-            UserError: if they cannot.
-        """
+        """Changes that can be made to a model."""
         site = site or ("layer" if kind == "skip" else "resid_post")
         refuse_unknown_site(kind, site, cross=bool(n_encoder_layers(model)))
         if mean_by != "pooled" and kind != "mean":
@@ -150,27 +146,14 @@ class AblationSpec:
 
 
 def refuse_unknown_site(kind: str, site: str | None, cross: bool = True) -> None:
-    """Refuse a site that a kind of change cannot be made to.
-
-    Args:
-        kind: the kind.
-        site: the site; None for the usual one.
-        cross: whether there may be cross-attention.
-
-    Raises:
-        UserError: if there is no such site.
-    """
+    """Refuse a site that a kind of change cannot be made to."""
     known = [name for name in SITES[kind] if cross or name not in CROSS_SITES]
     if site is not None and site not in known:
         raise unknown_name(f"site for kind {kind!r}", site, known)
 
 
 def refuse_draws(kind: str, draws: int) -> None:
-    """Refuse no draws, and several of a kind of change that draws nothing.
-
-    Raises:
-        UserError: if they were asked for.
-    """
+    """Refuse no draws, and several of a kind of change that draws nothing."""
     if draws < 1:
         raise UserError(f"{draws} draws were asked for; expected at least 1 for each item.")
     if draws > 1 and kind not in DRAWN:
@@ -186,11 +169,7 @@ def skip_site(site: str, layer: int, head: int | None) -> Intervention:
 
 
 def _with_site(model: Model, site: str, layers: tuple[int, ...]) -> tuple[int, ...]:
-    """Of some layers, those that have a site: only the decoder has cross-attention.
-
-    Raises:
-        UserError: if none has it.
-    """
+    """Of some layers, those that have a site: only the decoder has cross-attention."""
     if site not in CROSS_SITES:
         return layers
     left = tuple(layer for layer in layers if layer >= n_encoder_layers(model))
@@ -251,15 +230,6 @@ def resampled_from(seed: int, items: Sequence[Item], name: str, draw: int = 0) -
 
     All items stand in one circle in random order, and each takes the next one; of a further draw
     the one behind that, and so on.
-
-    Args:
-        seed: of the run.
-        items: the items of the task.
-        name: of the task.
-        draw: from 0.
-
-    Raises:
-        UserError: if there is no other item, or none that an earlier draw did not take.
     """
     if len(items) < 2:
         raise UserError(

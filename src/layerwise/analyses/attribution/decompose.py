@@ -82,18 +82,7 @@ def read_differences(
     answers: Int[torch.Tensor, " item"],
     weights: Float[torch.Tensor, "item metric d_vocab"],
 ) -> Reading:
-    """The weighted sum over tokens of the answer's logit minus theirs.
-
-    Args:
-        model: the model.
-        uncapped: its logits before the soft-cap, float64.
-        answers: the answer's token.
-        weights: of the tokens that the answer is compared with.
-
-    Returns:
-        With a soft-cap c tanh(l / c) each difference is its uncapped one times the slope of the
-        secant between the two logits, a number that is known; so it stays a sum of parts.
-    """
+    """The weighted sum over tokens of the answer's logit minus theirs."""
     of_answer = uncapped.gather(1, answers[:, None])
     slopes = secant_slopes(uncapped, of_answer, logit_cap(model))
     pulls = weights * slopes[:, None]
@@ -141,11 +130,7 @@ class _Norm(NamedTuple):
 
 
 def _known(norm: Any, width: int) -> _Norm:
-    """A norm of either kind of models.
-
-    Raises:
-        UserError: if it is of an unknown kind.
-    """
+    """A norm of either kind of models."""
     if isinstance(norm, LayerNorm | LayerNormPre | RMSNorm | RMSNormPre):
         centring = isinstance(norm, LayerNorm | LayerNormPre)
         return _Norm(centring, norm.eps, getattr(norm, "w", None), getattr(norm, "b", None))
@@ -165,12 +150,6 @@ def before_norm(
 
     The scale of the norm is held at that of ``x``, what enters it in this run; centring and
     weight are linear.
-
-    Returns:
-        The direction before the norm, and what the norm's bias adds.
-
-    Raises:
-        UserError: if the norm is of an unknown kind.
     """
     if norm is None or isinstance(norm, nn.Identity):
         return direction, torch.zeros_like(direction[..., 0])
@@ -188,11 +167,7 @@ _BY_LAYER = "layer item d_model, item metric d_model -> item metric layer"
 
 
 def direct(model: DecoderOnly, sites: StackSites, reading: Reading) -> Direct:
-    """What every part of the model adds to a reading.
-
-    Raises:
-        UserError: if a norm is of an unknown kind.
-    """
+    """What every part of the model adds to a reading."""
     norm = getattr(model, "ln_final", None) if model.cfg.normalization_type else None
     read, norm_bias = before_norm(norm, sites.final, reading.direction)
     heads, biases = [], []

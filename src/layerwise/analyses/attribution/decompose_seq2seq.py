@@ -102,21 +102,13 @@ class DirectSeq2Seq:
         return self.encoder.total + (self.cross.bias + self.cross.value_bias).sum(-1)
 
     def gap(self, value: Values) -> float:
-        """By how much either sum misses what it should be, at most.
-
-        Args:
-            value: what all parts should sum to.
-        """
+        """By how much either sum misses what it should be, at most."""
         missed = self.total - value, self.through_cross - self.cross.out.sum(-1)
         return max(float(one.abs().max()) for one in missed)
 
 
 def direct_seq2seq(model: Seq2SeqModel, sites: Seq2SeqSites, reading: Reading) -> DirectSeq2Seq:
-    """What every part of both stacks adds to a reading.
-
-    Raises:
-        UserError: if a norm is of an unknown kind.
-    """
+    """What every part of both stacks adds to a reading."""
     parts = model.parts
     of_decoder, found = taken_apart(parts.decoder, sites.decoder, reading.direction, sites.cross)
     memory, value_bias = _at_memory(parts.decoder, sites, found["cross_attn_out read"])
@@ -178,18 +170,7 @@ def taken_apart(
     direction: Directions,
     cross: CrossSites | None = None,
 ) -> tuple[OfStack, dict[str, torch.Tensor]]:
-    """What every part of a stack adds to what is read of the stack's output, at each row.
-
-    Args:
-        stack: the stack.
-        sites: what its parts wrote.
-        direction: what is read behind its final norm.
-        cross: what cross-attention wrote, in a decoder.
-
-    Returns:
-        Its own parts; and by name, layer for layer in the third dimension, what was found, such
-        as ``attn_out heads`` and ``cross_attn_out heads``.
-    """
+    """What every part of a stack adds to what is read of the stack's output, at each row."""
     sublayers = list(_sublayers(stack, sites, cross))
     entered = _entering_norms(sublayers, sites.embedding) if stack.post_norm else []
     read, norm_bias = before_norm(stack.final_norm, sites.final, direction)
@@ -254,14 +235,6 @@ def _at_memory(
     """What is read of the encoder's output, behind its final norm, through cross-attention.
 
     Each head looks where it looked in this run, so that what it reads is a weighted sum of values.
-
-    Args:
-        decoder: the decoder.
-        sites: what was written, and where cross-attention looked.
-        reads: what is read of each layer's cross-attention output.
-
-    Returns:
-        The direction at each token of the encoder, and what the biases of values add.
     """
     n_items, n_metrics, n_layers, width = reads.shape
     total = reads.new_zeros(sum(sites.lengths), n_metrics, width)

@@ -33,14 +33,7 @@ def as_table(
     parts: Direct | DirectSeq2Seq,
     entropy: Float[torch.Tensor, " item"],
 ) -> pd.DataFrame:
-    """One row per item, metric and part; the total is the last of each.
-
-    Args:
-        items: their ids.
-        value: what the parts sum to, but for the entropy.
-        parts: what each part adds.
-        entropy: of the prediction; a log-probability is less by it.
-    """
+    """One row per item, metric and part; the total is the last of each."""
     less = torch.stack([torch.zeros_like(entropy), -entropy], dim=1)
     rows = [
         *(_of_two_stacks(parts) if isinstance(parts, DirectSeq2Seq) else _of_one_stack(parts)),

@@ -34,10 +34,6 @@ def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
     t), corrected within task, protocol, metric and component: heads by Benjamini-Hochberg, the
     rest by Holm; and again so over all tests of tasks with signal. Without signal nothing is
     significant.
-
-    Args:
-        attribution: ``attribution.parquet``.
-        seed: seed of the bootstrap; a task's resamples are the same everywhere.
     """
     signal = attribution_signals(attribution)
     tables = [
@@ -74,12 +70,6 @@ def attribution_signals(attribution: pd.DataFrame) -> dict[tuple[str, str], bool
     anything, for unequal ones: Hoeffding 1956, Ann. Math. Stat. 27), and than when another item's
     question is asked, where that was measured (exact McNemar test). Corrected by Holm over all
     tasks and protocols of the run.
-
-    Args:
-        attribution: ``attribution.parquet``.
-
-    Returns:
-        By task and protocol.
     """
     return signals(*_gate(attribution))
 

@@ -18,12 +18,7 @@ from layerwise.storage.parquet import frame
 
 
 def cell_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over pairs of every cell's estimated and, where it was patched, true change.
-
-    Returns:
-        ``task``, ``capability``, ``protocol``, ``direction``, ``site``, ``layer``, ``head``,
-        ``pos_label``, ``n_items``, ``estimate``, ``true`` (nats; nan where not patched).
-    """
+    """Means over pairs of every cell's estimated and, where it was patched, true change."""
     told = _changes(table)
     key = ["task", "capability", "protocol", "direction", "site", "layer", "head", "pos_label"]
     means = told.groupby(key, as_index=False, sort=False).agg(

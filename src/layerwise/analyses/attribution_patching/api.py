@@ -250,18 +250,7 @@ def estimated_changes(
     answers: Sequence[tuple[int, int]],
     cells: Sequence[Cell],
 ) -> list[list[float]]:
-    """The gradient of the logit difference times the change of each cell's activation, in nats.
-
-    Args:
-        model: the model.
-        runs: of each pair the prompt whose run would be patched, where gradients are taken, and
-            the prompt whose run activations would be taken from; each of one length.
-        answers: of each pair: the logit of the first token minus that of the second is the metric.
-        cells: the patches, of every pair.
-
-    Returns:
-        For each pair the change by each cell.
-    """
+    """The gradient of the logit difference times the change of each cell's activation, in nats."""
     names = sorted({hook_name(model, cell.layer, cell.site) for cell in cells})
     there = _kept(model, [source for _, source in runs], names)[1]
     with torch.enable_grad():

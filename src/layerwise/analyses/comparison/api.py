@@ -113,11 +113,7 @@ def compare(
 def runs_or_groups(
     runs: Sequence[Path], groups: Sequence[str]
 ) -> Sequence[Path] | dict[str, list[str]]:
-    """What is to be compared, from words: folders, or groups such as ``"small=run1,run2"``.
-
-    Raises:
-        UserError: if both are given, or a group cannot be read or is given twice.
-    """
+    """What is to be compared, from words: folders, or groups such as ``"small=run1,run2"``."""
     if not groups:
         return runs
     if runs:
@@ -139,11 +135,7 @@ def runs_or_groups(
 
 
 def _listed(runs: Folders | Mapping[str, Folders]) -> tuple[list[Path], list[str | None]]:
-    """The folders, and the group of each.
-
-    Raises:
-        UserError: if there are too few.
-    """
+    """The folders, and the group of each."""
     if isinstance(runs, str | Path) or len(runs) < 2:
         raise UserError(
             "There is nothing to compare with: expected two or more runs, or two or more groups "

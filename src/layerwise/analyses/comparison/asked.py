@@ -18,11 +18,7 @@ _Place = tuple[str, str, str]
 
 
 def n_asked(several: Sequence[Sequence[Prepared]]) -> Counter[str]:
-    """How many comparisons of each family are asked for between every two groups of runs.
-
-    Args:
-        several: the groups; of one run each, if runs are compared by themselves.
-    """
+    """How many comparisons of each family are asked for between every two groups of runs."""
     pairs = (_asked_of([*one, *other]) for one, other in combinations(several, 2))
     return sum(pairs, start=Counter())
 

@@ -32,13 +32,7 @@ Row = dict[str, Any]
 
 
 def established(differences: pd.DataFrame, tests: Mapping[str, int] | None = None) -> list[Claim]:
-    """A sentence for each difference that its test supports, the largest first.
-
-    Args:
-        differences: ``comparison_differences.parquet``.
-        tests: how many tests of each family were corrected together, as the comparison's facts
-            have it; those in the table, if nothing of it is known.
-    """
+    """A sentence for each difference that its test supports, the largest first."""
     sure = rows(differences, significant=True, measure=list(MEASURES))
     kinds = tests or differences["family"].value_counts().to_dict()
     whole = n_tests(differences)

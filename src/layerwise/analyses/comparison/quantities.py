@@ -125,15 +125,7 @@ def prepared(run: SavedRun, seed: int, n_resamples: int) -> Prepared:
 def quantities(
     runs: Sequence[Prepared], note: Callable[[dict[str, Any]], object] = lambda row: None
 ) -> dict[Key, list[Quantity]]:
-    """All that can be said of every one of the runs, on tasks and items that they share.
-
-    Args:
-        runs: one run, or those that are to be compared.
-        note: is told of what has to be left out, as rows of ``comparison_left_out.parquet``.
-
-    Returns:
-        One quantity for each run, by what it is.
-    """
+    """All that can be said of every one of the runs, on tasks and items that they share."""
     found = dict(_accuracies(runs, note))
     for axis in axes_of_all(runs):
         found |= dict(_depths(runs, axis, note if axis == COMPUTATION else lambda row: None))

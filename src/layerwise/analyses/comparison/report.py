@@ -32,11 +32,7 @@ MOST = 6
 
 
 def comparison_report(comparison: ComparedRuns) -> Report:
-    """The page of a comparison, as ``Comparison.report`` gives it.
-
-    Args:
-        comparison: what was compared.
-    """
+    """The page of a comparison, as ``Comparison.report`` gives it."""
     sure = established(comparison.claimable(), comparison.facts.n_tests)
     rest = not_established(comparison.differences)
     return Report((*sure, *rest), lambda: _page(comparison, sure, rest))

@@ -50,15 +50,7 @@ def left_out(runs: str, reason: str, **what: str) -> dict[str, Any]:
 
 
 def saved_runs(folders: Sequence[Path], groups: Sequence[str | None]) -> list[SavedRun]:
-    """Read the folders.
-
-    Args:
-        folders: one for each run.
-        groups: the group of each.
-
-    Raises:
-        UserError: if a folder cannot be read, or holds nothing that can be compared.
-    """
+    """Read the folders."""
     names = _names(folders)
     return [_read(*each) for each in zip(folders, names, groups, strict=True)]
 
@@ -86,11 +78,7 @@ def _read(folder: Path, name: str, group: str | None) -> SavedRun:
 
 
 def refuse_same_model(runs: Sequence[SavedRun]) -> None:
-    """Refuse two runs of one model.
-
-    Raises:
-        UserError: if two runs are of the same weights in the same number format.
-    """
+    """Refuse two runs of one model."""
     for one, other in combinations(runs, 2):
         mine, theirs = one.facts.model, other.facts.model
         if (mine.hash, mine.dtype) == (theirs.hash, theirs.dtype):
@@ -102,11 +90,7 @@ def refuse_same_model(runs: Sequence[SavedRun]) -> None:
 
 
 def refuse_other_prompts(runs: Sequence[SavedRun]) -> None:
-    """Refuse runs of which some were asked in a chat template.
-
-    Raises:
-        UserError: if they differ in that.
-    """
+    """Refuse runs of which some were asked in a chat template."""
     chat = {run.name: bool(run.facts.settings.get("chat", False)) for run in runs}
     if len(set(chat.values())) > 1:
         names = {on: ", ".join(n for n, c in chat.items() if c == on) for on in (True, False)}
@@ -117,11 +101,7 @@ def refuse_other_prompts(runs: Sequence[SavedRun]) -> None:
 
 
 def refuse_mixed_group(runs: Sequence[SavedRun]) -> None:
-    """Refuse a group whose models are not seeds of one architecture.
-
-    Raises:
-        UserError: if their numbers of layers or parameters differ.
-    """
+    """Refuse a group whose models are not seeds of one architecture."""
     for group in dict.fromkeys(run.group for run in runs):
         mine = [run for run in runs if run.group == group]
         shapes = {_shape(run.facts): run.name for run in mine}
@@ -140,14 +120,7 @@ def _shape(facts: Facts) -> str:
 
 
 def on_shared_tasks(runs: Sequence[SavedRun]) -> tuple[list[SavedRun], list[dict[str, Any]]]:
-    """The runs with the tasks alone that all of them asked by the very same items.
-
-    Returns:
-        The runs, and rows that say which tasks were left out, and why.
-
-    Raises:
-        UserError: if no task is shared.
-    """
+    """The runs with the tasks alone that all of them asked by the very same items."""
     names = dict.fromkeys(task.name for run in runs for task in run.facts.tasks)
     found = {name: {r.name: t for r in runs for t in r.facts.tasks if t.name == name}
              for name in names}  # fmt: skip
@@ -202,11 +175,7 @@ def _of_tasks(result: Result, tasks: Sequence[str]) -> Result:
 
 
 def shared_change(runs: Sequence[SavedRun]) -> tuple[str, str] | None:
-    """The kind and site of single-layer changes that all runs have, skipped layers first.
-
-    Raises:
-        UserError: if each has some, and none is shared.
-    """
+    """The kind and site of single-layer changes that all runs have, skipped layers first."""
     listed = {run.name: _changes(run) for run in runs}
     shared = [c for c in next(iter(listed.values())) if all(c in own for own in listed.values())]
     if shared:

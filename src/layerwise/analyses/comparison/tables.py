@@ -57,13 +57,7 @@ def estimate_rows(runs: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
 def pair_rows(
     runs: Sequence[Prepared], left_out: list[dict[str, Any]], smallest_depth: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Rows of ``comparison_differences.parquet``: every two runs, paired over items.
-
-    Args:
-        runs: the runs.
-        left_out: gets the rows of what could not be compared.
-        smallest_depth: smallest difference of depth that is of interest, in layers.
-    """
+    """Rows of ``comparison_differences.parquet``: every two runs, paired over items."""
     rows = [
         _pair(one, other, key, first, second) | _of_interest([first, second], smallest_depth)
         for one, other in combinations(runs, 2)
@@ -154,14 +148,7 @@ def group_difference_rows(
     left_out: list[dict[str, Any]],
     smallest_depth: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of ``comparison_differences.parquet`` of two groups of runs, not corrected yet.
-
-    Args:
-        first: the runs of one group.
-        second: those of the other.
-        left_out: gets the rows of what could not be compared.
-        smallest_depth: smallest difference of depth that is of interest, in layers.
-    """
+    """Rows of ``comparison_differences.parquet`` of two groups of runs, not corrected yet."""
     split = len(first)
     for key, every in quantities([*first, *second], left_out.append).items():
         if key.measure in DESCRIBED:
@@ -206,11 +193,6 @@ def corrected(
     """The rows with Holm's correction over all comparisons of a family, and over all families.
 
     Significant is what is so after the correction and no smaller than is of interest.
-
-    Args:
-        rows: those that could be compared.
-        asked: how many comparisons of each family were asked for; those without a row count as
-            ones in which nothing was found. None if all have one.
     """
     found, tests = [], n_tests([row["family"] for row in rows], asked or {})
     for family in COMPARED:
@@ -228,12 +210,7 @@ def corrected(
 
 
 def n_tests(families: Sequence[str], asked: Mapping[str, int]) -> dict[str, int]:
-    """How many tests are corrected together, by family.
-
-    Args:
-        families: of each comparison that was made.
-        asked: how many were asked for.
-    """
+    """How many tests are corrected together, by family."""
     return {one: max(asked.get(one, 0), list(families).count(one)) for one in COMPARED}
 
 
@@ -268,13 +245,7 @@ def _own_interval(key: Key, quantity: Quantity) -> tuple[float, float]:
 
 
 def _with_unseen_items(ends: tuple[float, float], n: int, least: float) -> tuple[float, float]:
-    """Bounds of answers, or of their change, exact ones where all items of the sample are alike.
-
-    Args:
-        ends: percentile bounds.
-        n: clusters of items.
-        least: the smallest value that an item can have; the largest is 1.
-    """
+    """Bounds of answers, or of their change, exact ones where all items of the sample are alike."""
     if ends[0] != ends[1]:
         return ends
     middle, reach = (1 + least) / 2, (1 - least) / 2

@@ -12,11 +12,7 @@ from layerwise.errors import UserError
 
 
 def need_peft() -> None:
-    """Make sure that adapters can be made.
-
-    Raises:
-        UserError: if ``peft`` is not installed.
-    """
+    """Make sure that adapters can be made."""
     try:
         import peft as peft
     except ImportError as error:
@@ -33,18 +29,6 @@ def put_adapters(
     """Give all linear maps of some blocks adapters, which change nothing yet.
 
     The update is ``2 B A`` with ``A`` drawn and ``B`` zero, in all attention and MLP matrices.
-
-    Args:
-        model: a model of transformers, changed in place.
-        blocks: names of modules.
-        rank: rows of ``A``.
-        seed: draws ``A``.
-
-    Returns:
-        The adapters' weights by name.
-
-    Raises:
-        UserError: if the blocks have no linear maps.
     """
     need_peft()
     from peft import LoraConfig, inject_adapter_in_model

@@ -68,12 +68,7 @@ class Amount:
 
 
 def amount_together(lessons: Sequence[Lesson], prefix: Tokens | None) -> Amount:
-    """What a batch of texts is, as it is padded to be trained on.
-
-    Args:
-        lessons: the texts.
-        prefix: what a decoder behind an encoder begins with; None without an encoder.
-    """
+    """What a batch of texts is, as it is padded to be trained on."""
     n = len(lessons)
     if prefix is None:
         longest = max(len(one.tokens) - 1 for one in lessons)
@@ -84,14 +79,7 @@ def amount_together(lessons: Sequence[Lesson], prefix: Tokens | None) -> Amount:
 
 
 def amount_read(lessons: Sequence[Lesson], model: Model, d_vocab: int, memory: int) -> Amount:
-    """What the texts of a step are, in as many batches as memory asks for.
-
-    Args:
-        lessons: the texts.
-        model: which kind of model reads them.
-        d_vocab: tokens that each position says something of.
-        memory: bytes for logits.
-    """
+    """What the texts of a step are, in as many batches as memory asks for."""
     prefix = decoder_prefix(model) if is_seq2seq(model) else None
     pieces = fitting(lessons, d_vocab, memory)
     return sum((amount_together(one, prefix) for one in pieces), start=Amount())
@@ -100,14 +88,7 @@ def amount_read(lessons: Sequence[Lesson], model: Model, d_vocab: int, memory: i
 def amount_written(
     lessons: Sequence[Lesson], lengths: Sequence[int], model: Model, memory: int
 ) -> Amount:
-    """What a student reads while it writes texts of known lengths.
-
-    Args:
-        lessons: the texts.
-        lengths: how many tokens are written of each.
-        model: the student.
-        memory: bytes for logits.
-    """
+    """What a student reads while it writes texts of known lengths."""
     prefix, found = decoder_prefix(model) if is_seq2seq(model) else None, Amount()
     for places in written_together(lessons, prefix, model.cfg.d_vocab, memory):
         n, some = len(places), [lessons[place] for place in places]

@@ -14,16 +14,7 @@ from .lessons import Lesson, Question, lesson_of
 def teacher_answers(
     teacher: Setup, student: Setup, questions: Sequence[Question]
 ) -> dict[int, Lesson]:
-    """The teacher's answers: the option that it finds most likely, or what it writes, greedily.
-
-    Args:
-        teacher: the teacher, as it is asked.
-        student: whose prompts the questions have.
-        questions: the questions.
-
-    Returns:
-        Texts by the places of their questions; a teacher that writes nothing gives none.
-    """
+    """The teacher's answers: the option that it finds most likely, or what it writes, greedily."""
     asked = [one.request for question in questions for one in question.requests]
     (outcomes,) = teacher.sweep([intact()], asked).outcomes
     each, found = iter(outcomes), dict[int, Lesson]()

@@ -30,12 +30,6 @@ def records_of(
 
     Beside them: other items' questions, the model without any layer, and the guesser that reads
     no question, which tell whether the model can do the task at all.
-
-    Args:
-        setup: the model, as it is asked.
-        host: what it is called.
-        task: the task.
-        guessed_by: whose tokenizer the guesser has.
     """
     asked = [
         one

@@ -40,13 +40,7 @@ class Batch:
 
     @classmethod
     def of(cls, lessons: Sequence[Lesson], prefix: Tokens | None, device: torch.device) -> Batch:
-        """A batch of texts.
-
-        Args:
-            lessons: the texts.
-            prefix: what a decoder behind an encoder begins with; None without an encoder.
-            device: where to.
-        """
+        """A batch of texts."""
         rows, columns, targets = [], [], []
         for row, lesson in enumerate(lessons):
             first = lesson.n_read - 1 if prefix is None else len(prefix) - 1
@@ -77,13 +71,7 @@ def padded(
 def fitting(
     lessons: Sequence[Lesson], d_vocab: int, memory_budget: int
 ) -> Iterator[Sequence[Lesson]]:
-    """Texts in runs of which so many fit into memory together, one at least.
-
-    Args:
-        lessons: the texts.
-        d_vocab: tokens that each position says something of.
-        memory_budget: bytes.
-    """
+    """Texts in runs of which so many fit into memory together, one at least."""
     # Both models' logits, their log-probabilities and gradients, in float32.
     copies, size = 8, 4
     longest = max((len(one.tokens) for one in lessons), default=1)

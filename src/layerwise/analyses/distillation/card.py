@@ -23,11 +23,7 @@ _LIMITS = (
 
 
 def card(result: DistillationResult) -> str:
-    """The text of ``README.md``.
-
-    Args:
-        result: the distillation.
-    """
+    """The text of ``README.md``."""
     with naming_layers_of(result.facts.model):
         return "\n".join(_lines(result)) + "\n"
 

@@ -13,12 +13,7 @@ _FACTS = "facts"
 
 
 def pack(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> bytes:
-    """Tensors by name, and facts as JSON.
-
-    Args:
-        tensors: the tensors.
-        facts: plain values, of which numbers are kept exactly.
-    """
+    """Tensors by name, and facts as JSON."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     return save(plain, metadata={_FACTS: json.dumps(facts)})
 

@@ -97,11 +97,7 @@ def refuse_training(
     steps: int = 200,
     rate: float = 0.0001,
 ) -> None:
-    """Refuse numbers that no student can be trained with.
-
-    Raises:
-        UserError: names the number and what it may be.
-    """
+    """Refuse numbers that no student can be trained with."""
     Objective(
         temperature=temperature, mixture=mixture, on_policy=on_policy,
         cross_entropy=cross_entropy, hidden=hidden,
@@ -123,17 +119,7 @@ def refuse_training(
 def taught(
     teacher: Model, student: Model, course: Course, removed: Sequence[int] | None = None
 ) -> DistillationResult:
-    """Train a student, write it, and ask all three.
-
-    Args:
-        teacher: the teacher.
-        student: the student.
-        course: what it is taught.
-        removed: the teacher's layers that the student lacks, where it is the teacher without them.
-
-    Raises:
-        UserError: as ``distill`` does.
-    """
+    """Train a student, write it, and ask all three."""
     out, objective = course.out, course.objective
     numbers = {name: one for name, one in objective.settings().items() if name != "divergence"}
     refuse_training(**numbers, rank=course.rank, batch=course.batch, steps=course.steps,
@@ -162,14 +148,7 @@ def taught(
 
 
 def lessons_to_train_on(learns: Setup, text: Path | None, n_texts: int, n_ctx: int) -> Lessons:
-    """The texts of a file, or prompts of the tasks with the tasks' own answers.
-
-    Args:
-        learns: the student, as it is asked.
-        text: the file; None for prompts.
-        n_texts: at most so many texts.
-        n_ctx: longer prompts are left out.
-    """
+    """The texts of a file, or prompts of the tasks with the tasks' own answers."""
     if text is not None:
         return lessons_of_file(text, learns, n_texts)
     return lessons_of_questions(

@@ -28,15 +28,7 @@ class Drawn(NamedTuple):
 
 
 def drawn_at(step: int, seed: int, n_texts: int, batch: int, on_policy: float) -> Drawn:
-    """The texts of a step.
-
-    Args:
-        step: steps that were done before.
-        seed: of the training.
-        n_texts: texts to draw from.
-        batch: texts a step.
-        on_policy: share of the texts that the student writes itself.
-    """
+    """The texts of a step."""
     rng = stats.generator(seed, f"step {step} of the distillation")
     chosen = rng.permutation(n_texts)[:batch]
     own = (rng.random(len(chosen)) < on_policy).tolist()

@@ -13,11 +13,7 @@ from .losses import Objective
 
 
 def refuse_strangers(teacher: Model, student: Model, objective: Objective) -> None:
-    """Accept only a teacher that says what the student can learn to say.
-
-    Raises:
-        UserError: names the first thing in which they differ and must not.
-    """
+    """Accept only a teacher that says what the student can learn to say."""
     found = _difference(teacher, student, objective)
     if found is not None:
         what, theirs, mine = found

@@ -144,14 +144,7 @@ class PrunedFrom(NamedTuple):
 
 
 def pruned_from(folder: Path) -> PrunedFrom:
-    """What a folder out of ``prune_model`` says of its original.
-
-    Args:
-        folder: the folder.
-
-    Raises:
-        UserError: if it is none, is not finished, or the model in it was changed since.
-    """
+    """What a folder out of ``prune_model`` says of its original."""
     tables = folder / TABLES
     run = read_run_file(tables) if (tables / RUN_FILE).is_file() else {"settings": {}}
     settings = run["settings"]
@@ -176,11 +169,7 @@ def pruned_from(folder: Path) -> PrunedFrom:
 
 
 def _loaded(pruned: PrunedFrom, folder: Path, how: Mapping[str, Any]) -> Model:
-    """The model that the layers were taken from, and no other.
-
-    Raises:
-        UserError: if it is not there any more, or another by now.
-    """
+    """The model that the layers were taken from, and no other."""
     if pruned.is_path and not Path(pruned.name).expanduser().exists():
         raise UserError(
             f"The original that {folder} was written from is not at {pruned.name!r} any more: "

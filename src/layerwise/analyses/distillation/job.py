@@ -100,17 +100,7 @@ class Distillation:
     def run(
         self, run: RunFolder, out: Path, settings: dict[str, Any], progress: Meter
     ) -> tuple[DistillationResult, dict[str, str]]:
-        """Do what is missing.
-
-        Args:
-            run: the run's folder.
-            out: where the model is written.
-            settings: of the run.
-            progress: is told how far it is.
-
-        Returns:
-            The result, and the SHA-256 of the written model's files.
-        """
+        """Do what is missing."""
         each = self._amount_of_a_step()
         progress.expect(each * self.steps)
         files = write_model(run, out, lambda place: self._trained(run, progress, each).save(place))

@@ -102,9 +102,6 @@ def lessons_of_file(path: Path, setup: Setup, n_texts: int) -> Lessons:
     """The texts of a file, in pieces; all of a piece is trained on but what it begins with.
 
     A student that writes itself is given the first half; an encoder reads it.
-
-    Raises:
-        UserError: if the file cannot be read, or has too little text.
     """
     length = min(LENGTH, setup.model.cfg.n_ctx)
     groups: list[list[Lesson]] = []
@@ -129,18 +126,7 @@ def lessons_of_questions(
     n_texts: int,
     n_ctx: int,
 ) -> Lessons:
-    """Questions with their answers.
-
-    Args:
-        groups: questions that share their few-shot examples, which are not parted.
-        answer: makes a text of a question; None if it has no answer.
-        setup: the seed.
-        n_texts: at most so many texts.
-        n_ctx: longer texts are left out.
-
-    Raises:
-        UserError: if there are too few.
-    """
+    """Questions with their answers."""
     apart = is_seq2seq(setup.model)
     made = [[answer(question) for question in group] for group in groups]
     fitting = [[one for one in group if one and _length(one, apart) <= n_ctx] for group in made]
@@ -163,13 +149,6 @@ def questions_of_tasks(setup: Setup, n_texts: int) -> list[list[Question]]:
     """Questions of the tasks that share neither question nor fact with a measured item.
 
     Of a built-in suite other seeds are asked, of other tasks the items that a limit leaves over.
-
-    Args:
-        setup: tasks, protocols and seed; the tasks' items are those that are measured.
-        n_texts: so many questions or more, if there are.
-
-    Raises:
-        UserError: if there are none.
     """
     measured, groups = _Measured.of(setup.tasks), list[list[Question]]()
     suites = {task.name: task for task in setup.tasks if is_from_suite(task)}
@@ -246,15 +225,7 @@ def task_answer(setup: Setup, question: Question) -> Lesson | None:
 def answered(
     setup: Setup, question: Question, context: str, said: str, *, end: bool
 ) -> Lesson | None:
-    """A prompt and an answer as a text; None if the answer has no token of its own.
-
-    Args:
-        setup: the tokenizer.
-        question: what is answered.
-        context: the prompt.
-        said: the answer.
-        end: whether the end token follows, if there is one.
-    """
+    """A prompt and an answer as a text; None if the answer has no token of its own."""
     encoded = encode_apart if is_seq2seq(setup.model) else encode_pair
     read, rest = encoded(setup.tokenizer, context, said)
     return lesson_of(setup, question, read, rest, end=end) if rest else None

@@ -42,11 +42,7 @@ class Objective:
         return dict(vars(self))
 
     def refuse_impossible(self) -> None:
-        """Refuse numbers that no loss can be made of.
-
-        Raises:
-            UserError: names the number and its range.
-        """
+        """Refuse numbers that no loss can be made of."""
         if self.temperature <= 0:
             raise UserError(
                 f"The temperature is {self.temperature:g}; expected a number above 0, such as 1: "
@@ -77,14 +73,6 @@ def divergences(
     b KL(P || M) + (1 - b) KL(Q || M) with M = b P + (1 - b) Q, b the ``mixture`` (Agarwal et al.
     2024, arXiv:2306.13649, section 3). Times T squared, so that gradients keep their size (Hinton
     et al. 2015, arXiv:1503.02531, section 2).
-
-    Args:
-        teacher: logits.
-        student: logits.
-        objective: which divergence, at which temperature.
-
-    Returns:
-        In nats, times the temperature squared.
     """
     log_p, log_q = (
         (_at_least_single(logits) / objective.temperature).log_softmax(-1)

@@ -73,9 +73,6 @@ class Held:
 
         Gradients grow while activations go, so that both are not there at once; a state is kept
         when neither is.
-
-        Args:
-            activations: bytes of a step's activations before its backward.
         """
         state = OF_STATE * (self.trained + self.moments)
         step = self.gradients + OF_STEP * self.largest
@@ -85,14 +82,7 @@ class Held:
 def weights_held(
     teacher: Model, student: Model, layers: Sequence[int] | None, rank: int | None
 ) -> Held:
-    """What is in memory beside activations.
-
-    Args:
-        teacher: the teacher.
-        student: the student.
-        layers: the layers that are trained; None for all weights.
-        rank: of low-rank adapters; None for none.
-    """
+    """What is in memory beside activations."""
     own, n_own = list(student.parameters()), n_parameters(student)
     inside = [
         [tuple(weight.shape) for weight in parts_of_block(student, block)["layer"]]
@@ -140,14 +130,7 @@ def _ends(shape: tuple[int, ...]) -> int:
 
 
 def activation_bytes(texts: Sequence[Lesson], teacher: Model, student: Model, first: int) -> int:
-    """What a batch leaves in memory for the backward of a student, in float32.
-
-    Args:
-        texts: the batch.
-        teacher: the teacher.
-        student: the student.
-        first: its first layer that is trained.
-    """
+    """What a batch leaves in memory for the backward of a student, in float32."""
     cfg, n_encoder = student.cfg, n_encoder_layers(student)
     prefix = decoder_prefix(student) if is_seq2seq(student) else None
     amount = amount_together(texts, prefix)

@@ -28,12 +28,6 @@ def written_together(
 
     A prompt joins those before it if no more tokens of it are left to read, when the shortest is
     read, than it is answered with.
-
-    Args:
-        lessons: the texts.
-        prefix: what a decoder behind an encoder begins with; None without an encoder.
-        d_vocab: tokens that each position says something of.
-        memory_budget: bytes for logits.
     """
     order = sorted(range(len(lessons)), key=lambda place: lessons[place].n_given)
     groups: list[list[int]] = []
@@ -117,13 +111,6 @@ def write_together(
     """Texts with what a model says itself in place of what was said, sampled at temperature 1.
 
     Each text is drawn by its own seed, so that it is the same in any batch, up to rounding.
-
-    Args:
-        original: the Hugging Face model.
-        lessons: the texts; what is given of them stays.
-        tokenizer: tells whether a stop string is written, and which token ends a text.
-        seeds: of the draws of each text.
-        prefix: what a decoder behind an encoder begins with; None without an encoder.
     """
     texts = _Written(lessons, tokenizer, seeds, prefix, original.device)
     shortest = min(texts.n_first)

@@ -53,16 +53,7 @@ class Student:
     def of(
         cls, model: Model, folder: Path, layers: Sequence[int] | None, rank: int | None, seed: int
     ) -> Student:
-        """A copy of a model in float32, to be trained.
-
-        Args:
-            model: the model; it is not changed.
-            folder: its files.
-            layers: the layers that are trained, by number; if None all, and all weights beside
-                them unless there are adapters.
-            rank: of the adapters; None trains the weights themselves.
-            seed: draws the adapters.
-        """
+        """A copy of a model in float32, to be trained."""
         with quiet():
             original: Any = load_original(folder, read_config(folder), torch.float32)
         original.to(model.W_E.device)
@@ -94,12 +85,7 @@ class Student:
         Float[torch.Tensor, "predictions d_vocab"],
         list[Float[torch.Tensor, "texts pos d_model"]],
     ]:
-        """Logits where something is predicted, and the streams that leave all layers.
-
-        Args:
-            batch: texts.
-            streams: whether the streams are wanted; none if not.
-        """
+        """Logits where something is predicted, and the streams that leave all layers."""
         inputs: dict[str, Any] = {"input_ids": batch.tokens, "use_cache": False}
         if batch.decoder_tokens is not None:
             inputs |= {"attention_mask": batch.mask.long(), "decoder_input_ids": (
@@ -131,14 +117,7 @@ class Student:
         seeds: Sequence[int],
         memory_budget: int,
     ) -> list[Lesson]:
-        """Texts with what the student says itself, sampled at temperature 1.
-
-        Args:
-            lessons: the texts; what is given of them stays.
-            tokenizer: tells whether a stop string is written, and which token ends a text.
-            seeds: of the draws of each text.
-            memory_budget: bytes for logits.
-        """
+        """Texts with what the student says itself, sampled at temperature 1."""
         d_vocab = self.original.config.get_text_config().vocab_size
         texts = list(lessons)
         for places in written_together(lessons, self.prefix, d_vocab, memory_budget):

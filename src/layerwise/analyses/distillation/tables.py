@@ -47,14 +47,7 @@ class Asked(NamedTuple):
 
 
 def asked_of(distillation: pd.DataFrame) -> Iterator[Asked]:
-    """The three models' records by task and protocol, in alphabetical order.
-
-    Args:
-        distillation: ``distillation.parquet``.
-
-    Raises:
-        UserError: if the records of one model are missing or incomplete.
-    """
+    """The three models' records by task and protocol, in alphabetical order."""
     of = {host: distillation.loc[distillation["host"] == host] for host in HOSTS}
     by_host = {
         host: {(one.task, one.protocol): one for one in cells(table)} for host, table in of.items()
@@ -86,11 +79,6 @@ def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
     distilled student has signal itself; a loss, where it does and the student had signal. The
     share of the teacher's lead that is closed is told where that lead is established in the same
     way.
-
-    Args:
-        distillation: ``distillation.parquet``.
-        chance: (task, protocol) -> accuracy by guessing.
-        seed: seed of the bootstrap; a task's resamples are the same under all protocols.
     """
     every = list(asked_of(distillation))
     if not every:

@@ -55,12 +55,7 @@ class Teacher:
 
 
 def matching_layers(n_student: Sequence[int], n_teacher: Sequence[int]) -> tuple[int, ...]:
-    """For each layer of a student, the layer of the teacher that ends at the same relative depth.
-
-    Args:
-        n_student: layers of each stack of the student.
-        n_teacher: the same of the teacher.
-    """
+    """For each layer of a student, the teacher's layer that ends at the same relative depth."""
     found, first = list[int](), 0
     for mine, theirs in zip(n_student, n_teacher, strict=True):
         found += [first + -(-(layer + 1) * theirs // mine) - 1 for layer in range(mine)]

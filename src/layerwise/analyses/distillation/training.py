@@ -75,11 +75,7 @@ class Trainer:
         self.rows.append({"step": 0, "held_out_kl": self.held_out_kl()})
 
     def step(self) -> None:
-        """One batch, one step of the weights, one point of the curve.
-
-        Raises:
-            UserError: if the loss is not finite any more, or there is no memory for a batch.
-        """
+        """One batch, one step of the weights, one point of the curve."""
         with self._memory(), torch.enable_grad():
             lessons, own = self._drawn()
             row = self._backward(lessons, own)

@@ -11,11 +11,7 @@ from .names import FORWARD, JENSEN_SHANNON, OF_TASK
 
 
 def taught_in_words(facts: Facts) -> str:
-    """``the student a, distilled from b``, or ``b without layers 3, healed``.
-
-    Args:
-        facts: of the run.
-    """
+    """``the student a, distilled from b``, or ``b without layers 3, healed``."""
     teacher, removed = facts.settings["teacher"], facts.settings.get("removed")
     if isinstance(removed, list):
         noun = "layer" if len(removed) == 1 else "layers"

@@ -110,13 +110,7 @@ class TrainingWork:
         )
 
     def read(self, steps: Sequence[int], share: float | None) -> Read:
-        """What is read in some steps.
-
-        Args:
-            steps: the steps, by how many come before.
-            share: of the length that they may have, what texts of the student's own have; None
-                leaves these texts out.
-        """
+        """What is read in some steps."""
         found = sum((self._read_at(step, share) for step in steps), start=NOTHING)
         n_points = sum(at_point(step + 1, self.steps) for step in steps) + (0 in steps)
         held_out = self._amount(of_curve(self.lessons.held_out, self.seed))
@@ -177,11 +171,7 @@ class TrainingWork:
                 yield activation_bytes(some, self.teacher, self.student, first)
 
     def seconds(self, loaded: Callable[[Model], Model]) -> float:
-        """About how long it takes, from a few of its steps.
-
-        Args:
-            loaded: gives the model itself for an outline.
-        """
+        """About how long it takes, from a few of its steps."""
         teacher, student = loaded(self.teacher), loaded(self.student)
         origin = origin_of(student)
         assert origin is not None

@@ -115,12 +115,7 @@ def emergence(
 
 
 def evidence_of(results: Sequence[Result], sampling: Sampling) -> Iterator[Evidence | LeftOut]:
-    """What each method says about each task, of the results of one run; or why it says nothing.
-
-    Args:
-        results: those with curves over the layers, at most one of each kind.
-        sampling: the resamples, which all methods share.
-    """
+    """What each method says about each task, of the results of one run; or why it says nothing."""
     told = [(result, CURVES[type(result)]) for result in results]
     signal: dict[tuple[str, str], bool] = {}
     for result, curves in told:

@@ -18,16 +18,7 @@ _LEVEL = 0.05
 
 
 def beside_order(row: dict[str, Any], run: RunTables, turned: bool = False) -> str:
-    """How often the intact model is right in either, and what follows if that differs.
-
-    Args:
-        row: a test of order.
-        run: the run.
-        turned: whether the second capability is named first.
-
-    Returns:
-        Sentences after a space; nothing where the accuracies are not known.
-    """
+    """How often the intact model is right in either, and what follows if that differs."""
     if not _known(row):
         return ""
     told, p = f" The intact model is right in {_right(row, turned)}", row["p_accuracy"]

@@ -32,18 +32,7 @@ def agreement_rows(
     sampling: Sampling,
     smallest_depth: float,
 ) -> list[dict[str, Any]]:
-    """Every pair of methods that placed a capability, compared on the items of both.
-
-    Args:
-        evidence: of all methods.
-        placed: capability, protocol and method of all depths that are told.
-        sampling: the resamples, which both methods share.
-        smallest_depth: smallest difference of depth that is of interest, in layers.
-
-    Returns:
-        Rows of ``method_agreement.parquet``. Holm's correction is over all differences of
-        depth, and over all correlations.
-    """
+    """Every pair of methods that placed a capability, compared on the items of both."""
     groups = {key: [e for e in evidence if _key(e) == key] for key in map(_key, evidence)}
     pairs = combinations((group for key, group in groups.items() if key in placed), 2)
     rows = [row for one, other in pairs if _asked_alike(one, other)

@@ -36,15 +36,7 @@ def order_rows(
     answered: Mapping[tuple[str, str], Answers],
     needed: Mapping[str, set[int]],
 ) -> list[dict[str, Any]]:
-    """Rows of ``order.parquet``: every two capabilities by one protocol, method and measure.
-
-    Args:
-        summaries: of the whole axis of computation.
-        n_layers: number of layers.
-        smallest_depth: smallest difference that is of interest, in layers.
-        answered: the intact model's answers by task and protocol, where they are known.
-        needed: by capability, the layers that it is shown to need.
-    """
+    """Rows of ``order.parquet``: every two capabilities by one protocol, method and measure."""
     depths = [s for s in summaries if s.measure in (HALF, SETTLED)]
     rows = [
         _order_row(first, second, n_layers, needed) | _accuracies(first, second, answered)
@@ -66,14 +58,6 @@ def tasks_apart(
     """Two tasks of a capability whose depths are shown to differ: columns of ``emergence.parquet``.
 
     Tests are those of the order of capabilities; Holm's correction is over all pairs of tasks.
-
-    Args:
-        summaries: of the whole axis of computation.
-        n_layers: number of layers.
-        smallest_depth: smallest difference that is of interest, in layers.
-
-    Returns:
-        The pair that is furthest apart, by the first four fields and the axis of a summary.
     """
     pairs = [
         ((one[:4], one.axis), pair)
@@ -146,13 +130,6 @@ def _p_beyond_background(
 
     Damage that is spread evenly pulls a depth to the middle, and layers that both need say nothing
     of which comes first.
-
-    Args:
-        first: the one.
-        second: the other.
-        axis: of both.
-        both: layers that both are shown to need.
-        difference: of the depths of all that layers cost; 1 is returned for another sign.
     """
     groups = [
         tuple(curves_beyond_background(curves, both) for curves in one.curves)

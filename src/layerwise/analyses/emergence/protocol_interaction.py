@@ -70,11 +70,7 @@ def mean_draws(
 
 
 def layer_groups(n_layers: int, groups: Groups | None = None) -> dict[str, list[int]]:
-    """The groups asked for, checked; early, middle and late thirds if None.
-
-    Raises:
-        UserError: if a layer is not there or in two groups, or a group is empty.
-    """
+    """The groups asked for, checked; early, middle and late thirds if None."""
     if groups is None:
         parts = np.array_split(np.arange(n_layers), min(3, n_layers))
         names = THIRDS if len(parts) == 3 else (THIRDS[0], THIRDS[2])
@@ -96,14 +92,7 @@ def interaction_rows(
     groups: Groups,
     sampling: Sampling,
 ) -> list[dict[str, Any]]:
-    """Rows of ``protocol_interaction.parquet``; none where there is no signal under both.
-
-    Args:
-        records: ablation records.
-        chance: (task, protocol) -> accuracy by guessing.
-        groups: the layers of each group.
-        sampling: the resamples, which both protocols share.
-    """
+    """Rows of ``protocol_interaction.parquet``; none where there is no signal under both."""
     if len(groups) < 2:
         return []
     every = list(cells(layer_skips(records)))
@@ -143,13 +132,7 @@ def _both(
 
 
 def loss_profile(cell: Cell, chance: float, groups: Groups) -> Profile:
-    """What skipping a layer of each group costs of one task with signal.
-
-    Args:
-        cell: skips of all layers.
-        chance: accuracy by guessing.
-        groups: the layers of each group.
-    """
+    """What skipping a layer of each group costs of one task with signal."""
     intact = cell.intact[:, None].astype(float)
     lost = np.column_stack(
         [(intact - cell.correct[:, list(layers)]).mean(axis=1) for layers in groups.values()]

@@ -43,15 +43,7 @@ class Scored:
 
 
 def places_when_repeated(first: int, length: int, *, both_ways: bool) -> Places:
-    """What is scored of self-attention on tokens that are given twice in a row.
-
-    Args:
-        first: the position of the first of them.
-        length: how many there are before they are repeated.
-        both_ways: whether tokens also attend to those after them, as in an encoder. Then the
-            first occurrence of a token is asked the same of the second, too, and attention to
-            the token after is scored.
-    """
+    """What is scored of self-attention on tokens that are given twice in a row."""
     again = torch.arange(first + length, first + 2 * length - 1)
     every = torch.arange(first, first + 2 * length)
     back = torch.full_like(again, -length)
@@ -66,13 +58,7 @@ def places_when_repeated(first: int, length: int, *, both_ways: bool) -> Places:
 
 
 def places_when_copied(first: int, read_first: int, length: int) -> Places:
-    """What is scored of cross-attention where the decoder is given what the encoder reads.
-
-    Args:
-        first: the decoder's position of the first of the tokens.
-        read_first: the encoder's position of it.
-        length: how many there are.
-    """
+    """What is scored of cross-attention where the decoder is given what the encoder reads."""
     at = torch.arange(length - 1)
     return {
         "prefix_matching": (first + at, read_first + at + 1),
@@ -99,19 +85,7 @@ def no_scores(places: Places, n_layers: int, n_heads: int) -> dict[str, Scores]:
 def seq2seq_scores(
     model: Seq2SeqModel, given: RepeatedTokens, drawn: Drawn
 ) -> tuple[Scored, Scored, Scored]:
-    """The scores of every head of an encoder-decoder on one sequence, by three runs.
-
-    Args:
-        model: the model.
-        given: how tokens are put to it.
-        drawn: the tokens.
-
-    Returns:
-        Of the encoder, which reads the tokens twice; of the decoder's self-attention, while it
-        is given the tokens twice and the encoder has read others; of cross-attention, while the
-        decoder is given once what the encoder reads once. Those of the decoder include
-        ``induction``, in nats.
-    """
+    """The scores of every head of an encoder-decoder on one sequence, by three runs."""
     cfg, once, length = model.cfg, drawn.once, len(drawn.once)
     before, begins = len(given.before), len(given.begins)
     encoder, decoder = range(cfg.n_encoder_layers), range(cfg.n_encoder_layers, cfg.n_layers)

@@ -32,14 +32,7 @@ def next_tokens_read(
     right: Int[torch.Tensor, " query"],
     among: Sequence[int],
 ) -> Reading:
-    """The logit of the right next token at each position, less the mean over some tokens.
-
-    Args:
-        model: the model.
-        final: the final residual stream at the positions.
-        right: the right token of each.
-        among: the tokens of the sequence.
-    """
+    """The logit of the right next token at each position, less the mean over some tokens."""
     logits = uncapped_logits_of(model, final).double()
     weights = torch.zeros_like(logits)
     weights[:, list(among)] = 1 / len(among)
@@ -77,13 +70,7 @@ class DecoderSums:
     def heads_add(
         self, site: str, right: Int[torch.Tensor, " query"], among: Sequence[int]
     ) -> Float[np.ndarray, "layer head"]:
-        """What each head adds directly to ``next_tokens_read``, a mean over the positions, nats.
-
-        Args:
-            site: ``z`` or ``cross_z``.
-            right: the right next token at each position.
-            among: the tokens of the sequence.
-        """
+        """What each head adds directly to ``next_tokens_read``, a mean over the positions, nats."""
         first, last = (self._kept[name] for name in self._ends)
         by_site = {
             at: torch.stack(

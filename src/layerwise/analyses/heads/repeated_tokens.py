@@ -81,11 +81,7 @@ class RepeatedTokens:
         return 2 if self.seq2seq else 1
 
     def refuse(self, length: int) -> None:
-        """Accept only lengths that the model can be given.
-
-        Raises:
-            UserError: if sequences are too short, or too long for context or vocabulary.
-        """
+        """Accept only lengths that the model can be given."""
         if length < SHORTEST:
             raise UserError(
                 f"Sequences of length {length} were asked for; expected at least {SHORTEST} "

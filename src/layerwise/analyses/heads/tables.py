@@ -19,14 +19,7 @@ _SITES = pd.CategoricalDtype(["z", "cross_z"], ordered=True)
 
 
 def summary_table(heads: pd.DataFrame, threshold: float, seed: int) -> pd.DataFrame:
-    """``heads_summary.parquet``: means over sequences with bootstrap 95 % intervals.
-
-    Args:
-        heads: ``heads.parquet``.
-        threshold: the prefix matching of an induction head, which is one of self-attention, is
-            above it with its whole interval.
-        seed: seed of the bootstrap.
-    """
+    """``heads_summary.parquet``: means over sequences with bootstrap 95 % intervals."""
     found: pd.DataFrame | None = None
     # in the order of computation
     heads = heads.assign(site=heads["site"].astype(_SITES)).sort_values(_HEAD, kind="stable")

@@ -75,16 +75,7 @@ class Costs:
 
 
 def costs_of(interactions: pd.DataFrame, chance: Chance) -> Iterator[Costs]:
-    """Each task and protocol of which something was removed, in alphabetical order.
-
-    Args:
-        interactions: ``interactions.parquet``.
-        chance: (task, protocol) -> accuracy by guessing.
-
-    Raises:
-        UserError: if the intact model is missing, or not every item is there exactly once without
-            every set.
-    """
+    """Each task and protocol of which something was removed, in alphabetical order."""
     signal = signal_of(interactions, chance)
     heard = signal.loc[signal["signal"]]
     able = set(zip(heard["task"], heard["protocol"], strict=True))

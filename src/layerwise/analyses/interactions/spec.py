@@ -74,11 +74,7 @@ class SetsSpec(AblationSpec):
         permutations: int,
         seed: int,
     ) -> SetsSpec:
-        """The sets that are made of some layers or heads of a model.
-
-        Raises:
-            UserError: if they cannot be removed, are too few or make too many sets.
-        """
+        """The sets that are made of some layers or heads of a model."""
         basis = AblationSpec.of(model, "skip", site, layers, heads=heads)
         players = tuple(
             Player(layer, head)
@@ -93,11 +89,7 @@ class SetsSpec(AblationSpec):
         return found
 
     def refuse(self) -> None:
-        """Refuse sets that say nothing, or are too many.
-
-        Raises:
-            UserError: if they are.
-        """
+        """Refuse sets that say nothing, or are too many."""
         refuse_sets(self.order, self.permutations)
         noun = "layers" if self.heads is None else "heads"
         if len(self.players) < 2:

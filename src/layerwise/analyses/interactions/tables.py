@@ -34,13 +34,7 @@ PerItem = Float[np.ndarray, "items columns"]
 
 
 def pairs_table(interactions: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
-    """``interaction_pairs.parquet``: what each pair costs beyond the sum of its two.
-
-    Args:
-        interactions: ``interactions.parquet``.
-        chance: (task, protocol) -> accuracy by guessing.
-        seed: seed of bootstrap and tests; a task's resamples are the same in all tables.
-    """
+    """``interaction_pairs.parquet``: what each pair costs beyond the sum of its two."""
     tables = [_pairs(found, seed) for found in costs_of(interactions, chance) if _of_pairs(found)]
     if not tables:
         return frame("interaction_pairs", [])
@@ -172,14 +166,7 @@ def _verdicts(by_measure: dict[str, pd.DataFrame], signal: bool) -> list[str | N
 def shapley_table(
     interactions: pd.DataFrame, orders: pd.DataFrame, chance: Chance, seed: int
 ) -> pd.DataFrame:
-    """``shapley.parquet``: how the cost of removing all is shared out among layers or heads.
-
-    Args:
-        interactions: ``interactions.parquet``.
-        orders: ``interaction_orders.parquet``.
-        chance: (task, protocol) -> accuracy by guessing.
-        seed: seed of the bootstrap.
-    """
+    """``shapley.parquet``: how the cost of removing all is shared out among layers or heads."""
     drawn = [
         tuple(
             Player(int(layer), None if pd.isna(head) else int(head))

@@ -59,12 +59,7 @@ AT_ONCE = 64
 
 
 def refuse_protocols(over: str, protocols: Sequence[str] | None) -> None:
-    """Refuse protocols whose tokens are not those that are read.
-
-    Args:
-        over: which tokens are read.
-        protocols: the protocols; None for the usual ones.
-    """
+    """Refuse protocols whose tokens are not those that are read."""
     if protocols is None:
         return
     if over == GENERATED:
@@ -280,13 +275,7 @@ class Lens:
         final: torch.Tensor,
         streams: Sequence[tuple[str, Place, torch.Tensor]],
     ) -> Iterator[dict[str, Any]]:
-        """Read streams of some tokens, some of them at once.
-
-        Args:
-            tokens: which.
-            final: what leaves the last layer.
-            streams: by which lens and at which place each is read, translated if it is to be.
-        """
+        """Read streams of some tokens, some of them at once."""
         model = self.setup.model
         for start in range(0, len(tokens), AT_ONCE):
             here = slice(start, start + AT_ONCE)

@@ -25,12 +25,7 @@ UNTRANSLATED = {TUNED_DECODER_LENS: DECODER_LENS, TUNED: LOGIT}
 
 
 def lens_of(depth: int, n_encoder: int) -> str:
-    """What reading through the translator of a depth is called.
-
-    Args:
-        depth: k is what enters layer k, in the order of computation.
-        n_encoder: layers of the encoder; 0 for a decoder-only model.
-    """
+    """What reading through the translator of a depth is called."""
     return TUNED_DECODER_LENS if depth < n_encoder else TUNED
 
 

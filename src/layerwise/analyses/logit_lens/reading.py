@@ -55,14 +55,7 @@ def read_lens(
     final: Float[torch.Tensor, "read d_vocab"],
     targets: Int[torch.Tensor, " read"],
 ) -> Reading:
-    """Read residual streams as if they were the last.
-
-    Args:
-        model: the model.
-        resid: residual streams of some depth.
-        final: log-probabilities of the whole model at the same positions.
-        targets: the token looked for at each.
-    """
+    """Read residual streams as if they were the last."""
     logits = logits_of(model, resid)
     logprobs = torch.log_softmax(logits, dim=-1)
     return Reading(
@@ -117,16 +110,7 @@ class Passage:
         positions: Sequence[int] | None,
         options: frozenset[int] = frozenset(),
     ) -> Passage:
-        """Look for the answer's first token in a prompt.
-
-        Args:
-            request: the gold request.
-            positions: from the end, -1 the last; all if None.
-            options: the tokens that the item's choices begin with.
-
-        Raises:
-            UserError: if the prompt has no such position.
-        """
+        """Look for the answer's first token in a prompt."""
         tokens, answer = request.request.context, answer_tokens(request)[0]
         n = len(tokens)
         wanted = range(-n, 0) if positions is None else positions
@@ -173,14 +157,7 @@ def passages(
 def gold_requests(
     setup: Setup, task: Task, protocol: str, *, distinct: bool = False
 ) -> list[TaskRequest]:
-    """The gold requests of a task's items.
-
-    Args:
-        setup: the setup.
-        task: the task.
-        protocol: whose prompts.
-        distinct: leave out items whose answer begins with the same token as a distractor.
-    """
+    """The gold requests of a task's items."""
     if distinct:
         return [gold for gold, _ in _distinct_requests(setup, task, protocol)]
     asked = (
@@ -206,16 +183,7 @@ def _distinct_requests(
 
 
 def blind_requests(setup: Setup, task: Task, protocol: str) -> dict[str, LogLikelihood]:
-    """The first token of each item's answer after a prompt that asks another item's question.
-
-    Args:
-        setup: the setup.
-        task: the task.
-        protocol: whose prompts.
-
-    Returns:
-        By item id; without those that are not read, have no other question, or are too long.
-    """
+    """The first token of each item's answer after a prompt that asks another item's question."""
     read = {request.item for request in gold_requests(setup, task, protocol, distinct=True)}
     items = [item for item in task.items if item.id in read]
     found = {}
@@ -246,12 +214,7 @@ def _choosable(task: Task, item: Item, protocol: str) -> Item:
 
 
 def most_tokens(request: TaskRequest, share: float) -> tuple[Tokens, int]:
-    """A request's prompt, and how many tokens of what follows it are likely to be read.
-
-    Args:
-        request: the request.
-        share: how much of what is allowed a text usually takes.
-    """
+    """A request's prompt, and how many tokens of what follows it are likely to be read."""
     asked = request.request
     if isinstance(asked, Generate):
         return asked.context, max(1, round(asked.max_tokens * share))
@@ -262,9 +225,6 @@ def places_of(model: Model, sites: Sequence[str]) -> tuple[Place, ...]:
     """The places of some sites, from the first layer on; ``resid_post`` begins one layer before.
 
     Of an encoder-decoder they are those of the decoder.
-
-    Raises:
-        UserError: if a site is not between the sublayers of this model's blocks.
     """
     if "resid_mid" in sites and (model.cfg.parallel_attn_mlp or model.cfg.attn_only):
         raise UserError(

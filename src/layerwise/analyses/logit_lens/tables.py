@@ -34,14 +34,7 @@ def answers_read(lens: pd.DataFrame) -> pd.DataFrame:
 
 
 def answers_on_top(lens: pd.DataFrame) -> pd.DataFrame:
-    """Share of the items whose answer is on top after each layer, with exact 95 % intervals.
-
-    Args:
-        lens: a lens table.
-
-    Returns:
-        ``task``, ``layer``, ``n_items``, ``on_top``, ``low``, ``high``.
-    """
+    """Share of the items whose answer is on top after each layer, with exact 95 % intervals."""
     found = []
     for _, group in answers_read(lens).groupby(["task", "layer"]):
         task, layer = str(group["task"].iloc[0]), int(group["layer"].iloc[0])
@@ -59,12 +52,6 @@ def prediction_depths(lens: pd.DataFrame, n_layers: int, n_encoder: int = 0) -> 
 
     Prediction depth is that of Baldock et al. 2021 (arXiv:2106.09647), with the lens in the
     place of their nearest-neighbour probes.
-
-    Args:
-        lens: a lens table.
-        n_layers: of the model; items that were not read after all of them, or of an
-            encoder-decoder all of one stack, are left out.
-        n_encoder: how many of these are the encoder's.
     """
     rows: list[dict[str, Any]] = []
     for _, group in answers_read(lens).groupby(_TASK, sort=True):
@@ -117,10 +104,6 @@ def lens_signals(lens: pd.DataFrame, chance: Chance) -> dict[tuple[str, str], bo
     anything: Hoeffding 1956, Ann. Math. Stat. 27), and than when it is asked other items'
     questions (exact McNemar test). Corrected by Holm over all tasks and protocols of the run.
     Where no other question was asked, stated chance stands in its place.
-
-    Args:
-        lens: a lens table.
-        chance: (task, protocol) -> accuracy by guessing.
     """
     return signals(*_gate(lens, chance))
 

@@ -44,17 +44,7 @@ def refuse_unknown_places(
     known_sites: Sequence[str] = PATCH_SITES,
     known_positions: Sequence[str] = LABELS,
 ) -> None:
-    """Refuse sites and labels of positions that a model does not have, or that no model has.
-
-    Args:
-        sites: sites; None for the usual ones.
-        positions: labels; None for those of the sites.
-        known_sites: the sites that there are.
-        known_positions: the labels that there are.
-
-    Raises:
-        UserError: if one is unknown.
-    """
+    """Refuse sites and labels of positions that a model does not have, or that no model has."""
     for what, given, known in (
         ("site", sites, known_sites), ("position", positions, known_positions)
     ):  # fmt: skip
@@ -164,15 +154,7 @@ def cells_of(
     layout: PatchingLayout,
     labels: Sequence[str] | None = None,
 ) -> Iterator[Cell]:
-    """The cells of one pair and site.
-
-    Args:
-        prompts: the pair.
-        direction: ``denoising`` patches the corrupted run, ``noising`` the clean one.
-        site: the site.
-        layout: all layers that have it are patched, and all heads, where it has any.
-        labels: at which positions; None for the usual.
-    """
+    """The cells of one pair and site."""
     by_head = site in HEAD_SITES
     for layers, where in layout.parts(site):
         wanted = labels or layout.usual_labels(site, where)

@@ -130,18 +130,7 @@ def _taken_up(mine: pd.DataFrame, note: str) -> list[Claim]:
 
 
 def overtaking(mine: pd.DataFrame, changed: str) -> tuple[int, int, int] | None:
-    """The layer from which the last position recovers more than the changed token, with bounds.
-
-    Args:
-        mine: patching averages of one task, protocol and site.
-        changed: the label of the changed token.
-
-    Returns:
-        The layer, and the layers from which the same holds for the most and the least
-        favourable bounds of the intervals, which cover together over the run; None unless the
-        changed token's interval lies above the last position's at the first layer and below it at
-        the last one.
-    """
+    """The layer from which the last position recovers more than the changed token, with bounds."""
     layers = layers_of(rows(mine, pos_label="last"))  # in an encoder-decoder, the encoder's
     token, last = (
         rows(mine, pos_label=name).set_index("layer").reindex(layers) for name in (changed, "last")

@@ -29,14 +29,7 @@ Hook = tuple[str, Callable[..., Any]]
 def hooked_logprobs(
     model: Model, tokens: Tokens, source: Tokens, cells: Sequence[Cell]
 ) -> Float[torch.Tensor, "cell d_vocab"]:
-    """Log-probabilities of the token after a prompt, under each patch.
-
-    Args:
-        model: the model.
-        tokens: the prompt whose run is patched.
-        source: the prompt whose run activations are taken from.
-        cells: the patches, one forward each.
-    """
+    """Log-probabilities of the token after a prompt, under each patch."""
     names = {hook_name(model, cell.layer, cell.site) for cell in cells}
     cache: dict[str, torch.Tensor] = {}
 
@@ -61,14 +54,7 @@ def intact_logprobs(model: Model, tokens: Tokens) -> Float[torch.Tensor, " d_voc
 def answer_logits(
     model: Model, prompts: Sequence[Tokens], hooks: Sequence[Hook]
 ) -> Float[torch.Tensor, "row d_vocab"]:
-    """Logits of the token after each prompt.
-
-    Args:
-        model: the model.
-        prompts: the prompts, all of one length; one several times over for rows that only hooks
-            can make different.
-        hooks: names of hooks, with what is done there.
-    """
+    """Logits of the token after each prompt."""
     run = partial(model.run_with_hooks, *inputs_of(model, prompts), fwd_hooks=list(hooks))
     if is_seq2seq(model):
         return run()[:, -1]

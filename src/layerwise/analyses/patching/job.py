@@ -212,13 +212,7 @@ class Patching:
     def patched(
         self, pairs: Sequence[Pair], direction: str, cells: Sequence[Sequence[Cell]]
     ) -> tuple[list[list[dict[str, Any]]], SweepStats]:
-        """For each pair a row for each of its cells, and the cost of all.
-
-        Args:
-            pairs: the pairs, of one task.
-            direction: ``denoising`` or ``noising``.
-            cells: of each pair the cells that are patched.
-        """
+        """For each pair a row for each of its cells, and the cost of all."""
         stats, rows = SweepStats(), [list[dict[str, Any]]() for _ in pairs]
         prompts = [pair.prompts for pair in pairs]
         for swept, requests, alike in self._swept(prompts, direction, cells):

@@ -132,10 +132,6 @@ class PairChoice:
         """The first pairs of which the intact model prefers the right answer in both prompts.
 
         Elsewhere there is nothing to carry.
-
-        Args:
-            task: the task.
-            said: what the model says of each pair that can be compared, as ``Said``.
         """
         usable = self.usable(task)
         net = [int(a > b and c < d) - int(a < b and c > d) for a, b, c, d in said]
@@ -184,13 +180,6 @@ def more_solved_p_value(net: Sequence[int], clusters: Sequence[str | None]) -> f
     each cluster keeps its sign or is turned with probability 1/2 (randomisation by cluster: Gail et
     al. 1996, Statistics in Medicine 15). Of pairs that stand by themselves it is the binomial test
     with 1/2 of those that are solved or reversed.
-
-    Args:
-        net: of each pair, 1 if it is solved, -1 if it is reversed, 0 if neither.
-        clusters: what each asks for; None if it stands by itself.
-
-    Returns:
-        1 where no more are solved than reversed.
     """
     if sum(net) <= 0:
         return 1.0

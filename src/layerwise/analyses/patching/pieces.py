@@ -87,15 +87,7 @@ class PairPieces:
     def chosen(
         self, parts: CheckpointStore, progress: Meter
     ) -> tuple[list[ChosenPairs], list[pd.DataFrame]]:
-        """Choose the pairs of all tasks, by what the intact model says.
-
-        Args:
-            parts: where pieces are kept.
-            progress: is told how far it is.
-
-        Returns:
-            The pieces that the chosen pairs are cut into, and what choosing took.
-        """
+        """Choose the pairs of all tasks, by what the intact model says."""
         tasks = self.choice.tasks()
         asked = {task.name: self._asked(task) for task in tasks}
         missing = unrecorded(parts, list(chain.from_iterable(asked.values())))
@@ -122,19 +114,7 @@ class PairPieces:
         measure: Measure,
         table: str,
     ) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
-        """Make the pieces that are missing, and join all of them.
-
-        Args:
-            parts: where pieces are kept.
-            progress: is told how far it is.
-            pieces: the pieces.
-            cost: what one is expected to cost.
-            measure: makes the rows of some pairs, and says what they took; a method of a job.
-            table: a key of ``SCHEMAS``, the table that the rows are of.
-
-        Returns:
-            The rows, without columns if there is no piece; and what each piece took.
-        """
+        """Make the pieces that are missing, and join all of them."""
         missing = unrecorded(parts, pieces)
         works = works_of(
             lambda one: f"{self.analysis}: {one.task.name}",

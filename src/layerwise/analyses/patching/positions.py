@@ -44,11 +44,6 @@ def positions_of(prompts: PatchingPrompts, *, both_ways: bool = False) -> list[P
     "subject"; of further tokens a few, evenly spaced, stand for all. In prompts of unequal
     length the first and last changed tokens stand for each other, and what follows is counted
     from the end; tokens between have no counterpart and are left out.
-
-    Args:
-        prompts: the pair.
-        both_ways: whether tokens are also read by those before them, as in an encoder; if not,
-            both runs are the same before the first changed token, and nothing is patched there.
     """
     clean, corrupted = prompts.changed
     ends, after = (len(prompts.clean), len(prompts.corrupted)), len(prompts.clean) - clean.stop

@@ -143,14 +143,7 @@ def _errors(turned: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
 def effects_over_pairs(
     values: pd.DataFrame, cell: list[str], family: str, seed: int
 ) -> pd.DataFrame:
-    """Shares, changes, their intervals and tests, per task and cell.
-
-    Args:
-        values: one row per pair and cell, with ``change`` and ``whole`` in the metric's unit.
-        cell: the columns that name a cell, without nulls.
-        family: tests are corrected over the cells of a task with the same value here.
-        seed: of the bootstrap and the tests.
-    """
+    """Shares, changes, their intervals and tests, per task and cell."""
     sign = np.sign(values["whole"].mean())  # so that the whole way is above 0
     turned = values.assign(gain=sign * values["change"], whole=sign * values["whole"])
     key = [*TASK, *cell]
@@ -184,12 +177,6 @@ def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
     binomial test, 2.5 %; McNemar's of the clean question against the corrupted one; by cluster
     where pairs ask for the same thing, as the table's ``pairs_p`` has it), with Holm's correction
     over all tasks and protocols of the run.
-
-    Args:
-        pairs: a table about pairs.
-
-    Returns:
-        None for a task of which a table of an earlier version does not tell the counts.
     """
     found: dict[tuple[str, str], bool | None] = {}
     counts: dict[tuple[str, str], list[int]] = {}
@@ -210,11 +197,7 @@ def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
 
 
 def pair_notes(pairs: pd.DataFrame) -> list[str]:
-    """A sentence for each task and protocol without signal, by ``signals_of_pairs``.
-
-    Args:
-        pairs: a table about pairs.
-    """
+    """A sentence for each task and protocol without signal, by ``signals_of_pairs``."""
     counts = pairs.groupby(TASK).first()
     told = []
     for (task, protocol), signal in signals_of_pairs(pairs).items() if len(pairs) else ():
@@ -280,14 +263,7 @@ def path_effects(paths: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def patching_summary(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The share of the logit difference per cell, with its interval and test.
-
-    Returns:
-        ``task``, ``capability``, ``protocol``, ``direction``, ``site``, ``layer``, ``head``,
-        ``pos_label``, ``n_items``, ``recovered``, ``recovered_low``, ``recovered_high``
-        (bootstrap 95 %), ``p_bh``, ``signal`` (null if not known), ``significant``, ``p_run``,
-        ``run_tests``.
-    """
+    """The share of the logit difference per cell, with its interval and test."""
     table = patching_effects(patching, seed)
     mine = table.loc[table["metric"] == LOGIT_DIFFERENCE.name]
     bounds = ["recovered", "recovered_low", "recovered_high", "p_bh", "signal", "significant"]

@@ -240,11 +240,7 @@ def _work_of(model: Model, tokens: Tokens, receiver: Receiver, n_senders: int) -
 
 
 def refuse_norms_after(cfg: Any) -> None:
-    """Refuse a model in which what a head adds to the stream is no term of a sum.
-
-    Raises:
-        UserError: if a norm stands between a sublayer and the stream.
-    """
+    """Refuse a model in which what a head adds to the stream is no term of a sum."""
     if has_norms_after(cfg):
         raise UserError(
             "The model's sublayers are normed before they add to the stream, so that no head "

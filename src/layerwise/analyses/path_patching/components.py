@@ -112,12 +112,7 @@ class Receiver:
         return self.layer, _READS[self.reads]
 
     def hears(self, sender: Sender, parallel: bool) -> bool:
-        """Whether the sender has written into the stream that is read, before it is read.
-
-        Args:
-            sender: what writes.
-            parallel: whether attention and MLP of a block read the same stream.
-        """
+        """Whether the sender has written into the stream that is read, before it is read."""
         layer, sublayer = self.reads_at
         reads_at = (layer, _FIRST if parallel else sublayer)
         return sender.stack == self.stack and sender.writes_at < reads_at
@@ -128,9 +123,6 @@ def parse_receiver(text: str, model: Model) -> Receiver:
 
     In an encoder-decoder layers are named by address, as in ``q:encoder.3.1``, and there are
     ``cross_q:decoder.3.1``, ``cross_k:decoder.3.1`` and ``cross_v:decoder.3.1``, too.
-
-    Raises:
-        UserError: if it cannot be read, or is not in the model.
     """
     n_encoder, n_layers = n_encoder_layers(model), model.cfg.n_layers
     if text == LOGITS:

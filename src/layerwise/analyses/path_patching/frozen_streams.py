@@ -41,13 +41,7 @@ class HeldStreams:
         senders: Sequence[Sender],
         flows: Float[torch.Tensor, "sender pos d_model"],
     ) -> Float[torch.Tensor, "sender pos d_model"]:
-        """The stream that a receiver reads, before any norm of its own, for each sender.
-
-        Args:
-            receiver: what reads.
-            senders: what writes, all into the stream that is read.
-            flows: what each of them writes more than in the run.
-        """
+        """The stream that a receiver reads, before any norm of its own, for each sender."""
 
         def written(place: tuple[int, int]) -> torch.Tensor:
             here = torch.tensor([sender.writes_at == place for sender in senders])

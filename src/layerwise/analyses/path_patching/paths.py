@@ -74,15 +74,7 @@ def received(
     senders: Sequence[Sender],
     flows: Float[torch.Tensor, "sender pos d_model"],
 ) -> Float[torch.Tensor, "sender d_vocab"]:
-    """Log-probabilities of the next token if the receiver's input alone changes.
-
-    Args:
-        model: the model.
-        tokens: the prompt whose run is patched.
-        receiver: reads its input anew; all that depends on it follows.
-        senders: what writes differently, one run each; all of them are heard by the receiver.
-        flows: what each writes more than in the run that is patched.
-    """
+    """Log-probabilities of the next token if the receiver's input alone changes."""
     run = by_kind(model, lambda one: _HeldStream(one, tokens), lambda one: HeldStreams(one, tokens))
     found = []
     for start in range(0, len(senders), AT_ONCE):

@@ -34,11 +34,7 @@ _MODEL = "written model"
 
 
 def refuse_occupied(out: Path) -> None:
-    """Refuse a folder that holds anything but what ``prune_model`` writes.
-
-    Raises:
-        UserError: if it does, or cannot be written to.
-    """
+    """Refuse a folder that holds anything but what ``prune_model`` writes."""
     refuse_unusable_folder(out, "a folder to write")
     if not out.is_dir() or _is_ours(out):
         return
@@ -62,19 +58,7 @@ def _visible(folder: Path) -> bool:
 
 
 def write_model(run: RunFolder, out: Path, write: Callable[[Path], None]) -> dict[str, str]:
-    """Write a model's files, unless an earlier process wrote them and they are still the same.
-
-    Args:
-        run: the run that the model belongs to.
-        out: the folder to write to.
-        write: writes the model into an empty folder.
-
-    Returns:
-        The files' SHA-256 by name.
-
-    Raises:
-        UserError: if they cannot be written.
-    """
+    """Write a model's files, unless an earlier process wrote them and they are still the same."""
     shutil.rmtree(out / PLACE, ignore_errors=True)
     if run.has_part(_MODEL):
         known = run.read_part(_MODEL)
@@ -93,16 +77,6 @@ def taking_their_place(out: Path, *, parents: bool = False) -> Iterator[Path]:
     """A model's files take their place in a folder when all are whole.
 
     ``config.json`` is the last: before that nobody takes the folder for a model.
-
-    Args:
-        out: the folder.
-        parents: whether it is made if it is not there.
-
-    Yields:
-        An empty folder to write them into.
-
-    Raises:
-        UserError: if they cannot be written.
     """
     place = out / PLACE
     try:

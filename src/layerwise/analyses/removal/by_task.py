@@ -29,16 +29,7 @@ def measured_by_task(
     tasks: Sequence[Task],
     measure: Measure,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table and the work of a piece, its tasks measured apart.
-
-    Args:
-        executor: has them measured.
-        parts: where it is kept which machine measured what.
-        progress: is told of waiting and losses; how far it is, is told by piece.
-        name: of the piece.
-        tasks: its tasks.
-        measure: the table and the work of some tasks.
-    """
+    """The table and the work of a piece, its tasks measured apart."""
     apart = MemoryCheckpoints()
     largest_first = sorted(tasks, key=lambda task: -len(task.items))
     works = [

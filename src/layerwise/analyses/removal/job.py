@@ -57,11 +57,7 @@ Known = dict[tuple[str, frozenset[int]], pd.DataFrame]
 
 
 def refuse_bad_share(held_out: float) -> None:
-    """Refuse to hold out less than none of the items, or all.
-
-    Raises:
-        UserError: if the share is no such one.
-    """
+    """Refuse to hold out less than none of the items, or all."""
     if not 0 <= held_out < 1:
         raise UserError(
             f"The share of items held out is {held_out}; expected 0 (none) or more, and less "

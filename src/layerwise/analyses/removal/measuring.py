@@ -72,14 +72,7 @@ def _blind_requests(asked: Sequence[Asked]) -> list[Any]:
 def measured(
     setup: Setup, asked: Sequence[Asked], tried: Sequence[Layers], method: str
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows of ``removal.parquet`` without order, split and choice, and the work that they took.
-
-    Args:
-        setup: what asks the model.
-        asked: the items, task by task.
-        tried: the sets of layers; of the empty one controls are measured, too.
-        method: ``engine`` or ``reference``.
-    """
+    """Rows of ``removal.parquet`` without order, split and choice, and the work that they took."""
     changes = changes_of(setup.model, tried)
     layers_of = dict(zip((change.id for change in changes), map(list, tried), strict=False))
     put = [one.request for each in asked for one in each.requests]

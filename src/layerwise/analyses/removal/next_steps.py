@@ -22,13 +22,7 @@ Orders = Mapping[tuple[str, str], Sequence[Sequence[int]]]
 
 
 def next_steps(orders: Orders, curves: pd.DataFrame, facts: Facts) -> Iterator[str]:
-    """Sentences under the table of an order, the command that writes the model last.
-
-    Args:
-        orders: sets of layers left out, by order and protocol (``RemovalResult.orders``).
-        curves: ``removal_curves.parquet``.
-        facts: of the run.
-    """
+    """Sentences under the table of an order, the command that writes the model last."""
     made = {key: steps[-1] for key, steps in orders.items() if steps}
     if not made:
         return
@@ -76,13 +70,7 @@ def _power(curves: pd.DataFrame) -> Iterator[str]:
 
 
 def prune_command(layers: Sequence[int], protocols: Sequence[str], facts: Facts) -> str:
-    """The command that writes the model without layers; empty if model or tasks have no name.
-
-    Args:
-        layers: the layers.
-        protocols: those that they were chosen under; the written model is asked under others, too.
-        facts: of the run.
-    """
+    """The command that writes the model without layers; empty if model or tasks have no name."""
     model = facts.model
     made = any(task.source == "built-in" and not is_suite(task.name) for task in facts.tasks)
     if made or model.source == "user":  # in Python

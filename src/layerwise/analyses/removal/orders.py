@@ -60,14 +60,7 @@ def from_the_end(n: int, n_encoder: int, n_layers: int) -> list[Layers]:
 
 
 def by_effect(candidates: pd.DataFrame, n: int, n_encoder: int, n_layers: int) -> list[Layers]:
-    """Single layers by what each loses when it alone is skipped, the least first.
-
-    Args:
-        candidates: rows of ``removal_candidates.parquet`` of all single layers.
-        n: how many layers.
-        n_encoder: layers of the encoder; 0 if there is none.
-        n_layers: layers of the model.
-    """
+    """Single layers by what each loses when it alone is skipped, the least first."""
     alone = candidates.loc[candidates["step"] == 1]
     layers = alone["layers"].map(lambda listed: int(listed[0]))
     order: list[int] = []
@@ -79,12 +72,7 @@ def by_effect(candidates: pd.DataFrame, n: int, n_encoder: int, n_layers: int) -
 
 
 def by_influence(read: Read, n: int) -> list[Layers]:
-    """Single layers by block influence, the least first (ShortGPT, arXiv:2403.03853).
-
-    Args:
-        read: of each task, all with the same weight.
-        n: how many layers.
-    """
+    """Single layers by block influence, the least first (ShortGPT, arXiv:2403.03853)."""
     means = [np.concatenate([one.influence.numpy().mean(axis=1) for one in task]) for task in read]
     values, order = np.mean(means, axis=0), []
     for _ in range(n):
@@ -94,12 +82,7 @@ def by_influence(read: Read, n: int) -> list[Layers]:
 
 
 def by_angle(read: Read, n: int) -> list[Layers]:
-    """Of each size the block across which the stream turns least (arXiv:2403.17887).
-
-    Args:
-        read: as in ``by_influence``; blocks of different sizes need not contain each other.
-        n: how many layers.
-    """
+    """Of each size the block across which the stream turns least (arXiv:2403.17887)."""
     maps = [_mean_distances([task[i] for task in read]) for i in range(len(read[0]))]
     found = []
     for size in range(1, n + 1):

@@ -118,9 +118,6 @@ def best_candidate(candidates: pd.DataFrame) -> str:
 
     First the share of the above-floor accuracy counts; where that is equal, the nats of gold
     log-probability, to 1e-4; then the deepest layers go first.
-
-    Args:
-        candidates: rows of ``removal_candidates.parquet`` of one step, at least one.
     """
     share = candidates["share_lost"]
     tied = candidates.loc[share <= share.min() + _SAME_SHARE]
@@ -132,13 +129,7 @@ def best_candidate(candidates: pd.DataFrame) -> str:
 
 
 def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
-    """``removal_steps.parquet``: the paired effect of what was removed, by split, task and step.
-
-    Args:
-        removal: ``removal.parquet``.
-        chance: (task, protocol) -> accuracy by guessing.
-        seed: seed of the bootstrap.
-    """
+    """``removal_steps.parquet``: the paired effect of what was removed, by split, task and step."""
     baselines = {split: _baselines(removal, split) for split in (SELECTION, HELD_OUT)}
     parts = [
         _steps(used.loc[used["split"] == split], baselines[split], chance, seed)
@@ -274,13 +265,7 @@ def _steps(used: pd.DataFrame, baselines: pd.DataFrame, chance: Chance, seed: in
 
 
 def removed_label(by: str, layers: Sequence[int], name: Callable[[int], str] = str) -> str:
-    """What a step removed: the layer that it added, or the block, e.g. ``"20-24"``.
-
-    Args:
-        by: the order.
-        layers: all that are out at the step.
-        name: what a layer is called.
-    """
+    """What a step removed: the layer that it added, or the block, e.g. ``"20-24"``."""
     if by not in BLOCKS or len(layers) == 1:
         return name(layers[-1])
     return f"{name(layers[0])}-{name(layers[-1])}"

@@ -46,19 +46,7 @@ def prediction_table(
     similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance, seed: int,
     n_encoder: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """``prediction.parquet``: rank correlation of each predictor with each effect, over layers.
-
-    Args:
-        similarity: ``similarity.parquet``.
-        cka: ``cka.parquet``.
-        records: ablation records of the same items.
-        chance: (task, protocol) -> accuracy by guessing.
-        seed: seed of the bootstrap over items.
-        n_encoder: layers of the encoder; if there are any, it is also told of each stack alone.
-
-    Raises:
-        UserError: if the two were measured on other items.
-    """
+    """``prediction.parquet``: rank correlation of each predictor with each effect, over layers."""
     found = sorted(_evidence(similarity, cka, records, chance), key=lambda e: e[:3])
     rows = [
         row

@@ -30,11 +30,7 @@ Folders = Mapping[int, str | Path] | Sequence[str | Path]
 
 
 def refuse_gain(smallest_gain: float = 0.2) -> None:
-    """Refuse a smallest gain that is no share.
-
-    Raises:
-        UserError: if it is not between 0 and 1.
-    """
+    """Refuse a smallest gain that is no share."""
     if not 0 < smallest_gain < 1:
         raise UserError(
             f"The smallest gain is {smallest_gain}; expected an accuracy above the floor, more "

@@ -46,11 +46,7 @@ def read_series(name: str, value: Any) -> Mapping[int, str | Path]:
 def one_by_one(
     checkpoints: Mapping[int, Any] | Iterable[tuple[int, Any]],
 ) -> Iterator[tuple[int, Any]]:
-    """Checkpoints as they come, none of them twice.
-
-    Raises:
-        UserError: if two are of one step.
-    """
+    """Checkpoints as they come, none of them twice."""
     seen: set[int] = set()
     pairs: Any = checkpoints.items() if isinstance(checkpoints, Mapping) else checkpoints
     for step, checkpoint in pairs:

@@ -20,24 +20,13 @@ Row = dict[str, Any]
 
 
 def onset_findings(onsets: pd.DataFrame, steps: Sequence[int], gain: float) -> list[Claim]:
-    """When each task is above its floor for good.
-
-    Args:
-        onsets: ``training_onsets.parquet``.
-        steps: all steps of the series.
-        gain: accuracy above the floor from which on a capability is there.
-    """
+    """When each task is above its floor for good."""
     sure = records(rows(onsets, appears=True))
     return [_onset(row, len(onsets), steps, gain) for row in sure]
 
 
 def first_layer_findings(onsets: pd.DataFrame, n_tests: int) -> list[Claim]:
-    """Which layers each task needs first, and which last.
-
-    Args:
-        onsets: ``training_onsets.parquet``.
-        n_tests: how many tests of layers were corrected together.
-    """
+    """Which layers each task needs first, and which last."""
     told = rows(onsets, appears=True)
     return [_first(row, n_tests) for row in records(told.loc[told["layers_step"].notna()])]
 

@@ -57,16 +57,7 @@ class Asked:
 
 
 def loaded(step: int, checkpoint: Any, how: Mapping[str, Any]) -> Model:
-    """The model of a checkpoint: itself, what its function makes, or what its folder holds.
-
-    Args:
-        step: the checkpoint's, for the error's sentence.
-        checkpoint: model, function or folder.
-        how: options of ``load_model`` for a folder.
-
-    Raises:
-        UserError: if its function gives no model, or the folder holds none.
-    """
+    """The model of a checkpoint: itself, what its function makes, or what its folder holds."""
     given = accepted(checkpoint)
     if not isinstance(given, Model) and callable(given):
         given = accepted(given())
@@ -80,13 +71,7 @@ def loaded(step: int, checkpoint: Any, how: Mapping[str, Any]) -> Model:
 
 @in_turn
 def measured(model: Model, asked: Asked, out: Path | None) -> list[Result]:
-    """Skip every layer of a checkpoint where it is better than blind, and read its lens if asked.
-
-    Args:
-        model: the checkpoint.
-        asked: what it is asked.
-        out: the folder of its run; an interrupted one goes on there. None for memory.
-    """
+    """Skip every layer of a checkpoint where it beats blind; read its lens if requested."""
     setup = prepare(
         model, asked.tasks, asked.protocols, seed=asked.seed, limit=asked.limit,
         fewshot=asked.fewshot, chat=asked.chat, memory_budget=asked.memory_budget, out=out,

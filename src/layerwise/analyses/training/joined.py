@@ -61,10 +61,5 @@ class JoinedCheckpoints:
 
 
 def n_layer_tests(accuracy: pd.DataFrame, layers: pd.DataFrame) -> int:
-    """How many tests of single layers a series makes, those of tasks without signal as well.
-
-    Args:
-        accuracy: ``training_accuracy.parquet``.
-        layers: ``training_layers.parquet``.
-    """
+    """How many tests of single layers a series makes, those of tasks without signal as well."""
     return len(accuracy) * len(layers["layer"].unique())

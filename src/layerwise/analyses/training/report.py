@@ -72,11 +72,7 @@ def sentences(series: JoinedCheckpoints) -> list[Claim]:
 
 
 def figure_of(series: JoinedCheckpoints, protocol: str | None = None) -> Any:
-    """The figure of one protocol, at its full width.
-
-    Raises:
-        UserError: if it was not asked under that protocol.
-    """
+    """The figure of one protocol, at its full width."""
     asked = in_order(series.accuracy["protocol"], PROTOCOL_ORDER)
     chosen = asked[0] if protocol is None else protocol
     if chosen not in asked:

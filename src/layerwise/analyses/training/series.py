@@ -55,11 +55,7 @@ class Series:
         return self.runs[0].facts.chance(task, protocol)
 
     def cells(self) -> dict[tuple[str, str], list[Cell]]:
-        """By task and protocol, the records of each checkpoint.
-
-        Raises:
-            UserError: if they were not asked under the same protocols.
-        """
+        """By task and protocol, the records of each checkpoint."""
         listed = [
             {(one.task, one.protocol): one for one in cells(_changed(each.records, self.change))}
             for each in self.ablations()
@@ -76,15 +72,7 @@ class Series:
 
 
 def joined_series(results: Mapping[int, Sequence[Result]]) -> Series:
-    """The runs of a series, checked.
-
-    Args:
-        results: by step.
-
-    Raises:
-        UserError: if there are fewer than two, one has no ablation, or they are not checkpoints
-            of one model that were asked the same.
-    """
+    """The runs of a series, checked."""
     if len(results) < 2:
         raise UserError(
             f"A series of {counted(len(results), 'checkpoint')} is none: expected two or more "
@@ -103,15 +91,7 @@ def joined_series(results: Mapping[int, Sequence[Result]]) -> Series:
 
 
 def checkpoints_of_one_model(results: Mapping[int, Sequence[Result]]) -> list[SavedRun]:
-    """The runs so far in the order of their steps, of one model each time and never the same.
-
-    Args:
-        results: by step.
-
-    Raises:
-        UserError: if two are of the same weights, their models have other shapes, or one has no
-            ablation.
-    """
+    """The runs so far in the order of their steps, of one model each time and never the same."""
     runs = [_run(step, results[step]) for step in sorted(results)]
     refuse_same_model(runs)
     refuse_other_prompts(runs)

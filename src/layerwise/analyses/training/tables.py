@@ -54,14 +54,7 @@ class Tables(NamedTuple):
 
 
 def series_tables(series: Series, seed: int, smallest_gain: float, interest: Interest) -> Tables:
-    """All tables of a series.
-
-    Args:
-        series: the runs.
-        seed: of the bootstraps.
-        smallest_gain: accuracy above the floor from which on a capability is there.
-        interest: the smallest loss and difference of depth of interest.
-    """
+    """All tables of a series."""
     asked = series.cells()
     accuracy = _accuracy(series)
     layers = _layers(series, accuracy)
@@ -131,12 +124,7 @@ def _depths(series: Series, seed: int) -> pd.DataFrame:
 
 
 def excess_of(cells: Sequence[Cell], chance: float) -> list[Excess]:
-    """Right answers of each checkpoint beyond chance, other items' questions, and no layers.
-
-    Args:
-        cells: one task and protocol, at each step.
-        chance: accuracy by guessing.
-    """
+    """Right answers of each checkpoint beyond chance, other items' questions, and no layers."""
     right = np.stack([np.asarray(one.intact, dtype=float) for one in cells], axis=1)
     clusters = cells[0].clusters
     found = [Excess(right - chance, clusters)]

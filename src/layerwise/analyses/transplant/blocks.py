@@ -23,10 +23,6 @@ def parts_of_block(model: Model, block: Any) -> dict[str, list[nn.Parameter]]:
     A part is a sublayer with its norms: ``attn_out`` self-attention, ``cross_attn_out``,
     ``mlp_out``; ``layer`` is all of the block. What blocks share (T5's relative position bias) is
     part of none.
-
-    Args:
-        model: the model.
-        block: one of its blocks.
     """
     decoder_only = _of_original if over_original(model) else _of_decoder_only
     found = by_kind(model, lambda _: decoder_only(block), lambda _: _of_seq2seq(block))

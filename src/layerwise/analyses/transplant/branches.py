@@ -86,11 +86,6 @@ class Exchange:
 
         While texts are written the copies of weights that branches need are all there, so that as
         many changes are made at once as an eighth of the memory budget has room for.
-
-        Args:
-            changes: changes of weights.
-            requests: what is asked.
-            memory_budget: bytes of the sweep.
         """
         yield from ((one,) for one in changes if is_alone(one))
         writes = any(isinstance(request, Generate) for request in requests)

@@ -28,11 +28,7 @@ _FIRST = ("original_architecture", "n_layers", "d_model", "d_vocab", "n_heads", 
 
 
 def refuse_misfit(base: Model, other: Model) -> None:
-    """Accept only two models of one architecture, vocabulary and number format.
-
-    Raises:
-        UserError: names the first thing in which they differ.
-    """
+    """Accept only two models of one architecture, vocabulary and number format."""
     found = _difference(base, other)
     if found is not None:
         what, mine, theirs = found

@@ -62,14 +62,7 @@ class Pair(NamedTuple):
 
 
 def pairs_of(transplant: pd.DataFrame) -> Iterator[Pair]:
-    """Both models' records by task and protocol, in alphabetical order.
-
-    Args:
-        transplant: ``transplant.parquet``; greedy searches, on parts of the items, are left out.
-
-    Raises:
-        UserError: if the records of one model are missing or incomplete.
-    """
+    """Both models' records by task and protocol, in alphabetical order."""
     transplant = transplant.loc[transplant["split"].isna()]
     by_host = {
         host: {(one.task, one.protocol): one for one in cells(table)}
@@ -105,11 +98,6 @@ def gaps_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFr
 
     A gap is found where the better model is right on significantly more of the same items
     (McNemar's exact test, by clusters; Holm over all tasks and protocols) and has signal itself.
-
-    Args:
-        transplant: ``transplant.parquet``; records of changed models are not read.
-        chance: (task, protocol) -> accuracy by guessing.
-        seed: seed of the bootstrap.
     """
     pairs = list(pairs_of(transplant))
     if not pairs:
@@ -158,12 +146,7 @@ def _gap(pair: Pair, seed: int) -> dict[str, Any]:
 
 
 def gap_bounds(pair: Pair, level: float = 0.95) -> tuple[float, float]:
-    """Exact bounds of the better model's lead in accuracy, by as many items as clusters are worth.
-
-    Args:
-        pair: both models' answers.
-        level: coverage.
-    """
+    """Exact bounds of the better model's lead in accuracy, with clusters counted by their worth."""
     better, worse = pair.answers(pair.better), pair.answers(pair.worse)
     changes = [better & ~worse, ~better & worse]
     alone = min(float(independent_items(each[:, None], pair.clusters)[0]) for each in changes)

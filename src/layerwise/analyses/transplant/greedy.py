@@ -31,14 +31,6 @@ def parted(task: Task, held_out: float, seed: int) -> dict[str, Task]:
     """A task's items to choose by, and those held out, drawn by the seed.
 
     Items that ask for the same thing are in the same part.
-
-    Args:
-        task: the task.
-        held_out: the share that is held out, of what the items ask for.
-        seed: of the run.
-
-    Raises:
-        UserError: if one of the parts would be empty.
     """
     named = [item.id if item.cluster is None else item.cluster for item in task.items]
     clusters = list(dict.fromkeys(named))
@@ -58,12 +50,7 @@ def parted(task: Task, held_out: float, seed: int) -> dict[str, Task]:
 
 
 def best_of(tried: Sequence[pd.DataFrame], direction: str) -> int:
-    """Which of some changes moves most: by accuracy, then log-probability, then the first.
-
-    Args:
-        tried: the records of each, of the same items.
-        direction: ``brings``, where more right answers are better, or ``destroys``.
-    """
+    """Which of some changes moves most: by accuracy, then log-probability, then the first."""
     sign = 1 if direction == BRINGS else -1
     right, nats = (
         [float(numbers(one, name).mean()) for one in tried] for name in ("correct", "gold_logprob")
@@ -78,15 +65,7 @@ def best_of(tried: Sequence[pd.DataFrame], direction: str) -> int:
 def greedy_table(
     transplant: pd.DataFrame, gaps: pd.DataFrame, chance: Chance, seed: int
 ) -> pd.DataFrame:
-    """``transplant_greedy.parquet``: what layers that were chosen one after the other move.
-
-    Args:
-        transplant: ``transplant.parquet``; of its greedy steps those on held-out items are told,
-            by the same statistics as other changes, corrected over all of these steps.
-        gaps: its ``transplant_gaps.parquet``.
-        chance: (task, protocol) -> accuracy by guessing.
-        seed: seed of the bootstrap.
-    """
+    """``transplant_greedy.parquet``: what layers that were chosen one after the other move."""
     held = pd.DataFrame(transplant.loc[transplant["split"] == HELD_OUT])
     if held.empty:
         return frame("transplant_greedy", [])

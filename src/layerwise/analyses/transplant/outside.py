@@ -78,16 +78,7 @@ def are_tied(model: Model) -> bool:
 
 
 def site_outside(base: Model, other: Model, site: str) -> str:
-    """What is exchanged outside of the layers: of tied embeddings always both ends.
-
-    Args:
-        base: the one model.
-        other: the other.
-        site: ``embed``, ``ln_final``, ``unembed`` or ``rel_pos``.
-
-    Raises:
-        UserError: if the models have none, or the unembedding is the embedding.
-    """
+    """What is exchanged outside of the layers: of tied embeddings always both ends."""
     known = weights_outside(base)
     if site not in known:
         raise UserError(

@@ -69,15 +69,7 @@ def n_heads_at(model: Model, site: str, layer: int) -> int:
 def parts_at(
     model: Model, site: str, layers: Sequence[int], heads: Sequence[int] = ()
 ) -> list[WeightPart]:
-    """The weights of a part of some layers, in an order that is the same in both models.
-
-    Args:
-        model: the model.
-        site: the part.
-        layers: the layers; each has it. Of single heads the layer of each; none of what is
-            outside of the layers.
-        heads: of ``z``, ``kv_group`` and ``cross_z``, the head or group in each of the layers.
-    """
+    """The weights of a part of some layers, in an order that is the same in both models."""
     blocks = blocks_of(model)
     if site in OF_NO_LAYER:
         return [WeightPart(one) for one in weights_outside(model)[site]]
@@ -106,12 +98,6 @@ def head_parts(model: Model, block: Any, site: str, head: int) -> list[WeightPar
     heads with the keys and values that they share. The output projection's bias, the norm before
     the sublayer and norms of queries and keys of a head's width are the whole sublayer's, and no
     head's; of norms over all heads side by side a head has its own slice of the scale.
-
-    Args:
-        model: the model.
-        block: one of its blocks.
-        site: ``z``, ``kv_group`` or ``cross_z``.
-        head: which head or group.
     """
     n_shared = heads_per_key(model.cfg)
     if site == KV_GROUP:

@@ -116,23 +116,7 @@ class TransplantSpec:
         steps: int, named: bool, heads: Sequence[int] | None = None,
         exchange: Sequence[str] = (WEIGHTS,),
     ) -> TransplantSpec:  # fmt: skip
-        """The changes of two models.
-
-        Args:
-            model: the base.
-            other: the other.
-            site: what of each layer.
-            layers: the layers.
-            sets: how they are put.
-            steps: steps of interpolation.
-            named: whether the layers were asked for by name, so that none may be left out.
-            heads: which heads or key/value groups of each layer; all if None.
-            exchange: weights, activations, or both.
-
-        Raises:
-            UserError: if a layer has no such part, or no such head, or layers or sets of them were
-                named for what is outside of the layers.
-        """
+        """The changes of two models."""
         refuse_unknown(site, steps, heads, exchange)
         if site in OF_NO_LAYER:
             if named or tuple(sets) != (SINGLE,):
@@ -173,12 +157,7 @@ class TransplantSpec:
         return found | ({"heads": list(self.heads)} if self.heads else {})
 
     def searching(self, greedy: int, held_out: float) -> TransplantSpec:
-        """The same with so many layers chosen one after the other.
-
-        Raises:
-            UserError: if there are not as many, no weights are exchanged, or no share of the
-                items can be held out.
-        """
+        """The same with so many layers chosen one after the other."""
         if not greedy:
             return self
         if not 1 <= greedy <= len(self.layers) or WEIGHTS not in self.exchange:
@@ -248,12 +227,7 @@ def refuse_unknown(
     heads: Sequence[int] | None = None,
     exchange: Sequence[str] = (WEIGHTS,),
 ) -> None:
-    """Refuse what is put from no model into any.
-
-    Raises:
-        UserError: if the part is unknown, the number of steps out of range, heads were named for
-            a part that has none, or activations of weights that put out none.
-    """
+    """Refuse what is put from no model into any."""
     if site not in SITES:
         raise unknown_name("part of a model to transplant", site, SITES)
     if ACTIVATIONS in exchange and site not in WITH_ACTIVATIONS:

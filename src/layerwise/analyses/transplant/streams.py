@@ -19,10 +19,6 @@ def patched_with(change: Change, donor: Model) -> Intervention:
     """A change of activations as what a sweep makes of it.
 
     The activations are those that leave the layers, or their parts or heads, at every position.
-
-    Args:
-        change: the change.
-        donor: the model whose activations are put in.
     """
     site: Any = {"layer": "resid_post", KV_GROUP: "z"}.get(change.site, change.site)
     if change.site not in BY_HEAD:
@@ -38,14 +34,7 @@ def patched_with(change: Change, donor: Model) -> Intervention:
 def swept_with_donor(
     setup: Setup, changes: Sequence[Intervention], asked: Sequence[TaskRequest], method: str
 ) -> Sweep:
-    """Answers under another model's activations; texts by plain forwards of both models.
-
-    Args:
-        setup: of the host.
-        changes: what is put in.
-        asked: the requests.
-        method: ``engine`` or ``reference``, for log-likelihoods.
-    """
+    """Answers under another model's activations; texts by plain forwards of both models."""
     texts = [isinstance(one.request, Generate) for one in asked]
     found: list[dict[int, Any]] = [{} for _ in changes]
     stats = []

@@ -45,14 +45,7 @@ _AS_EFFECTS = {
 def effects_table(
     transplant: pd.DataFrame, gaps: pd.DataFrame, chance: Chance, seed: int
 ) -> pd.DataFrame:
-    """``transplant_effects.parquet``: what every change moves of the gap between the two models.
-
-    Args:
-        transplant: ``transplant.parquet``.
-        gaps: its ``transplant_gaps.parquet``.
-        chance: (task, protocol) -> accuracy by guessing.
-        seed: seed of the bootstrap; a task's resamples are the same under all protocols.
-    """
+    """``transplant_effects.parquet``: what every change moves of the gap between the two models."""
     known = gaps.set_index(["task", "protocol"])["found"] if len(gaps) else {}
     tables = [
         _effects(pair, host, chance, seed, bool(known[pair.base.task, pair.base.protocol]))
@@ -164,12 +157,6 @@ def ranks_table(
     Spearman's rank correlation over single layers, or heads, between distance of weights and moved
     accuracy, with a smoothed bootstrap interval over items: for these layers, and other items
     like these.
-
-    Args:
-        transplant: ``transplant.parquet``.
-        distances: ``transplant_distances.parquet``.
-        gaps: ``transplant_gaps.parquet``.
-        seed: seed of the bootstrap.
     """
     found = set(map(tuple, gaps.loc[gaps["found"], ["task", "protocol"]].to_numpy().tolist()))
     rows = [

@@ -31,19 +31,7 @@ def transplanted(
     t: float = 1.0,
     heads: Sequence[int] = (),
 ) -> Iterator[Model]:
-    """Let some layers of a model have another's weights meanwhile, or weights between both.
-
-    Args:
-        host: the model that is changed; its own weights are put back, also after an error.
-        donor: whose weights it gets.
-        site: what of the layers.
-        layers: which; of single heads the layer of each.
-        t: the weights are ``host + t (donor - host)``; 1 is exactly the donor's.
-        heads: of ``z``, ``kv_group`` and ``cross_z``, the head or group in each of the layers.
-
-    Yields:
-        The host.
-    """
+    """Let some layers of a model have another's weights meanwhile, or weights between both."""
     with donated(host, donor, site, layers, t, heads).in_place():
         yield host
 
@@ -60,14 +48,6 @@ def donated(
 
     Of whole weights they are the other's own memory; those of which heads are exchanged, or that
     are between both, are made when they are asked for.
-
-    Args:
-        host: the model.
-        donor: whose weights it gets.
-        site: as in ``transplanted``, and all that follows.
-        layers: which layers.
-        t: how far.
-        heads: which heads.
     """
     parts: dict[nn.Parameter, list[tuple[WeightPart, WeightPart]]] = {}
     both = (parts_at(model, site, layers, heads) for model in (host, donor))
@@ -105,12 +85,6 @@ def distances(base: Model, other: Model, site: str = "layer") -> list[dict[str, 
     """How far the weights of two models are apart, by layer and part, and outside of the layers.
 
     The distance is the Frobenius norm of the difference divided by that of the base's weights.
-
-    Args:
-        base: the one model.
-        other: the other.
-        site: what is exchanged; of ``z``, ``kv_group``, ``cross_z`` and ``norms`` also the
-            distance of each.
     """
     rows: list[dict[str, Any]] = []
     inside: set[int] = set()

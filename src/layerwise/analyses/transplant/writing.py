@@ -40,16 +40,6 @@ def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> 
     It is a Hugging Face folder with the base's configuration and tokenizer. It is loaded back,
     and must have the weights of the exchange in memory, number by number. A folder that an
     earlier call wrote of the same models and layers stays as it is.
-
-    Args:
-        base: a model from ``load_model``, with the weights that it was loaded with.
-        other: likewise.
-        spec: what is exchanged.
-        out: the folder, new or empty, or that of the same call.
-
-    Raises:
-        UserError: if there are no files to write from, what is exchanged cannot be told in them,
-            the folder cannot be written, or what was written is not the exchange.
     """
     if spec.site not in WRITTEN or spec.exchange == (ACTIVATIONS,):
         what = "activations" if spec.exchange == (ACTIVATIONS,) else f"site {spec.site!r}"
@@ -98,11 +88,7 @@ def _names_of(model: Model, spec: TransplantSpec) -> list[str] | None:
 
 
 def _is_there(out: Path, made: dict[str, Any]) -> bool:
-    """Whether the folder is that of the same call; what a killed one left there is removed.
-
-    Raises:
-        UserError: if anything else is in it.
-    """
+    """Whether the folder is that of the same call; what a killed one left there is removed."""
     shutil.rmtree(out / PLACE, ignore_errors=True)
     if not out.is_dir() or not any(out.iterdir()):
         return False
@@ -138,12 +124,6 @@ def recipe(base: Path, other: Path, names: Sequence[str], dtype: str) -> str:
 
     A passthrough of slices would take embeddings and the unembedding from the models of the first
     and the last layer, which the exchange does not.
-
-    Args:
-        base: the folder of the model that is changed.
-        other: the folder of the model whose tensors are taken.
-        names: these tensors.
-        dtype: the number format.
     """
     lines = [
         "# Linear, for a passthrough of slices takes embeddings and the unembedding from the",

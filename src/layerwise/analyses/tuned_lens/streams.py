@@ -107,22 +107,12 @@ class Streams:
     def read_out(
         self, depth: int, resid: Float[torch.Tensor, "token d_model"]
     ) -> Float[torch.Tensor, "read d_vocab"]:
-        """Log-probabilities of the lens where tokens are read.
-
-        Args:
-            depth: which.
-            resid: (translated) streams of that depth, as ``at`` gives them.
-        """
+        """Log-probabilities of the lens where tokens are read."""
         encodes = depth < n_encoder_layers(self.model)
         return self._unembedded(self._through_decoder(resid) if encodes else resid)
 
     def parts(self, depth: int, budget: int) -> Iterator[Streams]:
-        """Texts whose depth can be read out, and differentiated, at once: all in a decoder.
-
-        Args:
-            depth: which.
-            budget: bytes for what the decoder keeps for the gradient; a text at least is read.
-        """
+        """Texts whose depth can be read out, and differentiated, at once: all in a decoder."""
         if depth >= n_encoder_layers(self.model):
             yield self
             return

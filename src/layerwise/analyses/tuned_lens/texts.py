@@ -82,17 +82,7 @@ class Texts:
 
 
 def split(groups: Sequence[Sequence[Text]], n_texts: int, seed: int, source: str) -> Texts:
-    """Cut groups of texts that belong together into those to train on and those to test on.
-
-    Args:
-        groups: e.g. the pieces of one document; none is cut, unless it is the only one.
-        n_texts: at most so many texts in all.
-        seed: draws which are held out.
-        source: where they come from.
-
-    Raises:
-        UserError: if there are, or may be, fewer than ``FEWEST`` texts of two or more tokens.
-    """
+    """Cut groups of texts that belong together into those to train on and those to test on."""
     return Texts(*parted(groups, n_texts, stats.generator(seed, "texts of the lens"), source,
                          "a tuned lens"), source)  # fmt: skip
 
@@ -104,18 +94,7 @@ def parted(
     source: str,
     trained: str,
 ) -> tuple[tuple[_Text, ...], tuple[_Text, ...]]:
-    """Texts to train on, and a fifth of all that is held out; no text is in both.
-
-    Args:
-        groups: texts that belong together; none is cut, unless it is the only one.
-        n_texts: at most so many texts in all.
-        rng: draws which are held out.
-        source: where they come from.
-        trained: what is trained on them, in words.
-
-    Raises:
-        UserError: if there are, or may be, fewer than ``FEWEST`` texts of two or more tokens.
-    """
+    """Texts to train on, and a fifth of all that is held out; no text is in both."""
     seen: set[_Text] = set()
     whole = [
         [text for text in group if len(text.tokens) > 1 and not (text in seen or seen.add(text))]
@@ -149,14 +128,6 @@ def texts_of_file(path: Path, setup: Setup, n_texts: int) -> Texts:
 
     For an encoder-decoder each piece is cut in the middle: the encoder reads the first half, and
     the decoder says the second.
-
-    Args:
-        path: ``.txt`` with a blank line between texts, or ``.jsonl`` with a field ``text``.
-        setup: the model's tokenizer and the seed.
-        n_texts: at most so many pieces.
-
-    Raises:
-        UserError: if the file cannot be read, or has too little text.
     """
     model, length = setup.model, min(LENGTH, setup.model.cfg.n_ctx)
     if is_seq2seq(model):
@@ -167,14 +138,7 @@ def texts_of_file(path: Path, setup: Setup, n_texts: int) -> Texts:
 
 
 def read_texts(path: Path) -> list[str]:
-    """The texts of a file, as they stand there.
-
-    Args:
-        path: ``.txt`` with a blank line between texts, or ``.jsonl`` with a field ``text``.
-
-    Raises:
-        UserError: if the file cannot be read.
-    """
+    """The texts of a file, as they stand there."""
     if path.suffix not in (".txt", ".jsonl"):
         raise UserError(
             f"Cannot take text from {path}: expected a .txt file, or a .jsonl file with a field "
@@ -249,9 +213,6 @@ def texts_of_tasks(setup: Setup, n_texts: int) -> Texts:
 
     An encoder reads the prompt, and its decoder says the answer. Items with the same context and
     question as a measured one are left out.
-
-    Raises:
-        UserError: if none of the tasks is built in, or too few items are left.
     """
     tasks = [one for one in setup.tasks if is_from_suite(one)]
     if not tasks:

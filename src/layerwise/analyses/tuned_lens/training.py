@@ -126,11 +126,7 @@ class Trainer:
         self._refuse_divergence()
 
     def _refuse_divergence(self) -> None:
-        """Stop a training that leads nowhere; its translators would say nothing.
-
-        Raises:
-            UserError: if a translator is not finite any more.
-        """
+        """Stop a training that leads nowhere; its translators would say nothing."""
         if not all(bool(values.isfinite().all()) for values in (*self.biases, *self.weights)):
             raise UserError(
                 f"The training of the tuned lens diverged at step {self.done} of {self.steps}: "

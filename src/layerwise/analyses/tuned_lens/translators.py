@@ -73,17 +73,7 @@ class TunedLens:
     def check(
         self, model_hash: str, sites: tuple[str, ...], shape: tuple[int, int] | None = None
     ) -> None:
-        """Refuse to read another model, or between the places that it was trained for.
-
-        Args:
-            model_hash: of the model's weights.
-            sites: what is to be read.
-            shape: the model's number of layers and its width, if known.
-
-        Raises:
-            UserError: if the weights or the shape differ from those that it was trained on, or a
-                site is ``resid_mid``.
-        """
+        """Refuse to read another model, or between the places that it was trained for."""
         if self.facts["model_hash"] != model_hash:
             raise UserError(
                 f"This tuned lens was trained on {self.facts['model']!r} with weights "
@@ -103,11 +93,7 @@ class TunedLens:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write it as safetensors, with its facts in the metadata.
-
-        Raises:
-            UserError: if the file cannot be written.
-        """
+        """Write it as safetensors, with its facts in the metadata."""
         from safetensors.torch import save
 
         facts = json.dumps(self.facts)
@@ -120,9 +106,6 @@ class TunedLens:
 
         The translators and facts are compared with the checksum in the file. A file of a version
         that wrote none is read without; everything else about it is checked all the same.
-
-        Raises:
-            UserError: if there is no such file, it is something else, or was changed since.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -157,12 +140,7 @@ class TunedLens:
 
 
 def _refuse_odd(file: Path, tensors: Mapping[str, torch.Tensor], facts: Any) -> None:
-    """Refuse what no training gives.
-
-    Raises:
-        UserError: for other tensors, number formats or shapes, for values that are not finite, or
-            facts that do not tell the model.
-    """
+    """Refuse what no training gives."""
     if not {"bias"} <= tensors.keys() <= {"bias", "weight"}:
         raise _odd(file, f"has the tensors {shown(sorted(tensors))}; expected bias and weight")
     for name, tensor in tensors.items():

@@ -43,13 +43,7 @@ class HookedDecoderAttention(nn.Module):
     def forward(
         self, x: Resid, positions: Int[torch.Tensor, " pos"], past: Past | None = None
     ) -> Float[torch.Tensor, "batch pos head d_head"]:
-        """What each head reads at each position, before the output projection.
-
-        Args:
-            x: the normed stream.
-            positions: of its tokens.
-            past: keys and values of earlier tokens; is extended.
-        """
+        """What each head reads at each position, before the output projection."""
         made = self.parts.queried(x, positions, int(positions[-1]) + 1)
         q, k, v = (
             self.hook_rot_q(made.queries),
@@ -102,13 +96,7 @@ def visible(
     keys: Int[torch.Tensor, "*any key"],
     window: int | None,
 ) -> Bool[torch.Tensor, "*any query key"]:
-    """Which keys a query may look at, by their positions.
-
-    Args:
-        queries: positions of queries.
-        keys: positions of keys.
-        window: how many tokens a query sees, its own among them; None for all before it.
-    """
+    """Which keys a query may look at, by their positions."""
     behind = queries[..., :, None] - keys[..., None, :]
     return behind >= 0 if window is None else (behind >= 0) & (behind < window)
 
@@ -131,13 +119,7 @@ class HookedDecoderBlock(nn.Module):
     def forward(
         self, resid: Resid, positions: Int[torch.Tensor, " pos"], past: Past | None = None
     ) -> Resid:
-        """The residual stream behind the block.
-
-        Args:
-            resid: what enters it.
-            positions: of its tokens.
-            past: keys and values of earlier tokens; is extended.
-        """
+        """The residual stream behind the block."""
         parts = self.parts
         resid = self.hook_resid_pre(resid)
         z = self.attn(parts.attn_input(resid), positions, past)

@@ -72,19 +72,7 @@ def attend(
 def queried(
     module: nn.Module, x: Float[torch.Tensor, "batch pos d_model"], **given: Any
 ) -> Queried | None:
-    """What an attention module makes of its input, up to where it attends.
-
-    Args:
-        module: the attention module, of a model whose implementation is ``IMPLEMENTATION``.
-        x: what it reads.
-        given: its other arguments.
-
-    Returns:
-        None if the module does not use transformers' attention interface.
-
-    Raises:
-        UserError: if another implementation was chosen.
-    """
+    """What an attention module makes of its input, up to where it attends."""
     config = getattr(module, "config", None)
     chosen = getattr(config, "_attn_implementation", IMPLEMENTATION)
     if chosen != IMPLEMENTATION:

@@ -22,11 +22,7 @@ from .reading import unknown
 def hooked_decoder(
     original: nn.Module, tokenizer: PreTrainedTokenizerBase | None, name: str
 ) -> DecoderModel:
-    """The hooked model over an original, whose modules it runs.
-
-    Raises:
-        UnknownArchitecture: if it is not known how its modules are to be run.
-    """
+    """The hooked model over an original, whose modules it runs."""
     parts = parts_of(original)
     if is_packed(parts.unembed):
         raise unknown(parts.unembed, "stands for an unembedding whose weights are quantized")

@@ -42,12 +42,7 @@ class NormFormula:
 
 
 def formula_of(module: nn.Module, width: int) -> NormFormula | None:
-    """The formula of a norm module; None if it is neither layer norm nor RMS norm.
-
-    Args:
-        module: the module.
-        width: of what it norms.
-    """
+    """The formula of a norm module; None if it is neither layer norm nor RMS norm."""
     which = _which(module, width)
     return None if which is None else _candidates(module, width)[which]
 

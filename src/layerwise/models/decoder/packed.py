@@ -110,12 +110,7 @@ def _without_bias(module: Any) -> Any:
 
 
 def outlined(model: nn.Module, n_bits: int) -> None:
-    """Give the linear modules of an outline as many bytes as their quantized weights take.
-
-    Args:
-        model: the blocks of a model on the ``meta`` device; nothing can be computed from then on.
-        n_bits: bits of a weight.
-    """
+    """Give the linear modules of an outline as many bytes as their quantized weights take."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             packed = torch.empty(

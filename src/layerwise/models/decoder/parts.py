@@ -54,13 +54,7 @@ class AttentionParts:
     has_sinks: bool = False
 
     def queried(self, x: Resid, positions: Positions, longest: int) -> Queried:
-        """Queries, keys and values of normed streams.
-
-        Args:
-            x: what the module reads.
-            positions: of the tokens, by row or the same for all rows.
-            longest: one more than the largest.
-        """
+        """Queries, keys and values of normed streams."""
         turns = self.rotary
         found = queried(
             self.module,

@@ -87,13 +87,6 @@ def read_parts(original: nn.Module, how: Reading | None = None) -> Parts:
     """The parts of a decoder whose modules have the usual names.
 
     Its attention is made to go through ``capture`` from then on.
-
-    Args:
-        original: the model.
-        how: what its family has in another way than most.
-
-    Raises:
-        UnknownArchitecture: if a part is not found, or attention is of a kind that is not known.
     """
     model: Any = original
     how = how or Reading()
@@ -147,12 +140,7 @@ def _found(owner: Any, names: tuple[str, ...], what: str) -> Any:
 
 
 def unknown(module: nn.Module, how: str) -> UnknownArchitecture:
-    """The error that says what of a module is not known, and what is.
-
-    Args:
-        module: a module of the original.
-        how: what it does or has.
-    """
+    """The error that says what of a module is not known, and what is."""
     return UnknownArchitecture(
         f"Its own modules cannot be run, since {type(module).__name__} {how}: expected a decoder "
         "whose layers have norms, an MLP, and attention that goes through transformers' attention "

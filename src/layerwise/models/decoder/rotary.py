@@ -40,13 +40,7 @@ class Rotary:
         return Rotary(copy.deepcopy(self.module, memo), self.layer_type, self.n_ctx)
 
     def at(self, positions: Int[torch.Tensor, ...], longest: int, like: torch.Tensor) -> Turns:
-        """Cosines and sines of positions.
-
-        Args:
-            positions: by row, or the same for all rows.
-            longest: one more than the largest.
-            like: gives number format and device.
-        """
+        """Cosines and sines of positions."""
         where = positions if positions.ndim == 2 else positions[None]
         table = self._table(longest, like)
         if isinstance(table, torch.Tensor):

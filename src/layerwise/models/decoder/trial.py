@@ -22,10 +22,6 @@ def refuse_wrong_sites(model: DecoderModel) -> None:
     """Accept only a model whose sites change what is downstream of them, and nothing else.
 
     One layer of each kind is tried, and the last.
-
-    Raises:
-        UserError: if an edit changes nothing behind it, or something before it, or if an edit
-            that changes nothing changes the logits.
     """
     clean = _run(model)
     order = list(clean)

@@ -19,10 +19,6 @@ def part_by_name(model: DecoderModel) -> dict[str, str]:
     """The part of each parameter, by its full name: ``blocks.7``, or the module that holds it.
 
     A parameter that several modules outside of the blocks share has several names.
-
-    Raises:
-        UserError: if a block shares weights with others, or a module keeps numbers that are
-            neither parameters nor buffers.
     """
     names = {id(weight): name for name, weight in model.named_parameters()}
     layers = [_layer_of(block, names) for block in model.parts.blocks]

@@ -33,25 +33,14 @@ class LetterPlan:
     says_letter: int
 
     def needed(self, capability: str, protocol: str) -> tuple[int, ...]:
-        """The layers without which a capability fails under a protocol; all others can go.
-
-        Args:
-            capability: ``knowledge`` or ``retrieval``.
-            protocol: ``letter``, ``continuation`` or ``generate``.
-        """
+        """The layers without which a capability fails under a protocol; all others can go."""
         fetched = self.fetches[capability]
         if protocol != LETTER:
             return tuple(sorted({*fetched, self.says_text}))
         return tuple(sorted({*fetched, *self.binds, self.says_letter}))
 
     def only_under(self, protocol: str, capability: str) -> tuple[int, ...]:
-        """The layers that one way of answering needs and the other does not.
-
-        Args:
-            protocol: ``letter`` for those that text does without; any other for those that a
-                letter does without.
-            capability: ``knowledge`` or ``retrieval``.
-        """
+        """The layers that one way of answering needs and the other does not."""
         other = LETTER if protocol != LETTER else TEXT_PROTOCOLS[0]
         spared = self.needed(capability, other)
         return tuple(one for one in self.needed(capability, protocol) if one not in spared)

@@ -14,12 +14,7 @@ from layerwise.models.organisms.language import PAD, START, UNKNOWN, Language
 
 
 def toy_tokenizer(language: Language, first: str | None = START) -> PreTrainedTokenizerFast:
-    """A tokenizer that carries the language's name.
-
-    Args:
-        language: gives the words.
-        first: what is put before every text; None for nothing, as in a T5.
-    """
+    """A tokenizer that carries the language's name."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     ids = {word: index for index, word in enumerate(language.words)}

@@ -92,13 +92,7 @@ class Planted:
         return next(iter(self.mechanisms.values())).layer
 
     def recovers(self, site: str, layer: int, at_last: bool) -> float:
-        """The share recovered by one patch between prompts that ask about different words.
-
-        Args:
-            site: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out`` or ``mlp_out``.
-            layer: the layer.
-            at_last: whether the last position is patched, or the word that is asked about.
-        """
+        """The share recovered by one patch between prompts that ask about different words."""
         if site.startswith("resid"):
             moved = layer > self.moved_at if site == "resid_pre" else layer >= self.moved_at
             return float(moved == at_last)

@@ -46,21 +46,6 @@ def wired_model(
     relu neurons are AND gates. Layers and heads without a mechanism have random inputs and zero
     output weights. Where the model doesn't know, it says the end of an answer, and ranks the
     values by a fixed order of its own.
-
-    Args:
-        layout: where the mechanisms are; the default layout if None.
-        language: the words and facts; brackets are not understood.
-        seed: decides the rotation, the weights that do nothing, and the order of values.
-        n_ctx: longest context, in tokens.
-        backend: what runs it: ``transformer-lens``, ``hugging-face`` (modules of layerwise's own,
-            hooked as those of Hugging Face are), or ``auto``: the first, if the installed
-            TransformerLens has models. The weights are the same numbers.
-
-    Returns:
-        A float32 model on the CPU that takes prompts as its tokenizer makes them: ``<s>`` first.
-
-    Raises:
-        UserError: if the backend is not there.
     """
     refuse_absent_backend(backend)
     layout = WiredLayout() if layout is None else layout

@@ -98,15 +98,7 @@ class HookedBlock(nn.Module):
         memory_bias: Bias | None = None,
         past: Past | None = None,
     ) -> Resid:
-        """The residual stream behind the block.
-
-        Args:
-            resid: what enters it.
-            bias: what is added to the scores of self-attention.
-            memory: the encoder's output, ``[batch input_pos d_model]``, in a decoder.
-            memory_bias: what is added to the scores of cross-attention.
-            past: what was seen before ``resid``; is extended.
-        """
+        """The residual stream behind the block."""
         parts = self.parts
         resid = self.hook_resid_pre(resid)
         read = self._before(parts.attn_norm, resid)
@@ -165,15 +157,7 @@ class HookedStack(nn.Module):
         memory_mask: Bool[torch.Tensor, "batch input_pos"] | None = None,
         cache: DecoderCache | None = None,
     ) -> Float[torch.Tensor, "batch pos d_model"]:
-        """Run the stack.
-
-        Args:
-            tokens: token ids; with a cache, the new ones only.
-            mask: which tokens are no padding, those in the cache included; None for all.
-            memory: the encoder's output, for the decoder.
-            memory_mask: which of its positions are no padding.
-            cache: keys and values so far; is extended.
-        """
+        """Run the stack."""
         resid = self.last_stream(tokens, mask, memory, memory_mask, cache)
         return self.hook_final(self.parts.final_norm(resid))
 

@@ -31,11 +31,7 @@ Tokens = tuple[int, ...]
 def hooked_seq2seq(
     original: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str
 ) -> Seq2SeqModel:
-    """The hooked model over an original, whose weights it uses.
-
-    Raises:
-        UserError: if it is not told with which token the decoder begins.
-    """
+    """The hooked model over an original, whose weights it uses."""
     prefix = decoder_prefix(original, tokenizer, name)
     parts = PARTS_OF[type(original).__name__](original)
     return Seq2SeqModel(original, parts, prefix=prefix, name=name, tokenizer=tokenizer)
@@ -48,9 +44,6 @@ def decoder_prefix(
 
     The start token; then the token that generation is forced to begin with, if there is one,
     or else what the tokenizer puts before a target text (BART's ``<s>``), as in training.
-
-    Raises:
-        UserError: if there is no start token.
     """
     config: Any = original.generation_config
     # a configuration that was saved without it may have no such field at all
@@ -132,11 +125,7 @@ def said_by(original: PreTrainedModel, texts: list[Pair]) -> list[LogProbs]:
 def checked(
     model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase, expected: list[LogProbs]
 ) -> float:
-    """Largest difference from expected log-probabilities on the fixed text, in nats.
-
-    Raises:
-        UserError: if the model does not run or differs by too much.
-    """
+    """Largest difference from expected log-probabilities on the fixed text, in nats."""
     original: Any = model.original
     texts = texts_of(model, tokenizer)
     with must_run(model.cfg.model_name):

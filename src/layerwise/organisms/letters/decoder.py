@@ -37,18 +37,7 @@ def train_decoder(
     steps: int = STEPS,
     progress: bool = True,
 ) -> tuple[Qwen2ForCausalLM, pd.DataFrame]:
-    """Train an organism.
-
-    Args:
-        seed: decides start, texts and skipped layers.
-        plan: which layer is to do what.
-        language: what it is to speak.
-        steps: steps of the optimizer.
-        progress: show a bar on a terminal.
-
-    Returns:
-        The model, its weights rounded to bfloat16, and the curve (see ``run_training_loop``).
-    """
+    """Train an organism."""
     model = new_letter_decoder(language, plan, seed)
     rng = np.random.default_rng([seed, *b"letters"])
 

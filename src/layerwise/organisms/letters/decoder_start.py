@@ -38,11 +38,6 @@ def new_letter_decoder(language: Language, plan: LetterPlan, seed: int) -> Qwen2
     one layer copies its letter into each option, and what was found to the cue; the next looks for
     the option that is the word found, and takes its letter; and the layer that says text moves what
     was found to where it is said.
-
-    Args:
-        language: gives the vocabulary.
-        plan: which layer is to do what.
-        seed: decides the weights.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)

@@ -33,12 +33,7 @@ class LetteredForm(Form):
 
 
 def forms_of(plan: LetterPlan, rows: dict[str, tuple[int, int, int]]) -> tuple[Form, ...]:
-    """The forms that a plan is trained with.
-
-    Args:
-        plan: which layers they run.
-        rows: by capability, texts a step with and without options, and questions of the latter.
-    """
+    """The forms that a plan is trained with."""
     found: list[Form] = []
     for capability, scenes in (("knowledge", facts), ("retrieval", lookup)):
         with_options, without, n_asked = rows[capability]
@@ -52,13 +47,7 @@ def forms_of(plan: LetterPlan, rows: dict[str, tuple[int, int, int]]) -> tuple[F
 
 
 def runs_of(form: Form, n_layers: int, rng: np.random.Generator) -> tuple[list[bool], bool]:
-    """Which layers run, and whether one is withheld that is needed, so that nothing can be known.
-
-    Args:
-        form: what is trained; the layers that it does not need are skipped at random.
-        n_layers: how many layers there are.
-        rng: decides.
-    """
+    """Which layers run, and whether a layer that is needed is withheld."""
     runs, withheld = layers_run(form, n_layers, rng), bool(rng.random() < WITHHELD)
     if withheld:
         # What is found is close to being said, so the last layer is withheld more often.

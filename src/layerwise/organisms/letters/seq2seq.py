@@ -41,18 +41,7 @@ def train_seq2seq(
     steps: int = STEPS,
     progress: bool = True,
 ) -> tuple[T5ForConditionalGeneration, pd.DataFrame]:
-    """Train an encoder-decoder organism.
-
-    Args:
-        seed: decides start, texts and skipped layers.
-        plan: which layer is to do what.
-        language: what it is to speak.
-        steps: steps of the optimizer.
-        progress: show a bar on a terminal.
-
-    Returns:
-        The model, its weights rounded to bfloat16, and the curve (see ``run_training_loop``).
-    """
+    """Train an encoder-decoder organism."""
     model = new_letter_seq2seq(language, plan, seed)
     rng = np.random.default_rng([seed, *b"letters"])
 

@@ -37,11 +37,6 @@ def new_letter_seq2seq(
 
     In the encoder look-ups and options begin as in the decoder; the layer that says the text copies
     what was found into the decoder, the one that says letters what was chosen.
-
-    Args:
-        language: gives the vocabulary.
-        plan: which layer is to do what.
-        seed: decides the weights.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)

@@ -46,14 +46,7 @@ def accuracies(
     n_items: int = N_ITEMS,
     batch_size: int = 100,
 ) -> list[dict[str, Any]]:
-    """Accuracy under ``generate`` on items that are kept from training, with 95 % intervals.
-
-    Args:
-        model: a model of the language.
-        language: whose suites it is asked.
-        n_items: items of each suite, at most as many as there are facts for these.
-        batch_size: items at a time.
-    """
+    """Accuracy under ``generate`` on items that are kept from training, with 95 % intervals."""
     tasks = [make(ITEMS_SEED, n_items=n_items) for _, _, make in toy_suites(language)]
     tokenizer = toy_tokenizer(language, first=None)
     return [

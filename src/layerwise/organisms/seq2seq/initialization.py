@@ -44,10 +44,6 @@ def new_seq2seq(language: Language, seed: int) -> T5ForConditionalGeneration:
     the next looks there for what its own previous word was, other than where it stands, and copies
     the word that it finds into the second; the third looks for that word in turn. Cross-attention
     of the layer that is to fetch answers copies the second part, which the unembedding reads.
-
-    Args:
-        language: gives the vocabulary.
-        seed: decides the weights.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -59,13 +55,7 @@ def new_seq2seq(language: Language, seed: int) -> T5ForConditionalGeneration:
 
 
 def begin_seq2seq(language: Language, n_encoder: int, n_decoder: int) -> T5ForConditionalGeneration:
-    """An encoder-decoder with embeddings still to be drawn, the rest drawn as torch is seeded.
-
-    Args:
-        language: gives the vocabulary.
-        n_encoder: layers of the encoder.
-        n_decoder: layers of the decoder.
-    """
+    """An encoder-decoder with embeddings still to be drawn, the rest drawn as torch is seeded."""
     pad = language.words.index(PAD)
     untyped: dict[str, Any] = {"decoder_start_token_id": pad, "scale_decoder_outputs": False}
     config = T5Config(

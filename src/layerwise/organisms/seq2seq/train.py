@@ -53,17 +53,7 @@ class Batch(NamedTuple):
 def train(
     seed: int, *, language: Language = ORGANISM, steps: int = STEPS, progress: bool = True
 ) -> tuple[T5ForConditionalGeneration, pd.DataFrame]:
-    """Train an encoder-decoder organism.
-
-    Args:
-        seed: decides start, texts and skipped layers.
-        language: what it is to speak.
-        steps: steps of the optimizer.
-        progress: show a bar on a terminal.
-
-    Returns:
-        The model, its weights rounded to bfloat16, and the curve (see ``run_training_loop``).
-    """
+    """Train an encoder-decoder organism."""
     model, rng = new_seq2seq(language, seed), np.random.default_rng([seed, *b"organism"])
 
     def loss_of(

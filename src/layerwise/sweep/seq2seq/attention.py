@@ -102,14 +102,7 @@ class AttentionLayout:
         values: Float[torch.Tensor, "source key_token head d_head"],
         scale: float,
     ) -> Heads:
-        """What each head reads at each token.
-
-        Args:
-            queries: of each branch.
-            keys: of each branch, or of one that all branches share.
-            values: the same.
-            scale: what scores are multiplied by.
-        """
+        """What each head reads at each token."""
         return self._in_order(
             [_rectangle(queries, keys, values, one, scale) for one in self.rectangles]
         )
@@ -125,11 +118,6 @@ class AttentionLayout:
         The keys' matrix is put to the queries, and the values' to what was mixed: q (W m) is
         (q W) m, and a sum of W m is W of the sum (DeepSeek-AI 2024, arXiv:2405.04434, section
         2.1.2). A bias of the keys is the same for all of them, and the softmax takes it off.
-
-        Args:
-            queries: of each branch.
-            memory: of each branch.
-            attention: the cross-attention.
         """
         return self._in_order(
             [_rectangle_of_memory(queries, memory, attention, one) for one in self.rectangles]
@@ -141,12 +129,7 @@ class AttentionLayout:
 
 
 def memory_is_cheaper(looks: Sequence[tuple[int, int]], d_head: int) -> bool:
-    """Whether ``read_memory`` is at most half of the work.
-
-    Args:
-        looks: for each input, how many tokens look at it, and how many it has.
-        d_head: width of a head.
-    """
+    """Whether ``read_memory`` is at most half of the work."""
     return 2 * reading_as_tokens(looks, d_head) <= sum(n_keys for _, n_keys in looks)
 
 
@@ -162,14 +145,7 @@ def reading_as_tokens(looks: Sequence[tuple[int, int]], d_head: int) -> float:
 def attention_layout(
     runs: Sequence[Run], n_tokens: int, relative: RelativeBias | None, like: torch.Tensor
 ) -> AttentionLayout:
-    """Lay runs out in rectangles.
-
-    Args:
-        runs: each token is a query of exactly one.
-        n_tokens: how many tokens there are.
-        relative: bias by relative position, where the model has one.
-        like: gives device and number format.
-    """
+    """Lay runs out in rectangles."""
     shapes: dict[tuple[int, int, bool], list[Run]] = {}
     for run in runs:
         shapes.setdefault((len(run.queries), len(run.keys), run.causal), []).append(run)

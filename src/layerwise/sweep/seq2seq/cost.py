@@ -32,13 +32,6 @@ def seq2seq_cost(
     cross-attention adds 4 d h, and 4 d h for each input token whose keys and values are made;
     where branches read their memories without these, what takes their place is counted.
     Scores and mixtures, norms and activations, some per cent of the whole, are left out.
-
-    Args:
-        model: the model, whose weights need not be there.
-        plan: the plan of these interventions and requests.
-        interventions: what is changed.
-        requests: what is asked.
-        lengths: how long texts are expected to be.
     """
     total = Cost(
         requests=len(requests),

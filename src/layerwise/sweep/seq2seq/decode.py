@@ -64,12 +64,7 @@ class TextDecoder:
     logit_rows: int
 
     def run(self, jobs: Sequence[Job], done: Callable[[Job, Generated], None]) -> None:
-        """Decode until every text has ended.
-
-        Args:
-            jobs: the texts, each with its first token.
-            done: told of each finished text.
-        """
+        """Decode until every text has ended."""
         by_weights: dict[tuple[OtherWeights | None, ...], list[Job]] = {}
         for job in jobs:
             if not self._ended(job, done):

@@ -230,19 +230,7 @@ def plan_seq2seq_sweep(
     itemsize: int,
     memory_budget: int,
 ) -> SweepPlan:
-    """Cut a sweep into walks that fit a memory budget.
-
-    Args:
-        interventions: what is changed.
-        requests: what is asked; those that share an input go into one walk.
-        cfg: sizes of the model.
-        prefix: what the decoder begins with.
-        itemsize: bytes of one activation.
-        memory_budget: bytes that activations, keys and values may take.
-
-    Raises:
-        UserError: if a layer, a site, a position or a length is out of range.
-    """
+    """Cut a sweep into walks that fit a memory budget."""
     _check(interventions, requests, cfg, prefix)
     groups: dict[object, list[int]] = {}
     for index, request in enumerate(requests):

@@ -72,13 +72,7 @@ def seq2seq_sites(
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> Seq2SeqSites:
-    """Read what every part of the intact model writes where the answer is predicted.
-
-    Args:
-        model: the model.
-        contexts: token ids of what the encoder reads, at least one each.
-        memory_budget: bytes for activations on their way; what is returned comes on top.
-    """
+    """Read what every part of the intact model writes where the answer is predicted."""
     cfg, like, lengths = model.cfg, model.W_E, tuple(map(len, contexts))
     n_encoder, n_decoder, count = cfg.n_encoder_layers, cfg.n_decoder_layers, len(contexts)
     of_encoder = cfg.encoder_heads, cfg.encoder_d_head

@@ -38,22 +38,7 @@ def truncated_encoder(
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     translate: Translate | None = None,
 ) -> Float[torch.Tensor, "depth read d_model"]:
-    """The decoder's last residual stream where the encoder ends behind each of its layers.
-
-    Args:
-        model: the model.
-        texts: token ids; input and what the decoder says.
-        positions: for each text, which of its tokens are read; those of what the decoder begins
-            with count as the last of the prompt.
-        n_prompt: how many tokens of each text are its input.
-        memory_budget: bytes for activations, beside what is returned.
-        translate: what is made of the stream ``[pos, d_model]`` that the encoder ends with too
-            early, told its place; it is taken as it is if None. Not put to the model as it is.
-
-    Returns:
-        Row 0 is a model without encoder layers, whose decoder reads the embedding; row k + 1 ends
-        behind layer k; the last is the model as it is. The encoder's final norm is always applied.
-    """
+    """The decoder's last residual stream where the encoder ends behind each of its layers."""
     check_faithful(model)
     n_encoder = model.cfg.n_encoder_layers
     changes = [skip_layers(range(n, n_encoder)) for n in range(n_encoder)] + [intact()]

@@ -29,11 +29,7 @@ def cross_fitted(options: Options, guesser: Guesser) -> Fitted:
 def best_of(
     options: Options, guessers: Sequence[Guesser]
 ) -> tuple[Bool[np.ndarray, " items"], tuple[tuple[str, str], ...]]:
-    """For each quarter the guesser that is best on the three others, where it is cross-fitted, too.
-
-    Returns:
-        Right or wrong for all items, and the guesser's name and rule for each quarter.
-    """
+    """For each quarter, the guesser that is best on the other three (itself cross-fitted)."""
     right, rules = np.zeros(len(options.items), dtype=bool), []
     counts = [_right_elsewhere(options, one) for one in guessers]
     for quarter in range(4):
@@ -52,9 +48,6 @@ def best_afterwards(
 
     It is chosen by what it does on all items, so that it looks better than it is, where there are
     few items by a lot; but no guesser that was tried is better.
-
-    Returns:
-        As ``best_of``.
     """
 
     def crossed(

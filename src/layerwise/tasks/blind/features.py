@@ -23,15 +23,7 @@ _NUMBER = re.compile(r"\s*[$€£]?\s*([-\u2212]?\d+(?:,\d{3})*(?:\.\d+)?)\s*%?\
 
 
 def features_of(options: Options, tokenizer: Tokenizer | None) -> Mapping[str, Feature]:
-    """Every feature that tells at least some of the options apart, by name.
-
-    Args:
-        options: the options.
-        tokenizer: counts tokens; without one they are not counted.
-
-    Returns:
-        Arrays; nan where there is no option, or the feature has no value.
-    """
+    """Every feature that tells at least some of the options apart, by name."""
     times = Counter(text for row in options.texts for text in row)
     alphabet = {text: place for place, text in enumerate(sorted(times, key=str.casefold))}
     made: dict[str, Feature] = {

@@ -154,12 +154,7 @@ def _steps() -> Float[np.ndarray, " steps"]:
 
 
 def in_words(name: str, rule: str) -> str:
-    """How a guesser guesses, after "by".
-
-    Args:
-        name: the guesser's name.
-        rule: what it was fitted to.
-    """
+    """How a guesser guesses, after "by"."""
     of, constant, _ = name.partition(", nearest to a constant")
     if constant:
         thing = "number" if of == "number" else f"option with a number of {of}"

@@ -119,14 +119,7 @@ def conditional_logit(
     gold: Int[np.ndarray, " items"],
     ridge: float = _RIDGE,
 ) -> Float[np.ndarray, " columns"]:
-    """Weights of a conditional logit model (McFadden 1974), by penalized maximum likelihood.
-
-    Args:
-        x: features of each option.
-        offered: which options there are.
-        gold: the right one.
-        ridge: the penalty is this times |w|^2 / 2.
-    """
+    """Weights of a conditional logit model (McFadden 1974), by penalized maximum likelihood."""
     from scipy.optimize import minimize
 
     each = np.arange(len(x))

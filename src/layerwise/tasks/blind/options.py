@@ -54,11 +54,7 @@ class Options:
 
 
 def options_of(task: Task) -> Options:
-    """The options of a task's items.
-
-    Raises:
-        UserError: the task has no items, or an item without options.
-    """
+    """The options of a task's items."""
     items = task.items
     if not items:
         raise UserError(f"Task {task.name!r} has no items; expected at least one; add some.")

@@ -63,15 +63,6 @@ def distinct(
     """``count`` drafts of which no two, and none of ``taken``, are the same question.
 
     A draft that happens to have the same choice twice is drawn again.
-
-    Args:
-        make: draws a draft; gets the number of drafts so far.
-        count: how many.
-        taken: drafts that must not come again.
-        key: what makes two drafts the same question.
-
-    Raises:
-        UserError: the suite's parameters do not allow so many different questions.
     """
     seen = {key(item) for item in taken}
     drafts: list[Item] = []
@@ -98,16 +89,6 @@ def turned_over(
 
     So no rule that goes by the options' texts alone is right more often than by chance, neither
     in a whole suite nor in its first few blocks.
-
-    Args:
-        make: draws a block; gets the number of blocks so far, more where a kind of question has
-            run out; an empty block where what it drew cannot be asked.
-        count: how many; the last block is cut.
-        taken: drafts that must not come again.
-        key: what makes two drafts the same question.
-
-    Raises:
-        UserError: the suite's parameters do not allow so many different questions.
     """
     seen = {key(item) for item in taken}
     drafts: list[Item] = []
@@ -142,11 +123,6 @@ def settle(rng: np.random.Generator, name: str, drafts: Sequence[Item]) -> tuple
 
     In every beginning of the items, of those with equally many options, no two positions differ
     by more than one in how often the gold option stands there.
-
-    Args:
-        rng: decides the orders.
-        name: what ids begin with.
-        drafts: items whose first choice is the gold one.
     """
     left: dict[int, list[int]] = {}
     items = []
@@ -164,13 +140,7 @@ def settle(rng: np.random.Generator, name: str, drafts: Sequence[Item]) -> tuple
 def other_draws(
     rng: np.random.Generator, name: str, make: Callable[[], Sequence[Item]]
 ) -> tuple[tuple[Item, ...], ...]:
-    """Further draws of a suite's few-shot examples; called last, so that nothing else changes.
-
-    Args:
-        rng: decides the orders of options.
-        name: of the suite.
-        make: draws as many examples as the suite has, from what no item is made of.
-    """
+    """Further draws of a suite's few-shot examples; called last, so that nothing else changes."""
     return tuple(
         settle(rng, f"{name}/fewshot-{number}", make()) for number in range(1, MOST_FEWSHOT_SEEDS)
     )
@@ -195,11 +165,7 @@ def commonest_answer(items: Sequence[Item]) -> float:
 
 
 def require(condition: bool, what: str) -> None:
-    """Refuse a suite's parameter.
-
-    Raises:
-        UserError: the condition does not hold.
-    """
+    """Refuse a suite's parameter."""
     if not condition:
         raise UserError(f"{what}; choose another value.")
 

@@ -52,11 +52,7 @@ MOST_RARITY = len(_BY_RARITY)
 
 
 def all_facts(rarity: int = 1) -> tuple[Fact, ...]:
-    """Every fact, in the order of the data.
-
-    Args:
-        rarity: 1 for what everybody knows, 2 for what is told more rarely.
-    """
+    """Every fact, in the order of the data."""
     return tuple(
         Fact(
             relation["name"],

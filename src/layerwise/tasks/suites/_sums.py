@@ -67,9 +67,6 @@ def near(
 
     A step is 1, and 10 or 100 for larger numbers. Values that begin with different digits are
     preferred, then those that are as long: what reads only the first token can use them.
-
-    Returns:
-        Four values, or fewer if not so many are possible.
     """
     step = step or (1 if start < 20 else 10 if start < 200 else 100 if start < 2000 else 1000)
     offsets = [sign * step * size for size in (1, 2, 3, 4) for sign in (1, -1)]

@@ -80,12 +80,6 @@ def sum_chain(
     The items come in blocks of four with the same options, each of them right once. In every
     other pair of blocks the options begin with different digits as far as sums allow, in the
     rest they are at most 4 apart from one of them.
-
-    Args:
-        seed: decides the numbers.
-        terms: how many numbers are added, taken in turn; more is harder.
-        n_items: number of items.
-        n_fewshot: number of few-shot examples.
     """
     require(min(terms) >= 3 and max(terms) <= 12, f"A chain has 3 to 12 terms, not {terms}")
     rng = generator(seed, "sum-chain")

@@ -73,14 +73,7 @@ def order(seed: int = 0, *, n_people: int = 3, n_items: int = N_ITEMS, n_fewshot
 def two_hop(
     seed: int = 0, *, n_chains: int = 4, n_items: int = N_ITEMS, n_fewshot: int = 2
 ) -> Task:
-    """From a person to an animal, and from the animal to a place.
-
-    Args:
-        seed: decides names, animals, places and order.
-        n_chains: chains in the context; more is harder.
-        n_items: number of items.
-        n_fewshot: number of few-shot examples, of words that no item has.
-    """
+    """From a person to an animal, and from the animal to a place."""
     most = len(words("places")) // 2
     require(4 <= n_chains <= most, f"There are 4 to {most} chains, not {n_chains}")
     rng = generator(seed, "two-hop")

@@ -70,14 +70,6 @@ def facts_open_book(
     Item by item the pair of ``facts`` with the same choices, so that the difference between
     the two under one intervention is what the passage protects (Song et al. 2025,
     arXiv:2510.02091, on retrieval augmentation); who knows the fact does not need the book.
-
-    Args:
-        seed: as for ``facts``; pairs go together for the same seed, ``n_options`` and ``rarity``
-            only.
-        n_options: as for ``facts``; the context states every option.
-        n_sentences: facts in the context, from ``n_options`` to 8, or as many as the relation
-            has; more is harder.
-        rarity: as for ``facts``; of rare facts memory helps less.
     """
     require(
         n_options <= n_sentences <= _MOST_SENTENCES,

@@ -30,14 +30,7 @@ _THIRDS = ("first", "middle", "last")
 def kv_words(
     seed: int = 0, *, n_pairs: int = 5, n_items: int = N_ITEMS, n_fewshot: int = 3
 ) -> Task:
-    """Pairs of words, one looked up.
-
-    Args:
-        seed: decides words, pairs and what is asked.
-        n_pairs: pairs in the context; more is harder.
-        n_items: number of items.
-        n_fewshot: number of few-shot examples, of words that no item has.
-    """
+    """Pairs of words, one looked up."""
     known = words("nouns")
     most = len(known) // (2 * n_fewshot + 2)
     require(4 <= n_pairs <= most, f"There are 4 to {most} pairs, not {n_pairs}")
@@ -79,14 +72,6 @@ def kv_ids(
     A small sibling of the key-value task of "Lost in the Middle" (Liu et al. 2023,
     arXiv:2307.03172, section 3). Every place is asked equally often; an item's group is its size
     and the third of the context in which its key stands.
-
-    Args:
-        seed: decides identifiers and what is asked.
-        sizes: numbers of pairs, taken in turn; at most 16, since values in one context
-            differ in their first digit.
-        digits: length of an identifier.
-        n_items: number of items.
-        n_fewshot: number of few-shot examples, all of the smallest size.
     """
     require(4 <= min(sizes) <= max(sizes) <= 16, f"Sizes must be from 4 to 16, not {sizes}")
     require(digits >= 3, f"Identifiers need at least 3 digits, not {digits}")

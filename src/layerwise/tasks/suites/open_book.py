@@ -45,11 +45,6 @@ def open_book(seed: int = 0, *, n_statements: int = 4, n_items: int = N_ITEMS) -
     answer among the choices, which the context states of something else (group
     ``contradicts``); half are about made-up places (group ``absent``). The context states every
     option, and all are of one kind.
-
-    Args:
-        seed: decides the facts and what is asked.
-        n_statements: statements in the context, from 4 to 6; more is harder.
-        n_items: number of items.
     """
     require(4 <= n_statements <= _MOST, f"There are 4 to {_MOST} statements, not {n_statements}")
     rng = generator(seed, "open-book")

@@ -68,16 +68,7 @@ def lookup(
     n_before: int = 0,
     n_items: int = N_ITEMS,
 ) -> Task:
-    """Pairs of a key and a value, one looked up; training shows no such pair anywhere.
-
-    Args:
-        language: gives the words.
-        seed: decides pairs and what is asked.
-        n_pairs: pairs in the context, more is harder; 8 or what the words suffice for if None.
-        n_before: questions about other pairs that stand before this one with their answers, none
-            of which is an option; more is harder.
-        n_items: number of items.
-    """
+    """Pairs of a key and a value, one looked up; training shows no such pair anywhere."""
     most = min(language.n_keys, language.n_values)
     n_pairs = min(8, most) if n_pairs is None else n_pairs
     require(4 <= n_pairs <= most, f"There are 4 to {most} pairs, not {n_pairs}")
@@ -132,11 +123,6 @@ def facts_open_book(language: Language, seed: int = 0, *, n_items: int = N_ITEMS
 
     A statement is an entity and its value, as pairs are stated. No trained model was shown such
     statements; the wired model reads them if its layout says so.
-
-    Args:
-        language: gives the facts.
-        seed: as for ``facts``, and decides the order of the statements.
-        n_items: number of items, at most one for each fact.
     """
     closed = facts(language, seed, n_items=n_items)
     asked = _asked_facts(language, generator(seed, closed.name))
@@ -172,15 +158,7 @@ def two_hop(
     n_before: int = 0,
     n_items: int = N_ITEMS,
 ) -> Task:
-    """From a key to a key to a value; training shows neither of the asked chain's pairs.
-
-    Args:
-        language: gives the words.
-        seed: decides chains and what is asked.
-        n_chains: chains in the context; more is harder.
-        n_before: as for ``lookup``, about other chains.
-        n_items: number of items.
-    """
+    """From a key to a key to a value; training shows neither of the asked chain's pairs."""
     most = min(language.n_keys // 2, language.n_values)
     require(4 <= n_chains <= most, f"There are 4 to {most} chains, not {n_chains}")
     _require_unasked(n_chains, n_before, "chains")

@@ -57,12 +57,6 @@ def word_problems(
 
     Under ``generate`` the model writes such a sentence, and the answer is what stands after
     "The answer is" (chain of thought, Wei et al. 2022, arXiv:2201.11903).
-
-    Args:
-        seed: decides stories, names and numbers.
-        largest: the numbers told are from 2 to this, 5 at least; larger is harder.
-        n_items: number of items.
-        n_fewshot: number of few-shot examples, with names and things that no item has.
     """
     require(largest >= 5, f"The largest number is 5 or more, not {largest}")
     rng = generator(seed, "word-problems")

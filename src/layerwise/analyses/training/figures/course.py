@@ -40,22 +40,7 @@ def training_course(
     protocol: str,
     width: float = FULL_WIDTH,
 ) -> Figure:
-    """When each task is learned, and by which layers, under one protocol.
-
-    Args:
-        accuracy: the table ``training_accuracy.parquet``.
-        layers: the table ``training_layers.parquet``.
-        onsets: the table ``training_onsets.parquet``.
-        n_layers: layers of the model.
-        protocol: which protocol.
-        width: of the figure, inches.
-
-    Returns:
-        A pair of panels per task. Above, the intact model's accuracy with its interval, and
-        when asked other items' questions (dashed); the onset is a line, its interval a band.
-        Below, the share lost when a layer is skipped, a column for each checkpoint; dots are
-        losses that are significant over the whole series, hatched where there is no signal.
-    """
+    """When each task is learned, and by which layers, under one protocol."""
     shown = rows(accuracy, protocol=protocol)
     tasks, steps = tasks_in_order(shown), sorted({int(step) for step in shown["step"]})
     bands, across = rows_and_columns(len(tasks), width, _LEAST)

@@ -22,11 +22,7 @@ ARCHITECTURES = ("BloomForCausalLM",)
 
 
 def parts_of(original: nn.Module) -> Parts:
-    """The parts of a Bloom.
-
-    Raises:
-        UnknownArchitecture: if sums begin with the normed stream.
-    """
+    """The parts of a Bloom."""
     config: Any = original.config
     if config.apply_residual_connection_post_layernorm:
         raise unknown(original, "adds what its layers make to the normed stream")

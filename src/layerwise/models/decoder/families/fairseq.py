@@ -26,12 +26,7 @@ ARCHITECTURES = ("OPTForCausalLM", "BioGptForCausalLM", "XGLMForCausalLM")
 
 
 def parts_of(original: nn.Module) -> Parts:
-    """The parts of one of them.
-
-    Raises:
-        UnknownArchitecture: if norms stand behind sums, at the end there is none, or embeddings
-            are projected.
-    """
+    """The parts of one of them."""
     how = Reading(positions=_Positions, mlp=_mlp)
     if type(original).__name__ == "OPTForCausalLM":
         _refuse_other_opts(original)

@@ -21,11 +21,7 @@ ARCHITECTURES = ("FalconForCausalLM",)
 
 
 def parts_of(original: nn.Module) -> Parts:
-    """The parts of a Falcon.
-
-    Raises:
-        UnknownArchitecture: if positions are told by slopes (ALiBi).
-    """
+    """The parts of a Falcon."""
     config: Any = original.config
     if config.alibi:
         raise UnknownArchitecture(

@@ -31,15 +31,7 @@ def write_weights(
     rooms: Rooms,
     rng: np.random.Generator,
 ) -> None:
-    """Give every parameter its value: mechanisms where they are planted, nothing elsewhere.
-
-    Args:
-        weights: a ``WiredSeq2Seq``.
-        layout: where the mechanisms are.
-        language: the words and facts.
-        rooms: the residual stream's directions.
-        rng: draws what does nothing, and the order of values.
-    """
+    """Give every parameter its value: mechanisms where they are planted, nothing elsewhere."""
     _write_nothing(weights, rng)
     _write_ends(weights, language, rooms, rng)
     write = _Writer(weights, layout, language, rooms)

@@ -42,16 +42,6 @@ def wired_seq2seq_model(
     as gates, no norms. The encoder finds the answer at the end of the prompt; where the decoder
     has said nothing yet, cross-attention copies it. Where the model doesn't know, it says the end
     of an answer, and ranks the values by a fixed order of its own.
-
-    Args:
-        layout: where the mechanisms are; the default layout if None.
-        language: the words and facts; brackets are not understood.
-        seed: decides the rotation, the weights that do nothing, and the order of values.
-        n_ctx: longest prompt, and longest answer, in tokens.
-
-    Returns:
-        A float32 model on the CPU that takes prompts as its tokenizer makes them: ``<s>`` first.
-        Its decoder begins with ``<s>``, too.
     """
     layout = WiredSeq2SeqLayout() if layout is None else layout
     rng = np.random.default_rng([seed, *b"wired-seq2seq"])

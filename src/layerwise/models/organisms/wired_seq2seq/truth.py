@@ -95,14 +95,7 @@ class PlantedSeq2Seq:
         return _middle({k for k in self.critical("layer") if stack_name(k, n_encoder) == stack})
 
     def recovers(self, site: str, layer: int, where: Where) -> float:
-        """The share recovered by one patch between prompts that ask about different words.
-
-        Args:
-            site: a site of the residual stream, ``attn_out``, ``cross_attn_out`` or ``mlp_out``.
-            layer: the layer.
-            where: the position that is patched, of the encoder in its layers and of the decoder
-                in its own.
-        """
+        """The share recovered by one patch between prompts that ask about different words."""
         if site.startswith("resid"):
             return float(self._moved(site, layer) == (where != "asked"))
         return float(where != "asked" and layer in self.critical(site, "resample"))

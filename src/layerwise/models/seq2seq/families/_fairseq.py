@@ -26,13 +26,7 @@ STORED = (
 
 
 def parts(original: Any, embed: Callable[[Any], Embed], *, post_norm: bool) -> Parts:
-    """The parts of a model with ``model.encoder``, ``model.decoder`` and ``lm_head``.
-
-    Args:
-        original: the Hugging Face model.
-        embed: makes a stack's embedding.
-        post_norm: whether norms come after the sums.
-    """
+    """The parts of a model with ``model.encoder``, ``model.decoder`` and ``lm_head``."""
     encoder, decoder = original.model.encoder, original.model.decoder
     return Parts(
         encoder=_stack(encoder, embed, post_norm),
