@@ -355,7 +355,7 @@ def test_an_earlier_version_s_tests_of_order_are_not_told(run: RunTables) -> Non
 def test_without_a_significant_order_none_is_claimed(run: RunTables, plan: Plan) -> None:
     unsure = synthetic.with_tables(run, order=synthetic.order(plan, p_holm=0.2))
     (told,) = of_kind(findings_of(unsure, EVERYTHING), "order")
-    assert told.short == "No order of emergence is established in 6 pairs of capabilities."
+    assert told.short == "Which capability comes first is open: no order is established in 6 pairs."
     assert "36 of 36 tests are not significant." in told.details
     assert told.p == 0.2
 

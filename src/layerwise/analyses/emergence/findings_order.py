@@ -132,8 +132,8 @@ def _not_established(order: pd.DataFrame, pairs: list[tuple[str, str]]) -> Claim
     return Claim(
         kind=ORDER, evidence=Evidence.OPEN, importance=weight(0.55, 0.0),
         source=source("order", where),
-        short="No order of emergence is established "
-        f"{f'in {len(pairs)} pairs of capabilities' if several else f'between {named[0]}'}.",
+        short="Which capability comes first is open: no order is established "
+        f"{f'in {len(pairs)} pairs' if several else f'between {named[0]}'}.",
         capabilities=tuple(dict.fromkeys(name for pair in pairs for name in pair)),
         details=(*([f"The pairs: {'; '.join(named)}."] if several else []),
                  *(f"{each.sum()} of {counted(len(mine), 'test')} {words}."
