@@ -50,6 +50,10 @@ FINISHED = (
     "docs/transplant.md",
     "docs/validity.md",
     "notebooks/start_here.ipynb",
+    "analyses/induction_heads/README.md",
+    "analyses/matched_suites/README.md",
+    "analyses/paper_pairs/README.md",
+    "analyses/validity/README.md",
 )
 
 # What this project used to say, and what it says now.
