@@ -52,6 +52,7 @@ FINISHED = (
     "notebooks/start_here.ipynb",
     "analyses/induction_heads/README.md",
     "analyses/matched_suites/README.md",
+    "analyses/organism/README.md",
     "analyses/paper_pairs/README.md",
     "analyses/validity/README.md",
 )
