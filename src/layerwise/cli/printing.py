@@ -26,17 +26,22 @@ def say(text: object, err: bool = False) -> None:
 
 def show_result(result: Result, out: Path | None) -> None:
     """A result's compact table, what was planned and what it took, and where its data lie."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     table = result.summary_rows()
-    shown = Table(title=_text(repr(result)), title_justify="left")
-    for column in table.columns:
-        shown.add_column(_text(column), overflow="fold")
-    for row in table.itertuples(index=False):
-        shown.add_row(*(_text("" if value is None else value) for value in row))
+    shown = Table(box=SIMPLE, pad_edge=False, padding=0)
+    texts = table.astype(object).where(table.notna(), "").astype(str)
+    for name in texts:
+        words = " ".join([str(name), *texts[name]]).split()
+        # Lines break between words, as far as there is room.
+        shown.add_column(_text(name), overflow="fold", min_width=max(map(len, words), default=1))
+    for row in texts.itertuples(index=False):
+        shown.add_row(*map(_text, row))
     console = Console(width=None if sys.stdout.isatty() else WIDE)
-    console.print(shown if len(table) else _text(f"{result!r}\n{result.if_empty}"))
+    console.print(_text(repr(result)))
+    console.print(shown if len(table) else _text(result.if_empty))
     show_notes(result)
     _tell_planned(result)
     if out is not None:
