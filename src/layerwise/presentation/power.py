@@ -99,6 +99,7 @@ class HowSure:
     def sentences(self) -> list[str]:
         """What was likely missed, and what would show half of it."""
         missed = likely_missed(self.items, self.loss)
+        missed += " “Established” holds after correction for all tests of its kind."
         if self.items_for_half <= self.items:
             return [missed]
         takes = f" and take about {_duration(self.minutes)}" if self.minutes else ""

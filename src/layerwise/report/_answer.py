@@ -80,12 +80,14 @@ class Block(NamedTuple):
 
     Attributes:
         capability: which.
+        tasks: what was asked of it.
         bands: one for each way of scoring, those without signal last.
         needed: layers that it is shown to need.
         more: layers that it is shown to need more than another capability does.
     """
 
     capability: str
+    tasks: tuple[str, ...]
     bands: tuple[Band, ...]
     needed: frozenset[int]
     more: frozenset[int]
@@ -157,11 +159,11 @@ def answer_of(run: RunTables, claims: Sequence[Claim]) -> Answer:
             _about(run),
             _headline(run, effects, claims),
             _columns(layers, run.facts.model.n_encoder_layers),
-            _blocks(effects, claims),
+            _blocks(run, effects, claims),
             _of_kind(claims, GENERAL),
             doing(*kinds[0], "a layer") if kinds else "",
             _first(claims),
-            _not_shown(run, claims, bool(kinds)),
+            _not_shown(run, claims, effects),
         )
 
 
@@ -199,10 +201,9 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
     names = in_order(rows(effects, signal=True)["capability"], CAPABILITY_ORDER)
     general = sorted(_of_kind(claims, GENERAL))
     more = {name: layers for name in names if (layers := sorted(_of_kind(claims, MORE, name)))}
-    sentences = [f"Everything needs {few_layers(general)}."] if general else []
+    sentences = [f"{_every(names)} need {few_layers(general)}."] if general else []
     if more:
-        also = "also leans" if general else "leans"
-        sentences.append(f"{capitalised(_leaning(more, also))}{_no_own(names, more)}.")
+        sentences.append(f"{capitalised(_more_than_another(names, more))}.")
     elif not general:
         needs = {n: layers for n in names if (layers := sorted(_of_kind(claims, NEEDED, n)))}
         shown = [f"{name} needs {few_layers(layers)}" for name, layers in needs.items()]
@@ -212,16 +213,16 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
     return " ".join(sentences)
 
 
-def _leaning(more: dict[str, list[int]], verb: str) -> str:
+def _every(names: Sequence[str]) -> str:
+    return "Both capabilities" if len(names) == 2 else f"All {len(names)} capabilities"
+
+
+def _more_than_another(names: Sequence[str], more: dict[str, list[int]]) -> str:
     (first, layers), *others = more.items()
-    rest = [f"{name} on {few_layers(layers, noun='')}" for name, layers in others]
-    return "; ".join([f"{first} {verb} on {few_layers(layers)}", *rest])
-
-
-def _no_own(names: Sequence[str], more: dict[str, list[int]]) -> str:
+    parts = [f"{first} needs {few_layers(layers)} more than another does"]
+    parts += [f"{name} {few_layers(layers, noun='')}" for name, layers in others]
     without = [name for name in names if name not in more]
-    owners = joined(f"{name}’s" for name in without)
-    return f". No layer is shown to be {owners} own" if without else ""
+    return "; ".join([*parts, *([f"{joined(without)} none"] if without else [])])
 
 
 def _none(run: RunTables) -> str:
@@ -250,35 +251,39 @@ def _columns(layers: Sequence[int], n_encoder: int) -> tuple[Column, ...]:
     return tuple(found)
 
 
-def _blocks(effects: pd.DataFrame, claims: Sequence[Claim]) -> tuple[Block, ...]:
-    if effects.empty:
+def _blocks(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> tuple[Block, ...]:
+    signal = run.table("signal")
+    if effects.empty or signal is None:
         return ()
     general = _of_kind(claims, GENERAL)
+    heard = rows(signal, signal=True)["protocol"]
+    if len(heard):  # a way of scoring that no task has signal under is in the box alone
+        signal = rows(signal, protocol=list(heard.unique()))
     found = []
-    for capability in map(str, in_order(effects["capability"], CAPABILITY_ORDER)):
-        mine = rows(effects, capability=capability)
+    for capability in map(str, in_order(signal["capability"], CAPABILITY_ORDER)):
+        mine, asked = (rows(table, capability=capability) for table in (effects, signal))
         bands = [
-            _band(protocol, rows(mine, protocol=protocol))
-            for protocol in in_order(mine["protocol"], PROTOCOL_ORDER)
+            _band(protocol, rows(mine, protocol=protocol), rows(asked, protocol=protocol))
+            for protocol in in_order(asked["protocol"], PROTOCOL_ORDER)
         ]
         ordered = tuple(sorted(bands, key=lambda band: bool(band.silent)))
         needed = _of_kind(claims, NEEDED, capability) | general
-        heard = not all(band.silent for band in bands)
         found.append(
             Block(
                 capability,
+                tuple(in_order(asked["task"], ())),
                 ordered,
-                needed if heard else frozenset(),
+                frozenset() if all(band.silent for band in bands) else needed,
                 _of_kind(claims, MORE, capability),
             )
         )
     return tuple(found)
 
 
-def _band(protocol: str, mine: pd.DataFrame) -> Band:
+def _band(protocol: str, mine: pd.DataFrame, asked: pd.DataFrame) -> Band:
     heard = rows(mine, signal=True)
     if heard.empty:
-        return Band(protocol, writes(protocol), {}, _guesses(mine))
+        return Band(protocol, writes(protocol), {}, _guesses(asked))
     cells = {layer: _cell(layer, rows(heard, layer=layer), protocol) for layer in layers_of(heard)}
     return Band(protocol, writes(protocol), cells)
 
@@ -294,12 +299,10 @@ def _cell(layer: int, at: pd.DataFrame, protocol: str) -> Cell:
     return Cell(round(_SHADES * min(max(share, 0.0), 1.0)), f"{lost} ({tasks})")
 
 
-def _guesses(mine: pd.DataFrame) -> str:
+def _guesses(asked: pd.DataFrame) -> str:
     """Why a band has no cells."""
-    first = mine.drop_duplicates(["task"])
-    right = 100 * float(numbers(first, "acc_intact").mean())
-    chance = 100 * float(numbers(first, "floor" if "floor" in first else "chance").mean())
-    return f"no better than guessing: {number(right)} % right, {number(chance)} % by chance"
+    right, chance = (100 * float(numbers(asked, name).mean()) for name in ("accuracy", "chance"))
+    return f"no better than its controls: {number(right)} % right, {number(chance)} % by chance"
 
 
 def _first(claims: Sequence[Claim]) -> tuple[Claim, ...]:
@@ -320,13 +323,22 @@ def _some(claims: Sequence[Claim], kind: str, most: int) -> list[Claim]:
     return [claim for claim in claims if claim.kind == kind][:most]
 
 
-def _not_shown(run: RunTables, claims: Sequence[Claim], changed: bool) -> tuple[str, ...]:
+def _not_shown(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -> tuple[str, ...]:
     shown = list(_silent(run))
-    if changed:
+    if len(effects):
+        shown += _unlike(rows(effects, signal=True))
         if not _of_kind(claims, SPARED):
             shown.append("No layer is shown to be spare.")
         shown.append("What a layer does is not shown: only what breaks without it.")
     return tuple(shown)
+
+
+def _unlike(heard: pd.DataFrame) -> Iterator[str]:
+    """Where the ways of scoring are of other tasks, for want of signal in the rest."""
+    for capability, mine in heard.groupby("capability", sort=False):
+        by_way = [set(one["task"]) for _, one in mine.groupby("protocol")]
+        if by_way and not set.intersection(*by_way):
+            yield f"{capitalised(str(capability))}: its rows ask other tasks; do not compare them."
 
 
 def _silent(run: RunTables) -> Iterator[str]:
@@ -339,18 +351,21 @@ def _silent(run: RunTables) -> Iterator[str]:
     chance = numbers(dull, "chance")
     known = (numbers(dull, "blind") > chance) & (numbers(dull, "low") > chance)
     for protocol in in_order(dull["protocol"], PROTOCOL_ORDER):
+        n_asked = len(rows(signal, protocol=protocol))
         for blind in (False, True):
             mine = rows(dull.loc[known == blind], protocol=protocol)
             if mine.empty:
                 continue
-            tasks = joined(mine["task"].head(_NAMED))
-            if len(mine) > _NAMED:
-                tasks += f" and {counted(len(mine) - _NAMED, 'more task')}"
+            right = spread(100 * mine["accuracy"])
             if blind:
-                right = f"{spread(100 * mine['blind'])} % are right without the question, too"
+                why = f"{right} % right, but also with another item’s question"
             else:
-                right = (
-                    f"the model guesses ({spread(100 * mine['accuracy'])} % right, "
-                    f"{spread(100 * mine['chance'])} % by chance)"
-                )
-            yield f"{capitalised(when(protocol))}, {tasks}: {right}."
+                why = f"only {right} % right, {spread(100 * mine['chance'])} % by chance"
+            yield f"{capitalised(when(protocol))}, {_named(list(mine['task']), n_asked)}: {why}."
+
+
+def _named(tasks: Sequence[str], n_asked: int) -> str:
+    if len(tasks) == n_asked > 1:
+        return f"all {n_asked} tasks"
+    more = [counted(len(tasks) - _NAMED, "more task")] if len(tasks) > _NAMED else []
+    return joined([*tasks[:_NAMED], *more])

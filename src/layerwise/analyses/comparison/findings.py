@@ -6,6 +6,7 @@ supports it; centres of mass and the sizes of critical sets, which are not compa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,12 +33,22 @@ Row = dict[str, Any]
 
 
 def established(differences: pd.DataFrame, tests: Mapping[str, int] | None = None) -> list[Claim]:
-    """A sentence for each difference that its test supports, the largest first."""
+    """A claim for each difference that its test supports.
+
+    The largest of each capability and family come first, then the second largest of each.
+    """
     sure = rows(differences, significant=True, measure=list(MEASURES))
     kinds = tests or differences["family"].value_counts().to_dict()
     whole = n_tests(differences)
     found = [_difference(row, kinds[row["family"]], whole) for row in records(sure)]
-    return sorted(found, key=lambda finding: -finding.importance)
+    found.sort(key=lambda claim: -claim.importance)
+    before: Counter[tuple[Any, ...]] = Counter()
+    places = []
+    for claim in found:
+        group = (claim.kind, claim.capabilities, claim.source["where"]["first"])
+        places.append(before[group])
+        before[group] += 1
+    return [found[i] for i in sorted(range(len(found)), key=lambda i: places[i])]
 
 
 def not_established(differences: pd.DataFrame) -> list[Claim]:
@@ -104,7 +115,7 @@ def _accuracy(row: Row, more: bool, size: str) -> tuple[str, str]:
 def _depth(row: Row, more: bool, size: str) -> tuple[str, str]:
     whole = "the depth" if row["axis"] == AXES[0] else f"the {row['axis']}'s depth"
     word = "deeper" if more else "less deep"
-    verb = "settles" if row["measure"] == "prediction depth" else "lies"
+    verb = "has its answer fixed" if row["measure"] == "prediction depth" else "lies"
     short = f"By {row['method']}, {row['capability']} {verb} {size} of {whole} {word}"
     return f"{short} in {row['second']} than in {row['first']}", f"of {whole} {word}"
 

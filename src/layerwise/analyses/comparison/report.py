@@ -13,7 +13,7 @@ from layerwise.presentation.naming import Stacks
 from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import rows
 from layerwise.presentation.table import Table
-from layerwise.presentation.wording import PROTOCOL_ORDER, counted, in_order, joined, spread
+from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, joined, spread
 
 from .compared import ComparedRuns
 from .findings import established, not_established
@@ -34,6 +34,8 @@ MOST = 6
 def comparison_report(comparison: ComparedRuns) -> Report:
     """The page of a comparison, as ``Comparison.report`` gives it."""
     sure = established(comparison.claimable(), comparison.facts.n_tests)
+    if _lens_of_one_stack(comparison):  # what the lens cannot see must not lead
+        sure.sort(key=lambda claim: "lens" in str(claim.source["where"]["method"]))
     rest = not_established(comparison.differences)
     return Report((*sure, *rest), lambda: _page(comparison, sure, rest))
 
@@ -49,7 +51,7 @@ def _page(
         "layerwise.analyses.comparison",
         "comparison.html.j2",
         names=names,
-        headline=_headline(names, len(sure)),
+        headline=sure[0].short if sure else _none(names),
         facts=comparison.facts,
         cautions=_cautions(comparison),
         established=_with_rows(comparison, sure),
@@ -71,9 +73,8 @@ def _with_rows(comparison: ComparedRuns, findings: Sequence[Claim]) -> list[tupl
     return [(one, evidence(one, comparison.differences, file)) for one in findings]
 
 
-def _headline(names: Sequence[str], n: int) -> str:
-    several = f"{counted(n, 'difference')} {'is' if n == 1 else 'are'}" if n else "No difference is"
-    return f"{several} established between {joined(names)}."
+def _none(names: Sequence[str]) -> str:
+    return f"No difference is established between {joined(names)}."
 
 
 def caution(comparison: ComparedRuns) -> str:

@@ -91,7 +91,7 @@ def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> 
     return Claim(
         kind=ORDER, evidence=Evidence.ESTABLISHED, importance=weight(0.9, 3 * abs(bounds[0])),
         short=f"By {at['method']}, {earlier} comes before {later} {when(at['protocol'])}, by "
-        f"{number(ahead[0], 2)} of the model's depth.",
+        f"{number(100 * ahead[0])} % of the model's depth.",
         capabilities=(earlier, later), protocols=(at["protocol"],), p=float(best["p_holm"]),
         test=f"order of the {at['measure']}, {after_holm(n_run)}",
         estimate=Estimate(*ahead, "of the model's depth earlier", digits=2),

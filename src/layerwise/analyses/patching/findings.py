@@ -66,14 +66,17 @@ def _hand_over(mine: pd.DataFrame, note: str) -> list[Claim]:
         f"The last position overtakes the {changed} token in layer {at} [{first}, {last}].",
         f"Patching the {changed} token behind it recovers {token} of the logit difference.",
     )
-    says, layers = f"moves from the changed token to the last position in layer {at}", (middle - 1,)
+    says, layers = (
+        f"moves from the changed word to the prompt's last token in layer {at}",
+        (middle - 1,),
+    )
     evidence, between = Evidence.ESTABLISHED, _elsewhere(mine, changed)
     if between is not None:
         evidence, layers, (left, reached) = Evidence.IN_TABLE, between, map(name_layer, between)
-        says = f"leaves the changed token in layer {left} and reaches the last in {reached}"
+        says = f"leaves the changed word in layer {left} and reaches the last token in {reached}"
         details = ("In between it is at neither.", *details)
     return [_claim(
-        f"what the answer depends on {says}", there["last"], [changed, "last"], layers=layers,
+        f"what decides the answer {says}", there["last"], [changed, "last"], layers=layers,
         evidence=evidence, importance=weight(0.65, 1 - (high - low) / 10), details=details,
         caveat=note,
     )]  # fmt: skip
@@ -121,7 +124,7 @@ def _taken_up(mine: pd.DataFrame, note: str) -> list[Claim]:
         return []
     row = records(rows(answer, layer=middle))[0]
     return [_claim(
-        "the decoder holds more than half of what the answer depends on from layer "
+        "the decoder holds more than half of what decides the answer from layer "
         f"{name_layer(middle)} on", row, "answer", layers=(middle,), evidence=Evidence.ESTABLISHED,
         importance=weight(0.6, 1 - (last - first) / 10), caveat=note,
         details=(f"The layer lies in [{name_layer(first)}, {name_layer(last)}], with bounds over "
