@@ -200,7 +200,7 @@ def settings_hash(model: Model) -> str:
             for name, buffer in sorted(fields["_buffers"].items()):
                 if buffer is not None:
                     digest.update(f"{name} {tuple(buffer.shape)} {buffer.dtype}\n".encode())
-                    digest.update(_sample(buffer))
+                    digest.update(sample_of(buffer))
     aside = ASIDE | _SWITCHES
     plain = {k: v for k, v in vars(model.cfg).items() if type(v) in _PLAIN and k not in aside}
     digest.update(repr(sorted(plain.items())).encode())
@@ -234,12 +234,12 @@ def _spelled(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__} {body}"
 
 
-def _sample(buffer: torch.Tensor) -> bytes:
-    """The bytes of a buffer; of a large one, those of some numbers all over it."""
+def sample_of(buffer: torch.Tensor, most: int = _SAMPLED) -> bytes:
+    """The bytes of a tensor; of one with more than ``most``, those of some numbers all over it."""
     if buffer.is_meta or not buffer.numel():
         return b""
     # An odd step meets every column of a table.
-    some = buffer.detach().flatten()[:: buffer.nbytes // _SAMPLED | 1].cpu().contiguous()
+    some = buffer.detach().flatten()[:: buffer.nbytes // most | 1].cpu().contiguous()
     return some.view(torch.uint8).numpy().tobytes()
 
 
