@@ -5,6 +5,8 @@ Models, tasks, files and users can put any of them wherever there is a name or a
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -52,9 +54,10 @@ FILE_NAMES = {
 _HARMLESS = frozenset(
     re.findall(
         r"\w+",
-        "a abbr b body br caption code col colgroup dd details div dl dt em figcaption figure "
-        "footer h1 h2 h3 h4 head header hr html i img li main meta nav ol p picture pre section "
-        "small source span strong style sub summary sup table tbody td th thead title tr ul",
+        "a abbr aside b body br caption code col colgroup dd details div dl dt em figcaption "
+        "figure footer h1 h2 h3 h4 head header hr html i img input label li main meta nav ol p "
+        "picture pre section small source span strong style sub summary sup table tbody td th "
+        "thead title tr ul",
     )
 )
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -80,14 +83,23 @@ def harm_in_page(page: str) -> Iterator[str]:
     parser = _Elements()
     parser.feed(page)
     parser.close()
+    own = [_hash_source(text) for text in re.findall(r"<script>(.*?)</script>", page, re.DOTALL)]
+    yield from (f"script {one}" for one in own if f"script-src '{one}'" not in page)
     for tag, attributes in parser.elements:
-        if tag not in _HARMLESS:
+        is_data = tag == "script" and attributes.get("type") == "application/json"
+        is_own = tag == "script" and not attributes and own
+        if tag not in _HARMLESS and not is_data and not is_own:
             yield f"element {tag}"
         for name, value in attributes.items():
             if name.startswith("on") or name in ("srcdoc", "formaction", "action"):
                 yield f"attribute {name} of {tag}"
             if name in ("href", "src", "srcset") and not _leads_nowhere(value or ""):
                 yield f"address {value!r:.60}"
+
+
+def _hash_source(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
 
 
 def text_of_page(page: str) -> str:

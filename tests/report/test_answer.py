@@ -52,7 +52,8 @@ def answer(run: RunTables) -> Answer:
 
 def test_the_headline_names_the_planted_layers(answer: Answer) -> None:
     assert answer.headline == (
-        "Everything needs layer 2. Retrieval also leans on layer 7; knowledge on 5."
+        "Both capabilities with signal need layer 2. Retrieval needs layer 7 more than another "
+        "does; knowledge 5."
     )
 
 
@@ -74,10 +75,8 @@ def test_where_the_model_guesses_the_strip_and_the_box_say_so(answer: Answer) ->
     reasoning = next(block for block in answer.blocks if block.capability == "reasoning")
     assert all(band.silent and not band.cells for band in reasoning.bands)
     assert reasoning.needed == frozenset()
-    assert reasoning.bands[0].silent == "no better than guessing: 25 % right, 25 % by chance"
-    assert "When it picks a letter, sums: the model guesses (25 % right, 25 % by chance)." in (
-        answer.not_shown
-    )
+    assert reasoning.bands[0].silent == "no signal: 25 % right, 25 % by chance"
+    assert "When it picks a letter, sums: only 25 % right, 25 % by chance." in (answer.not_shown)
     assert "No layer is shown to be spare." in answer.not_shown
 
 
@@ -146,7 +145,7 @@ def test_layers_that_were_not_changed_have_no_column(run: RunTables) -> None:
 def test_the_page_opens_with_the_answer(run: RunTables) -> None:
     page = report(AblationResult(run.tables["records"], run.facts))
     text = unescape(page.html)
-    assert re.search(r"<h1>Everything needs layer 2\..*</h1>", text)
+    assert re.search(r"<h1>Both capabilities with signal need layer 2\..*</h1>", text)
     assert text.index("<h1>") < text.index('class="strip"') < text.index('class="part"')
     assert page.text.splitlines()[0].startswith("tiny <b>model</b>")
 

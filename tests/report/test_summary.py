@@ -84,7 +84,7 @@ def test_every_sentence_is_one_sentence_with_n_and_rows(run: RunTables, found: l
         assert finding.full.endswith(".")
         assert len(about(run, finding)) > 0
         assert 0 < finding.importance <= 1
-        if "No order" not in finding.full:
+        if "no order" not in finding.full:
             assert "n = " in finding.full or finding.items
 
 
@@ -255,7 +255,7 @@ def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Claim
     assert said(before.full, row["difference"], row["low"], row["high"], 2)
     assert before.short == (
         "By ablation, retrieval comes before knowledge when it writes, by "
-        f"{row['difference']:.2f} of the model's depth."
+        f"{100 * row['difference']:.0f} % of the model's depth."
     )
     assert (before.evidence, before.p) == ("established", row["p_holm"])
     pair = about(run, before)

@@ -27,9 +27,10 @@ def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
     shown = few.dropna(axis="columns", how="all")
     texts = {str(name): [_text(value) for value in shown[name]] for name in shown}
     same = {name: each[0] for name, each in texts.items() if len(set(each)) == 1}
-    columns = tuple(name for name in texts if name not in same) or ("column", "value")
-    cells = [list(row) for row in zip(*(texts.get(name, []) for name in columns), strict=True)]
-    if not cells:  # one row, or all alike
+    columns = tuple(name for name in texts if name not in same)
+    cells = [list(row) for row in zip(*(texts[name] for name in columns), strict=True)]
+    if not columns:  # one row, or all alike
+        columns = ("column", "value")
         cells, same = [[name, value] for name, value in same.items()], {}
     of = f" of the {len(about)} that the sentence is about" if len(about) > len(quoted) else ""
     more = f", the first {len(shown)} shown" if len(quoted) > len(shown) else ""

@@ -201,7 +201,9 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
     names = in_order(rows(effects, signal=True)["capability"], CAPABILITY_ORDER)
     general = sorted(_of_kind(claims, GENERAL))
     more = {name: layers for name in names if (layers := sorted(_of_kind(claims, MORE, name)))}
-    sentences = [f"{_every(names)} need {few_layers(general)}."] if general else []
+    silent = len(set(effects["capability"])) - len(names)
+    every = f"{_every(names)}{' with signal' * (silent > 0)}"
+    sentences = [f"{every} need {few_layers(general)}."] if general else []
     if more:
         sentences.append(f"{capitalised(_more_than_another(names, more))}.")
     elif not general:
@@ -302,7 +304,7 @@ def _cell(layer: int, at: pd.DataFrame, protocol: str) -> Cell:
 def _guesses(asked: pd.DataFrame) -> str:
     """Why a band has no cells."""
     right, chance = (100 * float(numbers(asked, name).mean()) for name in ("accuracy", "chance"))
-    return f"no better than its controls: {number(right)} % right, {number(chance)} % by chance"
+    return f"no signal: {number(right)} % right, {number(chance)} % by chance"
 
 
 def _first(claims: Sequence[Claim]) -> tuple[Claim, ...]:

@@ -107,6 +107,6 @@ def _axis(groups: Sequence[Sequence[Column]], wide: int, stacks: bool = False) -
 def _legend(answer: Answer, size: int) -> str:
     parts = [f"{''.join(dict.fromkeys(_SHADES))} 0 to 100 % lost"]
     parts += [f"{_NEEDED} needed"] * any(block.needed - block.more for block in answer.blocks)
-    parts += [f"{_MORE} more than another capability"] * any(b.more for b in answer.blocks)
-    parts += [f"one character: {size} layers"] * (size > 1)
+    parts += [f"{_MORE} more than another"] * any(b.more for b in answer.blocks)
+    parts += [f"1 character = {size} layers"] * (size > 1)
     return f"{'  '.join(parts):>{WIDTH}}"
