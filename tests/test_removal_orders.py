@@ -11,7 +11,7 @@ import torch
 
 import layerwise as lw
 from layerwise.analyses.removal.api import removal_order
-from layerwise.analyses.removal.figures.removal_orders import removal_orders
+from layerwise.analyses.removal.figures import removal_orders
 from layerwise.analyses.removal.job import Order
 from layerwise.analyses.removal.orders import by_angle
 from layerwise.analyses.removal.tables import WAYS

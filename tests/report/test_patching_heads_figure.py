@@ -6,7 +6,7 @@ import pytest
 from legible import WIDTHS, assert_legible, texts
 from matplotlib.collections import QuadMesh
 
-from layerwise.analyses.patching.figures.patching_heads import patching_heads
+from layerwise.analyses.patching.figures import patching_heads
 from layerwise.report import report
 from layerwise.results import PatchingResult, patching_frame
 from tests import synthetic

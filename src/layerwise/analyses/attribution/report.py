@@ -42,7 +42,7 @@ _THROUGH_CROSS = (
 
 def attributions(run: RunTables) -> list[FigureSpec]:
     """What layers and heads add to the answer, a figure of each for each protocol with signal."""
-    from .figures.attribution import attribution_heads, attribution_lines
+    from .figures import attribution_heads, attribution_lines
 
     attribution = run.table("attribution_summary")
     if attribution is None:

@@ -47,7 +47,7 @@ class AttributionResult(Result):
 
     def plot(self) -> Any:
         """What each head adds directly, in tasks with signal."""
-        from .figures.attribution import attribution_heads
+        from .figures import attribution_heads
 
         summary = self.summary()
         return drawn(self, attribution_heads, summary.loc[summary["signal"]])

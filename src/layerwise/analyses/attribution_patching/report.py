@@ -26,7 +26,7 @@ _ESTIMATE_WORDS = (
 
 def estimates(run: RunTables) -> list[FigureSpec]:
     """Estimated against true patches, a figure for each direction."""
-    from .figures.estimates import estimate_agreement
+    from .figures import estimate_agreement
 
     estimates = run.table("attribution_cells")
     agreement = run.table("attribution_agreement")

@@ -55,7 +55,7 @@ class AttributionPatchingResult(Result):
 
     def plot(self) -> Any:
         """Estimated against true changes of the logit difference."""
-        from .figures.estimates import estimate_agreement
+        from .figures import estimate_agreement
 
         return drawn(self, estimate_agreement, self.cells(), self.agreement())
 

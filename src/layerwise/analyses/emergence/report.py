@@ -37,7 +37,7 @@ _AGREEMENT_WORDS = (
 
 def ranges(run: RunTables) -> list[FigureSpec]:
     """The depths at which capabilities emerge."""
-    from .figures.emergence import DEPTHS, emergence_ranges
+    from .figures import DEPTHS, emergence_ranges
 
     emergence = run.table("emergence")
     if emergence is None:
@@ -63,7 +63,7 @@ def ranges(run: RunTables) -> list[FigureSpec]:
 
 def interactions(run: RunTables) -> list[FigureSpec]:
     """What groups of layers cost under each two protocols."""
-    from .figures.interaction import interaction_profiles
+    from .figures import interaction_profiles
 
     protocol_interaction = run.table("protocol_interaction")
     if protocol_interaction is None:
@@ -86,7 +86,7 @@ def interactions(run: RunTables) -> list[FigureSpec]:
 
 def agreements(run: RunTables) -> list[FigureSpec]:
     """Differences of depth and correlations between methods."""
-    from .figures.agreement import agreement_ranges
+    from .figures import agreement_ranges
 
     method_agreement = run.table("method_agreement")
     if method_agreement is None:

@@ -47,7 +47,7 @@ class EmergenceResult(Result):
 
     def plot(self) -> Any:
         """Depths with their intervals, by capability, method and protocol."""
-        from .figures.emergence import emergence_ranges
+        from .figures import emergence_ranges
 
         return drawn(self, emergence_ranges, rows(self.emergence, axis=COMPUTATION))
 

@@ -28,7 +28,7 @@ _MOST = 200
 
 def head_scores(run: RunTables) -> list[FigureSpec]:
     """Where heads attend on repeated random tokens."""
-    from .figures.heads import head_score_maps
+    from .figures import head_score_maps
 
     heads = run.table("heads_summary")
     if heads is None:

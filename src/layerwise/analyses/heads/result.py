@@ -58,7 +58,7 @@ class HeadsResult(Result):
 
     def plot(self) -> Any:
         """Attention scores, layers by heads."""
-        from .figures.heads import head_score_maps
+        from .figures import head_score_maps
 
         return drawn(self, head_score_maps, self.summary())
 

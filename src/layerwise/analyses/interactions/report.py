@@ -41,7 +41,7 @@ _BY = {
 
 def triangles(run: RunTables) -> list[FigureSpec]:
     """The interactions of all pairs."""
-    from .figures.triangle import interaction_triangles
+    from .figures import interaction_triangles
 
     pairs = run.table("interaction_pairs")
     if pairs is None:
@@ -69,7 +69,7 @@ def triangles(run: RunTables) -> list[FigureSpec]:
 
 def values(run: RunTables) -> list[FigureSpec]:
     """Shapley values of layers, a figure for each way of estimation."""
-    from .figures.shapley import shapley_values
+    from .figures import shapley_values
 
     shapley = run.table("shapley")
     if shapley is None:

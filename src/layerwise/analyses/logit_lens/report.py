@@ -50,7 +50,7 @@ _OF_ENCODER = {
 
 def lenses(run: RunTables) -> list[FigureSpec]:
     """Lens curves, a figure for each lens, site and protocol's prompts."""
-    from .figures.lens import lens_curves
+    from .figures import lens_curves
 
     lens = run.table("lens")
     if lens is None:
@@ -86,7 +86,7 @@ def _curves_of(table: pd.DataFrame) -> list[tuple[str, str, str]]:
 
 def settlings(run: RunTables) -> list[FigureSpec]:
     """From which depth on right answers stay on top of the lens."""
-    from .figures.prediction_depth import prediction_depth_curves
+    from .figures import prediction_depth_curves
 
     prediction_depth = run.table("prediction_depth")
     prediction_depth_means = run.table("prediction_depth_means")

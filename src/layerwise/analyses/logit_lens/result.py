@@ -83,7 +83,7 @@ class LensResult(Result):
 
     def plot(self) -> Any:
         """Curves of what the lens reads after each layer."""
-        from .figures.lens import lens_curves
+        from .figures import lens_curves
 
         return drawn(self, lens_curves, self.lens, seed=self.facts.seed)
 

@@ -48,7 +48,7 @@ def patchings(run: RunTables) -> list[FigureSpec]:
 
 
 def _patched(table: pd.DataFrame, site: str, direction: str) -> FigureSpec:
-    from .figures.patching import patching_map, verb
+    from .figures import patching_map, verb
 
     caption = (
         f"Activation patching at {site}: {PATCHES[direction]} at one layer and position "
@@ -63,8 +63,7 @@ def _patched(table: pd.DataFrame, site: str, direction: str) -> FigureSpec:
 
 
 def _heads_patched(table: pd.DataFrame, site: str, direction: str) -> FigureSpec:
-    from .figures.patching import verb
-    from .figures.patching_heads import patching_heads
+    from .figures import patching_heads, verb
 
     every = "of the stack" if stacks().n_encoder else "from the first changed token on"
     grey = "; grey: not patched, or no such head" if stacks().n_encoder else ""

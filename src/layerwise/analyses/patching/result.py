@@ -64,8 +64,7 @@ class PatchingResult(Result):
 
     def plot(self) -> Any:
         """The heat map of what patching recovers; of heads, if there is nothing else."""
-        from .figures.patching import patching_map
-        from .figures.patching_heads import patching_heads
+        from .figures import patching_heads, patching_map
 
         summary = self.summary()
         if len(summary) and bool(summary["head"].notna().all()):

@@ -29,10 +29,10 @@ _MOST = 2000
 
 def paths(run: RunTables) -> list[FigureSpec]:
     """Direct paths, a figure for each direction."""
-    from layerwise.analyses.patching.figures.patching import verb
+    from layerwise.analyses.patching.figures import verb
 
     paths = run.table("path_effects")
-    from .figures.paths import path_senders
+    from .figures import path_senders
 
     if paths is None:
         return []

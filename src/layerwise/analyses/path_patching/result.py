@@ -47,7 +47,7 @@ class PathPatchingResult(Result):
 
     def plot(self) -> Any:
         """Heat maps of what each head and MLP carries to a receiver."""
-        from .figures.paths import path_senders
+        from .figures import path_senders
 
         effects = self.effects()
         return drawn(self, path_senders, effects.loc[effects["layer"] >= 0])

@@ -30,7 +30,7 @@ _REMOVAL_WORDS = (
 
 def removals(run: RunTables) -> list[FigureSpec]:
     """The accuracy that is left as layers are removed."""
-    from .figures.removal import removal_curve
+    from .figures import removal_curve
 
     removal = run.table("removal_steps")
     if removal is None:
@@ -56,7 +56,7 @@ def removals(run: RunTables) -> list[FigureSpec]:
 
 def _orders(run: RunTables) -> list[FigureSpec]:
     """All orders under all protocols in one figure."""
-    from .figures.removal_orders import removal_orders
+    from .figures import removal_orders
 
     removal_curves = run.table("removal_curves")
     if removal_curves is None:

@@ -111,8 +111,7 @@ class RemovalResult(Result):
 
     def plot(self) -> Any:
         """Accuracy as layers are removed; a curve per order if there are several."""
-        from .figures.removal import removal_curve
-        from .figures.removal_orders import removal_orders
+        from .figures import removal_curve, removal_orders
 
         if len(self.orders) > 1:
             return drawn(self, removal_orders, self.curves())

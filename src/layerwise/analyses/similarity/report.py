@@ -27,7 +27,7 @@ _SIMILARITY_WORDS = (
 
 def similarities(run: RunTables) -> list[FigureSpec]:
     """Maps of similarity, a figure for each protocol's prompts."""
-    from .figures.similarity import similarity_map
+    from .figures import similarity_map
 
     angular = run.table("angular")
     influence = run.table("influence")
@@ -67,7 +67,7 @@ def _of_two_stacks() -> str:
 
 def predictions(run: RunTables) -> list[FigureSpec]:
     """How well similarity ranks layers by what skipping them costs."""
-    from .figures.prediction import prediction_ranges
+    from .figures import prediction_ranges
 
     prediction = run.table("prediction")
     if prediction is None:

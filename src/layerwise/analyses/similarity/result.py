@@ -69,7 +69,7 @@ class SimilarityResult(Result):
 
     def plot(self) -> Any:
         """Maps of angular distance and CKA, and block influence."""
-        from .figures.similarity import similarity_map
+        from .figures import similarity_map
 
         return drawn(self, similarity_map, self.angular(), self.influence(), self.cka)
 

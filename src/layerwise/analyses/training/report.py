@@ -84,7 +84,7 @@ def figure_of(series: JoinedCheckpoints, protocol: str | None = None) -> Any:
 
 
 def _course(series: JoinedCheckpoints, protocol: str) -> partial[Any]:
-    from .figures.course import training_course
+    from .figures import training_course
 
     n_layers = series.facts.runs[0].facts.model.n_layers
     return partial(

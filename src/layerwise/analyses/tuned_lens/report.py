@@ -23,7 +23,7 @@ _TUNED_WORDS = (
 
 def tunings(run: RunTables) -> list[FigureSpec]:
     """How much nearer to the final distribution the tuned lens is than the logit lens."""
-    from .figures.tuned_lens import tuned_lens_curves
+    from .figures import tuned_lens_curves
 
     tuned_lens_layers = run.table("tuned_lens_layers")
     if tuned_lens_layers is None:

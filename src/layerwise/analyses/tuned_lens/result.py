@@ -44,7 +44,7 @@ class TunedLensResult(Result):
 
     def plot(self) -> Any:
         """The divergence of both lenses against the layer."""
-        from .figures.tuned_lens import tuned_lens_curves
+        from .figures import tuned_lens_curves
 
         return drawn(self, tuned_lens_curves, self.layers())
 

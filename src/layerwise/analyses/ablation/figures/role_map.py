@@ -1,11 +1,12 @@
 """The role map: layers down, tasks and protocols across, colour for the accuracy lost.
 
-It reads an effects table only; where columns go is settled in ``_role_layout``.
+It reads an effects table only.
 """
 
 from __future__ import annotations
 
 import textwrap
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -22,14 +23,92 @@ from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.lettering import FONT, characters, label, text_inches
 from layerwise.presentation.rows import layers_of, numbers, rows
 from layerwise.presentation.style import FULL_WIDTH, new_figure, styled
-from layerwise.presentation.wording import LAYER_MAIN, capitalised, doing, spread_of
+from layerwise.presentation.wording import (
+    CAPABILITY_ORDER,
+    LAYER_MAIN,
+    PROTOCOL_ORDER,
+    capitalised,
+    doing,
+    in_order,
+    spread_of,
+)
 
-from .role_layout import Band, Placed, layout, task_blocks
-
+NARROW, BROAD = 0.135, 0.5
+GAP, TASK_GAP = 0.1, 0.04
 _LEFT, _HEADINGS = 0.55, 1.3
 HATCH = {"facecolor": "0.94", "edgecolor": "0.6", "hatch": "////", "linewidth": 0}
 _LOSS, _GAIN = ("significant loss", "o"), ("significant gain", "^")
 _LONGEST_TASK, _UPRIGHT, _LINE = 44, 20, 0.125
+
+
+@dataclass(frozen=True)
+class TaskBlock:
+    """The columns of one task: one per protocol, side by side."""
+
+    capability: str
+    task: str
+    protocols: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A task's block at its place: ``left`` edge and ``column`` width."""
+
+    block: TaskBlock
+    left: float
+    column: float
+
+    @property
+    def right(self) -> float:
+        """The right edge."""
+        return self.left + self.column * len(self.block.protocols)
+
+
+@dataclass(frozen=True)
+class Band:
+    """One strip of the map: blocks beside each other, and where each capability lies."""
+
+    blocks: tuple[Placed, ...]
+    headings: tuple[tuple[str, float, float], ...]
+    width: float
+
+
+def task_blocks(effects: pd.DataFrame) -> list[TaskBlock]:
+    """The tasks of an effects table by capability, each with its protocols in order."""
+    blocks = []
+    for capability in in_order(effects["capability"], CAPABILITY_ORDER):
+        mine = rows(effects, capability=capability)
+        for task in in_order(mine["task"], ()):
+            protocols = in_order(rows(mine, task=task)["protocol"], PROTOCOL_ORDER)
+            blocks.append(TaskBlock(str(capability), str(task), tuple(protocols)))
+    return blocks
+
+
+def layout(blocks: list[TaskBlock], room: float) -> list[Band]:
+    """Blocks in one band with columns as broad as fit, or in several with narrow ones."""
+    broad = BROAD
+    while broad > NARROW and _band(blocks, broad).width > room:
+        broad -= 0.005
+    bands: list[list[TaskBlock]] = [[]]
+    for block in blocks:
+        if bands[-1] and _band([*bands[-1], block], max(broad, NARROW)).width > room:
+            bands.append([])
+        bands[-1].append(block)
+    return [_band(band, max(broad, NARROW)) for band in bands]
+
+
+def _band(blocks: list[TaskBlock], column: float) -> Band:
+    left, placed, headings = 0.0, [], []
+    for capability in dict.fromkeys(block.capability for block in blocks):
+        start = left
+        for block in (block for block in blocks if block.capability == capability):
+            placed.append(Placed(block, left, column))
+            left = placed[-1].right + TASK_GAP
+        end = left - TASK_GAP
+        headings.append((capability, start, end))
+        # A heading broader than its columns needs the room beside them.
+        left = max(end, start + text_inches(capability)) + GAP
+    return Band(tuple(placed), tuple(headings), left - GAP)
 
 
 @styled

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise.analyses.emergence.figures.emergence import METHODS
+from layerwise.analyses.emergence.figures import METHODS
 from layerwise.presentation.grid import legend_below, set_title
 from layerwise.presentation.lettering import characters, label
 from layerwise.presentation.rows import records, rows

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from layerwise.analyses.comparison.measures import AXES, MEASURES, UNITS
-from layerwise.analyses.emergence.figures.emergence import METHODS
+from layerwise.analyses.emergence.figures import METHODS
 from layerwise.presentation.grid import abreast, legend_below, panel_grid, set_title
 from layerwise.presentation.lettering import characters, label
 from layerwise.presentation.rows import numbers, records, rows

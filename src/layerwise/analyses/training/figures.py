@@ -1,7 +1,4 @@
-"""The course of a training: accuracy over checkpoints with onsets, above what each layer costs.
-
-It reads the tables of a series only.
-"""
+"""The pictures of this analysis, each from its tables alone."""
 
 from __future__ import annotations
 

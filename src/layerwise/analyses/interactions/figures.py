@@ -1,7 +1,4 @@
-"""Interactions of all pairs as triangles, a panel per task and protocol.
-
-It reads the table of pairs only.
-"""
+"""The pictures of this analysis, each from its tables alone."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise.analyses.interactions.tables import NATS_ALONE, OVERLAPPING, REDUNDANT
 from layerwise.presentation.grid import (
     abreast,
     layer_ticks,
@@ -28,10 +24,18 @@ from layerwise.presentation.head_maps import DIVERGING
 from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.lettering import characters, label
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.panels import tasks_in_order
-from layerwise.presentation.rows import records, rows
-from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, styled
+from layerwise.presentation.panels import (
+    by_protocol,
+    finish_panels,
+    protocol_handles,
+    task_panels,
+    tasks_in_order,
+)
+from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, protocol_look, styled
 from layerwise.presentation.wording import HEAD_WORDS, PROTOCOL_ORDER, in_order, spread
+
+from .tables import NATS_ALONE, OVERLAPPING, REDUNDANT
 
 _LEAST, _DARK = 1.9, "0.1"
 _FILLED = {"mfc": _DARK, "mec": "white", "mew": 0.4}
@@ -187,3 +191,42 @@ def _marks(verdicts: set[str]) -> list[Line2D]:
         for verdict, look in _LOOKS.items()
         if verdict in verdicts
     ]
+
+
+@styled
+def shapley_values(
+    shapley: pd.DataFrame, by: str, measure: str = "nats", width: float = FULL_WIDTH
+) -> Figure:
+    """How the cost of skipping all layers is shared out among them.
+
+    Args:
+        shapley: rows of ``shapley.parquet`` of whole layers or sublayers, some with signal.
+        by: ``pairs`` or ``permutations``.
+        measure: ``nats``, ``margin`` or ``accuracy``.
+        width: the widest the figure may be, inches.
+
+    Returns:
+        A line per protocol with signal, with bootstrap 95 % intervals over items; open markers
+        are costs of single layers.
+    """
+    shown = rows(shapley, by=by, measure=measure, signal=True)
+    figure, panels = task_panels(shown, width)
+    for task, axes in panels.items():
+        for protocol, line in by_protocol(rows(shown, task=task)):
+            seen = protocol_look(protocol)
+            layers = numbers(line, "layer")
+            value, low, high = (numbers(line, name) for name in ("value", "low", "high"))
+            axes.vlines(layers, low, high, color=seen.color, lw=0.9)
+            axes.plot(layers, value, color=seen.color, ls=seen.linestyle, lw=0.9,
+                      marker=seen.marker, ms=2.6, gid=f"value {protocol}")  # fmt: skip
+            axes.plot(layers, numbers(line, "alone"), ls="", marker=seen.marker, ms=2.6, mew=0.6,
+                      mfc="white", mec=seen.color, zorder=1, gid=f"alone {protocol}")  # fmt: skip
+        axes.axhline(0, color="0.6", lw=0.6, ls=(0, (4, 2)), zorder=0)
+    every, layers = list(panels.values()), layers_of(shown)
+    finish_panels(figure, every, layers, "accuracy" if measure == "accuracy" else "nats")
+    if np.ptp(layers) == 0:
+        every[0].set_xlim(layers[0] - 1, layers[0] + 1)
+    set_title(figure, f"Shapley values of layers, by {by} (lines: 95 % intervals)")
+    note = Line2D([], [], ls="", marker="o", ms=2.6, mfc="white", mec="0.35", label="skipped alone")
+    legend_below(figure, [*protocol_handles(shown), note])
+    return figure

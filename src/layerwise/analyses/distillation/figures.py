@@ -1,7 +1,4 @@
-"""The divergence of a student from its teacher while it is trained.
-
-It reads the table ``distillation_curve`` only.
-"""
+"""The pictures of this analysis, each from its tables alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Direct paths into receivers; nothing is averaged or tested here."""
+"""The pictures of this analysis, each from its tables alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from layerwise.analyses.patching.figures.patching import NOT_PATCHED, color_map, verb
+from layerwise.analyses.patching.figures import NOT_PATCHED, color_map, verb
 from layerwise.presentation.grid import (
     abreast,
     layer_ticks,

@@ -1,7 +1,4 @@
-"""How far lenses with and without translators are from the final distribution, layer by layer.
-
-It reads the table ``tuned_lens_layers``, measured on held-out texts, only.
-"""
+"""The pictures of this analysis, each from its tables alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The share of the gap that each layer brings, and that its return destroys, by layer."""
+"""The pictures of this analysis, each from its tables alone."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from matplotlib.lines import Line2D
 
 from layerwise.errors import UserError
 from layerwise.presentation.grid import legend_below, set_title
+from layerwise.presentation.head_maps import scale_of, task_head_maps
+from layerwise.presentation.lettering import label
 from layerwise.presentation.panels import by_protocol, finish_panels, protocol_handles, task_panels
 from layerwise.presentation.rows import layers_of, numbers, rows
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
+from layerwise.presentation.wording import HEAD_WORDS
 
-from ..names import ACTIVATIONS
-from ..naming import part_words
+from .names import ACTIVATIONS, WEIGHTS
+from .naming import part_words
 
 _TITLES = {
     "single": "one layer",
@@ -25,6 +28,10 @@ _TITLES = {
 _LEAST, _MOST = -60.0, 160.0
 # Beside each other, so that neither direction and no protocol covers another.
 _ASIDE, _APART = {"brings": -0.16, "destroys": 0.16}, 0.08
+_HEAD_TITLES = {
+    "brings": "One {} of the better model put into the other",
+    "destroys": "One {} of the other model put into the better one",
+}
 
 
 @styled
@@ -109,3 +116,46 @@ def _notes() -> list[Line2D]:
         Line2D([], [], **grey, ls="", mfc="white",
                label="destroys: the other's in the better model"),
     ]  # fmt: skip
+
+
+@styled
+def moved_by_head(
+    effects: pd.DataFrame,
+    direction: str = "brings",
+    protocol: str | None = None,
+    width: float = FULL_WIDTH,
+    exchange: str | None = None,
+) -> Figure:
+    """The share of the gap between two models that moves with a head, or a key/value group.
+
+    Args:
+        effects: ``transplant_effects.parquet`` of single heads.
+        direction: ``brings`` or ``destroys``.
+        protocol: the protocol shown; the first with a gap if None.
+        width: the widest the figure may be, inches.
+        exchange: ``weights`` or ``activations``; the first that was exchanged if None.
+
+    Returns:
+        A panel of layers by heads for each task. Colours run about 0; dots mark what is
+        significant after Holm's correction over the heads of a panel.
+
+    Raises:
+        UserError: if no head was exchanged alone.
+    """
+    shown = rows(effects, set="single", t=1.0, signal=True, direction=direction)
+    if shown.empty:
+        raise UserError(
+            "No head was exchanged alone, and sets of heads have no place in a map of layers by "
+            "heads; expected a run with sets='single', or read effects()."
+        )
+    shown = rows(shown, exchange=exchange or str(shown["exchange"].iloc[0]))
+    shown = rows(shown, protocol=protocol or str(shown["protocol"].iloc[0]))
+    noun = HEAD_WORDS[str(shown["site"].iloc[0])]
+    gap = " " if width > 5 else "\n"
+    unit = f"share of the gap that moves{gap}(below 0: the gap grows)"
+    figure = task_head_maps(shown, "share", scale_of(shown, "share"), unit, width, noun)
+    what = noun if str(shown["exchange"].iloc[0]) == WEIGHTS else f"{noun}'s output"
+    title = _HEAD_TITLES[direction].format(what)
+    set_title(figure, f"{title}, {label(str(shown['protocol'].iloc[0]))} protocol "
+              "(dots: significant after Holm)")  # fmt: skip
+    return figure

@@ -1,4 +1,4 @@
-"""How gradient estimates of patches agree with true ones; nothing is averaged or tested here."""
+"""The pictures of this analysis, each from its tables alone."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from layerwise.presentation.grid import (
-    abreast,
-    panel_grid,
-    set_title,
-)
+from layerwise.presentation.grid import abreast, panel_grid, set_title
 from layerwise.presentation.lettering import characters, label
 from layerwise.presentation.panels import tasks_in_order
 from layerwise.presentation.rows import numbers, rows

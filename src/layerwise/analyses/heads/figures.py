@@ -1,7 +1,4 @@
-"""Attention scores of heads on repeated random tokens, a heat map per score and attention.
-
-It reads the table of means only.
-"""
+"""The pictures of this analysis, each from its tables alone."""
 
 from __future__ import annotations
 

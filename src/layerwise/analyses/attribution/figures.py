@@ -1,10 +1,4 @@
-"""Direct logit attribution: lines by layer, and heat maps by layer and head, a panel per task.
-
-In an encoder-decoder both stacks are on the axis of layers: the decoder's parts, and the encoder's
-by way of cross-attention.
-
-It reads the table of means only.
-"""
+"""The pictures of this analysis, each from its tables alone."""
 
 from __future__ import annotations
 
@@ -16,7 +10,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from layerwise.analyses.attribution.tables import ROUNDING
 from layerwise.presentation.grid import legend_below, set_title
 from layerwise.presentation.head_maps import task_head_maps
 from layerwise.presentation.lettering import label
@@ -24,6 +17,8 @@ from layerwise.presentation.naming import stacks
 from layerwise.presentation.panels import finish_panels, task_panels
 from layerwise.presentation.rows import layers_of, numbers, rows
 from layerwise.presentation.style import FULL_WIDTH, Look, look, styled
+
+from .tables import ROUNDING
 
 METRICS = {"logit_diff": "logit difference (nats)", "logprob": "log-probability (nats)"}
 _LINES = {

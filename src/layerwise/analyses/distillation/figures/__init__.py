@@ -1,3 +1,0 @@
-"""The pictures of this analysis, each from its tables alone."""
-
-from .curve import training_curve as training_curve

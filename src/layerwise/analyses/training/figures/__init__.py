@@ -1,1 +1,0 @@
-"""Pictures of a series of checkpoints, from its tables alone."""
