@@ -156,7 +156,7 @@ FAULTS = [
     ),
     Fault(
         "accuracies averaged over different chance levels",
-        "analyses/ablation/curves.py",
+        "analyses/ablation/analysis.py",
         "return stats.shares(means[:, :1], means[:, 2:], means[:, 1:2])",
         "return means[:, :1] - means[:, 2:]",
         ("tests/test_emergence.py::test_shares_not_accuracies_are_averaged_over_tasks",),
@@ -190,7 +190,7 @@ FAULTS = [
     ),
     Fault(
         "the end of a lens taken for a right answer",
-        "analyses/logit_lens/curves.py",
+        "analyses/logit_lens/analysis.py",
         "if found.settled is None and (found.task, found.protocol) not in signal:",
         "if False:",
         (
@@ -254,7 +254,7 @@ FAULTS = [
     ),
     Fault(
         "a stream that passes norms taken for a plain sum",
-        "analyses/path_patching/frozen_streams.py",
+        "analyses/path_patching/paths.py",
         "stream = norm(total) if self.model.cfg.post_norm else total",
         "new = written(place)\n"
         "            stream = norm(total - new) + new if self.model.cfg.post_norm else total",
@@ -262,7 +262,7 @@ FAULTS = [
     ),
     Fault(
         "cross-attention that reads the encoder's stream before its final norm",
-        "analyses/path_patching/frozen_streams.py",
+        "analyses/path_patching/paths.py",
         "read = self.model.parts.encoder.final_norm(streams)",
         "read = streams",
         ("tests/test_path_patching_seq2seq.py::test_all_that_a_receiver_hears_at_once",),

@@ -8,8 +8,8 @@ import pytest
 import scipy.stats
 import torch
 
-from layerwise.analyses.attribution_patching.agreement import agreement_table
 from layerwise.analyses.attribution_patching.api import attribute_patches, estimated_changes
+from layerwise.analyses.attribution_patching.result import agreement_table
 from layerwise.analyses.patching.api import patch_activations
 from layerwise.analyses.patching.cells import Cell
 from layerwise.analyses.patching.hooked_patches import hooked_logprobs

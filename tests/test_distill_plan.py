@@ -16,15 +16,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import layerwise as lw
-from layerwise.analyses.distillation import work as work_module
+from layerwise.analyses.distillation import planned as planned_module
 from layerwise.analyses.distillation.amounts import amount_written
 from layerwise.analyses.distillation.lessons import Lesson, Lessons
 from layerwise.analyses.distillation.losses import Objective
 from layerwise.analyses.distillation.memory import activation_bytes, weights_held
+from layerwise.analyses.distillation.planned import TrainingWork
 from layerwise.analyses.distillation.student import Student
 from layerwise.analyses.distillation.teacher import Teacher
 from layerwise.analyses.distillation.training import Trainer
-from layerwise.analyses.distillation.work import TrainingWork
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.kinds import Model, blocks_of
@@ -224,8 +224,8 @@ def test_a_distillation_is_planned_as_it_is_run(tmp_path, monkeypatch):
     """Training and questions, from outlines as from models, and about how long it takes."""
     clock = SimpleNamespace(perf_counter=time.process_time)
     monkeypatch.setattr("layerwise.sweep.run.time", clock)
-    monkeypatch.setattr(work_module, "time", clock)
-    monkeypatch.setattr(work_module, "SECONDS", 0.3)
+    monkeypatch.setattr(planned_module, "time", clock)
+    monkeypatch.setattr(planned_module, "SECONDS", 0.3)
     spent: list[float] = []
     step = Trainer.step
 

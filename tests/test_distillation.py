@@ -372,7 +372,7 @@ def test_a_finished_distillation_is_read_again_and_its_card_written_anew(tmp_pat
 
 
 def test_the_teachers_answers_are_those_it_gives(tmp_path):
-    from layerwise.analyses.distillation.answers import teacher_answers
+    from layerwise.analyses.distillation.course import teacher_answers
 
     teacher = tiny_model("llama", seed=1)
     setup = prepare(teacher, words(), ("letter", "continuation", "generate"))

@@ -8,10 +8,9 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from torch.nn import functional as F
 
-from layerwise.analyses.distillation.checkpoint import pack, unpack
 from layerwise.analyses.distillation.losses import Objective, divergences, stream_distance
 from layerwise.analyses.distillation.teacher import matching_layers
-from layerwise.analyses.distillation.training import schedule
+from layerwise.analyses.distillation.training import pack, schedule, unpack
 
 
 def logits(seed: int, n: int = 5, vocab: int = 11) -> torch.Tensor:

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
 from layerwise.analyses.distillation.names import DISTILLED, STUDENT, TEACHER
-from layerwise.analyses.distillation.tables import gains_table
+from layerwise.analyses.distillation.result import gains_table
 from layerwise.errors import UserError
 from tests.distilling import chance, records
 

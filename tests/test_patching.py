@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from layerwise.analyses.patching.api import patch_activations
-from layerwise.analyses.patching.positions import Position, positions_of
+from layerwise.analyses.patching.cells import Position, positions_of
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.models.quiet import no_deprecation_of

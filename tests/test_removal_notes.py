@@ -8,7 +8,7 @@ from typing import Any
 import typer.main
 
 from layerwise.analyses.removal.api import removal_order
-from layerwise.analyses.removal.next_steps import prune_command
+from layerwise.analyses.removal.result import prune_command
 from layerwise.cli.app import app
 from tests.analysis import decided_by_layers, word_task
 from tests.models.tiny import tiny_model

@@ -13,10 +13,10 @@ from scipy.stats import spearmanr
 
 import layerwise as lw
 from layerwise import stats
-from layerwise.analyses.similarity import prediction_tables
+from layerwise.analyses.similarity import tables as similarity_tables
 from layerwise.analyses.similarity.findings import similarity_predicts
 from layerwise.analyses.similarity.measures import angular_distances, linear_cka, unbiased_cka
-from layerwise.analyses.similarity.prediction_tables import prediction_table
+from layerwise.analyses.similarity.tables import prediction_table
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.results import AblationResult, SimilarityResult
@@ -275,7 +275,7 @@ def unrelated(seed: int, n_layers: int = 12, n_items: int = 60):
 
 @pytest.mark.slow
 def test_layers_whose_need_has_nothing_to_do_with_similarity_are_rarely_told(monkeypatch):
-    monkeypatch.setattr(prediction_tables, "N_RESAMPLES", 400)
+    monkeypatch.setattr(similarity_tables, "N_RESAMPLES", 400)
     sets, told, by_items = data_sets(80), 0, 0
     for seed in range(sets):
         records, similar, cka = unrelated(seed)

@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 
 import layerwise as lw
 from layerwise.analyses.training import api
-from layerwise.analyses.training.checkpoints import read_checkpoints
+from layerwise.analyses.training.job import read_checkpoints
 from layerwise.errors import UserError
 from layerwise.models.kinds import Model
 from layerwise.models.organisms.layout import WiredLayout

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from synthetic import Plan
 
+from layerwise.analyses.emergence.analysis import agreement_tables, interaction_tables
 from layerwise.analyses.emergence.findings_methods import agreements, interactions
-from layerwise.analyses.emergence.report_tables import agreement_tables, interaction_tables
 from layerwise.presentation.rows import rows
 from layerwise.report.figures import agreement_ranges, interaction_profiles
 from layerwise.storage.run_tables import RunTables

@@ -1,6 +1,6 @@
 """What an analysis hands in so that a plan can say what it costs before it is run.
 
-Each has its own in ``planned.py``; which there are is listed in ``planning.analyses``.
+Each has its own in ``api.py``; which there are is listed in ``planning.analyses``.
 """
 
 from __future__ import annotations

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from layerwise.analyses.ablation.planned import PLANNED as ABLATION
-from layerwise.analyses.attribution.planned import PLANNED as ATTRIBUTION
+from layerwise.analyses.attribution.api import PLANNED as ATTRIBUTION
 from layerwise.analyses.distillation.planned import DISTILL, HEAL
-from layerwise.analyses.logit_lens.planned import PLANNED as LENS
-from layerwise.analyses.patching.planned import PLANNED as PATCHING
+from layerwise.analyses.logit_lens.api import PLANNED as LENS
+from layerwise.analyses.patching.api import PLANNED as PATCHING
 from layerwise.analyses.planned import Planned
-from layerwise.analyses.similarity.planned import PLANNED as SIMILARITY
-from layerwise.analyses.transplant.planned import PLANNED as TRANSPLANT
+from layerwise.analyses.similarity.api import PLANNED as SIMILARITY
+from layerwise.analyses.transplant.api import PLANNED as TRANSPLANT
 from layerwise.profiling.planned import PLANNED as PROFILE
 
 PLANNED: dict[str, Planned] = {

@@ -8,23 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from layerwise.analyses.ablation.extra import HEADS, PARTS
 from layerwise.analyses.ablation.spec import AblationSpec
-from layerwise.analyses.attribution.extra import EXTRA as ATTRIBUTION
-from layerwise.analyses.attribution_patching.extra import EXTRA as ESTIMATES
+from layerwise.analyses.attribution.api import EXTRA as ATTRIBUTION
+from layerwise.analyses.attribution_patching.api import EXTRA as ESTIMATES
 from layerwise.analyses.execute import Job
 from layerwise.analyses.extra import Extra, ProfileStart
-from layerwise.analyses.heads.extra import EXTRA as HEAD_SCORES
-from layerwise.analyses.interactions.extra import EXTRA as INTERACTIONS
-from layerwise.analyses.path_patching.extra import EXTRA as PATHS
-from layerwise.analyses.removal.extra import EXTRA as REMOVAL
-from layerwise.analyses.similarity.extra import EXTRA as SIMILARITY
+from layerwise.analyses.heads.api import EXTRA as HEAD_SCORES
+from layerwise.analyses.interactions.api import EXTRA as INTERACTIONS
+from layerwise.analyses.path_patching.api import EXTRA as PATHS
+from layerwise.analyses.removal.api import EXTRA as REMOVAL
+from layerwise.analyses.similarity.api import EXTRA as SIMILARITY
 from layerwise.errors import UserError
 from layerwise.ground.readers import some_of
 from layerwise.models.kinds import is_seq2seq
 from layerwise.runs.setup import Setup
 from layerwise.storage.base import Result
 
+PARTS = Extra("parts", "skip the attention and the MLP of each layer", planned=True)
+HEADS = Extra("heads", "skip each head, and patch each head", planned=True)
 # In the order in which they are named and made.
 EXTRAS: dict[str, Extra] = {
     extra.name: extra

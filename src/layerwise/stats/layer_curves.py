@@ -1,6 +1,6 @@
 """What a method says about each task, layer by layer, in the sample and in resamples.
 
-Each analysis that gives curves has its own in ``curves.py``. Joining tasks to capabilities and
+Each analysis that gives curves has its own in ``analysis.py``. Joining tasks to capabilities and
 naming depths is ``emergence``'s business.
 """
 

@@ -1,6 +1,6 @@
 """Progress over the layers, of methods that read a value at every edge between layers.
 
-Which value that is, is the business of each analysis' ``curves.py``; depths are named in
+Which value that is, is the business of each analysis' ``analysis.py``; depths are named in
 ``emergence``.
 """
 

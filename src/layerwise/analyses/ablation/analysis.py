@@ -1,21 +1,101 @@
-"""Changing layers, heads, blocks and sets, as everything across analyses sees it."""
+"""Changing layers, heads, blocks and sets: its curves, and ``ANALYSIS``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float
 
+from layerwise import stats
 from layerwise.analyses.contract import Analysis, Curves, saved_tables
+from layerwise.stats.cells import has_several_examples
+from layerwise.stats.clusters import Clusters, resampled_tests
+from layerwise.stats.effects import ALPHA, Cell, cells, layer_skips
+from layerwise.stats.item_curves import ItemCurves, losses_by_item
+from layerwise.stats.joint_draws import Counts
+from layerwise.stats.layer_curves import (
+    ABLATION,
+    Evidence,
+    LeftOut,
+    Sampling,
+    Signal,
+    Tested,
+    partly,
+)
+from layerwise.stats.signal import signals
 from layerwise.storage.base import Result
 from layerwise.storage.written import REQUESTS_FILE
 
-from .curves import ablation_evidence, signal_by_task
 from .findings import findings
 from .findings_signal import silent
 from .questions import QUESTIONS
 from .report import sections
 from .result import AblationResult
+
+_SEVERAL_EXAMPLES = "asked with several draws of few-shot examples, whose spread no depth knows of"
+
+
+def signal_by_task(result: AblationResult) -> Signal:
+    """Under which protocol the intact model can do which task."""
+    table = result.signal()
+    keys = zip(table["task"], table["protocol"], strict=True)
+    return dict(zip(keys, table["signal"].tolist(), strict=True))
+
+
+def ablation_evidence(
+    result: AblationResult, signal: Signal, sampling: Sampling
+) -> Iterator[Evidence | LeftOut]:
+    """Share lost by layer when the layer is skipped, per task and protocol."""
+    records, chance = result.records, result.facts.chance
+    if has_several_examples(records):
+        asked = records[["capability", "protocol", "task"]].drop_duplicates()
+        for capability, protocol, task in sorted(asked.itertuples(index=False, name=None)):
+            yield LeftOut(capability, protocol, ABLATION, task, _SEVERAL_EXAMPLES)
+        return
+    every = list(cells(layer_skips(records)))
+    own = signals(every, chance)
+    for cell in every:
+        key = (cell.capability, cell.protocol, ABLATION, cell.task)
+        level = chance(cell.task, cell.protocol)
+        found = cell.interventions["layer"].to_numpy(dtype=int)
+        # first, for where there is none a profile skips no layers
+        if not own[cell.task, cell.protocol]:
+            yield LeftOut(*key, "no signal: the intact model is not better than blind")
+        elif not np.array_equal(found, np.arange(sampling.n_layers)):
+            yield LeftOut(*key, partly("skipped", len(found), sampling.n_layers))
+        else:
+            yield _ablated(cell, level, sampling)
+
+
+def _ablated(cell: Cell, chance: float, sampling: Sampling) -> Evidence:
+    intact, correct = cell.intact[:, None], cell.correct
+    net = intact.astype(int) - correct
+
+    def critical(drawn: Counts) -> Bool[np.ndarray, "draws layers"]:
+        total, p = resampled_tests(net, cell.clusters, drawn)
+        return (stats.holm(p) < ALPHA) & (total > 0)
+
+    (counts,) = sampling.counts([cell.task], [cell.clusters])
+    values = np.concatenate([intact, cell.floor(chance)[:, None], correct], axis=1).astype(float)
+    return Evidence(
+        ABLATION, cell.capability, cell.protocol, cell.task, cell.items, cell.clusters, values,
+        _shares_lost, _by_item,
+        _shares_lost(cell.clusters.means_of_counts(values, counts)), critical(counts),
+        tested=Tested(cell.clusters, critical),
+    )  # fmt: skip
+
+
+def _by_item(values: Float[np.ndarray, "items columns"], clusters: Clusters) -> ItemCurves:
+    return losses_by_item(values[:, 0], values[:, 2:], values[:, 1], clusters)
+
+
+def _shares_lost(
+    means: Float[np.ndarray, "draws columns"],
+) -> Float[np.ndarray, "draws layers"]:
+    """Of means of the intact model, of what is left at the floor, and without each layer."""
+    return stats.shares(means[:, :1], means[:, 2:], means[:, 1:2])
 
 
 def _tables(result: AblationResult, others: Sequence[Result]) -> Mapping[str, pd.DataFrame]:

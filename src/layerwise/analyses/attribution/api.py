@@ -9,16 +9,19 @@ the encoder by cross-attention too. Formulas, and what this cannot say, are in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import execute_job
+from layerwise.analyses.execute import Job, execute_job
+from layerwise.analyses.extra import Extra, ProfileStart
+from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.executors import Executor
-from layerwise.runs.setup import TaskLike, prepare
+from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.storage.base import Result
 
 from .job import AGAINST, Attribution, refuse_generate
 from .result import AttributionResult
@@ -80,3 +83,17 @@ def attribution(
     )  # fmt: skip
     job = Attribution(setup, against)
     return execute_job(job, "direct logit attribution", out, progress)
+
+
+def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
+    yield Attribution(start.reading, strict=False)
+
+
+EXTRA = Extra("attribution", "direct logit attribution", _jobs_of_a_profile, planned=True)
+
+
+def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    return PlannedJobs({"attribution": Attribution(setup)})
+
+
+PLANNED = Planned("attribution", _planned_jobs, ("letter", "continuation"))

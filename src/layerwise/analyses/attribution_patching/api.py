@@ -8,8 +8,8 @@ estimate never stands alone: some cells are truly patched, and both are compared
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,9 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import execute_job
-from layerwise.analyses.patching.cells import (
-    PATTERNS,
-    Cell,
-    PatchingLayout,
-    refuse_unknown_places,
-)
+from layerwise.analyses.execute import Job, execute_job
+from layerwise.analyses.extra import Extra, ProfileStart
+from layerwise.analyses.patching.cells import PATTERNS, Cell, PatchingLayout, refuse_unknown_places
 from layerwise.analyses.patching.hooked_patches import answer_logits
 from layerwise.analyses.patching.job import Patching, grouped, runs_of
 from layerwise.analyses.patching.pairs import Pair
@@ -39,6 +35,7 @@ from layerwise.runs.executors import Executor, Work, make_missing
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
+from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
 from layerwise.sweep.requests import Tokens
@@ -319,3 +316,12 @@ def _row(
         "patched_diff": None if true is None else true["patched_diff"],
         "recovered": None if true is None else true["recovered"],
     }
+
+
+def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
+    paired = replace(start.able, protocols=("continuation",))
+    sites = heads_estimated(start.able.model)
+    yield AttributionPatching(Patching(paired, sites, start.pairs, strict=False), SAMPLE)
+
+
+EXTRA = Extra("estimates", "attribution patching, with a sample truly patched", _jobs_of_a_profile)

@@ -17,9 +17,10 @@ from layerwise.runs.machines import with_origin
 from layerwise.runs.progress import meter
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
 from layerwise.storage.atomic_files import write_atomically
+from layerwise.sweep import Generate, Generated, Scored, intact
+from layerwise.sweep.requests import Outcome
 
 from .adapters import need_peft
-from .answers import teacher_answers
 from .card import card
 from .fit import refuse_strangers
 from .job import Distillation
@@ -27,6 +28,7 @@ from .lessons import (
     Lesson,
     Lessons,
     Question,
+    lesson_of,
     lessons_of_file,
     lessons_of_questions,
     questions_of_tasks,
@@ -186,3 +188,36 @@ def _carried_out(job: Distillation, out: Path, progress: bool) -> DistillationRe
             run.finish(result.facts, {f"../{name}": digest for name, digest in files.items()})
         write_atomically(out / CARD, card(result).encode())
     return result
+
+
+def teacher_answers(
+    teacher: Setup, student: Setup, questions: Sequence[Question]
+) -> dict[int, Lesson]:
+    """The teacher's answers: the option that it finds most likely, or what it writes, greedily."""
+    asked = [one.request for question in questions for one in question.requests]
+    (outcomes,) = teacher.sweep([intact()], asked).outcomes
+    each, found = iter(outcomes), dict[int, Lesson]()
+    for place, question in enumerate(questions):
+        lesson = _answer(student, question, [next(each) for _ in question.requests])
+        if lesson is not None:
+            found[place] = lesson
+    return found
+
+
+def _answer(setup: Setup, question: Question, outcomes: Sequence[Outcome]) -> Lesson | None:
+    if question.protocol == "generate":
+        (outcome,), (asked,) = outcomes, question.requests
+        assert isinstance(outcome, Generated)
+        assert isinstance(asked.request, Generate)
+        ended = len(outcome.tokens) < asked.request.max_tokens and not any(
+            stop in setup.tokenizer.decode(outcome.tokens) for stop in asked.request.stop
+        )
+        read, said = asked.request.context, outcome.tokens
+        return lesson_of(setup, question, read, said, end=ended) if said or ended else None
+    options = [
+        (outcome.logprob, one.request)
+        for outcome, one in zip(outcomes, question.requests, strict=True)
+        if isinstance(outcome, Scored) and not isinstance(one.request, Generate)
+    ]
+    _, best = max(options, key=lambda option: option[0])
+    return lesson_of(setup, question, best.context, best.continuation, end=False)

@@ -6,7 +6,7 @@ Each step is kept in the run's folder, where an interrupted one goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,23 @@ from layerwise.models import weights_hash
 from layerwise.models.kinds import Model, n_encoder_layers
 from layerwise.models.own_files import load_alike
 from layerwise.runs.checkpoints import together
+from layerwise.runs.controls import (
+    as_controls,
+    asked_blind,
+    blind_rows,
+    guessed_rows,
+    without_layers,
+)
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.progress import Meter
+from layerwise.runs.recorded import joined_work
+from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup, prepare
 from layerwise.storage.parquet import frame
+from layerwise.storage.schemas import SCHEMAS
+from layerwise.sweep import intact
+from layerwise.tasks import Task
 
-from .asked import records_of
 from .lessons import Lessons
 from .losses import Objective
 from .names import DISTILLED, STUDENT, TEACHER
@@ -181,3 +192,37 @@ def _stacks(model: Model) -> list[int]:
     n_encoder = n_encoder_layers(model)
     sizes = [n_encoder, model.cfg.n_layers - n_encoder]
     return [size for size in sizes if size]
+
+
+def records_of(
+    setup: Setup, host: str, task: Task, guessed_by: Setup
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A model's answers to a task's items under all protocols, and what that cost.
+
+    Beside them: other items' questions, the model without any layer, and the guesser that reads
+    no question, which tell whether the model can do the task at all.
+    """
+    asked = [
+        one
+        for item in task.items
+        for protocol in setup.protocols
+        for one in setup.requests(task, item, protocol)
+    ]
+    alone = [intact(), without_layers(setup.model)]
+    swept = setup.sweep(alone, [one.request for one in asked])
+    rows = list(as_controls(record_rows(task, task.items, asked, alone, swept)))
+    stats = [swept.stats]
+    blind = asked_blind(setup, task, task.items, setup.protocols)
+    if blind:
+        swept = setup.sweep([intact()], [one.request for item in blind for one in item.requests])
+        rows += blind_rows(task, blind, swept)
+        stats.append(swept.stats)
+    rows += guessed_rows(guessed_by, task, task.items, setup.protocols)
+    work = pd.DataFrame([work_entry("distillation", task.name, one) for one in stats])
+    return frame("distillation", list(_kept(rows, host))), pd.DataFrame(joined_work([work]))
+
+
+def _kept(rows: list[dict[str, Any]], host: str) -> Iterator[dict[str, Any]]:
+    names = [name for name in SCHEMAS["distillation"].names if name != "host"]
+    for row in rows:
+        yield {"host": host} | {name: row.get(name) for name in names}

@@ -1,19 +1,38 @@
-"""The typed result of a distillation, and the compact table that it shows in a notebook."""
+"""What training brought a student, paired over items, and the typed result of a distillation.
+
+Definitions are in ``docs/distillation.md``; columns in ``docs/results.md``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
+from layerwise import stats
+from layerwise.errors import UserError
 from layerwise.presentation.columns import in_short
 from layerwise.presentation.drawing import drawn
+from layerwise.stats.clusters import (
+    Clusters,
+    independent_items,
+    paired_p_values,
+    sample_and_resamples,
+)
+from layerwise.stats.effects import ALPHA, INTACT, N_RESAMPLES, Cell, Chance, bounded_columns, cells
+from layerwise.stats.over_run import exact_difference_bounds
+from layerwise.stats.share_bounds import share_scale, wide_enough
+from layerwise.stats.signal import have_signal, signal_p_values
 from layerwise.storage.base import Result, computed_once
+from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
 from .columns import GAINS
-from .tables import gains_table
+from .names import DISTILLED, HOSTS, STUDENT, TEACHER
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -53,3 +72,165 @@ class DistillationResult(Result):
     def summary_rows(self) -> pd.DataFrame:
         """What is gained and lost, by task and protocol."""
         return in_short(self, GAINS, self.gains())
+
+
+class Asked(NamedTuple):
+    """One task under one protocol, asked of all three models.
+
+    Attributes:
+        cells: by host, its records as matrices; rows are the same items.
+        nats: by host, gold log-probabilities; nan where there are none.
+    """
+
+    cells: dict[str, Cell]
+    nats: dict[str, Float[np.ndarray, " items"]]
+
+    @property
+    def clusters(self) -> Clusters:
+        """Which items ask for the same thing."""
+        return self.cells[STUDENT].clusters
+
+
+def asked_of(distillation: pd.DataFrame) -> Iterator[Asked]:
+    """The three models' records by task and protocol, in alphabetical order."""
+    of = {host: distillation.loc[distillation["host"] == host] for host in HOSTS}
+    by_host = {
+        host: {(one.task, one.protocol): one for one in cells(table)} for host, table in of.items()
+    }
+    for key in sorted(set().union(*by_host.values())):
+        found = {host: known[key] for host, known in by_host.items() if key in known}
+        if len(found) < len(HOSTS) or len({one.items for one in found.values()}) > 1:
+            raise UserError(
+                f"The records of task {key[0]!r} under protocol {key[1]!r} are not of the same "
+                "items in all three models; run the distillation again."
+            )
+        items = list(found[STUDENT].items)
+        yield Asked(found, {host: _nats(table, key, items) for host, table in of.items()})
+
+
+def _nats(
+    table: pd.DataFrame, key: tuple[str, str], items: list[str]
+) -> Float[np.ndarray, " items"]:
+    chosen = (table["task"] == key[0]) & (table["protocol"] == key[1]) & (table["kind"] == INTACT)
+    gold = table.loc[chosen].set_index("item")["gold_logprob"]
+    return gold.reindex(items).to_numpy(dtype=float, na_value=np.nan)
+
+
+def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
+    """``distillation_gains.parquet``: what the distilled student can do more or less than before.
+
+    A gain is established where McNemar's exact test of the student's answers before and after,
+    by clusters of items and corrected by Holm over all tasks and protocols, says so and the
+    distilled student has signal itself; a loss, where it does and the student had signal. The
+    share of the teacher's lead that is closed is told where that lead is established in the same
+    way.
+    """
+    every = list(asked_of(distillation))
+    if not every:
+        return frame("distillation_gains", [])
+    hosts = [one.cells[host] for one in every for host in HOSTS]
+    signal = have_signal(signal_p_values(hosts, chance)).reshape(-1, len(HOSTS))
+    p, lead_p = (
+        stats.holm(np.array([_p(one, host, STUDENT) for one in every]))
+        for host in (DISTILLED, TEACHER)
+    )
+    rows = []
+    for place, one in enumerate(every):
+        has: dict[str, bool] = dict(zip(HOSTS, map(bool, signal[place]), strict=True))
+        answers = {host: one.cells[host].intact for host in HOSTS}
+        gain = int(answers[DISTILLED].sum()) - int(answers[STUDENT].sum())
+        lead = int(answers[TEACHER].sum()) - int(answers[STUDENT].sum())
+        leads = bool(lead_p[place] < ALPHA and lead > 0 and has[TEACHER])
+        sure = bool(p[place] < ALPHA)
+        rows.append(
+            _described(one, chance, has)
+            | _difference(one, DISTILLED, STUDENT, "gain")
+            | {"n_gained": int((_net(one, DISTILLED, STUDENT) > 0).sum())}
+            | {"n_lost": int((_net(one, DISTILLED, STUDENT) < 0).sum())}
+            | {"p": _p(one, DISTILLED, STUDENT), "p_holm": float(p[place])}
+            | {"improved": sure and gain > 0 and has[DISTILLED]}
+            | {"worse": sure and gain < 0 and has[STUDENT]}
+            | _difference(one, TEACHER, STUDENT, "lead")
+            | _run_bounds(one, len(every))
+            | {"lead_p_holm": float(lead_p[place]), "leads": leads}
+            | _bootstrapped(one, seed, leads=leads)
+        )
+    return frame("distillation_gains", rows)
+
+
+def _described(one: Asked, chance: Chance, has: dict[str, bool]) -> dict[str, Any]:
+    cell = one.cells[STUDENT]
+    return (
+        {
+            "task": cell.task,
+            "capability": cell.capability,
+            "protocol": cell.protocol,
+            "n_items": len(cell.intact),
+            "n_clusters": one.clusters.n,
+            "chance": chance(cell.task, cell.protocol),
+        }
+        | {f"acc_{host}": float(one.cells[host].intact.mean()) for host in HOSTS}
+        | {f"signal_{host}": has[host] for host in HOSTS}
+    )
+
+
+def _net(one: Asked, host: str, other: str) -> np.ndarray:
+    return one.cells[host].intact.astype(int) - one.cells[other].intact
+
+
+def _p(one: Asked, host: str, other: str) -> float:
+    return float(paired_p_values(_net(one, host, other)[:, None], one.clusters)[0])
+
+
+def _difference(one: Asked, host: str, other: str, name: str) -> dict[str, Any]:
+    """Accuracy of one model minus that of another, with exact bounds over clusters of items."""
+    low, high = _bounds(one, host, other)
+    return {
+        name: float(_net(one, host, other).mean()),
+        f"{name}_low": low,
+        f"{name}_high": high,
+    }
+
+
+def _run_bounds(one: Asked, n_tests: int) -> dict[str, Any]:
+    """Bounds of the gain that cover together over all tests of the run."""
+    low, high = _bounds(one, DISTILLED, STUDENT, n_tests)
+    return {"gain_run_low": low, "gain_run_high": high}
+
+
+def _bounds(one: Asked, host: str, other: str, n_tests: int = 1) -> tuple[float, float]:
+    net = _net(one, host, other)
+    changes = [net > 0, net < 0]
+    alone = min(float(independent_items(each[:, None], one.clusters)[0]) for each in changes)
+    gained, lost = (each.sum(keepdims=True) * (alone / len(each)) for each in changes)
+    low, high = exact_difference_bounds(gained, lost, np.full(1, alone), 0.95, n_tests)
+    return float(low[0]), float(high[0])
+
+
+def _bootstrapped(one: Asked, seed: int, *, leads: bool) -> dict[str, Any]:
+    """Share of the teacher's lead that is closed, and what is gained in nats."""
+    answers = [one.cells[host].intact for host in HOSTS]
+    nats = one.nats[DISTILLED] - one.nats[STUDENT]
+    named = stats.generator(seed, one.cells[STUDENT].task)
+    draws = sample_and_resamples(one.clusters.n, N_RESAMPLES, named)
+    means = one.clusters.resampled_means(np.column_stack([*answers, nats]), draws)
+    teacher, student, distilled, gained = (means[:, i : i + 1] for i in range(4))
+    share = 1 - stats.shares(teacher, distilled, student if leads else np.full_like(student, 1.0))
+    n = len(nats)
+    found = bounded_columns(("nats", "nats_low", "nats_high"), gained, n)
+    found |= dict(zip(("closed", "closed_low", "closed_high"), _closed(one, share), strict=True))
+    return {name: _plain(float(value[0])) for name, value in found.items()}
+
+
+def _closed(one: Asked, share: Float[np.ndarray, "draws 1"]) -> list[Float[np.ndarray, " 1"]]:
+    """The share of the sample, and bounds no narrower than unseen items allow."""
+    teacher, student = (one.cells[host].intact.astype(int) for host in (TEACHER, STUDENT))
+    estimate, low, high = bounded_columns(("closed", "low", "high"), share, len(teacher)).values()
+    if np.isnan(estimate).any():
+        return [estimate, low, high]
+    ends = wide_enough((low, high), estimate[None], [share_scale(teacher - student, one.clusters)])
+    return [estimate, *(np.where(np.isfinite(end), end, np.nan) for end in ends)]
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -6,19 +6,20 @@ Every step draws from a generator of its own, so that a training which goes on d
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors.torch import load, save
 
 from layerwise.errors import UserError
 from layerwise.models.kinds import n_encoder_layers
 
 from .batches import Batch, fitting
-from .checkpoint import pack, unpack
 from .draws import at_point, drawn_at, of_curve
 from .lessons import Lesson
 from .losses import Objective, divergences, kl, stream_distance
@@ -27,6 +28,7 @@ from .teacher import Teacher
 
 # Steps of warm-up, at most.
 WARM_UP = 50
+_FACTS = "facts"
 
 
 @dataclass
@@ -243,3 +245,16 @@ def schedule(step: int, steps: int) -> float:
 def _is_of_memory(error: RuntimeError) -> bool:
     text = str(error).lower()
     return "out of memory" in text or "can't allocate memory" in text or "alloc" in text
+
+
+def pack(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> bytes:
+    """Tensors by name, and facts as JSON."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    return save(plain, metadata={_FACTS: json.dumps(facts)})
+
+
+def unpack(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """What ``pack`` was given."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    return load(content), json.loads(header["__metadata__"][_FACTS])

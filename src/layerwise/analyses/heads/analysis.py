@@ -1,10 +1,81 @@
-"""Scores of heads on repeated tokens, as everything across analyses sees it."""
+"""Scores of heads on repeated tokens: their part of a page, and ``ANALYSIS``."""
 
 from __future__ import annotations
 
-from layerwise.analyses.contract import Analysis
+from functools import partial
 
-from .report import sections
+from layerwise.analyses.contract import Analysis
+from layerwise.presentation.columns import cells
+from layerwise.presentation.columns import heads as headed
+from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import rows
+from layerwise.presentation.section import Section
+from layerwise.presentation.table import Table
+from layerwise.presentation.wording import counted, spread_of
+from layerwise.storage.run_tables import RunTables
+
+from .columns import head_columns
 from .result import HeadsResult
+
+_HEADS_WORDS = (
+    "No task is asked: random tokens are given twice, and what each head attends to at the "
+    "second time shows whether it can continue what was there before."
+)
+_MOST = 200
+
+
+def head_scores(run: RunTables) -> list[FigureSpec]:
+    """Where heads attend on repeated random tokens."""
+    from .figures import head_score_maps
+
+    heads = run.table("heads_summary")
+    if heads is None:
+        return []
+    chosen = len(rows(heads, induction_head=True))
+    caption = (
+        f"Mean attention on random tokens that are repeated once, over n = "
+        f"{spread_of(heads['n_sequences'], 'sequence')}: from the second occurrence of a token to "
+        "the successor of the first (prefix matching, as induction heads attend), to the token "
+        f"before, and to the first occurrence.{_of_each_attention()} Dots: "
+        f"{counted(chosen, 'induction head')}, whose prefix matching lies above "
+        f"{run.facts.settings['threshold']} with its whole 95 % interval (bootstrap over "
+        "sequences)."
+    )
+    alt = "Heat maps of attention scores, layers by heads, one for each kind of attention."
+    return [FigureSpec("head_scores", partial(head_score_maps, heads), caption, alt)]
+
+
+def _of_each_attention() -> str:
+    """Where what is repeated stands in an encoder-decoder."""
+    if not stacks().n_encoder:
+        return ""
+    return (
+        " The encoder reads the tokens twice, and there each occurrence is also asked about the "
+        "other, and all tokens about the next. The decoder's self-attention is given them twice, "
+        "while the encoder has read others; for cross-attention the encoder has read them once "
+        "and the decoder is given them once. Grey: no such score, or no such head."
+    )
+
+
+def heads_table(run: RunTables) -> list[Table]:
+    """The heads with the highest prefix-matching scores."""
+    heads = run.table("heads_summary")
+    if heads is None:
+        return []
+    columns = head_columns(heads)
+    ranked = heads.sort_values(by="prefix_matching", ascending=False, kind="stable")
+    shown = cells(columns, ranked.head(_MOST))
+    title = f"Heads by prefix matching ({len(shown)} of {len(ranked)})"
+    return [Table(title, headed(columns), shown, True)]
+
+
+def sections(run: RunTables) -> list[Section]:
+    """Scores by layer and head, and the highest in numbers."""
+    return [
+        Section("heads", "Induction heads", 55, _HEADS_WORDS,
+                tuple(head_scores(run)), tuple(heads_table(run))),
+    ]  # fmt: skip
+
 
 ANALYSIS = Analysis("heads", HeadsResult, sections)

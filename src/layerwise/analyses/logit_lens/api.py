@@ -12,6 +12,7 @@ from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
+from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError
@@ -19,10 +20,9 @@ from layerwise.ground.readers import from_the_end, one_of, some_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.executors import Executor
-from layerwise.runs.setup import TaskLike, prepare
+from layerwise.runs.setup import Setup, TaskLike, prepare
 
-from .job import Lens as Lens
-from .job import refuse_protocols
+from .job import Lens, refuse_protocols
 from .names import LENSES, LOGIT, TUNED
 from .reading import GENERATED, OVER, SITES
 from .result import LensResult
@@ -131,3 +131,10 @@ def _positions(positions: str | Sequence[int]) -> tuple[int, ...] | None:
             "end of the prompt, or 'all'."
         )
     return tuple(sorted(set(positions)))
+
+
+def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    return PlannedJobs({"lens": Lens(setup)})
+
+
+PLANNED = Planned("lens", _planned_jobs, LENS_PROTOCOLS)

@@ -1,18 +1,62 @@
-"""Activation patching, as everything across analyses sees it."""
+"""Activation patching: its curves, its part of a page, and ``ANALYSIS``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Curves
+from layerwise.stats.layer_curves import PATCHING, Evidence, LeftOut, Sampling, Signal
+from layerwise.stats.progress import (
+    TASK,
+    progress,
+    task_key,
+    while_the_encoder_runs,
+    with_own_signal,
+)
 from layerwise.storage.base import Result
 
-from .curves import patching_evidence
 from .findings import findings
 from .report import sections
 from .result import PatchingResult
+from .tables import signals_of_pairs
+
+
+def patching_evidence(
+    result: PatchingResult, signal: Signal, sampling: Sampling
+) -> Iterator[Evidence | LeftOut]:
+    """Share recovered by patching the residual stream where the answer is read.
+
+    That is the last position; in an encoder-decoder the decoder's, which holds nothing while the
+    encoder runs. ``resid_pre`` of a layer is what the layers before it have written, so its value
+    stands before that layer. After the last layer the whole is recovered by definition, of pairs
+    that a model solves by luck, too; so it must solve more of them than it reverses.
+    """
+    patching, n_encoder = result.patching, result.facts.model.n_encoder_layers
+    label, where = ("answer", "answer's") if n_encoder else ("last", "last")
+    chosen = patching["site"].eq("resid_pre") & patching["pos_label"].eq(label)
+    chosen &= patching["direction"].eq("denoising")
+    gains = patching.assign(
+        gain=patching["patched_diff"] - patching["corrupted_diff"],
+        whole=patching["clean_diff"] - patching["corrupted_diff"],
+    )
+    solved = signals_of_pairs(patching)
+    for _, every in gains.groupby(TASK, sort=True):
+        key = task_key(PATCHING, every)
+        group = every.loc[chosen.loc[every.index]]
+        if group.empty:
+            yield LeftOut(*key, f"no resid_pre at the {where} position")
+            continue
+        wide = group.pivot_table(index="item", columns="layer", values="gain")
+        whole = group.groupby("item")["whole"].mean()
+        wide = wide.assign(**{str(sampling.n_layers): whole})
+        wide = while_the_encoder_runs(wide, n_encoder)
+        edges = np.arange(sampling.n_layers + 1)
+        why = "the clean and the corrupted run do not differ"
+        told = with_own_signal(signal, key, solved[key[3], key[1]] is not False)
+        yield progress(PATCHING, group, wide, edges, told, sampling, why, from_first=False)
 
 
 def _tables(result: PatchingResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:

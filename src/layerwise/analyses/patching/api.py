@@ -13,14 +13,15 @@ from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
+from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.ground.readers import some_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.executors import Executor
-from layerwise.runs.setup import TaskLike, paired_tasks, prepare
+from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 
 from .cells import refuse_unknown_places
-from .job import Patching as Patching
+from .job import Patching
 from .result import PatchingResult
 from .tables import DIRECTIONS
 
@@ -101,3 +102,10 @@ def patch_activations(
         positions=None if positions is None else tuple(positions), kl=kl, align=align,
     )  # fmt: skip
     return execute_job(job, "activation patching", out, progress)
+
+
+def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    return PlannedJobs({"patching": Patching(setup, ("resid_pre",), options.pairs)})
+
+
+PLANNED = Planned("patching", _planned_jobs, ("continuation",), paired=True)

@@ -1,11 +1,75 @@
-"""Path patching, as everything across analyses sees it."""
+"""Direct paths: their part of a page, and ``ANALYSIS``."""
 
 from __future__ import annotations
 
-from layerwise.analyses.contract import Analysis
+from functools import partial
 
+from layerwise.analyses.contract import Analysis
+from layerwise.analyses.patching.report import PATCHES
+from layerwise.presentation.columns import cells, heads
+from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import numbers, rows
+from layerwise.presentation.section import Section
+from layerwise.presentation.table import Table, others
+from layerwise.presentation.wording import in_order, spread_of
+from layerwise.storage.run_tables import RunTables
+
+from .columns import PATHS
+from .findings import PATHS as KIND
 from .findings import direct_paths
-from .report import sections
 from .result import PathPatchingResult
+
+_PATH_WORDS = (
+    "Which heads and MLPs act on a receiver directly: what one of them writes is taken from the "
+    "other run, and reaches the receiver alone."
+)
+_MOST = 2000
+
+
+def paths(run: RunTables) -> list[FigureSpec]:
+    """Direct paths, a figure for each direction."""
+    from layerwise.analyses.patching.figures import verb
+
+    paths = run.table("path_effects")
+    from .figures import path_senders
+
+    if paths is None:
+        return []
+    found, cross = [], " c0, c1, ...: heads of cross-attention." * bool(stacks().n_encoder)
+    table = paths.loc[paths["layer"] >= 0]  # embeddings are in the table only
+    for direction in in_order(table["direction"], ()):
+        mine = rows(table, direction=direction)
+        caption = (
+            f"Path patching: {PATCHES[direction]} at one head or MLP, and reaches one receiver "
+            "only, on the direct path; all else is held. Colour: share of the logit difference "
+            f"{verb(direction)}, over n = {spread_of(mine['n_items'], 'pair')}. Dot: differs from "
+            "0 by a sign-flip test over pairs, after Benjamini and Hochberg's correction over the "
+            f"senders of the receiver (5 %). Grey: not heard by the receiver, or not there.{cross} "
+            "The intervals are in the table below."
+        )
+        alt = "Heat maps of what each head and MLP carries to a receiver."
+        found.append(FigureSpec(f"paths_{direction}", partial(path_senders, mine), caption, alt))
+    return found
+
+
+def paths_table(run: RunTables) -> list[Table]:
+    """The direct paths by the size of what they carry."""
+    paths = run.table("path_effects")
+    if paths is None:
+        return []
+    ranked = paths.iloc[(-abs(numbers(paths, "recovered"))).argsort(kind="stable")]
+    shown = cells(PATHS, ranked.head(_MOST))
+    note = others(len(ranked), len(shown), "rows are in path_effects.parquet")
+    return [Table(f"Direct paths by share ({len(ranked)})", heads(PATHS), shown, True, note)]
+
+
+def sections(run: RunTables) -> list[Section]:
+    """Senders by layer and head, and the paths in numbers."""
+    return [
+        Section("paths", "Direct paths", 42, _PATH_WORDS,
+                tuple(paths(run)), tuple(paths_table(run)), kinds=(KIND,)),
+    ]  # fmt: skip
+
 
 ANALYSIS = Analysis("path_patching", PathPatchingResult, sections, direct_paths)

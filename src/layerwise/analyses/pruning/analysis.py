@@ -1,4 +1,4 @@
-"""Writing a model without some layers, as everything across analyses sees it."""
+"""A model written without some layers: its part of a page, and ``ANALYSIS``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,37 @@ from collections.abc import Sequence
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis
+from layerwise.presentation.columns import cells, heads
+from layerwise.presentation.section import Section
+from layerwise.presentation.table import Table
 from layerwise.storage.base import Result
+from layerwise.storage.run_tables import RunTables
 
-from .report import sections
+from .columns import WRITTEN
 from .result import PruningResult
+
+_PRUNED_WORDS = (
+    "A model that was written without some layers, loaded again, and put to the same questions as "
+    "the intact model and the intact model that skips these layers. The last two are to agree."
+)
+_MODELS = ("intact", "predicted", "measured")
+
+
+def pruning_table(run: RunTables) -> list[Table]:
+    """A written model beside what was predicted of it."""
+    pruning = run.table("pruning_summary")
+    if pruning is None:
+        return []
+    shown = cells(WRITTEN, pruning)
+    return [Table("Written model, and prediction by skipping its layers", heads(WRITTEN), shown)]
+
+
+def sections(run: RunTables) -> list[Section]:
+    """A written model beside what was predicted of it."""
+    return [
+        Section("pruned", "Written without layers", 80, _PRUNED_WORDS, (),
+                tuple(pruning_table(run))),
+    ]  # fmt: skip
 
 
 def _tables(result: PruningResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:

@@ -1,19 +1,117 @@
-"""The similarity of layers, as everything across analyses sees it."""
+"""The similarity of layers: its part of a page, and ``ANALYSIS``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.contract import Analysis, saved_tables
+from layerwise.presentation.columns import cells, heads
+from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import rows
+from layerwise.presentation.section import Section
+from layerwise.presentation.table import Table
+from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, spread_of
 from layerwise.stats.cells import has_several_examples
 from layerwise.storage.base import Result
+from layerwise.storage.run_tables import RunTables
 
-from .findings import similarity_predicts
-from .report import sections
+from .columns import INFLUENCE, PREDICTION
+from .findings import SIMILARITY, similarity_predicts
 from .result import SimilarityResult
+
+_SIMILARITY_WORDS = (
+    "How little a layer changes the residual stream. Layers that hardly turn it are those that are "
+    "often said to be dispensable; where layers were skipped too, it is shown how far that holds."
+)
+
+
+def similarities(run: RunTables) -> list[FigureSpec]:
+    """Maps of similarity, a figure for each protocol's prompts."""
+    from .figures import similarity_map
+
+    angular = run.table("angular")
+    influence = run.table("influence")
+    cka = run.table("cka")
+    if angular is None or influence is None or cka is None:
+        return []
+    found = []
+    for protocol in in_order(influence["protocol"], PROTOCOL_ORDER):
+        mine = rows(influence, protocol=protocol)
+        caption = (
+            f"Similarity of layers on {protocol} prompts (n = "
+            f"{spread_of(mine['n_items'], 'item')} a task). Left: angular distance between what "
+            "enters a block of layers and what leaves it, at the prompt's last position; dots: "
+            "the block of each size that turns the stream least. Middle: block influence, 1 minus "
+            "the cosine of what enters and what leaves a layer, mean over all positions; bands: "
+            "range over the capability's tasks; values below 0.001 stand there. Right: unbiased "
+            "linear CKA between depths, at the last position, over items; grey: undefined. The "
+            "intervals are in the table below."
+            f"{_of_two_stacks()}"
+        )
+        alt = f"Heat maps and curves of how similar layers are, {protocol} prompts."
+        draw = partial(similarity_map, angular, influence, cka, protocol)
+        found.append(FigureSpec(f"similarity_{protocol}", draw, caption, alt))
+    return found
+
+
+def _of_two_stacks() -> str:
+    """What is read where in an encoder-decoder."""
+    if not stacks().n_encoder:
+        return ""
+    return (
+        " The encoder's stream is averaged over its positions, the decoder's read where the "
+        "answer begins, and influence there is over what the decoder begins with. Blocks and "
+        "pairs of depths are within one stack."
+    )
+
+
+def predictions(run: RunTables) -> list[FigureSpec]:
+    """How well similarity ranks layers by what skipping them costs."""
+    from .figures import prediction_ranges
+
+    prediction = run.table("prediction")
+    if prediction is None:
+        return []
+    caption = (
+        "Spearman's rank correlation, over layers, of each measure of similarity with what "
+        "skipping the layer costs: 1 where the layers that turn the stream most are those that "
+        f"cost most (n = {spread_of(prediction['n_items'], 'item')}; mean over tasks with signal). "
+        "Lines: bootstrap 95 % interval over items. Filled: different from 0 after Holm's "
+        "correction over all points of the effect."
+        f"{' Rows of a stack: over its layers alone.' if stacks().n_encoder else ''}"
+    )
+    alt = "Points with intervals: rank correlation of similarity with effects of skipping layers."
+    return [FigureSpec("prediction", partial(prediction_ranges, prediction), caption, alt)]
+
+
+def similarity_tables(run: RunTables) -> list[Table]:
+    """Block influence by layer, and how well similarity predicts what skipping costs."""
+    influence = run.table("influence")
+    prediction = run.table("prediction")
+    found = []
+    if prediction is not None:
+        shown = cells(PREDICTION, prediction)
+        title = f"Similarity against effects ({len(shown)})"
+        found.append(Table(title, heads(PREDICTION), shown, True))
+    if influence is not None:
+        shown = cells(INFLUENCE, influence)
+        title = f"Block influence ({len(shown)})"
+        found.append(Table(title, heads(INFLUENCE), shown, True))
+    return found
+
+
+def sections(run: RunTables) -> list[Section]:
+    """Maps of similarity, how well it predicts what skipping costs, and both in numbers."""
+    return [
+        Section("similarity", "Similarity of layers", 70, _SIMILARITY_WORDS,
+                (*similarities(run), *predictions(run)), tuple(similarity_tables(run)),
+                kinds=(SIMILARITY,)),
+    ]  # fmt: skip
 
 
 def _tables(result: SimilarityResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:

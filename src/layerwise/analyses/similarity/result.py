@@ -14,8 +14,7 @@ from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts, join_facts
 
 from .columns import INFLUENCE
-from .prediction_tables import prediction_table
-from .tables import angular_table, influence_table
+from .tables import angular_table, influence_table, prediction_table
 
 # Layers of a task and protocol in the short view.
 _SHOWN = 3

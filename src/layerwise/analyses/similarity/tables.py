@@ -1,21 +1,33 @@
-"""Similarity averaged over items, with intervals, and the blocks of layers that turn least.
+"""What follows from similarity: means over items, and how well they rank layers by their cost.
 
-Only tables are read here; how they are shown is the business of ``report/`` and of the result.
+Only tables are read here; definitions are in ``docs/similarity.md``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from itertools import groupby, product
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.stats.clusters import clusters_of
+from layerwise.errors import UserError
+from layerwise.ground.layer_names import DECODER, ENCODER
+from layerwise.stats.clusters import Clusters, clusters_of
+from layerwise.stats.effects import Cell, Chance, cells, layer_skips
+from layerwise.stats.joint_draws import Counts, draws_of_tasks
+from layerwise.stats.rank_correlation import RankCorrelation, rank_correlation
+from layerwise.stats.signal import signals
 from layerwise.storage.parquet import frame
 
 _TASK = ["task", "capability", "protocol"]
+PREDICTORS = ("influence", "angular", "cka")
+EFFECTS = ("share_lost", "nats")
+N_RESAMPLES = 5000
+Curves = Float[np.ndarray, "draws layers"]
 
 
 def angular_map(group: pd.DataFrame) -> Float[np.ndarray, "item cell"]:
@@ -81,3 +93,125 @@ def _told(
         {**key, name: mean, "low": lo if said else None, "high": hi if said else None}
         for mean, lo, hi in zip(values.mean(axis=0).tolist(), low, high, strict=True)
     ]
+
+
+class Evidence(NamedTuple):
+    """One task under one protocol: predictors and effects by layer, in draws of its clusters."""
+
+    capability: str
+    protocol: str
+    task: str
+    n_items: int
+    clusters: Clusters
+    drawn: Callable[[Counts], dict[str, Curves]]
+
+
+def prediction_table(
+    similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance, seed: int,
+    n_encoder: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """``prediction.parquet``: rank correlation of each predictor with each effect, over layers."""
+    found = sorted(_evidence(similarity, cka, records, chance), key=lambda e: e[:3])
+    rows = [
+        row
+        for (capability, protocol), group in groupby(found, key=lambda e: e[:2])
+        for row in _rows(capability, protocol, list(group), n_encoder, seed)
+    ]
+    for effect in EFFECTS:
+        family = [row for row in rows if row["effect"] == effect]
+        holm = stats.holm(np.array([row["p"] for row in family]))
+        for row, p in zip(family, holm, strict=True):
+            row["p_holm"] = float(p)
+    return frame("prediction", rows)
+
+
+def _evidence(
+    similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance
+) -> Iterator[Evidence]:
+    """The tasks with signal of which all layers were skipped and the prompts read."""
+    every = list(cells(layer_skips(records)))
+    signal = signals(every, chance)
+    for cell in every:
+        level = chance(cell.task, cell.protocol)
+        read = _of_prompts(similarity, cell)
+        layers = sorted(read["layer"].unique())
+        complete = cell.interventions["layer"].tolist() == layers and len(layers) > 0
+        if complete and signal[cell.task, cell.protocol]:
+            asked = records.loc[records["task"] == cell.task, "item"]
+            _refuse_other_items(cell.task, set(asked), set(read["item"]))
+            yield _of_task(cell, read, _of_prompts(cka, cell), level)
+
+
+def _of_prompts(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    """The rows of a task read on the prompts of a protocol; ``generate`` has continuation's."""
+    protocol = "continuation" if cell.protocol == "generate" else cell.protocol
+    return table.loc[(table["task"] == cell.task) & (table["protocol"] == protocol)]
+
+
+def _refuse_other_items(task: str, asked: set[str], read: set[str]) -> None:
+    if asked != read:
+        raise UserError(
+            f"Ablation and similarity have other items of task {task!r} ({len(asked)} and "
+            f"{len(read)}): expected both on the same items; run one of them again."
+        )
+
+
+def _of_task(cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float) -> Evidence:
+    clusters = cell.clusters
+    near = [i for i, (_, span) in enumerate(cells_of(read)) if span == 1]
+    right = np.column_stack([cell.intact, cell.floor(chance), cell.correct])
+    through = cka.loc[cka["other"] == cka["layer"] + 1].sort_values("layer")["cka_unbiased"]
+    turned = 1 - through.to_numpy(dtype=float, na_value=np.nan)
+    block, angles = influences(read), angular_map(read)[:, near]
+
+    def drawn(counts: Counts) -> dict[str, Curves]:
+        intact, floor, correct = np.split(clusters.means_of_counts(right, counts), [1, 2], axis=1)
+        return {
+            "influence": clusters.means_of_counts(block, counts),
+            "angular": clusters.means_of_counts(angles, counts),
+            "cka": np.repeat(turned[None], len(counts), axis=0),
+            "share_lost": stats.shares(intact, correct, floor),
+            "nats": clusters.means_of_counts(cell.nats, counts),
+        }
+
+    return Evidence(cell.capability, cell.protocol, cell.task, len(cell.intact), clusters, drawn)
+
+
+def _rows(
+    capability: str, protocol: str, tasks: list[Evidence], n_encoder: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Every predictor with every effect, each the mean over the tasks, with the same weight."""
+    several_clusters = [task.clusters for task in tasks]
+    counts = draws_of_tasks([task.task for task in tasks], several_clusters, N_RESAMPLES, seed)
+    drawn = [task.drawn(mine) for task, mine in zip(tasks, counts, strict=True)]
+    curves = {name: np.mean([each[name] for each in drawn], axis=0) for name in drawn[0]}
+    stacks: dict[str | None, slice] = {None: slice(None)}
+    if n_encoder:
+        stacks |= {ENCODER: slice(n_encoder), DECODER: slice(n_encoder, None)}
+    same = {
+        "capability": capability,
+        "protocol": protocol,
+        "n_items": sum(task.n_items for task in tasks),
+        "n_tasks": len(tasks),
+        "tasks": ",".join(task.task for task in tasks),
+        "p_holm": 1.0,
+    }
+    several = min(clusters.n for clusters in several_clusters) > 1
+    n = Clusters.joined(several_clusters).n if several else 1
+    random = stats.generator(seed, "rank correlation", capability, protocol)
+    for effect, predictor, stack in product(EFFECTS, PREDICTORS, stacks):
+        if np.isnan(curves[effect][0]).all():  # no nats of generated texts
+            continue
+        layers = stacks[stack]
+        told = ~np.isnan(curves[predictor][0, layers])
+        ranked, cost = (curves[name][:, layers][:, told] for name in (predictor, effect))
+        # CKA is of all items together, and the same in all draws
+        rho = rank_correlation(ranked, cost, n, random, sampled=(predictor != "cka", True))
+        found = _said(rho) | {"n_layers": int(told.sum())}
+        yield {**same, "predictor": predictor, "effect": effect, "stack": stack, **found}
+
+
+def _said(rho: RankCorrelation) -> dict[str, Any]:
+    """Its columns; null where nothing is known."""
+    ends = {"rho": rho.estimate, "low": rho.low, "high": rho.high}
+    return {name: None if np.isnan(end) else end for name, end in ends.items()} | {"p": rho.p}

@@ -19,8 +19,16 @@ from layerwise.runs.setup import TaskLike
 from layerwise.stats.interest import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
 
-from .checkpoints import Checkpoints, one_by_one, read_checkpoints, read_series
-from .job import LENS, Asked, loaded, measured
+from .job import (
+    LENS,
+    Asked,
+    Checkpoints,
+    loaded,
+    measured,
+    one_by_one,
+    read_checkpoints,
+    read_series,
+)
 from .joined import SeriesFacts
 from .result import FOLDER, TrainingSeries
 from .series import checkpoints_of_one_model, joined_series

@@ -1,11 +1,13 @@
-"""What is asked of one checkpoint, as a run of its own that can be resumed.
+"""Checkpoints of one model as they are given, and the run of each that can be resumed.
 
 Runs are joined in ``series``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.execute import execute
 from layerwise.analyses.logit_lens.api import Lens
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, counted, shown
+from layerwise.ground.path_readers import path
+from layerwise.ground.readers import plain, refuse, whole
 from layerwise.models.bridge import accepted
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
@@ -25,6 +29,14 @@ from layerwise.storage.base import Result
 
 LENS = "lens"
 _READ = {"letter": "letter", "continuation": "continuation", "generate": "continuation"}
+Checkpoint = Model | str | Path | Callable[[], Model]
+Checkpoints = (
+    Mapping[int, Checkpoint] | Sequence[str | Path] | Iterable[tuple[int, Checkpoint]]
+)  # fmt: skip
+_EXPECTED = (
+    "the folders of checkpoints, a mapping of steps to folders or models, or (step, model) pairs"
+)
+_STEP = whole(500)
 
 
 @dataclass(frozen=True)
@@ -89,3 +101,84 @@ def measured(model: Model, asked: Asked, out: Path | None) -> list[Result]:
         lambda parts, told: [job.run(parts, settings, told) for job in jobs],
         out, settings, setup.refuse_changed, asked.progress, jobs[0].write_requests,
     )  # fmt: skip
+
+
+def read_checkpoints(name: str, value: Any) -> Mapping[int, Any] | Iterable[tuple[int, Any]]:
+    """Read checkpoints by step; of a generator, pairs that are read as they come."""
+    if isinstance(value, Mapping):
+        return _in_order([_pair(name, one) for one in value.items()])
+    if isinstance(value, (str, bytes, os.PathLike)) or not isinstance(value, Iterable):
+        raise refuse(name, value, _EXPECTED)
+    if isinstance(value, Sequence):
+        return _in_order([_entry(name, one) for one in value])
+    return (_entry(name, one) for one in value)
+
+
+def read_series(name: str, value: Any) -> Mapping[int, str | Path]:
+    """Read the folders of runs by step, as of checkpoints."""
+    found = dict(one_by_one(read_checkpoints(name, value)))
+    return _in_order([(step, path(name, folder)) for step, folder in found.items()])
+
+
+def one_by_one(
+    checkpoints: Mapping[int, Any] | Iterable[tuple[int, Any]],
+) -> Iterator[tuple[int, Any]]:
+    """Checkpoints as they come, none of them twice."""
+    seen: set[int] = set()
+    pairs: Any = checkpoints.items() if isinstance(checkpoints, Mapping) else checkpoints
+    for step, checkpoint in pairs:
+        _refuse_twice(step, seen)
+        seen.add(step)
+        yield step, checkpoint
+
+
+def _in_order(pairs: list[tuple[int, Any]]) -> dict[int, Any]:
+    if len(pairs) < 2:
+        raise UserError(
+            f"A series of {counted(len(pairs), 'checkpoint')} is none: expected two or more steps "
+            "of one model's training; give more, or use `layerwise profile` for one model."
+        )
+    return dict(one_by_one(sorted(pairs, key=lambda pair: pair[0])))
+
+
+def _refuse_twice(step: int, seen: set[int]) -> None:
+    if step in seen:
+        raise UserError(
+            f"Two checkpoints are of step {step}: expected one of each step; leave one out, or "
+            "say its step, as in STEP=FOLDER."
+        )
+
+
+def _entry(name: str, value: Any) -> tuple[int, Any]:
+    if isinstance(value, (str, os.PathLike)):
+        return _named(name, os.fspath(value))
+    return _pair(name, value)
+
+
+def _pair(name: str, value: Any) -> tuple[int, Any]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise refuse(name, value, _EXPECTED)
+    step, checkpoint = value
+    number = _STEP(f"{name}: a step", plain(step))
+    if number < 0:
+        raise UserError(f"A checkpoint is of step {number}: expected 0 or more.")
+    if isinstance(checkpoint, (str, os.PathLike)):
+        return number, path(name, checkpoint)
+    if not isinstance(checkpoint, Model) and not callable(checkpoint):
+        raise refuse(f"{name}[{number}]", checkpoint, "a folder, a loaded model, or a function")
+    return number, checkpoint
+
+
+def _named(name: str, text: str) -> tuple[int, str | Path]:
+    """A folder whose name ends with its step, or ``STEP=FOLDER``."""
+    step, equals, folder = text.partition("=")
+    if equals and step.strip().isdecimal():
+        return int(step), path(name, folder)
+    # Of the name as it is given: what a link leads to may be called otherwise.
+    found = re.search(r"(\d+)$", os.path.basename(os.path.abspath(text)))
+    if found is None:
+        raise UserError(
+            f"Cannot tell of which step {shown(text)} is: expected a folder whose name ends with "
+            "its step, such as checkpoint-500, or STEP=FOLDER."
+        )
+    return int(found[1]), path(name, text)

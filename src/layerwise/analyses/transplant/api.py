@@ -12,19 +12,26 @@ from pathlib import Path
 
 from layerwise.analyses.arguments import READERS, check_arguments
 from layerwise.analyses.execute import execute_job
+from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.ground.readers import some_of, whole
 from layerwise.models.in_turn import several_in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.executors import Executor
-from layerwise.runs.setup import TaskLike, check_layers, prepare
+from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
 from layerwise.stats.interest import Interest, refuse_uninteresting
 
 from .fit import refuse_misfit
 from .job import Transplant
-from .names import EXCHANGES, SETS
+from .names import EXCHANGES, SETS, SINGLE
 from .result import TransplantResult
 from .spec import TransplantSpec, refuse_unknown
 from .writing import write_merged
+
+_NOTES = (
+    "The other model is taken to be of the same size, and every task to have a gap between the two "
+    "under every protocol: without one no layers are exchanged. Greedy searches and activations "
+    "come on top.",
+)
 
 
 @check_arguments(
@@ -140,3 +147,14 @@ def transplant(
         base = replace(base, beside=(second,))
         job = Transplant(base, second, spec.searching(greedy, held_out), method)
         return execute_job(job, "transplant", out, progress, job.write_requests)
+
+
+def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    layers, named = check_layers(options.layers, setup.model), options.layers is not None
+    spec = TransplantSpec.of(
+        setup.model, setup.model, options.site or "layer", layers, (SINGLE,), 1, named
+    )
+    return PlannedJobs({"transplant": Transplant(setup, setup, spec)}, _NOTES)
+
+
+PLANNED = Planned("transplant", _planned_jobs, options=("site", "layers"))

@@ -14,13 +14,12 @@ from layerwise.presentation.claim import OPEN, Claim, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import LEVEL
 from layerwise.presentation.rows import asked_of, numbers, records, rows
-from layerwise.presentation.wording import capitalised, counted, interval, number
+from layerwise.presentation.wording import capitalised, counted, interval, number, percent
 from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
 
-from .findings_greedy import greedy_findings
 from .names import ACTIVATIONS, BRINGS, DESTROYS, OF_NO_LAYER, SINGLE, TOGETHER, WEIGHTS
-from .naming import counted_noun, is_plural, noun_of, what_of
+from .naming import counted_noun, is_plural, noun_of, order_of, what_of
 from .words import KIND, brief, measured, models_of, named_models, put_in, where
 
 EFFECTS, GAPS = "transplant_effects", "transplant_gaps"
@@ -32,8 +31,9 @@ _ONE_WAY = {
     DESTROYS: (0.5, "The other way round nothing is established to be brought, so that it may be "
                "needed there, or not fit."),
 }  # fmt: skip
-
 Row = dict[str, Any]
+GREEDY = "transplant_greedy"
+_MOST_CHOSEN = 2
 
 
 def findings(run: RunTables) -> list[Claim]:
@@ -223,3 +223,40 @@ def _also(n: int, cell: pd.DataFrame) -> tuple[str, ...]:
     if n > 1:
         return (f"It is the strongest of {n} such {counted_noun(site, n)} of {tried}.",)
     return (f"It is the only one of {tried} {counted_noun(site, tried)} that does so.",)
+
+
+def greedy_findings(run: RunTables) -> list[Claim]:
+    """What is brought by all steps of each search, where that is established on held-out items."""
+    every = run.table(GREEDY)
+    if every is None or every.empty:
+        return []
+    smallest, claims = Interest.of(run.facts.settings).loss, []
+    for _, cell in rows(every, direction=BRINGS).groupby(["task", "protocol"], sort=True):
+        sure = cell.loc[(numbers(cell, "p_run") < LEVEL) & (numbers(cell, "moved") >= smallest)]
+        if sure.empty:
+            continue
+        top = max(records(sure), key=lambda row: row["moved"] - 1e-9 * row["step"])
+        share = percent(*(top[name] for name in ("share", "share_low", "share_high")))
+        several = top["step"] > 1
+        order = order_of(top)
+        what = f"{counted_noun(top['site'], top['step'])} {order}"
+        about = {name: str(top[name]) for name in ("task", "protocol", "host")}
+        fields = measured(top, every)
+        fields["items"] += f" that did not choose {'them' if several else 'it'}"
+        claims.append(
+            Claim(
+                short=put_in(what, top, is_plural=several),
+                importance=weight(0.6, top["share"]),
+                source=source(GREEDY, about, step=int(top["step"])),
+                details=(
+                    *((f"They were chosen in this order: {order}.",) if several else ()),
+                    f"That is {share} of the lead.",
+                    f"On the {top['n_selection']} items to choose by, it is "
+                    f"{number(100 * top['moved_selection'])} points.",
+                    *named_models(run),
+                ),
+                caveat="Other items to choose by may give another order.",
+                **fields,
+            )
+        )
+    return spaced(claims, _MOST_CHOSEN)
