@@ -9,7 +9,7 @@ from scipy import optimize
 from scipy.stats import multinomial, norm
 
 from layerwise import stats
-from layerwise.analyses.ablation.findings_no_loss import no_loss
+from layerwise.analyses.ablation.findings import no_loss
 from layerwise.stats.clusters import Clusters
 from layerwise.stats.equivalence import (
     excludable_loss,

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 import layerwise as lw
 from layerwise import stats
 from layerwise.analyses.similarity import tables as similarity_tables
-from layerwise.analyses.similarity.findings import similarity_predicts
+from layerwise.analyses.similarity.analysis import similarity_predicts
 from layerwise.analyses.similarity.measures import angular_distances, linear_cka, unbiased_cka
 from layerwise.analyses.similarity.tables import prediction_table
 from layerwise.errors import UserError

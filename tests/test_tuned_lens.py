@@ -16,9 +16,8 @@ import layerwise.analyses.tuned_lens.api as module
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.logit_lens.reading import divergence
 from layerwise.analyses.tuned_lens.api import TunedLens, train_lens
-from layerwise.analyses.tuned_lens.streams import Streams, positions_read
 from layerwise.analyses.tuned_lens.texts import Text, texts_of_tasks
-from layerwise.analyses.tuned_lens.training import Trainer
+from layerwise.analyses.tuned_lens.training import Streams, Trainer, positions_read
 from layerwise.analyses.tuned_lens.translators import FILE
 from layerwise.errors import UserError
 from layerwise.models.quiet import no_deprecation_of

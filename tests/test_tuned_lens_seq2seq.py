@@ -17,9 +17,15 @@ from layerwise.analyses.logit_lens.job import Lens
 from layerwise.analyses.logit_lens.names import UNTRANSLATED
 from layerwise.analyses.logit_lens.reading import divergence
 from layerwise.analyses.tuned_lens.api import train_lens
-from layerwise.analyses.tuned_lens.streams import READS, Streams, bytes_of_gradient, positions_read
 from layerwise.analyses.tuned_lens.texts import Text, texts_of_file, texts_of_tasks
-from layerwise.analyses.tuned_lens.training import Trainer, compare
+from layerwise.analyses.tuned_lens.training import (
+    READS,
+    Streams,
+    Trainer,
+    bytes_of_gradient,
+    compare,
+    positions_read,
+)
 from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel

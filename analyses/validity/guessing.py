@@ -19,7 +19,7 @@ from layerwise import stats
 from layerwise.analyses.ablation.findings_signal import SILENT
 from layerwise.analyses.emergence.api import CRITICAL
 from layerwise.analyses.registry import with_curves
-from layerwise.analyses.similarity.findings import SIMILARITY
+from layerwise.analyses.similarity.analysis import SIMILARITY
 from layerwise.analyses.similarity.tables import prediction_table
 from layerwise.models.organisms.wired import wired_model
 from layerwise.report.summary import findings

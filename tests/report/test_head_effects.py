@@ -10,7 +10,7 @@ from planted_heads import planted_heads
 from synthetic import Plan, wide_plan
 
 from layerwise.analyses.ablation.lookup import effects_of_layers, head_ablations
-from layerwise.analyses.ablation.report_tables import head_effects_tables
+from layerwise.analyses.ablation.report import head_effects_tables
 from layerwise.analyses.gathering import tables_of_run
 from layerwise.presentation.rows import numbers, rows
 from layerwise.report import findings, report

@@ -11,7 +11,7 @@ from planted_heads import planted_heads
 from synthetic import Plan
 
 from layerwise.analyses.ablation.lookup import ablations, effects_of
-from layerwise.analyses.ablation.report_tables import effects_tables
+from layerwise.analyses.ablation.report import effects_tables
 from layerwise.analyses.gathering import tables_of_run
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import Part

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from layerwise.analyses.attribution_patching.findings import estimates_hold
+from layerwise.analyses.attribution_patching.analysis import estimates_hold
 from layerwise.analyses.gathering import tables_of_run
-from layerwise.analyses.path_patching.findings import direct_paths
-from layerwise.analyses.similarity.findings import similarity_predicts
+from layerwise.analyses.path_patching.analysis import direct_paths
+from layerwise.analyses.similarity.analysis import similarity_predicts
 from layerwise.presentation.claim import ROLES
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval

@@ -14,7 +14,7 @@ import pytest
 import synthetic
 from synthetic import HOSTILE, Plan
 
-from layerwise.analyses.ablation.report_tables import effects_tables
+from layerwise.analyses.ablation.report import effects_tables
 from layerwise.analyses.gathering import tables_of_run
 from layerwise.errors import UserError
 from layerwise.presentation.figure_spec import FigureSpec

@@ -1,6 +1,6 @@
 """Columns of tables of text, described once for the page and for the short view of a notebook.
 
-Which columns a table has is told by its analysis, in ``columns.py``. No HTML is written here.
+Which columns a table has is settled by its analysis. No HTML is written here.
 """
 
 from __future__ import annotations

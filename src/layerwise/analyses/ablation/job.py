@@ -1,7 +1,4 @@
-"""A planned ablation: cut into pieces, measured piece by piece, joined to one result.
-
-The public function with its arguments is in ``ablation``.
-"""
+"""A planned ablation: cut into pieces, measured piece by piece, joined to one result."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.errors import UserError
+from layerwise.presentation.wording import doing, joined, writes
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import (
@@ -44,13 +42,47 @@ from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples
 
 from .own_noise import NOISE, RESAMPLE, apart, requests_by_item, swept_apart, with_draws
-from .pieces import Piece
 from .questions import questions_of
 from .result import AblationResult, records_frame
 from .spec import AblationSpec, resampled_from
 
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Work that is finished and saved together.
+
+    Attributes:
+        task: the task.
+        items: some of its items.
+        protocols: the protocols under which they are asked.
+        stage: ``intact``, or ``swept`` for the intact model and every change.
+        analysis: what asks for it.
+        examples: which draw of its few-shot examples the task has; None if there is but one.
+    """
+
+    task: Task
+    items: tuple[Item, ...]
+    protocols: tuple[str, ...]
+    stage: str
+    analysis: str
+    examples: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Unique within a run."""
+        whose = "" if self.analysis == "ablation" else f"{self.analysis}, "
+        asked = f", examples {self.examples}" if self.examples else ""
+        return f"{whose}{self.stage} {self.task.name} {self.items[0].id}{asked}"
+
+    def doing(self, changes: Sequence[AblationSpec]) -> str:
+        """``"skipping layers: facts, chooses and writes"``: what is done while it is made."""
+        what = "asking the model"
+        for change in changes[:1] if self.stage != "intact" else ():
+            what = doing(change.kind, change.site, "heads" if change.heads else "layers")
+        return f"{what}: {self.task.name}, {joined(map(writes, self.protocols))}"
 
 
 @dataclass(frozen=True)

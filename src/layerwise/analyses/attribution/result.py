@@ -8,12 +8,23 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise.presentation import no_signal
-from layerwise.presentation.columns import in_short, without
+from layerwise.presentation.columns import (
+    Column,
+    Row,
+    decided,
+    estimated,
+    in_short,
+    named,
+    p_column,
+    plain,
+    without,
+)
 from layerwise.presentation.drawing import drawn
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.wording import HEAD_WORDS, SUBLAYER_WORDS
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 
-from .columns import CONTRIBUTIONS
 from .tables import HEADS, SUBLAYERS, attribution_gate, summary_table
 
 
@@ -68,3 +79,18 @@ def largest(summary: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
     ranked = found.sort_values(by="value", ascending=False, kind="stable")
     top = ranked.groupby(["protocol", "task"], sort=True).head(n_top)
     return top.sort_values(["protocol", "task"], kind="stable")
+
+
+def _part(row: Row) -> str:
+    place = name_layer(row["layer"]) + (f".{row['head']}" if row["component"] in HEADS else "")
+    return f"{(SUBLAYER_WORDS | HEAD_WORDS)[row['component']]} {place}"
+
+
+CONTRIBUTIONS = (
+    *plain("task", "protocol"),
+    Column("part", _part),
+    named("n", "n_items"),
+    estimated("adds (nats)", "value", "", 1, 2),
+    p_column("p (corrected)", "p_adjusted"),
+    decided("significant", "significant"),
+)

@@ -16,7 +16,7 @@ from layerwise.analyses.patching.tables import (
     pair_notes,
     signals_of_pairs,
 )
-from layerwise.presentation.columns import in_short, without
+from layerwise.presentation.columns import estimated, in_short, named, numbered, plain, without
 from layerwise.presentation.drawing import drawn
 from layerwise.stats.clusters import clusters_of, sample_and_resamples
 from layerwise.stats.rank_correlation import rank_correlation
@@ -24,7 +24,13 @@ from layerwise.storage.base import Result, computed_once
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
-from .columns import AGREEMENT
+AGREEMENT = (
+    *plain("task", "direction", "site"),
+    named("cells", "n_cells"),
+    named("pairs", "n_items"),
+    estimated("rank correlation", "spearman", "spearman_", 1, 2),
+    numbered("median error (nats)", "median_error", digits=3),
+)
 
 
 @dataclass(frozen=True, repr=False, eq=False)

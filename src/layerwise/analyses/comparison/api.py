@@ -19,9 +19,8 @@ from layerwise.presentation.rows import records
 from layerwise.stats.depth_inference import refuse_negative_depth
 from layerwise.storage.parquet import frame
 
-from .asked import n_asked
 from .compared import ComparisonFacts, RunFacts
-from .quantities import Prepared, prepared
+from .quantities import Prepared, n_asked, prepared
 from .result import Comparison
 from .runs import (
     SavedRun,

@@ -6,8 +6,10 @@ Differences and tests are the business of ``tables``; definitions are in
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +40,7 @@ FAMILIES = (ACCURACY, DEPTH, LOSS, SIZE)
 # What is told of each run and not compared: noise draws centres of mass to the middle, and how many
 # layers have a significant loss depends on how much a model has to lose.
 COMPARED, DESCRIBED = (ACCURACY, DEPTH, LOSS), (CENTRE, CRITICAL)
+_Place = tuple[str, str, str]
 
 
 class Key(NamedTuple):
@@ -328,3 +331,33 @@ def _shared(sets: Sequence[set[Any]]) -> list[Any]:
 
 def _names(runs: Sequence[Prepared]) -> str:
     return ", ".join(run.run.name for run in runs)
+
+
+def n_asked(several: Sequence[Sequence[Prepared]]) -> Counter[str]:
+    """How many comparisons of each family are asked for between every two groups of runs."""
+    pairs = (_asked_of([*one, *other]) for one, other in combinations(several, 2))
+    return sum(pairs, start=Counter())
+
+
+def _asked_of(runs: Sequence[Prepared]) -> Counter[str]:
+    """Of what every one of these runs speaks, or is silent."""
+    cells = set.intersection(*(set(run.cells) for run in runs))
+    places = {(runs[0].cells[cell].capability, cell[1]) for cell in cells}
+    thirds = set.intersection(*(set(thirds_of(run.sampling.n_layers)) for run in runs))
+    read = set.intersection(*map(_places, runs))
+    measures = _measures(runs)
+    axes = len(axes_of_all(runs))
+    depths = sum(axes if method == ABLATION else measures[method] for *_, method in read)
+    return Counter({ACCURACY: len(cells), DEPTH: depths, LOSS: len(places) * len(thirds)})
+
+
+def _places(run: Prepared) -> set[_Place]:
+    """Capability, protocol and method of all that a run speaks of or is silent about."""
+    return {(each.capability, each.protocol, each.method) for each in (*run.evidence, *run.silent)}
+
+
+def _measures(runs: Sequence[Prepared]) -> Counter[str]:
+    """How many depths a method gives: a lens two, if any answer settles."""
+    methods = {method for run in runs for *_, method in _places(run)}
+    lenses = {e.method for run in runs for e in run.evidence if e.settled is not None}
+    return Counter({method: 1 + (method in lenses) for method in methods})

@@ -28,7 +28,6 @@ from layerwise.stats.share_bounds import (
     wide_enough,
 )
 
-from .asked import n_asked
 from .quantities import (
     ACCURACY,
     COMPARED,
@@ -38,6 +37,7 @@ from .quantities import (
     Key,
     Prepared,
     Quantity,
+    n_asked,
     quantities,
 )
 

@@ -9,8 +9,8 @@ from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import records
 from layerwise.presentation.wording import capitalised, interval, number, p_value
 
+from .names import objective_in_words, taught_in_words, trained_in_words
 from .result import DistillationResult
-from .words import objective_in_words, taught_in_words, trained_in_words
 
 _LIMITS = (
     "The accuracies are those of these suites, whose items are made by rule; they say nothing of "

@@ -1,15 +1,58 @@
-"""What divergences, answers and the models of a distillation are called."""
+"""What a distillation's models, divergences and training are called, in tables and in words."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from layerwise.presentation.wording import joined, layer_ranges, number
+from layerwise.storage.provenance import Facts
+
 FORWARD, REVERSE, JENSEN_SHANNON = "forward", "reverse", "jensen-shannon"
 DIVERGENCES = (FORWARD, REVERSE, JENSEN_SHANNON)
-"""Kullback-Leibler from the teacher to the student, the other way round, and between both."""
 
+
+"""Kullback-Leibler from the teacher to the student, the other way round, and between both."""
 OF_TASK, OF_TEACHER = "task", "teacher"
 ANSWERS = (OF_TASK, OF_TEACHER)
 """Who answers the prompts that are trained on."""
-
 TEACHER, STUDENT, DISTILLED = "teacher", "student", "distilled"
 HOSTS = (TEACHER, STUDENT, DISTILLED)
 """The models that are asked: the student is the one before training."""
+
+
+def taught_in_words(facts: Facts) -> str:
+    """``the student a, distilled from b``, or ``b without layers 3, healed``."""
+    teacher, removed = facts.settings["teacher"], facts.settings.get("removed")
+    if isinstance(removed, list):
+        noun = "layer" if len(removed) == 1 else "layers"
+        return f"{teacher} without {noun} {joined(map(str, removed))}, healed"
+    return f"the student {facts.model.name}, distilled from {teacher}"
+
+
+def objective_in_words(settings: dict[str, Any]) -> str:
+    """The loss of a distillation, from its settings."""
+    kind = settings["divergence"]
+    words = {
+        FORWARD: "KL(teacher, student)",
+        JENSEN_SHANNON: "generalized Jensen-Shannon divergence of mixture "
+        + number(settings["mixture"], 2),
+    }
+    told = f"{words.get(kind, 'KL(student, teacher)')} at temperature "
+    told += number(settings["temperature"], 2)
+    for name, noun in (("cross_entropy", "cross-entropy"), ("hidden", "distance of streams")):
+        if settings[name]:
+            told += f" + {number(settings[name], 2)} × {noun}"
+    if settings["on_policy"]:
+        told += f"; {number(100 * settings['on_policy'])} % of the texts written by the student"
+    whose = "the task's" if settings["answers"] == OF_TASK else "the teacher's"
+    return told if settings["from_file"] else f"{told}; {whose} answers"
+
+
+def trained_in_words(settings: dict[str, Any]) -> str:
+    """Which weights of a student were trained, from its settings."""
+    layers, rank = settings["layers"], settings["rank"]
+    noun = "layer" if layers is not None and len(layers) == 1 else "layers"
+    where = "all layers" if layers is None else f"{noun} {layer_ranges(layers)}"
+    if rank is not None:
+        return f"low-rank adapters of rank {rank} in {where}, merged into the weights"
+    return "all weights" if layers is None else f"the weights of {where}"

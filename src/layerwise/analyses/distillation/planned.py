@@ -24,7 +24,6 @@ from layerwise.tasks import Task
 from .amounts import Amount, amount_read, amount_written, with_length
 from .batches import fitting
 from .course import lessons_to_train_on, refuse_training
-from .draws import at_point, drawn_at, of_curve
 from .fit import refuse_strangers
 from .healing import pruned_from
 from .lessons import Lesson, Lessons
@@ -33,7 +32,7 @@ from .memory import activation_bytes, weights_held
 from .names import DISTILLED, STUDENT, TEACHER
 from .student import Student
 from .teacher import Teacher
-from .training import Trainer
+from .training import Trainer, at_point, drawn_at, of_curve
 
 TRAINING = "training"
 OPTIONS = ("text", "on_policy", "rank", "n_texts", "batch", "steps")

@@ -15,7 +15,16 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.errors import UserError
-from layerwise.presentation.columns import in_short
+from layerwise.presentation.columns import (
+    Column,
+    Row,
+    estimated,
+    in_short,
+    named,
+    numbered,
+    p_column,
+    plain,
+)
 from layerwise.presentation.drawing import drawn
 from layerwise.stats.clusters import (
     Clusters,
@@ -31,7 +40,6 @@ from layerwise.storage.base import Result, computed_once
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
-from .columns import GAINS
 from .names import DISTILLED, HOSTS, STUDENT, TEACHER
 
 
@@ -234,3 +242,21 @@ def _closed(one: Asked, share: Float[np.ndarray, "draws 1"]) -> list[Float[np.nd
 
 def _plain(value: float) -> float | None:
     return None if np.isnan(value) else value
+
+
+def _verdict(row: Row) -> str:
+    return "better" if row["improved"] else "worse" if row["worse"] else "–"
+
+
+GAINS = (
+    *plain("task", "protocol"),
+    named("n", "n_items"),
+    numbered("teacher (%)", "acc_teacher", 100),
+    numbered("student before (%)", "acc_student", 100),
+    numbered("distilled (%)", "acc_distilled", 100),
+    estimated("gain (points)", "gain", "gain_", 100),
+    estimated("of the teacher's lead (%)", "closed", "closed_", 100),
+    estimated("gain (nats)", "nats", "nats_", 1, 2),
+    p_column("p (Holm)", "p_holm"),
+    Column("established", _verdict),
+)

@@ -9,18 +9,18 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors.torch import load, save
 
+from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.models.kinds import n_encoder_layers
 
 from .batches import Batch, fitting
-from .draws import at_point, drawn_at, of_curve
 from .lessons import Lesson
 from .losses import Objective, divergences, kl, stream_distance
 from .student import Student
@@ -29,6 +29,8 @@ from .teacher import Teacher
 # Steps of warm-up, at most.
 WARM_UP = 50
 _FACTS = "facts"
+# Points of the curve where held-out texts are read, and how many of them, at most.
+POINTS, MEASURED = 10, 32
 
 
 @dataclass
@@ -258,3 +260,37 @@ def unpack(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     return load(content), json.loads(header["__metadata__"][_FACTS])
+
+
+class Drawn(NamedTuple):
+    """The texts of a step.
+
+    Attributes:
+        places: which texts.
+        own: of each, whether the student writes it itself.
+        seeds: of what it writes.
+    """
+
+    places: list[int]
+    own: list[bool]
+    seeds: list[int]
+
+
+def drawn_at(step: int, seed: int, n_texts: int, batch: int, on_policy: float) -> Drawn:
+    """The texts of a step."""
+    rng = stats.generator(seed, f"step {step} of the distillation")
+    chosen = rng.permutation(n_texts)[:batch]
+    own = (rng.random(len(chosen)) < on_policy).tolist()
+    return Drawn(chosen.tolist(), own, rng.integers(2**62, size=len(chosen)).tolist())
+
+
+def of_curve(held_out: Sequence[Lesson], seed: int) -> list[Lesson]:
+    """The held-out texts that the curve is measured on."""
+    # The texts lie task by task, so the first ones would leave the last tasks out.
+    order = stats.generator(seed, "texts of the curve").permutation(len(held_out))
+    return [held_out[place] for place in order[:MEASURED]]
+
+
+def at_point(done: int, steps: int) -> bool:
+    """Whether held-out texts are read after so many steps."""
+    return done == steps or done % -(-steps // POINTS) == 0

@@ -17,10 +17,9 @@ from layerwise.presentation.table import Table, bounds
 from layerwise.presentation.wording import layer_ranges, spread, spread_of
 from layerwise.storage.run_tables import RunTables
 
-from .columns import DEPTHS
 from .findings import findings
 from .findings_methods import AGREEMENT
-from .result import EmergenceResult
+from .result import DEPTHS, EmergenceResult
 
 _EMERGENCE_WORDS = (
     "Half-effect depth: where half of the effect is reached. Centre of mass: the mean depth, "

@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.presentation.columns import in_short, without
+from layerwise.presentation.columns import Column, Row, estimated, in_short, named, plain, without
 from layerwise.presentation.drawing import drawn
 from layerwise.presentation.rows import rows
+from layerwise.presentation.wording import layer_ranges
 from layerwise.storage.base import Result
 from layerwise.storage.notebook import heading
 from layerwise.storage.provenance import Facts
-
-from .columns import DEPTHS
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -62,3 +61,17 @@ class EmergenceResult(Result):
         tasks = sorted({task for names in table["tasks"] for task in names.split(",")})
         n_items = sum(task.n_items for task in self.facts.tasks if task.name in tasks)
         return heading(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
+
+
+def _critical(row: Row) -> str:
+    return layer_ranges(row["layers"]) if isinstance(row["layers"], list) else "–"
+
+
+DEPTHS = (
+    *plain("capability", "protocol", "method", "measure", "axis"),
+    estimated("relative depth or share", "estimate", "", 1, 2),
+    estimated("in layers", "layer", "layer_", 1, 1),
+    Column("critical layers", _critical),
+    named("n", "n_items"),
+    *plain("tasks"),
+)

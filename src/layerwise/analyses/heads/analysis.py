@@ -15,8 +15,7 @@ from layerwise.presentation.table import Table
 from layerwise.presentation.wording import counted, spread_of
 from layerwise.storage.run_tables import RunTables
 
-from .columns import head_columns
-from .result import HeadsResult
+from .result import HeadsResult, head_columns
 
 _HEADS_WORDS = (
     "No task is asked: random tokens are given twice, and what each head attends to at the "

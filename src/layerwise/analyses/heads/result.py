@@ -5,19 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 
 from layerwise.errors import counted
-from layerwise.presentation.columns import in_short
+from layerwise.presentation.columns import Column, Row, decided, estimated, in_short
 from layerwise.presentation.drawing import drawn
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.rows import numbers
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 
-from .columns import head_columns
-from .tables import summary_table
+from .tables import NATS, SCORES, summary_table
 
 # Heads in the short view.
 _SHOWN = 15
+_ATTENTION = {"z": "", "cross_z": ", cross-attention"}
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -71,3 +74,18 @@ class HeadsResult(Result):
         count, length = (int(str(self.facts.settings[name])) for name in ("sequences", "length"))
         sequences, tokens = counted(count, "sequence"), counted(length, "random token")
         return f"{self.facts.model.name}; {sequences} of {tokens}, repeated"
+
+
+def _head(row: Row) -> str:
+    return f"{name_layer(row['layer'])}.{row['head']}{_ATTENTION[row['site']]}"
+
+
+def head_columns(heads: pd.DataFrame) -> tuple[Column, ...]:
+    """The columns of heads, with the scores that any of them has."""
+    names = [name for name in SCORES if np.isfinite(numbers(heads, name)).any()]
+    units = {NATS: " (nats)"}
+    scores = (
+        estimated(name.replace("_", " ") + units.get(name, ""), name, f"{name}_", 1, 2)
+        for name in names
+    )
+    return (Column("head", _head), *scores, decided("induction head", "induction_head"))

@@ -19,7 +19,7 @@ from layerwise.presentation.table import Table, others
 from layerwise.presentation.wording import in_order, joined, spread_of
 from layerwise.storage.run_tables import RunTables
 
-from .columns import CELLS
+from .result import CELLS
 
 _PATCHING_WORDS = (
     "Two prompts that differ in one thing have different answers. Putting one run's activation "

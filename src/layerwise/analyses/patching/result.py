@@ -7,14 +7,31 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise.presentation.columns import in_short, without
+from layerwise.presentation.columns import (
+    LAYER,
+    estimated,
+    in_short,
+    named,
+    p_column,
+    plain,
+    without,
+)
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
-from .columns import CELLS
 from .tables import NO_PAIR, pair_notes, patching_effects, patching_summary
+
+CELLS = (
+    *plain("task", "direction", "site"),
+    LAYER,
+    *plain("head"),
+    named("position", "pos_label"),
+    named("pairs", "n_items"),
+    estimated("recovered or lost (%)", "recovered", "recovered_", 100),
+    p_column("p (BH)", "p_bh"),
+)
 
 
 def patching_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

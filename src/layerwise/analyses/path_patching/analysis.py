@@ -1,30 +1,64 @@
-"""Direct paths: their part of a page, and ``ANALYSIS``."""
+"""Direct paths: claims, part of a page, and ``ANALYSIS``."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
+
+import pandas as pd
 
 from layerwise.analyses.contract import Analysis
 from layerwise.analyses.patching.report import PATCHES
+from layerwise.presentation.claim import Claim, Estimate, source, weight
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import stacks
-from layerwise.presentation.rows import numbers, rows
+from layerwise.presentation.over_run import RATE, evidence_for, together
+from layerwise.presentation.rows import asked_of, numbers, records, rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table, others
-from layerwise.presentation.wording import in_order, spread_of
+from layerwise.presentation.wording import in_order, number, spread_of, when
 from layerwise.storage.run_tables import RunTables
 
-from .columns import PATHS
-from .findings import PATHS as KIND
-from .findings import direct_paths
-from .result import PathPatchingResult
+from .result import PATHS, PathPatchingResult
 
+KIND = "paths"
+_ACTIONS = {"noising": "takes away", "denoising": "brings back"}
 _PATH_WORDS = (
     "Which heads and MLPs act on a receiver directly: what one of them writes is taken from the "
     "other run, and reaches the receiver alone."
 )
 _MOST = 2000
+
+
+def direct_paths(run: RunTables) -> list[Claim]:
+    """The component that acts most on the logits, or on another receiver, on its own."""
+    paths = run.table("path_effects")
+    if paths is None:
+        return []
+    sure = pd.DataFrame(rows(paths, significant=True).query("recovered > 0"))
+    ranked = records(sure.sort_values(by="recovered", ascending=False, kind="stable"))
+    return [_path(row, paths) for row in ranked[:1]]
+
+
+def _path(row: dict[str, Any], every: pd.DataFrame) -> Claim:
+    keys = ("task", "protocol", "direction", "receiver")
+    where = {name: str(row[name]) for name in keys}
+    receiver = "the logits" if row["receiver"] == "logits" else f"receiver {row['receiver']}"
+    names = ("recovered", "recovered_run_low", "recovered_run_high")
+    value, low, high = (100 * float(row[name]) for name in names)
+    within = ("p_bh", f"over the senders ({RATE})")
+    return Claim(
+        kind=KIND, importance=weight(0.5, float(row["recovered"])),
+        short=f"On {row['task']}, {row['sender']} acts most directly on {receiver} "
+        f"{when(row['protocol'])}: its path {_ACTIONS[row['direction']]} {number(value)} % of the "
+        "logit difference.",
+        source=source("path_effects", where, sender=str(row["sender"])),
+        layers=(int(row["layer"]),) if row["layer"] >= 0 else (),
+        estimate=Estimate(value, low, high, "% of the logit difference", together(every)),
+        details=("Only this path was patched.",), **asked_of(pd.DataFrame([row]), "pair"),
+        **evidence_for(row, every, "sign flips of pairs", within, RATE),
+    )  # fmt: skip
 
 
 def paths(run: RunTables) -> list[FigureSpec]:

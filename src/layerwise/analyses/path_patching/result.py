@@ -9,15 +9,19 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.patching.tables import NO_PAIR, pair_notes, path_effects
-from layerwise.presentation.columns import in_short, without
+from layerwise.presentation.columns import estimated, in_short, named, p_column, plain, without
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 
-from .columns import PATHS
-
 # Paths in the short view.
 _SHOWN = 10
+PATHS = (
+    *plain("task", "direction", "sender", "receiver"),
+    named("pairs", "n_items"),
+    estimated("share (%)", "recovered", "recovered_", 100),
+    p_column("p (BH)", "p_bh"),
+)
 
 
 @dataclass(frozen=True, repr=False, eq=False)

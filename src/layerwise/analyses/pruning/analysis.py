@@ -13,8 +13,7 @@ from layerwise.presentation.table import Table
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .columns import WRITTEN
-from .result import PruningResult
+from .result import WRITTEN, PruningResult
 
 _PRUNED_WORDS = (
     "A model that was written without some layers, loaded again, and put to the same questions as "

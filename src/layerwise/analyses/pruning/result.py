@@ -7,12 +7,11 @@ from typing import ClassVar
 
 import pandas as pd
 
-from layerwise.presentation.columns import in_short
+from layerwise.presentation.columns import Column, Row, in_short, named, numbered, plain
+from layerwise.presentation.wording import number
 from layerwise.stats.over_items import pruning_summary
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
-
-from .columns import WRITTEN
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -46,3 +45,23 @@ class PruningResult(Result):
     def summary_rows(self) -> pd.DataFrame:
         """Accuracies and agreement per task and protocol."""
         return in_short(self, WRITTEN, self.summary())
+
+
+def _difference(row: Row) -> str:
+    gap = row["largest_difference"]
+    return "–" if pd.isna(gap) else f"{gap:.1g}"
+
+
+def _same(row: Row) -> str:
+    return "–" if pd.isna(row["same_texts"]) else number(100 * row["same_texts"])
+
+
+WRITTEN = (
+    *plain("task", "protocol"),
+    named("n", "n_items"),
+    numbered("accuracy (%): intact", "intact_accuracy", 100),
+    numbered("predicted", "predicted_accuracy", 100),
+    numbered("measured", "measured_accuracy", 100),
+    Column("largest difference (nats)", _difference),
+    Column("same texts (%)", _same),
+)

@@ -1,26 +1,157 @@
-"""The removal of layers: its part of a page, and ``ANALYSIS``."""
+"""The removal of layers: claims, part of a page, and ``ANALYSIS``."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from layerwise.analyses.contract import Analysis
+from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.rows import records, rows
+from layerwise.presentation.over_run import evidence_for
+from layerwise.presentation.rows import asked_of, records, rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table, bounds
-from layerwise.presentation.wording import in_order, number, spread
+from layerwise.presentation.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    capitalised,
+    in_order,
+    interval,
+    layer_ranges,
+    number,
+    p_value,
+    spread,
+    when,
+)
 from layerwise.storage.run_tables import RunTables
 
-from .findings import HOW, REMOVAL, removals, several_orders
 from .result import RemovalResult
+from .tables import HELD_OUT, WAYS
 
+REMOVAL = "removal"
+HOW = {
+    "greedy": "one by one, greedily",
+    "block": "as the best block of each size",
+    "effect": "one by one, by the effect of each alone",
+    "deep": "one by one, from the last on",
+    "angular": "as the blocks with the least angular distance",
+    "influence": "one by one, by block influence",
+}
 _REMOVAL_WORDS = (
     "Several layers left out at once: each step tried all that were left, and removed what cost "
     "least. Read the held-out items; the best of many tries looks better than it is on the items "
     "that it was chosen by."
 )
+
+
+def several_orders(run: RunTables) -> bool:
+    """Whether a run has several orders or protocols of removal."""
+    removal = run.table("removal_steps")
+    assert removal is not None
+    return len(removal.groupby(["by", "protocol"])) > 1
+
+
+def removals(run: RunTables) -> list[Claim]:
+    """The first significant loss on held-out items: per task, or per order if there are several."""
+    removal, curves = run.table("removal_steps"), run.table("removal_curves")
+    if removal is None:
+        return []
+    if several_orders(run):
+        return [] if curves is None else spaced(_by_order(curves), 3)
+    held = rows(removal, split=HELD_OUT, signal=True)
+    found = []
+    for task in in_order(held["task"], ()):
+        until = _until_loss(mine := rows(held, task=task))
+        where = {name: str(mine[name].iloc[0]) for name in ("task", "protocol", "split")}
+        about = source("removal_steps", where, step=until.row["step"])
+        size = weight(0.8, until.n_without / 10)
+        found.append(_claim(f"the task {task}", [until], mine, removal, size, about))
+    return spaced(found, 2)
+
+
+def _by_order(curves: pd.DataFrame) -> list[Claim]:
+    """Per capability and order, how many layers can go under each protocol."""
+    found = []
+    for capability in in_order(curves["capability"], CAPABILITY_ORDER):
+        for by in in_order(rows(curves, capability=capability)["by"], WAYS):
+            about = source("removal_curves", {"capability": str(capability), "by": str(by)})
+            mine = rows(curves, **about["where"])
+            protocols = in_order(mine["protocol"], PROTOCOL_ORDER)
+            ends = sorted((_until_loss(rows(mine, protocol=p)) for p in protocols),
+                          key=lambda until: (not until.is_loss, until.n_without))  # fmt: skip
+            n = [until.n_without for until in ends]
+            size = weight(0.8, (max(n) - min(n)) / 10 if len(n) > 1 else max(n) / 20)
+            found.append(_claim(str(capability), ends, mine, curves, size, about))
+    return found
+
+
+class _Until(NamedTuple):
+    """The steps up to the first significant loss; all of them if there is none."""
+
+    steps: list[dict[str, Any]]
+    is_loss: bool
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return self.steps[-1]
+
+    @property
+    def n_without(self) -> int:
+        return len(self.steps) - self.is_loss
+
+    def __str__(self) -> str:
+        n = self.row["step"]
+        shown = f"a loss from {n} on" if self.is_loss else f"no loss up to {n}"
+        return f"{shown} {when(self.row['protocol'])}"
+
+
+def _until_loss(mine: pd.DataFrame) -> _Until:
+    steps = records(mine.sort_values(by="step"))
+    lost = [row["significant"] and row.get("acc_diff", row["share_lost"]) > 0 for row in steps]
+    return _Until(steps[: lost.index(True) + 1], True) if any(lost) else _Until(steps, False)
+
+
+def _claim(
+    subject: str, ends: list[_Until], mine: pd.DataFrame, every: pd.DataFrame, size: float,
+    about: dict[str, Any],
+) -> Claim:  # fmt: skip
+    """The loss of an order that comes first, under whatever protocol; the others beside it."""
+    first, *others = ends
+    row = first.row
+    details = ["No layer was chosen by these items."]
+    if first.is_loss and len(first.steps) > 1:
+        details.append(f"Before that: {_lost(first.steps[-2])}.")
+    for other in others:
+        tested = _tested(other, every)
+        details.append(f"{capitalised(str(other))}: {interval(*_lost(other.row)[:3])} % lost "
+                       f"({tested['evidence']}, {p_value(tested['p'])}).")  # fmt: skip
+    return Claim(
+        kind=REMOVAL, importance=size, source=about, layers=tuple(sorted(row["layers"])),
+        short=f"With layers removed {HOW[row['by']]}, {subject} shows {first}.",
+        estimate=_lost(row), details=tuple(details),
+        caveat="" if first.is_loss else "No significant loss is not no loss.",
+        **_tested(first, every), **asked_of(mine, "held-out item"),
+    )  # fmt: skip
+
+
+def _tested(until: _Until, every: pd.DataFrame) -> dict[str, Any]:
+    mean = " and t-test of the mean over tasks, the larger p" * (until.row.get("n_tasks", 1) > 1)
+    within = ("p_holm", "over the steps (Holm)")
+    found = evidence_for(until.row, every, f"exact McNemar test{mean}", within)
+    return found if until.is_loss else found | {"evidence": OPEN}
+
+
+def _lost(row: dict[str, Any]) -> Estimate:
+    names, unit = ("share_lost", "share_low", "share_high"), "% of the above-floor accuracy"
+    if "acc_diff" in row:
+        names, unit = ("acc_diff", "acc_diff_low", "acc_diff_high"), "accuracy points"
+    value, low, high = (100 * row[name] for name in names)
+    layers = f"layer{'s' * (len(row['layers']) > 1)} {layer_ranges(row['layers'])}"
+    return Estimate(value, low, high, f"{unit} lost without {layers}")
 
 
 def _figures(run: RunTables) -> list[FigureSpec]:

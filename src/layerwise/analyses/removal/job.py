@@ -32,8 +32,7 @@ from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
-from .by_task import measured_by_task
-from .measuring import Asked, Layers, asked_of, cost_of_sets, measured
+from .measuring import Asked, Layers, asked_of, cost_of_sets, measured, measured_by_task
 from .orders import blocks_of, by_angle, by_effect, by_influence, from_the_end, most_removed
 from .result import RemovalResult
 from .tables import (

@@ -8,12 +8,21 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
-from layerwise.presentation.columns import in_short, without
+from layerwise.presentation.columns import (
+    LAYER,
+    Column,
+    Row,
+    estimated,
+    in_short,
+    named,
+    p_column,
+    plain,
+    without,
+)
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts, join_facts
 
-from .columns import INFLUENCE
 from .tables import angular_table, influence_table, prediction_table
 
 # Layers of a task and protocol in the short view.
@@ -78,3 +87,25 @@ class SimilarityResult(Result):
         top = ranked.groupby(["protocol", "task"], sort=True).head(_SHOWN)
         top = top.sort_values(["protocol", "task"], kind="stable")
         return in_short(self, without(INFLUENCE, "n"), top)
+
+
+def _of_stack(row: Row) -> str:
+    """How many layers a row is about, and of which stack if of one alone."""
+    return str(row["n_layers"]) + ("" if pd.isna(row["stack"]) else f" ({row['stack']})")
+
+
+INFLUENCE = (
+    *plain("task", "protocol"),
+    LAYER,
+    named("n", "n_items"),
+    estimated("block influence", "influence", "", 1, 3),
+)
+PREDICTION = (
+    *plain("capability", "protocol"),
+    named("measure", "predictor"),
+    *plain("effect"),
+    Column("layers", _of_stack),
+    named("n", "n_items"),
+    estimated("rank correlation", "rho", "", 1, 2),
+    p_column("p (Holm)", "p_holm"),
+)

@@ -41,13 +41,12 @@ from layerwise.sweep.faithful import check_faithful
 from layerwise.sweep.interventions import with_weights
 from layerwise.tasks import Task, TaskRequest
 
-from .branches import Exchange, is_alone
+from .branches import Exchange, is_alone, patched_with, swept_with_donor
 from .gaps import gaps_table
 from .greedy import best_of, hosts_with_gaps, parted
 from .names import ACTIVATIONS, BASE, HOSTS, WEIGHTS
 from .result import TransplantResult
 from .spec import Change, TransplantSpec
-from .streams import patched_with, swept_with_donor
 from .weights import distances, donated, transplanted
 
 _KEPT = (
