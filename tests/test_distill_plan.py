@@ -17,10 +17,9 @@ from torch.utils._pytree import tree_leaves
 
 import layerwise as lw
 from layerwise.analyses.distillation import planned as planned_module
-from layerwise.analyses.distillation.amounts import amount_written
+from layerwise.analyses.distillation.amounts import activation_bytes, amount_written, weights_held
 from layerwise.analyses.distillation.lessons import Lesson, Lessons
 from layerwise.analyses.distillation.losses import Objective
-from layerwise.analyses.distillation.memory import activation_bytes, weights_held
 from layerwise.analyses.distillation.planned import TrainingWork
 from layerwise.analyses.distillation.student import Student
 from layerwise.analyses.distillation.teacher import Teacher

@@ -15,7 +15,7 @@ import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.models.meta_model import load_meta_model
 from layerwise.models.organisms.layout import Spot, WiredLayout
-from layerwise.planning import with_weights as planning
+from layerwise.planning import plan as planning
 from layerwise.planning.plan import plan_run
 from layerwise.runs.records import planned_and_actual, seconds_in_words
 from layerwise.runs.setup import Setup

@@ -21,7 +21,7 @@ from layerwise.results import (
     RunFolder,
     load_results,
 )
-from layerwise.runs.checkpoint_files import read_part_file, write_bytes_part
+from layerwise.runs.checkpoints import read_part_file, write_bytes_part
 from layerwise.storage.parquet import frame, read_table
 from tests import synthetic
 

@@ -15,8 +15,8 @@ from layerwise.models.organisms import LETTERS, Language
 from layerwise.models.organisms.lettered import PLANS
 from layerwise.organisms import training_loop
 from layerwise.organisms.letters import decoder, forms, seq2seq, train
-from layerwise.organisms.letters.decoder_start import new_letter_decoder
-from layerwise.organisms.letters.seq2seq_start import new_letter_seq2seq
+from layerwise.organisms.letters.decoder import new_letter_decoder
+from layerwise.organisms.letters.seq2seq import new_letter_seq2seq
 from layerwise.organisms.seq2seq.train import batch_of as seq2seq_batch
 from layerwise.organisms.texts import Texts
 from layerwise.organisms.train import batch_of

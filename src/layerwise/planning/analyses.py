@@ -10,7 +10,7 @@ from layerwise.analyses.patching.api import PLANNED as PATCHING
 from layerwise.analyses.planned import Planned
 from layerwise.analyses.similarity.api import PLANNED as SIMILARITY
 from layerwise.analyses.transplant.api import PLANNED as TRANSPLANT
-from layerwise.profiling.planned import PLANNED as PROFILE
+from layerwise.profiling.api import PLANNED as PROFILE
 
 PLANNED: dict[str, Planned] = {
     one.name: one

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,23 +18,68 @@ from layerwise.analyses.arguments import check_arguments, model_or_name
 from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOptions
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
+from layerwise.models import load_model
+from layerwise.models.facts import origin_of
+from layerwise.models.folder import has_weights
 from layerwise.models.footprint import weight_bytes
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
-from layerwise.models.meta_model import load_meta_model
+from layerwise.models.meta_model import is_meta_model, load_meta_model
 from layerwise.profiling.extras import read_extras
 from layerwise.runs.records import seconds_in_words
-from layerwise.runs.setup import TaskLike, paired_tasks, prepare
+from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.sweep.cost import Cost
+from layerwise.sweep.memory import free_memory
 from layerwise.tasks.task import refuse_fewshot_seeds
 
 from .analyses import PLANNED
 from .timing import PlannedSetup, PlannedSweep, Timed, few_texts, speed_of, time_texts
-from .with_weights import WithWeights
 
 NO_TIME = "No time is estimated, and texts are taken to be half as long as they may be, since {}."
 # Texts that may be no longer than this many tokens cost too little to be tried for their length.
 SHORT = 8
+
+
+@dataclass
+class WithWeights:
+    """The models of a plan, each of which is loaded once.
+
+    Attributes:
+        untimed: whether none is to be loaded.
+        backend: what is to run them.
+        loaded: by the id of a model or outline the model itself.
+    """
+
+    untimed: bool
+    backend: str = "auto"
+    loaded: dict[int, Model] = field(default_factory=dict)
+
+    def why_not(self, model: Model) -> str | None:
+        """Load a model; in words why it cannot be had here."""
+        if self.untimed:
+            return "it was not asked for"
+        if not is_meta_model(model):
+            self.loaded[id(model)] = model
+        if id(model) in self.loaded:
+            return None
+        origin = origin_of(model)
+        if origin is None or origin.folder is None or not has_weights(origin.folder):
+            return "the model's weights are not on this machine"
+        if weight_bytes(model) > free_memory("cpu") // 2:
+            return "the model's weights, loaded and compared, do not fit into this machine's memory"
+        facts = origin.facts
+        self.loaded[id(model)] = load_model(
+            facts.name, dtype=facts.dtype, device=facts.device, backend=self.backend
+        )
+        return None
+
+    def model(self, model: Model) -> Model:
+        """The model of an outline, which was loaded."""
+        return self.loaded[id(model)]
+
+    def setup(self, setup: Setup) -> Setup:
+        """A setup of an outline with the model itself."""
+        return replace(setup, model=self.model(setup.model))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.job import Ablation
-from layerwise.analyses.ablation.planned import enough_items
+from layerwise.analyses.ablation.planned import enough_items, planned_power
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.emergence.api import emergence
@@ -22,7 +22,7 @@ from layerwise.analyses.execute import execute
 from layerwise.analyses.extra import ProfileStart
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import Patching
-from layerwise.analyses.planned import PlannedJob
+from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOptions
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.report import Report, report
@@ -37,9 +37,25 @@ from layerwise.storage.places import FIGURES, PAGE, refuse_unusable_page
 from layerwise.sweep import LogLikelihood, skip
 from layerwise.tasks.task import refuse_fewshot_seeds
 
-from .extras import changes_of, jobs_of, patched_sites, planned_jobs, read_extras, wanted_extras
+from .extras import (
+    EXTRAS,
+    changes_of,
+    jobs_of,
+    patched_sites,
+    planned_jobs,
+    read_extras,
+    wanted_extras,
+)
 
 FORWARDS_TIMED = 3
+AT_MOST = (
+    "At most: layers are skipped only where the intact model is better than blind (unless "
+    "exhaustive), and only tasks that it can do are patched."
+)
+FIRST_DRAW = (
+    "Layers, parts and heads are changed with {} draws of the few-shot examples; all else is asked "
+    "with the first draw, and no depth is told by ablation."
+)
 
 
 @dataclass(frozen=True)
@@ -292,3 +308,23 @@ class Jobs:
     def _patching(self, able: Setup) -> Patching:
         setup = replace(self.patching.setup, tasks=able.tasks)
         return replace(self.patching, setup=setup)
+
+
+def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    extras = wanted_extras(options.also, setup.model.cfg)
+    main = Jobs.of(setup, options.pairs, options.exhaustive, extras, options.fewshot_seeds)
+    by_name: dict[str, PlannedJob] = {
+        "ablation": main.ablation, "lens": main.lens, "patching": main.patching,
+    }  # fmt: skip
+    more = planned_jobs(extras, ProfileStart(setup, main.lens.setup, options.pairs))
+    left_out = [name for name in extras if not EXTRAS[name].planned]
+    told = f"Not in this plan, and not in its time: {', '.join(left_out)}."
+    notes = (AT_MOST, told) if left_out else (AT_MOST,)
+    if options.fewshot_seeds > 1:
+        notes = (*notes, FIRST_DRAW.format(options.fewshot_seeds))
+    return PlannedJobs(by_name | more, notes, power=planned_power(setup, setup.model.cfg.n_layers))
+
+
+PLANNED = Planned(
+    "profile", _planned_jobs, options=("exhaustive", "also", "fewshot_seeds"), enough=enough_items
+)

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.ablation.effect_words import points, significant_losses
-from layerwise.analyses.ablation.lookup import ablations, effects_of
+from layerwise.analyses.ablation.lookup import ablations, effects_of, points, significant_losses
 from layerwise.presentation.naming import name_layer, naming_layers_of
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.table import Table

@@ -5,14 +5,25 @@ A piece is a table under a name; an analysis does only the pieces that are not t
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
+import pyarrow as pa
 
-from layerwise.storage.parquet import as_of_now
+from layerwise.errors import UserError
+from layerwise.ground.regular_files import read_regular
+from layerwise.storage.atomic_files import write_atomically
+from layerwise.storage.parquet import as_of_now, parsed, to_bytes
 from layerwise.storage.provenance import distinct, installed_versions
 
-from .environment import Environment, environment_now
+from .differences import Environment, environment_now
+
+_HEAD = b"layerwise part "
+_LONGEST_HEAD = 10_000
 
 
 @runtime_checkable
@@ -75,3 +86,66 @@ def rows_of(parts: CheckpointStore, table: str, names: list[str]) -> pd.DataFram
     """The pieces of a table as one, those of an earlier version as well."""
     tables = [as_of_now(table, parts.read_part(name)) for name in names]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def write_part_file(
+    path: Path, run: str, name: str, table: pa.Table, environment: Mapping[str, Any]
+) -> None:
+    """Write a part atomically."""
+    write_bytes_part(path, run, name, to_bytes(table), environment)
+
+
+def write_bytes_part(
+    path: Path, run: str, name: str, content: bytes, environment: Mapping[str, Any]
+) -> None:
+    """Write a part that is no table; arguments and errors are those of ``write_part_file``."""
+    under = b" " + json.dumps(environment).encode()
+    head = _HEAD + _digest(run, name, under, content) + under
+    write_atomically(path, head + b"\n" + content)
+
+
+def environment_of(path: Path) -> dict[str, Any] | None:
+    """What a part was made under; None of one that an earlier version wrote, or that is damaged."""
+    try:
+        with path.open("rb") as file:
+            text = file.readline(_LONGEST_HEAD).removeprefix(_HEAD).partition(b" ")[2]
+        found = json.loads(text)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def read_part_file(path: Path, run: str, name: str) -> pa.Table:
+    """Read a part as it was written."""
+    content = read_bytes_part(path, run, name)
+    try:
+        return parsed(path, content)
+    except (OSError, UserError, pa.ArrowException) as error:
+        raise _no_part(path) from error
+
+
+def read_bytes_part(path: Path, run: str, name: str) -> bytes:
+    """Read a part that is no table; arguments and errors are those of ``read_part_file``."""
+    try:
+        head, _, content = read_regular(path).partition(b"\n")
+    except OSError as error:
+        raise _no_part(path) from error
+    digest, blank, environment = head.removeprefix(_HEAD).partition(b" ")
+    # Parts of earlier versions say nothing of what they were made under.
+    if digest != _digest(run, name, blank + environment, content):
+        raise _no_part(path)
+    return content
+
+
+def _digest(run: str, name: str, *contents: bytes) -> bytes:
+    digest = hashlib.sha256(f"{run}\0{name}\0".encode(errors="surrogatepass"))
+    for content in contents:
+        digest.update(content)
+    return digest.hexdigest().encode()
+
+
+def _no_part(path: Path) -> UserError:
+    return UserError(
+        f"{path} is missing, damaged or of another run: expected a part that this run wrote; "
+        "give the same command again, and what is missing is made again."
+    )

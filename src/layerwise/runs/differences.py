@@ -1,4 +1,4 @@
-"""What differs between the settings of two runs, in words.
+"""What numbers are computed under, and what differs between the settings of two runs, in words.
 
 What must agree for a run to go on is settled in ``setup`` and by each analysis.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 # Settings that earlier versions did not keep, so that their runs cannot be held to them.
@@ -22,6 +23,7 @@ _HASHED = {
     "prompts_hash": "the prompts changed (a chat template may put today's date in)",
     "text_hash": "the texts changed",
 }
+Environment = Mapping[str, Any]
 
 
 def kept_since(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -65,3 +67,23 @@ def _difference(key: str, was: Any, now: Any) -> str:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+"""Versions, threads and kernels by name, as plain JSON values."""
+
+
+def environment_now(versions: Mapping[str, str]) -> dict[str, Any]:
+    """What this process computes under, as plain JSON values."""
+    import torch
+
+    found: dict[str, Any] = {
+        **versions,
+        "threads": torch.get_num_threads(),
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        "oneDNN": bool(torch.backends.mkldnn.enabled),
+        "float32 products": torch.get_float32_matmul_precision(),
+        "deterministic kernels": torch.are_deterministic_algorithms_enabled(),
+    }
+    if torch.cuda.is_initialized():
+        found["GPU"] = torch.cuda.get_device_name()
+    return found

@@ -43,15 +43,14 @@ from layerwise.storage.provenance import (
 )
 from layerwise.storage.written import refuse_without_list, written_files
 
-from .checkpoint_files import (
+from .checkpoints import (
     environment_of,
     read_bytes_part,
     read_part_file,
     write_bytes_part,
     write_part_file,
 )
-from .differences import differences, kept_since
-from .environment import Environment, environment_now
+from .differences import Environment, differences, environment_now, kept_since
 
 try:
     import fcntl

@@ -1,16 +1,29 @@
-"""The effects of one run: which ablations there are, and the rows of one of them."""
+"""The effects of one run: which ablations there are, the rows of one, sets and sizes in words."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import LAYER_MAIN, in_order
+from layerwise.presentation.items import independent
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.power import could_be_found
+from layerwise.presentation.rows import layers_of, numbers, rows
+from layerwise.presentation.wording import (
+    HEAD_WORDS,
+    LAYER_MAIN,
+    counted,
+    in_order,
+    interval,
+    layer_ranges,
+    number,
+    ranges,
+)
+from layerwise.stats.power import GAINED
 from layerwise.storage.run_tables import RunTables
-
-from .sets import is_set
 
 
 def effects_of_layers(run: RunTables) -> pd.DataFrame | None:
@@ -92,3 +105,50 @@ def _chosen(
     if effects is None:
         return pd.DataFrame()
     return rows(effects.loc[is_set(effects) == sets], kind=kind, site=site, **values)
+
+
+def is_set(effects: pd.DataFrame) -> pd.Series:
+    """Which rows are of several changes made at once: no map of single layers has a place."""
+    return effects["layers"].str.len() > 1
+
+
+def set_name(layers: Sequence[int], heads: Sequence[int | None] | None = None) -> str:
+    """``"2–4"``, or ``"2: 0–3; 5: 1"``: the layers, or by layer the heads."""
+    if heads is None:
+        return layer_ranges(layers)
+    of_layer: dict[str, list[int]] = {}
+    for layer, head in zip(layers, heads, strict=True):
+        if head is not None:
+            of_layer.setdefault(name_layer(layer), []).append(head)
+    return "; ".join(f"{layer}: {ranges(those)}" for layer, those in of_layer.items())
+
+
+def sets_noun(site: str) -> str:
+    """What a set at a site has in it, as a plural."""
+    return f"{HEAD_WORDS.get(site, 'layer')}s"
+
+
+def significant_losses(effects: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose effect is significant after Holm's correction and is a loss."""
+    return pd.DataFrame(rows(effects, significant=True).query("acc_diff > 0"))
+
+
+def points(row: dict[str, Any], sign: int = 1) -> str:
+    """Accuracy points with bounds that cover together over all tests of the run."""
+    ends = ("low", "high") if sign > 0 else ("high", "low")
+    names = ("acc_diff", *(f"acc_diff_run_{end}" for end in ends))
+    return f"{interval(*(100 * sign * row[name] for name in names))} accuracy points"
+
+
+def what_could_be_seen(mine: pd.DataFrame) -> str:
+    """How large a loss of a single layer the items of a table would have shown, in words."""
+    n = independent(mine)
+    noun = "item" if n == numbers(mine, "n_items").min() else "cluster"
+    counts = numbers(mine, "n_gained") / numbers(mine, "n_items")
+    gained = min(float(counts.mean()) if np.isfinite(counts).all() else GAINED, 0.45)
+    n_layers = len(layers_of(mine))
+    found = could_be_found(n, n_layers, round(gained, 3))
+    return (
+        f"with {counted(n, noun)} {found} (Holm's correction over {counted(n_layers, 'layer')}, "
+        f"{number(100 * gained, 1)} % of the answers gained for nothing, as here)"
+    )

@@ -30,7 +30,6 @@ from layerwise.presentation.wording import (
 from layerwise.storage.run_tables import RunTables
 
 from .columns import SIGNAL, STEPS, effect_columns
-from .effect_words import what_could_be_seen
 from .examples import examples_section
 from .findings_heads import HEADS
 from .findings_signal import SILENT
@@ -43,9 +42,10 @@ from .lookup import (
     head_effects_of,
     set_ablations,
     set_effects_of,
+    sets_noun,
+    what_could_be_seen,
 )
 from .report_books import books_section
-from .sets import sets_noun
 
 _ROLE_WORDS = (
     "What each layer does, as far as leaving it out or overwriting it shows: the share of the "

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise.analyses.ablation.sets import is_set
+from layerwise.analyses.ablation.lookup import is_set
 from layerwise.presentation import no_signal
 from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from layerwise.stats.layer_curves import ATTRIBUTION, Evidence, LeftOut, Sampling, Signal
-from layerwise.stats.progress import (
+from layerwise.stats.layer_curves import (
+    ATTRIBUTION,
     TASK,
+    Evidence,
+    LeftOut,
+    Sampling,
+    Signal,
     progress,
     task_key,
     while_the_encoder_runs,

@@ -22,7 +22,6 @@ from layerwise.sweep.requests import Outcome
 
 from .adapters import need_peft
 from .card import card
-from .fit import refuse_strangers
 from .job import Distillation
 from .lessons import (
     Lesson,
@@ -37,6 +36,7 @@ from .lessons import (
 from .losses import Objective
 from .names import OF_TASK
 from .result import DistillationResult
+from .student import refuse_strangers
 
 CARD = "README.md"
 # No step of a descent is larger.

@@ -27,8 +27,8 @@ from layerwise.runs.controls import (
     without_layers,
 )
 from layerwise.runs.folder import RunFolder
+from layerwise.runs.pieces import joined_work
 from layerwise.runs.progress import Meter
-from layerwise.runs.recorded import joined_work
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup, prepare
 from layerwise.storage.parquet import frame

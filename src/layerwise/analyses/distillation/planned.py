@@ -21,16 +21,21 @@ from layerwise.sweep import intact
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task
 
-from .amounts import Amount, amount_read, amount_written, with_length
+from .amounts import (
+    Amount,
+    activation_bytes,
+    amount_read,
+    amount_written,
+    weights_held,
+    with_length,
+)
 from .batches import fitting
 from .course import lessons_to_train_on, refuse_training
-from .fit import refuse_strangers
 from .healing import pruned_from
 from .lessons import Lesson, Lessons
 from .losses import Objective
-from .memory import activation_bytes, weights_held
 from .names import DISTILLED, STUDENT, TEACHER
-from .student import Student
+from .student import Student, refuse_strangers
 from .teacher import Teacher
 from .training import Trainer, at_point, drawn_at, of_curve
 

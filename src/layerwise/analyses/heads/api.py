@@ -47,8 +47,7 @@ from .attention_scores import (
     places_when_repeated,
     seq2seq_scores,
 )
-from .next_tokens import next_tokens_read
-from .repeated_tokens import SHORTEST, Drawn, RepeatedTokens
+from .repeated_tokens import SHORTEST, Drawn, RepeatedTokens, next_tokens_read
 from .result import HeadsResult
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4

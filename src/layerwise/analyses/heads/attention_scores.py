@@ -19,8 +19,7 @@ from layerwise.models.kinds import hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.requests import Tokens
 
-from .next_tokens import DecoderSums
-from .repeated_tokens import Drawn, RepeatedTokens
+from .repeated_tokens import DecoderSums, Drawn, RepeatedTokens
 
 Scores = Float[np.ndarray, "layer head"]
 Places = dict[str, tuple[Int[torch.Tensor, " n"], Int[torch.Tensor, " n"]]]

@@ -1,9 +1,10 @@
-"""What removing each set costs each item, as matrices, from ``interactions.parquet``."""
+"""What is removed as one, and what removing each set costs each item, as matrices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,31 @@ from layerwise.stats.clusters import Clusters, clusters_of
 from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, Chance, signal_table
 from layerwise.storage.parquet import frame
 
-from .players import Player, Players, players
-
 _CELL = ["item", "intervention"]
 NATS, MARGIN, ACCURACY = "nats", "margin", "accuracy"
 MEASURES = {NATS: "gold_logprob", MARGIN: "margin", ACCURACY: "correct"}
+
+
+class Player(NamedTuple):
+    """What is removed as one; a player of the cooperative game whose values are costs.
+
+    Attributes:
+        layer: the layer.
+        head: the head, or the key/value group; None for what has none.
+    """
+
+    layer: int
+    head: int | None = None
+
+
+Players = tuple[Player, ...]
+
+
+def players(layers: Iterable[int], heads: Iterable[int] | None) -> Players:
+    """The players of a row of ``interactions.parquet``, in order."""
+    if heads is None:
+        return tuple(Player(int(layer)) for layer in layers)
+    return tuple(Player(int(a), int(b)) for a, b in zip(layers, heads, strict=True))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from layerwise.storage.parquet import conform, frame
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task
 
-from .players import Players
+from .costs import Players
 from .result import InteractionsResult
 from .spec import SetsSpec
 

@@ -17,7 +17,7 @@ from layerwise.errors import UserError
 from layerwise.models.kinds import Model, heads_per_key, n_heads_of
 from layerwise.sweep import Intervention, together
 
-from .players import Player, Players
+from .costs import Player, Players
 
 MOST_SETS, MOST_PERMUTATIONS = 5000, 10_000
 

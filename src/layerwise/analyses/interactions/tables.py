@@ -18,8 +18,7 @@ from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
 from layerwise.stats.over_run import exact_where_alike, over_run, reach_over_run, sizes_of
 from layerwise.storage.parquet import conform, frame
 
-from .costs import ACCURACY, MARGIN, NATS, Costs, costs_of
-from .players import Player
+from .costs import ACCURACY, MARGIN, NATS, Costs, Player, costs_of
 
 REDUNDANT, OVERLAPPING, NATS_ALONE, NONE = "redundant", "overlapping", "nats alone", "none"
 PAIRS, PERMUTATIONS = "pairs", "permutations"

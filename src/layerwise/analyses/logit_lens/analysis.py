@@ -31,8 +31,16 @@ from layerwise.presentation.wording import (
 )
 from layerwise.stats.clusters import clusters_of
 from layerwise.stats.item_curves import settled_by_item
-from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, Signal, mean_of_right
-from layerwise.stats.progress import TASK, progress, task_key
+from layerwise.stats.layer_curves import (
+    TASK,
+    Evidence,
+    LeftOut,
+    Sampling,
+    Signal,
+    mean_of_right,
+    progress,
+    task_key,
+)
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 

@@ -8,9 +8,13 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Curves
-from layerwise.stats.layer_curves import PATCHING, Evidence, LeftOut, Sampling, Signal
-from layerwise.stats.progress import (
+from layerwise.stats.layer_curves import (
+    PATCHING,
     TASK,
+    Evidence,
+    LeftOut,
+    Sampling,
+    Signal,
     progress,
     task_key,
     while_the_encoder_runs,

@@ -18,8 +18,8 @@ from layerwise.errors import UserError
 from layerwise.models.kinds import token_passes
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.pieces import joined_work
 from layerwise.runs.progress import Meter
-from layerwise.runs.recorded import joined_work
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.sweep import LogLikelihood, SweepStats, intact

@@ -15,8 +15,8 @@ import pandas as pd
 
 from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
 from layerwise.runs.executors import make_missing
+from layerwise.runs.pieces import parts_of, unrecorded, works_of
 from layerwise.runs.progress import Meter
-from layerwise.runs.recorded import parts_of, unrecorded, works_of
 from layerwise.runs.records import work_entry
 from layerwise.sweep import intact
 from layerwise.sweep.cost import Cost

@@ -34,8 +34,8 @@ from layerwise.models.kinds import (
 )
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.executors import Executor
+from layerwise.runs.pieces import joined_work
 from layerwise.runs.progress import Meter
-from layerwise.runs.recorded import joined_work
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.storage.base import Result

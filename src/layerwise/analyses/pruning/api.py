@@ -29,7 +29,7 @@ from layerwise.models.quiet import quiet
 from layerwise.runs.checkpoints import rows_of
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.machines import with_origin
-from layerwise.runs.recorded import joined_work
+from layerwise.runs.pieces import joined_work
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
 from layerwise.storage.parquet import frame

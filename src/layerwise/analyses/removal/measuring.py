@@ -18,8 +18,8 @@ from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints, rows_
 from layerwise.runs.controls import BlindItem, asked_blind, blind_rows, guessed_rows, without_layers
 from layerwise.runs.executors import Executor, Work, make_missing
 from layerwise.runs.machines import Machine, machines_of, note_machine
+from layerwise.runs.pieces import joined_work
 from layerwise.runs.progress import Meter
-from layerwise.runs.recorded import joined_work
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.sweep import Intervention, Sweep, intact, skip_layers

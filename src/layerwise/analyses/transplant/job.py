@@ -30,8 +30,8 @@ from layerwise.runs.controls import (
     without_layers,
 )
 from layerwise.runs.executors import make_missing
+from layerwise.runs.pieces import joined_work, parts_of, unrecorded, works_of
 from layerwise.runs.progress import Meter
-from layerwise.runs.recorded import joined_work, parts_of, unrecorded, works_of
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import frame

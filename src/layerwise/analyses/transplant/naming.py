@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerwise.analyses.ablation.sets import set_name
+from layerwise.analyses.ablation.lookup import set_name
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.wording import HEAD_WORDS, SUBLAYER_WORDS, layer_ranges
 

@@ -6,31 +6,33 @@ What a step computes is here; how it begins is told in ``seq2seq_start``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from torch import nn
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
-from layerwise.models.organisms.language import LETTERS, Language
+from layerwise.models.organisms.forms import ARROW, CUE
+from layerwise.models.organisms.language import LETTERS, PAD, Language
 from layerwise.models.organisms.lettered import LetterPlan
-from layerwise.organisms.letters.forms import candidates, forms_of, runs_of
-from layerwise.organisms.letters.seq2seq_start import new_letter_seq2seq
-from layerwise.organisms.seq2seq.train import (
-    Batch,
-    batch_of,
-    decoded_by_layer,
-    encoded_by_layer,
-    weight_groups,
-)
-from layerwise.organisms.texts import Stage, Text, Texts
-from layerwise.organisms.training_forms import Form
-from layerwise.organisms.training_loop import rounded, run_training_loop
+
+from ..initialization import FAINT, HEAD_WIDTH, HEADS
+from ..seq2seq.initialization import AHEAD, begin_seq2seq, position_bias_of
+from ..seq2seq.train import Batch, batch_of, decoded_by_layer, encoded_by_layer, weight_groups
+from ..texts import Stage, Text, Texts
+from ..training_forms import Form
+from ..training_loop import rounded, run_training_loop
+from .forms import candidates, forms_of, runs_of
+from .places import CODE_WIDTH, SCALE, Places
 
 STEPS = 1200
 ROWS = {"knowledge": (32, 80, 2), "retrieval": (20, 32, 1)}
+_SHARP, _SHY, _NEAR = 6.0, 6.0, 4.0  # pull to a neighbour, away from itself, more weakly
+_LOOKED_AT = {0: 1, 1: 3}
 
 
 def train_seq2seq(
@@ -112,3 +114,137 @@ def logits_of(
 ) -> Float[torch.Tensor, "*places d_vocab"]:
     """The final norm, and the unembedding."""
     return model.lm_head(model.decoder.final_layer_norm(states))
+
+
+"""By head, the bucket of the relative position bias: the word before, the third before."""
+_MATCHING, _BRINGING = (2, 3), 3
+_OVER_OPTIONS = 8  # the bucket of eight to eleven words before, the arrow seen from the cue
+_QUIET = 0.1  # queries and keys of heads that are told where to look
+_FAINTER = 0.3  # what else is written at first
+_LESS = 0.5  # of the arrow than of the cue, where there are both
+_PULL, _LETTERED, _PLAIN = 2.0, 0.3, 4.0  # to arrows, to options, of keys made of plain words
+
+
+def new_letter_seq2seq(
+    language: Language, plan: LetterPlan, seed: int
+) -> T5ForConditionalGeneration:
+    """An untrained encoder-decoder.
+
+    In the encoder look-ups and options begin as in the decoder; the layer that says the text copies
+    what was found into the decoder, the one that says letters what was chosen.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = begin_seq2seq(language, plan.n_encoder, plan.n_layers - plan.n_encoder)
+        untyped: Any = model
+        _look_about(untyped, plan)
+        layers = [block.layer[0].SelfAttention for block in untyped.encoder.block]
+        places = Places.begun(untyped.shared, untyped.lm_head, language)
+        copies, matches = plan.fetches["retrieval"]
+        _carry(layers[copies], 0, places.code, places.copied)
+        copied = places.copied.T
+        _match(layers[matches], copied, copied, places.code, places.found)
+        begin, cue, arrow = (
+            nn.functional.normalize(untyped.shared.weight[language.words.index(word)], dim=0)
+            for word in (PAD, CUE, ARROW)
+        )
+        chosen = places.found if plan.says_letter == plan.says_text else places.said
+        _prepare_options(layers, plan, places, cue, arrow, chosen)
+        for layer, place in {plan.says_letter: chosen, plan.says_text: places.found}.items():
+            fetch = untyped.decoder.block[layer - plan.n_encoder].layer[1].EncDecAttention
+            _say(fetch, place, begin, cue + _LESS * arrow, places)
+    return model
+
+
+def _look_about(model: Any, plan: LetterPlan) -> None:
+    bias = position_bias_of(model.encoder)
+    bias.zero_()
+    bias[0, list(_MATCHING)] = -_SHY
+    bias[_OVER_OPTIONS, _BRINGING] = _NEAR
+    bias[AHEAD + 1, _MATCHING[0]] = _NEAR
+    for head, bucket in _LOOKED_AT.items():
+        bias[bucket, head] = _SHARP
+    position_bias_of(model.decoder).normal_(std=FAINT)
+    # Facts are learned from a random start alone, which is to be as loud as elsewhere.
+    (learns,) = plan.fetches["knowledge"]
+    others = (*model.encoder.block[:learns], *model.encoder.block[learns + 1 :])
+    for block in (*others, *model.decoder.block):
+        for part in block.layer[:-1]:
+            attention = getattr(part, "EncDecAttention", None) or part.SelfAttention
+            attention.o.weight.mul_(_FAINTER)
+        block.layer[-1].DenseReluDense.wo.weight.mul_(_FAINTER)
+    for block in model.encoder.block:
+        attention = block.layer[0].SelfAttention
+        for linear in (attention.q, attention.k):
+            linear.weight[: len(_LOOKED_AT) * HEAD_WIDTH].mul_(_QUIET)
+
+
+def _prepare_options(
+    layers: list[Any],
+    plan: LetterPlan,
+    places: Places,
+    cue: Float[torch.Tensor, " d_model"],
+    arrow: Float[torch.Tensor, " d_model"],
+    out: Float[torch.Tensor, "d_model n_code"],
+) -> None:
+    binds, chooses = plan.binds
+    _carry(layers[binds], 0, places.code, places.copied)
+    _carry(layers[binds], _BRINGING, places.found.T / SCALE, places.wanted)
+    letters = places.copied.T / SCALE
+    _match(layers[chooses], places.wanted.T, _PLAIN * places.code, letters, out)
+    _attract(layers[binds], _BRINGING, _PULL * cue, arrow)
+    for head in _MATCHING:
+        _attract(layers[chooses], head, _LETTERED * cue, places.lettered)
+
+
+def _say(
+    fetch: Any,
+    place: Float[torch.Tensor, "d_model n_code"],
+    looks: Float[torch.Tensor, " d_model"],
+    seen: Float[torch.Tensor, " d_model"],
+    places: Places,
+) -> None:
+    for linear in (fetch.q, fetch.k):
+        linear.weight.mul_(_QUIET)
+    for head in range(HEADS):
+        _carry(fetch, head, place.T / SCALE, places.said)
+        _attract(fetch, head, _PULL * looks, seen)
+
+
+def _attract(
+    attention: Any,
+    head: int,
+    looks: Float[torch.Tensor, " d_model"],
+    seen: Float[torch.Tensor, " d_model"],
+) -> None:
+    """Let a head look, from where the one direction is, to where the other is."""
+    last = (head + 1) * HEAD_WIDTH - 1
+    attention.q.weight[last], attention.k.weight[last] = looks, seen
+
+
+def _carry(
+    attention: Any,
+    head: int,
+    reads: Float[torch.Tensor, "n_code d_model"],
+    writes: Float[torch.Tensor, "d_model n_code"],
+) -> None:
+    """Let a head copy what it reads where it looks."""
+    here = slice(head * HEAD_WIDTH, head * HEAD_WIDTH + CODE_WIDTH)
+    attention.v.weight[here] = reads
+    attention.o.weight[:, here] = FAINT * writes
+
+
+def _match(
+    attention: Any,
+    looked_for: Float[torch.Tensor, "n_code d_model"],
+    looked_at: Float[torch.Tensor, "n_code d_model"],
+    reads: Float[torch.Tensor, "n_code d_model"],
+    writes: Float[torch.Tensor, "d_model n_code"],
+) -> None:
+    """Let the heads that are free look for a word elsewhere, and copy what they read there."""
+    for head in _MATCHING:
+        here = slice(head * HEAD_WIDTH, head * HEAD_WIDTH + CODE_WIDTH)
+        matched = nn.init.orthogonal_(torch.empty(CODE_WIDTH, CODE_WIDTH))
+        attention.q.weight[here] = HEAD_WIDTH**-0.5 * matched @ looked_for
+        attention.k.weight[here] = matched @ looked_at
+        _carry(attention, head, reads, writes)

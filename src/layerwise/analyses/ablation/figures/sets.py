@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise.analyses.ablation.sets import set_name, sets_noun
+from layerwise.analyses.ablation.lookup import set_name, sets_noun
 from layerwise.presentation.grid import abreast, legend_below, set_title
 from layerwise.presentation.lettering import label
 from layerwise.presentation.panels import by_protocol, protocol_handles, task_panels
