@@ -18,7 +18,7 @@ from layerwise.presentation.naming import Stacks
 from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.table import Table, bounds, others
-from layerwise.presentation.wording import PROTOCOL_ORDER, counted, in_order, joined, number, spread
+from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, joined, number, spread
 
 from .compared import ComparedRuns
 from .findings import established, not_established
