@@ -35,14 +35,16 @@ N_ITEMS = 200
 PROTOCOLS = ("continuation", "generate")
 # What is kept of the profile; one row per item takes more room than a study should.
 KEPT = (
-    "run.json", "signal.parquet", "effects.parquet", "emergence.parquet", "order.parquet",
-    "ladder.parquet", "ladder_steps.parquet", "dissociations.parquet", "left_out.parquet",
+    "run.json", "signal.parquet", "effects.parquet", "emergence.parquet", "ladder.parquet",
+    "ladder_steps.parquet", "dissociations.parquet", "left_out.parquet",
     "method_agreement.parquet", "protocol_interaction.parquet", "prediction_depth_means.parquet",
     "attribution_summary.parquet", "attribution_agreement.parquet", "patching_effects.parquet",
     "path_effects.parquet", "heads_summary.parquet", "influence.parquet",
     "removal_curves.parquet", "figures/role_map_skip_layer.png", "figures/method_agreement.png",
     "figures/removal_orders.png",
 )  # fmt: skip
+# What is kept of the profiles whose claims are compared with what was planted.
+CLAIMED = ("claims.json", "estimates.parquet", "order.parquet")
 EFFECTS = ["capability", "protocol", "layer", "n_items", "acc_intact", "acc", "share_lost"]
 
 
@@ -63,6 +65,8 @@ def main() -> None:
     _write(pd.concat(map(seq2seq_skips, SEQ2SEQ_NAMES)), results / "seq2seq_skips.csv")
     save_figure(training(), results / "figures", "training")
     profiled(NAMES[0], results / "profile")
+    for name in (NAMES[0], SEQ2SEQ_NAMES[0]):
+        claimed(name, results / "claimed" / name)
 
 
 def profiled(name: str, folder: Path) -> None:
@@ -76,6 +80,15 @@ def profiled(name: str, folder: Path) -> None:
             copy(Path(made) / file, folder / file)
         left_out = sorted(set(listed_files(folder) or {}) - set(KEPT))
         (folder / NOT_KEPT_FILE).write_text("\n".join(left_out) + "\n")
+
+
+def claimed(name: str, folder: Path) -> None:
+    """Claims of a short profile of an organism, and the tests of roles and orders behind them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as made:
+        lw.profile(lw.load_model(name), limit=40, out=made)
+        for file in CLAIMED:
+            copy(Path(made) / file, folder / file)
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

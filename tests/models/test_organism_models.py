@@ -17,6 +17,7 @@ from layerwise.models.organisms import ORGANISM
 from layerwise.models.registry import BUNDLED, PackagedModel, Registry
 from layerwise.organisms.plan import FORMS, N_LAYERS, PLANTED
 from layerwise.organisms.record import accuracies
+from tests.models.claimed import assert_planted_are_claimed
 from tests.models.refusal import refused
 
 NAMES = [name for name in BUNDLED.names() if name.startswith("organism-decoder")]
@@ -76,7 +77,9 @@ def test_held_out_accuracy(name):
 @pytest.mark.parametrize("name", ASKED)
 def test_ablation_finds_the_planted_layers(name):
     """Skipping a planted layer costs much of what it carries, and another one next to nothing."""
-    effects = lw.ablate(organism(name), "all", "generate", limit=60, progress=False).effects()
+    result = lw.ablate(organism(name), "all", "generate", limit=60, progress=False)
+    assert_planted_are_claimed(result, PLANTED)
+    effects = result.effects()
     assert set(effects["capability"]) == set(PLANTED)
     for row in effects.itertuples():
         planted = row.layer in PLANTED[row.capability]

@@ -23,6 +23,7 @@ from layerwise.organisms.seq2seq.plan import FORMS, N_ENCODER, N_LAYERS, PLANTED
 from layerwise.tasks import Task, load_task
 from layerwise.tasks.suites.toy import toy_suites
 from layerwise.tasks.task import take
+from tests.models.claimed import assert_planted_are_claimed
 
 NAMES = ["organism-seq2seq", "organism-seq2seq-1", "organism-seq2seq-2"]
 PREFIX = [ORGANISM.words.index("<pad>")]
@@ -83,6 +84,7 @@ def test_held_out_accuracy(name):
 def test_ablation_finds_the_planted_layers(name):
     """Skipping a planted layer costs much of what it carries, and another one next to nothing."""
     result = lw.ablate(loaded(name), "all", "generate", limit=60, progress=False)
+    assert_planted_are_claimed(result, PLANTED)
     effects = result.effects()
     assert set(effects["capability"]) == set(PLANTED)
     for row in effects.itertuples():
