@@ -16,6 +16,7 @@ from depths import depths_over_seeds
 
 import layerwise as lw
 from layerwise.ground.layer_names import layer_name
+from layerwise.presentation.claim_files import save_claims
 from layerwise.presentation.save import save_figure
 
 HERE = Path(__file__).parent
@@ -36,6 +37,7 @@ def main() -> None:
     }
     found = lw.compare(groups, **config["compare"])
     kept(found, runs / "comparison")
+    save_claims(found.established(), RESULTS)
     for finding in found.established():
         print(f"- {finding.full}")
     models = [run.facts.model for run in found.facts.runs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from legible import assert_legible
 from scipy.stats import ttest_1samp
 
+from layerwise.analyses.comparison.findings import established
 from layerwise.organisms.plan import PLANTED
 from layerwise.organisms.seq2seq.plan import PLANTED as PLANTED_SEQ2SEQ
 from layerwise.presentation.rows import rows
@@ -48,6 +50,12 @@ def test_saved_differences_are_those_of_the_saved_estimates():
         key = [row[name] for name in cell]
         expected = means["seq2seq", *key] - means["decoder", *key]
         assert row["difference"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_saved_claims_are_those_of_the_saved_differences():
+    claims = json.loads((FOLDER / "results" / "claims.json").read_text("utf-8"))
+    again = [claim.short for claim in established(saved("differences"))]
+    assert [claim["short"] for claim in claims] == again
 
 
 def test_the_interval_over_seeds_is_students(depths):
