@@ -35,7 +35,13 @@ def main() -> None:
         every = [getattr(one, name).assign(series=series) for series, one in found.items()]
         _write(pd.concat(every, ignore_index=True), name)
     sentences = [
-        {"series": series, "kind": finding.kind, "sentence": finding.full}
+        {
+            "series": series,
+            "kind": finding.kind,
+            "evidence": finding.evidence,
+            "short": finding.short,
+            "sentence": finding.full,
+        }
         for series, one in found.items()
         for finding in one.findings()
     ]

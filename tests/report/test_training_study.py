@@ -9,6 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from layerwise.analyses.training.findings import (
+    first_layer_findings,
+    move_findings,
+    onset_findings,
+)
 from layerwise.organisms.plan import PLANTED
 from layerwise.presentation.rows import rows
 
@@ -75,15 +80,34 @@ def test_left_free_knowledge_spreads_and_two_hops_are_not_learned():
 
 
 def test_sentences_in_the_readme_were_earned():
-    earned = set(saved("sentences")["sentence"])
-    quoted = re.findall(r"^> (.+)$", README, flags=re.MULTILINE)
+    sentences = saved("sentences")
+    earned = set(zip(sentences["short"], sentences["evidence"], strict=True))
+    quoted = re.findall(r"^- (.+) \((established)\)$", README, flags=re.MULTILINE)
     assert quoted
     assert set(quoted) <= earned
 
 
+def test_saved_sentences_are_made_again_from_the_tables():
+    onsets, moves = saved("onsets"), saved("moves")
+    for name in ("layers_first", "layers_last"):
+        onsets[name] = onsets[name].map(lambda listed: sorted(layers(listed)), na_action="ignore")
+    n_tests = len(CONFIG["checkpoints"]["steps"]) * 8 * 6
+    made = [
+        (series, claim.short)
+        for series in SERIES
+        for claim in (
+            *onset_findings(rows(onsets, series=series), CONFIG["checkpoints"]["steps"], 0.2),
+            *first_layer_findings(rows(onsets, series=series), n_tests),
+            *move_findings(rows(moves, series=series)),
+        )
+    ]
+    sentences = saved("sentences")
+    assert made == list(zip(sentences["series"], sentences["short"], strict=True))
+
+
 def test_moves_in_the_readme_are_those_of_the_table():
     moves = saved("moves")
-    (count,) = re.findall(r"told of (\d+) of (\d+) rows", README)
+    (count,) = re.findall(r"claimed in (\d+) of (\d+) rows", README)
     assert (int(count[0]), int(count[1])) == (sum(moves["significant"]), len(moves))
     largest = moves.loc[moves["change"].abs().idxmax()]
     values = [f"{largest[name]:.2f}".replace("-", "−") for name in ("change", "low", "high")]
