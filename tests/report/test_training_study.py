@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from layerwise.analyses.training.findings import (
     first_layer_findings,
     move_findings,
     onset_findings,
 )
+
 from layerwise.organisms.plan import PLANTED
 from layerwise.presentation.rows import rows
 
