@@ -118,6 +118,17 @@ def test_a_text_that_hangs_is_refused_where_it_is_encoded(folder, encoder):
     refused_in_time(lambda: encoder(tokenizer, RUN), "for texts of up to 3,000 characters")
 
 
+def test_an_id_far_above_all_others_is_refused(folder):
+    """The library lists the ids that are missing, and aborts the process for want of memory."""
+    content = json.loads((folder / FILE).read_bytes())
+    token = next(iter(content["model"]["vocab"]))
+    content["model"]["vocab"][token] = 2**32 - 2
+    (folder / FILE).write_text(json.dumps(content))
+    refused_in_time(
+        lambda: read_tokenizer(folder), "has token id 4,294,967,294: expected ids below 16,777,216"
+    )
+
+
 def test_a_text_that_fails_is_refused(folder):
     edit(folder / FILE, pre_tokenizer=splitting("(x+)+y"))
     tokenizer = read_tokenizer(folder)

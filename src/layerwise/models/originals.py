@@ -37,6 +37,9 @@ from layerwise.models.quiet import no_notes_of_gptqmodel
 from layerwise.models.stored_weights import refuse_too_large, stored_weights
 from layerwise.models.untrusted_tokenizer import distrust, refuse_costly_file, try_texts
 
+# Far above any vocabulary: the library lists all ids that are missing below the largest.
+_MOST_IDS = 2**24
+
 
 def load_tokenizer(
     folder: Path, config: PreTrainedConfig, *, trusted: bool = False
@@ -65,6 +68,7 @@ def read_tokenizer(folder: Path, *, trusted: bool = False) -> PreTrainedTokenize
             )
         )
         if not trusted:
+            _refuse_far_ids(tokenizer, folder)
             distrust(tokenizer, folder)
         _use(tokenizer)
     except UserError:
@@ -78,6 +82,16 @@ def read_tokenizer(folder: Path, *, trusted: bool = False) -> PreTrainedTokenize
             "theirs; restore them."
         ) from error
     return tokenizer
+
+
+def _refuse_far_ids(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Refuse ids with gaps that the tokenizers library cannot list: it would abort the process."""
+    largest = _largest_id(tokenizer)
+    if largest >= _MOST_IDS:
+        raise UserError(
+            f"The tokenizer in {folder} has token id {largest:,}: expected ids below "
+            f"{_MOST_IDS:,}; use the tokenizer that the model was trained with."
+        )
 
 
 def fits(tokenizer: PreTrainedTokenizerBase, n_tokens: int) -> bool:
