@@ -18,7 +18,32 @@ SAID, BASE, AFTER = "generate", "base", "adapted"
 CHAIN, TWO = "sum-chain", "arithmetic"
 HALF, ALPHA = 0.5, 0.05
 BEGIN, END = "<!-- findings, made by run.py -->", "<!-- end of the findings -->"
+OPENING = "<!-- opening, made by run.py -->", "<!-- end of the opening -->"
 Tables = Mapping[str, pd.DataFrame]
+
+
+def opening(tables: Tables) -> Iterator[str]:
+    """What is established, in short, and what is open."""
+    (told,) = rows(tables["gains"], case=AFTER).to_dict("records")
+    before, after = (number(100 * told[f"acc_{host}"]) for host in ("student", "distilled"))
+    if told["improved"]:
+        gain = interval(*(100 * told[name] for name in ("gain", "gain_low", "gain_high")))
+        yield f"Adapters teach new chains of sums: {before} % are right before and {after} % after."
+        yield f"That is {gain} points more, an established gain."
+    again = rows(tables["further_gains"], case=AFTER)
+    if again["improved"].all():
+        yield f"It is a gain in {len(again) + 1} of {len(again) + 1} trainings."
+    like, chains = needed_layers(tables, BASE, TWO), needed_layers(tables, AFTER, CHAIN)
+    if set(like) <= set(chains):
+        yield (
+            f"Chains then need {len(chains)} layers. All {len(like)} that the base needs for sums "
+            "of two numbers are among them."
+        )
+    kept = rows(tables["differences"], case=AFTER, family="accuracy")
+    if not (kept["p_holm"] < ALPHA).any():
+        yield f"No other suite is shown to change ({len(kept)} tests)."
+    if not carriers(tables):
+        yield "Which single layers carry the gain is open."
 
 
 def findings(tables: Tables) -> list[str]:
@@ -208,10 +233,12 @@ def depths(tables: Tables) -> Iterator[str]:
 
 
 def in_readme(text: str, tables: Tables) -> str:
-    """The README with its findings made anew, between its two marks."""
-    before, rest = text.split(BEGIN)
-    listed = "\n".join(f"- {sentence}" for sentence in findings(tables))
-    return f"{before}{BEGIN}\n{listed}\n{END}{rest.split(END)[1]}"
+    """The README with its opening and its findings made anew, each between its two marks."""
+    for (begin, end), found in ((OPENING, opening(tables)), ((BEGIN, END), findings(tables))):
+        before, rest = text.split(begin)
+        listed = "\n".join(f"- {sentence}" for sentence in found)
+        text = f"{before}{begin}\n{listed}\n{end}{rest.split(end)[1]}"
+    return text
 
 
 def needed_layers(tables: Tables, case: str, task: str) -> list[int]:

@@ -16,6 +16,7 @@ from layerwise.presentation.wording import interval, joined, number, p_value, ra
 
 CASE, BASE, SWEPT, SAID = "healed", "base", "arithmetic", "generate"
 BEGIN, END = "<!-- findings on healing, made by run.py -->", "<!-- end of these findings -->"
+OPENING = "<!-- opening on healing, made by run.py -->", "<!-- end of this opening -->"
 ALPHA = 0.05
 Tables = Mapping[str, pd.DataFrame]
 
@@ -26,6 +27,20 @@ def findings(tables: Tables) -> list[str]:
         return []
     once = [sentence for tell in TOLD for sentence in tell(tables)]
     return [*once, *(sentence for tell in AGAIN for sentence in tell(tables, CASE))]
+
+
+def opening(tables: Tables) -> Iterator[str]:
+    """What is established, in short: in how many trainings what was lost comes back."""
+    every, again = rows(tables["gains"], case=CASE), rows(tables["further_gains"], case=CASE)
+    lost = every[every["leads"]]
+    yield (
+        f"Without its six layers of least influence, the model loses in {len(lost)} of "
+        f"{len(every)} suites."
+    )
+    keys = ["task", "protocol"]
+    both = lost.merge(again[[*keys, "improved"]], on=keys, suffixes=("", "_again"))
+    sure = both[both["improved"] & both["improved_again"]]
+    yield f"Healing brings back a part in {len(sure)} of these, in both trainings."
 
 
 def verdict(tables: Tables) -> Iterator[str]:
@@ -119,9 +134,11 @@ def in_readme(text: str, tables: Tables) -> str:
     told = findings(tables)
     if not told:
         return text
-    before, rest = text.split(BEGIN)
-    listed = "\n".join(f"- {sentence}" for sentence in told)
-    return f"{before}{BEGIN}\n{listed}\n{END}{rest.split(END)[1]}"
+    for (begin, end), found in ((OPENING, opening(tables)), ((BEGIN, END), told)):
+        before, rest = text.split(begin)
+        listed = "\n".join(f"- {sentence}" for sentence in found)
+        text = f"{before}{begin}\n{listed}\n{end}{rest.split(end)[1]}"
+    return text
 
 
 def _named(row: Mapping[str, object]) -> str:

@@ -14,7 +14,7 @@ from drawn import CASES
 from scipy.stats import t
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import interval, joined, number
+from layerwise.presentation.wording import interval, joined, number, ranges, spread
 from layerwise.stats.least import least_change, least_right
 
 TWO_HOP, LOOK_UP, SAID = "two-hops", "look-up", "generate"
@@ -24,8 +24,36 @@ STUDENTS = [case for case in CASES if case != "teacher"]
 NAMES = {"equal": "At equal depth", "half": "At half depth", "frozen": "With layers 2 to 4 frozen"}
 HALF = 0.5
 BEGIN, END = "<!-- findings, made by run.py -->", "<!-- end of the findings -->"
+OPENING = "<!-- opening, made by run.py -->", "<!-- end of the opening -->"
 ALPHA = 0.05
 Tables = Mapping[str, pd.DataFrame]
+
+
+def opening(tables: Tables) -> Iterator[str]:
+    """What is established, in short: what holds with every training seed, and what is open."""
+    yield f"In the teachers, two hops need layers {_always(tables, 'teacher')}."
+    brings, changed = [], []
+    for case in STUDENTS:
+        told = rows(tables["gains"], case=case, protocol=SAID)
+        hops = rows(told, task=TWO_HOP)
+        changed += [*rows(told, task=LOOK_UP)["worse"], *rows(told, task=LOOK_UP)["improved"]]
+        right = spread((100 * hops["acc_distilled"]).round())
+        verb = "learn" if hops["improved"].all() else "are not all shown to learn"
+        yield f"{NAMES[case]}, students {verb} two hops: {right} % are right."
+        yield f"{NAMES[case]}, two hops need layers {_always(tables, case)}."
+        alone = trained_alone(rows(tables["transplant"], case=case), case)
+        sure = rows(alone, direction="brings").query("p_run < @ALPHA and moved > 0")
+        brings.append(len(sure))
+    if not any(brings):
+        yield "No single trained layer is shown to bring a part of the gain."
+    if not any(changed):
+        yield "Look-ups are not shown to get worse or better."
+
+
+def _always(tables: Tables, case: str) -> str:
+    """Layers without which two hops are lost significantly in every seed."""
+    sets = critical_sets(tables["layers"], case).values()
+    return ranges(sorted(set.intersection(*map(set, sets))))
 
 
 def findings(tables: Tables) -> list[str]:
@@ -322,10 +350,12 @@ def _recovers(enough: list[bool], less: list[bool]) -> str:
 
 
 def in_readme(text: str, tables: Tables) -> str:
-    """The README with its findings made anew, between its two marks."""
-    before, rest = text.split(BEGIN)
-    listed = "\n".join(f"- {sentence}" for sentence in findings(tables))
-    return f"{before}{BEGIN}\n{listed}\n{END}{rest.split(END)[1]}"
+    """The README with its opening and its findings made anew, each between its two marks."""
+    for (begin, end), found in ((OPENING, opening(tables)), ((BEGIN, END), findings(tables))):
+        before, rest = text.split(begin)
+        listed = "\n".join(f"- {sentence}" for sentence in found)
+        text = f"{before}{begin}\n{listed}\n{end}{rest.split(end)[1]}"
+    return text
 
 
 def critical_sets(layers: pd.DataFrame, case: str, task: str = TWO_HOP) -> dict[int, list[int]]:

@@ -27,11 +27,41 @@ from healing_words import (
 from scipy.stats import t
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import interval, joined, number
+from layerwise.presentation.wording import interval, joined, number, spread, when
 from layerwise.stats.least import least_change, least_right
 
 PROTOCOLS = (SAID, CHOSEN)
 BEGIN, END = "<!-- findings, made by run.py -->", "<!-- end of the findings -->"
+OPENING = "<!-- opening, made by run.py -->", "<!-- end of the opening -->"
+
+
+def opening(tables: Tables) -> Iterator[str]:
+    """What is established, in short: what comes back, in how many seeds, and where."""
+    for case in CASES:
+        for protocol in PROTOCOLS:
+            for task in lost(tables, case, protocol):
+                told = gains_of(tables, case, task, protocol)
+                if not told["improved"].any():
+                    yield f"{without(case)}, {TASKS[task]} are not shown to come back " + (
+                        f"{when(protocol)}."
+                    )
+                    continue
+                share = spread((100 * told["closed"]).round())
+                yield (
+                    f"{without(case)}, {TASKS[task]} come back {when(protocol)} in "
+                    f"{count_of(told['improved'])} seeds: {share} % of the loss."
+                )
+                ways = list(placed(tables, case, task).values()) if protocol == SAID else []
+                if ways and set(ways) == {"others"}:
+                    count = _count(ways, "others")
+                    yield f"They then need layers that the originals do not, in {count} seeds."
+    spared = rows(tables["gains"], case="spare")
+    if not spared["leads"].any():
+        points = number(100 * float(spared["lead_high"].max()))
+        yield (
+            f"{without('spare')}, no loss is established in {len(spared)} tests. Losses of "
+            f"{points} points are not excluded."
+        )
 
 
 def findings(tables: Tables) -> list[str]:
@@ -286,10 +316,12 @@ def depths(tables: Tables) -> Iterator[str]:
 
 
 def in_readme(text: str, tables: Tables) -> str:
-    """The README with its findings made anew, between its two marks."""
-    before, rest = text.split(BEGIN)
-    listed = "\n".join(f"- {sentence}" for sentence in findings(tables))
-    return f"{before}{BEGIN}\n{listed}\n{END}{rest.split(END)[1]}"
+    """The README with its opening and its findings made anew, each between its two marks."""
+    for (begin, end), found in ((OPENING, opening(tables)), ((BEGIN, END), findings(tables))):
+        before, rest = text.split(begin)
+        listed = "\n".join(f"- {sentence}" for sentence in found)
+        text = f"{before}{begin}\n{listed}\n{end}{rest.split(end)[1]}"
+    return text
 
 
 def critical_sets(tables: Tables, case: str, task: str) -> dict[int, list[int]]:

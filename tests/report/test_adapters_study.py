@@ -43,7 +43,9 @@ def config() -> dict[str, Any]:
 
 
 def test_the_readme_says_what_the_tables_say(study, saved):
-    text = (FOLDER / "README.md").read_text()
+    text = (FOLDER / "README.md").read_text("utf-8")
+    for name in ("adapters_told", "healed_told"):
+        assert study[name].in_readme(text, saved) == text
     of_both = [study[name].findings(saved) for name in ("adapters_told", "healed_told")]
     assert all(len(sentences) > 12 for sentences in of_both)
     assert [one for sentences in of_both for one in sentences if one not in text] == []

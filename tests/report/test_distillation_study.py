@@ -39,7 +39,8 @@ def saved() -> dict[str, pd.DataFrame]:
 
 
 def test_the_readme_says_what_the_tables_say(study, saved):
-    text = (FOLDER / "README.md").read_text()
+    text = (FOLDER / "README.md").read_text("utf-8")
+    assert study["told"].in_readme(text, saved) == text
     sentences = study["told"].findings(saved)
     assert len(sentences) > 15
     assert [sentence for sentence in sentences if sentence not in text] == []
