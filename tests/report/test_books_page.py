@@ -54,7 +54,7 @@ def test_the_page_has_the_figure_the_tables_and_the_sentence(books: AblationResu
     assert "What a passage protects" in page
     assert "told without the passage and read with it, skipping one layer" in page
     assert "loses more answers of told without the passage than with it" in page
-    assert "Closed and open book, change by change (90)" in page
+    assert "With and without the passage, change by change (90)" in page
 
 
 def test_pairs_without_signal_are_named_and_no_pairs_have_no_part(books: AblationResult) -> None:

@@ -88,7 +88,7 @@ def test_all_parts_are_there_in_order(page: Report) -> None:
         "Not shown",
         "Role map",
         "Accuracy per layer",
-        "Ladder of scoring",
+        "Scoring steps",
         "Protocol comparison",
         "Protocols and groups of layers",
         "Logit lens",
@@ -167,6 +167,12 @@ def test_findings_are_on_the_page_word_for_word(page: Report) -> None:
     assert len(page.findings) > 4
     for finding in page.findings:
         assert finding.full in text
+
+
+def test_the_page_has_none_of_the_words_that_are_not_ours_any_more(page: Report) -> None:
+    text = re.sub(r"<script.*?</script>|<style.*?</style>|<[^>]*>", " ", page.html, flags=re.DOTALL)
+    for word in ("rung", "turn round", "is told", "are told", "not told", "held against", "held to"):
+        assert not re.search(rf"\b{word}\b", unescape(text)), word
 
 
 def test_facts_are_on_the_page(page: Report, small: Plan) -> None:

@@ -14,7 +14,7 @@ from .rows import records
 from .table import Table
 
 _NOTE = (
-    "No guesser by options is held against it: it is not shown options, but has to put the "
+    "It is not compared with a guesser by options: it sees no options, but has to put the "
     "answer's first token first. p: the larger of both tests, before Holm's correction over the "
     "rows, by which signal is decided."
 )

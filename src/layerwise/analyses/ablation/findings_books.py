@@ -136,14 +136,14 @@ def _why(pair: Row, sure: dict[str, pd.DataFrame], both: bool) -> tuple[tuple[st
     p = f"{p_value(pair['p_holm'])}, Holm over layers and pairs of tasks of the run"
     if both:
         return (
-            "Layers turn round: one loses more than another without the passage and less with it "
+            "Layers cross: one loses more than another without the passage and less with it "
             f"({p}).",
             "So it is neither only that the passage makes the questions easier nor that one layer "
             "matters more than another either way.",
         ), ""
     if all(map(len, sure.values())):
         return (
-            f"That layers turn round is not established ({p}).",
+            f"That layers cross is not established ({p}).",
         ), "The passage may only change how easy the questions are."
     way, one = ("easier", "with") if len(sure["closed"]) else ("harder", "without")
     return (f"No layer is shown to lose more {one} the passage.",), (

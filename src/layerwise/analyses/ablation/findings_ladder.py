@@ -88,7 +88,8 @@ def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
         short=f"For {row['task']}, the model needs other layers {_scored(second)} (most clearly "
         f"layer {name_layer(quoted[1])}) than {_scored(first)} (layer {name_layer(quoted[0])}).",
         capabilities=(str(row["capability"]),), tasks=(where["task"],), layers=tuple(quoted),
-        p=float(row["p_other_layers_holm"]), test="two layers turn round, Holm over layers and the "
+        p=float(row["p_other_layers_holm"]),
+        test="one layer costs more one way, another the other way, Holm over layers and the "
         f"{counted(n_steps, 'comparison')} of the run",
         items=f"{spread_of([row['n_common']], 'item')} right under both",
         details=(*lost, f"More under {first}: {_layers(row['layers_first'])}; more under {second}: "

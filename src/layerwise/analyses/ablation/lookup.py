@@ -150,5 +150,5 @@ def what_could_be_seen(mine: pd.DataFrame) -> str:
     found = could_be_found(n, n_layers, round(gained, 3))
     return (
         f"with {counted(n, noun)} {found} (Holm's correction over {counted(n_layers, 'layer')}, "
-        f"{number(100 * gained, 1)} % of the answers gained for nothing, as here)"
+        f"{number(100 * gained, 1)} % of the answers gained by chance, as here)"
     )

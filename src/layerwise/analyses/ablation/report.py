@@ -48,33 +48,32 @@ from .lookup import (
 from .report_books import books_section
 
 _ROLE_WORDS = (
-    "What each layer does, as far as leaving it out or overwriting it shows: the share of the "
-    "accuracy above guessing that is lost."
+    "Share of the accuracy above guessing that is lost when a layer is left out or overwritten. "
+    "It shows what breaks without the layer, not what the layer does."
 )
 _HEAD_WORDS = (
-    "One attention head changed at a time, where it is still apart from the others (before the "
-    "output projection). A head without a loss may still matter where others can stand in for it."
+    "One attention head is changed at a time, before the output projection mixes it with the "
+    "others. A head without a loss may still matter if others can replace it."
 )
 _SET_WORDS = (
-    "Several layers or heads changed at once. What a block costs can be far more than its layers "
-    "one at a time, where these stand in for each other."
+    "Several layers or heads are changed at once. If they can replace each other, a block costs "
+    "far more than its layers one at a time."
 )
 _PROTOCOL_WORDS = (
-    "The same questions scored in other ways. Where the lines lie on each other, what is said "
-    "about a layer does not depend on the way of scoring."
+    "The same questions scored in other ways. Where the lines lie on each other, the way of "
+    "scoring does not matter."
 )
 _LADDER_WORDS = (
-    "Likelihood and generation differ in several things at once. Each rung changes one of them, on "
-    "the same items and, below the letter, the same prompts. A harder rung loses more at the same "
-    "layers; that other layers are needed is said only where some layer costs more on one rung and "
-    "another layer more on the other, item by item."
+    "Choosing and writing differ in several things at once. Each scoring step changes one of "
+    "them, on the same items and, below the letter, the same prompts. A harder step loses more at "
+    "the same layers. Other layers are needed only if one layer costs more under one step and "
+    "another layer costs more under the other, item by item."
 )
 _SILENT_WORDS = (
-    "A task has signal where the intact model is better than guessing (exact binomial test), than "
-    "itself asked other items' questions about the same context and options, and than the model "
-    "without any layer (exact paired tests; one-sided, 2.5 % after Holm's correction over all "
-    "tasks and protocols). Elsewhere there is nothing that a layer could take away, and nothing is "
-    "said about layers."
+    "A task has signal if the intact model beats guessing, its own answers to other items’ "
+    "questions, and the model without layers. The tests are exact, one-sided, at 2.5 % after "
+    "Holm’s correction over all tasks and protocols. Without signal a layer has nothing to take "
+    "away, and nothing is said about layers."
 )
 _TOP, _MOST = 15, 2000
 
@@ -238,7 +237,7 @@ def ladders(run: RunTables) -> list[FigureSpec]:
         with_signal = in_order(rows(mine, signal=True)["task"], ())
         mine = rows(mine, task=with_signal)
         caption = (
-            f"The ladder of scoring, {doing(kind, site, 'one layer')}: the same items from naming "
+            f"The scoring steps, {doing(kind, site, 'one layer')}: the same items from naming "
             "the letter to free generation. Margin: log-probability of the right text above the "
             "best wrong one (share of its nats); choice: the right text is the likeliest option; "
             "first token, teacher forcing: the right text's first token, or each of its tokens "
@@ -246,7 +245,7 @@ def ladders(run: RunTables) -> list[FigureSpec]:
             "Colour: share lost of what is above the floor, clipped; dots: significant loss (exact "
             "McNemar test, sign flips for the margin; Holm over the layers); 95 % intervals are in "
             "ladder.parquet. At the right: the "
-            f"intact model. Tasks with signal on some rung (n = {spread(mine['n_items'])})."
+            f"intact model. Tasks with signal on some step (n = {spread(mine['n_items'])})."
         )
         alt = "Grids of layers by way of scoring, coloured by the share lost."
         draw = partial(ladder, mine, kind, site)
@@ -265,7 +264,7 @@ def _over_draws(run: RunTables) -> str:
         f" These are means over items and {spread(effects['n_examples'])} draws of the few-shot "
         "examples, and their intervals and tests know of the spread of both. Whatever else this "
         "page tells of the run was asked with the first draw alone, and holds for these examples; "
-        "depths by ablation, the ladder of scoring and what a passage protects are left out."
+        "depths by ablation, the scoring steps and what a passage protects are left out."
     )
 
 
@@ -281,7 +280,7 @@ def sections(run: RunTables) -> list[Section]:
         Section("head-effects", "Ablation of heads", 12, _HEAD_WORDS, tuple(head_effects(run)),
                 tuple(head_effects_tables(run)), kinds=(HEADS,)),
         Section("sets", "Ablation of blocks and sets", 14, _SET_WORDS, tuple(set_effects(run))),
-        Section("ladder", "Ladder of scoring", 18, _LADDER_WORDS, tuple(ladders(run)),
+        Section("ladder", "Scoring steps", 18, _LADDER_WORDS, tuple(ladders(run)),
                 tuple(ladder_tables(run)), kinds=(SCORING,)),
         books_section(run),
         Section("protocols", "Protocol comparison", 20, _PROTOCOL_WORDS, tuple(comparisons(run))),
@@ -341,5 +340,5 @@ def ladder_tables(run: RunTables) -> list[Table]:
     steps = run.table("ladder_steps")
     if steps is None:
         return []
-    title = f"From rung to rung, and whether other layers are needed ({len(steps)})"
+    title = f"From step to step, and whether other layers are needed ({len(steps)})"
     return [Table(title, heads(STEPS), cells(STEPS, steps), True)]

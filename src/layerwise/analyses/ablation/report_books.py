@@ -21,13 +21,12 @@ from .lookup import kinds_and_sites, single_layers
 
 _MOST = 2000
 _WORDS = (
-    "The same questions with a passage that states the answer (open book) and without it (closed "
-    "book). Shares are those of the way to each task's own floor. A task that is answered more "
-    "surely has less to fear from any damage, so a smaller loss with the passage is not yet a sign "
-    "of where knowledge is: of the items that the intact model gets right both ways, each layer is "
-    "held to those that it loses without the passage and keeps with it, and the other way round; "
-    "and that the passage protects is said only where some layers lose more without it and others "
-    "more with it."
+    "The same questions with a passage that states the answer, and without it. A task that is "
+    "answered more surely loses less under any damage. So a smaller loss with the passage does "
+    "not show where knowledge is. The test takes the items that the intact model gets right both "
+    "ways. It compares the answers that a layer loses without the passage only with those that it "
+    "loses with the passage only. The passage protects if some layers lose more without it, and "
+    "others more with it."
 )
 
 
@@ -43,7 +42,7 @@ def books_section(run: RunTables) -> Section:
         ranked = books.sort_values("p", kind="stable")
         shown = cells(BOOKS, ranked.head(_MOST))
         note = others(len(ranked), len(shown), "rows are in books.parquet")
-        title = f"Closed and open book, change by change ({len(ranked)})"
+        title = f"With and without the passage, change by change ({len(ranked)})"
         tables.append(Table(title, heads(BOOKS), shown, True, note))
     return Section(
         "books",
@@ -92,7 +91,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
             f"Holm's correction over the layers of a panel; of {len(sure)} such layers {held} "
             f"over all {n_tests(layers)} tests of the run."
         )
-        alt = "Line charts of the accuracy lost by layer, closed and open book, and differences."
+        alt = "Line charts of the accuracy lost by layer, with and without the passage."
         name = f"books_{kind}_{site}_{len(found)}"
         found.append(FigureSpec(name, partial(book_losses, mine, kind, site), caption, alt))
     return found

@@ -39,9 +39,9 @@ ATTRIBUTION = "attribution"
 _HEADS = {"z": "", "cross_z": " of cross-attention"}
 _THE = {site: f"the {words}" for site, words in SUBLAYER_WORDS.items()}
 _ATTRIBUTION_WORDS = (
-    "The logits are read from a sum of what all layers and heads wrote, so each one's own share "
-    "can be told exactly. It is only what a part writes itself: a layer on which others build may "
-    "have none."
+    "The logits are read from a sum of what all layers and heads wrote. So the share of each part "
+    "is exact. It is only what the part writes itself: a layer that prepares the answer for "
+    "others may have no share."
 )
 _RIGHT = "the answer's first token above those of the other choices"
 _MOST = 200

@@ -26,8 +26,8 @@ _GAINS_TABLE = "distillation_gains"
 _MOST = 3
 Row = dict[str, Any]
 _WORDS = (
-    "A student was trained to say what its teacher says, on other texts than those it is asked "
-    "here, and asked the same items before and after, beside the teacher."
+    "A student was trained to imitate its teacher on other texts. Both answered the same items, "
+    "the student before and after training."
 )
 
 

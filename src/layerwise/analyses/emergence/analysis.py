@@ -27,14 +27,14 @@ _EMERGENCE_WORDS = (
     "significant loss."
 )
 _INTERACTION_WORDS = (
-    "Whether it depends on the depth how unlike the protocols are, as one test for each "
-    "capability and two protocols: do the losses differ by group of layers, beyond a shift that "
-    "all groups share?"
+    "Do the ways of scoring differ more in some part of the model than in another? There is one "
+    "test for each capability and two protocols. It asks whether losses differ by group of "
+    "layers, beyond a shift that all groups share."
 )
 _AGREEMENT_WORDS = (
-    "Methods ask different things: what is needed (ablation), what can be read (lenses), what is "
-    "enough (patching), what is written (direct attribution). How far their answers are apart, on "
-    "the same items:"
+    "Methods ask different things. Ablation asks what is needed, a lens what can be read, "
+    "patching what is enough, attribution what is written. This shows how far apart their answers "
+    "are, on the same items."
 )
 
 

@@ -18,8 +18,8 @@ from layerwise.storage.run_tables import RunTables
 from .result import HeadsResult, head_columns
 
 _HEADS_WORDS = (
-    "No task is asked: random tokens are given twice, and what each head attends to at the "
-    "second time shows whether it can continue what was there before."
+    "Random tokens are given twice. What a head attends to the second time shows whether it can "
+    "continue what was there before."
 )
 _MOST = 200
 

@@ -24,11 +24,11 @@ from .result import InteractionsResult
 from .tables import PAIRS, PERMUTATIONS
 
 _WORDS = (
-    "Layers that do the same work look unimportant one at a time. Each was skipped alone "
-    "and all of them in pairs: above 0 a pair costs more than its two alone together, below 0 "
-    "less. A verdict needs nats and margin to agree, since a saturated softmax makes any two "
-    "parts of an answer look redundant in nats; an overlap of two that each leave the model "
-    "guessing may be mere arithmetic."
+    "Layers that do the same work look unimportant one at a time. So each was skipped alone, and "
+    "all in pairs. Above 0 a pair costs more than its two layers alone together, below 0 less. A "
+    "verdict needs nats and margin to agree: a saturated softmax makes any two parts of an answer "
+    "look redundant in nats. If both layers alone leave the model guessing, an overlap may be "
+    "mere arithmetic."
 )
 _MOST = 100
 _BY = {

@@ -55,9 +55,9 @@ _LENS_WORDS = (
 )
 _RIGHT = "the answer's first token on top of the whole vocabulary behind the last layer"
 _SETTLED_WORDS = (
-    "How deep answers settle: of each item answered right, the first layer after which its answer "
-    "is the lens's most likely token and stays that to the end. What stands there was written by "
-    "the layers before; what they needed for it, a lens does not say."
+    "How deep is the final answer fixed? For each right answer, this is the first layer after "
+    "which it is the lens’s most likely token and stays so. Earlier layers wrote what stands "
+    "there. The lens does not say what they needed for it."
 )
 # What is to be known of a lens of the encoder, whose layers the decoder stands behind.
 _OF_ENCODER = {

@@ -25,8 +25,8 @@ from .result import PATHS, PathPatchingResult
 KIND = "paths"
 _ACTIONS = {"noising": "takes away", "denoising": "brings back"}
 _PATH_WORDS = (
-    "Which heads and MLPs act on a receiver directly: what one of them writes is taken from the "
-    "other run, and reaches the receiver alone."
+    "Which heads and MLPs act directly on a receiver? What one of them writes is taken from the "
+    "other run, and only the receiver gets it."
 )
 _MOST = 2000
 

@@ -16,8 +16,8 @@ from layerwise.storage.run_tables import RunTables
 from .result import WRITTEN, PruningResult
 
 _PRUNED_WORDS = (
-    "A model that was written without some layers, loaded again, and put to the same questions as "
-    "the intact model and the intact model that skips these layers. The last two are to agree."
+    "A model was written without some layers and loaded again. It answers the same questions as "
+    "the intact model, and as the intact model that skips these layers. The last two must agree."
 )
 _MODELS = ("intact", "predicted", "measured")
 

@@ -32,8 +32,8 @@ _PREDICTORS = {
 }
 _COSTS = {"share_lost": "above-floor accuracy", "nats": "log-probability of right answers"}
 _SIMILARITY_WORDS = (
-    "How little a layer changes the residual stream. Layers that hardly turn it are those that are "
-    "often said to be dispensable; where layers were skipped too, it is shown how far that holds."
+    "How little a layer changes the residual stream. Layers that hardly turn it are often called "
+    "dispensable. If layers were skipped too, the page shows how far that is true."
 )
 
 

@@ -158,7 +158,7 @@ def _moves(series: JoinedCheckpoints) -> Table:
             f"{row['first_step']} to {row['last_step']} ({row['n_steps']})",
             number(row["layer_early"], 2), number(row["layer_late"], 2),
             bounds(row, "change", "low", "high", 1, 2), p_value(row["p"]), p_value(row["p_holm"]),
-            "told" if row["significant"] else "not told",
+            "established" if row["significant"] else "open",
         ]
         for row in records(series.moves)
     ]  # fmt: skip

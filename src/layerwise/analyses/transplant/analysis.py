@@ -33,12 +33,11 @@ from .result import TransplantResult
 from .words import KIND
 
 _WORDS = (
-    "Layers of one model were put into another of the same architecture, in both directions: the "
-    "better model's layer put into the other shows what that layer brings, the other's layer put "
-    "into the better model what is lost without it. A layer that only destroys may be needed, or "
-    "may merely not fit among layers that were trained with another; only one that brings, too, "
-    "carries the difference. What was not put in, with layers also embeddings, the last norm and "
-    "the unembedding, stays that of the model that is changed."
+    "Layers of one model were put into another of the same architecture, in both directions. The "
+    "better model’s layer in the other shows what that layer brings. The other’s layer in the "
+    "better model shows what is lost without it. A layer that only destroys may merely not fit "
+    "among the others. Only one that also brings something carries the difference. Embeddings, "
+    "last norm and unembedding stay those of the model that is changed."
 )
 _MOST = 200
 

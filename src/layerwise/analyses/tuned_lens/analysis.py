@@ -16,8 +16,8 @@ from .result import TunedLensResult
 
 _TUNED_WORDS = (
     "A translator for each layer, trained on other texts, corrects the lens for what later layers "
-    "do to every residual stream alike. How near a lens with it and one without come to what the "
-    "model says in the end:"
+    "do to every residual stream alike. The figure shows how near the lens comes to the final "
+    "output, with it and without it."
 )
 
 
