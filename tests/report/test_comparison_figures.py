@@ -127,6 +127,9 @@ def test_methods_stand_side_by_side_and_never_against_each_other(run: RunTables,
     assert "disagree" not in first.full
     for row in rows(run.tables["emergence"], **first.source["where"]).to_dict("records"):
         assert f"By {row['method']}: layer {row['layer']:.1f} [" in first.full
+    wide = run.tables["emergence"].copy()
+    wide.loc[wide["method"] == "ablation", ["low", "high"]] = [0.1, 0.7]
+    assert "needed" not in agreements(synthetic.with_tables(run, emergence=wide))[0].full
     assert ranks.short == "In 16 of 16 comparisons two methods rank the layers alike."
     assert ranks.evidence == "established"
     quiet = synthetic.with_tables(run, method_agreement=synthetic.agreement(plan, p_holm=0.06))

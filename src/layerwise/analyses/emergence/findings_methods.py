@@ -34,6 +34,8 @@ AGREEMENT = "agreement"
 HALF, RANKS = "half-effect depth", "rank correlation"
 _LEVEL = 0.05
 _ENDS = ("layer", "layer_low", "layer_high")
+# An interval over more of the depth than this names no place.
+_WIDEST = 0.5
 # What each method says of the layer in which half of its effect is reached.
 _DOES = {
     ABLATION: "needed around", ATTRIBUTION: "written around", "logit lens": "readable from",
@@ -137,7 +139,8 @@ def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
     for capability in in_order(depths["capability"], ()):
         mine = rows(depths, capability=capability)
         protocol = str(mine["protocol"].value_counts().idxmax())
-        placed = records(rows(mine, protocol=protocol))
+        asked = rows(mine, protocol=protocol)
+        placed = records(asked.loc[numbers(asked, "high") - numbers(asked, "low") <= _WIDEST])
         words = [
             f"{does} {_place(row)}"
             for method, does in _DOES.items()
