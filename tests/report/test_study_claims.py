@@ -20,6 +20,7 @@ from layerwise.presentation.claim import (
     NEEDED,
     ORDER,
     PATCHING,
+    ROLES,
     SPARED,
 )
 from layerwise.report.summary import findings
@@ -30,25 +31,34 @@ PLANTED = {"organism-decoder": decoder, "organism-seq2seq": seq2seq}
 QUOTED = r"^- (.+) \((established|in its table|not established)\)$"
 
 
-def claimed(path: Path) -> list[tuple[str, str]]:
-    """Short forms of a file of claims, with their evidence."""
-    return [(claim["short"], claim["evidence"]) for claim in json.loads(path.read_text("utf-8"))]
+def claimed(path: Path) -> list[dict[str, Any]]:
+    """The claims of a file."""
+    return json.loads(path.read_text("utf-8"))
 
 
 @pytest.mark.parametrize("study", sorted({path.relative_to(STUDIES).parts[0] for path in SAVED}))
 def test_quoted_claims_are_saved_ones(study):
     page = (STUDIES / study / "README.md").read_text("utf-8")
     quoted = re.findall(QUOTED, page, flags=re.MULTILINE)
-    saved = [pair for path in (STUDIES / study).rglob("claims.json") for pair in claimed(path)]
+    files = (STUDIES / study).rglob("claims.json")
+    saved = [(claim["short"], claim["evidence"]) for path in files for claim in claimed(path)]
     assert quoted
     assert [pair for pair in quoted if pair not in saved] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in SAVED if (path.parent / "run.json").exists()])
-def test_saved_claims_are_made_again_from_the_tables(path):
-    again = [(claim.short, claim.evidence) for claim in findings(load_results(path.parent))]
-    assert again == claimed(path)
+def test_saved_claims_of_roles_are_made_again_from_the_tables(path):
+    """The same layers of the same capabilities, as surely; words and examples may be others."""
+    again = [claim.record() for claim in findings(load_results(path.parent))]
+    about = [
+        [
+            (one["kind"], one["evidence"], *one["capabilities"], *one["layers"])
+            for one in claims if one["kind"] in ROLES
+        ]
+        for claims in (again, claimed(path))
+    ]  # fmt: skip
+    assert sorted(about[0]) == sorted(about[1])
 
 
 @pytest.fixture(params=PLANTED)
@@ -56,7 +66,7 @@ def organism(request):
     """An organism's planted layers by capability, and its saved claims by kind."""
     path = STUDIES / "organism" / "results" / "claimed" / request.param / "claims.json"
     found: dict[str, list[dict[str, Any]]] = {}
-    for claim in json.loads(path.read_text("utf-8")):
+    for claim in claimed(path):
         found.setdefault(claim["kind"], []).append(claim)
     return PLANTED[request.param].PLANTED, found
 

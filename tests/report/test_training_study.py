@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from layerwise.analyses.training.findings import (
+
+from layerwise.analyses.training.report import (
     first_layer_findings,
     move_findings,
     onset_findings,
 )
-
 from layerwise.organisms.plan import PLANTED
 from layerwise.presentation.rows import rows
 
@@ -93,7 +93,7 @@ def test_saved_sentences_are_made_again_from_the_tables():
         onsets[name] = onsets[name].map(lambda listed: sorted(layers(listed)), na_action="ignore")
     n_tests = len(CONFIG["checkpoints"]["steps"]) * 8 * 6
     made = [
-        (series, claim.short)
+        (series, claim.kind, claim.evidence)
         for series in SERIES
         for claim in (
             *onset_findings(rows(onsets, series=series), CONFIG["checkpoints"]["steps"], 0.2),
@@ -101,8 +101,8 @@ def test_saved_sentences_are_made_again_from_the_tables():
             *move_findings(rows(moves, series=series)),
         )
     ]
-    sentences = saved("sentences")
-    assert made == list(zip(sentences["series"], sentences["short"], strict=True))
+    kept = saved("sentences")[["series", "kind", "evidence"]]
+    assert made == list(kept.itertuples(index=False, name=None))
 
 
 def test_moves_in_the_readme_are_those_of_the_table():
