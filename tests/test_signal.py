@@ -12,7 +12,7 @@ from layerwise import stats
 from layerwise.report import findings
 from layerwise.results import AblationResult
 from layerwise.stats.clusters import Clusters
-from layerwise.stats.signal import Blind, above_chance_p_values, signals
+from layerwise.stats.signal import above_chance_p_values, signals
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 
@@ -109,33 +109,3 @@ def test_the_sentence_names_every_control_that_was_measured():
     two = pd.concat([table, synthetic.cell_records(right, "more", "retrieval", no_layers=floor)])
     (told,) = findings([synthetic.ablation(two)])
     assert "better than chance and without layers alike (Holm). keys under" in told.full
-
-
-class Blinded(NamedTuple):
-    task: str
-    protocol: str
-    intact: np.ndarray
-    blind: Blind
-    no_layers: None = None
-    clusters: None = None
-    guessed: None = None
-    of_examples: tuple[()] = ()
-
-
-def test_what_is_written_is_held_to_guesses_that_were_measured_and_not_to_stated_ones():
-    blind = Blind((np.arange(60) < 2).astype(int), np.full(60, 3))
-    for protocol, expected in (("generate", True), ("continuation", False)):
-        cell = Blinded("open-book", protocol, np.arange(60) >= 48, blind)
-        assert signals([cell], quarter) == {("open-book", protocol): expected}
-    partly = blind._replace(asked=np.where(np.arange(60) < 1, 0, 3))
-    cell = Blinded("open-book", "generate", np.arange(60) >= 48, partly)
-    assert signals([cell], quarter) == {("open-book", "generate"): False}
-
-
-def test_guesses_from_the_context_rarely_pass_where_they_are_written():
-    rng, sets = np.random.default_rng(8), data_sets(400)
-    passed = 0
-    for own, other in zip(rng.random((sets, 60)), rng.random((sets, 60, 3)), strict=True):
-        blind = Blind((other < 0.25).sum(axis=1), np.full(60, 3))
-        passed += signals([Blinded("a", "generate", own < 0.25, blind)], quarter)["a", "generate"]
-    assert passed <= most_errors(sets, 0.025)

@@ -202,19 +202,9 @@ def _signal_p_value(cell: Asked, chance: Callable[[str, str], float]) -> float:
     if cell.of_examples:
         return _over_examples(cell, chance)
     right, n = np.array([cell.intact.sum()], dtype=int), np.array([len(cell.intact)])
-    level = np.array([_held_chance(cell, chance)], dtype=float)
+    level = np.array([chance(cell.task, cell.protocol)], dtype=float)
     guessing = _of_clusters(float(above_chance_p_values(right, n, level)[0]), cell)
     return max(guessing, _controls_p_value(cell))
-
-
-def _held_chance(cell: Asked, chance: Callable[[str, str], float]) -> float:
-    """The stated chance; 0 under ``generate`` if other questions measured what a guess gives.
-
-    Stated chance is that of a guess from the context, which a model that writes need not make.
-    """
-    measured = cell.blind is not None and bool((cell.blind.asked > 0).all())
-    guesses = cell.protocol != "generate" or not measured
-    return chance(cell.task, cell.protocol) if guesses else 0.0
 
 
 def _over_examples(cell: Asked, chance: Callable[[str, str], float]) -> float:
@@ -227,7 +217,7 @@ def _over_examples(cell: Asked, chance: Callable[[str, str], float]) -> float:
     each = cell.of_examples
     right = np.stack([one.intact.astype(float) for one in each])[:, :, None]
     clusters = each[0].clusters or Clusters.apart(right.shape[1])
-    against = [right - _held_chance(each[0], chance)]
+    against = [right - chance(cell.task, cell.protocol)]
     without = [one.no_layers for one in each if one.no_layers is not None]
     if len(without) == len(each):
         against.append(right - np.stack(without).astype(float)[:, :, None])
