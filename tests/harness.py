@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layerwise.tasks import Item, Task, TaskRequest
-from layerwise.tasks._prompts import LETTER_DELIMITER
+from layerwise.tasks._requests import LETTER_DELIMITER
 
 Requests = Sequence[tuple[TaskRequest, ...]]
 

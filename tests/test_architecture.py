@@ -154,7 +154,7 @@ def test_what_joins_or_plans_analyses_has_them_from_the_contract():
     """Emergence knows ablations, which it joins and of which protocols interact, and lens names."""
     assert analyses_named("layerwise.analyses.emergence.") == {"ablation", "logit_lens"}
     names = imports()["layerwise.analyses.emergence.figures"]
-    assert "layerwise.analyses.logit_lens.names" in names
+    assert "layerwise.analyses.logit_lens.tables" in names
     assert analyses_named("layerwise.planning.plan") == {"ablation"}  # names of kinds to be read
     assert analyses_named("layerwise.planning.timing") == set()
 

@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 from layerwise import ablate, load_model, stats
 from layerwise.analyses.ablation.findings_books import book_findings
-from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.registry import tables_of_run
 from layerwise.models.organisms.language import ORGANISM, WIRED
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.models.organisms.wired import wired_model

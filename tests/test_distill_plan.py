@@ -21,8 +21,7 @@ from layerwise.analyses.distillation.amounts import activation_bytes, amount_wri
 from layerwise.analyses.distillation.lessons import Lesson, Lessons
 from layerwise.analyses.distillation.losses import Objective
 from layerwise.analyses.distillation.planned import TrainingWork
-from layerwise.analyses.distillation.student import Student
-from layerwise.analyses.distillation.teacher import Teacher
+from layerwise.analyses.distillation.student import Student, Teacher
 from layerwise.analyses.distillation.training import Trainer
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer

@@ -16,11 +16,14 @@ import torch
 from safetensors.torch import load_file
 
 import layerwise as lw
-from layerwise.analyses.distillation.adapters import merge_adapters
 from layerwise.analyses.distillation.lessons import Lesson, questions_of_tasks
 from layerwise.analyses.distillation.losses import Objective
-from layerwise.analyses.distillation.student import Student
-from layerwise.analyses.distillation.teacher import Teacher, matching_layers
+from layerwise.analyses.distillation.student import (
+    Student,
+    Teacher,
+    matching_layers,
+    merge_adapters,
+)
 from layerwise.analyses.distillation.training import Trainer
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.models import load_model, original_tokenizer

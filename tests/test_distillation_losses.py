@@ -9,7 +9,7 @@ from scipy.spatial.distance import jensenshannon
 from torch.nn import functional as F
 
 from layerwise.analyses.distillation.losses import Objective, divergences, stream_distance
-from layerwise.analyses.distillation.teacher import matching_layers
+from layerwise.analyses.distillation.student import matching_layers
 from layerwise.analyses.distillation.training import pack, schedule, unpack
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.patching.findings import hand_overs, overtaking
 from layerwise.analyses.patching.result import PatchingResult
 from layerwise.analyses.patching.tables import patching_summary
+from layerwise.analyses.registry import tables_of_run
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.comparing import row

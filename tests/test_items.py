@@ -16,7 +16,7 @@ import layerwise as lw
 from layerwise.analyses.ablation.examples import example_items, examples_section
 from layerwise.analyses.ablation.items import COLUMNS, shortened
 from layerwise.analyses.ablation.questions import questions_of
-from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.registry import tables_of_run
 from layerwise.errors import UserError
 from layerwise.report._sections import sections
 from tests.analysis import word_task

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from layerwise.analyses.ablation.api import ablate
-from layerwise.analyses.ablation.joining import join_ablations, joinable
+from layerwise.analyses.ablation.result import join_ablations, joinable
 from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import UserError
 from layerwise.results import AblationResult

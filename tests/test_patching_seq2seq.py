@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import layerwise as lw
 from layerwise.analyses.emergence.api import emergence
-from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.patching.cells import HEAD_SITES, PATCH_SITES, PatchingLayout
 from layerwise.analyses.patching.findings import hand_overs, take_ups
+from layerwise.analyses.registry import tables_of_run
 from layerwise.errors import UserError
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout

@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import multinomial
 from statsmodels.stats.contingency_tables import mcnemar
 
+from layerwise.analyses.ablation.api import enough_items
 from layerwise.analyses.ablation.claims import claims
-from layerwise.analyses.ablation.planned import enough_items
 from layerwise.planning.plan import plan_run
 from layerwise.presentation.power import HowSure, how_sure
 from layerwise.profiling.api import profile

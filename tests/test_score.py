@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import binom
 
 import layerwise as lw
-from layerwise.analyses.ablation.findings_signal import silent
-from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.ablation.findings import silent
+from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.no_signal import sentences, taken, what_to_try
 from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, NO_LAYERS
 from layerwise.stats.signal import LEVEL

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import layerwise as lw
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.job import Lens
-from layerwise.analyses.logit_lens.names import UNTRANSLATED
 from layerwise.analyses.logit_lens.reading import divergence
+from layerwise.analyses.logit_lens.tables import UNTRANSLATED
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.texts import Text, texts_of_file, texts_of_tasks
 from layerwise.analyses.tuned_lens.training import (

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 import layerwise as lw
 from layerwise import stats
-from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import ESTABLISHED, OPEN, Claim
 from layerwise.report.summary import findings_of
 from layerwise.results import AblationResult, Facts, ModelFacts, TaskFacts, records_frame

@@ -10,7 +10,7 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.registry import tables_of_run
 from layerwise.report import Report, report
 from layerwise.results import AblationResult, PatchingResult, Result
 from layerwise.storage.run_tables import RunTables

@@ -11,7 +11,7 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.naming import model_title
 from layerwise.report import report
 from layerwise.report._answer import Answer, Column, answer_of

@@ -18,9 +18,9 @@ from synthetic import Plan, facts
 
 from layerwise.ground.process import has_beside
 from layerwise.presentation import parallel_rendering as _beside
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.parallel_rendering import narrow_pictures, picture
+from layerwise.presentation.section import FigureSpec
 from layerwise.presentation.style import new_figure, styled
 
 MODEL = facts(Plan()).model

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import layerwise as lw
-from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import (
     ESTABLISHED,
     EVIDENCE,

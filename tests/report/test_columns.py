@@ -16,7 +16,7 @@ from layerwise.presentation.columns import (
     plain,
     without,
 )
-from layerwise.presentation.table import Table
+from layerwise.presentation.section import Table
 from layerwise.report._sections import sections
 from layerwise.results import AblationResult, EmergenceResult, PatchingResult
 

@@ -14,8 +14,8 @@ from conftest import SMALL
 from legible import WIDTHS, assert_legible
 
 import layerwise as lw
+from layerwise.analyses.comparison.compared import MEASURES, scale_of
 from layerwise.analyses.comparison.findings import established, not_established
-from layerwise.analyses.comparison.measures import MEASURES, scale_of
 from layerwise.analyses.comparison.report import MOST, _drawings, caution
 from layerwise.presentation.rows import rows
 from layerwise.report import Report

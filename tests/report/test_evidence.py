@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import IN_TABLE, Claim, source
 from layerwise.presentation.evidence import MOST, evidence
 from layerwise.presentation.rows import rows

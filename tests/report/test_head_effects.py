@@ -11,7 +11,7 @@ from synthetic import Plan, wide_plan
 
 from layerwise.analyses.ablation.lookup import effects_of_layers, head_ablations
 from layerwise.analyses.ablation.report import head_effects_tables
-from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.rows import numbers, rows
 from layerwise.report import findings, report
 from layerwise.report.figures import head_effect_maps

@@ -8,7 +8,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise.analyses.heads.tables import SCORES, summary_table
+from layerwise.analyses.heads.result import SCORES, summary_table
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.report.figures import head_score_maps
 from layerwise.storage.provenance import ModelFacts

@@ -12,7 +12,7 @@ from legible import WIDTHS, assert_legible, texts
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.naming import name_intervention, name_layer, naming_layers_of
 from layerwise.presentation.wording import layer_ranges
 from layerwise.report import Report, report

@@ -12,7 +12,7 @@ from synthetic import Plan
 
 from layerwise.analyses.ablation.lookup import ablations, effects_of
 from layerwise.analyses.ablation.report import effects_tables
-from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import Part
 from layerwise.presentation.wording import interval

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from layerwise.analyses.attribution_patching.analysis import estimates_hold
-from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.path_patching.analysis import direct_paths
+from layerwise.analyses.registry import tables_of_run
 from layerwise.analyses.similarity.analysis import similarity_predicts
 from layerwise.presentation.claim import ROLES
 from layerwise.presentation.rows import rows

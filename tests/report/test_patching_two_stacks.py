@@ -11,8 +11,8 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 import layerwise as lw
-from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.patching.report import patchings
+from layerwise.analyses.registry import tables_of_run
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.naming import naming_layers_of

@@ -15,9 +15,9 @@ import synthetic
 from synthetic import HOSTILE, Plan
 
 from layerwise.analyses.ablation.report import effects_tables
-from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.registry import tables_of_run
 from layerwise.errors import UserError
-from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.section import FigureSpec
 from layerwise.report import Report, report, report_from_folders
 from layerwise.report.html import grouped
 from layerwise.results import AblationResult, LensResult, PatchingResult

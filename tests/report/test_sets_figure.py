@@ -13,7 +13,7 @@ from synthetic import Plan
 from layerwise.analyses.ablation.figures.role_map import role_map
 from layerwise.analyses.ablation.figures.sets import MOST, largest_sets
 from layerwise.analyses.ablation.lookup import ablations, set_name
-from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import numbers, rows
 from layerwise.report import report

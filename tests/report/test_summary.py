@@ -9,8 +9,8 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.patching.findings import overtaking
+from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import ROLES, Estimate
 from layerwise.presentation.claim_files import save_claims
 from layerwise.presentation.rows import rows

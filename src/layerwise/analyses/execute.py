@@ -18,8 +18,7 @@ from layerwise.runs.machines import with_origin
 from layerwise.runs.progress import Meter, meter
 from layerwise.runs.setup import Setup
 
-from .loading import load_results
-from .restoring import refuse_lost, restore, restore_requests
+from .restoring import load_results, refuse_lost, restore, restore_requests
 
 _Read = TypeVar("_Read")
 _Found = TypeVar("_Found", covariant=True)

@@ -1,22 +1,26 @@
-"""What an analysis hands in so that a plan can say what it costs before it is run.
+"""What an analysis hands in to a profile that asks for it, and to a plan of what it costs.
 
-Each has its own in ``api.py``; which there are is listed in ``planning.analyses``.
+Each has its own in ``api.py``; which there are is listed in ``profiling.extras`` and
+``planning.analyses``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from layerwise.models.kinds import Model
 from layerwise.presentation.power import PlannedPower
 from layerwise.runs.setup import Enough, Setup
+from layerwise.storage.base import Result
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import PROTOCOLS, Task
+
+from .execute import Job
 
 
 @runtime_checkable
@@ -131,3 +135,51 @@ class Planned:
     paired: bool = False
     options: tuple[str, ...] = ()
     enough: Enough | None = None
+
+
+@dataclass(frozen=True)
+class ProfileStart:
+    """What a profile has when its main analyses are made.
+
+    Attributes:
+        able: a setup with the tasks that the model can do; none may be left.
+        reading: the same with protocols that have a prompt to read.
+        pairs: pairs of prompts a task.
+    """
+
+    able: Setup
+    reading: Setup
+    pairs: int
+
+
+def no_jobs(start: ProfileStart) -> list[Job[Result]]:
+    """The jobs of what is part of a profile's main analyses."""
+    return []
+
+
+def any_model(cfg: Any) -> None:
+    """Refuse no model."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a profile can do beyond its main analyses.
+
+    Attributes:
+        name: by which it is asked for.
+        words: what it does.
+        jobs: its jobs; none if the main analyses change or patch more by it.
+        asks_tasks: whether it is made only where a task is left that the model can do.
+        planned: whether a plan can say what it costs: its jobs know (``PlannedJob``), or it is
+            part of the main analyses.
+        in_all: whether ``all`` means it too.
+        refuse: raises a ``UserError`` for the configuration of a model that does not allow it.
+    """
+
+    name: str
+    words: str
+    jobs: Callable[[ProfileStart], Iterable[Job[Result]]] = no_jobs
+    asks_tasks: bool = True
+    planned: bool = False
+    in_all: bool = True
+    refuse: Callable[[Any], None] = any_model

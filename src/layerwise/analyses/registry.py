@@ -1,12 +1,17 @@
-"""The analyses that there are, in the order in which a folder is searched for their results."""
+"""The analyses, in the order in which a folder is searched for them, and all tables of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from layerwise.storage.base import Result
+from layerwise.storage.provenance import join_facts
+from layerwise.storage.run_tables import RunTables
 
 from .ablation.analysis import ANALYSIS as ABLATION
+from .ablation.result import join_ablations
 from .attribution.analysis import ANALYSIS as ATTRIBUTION
 from .attribution_patching.analysis import ANALYSIS as ATTRIBUTION_PATCHING
 from .contract import Analysis, Curves
@@ -41,3 +46,16 @@ def curves_in_words() -> str:
     """What makes curves over the layers, in words."""
     *most, last = (curves.words for curves in CURVES.values())
     return f"{', '.join(most)} or {last}"
+
+
+def tables_of_run(results: Sequence[Result]) -> RunTables:
+    """The tables of the results of one run."""
+    joined = join_ablations(results)
+    tables: dict[str, pd.DataFrame] = {}
+    files: dict[str, str] = {}
+    for result in joined:
+        for analysis in ANALYSES:
+            if isinstance(result, analysis.result):
+                tables |= analysis.tables(result, joined)
+                files |= analysis.files
+    return RunTables(join_facts([result.facts for result in joined]), tables, files)

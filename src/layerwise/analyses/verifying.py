@@ -38,6 +38,7 @@ READABLE = "readable"
 NOT_LISTED = "not listed"
 MISSING = "missing"
 LEFT_OUT = "not kept"
+_RIGHT = ("ok", READABLE, LEFT_OUT)
 JOINED: tuple[JoinedFolder[Any], ...] = (COMPARISON, SERIES)
 
 
@@ -192,7 +193,7 @@ def _verified(
     found |= dict(states(folder, files or {}))
     there = [name for name in known if (folder / name).exists() and name not in found]
     found |= dict.fromkeys(there, READABLE if files is None else NOT_LISTED)
-    problems = [f"{name} is {state}" for name, state in found.items() if _is_wrong(state)]
+    problems = [f"{name} is {state}" for name, state in found.items() if state not in _RIGHT]
     problems += [
         f"{NOT_KEPT_FILE} names {name}, which {own} does not list"
         for name in not_kept(folder)
@@ -207,10 +208,6 @@ def _verified(
         problems.append("no table is there")
     others = {n: NOT_LISTED for n in _others(folder) if n not in found}
     return Verification(folder, found | others, tuple(problems), files is not None)
-
-
-def _is_wrong(state: str) -> bool:
-    return state not in ("ok", READABLE, LEFT_OUT)
 
 
 def _others(folder: Path) -> list[str]:

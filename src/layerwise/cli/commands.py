@@ -17,7 +17,7 @@ from layerwise.ground.arguments import check_ahead
 from layerwise.ground.process import keep_texts_as_objects, settle
 
 from .narrow_tables import show_score
-from .options import FLAGS, PAIRED, Flag, Option, help_of
+from .options import FLAGS, PAIRED, Flag, Option, help_of, read_layers, read_positions
 from .printing import (
     say,
     show_profile,
@@ -28,7 +28,6 @@ from .printing import (
     tell_time,
 )
 from .signatures import REQUIRED, Signature, signature_of
-from .values import read_layers, read_positions
 
 # Bars are shown where there is a terminal.
 _NOT_ASKED = ("progress",)

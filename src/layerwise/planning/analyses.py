@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerwise.analyses.ablation.planned import PLANNED as ABLATION
+from layerwise.analyses.ablation.api import PLANNED as ABLATION
 from layerwise.analyses.attribution.api import PLANNED as ATTRIBUTION
 from layerwise.analyses.distillation.planned import DISTILL, HEAL
 from layerwise.analyses.logit_lens.api import PLANNED as LENS

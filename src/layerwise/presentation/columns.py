@@ -15,7 +15,7 @@ from layerwise.storage.base import Result
 
 from .naming import name_layer, naming_layers_of
 from .rows import records
-from .table import bounds
+from .section import bounds
 from .wording import number
 
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from .claim import Claim
 from .rows import rows
-from .table import Table
+from .section import Table
 from .wording import ranges
 
 # Rows that are shown under a sentence; the file has the others.

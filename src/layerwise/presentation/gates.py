@@ -11,7 +11,7 @@ from layerwise.storage.run_tables import RunTables
 
 from .items import items_of
 from .rows import records
-from .table import Table
+from .section import Table
 
 _NOTE = (
     "It is not compared with a guesser by options: it sees no options, but has to put the "

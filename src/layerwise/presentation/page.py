@@ -21,9 +21,9 @@ from layerwise.storage.provenance import ModelFacts
 from layerwise.storage.written import refuse_results_file
 
 from .claim import Claim
-from .figure_spec import FigureSpec
 from .naming import naming_layers_of
 from .parallel_rendering import narrow_pictures
+from .section import FigureSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

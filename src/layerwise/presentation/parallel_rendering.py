@@ -17,8 +17,8 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from layerwise.ground.process import has_beside
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.section import FigureSpec
 from layerwise.storage.provenance import ModelFacts
 
 if TYPE_CHECKING:

@@ -1,14 +1,69 @@
-"""A part of a run's page, and the layers of a model to be opened in turn, as plain values.
-
-No HTML is written here; which parts there are, each analysis says.
-"""
+"""A part of a run's page, its figures and tables, and the layers of a model, as plain values."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from .figure_spec import FigureSpec
-from .table import Table
+import pandas as pd
+
+from .wording import interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """A figure to be drawn, at whatever width is asked for.
+
+    Attributes:
+        name: of its files, unique within a run.
+        draw: gives the figure for a width in inches.
+        caption: what is shown, under which protocols, with how many items, and the intervals.
+        alt: the same in short, for those who do not see it.
+    """
+
+    name: str
+    draw: Callable[..., Figure]
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text.
+
+    Attributes:
+        title: what it is.
+        columns: the heads.
+        cells: one list of texts per row.
+        collapsed: whether it opens on demand only.
+        note: what is to be said under it.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    cells: list[list[str]]
+    collapsed: bool = False
+    note: str = ""
+
+
+def others(n_all: int, n_shown: int, where: str) -> str:
+    """A note that some rows are not shown, and where they are; empty if all are shown."""
+    left = n_all - n_shown
+    return f"The other {left} {where}." if left > 0 else ""
+
+
+def bounds(
+    row: dict[str, Any], middle: str, low: str, high: str, scale: int, digits: int = 0
+) -> str:
+    """An estimate with its interval, in units of one by ``scale``; a dash if there is none."""
+    if pd.isna(row[middle]):
+        return "–"
+    values = [scale * row[name] for name in (middle, *((low, high)[:: 1 if scale > 0 else -1]))]
+    return interval(values[0], values[1], values[2], digits)
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,15 @@ from typing import Any
 
 import pandas as pd
 
+from layerwise.analyses.ablation.api import enough_items, planned_power
 from layerwise.analyses.ablation.job import Ablation
-from layerwise.analyses.ablation.planned import enough_items, planned_power
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.execute import execute
-from layerwise.analyses.extra import ProfileStart
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import Patching
-from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOptions
+from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOptions, ProfileStart
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.report import Report, report
@@ -30,7 +29,7 @@ from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.executors import Executor
 from layerwise.runs.progress import Meter, Part, meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
-from layerwise.stats.interest import Interest, refuse_uninteresting
+from layerwise.stats.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.atomic_files import never_made_again
 from layerwise.storage.base import Result
 from layerwise.storage.places import FIGURES, PAGE, refuse_unusable_page

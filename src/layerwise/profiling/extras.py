@@ -12,10 +12,10 @@ from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.attribution.api import EXTRA as ATTRIBUTION
 from layerwise.analyses.attribution_patching.api import EXTRA as ESTIMATES
 from layerwise.analyses.execute import Job
-from layerwise.analyses.extra import Extra, ProfileStart
 from layerwise.analyses.heads.api import EXTRA as HEAD_SCORES
 from layerwise.analyses.interactions.api import EXTRA as INTERACTIONS
 from layerwise.analyses.path_patching.api import EXTRA as PATHS
+from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.analyses.removal.api import EXTRA as REMOVAL
 from layerwise.analyses.similarity.api import EXTRA as SIMILARITY
 from layerwise.errors import UserError

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from layerwise.presentation.claim import Claim
 from layerwise.presentation.evidence import evidence
-from layerwise.presentation.table import Table
+from layerwise.presentation.section import Table
 from layerwise.storage.run_tables import RunTables
 
 

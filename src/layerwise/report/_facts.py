@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from layerwise.presentation.table import Table
+from layerwise.presentation.section import Table
 from layerwise.presentation.wording import number
 from layerwise.storage.provenance import Facts, differing
 from layerwise.storage.run_tables import RunTables

@@ -13,7 +13,7 @@ import pandas as pd
 from layerwise.analyses.ablation.lookup import head_ablations, head_effects_of
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.rows import layers_of, numbers, records, rows
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.section import Table, bounds
 from layerwise.presentation.wording import HEAD_WORDS, capitalised, doing
 from layerwise.report._readings import with_ends
 from layerwise.storage.run_tables import RunTables

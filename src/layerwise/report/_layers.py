@@ -11,8 +11,7 @@ import pandas as pd
 from layerwise.analyses.ablation.lookup import ablations, effects_of, effects_of_layers
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import layers_of, numbers, records, rows
-from layerwise.presentation.section import Cell, Grid, Part
-from layerwise.presentation.table import Table
+from layerwise.presentation.section import Cell, Grid, Part, Table
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,

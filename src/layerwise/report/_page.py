@@ -14,12 +14,10 @@ from typing import Any
 from markupsafe import Markup
 
 from layerwise.presentation.claim import Claim
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.page import Picture, drawn, filled
 from layerwise.presentation.power import HowSure, how_sure
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table
+from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.report._answer import Answer, answer_of
 from layerwise.report._evidence import evidence_of
 from layerwise.report._facts import facts_tables
@@ -90,14 +88,9 @@ def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
         pictures=pictures,
         comparison=comparison(runs, [page.name for page in pages]) if len(pages) > 1 else None,
         differing=differing_tasks(runs),
-        script=Markup(_script()),
+        script=Markup(resources.files("layerwise.report").joinpath("page.js").read_text("utf-8")),
     )
     return text, figures
-
-
-def _script() -> str:
-    """The page's script."""
-    return resources.files("layerwise.report").joinpath("page.js").read_text("utf-8")
 
 
 def _pictures(

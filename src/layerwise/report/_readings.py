@@ -14,10 +14,10 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.analyses.ablation.lookup import ablations, effects_of
-from layerwise.analyses.logit_lens.names import LENS_ORDER
+from layerwise.analyses.logit_lens.tables import LENS_ORDER
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import layers_of, numbers, records, rows
-from layerwise.presentation.table import bounds
+from layerwise.presentation.section import bounds
 from layerwise.presentation.wording import (
     SUBLAYER_WORDS,
     capitalised,

@@ -13,7 +13,7 @@ import pandas as pd
 from layerwise.analyses.ablation.lookup import ablations, effects_of, points, significant_losses
 from layerwise.presentation.naming import name_layer, naming_layers_of
 from layerwise.presentation.rows import layers_of, numbers, records, rows
-from layerwise.presentation.table import Table
+from layerwise.presentation.section import Table
 from layerwise.presentation.wording import counted, doing, in_order, joined, percent
 from layerwise.storage.run_tables import RunTables
 

@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from layerwise.analyses.ablation.joining import joinable
-from layerwise.analyses.ablation.result import AblationResult
+from layerwise.analyses.ablation.result import AblationResult, joinable
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.emergence.result import EmergenceResult
-from layerwise.analyses.gathering import tables_of_run
-from layerwise.analyses.loading import load_results
-from layerwise.analyses.registry import with_curves
+from layerwise.analyses.registry import tables_of_run, with_curves
+from layerwise.analyses.restoring import load_results
 from layerwise.errors import UserError
 from layerwise.presentation.claim import Claim, ranked
 from layerwise.presentation.page import Report

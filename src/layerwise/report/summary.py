@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerwise.analyses.gathering import tables_of_run
-from layerwise.analyses.registry import ANALYSES
+from layerwise.analyses.registry import ANALYSES, tables_of_run
 from layerwise.presentation.claim import ROLES, Claim, ranked
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.storage.base import Result

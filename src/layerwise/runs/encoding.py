@@ -71,14 +71,9 @@ class Built:
         """What is put to a model for one item."""
 
         def encode() -> tuple[TaskRequest, ...]:
+            n_ctx, apart = model.cfg.n_ctx, is_seq2seq(model)
             made = build_requests(
-                task,
-                item,
-                protocol,
-                tokenizer,
-                chat=chat,
-                max_length=model.cfg.n_ctx,
-                apart=is_seq2seq(model),
+                task, item, protocol, tokenizer, chat=chat, max_length=n_ctx, apart=apart
             )
             refuse_unknown_tokens([one.request for one in made], *vocabularies(model))
             if chat:

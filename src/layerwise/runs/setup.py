@@ -26,7 +26,7 @@ from layerwise.models.facts import (
 from layerwise.models.kinds import Model, is_seq2seq, n_encoder_layers
 from layerwise.models.meta_model import facts_of_outline, is_meta_model
 from layerwise.models.originals import refuse_nonfinite
-from layerwise.stats.interest import Interest
+from layerwise.stats.equivalence import Interest
 from layerwise.storage.provenance import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise.sweep import Intervention, Sweep, sweep
 from layerwise.sweep.blocks import attention_in_use

@@ -21,8 +21,8 @@ from .clusters import Clusters
 from .depth_contrasts import CENTRE as CENTRE
 from .depth_contrasts import HALF as HALF
 from .depth_contrasts import NOTHING, ROUNDING, Draws, contrasts_at, knots_of, unseen_error
-from .interest import SMALLEST_DEPTH as SMALLEST_DEPTH
-from .interest import refuse_negative_depth as refuse_negative_depth
+from .equivalence import SMALLEST_DEPTH as SMALLEST_DEPTH
+from .equivalence import refuse_negative_depth as refuse_negative_depth
 from .item_curves import ItemCurves
 from .joint_null import critical_distance, nearest_to_zero
 from .joint_null import mixture_p as mixture_p

@@ -33,17 +33,12 @@ def half_depth(curve: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, " d
     n_edges = curve.shape[1]
     below = np.nan_to_num(curve, nan=np.inf) < 0.5 - 1e-12
     last = n_edges - 1 - np.argmax(below[:, ::-1], axis=1)
-    before, after = (_at(curve, np.minimum(last + step, n_edges - 1)) for step in (0, 1))
+    draws = np.arange(len(curve))
+    before, after = (curve[draws, np.minimum(last + step, n_edges - 1)] for step in (0, 1))
     rise = np.where(after > before, after - before, np.nan)
     inside = np.clip(last - 0.5 + (0.5 - before) / rise, 0.0, max(n_edges - 2, 0))
     depth = np.where(below.any(axis=1), inside, 0.0)
     return np.where(np.isnan(curve).any(axis=1), np.nan, depth)
-
-
-def _at(
-    curve: Float[np.ndarray, "draws edges"], columns: np.ndarray
-) -> Float[np.ndarray, " draws"]:
-    return curve[np.arange(len(curve)), columns]
 
 
 def centre_of_mass(curve: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, " draws"]:

@@ -28,9 +28,8 @@ from .cells import cells as cells
 from .cells import layer_skips as layer_skips
 from .clusters import clustered_interval, independent_items, paired_p_values, sample_and_resamples
 from .crossed import crossed_means
-from .equivalence import MOST_NATS, no_loss_of_nats_p_values, no_loss_p_values
+from .equivalence import MOST_NATS, Interest, no_loss_of_nats_p_values, no_loss_p_values
 from .inference import Interval
-from .interest import Interest
 from .over_run import effects_over_run
 from .share_bounds import Scale, share_scale, with_unseen_items
 from .signal import Guessed, have_signal, signal_p_values, signals

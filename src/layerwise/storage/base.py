@@ -5,19 +5,19 @@ Which results there are is in ``results``; each draws itself by its own figures.
 
 from __future__ import annotations
 
+import html
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import pandas as pd
 
-from layerwise.errors import DamagedFileWarning, DamagedResultsError, UserError
+from layerwise.errors import DamagedFileWarning, DamagedResultsError, UserError, counted
 
 from .atomic_files import is_special, remove_temporaries, special_file
 from .file_list import hashes_of
-from .notebook import heading, to_html
 from .parquet import conform, read_table, write_table
 from .provenance import (
     RUN_FILE,
@@ -30,12 +30,7 @@ from .provenance import (
     read_run_file,
     write_run_file,
 )
-from .written import (
-    JOINED_TABLES,
-    LOST_WITH_RUN_FILE,
-    refuse_results_of_others,
-    unlisted_for,
-)
+from .written import JOINED_TABLES, LOST_WITH_RUN_FILE, refuse_results_of_others, unlisted_for
 
 AnyResult = TypeVar("AnyResult", bound="Result")
 Tables = TypeVar("Tables", pd.DataFrame, dict[str, pd.DataFrame])
@@ -216,3 +211,36 @@ def _facts_for(folder: Path, facts: Facts, joins_others: bool) -> Facts | None:
     before = read_facts(folder)
     joined = join_facts([before, facts])
     return before if joins_others else joined
+
+
+def intervals(
+    table: pd.DataFrame, estimate: str, low: str, high: str, digits: int = 2
+) -> list[str]:
+    """Estimates with their bounds as text, or that there are none; a dash if there is nothing."""
+    shown = ([number(value, digits) for value in table[name]] for name in (estimate, low, high))
+    return [
+        "–" if e == "?" else f"{e} (no interval)" if lo == hi == "?" else f"{e} [{lo}, {hi}]"
+        for e, lo, hi in zip(*shown, strict=True)
+    ]
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number to some digits after the point, a question mark if there is none."""
+    return "?" if pd.isna(value) else f"{value:z.{digits}f}"
+
+
+def heading(facts: Facts, n_items: int, protocols: Sequence[str], tasks: Sequence[str]) -> str:
+    """Model, tasks, protocols and number of items in one line of text."""
+    return (
+        f"{facts.model.name}; tasks: {', '.join(tasks) or 'none'}; "
+        f"protocols: {', '.join(protocols) or 'none'}; {counted(n_items, 'item')}"
+    )
+
+
+def to_html(title: str, text: str, rows: pd.DataFrame, if_empty: str) -> str:
+    """A heading, a line and a compact table, all text escaped."""
+    body = rows.to_html(index=False, escape=True, border=0, float_format=number, na_rep="")
+    return (
+        f"<h4>{html.escape(title)}</h4><p>{html.escape(text)}</p>"
+        f"{body if len(rows) else f'<p>{html.escape(if_empty)}</p>'}"
+    )

@@ -1,4 +1,4 @@
-"""What a protocol makes of an item, as a value, and the refusal of items that it cannot ask.
+"""What a protocol makes of an item: its texts, as a value; and items that it cannot ask.
 
 How the requests are made is told in ``protocols``, how they are scored in ``scoring``.
 """
@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 from layerwise.errors import UserError, unknown_name
 from layerwise.sweep.requests import Generate, Request
-from layerwise.tasks._prompts import LETTERS
-from layerwise.tasks.items import Item
-from layerwise.tasks.task import Task
+
+from .items import Item
+from .task import Task, Template
 
 PROTOCOLS = ("letter", "continuation", "generate")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTER_CUE = "\nAnswer:"
+LETTER_DELIMITER = " "
+LETTER_SEPARATOR = "\n\n"
 
 
 @dataclass(frozen=True)
@@ -92,3 +96,47 @@ def _check_letters(task: Task, item: Item) -> None:
             f"Task {task.name!r} has a question with {most} choices, but there are "
             f"{len(LETTERS)} letters; leave some out or use protocol 'continuation'."
         )
+
+
+def open_prompt(task: Task, item: Item) -> str:
+    """Few-shot examples with their answers, then the item up to where its answer begins.
+
+    This is the context of ``continuation`` and of ``generate``.
+    """
+    before = "".join(
+        _answered(task.template, example) + task.template.answer_end + task.template.separator
+        for example in task.fewshot
+    )
+    return before + _open_question(task.template, item)
+
+
+def letter_prompt(task: Task, item: Item) -> str:
+    """The same with lettered options; the few-shot answers are letters."""
+    before = "".join(
+        _lettered_with_answer(task.template, example) + LETTER_SEPARATOR for example in task.fewshot
+    )
+    return before + _lettered(task.template, item)
+
+
+def _question(template: Template, item: Item) -> str:
+    context = item.context + template.context_end if item.context is not None else ""
+    return context + template.question_prefix + item.question
+
+
+def _open_question(template: Template, item: Item) -> str:
+    return _question(template, item) + template.answer_cue
+
+
+def _answered(template: Template, example: Item) -> str:
+    answer = example.worked or example.answer
+    return _open_question(template, example) + template.delimiter + answer
+
+
+def _lettered_with_answer(template: Template, example: Item) -> str:
+    letter = LETTERS[example.choices.index(example.answer)]
+    return _lettered(template, example) + LETTER_DELIMITER + letter
+
+
+def _lettered(template: Template, item: Item) -> str:
+    options = "".join(f"\n{LETTERS[i]}. {choice}" for i, choice in enumerate(item.choices))
+    return _question(template, item) + options + LETTER_CUE

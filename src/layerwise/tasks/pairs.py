@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from layerwise.errors import counted
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks._encoding import Tokenizer, encode_apart, encode_pair
-from layerwise.tasks._prompts import open_prompt
+from layerwise.tasks._requests import open_prompt
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import Task
 

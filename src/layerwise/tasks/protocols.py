@@ -18,10 +18,16 @@ from layerwise.tasks._encoding import (
     encode_pair,
     lengths_of_answers,
 )
-from layerwise.tasks._prompts import LETTER_DELIMITER, LETTERS, letter_prompt, open_prompt
+from layerwise.tasks._requests import (
+    LETTER_DELIMITER,
+    LETTERS,
+    check_item,
+    check_length,
+    letter_prompt,
+    open_prompt,
+)
 from layerwise.tasks._requests import PROTOCOLS as PROTOCOLS
 from layerwise.tasks._requests import TaskRequest as TaskRequest
-from layerwise.tasks._requests import check_item, check_length
 from layerwise.tasks.items import Item
 from layerwise.tasks.scoring import Score as Score
 from layerwise.tasks.scoring import score as score

@@ -28,8 +28,7 @@ from layerwise.stats.signal import signals
 from layerwise.storage.base import Result
 from layerwise.storage.written import REQUESTS_FILE
 
-from .findings import findings
-from .findings_signal import silent
+from .findings import findings, silent
 from .questions import QUESTIONS
 from .report import sections
 from .result import AblationResult

@@ -38,7 +38,7 @@ from layerwise.presentation.wording import (
     spread,
     when,
 )
-from layerwise.stats.interest import Interest
+from layerwise.stats.equivalence import Interest
 from layerwise.stats.power import independent_answers
 from layerwise.storage.run_tables import RunTables
 

@@ -16,7 +16,7 @@ from layerwise.presentation.columns import (
 from layerwise.presentation.items import items_of
 from layerwise.presentation.naming import name_intervention
 from layerwise.presentation.no_signal import option_name
-from layerwise.presentation.table import bounds
+from layerwise.presentation.section import bounds
 from layerwise.presentation.wording import layer_ranges, number
 
 

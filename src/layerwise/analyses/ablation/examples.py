@@ -12,8 +12,7 @@ import pandas as pd
 from layerwise.presentation.claim import GENERAL
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table
+from layerwise.presentation.section import Section, Table
 from layerwise.presentation.wording import PROTOCOL_ORDER, in_order
 from layerwise.stats.effects import INTACT
 from layerwise.storage.run_tables import RunTables

@@ -1,4 +1,4 @@
-"""Claims on what changing parts of a model costs: all of them, and those on no loss."""
+"""Claims on what changing parts of a model costs: all of them, on no loss, and on no signal."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.claim import Claim, Evidence, source, spaced, weight
+from layerwise.presentation.claim import OPEN, Claim, Evidence, source, spaced, weight
 from layerwise.presentation.items import independent, items_of
 from layerwise.presentation.naming import name_layer
+from layerwise.presentation.no_signal import NAMED, in_full, in_short, not_better_than
 from layerwise.presentation.over_run import every_test
-from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.rows import asked_of, layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
     capitalised,
@@ -23,8 +24,7 @@ from layerwise.presentation.wording import (
 )
 from layerwise.stats import holm
 from layerwise.stats.effects import ALPHA
-from layerwise.stats.equivalence import excludable_loss
-from layerwise.stats.interest import Interest
+from layerwise.stats.equivalence import Interest, excludable_loss
 from layerwise.storage.run_tables import RunTables
 
 from .claims import claims
@@ -34,6 +34,7 @@ from .findings_ladder import ladder_findings
 from .lookup import ablations, effects_of
 
 NO_LOSS = "no loss"
+SILENT = "no signal"
 
 
 def layers_without_loss(run: RunTables) -> list[Claim]:
@@ -152,3 +153,31 @@ _FINDERS = (claims, ladder_findings, book_findings, needed_heads, layers_without
 def findings(run: RunTables) -> list[Claim]:
     """What layers and heads are for, and whether that depends on the protocol."""
     return [claim for finder in _FINDERS for claim in finder(run)]
+
+
+def silent(run: RunTables) -> list[Claim]:
+    """A claim for each task and protocol without signal, and one for all beyond a few."""
+    signal = run.table("signal")
+    if signal is None:
+        return []
+    dull = rows(signal, signal=False)
+    importance = weight(0.5, len(dull) / len(signal))
+    missed = f"It is not shown to be better than {not_better_than(signal)}."
+    found = [
+        Claim(
+            kind=SILENT, evidence=OPEN, importance=importance,
+            short=f"Nothing is said of what layers cost for {in_short(row)}.",
+            source=source("signal", {name: row[name] for name in ("task", "protocol")}),
+            details=(missed, *in_full(row, signal, run.facts)),
+            **asked_of(rows(dull, task=row["task"], protocol=row["protocol"])),
+        )
+        for row in records(dull)[:NAMED]
+    ]  # fmt: skip
+    if len(dull) > NAMED:
+        more = counted(len(dull) - NAMED, "further task-protocol pair")
+        found.append(Claim(
+            kind=SILENT, evidence=OPEN, importance=importance,
+            short=f"Nor is anything said of what layers cost for {more}.", details=(missed,),
+            source=source("signal", {"signal": False}), **asked_of(dull.iloc[NAMED:]),
+        ))  # fmt: skip
+    return found

@@ -12,11 +12,9 @@ import pandas as pd
 
 from layerwise.presentation.claim import ROLES, SCORING
 from layerwise.presentation.columns import Column, cells, heads
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.over_run import RATE, count_that_hold
 from layerwise.presentation.rows import numbers, rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, others
+from layerwise.presentation.section import FigureSpec, Section, Table, others
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     PROTOCOL_ORDER,
@@ -31,8 +29,8 @@ from layerwise.storage.run_tables import RunTables
 
 from .columns import SIGNAL, STEPS, effect_columns
 from .examples import examples_section
+from .findings import SILENT
 from .findings_heads import HEADS
-from .findings_signal import SILENT
 from .lookup import (
     ablations,
     effects_of,

@@ -7,11 +7,9 @@ from functools import partial
 import pandas as pd
 
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.over_run import n_tests
 from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, others
+from layerwise.presentation.section import FigureSpec, Section, Table, others
 from layerwise.presentation.wording import doing, in_order, joined, spread_of
 from layerwise.storage.run_tables import RunTables
 

@@ -1,23 +1,22 @@
-"""Direct logit attribution: claims, part of a page, and ``ANALYSIS``."""
+"""Direct logit attribution: claims, curves, part of a page, and ``ANALYSIS``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Curves, saved_tables
 from layerwise.presentation.claim import Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.gates import gate_tables
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.over_run import HOLM, RATE, evidence_for, together
 from layerwise.presentation.rows import asked_of, numbers, records, rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, others
+from layerwise.presentation.section import FigureSpec, Section, Table, others
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     PROTOCOL_ORDER,
@@ -28,14 +27,25 @@ from layerwise.presentation.wording import (
     spread,
     when,
 )
+from layerwise.stats.layer_curves import (
+    ATTRIBUTION,
+    TASK,
+    Evidence,
+    LeftOut,
+    Sampling,
+    Signal,
+    progress,
+    task_key,
+    while_the_encoder_runs,
+    with_own_signal,
+)
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .curves import attribution_evidence
 from .result import CONTRIBUTIONS, AttributionResult
-from .tables import HEADS, SUBLAYERS, attribution_gate
+from .tables import HEADS, SUBLAYERS, attribution_gate, attribution_signals
 
-ATTRIBUTION = "attribution"
+KIND = "attribution"
 _HEADS = {"z": "", "cross_z": " of cross-attention"}
 _THE = {site: f"the {words}" for site, words in SUBLAYER_WORDS.items()}
 _ATTRIBUTION_WORDS = (
@@ -50,6 +60,30 @@ _THROUGH_CROSS = (
     " The encoder's parts act through cross-attention, whose patterns are held: with its embedding "
     "and biases they are what the decoder's cross-attention adds, taken apart in another way."
 )
+
+
+def attribution_evidence(
+    result: AttributionResult, signal: Signal, sampling: Sampling
+) -> Iterator[Evidence | LeftOut]:
+    """Progress of the answer's logit difference by what each layer itself adds to it.
+
+    It starts with what the embedding adds and ends with the last layer; biases of the final
+    norm and of the unembedding are no layer's. Signal is that of the attributed items. In an
+    encoder-decoder nothing is written where the answer is read while the encoder runs.
+    """
+    attribution, n_encoder = result.attribution, result.facts.model.n_encoder_layers
+    edges, own = np.arange(-1, sampling.n_layers), attribution_signals(attribution)
+    written = attribution["component"].isin(["embedding", *SUBLAYERS])
+    written &= attribution["layer"].isna() | (attribution["layer"] >= n_encoder)
+    chosen = attribution.loc[written & (attribution["metric"] == "logit_diff")]
+    why = "the layers together do not add to the answer's logit difference"
+    for _, group in chosen.groupby(TASK, sort=True):
+        key = task_key(ATTRIBUTION, group)
+        placed = group.assign(layer=group["layer"].fillna(-1))
+        wide = placed.pivot_table(index="item", columns="layer", values="value", aggfunc="sum")
+        wide = while_the_encoder_runs(wide, n_encoder)
+        told = with_own_signal(signal, key, own[key[3], key[1]])
+        yield progress(ATTRIBUTION, group, wide.cumsum(axis=1), edges, told, sampling, why)
 
 
 def attributions(run: RunTables) -> list[Claim]:
@@ -98,7 +132,7 @@ def _task(mine: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
     where = {name: str(part[name]) for name in ("task", "protocol", "metric")}
     value, low, high = (float(part[name]) for name in ("value", "run_low", "run_high"))
     return [Claim(
-        kind=ATTRIBUTION, importance=weight(0.55, value / whole if whole > 0 else 0.0),
+        kind=KIND, importance=weight(0.55, value / whole if whole > 0 else 0.0),
         short=f"On {part['task']}, {_THE[part['component']]} of layer {name_layer(layer)} adds "
         f"most directly to the answer's first token {when(part['protocol'])}: "
         f"{number(value, 1)} of {number(whole, 1)} nats.",
@@ -196,7 +230,7 @@ def sections(run: RunTables) -> list[Section]:
         Section("attribution", "Direct logit attribution", 50, _ATTRIBUTION_WORDS,
                 tuple(_figures(run)),
                 (*gate_tables(run, "attribution_gate", _RIGHT, "guessing among choices (%)"),
-                 *attribution_tables(run)), kinds=(ATTRIBUTION,)),
+                 *attribution_tables(run)), kinds=(KIND,)),
     ]  # fmt: skip
 
 

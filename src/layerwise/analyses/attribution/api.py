@@ -14,8 +14,7 @@ from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
-from layerwise.analyses.extra import Extra, ProfileStart
-from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
+from layerwise.analyses.planned import Extra, Planned, PlannedJobs, PlanOptions, ProfileStart
 from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model

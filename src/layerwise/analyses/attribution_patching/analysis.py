@@ -11,10 +11,8 @@ import pandas as pd
 from layerwise.analyses.contract import Analysis, saved_tables
 from layerwise.presentation.claim import IN_TABLE, OPEN, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.rows import asked_of, numbers, records, rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table
+from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import counted, in_order, spread_of
 from layerwise.stats import holm
 from layerwise.stats.effects import ALPHA

@@ -20,12 +20,12 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
-from layerwise.analyses.extra import Extra, ProfileStart
 from layerwise.analyses.patching.cells import PATTERNS, Cell, PatchingLayout, refuse_unknown_places
 from layerwise.analyses.patching.hooked_patches import answer_logits
 from layerwise.analyses.patching.job import Patching, grouped, runs_of
 from layerwise.analyses.patching.pairs import Pair
 from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
+from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn

@@ -1,4 +1,4 @@
-"""What a comparison is made of: its tables, and what is needed to repeat it."""
+"""What a comparison is made of: its tables, their measures, and what is needed to repeat it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from pydantic import Field
 
 from layerwise.storage.parquet import conform
 from layerwise.storage.provenance import Facts, Frozen, Stamped
+
+# Centres of mass and critical sets are told of each run, and not compared.
+MEASURES = (
+    "accuracy", "half-effect depth", "prediction depth", "early third", "middle third",
+    "late third",
+)  # fmt: skip
+AXES = ("computation", "encoder", "decoder")
+# What a difference is counted in, and how many of these are 1.
+UNITS = {
+    "accuracy": ("accuracy (points)", 100),
+    "depth": ("relative depth", 1),
+    "share lost": ("share lost per layer (points)", 100),
+    "critical set": ("critical layers (% of all)", 100),
+}
 
 
 class RunFacts(Frozen):
@@ -85,3 +99,13 @@ class ComparedRuns:
     def __post_init__(self) -> None:
         for name in self.tables:
             object.__setattr__(self, name, conform(f"comparison_{name}", getattr(self, name)))
+
+
+def scale_of(family: str) -> int:
+    """How many of its units make 1."""
+    return UNITS[family][1]
+
+
+def digits_of(family: str) -> int:
+    """How many decimals are shown."""
+    return 3 if scale_of(family) == 1 else 0

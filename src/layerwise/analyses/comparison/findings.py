@@ -26,7 +26,7 @@ from layerwise.presentation.wording import (
     when,
 )
 
-from .measures import AXES, MEASURES, digits_of, scale_of
+from .compared import AXES, MEASURES, digits_of, scale_of
 
 NOTHING = "no difference"
 Row = dict[str, Any]

@@ -13,16 +13,14 @@ import pandas as pd
 
 from layerwise.presentation.claim import Claim
 from layerwise.presentation.evidence import evidence
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import Stacks
 from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.table import Table, bounds, others
+from layerwise.presentation.section import FigureSpec, Table, bounds, others
 from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, joined, number, spread
 
-from .compared import ComparedRuns
+from .compared import UNITS, ComparedRuns, digits_of, scale_of
 from .findings import established, not_established
-from .measures import UNITS, digits_of, scale_of
 from .quantities import COMPARED, FAMILIES
 
 # Claims on the first screen.

@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
-from layerwise.analyses.loading import load_results
 from layerwise.analyses.registry import curves_in_words, with_curves
+from layerwise.analyses.restoring import load_results
 from layerwise.errors import UserError, counted
 from layerwise.storage.base import Result
 from layerwise.storage.provenance import Facts, TaskFacts, join_facts
@@ -124,7 +124,7 @@ def on_shared_tasks(runs: Sequence[SavedRun]) -> tuple[list[SavedRun], list[dict
     names = dict.fromkeys(task.name for run in runs for task in run.facts.tasks)
     found = {name: {r.name: t for r in runs for t in r.facts.tasks if t.name == name}
              for name in names}  # fmt: skip
-    reasons = {name: _difference(name, having, runs) for name, having in found.items()}
+    reasons = {name: _difference(having, runs) for name, having in found.items()}
     shared = [name for name, reason in reasons.items() if reason is None]
     rows = [
         left_out(", ".join(r.name for r in runs), reason, task=name,
@@ -140,7 +140,7 @@ def on_shared_tasks(runs: Sequence[SavedRun]) -> tuple[list[SavedRun], list[dict
     return [_restricted(run, shared) for run in runs], rows
 
 
-def _difference(name: str, having: Mapping[str, TaskFacts], runs: Sequence[SavedRun]) -> str | None:
+def _difference(having: Mapping[str, TaskFacts], runs: Sequence[SavedRun]) -> str | None:
     """How a task differs between runs; None if it does not."""
     lacking = [run.name for run in runs if run.name not in having]
     if lacking:

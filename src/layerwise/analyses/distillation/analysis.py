@@ -10,11 +10,9 @@ import pandas as pd
 from layerwise.analyses.contract import Analysis
 from layerwise.presentation.claim import ESTABLISHED, OPEN, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.over_run import every_test
 from layerwise.presentation.rows import asked_of, numbers, records
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table
+from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import number, percent, when
 from layerwise.storage.run_tables import RunTables
 

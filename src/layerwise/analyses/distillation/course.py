@@ -20,7 +20,6 @@ from layerwise.storage.atomic_files import write_atomically
 from layerwise.sweep import Generate, Generated, Scored, intact
 from layerwise.sweep.requests import Outcome
 
-from .adapters import need_peft
 from .card import card
 from .job import Distillation
 from .lessons import (
@@ -36,7 +35,7 @@ from .lessons import (
 from .losses import Objective
 from .names import OF_TASK
 from .result import DistillationResult
-from .student import refuse_strangers
+from .student import need_peft, refuse_strangers
 
 CARD = "README.md"
 # No step of a descent is larger.

@@ -40,8 +40,7 @@ from .lessons import Lessons
 from .losses import Objective
 from .names import DISTILLED, STUDENT, TEACHER
 from .result import DistillationResult
-from .student import Student
-from .teacher import Teacher, matching_layers
+from .student import Student, Teacher, matching_layers
 from .training import Trainer
 
 # Seconds after which a training is kept between two points of its curve.

@@ -35,8 +35,7 @@ from .healing import pruned_from
 from .lessons import Lesson, Lessons
 from .losses import Objective
 from .names import DISTILLED, STUDENT, TEACHER
-from .student import Student, refuse_strangers
-from .teacher import Teacher
+from .student import Student, Teacher, refuse_strangers
 from .training import Trainer, at_point, drawn_at, of_curve
 
 TRAINING = "training"

@@ -1,9 +1,9 @@
-"""The student: the Hugging Face model that is trained, and whether it can learn from a teacher."""
+"""The student, which is trained as its Hugging Face model, its teacher, and whether they fit."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from layerwise.models.pruned_folder import copy_others, layers_prefix
 from layerwise.models.quiet import quiet
 from layerwise.sweep.requests import Tokens
 
-from .adapters import merge_adapters, put_adapters
 from .batches import Batch
 from .lessons import Lesson
 from .losses import Objective
@@ -205,3 +204,112 @@ def _difference(
 
 def _told(teacher: object, student: object) -> tuple[str, str]:
     return str(teacher), str(student)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model that is listened to.
+
+    Attributes:
+        model: the model.
+        layers: whose residual streams are wanted, by number; none if there are none.
+    """
+
+    model: Model
+    layers: tuple[int, ...] = ()
+
+    @torch.no_grad()
+    def __call__(
+        self, batch: Batch
+    ) -> tuple[
+        Float[torch.Tensor, "predictions d_vocab"],
+        list[Float[torch.Tensor, "texts pos d_model"]],
+    ]:
+        """Logits where something is predicted, and the streams that leave the wanted layers."""
+        kept: dict[str, torch.Tensor] = {}
+
+        def keep(value: torch.Tensor, hook: Any) -> None:
+            kept[hook.name] = value
+
+        names = [self._hook(layer) for layer in self.layers]
+        inputs: tuple[Any, ...] = (batch.tokens,)
+        if is_seq2seq(self.model):
+            inputs = (batch.tokens, batch.decoder_tokens, batch.mask, batch.decoder_mask)
+        logits = self.model.run_with_hooks(*inputs, fwd_hooks=[(name, keep) for name in names])
+        return logits[batch.rows, batch.columns], [kept[name] for name in names]
+
+    def _hook(self, layer: int) -> str:
+        n_encoder = n_encoder_layers(self.model)
+        if not n_encoder:
+            return f"blocks.{layer}.hook_resid_post"
+        stack, own = ("encoder", layer) if layer < n_encoder else ("decoder", layer - n_encoder)
+        return f"{stack}.blocks.{own}.hook_resid_post"
+
+
+def matching_layers(n_student: Sequence[int], n_teacher: Sequence[int]) -> tuple[int, ...]:
+    """For each layer of a student, the teacher's layer that ends at the same relative depth."""
+    found, first = list[int](), 0
+    for mine, theirs in zip(n_student, n_teacher, strict=True):
+        found += [first + -(-(layer + 1) * theirs // mine) - 1 for layer in range(mine)]
+        first += theirs
+    return tuple(found)
+
+
+def need_peft() -> None:
+    """Make sure that adapters can be made."""
+    try:
+        import peft as peft
+    except ImportError as error:
+        raise UserError(
+            "Low-rank adapters need the package peft, which is not installed: expected it beside "
+            "layerwise; pip install 'layerwise[distill]', or leave the rank out to train the "
+            "weights themselves."
+        ) from error
+
+
+def put_adapters(
+    model: nn.Module, blocks: Iterable[str], rank: int, seed: int
+) -> dict[str, nn.Parameter]:
+    """Give all linear maps of some blocks adapters, which change nothing yet.
+
+    The update is ``2 B A`` with ``A`` drawn and ``B`` zero, in all attention and MLP matrices.
+    """
+    need_peft()
+    from peft import LoraConfig, inject_adapter_in_model
+    from transformers.pytorch_utils import Conv1D
+
+    within = tuple(f"{block}." for block in blocks)
+    linear: dict[str, nn.Module] = {
+        name: module
+        for name, module in model.named_modules()
+        if name.startswith(within) and isinstance(module, (nn.Linear, Conv1D))
+    }
+    if not linear:
+        raise UserError(
+            "Low-rank adapters have nothing to adapt: the chosen layers have no linear maps of "
+            "their own; leave the rank out to train the weights themselves."
+        )
+    transposed = {isinstance(module, Conv1D) for module in linear.values()}
+    config = LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, bias="none",
+        target_modules=sorted(linear), fan_in_fan_out=transposed == {True},
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, model)
+    return {name: value for name, value in model.named_parameters() if ".lora_" in name}
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Add the adapters to the weights that they adapt, and take them out."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted: list[tuple[str, Any]] = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, BaseTunerLayer)
+    ]
+    for name, module in adapted:
+        module.merge()
+        within, _, last = name.rpartition(".")
+        setattr(model.get_submodule(within), last, module.get_base_layer())

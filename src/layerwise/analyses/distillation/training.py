@@ -23,8 +23,7 @@ from layerwise.models.kinds import n_encoder_layers
 from .batches import Batch, fitting
 from .lessons import Lesson
 from .losses import Objective, divergences, kl, stream_distance
-from .student import Student
-from .teacher import Teacher
+from .student import Student, Teacher
 
 # Steps of warm-up, at most.
 WARM_UP = 50

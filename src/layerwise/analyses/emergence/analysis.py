@@ -10,10 +10,8 @@ from layerwise.analyses.contract import Analysis
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
 from layerwise.presentation.claim import ORDER
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.section import FigureSpec, Section, Table, bounds
 from layerwise.presentation.wording import layer_ranges, spread, spread_of
 from layerwise.storage.run_tables import RunTables
 

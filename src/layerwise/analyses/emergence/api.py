@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from layerwise.analyses.ablation.joining import join_ablations
-from layerwise.analyses.ablation.result import AblationResult
+from layerwise.analyses.ablation.result import AblationResult, join_ablations
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.registry import CURVES, curves_in_words, with_curves
 from layerwise.errors import UserError

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise.analyses.logit_lens.names import LENS_ORDER
+from layerwise.analyses.logit_lens.tables import LENS_ORDER
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
 from layerwise.presentation.grid import abreast, legend_below, panel_grid, set_title
 from layerwise.presentation.layer_axis import name_depths

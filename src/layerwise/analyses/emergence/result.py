@@ -12,8 +12,7 @@ from layerwise.presentation.columns import Column, Row, estimated, in_short, nam
 from layerwise.presentation.drawing import drawn
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import layer_ranges
-from layerwise.storage.base import Result
-from layerwise.storage.notebook import heading
+from layerwise.storage.base import Result, heading
 from layerwise.storage.provenance import Facts
 
 

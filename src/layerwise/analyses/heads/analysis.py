@@ -7,11 +7,9 @@ from functools import partial
 from layerwise.analyses.contract import Analysis
 from layerwise.presentation.columns import cells
 from layerwise.presentation.columns import heads as headed
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table
+from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import counted, spread_of
 from layerwise.storage.run_tables import RunTables
 

@@ -21,7 +21,7 @@ import torch
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.attribution.decompose import direct
 from layerwise.analyses.execute import Job, execute
-from layerwise.analyses.extra import Extra, ProfileStart
+from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts
 from layerwise.models.facts import refuse_changed_weights
@@ -39,15 +39,18 @@ from layerwise.storage.schemas import SCHEMAS
 from layerwise.sweep.faithful import check_faithful, refuse_states
 from layerwise.sweep.last_sites import StackSites
 
-from .attention_scores import (
+from .repeated_tokens import (
+    SHORTEST,
+    Drawn,
+    RepeatedTokens,
     Scored,
     Scores,
     attention_hook,
+    next_tokens_read,
     no_scores,
     places_when_repeated,
     seq2seq_scores,
 )
-from .repeated_tokens import SHORTEST, Drawn, RepeatedTokens, next_tokens_read
 from .result import HeadsResult
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4

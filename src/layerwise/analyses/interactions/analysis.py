@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, saved_tables
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.section import FigureSpec, Section, Table, bounds
 from layerwise.presentation.wording import HEAD_WORDS, number, spread, spread_of
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables

@@ -13,14 +13,14 @@ from typing import Any
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
-from layerwise.analyses.extra import Extra, ProfileStart
+from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError, counted
 from layerwise.ground.readers import whole
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, check_layers, prepare
-from layerwise.stats.interest import Interest, refuse_uninteresting
+from layerwise.stats.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
 
 from .job import Interactions

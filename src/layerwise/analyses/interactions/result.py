@@ -12,8 +12,8 @@ import pandas as pd
 from layerwise.ground.layer_names import layer_name
 from layerwise.presentation import no_signal
 from layerwise.presentation.drawing import drawn
-from layerwise.storage.base import Result, computed_once
-from layerwise.storage.notebook import intervals, number
+from layerwise.presentation.rows import records
+from layerwise.storage.base import Result, computed_once, intervals, number
 from layerwise.storage.provenance import Facts
 
 from .costs import NATS, measure_of, signal_of
@@ -100,7 +100,7 @@ def interaction_rows(pairs: pd.DataFrame, n_encoder: int = 0, n_top: int = 5) ->
         {
             "task": top["task"],
             "protocol": top["protocol"],
-            "pair": [f"{name(row, 'first')}, {name(row, 'second')}" for row in _dicts(top)],
+            "pair": [f"{name(row, 'first')}, {name(row, 'second')}" for row in records(top)],
             "alone": [
                 f"{number(a)}, {number(b)}"
                 for a, b in zip(top["cost_first"], top["cost_second"], strict=True)
@@ -119,7 +119,3 @@ def player_label(row: dict[str, Any], which: str, n_encoder: int = 0) -> str:
     layer, head = row[f"{which}_layer"], row[f"{which}_head"]
     named = layer_name(int(layer), n_encoder)
     return named if pd.isna(head) else f"{named}.{int(head)}"
-
-
-def _dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]

@@ -13,12 +13,10 @@ import pandas as pd
 from layerwise.analyses.contract import Analysis, Curves, saved_tables
 from layerwise.analyses.emergence.difficulty_words import beside_order
 from layerwise.presentation.claim import ESTABLISHED, LENS, Claim, Estimate, source, spaced, weight
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.gates import gate_tables
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import records, rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.section import FigureSpec, Section, Table, bounds
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
     capitalised,
@@ -44,9 +42,18 @@ from layerwise.stats.layer_curves import (
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
 from .result import LensResult
-from .tables import answers_read, covers_a_stack, guessing, lens_gate, prediction_depths
+from .tables import (
+    DECODER_LENS,
+    LENS_ORDER,
+    LOGIT,
+    TUNED_DECODER_LENS,
+    answers_read,
+    covers_a_stack,
+    guessing,
+    lens_gate,
+    prediction_depths,
+)
 
 SETTLED = "prediction depth"
 _LENS_WORDS = (

@@ -23,9 +23,9 @@ from layerwise.runs.executors import Executor
 from layerwise.runs.setup import Setup, TaskLike, prepare
 
 from .job import Lens, refuse_protocols
-from .names import LENSES, LOGIT, TUNED
 from .reading import GENERATED, OVER, SITES
 from .result import LensResult
+from .tables import LENSES, LOGIT, TUNED
 
 LENS_PROTOCOLS = ("letter", "continuation")
 

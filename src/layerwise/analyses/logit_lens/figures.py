@@ -27,7 +27,7 @@ from layerwise.presentation.wording import (
     spread_of,
 )
 
-from .names import LENS_ORDER
+from .tables import LENS_ORDER
 
 MEASURES = ("logprob", "rank", "entropy", "kl")
 _NAMES = {

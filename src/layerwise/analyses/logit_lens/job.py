@@ -37,7 +37,6 @@ from layerwise.sweep.readout import logits_of
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from layerwise.tasks import Task
 
-from .names import DECODER_LENS, LOGIT, OF_ENCODER, TUNED, TUNED_DECODER_LENS
 from .reading import (
     GENERATED,
     PROMPT,
@@ -52,6 +51,7 @@ from .reading import (
     read_lens,
 )
 from .result import LensResult, lens_frame
+from .tables import DECODER_LENS, LOGIT, OF_ENCODER, TUNED, TUNED_DECODER_LENS
 
 LAST = (-1,)
 # Texts whose residual streams are there together, and tokens whose logits are.

@@ -10,12 +10,10 @@ import pandas as pd
 from layerwise.presentation import no_signal
 from layerwise.presentation.drawing import drawn
 from layerwise.stats.over_items import lens_summary
-from layerwise.storage.base import Result, computed_once
-from layerwise.storage.notebook import number
+from layerwise.storage.base import Result, computed_once, number
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
-from .names import streams_read
 from .tables import (
     depth_comparisons,
     depth_means,
@@ -23,6 +21,7 @@ from .tables import (
     lens_gate,
     lens_signals,
     prediction_depths,
+    streams_read,
 )
 
 

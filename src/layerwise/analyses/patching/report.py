@@ -11,11 +11,9 @@ import pandas as pd
 
 from layerwise.presentation.claim import PATCHING
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, others
+from layerwise.presentation.section import FigureSpec, Section, Table, others
 from layerwise.presentation.wording import in_order, joined, spread_of
 from layerwise.storage.run_tables import RunTables
 

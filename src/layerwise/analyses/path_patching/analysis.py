@@ -11,12 +11,10 @@ from layerwise.analyses.contract import Analysis
 from layerwise.analyses.patching.report import PATCHES
 from layerwise.presentation.claim import Claim, Estimate, source, weight
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.over_run import RATE, evidence_for, together
 from layerwise.presentation.rows import asked_of, numbers, records, rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, others
+from layerwise.presentation.section import FigureSpec, Section, Table, others
 from layerwise.presentation.wording import in_order, number, spread_of, when
 from layerwise.storage.run_tables import RunTables
 

@@ -18,10 +18,10 @@ import torch
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
-from layerwise.analyses.extra import Extra, ProfileStart
 from layerwise.analyses.patching.pairs import Pair, PairChoice
 from layerwise.analyses.patching.pieces import ChosenPairs, PairPieces
 from layerwise.analyses.patching.tables import DENOISING, DIRECTIONS, patched_and_source
+from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn

@@ -8,8 +8,7 @@ import pandas as pd
 
 from layerwise.analyses.contract import Analysis
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table
+from layerwise.presentation.section import Section, Table
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
@@ -19,7 +18,6 @@ _PRUNED_WORDS = (
     "A model was written without some layers and loaded again. It answers the same questions as "
     "the intact model, and as the intact model that skips these layers. The last two must agree."
 )
-_MODELS = ("intact", "predicted", "measured")
 
 
 def pruning_table(run: RunTables) -> list[Table]:

@@ -9,12 +9,10 @@ import pandas as pd
 
 from layerwise.analyses.contract import Analysis
 from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import evidence_for
 from layerwise.presentation.rows import asked_of, records, rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.section import FigureSpec, Section, Table, bounds
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,

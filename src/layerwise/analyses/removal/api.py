@@ -11,7 +11,7 @@ from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
-from layerwise.analyses.extra import Extra, ProfileStart
+from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.ground.readers import some_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, n_encoder_layers

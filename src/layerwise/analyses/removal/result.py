@@ -19,8 +19,7 @@ from layerwise.presentation.items import independent
 from layerwise.presentation.power import could_be_found
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import PROTOCOL_ORDER, capitalised, counted, joined, when
-from layerwise.storage.base import Result, computed_once
-from layerwise.storage.notebook import intervals, number
+from layerwise.storage.base import Result, computed_once, intervals, number
 from layerwise.storage.provenance import Facts
 from layerwise.tasks.registry import is_suite
 

@@ -12,11 +12,9 @@ from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.contract import Analysis, saved_tables
 from layerwise.presentation.claim import IN_TABLE, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import asked_of, numbers, records, rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table
+from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import PROTOCOL_ORDER, counted, in_order, spread_of, when
 from layerwise.stats.cells import has_several_examples
 from layerwise.storage.base import Result

@@ -17,8 +17,7 @@ import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
-from layerwise.analyses.extra import Extra, ProfileStart
-from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
+from layerwise.analyses.planned import Extra, Planned, PlannedJobs, PlanOptions, ProfileStart
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.in_turn import in_turn

@@ -11,12 +11,12 @@ from typing import Any
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.comparison.compared import RunFacts
-from layerwise.analyses.loading import load_results
+from layerwise.analyses.restoring import load_results
 from layerwise.errors import UserError
 from layerwise.ground.readers import some_of
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike
-from layerwise.stats.interest import Interest, refuse_uninteresting
+from layerwise.stats.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
 
 from .job import (

@@ -14,11 +14,10 @@ import pandas as pd
 from layerwise.errors import UserError
 from layerwise.presentation.claim import ESTABLISHED, Claim, Estimate, source, weight
 from layerwise.presentation.evidence import evidence
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.page import Report, drawn, filled
 from layerwise.presentation.rows import asked_of, records, rows
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.section import FigureSpec, Table, bounds
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
     capitalised,

@@ -19,7 +19,7 @@ from layerwise.presentation.rows import numbers, records, rows
 from layerwise.stats import holm
 from layerwise.stats.cells import Cell
 from layerwise.stats.effects import ALPHA, signal_table
-from layerwise.stats.interest import Interest
+from layerwise.stats.equivalence import Interest
 from layerwise.stats.layer_curves import Sampling
 from layerwise.stats.onset import Excess, Onset, Trend, depth_trend, onset
 from layerwise.stats.signal import LEVEL

@@ -9,10 +9,8 @@ import pandas as pd
 
 from layerwise.analyses.contract import Analysis
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.rows import records, rows
-from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, others
+from layerwise.presentation.section import FigureSpec, Section, Table, others
 from layerwise.presentation.wording import HEAD_WORDS, spread, spread_of
 from layerwise.storage.run_tables import RunTables
 
@@ -29,8 +27,8 @@ from .names import (
     SINGLE,
     WEIGHTS,
 )
+from .naming import KIND
 from .result import TransplantResult
-from .words import KIND
 
 _WORDS = (
     "Layers of one model were put into another of the same architecture, in both directions. The "

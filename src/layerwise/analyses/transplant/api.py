@@ -18,7 +18,7 @@ from layerwise.models.in_turn import several_in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
-from layerwise.stats.interest import Interest, refuse_uninteresting
+from layerwise.stats.equivalence import Interest, refuse_uninteresting
 
 from .fit import refuse_misfit
 from .job import Transplant

@@ -15,12 +15,24 @@ from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import LEVEL
 from layerwise.presentation.rows import asked_of, numbers, records, rows
 from layerwise.presentation.wording import capitalised, counted, interval, number, percent
-from layerwise.stats.interest import Interest
+from layerwise.stats.equivalence import Interest
 from layerwise.storage.run_tables import RunTables
 
 from .names import ACTIVATIONS, BRINGS, DESTROYS, OF_NO_LAYER, SINGLE, TOGETHER, WEIGHTS
-from .naming import counted_noun, is_plural, noun_of, order_of, what_of
-from .words import KIND, brief, measured, models_of, named_models, put_in, where
+from .naming import (
+    KIND,
+    brief,
+    counted_noun,
+    is_plural,
+    measured,
+    models_of,
+    named_models,
+    noun_of,
+    order_of,
+    put_in,
+    what_of,
+    where,
+)
 
 EFFECTS, GAPS = "transplant_effects", "transplant_gaps"
 _MOST = 3

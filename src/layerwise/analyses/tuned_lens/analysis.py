@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from layerwise.analyses.contract import Analysis
-from layerwise.analyses.logit_lens.names import TUNED_DECODER_LENS
-from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.analyses.logit_lens.tables import TUNED_DECODER_LENS
 from layerwise.presentation.over_run import every_test
-from layerwise.presentation.section import Section
+from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import spread_of
 from layerwise.storage.run_tables import RunTables
 

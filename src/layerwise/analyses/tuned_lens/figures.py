@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from layerwise.analyses.logit_lens.names import TUNED_DECODER_LENS, UNTRANSLATED
+from layerwise.analyses.logit_lens.tables import TUNED_DECODER_LENS, UNTRANSLATED
 from layerwise.presentation.grid import layer_ticks, legend_below, rows_and_columns, set_title
 from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.style import COLUMN_WIDTH, look, new_figure, styled

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.analyses.logit_lens.names import streams_read
+from layerwise.analyses.logit_lens.tables import streams_read
 from layerwise.errors import counted
 from layerwise.presentation.drawing import drawn
 from layerwise.stats.effects import ALPHA, N_RESAMPLES
-from layerwise.storage.base import Result, computed_once
-from layerwise.storage.notebook import intervals
+from layerwise.storage.base import Result, computed_once, intervals
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 

@@ -19,8 +19,8 @@ from jaxtyping import Float
 from torch.nn.utils.rnn import pad_sequence
 
 from layerwise import stats
-from layerwise.analyses.logit_lens.names import lens_of
 from layerwise.analyses.logit_lens.reading import divergence
+from layerwise.analyses.logit_lens.tables import lens_of
 from layerwise.errors import UserError
 from layerwise.models.kinds import Model, as_seq2seq, decoder_prefix, is_seq2seq, n_encoder_layers
 from layerwise.sweep import residuals_at

@@ -119,14 +119,10 @@ def _roots(items: Sequence[Item]) -> list[int]:
             index = parent[index]
         return index
 
-    for together in (*_same_cluster(items), *_same_options(items)):
+    for together in (*_grouped([item.cluster for item in items]), *_same_options(items)):
         for index in together[1:]:
             parent[root(index)] = root(together[0])
     return [root(index) for index in range(len(items))]
-
-
-def _same_cluster(items: Sequence[Item]) -> list[list[int]]:
-    return _grouped([item.cluster for item in items])
 
 
 def _same_options(items: Sequence[Item]) -> list[list[int]]:

@@ -68,7 +68,7 @@ def ladder(
         axes.set_title(label(words, characters(figure.get_figwidth() / abreast(panels) - 0.9)),
                        loc="left", pad=3)  # fmt: skip
         axes.spines[:].set_visible(False)
-    _label(figure, panels, rungs, layers, cell)
+    _label(panels, rungs, layers, cell)
     action = capitalised(doing(kind, site, "one layer"))
     set_title(figure, f"{action}: what is lost, from naming a letter to free generation")
     silent = Patch(label="no signal: intact model not better than blind", **HATCH)
@@ -77,9 +77,7 @@ def ladder(
     return figure
 
 
-def _label(
-    figure: Figure, panels: list[Axes], rungs: list[str], layers: list[int], cell: float
-) -> None:
+def _label(panels: list[Axes], rungs: list[str], layers: list[int], cell: float) -> None:
     n = abreast(panels)
     panels[0].set_ylim(len(rungs), 0)
     panels[0].set_xlim(0, len(layers))

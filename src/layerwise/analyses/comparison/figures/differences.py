@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise.analyses.comparison.measures import AXES, MEASURES, UNITS
+from layerwise.analyses.comparison.compared import AXES, MEASURES, UNITS
 from layerwise.analyses.emergence.figures import METHODS
 from layerwise.presentation.grid import abreast, legend_below, panel_grid, set_title
 from layerwise.presentation.lettering import characters, label
