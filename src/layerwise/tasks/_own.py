@@ -1,6 +1,6 @@
 """A user's own ``Task``, checked before anything is asked: types, items, stops, chance levels.
 
-Files are checked line by line in ``_rows``; whether a model can take an item, in ``_requests``.
+Files are checked line by line in ``jsonl``; whether a model can take an item, in ``_requests``.
 """
 
 from __future__ import annotations

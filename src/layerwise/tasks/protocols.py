@@ -1,6 +1,6 @@
 """The three protocols: how an item becomes requests, and their outcomes a score.
 
-Prompt texts are in ``_prompts``, token ids in ``_encoding``, the arithmetic in ``scoring``.
+Prompt texts are in ``_requests``, token ids in ``_encoding``, the arithmetic in ``scoring``.
 """
 
 from __future__ import annotations

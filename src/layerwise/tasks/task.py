@@ -1,6 +1,6 @@
 """Tasks: a named set of items with what all of them share, as frozen values.
 
-How a task becomes prompts is told in ``_prompts``; where tasks come from, in ``registry``.
+How a task becomes prompts is settled in ``_requests``; where tasks come from, in ``registry``.
 """
 
 from __future__ import annotations

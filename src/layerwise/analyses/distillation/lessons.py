@@ -1,6 +1,6 @@
 """What a student is trained on: prompts with answers that are not measured, or a file's texts.
 
-Which answers the teacher gives is asked in ``answers``; no model is run here.
+Which answers the teacher gives is asked in ``course``; no model is run here.
 """
 
 from __future__ import annotations

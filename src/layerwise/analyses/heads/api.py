@@ -2,7 +2,7 @@
 
 After the second occurrence of a token an induction head attends to what followed the first
 (Olsson et al. 2022, arXiv:2209.11895). Definitions are in ``docs/heads.md``; no task is asked.
-What heads attend to is read in ``attention_scores``.
+What heads attend to is read in ``repeated_tokens``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Similarity of layers: how much each of them turns the residual stream, and which are alike.
 
 The measures are in ``measures``, the one pass that reads the streams in
-``sweep.stream_reading``; how they predict effects of ablation is in ``prediction_tables``.
+``sweep.stream_reading``; how they predict effects of ablation is in ``tables``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Training of a tuned lens: translators of all depths together, on batches of streams.
 
 Belrose et al. 2023 (arXiv:2303.08112): affine maps, the identity at first, that make the lens's
-distribution like the final layer's. Where texts come from is the business of ``texts``, what
-a depth says, that of ``streams``.
+distribution like the final layer's. Where texts come from is the business of ``texts``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Training of an encoder-decoder that also chooses by letter.
 
-What a step computes is here; how it begins is told in ``seq2seq_start``.
+How it begins, prepared for what is planned, and what a step computes.
 """
 
 from __future__ import annotations
