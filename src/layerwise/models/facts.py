@@ -19,13 +19,7 @@ from layerwise.errors import UserError
 from layerwise.models.cache import key_of
 from layerwise.models.generation import GenerationSettings
 from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import (
-    Model,
-    backend_of,
-    kept_buffers,
-    n_encoder_layers,
-    original_of,
-)
+from layerwise.models.kinds import Model, backend_of, kept_buffers, n_encoder_layers, original_of
 from layerwise.models.loaded import CHANGED, LoadedFacts
 from layerwise.models.offload import blocks_on_disk, in_pieces, named_weights
 from layerwise.models.structure import Version, sample_of, settings_hash, version_of

@@ -14,13 +14,7 @@ from layerwise.ground.regular_files import IrregularFileError, refuse_irregular
 from layerwise.models.adapter_files import Adapter, is_adapter, read_adapter
 from layerwise.models.cache import contents_sha256, file_sha256, folder_sha256, key_of
 from layerwise.models.gguf_files import folder_of_gguf
-from layerwise.models.hub import (
-    cached,
-    download,
-    download_outline,
-    has_hashed_weights,
-    is_hub_id,
-)
+from layerwise.models.hub import cached, download, download_outline, has_hashed_weights, is_hub_id
 from layerwise.models.loaded import SourceKind
 from layerwise.models.manifest import conversion_hash
 from layerwise.models.registry import BUNDLED, WIRED_MODELS, PackagedModel

@@ -20,12 +20,7 @@ from safetensors.torch import save
 
 from layerwise.errors import UserError
 from layerwise.ground.regular_files import read_regular, refuse_irregular
-from layerwise.models.cache import (
-    cache_dir,
-    checksum_of,
-    complete_or_nothing,
-    contents_sha256,
-)
+from layerwise.models.cache import cache_dir, checksum_of, complete_or_nothing, contents_sha256
 from layerwise.models.decoder.weight_parts import part_by_name
 from layerwise.models.hooked import HookedTransformer
 from layerwise.models.kinds import DecoderOnly, kept_buffers

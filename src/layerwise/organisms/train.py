@@ -23,13 +23,7 @@ from layerwise.organisms.initialization import new_organism
 from layerwise.organisms.plan import FORMS, PLANTED
 from layerwise.organisms.texts import Stage, Text, Texts
 from layerwise.organisms.training_forms import Form
-from layerwise.organisms.training_loop import (
-    DECAY,
-    STEPS,
-    layers_run,
-    rounded,
-    run_training_loop,
-)
+from layerwise.organisms.training_loop import DECAY, STEPS, layers_run, rounded, run_training_loop
 
 Targets = dict[Stage, Int[torch.Tensor, "3 _"]]  # row, position, word
 

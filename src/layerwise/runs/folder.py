@@ -23,12 +23,7 @@ import pandas as pd
 import pyarrow as pa
 
 from layerwise.errors import OtherEnvironmentWarning, UserError
-from layerwise.storage.atomic_files import (
-    deleted,
-    disk_error,
-    never_made_again,
-    remove_temporaries,
-)
+from layerwise.storage.atomic_files import deleted, disk_error, never_made_again, remove_temporaries
 from layerwise.storage.file_list import hashes_of
 from layerwise.storage.places import refuse_unusable_folder
 from layerwise.storage.provenance import (

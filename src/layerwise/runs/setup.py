@@ -37,12 +37,7 @@ from layerwise.sweep.memory import SMALLEST, default_memory_budget
 from layerwise.sweep.requests import Request
 from layerwise.sweep.run import model_shape, plan_for
 from layerwise.sweep.seq2seq.cost import seq2seq_cost
-from layerwise.tasks import (
-    PatchingPrompts,
-    Task,
-    TaskRequest,
-    with_room,
-)
+from layerwise.tasks import PatchingPrompts, Task, TaskRequest, with_room
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import take
 

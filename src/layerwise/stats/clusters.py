@@ -15,11 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 
-from .inference import (
-    Interval,
-    exact_interval,
-    mcnemar_p_values,
-)
+from .inference import Interval, exact_interval, mcnemar_p_values
 from .inference import mean_p_values as item_mean_p_values
 from .resampling import counted_sums, resample_counts, resample_indices
 

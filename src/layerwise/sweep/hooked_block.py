@@ -139,9 +139,7 @@ class HookedBlock:
         edit: Callable[[str, torch.Tensor], torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """One call of TransformerLens's block, with the sites inside it edited and recorded."""
-        from transformer_lens.cache.key_value_cache_entry import (
-            TransformerLensKeyValueCacheEntry,
-        )
+        from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 
         sites: dict[str, torch.Tensor] = {}
         points = {"z": self.block.attn.hook_z, "attn_out": self.block.hook_attn_out}

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from layerwise.presentation.columns import (
-    Column,
-    Row,
-    decided,
-    estimated,
-    named,
-    p_column,
-    plain,
-)
+from layerwise.presentation.columns import Column, Row, decided, estimated, named, p_column, plain
 from layerwise.presentation.items import items_of
 from layerwise.presentation.naming import name_intervention
 from layerwise.presentation.no_signal import option_name

@@ -32,14 +32,7 @@ from .runs import (
     saved_runs,
     shared_change,
 )
-from .tables import (
-    corrected,
-    estimate_rows,
-    group_difference_rows,
-    group_rows,
-    n_tests,
-    pair_rows,
-)
+from .tables import corrected, estimate_rows, group_difference_rows, group_rows, n_tests, pair_rows
 
 Folders = Sequence[str | Path]
 

@@ -22,14 +22,7 @@ from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
-from layerwise.sweep import (
-    Generate,
-    LogLikelihood,
-    Scored,
-    intact,
-    residuals_at,
-    skip_layers,
-)
+from layerwise.sweep import Generate, LogLikelihood, Scored, intact, residuals_at, skip_layers
 from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, cost_of_reading
 from layerwise.sweep.engine_run import model_shape
 from layerwise.sweep.intact_run import Place

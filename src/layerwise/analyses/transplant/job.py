@@ -11,11 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.ablation.job import (
-    ITEMS_AT_ONCE,
-    refuse_no_chance,
-    write_requests,
-)
+from layerwise.analyses.ablation.job import ITEMS_AT_ONCE, refuse_no_chance, write_requests
 from layerwise.analyses.removal.tables import HELD_OUT, SELECTION
 from layerwise.models.footprint import weight_bytes
 from layerwise.models.kinds import Model

@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForSeq2SeqLM,
-    PreTrainedTokenizerBase,
-    T5ForConditionalGeneration,
-)
+from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer

@@ -25,13 +25,7 @@ from layerwise.organisms.seq2seq.initialization import HEAD_WIDTH, new_seq2seq
 from layerwise.organisms.seq2seq.plan import FORMS, N_ENCODER, N_LAYERS, PLANTED
 from layerwise.organisms.texts import Stage, Text, Texts
 from layerwise.organisms.training_forms import Form
-from layerwise.organisms.training_loop import (
-    DECAY,
-    STEPS,
-    layers_run,
-    rounded,
-    run_training_loop,
-)
+from layerwise.organisms.training_loop import DECAY, STEPS, layers_run, rounded, run_training_loop
 
 _BIAS_SPEED = 10.0  # of the relative position bias
 

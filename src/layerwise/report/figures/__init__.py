@@ -12,29 +12,19 @@ from layerwise.analyses.ablation.figures.ladder import ladder as ladder
 from layerwise.analyses.ablation.figures.protocols import protocol_comparison as protocol_comparison
 from layerwise.analyses.ablation.figures.role_map import role_map as role_map
 from layerwise.analyses.ablation.figures.sets import set_losses as set_losses
-from layerwise.analyses.attribution.figures import (
-    attribution_heads as attribution_heads,
-)
-from layerwise.analyses.attribution.figures import (
-    attribution_lines as attribution_lines,
-)
-from layerwise.analyses.attribution_patching.figures import (
-    estimate_agreement as estimate_agreement,
-)
+from layerwise.analyses.attribution.figures import attribution_heads as attribution_heads
+from layerwise.analyses.attribution.figures import attribution_lines as attribution_lines
+from layerwise.analyses.attribution_patching.figures import estimate_agreement as estimate_agreement
 from layerwise.analyses.comparison.figures.compared_depths import compared_depths as compared_depths
 from layerwise.analyses.comparison.figures.compared_roles import Block as Block
 from layerwise.analyses.comparison.figures.compared_roles import compared_roles as compared_roles
 from layerwise.analyses.comparison.figures.differences import difference_ranges as difference_ranges
 from layerwise.analyses.emergence.figures import agreement_ranges as agreement_ranges
 from layerwise.analyses.emergence.figures import emergence_ranges as emergence_ranges
-from layerwise.analyses.emergence.figures import (
-    interaction_profiles as interaction_profiles,
-)
+from layerwise.analyses.emergence.figures import interaction_profiles as interaction_profiles
 from layerwise.analyses.heads.figures import head_score_maps as head_score_maps
 from layerwise.analyses.logit_lens.figures import lens_curves as lens_curves
-from layerwise.analyses.logit_lens.figures import (
-    prediction_depth_curves as prediction_depth_curves,
-)
+from layerwise.analyses.logit_lens.figures import prediction_depth_curves as prediction_depth_curves
 from layerwise.analyses.patching.figures import patching_heads as patching_heads
 from layerwise.analyses.patching.figures import patching_map as patching_map
 from layerwise.analyses.path_patching.figures import path_senders as path_senders

@@ -14,14 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise.models.organisms.forms import (
-    END,
-    answered,
-    ask,
-    ask_fact,
-    ask_twice,
-    pair,
-)
+from layerwise.models.organisms.forms import END, answered, ask, ask_fact, ask_twice, pair
 from layerwise.models.organisms.language import Language
 from layerwise.tasks.items import Capability, Corruption, Item
 from layerwise.tasks.suites._building import (

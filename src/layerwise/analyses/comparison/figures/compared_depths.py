@@ -17,12 +17,7 @@ from layerwise.presentation.grid import legend_below, set_title
 from layerwise.presentation.lettering import characters, label
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, Look, look, new_figure, styled
-from layerwise.presentation.wording import (
-    CAPABILITY_ORDER,
-    PROTOCOL_ORDER,
-    in_order,
-    spread_of,
-)
+from layerwise.presentation.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, spread_of
 
 from .compared_roles import Block
 from .differences import heading

@@ -18,13 +18,7 @@ from layerwise.models.organisms.wired_seq2seq._rooms import Rooms
 from layerwise.models.organisms.wired_seq2seq._wiring import write_weights
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.seq2seq.model import Seq2SeqModel
-from layerwise.models.seq2seq.parts import (
-    AttentionParts,
-    BlockParts,
-    MlpParts,
-    Parts,
-    StackParts,
-)
+from layerwise.models.seq2seq.parts import AttentionParts, BlockParts, MlpParts, Parts, StackParts
 
 NAME = "wired-seq2seq"
 
