@@ -163,6 +163,6 @@ def test_closed_and_open_book_are_not_compared_over_draws_of_examples(model, tmp
     assert set(effects["task"]) == {one.name for one in tasks}
     assert set(effects["n_examples"]) == {2}
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert "the ladder of scoring and what a passage protects are left out" in page
+    assert "the scoring steps and what a passage protects are left out" in page
     assert 'id="books"' not in page
     assert lw.load_results(tmp_path)[0].books().empty

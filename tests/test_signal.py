@@ -87,7 +87,8 @@ def test_a_place_that_is_always_taken_is_told():
     (row,) = told.signal().to_dict("records")
     assert (row["most_taken"], row["n_most_taken"]) == (2, 38)
     (silent,) = findings([told])
-    assert "chance 25 % (n = 40). It takes C in 38 items." in silent.full
+    assert "25 % by chance" in silent.short
+    assert "It takes C in 95 % of items." in silent.details
     assert "It takes" not in findings([answered(gold.tolist())])[0].full
     unknown = answered([None] * n)
     (row,) = unknown.signal().to_dict("records")
@@ -100,12 +101,12 @@ def test_the_sentence_names_every_control_that_was_measured():
     right = np.ones((12, 2), dtype=bool)
     alone = synthetic.cell_records(right, "keys", "retrieval")
     (told,) = findings([synthetic.ablation(alone.assign(correct=np.arange(24) % 4 == 0))])
-    assert "not shown to be better than chance. keys under letter: " in told.full
+    assert "It is not shown to be better than chance." in told.details
     floor = np.arange(12) < 9
     table = synthetic.cell_records(right, "keys", "retrieval", no_layers=floor)
     (told,) = findings([synthetic.ablation(table)])
-    assert "not shown to be better than chance and without layers. keys" in told.full
-    assert "chance 25 %, without layers 75 % (n = 12)." in told.full
+    assert "It is not shown to be better than chance and without layers." in told.details
+    assert "It answers right without its layers in 75 % (n = 12)." in told.details
     two = pd.concat([table, synthetic.cell_records(right, "more", "retrieval", no_layers=floor)])
-    (told,) = findings([synthetic.ablation(two)])
-    assert "better than chance and without layers alike (Holm). keys under" in told.full
+    for told in findings([synthetic.ablation(two)]):
+        assert "better than chance and without layers alike (Holm)." in told.full

@@ -342,7 +342,7 @@ def test_the_command_writes_what_the_function_finds(here):
     names = ["angular", "cka", "influence", "similarity"]
     assert sorted(path.stem for path in (here / "run").glob("*.parquet")) == names
     assert commands.done("similarity", commands.model_folder(), "--task", "words.jsonl",
-                         "--out", "run") == said  # fmt: skip
+                         "--out", "run").partition("\n")[2] == said.partition("\n")[2]  # fmt: skip
     commands.done("report", "run")
     assert (here / "run" / "figures" / "similarity_letter.png").exists()
     again = pd.read_parquet(here / "run" / "influence.parquet")
