@@ -416,6 +416,7 @@ def test_a_run_says_what_is_needed_to_repeat_it(model, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == [
         "dissociations.parquet",
         "effects.parquet",
+        "estimates.parquet",
         "ladder.parquet",
         "ladder_steps.parquet",
         "records.parquet",

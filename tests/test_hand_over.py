@@ -97,6 +97,6 @@ def test_an_answer_that_rests_at_a_third_position_is_no_move_from_one_to_the_oth
         tables_of_run([PatchingResult(pd.concat(tables, ignore_index=True), facts)])
     )
     assert "moves from" not in claim.full
-    assert "leaves the changed token in layer 2 and reaches the last in 5 when" in claim.short
+    assert "leaves the changed word in layer 2 and reaches the last token in 5 when" in claim.short
     assert (claim.layers, claim.evidence) == ((2, 5), "in its table")
     assert "In between it is at neither." in claim.details

@@ -148,7 +148,7 @@ def test_nothing_settles_later_whose_mean_does_not():
     for depths, told in ((alike, 0), (later, 1)):
         result = reading(depths)
         assert result.derived()["prediction_depth_comparisons"]["significant"].all()
-        said = [f for f in report(result).findings if "settles later" in f.short]
+        said = [f for f in report(result).findings if "fixed later" in f.short]
         assert len(said) == told
 
 

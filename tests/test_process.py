@@ -62,7 +62,7 @@ def command_line(monkeypatch):
         monkeypatch.setattr(app, name, lambda: None)
 
     def run(command) -> None:
-        monkeypatch.setattr(app, "app", command)
+        monkeypatch.setattr(app, "app", lambda **_: command())
         app.main()
 
     return run
