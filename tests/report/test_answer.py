@@ -95,6 +95,14 @@ def test_a_run_without_a_loss_says_that_none_is_shown() -> None:
     assert found.general == frozenset()
 
 
+def test_that_no_layer_is_needed_by_all_is_said() -> None:
+    run = planted(replace(TWO, critical={"letter": (), "generate": ()}), facts=5, look_up=7)
+    assert answer_of(run, findings_of(run)).headline == (
+        "Retrieval needs layer 7 more than another does; knowledge 5. "
+        "No layer is shown to be needed by all."
+    )
+
+
 def test_one_capability_alone_is_not_called_everything() -> None:
     run = planted(replace(TWO, tasks=(("facts", "knowledge"),), silent=()))
     assert answer_of(run, findings_of(run)).headline == "Knowledge needs layer 2."

@@ -132,7 +132,7 @@ def how_sure(run: RunTables) -> HowSure | None:
     taken = [entry["seconds"] for entry in run.facts.work if "seconds" in entry]
     seconds = sum(one for one in taken if isinstance(one, (int, float)))
     minutes = seconds / 60 * more / items if seconds else None
-    command = _command(run.facts, more) if more <= there else None
+    command = _command(run, more) if more <= there else None
     return HowSure(capability, items, loss, half, more, minutes, command)
 
 
@@ -158,21 +158,24 @@ def _tests(run: RunTables, row: dict[str, Any]) -> int:
 _LEFT_OUT = ("also_changed", "heads", "block", "as_one", "mean_by", "draws", "fewshot_seeds")
 
 
-def _command(facts: Facts, limit: int) -> str | None:
+def _command(run: RunTables, limit: int) -> str | None:
     """The command that asks more items; None of a run that it would not repeat."""
+    facts, signal = run.facts, run.table("signal")
+    heard = [] if signal is None else list(rows(signal, signal=True)["protocol"])
+    protocols = [name for name in facts.protocols if name in heard]  # the others need other items
     name = {"profile": "profile", "ablation": "ablate"}.get(str(facts.settings.get("analysis")))
     left_out = name == "ablate" and any(one in facts.settings for one in _LEFT_OUT)
     if name is None or left_out or facts.model.source == "user":
         return None
-    return shlex.join(_words(name, facts, limit))
+    return shlex.join(_words(name, facts, protocols or facts.protocols, limit))
 
 
-def _words(name: str, facts: Facts, limit: int) -> Iterator[str]:
+def _words(name: str, facts: Facts, protocols: Sequence[str], limit: int) -> Iterator[str]:
     settings, model = facts.settings, facts.model
     yield from ("layerwise", name, model.name)
     for task in facts.tasks:
         yield from ("--task", task.name if task.source == "built-in" else task.source)
-    for protocol in facts.protocols:
+    for protocol in protocols:
         yield from ("--protocol", protocol)
     yield from ("--limit", str(limit))
     usual = {"seed": 0, "dtype": "float32", "device": "cpu", "kind": "skip", "site": "layer"}

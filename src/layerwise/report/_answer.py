@@ -206,6 +206,7 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
     sentences = [f"{every} need {few_layers(general)}."] if general else []
     if more:
         sentences.append(f"{capitalised(_more_than_another(names, more))}.")
+        sentences += [] if general else ["No layer is shown to be needed by all."]
     elif not general:
         needs = {n: layers for n in names if (layers := sorted(_of_kind(claims, NEEDED, n)))}
         shown = [f"{name} needs {few_layers(layers)}" for name, layers in needs.items()]
