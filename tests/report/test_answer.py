@@ -76,7 +76,9 @@ def test_where_the_model_guesses_the_strip_and_the_box_say_so(answer: Answer) ->
     assert all(band.silent and not band.cells for band in reasoning.bands)
     assert reasoning.needed == frozenset()
     assert reasoning.bands[0].silent == "no signal: 25 % right, 25 % by chance"
-    assert "When it picks a letter, sums: only 25 % right, 25 % by chance." in (answer.not_shown)
+    assert "When it picks a letter, sums: no signal (25 % right, 25 % by chance)." in (
+        answer.not_shown
+    )
     assert "No layer is shown to be spare." in answer.not_shown
 
 

@@ -363,7 +363,7 @@ def _silent(run: RunTables) -> Iterator[str]:
             if blind:
                 why = f"{right} % right, but also with another item’s question"
             else:
-                why = f"only {right} % right, {spread(100 * mine['chance'])} % by chance"
+                why = f"no signal ({right} % right, {spread(100 * mine['chance'])} % by chance)"
             yield f"{capitalised(when(protocol))}, {_named(list(mine['task']), n_asked)}: {why}."
 
 
