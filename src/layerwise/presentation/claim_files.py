@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from layerwise.storage.atomic_files import write_atomically
+from layerwise.storage.atomic_files import remove_temporaries, write_atomically
 
 from .claim import Claim
 
@@ -35,6 +35,8 @@ _COLUMNS = pa.schema(
 
 def save_claims(claims: Sequence[Claim], folder: Path) -> None:
     """Write claims in the order in which a reader is to meet them."""
+    for kind in ("json", "parquet"):
+        remove_temporaries(folder, f"{CLAIMS}.{kind}")
     records = [claim.record() for claim in claims]
     text = json.dumps(records, ensure_ascii=False, indent=1, default=_plain)
     write_atomically(folder / f"{CLAIMS}.json", text.encode())

@@ -16,7 +16,7 @@ from layerwise.runs.folder import RunFolder
 from layerwise.runs.machines import with_origin
 from layerwise.runs.progress import meter
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
-from layerwise.storage.atomic_files import write_atomically
+from layerwise.storage.atomic_files import remove_temporaries, write_atomically
 from layerwise.sweep import Generate, Generated, Scored, intact
 from layerwise.sweep.requests import Outcome
 
@@ -185,6 +185,7 @@ def _carried_out(job: Distillation, out: Path, progress: bool) -> DistillationRe
             result = with_origin(result, run)
             result.save(run.path)
             run.finish(result.facts, {f"../{name}": digest for name, digest in files.items()})
+        remove_temporaries(out, CARD)
         write_atomically(out / CARD, card(result).encode())
     return result
 
