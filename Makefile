@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 MODEL ?= smollm2-135m
 TASKS ?= kv-words facts facts-open-book arithmetic brackets
 PROTOCOLS ?= continuation generate
-ITEMS ?= 75
+ITEMS ?= 70
 PAIRS ?= 8
 OUT ?= demo
 
