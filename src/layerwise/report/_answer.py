@@ -70,9 +70,13 @@ class Band(NamedTuple):
     """One way of scoring: its cells by layer, or why it has none."""
 
     protocol: str
-    words: str
     cells: Mapping[int, Cell]
     silent: str = ""
+
+    @property
+    def words(self) -> str:
+        """What the model does under the protocol."""
+        return writes(self.protocol)
 
 
 class Block(NamedTuple):
@@ -286,9 +290,9 @@ def _blocks(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> t
 def _band(protocol: str, mine: pd.DataFrame, asked: pd.DataFrame) -> Band:
     heard = rows(mine, signal=True)
     if heard.empty:
-        return Band(protocol, writes(protocol), {}, _guesses(asked))
+        return Band(protocol, {}, _guesses(asked))
     cells = {layer: _cell(layer, rows(heard, layer=layer), protocol) for layer in layers_of(heard)}
-    return Band(protocol, writes(protocol), cells)
+    return Band(protocol, cells)
 
 
 def _cell(layer: int, at: pd.DataFrame, protocol: str) -> Cell:
