@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
-
-import torch
 
 from layerwise.errors import UserError, shown
-from layerwise.models.facts import origin_of, weights_hash
+from layerwise.models.facts import current_weights_hash, origin_of
 from layerwise.models.kinds import Model
 from layerwise.models.offload import blocks_on_disk
-from layerwise.models.structure import Version, version_of
-
-# Hashing takes a second a gigabyte, and every part of a run asks.
-_HASHES: WeakKeyDictionary[torch.nn.Module, tuple[Version, str]] = WeakKeyDictionary()
 
 
 def loading_of(model: Model) -> dict[str, str | None]:
@@ -37,15 +30,6 @@ def loading_of(model: Model) -> dict[str, str | None]:
     }
 
 
-def hash_now(model: Model) -> str:
-    """The hash of a model's weights (``weights_hash``), taken anew only where they were changed."""
-    version = version_of(model)
-    known = _HASHES.get(model)
-    if known is None or known[0] != version:
-        known = _HASHES[model] = version, weights_hash(model)
-    return known[1]
-
-
 def described(model: Model) -> dict[str, Any]:
     """``loading_of`` a model, and the ``hash`` that its weights have."""
-    return {**loading_of(model), "hash": hash_now(model)}
+    return {**loading_of(model), "hash": current_weights_hash(model)}
