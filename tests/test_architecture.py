@@ -159,6 +159,18 @@ def test_what_joins_or_plans_analyses_has_them_from_the_contract():
     assert analyses_named("layerwise.planning.timing") == set()
 
 
+def test_carrying_out_one_analysis_needs_no_other():
+    """Only what loads, joins or compares whole runs has all analyses from the registry."""
+    needed, left = set(), ["layerwise.analyses.execute"]
+    while left:
+        name = left.pop()
+        if name not in needed:
+            needed.add(name)
+            left += imports()[name]
+    assert not [name for name in needed if name.startswith("layerwise.analyses.registry")]
+    assert not [name for name in needed if folder(name) == "analyses" and name.count(".") > 2]
+
+
 def test_studies_and_benchmarks_import_what_is_there():
     """They are run by hand, so that nothing else would find out."""
     top = ROOT.parents[1]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from layerwise.analyses.restoring import load_results
+from layerwise.analyses.loading import load_results
 from layerwise.organisms import plan as decoder
 from layerwise.organisms.seq2seq import plan as seq2seq
 from layerwise.presentation.claim import (

@@ -17,8 +17,9 @@ from layerwise.runs.folder import RunFolder
 from layerwise.runs.machines import with_origin
 from layerwise.runs.progress import Meter, meter
 from layerwise.runs.setup import Setup
+from layerwise.storage.base import Result
 
-from .restoring import load_results, refuse_lost, restore, restore_requests
+from .restoring import Join, Kinds, load_kinds, refuse_lost, restore, restore_requests
 
 _Read = TypeVar("_Read")
 _Found = TypeVar("_Found", covariant=True)
@@ -49,6 +50,7 @@ class PlannedJob(Job[_Found], Protocol[_Found]):
 
 def execute_job(
     job: PlannedJob[_Read],
+    result: type[Result],
     analysis: str,
     out: str | Path | None,
     progress: bool,
@@ -56,22 +58,24 @@ def execute_job(
 ) -> _Read:
     """As ``execute``, of a job with one result."""
     settings = job.setup.settings(analysis=analysis, **job.settings())
-    (result,) = execute(
-        lambda parts, told: [job.run(parts, settings, told)],
-        out, settings, job.setup.refuse_changed, progress, also,
+    (made,) = execute(
+        lambda parts, progress: [job.run(parts, settings, progress)],
+        (result,), out, settings, job.setup.refuse_changed, progress, also,
     )  # fmt: skip
-    return result
+    return made
 
 
 def execute(
     make: Callable[[CheckpointStore, Meter], list[Any]],
+    kinds: Kinds,
     out: str | Path | None,
     settings: dict[str, Any],
     refuse_changed: Callable[[], None],
     progress: bool,
     also: Callable[[Path], None] | None = None,
+    join: Join | None = None,
 ) -> list[Any]:
-    """Make an analysis's results, or read those of a finished run with the same settings.
+    """Make results of some kinds, or read those of a finished run with the same settings.
 
     Of a finished run, what is lost and follows from the rest is made again from it; where that
     is not enough, the run is made again.
@@ -85,9 +89,9 @@ def execute(
         return results
     with RunFolder.open(out, settings) as folder:
         if folder.finished:
-            found = read_finished(folder, load_results, also)
-            if found is not None:
-                return found
+            results = read_finished(folder, kinds, also, join)
+            if results is not None:
+                return results
         with meter(progress) as told:
             results = _made(make, folder, told)
         folder.refuse_deleted()
@@ -109,9 +113,10 @@ def _made(
 
 def read_finished(
     folder: RunFolder,
-    read: Callable[[Path], _Read],
+    kinds: Kinds,
     also: Callable[[Path], None] | None = None,
-) -> _Read | None:
+    join: Join | None = None,
+) -> list[Any] | None:
     """Verify a finished run and read it; if something is lost, the run begins anew.
 
     What follows from the rest is made again from it, without the run.
@@ -120,11 +125,11 @@ def read_finished(
         MadeAgainWarning: if something was lost.
     """
     try:
-        restore(folder.path)
+        restore(folder.path, kinds, join)
         if also is not None:
             restore_requests(folder.path, also)
         refuse_lost(folder.path)
-        return read(folder.path)
+        return load_kinds(folder.path, kinds, join)
     except DamagedResultsError as error:
         lost = str(error).partition(": expected")[0]
         warnings.warn(f"{lost}: the run is made again.", MadeAgainWarning, stacklevel=4)

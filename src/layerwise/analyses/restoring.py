@@ -6,23 +6,20 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from layerwise.errors import DamagedFileWarning, DamagedResultsError, MadeAgainWarning, UserError
-from layerwise.ground.arguments import check_arguments
+from layerwise.errors import DamagedFileWarning, DamagedResultsError, MadeAgainWarning
 from layerwise.storage.base import Result
 from layerwise.storage.file_list import NOT_KEPT_FILE, State, hashes_of, states
-from layerwise.storage.parquet import AGAIN, read_table
-from layerwise.storage.places import is_folder
+from layerwise.storage.parquet import AGAIN
 from layerwise.storage.provenance import RUN_FILE, listed_files, read_facts, write_run_file
 from layerwise.storage.written import (
     REQUESTS_FILE,
     RUN_TABLES,
     TABLE_FILES,
-    refuse_without_list,
     unlisted_for,
 )
 
-from .emergence.result import EmergenceResult
-from .registry import RESULTS, curves_in_words, with_curves
+Kinds = Sequence[type[Result]]
+Join = Callable[[Path, Sequence[Result], Sequence[str]], None]
 
 
 def refuse_lost(folder: Path) -> None:
@@ -62,10 +59,10 @@ def restore_requests(folder: Path, write: Callable[[Path], None]) -> None:
         write_run_file(folder, read_facts(folder), kept | hashes_of(folder, [REQUESTS_FILE]))
 
 
-def restore(folder: Path) -> None:
+def restore(folder: Path, kinds: Kinds, join: Join | None = None) -> None:
     """Verify the tables of a finished run, and make again those that follow from others.
 
-    A folder that keeps no list is left alone. What is made again is told as a warning.
+    A folder that keeps no list is left alone. ``join`` makes those that join whole results.
     """
     files = listed_files(folder)
     if files is None:
@@ -73,12 +70,12 @@ def restore(folder: Path) -> None:
     _refuse_unlisted(folder, files)
     inside = {name: digest for name, digest in files.items() if name in TABLE_FILES}
     lost = _lost(folder, inside)
-    measured = {f"{name}.parquet" for kind in RESULTS for name in _own_tables(kind)}
+    measured = {f"{name}.parquet" for kind in kinds for name in _own_tables(kind)}
     if lost.keys() & measured:
         raise _refusal(folder, {name: lost[name] for name in lost if name in measured})
     if lost:
         told = ", ".join(sorted(lost))
-        _make_again(folder, list(lost))
+        _make_again(folder, list(lost), kinds, join)
         warnings.warn(
             f"Tables in {folder} were missing or changed and were made again from the others: "
             f"{told}.", MadeAgainWarning, stacklevel=3,
@@ -117,16 +114,16 @@ def _in_words(state: State) -> str:
     return words.get(state, "changed or damaged")
 
 
-def _make_again(folder: Path, lost: Sequence[str]) -> None:
+def _make_again(folder: Path, lost: Sequence[str], kinds: Kinds, join: Join | None) -> None:
     """Write tables anew that follow from others; what cannot be made is no longer listed."""
     facts = read_facts(folder)
-    whole = [kind.load(folder) for kind in RESULTS if _is_whole(kind, folder)]
+    whole = [kind.load(folder) for kind in kinds if _is_whole(kind, folder)]
     for result in whole:
         again = {n: t for n, t in result.derived().items() if f"{n}.parquet" in lost}
         if again:
             result.write_tables(folder, again, facts)
-    if {f"{name}.parquet" for name in EmergenceResult.tables} & set(lost):
-        _join_again(folder, whole)
+    if join is not None:
+        join(folder, whole, lost)
     files = listed_files(folder) or {}
     stale = list(_lost(folder, {name: files[name] for name in lost if name in files}))
     for name in stale:  # of what this version derives no more
@@ -139,69 +136,16 @@ def _is_whole(kind: type[Result], folder: Path) -> bool:
     return bool(names) and all((folder / f"{name}.parquet").exists() for name in names)
 
 
-def _join_again(folder: Path, results: Sequence[Result]) -> None:
-    """Depths anew, from as many draws as before where that can still be read."""
-    from layerwise.analyses.emergence.api import emergence
-
-    used = with_curves(results)
-    if not used:
-        raise DamagedResultsError(
-            f"Depths in {folder} are missing or changed, and nothing is there to join them from: "
-            f"expected an {curves_in_words()}; {AGAIN}."
-        )
-    draws = _draws(folder)
-    seed = used[0].facts.seed
-    again = emergence(used, seed=seed, n_resamples=draws) if draws else emergence(used, seed=seed)
-    again.save(folder)
-
-
-def _draws(folder: Path) -> int | None:
-    """How many draws the table of depths was made from; None if it cannot be read."""
-    try:
-        digest = (listed_files(folder) or {}).get("emergence.parquet")
-        table, _ = read_table(folder / "emergence.parquet", "emergence", digest)
-    except UserError:
-        return None
-    return int(table.iloc[0]["n_resamples"]) if len(table) else None
-
-
-@check_arguments()
-def load_results(folder: str | Path) -> list[Result]:
-    """Load all results of a folder.
-
-    Raises:
-        UserError: if the folder does not exist, holds no result or an unfinished run, or results
-            and no ``run.json``; if a table is damaged, missing or changed since it was written
-            and does not follow from others.
-
-    Warns:
-        MadeAgainWarning: if tables were missing or changed, and were made again from others.
-        DamagedFileWarning: if another file of the run is missing or changed, on which no result
-            rests that is read here.
-    """
-    folder = Path(folder)
-    if not is_folder(folder):
-        raise UserError(f"No folder {folder}: expected the folder of a run; check the path.")
-    refuse_without_list(folder)
+def load_kinds(folder: Path, kinds: Kinds, join: Join | None = None) -> list[Result]:
+    """Load the results of some kinds that a folder holds, as ``load_results`` does of all."""
     if (folder / RUN_FILE).exists():
         read_facts(folder)
-        restore(folder)
+        restore(folder, kinds, join)
         warn_of_lost(folder)
-    kinds = [kind for kind in RESULTS if _there(kind, folder)]
-    if not kinds:
-        raise DamagedResultsError(
-            f"No results in {folder}: expected {_or([kind.tables[0] for kind in RESULTS])}; "
-            "check the path, or run an analysis with this folder."
-        )
-    return [kind.load(folder) for kind in kinds]
+    return [kind.load(folder) for kind in kinds if _there(kind, folder)]
 
 
 def _there(kind: type[Result], folder: Path) -> bool:
     """Whether a folder holds a result; one that joins others must be whole, or is made again."""
     needed = kind.tables if kind.joins_others else kind.tables[:1]
     return all((folder / f"{name}.parquet").exists() for name in needed)
-
-
-def _or(names: Sequence[str]) -> str:
-    files = [f"{name}.parquet" for name in names]
-    return f"{', '.join(files[:-1])} or {files[-1]}"

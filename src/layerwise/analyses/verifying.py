@@ -1,6 +1,6 @@
 """Verify saved results: whether a folder's files are those that were written there.
 
-Nothing is changed or made again here; reading results does that, by ``restoring``.
+Nothing is changed or made again here; reading results does that, by ``loading``.
 """
 
 from __future__ import annotations

@@ -19,9 +19,11 @@ from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.execute import execute
+from layerwise.analyses.loading import join_again
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import Patching
 from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOptions, ProfileStart
+from layerwise.analyses.registry import RESULTS
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.report import Report, report
@@ -181,8 +183,9 @@ def profile(
         **({"also": list(extras)} if extras else {}),
     )  # fmt: skip
     results = execute(
-        lambda parts, told: jobs.run(parts, settings, told, seed),
-        out, settings, setup.refuse_changed, progress, jobs.ablation.write_requests,
+        lambda parts, progress: jobs.run(parts, settings, progress, seed),
+        RESULTS, out, settings, setup.refuse_changed, progress, jobs.ablation.write_requests,
+        join_again,
     )  # fmt: skip
     with meter(progress) as told:
         told.doing("drawing the page")

@@ -12,8 +12,8 @@ from pathlib import Path
 from layerwise.analyses.ablation.result import AblationResult, joinable
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.emergence.result import EmergenceResult
+from layerwise.analyses.loading import load_results
 from layerwise.analyses.registry import tables_of_run, with_curves
-from layerwise.analyses.restoring import load_results
 from layerwise.errors import UserError
 from layerwise.presentation.claim import Claim, ranked
 from layerwise.presentation.page import Report

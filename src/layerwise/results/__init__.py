@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from layerwise.analyses.emergence.result import EmergenceResult as EmergenceResult
     from layerwise.analyses.heads.result import HeadsResult as HeadsResult
     from layerwise.analyses.interactions.result import InteractionsResult as InteractionsResult
+    from layerwise.analyses.loading import load_results as load_results
     from layerwise.analyses.logit_lens.result import LensResult as LensResult
     from layerwise.analyses.logit_lens.result import lens_frame as lens_frame
     from layerwise.analyses.patching.result import PatchingResult as PatchingResult
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from layerwise.analyses.pruning.result import PruningResult as PruningResult
     from layerwise.analyses.registry import RESULTS as RESULTS
     from layerwise.analyses.removal.result import RemovalResult as RemovalResult
-    from layerwise.analyses.restoring import load_results as load_results
     from layerwise.analyses.similarity.result import SimilarityResult as SimilarityResult
     from layerwise.analyses.transplant.result import TransplantResult as TransplantResult
     from layerwise.analyses.tuned_lens.result import TunedLensResult as TunedLensResult
@@ -67,7 +67,7 @@ _WHERE = {
     "installed_versions": "layerwise.storage.provenance",
     "join_facts": "layerwise.storage.provenance",
     "lens_frame": "layerwise.analyses.logit_lens.result",
-    "load_results": "layerwise.analyses.restoring",
+    "load_results": "layerwise.analyses.loading",
     "patching_frame": "layerwise.analyses.patching.result",
     "read_facts": "layerwise.storage.provenance",
     "records_frame": "layerwise.analyses.ablation.result",

@@ -124,7 +124,7 @@ def ablate(
         as_one=as_one, mean_by=mean_by, draws=draws,
     )  # fmt: skip
     job = Ablation(setup, (changes,), method, fewshot_seeds=fewshot_seeds)
-    return execute_job(job, "ablation", out, progress, job.write_requests)
+    return execute_job(job, AblationResult, "ablation", out, progress, job.write_requests)
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:

@@ -72,4 +72,4 @@ def score(
         memory_budget=memory_budget, out=out, executor=executor,
     )  # fmt: skip
     job = Ablation(setup, ())
-    return execute_job(job, "score", out, progress, job.write_requests)
+    return execute_job(job, AblationResult, "score", out, progress, job.write_requests)

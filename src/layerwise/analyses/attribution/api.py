@@ -81,7 +81,7 @@ def attribution(
         memory_budget=memory_budget, out=out, executor=executor,
     )  # fmt: skip
     job = Attribution(setup, against)
-    return execute_job(job, "direct logit attribution", out, progress)
+    return execute_job(job, AttributionResult, "direct logit attribution", out, progress)
 
 
 def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:

@@ -119,7 +119,8 @@ def attribute_patches(
     wanted = heads_estimated(model) if sites is None else sites
     places = None if positions is None else tuple(positions)
     patching = Patching(setup, tuple(wanted), pairs, directions=(direction,), positions=places)
-    return execute_job(AttributionPatching(patching, sample), "attribution patching", out, progress)
+    job = AttributionPatching(patching, sample)
+    return execute_job(job, AttributionPatchingResult, "attribution patching", out, progress)
 
 
 def heads_estimated(model: Model) -> tuple[str, ...]:

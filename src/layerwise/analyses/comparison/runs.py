@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
+from layerwise.analyses.loading import load_results
 from layerwise.analyses.registry import curves_in_words, with_curves
-from layerwise.analyses.restoring import load_results
 from layerwise.errors import UserError, counted
 from layerwise.storage.base import Result
 from layerwise.storage.provenance import Facts, TaskFacts, join_facts

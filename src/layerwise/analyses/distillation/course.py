@@ -176,8 +176,10 @@ def _lessons(learns: Setup, teaches: Setup, course: Course) -> Lessons:
 def _carried_out(job: Distillation, out: Path, progress: bool) -> DistillationResult:
     settings = job.student.settings(analysis="distillation", **job.settings())
     with RunFolder.open(out / TABLES, settings) as run:
-        result = read_finished(run, DistillationResult.load) if run.finished else None
-        if result is None:
+        results = read_finished(run, (DistillationResult,)) if run.finished else None
+        if results:
+            (result,) = results
+        else:
             with meter(progress) as told:
                 result, files = job.run(run, out, settings, told)
             run.refuse_deleted()

@@ -118,8 +118,8 @@ def head_scores(
     )
     settings = job.settings()
     (result,) = execute(
-        lambda parts, told: [job.run(parts, settings, told)],
-        out, settings, partial(refuse_changed_weights, loaded, model), progress,
+        lambda parts, progress: [job.run(parts, settings, progress)],
+        (HeadsResult,), out, settings, partial(refuse_changed_weights, loaded, model), progress,
     )  # fmt: skip
     return result
 

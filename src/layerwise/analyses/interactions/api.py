@@ -122,7 +122,7 @@ def interactions(
         order=order, permutations=permutations, seed=seed,
     )  # fmt: skip
     job = Interactions(setup, spec, method)
-    return execute_job(job, "interactions", out, progress, job.write_requests)
+    return execute_job(job, InteractionsResult, "interactions", out, progress, job.write_requests)
 
 
 def refuse_unpaired(cfg: Any) -> None:

@@ -119,7 +119,7 @@ def logit_lens(
         elif not isinstance(tuned, TunedLens):
             tuned = TunedLens.load(tuned)
         job = replace(job, tuned=tuned)
-    return execute_job(job, "logit lens", out, progress)
+    return execute_job(job, LensResult, "logit lens", out, progress)
 
 
 def _positions(positions: str | Sequence[int]) -> tuple[int, ...] | None:

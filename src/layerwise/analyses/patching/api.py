@@ -101,7 +101,7 @@ def patch_activations(
         setup, tuple(sites), pairs, directions=tuple(directions),
         positions=None if positions is None else tuple(positions), kl=kl, align=align,
     )  # fmt: skip
-    return execute_job(job, "activation patching", out, progress)
+    return execute_job(job, PatchingResult, "activation patching", out, progress)
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:

@@ -108,7 +108,7 @@ def patch_paths(
         fewshot=fewshot, out=out, executor=executor,
     )  # fmt: skip
     job = PathPatching(setup, tuple(receivers), direction, pairs)
-    return execute_job(job, "path patching", out, progress)
+    return execute_job(job, PathPatchingResult, "path patching", out, progress)
 
 
 @dataclass(frozen=True)

@@ -102,9 +102,9 @@ def prune_model(
     settings = setup.settings(analysis="pruning", removed=list(removed))
     with RunFolder.open(out / TABLES, settings) as run:
         if run.finished:
-            found = read_finished(run, PruningResult.load)
-            if found is not None:
-                return found
+            results = read_finished(run, (PruningResult,))
+            if results:
+                return results[0]
         written, files = _written(model, source, removed, out, setup, run)
         facts = settings | {"written_hash": weights_hash(written)}
         result = with_origin(_compared(setup, facts, removed, written, run), run)

@@ -96,7 +96,7 @@ def removal_order(
         memory_budget=memory_budget, out=out, executor=executor, method=method,
     )  # fmt: skip
     job = Removal(setup, n_removed, tuple(by), held_out, method)
-    return execute_job(job, "layer removal", out, progress, job.write_requests)
+    return execute_job(job, RemovalResult, "layer removal", out, progress, job.write_requests)
 
 
 def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:

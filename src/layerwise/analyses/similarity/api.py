@@ -97,7 +97,7 @@ def similarity(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out, executor=executor,
     )  # fmt: skip
-    return execute_job(Similarity(setup), "similarity", out, progress)
+    return execute_job(Similarity(setup), SimilarityResult, "similarity", out, progress)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.comparison.compared import RunFacts
-from layerwise.analyses.restoring import load_results
+from layerwise.analyses.loading import load_results
 from layerwise.errors import UserError
 from layerwise.ground.readers import some_of
 from layerwise.runs.executors import Executor

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from layerwise.analyses.ablation.job import Ablation
+from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.execute import execute
 from layerwise.analyses.logit_lens.api import Lens
+from layerwise.analyses.logit_lens.result import LensResult
 from layerwise.errors import UserError, counted, shown
 from layerwise.ground.path_readers import path
 from layerwise.ground.readers import plain, refuse, whole
@@ -98,8 +100,9 @@ def measured(model: Model, asked: Asked, out: Path | None) -> list[Result]:
     also = {"also": list(asked.also)} if asked.also else {}
     settings = setup.settings(analysis="profile training", **jobs[0].settings(), **also)
     return execute(
-        lambda parts, told: [job.run(parts, settings, told) for job in jobs],
-        out, settings, setup.refuse_changed, asked.progress, jobs[0].write_requests,
+        lambda parts, progress: [job.run(parts, settings, progress) for job in jobs],
+        (AblationResult, LensResult), out, settings, setup.refuse_changed, asked.progress,
+        jobs[0].write_requests,
     )  # fmt: skip
 
 

@@ -146,7 +146,7 @@ def transplant(
             write_merged(model, other, spec, Path(write))
         base = replace(base, beside=(second,))
         job = Transplant(base, second, spec.searching(greedy, held_out), method)
-        return execute_job(job, "transplant", out, progress, job.write_requests)
+        return execute_job(job, TransplantResult, "transplant", out, progress, job.write_requests)
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:

@@ -129,7 +129,7 @@ def train_lens(
         return [result]
 
     (result,) = execute(
-        make, out, settings, setup.refuse_changed, progress,
+        make, (TunedLensResult,), out, settings, setup.refuse_changed, progress,
         lambda folder: made[0].save(folder / FILE),
     )  # fmt: skip
     return Trained(made[0] if made else TunedLens.load(Path(str(out))), result)

@@ -1,0 +1,78 @@
+"""Load all results of a run's folder, whichever analyses made them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerwise.errors import DamagedResultsError, UserError
+from layerwise.ground.arguments import check_arguments
+from layerwise.storage.base import Result
+from layerwise.storage.parquet import AGAIN, read_table
+from layerwise.storage.places import is_folder
+from layerwise.storage.provenance import listed_files
+from layerwise.storage.written import refuse_without_list
+
+from .emergence.result import EmergenceResult
+from .registry import RESULTS, curves_in_words, with_curves
+from .restoring import load_kinds
+
+
+@check_arguments()
+def load_results(folder: str | Path) -> list[Result]:
+    """Load all results of a folder.
+
+    Raises:
+        UserError: if the folder does not exist, holds no result or an unfinished run, or results
+            and no ``run.json``; if a table is damaged, missing or changed since it was written
+            and does not follow from others.
+
+    Warns:
+        MadeAgainWarning: if tables were missing or changed, and were made again from others.
+        DamagedFileWarning: if another file of the run is missing or changed, on which no result
+            rests that is read here.
+    """
+    folder = Path(folder)
+    if not is_folder(folder):
+        raise UserError(f"No folder {folder}: expected the folder of a run; check the path.")
+    refuse_without_list(folder)
+    results = load_kinds(folder, RESULTS, join_again)
+    if not results:
+        raise DamagedResultsError(
+            f"No results in {folder}: expected {_or([kind.tables[0] for kind in RESULTS])}; "
+            "check the path, or run an analysis with this folder."
+        )
+    return results
+
+
+def join_again(folder: Path, results: Sequence[Result], lost: Sequence[str]) -> None:
+    """Make lost depths anew, from as many draws as before where that can still be read."""
+    from .emergence.api import emergence
+
+    if not {f"{name}.parquet" for name in EmergenceResult.tables} & set(lost):
+        return
+    used = with_curves(results)
+    if not used:
+        raise DamagedResultsError(
+            f"Depths in {folder} are missing or changed, and nothing is there to join them from: "
+            f"expected an {curves_in_words()}; {AGAIN}."
+        )
+    draws = _draws(folder)
+    seed = used[0].facts.seed
+    again = emergence(used, seed=seed, n_resamples=draws) if draws else emergence(used, seed=seed)
+    again.save(folder)
+
+
+def _draws(folder: Path) -> int | None:
+    """How many draws the table of depths was made from; None if it cannot be read."""
+    try:
+        digest = (listed_files(folder) or {}).get("emergence.parquet")
+        table, _ = read_table(folder / "emergence.parquet", "emergence", digest)
+    except UserError:
+        return None
+    return int(table.iloc[0]["n_resamples"]) if len(table) else None
+
+
+def _or(names: Sequence[str]) -> str:
+    files = [f"{name}.parquet" for name in names]
+    return f"{', '.join(files[:-1])} or {files[-1]}"
