@@ -20,8 +20,10 @@ from layerwise.models import load_model
 from layerwise.planning.plan import plan_run
 from tests.commands import assert_refused, run
 
-# They join results that are in memory.
-NO_COMMAND = {"emergence"}
+# It joins results that are in memory; of looks at prompts, ``look`` shows the two first ones.
+NO_COMMAND = {"emergence"} | {
+    "attention_grid", "attribute", "lens_grid", "patch_grid", "skip_grid",
+}  # fmt: skip
 GROUP: Any = typer.main.get_command(app)
 # At the command line they are something else, and why.
 OWN_DEFAULTS = {

@@ -37,9 +37,9 @@ def test_a_request_that_needs_too_much_memory_is_ended(monkeypatch):
     template = "{{ messages[0].content * 10**9 }}"
     setup = {"template": template, "special_tokens": {}, "most": 100}
     process = LimitedProcess("render_template", lambda: setup)
-    assert process.ask("")["text"] == ""
+    assert process.ask([{"content": ""}])["text"] == ""
     with pytest.raises(OverLimitError, match=r"0\.25 GiB of memory"):
-        process.ask("a")
+        process.ask([{"content": "a"}])
 
 
 def test_a_failure_is_reported_with_its_type():

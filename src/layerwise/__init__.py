@@ -46,6 +46,12 @@ if TYPE_CHECKING:
     from .models import load_model as load_model
     from .profiling.api import Profile as Profile
     from .profiling.api import profile as profile
+    from .prompts.attention import attention_grid as attention_grid
+    from .prompts.attribute import attribute as attribute
+    from .prompts.lens import lens_grid as lens_grid
+    from .prompts.patch import patch_grid as patch_grid
+    from .prompts.skip import skip_grid as skip_grid
+    from .prompts.tasks import task_from_prompts as task_from_prompts
     from .report import Report as Report
     from .report import report as report
     from .report import report_from_folders as report_from_folders
@@ -96,6 +102,12 @@ _ATTRIBUTES = {
     "analyses.tuned_lens.api": ["train_lens"],
     "analyses.verifying": ["Verification", "verify"],
     "models": ["known_models", "load_model"],
+    "prompts.attention": ["attention_grid"],
+    "prompts.attribute": ["attribute"],
+    "prompts.lens": ["lens_grid"],
+    "prompts.patch": ["patch_grid"],
+    "prompts.skip": ["skip_grid"],
+    "prompts.tasks": ["task_from_prompts"],
     "report": ["Report", "report_from_folders"],
     "results": [
         "AblationResult",
@@ -149,6 +161,8 @@ __all__ = [
     "UserError",
     "Verification",
     "ablate",
+    "attention_grid",
+    "attribute",
     "attribute_patches",
     "attribution",
     "compare",
@@ -160,11 +174,13 @@ __all__ = [
     "interactions",
     "items",
     "known_models",
+    "lens_grid",
     "load_model",
     "load_results",
     "load_task",
     "logit_lens",
     "patch_activations",
+    "patch_grid",
     "patch_paths",
     "profile",
     "profile_training",
@@ -174,6 +190,8 @@ __all__ = [
     "report_from_folders",
     "score",
     "similarity",
+    "skip_grid",
+    "task_from_prompts",
     "task_names",
     "train_lens",
     "transplant",

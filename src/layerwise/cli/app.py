@@ -29,6 +29,7 @@ from layerwise.storage.atomic_files import FULL
 
 from .commands import COMMANDS
 from .lists import models, tasks
+from .look import look
 from .printing import say
 from .saved_runs import compare, items, report, show, verify
 
@@ -80,7 +81,7 @@ for _function in (models, tasks):
     app.command()(_function)
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command.function())
-for _function in (report, show, items, verify, compare):
+for _function in (look, report, show, items, verify, compare):
     app.command()(_function)
 
 

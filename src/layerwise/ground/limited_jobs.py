@@ -91,18 +91,19 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def render_template() -> Start:
-    """Render a chat template of one user turn, as ``apply_chat_template`` of transformers does."""
+    """Render a chat template, as ``apply_chat_template`` of transformers does."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     def start(setup: dict[str, Any]) -> Answer:
-        def answer(prompt: str) -> dict[str, Any]:
+        def answer(turns: list[dict[str, str]]) -> dict[str, Any]:
             rendered, _ = render_jinja_template(
-                conversations=[[{"role": "user", "content": prompt}]],
+                conversations=[turns],
                 chat_template=setup["template"],
                 add_generation_prompt=True,
                 **setup["special_tokens"],
             )
-            short = len(rendered[0]) <= setup["most"] + len(prompt)
+            length = sum(len(turn.get("content", "")) for turn in turns)
+            short = len(rendered[0]) <= setup["most"] + length
             return {"n_characters": len(rendered[0]), "text": rendered[0] if short else ""}
 
         return answer

@@ -142,24 +142,23 @@ def is_untrusted(tokenizer: Any) -> bool:
     return getattr(tokenizer, _FOLDER, None) is not None
 
 
-def render_apart(tokenizer: Any, prompt: str) -> str:
-    """The prompt as one user turn by a tokenizer's chat template, rendered in a limited process."""
+def render_apart(tokenizer: Any, turns: list[dict[str, str]]) -> str:
+    """Turns of a chat by a tokenizer's chat template, rendered in a limited process."""
     process = _RENDERING.get(tokenizer)
     if process is None:
         alive = ref(tokenizer)
         process = LimitedProcess("render_template", lambda: _template_of(alive()))
         _RENDERING[tokenizer] = process
-    refusal = (
-        "expected a prompt of a single user turn; turn the chat option off, or correct the template"
-    )
+    refusal = "expected a prompt of these turns; turn the chat option off, or correct the template"
     where = f"The chat template in {getattr(tokenizer, _FOLDER)}"
+    length = sum(len(turn.get("content", "")) for turn in turns)
     try:
-        answer = process.ask(prompt, len(prompt))
+        answer = process.ask(turns, length)
     except OverLimitError as limit:
         raise UserError(f"{where} needs more than {limit}: {refusal}.") from limit
     if answer["n_characters"] > len(answer["text"]):
         raise UserError(
-            f"{where} makes {answer['n_characters']:,} characters of a prompt of {len(prompt):,}: "
+            f"{where} makes {answer['n_characters']:,} characters of a prompt of {length:,}: "
             f"{refusal}."
         )
     return answer["text"]

@@ -96,17 +96,17 @@ def lengths_of_answers(
     return [len(ids) for ids in encode_all(**given, add_special_tokens=False)["input_ids"]]
 
 
-def as_chat(tokenizer: Tokenizer, prompt: str) -> str:
-    """The prompt as one user turn, up to where the model's answer begins."""
+def as_chat(tokenizer: Tokenizer, prompt: str | list[dict[str, str]]) -> str:
+    """The prompt, one user turn or several turns, up to where the model's answer begins."""
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
             "This model's tokenizer has no chat template; expected one because chat prompts were "
             "asked for; turn the chat option off."
         )
-    turns = [{"role": "user", "content": prompt}]
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     try:
         if is_untrusted(tokenizer):
-            return render_apart(tokenizer, prompt)
+            return render_apart(tokenizer, turns)
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     except UserError:
         raise
@@ -114,12 +114,12 @@ def as_chat(tokenizer: Tokenizer, prompt: str) -> str:
         kind = "" if isinstance(error, JobError) else f"{type(error).__name__}: "
         raise UserError(
             f"The chat template of this model's tokenizer fails ({kind}{one_line(error)}): "
-            "expected one that makes a prompt of a single user turn; turn the chat option off, or "
+            "expected one that makes a prompt of these turns; turn the chat option off, or "
             "correct the template."
         ) from error
     if not isinstance(text, str):
         raise UserError(
             f"The chat template of this model's tokenizer gives no text ({type(text).__name__}): "
-            "expected a prompt of a single user turn; turn the chat option off."
+            "expected a prompt of these turns; turn the chat option off."
         )
     return text

@@ -132,8 +132,8 @@ def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:
         description=f"questions from {Path(path).name}",
         items=items[:split],
         fewshot=items[split:],
-        generate=GenerateSpec(("\n",), _max_tokens(items), "first_line"),
-        chance=_chance(items[:split]),
+        generate=GenerateSpec(("\n",), room_for(items), "first_line"),
+        chance=chance_of(items[:split]),
         template=Template(question_prefix="Question: ", answer_cue="\nAnswer:"),
         source=path,
     )
@@ -177,13 +177,14 @@ def _items(path: str, rows: Sequence[tuple[int, Row]]) -> tuple[Item, ...]:
     return repeats_joined(list(items.values()))
 
 
-def _max_tokens(items: Sequence[Item]) -> int:
+def room_for(items: Sequence[Item]) -> int:
+    """Tokens that an answer may take under ``generate``."""
     # Before a tokenizer is known: a token is seldom under two bytes of text, digits apart.
     longest = max(len(item.answer.encode()) for item in items)
     return 8 + longest // 2
 
 
-def _chance(items: Sequence[Item]) -> dict[str, float]:
+def chance_of(items: Sequence[Item]) -> dict[str, float]:
     """Guessing among the choices; under ``generate``, always giving the commonest answer.
 
     With n answers that are all different the latter is 1/n: such a guesser knows the file's

@@ -19,7 +19,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 
 from layerwise.errors import UserError
-from layerwise.models.kinds import is_seq2seq, logit_cap
+from layerwise.models.kinds import Model, is_seq2seq, logit_cap
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.controls import with_another_question
 from layerwise.runs.pieces import Made, run_resumable
@@ -30,6 +30,7 @@ from layerwise.storage.parquet import conform, frame
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact
 from layerwise.sweep.cost import Cost
 from layerwise.sweep.last_sites import last_sites
+from layerwise.sweep.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.readout import uncapped_logits_of
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.seq2seq.sites import seq2seq_sites
@@ -186,7 +187,8 @@ class Attribution:
         at_once = self._at_once([one.context for one in asked])
         tables, gaps = [], []
         for start in range(0, len(asked), at_once):
-            table, gap = self._rows(asked[start : start + at_once])
+            some = asked[start : start + at_once]
+            table, gap = read_parts(self.setup.model, some, self.against, self.setup.memory_budget)
             tables.append(table)
             gaps.append(gap)
         named = {"task": task.name, "capability": task.capability, "protocol": protocol}
@@ -203,50 +205,56 @@ class Attribution:
         }
         return entry, {"attribution": conform("attribution", table.assign(blind=blind))}
 
-    @torch.inference_mode()
-    def _rows(self, asked: Sequence[Question]) -> tuple[pd.DataFrame, float]:
-        """The parts of some questions, and by how much their sum misses the total at most."""
-        model = self.setup.model
-        final, take_apart = self._read([one.context for one in asked])
-        uncapped = uncapped_logits_of(model, final).double()
-        logits = capped(uncapped, logit_cap(model))
-        answers = torch.tensor([one.answer for one in asked], device=uncapped.device)
-        logprobs = torch.log_softmax(logits, dim=-1)
-        weights = torch.stack([self._compared(asked, logits), logprobs.exp()], dim=1)
-        entropy = -(logprobs.exp() * logprobs).sum(-1)
-        reading = read_differences(model, uncapped, answers, weights)
-        parts = take_apart(reading)
-        gap = parts.gap(reading.value)
-        table = as_table([one.item for one in asked], reading.value, parts, entropy)
-        right, chance = _right(asked, logits)
-        # Without distractors there is no difference, and a difference has no entropy.
-        compared = table["item"].isin([one.item for one in asked if one.distractors])
-        keep = (table["metric"] == "logprob") | (compared & (table["component"] != "entropy"))
-        seen = pd.DataFrame({"item": [q.item for q in asked], "correct": right, "chance": chance})
-        return table.loc[keep].merge(seen, on="item"), gap
 
-    def _read(
-        self, contexts: Sequence[Tokens]
-    ) -> tuple[Float[torch.Tensor, "item d_model"], Callable[[Reading], Direct | DirectSeq2Seq]]:
-        """The stream that logits are read from, and what takes a reading of it apart."""
-        model, budget = self.setup.model, self.setup.memory_budget // 2
-        sites_of, take_apart = (
-            (seq2seq_sites, direct_seq2seq) if is_seq2seq(model) else (last_sites, direct)
-        )
-        sites = sites_of(model, contexts, memory_budget=budget)
-        return sites.final, partial(take_apart, model, sites)
+@torch.inference_mode()
+def read_parts(
+    model: Model,
+    asked: Sequence[Question],
+    against: str = "mean",
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> tuple[pd.DataFrame, float]:
+    """The parts of some questions, and by how much their sum misses the total at most."""
+    final, take_apart = _read(model, [one.context for one in asked], memory_budget // 2)
+    uncapped = uncapped_logits_of(model, final).double()
+    logits = capped(uncapped, logit_cap(model))
+    answers = torch.tensor([one.answer for one in asked], device=uncapped.device)
+    logprobs = torch.log_softmax(logits, dim=-1)
+    weights = torch.stack([_compared(asked, logits, against), logprobs.exp()], dim=1)
+    entropy = -(logprobs.exp() * logprobs).sum(-1)
+    reading = read_differences(model, uncapped, answers, weights)
+    parts = take_apart(reading)
+    gap = parts.gap(reading.value)
+    table = as_table([one.item for one in asked], reading.value, parts, entropy)
+    right, chance = _right(asked, logits)
+    # Without distractors there is no difference, and a difference has no entropy.
+    compared = table["item"].isin([one.item for one in asked if one.distractors])
+    keep = (table["metric"] == "logprob") | (compared & (table["component"] != "entropy"))
+    seen = pd.DataFrame({"item": [q.item for q in asked], "correct": right, "chance": chance})
+    return table.loc[keep].merge(seen, on="item"), gap
 
-    def _compared(
-        self, asked: Sequence[Question], logits: Float[torch.Tensor, "item d_vocab"]
-    ) -> Float[torch.Tensor, "item d_vocab"]:
-        """The weights of the distractors that the answer's logit is compared with."""
-        weights = torch.zeros_like(logits)
-        for row, one in enumerate(asked):
-            tokens = list(one.distractors)
-            if self.against == "best" and tokens:
-                tokens = [max(tokens, key=lambda token: float(logits[row, token]))]
-            weights[row, tokens] = 1 / max(1, len(tokens))
-        return weights
+
+def _read(
+    model: Model, contexts: Sequence[Tokens], memory_budget: int
+) -> tuple[Float[torch.Tensor, "item d_model"], Callable[[Reading], Direct | DirectSeq2Seq]]:
+    """The stream that logits are read from, and what takes a reading of it apart."""
+    sites_of, take_apart = (
+        (seq2seq_sites, direct_seq2seq) if is_seq2seq(model) else (last_sites, direct)
+    )
+    sites: Any = sites_of(model, contexts, memory_budget=memory_budget)  # type: ignore[arg-type]
+    return sites.final, partial(take_apart, model, sites)
+
+
+def _compared(
+    asked: Sequence[Question], logits: Float[torch.Tensor, "item d_vocab"], against: str
+) -> Float[torch.Tensor, "item d_vocab"]:
+    """The weights of the distractors that the answer's logit is compared with."""
+    weights = torch.zeros_like(logits)
+    for row, one in enumerate(asked):
+        tokens = list(one.distractors)
+        if against == "best" and tokens:
+            tokens = [max(tokens, key=lambda token: float(logits[row, token]))]
+        weights[row, tokens] = 1 / max(1, len(tokens))
+    return weights
 
 
 def _first_tokens(one: Question) -> list[LogLikelihood]:

@@ -1,0 +1,1 @@
+"""One's own prompts, looked at from the inside: illustrations, without statistics or claims."""

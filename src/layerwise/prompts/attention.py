@@ -1,0 +1,106 @@
+"""Where each head of a layer attends in a prompt."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+
+from layerwise.analyses.arguments import check_arguments
+from layerwise.errors import UserError
+from layerwise.ground.layer_names import layer_name
+from layerwise.ground.readers import one_of, whole
+from layerwise.models.in_turn import in_turn
+from layerwise.models.kinds import Model, decoder_prefix, hook_name, inputs_of, n_encoder_layers
+
+from .cells import SHARE, Panel
+from .grid import Grid
+from .lens import MOST_COLUMNS, model_title
+from .reading import as_given, probability
+from .texts import Prompt, encode_prompt, readable
+
+PATTERNS = ("pattern", "cross_pattern")
+
+
+@check_arguments(
+    prompt=as_given, layer=whole(3), head=whole(0), site=one_of("kind of attention", PATTERNS)
+)
+@in_turn
+def attention_grid(
+    model: Model,
+    prompt: Prompt,
+    *,
+    layer: int,
+    head: int | None = None,
+    site: str = "pattern",
+    chat: bool = False,
+) -> Grid:
+    """Show where each head of a layer looks: its attention pattern on a prompt.
+
+    Args:
+        model: the model.
+        prompt: a text, token ids, or turns of a chat.
+        layer: which layer, in the order of computation.
+        head: one head, drawn large; all of them, a panel each, if None.
+        site: ``pattern``; of a layer of an encoder-decoder's decoder also ``cross_pattern``.
+        chat: wrap the prompt in the tokenizer's chat template.
+
+    Returns:
+        A cell per pair of tokens: the share of its attention that a token (row) gives to another
+        (column). Rows sum to 1. Of a long prompt, the last 48 tokens.
+
+    Raises:
+        UserError: for an empty prompt, or a layer or head that is not there.
+    """
+    tokens = encode_prompt(model, prompt, chat=chat)
+    n_encoder, n_layers = n_encoder_layers(model), model.cfg.n_layers
+    if not 0 <= layer < n_layers:
+        raise UserError(f"There is no layer {layer}: expected one of 0 to {n_layers - 1}.")
+    if site == "cross_pattern" and not layer >= n_encoder > 0:
+        raise UserError(
+            f"Layer {layer} has no cross-attention: expected a layer of an encoder-decoder's "
+            "decoder; use site='pattern'."
+        )
+    pattern = _pattern(model, tokens, layer, site)
+    heads = range(len(pattern)) if head is None else [head]
+    if head is not None and not 0 <= head < len(pattern):
+        raise UserError(f"There is no head {head}: expected one of 0 to {len(pattern) - 1}.")
+    begins = decoder_prefix(model)
+    of_decoder = 0 < n_encoder <= layer
+    from_, to = (begins if of_decoder else tokens), tokens
+    to = from_ if site == "pattern" else tokens
+    skipped = [max(0, len(one) - MOST_COLUMNS) for one in (from_, to)]
+    names = [readable(model, one[cut:]) for one, cut in zip((from_, to), skipped, strict=True)]
+    rows = []
+    for place, one in enumerate(heads):
+        values = pattern[one, skipped[0] :, skipped[1] :]
+        for row, column in [(r, c) for r in range(values.shape[0]) for c in range(values.shape[1])]:
+            if site == "pattern" and n_encoder == 0 and column > row:
+                continue  # what comes later is not seen
+            value = float(values[row, column])
+            rows.append({
+                "panel": place, "row": row, "column": column, "layer": layer, "head": one,
+                "position": row + skipped[0], "attended": column + skipped[1], "value": value,
+                "text": "", "details": f"{names[0][row]} looks at {names[1][column]}: "
+                f"{probability(value)}",
+            })  # fmt: skip
+    panels = tuple(
+        Panel(f"head {one}", tuple(names[0]), tuple(names[1]), "token", "token it looks at")
+        for one in heads
+    )
+    notes = (f"Shown are the last {MOST_COLUMNS} of {len(tokens)} tokens.",) if any(skipped) else ()
+    title = f"Attention of layer {layer_name(layer, n_encoder)} of {model_title(model)}"
+    table = pd.DataFrame(rows)
+    return Grid(title, table, panels, "share of attention", SHARE, notes, upward=False)
+
+
+@torch.inference_mode()
+def _pattern(model: Model, tokens: tuple[int, ...], layer: int, site: str) -> torch.Tensor:
+    """A layer's attention pattern, head by token by token."""
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor, hook: object) -> None:
+        kept.append(tensor[0].float().cpu())
+
+    with model.hooks(fwd_hooks=[(hook_name(model, layer, site), keep)]):
+        model(*inputs_of(model, [tokens]))
+    return kept[0]

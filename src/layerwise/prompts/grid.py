@@ -1,0 +1,122 @@
+"""A grid of a prompt: its table, a look at it in a notebook, a figure and files.
+
+It shows one prompt and tests nothing: an illustration. What the cells hold is for each function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from layerwise.errors import UserError
+from layerwise.storage.atomic_files import write_atomically
+
+from .cells import Cells
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ILLUSTRATION = (
+    "A look at single prompts: no test was made. To test what it suggests, make a task of such "
+    "prompts with task_from_prompts."
+)
+TABLES, PICTURES = (".csv", ".parquet", ".html"), (".png", ".svg", ".pdf")
+_STYLE = (
+    "font:12px system-ui,sans-serif;border-collapse:collapse;display:block;overflow:auto;"
+    "max-height:40em"
+)
+_CELL = "padding:1px 5px;border:1px solid #8883;white-space:pre;text-align:left"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Grid(Cells):
+    """What was seen in a prompt, cell by cell: ``Cells``, to be looked at and kept."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The table, without what is only drawn."""
+        return self.table.drop(columns=["text", "details"])
+
+    def plot(self, *, width: float | None = None) -> Figure:
+        """Draw its panels.
+
+        Args:
+            width: of the figure, in inches; as wide as a page (6.9) if None.
+        """
+        from .drawing import draw_grid
+
+        return draw_grid(self, width)
+
+    def save(self, path: str | Path) -> Path:
+        """Write it to a file: a table (.csv, .parquet, .html) or a picture (.png, .svg, .pdf)."""
+        path = Path(path)
+        kind = path.suffix.lower()
+        if kind in PICTURES:
+            from .drawing import picture
+
+            write_atomically(path, picture(self.plot(), kind[1:]))
+        elif kind == ".html":
+            page = f'<!doctype html><meta charset="utf-8"><title>{escape(self.title)}</title>'
+            write_atomically(path, (page + self._repr_html_()).encode())
+        elif kind == ".csv":
+            write_atomically(path, self.to_pandas().to_csv(index=False).encode())
+        elif kind == ".parquet":
+            write_atomically(path, self.to_pandas().to_parquet(index=False))
+        else:
+            raise UserError(
+                f"Cannot write {path.name!r}: expected a name that ends in one of "
+                f"{', '.join((*TABLES, *PICTURES))}; choose one."
+            )
+        return path
+
+    def __repr__(self) -> str:
+        size = " and ".join(f"{len(one.rows)} x {len(one.columns)}" for one in self.panels)
+        return f"{type(self).__name__}({self.title}: {size})"
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{escape(note)}</p>" for note in (*self.notes, ILLUSTRATION))
+        tables = "".join(self._html_of(place) for place in range(len(self.panels)))
+        return (
+            f"<div><p><b>{escape(self.title)}</b> (colour: {escape(self.unit)}; details under the "
+            f"pointer)</p>{tables}{notes}</div>"
+        )
+
+    def _html_of(self, place: int) -> str:
+        """One panel as an HTML table."""
+        panel = self.panels[place]
+        cells: dict[tuple[int, int], Any] = {
+            (int(row.row), int(row.column)): row
+            for row in self.table.loc[self.table["panel"] == place].itertuples()
+        }
+        order = range(len(panel.rows))
+        lines = [_line("th", [panel.row_axis, *panel.columns])]
+        for row in reversed(order) if self.upward else order:
+            found = [cells.get((row, column)) for column in range(len(panel.columns))]
+            lines.append(
+                f"<tr>{_heading(panel.rows[row])}{''.join(self._cell(one) for one in found)}</tr>"
+            )
+        name = f"<caption>{escape(panel.name)}</caption>" if panel.name else ""
+        return f'<table style="{_STYLE}">{name}{"".join(lines)}</table>'
+
+    def _cell(self, row: Any) -> str:
+        if row is None:
+            return "<td></td>"
+        from .drawing import colors_of
+
+        back, front = colors_of(self, row.value)
+        return (
+            f'<td style="{_CELL};background:{back};color:{front}" title="{escape(row.details)}">'
+            f"<bdi>{escape(row.text)}</bdi></td>"
+        )
+
+
+def _line(kind: str, texts: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{kind}><bdi>{escape(text)}</bdi></{kind}>' for text in texts)}</tr>"
+
+
+def _heading(text: str) -> str:
+    return f'<th style="text-align:right;padding-right:6px">{escape(text)}</th>'

@@ -1,0 +1,354 @@
+"""What each layer would say next, at each token of a prompt: the logit lens and the tuned lens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.tuned_lens.translators import TunedLens
+from layerwise.errors import UserError
+from layerwise.ground.layer_names import stream_name
+from layerwise.ground.readers import one_of
+from layerwise.models.facts import model_facts, original_tokenizer
+from layerwise.models.in_turn import in_turn
+from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq, n_encoder_layers
+from layerwise.sweep.faithful import check_faithful
+from layerwise.sweep.intact_run import Place, residuals_at
+from layerwise.sweep.readout import logits_of
+from layerwise.sweep.requests import Tokens
+from layerwise.tasks._encoding import encode_apart
+
+from .cells import AMOUNT, SHARE, SIGNED, Panel
+from .grid import Grid
+from .reading import as_given, probability
+from .texts import Prompt, encode_prompt, readable, token_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LENSES, COLORS = ("logit", "tuned"), ("probability", "rank", "log-probability")
+SITES = ("resid_pre", "resid_mid", "resid_post")
+MOST_COLUMNS = 48
+TOP = 5
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LensGrid(Grid):
+    """What each layer would say next.
+
+    ``table`` has, beside ``Grid``'s columns, of each cell:
+    ``prompt`` and ``position`` (from 0), ``token`` (the one read at), ``site``, ``layer`` (-1 is
+    the embedding), ``top`` and ``top_probability`` (five tokens), ``entropy`` and ``kl`` from the
+    model's own distribution (nats), and for each token that was chosen ``probability of ...``,
+    ``log-probability of ...`` (nats) and ``rank of ...`` (0 is the top).
+    """
+
+    chosen: tuple[str, ...] = ()
+
+    def difference(self) -> Grid:
+        """How much higher the first chosen token's log-probability is in prompt 1 than in 0.
+
+        Raises:
+            UserError: unless there are two prompts of as many tokens, and a token was chosen.
+        """
+        sizes = [len(panel.columns) for panel in self.panels]
+        if len(sizes) != 2 or sizes[0] != sizes[1] or not self.chosen:
+            raise UserError(
+                "A difference is between two prompts of as many tokens, for a chosen token: "
+                f"expected that, and there are {len(sizes)} prompts of {sizes} tokens; read two."
+            )
+        name = f"log-probability of {self.chosen[0]}"
+        first, second = (
+            self.table.loc[self.table["prompt"] == one].reset_index(drop=True) for one in (0, 1)
+        )
+        values = second[name] - first[name]
+        shown = {
+            "value": values, "text": [f"{one:.1f}" for one in values],
+            "details": [f"{name}: {a:.2f} and {b:.2f} nats"
+                        for a, b in zip(first[name], second[name], strict=True)],
+        }  # fmt: skip
+        table = first[["panel", "row", "column", "position", "site", "layer"]].assign(**shown)
+        columns = tuple(
+            one if one == other else f"{one}/{other}"
+            for one, other in zip(*(panel.columns for panel in self.panels), strict=True)
+        )
+        panel = replace(self.panels[0], name="", columns=columns)
+        title = f"{self.title}: second prompt minus first"
+        return Grid(title, table, (panel,), f"difference of {name} (nats)", SIGNED)
+
+    def lines(self, position: int = -1, *, prompt: int = 0, width: float | None = None) -> Figure:
+        """Probabilities of the chosen tokens over the layers, at one position.
+
+        Args:
+            position: of the prompt, from 0; negative ones count from its end.
+            prompt: which prompt, from 0.
+            width: of the figure, in inches.
+
+        Raises:
+            UserError: if no token was chosen, or the position was not read.
+        """
+        from .drawing import draw_lines
+
+        if not self.chosen:
+            raise UserError("No token was chosen: expected lens_grid(..., token=' Paris').")
+        mine = self.table.loc[self.table["prompt"] == prompt]
+        known = sorted(set(mine["position"]))
+        if position < 0 and known:
+            position += known[-1] + 1
+        here = mine.loc[mine["position"] == position].sort_values("row")
+        if here.empty:
+            read = f"{known[0]} to {known[-1]}" if known else "none"
+            raise UserError(
+                f"Position {position} was not read: expected one of prompt {prompt} ({read})."
+            )
+        lines = {name: here[f"probability of {name}"] for name in self.chosen}
+        names = [self.panels[prompt].rows[row] for row in here["row"]]
+        title = f"at {here['token'].iloc[0]!r} (token {position})"
+        return draw_lines(lines, names, "probability", title, width)
+
+
+@check_arguments(
+    prompt=as_given, token=as_given, target=as_given, positions=as_given,
+    color=one_of("color", COLORS), site=one_of("site of the lens", SITES),
+    lens=one_of("lens", LENSES),
+)  # fmt: skip
+@in_turn
+def lens_grid(
+    model: Model,
+    prompt: Prompt | Sequence[Prompt],
+    *,
+    token: str | int | Sequence[str | int] | None = None,
+    lens: str = "logit",
+    tuned: TunedLens | str | Path | None = None,
+    site: str = "resid_post",
+    positions: Sequence[int] | str | None = None,
+    color: str = "probability",
+    target: str | None = None,
+    chat: bool = False,
+) -> LensGrid:
+    """Show which token each layer leans to, at each token of a prompt.
+
+    Every residual stream is read as if it were the last (nostalgebraist 2020, "interpreting GPT:
+    the logit lens"), or through a trained affine map first (Belrose et al. 2023,
+    arXiv:2303.08112). It is an illustration and claims nothing; ``logit_lens`` tests tasks.
+
+    Args:
+        model: the model.
+        prompt: a text, token ids, or turns of a chat; or a list of texts, a panel each.
+        token: one text or several, each one token of the vocabulary; colours then show the first.
+        lens: ``logit`` or ``tuned``.
+        tuned: a trained lens, its file or the folder of its run.
+        site: ``resid_post`` leaves a layer, ``resid_mid`` stands between its attention and MLP.
+        positions: which tokens of the prompt, from 0; ``"all"``; the last 48 if None.
+        color: ``probability``, ``log-probability`` or ``rank`` of the token.
+        target: of an encoder-decoder: what the decoder has written so far.
+        chat: wrap the prompt in the tokenizer's chat template.
+
+    Raises:
+        UserError: for an empty prompt, a token that is several, or a lens of another model.
+
+    Examples:
+        >>> import layerwise as lw
+        >>> model = lw.load_model("wired-decoder")
+        >>> grid = lw.lens_grid(model, [5, 6, 7, 8])
+        >>> len(grid.table) == 4 * (model.cfg.n_layers + 1)
+        True
+    """
+    check_faithful(model)
+    given = None if lens == "logit" else _tuned(model, tuned, site)
+    chosen = _chosen(model, token)
+    prompts = _several(prompt)
+    tables, panels, notes = [], [], []
+    for number, one in enumerate(prompts):
+        tokens = encode_prompt(model, one, chat=chat)
+        answer = _target(model, tokens, target)
+        at = _positions(model, tokens, answer, positions)
+        if positions is None and len(at) == MOST_COLUMNS:
+            notes.append(f"Shown are the last {MOST_COLUMNS} of {len(tokens)} tokens.")
+        places, names = _places(model, site)
+        table, columns = _read(model, tokens, answer, at, places, given, chosen)
+        name = repr(one) if len(prompts) > 1 else ""
+        tables.append(table.assign(panel=number, prompt=number))
+        panels.append(Panel(name, names, tuple(columns), column_axis="token that is read at"))
+    table = _with_values(pd.concat(tables, ignore_index=True), tuple(chosen), color)
+    of = f"{color} of {next(iter(chosen))}" if chosen else "probability of the top token"
+    title = f"{'Tuned' if given else 'Logit'} lens of {model_title(model)}"
+    return LensGrid(
+        title, table, tuple(panels), of if color != "log-probability" else f"{of} (nats)",
+        SHARE if color == "probability" or not chosen else AMOUNT, tuple(notes),
+        chosen=tuple(chosen),
+    )  # fmt: skip
+
+
+def model_title(model: Model) -> str:
+    """What a model is called."""
+    return str(model.cfg.model_name)
+
+
+def _several(prompt: Any) -> list[Any]:
+    """One prompt or several: a list of texts is several."""
+    many = not isinstance(prompt, str) and len(prompt) and all(isinstance(p, str) for p in prompt)
+    return list(prompt) if many else [prompt]
+
+
+def _chosen(model: Model, token: Any) -> dict[str, int]:
+    """The tokens that are followed, by their readable names."""
+    if token is None:
+        return {}
+    several = [token] if isinstance(token, (str, int)) else list(token)
+    ids = [token_of(model, one) for one in several]
+    return dict(zip(readable(model, ids), ids, strict=True))
+
+
+def _tuned(model: Model, tuned: Any, site: str) -> TunedLens:
+    if tuned is None:
+        raise UserError(
+            "A tuned lens is to be read with and none was given: expected tuned=, from "
+            "layerwise.train_lens(...) or its folder; train one, or use lens='logit'."
+        )
+    lens = tuned if isinstance(tuned, TunedLens) else TunedLens.load(tuned)
+    lens.check(model_facts(model).hash, (site,), (model.cfg.n_layers, model.cfg.d_model))
+    return lens
+
+
+def _target(model: Model, tokens: Tokens, target: str | None) -> Tokens:
+    """What follows a prompt in an encoder-decoder's decoder."""
+    if target is None:
+        return ()
+    if not is_seq2seq(model):
+        raise UserError(
+            "A target is what an encoder-decoder's decoder has written, and this model has none: "
+            "expected it as the end of the prompt; put it there."
+        )
+    tokenizer: Any = original_tokenizer(model)
+    return encode_apart(tokenizer, "", target, tokens)[1]
+
+
+def _positions(
+    model: Model, tokens: Tokens, answer: Tokens, positions: Sequence[int] | str | None
+) -> list[int]:
+    """Positions that are read; in an encoder-decoder those of the decoder, from its start."""
+    last = len(tokens) - 1
+    every = range(last, last + 1 + len(answer)) if is_seq2seq(model) else range(len(tokens))
+    if positions is None:
+        return list(every)[-MOST_COLUMNS:]
+    if isinstance(positions, str):
+        if positions != "all":
+            raise UserError(
+                f"The positions are {positions!r}: expected numbers such as [0, 3], or 'all'."
+            )
+        return list(every)
+    n = len(every)
+    wrong = [one for one in positions if not -n <= one < n]
+    if wrong or not positions:
+        raise UserError(
+            f"There is no position {wrong[0] if wrong else positions}: expected some of 0 to "
+            f"{n - 1}."
+        )
+    return sorted({every[one] for one in positions})
+
+
+def _places(model: Model, site: str) -> tuple[list[Place], tuple[str, ...]]:
+    """What is read, from the embedding on, and what the rows are called."""
+    n_encoder, n_layers = n_encoder_layers(model), model.cfg.n_layers
+    places: list[Place] = [(site, layer) for layer in range(n_encoder, n_layers)]
+    start: Place = ("resid_post", n_encoder - 1)
+    end: Place = ("resid_post", n_layers - 1)
+    places = [start, *places, *([end] if site != "resid_post" else [])]
+    decoder = bool(n_encoder)
+    names = ["embedding"]
+    names += [stream_name(layer, n_encoder, of_decoder=decoder) for _, layer in places[1:]]
+    if site != "resid_post":
+        names[-1] = "output"
+    return places, tuple(names)
+
+
+@torch.inference_mode()
+def _read(
+    model: Model,
+    tokens: Tokens,
+    answer: Tokens,
+    at: Sequence[int],
+    places: Sequence[Place],
+    tuned: TunedLens | None,
+    chosen: dict[str, int],
+) -> tuple[pd.DataFrame, list[str]]:
+    """The cells of one prompt, and the names of its columns."""
+    n_prompt = [len(tokens)] if is_seq2seq(model) else None
+    streams = residuals_at(model, [(*tokens, *answer)], [at], places, n_prompt=n_prompt)
+    final = logits_of(model, streams[-1]).log_softmax(-1)
+    under = (*([] if n_prompt is None else tokens[:-1]), *_read_at(model, tokens, answer))
+    columns = readable(model, [under[one] for one in at])
+    rows = []
+    for row, (place, stream) in enumerate(zip(places, streams, strict=True)):
+        last = row == len(places) - 1
+        read = stream if tuned is None or last else tuned.translate(place, stream)
+        seen = cells(model, read, final, chosen)
+        rows += [
+            {"row": row, "column": column, "position": at[column] - (at[0] if n_prompt else 0),
+             "token": columns[column], "site": place[0], "layer": place[1], **cell}
+            for column, cell in enumerate(seen)
+        ]  # fmt: skip
+    return pd.DataFrame(rows), columns
+
+
+def _read_at(model: Model, tokens: Tokens, answer: Tokens) -> Tokens:
+    """The tokens at whose positions is read: of a decoder of its own what it begins with first."""
+    if not is_seq2seq(model):
+        return tokens
+    return (*decoder_prefix(model)[-1:], *answer)
+
+
+def cells(
+    model: Model,
+    streams: Float[torch.Tensor, "read d_model"],
+    final: Float[torch.Tensor, "read d_vocab"],
+    chosen: dict[str, int],
+) -> list[dict[str, Any]]:
+    """What is read of some residual streams, a dictionary each."""
+    logprobs = logits_of(model, streams).log_softmax(-1)
+    probabilities = logprobs.exp()
+    best = probabilities.topk(min(TOP, logprobs.shape[-1]))
+    entropy = -(probabilities * logprobs).sum(-1)
+    kl = (final.exp() * (final - logprobs)).sum(-1).clamp(min=0)
+    found: list[dict[str, Any]] = [
+        {"top": readable(model, ids.tolist()), "top_probability": values.tolist(),
+         "entropy": float(entropy[place]), "kl": float(kl[place])}
+        for place, (values, ids) in enumerate(zip(best.values, best.indices, strict=True))
+    ]  # fmt: skip
+    for name, token in chosen.items():
+        of = logprobs[:, token]
+        ranks = (logprobs > of[:, None]).sum(-1)
+        for cell, value, rank in zip(found, of.tolist(), ranks.tolist(), strict=True):
+            cell[f"probability of {name}"] = float(torch.tensor(value).exp())
+            cell[f"log-probability of {name}"] = value
+            cell[f"rank of {name}"] = rank
+    return found
+
+
+def _with_values(table: pd.DataFrame, chosen: tuple[str, ...], color: str) -> pd.DataFrame:
+    """The table with its colours, texts and details."""
+    value = table["top_probability"].str[0] if not chosen else table[f"{color} of {chosen[0]}"]
+    details = [_details(row, chosen) for row in table.to_dict("records")]
+    return table.assign(value=value.astype(float), text=table["top"].str[0], details=details)
+
+
+def _details(row: dict[str, Any], chosen: tuple[str, ...]) -> str:
+    """What is under the pointer."""
+    best = ", ".join(
+        f"{text} {probability(value)}"
+        for text, value in zip(row["top"], row["top_probability"], strict=True)
+    )
+    followed = [
+        f"{name}: {probability(row[f'probability of {name}'])}, rank {row[f'rank of {name}']}"
+        for name in chosen
+    ]
+    numbers = f"entropy {row['entropy']:.2f} nats, KL to the output {row['kl']:.2f} nats"
+    return "\n".join([best, *followed, numbers])

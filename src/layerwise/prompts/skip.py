@@ -1,0 +1,137 @@
+"""What the model would say without each layer, sublayer or head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import torch
+
+from layerwise.analyses.ablation.spec import BY_HEAD, SITES, AblationSpec
+from layerwise.analyses.arguments import check_arguments
+from layerwise.ground.layer_names import layer_name
+from layerwise.ground.readers import one_of, whole
+from layerwise.models.in_turn import in_turn
+from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.sweep import Generate, Generated, intact, sweep
+from layerwise.sweep.next_tokens import next_logprobs
+
+from .cells import AMOUNT, SHARE, Panel
+from .grid import Grid
+from .lens import TOP, model_title
+from .reading import as_given, probability
+from .texts import Prompt, encode_prompt, readable
+
+_PLACES = ("1st", "2nd", "3rd", "4th", "5th")
+
+
+@check_arguments(
+    prompt=as_given, site=one_of("site to skip", SITES["skip"]), new_tokens=whole(10)
+)  # fmt: skip
+@in_turn
+def skip_grid(
+    model: Model,
+    prompt: Prompt,
+    *,
+    site: str = "layer",
+    new_tokens: int = 0,
+    chat: bool = False,
+) -> Grid:
+    """Show the likely next tokens without each layer, or each attention, MLP or head.
+
+    One walk through the layers answers all of them, as in ``ablate``. It is an illustration and
+    claims nothing; ``ablate`` tests tasks.
+
+    Args:
+        model: the model.
+        prompt: a text, token ids, or turns of a chat.
+        site: ``layer``, ``attn_out``, ``mlp_out`` or ``z`` (each head); of an encoder-decoder
+            also ``cross_attn_out`` and ``cross_z``.
+        new_tokens: also write a text of so many tokens without each of them (greedy).
+        chat: wrap the prompt in the tokenizer's chat template.
+
+    Returns:
+        A row per layer, with the five most likely next tokens; of heads, a cell each with the
+        divergence. ``table`` has ``layer``, ``head``, ``kl`` (from the intact model, nats),
+        ``top``, ``top_probability`` and, if asked for, ``continuation``.
+
+    Raises:
+        UserError: for an empty prompt, or a site that the model does not have.
+
+    Examples:
+        >>> import layerwise as lw
+        >>> model = lw.load_model("wired-decoder")
+        >>> lw.skip_grid(model, [5, 6, 7, 8]).table["row"].nunique() == model.cfg.n_layers + 1
+        True
+    """
+    tokens = encode_prompt(model, prompt, chat=chat)
+    spec = AblationSpec.of(model, "skip", site, tuple(range(model.cfg.n_layers)))
+    changes = [intact(), *spec.like(model)]
+    logprobs = next_logprobs(model, changes, tokens)
+    found = _found(model, logprobs)
+    if new_tokens:
+        outcomes = sweep(model, changes, [Generate(tokens, new_tokens)]).outcomes
+        for one, (text,) in zip(found, outcomes, strict=True):
+            assert isinstance(text, Generated)
+            one["continuation"] = text.text
+    n_encoder = n_encoder_layers(model)
+    for one, change in zip(found, changes, strict=True):
+        one |= {"layer": change.layer, "head": change.head}
+    title = f"{model_title(model)} without each {_NAMES.get(site, site)}"
+    if site in BY_HEAD:
+        return _by_head(title, found, n_encoder)
+    names = [
+        "intact" if one["layer"] is None else layer_name(one["layer"], n_encoder) for one in found
+    ]
+    rows = [
+        {**one, "panel": 0, "row": row, "column": column, "value": value, "text": text,
+         "details": _details(one)}
+        for row, one in enumerate(found)
+        for column, (text, value) in enumerate(
+            zip(one["top"], one["top_probability"], strict=True)
+        )
+    ]  # fmt: skip
+    panel = Panel("", tuple(names), _PLACES[: len(found[0]["top"])], "without layer", "next token")
+    return Grid(title, pd.DataFrame(rows), (panel,), "probability", SHARE, upward=False)
+
+
+_NAMES = {"attn_out": "attention", "mlp_out": "MLP", "z": "head", "cross_z": "head of "
+          "cross-attention", "cross_attn_out": "cross-attention"}  # fmt: skip
+
+
+def _by_head(title: str, found: list[dict[str, Any]], n_encoder: int) -> Grid:
+    """A cell per head, coloured by how far the next token's distribution moves."""
+    heads = [one for one in found if one["layer"] is not None]
+    layers = sorted({one["layer"] for one in heads})
+    rows = [
+        {**one, "panel": 0, "row": layers.index(one["layer"]), "column": one["head"],
+         "value": one["kl"], "text": one["top"][0], "details": _details(one)}
+        for one in heads
+    ]  # fmt: skip
+    columns = tuple(str(head) for head in range(1 + max(one["head"] for one in heads)))
+    names = tuple(layer_name(layer, n_encoder) for layer in layers)
+    panel = Panel("", names, columns, "layer", "head")
+    note = f"Intact, the model says {found[0]['top'][0]!r}: {_details(found[0])}."
+    table = pd.DataFrame(rows)
+    return Grid(title, table, (panel,), "KL to the intact model (nats)", AMOUNT, (note,))
+
+
+def _found(model: Model, logprobs: torch.Tensor) -> list[dict[str, Any]]:
+    """The most likely tokens of each distribution, and its divergence from the first."""
+    probabilities = logprobs.exp()
+    best = probabilities.topk(min(TOP, logprobs.shape[-1]))
+    kl = (probabilities[0] * (logprobs[0] - logprobs)).sum(-1).clamp(min=0)
+    return [
+        {"kl": float(kl[place]), "top": readable(model, ids.tolist()),
+         "top_probability": values.tolist()}
+        for place, (values, ids) in enumerate(zip(best.values, best.indices, strict=True))
+    ]  # fmt: skip
+
+
+def _details(one: dict[str, Any]) -> str:
+    best = ", ".join(
+        f"{text} {probability(value)}"
+        for text, value in zip(one["top"], one["top_probability"], strict=True)
+    )
+    written = f"\nwrites: {one['continuation']!r}" if "continuation" in one else ""
+    return f"{best}\nKL to the intact model {one['kl']:.2f} nats{written}"

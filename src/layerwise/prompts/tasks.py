@@ -1,0 +1,112 @@
+"""From prompts that were looked at to a task that can be tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from layerwise.errors import UserError, shown, unknown_name
+from layerwise.tasks.items import CAPABILITIES, Corruption, Item, repeats_joined
+from layerwise.tasks.jsonl import chance_of, room_for
+from layerwise.tasks.task import GenerateSpec, Task, Template
+
+_FIELDS = ("prompt", "answer", "wrong", "corrupted", "corrupted_answer")
+
+
+def task_from_prompts(
+    prompts: Sequence[Mapping[str, Any]],
+    *,
+    name: str = "prompts",
+    capability: str = "knowledge",
+) -> Task:
+    """Make a task of prompts and their answers, to test what a look at them suggested.
+
+    Args:
+        prompts: a dictionary each: ``prompt`` and ``answer``, and as far as known ``wrong`` (one
+            other answer or several), ``corrupted`` (the prompt with other words) and
+            ``corrupted_answer`` (its right answer; the first wrong one if left out).
+        name: of the task.
+        capability: ``retrieval``, ``knowledge``, ``reasoning`` or ``coherence``.
+
+    Returns:
+        A task for ``ablate``, ``logit_lens`` and, with corrupted prompts, ``patch_activations``.
+        Some twenty prompts are needed before a test can show anything.
+
+    Raises:
+        UserError: for a field that is missing, unknown or empty, or answers of which some begin
+            with a space and others do not.
+
+    Examples:
+        >>> import layerwise as lw
+        >>> task = lw.task_from_prompts([
+        ...     {"prompt": "The capital of France is", "answer": " Paris", "wrong": " Rome",
+        ...      "corrupted": "The capital of Italy is"},
+        ... ])
+        >>> task.items[0].corruption.answer
+        'Rome'
+    """
+    if capability not in CAPABILITIES:
+        raise unknown_name("capability", capability, CAPABILITIES)
+    if not prompts:
+        raise UserError("There are no prompts: expected at least one; write some.")
+    rows = [_row(number, one) for number, one in enumerate(prompts)]
+    spaced = {text.startswith(" ") for row in rows for text in (row["answer"], *row["wrong"])}
+    if len(spaced) > 1:
+        raise UserError(
+            "Some answers begin with a space and others do not: expected all or none to, as they "
+            "follow their prompts; write them alike."
+        )
+    items = repeats_joined([_item(name, number, row) for number, row in enumerate(rows)])
+    return Task(
+        name=name,
+        capability=capability,  # type: ignore[arg-type]
+        description="prompts that were written by hand",
+        items=items,
+        fewshot=(),
+        generate=GenerateSpec(("\n",), room_for(items), "first_line"),
+        chance=chance_of(items),
+        template=Template(delimiter=" " if spaced == {True} else ""),
+        source="prompts",
+    )
+
+
+def _row(number: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of one prompt."""
+    for field in given:
+        if field not in _FIELDS:
+            raise unknown_name(f"field of prompt {number}", field, _FIELDS)
+    wrong = given.get("wrong") or ()
+    row = {**given, "wrong": (wrong,) if isinstance(wrong, str) else tuple(wrong)}
+    texts = [("prompt", row.get("prompt")), ("answer", row.get("answer"))]
+    texts += [("wrong", one) for one in row["wrong"]]
+    texts += [(name, row[name]) for name in ("corrupted", "corrupted_answer") if name in row]
+    for field, text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(
+                f"Field {field!r} of prompt {number} is {shown(text)}: expected a text; write one."
+            )
+    if "corrupted" in row and not (row["wrong"] or "corrupted_answer" in row):
+        raise UserError(
+            f"Prompt {number} has a corrupted one without an answer: expected 'corrupted_answer', "
+            "or 'wrong'; name what is right there."
+        )
+    return row
+
+
+def _item(name: str, number: int, row: Mapping[str, Any]) -> Item:
+    answer, wrong = row["answer"].strip(), [one.strip() for one in row["wrong"]]
+    options = [answer, *wrong]
+    if len(set(options)) < len(options):
+        raise UserError(
+            f"Prompt {number} has the answer {answer!r} and {wrong} as wrong ones: expected "
+            "different texts; change one."
+        )
+    place = number % len(options)  # the right one is not always first
+    choices = tuple([*wrong[:place], answer, *wrong[place:]]) if wrong else ()
+    change = None
+    if "corrupted" in row:
+        other = row.get("corrupted_answer", row["wrong"][0] if row["wrong"] else "")
+        change = Corruption(row["corrupted"].rstrip(), other.strip())
+    return Item(
+        f"{name}/{number:04d}", row["prompt"].rstrip(), answer, choices, corruption=change
+    )  # fmt: skip

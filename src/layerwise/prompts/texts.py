@@ -1,0 +1,139 @@
+"""Prompts that a person types: their tokens, and tokens as people can read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from layerwise.errors import UserError, counted, shown
+from layerwise.models.facts import origin_of, original_tokenizer
+from layerwise.models.kinds import Model, is_seq2seq, vocabularies
+from layerwise.models.untrusted_tokenizer import try_texts
+from layerwise.sweep.requests import Generate, Tokens, refuse_unknown_tokens
+from layerwise.tasks._encoding import as_chat, encode, encode_apart, encode_input
+
+Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
+"""A text, token ids, or the turns of a chat."""
+SPACE, NEWLINE, TAB = "␣", "↵", "⇥"
+_VISIBLE = str.maketrans({" ": SPACE, "\n": NEWLINE, "\t": TAB, "\r": "␍"})
+# What a piece of SentencePiece begins with where a space stands before it.
+_WORD_START = "▁"
+
+
+def encode_prompt(model: Model, prompt: Prompt, *, chat: bool = False) -> Tokens:
+    """Token ids of a prompt, with the special tokens that the tokenizer puts there."""
+    if isinstance(prompt, str):
+        turns: Any = prompt
+    elif prompt and all(isinstance(one, Mapping) for one in prompt):
+        turns, chat = [dict(one) for one in prompt if isinstance(one, Mapping)], True
+    else:
+        return _checked(model, _token_ids(prompt))
+    tokenizer: Any = original_tokenizer(model)
+    text = as_chat(tokenizer, turns) if chat else turns
+    if not text:
+        raise UserError("The prompt is empty: expected some text; write one.")
+    return _checked(model, (encode_input if is_seq2seq(model) else encode)(tokenizer, text))
+
+
+def _token_ids(prompt: Sequence[Any]) -> Tokens:
+    """Token ids as they were given."""
+    if isinstance(prompt, (bytes, Mapping)) or any(
+        isinstance(one, bool) or not hasattr(one, "__index__") for one in prompt
+    ):
+        raise UserError(
+            f"The prompt is {shown(prompt)}: expected a text, token ids, or turns of a chat such "
+            "as [{'role': 'user', 'content': 'Hi'}]."
+        )
+    return tuple(int(one) for one in prompt)
+
+
+def _checked(model: Model, tokens: Tokens) -> Tokens:
+    """Tokens that a model has, and that its context has room for."""
+    if not tokens:
+        raise UserError("The prompt has no token: expected at least one; write some text.")
+    refuse_unknown_tokens([Generate(tokens, 0)], *vocabularies(model))
+    longest = model.cfg.n_ctx
+    if longest and len(tokens) > longest:
+        raise UserError(
+            f"The prompt has {counted(len(tokens), 'token')} and the model's context {longest}: "
+            "expected no more; shorten the prompt."
+        )
+    return tokens
+
+
+def token_of(model: Model, text: str | int, name: str = "token") -> int:
+    """The id of a text that is one token of the model's vocabulary.
+
+    Raises:
+        UserError: if it is several tokens; the sentence names them, and the first as what to use.
+    """
+    if isinstance(text, int):
+        refuse_unknown_tokens([Generate((text,), 0)], *vocabularies(model))
+        return text
+    tokenizer: Any = original_tokenizer(model)
+    if is_seq2seq(model):
+        _, ids = encode_apart(tokenizer, "", text, ())
+    else:
+        try_texts(tokenizer, text)
+        ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if not ids or (unknown is not None and unknown in ids):
+        raise UserError(
+            f"The {name} {text!r} is not in the model's vocabulary: expected a text that its "
+            "tokenizer knows; write it otherwise."
+        )
+    if len(ids) > 1:
+        parts = ", ".join(repr(token_text(tokenizer, one)) for one in ids)
+        space = "" if text.startswith(" ") else "; a word within a text begins with a space"
+        raise UserError(
+            f"The {name} {text!r} is {len(ids)} tokens ({parts}): expected one; "
+            f"take the first, {token_text(tokenizer, ids[0])!r}{space}."
+        )
+    return next(iter(ids))
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    """The text of one token, with the space that it begins with; bytes of a character as <0xE4>."""
+    piece = tokenizer.convert_ids_to_tokens(token)
+    text = tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    if piece is None:
+        return f"<{token}>"
+    if "�" in text:
+        known = _bytes_of_characters()
+        codes = [known.get(character) for character in piece]
+        if all(code is not None for code in codes):
+            return "".join(
+                chr(code) if code is not None and 32 <= code < 127 else f"<0x{code:02X}>"
+                for code in codes
+            )
+        return piece
+    if piece.startswith(_WORD_START) and not text.startswith(" "):
+        return f" {text}"
+    return text or piece
+
+
+@cache
+def _bytes_of_characters() -> dict[str, int]:
+    """The bytes that characters of byte-level pieces stand for (Radford et al. 2019, GPT-2)."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [code for code in range(256) if code not in plain]
+    named = {chr(code): code for code in plain}
+    return named | {chr(256 + place): code for place, code in enumerate(others)}
+
+
+def visible(text: str) -> str:
+    """A token's text with its spaces, tabs and line ends made visible."""
+    return "".join(
+        one if one.isprintable() or one == "‏" else f"<U+{ord(one):04X}>"
+        for one in text.translate(_VISIBLE)
+    )
+
+
+def readable(model: Model, tokens: Sequence[int]) -> list[str]:
+    """Tokens as people can read them: spaces, line ends and bytes made visible."""
+    origin = origin_of(model)
+    tokenizer: Any = model.tokenizer if origin is None else origin.tokenizer
+    if tokenizer is None:
+        return [f"<{one}>" for one in tokens]
+    return [visible(token_text(tokenizer, one)) for one in tokens]

@@ -1,0 +1,70 @@
+"""What a model would say next, as a whole distribution, under each of many interventions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+
+from layerwise.models.in_turn import in_turn
+from layerwise.models.kinds import Model
+
+from .engine import TOKENS_AT_ONCE, Walk, Work
+from .engine_run import engine_for, plan_for
+from .faithful import check_faithful
+from .interventions import Intervention
+from .plan import DEFAULT_MEMORY_BUDGET
+from .readout import logits_of
+from .requests import Generate, Tokens
+from .seq2seq.walk import Seq2SeqWalk
+from .stopping import make_stopper
+
+
+@in_turn
+@torch.inference_mode()
+def next_logprobs(
+    model: Model,
+    interventions: Sequence[Intervention],
+    context: Tokens,
+    *,
+    source: Tokens | None = None,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> Float[torch.Tensor, "intervention d_vocab"]:
+    """Log-probabilities of the token after a prompt, in nats, under each intervention.
+
+    Args:
+        model: the model; what the engine would not see of it is refused.
+        interventions: what is changed; no other model's weights.
+        context: token ids of the prompt.
+        source: token ids of the run that activations are taken from, for patches.
+        memory_budget: bytes for activations.
+    """
+    check_faithful(model)
+    requests = [Generate(context, 1, source=source)]
+    plan = plan_for(model, interventions, requests, memory_budget)
+    stopper = make_stopper(None, ())
+    engine = engine_for(model)(
+        model, interventions, requests, stopper, memory_budget, TOKENS_AT_ONCE, Work()
+    )
+    out = model.W_E.new_empty(len(interventions), model.cfg.d_vocab, dtype=torch.float32)
+    for batch in plan.batches:
+        walk = engine.walk(batch)
+        walk.run()
+        for members, resid in _ends(walk):
+            rows = [batch.interventions[member] for member in members]
+            out[rows] = logits_of(model, resid[None]).log_softmax(-1)
+    return out
+
+
+def _ends(
+    walk: Walk | Seq2SeqWalk,
+) -> Iterator[tuple[Sequence[int], Float[torch.Tensor, " d_model"]]]:
+    """By branch of a walk of one request: its interventions, and the last residual stream."""
+    plan = walk.plan
+    row = plan.read.index(plan.paths[0][plan.n_given[0] - 1])
+    if plan.intact:
+        yield plan.intact, walk.trunk[0, row]
+    for group in walk.groups:
+        for branch, resid in zip(group.branches.branches, group.read, strict=True):
+            yield branch.members, resid[row]

@@ -1,0 +1,367 @@
+"""Looks at single prompts: against plain hooks, against the analyses, and as people see them."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+import pandas as pd
+import pytest
+import torch
+
+import layerwise as lw
+from layerwise.models.kinds import hook_name, inputs_of, is_seq2seq, logit_cap, n_encoder_layers
+from layerwise.prompts.drawing import colors_of
+from layerwise.prompts.texts import encode_prompt, readable, token_of, token_text, visible
+
+from .commands import run
+from .models.decoder.tiny import BY_DAY, tiny_decoder
+from .models.seq2seq.tiny import tiny_seq2seq
+from .models.tiny import tiny_model
+
+PROMPT, OTHER = (5, 17, 40, 9, 33), (5, 17, 41, 9, 33)
+DECODERS = [*BY_DAY, "llama", "gpt2"]
+MODELS = [*DECODERS, "t5", "bart"]
+
+
+def made(case):
+    if case in ("llama", "gpt2"):
+        return tiny_model(case)
+    return tiny_seq2seq(case) if case in ("t5", "bart") else tiny_decoder(case)
+
+
+def cached(model, tokens, *sites):
+    """What a plain run of the model has at some sites, and its logits."""
+    kept = {}
+
+    def keep(tensor, hook):
+        kept[hook.name] = tensor[0].clone()
+
+    names = [hook_name(model, layer, site) for layer, site in sites]
+    with torch.inference_mode(), model.hooks(fwd_hooks=[(name, keep) for name in names]):
+        logits = model(*inputs_of(model, [tokens]))[0]
+    return [kept[name] for name in names], logits
+
+
+def changed(model, tokens, *hooks):
+    """Log-probabilities of the next token of a plain run with hooks."""
+    with torch.inference_mode(), model.hooks(fwd_hooks=list(hooks)):
+        return model(*inputs_of(model, [tokens]))[0, -1].log_softmax(-1)
+
+
+def unembedded(model, resid):
+    logits, cap = model.unembed(model.ln_final(resid[None]))[0].float(), logit_cap(model)
+    return (logits if cap is None else cap * torch.tanh(logits / cap)).log_softmax(-1)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_lens_grid_is_what_a_plain_run_shows(case):
+    model = made(case)
+    grid = lw.lens_grid(model, PROMPT, token=7)
+    n_encoder = n_encoder_layers(model)
+    layers = range(n_encoder, model.cfg.n_layers)
+    streams, logits = cached(model, PROMPT, *((layer, "resid_post") for layer in layers))
+    name = f"log-probability of {grid.chosen[0]}"
+    for layer, stream in zip(layers, streams, strict=True):
+        mine = grid.table.loc[grid.table["layer"] == layer]
+        expected = unembedded(model, stream)
+        assert mine[name].tolist() == pytest.approx(expected[:, 7].tolist(), abs=1e-4)
+        best = expected.exp().max(-1).values.tolist()
+        assert [row[0] for row in mine["top_probability"]] == pytest.approx(best, abs=1e-4)
+        entropy = -(expected.exp() * expected).sum(-1)
+        assert mine["entropy"].tolist() == pytest.approx(entropy.tolist(), abs=1e-4)
+    last = logits.log_softmax(-1)[:, 7].tolist()
+    assert mine[name].tolist() == pytest.approx(last, abs=1e-4)
+    assert mine["kl"].tolist() == pytest.approx([0] * len(last), abs=1e-6)
+    assert len(grid.table) == (len(layers) + 1) * len(last)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_skip_grid_is_what_a_plain_run_without_the_layer_says(case):
+    model = made(case)
+    grid = lw.skip_grid(model, PROMPT)
+    whole = changed(model, PROMPT)
+    for layer in range(model.cfg.n_layers):
+        kept = {}
+
+        def keep(tensor, hook, kept=kept):
+            kept["pre"] = tensor.clone()
+
+        def put(tensor, hook, kept=kept):
+            return kept["pre"]
+
+        expected = changed(
+            model, PROMPT, (hook_name(model, layer, "resid_pre"), keep),
+            (hook_name(model, layer, "resid_post"), put),
+        )  # fmt: skip
+        mine = grid.table.loc[grid.table["layer"] == layer]
+        best = expected.exp().topk(5)
+        assert mine["value"].tolist() == pytest.approx(best.values.tolist(), abs=1e-4)
+        assert mine["top"].iloc[0] == readable(model, best.indices.tolist())
+        kl = float((whole.exp() * (whole - expected)).sum())
+        assert mine["kl"].iloc[0] == pytest.approx(kl, abs=1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("case", MODELS)
+@pytest.mark.parametrize("site", ["resid_pre", "z"])
+def test_patch_grid_is_what_a_plain_patched_run_gives_back(case, site):
+    model = made(case)
+    grid = lw.patch_grid(model, PROMPT, OTHER, 7, 8, site=site)
+    clean, corrupted = (changed(model, one) for one in (PROMPT, OTHER))
+    low, high = (float(one[7] - one[8]) for one in (corrupted, clean))
+    for layer in range(model.cfg.n_layers):
+        (source,), _ = cached(model, PROMPT, (layer, site))
+        of_layer = grid.table.loc[grid.table["layer"] == layer].sort_values("column")
+        row = of_layer.iloc[len(of_layer) // 2]
+
+        def put(tensor, hook, source=source, column=int(row["column"])):
+            patched = tensor.clone()
+            if site == "z":
+                patched[0, :, column] = source[:, column]
+            else:
+                patched[0, column] = source[column]
+            return patched
+
+        expected = changed(model, OTHER, (hook_name(model, layer, site), put))
+        difference = float(expected[7] - expected[8])
+        assert row["logit_difference"] == pytest.approx(difference, abs=1e-4)
+        assert row["value"] == pytest.approx((difference - low) / (high - low), abs=2e-3)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_attention_grid_is_the_pattern_of_a_plain_run(case):
+    model = made(case)
+    layer = model.cfg.n_layers - 1 if not is_seq2seq(model) else 0
+    grid = lw.attention_grid(model, PROMPT, layer=layer)
+    (pattern,), _ = cached(model, PROMPT, (layer, "pattern"))
+    for row in grid.table.itertuples():
+        assert row.value == pytest.approx(float(pattern[row.head, row.row, row.column]), abs=1e-5)
+    assert len(grid.panels) == len(pattern)
+    if case != "gpt-oss":  # a part of its attention goes to a sink
+        sums = grid.table.groupby(["head", "row"])["value"].sum()
+        assert sums.tolist() == pytest.approx([1] * len(sums), abs=1e-4)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_attribute_adds_up_to_the_logit_difference(case):
+    model = made(case)
+    grid = lw.attribute(model, PROMPT, 7, 8)
+    _, logits = cached(model, PROMPT)
+    difference = float(logits[-1, 7] - logits[-1, 8])
+    numbers = [float(one) for one in re.findall(r"-?\d+\.\d+", grid.notes[0])]
+    n_encoder = n_encoder_layers(model)
+    mine = grid.table.loc[(grid.table["panel"] == 0) & (grid.table["layer"] >= n_encoder)]
+    sublayers = mine["value"].sum()
+    assert numbers[0] == pytest.approx(difference, abs=0.006)
+    assert sublayers + sum(numbers[1:]) == pytest.approx(difference, abs=0.05)
+
+
+def test_looks_agree_with_the_analyses_of_the_same_prompts():
+    model = tiny_model("llama")
+    text = "the red door of the house is"
+    right, wrong = (token_text(model.tokenizer, one) for one in (74, 77))
+    assert not right.startswith(" ")
+    assert not wrong.startswith(" ")
+    asked = {"prompt": text, "answer": right, "wrong": wrong}
+    task = lw.task_from_prompts([{**asked, "corrupted": "the old door of the house is"}])
+    lens = lw.logit_lens(model, task, "continuation", positions="all", progress=False).to_pandas()
+    grid = lw.lens_grid(model, text, token=right)
+    both = lens.assign(position=lens["pos"] + 1 + grid.table["position"].max()).merge(
+        grid.to_pandas(), on=["layer", "position"], suffixes=("", "_seen")
+    )
+    assert len(both) == len(grid.table)
+    name = f"log-probability of {grid.chosen[0]}"
+    assert both["logprob"].tolist() == pytest.approx(both[name].tolist(), abs=1e-4)
+    parts = lw.attribution(model, task, "continuation", progress=False).to_pandas()
+    parts = parts.loc[(parts["metric"] == "logit_diff") & (parts["component"] == "z")]
+    heads = lw.attribute(model, text, right, wrong).to_pandas()
+    heads = heads.loc[heads["component"] == "z"].merge(parts, on=["layer", "head"])
+    assert heads["value_x"].tolist() == pytest.approx(heads["value_y"].tolist(), abs=1e-5)
+
+
+def test_texts_without_a_layer_are_those_of_the_model_without_it():
+    model = tiny_model("llama")
+    grid = lw.skip_grid(model, "the red door", new_tokens=4)
+    requests = [lw.sweep.Generate(encode_prompt(model, "the red door"), 4)]
+    changes = [lw.sweep.skip(layer) for layer in range(model.cfg.n_layers)]
+    texts = lw.sweep.sweep(model, changes, requests, method="reference").outcomes
+    shown = grid.table.drop_duplicates("row")["continuation"].tolist()
+    assert shown[1:] == [one.text for (one,) in texts]
+
+
+def test_two_prompts_stand_side_by_side_with_their_difference():
+    model = tiny_model("llama")
+    grid = lw.lens_grid(model, ["a b", "b a"], token=74)
+    name = f"log-probability of {grid.chosen[0]}"
+    first, second = (grid.table.loc[grid.table["prompt"] == n, name].tolist() for n in (0, 1))
+    difference = grid.difference()
+    expected = [b - a for a, b in zip(first, second, strict=True)]
+    assert difference.table["value"].tolist() == pytest.approx(expected)
+    assert len(grid.panels) == 2
+    with pytest.raises(lw.UserError, match="between two prompts of as many tokens"):
+        lw.lens_grid(model, "the red door", token=74).difference()
+
+
+def test_lines_show_chosen_tokens_over_the_layers():
+    grid = lw.lens_grid(tiny_model("llama"), "the red door", token=[74, 77])
+    (axes,) = grid.lines().axes
+    last = grid.table.loc[grid.table["position"] == grid.table["position"].max()]
+    for line, name in zip(axes.lines, grid.chosen, strict=True):
+        assert line.get_ydata().tolist() == last[f"probability of {name}"].tolist()
+    with pytest.raises(lw.UserError, match="Position 99 was not read"):
+        grid.lines(99)
+
+
+def test_a_long_prompt_is_cut_where_one_looks_and_says_so():
+    model = tiny_model("gpt2", n_positions=64)
+    tokens = [5 + number % 50 for number in range(60)]
+    grid = lw.lens_grid(model, tokens)
+    assert len(grid.panels[0].columns) == 48
+    assert "last 48 of 60 tokens" in grid.notes[0]
+    assert len(lw.lens_grid(model, tokens, positions="all").panels[0].columns) == 60
+    assert lw.lens_grid(model, tokens, positions=[0, -1]).table["position"].unique().tolist() == [
+        0, 59,
+    ]  # fmt: skip
+
+
+def test_tokens_are_shown_as_people_read_them():
+    tokenizer = tiny_model("llama").tokenizer
+    ids = tokenizer("a b\n", add_special_tokens=False)["input_ids"]
+    assert "".join(visible(token_text(tokenizer, one)) for one in ids) == "a␣b↵"
+    of_bytes = tokenizer("日", add_special_tokens=False)["input_ids"]
+    assert [visible(token_text(tokenizer, one)) for one in of_bytes] == [
+        "<0xE6>", "<0x97>", "<0xA5>",
+    ]  # fmt: skip
+    assert visible("\u202e") == "<U+202E>"
+    assert visible("سلام") == "سلام"
+
+
+def test_a_notebook_shows_a_table_without_script():
+    grid = lw.lens_grid(tiny_model("llama"), "<b>&'\"</b>", token=74)
+    page = grid._repr_html_()
+    assert "<script" not in page
+    assert "<b>&" not in page
+    titles = re.findall(r'title="([^"]*)"', page)
+    assert len(titles) == len(grid.table)
+    assert all("entropy" in unescape(one) and "rank" in unescape(one) for one in titles)
+    assert "no test was made" in page
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.html", "a.png", "a.svg", "a.pdf"])
+def test_a_grid_is_saved_by_the_ending_of_its_name(tmp_path, name):
+    grid = lw.attribute(tiny_model("llama"), "the red door", 74, 77)
+    written = grid.save(tmp_path / name).read_bytes()
+    begins = {"a.png": b"\x89PNG", "a.svg": b"<?xml", "a.pdf": b"%PDF", "a.html": b"<!doctype"}
+    assert written.startswith(begins.get(name, b""))
+    if name == "a.parquet":
+        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / name), grid.to_pandas())
+    with pytest.raises(lw.UserError, match="expected a name that ends in one of"):
+        grid.save(tmp_path / "a.doc")
+
+
+def test_colours_follow_values_and_text_stays_legible():
+    grid = lw.skip_grid(tiny_model("llama"), "the red door")
+    assert colors_of(grid, 0.0)[1] == "#1a1a1a"
+    assert colors_of(grid, 1.0)[1] == "#ffffff"
+    assert colors_of(grid, 0.0)[0] != colors_of(grid, 1.0)[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: lw.lens_grid(m, ""), "The prompt is empty"),
+        (lambda m: lw.lens_grid(m, []), "no token"),
+        (lambda m: lw.lens_grid(m, [True]), "expected a text, token ids, or turns of a chat"),
+        (lambda m: lw.lens_grid(m, [9999]), "There is no token 9999"),
+        (lambda m: lw.lens_grid(m, "the", token="red door"), "tokens .*: expected one; take the"),
+        (lambda m: lw.lens_grid(m, "the", lens="tuned"), "expected tuned="),
+        (lambda m: lw.lens_grid(m, "the", lens="logic"), "logit"),
+        (lambda m: lw.lens_grid(m, "the", positions=[70]), "There is no position 70"),
+        (lambda m: lw.lens_grid(m, "the", positions="some"), "expected numbers"),
+        (lambda m: lw.lens_grid(m, "the", target="x"), "this model has none"),
+        (lambda m: lw.lens_grid(m, "the" * 999), "the model's context"),
+        (lambda m: lw.skip_grid(m, "the", site="cross_z"), "cross_z"),
+        (lambda m: lw.patch_grid(m, "the", "the red door", 7, 8), "expected as many"),
+        (lambda m: lw.patch_grid(m, "the", "the", 7, 8), "Both prompts are the same"),
+        (lambda m: lw.patch_grid(m, PROMPT, OTHER, 7, 7), "expected two tokens"),
+        (lambda m: lw.attention_grid(m, "the", layer=99), "There is no layer 99"),
+        (lambda m: lw.attention_grid(m, "the", layer=0, head=99), "There is no head 99"),
+        (lambda m: lw.attention_grid(m, "the", layer=0, site="cross_pattern"), "no cross-att"),
+        (lambda m: lw.attribute(m, "the", 7, 7), "expected two tokens"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(call, message):
+    with pytest.raises(lw.UserError, match=message):
+        call(tiny_model("llama"))
+
+
+def test_turns_of_a_chat_are_put_in_the_template():
+    model = tiny_model("llama")
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    tokenizer = lw.models.facts.original_tokenizer(model)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tokenizer, "chat_template", template, raising=False)
+        assert encode_prompt(model, turns) == encode_prompt(model, "[system]Be brief.[user]Hi")
+        assert encode_prompt(model, "Hi", chat=True) == encode_prompt(model, "[user]Hi")
+
+
+def test_an_encoder_decoder_is_read_behind_what_it_has_written():
+    model = tiny_seq2seq("t5")
+    grid = lw.lens_grid(model, "the red door", target="of the")
+    answer = model.tokenizer("of the", add_special_tokens=False)["input_ids"]
+    assert grid.panels[0].columns[1:] == tuple(readable(model, answer))
+    prompt = encode_prompt(model, "the red door")
+    with torch.inference_mode():
+        expected = model(*inputs_of(model, [prompt], answer))[0].softmax(-1).max(-1).values
+    last = grid.table.loc[grid.table["row"] == grid.table["row"].max(), "value"]
+    assert last.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+    cross = lw.attention_grid(model, "the red door", layer=model.cfg.n_layers - 1,
+                              site="cross_pattern")  # fmt: skip
+    assert cross.panels[0].columns == tuple(readable(model, prompt))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "There are no prompts"),
+        ([{"prompt": "a", "answer": "b", "wrnog": "c"}], "wrong"),
+        ([{"prompt": "a"}], "Field 'answer' of prompt 0"),
+        ([{"prompt": "a", "answer": "b", "wrong": "b"}], "expected different texts"),
+        ([{"prompt": "a", "answer": " b", "wrong": "c"}], "begin with a space"),
+        ([{"prompt": "a", "answer": "b", "corrupted": "c"}], "expected 'corrupted_answer'"),
+    ],
+)
+def test_prompts_that_make_no_task_are_refused(rows, message):
+    with pytest.raises(lw.UserError, match=message):
+        lw.task_from_prompts(rows)
+
+
+def test_prompts_become_a_task_that_is_asked_and_patched():
+    model = tiny_model("llama")
+    one = {"prompt": "the red door is", "answer": " a", "wrong": [" b", " c"]}
+    task = lw.task_from_prompts(
+        [{**one, "corrupted": "the old door is"}, {**one, "prompt": "the old house is"}]
+    )
+    assert [item.choices.index("a") for item in task.items] == [0, 1]
+    assert task.template.delimiter == " "
+    records = lw.ablate(model, task, "continuation", progress=False).to_pandas()
+    assert set(records["item"]) == {"prompts/0000", "prompts/0001"}
+    prompts = lw.tasks.build_requests(
+        task, task.items[0], "continuation", lw.models.facts.original_tokenizer(model)
+    )
+    assert prompts[0].request.context == encode_prompt(model, "the red door is")
+
+
+def test_the_command_shows_lens_and_skips():
+    done = run("look", "wired-decoder", "a b c")
+    assert "embedding" in done.out
+    assert "without each layer" in done.out
+    assert "no test was made" in done.out
+    assert run("look", "wired-decoder", "").code == 2
+
+
+def test_a_token_of_the_vocabulary_is_found_with_its_space():
+    model = tiny_model("llama")
+    for token in (74, 290):
+        assert token_of(model, token_text(model.tokenizer, token)) == token
