@@ -22,7 +22,7 @@ from same_work import check, check_texts
 from texts import shared_prefix, with_shots
 
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
-from layerwise.models.kinds import DecoderOnly
+from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.sweep import SweepStats, skip, sweep
 from layerwise.tasks import PROTOCOLS, Task, build_requests
 

@@ -27,7 +27,7 @@ from same_work import Tokens, check_errors, check_texts, in_dtype, shortfalls
 from texts import distinct_prompts, few_shot_prompts, shared_prefix, with_shots
 
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
-from layerwise.models.kinds import DecoderOnly
+from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.sweep import Generate, skip, sweep
 
 SUITE = "word-problems"

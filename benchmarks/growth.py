@@ -26,14 +26,14 @@ from peak_memory import peak_growth
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from layerwise.models import restride
-from layerwise.models.decoder.load import hooked_decoder
-from layerwise.models.decoder.model import DecoderModel
-from layerwise.models.hooked import (
+from layerwise.models.conversion.hooked import (
     HookedTransformer,
     HookedTransformerConfig,
     has_hooked_transformer,
 )
-from layerwise.models.kinds import DecoderOnly
+from layerwise.models.decoder.load import hooked_decoder
+from layerwise.models.decoder.model import DecoderModel
+from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.sweep import Generate, Intervention, LogLikelihood, intact, plan_sweep, skip, sweep
 from layerwise.sweep.run import model_shape
 
@@ -211,7 +211,7 @@ def measure(point: Point) -> Measured:
 def each_apart(points: Iterable[Point]) -> list[Measured]:
     """Measure points one after the other, each in a new process that has all imported."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["layerwise.models.strides", "layerwise.sweep.run"])
+    context.set_forkserver_preload(["layerwise.models.weights.strides", "layerwise.sweep.run"])
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
         return list(pool.map(measure, points))
 

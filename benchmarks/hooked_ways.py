@@ -15,9 +15,9 @@ import torch
 from transformer_lens import TransformerLensKeyValueCache
 
 from layerwise.models.decoder import DecoderModel
-from layerwise.models.kinds import DecoderOnly
+from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored
-from layerwise.sweep.stopping import Stopper
+from layerwise.sweep.decoding.stopping import Stopper
 
 Hooks = list[tuple[str | Callable[..., Any], Callable[..., Any]]]
 

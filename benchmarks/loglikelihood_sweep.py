@@ -29,7 +29,7 @@ from texts import scored_items
 
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
 from layerwise.models.decoder import DecoderModel
-from layerwise.models.kinds import DecoderOnly
+from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.sweep import LogLikelihood, Scored, skip, sweep
 
 BATCH_SIZES = (1, 4, 8, 32)

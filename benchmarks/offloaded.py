@@ -40,7 +40,7 @@ def peak_from_here() -> None:
 def run_side(wanted: argparse.Namespace) -> None:
     """Load, sweep, and print what it took as one line of JSON."""
     from layerwise.models import load_model, original_tokenizer
-    from layerwise.models.facts import origin_of
+    from layerwise.models.instance.facts import origin_of
     from layerwise.sweep import intact, skip, sweep
     from layerwise.tasks import build_requests, load_task
 

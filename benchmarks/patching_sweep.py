@@ -20,9 +20,9 @@ from same_work import refuse_error
 from transformer_lens import patching
 
 from layerwise.models import load_model, original_tokenizer
-from layerwise.models.kinds import DecoderOnly
+from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.sweep import Intervention, LogLikelihood, SweepStats, patch, sweep
-from layerwise.sweep.rounding import FLOOR, measure_rounding
+from layerwise.sweep.checks.rounding import FLOOR, measure_rounding
 from layerwise.tasks import Item, PatchingPrompts, load_task, patching_prompts
 
 BY_TRANSFORMER_LENS = {

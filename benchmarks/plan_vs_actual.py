@@ -16,8 +16,8 @@ from measuring import markdown, timed
 
 from layerwise import ablate, load_model, patch_activations
 from layerwise.models import DEFAULT_MODEL
-from layerwise.models.facts import language_of
-from layerwise.models.kinds import Model
+from layerwise.models.instance.facts import language_of
+from layerwise.models.instance.kinds import Model
 from layerwise.planning.plan import RunPlan, plan_run
 
 LOG_LIKELIHOODS = ("letter", "continuation")

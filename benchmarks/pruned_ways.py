@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from layerwise.models.quiet import quiet
-from layerwise.models.sources import find_source
+from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.names.sources import find_source
 from layerwise.sweep import Generate, LogLikelihood, Scored
 
 

@@ -1,7 +1,7 @@
 """Whether the engine and another way did the same work; a ratio of different work says nothing.
 
 Differences that rounding alone explains are told apart from others by measuring it
-(``layerwise.sweep.rounding``).
+(``layerwise.sweep.checks.rounding``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from layerwise.models.kinds import Model, before_answer
+from layerwise.models.instance.kinds import Model, before_answer
 from layerwise.sweep import (
     Generate,
     Generated,
@@ -24,8 +24,8 @@ from layerwise.sweep import (
     intact,
     skip,
 )
-from layerwise.sweep.reference import _logits
-from layerwise.sweep.rounding import FLOOR, Rounding, in_dtype, measure_rounding, worst
+from layerwise.sweep.checks.reference import _logits
+from layerwise.sweep.checks.rounding import FLOOR, Rounding, in_dtype, measure_rounding, worst
 
 LOST = 1.0
 Tokens = tuple[int, ...]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from measuring import markdown
 
 from layerwise.sweep import LogLikelihood, skip_layers
-from layerwise.sweep.plan import ModelShape, plan_sweep
+from layerwise.sweep.plans.plan import ModelShape, plan_sweep
 
 N_LAYERS, REMOVED, ITEMS, CONTEXT, CONTINUATION = 30, 8, 8, 96, 8
 SHAPE = ModelShape(n_layers=N_LAYERS, d_model=576, d_kv=192, itemsize=4, n_ctx=2048)

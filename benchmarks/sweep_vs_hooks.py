@@ -20,9 +20,9 @@ from measuring import Cost, markdown, spread, timed
 from same_work import Agreement, check
 
 from layerwise.models import load_model, original_tokenizer
-from layerwise.models.kinds import DecoderOnly
+from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.sweep import Intervention, intact, skip, sweep
-from layerwise.sweep.stopping import make_stopper
+from layerwise.sweep.decoding.stopping import make_stopper
 from layerwise.tasks import build_requests, load_task
 
 SUITES = ("facts", "kv-words", "arithmetic")

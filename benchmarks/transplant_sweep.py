@@ -30,7 +30,7 @@ from layerwise.analyses.transplant.branches import Exchange
 from layerwise.analyses.transplant.spec import Change
 from layerwise.analyses.transplant.weights import transplanted
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
-from layerwise.models.sources import find_source
+from layerwise.models.names.sources import find_source
 from layerwise.sweep import Generate, LogLikelihood, intact, sweep
 
 CLOSE = 1e-4

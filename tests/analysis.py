@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from layerwise.models import original_tokenizer
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.setup import prepare
 from layerwise.sweep import intact, skip_layers
 from layerwise.tasks import Corruption, GenerateSpec, Item, Task, Template, load_task

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from layerwise.analyses.path_patching.components import EMBEDDING, Receiver, Sender
-from layerwise.models.kinds import Model, hook_name
+from layerwise.models.instance.kinds import Model, hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.tasks.pairs import PatchingPrompts
 

@@ -28,7 +28,7 @@ FAULTS = [
     ),
     Fault(
         "heads sliced after the output projection, while a text is written",
-        "sweep/packed_block.py",
+        "sweep/packed/packed_block.py",
         'return self._output(sites.changed("z", heads()).flatten(2))',
         "out = self._output(heads().flatten(2)).clone()\n"
         "        even = out.shape[-1] // self.cfg.n_heads * self.cfg.n_heads\n"
@@ -39,7 +39,7 @@ FAULTS = [
     ),
     Fault(
         "heads sliced after the output projection, in a block begun inside",
-        "sweep/packed_block.py",
+        "sweep/packed/packed_block.py",
         "attn_out[at] = self._output(z[at].flatten(-2))",
         "even = attn_out.shape[-1] // self.cfg.n_heads * self.cfg.n_heads\n"
         "                parts = attn_out[..., :even].unflatten(-1, (self.cfg.n_heads, -1))\n"
@@ -79,7 +79,7 @@ FAULTS = [
     ),
     Fault(
         "zero ablation that is in truth a skip",
-        "sweep/interventions.py",
+        "sweep/changes/interventions.py",
         '    return _named("zero", SetSite(layer, site, _ZERO, _heads(site, head)))',
         '    if site == "resid_post":\n'
         '        named = f"zero:resid_post,layer={layer}"\n'
@@ -89,7 +89,7 @@ FAULTS = [
     ),
     Fault(
         "a skip that zeroes the stream",
-        "sweep/interventions.py",
+        "sweep/changes/interventions.py",
         '"layer", (SkipLayer(layer),))',
         '"layer", (SetSite(layer, "resid_post", _ZERO),))',
         (GROUND_TRUTH + "ablation_finds_the_planted_layers[skip-layer]",),
@@ -126,7 +126,7 @@ FAULTS = [
     ),
     Fault(
         "the lens shows a layer's input as its output",
-        "sweep/intact_run.py",
+        "sweep/activations/intact_run.py",
         "    return seen[site]\n",
         '    return seen["resid_pre"]\n',
         (GROUND_TRUTH + "the_lens_reads_the_answer_from_the_planted_layer_on",),
@@ -147,7 +147,7 @@ FAULTS = [
     ),
     Fault(
         "gains cut off at 0, so that answers which flip for nothing add up to an effect",
-        "stats/item_curves.py",
+        "stats/depth/item_curves.py",
         "lost = intact[:, None] - correct",
         "lost = np.maximum(intact[:, None] - correct, 0.0)",
         (
@@ -240,7 +240,7 @@ FAULTS = [
     ),
     Fault(
         "an attention sink taken into the mean",
-        "sweep/intact_layers.py",
+        "sweep/activations/intact_layers.py",
         "for token, position in enumerate(at) if position > 0]",
         "for token, position in enumerate(at) if position >= 0]",
         ("tests/sweep/test_engine.py::test_means_and_residuals_equal_run_with_cache",),

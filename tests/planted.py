@@ -14,7 +14,7 @@ import torch
 from hypothesis import strategies as st
 
 import layerwise as lw
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 from layerwise.models.organisms.language import Language
 from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
 from layerwise.models.organisms.truth import Planted as Planted

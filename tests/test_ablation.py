@@ -18,8 +18,8 @@ from layerwise.models import load_model, original_tokenizer, weights_hash
 from layerwise.results import AblationResult
 from layerwise.stats.effects import BASELINES, BLIND, CONTROLS, NO_LAYERS
 from layerwise.sweep import Generate, LogLikelihood, noise, resample, site_noise, sweep
-from layerwise.sweep.edits import source_position
-from layerwise.sweep.reference import reference_outcome
+from layerwise.sweep.changes.edits import source_position
+from layerwise.sweep.checks.reference import reference_outcome
 from layerwise.tasks import GenerateSpec, build_requests, load_task, with_other_questions
 from layerwise.tasks.blind import guesses
 from tests import analysis
@@ -188,7 +188,7 @@ def outcome_once(model, intervention, request, stopper):
 
 def assert_engine_agrees(model, task, protocols, **options) -> None:
     fast = records_of(model, task, protocols, **options)
-    with mock.patch("layerwise.sweep.reference.reference_outcome", outcome_once):
+    with mock.patch("layerwise.sweep.checks.reference.reference_outcome", outcome_once):
         slow = records_of(model, task, protocols, **options, method="reference")
     numbers = ["gold_logprob", "margin", "early_logprob", "late_logprob"]
     pd.testing.assert_frame_equal(fast[numbers], slow[numbers], rtol=0, atol=1e-4)
@@ -428,7 +428,7 @@ def test_a_run_says_what_is_needed_to_repeat_it(model, tmp_path):
 
 def test_a_finished_run_is_read_and_not_made_again(model, tmp_path, monkeypatch):
     first = ablate(model, TASK, out=tmp_path / "run", progress=False)
-    monkeypatch.setattr("layerwise.sweep.engine_run.block_runners", None)
+    monkeypatch.setattr("layerwise.sweep.walk.engine_run.block_runners", None)
     again = ablate(model, TASK, out=tmp_path / "run", progress=False)
     pd.testing.assert_frame_equal(again.records, first.records)
     (loaded,) = lw.load_results(tmp_path / "run")

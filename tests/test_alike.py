@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binomtest
 
 from layerwise.analyses.removal.tables import curves_table
-from layerwise.stats.depth_inference import (
+from layerwise.stats.depth.depth_inference import (
     CENTRE,
     HALF,
     Axis,
@@ -16,14 +16,14 @@ from layerwise.stats.depth_inference import (
     depth_difference,
     depth_p_value,
 )
-from layerwise.stats.depths import centre_of_mass, half_depth
-from layerwise.stats.item_curves import (
+from layerwise.stats.depth.depths import centre_of_mass, half_depth
+from layerwise.stats.depth.item_curves import (
     ItemCurves,
     losses_by_item,
     progress_by_item,
     settled_by_item,
 )
-from layerwise.stats.over_run import exact_where_alike
+from layerwise.stats.families.over_run import exact_where_alike
 from layerwise.storage.parquet import frame
 from tests.cases import data_sets, most_errors
 from tests.interacting import interactions_result, with_pairs

@@ -15,8 +15,8 @@ from layerwise.analyses.patching.cells import Cell
 from layerwise.analyses.patching.hooked_patches import hooked_logprobs
 from layerwise.errors import UserError
 from layerwise.models import load_model
-from layerwise.models.kinds import hook_name
-from layerwise.models.quiet import no_deprecation_of
+from layerwise.models.huggingface.quiet import no_deprecation_of
+from layerwise.models.instance.kinds import hook_name
 from layerwise.storage.parquet import frame
 from tests import analysis
 from tests.analysis import prompt_pair, word_task

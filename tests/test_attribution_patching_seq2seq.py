@@ -28,7 +28,7 @@ from layerwise.analyses.patching.cells import (
 )
 from layerwise.analyses.patching.hooked_patches import hooked_logprobs
 from layerwise.errors import UserError
-from layerwise.models.kinds import hook_name
+from layerwise.models.instance.kinds import hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
 from tests.analysis import prompt_pair, word_task
 from tests.cases import LONG

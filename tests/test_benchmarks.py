@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from layerwise.models import load_model, original_tokenizer
-from layerwise.models.kinds import over_original
+from layerwise.models.instance.kinds import over_original
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact, skip, sweep
-from layerwise.sweep.rounding import measure_rounding
+from layerwise.sweep.checks.rounding import measure_rounding
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_folder, tiny_model
 from tests.sweep.models import amplifying_model

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from layerwise import stats
-from layerwise.stats.signal import (
+from layerwise.stats.signals.signal import (
     Blind,
     Guessed,
     better_than_blind_p_value,

@@ -19,8 +19,8 @@ from layerwise.models.organisms.layout import WiredLayout
 from layerwise.models.organisms.wired import wired_model
 from layerwise.presentation.wording import interval
 from layerwise.results import AblationResult
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.dissociation import Answers, crossed, dissociation, losses_apart
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.share_tests.dissociation import Answers, crossed, dissociation, losses_apart
 from layerwise.tasks.suites import toy
 from tests.hooked import HookedTransformer
 from tests.synthetic import ablation, cell_records

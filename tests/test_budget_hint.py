@@ -15,7 +15,7 @@ from layerwise.runs import budget_hint
 from layerwise.runs.checkpoints import MemoryCheckpoints
 from layerwise.runs.line_meter import LineMeter
 from layerwise.runs.setup import prepare
-from layerwise.sweep.cost import Cost
+from layerwise.sweep.plans.cost import Cost
 
 USUAL = 2**26
 JOBS = {

@@ -12,7 +12,7 @@ from scipy.stats import binom, ttest_ind
 from layerwise import stats
 from layerwise.analyses.ablation.claims import claims
 from layerwise.presentation.claim import GAINED
-from layerwise.stats.capability_layers import (
+from layerwise.stats.capabilities.capability_layers import (
     GAIN,
     NEEDED,
     NEEDED_MORE,
@@ -21,11 +21,11 @@ from layerwise.stats.capability_layers import (
     gains_without_signal,
     layer_estimates,
 )
-from layerwise.stats.capability_pools import Pool
+from layerwise.stats.capabilities.capability_pools import Pool
 from layerwise.stats.cells import Cell
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.item_curves import beyond_background
-from layerwise.stats.signal import signals
+from layerwise.stats.depth.item_curves import beyond_background
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.signals.signal import signals
 from layerwise.storage.parquet import frame
 from layerwise.storage.run_tables import RunTables
 

@@ -12,7 +12,11 @@ import statsmodels.api as sm
 from layerwise import emergence, stats
 from layerwise.presentation.items import independent, items_of
 from layerwise.results import AblationResult
-from layerwise.stats.clusters import (
+from layerwise.stats.depth.depth_inference import HALF, depth_bounds, depth_p_value
+from layerwise.stats.depth.item_curves import losses_by_item
+from layerwise.stats.depth.layer_curves import Sampling
+from layerwise.stats.effects import effects_table, signal_table
+from layerwise.stats.items.clusters import (
     Clusters,
     cluster_flip_p_values,
     clustered_interval,
@@ -25,12 +29,8 @@ from layerwise.stats.clusters import (
     resampled_tests,
     with_design_effect,
 )
-from layerwise.stats.depth_inference import HALF, depth_bounds, depth_p_value
-from layerwise.stats.effects import effects_table, signal_table
-from layerwise.stats.equivalence import no_loss_of_nats_p_values, score_p_values
-from layerwise.stats.item_curves import losses_by_item
-from layerwise.stats.layer_curves import Sampling
-from layerwise.stats.signal import Blind, better_than_blind_p_value, signal_p_values
+from layerwise.stats.share_tests.equivalence import no_loss_of_nats_p_values, score_p_values
+from layerwise.stats.signals.signal import Blind, better_than_blind_p_value, signal_p_values
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.synthetic import cell_records, facts, planted, task_facts

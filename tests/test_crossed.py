@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, f, ttest_ind
 
-from layerwise.stats.min_f_prime import crossed_difference
+from layerwise.stats.items.min_f_prime import crossed_difference
 
 
 @pytest.mark.parametrize("seed", range(5))

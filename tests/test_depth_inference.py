@@ -12,8 +12,7 @@ from layerwise.analyses.comparison.api import compare
 from layerwise.analyses.comparison.tables import pair_rows
 from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import UserError
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.depth_inference import (
+from layerwise.stats.depth.depth_inference import (
     CENTRE,
     HALF,
     SMALLEST_DEPTH,
@@ -26,12 +25,13 @@ from layerwise.stats.depth_inference import (
     refuse_negative_depth,
     same_depth_p_value,
 )
-from layerwise.stats.item_curves import (
+from layerwise.stats.depth.item_curves import (
     ItemCurves,
     losses_by_item,
     progress_by_item,
     unseen_spread,
 )
+from layerwise.stats.items.clusters import Clusters
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.comparing import ready

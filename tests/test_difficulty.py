@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from statsmodels.regression.linear_model import OLS
 
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.difficulty import Answers, accuracy_difference
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.signals.difficulty import Answers, accuracy_difference
 from tests.cases import data_sets, most_errors
 
 

@@ -13,8 +13,8 @@ from layerwise.analyses.attribution.decompose import (
     secant_slopes,
 )
 from layerwise.errors import UserError
-from layerwise.sweep.last_sites import last_sites
-from layerwise.sweep.readout import uncapped_logits_of
+from layerwise.sweep.activations.last_sites import last_sites
+from layerwise.sweep.walk.readout import uncapped_logits_of
 from tests.direct_models import KINDS, model_of
 from tests.sweep.models import D_VOCAB, N_HEADS, N_LAYERS
 

@@ -15,8 +15,8 @@ from torch import nn
 from layerwise.analyses.attribution.decompose import read_differences
 from layerwise.analyses.attribution.decompose_seq2seq import direct_seq2seq
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.sweep.readout import uncapped_logits_of
 from layerwise.sweep.seq2seq.sites import seq2seq_sites
+from layerwise.sweep.walk.readout import uncapped_logits_of
 from tests.cases import cases
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
 from tests.sweep.strategies import tokens

@@ -9,8 +9,13 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.dissociation import Answers, crossed, dissociation, expected_agreement
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.share_tests.dissociation import (
+    Answers,
+    crossed,
+    dissociation,
+    expected_agreement,
+)
 
 N_LAYERS, LEVEL = 12, 0.05
 

@@ -27,8 +27,8 @@ from layerwise.analyses.distillation.student import (
 from layerwise.analyses.distillation.training import Trainer
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.models import load_model, original_tokenizer
-from layerwise.models.own_files import files_of
-from layerwise.models.sources import find_source
+from layerwise.models.instance.own_files import files_of
+from layerwise.models.names.sources import find_source
 from layerwise.results import DistillationResult
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.setup import prepare

@@ -14,8 +14,8 @@ from layerwise import ablate
 from layerwise.analyses.ablation.spec import resampled_from
 from layerwise.errors import UserError
 from layerwise.planning.plan import plan_run
-from layerwise.stats.clusters import Clusters, paired_p_values
 from layerwise.stats.effects import cells, effects_table
+from layerwise.stats.items.clusters import Clusters, paired_p_values
 from tests.analysis import solved_by, word_task
 from tests.models.tiny import tiny_model
 

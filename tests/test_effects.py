@@ -11,9 +11,9 @@ from statsmodels.stats.multitest import multipletests
 from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.results import AblationResult
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.over_run import exact_difference_bounds, exact_where_alike
-from layerwise.stats.share_bounds import share_scale
+from layerwise.stats.families.over_run import exact_difference_bounds, exact_where_alike
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.share_tests.share_bounds import share_scale
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.synthetic import cell_records, planted

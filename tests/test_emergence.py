@@ -14,8 +14,8 @@ from layerwise.analyses.emergence.findings_order import suites_apart
 from layerwise.analyses.registry import CURVES
 from layerwise.errors import UserError
 from layerwise.results import AblationResult, EmergenceResult, Facts, PatchingResult
-from layerwise.stats.depths import accumulated, centre_of_mass, half_depth, two_sided_p
-from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, Signal, progress
+from layerwise.stats.depth.depths import accumulated, centre_of_mass, half_depth, two_sided_p
+from layerwise.stats.depth.layer_curves import Evidence, LeftOut, Sampling, Signal, progress
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 from tests import synthetic

@@ -29,9 +29,9 @@ from layerwise.sweep import (
     residuals_at,
     site_noise,
 )
-from layerwise.sweep.edits import Site
-from layerwise.sweep.readout import logits_of
+from layerwise.sweep.changes.edits import Site
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
+from layerwise.sweep.walk.readout import logits_of
 from layerwise.tasks._encoding import encode_apart, encode_input
 from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer

@@ -10,8 +10,8 @@ from scipy.stats import multinomial, norm
 
 from layerwise import stats
 from layerwise.analyses.ablation.findings import no_loss
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.equivalence import (
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.share_tests.equivalence import (
     excludable_loss,
     no_loss_of_nats_p_values,
     no_loss_p_values,

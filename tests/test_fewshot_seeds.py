@@ -14,10 +14,10 @@ from layerwise.errors import UserError
 from layerwise.planning.plan import plan_run
 from layerwise.presentation.items import items_of
 from layerwise.stats.cells import Cell, cells
-from layerwise.stats.clusters import Clusters, paired_p_values
-from layerwise.stats.crossed import crossed_means
 from layerwise.stats.effects import effects_table, intact_interval, signal_table
-from layerwise.stats.signal import Blind, signal_p_values
+from layerwise.stats.items.clusters import Clusters, paired_p_values
+from layerwise.stats.items.crossed import crossed_means
+from layerwise.stats.signals.signal import Blind, signal_p_values
 from layerwise.tasks import load_task, task_names
 from layerwise.tasks.task import MOST_FEWSHOT_SEEDS, Task, take, with_examples
 from tests.analysis import word_task

@@ -12,7 +12,8 @@ from layerwise.analyses.ablation import job
 from layerwise.analyses.ablation.api import ablate
 from layerwise.runs import controls, encoding
 from layerwise.runs.setup import prepare
-from layerwise.stats import clusters, inference, resampling
+from layerwise.stats import inference, resampling
+from layerwise.stats.items import clusters
 from layerwise.tasks.blind import features, guessers, learned
 from layerwise.tasks.blind.options import Options, options_of
 from tests.analysis import word_task

@@ -15,7 +15,7 @@ import layerwise as lw
 from layerwise.models import original_tokenizer
 from layerwise.report import findings
 from layerwise.results import AblationResult
-from layerwise.stats.signal import Blind, Guessed, better_than_blind_p_value, signals
+from layerwise.stats.signals.signal import Blind, Guessed, better_than_blind_p_value, signals
 from layerwise.tasks import Item, load_task
 from layerwise.tasks.blind import guesses
 from layerwise.tasks.blind.control import ABOVE_CHANCE

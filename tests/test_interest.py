@@ -10,7 +10,11 @@ import pytest
 import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.report import findings
-from layerwise.stats.equivalence import Interest, no_loss_of_nats_p_values, score_p_values
+from layerwise.stats.share_tests.equivalence import (
+    Interest,
+    no_loss_of_nats_p_values,
+    score_p_values,
+)
 from tests.analysis import distinct, solved_by, word_task
 from tests.models.tiny import tiny_model
 

@@ -12,7 +12,7 @@ from layerwise import ablate, load_model, stats
 from layerwise.analyses.ablation.ladder import ladder_table, step_tables
 from layerwise.models.organisms.lettered import PLANS
 from layerwise.results import AblationResult
-from layerwise.stats.ladder import NAMES, RUNGS, rung_records
+from layerwise.stats.share_tests.ladder import NAMES, RUNGS, rung_records
 
 LETTERED = tuple(PLANS)
 # By day a decoder of the one kind and an encoder-decoder of the other.

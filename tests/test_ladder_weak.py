@@ -10,7 +10,7 @@ import pytest
 
 from layerwise.analyses.ablation.ladder import step_tables
 from layerwise.stats.cells import cells
-from layerwise.stats.signal import signals
+from layerwise.stats.signals.signal import signals
 from tests import synthetic, weak
 from tests.cases import data_sets, in_long_runs, most_errors
 from tests.comparing import CHANCE, answers

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from layerwise import stats
 from layerwise.errors import UserError
-from layerwise.stats import least
+from layerwise.stats.signals import least
 
 
 @pytest.mark.parametrize("n_tests", [1, 2, 8, 30, 60])

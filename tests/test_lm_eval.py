@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.models import load_model, original_tokenizer
-from layerwise.models.sources import find_source
+from layerwise.models.names.sources import find_source
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, sweep
 from layerwise.sweep.requests import Outcome
 from layerwise.tasks import Item, Task, TaskRequest, build_requests, load_task, score

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from layerwise import stats
 from layerwise.analyses.emergence.api import CENTRE, HALF, emergence
 from layerwise.results import AttributionResult, LensResult
-from layerwise.stats.depths import accumulated, half_depth
+from layerwise.stats.depth.depths import accumulated, half_depth
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.synthetic import cell_records, planted

@@ -16,7 +16,7 @@ import torch
 import layerwise as lw
 from layerwise.models import load_model
 from layerwise.sweep import Generate, LogLikelihood, intact, mean, patch, skip, sweep, zero
-from layerwise.sweep.memory import LARGEST, SMALLEST, default_memory_budget
+from layerwise.sweep.plans.memory import LARGEST, SMALLEST, default_memory_budget
 from tests import device
 from tests.analysis import word_task
 from tests.device import DEVICE

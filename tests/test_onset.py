@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm, ttest_1samp
 
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.onset import Excess, Onset, above_p_values, below_p_values, depth_trend, onset
-from layerwise.stats.signal import Blind, better_than_blind_p_value
+from layerwise.stats.depth.onset import (
+    Excess,
+    Onset,
+    above_p_values,
+    below_p_values,
+    depth_trend,
+    onset,
+)
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.signals.signal import Blind, better_than_blind_p_value
 
 MARGIN, N_STEPS = 0.2, 20
 # Few series by day, which a method that is wrong in one of four would not pass.

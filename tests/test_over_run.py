@@ -12,7 +12,7 @@ from layerwise import stats
 from layerwise.analyses.patching.tables import effects_over_pairs
 from layerwise.presentation.over_run import count_that_hold, family, which_hold
 from layerwise.stats.effects import effects_table
-from layerwise.stats.over_run import (
+from layerwise.stats.families.over_run import (
     Sizes,
     exact_difference_bounds,
     independent_counts,
@@ -20,7 +20,7 @@ from layerwise.stats.over_run import (
     reach_over_run,
     sizes_of,
 )
-from layerwise.stats.signal import above_chance_p_values, have_signal
+from layerwise.stats.signals.signal import above_chance_p_values, have_signal
 from tests.cases import data_sets, in_long_runs, most_errors
 
 

@@ -11,7 +11,7 @@ import torch
 from layerwise import ablate
 from layerwise.analyses.ablation.own_noise import with_own_draws
 from layerwise.sweep import LogLikelihood, noise, noise_basis, site_noise
-from layerwise.sweep import intact_run as reading
+from layerwise.sweep.activations import intact_run as reading
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
 

@@ -13,8 +13,8 @@ from layerwise.analyses.distillation.lessons import Lesson
 from layerwise.analyses.distillation.own_texts import written_together
 from layerwise.analyses.distillation.student import Student
 from layerwise.models import load_model, original_tokenizer
-from layerwise.models.kinds import Model
-from layerwise.models.own_files import files_of
+from layerwise.models.instance.kinds import Model
+from layerwise.models.instance.own_files import files_of
 from tests.models.seq2seq.tiny import tiny_folder
 from tests.models.tiny import tiny_model
 

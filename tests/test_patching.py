@@ -14,7 +14,7 @@ from layerwise.analyses.patching.api import patch_activations
 from layerwise.analyses.patching.cells import Position, positions_of
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
-from layerwise.models.quiet import no_deprecation_of
+from layerwise.models.huggingface.quiet import no_deprecation_of
 from layerwise.runs.setup import Setup
 from layerwise.tasks import Corruption, Item, PatchingPrompts, Task, patching_prompts
 from tests import analysis

@@ -13,7 +13,7 @@ import torch
 
 import layerwise as lw
 from layerwise.errors import UserError
-from layerwise.models.meta_model import load_meta_model
+from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.planning import plan as planning
 from layerwise.planning.plan import plan_run

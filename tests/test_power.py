@@ -17,10 +17,10 @@ from layerwise.planning.plan import plan_run
 from layerwise.presentation.power import HowSure, how_sure
 from layerwise.profiling.api import profile
 from layerwise.stats import mcnemar_p_values
-from layerwise.stats.capability_layers import NEEDED, layer_estimates
-from layerwise.stats.capability_pools import Pool
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.power import (
+from layerwise.stats.capabilities.capability_layers import NEEDED, layer_estimates
+from layerwise.stats.capabilities.capability_pools import Pool
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.signals.power import (
     GAINED,
     answers_for,
     detectable_loss,

@@ -32,7 +32,7 @@ def test_everything_is_made_shown_and_read_again(model, tmp_path, monkeypatch):
     found = lw.profile(model, "organism-lookup", out=folder, progress=False, **OPTIONS)
     assert_every_analysis_has_its_result_and_its_section(found, folder)
     assert_layers_parts_and_heads_are_changed_beside_one_intact_run(found.results[0], model)
-    monkeypatch.setattr("layerwise.sweep.engine_run.block_runners", None)
+    monkeypatch.setattr("layerwise.sweep.walk.engine_run.block_runners", None)
     monkeypatch.setattr("layerwise.report.html.render", lambda pages: ("", {}))  # was drawn before
     again = lw.profile(model, "organism-lookup", out=folder, progress=False, **OPTIONS)
     by_kind = {type(result): result.to_pandas() for result in again.results}

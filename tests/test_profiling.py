@@ -154,7 +154,7 @@ def no_model(*_, **__):
 
 def test_the_report_is_made_again_without_a_model(root, said, tmp_path, monkeypatch):
     monkeypatch.setattr("layerwise.models.load_model", no_model)
-    monkeypatch.setattr("layerwise.sweep.engine_run.block_runners", no_model)
+    monkeypatch.setattr("layerwise.sweep.walk.engine_run.block_runners", no_model)
     page = (root / "run" / "report.html").read_bytes()
     again = done("report", root / "run", "--out", tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page
@@ -165,7 +165,7 @@ def test_the_report_is_made_again_without_a_model(root, said, tmp_path, monkeypa
 
 @pytest.mark.usefixtures("blank_pictures")
 def test_a_finished_profile_is_read_and_not_made_again(root, said, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("layerwise.sweep.engine_run.block_runners", no_model)
+    monkeypatch.setattr("layerwise.sweep.walk.engine_run.block_runners", no_model)
     folder = shutil.copytree(root / "run", tmp_path / "run")
     (folder / "report.html").unlink()
     before = {

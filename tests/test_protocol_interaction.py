@@ -14,7 +14,7 @@ from layerwise.analyses.emergence.protocol_interaction import (
     layer_groups,
 )
 from layerwise.errors import UserError
-from layerwise.stats.layer_curves import Sampling
+from layerwise.stats.depth.layer_curves import Sampling
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.synthetic import cell_records

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise.models.by_name import loading_of
+from layerwise.models.names.by_name import loading_of
 from layerwise.runs.checkpoints import MemoryCheckpoints
 from layerwise.runs.executors import LOCAL, Work, make_missing
 from layerwise.runs.folder import RunFolder
@@ -190,7 +190,7 @@ def test_workers_with_other_weights_are_refused(workers, tmp_path):
 def test_a_model_without_a_name_is_refused(model):
     import copy
 
-    from layerwise.models.facts import _ATTRIBUTE
+    from layerwise.models.instance.facts import _ATTRIBUTE
 
     own = copy.deepcopy(model)
     delattr(own, _ATTRIBUTE)

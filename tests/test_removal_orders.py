@@ -19,7 +19,7 @@ from layerwise.errors import UserError
 from layerwise.report import report
 from layerwise.results import RemovalResult
 from layerwise.storage.parquet import frame
-from layerwise.sweep.stream_reading import Streams
+from layerwise.sweep.activations.stream_reading import Streams
 from tests import synthetic
 from tests.analysis import decided_by_layers, documented_columns, word_task
 from tests.models.tiny import tiny_model

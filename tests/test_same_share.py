@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import norm, ttest_1samp
 
 from layerwise.analyses.comparison.tables import corrected, pair_rows
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.joint_null import critical_distance, mixture_p
-from layerwise.stats.same_share import LostOf, share_difference
+from layerwise.stats.depth.joint_null import critical_distance, mixture_p
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.share_tests.same_share import LostOf, share_difference
 from tests import weak
 from tests.cases import data_sets, in_long_runs, most_errors
 

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from layerwise.errors import LongAnswersWarning
 from layerwise.models import original_tokenizer
-from layerwise.models.originals import read_tokenizer
-from layerwise.models.sources import find_outline
+from layerwise.models.huggingface.originals import read_tokenizer
+from layerwise.models.names.sources import find_outline
 from layerwise.runs import encoding
 from layerwise.runs.setup import prepare
 from layerwise.sweep import Generate

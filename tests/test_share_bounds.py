@@ -16,9 +16,9 @@ import pytest
 from scipy.stats import beta, multinomial
 
 from layerwise import stats
-from layerwise.stats.clusters import Clusters
 from layerwise.stats.effects import effects_table
-from layerwise.stats.share_bounds import (
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.share_tests.share_bounds import (
     Bounded,
     Scale,
     difference_wide_enough,

@@ -15,12 +15,12 @@ from layerwise.analyses.emergence.api import evidence_of
 from layerwise.analyses.emergence.protocol_interaction import interaction_rows
 from layerwise.analyses.emergence.summaries import capability_summaries
 from layerwise.analyses.removal.tables import curves_table
-from layerwise.stats.clusters import Clusters, paired_p_values, sample_and_resamples
+from layerwise.stats.depth.item_curves import settled_by_item
+from layerwise.stats.depth.layer_curves import Evidence, Sampling, drawn_together
 from layerwise.stats.effects import cells, layer_skips
 from layerwise.stats.inference import expanded_level
-from layerwise.stats.item_curves import settled_by_item
-from layerwise.stats.joint_draws import draws_of_tasks, sample_and_joint_resamples
-from layerwise.stats.layer_curves import Evidence, Sampling, drawn_together
+from layerwise.stats.items.clusters import Clusters, paired_p_values, sample_and_resamples
+from layerwise.stats.items.joint_draws import draws_of_tasks, sample_and_joint_resamples
 from layerwise.storage.parquet import frame
 from tests.cases import data_sets, most_errors
 from tests.comparing import model, row

@@ -11,8 +11,8 @@ import pytest
 from layerwise import stats
 from layerwise.report import findings
 from layerwise.results import AblationResult
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.signal import above_chance_p_values, signals
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.signals.signal import above_chance_p_values, signals
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 

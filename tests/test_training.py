@@ -18,7 +18,7 @@ import layerwise as lw
 from layerwise.analyses.training import api
 from layerwise.analyses.training.job import read_checkpoints
 from layerwise.errors import UserError
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.presentation.rows import rows
 from tests import comparing

@@ -17,8 +17,8 @@ from layerwise.analyses.transplant.fit import refuse_misfit
 from layerwise.analyses.transplant.weights import distances, transplanted
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
-from layerwise.models.facts import weights_hash
-from layerwise.models.kinds import blocks_of
+from layerwise.models.instance.facts import weights_hash
+from layerwise.models.instance.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.report.summary import findings

@@ -17,11 +17,11 @@ from layerwise.analyses.transplant.weights import transplanted
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.models.decoder.load import hooked_decoder
-from layerwise.models.facts import weights_hash
-from layerwise.models.structure import version_of
+from layerwise.models.instance.facts import weights_hash
+from layerwise.models.instance.structure import version_of
 from layerwise.sweep import Generate, LogLikelihood, intact, skip, sweep, together, zero
-from layerwise.sweep.interventions import with_weights
-from layerwise.sweep.plan import DEFAULT_MEMORY_BUDGET
+from layerwise.sweep.changes.interventions import with_weights
+from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.run import plan_for
 from layerwise.sweep.seq2seq.plan import plan_seq2seq_walk
 from layerwise.tasks import build_requests

@@ -18,7 +18,7 @@ from layerwise.analyses.transplant import gaps, tables
 from layerwise.analyses.transplant.blocks import parts_of_block
 from layerwise.analyses.transplant.greedy import best_of, parted
 from layerwise.errors import UserError
-from layerwise.models.kinds import blocks_of
+from layerwise.models.instance.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.presentation.rows import rows
 from layerwise.report.summary import findings

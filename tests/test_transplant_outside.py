@@ -15,8 +15,8 @@ from layerwise.analyses.transplant.outside import are_tied, weights_outside
 from layerwise.analyses.transplant.weights import distances, transplanted
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
-from layerwise.models.facts import weights_hash
-from layerwise.models.kinds import blocks_of
+from layerwise.models.instance.facts import weights_hash
+from layerwise.models.instance.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.report.summary import findings
 from layerwise.sweep import intact, sweep

@@ -13,7 +13,7 @@ import layerwise as lw
 from layerwise.analyses.transplant.blocks import parts_of_block
 from layerwise.analyses.transplant.parts import head_parts
 from layerwise.errors import UserError
-from layerwise.models.kinds import blocks_of
+from layerwise.models.instance.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.presentation.rows import rows
 from layerwise.report.summary import findings

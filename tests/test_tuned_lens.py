@@ -20,7 +20,7 @@ from layerwise.analyses.tuned_lens.texts import Text, texts_of_tasks
 from layerwise.analyses.tuned_lens.training import Streams, Trainer, positions_read
 from layerwise.analyses.tuned_lens.translators import FILE
 from layerwise.errors import UserError
-from layerwise.models.quiet import no_deprecation_of
+from layerwise.models.huggingface.quiet import no_deprecation_of
 from layerwise.results import TunedLensResult
 from layerwise.runs.setup import prepare
 from tests import analysis

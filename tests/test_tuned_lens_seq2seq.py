@@ -31,8 +31,8 @@ from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.setup import prepare
 from layerwise.sweep import residuals_at
-from layerwise.sweep.readout import logits_of
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
+from layerwise.sweep.walk.readout import logits_of
 from tests.analysis import word_task
 from tests.cases import LONG
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq

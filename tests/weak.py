@@ -11,8 +11,8 @@ import pandas as pd
 from layerwise.analyses.comparison.quantities import Prepared
 from layerwise.analyses.comparison.runs import SavedRun
 from layerwise.stats.cells import Cell
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.layer_curves import Sampling
+from layerwise.stats.depth.layer_curves import Sampling
+from layerwise.stats.items.clusters import Clusters
 from tests import synthetic
 from tests.comparing import CHANCE, answers, model
 

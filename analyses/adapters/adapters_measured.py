@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import layerwise as lw
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 from layerwise.results import AblationResult, LensResult, PatchingResult
 from layerwise.tasks import Task, load_task
 

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from scipy.stats import t
 
 import layerwise as lw
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 from layerwise.presentation.rows import rows
 from layerwise.results import AblationResult, LensResult, PatchingResult
-from layerwise.stats.clusters import clusters_of
+from layerwise.stats.items.clusters import clusters_of
 from layerwise.tasks import Task
 
 # The teachers do two hops in these of their eight layers.

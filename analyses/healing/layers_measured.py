@@ -10,7 +10,7 @@ import pandas as pd
 
 import layerwise as lw
 from layerwise.analyses.logit_lens.tables import answers_on_top
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 from layerwise.presentation.rows import rows
 from layerwise.results import AblationResult, LensResult, PatchingResult
 from layerwise.tasks import Task

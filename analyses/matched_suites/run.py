@@ -16,12 +16,12 @@ from shown import write_docs
 
 import layerwise as lw
 from layerwise.analyses.ablation.result import records_frame
-from layerwise.models.facts import language_of
+from layerwise.models.instance.facts import language_of
 from layerwise.runs.controls import as_controls, asked_blind, blind_rows, without_layers
 from layerwise.runs.records import record_rows
 from layerwise.runs.setup import Setup, prepare
 from layerwise.stats.effects import signal_table
-from layerwise.stats.ladder import RUNGS, rung_records
+from layerwise.stats.share_tests.ladder import RUNGS, rung_records
 from layerwise.sweep import intact
 from layerwise.tasks import Task, expand_task_names
 

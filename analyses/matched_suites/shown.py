@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from layerwise.stats.signal import have_signal
+from layerwise.stats.signals.signal import have_signal
 
 DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
 BEGIN, END = "<!-- intact accuracies, by analyses/matched_suites/run.py -->", "<!-- end -->"

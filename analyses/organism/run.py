@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 import layerwise as lw
 from layerwise.ground.layer_names import layer_name
+from layerwise.models.names.registry import ORGANISM_WEIGHTS
 from layerwise.models.organisms import ORGANISM
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.models.registry import ORGANISM_WEIGHTS
 from layerwise.organisms.seq2seq.evaluation import answered, read_organism, without_layer
 from layerwise.organisms.seq2seq.plan import N_ENCODER, N_LAYERS
 from layerwise.presentation.save import save_figure

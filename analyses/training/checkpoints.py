@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.organisms.language import ORGANISM
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.models.quiet import quiet
 from layerwise.organisms.initialization import new_organism
 from layerwise.organisms.plan import FORMS, N_LAYERS
 from layerwise.organisms.train import train_decoder

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from layerwise.stats.depths import accumulated, half_depth
+from layerwise.stats.depth.depths import accumulated, half_depth
 
 INDEPENDENT, MARGINAL = "independent", "marginal"
 Effects = Mapping[int, float]

@@ -26,7 +26,7 @@ from depth_cases import (
 )
 
 from layerwise import stats
-from layerwise.stats.depth_inference import (
+from layerwise.stats.depth.depth_inference import (
     CENTRE,
     HALF,
     Axis,
@@ -34,9 +34,9 @@ from layerwise.stats.depth_inference import (
     depth_p_value,
     same_depth_p_value,
 )
-from layerwise.stats.depths import accumulated, half_depth
+from layerwise.stats.depth.depths import accumulated, half_depth
+from layerwise.stats.depth.item_curves import ItemCurves, losses_by_item
 from layerwise.stats.effects import ALPHA
-from layerwise.stats.item_curves import ItemCurves, losses_by_item
 
 SETS = 300
 ITEMS = (20, 40, 100, 200)

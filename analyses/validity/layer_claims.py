@@ -13,18 +13,18 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.special import ndtr
 
-from layerwise.stats.capability_layers import (
+from layerwise.stats.capabilities.capability_layers import (
     NEEDED,
     NEEDED_MORE,
     SPARE,
     gains_without_signal,
     layer_estimates,
 )
-from layerwise.stats.capability_pools import pools
+from layerwise.stats.capabilities.capability_pools import pools
 from layerwise.stats.cells import Cell
-from layerwise.stats.clusters import Clusters, paired_p_values
 from layerwise.stats.inference import exact_interval, holm
-from layerwise.stats.signal import signals
+from layerwise.stats.items.clusters import Clusters, paired_p_values
+from layerwise.stats.signals.signal import signals
 
 N_LAYERS, CHANCE, SMALLEST = 30, 0.25, 0.05
 N_RUNS, N_POWER, N_GAINS = 300, 60, 200

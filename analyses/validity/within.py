@@ -10,7 +10,7 @@ from transformer_lens import HookedTransformer
 
 import layerwise as lw
 from layerwise.analyses.emergence.api import HALF as HALF_EFFECT
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 from layerwise.models.organisms.layout import NEEDED, WiredLayout
 from layerwise.models.organisms.truth import Planted
 from layerwise.tasks import load_task

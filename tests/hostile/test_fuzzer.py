@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from layerwise.analyses.verifying import verify
 from layerwise.errors import UserError
 from layerwise.ground import limited as tried_apart
-from layerwise.models.originals import read_tokenizer
+from layerwise.models.huggingface.originals import read_tokenizer
 from layerwise.results import load_results
 from layerwise.tasks import load_task
 from layerwise.tasks._encoding import as_chat, encode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from layerwise.models import load_model
-from layerwise.models.kinds import DecoderOnly
+from layerwise.models.instance.kinds import DecoderOnly
 
 
 @functools.cache

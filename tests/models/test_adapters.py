@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 
 import layerwise
 from layerwise.ground import limited
-from layerwise.models import hub, load_model, model_facts, original_tokenizer
+from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.decoder.model import DecoderModel
-from layerwise.models.facts import language_of
-from layerwise.models.meta_model import load_meta_model
-from layerwise.models.registry import BUNDLED
+from layerwise.models.huggingface.meta_model import load_meta_model
+from layerwise.models.instance.facts import language_of
+from layerwise.models.names import hub
+from layerwise.models.names.registry import BUNDLED
 from tests.commands import done
 from tests.forking import exit_code, forked
 from tests.models.refusal import refused

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 import layerwise as lw
 from layerwise.analyses.training.job import loaded
 from layerwise.models import from_bridge, load_model, model_facts, original_tokenizer
-from layerwise.models.bridge import VERIFIED
+from layerwise.models.conversion.bridge import VERIFIED
+from layerwise.models.conversion.hooked import has_hooked_transformer
 from layerwise.models.decoder import DecoderModel
-from layerwise.models.hooked import has_hooked_transformer
-from layerwise.models.registry import ORGANISM_WEIGHTS
+from layerwise.models.names.registry import ORGANISM_WEIGHTS
 from tests.models.decoder.test_loading import folder_of
 from tests.models.decoder.tiny import CASES
 from tests.models.refusal import refused

@@ -10,8 +10,8 @@ import platformdirs
 import torch
 from safetensors.torch import save_file
 
-from layerwise.models import cache as cache_module
-from layerwise.models.cache import (
+from layerwise.models.files import cache as cache_module
+from layerwise.models.files.cache import (
     cache_dir,
     complete_or_nothing,
     contents_sha256,

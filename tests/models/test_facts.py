@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerwise.models import LoadedFacts, load_model, model_facts, original_tokenizer, weights_hash
-from layerwise.models.cache import folder_sha256
-from layerwise.models.loaded import CHANGED
-from layerwise.models.structure import version_of
+from layerwise.models.files.cache import folder_sha256
+from layerwise.models.instance.loaded import CHANGED
+from layerwise.models.instance.structure import version_of
 from layerwise.sweep import LogLikelihood, intact, skip, sweep
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.refusal import refused

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from layerwise.errors import UserError
-from layerwise.models import cache as cache_module
 from layerwise.models import load_model, model_facts
-from layerwise.models.cache import folder_sha256
-from layerwise.models.hooked import has_hooked_transformer
+from layerwise.models.conversion.hooked import has_hooked_transformer
+from layerwise.models.files import cache as cache_module
+from layerwise.models.files.cache import folder_sha256
 from tests.models.refusal import refused
 from tests.models.test_gguf import write_gguf
 from tests.models.test_hostile_folders import shard

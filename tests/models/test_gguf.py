@@ -13,8 +13,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from layerwise.models import gguf_files, load_model, model_facts, original_tokenizer
-from layerwise.models.gguf_files import folder_of_gguf
+from layerwise.models import load_model, model_facts, original_tokenizer
+from layerwise.models.files.gguf import gguf_files
+from layerwise.models.files.gguf.gguf_files import folder_of_gguf
 from tests.models.refusal import refused
 from tests.models.tiny import TEXT, tiny_tokenizer
 

@@ -13,8 +13,9 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
-from layerwise.models import gguf_check, load_model, model_facts
-from layerwise.models.gguf_files import folder_of_gguf
+from layerwise.models import load_model, model_facts
+from layerwise.models.files.gguf import gguf_check
+from layerwise.models.files.gguf.gguf_files import folder_of_gguf
 from tests.models.refusal import refused
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import scramble

@@ -13,7 +13,8 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
-from layerwise.models import gguf_check, load_model, model_facts
+from layerwise.models import load_model, model_facts
+from layerwise.models.files.gguf import gguf_check
 from tests.models.refusal import refused
 from tests.models.tiny import scramble, tiny_tokenizer
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from layerwise.models import load_model, model_facts
-from layerwise.models.folder import read_config
-from layerwise.models.meta_model import load_meta_model
+from layerwise.models.files.folder import read_config
+from layerwise.models.huggingface.meta_model import load_meta_model
 from tests.models.refusal import refused
 from tests.models.test_refusals import edit_config, edit_weights
 from tests.models.tiny import tiny_folder

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from layerwise.models import load_model, model_facts
-from layerwise.models.facts import language_of
+from layerwise.models.instance.facts import language_of
 from layerwise.models.organisms import LETTERS, Language
 from layerwise.models.organisms.lettered import PLANS
 from layerwise.organisms import training_loop

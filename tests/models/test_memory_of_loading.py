@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from layerwise.models import backends, convert, load_model, model_facts, parity
-from layerwise.models.folder import read_config
-from layerwise.models.mapped_memory import give_back_freed, letting_go
-from layerwise.models.originals import load_original, load_tokenizer
+from layerwise.models import load_model, model_facts
+from layerwise.models.conversion import backends, convert, parity
+from layerwise.models.files.folder import read_config
+from layerwise.models.huggingface.originals import load_original, load_tokenizer
+from layerwise.models.weights.mapped_memory import give_back_freed, letting_go
 from tests.conftest import COLLECT
 from tests.models.tiny import FAMILIES, tiny_folder
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import transformers
 
-from layerwise.models import cache, hub, load_model, model_facts, original_tokenizer
-from layerwise.models.folder import has_tokenizer
-from layerwise.models.pruned_folder import copy_others
+from layerwise.models import load_model, model_facts, original_tokenizer
+from layerwise.models.files import cache
+from layerwise.models.files.folder import has_tokenizer
+from layerwise.models.files.pruned_folder import copy_others
+from layerwise.models.names import hub
 from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
 from tests.models.tiny import CORPUS, tiny_folder
 

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from layerwise.models import backends, load_model, model_facts, offload, weight_files, weights_hash
-from layerwise.models.offload import BlocksOnDisk, OnDisk, blocks_on_disk
-from layerwise.models.originals import refuse_nonfinite
+from layerwise.models import load_model, model_facts, weights_hash
+from layerwise.models.conversion import backends
+from layerwise.models.files import weight_files
+from layerwise.models.huggingface.originals import refuse_nonfinite
+from layerwise.models.weights import offload
+from layerwise.models.weights.offload import BlocksOnDisk, OnDisk, blocks_on_disk
 from layerwise.sweep import (
     last_residuals,
     mean_activations,

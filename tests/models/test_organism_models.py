@@ -10,11 +10,12 @@ from functools import cache
 import pytest
 
 import layerwise as lw
-from layerwise.models import known_models, load_model, model_facts, registry
-from layerwise.models.cache import file_sha256
-from layerwise.models.facts import language_of
+from layerwise.models import known_models, load_model, model_facts
+from layerwise.models.files.cache import file_sha256
+from layerwise.models.instance.facts import language_of
+from layerwise.models.names import registry
+from layerwise.models.names.registry import BUNDLED, PackagedModel, Registry
 from layerwise.models.organisms import ORGANISM
-from layerwise.models.registry import BUNDLED, PackagedModel, Registry
 from layerwise.organisms.plan import FORMS, N_LAYERS, PLANTED
 from layerwise.organisms.record import accuracies
 from tests.models.claimed import assert_planted_are_claimed
@@ -101,7 +102,7 @@ def test_the_lens_reads_the_answer_from_the_planted_layer_on(name):
 def test_changed_weights_are_refused(monkeypatch, tmp_path):
     models = Registry()
     models.add(PackagedModel("organism-decoder", "changed", tmp_path, "0" * 64, "1" * 64))
-    monkeypatch.setattr("layerwise.models.sources.BUNDLED", models)
+    monkeypatch.setattr("layerwise.models.names.sources.BUNDLED", models)
     with refused("missing or changed", "0" * 64, "reinstall layerwise"):
         load_model("organism-decoder")
     (tmp_path / "model.safetensors").write_bytes(b"other")
@@ -115,7 +116,7 @@ def test_each_file_of_an_organism_is_pinned(monkeypatch, tmp_path, name):
     folder, models = tmp_path / "copy", Registry()
     shutil.copytree(packaged(name).folder, folder)
     models.add(replace(packaged(name), folder=folder))
-    monkeypatch.setattr("layerwise.models.sources.BUNDLED", models)
+    monkeypatch.setattr("layerwise.models.names.sources.BUNDLED", models)
     facts = model_facts(load_model(name))
     assert facts.verified.startswith("files have the pinned SHA-256; log-probabilities compared")
     for file in ("config.json", "tokenizer.json", "model.safetensors"):

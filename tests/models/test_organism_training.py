@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from layerwise.models import load_model, model_facts
-from layerwise.models.cache import file_sha256
-from layerwise.models.facts import language_of
+from layerwise.models.files.cache import file_sha256
+from layerwise.models.instance.facts import language_of
 from layerwise.models.organisms import ORGANISM, Language
 from layerwise.organisms import train, training_loop
 from layerwise.organisms.initialization import new_organism

@@ -4,8 +4,8 @@ import huggingface_hub
 import pytest
 
 from layerwise.models import load_model, model_facts, original_tokenizer
-from layerwise.models.folder import has_weights
-from layerwise.models.meta_model import facts_of_outline, is_meta_model, load_meta_model
+from layerwise.models.files.folder import has_weights
+from layerwise.models.huggingface.meta_model import facts_of_outline, is_meta_model, load_meta_model
 from tests.models.refusal import refused
 from tests.models.tiny import FAMILIES, tiny_folder
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from layerwise.models import backends, load_model, model_facts, parity
+from layerwise.models import load_model, model_facts
+from layerwise.models.conversion import backends, parity
 from tests.models.refusal import refused
 from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
 

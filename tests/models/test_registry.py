@@ -9,8 +9,9 @@ from importlib import metadata
 import pytest
 
 import layerwise.models
-from layerwise.models import DEFAULT_MODEL, known_models, load_model, registry
-from layerwise.models.registry import BUNDLED, BundledModel, Registry
+from layerwise.models import DEFAULT_MODEL, known_models, load_model
+from layerwise.models.names import registry
+from layerwise.models.names.registry import BUNDLED, BundledModel, Registry
 from tests.models.refusal import refused
 
 MODEL = BundledModel("m", "a model", "no-such-package", "1.0", "0" * 64, "m.gguf", "1" * 64)

@@ -11,11 +11,11 @@ import torch
 import layerwise as lw
 from layerwise.analyses.emergence.api import emergence
 from layerwise.models import known_models, load_model, model_facts
-from layerwise.models.cache import file_sha256
-from layerwise.models.facts import language_of
+from layerwise.models.files.cache import file_sha256
+from layerwise.models.instance.facts import language_of
+from layerwise.models.names.registry import BUNDLED, ORGANISM_WEIGHTS, PackagedModel
 from layerwise.models.organisms import ORGANISM
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.models.registry import BUNDLED, ORGANISM_WEIGHTS, PackagedModel
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.organisms.plan import PLANTED as PLANTED_IN_DECODER
 from layerwise.organisms.seq2seq import evaluation

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from layerwise.models.cache import file_sha256
+from layerwise.models.files.cache import file_sha256
+from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.organisms import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.models.quiet import quiet
 from layerwise.organisms import training_loop
 from layerwise.organisms.seq2seq import train
 from layerwise.organisms.seq2seq.evaluation import read_organism, without_layer

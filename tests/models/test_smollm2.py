@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layerwise.models import gguf_files, load_model, model_facts, original_tokenizer, parity
+from layerwise.models import load_model, model_facts, original_tokenizer
+from layerwise.models.conversion import parity
+from layerwise.models.files.gguf import gguf_files
 from tests.models.real import smollm2
 
 pytestmark = pytest.mark.smollm2

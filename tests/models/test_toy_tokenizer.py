@@ -9,12 +9,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import layerwise as lw
 from layerwise.errors import UserError
-from layerwise.models.facts import language_of
+from layerwise.models.conversion.parity import TEXT, token_ids
+from layerwise.models.huggingface.quiet import no_deprecation_of
+from layerwise.models.instance.facts import language_of
+from layerwise.models.names.registry import BUNDLED, PackagedModel
 from layerwise.models.organisms import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer, toy_tokenizer
-from layerwise.models.parity import TEXT, token_ids
-from layerwise.models.quiet import no_deprecation_of
-from layerwise.models.registry import BUNDLED, PackagedModel
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.tiny import tiny_tokenizer
 

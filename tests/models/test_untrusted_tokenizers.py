@@ -16,9 +16,9 @@ import pytest
 
 import layerwise
 from layerwise.ground import limited
-from layerwise.models import untrusted_tokenizer
-from layerwise.models.originals import read_tokenizer
-from layerwise.models.untrusted_tokenizer import is_untrusted, try_texts
+from layerwise.models.huggingface import untrusted_tokenizer
+from layerwise.models.huggingface.originals import read_tokenizer
+from layerwise.models.huggingface.untrusted_tokenizer import is_untrusted, try_texts
 from layerwise.tasks._encoding import as_chat, encode, encode_apart, encode_input
 from tests.forking import exit_code, forked
 from tests.models.refusal import refused
@@ -142,7 +142,7 @@ def test_files_that_passed_are_remembered(folder, monkeypatch):
 
     read_tokenizer(folder)
     monkeypatch.setattr(untrusted_tokenizer, "_refuse_costly", fails)
-    monkeypatch.setattr("layerwise.models.originals.try_texts", lambda *_: None)
+    monkeypatch.setattr("layerwise.models.huggingface.originals.try_texts", lambda *_: None)
     read_tokenizer(folder)
     edit(folder / FILE, normalizer={"type": "NFC"})
     with pytest.raises(AssertionError, match="tried again"):
@@ -206,8 +206,8 @@ def test_a_template_that_hangs_grows_or_fails_is_refused(folder, template, part)
 
 # What encodes only what a load has tried, or what comes with this package.
 FIXED = {
-    "models/convert.py": {"_prepends_bos"},
-    "models/parity.py": {"token_ids", "refuse_other_tokens"},
+    "models/conversion/convert.py": {"_prepends_bos"},
+    "models/conversion/parity.py": {"token_ids", "refuse_other_tokens"},
     "models/seq2seq/load.py": {"_put_before"},
     "analyses/heads/repeated_tokens.py": {"of"},
     "analyses/tuned_lens/texts.py": {"pieces"},

@@ -13,11 +13,11 @@ import torch
 
 import layerwise as lw
 from layerwise.models import load_model, model_facts
-from layerwise.models.folder import read_config
-from layerwise.models.footprint import weight_bytes
-from layerwise.models.meta_model import load_meta_model
-from layerwise.models.originals import load_original
-from layerwise.models.quantization import quantization_of
+from layerwise.models.files.folder import read_config
+from layerwise.models.huggingface.meta_model import load_meta_model
+from layerwise.models.huggingface.originals import load_original
+from layerwise.models.weights.footprint import weight_bytes
+from layerwise.models.weights.quantization import quantization_of
 from layerwise.sweep import sweep
 from tests.analysis import word_task
 from tests.models.off_disk import ASKED, CHANGES

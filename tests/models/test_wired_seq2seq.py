@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from layerwise.errors import UserError
 from layerwise.models import known_models, load_model, model_facts
-from layerwise.models.meta_model import load_meta_model
+from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout

@@ -29,7 +29,7 @@ from layerwise.presentation.wording import (
 from layerwise.report import Claim, findings
 from layerwise.report.summary import findings_of
 from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
-from layerwise.stats.equivalence import excludable_loss
+from layerwise.stats.share_tests.equivalence import excludable_loss
 from layerwise.storage.parquet import frame
 from layerwise.storage.run_tables import RunTables
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from layerwise.models.kinds import before_answer
+from layerwise.models.instance.kinds import before_answer
 from layerwise.sweep import Generated, LogLikelihood, Scored, Sweep
-from layerwise.sweep.reference import _logits
-from layerwise.sweep.rounding import FLOOR, distance, measure_rounding
+from layerwise.sweep.checks.reference import _logits
+from layerwise.sweep.checks.rounding import FLOOR, distance, measure_rounding
 
 
 def assert_agree(model, interventions, requests, one: Sweep, other: Sweep) -> None:

@@ -10,7 +10,8 @@ from unittest import mock
 
 from hypothesis import strategies as st
 
-from layerwise.sweep import decode, engine_run, scores
+from layerwise.sweep.decoding import decode
+from layerwise.sweep.walk import engine_run, scores
 
 
 @dataclass(frozen=True)

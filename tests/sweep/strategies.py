@@ -18,8 +18,8 @@ from layerwise.sweep import (
     skip,
     zero,
 )
-from layerwise.sweep.edits import CROSS_SITES, SITES
-from layerwise.sweep.interventions import Intervention
+from layerwise.sweep.changes.edits import CROSS_SITES, SITES
+from layerwise.sweep.changes.interventions import Intervention
 
 from .models import D_HEAD, D_MODEL, D_VOCAB, N_HEADS, N_LAYERS
 

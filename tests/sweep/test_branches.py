@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.sweep import Intervention, SkipLayer, intact, mean, patch, skip, skip_layers, zero
-from layerwise.sweep.branches import Branch, by_layer, make_branches
+from layerwise.sweep.plans.branches import Branch, by_layer, make_branches
 
 N_LAYERS = 6
 SINGLES = [skip(layer) for layer in range(N_LAYERS)]

@@ -14,8 +14,8 @@ from layerwise.sweep import (
     sweep,
     zero,
 )
-from layerwise.sweep.cost import Cost, TextLengths, cost_of, cost_of_reading, matrix_flop
-from layerwise.sweep.faithful import check_faithful
+from layerwise.sweep.checks.faithful import check_faithful
+from layerwise.sweep.plans.cost import Cost, TextLengths, cost_of, cost_of_reading, matrix_flop
 from layerwise.sweep.run import model_shape
 from tests.sweep.models import N_LAYERS, random_model
 
@@ -55,7 +55,7 @@ def test_patches_cost_what_the_engine_counts(kind, monkeypatch):
 
 
 def assert_counted(interventions, requests, kind, budget, monkeypatch) -> None:
-    from layerwise.sweep import scores
+    from layerwise.sweep.walk import scores
 
     check_faithful(random_model(kind))  # once for each model, before its first sweep
     rows = []

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.sweep import Generate, Generated, intact, mean, resample, skip, sweep, zero
-from layerwise.sweep.beginnings import beginnings
-from layerwise.sweep.decode import Decoder, greedy_tokens
-from layerwise.sweep.decode_step import Beginning, Job, _by_source
-from layerwise.sweep.drafts import Drafter
-from layerwise.sweep.engine import Work
-from layerwise.sweep.readout import logits_of
-from layerwise.sweep.stopping import Stopper
-from layerwise.sweep.trie import TokenTrie
+from layerwise.sweep.decoding.beginnings import beginnings
+from layerwise.sweep.decoding.decode import Decoder, greedy_tokens
+from layerwise.sweep.decoding.decode_step import Beginning, Job, _by_source
+from layerwise.sweep.decoding.drafts import Drafter
+from layerwise.sweep.decoding.stopping import Stopper
+from layerwise.sweep.plans.trie import TokenTrie
+from layerwise.sweep.walk.engine import Work
+from layerwise.sweep.walk.readout import logits_of
 
 from .agreement import assert_agree
 from .models import N_LAYERS, random_model

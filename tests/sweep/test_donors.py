@@ -13,7 +13,7 @@ from layerwise.analyses.transplant.weights import transplanted
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.sweep import intact, sweep, together
-from layerwise.sweep.interventions import from_donor
+from layerwise.sweep.changes.interventions import from_donor
 from layerwise.tasks import build_requests
 from tests.analysis import word_task
 from tests.cases import in_long_runs

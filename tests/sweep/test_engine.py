@@ -28,9 +28,9 @@ from layerwise.sweep import (
     together,
     zero,
 )
-from layerwise.sweep.blocks import attention_in_use, why_not_packed
-from layerwise.sweep.edits import CROSS_SITES, SITES, source_position
-from layerwise.sweep.interventions import Intervention
+from layerwise.sweep.changes.edits import CROSS_SITES, SITES, source_position
+from layerwise.sweep.changes.interventions import Intervention
+from layerwise.sweep.packed.blocks import attention_in_use, why_not_packed
 from layerwise.sweep.run import model_shape
 
 from ..cases import cases
@@ -223,7 +223,7 @@ def test_work_is_measured_against_brute_force():
 
 def test_many_texts_of_different_lengths_share_few_rows(monkeypatch):
     """Finished rows leave and waiting ones take their place without mixing up caches."""
-    from layerwise.sweep import engine_run
+    from layerwise.sweep.walk import engine_run
 
     model = random_model("llama-gqa")
     requests = [Generate(tuple(range(1, 3 + i)), 1 + (7 * i) % 9) for i in range(9)]

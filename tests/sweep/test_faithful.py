@@ -14,20 +14,20 @@ import torch
 from torch.nn.modules import module as torch_modules
 
 from layerwise.errors import UserError
-from layerwise.models.facts import Origin, attach_origin, describe
+from layerwise.models.instance.facts import Origin, attach_origin, describe
 from layerwise.sweep import (
     Generate,
     Generated,
     LogLikelihood,
     Scored,
-    faithful,
     intact,
     mean_activations,
     residuals_at,
     skip,
     sweep,
 )
-from layerwise.sweep.faithful import check_faithful
+from layerwise.sweep.checks import faithful
+from layerwise.sweep.checks.faithful import check_faithful
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 
 from ..models.tiny import tiny_tokenizer

@@ -20,8 +20,6 @@ import torch.fx.experimental._config as of_meta
 from layerwise.sweep import (
     Generate,
     LogLikelihood,
-    _modules,
-    decode,
     intact,
     mean,
     patch,
@@ -30,21 +28,23 @@ from layerwise.sweep import (
     sweep,
     zero,
 )
-from layerwise.sweep.blocks import block_runners
-from layerwise.sweep.engine import Walk, Work
-from layerwise.sweep.engine_run import engine_outcomes
-from layerwise.sweep.intact_run import (
+from layerwise.sweep.activations.intact_run import (
     mean_activations,
     noise_basis,
     position_means,
     residuals_at,
     site_noise,
 )
-from layerwise.sweep.scores import read_scores
+from layerwise.sweep.decoding import decode
+from layerwise.sweep.decoding.stopping import make_stopper
+from layerwise.sweep.packed import modules as _modules
+from layerwise.sweep.packed.blocks import block_runners
+from layerwise.sweep.plans.walk_plan import plan_walk
 from layerwise.sweep.seq2seq.plan import plan_seq2seq_walk
 from layerwise.sweep.seq2seq.walk import Seq2SeqWalk
-from layerwise.sweep.stopping import make_stopper
-from layerwise.sweep.walk_plan import plan_walk
+from layerwise.sweep.walk.engine import Walk, Work
+from layerwise.sweep.walk.engine_run import engine_outcomes
+from layerwise.sweep.walk.scores import read_scores
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
 from .host_reads import PACKAGE, HostReads

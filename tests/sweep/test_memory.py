@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from layerwise.sweep import memory
-from layerwise.sweep.memory import default_memory_budget, free_memory
+from layerwise.sweep.plans import memory
+from layerwise.sweep.plans.memory import default_memory_budget, free_memory
 
 GIB = 2**30
 

@@ -5,8 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from layerwise.models.hooked import MLP, GatedMLP, LayerNorm, LayerNormPre, RMSNorm, RMSNormPre
-from layerwise.sweep._modules import FusedMLP, add_product, norm_of
+from layerwise.models.conversion.hooked import (
+    MLP,
+    GatedMLP,
+    LayerNorm,
+    LayerNormPre,
+    RMSNorm,
+    RMSNormPre,
+)
+from layerwise.sweep.packed.modules import FusedMLP, add_product, norm_of
 from tests.hooked import HookedTransformerConfig
 
 D_MODEL, D_MLP = 12, 20

@@ -5,7 +5,7 @@ import torch
 
 from layerwise.errors import UserError
 from layerwise.sweep import Generate, LogLikelihood, intact, mean, noise, patch, skip
-from layerwise.sweep.plan import ModelShape, plan_sweep
+from layerwise.sweep.plans.plan import ModelShape, plan_sweep
 
 SHAPE = ModelShape(n_layers=4, d_model=32, d_kv=16, itemsize=4, n_ctx=64, n_heads=2, d_heads=16)
 REQUESTS = [LogLikelihood((1, 2, 3 + i), (4, 5)) for i in range(20)]

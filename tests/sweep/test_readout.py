@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwise.sweep.readout import first_argmax, log_normaliser, logits_of, score_rows
+from layerwise.sweep.walk.readout import first_argmax, log_normaliser, logits_of, score_rows
 
 from .models import KINDS, random_model
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from layerwise.sweep import LogLikelihood, Scored, intact, skip, sweep
-from layerwise.sweep.rounding import FLOOR, Rounding, measure_rounding
+from layerwise.sweep.checks.rounding import FLOOR, Rounding, measure_rounding
 from layerwise.sweep.run import Sweep
 
 from .agreement import assert_agree

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, skip, sweep
-from layerwise.sweep.reference import _logits
+from layerwise.sweep.checks.reference import _logits
 from tests.cases import in_long_runs
 
 from .models import D_MODEL, D_VOCAB, N_LAYERS, random_model

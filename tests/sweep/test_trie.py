@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwise.sweep.trie import Segment, TokenTrie, rectangles, restrict
+from layerwise.sweep.plans.trie import Segment, TokenTrie, rectangles, restrict
 
 sequences = st.lists(
     st.lists(st.integers(0, 3), min_size=1, max_size=8).map(tuple), min_size=1, max_size=8

@@ -15,7 +15,7 @@ from layerwise.sweep import (
     sweep,
     zero,
 )
-from layerwise.sweep.walk_plan import plan_walk
+from layerwise.sweep.plans.walk_plan import plan_walk
 
 from ..cases import cases
 from . import strategies

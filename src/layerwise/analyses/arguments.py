@@ -55,8 +55,8 @@ def results(name: str, value: Any) -> list[Any]:
 
 def model(name: str, value: Any) -> Any:
     """Read a loaded model; of a ``TransformerBridge`` it is the decoder that it wraps."""
-    from layerwise.models.bridge import accepted
-    from layerwise.models.kinds import Model
+    from layerwise.models.conversion.bridge import accepted
+    from layerwise.models.instance.kinds import Model
 
     value = accepted(value)
     if not isinstance(value, Model):

@@ -14,7 +14,7 @@ import pandas as pd
 
 from layerwise.presentation.claim import Claim
 from layerwise.presentation.section import Section
-from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, Signal
+from layerwise.stats.depth.layer_curves import Evidence, LeftOut, Sampling, Signal
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 from layerwise.presentation.power import PlannedPower
 from layerwise.runs.setup import Enough, Setup
 from layerwise.storage.base import Result
-from layerwise.sweep.cost import Cost
+from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import PROTOCOLS, Task
 
 from .execute import Job

@@ -37,7 +37,7 @@ def models(
         say("or: a .gguf file, a folder of a model or an adapter, a hub id such as owner/name")
         return
     from layerwise.models import load_model, model_facts
-    from layerwise.sweep.blocks import attention_in_use
+    from layerwise.sweep.packed.blocks import attention_in_use
 
     model = load_model(name, dtype=dtype, device=device, offload=offload, backend=backend)
     facts = model_facts(model)

@@ -8,27 +8,27 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from layerwise.models.loaded import LoadedFacts as LoadedFacts
-from layerwise.models.loaded import SourceKind as SourceKind
-from layerwise.models.registry import DEFAULT_MODEL as DEFAULT_MODEL
-from layerwise.models.registry import KnownModel as KnownModel
-from layerwise.models.registry import known_models as known_models
+from .instance.loaded import LoadedFacts as LoadedFacts
+from .instance.loaded import SourceKind as SourceKind
+from .names.registry import DEFAULT_MODEL as DEFAULT_MODEL
+from .names.registry import KnownModel as KnownModel
+from .names.registry import known_models as known_models
 
 if TYPE_CHECKING:
-    from layerwise.models.bridge import from_bridge as from_bridge
-    from layerwise.models.facts import model_facts as model_facts
-    from layerwise.models.facts import original_tokenizer as original_tokenizer
-    from layerwise.models.facts import weights_hash as weights_hash
-    from layerwise.models.load import load_model as load_model
-    from layerwise.models.strides import restride as restride
+    from .conversion.bridge import from_bridge as from_bridge
+    from .instance.facts import model_facts as model_facts
+    from .instance.facts import original_tokenizer as original_tokenizer
+    from .instance.facts import weights_hash as weights_hash
+    from .load import load_model as load_model
+    from .weights.strides import restride as restride
 
 _LAZY = {
-    "from_bridge": "layerwise.models.bridge",
+    "from_bridge": "layerwise.models.conversion.bridge",
     "load_model": "layerwise.models.load",
-    "model_facts": "layerwise.models.facts",
-    "original_tokenizer": "layerwise.models.facts",
-    "restride": "layerwise.models.strides",
-    "weights_hash": "layerwise.models.facts",
+    "model_facts": "layerwise.models.instance.facts",
+    "original_tokenizer": "layerwise.models.instance.facts",
+    "restride": "layerwise.models.weights.strides",
+    "weights_hash": "layerwise.models.instance.facts",
 }
 
 __all__ = [

@@ -14,8 +14,7 @@ from transformers import PreTrainedConfig
 
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
-from layerwise.models import parity
-from layerwise.models.backends import (
+from layerwise.models.conversion.backends import (
     PLAIN,
     Files,
     Wanted,
@@ -24,40 +23,42 @@ from layerwise.models.backends import (
     read_files,
     second_choice,
 )
-from layerwise.models.cache import folder_sha256
-from layerwise.models.convert import NotConverted
+from layerwise.models.conversion.convert import NotConverted
+from layerwise.models.conversion.hooked import refuse_absent_backend
+from layerwise.models.conversion.parity import Check, NotItsOriginal
 from layerwise.models.decoder.weight_parts import part_by_name
-from layerwise.models.devices import parse_device, parse_dtype
-from layerwise.models.facts import Origin, attach_origin, describe, origin_of, weights_hash
-from layerwise.models.folder import read_config
-from layerwise.models.generation import GenerationSettings, read_generation_settings
-from layerwise.models.hooked import refuse_absent_backend
-from layerwise.models.in_turn import own_state
-from layerwise.models.kinds import DecoderOnly, Model, moved
-from layerwise.models.loaded import HUGGING_FACE, TRANSFORMER_LENS, WRITTEN
-from layerwise.models.offload import (
-    leave_blocks_on_disk,
-    offloaded_model,
-    put_buffers,
-    refuse_other_places,
-)
-from layerwise.models.organisms.wired import wired_model
-from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
-from layerwise.models.originals import (
+from layerwise.models.files.cache import folder_sha256
+from layerwise.models.files.folder import read_config
+from layerwise.models.files.weight_files import WeightFiles, damaged, find_weights, write_weights
+from layerwise.models.huggingface.generation import GenerationSettings, read_generation_settings
+from layerwise.models.huggingface.originals import (
     load_original,
     load_tokenizer,
     refuse_nonfinite,
     refuse_parameters_without_weights,
 )
-from layerwise.models.parity import Check, NotItsOriginal
-from layerwise.models.quantization import Quantization, quantization_of, way_to_numbers
-from layerwise.models.quiet import quiet
-from layerwise.models.registry import WIRED_MODELS
-from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.instance.facts import Origin, attach_origin, describe, origin_of, weights_hash
+from layerwise.models.instance.in_turn import own_state
+from layerwise.models.instance.kinds import DecoderOnly, Model, moved
+from layerwise.models.instance.loaded import HUGGING_FACE, TRANSFORMER_LENS, WRITTEN
+from layerwise.models.names.registry import WIRED_MODELS
+from layerwise.models.names.sources import Source, find_source
+from layerwise.models.organisms.wired import wired_model
+from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
 from layerwise.models.seq2seq.load import checked as checked_seq2seq
 from layerwise.models.seq2seq.load import expected_logprobs, hooked_seq2seq
-from layerwise.models.sources import Source, find_source
-from layerwise.models.weight_files import WeightFiles, damaged, find_weights, write_weights
+from layerwise.models.weights.devices import parse_device, parse_dtype
+from layerwise.models.weights.offload import (
+    leave_blocks_on_disk,
+    offloaded_model,
+    put_buffers,
+    refuse_other_places,
+)
+from layerwise.models.weights.quantization import Quantization, quantization_of, way_to_numbers
+
+from .conversion import parity
+from .seq2seq import Seq2SeqModel
 
 
 @own_state()

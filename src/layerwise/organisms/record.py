@@ -14,10 +14,10 @@ from typing import Any
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from layerwise.models.cache import file_sha256, let_others_read
-from layerwise.models.kinds import Model
+from layerwise.models.files.cache import file_sha256, let_others_read
+from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.instance.kinds import Model
 from layerwise.models.organisms.language import ORGANISM, Language
-from layerwise.models.quiet import quiet
 from layerwise.organisms.training_loop import given
 from layerwise.runs.setup import prepare
 from layerwise.stats import exact_interval

@@ -19,17 +19,17 @@ from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOpt
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models import load_model
-from layerwise.models.facts import origin_of
-from layerwise.models.folder import has_weights
-from layerwise.models.footprint import weight_bytes
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model
-from layerwise.models.meta_model import is_meta_model, load_meta_model
+from layerwise.models.files.folder import has_weights
+from layerwise.models.huggingface.meta_model import is_meta_model, load_meta_model
+from layerwise.models.instance.facts import origin_of
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model
+from layerwise.models.weights.footprint import weight_bytes
 from layerwise.profiling.extras import read_extras
 from layerwise.runs.records import seconds_in_words
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
-from layerwise.sweep.cost import Cost
-from layerwise.sweep.memory import free_memory
+from layerwise.sweep.plans.cost import Cost
+from layerwise.sweep.plans.memory import free_memory
 from layerwise.tasks.task import refuse_fewshot_seeds
 
 from .analyses import PLANNED

@@ -1,6 +1,6 @@
 """How fast a model does what is planned: a small sample of the planned sweeps, run and timed.
 
-What is planned, and what work it is, is the business of ``plan`` and ``sweep.cost``.
+What is planned, and what work it is, is the business of ``plan`` and ``sweep.plans``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy.optimize import nnls
 
 from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, Generated, Intervention, Sweep, intact, skip
-from layerwise.sweep.cost import Cost, TextLengths
+from layerwise.sweep.plans.cost import Cost, TextLengths
 from layerwise.sweep.requests import Request
 from layerwise.tasks import Task
 

@@ -1,6 +1,6 @@
 """The table of a method's own gate: what the intact model had to be better than, and whether it is.
 
-It is a table of text; tests are made in ``stats.signal``.
+It is a table of text; tests are made in ``stats.signals``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How sentences and captions say what holds over everything that a run asked, beside one table.
 
-Nothing is computed here; the columns are those of ``stats.over_run``.
+Nothing is computed here; the columns are those of ``stats.families``.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from math import ceil, comb
 from pathlib import PurePath
 from typing import Any
 
-from layerwise.stats.capability_layers import NEEDED
-from layerwise.stats.power import (
+from layerwise.stats.capabilities.capability_layers import NEEDED
+from layerwise.stats.signals.power import (
     GAINED,
     LEVEL,
     POWER,

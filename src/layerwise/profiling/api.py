@@ -26,12 +26,14 @@ from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOpt
 from layerwise.analyses.registry import RESULTS
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model
 from layerwise.report import Report, report
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.executors import Executor
 from layerwise.runs.progress import Meter, Part, meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
-from layerwise.stats.equivalence import Interest, refuse_uninteresting
+from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.atomic_files import never_made_again
 from layerwise.storage.base import Result
 from layerwise.storage.places import FIGURES, PAGE, refuse_unusable_page

@@ -20,7 +20,7 @@ from layerwise.analyses.removal.api import EXTRA as REMOVAL
 from layerwise.analyses.similarity.api import EXTRA as SIMILARITY
 from layerwise.errors import UserError
 from layerwise.ground.readers import some_of
-from layerwise.models.kinds import is_seq2seq
+from layerwise.models.instance.kinds import is_seq2seq
 from layerwise.runs.setup import Setup
 from layerwise.storage.base import Result
 

@@ -26,7 +26,7 @@ from layerwise.presentation.wording import (
     interval,
     number,
 )
-from layerwise.stats.clusters import clusters_of
+from layerwise.stats.items.clusters import clusters_of
 from layerwise.storage.run_tables import RunTables
 
 Place = tuple[int, str, str]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
-from layerwise.models.facts import language_of
-from layerwise.models.kinds import Model
+from layerwise.models.instance.facts import language_of
+from layerwise.models.instance.kinds import Model
 from layerwise.tasks import Task, expand_task_names, load_task, task_names
 from layerwise.tasks._own import check_own_task
 from layerwise.tasks.books import refuse_false_pairs

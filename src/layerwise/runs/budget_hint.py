@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from layerwise.sweep.cost import Cost
-from layerwise.sweep.memory import default_memory_budget
+from layerwise.sweep.plans.cost import Cost
+from layerwise.sweep.plans.memory import default_memory_budget
 
 from .progress import Meter
 from .setup import Setup

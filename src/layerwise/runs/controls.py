@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from layerwise.errors import UserError
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 from layerwise.stats.effects import BLIND, GUESSER, GUESSER_AT_CHANCE, NO_LAYERS
 from layerwise.sweep import Intervention, Sweep, intact, skip_layers
 from layerwise.tasks import Task, TaskRequest

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from layerwise.errors import UserError
-from layerwise.models.kinds import Model, is_seq2seq, vocabularies
+from layerwise.models.instance.kinds import Model, is_seq2seq, vocabularies
 from layerwise.sweep.requests import LogLikelihood, refuse_unknown_tokens
 from layerwise.tasks import (
     PatchingPrompts,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 
 from .checkpoints import CheckpointStore
 from .machines import Machine, note_machine

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
 
-from layerwise.sweep.cost import Cost
+from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 
 from .checkpoints import CheckpointStore, rows_of, together

@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Any
 
 from layerwise.errors import UserError, counted, printable, shown
-from layerwise.models.by_name import described, loading_of
-from layerwise.models.devices import DEVICES
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
+from layerwise.models.names.by_name import described, loading_of
+from layerwise.models.weights.devices import DEVICES
 
 from .executors import Executor, Keep, Make, Work
 from .progress import Meter

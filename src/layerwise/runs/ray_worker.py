@@ -61,7 +61,7 @@ class RayWorker:
 
     def make(self, number: int) -> dict[str, Any]:
         """Make a piece."""
-        from layerwise.models.in_turn import own_state
+        from layerwise.models.instance.in_turn import own_state
 
         try:
             with own_state():

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.sweep import Generate, Intervention, Sweep, SweepStats
-from layerwise.sweep.cost import Cost
+from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task, TaskRequest, score
 from layerwise.tasks.books import closed_book
 from layerwise.tasks.items import Item

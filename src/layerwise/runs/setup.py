@@ -17,26 +17,26 @@ from typing import Any
 from layerwise.errors import LongAnswersWarning, UnusedSettingsWarning, UserError
 from layerwise.ground.layer_names import layer_number
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
-from layerwise.models.facts import (
+from layerwise.models.huggingface.meta_model import facts_of_outline, is_meta_model
+from layerwise.models.huggingface.originals import refuse_nonfinite
+from layerwise.models.instance.facts import (
     generation_settings,
     language_of,
     refuse_changed_weights,
     tokenizer_hash,
 )
-from layerwise.models.kinds import Model, is_seq2seq, n_encoder_layers
-from layerwise.models.meta_model import facts_of_outline, is_meta_model
-from layerwise.models.originals import refuse_nonfinite
-from layerwise.stats.equivalence import Interest
+from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers
+from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.provenance import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise.sweep import Intervention, Sweep, sweep
-from layerwise.sweep.blocks import attention_in_use
-from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, TextLengths, cost_of
-from layerwise.sweep.engine import TOKENS_AT_ONCE
-from layerwise.sweep.faithful import check_faithful
-from layerwise.sweep.memory import SMALLEST, default_memory_budget
+from layerwise.sweep.checks.faithful import check_faithful
+from layerwise.sweep.packed.blocks import attention_in_use
+from layerwise.sweep.plans.cost import UNKNOWN_LENGTHS, Cost, TextLengths, cost_of
+from layerwise.sweep.plans.memory import SMALLEST, default_memory_budget
 from layerwise.sweep.requests import Request
 from layerwise.sweep.run import model_shape, plan_for
 from layerwise.sweep.seq2seq.cost import seq2seq_cost
+from layerwise.sweep.walk.engine import TOKENS_AT_ONCE
 from layerwise.tasks import PatchingPrompts, Task, TaskRequest, with_room
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import take

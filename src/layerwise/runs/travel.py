@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from layerwise.models import original_tokenizer
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 
 from .encoding import Built
 from .executors import LOCAL, Executor

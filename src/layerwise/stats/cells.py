@@ -13,9 +13,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 
 from layerwise.errors import UserError
-
-from .clusters import Clusters, clusters_of
-from .signal import Blind, Guessed
+from layerwise.stats.items.clusters import Clusters, clusters_of
+from layerwise.stats.signals.signal import Blind, Guessed
 
 # Kinds of records beside those of changes: the model as it is, the model as it is asked other
 # items' questions, what is left of it without any layer, and a guesser that does not read the

@@ -14,6 +14,22 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
+from layerwise.stats.families.over_run import effects_over_run
+from layerwise.stats.items.clusters import (
+    clustered_interval,
+    independent_items,
+    paired_p_values,
+    sample_and_resamples,
+)
+from layerwise.stats.items.crossed import crossed_means
+from layerwise.stats.share_tests.equivalence import (
+    MOST_NATS,
+    Interest,
+    no_loss_of_nats_p_values,
+    no_loss_p_values,
+)
+from layerwise.stats.share_tests.share_bounds import Scale, share_scale, with_unseen_items
+from layerwise.stats.signals.signal import Guessed, have_signal, signal_p_values, signals
 from layerwise.storage.parquet import conform, frame
 
 from .cells import BASELINES as BASELINES
@@ -26,13 +42,7 @@ from .cells import NO_LAYERS as NO_LAYERS
 from .cells import Cell
 from .cells import cells as cells
 from .cells import layer_skips as layer_skips
-from .clusters import clustered_interval, independent_items, paired_p_values, sample_and_resamples
-from .crossed import crossed_means
-from .equivalence import MOST_NATS, Interest, no_loss_of_nats_p_values, no_loss_p_values
 from .inference import Interval
-from .over_run import effects_over_run
-from .share_bounds import Scale, share_scale, with_unseen_items
-from .signal import Guessed, have_signal, signal_p_values, signals
 
 N_RESAMPLES = 2000
 ALPHA = 0.05

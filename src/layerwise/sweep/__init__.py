@@ -13,30 +13,30 @@ from .requests import LogLikelihood as LogLikelihood
 from .requests import Scored as Scored
 
 if TYPE_CHECKING:
-    from .edits import AddSite as AddSite
-    from .edits import CopySite as CopySite
-    from .edits import PatchSite as PatchSite
-    from .edits import SetSite as SetSite
-    from .edits import SkipLayer as SkipLayer
-    from .intact_run import last_residuals as last_residuals
-    from .intact_run import mean_activations as mean_activations
-    from .intact_run import noise_basis as noise_basis
-    from .intact_run import position_means as position_means
-    from .intact_run import residuals_at as residuals_at
-    from .intact_run import site_noise as site_noise
-    from .interventions import Intervention as Intervention
-    from .interventions import intact as intact
-    from .interventions import mean as mean
-    from .interventions import noise as noise
-    from .interventions import of_kv_group as of_kv_group
-    from .interventions import patch as patch
-    from .interventions import resample as resample
-    from .interventions import skip as skip
-    from .interventions import skip_layers as skip_layers
-    from .interventions import together as together
-    from .interventions import zero as zero
-    from .plan import SweepPlan as SweepPlan
-    from .plan import plan_sweep as plan_sweep
+    from .activations.intact_run import last_residuals as last_residuals
+    from .activations.intact_run import mean_activations as mean_activations
+    from .activations.intact_run import noise_basis as noise_basis
+    from .activations.intact_run import position_means as position_means
+    from .activations.intact_run import residuals_at as residuals_at
+    from .activations.intact_run import site_noise as site_noise
+    from .changes.edits import AddSite as AddSite
+    from .changes.edits import CopySite as CopySite
+    from .changes.edits import PatchSite as PatchSite
+    from .changes.edits import SetSite as SetSite
+    from .changes.edits import SkipLayer as SkipLayer
+    from .changes.interventions import Intervention as Intervention
+    from .changes.interventions import intact as intact
+    from .changes.interventions import mean as mean
+    from .changes.interventions import noise as noise
+    from .changes.interventions import of_kv_group as of_kv_group
+    from .changes.interventions import patch as patch
+    from .changes.interventions import resample as resample
+    from .changes.interventions import skip as skip
+    from .changes.interventions import skip_layers as skip_layers
+    from .changes.interventions import together as together
+    from .changes.interventions import zero as zero
+    from .plans.plan import SweepPlan as SweepPlan
+    from .plans.plan import plan_sweep as plan_sweep
     from .run import Sweep as Sweep
     from .run import SweepStats as SweepStats
     from .run import sweep as sweep
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "edits": ["AddSite", "CopySite", "PatchSite", "SetSite", "SkipLayer"],
-        "interventions": [
+        "changes.edits": ["AddSite", "CopySite", "PatchSite", "SetSite", "SkipLayer"],
+        "changes.interventions": [
             "Intervention",
             "intact",
             "mean",
@@ -59,8 +59,8 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "of_kv_group",
             "zero",
         ],
-        "plan": ["SweepPlan", "plan_sweep"],
-        "intact_run": [
+        "plans.plan": ["SweepPlan", "plan_sweep"],
+        "activations.intact_run": [
             "last_residuals",
             "mean_activations",
             "position_means",

@@ -11,21 +11,22 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from layerwise.models.instance.facts import generation_settings, origin_of, original_tokenizer
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model, vocabularies
+from layerwise.sweep.changes.donors import refuse_texts
+from layerwise.sweep.changes.interventions import Intervention, donors_of
+from layerwise.sweep.checks.faithful import check_faithful
+from layerwise.sweep.checks.reference import reference_outcomes
+from layerwise.sweep.decoding.stopping import Stopper, make_stopper
+from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
+from layerwise.sweep.walk.engine import TOKENS_AT_ONCE, Work
+from layerwise.sweep.walk.engine_run import Progress, engine_for, engine_outcomes
+from layerwise.sweep.walk.engine_run import model_shape as model_shape
+from layerwise.sweep.walk.engine_run import plan_for as plan_for
+
 from ..errors import unknown_name
-from ..models.facts import generation_settings, origin_of, original_tokenizer
-from ..models.in_turn import in_turn
-from ..models.kinds import Model, vocabularies
-from .donors import refuse_texts
-from .engine import TOKENS_AT_ONCE, Work
-from .engine_run import Progress, engine_for, engine_outcomes
-from .engine_run import model_shape as model_shape
-from .engine_run import plan_for as plan_for
-from .faithful import check_faithful
-from .interventions import Intervention, donors_of
-from .plan import DEFAULT_MEMORY_BUDGET
-from .reference import reference_outcomes
 from .requests import Outcome, Request, refuse_unknown_tokens
-from .stopping import Stopper, make_stopper
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def sweep(
             model was loaded with, and the end tokens of the model's generation settings.
         method: ``engine``, or ``reference`` for one plain hooked forward per pair. Both agree
             to 1e-4 nats in float32 and token for token, but for what rounding explains
-            (``measure_rounding`` in ``layerwise.sweep.rounding``).
+            (``measure_rounding`` in ``layerwise.sweep.checks.rounding``).
         memory_budget: bytes for activations, keys and values.
         tokens_at_once: so many tokens are pushed through a block at once, if there are as many.
         progress: called now and then with the share done, from 0 to 1.

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from layerwise.errors import UserError, one_line
 from layerwise.ground.limited import JobError
-from layerwise.models.untrusted_tokenizer import is_untrusted, render_apart, try_texts
+from layerwise.models.huggingface.untrusted_tokenizer import is_untrusted, render_apart, try_texts
 from layerwise.sweep.requests import Tokens
 
 

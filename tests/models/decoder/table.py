@@ -18,7 +18,7 @@ import torch
 from layerwise.models import load_model, model_facts
 from layerwise.models.decoder import DecoderModel
 from layerwise.sweep import Generate, LogLikelihood, Scored, mean, patch, skip, sweep, zero
-from layerwise.sweep.rounding import distance
+from layerwise.sweep.checks.rounding import distance
 from tests.models.tiny import tiny_tokenizer
 
 from .tiny import CASES, tiny_decoder, tiny_original

@@ -10,11 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3nTextConfig
 
-from layerwise.models import backends, load_model, model_facts
+from layerwise.models import load_model, model_facts
+from layerwise.models.conversion import backends
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.decoder.families import TESTED
 from layerwise.models.decoder.load import hooked_decoder
-from layerwise.models.meta_model import load_meta_model
+from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact, patch, resample, skip, sweep
 from layerwise.sweep import zero as zero_at
 from tests.hooked import HookedTransformer
@@ -160,7 +161,7 @@ def test_an_unknown_family_is_tried_and_compared_before_its_first_sweep(
 ) -> None:
     import transformers
 
-    from layerwise.sweep import faithful
+    from layerwise.sweep.checks import faithful
 
     assert "ArceeForCausalLM" not in TESTED
     config = transformers.ArceeConfig(

@@ -16,7 +16,7 @@ from layerwise.models import load_model, model_facts, weights_hash
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.decoder.weight_parts import part_by_name
-from layerwise.models.offload import BlocksOnDisk, OnDisk, blocks_on_disk
+from layerwise.models.weights.offload import BlocksOnDisk, OnDisk, blocks_on_disk
 from layerwise.sweep import (
     Generated,
     last_residuals,
@@ -142,7 +142,7 @@ def test_no_more_than_two_layers_are_in_memory(
 def test_a_later_load_does_not_read_the_original(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from layerwise.models import backends
+    from layerwise.models.conversion import backends
 
     expected = model_facts(from_disk(folder))
 

@@ -14,9 +14,10 @@ import torch
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from layerwise.errors import UserError
-from layerwise.models import load_model, model_facts, original_tokenizer, parity
-from layerwise.models.facts import weights_hash
-from layerwise.models.meta_model import facts_of_outline, is_meta_model, load_meta_model
+from layerwise.models import load_model, model_facts, original_tokenizer
+from layerwise.models.conversion import parity
+from layerwise.models.huggingface.meta_model import facts_of_outline, is_meta_model, load_meta_model
+from layerwise.models.instance.facts import weights_hash
 from layerwise.models.seq2seq import DecoderCache, Seq2SeqModel, load
 from layerwise.models.seq2seq.load import decoder_prefix, hooked_seq2seq
 from layerwise.models.seq2seq.parts import RelativeBias

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.sweep import LogLikelihood, PatchSite, intact, patch, skip, sweep
-from layerwise.sweep.edits import AddSite, SetSite
-from layerwise.sweep.interventions import Intervention
+from layerwise.sweep.changes.edits import AddSite, SetSite
+from layerwise.sweep.changes.interventions import Intervention
 from tests.cases import cases
 from tests.models.decoder.tiny import BY_DAY, CASES, tiny_decoder
 from tests.models.refusal import refused

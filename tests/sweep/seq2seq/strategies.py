@@ -16,7 +16,7 @@ from layerwise.sweep import (
     skip,
     zero,
 )
-from layerwise.sweep.edits import BY_HEAD, CROSS_SITES, SITES
+from layerwise.sweep.changes.edits import BY_HEAD, CROSS_SITES, SITES
 
 from ..strategies import STOPS, together, tokens
 

@@ -11,11 +11,8 @@ from jaxtyping import Bool, Float
 from layerwise import stats
 from layerwise.analyses.contract import Analysis, Curves, saved_tables
 from layerwise.stats.cells import has_several_examples
-from layerwise.stats.clusters import Clusters, resampled_tests
-from layerwise.stats.effects import ALPHA, Cell, cells, layer_skips
-from layerwise.stats.item_curves import ItemCurves, losses_by_item
-from layerwise.stats.joint_draws import Counts
-from layerwise.stats.layer_curves import (
+from layerwise.stats.depth.item_curves import ItemCurves, losses_by_item
+from layerwise.stats.depth.layer_curves import (
     ABLATION,
     Evidence,
     LeftOut,
@@ -24,7 +21,10 @@ from layerwise.stats.layer_curves import (
     Tested,
     partly,
 )
-from layerwise.stats.signal import signals
+from layerwise.stats.effects import ALPHA, Cell, cells, layer_skips
+from layerwise.stats.items.clusters import Clusters, resampled_tests
+from layerwise.stats.items.joint_draws import Counts
+from layerwise.stats.signals.signal import signals
 from layerwise.storage.base import Result
 from layerwise.storage.written import REQUESTS_FILE
 

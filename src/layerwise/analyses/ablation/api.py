@@ -15,13 +15,13 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.ground.readers import one_of
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model
 from layerwise.presentation.power import PlannedPower
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
-from layerwise.stats.equivalence import Interest, refuse_uninteresting
-from layerwise.stats.power import SHOWN, answers_for, independent_answers, smallest_loss
+from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
+from layerwise.stats.signals.power import SHOWN, answers_for, independent_answers, smallest_loss
 from layerwise.tasks import Task
 from layerwise.tasks.task import refuse_fewshot_seeds
 

@@ -15,12 +15,17 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.cells import has_several_examples
-from layerwise.stats.clusters import independent_items, sample_and_resamples
-from layerwise.stats.dissociation import Dissociation, crossed
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Cell, bounded_columns, cells, scale_of
-from layerwise.stats.ladder import Rated, Rung, of_one_draw, rated, same_items
-from layerwise.stats.over_run import exact_difference_bounds, exact_where_alike, over_run, sizes_of
-from layerwise.stats.share_bounds import bounded, difference_wide_enough, no_narrower
+from layerwise.stats.families.over_run import (
+    exact_difference_bounds,
+    exact_where_alike,
+    over_run,
+    sizes_of,
+)
+from layerwise.stats.items.clusters import independent_items, sample_and_resamples
+from layerwise.stats.share_tests.dissociation import Dissociation, crossed
+from layerwise.stats.share_tests.ladder import Rated, Rung, of_one_draw, rated, same_items
+from layerwise.stats.share_tests.share_bounds import bounded, difference_wide_enough, no_narrower
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 

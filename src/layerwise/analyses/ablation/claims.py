@@ -38,8 +38,8 @@ from layerwise.presentation.wording import (
     spread,
     when,
 )
-from layerwise.stats.equivalence import Interest
-from layerwise.stats.power import independent_answers
+from layerwise.stats.share_tests.equivalence import Interest
+from layerwise.stats.signals.power import independent_answers
 from layerwise.storage.run_tables import RunTables
 
 _HIDDEN = ("The intact model is not shown to be better than its controls there.",)

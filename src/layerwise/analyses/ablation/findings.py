@@ -24,7 +24,7 @@ from layerwise.presentation.wording import (
 )
 from layerwise.stats import holm
 from layerwise.stats.effects import ALPHA
-from layerwise.stats.equivalence import Interest, excludable_loss
+from layerwise.stats.share_tests.equivalence import Interest, excludable_loss
 from layerwise.storage.run_tables import RunTables
 
 from .claims import claims

@@ -26,7 +26,7 @@ from layerwise.presentation.wording import (
     when,
 )
 from layerwise.stats.effects import ALPHA
-from layerwise.stats.equivalence import Interest
+from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.run_tables import RunTables
 
 from .lookup import kinds_and_sites, single_layers

@@ -24,7 +24,7 @@ from layerwise.presentation.wording import (
     share_lost,
     when,
 )
-from layerwise.stats.equivalence import Interest
+from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.run_tables import RunTables
 
 from .lookup import effects_of_heads, head_ablations, head_effects_of

@@ -31,12 +31,12 @@ from layerwise.runs.progress import Meter, Part
 from layerwise.runs.records import record_rows, request_line, text_line, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.stats.effects import CONTROLS, cells
-from layerwise.stats.signal import signals
+from layerwise.stats.signals.signal import signals
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.parquet import refuse_too_many_rows
 from layerwise.storage.written import REQUESTS_FILE as REQUESTS_FILE
 from layerwise.sweep import Intervention, Sweep, intact
-from layerwise.sweep.cost import Cost
+from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples

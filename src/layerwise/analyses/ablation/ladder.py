@@ -14,8 +14,6 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.stats.clusters import sample_and_resamples
-from layerwise.stats.dissociation import ALPHA, crossed
 from layerwise.stats.effects import (
     BASELINES,
     INTACT,
@@ -25,7 +23,9 @@ from layerwise.stats.effects import (
     cells,
     effects_table,
 )
-from layerwise.stats.ladder import (
+from layerwise.stats.items.clusters import sample_and_resamples
+from layerwise.stats.share_tests.dissociation import ALPHA, crossed
+from layerwise.stats.share_tests.ladder import (
     MARGIN,
     RUNGS,
     Rated,

@@ -22,7 +22,7 @@ from layerwise.presentation.wording import (
     number,
     ranges,
 )
-from layerwise.stats.power import GAINED
+from layerwise.stats.signals.power import GAINED
 from layerwise.storage.run_tables import RunTables
 
 

@@ -15,7 +15,7 @@ import torch
 
 from layerwise import stats
 from layerwise.sweep import Intervention, Sweep
-from layerwise.sweep.edits import AddSite, Edit
+from layerwise.sweep.changes.edits import AddSite, Edit
 from layerwise.sweep.requests import LogLikelihood, Request
 from layerwise.sweep.run import SweepStats
 from layerwise.tasks import TaskRequest

@@ -1,6 +1,6 @@
 """What an ablation changes: a kind, a site, and which layers and heads, made into interventions.
 
-What the changes mean is in ``sweep.interventions``; measuring them is the job's business.
+What the changes mean is in ``sweep.changes``; measuring them is the job's business.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from layerwise import stats
 from layerwise.errors import UserError, counted, unknown_name
-from layerwise.models.kinds import Model, heads_per_key, n_encoder_layers, n_heads_of
+from layerwise.models.instance.kinds import Model, heads_per_key, n_encoder_layers, n_heads_of
 from layerwise.runs.setup import Setup
 from layerwise.sweep import (
     Intervention,
@@ -26,7 +26,7 @@ from layerwise.sweep import (
     together,
     zero,
 )
-from layerwise.sweep.edits import CROSS_SITES
+from layerwise.sweep.changes.edits import CROSS_SITES
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks.items import Item
 

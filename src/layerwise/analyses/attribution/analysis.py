@@ -27,7 +27,7 @@ from layerwise.presentation.wording import (
     spread,
     when,
 )
-from layerwise.stats.layer_curves import (
+from layerwise.stats.depth.layer_curves import (
     ATTRIBUTION,
     TASK,
     Evidence,

@@ -16,8 +16,8 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
 from layerwise.analyses.planned import Extra, Planned, PlannedJobs, PlanOptions, ProfileStart
 from layerwise.ground.readers import one_of
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.storage.base import Result

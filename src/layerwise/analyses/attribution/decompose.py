@@ -16,11 +16,11 @@ from torch import nn
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
 from layerwise.errors import UserError
+from layerwise.models.conversion.hooked import LayerNorm, LayerNormPre, RMSNorm, RMSNormPre
 from layerwise.models.decoder.model import DecoderConfig
 from layerwise.models.decoder.norms import formula_of
-from layerwise.models.hooked import LayerNorm, LayerNormPre, RMSNorm, RMSNormPre
-from layerwise.models.kinds import DecoderOnly, Model, logit_cap
-from layerwise.sweep.last_sites import StackSites, held_block
+from layerwise.models.instance.kinds import DecoderOnly, Model, logit_cap
+from layerwise.sweep.activations.last_sites import StackSites, held_block
 
 Directions = Float[torch.Tensor, "item metric d_model"]
 Values = Float[torch.Tensor, "item metric"]

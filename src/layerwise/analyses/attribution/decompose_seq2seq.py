@@ -17,7 +17,7 @@ from torch import nn
 
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import AttentionParts, StackParts
-from layerwise.sweep.last_sites import StackSites
+from layerwise.sweep.activations.last_sites import StackSites
 from layerwise.sweep.seq2seq.sites import CrossSites, Seq2SeqSites
 
 from .decompose import Directions, Reading, Values, along, before_norm, heads_along

@@ -10,10 +10,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.stats.clusters import Clusters, clusters_of, mean_errors, mean_p_values
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
-from layerwise.stats.over_run import over_run, reach_over_run, sizes_of
-from layerwise.stats.signal import Answered, gate_table, signals
+from layerwise.stats.families.over_run import over_run, reach_over_run, sizes_of
+from layerwise.stats.items.clusters import Clusters, clusters_of, mean_errors, mean_p_values
+from layerwise.stats.signals.signal import Answered, gate_table, signals
 from layerwise.storage.parquet import conform, frame
 
 _PIECE = ["task", "capability", "protocol", "metric"]

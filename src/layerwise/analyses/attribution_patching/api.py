@@ -28,8 +28,8 @@ from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, embedding_hooks, hook_name, token_passes
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model, embedding_hooks, hook_name, token_passes
 from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
 from layerwise.runs.executors import Executor, Work, make_missing
 from layerwise.runs.progress import Meter

@@ -18,8 +18,8 @@ from layerwise.analyses.patching.tables import (
 )
 from layerwise.presentation.columns import estimated, in_short, named, numbered, plain, without
 from layerwise.presentation.drawing import drawn
-from layerwise.stats.clusters import clusters_of, sample_and_resamples
-from layerwise.stats.rank_correlation import rank_correlation
+from layerwise.stats.families.rank_correlation import rank_correlation
+from layerwise.stats.items.clusters import clusters_of, sample_and_resamples
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts

@@ -16,7 +16,7 @@ from layerwise.analyses.ablation.lookup import is_set
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.presentation.rows import records
-from layerwise.stats.depth_inference import refuse_negative_depth
+from layerwise.stats.depth.depth_inference import refuse_negative_depth
 from layerwise.storage.parquet import frame
 
 from .compared import ComparisonFacts, RunFacts

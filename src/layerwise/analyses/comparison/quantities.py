@@ -24,14 +24,14 @@ from layerwise.analyses.emergence.protocol_interaction import (
 )
 from layerwise.analyses.emergence.summaries import CRITICAL, capability_summaries
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER, axes_of
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.depth_inference import CENTRE, Axis
+from layerwise.stats.depth.depth_inference import CENTRE, Axis
+from layerwise.stats.depth.item_curves import ItemCurves
+from layerwise.stats.depth.layer_curves import ABLATION, Evidence, LeftOut, Sampling, within
 from layerwise.stats.effects import Cell, cells, layer_skips
-from layerwise.stats.item_curves import ItemCurves
-from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, within
-from layerwise.stats.same_share import LostOf
-from layerwise.stats.share_bounds import Scale
-from layerwise.stats.signal import signals
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.share_tests.same_share import LostOf
+from layerwise.stats.share_tests.share_bounds import Scale
+from layerwise.stats.signals.signal import signals
 
 from .runs import SavedRun, left_out
 

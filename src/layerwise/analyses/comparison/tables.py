@@ -13,15 +13,15 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.stats.clusters import paired_p_values
-from layerwise.stats.depth_inference import depth_bounds, depth_difference
-from layerwise.stats.depths import bounds, later_by, two_sided_p
+from layerwise.stats.depth.depth_inference import depth_bounds, depth_difference
+from layerwise.stats.depth.depths import bounds, later_by, two_sided_p
 from layerwise.stats.effects import ALPHA
+from layerwise.stats.families.over_run import exact_where_alike
 from layerwise.stats.inference import expanded_level
-from layerwise.stats.min_f_prime import crossed_difference
-from layerwise.stats.over_run import exact_where_alike
-from layerwise.stats.same_share import no_surer, share_difference
-from layerwise.stats.share_bounds import (
+from layerwise.stats.items.clusters import paired_p_values
+from layerwise.stats.items.min_f_prime import crossed_difference
+from layerwise.stats.share_tests.same_share import no_surer, share_difference
+from layerwise.stats.share_tests.share_bounds import (
     Bounded,
     difference_wide_enough,
     moved_by_an_answer,

@@ -12,9 +12,9 @@ from typing import Any
 
 from layerwise.analyses.transplant.blocks import parts_of_block
 from layerwise.models import model_facts
-from layerwise.models.folder import read_any_config
-from layerwise.models.footprint import weight_bytes
-from layerwise.models.kinds import (
+from layerwise.models.files.folder import read_any_config
+from layerwise.models.huggingface.meta_model import facts_of_outline, is_meta_model
+from layerwise.models.instance.kinds import (
     Model,
     blocks_of,
     decoder_prefix,
@@ -22,10 +22,10 @@ from layerwise.models.kinds import (
     n_encoder_layers,
     over_original,
 )
-from layerwise.models.meta_model import facts_of_outline, is_meta_model
+from layerwise.models.names.sources import find_outline
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.models.sources import find_outline
-from layerwise.sweep.cost import matrix_flop
+from layerwise.models.weights.footprint import weight_bytes
+from layerwise.sweep.plans.cost import matrix_flop
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.run import model_shape
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from layerwise.analyses.arguments import READERS, check_arguments
 from layerwise.ground.readers import one_of
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.setup import TaskLike
 
 from .course import Course, refuse_training, taught

@@ -9,9 +9,9 @@ from pathlib import Path
 from layerwise.analyses.execute import read_finished
 from layerwise.analyses.pruning.folder import TABLES, refuse_occupied
 from layerwise.errors import UserError
-from layerwise.models.in_turn import several_in_turn
-from layerwise.models.kinds import Model
-from layerwise.models.own_files import files_of
+from layerwise.models.instance.in_turn import several_in_turn
+from layerwise.models.instance.kinds import Model
+from layerwise.models.instance.own_files import files_of
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.machines import with_origin
 from layerwise.runs.progress import meter

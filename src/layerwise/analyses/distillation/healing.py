@@ -11,7 +11,7 @@ from layerwise.analyses.pruning.folder import TABLES
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models import load_model, model_facts
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.setup import TaskLike
 from layerwise.storage.file_list import states
 from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file

@@ -16,8 +16,8 @@ import pandas as pd
 from layerwise.analyses.pruning.folder import write_model
 from layerwise.ground.layer_names import layer_name
 from layerwise.models import weights_hash
-from layerwise.models.kinds import Model, n_encoder_layers
-from layerwise.models.own_files import load_alike
+from layerwise.models.instance.kinds import Model, n_encoder_layers
+from layerwise.models.instance.own_files import load_alike
 from layerwise.runs.checkpoints import together
 from layerwise.runs.controls import (
     as_controls,

@@ -22,7 +22,7 @@ from layerwise.analyses.tuned_lens.texts import (
     read_texts,
 )
 from layerwise.errors import UserError
-from layerwise.models.kinds import is_seq2seq
+from layerwise.models.instance.kinds import is_seq2seq
 from layerwise.runs.setup import Setup
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task, TaskRequest, load_task

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from layerwise.models.quiet import quiet
+from layerwise.models.huggingface.quiet import quiet
 from layerwise.sweep.requests import Tokens
 
 from .batches import fitting, padded

@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOptions
 from layerwise.errors import UserError
-from layerwise.models.facts import origin_of
-from layerwise.models.kinds import Model
-from layerwise.models.meta_model import load_meta_model
-from layerwise.models.own_files import files_of, refuse_no_files
+from layerwise.models.huggingface.meta_model import load_meta_model
+from layerwise.models.instance.facts import origin_of
+from layerwise.models.instance.kinds import Model
+from layerwise.models.instance.own_files import files_of, refuse_no_files
 from layerwise.runs.controls import asked_blind, without_layers
 from layerwise.runs.setup import Setup, check_layers, prepare
 from layerwise.sweep import intact
-from layerwise.sweep.cost import Cost
+from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 
 from .amounts import (

@@ -26,16 +26,16 @@ from layerwise.presentation.columns import (
     plain,
 )
 from layerwise.presentation.drawing import drawn
-from layerwise.stats.clusters import (
+from layerwise.stats.effects import ALPHA, INTACT, N_RESAMPLES, Cell, Chance, bounded_columns, cells
+from layerwise.stats.families.over_run import exact_difference_bounds
+from layerwise.stats.items.clusters import (
     Clusters,
     independent_items,
     paired_p_values,
     sample_and_resamples,
 )
-from layerwise.stats.effects import ALPHA, INTACT, N_RESAMPLES, Cell, Chance, bounded_columns, cells
-from layerwise.stats.over_run import exact_difference_bounds
-from layerwise.stats.share_bounds import share_scale, wide_enough
-from layerwise.stats.signal import have_signal, signal_p_values
+from layerwise.stats.share_tests.share_bounds import share_scale, wide_enough
+from layerwise.stats.signals.signal import have_signal, signal_p_values
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts

@@ -14,15 +14,15 @@ from torch import nn
 
 from layerwise.analyses.transplant.fit import vocabulary_difference
 from layerwise.errors import UserError
-from layerwise.models.facts import original_tokenizer
-from layerwise.models.folder import read_config
-from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq, n_encoder_layers
-from layerwise.models.offload import OnDisk
-from layerwise.models.originals import load_original
-from layerwise.models.own_files import stored_stacks
-from layerwise.models.parity import token_ids
-from layerwise.models.pruned_folder import copy_others, layers_prefix
-from layerwise.models.quiet import quiet
+from layerwise.models.conversion.parity import token_ids
+from layerwise.models.files.folder import read_config
+from layerwise.models.files.pruned_folder import copy_others, layers_prefix
+from layerwise.models.huggingface.originals import load_original
+from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.instance.facts import original_tokenizer
+from layerwise.models.instance.kinds import Model, decoder_prefix, is_seq2seq, n_encoder_layers
+from layerwise.models.instance.own_files import stored_stacks
+from layerwise.models.weights.offload import OnDisk
 from layerwise.sweep.requests import Tokens
 
 from .batches import Batch

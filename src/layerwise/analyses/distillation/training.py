@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 
 from layerwise import stats
 from layerwise.errors import UserError
-from layerwise.models.kinds import n_encoder_layers
+from layerwise.models.instance.kinds import n_encoder_layers
 
 from .batches import Batch, fitting
 from .lessons import Lesson

@@ -14,12 +14,12 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.registry import CURVES, curves_in_words, with_curves
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import COMPUTATION, axes_of
-from layerwise.stats.capability_layers import NEEDED
+from layerwise.stats.capabilities.capability_layers import NEEDED
 from layerwise.stats.cells import has_several_examples
-from layerwise.stats.depth_inference import refuse_negative_depth
-from layerwise.stats.difficulty import Answers
+from layerwise.stats.depth.depth_inference import refuse_negative_depth
+from layerwise.stats.depth.layer_curves import Evidence, LeftOut, Sampling
 from layerwise.stats.effects import cells, layer_skips
-from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling
+from layerwise.stats.signals.difficulty import Answers
 from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import join_facts

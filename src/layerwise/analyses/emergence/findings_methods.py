@@ -27,7 +27,7 @@ from layerwise.presentation.wording import (
     spread,
     when,
 )
-from layerwise.stats.layer_curves import ABLATION, ATTRIBUTION, PATCHING
+from layerwise.stats.depth.layer_curves import ABLATION, ATTRIBUTION, PATCHING
 from layerwise.storage.run_tables import RunTables
 
 AGREEMENT = "agreement"

@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.depth_inference import HALF, Axis, depth_difference, is_established
-from layerwise.stats.depths import accumulated, half_depth, later_by
-from layerwise.stats.layer_curves import Evidence, Sampling, drawn_together
-from layerwise.stats.rank_correlation import rank_correlation
+from layerwise.stats.depth.depth_inference import HALF, Axis, depth_difference, is_established
+from layerwise.stats.depth.depths import accumulated, half_depth, later_by
+from layerwise.stats.depth.layer_curves import Evidence, Sampling, drawn_together
+from layerwise.stats.families.rank_correlation import rank_correlation
+from layerwise.stats.items.clusters import Clusters
 
 RANKS = "rank correlation"
 Key = tuple[str, str, str]

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from layerwise import stats
-from layerwise.stats.depth_inference import (
+from layerwise.stats.depth.depth_inference import (
     HALF,
     Axis,
     depth_difference,
     is_established,
     same_depth_p_value,
 )
-from layerwise.stats.depths import half_depth, later_by
-from layerwise.stats.difficulty import Answers, accuracy_difference
-from layerwise.stats.item_curves import ItemCurves, curves_beyond_background
-from layerwise.stats.layer_curves import ABLATION
+from layerwise.stats.depth.depths import half_depth, later_by
+from layerwise.stats.depth.item_curves import ItemCurves, curves_beyond_background
+from layerwise.stats.depth.layer_curves import ABLATION
+from layerwise.stats.signals.difficulty import Answers, accuracy_difference
 
 from .summaries import SETTLED, Summary
 

@@ -15,18 +15,18 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.errors import UserError
-from layerwise.stats.clusters import Clusters
+from layerwise.stats.depth.layer_curves import Sampling
 from layerwise.stats.effects import Cell, cells, layer_skips, scale_of
-from layerwise.stats.joint_draws import Counts
-from layerwise.stats.layer_curves import Sampling
-from layerwise.stats.share_bounds import (
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.items.joint_draws import Counts
+from layerwise.stats.share_tests.share_bounds import (
     Bounded,
     Scale,
     difference_wide_enough,
     moved_by_an_answer,
     wide_enough,
 )
-from layerwise.stats.signal import signals
+from layerwise.stats.signals.signal import signals
 from layerwise.tasks import PROTOCOLS
 from layerwise.tasks.items import CAPABILITIES
 

@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.stats.clusters import Clusters
-from layerwise.stats.depth_inference import CENTRE, HALF, depth_bounds
-from layerwise.stats.depths import accumulated, bounds, centre_of_mass, half_depth
-from layerwise.stats.item_curves import ItemCurves
-from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, drawn_together, within
+from layerwise.stats.depth.depth_inference import CENTRE, HALF, depth_bounds
+from layerwise.stats.depth.depths import accumulated, bounds, centre_of_mass, half_depth
+from layerwise.stats.depth.item_curves import ItemCurves
+from layerwise.stats.depth.layer_curves import Evidence, LeftOut, Sampling, drawn_together, within
+from layerwise.stats.items.clusters import Clusters
 from layerwise.tasks.items import CAPABILITIES
 
 CRITICAL, SETTLED = "critical set", "prediction depth"

@@ -24,10 +24,10 @@ from layerwise.analyses.execute import Job, execute
 from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts
-from layerwise.models.facts import refuse_changed_weights
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import DecoderOnly, Model, by_kind, hook_name
-from layerwise.models.originals import refuse_nonfinite
+from layerwise.models.huggingface.originals import refuse_nonfinite
+from layerwise.models.instance.facts import refuse_changed_weights
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import DecoderOnly, Model, by_kind, hook_name
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.executors import LOCAL, Executor, Work, make_missing
 from layerwise.runs.progress import Meter
@@ -36,8 +36,8 @@ from layerwise.storage.base import Result
 from layerwise.storage.parquet import conform, refuse_too_many_rows
 from layerwise.storage.provenance import Facts
 from layerwise.storage.schemas import SCHEMAS
-from layerwise.sweep.faithful import check_faithful, refuse_states
-from layerwise.sweep.last_sites import StackSites
+from layerwise.sweep.activations.last_sites import StackSites
+from layerwise.sweep.checks.faithful import check_faithful, refuse_states
 
 from .repeated_tokens import (
     SHORTEST,

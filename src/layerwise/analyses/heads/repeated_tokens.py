@@ -19,14 +19,14 @@ from layerwise.analyses.attribution.decompose_seq2seq import taken_apart
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER
 from layerwise.models import original_tokenizer
-from layerwise.models.kinds import Model, decoder_prefix, hook_name, is_seq2seq
+from layerwise.models.huggingface.untrusted_tokenizer import try_texts
+from layerwise.models.instance.kinds import Model, decoder_prefix, hook_name, is_seq2seq
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.load import around
-from layerwise.models.untrusted_tokenizer import try_texts
-from layerwise.sweep.last_sites import StackSites
-from layerwise.sweep.readout import uncapped_logits_of
+from layerwise.sweep.activations.last_sites import StackSites
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.seq2seq.sites import CrossSites
+from layerwise.sweep.walk.readout import uncapped_logits_of
 
 SHORTEST = 2
 _ADDED = ("attn_out", "z", "cross_attn_out", "cross_z", "mlp_out")

@@ -16,11 +16,11 @@ from layerwise.analyses.execute import Job, execute_job
 from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError, counted
 from layerwise.ground.readers import whole
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, check_layers, prepare
-from layerwise.stats.equivalence import Interest, refuse_uninteresting
+from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
 
 from .job import Interactions

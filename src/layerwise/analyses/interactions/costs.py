@@ -11,8 +11,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from layerwise.errors import UserError
-from layerwise.stats.clusters import Clusters, clusters_of
 from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, Chance, signal_table
+from layerwise.stats.items.clusters import Clusters, clusters_of
 from layerwise.storage.parquet import frame
 
 _CELL = ["item", "intervention"]

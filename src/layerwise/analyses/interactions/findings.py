@@ -23,7 +23,7 @@ from layerwise.presentation.wording import (
     spread,
     when,
 )
-from layerwise.stats.equivalence import Interest
+from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.run_tables import RunTables
 
 from .costs import ACCURACY, NATS

@@ -15,7 +15,7 @@ from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
 from layerwise.stats.effects import CONTROLS
 from layerwise.storage.parquet import conform, frame
-from layerwise.sweep.cost import Cost
+from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 
 from .costs import Players

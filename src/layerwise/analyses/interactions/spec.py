@@ -1,6 +1,6 @@
 """Which sets of layers or heads are removed: each alone, all pairs, and sets along sampled orders.
 
-What removing means is in ``sweep.interventions``; measuring is the job's business.
+What removing means is in ``sweep.changes``; measuring is the job's business.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from layerwise import stats
 from layerwise.analyses.ablation.spec import AblationSpec, refuse_unknown_site
 from layerwise.errors import UserError
-from layerwise.models.kinds import Model, heads_per_key, n_heads_of
+from layerwise.models.instance.kinds import Model, heads_per_key, n_heads_of
 from layerwise.sweep import Intervention, together
 
 from .costs import Player, Players

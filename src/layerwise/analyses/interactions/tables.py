@@ -13,9 +13,9 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.stats.clusters import Clusters, above_chance, mean_errors
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
-from layerwise.stats.over_run import exact_where_alike, over_run, reach_over_run, sizes_of
+from layerwise.stats.families.over_run import exact_where_alike, over_run, reach_over_run, sizes_of
+from layerwise.stats.items.clusters import Clusters, above_chance, mean_errors
 from layerwise.storage.parquet import conform, frame
 
 from .costs import ACCURACY, MARGIN, NATS, Costs, Player, costs_of

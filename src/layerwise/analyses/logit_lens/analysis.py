@@ -27,9 +27,8 @@ from layerwise.presentation.wording import (
     spread_of,
     when,
 )
-from layerwise.stats.clusters import clusters_of
-from layerwise.stats.item_curves import settled_by_item
-from layerwise.stats.layer_curves import (
+from layerwise.stats.depth.item_curves import settled_by_item
+from layerwise.stats.depth.layer_curves import (
     TASK,
     Evidence,
     LeftOut,
@@ -39,6 +38,7 @@ from layerwise.stats.layer_curves import (
     progress,
     task_key,
 )
+from layerwise.stats.items.clusters import clusters_of
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 

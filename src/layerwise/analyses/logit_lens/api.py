@@ -17,8 +17,8 @@ from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError
 from layerwise.ground.readers import from_the_end, one_of, some_of
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import Setup, TaskLike, prepare
 

@@ -17,17 +17,17 @@ from jaxtyping import Float
 
 from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError
-from layerwise.models.kinds import decoder_prefix, is_seq2seq, n_encoder_layers
+from layerwise.models.instance.kinds import decoder_prefix, is_seq2seq, n_encoder_layers
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact, residuals_at, skip_layers
-from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, cost_of_reading
-from layerwise.sweep.engine_run import model_shape
-from layerwise.sweep.intact_run import Place
-from layerwise.sweep.readout import logits_of
+from layerwise.sweep.activations.intact_run import Place
+from layerwise.sweep.plans.cost import UNKNOWN_LENGTHS, Cost, cost_of_reading
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
+from layerwise.sweep.walk.engine_run import model_shape
+from layerwise.sweep.walk.readout import logits_of
 from layerwise.tasks import Task
 
 from .reading import (

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float, Int
 
 from layerwise.errors import UserError, counted
-from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.runs.controls import with_another_question
 from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, LogLikelihood, intact
-from layerwise.sweep.intact_run import Place
-from layerwise.sweep.readout import first_argmax, logits_of
+from layerwise.sweep.activations.intact_run import Place
 from layerwise.sweep.requests import Generated, Tokens
+from layerwise.sweep.walk.readout import first_argmax, logits_of
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 

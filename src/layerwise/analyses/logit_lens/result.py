@@ -9,7 +9,7 @@ import pandas as pd
 
 from layerwise.presentation import no_signal
 from layerwise.presentation.drawing import drawn
-from layerwise.stats.over_items import lens_summary
+from layerwise.stats.items.over_items import lens_summary
 from layerwise.storage.base import Result, computed_once, number
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts

@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 
 from layerwise import stats
 from layerwise.ground.layer_names import stream_name
-from layerwise.stats.clusters import Clusters, clusters_of
+from layerwise.stats.depth.item_curves import ItemCurves, settled_by_item
+from layerwise.stats.depth.layer_curves import Signal
 from layerwise.stats.effects import ALPHA, Chance
-from layerwise.stats.item_curves import ItemCurves, settled_by_item
-from layerwise.stats.layer_curves import Signal
-from layerwise.stats.signal import Answered, gate_table, signals
+from layerwise.stats.items.clusters import Clusters, clusters_of
+from layerwise.stats.signals.signal import Answered, gate_table, signals
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 from layerwise.tasks.items import CAPABILITIES
@@ -199,7 +199,7 @@ def depth_means(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd.DataF
 
     The interval is that of the same depth in ``emergence.parquet`` (``depth_bounds``).
     """
-    from layerwise.stats.depth_inference import CENTRE, depth_bounds
+    from layerwise.stats.depth.depth_inference import CENTRE, depth_bounds
 
     rows = []
     for sample in samples(depths, signal, n_layers):
@@ -244,7 +244,7 @@ def depth_comparisons(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd
 def _comparison(first: Sample, second: Sample) -> dict[str, Any]:
     from scipy.stats import mannwhitneyu
 
-    from layerwise.stats.depth_inference import CENTRE, Axis, depth_difference
+    from layerwise.stats.depth.depth_inference import CENTRE, Axis, depth_difference
 
     axis = Axis(first.n_layers, 0.0, max(first.n_layers - 1, 1))
     bounds = depth_difference(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Curves
-from layerwise.stats.layer_curves import (
+from layerwise.stats.depth.layer_curves import (
     PATCHING,
     TASK,
     Evidence,

@@ -15,8 +15,8 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.ground.readers import some_of
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 

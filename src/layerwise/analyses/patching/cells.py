@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from layerwise.errors import unknown_name
-from layerwise.models.kinds import Model, decoder_prefix, n_encoder_layers, n_heads_of
+from layerwise.models.instance.kinds import Model, decoder_prefix, n_encoder_layers, n_heads_of
 from layerwise.sweep import Intervention, PatchSite, patch
 from layerwise.tasks import PatchingPrompts
 

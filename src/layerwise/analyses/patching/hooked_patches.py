@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from layerwise.models.kinds import Model, hook_name, inputs_of, is_seq2seq
-from layerwise.sweep.readout import logits_of
+from layerwise.models.instance.kinds import Model, hook_name, inputs_of, is_seq2seq
 from layerwise.sweep.requests import Tokens
+from layerwise.sweep.walk.readout import logits_of
 
 from .cells import PATTERNS, Cell
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import pandas as pd
 
 from layerwise.errors import UserError
-from layerwise.models.kinds import token_passes
+from layerwise.models.instance.kinds import token_passes
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.pieces import joined_work
@@ -23,8 +23,8 @@ from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.sweep import LogLikelihood, SweepStats, intact
-from layerwise.sweep.cost import Cost
-from layerwise.sweep.edits import SITES as ENGINE_SITES
+from layerwise.sweep.changes.edits import SITES as ENGINE_SITES
+from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import PatchingPrompts, Task
 
 from .cells import PATTERNS, Cell, PatchingLayout, cells_of, refuse_unknown_places

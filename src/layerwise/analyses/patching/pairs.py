@@ -13,7 +13,7 @@ import numpy as np
 
 from layerwise.errors import UserError
 from layerwise.runs.setup import Setup
-from layerwise.stats.clusters import Clusters, paired_p_values
+from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact
 from layerwise.tasks import PatchingPrompts, Task
 

@@ -19,7 +19,7 @@ from layerwise.runs.pieces import parts_of, unrecorded, works_of
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import work_entry
 from layerwise.sweep import intact
-from layerwise.sweep.cost import Cost
+from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import PatchingPrompts, Task
 
 from .pairs import Pair, PairChoice, both, cut

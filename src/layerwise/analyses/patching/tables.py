@@ -14,10 +14,10 @@ import pandas as pd
 from layerwise import stats
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import when
-from layerwise.stats.clusters import clusters_of
-from layerwise.stats.over_items import TASK, bounds_over_items
-from layerwise.stats.over_run import over_run, reach_over_run, sizes_of
-from layerwise.stats.signal import above_chance_p_values, have_signal
+from layerwise.stats.families.over_run import over_run, reach_over_run, sizes_of
+from layerwise.stats.items.clusters import clusters_of
+from layerwise.stats.items.over_items import TASK, bounds_over_items
+from layerwise.stats.signals.signal import above_chance_p_values, have_signal
 from layerwise.storage.parquet import frame
 from layerwise.storage.schemas import SCHEMAS
 

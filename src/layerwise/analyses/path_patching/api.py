@@ -24,8 +24,8 @@ from layerwise.analyses.patching.tables import DENOISING, DIRECTIONS, patched_an
 from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import (
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import (
     Model,
     decoder_prefix,
     has_norms_after,
@@ -41,7 +41,7 @@ from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
-from layerwise.sweep.cost import Cost
+from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER, layer_name, spans, stack_name
-from layerwise.models.kinds import Model, n_encoder_layers, n_heads_of
+from layerwise.models.instance.kinds import Model, n_encoder_layers, n_heads_of
 
 EMBEDDING, HEAD, CROSS_HEAD, MLP = "embed", "z", "cross_z", "mlp_out"
 _NOUNS = {HEAD: "head", CROSS_HEAD: "cross-attention head", MLP: "mlp"}

@@ -17,12 +17,19 @@ from torch import nn
 
 from layerwise.analyses.patching.hooked_patches import AT_ONCE, Hook, answer_logits
 from layerwise.ground.layer_names import ENCODER
-from layerwise.models.kinds import DecoderOnly, Model, by_kind, hook_name, inputs_of, over_original
+from layerwise.models.instance.kinds import (
+    DecoderOnly,
+    Model,
+    by_kind,
+    hook_name,
+    inputs_of,
+    over_original,
+)
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts
-from layerwise.sweep.last_sites import held_block
-from layerwise.sweep.readout import logits_of
+from layerwise.sweep.activations.last_sites import held_block
 from layerwise.sweep.requests import Tokens
+from layerwise.sweep.walk.readout import logits_of
 
 from .components import BEGINNING, CROSS_HEAD, EMBEDDING, HEAD, MLP, OF_MEMORY, Receiver, Sender
 

@@ -1,7 +1,7 @@
 """Pruning: write a model without some of its layers, and see whether it does what was predicted.
 
 Predicted is what the intact model does with these layers skipped; measured is what the written
-model does once it is loaded back. The files are written in ``models.pruned_folder``.
+model does once it is loaded back. The files are written in ``models.files``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from layerwise.analyses.execute import read_finished
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import spans, stack_name
 from layerwise.models import weights_hash
-from layerwise.models.folder import read_config
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, is_seq2seq, n_encoder_layers
-from layerwise.models.own_files import files_of, load_alike, stored_stacks
-from layerwise.models.parity import ABSURD, TOLERANCE, token_ids
-from layerwise.models.pruned_folder import write_pruned_folder
-from layerwise.models.quiet import quiet
+from layerwise.models.conversion.parity import ABSURD, TOLERANCE, token_ids
+from layerwise.models.files.folder import read_config
+from layerwise.models.files.pruned_folder import write_pruned_folder
+from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers
+from layerwise.models.instance.own_files import files_of, load_alike, stored_stacks
 from layerwise.runs.checkpoints import rows_of
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.machines import with_origin
@@ -34,7 +34,7 @@ from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
 from layerwise.storage.parquet import frame
 from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, skip_layers, sweep
-from layerwise.sweep.rounding import distance, measure_rounding
+from layerwise.sweep.checks.rounding import distance, measure_rounding
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 

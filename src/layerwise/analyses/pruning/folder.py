@@ -16,7 +16,7 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from layerwise.errors import UserError
-from layerwise.models.cache import let_others_read
+from layerwise.models.files.cache import let_others_read
 from layerwise.runs.folder import RunFolder
 from layerwise.storage.atomic_files import disk_error
 from layerwise.storage.file_list import hashes_of, states

@@ -9,7 +9,7 @@ import pandas as pd
 
 from layerwise.presentation.columns import Column, Row, in_short, named, numbered, plain
 from layerwise.presentation.wording import number
-from layerwise.stats.over_items import pruning_summary
+from layerwise.stats.items.over_items import pruning_summary
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 

@@ -13,8 +13,8 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
 from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.ground.readers import some_of
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, prepare
 from layerwise.storage.base import Result

@@ -20,7 +20,7 @@ from layerwise.analyses.ablation.job import refuse_no_chance, write_requests
 from layerwise.analyses.similarity.api import streams_of
 from layerwise.errors import UserError, counted
 from layerwise.ground.layer_names import removable
-from layerwise.models.kinds import n_encoder_layers
+from layerwise.models.instance.kinds import n_encoder_layers
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.executors import LOCAL
@@ -28,7 +28,7 @@ from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import conform, frame
-from layerwise.sweep.cost import Cost
+from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 

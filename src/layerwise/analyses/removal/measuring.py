@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints, rows_of
 from layerwise.runs.controls import BlindItem, asked_blind, blind_rows, guessed_rows, without_layers
 from layerwise.runs.executors import Executor, Work, make_missing
@@ -23,7 +23,7 @@ from layerwise.runs.progress import Meter
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.sweep import Intervention, Sweep, intact, skip_layers
-from layerwise.sweep.cost import Cost
+from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 

@@ -14,12 +14,12 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats import effects as _effects
-from layerwise.stats.clusters import Clusters, paired_p_values
 from layerwise.stats.effects import Chance
-from layerwise.stats.joint_draws import draws_of_tasks
-from layerwise.stats.over_run import Sizes, over_run
-from layerwise.stats.share_bounds import wide_enough
-from layerwise.stats.signal import signals
+from layerwise.stats.families.over_run import Sizes, over_run
+from layerwise.stats.items.clusters import Clusters, paired_p_values
+from layerwise.stats.items.joint_draws import draws_of_tasks
+from layerwise.stats.share_tests.share_bounds import wide_enough
+from layerwise.stats.signals.signal import signals
 from layerwise.storage.parquet import conform, frame
 
 GREEDY, BLOCK = "greedy", "block"

@@ -1,7 +1,7 @@
 """Similarity of layers: how much each of them turns the residual stream, and which are alike.
 
 The measures are in ``measures``, the one pass that reads the streams in
-``sweep.stream_reading``; how they predict effects of ablation is in ``tables``.
+``sweep.activations``; how they predict effects of ablation is in ``tables``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from layerwise.analyses.execute import Job, execute_job
 from layerwise.analyses.planned import Extra, Planned, PlannedJobs, PlanOptions, ProfileStart
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.executors import Executor
 from layerwise.runs.pieces import Made, run_resumable
@@ -30,9 +30,9 @@ from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.storage.base import Result
 from layerwise.storage.parquet import conform, frame
 from layerwise.sweep import Generate, intact
-from layerwise.sweep.cost import Cost
+from layerwise.sweep.activations.stream_reading import Streams, read_streams
+from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.stream_reading import Streams, read_streams
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 

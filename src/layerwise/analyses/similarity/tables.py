@@ -16,11 +16,11 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
-from layerwise.stats.clusters import Clusters, clusters_of
 from layerwise.stats.effects import Cell, Chance, cells, layer_skips
-from layerwise.stats.joint_draws import Counts, draws_of_tasks
-from layerwise.stats.rank_correlation import RankCorrelation, rank_correlation
-from layerwise.stats.signal import signals
+from layerwise.stats.families.rank_correlation import RankCorrelation, rank_correlation
+from layerwise.stats.items.clusters import Clusters, clusters_of
+from layerwise.stats.items.joint_draws import Counts, draws_of_tasks
+from layerwise.stats.signals.signal import signals
 from layerwise.storage.parquet import frame
 
 _TASK = ["task", "capability", "protocol"]

@@ -16,7 +16,7 @@ from layerwise.errors import UserError
 from layerwise.ground.readers import some_of
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike
-from layerwise.stats.equivalence import Interest, refuse_uninteresting
+from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
 
 from .job import (

@@ -21,9 +21,9 @@ from layerwise.analyses.logit_lens.result import LensResult
 from layerwise.errors import UserError, counted, shown
 from layerwise.ground.path_readers import path
 from layerwise.ground.readers import plain, refuse, whole
-from layerwise.models.bridge import accepted
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model
+from layerwise.models.conversion.bridge import accepted
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model
 from layerwise.models.load import load_model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, prepare

@@ -1,6 +1,6 @@
 """The tables of a series of checkpoints: accuracy, layers and depths by step, onsets and moves.
 
-Definitions are in ``docs/training.md``; how onsets and moves are inferred, in ``stats.onset``.
+Definitions are in ``docs/training.md``; how onsets and moves are inferred, in ``stats.depth``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from layerwise.ground.layer_names import axes_of
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.stats import holm
 from layerwise.stats.cells import Cell
+from layerwise.stats.depth.layer_curves import Sampling
+from layerwise.stats.depth.onset import Excess, Onset, Trend, depth_trend, onset
 from layerwise.stats.effects import ALPHA, signal_table
-from layerwise.stats.equivalence import Interest
-from layerwise.stats.layer_curves import Sampling
-from layerwise.stats.onset import Excess, Onset, Trend, depth_trend, onset
-from layerwise.stats.signal import LEVEL
+from layerwise.stats.share_tests.equivalence import Interest
+from layerwise.stats.signals.signal import LEVEL
 from layerwise.storage.parquet import frame
 
 from .joined import n_layer_tests

@@ -14,11 +14,11 @@ from layerwise.analyses.arguments import READERS, check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.ground.readers import some_of, whole
-from layerwise.models.in_turn import several_in_turn
-from layerwise.models.kinds import Model
+from layerwise.models.instance.in_turn import several_in_turn
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
-from layerwise.stats.equivalence import Interest, refuse_uninteresting
+from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 
 from .fit import refuse_misfit
 from .job import Transplant

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from layerwise.models.decoder.parts import BlockParts
-from layerwise.models.kinds import Model, by_kind, over_original
+from layerwise.models.instance.kinds import Model, by_kind, over_original
 
 _NORMS = ("LayerNorm", "RMSNorm")
 _OF_ATTENTION, _OF_MLP = ("attn", "ln1", "ln1_post"), ("mlp", "ln2", "ln2_post")

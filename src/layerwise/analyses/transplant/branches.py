@@ -6,12 +6,12 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from layerwise.models.kinds import Model, heads_per_key, n_encoder_layers
+from layerwise.models.instance.kinds import Model, heads_per_key, n_encoder_layers
 from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, Intervention, Sweep, together
-from layerwise.sweep.edits import BLOCK, EMBED, END, MEMORY_NORM, SwapWeights
-from layerwise.sweep.interventions import from_donor, with_weights
-from layerwise.sweep.other_weights import OtherWeights
+from layerwise.sweep.changes.edits import BLOCK, EMBED, END, MEMORY_NORM, SwapWeights
+from layerwise.sweep.changes.interventions import from_donor, with_weights
+from layerwise.sweep.changes.other_weights import OtherWeights
 from layerwise.sweep.requests import Request
 from layerwise.tasks import TaskRequest
 

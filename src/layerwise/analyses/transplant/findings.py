@@ -15,7 +15,7 @@ from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import LEVEL
 from layerwise.presentation.rows import asked_of, numbers, records, rows
 from layerwise.presentation.wording import capitalised, counted, interval, number, percent
-from layerwise.stats.equivalence import Interest
+from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.run_tables import RunTables
 
 from .names import ACTIVATIONS, BRINGS, DESTROYS, OF_NO_LAYER, SINGLE, TOGETHER, WEIGHTS

@@ -9,7 +9,7 @@ import torch
 
 from layerwise.errors import UserError, shown
 from layerwise.models import original_tokenizer
-from layerwise.models.kinds import (
+from layerwise.models.instance.kinds import (
     Model,
     backend_of,
     decoder_prefix,
@@ -18,9 +18,9 @@ from layerwise.models.kinds import (
     over_original,
     stays_quantized,
 )  # fmt: skip
-from layerwise.models.offload import OnDisk
-from layerwise.models.quantization import way_to_numbers
-from layerwise.models.structure import ASIDE
+from layerwise.models.instance.structure import ASIDE
+from layerwise.models.weights.offload import OnDisk
+from layerwise.models.weights.quantization import way_to_numbers
 
 _PLAIN = (bool, int, float, str, type(None))
 # What tells two architectures apart is named before what follows from it.

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float
 
 from layerwise import stats
 from layerwise.errors import UserError
-from layerwise.stats.clusters import Clusters, independent_items, paired_p_values
 from layerwise.stats.effects import ALPHA, INTACT, N_RESAMPLES, Cell, Chance, cells
-from layerwise.stats.over_run import exact_difference_bounds
-from layerwise.stats.signal import have_signal, signal_p_values
+from layerwise.stats.families.over_run import exact_difference_bounds
+from layerwise.stats.items.clusters import Clusters, independent_items, paired_p_values
+from layerwise.stats.signals.signal import have_signal, signal_p_values
 from layerwise.storage.parquet import frame
 
 from .names import BASE, HOSTS, OTHER

@@ -13,8 +13,8 @@ import pandas as pd
 
 from layerwise.analyses.ablation.job import ITEMS_AT_ONCE, refuse_no_chance, write_requests
 from layerwise.analyses.removal.tables import HELD_OUT, SELECTION
-from layerwise.models.footprint import weight_bytes
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
+from layerwise.models.weights.footprint import weight_bytes
 from layerwise.presentation.rows import rows
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import (
@@ -32,9 +32,9 @@ from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import frame
 from layerwise.sweep import Generate, Intervention, Sweep, intact
-from layerwise.sweep.cost import Cost
-from layerwise.sweep.faithful import check_faithful
-from layerwise.sweep.interventions import with_weights
+from layerwise.sweep.changes.interventions import with_weights
+from layerwise.sweep.checks.faithful import check_faithful
+from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 
 from .branches import Exchange, is_alone, patched_with, swept_with_donor

@@ -10,7 +10,7 @@ from torch import nn
 
 from layerwise.errors import UserError
 from layerwise.models.decoder.model import DecoderModel
-from layerwise.models.kinds import DecoderOnly, Model, blocks_of, by_kind
+from layerwise.models.instance.kinds import DecoderOnly, Model, blocks_of, by_kind
 from layerwise.models.seq2seq.model import Seq2SeqModel
 
 from .blocks import parts_of_block

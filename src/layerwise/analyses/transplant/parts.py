@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from layerwise.models.decoder.parts import AttentionParts
-from layerwise.models.kinds import (
+from layerwise.models.instance.kinds import (
     Model,
     blocks_of,
     by_kind,

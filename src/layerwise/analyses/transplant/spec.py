@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from layerwise.errors import UserError, unknown_name
-from layerwise.models.kinds import Model
+from layerwise.models.instance.kinds import Model
 
 from .names import (
     ACTIVATIONS,

@@ -12,7 +12,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.stats.clusters import (
+from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance, bounded_columns
+from layerwise.stats.families.over_run import effects_over_run
+from layerwise.stats.families.rank_correlation import rank_correlation
+from layerwise.stats.items.clusters import (
     Clusters,
     design_effects,
     independent_items,
@@ -20,11 +23,8 @@ from layerwise.stats.clusters import (
     sample_and_resamples,
     with_design_effect,
 )
-from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance, bounded_columns
-from layerwise.stats.over_run import effects_over_run
-from layerwise.stats.rank_correlation import rank_correlation
-from layerwise.stats.share_bounds import share_scale, with_unseen_items
-from layerwise.stats.signal import (
+from layerwise.stats.share_tests.share_bounds import share_scale, with_unseen_items
+from layerwise.stats.signals.signal import (
     above_chance_p_values,
     better_than_all_p_value,
     without_the_question,

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerwise.models.kinds import Model, blocks_of
-from layerwise.sweep.other_weights import OtherWeights
+from layerwise.models.instance.kinds import Model, blocks_of
+from layerwise.sweep.changes.other_weights import OtherWeights
 
 from .blocks import parts_of_block
 from .names import BY_HEAD, NORMS, OUTSIDE

@@ -15,13 +15,13 @@ from layerwise.analyses.pruning.folder import PLACE, taking_their_place
 from layerwise.errors import UserError
 from layerwise.ground.regular_files import read_regular
 from layerwise.models import weights_hash
-from layerwise.models.exchanged_folder import WRITTEN, tensors_of, write_exchanged_folder
-from layerwise.models.folder import read_config
-from layerwise.models.kinds import Model, is_seq2seq, original_of, over_original
-from layerwise.models.own_files import files_of, load_alike, stored_stacks
-from layerwise.models.pruned_folder import shards_of
-from layerwise.models.quantization import quantization_of
-from layerwise.models.quiet import quiet
+from layerwise.models.files.exchanged_folder import WRITTEN, tensors_of, write_exchanged_folder
+from layerwise.models.files.folder import read_config
+from layerwise.models.files.pruned_folder import shards_of
+from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.instance.kinds import Model, is_seq2seq, original_of, over_original
+from layerwise.models.instance.own_files import files_of, load_alike, stored_stacks
+from layerwise.models.weights.quantization import quantization_of
 from layerwise.storage.file_list import hashes_of, states
 from layerwise.storage.places import refuse_unusable_folder
 

@@ -17,8 +17,8 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare

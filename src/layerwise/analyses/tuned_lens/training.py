@@ -21,10 +21,16 @@ from layerwise import stats
 from layerwise.analyses.logit_lens.reading import divergence
 from layerwise.analyses.logit_lens.tables import lens_of
 from layerwise.errors import UserError
-from layerwise.models.kinds import Model, as_seq2seq, decoder_prefix, is_seq2seq, n_encoder_layers
+from layerwise.models.instance.kinds import (
+    Model,
+    as_seq2seq,
+    decoder_prefix,
+    is_seq2seq,
+    n_encoder_layers,
+)
 from layerwise.sweep import residuals_at
-from layerwise.sweep.both_streams import both_streams
-from layerwise.sweep.readout import logits_of
+from layerwise.sweep.activations.both_streams import both_streams
+from layerwise.sweep.walk.readout import logits_of
 
 from .texts import Text
 from .translators import TunedLens

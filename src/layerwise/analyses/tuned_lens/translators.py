@@ -18,7 +18,7 @@ from jaxtyping import Float
 from layerwise.errors import UserError, shown
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.written import LENS_FILE as FILE
-from layerwise.sweep.intact_run import Place
+from layerwise.sweep.activations.intact_run import Place
 
 _FACTS, _CHECKSUM = "layerwise.tuned_lens", "layerwise.sha256"
 _NEEDED = ("model", "model_hash")

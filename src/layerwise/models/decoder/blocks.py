@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
-from layerwise.models.hooked import HookPoint
+from layerwise.models.conversion.hooked import HookPoint
 
 from .parts import AttentionParts, BlockParts, Resid
 

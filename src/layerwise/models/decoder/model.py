@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from layerwise.models.hooked import HookedRootModule, HookPoint
-from layerwise.models.quiet import no_deprecation_of
-from layerwise.models.untrusted_tokenizer import try_texts
+from layerwise.models.conversion.hooked import HookedRootModule, HookPoint
+from layerwise.models.huggingface.quiet import no_deprecation_of
+from layerwise.models.huggingface.untrusted_tokenizer import try_texts
 
 from .blocks import HookedDecoderBlock, Past
 from .parts import Parts

@@ -5,8 +5,8 @@ What a language's words and facts are is here; the questions asked in it are tas
 
 from __future__ import annotations
 
-from layerwise.models.organisms.language import LETTERS as LETTERS
-from layerwise.models.organisms.language import ORGANISM as ORGANISM
-from layerwise.models.organisms.language import Language as Language
+from .language import LETTERS as LETTERS
+from .language import ORGANISM as ORGANISM
+from .language import Language as Language
 
 __all__ = ["LETTERS", "ORGANISM", "Language"]

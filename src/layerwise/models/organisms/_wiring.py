@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from layerwise.models.hooked import HookedTransformer
-from layerwise.models.kinds import heads_per_key
-from layerwise.models.organisms._modules import WiredWeights
-from layerwise.models.organisms.forms import END
-from layerwise.models.organisms.language import START, Language
-from layerwise.models.organisms.layout import Spot, WiredLayout
+from layerwise.models.conversion.hooked import HookedTransformer
+from layerwise.models.instance.kinds import heads_per_key
+
+from ._modules import WiredWeights
+from .forms import END
+from .language import START, Language
+from .layout import Spot, WiredLayout
 
 Written = HookedTransformer | WiredWeights
 """What weights are written into; both have the same names."""

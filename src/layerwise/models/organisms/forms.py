@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerwise.models.organisms.language import OPTIONS
+from .language import OPTIONS
 
 ARROW, END, CUE = "->", ";", "Answer:"
 

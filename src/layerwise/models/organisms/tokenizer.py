@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from layerwise.models.organisms.language import PAD, START, UNKNOWN, Language
+from .language import PAD, START, UNKNOWN, Language
 
 
 def toy_tokenizer(language: Language, first: str | None = START) -> PreTrainedTokenizerFast:

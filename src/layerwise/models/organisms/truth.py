@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
+from .layout import NEEDED, Spot, WiredLayout
 
 WITH_MLP = ("facts", "gate")
 """Mechanisms whose result an MLP lets out; the others are heads alone."""

@@ -11,22 +11,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from layerwise.models.convert import without_weights
-from layerwise.models.decoder.model import DecoderModel
-from layerwise.models.facts import Origin, attach_origin, model_facts
-from layerwise.models.hooked import (
+from layerwise.models.conversion.convert import without_weights
+from layerwise.models.conversion.hooked import (
     HookedTransformerConfig,
     has_hooked_transformer,
     refuse_absent_backend,
 )
-from layerwise.models.kinds import DecoderOnly
-from layerwise.models.loaded import HUGGING_FACE
-from layerwise.models.organisms._modules import WiredDecoder, WiredWeights
-from layerwise.models.organisms._wiring import Rooms, write_weights
-from layerwise.models.organisms.language import WIRED, Language
-from layerwise.models.organisms.layout import WiredLayout
-from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.models.strides import restride
+from layerwise.models.decoder.model import DecoderModel
+from layerwise.models.instance.facts import Origin, attach_origin, model_facts
+from layerwise.models.instance.kinds import DecoderOnly
+from layerwise.models.instance.loaded import HUGGING_FACE
+from layerwise.models.weights.strides import restride
+
+from ._modules import WiredDecoder, WiredWeights
+from ._wiring import Rooms, write_weights
+from .language import WIRED, Language
+from .layout import WiredLayout
+from .tokenizer import toy_tokenizer
 
 NAME = "wired-decoder"
 

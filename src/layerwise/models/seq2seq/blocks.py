@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
-from layerwise.models.hooked import HookPoint
-from layerwise.models.seq2seq.parts import AttentionParts, BlockParts, Resid, StackParts
+from layerwise.models.conversion.hooked import HookPoint
+
+from .parts import AttentionParts, BlockParts, Resid, StackParts
 
 Heads = Float[torch.Tensor, "batch pos head d_head"]
 # Of self-attention and of cross-attention, which differ in their keys.

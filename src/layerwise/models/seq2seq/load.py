@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
-from layerwise.models.parity import (
+from layerwise.models.conversion.parity import (
     Exact,
     LogProbs,
     exact,
@@ -22,8 +22,9 @@ from layerwise.models.parity import (
     refuse_difference,
     token_ids,
 )
-from layerwise.models.seq2seq.families import PARTS_OF
-from layerwise.models.seq2seq.model import Seq2SeqModel
+
+from .families import PARTS_OF
+from .model import Seq2SeqModel
 
 Tokens = tuple[int, ...]
 

@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from layerwise.ground.layer_names import DECODER, ENCODER
-from layerwise.models.hooked import HookedRootModule, HookPoint
-from layerwise.models.quiet import no_deprecation_of
-from layerwise.models.seq2seq.blocks import DecoderCache, HookedStack
-from layerwise.models.seq2seq.parts import Parts, StackParts
-from layerwise.models.untrusted_tokenizer import try_texts
+from layerwise.models.conversion.hooked import HookedRootModule, HookPoint
+from layerwise.models.huggingface.quiet import no_deprecation_of
+from layerwise.models.huggingface.untrusted_tokenizer import try_texts
+
+from .blocks import DecoderCache, HookedStack
+from .parts import Parts, StackParts
 
 Tokens = Int[torch.Tensor, "batch pos"]
 Mask = Bool[torch.Tensor, "batch pos"]

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
+from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.models.quiet import quiet
 from layerwise.organisms.record import ITEMS_SEED, N_ITEMS, accuracy_row
 from layerwise.organisms.seq2seq.plan import N_ENCODER
 from layerwise.sweep.requests import Generated

@@ -12,9 +12,8 @@ from jaxtyping import Float
 from torch import nn
 
 from layerwise.models.seq2seq.parts import AttentionParts, BlockParts
-
-from ..layer_edits import Activation, LayerEdits, Observe, Sites
-from ..layout import KeysValues
+from layerwise.sweep.changes.layer_edits import Activation, LayerEdits, Observe, Sites
+from layerwise.sweep.packed.layout import KeysValues
 
 Attend = Callable[[torch.Tensor, KeysValues], torch.Tensor]
 Look = Callable[[torch.Tensor], torch.Tensor]

@@ -15,15 +15,16 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 
-from ..decode_step import Job
-from ..edits import EMBED, END, Edit, SiteEdit
-from ..layer_edits import NO_EDITS, LayerEdits
-from ..layout import KeysValues
-from ..other_weights import OtherWeights, in_place
-from ..readout import first_argmax, logits_of
-from ..requests import Generated
-from ..row_edits import edits_of
-from ..stopping import Stopper
+from layerwise.sweep.changes.edits import EMBED, END, Edit, SiteEdit
+from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits
+from layerwise.sweep.changes.other_weights import OtherWeights, in_place
+from layerwise.sweep.changes.row_edits import edits_of
+from layerwise.sweep.decoding.decode_step import Job
+from layerwise.sweep.decoding.stopping import Stopper
+from layerwise.sweep.packed.layout import KeysValues
+from layerwise.sweep.requests import Generated
+from layerwise.sweep.walk.readout import first_argmax, logits_of
+
 from .attention import bias_of, read_out_of
 from .block import Block
 from .walk import Cross, Seq2SeqWalk

@@ -13,11 +13,10 @@ from functools import cached_property
 from layerwise.errors import UserError, counted
 from layerwise.ground.layer_names import layer_name
 from layerwise.models.seq2seq import Seq2SeqConfig
-
-from ..branches import Branches, make_branches
-from ..edits import CROSS_SITES, Edit, SwapWeights
-from ..interventions import Intervention
-from ..plan import (
+from layerwise.sweep.changes.edits import CROSS_SITES, Edit, SwapWeights
+from layerwise.sweep.changes.interventions import Intervention
+from layerwise.sweep.plans.branches import Branches, make_branches
+from layerwise.sweep.plans.plan import (
     Batch,
     SweepPlan,
     check_has_source,
@@ -26,9 +25,10 @@ from ..plan import (
     check_swaps,
     donor_streams,
 )
-from ..requests import Generate, Request, Tokens
-from ..trie import TokenTrie
-from ..walk_plan import share_key
+from layerwise.sweep.plans.trie import TokenTrie
+from layerwise.sweep.plans.walk_plan import share_key
+from layerwise.sweep.requests import Generate, Request, Tokens
+
 from .attention import Run, memory_is_cheaper
 
 

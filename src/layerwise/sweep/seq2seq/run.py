@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.sweep.changes.donors import Seen, in_step
+from layerwise.sweep.changes.interventions import Intervention, intact
+from layerwise.sweep.decoding.decode_step import Job
+from layerwise.sweep.plans.plan import Batch, SweepPlan
+from layerwise.sweep.requests import Generated, Outcome, Request
+from layerwise.sweep.walk.engine import Work
+from layerwise.sweep.walk.outcomes import Engine, Told
 
-from .._outcomes import Engine, Told
-from ..decode_step import Job
-from ..donors import Seen, in_step
-from ..engine import Work
-from ..interventions import Intervention, intact
-from ..plan import Batch, SweepPlan
-from ..requests import Generated, Outcome, Request
 from .decode import TextDecoder
 from .plan import plan_seq2seq_sweep, plan_seq2seq_walk, said_by
 from .walk import Seq2SeqWalk

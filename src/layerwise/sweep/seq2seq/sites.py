@@ -14,11 +14,10 @@ import torch
 from jaxtyping import Float
 
 from layerwise.models.seq2seq import Seq2SeqModel
-
-from ..intact_layers import IntactLayer, intact_layers
-from ..last_sites import StackSites
-from ..plan import DEFAULT_MEMORY_BUDGET
-from ..requests import Tokens
+from layerwise.sweep.activations.intact_layers import IntactLayer, intact_layers
+from layerwise.sweep.activations.last_sites import StackSites
+from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
+from layerwise.sweep.requests import Tokens
 
 
 @dataclass(frozen=True)

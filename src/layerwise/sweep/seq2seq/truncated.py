@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 
 from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.sweep.activations.intact_run import Place
+from layerwise.sweep.changes.interventions import intact, skip_layers
+from layerwise.sweep.checks.faithful import check_faithful
+from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
+from layerwise.sweep.requests import LogLikelihood, Tokens
+from layerwise.sweep.walk.engine import Work
 
-from ..engine import Work
-from ..faithful import check_faithful
-from ..intact_run import Place
-from ..interventions import intact, skip_layers
-from ..plan import DEFAULT_MEMORY_BUDGET
-from ..requests import LogLikelihood, Tokens
 from .plan import plan_seq2seq_walk
 from .run import Seq2SeqEngine
 from .walk import Seq2SeqWalk

@@ -18,15 +18,15 @@ from jaxtyping import Bool, Float
 
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts, StackParts
+from layerwise.sweep.changes.edits import EMBED, MEMORY_NORM, SiteEdit
+from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Observe
+from layerwise.sweep.changes.other_weights import OtherWeights, in_place
+from layerwise.sweep.changes.row_edits import edits_of
+from layerwise.sweep.packed.layout import KeysValues
+from layerwise.sweep.plans.branches import Branches
+from layerwise.sweep.requests import Request
+from layerwise.sweep.walk.engine import TOKENS_AT_ONCE, Work
 
-from ..branches import Branches
-from ..edits import EMBED, MEMORY_NORM, SiteEdit
-from ..engine import TOKENS_AT_ONCE, Work
-from ..layer_edits import NO_EDITS, LayerEdits, Observe
-from ..layout import KeysValues
-from ..other_weights import OtherWeights, in_place
-from ..requests import Request
-from ..row_edits import edits_of
 from .attention import AttentionLayout, attention_layout, in_a_row
 from .block import Block, keys_values
 from .plan import Seq2SeqPlan, Side

@@ -1,7 +1,7 @@
 """The question-blind guesser that a model is held against in a run.
 
 It is fitted on all items of a task, also on those that are not asked, for what gives answers away
-can be known without the model. Whether a model is better is tested in ``stats.signal``.
+can be known without the model. Whether a model is better is tested in ``stats.signals``.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from layerwise.presentation.panels import by_protocol, finish_panels, protocol_h
 from layerwise.presentation.rows import layers_of, numbers, rows
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
 from layerwise.presentation.wording import LAYER_MAIN, capitalised, doing
-from layerwise.stats.dissociation import ALPHA
+from layerwise.stats.share_tests.dissociation import ALPHA
 
 _LEAST, _MOST, _FOOT = -50, 125, -42
 

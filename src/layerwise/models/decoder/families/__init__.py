@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from torch import nn
 
-from ..parts import Parts
-from ..reading import read_parts
+from layerwise.models.decoder.parts import Parts
+from layerwise.models.decoder.reading import read_parts
+
 from . import bloom, cohere, fairseq, falcon, gpt_neo, gptj, granite, mpt
 
 _FAMILIES = (bloom, cohere, fairseq, falcon, gpt_neo, gptj, granite, mpt)

@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from torch import nn
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
-from ..capture import Heads
-from ..parts import Parts
-from ..reading import Reading, read_parts, unknown
+from layerwise.models.decoder.capture import Heads
+from layerwise.models.decoder.parts import Parts
+from layerwise.models.decoder.reading import Reading, read_parts, unknown
+
 from .handing_over import WithSlopes
 from .two_products import TwoProducts
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from ..parts import Parts
-from ..reading import Reading, Scales, read_parts
+from layerwise.models.decoder.parts import Parts
+from layerwise.models.decoder.reading import Reading, Scales, read_parts
 
 ARCHITECTURES = ("CohereForCausalLM", "Cohere2ForCausalLM")
 

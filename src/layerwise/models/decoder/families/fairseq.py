@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import nn
 
-from ..capture import attend
-from ..parts import Parts
-from ..reading import Reading, read_parts, unknown
+from layerwise.models.decoder.capture import attend
+from layerwise.models.decoder.parts import Parts
+from layerwise.models.decoder.reading import Reading, read_parts, unknown
+
 from .handing_over import WithProjections
 from .two_products import TwoProducts
 

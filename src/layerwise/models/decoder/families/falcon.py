@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from transformers.models.falcon.modeling_falcon import apply_rotary_pos_emb
 
-from ..capture import attend
-from ..parts import Parts
-from ..reading import Reading, UnknownArchitecture, read_parts
+from layerwise.models.decoder.capture import attend
+from layerwise.models.decoder.parts import Parts
+from layerwise.models.decoder.reading import Reading, UnknownArchitecture, read_parts
+
 from .handing_over import HandingOver
 
 ARCHITECTURES = ("FalconForCausalLM",)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..capture import attend
-from ..parts import Parts
-from ..reading import Reading, read_parts
+from layerwise.models.decoder.capture import attend
+from layerwise.models.decoder.parts import Parts
+from layerwise.models.decoder.reading import Reading, read_parts
+
 from .handing_over import WithProjections
 
 ARCHITECTURES = ("GPTNeoForCausalLM",)

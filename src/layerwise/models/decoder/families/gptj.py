@@ -13,9 +13,10 @@ from jaxtyping import Float, Int
 from torch import nn
 from transformers.models.gptj.modeling_gptj import apply_rotary_pos_emb
 
-from ..capture import attend
-from ..parts import Parts
-from ..reading import Reading, read_parts
+from layerwise.models.decoder.capture import attend
+from layerwise.models.decoder.parts import Parts
+from layerwise.models.decoder.reading import Reading, read_parts
+
 from .handing_over import WithProjections
 
 ARCHITECTURES = ("GPTJForCausalLM",)

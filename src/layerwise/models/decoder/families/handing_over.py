@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import nn
 
-from ..capture import Heads, attend
+from layerwise.models.decoder.capture import Heads, attend
 
 _LOW = 256
 

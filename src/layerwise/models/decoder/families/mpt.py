@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
-from ..capture import Heads
-from ..parts import Parts
-from ..reading import Reading, read_parts
+from layerwise.models.decoder.capture import Heads
+from layerwise.models.decoder.parts import Parts
+from layerwise.models.decoder.reading import Reading, read_parts
+
 from .handing_over import WithSlopes
 from .two_products import TwoProducts
 

@@ -16,8 +16,9 @@ from torch import nn
 from layerwise.models.organisms._wiring import LOUD, SHARP, UNSURE, Directions
 from layerwise.models.organisms.forms import END
 from layerwise.models.organisms.language import START, Language
-from layerwise.models.organisms.wired_seq2seq._rooms import Rooms
-from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
+
+from ._rooms import Rooms
+from .layout import WiredSeq2SeqLayout
 
 REST = SHARP / 2
 """Score of ``<s>``, where a head looks that finds no match: it has nothing to be copied."""

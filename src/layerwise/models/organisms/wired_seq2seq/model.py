@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from layerwise.models.facts import Origin, attach_origin, model_facts
+from layerwise.models.instance.facts import Origin, attach_origin, model_facts
 from layerwise.models.organisms.language import START, WIRED, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.models.organisms.wired_seq2seq._rooms import Rooms
-from layerwise.models.organisms.wired_seq2seq._wiring import write_weights
-from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.seq2seq.model import Seq2SeqModel
 from layerwise.models.seq2seq.parts import AttentionParts, BlockParts, MlpParts, Parts, StackParts
+
+from ._rooms import Rooms
+from ._wiring import write_weights
+from .layout import WiredSeq2SeqLayout
 
 NAME = "wired-seq2seq"
 

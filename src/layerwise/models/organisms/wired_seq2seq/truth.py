@@ -13,7 +13,8 @@ from typing import Literal
 
 from layerwise.ground.layer_names import stack_name
 from layerwise.models.organisms.layout import Spot
-from layerwise.models.organisms.wired_seq2seq.layout import IN_ENCODER, NEEDED, WiredSeq2SeqLayout
+
+from .layout import IN_ENCODER, NEEDED, WiredSeq2SeqLayout
 
 HELD_BY = {
     "layer": (*IN_ENCODER, "begin", "copy", "say"),

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from layerwise.models.seq2seq.families import bart, marian, mbart, pegasus, t5
 from layerwise.models.seq2seq.parts import Parts, StoredStack
+
+from . import bart, marian, mbart, pegasus, t5
 
 _FAMILIES = (t5, bart, mbart, marian, pegasus)
 

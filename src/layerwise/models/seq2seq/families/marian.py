@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerwise.models.seq2seq.families import _fairseq
 from layerwise.models.seq2seq.parts import Parts
+
+from . import _fairseq
 
 ARCHITECTURES = ("MarianMTModel",)
 STORED = _fairseq.STORED

@@ -1,0 +1,251 @@
+"""A decoder made of files by one of two backends, and compared with its original.
+
+TransformerLens converts weights into modules of its own; a ``DecoderModel`` runs the modules of
+Hugging Face. Where files come from, and what is remembered of a comparison, is told in ``load``.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from layerwise.errors import UserError
+from layerwise.models.decoder.load import hooked_decoder, is_tested, outline_of
+from layerwise.models.decoder.model import DecoderModel
+from layerwise.models.decoder.reading import UnknownArchitecture
+from layerwise.models.decoder.trial import refuse_wrong_sites
+from layerwise.models.files.cache import read_record, write_record
+from layerwise.models.files.folder import must_be_usable
+from layerwise.models.huggingface.originals import load_original, load_tokenizer, refuse_nonfinite
+from layerwise.models.instance.facts import weights_hash
+from layerwise.models.instance.kinds import DecoderOnly
+from layerwise.models.instance.loaded import HUGGING_FACE, TRANSFORMER_LENS
+from layerwise.models.names.sources import Source
+from layerwise.models.weights.mapped_memory import give_back_freed
+from layerwise.models.weights.offload import no_values
+from layerwise.models.weights.quantization import Quantization, quantization_of
+from layerwise.models.weights.strides import restride
+
+from . import parity
+from .convert import NotConverted, hooked_config, hooked_model
+from .hooked import HookedTransformerConfig, has_hooked_transformer
+from .parity import Check
+
+_KIND = "backends"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The number format and the device that a model is asked for in."""
+
+    dtype: torch.dtype
+    device: torch.device
+
+
+PLAIN = Wanted(torch.float32, torch.device("cpu"))
+"""In which every model is compared with its original first."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """A decoder's files, and by what it is to be run.
+
+    Attributes:
+        source: where they are.
+        config: the configuration.
+        tokenizer: the tokenizer.
+        backend: ``TRANSFORMER_LENS`` or ``HUGGING_FACE``.
+    """
+
+    source: Source
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    backend: str
+
+    @cached_property
+    def quantization(self) -> Quantization | None:
+        """How the weights are quantized; None if they are not."""
+        return quantization_of(self.source.folder)
+
+    @property
+    def kept(self) -> Quantization | None:
+        """How weights stay quantized in memory; None if they are numbers there."""
+        found = self.quantization if self.backend == HUGGING_FACE else None
+        return found if found is not None and found.kept else None
+
+    def original(self, wanted: Wanted) -> PreTrainedModel:
+        """The Hugging Face model in a number format; on the CPU, if its weights are numbers."""
+        kept_on = None if self.kept is None else wanted.device
+        return load_original(self.source.folder, self.config, wanted.dtype, kept_on)
+
+    def first(self, wanted: Wanted) -> Wanted:
+        """What is compared strictly: float32, on the CPU unless weights stay quantized."""
+        if self.kept is None:
+            return PLAIN
+        dtype = torch.float32 if torch.float32 in self.kept.formats else wanted.dtype
+        return Wanted(dtype, wanted.device)
+
+    @cached_property
+    def outline(self) -> nn.Module:
+        """The Hugging Face model without weights."""
+        with must_be_usable(self.source.folder):
+            return outline_of(self.config)
+
+    def meta_decoder(self, dtype: torch.dtype) -> DecoderModel:
+        """The hooked model over its own modules before they have weights, made anew."""
+        with must_be_usable(self.source.folder):
+            outline = outline_of(self.config, dtype)
+        return hooked_decoder(outline, self.tokenizer, self.source.name)
+
+    def computed_buffers(self, wanted: Wanted) -> dict[str, torch.Tensor]:
+        """What the original computes from its configuration, by names in the hooked model."""
+        with no_values(wanted.device):
+            made = AutoModelForCausalLM.from_config(
+                copy.deepcopy(self.config),
+                dtype=wanted.dtype,
+                attn_implementation="eager",
+                trust_remote_code=False,
+            )
+        return {f"original.{name}": one for name, one in made.named_buffers(remove_duplicate=False)}
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of the original's parameters, shared ones counted once."""
+        return sum(parameter.numel() for parameter in self.outline.parameters())
+
+    @property
+    def n_ctx(self) -> int:
+        """The longest context of the hooked model."""
+        if self.backend == TRANSFORMER_LENS:
+            return self.hooked_config(torch.float32).n_ctx
+        return hooked_decoder(self.outline, None, self.source.name).cfg.n_ctx
+
+    def hooked_config(self, dtype: torch.dtype) -> HookedTransformerConfig:
+        """TransformerLens's configuration of the model."""
+        return hooked_config(self.source.folder, self.source.name, self.config, dtype)
+
+    def check_key(self, wanted: Wanted) -> str:
+        """What the outcome of a comparison depends on."""
+        how = [] if self.quantization is None else self.quantization.versions
+        folder, backend = self.source.folder, self.backend
+        return parity.check_key(folder, wanted.dtype, wanted.device, backend, how)
+
+
+def read_files(source: Source, config: PreTrainedConfig, backend: str) -> Files:
+    """A model's files and its backend; refuses what cannot run before weights are read."""
+    chosen = choose_backend(source, config, backend)
+    tokenizer = load_tokenizer(source.folder, config, trusted=source.is_trusted)
+    files = Files(source, config, tokenizer, chosen)
+    passed_over = backend == "auto" and _passed_over(files)
+    return replace(files, backend=HUGGING_FACE) if passed_over else files
+
+
+def choose_backend(source: Source, config: PreTrainedConfig, backend: str) -> str:
+    """What runs a model, as far as its configuration says."""
+    quantization = quantization_of(source.folder)
+    # TransformerLens has no modules for quantized weights: who asks for it gets numbers.
+    kept = backend == "auto" and quantization is not None and quantization.kept
+    if kept or backend == HUGGING_FACE or not has_hooked_transformer():
+        _refuse_unknown(source, config)
+        return HUGGING_FACE
+    try:
+        hooked_config(source.folder, source.name, config, torch.float32)
+    except NotConverted as refusal:
+        if backend == TRANSFORMER_LENS:
+            told = str(refusal).rstrip(".")
+            raise NotConverted(f"{told}, or leave the backend to be chosen (`auto`).") from refusal
+        _refuse_also(refusal, source, config)
+        return HUGGING_FACE
+    return TRANSFORMER_LENS
+
+
+def _refuse_also(refusal: UserError, source: Source, config: PreTrainedConfig) -> None:
+    """Refuse what cannot be run by its own modules either, with both reasons."""
+    try:
+        _refuse_unknown(source, config)
+    except UnknownArchitecture as unknown:
+        first, second = (str(told).rstrip(".") for told in (refusal, unknown))
+        raise UserError(f"{first}. {second}.") from unknown
+
+
+def _refuse_unknown(source: Source, config: PreTrainedConfig) -> None:
+    with must_be_usable(source.folder):
+        outline = outline_of(config)
+    hooked_decoder(outline, None, source.name)
+
+
+def _passed_over(files: Files) -> bool:
+    """Whether TransformerLens was found to be wrong on these files at an earlier load."""
+    return files.backend == TRANSFORMER_LENS and read_record(_KIND, _key(files)) is not None
+
+
+def _key(files: Files) -> str:
+    return files.check_key(PLAIN)
+
+
+def second_choice(files: Files, refusal: UserError) -> Files:
+    """The same files by Hugging Face's modules, since there is no right copy by TransformerLens.
+
+    It is remembered, so that the next load begins with these.
+    """
+    _refuse_also(refusal, files.source, files.config)
+    write_record(_KIND, _key(files), {"backend": HUGGING_FACE})
+    return replace(files, backend=HUGGING_FACE)
+
+
+def delivered(files: Files, original: PreTrainedModel, wanted: Wanted) -> DecoderOnly:
+    """The hooked model as it is asked for, from the original's weights, which it takes."""
+    if files.backend == HUGGING_FACE:
+        return hooked_decoder(original, files.tokenizer, files.source.name).to(wanted.device)
+    model = hooked_model(files.hooked_config(wanted.dtype), original, files.tokenizer)
+    if wanted.device.type != "cpu":
+        model.to(wanted.device, print_details=False)
+    restride(model)
+    return model
+
+
+def checked(files: Files, wanted: Wanted) -> tuple[DecoderOnly, Check]:
+    """The hooked model, held to its original in float32 first and then as it is asked for.
+
+    What the original says is written down before its weights become the hooked model's, so that
+    they are never in memory twice; where rounding is in question, the original is loaded again.
+    """
+    name, first = files.source.name, files.first(wanted)
+    original = files.original(first)
+    refuse_nonfinite(name, original)
+    ids = parity.token_ids(files.tokenizer, files.n_ctx)
+    with parity.must_run(name):
+        expected = parity.reference(original, ids)
+    model = delivered(files, original, first)
+    del original
+    parity.refuse_other_tokens(name, model, files.tokenizer)
+
+    def from_exact() -> tuple[float, parity.Exact]:
+        again = load_original(files.source.folder, files.config, torch.float32)
+        truth = parity.exact(again, lambda one: parity.reference(one, ids))
+        return parity.largest_difference(model, truth.logprobs, ids), truth
+
+    with parity.must_run(name):
+        difference = parity.largest_difference(model, expected, ids)
+    parity.refuse_difference(name, difference, first.dtype, from_exact)
+    if isinstance(model, DecoderModel) and not is_tested(model.original):
+        refuse_wrong_sites(model)
+    if wanted != first:
+        del model
+        give_back_freed()
+        model = delivered(files, files.original(wanted), wanted)
+        refuse_nonfinite(name, model)
+        with parity.must_run(name):
+            difference = parity.largest_difference(model, expected, ids)
+        parity.refuse_difference(name, difference, wanted.dtype, from_exact)
+    return model, Check(difference, weights_hash(model))

@@ -1,0 +1,254 @@
+"""A ``TransformerBridge`` of TransformerLens that was handed over, as a decoder over its original.
+
+A bridge puts modules of its own into a Hugging Face model, around the model's own. Here the
+weights are taken out again, into a model of the same class, and what that says is compared with
+what the bridge says.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from layerwise.errors import UserError, shown
+from layerwise.models.decoder.load import hooked_decoder, is_tested
+from layerwise.models.decoder.model import DecoderModel
+from layerwise.models.decoder.trial import refuse_wrong_sites
+from layerwise.models.huggingface.generation import GenerationSettings
+from layerwise.models.huggingface.originals import fits, read_tokenizer
+from layerwise.models.instance.facts import Origin, attach_origin, describe, weights_hash
+from layerwise.models.instance.in_turn import lock_of, own_state
+
+from . import parity
+
+VERIFIED = "handed over as a TransformerBridge; log-probabilities compared with the bridge's"
+_WRAPPED = "._original_component"
+Held = tuple[tuple[int, int], ...]
+# Of each bridge the decoder over its weights, and which weights these were.
+_KNOWN: WeakKeyDictionary[nn.Module, tuple[DecoderModel, Held]] = WeakKeyDictionary()
+
+
+def is_bridge(value: Any) -> bool:
+    """Whether a value is a ``TransformerBridge``; imports nothing."""
+    # Whoever has one has imported this module.
+    kind = getattr(sys.modules.get("transformer_lens.model_bridge"), "TransformerBridge", None)
+    return isinstance(kind, type) and isinstance(value, kind)
+
+
+def from_bridge(bridge: Any) -> DecoderModel:
+    """The decoder that a bridge wraps, over the modules of its Hugging Face class.
+
+    Weights are the bridge's own memory. The tokenizer is the original's, where it can be read
+    again from the folder or the hub's cache that the bridge's came from, since bridges have it
+    put a BOS token before texts also where the original does not; else it is the bridge's. The
+    same bridge gives the same decoder again, until its weights are replaced or changed; it is
+    compared each time.
+
+    Args:
+        bridge: a ``transformer_lens.model_bridge.TransformerBridge``.
+
+    Raises:
+        UserError: if it was changed (weights processed, hooks on it, modules or weights
+            replaced), so that it is not what it wraps: log-probabilities of a fixed text in
+            several lengths differ by more than 1e-3 nats in float32, and by more than rounding
+            explains; or if what it wraps is no decoder of transformers that can be run over its
+            own modules.
+    """
+    if not is_bridge(bridge):
+        raise UserError(
+            f"Argument 'bridge' is of type {type(bridge).__name__}: expected a TransformerBridge; "
+            "hand any other model over as it is."
+        )
+    name = str(getattr(bridge.cfg, "model_name", None) or "bridge")
+    _refuse_changed(bridge, name)
+    wrapped = bridge.original_model
+    if not isinstance(wrapped, PreTrainedModel) or wrapped.config.is_encoder_decoder:
+        raise UserError(
+            f"The TransformerBridge {shown(name)} wraps a {type(wrapped).__name__}: expected a "
+            "decoder of transformers; load the model by its name, with layerwise.load_model(...)."
+        )
+    with lock_of(bridge), own_state():
+        known, held = _KNOWN.get(bridge), _held(wrapped)
+        fresh = known is None or known[1] != held
+        model = _hooked(bridge, wrapped, name) if known is None or fresh else known[0]
+        difference = _difference(bridge, model, name)
+        if fresh:
+            _attach_facts(model, difference)
+            _KNOWN[bridge] = model, held
+    return model
+
+
+def accepted(model: Any) -> Any:
+    """A model as it is, but of a bridge its decoder (``from_bridge``)."""
+    return from_bridge(model) if is_bridge(model) else model
+
+
+def _refuse_changed(bridge: Any, name: str) -> None:
+    if getattr(bridge, "_weights_processed", False):
+        raise UserError(
+            f"The weights of the TransformerBridge {shown(name)} were processed (norms folded, "
+            "weights centred), which changes its activations; expected a bridge as "
+            "boot_transformers(...) makes it. Make it again without enable_compatibility_mode() "
+            "and process_weights(), or load the model by its name."
+        )
+    if any(point.fwd_hooks or point.bwd_hooks for point in bridge.hook_dict.values()):
+        raise UserError(
+            f"The TransformerBridge {shown(name)} has hooks on it, which would not be seen: "
+            "expected one without hooks; call its reset_hooks(including_permanent=True) first."
+        )
+
+
+def _held(wrapped: nn.Module) -> Held:
+    """Which tensors the weights are, with torch's counts of their changes."""
+    return tuple(
+        (id(one), 0 if one.is_inference() else one._version) for one in wrapped.parameters()
+    )
+
+
+def _hooked(bridge: Any, wrapped: PreTrainedModel, name: str) -> DecoderModel:
+    original = _taken_out(wrapped, name)
+    model = hooked_decoder(original, _tokenizer_of(bridge, original, name), name)
+    if not is_tested(original):
+        refuse_wrong_sites(model)
+    return model
+
+
+def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
+    """Largest difference of the bridge's log-probabilities from the model's, in nats."""
+    assert model.tokenizer is not None
+    ids = parity.token_ids(model.tokenizer, model.cfg.n_ctx)
+    with parity.must_run(name):
+        said = _said_by(bridge, model.W_E.device, ids)
+        difference = parity.largest_difference(model, said, ids)
+    if not difference <= _limit(model, said, ids, difference):
+        raise UserError(
+            f"The TransformerBridge {shown(name)} does not say what the model that it wraps says: "
+            f"log-probabilities differ by up to {difference:.3g} nats, expected at most "
+            f"{parity.TOLERANCE:g} or what rounding explains; make it again with "
+            "boot_transformers(...), or load the model by its name."
+        )
+    return difference
+
+
+def _attach_facts(model: DecoderModel, difference: float) -> None:
+    original: Any = model.original
+    number_format, device = str(model.W_E.dtype).removeprefix("torch."), str(model.W_E.device)
+    facts = describe(model, digest=weights_hash(model), dtype=number_format, device=device)
+    plain = model.W_E.dtype == torch.float32
+    facts = replace(facts, parity=difference if plain else None, verified=VERIFIED)
+    assert model.tokenizer is not None
+    settings = GenerationSettings.of(original.generation_config)
+    attach_origin(model, Origin(facts, model.tokenizer, settings))
+
+
+def _limit(
+    model: DecoderModel, said: list[parity.LogProbs], ids: list[int], difference: float
+) -> float:
+    """The largest difference that is accepted, in nats; asks for float64 only if it must."""
+    if model.W_E.dtype != torch.float32:
+        return parity.ABSURD
+    if difference <= parity.TOLERANCE or model.W_E.device.type != "cpu":
+        return parity.TOLERANCE
+    original: Any = model.original
+    truth = parity.exact(original, lambda one: parity.reference(one, ids))
+    near = parity.farthest(said, truth.logprobs) <= truth.limit
+    return 2 * truth.limit if near else parity.TOLERANCE
+
+
+@torch.inference_mode()
+def _said_by(bridge: Any, device: torch.device, ids: list[int]) -> list[parity.LogProbs]:
+    """Log-probabilities of the bridge, of the fixed texts."""
+    texts = [tokens.to(device) for tokens in parity.batches(ids)]
+    logits = (
+        bridge(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
+        for tokens in texts
+    )
+    return [parity.logprobs_of(values) for values in logits]
+
+
+def _taken_out(wrapped: PreTrainedModel, name: str) -> Any:
+    """The Hugging Face model with the weights that a bridge wrapped, and none of its modules."""
+    with torch.device("meta"):
+        original: Any = type(wrapped)(copy.deepcopy(wrapped.config))
+    weights = dict(_by_own_name(wrapped.named_parameters(remove_duplicate=False)))
+    tables = dict(_by_own_name(wrapped.named_buffers(remove_duplicate=False)))
+    wanted = dict(original.named_parameters(remove_duplicate=False))
+    # There may be more: copies that the bridge computes with, cut out of larger ones.
+    missing = next((one for one in wanted if one not in weights), None)
+    if missing is not None:
+        raise UserError(
+            f"The TransformerBridge {shown(name)} wraps a changed {type(wrapped).__name__}, which "
+            f"has no {shown(missing)}: expected the weights of its class; save the model with "
+            "save_pretrained, and load that folder."
+        )
+    _put(original, weights, wanted)
+    _put(original, tables, dict(original.named_buffers(remove_duplicate=False)))
+    original.generation_config = copy.deepcopy(wrapped.generation_config)
+    return original.eval()
+
+
+def _by_own_name(named: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    return ((name.replace(_WRAPPED, ""), tensor) for name, tensor in named)
+
+
+def _put(
+    model: nn.Module, tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
+) -> None:
+    """Let a model's parameters or buffers be given ones; what is tied stays so."""
+    same: dict[int, nn.Parameter] = {}
+    for full, place in wanted.items():
+        tensor = tensors[full]
+        owner, _, own = full.rpartition(".")
+        module = model.get_submodule(owner)
+        if isinstance(place, nn.Parameter):
+            # The bridge's own say whether they want gradients, which is not to be changed there.
+            kept = nn.Parameter(tensor.detach(), requires_grad=False)
+            module._parameters[own] = same.setdefault(id(tensor), kept)
+        else:
+            module._buffers[own] = tensor
+
+
+def _tokenizer_of(bridge: Any, original: Any, name: str) -> PreTrainedTokenizerBase:
+    """The original's tokenizer where it can be read again, else the bridge's."""
+    held = bridge.tokenizer
+    if held is None:
+        raise UserError(
+            f"The TransformerBridge {shown(name)} has no tokenizer: expected one to turn text into "
+            "tokens; give it one (bridge.tokenizer = ...)."
+        )
+    folder = _folder_of(str(held.name_or_path))
+    if folder is not None:
+        try:
+            stored = read_tokenizer(folder)
+        except UserError:
+            return held
+        if fits(stored, original.config.vocab_size):
+            return stored
+    if not fits(held, original.config.vocab_size):
+        raise UserError(
+            f"The tokenizer of the TransformerBridge {shown(name)} has tokens that the model has "
+            "no embedding for: expected the tokenizer that the model was trained with; give it "
+            "that (bridge.tokenizer = ...)."
+        )
+    return held
+
+
+def _folder_of(name: str) -> Path | None:
+    """The folder that a tokenizer was read from, if it is on this machine."""
+    if name and Path(name).is_dir():
+        return Path(name)
+    try:
+        found = try_to_load_from_cache(name, "tokenizer_config.json")
+    except ValueError:  # not the name of anything on the hub
+        return None
+    return Path(found).parent if isinstance(found, str) else None

@@ -1,0 +1,179 @@
+"""From a Hugging Face model to a hooked one, by TransformerLens's own conversion.
+
+Nothing is folded or centred: activations mean what they mean in the original. Whether the
+conversion is right is for the parity check to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from layerwise.errors import UserError, one_line
+from layerwise.models.huggingface.quiet import no_deprecation_of
+from layerwise.models.weights.mapped_memory import letting_go
+
+from .hooked import HookedTransformer, HookedTransformerConfig, has_hooked_transformer
+
+
+class NotConverted(UserError):
+    """TransformerLens has no conversion of a model."""
+
+
+# From these words in a path TransformerLens concludes what architecture the model has.
+_TELLTALE = ("llama", "gemma", "wav2vec2")
+
+
+def hooked_config(
+    folder: Path, name: str, config: PreTrainedConfig, dtype: torch.dtype
+) -> HookedTransformerConfig:
+    """TransformerLens's configuration of the model in ``folder``."""
+    if not has_hooked_transformer():
+        raise NotConverted(
+            "The installed TransformerLens converts no models: expected a release below 4; pip "
+            "install 'transformer-lens<4', or leave the backend to be chosen (`auto`)."
+        )
+    from transformer_lens import loading_from_pretrained as loading
+
+    with _refusals(config), _neutral(folder) as place:
+        cfg = loading.get_pretrained_model_config(
+            place, device="cpu", dtype=dtype, trust_remote_code=False
+        )
+        cfg.n_ctx = _longest_context(config, cfg)
+    cfg.model_name, cfg.tokenizer_name = name, str(folder)
+    cfg.trust_remote_code = False
+    return cfg
+
+
+def hooked_model(
+    cfg: HookedTransformerConfig, original: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> HookedTransformer:
+    """The hooked model with the original's weights, in the original's memory layout.
+
+    The original has none afterwards: each weight is copied and let go before the next, so that
+    memory holds them once.
+    """
+    from transformer_lens import loading_from_pretrained as loading
+
+    with _refusals(original.config), torch.no_grad():
+        state = loading.get_pretrained_state_dict(str(cfg.tokenizer_name), cfg, original)
+        nn.Module.to(original, "meta")
+        model = without_weights(cfg, tokenizer)
+        state = model.fill_missing_keys(_taken(state, cfg.dtype))
+        for name, own in _by_block(state).items():
+            model.get_submodule(name).load_state_dict(own, strict=False, assign=True)
+    if cfg.positional_embedding_type == "alibi" and hasattr(model, "pos_embed"):
+        # Nothing reads these, and TransformerLens leaves them as it found the memory.
+        model.pos_embed.W_pos.data.zero_()
+    return model
+
+
+def without_weights(
+    cfg: HookedTransformerConfig, tokenizer: PreTrainedTokenizerBase
+) -> HookedTransformer:
+    """The hooked model before its parameters have values."""
+    with no_deprecation_of("HookedTransformer"):
+        # TransformerLens writes special tokens into the tokenizer it is given.
+        model = HookedTransformer(cfg, copy.deepcopy(tokenizer), move_to_device=False)
+    model.cfg.default_prepend_bos = _prepends_bos(tokenizer)
+    return model.eval()
+
+
+def _taken(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    own = {}
+    with letting_go() as let_go:
+        for key in list(state):
+            weight = state.pop(key)
+            own[key] = _own(weight, dtype)
+            let_go(weight)
+            del weight
+    return own
+
+
+def _by_block(state: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """Weights by the block that they belong to: torch looks through all of them for each block."""
+    parts: dict[str, dict[str, torch.Tensor]] = {"": {}}
+    for key, weight in state.items():
+        block = re.match(r"blocks\.\d+(?=\.)", key)
+        name = block[0] if block else ""
+        parts.setdefault(name, {})[key.removeprefix(f"{name}.")] = weight
+    return parts
+
+
+def _own(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    # The original's memory is the mapped file, which somebody may write to; and tied embeddings
+    # are two parameters here, so that one can be changed without the other.
+    return tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+
+
+def _prepends_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    ids = tokenizer("a").input_ids
+    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+
+
+def _longest_context(config: PreTrainedConfig, cfg: HookedTransformerConfig) -> int:
+    # A limit that only shows in long texts cannot be seen by the parity check, so texts are
+    # kept shorter: sliding windows that TransformerLens leaves out, and rotary embeddings
+    # that change with the length of the text.
+    limits = [getattr(config, "max_position_embeddings", None) or cfg.n_ctx]
+    window = getattr(config, "sliding_window", None)
+    if window and not (cfg.use_local_attn and cfg.window_size == window):
+        limits.append(window)
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if rope.get("rope_type", rope.get("type")) in ("dynamic", "longrope", "su"):
+        original = getattr(config, "original_max_position_embeddings", None)
+        limits.append(rope.get("original_max_position_embeddings") or original or limits[0])
+    return int(min(limits))
+
+
+@contextlib.contextmanager
+def _neutral(folder: Path) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="layerwise-") as place:
+        _write_config(folder, Path(place))
+        neutral = place if _is_neutral(place) else os.path.relpath(place)
+        if not _is_neutral(neutral):
+            raise UserError(
+                f"The folder for temporary files, {tempfile.gettempdir()}, has the name of a model "
+                f"family in it: expected none of {', '.join(_TELLTALE)}; set TMPDIR to another."
+            )
+        yield neutral
+
+
+def _is_neutral(place: str) -> bool:
+    return not any(word in place.lower() for word in _TELLTALE)
+
+
+def _write_config(folder: Path, place: Path) -> None:
+    fields = json.loads((folder / "config.json").read_text("utf-8"))
+    # TransformerLens reads GPT-2's context length under a name that transformers has dropped.
+    if "n_positions" in fields:
+        fields.setdefault("n_ctx", fields["n_positions"])
+    (place / "config.json").write_text(json.dumps(fields), "utf-8")
+
+
+@contextlib.contextmanager
+def _refusals(config: PreTrainedConfig) -> Iterator[None]:
+    # What the machine lacks (memory, a disk) says nothing about the model.
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise
+        architecture = next(iter(config.architectures or []), config.model_type)
+        raise NotConverted(
+            f"TransformerLens cannot convert this {architecture} model ({type(error).__name__}: "
+            f"{one_line(error)}): expected an architecture such as Llama, Mistral, Qwen2, Qwen3, "
+            "Phi-3, GPT-2, GPT-NeoX or OPT; use such a model."
+        ) from error

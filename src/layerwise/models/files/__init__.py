@@ -1,0 +1,1 @@
+"""Files of models: folders in hub format, weights, the cache folder."""

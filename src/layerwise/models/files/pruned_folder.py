@@ -1,0 +1,169 @@
+"""A model folder in hub format without some of its layers, written from the original's files.
+
+No weight is changed: tensors are copied as they are stored, and those of later layers get the
+numbers that they have once the others are gone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import PreTrainedConfig
+
+from layerwise.errors import UserError
+from layerwise.models.seq2seq.parts import StoredStack
+
+from .cache import BESIDE_WEIGHTS
+
+_WEIGHTS = "model.safetensors"
+INDEX = f"{_WEIGHTS}.index.json"
+# What stands before the first part of a tensor's name that is a number, that number, the rest.
+_NUMBERED = re.compile(r"((?:[^.]+\.)*?)(\d+)\.(.+)")
+
+
+@dataclass(frozen=True)
+class StackToCut:
+    """A stack of layers, and which of them stay.
+
+    Attributes:
+        stored: how the files tell its layers.
+        n_layers: how many it has.
+        kept: those that stay, from 0.
+    """
+
+    stored: StoredStack
+    n_layers: int
+    kept: list[int]
+
+
+def write_pruned_folder(
+    folder: Path,
+    config: PreTrainedConfig,
+    removed: Sequence[int],
+    out: Path,
+    stored: Sequence[StoredStack] = (),
+) -> None:
+    """Write the model in ``folder`` without some layers."""
+    fields = json.loads((folder / "config.json").read_text("utf-8"))
+    stacks = _stacks(config, removed, stored or [StoredStack("num_hidden_layers", "")])
+    fields |= _fields_without(config, fields, stacks)
+    (out / "config.json").write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
+    _write_weights(folder, stacks, out)
+    copy_others(folder, out)
+
+
+def copy_others(folder: Path, out: Path, but: Sequence[str] = ()) -> None:
+    """Copy what stands beside configuration and weights: tokenizer, settings, license."""
+    for path in folder.iterdir():
+        ours = path.name in ("config.json", INDEX, *but) or (out / path.name).exists()
+        kept = path.suffix in BESIDE_WEIGHTS or path.name == "LICENSE"
+        if path.is_file() and kept and not ours:
+            shutil.copyfile(path, out / path.name)
+
+
+def _stacks(
+    config: PreTrainedConfig, removed: Sequence[int], stored: Sequence[StoredStack]
+) -> list[StackToCut]:
+    stacks, first = [], 0
+    for one in stored:
+        n_layers = getattr(config, one.n_layers)
+        kept = [layer for layer in range(n_layers) if first + layer not in removed]
+        stacks.append(StackToCut(one, n_layers, kept))
+        first += n_layers
+    return stacks
+
+
+def _fields_without(
+    config: PreTrainedConfig, fields: Mapping[str, Any], stacks: Sequence[StackToCut]
+) -> dict[str, Any]:
+    """The fields of ``config.json`` that say how many layers there are, and what each is."""
+    named = {config.attribute_map.get(s.stored.n_layers, s.stored.n_layers): s for s in stacks}
+    changed: dict[str, Any] = {name: len(stack.kept) for name, stack in named.items()}
+    # Encoder-decoders say the encoder's once more under this name.
+    kept = stacks[0].kept
+    changed |= dict.fromkeys({"num_hidden_layers"} & fields.keys(), len(kept))
+    if len(stacks) > 1:
+        return changed
+    # From the loaded configuration, which has also what is only implied in the file.
+    for name, value in config.to_dict().items():
+        if "layer" in name and isinstance(value, list) and len(value) == config.num_hidden_layers:
+            changed[name] = [value[layer] for layer in kept]
+    if "attention_types" in fields:  # GPT-Neo's short form of attention_layers
+        changed["attention_types"] = [[changed["attention_layers"], 1]]
+    return changed
+
+
+def _write_weights(folder: Path, stacks: Sequence[StackToCut], out: Path) -> None:
+    """Copy the kept tensors, file by file, so that no more than one file is in memory."""
+    shards = shards_of(folder)
+    names = [name for names in shards.values() for name in names]
+    cuts = {layers_prefix(folder, s.n_layers, names, s.stored.blocks): s for s in stacks}
+    placed, size = {}, 0
+    for shard in shards:
+        tensors, metadata = _kept_tensors(folder / shard, cuts)
+        if tensors:
+            save_file(tensors, out / shard, metadata)
+        placed |= dict.fromkeys(tensors, shard)
+        size += sum(tensor.nbytes for tensor in tensors.values())
+    if list(shards) != [_WEIGHTS]:
+        index = {"metadata": {"total_size": size}, "weight_map": placed}
+        (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
+def shards_of(folder: Path) -> dict[str, list[str]]:
+    """The files with weights, and the names of the tensors in each."""
+    files = [_WEIGHTS]
+    if not (folder / _WEIGHTS).is_file():
+        mapped = json.loads((folder / INDEX).read_text("utf-8"))["weight_map"]
+        files = sorted(set(mapped.values()))
+    found = {}
+    for name in files:
+        with safe_open(folder / name, "pt") as stored:
+            found[name] = list(stored.keys())
+    return found
+
+
+def _kept_tensors(
+    path: Path, cuts: Mapping[str, StackToCut]
+) -> tuple[dict[str, torch.Tensor], dict[str, str] | None]:
+    with safe_open(path, "pt") as stored:
+        renamed = {name: _renumbered(name, cuts) for name in stored.keys()}  # noqa: SIM118
+        tensors = {new: stored.get_tensor(name) for name, new in renamed.items() if new}
+        return tensors, stored.metadata()
+
+
+def _renumbered(name: str, cuts: Mapping[str, StackToCut]) -> str | None:
+    """A tensor's name in the written model; None if its layer is left out."""
+    match = _NUMBERED.fullmatch(name)
+    if match is None or match[1] not in cuts:
+        return name
+    prefix, layer, rest = match.groups()
+    stack = cuts[prefix]
+    if rest in stack.stored.of_first:
+        return name
+    return f"{prefix}{stack.kept.index(int(layer))}.{rest}" if int(layer) in stack.kept else None
+
+
+def layers_prefix(folder: Path, n_layers: int, names: Iterable[str], ending: str = "") -> str:
+    """What the names of all layers' tensors begin with, e.g. ``"model.layers."``."""
+    found: dict[str, set[int]] = {}
+    for match in map(_NUMBERED.fullmatch, names):
+        if match is not None and match[1].endswith(ending):
+            found.setdefault(match[1], set()).add(int(match[2]))
+    prefixes = [prefix for prefix, layers in found.items() if layers == set(range(n_layers))]
+    if len(prefixes) != 1:
+        raise UserError(
+            f"The tensors in {folder} do not tell the layer that they belong to; expected names "
+            f"such as {ending or 'model.layers.'}0.mlp.weight, with numbers from 0 to "
+            f"{n_layers - 1}. This model's layers cannot be written separately."
+        )
+    return prefixes[0]

@@ -1,0 +1,202 @@
+"""A decoder's weights in the cache folder: one safetensors file for each block and other part.
+
+Written once from a model in memory, and read one part at a time; what is done with the weights
+is not here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from layerwise.errors import UserError
+from layerwise.ground.regular_files import read_regular, refuse_irregular
+from layerwise.models.conversion.hooked import HookedTransformer
+from layerwise.models.decoder.weight_parts import part_by_name
+from layerwise.models.instance.kinds import DecoderOnly, kept_buffers
+from layerwise.models.weights.strides import Weight, storage_order
+
+from .cache import cache_dir, checksum_of, complete_or_nothing, contents_sha256
+
+_INDEX = "index.json"
+BUFFERS = "buffers"
+"""The part that holds what is as much a weight as a parameter, and is none (``kept_buffers``)."""
+
+
+class Place(NamedTuple):
+    """Where the weight of a parameter is.
+
+    Attributes:
+        name: the parameter's, or the buffer's, full name in the model.
+        part: the part in whose file it is; the embedding's for an unembedding tied to it.
+        key: its name in that file.
+        order: which dimension in the file each dimension of the parameter is.
+    """
+
+    name: str
+    part: str
+    key: str
+    order: tuple[int, ...]
+
+
+class WeightFiles:
+    """The weights of one model in a folder.
+
+    A part is a block, such as ``blocks.7``, or a module outside of them, such as ``embed``, or
+    ``BUFFERS``.
+
+    Attributes:
+        n_parameters: number of parameters of the original, shared ones counted once.
+        hashes: SHA-256 of the file of each part. A file is compared when it is read first in a
+            process, and again if its size or a time of change are others than then.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        places: Mapping[str, tuple[Place, ...]],
+        n_parameters: int,
+        hashes: Mapping[str, str],
+    ) -> None:
+        self.folder, self.places, self.n_parameters = folder, places, n_parameters
+        self.hashes = hashes
+
+    def read(self, part: str, device: torch.device) -> dict[str, Weight]:
+        """The weights of a part by parameter name, stored as the forward pass reads them.
+
+        On the CPU they are the mapped file: they take memory as they are looked at, and give it
+        back with the last tensor. Changing them does not change the file.
+        """
+        found: dict[str, torch.Tensor] = {}
+        with _damage_told(self.folder):
+            for source, places in groupby(self.places[part], key=lambda place: place.part):
+                if contents_sha256(self._file(source)) != self.hashes[source]:
+                    raise ValueError(f"{source}.safetensors has another SHA-256")
+                with safe_open(self._file(source), "pt", device=str(device)) as stored:
+                    for place in places:
+                        found[place.name] = stored.get_tensor(place.key).permute(place.order)
+        return found
+
+    def prefetch(self, part: str) -> None:
+        """Let the system read a part into its own file cache, if it can, without waiting for it."""
+        if hasattr(os, "posix_fadvise"):
+            # Whoever reads the part is told what is wrong with it.
+            with contextlib.suppress(OSError), self._file(part).open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def _file(self, part: str) -> Path:
+        return self.folder / f"{part}.safetensors"
+
+
+@contextlib.contextmanager
+def _damage_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise damaged(folder, " ".join(reason.split())[:200]) from error
+
+
+def damaged(folder: Path, reason: str) -> UserError:
+    """The sentence for off-loaded weights that cannot be used."""
+    return UserError(
+        f"The off-loaded weights in {folder} cannot be read ({reason}): expected the files that "
+        "layerwise wrote there; delete that folder and load the model again, which once needs "
+        "memory for all of its weights."
+    )
+
+
+def find_weights(digest: str) -> WeightFiles | None:
+    """The weights with that hash, or None if they were not written yet."""
+    folder = _folder(digest)
+    if not folder.is_dir():
+        return None
+    with _damage_told(folder):
+        index = json.loads(read_regular(folder / _INDEX))
+        if index.pop("sha256", None) != checksum_of(index):
+            raise ValueError(f"{_INDEX} has another SHA-256, or none, as older versions wrote it")
+        places = {
+            part: tuple(Place(name, source, key, tuple(order)) for name, source, key, order in rows)
+            for part, rows in index["places"].items()
+        }
+        files = WeightFiles(folder, places, int(index["n_parameters"]), dict(index["files"]))
+        for part in places:
+            # A file that is missing or not whole is told at once, weights when they are read.
+            refuse_irregular(folder / f"{part}.safetensors")
+            with safe_open(folder / f"{part}.safetensors", "pt"):
+                pass
+    return files
+
+
+def write_weights(model: DecoderOnly, digest: str, n_parameters: int) -> WeightFiles:
+    """Write the weights of a model in memory, whole or not at all."""
+    weights = _by_part(model)
+    with complete_or_nothing(_folder(digest)) as folder:
+        places = {
+            part: _write_part(folder / f"{part}.safetensors", part, named, model.W_E)
+            for part, named in weights.items()
+        }
+        files = {part: contents_sha256(folder / f"{part}.safetensors") for part in places}
+        index = {"n_parameters": n_parameters, "places": places, "files": files}
+        sealed = index | {"sha256": checksum_of(index)}
+        (folder / _INDEX).write_text(json.dumps(sealed), "utf-8")
+    written = find_weights(digest)
+    assert written is not None
+    return written
+
+
+def _folder(digest: str) -> Path:
+    return cache_dir() / "offload" / digest
+
+
+def _by_part(model: DecoderOnly) -> dict[str, dict[str, Weight]]:
+    """All that is to be written, by part and full name."""
+    found: dict[str, dict[str, Weight]] = {}
+    parts = None if isinstance(model, HookedTransformer) else part_by_name(model)
+    for name, weight in model.named_parameters():
+        part = _part_of(name) if parts is None else parts[name]
+        found.setdefault(part, {})[name] = weight
+    return found | ({BUFFERS: buffers} if (buffers := dict(kept_buffers(model))) else {})
+
+
+def _part_of(name: str) -> str:
+    """The part to which a parameter of TransformerLens belongs."""
+    pieces = name.split(".")
+    return ".".join(pieces[: 2 if pieces[0] == "blocks" else 1])
+
+
+def _write_part(
+    path: Path, part: str, weights: Mapping[str, Weight], embedding: Weight
+) -> list[Place]:
+    """Write the file of a part; an unembedding that equals the embedding is not written again."""
+    stored: dict[str, torch.Tensor] = {}
+    places: list[Place] = []
+    for name, weight in weights.items():
+        outward = storage_order(weight)
+        plain = weight.detach().permute(outward).contiguous().cpu()
+        order = tuple(sorted(range(len(outward)), key=outward.__getitem__))
+        if name == "unembed.W_U" and torch.equal(plain, embedding.detach().cpu()):
+            places.append(Place(name, "embed", "embed.W_E", order))
+        else:
+            places.append(Place(name, part, name, order))
+            stored[name] = plain
+    path.write_bytes(_aligned(stored))
+    return places
+
+
+def _aligned(tensors: dict[str, torch.Tensor]) -> bytes:
+    """A safetensors file whose data begin where torch's own memory would, at 64 bytes.
+
+    Matrix products round otherwise elsewhere.
+    """
+    filling = -(8 + int.from_bytes(save(tensors, {"fill": ""})[:8], "little")) % 64
+    return save(tensors, {"fill": " " * filling})

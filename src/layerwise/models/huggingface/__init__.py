@@ -1,0 +1,1 @@
+"""What Hugging Face makes of a folder: model, tokenizer, generation settings."""

@@ -1,0 +1,112 @@
+"""A model's outline: configuration and tokenizer without weights, enough to plan a run.
+
+Anything that needs a number from the weights fails on an outline; loading is in ``load``.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import replace
+
+import torch
+from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedTokenizerBase
+
+from layerwise.errors import UserError
+from layerwise.models.conversion.backends import Files, choose_backend
+from layerwise.models.conversion.hooked import HookedTransformer, refuse_absent_backend
+from layerwise.models.decoder.packed import outlined
+from layerwise.models.files.folder import must_be_usable, read_any_config
+from layerwise.models.instance.facts import Origin, attach_origin, describe, origin_of
+from layerwise.models.instance.kinds import DecoderOnly, Model
+from layerwise.models.instance.loaded import HUGGING_FACE, OUTLINE, LoadedFacts
+from layerwise.models.load import load_model, refuse_transformer_lens
+from layerwise.models.names.registry import DEFAULT_MODEL, WIRED_MODELS
+from layerwise.models.names.sources import Source, find_outline
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.seq2seq.load import hooked_seq2seq
+from layerwise.models.weights.devices import parse_device, parse_dtype
+
+from .generation import read_generation_settings
+from .originals import load_tokenizer
+from .quiet import no_deprecation_of, quiet
+
+
+def load_meta_model(
+    name: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    backend: str = "auto",
+) -> Model:
+    """The hooked model of that name without its weights; of a hub model none are downloaded.
+
+    Wired models are quickly written, so they are given whole.
+    """
+    if name in WIRED_MODELS:
+        return load_model(name, dtype=dtype, device=device, backend=backend)
+    refuse_absent_backend(backend)
+    number_format, place = parse_dtype(dtype), parse_device(device)
+    source = find_outline(os.fspath(name))
+    with quiet():
+        config = read_any_config(source.folder)
+        tokenizer = load_tokenizer(source.folder, config, trusted=source.is_trusted)
+        if config.is_encoder_decoder:
+            refuse_transformer_lens(source.name, backend)
+            return _of_encoder_decoder(config, tokenizer, source, number_format, place)
+        files = Files(source, config, tokenizer, choose_backend(source, config, backend))
+        model = _of_decoder(files, number_format)
+    described = describe(model, digest="", dtype=dtype, device=str(place))
+    facts = replace(described, source=source.kind, verified=OUTLINE)
+    settings = read_generation_settings(source.folder)
+    attach_origin(model, Origin(facts, tokenizer, settings, folder=source.folder))
+    return model
+
+
+def _of_decoder(files: Files, dtype: torch.dtype) -> DecoderOnly:
+    if files.backend == HUGGING_FACE:
+        model = files.meta_decoder(dtype)
+        if files.kept is not None:
+            for block in model.parts.blocks:
+                for module in block.modules():
+                    outlined(module, files.kept.n_bits)
+        return model
+    cfg = files.hooked_config(dtype)
+    cfg.device, cfg.init_weights = "meta", False
+    quietly = no_deprecation_of("HookedTransformer")
+    with must_be_usable(files.source.folder), quietly, torch.device("meta"):
+        return HookedTransformer(cfg, copy.deepcopy(files.tokenizer), move_to_device=False).eval()
+
+
+def _of_encoder_decoder(
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    source: Source,
+    dtype: torch.dtype,
+    place: torch.device,
+) -> Seq2SeqModel:
+    with must_be_usable(source.folder), torch.device("meta"):
+        original = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False).to(dtype)
+    model = hooked_seq2seq(original, tokenizer, source.name)
+    number_format = str(dtype).removeprefix("torch.")
+    described = describe(model, digest="", dtype=number_format, device=str(place))
+    facts = replace(described, source=source.kind, verified=OUTLINE)
+    settings = read_generation_settings(source.folder)
+    attach_origin(model, Origin(facts, tokenizer, settings, folder=source.folder))
+    return model
+
+
+def is_meta_model(model: Model) -> bool:
+    """Whether a model is an outline, without weights."""
+    return model.W_E.is_meta
+
+
+def facts_of_outline(outline: Model) -> LoadedFacts:
+    """What is known of an outline: all but hash and parity."""
+    origin = origin_of(outline)
+    if origin is None:
+        raise UserError(
+            "The model's weights are on the device 'meta', where they have no values: expected "
+            "them in memory; give the weights values, or load the model with load_model."
+        )
+    return origin.facts

@@ -1,0 +1,1 @@
+"""A model in memory: its kind, facts, structure, files and lock."""

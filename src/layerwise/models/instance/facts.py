@@ -1,0 +1,238 @@
+"""What a model in memory is: its facts, the hash of its weights, its original tokenizer.
+
+Loading is elsewhere; any model will do here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from layerwise.errors import UserError
+from layerwise.models.files.cache import key_of
+from layerwise.models.huggingface.generation import GenerationSettings
+from layerwise.models.weights.offload import blocks_on_disk, in_pieces, named_weights
+
+from .in_turn import in_turn
+from .kinds import Model, backend_of, kept_buffers, n_encoder_layers, original_of
+from .loaded import CHANGED, LoadedFacts
+from .structure import Version, sample_of, settings_hash, version_of
+
+_ATTRIBUTE = "layerwise_origin"
+# What shapes prompts and texts beside a tokenizer's vocabulary and rules.
+_SHAPING = ("special_tokens_map", "chat_template", "clean_up_tokenization_spaces")
+# Not on the model: a copy of a model is another one.
+_VERSIONS: WeakKeyDictionary[torch.nn.Module, Version] = WeakKeyDictionary()
+_LOOKED_AT = 2**14  # bytes of each weight
+
+
+class _Hashed(NamedTuple):
+    """A model when its weights were hashed: what torch counts, some numbers, and the hash."""
+
+    version: Version
+    numbers: bytes
+    digest: str
+
+
+_HASHED: WeakKeyDictionary[torch.nn.Module, _Hashed] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What ``load_model`` attaches to a model.
+
+    Attributes:
+        facts: the facts at load.
+        tokenizer: the tokenizer as Hugging Face loaded it.
+        generation: what its generation settings say.
+        settings: hash of what shapes the model's numbers beside its weights, as it was attached.
+        folder: where its weights are to be, of a model without weights.
+    """
+
+    facts: LoadedFacts
+    tokenizer: PreTrainedTokenizerBase
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    settings: str = ""
+    folder: Path | None = None
+
+
+def attach_origin(model: Model, origin: Origin) -> None:
+    """Let ``model`` carry where it came from."""
+    setattr(model, _ATTRIBUTE, replace(origin, settings=settings_hash(model)))
+    _VERSIONS[model] = version_of(model)
+
+
+def version_at_load(model: Model) -> Version | None:
+    """The fingerprint of a model when it was loaded, or None if the user made it himself."""
+    return _VERSIONS.get(model)
+
+
+def origin_of(model: Model) -> Origin | None:
+    """Where ``model`` came from, or None if the user made it himself."""
+    return getattr(model, _ATTRIBUTE, None)
+
+
+@in_turn
+def model_facts(model: Model) -> LoadedFacts:
+    """The facts of a model as it is now.
+
+    The hash is true for a model that was edited, or of which a scale, an epsilon, a function or
+    a buffer was changed; its ``parity`` is then None, as it is for a model that the user made
+    himself, and ``verified`` says so.
+    """
+    digest, origin = _hash_now(model), origin_of(model)
+    weights = model.W_E
+    dtype, device = str(weights.dtype).removeprefix("torch."), str(weights.device)
+    if origin is None:
+        return describe(model, digest=digest, dtype=dtype, device=device)
+    now = replace(origin.facts, hash=digest, dtype=dtype, device=device)
+    return now if digest == origin.facts.hash else replace(now, parity=None, verified=CHANGED)
+
+
+def _hash_now(model: Model) -> str:
+    """The hash of the weights, and of what else shapes numbers if it was changed after loading."""
+    digest, origin = current_weights_hash(model), origin_of(model)
+    if origin is None:
+        return digest
+    settings = settings_hash(model)
+    return digest if settings == origin.settings else key_of([digest, settings])
+
+
+def describe(model: Model, *, digest: str, dtype: str, device: str) -> LoadedFacts:
+    """Facts of a model that nothing is known of but the model itself."""
+    cfg = model.cfg
+    return LoadedFacts(
+        name=str(cfg.model_name),
+        source="user",
+        hash=digest,
+        n_layers=cfg.n_layers,
+        n_heads=cfg.n_heads,
+        n_key_value_heads=cfg.n_key_value_heads or cfg.n_heads,
+        d_model=cfg.d_model,
+        d_vocab=cfg.d_vocab,
+        n_ctx=cfg.n_ctx,
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        dtype=dtype,
+        device=device,
+        parity=None,
+        n_encoder_layers=n_encoder_layers(model),
+        backend=backend_of(model),
+    )
+
+
+def weights_hash(model: Model) -> str:
+    """SHA-256 over all parameters, in hexadecimal.
+
+    Names, shapes, number formats and bytes in row-major order are hashed, of parameters by name in
+    alphabetical order, then of buffers that an original's files hold; how one is stored and on
+    which device or disk does not matter.
+    """
+    digest = hashlib.sha256()
+    for name, weight in chain(named_weights(model), kept_buffers(model)):
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+        for piece in in_pieces(weight):
+            flat = piece.cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
+    if blocks_on_disk(model) is None:  # files may change unseen
+        _HASHED[model] = _Hashed(version_of(model), _some_numbers(model), digest.hexdigest())
+    return digest.hexdigest()
+
+
+def current_weights_hash(model: Model) -> str:
+    """``weights_hash``, taken anew only where torch counted a change or some number is another.
+
+    A single number of a large weight that is changed through ``.data`` may be missed.
+    """
+    seen = _HASHED.get(model)
+    if seen is not None and seen[:2] == (version_of(model), _some_numbers(model)):
+        return seen.digest
+    return weights_hash(model)
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """SHA-256 over what a tokenizer makes tokens and texts by, in hexadecimal.
+
+    How it was asked to pad or cut last time is left out: it shapes no prompt.
+    """
+    digest = hashlib.sha256(type(tokenizer).__name__.encode())
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        text = backend.to_str()
+        digest.update((text.partition('"added_tokens"')[2] or text).encode())
+    else:
+        digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+        parts = (getattr(part, "serialized_model_proto", None) for part in vars(tokenizer).values())
+        for model in sorted({read() for read in parts if read is not None}):  # SentencePiece's
+            digest.update(model)
+    for name in _SHAPING:
+        digest.update(f"{name} {getattr(tokenizer, name, None)!r}\n".encode())
+    return digest.hexdigest()
+
+
+def _some_numbers(model: Model) -> bytes:
+    """A hash of some numbers of each weight, for changes that torch does not count."""
+    digest = hashlib.sha256()
+    for weight in chain(model.parameters(), (buffer for _, buffer in kept_buffers(model))):
+        digest.update(sample_of(weight, _LOOKED_AT))
+    return digest.digest()
+
+
+def refuse_changed_weights(loaded: LoadedFacts, model: Model) -> None:
+    """Refuse a model whose weights are not those that a run began with."""
+    if _hash_now(model) != loaded.hash:
+        raise UserError(
+            f"The weights of {loaded.name} changed while the run went on, and what it computed "
+            "mixes both: expected a model that nothing edits during the run; load it again, and "
+            "give the same command again."
+        )
+
+
+def original_tokenizer(model: Model) -> PreTrainedTokenizerBase:
+    """The tokenizer as Hugging Face loaded it; it decides whether there is a BOS token.
+
+    ``model.tokenizer`` is TransformerLens's copy, which prepends a BOS token even where the
+    original does not. For a model that the user made himself there is no other.
+
+    Raises:
+        UserError: if the model has no tokenizer.
+    """
+    origin = origin_of(model)
+    if origin is not None:
+        return origin.tokenizer
+    if model.tokenizer is None:
+        raise UserError(
+            "The model has no tokenizer: expected one to turn text into tokens; "
+            "set it with model.set_tokenizer(...)."
+        )
+    return model.tokenizer
+
+
+def generation_settings(model: Model) -> GenerationSettings:
+    """What ends a model's texts, and which of its generation settings are not used.
+
+    Texts end with the tokens that ``generate`` of transformers would stop at: those that the
+    generation settings name. Where they name none, or are not known, the tokenizer's end token
+    ends a text.
+    """
+    origin = origin_of(model)
+    if origin is not None:
+        found = origin.generation
+    else:
+        config: Any = getattr(original_of(model), "generation_config", None)
+        found = GenerationSettings() if config is None else GenerationSettings.of(config)
+    tokenizer = model.tokenizer if origin is None else origin.tokenizer
+    end = getattr(tokenizer, "eos_token_id", None)
+    return found if found.end_tokens or end is None else replace(found, end_tokens=(int(end),))
+
+
+def language_of(model: Model) -> str:
+    """The language that a model speaks, as its tokenizer says: ``text`` or a toy language."""
+    known = getattr(original_tokenizer(model), "init_kwargs", {})
+    return str(known.get("language", "text"))

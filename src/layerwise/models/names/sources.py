@@ -1,0 +1,219 @@
+"""From the name a user gives to a local folder in hub format.
+
+Bundled alias, GGUF file, local folder and hub id all end here; nothing is loaded yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from layerwise.errors import UserError, unknown_name
+from layerwise.ground.regular_files import IrregularFileError, refuse_irregular
+from layerwise.models.files.adapters.adapter_files import Adapter, is_adapter, read_adapter
+from layerwise.models.files.cache import contents_sha256, file_sha256, folder_sha256, key_of
+from layerwise.models.files.gguf.gguf_files import folder_of_gguf
+from layerwise.models.files.manifest import conversion_hash
+from layerwise.models.instance.loaded import SourceKind
+
+from .hub import cached, download, download_outline, has_hashed_weights, is_hub_id
+from .registry import BUNDLED, WIRED_MODELS, PackagedModel
+
+_CHAT_TEMPLATES = "additional_chat_templates/*"
+_SHOWN = 200  # characters of a name in an error's sentence
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files are.
+
+    Attributes:
+        name: the name it was asked for by.
+        kind: what that name was.
+        folder: a local folder in hub format.
+        file_hash: SHA-256 of the GGUF file that was converted to that folder, or over adapter and
+            base that were merged there; otherwise empty.
+        conversion_hash: SHA-256 over the files of the conversion; otherwise empty.
+        adapter: what was merged into which base, in a few words; otherwise empty.
+        gguf: name of the GGUF file without its ending; otherwise empty.
+        verified: which hashes of the files were compared with what.
+    """
+
+    name: str
+    kind: SourceKind
+    folder: Path
+    file_hash: str = ""
+    conversion_hash: str = ""
+    verified: str = "nothing tells which files are the right ones"
+    adapter: str = ""
+    gguf: str = ""
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether its files are known by pinned hashes."""
+        return self.kind == "bundled"
+
+
+def find_source(name: str) -> Source:
+    """Find, and if need be convert or download, the model of that name; its files are read once.
+
+    An alias goes before a path of the same spelling, a path before a hub id.
+    """
+    return _find(name, download, read_weights=True)
+
+
+def find_outline(name: str) -> Source:
+    """As ``find_source``, but weights are neither downloaded from the hub nor compared."""
+    return _find(name, download_outline, read_weights=False)
+
+
+def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Source:
+    bundled = BUNDLED.get(name)
+    if isinstance(bundled, PackagedModel):
+        _refuse_other_files(bundled)
+        return Source(name, "bundled", bundled.folder, verified="files have the pinned SHA-256")
+    if bundled is not None:
+        path = bundled.path()
+        folder = folder_of_gguf(path, expected_sha256=bundled.file_sha256)
+        checked = "GGUF file has the pinned SHA-256, its conversion the recorded one"
+        found = Source(name, "bundled", folder, verified=checked)
+        return _of_conversion(found, path, read_weights=read_weights)
+    path = _path(name)
+    if path is not None and path.is_dir():
+        return _of_folder(Source(name, "folder", path), read_weights=read_weights)
+    if path is not None and path.exists():
+        checked = "conversion of the GGUF file has the recorded SHA-256"
+        found = Source(name, "gguf", folder_of_gguf(path), verified=checked)
+        return _of_conversion(found, path, read_weights=read_weights)
+    if _looks_like_a_path(name):
+        raise UserError(
+            f"There is no file or folder {_shown(name)}: expected a GGUF file or a folder in hub "
+            "format; check the path."
+        )
+    if is_hub_id(name):
+        return _of_folder(Source(name, "hub", fetch(name)), read_weights=read_weights)
+    known = [*BUNDLED.names(), *WIRED_MODELS, "a hub id owner/name", "a path"]
+    raise unknown_name("model", name[:_SHOWN], known)
+
+
+def _of_folder(source: Source, *, read_weights: bool) -> Source:
+    _refuse_irregular_files(source.folder)
+    if is_adapter(source.folder):
+        return _of_adapter(source, read_weights=read_weights)
+    if read_weights and has_hashed_weights(source.folder):
+        return replace(source, verified="weights have the SHA-256 that the hub names them by")
+    return source
+
+
+def _refuse_irregular_files(folder: Path) -> None:
+    """Refuse a pipe or a device among the files that transformers may open, and would wait for."""
+    for path in (*folder.iterdir(), *folder.glob(_CHAT_TEMPLATES)):
+        try:
+            refuse_irregular(path)
+        except IrregularFileError as error:
+            raise UserError(
+                f"{path} is {error.strerror}: expected a folder of ordinary files; replace it by "
+                "a file, or remove it."
+            ) from error
+        except OSError:  # a folder, or a link to nothing: who needs the file says so
+            continue
+
+
+def _of_conversion(source: Source, path: Path, *, read_weights: bool) -> Source:
+    digest = conversion_hash(source.folder, read_weights=read_weights)
+    return replace(
+        source, file_hash=file_sha256(path), conversion_hash=digest, gguf=Path(path).stem
+    )
+
+
+def _of_adapter(source: Source, *, read_weights: bool) -> Source:
+    """An adapter merged into its base, which needs the weights of both."""
+    from layerwise.models.files.adapters.adapter_merge import merged_folder
+
+    adapter = read_adapter(source.folder)
+    has_hashed_weights(source.folder)  # those of the hub's cache must be what they are named by
+    # Who names an adapter on the hub asks for its base, too; who names a folder does not.
+    base = _base_of(adapter, download if source.kind == "hub" else cached)
+    both = (base.file_hash or folder_sha256(base.folder), folder_sha256(source.folder))
+    digest = key_of(both)
+    folder = merged_folder(adapter, base.folder, digest)
+    return replace(
+        source,
+        folder=folder,
+        file_hash=digest,
+        conversion_hash=conversion_hash(folder, read_weights=read_weights),
+        verified="merge of adapter and base has the recorded SHA-256",
+        adapter=f"{adapter.words}, merged into {base.name}",
+    )
+
+
+def _base_of(adapter: Adapter, fetch: Callable[[str], Path]) -> Source:
+    """The model that an adapter names: an alias, a path from its folder on, or a hub id."""
+
+    def fetch_whole(hub_id: str) -> Path:
+        folder = fetch(hub_id)
+        _refuse_adapted_adapter(adapter, folder)
+        return folder
+
+    path, name = _path(adapter.base), adapter.base
+    near = None if path is None else _path(str(adapter.folder / path))
+    if name not in BUNDLED.names() and near is not None and near.exists():
+        name = str(near.resolve())
+        _refuse_adapted_adapter(adapter, near)
+    try:
+        found = _find(name, fetch_whole, read_weights=True)
+    except UserError as error:
+        raise UserError(
+            f"The base of the adapter in {adapter.folder}, {adapter.base[:_SHOWN]!r} by its "
+            f"adapter_config.json, cannot be had: {error}"
+        ) from error
+    if found.kind == "hub" and adapter.fields.get("revision") not in (None, "main"):
+        raise UserError(
+            f"The adapter in {adapter.folder} is for a certain revision of its base "
+            f"{adapter.base!r}: expected the newest; fetch that revision to a folder, and name "
+            "that as base_model_name_or_path."
+        )
+    return found
+
+
+def _refuse_adapted_adapter(adapter: Adapter, base: Path) -> None:
+    if is_adapter(base):
+        raise UserError(
+            f"The base of the adapter in {adapter.folder} is an adapter itself ({base}): "
+            "expected a whole model; merge that first with peft's merge_and_unload()."
+        )
+
+
+def _path(name: str) -> Path | None:
+    """The path of that name; None if no file can have such a name."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    # A name that is too long, holds a NUL or names the home of nobody.
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return path
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN else name[:_SHOWN] + "...")
+
+
+def _refuse_other_files(model: PackagedModel) -> None:
+    path = model.locate()
+    if path is None or contents_sha256(path) != model.weights_sha256:
+        raise UserError(
+            f"The weights of {model.name!r} in {model.folder} are missing or changed: expected a "
+            f"model.safetensors of SHA-256 {model.weights_sha256}; reinstall layerwise."
+        )
+    if model.files_sha256 != folder_sha256(model.folder):
+        raise UserError(
+            f"Files of {model.name!r} in {model.folder} are missing, changed or were added: "
+            f"expected those that layerwise came with (SHA-256 {model.files_sha256} over all); "
+            "reinstall layerwise."
+        )
+
+
+def _looks_like_a_path(name: str) -> bool:
+    return name.startswith(("/", ".", "~")) or name.endswith(".gguf") or name.count("/") > 1

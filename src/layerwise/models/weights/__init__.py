@@ -1,0 +1,1 @@
+"""Weights in memory: number formats, devices, quantization, offloading."""

@@ -1,0 +1,1 @@
+"""Curves over layers, depths, and when they move."""

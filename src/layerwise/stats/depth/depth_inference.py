@@ -1,0 +1,328 @@
+"""Confidence sets of depths, and tests that two depths are the same, by inverting a test.
+
+At each place x of the layers a contrast says whether more of the effect lies before x than after
+it. It is linear in what the layers add, so it is a mean over items of one number for each item,
+whatever the size of the effect: no ratio, no clipping, no resampling. The confidence set of a
+depth are all places whose contrast is not significant (Fieller 1954, J. R. Stat. Soc. B 16;
+Lehmann and Romano 2005, Testing Statistical Hypotheses, section 3.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import ndtr, ndtri, stdtr
+
+from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.share_tests.equivalence import SMALLEST_DEPTH as SMALLEST_DEPTH
+from layerwise.stats.share_tests.equivalence import refuse_negative_depth as refuse_negative_depth
+
+from .depth_contrasts import CENTRE as CENTRE
+from .depth_contrasts import HALF as HALF
+from .depth_contrasts import NOTHING, ROUNDING, Draws, contrasts_at, knots_of, unseen_error
+from .item_curves import ItemCurves
+from .joint_null import critical_distance, nearest_to_zero
+from .joint_null import mixture_p as mixture_p
+
+# Places per layer at which contrasts are computed, besides those where they are 0.
+_PLACES = 8
+_SURE = 8.0
+# Between two of these an end of an interval is searched by so many halvings, so many at once.
+_HALVINGS, _AT_ONCE = 30, 5
+
+
+class Axis(NamedTuple):
+    """How a place, in layers, is told as a depth: (place + shift) / unit."""
+
+    n_layers: int
+    shift: float
+    unit: float
+
+    def depth(self, places: np.ndarray) -> np.ndarray:
+        """Depth of places, which may lie half a layer beyond the first and the last."""
+        return (places + self.shift) / self.unit
+
+    def inside(self, depths: np.ndarray) -> np.ndarray:
+        """Depths, none before the first layer or behind the last."""
+        ends = self.depth(np.array([0.0, self.n_layers - 1.0]))
+        return np.clip(depths, *ends)
+
+    def places(self, depths: np.ndarray) -> np.ndarray:
+        """The reverse of ``depth``."""
+        return depths * self.unit - self.shift
+
+
+class Difference(NamedTuple):
+    """Bounds of the second depth minus the first (95 %), and the p-value of "the same"."""
+
+    low: float
+    high: float
+    p: float
+
+
+def is_established(row: Mapping[str, Any], p: float, smallest: float, level: float = 0.95) -> bool:
+    """Whether a difference of depth is told: significant, and not too small to be of interest."""
+    away = row["low"] > 0 or row["high"] < 0
+    return bool(p < 1 - level and away and abs(row["difference"]) > smallest - 1e-9)
+
+
+class _Contrast(NamedTuple):
+    """Contrasts of one capability at some places.
+
+    Attributes:
+        z: as standard normal values; negative where more lies behind a place than before it.
+        error: standard errors.
+        parts: of each task, each cluster's deviation, so scaled that their products sum to
+            covariances of the contrasts.
+    """
+
+    z: Draws
+    error: Draws
+    parts: tuple[Float[np.ndarray, "items places"], ...]
+
+
+def depth_bounds(
+    group: Sequence[ItemCurves], measure: str, level: float = 0.95
+) -> tuple[float, float]:
+    """First and last place whose contrast is not significant, in layers.
+
+    The whole range where too little is known, and places that are not in the set may lie between.
+    """
+    n_layers = group[0].n_layers
+    if not _measured(group):
+        return np.nan, np.nan
+    if n_layers < 2:
+        return 0.0, 0.0
+    limit = -float(ndtri((1 - level) / 2))
+    places = _places(group, measure)
+    z = _contrast(group, measure, places).z
+    accepted = np.flatnonzero(np.abs(z) <= limit)
+    if not len(accepted):  # gains at one end may put a centre of mass beyond all layers
+        accepted = np.array([len(places) - 1 if z[0] < 0 else 0])
+    ends = []
+    for edge, step in ((accepted[0], -1), (accepted[-1], 1)):
+        inside, beyond = float(places[edge]), edge + step
+        if 0 <= beyond < len(places):
+            inside = _boundary(group, measure, inside, float(places[beyond]), limit)
+        ends.append(round(float(np.clip(inside, 0.0, n_layers - 1)), 6))
+    return ends[0], ends[1]
+
+
+def depth_p_value(group: Sequence[ItemCurves], measure: str, place: float) -> float:
+    """Two-sided p-value of "the depth is here"."""
+    if not _measured(group):
+        return 1.0
+    return float(2 * ndtr(-abs(_contrast(group, measure, np.array([place])).z[0])))
+
+
+def same_depth_p_value(
+    first: Sequence[ItemCurves],
+    second: Sequence[ItemCurves],
+    axes: tuple[Axis, Axis],
+    *,
+    paired: bool,
+    measure: str = HALF,
+) -> float:
+    """p-value of "both depths are the same".
+
+    If both are d, the two contrasts at d have mean 0. The statistic is the least, over all d, of
+    their squared length (in standard errors, with their covariance), so it is at most that at the
+    true d. Where both contrasts change in proportion it is chi-squared with 1 degree of freedom;
+    at worst one changes only before d and the other only behind it, as ``mixture_p`` has it.
+    """
+    if not (_measured(first) and _measured(second)):
+        return 1.0
+    one, other, _ = _both(first, second, axes, measure)
+    shared = _correlation(one, other, _in_both(first, second, one, other, paired), diagonal=True)
+    return mixture_p(nearest_to_zero(one.z, other.z, shared))
+
+
+def depth_difference(
+    first: Sequence[ItemCurves],
+    second: Sequence[ItemCurves],
+    axes: tuple[Axis, Axis],
+    *,
+    paired: bool,
+    measure: str = HALF,
+    least: float = 0.0,
+    level: float = 0.95,
+) -> Difference:
+    """Second depth minus the first: all differences that are not rejected.
+
+    A difference is rejected if no two depths that far apart are accepted together, by the
+    statistic and the critical value of ``same_depth_p_value``, whose p it comes with.
+    """
+    if not (_measured(first) and _measured(second)):
+        return Difference(np.nan, np.nan, 1.0)
+    p = max(least, same_depth_p_value(first, second, axes, paired=paired, measure=measure))
+    one, other, depths = _both(first, second, axes, measure)
+    shared = _correlation(one, other, _in_both(first, second, one, other, paired))
+    z = one.z[:, None], other.z[None]
+    length = (z[0] ** 2 - 2 * shared * z[0] * z[1] + z[1] ** 2) / (1 - shared**2)
+    accepted = length <= critical_distance(1 - level)
+    shift = axes[1].inside(depths)[None] - axes[0].inside(depths)[:, None]
+    found = shift[accepted if accepted.any() else length == length.min()]
+    if p >= 1 - level:
+        found = np.append(found, 0.0)
+    return Difference(float(found.min()), float(found.max()), p)
+
+
+def _both(
+    first: Sequence[ItemCurves],
+    second: Sequence[ItemCurves],
+    axes: tuple[Axis, Axis],
+    measure: str,
+) -> tuple[_Contrast, _Contrast, Draws]:
+    """The contrasts of both at the same depths."""
+    groups = first, second
+    own = [axis.depth(_places(group, measure)) for axis, group in zip(axes, groups, strict=True)]
+    depths = np.unique(np.round(np.concatenate(own), 12))
+    start, end = max(d[0] for d in own), min(d[-1] for d in own)
+    depths = depths[(depths >= start - 1e-9) & (depths <= end + 1e-9)]
+    one, other = (
+        _contrast(group, measure, axis.places(depths), ROUNDING)
+        for axis, group in zip(axes, groups, strict=True)
+    )
+    return one, other, depths
+
+
+def _measured(group: Sequence[ItemCurves]) -> bool:
+    """Whether every task has clusters enough for a spread, and a unit."""
+    return all(task.grouped.n > 1 and task.scale.mean() > 0 for task in group)
+
+
+def _places(group: Sequence[ItemCurves], measure: str) -> Draws:
+    """A grid over all layers, and the places where the mean contrast is 0.
+
+    Where all items are alike what is accepted may be narrower than the grid, which is finer there.
+    """
+    means = [task.values.mean(axis=0) / task.scale.mean() for task in group]
+    knots, (mean,) = knots_of(measure, np.mean(means, axis=0)[None])
+    before, after = mean[:-1], mean[1:]
+    turns = np.flatnonzero(before * after < 0)
+    zeros = knots[turns] + before[turns] / (before[turns] - after[turns])
+    grid = np.linspace(knots[0], knots[-1], _PLACES * (len(knots) - 1) + 1)
+    if len(zeros) and any(unseen_error(task, measure, zeros).any() for task in group):
+        near = zeros[:, None] + np.linspace(-1, 1, 2 * _PLACES + 1) / _PLACES
+        zeros = np.unique(np.clip(near, knots[0], knots[-1]))
+    return np.unique(np.concatenate([grid, zeros]))
+
+
+def _contrast(
+    group: Sequence[ItemCurves], measure: str, places: Draws, rounding: float = NOTHING
+) -> _Contrast:
+    """The mean contrast over tasks, as a t-statistic over items.
+
+    Each task is divided by its scale, which is estimated too: the deviation of an item takes off
+    what its scale explains of the task's departure from the mean of all tasks, as the null of the
+    mean says nothing of single tasks. Means below the rounding are nothing, and no error is.
+    """
+    values = [contrasts_at(measure, task.values, places) for task in group]
+    units = [float(task.scale.mean()) for task in group]
+    shares = np.array([v.mean(axis=0) / u for v, u in zip(values, units, strict=True)])
+    mean = shares.mean(axis=0)
+    parts, squared, freedom = [], np.zeros(len(places)), np.zeros(len(places))
+    for task, value, unit, share in zip(group, values, units, shares, strict=True):
+        items, n = len(value), task.grouped.n
+        found = (value - (share - mean) * task.scale[:, None]) / unit
+        # the variance of a mean over items from its clusters' sums; of single items, the usual
+        away = task.grouped.sums(found - found.mean(axis=0))
+        part = away / np.sqrt(items * items * (n - 1) / n) / len(group)
+        seldom = np.abs(contrasts_at(measure, task.unseen, places)).max(axis=0) / unit / len(group)
+        error = np.maximum((part**2).sum(axis=0), seldom**2 / n)
+        error = np.maximum(error, (unseen_error(task, measure, places) / len(group)) ** 2)
+        parts.append(part)
+        squared += error
+        freedom += error**2 / (n - 1)
+    squared, freedom = _with_shared([task.grouped for task in group], parts, squared, freedom)
+    known = squared > 1e-24
+    df = np.where(known, squared**2 / np.where(known, freedom, 1.0), 1.0)
+    away = np.where(np.abs(mean) < rounding, 0.0, mean)
+    squared = np.maximum(squared, np.where(known, rounding**2, 0.0))
+    ratio = np.abs(away) / np.sqrt(np.where(known, squared, 1.0))
+    z = np.where(known, -ndtri(stdtr(df, -ratio)), np.where(away == 0, 0.0, _SURE))
+    return _Contrast(np.sign(away) * np.minimum(z, _SURE), np.sqrt(squared), tuple(parts))
+
+
+def _with_shared(
+    grouped: Sequence[Clusters], parts: Sequence[np.ndarray], squared: Draws, freedom: Draws
+) -> tuple[Draws, Draws]:
+    """The squared error, and its square per degree of freedom, of tasks that share clusters.
+
+    Tasks that ask for the same thing are no independent samples: twice the products of their
+    deviations is added by cluster, where that is more, and there are no more degrees of freedom
+    than clusters.
+    """
+    rows, shared = [one.row_of_label for one in grouped], np.zeros(len(squared))
+    pairs = [
+        (part[[mine[label] for label in both]] * other[[theirs[label] for label in both]])
+        for (mine, part), (theirs, other) in combinations(zip(rows, parts, strict=True), 2)
+        if (both := sorted(mine.keys() & theirs.keys()))
+    ]
+    if not pairs:
+        return squared, freedom
+    shared = sum((2 * products.sum(axis=0) for products in pairs), start=shared)
+    total = squared + np.maximum(shared, 0.0)
+    most = max(Clusters.joined(grouped).n - len(grouped), 1)
+    ratio = total / np.where(squared > 0, squared, 1.0)
+    return total, np.maximum(freedom * ratio**2, total**2 / most)
+
+
+def _boundary(
+    group: Sequence[ItemCurves], measure: str, inside: float, outside: float, limit: float
+) -> float:
+    """Where between two places the contrast becomes significant, by bisection.
+
+    The contrasts that some halvings may ask for are computed at once: what it takes to compute
+    one hardly grows with the number of places.
+    """
+    for _ in range(0, _HALVINGS, _AT_ONCE):
+        places = np.linspace(inside, outside, 2**_AT_ONCE + 1)
+        accepted = np.abs(_contrast(group, measure, places).z) <= limit
+        first, last = 0, 2**_AT_ONCE
+        while last - first > 1:
+            middle = (first + last) // 2
+            first, last = (middle, last) if accepted[middle] else (first, middle)
+        inside, outside = float(places[first]), float(places[last])
+    return inside
+
+
+def _in_both(
+    first: Sequence[ItemCurves],
+    second: Sequence[ItemCurves],
+    one: _Contrast,
+    other: _Contrast,
+    paired: bool,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Deviations of the same clusters in both: of all, or of those that ask for the same thing."""
+    if paired:
+        return list(zip(one.parts, other.parts, strict=True))
+    found = []
+    for task, part in zip(first, one.parts, strict=True):
+        for twin, theirs in zip(second, other.parts, strict=True):
+            rows, other_rows = task.grouped.row_of_label, twin.grouped.row_of_label
+            both = sorted(rows.keys() & other_rows.keys())
+            if both:
+                found.append((part[[rows[b] for b in both]], theirs[[other_rows[b] for b in both]]))
+    return found
+
+
+def _correlation(
+    one: _Contrast,
+    other: _Contrast,
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    diagonal: bool = False,
+) -> Float[np.ndarray, "*places"]:
+    """Of every contrast with every other, or of those at the same depth."""
+    sizes = one.error * other.error if diagonal else one.error[:, None] * other.error[None]
+    if not pairs:
+        return np.zeros(sizes.shape)
+    way = "ij,ij->j" if diagonal else "ij,ik->jk"
+    shared = np.sum([np.einsum(way, a, b, optimize=True) for a, b in pairs], axis=0)
+    known = sizes > 1e-24
+    return np.clip(np.where(known, shared / np.where(known, sizes, 1.0), 0.0), -0.999, 0.999)

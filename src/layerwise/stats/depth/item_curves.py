@@ -1,0 +1,130 @@
+"""Curves over the layers item by item, from which depths are inferred without resampling.
+
+What is concluded from them is in ``depth_inference``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from layerwise import stats
+from layerwise.stats.items.clusters import Clusters, paired_p_values
+
+_ALPHA = 0.05
+
+
+class ItemCurves(NamedTuple):
+    """What each item of a task has reached before each layer and after the last.
+
+    Attributes:
+        values: what an item has before each layer, and in the last column after all; any unit.
+        scale: of each item; the mean is what counts as 1 of this task, in the same unit.
+        unseen: spread that the sample may not show, as ``unseen_spread`` gives it; 0 if none.
+        clusters: which items ask for the same thing; None if each stands by itself.
+    """
+
+    values: Float[np.ndarray, "items edges"]
+    scale: Float[np.ndarray, " items"]
+    unseen: Float[np.ndarray, "2 edges"]
+    clusters: Clusters | None = None
+
+    @property
+    def grouped(self) -> Clusters:
+        """The clusters of its items."""
+        return self.clusters or Clusters.apart(len(self.values))
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return self.values.shape[1] - 1
+
+    def within(self, layers: range) -> ItemCurves:
+        """The curves of some layers alone, from 0 before the first of these."""
+        chosen = slice(layers.start, layers.stop + 1)
+        values, unseen = (part[:, chosen] - part[:, [layers.start]]
+                          for part in (self.values, self.unseen))  # fmt: skip
+        return self._replace(values=values, unseen=unseen)
+
+
+def progress_by_item(
+    values: Float[np.ndarray, "items edges"], clusters: Clusters | None = None
+) -> ItemCurves:
+    """Curves of a method that reads a value at every edge; 1 is the mean of the last one."""
+    return ItemCurves(values, values[:, -1], np.zeros((2, values.shape[1])), clusters)
+
+
+def settled_by_item(
+    layers: Float[np.ndarray, " items"],
+    right: Bool[np.ndarray, " items"],
+    n_layers: int,
+    clusters: Clusters | None = None,
+) -> ItemCurves:
+    """Curves that jump where an answer settles, of right ones; the mean layer is their centre."""
+    values = (right[:, None] & (layers[:, None] < np.arange(n_layers + 1))).astype(float)
+    return ItemCurves(values, right.astype(float), np.zeros((2, n_layers + 1)), clusters)
+
+
+def losses_by_item(
+    intact: Float[np.ndarray, " items"],
+    correct: Float[np.ndarray, "items layers"],
+    floor: Float[np.ndarray, " items"] | float,
+    clusters: Clusters | None = None,
+) -> ItemCurves:
+    """Losses accumulated over layers, where each layer was changed by itself; gains take off."""
+    lost = intact[:, None] - correct
+    down, up = (lost > 0).sum(axis=0), (lost < 0).sum(axis=0)
+    net = np.rint(lost).astype(int)
+    sure = stats.holm(paired_p_values(net, clusters or Clusters.apart(len(net)))) < _ALPHA
+    n = len(intact)
+    unseen = unseen_spread(
+        np.where(sure & (down > up), 0.0, down / n),
+        np.where(sure & (up > down), 0.0, up / n),
+        n_wrong=int((intact == 0).sum()),
+        n=n,
+    )
+    return ItemCurves(_accumulated(lost), intact - floor, unseen, clusters)
+
+
+def beyond_background(losses: Float[np.ndarray, "items layers"]) -> np.ndarray:
+    """Losses minus each item's mean loss over the middle half of the layers.
+
+    These are the layers whose mean loss is in the middle of all: what any layer costs.
+    """
+    order = np.argsort(losses.mean(axis=0), kind="stable")
+    quarter = len(order) // 4
+    middle = order[quarter : len(order) - quarter]
+    return losses - losses[:, middle].mean(axis=1, keepdims=True)
+
+
+def curves_beyond_background(curves: ItemCurves, without: Sequence[int]) -> ItemCurves:
+    """Curves of what layers cost beyond what any layer costs."""
+    losses = beyond_background(np.diff(curves.values, axis=1))
+    losses[:, list(without)] = 0.0
+    return curves._replace(values=_accumulated(losses))
+
+
+def unseen_spread(
+    lost: Float[np.ndarray, " layers"],
+    gained: Float[np.ndarray, " layers"],
+    *,
+    n_wrong: int,
+    n: int,
+) -> Float[np.ndarray, "2 edges"]:
+    """Least spread of accumulated losses, where losses and gains come from different items.
+
+    A layer that is not needed changes answers both ways. Its gains can only be seen in items that
+    the intact model gets wrong, its losses in the others. Where one of the two are few, the sample
+    may hold none of those that balance the rest, and the sample's variance is too small. So losses
+    are taken to be balanced by gains in a share (wrong + 1) / (n + 2) of the items, and gains by
+    losses in the others; the variance over items of such a balance is a lower bound.
+    """
+    share = (n_wrong + 1) / (n + 2)
+    return _accumulated(np.stack([lost / np.sqrt(share), gained / np.sqrt(1 - share)]))
+
+
+def _accumulated(added: Float[np.ndarray, "rows layers"]) -> Float[np.ndarray, "rows edges"]:
+    return np.concatenate([np.zeros((len(added), 1)), np.cumsum(added, axis=1)], axis=1)

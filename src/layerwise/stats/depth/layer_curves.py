@@ -1,0 +1,280 @@
+"""What a method says about each task, layer by layer, in the sample and in resamples.
+
+Each analysis that gives curves has its own in ``analysis.py``. Joining tasks to capabilities and
+naming depths is ``emergence``'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from layerwise import stats
+from layerwise.errors import counted
+from layerwise.ground.layer_names import COMPUTATION
+from layerwise.stats.items.clusters import Clusters, clusters_of, sample_and_resamples
+from layerwise.stats.items.joint_draws import Counts, draws_of_tasks, share_clusters
+from layerwise.stats.resampling import generator
+
+from .item_curves import ItemCurves, progress_by_item
+
+ABLATION, PATCHING, ATTRIBUTION = "ablation", "activation patching", "direct attribution"
+# Whether the intact model can do a task, by task and protocol.
+Signal = Mapping[tuple[str, str], bool]
+TASK = ["task", "capability", "protocol"]
+
+
+class Tested(NamedTuple):
+    """How it is tested which layers are critical, and of which items.
+
+    Attributes:
+        clusters: which of the items ask for the same thing.
+        critical: says of how often each cluster is drawn which layers are critical then.
+    """
+
+    clusters: Clusters
+    critical: Callable[[Counts], Bool[np.ndarray, "draws layers"]]
+
+
+class Evidence(NamedTuple):
+    """One method's curve for one task under one protocol; row 0 is the sample itself.
+
+    Attributes:
+        method: ``ablation``, ``logit lens`` or another of ``LENS_ORDER``, ``activation patching``
+            or ``direct attribution``.
+        capability: the task's capability.
+        protocol: the protocol.
+        task: the task.
+        items: item ids.
+        clusters: which items ask for the same thing.
+        values: what was measured of each item.
+        curve: makes rows of the means of ``values``.
+        by_item: makes curves item by item of ``values``, from which depths are inferred.
+        rows: ablation: share lost by layer; otherwise: progress before each layer and after
+            the last, one column more. nan where a resample has no share.
+        critical: ablation: whether skipping each layer does significant harm; otherwise None.
+        settled: lenses: mean layer from which right answers stay on top; otherwise None. nan
+            where a resample has no right answer.
+        n_right: lenses: number of right answers.
+        settled_curves: lenses: the same item by item; otherwise None.
+        tested: ablation: how ``critical`` is found of draws; otherwise None.
+        settling: lenses: of each item the layer from which its answer stays on top if it is right,
+            otherwise 0, and whether it is right; otherwise None.
+    """
+
+    method: str
+    capability: str
+    protocol: str
+    task: str
+    items: tuple[str, ...]
+    clusters: Clusters
+    values: Float[np.ndarray, "items measured"]
+    curve: Callable[[np.ndarray], np.ndarray]
+    by_item: Callable[[np.ndarray, Clusters], ItemCurves]
+    rows: Float[np.ndarray, "draws columns"]
+    critical: Bool[np.ndarray, "draws layers"] | None = None
+    settled: Float[np.ndarray, " draws"] | None = None
+    n_right: int = 0
+    settled_curves: ItemCurves | None = None
+    tested: Tested | None = None
+    settling: Float[np.ndarray, "items 2"] | None = None
+
+    @property
+    def of_losses(self) -> bool:
+        """Whether rows are losses by layer, rather than progress at the edges between layers."""
+        return self.critical is not None
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.items)
+
+    @property
+    def item_curves(self) -> ItemCurves:
+        """Its curves item by item."""
+        return self.by_item(self.values, self.clusters)
+
+    def of_items(self, items: Sequence[str], sampling: Sampling) -> Evidence:
+        """What some of the items alone would have given; which layers are critical stays."""
+        if tuple(items) == self.items:
+            return self
+        values = self.values[[self.items.index(item) for item in items]]
+        clusters = Clusters.of([self.clusters.labels[self.items.index(item)] for item in items])
+        rows = self.curve(sampling.means(self.task, values, clusters))
+        return self._replace(
+            items=tuple(items), values=values, rows=rows, settled=None, settling=None,
+            clusters=clusters,
+        )  # fmt: skip
+
+
+def drawn_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evidence]:
+    """What one method says about several tasks, with what these share drawn together.
+
+    Of tasks that share nothing it is what it was.
+    """
+    every = [e.clusters for e in group]
+    if not share_clusters(every):
+        return list(group)
+    counts = sampling.counts([e.task for e in group], every)
+    found = [
+        e._replace(rows=e.curve(e.clusters.means_of_counts(e.values, drawn)))
+        for e, drawn in zip(group, counts, strict=True)
+    ]
+    return _settled_together(_critical_together(found, sampling), sampling)
+
+
+def _critical_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evidence]:
+    tests = [e.tested for e in group if e.tested is not None]
+    if len(tests) < len(group):
+        return list(group)
+    counts = sampling.counts([e.task for e in group], [test.clusters for test in tests])
+    return [
+        e._replace(critical=test.critical(drawn))
+        for e, test, drawn in zip(group, tests, counts, strict=True)
+    ]
+
+
+def _settled_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evidence]:
+    read = [(e, e.settling, e.settled_curves.grouped) for e in group
+            if e.settling is not None and e.settled_curves is not None]  # fmt: skip
+    counts = sampling.counts([e.task for e, *_ in read], [clusters for *_, clusters in read])
+    drawn = {
+        e.task: mean_of_right(clusters.means_of_counts(values, mine))
+        for (e, values, clusters), mine in zip(read, counts, strict=True)
+    }
+    return [e._replace(settled=drawn.get(e.task, e.settled)) for e in group]
+
+
+def mean_of_right(means: Float[np.ndarray, "draws 2"]) -> Float[np.ndarray, " draws"]:
+    """The mean layer of right answers, of the means of ``Evidence.settling``; nan of none."""
+    return means[:, 0] / np.where(means[:, 1] > 0, means[:, 1], np.nan)
+
+
+def within(evidence: Evidence, layers: range) -> Evidence | None:
+    """What a method says of one stack alone; None if its curve does not run through that.
+
+    Which layers are critical is not tested anew: all layers of both stacks were tested together.
+    A prediction depth is none of a stack's, for answers may be settled before it begins.
+    """
+    critical, tested = evidence.critical, evidence.tested
+    # progress is known before each layer and behind the last, so at one place more
+    chosen = slice(layers.start, layers.stop + (critical is None))
+    rows = evidence.rows[:, chosen]
+    if critical is None and not np.allclose(rows[0, [0, -1]], [0.0, 1.0], atol=1e-3):
+        return None
+    return evidence._replace(
+        rows=rows,
+        curve=lambda means: evidence.curve(means)[:, chosen],
+        by_item=lambda *items: evidence.by_item(*items).within(layers),
+        critical=None if critical is None else critical[:, chosen],
+        settled=None,
+        settling=None,
+        tested=tested and tested._replace(critical=lambda drawn: tested.critical(drawn)[:, chosen]),
+    )
+
+
+class LeftOut(NamedTuple):
+    """What no claim is made about; ``task`` is None for a whole capability."""
+
+    capability: str
+    protocol: str
+    method: str
+    task: str | None
+    reason: str
+    axis: str = COMPUTATION
+
+
+class Sampling(NamedTuple):
+    """The resampling that all methods share, and the model's number of layers."""
+
+    seed: int
+    n_resamples: int
+    n_layers: int
+
+    def indices(self, task: str, n: int) -> np.ndarray:
+        """The sample itself, then resamples: the same for a task wherever it is asked."""
+        return sample_and_resamples(n, self.n_resamples, generator(self.seed, task))
+
+    def counts(self, tasks: Sequence[str], several: Sequence[Clusters]) -> list[Counts]:
+        """How often each task's clusters are drawn; those that tasks share, together."""
+        return draws_of_tasks(tasks, several, self.n_resamples, self.seed)
+
+    def means(self, task: str, values: np.ndarray, clusters: Clusters) -> np.ndarray:
+        """Means over items in the sample and in resamples of its clusters."""
+        return clusters.resampled_means(values, self.indices(task, clusters.n))
+
+
+def partly(done: str, found: int, expected: int) -> str:
+    """Why a curve is left out that was not measured at all layers."""
+    return f"{done} at {found} of {counted(expected, 'place')}: the curve over layers has gaps"
+
+
+def progress(
+    method: str,
+    group: pd.DataFrame,
+    wide: pd.DataFrame,
+    edges: np.ndarray,
+    signal: Signal,
+    sampling: Sampling,
+    why: str,
+    *,
+    from_first: bool = True,
+) -> Evidence | LeftOut:
+    """Means over items by edge, as shares of the way to the last edge."""
+    key = task_key(method, group)
+    capability, protocol, _, task = key
+    values = wide.to_numpy(dtype=float)
+    if not signal.get((task, protocol), True):
+        return LeftOut(*key, "no signal: the intact model is not better than blind")
+    if not np.array_equal(wide.columns.to_numpy(dtype=int), edges):
+        return LeftOut(*key, partly("read", wide.shape[1], len(edges)))
+    if not np.isfinite(values).all():
+        return LeftOut(*key, "some values are missing or infinite")
+    clusters = clusters_of(group, wide.index)
+    means = sampling.means(task, values, clusters)
+    curve = _gained if from_first else _recovered
+    whole = means[:, -1:] - (means[:, :1] if from_first else 0)
+    if len(values) < 2 or not stats.percentile_bounds(whole[1:], 0.95).low[0] > 0:
+        return LeftOut(*key, why if len(values) > 1 else "a single item")
+    items = tuple(map(str, wide.index))
+    by_item = _gained_by_item if from_first else progress_by_item
+    return Evidence(
+        method, capability, protocol, task, items, clusters, values, curve, by_item, curve(means)
+    )  # fmt: skip
+
+
+def _recovered(means: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, "draws edges"]:
+    whole = means[:, -1:]
+    return means / np.where(whole > 0, whole, np.nan)
+
+
+def _gained(means: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, "draws edges"]:
+    return _recovered(means - means[:, :1])
+
+
+def _gained_by_item(values: Float[np.ndarray, "items edges"], clusters: Clusters) -> ItemCurves:
+    return progress_by_item(values - values[:, :1], clusters)
+
+
+def task_key(method: str, group: pd.DataFrame) -> tuple[str, str, str, str]:
+    """Capability, protocol, method and task of rows that share them."""
+    task, capability, protocol = (str(group[column].iloc[0]) for column in TASK)
+    return capability, protocol, method, task
+
+
+def with_own_signal(signal: Signal, key: tuple[str, str, str, str], found: bool) -> Signal:
+    """The signal of tasks, where that of one is also asked of what a method measured itself."""
+    _, protocol, _, task = key
+    place = task, protocol
+    return {**signal, place: signal.get(place, True) and found}
+
+
+def while_the_encoder_runs(wide: pd.DataFrame, n_encoder: int) -> pd.DataFrame:
+    """Items by layer with 0 at the encoder's, where there is no position to read yet."""
+    zeros = pd.DataFrame(0.0, index=wide.index, columns=range(n_encoder))
+    wide = wide.set_axis([int(column) for column in wide.columns], axis=1)
+    return pd.concat([zeros, wide], axis=1).sort_index(axis=1)

@@ -1,0 +1,1 @@
+"""Corrections and intervals over all tests of a run."""

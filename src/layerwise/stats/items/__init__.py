@@ -1,0 +1,1 @@
+"""Items as samples: clusters of items, draws of few-shot examples, groups of models."""

@@ -1,0 +1,325 @@
+"""Items that ask for the same thing: resampled together, and tested together.
+
+Where every item stands by itself, all of this is what it is of items. Which items belong
+together is the business of tasks (``tasks.items.Item.cluster``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int, Shaped
+
+from layerwise.stats.inference import Interval, exact_interval, mcnemar_p_values
+from layerwise.stats.inference import mean_p_values as item_mean_p_values
+from layerwise.stats.resampling import counted_sums, resample_counts, resample_indices
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """Which items of a sample belong together.
+
+    Attributes:
+        codes: the cluster of each item, numbered from 0 in the order of their first items.
+        n: number of clusters.
+        labels: what each item asks for, the same in all tasks; null where it stands by itself.
+    """
+
+    codes: Int[np.ndarray, " items"]
+    n: int
+    labels: tuple[str | None, ...]
+
+    @classmethod
+    def of(cls, labels: Sequence[Any]) -> Clusters:
+        """Items with the same label together; those whose label is null each by itself."""
+        told = tuple(None if pd.isna(one) else str(one) for one in labels)
+        number: dict[Any, int] = {}
+        codes = [number.setdefault(i if one is None else one, len(number))
+                 for i, one in enumerate(told)]  # fmt: skip
+        return cls(np.array(codes, dtype=int), len(number), told)
+
+    @classmethod
+    def apart(cls, n_items: int) -> Clusters:
+        """Items that each stand by themselves."""
+        return cls(np.arange(n_items), n_items, (None,) * n_items)
+
+    @classmethod
+    def joined(cls, several: Sequence[Clusters]) -> Clusters:
+        """Of the items of several tasks, one after the other; what they share is one cluster."""
+        return cls.of([label for one in several for label in one.labels])
+
+    def only(self, chosen: Bool[np.ndarray, " items"]) -> Clusters:
+        """Of some of the items alone."""
+        return Clusters.of([label for label, kept in zip(self.labels, chosen, strict=True) if kept])
+
+    @property
+    def are_items(self) -> bool:
+        """Whether every item stands by itself."""
+        return self.n == len(self.codes)
+
+    @cached_property
+    def row_of_label(self) -> dict[str, int]:
+        """The number of each cluster that has a label, by which other tasks know it."""
+        pairs = zip(self.labels, self.codes.tolist(), strict=True)
+        return {label: code for label, code in pairs if label is not None}
+
+    @cached_property
+    def sizes(self) -> Int[np.ndarray, " clusters"]:
+        """Number of items of each cluster."""
+        return np.bincount(self.codes, minlength=self.n)
+
+    def sums(self, values: Shaped[np.ndarray, "items ..."]) -> Shaped[np.ndarray, "clusters ..."]:
+        """Sums over the items of each cluster; the values themselves where they are items."""
+        if self.are_items:
+            return values
+        found = np.zeros((self.n, *values.shape[1:]), dtype=np.result_type(values, int))
+        np.add.at(found, self.codes, values)
+        return found
+
+    def means(self, values: Float[np.ndarray, "items ..."]) -> Float[np.ndarray, "clusters ..."]:
+        """Means over the items of each cluster."""
+        sizes = self.sizes.reshape(-1, *[1] * (values.ndim - 1))
+        return values if self.are_items else self.sums(values) / sizes
+
+    def resampled_means(
+        self,
+        values: Shaped[np.ndarray, "items columns"],
+        indices: Int[np.ndarray, "resamples clusters"],
+    ) -> Float[np.ndarray, "resamples columns"]:
+        """Mean over the items of whole clusters that were drawn, of every column.
+
+        Clusters may differ in size, so both the sum and the number of items vary over resamples
+        (Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8).
+        """
+        return self.means_of_counts(values, resample_counts(indices))
+
+    def means_of_counts(
+        self,
+        values: Shaped[np.ndarray, "items columns"],
+        counts: Int[np.ndarray, "resamples clusters"],
+    ) -> Float[np.ndarray, "resamples columns"]:
+        """The same, by how often each cluster is drawn."""
+        items = counted_sums(counts, self.sizes[:, None])
+        return counted_sums(counts, self.sums(values)) / np.maximum(items, 1)
+
+
+def clusters_of(table: pd.DataFrame, items: Sequence[Any] | pd.Index) -> Clusters:
+    """Which items belong together, by a table's column ``cluster``; each apart if it has none."""
+    if "cluster" not in table:
+        return Clusters.apart(len(items))
+    first = ~table["item"].duplicated().to_numpy()
+    told = (table[name].to_numpy(dtype=object)[first] for name in ("item", "cluster"))
+    of_item = dict(zip(*told, strict=True))
+    return Clusters.of([of_item.get(item) for item in items])
+
+
+def sample_and_resamples(
+    n: int, n_resamples: int, seed: int | np.random.Generator
+) -> Int[np.ndarray, "draws n"]:
+    """The sample itself (row 0), then resamples, so that all come from the same arithmetic."""
+    resamples = resample_indices(n, n_resamples, seed)
+    return np.concatenate([np.arange(n, dtype=resamples.dtype)[None], resamples])
+
+
+def net_sizes(
+    net: Int[np.ndarray, "clusters columns"],
+) -> Int[np.ndarray, "clusters sizes columns"]:
+    """Whether a cluster's net change is of each size, 1 to the largest, whatever its sign."""
+    sizes = np.arange(1, max(int(np.abs(net).max(initial=1)), 1) + 1)
+    return (np.abs(net)[:, None] == sizes[:, None]).astype(int)
+
+
+def cluster_flip_p_values(
+    total: Int[np.ndarray, "*shape"], sizes: Int[np.ndarray, "*shape sizes"]
+) -> Float[np.ndarray, "*shape"]:
+    """Two-sided exact McNemar test of clusters: each one's net change is turned or not.
+
+    Under the null a whole cluster's two conditions are exchanged with probability 1/2, whatever
+    the dependence between its items (randomisation at the level of clusters: Fisher 1935, The
+    Design of Experiments, section 21; Gail et al. 1996, Stat. Med. 15, 1069-1092). So the sum of
+    net changes is a sum of independent +-k, k the size of each, whose distribution is exact.
+    Where no net change is above 1 it is the exact McNemar test of the clusters.
+    """
+    ones = sizes[..., 0]
+    plain = sizes[..., 1:].sum(axis=-1) == 0
+    lost, gained = ((ones + total) // 2, (ones - total) // 2)
+    p = mcnemar_p_values(np.where(plain, lost, 0), np.where(plain, gained, 0))
+    p = np.array(p, dtype=float, ndmin=1).reshape(total.shape)
+    if plain.all():
+        return p
+    known, which = np.unique(sizes[~plain], axis=0, return_inverse=True)
+    reached = np.abs(total[~plain])
+    found = np.empty(len(reached))
+    for number, counts in enumerate(known):
+        mine = which.ravel() == number
+        found[mine] = _upper_tails(counts)[reached[mine]]
+    p[~plain] = found
+    return p
+
+
+def _upper_tails(counts: Int[np.ndarray, " sizes"]) -> Float[np.ndarray, " reached"]:
+    """P(|sum| >= t) for t = 0, 1, ... of a sum of +-k, so many of each k = 1, 2, ..."""
+    from scipy.stats import binom
+
+    density = np.ones(1)
+    for size, count in enumerate(counts, start=1):
+        if count:
+            steps = np.zeros(2 * size * count + 1)
+            steps[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+            density = np.convolve(density, steps)
+    middle = len(density) // 2
+    upper = np.cumsum(density[middle:][::-1])[::-1]
+    return np.minimum(np.where(np.arange(len(upper)) > 0, 2 * upper, 1.0), 1.0)
+
+
+def paired_p_values(
+    net: Int[np.ndarray, "items columns"], clusters: Clusters
+) -> Float[np.ndarray, " columns"]:
+    """``cluster_flip_p_values`` of every column of changes: 1 lost, -1 gained, 0 the same."""
+    summed = clusters.sums(net)
+    return cluster_flip_p_values(summed.sum(axis=0), net_sizes(summed).sum(axis=0).T)
+
+
+def resampled_tests(
+    net: Int[np.ndarray, "items columns"],
+    clusters: Clusters,
+    counts: Int[np.ndarray, "resamples clusters"],
+) -> tuple[Int[np.ndarray, "resamples columns"], Float[np.ndarray, "resamples columns"]]:
+    """``paired_p_values`` made anew in every resample of clusters, and the sums that they test."""
+    summed = clusters.sums(net)
+    sizes = net_sizes(summed)
+    n_sizes, n_columns = sizes.shape[1:]
+    found = counted_sums(counts, np.concatenate([summed, sizes.reshape(clusters.n, -1)], axis=1))
+    total, drawn = np.split(np.rint(found).astype(int), [n_columns], axis=1)
+    drawn = drawn.reshape(-1, n_sizes, n_columns).transpose(0, 2, 1)
+    return total, cluster_flip_p_values(total, drawn)
+
+
+def design_effects(
+    values: Float[np.ndarray, "items columns"], clusters: Clusters
+) -> Float[np.ndarray, " columns"]:
+    """How many times larger the variance of a mean is than of as many independent items.
+
+    The ratio of the variance from sums over clusters to that from items (Kish 1965, Survey
+    Sampling, section 5.4), at least 1: items that ask for the same thing do not repel each other.
+    Where no item differs it cannot be seen, and is that of items that are all the same within
+    their clusters.
+    """
+    if clusters.are_items or clusters.n < 2:
+        return np.full(values.shape[1], float(len(values)) if clusters.n == 1 else 1.0)
+    n, away = len(values), values - values.mean(axis=0)
+    items = (away**2).sum(axis=0) * n / (n - 1)
+    together = (clusters.sums(away) ** 2).sum(axis=0) * clusters.n / (clusters.n - 1)
+    most = float((clusters.sizes.astype(float) ** 2).sum() / n)
+    known = items > 1e-12
+    return np.maximum(1.0, np.where(known, together / np.where(known, items, 1.0), most))
+
+
+def independent_items(
+    values: Shaped[np.ndarray, "items columns"], clusters: Clusters, tail: float = 0.025
+) -> Float[np.ndarray, " columns"]:
+    """How many independent items the clusters are worth, for exact intervals of proportions.
+
+    Their number divided by the design effect, and by the squared ratio of the quantiles of
+    Student's t over clusters and over items (Korn and Graubard 1998, Survey Methodology 24).
+    """
+    n = float(len(values))
+    if clusters.are_items or clusters.n < 2:
+        return np.full(values.shape[1], n if clusters.are_items else 1.0)
+    from scipy.stats import t
+
+    scale = t.isf(tail, n - 1) / t.isf(tail, clusters.n - 1)
+    return n / design_effects(values.astype(float), clusters) * min(1.0, scale**2)
+
+
+def above_chance(correct: Bool[np.ndarray, " items"], chance: float, clusters: Clusters) -> bool:
+    """Whether the interval of the accuracy, by clusters, lies above ``chance``.
+
+    Args:
+        correct: one answer per item.
+        chance: accuracy by guessing, in 0..1.
+        clusters: those of the items.
+    """
+    return clustered_interval(correct, clusters).low > chance
+
+
+def with_design_effect(
+    p: Float[np.ndarray, "*shape"], effects: Float[np.ndarray, "*shape"], clusters: Clusters
+) -> Float[np.ndarray, "*shape"]:
+    """One-sided p-values of tests over items, made valid where items of a cluster depend.
+
+    The normal value of p is divided by the square root of the design effect (Rao and Scott 1981,
+    J. Am. Stat. Assoc. 76) and taken for one of Student's t over the clusters, which estimate it.
+    """
+    from scipy.special import ndtri, stdtr
+
+    if clusters.are_items:
+        return p
+    if clusters.n < 2:
+        return np.ones_like(p)
+    z = -ndtri(np.clip(p, 1e-300, 1.0)) / np.sqrt(effects)
+    return np.maximum(p, stdtr(clusters.n - 1, -z))
+
+
+def mean_errors(
+    values: Float[np.ndarray, "items columns"], clusters: Clusters
+) -> Float[np.ndarray, " columns"]:
+    """Standard errors of the means over items, from the spread of the sums over clusters.
+
+    Of single items the usual ones (Liang and Zeger 1986, Biometrika 73, for a mean).
+    """
+    n = len(values)
+    if clusters.n < 2:
+        return np.full(values.shape[1], np.nan)
+    if clusters.are_items:
+        return values.std(axis=0, ddof=1) / np.sqrt(n)
+    away = clusters.sums(values - values.mean(axis=0))
+    return np.sqrt((away**2).sum(axis=0) * clusters.n / (clusters.n - 1)) / n
+
+
+def mean_p_values(
+    values: Float[np.ndarray, "items columns"], clusters: Clusters
+) -> Float[np.ndarray, " columns"]:
+    """Two-sided t-test of every column's mean against 0, over clusters.
+
+    Args:
+        values: one row per item.
+        clusters: those of the items; where they are items it is ``stats.mean_p_values``.
+
+    Returns:
+        The p-values; 1 for fewer than two clusters, and where all values are 0.
+    """
+    if clusters.are_items:
+        return item_mean_p_values(values)
+    from scipy.stats import t
+
+    if clusters.n < 2:
+        return np.ones(values.shape[1])
+    mean, error = values.mean(axis=0), mean_errors(values, clusters)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = np.where(mean == 0, 0.0, np.abs(mean) / error)
+    return np.asarray(2 * t.sf(statistic, clusters.n - 1))
+
+
+def clustered_interval(
+    right: Shaped[np.ndarray, " items"], clusters: Clusters, level: float = 0.95
+) -> Interval:
+    """Clopper and Pearson's interval of a proportion, with clusters counted by their worth."""
+    n, k = len(right), int(np.asarray(right).sum())
+    if clusters.are_items:
+        return exact_interval(k, n, level)
+    from scipy.stats import beta
+
+    if clusters.n < 2:
+        return Interval(k / n, 0.0, 1.0, level)
+    tail = (1 - level) / 2
+    worth = float(independent_items(np.asarray(right)[:, None], clusters, tail)[0])
+    hits = worth * k / n
+    low = beta.ppf(tail, hits, worth - hits + 1) if k else 0.0
+    high = beta.isf(tail, hits + 1, worth - hits) if k < n else 1.0
+    return Interval(k / n, float(low), float(high), level)

@@ -1,0 +1,1 @@
+"""Shares lost: bounds, equality, equivalence to none, and scores in several steps."""

@@ -1,0 +1,194 @@
+"""Does another way of asking need other layers, or is it only harder? A test item by item.
+
+What is compared here is right or wrong under two ways of scoring the same items, or of asking them
+with and without a passage.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from layerwise.stats.inference import holm
+from layerwise.stats.items.clusters import Clusters, design_effects, with_design_effect
+
+ALPHA = 0.05
+
+
+class Answers(NamedTuple):
+    """Right answers under one way of scoring.
+
+    Attributes:
+        intact: of the intact model, by item.
+        changed: with each layer changed.
+        luck: what a model that has lost everything still gets right, per layer, 0 to 1.
+    """
+
+    intact: Bool[np.ndarray, " items"]
+    changed: Bool[np.ndarray, "items layers"]
+    luck: Float[np.ndarray, " layers"]
+
+
+class Dissociation(NamedTuple):
+    """What each layer costs under one of two ways of asking and not under the other.
+
+    Attributes:
+        n_common: items that the intact model gets right under both; the counts are of these.
+        only_first: lost under the first and kept under the second, per layer.
+        only_second: lost under the second and kept under the first.
+        both: lost under both.
+        p_first: p-value of "the first loses no more than the second", one-sided.
+        p_second: of "the second loses no more than the first", likewise.
+    """
+
+    n_common: int
+    only_first: Int[np.ndarray, " layers"]
+    only_second: Int[np.ndarray, " layers"]
+    both: Int[np.ndarray, " layers"]
+    p_first: Float[np.ndarray, " layers"]
+    p_second: Float[np.ndarray, " layers"]
+
+    @property
+    def two_sided(self) -> Float[np.ndarray, " layers"]:
+        """p-values of "both lose alike", of tests that are not corrected over the layers."""
+        return np.minimum(2 * np.minimum(self.p_first, self.p_second), 1.0)
+
+    @property
+    def over_layers(self) -> Dissociation:
+        """The same with Holm's correction over the layers of a direction."""
+        return self._replace(p_first=holm(self.p_first), p_second=holm(self.p_second))
+
+    @property
+    def p(self) -> float:
+        """p-value of "no layer matters more under the first, or none under the second"."""
+        return float(max(self.p_first.min(initial=1.0), self.p_second.min(initial=1.0)))
+
+
+def dissociation(first: Answers, second: Answers, clusters: Clusters | None = None) -> Dissociation:
+    """Test of a double dissociation between two ways of scoring, item by item.
+
+    If one way is only harder than the other, then whatever a layer's loss makes wrong under the
+    easier one is wrong under the harder one too: with the same threshold in every item or not,
+    with a ceiling or without one, all layers differ *in the same direction*. So layers of which
+    some cost more under the first and others more under the second cannot be explained by how hard
+    the two are (a double dissociation: Teuber 1955, Annu. Rev. Psychol. 6; Dunn and Kirsner 1988,
+    Psychol. Rev. 95, on what a single scale can explain). Items that are hard under one and easy
+    under the other still can, which ``crossed`` excludes.
+
+    Each direction of each layer has a one-sided exact test on the items that the intact model gets
+    right under both. For "more under the first", the items that only the first loses are held
+    against those that only the second loses; against the items that the first loses and the second
+    would have kept by luck, for a model that has lost everything under both still guesses; and
+    against the items that the first gains, for answers that flip for nothing are gained as often
+    as lost. With so many against ``k`` and a luck of ``g`` under the second, the count is binomial
+    of ``n`` = its own + k with probability at most 1 / (2 - g) if nothing is lost in truth.
+    """
+    return losses_apart(first, second, clusters).over_layers
+
+
+class Crossed(NamedTuple):
+    """Whether some two layers turn round between two ways of asking.
+
+    Attributes:
+        apart: the counts and tests of single layers, not corrected over them.
+        p: p-value of "two layers differ in how much they damage, not in what".
+        first: place among the layers of the one that loses more asked the first way, of the two
+            that turn round most clearly; None where no two can.
+        second: of the one that loses more asked the second way.
+    """
+
+    apart: Dissociation
+    p: float
+    first: int | None = None
+    second: int | None = None
+
+
+def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -> Crossed:
+    """Test of whether two layers turn round between two ways of asking.
+
+    A double dissociation excludes that one way of asking is harder, item by item. Where items that
+    are hard to answer one way are easy the other way, layers of one kind can still show one: little
+    damage reaches the answers that hang by a thread one way, much damage all of those that hang by
+    a stronger one the other way. But of two such layers one loses more *both* ways, whatever the
+    items are like. So two layers must turn round: one loses more than the other asked the first
+    way, and the other more than the one asked the second way (a crossed double dissociation: Dunn
+    and Kirsner 1988, Psychol. Rev. 95).
+
+    Pairs of layers are those that differ between the ways of asking, in either direction (Holm
+    over the layers); of a pair the larger of two exact one-sided p-values counts (Berger 1982,
+    Technometrics 24), made as in ``dissociation``, and pairs are corrected by Bonferroni's method.
+    """
+    apart = losses_apart(first, second, clusters)
+    double = apart.over_layers
+    more = [np.flatnonzero(p < ALPHA).tolist() for p in (double.p_first, double.p_second)]
+    turned = {
+        (one, other): max(
+            _loses_more(first, one, other, clusters), _loses_more(second, other, one, clusters)
+        )
+        for one, other in product(*more)
+    }
+    if not turned:
+        return Crossed(apart, 1.0)
+    clearest = min(turned, key=lambda pair: turned[pair])
+    p = max(double.p, min(len(turned) * turned[clearest], 1.0))
+    return Crossed(apart, p, *clearest)
+
+
+def _loses_more(answers: Answers, layer: int, than: int, clusters: Clusters | None) -> float:
+    """One-sided p-value of "a layer loses no more than another", asked one way."""
+    one, other = (
+        answers._replace(changed=answers.changed[:, [i]], luck=answers.luck[[i]])
+        for i in (layer, than)
+    )
+    return float(losses_apart(one, other, clusters).p_first[0])
+
+
+def losses_apart(first: Answers, second: Answers, clusters: Clusters | None = None) -> Dissociation:
+    """The same counts and tests of single layers, not corrected over them."""
+    common = first.intact & second.intact
+    lost = [common[:, None] & ~one.changed for one in (first, second)]
+    only_first, only_second, both = lost[0] & ~lost[1], lost[1] & ~lost[0], lost[0] & lost[1]
+    gained = [~one.intact[:, None] & one.changed for one in (first, second)]
+    together = Clusters.apart(len(common)) if clusters is None else clusters
+    return Dissociation(
+        int(common.sum()), only_first.sum(axis=0), only_second.sum(axis=0), both.sum(axis=0),
+        _more_p_values(only_first, (only_second, gained[0]), both, second.luck, together),
+        _more_p_values(only_second, (only_first, gained[1]), both, first.luck, together),
+    )  # fmt: skip
+
+
+def _more_p_values(
+    lost: Bool[np.ndarray, "items layers"],
+    against: tuple[Bool[np.ndarray, "items layers"], ...],
+    both: Bool[np.ndarray, "items layers"],
+    luck: Float[np.ndarray, " layers"],
+    clusters: Clusters,
+) -> Float[np.ndarray, " layers"]:
+    from scipy.stats import binom
+
+    other = np.sum(against, axis=0)
+    count = lost.sum(axis=0)
+    # of the items that are lost in truth under the other way, a share is kept by luck; the one
+    # that is seen to be lost stands for luck / (1 - luck) that are not
+    trials = count + other.sum(axis=0) + np.ceil(luck * both.sum(axis=0) - 1e-9).astype(int)
+    p = np.asarray(binom.sf(count - 1, trials, 1 / (2 - np.minimum(luck, 1.0))))
+    return with_design_effect(p, design_effects(lost - other - luck * both, clusters), clusters)
+
+
+def expected_agreement(
+    gold: Int[np.ndarray, " items"], chosen: Int[np.ndarray, "items layers"], n_options: int
+) -> Float[np.ndarray, " layers"]:
+    """Right answers that follow from how often each place is chosen and how often it is right.
+
+    The expected agreement of Cohen's kappa (Cohen 1960, Educ. Psychol. Meas. 20): a model that
+    always takes the same place is right where the right option stands there, and nowhere else.
+    """
+    if not len(gold):
+        return np.zeros(chosen.shape[1])
+    places = np.arange(n_options)
+    right = (gold[:, None] == places).mean(axis=0)
+    taken = (chosen[:, :, None] == places).mean(axis=0)
+    return taken @ right

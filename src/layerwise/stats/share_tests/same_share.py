@@ -1,0 +1,154 @@
+"""Whether two shares lost are the same, whatever either has to lose: inverted tests of ratios.
+
+A share lost is what is lost by what there is to lose. Where a model hardly knows the answers, the
+latter is known badly, and best liked where luck made it large. So a share s is judged by the
+contrast lost - s * above of each item, whose mean is 0 at the true share: no ratio is taken
+(Fieller 1954, J. R. Stat. Soc. B 16). Bootstraps and sign flips of shares are elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from layerwise.stats.depth.joint_null import critical_distance, mixture_p, nearest_to_zero
+from layerwise.stats.items.clusters import Clusters
+
+# Shares that are tried lie at tangents of evenly spaced angles, so that all are within reach.
+_N_ANGLES = 121
+# As far out as a contrast of no error may lie, in standard errors.
+_SURE = 8.0
+_ROUNDING = 1e-12
+
+
+class LostOf(NamedTuple):
+    """What each item loses of a task, and what it has to lose, in the same unit."""
+
+    lost: Float[np.ndarray, " items"]
+    above: Float[np.ndarray, " items"]
+
+
+class ShareDifference(NamedTuple):
+    """Bounds of the second share minus the first (infinite without an end); p of "the same"."""
+
+    low: float
+    high: float
+    p: float
+
+
+def share_difference(
+    first: Sequence[LostOf],
+    second: Sequence[LostOf],
+    clusters: Clusters,
+    level: float = 0.95,
+) -> ShareDifference:
+    """Difference of two mean shares lost over the same items: all that is not rejected.
+
+    If both shares are s, both contrasts at s have mean 0. The statistic is the least, over all s,
+    of their squared length in standard errors, with their covariance, and its distribution that
+    of ``same_depth_p_value``. A difference is rejected if no two shares that far apart are
+    accepted together.
+    """
+    every = [*first, *second]
+    if clusters.n < 2 or not all(task.above.mean() > _ROUNDING for task in every):
+        return ShareDifference(-np.inf, np.inf, 1.0)
+    one, other = (_Contrast.of(tasks, clusters) for tasks in (first, second))
+    shares = _shares((one.share, other.share))
+    z = one.z(shares), other.z(shares)
+    diagonal = np.einsum("ij,ij->j", one.directions(shares), other.directions(shares))
+    p = mixture_p(nearest_to_zero(*z, np.clip(diagonal, -_ALIKE, _ALIKE)))
+    shared = np.clip(one.directions(shares).T @ other.directions(shares), -_ALIKE, _ALIKE)
+    length = z[0][:, None] ** 2 - 2 * shared * z[0][:, None] * z[1] + z[1] ** 2
+    accepted = length <= critical_distance(1 - level) * (1 - shared**2)
+    accepted[one.at(shares), other.at(shares)] = True
+    apart = (shares[None] - shares[:, None])[accepted]
+    beyond = accepted[[0, -1]].any() or accepted[:, [0, -1]].any()
+    if beyond:
+        return ShareDifference(-np.inf, np.inf, p)
+    ends = np.append(apart, 0.0) if p >= 1 - level else apart
+    return ShareDifference(float(ends.min()), float(ends.max()), p)
+
+
+def no_surer(low: float, high: float, p: float, inverted: ShareDifference) -> ShareDifference:
+    """The wider bounds and the larger p of a test that takes ratios for known, and of this one."""
+    ends = min(low, inverted.low), max(high, inverted.high)
+    if not np.isfinite([low, high, *ends]).all():
+        ends = -np.inf, np.inf
+    return ShareDifference(*ends, max(p, inverted.p))
+
+
+# Correlations are held to this, so that what always goes together can be told apart at all.
+_ALIKE = 0.999
+
+
+def _shares(estimates: tuple[float, float]) -> Float[np.ndarray, " shares"]:
+    """Shares to try, dense about both estimates and about none, sparse far out."""
+    angles = np.linspace(-np.pi / 2, np.pi / 2, _N_ANGLES + 2)[1:-1]
+    around = [estimate + np.tan(angles) for estimate in (*estimates, 0.0)]
+    return np.unique(np.round(np.concatenate([*around, [0.0, *estimates]]), 12))
+
+
+class _Contrast(NamedTuple):
+    """The contrast of a mean share, lost - s * above, as sums over clusters.
+
+    Attributes:
+        lost: what each cluster adds to the mean share.
+        above: what it adds to 1, what there is to lose.
+        n: number of clusters.
+    """
+
+    lost: Float[np.ndarray, " clusters"]
+    above: Float[np.ndarray, " clusters"]
+    n: int
+
+    @classmethod
+    def of(cls, tasks: Sequence[LostOf], clusters: Clusters) -> _Contrast:
+        """Of the mean over tasks of what is lost by what there is to lose.
+
+        What a task's own share departs from their mean is explained by what it has to lose, as
+        the null of the mean says nothing of single tasks.
+        """
+        own = np.array([task.lost.mean() / task.above.mean() for task in tasks])
+        lost = [
+            (task.lost - (share - own.mean()) * task.above) / task.above.sum() / len(tasks)
+            for task, share in zip(tasks, own, strict=True)
+        ]
+        above = [task.above / task.above.sum() / len(tasks) for task in tasks]
+        summed = [clusters.sums(np.concatenate(part)) for part in (lost, above)]
+        return cls(summed[0], summed[1], clusters.n)
+
+    @property
+    def share(self) -> float:
+        """The mean share lost."""
+        return float(self.lost.sum())
+
+    def at(self, shares: Float[np.ndarray, " shares"]) -> int:
+        """Which of some shares is the sample's own."""
+        return int(np.abs(shares - self.share).argmin())
+
+    def _away(self, shares: Float[np.ndarray, " shares"]) -> Float[np.ndarray, "clusters shares"]:
+        found = self.lost[:, None] - shares * self.above[:, None]
+        return (found - found.mean(axis=0)) * np.sqrt(self.n / (self.n - 1))
+
+    def directions(
+        self, shares: Float[np.ndarray, " shares"]
+    ) -> Float[np.ndarray, "clusters shares"]:
+        """Of each contrast the deviations of clusters, of length 1, or 0 where none deviates."""
+        away = self._away(shares)
+        length = np.linalg.norm(away, axis=0)
+        return np.where(length > _ROUNDING, away / np.where(length > _ROUNDING, length, 1.0), 0.0)
+
+    def z(self, shares: Float[np.ndarray, " shares"]) -> Float[np.ndarray, " shares"]:
+        """Contrasts as standard normal values, by Student's t over clusters."""
+        from scipy.special import ndtri, stdtr
+
+        total = self.share - shares
+        error = np.linalg.norm(self._away(shares), axis=0)
+        known = error > _ROUNDING
+        ratio = np.abs(total) / np.where(known, error, 1.0)
+        surely = np.where(np.abs(total) < _ROUNDING, 0.0, _SURE)
+        found = np.where(known, -ndtri(stdtr(self.n - 1, -ratio)), surely)
+        return np.sign(total) * np.minimum(found, _SURE)

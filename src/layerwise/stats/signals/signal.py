@@ -1,0 +1,287 @@
+"""Is there anything to lose? Which tasks the intact model answers better than blind, in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from layerwise.stats.inference import holm
+from layerwise.stats.items.clusters import Clusters, clusters_of, design_effects, with_design_effect
+from layerwise.stats.items.crossed import crossed_means
+
+# One-sided, as the lower end of a 95 % interval.
+LEVEL = 0.025
+
+
+class Blind(NamedTuple):
+    """The same model asked other items' questions about an item.
+
+    Attributes:
+        right: how many of them it answered with this item's answer.
+        asked: how many were asked, 0 or more.
+    """
+
+    right: Int[np.ndarray, " items"]
+    asked: Int[np.ndarray, " items"]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over the items for which a question was asked; nan if for none."""
+        have = self.asked > 0
+        return float((self.right[have] / self.asked[have]).mean()) if have.any() else np.nan
+
+
+class Guessed(NamedTuple):
+    """A guesser that does not read the question, on the same items.
+
+    Attributes:
+        blind: what it got right, as if it were one other question.
+        rule: how it guesses, in words.
+        held: whether a model must be better; not where the guesser is no better than chance.
+    """
+
+    blind: Blind
+    rule: str
+    held: bool
+
+
+class Answered(NamedTuple):
+    """What a method itself saw of a task under a protocol, as ``Asked`` has it.
+
+    Attributes:
+        task: the task's name.
+        protocol: the protocol.
+        intact: whether the intact model was right, by item.
+        blind: other items' questions, if any were asked.
+        no_layers: None: methods that leave layers as they are do not ask for it.
+        clusters: which items ask for the same thing; None if each stands by itself.
+        guessed: None, for such methods ask for first tokens, of which no options are offered.
+        of_examples: none, for such methods ask with one draw of few-shot examples.
+    """
+
+    task: str
+    protocol: str
+    intact: Bool[np.ndarray, " items"]
+    blind: Blind | None = None
+    no_layers: Bool[np.ndarray, " items"] | None = None
+    clusters: Clusters | None = None
+    guessed: Guessed | None = None
+    of_examples: tuple[Asked, ...] = ()
+
+    @classmethod
+    def of_items(cls, items: pd.DataFrame, right: Bool[np.ndarray, " items"]) -> Answered:
+        """From a table with a row per item."""
+        task, protocol = (str(items[name].iloc[0]) for name in ("task", "protocol"))
+        there = items["blind"].notna().to_numpy(dtype=bool)
+        other = items["blind"].fillna(value=False).to_numpy(dtype=bool)
+        asked = Blind(other.astype(int), there.astype(int)) if there.any() else None
+        clusters = clusters_of(items, items["item"].tolist())
+        return cls(task, protocol, right, asked, clusters=clusters)
+
+
+@runtime_checkable
+class Asked(Protocol):
+    """A task under a protocol, and whether the intact model was right."""
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        ...
+
+    @property
+    def protocol(self) -> str:
+        """The protocol."""
+        ...
+
+    @property
+    def intact(self) -> Bool[np.ndarray, " items"]:
+        """Whether the intact model was right, by item."""
+        ...
+
+    @property
+    def blind(self) -> Blind | None:
+        """Other items' questions, if any were asked."""
+        ...
+
+    @property
+    def no_layers(self) -> Bool[np.ndarray, " items"] | None:
+        """Whether the model without any layer was right, if it was asked."""
+        ...
+
+    @property
+    def clusters(self) -> Clusters | None:
+        """Which items ask for the same thing; None if each stands by itself."""
+        ...
+
+    @property
+    def guessed(self) -> Guessed | None:
+        """What a guesser makes of the options without the question, if one was measured."""
+        ...
+
+    @property
+    def of_examples(self) -> Sequence[Asked]:
+        """The same with each draw of few-shot examples, if there are several."""
+        ...
+
+
+def above_chance_p_values(
+    right: Int[np.ndarray, " cells"],
+    n: Int[np.ndarray, " cells"],
+    chance: Float[np.ndarray, " cells"],
+) -> Float[np.ndarray, " cells"]:
+    """One-sided exact binomial test of the intact accuracy against guessing.
+
+    Below 0.025 exactly where the 95 % interval of Clopper and Pearson (1934, Biometrika 26) lies
+    above chance.
+    """
+    from scipy.stats import binom
+
+    return np.asarray(binom.sf(right - 1, n, chance))
+
+
+def better_than_blind_p_value(
+    intact: Bool[np.ndarray, " items"], blind: Blind, clusters: Clusters | None = None
+) -> float:
+    """One-sided exact test that the question matters, paired over items.
+
+    If it does not, an item's own question is one of those it was asked like any other: of the
+    ``s`` right answers to its ``k + 1`` questions, each is the one to its own with probability
+    ``1 / (k + 1)``. So the right answers to own questions are a sum of independent Bernoulli
+    variables with probabilities ``s / (k + 1)``, given the ``s``. With one other question for each
+    item this is the exact McNemar test; in general the exact test of matched sets (Breslow and Day
+    1980, Statistical Methods in Cancer Research 1, section 5.3). Items that are asked nothing else
+    say nothing. Of items that ask for the same thing p is that of ``with_design_effect``.
+    """
+    from scipy.stats import poisson_binom
+
+    probability = (intact + blind.right) / (blind.asked + 1)
+    undecided = (probability > 0) & (probability < 1)
+    if not undecided.any():
+        return 1.0
+    p = poisson_binom.sf(intact[undecided].sum() - 1, probability[undecided])
+    if clusters is None or clusters.are_items:
+        return float(p)
+    asked = clusters.only(undecided)
+    beyond = (intact - probability)[undecided]
+    return float(
+        with_design_effect(np.array([p]), design_effects(beyond[:, None], asked), asked)[0]
+    )
+
+
+def without_the_question(cell: Asked) -> list[Blind]:
+    """What is right without a question of its own: to other items', and by the options alone."""
+    controls = [] if cell.blind is None or not cell.blind.asked.any() else [cell.blind]
+    if cell.guessed is not None and cell.guessed.held:
+        controls.append(cell.guessed.blind)
+    return controls
+
+
+def better_than_all_p_value(
+    right: Bool[np.ndarray, " items"], controls: Sequence[Blind], clusters: Clusters | None = None
+) -> float:
+    """The largest of the p-values of ``better_than_blind_p_value``; 0 if there is no control."""
+    return max((better_than_blind_p_value(right, one, clusters) for one in controls), default=0.0)
+
+
+def signal_p_values(
+    asked: Sequence[Asked], chance: Callable[[str, str], float]
+) -> Float[np.ndarray, " cells"]:
+    """Of each task and protocol, the p-value of "no better than chance or a control".
+
+    The largest of the p-values is that of their union (Berger 1982, Technometrics 24). What was
+    not asked (in a run of an earlier version, or if all items have the same answer) is left out.
+    """
+    return np.array([_signal_p_value(cell, chance) for cell in asked], dtype=float)
+
+
+def _signal_p_value(cell: Asked, chance: Callable[[str, str], float]) -> float:
+    if cell.of_examples:
+        return _over_examples(cell, chance)
+    right, n = np.array([cell.intact.sum()], dtype=int), np.array([len(cell.intact)])
+    level = np.array([chance(cell.task, cell.protocol)], dtype=float)
+    guessing = _of_clusters(float(above_chance_p_values(right, n, level)[0]), cell)
+    return max(guessing, _controls_p_value(cell))
+
+
+def _over_examples(cell: Asked, chance: Callable[[str, str], float]) -> float:
+    """The p-value over several draws of few-shot examples.
+
+    The larger of two: the median of what each draw says by itself, and the largest of those of
+    the mean over items and draws against each control, both of which are samples
+    (``CrossedMeans``).
+    """
+    each = cell.of_examples
+    right = np.stack([one.intact.astype(float) for one in each])[:, :, None]
+    clusters = each[0].clusters or Clusters.apart(right.shape[1])
+    against = [right - chance(cell.task, cell.protocol)]
+    without = [one.no_layers for one in each if one.no_layers is not None]
+    if len(without) == len(each):
+        against.append(right - np.stack(without).astype(float)[:, :, None])
+    found = [float(crossed_means(one, clusters).upper_p_values()[0]) for one in against]
+    guessed = [one.guessed.blind for one in each if one.guessed and one.guessed.held]
+    for control in ([one.blind for one in each if one.blind is not None], guessed):
+        asked = np.all([one.asked > 0 for one in control], axis=0)
+        if len(control) == len(each) and asked.any():
+            rates = np.stack([one.right / np.maximum(one.asked, 1) for one in control])
+            mine = crossed_means((right - rates[:, :, None])[:, asked], clusters.only(asked))
+            found.append(float(mine.upper_p_values()[0]))
+    return max(*found, float(np.median(signal_p_values(each, chance))))
+
+
+def _of_clusters(p: float, cell: Asked) -> float:
+    """The p-value of the accuracy, of as many items as the clusters are worth."""
+    if cell.clusters is None or cell.clusters.are_items:
+        return p
+    effects = design_effects(cell.intact[:, None].astype(float), cell.clusters)
+    return float(with_design_effect(np.array([p]), effects, cell.clusters)[0])
+
+
+def _controls_p_value(cell: Asked) -> float:
+    """The larger p-value of those against measured controls; 0 if there are none."""
+    controls = without_the_question(cell)
+    if cell.no_layers is not None:
+        controls.append(Blind(cell.no_layers.astype(int), np.ones(len(cell.intact), dtype=int)))
+    return better_than_all_p_value(cell.intact, controls, cell.clusters)
+
+
+def have_signal(p: Float[np.ndarray, " cells"]) -> Bool[np.ndarray, " cells"]:
+    """Whether there is signal by the p-values of a whole run, after Holm's correction."""
+    return holm(p) < LEVEL
+
+
+def signals(
+    asked: Sequence[Asked], chance: Callable[[str, str], float]
+) -> dict[tuple[str, str], bool]:
+    """Which tasks and protocols of a run have signal, after Holm's correction over all of them.
+
+    Of many suites that a model only guesses on, some would pass one by one.
+    """
+    found = have_signal(signal_p_values(asked, chance))
+    return {
+        (cell.task, cell.protocol): signal
+        for cell, signal in zip(asked, found.tolist(), strict=True)
+    }
+
+
+def gate_table(asked: Sequence[Asked], floor: Callable[[str, str], float]) -> pd.DataFrame:
+    """What a method's own gate was decided on: a row per task and protocol."""
+    p = signal_p_values(asked, floor)
+    rows = [
+        {
+            "task": cell.task,
+            "protocol": cell.protocol,
+            "n_items": len(cell.intact),
+            "n_clusters": (cell.clusters or Clusters.apart(len(cell.intact))).n,
+            "accuracy": float(cell.intact.mean()),
+            "floor": floor(cell.task, cell.protocol),
+            "blind": np.nan if cell.blind is None else cell.blind.accuracy,
+            "p": one,
+            "signal": signal,
+        }
+        for cell, one, signal in zip(asked, p.tolist(), have_signal(p).tolist(), strict=True)
+    ]
+    return pd.DataFrame(rows)

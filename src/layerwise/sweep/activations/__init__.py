@@ -1,0 +1,1 @@
+"""Activations of the intact model, read from the trunk of a walk."""

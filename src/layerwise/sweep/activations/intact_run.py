@@ -1,0 +1,353 @@
+"""Activations of the intact model, read out of the trunk alone: means, noise, residual streams.
+
+Nothing is changed here, and no logits are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from jaxtyping import Float
+
+from layerwise.errors import UserError
+from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.kinds import (
+    DecoderOnly,
+    Model,
+    decoder_prefix,
+    is_seq2seq,
+    n_encoder_layers,
+)
+from layerwise.sweep.changes.edits import Site
+from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
+from layerwise.sweep.requests import Tokens
+
+from .intact_layers import IntactLayer, intact_layers
+
+# A site of the residual stream, and the layer.
+Place = tuple[str, int]
+# The widest site whose covariance is made, and rows that stand for it where it is wider.
+MOST_EXACT = 1024
+# Draws of noise by position before they begin again.
+NOISE_DRAWS = 256
+
+
+@in_turn
+@torch.inference_mode()
+def mean_activations(
+    model: Model,
+    contexts: Sequence[Tokens],
+    sites: Sequence[Site],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> dict[tuple[Site, int], Float[torch.Tensor, ...]]:
+    """Mean activation of each site and layer, pooled over contexts and positions.
+
+    The first position is left out: in most models it is an attention sink whose norm is some
+    hundred times that of the others and would be most of the mean (Sun et al. 2024,
+    arXiv:2402.17762). Each distinct prefix counts once.
+
+    Of an encoder-decoder all positions count; contexts are its inputs, and in the decoder the
+    mean is over the tokens that it begins with.
+
+    Args:
+        model: the model.
+        contexts: token ids; each needs at least two.
+        sites: which sites; those of cross-attention are found in decoder layers alone.
+        memory_budget: bytes for activations.
+
+    Returns:
+        The mean by (site, layer): ``[d_model]``, of ``z`` ``[n_heads, d_head]``.
+
+    Raises:
+        UserError: if no context has a second token.
+    """
+    if not any(len(context) > 1 for context in contexts):
+        raise UserError("A mean needs at least one context of two or more tokens.")
+    sums: dict[tuple[Site, int], torch.Tensor] = {}
+    counts: dict[tuple[Site, int], int] = {}
+    for one in intact_layers(model, contexts, memory_budget):
+        for site in set(sites) & set(one.seen):
+            key = site, one.layer
+            total = one.seen[site][0, one.counted].double().sum(dim=0)
+            sums[key] = sums.get(key, 0) + total
+            counts[key] = counts.get(key, 0) + len(one.counted)
+    return {key: (total / counts[key]).to(model.W_E.dtype) for key, total in sums.items()}
+
+
+@in_turn
+@torch.inference_mode()
+def residuals_at(
+    model: Model,
+    texts: Sequence[Tokens],
+    positions: Sequence[Sequence[int]],
+    places: Sequence[Place],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    n_prompt: Sequence[int] | None = None,
+) -> Float[torch.Tensor, "place read d_model"]:
+    """The intact residual stream at some positions of some texts.
+
+    Args:
+        model: the model.
+        texts: token ids, at least one each.
+        positions: for each text, which of its tokens are read, from 0.
+        places: site (``resid_pre``, ``resid_mid`` or ``resid_post``) and layer; ``resid_post``
+            of layer -1 is what enters the first block.
+        memory_budget: bytes for activations, beside what is returned.
+        n_prompt: of an encoder-decoder, how many tokens of each text are its input. The others
+            are said by the decoder; it is the decoder that is read, where ``resid_post`` of the
+            encoder's last layer stands for what enters the decoder. Positions are counted as if
+            what the decoder begins with were the last of the prompt.
+
+    Returns:
+        A row for each text and position, in the order given.
+    """
+    found = Residuals(model, positions, places, n_prompt)
+    for one in intact_layers(model, texts, memory_budget, n_prompt):
+        found.take(one)
+    return found.out
+
+
+class Residuals:
+    """The residual stream at some positions of some texts, as walks over these come by it.
+
+    Attributes:
+        out: ``[place, read, d_model]``, a row for each text and position.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        positions: Sequence[Sequence[int]],
+        places: Sequence[Place],
+        n_prompt: Sequence[int] | None,
+    ) -> None:
+        """What is to be read, as ``residuals_at`` takes it."""
+        self.out = model.W_E.new_empty(len(places), sum(map(len, positions)), model.cfg.d_model)
+        self._rows: dict[Place, list[int]] = {}
+        for row, place in enumerate(places):
+            self._rows.setdefault(place, []).append(row)
+        self._n_encoder = n_encoder_layers(model)
+        self._wanted = _in_decoder(model, positions, n_prompt)
+        self._starts = list(accumulate(map(len, positions), initial=0))
+        self._read = self._here = torch.empty(0, dtype=torch.long)
+
+    def take(self, one: IntactLayer) -> None:
+        """Keep what is wanted of one layer."""
+        if one.layer < self._n_encoder:
+            return
+        if one.first:
+            self._begin(one)
+            for row in self._rows.get(("resid_post", self._n_encoder - 1), ()):
+                self.out[row, self._here] = one.seen["resid_pre"][0, self._read]
+        for site in ("resid_pre", "resid_mid", "resid_post"):
+            for row in self._rows.get((site, one.layer), ()):
+                self.out[row, self._here] = _residual(site, one.seen)[0, self._read]
+
+    def _begin(self, one: IntactLayer) -> None:
+        """Which tokens of a walk are read, and where they go."""
+        of = list(zip(one.texts, one.paths, strict=True))
+        nodes = [path[pos] for text, path in of for pos in self._wanted[text]]
+        starts = self._starts
+        into = [row for text, _ in of for row in range(starts[text], starts[text + 1])]
+        device = self.out.device
+        self._read, self._here = torch.tensor([nodes, into], device=device, dtype=torch.long)
+
+
+def _in_decoder(
+    model: Model, positions: Sequence[Sequence[int]], n_prompt: Sequence[int] | None
+) -> Sequence[Sequence[int]]:
+    """Positions in the stack that is read."""
+    if not is_seq2seq(model):
+        return positions
+    assert n_prompt is not None, "it must be known what the decoder says"
+    begin = len(decoder_prefix(model))
+    return [[pos - n + begin for pos in one] for one, n in zip(positions, n_prompt, strict=True)]
+
+
+def _residual(site: str, seen: dict[str, torch.Tensor]) -> Float[torch.Tensor, "1 token d_model"]:
+    if site == "resid_mid" and site not in seen:
+        return seen["resid_pre"] + seen["attn_out"]
+    return seen[site]
+
+
+@in_turn
+@torch.inference_mode()
+def position_means(
+    model: Model,
+    contexts: Sequence[Tokens],
+    sites: Sequence[Site],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> dict[tuple[Site, int], Float[torch.Tensor, "position ..."]]:
+    """Mean activation of each site, layer and position that all contexts have, then the pooled.
+
+    Args:
+        model: the model.
+        contexts: token ids; each needs at least two.
+        sites: which sites.
+        memory_budget: bytes for activations.
+
+    Returns:
+        By (site, layer) a table that ``mean`` takes: the means of positions 0, 1, ..., and last,
+        for all further positions, the mean of ``mean_activations``. Each distinct prefix counts
+        once.
+
+    Raises:
+        UserError: if no context has a second token.
+    """
+    pooled = mean_activations(model, contexts, sites, memory_budget=memory_budget)
+    sums: dict[tuple[Site, int], torch.Tensor] = {}
+    counts: dict[tuple[Site, int], torch.Tensor] = {}
+    n_common, common = 0, torch.empty(0, dtype=torch.long)
+    for one in intact_layers(model, contexts, memory_budget):
+        if one.first:  # the same tokens in all layers of a stack
+            n_common = _n_common(model, contexts, one.layer)
+            common = (one.positions < n_common).nonzero()[:, 0]
+        at = one.positions[common]
+        for site in set(sites) & set(one.seen):
+            key = site, one.layer
+            here = one.seen[site][0, common].double()
+            total = here.new_zeros(n_common, *here.shape[1:]).index_add_(0, at, here)
+            sums[key] = sums.get(key, 0) + total
+            ones = torch.ones_like(at)
+            counts[key] = counts.get(key, 0) + at.new_zeros(n_common).index_add_(0, at, ones)
+    found = {}
+    for key, total in sums.items():
+        means = (total.flatten(1) / counts[key][:, None]).reshape(total.shape)
+        found[key] = torch.cat([means.to(model.W_E.dtype), pooled[key][None]])
+    return found
+
+
+def _n_common(model: Model, contexts: Sequence[Tokens], layer: int) -> int:
+    """Positions that all contexts have in a layer's stack."""
+    if is_seq2seq(model) and layer >= n_encoder_layers(model):
+        return len(decoder_prefix(model))
+    return min(len(context) for context in contexts)
+
+
+@in_turn
+@torch.inference_mode()
+def site_noise(
+    model: Model,
+    contexts: Sequence[Tokens],
+    sites: Sequence[Site],
+    *,
+    seed: int,
+    n_draws: int = NOISE_DRAWS,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> dict[tuple[Site, int], Float[torch.Tensor, "draw ..."]]:
+    """Gaussian noise with the covariance that each site has over contexts and positions.
+
+    A draw is the sum over activations x of g (x - mean), with a standard normal g for each, over
+    the square root of their number: its covariance is that of the activations, and no covariance
+    matrix is ever made. First positions are left out and each distinct prefix counts once, as in
+    ``mean_activations``.
+
+    Args:
+        model: the model.
+        contexts: token ids; at least one needs two or more.
+        sites: which sites.
+        seed: of the draws.
+        n_draws: how many draws, one for each position before they begin again.
+        memory_budget: bytes for activations.
+
+    Returns:
+        By (site, layer) a table that ``noise`` takes.
+
+    Raises:
+        UserError: if no context has a second token.
+    """
+    means = mean_activations(model, contexts, sites, memory_budget=memory_budget)
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[tuple[Site, int], torch.Tensor] = {}
+    counts: dict[tuple[Site, int], int] = {}
+    draws = torch.empty(0)
+    for one in intact_layers(model, contexts, memory_budget):
+        n_counted = len(one.counted)
+        if one.first:
+            drawn = torch.randn(n_draws, n_counted, generator=generator, dtype=torch.float32)
+            draws = drawn.to(model.W_E)
+        for site in set(sites) & set(one.seen):
+            key = site, one.layer
+            apart = (one.seen[site][0, one.counted] - means[key]).flatten(1)
+            total = (draws @ apart).unflatten(1, one.seen[site].shape[2:])
+            sums[key] = sums.get(key, 0) + total
+            counts[key] = counts.get(key, 0) + n_counted
+    return {key: total / counts[key] ** 0.5 for key, total in sums.items()}
+
+
+@in_turn
+@torch.inference_mode()
+def noise_basis(
+    model: Model,
+    contexts: Sequence[Tokens],
+    sites: Sequence[Site],
+    *,
+    seed: int,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> dict[tuple[Site, int], Float[torch.Tensor, "row ..."]]:
+    """Vectors from which noise of each site's covariance is made, over contexts and positions.
+
+    The sum of a table's n rows, each times a standard normal number, over sqrt(n), has the
+    covariance of the site: rows are its principal axes, each times sqrt(n) standard deviations.
+    Of wider sites than ``MOST_EXACT`` no covariance matrix is made; rows are draws of
+    ``site_noise``, so many, and the covariance is that of these.
+
+    Args:
+        model: the model.
+        contexts: token ids; at least one needs two or more.
+        sites: which sites.
+        seed: of the draws, where there are any.
+        memory_budget: bytes for activations.
+
+    Returns:
+        By (site, layer) a table.
+
+    Raises:
+        UserError: if no context has a second token.
+    """
+    given = {"memory_budget": memory_budget}
+    if max(model.cfg.d_model, model.cfg.n_heads * model.cfg.d_head) > MOST_EXACT:
+        return site_noise(model, contexts, sites, seed=seed, n_draws=MOST_EXACT, **given)
+    means = mean_activations(model, contexts, sites, **given)
+    products: dict[tuple[Site, int], torch.Tensor] = {}
+    counts: dict[tuple[Site, int], int] = {}
+    for one in intact_layers(model, contexts, memory_budget):
+        for site in set(sites) & set(one.seen):
+            key = site, one.layer
+            apart = (one.seen[site][0, one.counted] - means[key]).flatten(1).double()
+            products[key] = products.get(key, 0) + apart.T @ apart
+            counts[key] = counts.get(key, 0) + len(apart)
+    found = {}
+    for key, product in products.items():
+        variances, axes = torch.linalg.eigh(product.cpu() / counts[key])
+        rows = (len(axes) * variances.clamp(min=0)).sqrt()[:, None] * axes.T
+        found[key] = rows.to(model.W_E).unflatten(1, means[key].shape)
+    return found
+
+
+@in_turn
+@torch.inference_mode()
+def last_residuals(
+    model: DecoderOnly,
+    contexts: Sequence[Tokens],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> Float[torch.Tensor, "n_layers_plus_one context d_model"]:
+    """The intact residual stream at each context's last position, at every depth.
+
+    Args:
+        model: the model.
+        contexts: token ids, at least one each.
+        memory_budget: bytes for activations.
+
+    Returns:
+        Row 0 is what enters the first block, row k + 1 the ``resid_post`` of layer k.
+    """
+    places = [("resid_post", layer) for layer in range(-1, model.cfg.n_layers)]
+    last = [[len(context) - 1] for context in contexts]
+    return residuals_at(model, contexts, last, places, memory_budget=memory_budget)

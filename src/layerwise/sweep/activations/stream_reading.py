@@ -1,0 +1,81 @@
+"""The residual stream of an intact run in one pass: one vector a text, and how layers turn it.
+
+One vector a prompt and depth is kept; what all other positions hold is summed up and let go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+
+from layerwise.ground.layer_names import spans
+from layerwise.models.instance.kinds import Model, n_encoder_layers
+from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
+from layerwise.sweep.requests import Tokens
+
+from .intact_layers import IntactLayer, intact_layers
+
+Paths = Sequence[tuple[int, ...]]
+
+
+class Streams(NamedTuple):
+    """What is read of some prompts in one stack, on the CPU in float64.
+
+    Attributes:
+        read: the stream at each prompt's last position; in an encoder its mean over positions; in
+            the decoder behind it that at the position that says the first token of the answer.
+            Depth k is what enters layer k of the stack, the last what leaves the last layer.
+        influence: 1 minus the cosine of what enters and what leaves a layer, mean over all
+            positions of the prompt; in the decoder behind an encoder over the tokens that it
+            begins with.
+    """
+
+    read: Float[torch.Tensor, "depth prompt d_model"]
+    influence: Float[torch.Tensor, "layer prompt"]
+
+
+@torch.inference_mode()
+def read_streams(
+    model: Model,
+    contexts: Sequence[Tokens],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> tuple[Streams, ...]:
+    """Read the intact residual stream of prompts; what they share is run once."""
+    n_encoder, n, d_model = n_encoder_layers(model), len(contexts), model.cfg.d_model
+    sizes = [last + 1 - first for first, last in spans(n_encoder, model.cfg.n_layers)]
+    stacks = tuple(
+        Streams(
+            torch.empty(size + 1, n, d_model, dtype=torch.float64),
+            torch.empty(size, n, dtype=torch.float64),
+        )
+        for size in sizes
+    )
+    for one in intact_layers(model, contexts, memory_budget):
+        encodes = one.layer < n_encoder
+        behind = bool(n_encoder) and not encodes
+        _fill(stacks[behind], one.layer - n_encoder * behind, one, at_all=encodes)
+    return stacks
+
+
+def _fill(streams: Streams, layer: int, one: IntactLayer, *, at_all: bool) -> None:
+    """Enter what one layer of a walk does, its number being that in its stack."""
+    here = list(one.texts)
+    before, after = one.seen["resid_pre"][0], one.seen["resid_post"][0]
+    turned = 1 - torch.nn.functional.cosine_similarity(before.float(), after.float(), dim=-1)
+    streams.influence[layer, here] = _means(turned.cpu().double(), one.paths)
+    for depth, resid in [(0, before)] * one.first + [(layer + 1, after)]:
+        streams.read[depth, here] = (
+            _means(resid.cpu().double(), one.paths)
+            if at_all
+            else resid[[path[-1] for path in one.paths]].cpu().double()
+        )
+
+
+def _means(
+    values: Float[torch.Tensor, "token ..."], paths: Paths
+) -> Float[torch.Tensor, "prompt ..."]:
+    return torch.stack([values[list(path)].mean(dim=0) for path in paths])

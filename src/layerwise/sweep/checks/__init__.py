@@ -1,0 +1,1 @@
+"""The reference by plain hooks, and what is compared with it."""

@@ -1,0 +1,96 @@
+"""How far rounding alone can take the outcomes of a change, measured on the model itself.
+
+Engine, reference and any other way of computing the same are held to it, for no fixed number
+fits all changes: without some layers of a deep model small differences grow, and how large they
+are to begin with depends on the processor. Nothing of the engine is used here.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import torch
+
+from layerwise.models.conversion.rounding import MULTIPLE, disturbances
+from layerwise.models.decoder import DecoderModel
+from layerwise.models.decoder.load import with_numbers
+from layerwise.models.instance.kinds import Model, moved
+from layerwise.sweep.changes.interventions import Intervention
+from layerwise.sweep.decoding.stopping import Stopper
+from layerwise.sweep.requests import LogLikelihood, Outcome, Scored
+
+from .reference import reference_outcome
+
+FLOOR = 1e-4
+"""An error below this, in nats, is never called more than rounding."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What a change does in float64, and how far plain forwards in the model's format are off.
+
+    Attributes:
+        truth: outcomes of the same weights computed in float64, by request.
+        largest: largest error of a token's log-probability, in nats, of plain hooked forwards in
+            the model's number format: one with its weights, ``DRAWS`` with disturbed ones.
+    """
+
+    truth: tuple[Scored, ...]
+    largest: float
+
+    @property
+    def bound(self) -> float:
+        """The largest error that rounding explains, in nats."""
+        return max(FLOOR, MULTIPLE * self.largest)
+
+    def error(self, outcomes: Sequence[Outcome]) -> float:
+        """Largest error of a token's log-probability, in nats, of outcomes by request."""
+        pairs = zip(outcomes, self.truth, strict=True)
+        return worst(distance(one, exact) for one, exact in pairs)
+
+
+@torch.inference_mode()
+def measure_rounding(
+    model: Model, change: Intervention, requests: Sequence[LogLikelihood], seed: int = 0
+) -> Rounding:
+    """How far rounding takes the log-probabilities of some requests under a change.
+
+    Forwards with weights disturbed in their last bit show how much a change amplifies rounding
+    (``disturbed``). It costs ``DRAWS`` + 2 plain forwards a request, and memory for the weights
+    once more in float64.
+    """
+    exact = Rounding(_scored(in_dtype(model, torch.float64), change, requests), 0.0)
+    plain = chain([model], disturbances(model, seed))
+    errors = (exact.error(_scored(one, change, requests)) for one in plain)
+    return replace(exact, largest=worst(errors))
+
+
+def _scored(
+    model: Model, change: Intervention, requests: Sequence[LogLikelihood]
+) -> tuple[Scored, ...]:
+    never = Stopper(None, frozenset())  # Nothing is written here.
+    outcomes = [reference_outcome(model, change, asked, never) for asked in requests]
+    return tuple(outcome for outcome in outcomes if isinstance(outcome, Scored))
+
+
+def in_dtype(model: Model, dtype: torch.dtype) -> Model:
+    """A copy with the very same weights that computes in ``dtype``."""
+    copied = copy.deepcopy(model)
+    return moved(with_numbers(copied) if isinstance(copied, DecoderModel) else copied, dtype)
+
+
+def distance(one: Outcome, other: Outcome) -> float:
+    """Largest difference of a token's log-probability, in nats; NaN if one is NaN."""
+    assert isinstance(one, Scored)
+    assert isinstance(other, Scored)
+    pairs = zip(one.token_logprobs, other.token_logprobs, strict=True)
+    return worst(abs(a - b) for a, b in pairs)
+
+
+def worst(values: Iterable[float]) -> float:
+    """The largest number, NaN if one is NaN: what is no number is near to nothing."""
+    return max(values, key=lambda value: (math.isnan(value), value))

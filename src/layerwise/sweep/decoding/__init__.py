@@ -1,0 +1,1 @@
+"""Greedy decoding of all branches and prompts as rows of one batch."""

@@ -1,0 +1,242 @@
+"""One decode for all: every (branch, prompt) is a row of one batch with its own changes.
+
+Invariant: the cache holds, for each unfinished row, the keys and values of exactly the tokens
+before its position that are not in a shared beginning, and nothing behind it is ever attended to.
+
+Prompts were run by the walk, whose keys and values of shared beginnings are attended to in place.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from layerwise.models.instance.kinds import DecoderOnly
+from layerwise.sweep.changes.edits import EMBED, END
+from layerwise.sweep.changes.other_weights import in_place
+from layerwise.sweep.packed.runner import KeptKeysValues
+from layerwise.sweep.requests import Generate, Generated
+from layerwise.sweep.walk.embedding import embed_tokens
+from layerwise.sweep.walk.engine import Walk
+from layerwise.sweep.walk.readout import CHUNK, first_argmax, logits_of
+
+from .beginnings import beginnings
+from .decode_step import Beginning, Decoding, Job, Step
+from .drafts import Drafter
+from .stopping import Stopper
+
+# A beginning must be so long to be worth attending to apart.
+SHORTEST_BEGINNING = 32
+# So many new tokens in one step cost little more than one, since the weights are read for all.
+STEP_ROOM = 16
+
+
+def begins_of(walk: Walk, requests: Sequence[int]) -> dict[int, Beginning | None]:
+    """The beginnings of a walk's prompts that are attended to where the walk has kept them."""
+    paths = [walk.plan.paths[index] for index in requests]
+    if not walk.in_parts:
+        return dict.fromkeys(requests)
+    return dict(zip(requests, beginnings(paths, SHORTEST_BEGINNING), strict=True))
+
+
+@dataclass
+class Decoder:
+    """A batch of rows being decoded, refilled from a queue as rows finish.
+
+    Attributes:
+        walk: which ran the prompts.
+        stopper: decides where texts end.
+        waiting: texts that are not in the batch yet.
+        capacity: rows of the batch.
+        done: told of each finished text.
+        step_room: new tokens in one step; what rows leave of it is used for drafts.
+        logit_rows: so many rows' logits exist at once.
+    """
+
+    walk: Walk
+    stopper: Stopper
+    waiting: deque[Job]
+    capacity: int
+    done: Callable[[Job, Generated], None]
+    step_room: int = field(default_factory=lambda: STEP_ROOM)
+    logit_rows: int = CHUNK
+    rows: list[Job] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        walk = self.walk
+        self.in_parts = walk.in_parts
+        self.begins = begins_of(walk, sorted({job.request for job in self.waiting}))
+        self.capacity = min(self.capacity, len(self.waiting))
+        self.free = list(range(self.capacity))[::-1]
+        own = max((self._n_own(job) + job.asked.max_tokens for job in self.waiting), default=0)
+        self.drafter = Drafter()
+        cfg, room = walk.model.cfg, own + self.drafter.longest
+        caches = [
+            KeptKeysValues.empty(self.capacity, room, cfg, like=walk.trunk) for _ in walk.runners
+        ]
+        self.batch = Decoding.of(walk, self.begins, caches)
+
+    def _n_own(self, job: Job) -> int:
+        """How many of the prompt's tokens are the row's own."""
+        begin = self.begins[job.request]
+        return len(job.asked.context) - (begin.length if begin else 0)
+
+    def run(self) -> None:
+        """Decode until every text has ended."""
+        self._refill()
+        while self.rows:
+            self._step()
+            self._refill()
+
+    def _refill(self) -> None:
+        """Let finished rows leave and waiting ones take their places."""
+        staying: list[Job] = []
+        for job in self.rows:
+            if not self._ended(job):
+                staying.append(job)
+            else:
+                self.free.append(job.slot)
+        new: list[Job] = []
+        while self.waiting and self.free:
+            job = self.waiting.popleft()
+            if not self._ended(job):
+                job.slot = self.free.pop()
+                new.append(job)
+        self.rows = staying + new
+        if new:
+            self._prompts_into(new)
+
+    def _ended(self, job: Job) -> bool:
+        if not self.stopper.ended(job.tokens, job.asked):
+            return False
+        self.drafter.learn(job.request, job.tokens)
+        self.done(job, self.stopper.outcome(job.tokens, job.asked))
+        return True
+
+    def _prompts_into(self, new: list[Job]) -> None:
+        """Copy the rows' own part of their prompts to the cache, rows of one length at once."""
+        by_length: dict[int, list[Job]] = {}
+        for job in new:
+            by_length.setdefault(self._n_own(job), []).append(job)
+        for length, jobs in by_length.items():
+            if not length:
+                continue
+            device = self.walk.device
+            paths = torch.tensor([self.walk.plan.paths[j.request][-length:] for j in jobs])
+            paths = paths.to(device)[:, None]
+            slots = torch.tensor([j.slot for j in jobs], device=device)
+            branches = np.array([0 if j.branch is None else 1 + j.branch for j in jobs])
+            for layer, cache in enumerate(self.batch.caches):
+                kept = self.walk.kept[layer]
+                assert kept is not None, "the walk keeps keys and values where texts are asked for"
+                sources = torch.from_numpy(self.batch.sources[layer, branches]).to(device)
+                at = (sources[:, None, None], torch.arange(kept.keys.shape[1])[:, None], paths)
+                cache.keys[slots, :, :length] = kept.keys[at]
+                cache.values[slots, :, :length] = kept.values[at]
+
+    def _step(self) -> None:
+        """Push the last token of every row, and its draft, through all layers."""
+        model, device = self.walk.model, self.walk.device
+        n_rows = len(self.rows)
+        n_new = max(1, self.step_room // n_rows) if self.in_parts else 1
+        drafts = [
+            self.drafter.draft(j.branch, j.request, j.tokens, j.asked, n_new - 1) for j in self.rows
+        ]
+        n_new = 1 + max(len(draft) for draft in drafts)
+        asked = np.array(
+            [
+                (job.tokens[-1], *draft, *[0] * (n_new - 1 - len(draft)))
+                for job, draft in zip(self.rows, drafts, strict=True)
+            ]
+        )
+        positions = np.array([job.position for job in self.rows])[:, None] + np.arange(n_new)
+        begun = np.array([self._n_own(job) - len(job.asked.context) for job in self.rows])
+        # What stands behind a draft is never read; its place need only exist.
+        known = np.minimum(positions, model.cfg.n_ctx - 1)
+        texts = self._texts(asked)
+        step = Step(self.batch, self.rows, known, positions + begun[:, None], texts)
+        tokens = torch.from_numpy(asked).to(device)
+        flat = torch.from_numpy(known.ravel()).to(device)
+        resid = self._embedded(tokens, flat)
+        for layer, runner in enumerate(self.walk.runners):
+            resid = step.through(layer, runner, resid)
+        self.walk.work.token_passes += step.token_passes
+        self.walk.work.row_passes += n_rows
+        best = self._greedy(resid)
+        for job, draft, found in zip(self.rows, drafts, best.tolist(), strict=True):
+            self._accept(job, draft, found)
+
+    def _embedded(
+        self, tokens: Int[torch.Tensor, "row new"], positions: Int[torch.Tensor, " flat"]
+    ) -> Float[torch.Tensor, "row new d_model"]:
+        """New tokens embedded, each row's by the embeddings of its branch."""
+        found = None
+        for weights, rows in self.batch.apart(self.rows, 0, EMBED).items():
+            with in_place(weights):
+                flat = embed_tokens(self.walk.model, tokens.flatten(), positions)
+            embedded = flat.unflatten(0, tokens.shape)
+            found = embedded if found is None else found
+            if found is not embedded:
+                found[rows] = embedded[rows]
+        assert found is not None
+        return found
+
+    def _greedy(self, resid: Float[torch.Tensor, "row new d_model"]) -> np.ndarray:
+        """The greedy tokens, each row's by what its branch has behind the layers."""
+        model, best = self.walk.model, np.zeros(resid.shape[:2], dtype=np.int64)
+        apart = self.batch.apart(self.rows, model.cfg.n_layers, END)
+        for weights, rows in apart.items():
+            mine = resid if len(rows) == len(resid) else resid[rows]
+            with in_place(weights):
+                found = greedy_tokens(model, mine.flatten(0, 1), self.logit_rows)
+            best[rows] = found.reshape(len(rows), -1)
+        return best
+
+    def _accept(self, job: Job, draft: Sequence[int], found: Sequence[int]) -> None:
+        """Take over the greedy tokens up to the first that the draft did not foresee."""
+        accepted = 0
+        for i, token in enumerate(found):
+            job.tokens.append(token)
+            self.walk.work.new_tokens += 1
+            if i >= len(draft) or draft[i] != token or self.stopper.ended(job.tokens, job.asked):
+                break
+            accepted += 1
+        self.drafter.measured(job.branch, len(draft), accepted)
+
+    def _texts(self, asked: np.ndarray) -> np.ndarray:
+        """A number for each row, the same for rows with the same tokens, drafts included."""
+        numbers: dict[tuple[object, ...], int] = {}
+        return np.array(
+            [
+                numbers.setdefault((job.request, *job.tokens[:-1], -1, *new), len(numbers))
+                for job, new in zip(self.rows, asked.tolist(), strict=True)
+            ]
+        )
+
+
+def greedy_tokens(model: DecoderOnly, resid: torch.Tensor, chunk: int) -> np.ndarray:
+    """The greedy token of each row of final residual streams."""
+    parts = [
+        first_argmax(logits_of(model, resid[start : start + chunk]))
+        for start in range(0, len(resid), chunk)
+    ]
+    return torch.cat(parts).cpu().numpy()
+
+
+def capacity_for(walk: Walk, requests: Sequence[int], budget: int) -> int:
+    """How many rows fit a byte budget, at least one."""
+    begins = begins_of(walk, requests)
+    longest = max(
+        len(asked.context) + asked.max_tokens - (begin.length if begin else 0)
+        for begin, asked in ((begins[index], walk.requests[index]) for index in requests)
+        if isinstance(asked, Generate)
+    )
+    cfg = walk.model.cfg
+    n_kv = cfg.n_key_value_heads or cfg.n_heads
+    per_row = longest * cfg.n_layers * 2 * n_kv * cfg.d_head * walk.trunk.element_size()
+    return max(1, budget // per_row)

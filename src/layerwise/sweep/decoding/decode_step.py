@@ -1,0 +1,328 @@
+"""One step of decoding: the last token of every row, and its draft, through all layers.
+
+Invariant: two rows are computed as one in a layer exactly if they are the same branch there and
+have the same tokens so far. Which rows there are, and what becomes of their tokens, is decided in
+``decode``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from layerwise.sweep.changes.edits import BLOCK, SITES, SiteEdit, SwapWeights, heads_of
+from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Replacement
+from layerwise.sweep.changes.other_weights import OtherWeights
+from layerwise.sweep.changes.row_edits import head_mask
+from layerwise.sweep.packed.layout import KeysValues
+from layerwise.sweep.packed.runner import BlockRunner, KeptKeysValues, SharedKeys, StepLayout
+from layerwise.sweep.plans.branches import Branch
+from layerwise.sweep.requests import Generate
+from layerwise.sweep.walk.engine import Walk
+
+
+@dataclass
+class Job:
+    """One text being generated.
+
+    Attributes:
+        branch: the branch (row of the walk's group); None is the trunk.
+        request: index of the request in the walk.
+        asked: the request.
+        tokens: new tokens so far; the first comes from the prompt's last position.
+        slot: its place in the cache.
+    """
+
+    branch: int | None
+    request: int
+    asked: Generate
+    tokens: list[int]
+    slot: int = -1
+
+    @property
+    def position(self) -> int:
+        """Position of the last new token."""
+        return len(self.asked.context) + len(self.tokens) - 1
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The tokens with which several prompts begin.
+
+    Attributes:
+        start: packed index of the first.
+        length: how many; they are packed one after the other.
+    """
+
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What all steps of a decode have in common.
+
+    Attributes:
+        walk: which ran the prompts.
+        begins: by request, the beginning that it shares with others.
+        caches: by layer, the rows' own keys and values.
+        sources: by layer and branch (0 is the trunk), where its keys and values are kept.
+        state: by layer and branch, whose forward pass it still is, which parts from ``sources``
+            where a branch begins inside a block.
+    """
+
+    walk: Walk
+    begins: Mapping[int, Beginning | None]
+    caches: Sequence[KeptKeysValues]
+    sources: np.ndarray
+    state: np.ndarray
+
+    @classmethod
+    def of(
+        cls, walk: Walk, begins: Mapping[int, Beginning | None], caches: Sequence[KeptKeysValues]
+    ) -> Decoding:
+        """Of a finished walk."""
+        branches = [None, *range(sum(len(group.branches.branches) for group in walk.groups))]
+        layers = range(walk.plan.n_layers)
+        sources = [[walk.source(branch, layer) for branch in branches] for layer in layers]
+        states = [[_state(walk, branch, layer) for branch in branches] for layer in layers]
+        return cls(walk, begins, caches, np.array(sources), np.array(states))
+
+    def weights_of(self, job: Job, layer: int, place: str = BLOCK) -> OtherWeights | None:
+        """Other weights that a text has in a place of a layer; None if it has the model's."""
+        branch = self.branch_of(job)
+        return None if branch is None else branch.weights(layer, place)
+
+    def apart(
+        self, jobs: Sequence[Job], layer: int, place: str = BLOCK
+    ) -> dict[OtherWeights | None, np.ndarray]:
+        """Which texts, by number, have which weights in a place of a layer."""
+        if (layer, place) not in self.swapped:
+            return {None: np.arange(len(jobs))}
+        found: dict[OtherWeights | None, list[int]] = {}
+        for number, job in enumerate(jobs):
+            found.setdefault(self.weights_of(job, layer, place), []).append(number)
+        return {weights: np.array(numbers) for weights, numbers in found.items()}
+
+    @cached_property
+    def swapped(self) -> frozenset[tuple[int, str]]:
+        """Layers and places in which any branch has other weights than the model."""
+        return frozenset(
+            (layer, edit.site)
+            for group in self.walk.groups
+            for branch in group.branches.branches
+            for layer, edits in branch.edits.items()
+            for edit in edits
+            if isinstance(edit, SwapWeights)
+        )
+
+    def branch_of(self, job: Job) -> Branch | None:
+        """The branch of a text; None is the trunk."""
+        if job.branch is None:
+            return None
+        return self.walk.groups[0].branches.branches[job.branch]
+
+
+class Step:
+    """One decoding step on its way through the layers."""
+
+    def __init__(
+        self,
+        batch: Decoding,
+        rows: Sequence[Job],
+        positions: np.ndarray,
+        index: np.ndarray,
+        texts: np.ndarray,
+    ) -> None:
+        self.batch, self.rows, self.texts = batch, rows, texts
+        self.positions, self.index = positions, index
+        self.longest, self.n_own = int(positions.max()) + 1, int(index.max()) + 1
+        self.branches = np.array([0 if job.branch is None else 1 + job.branch for job in rows])
+        self.slots = np.array([job.slot for job in rows])
+        self.token_passes = 0
+
+    def through(self, layer: int, runner: BlockRunner, resid: torch.Tensor) -> torch.Tensor:
+        """All rows through a layer, those that are the same computation as one."""
+        batch = self.batch
+        device = resid.device
+        branches = [batch.branch_of(job) for job in self.rows]
+        idle = np.array([b is not None and b.idle(layer) for b in branches])
+        for weights, rows in batch.apart(self.rows, layer).items():
+            running = rows[~idle[rows]]
+            if len(running):
+                block = runner if weights is None else batch.walk.runner_of(layer, weights)
+                resid = self._run(layer, block, running, resid)
+        if idle.any():
+            rows = np.flatnonzero(idle)
+            edits = self._edits(layer, rows, ("resid_pre", "resid_post"), device)
+            if edits is not NO_EDITS:
+                at = torch.from_numpy(rows).to(device)
+                entered = edits.changed("resid_pre", resid[at])
+                resid[at] = edits.changed("resid_post", entered)
+        return resid
+
+    def _run(
+        self, layer: int, runner: BlockRunner, running: np.ndarray, resid: torch.Tensor
+    ) -> torch.Tensor:
+        """Some rows through one block, those that are the same computation as one."""
+        batch, device = self.batch, resid.device
+        state = batch.state[layer, self.branches[running]]
+        _, first, same = np.unique(
+            self.texts[running] * (1 + batch.state.max()) + state,
+            return_index=True,
+            return_inverse=True,
+        )
+        # In the order of the rows, in which they lie in the cache.
+        order = np.argsort(first)
+        first, same = first[order], np.argsort(order)[same]
+        one_each = running[first]
+        everyone = len(one_each) == len(self.rows)
+        at = torch.from_numpy(one_each).to(device)
+        if everyone:
+            one_each, same, at = running, np.arange(len(running)), slice(None)
+        layout = self._layout(layer, one_each, device)
+        edits = self._edits(layer, one_each, SITES, device)
+        out, own = runner.step(resid[at], layout, edits)
+        self.token_passes += out.shape[0] * out.shape[1]
+        if everyone:
+            resid = out
+        else:
+            inverse = torch.from_numpy(same).to(device)
+            resid = resid.clone()
+            resid[torch.from_numpy(running).to(device)] = out[inverse]
+            if own is not None:
+                self._keep_for_others(layer, own, running, same, first)
+        return resid
+
+    def _keep_for_others(
+        self, layer: int, own: KeysValues, running: np.ndarray, same: np.ndarray, first: np.ndarray
+    ) -> None:
+        """Rows that were computed as another one keep its keys and values, for when they part."""
+        others = np.setdiff1d(np.arange(len(running)), first)
+        if not len(others):
+            return
+        cache = self.batch.caches[layer]
+        device = cache.keys.device
+        slots = torch.from_numpy(self.slots[running[others]]).to(device)[:, None]
+        index = torch.from_numpy(self.index[running[others]]).to(device)
+        of = torch.from_numpy(same[others]).to(device)
+        cache.keys[slots, :, index] = own.keys[of]
+        cache.values[slots, :, index] = own.values[of]
+
+    def _layout(self, layer: int, rows: np.ndarray, device: torch.device) -> StepLayout:
+        slots = self.slots[rows]
+        low, high = int(slots.min()), int(slots.max()) + 1
+        # Rows that fill their part of the cache in order are a view of it; so are rows with few
+        # others between them.
+        in_order = bool((np.diff(slots) > 0).all())
+        filled = len(slots) == high - low
+        viewed = in_order or not filled
+        span = slice(low, high) if viewed and 2 * len(rows) >= high - low else None
+        return StepLayout(
+            torch.from_numpy(self.positions[rows]).to(device),
+            self.longest,
+            torch.from_numpy(self.index[rows]).to(device),
+            self.n_own,
+            torch.from_numpy(slots).to(device),
+            span,
+            self.batch.caches[layer],
+            tuple(self._shared(layer, rows, device)),
+        )
+
+    def _shared(self, layer: int, rows: np.ndarray, device: torch.device) -> list[SharedKeys]:
+        """The beginnings that rows attend to, the trunk's apart from the branches'."""
+        batch = self.batch
+        kept = batch.walk.kept[layer]
+        begins = [batch.begins[self.rows[row].request] for row in rows]
+        sources = batch.sources[layer, self.branches[rows]]
+        found = []
+        for begin in sorted({b for b in begins if b is not None}, key=lambda b: b.start):
+            assert kept is not None
+            here = np.array([b == begin for b in begins])
+            for part in (here & (sources == 0), here & (sources > 0)):
+                members = np.flatnonzero(part)
+                if not len(members):
+                    continue
+                low, high = int(sources[members].min()), int(sources[members].max()) + 1
+                table, place = _by_source(members, sources[members] - low, high - low)
+                tokens = slice(begin.start, begin.start + begin.length)
+                found.append(
+                    SharedKeys(
+                        kept.keys[low:high, :, tokens],
+                        kept.values[low:high, :, tokens],
+                        torch.from_numpy(table).to(device),
+                        torch.from_numpy(place).to(device),
+                        torch.from_numpy(members).to(device),
+                    )
+                )
+        return found
+
+    def _edits(
+        self, layer: int, rows: np.ndarray, sites: Sequence[str], device: torch.device
+    ) -> LayerEdits:
+        """The edits of a layer at newly generated positions, each on its branch's rows.
+
+        A replacement or noise holds at generated positions as it does in the prompt, and a copy
+        goes on with the source's last position; a patch changes the prompt only.
+        """
+        found: dict[str, tuple[Replacement, ...]] = {}
+        of_branch = self.branches[rows]
+        for number in np.unique(of_branch):
+            if not number:
+                continue
+            branch = self.batch.walk.groups[0].branches.branches[number - 1]
+            here = torch.from_numpy(of_branch == number).to(device)[:, None]
+            for edit in branch.edits.get(layer, ()):
+                if edit.site not in sites or edit.position is not None:
+                    continue
+                mask = here
+                if edit.site == "z":
+                    n_heads = self.batch.walk.model.cfg.n_heads
+                    mask = here[..., None] & head_mask(heads_of(edit, n_heads), n_heads, device)
+                value = self._value(edit, layer, rows, device)
+                change = Replacement(value, mask, edit.adds)
+                found[edit.site] = (*found.get(edit.site, ()), change)
+        return LayerEdits(found) if found else NO_EDITS
+
+    def _value(
+        self,
+        edit: SiteEdit,
+        layer: int,
+        rows: np.ndarray,
+        device: torch.device,
+    ) -> torch.Tensor:
+        """What an edit puts, or adds, at the new tokens of some rows."""
+        given = edit.value_at(torch.from_numpy(self.positions[rows]).to(device))
+        if given is not None:
+            return given
+        requests = torch.tensor([self.rows[row].request for row in rows])
+        ends = self.batch.walk.source_ends[layer, edit.site]
+        return ends[requests.to(device)][:, None]
+
+
+def _by_source(
+    members: np.ndarray, sources: np.ndarray, n_sources: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Members in a table with a row for each source, and where each is in it."""
+    counts = np.bincount(sources, minlength=n_sources)
+    order = np.argsort(sources, kind="stable")
+    column = np.arange(len(members)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = np.full((n_sources, counts.max()), members[0])
+    table[sources[order], column] = members[order]
+    place = np.empty(len(members), dtype=np.int64)
+    place[order] = sources[order] * counts.max() + column
+    return table, place
+
+
+def _state(walk: Walk, branch: int | None, layer: int) -> int:
+    """Whose forward pass a branch's is in a layer: 0 the trunk's, else the branch's number + 1."""
+    while branch is not None:
+        known = walk.groups[0].branches.branches[branch]
+        if layer >= known.first_layer:
+            return 1 + branch
+        branch = known.parent
+    return 0

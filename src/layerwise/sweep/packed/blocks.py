@@ -1,0 +1,142 @@
+"""Which way of running its blocks a model gets, decided once per model.
+
+``PackedBlock`` reads the block's modules and attends with ``scaled_dot_product_attention``;
+``HookedBlock`` calls TransformerLens's own block, for models whose attention is something else;
+``ModuleBlock`` calls the modules of the Hugging Face original, where that is what is run.
+Where the weights are on disk, a runner reads those of its block when it is first used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import Any
+
+from layerwise.errors import UserError
+from layerwise.models.decoder.norms import FormulasOnce
+from layerwise.models.instance.kinds import DecoderOnly, Model, by_kind, over_original
+from layerwise.models.weights.offload import BlocksOnDisk, blocks_on_disk
+from layerwise.sweep.changes.other_weights import OtherWeights
+
+from .hooked_block import HookedBlock
+from .module_block import ModuleBlock
+from .packed_block import PackedBlock
+from .runner import BlockRunner as BlockRunner
+
+
+def why_not_packed(model: DecoderOnly) -> str | None:
+    """What of a model keeps it from being run on packed tokens; None if nothing does."""
+    if over_original(model):
+        return None
+    cfg: Any = model.cfg
+    unknown = {
+        "bidirectional attention": cfg.attention_dir != "causal",
+        "local or sliding-window attention": cfg.use_local_attn,
+        "attention soft-cap": (cfg.attn_scores_soft_cap or 0) > 0,
+        "attention sinks": getattr(cfg, "use_attention_sinks", False),
+        "clipped queries and keys": getattr(cfg, "clip_qkv", None) is not None,
+        "log-n scaling": getattr(cfg, "use_logn_attn", False),
+        "length-dependent RoPE": getattr(cfg, "use_dynamic_ntk_rope", False),
+        "position embedding " + str(cfg.positional_embedding_type): (
+            cfg.positional_embedding_type not in ("standard", "rotary")
+        ),
+        "post-norm blocks": cfg.original_architecture
+        in ("OlmoeForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM"),
+        "norms after the sublayers": cfg.use_normalization_before_and_after,
+        "split inputs": cfg.use_split_qkv_input or cfg.use_attn_in or cfg.use_hook_mlp_in,
+        "per-head results": cfg.use_attn_result,
+        "ungrouped key/value heads": cfg.ungroup_grouped_query_attention,
+        "4-bit weights": cfg.load_in_4bit,
+    }
+    return ", ".join(name for name, present in unknown.items() if present) or None
+
+
+def attention_in_use(model: Model) -> str:
+    """Which attention the engine uses for a model, in words."""
+    return by_kind(
+        model, _attention_in_use, lambda _: "scaled_dot_product_attention in both stacks"
+    )
+
+
+def _attention_in_use(model: DecoderOnly) -> str:
+    reason = why_not_packed(model)
+    if over_original(model):
+        return "scaled_dot_product_attention on packed tokens, within Hugging Face's own layers"
+    if reason is None:
+        return "scaled_dot_product_attention on packed tokens"
+    return f"TransformerLens's own block ({reason})"
+
+
+def block_runners(model: DecoderOnly) -> Sequence[BlockRunner]:
+    """The runner of each block; one kind for the whole model."""
+    kind = _runner_kind(model)
+    on_disk = blocks_on_disk(model)
+    if on_disk is None:
+        return [kind(block, model.cfg) for block in model.blocks]
+    # A runner is made each time that its block is read: at each token that is written.
+    make = partial(ModuleBlock, formula=FormulasOnce()) if kind is ModuleBlock else kind
+    return RunnersOnDisk(on_disk, kind, make)
+
+
+def _runner_kind(model: DecoderOnly) -> type[ModuleBlock | PackedBlock | HookedBlock]:
+    if over_original(model):
+        return ModuleBlock
+    return PackedBlock if why_not_packed(model) is None else HookedBlock
+
+
+def runner_with(model: DecoderOnly, layer: int, weights: OtherWeights) -> BlockRunner:
+    """The runner of a block with other weights, which shares all others with the model's."""
+    if blocks_on_disk(model) is not None:
+        raise UserError(
+            "The model's weights are on disk, where others cannot stand in their place: expected "
+            "them in memory; load the model without offload."
+        )
+    kind = _runner_kind(model)
+    return kind(weights.twin(model.blocks[layer]), model.cfg)
+
+
+class RunnersOnDisk(Sequence[BlockRunner]):
+    """The runners of an off-loaded model, made anew whenever they are asked for."""
+
+    def __init__(self, on_disk: BlocksOnDisk, kind: Any, make: Any) -> None:
+        self.on_disk, self.kind, self.make = on_disk, kind, make
+
+    def __len__(self) -> int:
+        return len(self.on_disk.parts)
+
+    def __getitem__(self, layer: Any) -> Any:
+        return RunnerOnDisk(self.on_disk, self.kind, self.make, range(len(self))[layer])
+
+
+class RunnerOnDisk:
+    """A runner that reads the weights of its block when it is first used.
+
+    Invariant: from then on they are in memory as long as the runner is there; so keep none
+    longer than it is needed.
+    """
+
+    def __init__(self, on_disk: BlocksOnDisk, kind: Any, make: Any, layer: int) -> None:
+        self.exact, self.in_parts = kind.exact, kind.in_parts
+        self.on_disk, self.make, self.layer = on_disk, make, layer
+
+    @cached_property
+    def runner(self) -> BlockRunner:
+        """The runner of the block in memory."""
+        block = self.on_disk.hold_for(self, self.layer)
+        return self.make(block, self.on_disk.model.cfg)
+
+    def packed(self, *args: Any, **named: Any) -> Any:
+        """See ``BlockRunner``."""
+        return self.runner.packed(*args, **named)
+
+    def packed_several(self, *args: Any, **named: Any) -> Any:
+        """See ``BlockRunner``."""
+        return self.runner.packed_several(*args, **named)
+
+    def from_sites(self, *args: Any, **named: Any) -> Any:
+        """See ``BlockRunner``."""
+        return self.runner.from_sites(*args, **named)
+
+    def step(self, *args: Any, **named: Any) -> Any:
+        """See ``BlockRunner``."""
+        return self.runner.step(*args, **named)

@@ -1,0 +1,297 @@
+"""Where the carried tokens of a batch lie, and how they attend: index tensors, no activations.
+
+A layout is made once per batch and set of carried tokens and serves all layers and branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+
+from layerwise.sweep.plans.trie import AttentionRows, TokenTrie, rectangles, restrict
+
+SCRATCH = 16 * 2**20
+# Of longer causal sequences, attention that knows them to be causal does only half the work.
+LONG = 256
+
+
+@dataclass(frozen=True)
+class KeysValues:
+    """Keys and values of one layer, as its block runner keeps them.
+
+    Attributes:
+        keys: rotated for the packed runner, unrotated for TransformerLens's own block.
+        values: values.
+    """
+
+    keys: Float[torch.Tensor, "group token kv_head d_head"]
+    values: Float[torch.Tensor, "group token kv_head d_head"]
+
+    def of(self, members: Sequence[int] | slice) -> KeysValues:
+        """Those of some members of the group."""
+        return KeysValues(self.keys[members], self.values[members])
+
+
+@dataclass(frozen=True)
+class SplitKeys:
+    """The keys of a rectangle, those outside of what is carried apart from the carried ones.
+
+    Every query of a row sees all of the row's keys outside, as they are its ancestors.
+
+    Attributes:
+        outside: packed indices of each row's keys that are not carried; padding repeats 0.
+        outside_bias: minus infinity at padding, and outside of a window for each query; None if
+            there is neither.
+        own: the carried keys, as indices into the carried tokens; padding repeats 0.
+        own_bias: 0 where a query may look, minus infinity elsewhere, repeated for the query heads
+            that share keys.
+    """
+
+    outside: Int[torch.Tensor, "row outside"]
+    outside_bias: Float[torch.Tensor, "row 1 _ outside"] | None
+    own: Int[torch.Tensor, "row own"]
+    own_bias: Float[torch.Tensor, "row 1 _ own"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The carried tokens of a batch.
+
+    Attributes:
+        carried: packed indices of the carried tokens; None if all are.
+        outputs: which of the carried tokens leave the block; None if all do. The others only
+            give their keys and values.
+        positions: positions of the carried tokens in their sequences.
+        longest: one more than the largest position.
+        rows: attention rectangles; queries index the tokens that leave (with ``exact`` the
+            carried ones), keys the packed ones.
+        order: where each token that leaves is found in all rectangles' queries one after the
+            other; None if they are in order already.
+        n_packed: how many packed tokens there are.
+        biases: each rectangle's mask as what is added to attention scores, repeated for the
+            query heads that share keys, made once for all layers and branches; None where rows
+            are plain causal sequences so long that it pays to say just that.
+        splits: where only some tokens are carried, the keys of each rectangle, split.
+        scratch: bytes of keys and values that may be copied side by side to attend to them.
+        packed_positions: positions of all packed tokens.
+        group: how many query heads share a key/value head.
+        like: an empty tensor of the number format and device of biases.
+        windowed: by window, the layout in which queries see no further than it.
+    """
+
+    carried: Int[torch.Tensor, " token"] | None
+    outputs: Int[torch.Tensor, " output"] | None
+    positions: Int[torch.Tensor, " token"]
+    longest: int
+    rows: tuple[AttentionRows, ...]
+    order: Int[torch.Tensor, " output"] | None
+    n_packed: int
+    biases: tuple[Float[torch.Tensor, "_ 1 _ _"] | None, ...] = ()
+    splits: tuple[SplitKeys, ...] = ()
+    scratch: int = SCRATCH
+    packed_positions: Int[torch.Tensor, " packed"] | None = None
+    group: int = 1
+    like: Float[torch.Tensor, " 0"] = field(default_factory=lambda: torch.empty(0))
+    windowed: dict[int, Layout] = field(default_factory=dict, repr=False, compare=False)
+
+    def within(self, window: int | None) -> Layout:
+        """The layout in which queries see so many tokens at most, their own among them."""
+        if window is None or self.longest <= window:
+            return self
+        if window not in self.windowed:
+            self.windowed[window] = self._within(window)
+        return self.windowed[window]
+
+    def _within(self, window: int) -> Layout:
+        assert self.packed_positions is not None, "only layouts of make_layout have windows"
+        rows = [_on(r, self.positions.device) for r in self.rows]
+        positions, biases, splits = self.leaving_positions, [], []
+        for r in rows:
+            apart = positions[r.queries][..., None] - self.packed_positions[r.keys][:, None]
+            seen = r.mask & (apart < window)
+            # What is padding looks at one key all the same, so that its softmax is defined.
+            near = replace(r, mask=torch.where(r.valid[..., None], seen, r.mask))
+            if self.carried is None:
+                biases.append(_masked(near, self.group, self.like))
+            else:
+                carried = self.carried
+                splits.append(_split(near, carried, self.n_packed, self.group, self.like, True))
+        return replace(self, biases=tuple(biases), splits=tuple(splits), windowed={})
+
+    @property
+    def leaving_positions(self) -> Int[torch.Tensor, " output"]:
+        """Positions of the tokens that leave the block."""
+        return self.positions if self.outputs is None else self.positions[self.outputs]
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens are carried."""
+        return len(self.positions)
+
+    @property
+    def n_outputs(self) -> int:
+        """How many tokens leave the block."""
+        return self.n_tokens if self.outputs is None else len(self.outputs)
+
+    def leaving(self, activation: Float[torch.Tensor, "_ token ..."]) -> torch.Tensor:
+        """An activation at the tokens that leave the block."""
+        return activation if self.outputs is None else activation[:, self.outputs]
+
+    def of_trunk(self, activation: Float[torch.Tensor, "_ packed ..."]) -> torch.Tensor:
+        """An activation of all packed tokens at those that are carried and leave the block."""
+        if self.carried is not None:
+            activation = activation[:, self.carried]
+        return self.leaving(activation)
+
+    def full(
+        self, own: KeysValues, outside: KeysValues | None
+    ) -> tuple[Float[torch.Tensor, ...], Float[torch.Tensor, ...]]:
+        """Keys and values of all packed tokens: the carried ones' own, the others' from outside."""
+        if self.carried is None:
+            return own.keys, own.values
+        assert outside is not None, "a part of the tokens needs the others' keys and values"
+        both = []
+        for mine, theirs in ((own.keys, outside.keys), (own.values, outside.values)):
+            merged = theirs.expand(len(mine), *theirs.shape[1:]).clone()
+            merged[:, self.carried] = mine
+            both.append(merged)
+        return both[0], both[1]
+
+
+def make_layout(
+    trie: TokenTrie,
+    carried: frozenset[int] | None,
+    *,
+    exact: bool,
+    like: torch.Tensor,
+    outputs: Sequence[int] | None = None,
+    scratch: int = SCRATCH,
+    group: int = 1,
+) -> Layout:
+    """The layout of a trie's tokens, or of some of them."""
+    device = like.device
+    positions = torch.tensor(trie.positions, dtype=torch.long)
+    index = torch.arange(len(trie)) if carried is None else torch.tensor(sorted(carried))
+    leaving = index if outputs is None else torch.tensor(outputs, dtype=torch.long)
+    attending = index if exact else leaving
+    segments = trie.segments()
+    if len(attending) < len(trie):
+        segments = restrict(segments, frozenset(attending.tolist()))
+    renamed = torch.full((len(trie),), -1, dtype=torch.long)
+    renamed[attending] = torch.arange(len(attending))
+    rows = [
+        replace(rectangle, queries=renamed[rectangle.queries])
+        for rectangle in rectangles(segments, exact=exact)
+    ]
+    biases, splits = (), ()
+    if not exact and carried is None:
+        biases = tuple(_bias(r, group, like) for r in rows)
+    elif not exact:
+        splits = tuple(_split(r, index, len(trie), group, like) for r in rows)
+    whole = outputs is None
+    return Layout(
+        None if carried is None else index.to(device),
+        None if whole else torch.searchsorted(index, leaving).to(device),
+        positions[index].to(device),
+        max(trie.positions, default=-1) + 1,
+        tuple(_on(row, device) for row in rows),
+        _order(rows, len(attending), device),
+        len(trie),
+        biases,
+        splits,
+        scratch,
+        positions.to(device),
+        group,
+        like.new_empty(0),
+    )
+
+
+def _on(rows: AttentionRows, device: torch.device) -> AttentionRows:
+    moved = {name: getattr(rows, name).to(device) for name in ("queries", "keys", "mask", "valid")}
+    return replace(rows, **moved)
+
+
+def _order(
+    rows: Sequence[AttentionRows], n_tokens: int, device: torch.device
+) -> Int[torch.Tensor, " output"] | None:
+    """Where each token is found in the rectangles' queries."""
+    if not rows:
+        return None
+    order = torch.empty(n_tokens, dtype=torch.long)
+    queries = torch.cat([r.queries.flatten() for r in rows])
+    valid = torch.cat([r.valid.flatten() for r in rows])
+    order[queries[valid]] = torch.arange(len(queries))[valid]
+    in_order = len(queries) == n_tokens and bool((order == torch.arange(n_tokens)).all())
+    return None if in_order else order.to(device)
+
+
+def _bias(
+    rows: AttentionRows, group: int, like: torch.Tensor
+) -> Float[torch.Tensor, "_ 1 _ _"] | None:
+    """0 where a query may look, minus infinity elsewhere."""
+    if rows.causal and rows.queries.shape[1] > LONG:
+        return None
+    return _masked(rows, group, like)
+
+
+def _masked(rows: AttentionRows, group: int, like: torch.Tensor) -> Float[torch.Tensor, "_ 1 _ _"]:
+    """The mask of a rectangle as what is added to scores."""
+    # Causal rows are all the same.
+    seen = rows.mask[:1] if rows.causal else rows.mask
+    return _hiding(seen, like).repeat(1, group, 1)[:, None]
+
+
+def _split(
+    rows: AttentionRows,
+    carried: Int[torch.Tensor, " token"],
+    n_packed: int,
+    group: int,
+    like: torch.Tensor,
+    within: bool = False,
+) -> SplitKeys:
+    """The keys of a rectangle, split into those that are not carried and those that are.
+
+    ``within`` a window queries differ in the keys outside that they see.
+    """
+    place = torch.full((n_packed,), -1, dtype=torch.long, device=carried.device)
+    place[carried] = torch.arange(len(carried), device=carried.device)
+    seen = (rows.mask & rows.valid[..., None]).any(dim=1)
+    inside = place[rows.keys] >= 0
+    outside = [keys[s & ~i] for keys, s, i in zip(rows.keys, seen, inside, strict=True)]
+    own = [place[keys[s & i]] for keys, s, i in zip(rows.keys, seen, inside, strict=True)]
+    n_outside, n_own = (max(map(len, parts)) for parts in (outside, own))
+    n_apart = rows.queries.shape[1] if within else 1
+    outside_mask = torch.zeros(len(outside), n_apart, n_outside, dtype=torch.bool)
+    own_mask = torch.zeros(len(own), rows.queries.shape[1], n_own, dtype=torch.bool)
+    for row, (first, then) in enumerate(zip(outside, own, strict=True)):
+        among = rows.mask[row][:, seen[row] & ~inside[row]] if within else True
+        outside_mask[row, :, : len(first)] = among
+        own_mask[row, :, : len(then)] = rows.mask[row][:, seen[row] & inside[row]]
+        # A padded query looks at one key, so that its softmax is defined; nothing reads it.
+        own_mask[row, ~rows.valid[row], 0] = True
+    padded = not bool(outside_mask.all())
+    return SplitKeys(
+        _padded(outside, n_outside).to(like.device),
+        _hiding(outside_mask, like).repeat(1, group if within else 1, 1)[:, None]
+        if padded
+        else None,
+        _padded(own, n_own).to(like.device),
+        _hiding(own_mask, like).repeat(1, group, 1)[:, None],
+    )
+
+
+def _padded(parts: Sequence[torch.Tensor], length: int) -> Int[torch.Tensor, "row token"]:
+    """Index tensors as one, padded with 0."""
+    found = torch.zeros(len(parts), length, dtype=torch.long)
+    for row, part in enumerate(parts):
+        found[row, : len(part)] = part
+    return found
+
+
+def _hiding(seen: Bool[torch.Tensor, ...], like: torch.Tensor) -> Float[torch.Tensor, ...]:
+    """0 where something is seen, minus infinity elsewhere."""
+    seen = seen.to(like.device)
+    return like.new_zeros(seen.shape).masked_fill_(~seen, float("-inf"))

@@ -1,0 +1,1 @@
+"""Plans of sweeps: packed tokens, branches and walks, and what they cost."""

@@ -1,0 +1,140 @@
+"""Which lines of computation a sweep follows: interventions that agree so far are one.
+
+Invariant: up to a layer, a forward pass depends on the edits up to that layer only. So a branch
+runs on its own only from its ``first_layer`` on, where its edits first differ from those of its
+``parent``; before that it is that branch. Knows no model and no requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from layerwise.sweep.changes.edits import BLOCK, Edit, SwapWeights
+from layerwise.sweep.changes.interventions import Intervention
+from layerwise.sweep.changes.other_weights import OtherWeights
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The forward pass of one or more equal interventions, from where it is on its own.
+
+    Attributes:
+        edits: its edits by layer, in the order given.
+        first_layer: the first layer that it is pushed through, or skips, on its own.
+        parent: number of the branch that it is the same as before that; None is the trunk.
+        members: the interventions (as indices) whose forward pass it is.
+    """
+
+    edits: Mapping[int, tuple[Edit, ...]]
+    first_layer: int
+    parent: int | None
+    members: tuple[int, ...]
+
+    def idle(self, layer: int) -> bool:
+        """Whether the layer is not run: skipped, or all that leaves it is replaced."""
+        return any(edit.replaces_layer for edit in self.edits.get(layer, ()))
+
+    def weights(self, layer: int, place: str = BLOCK) -> OtherWeights | None:
+        """Other weights that it has in a place of a layer; None if it has the model's."""
+        for edit in self.edits.get(layer, ()):
+            if isinstance(edit, SwapWeights) and edit.site == place:
+                return edit.weights
+        return None
+
+
+@dataclass(frozen=True)
+class Branches:
+    """All branches of some interventions, in order of opening.
+
+    Attributes:
+        branches: each after the one that it leaves.
+        trunk_until: the trunk is pushed through the layers before this one.
+        intact: the interventions (as indices) that change nothing; they are the trunk.
+        n_layers: layers of the model.
+    """
+
+    branches: tuple[Branch, ...]
+    trunk_until: int
+    intact: tuple[int, ...]
+    n_layers: int
+
+    def block_passes(self) -> int:
+        """How often a block is run, trunk included, for one walk through the layers."""
+        return self.trunk_until + sum(
+            not branch.idle(layer)
+            for branch in self.branches
+            for layer in range(branch.first_layer, self.n_layers)
+        )
+
+
+@dataclass
+class _Node:
+    """Interventions that agree in all edits up to ``layer``."""
+
+    layer: int
+    members: list[int] = field(default_factory=list)
+    children: dict[Hashable, _Node] = field(default_factory=dict)
+    edits: dict[int, tuple[Edit, ...]] = field(default_factory=dict)
+
+
+def make_branches(
+    interventions: Sequence[Intervention],
+    n_layers: int,
+    *,
+    whole_trunk: bool = False,
+    only: Sequence[int] | None = None,
+) -> Branches:
+    """The branches of interventions."""
+    root = _Node(-1)
+    for index in range(len(interventions)) if only is None else only:
+        _insert(root, index, interventions[index])
+    found: list[tuple[int, int | None, _Node]] = []
+    last = max((child.layer for child in root.children.values()), default=0)
+    _collect(root, None, True, found)
+    order = sorted(range(len(found)), key=lambda i: (found[i][0], i))
+    number = {old: new for new, old in enumerate(order)}
+    branches = []
+    for old in order:
+        first_layer, parent, node = found[old]
+        left = None if parent is None else number[parent]
+        branches.append(Branch(node.edits, first_layer, left, tuple(node.members)))
+    until = n_layers if whole_trunk or root.members else last
+    return Branches(tuple(branches), until, tuple(root.members), n_layers)
+
+
+def by_layer(intervention: Intervention) -> dict[int, tuple[Edit, ...]]:
+    """An intervention's edits by layer, in ascending order of layers."""
+    layers = sorted({edit.layer for edit in intervention.edits})
+    return {
+        layer: tuple(edit for edit in intervention.edits if edit.layer == layer) for layer in layers
+    }
+
+
+def _insert(root: _Node, index: int, intervention: Intervention) -> None:
+    node = root
+    for layer, edits in by_layer(intervention).items():
+        key = tuple(edit.identity for edit in edits)
+        child = node.children.get(key)
+        if child is None:
+            child = _Node(layer, edits={**node.edits, layer: edits})
+            node.children[key] = child
+        node = child
+    node.members.append(index)
+
+
+def _collect(
+    node: _Node, owner: int | None, is_root: bool, found: list[tuple[int, int | None, _Node]]
+) -> None:
+    """Give every end its branch; of a node's ends, the one that stays longest goes on in its own.
+
+    ``owner`` is the branch that runs at this node, found[owner][2] its end.
+    """
+    children = sorted(node.children.values(), key=lambda child: child.layer)
+    if not is_root and owner is not None and not node.members:
+        heir = children.pop()
+        found[owner] = (found[owner][0], found[owner][1], heir)
+        _collect(heir, owner, False, found)
+    for child in children:
+        found.append((child.layer, owner, child))
+        _collect(child, len(found) - 1, False, found)

@@ -1,0 +1,175 @@
+"""Token sequences packed so that each distinct prefix is there once.
+
+Invariant: two sequences share a packed token exactly when they agree up to and with that token
+(and have the same key), so a causal model computes the same thing for it. Knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Int
+
+from layerwise.sweep.requests import Tokens
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of packed tokens without a fork: rows of the attention.
+
+    Attributes:
+        queries: packed indices of its own tokens, or of some of them, in order.
+        keys: packed indices of all its ancestors' tokens and its own, in order.
+        sees: for each query, how many of the keys it attends to.
+        depth: how many segments stand above it.
+    """
+
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    sees: tuple[int, ...]
+    depth: int
+
+
+@dataclass(slots=True)
+class _Node:
+    """A packed token while the trie is being built."""
+
+    index: int
+    children: dict[int, _Node] = field(default_factory=dict)
+
+
+class TokenTrie:
+    """Sequences packed into one row of tokens, each distinct prefix once.
+
+    Attributes:
+        tokens: token ids of the packed tokens.
+        positions: their positions in their sequences.
+        paths: for each sequence added, the packed indices of its tokens.
+    """
+
+    def __init__(self) -> None:
+        self._roots: dict[Hashable, dict[int, _Node]] = {}
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+        self.paths: list[tuple[int, ...]] = []
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def add(self, sequence: Tokens, key: Hashable = None) -> int:
+        """Pack a sequence and return its number, an index into ``paths``."""
+        children = self._roots.setdefault(key, {})
+        path: list[int] = []
+        for position, token in enumerate(sequence):
+            node = children.get(token)
+            if node is None:
+                node = children[token] = _Node(len(self.tokens))
+                self.tokens.append(token)
+                self.positions.append(position)
+            path.append(node.index)
+            children = node.children
+        self.paths.append(tuple(path))
+        return len(self.paths) - 1
+
+    def segments(self) -> list[Segment]:
+        """All forkless runs, ancestors before descendants."""
+        found: list[Segment] = []
+        stack: list[tuple[_Node, tuple[int, ...], int]] = [
+            (node, (), 0) for root in self._roots.values() for node in root.values()
+        ]
+        while stack:
+            node, above, depth = stack.pop()
+            run = [node.index]
+            while len(node.children) == 1:
+                (node,) = node.children.values()
+                run.append(node.index)
+            keys = above + tuple(run)
+            sees = tuple(range(len(above) + 1, len(keys) + 1))
+            found.append(Segment(tuple(run), keys, sees, depth))
+            stack.extend((child, keys, depth + 1) for child in node.children.values())
+        return sorted(found, key=lambda segment: segment.depth)
+
+
+@dataclass(frozen=True)
+class AttentionRows:
+    """Segments of like size as one rectangle for batched attention.
+
+    Attributes:
+        queries: packed index of each query; padding repeats the first.
+        keys: packed index of each key; padding repeats the first.
+        mask: which keys a query may see.
+        valid: which queries are real.
+        depth: depth of the segments in the trie; rows of one rectangle may differ in it
+            only where ``exact`` was not asked for.
+        causal: whether each row is one whole sequence: query i sees keys 0 to i.
+    """
+
+    queries: Int[torch.Tensor, "rows n_query"]
+    keys: Int[torch.Tensor, "rows n_key"]
+    mask: Bool[torch.Tensor, "rows n_query n_key"]
+    valid: Bool[torch.Tensor, "rows n_query"]
+    depth: int
+    causal: bool
+
+
+def restrict(segments: Sequence[Segment], kept: frozenset[int]) -> list[Segment]:
+    """The segments with only those queries that are kept, and the keys that these see."""
+    found = []
+    for segment in segments:
+        at = [i for i, index in enumerate(segment.queries) if index in kept]
+        if at:
+            queries = tuple(segment.queries[i] for i in at)
+            sees = tuple(segment.sees[i] for i in at)
+            found.append(Segment(queries, segment.keys[: max(sees)], sees, segment.depth))
+    return found
+
+
+def rectangles(
+    segments: Sequence[Segment], *, exact: bool, waste: float = 0.25
+) -> list[AttentionRows]:
+    """Group segments into rectangles for batched attention."""
+    groups: list[list[Segment]] = []
+    if exact:
+        by_shape: dict[tuple[int, int, int], list[Segment]] = {}
+        for segment in segments:
+            shape = (segment.depth, len(segment.queries), len(segment.keys))
+            by_shape.setdefault(shape, []).append(segment)
+        groups = [by_shape[shape] for shape in sorted(by_shape)]
+    else:
+        used, room, n_query, n_key = 0, 0, 0, 0
+        for segment in sorted(segments, key=lambda s: (len(s.queries), len(s.keys)), reverse=True):
+            area = len(segment.queries) * len(segment.keys)
+            wider = max(n_key, len(segment.keys))
+            room = (len(groups[-1]) + 1) * n_query * wider if groups else 0
+            if groups and used + area >= (1 - waste) * room:
+                groups[-1].append(segment)
+                used, n_key = used + area, wider
+            else:
+                groups.append([segment])
+                used, n_query, n_key = area, len(segment.queries), len(segment.keys)
+    return [_rectangle(group) for group in groups]
+
+
+def _rectangle(group: Sequence[Segment]) -> AttentionRows:
+    """Pad a group of segments to one rectangle."""
+    n_query = max(len(segment.queries) for segment in group)
+    n_key = max(len(segment.keys) for segment in group)
+    queries = torch.zeros(len(group), n_query, dtype=torch.long)
+    keys = torch.zeros(len(group), n_key, dtype=torch.long)
+    # A padded query looks at one key, so that its softmax is defined; nothing reads it.
+    sees = torch.ones(len(group), n_query, dtype=torch.long)
+    valid = torch.zeros(len(group), n_query, dtype=torch.bool)
+    for row, segment in enumerate(group):
+        own, seen = len(segment.queries), len(segment.keys)
+        queries[row] = segment.queries[0]
+        keys[row] = segment.keys[0]
+        queries[row, :own] = torch.tensor(segment.queries)
+        keys[row, :seen] = torch.tensor(segment.keys)
+        sees[row, :own] = torch.tensor(segment.sees)
+        valid[row, :own] = True
+    mask = torch.arange(n_key) < sees[..., None]
+    whole = tuple(range(1, n_key + 1))
+    causal = all(segment.sees == whole for segment in group)
+    return AttentionRows(queries, keys, mask, valid, group[0].depth, causal)

@@ -1,0 +1,220 @@
+"""The plan of one walk: which tokens, which branches, what is read out at the end.
+
+A value made from token ids and interventions alone; it can be tested without a model. The walk
+in ``engine`` follows it and decides nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from layerwise.sweep.changes.interventions import Intervention
+from layerwise.sweep.requests import Generate, Request, Tokens
+
+from .branches import Branch, Branches, make_branches
+from .trie import TokenTrie
+
+# Sites of a block behind its attention's scores: a change there leaves what is before it as it was.
+INSIDE = ("z", "attn_out", "resid_mid", "mlp_out", "resid_post")
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """Branches that carry the same tokens.
+
+    Attributes:
+        carried: packed indices of the tokens that their changes can reach; None if all.
+        branches: the branches, and how long they need the trunk.
+    """
+
+    carried: frozenset[int] | None
+    branches: Branches
+
+
+@dataclass(frozen=True)
+class WalkPlan:
+    """One walk through the layers.
+
+    Attributes:
+        trie: the packed tokens.
+        paths: for each request the packed indices of its tokens.
+        sources: for each request those of its source run, if it has one.
+        read: packed indices of the tokens whose prediction is read, in ascending order.
+        intact: interventions (as indices) that change nothing.
+        groups: all other interventions.
+        n_layers: layers of the model.
+        generates: whether any request generates.
+        n_given: for each request, how many tokens are given before the answer.
+    """
+
+    trie: TokenTrie
+    paths: tuple[tuple[int, ...], ...]
+    sources: tuple[tuple[int, ...] | None, ...]
+    read: tuple[int, ...]
+    intact: tuple[int, ...]
+    groups: tuple[GroupPlan, ...]
+    n_layers: int
+    generates: bool
+    n_given: tuple[int, ...]
+
+    @cached_property
+    def trunk_until(self) -> int:
+        """The trunk is pushed through the layers before this one."""
+        if self.intact:
+            return self.n_layers
+        return max((group.branches.trunk_until for group in self.groups), default=0)
+
+    @cached_property
+    def sites_needed(self) -> tuple[bool, ...]:
+        """By layer, whether the trunk's activations within the block are asked for."""
+        needed = [False] * self.n_layers
+        for group in self.groups:
+            for branch in group.branches.branches:
+                for layer, edits in branch.edits.items():
+                    if any(edit.needs_source for edit in edits):
+                        needed[layer] = True
+                if self.starts_inside(branch):
+                    needed[branch.first_layer] = True
+        return tuple(needed)
+
+    def starts_inside(self, branch: Branch) -> bool:
+        """Whether a branch can begin with the trunk's attention instead of its own.
+
+        It must leave the trunk in a layer that the trunk runs, and change nothing before that.
+        """
+        if branch.parent is not None or branch.first_layer >= self.trunk_until:
+            return False
+        edits = branch.edits.get(branch.first_layer, ())
+        return not branch.idle(branch.first_layer) and all(edit.site in INSIDE for edit in edits)
+
+    def block_passes(self, in_parts: bool = True) -> int:
+        """How often a block is run, the trunk's runs included."""
+        return sum(blocks for blocks, _ in self._passes(in_parts))
+
+    def token_passes(self, in_parts: bool = True) -> int:
+        """Tokens pushed through a block; in the last layer only those that leave it."""
+        return sum(tokens for _, tokens in self._passes(in_parts))
+
+    def _passes(self, in_parts: bool) -> list[tuple[int, int]]:
+        """(block passes, token-passes) of the trunk and of each branch."""
+        found = []
+        for layer in range(self.trunk_until):
+            found.append((1, self.trunk_tokens(layer, in_parts)))
+        for group in self.groups:
+            whole = len(self.trie) if group.carried is None else len(group.carried)
+            for branch in group.branches.branches:
+                for layer in range(branch.first_layer, self.n_layers):
+                    inside = layer == branch.first_layer and self.starts_inside(branch)
+                    if branch.idle(layer) or (inside and in_parts):
+                        continue
+                    last = in_parts and layer == self.n_layers - 1
+                    found.append((1, len(self.read) if last else whole))
+        return found
+
+    def trunk_tokens(self, layer: int, in_parts: bool = True) -> int:
+        """How many tokens of the trunk leave a layer."""
+        if not in_parts or layer < self.n_layers - 1 or self.sites_needed[layer]:
+            return len(self.trie)
+        return len(self.read) if self.intact or self.opens_at_end else 0
+
+    @cached_property
+    def opens_at_end(self) -> bool:
+        """Whether branches leave the trunk behind its last layer."""
+        return any(
+            branch.parent is None and branch.first_layer == self.n_layers
+            for group in self.groups
+            for branch in group.branches.branches
+        )
+
+
+def plan_walk(
+    interventions: Sequence[Intervention], requests: Sequence[Request], n_layers: int
+) -> WalkPlan:
+    """The plan of a walk that takes all of the requests and interventions."""
+    trie = TokenTrie()
+    paths: list[tuple[int, ...]] = []
+    sources: list[tuple[int, ...] | None] = []
+    for request in requests:
+        paths.append(trie.paths[trie.add(sequence_of(request), share_key(request))])
+        source = request.source
+        sources.append(None if source is None else trie.paths[trie.add(source, share_key(request))])
+    pairs = list(zip(paths, requests, strict=True))
+    generates = any(isinstance(request, Generate) for request in requests)
+    # Of source runs no branch needs anything but what the trunk makes of them.
+    asked = frozenset(packed for path in paths for packed in path)
+    everywhere = None if len(asked) == len(trie) else asked
+    by_carried: dict[frozenset[int] | None, list[int]] = {}
+    found: dict[tuple[int, ...], frozenset[int] | None] = {}
+    for index, intervention in enumerate(interventions):
+        if not intervention.edits:
+            continue
+        changed = [edit.position for edit in intervention.edits]
+        positions = tuple(pos for pos in changed if pos is not None)
+        if len(positions) < len(changed) or generates:
+            # An edit acts at all positions; and texts are decoded from one group of branches.
+            positions = ()
+        if positions not in found:
+            found[positions] = _reached(positions, trie, pairs) if positions else everywhere
+        by_carried.setdefault(found[positions], []).append(index)
+    groups = tuple(
+        GroupPlan(carried, _branches(interventions, members, n_layers, carried is not None))
+        for carried, members in by_carried.items()
+    )
+    return WalkPlan(
+        trie,
+        tuple(paths),
+        tuple(sources),
+        tuple(sorted({p for path, r in pairs for p in path[len(r.context) - 1 :]})),
+        tuple(i for i, intervention in enumerate(interventions) if not intervention.edits),
+        groups,
+        n_layers,
+        generates,
+        tuple(len(request.context) for request in requests),
+    )
+
+
+def _branches(
+    interventions: Sequence[Intervention], members: Sequence[int], n_layers: int, in_part: bool
+) -> Branches:
+    """Branches of some interventions.
+
+    The trunk goes all the way where branches carry a part of the tokens, and so may attend to the
+    trunk's; and where they take its activations.
+    """
+    edits = [edit for index in members for edit in interventions[index].edits]
+    taking = any(edit.needs_source for edit in edits)
+    return make_branches(interventions, n_layers, whole_trunk=taking or in_part, only=members)
+
+
+def _reached(
+    positions: Sequence[int],
+    trie: TokenTrie,
+    pairs: Sequence[tuple[tuple[int, ...], Request]],
+) -> frozenset[int]:
+    """Packed tokens that a change at some positions of each context can reach."""
+    changed: set[int] = set()
+    for path, request in pairs:
+        first = min(pos % len(request.context) for pos in positions)
+        changed.update(path[first:])
+    for path in trie.paths:
+        begin = next((i for i, index in enumerate(path) if index in changed), len(path))
+        changed.update(path[begin:])
+    return frozenset(changed)
+
+
+def sequence_of(request: Request) -> Tokens:
+    """The tokens that must be run for a request: the last scored token is only read out."""
+    if isinstance(request, Generate):
+        return request.context
+    return request.context + request.continuation[:-1]
+
+
+def share_key(request: Request) -> tuple[Tokens, Tokens] | None:
+    """Requests with one key may share packed tokens.
+
+    A patch position is relative to a context and its source, so only requests that agree in
+    both may share a patched token.
+    """
+    return None if request.source is None else (request.context, request.source)

@@ -1,0 +1,205 @@
+"""A plan's walks run one after the other, and their outcomes read: the same for every kind of walk.
+
+A walk for which the device has no room is made in smaller ones. How a walk is made, and how its
+texts are decoded, is the kind's own business.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Any
+
+import torch
+
+from layerwise.errors import UserError
+from layerwise.sweep.changes.interventions import Intervention
+from layerwise.sweep.decoding.decode_step import Job
+from layerwise.sweep.decoding.stopping import Stopper
+from layerwise.sweep.plans.plan import Batch, SweepPlan
+from layerwise.sweep.requests import Generate, Generated, Outcome, Request
+
+from .engine import Work
+from .readout import CHUNK
+from .scores import read_scores
+
+Done = Callable[[int, int, Outcome], None]
+Told = Callable[[Job, Generated], None]
+# The share of a batch's progress that its walk has, where texts are written after it.
+_WALKED = 0.5
+
+
+@dataclass
+class Engine(ABC):
+    """Runs the walks of a plan and reads their outcomes.
+
+    Attributes:
+        model: the model.
+        interventions: what is changed.
+        requests: what is asked.
+        stopper: decides where texts end.
+        memory_budget: bytes for activations, keys and values.
+        tokens_at_once: so many tokens are pushed through a block at once.
+        work: what was done so far.
+    """
+
+    model: Any
+    interventions: Sequence[Intervention]
+    requests: Sequence[Request]
+    stopper: Stopper
+    memory_budget: int
+    tokens_at_once: int
+    work: Work
+
+    @classmethod
+    @abstractmethod
+    def plan(
+        cls,
+        model: Any,
+        interventions: Sequence[Intervention],
+        requests: Sequence[Request],
+        memory_budget: int,
+    ) -> SweepPlan:
+        """The plan of a sweep over a model, whose weights need not be there."""
+
+    @classmethod
+    @abstractmethod
+    def brute_force(
+        cls, model: Any, requests: Sequence[Request], outcomes: Sequence[Sequence[Outcome]]
+    ) -> int:
+        """Token-passes that one cached forward per intervention and request takes."""
+
+    def run(
+        self, batches: Sequence[Batch], progress: Callable[[float], None] | None
+    ) -> list[list[Outcome]]:
+        """All outcomes, by intervention and request."""
+        found: dict[tuple[int, int], Outcome] = {}
+        waiting, done = deque((batch, 1 / len(batches)) for batch in batches), 0.0
+        too_large = math.inf
+        while waiting:
+            batch, share = waiting.popleft()
+            halves = _halves(batch)
+            if halves and _size(batch) >= too_large:
+                waiting.extendleft((half, share / 2) for half in reversed(halves))
+                continue
+            told = partial(_tell_share, progress, done, share)
+            if self._has_room(batch, told, partial(_put, found, batch)):
+                done += share
+                continue
+            if not halves:
+                raise self._no_room(batch)
+            _free_cached(self.model.W_E.device)
+            # Batches that wait are as large, and what is made beside their streams is, too.
+            too_large, self.memory_budget = _size(batch), max(1, self.memory_budget // 2)
+            waiting.appendleft((batch, share))
+        return [
+            [found[i, r] for r in range(len(self.requests))] for i in range(len(self.interventions))
+        ]
+
+    def _has_room(self, batch: Batch, told: Callable[[float], None], done: Done) -> bool:
+        """Run a batch; False if the device has no room for it. All that it made is gone then."""
+        try:
+            walk, n_layers = self.walk(batch), self.model.cfg.n_layers
+            walked = _WALKED if any(isinstance(r, Generate) for r in walk.requests) else 1.0
+            walk.run(lambda layer: told(walked * (layer + 1) / n_layers))
+            self._read(walk, done, lambda written: told(walked + (1 - walked) * written))
+        except torch.OutOfMemoryError:
+            return False
+        return True
+
+    def _no_room(self, batch: Batch) -> UserError:
+        changed, device = self.interventions[batch.interventions[0]], self.model.W_E.device
+        return UserError(
+            f"The device {device} ran out of memory with request {batch.requests[0]} under "
+            f"intervention {changed.id!r} alone: expected room for one request beside the weights; "
+            "free memory, load the model with a smaller dtype or with offload, or shorten the "
+            "request."
+        )
+
+    @abstractmethod
+    def walk(self, batch: Batch) -> Any:
+        """The walk of a batch."""
+
+    @abstractmethod
+    def decode(self, walk: Any, jobs: list[Job], told: Told, logit_rows: int) -> None:
+        """Decode the texts of a finished walk, so many rows' logits at once."""
+
+    def _read(self, walk: Any, done: Done, told: Callable[[float], None]) -> None:
+        """Score a finished walk's log-likelihoods and decode its texts, telling of their share."""
+        # Logits are there in the model's format and in float32.
+        per_row = self.model.cfg.d_vocab * (4 + self.model.W_E.element_size())
+        chunk = max(8, min(CHUNK, self.memory_budget // 8 // per_row))
+        jobs: list[Job] = []
+        members: dict[int | None, tuple[int, ...]] = {}
+        for scores in read_scores(walk, chunk):
+            members[scores.branch] = scores.interventions
+            for index, request in enumerate(walk.requests):
+                if isinstance(request, Generate):
+                    jobs.append(Job(scores.branch, index, request, [scores.first_token(index)]))
+                    continue
+                for intervention in scores.interventions:
+                    done(intervention, index, scores.scored(index, request))
+        if jobs:
+            self.decode(walk, jobs, partial(_tell, members, done, told, count(1), len(jobs)), chunk)
+
+
+def _size(batch: Batch) -> int:
+    """What a batch's memory is about in proportion to."""
+    return batch.n_packed * len(batch.interventions)
+
+
+def _halves(batch: Batch) -> list[Batch]:
+    """A batch in two, by requests if there are several; none of one request and intervention."""
+    asked, changed = batch.requests, batch.interventions
+    if len(asked) > 1:
+        cut, n_packed = len(asked) // 2, (batch.n_packed + 1) // 2
+        return [Batch(part, changed, n_packed) for part in (asked[:cut], asked[cut:])]
+    if len(changed) > 1:
+        cut = len(changed) // 2
+        return [Batch(asked, part, batch.n_packed) for part in (changed[:cut], changed[cut:])]
+    return []
+
+
+def _free_cached(device: torch.device) -> None:
+    """Give back to the device what torch keeps of its memory for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _put(
+    found: dict[tuple[int, int], Outcome],
+    batch: Batch,
+    intervention: int,
+    request: int,
+    outcome: Outcome,
+) -> None:
+    """Put an outcome of a batch where it stands in the whole sweep."""
+    found[batch.interventions[intervention], batch.requests[request]] = outcome
+
+
+def _tell(
+    members: Mapping[int | None, tuple[int, ...]],
+    done: Done,
+    told: Callable[[float], None],
+    ended: Iterator[int],
+    n_texts: int,
+    job: Job,
+    text: Generated,
+) -> None:
+    """Tell of a text for each intervention of its branch, and of the share that has ended."""
+    for intervention in members[job.branch]:
+        done(intervention, job.request, text)
+    told(next(ended) / n_texts)
+
+
+def _tell_share(
+    progress: Callable[[float], None] | None, done: float, share: float, part: float
+) -> None:
+    """Tell of a part of a batch, which has a share of the sweep."""
+    if progress is not None:
+        progress(min(1.0, done + share * part))

@@ -1,0 +1,72 @@
+"""From the residual stream to logits and log-probabilities, as the model itself does it.
+
+Final norm, unembedding and soft-cap live here and nowhere else; which positions are read is
+the caller's business.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+
+from layerwise.models.instance.kinds import Model, has_final_norm, logit_cap
+
+# Rows whose logits exist at once, where the budget allows it.
+CHUNK = 256
+
+
+def logits_of(
+    model: Model, resid: Float[torch.Tensor, "row d_model"]
+) -> Float[torch.Tensor, "row d_vocab"]:
+    """Logits in float32 from final (or, for a lens, any) residual streams.
+
+    Applies the final norm with the scale of these very activations, the unembedding and the
+    model's logit soft-cap.
+    """
+    logits, cap = uncapped_logits_of(model, resid), logit_cap(model)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def uncapped_logits_of(
+    model: Model, resid: Float[torch.Tensor, "row d_model"]
+) -> Float[torch.Tensor, "row d_vocab"]:
+    """As ``logits_of``, before the soft-cap."""
+    x = resid[None]
+    if has_final_norm(model):
+        x = model.ln_final(x)
+    return model.unembed(x)[0].float()
+
+
+def first_argmax(logits: Float[torch.Tensor, "row d_vocab"]) -> Int[torch.Tensor, " row"]:
+    """The most likely token; of exactly equal ones that with the smallest id."""
+    # torch promises the first of several maxima.
+    return logits.argmax(dim=-1)
+
+
+def score_rows(
+    model: Model,
+    resid: Float[torch.Tensor, "row d_model"],
+    target_rows: Int[torch.Tensor, " target"],
+    target_tokens: Int[torch.Tensor, " target"],
+    chunk: int = CHUNK,
+) -> tuple[Float[torch.Tensor, " target"], Int[torch.Tensor, " row"]]:
+    """Log-probabilities of targets, and the greedy token of each row."""
+    logprobs, greedy = [], []
+    bounds = torch.arange(0, len(resid) + chunk, chunk)
+    starts = torch.searchsorted(target_rows, bounds).tolist()
+    for number, start in enumerate(range(0, len(resid), chunk)):
+        logits = logits_of(model, resid[start : start + chunk])
+        greedy.append(first_argmax(logits))
+        here = slice(starts[number], starts[number + 1])
+        rows = (target_rows[here] - start).to(resid.device)
+        chosen = logits[rows, target_tokens[here]]
+        if len(rows):
+            logprobs.append(chosen - log_normaliser(logits)[rows])
+    nothing = resid.new_empty(0, dtype=torch.float32)
+    return torch.cat(logprobs) if logprobs else nothing, torch.cat(greedy)
+
+
+def log_normaliser(logits: Float[torch.Tensor, "row d_vocab"]) -> Float[torch.Tensor, " row"]:
+    """The log of the sum of each row's exponentiated logits, which are overwritten."""
+    highest = logits.amax(dim=-1, keepdim=True)
+    return logits.sub_(highest).exp_().sum(dim=-1).log_().add_(highest[:, 0])
