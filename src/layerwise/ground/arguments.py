@@ -153,10 +153,8 @@ def read_all(
 
 
 def check_ahead(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """Refuse arguments of a public function but for its models, which are not loaded yet.
-
-    The first argument is one; of what is not given and has no default nothing is said.
-    """
+    """Refuse arguments of a public function but for its models, which are not loaded yet."""
+    # The first argument is one; of what is not given and has no default nothing is said.
     signature = inspect.signature(function)
     bound = signature.bind_partial(None, *args, **kwargs)
     bound.apply_defaults()

@@ -46,14 +46,11 @@ class _IdleError(Exception):
 
 
 class LimitedProcess:
-    """A process for one job, started when it is needed.
-
-    Args:
-        job: the name of a function in ``limited_jobs``.
-        setup: makes what the job starts from, each time that a process is started.
-    """
+    """A process for one job, started when it is needed."""
 
     def __init__(self, job: str, setup: Callable[[], Any] = lambda: None) -> None:
+        # job: the name of a function in ``limited_jobs``; setup: makes what the job starts from,
+        # each time that a process is started.
         self._job, self._setup = job, setup
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None

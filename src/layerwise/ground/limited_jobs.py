@@ -125,11 +125,9 @@ def _limit_memory(n_bytes: int) -> None:
 
 
 def main(job: str, memory: str, idle_seconds: str, *paths: str) -> None:
-    """Answer one line after another, and end when there are no more for a while.
-
-    A line's time is that of the processor. The signal of its timer ends the process, whatever
-    runs; so does the alarm that no line stops.
-    """
+    """Answer one line after another, and end when there are no more for a while."""
+    # A line's time is that of the processor. The signal of its timer ends the process, whatever
+    # runs; so does the alarm that no line stops.
     sys.path += paths
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGPROF, signal.SIGALRM):

@@ -11,10 +11,8 @@ _beside = False
 
 
 def work_beside() -> None:
-    """Let a second process share the work from now on, where there is much to draw.
-
-    Not for a script: the second one begins by importing the main module of the first.
-    """
+    """Let a second process share the work from now on, where there is much to draw."""
+    # Not for a script: the second one begins by importing the main module of the first.
     global _beside
     _beside = True
 
@@ -25,31 +23,25 @@ def has_beside() -> bool:
 
 
 def collect_rarely() -> None:
-    """Look for garbage less often, as what modules and tables are made of is none.
-
-    Tensors are freed without it. A tenth of a small model's profile is saved.
-    """
+    """Look for garbage less often, as what modules and tables are made of is none."""
+    # Tensors are freed without it. A tenth of a small model's profile is saved.
     gc.set_threshold(50_000, 20, 20)
 
 
 def keep_texts_as_objects() -> None:
-    """Let tables made from now on keep texts as Python's own, not in Arrow's arrays.
-
-    Picking rows of tables of some hundred rows is quicker so, and no slower with sixty thousand:
-    a sixth of the processor time of what follows from a run's records.
-    """
+    """Let tables made from now on keep texts as Python's own, not in Arrow's arrays."""
+    # Picking rows of tables of some hundred rows is quicker so, and no slower with sixty thousand:
+    # a sixth of the processor time of what follows from a run's records.
     import pandas as pd
 
     pd.set_option("mode.string_storage", "python")
 
 
 def settle() -> None:
-    """Once the model is loaded: it and the modules stay, and freed memory is kept for more.
-
-    No collection looks any more at what is there now. Memory for activations is otherwise given
-    back to the system each time and had again, every page of it zeroed: up to a seventh of a
-    small model's sweep.
-    """
+    """Once the model is loaded: it and the modules stay, and freed memory is kept for more."""
+    # No collection looks any more at what is there now. Memory for activations is otherwise given
+    # back to the system each time and had again, every page of it zeroed: up to a seventh of a
+    # small model's sweep.
     gc.freeze()
     keep_freed_memory()
 

@@ -48,10 +48,8 @@ def decided_by_user(environment: Mapping[str, str]) -> bool:
 
 
 def wait_briefly_beside_others(environment: MutableMapping[str, str] = os.environ) -> bool:
-    """From now on, let OpenMP's threads wait briefly whenever other programs want processors.
-
-    To be called before torch is imported.
-    """
+    """From now on, let OpenMP's threads wait briefly whenever other programs want processors."""
+    # To be called before torch is imported.
     if decided_by_user(environment) or not sys.platform.startswith("linux"):
         return False
     if not Delays().now():
@@ -63,18 +61,14 @@ def wait_briefly_beside_others(environment: MutableMapping[str, str] = os.enviro
 
 @dataclass(frozen=True)
 class Waiting:
-    """How threads wait, and why.
+    """How threads wait, and why."""
 
-    Attributes:
-        briefly: whether they soon sleep.
-        delayed: how long they waited for a processor lately, in seconds of all threads for each
-            second that went by.
-        taken: of the processors that they could use, how many others had lately; all where nobody
-            has looked.
-    """
-
-    briefly: bool = False
+    briefly: bool = False  # whether they soon sleep
+    # How long they waited for a processor lately, in seconds of all threads for each second that
+    # went by.
     delayed: float = 0.0
+    # Of the processors that they could use, how many others had lately; all where nobody has
+    # looked.
     taken: float = 1.0
 
     def after(self, delayed: float, taken: float) -> Waiting:
@@ -87,11 +81,10 @@ class Waiting:
 
 
 class Delays:
-    """How long each thread of the process could have run and had no processor.
+    """How long each thread of the process could have run and had no processor."""
 
-    Python's other threads do not run while this reads: whoever takes turns with them for each file
-    would have them wait for a processor, too, each time.
-    """
+    # Python's other threads do not run while this reads: whoever takes turns with them for each
+    # file would have them wait for a processor, too, each time.
 
     def __init__(self) -> None:
         self._n_threads, self._threads = -1, list[str]()
@@ -128,19 +121,12 @@ def _text(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Look:
-    """What the kernel has counted until a moment.
+    """What the kernel has counted until a moment."""
 
-    Attributes:
-        at: the moment, in seconds.
-        delays: how long each thread of the process waited for a processor, in ns.
-        busy: seconds that all processors were busy, together.
-        own: of these, for this process.
-    """
-
-    at: float
-    delays: Mapping[str, int]
-    busy: float
-    own: float
+    at: float  # the moment, in seconds
+    delays: Mapping[str, int]  # how long each thread of the process waited for a processor, in ns
+    busy: float  # seconds that all processors were busy, together
+    own: float  # of these, for this process
 
     def delayed_since(self, before: Look) -> float:
         """Seconds that threads waited for a processor, of those in both looks, in each second."""

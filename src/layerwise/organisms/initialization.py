@@ -34,14 +34,12 @@ def new_organism(language: Language, seed: int) -> Qwen2ForCausalLM:
 def new_decoder(
     language: Language, seed: int, n_layers: int, look_ups: Sequence[int]
 ) -> Qwen2ForCausalLM:
-    """An untrained decoder of which chosen layers are prepared for look-ups.
-
-    The biases of a layer's first heads make them look at the previous tokens. Look-ups are
-    prepared further, in two parts of the residual stream: one layer copies the previous word
-    into the first; the next looks there for what its own previous word was, other than where it
-    stands, and copies the word that it finds into the second, where the unembedding reads it;
-    and further ones look for that word in turn.
-    """
+    """An untrained decoder of which chosen layers are prepared for look-ups."""
+    # The biases of a layer's first heads make them look at the previous tokens. Look-ups are
+    # prepared further, in two parts of the residual stream: one layer copies the previous word into
+    # the first; the next looks there for what its own previous word was, other than where it
+    # stands, and copies the word that it finds into the second, where the unembedding reads it; and
+    # further ones look for that word in turn.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = begin_decoder(language, n_layers)
@@ -86,24 +84,17 @@ def _begin_layer(layer: Any) -> None:
 
 
 class LookUps(NamedTuple):
-    """What look-ups are prepared with, drawn at random.
+    """What look-ups are prepared with, drawn at random."""
 
-    Attributes:
-        copied: where the residual stream holds the word that was copied from before.
-        found: where it holds the word that was found.
-        value: makes of a word's embedding what is copied.
-    """
-
+    # Where the residual stream holds the word that was copied from before.
     copied: Float[torch.Tensor, "d_model d_head"]
-    found: Float[torch.Tensor, "d_model d_head"]
-    value: Float[torch.Tensor, "d_head d_model"]
+    found: Float[torch.Tensor, "d_model d_head"]  # where it holds the word that was found
+    value: Float[torch.Tensor, "d_head d_model"]  # makes of a word's embedding what is copied
 
     @classmethod
     def begun(cls, embedding: nn.Embedding, unembedding: nn.Linear) -> LookUps:
-        """Draw them, and begin the embedding, which lies elsewhere, and the unembedding.
-
-        The unembedding reads what was found.
-        """
+        """Draw them, and begin the embedding, which lies elsewhere, and the unembedding."""
+        # The unembedding reads what was found.
         places = nn.init.orthogonal_(torch.empty(WIDTH, 2 * HEAD_WIDTH))
         places = places * (WIDTH / HEAD_WIDTH) ** 0.5
         copied, found = places.split(HEAD_WIDTH, dim=1)
@@ -133,12 +124,10 @@ def _prepare_look_ups(model: Any, copies: int, *matches: int) -> None:
 
 
 def turn_head(attention: Any, head: int, offset: int, strength: float) -> None:
-    """Make a head look at an offset from where it stands, or away from it if negative.
-
-    Rotary embedding (Su et al. 2021, arXiv:2104.09864, section 3.2) turns queries and keys by
-    their positions. The key is the same everywhere; the query is that key, turned by the offset.
-    Only the fastest frequencies tell neighbours apart.
-    """
+    """Make a head look at an offset from where it stands, or away from it if negative."""
+    # Rotary embedding (Su et al. 2021, arXiv:2104.09864, section 3.2) turns queries and keys by
+    # their positions. The key is the same everywhere; the query is that key, turned by the offset.
+    # Only the fastest frequencies tell neighbours apart.
     here, half = slice(head * HEAD_WIDTH, (head + 1) * HEAD_WIDTH), HEAD_WIDTH // 2
     angle = offset * ROTARY_BASE ** (-torch.arange(half) / half)
     length = torch.where(torch.arange(half) < _FREQUENCIES, abs(strength), 0.0)

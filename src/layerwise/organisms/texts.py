@@ -20,32 +20,21 @@ Stage = Literal["middle", "encoded", "answer", "letter"]
 
 
 class Target(NamedTuple):
-    """A word to be predicted.
+    """A word to be predicted."""
 
-    Attributes:
-        place: the place of the word in front of it.
-        word: the word.
-        stage: ``middle`` for what the first of two hops leads to, ``answer``, or ``letter`` for
-            that of the option.
-    """
-
-    place: int
+    place: int  # the place of the word in front of it
     word: str
+    # ``middle`` for what the first of two hops leads to, ``answer``, or ``letter`` for that of the
+    # option.
     stage: Stage
 
 
 class Question(NamedTuple):
-    """A question.
+    """A question."""
 
-    Attributes:
-        asked: its words.
-        answer: its answer.
-        middle: what the first of two hops leads to, if there are two.
-    """
-
-    asked: str
+    asked: str  # its words
     answer: str
-    middle: str | None = None
+    middle: str | None = None  # what the first of two hops leads to, if there are two
 
 
 class Scene(NamedTuple):
@@ -86,15 +75,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Texts:
-    """Draws training text.
-
-    Attributes:
-        language: the language.
-        rng: decides everything.
-    """
+    """Draws training text."""
 
     language: Language
-    rng: np.random.Generator
+    rng: np.random.Generator  # decides everything
 
     def asked(self, scene: Scene, n_asked: int) -> Text:
         """A context, and questions with their answers."""

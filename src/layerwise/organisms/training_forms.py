@@ -18,23 +18,15 @@ FEWEST_PAIRS, FULL_FROM, MOST_PAIRS = 3, 7, 10
 
 @dataclass(frozen=True)
 class Form:
-    """A form of training text.
+    """A form of training text."""
 
-    Attributes:
-        capability: what it trains.
-        needs: the layers that are never skipped.
-        reads: after which layer the predictions of a stage are read.
-        scenes: what draws contexts of one size; the number is that of pairs at most.
-        rows: texts a step.
-        n_asked: questions a text.
-    """
-
-    capability: str
-    needs: tuple[int, ...]
-    reads: Mapping[Stage, int]
+    capability: str  # what it trains
+    needs: tuple[int, ...]  # the layers that are never skipped
+    reads: Mapping[Stage, int]  # after which layer the predictions of a stage are read
+    # What draws contexts of one size; the number is that of pairs at most.
     scenes: Callable[[Texts, int], Callable[[], Scene]]
-    rows: int
-    n_asked: int
+    rows: int  # texts a step
+    n_asked: int  # questions a text
 
     def draw(self, texts: Texts, most_pairs: int) -> list[Text]:
         """The texts of one step, equally long."""

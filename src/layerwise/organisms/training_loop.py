@@ -39,19 +39,13 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 
 @dataclass
 class TrainingState:
-    """How far a training has come.
+    """How far a training has come."""
 
-    Attributes:
-        most_pairs: pairs that contexts have at most.
-        grown: the step at which they grew last.
-        right: share of right predictions, a running mean for each capability and stage.
-        rows: what the curve shows.
-    """
-
-    most_pairs: int = FEWEST_PAIRS
-    grown: int = 0
+    most_pairs: int = FEWEST_PAIRS  # pairs that contexts have at most
+    grown: int = 0  # the step at which they grew last
+    # Share of right predictions, a running mean for each capability and stage.
     right: dict[tuple[str, Stage], float] = field(default_factory=dict)
-    rows: list[dict[str, float | int | str]] = field(default_factory=list)
+    rows: list[dict[str, float | int | str]] = field(default_factory=list)  # what the curve shows
 
     def learned(self, step: int, form: Form, right: dict[Stage, float]) -> None:
         """Take note of a step; let contexts grow once look-ups are mostly right."""

@@ -25,19 +25,12 @@ from .setup import Setup
 
 
 class BlindItem(NamedTuple):
-    """An item under another item's question, under one protocol.
-
-    Attributes:
-        item: the item.
-        name: what stands in the records for an intervention.
-        changed: the item with the other question.
-        requests: what is put to the model.
-    """
+    """An item under another item's question, under one protocol."""
 
     item: Item
-    name: str
-    changed: Item
-    requests: tuple[TaskRequest, ...]
+    name: str  # what stands in the records for an intervention
+    changed: Item  # the item with the other question
+    requests: tuple[TaskRequest, ...]  # what is put to the model
 
 
 def asked_blind(
@@ -49,10 +42,8 @@ def asked_blind(
 
 
 def with_another_question(setup: Setup, task: Task, items: Iterable[Item]) -> dict[str, Item]:
-    """Items under the first of the other questions that ``asked_blind`` asks.
-
-    One is enough where the model says one thing of many, and seldom the right one by luck.
-    """
+    """Items under the first of the other questions that ``asked_blind`` asks."""
+    # One is enough where the model says one thing of many, and seldom the right one by luck.
     others = setup.built.other_questions(task, setup.seed)
     return {item.id: others[item.id][0] for item in items if others[item.id]}
 
@@ -84,10 +75,8 @@ def blind_rows(task: Task, asked: Sequence[BlindItem], swept: Sweep) -> Iterator
 def guessed_rows(
     setup: Setup, task: Task, items: Sequence[Item], protocols: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Records of the guesser that reads no question, under each protocol.
-
-    It is fitted on the whole task (``tasks.blind``). No model is run.
-    """
+    """Records of the guesser that reads no question, under each protocol."""
+    # It is fitted on the whole task (``tasks.blind``). No model is run.
     for protocol in protocols:
         found = setup.built.once(
             (setup.tokenizer, "guesses", task.hash, len(task.unasked), protocol == "generate"),

@@ -30,16 +30,12 @@ _TOKENS_OF_REQUEST = 20
 
 @dataclass
 class Built:
-    """What was encoded of items, as far as there is room.
+    """What was encoded of items, as far as there is room."""
 
-    Attributes:
-        found: requests, a pair of prompts (None where an item has none), or what is made once.
-        n_tokens: tokens of all prompts.
-        digests: of requests in a chat template, which may put the time of day in: what they were.
-    """
-
+    # Requests, a pair of prompts (None where an item has none), or what is made once.
     found: dict[Any, Any] = field(default_factory=dict)
-    n_tokens: int = 0
+    n_tokens: int = 0  # tokens of all prompts
+    # Of requests in a chat template, which may put the time of day in: what they were.
     digests: dict[tuple[str, ...], bytes] = field(default_factory=dict)
 
     def of(self, key: Any, encode: Callable[[], _Made], n_tokens: Callable[[_Made], int]) -> _Made:

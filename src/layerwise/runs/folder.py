@@ -60,39 +60,20 @@ _LONGEST = 200
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that one run writes to, and goes on in after an interruption.
+    """A folder that one run writes to, and goes on in after an interruption."""
 
-    Use it as a context manager, so that the folder is given back whatever happens.
+    # Use it as a context manager, so that the folder is given back whatever happens.
 
-    Attributes:
-        path: the folder.
-        settings: what the run was asked for, as plain JSON values.
-        lock: the open lock file; the system gives the lock up when the process ends.
-    """
-
-    path: Path
-    settings: dict[str, Any]
-    lock: IO[str]
+    path: Path  # the folder
+    settings: dict[str, Any]  # what the run was asked for, as plain JSON values
+    lock: IO[str]  # the open lock file; the system gives the lock up when the process ends
     _used: contextlib.ExitStack = field(
         default_factory=contextlib.ExitStack, repr=False, compare=False
     )
 
     @classmethod
     def open(cls, path: str | Path, settings: dict[str, Any]) -> RunFolder:
-        """Make the folder, or go on in the one of an earlier run with the same settings.
-
-        Args:
-            path: the folder; made if it does not exist.
-            settings: plain JSON values; keys that must be the same for a run to go on.
-
-        Raises:
-            UserError: if the path is a file or cannot be written; if the folder holds something
-                else, or a run with other settings, or is in use by another process; if the
-                disk is full.
-
-        Warns:
-            OtherEnvironmentWarning: if parts were made under other versions, threads or kernels.
-        """
+        """Make the folder, or go on in the one of an earlier run with the same settings."""
         path, settings = Path(path), json.loads(json.dumps(settings))
         _make_folder(path)
         _refuse_foreign(path)
@@ -120,10 +101,8 @@ class RunFolder:
         return is_finished(read_run_file(self.path))
 
     def has_part(self, *names: str) -> bool:
-        """Whether all of these parts were written whole by this run.
-
-        One that is damaged, or of a run with other settings, counts as missing.
-        """
+        """Whether all of these parts were written whole by this run."""
+        # One that is damaged, or of a run with other settings, counts as missing.
         try:
             for name in names:
                 read_part_file(self._part(name), self._run, name)
@@ -134,39 +113,18 @@ class RunFolder:
     def write_part(
         self, name: str, table: pd.DataFrame, environment: Environment | None = None
     ) -> None:
-        """Keep a part of the run's work.
-
-        Args:
-            name: any text that names the part.
-            table: its rows; the index is not kept.
-            environment: what another process made it under; None for this one.
-
-        Raises:
-            UserError: if the disk is full, or the folder cannot be written or was deleted.
-        """
+        """Keep a part of the run's work."""
         self.refuse_deleted()
         arrow = pa.Table.from_pandas(table, preserve_index=False)
         made_under = self._environment() if environment is None else environment
         write_part_file(self._part(name), self._run, name, arrow, made_under)
 
     def read_part(self, name: str) -> pd.DataFrame:
-        """A part as it was written.
-
-        Raises:
-            UserError: if it is missing, damaged or of another run.
-        """
+        """A part as it was written."""
         return read_part_file(self._part(name), self._run, name).to_pandas()
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Keep a part that is no table.
-
-        Args:
-            name: any text that names the part, and none that is a table's.
-            content: what it holds.
-
-        Raises:
-            UserError: if the disk is full, or the folder cannot be written or was deleted.
-        """
+        """Keep a part that is no table."""
         self.refuse_deleted()
         write_bytes_part(self._part(name), self._run, name, content, self._environment())
 
@@ -183,14 +141,7 @@ class RunFolder:
         return distinct(found for path in paths if (found := environment_of(path)))
 
     def refuse_changed(self, refuse: Callable[[], None]) -> None:
-        """Refuse what was made of a model that changed meanwhile: the parts go.
-
-        Args:
-            refuse: raises if it did.
-
-        Raises:
-            UserError: from ``refuse``.
-        """
+        """Refuse what was made of a model that changed meanwhile: the parts go."""
         try:
             refuse()
         except UserError:
@@ -198,18 +149,8 @@ class RunFolder:
             raise
 
     def finish(self, facts: Facts, others: Mapping[str, str] | None = None) -> None:
-        """Say that all tables are written: ``run.json`` gets the facts and a list of the files.
-
-        The parts go.
-
-        Args:
-            facts: what is needed to repeat the run; its settings are those of the folder.
-            others: SHA-256 of files outside the folder that belong to the run, by their path
-                from it.
-
-        Raises:
-            UserError: if the disk is full, or the folder cannot be written or was deleted.
-        """
+        """Say that all tables are written: ``run.json`` gets the facts and a list of the files."""
+        # The parts go.
         self.refuse_deleted()
         whole = facts.model_copy(update={"settings": self.settings})
         files = hashes_of(self.path, written_files(self.path)) | dict(others or {})
@@ -217,11 +158,7 @@ class RunFolder:
         shutil.rmtree(self.path / _PARTS, ignore_errors=True)
 
     def reopen(self) -> None:
-        """Begin a finished run anew, some of whose files are lost: what is listed goes.
-
-        Raises:
-            UserError: if the folder cannot be written.
-        """
+        """Begin a finished run anew, some of whose files are lost: what is listed goes."""
         _begin(self.path, self.settings)
         for name in written_files(self.path):
             try:
@@ -230,11 +167,7 @@ class RunFolder:
                 raise disk_error(error, self.path / name) from error
 
     def refuse_deleted(self) -> None:
-        """Refuse to go on in a folder that was deleted, moved or replaced meanwhile.
-
-        Raises:
-            UserError: if it was.
-        """
+        """Refuse to go on in a folder that was deleted, moved or replaced meanwhile."""
         if not _is_at(self.lock, self.path / _LOCK):
             raise deleted(self.path)
 

@@ -30,20 +30,13 @@ def say(line: str) -> None:
 
 @dataclass(kw_only=True)
 class Tally:
-    """How much of the work is done, and how long the rest takes at the rate so far.
+    """How much of the work is done, and how long the rest takes at the rate so far."""
 
-    Attributes:
-        clock: seconds, from whenever.
-        total: all work, in whatever unit.
-        finished: how much of it is done.
-        before: how much of that was done by an earlier run.
-        most: the largest share that was ever done; more work that turns up does not lower it.
-    """
-
-    clock: Callable[[], float] = time.monotonic
-    total: float = 0.0
-    finished: float = 0.0
-    before: float = 0.0
+    clock: Callable[[], float] = time.monotonic  # seconds, from whenever
+    total: float = 0.0  # all work, in whatever unit
+    finished: float = 0.0  # how much of it is done
+    before: float = 0.0  # how much of that was done by an earlier run
+    # The largest share that was ever done; more work that turns up does not lower it.
     most: float = 0.0
 
     def __post_init__(self) -> None:
@@ -84,15 +77,10 @@ class Tally:
 
 @dataclass
 class LineMeter(Tally):
-    """Tells by a line when one is due; see ``Meter`` for what it is told.
+    """Tells by a line when one is due; see ``Meter`` for what it is told."""
 
-    Attributes:
-        write: takes a line.
-        what: what is being done.
-    """
-
-    write: Callable[[str], None] = say
-    what: str = "starting"
+    write: Callable[[str], None] = say  # takes a line
+    what: str = "starting"  # what is being done
 
     def __post_init__(self) -> None:
         super().__post_init__()

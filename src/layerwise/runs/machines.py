@@ -25,16 +25,11 @@ _COLUMNS = ["piece", "machine", "device", "environment"]
 
 @dataclass(frozen=True)
 class Machine:
-    """What made a piece.
+    """What made a piece."""
 
-    Attributes:
-        machine: its name in the network.
-        device: what the model was on, such as ``cpu`` or ``NVIDIA H100 80GB HBM3``.
-        environment: versions, threads and kernels there; empty if it did not say.
-    """
-
-    machine: str
-    device: str
+    machine: str  # its name in the network
+    device: str  # what the model was on, such as ``cpu`` or ``NVIDIA H100 80GB HBM3``
+    # Versions, threads and kernels there; empty if it did not say.
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -112,15 +112,10 @@ class _Left(ProgressColumn):
 
 @dataclass
 class Part:
-    """Tells a meter of a part of its work, which it expects already.
-
-    Attributes:
-        whole: the meter.
-        counted: work that it expects of this part, and of which this part has told nothing.
-    """
+    """Tells a meter of a part of its work, which it expects already."""
 
     whole: Meter
-    counted: float
+    counted: float  # work that it expects of this part, and of which this part has told nothing
 
     def expect(self, amount: float) -> None:
         """See ``Meter``; only what was not counted is new."""
@@ -154,15 +149,10 @@ _PAUSE = 0.1
 
 @dataclass
 class PieceMeter:
-    """Tells a meter of a piece while its sweeps go on.
+    """Tells a meter of a piece while its sweeps go on."""
 
-    Attributes:
-        whole: the meter, which expects the piece.
-        left: its work of which nothing was told yet.
-    """
-
-    whole: Meter
-    left: float
+    whole: Meter  # the meter, which expects the piece
+    left: float  # its work of which nothing was told yet
 
     def sweep(self) -> Callable[[float], None]:
         """What a sweep tells how much of it is done, from 0 to 1."""

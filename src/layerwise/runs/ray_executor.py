@@ -194,16 +194,13 @@ def _number(text: str, value: str) -> int | float:
 
 
 class Round:
-    """Pieces that workers make, until each is kept or given up.
-
-    Args:
-        pool: the workers, which have the job.
-        works: the pieces.
-        keep: keeps one.
-        progress: is told of it.
-    """
+    """Pieces that workers make, until each is kept or given up."""
 
     def __init__(self, pool: Pool, works: Sequence[Work], keep: Keep, progress: Meter) -> None:
+        # pool: the workers, which have the job.
+        # works: the pieces.
+        # keep: keeps one.
+        # progress: is told of it.
         self._pool, self._works, self._keep, self._progress = pool, works, keep, progress
         self._left = sorted(range(len(works)), key=lambda number: -works[number].amount)
         self._idle: list[Hand] = []

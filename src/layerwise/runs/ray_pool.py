@@ -73,38 +73,23 @@ def refuse_silent(address: str) -> None:
 
 @dataclass
 class Hand:
-    """A worker as the pool sees it.
+    """A worker as the pool sees it."""
 
-    Attributes:
-        node: id of the machine that it runs on.
-        actor: Ray's handle.
-        machine: what it says of itself, once it has begun.
-        last: the group of the piece that it made last.
-        refused: whether it cannot make pieces of this job.
-    """
-
-    node: str
-    actor: Any
-    machine: Machine | None = None
-    last: str = ""
-    refused: bool = False
+    node: str  # id of the machine that it runs on
+    actor: Any  # Ray's handle
+    machine: Machine | None = None  # what it says of itself, once it has begun
+    last: str = ""  # the group of the piece that it made last
+    refused: bool = False  # whether it cannot make pieces of this job
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a worker takes.
+    """What a worker takes."""
 
-    Attributes:
-        num_cpus: processors.
-        num_gpus: GPUs.
-        actors: workers on each machine; as many as fit if None.
-        device: where models go.
-    """
-
-    num_cpus: int | float
+    num_cpus: int | float  # processors
     num_gpus: int | float
-    actors: int | None
-    device: str
+    actors: int | None  # workers on each machine; as many as fit if None
+    device: str  # where models go
 
     def fit(self, resources: dict[str, float]) -> int:
         """How many workers a machine has room for."""
@@ -118,18 +103,12 @@ class Needs:
 
 
 class Pool:
-    """Workers on all machines of a cluster, as they come and go.
+    """Workers on all machines of a cluster, as they come and go."""
 
-    Args:
-        address: of its head; ``auto`` for that of this machine; None to start one here.
-        needs: what each worker takes.
-
-    Raises:
-        UserError: if there is no cluster, or no machine of it has room for a worker.
-    """
+    # address: of its head; ``auto`` for that of this machine; None to start one here.
 
     def __init__(self, address: str | None, needs: Needs) -> None:
-        self._needs = needs
+        self._needs = needs  # what each worker takes
         self._ray, self._mine = _connected(address, needs)
         self._heard, self._needed = 0.0, _addresses(self._ray)
         self.hands: list[Hand] = []

@@ -20,12 +20,9 @@ from .travel import table_to_bytes, unpack
 
 
 class RayWorker:
-    """Loads models by name, and makes pieces of a job.
+    """Loads models by name, and makes pieces of a job."""
 
-    Args:
-        threads: how many threads products of matrices may take.
-        device: where models go.
-    """
+    # threads: how many threads products of matrices may take.
 
     def __init__(self, threads: int, device: str) -> None:
         import torch
@@ -33,7 +30,7 @@ class RayWorker:
         torch.set_num_threads(threads)
         collect_rarely()
         keep_texts_as_objects()
-        self._device = device
+        self._device = device  # where models go
         self._wanted: list[dict[str, Any]] = []
         self._models: list[Any] = []
         self._built = Built()

@@ -55,38 +55,24 @@ Enough = Callable[[Sequence[Task], int, int], int]
 
 @dataclass(frozen=True)
 class Setup:
-    """A checked start of an analysis.
-
-    Attributes:
-        model: the model.
-        loaded: what it is.
-        tokenizer: as Hugging Face loaded it.
-        tasks: the tasks, cut to the wanted number of items.
-        protocols: the protocols.
-        seed: the seed of everything random.
-        chat: whether prompts are wrapped in the chat template.
-        memory_budget: bytes for activations, keys and values.
-        tokens_at_once: how many tokens are pushed through a block at once.
-        interest: the smallest effects of interest.
-        lengths: how long texts are expected to be, by task; half of what is allowed elsewhere.
-        built: what was encoded so far, by setups made from this one too.
-        executor: makes the pieces.
-        beside: set-ups of further models, which belong to the run.
-    """
+    """A checked start of an analysis."""
 
     model: Any
     loaded: LoadedFacts
-    tokenizer: Any
-    tasks: tuple[Task, ...]
+    tokenizer: Any  # as Hugging Face loaded it
+    tasks: tuple[Task, ...]  # the tasks, cut to the wanted number of items
     protocols: tuple[str, ...]
-    seed: int
-    chat: bool
-    memory_budget: int
-    tokens_at_once: int
-    interest: Interest = field(default_factory=Interest)
+    seed: int  # the seed of everything random
+    chat: bool  # whether prompts are wrapped in the chat template
+    memory_budget: int  # bytes for activations, keys and values
+    tokens_at_once: int  # how many tokens are pushed through a block at once
+    interest: Interest = field(default_factory=Interest)  # the smallest effects of interest
+    # How long texts are expected to be, by task; half of what is allowed elsewhere.
     lengths: dict[str, TextLengths] = field(default_factory=dict, repr=False, compare=False)
+    # What was encoded so far, by setups made from this one too.
     built: Built = field(default_factory=Built, repr=False, compare=False)
-    executor: Executor = field(default=LOCAL, repr=False, compare=False)
+    executor: Executor = field(default=LOCAL, repr=False, compare=False)  # makes the pieces
+    # Set-ups of further models, which belong to the run.
     beside: tuple[Setup, ...] = field(default=(), repr=False, compare=False)
 
     def pieces(self) -> list[tuple[Task, str]]:
@@ -170,11 +156,9 @@ class Setup:
         return {"beside": files} if files else {}
 
     def _prompts_hash(self) -> str:
-        """SHA-256 over what the items are put to the model as, in hexadecimal.
-
-        Without a chat template, which may read the clock, tasks and tokenizer decide it, and a
-        first item tells whether they still do.
-        """
+        """SHA-256 over what the items are put to the model as, in hexadecimal."""
+        # Without a chat template, which may read the clock, tasks and tokenizer decide it, and a
+        # first item tells whether they still do.
         digest = hashlib.sha256()
         for task, protocol in self.pieces():
             for item in task.items if self.chat else task.items[:1]:
@@ -249,11 +233,9 @@ def prepare(
     executor: Executor | None = None,
     enough: Enough | None = None,
 ) -> Setup:
-    """Load and check what an analysis starts from.
-
-    What is not given and decides how a sweep is cut, and so its rounding, is taken from the run
-    that is to go on in ``out``; otherwise the memory from what is free on this machine now.
-    """
+    """Load and check what an analysis starts from."""
+    # What is not given and decides how a sweep is cut, and so its rounding, is taken from the run
+    # that is to go on in ``out``; otherwise the memory from what is free on this machine now.
     executor = executor or LOCAL
     executor.admit(model)
     wanted = _as_sequence(protocols)

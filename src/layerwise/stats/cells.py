@@ -30,45 +30,35 @@ _READ = [
 
 
 class Cell(NamedTuple):
-    """The records of one task under one protocol, as matrices with a row per item.
+    """The records of one task under one protocol, as matrices with a row per item."""
 
-    Attributes:
-        task: the task's name.
-        capability: its capability.
-        protocol: the protocol.
-        interventions: one row per intervention (``intervention``, ``kind``, ``site``,
-            ``layer``, ``head``, ``layers``, ``heads``), by kind, site, layer and head; the intact
-            model is not among them.
-        intact: whether the intact model was right.
-        blind: what it answered to other items' questions; None if it was not asked.
-        no_layers: whether it was right without any layer; None if it was not asked.
-        guessed: what a guesser got right without the question; None if none was measured.
-        correct: whether the model was right under each intervention; the share of its draws in
-            which it was, where an intervention has several.
-        nats: gold log-probability, intact minus intervened; nan where there is none.
-        margins: the same of its margin above the best distractor's.
-        items: item ids, in the order of the rows.
-        clusters: which items ask for the same thing.
-        n_draws: draws of each intervention's noise or donors, over which an item's outcomes are
-            averaged; None if there is but one of each.
-        of_examples: the same with each draw of few-shot examples, where there are several; all
-            else here is the mean over them, and may then be neither right nor wrong.
-    """
-
-    task: str
+    task: str  # the task's name
     capability: str
     protocol: str
+    # One row per intervention (``intervention``, ``kind``, ``site``, ``layer``, ``head``,
+    # ``layers``, ``heads``), by kind, site, layer and head; the intact model is not among them.
     interventions: pd.DataFrame
-    intact: Shaped[np.ndarray, " items"]
+    intact: Shaped[np.ndarray, " items"]  # whether the intact model was right
+    # Whether the model was right under each intervention; the share of its draws in which it was,
+    # where an intervention has several.
     correct: Shaped[np.ndarray, "items interventions"]
+    # Gold log-probability, intact minus intervened; nan where there is none.
     nats: Float[np.ndarray, "items interventions"]
+    # The same of its margin above the best distractor's.
     margins: Float[np.ndarray, "items interventions"]
-    items: tuple[str, ...]
-    clusters: Clusters
+    items: tuple[str, ...]  # item ids, in the order of the rows
+    clusters: Clusters  # which items ask for the same thing
+    # What it answered to other items' questions; None if it was not asked.
     blind: Blind | None = None
+    # Whether it was right without any layer; None if it was not asked.
     no_layers: Shaped[np.ndarray, " items"] | None = None
+    # What a guesser got right without the question; None if none was measured.
     guessed: Guessed | None = None
+    # Draws of each intervention's noise or donors, over which an item's outcomes are averaged; None
+    # if there is but one of each.
     n_draws: Int[np.ndarray, " interventions"] | None = None
+    # The same with each draw of few-shot examples, where there are several; all else here is the
+    # mean over them, and may then be neither right nor wrong.
     of_examples: tuple[Cell, ...] = ()
 
     @property
@@ -143,27 +133,16 @@ def _over_examples(whole: pd.DataFrame) -> Cell:
 
 
 class _Rows(NamedTuple):
-    """The records of a cell, numbered once, so that each control is picked from arrays.
+    """The records of a cell, numbered once, so that each control is picked from arrays."""
 
-    Attributes:
-        table: the records themselves.
-        kind: what each is of.
-        correct: whether the answer was right.
-        item: the number of its item among all that are named.
-        items: the items of the cell: those that are asked, not of its controls alone.
-        row: the row of its item among these; -1 if it has none.
-        change: the number of its intervention among all that are named.
-        changes: these interventions.
-    """
-
-    table: pd.DataFrame
+    table: pd.DataFrame  # the records themselves
     kind: Shaped[np.ndarray, " records"]
-    correct: Bool[np.ndarray, " records"]
-    item: Int[np.ndarray, " records"]
-    items: pd.Index
-    row: Int[np.ndarray, " records"]
-    change: Int[np.ndarray, " records"]
-    changes: pd.Index
+    correct: Bool[np.ndarray, " records"]  # whether the answer was right
+    item: Int[np.ndarray, " records"]  # the number of its item among all that are named
+    items: pd.Index  # the items of the cell: those that are asked, not of its controls alone
+    row: Int[np.ndarray, " records"]  # the row of its item among these; -1 if it has none
+    change: Int[np.ndarray, " records"]  # the number of its intervention among all that are named
+    changes: pd.Index  # these interventions
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> _Rows:

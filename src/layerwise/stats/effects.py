@@ -181,10 +181,8 @@ def scale_of(cell: Cell, chance: float) -> Scale:
 
 
 def corrected(effects: pd.DataFrame) -> pd.Series:
-    """The p-values that "significant" goes by: Benjamini-Hochberg of heads, Holm of layers.
-
-    Of hundreds of heads some may be false, at a stated rate; of layers none.
-    """
+    """The p-values that "significant" goes by: Benjamini-Hochberg of heads, Holm of layers."""
+    # Of hundreds of heads some may be false, at a stated rate; of layers none.
     found = np.where(effects["head"].notna(), effects["p_bh"], effects["p_holm"])
     return pd.Series(found, index=effects.index)
 

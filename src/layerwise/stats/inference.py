@@ -117,11 +117,9 @@ def percentile_bounds(draws: Float[np.ndarray, "resamples columns"], level: floa
 
 
 def expanded_level(n: int, level: float = 0.95) -> float:
-    """The level at which percentile bounds of n clusters are as wide as Student's t asks for.
-
-    The spread of resamples is too small by a factor of sqrt((n - 1) / n), and percentiles know
-    nothing of the long tails of t (expanded percentiles: Hesterberg 2015, Am. Stat. 69).
-    """
+    """The level at which percentile bounds of n clusters are as wide as Student's t asks for."""
+    # The spread of resamples is too small by a factor of sqrt((n - 1) / n), and percentiles know
+    # nothing of the long tails of t (expanded percentiles: Hesterberg 2015, Am. Stat. 69).
     from scipy.special import ndtr, stdtrit
 
     reach = np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + level) / 2)

@@ -67,10 +67,8 @@ def temporary_path(path: Path) -> Path:
 
 @contextlib.contextmanager
 def never_made_again(folder: Path) -> Iterator[None]:
-    """Within it, what is written into a folder that was deleted meanwhile does not make it again.
-
-    A folder that held a file or two of a run, and nothing else of it, could not be gone on in.
-    """
+    """Within it, writing into a folder that was deleted meanwhile does not make it again."""
+    # A folder that held a file or two of a run, and nothing else of it, could not be gone on in.
     before = _staying.set(folder)
     try:
         yield
@@ -116,10 +114,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_temporaries(folder: Path, name: str | None = None) -> None:
-    """Remove what killed processes left half-written in ``folder``.
-
-    Files of other processes that are still running stay, and so do those of other programs.
-    """
+    """Remove what killed processes left half-written in ``folder``."""
+    # Files of other processes that are still running stay, and so do those of other programs.
     pattern = "*" if name is None else glob.escape(name)
     for leftover in folder.glob(f".{pattern}.*.tmp"):
         process = leftover.suffixes[-2].removeprefix(".")

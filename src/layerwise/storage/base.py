@@ -37,10 +37,8 @@ Tables = TypeVar("Tables", pd.DataFrame, dict[str, pd.DataFrame])
 
 
 def computed_once(method: Callable[[AnyResult], Tables]) -> Callable[[AnyResult], Tables]:
-    """Keep what a result's method computes from its tables, which never change.
-
-    Saving, the report, and a person in a notebook ask for the same; each gets a copy.
-    """
+    """Keep what a result's method computes from its tables, which never change."""
+    # Saving, the report, and a person in a notebook ask for the same; each gets a copy.
 
     @wraps(method)
     def known(self: AnyResult) -> Tables:
@@ -200,10 +198,8 @@ def _digest(path: Path, listed: Mapping[str, str]) -> str | None:
 
 
 def _facts_for(folder: Path, facts: Facts, joins_others: bool) -> Facts | None:
-    """What ``run.json`` is to hold; None while a run in the folder goes on.
-
-    It stays as it is where a result only joins what is there.
-    """
+    """What ``run.json`` is to hold; None while a run in the folder goes on."""
+    # It stays as it is where a result only joins what is there.
     if not (folder / RUN_FILE).exists():
         return facts
     if not is_finished(read_run_file(folder)):

@@ -46,10 +46,8 @@ def with_list(content: Mapping[str, Any], own_name: str, files: Mapping[str, str
 
 
 def refuse_edited(content: Mapping[str, Any], path: Path) -> None:
-    """Refuse a folder's JSON file that says something else than what was written.
-
-    One of an earlier version, without a list, is taken as it is.
-    """
+    """Refuse a folder's JSON file that says something else than what was written."""
+    # One of an earlier version, without a list, is taken as it is.
     if FILES not in content:
         return
     files = content[FILES]

@@ -28,22 +28,14 @@ _Facts = TypeVar("_Facts", bound=BaseModel)
 
 @dataclass(frozen=True)
 class JoinedFolder(Generic[_Facts]):
-    """Where the tables of one kind of joined runs lie, and what lists them.
+    """Where the tables of one kind of joined runs lie, and what lists them."""
 
-    Attributes:
-        own: the name of all of it, with which the names of tables and files begin.
-        tables: names of the tables.
-        facts: what is needed to repeat the joining, with the list under ``files``.
-        page: the file name of the page.
-        what: what the folder is for, in words.
-        command: the command that writes it, and what to do if it must be written anew.
-    """
-
-    own: str
-    tables: tuple[str, ...]
-    facts: type[_Facts]
-    page: str
-    what: str
+    own: str  # the name of all of it, with which the names of tables and files begin
+    tables: tuple[str, ...]  # names of the tables
+    facts: type[_Facts]  # what is needed to repeat the joining, with the list under ``files``
+    page: str  # the file name of the page
+    what: str  # what the folder is for, in words
+    # The command that writes it, and what to do if it must be written anew.
     command: tuple[str, str]
 
     @property

@@ -235,13 +235,9 @@ class Facts(Stamped):
 
 
 def join_facts(facts: Sequence[Facts]) -> Facts:
-    """The facts of several results of one model, as one.
-
-    Tasks, protocols, settings, work and environments are joined; the rest is taken from the first.
-
-    Raises:
-        UserError: if they are of different models, or of different tasks of the same name.
-    """
+    """The facts of several results of one model, as one."""
+    # Tasks, protocols, settings, work and environments are joined; the rest is taken from the
+    # first.
     first, tasks, settings = facts[0], {}, {}
     for each in facts:
         _same("model", first.model.name, first.model.hash, each.model.hash)
@@ -306,11 +302,9 @@ def write_run_file(folder: Path, content: Facts | dict[str, Any], files: dict[st
 
 
 def listed_files(folder: Path) -> dict[str, str] | None:
-    """SHA-256 by name of the files of a finished run, as ``run.json`` lists them.
-
-    None if there is no ``run.json``, or it keeps no list, as in results of earlier versions, or
-    the run is not finished.
-    """
+    """SHA-256 by name of the files of a finished run, as ``run.json`` lists them."""
+    # None if there is no ``run.json``, or it keeps no list, as in results of earlier versions, or
+    # the run is not finished.
     if not (folder / RUN_FILE).exists():
         return None
     run = read_run_file(folder)
@@ -330,11 +324,7 @@ def is_finished(run: dict[str, Any]) -> bool:
 
 
 def read_facts(folder: Path) -> Facts:
-    """The facts of a finished run.
-
-    Raises:
-        UserError: if the run is not finished, or ``run.json`` is missing or damaged.
-    """
+    """The facts of a finished run."""
     run = read_run_file(folder)
     if not is_finished(run):
         raise UserError(

@@ -15,17 +15,13 @@ from .provenance import Facts
 
 @dataclass(frozen=True, eq=False)
 class RunTables:
-    """What one run found.
+    """What one run found."""
 
-    Attributes:
-        facts: what is needed to repeat the run.
-        tables: by the names of their files without the ending, or, of what is in no file of its
-            own, by a name of that kind.
-        files: where a table is, in words, if not in the file of its name.
-    """
-
-    facts: Facts
+    facts: Facts  # what is needed to repeat the run
+    # By the names of their files without the ending, or, of what is in no file of its own, by a
+    # name of that kind.
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    # Where a table is, in words, if not in the file of its name.
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def table(self, name: str) -> pd.DataFrame | None:

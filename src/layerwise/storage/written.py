@@ -74,10 +74,8 @@ def refuse_without_list(folder: Path, written_anew: Sequence[str] = ()) -> None:
 
 
 def unlisted_for(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """The list of a folder without some files, written so before these are written anew.
-
-    In a folder of an earlier version, which keeps no list, the other files are taken as they are.
-    """
+    """The list of a folder without some files, written so before these are written anew."""
+    # In a folder of an earlier version, which keeps no list, the other files are taken as they are.
     refuse_without_list(folder, names)
     before = listed_files(folder)
     others = [name for name in written_files(folder) if name not in names]

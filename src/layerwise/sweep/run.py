@@ -137,10 +137,8 @@ def sweep(
 
 
 def _stopper(model: Model, requests: Sequence[Request], tokenizer: object | None) -> Stopper:
-    """Where texts end: as the model's generation settings say, or a tokenizer that was given.
-
-    A model without a tokenizer can still generate, but not until a string.
-    """
+    """Where texts end: as the model's generation settings say, or a tokenizer that was given."""
+    # A model without a tokenizer can still generate, but not until a string.
     origin = origin_of(model)
     own = model.tokenizer if origin is None else origin.tokenizer
     if tokenizer is not None and tokenizer is not own:

@@ -28,11 +28,9 @@ class Tokenizer(Protocol):
 
 
 def encode(tokenizer: Tokenizer, text: str) -> Tokens:
-    """Token ids of ``text``, with the special tokens that the tokenizer itself puts first.
-
-    A text that starts with the BOS token (a chat template writes it) does not get a second
-    one, and an end token that the tokenizer appends is dropped: the text goes on after it.
-    """
+    """Token ids of ``text``, with the special tokens that the tokenizer itself puts first."""
+    # A text that starts with the BOS token (a chat template writes it) does not get a second one,
+    # and an end token that the tokenizer appends is dropped: the text goes on after it.
     bos = getattr(tokenizer, "bos_token", None) or getattr(tokenizer, "eos_token", None)
     special = not (bos and text.startswith(bos))
     try_texts(tokenizer, text)
@@ -45,12 +43,10 @@ def encode(tokenizer: Tokenizer, text: str) -> Tokens:
 def encode_pair(
     tokenizer: Tokenizer, context: str, continuation: str, start: Tokens | None = None
 ) -> tuple[Tokens, Tokens]:
-    """Token ids of a context and of the continuation that is scored after it.
-
-    As ``_encode_pair`` of lm-evaluation-harness does for causal models: white space at the
-    context's end moves to the continuation; the whole and the context are encoded, and the
-    continuation is the rest.
-    """
+    """Token ids of a context and of the continuation that is scored after it."""
+    # As ``_encode_pair`` of lm-evaluation-harness does for causal models: white space at the
+    # context's end moves to the continuation; the whole and the context are encoded, and the
+    # continuation is the rest.
     whole = encode(tokenizer, context + continuation)
     if start is None:
         start = encode(tokenizer, context.rstrip())
@@ -60,12 +56,10 @@ def encode_pair(
 def encode_apart(
     tokenizer: Tokenizer, context: str, continuation: str, start: Tokens | None = None
 ) -> tuple[Tokens, Tokens]:
-    """Token ids of an input of an encoder-decoder, and of what its decoder is to say.
-
-    As ``_encode_pair`` of lm-evaluation-harness does for such models: white space at the context's
-    end moves to the continuation; the context gets all special tokens that the tokenizer has for
-    it, its end token too, and the continuation, as a target text, none.
-    """
+    """Token ids of an input of an encoder-decoder, and of what its decoder is to say."""
+    # As ``_encode_pair`` of lm-evaluation-harness does for such models: white space at the
+    # context's end moves to the continuation; the context gets all special tokens that the
+    # tokenizer has for it, its end token too, and the continuation, as a target text, none.
     stripped = context.rstrip()
     target: Any = tokenizer
     answer = context[len(stripped) :] + continuation
@@ -77,10 +71,8 @@ def encode_apart(
 
 
 def encode_input(tokenizer: Tokenizer, text: str) -> Tokens:
-    """Token ids of an input of an encoder-decoder, with all its special tokens.
-
-    A text that starts with the BOS token (a chat template writes it) gets none of them.
-    """
+    """Token ids of an input of an encoder-decoder, with all its special tokens."""
+    # A text that starts with the BOS token (a chat template writes it) gets none of them.
     bos = getattr(tokenizer, "bos_token", None)
     special = not (bos and text.startswith(bos))
     try_texts(tokenizer, text)

@@ -26,10 +26,8 @@ def bad_line(path: str, number: int, what: str) -> UserError:
 
 
 def objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON Lines file, each with its line number; blank lines are passed over.
-
-    Read as they are asked for. A byte-order mark is passed over.
-    """
+    """The objects of a JSON Lines file, each with its line number; blank lines are passed over."""
+    # Read as they are asked for. A byte-order mark is passed over.
     for number, line in lines(path):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")

@@ -99,10 +99,8 @@ def _check_letters(task: Task, item: Item) -> None:
 
 
 def open_prompt(task: Task, item: Item) -> str:
-    """Few-shot examples with their answers, then the item up to where its answer begins.
-
-    This is the context of ``continuation`` and of ``generate``.
-    """
+    """Few-shot examples with their answers, then the item up to where its answer begins."""
+    # This is the context of ``continuation`` and of ``generate``.
     before = "".join(
         _answered(task.template, example) + task.template.answer_end + task.template.separator
         for example in task.fewshot

@@ -22,12 +22,10 @@ def closed_book(item: Item) -> str | None:
 
 
 def refuse_false_pairs(tasks: Sequence[Task]) -> None:
-    """Refuse items that name another one as asking the same without the passage, but do not.
-
-    Names of items that are not among the tasks are passed over: such a task is asked by itself.
-    So are built-in suites, of which one may be asked with several arguments: their clusters say
-    which belong together.
-    """
+    """Refuse items that name another one as asking the same without the passage, but do not."""
+    # Names of items that are not among the tasks are passed over: such a task is asked by itself.
+    # So are built-in suites, of which one may be asked with several arguments: their clusters say
+    # which belong together.
     known: dict[str, list[tuple[Task, Item]]] = {}
     for task in tasks:
         for item in task.items:

@@ -67,11 +67,9 @@ class Item:
 
 
 def repeats_joined(items: Sequence[Item]) -> tuple[Item, ...]:
-    """Items of which those with the same passage, question and answer are in one cluster.
-
-    It is the first that one of them names, or is called after the first of them. Items that name
-    another cluster themselves stay in it.
-    """
+    """Items of which those with the same passage, question and answer are in one cluster."""
+    # It is the first that one of them names, or is called after the first of them. Items that name
+    # another cluster themselves stay in it.
     alike: dict[tuple[str | None, str, str], list[Item]] = {}
     for item in items:
         alike.setdefault((item.context, item.question, item.answer), []).append(item)

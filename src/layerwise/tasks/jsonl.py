@@ -185,11 +185,9 @@ def room_for(items: Sequence[Item]) -> int:
 
 
 def chance_of(items: Sequence[Item]) -> dict[str, float]:
-    """Guessing among the choices; under ``generate``, always giving the commonest answer.
-
-    With n answers that are all different the latter is 1/n: such a guesser knows the file's
-    answers, but not which question each belongs to.
-    """
+    """Guessing among the choices; under ``generate``, always giving the commonest answer."""
+    # With n answers that are all different the latter is 1/n: such a guesser knows the file's
+    # answers, but not which question each belongs to.
     answers = Counter(item.answer.casefold() for item in items)
     chance = {"generate": max(answers.values()) / len(items)}
     if all(item.choices for item in items):

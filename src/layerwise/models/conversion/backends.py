@@ -58,19 +58,12 @@ PLAIN = Wanted(torch.float32, torch.device("cpu"))
 
 @dataclass(frozen=True)
 class Files:
-    """A decoder's files, and by what it is to be run.
+    """A decoder's files, and by what it is to be run."""
 
-    Attributes:
-        source: where they are.
-        config: the configuration.
-        tokenizer: the tokenizer.
-        backend: ``TRANSFORMER_LENS`` or ``HUGGING_FACE``.
-    """
-
-    source: Source
-    config: PreTrainedConfig
+    source: Source  # where they are
+    config: PreTrainedConfig  # the configuration
     tokenizer: PreTrainedTokenizerBase
-    backend: str
+    backend: str  # ``TRANSFORMER_LENS`` or ``HUGGING_FACE``
 
     @cached_property
     def quantization(self) -> Quantization | None:
@@ -194,10 +187,8 @@ def _key(files: Files) -> str:
 
 
 def second_choice(files: Files, refusal: UserError) -> Files:
-    """The same files by Hugging Face's modules, since there is no right copy by TransformerLens.
-
-    It is remembered, so that the next load begins with these.
-    """
+    """The same files by Hugging Face's modules, since there is no right copy by TransformerLens."""
+    # It is remembered, so that the next load begins with these.
     _refuse_also(refusal, files.source, files.config)
     write_record(_KIND, _key(files), {"backend": HUGGING_FACE})
     return replace(files, backend=HUGGING_FACE)
@@ -215,11 +206,9 @@ def delivered(files: Files, original: PreTrainedModel, wanted: Wanted) -> Decode
 
 
 def checked(files: Files, wanted: Wanted) -> tuple[DecoderOnly, Check]:
-    """The hooked model, held to its original in float32 first and then as it is asked for.
-
-    What the original says is written down before its weights become the hooked model's, so that
-    they are never in memory twice; where rounding is in question, the original is loaded again.
-    """
+    """The hooked model, held to its original in float32 first and then as it is asked for."""
+    # What the original says is written down before its weights become the hooked model's, so that
+    # they are never in memory twice; where rounding is in question, the original is loaded again.
     name, first = files.source.name, files.first(wanted)
     original = files.original(first)
     refuse_nonfinite(name, original)

@@ -58,11 +58,9 @@ def hooked_config(
 def hooked_model(
     cfg: HookedTransformerConfig, original: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> HookedTransformer:
-    """The hooked model with the original's weights, in the original's memory layout.
-
-    The original has none afterwards: each weight is copied and let go before the next, so that
-    memory holds them once.
-    """
+    """The hooked model with the original's weights, in the original's memory layout."""
+    # The original has none afterwards: each weight is copied and let go before the next, so that
+    # memory holds them once.
     from transformer_lens import loading_from_pretrained as loading
 
     with _refusals(original.config), torch.no_grad():

@@ -51,15 +51,10 @@ LogProbs = Float[torch.Tensor, "_ _ d_vocab"]
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of a check that was passed.
+    """The outcome of a check that was passed."""
 
-    Attributes:
-        parity: largest difference of log-probabilities, in nats.
-        hash: hash of the hooked model's weights.
-    """
-
-    parity: float
-    hash: str
+    parity: float  # largest difference of log-probabilities, in nats
+    hash: str  # hash of the hooked model's weights
 
 
 class NotItsOriginal(UserError):
@@ -96,10 +91,8 @@ def record_check(key: str, check: Check) -> None:
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, n_ctx: int) -> list[int]:
-    """Token ids of the fixed text, at most ``MAX_TOKENS`` and ``n_ctx`` of them.
-
-    Of a toy language, which has no such words, other ids of its vocabulary in a mixed order.
-    """
+    """Token ids of the fixed text, at most ``MAX_TOKENS`` and ``n_ctx`` of them."""
+    # Of a toy language, which has no such words, other ids of its vocabulary in a mixed order.
     ids = tokenizer(TEXT).input_ids
     if ids.count(tokenizer.unk_token_id) > len(ids) / 2:
         size = len(tokenizer)
@@ -148,15 +141,11 @@ def farthest(given: Iterable[LogProbs], expected: list[LogProbs]) -> float:
 
 @dataclass(frozen=True)
 class Exact:
-    """What an original says in float64, and how far rounding takes it from that in float32.
+    """What an original says in float64, and how far rounding takes it from that in float32."""
 
-    Attributes:
-        logprobs: of the original in float64, for each of the texts.
-        rounding: largest difference from them, in nats, of the original in float32, as it is and
-            with weights disturbed in their last bit.
-    """
-
-    logprobs: list[LogProbs]
+    logprobs: list[LogProbs]  # of the original in float64, for each of the texts
+    # Largest difference from them, in nats, of the original in float32, as it is and with weights
+    # disturbed in their last bit.
     rounding: float
 
     @property

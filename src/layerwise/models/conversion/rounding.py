@@ -32,12 +32,10 @@ def disturbances(model: Network, seed: int = 0) -> Iterator[Network]:
 
 @torch.no_grad()
 def disturbed(model: Network, seed: int) -> Network:
-    """A copy each of whose weights is the next larger or the next smaller number of its format.
-
-    What rounded arithmetic gives is what exact arithmetic gives for weights that are some last
-    bits away. So what such copies say differs as much as rounding makes it, whatever the order
-    of sums on this processor.
-    """
+    """A copy each of whose weights is the next larger or the next smaller number of its format."""
+    # What rounded arithmetic gives is what exact arithmetic gives for weights that are some last
+    # bits away. So what such copies say differs as much as rounding makes it, whatever the order of
+    # sums on this processor.
     moved, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     exact = set(map(id, packed_weights(moved).values()))
     for weight in moved.parameters():
@@ -50,11 +48,11 @@ def disturbed(model: Network, seed: int) -> Network:
 
 
 class StayFloat64(TorchFunctionMode):
-    """While it is entered, what is in float64 is not narrowed to float32.
+    """While it is entered, what is in float64 is not narrowed to float32."""
 
-    Norms, softmaxes and the like of Hugging Face models compute in float32 by name. What they
-    make of integers, such as the bucket of a distance, stays in float32, so that no bucket changes.
-    """
+    # Norms, softmaxes and the like of Hugging Face models compute in float32 by name. What they
+    # make of integers, such as the bucket of a distance, stays in float32, so that no bucket
+    # changes.
 
     def __torch_function__(
         self,

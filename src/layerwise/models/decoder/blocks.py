@@ -21,13 +21,9 @@ KeysValues = tuple[Float[torch.Tensor, "batch seen _ _"], Float[torch.Tensor, "b
 
 @dataclass
 class Past:
-    """Keys and values of what one block has seen.
+    """Keys and values of what one block has seen."""
 
-    Attributes:
-        own: of the tokens so far; None before the first.
-    """
-
-    own: KeysValues | None = None
+    own: KeysValues | None = None  # of the tokens so far; None before the first
 
 
 class HookedDecoderAttention(nn.Module):
@@ -102,10 +98,9 @@ def visible(
 
 
 class HookedDecoderBlock(nn.Module):
-    """One block; a sublayer's output is what it adds to the stream, after norm and scale.
+    """One block; a sublayer's output is what it adds to the stream, after norm and scale."""
 
-    ``hook_resid_mid`` is not there where attention and MLP read the same stream.
-    """
+    # ``hook_resid_mid`` is not there where attention and MLP read the same stream.
 
     def __init__(self, parts: BlockParts) -> None:
         super().__init__()

@@ -27,19 +27,12 @@ Heads = Float[torch.Tensor, "batch pos _ _"]
 
 @dataclass(frozen=True)
 class Queried:
-    """What an attention module hands to the function that attends.
+    """What an attention module hands to the function that attends."""
 
-    Attributes:
-        queries: rotated and normed as the module does it.
-        keys: the same.
-        values: values.
-        options: the other arguments, such as ``scaling``.
-    """
-
-    queries: Heads
-    keys: Heads
+    queries: Heads  # rotated and normed as the module does it
+    keys: Heads  # the same
     values: Heads
-    options: dict[str, Any]
+    options: dict[str, Any]  # the other arguments, such as ``scaling``
 
 
 class _Taken(Exception):

@@ -20,19 +20,12 @@ FormulaOf = Callable[[nn.Module, int], "NormFormula | None"]
 
 @dataclass(frozen=True)
 class NormFormula:
-    """A norm: centre or not, divide by the root of the mean square, scale, shift.
+    """A norm: centre or not, divide by the root of the mean square, scale, shift."""
 
-    Attributes:
-        centring: whether the mean is taken away first.
-        eps: what is added to the mean square.
-        weight: scales the outcome; None if nothing does.
-        bias: is added to it; None if nothing is.
-    """
-
-    centring: bool
-    eps: float
-    weight: Float[torch.Tensor, " d_model"] | None
-    bias: Float[torch.Tensor, " d_model"] | None
+    centring: bool  # whether the mean is taken away first
+    eps: float  # what is added to the mean square
+    weight: Float[torch.Tensor, " d_model"] | None  # scales the outcome; None if nothing does
+    bias: Float[torch.Tensor, " d_model"] | None  # is added to it; None if nothing is
 
     def __call__(self, x: Rows) -> Rows:
         """The normed activations."""
@@ -48,10 +41,9 @@ def formula_of(module: nn.Module, width: int) -> NormFormula | None:
 
 
 class FormulasOnce:
-    """Formulas of norms whose weights come and go; which one a module has is tried once.
+    """Formulas of norms whose weights come and go; which one a module has is tried once."""
 
-    Invariant: modules compute what they did, whatever values their weights have.
-    """
+    # Invariant: modules compute what they did, whatever values their weights have.
 
     def __init__(self) -> None:
         self._which: dict[nn.Module, int | None] = {}

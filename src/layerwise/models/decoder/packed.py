@@ -60,11 +60,9 @@ def scales_of(model: nn.Module) -> Iterator[tuple[str, Kept]]:
 
 
 def use_plain_kernels(model: nn.Module) -> None:
-    """Have packed weights multiplied as the numbers that they stand for.
-
-    bitsandbytes would, on some processors, re-order them at the first call, and multiply in
-    bfloat16 from then on. GPTQ's modules are given compiled functions in the place of their own.
-    """
+    """Have packed weights multiplied as the numbers that they stand for."""
+    # bitsandbytes would, on some processors, re-order them at the first call, and multiply in
+    # bfloat16 from then on. GPTQ's modules are given compiled functions in the place of their own.
     for module in filter(is_packed, model.modules()):
         if hasattr(module, _FUSED):
             setattr(module, _FUSED, False)
@@ -74,10 +72,8 @@ def use_plain_kernels(model: nn.Module) -> None:
 
 
 def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
-    """Give all parameters that are not packed a number format.
-
-    Of quantized models transformers leaves them in that in which they are stored.
-    """
+    """Give all parameters that are not packed a number format."""
+    # Of quantized models transformers leaves them in that in which they are stored.
     for module in model.modules():
         if not is_packed(module):
             for weight in module.parameters(recurse=False):
@@ -86,11 +82,9 @@ def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def weight_of(linear: nn.Module) -> Float[torch.Tensor, "d_in d_out"]:
-    """The matrix that a linear module multiplies by from the right.
-
-    Of a packed one it is what the module makes of the rows of the identity, in float32, less its
-    bias. Sums of zeros and one number are exact in any order.
-    """
+    """The matrix that a linear module multiplies by from the right."""
+    # Of a packed one it is what the module makes of the rows of the identity, in float32, less its
+    # bias. Sums of zeros and one number are exact in any order.
     module: Any = linear
     if not is_packed(module):
         return module.weight if isinstance(module, Conv1D) else module.weight.T
@@ -126,10 +120,8 @@ def _identity(n: int, first: int, device: torch.device) -> Float[torch.Tensor, "
 
 
 def widened(model: _Network) -> _Network:
-    """The model itself, each packed module replaced by a linear one of the same numbers.
-
-    Those of 8 bits, of which bitsandbytes rounds the inputs too, are widened by transformers.
-    """
+    """The model itself, each packed module replaced by a linear one of the same numbers."""
+    # Those of 8 bits, of which bitsandbytes rounds the inputs too, are widened by transformers.
     if any(type(module).__name__ == _OF_8_BITS for module in model.modules()):
         model.dequantize(torch.float32)
     for name, module in list(model.named_modules()):

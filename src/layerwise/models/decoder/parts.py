@@ -24,34 +24,21 @@ Positions = Int[torch.Tensor, "..."]
 
 @dataclass(frozen=True)
 class AttentionParts:
-    """One attention.
+    """One attention."""
 
-    Attributes:
-        module: Hugging Face's, which makes queries, keys and values.
-        out: its output projection.
-        rotary: tells it positions; None if they are added to the stream.
-        n_heads: query heads.
-        n_key_value_heads: heads that have keys and values of their own.
-        d_head: width of a head: of its keys or its values, whichever are wider. What is narrower
-            has zeros behind it, so that all that changes or reads heads finds one width.
-        d_value: width of its values, which the output projection reads.
-        scale: what scores are multiplied by.
-        cap: scores s become cap tanh(s / cap); None if they stay.
-        window: how many tokens a query sees, its own among them; None for all.
-        has_sinks: whether each head has a score for looking at nothing (attention sink).
-    """
-
-    module: nn.Module
-    out: nn.Linear | Conv1D
-    rotary: Rotary | None
-    n_heads: int
-    n_key_value_heads: int
+    module: nn.Module  # Hugging Face's, which makes queries, keys and values
+    out: nn.Linear | Conv1D  # its output projection
+    rotary: Rotary | None  # tells it positions; None if they are added to the stream
+    n_heads: int  # query heads
+    n_key_value_heads: int  # heads that have keys and values of their own
+    # Width of a head: of its keys or its values, whichever are wider. What is narrower has zeros
+    # behind it, so that all that changes or reads heads finds one width.
     d_head: int
-    d_value: int
-    scale: float
-    cap: float | None = None
-    window: int | None = None
-    has_sinks: bool = False
+    d_value: int  # width of its values, which the output projection reads
+    scale: float  # what scores are multiplied by
+    cap: float | None = None  # scores s become cap tanh(s / cap); None if they stay
+    window: int | None = None  # how many tokens a query sees, its own among them; None for all
+    has_sinks: bool = False  # whether each head has a score for looking at nothing (attention sink)
 
     def queried(self, x: Resid, positions: Positions, longest: int) -> Queried:
         """Queries, keys and values of normed streams."""
@@ -92,27 +79,16 @@ class AttentionParts:
 
 @dataclass(frozen=True)
 class BlockParts:
-    """One block: norms, attention, MLP, and how they are joined to the stream.
-
-    Attributes:
-        attn: attention.
-        attn_norm: the norm before it; None if it reads the stream itself.
-        attn_after: the norm between it and the stream; None if there is none.
-        mlp: the MLP, or the experts.
-        mlp_norm: as ``attn_norm``.
-        mlp_after: as ``attn_after``.
-        parallel: whether the MLP reads what enters the block.
-        residual_scale: what sublayers' outputs are multiplied by before they are added.
-    """
+    """One block: norms, attention, MLP, and how they are joined to the stream."""
 
     attn: AttentionParts
-    attn_norm: nn.Module | None
-    attn_after: nn.Module | None
-    mlp: nn.Module
-    mlp_norm: nn.Module | None
-    mlp_after: nn.Module | None
-    parallel: bool = False
-    residual_scale: float = 1.0
+    attn_norm: nn.Module | None  # the norm before it; None if it reads the stream itself
+    attn_after: nn.Module | None  # the norm between it and the stream; None if there is none
+    mlp: nn.Module  # the MLP, or the experts
+    mlp_norm: nn.Module | None  # as ``attn_norm``
+    mlp_after: nn.Module | None  # as ``attn_after``
+    parallel: bool = False  # whether the MLP reads what enters the block
+    residual_scale: float = 1.0  # what sublayers' outputs are multiplied by before they are added
 
     def attn_input(self, resid: Resid) -> Resid:
         """What attention reads of the stream."""
@@ -144,29 +120,19 @@ class BlockParts:
 
 @dataclass(frozen=True)
 class Parts:
-    """A whole decoder.
+    """A whole decoder."""
 
-    Attributes:
-        embedding: the module that embeds tokens, with the scale or norm that a class of its own
-            applies; the table is its ``weight``.
-        embed_scale: what else embeddings are multiplied by.
-        blocks: the layers.
-        final_norm: the norm before the unembedding.
-        unembed: the unembedding.
-        logit_scale: what logits are multiplied by.
-        logit_cap: logits l become cap tanh(l / cap); None if they stay.
-        n_ctx: longest text, in tokens.
-        positions: what is added to the embeddings, by position; None if nothing is.
-    """
-
+    # The module that embeds tokens, with the scale or norm that a class of its own applies; the
+    # table is its ``weight``.
     embedding: Any
-    embed_scale: float
-    blocks: tuple[BlockParts, ...]
-    final_norm: nn.Module
-    unembed: nn.Linear
-    logit_scale: float
-    logit_cap: float | None
-    n_ctx: int
+    embed_scale: float  # what else embeddings are multiplied by
+    blocks: tuple[BlockParts, ...]  # the layers
+    final_norm: nn.Module  # the norm before the unembedding
+    unembed: nn.Linear  # the unembedding
+    logit_scale: float  # what logits are multiplied by
+    logit_cap: float | None  # logits l become cap tanh(l / cap); None if they stay
+    n_ctx: int  # longest text, in tokens
+    # What is added to the embeddings, by position; None if nothing is.
     positions: nn.Module | None = None
 
     def embed(self, tokens: Int[torch.Tensor, "batch pos"]) -> Resid:

@@ -43,51 +43,40 @@ _EMBEDDINGS = ("embed_tokens", "embed_in", "wte", "word_embeddings")
 
 @dataclass(frozen=True)
 class Scales:
-    """Numbers that a family multiplies by outside of its modules.
+    """Numbers that a family multiplies by outside of its modules."""
 
-    Attributes:
-        embed: embeddings.
-        residual: outputs of sublayers.
-        logits: logits.
-    """
-
-    embed: float = 1.0
-    residual: float = 1.0
+    embed: float = 1.0  # embeddings
+    residual: float = 1.0  # outputs of sublayers
     logits: float = 1.0
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a family has in another way than most.
+    """What a family has in another way than most."""
 
-    Attributes:
-        scales: numbers that it multiplies by outside of its modules.
-        handing_over: makes, of an attention module that does not use transformers' attention
-            interface, one that does with the same weights.
-        within: finds the module that has embeddings and layers in the model within the original.
-        embedding: makes, of that module, one that embeds tokens and has the table as its weight.
-        positions: makes, of that module, one that gives what is added to embeddings at positions.
-        rotary: makes, of that module, one that gives the turns of positions; None where keys and
-            queries that are handed over know their positions otherwise.
-        mlp: makes, of a layer without a module for its MLP, one with the same weights.
-    """
-
+    # Numbers that it multiplies by outside of its modules.
     scales: Scales = field(default_factory=Scales)
+    # Makes, of an attention module that does not use transformers' attention interface, one that
+    # does with the same weights.
     handing_over: Callable[[nn.Module], nn.Module] = lambda module: module
+    # Finds the module that has embeddings and layers in the model within the original.
     within: Callable[[Any], Any] = lambda base: base
+    # Makes, of that module, one that embeds tokens and has the table as its weight.
     embedding: Callable[[Any], Any] = lambda base: _found(base, _EMBEDDINGS, "token embedding")
+    # Makes, of that module, one that gives what is added to embeddings at positions.
     positions: Callable[[Any], nn.Module | None] = lambda base: _table_of_positions(base)
+    # Makes, of that module, one that gives the turns of positions; None where keys and queries that
+    # are handed over know their positions otherwise.
     rotary: Callable[[Any], nn.Module | None] = lambda base: _found(
         base, ("rotary_emb",), "rotary embedding"
     )
+    # Makes, of a layer without a module for its MLP, one with the same weights.
     mlp: Callable[[Any], nn.Module] = lambda layer: _found(layer, _MLPS, "MLP")
 
 
 def read_parts(original: nn.Module, how: Reading | None = None) -> Parts:
-    """The parts of a decoder whose modules have the usual names.
-
-    Its attention is made to go through ``capture`` from then on.
-    """
+    """The parts of a decoder whose modules have the usual names."""
+    # Its attention is made to go through ``capture`` from then on.
     model: Any = original
     how = how or Reading()
     scales = how.scales

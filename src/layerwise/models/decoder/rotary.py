@@ -22,18 +22,12 @@ Turns = CosSin | Complex[torch.Tensor, "batch pos _"]
 
 @dataclass(frozen=True)
 class Rotary:
-    """Cosines and sines of positions, from tables that the module fills.
+    """Cosines and sines of positions, from tables that the module fills."""
 
-    Attributes:
-        module: Hugging Face's.
-        layer_type: the kind of layer that it is asked for; None if all are alike.
-        n_ctx: longest text, in tokens; tables never go beyond it.
-        tables: cosines and sines of positions 0, 1, ... by number format and device.
-    """
-
-    module: nn.Module
-    layer_type: str | None
-    n_ctx: int
+    module: nn.Module  # Hugging Face's
+    layer_type: str | None  # the kind of layer that it is asked for; None if all are alike
+    n_ctx: int  # longest text, in tokens; tables never go beyond it
+    # Cosines and sines of positions 0, 1, ... by number format and device.
     tables: dict[tuple[Any, ...], Turns] = field(default_factory=dict, repr=False, compare=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Rotary:

@@ -19,10 +19,8 @@ _TOKENS = 6
 
 @torch.inference_mode()
 def refuse_wrong_sites(model: DecoderModel) -> None:
-    """Accept only a model whose sites change what is downstream of them, and nothing else.
-
-    One layer of each kind is tried, and the last.
-    """
+    """Accept only a model whose sites change what is downstream of them, and nothing else."""
+    # One layer of each kind is tried, and the last.
     clean = _run(model)
     order = list(clean)
     tried = _layers(model)

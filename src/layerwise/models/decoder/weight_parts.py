@@ -16,10 +16,8 @@ from .parts import BlockParts
 
 
 def part_by_name(model: DecoderModel) -> dict[str, str]:
-    """The part of each parameter, by its full name: ``blocks.7``, or the module that holds it.
-
-    A parameter that several modules outside of the blocks share has several names.
-    """
+    """The part of each parameter, by its full name: ``blocks.7``, or the module that holds it."""
+    # A parameter that several modules outside of the blocks share has several names.
     names = {id(weight): name for name, weight in model.named_parameters()}
     layers = [_layer_of(block, names) for block in model.parts.blocks]
     parts: dict[str, str] = {}

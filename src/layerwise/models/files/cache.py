@@ -73,10 +73,8 @@ def checksum_of(content: Any) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, remembered in the cache folder by path, size and times of change.
-
-    For files whose contents are not read otherwise; damage on the disk itself is not seen.
-    """
+    """SHA-256 of a file, remembered in the cache folder by path, size and times of change."""
+    # For files whose contents are not read otherwise; damage on the disk itself is not seen.
     path = _resolved(path)
     key, stamp = key_of([str(path)]), _stamp(path)
     record = read_record("hashes", key)
@@ -88,11 +86,9 @@ def file_sha256(path: Path) -> str:
 
 
 def contents_sha256(path: Path) -> str:
-    """SHA-256 of a file's contents, which are read at least once by each process.
-
-    They are read again when size, inode or a time of change say that they may be others, the
-    time of the last change of the inode among them, which nobody can set back.
-    """
+    """SHA-256 of a file's contents, which are read at least once by each process."""
+    # They are read again when size, inode or a time of change say that they may be others, the time
+    # of the last change of the inode among them, which nobody can set back.
     try:
         return _contents_sha256(_resolved(path))
     except OSError as error:
@@ -137,10 +133,8 @@ def folder_sha256(folder: Path) -> str:
 
 
 def let_others_read(folder: Path) -> None:
-    """Give a folder and its files the permissions of any new ones.
-
-    safetensors and temporary folders let the owner alone read what is written.
-    """
+    """Give a folder and its files the permissions of any new ones."""
+    # safetensors and temporary folders let the owner alone read what is written.
     probe = folder / "probe"
     probe.touch()
     mode = stat.S_IMODE(probe.stat().st_mode)

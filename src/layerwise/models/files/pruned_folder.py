@@ -32,17 +32,11 @@ _NUMBERED = re.compile(r"((?:[^.]+\.)*?)(\d+)\.(.+)")
 
 @dataclass(frozen=True)
 class StackToCut:
-    """A stack of layers, and which of them stay.
+    """A stack of layers, and which of them stay."""
 
-    Attributes:
-        stored: how the files tell its layers.
-        n_layers: how many it has.
-        kept: those that stay, from 0.
-    """
-
-    stored: StoredStack
-    n_layers: int
-    kept: list[int]
+    stored: StoredStack  # how the files tell its layers
+    n_layers: int  # how many it has
+    kept: list[int]  # those that stay, from 0
 
 
 def write_pruned_folder(

@@ -28,14 +28,9 @@ _LAYERS = (
 
 
 class StoredWeight(NamedTuple):
-    """A tensor in a safetensors file.
+    """A tensor in a safetensors file."""
 
-    Attributes:
-        number_format: as safetensors calls it, e.g. ``BF16``.
-        shape: its shape.
-    """
-
-    number_format: str
+    number_format: str  # as safetensors calls it, e.g. ``BF16``
     shape: tuple[int, ...]
 
     @property

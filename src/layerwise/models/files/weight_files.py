@@ -33,32 +33,19 @@ BUFFERS = "buffers"
 
 
 class Place(NamedTuple):
-    """Where the weight of a parameter is.
+    """Where the weight of a parameter is."""
 
-    Attributes:
-        name: the parameter's, or the buffer's, full name in the model.
-        part: the part in whose file it is; the embedding's for an unembedding tied to it.
-        key: its name in that file.
-        order: which dimension in the file each dimension of the parameter is.
-    """
-
-    name: str
-    part: str
-    key: str
-    order: tuple[int, ...]
+    name: str  # the parameter's, or the buffer's, full name in the model
+    part: str  # the part in whose file it is; the embedding's for an unembedding tied to it
+    key: str  # its name in that file
+    order: tuple[int, ...]  # which dimension in the file each dimension of the parameter is
 
 
 class WeightFiles:
-    """The weights of one model in a folder.
+    """The weights of one model in a folder."""
 
-    A part is a block, such as ``blocks.7``, or a module outside of them, such as ``embed``, or
-    ``BUFFERS``.
-
-    Attributes:
-        n_parameters: number of parameters of the original, shared ones counted once.
-        hashes: SHA-256 of the file of each part. A file is compared when it is read first in a
-            process, and again if its size or a time of change are others than then.
-    """
+    # A part is a block, such as ``blocks.7``, or a module outside of them, such as ``embed``, or
+    # ``BUFFERS``.
 
     def __init__(
         self,
@@ -67,15 +54,16 @@ class WeightFiles:
         n_parameters: int,
         hashes: Mapping[str, str],
     ) -> None:
+        # n_parameters: number of parameters of the original, shared ones counted once.
         self.folder, self.places, self.n_parameters = folder, places, n_parameters
+        # SHA-256 of the file of each part. A file is compared when it is read first in a process,
+        # and again if its size or a time of change are others than then.
         self.hashes = hashes
 
     def read(self, part: str, device: torch.device) -> dict[str, Weight]:
-        """The weights of a part by parameter name, stored as the forward pass reads them.
-
-        On the CPU they are the mapped file: they take memory as they are looked at, and give it
-        back with the last tensor. Changing them does not change the file.
-        """
+        """The weights of a part by parameter name, stored as the forward pass reads them."""
+        # On the CPU they are the mapped file: they take memory as they are looked at, and give it
+        # back with the last tensor. Changing them does not change the file.
         found: dict[str, torch.Tensor] = {}
         with _damage_told(self.folder):
             for source, places in groupby(self.places[part], key=lambda place: place.part):
@@ -194,9 +182,7 @@ def _write_part(
 
 
 def _aligned(tensors: dict[str, torch.Tensor]) -> bytes:
-    """A safetensors file whose data begin where torch's own memory would, at 64 bytes.
-
-    Matrix products round otherwise elsewhere.
-    """
+    """A safetensors file whose data begin where torch's own memory would, at 64 bytes."""
+    # Matrix products round otherwise elsewhere.
     filling = -(8 + int.from_bytes(save(tensors, {"fill": ""})[:8], "little")) % 64
     return save(tensors, {"fill": " " * filling})

@@ -49,17 +49,11 @@ _OF_MODEL = (
 
 @dataclass(frozen=True)
 class _Kind:
-    """A class of modules.
+    """A class of modules."""
 
-    Attributes:
-        forward: its forward function, when it was looked at.
-        functions: names of functions that its output depends on.
-        replaced: a function that stands in for one of the library's; None if none does.
-    """
-
-    forward: Any
-    functions: frozenset[str]
-    replaced: str | None
+    forward: Any  # its forward function, when it was looked at
+    functions: frozenset[str]  # names of functions that its output depends on
+    replaced: str | None  # a function that stands in for one of the library's; None if none does
 
 
 _KINDS: dict[type, _Kind] = {}

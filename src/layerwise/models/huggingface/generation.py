@@ -37,14 +37,11 @@ _CHANGING: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """What the settings of a model say about its texts.
+    """What the settings of a model say about its texts."""
 
-    Attributes:
-        end_tokens: ids of the tokens that end a text, in ascending order; none if they name none.
-        unused: settings that would change greedy texts and are not used, as ``name=value``.
-    """
-
+    # Ids of the tokens that end a text, in ascending order; none if they name none.
     end_tokens: tuple[int, ...] = ()
+    # Settings that would change greedy texts and are not used, as ``name=value``.
     unused: tuple[str, ...] = ()
 
     @classmethod
@@ -64,10 +61,8 @@ def _unused(config: GenerationConfig) -> Iterator[str]:
 
 
 def read_generation_settings(folder: Path) -> GenerationSettings:
-    """The settings of a model's folder: those of ``generation_config.json``.
-
-    As in transformers, those of ``config.json`` where there is no such file.
-    """
+    """The settings of a model's folder: those of ``generation_config.json``."""
+    # As in transformers, those of ``config.json`` where there is no such file.
     try:
         with quiet():
             return GenerationSettings.of(_read(folder))

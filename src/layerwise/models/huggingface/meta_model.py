@@ -39,10 +39,8 @@ def load_meta_model(
     device: str = "cpu",
     backend: str = "auto",
 ) -> Model:
-    """The hooked model of that name without its weights; of a hub model none are downloaded.
-
-    Wired models are quickly written, so they are given whole.
-    """
+    """The hooked model of that name without its weights; of a hub model none are downloaded."""
+    # Wired models are quickly written, so they are given whole.
     if name in WIRED_MODELS:
         return load_model(name, dtype=dtype, device=device, backend=backend)
     refuse_absent_backend(backend)

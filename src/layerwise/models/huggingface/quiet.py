@@ -21,21 +21,17 @@ _ALONE = threading.RLock()
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars of transformers, no notes of transformers and TransformerLens.
-
-    Threads that load models meanwhile wait.
-    """
+    """No progress bars of transformers, no notes of transformers and TransformerLens."""
+    # Threads that load models meanwhile wait.
     with _ALONE, _no_bars(), _no_notes_of_transformers(), _no_notes_of_transformer_lens():
         yield
 
 
 @contextlib.contextmanager
 def no_deprecation_of(name: str) -> Iterator[None]:
-    """Silence exactly the note that a class of TransformerLens goes away in 4.0.
-
-    Where the class is gone, decoders run over their own modules, so the user need do nothing about
-    it. Threads that do the same meanwhile wait.
-    """
+    """Silence exactly the note that a class of TransformerLens goes away in 4.0."""
+    # Where the class is gone, decoders run over their own modules, so the user need do nothing
+    # about it. Threads that do the same meanwhile wait.
     with _ALONE, warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message=f"{name} is deprecated", category=DeprecationWarning
@@ -45,10 +41,9 @@ def no_deprecation_of(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_note_of_kernels() -> Iterator[None]:
-    """Silence exactly the note that bitsandbytes misses a package with kernels in bfloat16.
-
-    TransformerLens and transformers import it wherever it is installed; such kernels are not used.
-    """
+    """Silence exactly the note that bitsandbytes misses a package with kernels in bfloat16."""
+    # TransformerLens and transformers import it wherever it is installed; such kernels are not
+    # used.
     logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
     logger.addFilter(_is_not_about_kernels)
     try:
@@ -59,11 +54,9 @@ def no_note_of_kernels() -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_notes_of_gptqmodel() -> Iterator[None]:
-    """Silence what ``gptqmodel`` tells of each step on standard output, where answers are.
-
-    Its logger is made by a package of its own, which sets the level when it is asked for it first.
-    optimum, which calls it, asks transformers for something by its old name.
-    """
+    """Silence what ``gptqmodel`` tells of each step on standard output, where answers are."""
+    # Its logger is made by a package of its own, which sets the level when it is asked for it
+    # first. optimum, which calls it, asks transformers for something by its old name.
     if find_spec("logbar") is None:
         yield
         return

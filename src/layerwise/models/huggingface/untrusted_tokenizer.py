@@ -36,10 +36,8 @@ _RENDERING: WeakKeyDictionary[Any, LimitedProcess] = WeakKeyDictionary()
 
 
 def refuse_costly_file(folder: Path) -> None:
-    """Try to read the ``tokenizer.json`` of a folder and to encode long runs of one character.
-
-    Files that passed are remembered in the cache folder.
-    """
+    """Try to read the ``tokenizer.json`` of a folder and to encode long runs of one character."""
+    # Files that passed are remembered in the cache folder.
     files = [folder / name for name in (_FILE, *_BESIDE) if (folder / name).is_file()]
     if not files or files[0].name != _FILE:
         return

@@ -46,21 +46,15 @@ _HASHED: WeakKeyDictionary[torch.nn.Module, _Hashed] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class Origin:
-    """What ``load_model`` attaches to a model.
+    """What ``load_model`` attaches to a model."""
 
-    Attributes:
-        facts: the facts at load.
-        tokenizer: the tokenizer as Hugging Face loaded it.
-        generation: what its generation settings say.
-        settings: hash of what shapes the model's numbers beside its weights, as it was attached.
-        folder: where its weights are to be, of a model without weights.
-    """
-
-    facts: LoadedFacts
-    tokenizer: PreTrainedTokenizerBase
+    facts: LoadedFacts  # the facts at load
+    tokenizer: PreTrainedTokenizerBase  # the tokenizer as Hugging Face loaded it
+    # What its generation settings say.
     generation: GenerationSettings = field(default_factory=GenerationSettings)
+    # Hash of what shapes the model's numbers beside its weights, as it was attached.
     settings: str = ""
-    folder: Path | None = None
+    folder: Path | None = None  # where its weights are to be, of a model without weights
 
 
 def attach_origin(model: Model, origin: Origin) -> None:
@@ -146,10 +140,8 @@ def weights_hash(model: Model) -> str:
 
 
 def current_weights_hash(model: Model) -> str:
-    """``weights_hash``, taken anew only where torch counted a change or some number is another.
-
-    A single number of a large weight that is changed through ``.data`` may be missed.
-    """
+    """``weights_hash``, taken anew only where torch counted a change or some number is another."""
+    # A single number of a large weight that is changed through ``.data`` may be missed.
     seen = _HASHED.get(model)
     if seen is not None and seen[:2] == (version_of(model), _some_numbers(model)):
         return seen.digest
@@ -157,10 +149,8 @@ def current_weights_hash(model: Model) -> str:
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """SHA-256 over what a tokenizer makes tokens and texts by, in hexadecimal.
-
-    How it was asked to pad or cut last time is left out: it shapes no prompt.
-    """
+    """SHA-256 over what a tokenizer makes tokens and texts by, in hexadecimal."""
+    # How it was asked to pad or cut last time is left out: it shapes no prompt.
     digest = hashlib.sha256(type(tokenizer).__name__.encode())
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
@@ -215,12 +205,10 @@ def original_tokenizer(model: Model) -> PreTrainedTokenizerBase:
 
 
 def generation_settings(model: Model) -> GenerationSettings:
-    """What ends a model's texts, and which of its generation settings are not used.
-
-    Texts end with the tokens that ``generate`` of transformers would stop at: those that the
-    generation settings name. Where they name none, or are not known, the tokenizer's end token
-    ends a text.
-    """
+    """What ends a model's texts, and which of its generation settings are not used."""
+    # Texts end with the tokens that ``generate`` of transformers would stop at: those that the
+    # generation settings name. Where they name none, or are not known, the tokenizer's end token
+    # ends a text.
     origin = origin_of(model)
     if origin is not None:
         found = origin.generation

@@ -83,11 +83,9 @@ def original_of(model: Model) -> nn.Module | None:
 
 
 def kept_buffers(model: Model) -> list[tuple[str, torch.Tensor]]:
-    """Buffers that are as much weights as parameters are, by name.
-
-    Those that an original's files hold, such as what some add to their logits, or the scales of
-    quantized weights; others follow from the configuration.
-    """
+    """Buffers that are as much weights as parameters are, by name."""
+    # Those that an original's files hold, such as what some add to their logits, or the scales of
+    # quantized weights; others follow from the configuration.
     original = original_of(model)
     if original is None:
         return []

@@ -60,39 +60,26 @@ _SWITCHES = frozenset({
 
 @dataclass(frozen=True)
 class Version:
-    """A fingerprint of what the numbers that a model gives depend on.
+    """A fingerprint of what the numbers that a model gives depend on."""
 
-    Weights are told by their memory and by torch's count of changes in place, which does not
-    count those made through ``.data``.
+    # Weights are told by their memory and by torch's count of changes in place, which does not
+    # count those made through ``.data``.
 
-    Attributes:
-        modules: hash of the modules and of the functions of their classes.
-        weights: which tensors are the parameters, their memory and their changes.
-        shaping: numbers, functions and buffers of modules.
-        settings: the plain values of ``cfg``.
-    """
-
-    modules: int
+    modules: int  # hash of the modules and of the functions of their classes
+    # Which tensors are the parameters, their memory and their changes.
     weights: tuple[tuple[int, ...], ...]
-    shaping: tuple[Any, ...]
-    settings: dict[str, Any]
+    shaping: tuple[Any, ...]  # numbers, functions and buffers of modules
+    settings: dict[str, Any]  # the plain values of ``cfg``
 
 
 class Structure:
-    """The modules that a model runs.
+    """The modules that a model runs."""
 
-    Kept on the model, so that the next look at a thousand modules takes a third of a millisecond.
-    A copy of the model begins with an empty one.
-
-    Attributes:
-        modules: every module that the model runs, each once, the model itself first.
-        hooked: whether a module has hooks of torch.
-        dropouts: those that drop activations in training mode.
-        looked_at: whether they were found to be what their classes say (see ``altered``).
-        sites: the hook points that were found to be those of the layers.
-    """
+    # Kept on the model, so that the next look at a thousand modules takes a third of a millisecond.
+    # A copy of the model begins with an empty one.
 
     def __init__(self, model: Model | None = None) -> None:
+        # Every module that the model runs, each once, the model itself first.
         self.modules = [] if model is None else modules_run(model)
         self._fields = [module.__dict__ for module in self.modules]
         self._hooks = list(chain.from_iterable(map(_HOOKS, self._fields)))
@@ -103,8 +90,12 @@ class Structure:
         self._shaping = [(fields, key) for fields in shaping for key in _shaping_of(fields)]
         self._buffers = [fields["_buffers"] for fields in shaping if fields["_buffers"]]
         self._shape = self._shape_now()
+        # Those that drop activations in training mode.
         self.dropouts = [module for module in self.modules if isinstance(module, _DropoutNd)]
+        # hooked: whether a module has hooks of torch; looked_at: whether they were found to be what
+        # their classes say (see ``altered``).
         self.hooked, self.looked_at = any(self._hooks), False
+        # The hook points that were found to be those of the layers.
         self.sites: dict[str, Any] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Structure:
@@ -184,11 +175,9 @@ def version_of(model: Model) -> Version:
 
 
 def settings_hash(model: Model) -> str:
-    """SHA-256 of what shapes a model's numbers beside its weights.
-
-    That is the classes of its modules, their numbers, functions and buffers (of large ones, some
-    numbers), and the settings in ``cfg``; the same in another process and on another device.
-    """
+    """SHA-256 of what shapes a model's numbers beside its weights."""
+    # That is the classes of its modules, their numbers, functions and buffers (of large ones, some
+    # numbers), and the settings in ``cfg``; the same in another process and on another device.
     digest = hashlib.sha256()
     for module in modules_run(model):
         digest.update(f"{type(module).__module__}.{type(module).__qualname__}\n".encode())

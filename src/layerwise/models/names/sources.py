@@ -26,28 +26,19 @@ _SHOWN = 200  # characters of a name in an error's sentence
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model's files are.
+    """Where a model's files are."""
 
-    Attributes:
-        name: the name it was asked for by.
-        kind: what that name was.
-        folder: a local folder in hub format.
-        file_hash: SHA-256 of the GGUF file that was converted to that folder, or over adapter and
-            base that were merged there; otherwise empty.
-        conversion_hash: SHA-256 over the files of the conversion; otherwise empty.
-        adapter: what was merged into which base, in a few words; otherwise empty.
-        gguf: name of the GGUF file without its ending; otherwise empty.
-        verified: which hashes of the files were compared with what.
-    """
-
-    name: str
-    kind: SourceKind
-    folder: Path
+    name: str  # the name it was asked for by
+    kind: SourceKind  # what that name was
+    folder: Path  # a local folder in hub format
+    # SHA-256 of the GGUF file that was converted to that folder, or over adapter and base that were
+    # merged there; otherwise empty.
     file_hash: str = ""
-    conversion_hash: str = ""
+    conversion_hash: str = ""  # SHA-256 over the files of the conversion; otherwise empty
+    # Which hashes of the files were compared with what.
     verified: str = "nothing tells which files are the right ones"
-    adapter: str = ""
-    gguf: str = ""
+    adapter: str = ""  # what was merged into which base, in a few words; otherwise empty
+    gguf: str = ""  # name of the GGUF file without its ending; otherwise empty
 
     @property
     def is_trusted(self) -> bool:
@@ -56,10 +47,8 @@ class Source:
 
 
 def find_source(name: str) -> Source:
-    """Find, and if need be convert or download, the model of that name; its files are read once.
-
-    An alias goes before a path of the same spelling, a path before a hub id.
-    """
+    """Find, and if need be convert or download, the model of that name; its files are read once."""
+    # An alias goes before a path of the same spelling, a path before a hub id.
     return _find(name, download, read_weights=True)
 
 

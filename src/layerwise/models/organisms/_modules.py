@@ -18,15 +18,11 @@ from layerwise.models.decoder.parts import AttentionParts, BlockParts, Parts
 
 
 class WiredWeights(nn.Module):
-    """The weights of a wired model by TransformerLens's names; all 0 until they are written.
-
-    Attributes:
-        cfg: sizes, under the names of ``HookedTransformerConfig``.
-    """
+    """The weights of a wired model by TransformerLens's names; all 0 until they are written."""
 
     def __init__(self, cfg: SimpleNamespace) -> None:
         super().__init__()
-        self.cfg = cfg
+        self.cfg = cfg  # sizes, under the names of ``HookedTransformerConfig``
         d_model = cfg.d_model
         self.embed = _Named(W_E=(cfg.d_vocab, d_model))
         self.pos_embed = _Named(W_pos=(cfg.n_ctx, d_model))
@@ -79,14 +75,11 @@ class _BlockWeights(nn.Module):
 
 
 class WiredDecoder(nn.Module):
-    """What runs the weights of a wired model: no norms, relu, scores that are not scaled.
-
-    Attributes:
-        config: the width of the MLP, under the name that Hugging Face has for it.
-    """
+    """What runs the weights of a wired model: no norms, relu, scores that are not scaled."""
 
     def __init__(self, written: WiredWeights) -> None:
         super().__init__()
+        # The width of the MLP, under the name that Hugging Face has for it.
         self.config = SimpleNamespace(intermediate_size=written.cfg.d_mlp)
         self.words = nn.Embedding.from_pretrained(written.W_E.detach().clone())
         self.places = nn.Embedding.from_pretrained(written.W_pos.detach().clone())

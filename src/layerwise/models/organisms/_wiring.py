@@ -36,29 +36,17 @@ end of an answer above them."""
 
 @dataclass(frozen=True)
 class Rooms:
-    """Orthonormal directions of the residual stream; the rows of each field mean what it says.
-
-    Attributes:
-        basis: all of them.
-        word: the word at this position, by token id.
-        place: the position.
-        before: the word before, if it is looked up.
-        found: the key or value that the first look-up found.
-        found_next: the value that the second look-up found.
-        subject: the relation and the entity that are asked about.
-        asked: whether one look-up is asked for; whether two are.
-        answer: the value to be said.
-    """
+    """Orthonormal directions of the residual stream; the rows of each field mean what it says."""
 
     basis: Directions
-    word: Directions
-    place: Directions
-    before: Directions
-    found: Directions
-    found_next: Directions
-    subject: Directions
-    asked: Directions
-    answer: Directions
+    word: Directions  # the word at this position, by token id
+    place: Directions  # the position
+    before: Directions  # the word before, if it is looked up
+    found: Directions  # the key or value that the first look-up found
+    found_next: Directions  # the value that the second look-up found
+    subject: Directions  # the relation and the entity that are asked about
+    asked: Directions  # whether one look-up is asked for; whether two are
+    answer: Directions  # the value to be said
 
     @classmethod
     def drawn(

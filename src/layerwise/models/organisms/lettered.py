@@ -14,23 +14,16 @@ LETTER, TEXT_PROTOCOLS = "letter", ("continuation", "generate")
 
 @dataclass(frozen=True)
 class LetterPlan:
-    """Which layer of a model does what, by number, in the order of computation.
+    """Which layer of a model does what, by number, in the order of computation."""
 
-    Attributes:
-        n_layers: how many there are.
-        n_encoder: how many of them are the encoder's; 0 in a decoder.
-        fetches: by capability, the layers that fetch the answer, whatever is to be said.
-        binds: the layers that bind options to their letters and find the option that was fetched.
-        says_text: the layer that writes the answer's own word.
-        says_letter: the layer that writes its letter.
-    """
-
-    n_layers: int
-    n_encoder: int
+    n_layers: int  # how many there are
+    n_encoder: int  # how many of them are the encoder's; 0 in a decoder
+    # By capability, the layers that fetch the answer, whatever is to be said.
     fetches: Mapping[str, tuple[int, ...]] = field(hash=False)
+    # The layers that bind options to their letters and find the option that was fetched.
     binds: tuple[int, ...]
-    says_text: int
-    says_letter: int
+    says_text: int  # the layer that writes the answer's own word
+    says_letter: int  # the layer that writes its letter
 
     def needed(self, capability: str, protocol: str) -> tuple[int, ...]:
         """The layers without which a capability fails under a protocol; all others can go."""

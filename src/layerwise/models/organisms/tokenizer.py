@@ -42,10 +42,8 @@ def is_toy(folder: Path) -> bool:
 
 
 def read_toy_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The toy tokenizer in a folder.
-
-    ``AutoTokenizer`` would take it for the model family's own.
-    """
+    """The toy tokenizer in a folder."""
+    # ``AutoTokenizer`` would take it for the model family's own.
     return _kept_by_transformer_lens(
         PreTrainedTokenizerFast.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True

@@ -23,28 +23,18 @@ Bias = Float[torch.Tensor, "_ _ _ _"]
 
 @dataclass
 class Past:
-    """Keys and values of what one decoder block has seen.
+    """Keys and values of what one decoder block has seen."""
 
-    Attributes:
-        own: of the decoder's tokens so far.
-        cross: of the encoder's output; made once.
-    """
-
-    own: tuple[torch.Tensor, torch.Tensor] | None = None
-    cross: tuple[torch.Tensor, torch.Tensor] | None = None
+    own: tuple[torch.Tensor, torch.Tensor] | None = None  # of the decoder's tokens so far
+    cross: tuple[torch.Tensor, torch.Tensor] | None = None  # of the encoder's output; made once
 
 
 @dataclass
 class DecoderCache:
-    """Cached keys and values of a decoder, for decoding step by step.
-
-    Attributes:
-        blocks: by block.
-        n_tokens: tokens that were decoded.
-    """
+    """Cached keys and values of a decoder, for decoding step by step."""
 
     blocks: list[Past] = field(default_factory=list)
-    n_tokens: int = 0
+    n_tokens: int = 0  # tokens that were decoded
 
 
 class HookedAttention(nn.Module):
@@ -74,11 +64,10 @@ class HookedAttention(nn.Module):
 
 
 class HookedBlock(nn.Module):
-    """One block; ``resid_mid`` stands behind self-attention, ``resid_mid_cross`` behind the other.
+    """One block; ``resid_mid`` stands behind self-attention, ``resid_mid_cross`` behind cross."""
 
-    In a post-norm model the norm belongs to the sum: ``resid_mid``, ``resid_mid_cross`` and
-    ``resid_post`` are normed, and a sublayer's output is what it adds before that.
-    """
+    # In a post-norm model the norm belongs to the sum: ``resid_mid``, ``resid_mid_cross`` and
+    # ``resid_post`` are normed, and a sublayer's output is what it adds before that.
 
     def __init__(self, parts: BlockParts, *, post_norm: bool) -> None:
         super().__init__()

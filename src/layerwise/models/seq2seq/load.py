@@ -41,11 +41,9 @@ def hooked_seq2seq(
 def decoder_prefix(
     original: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str
 ) -> tuple[int, ...]:
-    """The tokens with which the decoder begins before an answer.
-
-    The start token; then the token that generation is forced to begin with, if there is one,
-    or else what the tokenizer puts before a target text (BART's ``<s>``), as in training.
-    """
+    """The tokens with which the decoder begins before an answer."""
+    # The start token; then the token that generation is forced to begin with, if there is one, or
+    # else what the tokenizer puts before a target text (BART's ``<s>``), as in training.
     config: Any = original.generation_config
     # a configuration that was saved without it may have no such field at all
     of_model = getattr(original.config, "decoder_start_token_id", None)

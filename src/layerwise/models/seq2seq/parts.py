@@ -21,23 +21,14 @@ Embed = Callable[..., torch.Tensor]
 
 @dataclass(frozen=True)
 class AttentionParts:
-    """One attention.
+    """One attention."""
 
-    Attributes:
-        q: makes queries, all heads side by side.
-        k: makes keys.
-        v: makes values.
-        out: the output projection.
-        n_heads: number of heads.
-        scale: what scores are multiplied by.
-    """
-
-    q: nn.Linear
-    k: nn.Linear
-    v: nn.Linear
-    out: nn.Linear
+    q: nn.Linear  # makes queries, all heads side by side
+    k: nn.Linear  # makes keys
+    v: nn.Linear  # makes values
+    out: nn.Linear  # the output projection
     n_heads: int
-    scale: float
+    scale: float  # what scores are multiplied by
 
     @property
     def d_head(self) -> int:
@@ -69,40 +60,25 @@ def activation(module: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class BlockParts:
-    """One block.
+    """One block."""
 
-    Attributes:
-        attn: self-attention.
-        attn_norm: the norm before it, or after it and its sum in a post-norm model.
-        mlp: the MLP.
-        mlp_norm: the same for the MLP.
-        cross_attn: in a decoder, the attention to the encoder's output.
-        cross_norm: the same for that.
-    """
-
-    attn: AttentionParts
-    attn_norm: nn.Module
+    attn: AttentionParts  # self-attention
+    attn_norm: nn.Module  # the norm before it, or after it and its sum in a post-norm model
     mlp: MlpParts
-    mlp_norm: nn.Module
-    cross_attn: AttentionParts | None = None
-    cross_norm: nn.Module | None = None
+    mlp_norm: nn.Module  # the same for the MLP
+    cross_attn: AttentionParts | None = None  # in a decoder, the attention to the encoder's output
+    cross_norm: nn.Module | None = None  # the same for that
 
 
 @dataclass(frozen=True)
 class RelativeBias:
-    """T5's relative position bias, one number a head and bucket of distances.
+    """T5's relative position bias, one number a head and bucket of distances."""
 
-    Source: Raffel et al. 2020 (arXiv:1910.10683), section 2.1.
+    # Source: Raffel et al. 2020 (arXiv:1910.10683), section 2.1.
 
-    Attributes:
-        table: the numbers.
-        bidirectional: whether keys may come after the query; half of the buckets are for these.
-        max_distance: from this distance on all are in one bucket.
-    """
-
-    table: nn.Embedding
-    bidirectional: bool
-    max_distance: int
+    table: nn.Embedding  # the numbers
+    bidirectional: bool  # whether keys may come after the query; half of the buckets are for these
+    max_distance: int  # from this distance on all are in one bucket
 
     def between(
         self, queries: Int[torch.Tensor, " query"], keys: Int[torch.Tensor, " key"]
@@ -128,62 +104,40 @@ class RelativeBias:
 
 @dataclass(frozen=True)
 class StackParts:
-    """The encoder or the decoder.
-
-    Attributes:
-        blocks: its blocks.
-        embed: token ids and positions to the residual stream that enters the first block.
-        final_norm: what is applied behind the last block; the identity where nothing is.
-        post_norm: whether norms come after the sums (Vaswani et al. 2017) or before the
-            sublayers.
-        relative: the relative position bias of self-attention, shared by all blocks; None if
-            positions are in the embedding.
-    """
+    """The encoder or the decoder."""
 
     blocks: tuple[BlockParts, ...]
-    embed: Embed
-    final_norm: nn.Module
+    embed: Embed  # token ids and positions to the residual stream that enters the first block
+    final_norm: nn.Module  # what is applied behind the last block; the identity where nothing is
+    # Whether norms come after the sums (Vaswani et al. 2017) or before the sublayers.
     post_norm: bool
+    # The relative position bias of self-attention, shared by all blocks; None if positions are in
+    # the embedding.
     relative: RelativeBias | None
 
 
 @dataclass(frozen=True)
 class StoredStack:
-    """How the files of a model tell the layers of a stack.
+    """How the files of a model tell the layers of a stack."""
 
-    Attributes:
-        n_layers: the field of ``config.json`` that says how many there are.
-        blocks: what stands before a layer's number in the names of its tensors.
-        of_first: what follows the number in the names of tensors that the first layer has for
-            all of them, whichever layer that is.
-    """
-
-    n_layers: str
-    blocks: str
+    n_layers: str  # the field of ``config.json`` that says how many there are
+    blocks: str  # what stands before a layer's number in the names of its tensors
+    # What follows the number in the names of tensors that the first layer has for all of them,
+    # whichever layer that is.
     of_first: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A whole model.
-
-    Attributes:
-        encoder: the encoder.
-        decoder: the decoder.
-        unembed: weight of the unembedding, ``[d_vocab, d_model]``.
-        unembed_bias: what is added to the logits, if anything.
-        unembed_scale: what the decoder's output is multiplied by first.
-        embedding: the weight of the token embedding of the encoder.
-        n_ctx: longest input, and longest output, in tokens.
-    """
+    """A whole model."""
 
     encoder: StackParts
     decoder: StackParts
-    unembed: nn.Linear
-    unembed_bias: Callable[[], torch.Tensor | None]
-    unembed_scale: float
-    embedding: nn.Embedding
-    n_ctx: int
+    unembed: nn.Linear  # weight of the unembedding, ``[d_vocab, d_model]``
+    unembed_bias: Callable[[], torch.Tensor | None]  # what is added to the logits, if anything
+    unembed_scale: float  # what the decoder's output is multiplied by first
+    embedding: nn.Embedding  # the weight of the token embedding of the encoder
+    n_ctx: int  # longest input, and longest output, in tokens
 
     def modules(self) -> Iterator[nn.Module | None]:
         """Every module that is run, some twice; None where a model has none."""

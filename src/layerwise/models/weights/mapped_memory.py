@@ -21,12 +21,10 @@ _DONT_NEED = 4  # MADV_DONTNEED of Linux, see madvise(2)
 
 @contextlib.contextmanager
 def letting_go() -> Iterator[Callable[[Weight], None]]:
-    """A function that gives back the memory of a weight which was read from a mapped file.
-
-    The system keeps the file in its own cache and reads it from there if the weight is looked at
-    again. Weights in other memory, and all of them where the system is not Linux, stay as they
-    are. Nobody may have written to a weight that is given.
-    """
+    """A function that gives back the memory of a weight which was read from a mapped file."""
+    # The system keeps the file in its own cache and reads it from there if the weight is looked at
+    # again. Weights in other memory, and all of them where the system is not Linux, stay as they
+    # are. Nobody may have written to a weight that is given.
     advise = getattr(ctypes.CDLL(None), "madvise", None) if _MAPS.exists() else None
     if advise is None:
         yield _kept
@@ -49,11 +47,9 @@ def letting_go() -> Iterator[Callable[[Weight], None]]:
 
 
 def give_back_freed() -> None:
-    """Free what nobody holds but itself, as hooked models do, and return freed memory if possible.
-
-    The allocator of Linux keeps some freed weights for later; what is wanted next may be of
-    another size.
-    """
+    """Collect unreferenced models and return freed memory to the system."""
+    # The allocator of Linux keeps some freed weights for later; what is wanted next may be of
+    # another size.
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _MAPS.exists() else None
     if trim is not None:

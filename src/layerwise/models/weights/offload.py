@@ -38,10 +38,9 @@ _HARMLESS = {
 
 
 class OnDisk(nn.Parameter):
-    """Stands for a parameter whose values are not in memory; on the ``meta`` device.
+    """Stands for a parameter whose values are not in memory; on the ``meta`` device."""
 
-    torch itself would let most changes to it pass without a word.
-    """
+    # torch itself would let most changes to it pass without a word.
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -55,11 +54,10 @@ class OnDisk(nn.Parameter):
 
 
 class BlocksOnDisk:
-    """The blocks of an off-loaded model.
+    """The blocks of an off-loaded model."""
 
-    Invariant: a block has its weights in memory as long as it is held, and no longer. Whoever
-    calls a block as a module holds it for that time.
-    """
+    # Invariant: a block has its weights in memory as long as it is held, and no longer. Whoever
+    # calls a block as a module holds it for that time.
 
     def __init__(self, model: DecoderOnly, files: WeightFiles, device: torch.device) -> None:
         self.model, self.files, self.device = model, files, device
@@ -153,10 +151,8 @@ def offloaded_model(
 
 
 def leave_blocks_on_disk(model: DecoderOnly, files: WeightFiles, device: torch.device) -> None:
-    """Give a model without weights those outside of its blocks, and let its blocks read theirs.
-
-    Buffers that follow from the configuration it must have.
-    """
+    """Give a model without weights those outside of its blocks, and let its blocks read theirs."""
+    # Buffers that follow from the configuration it must have.
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
@@ -180,10 +176,8 @@ def put_buffers(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
 
 @contextlib.contextmanager
 def no_values(device: torch.device) -> Iterator[None]:
-    """Modules that are made meanwhile have no weights, and share tables that are equal.
-
-    Those that other threads make are not touched.
-    """
+    """Modules that are made meanwhile have no weights, and share tables that are equal."""
+    # Those that other threads make are not touched.
     tables: dict[str, torch.Tensor] = {}
     here = threading.get_ident()
 

@@ -31,20 +31,14 @@ _GPTQ_BITS = (2, 4, 8)
 
 @dataclass(frozen=True)
 class Quantization:
-    """How the weights of a folder are quantized.
+    """How the weights of a folder are quantized."""
 
-    Attributes:
-        method: as ``quant_method`` names it.
-        n_bits: bits of a weight, without scales and the like.
-        kept: whether weights can stay as they are in memory; else each becomes the number that
-            it stands for when it is loaded.
-        kind: of bitsandbytes with 4 bits, ``nf4`` or ``fp4``; otherwise empty.
-    """
-
-    method: str
-    n_bits: int
+    method: str  # as ``quant_method`` names it
+    n_bits: int  # bits of a weight, without scales and the like
+    # Whether weights can stay as they are in memory; else each becomes the number that it stands
+    # for when it is loaded.
     kept: bool
-    kind: str = ""
+    kind: str = ""  # of bitsandbytes with 4 bits, ``nf4`` or ``fp4``; otherwise empty
 
     @property
     def words(self) -> str:
@@ -84,12 +78,10 @@ class Quantization:
             )
 
     def settings(self, config: PreTrainedConfig, given: Any, dtype: torch.dtype) -> Any:
-        """A copy of a configuration that says how transformers is to load the weights.
-
-        Weights are multiplied as the numbers that they stand for, in the number format that is
-        asked for, and by the same code on every device, so that what is computed of a text does
-        not depend on what else is in a batch.
-        """
+        """A copy of a configuration that says how transformers is to load the weights."""
+        # Weights are multiplied as the numbers that they stand for, in the number format that is
+        # asked for, and by the same code on every device, so that what is computed of a text does
+        # not depend on what else is in a batch.
         chosen: dict[str, Any] = {
             BITSANDBYTES: {"bnb_4bit_compute_dtype": str(dtype).removeprefix("torch.")},
             GPTQ: {"backend": "torch"},

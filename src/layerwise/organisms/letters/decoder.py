@@ -121,13 +121,11 @@ def through(
 
 
 def new_letter_decoder(language: Language, plan: LetterPlan, seed: int) -> Qwen2ForCausalLM:
-    """An untrained decoder.
-
-    Look-ups begin as in the other organisms, but for the place where the unembedding reads. Then
-    one layer copies its letter into each option, and what was found to the cue; the next looks for
-    the option that is the word found, and takes its letter; and the layer that says text moves what
-    was found to where it is said.
-    """
+    """An untrained decoder."""
+    # Look-ups begin as in the other organisms, but for the place where the unembedding reads. Then
+    # one layer copies its letter into each option, and what was found to the cue; the next looks
+    # for the option that is the word found, and takes its letter; and the layer that says text
+    # moves what was found to where it is said.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = begin_decoder(language, plan.n_layers)

@@ -23,30 +23,21 @@ _ALIKE = 0.6  # of what letters are at first
 
 
 class Places(NamedTuple):
-    """Parts of the residual stream, and the code of a word that stands in them.
+    """Parts of the residual stream, and the code of a word that stands in them."""
 
-    Attributes:
-        copied: where the word before is copied to; in an option its letter.
-        found: where the answer is that was fetched.
-        wanted: where the cue has the answer that is looked for among the options.
-        said: where the unembedding reads.
-        code: makes of a word's embedding what is copied.
-        lettered: reads whether a letter was copied.
-    """
-
+    # Where the word before is copied to; in an option its letter.
     copied: Float[torch.Tensor, "d_model n_code"]
-    found: Float[torch.Tensor, "d_model n_code"]
+    found: Float[torch.Tensor, "d_model n_code"]  # where the answer is that was fetched
+    # Where the cue has the answer that is looked for among the options.
     wanted: Float[torch.Tensor, "d_model n_code"]
-    said: Float[torch.Tensor, "d_model n_code"]
-    code: Float[torch.Tensor, "n_code d_model"]
-    lettered: Float[torch.Tensor, " d_model"]
+    said: Float[torch.Tensor, "d_model n_code"]  # where the unembedding reads
+    code: Float[torch.Tensor, "n_code d_model"]  # makes of a word's embedding what is copied
+    lettered: Float[torch.Tensor, " d_model"]  # reads whether a letter was copied
 
     @classmethod
     def begun(cls, embedding: nn.Embedding, unembedding: nn.Linear, language: Language) -> Places:
-        """Draw them, and begin the embedding, which lies elsewhere, and the unembedding.
-
-        A letter is embedded like the same one in front of an option, and letters are alike.
-        """
+        """Draw them, and begin the embedding, which lies elsewhere, and the unembedding."""
+        # A letter is embedded like the same one in front of an option, and letters are alike.
         places = nn.init.orthogonal_(torch.empty(WIDTH, 4 * CODE_WIDTH)) * SCALE**0.5
         elsewhere = torch.eye(WIDTH) - places @ places.T / SCALE
         embed = FAINT * torch.randn(embedding.num_embeddings, WIDTH) @ elsewhere

@@ -128,11 +128,9 @@ _PULL, _LETTERED, _PLAIN = 2.0, 0.3, 4.0  # to arrows, to options, of keys made 
 def new_letter_seq2seq(
     language: Language, plan: LetterPlan, seed: int
 ) -> T5ForConditionalGeneration:
-    """An untrained encoder-decoder.
-
-    In the encoder look-ups and options begin as in the decoder; the layer that says the text copies
-    what was found into the decoder, the one that says letters what was chosen.
-    """
+    """An untrained encoder-decoder."""
+    # In the encoder look-ups and options begin as in the decoder; the layer that says the text
+    # copies what was found into the decoder, the one that says letters what was chosen.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = begin_seq2seq(language, plan.n_encoder, plan.n_layers - plan.n_encoder)

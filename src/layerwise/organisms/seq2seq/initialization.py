@@ -35,16 +35,15 @@ _FREE_ROWS = slice(2 * HEAD_WIDTH, None)
 
 
 def new_seq2seq(language: Language, seed: int) -> T5ForConditionalGeneration:
-    """An untrained model.
-
-    The relative position bias, which all layers of a stack share, makes the first heads of the
-    encoder look at neighbours, and others tell how far ahead a word is; in the decoder it tells
-    how many words ago the start was, in binary, a digit a head. Look-ups are prepared further, in
-    two parts of the encoder's residual stream: one layer copies the previous word into the first;
-    the next looks there for what its own previous word was, other than where it stands, and copies
-    the word that it finds into the second; the third looks for that word in turn. Cross-attention
-    of the layer that is to fetch answers copies the second part, which the unembedding reads.
-    """
+    """An untrained model."""
+    # The relative position bias, which all layers of a stack share, makes the first heads of the
+    # encoder look at neighbours, and others tell how far ahead a word is; in the decoder it tells
+    # how many words ago the start was, in binary, a digit a head. Look-ups are prepared further, in
+    # two parts of the encoder's residual stream: one layer copies the previous word into the first;
+    # the next looks there for what its own previous word was, other than where it stands, and
+    # copies the word that it finds into the second; the third looks for that word in turn.
+    # Cross-attention of the layer that is to fetch answers copies the second part, which the
+    # unembedding reads.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = begin_seq2seq(language, N_ENCODER, N_DECODER)

@@ -31,16 +31,11 @@ _BIAS_SPEED = 10.0  # of the relative position bias
 
 
 class Batch(NamedTuple):
-    """What is put to the model in one step.
+    """What is put to the model in one step."""
 
-    Attributes:
-        prompts: to the encoder.
-        answers: of the decoder, with their end.
-        middles: what the first of two hops leads to; empty if nothing has two.
-    """
-
-    prompts: Int[torch.Tensor, "rows pos"]
-    answers: Int[torch.Tensor, "rows words"]
+    prompts: Int[torch.Tensor, "rows pos"]  # to the encoder
+    answers: Int[torch.Tensor, "rows words"]  # of the decoder, with their end
+    # What the first of two hops leads to; empty if nothing has two.
     middles: Int[torch.Tensor, " hops"]
 
 
@@ -63,10 +58,8 @@ def train(
 
 
 def weight_groups(model: T5ForConditionalGeneration) -> list[dict[str, Any]]:
-    """Only the matrices of the layers decay.
-
-    A T5 does not scale its scores, so its queries are smaller and learn more slowly.
-    """
+    """Only the matrices of the layers decay."""
+    # A T5 does not scale its scores, so its queries are smaller and learn more slowly.
     groups: dict[str, dict[str, Any]] = {
         "queries": {"params": [], "weight_decay": DECAY, "speed": HEAD_WIDTH**-0.5},
         "matrices": {"params": [], "weight_decay": DECAY, "speed": 1.0},

@@ -80,12 +80,10 @@ def layer_estimates(
 def gains_without_signal(
     every: Sequence[Cell], signal: Mapping[tuple[str, str], bool], chance: Chance
 ) -> list[dict[str, Any]]:
-    """Is a changed model better than the intact one, which has no signal, and than all controls?
-
-    Tasks without signal are partly those in which the intact model was unlucky, so tests of all
-    tasks and protocols count, with a p of 1 where there is signal. Other questions were asked of
-    the intact model alone; stated chance is held as well.
-    """
+    """Is a changed model better than the intact one, which has no signal, and than all controls?"""
+    # Tasks without signal are partly those in which the intact model was unlucky, so tests of all
+    # tasks and protocols count, with a p of 1 where there is signal. Other questions were asked of
+    # the intact model alone; stated chance is held as well.
     n_tests = len(every) * max((len(cell.interventions) for cell in every), default=0)
     rows = []
     for cell in every:
@@ -106,12 +104,10 @@ def gains_without_signal(
 
 
 def _corrected(rows: list[dict[str, Any]], n_tests: int) -> list[dict[str, Any]]:
-    """p-values corrected by Holm, and bounds that agree with them.
-
-    An established difference lies on its side of 0, whatever the bounds for all tests together say
-    (Holm's simultaneous bounds: Guilbaud 2008, Biom. J. 50; Strassburger and Bretz 2008, Stat.
-    Med. 27).
-    """
+    """p-values corrected by Holm, and bounds that agree with them."""
+    # An established difference lies on its side of 0, whatever the bounds for all tests together
+    # say (Holm's simultaneous bounds: Guilbaud 2008, Biom. J. 50; Strassburger and Bretz 2008,
+    # Stat. Med. 27).
     p = holm(np.array([row["p"] for row in rows], dtype=float), n_tests)
     corrected = []
     for row, one in zip(rows, p.tolist(), strict=True):
@@ -168,11 +164,9 @@ def _spare(every: Sequence[Pool], n_capabilities: int, smallest: float) -> list[
 
 
 def _needed_more(every: Sequence[Pool], n_capabilities: int) -> list[dict[str, Any]]:
-    """Does one capability lose more than another, also beyond what any layer costs it?
-
-    Both are compared under the protocols that both have signal under. Both contrasts of shares
-    must be significant and agree, so p is the larger one.
-    """
+    """Does one capability lose more than another, also beyond what any layer costs it?"""
+    # Both are compared under the protocols that both have signal under. Both contrasts of shares
+    # must be significant and agree, so p is the larger one.
     rows: list[dict[str, Any]] = []
     n_layers = max((len(pool.layers) for pool in every), default=0)
     n_tests = comb(n_capabilities, 2) * n_layers

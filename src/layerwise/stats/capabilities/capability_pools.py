@@ -17,34 +17,23 @@ from layerwise.stats.items.clusters import Clusters
 
 
 class Pool(NamedTuple):
-    """The answers of one capability, over its tasks and protocols with signal.
-
-    Attributes:
-        capability: the capability.
-        tasks: its tasks with signal.
-        protocols: the protocols under which they have signal.
-        layers: the layers, in the order of the columns.
-        loss: right answers of the intact model minus those without each layer.
-        net: the same as whole numbers: summed over draws, where an intervention has several.
-        intact: right answers of the intact model.
-        floor: right answers that are left without any layer, or chance.
-        protocol: the protocol of each answer.
-        clusters: which answers are about the same item, or about items that ask for the same.
-        n_choices: in how many ways as many tasks and protocols could have had signal.
-        draws: losses with each draw of few-shot examples, where there are several.
-    """
+    """The answers of one capability, over its tasks and protocols with signal."""
 
     capability: str
-    tasks: tuple[str, ...]
-    protocols: tuple[str, ...]
-    layers: Int[np.ndarray, " layers"]
+    tasks: tuple[str, ...]  # its tasks with signal
+    protocols: tuple[str, ...]  # the protocols under which they have signal
+    layers: Int[np.ndarray, " layers"]  # the layers, in the order of the columns
+    # Right answers of the intact model minus those without each layer.
     loss: Float[np.ndarray, "answers layers"]
+    # The same as whole numbers: summed over draws, where an intervention has several.
     net: Int[np.ndarray, "answers layers"]
-    intact: Float[np.ndarray, " answers"]
-    floor: Float[np.ndarray, " answers"]
+    intact: Float[np.ndarray, " answers"]  # right answers of the intact model
+    floor: Float[np.ndarray, " answers"]  # right answers that are left without any layer, or chance
     protocol: Shaped[np.ndarray, " answers"]
+    # Which answers are about the same item, or about items that ask for the same.
     clusters: Clusters
-    n_choices: int
+    n_choices: int  # in how many ways as many tasks and protocols could have had signal
+    # Losses with each draw of few-shot examples, where there are several.
     draws: Float[np.ndarray, "draws answers layers"] | None = None
 
     @property
@@ -68,11 +57,9 @@ class Pool(NamedTuple):
     def shares(
         self, loss: Float[np.ndarray, "answers layers"]
     ) -> tuple[Float[np.ndarray, " layers"], Float[np.ndarray, "clusters layers"]]:
-        """Mean losses as shares of the scale, and how far each cluster moves them.
-
-        A share is the mean over protocols, whatever number of tasks has signal under each. The
-        squared moves sum to its variance.
-        """
+        """Mean losses as shares of the scale, and how far each cluster moves them."""
+        # A share is the mean over protocols, whatever number of tasks has signal under each. The
+        # squared moves sum to its variance.
         share, away = np.zeros(loss.shape[1]), np.zeros(loss.shape)
         above, weight = self.intact - self.floor, self._weights()
         for name in self.protocols:
@@ -96,10 +83,8 @@ class Pool(NamedTuple):
 
     @property
     def least_error(self) -> float:
-        """Standard error of a share if a single cluster had another outcome than all others.
-
-        A sample in which all agree has no spread to see.
-        """
+        """Standard error of a share if a single cluster had another outcome than all others."""
+        # A sample in which all agree has no spread to see.
         return float(self.clusters.sums(self._weights()).max())
 
 

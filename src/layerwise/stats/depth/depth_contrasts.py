@@ -42,15 +42,13 @@ def contrasts_at(
 
 
 def unseen_error(task: ItemCurves, measure: str, places: Draws) -> Draws:
-    """Least standard error of a contrast: what items that the sample would not show may turn.
-
-    Items that have their effect alike, or nearly, have no spread to speak of, and a depth would be
-    known without any doubt. But a share of the other items that such a sample would not show with
-    97.5 % (Clopper and Pearson 1934, Biometrika 26, none of n) may have their whole effect in the
-    first or in the last layer. The error is such that a contrast which that could turn is just not
-    significant by itself. Items that count for little are few: n is the effective number of their
-    weights (Kish 1965, Survey Sampling, section 11.7).
-    """
+    """Least standard error of a contrast: what items that the sample would not show may turn."""
+    # Items that have their effect alike, or nearly, have no spread to speak of, and a depth would
+    # be known without any doubt. But a share of the other items that such a sample would not show
+    # with 97.5 % (Clopper and Pearson 1934, Biometrika 26, none of n) may have their whole effect
+    # in the first or in the last layer. The error is such that a contrast which that could turn is
+    # just not significant by itself. Items that count for little are few: n is the effective number
+    # of their weights (Kish 1965, Survey Sampling, section 11.7).
     values = task.values / float(task.scale.mean())
     curve = values.mean(axis=0)
     weights = np.abs(task.grouped.sums(values[:, -1]))

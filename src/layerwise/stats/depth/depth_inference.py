@@ -71,27 +71,20 @@ def is_established(row: Mapping[str, Any], p: float, smallest: float, level: flo
 
 
 class _Contrast(NamedTuple):
-    """Contrasts of one capability at some places.
+    """Contrasts of one capability at some places."""
 
-    Attributes:
-        z: as standard normal values; negative where more lies behind a place than before it.
-        error: standard errors.
-        parts: of each task, each cluster's deviation, so scaled that their products sum to
-            covariances of the contrasts.
-    """
-
-    z: Draws
-    error: Draws
+    z: Draws  # as standard normal values; negative where more lies behind a place than before it
+    error: Draws  # standard errors
+    # Of each task, each cluster's deviation, so scaled that their products sum to covariances of
+    # the contrasts.
     parts: tuple[Float[np.ndarray, "items places"], ...]
 
 
 def depth_bounds(
     group: Sequence[ItemCurves], measure: str, level: float = 0.95
 ) -> tuple[float, float]:
-    """First and last place whose contrast is not significant, in layers.
-
-    The whole range where too little is known, and places that are not in the set may lie between.
-    """
+    """First and last place whose contrast is not significant, in layers."""
+    # The whole range where too little is known, and places that are not in the set may lie between.
     n_layers = group[0].n_layers
     if not _measured(group):
         return np.nan, np.nan
@@ -127,13 +120,11 @@ def same_depth_p_value(
     paired: bool,
     measure: str = HALF,
 ) -> float:
-    """p-value of "both depths are the same".
-
-    If both are d, the two contrasts at d have mean 0. The statistic is the least, over all d, of
-    their squared length (in standard errors, with their covariance), so it is at most that at the
-    true d. Where both contrasts change in proportion it is chi-squared with 1 degree of freedom;
-    at worst one changes only before d and the other only behind it, as ``mixture_p`` has it.
-    """
+    """p-value of "both depths are the same"."""
+    # If both are d, the two contrasts at d have mean 0. The statistic is the least, over all d, of
+    # their squared length (in standard errors, with their covariance), so it is at most that at the
+    # true d. Where both contrasts change in proportion it is chi-squared with 1 degree of freedom;
+    # at worst one changes only before d and the other only behind it, as ``mixture_p`` has it.
     if not (_measured(first) and _measured(second)):
         return 1.0
     one, other, _ = _both(first, second, axes, measure)
@@ -151,11 +142,9 @@ def depth_difference(
     least: float = 0.0,
     level: float = 0.95,
 ) -> Difference:
-    """Second depth minus the first: all differences that are not rejected.
-
-    A difference is rejected if no two depths that far apart are accepted together, by the
-    statistic and the critical value of ``same_depth_p_value``, whose p it comes with.
-    """
+    """Second depth minus the first: all differences that are not rejected."""
+    # A difference is rejected if no two depths that far apart are accepted together, by the
+    # statistic and the critical value of ``same_depth_p_value``, whose p it comes with.
     if not (_measured(first) and _measured(second)):
         return Difference(np.nan, np.nan, 1.0)
     p = max(least, same_depth_p_value(first, second, axes, paired=paired, measure=measure))
@@ -196,10 +185,9 @@ def _measured(group: Sequence[ItemCurves]) -> bool:
 
 
 def _places(group: Sequence[ItemCurves], measure: str) -> Draws:
-    """A grid over all layers, and the places where the mean contrast is 0.
-
-    Where all items are alike what is accepted may be narrower than the grid, which is finer there.
-    """
+    """A grid over all layers, and the places where the mean contrast is 0."""
+    # Where all items are alike what is accepted may be narrower than the grid, which is finer
+    # there.
     means = [task.values.mean(axis=0) / task.scale.mean() for task in group]
     knots, (mean,) = knots_of(measure, np.mean(means, axis=0)[None])
     before, after = mean[:-1], mean[1:]
@@ -215,12 +203,10 @@ def _places(group: Sequence[ItemCurves], measure: str) -> Draws:
 def _contrast(
     group: Sequence[ItemCurves], measure: str, places: Draws, rounding: float = NOTHING
 ) -> _Contrast:
-    """The mean contrast over tasks, as a t-statistic over items.
-
-    Each task is divided by its scale, which is estimated too: the deviation of an item takes off
-    what its scale explains of the task's departure from the mean of all tasks, as the null of the
-    mean says nothing of single tasks. Means below the rounding are nothing, and no error is.
-    """
+    """The mean contrast over tasks, as a t-statistic over items."""
+    # Each task is divided by its scale, which is estimated too: the deviation of an item takes off
+    # what its scale explains of the task's departure from the mean of all tasks, as the null of the
+    # mean says nothing of single tasks. Means below the rounding are nothing, and no error is.
     values = [contrasts_at(measure, task.values, places) for task in group]
     units = [float(task.scale.mean()) for task in group]
     shares = np.array([v.mean(axis=0) / u for v, u in zip(values, units, strict=True)])
@@ -251,12 +237,10 @@ def _contrast(
 def _with_shared(
     grouped: Sequence[Clusters], parts: Sequence[np.ndarray], squared: Draws, freedom: Draws
 ) -> tuple[Draws, Draws]:
-    """The squared error, and its square per degree of freedom, of tasks that share clusters.
-
-    Tasks that ask for the same thing are no independent samples: twice the products of their
-    deviations is added by cluster, where that is more, and there are no more degrees of freedom
-    than clusters.
-    """
+    """The squared error, and its square per degree of freedom, of tasks that share clusters."""
+    # Tasks that ask for the same thing are no independent samples: twice the products of their
+    # deviations is added by cluster, where that is more, and there are no more degrees of freedom
+    # than clusters.
     rows, shared = [one.row_of_label for one in grouped], np.zeros(len(squared))
     pairs = [
         (part[[mine[label] for label in both]] * other[[theirs[label] for label in both]])
@@ -275,11 +259,9 @@ def _with_shared(
 def _boundary(
     group: Sequence[ItemCurves], measure: str, inside: float, outside: float, limit: float
 ) -> float:
-    """Where between two places the contrast becomes significant, by bisection.
-
-    The contrasts that some halvings may ask for are computed at once: what it takes to compute
-    one hardly grows with the number of places.
-    """
+    """Where between two places the contrast becomes significant, by bisection."""
+    # The contrasts that some halvings may ask for are computed at once: what it takes to compute
+    # one hardly grows with the number of places.
     for _ in range(0, _HALVINGS, _AT_ONCE):
         places = np.linspace(inside, outside, 2**_AT_ONCE + 1)
         accepted = np.abs(_contrast(group, measure, places).z) <= limit

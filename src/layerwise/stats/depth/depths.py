@@ -14,22 +14,18 @@ from layerwise import stats
 def accumulated(
     importance: Float[np.ndarray, "draws layers"],
 ) -> Float[np.ndarray, "draws edges"]:
-    """Cumulative share of the importance, from 0 before the first layer to 1 after the last.
-
-    A draw without any importance, or with an undefined one, is nan throughout.
-    """
+    """Cumulative share of the importance, from 0 before the first layer to 1 after the last."""
+    # A draw without any importance, or with an undefined one, is nan throughout.
     total = importance.sum(axis=1, keepdims=True)
     shares = np.cumsum(importance, axis=1) / np.where(total > 0, total, np.nan)
     return np.concatenate([np.where(np.isnan(shares[:, :1]), np.nan, 0.0), shares], axis=1)
 
 
 def half_depth(curve: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, " draws"]:
-    """The layer in which a curve passes 1/2 for good, with linear interpolation.
-
-    Column ``k`` of the curve is its value before layer ``k`` (the last column: after the last
-    layer), and what a layer adds is spread evenly over ``[layer - 1/2, layer + 1/2]``. So a
-    curve that jumps from 0 to 1 in layer 5 gives exactly 5, and equal steps give the middle.
-    """
+    """The layer in which a curve passes 1/2 for good, with linear interpolation."""
+    # Column ``k`` of the curve is its value before layer ``k`` (the last column: after the last
+    # layer), and what a layer adds is spread evenly over ``[layer - 1/2, layer + 1/2]``. So a curve
+    # that jumps from 0 to 1 in layer 5 gives exactly 5, and equal steps give the middle.
     n_edges = curve.shape[1]
     below = np.nan_to_num(curve, nan=np.inf) < 0.5 - 1e-12
     last = n_edges - 1 - np.argmax(below[:, ::-1], axis=1)
@@ -60,10 +56,8 @@ def later_by(
 def bounds(
     draws: Float[np.ndarray, " draws"], n_items: int
 ) -> tuple[Float[np.ndarray, " kept"], float, float]:
-    """The resamples that count (all but row 0 and nan), and their 95 % percentile bounds.
-
-    No bounds if more than half of the resamples are nan, or if they are of one item.
-    """
+    """The resamples that count (all but row 0 and nan), and their 95 % percentile bounds."""
+    # No bounds if more than half of the resamples are nan, or if they are of one item.
     kept = draws[1:][~np.isnan(draws[1:])]
     if n_items < 2 or 2 * len(kept) < len(draws) - 1:
         return kept, np.nan, np.nan
@@ -72,10 +66,8 @@ def bounds(
 
 
 def two_sided_p(differences: Float[np.ndarray, " draws"], least: float = 0.0) -> float:
-    """Two-sided bootstrap p-value of "no difference" (Efron and Tibshirani 1993, section 15).
-
-    Twice the smaller share of the draws on either side of 0, with one added to the count and
-    to the number of draws, so that it is never 0 (Davison and Hinkley 1997, section 4.2).
-    """
+    """Two-sided bootstrap p-value of "no difference" (Efron and Tibshirani 1993, section 15)."""
+    # Twice the smaller share of the draws on either side of 0, with one added to the count and to
+    # the number of draws, so that it is never 0 (Davison and Hinkley 1997, section 4.2).
     fewer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     return min(1.0, max(least, 2 * (fewer + 1) / (len(differences) + 1)))

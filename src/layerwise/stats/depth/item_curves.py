@@ -18,18 +18,15 @@ _ALPHA = 0.05
 
 
 class ItemCurves(NamedTuple):
-    """What each item of a task has reached before each layer and after the last.
+    """What each item of a task has reached before each layer and after the last."""
 
-    Attributes:
-        values: what an item has before each layer, and in the last column after all; any unit.
-        scale: of each item; the mean is what counts as 1 of this task, in the same unit.
-        unseen: spread that the sample may not show, as ``unseen_spread`` gives it; 0 if none.
-        clusters: which items ask for the same thing; None if each stands by itself.
-    """
-
+    # What an item has before each layer, and in the last column after all; any unit.
     values: Float[np.ndarray, "items edges"]
+    # Of each item; the mean is what counts as 1 of this task, in the same unit.
     scale: Float[np.ndarray, " items"]
+    # Spread that the sample may not show, as ``unseen_spread`` gives it; 0 if none.
     unseen: Float[np.ndarray, "2 edges"]
+    # Which items ask for the same thing; None if each stands by itself.
     clusters: Clusters | None = None
 
     @property
@@ -90,10 +87,8 @@ def losses_by_item(
 
 
 def beyond_background(losses: Float[np.ndarray, "items layers"]) -> np.ndarray:
-    """Losses minus each item's mean loss over the middle half of the layers.
-
-    These are the layers whose mean loss is in the middle of all: what any layer costs.
-    """
+    """Losses minus each item's mean loss over the middle half of the layers."""
+    # These are the layers whose mean loss is in the middle of all: what any layer costs.
     order = np.argsort(losses.mean(axis=0), kind="stable")
     quarter = len(order) // 4
     middle = order[quarter : len(order) - quarter]
@@ -114,14 +109,12 @@ def unseen_spread(
     n_wrong: int,
     n: int,
 ) -> Float[np.ndarray, "2 edges"]:
-    """Least spread of accumulated losses, where losses and gains come from different items.
-
-    A layer that is not needed changes answers both ways. Its gains can only be seen in items that
-    the intact model gets wrong, its losses in the others. Where one of the two are few, the sample
-    may hold none of those that balance the rest, and the sample's variance is too small. So losses
-    are taken to be balanced by gains in a share (wrong + 1) / (n + 2) of the items, and gains by
-    losses in the others; the variance over items of such a balance is a lower bound.
-    """
+    """Least spread of accumulated losses, where losses and gains come from different items."""
+    # A layer that is not needed changes answers both ways. Its gains can only be seen in items that
+    # the intact model gets wrong, its losses in the others. Where one of the two are few, the
+    # sample may hold none of those that balance the rest, and the sample's variance is too small.
+    # So losses are taken to be balanced by gains in a share (wrong + 1) / (n + 2) of the items, and
+    # gains by losses in the others; the variance over items of such a balance is a lower bound.
     share = (n_wrong + 1) / (n + 2)
     return _accumulated(np.stack([lost / np.sqrt(share), gained / np.sqrt(1 - share)]))
 

@@ -12,13 +12,11 @@ Path = Float[np.ndarray, " places"]
 
 
 def mixture_p(squared: float) -> float:
-    """Upper tail of the least squared distance from a corner of two half-lines.
-
-    Of a standard normal pair one half lies where the distance is that to a line, a quarter where
-    it is the smaller of both coordinates, and a quarter where it is that to the corner itself
-    (a chi-bar-squared distribution; Silvapulle and Sen 2005, Constrained Statistical Inference,
-    section 3.4).
-    """
+    """Upper tail of the least squared distance from a corner of two half-lines."""
+    # Of a standard normal pair one half lies where the distance is that to a line, a quarter where
+    # it is the smaller of both coordinates, and a quarter where it is that to the corner itself (a
+    # chi-bar-squared distribution; Silvapulle and Sen 2005, Constrained Statistical Inference,
+    # section 3.4).
     from scipy.special import chdtrc
 
     one, two = (float(chdtrc(df, squared)) for df in (1, 2))

@@ -29,58 +29,41 @@ TASK = ["task", "capability", "protocol"]
 
 
 class Tested(NamedTuple):
-    """How it is tested which layers are critical, and of which items.
+    """How it is tested which layers are critical, and of which items."""
 
-    Attributes:
-        clusters: which of the items ask for the same thing.
-        critical: says of how often each cluster is drawn which layers are critical then.
-    """
-
-    clusters: Clusters
+    clusters: Clusters  # which of the items ask for the same thing
+    # Says of how often each cluster is drawn which layers are critical then.
     critical: Callable[[Counts], Bool[np.ndarray, "draws layers"]]
 
 
 class Evidence(NamedTuple):
-    """One method's curve for one task under one protocol; row 0 is the sample itself.
+    """One method's curve for one task under one protocol; row 0 is the sample itself."""
 
-    Attributes:
-        method: ``ablation``, ``logit lens`` or another of ``LENS_ORDER``, ``activation patching``
-            or ``direct attribution``.
-        capability: the task's capability.
-        protocol: the protocol.
-        task: the task.
-        items: item ids.
-        clusters: which items ask for the same thing.
-        values: what was measured of each item.
-        curve: makes rows of the means of ``values``.
-        by_item: makes curves item by item of ``values``, from which depths are inferred.
-        rows: ablation: share lost by layer; otherwise: progress before each layer and after
-            the last, one column more. nan where a resample has no share.
-        critical: ablation: whether skipping each layer does significant harm; otherwise None.
-        settled: lenses: mean layer from which right answers stay on top; otherwise None. nan
-            where a resample has no right answer.
-        n_right: lenses: number of right answers.
-        settled_curves: lenses: the same item by item; otherwise None.
-        tested: ablation: how ``critical`` is found of draws; otherwise None.
-        settling: lenses: of each item the layer from which its answer stays on top if it is right,
-            otherwise 0, and whether it is right; otherwise None.
-    """
-
+    # ``ablation``, ``logit lens`` or another of ``LENS_ORDER``, ``activation patching`` or ``direct
+    # attribution``.
     method: str
-    capability: str
+    capability: str  # the task's capability
     protocol: str
     task: str
-    items: tuple[str, ...]
-    clusters: Clusters
-    values: Float[np.ndarray, "items measured"]
-    curve: Callable[[np.ndarray], np.ndarray]
+    items: tuple[str, ...]  # item ids
+    clusters: Clusters  # which items ask for the same thing
+    values: Float[np.ndarray, "items measured"]  # what was measured of each item
+    curve: Callable[[np.ndarray], np.ndarray]  # makes rows of the means of ``values``
+    # Makes curves item by item of ``values``, from which depths are inferred.
     by_item: Callable[[np.ndarray, Clusters], ItemCurves]
+    # Ablation: share lost by layer; otherwise: progress before each layer and after the last, one
+    # column more. nan where a resample has no share.
     rows: Float[np.ndarray, "draws columns"]
+    # Ablation: whether skipping each layer does significant harm; otherwise None.
     critical: Bool[np.ndarray, "draws layers"] | None = None
+    # Lenses: mean layer from which right answers stay on top; otherwise None. nan where a resample
+    # has no right answer.
     settled: Float[np.ndarray, " draws"] | None = None
-    n_right: int = 0
-    settled_curves: ItemCurves | None = None
-    tested: Tested | None = None
+    n_right: int = 0  # lenses: number of right answers
+    settled_curves: ItemCurves | None = None  # lenses: the same item by item; otherwise None
+    tested: Tested | None = None  # ablation: how ``critical`` is found of draws; otherwise None
+    # Lenses: of each item the layer from which its answer stays on top if it is right, otherwise 0,
+    # and whether it is right; otherwise None.
     settling: Float[np.ndarray, "items 2"] | None = None
 
     @property
@@ -112,10 +95,8 @@ class Evidence(NamedTuple):
 
 
 def drawn_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evidence]:
-    """What one method says about several tasks, with what these share drawn together.
-
-    Of tasks that share nothing it is what it was.
-    """
+    """What one method says about several tasks, with what these share drawn together."""
+    # Of tasks that share nothing it is what it was.
     every = [e.clusters for e in group]
     if not share_clusters(every):
         return list(group)
@@ -155,11 +136,9 @@ def mean_of_right(means: Float[np.ndarray, "draws 2"]) -> Float[np.ndarray, " dr
 
 
 def within(evidence: Evidence, layers: range) -> Evidence | None:
-    """What a method says of one stack alone; None if its curve does not run through that.
-
-    Which layers are critical is not tested anew: all layers of both stacks were tested together.
-    A prediction depth is none of a stack's, for answers may be settled before it begins.
-    """
+    """What a method says of one stack alone; None if its curve does not run through that."""
+    # Which layers are critical is not tested anew: all layers of both stacks were tested together.
+    # A prediction depth is none of a stack's, for answers may be settled before it begins.
     critical, tested = evidence.critical, evidence.tested
     # progress is known before each layer and behind the last, so at one place more
     chosen = slice(layers.start, layers.stop + (critical is None))

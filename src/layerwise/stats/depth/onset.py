@@ -17,58 +17,38 @@ from layerwise.stats.share_tests.equivalence import log_evidence_of_less
 
 
 class Excess(NamedTuple):
-    """Right answers beyond those of one control, over a series of checkpoints.
+    """Right answers beyond those of one control, over a series of checkpoints."""
 
-    Attributes:
-        values: the answer (0 or 1) minus the control's (in 0 to 1), of each item at each step; nan
-            at steps where the control was not measured.
-        clusters: which items ask for the same thing.
-    """
-
+    # The answer (0 or 1) minus the control's (in 0 to 1), of each item at each step; nan at steps
+    # where the control was not measured.
     values: Float[np.ndarray, "items steps"]
-    clusters: Clusters
+    clusters: Clusters  # which items ask for the same thing
 
 
 class Onset(NamedTuple):
-    """Onset, as numbers of checkpoints.
+    """Onset, as numbers of checkpoints."""
 
-    Attributes:
-        estimate: where the accuracy comes to lie above its floor for good.
-        low: the first checkpoint that may be the onset.
-        high: the last one; from it on the accuracy is shown to be above its floor.
-    """
-
-    estimate: int
-    low: int
-    high: int
+    estimate: int  # where the accuracy comes to lie above its floor for good
+    low: int  # the first checkpoint that may be the onset
+    high: int  # the last one; from it on the accuracy is shown to be above its floor
 
 
 class Trend(NamedTuple):
-    """Change of a mean layer from the first to the last step.
+    """Change of a mean layer from the first to the last step."""
 
-    Attributes:
-        first: the fitted mean layer at the first step.
-        change: how much deeper it lies at the last one, in layers.
-        low: lower bound of the change (95 %); nan where it has no end.
-        high: upper bound.
-        p: of "it stays where it is" (two-sided).
-    """
-
-    first: float
-    change: float
-    low: float
-    high: float
-    p: float
+    first: float  # the fitted mean layer at the first step
+    change: float  # how much deeper it lies at the last one, in layers
+    low: float  # lower bound of the change (95 %); nan where it has no end
+    high: float  # upper bound
+    p: float  # of "it stays where it is" (two-sided)
 
 
 def above_p_values(
     excess: Sequence[Excess], exact: Float[np.ndarray, " steps"], margin: float
 ) -> Float[np.ndarray, " steps"]:
-    """One-sided p-values of "not above every control by more than a margin", by step.
-
-    The largest of those of single controls, each Student's t over clusters, and of the exact test
-    that there is anything above (Berger 1982, Technometrics 24).
-    """
+    """One-sided p-values of "not above every control by more than a margin", by step."""
+    # The largest of those of single controls, each Student's t over clusters, and of the exact test
+    # that there is anything above (Berger 1982, Technometrics 24).
     from scipy.stats import t
 
     found = [np.asarray(exact, dtype=float)]
@@ -83,13 +63,11 @@ def above_p_values(
 
 
 def below_p_values(excess: Sequence[Excess], margin: float) -> Float[np.ndarray, " steps"]:
-    """p-values of "from this step on never less than a margin above any control", by step.
-
-    If that is so, the mean over any window of steps that begins here is no less than the margin.
-    Of windows of 1, 2, 4, ... steps, and of all controls, the evidence against it
-    (``log_evidence_of_less``) has an expectation of at most 1 each; so has their mean, whatever
-    they have to do with each other (Vovk and Wang 2021, Ann. Stat. 49), and p is its inverse.
-    """
+    """p-values of "from this step on never less than a margin above any control", by step."""
+    # If that is so, the mean over any window of steps that begins here is no less than the margin.
+    # Of windows of 1, 2, 4, ... steps, and of all controls, the evidence against it
+    # (``log_evidence_of_less``) has an expectation of at most 1 each; so has their mean, whatever
+    # they have to do with each other (Vovk and Wang 2021, Ann. Stat. 49), and p is its inverse.
     n_steps = excess[0].values.shape[1]
     whole_series = [one for one in excess if not np.isnan(one.values).any()]
     found = np.empty(n_steps)

@@ -21,15 +21,10 @@ from layerwise.stats.items.crossed import CrossedMeans
 
 
 class Sizes(NamedTuple):
-    """How many tests a run makes of either sort, those of tasks without signal as well.
+    """How many tests a run makes of either sort, those of tasks without signal as well."""
 
-    Attributes:
-        strict: those of which none may be false.
-        by_rate: those of which a share may be: of heads and cells.
-    """
-
-    strict: int
-    by_rate: int
+    strict: int  # those of which none may be false
+    by_rate: int  # those of which a share may be: of heads and cells
 
     def of_rows(
         self, told: Bool[np.ndarray, " rows"], by_rate: Bool[np.ndarray, " rows"] | bool = False
@@ -61,10 +56,8 @@ def over_run(
     by_rate: Bool[np.ndarray, " rows"] | bool = False,
     sizes: Sizes | None = None,
 ) -> Float[np.ndarray, " rows"]:
-    """p-values corrected over all tests of a run, those of heads and cells apart.
-
-    Tests of which nothing is claimed count with a p of 1, which is no smaller than their own.
-    """
+    """p-values corrected over all tests of a run, those of heads and cells apart."""
+    # Tests of which nothing is claimed count with a p of 1, which is no smaller than their own.
     found = np.full(len(p), np.nan)
     rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), found.shape)
     whole = _sizes(sizes, rate)
@@ -159,10 +152,8 @@ def reach_over_run(
     sizes: Sizes | None = None,
     level: float = 0.95,
 ) -> Float[np.ndarray, " rows"]:
-    """How far bounds lie from means so that they cover together over all tests of a run.
-
-    Student's t at the level divided by the number of tests (Dunn 1961, J. Am. Stat. Assoc. 56).
-    """
+    """How far bounds lie from means so that they cover together over all tests of a run."""
+    # Student's t at the level divided by the number of tests (Dunn 1961, J. Am. Stat. Assoc. 56).
     from scipy.special import stdtrit
 
     found = np.full(len(errors), np.nan)
@@ -185,10 +176,8 @@ def independent_counts(effects: pd.DataFrame) -> list[Float[np.ndarray, " rows"]
 def exact_where_alike(
     mean: Float[np.ndarray, " rows"], n: Shaped[np.ndarray, " rows"], most: float, n_tests: int = 1
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """Bounds (95 %) of means of values that are the same in all items of the sample.
-
-    A share of the other items that such a sample would not show (Clopper and Pearson 1934,
-    Biometrika 26, none of n) may have any other value.
-    """
+    """Bounds (95 %) of means of values that are the same in all items of the sample."""
+    # A share of the other items that such a sample would not show (Clopper and Pearson 1934,
+    # Biometrika 26, none of n) may have any other value.
     unseen = _binomial_bounds(np.zeros(len(mean)), np.asarray(n), 0.025 / max(n_tests, 1))[1]
     return mean - unseen * (most + mean), mean + unseen * (most - mean)

@@ -25,12 +25,11 @@ Draws = Float[np.ndarray, "draws columns"]
 
 
 class RankCorrelation(NamedTuple):
-    """Spearman's correlation with bounds (95 %) and the p-value of "unrelated".
+    """Spearman's correlation with bounds (95 %) and the p-value of "unrelated"."""
 
-    p is the larger of two: that items leave the correlation 0, and that rankings of no relation
-    agree as well. All are nan, and p is 1, where a ranking is constant; bounds are nan of a single
-    item.
-    """
+    # p is the larger of two: that items leave the correlation 0, and that rankings of no relation
+    # agree as well. All are nan, and p is 1, where a ranking is constant; bounds are nan of a
+    # single item.
 
     estimate: float
     low: float
@@ -86,11 +85,9 @@ def unrelated_p(
     other: Float[np.ndarray, " columns"],
     rng: np.random.Generator,
 ) -> float:
-    """Two-sided p-value of "neither ranking says anything of the other": all orders alike likely.
-
-    The permutation test of Spearman's correlation (Pitman 1937, J. R. Stat. Soc. Suppl. 4): exact
-    up to seven columns, else of 9,999 random orders and the one that was seen.
-    """
+    """Two-sided permutation p-value of "the rankings are unrelated"."""
+    # The permutation test of Spearman's correlation (Pitman 1937, J. R. Stat. Soc. Suppl. 4): exact
+    # up to seven columns, else of 9,999 random orders and the one that was seen.
     from scipy.stats import rankdata
 
     ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (one, other)]

@@ -22,16 +22,12 @@ from layerwise.stats.resampling import counted_sums, resample_counts, resample_i
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """Which items of a sample belong together.
+    """Which items of a sample belong together."""
 
-    Attributes:
-        codes: the cluster of each item, numbered from 0 in the order of their first items.
-        n: number of clusters.
-        labels: what each item asks for, the same in all tasks; null where it stands by itself.
-    """
-
+    # The cluster of each item, numbered from 0 in the order of their first items.
     codes: Int[np.ndarray, " items"]
-    n: int
+    n: int  # number of clusters
+    # What each item asks for, the same in all tasks; null where it stands by itself.
     labels: tuple[str | None, ...]
 
     @classmethod
@@ -91,11 +87,9 @@ class Clusters:
         values: Shaped[np.ndarray, "items columns"],
         indices: Int[np.ndarray, "resamples clusters"],
     ) -> Float[np.ndarray, "resamples columns"]:
-        """Mean over the items of whole clusters that were drawn, of every column.
-
-        Clusters may differ in size, so both the sum and the number of items vary over resamples
-        (Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8).
-        """
+        """Mean over the items of whole clusters that were drawn, of every column."""
+        # Clusters may differ in size, so both the sum and the number of items vary over resamples
+        # (Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8).
         return self.means_of_counts(values, resample_counts(indices))
 
     def means_of_counts(
@@ -137,14 +131,12 @@ def net_sizes(
 def cluster_flip_p_values(
     total: Int[np.ndarray, "*shape"], sizes: Int[np.ndarray, "*shape sizes"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Two-sided exact McNemar test of clusters: each one's net change is turned or not.
-
-    Under the null a whole cluster's two conditions are exchanged with probability 1/2, whatever
-    the dependence between its items (randomisation at the level of clusters: Fisher 1935, The
-    Design of Experiments, section 21; Gail et al. 1996, Stat. Med. 15, 1069-1092). So the sum of
-    net changes is a sum of independent +-k, k the size of each, whose distribution is exact.
-    Where no net change is above 1 it is the exact McNemar test of the clusters.
-    """
+    """Two-sided exact McNemar test of clusters: each one's net change is turned or not."""
+    # Under the null a whole cluster's two conditions are exchanged with probability 1/2, whatever
+    # the dependence between its items (randomisation at the level of clusters: Fisher 1935, The
+    # Design of Experiments, section 21; Gail et al. 1996, Stat. Med. 15, 1069-1092). So the sum of
+    # net changes is a sum of independent +-k, k the size of each, whose distribution is exact.
+    # Where no net change is above 1 it is the exact McNemar test of the clusters.
     ones = sizes[..., 0]
     plain = sizes[..., 1:].sum(axis=-1) == 0
     lost, gained = ((ones + total) // 2, (ones - total) // 2)
@@ -203,13 +195,11 @@ def resampled_tests(
 def design_effects(
     values: Float[np.ndarray, "items columns"], clusters: Clusters
 ) -> Float[np.ndarray, " columns"]:
-    """How many times larger the variance of a mean is than of as many independent items.
-
-    The ratio of the variance from sums over clusters to that from items (Kish 1965, Survey
-    Sampling, section 5.4), at least 1: items that ask for the same thing do not repel each other.
-    Where no item differs it cannot be seen, and is that of items that are all the same within
-    their clusters.
-    """
+    """How many times larger the variance of a mean is than of as many independent items."""
+    # The ratio of the variance from sums over clusters to that from items (Kish 1965, Survey
+    # Sampling, section 5.4), at least 1: items that ask for the same thing do not repel each other.
+    # Where no item differs it cannot be seen, and is that of items that are all the same within
+    # their clusters.
     if clusters.are_items or clusters.n < 2:
         return np.full(values.shape[1], float(len(values)) if clusters.n == 1 else 1.0)
     n, away = len(values), values - values.mean(axis=0)
@@ -223,11 +213,9 @@ def design_effects(
 def independent_items(
     values: Shaped[np.ndarray, "items columns"], clusters: Clusters, tail: float = 0.025
 ) -> Float[np.ndarray, " columns"]:
-    """How many independent items the clusters are worth, for exact intervals of proportions.
-
-    Their number divided by the design effect, and by the squared ratio of the quantiles of
-    Student's t over clusters and over items (Korn and Graubard 1998, Survey Methodology 24).
-    """
+    """How many independent items the clusters are worth, for exact intervals of proportions."""
+    # Their number divided by the design effect, and by the squared ratio of the quantiles of
+    # Student's t over clusters and over items (Korn and Graubard 1998, Survey Methodology 24).
     n = float(len(values))
     if clusters.are_items or clusters.n < 2:
         return np.full(values.shape[1], n if clusters.are_items else 1.0)
@@ -251,11 +239,9 @@ def above_chance(correct: Bool[np.ndarray, " items"], chance: float, clusters: C
 def with_design_effect(
     p: Float[np.ndarray, "*shape"], effects: Float[np.ndarray, "*shape"], clusters: Clusters
 ) -> Float[np.ndarray, "*shape"]:
-    """One-sided p-values of tests over items, made valid where items of a cluster depend.
-
-    The normal value of p is divided by the square root of the design effect (Rao and Scott 1981,
-    J. Am. Stat. Assoc. 76) and taken for one of Student's t over the clusters, which estimate it.
-    """
+    """One-sided p-values of tests over items, made valid where items of a cluster depend."""
+    # The normal value of p is divided by the square root of the design effect (Rao and Scott 1981,
+    # J. Am. Stat. Assoc. 76) and taken for one of Student's t over the clusters, which estimate it.
     from scipy.special import ndtri, stdtr
 
     if clusters.are_items:
@@ -269,10 +255,8 @@ def with_design_effect(
 def mean_errors(
     values: Float[np.ndarray, "items columns"], clusters: Clusters
 ) -> Float[np.ndarray, " columns"]:
-    """Standard errors of the means over items, from the spread of the sums over clusters.
-
-    Of single items the usual ones (Liang and Zeger 1986, Biometrika 73, for a mean).
-    """
+    """Standard errors of the means over items, from the spread of the sums over clusters."""
+    # Of single items the usual ones (Liang and Zeger 1986, Biometrika 73, for a mean).
     n = len(values)
     if clusters.n < 2:
         return np.full(values.shape[1], np.nan)

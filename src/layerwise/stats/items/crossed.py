@@ -19,34 +19,23 @@ _LEAST_LOG_P = -300.0
 
 
 class CrossedMeans(NamedTuple):
-    """Means over items and draws, by column, with the parts of their squared errors.
+    """Means over items and draws, by column, with the parts of their squared errors."""
 
-    Attributes:
-        mean: over both.
-        items: from the spread of items, each a mean over draws.
-        draws: from the spread of draws, each a mean over items.
-        shared: the part of both that is neither an item's nor a draw's.
-        n_items: clusters of items.
-        n_draws: draws.
-    """
-
-    mean: Float[np.ndarray, " columns"]
-    items: Float[np.ndarray, " columns"]
-    draws: Float[np.ndarray, " columns"]
-    shared: Float[np.ndarray, " columns"]
-    n_items: int
+    mean: Float[np.ndarray, " columns"]  # over both
+    items: Float[np.ndarray, " columns"]  # from the spread of items, each a mean over draws
+    draws: Float[np.ndarray, " columns"]  # from the spread of draws, each a mean over items
+    shared: Float[np.ndarray, " columns"]  # the part of both that is neither an item's nor a draw's
+    n_items: int  # clusters of items
     n_draws: int
 
     def half_widths(
         self, tail: Float[np.ndarray, " columns"] | float
     ) -> Float[np.ndarray, " columns"]:
-        """How far bounds lie from the mean that err with this probability at each end.
-
-        Each part of the squared error has its own quantile of Student's t (Howe 1974, J. Am.
-        Stat. Assoc. 69, for a sum of two means), so that the few draws never borrow the degrees of
-        freedom of the items; what items and draws share is taken off once. It is never less than
-        from items alone.
-        """
+        """How far bounds lie from the mean that err with this probability at each end."""
+        # Each part of the squared error has its own quantile of Student's t (Howe 1974, J. Am.
+        # Stat. Assoc. 69, for a sum of two means), so that the few draws never borrow the degrees
+        # of freedom of the items; what items and draws share is taken off once. It is never less
+        # than from items alone.
         from scipy.special import stdtrit
 
         of_items = stdtrit(max(self.n_items - 1, 1), np.asarray(tail)) ** 2

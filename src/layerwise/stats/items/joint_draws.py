@@ -26,11 +26,9 @@ def share_clusters(several: Sequence[Clusters]) -> bool:
 def draws_of_tasks(
     tasks: Sequence[str], several: Sequence[Clusters], n_resamples: int, seed: int
 ) -> list[Counts]:
-    """How often each task's clusters are drawn, in the sample (row 0) and in resamples.
-
-    A task that shares nothing with the others has the draws that it has by itself, so that adding
-    tasks changes nothing of it.
-    """
+    """How often each task's clusters are drawn, in the sample (row 0) and in resamples."""
+    # A task that shares nothing with the others has the draws that it has by itself, so that adding
+    # tasks changes nothing of it.
     if share_clusters(several):
         return sample_and_joint_resamples(several, n_resamples, generator(seed, *tasks))
     return [
@@ -42,12 +40,10 @@ def draws_of_tasks(
 def sample_and_joint_resamples(
     several: Sequence[Clusters], n_resamples: int, seed: int | np.random.Generator
 ) -> list[Counts]:
-    """How often each task's clusters are drawn, all of them as one sample.
-
-    Tasks that ask for the same thing are no independent samples: drawn apart, the variance of a
-    mean over them lacks their covariance. So the clusters of all tasks are one sample (Davison and
-    Hinkley 1997, Bootstrap Methods and their Application, section 3.8).
-    """
+    """How often each task's clusters are drawn, all of them as one sample."""
+    # Tasks that ask for the same thing are no independent samples: drawn apart, the variance of a
+    # mean over them lacks their covariance. So the clusters of all tasks are one sample (Davison
+    # and Hinkley 1997, Bootstrap Methods and their Application, section 3.8).
     together = Clusters.joined(several)
     counts = resample_counts(sample_and_resamples(together.n, n_resamples, seed))
     found, start = [], 0

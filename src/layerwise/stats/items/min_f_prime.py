@@ -16,21 +16,13 @@ from layerwise.stats import Interval
 
 
 class CrossedDifference(NamedTuple):
-    """A difference between two groups of units that were all asked the same items.
+    """A difference between two groups of units that were all asked the same items."""
 
-    Attributes:
-        interval: second minus first, with its interval; no bounds if nothing varies.
-        p: two-sided p-value.
-        error_units: standard error from the spread of units within their groups.
-        error_items: standard error from the spread of items.
-        df: degrees of freedom over units and items; nan if nothing varies.
-    """
-
-    interval: Interval
-    p: float
-    error_units: float
-    error_items: float
-    df: float
+    interval: Interval  # second minus first, with its interval; no bounds if nothing varies
+    p: float  # two-sided p-value
+    error_units: float  # standard error from the spread of units within their groups
+    error_items: float  # standard error from the spread of items
+    df: float  # degrees of freedom over units and items; nan if nothing varies
 
 
 class _Error(NamedTuple):
@@ -53,14 +45,12 @@ def crossed_difference(
     n_items: int,
     level: float = 0.95,
 ) -> CrossedDifference:
-    """Difference of two groups' means where both their units and the items are samples.
-
-    The squared standard error is that of Welch (1947, Biometrika 34) over units plus that over
-    items, with degrees of freedom after Satterthwaite (1946, Biometrics Bulletin 2). For two
-    groups this is min F' (Clark 1973, J. Verbal Learning and Verbal Behavior 12), which errs on
-    the safe side, as what units and items share is counted twice. Many items would lend it
-    degrees of freedom that few units do not have, so it is never surer than Welch's test alone.
-    """
+    """Difference of two groups' means where both their units and the items are samples."""
+    # The squared standard error is that of Welch (1947, Biometrika 34) over units plus that over
+    # items, with degrees of freedom after Satterthwaite (1946, Biometrics Bulletin 2). For two
+    # groups this is min F' (Clark 1973, J. Verbal Learning and Verbal Behavior 12), which errs on
+    # the safe side, as what units and items share is counted twice. Many items would lend it
+    # degrees of freedom that few units do not have, so it is never surer than Welch's test alone.
     units = _joined(
         [_Error(float(np.var(v, ddof=1)) / len(v), len(v) - 1) for v in (first, second)]
     )

@@ -79,11 +79,9 @@ def _task_bounds(
 
 
 def _draws(wide: pd.DataFrame, task: str, seed: int, clusters: Clusters) -> np.ndarray:
-    """Means of the columns in the sample itself (row 0) and in resamples of its clusters.
-
-    An item may lack a cell (a label that its prompt has no position for); the mean is over
-    those that have it.
-    """
+    """Means of the columns in the sample itself (row 0) and in resamples of its clusters."""
+    # An item may lack a cell (a label that its prompt has no position for); the mean is over those
+    # that have it.
     values = wide.to_numpy(dtype=float)
     indices = sample_and_resamples(clusters.n, 2000, stats.generator(seed, task))
     there = ~np.isnan(values)

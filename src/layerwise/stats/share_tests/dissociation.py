@@ -19,37 +19,25 @@ ALPHA = 0.05
 
 
 class Answers(NamedTuple):
-    """Right answers under one way of scoring.
+    """Right answers under one way of scoring."""
 
-    Attributes:
-        intact: of the intact model, by item.
-        changed: with each layer changed.
-        luck: what a model that has lost everything still gets right, per layer, 0 to 1.
-    """
-
-    intact: Bool[np.ndarray, " items"]
-    changed: Bool[np.ndarray, "items layers"]
+    intact: Bool[np.ndarray, " items"]  # of the intact model, by item
+    changed: Bool[np.ndarray, "items layers"]  # with each layer changed
+    # What a model that has lost everything still gets right, per layer, 0 to 1.
     luck: Float[np.ndarray, " layers"]
 
 
 class Dissociation(NamedTuple):
-    """What each layer costs under one of two ways of asking and not under the other.
+    """What each layer costs under one of two ways of asking and not under the other."""
 
-    Attributes:
-        n_common: items that the intact model gets right under both; the counts are of these.
-        only_first: lost under the first and kept under the second, per layer.
-        only_second: lost under the second and kept under the first.
-        both: lost under both.
-        p_first: p-value of "the first loses no more than the second", one-sided.
-        p_second: of "the second loses no more than the first", likewise.
-    """
-
-    n_common: int
+    n_common: int  # items that the intact model gets right under both; the counts are of these
+    # Lost under the first and kept under the second, per layer.
     only_first: Int[np.ndarray, " layers"]
-    only_second: Int[np.ndarray, " layers"]
-    both: Int[np.ndarray, " layers"]
+    only_second: Int[np.ndarray, " layers"]  # lost under the second and kept under the first
+    both: Int[np.ndarray, " layers"]  # lost under both
+    # P-value of "the first loses no more than the second", one-sided.
     p_first: Float[np.ndarray, " layers"]
-    p_second: Float[np.ndarray, " layers"]
+    p_second: Float[np.ndarray, " layers"]  # of "the second loses no more than the first", likewise
 
     @property
     def two_sided(self) -> Float[np.ndarray, " layers"]:
@@ -90,20 +78,14 @@ def dissociation(first: Answers, second: Answers, clusters: Clusters | None = No
 
 
 class Crossed(NamedTuple):
-    """Whether some two layers turn round between two ways of asking.
+    """Whether some two layers turn round between two ways of asking."""
 
-    Attributes:
-        apart: the counts and tests of single layers, not corrected over them.
-        p: p-value of "two layers differ in how much they damage, not in what".
-        first: place among the layers of the one that loses more asked the first way, of the two
-            that turn round most clearly; None where no two can.
-        second: of the one that loses more asked the second way.
-    """
-
-    apart: Dissociation
-    p: float
+    apart: Dissociation  # the counts and tests of single layers, not corrected over them
+    p: float  # p-value of "two layers differ in how much they damage, not in what"
+    # Place among the layers of the one that loses more asked the first way, of the two that turn
+    # round most clearly; None where no two can.
     first: int | None = None
-    second: int | None = None
+    second: int | None = None  # of the one that loses more asked the second way
 
 
 def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -> Crossed:
@@ -181,11 +163,9 @@ def _more_p_values(
 def expected_agreement(
     gold: Int[np.ndarray, " items"], chosen: Int[np.ndarray, "items layers"], n_options: int
 ) -> Float[np.ndarray, " layers"]:
-    """Right answers that follow from how often each place is chosen and how often it is right.
-
-    The expected agreement of Cohen's kappa (Cohen 1960, Educ. Psychol. Meas. 20): a model that
-    always takes the same place is right where the right option stands there, and nowhere else.
-    """
+    """Right answers that follow from how often each place is chosen and how often it is right."""
+    # The expected agreement of Cohen's kappa (Cohen 1960, Educ. Psychol. Meas. 20): a model that
+    # always takes the same place is right where the right option stands there, and nowhere else.
     if not len(gold):
         return np.zeros(chosen.shape[1])
     places = np.arange(n_options)

@@ -27,12 +27,10 @@ SMALLEST_DEPTH = 1.0
 def no_loss_p_values(
     change: Float[np.ndarray, "items columns"], margin: float, clusters: Clusters
 ) -> Float[np.ndarray, " columns"]:
-    """One-sided p-values of "accuracy falls by the margin or more", on the same items.
-
-    Of items that each stand by themselves ``score_p_values``; where some ask for the same thing,
-    bets on the sums of clusters (``log_evidence_of_less``). A design effect would not do: where
-    whole clusters lose and a few single answers flip, it cannot be estimated.
-    """
+    """One-sided p-values of "accuracy falls by the margin or more", on the same items."""
+    # Of items that each stand by themselves ``score_p_values``; where some ask for the same thing,
+    # bets on the sums of clusters (``log_evidence_of_less``). A design effect would not do: where
+    # whole clusters lose and a few single answers flip, it cannot be estimated.
     if clusters.are_items:
         lost, gained = (np.maximum(sign * change, 0).sum(axis=0) for sign in (1, -1))
         return score_p_values(lost, gained, np.full(len(lost), len(change)), margin)
@@ -45,12 +43,10 @@ def score_p_values(
     n: Int[np.ndarray, "*shape"],
     margin: float = SMALLEST_LOSS,
 ) -> Float[np.ndarray, "*shape"]:
-    """One-sided score test that accuracy falls by less than a margin, on the same items.
-
-    The hypothesis that is tested is a loss of the margin or more; the discordant probabilities
-    are estimated under it (Tango 1998, Stat. Med. 17, 891-908, section 2). With no discordant
-    item, p is Phi(-sqrt(n margin / (1 - margin))).
-    """
+    """One-sided score test that accuracy falls by less than a margin, on the same items."""
+    # The hypothesis that is tested is a loss of the margin or more; the discordant probabilities
+    # are estimated under it (Tango 1998, Stat. Med. 17, 891-908, section 2). With no discordant
+    # item, p is Phi(-sqrt(n margin / (1 - margin))).
     from scipy.special import ndtr
 
     b, c, total = (np.asarray(each, dtype=float) for each in (lost, gained, n))
@@ -103,10 +99,8 @@ def log_evidence_of_less(
 
 
 def excludable_loss(n: int, level: float) -> float:
-    """The smallest loss that can be excluded on so many items, if no answer changes at all.
-
-    It solves ``score_p_values`` of no discordant item for the margin: z^2 / (n + z^2).
-    """
+    """The smallest loss that can be excluded on so many items, if no answer changes at all."""
+    # It solves ``score_p_values`` of no discordant item for the margin: z^2 / (n + z^2).
     from scipy.special import ndtri
 
     z = float(ndtri(level))
@@ -118,17 +112,11 @@ def excludable_loss(n: int, level: float) -> float:
 
 @dataclass(frozen=True)
 class Interest:
-    """The smallest effects that are of interest.
+    """The smallest effects that are of interest."""
 
-    Attributes:
-        loss: of accuracy, in 0..1.
-        nats: of the right answer's log-probability.
-        depth: difference of depth, in layers.
-    """
-
-    loss: float = SMALLEST_LOSS
-    nats: float = SMALLEST_NATS
-    depth: float = SMALLEST_DEPTH
+    loss: float = SMALLEST_LOSS  # of accuracy, in 0..1
+    nats: float = SMALLEST_NATS  # of the right answer's log-probability
+    depth: float = SMALLEST_DEPTH  # difference of depth, in layers
 
     def settings(self) -> dict[str, float]:
         """What of it is not as usual, as settings of a run: those of earlier runs have none."""

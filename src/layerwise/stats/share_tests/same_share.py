@@ -45,13 +45,11 @@ def share_difference(
     clusters: Clusters,
     level: float = 0.95,
 ) -> ShareDifference:
-    """Difference of two mean shares lost over the same items: all that is not rejected.
-
-    If both shares are s, both contrasts at s have mean 0. The statistic is the least, over all s,
-    of their squared length in standard errors, with their covariance, and its distribution that
-    of ``same_depth_p_value``. A difference is rejected if no two shares that far apart are
-    accepted together.
-    """
+    """Difference of two mean shares lost over the same items: all that is not rejected."""
+    # If both shares are s, both contrasts at s have mean 0. The statistic is the least, over all s,
+    # of their squared length in standard errors, with their covariance, and its distribution that
+    # of ``same_depth_p_value``. A difference is rejected if no two shares that far apart are
+    # accepted together.
     every = [*first, *second]
     if clusters.n < 2 or not all(task.above.mean() > _ROUNDING for task in every):
         return ShareDifference(-np.inf, np.inf, 1.0)
@@ -92,25 +90,17 @@ def _shares(estimates: tuple[float, float]) -> Float[np.ndarray, " shares"]:
 
 
 class _Contrast(NamedTuple):
-    """The contrast of a mean share, lost - s * above, as sums over clusters.
+    """The contrast of a mean share, lost - s * above, as sums over clusters."""
 
-    Attributes:
-        lost: what each cluster adds to the mean share.
-        above: what it adds to 1, what there is to lose.
-        n: number of clusters.
-    """
-
-    lost: Float[np.ndarray, " clusters"]
-    above: Float[np.ndarray, " clusters"]
-    n: int
+    lost: Float[np.ndarray, " clusters"]  # what each cluster adds to the mean share
+    above: Float[np.ndarray, " clusters"]  # what it adds to 1, what there is to lose
+    n: int  # number of clusters
 
     @classmethod
     def of(cls, tasks: Sequence[LostOf], clusters: Clusters) -> _Contrast:
-        """Of the mean over tasks of what is lost by what there is to lose.
-
-        What a task's own share departs from their mean is explained by what it has to lose, as
-        the null of the mean says nothing of single tasks.
-        """
+        """Of the mean over tasks of what is lost by what there is to lose."""
+        # What a task's own share departs from their mean is explained by what it has to lose, as
+        # the null of the mean says nothing of single tasks.
         own = np.array([task.lost.mean() / task.above.mean() for task in tasks])
         lost = [
             (task.lost - (share - own.mean()) * task.above) / task.above.sum() / len(tasks)

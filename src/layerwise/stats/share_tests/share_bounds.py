@@ -31,22 +31,18 @@ _STEPS, _MEANS, _SPREADS = 100, 65, 13
 
 
 class Scale(NamedTuple):
-    """What a sample in which every item has the same share leaves open.
+    """What a sample in which every item has the same share leaves open."""
 
-    Attributes:
-        n: how many independent clusters there are, none of which is unlike the others.
-        odds: clusters that are not like the sample, for each that is: a grid.
-        least: at each, the least mean of what can be lost of those that are like the sample; the
-            more of the error the unseen clusters use up, the larger.
-        corners: of an item that is not like the sample, what it may lose and what it has to lose;
-            all else lies between these.
-        item: how far one of the clusters may move the share; infinite if there is nothing to lose.
-    """
-
-    n: float
+    n: float  # how many independent clusters there are, none of which is unlike the others
+    # Clusters that are not like the sample, for each that is: a grid.
     odds: Float[np.ndarray, " grid"]
+    # At each, the least mean of what can be lost of those that are like the sample; the more of the
+    # error the unseen clusters use up, the larger.
     least: Float[np.ndarray, " grid"]
+    # Of an item that is not like the sample, what it may lose and what it has to lose; all else
+    # lies between these.
     corners: Float[np.ndarray, "corners 2"]
+    # How far one of the clusters may move the share; infinite if there is nothing to lose.
     item: float
 
     def bounds(
@@ -106,11 +102,9 @@ def share_scale(
 
 
 def _worth(values: Float[np.ndarray, "items 1"], clusters: Clusters) -> float:
-    """So many items as the clusters are worth; as if all of each were alike where none differs.
-
-    The design effect (Kish 1965, Survey Sampling, section 5.4) is that of this very sample: where
-    clusters are of one size and alike within, they are worth their number.
-    """
+    """So many items as the clusters are worth; as if all of each were alike where none differs."""
+    # The design effect (Kish 1965, Survey Sampling, section 5.4) is that of this very sample: where
+    # clusters are of one size and alike within, they are worth their number.
     n, away = len(values), values - values.mean()
     spread = float((away**2).sum())
     if clusters.are_items or clusters.n < 2:
@@ -160,14 +154,12 @@ def _sum_tails(
 
 
 def with_unseen_items(effects: pd.DataFrame, scale: Scale) -> dict[str, Float[np.ndarray, " rows"]]:
-    """Bounds of accuracies and shares, no narrower than items that a sample would not show allow.
-
-    Where no answer changed, or all did, or each is as without any layer, a bootstrap has no width:
-    in the sample there is nothing to draw. Where one answer was gained and none lost, it has none
-    to one side. What the sample leaves open is then told by exact bounds: of accuracies without
-    width, of the answers that might have changed; of others, of items that might lose or gain one;
-    of a share, jointly with what can be lost.
-    """
+    """Bounds of accuracies and shares, widened for items that a sample would not show."""
+    # Where no answer changed, or all did, or each is as without any layer, a bootstrap has no
+    # width: in the sample there is nothing to draw. Where one answer was gained and none lost, it
+    # has none to one side. What the sample leaves open is then told by exact bounds: of accuracies
+    # without width, of the answers that might have changed; of others, of items that might lose or
+    # gain one; of a share, jointly with what can be lost.
     lost, gained, n = independent_counts(effects)
     names = ("acc_diff", "acc_diff_low", "acc_diff_high", "share_lost", "share_low", "share_high")
     diff, low, high, share, *ends = (effects[name].to_numpy(dtype=float) for name in names)
@@ -221,17 +213,12 @@ def wide_enough(
 
 
 class Bounded(NamedTuple):
-    """A share's own bounds.
+    """A share's own bounds."""
 
-    Attributes:
-        low: lower bounds, no narrower than unseen items allow; not finite where there are none.
-        high: upper bounds.
-        answer: how far a single answer of the sample moves it.
-    """
-
+    # Lower bounds, no narrower than unseen items allow; not finite where there are none.
     low: Float[np.ndarray, " rows"]
-    high: Float[np.ndarray, " rows"]
-    answer: float | Float[np.ndarray, " rows"]
+    high: Float[np.ndarray, " rows"]  # upper bounds
+    answer: float | Float[np.ndarray, " rows"]  # how far a single answer of the sample moves it
 
 
 def difference_wide_enough(
@@ -240,13 +227,11 @@ def difference_wide_enough(
     first: Bounded,
     second: Bounded,
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """Bounds of a difference of shares, no narrower than an answer on either side allows.
-
-    Where few answers flip for nothing, a sample may show none of them on one side, and what its
-    resamples spread is too little. How many flip is known to no better than one, so no standard
-    error is smaller than that of one answer on either side. Where all resamples have the same
-    difference, the bounds of both are as far apart as they can be.
-    """
+    """Bounds of a difference of shares, no narrower than an answer on either side allows."""
+    # Where few answers flip for nothing, a sample may show none of them on one side, and what its
+    # resamples spread is too little. How many flip is known to no better than one, so no standard
+    # error is smaller than that of one answer on either side. Where all resamples have the same
+    # difference, the bounds of both are as far apart as they can be.
     same = without_width(*bounds)
     one = _NORMAL * np.hypot(first.answer, second.answer)
     one = np.where(np.isfinite(one), one, 0.0)

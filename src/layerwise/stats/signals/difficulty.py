@@ -15,15 +15,10 @@ from layerwise.stats.items.clusters import Clusters
 
 
 class Answers(NamedTuple):
-    """The intact model's answers to one task.
+    """The intact model's answers to one task."""
 
-    Attributes:
-        right: whether it was right, by item.
-        clusters: which items ask for the same thing.
-    """
-
-    right: Bool[np.ndarray, " items"]
-    clusters: Clusters
+    right: Bool[np.ndarray, " items"]  # whether it was right, by item
+    clusters: Clusters  # which items ask for the same thing
 
 
 class AccuracyDifference(NamedTuple):
@@ -35,13 +30,11 @@ class AccuracyDifference(NamedTuple):
 
 
 def accuracy_difference(first: Sequence[Answers], second: Sequence[Answers]) -> AccuracyDifference:
-    """Mean accuracies of two groups of tasks, and whether they differ.
-
-    Student's t of the difference, with the variance from sums over clusters (Liang and Zeger 1986,
-    Biometrika 73). What both groups ask for is one cluster, so that its answers are paired; the
-    rest is not. Each task gets one right and one wrong answer more, each by itself (Agresti and
-    Caffo 2000, Am. Stat. 54), without which the test is too sure near accuracies of 0 and 1.
-    """
+    """Mean accuracies of two groups of tasks, and whether they differ."""
+    # Student's t of the difference, with the variance from sums over clusters (Liang and Zeger
+    # 1986, Biometrika 73). What both groups ask for is one cluster, so that its answers are paired;
+    # the rest is not. Each task gets one right and one wrong answer more, each by itself (Agresti
+    # and Caffo 2000, Am. Stat. 54), without which the test is too sure near accuracies of 0 and 1.
     parts, every, shift = [], [], 0.0
     for sign, group in ((1.0, first), (-1.0, second)):
         for task in group:

@@ -17,12 +17,10 @@ ALIKE = 0.5
 
 
 def power_of_mcnemar(loss: float, n: int, level: float, gained: float = GAINED) -> float:
-    """Chance that a two-sided exact McNemar test establishes a loss (exact enumeration).
-
-    Of ``n`` items a share ``gained + loss`` is lost and ``gained`` is gained. Given how many
-    differ, those lost are binomial, and the test rejects from a number of them on; the chances are
-    summed over how many differ (Duffy 1984, Biometrics 40, 1005-1015).
-    """
+    """Chance that a two-sided exact McNemar test establishes a loss (exact enumeration)."""
+    # Of ``n`` items a share ``gained + loss`` is lost and ``gained`` is gained. Given how many
+    # differ, those lost are binomial, and the test rejects from a number of them on; the chances
+    # are summed over how many differ (Duffy 1984, Biometrics 40, 1005-1015).
     from scipy.stats import binom
 
     differ = np.arange(n + 1)
@@ -56,11 +54,9 @@ def independent_answers(n_items: int, n_answers: int) -> float:
 
 
 def smallest_loss(answers: float, n_tests: int) -> float | None:
-    """The smallest loss of a layer that a capability's test establishes in 8 of 10 runs.
-
-    The test flips the signs of whole items; of independent answers it is McNemar's. Holm's first
-    step divides the level by all tests, so that this is an upper bound where many layers matter.
-    """
+    """The smallest loss of a layer that a capability's test establishes in 8 of 10 runs."""
+    # The test flips the signs of whole items; of independent answers it is McNemar's. Holm's first
+    # step divides the level by all tests, so that this is an upper bound where many layers matter.
     return detectable_loss(int(answers), LEVEL / max(n_tests, 1))
 
 

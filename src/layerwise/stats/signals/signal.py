@@ -18,15 +18,10 @@ LEVEL = 0.025
 
 
 class Blind(NamedTuple):
-    """The same model asked other items' questions about an item.
+    """The same model asked other items' questions about an item."""
 
-    Attributes:
-        right: how many of them it answered with this item's answer.
-        asked: how many were asked, 0 or more.
-    """
-
-    right: Int[np.ndarray, " items"]
-    asked: Int[np.ndarray, " items"]
+    right: Int[np.ndarray, " items"]  # how many of them it answered with this item's answer
+    asked: Int[np.ndarray, " items"]  # how many were asked, 0 or more
 
     @property
     def accuracy(self) -> float:
@@ -36,40 +31,27 @@ class Blind(NamedTuple):
 
 
 class Guessed(NamedTuple):
-    """A guesser that does not read the question, on the same items.
+    """A guesser that does not read the question, on the same items."""
 
-    Attributes:
-        blind: what it got right, as if it were one other question.
-        rule: how it guesses, in words.
-        held: whether a model must be better; not where the guesser is no better than chance.
-    """
-
-    blind: Blind
-    rule: str
-    held: bool
+    blind: Blind  # what it got right, as if it were one other question
+    rule: str  # how it guesses, in words
+    held: bool  # whether a model must be better; not where the guesser is no better than chance
 
 
 class Answered(NamedTuple):
-    """What a method itself saw of a task under a protocol, as ``Asked`` has it.
+    """What a method itself saw of a task under a protocol, as ``Asked`` has it."""
 
-    Attributes:
-        task: the task's name.
-        protocol: the protocol.
-        intact: whether the intact model was right, by item.
-        blind: other items' questions, if any were asked.
-        no_layers: None: methods that leave layers as they are do not ask for it.
-        clusters: which items ask for the same thing; None if each stands by itself.
-        guessed: None, for such methods ask for first tokens, of which no options are offered.
-        of_examples: none, for such methods ask with one draw of few-shot examples.
-    """
-
-    task: str
+    task: str  # the task's name
     protocol: str
-    intact: Bool[np.ndarray, " items"]
-    blind: Blind | None = None
+    intact: Bool[np.ndarray, " items"]  # whether the intact model was right, by item
+    blind: Blind | None = None  # other items' questions, if any were asked
+    # None: methods that leave layers as they are do not ask for it.
     no_layers: Bool[np.ndarray, " items"] | None = None
+    # Which items ask for the same thing; None if each stands by itself.
     clusters: Clusters | None = None
+    # None, for such methods ask for first tokens, of which no options are offered.
     guessed: Guessed | None = None
+    # None, for such methods ask with one draw of few-shot examples.
     of_examples: tuple[Asked, ...] = ()
 
     @classmethod
@@ -133,11 +115,9 @@ def above_chance_p_values(
     n: Int[np.ndarray, " cells"],
     chance: Float[np.ndarray, " cells"],
 ) -> Float[np.ndarray, " cells"]:
-    """One-sided exact binomial test of the intact accuracy against guessing.
-
-    Below 0.025 exactly where the 95 % interval of Clopper and Pearson (1934, Biometrika 26) lies
-    above chance.
-    """
+    """One-sided exact binomial test of the intact accuracy against guessing."""
+    # Below 0.025 exactly where the 95 % interval of Clopper and Pearson (1934, Biometrika 26) lies
+    # above chance.
     from scipy.stats import binom
 
     return np.asarray(binom.sf(right - 1, n, chance))
@@ -190,11 +170,9 @@ def better_than_all_p_value(
 def signal_p_values(
     asked: Sequence[Asked], chance: Callable[[str, str], float]
 ) -> Float[np.ndarray, " cells"]:
-    """Of each task and protocol, the p-value of "no better than chance or a control".
-
-    The largest of the p-values is that of their union (Berger 1982, Technometrics 24). What was
-    not asked (in a run of an earlier version, or if all items have the same answer) is left out.
-    """
+    """Of each task and protocol, the p-value of "no better than chance or a control"."""
+    # The largest of the p-values is that of their union (Berger 1982, Technometrics 24). What was
+    # not asked (in a run of an earlier version, or if all items have the same answer) is left out.
     return np.array([_signal_p_value(cell, chance) for cell in asked], dtype=float)
 
 
@@ -208,12 +186,10 @@ def _signal_p_value(cell: Asked, chance: Callable[[str, str], float]) -> float:
 
 
 def _over_examples(cell: Asked, chance: Callable[[str, str], float]) -> float:
-    """The p-value over several draws of few-shot examples.
-
-    The larger of two: the median of what each draw says by itself, and the largest of those of
-    the mean over items and draws against each control, both of which are samples
-    (``CrossedMeans``).
-    """
+    """The p-value over several draws of few-shot examples."""
+    # The larger of two: the median of what each draw says by itself, and the largest of those of
+    # the mean over items and draws against each control, both of which are samples
+    # (``CrossedMeans``).
     each = cell.of_examples
     right = np.stack([one.intact.astype(float) for one in each])[:, :, None]
     clusters = each[0].clusters or Clusters.apart(right.shape[1])
@@ -256,10 +232,8 @@ def have_signal(p: Float[np.ndarray, " cells"]) -> Bool[np.ndarray, " cells"]:
 def signals(
     asked: Sequence[Asked], chance: Callable[[str, str], float]
 ) -> dict[tuple[str, str], bool]:
-    """Which tasks and protocols of a run have signal, after Holm's correction over all of them.
-
-    Of many suites that a model only guesses on, some would pass one by one.
-    """
+    """Which tasks and protocols of a run have signal, after Holm's correction over all of them."""
+    # Of many suites that a model only guesses on, some would pass one by one.
     found = have_signal(signal_p_values(asked, chance))
     return {
         (cell.task, cell.protocol): signal

@@ -11,12 +11,10 @@ from .signal import LEVEL
 def items_for_signal(
     accuracy: float, chance: float, controls: list[float], n_cells: int
 ) -> int | None:
-    """About how many items show signal in 8 of 10 samples, if accuracies stay as they are.
-
-    The normal approximation of the binomial test against chance, with its continuity correction
-    (Fleiss, Tytun and Ury 1980, Biometrics 36), and of the difference from each measured control,
-    at the level of Holm's first step; the largest number counts. It is rounded up to two digits.
-    """
+    """About how many items show signal in 8 of 10 samples, if accuracies stay as they are."""
+    # The normal approximation of the binomial test against chance, with its continuity correction
+    # (Fleiss, Tytun and Ury 1980, Biometrics 36), and of the difference from each measured control,
+    # at the level of Holm's first step; the largest number counts. It is rounded up to two digits.
     from scipy.stats import norm
 
     if accuracy <= max([chance, *controls]):

@@ -21,16 +21,12 @@ from .intact_run import Residuals
 
 
 class BothStreams(NamedTuple):
-    """The streams of some texts; depth k of a stack is what enters its layer k.
+    """The streams of some texts; depth k of a stack is what enters its layer k."""
 
-    Attributes:
-        encoder: by text, at all positions of its input, ``[depth, pos, d_model]``; the last depth
-            is what leaves the last layer, before the final norm.
-        decoder: a row for each text and position.
-    """
-
+    # By text, at all positions of its input, ``[depth, pos, d_model]``; the last depth is what
+    # leaves the last layer, before the final norm.
     encoder: tuple[torch.Tensor, ...]
-    decoder: Float[torch.Tensor, "depth read d_model"]
+    decoder: Float[torch.Tensor, "depth read d_model"]  # a row for each text and position
 
 
 @torch.inference_mode()

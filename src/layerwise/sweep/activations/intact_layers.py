@@ -28,25 +28,18 @@ from layerwise.sweep.walk.engine import Walk, Work
 
 @dataclass(frozen=True)
 class IntactLayer:
-    """One layer of one walk.
+    """One layer of one walk."""
 
-    Attributes:
-        layer: its number in the order of computation.
-        first: whether it is the first of its stack.
-        seen: activations by site, ``[1, token, ...]``; ``resid_mid`` only of an encoder-decoder.
-        positions: position of each token in its sequence.
-        texts: which texts the walk is over; those with one prompt go through together.
-        paths: for each of these texts its tokens in this stack.
-        counted: the tokens that count in means, as indices: in a decoder-only model all but
-            first positions, which are attention sinks; in both stacks of an encoder-decoder all.
-    """
-
-    layer: int
-    first: bool
+    layer: int  # its number in the order of computation
+    first: bool  # whether it is the first of its stack
+    # Activations by site, ``[1, token, ...]``; ``resid_mid`` only of an encoder-decoder.
     seen: dict[str, torch.Tensor]
-    positions: Int[torch.Tensor, " token"]
+    positions: Int[torch.Tensor, " token"]  # position of each token in its sequence
+    # Which texts the walk is over; those with one prompt go through together.
     texts: tuple[int, ...]
-    paths: Sequence[tuple[int, ...]]
+    paths: Sequence[tuple[int, ...]]  # for each of these texts its tokens in this stack
+    # The tokens that count in means, as indices: in a decoder-only model all but first positions,
+    # which are attention sinks; in both stacks of an encoder-decoder all.
     counted: Int[torch.Tensor, " counted"]
 
 
@@ -56,10 +49,8 @@ def intact_layers(
     memory_budget: int,
     n_prompt: Sequence[int] | None = None,
 ) -> Iterator[IntactLayer]:
-    """The layers of the intact model over texts, of one walk after the other.
-
-    Whatever is read of intact activations is read here, layer by layer, and keeps what it needs.
-    """
+    """The layers of the intact model over texts, of one walk after the other."""
+    # Whatever is read of intact activations is read here, layer by layer, and keeps what it needs.
     check_faithful(model)
     if is_seq2seq(model):
         lengths = [len(text) for text in texts] if n_prompt is None else n_prompt

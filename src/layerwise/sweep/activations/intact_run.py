@@ -112,11 +112,7 @@ def residuals_at(
 
 
 class Residuals:
-    """The residual stream at some positions of some texts, as walks over these come by it.
-
-    Attributes:
-        out: ``[place, read, d_model]``, a row for each text and position.
-    """
+    """The residual stream at some positions of some texts, as walks over these come by it."""
 
     def __init__(
         self,
@@ -126,6 +122,7 @@ class Residuals:
         n_prompt: Sequence[int] | None,
     ) -> None:
         """What is to be read, as ``residuals_at`` takes it."""
+        # ``[place, read, d_model]``, a row for each text and position.
         self.out = model.W_E.new_empty(len(places), sum(map(len, positions)), model.cfg.d_model)
         self._rows: dict[Place, list[int]] = {}
         for row, place in enumerate(places):

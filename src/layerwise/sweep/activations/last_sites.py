@@ -23,21 +23,15 @@ from .intact_layers import IntactLayer, intact_layers
 
 @dataclass(frozen=True)
 class StackSites:
-    """All that is added up to the final residual stream of one stack, at some tokens.
+    """All that is added up to the final residual stream of one stack, at some tokens."""
 
-    Attributes:
-        embedding: what enters the first block.
-        z: each head's output before the output projection.
-        attn_out: what attention adds to the residual stream.
-        mlp_out: what the MLP adds; zeros in a model without MLPs.
-        final: the residual stream that leaves the last block.
-    """
-
-    embedding: Float[torch.Tensor, "row d_model"]
+    embedding: Float[torch.Tensor, "row d_model"]  # what enters the first block
+    # Each head's output before the output projection.
     z: Float[torch.Tensor, "layer row head d_head"]
-    attn_out: Float[torch.Tensor, "layer row d_model"]
+    attn_out: Float[torch.Tensor, "layer row d_model"]  # what attention adds to the residual stream
+    # What the MLP adds; zeros in a model without MLPs.
     mlp_out: Float[torch.Tensor, "layer row d_model"]
-    final: Float[torch.Tensor, "row d_model"]
+    final: Float[torch.Tensor, "row d_model"]  # the residual stream that leaves the last block
 
     @classmethod
     def empty(cls, like: torch.Tensor, n_rows: int, n_layers: int, *head: int) -> StackSites:

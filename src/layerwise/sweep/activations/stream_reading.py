@@ -22,18 +22,14 @@ Paths = Sequence[tuple[int, ...]]
 
 
 class Streams(NamedTuple):
-    """What is read of some prompts in one stack, on the CPU in float64.
+    """What is read of some prompts in one stack, on the CPU in float64."""
 
-    Attributes:
-        read: the stream at each prompt's last position; in an encoder its mean over positions; in
-            the decoder behind it that at the position that says the first token of the answer.
-            Depth k is what enters layer k of the stack, the last what leaves the last layer.
-        influence: 1 minus the cosine of what enters and what leaves a layer, mean over all
-            positions of the prompt; in the decoder behind an encoder over the tokens that it
-            begins with.
-    """
-
+    # The stream at each prompt's last position; in an encoder its mean over positions; in the
+    # decoder behind it that at the position that says the first token of the answer. Depth k is
+    # what enters layer k of the stack, the last what leaves the last layer.
     read: Float[torch.Tensor, "depth prompt d_model"]
+    # 1 minus the cosine of what enters and what leaves a layer, mean over all positions of the
+    # prompt; in the decoder behind an encoder over the tokens that it begins with.
     influence: Float[torch.Tensor, "layer prompt"]
 
 

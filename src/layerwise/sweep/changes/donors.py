@@ -29,10 +29,8 @@ def in_step(
 
 
 def refuse_texts(interventions: Sequence[Intervention], requests: Sequence[Request]) -> None:
-    """Refuse to write texts by the engine under another model's activations.
-
-    The donor would have to read all that is written under each intervention, token by token.
-    """
+    """Refuse to write texts by the engine under another model's activations."""
+    # The donor would have to read all that is written under each intervention, token by token.
     texts = any(isinstance(request, Generate) for request in requests)
     if texts and donors_of(interventions):
         raise UserError(

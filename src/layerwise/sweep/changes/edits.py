@@ -230,19 +230,13 @@ class PatchSite(_Edit):
 
 @dataclass(frozen=True)
 class DonorSite(_Edit):
-    """Replace a site's activation at every position by another model's on the same tokens.
-
-    Attributes:
-        layer: the layer.
-        site: as in ``SetSite``.
-        model: a model of the same architecture, which is run as it is.
-        heads: as in ``SetSite``.
-    """
+    """Replace a site's activation at every position by another model's on the same tokens."""
 
     layer: int
-    site: Site
+    site: Site  # as in ``SetSite``
+    # A model of the same architecture, which is run as it is.
     model: object = field(compare=False, repr=False)
-    heads: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None  # as in ``SetSite``
 
     @property
     def donor(self) -> object:
@@ -280,19 +274,13 @@ stands behind all layers one of the layer that would follow them.
 
 @dataclass(frozen=True)
 class SwapWeights(_Edit):
-    """Run a layer, or what stands before or behind the layers, with other weights.
-
-    Attributes:
-        layer: the layer; that of its place if it is none.
-        site: the place.
-        weights: the weights there.
-    """
+    """Run a layer, or what stands before or behind the layers, with other weights."""
 
     heads: ClassVar[None] = None
 
-    layer: int
+    layer: int  # the layer; that of its place if it is none
     site: Place
-    weights: OtherWeights = field(compare=False, repr=False)
+    weights: OtherWeights = field(compare=False, repr=False)  # the weights there
 
     @property
     def identity(self) -> Hashable:
@@ -310,12 +298,10 @@ def heads_of(edit: SiteEdit, n_heads: int) -> tuple[int, ...] | None:
 
 
 def source_position(pos: int, n_context: int, n_source: int) -> int:
-    """The position of a source run that stands for a position of a sequence.
-
-    The first position, an attention sink, stands for itself. All others are counted from the end
-    of the prompts, where the answer is asked for; a shorter source begins again at its second
-    token. What follows the prompt, generated or scored, gets the source's last position.
-    """
+    """The position of a source run that stands for a position of a sequence."""
+    # The first position, an attention sink, stands for itself. All others are counted from the end
+    # of the prompts, where the answer is asked for; a shorter source begins again at its second
+    # token. What follows the prompt, generated or scored, gets the source's last position.
     if pos == 0 or n_source == 1:
         return 0
     place = n_source - n_context + min(pos, n_context - 1)

@@ -176,22 +176,18 @@ def noise(site: Site, layer: int, value: Value, head: int | None = None) -> Inte
 def from_donor(
     site: Site, layer: int, donor: object, heads: tuple[int, ...] | None = None
 ) -> Intervention:
-    """Put another model's activation of ``site`` in its place, of the same tokens.
-
-    Log-likelihoods are asked of the engine; texts of the reference alone, which runs the donor
-    on the prompt and all that was written so far.
-    """
+    """Put another model's activation of ``site`` in its place, of the same tokens."""
+    # Log-likelihoods are asked of the engine; texts of the reference alone, which runs the donor on
+    # the prompt and all that was written so far.
     edit = DonorSite(layer, site, donor, heads)
     named = "" if heads is None else f",heads={'+'.join(map(str, heads))}"
     return Intervention(f"donor:{site},layer={layer}{named}", "donor", site, (edit,))
 
 
 def with_weights(named: str, site: str, edits: Sequence[SwapWeights]) -> Intervention:
-    """Run the model with other weights in some of its places, which it does not get for good.
-
-    A branch of the sweep runs from the first of these places on with blocks of its own, which
-    share all other weights with the model's.
-    """
+    """Run the model with other weights in some of its places, which it does not get for good."""
+    # A branch of the sweep runs from the first of these places on with blocks of its own, which
+    # share all other weights with the model's.
     return Intervention(named, "transplant", site, tuple(edits))
 
 

@@ -21,18 +21,14 @@ HeadActivation = Float[torch.Tensor, "group token head d_head"]
 
 @dataclass(frozen=True)
 class Replacement:
-    """A new value for a site, everywhere or where ``mask`` is true.
+    """A new value for a site, everywhere or where ``mask`` is true."""
 
-    Attributes:
-        value: broadcasts to the activation; with three dimensions or more the first is the
-            group's, which may be 1.
-        mask: where; None is everywhere. For ``z`` with a third dimension: which heads.
-        adds: whether the value is added instead.
-    """
-
+    # Broadcasts to the activation; with three dimensions or more the first is the group's, which
+    # may be 1.
     value: Float[torch.Tensor, ...]
+    # Where; None is everywhere. For ``z`` with a third dimension: which heads.
     mask: Bool[torch.Tensor, "group token"] | Bool[torch.Tensor, "group token head"] | None = None
-    adds: bool = False
+    adds: bool = False  # whether the value is added instead
 
     def cut(self, rows: Int[torch.Tensor, " row"]) -> Replacement:
         """The part of it that is about some rows of the group."""
@@ -43,12 +39,9 @@ class Replacement:
 
 @dataclass(frozen=True)
 class LayerEdits:
-    """All changes to one layer.
+    """All changes to one layer."""
 
-    Attributes:
-        sites: replacements by site name, applied in order.
-    """
-
+    # Replacements by site name, applied in order.
     sites: dict[str, tuple[Replacement, ...]] = field(default_factory=dict)
 
     def changes(self, site: str) -> bool:
@@ -104,15 +97,10 @@ class LayerEdits:
 
 @dataclass(frozen=True)
 class Sites:
-    """The sites of a layer on one pass through it.
+    """The sites of a layer on one pass through it."""
 
-    Attributes:
-        edits: the changes.
-        observe: told of the activation of each site, changed or not.
-    """
-
-    edits: LayerEdits
-    observe: Observe | None
+    edits: LayerEdits  # the changes
+    observe: Observe | None  # told of the activation of each site, changed or not
 
     def output(self, site: str, compute: Callable[[], AtSite], like: AtSite) -> AtSite:
         """As ``LayerEdits.output``."""

@@ -20,16 +20,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, eq=False)
 class OtherWeights:
-    """What some of a model's weights are to be instead.
+    """What some of a model's weights are to be instead."""
 
-    Attributes:
-        made: by parameter of the model what gives the tensor in its place, asked when it is
-            needed; another model's own memory, or a tensor that is made anew.
-        copied_bytes: memory of those that are made anew.
-    """
-
+    # By parameter of the model what gives the tensor in its place, asked when it is needed; another
+    # model's own memory, or a tensor that is made anew.
     made: Mapping[nn.Parameter, Callable[[], torch.Tensor]]
-    copied_bytes: int = 0
+    copied_bytes: int = 0  # memory of those that are made anew
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:

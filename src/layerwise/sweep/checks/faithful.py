@@ -44,13 +44,11 @@ _TRIED: WeakKeyDictionary[torch.nn.Module, Version] = WeakKeyDictionary()
 
 
 def check_faithful(model: Model, method: str = "engine") -> None:
-    """Accept only a model that the chosen way of running it computes as ``model(tokens)`` does.
-
-    What is hung on modules is looked for at every call, in less than a millisecond. A model that
-    ``load_model`` did not make, or whose modules, weights or settings changed since, or which runs
-    the modules of a family that no test knows, is compared with the engine once, on a few random
-    prompts that share beginnings.
-    """
+    """Accept only a model that the chosen way of running it computes as ``model(tokens)`` does."""
+    # What is hung on modules is looked for at every call, in less than a millisecond. A model that
+    # ``load_model`` did not make, or whose modules, weights or settings changed since, or which
+    # runs the modules of a family that no test knows, is compared with the engine once, on a few
+    # random prompts that share beginnings.
     refuse_states(model)
     structure = structure_of(model)
     if method == "reference":

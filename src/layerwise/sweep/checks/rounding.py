@@ -31,15 +31,11 @@ FLOOR = 1e-4
 
 @dataclass(frozen=True)
 class Rounding:
-    """What a change does in float64, and how far plain forwards in the model's format are off.
+    """What a change does in float64, and how far plain forwards in the model's format are off."""
 
-    Attributes:
-        truth: outcomes of the same weights computed in float64, by request.
-        largest: largest error of a token's log-probability, in nats, of plain hooked forwards in
-            the model's number format: one with its weights, ``DRAWS`` with disturbed ones.
-    """
-
-    truth: tuple[Scored, ...]
+    truth: tuple[Scored, ...]  # outcomes of the same weights computed in float64, by request
+    # Largest error of a token's log-probability, in nats, of plain hooked forwards in the model's
+    # number format: one with its weights, ``DRAWS`` with disturbed ones.
     largest: float
 
     @property
@@ -57,12 +53,10 @@ class Rounding:
 def measure_rounding(
     model: Model, change: Intervention, requests: Sequence[LogLikelihood], seed: int = 0
 ) -> Rounding:
-    """How far rounding takes the log-probabilities of some requests under a change.
-
-    Forwards with weights disturbed in their last bit show how much a change amplifies rounding
-    (``disturbed``). It costs ``DRAWS`` + 2 plain forwards a request, and memory for the weights
-    once more in float64.
-    """
+    """How far rounding takes the log-probabilities of some requests under a change."""
+    # Forwards with weights disturbed in their last bit show how much a change amplifies rounding
+    # (``disturbed``). It costs ``DRAWS`` + 2 plain forwards a request, and memory for the weights
+    # once more in float64.
     exact = Rounding(_scored(in_dtype(model, torch.float64), change, requests), 0.0)
     plain = chain([model], disturbances(model, seed))
     errors = (exact.error(_scored(one, change, requests)) for one in plain)

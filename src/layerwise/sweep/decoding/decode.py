@@ -46,25 +46,16 @@ def begins_of(walk: Walk, requests: Sequence[int]) -> dict[int, Beginning | None
 
 @dataclass
 class Decoder:
-    """A batch of rows being decoded, refilled from a queue as rows finish.
+    """A batch of rows being decoded, refilled from a queue as rows finish."""
 
-    Attributes:
-        walk: which ran the prompts.
-        stopper: decides where texts end.
-        waiting: texts that are not in the batch yet.
-        capacity: rows of the batch.
-        done: told of each finished text.
-        step_room: new tokens in one step; what rows leave of it is used for drafts.
-        logit_rows: so many rows' logits exist at once.
-    """
-
-    walk: Walk
-    stopper: Stopper
-    waiting: deque[Job]
-    capacity: int
-    done: Callable[[Job, Generated], None]
+    walk: Walk  # which ran the prompts
+    stopper: Stopper  # decides where texts end
+    waiting: deque[Job]  # texts that are not in the batch yet
+    capacity: int  # rows of the batch
+    done: Callable[[Job, Generated], None]  # told of each finished text
+    # New tokens in one step; what rows leave of it is used for drafts.
     step_room: int = field(default_factory=lambda: STEP_ROOM)
-    logit_rows: int = CHUNK
+    logit_rows: int = CHUNK  # so many rows' logits exist at once
     rows: list[Job] = field(default_factory=list)
 
     def __post_init__(self) -> None:

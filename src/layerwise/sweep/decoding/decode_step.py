@@ -27,21 +27,13 @@ from layerwise.sweep.walk.engine import Walk
 
 @dataclass
 class Job:
-    """One text being generated.
+    """One text being generated."""
 
-    Attributes:
-        branch: the branch (row of the walk's group); None is the trunk.
-        request: index of the request in the walk.
-        asked: the request.
-        tokens: new tokens so far; the first comes from the prompt's last position.
-        slot: its place in the cache.
-    """
-
-    branch: int | None
-    request: int
-    asked: Generate
-    tokens: list[int]
-    slot: int = -1
+    branch: int | None  # the branch (row of the walk's group); None is the trunk
+    request: int  # index of the request in the walk
+    asked: Generate  # the request
+    tokens: list[int]  # new tokens so far; the first comes from the prompt's last position
+    slot: int = -1  # its place in the cache
 
     @property
     def position(self) -> int:
@@ -51,34 +43,22 @@ class Job:
 
 @dataclass(frozen=True)
 class Beginning:
-    """The tokens with which several prompts begin.
+    """The tokens with which several prompts begin."""
 
-    Attributes:
-        start: packed index of the first.
-        length: how many; they are packed one after the other.
-    """
-
-    start: int
-    length: int
+    start: int  # packed index of the first
+    length: int  # how many; they are packed one after the other
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """What all steps of a decode have in common.
+    """What all steps of a decode have in common."""
 
-    Attributes:
-        walk: which ran the prompts.
-        begins: by request, the beginning that it shares with others.
-        caches: by layer, the rows' own keys and values.
-        sources: by layer and branch (0 is the trunk), where its keys and values are kept.
-        state: by layer and branch, whose forward pass it still is, which parts from ``sources``
-            where a branch begins inside a block.
-    """
-
-    walk: Walk
-    begins: Mapping[int, Beginning | None]
-    caches: Sequence[KeptKeysValues]
-    sources: np.ndarray
+    walk: Walk  # which ran the prompts
+    begins: Mapping[int, Beginning | None]  # by request, the beginning that it shares with others
+    caches: Sequence[KeptKeysValues]  # by layer, the rows' own keys and values
+    sources: np.ndarray  # by layer and branch (0 is the trunk), where its keys and values are kept
+    # By layer and branch, whose forward pass it still is, which parts from ``sources`` where a
+    # branch begins inside a block.
     state: np.ndarray
 
     @classmethod
@@ -264,11 +244,9 @@ class Step:
     def _edits(
         self, layer: int, rows: np.ndarray, sites: Sequence[str], device: torch.device
     ) -> LayerEdits:
-        """The edits of a layer at newly generated positions, each on its branch's rows.
-
-        A replacement or noise holds at generated positions as it does in the prompt, and a copy
-        goes on with the source's last position; a patch changes the prompt only.
-        """
+        """The edits of a layer at newly generated positions, each on its branch's rows."""
+        # A replacement or noise holds at generated positions as it does in the prompt, and a copy
+        # goes on with the source's last position; a patch changes the prompt only.
         found: dict[str, tuple[Replacement, ...]] = {}
         of_branch = self.branches[rows]
         for number in np.unique(of_branch):

@@ -18,18 +18,14 @@ LEAST_CONFIRMED, TRIAL = 0.2, 12
 
 @dataclass
 class Drafter:
-    """Where guesses come from, and how good they were.
+    """Where guesses come from, and how good they were."""
 
-    The guess goes on as another finished text of the same prompt did that begins like this one
-    (a neighbouring branch's, often the intact model's); else as the prompt or the text itself
-    went on after its last two tokens (prompt look-up).
+    # The guess goes on as another finished text of the same prompt did that begins like this one (a
+    # neighbouring branch's, often the intact model's); else as the prompt or the text itself went
+    # on after its last two tokens (prompt look-up).
 
-    Attributes:
-        longest: tokens of a draft, at most.
-        measures: by branch, how many tokens were guessed and how many confirmed.
-    """
-
-    longest: int = 7
+    longest: int = 7  # tokens of a draft, at most
+    # By branch, how many tokens were guessed and how many confirmed.
     measures: dict[int | None, tuple[int, int]] = field(default_factory=dict)
     finished: dict[int, list[Tokens]] = field(default_factory=dict)
 

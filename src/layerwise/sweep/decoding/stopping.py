@@ -14,15 +14,10 @@ from layerwise.sweep.requests import Generate, Generated
 
 @dataclass(frozen=True)
 class Stopper:
-    """The stop rule of a model's texts.
+    """The stop rule of a model's texts."""
 
-    Attributes:
-        tokenizer: as Hugging Face loaded it; None for a model without one.
-        end_tokens: ids that end a text.
-    """
-
-    tokenizer: Any
-    end_tokens: frozenset[int]
+    tokenizer: Any  # as Hugging Face loaded it; None for a model without one
+    end_tokens: frozenset[int]  # ids that end a text
 
     def text(self, tokens: list[int]) -> str:
         """The decoded tokens without special ones; empty without a tokenizer."""

@@ -109,11 +109,10 @@ class RunnersOnDisk(Sequence[BlockRunner]):
 
 
 class RunnerOnDisk:
-    """A runner that reads the weights of its block when it is first used.
+    """A runner that reads the weights of its block when it is first used."""
 
-    Invariant: from then on they are in memory as long as the runner is there; so keep none
-    longer than it is needed.
-    """
+    # Invariant: from then on they are in memory as long as the runner is there; so keep none longer
+    # than it is needed.
 
     def __init__(self, on_disk: BlocksOnDisk, kind: Any, make: Any, layer: int) -> None:
         self.exact, self.in_parts = kind.exact, kind.in_parts

@@ -20,11 +20,10 @@ from .runner import StepLayout
 
 
 class HookedBlock:
-    """TransformerLens's own block, called on rectangles without any padding.
+    """TransformerLens's own block, called on rectangles without any padding."""
 
-    Invariant: every call sees whole, gapless sequences (cached keys, then new tokens), so that
-    windows, biases and soft-caps mean what they mean in the model; keys are kept unrotated.
-    """
+    # Invariant: every call sees whole, gapless sequences (cached keys, then new tokens), so that
+    # windows, biases and soft-caps mean what they mean in the model; keys are kept unrotated.
 
     exact = True
     in_parts = False

@@ -20,13 +20,9 @@ LONG = 256
 
 @dataclass(frozen=True)
 class KeysValues:
-    """Keys and values of one layer, as its block runner keeps them.
+    """Keys and values of one layer, as its block runner keeps them."""
 
-    Attributes:
-        keys: rotated for the packed runner, unrotated for TransformerLens's own block.
-        values: values.
-    """
-
+    # Rotated for the packed runner, unrotated for TransformerLens's own block.
     keys: Float[torch.Tensor, "group token kv_head d_head"]
     values: Float[torch.Tensor, "group token kv_head d_head"]
 
@@ -37,64 +33,52 @@ class KeysValues:
 
 @dataclass(frozen=True)
 class SplitKeys:
-    """The keys of a rectangle, those outside of what is carried apart from the carried ones.
+    """The keys of a rectangle, those outside of what is carried apart from the carried ones."""
 
-    Every query of a row sees all of the row's keys outside, as they are its ancestors.
+    # Every query of a row sees all of the row's keys outside, as they are its ancestors.
 
-    Attributes:
-        outside: packed indices of each row's keys that are not carried; padding repeats 0.
-        outside_bias: minus infinity at padding, and outside of a window for each query; None if
-            there is neither.
-        own: the carried keys, as indices into the carried tokens; padding repeats 0.
-        own_bias: 0 where a query may look, minus infinity elsewhere, repeated for the query heads
-            that share keys.
-    """
-
+    # Packed indices of each row's keys that are not carried; padding repeats 0.
     outside: Int[torch.Tensor, "row outside"]
+    # Minus infinity at padding, and outside of a window for each query; None if there is neither.
     outside_bias: Float[torch.Tensor, "row 1 _ outside"] | None
+    # The carried keys, as indices into the carried tokens; padding repeats 0.
     own: Int[torch.Tensor, "row own"]
+    # 0 where a query may look, minus infinity elsewhere, repeated for the query heads that share
+    # keys.
     own_bias: Float[torch.Tensor, "row 1 _ own"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The carried tokens of a batch.
+    """The carried tokens of a batch."""
 
-    Attributes:
-        carried: packed indices of the carried tokens; None if all are.
-        outputs: which of the carried tokens leave the block; None if all do. The others only
-            give their keys and values.
-        positions: positions of the carried tokens in their sequences.
-        longest: one more than the largest position.
-        rows: attention rectangles; queries index the tokens that leave (with ``exact`` the
-            carried ones), keys the packed ones.
-        order: where each token that leaves is found in all rectangles' queries one after the
-            other; None if they are in order already.
-        n_packed: how many packed tokens there are.
-        biases: each rectangle's mask as what is added to attention scores, repeated for the
-            query heads that share keys, made once for all layers and branches; None where rows
-            are plain causal sequences so long that it pays to say just that.
-        splits: where only some tokens are carried, the keys of each rectangle, split.
-        scratch: bytes of keys and values that may be copied side by side to attend to them.
-        packed_positions: positions of all packed tokens.
-        group: how many query heads share a key/value head.
-        like: an empty tensor of the number format and device of biases.
-        windowed: by window, the layout in which queries see no further than it.
-    """
-
+    # Packed indices of the carried tokens; None if all are.
     carried: Int[torch.Tensor, " token"] | None
+    # Which of the carried tokens leave the block; None if all do. The others only give their keys
+    # and values.
     outputs: Int[torch.Tensor, " output"] | None
-    positions: Int[torch.Tensor, " token"]
-    longest: int
+    positions: Int[torch.Tensor, " token"]  # positions of the carried tokens in their sequences
+    longest: int  # one more than the largest position
+    # Attention rectangles; queries index the tokens that leave (with ``exact`` the carried ones),
+    # keys the packed ones.
     rows: tuple[AttentionRows, ...]
+    # Where each token that leaves is found in all rectangles' queries one after the other; None if
+    # they are in order already.
     order: Int[torch.Tensor, " output"] | None
-    n_packed: int
+    n_packed: int  # how many packed tokens there are
+    # Each rectangle's mask as what is added to attention scores, repeated for the query heads that
+    # share keys, made once for all layers and branches; None where rows are plain causal sequences
+    # so long that it pays to say just that.
     biases: tuple[Float[torch.Tensor, "_ 1 _ _"] | None, ...] = ()
+    # Where only some tokens are carried, the keys of each rectangle, split.
     splits: tuple[SplitKeys, ...] = ()
+    # Bytes of keys and values that may be copied side by side to attend to them.
     scratch: int = SCRATCH
-    packed_positions: Int[torch.Tensor, " packed"] | None = None
-    group: int = 1
+    packed_positions: Int[torch.Tensor, " packed"] | None = None  # positions of all packed tokens
+    group: int = 1  # how many query heads share a key/value head
+    # An empty tensor of the number format and device of biases.
     like: Float[torch.Tensor, " 0"] = field(default_factory=lambda: torch.empty(0))
+    # By window, the layout in which queries see no further than it.
     windowed: dict[int, Layout] = field(default_factory=dict, repr=False, compare=False)
 
     def within(self, window: int | None) -> Layout:
@@ -252,10 +236,8 @@ def _split(
     like: torch.Tensor,
     within: bool = False,
 ) -> SplitKeys:
-    """The keys of a rectangle, split into those that are not carried and those that are.
-
-    ``within`` a window queries differ in the keys outside that they see.
-    """
+    """The keys of a rectangle, split into those that are not carried and those that are."""
+    # ``within`` a window queries differ in the keys outside that they see.
     place = torch.full((n_packed,), -1, dtype=torch.long, device=carried.device)
     place[carried] = torch.arange(len(carried), device=carried.device)
     seen = (rows.mask & rows.valid[..., None]).any(dim=1)

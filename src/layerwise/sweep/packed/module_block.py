@@ -24,11 +24,10 @@ from .step_attention import Scoring
 
 
 class ModuleBlock(PackedBlock):
-    """The modules of a ``DecoderModel``'s layer applied to packed tokens.
+    """The modules of a ``DecoderModel``'s layer applied to packed tokens."""
 
-    Invariant: for each token the result is that of the layer on the token's own sequence, up to
-    rounding; keys are kept as attention reads them, rotated and normed.
-    """
+    # Invariant: for each token the result is that of the layer on the token's own sequence, up to
+    # rounding; keys are kept as attention reads them, rotated and normed.
 
     def __init__(self, block: Any, cfg: Any, formula: FormulaOf = formula_of) -> None:
         self.block, self.cfg, self.parts = block, cfg, block.parts

@@ -29,14 +29,10 @@ def norm_of(module: Any) -> Norm:
 
 
 class FusedMLP:
-    """The MLP that a module is.
-
-    Attributes:
-        module: TransformerLens's MLP.
-    """
+    """The MLP that a module is."""
 
     def __init__(self, module: Any) -> None:
-        self.module = module
+        self.module = module  # TransformerLens's MLP
         plain = type(module) in (MLP, GatedMLP) and not module.cfg.is_layer_norm_activation()
         self.known = plain
         if plain:

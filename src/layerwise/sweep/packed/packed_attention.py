@@ -20,17 +20,13 @@ Attended = Float[torch.Tensor, "group output head d_head"]
 
 
 class PackedAttention:
-    """What each query reads from the keys that its own sequence has before it.
-
-    Attributes:
-        n_kv: key/value heads.
-        group: query heads that share one.
-        d_head: width of a head.
-        scoring: how scores come about.
-    """
+    """What each query reads from the keys that its own sequence has before it."""
 
     def __init__(self, n_kv: int, group: int, d_head: int, scoring: Scoring) -> None:
+        # n_kv: key/value heads; group: query heads that share one.
+        # d_head: width of a head.
         self.n_kv, self.group, self.d_head = n_kv, group, d_head
+        # How scores come about.
         self.scoring, self.scale, self.cap = scoring, scoring.scale, scoring.cap
 
     def __call__(

@@ -32,11 +32,10 @@ from .step_attention import Scoring, attend_step
 
 
 class PackedBlock:
-    """A block's modules applied to packed tokens.
+    """A block's modules applied to packed tokens."""
 
-    Invariant: for each token the result is that of TransformerLens's block on the token's own
-    sequence, up to rounding; keys are kept rotated.
-    """
+    # Invariant: for each token the result is that of TransformerLens's block on the token's own
+    # sequence, up to rounding; keys are kept rotated.
 
     exact = False
     in_parts = True

@@ -19,22 +19,16 @@ from .layout import KeysValues, Layout
 
 @dataclass(frozen=True)
 class KeptKeysValues:
-    """Keys and values that are kept, heads before tokens, so that a part of them is a view.
+    """Keys and values that are kept, heads before tokens, so that a part of them is a view."""
 
-    Attributes:
-        keys: of each source (a branch, or a row that is decoded) and token.
-        values: the same.
-    """
-
+    # Of each source (a branch, or a row that is decoded) and token.
     keys: Float[torch.Tensor, "source kv_head token d_head"]
-    values: Float[torch.Tensor, "source kv_head token d_head"]
+    values: Float[torch.Tensor, "source kv_head token d_head"]  # the same
 
     @classmethod
     def empty(cls, sources: int, tokens: int, cfg: Any, like: torch.Tensor) -> KeptKeysValues:
-        """Room for so many sources and tokens.
-
-        Zeros: keys that are masked still enter the products, and NaN times zero is NaN.
-        """
+        """Room for so many sources and tokens."""
+        # Zeros: keys that are masked still enter the products, and NaN times zero is NaN.
         shape = (sources, cfg.n_key_value_heads or cfg.n_heads, tokens, cfg.d_head)
         return cls(like.new_zeros(shape), like.new_zeros(shape))
 
@@ -56,59 +50,41 @@ class KeptKeysValues:
 
 @dataclass(frozen=True)
 class SharedKeys:
-    """Keys and values of a prompt's beginning that several rows attend to, without copies.
+    """Keys and values of a prompt's beginning that several rows attend to, without copies."""
 
-    Attributes:
-        keys: a view of what the walk kept, for the sources in use.
-        values: the same.
-        rows: the rows that attend to each source; padding repeats the first.
-        place: for each row, its place in ``rows`` when that is laid out flat.
-        attending: the rows that ``place`` is about, in order.
-    """
-
+    # A view of what the walk kept, for the sources in use.
     keys: Float[torch.Tensor, "source kv_head shared d_head"]
-    values: Float[torch.Tensor, "source kv_head shared d_head"]
+    values: Float[torch.Tensor, "source kv_head shared d_head"]  # the same
+    # The rows that attend to each source; padding repeats the first.
     rows: Int[torch.Tensor, "source slot"]
+    # For each row, its place in ``rows`` when that is laid out flat.
     place: Int[torch.Tensor, " attending"]
-    attending: Int[torch.Tensor, " attending"]
+    attending: Int[torch.Tensor, " attending"]  # the rows that ``place`` is about, in order
 
 
 @dataclass(frozen=True)
 class StepLayout:
-    """Where the new tokens of some rows stand, and what they attend to.
+    """Where the new tokens of some rows stand, and what they attend to."""
 
-    Attributes:
-        positions: in their sequences.
-        longest: one more than the largest position.
-        index: where their keys and values go in the cache: their position among the row's own.
-        n_own: one more than the largest index.
-        slots: the rows' places in the cache.
-        span: the part of the cache that holds these places, where it holds few others.
-        own: the cache of each row's own keys and values.
-        shared: beginnings of prompts that are not in the cache, each for other rows.
-    """
-
-    positions: Int[torch.Tensor, "row new"]
-    longest: int
+    positions: Int[torch.Tensor, "row new"]  # in their sequences
+    longest: int  # one more than the largest position
+    # Where their keys and values go in the cache: their position among the row's own.
     index: Int[torch.Tensor, "row new"]
-    n_own: int
-    slots: Int[torch.Tensor, " row"]
-    span: slice | None
-    own: KeptKeysValues
+    n_own: int  # one more than the largest index
+    slots: Int[torch.Tensor, " row"]  # the rows' places in the cache
+    span: slice | None  # the part of the cache that holds these places, where it holds few others
+    own: KeptKeysValues  # the cache of each row's own keys and values
+    # Beginnings of prompts that are not in the cache, each for other rows.
     shared: tuple[SharedKeys, ...] = ()
 
 
 @runtime_checkable
 class BlockRunner(Protocol):
-    """One block of a model, for packed tokens and for decoding steps.
+    """One block of a model, for packed tokens and for decoding steps."""
 
-    Attributes:
-        exact: whether rectangles must be without padding.
-        in_parts: whether it can leave out tokens that need not leave the block, start from
-            sites, decode several new tokens at once and attend to shared beginnings.
-    """
-
-    exact: bool
+    exact: bool  # whether rectangles must be without padding
+    # Whether it can leave out tokens that need not leave the block, start from sites, decode
+    # several new tokens at once and attend to shared beginnings.
     in_parts: bool
 
     def packed(
@@ -120,10 +96,8 @@ class BlockRunner(Protocol):
         observe: Observe | None = None,
         overwrite: bool = False,
     ) -> tuple[Float[torch.Tensor, "group output d_model"], KeysValues | None]:
-        """Push packed tokens through; keys and values are None if nobody computed them.
-
-        With ``overwrite`` the result may be written in the place of ``resid``.
-        """
+        """Push packed tokens through; keys and values are None if nobody computed them."""
+        # With ``overwrite`` the result may be written in the place of ``resid``.
         ...
 
     def packed_several(

@@ -20,31 +20,21 @@ Grouped = Float[torch.Tensor, "row kv_head group_new d_head"]
 
 
 class Part(NamedTuple):
-    """Attention to some of the keys, to be merged with that to the others.
+    """Attention to some of the keys, to be merged with that to the others."""
 
-    Attributes:
-        out: the values, weighted as if there were no other keys.
-        weight: logarithm of the sum of the exponentiated scores.
-    """
-
-    out: Grouped
+    out: Grouped  # the values, weighted as if there were no other keys
+    # Logarithm of the sum of the exponentiated scores.
     weight: Float[torch.Tensor, "row kv_head group_new 1"]
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How scores come about, beside products of queries and keys.
+    """How scores come about, beside products of queries and keys."""
 
-    Attributes:
-        scale: what products are multiplied by.
-        cap: scores s become cap tanh(s / cap); None if they stay.
-        window: how many tokens a query sees, its own among them; None for all.
-        sinks: each head's score for looking at nothing; None if all weight is on tokens.
-    """
-
-    scale: float
-    cap: float | None = None
-    window: int | None = None
+    scale: float  # what products are multiplied by
+    cap: float | None = None  # scores s become cap tanh(s / cap); None if they stay
+    window: int | None = None  # how many tokens a query sees, its own among them; None for all
+    # Each head's score for looking at nothing; None if all weight is on tokens.
     sinks: Float[torch.Tensor, " head"] | None = None
 
     @property

@@ -17,19 +17,12 @@ from layerwise.sweep.changes.other_weights import OtherWeights
 
 @dataclass(frozen=True)
 class Branch:
-    """The forward pass of one or more equal interventions, from where it is on its own.
+    """The forward pass of one or more equal interventions, from where it is on its own."""
 
-    Attributes:
-        edits: its edits by layer, in the order given.
-        first_layer: the first layer that it is pushed through, or skips, on its own.
-        parent: number of the branch that it is the same as before that; None is the trunk.
-        members: the interventions (as indices) whose forward pass it is.
-    """
-
-    edits: Mapping[int, tuple[Edit, ...]]
-    first_layer: int
-    parent: int | None
-    members: tuple[int, ...]
+    edits: Mapping[int, tuple[Edit, ...]]  # its edits by layer, in the order given
+    first_layer: int  # the first layer that it is pushed through, or skips, on its own
+    parent: int | None  # number of the branch that it is the same as before that; None is the trunk
+    members: tuple[int, ...]  # the interventions (as indices) whose forward pass it is
 
     def idle(self, layer: int) -> bool:
         """Whether the layer is not run: skipped, or all that leaves it is replaced."""
@@ -45,19 +38,13 @@ class Branch:
 
 @dataclass(frozen=True)
 class Branches:
-    """All branches of some interventions, in order of opening.
+    """All branches of some interventions, in order of opening."""
 
-    Attributes:
-        branches: each after the one that it leaves.
-        trunk_until: the trunk is pushed through the layers before this one.
-        intact: the interventions (as indices) that change nothing; they are the trunk.
-        n_layers: layers of the model.
-    """
-
-    branches: tuple[Branch, ...]
-    trunk_until: int
+    branches: tuple[Branch, ...]  # each after the one that it leaves
+    trunk_until: int  # the trunk is pushed through the layers before this one
+    # The interventions (as indices) that change nothing; they are the trunk.
     intact: tuple[int, ...]
-    n_layers: int
+    n_layers: int  # layers of the model
 
     def block_passes(self) -> int:
         """How often a block is run, trunk included, for one walk through the layers."""
@@ -126,10 +113,8 @@ def _insert(root: _Node, index: int, intervention: Intervention) -> None:
 def _collect(
     node: _Node, owner: int | None, is_root: bool, found: list[tuple[int, int | None, _Node]]
 ) -> None:
-    """Give every end its branch; of a node's ends, the one that stays longest goes on in its own.
-
-    ``owner`` is the branch that runs at this node, found[owner][2] its end.
-    """
+    """Give every end its branch; of a node's ends, the longest stays in the node's branch."""
+    # ``owner`` is the branch that runs at this node, found[owner][2] its end.
     children = sorted(node.children.values(), key=lambda child: child.layer)
     if not is_root and owner is not None and not node.members:
         heir = children.pop()

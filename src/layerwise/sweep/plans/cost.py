@@ -26,41 +26,26 @@ _TIMES_OF_TEXT = 2
 
 @dataclass(frozen=True)
 class Cost:
-    """The work of one or more sweeps.
+    """The work of one or more sweeps."""
 
-    Attributes:
-        requests: requests put to the model.
-        interventions: the most under which a request is put to the model.
-        walks: walks through the layers.
-        prompt_token_passes: tokens of prompts and options pushed through a block.
-        text_token_passes: the same for generated tokens, as expected.
-        most_text_token_passes: the same if every text gets as long as it may.
-        brute_force_token_passes: of one cached forward per request and intervention, expected.
-        pairs: queries times keys that they meet in a block, expected.
-        rows: positions of prompts and options whose logits are computed.
-        text_rows: the same for generated tokens, expected.
-        steps: of decoding, one after the other.
-        prompt_flop: floating-point operations for prompts, options and readings, expected.
-        text_flop: the same for generated tokens.
-        peak_bytes: activations, keys, values and logits, at most at any time.
-        weight_bytes: all weights that are in memory, with their gradients and the optimizer's
-            memory, where these are more than the model's own; otherwise 0.
-    """
-
-    requests: int = 0
-    interventions: int = 0
-    walks: int = 0
-    prompt_token_passes: int = 0
-    text_token_passes: float = 0.0
-    most_text_token_passes: int = 0
+    requests: int = 0  # requests put to the model
+    interventions: int = 0  # the most under which a request is put to the model
+    walks: int = 0  # walks through the layers
+    prompt_token_passes: int = 0  # tokens of prompts and options pushed through a block
+    text_token_passes: float = 0.0  # the same for generated tokens, as expected
+    most_text_token_passes: int = 0  # the same if every text gets as long as it may
+    # Of one cached forward per request and intervention, expected.
     brute_force_token_passes: float = 0.0
-    pairs: float = 0.0
-    rows: int = 0
-    text_rows: float = 0.0
-    steps: int = 0
+    pairs: float = 0.0  # queries times keys that they meet in a block, expected
+    rows: int = 0  # positions of prompts and options whose logits are computed
+    text_rows: float = 0.0  # the same for generated tokens, expected
+    steps: int = 0  # of decoding, one after the other
+    # Floating-point operations for prompts, options and readings, expected.
     prompt_flop: float = 0.0
-    text_flop: float = 0.0
-    peak_bytes: int = 0
+    text_flop: float = 0.0  # the same for generated tokens
+    peak_bytes: int = 0  # activations, keys, values and logits, at most at any time
+    # All weights that are in memory, with their gradients and the optimizer's memory, where these
+    # are more than the model's own; otherwise 0.
     weight_bytes: int = 0
 
     @property
@@ -145,18 +130,14 @@ def cost_of_reading(n_rows: int, shape: ModelShape) -> Cost:
 def matrix_flop(
     shape: ModelShape, token_passes: float | int, pairs: float | int, rows: float | int
 ) -> float:
-    """Floating-point operations of the matrix products; one multiply-add is two.
-
-    With d the width of the residual stream, h that of all query heads, g that of all key/value
-    heads, m that of the MLP, over all experts that a token goes through, p its products (2, gated
-    3), and V the vocabulary,
-
-        2 token_passes d (2h + 2g + p m) + 4 pairs h + 2 rows d V
-
-    for queries, keys, values and output; for the MLP; for scores and their mixtures of values;
-    for the unembedding. Norms, activations, rotations and softmaxes, some per cent of the whole,
-    are left out (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
-    """
+    """Floating-point operations of the matrix products; one multiply-add is two."""
+    # With d the width of the residual stream, h that of all query heads, g that of all key/value
+    # heads, m that of the MLP, over all experts that a token goes through, p its products (2, gated
+    # 3), and V the vocabulary,
+    #     2 token_passes d (2h + 2g + p m) + 4 pairs h + 2 rows d V
+    # for queries, keys, values and output; for the MLP; for scores and their mixtures of values;
+    # for the unembedding. Norms, activations, rotations and softmaxes, some per cent of the whole,
+    # are left out (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
     mlp = shape.mlp_products * shape.d_mlp * shape.experts
     width = 2 * shape.d_heads + 2 * shape.d_kv + mlp
     return float(

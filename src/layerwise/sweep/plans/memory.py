@@ -15,10 +15,8 @@ _GROUP = Path("/sys/fs/cgroup")
 
 
 def default_memory_budget(device: str = "cpu") -> int:
-    """Half of the free memory, rounded down to a power of two, from 256 MiB to 64 GiB; in bytes.
-
-    Rounded, so that small changes of what is free do not change how a sweep is cut.
-    """
+    """Half of the free memory, rounded down to a power of two, from 256 MiB to 64 GiB; in bytes."""
+    # Rounded, so that small changes of what is free do not change how a sweep is cut.
     half = max(1, free_memory(device) // 2)
     return min(max(2 ** (half.bit_length() - 1), SMALLEST), LARGEST)
 

@@ -33,41 +33,23 @@ DEFAULT_MEMORY_BUDGET = 3 * 2**30
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes that decide a sweep's memory and work.
+    """The sizes that decide a sweep's memory and work."""
 
-    Attributes:
-        n_layers: number of blocks.
-        d_model: width of the residual stream.
-        d_kv: key/value heads times their width.
-        itemsize: bytes of one activation.
-        n_ctx: longest sequence that the model takes.
-        has_mlp: whether blocks have an MLP.
-        n_heads: query heads.
-        d_vocab: tokens of the vocabulary.
-        in_parts: whether its blocks can be run in part (``BlockRunner.in_parts``).
-        d_mlp: width of the MLP's hidden layer.
-        group: query heads that share a key/value head.
-        has_mid: whether blocks have a residual stream between attention and MLP.
-        d_heads: query heads times their width.
-        mlp_products: matrix products of an MLP: 3 if it is gated, otherwise 2.
-        experts: MLPs that a token goes through.
-    """
-
-    n_layers: int
-    d_model: int
-    d_kv: int
-    itemsize: int
-    n_ctx: int
-    has_mlp: bool = True
-    n_heads: int = 1
-    d_vocab: int = 1
-    in_parts: bool = True
-    d_mlp: int = 0
-    group: int = 1
-    has_mid: bool = True
-    d_heads: int = 1
-    mlp_products: int = 2
-    experts: int = 1
+    n_layers: int  # number of blocks
+    d_model: int  # width of the residual stream
+    d_kv: int  # key/value heads times their width
+    itemsize: int  # bytes of one activation
+    n_ctx: int  # longest sequence that the model takes
+    has_mlp: bool = True  # whether blocks have an MLP
+    n_heads: int = 1  # query heads
+    d_vocab: int = 1  # tokens of the vocabulary
+    in_parts: bool = True  # whether its blocks can be run in part (``BlockRunner.in_parts``)
+    d_mlp: int = 0  # width of the MLP's hidden layer
+    group: int = 1  # query heads that share a key/value head
+    has_mid: bool = True  # whether blocks have a residual stream between attention and MLP
+    d_heads: int = 1  # query heads times their width
+    mlp_products: int = 2  # matrix products of an MLP: 3 if it is gated, otherwise 2
+    experts: int = 1  # MLPs that a token goes through
 
     @property
     def passing(self) -> int:
@@ -199,20 +181,17 @@ def _add(trie: TokenTrie, request: Request) -> None:
 
 
 def donor_streams(interventions: Sequence[Intervention]) -> int:
-    """How many streams' worth of memory other models take whose activations are patched in.
-
-    Of each the stream and what is seen of one layer: before and after it, within it, the outputs
-    of its sublayers and of its heads.
-    """
+    """How many streams' worth of memory other models take whose activations are patched in."""
+    # Of each the stream and what is seen of one layer: before and after it, within it, the outputs
+    # of its sublayers and of its heads.
     return 7 * len(donors_of(interventions))
 
 
 class _Room:
-    """What a budget has room for.
+    """What a budget has room for."""
 
-    Half of it is for residual streams and kept keys and values; the rest is for what a block
-    makes of the tokens that are pushed through at once, for logits, and for the texts' caches.
-    """
+    # Half of it is for residual streams and kept keys and values; the rest is for what a block
+    # makes of the tokens that are pushed through at once, for logits, and for the texts' caches.
 
     def __init__(
         self,

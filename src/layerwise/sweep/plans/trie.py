@@ -17,19 +17,12 @@ from layerwise.sweep.requests import Tokens
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of packed tokens without a fork: rows of the attention.
+    """A run of packed tokens without a fork: rows of the attention."""
 
-    Attributes:
-        queries: packed indices of its own tokens, or of some of them, in order.
-        keys: packed indices of all its ancestors' tokens and its own, in order.
-        sees: for each query, how many of the keys it attends to.
-        depth: how many segments stand above it.
-    """
-
-    queries: tuple[int, ...]
-    keys: tuple[int, ...]
-    sees: tuple[int, ...]
-    depth: int
+    queries: tuple[int, ...]  # packed indices of its own tokens, or of some of them, in order
+    keys: tuple[int, ...]  # packed indices of all its ancestors' tokens and its own, in order
+    sees: tuple[int, ...]  # for each query, how many of the keys it attends to
+    depth: int  # how many segments stand above it
 
 
 @dataclass(slots=True)
@@ -41,18 +34,13 @@ class _Node:
 
 
 class TokenTrie:
-    """Sequences packed into one row of tokens, each distinct prefix once.
-
-    Attributes:
-        tokens: token ids of the packed tokens.
-        positions: their positions in their sequences.
-        paths: for each sequence added, the packed indices of its tokens.
-    """
+    """Sequences packed into one row of tokens, each distinct prefix once."""
 
     def __init__(self) -> None:
         self._roots: dict[Hashable, dict[int, _Node]] = {}
-        self.tokens: list[int] = []
-        self.positions: list[int] = []
+        self.tokens: list[int] = []  # token ids of the packed tokens
+        self.positions: list[int] = []  # their positions in their sequences
+        # For each sequence added, the packed indices of its tokens.
         self.paths: list[tuple[int, ...]] = []
 
     def __len__(self) -> int:
@@ -94,24 +82,17 @@ class TokenTrie:
 
 @dataclass(frozen=True)
 class AttentionRows:
-    """Segments of like size as one rectangle for batched attention.
+    """Segments of like size as one rectangle for batched attention."""
 
-    Attributes:
-        queries: packed index of each query; padding repeats the first.
-        keys: packed index of each key; padding repeats the first.
-        mask: which keys a query may see.
-        valid: which queries are real.
-        depth: depth of the segments in the trie; rows of one rectangle may differ in it
-            only where ``exact`` was not asked for.
-        causal: whether each row is one whole sequence: query i sees keys 0 to i.
-    """
-
+    # Packed index of each query; padding repeats the first.
     queries: Int[torch.Tensor, "rows n_query"]
-    keys: Int[torch.Tensor, "rows n_key"]
-    mask: Bool[torch.Tensor, "rows n_query n_key"]
-    valid: Bool[torch.Tensor, "rows n_query"]
+    keys: Int[torch.Tensor, "rows n_key"]  # packed index of each key; padding repeats the first
+    mask: Bool[torch.Tensor, "rows n_query n_key"]  # which keys a query may see
+    valid: Bool[torch.Tensor, "rows n_query"]  # which queries are real
+    # Depth of the segments in the trie; rows of one rectangle may differ in it only where ``exact``
+    # was not asked for.
     depth: int
-    causal: bool
+    causal: bool  # whether each row is one whole sequence: query i sees keys 0 to i
 
 
 def restrict(segments: Sequence[Segment], kept: frozenset[int]) -> list[Segment]:

@@ -22,42 +22,28 @@ INSIDE = ("z", "attn_out", "resid_mid", "mlp_out", "resid_post")
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """Branches that carry the same tokens.
+    """Branches that carry the same tokens."""
 
-    Attributes:
-        carried: packed indices of the tokens that their changes can reach; None if all.
-        branches: the branches, and how long they need the trunk.
-    """
-
+    # Packed indices of the tokens that their changes can reach; None if all.
     carried: frozenset[int] | None
-    branches: Branches
+    branches: Branches  # the branches, and how long they need the trunk
 
 
 @dataclass(frozen=True)
 class WalkPlan:
-    """One walk through the layers.
+    """One walk through the layers."""
 
-    Attributes:
-        trie: the packed tokens.
-        paths: for each request the packed indices of its tokens.
-        sources: for each request those of its source run, if it has one.
-        read: packed indices of the tokens whose prediction is read, in ascending order.
-        intact: interventions (as indices) that change nothing.
-        groups: all other interventions.
-        n_layers: layers of the model.
-        generates: whether any request generates.
-        n_given: for each request, how many tokens are given before the answer.
-    """
-
-    trie: TokenTrie
-    paths: tuple[tuple[int, ...], ...]
+    trie: TokenTrie  # the packed tokens
+    paths: tuple[tuple[int, ...], ...]  # for each request the packed indices of its tokens
+    # For each request those of its source run, if it has one.
     sources: tuple[tuple[int, ...] | None, ...]
+    # Packed indices of the tokens whose prediction is read, in ascending order.
     read: tuple[int, ...]
-    intact: tuple[int, ...]
-    groups: tuple[GroupPlan, ...]
-    n_layers: int
-    generates: bool
-    n_given: tuple[int, ...]
+    intact: tuple[int, ...]  # interventions (as indices) that change nothing
+    groups: tuple[GroupPlan, ...]  # all other interventions
+    n_layers: int  # layers of the model
+    generates: bool  # whether any request generates
+    n_given: tuple[int, ...]  # for each request, how many tokens are given before the answer
 
     @cached_property
     def trunk_until(self) -> int:
@@ -80,10 +66,8 @@ class WalkPlan:
         return tuple(needed)
 
     def starts_inside(self, branch: Branch) -> bool:
-        """Whether a branch can begin with the trunk's attention instead of its own.
-
-        It must leave the trunk in a layer that the trunk runs, and change nothing before that.
-        """
+        """Whether a branch can begin with the trunk's attention instead of its own."""
+        # It must leave the trunk in a layer that the trunk runs, and change nothing before that.
         if branch.parent is not None or branch.first_layer >= self.trunk_until:
             return False
         edits = branch.edits.get(branch.first_layer, ())
@@ -178,11 +162,9 @@ def plan_walk(
 def _branches(
     interventions: Sequence[Intervention], members: Sequence[int], n_layers: int, in_part: bool
 ) -> Branches:
-    """Branches of some interventions.
-
-    The trunk goes all the way where branches carry a part of the tokens, and so may attend to the
-    trunk's; and where they take its activations.
-    """
+    """Branches of some interventions."""
+    # The trunk goes all the way where branches carry a part of the tokens, and so may attend to the
+    # trunk's; and where they take its activations.
     edits = [edit for index in members for edit in interventions[index].edits]
     taking = any(edit.needs_source for edit in edits)
     return make_branches(interventions, n_layers, whole_trunk=taking or in_part, only=members)
@@ -212,9 +194,7 @@ def sequence_of(request: Request) -> Tokens:
 
 
 def share_key(request: Request) -> tuple[Tokens, Tokens] | None:
-    """Requests with one key may share packed tokens.
-
-    A patch position is relative to a context and its source, so only requests that agree in
-    both may share a patched token.
-    """
+    """Requests with one key may share packed tokens."""
+    # A patch position is relative to a context and its source, so only requests that agree in both
+    # may share a patched token.
     return None if request.source is None else (request.context, request.source)

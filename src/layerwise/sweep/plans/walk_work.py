@@ -22,17 +22,12 @@ from .walk_plan import GroupPlan, WalkPlan
 
 @dataclass(frozen=True)
 class TextLengths:
-    """How long generated texts are expected to be, as shares.
+    """How long generated texts are expected to be, as shares."""
 
-    Attributes:
-        intact: mean share of ``max_tokens`` that the intact model writes.
-        changed: the same under interventions.
-        agreed: mean share of a changed model's tokens that come while its text is still the
-            intact model's; so long layers before the change are run once for both.
-    """
-
-    intact: float = 0.5
-    changed: float = 0.5
+    intact: float = 0.5  # mean share of ``max_tokens`` that the intact model writes
+    changed: float = 0.5  # the same under interventions
+    # Mean share of a changed model's tokens that come while its text is still the intact model's;
+    # so long layers before the change are run once for both.
     agreed: float = 0.5
 
     def more_tokens(self, intervention: Intervention, request: Request) -> float:
@@ -47,10 +42,8 @@ UNKNOWN_LENGTHS = TextLengths()
 
 
 def attention_work(trie: TokenTrie, carried: frozenset[int] | None = None) -> int:
-    """Query-key pairs of packed tokens.
-
-    Each run of tokens without a fork is one rectangle, its tokens by all keys up to its last.
-    """
+    """Query-key pairs of packed tokens."""
+    # Each run of tokens without a fork is one rectangle, its tokens by all keys up to its last.
     segments = trie.segments()
     if carried is not None:
         segments = restrict(segments, carried)
@@ -99,10 +92,8 @@ class WalkWork:
 
     @cached_property
     def of_branch(self) -> list[tuple[float, float]]:
-        """Of each branch, the trunk included: the tokens it decodes, and in how many layers.
-
-        The first token of a text comes from its prompt.
-        """
+        """Of each branch, the trunk included: the tokens it decodes, and in how many layers."""
+        # The first token of a text comes from its prompt.
         found = []
         n_layers, known = self.shape.n_layers, self.lengths
         if self.plan.intact:
@@ -136,10 +127,8 @@ class WalkWork:
         return self.n_ends * sum(text.max_tokens - 1 for text in self.texts)
 
     def steps(self, memory_budget: int) -> int:
-        """Steps of decoding: as many as the longest text may need, since of many texts some do.
-
-        More if not all texts find room at once.
-        """
+        """Steps of decoding: as many as the longest text may need, since of many texts some do."""
+        # More if not all texts find room at once.
         if not self.text_rows:
             return 0
         longest = max(text.max_tokens - 1 for text in self.texts)
@@ -194,19 +183,12 @@ def _layers(branch: Branch, first: int, n_layers: int) -> int:
 
 @dataclass(frozen=True)
 class Part:
-    """Tokens that are pushed through blocks together: the trunk's, or a group's.
+    """Tokens that are pushed through blocks together: the trunk's, or a group's."""
 
-    Attributes:
-        passes: token-passes, over all layers.
-        n_tokens: tokens of one branch.
-        n_branches: how many branches.
-        pairs: queries times keys that they meet, when one branch passes a block once.
-    """
-
-    passes: float | int
-    n_tokens: int
+    passes: float | int  # token-passes, over all layers
+    n_tokens: int  # tokens of one branch
     n_branches: int
-    pairs: int
+    pairs: int  # queries times keys that they meet, when one branch passes a block once
 
     def pushed(self, tokens_at_once: int) -> int:
         """How many tokens pass a block at once; on average half of the branches are open."""

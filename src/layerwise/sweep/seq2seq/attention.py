@@ -20,31 +20,21 @@ Heads = Float[torch.Tensor, "branch token head d_head"]
 
 @dataclass(frozen=True)
 class Run:
-    """Some tokens that attend, and what they see.
+    """Some tokens that attend, and what they see."""
 
-    Attributes:
-        queries: packed indices.
-        keys: packed indices, of the keys' own packing.
-        causal: whether query i is the key that stands len(queries) - i before the end, and sees
-            up to itself; otherwise all keys are seen.
-    """
-
-    queries: tuple[int, ...]
-    keys: tuple[int, ...]
+    queries: tuple[int, ...]  # packed indices
+    keys: tuple[int, ...]  # packed indices, of the keys' own packing
+    # Whether query i is the key that stands len(queries) - i before the end, and sees up to itself;
+    # otherwise all keys are seen.
     causal: bool
 
 
 @dataclass(frozen=True)
 class Picked:
-    """Some tokens of a packing, in rows.
+    """Some tokens of a packing, in rows."""
 
-    Attributes:
-        index: their packed indices.
-        span: the part of the packing that they are, if one stands after the other.
-    """
-
-    index: Int[torch.Tensor, "row place"]
-    span: slice | None
+    index: Int[torch.Tensor, "row place"]  # their packed indices
+    span: slice | None  # the part of the packing that they are, if one stands after the other
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Picked:
@@ -69,30 +59,21 @@ def in_a_row(numbers: list[int]) -> slice | None:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Runs of one shape.
+    """Runs of one shape."""
 
-    Attributes:
-        queries: packed index of each query.
-        keys: packed index of each key.
-        bias: what is added to the scores of all rows; None for nothing.
-    """
-
-    queries: Picked
-    keys: Picked
+    queries: Picked  # packed index of each query
+    keys: Picked  # packed index of each key
+    # What is added to the scores of all rows; None for nothing.
     bias: Float[torch.Tensor, "1 _ query key"] | None
 
 
 @dataclass(frozen=True)
 class AttentionLayout:
-    """Who attends to whom.
+    """Who attends to whom."""
 
-    Attributes:
-        rectangles: all runs.
-        order: where each token is found in the rectangles' queries, one after the other; None if
-            they are in order.
-    """
-
-    rectangles: tuple[Rectangle, ...]
+    rectangles: tuple[Rectangle, ...]  # all runs
+    # Where each token is found in the rectangles' queries, one after the other; None if they are in
+    # order.
     order: Int[torch.Tensor, " token"] | None
 
     def read(
@@ -113,12 +94,10 @@ class AttentionLayout:
         memory: Float[torch.Tensor, "branch input_token d_model"],
         attention: AttentionParts,
     ) -> Heads:
-        """The same of what branches' encoders made, without keys and values of every token.
-
-        The keys' matrix is put to the queries, and the values' to what was mixed: q (W m) is
-        (q W) m, and a sum of W m is W of the sum (DeepSeek-AI 2024, arXiv:2405.04434, section
-        2.1.2). A bias of the keys is the same for all of them, and the softmax takes it off.
-        """
+        """The same of what branches' encoders made, without keys and values of every token."""
+        # The keys' matrix is put to the queries, and the values' to what was mixed: q (W m) is (q
+        # W) m, and a sum of W m is W of the sum (DeepSeek-AI 2024, arXiv:2405.04434, section
+        # 2.1.2). A bias of the keys is the same for all of them, and the softmax takes it off.
         return self._in_order(
             [_rectangle_of_memory(queries, memory, attention, one) for one in self.rectangles]
         )
@@ -134,11 +113,9 @@ def memory_is_cheaper(looks: Sequence[tuple[int, int]], d_head: int) -> bool:
 
 
 def reading_as_tokens(looks: Sequence[tuple[int, int]], d_head: int) -> float:
-    """Of how many input tokens keys and values could be made for the work of ``read_memory``.
-
-    They are two products for each token. Without them there are two for each query, and in each
-    head scores and mixtures as wide as the stream.
-    """
+    """Of how many input tokens keys and values could be made for the work of ``read_memory``."""
+    # They are two products for each token. Without them there are two for each query, and in each
+    # head scores and mixtures as wide as the stream.
     return sum((n_queries * (1 + n_keys / d_head) for n_queries, n_keys in looks), start=0.0)
 
 

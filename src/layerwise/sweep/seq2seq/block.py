@@ -28,15 +28,10 @@ def keys_values(attention: AttentionParts, x: Float[torch.Tensor, "_ _ d_model"]
 
 @dataclass(frozen=True)
 class Block:
-    """A block's modules applied to packed tokens.
+    """A block's modules applied to packed tokens."""
 
-    Attributes:
-        parts: the modules.
-        post_norm: whether norms come after the sums.
-    """
-
-    parts: BlockParts
-    post_norm: bool
+    parts: BlockParts  # the modules
+    post_norm: bool  # whether norms come after the sums
 
     def run(
         self,
@@ -46,16 +41,7 @@ class Block:
         edits: LayerEdits,
         observe: Observe | None = None,
     ) -> Activation:
-        """What leaves the block.
-
-        Args:
-            resid: what enters it.
-            attend: from queries and own keys and values to what each head of self-attention
-                reads.
-            cross: from queries to what each head of cross-attention reads; None in an encoder.
-            edits: the changes.
-            observe: told of the activation of each site, changed or not.
-        """
+        """What leaves the block."""
         parts, sites = self.parts, Sites(edits, observe)
         stream = sites.changed("resid_pre", resid)
         attention = partial(self._attention, attend, sites)

@@ -25,14 +25,12 @@ def seq2seq_cost(
     requests: Sequence[Request],
     lengths: TextLengths,
 ) -> Cost:
-    """What a planned sweep over an encoder-decoder costs.
-
-    With d the width of the stream, h that of all heads, m that of the MLP and p its products (2,
-    gated 3), a token takes 2 d (4 h + p m) operations in an encoder block. In a decoder block
-    cross-attention adds 4 d h, and 4 d h for each input token whose keys and values are made;
-    where branches read their memories without these, what takes their place is counted.
-    Scores and mixtures, norms and activations, some per cent of the whole, are left out.
-    """
+    """What a planned sweep over an encoder-decoder costs."""
+    # With d the width of the stream, h that of all heads, m that of the MLP and p its products (2,
+    # gated 3), a token takes 2 d (4 h + p m) operations in an encoder block. In a decoder block
+    # cross-attention adds 4 d h, and 4 d h for each input token whose keys and values are made;
+    # where branches read their memories without these, what takes their place is counted. Scores
+    # and mixtures, norms and activations, some per cent of the whole, are left out.
     total = Cost(
         requests=len(requests),
         interventions=len(interventions),

@@ -35,34 +35,23 @@ LEAVING = 0.25
 
 @dataclass(frozen=True)
 class Reading:
-    """Rows that read inputs of one length, as many rows for each.
+    """Rows that read inputs of one length, as many rows for each."""
 
-    Attributes:
-        rows: of the batch, by what they read.
-        memories: which memory each group of rows reads.
-        inputs: packed indices of the input that each group reads.
-        memory: what each group reads, where it does so without keys and values.
-    """
-
-    rows: Int[torch.Tensor, "group row"]
-    memories: Int[torch.Tensor, " group"]
+    rows: Int[torch.Tensor, "group row"]  # of the batch, by what they read
+    memories: Int[torch.Tensor, " group"]  # which memory each group of rows reads
+    # Packed indices of the input that each group reads.
     inputs: Int[torch.Tensor, "group input_token"]
+    # What each group reads, where it does so without keys and values.
     memory: Float[torch.Tensor, "group input_token d_model"] | None
 
 
 @dataclass
 class TextDecoder:
-    """A batch of rows being decoded.
+    """A batch of rows being decoded."""
 
-    Attributes:
-        walk: which ran the prompts.
-        stopper: decides where texts end.
-        logit_rows: so many rows' logits exist at once.
-    """
-
-    walk: Seq2SeqWalk
-    stopper: Stopper
-    logit_rows: int
+    walk: Seq2SeqWalk  # which ran the prompts
+    stopper: Stopper  # decides where texts end
+    logit_rows: int  # so many rows' logits exist at once
 
     def run(self, jobs: Sequence[Job], done: Callable[[Job, Generated], None]) -> None:
         """Decode until every text has ended."""
@@ -107,10 +96,8 @@ class TextDecoder:
         return True
 
     def begin(self, rows: Sequence[Job]) -> None:
-        """Copy what rows have said so far into caches that have room for all that they may say.
-
-        All rows have the same weights.
-        """
+        """Copy what rows have said so far into caches that have room for all that they may say."""
+        # All rows have the same weights.
         walk, n_encoder = self.walk, self.walk.n_encoder
         self.weights = self._weights(rows[0]) if rows else (None,) * (len(walk.kept) + 2)
         self.position = len(walk.model.prefix)

@@ -34,19 +34,12 @@ from .attention import Run, memory_is_cheaper
 
 @dataclass(frozen=True)
 class Side:
-    """The packed tokens of one stack; those of source runs come last.
+    """The packed tokens of one stack; those of source runs come last."""
 
-    Attributes:
-        tokens: token ids.
-        positions: in their sequences.
-        runs: who attends to whom in self-attention.
-        n_asked: how many tokens are of requests, and not of source runs alone.
-    """
-
-    tokens: tuple[int, ...]
-    positions: tuple[int, ...]
-    runs: tuple[Run, ...]
-    n_asked: int
+    tokens: tuple[int, ...]  # token ids
+    positions: tuple[int, ...]  # in their sequences
+    runs: tuple[Run, ...]  # who attends to whom in self-attention
+    n_asked: int  # how many tokens are of requests, and not of source runs alone
 
     def asked_runs(self, runs: Sequence[Run]) -> list[Run]:
         """Of some runs, those of requests."""
@@ -55,32 +48,22 @@ class Side:
 
 @dataclass(frozen=True)
 class Seq2SeqPlan:
-    """One walk through both stacks.
+    """One walk through both stacks."""
 
-    Attributes:
-        encoder: the inputs.
-        decoder: what the decoder has said, each distinct beginning once.
-        cross: which decoder tokens look at which input.
-        inputs: for each request the packed indices of its input.
-        paths: for each request the packed indices of its decoder tokens.
-        source_inputs: for each request the input of its source run, if it has one.
-        source_paths: for each request the decoder tokens of its source run, if it has one.
-        read: packed decoder tokens whose prediction is read, in ascending order.
-        branches: the branches; layers are numbered through both stacks.
-        n_given: for each request, how many decoder tokens are given before the answer.
-        n_new: for each request, how many tokens are written at most; None if it writes none.
-    """
-
-    encoder: Side
-    decoder: Side
-    cross: tuple[Run, ...]
-    inputs: tuple[tuple[int, ...], ...]
-    paths: tuple[tuple[int, ...], ...]
+    encoder: Side  # the inputs
+    decoder: Side  # what the decoder has said, each distinct beginning once
+    cross: tuple[Run, ...]  # which decoder tokens look at which input
+    inputs: tuple[tuple[int, ...], ...]  # for each request the packed indices of its input
+    paths: tuple[tuple[int, ...], ...]  # for each request the packed indices of its decoder tokens
+    # For each request the input of its source run, if it has one.
     source_inputs: tuple[tuple[int, ...] | None, ...]
+    # For each request the decoder tokens of its source run, if it has one.
     source_paths: tuple[tuple[int, ...] | None, ...]
-    read: tuple[int, ...]
-    branches: Branches
+    read: tuple[int, ...]  # packed decoder tokens whose prediction is read, in ascending order
+    branches: Branches  # the branches; layers are numbered through both stacks
+    # For each request, how many decoder tokens are given before the answer.
     n_given: tuple[int, ...]
+    # For each request, how many tokens are written at most; None if it writes none.
     n_new: tuple[int | None, ...]
 
     @property

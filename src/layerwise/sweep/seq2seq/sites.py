@@ -22,35 +22,26 @@ from layerwise.sweep.requests import Tokens
 
 @dataclass(frozen=True)
 class CrossSites:
-    """What cross-attention wrote at some tokens of the decoder.
+    """What cross-attention wrote at some tokens of the decoder."""
 
-    Attributes:
-        z: each head's output before the output projection.
-        out: what cross-attention adds to the residual stream.
-    """
-
+    # Each head's output before the output projection.
     z: Float[torch.Tensor, "layer row head d_head"]
+    # What cross-attention adds to the residual stream.
     out: Float[torch.Tensor, "layer row d_model"]
 
 
 @dataclass(frozen=True)
 class Seq2SeqSites:
-    """All that is added up in both stacks, and how the encoder's sum comes to the decoder's.
+    """All that is added up in both stacks, and how the encoder's sum comes to the decoder's."""
 
-    Attributes:
-        encoder: of the encoder, at every token of every context, one context after the other.
-        decoder: of the decoder, at its last token before the answer, one row per context.
-        cross: of cross-attention, there.
-        pattern: how much each cross-attention head looks from there at each token of the row's
-            context, after the softmax; tokens as in ``encoder``.
-        lengths: tokens of each context.
-    """
-
+    # Of the encoder, at every token of every context, one context after the other.
     encoder: StackSites
-    decoder: StackSites
-    cross: CrossSites
+    decoder: StackSites  # of the decoder, at its last token before the answer, one row per context
+    cross: CrossSites  # of cross-attention, there
+    # How much each cross-attention head looks from there at each token of the row's context, after
+    # the softmax; tokens as in ``encoder``.
     pattern: Float[torch.Tensor, "layer head token"]
-    lengths: tuple[int, ...]
+    lengths: tuple[int, ...]  # tokens of each context
 
     @property
     def final(self) -> Float[torch.Tensor, "context d_model"]:

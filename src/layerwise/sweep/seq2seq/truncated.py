@@ -73,10 +73,8 @@ def truncated_encoder(
 
 
 def _translate(walk: Seq2SeqWalk, translate: Translate, layer: int) -> None:
-    """Behind the encoder's last layer, before its final norm: put in what is made of each stream.
-
-    A branch opens where its encoder ends, and holds since then what entered that layer.
-    """
+    """Put translated streams behind the encoder's last layer, before its final norm."""
+    # A branch opens where its encoder ends, and holds since then what entered that layer.
     if layer == walk.n_encoder - 1:
         for row, branch in enumerate(walk.branches):
             walk.resid[row] = translate(("resid_post", branch.first_layer - 1), walk.resid[row])

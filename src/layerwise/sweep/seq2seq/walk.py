@@ -36,27 +36,19 @@ Seen = dict[str, torch.Tensor]
 
 @dataclass
 class Group:
-    """All branches, as what reads them expects it.
+    """All branches, as what reads them expects it."""
 
-    Attributes:
-        branches: the branches, in order of opening.
-        read: after the last layer, their residual streams at the tokens that are read.
-    """
-
-    branches: Branches
+    branches: Branches  # the branches, in order of opening
+    # After the last layer, their residual streams at the tokens that are read.
     read: Float[torch.Tensor, "branch output d_model"]
 
 
 @dataclass(frozen=True)
 class Cross:
-    """Keys and values of memories that one decoder layer's cross-attention looks at.
+    """Keys and values of memories that one decoder layer's cross-attention looks at."""
 
-    Attributes:
-        keys_values: by place and input token.
-        places: the place of each memory; None where places are memories.
-    """
-
-    keys_values: KeysValues
+    keys_values: KeysValues  # by place and input token
+    # The place of each memory; None where places are memories.
     places: Mapping[int, int] | None = None
 
     def at(self, memories: Sequence[int]) -> list[int]:
@@ -66,15 +58,11 @@ class Cross:
 
 @dataclass
 class Kept:
-    """What one decoder layer's attention looks at, kept for texts.
+    """What one decoder layer's attention looks at, kept for texts."""
 
-    Attributes:
-        own: of self-attention, by slot (0 is the trunk, 1 + i branch i) and decoder token.
-        cross: of cross-attention with the model's weights, and with others; of the trunk's memory
-            alone, where branches read theirs without keys and values.
-    """
-
-    own: KeysValues
+    own: KeysValues  # of self-attention, by slot (0 is the trunk, 1 + i branch i) and decoder token
+    # Of cross-attention with the model's weights, and with others; of the trunk's memory alone,
+    # where branches read theirs without keys and values.
     cross: dict[OtherWeights | None, Cross | None]
 
 
@@ -177,11 +165,9 @@ class Seq2SeqWalk:
         self._enter(parts.decoder, self.plan.decoder, len(self.branches))
 
     def _cross_keys(self, block: Block, rows: Sequence[int] | None = None) -> Cross:
-        """Keys and values of the memories, once for all branches that read them.
-
-        Of the trunk's alone, where branches read what their encoders made without them; of what
-        some branches read alone, if their block is no other branch's.
-        """
+        """Keys and values of the memories, once for all branches that read them."""
+        # Of the trunk's alone, where branches read what their encoders made without them; of what
+        # some branches read alone, if their block is no other branch's.
         assert block.parts.cross_attn is not None
         wanted = range(1) if self.from_memory else range(len(self.memories))
         if rows is None:
@@ -262,10 +248,8 @@ class Seq2SeqWalk:
         cross: dict[OtherWeights | None, Cross | None],
         own: list[tuple[list[int], KeysValues]],
     ) -> None:
-        """Push all open branches through, each with its own changes.
-
-        What those with other weights look at is put beside what the model's block looks at.
-        """
+        """Push all open branches through, each with its own changes."""
+        # What those with other weights look at is put beside what the model's block looks at.
         plain: dict[bool, list[int]] = {True: [], False: []}
         swapped: dict[OtherWeights, dict[bool, list[int]]] = {}
         for row in range(self.open):

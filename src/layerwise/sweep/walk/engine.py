@@ -35,21 +35,14 @@ TOKENS_AT_ONCE = 1024
 
 @dataclass
 class Group:
-    """Branches that carry the same tokens, on their way.
+    """Branches that carry the same tokens, on their way."""
 
-    Attributes:
-        branches: the branches, in order of opening.
-        layout: where their tokens lie.
-        last: the same for the last layer, out of which comes only what is read.
-        resid: their residual streams; the first ``open`` rows are in use.
-        open: how many are open.
-        read: after the last layer, the residual streams at the tokens that are read.
-    """
-
-    branches: Branches
-    layout: Layout
-    last: Layout
+    branches: Branches  # the branches, in order of opening
+    layout: Layout  # where their tokens lie
+    last: Layout  # the same for the last layer, out of which comes only what is read
+    # Their residual streams; the first ``open`` rows are in use.
     resid: Float[torch.Tensor, "branch token d_model"]
+    # After the last layer, the residual streams at the tokens that are read.
     read: Float[torch.Tensor, "branch output d_model"]
     open: int = 0
 

@@ -36,25 +36,15 @@ _WALKED = 0.5
 
 @dataclass
 class Engine(ABC):
-    """Runs the walks of a plan and reads their outcomes.
-
-    Attributes:
-        model: the model.
-        interventions: what is changed.
-        requests: what is asked.
-        stopper: decides where texts end.
-        memory_budget: bytes for activations, keys and values.
-        tokens_at_once: so many tokens are pushed through a block at once.
-        work: what was done so far.
-    """
+    """Runs the walks of a plan and reads their outcomes."""
 
     model: Any
-    interventions: Sequence[Intervention]
-    requests: Sequence[Request]
-    stopper: Stopper
-    memory_budget: int
-    tokens_at_once: int
-    work: Work
+    interventions: Sequence[Intervention]  # what is changed
+    requests: Sequence[Request]  # what is asked
+    stopper: Stopper  # decides where texts end
+    memory_budget: int  # bytes for activations, keys and values
+    tokens_at_once: int  # so many tokens are pushed through a block at once
+    work: Work  # what was done so far
 
     @classmethod
     @abstractmethod

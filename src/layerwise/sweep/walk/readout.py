@@ -18,11 +18,9 @@ CHUNK = 256
 def logits_of(
     model: Model, resid: Float[torch.Tensor, "row d_model"]
 ) -> Float[torch.Tensor, "row d_vocab"]:
-    """Logits in float32 from final (or, for a lens, any) residual streams.
-
-    Applies the final norm with the scale of these very activations, the unembedding and the
-    model's logit soft-cap.
-    """
+    """Logits in float32 from final (or, for a lens, any) residual streams."""
+    # Applies the final norm with the scale of these very activations, the unembedding and the
+    # model's logit soft-cap.
     logits, cap = uncapped_logits_of(model, resid), logit_cap(model)
     return logits if cap is None else cap * torch.tanh(logits / cap)
 

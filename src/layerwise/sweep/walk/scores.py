@@ -24,21 +24,15 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class BranchScores:
-    """What was read of one branch.
+    """What was read of one branch."""
 
-    Attributes:
-        branch: row of the walk's group; None is the trunk.
-        interventions: the interventions (as indices into the walk's) whose branch it is.
-        targets: which targets (request, place) there are, in order.
-        logprobs: their log-probabilities in nats, by request.
-        greedy: the greedy token at each packed token that is read.
-        walk: the walk.
-    """
+    # targets: which targets (request, place) there are, in order.
 
-    branch: int | None
+    branch: int | None  # row of the walk's group; None is the trunk
+    # The interventions (as indices into the walk's) whose branch it is.
     interventions: tuple[int, ...]
-    logprobs: dict[int, list[float]]
-    greedy: dict[int, int]
+    logprobs: dict[int, list[float]]  # their log-probabilities in nats, by request
+    greedy: dict[int, int]  # the greedy token at each packed token that is read
     walk: Walk | Seq2SeqWalk
 
     def scored(self, index: int, request: LogLikelihood) -> Scored:

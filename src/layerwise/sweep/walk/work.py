@@ -7,16 +7,9 @@ from dataclasses import dataclass
 
 @dataclass
 class Work:
-    """What the engine has done so far.
+    """What the engine has done so far."""
 
-    Attributes:
-        block_passes: (walk, branch, layer) triples pushed through a block.
-        token_passes: tokens pushed through a block, generated ones included.
-        new_tokens: tokens generated, the first of each text left out: the prompt gives it.
-        row_passes: rows of decoding steps, each of which gives one new token or more.
-    """
-
-    block_passes: int = 0
-    token_passes: int = 0
-    new_tokens: int = 0
-    row_passes: int = 0
+    block_passes: int = 0  # (walk, branch, layer) triples pushed through a block
+    token_passes: int = 0  # tokens pushed through a block, generated ones included
+    new_tokens: int = 0  # tokens generated, the first of each text left out: the prompt gives it
+    row_passes: int = 0  # rows of decoding steps, each of which gives one new token or more

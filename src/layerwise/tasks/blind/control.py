@@ -32,40 +32,22 @@ ABOVE_CHANCE = 0.1
 
 @dataclass(frozen=True)
 class Guesses:
-    """What a guesser gets right that does not read the question.
+    """What a guesser gets right that does not read the question."""
 
-    Attributes:
-        right: by item id, also of items that are not asked.
-        rule: how it guesses, in words.
-        held: whether it is held against the model; one that is no better than chance is not,
-            for chance is held against it already.
-    """
-
-    right: Mapping[str, bool]
-    rule: str
+    right: Mapping[str, bool]  # by item id, also of items that are not asked
+    rule: str  # how it guesses, in words
+    # Whether it is held against the model; one that is no better than chance is not, for chance is
+    # held against it already.
     held: bool
 
 
 def guesses(
     task: Task, protocol: str, *, tokenizer: Tokenizer | None = None, alone: bool = False
 ) -> Guesses | None:
-    """The best guesser of what is right without the question, as a protocol asks.
-
-    Where a model chooses among options, it sees the options alone (``best_blind``). Where it
-    writes its answer (``generate``) it is not shown any, and says what is most often right in other
-    items. Each quarter of the items is answered by what was best on the other three.
-
-    Args:
-        task: the task, with what is not asked of it.
-        protocol: the protocol.
-        tokenizer: lets guessers count an option's tokens, too.
-        alone: no other question can be asked, so that this guesser is all that a question-blind
-            model is held against. Then it is held in any case, and chosen by what it does on all
-            items: no guesser that was tried is better.
-
-    Returns:
-        None if an item has no options to choose from, or wrong ones that count as right.
-    """
+    """The best guesser of what is right without the question, as a protocol asks."""
+    # Where a model chooses among options, it sees the options alone (``best_blind``). Where it
+    # writes its answer (``generate``) it is not shown any, and says what is most often right in
+    # other items. Each quarter of the items is answered by what was best on the other three.
     items = (*task.items, *task.unasked[: max(0, _MOST_FITTED - len(task.items))])
     if protocol == "generate":
         return _most_frequent_answer(task, items, alone)

@@ -44,11 +44,9 @@ def best_of(
 def best_afterwards(
     options: Options, guessers: Sequence[Guesser]
 ) -> tuple[Bool[np.ndarray, " items"], tuple[tuple[str, str], ...]]:
-    """The guesser that is right most often when each quarter's rule is chosen on the others.
-
-    It is chosen by what it does on all items, so that it looks better than it is, where there are
-    few items by a lot; but no guesser that was tried is better.
-    """
+    """The guesser that is right most often when each quarter's rule is chosen on the others."""
+    # It is chosen by what it does on all items, so that it looks better than it is, where there are
+    # few items by a lot; but no guesser that was tried is better.
 
     def crossed(
         guesser: Guesser,

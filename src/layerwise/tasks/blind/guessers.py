@@ -20,25 +20,18 @@ _MOST_CONSTANTS = 100
 
 
 class Fitted(NamedTuple):
-    """A guesser whose rule was chosen.
+    """A guesser whose rule was chosen."""
 
-    Attributes:
-        right: whether it is right, for every item of the task.
-        rule: the rule in words.
-    """
-
-    right: Bool[np.ndarray, " items"]
-    rule: str
+    right: Bool[np.ndarray, " items"]  # whether it is right, for every item of the task
+    rule: str  # the rule in words
 
 
 @runtime_checkable
 class Guesser(Protocol):
-    """A family of rules that never see a question.
+    """A family of rules that never see a question."""
 
-    Attributes:
-        name: what it goes by.
-        sees: what it looks at.
-    """
+    # name: what it goes by.
+    # sees: what it looks at.
 
     @property
     def name(self) -> str:
@@ -57,19 +50,12 @@ class Guesser(Protocol):
 
 @dataclass(frozen=True)
 class Rules:
-    """A guesser that has a list of rules to choose from.
+    """A guesser that has a list of rules to choose from."""
 
-    Attributes:
-        name: what it goes by.
-        sees: what it looks at.
-        rules: the rules in words.
-        right: whether each one is right.
-    """
-
-    name: str
-    sees: Sees
-    rules: tuple[str, ...]
-    right: Bool[np.ndarray, "rules items"]
+    name: str  # what it goes by
+    sees: Sees  # what it looks at
+    rules: tuple[str, ...]  # the rules in words
+    right: Bool[np.ndarray, "rules items"]  # whether each one is right
 
     def fitted(self, train: Bool[np.ndarray, " items"]) -> Fitted:
         """The rule that is right most often on ``train``; of equal ones the first."""

@@ -24,21 +24,15 @@ _MOST_PLACES = 32
 
 @dataclass(frozen=True)
 class Record:
-    """The option whose parts were right more often than by chance: a naive Bayes guesser.
+    """The option whose parts were right more often than by chance: a naive Bayes guesser."""
 
-    A part's weight is the logarithm of how often options with it were right, over how often
-    they would be if each of an item's options were right with the same probability; one is
-    added to both.
-
-    Attributes:
-        options: the options.
-        of: what the parts are.
-        parts: takes a text apart.
-    """
+    # A part's weight is the logarithm of how often options with it were right, over how often they
+    # would be if each of an item's options were right with the same probability; one is added to
+    # both.
 
     options: Options
-    of: str
-    parts: Callable[[str], Iterable[str]]
+    of: str  # what the parts are
+    parts: Callable[[str], Iterable[str]]  # takes a text apart
     sees: Sees = "options"
 
     @property
@@ -77,18 +71,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Weighed:
-    """All features together, weighed by a conditional logit model.
+    """All features together, weighed by a conditional logit model."""
 
-    P(option) is proportional to exp(w x) over an item's options (McFadden 1974, in Zarembka,
-    *Frontiers in Econometrics*), w by maximum likelihood with a ridge penalty |w|^2 / 2.
-
-    Attributes:
-        options: the options.
-        features: by name.
-    """
+    # P(option) is proportional to exp(w x) over an item's options (McFadden 1974, in Zarembka,
+    # *Frontiers in Econometrics*), w by maximum likelihood with a ridge penalty |w|^2 / 2.
 
     options: Options
-    features: Mapping[str, Feature]
+    features: Mapping[str, Feature]  # by name
     name: str = "all features weighed"
     sees: Sees = "options"
 

@@ -19,26 +19,19 @@ from layerwise.tasks.task import Task
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a task, without its questions.
+    """The options of a task, without its questions."""
 
-    Attributes:
-        items: item ids.
-        texts: each item's options.
-        contexts: each item's passage, if any.
-        gold: where the right option stands.
-        offered: which places hold an option; the others only fill up the array.
-        jitter: a number from 0 to 1 for each option, fixed by its text and its item's id; the
-            highest one wins where a guesser cannot tell options apart.
-        quarter: 0 to 3, which quarter of the task an item belongs to. Items of one cluster, and
-            items that turn one set of options over, are in one quarter.
-    """
-
-    items: tuple[str, ...]
-    texts: tuple[tuple[str, ...], ...]
-    contexts: tuple[str | None, ...]
-    gold: Int[np.ndarray, " items"]
+    items: tuple[str, ...]  # item ids
+    texts: tuple[tuple[str, ...], ...]  # each item's options
+    contexts: tuple[str | None, ...]  # each item's passage, if any
+    gold: Int[np.ndarray, " items"]  # where the right option stands
+    # Which places hold an option; the others only fill up the array.
     offered: Bool[np.ndarray, "items options"]
+    # A number from 0 to 1 for each option, fixed by its text and its item's id; the highest one
+    # wins where a guesser cannot tell options apart.
     jitter: Float[np.ndarray, "items options"]
+    # 0 to 3, which quarter of the task an item belongs to. Items of one cluster, and items that
+    # turn one set of options over, are in one quarter.
     quarter: Int[np.ndarray, " items"]
 
     @property
@@ -85,12 +78,10 @@ def _hashed(*texts: str) -> float:
 
 
 def _quarters(items: Sequence[Item], gold: Int[np.ndarray, " items"]) -> Int[np.ndarray, " items"]:
-    """Quarters of like size, drawn by the items' ids; what belongs together stays together.
-
-    Gold positions are as frequent in each: where they are balanced in all items, a position that
-    is frequent in one half would be rare in the other, and a guesser that is tuned on the first
-    worse than chance on the second.
-    """
+    """Quarters of like size, drawn by the items' ids; what belongs together stays together."""
+    # Gold positions are as frequent in each: where they are balanced in all items, a position that
+    # is frequent in one half would be rare in the other, and a guesser that is tuned on the first
+    # worse than chance on the second.
     groups: dict[int, list[int]] = {}
     for index, root in enumerate(_roots(items)):
         groups.setdefault(root, []).append(index)
@@ -126,10 +117,8 @@ def _roots(items: Sequence[Item]) -> list[int]:
 
 
 def _same_options(items: Sequence[Item]) -> list[list[int]]:
-    """Of items that share all options, runs in which no answer comes twice.
-
-    Whoever knows the answers to all but one of such a run knows the last one's, too.
-    """
+    """Of items that share all options, runs in which no answer comes twice."""
+    # Whoever knows the answers to all but one of such a run knows the last one's, too.
     runs: list[list[int]] = []
     for group in _grouped([frozenset(item.choices) or None for item in items]):
         answers: set[str] = set()

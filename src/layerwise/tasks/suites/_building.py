@@ -60,10 +60,8 @@ def distinct(
     taken: Collection[Item] = (),
     key: Callable[[Item], Hashable] = lambda item: (item.context, item.question),
 ) -> list[Item]:
-    """``count`` drafts of which no two, and none of ``taken``, are the same question.
-
-    A draft that happens to have the same choice twice is drawn again.
-    """
+    """``count`` drafts of which no two, and none of ``taken``, are the same question."""
+    # A draft that happens to have the same choice twice is drawn again.
     seen = {key(item) for item in taken}
     drafts: list[Item] = []
     misses = 0
@@ -85,11 +83,9 @@ def turned_over(
     taken: Collection[Item] = (),
     key: Callable[[Item], Hashable] = lambda item: (item.context, item.question),
 ) -> list[Item]:
-    """``count`` drafts in blocks that turn one set of options over: each is right once.
-
-    So no rule that goes by the options' texts alone is right more often than by chance, neither
-    in a whole suite nor in its first few blocks.
-    """
+    """``count`` drafts in blocks that turn one set of options over: each is right once."""
+    # So no rule that goes by the options' texts alone is right more often than by chance, neither
+    # in a whole suite nor in its first few blocks.
     seen = {key(item) for item in taken}
     drafts: list[Item] = []
     turn = misses = 0
@@ -119,11 +115,9 @@ def spread(rng: np.random.Generator, kinds: Sequence[Sequence[T]]) -> list[T]:
 
 
 def settle(rng: np.random.Generator, name: str, drafts: Sequence[Item]) -> tuple[Item, ...]:
-    """Give drafts their ids, and their options a random order with balanced gold positions.
-
-    In every beginning of the items, of those with equally many options, no two positions differ
-    by more than one in how often the gold option stands there.
-    """
+    """Give drafts their ids, and their options a random order with balanced gold positions."""
+    # In every beginning of the items, of those with equally many options, no two positions differ
+    # by more than one in how often the gold option stands there.
     left: dict[int, list[int]] = {}
     items = []
     for index, draft in enumerate(drafts):
@@ -153,11 +147,9 @@ def chance(items: Sequence[Item], generate: float) -> Mapping[str, float]:
 
 
 def commonest_answer(items: Sequence[Item]) -> float:
-    """Accuracy of always giving the commonest answer of an item's group.
-
-    The best that a guesser can do who sees what kind of question it is and knows how often
-    each answer is right, but not what is asked.
-    """
+    """Accuracy of always giving the commonest answer of an item's group."""
+    # The best that a guesser can do who sees what kind of question it is and knows how often each
+    # answer is right, but not what is asked.
     groups: dict[str | None, Counter[str]] = {}
     for item in items:
         groups.setdefault(item.group, Counter())[item.answer.casefold()] += 1

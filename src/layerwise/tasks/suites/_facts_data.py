@@ -16,21 +16,13 @@ from layerwise.tasks.suites._building import data, draw
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact.
+    """One fact."""
 
-    Attributes:
-        relation: e.g. ``"capital"``.
-        cloze: the relation's sentence up to where the answer stands, with ``{subject}``.
-        subject: what it is about.
-        answer: the answer.
-        aliases: other right answers.
-    """
-
-    relation: str
-    cloze: str
-    subject: str
+    relation: str  # e.g. ``"capital"``
+    cloze: str  # the relation's sentence up to where the answer stands, with ``{subject}``
+    subject: str  # what it is about
     answer: str
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()  # other right answers
 
     @property
     def name(self) -> str:
@@ -69,10 +61,8 @@ def all_facts(rarity: int = 1) -> tuple[Fact, ...]:
 def fewshot_pool(
     rng: np.random.Generator, facts: Sequence[Fact], relations: Sequence[str], each: int
 ) -> list[list[Fact]]:
-    """For each relation, some facts of which neither subject nor answer comes up elsewhere.
-
-    They are left to the few-shot examples, which then give away no item.
-    """
+    """For each relation, some facts of which neither subject nor answer comes up elsewhere."""
+    # They are left to the few-shot examples, which then give away no item.
     texts = Counter(text.casefold() for fact in facts for text in {fact.subject, fact.answer})
     lonely = [fact for fact in facts if texts[fact.subject.casefold()] == 1]
     lonely = [fact for fact in lonely if texts[fact.answer.casefold()] == 1]
@@ -83,12 +73,10 @@ def fewshot_pool(
 
 
 def option_groups(rng: np.random.Generator, facts: Sequence[Fact], size: int) -> list[list[Fact]]:
-    """Facts of one relation in groups of different answers, in random order.
-
-    Asked with the group's answers as options, each of them is right once. Answers that many
-    facts share come first, so that few facts are left over; then facts whose subjects have as
-    many words. Facts for which no group is left are not asked.
-    """
+    """Facts of one relation in groups of different answers, in random order."""
+    # Asked with the group's answers as options, each of them is right once. Answers that many facts
+    # share come first, so that few facts are left over; then facts whose subjects have as many
+    # words. Facts for which no group is left are not asked.
     left: dict[str, list[Fact]] = {}
     for fact in draw(rng, facts, len(facts)):
         left.setdefault(fact.answer, []).append(fact)

@@ -63,11 +63,9 @@ def near(
     possible: Callable[[int], bool],
     step: int | None = None,
 ) -> list[int]:
-    """``start`` and three values at most four steps away from it.
-
-    A step is 1, and 10 or 100 for larger numbers. Values that begin with different digits are
-    preferred, then those that are as long: what reads only the first token can use them.
-    """
+    """``start`` and three values at most four steps away from it."""
+    # A step is 1, and 10 or 100 for larger numbers. Values that begin with different digits are
+    # preferred, then those that are as long: what reads only the first token can use them.
     step = step or (1 if start < 20 else 10 if start < 200 else 100 if start < 2000 else 1000)
     offsets = [sign * step * size for size in (1, 2, 3, 4) for sign in (1, -1)]
     values = [start + offset for offset in draw(rng, offsets, 8)]

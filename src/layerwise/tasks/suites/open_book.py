@@ -100,11 +100,9 @@ def _made_up(rng: np.random.Generator, vocabulary: Mapping[str, Sequence[str]], 
 def _item(
     rng: np.random.Generator, questions: Sequence[str], answers: Sequence[str], group: str
 ) -> Item:
-    """Ask the first question; the last answer, which is true of it or as false, is an option.
-
-    The corruption swaps the answers to the first question and to the third one, both of which
-    stay as false as they were.
-    """
+    """Ask the first question; the last answer, which is true of it or as false, is an option."""
+    # The corruption swaps the answers to the first question and to the third one, both of which
+    # stay as false as they were.
     n = len(questions)
     order = draw(rng, range(n), n)
     stated = [f"{question} {answer}." for question, answer in zip(questions, answers, strict=True)]

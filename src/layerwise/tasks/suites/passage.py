@@ -39,22 +39,15 @@ _BETWEEN = (
 
 @dataclass(frozen=True)
 class _Frame:
-    """A kind of passage with three threads, each a subject and what belongs to it.
+    """A kind of passage with three threads, each a subject and what belongs to it."""
 
-    Attributes:
-        name: its group.
-        start: up to where the rest begins; ``{x0}`` ... are subjects, ``{y0}`` ... what
-            belongs to them, ``{who}`` is a person.
-        rest: the rest, beginning with ``{y0}``.
-        subjects: kind of the subjects' words.
-        things: kind of the words that belong to them.
-    """
-
-    name: str
+    name: str  # its group
+    # Up to where the rest begins; ``{x0}`` ... are subjects, ``{y0}`` ... what belongs to them,
+    # ``{who}`` is a person.
     start: str
-    rest: str
-    subjects: str
-    things: str
+    rest: str  # the rest, beginning with ``{y0}``
+    subjects: str  # kind of the subjects' words
+    things: str  # kind of the words that belong to them
 
 
 def passage(seed: int = 0, *, n_between: int = 0, n_items: int = N_ITEMS) -> Task:

@@ -37,9 +37,5 @@ WRITTEN = frozenset({"WiredDecoder"})
 
 
 def parts_of(original: nn.Module) -> Parts:
-    """The parts of a Hugging Face decoder.
-
-    Raises:
-        UnknownArchitecture: if it is not known how its modules are to be run.
-    """
+    """The parts of a Hugging Face decoder."""
     return _PARTS_OF.get(type(original).__name__, read_parts)(original)

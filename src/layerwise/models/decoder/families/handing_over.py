@@ -18,28 +18,21 @@ _LOW = 256
 
 
 class HandingOver(nn.Module):
-    """An attention module whose ``forward`` is called as those that use transformers' interface.
-
-    Attributes:
-        attention: the original's.
-    """
+    """An attention module whose ``forward`` is called as those that use transformers' interface."""
 
     def __init__(self, attention: nn.Module) -> None:
         super().__init__()
-        self.attention: Any = attention
+        self.attention: Any = attention  # the original's
 
 
 class WithProjections(HandingOver):
-    """One whose queries, keys and values are a product each.
-
-    Attributes:
-        q_proj: makes queries.
-        k_proj: makes keys.
-        v_proj: makes values.
-    """
+    """One whose queries, keys and values are a product each."""
 
     def __init__(self, attention: nn.Module) -> None:
         super().__init__(attention)
+        # q_proj: makes queries.
+        # k_proj: makes keys.
+        # v_proj: makes values.
         self.q_proj, self.k_proj, self.v_proj = (
             self.attention.get_submodule(name) for name in ("q_proj", "k_proj", "v_proj")
         )
@@ -55,20 +48,15 @@ class WithProjections(HandingOver):
 
 
 class WithSlopes(HandingOver, ABC):
-    """One in which scores grow with a key's position, by a slope for each head (ALiBi).
+    """One in which scores grow with a key's position, by a slope for each head (ALiBi)."""
 
-    What is added is a product, and so more dimensions of queries and keys, written such that little
-    but a key's distance is left to be rounded in a narrow number format: a position is two numbers
-    below 256, which are exact, and what depends on the query alone changes no pattern. Source:
-    Press et al. 2021 (arXiv:2108.12409), section 3.
+    # What is added is a product, and so more dimensions of queries and keys, written such that
+    # little but a key's distance is left to be rounded in a narrow number format: a position is two
+    # numbers below 256, which are exact, and what depends on the query alone changes no pattern.
+    # Source: Press et al. 2021 (arXiv:2108.12409), section 3.
 
-    Attributes:
-        slopes: how much a score grows from a key to the next, by head.
-        scaling: what scores are multiplied by.
-    """
-
-    slopes: list[float]
-    scaling: float
+    slopes: list[float]  # how much a score grows from a key to the next, by head
+    scaling: float  # what scores are multiplied by
 
     @abstractmethod
     def made(self, hidden_states: torch.Tensor) -> tuple[Heads, Heads, Heads]:

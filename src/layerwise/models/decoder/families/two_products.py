@@ -8,17 +8,11 @@ from torch import nn
 
 
 class TwoProducts(nn.Module):
-    """What an MLP adds to the stream, by modules of the original.
-
-    Attributes:
-        up: the first product.
-        act: the activation.
-        down: the second product.
-    """
+    """What an MLP adds to the stream, by modules of the original."""
 
     def __init__(self, up: nn.Module, act: nn.Module, down: nn.Module) -> None:
         super().__init__()
-        self.up, self.act, self.down = up, act, down
+        self.up, self.act, self.down = up, act, down  # first product, activation, second product
 
     def forward(
         self, x: Float[torch.Tensor, "*any d_model"]

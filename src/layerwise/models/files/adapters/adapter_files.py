@@ -43,15 +43,10 @@ _LEAVES_THE_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an adapter folder says.
+    """What an adapter folder says."""
 
-    Attributes:
-        folder: where it is.
-        fields: its configuration, without what only tells how training began.
-    """
-
-    folder: Path
-    fields: dict[str, Any]
+    folder: Path  # where it is
+    fields: dict[str, Any]  # its configuration, without what only tells how training began
 
     @property
     def kind(self) -> str:

@@ -84,11 +84,9 @@ class _Base:
 
 
 def merged_folder(adapter: Adapter, base: Path, digest: str) -> Path:
-    """The folder with an adapter merged into its base, written now or earlier.
-
-    Weights are merged in float32. What is loaded from the folder is compared with the model that
-    has the adapter beside its weights; the folder appears only when it is complete.
-    """
+    """The folder with an adapter merged into its base, written now or earlier."""
+    # Weights are merged in float32. What is loaded from the folder is compared with the model that
+    # has the adapter beside its weights; the folder appears only when it is complete.
     folder = cache_dir() / "adapters" / digest
     if not is_conversion(folder):
         discard(folder)

@@ -27,12 +27,10 @@ _NAME = "model.gguf"
 
 
 def folder_of_gguf(path: Path, *, expected_sha256: str | None = None) -> Path:
-    """The folder in hub format that ``path`` was converted to, now or earlier.
-
-    The weights are dequantized to float32 and held against the file's own tensors. The folder is
-    named by the file's hash and appears only when it is complete; a manifest in it tells the
-    hashes of its files (see ``manifest``).
-    """
+    """The folder in hub format that ``path`` was converted to, now or earlier."""
+    # The weights are dequantized to float32 and held against the file's own tensors. The folder is
+    # named by the file's hash and appears only when it is complete; a manifest in it tells the
+    # hashes of its files (see ``manifest``).
     if expected_sha256 is not None:
         _refuse_another_file(path, expected_sha256)
     header = read_gguf_header(path)

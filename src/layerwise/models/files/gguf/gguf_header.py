@@ -32,34 +32,21 @@ _STRING, _ARRAY = 8, 9
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a GGUF file.
+    """A tensor in a GGUF file."""
 
-    Attributes:
-        name: its name there.
-        shape: its shape, rows first, as torch tells it.
-        kind: the number of its ggml type.
-        start: where its bytes begin in the file.
-        n_bytes: how many there are.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    kind: int
-    start: int
-    n_bytes: int
+    name: str  # its name there
+    shape: tuple[int, ...]  # its shape, rows first, as torch tells it
+    kind: int  # the number of its ggml type
+    start: int  # where its bytes begin in the file
+    n_bytes: int  # how many there are
 
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a GGUF file says of itself.
+    """What a GGUF file says of itself."""
 
-    Attributes:
-        metadata: its fields; of an array only the number of its elements.
-        tensors: its tensors by name.
-    """
-
-    metadata: dict[str, Any]
-    tensors: dict[str, StoredTensor]
+    metadata: dict[str, Any]  # its fields; of an array only the number of its elements
+    tensors: dict[str, StoredTensor]  # its tensors by name
 
     def number(self, key: str) -> int | None:
         """A field that is a whole number, or None."""

@@ -15,33 +15,19 @@ from layerwise.models.organisms.language import Language
 
 @dataclass(frozen=True)
 class Rooms:
-    """Orthonormal directions of the residual stream; the rows of each field mean what it says.
-
-    Attributes:
-        basis: all of them.
-        word: the word at this position, by token id.
-        place: the position.
-        before: the word before, if it is a key.
-        found: the key or value that the first look-up found.
-        found_next: the value that the second look-up found.
-        subject: the relation and the entity that are asked about.
-        known: the value of the fact that is asked about.
-        begun: whether this is where the answer begins.
-        copied: the value that was copied from the encoder.
-        answer: the value to be said.
-    """
+    """Orthonormal directions of the residual stream; the rows of each field mean what it says."""
 
     basis: Directions
-    word: Directions
-    place: Directions
-    before: Directions
-    found: Directions
-    found_next: Directions
-    subject: Directions
-    known: Directions
-    begun: Directions
-    copied: Directions
-    answer: Directions
+    word: Directions  # the word at this position, by token id
+    place: Directions  # the position
+    before: Directions  # the word before, if it is a key
+    found: Directions  # the key or value that the first look-up found
+    found_next: Directions  # the value that the second look-up found
+    subject: Directions  # the relation and the entity that are asked about
+    known: Directions  # the value of the fact that is asked about
+    begun: Directions  # whether this is where the answer begins
+    copied: Directions  # the value that was copied from the encoder
+    answer: Directions  # the value to be said
 
     @classmethod
     def drawn(cls, language: Language, n_ctx: int, rng: np.random.Generator) -> Rooms:

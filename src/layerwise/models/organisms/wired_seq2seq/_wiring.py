@@ -114,10 +114,8 @@ class _Writer:
         value: Directions,
         out: Directions,
     ) -> None:
-        """A head that attends to where its key i meets the query i, and copies value i to out i.
-
-        Without a match it rests on ``<s>``.
-        """
+        """A head that attends to where its key i meets the query i, and copies value i to out i."""
+        # Without a match it rests on ``<s>``.
         spot = getattr(self.layout, mechanism)
         block = self._block(spot.layer)
         attn = block.cross_attn if mechanism == "copy" else block.attn
