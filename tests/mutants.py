@@ -447,8 +447,8 @@ FAULTS = [
             (
                 "branches read each other's memories",
                 "walk.py",
-                "mine = self.memories[_rows(memories)]",
-                "mine = self.memories[: len(memories)]",
+                "memory = self.memories[_rows(memories)]",
+                "memory = self.memories[: len(memories)]",
             ),
             (
                 "cross-attention forgets its norm",
@@ -483,7 +483,7 @@ FAULTS = [
             (
                 "new tokens are embedded by the model",
                 "decoding/decode.py",
-                "found[rows] = embedded[rows]",
+                "resid[rows] = embedded[rows]",
                 "pass",
             ),
             (

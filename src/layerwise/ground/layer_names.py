@@ -53,11 +53,11 @@ def layer_number(name: str, n_encoder: int, n_layers: int) -> int:
 
 def removable(removed: Collection[int], n_encoder: int, n_layers: int) -> list[int]:
     """The layers that can go beside those removed: one of each stack stays."""
-    found = []
+    layers = []
     for first, last in spans(n_encoder, n_layers):
         left = [layer for layer in range(first, last + 1) if layer not in removed]
-        found += left if len(left) > 1 else []
-    return found
+        layers += left if len(left) > 1 else []
+    return layers
 
 
 def axes_of(n_encoder: int, n_layers: int) -> dict[str, range]:

@@ -112,10 +112,10 @@ def _exchange(process: subprocess.Popen[bytes], request: Any, n_characters: int)
         if ended_by == signal.SIGALRM:
             raise _IdleError
         raise OverLimitError(_time(seconds) if ended_by == signal.SIGPROF else _memory())
-    said = json.loads(reply)
-    if "error" in said:
-        raise JobError(": ".join(said["error"]))
-    return said["answer"]
+    answer = json.loads(reply)
+    if "error" in answer:
+        raise JobError(": ".join(answer["error"]))
+    return answer["answer"]
 
 
 def _time(seconds: float) -> str:

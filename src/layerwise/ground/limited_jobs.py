@@ -147,11 +147,11 @@ def main(job: str, memory: str, idle_seconds: str, *paths: str) -> None:
                 start = _JOBS[job]()
                 _limit_memory(int(memory))
                 signal.setitimer(signal.ITIMER_PROF, message["seconds"])
-                answer, said = start(message["request"]), None
+                answer, result = start(message["request"]), None
             else:
                 signal.setitimer(signal.ITIMER_PROF, message["seconds"])
-                said = answer(message["request"])
-            reply = json.dumps({"answer": said})
+                result = answer(message["request"])
+            reply = json.dumps({"answer": result})
         except MemoryError:
             os._exit(1)
         except BaseException as error:  # a panic of tokenizers is no Exception

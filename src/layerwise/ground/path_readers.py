@@ -60,10 +60,10 @@ def task_name(
     name: str, value: Any, expected: str = "a task's name, or the path of a .jsonl file"
 ) -> str:
     """Read the name of a task that is to be loaded, or the path of its file."""
-    found = plain(value)
-    if not isinstance(found, (str, os.PathLike)) or isinstance(os.fspath(found), bytes):
+    given = plain(value)
+    if not isinstance(given, (str, os.PathLike)) or isinstance(os.fspath(given), bytes):
         raise refuse(name, value, expected)
-    named = str(os.fspath(found))
+    named = str(os.fspath(given))
     if named.endswith(".jsonl"):
         refuse_path(name, named)
     return named
@@ -74,7 +74,7 @@ def paths(name: str, value: Any) -> tuple[str | Path, ...]:
     if isinstance(value, (str, os.PathLike)):
         return (path(name, value),)
     expected = "the path of a folder, or a list of them"
-    return tuple(path(name, one) for one in entries(name, value, expected))
+    return tuple(path(name, entry) for entry in entries(name, value, expected))
 
 
 def runs(name: str, value: Any) -> tuple[str | Path, ...] | dict[str, tuple[str | Path, ...]]:

@@ -44,11 +44,11 @@ def whole(example: int) -> Reader:
 
     def read(name: str, value: Any) -> int:
         expected = f"a whole number, such as {example}"
-        found = plain(value)
-        if isinstance(found, (bool, float, complex)):
+        given = plain(value)
+        if isinstance(given, (bool, float, complex)):
             raise refuse(name, value, expected)
         try:
-            number = operator.index(found)
+            number = operator.index(given)
         except TypeError:
             raise refuse(name, value, expected) from None
         if abs(number) > LARGEST:
@@ -109,11 +109,11 @@ def real(example: float) -> Reader:
 
     def read(name: str, value: Any) -> float:
         expected = f"a finite number, such as {example}"
-        found = plain(value)
-        if isinstance(found, (bool, str, bytes)):
+        given = plain(value)
+        if isinstance(given, (bool, str, bytes)):
             raise refuse(name, value, expected)
         try:
-            number = float(found)
+            number = float(given)
         except (TypeError, ValueError, OverflowError):
             raise refuse(name, value, expected) from None
         if not math.isfinite(number):
@@ -125,20 +125,20 @@ def real(example: float) -> Reader:
 
 def truth(name: str, value: Any) -> bool:
     """Read True or False."""
-    found = plain(value)
-    if not isinstance(found, bool):
+    given = plain(value)
+    if not isinstance(given, bool):
         raise refuse(name, value, "True or False")
-    return found
+    return given
 
 
 def text(example: str) -> Reader:
     """Read a name."""
 
     def read(name: str, value: Any) -> str:
-        found = plain(value)
-        if not isinstance(found, str):
+        given = plain(value)
+        if not isinstance(given, str):
             raise refuse(name, value, f"a text, such as {example!r}")
-        return str(found)
+        return str(given)
 
     return read
 
@@ -150,12 +150,12 @@ def entries(name: str, value: Any, expected: str) -> Iterator[Any]:
         raise refuse(name, value, expected)
     if getattr(value, "ndim", 1) != 1:
         raise refuse(name, value, expected)
-    found = list(itertools.islice(listed, MOST_ENTRIES + 1))
-    if len(found) > MOST_ENTRIES:
+    given = list(itertools.islice(listed, MOST_ENTRIES + 1))
+    if len(given) > MOST_ENTRIES:
         raise UserError(
             f"Argument {name!r} has more than {MOST_ENTRIES:,} entries; expected {expected}."
         )
-    return map(plain, found)
+    return map(plain, given)
 
 
 def texts(example: str, *, none: bool = False) -> Reader:
@@ -166,16 +166,16 @@ def texts(example: str, *, none: bool = False) -> Reader:
         single = plain(value)
         if isinstance(single, str):
             return (str(single),)
-        found = tuple(entries(name, value, expected))
-        for one in found:
-            if not isinstance(one, str):
-                raise refuse(name, one, expected)
-        if not found and not none:
+        given = tuple(entries(name, value, expected))
+        for text in given:
+            if not isinstance(text, str):
+                raise refuse(name, text, expected)
+        if not given and not none:
             raise UserError(
                 f"Argument {name!r} is empty; expected {expected}: name at least one, or leave "
                 "it out."
             )
-        return tuple(dict.fromkeys(map(str, found)))
+        return tuple(dict.fromkeys(map(str, given)))
 
     return read
 
@@ -185,10 +185,10 @@ def one_of(what: str, known: Sequence[str]) -> Reader:
     read_text = text(known[0])
 
     def read(name: str, value: Any) -> str:
-        found = read_text(name, value)
-        if found not in known:
-            raise unknown_name(what, found, known)
-        return found
+        given = read_text(name, value)
+        if given not in known:
+            raise unknown_name(what, given, known)
+        return given
 
     return read
 
@@ -198,11 +198,11 @@ def some_of(what: str, known: Sequence[str], *, none: bool = False) -> Reader:
     read_texts = texts(known[0], none=none)
 
     def read(name: str, value: Any) -> tuple[str, ...]:
-        found = read_texts(name, value)
-        for one in found:
+        given = read_texts(name, value)
+        for one in given:
             if one not in known:
                 raise unknown_name(what, one, known)
-        return found
+        return given
 
     return read
 
@@ -212,16 +212,16 @@ def numbers(example: str, *, names: bool = False) -> Reader:
     expected = f"a list of whole numbers, such as {example}"
 
     def read(name: str, value: Any) -> tuple[int | str, ...]:
-        found = []
-        for one in entries(name, value, expected):
-            if names and isinstance(one, str):
-                found.append(str(one))
+        parsed = []
+        for entry in entries(name, value, expected):
+            if names and isinstance(entry, str):
+                parsed.append(str(entry))
                 continue
             try:
-                found.append(whole(0)(name, one))
+                parsed.append(whole(0)(name, entry))
             except UserError:
-                raise refuse(name, one, expected) from None
-        return tuple(found)
+                raise refuse(name, entry, expected) from None
+        return tuple(parsed)
 
     return read
 

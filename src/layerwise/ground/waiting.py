@@ -98,8 +98,8 @@ class Delays:
             with suppress(OSError):
                 self._threads = os.listdir(_PROCESS / "task")
             self._n_threads = int(fields[_N_THREADS])
-        found = {each: _text(_PROCESS / "task" / each / "schedstat") for each in self._threads}
-        return {each: int(text.split()[1]) for each, text in found.items() if text}
+        texts = {each: _text(_PROCESS / "task" / each / "schedstat") for each in self._threads}
+        return {each: int(text.split()[1]) for each, text in texts.items() if text}
 
 
 @functools.cache
@@ -113,10 +113,10 @@ def _text(path: Path) -> str:
     file = system.open(os.fsencode(path), os.O_RDONLY)
     if file < 0:
         return ""
-    held = ctypes.create_string_buffer(1024)
-    size = system.read(file, held, len(held))
+    buffer = ctypes.create_string_buffer(1024)
+    size = system.read(file, buffer, len(buffer))
     system.close(file)
-    return held.raw[: max(0, size)].decode()
+    return buffer.raw[: max(0, size)].decode()
 
 
 @dataclass(frozen=True)

@@ -69,11 +69,12 @@ def deliver(
     measure: Callable[[Path, int], list[dict[str, Any]]],
 ) -> None:
     """The command line of a training: train an organism and write it."""
-    told = given(arguments, N_ITEMS)
-    model, curve = train(told.seed, steps=told.steps)
+    options = given(arguments, N_ITEMS)
+    model, curve = train(options.seed, steps=options.steps)
     write(
-        told.out, model, curve, tokenizer, planted=planted,
-        measure=lambda folder: measure(folder, told.items), seed=told.seed, steps=told.steps,
+        options.out, model, curve, tokenizer, planted=planted,
+        measure=lambda folder: measure(folder, options.items),
+        seed=options.seed, steps=options.steps,
     )  # fmt: skip
 
 
@@ -89,12 +90,12 @@ def accuracies(
     setup, rows = prepare(model, tasks, protocols), []
     for task in setup.tasks:
         for protocol in setup.protocols:
-            asked = [setup.requests(task, item, protocol) for item in task.items]
-            swept = setup.sweep([intact()], [one.request for each in asked for one in each])
+            requests = [setup.requests(task, item, protocol) for item in task.items]
+            swept = setup.sweep([intact()], [one.request for each in requests for one in each])
             outcomes = iter(swept.outcomes[0])
             right = sum(
                 score(task, item, protocol, each, [next(outcomes) for _ in each]).correct
-                for item, each in zip(task.items, asked, strict=True)
+                for item, each in zip(task.items, requests, strict=True)
             )
             rows.append(accuracy_row(task, protocol, right))
     return rows

@@ -66,9 +66,9 @@ class Text:
             self.predict(question.middle, "middle")
         self.answer(f"{question.answer} {END}")
 
-    def answer(self, said: str, stage: Stage = "answer") -> None:
+    def answer(self, words: str, stage: Stage = "answer") -> None:
         """Add words, all of which are predicted."""
-        for word in said.split():
+        for word in words.split():
             self.predict(word, stage)
             self.words.append(word)
 

@@ -78,12 +78,12 @@ def batch_of(
 ) -> tuple[Int[torch.Tensor, "rows pos"], Targets]:
     """Token ids of equally long texts, and by stage what is to be predicted where."""
     ids = {word: index for index, word in enumerate(language.words)}
-    found: dict[Stage, list[tuple[int, int, int]]] = {}
+    by_stage: dict[Stage, list[tuple[int, int, int]]] = {}
     for row, text in enumerate(texts):
         for target in text.targets:
-            found.setdefault(target.stage, []).append((row, target.place, ids[target.word]))
+            by_stage.setdefault(target.stage, []).append((row, target.place, ids[target.word]))
     tokens = torch.tensor([[ids[word] for word in text.words] for text in texts])
-    return tokens, {stage: torch.tensor(rows).T for stage, rows in found.items()}
+    return tokens, {stage: torch.tensor(rows).T for stage, rows in by_stage.items()}
 
 
 def _loss(

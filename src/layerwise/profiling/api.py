@@ -85,11 +85,11 @@ class Profile:
         work = self.results[0].facts.work
         entries = [e for e in work if "token_passes" in e]
         keys = ("token_passes", "brute_force_token_passes", "seconds")
-        found = {key: float(sum(_number(e[key]) for e in entries)) for key in keys}
+        totals = {key: float(sum(_number(e[key]) for e in entries)) for key in keys}
         for timed in (e for e in work if "forward_seconds" in e):
             rate = _number(timed["forward_seconds"]) / _number(timed["forward_token_passes"])
-            found["brute_force_seconds"] = rate * found["brute_force_token_passes"]
-        return found
+            totals["brute_force_seconds"] = rate * totals["brute_force_token_passes"]
+        return totals
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
@@ -189,8 +189,8 @@ def profile(
         RESULTS, out, settings, setup.refuse_changed, progress, jobs.ablation.write_requests,
         join_again,
     )  # fmt: skip
-    with meter(progress) as told:
-        told.doing("drawing the page")
+    with meter(progress) as progressed:
+        progressed.doing("drawing the page")
         return _with_page(results, out)
 
 
@@ -208,8 +208,8 @@ def _amount(job: Any) -> float:
     """The work of a job, at most; 0 of one that cannot count it before it is made."""
     if not isinstance(job, PlannedJob):
         return 0.0
-    asked = job.setup.pieces()
-    return sum((job.expected(task, protocol).amount for task, protocol in asked), start=0.0)
+    pieces = job.setup.pieces()
+    return sum((job.expected(task, protocol).amount for task, protocol in pieces), start=0.0)
 
 
 @dataclass(frozen=True)
@@ -253,9 +253,9 @@ class Jobs:
         progress.expect(sum(first) + later)
 
         def made(job: Any, amount: float) -> Any:
-            told = Part(progress, amount)
-            result = job.run(parts, settings, told)
-            told.only(0.0)
+            part = Part(progress, amount)
+            result = job.run(parts, settings, part)
+            part.only(0.0)
             return result
 
         ablation, lens = made(self.ablation, first[0]), made(self.lens, first[1])
@@ -285,11 +285,11 @@ class Jobs:
         if not parts.has_part(name):
             progress.doing("timing a few plain forwards, for comparison")
             setup = self.ablation.setup
-            asked = [
+            chosen = [
                 setup.requests(task, task.items[0], setup.protocols[0])[0].request
                 for task in setup.tasks[:FORWARDS_TIMED]
             ]
-            requests = [LogLikelihood(request.context, (0,)) for request in asked]
+            requests = [LogLikelihood(request.context, (0,)) for request in chosen]
             change = [skip(setup.model.cfg.n_layers // 2)]
             setup.sweep(change, requests[:1], "reference")  # the first run warms up
             stats = setup.sweep(change, requests, "reference").stats
@@ -322,8 +322,8 @@ def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     }  # fmt: skip
     more = planned_jobs(extras, ProfileStart(setup, main.lens.setup, options.pairs))
     left_out = [name for name in extras if not EXTRAS[name].planned]
-    told = f"Not in this plan, and not in its time: {', '.join(left_out)}."
-    notes = (AT_MOST, told) if left_out else (AT_MOST,)
+    note = f"Not in this plan, and not in its time: {', '.join(left_out)}."
+    notes = (AT_MOST, note) if left_out else (AT_MOST,)
     if options.fewshot_seeds > 1:
         notes = (*notes, FIRST_DRAW.format(options.fewshot_seeds))
     return PlannedJobs(by_name | more, notes, power=planned_power(setup, setup.model.cfg.n_layers))

@@ -83,13 +83,13 @@ def patched_sites(extras: Sequence[str]) -> tuple[str, ...]:
 
 def planned_jobs(extras: Sequence[str], start: ProfileStart) -> dict[str, Any]:
     """By name, the jobs of those extras of which a plan can say what they cost."""
-    asked = (EXTRAS[name] for name in extras)
-    return {one.name: job for one in asked if one.planned for job in one.jobs(start)}
+    chosen = (EXTRAS[name] for name in extras)
+    return {extra.name: job for extra in chosen if extra.planned for job in extra.jobs(start)}
 
 
 def jobs_of(extras: Sequence[str], start: ProfileStart) -> Iterator[Job[Result]]:
     """The jobs of all extras; first those that need no task, for none may be left."""
-    asked = sorted((EXTRAS[name] for name in extras), key=lambda one: one.asks_tasks)
-    for one in asked:
-        if start.able.tasks or not one.asks_tasks:
-            yield from one.jobs(start)
+    chosen = sorted((EXTRAS[name] for name in extras), key=lambda extra: extra.asks_tasks)
+    for extra in chosen:
+        if start.able.tasks or not extra.asks_tasks:
+            yield from extra.jobs(start)

@@ -33,15 +33,15 @@ def load_tasks(
     language: str = TEXT,
 ) -> tuple[Task, ...]:
     """Tasks by name (capabilities stand for their suites), and ready-made ones as they are."""
-    found: list[Task] = []
+    loaded: list[Task] = []
     for task in tasks:
         if isinstance(task, Task):
-            found.append(take(check_own_task(task), limit, fewshot))
+            loaded.append(take(check_own_task(task), limit, fewshot))
         else:
             names = expand_task_names([task], language)
-            found += [load_task(n, seed=seed, limit=limit, fewshot=fewshot) for n in names]
-    unique = list({task.name: task for task in found}.values())
-    if len({task.hash for task in found}) != len(unique):
+            loaded += [load_task(n, seed=seed, limit=limit, fewshot=fewshot) for n in names]
+    unique = list({task.name: task for task in loaded}.values())
+    if len({task.hash for task in loaded}) != len(unique):
         raise UserError("Two different tasks have the same name; rename one of them.")
     refuse_false_pairs(unique)
     return tuple(unique)
@@ -54,7 +54,7 @@ def refuse_unknown_words(model: Model, tasks: Iterable[Task]) -> None:
         return
     known = original_tokenizer(model).get_vocab()
     for task in tasks:
-        texts = [t for one in task.items for t in (one.context, one.question, one.answer)]
+        texts = [t for item in task.items for t in (item.context, item.question, item.answer)]
         unknown = [word for text in texts for word in (text or "").split() if word not in known]
         if unknown:
             raise UserError(

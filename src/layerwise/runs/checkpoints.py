@@ -109,10 +109,10 @@ def environment_of(path: Path) -> dict[str, Any] | None:
     try:
         with path.open("rb") as file:
             text = file.readline(_LONGEST_HEAD).removeprefix(_HEAD).partition(b" ")[2]
-        found = json.loads(text)
+        environment = json.loads(text)
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return environment if isinstance(environment, dict) else None
 
 
 def read_part_file(path: Path, run: str, name: str) -> pa.Table:

@@ -63,11 +63,18 @@ def _blind_items(
                 yield BlindItem(item, f"{BLIND}:{number}", other, requests)
 
 
-def blind_rows(task: Task, asked: Sequence[BlindItem], swept: Sweep) -> Iterator[dict[str, Any]]:
+def blind_rows(
+    task: Task, blind_items: Sequence[BlindItem], swept: Sweep
+) -> Iterator[dict[str, Any]]:
     """Records of the intact model that was asked other items' questions."""
-    requests = [request for one in asked for request in one.requests]
-    by_request = {(one.changed.id, one.requests[0].protocol): one for one in asked}
-    for row in record_rows(task, [one.changed for one in asked], requests, [intact()], swept):
+    requests = [request for blind_item in blind_items for request in blind_item.requests]
+    by_request = {
+        (blind_item.changed.id, blind_item.requests[0].protocol): blind_item
+        for blind_item in blind_items
+    }
+    for row in record_rows(
+        task, [blind_item.changed for blind_item in blind_items], requests, [intact()], swept
+    ):
         one = by_request[row["item"], row["protocol"]]
         yield row | {"item": one.item.id, "intervention": one.name, "kind": BLIND}
 
@@ -78,7 +85,7 @@ def guessed_rows(
     """Records of the guesser that reads no question, under each protocol."""
     # It is fitted on the whole task (``tasks.blind``). No model is run.
     for protocol in protocols:
-        found = setup.built.once(
+        guessed = setup.built.once(
             (setup.tokenizer, "guesses", task.hash, len(task.unasked), protocol == "generate"),
             lambda protocol=protocol: guesses(
                 task,
@@ -87,12 +94,12 @@ def guessed_rows(
                 alone=not any(setup.built.other_questions(task, setup.seed).values()),
             ),
         )
-        if found is None:
+        if guessed is None:
             continue
-        kind = GUESSER if found.held else GUESSER_AT_CHANCE
+        kind = GUESSER if guessed.held else GUESSER_AT_CHANCE
         for item in items:
             yield {
-                "intervention": f"{GUESSER}: {found.rule}",
+                "intervention": f"{GUESSER}: {guessed.rule}",
                 "kind": kind,
                 "site": None,
                 "layer": None,
@@ -104,7 +111,7 @@ def guessed_rows(
                 "item": item.id,
                 "cluster": item.cluster,
                 "protocol": protocol,
-                **asdict(Score(correct=found.right[item.id])),
+                **asdict(Score(correct=guessed.right[item.id])),
             }
 
 

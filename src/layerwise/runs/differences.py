@@ -41,16 +41,16 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _differences(within: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    found: list[str] = []
+    lines: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         was, now = old.get(key), new.get(key)
         if was == now:
             continue
         if isinstance(was, dict) and isinstance(now, dict):
-            found += _differences(f"{within}{_WITHIN.get(key, key)} ", was, now)
+            lines += _differences(f"{within}{_WITHIN.get(key, key)} ", was, now)
         else:
-            found.append(f"{within}{_difference(key, was, now)}")
-    return found
+            lines.append(f"{within}{_difference(key, was, now)}")
+    return lines
 
 
 def _difference(key: str, was: Any, now: Any) -> str:
@@ -76,7 +76,7 @@ def environment_now(versions: Mapping[str, str]) -> dict[str, Any]:
     """What this process computes under, as plain JSON values."""
     import torch
 
-    found: dict[str, Any] = {
+    environment: dict[str, Any] = {
         **versions,
         "threads": torch.get_num_threads(),
         "kernels": torch.backends.cpu.get_cpu_capability(),
@@ -85,5 +85,5 @@ def environment_now(versions: Mapping[str, str]) -> dict[str, Any]:
         "deterministic kernels": torch.are_deterministic_algorithms_enabled(),
     }
     if torch.cuda.is_initialized():
-        found["GPU"] = torch.cuda.get_device_name()
-    return found
+        environment["GPU"] = torch.cuda.get_device_name()
+    return environment

@@ -116,6 +116,6 @@ class Built:
 
 def _n_tokens(requests: tuple[TaskRequest, ...]) -> int:
     """The memory of an item's requests, in tokens; they share one context."""
-    asked = [one.request for one in requests]
-    own = sum(len(one.continuation) for one in asked if isinstance(one, LogLikelihood))
-    return len(asked[0].context) + own + _TOKENS_OF_REQUEST * len(asked)
+    plain = [request.request for request in requests]
+    own = sum(len(one.continuation) for one in plain if isinstance(one, LogLikelihood))
+    return len(plain[0].context) + own + _TOKENS_OF_REQUEST * len(plain)

@@ -87,10 +87,12 @@ class RunFolder:
         return folder
 
     def _warn_of_other_environment(self) -> None:
-        known = [one for one in self.environments() if "machine" not in one]  # others made those
-        if known and (told := differing([*known, self._environment()])):
+        known = [
+            environment for environment in self.environments() if "machine" not in environment
+        ]  # others made those
+        if known and (other := differing([*known, self._environment()])):
             warnings.warn(
-                f"The run in {self.path} goes on under other {told} than it began with: its last "
+                f"The run in {self.path} goes on under other {other} than it began with: its last "
                 "digits may differ from those of an undisturbed run, and its facts say so.",
                 OtherEnvironmentWarning, stacklevel=4,
             )  # fmt: skip
@@ -138,7 +140,7 @@ class RunFolder:
     def environments(self) -> list[dict[str, Any]]:
         """What the parts were made under, each once; those of earlier versions do not say."""
         paths = sorted((self.path / _PARTS).glob("*.part"))
-        return distinct(found for path in paths if (found := environment_of(path)))
+        return distinct(environment for path in paths if (environment := environment_of(path)))
 
     def refuse_changed(self, refuse: Callable[[], None]) -> None:
         """Refuse what was made of a model that changed meanwhile: the parts go."""
@@ -249,10 +251,10 @@ def _begin(path: Path, settings: dict[str, Any]) -> None:
 
 
 def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    told = "; ".join(differences(old, new))
-    if told:
+    changed = "; ".join(differences(old, new))
+    if changed:
         raise UserError(
-            f"{path} holds a run with other settings ({told}): expected the same settings; "
+            f"{path} holds a run with other settings ({changed}): expected the same settings; "
             "choose another folder, or delete this one to start afresh."
         )
 

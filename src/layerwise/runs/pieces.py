@@ -39,8 +39,8 @@ def run_resumable(
     for (task, protocol), name in zip(pieces, names, strict=True):
         cost = expected(task, protocol)
         of_piece = (f"{kinds[0]} work {name}", *(f"{kind} {name}" for kind in reversed(kinds)))
-        asked = (task, protocol, name, cost)
-        works.append(Work(of_piece, f"{doing}: {task.name}", cost.amount, asked))
+        arguments = (task, protocol, name, cost)
+        works.append(Work(of_piece, f"{doing}: {task.name}", cost.amount, arguments))
     make_missing(executor, parts, progress, works, partial(_tables, make, kinds))
     work = together(parts, [f"{kinds[0]} work {name}" for name in names]).to_dict("records")
     tables = [rows_of(parts, kind, [f"{kind} {name}" for name in names]) for kind in kinds]

@@ -156,13 +156,13 @@ class PieceMeter:
 
     def sweep(self) -> Callable[[float], None]:
         """What a sweep tells how much of it is done, from 0 to 1."""
-        least, whole, told = self.left * (1 - _MOST), self.left, time.monotonic()
+        least, whole, last_time = self.left * (1 - _MOST), self.left, time.monotonic()
 
         def tell(share: float) -> None:
-            nonlocal told
+            nonlocal last_time
             more, now = self.left - max(least, whole * (1 - _MOST * share)), time.monotonic()
-            if more > 0 and now - told >= _PAUSE:
-                self.left, told = self.left - more, now
+            if more > 0 and now - last_time >= _PAUSE:
+                self.left, last_time = self.left - more, now
                 self.whole.done(more)
 
         return tell

@@ -255,9 +255,9 @@ class Round:
             return
         self._idle.append(hand)
         if "failed" in answer:
-            said = printable(str(answer["failed"]))[:_LONGEST]
+            reason = printable(str(answer["failed"]))[:_LONGEST]
             on = hand.machine.machine if hand.machine else "a worker"
-            self._again(number, "failed", MOST_FAILURES, f"last on {on}, {said}")
+            self._again(number, "failed", MOST_FAILURES, f"last on {on}, {reason}")
             return
         tables = {name: table_from_bytes(table) for name, table in answer["tables"].items()}
         self._keep(work, tables, hand.machine)
@@ -287,10 +287,10 @@ class Round:
             )
 
     def _sentence(self) -> str:
-        told = [f"{self._works[n].names[-1]!r} {why}" for n, why in sorted(self._given_up.items())]
-        more = f", and {counted(len(told) - 3, 'other')}" if len(told) > 3 else ""
+        whys = [f"{self._works[n].names[-1]!r} {why}" for n, why in sorted(self._given_up.items())]
+        more = f", and {counted(len(whys) - 3, 'other')}" if len(whys) > 3 else ""
         return (
-            f"{counted(len(told), 'piece')} of the run could not be made: {'; '.join(told[:3])}"
+            f"{counted(len(whys), 'piece')} of the run could not be made: {'; '.join(whys[:3])}"
             f"{more}. All other pieces are kept: expected each to be made; give the same command "
             "again to try what is missing, without Ray to see all of an error."
         )

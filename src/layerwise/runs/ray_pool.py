@@ -146,11 +146,11 @@ class Pool:
         """Have a worker make a piece; what the answer is waited for with."""
         return hand.actor.make.remote(number)
 
-    def wait(self, asked: Sequence[Any]) -> list[tuple[Any, Hand | None, dict[str, Any] | None]]:
+    def wait(self, refs: Sequence[Any]) -> list[tuple[Any, Hand | None, dict[str, Any] | None]]:
         """Wait a second at most for answers, of beginnings as well."""
         if time.monotonic() - self._heard > HEARD:
             self._refuse_lost_head()
-        waited = [*asked, *self.pending]
+        waited = [*refs, *self.pending]
         if not waited:
             time.sleep(0.2)
             return []
@@ -205,10 +205,10 @@ class Pool:
 
     def _rooms(self) -> Iterator[tuple[str, int]]:
         """Each machine that is there, and how many workers are to be on it."""
-        for one in self._nodes():
-            if one["Alive"] and one["NodeID"] not in self._given_up:
-                fit, most = self._needs.fit(one["Resources"]), self._needs.actors
-                yield one["NodeID"], fit if most is None else min(fit, most)
+        for node in self._nodes():
+            if node["Alive"] and node["NodeID"] not in self._given_up:
+                fit, most = self._needs.fit(node["Resources"]), self._needs.actors
+                yield node["NodeID"], fit if most is None else min(fit, most)
 
     def _nodes(self) -> list[dict[str, Any]]:
         """The cluster's machines."""
@@ -242,7 +242,7 @@ class Pool:
         self._heard = time.monotonic()
 
     def _refuse_too_small(self) -> None:
-        fits = [self._needs.fit(one["Resources"]) for one in self._nodes() if one["Alive"]]
+        fits = [self._needs.fit(node["Resources"]) for node in self._nodes() if node["Alive"]]
         wanted = self._needs.actors or 1
         if max(fits, default=0) < wanted:
             self.close()
@@ -276,11 +276,11 @@ class Pool:
         if why not in self.refused:
             self.refused.append(why)
 
-    def _answer(self, one: Any) -> dict[str, Any] | None:
+    def _answer(self, answer: Any) -> dict[str, Any] | None:
         from ray.exceptions import RayError
 
         try:
-            return self._ray.get(one)
+            return self._ray.get(answer)
         except RayError:
             return None
 
@@ -288,7 +288,7 @@ class Pool:
 def _addresses(ray: Any) -> list[str]:
     """Where the cluster's head listens, and Ray on this machine."""
     here = ray.get_runtime_context()
-    (own,) = [one for one in ray.nodes() if one["NodeID"] == here.get_node_id()]
+    (own,) = [node for node in ray.nodes() if node["NodeID"] == here.get_node_id()]
     return [here.gcs_address, f"{own['NodeManagerAddress']}:{own['NodeManagerPort']}"]
 
 

@@ -40,9 +40,9 @@ class RayWorker:
     def begin(self, job: bytes, models: list[dict[str, Any]], version: str) -> dict[str, Any]:
         """Take over a job."""
         machine = platform.node()
-        mine = metadata.version("layerwise")
-        if mine != version:
-            return {"refused": f"{machine} has layerwise {mine}, and this process {version}"}
+        own_version = metadata.version("layerwise")
+        if own_version != version:
+            return {"refused": f"{machine} has layerwise {own_version}, and this process {version}"}
         try:
             self._load(models)
             self._make, self._asked = unpack(job, self._models, self._built)
@@ -76,10 +76,10 @@ class RayWorker:
         for wanted in models:
             how = {name: value for name, value in wanted.items() if name != "hash"}
             model = load_model(**how, device=self._device)
-            found = model_facts(model).hash
-            if found != wanted["hash"]:
+            own_hash = model_facts(model).hash
+            if own_hash != wanted["hash"]:
                 raise UserError(
-                    f"{how['name']!r} has other weights there (hash {found[:12]}, and "
+                    f"{how['name']!r} has other weights there (hash {own_hash[:12]}, and "
                     f"{wanted['hash'][:12]} in this process): expected the same on all machines; "
                     "copy the files again, or clear the cache there."
                 )

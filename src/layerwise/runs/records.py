@@ -21,7 +21,7 @@ from layerwise.tasks.items import Item
 def record_rows(
     task: Task,
     items: Sequence[Item],
-    asked: Sequence[TaskRequest],
+    task_requests: Sequence[TaskRequest],
     interventions: Sequence[Intervention],
     swept: Sweep,
     draws: Sequence[int | None] | None = None,
@@ -29,7 +29,7 @@ def record_rows(
     """One record per intervention, item and protocol, from the outcomes of a sweep."""
     by_id = {item.id: item for item in items}
     places: dict[tuple[str, str], list[int]] = {}
-    for index, request in enumerate(asked):
+    for index, request in enumerate(task_requests):
         places.setdefault((request.item, request.protocol), []).append(index)
     every = [None] * len(interventions) if draws is None else draws
     for intervention, draw, outcomes in zip(interventions, every, swept.outcomes, strict=True):
@@ -40,7 +40,7 @@ def record_rows(
                 task,
                 by_id[item_id],
                 protocol,
-                [asked[index] for index in indices],
+                [task_requests[index] for index in indices],
                 [outcomes[index] for index in indices],
             )
             yield {
@@ -65,8 +65,8 @@ def record_rows(
 def with_clusters(table: pd.DataFrame, tasks: Iterable[Task]) -> pd.DataFrame:
     """A table of items with what each asks for, in its column ``cluster``; null where apart."""
     known = {(task.name, item.id): item.cluster for task in tasks for item in task.items}
-    asked = zip(table["task"], table["item"], strict=True)
-    labels = [known.get(key) for key in asked]
+    keys = zip(table["task"], table["item"], strict=True)
+    labels = [known.get(key) for key in keys]
     return table.assign(cluster=pd.Series(labels, index=table.index, dtype=object))
 
 
@@ -85,17 +85,17 @@ def text_line(request: TaskRequest) -> dict[str, Any]:
 
 def request_line(request: TaskRequest) -> dict[str, Any]:
     """A request as a line of ``requests.jsonl`` (``docs/results.md``)."""
-    asked = request.request
+    tokens = request.request
     line: dict[str, Any] = {
         **text_line(request),
-        "context_tokens": list(asked.context),
+        "context_tokens": list(tokens.context),
         "continuation_tokens": [],
     }
-    if asked.source is not None:
-        line["source_tokens"] = list(asked.source)
-    if isinstance(asked, Generate):
-        return line | {"stop": list(asked.stop), "max_tokens": asked.max_tokens}
-    return line | {"continuation_tokens": list(asked.continuation)}
+    if tokens.source is not None:
+        line["source_tokens"] = list(tokens.source)
+    if isinstance(tokens, Generate):
+        return line | {"stop": list(tokens.stop), "max_tokens": tokens.max_tokens}
+    return line | {"continuation_tokens": list(tokens.continuation)}
 
 
 def work_entry(analysis: str, task: str, stats: SweepStats) -> dict[str, Any]:

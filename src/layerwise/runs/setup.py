@@ -163,14 +163,14 @@ class Setup:
         for task, protocol in self.pieces():
             for item in task.items if self.chat else task.items[:1]:
                 with contextlib.suppress(UserError):  # an analysis that asks it says so
-                    asked = self.requests(task, item, protocol)
-                    digest.update(repr([one.request for one in asked]).encode())
+                    requests = self.requests(task, item, protocol)
+                    digest.update(repr([request.request for request in requests]).encode())
         return digest.hexdigest()
 
     def refuse_changed(self) -> None:
         """Refuse weights that are not those that the run began with."""
-        for one in (self, *self.beside):
-            refuse_changed_weights(one.loaded, one.model)
+        for setup in (self, *self.beside):
+            refuse_changed_weights(setup.loaded, setup.model)
 
     def _end_tokens(self) -> dict[str, Any]:
         """What ends texts, where it is more or other than the tokenizer's end token."""

@@ -109,23 +109,23 @@ def cells(records: pd.DataFrame, *, over_examples: bool = False) -> Iterator[Cel
 
 def _over_examples(whole: pd.DataFrame) -> Cell:
     """The mean over draws of few-shot examples, which all items share."""
-    each = tuple(_cell(pd.DataFrame(one)) for _, one in whole.groupby("examples", sort=True))
+    each = tuple(_cell(pd.DataFrame(draw)) for _, draw in whole.groupby("examples", sort=True))
     first = each[0]
     for other in each:
-        changes = [list(one.interventions["intervention"]) for one in (first, other)]
+        changes = [list(draw.interventions["intervention"]) for draw in (first, other)]
         if other.items != first.items or changes[0] != changes[1]:
             raise _incomplete(whole)
-    without = [one.no_layers for one in each if one.no_layers is not None]
+    without = [draw.no_layers for draw in each if draw.no_layers is not None]
     blind = None
     if first.blind is not None:
-        right, asked = np.sum([one.blind or Blind(*np.zeros((2, len(first.items)), dtype=int))
-                               for one in each], axis=0)  # fmt: skip
-        blind = Blind(right, asked)
+        right, n_asked = np.sum([draw.blind or Blind(*np.zeros((2, len(first.items)), dtype=int))
+                               for draw in each], axis=0)  # fmt: skip
+        blind = Blind(right, n_asked)
     return first._replace(
-        intact=np.mean([one.intact for one in each], axis=0),
-        correct=np.mean([one.correct for one in each], axis=0),
-        nats=np.mean([one.nats for one in each], axis=0),
-        margins=np.mean([one.margins for one in each], axis=0),
+        intact=np.mean([draw.intact for draw in each], axis=0),
+        correct=np.mean([draw.correct for draw in each], axis=0),
+        nats=np.mean([draw.nats for draw in each], axis=0),
+        margins=np.mean([draw.margins for draw in each], axis=0),
         no_layers=np.mean(without, axis=0) if len(without) == len(each) else None,
         blind=blind,
         of_examples=each,
@@ -150,9 +150,9 @@ class _Rows(NamedTuple):
         kind = table["kind"].to_numpy(dtype=object)
         named = table["item"].to_numpy(dtype=object)
         items = pd.Index(sorted(set(named[~np.isin(kind, CONTROLS)])))
-        item, found = pd.factorize(named)
+        item, names = pd.factorize(named)
         change, changes = pd.factorize(table["intervention"].to_numpy(dtype=object))
-        row, correct = items.get_indexer(pd.Index(found))[item], table["correct"]
+        row, correct = items.get_indexer(pd.Index(names))[item], table["correct"]
         return cls(
             table, kind, correct.to_numpy(dtype=bool), item, items, row, change, pd.Index(changes)
         )  # fmt: skip
@@ -162,18 +162,18 @@ def _cell(whole: pd.DataFrame) -> Cell:
     task, capability, protocol = (str(whole[c].iloc[0]) for c in ("task", "capability", "protocol"))
     described = ["kind", "site", "layer", "head", "intervention"]
     read = _Rows.of(whole)
-    items, asked = read.items, ~np.isin(read.kind, CONTROLS)
-    group, change = whole.loc[asked], read.change[asked]
+    items, is_change = read.items, ~np.isin(read.kind, CONTROLS)
+    group, change = whole.loc[is_change], read.change[is_change]
     first = np.unique(change, return_index=True)[1]
     listed = group[[*described, "layers", "heads"]].iloc[first].sort_values(described)
     changed = listed.loc[listed["intervention"] != INTACT].reset_index(drop=True)
     drawn = _draws(group)
     columns = pd.Index([INTACT, *changed["intervention"]]).get_indexer(read.changes)[change]
-    place = drawn, read.row[asked], columns
+    place = drawn, read.row[is_change], columns
     shape = int(drawn.max()) + 1, len(items), len(listed)
     _check_complete(group, place, shape, len(changed))
     right = np.zeros(shape, dtype=bool)
-    right[place] = read.correct[asked]
+    right[place] = read.correct[is_change]
     in_nats = np.full((2, *shape), np.nan)
     for values, name in zip(in_nats, ("gold_logprob", "margin"), strict=True):
         if name in group:
@@ -223,8 +223,8 @@ def _blind(read: _Rows, kind: str) -> Blind | None:
     chosen = read.kind == kind
     if not chosen.any():
         return None
-    asked = read.item[chosen] * len(read.changes) + read.change[chosen]
-    if len(np.unique(asked)) < len(asked):
+    pairs = read.item[chosen] * len(read.changes) + read.change[chosen]
+    if len(np.unique(pairs)) < len(pairs):
         raise _incomplete(read.table)
     rows, correct, n = read.row[chosen], read.correct[chosen], len(read.items)
     right, times = (np.bincount(one[one >= 0], minlength=n) for one in (rows[correct], rows))

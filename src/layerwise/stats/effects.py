@@ -57,9 +57,9 @@ def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     taken = _most_taken(records)
     rows = [
         _signal_row(cell, chance(cell.task, cell.protocol))
-        | {"p": one, "signal": signal}
+        | {"p": p_value, "signal": signal}
         | taken.get((cell.task, cell.protocol), {})
-        for cell, one, signal in zip(every, p.tolist(), have_signal(p).tolist(), strict=True)
+        for cell, p_value, signal in zip(every, p.tolist(), have_signal(p).tolist(), strict=True)
     ]
     return frame("signal", rows)
 
@@ -71,16 +71,16 @@ def _most_taken(records: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
     intact = records.loc[(records["kind"] == INTACT) & records["chosen"].notna()]
     if "examples" in intact:
         intact = intact.loc[intact["examples"].fillna(0) == 0]
-    found = {}
+    by_cell = {}
     for (task, protocol), group in intact.groupby(["task", "protocol"]):
         counts = np.bincount(group["chosen"].to_numpy(dtype=int))
-        told = {"most_taken": int(counts.argmax()), "n_most_taken": int(counts.max())}
-        found[str(task), str(protocol)] = told
-    return found
+        counts_of_options = {"most_taken": int(counts.argmax()), "n_most_taken": int(counts.max())}
+        by_cell[str(task), str(protocol)] = counts_of_options
+    return by_cell
 
 
 def _signal_row(cell: Cell, chance: float) -> dict[str, Any]:
-    found = intact_interval(cell)
+    interval = intact_interval(cell)
     blind = np.nan if cell.blind is None else cell.blind.accuracy
     return {
         "task": cell.task,
@@ -89,9 +89,9 @@ def _signal_row(cell: Cell, chance: float) -> dict[str, Any]:
         "n_items": len(cell.intact),
         "n_clusters": cell.clusters.n,
         "chance": chance,
-        "accuracy": found.estimate,
-        "low": found.low,
-        "high": found.high,
+        "accuracy": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
         "blind": None if np.isnan(blind) else blind,
         "n_examples": len(cell.of_examples) or 1,
         "no_layers": None if cell.no_layers is None else float(cell.no_layers.mean()),
@@ -175,7 +175,9 @@ def _effects(
 def scale_of(cell: Cell, chance: float) -> Scale:
     """What the answers leave open of a share lost where all resamples say the same."""
     if cell.of_examples:
-        return reduce(Scale.widest, (scale_of(one, chance) for one in cell.of_examples))
+        return reduce(
+            Scale.widest, (scale_of(of_example, chance) for of_example in cell.of_examples)
+        )
     stated = chance if cell.no_layers is None else None
     return share_scale(cell.intact - cell.floor(chance), cell.clusters, stated)
 
@@ -183,8 +185,8 @@ def scale_of(cell: Cell, chance: float) -> Scale:
 def corrected(effects: pd.DataFrame) -> pd.Series:
     """The p-values that "significant" goes by: Benjamini-Hochberg of heads, Holm of layers."""
     # Of hundreds of heads some may be false, at a stated rate; of layers none.
-    found = np.where(effects["head"].notna(), effects["p_bh"], effects["p_holm"])
-    return pd.Series(found, index=effects.index)
+    p = np.where(effects["head"].notna(), effects["p_bh"], effects["p_holm"])
+    return pd.Series(p, index=effects.index)
 
 
 def _bootstrapped(
@@ -214,8 +216,8 @@ def bounded_columns(
     """Columns of estimates with their 95 % percentile bounds, by name."""
     estimate = draws[0]
     bounds = stats.percentile_bounds(draws[1:], 0.95)
-    said = ~np.isnan(estimate) & (n > 1)
-    low, high = (np.where(said & np.isfinite(b), b, np.nan) for b in bounds)
+    is_known = ~np.isnan(estimate) & (n > 1)
+    low, high = (np.where(is_known & np.isfinite(b), b, np.nan) for b in bounds)
     return dict(zip(names, (estimate, low, high), strict=True))
 
 
@@ -223,7 +225,10 @@ def intact_interval(cell: Cell) -> Interval:
     """95 % interval of the intact accuracy, over items and over draws of examples if several."""
     if not cell.of_examples:
         return clustered_interval(cell.intact, cell.clusters)
-    each = [clustered_interval(one.intact, one.clusters) for one in cell.of_examples]
+    each = [
+        clustered_interval(of_example.intact, of_example.clusters)
+        for of_example in cell.of_examples
+    ]
     means = crossed_means(_stacked(cell, lambda one: one.intact[:, None]), cell.clusters)
     mean, half = float(means.mean[0]), float(means.half_widths(_TAIL)[0])
     low, high = (float(np.mean([getattr(one, end) for one in each])) for end in ("low", "high"))
@@ -235,20 +240,23 @@ def over_examples(
 ) -> dict[str, Any]:
     """Columns of effects that know that draws of examples are a sample."""
     clusters = cell.clusters
-    change = crossed_means(_stacked(cell, lambda one: one.change), clusters)
-    nats = crossed_means(_stacked(cell, lambda one: one.nats), clusters)
+    change = crossed_means(_stacked(cell, lambda draw: draw.change), clusters)
+    nats = crossed_means(_stacked(cell, lambda draw: draw.nats), clusters)
     clipped = crossed_means(
-        _stacked(cell, lambda one: np.clip(one.nats, -MOST_NATS, MOST_NATS)), clusters
+        _stacked(cell, lambda draw: np.clip(draw.nats, -MOST_NATS, MOST_NATS)), clusters
     )
     lost, above = (
         _stacked(cell, read)
-        for read in (lambda one: one.change, lambda one: (one.intact - one.floor(chance))[:, None])
+        for read in (
+            lambda draw: draw.change,
+            lambda draw: (draw.intact - draw.floor(chance))[:, None],
+        )
     )
     scale = above.mean()
     share = lost.mean(axis=(0, 1)) / scale if scale > 0 else np.full(lost.shape[2], np.nan)
     moved = crossed_means((lost - share * above) / (scale if scale > 0 else np.nan), clusters)
-    margins = crossed_means(_stacked(cell, lambda one: one.margins), clusters)
-    found: dict[str, Any] = {
+    margins = crossed_means(_stacked(cell, lambda draw: draw.margins), clusters)
+    columns: dict[str, Any] = {
         "p": np.maximum(table["p"], change.p_values()),
         "p_no_loss": np.maximum(table["p_no_loss"], 1 - change.upper_p_values(smallest.loss)),
         "p_no_loss_nats": np.maximum(
@@ -264,11 +272,11 @@ def over_examples(
         (margins, "margin", "margin_low", "margin_high"),
     ):
         half = means.half_widths(_TAIL)
-        found[low] = np.minimum(table[low], table[estimate] - half)
-        found[high] = np.maximum(table[high], table[estimate] + half)
+        columns[low] = np.minimum(table[low], table[estimate] - half)
+        columns[high] = np.maximum(table[high], table[estimate] + half)
     for end in ("acc_diff_low", "acc_diff_high"):
-        found[end] = np.clip(found[end], -1.0, 1.0)
-    return found
+        columns[end] = np.clip(columns[end], -1.0, 1.0)
+    return columns
 
 
 _PARTS = ("mean", "items", "draws", "shared")
@@ -277,4 +285,4 @@ _PARTS = ("mean", "items", "draws", "shared")
 def _stacked(
     cell: Cell, read: Callable[[Cell], Float[np.ndarray, "items columns"]]
 ) -> Float[np.ndarray, "draws items columns"]:
-    return np.stack([read(one).astype(float) for one in cell.of_examples])
+    return np.stack([read(of_example).astype(float) for of_example in cell.of_examples])

@@ -45,9 +45,9 @@ def computed_once(method: Callable[[AnyResult], Tables]) -> Callable[[AnyResult]
         kept = self.__dict__.setdefault("_computed", {})
         if method.__name__ not in kept:
             kept[method.__name__] = method(self)
-        found: Any = kept[method.__name__]
-        several = isinstance(found, dict)
-        copied: Any = {n: t.copy() for n, t in found.items()} if several else found.copy()
+        value: Any = kept[method.__name__]
+        several = isinstance(value, dict)
+        copied: Any = {n: t.copy() for n, t in value.items()} if several else value.copy()
         return copied
 
     return known

@@ -85,5 +85,5 @@ def _state(path: Path, digest: str, left_out: Iterable[str]) -> State:
 
 def _own_hash(content: Mapping[str, Any], own_name: str) -> str:
     others = {name: digest for name, digest in content[FILES].items() if name != own_name}
-    said = json.dumps({**content, FILES: others}, sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
+    text = json.dumps({**content, FILES: others}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -60,29 +60,29 @@ class JoinedFolder(Generic[_Facts]):
     def is_in(self, folder: Path) -> bool:
         """Whether joined runs of this kind were written there, as a table or a list tells."""
         try:
-            said = json.loads(read_regular(folder / self.list_file))
+            content = json.loads(read_regular(folder / self.list_file))
         except (OSError, ValueError, RecursionError):
-            said = None
-        listed_there = isinstance(said, dict) and FILES in said
+            content = None
+        listed_there = isinstance(content, dict) and FILES in content
         return listed_there or any((folder / name).exists() for name in self.table_files)
 
     def write(self, folder: Path, tables: Mapping[str, pd.DataFrame], facts: _Facts) -> None:
         """Write the tables and their list, in the place of earlier ones."""
         self.refuse_unusable(folder)
-        said = facts.model_dump_json(exclude={"files"})
+        text = facts.model_dump_json(exclude={"files"})
         remove_temporaries(folder)
         _remove(folder / self.list_file)  # tables of two joinings never stand under one list
         for name, file in zip(self.tables, self.table_files, strict=True):
-            write_table(folder / file, self._schema(name), tables[name], said)
+            write_table(folder / file, self._schema(name), tables[name], text)
         files = hashes_of(folder, self.table_files)
-        content = with_list(json.loads(said), self.list_file, files)
+        content = with_list(json.loads(text), self.list_file, files)
         write_atomically(folder / self.list_file, content)
 
     def read(self, folder: Path) -> tuple[dict[str, pd.DataFrame], _Facts]:
         """The tables by name, and the facts, without the list."""
-        said = self.read_list(folder)
-        files = listed(said, self.list_file) or {}
-        facts = self.facts.model_validate_json(json.dumps(said))
+        content = self.read_list(folder)
+        files = listed(content, self.list_file) or {}
+        facts = self.facts.model_validate_json(json.dumps(content))
         read = {}
         for name, file in zip(self.tables, self.table_files, strict=True):
             read[name], _ = read_table(folder / file, self._schema(name), files.get(file))
@@ -92,15 +92,15 @@ class JoinedFolder(Generic[_Facts]):
         """The file that lists the others, as plain values."""
         path = folder / self.list_file
         try:
-            said = json.loads(read_regular(path))
-            self.facts.model_validate_json(json.dumps(said))
+            content = json.loads(read_regular(path))
+            self.facts.model_validate_json(json.dumps(content))
         except (OSError, ValueError, RecursionError) as error:
             command, again = self.command
             raise DamagedResultsError(
                 f"{path} is missing or damaged: expected what `{command}` wrote; {again}."
             ) from error
-        refuse_edited(said, path)
-        return said
+        refuse_edited(content, path)
+        return content
 
 
 def _remove(path: Path) -> None:

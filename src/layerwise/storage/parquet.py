@@ -133,14 +133,14 @@ def refuse_too_many_rows(name: str, n_rows: int, asked: str) -> None:
 
 def parsed(path: Path, content: bytes) -> pa.Table:
     """The table in a Parquet file's bytes, if it can be as large as the file says."""
-    told = pq.read_metadata(io.BytesIO(content))
-    parts = [told.row_group(i).column(j) for i in range(told.num_row_groups)
-             for j in range(told.num_columns)]  # fmt: skip
-    cells = max(told.num_rows * told.num_columns, sum(part.num_values for part in parts))
-    empty = told.num_rows > max(_ROWS_TO_DOUBT, len(content))
+    metadata = pq.read_metadata(io.BytesIO(content))
+    parts = [metadata.row_group(i).column(j) for i in range(metadata.num_row_groups)
+             for j in range(metadata.num_columns)]  # fmt: skip
+    cells = max(metadata.num_rows * metadata.num_columns, sum(part.num_values for part in parts))
+    empty = metadata.num_rows > max(_ROWS_TO_DOUBT, len(content))
     if empty or cells * _BYTES_A_CELL > psutil.virtual_memory().available:
         raise DamagedResultsError(
-            f"{path} says that it has {told.num_rows:,} rows in {len(content):,} bytes, which "
+            f"{path} says that it has {metadata.num_rows:,} rows in {len(content):,} bytes, which "
             f"would take some {cells * _BYTES_A_CELL / 2**30:.3g} GiB of memory: expected a table "
             f"that layerwise wrote, and room for it; {AGAIN}."
         )
@@ -182,11 +182,11 @@ def _checked(table: pa.Table) -> pa.Table:
 def _to_pandas(table: pa.Table) -> pd.DataFrame:
     integers = {pa.int64(): pd.Int64Dtype()}
     # Handing columns to threads takes longer than filling them, up to 100,000 rows.
-    found = table.to_pandas(types_mapper=integers.get, ignore_metadata=True, use_threads=False)
+    read = table.to_pandas(types_mapper=integers.get, ignore_metadata=True, use_threads=False)
     for field in table.schema:
         if field.type == pa.bool_() and field.nullable:
-            found[field.name] = found[field.name].astype("boolean")
+            read[field.name] = read[field.name].astype("boolean")
         elif pa.types.is_list(field.type):
             lists = table.column(field.name).to_pylist()
-            found[field.name] = pd.Series(lists, index=found.index, dtype=object)
-    return found
+            read[field.name] = pd.Series(lists, index=read.index, dtype=object)
+    return read

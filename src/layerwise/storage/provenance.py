@@ -38,8 +38,8 @@ _PACKAGES = ("torch", "transformer-lens", "transformers", "numpy", "layerwise")
 
 def installed_versions() -> dict[str, str]:
     """Versions of python and of the packages that numbers depend on (underscored names)."""
-    found = {"python": platform.python_version()}
-    return found | {name.replace("-", "_"): metadata.version(name) for name in _PACKAGES}
+    versions = {"python": platform.python_version()}
+    return versions | {name.replace("-", "_"): metadata.version(name) for name in _PACKAGES}
 
 
 def distinct(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -50,12 +50,12 @@ def distinct(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def differing(environments: Iterable[Mapping[str, Any]]) -> str:
     """What differs between some environments, with its values; empty if nothing does."""
     every = list(environments)
-    told = []
+    parts = []
     for name in dict.fromkeys(name for one in every for name in one if name != "machine"):
         values = dict.fromkeys(str(one.get(name, "none")) for one in every)
         if len(values) > 1:
-            told.append(f"{name} ({', '.join(values)})")
-    return ", ".join(told)
+            parts.append(f"{name} ({', '.join(values)})")
+    return ", ".join(parts)
 
 
 class Frozen(BaseModel):
@@ -250,15 +250,17 @@ def join_facts(facts: Sequence[Facts]) -> Facts:
             "protocols": tuple(dict.fromkeys(p for each in facts for p in each.protocols)),
             "settings": settings,
             "work": tuple(distinct(entry for each in facts for entry in each.work)),
-            "environments": tuple(distinct(one for each in facts for one in each.environments)),
+            "environments": tuple(
+                distinct(environment for each in facts for environment in each.environments)
+            ),
         }
     )
 
 
-def _same(what: str, name: str, one: str, other: str) -> None:
-    if one != other:
+def _same(what: str, name: str, facts: str, other: str) -> None:
+    if facts != other:
         raise UserError(
-            f"These results do not belong together: {what} {name!r} has hash {one[:12]} in one "
+            f"These results do not belong together: {what} {name!r} has hash {facts[:12]} in one "
             f"and {other[:12]} in another; expected results of the same model and items, "
             "so keep them in separate folders."
         )
@@ -297,8 +299,8 @@ def read_run_file(folder: Path) -> dict[str, Any]:
 
 def write_run_file(folder: Path, content: Facts | dict[str, Any], files: dict[str, str]) -> None:
     """Write ``run.json``, with a list of the folder's files."""
-    said = json.loads(content.model_dump_json()) if isinstance(content, Facts) else content
-    write_atomically(folder / RUN_FILE, with_list(said, RUN_FILE, files))
+    plain = json.loads(content.model_dump_json()) if isinstance(content, Facts) else content
+    write_atomically(folder / RUN_FILE, with_list(plain, RUN_FILE, files))
 
 
 def listed_files(folder: Path) -> dict[str, str] | None:

@@ -26,8 +26,8 @@ class RunTables:
 
     def table(self, name: str) -> pd.DataFrame | None:
         """A table with at least one row; None if there is none, as of what was not run."""
-        found = self.tables.get(name)
-        return None if found is None or found.empty else found
+        table = self.tables.get(name)
+        return None if table is None or table.empty else table
 
     def file(self, name: str) -> str:
         """Where a table is, in words."""

@@ -52,9 +52,9 @@ Request = LogLikelihood | Generate
 def refuse_unknown_tokens(requests: Iterable[Request], n_read: int, n_said: int) -> None:
     """Accept only token ids that a model has."""
     for request in requests:
-        said = request.continuation if isinstance(request, LogLikelihood) else ()
+        continuation = request.continuation if isinstance(request, LogLikelihood) else ()
         read = request.context if request.source is None else request.context + request.source
-        for tokens, size in ((read, n_read), (said, n_said)):
+        for tokens, size in ((read, n_read), (continuation, n_said)):
             if tokens and not (min(tokens) >= 0 and max(tokens) < size):
                 wrong = next(token for token in tokens if not 0 <= token < size)
                 raise UserError(

@@ -64,10 +64,10 @@ def encode_apart(
     target: Any = tokenizer
     answer = context[len(stripped) :] + continuation
     try_texts(tokenizer, answer)
-    said = target(text_target=answer, add_special_tokens=False)
+    encoded = target(text_target=answer, add_special_tokens=False)
     if start is None:
         start = encode_input(tokenizer, stripped)
-    return start, tuple(said["input_ids"])
+    return start, tuple(encoded["input_ids"])
 
 
 def encode_input(tokenizer: Tokenizer, text: str) -> Tokens:

@@ -102,12 +102,12 @@ def _reason(error: ValueError | RecursionError) -> str:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"field {shown(twice)} stands twice; expected each field once")
-    return found
+    return fields
 
 
 def _refuse_broken(path: str, number: int, field: str, value: Any) -> None:

@@ -106,9 +106,9 @@ def _refuse_twins(where: str, items: tuple[Item, ...], fewshot: tuple[Item, ...]
             f"{where} has the id {twice[0]!r} twice; expected each once among its items and "
             "few-shot examples; rename one, or leave it out."
         )
-    asked = {(item.context, item.question): item.id for item in items}
+    by_question = {(item.context, item.question): item.id for item in items}
     for example in fewshot:
-        same = asked.get((example.context, example.question))
+        same = by_question.get((example.context, example.question))
         if same is not None:
             raise UserError(
                 f"{where} shows the answer to its item {same!r} as few-shot example "

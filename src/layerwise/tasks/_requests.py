@@ -72,9 +72,9 @@ def check_item(task: Task, item: Item, protocol: str) -> None:
 
 def check_length(request: TaskRequest, max_length: int | None, *, apart: bool = False) -> None:
     """Refuse a request that the model has no room for."""
-    asked = request.request
-    answer = asked.max_tokens if isinstance(asked, Generate) else len(asked.continuation)
-    needed = max(len(asked.context), answer) if apart else len(asked.context) + answer
+    tokens = request.request
+    answer = tokens.max_tokens if isinstance(tokens, Generate) else len(tokens.continuation)
+    needed = max(len(tokens.context), answer) if apart else len(tokens.context) + answer
     if max_length is not None and needed > max_length:
         what = "prompt or answer" if apart else "prompt and answer"
         raise UserError(

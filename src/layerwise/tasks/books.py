@@ -49,19 +49,19 @@ def _refuse_twice(task: Task, named: Sequence[str | None]) -> None:
         )
 
 
-def _refuse(task: Task, item: Item, found: Sequence[tuple[Task, Item]]) -> None:
+def _refuse(task: Task, item: Item, twins: Sequence[tuple[Task, Item]]) -> None:
     where = f"Item {item.id!r} of task {task.name!r} is paired with {item.pair!r}"
-    if any(other is task for other, _ in found):
+    if any(other is task for other, _ in twins):
         raise UserError(
             f"{where}, an item of the same task: expected one of another task, which asks the same "
             "without the passage; put them into two tasks."
         )
-    if len(found) > 1:
+    if len(twins) > 1:
         raise UserError(
-            f"{where}, which stands in the tasks {' and '.join(t.name for t, _ in found)}: "
+            f"{where}, which stands in the tasks {' and '.join(t.name for t, _ in twins)}: "
             "expected one item of that id; rename the others."
         )
-    for other, twin in found:
+    for other, twin in twins:
         if twin.answer != item.answer:
             raise UserError(
                 f"{where} of task {other.name!r}, whose answer is {twin.answer!r} and not "

@@ -32,8 +32,8 @@ class Extractor:
 
     def __call__(self, text: str) -> str | None:
         """The answer in ``text`` after normalisation; None if there is none."""
-        found = self.find(text)
-        return (self.normalise(found) or None) if found is not None else None
+        answer = self.find(text)
+        return (self.normalise(answer) or None) if answer is not None else None
 
 
 def extractor(name: str) -> Extractor:
@@ -55,8 +55,8 @@ def _symbols(text: str) -> str:
 
 def _number(text: str) -> str:
     """``"1,234"`` and ``"1234"`` are the same number; anything else is compared as text."""
-    found = _INTEGER.search(text)
-    return str(int(found[0].replace(",", "").replace("\u2212", "-"))) if found else _plain(text)
+    match = _INTEGER.search(text)
+    return str(int(match[0].replace(",", "").replace("\u2212", "-"))) if match else _plain(text)
 
 
 def _first_line(text: str) -> str | None:
@@ -68,14 +68,14 @@ def _first_word(text: str) -> str | None:
 
 
 def _integer(text: str) -> str | None:
-    found = _INTEGER.search(text)
-    return found[0] if found else None
+    match = _INTEGER.search(text)
+    return match[0] if match else None
 
 
 def _answer_is(text: str) -> str | None:
     # A chain of thought that never states its answer has none, whatever numbers are in it.
-    found = _ANSWER_IS.search(text)
-    return found[1].strip() or None if found else None
+    match = _ANSWER_IS.search(text)
+    return match[1].strip() or None if match else None
 
 
 EXTRACTORS = {

@@ -139,8 +139,8 @@ def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:
     )
 
 
-def _fewshot_count(path: str, rows: int, asked: int | None) -> int:
-    count = (FEWSHOT if rows >= ROWS_FOR_FEWSHOT else 0) if asked is None else asked
+def _fewshot_count(path: str, rows: int, wanted: int | None) -> int:
+    count = (FEWSHOT if rows >= ROWS_FOR_FEWSHOT else 0) if wanted is None else wanted
     if not 0 <= count < rows:
         raise UserError(
             f"File {path!r} has {counted(rows, 'row')}, so {count} of them cannot be few-shot "

@@ -46,7 +46,7 @@ def with_other_questions(
     by_group: dict[str | None, list[Item]] = defaultdict(list)
     for item in task.items:
         by_group[item.group].append(item)
-    found = {}
+    by_item = {}
     for item in items:
         rng = stats.generator(seed, "other questions", task.name, item.id)
         questions: dict[str, Item] = {}
@@ -54,11 +54,11 @@ def with_other_questions(
         _draw(rng, alike, item, n, questions)
         if len(questions) < n and len(alike) < len(task.items):
             _draw(rng, task.items, item, n, questions)
-        found[item.id] = tuple(
+        by_item[item.id] = tuple(
             replace(item, id=f"{item.id} asked {other.id}", question=other.question)
             for other in questions.values()
         )
-    return found
+    return by_item
 
 
 def _draw(

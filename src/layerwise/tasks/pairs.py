@@ -50,12 +50,12 @@ def changed_spans(clean: Tokens, corrupted: Tokens) -> tuple[range, range]:
     return range(before, len(clean) - after), range(before, len(corrupted) - after)
 
 
-def _shared(one: Tokens, other: Tokens) -> int:
+def _shared(prompt: Tokens, corrupted: Tokens) -> int:
     """How many tokens two sequences share at their beginning."""
-    for i, (a, b) in enumerate(zip(one, other, strict=False)):
+    for i, (a, b) in enumerate(zip(prompt, corrupted, strict=False)):
         if a != b:
             return i
-    return min(len(one), len(other))
+    return min(len(prompt), len(corrupted))
 
 
 def patching_prompts(

@@ -122,9 +122,9 @@ def _options(
         if not start or not rest:
             raise _no_tokens(task, item)
         gold = choice == item.answer
-        asked = LogLikelihood(start, rest)
+        request = LogLikelihood(start, rest)
         name = task.name
-        built.append(TaskRequest(item.id, name, protocol, context, delimiter + text, gold, asked))
+        built.append(TaskRequest(item.id, name, protocol, context, delimiter + text, gold, request))
     return tuple(built)
 
 

@@ -208,15 +208,15 @@ def _stated(name: str) -> str:
 def _expand(name: str, language: str) -> list[str]:
     if name in (*_SETS, *CAPABILITIES):
         spoken = task_names(language)
-        found = [one for one in spoken if name in ("all", _suites[one].capability)]
+        names = [one for one in spoken if name in ("all", _suites[one].capability)]
         if name in MATCHED:
-            found = [_stated(one) for one in MATCHED[name].get(language, ())]
-        if not found:
+            names = [_stated(one) for one in MATCHED[name].get(language, ())]
+        if not names:
             raise UserError(
                 f"No suite in the language {language!r} is of {name!r}; expected one of: "
                 f"{', '.join(spoken) or 'none'}."
             )
-        return found
+        return names
     if is_suite(name):
         return [_stated(name)]
     if any(matches(name) for matches, _ in _sources):
@@ -244,9 +244,9 @@ def suite_arguments(factory: Callable[..., Any]) -> Mapping[str, inspect.Paramet
     """The arguments of a suite's factory that a name can set: whole numbers, and rows of them."""
     parameters = inspect.signature(factory).parameters
     return {
-        name: one
-        for name, one in parameters.items()
-        if name not in _NOT_ASKED and one.annotation in _KINDS
+        name: parameter
+        for name, parameter in parameters.items()
+        if name not in _NOT_ASKED and parameter.annotation in _KINDS
     }
 
 
@@ -284,8 +284,10 @@ def stated_defaults(factory: Callable[..., Any]) -> str:
     """The arguments that a name can set with their usual values, as a name writes them."""
     parameters = suite_arguments(factory).values()
     return ", ".join(
-        one.name if one.default is None else f"{one.name}={_written(one.default)}"
-        for one in parameters
+        parameter.name
+        if parameter.default is None
+        else f"{parameter.name}={_written(parameter.default)}"
+        for parameter in parameters
     )
 
 

@@ -74,13 +74,13 @@ def score(
     """
     check_protocol(protocol)
     kind = Generated if protocol == "generate" else Scored
-    if len(requests) != len(outcomes) or not all(isinstance(one, kind) for one in outcomes):
+    if len(requests) != len(outcomes) or not all(isinstance(outcome, kind) for outcome in outcomes):
         raise ValueError(f"Expected {len(requests)} outcomes of type {kind.__name__}.")
-    generated = [one for one in outcomes if isinstance(one, Generated)]
+    generated = [outcome for outcome in outcomes if isinstance(outcome, Generated)]
     if generated:
         return _exact_match(task, item, generated[0].text)
-    scored = [one for one in outcomes if isinstance(one, Scored)]
-    return _multiple_choice(item, protocol, [one.gold for one in requests], scored)
+    scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
+    return _multiple_choice(item, protocol, [request.gold for request in requests], scored)
 
 
 def _exact_match(task: Task, item: Item, text: str) -> Score:
@@ -93,7 +93,7 @@ def _exact_match(task: Task, item: Item, text: str) -> Score:
 def _multiple_choice(
     item: Item, protocol: str, golds: Sequence[bool], outcomes: Sequence[Scored]
 ) -> Score:
-    logprobs = [one.logprob for one in outcomes]
+    logprobs = [outcome.logprob for outcome in outcomes]
     # The text without its delimiter, in characters: what acc_norm of the harness divides by.
     lengths = [1 if protocol == "letter" else len(choice) for choice in item.choices]
     per_length = [value / length for value, length in zip(logprobs, lengths, strict=True)]

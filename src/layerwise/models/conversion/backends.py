@@ -73,8 +73,8 @@ class Files:
     @property
     def kept(self) -> Quantization | None:
         """How weights stay quantized in memory; None if they are numbers there."""
-        found = self.quantization if self.backend == HUGGING_FACE else None
-        return found if found is not None and found.kept else None
+        quantization = self.quantization if self.backend == HUGGING_FACE else None
+        return quantization if quantization is not None and quantization.kept else None
 
     def original(self, wanted: Wanted) -> PreTrainedModel:
         """The Hugging Face model in a number format; on the CPU, if its weights are numbers."""
@@ -109,7 +109,10 @@ class Files:
                 attn_implementation="eager",
                 trust_remote_code=False,
             )
-        return {f"original.{name}": one for name, one in made.named_buffers(remove_duplicate=False)}
+        return {
+            f"original.{name}": buffer
+            for name, buffer in made.named_buffers(remove_duplicate=False)
+        }
 
     @property
     def n_parameters(self) -> int:
@@ -155,8 +158,10 @@ def choose_backend(source: Source, config: PreTrainedConfig, backend: str) -> st
         hooked_config(source.folder, source.name, config, torch.float32)
     except NotConverted as refusal:
         if backend == TRANSFORMER_LENS:
-            told = str(refusal).rstrip(".")
-            raise NotConverted(f"{told}, or leave the backend to be chosen (`auto`).") from refusal
+            reason = str(refusal).rstrip(".")
+            raise NotConverted(
+                f"{reason}, or leave the backend to be chosen (`auto`)."
+            ) from refusal
         _refuse_also(refusal, source, config)
         return HUGGING_FACE
     return TRANSFORMER_LENS
@@ -167,7 +172,7 @@ def _refuse_also(refusal: UserError, source: Source, config: PreTrainedConfig) -
     try:
         _refuse_unknown(source, config)
     except UnknownArchitecture as unknown:
-        first, second = (str(told).rstrip(".") for told in (refusal, unknown))
+        first, second = (str(error).rstrip(".") for error in (refusal, unknown))
         raise UserError(f"{first}. {second}.") from unknown
 
 
@@ -221,7 +226,7 @@ def checked(files: Files, wanted: Wanted) -> tuple[DecoderOnly, Check]:
 
     def from_exact() -> tuple[float, parity.Exact]:
         again = load_original(files.source.folder, files.config, torch.float32)
-        truth = parity.exact(again, lambda one: parity.reference(one, ids))
+        truth = parity.exact(again, lambda network: parity.reference(network, ids))
         return parity.largest_difference(model, truth.logprobs, ids), truth
 
     with parity.must_run(name):

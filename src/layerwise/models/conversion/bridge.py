@@ -78,13 +78,13 @@ def from_bridge(bridge: Any) -> DecoderModel:
             "decoder of transformers; load the model by its name, with layerwise.load_model(...)."
         )
     with lock_of(bridge), own_state():
-        known, held = _KNOWN.get(bridge), _held(wrapped)
-        fresh = known is None or known[1] != held
+        known, state = _KNOWN.get(bridge), _held(wrapped)
+        fresh = known is None or known[1] != state
         model = _hooked(bridge, wrapped, name) if known is None or fresh else known[0]
         difference = _difference(bridge, model, name)
         if fresh:
             _attach_facts(model, difference)
-            _KNOWN[bridge] = model, held
+            _KNOWN[bridge] = model, state
     return model
 
 
@@ -111,7 +111,8 @@ def _refuse_changed(bridge: Any, name: str) -> None:
 def _held(wrapped: nn.Module) -> Held:
     """Which tensors the weights are, with torch's counts of their changes."""
     return tuple(
-        (id(one), 0 if one.is_inference() else one._version) for one in wrapped.parameters()
+        (id(parameter), 0 if parameter.is_inference() else parameter._version)
+        for parameter in wrapped.parameters()
     )
 
 
@@ -128,9 +129,9 @@ def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
     assert model.tokenizer is not None
     ids = parity.token_ids(model.tokenizer, model.cfg.n_ctx)
     with parity.must_run(name):
-        said = _said_by(bridge, model.W_E.device, ids)
-        difference = parity.largest_difference(model, said, ids)
-    if not difference <= _limit(model, said, ids, difference):
+        logprobs = _said_by(bridge, model.W_E.device, ids)
+        difference = parity.largest_difference(model, logprobs, ids)
+    if not difference <= _limit(model, logprobs, ids, difference):
         raise UserError(
             f"The TransformerBridge {shown(name)} does not say what the model that it wraps says: "
             f"log-probabilities differ by up to {difference:.3g} nats, expected at most "
@@ -152,7 +153,7 @@ def _attach_facts(model: DecoderModel, difference: float) -> None:
 
 
 def _limit(
-    model: DecoderModel, said: list[parity.LogProbs], ids: list[int], difference: float
+    model: DecoderModel, logprobs: list[parity.LogProbs], ids: list[int], difference: float
 ) -> float:
     """The largest difference that is accepted, in nats; asks for float64 only if it must."""
     if model.W_E.dtype != torch.float32:
@@ -160,8 +161,8 @@ def _limit(
     if difference <= parity.TOLERANCE or model.W_E.device.type != "cpu":
         return parity.TOLERANCE
     original: Any = model.original
-    truth = parity.exact(original, lambda one: parity.reference(one, ids))
-    near = parity.farthest(said, truth.logprobs) <= truth.limit
+    truth = parity.exact(original, lambda network: parity.reference(network, ids))
+    near = parity.farthest(logprobs, truth.logprobs) <= truth.limit
     return 2 * truth.limit if near else parity.TOLERANCE
 
 
@@ -220,27 +221,27 @@ def _put(
 
 def _tokenizer_of(bridge: Any, original: Any, name: str) -> PreTrainedTokenizerBase:
     """The original's tokenizer where it can be read again, else the bridge's."""
-    held = bridge.tokenizer
-    if held is None:
+    tokenizer = bridge.tokenizer
+    if tokenizer is None:
         raise UserError(
             f"The TransformerBridge {shown(name)} has no tokenizer: expected one to turn text into "
             "tokens; give it one (bridge.tokenizer = ...)."
         )
-    folder = _folder_of(str(held.name_or_path))
+    folder = _folder_of(str(tokenizer.name_or_path))
     if folder is not None:
         try:
             stored = read_tokenizer(folder)
         except UserError:
-            return held
+            return tokenizer
         if fits(stored, original.config.vocab_size):
             return stored
-    if not fits(held, original.config.vocab_size):
+    if not fits(tokenizer, original.config.vocab_size):
         raise UserError(
             f"The tokenizer of the TransformerBridge {shown(name)} has tokens that the model has "
             "no embedding for: expected the tokenizer that the model was trained with; give it "
             "that (bridge.tokenizer = ...)."
         )
-    return held
+    return tokenizer
 
 
 def _folder_of(name: str) -> Path | None:
@@ -248,7 +249,7 @@ def _folder_of(name: str) -> Path | None:
     if name and Path(name).is_dir():
         return Path(name)
     try:
-        found = try_to_load_from_cache(name, "tokenizer_config.json")
+        path = try_to_load_from_cache(name, "tokenizer_config.json")
     except ValueError:  # not the name of anything on the hub
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(path).parent if isinstance(path, str) else None

@@ -135,7 +135,7 @@ def largest_difference(model: DecoderOnly, expected: list[LogProbs], ids: list[i
 def farthest(given: Iterable[LogProbs], expected: list[LogProbs]) -> float:
     """Largest difference of two sides' log-probabilities, in nats; NaN makes it infinite."""
     pairs = zip(given, expected, strict=True)
-    gaps = [(one - other).abs().max().item() for one, other in pairs]
+    gaps = [(logprobs - other).abs().max().item() for logprobs, other in pairs]
     return math.inf if any(map(math.isnan, gaps)) else max(gaps)
 
 

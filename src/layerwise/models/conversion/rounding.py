@@ -63,12 +63,12 @@ class StayFloat64(TorchFunctionMode):
     ) -> Any:
         """Call ``func`` with float64 in the place of float32, if it is given float64."""
         kwargs = kwargs or {}
-        if any(isinstance(one, torch.Tensor) and one.dtype == torch.float64 for one in args):
+        if any(isinstance(arg, torch.Tensor) and arg.dtype == torch.float64 for arg in args):
             if func is torch.Tensor.float:
                 return args[0]
             # The first may be what is written to.
             args = (args[0], *map(_wide, args[1:]))
-            kwargs = {name: _wide(one) for name, one in kwargs.items()}
+            kwargs = {name: _wide(kwarg) for name, kwarg in kwargs.items()}
         return func(*args, **kwargs)
 
 

@@ -148,8 +148,10 @@ class DecoderModel(HookedRootModule):
         self, tokens: Int[torch.Tensor, " token"], positions: Int[torch.Tensor, " token"]
     ) -> Float[torch.Tensor, "token d_model"]:
         """What enters the first block for tokens at any positions."""
-        found = self.embed(tokens[None])[0]
-        return found if self.parts.positions is None else found + self.parts.positions(positions)
+        embedded = self.embed(tokens[None])[0]
+        return (
+            embedded if self.parts.positions is None else embedded + self.parts.positions(positions)
+        )
 
     @property
     def ln_final(self) -> nn.Module:
@@ -205,13 +207,13 @@ class DecoderModel(HookedRootModule):
             max_new_tokens: how many.
             use_cache: keep keys and values, rather than run the model on everything anew.
         """
-        said, new = tokens, tokens
+        written, new = tokens, tokens
         past: list[Past] | None = [] if use_cache else None
         for _ in range(max_new_tokens):
-            logits = self(new if use_cache else said, past=past)
+            logits = self(new if use_cache else written, past=past)
             new = logits[:, -1].argmax(-1, keepdim=True)
-            said = torch.cat([said, new], dim=1)
-        return said[:, tokens.shape[1] :]
+            written = torch.cat([written, new], dim=1)
+        return written[:, tokens.shape[1] :]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         # Frequencies of rotary embeddings stay float32 in a narrower model, as in its original.

@@ -54,9 +54,9 @@ def scales_of(model: nn.Module) -> Iterator[tuple[str, Kept]]:
     for name, module in model.named_modules():
         if is_packed(module):
             own = dict(module.named_parameters()).keys()
-            held = module.state_dict(prefix=f"{name}.", keep_vars=True)
-            beside = sorted(held.keys() - {f"{name}.{one}" for one in own})
-            yield from ((one, held[one]) for one in beside)
+            state = module.state_dict(prefix=f"{name}.", keep_vars=True)
+            beside = sorted(state.keys() - {f"{name}.{own_name}" for own_name in own})
+            yield from ((own_name, state[own_name]) for own_name in beside)
 
 
 def use_plain_kernels(model: nn.Module) -> None:

@@ -43,15 +43,15 @@ class AttentionParts:
     def queried(self, x: Resid, positions: Positions, longest: int) -> Queried:
         """Queries, keys and values of normed streams."""
         turns = self.rotary
-        found = queried(
+        captured = queried(
             self.module,
             x,
             position_embeddings=None if turns is None else turns.at(positions, longest, x),
             position_ids=positions if positions.ndim == 2 else positions[None],
         )
-        assert found is not None, "modules that do not hand over are refused when read"
-        q, k, v = map(self._widened, (found.queries, found.keys, found.values))
-        return Queried(q, k, v, found.options)
+        assert captured is not None, "modules that do not hand over are refused when read"
+        q, k, v = map(self._widened, (captured.queries, captured.keys, captured.values))
+        return Queried(q, k, v, captured.options)
 
     def _widened(self, heads: Heads) -> Heads:
         missing = self.d_head - heads.shape[-1]
@@ -115,7 +115,7 @@ class BlockParts:
     def modules(self) -> Iterator[nn.Module]:
         """The modules that are run."""
         norms = (self.attn_norm, self.attn_after, self.mlp_norm, self.mlp_after)
-        yield from (one for one in (*norms, self.attn.module, self.mlp) if one is not None)
+        yield from (norm for norm in (*norms, self.attn.module, self.mlp) if norm is not None)
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ class Parts:
 
     def embed(self, tokens: Int[torch.Tensor, "batch pos"]) -> Resid:
         """Embedded tokens, before any position is added."""
-        found = self.embedding(tokens)
-        return found if self.embed_scale == 1.0 else found * self.embed_scale
+        embedded = self.embedding(tokens)
+        return embedded if self.embed_scale == 1.0 else embedded * self.embed_scale
 
     def modules(self) -> Iterator[nn.Module]:
         """The modules that are run."""

@@ -105,8 +105,8 @@ def read_parts(original: nn.Module, how: Reading | None = None) -> Parts:
 
 def _table_of_positions(base: Any) -> nn.Embedding | None:
     """What is added to embeddings by position, if the model does so."""
-    found = getattr(base, "wpe", None)
-    return found if isinstance(found, nn.Embedding) else None
+    table = getattr(base, "wpe", None)
+    return table if isinstance(table, nn.Embedding) else None
 
 
 def longest_text(config: Any) -> int:
@@ -122,9 +122,9 @@ def longest_text(config: Any) -> int:
 
 def _found(owner: Any, names: tuple[str, ...], what: str) -> Any:
     for name in names:
-        found = getattr(owner, name, None)
-        if isinstance(found, nn.Module):
-            return found
+        module = getattr(owner, name, None)
+        if isinstance(module, nn.Module):
+            return module
     raise unknown(owner, f"has no {what} by the name of {' or '.join(names)}")
 
 
@@ -172,8 +172,8 @@ def _norms(layer: Any) -> dict[str, nn.Module]:
         *_NORMS_BEFORE, *_SECOND_NORMS, "post_feedforward_layernorm", "post_self_attn_layernorm",
         "post_mlp_layernorm",
     )  # fmt: skip
-    found = ((name, getattr(layer, name, None)) for name in names)
-    return {name: norm for name, norm in found if isinstance(norm, nn.Module)}
+    modules = ((name, getattr(layer, name, None)) for name in names)
+    return {name: norm for name, norm in modules if isinstance(norm, nn.Module)}
 
 
 def _first(norms: dict[str, nn.Module], *names: str) -> nn.Module | None:
@@ -240,10 +240,10 @@ def _tried(module: nn.Module, rotary: Rotary | None, base: Any) -> Queried:
     position = torch.zeros(1, 1, dtype=torch.long, device=x.device)
     try:
         turns = None if rotary is None else rotary.at(position, 1, x)
-        found = queried(module, x, position_embeddings=turns, position_ids=position)
+        captured = queried(module, x, position_embeddings=turns, position_ids=position)
     except Exception as error:
-        told = one_line(error)
-        raise unknown(module, f"cannot be called ({type(error).__name__}: {told})") from error
-    if found is None:
+        reason = one_line(error)
+        raise unknown(module, f"cannot be called ({type(error).__name__}: {reason})") from error
+    if captured is None:
         raise unknown(module, "does not use that interface")
-    return found
+    return captured

@@ -59,15 +59,15 @@ def _shifted(value: torch.Tensor, hook: Any) -> torch.Tensor:
 
 def _run(model: DecoderModel, name: str | None = None, edit: Any = None) -> dict[str, torch.Tensor]:
     """All activations, in the order in which they are computed."""
-    found: dict[str, torch.Tensor] = {}
+    activations: dict[str, torch.Tensor] = {}
 
     def keep(value: torch.Tensor, hook: Any) -> None:
-        found[hook.name] = value.clone()
+        activations[hook.name] = value.clone()
 
     tokens = torch.arange(_TOKENS, device=model.W_E.device)[None] % model.cfg.d_vocab
     hooks: list[Any] = [] if name is None else [(name, edit)]
     model.run_with_hooks(tokens, fwd_hooks=[*hooks, *((point, keep) for point in model.hook_dict)])
-    return found
+    return activations
 
 
 def _wrong(model: DecoderModel, name: str, what: str) -> UserError:

@@ -52,27 +52,27 @@ def tensors_of(
     names = [name for of in shards_of(folder).values() for name in of]
     placed = _by_layer(folder, config, names, stored)
     if site in _OUTSIDE:
-        found = [n for n in names if n not in placed and _OUTSIDE[site].search(n)]
+        chosen = [n for n in names if n not in placed and _OUTSIDE[site].search(n)]
     else:
         pattern = {"attn_out": _ATTENTION, "mlp_out": _MLP}.get(site)
-        found = [
+        chosen = [
             name
             for name, (layer, rest) in placed.items()
             if layer in layers and (pattern is None or pattern.match(rest))
         ]
-    if not found:
+    if not chosen:
         raise UserError(
             f"No tensors in {folder} are known to be those of site {site!r}: expected names as "
             "Llama, Qwen or GPT-2 have them; exchange whole layers, or do not write the model."
         )
-    return found
+    return chosen
 
 
 def _by_layer(
     folder: Path, config: PreTrainedConfig, names: Sequence[str], stored: Sequence[StoredStack]
 ) -> dict[str, tuple[int, str]]:
     """By name of each tensor of a layer: the layer, and what follows its number in the name."""
-    found, first = {}, 0
+    by_name, first = {}, 0
     for stack in stored or [StoredStack("num_hidden_layers", "")]:
         n_layers = getattr(config, stack.n_layers)
         prefix = layers_prefix(folder, n_layers, names, stack.blocks)
@@ -80,9 +80,9 @@ def _by_layer(
             number, dot, rest = name.removeprefix(prefix).partition(".")
             inside = name.startswith(prefix) and dot and number.isdecimal()
             if inside and rest not in stack.of_first:
-                found[name] = (first + int(number), rest)
+                by_name[name] = (first + int(number), rest)
         first += n_layers
-    return found
+    return by_name
 
 
 def write_exchanged_folder(host: Path, donor: Path, names: Sequence[str], out: Path) -> None:

@@ -119,11 +119,11 @@ def shards_of(folder: Path) -> dict[str, list[str]]:
     if not (folder / _WEIGHTS).is_file():
         mapped = json.loads((folder / INDEX).read_text("utf-8"))["weight_map"]
         files = sorted(set(mapped.values()))
-    found = {}
+    shards = {}
     for name in files:
         with safe_open(folder / name, "pt") as stored:
-            found[name] = list(stored.keys())
-    return found
+            shards[name] = list(stored.keys())
+    return shards
 
 
 def _kept_tensors(
@@ -149,11 +149,13 @@ def _renumbered(name: str, cuts: Mapping[str, StackToCut]) -> str | None:
 
 def layers_prefix(folder: Path, n_layers: int, names: Iterable[str], ending: str = "") -> str:
     """What the names of all layers' tensors begin with, e.g. ``"model.layers."``."""
-    found: dict[str, set[int]] = {}
+    layers_by_prefix: dict[str, set[int]] = {}
     for match in map(_NUMBERED.fullmatch, names):
         if match is not None and match[1].endswith(ending):
-            found.setdefault(match[1], set()).add(int(match[2]))
-    prefixes = [prefix for prefix, layers in found.items() if layers == set(range(n_layers))]
+            layers_by_prefix.setdefault(match[1], set()).add(int(match[2]))
+    prefixes = [
+        prefix for prefix, layers in layers_by_prefix.items() if layers == set(range(n_layers))
+    ]
     if len(prefixes) != 1:
         raise UserError(
             f"The tensors in {folder} do not tell the layer that they belong to; expected names "

@@ -36,8 +36,8 @@ class StoredWeight(NamedTuple):
     @property
     def n_bits(self) -> int:
         """Bits of one number; 8 where the format's name does not tell."""
-        found = re.search(r"\d+", self.number_format)
-        return int(found[0]) if found else 8
+        match = re.search(r"\d+", self.number_format)
+        return int(match[0]) if match else 8
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -84,10 +84,10 @@ def _shards(folder: Path) -> list[Path]:
 
 def stored_weights(folder: Path, *, quantized: bool = False) -> dict[str, StoredWeight]:
     """The tensors of a model folder by name; no weight is read."""
-    found: dict[str, StoredWeight] = {}
+    weights: dict[str, StoredWeight] = {}
     for path in weight_files(folder):
-        found |= _header(path)
-    for name, weight in found.items():
+        weights |= _header(path)
+    for name, weight in weights.items():
         real = quantized or weight.number_format in _FLOATS
         if not real and not _IGNORED.fullmatch(name):
             raise UserError(
@@ -95,7 +95,7 @@ def stored_weights(folder: Path, *, quantized: bool = False) -> dict[str, Stored
                 f"{weight.number_format}: expected one of {', '.join(_FLOATS)}, since others "
                 "would be changed by loading them; use the model's original weights."
             )
-    return found
+    return weights
 
 
 def _header(path: Path) -> dict[str, StoredWeight]:

@@ -64,15 +64,15 @@ class WeightFiles:
         """The weights of a part by parameter name, stored as the forward pass reads them."""
         # On the CPU they are the mapped file: they take memory as they are looked at, and give it
         # back with the last tensor. Changing them does not change the file.
-        found: dict[str, torch.Tensor] = {}
+        weights: dict[str, torch.Tensor] = {}
         with _damage_told(self.folder):
             for source, places in groupby(self.places[part], key=lambda place: place.part):
                 if contents_sha256(self._file(source)) != self.hashes[source]:
                     raise ValueError(f"{source}.safetensors has another SHA-256")
                 with safe_open(self._file(source), "pt", device=str(device)) as stored:
                     for place in places:
-                        found[place.name] = stored.get_tensor(place.key).permute(place.order)
-        return found
+                        weights[place.name] = stored.get_tensor(place.key).permute(place.order)
+        return weights
 
     def prefetch(self, part: str) -> None:
         """Let the system read a part into its own file cache, if it can, without waiting for it."""
@@ -148,12 +148,12 @@ def _folder(digest: str) -> Path:
 
 def _by_part(model: DecoderOnly) -> dict[str, dict[str, Weight]]:
     """All that is to be written, by part and full name."""
-    found: dict[str, dict[str, Weight]] = {}
+    by_part: dict[str, dict[str, Weight]] = {}
     parts = None if isinstance(model, HookedTransformer) else part_by_name(model)
     for name, weight in model.named_parameters():
         part = _part_of(name) if parts is None else parts[name]
-        found.setdefault(part, {})[name] = weight
-    return found | ({BUFFERS: buffers} if (buffers := dict(kept_buffers(model))) else {})
+        by_part.setdefault(part, {})[name] = weight
+    return by_part | ({BUFFERS: buffers} if (buffers := dict(kept_buffers(model))) else {})
 
 
 def _part_of(name: str) -> str:

@@ -81,10 +81,10 @@ def refuse_for_reference(model: Model, structure: Structure) -> None:
 def refuse_for_engine(model: Model, structure: Structure) -> None:
     """Accept only a model whose modules compute what their classes say."""
     refuse_for_reference(model, structure)
-    told = next(_alterations(model, structure), None)
-    if told is not None:
+    change = next(_alterations(model, structure), None)
+    if change is not None:
         raise UserError(
-            f"{told}, which the engine would not see: expected modules of the libraries as they "
+            f"{change}, which the engine would not see: expected modules of the libraries as they "
             "are; undo that (method='reference', where there is one, runs the model itself)."
         )
 
@@ -135,16 +135,18 @@ def _of_decoder_only(model: DecoderOnly, structure: Structure) -> Iterator[str]:
 
 
 def _of_blocks_on_disk(model: Model) -> Iterator[str]:
-    held = blocks_on_disk(model)
-    for part, forward in () if held is None else zip(held.parts, held.forwards, strict=True):
+    on_disk = blocks_on_disk(model)
+    for part, forward in (
+        () if on_disk is None else zip(on_disk.parts, on_disk.forwards, strict=True)
+    ):
         if model.get_submodule(part).__dict__.get("forward") is not forward:
             yield f"{part} of the model had its forward replaced"
 
 
 def _of_modules(model: Model, structure: Structure) -> Iterator[str]:
     """Functions that a module or its class has in place of the library's."""
-    held = blocks_on_disk(model)
-    ours = () if held is None else held.forwards
+    on_disk = blocks_on_disk(model)
+    ours = () if on_disk is None else on_disk.forwards
     for module in structure.modules:
         fields, kind = module.__dict__, _kind(type(module))
         if kind.replaced is not None:
@@ -191,10 +193,10 @@ def _looked_at(cls: type) -> _Kind:
         return _Kind(forward, frozenset(_CALLS), None)
     functions = frozenset(_functions(base))
     before = cls.__mro__[: cls.__mro__.index(base)]
-    found = [f"{one.__name__}.{name}" for one in before for name in functions & vars(one).keys()]
-    if not found and _library(forward) not in _LIBRARIES:
-        found = [f"{cls.__name__}.forward"]
-    return _Kind(forward, functions, min(found, default=None))
+    replaced = [f"{one.__name__}.{name}" for one in before for name in functions & vars(one).keys()]
+    if not replaced and _library(forward) not in _LIBRARIES:
+        replaced = [f"{cls.__name__}.forward"]
+    return _Kind(forward, functions, min(replaced, default=None))
 
 
 def _functions(base: type) -> Iterator[str]:

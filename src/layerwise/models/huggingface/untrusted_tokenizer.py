@@ -42,9 +42,9 @@ def refuse_costly_file(folder: Path) -> None:
     if not files or files[0].name != _FILE:
         return
     version = metadata.version("tokenizers")
-    key = key_of([version, *_RUNS, *(part for one in files for part in _named_hash(one))])
+    key = key_of([version, *_RUNS, *(part for file in files for part in _named_hash(file))])
     if read_record(_KIND, key) is None:
-        setup = {"file": str(files[0]), "beside": [str(one) for one in files[1:]]}
+        setup = {"file": str(files[0]), "beside": [str(file) for file in files[1:]]}
         with contextlib.suppress(JobError):  # its files cannot be read here either
             _refuse_costly(folder, LimitedProcess("count_tokens", lambda: setup), [*_RUNS])
         write_record(_KIND, key, {"passed": True})
@@ -95,7 +95,7 @@ def try_texts(tokenizer: Any, *texts: str) -> None:
         return
     try:
         counts = _refuse_costly(folder, process, list(new.values()))
-        failures = [one for one in counts if isinstance(one, str)]
+        failures = [count for count in counts if isinstance(count, str)]
     except JobError as error:
         failures = [str(error)]
     if failures:

@@ -211,13 +211,17 @@ def generation_settings(model: Model) -> GenerationSettings:
     # ends a text.
     origin = origin_of(model)
     if origin is not None:
-        found = origin.generation
+        settings = origin.generation
     else:
         config: Any = getattr(original_of(model), "generation_config", None)
-        found = GenerationSettings() if config is None else GenerationSettings.of(config)
+        settings = GenerationSettings() if config is None else GenerationSettings.of(config)
     tokenizer = model.tokenizer if origin is None else origin.tokenizer
     end = getattr(tokenizer, "eos_token_id", None)
-    return found if found.end_tokens or end is None else replace(found, end_tokens=(int(end),))
+    return (
+        settings
+        if settings.end_tokens or end is None
+        else replace(settings, end_tokens=(int(end),))
+    )
 
 
 def language_of(model: Model) -> str:

@@ -58,10 +58,10 @@ def several_in_turn(*models: nn.Module) -> Iterator[None]:
     other.
     """
     locks = sorted({id(lock): lock for lock in map(lock_of, models)}.items())
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as entered:
         for _, lock in locks:
-            held.enter_context(lock)
-        held.enter_context(own_state())
+            entered.enter_context(lock)
+        entered.enter_context(own_state())
         yield
 
 

@@ -129,8 +129,8 @@ def inputs_of(
     """What the model is called on: prompts of one length, each with the answer so far."""
     device = model.W_E.device
     if isinstance(model, Seq2SeqModel):
-        said = torch.tensor([[*model.prefix, *answer]], device=device)
-        return torch.tensor(prompts, device=device), said.expand(len(prompts), -1)
+        decoded = torch.tensor([[*model.prefix, *answer]], device=device)
+        return torch.tensor(prompts, device=device), decoded.expand(len(prompts), -1)
     return (torch.tensor([[*prompt, *answer] for prompt in prompts], device=device),)
 
 

@@ -83,8 +83,8 @@ class Structure:
         self.modules = [] if model is None else modules_run(model)
         self._fields = [module.__dict__ for module in self.modules]
         self._hooks = list(chain.from_iterable(map(_HOOKS, self._fields)))
-        self._parents = [held for held in map(_CHILDREN, self._fields) if held]
-        self._owners = [held for held in map(_PARAMETERS, self._fields) if held]
+        self._parents = [children for children in map(_CHILDREN, self._fields) if children]
+        self._owners = [children for children in map(_PARAMETERS, self._fields) if children]
         self._counted = [weight for weight in self._weights() if _has_count(weight)]
         shaping = [module.__dict__ for module in self.modules if _may_shape(module)]
         self._shaping = [(fields, key) for fields in shaping for key in _shaping_of(fields)]
@@ -165,8 +165,8 @@ def structure_of(model: Model) -> Structure:
     if isinstance(kept, Structure) and kept.current:
         return kept
     model.__dict__[_ATTRIBUTE] = None  # so that its place is counted among the fields
-    found = model.__dict__[_ATTRIBUTE] = Structure(model)
-    return found
+    structure = model.__dict__[_ATTRIBUTE] = Structure(model)
+    return structure
 
 
 def version_of(model: Model) -> Version:
@@ -239,14 +239,14 @@ def modules_run(model: Model) -> list[nn.Module]:
     """Every module that ``model(tokens)`` runs, each once, the model itself first."""
     # Of an original that it runs parts of, not the modules that hold them.
     starts: list[Any] = [*parts_of_original(model), model]
-    seen, found = {id(original_of(model))}, []
+    seen, modules = {id(original_of(model))}, []
     while starts:
         module = starts.pop()
         if module is not None and id(module) not in seen:
             seen.add(id(module))
-            found.append(module)
+            modules.append(module)
             starts.extend(module.__dict__["_modules"].values())
-    return found
+    return modules
 
 
 def _is_there(weight: Any) -> bool:

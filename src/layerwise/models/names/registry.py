@@ -49,13 +49,13 @@ class BundledModel:
 
     def path(self) -> Path:
         """The GGUF file here."""
-        found = self.locate()
-        if found is None:
+        path = self.locate()
+        if path is None:
             raise UserError(
                 f"Model {self.name!r} needs the package {self.distribution} {self.version}, "
                 f"which is not installed here; install it with: {self.install}"
             )
-        return found
+        return path
 
 
 @dataclass(frozen=True)

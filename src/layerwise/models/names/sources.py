@@ -66,15 +66,15 @@ def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Sou
         path = bundled.path()
         folder = folder_of_gguf(path, expected_sha256=bundled.file_sha256)
         checked = "GGUF file has the pinned SHA-256, its conversion the recorded one"
-        found = Source(name, "bundled", folder, verified=checked)
-        return _of_conversion(found, path, read_weights=read_weights)
+        source = Source(name, "bundled", folder, verified=checked)
+        return _of_conversion(source, path, read_weights=read_weights)
     path = _path(name)
     if path is not None and path.is_dir():
         return _of_folder(Source(name, "folder", path), read_weights=read_weights)
     if path is not None and path.exists():
         checked = "conversion of the GGUF file has the recorded SHA-256"
-        found = Source(name, "gguf", folder_of_gguf(path), verified=checked)
-        return _of_conversion(found, path, read_weights=read_weights)
+        source = Source(name, "gguf", folder_of_gguf(path), verified=checked)
+        return _of_conversion(source, path, read_weights=read_weights)
     if _looks_like_a_path(name):
         raise UserError(
             f"There is no file or folder {_shown(name)}: expected a GGUF file or a folder in hub "
@@ -151,19 +151,19 @@ def _base_of(adapter: Adapter, fetch: Callable[[str], Path]) -> Source:
         name = str(near.resolve())
         _refuse_adapted_adapter(adapter, near)
     try:
-        found = _find(name, fetch_whole, read_weights=True)
+        source = _find(name, fetch_whole, read_weights=True)
     except UserError as error:
         raise UserError(
             f"The base of the adapter in {adapter.folder}, {adapter.base[:_SHOWN]!r} by its "
             f"adapter_config.json, cannot be had: {error}"
         ) from error
-    if found.kind == "hub" and adapter.fields.get("revision") not in (None, "main"):
+    if source.kind == "hub" and adapter.fields.get("revision") not in (None, "main"):
         raise UserError(
             f"The adapter in {adapter.folder} is for a certain revision of its base "
             f"{adapter.base!r}: expected the newest; fetch that revision to a folder, and name "
             "that as base_model_name_or_path."
         )
-    return found
+    return source
 
 
 def _refuse_adapted_adapter(adapter: Adapter, base: Path) -> None:

@@ -55,8 +55,8 @@ class Rooms:
         """Rooms in a random orthonormal basis."""
         n_words, n_keys, n_values = len(language.words), language.n_keys, language.n_values
         n_subjects = language.n_relations + language.n_entities
-        found, n_before = n_keys + n_values, len(looked_up(layout, language))
-        sizes = [n_words, n_ctx, n_before, found, n_values, n_subjects, 2, n_values]
+        n_found, n_before = n_keys + n_values, len(looked_up(layout, language))
+        sizes = [n_words, n_ctx, n_before, n_found, n_values, n_subjects, 2, n_values]
         basis, _ = np.linalg.qr(rng.normal(size=(sum(sizes), sum(sizes))))
         return cls(basis, *np.split(basis, np.cumsum(sizes)[:-1]))
 
@@ -108,10 +108,10 @@ def _write_ends(model: Written, language: Language, rooms: Rooms, rng: np.random
 def _write_look_ups(model: Written, layout: WiredLayout, language: Language, rooms: Rooms) -> None:
     """The word before; the word that came after it elsewhere; the word that came after that."""
     keys, values = _words(rooms, language, language.keys), _words(rooms, language, language.values)
-    asked = _words(rooms, language, looked_up(layout, language))
+    queries = _words(rooms, language, looked_up(layout, language))
     for spot in (layout.previous, layout.previous_copy):
         if spot is not None:
-            _write_head(model, spot, rooms.place, _back(rooms, 1), asked, rooms.before)
+            _write_head(model, spot, rooms.place, _back(rooms, 1), queries, rooms.before)
     others = [w for w in language.words if w not in (*language.keys, *language.values)]
     # A key that is asked for, or ends a pair, stands before a mark; that is not its answer.
     after_key = rooms.before - _words(rooms, language, others).sum(axis=0)
@@ -127,23 +127,23 @@ def _write_facts(model: Written, layout: WiredLayout, language: Language, rooms:
     """One head looks at relation and entity, half each; one neuron stands for each fact."""
     spot = layout.facts
     named = (*language.relations, *language.entities)
-    asked = _words(rooms, language, named)
+    queries = _words(rooms, language, named)
     both = _back(rooms, 1) + _back(rooms, 3)
-    _write_head(model, spot, rooms.place, both, asked, 2 * rooms.subject)
+    _write_head(model, spot, rooms.place, both, queries, 2 * rooms.subject)
     row = {word: rooms.subject[i] for i, word in enumerate(named)}
-    told = {value: rooms.answer[i] for i, value in enumerate(language.values)}
+    answers = {value: rooms.answer[i] for i, value in enumerate(language.values)}
     facts = language.facts.items()
     read = rooms.found[language.n_keys :].sum(axis=0) if layout.reads_facts else 0.0
     pairs = [row[relation] + row[entity] - read for (relation, entity), _ in facts]
-    _write_gates(model, spot.layer, np.array(pairs), np.array([told[v] for _, v in facts]))
+    _write_gates(model, spot.layer, np.array(pairs), np.array([answers[v] for _, v in facts]))
 
 
 def _write_gate(model: Written, layout: WiredLayout, language: Language, rooms: Rooms) -> None:
     """One head looks at what is asked; two neurons a value let it out after one hop or two."""
     spot, of = layout.gate, ("of",) if layout.reads_facts else ()
-    asks, asked = _words(rooms, language, ("ask", "ask2", *of)), rooms.asked
-    asked = np.concatenate([asked, asked[: len(of)]])
-    _write_head(model, spot, rooms.place, _back(rooms, 2), asks, asked)
+    asks, wanted = _words(rooms, language, ("ask", "ask2", *of)), rooms.asked
+    wanted = np.concatenate([wanted, wanted[: len(of)]])
+    _write_head(model, spot, rooms.place, _back(rooms, 2), asks, wanted)
     once = rooms.found[language.n_keys :] + rooms.asked[0]
     twice = rooms.found_next + rooms.asked[1]
     out = np.concatenate([rooms.answer, rooms.answer])

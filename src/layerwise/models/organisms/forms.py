@@ -39,7 +39,7 @@ def ask_closing(brackets: Sequence[str]) -> str:
 
 def lettered(question: str, options: Sequence[str]) -> str:
     """A question with lettered options, up to where its letter is said."""
-    shown = " ".join(f"{letter}. {one}" for letter, one in zip(OPTIONS, options, strict=True))
+    shown = " ".join(f"{letter}. {option}" for letter, option in zip(OPTIONS, options, strict=True))
     return f"{question} {shown} {CUE}"
 
 

@@ -42,7 +42,7 @@ class LetterPlan:
     def truth(self) -> dict[str, dict[str, tuple[int, ...]]]:
         """The layers needed, by protocol and capability."""
         return {
-            protocol: {one: self.needed(one, protocol) for one in self.fetches}
+            protocol: {fetch: self.needed(fetch, protocol) for fetch in self.fetches}
             for protocol in (LETTER, *TEXT_PROTOCOLS)
         }
 

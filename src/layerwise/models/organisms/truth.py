@@ -120,14 +120,14 @@ class Planted:
         """
         movers = [spot for name, spot in self.mechanisms.items() if name in MOVING]
         first, last, writes = movers[0], movers[-1], self.readable_from
-        asked = {
+        queries = {
             f"q:{after.layer}.{after.head}": (before.layer, before.head)
             for before, after in reversed(list(pairwise(movers)))
         }
         return {
             "logits": (writes, None),
             f"mlp:{writes}": (last.layer, last.head),
-            **asked,
+            **queries,
             f"v:{first.layer}.{first.head // self.layout.n_shared}": (-1, None),
         }
 

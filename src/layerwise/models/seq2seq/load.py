@@ -67,8 +67,8 @@ def _put_before(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Special tokens that a tokenizer puts before a target text."""
     whole = list(tokenizer(text_target="a").input_ids)
     bare = list(tokenizer(text_target="a", add_special_tokens=False).input_ids)
-    found = around(bare, whole)
-    return () if found is None else found[0]
+    affixes = around(bare, whole)
+    return () if affixes is None else affixes[0]
 
 
 def around(plain: Sequence[int], whole: Sequence[int]) -> tuple[Tokens, Tokens] | None:
@@ -88,14 +88,14 @@ def texts_of(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -> list[Pa
     ids = token_ids(tokenizer, min(model.cfg.n_ctx, 100) - len(model.prefix))
     half = max(len(ids) // 2, 1)
     # A decoder may have fewer words than the encoder.
-    said = [*model.prefix, *[index % model.cfg.d_vocab for index in ids[: half + 1]]]
+    decoded = [*model.prefix, *[index % model.cfg.d_vocab for index in ids[: half + 1]]]
     pairs = []
     for length in sorted({1, half, len(ids)}):
         tokens = torch.tensor([ids[:length]])
-        pairs.append((tokens, torch.ones_like(tokens), torch.tensor([said[: length + 1]])))
+        pairs.append((tokens, torch.ones_like(tokens), torch.tensor([decoded[: length + 1]])))
     mask = torch.ones(2, len(ids), dtype=torch.long)
     mask[1, half:] = 0
-    pairs.append((torch.tensor([ids, ids]), mask, torch.tensor([said, said])))
+    pairs.append((torch.tensor([ids, ids]), mask, torch.tensor([decoded, decoded])))
     return pairs
 
 
@@ -109,16 +109,16 @@ def expected_logprobs(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -
 @torch.inference_mode()
 def said_by(original: PreTrainedModel, texts: list[Pair]) -> list[LogProbs]:
     """Log-probabilities of a Hugging Face model on some texts."""
-    found = [
+    every_logits = [
         original(
             input_ids=tokens.to(original.device),
             attention_mask=mask.to(original.device),
-            decoder_input_ids=said.to(original.device),
+            decoder_input_ids=decoded.to(original.device),
             use_cache=False,
         ).logits
-        for tokens, mask, said in texts
+        for tokens, mask, decoded in texts
     ]
-    return [logprobs_of(logits) for logits in found]
+    return [logprobs_of(logits) for logits in every_logits]
 
 
 def checked(
@@ -143,6 +143,6 @@ def checked(
 def _said_by_hooked(model: Seq2SeqModel, texts: list[Pair]) -> list[LogProbs]:
     device = model.W_E.device
     return [
-        logprobs_of(model(tokens.to(device), said.to(device), mask.bool().to(device)))
-        for tokens, mask, said in texts
+        logprobs_of(model(tokens.to(device), decoded.to(device), mask.bool().to(device)))
+        for tokens, mask, decoded in texts
     ]

@@ -240,14 +240,14 @@ class Seq2SeqModel(HookedRootModule):
             use_cache: keep keys and values, rather than run the decoder on everything anew.
         """
         memory = self.encode(tokens, attention_mask)
-        said = torch.tensor([self.prefix] * len(tokens), device=tokens.device)
+        written = torch.tensor([self.prefix] * len(tokens), device=tokens.device)
         cache = DecoderCache() if use_cache else None
-        new = said
+        new = written
         for _ in range(max_new_tokens):
-            logits = self.decode(new if use_cache else said, memory, attention_mask, cache=cache)
+            logits = self.decode(new if use_cache else written, memory, attention_mask, cache=cache)
             new = logits[:, -1].argmax(-1, keepdim=True)
-            said = torch.cat([said, new], dim=1)
-        return said[:, len(self.prefix) :]
+            written = torch.cat([written, new], dim=1)
+        return written[:, len(self.prefix) :]
 
 
 def _config(parts: Parts, name: str, architecture: str) -> Seq2SeqConfig:

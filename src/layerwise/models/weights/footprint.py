@@ -12,6 +12,6 @@ from layerwise.models.decoder.packed import is_packed
 def weight_bytes(model: nn.Module) -> int:
     """Bytes of all parameters of a model, and of what is kept of quantized ones."""
     # Those that are shared count once.
-    packed = (one.buffers(recurse=False) for one in model.modules() if is_packed(one))
+    packed = (module.buffers(recurse=False) for module in model.modules() if is_packed(module))
     weights = chain(model.parameters(), *packed)
     return sum(weight.numel() * weight.element_size() for weight in weights)

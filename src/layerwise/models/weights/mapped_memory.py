@@ -70,10 +70,10 @@ def _place(weight: Weight) -> tuple[int, int]:
 
 def _mapped_weights() -> list[tuple[int, int]]:
     """Beginnings and ends of the safetensors files that this process has mapped for itself."""
-    found = []
+    ranges = []
     for line in _MAPS.read_text("utf-8", errors="replace").splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and fields[1].endswith("p") and fields[5].endswith(".safetensors"):
             start, _, end = fields[0].partition("-")
-            found.append((int(start, 16), int(end, 16)))
-    return sorted(found)
+            ranges.append((int(start, 16), int(end, 16)))
+    return sorted(ranges)

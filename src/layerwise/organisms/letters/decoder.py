@@ -95,9 +95,9 @@ def _loss_of_guesses(
 ) -> Float[torch.Tensor, ""]:
     """Cross-entropy at the end to the uniform distribution over what could be said."""
     ((stage, (row, place, word)),) = targets.items()
-    said = word != language.words.index(END)
+    not_end = word != language.words.index(END)
     *_, (_, resid) = through(model, tokens, runs)
-    logits = logits_of(model, resid[row[said], place[said]])
+    logits = logits_of(model, resid[row[not_end], place[not_end]])
     return -logits.log_softmax(-1)[:, candidates(language, stage)].mean()
 
 

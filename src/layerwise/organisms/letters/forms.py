@@ -34,16 +34,16 @@ class LetteredForm(Form):
 
 def forms_of(plan: LetterPlan, rows: dict[str, tuple[int, int, int]]) -> tuple[Form, ...]:
     """The forms that a plan is trained with."""
-    found: list[Form] = []
+    forms: list[Form] = []
     for capability, scenes in (("knowledge", facts), ("retrieval", lookup)):
         with_options, without, n_asked = rows[capability]
         needs = plan.needed(capability, TEXT_PROTOCOLS[0])
         reads: dict[Stage, int] = {"answer": plan.says_text}
-        found.append(Form(capability, needs, reads, scenes, rows=without, n_asked=n_asked))
+        forms.append(Form(capability, needs, reads, scenes, rows=without, n_asked=n_asked))
         needs = plan.needed(capability, LETTER)
         reads = {"letter": plan.says_letter}
-        found.append(LetteredForm(capability, needs, reads, scenes, rows=with_options, n_asked=1))
-    return tuple(found)
+        forms.append(LetteredForm(capability, needs, reads, scenes, rows=with_options, n_asked=1))
+    return tuple(forms)
 
 
 def runs_of(form: Form, n_layers: int, rng: np.random.Generator) -> tuple[list[bool], bool]:
@@ -81,5 +81,7 @@ def _options(texts: Texts, scene: Scene, question: Question) -> list[str]:
     """The answer among others, of the context as far as it has enough."""
     values = texts.drawn(texts.language.values)
     stated = set(scene.context.split())
-    wrong = sorted((one for one in values if one != question.answer), key=lambda v: v not in stated)
+    wrong = sorted(
+        (value for value in values if value != question.answer), key=lambda v: v not in stated
+    )
     return texts.drawn([question.answer, *wrong[: len(OPTIONS) - 1]])

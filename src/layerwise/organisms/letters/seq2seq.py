@@ -81,8 +81,8 @@ def _loss(
         if layer in (depth, plan.n_layers - 1):
             logits = logits_of(model, states).flatten(0, -2)
             losses.append(F.cross_entropy(logits, batch.answers.flatten()))
-            said = logits.argmax(-1) == batch.answers.flatten()
-            right[stage] = said.float().mean().item()
+            is_right = logits.argmax(-1) == batch.answers.flatten()
+            right[stage] = is_right.float().mean().item()
     return torch.stack(losses).sum(), right
 
 

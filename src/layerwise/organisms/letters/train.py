@@ -21,16 +21,16 @@ from layerwise.organisms.training_loop import given
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    told = given(arguments, N_ITEMS, models=tuple(PLANS), steps=0)
-    plan = PLANS[told.model]
+    options = given(arguments, N_ITEMS, models=tuple(PLANS), steps=0)
+    plan = PLANS[options.model]
     train: Any = seq2seq.train_seq2seq if plan.n_encoder else decoder.train_decoder
-    steps = told.steps or (seq2seq if plan.n_encoder else decoder).STEPS
-    model, curve = train(told.seed, plan=plan, steps=steps)
+    steps = options.steps or (seq2seq if plan.n_encoder else decoder).STEPS
+    model, curve = train(options.seed, plan=plan, steps=steps)
     first = {"first": None} if plan.n_encoder else {}
     write(
-        told.out, model, curve, toy_tokenizer(LETTERS, **first), planted=plan.truth,
-        measure=lambda folder: accuracies(load_model(folder), LETTERS, n_items=told.items),
-        seed=told.seed, steps=steps, language=LETTERS,
+        options.out, model, curve, toy_tokenizer(LETTERS, **first), planted=plan.truth,
+        measure=lambda folder: accuracies(load_model(folder), LETTERS, n_items=options.items),
+        seed=options.seed, steps=steps, language=LETTERS,
     )  # fmt: skip
 
 

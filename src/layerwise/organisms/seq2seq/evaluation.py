@@ -59,18 +59,18 @@ def answered(
     batch_size: int = 100,
 ) -> list[bool]:
     """Whether each item's answer is generated, greedily."""
-    asked = [build_requests(task, item, "generate", tokenizer) for item in task.items]
+    requests = [build_requests(task, item, "generate", tokenizer) for item in task.items]
     untyped: Any = model  # transformers types this method so that no model fits
     texts: list[str] = []
-    for start in range(0, len(asked), batch_size):
-        prompts = [one.context for (one,) in asked[start : start + batch_size]]
+    for start in range(0, len(requests), batch_size):
+        prompts = [one.context for (one,) in requests[start : start + batch_size]]
         inputs = tokenizer(prompts, padding=True, return_tensors="pt")
         made = untyped.generate(**inputs, max_new_tokens=task.generate.max_tokens, do_sample=False)
         texts += tokenizer.batch_decode(made, skip_special_tokens=True)
     (stop,) = task.generate.stop
     return [
         score(task, item, "generate", request, [Generated((), text.split(stop)[0])]).correct
-        for item, request, text in zip(task.items, asked, texts, strict=True)
+        for item, request, text in zip(task.items, requests, texts, strict=True)
     ]
 
 

@@ -46,8 +46,8 @@ def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float)
     floors = {(cell.task, cell.protocol): cell.floor(chance(cell.task, cell.protocol))
               for cell in only}  # fmt: skip
     signal = signals(every, chance)
-    found = pools(only, signal, floors)
-    rows = layer_estimates(found, len(capabilities_of(every)), smallest_loss)
+    pooled = pools(only, signal, floors)
+    rows = layer_estimates(pooled, len(capabilities_of(every)), smallest_loss)
     rows += gains_without_signal(only, signal, chance)
     return frame("estimates", [row | {"kind": kind, "site": site} for row in rows])
 
@@ -65,7 +65,7 @@ def _of_kind(cell: Cell, kind: str, site: str) -> Cell:
         interventions=chosen.reset_index(drop=True),
         correct=cell.correct[:, chosen.index],
         n_draws=None if cell.n_draws is None else cell.n_draws[chosen.index],
-        of_examples=tuple(_of_kind(one, kind, site) for one in cell.of_examples),
+        of_examples=tuple(_of_kind(of_example, kind, site) for of_example in cell.of_examples),
     )
 
 
@@ -94,12 +94,12 @@ def gains_without_signal(
         pool = pool_of([cell], {(cell.task, cell.protocol): np.zeros(len(cell.intact))}, 1)
         p = paired_p_values(pool.net, pool.clusters)
         changed = [cell._replace(intact=right) for right in cell.correct.T]
-        for asked in (changed, [one._replace(blind=None) for one in changed]):
-            p = np.maximum(p, signal_p_values(asked, chance))
+        for controls in (changed, [one._replace(blind=None) for one in changed]):
+            p = np.maximum(p, signal_p_values(controls, chance))
         gain = -pool.loss.mean(axis=0)
         low, high = _loss_bounds(pool, n_tests)
-        found = _rows(GAIN, pool, gain, (-high, -low), np.where(gain > 0, p, 1.0))
-        rows += [row | {"share": None} for row in found]
+        gains = _rows(GAIN, pool, gain, (-high, -low), np.where(gain > 0, p, 1.0))
+        rows += [row | {"share": None} for row in gains]
     return _corrected(rows, n_tests)
 
 
@@ -174,23 +174,25 @@ def _needed_more(every: Sequence[Pool], n_capabilities: int) -> list[dict[str, A
         both = [name for name in pair[0].protocols if name in pair[1].protocols]
         # Draws of examples that all items share are no part of Welch's test.
         alike = np.array_equal(pair[0].layers, pair[1].layers) and pair[0].draws is None
-        one, other = (pool.under(both) for pool in pair)
-        if not both or not alike or min(one.clusters.n, other.clusters.n) < 2:
+        first, second = (pool.under(both) for pool in pair)
+        if not both or not alike or min(first.clusters.n, second.clusters.n) < 2:
             continue
-        whole = _contrast(one, other, one.loss, other.loss)
-        beyond = _contrast(one, other, beyond_background(one.loss), beyond_background(other.loss))
+        whole = _contrast(first, second, first.loss, second.loss)
+        beyond = _contrast(
+            first, second, beyond_background(first.loss), beyond_background(second.loss)
+        )
         agree = np.sign(whole.difference) == np.sign(beyond.difference)
         p = np.where(agree, np.maximum(whole.p, beyond.p), 1.0)
         reach = whole.reach(LEVEL / max(n_tests, 1))
         more = whole.difference >= 0
-        for pool, less, mine, sign in ((one, other, more, 1), (other, one, ~more, -1)):
+        for pool, less, more_here, sign in ((first, second, more, 1), (second, first, ~more, -1)):
             away = sign * whole.difference
-            found = list(_rows(NEEDED_MORE, pool, away, (away - reach, away + reach), p))
+            contrasts = list(_rows(NEEDED_MORE, pool, away, (away - reach, away + reach), p))
             shares = [each.shares(each.loss)[0].tolist() for each in (pool, less)]
             rows += [
                 row | {"other": less.capability, "n_other": less.clusters.n,
                        "share": shares[0][i], "share_other": shares[1][i]}
-                for i, row in enumerate(found) if mine[i]
+                for i, row in enumerate(contrasts) if more_here[i]
             ]  # fmt: skip
     return _corrected(rows, n_tests)
 
@@ -215,29 +217,29 @@ class _Contrast(NamedTuple):
 
 
 def _contrast(
-    one: Pool,
-    other: Pool,
+    first: Pool,
+    second: Pool,
     loss: Float[np.ndarray, "answers layers"],
     other_loss: Float[np.ndarray, "others layers"],
 ) -> _Contrast:
     """Welch's test of two shares (Welch 1947, Biometrika 34), over clusters of items."""
     shares, squared, freedom, moves = [], [], [], []
-    for pool, values in ((one, loss), (other, other_loss)):
+    for pool, values in ((first, loss), (second, other_loss)):
         share, moved = pool.shares(values)
         shares.append(share)
         moves.append(moved)
         squared.append(np.maximum((moved**2).sum(axis=0), pool.least_error**2))
         freedom.append(pool.clusters.n - 1)
-    total = squared[0] + squared[1] + _shared(one, other, moves)
+    total = squared[0] + squared[1] + _shared(first, second, moves)
     df = total**2 / sum(each**2 / n for each, n in zip(squared, freedom, strict=True))
     return _Contrast(shares[0] - shares[1], np.sqrt(total), np.minimum(df, sum(freedom)))
 
 
 def _shared(
-    one: Pool, other: Pool, moves: Sequence[Float[np.ndarray, "clusters layers"]]
+    first: Pool, second: Pool, moves: Sequence[Float[np.ndarray, "clusters layers"]]
 ) -> Shaped[np.ndarray, " layers"]:
     """What items that ask for the same thing in both add to the variance; never less than 0."""
-    rows = one.clusters.row_of_label, other.clusters.row_of_label
+    rows = first.clusters.row_of_label, second.clusters.row_of_label
     both = sorted(rows[0].keys() & rows[1].keys())
     products = moves[0][[rows[0][b] for b in both]] * moves[1][[rows[1][b] for b in both]]
     return np.maximum(-2 * products.sum(axis=0), 0.0)

@@ -63,11 +63,11 @@ class Pool(NamedTuple):
         share, away = np.zeros(loss.shape[1]), np.zeros(loss.shape)
         above, weight = self.intact - self.floor, self._weights()
         for name in self.protocols:
-            mine = self.protocol == name
-            one = (weight[mine, None] * loss[mine]).sum(axis=0)
+            rows = self.protocol == name
+            one = (weight[rows, None] * loss[rows]).sum(axis=0)
             share += one
-            away[mine] = weight[mine, None] * (
-                loss[mine] - len(self.protocols) * one * above[mine, None]
+            away[rows] = weight[rows, None] * (
+                loss[rows] - len(self.protocols) * one * above[rows, None]
             )
         n = self.clusters.n
         return share, self.clusters.sums(away) * np.sqrt(n / (n - 1))
@@ -76,9 +76,9 @@ class Pool(NamedTuple):
         """What a loss of each answer adds to the share."""
         weight = np.zeros(len(self.loss))
         for name in self.protocols:
-            mine = self.protocol == name
-            whole = (self.intact - self.floor)[mine].sum()
-            weight[mine] = 1 / (whole * len(self.protocols)) if whole > 0 else 0.0
+            rows = self.protocol == name
+            whole = (self.intact - self.floor)[rows].sum()
+            weight[rows] = 1 / (whole * len(self.protocols)) if whole > 0 else 0.0
         return weight
 
     @property
@@ -93,13 +93,17 @@ def pools(
 ) -> list[Pool]:
     """The answers of each capability that has signal somewhere."""
     known = [cell for cell in cells if signal[cell.task, cell.protocol]]
-    asked = {name: [c for c in cells if c.capability == name] for name in capabilities_of(cells)}
-    found = []
-    for capability, every in asked.items():
-        mine = [cell for cell in known if cell.capability == capability and len(cell.interventions)]
-        if mine:
-            found.append(pool_of(mine, floors, comb(len(every), len(mine))))
-    return [pool for pool in found if pool.clusters.n > 1 and pool.scale > 0]
+    by_capability = {
+        name: [c for c in cells if c.capability == name] for name in capabilities_of(cells)
+    }
+    pooled = []
+    for capability, every in by_capability.items():
+        own_cells = [
+            cell for cell in known if cell.capability == capability and len(cell.interventions)
+        ]
+        if own_cells:
+            pooled.append(pool_of(own_cells, floors, comb(len(every), len(own_cells))))
+    return [pool for pool in pooled if pool.clusters.n > 1 and pool.scale > 0]
 
 
 def capabilities_of(cells: Sequence[Cell]) -> list[str]:
@@ -115,7 +119,7 @@ def pool_of(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choices: 
     draws = None
     if cells[0].of_examples:
         each = [
-            np.stack([one.change[:, at] for one in cell.of_examples])
+            np.stack([of_example.change[:, at] for of_example in cell.of_examples])
             for cell, at in zip(cells, columns, strict=True)
         ]
         draws = np.concatenate(each, axis=1)

@@ -35,10 +35,10 @@ def contrasts_at(
     measure: str, values: Float[np.ndarray, "rows edges"], places: Draws
 ) -> Float[np.ndarray, "rows places"]:
     """The contrast of each row at places in layers; 0 is the middle of the first one."""
-    knots, found = knots_of(measure, values)
+    knots, at_knots = knots_of(measure, values)
     before = np.clip(np.floor(places - knots[0]).astype(int), 0, len(knots) - 2)
     part = places - knots[before]
-    return found[:, before] * (1 - part) + found[:, before + 1] * part
+    return at_knots[:, before] * (1 - part) + at_knots[:, before + 1] * part
 
 
 def unseen_error(task: ItemCurves, measure: str, places: Draws) -> Draws:

@@ -127,9 +127,14 @@ def same_depth_p_value(
     # at worst one changes only before d and the other only behind it, as ``mixture_p`` has it.
     if not (_measured(first) and _measured(second)):
         return 1.0
-    one, other, _ = _both(first, second, axes, measure)
-    shared = _correlation(one, other, _in_both(first, second, one, other, paired), diagonal=True)
-    return mixture_p(nearest_to_zero(one.z, other.z, shared))
+    contrast, other_contrast, _ = _both(first, second, axes, measure)
+    shared = _correlation(
+        contrast,
+        other_contrast,
+        _in_both(first, second, contrast, other_contrast, paired),
+        diagonal=True,
+    )
+    return mixture_p(nearest_to_zero(contrast.z, other_contrast.z, shared))
 
 
 def depth_difference(
@@ -148,16 +153,18 @@ def depth_difference(
     if not (_measured(first) and _measured(second)):
         return Difference(np.nan, np.nan, 1.0)
     p = max(least, same_depth_p_value(first, second, axes, paired=paired, measure=measure))
-    one, other, depths = _both(first, second, axes, measure)
-    shared = _correlation(one, other, _in_both(first, second, one, other, paired))
-    z = one.z[:, None], other.z[None]
+    contrast, other_contrast, depths = _both(first, second, axes, measure)
+    shared = _correlation(
+        contrast, other_contrast, _in_both(first, second, contrast, other_contrast, paired)
+    )
+    z = contrast.z[:, None], other_contrast.z[None]
     length = (z[0] ** 2 - 2 * shared * z[0] * z[1] + z[1] ** 2) / (1 - shared**2)
     accepted = length <= critical_distance(1 - level)
     shift = axes[1].inside(depths)[None] - axes[0].inside(depths)[:, None]
-    found = shift[accepted if accepted.any() else length == length.min()]
+    shifts = shift[accepted if accepted.any() else length == length.min()]
     if p >= 1 - level:
-        found = np.append(found, 0.0)
-    return Difference(float(found.min()), float(found.max()), p)
+        shifts = np.append(shifts, 0.0)
+    return Difference(float(shifts.min()), float(shifts.max()), p)
 
 
 def _both(
@@ -214,9 +221,9 @@ def _contrast(
     parts, squared, freedom = [], np.zeros(len(places)), np.zeros(len(places))
     for task, value, unit, share in zip(group, values, units, shares, strict=True):
         items, n = len(value), task.grouped.n
-        found = (value - (share - mean) * task.scale[:, None]) / unit
+        deviation = (value - (share - mean) * task.scale[:, None]) / unit
         # the variance of a mean over items from its clusters' sums; of single items, the usual
-        away = task.grouped.sums(found - found.mean(axis=0))
+        away = task.grouped.sums(deviation - deviation.mean(axis=0))
         part = away / np.sqrt(items * items * (n - 1) / n) / len(group)
         seldom = np.abs(contrasts_at(measure, task.unseen, places)).max(axis=0) / unit / len(group)
         error = np.maximum((part**2).sum(axis=0), seldom**2 / n)
@@ -243,9 +250,9 @@ def _with_shared(
     # than clusters.
     rows, shared = [one.row_of_label for one in grouped], np.zeros(len(squared))
     pairs = [
-        (part[[mine[label] for label in both]] * other[[theirs[label] for label in both]])
-        for (mine, part), (theirs, other) in combinations(zip(rows, parts, strict=True), 2)
-        if (both := sorted(mine.keys() & theirs.keys()))
+        (part[[own_rows[label] for label in both]] * other[[other_rows[label] for label in both]])
+        for (own_rows, part), (other_rows, other) in combinations(zip(rows, parts, strict=True), 2)
+        if (both := sorted(own_rows.keys() & other_rows.keys()))
     ]
     if not pairs:
         return squared, freedom
@@ -276,32 +283,36 @@ def _boundary(
 def _in_both(
     first: Sequence[ItemCurves],
     second: Sequence[ItemCurves],
-    one: _Contrast,
-    other: _Contrast,
+    contrast: _Contrast,
+    other_contrast: _Contrast,
     paired: bool,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Deviations of the same clusters in both: of all, or of those that ask for the same thing."""
     if paired:
-        return list(zip(one.parts, other.parts, strict=True))
-    found = []
-    for task, part in zip(first, one.parts, strict=True):
-        for twin, theirs in zip(second, other.parts, strict=True):
+        return list(zip(contrast.parts, other_contrast.parts, strict=True))
+    pairs = []
+    for task, part in zip(first, contrast.parts, strict=True):
+        for twin, theirs in zip(second, other_contrast.parts, strict=True):
             rows, other_rows = task.grouped.row_of_label, twin.grouped.row_of_label
             both = sorted(rows.keys() & other_rows.keys())
             if both:
-                found.append((part[[rows[b] for b in both]], theirs[[other_rows[b] for b in both]]))
-    return found
+                pairs.append((part[[rows[b] for b in both]], theirs[[other_rows[b] for b in both]]))
+    return pairs
 
 
 def _correlation(
-    one: _Contrast,
-    other: _Contrast,
+    contrast: _Contrast,
+    other_contrast: _Contrast,
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
     *,
     diagonal: bool = False,
 ) -> Float[np.ndarray, "*places"]:
     """Of every contrast with every other, or of those at the same depth."""
-    sizes = one.error * other.error if diagonal else one.error[:, None] * other.error[None]
+    sizes = (
+        contrast.error * other_contrast.error
+        if diagonal
+        else contrast.error[:, None] * other_contrast.error[None]
+    )
     if not pairs:
         return np.zeros(sizes.shape)
     way = "ij,ij->j" if diagonal else "ij,ik->jk"

@@ -41,8 +41,8 @@ def centre_of_mass(curve: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray,
     """Mean layer, weighted by what each layer adds to the curve; what it takes off counts, too."""
     added = np.diff(curve, axis=1)
     total = added.sum(axis=1)
-    found = added @ np.arange(added.shape[1]) / np.where(total > 0, total, np.nan)
-    return np.clip(found, 0.0, max(added.shape[1] - 1, 0))
+    centre = added @ np.arange(added.shape[1]) / np.where(total > 0, total, np.nan)
+    return np.clip(centre, 0.0, max(added.shape[1] - 1, 0))
 
 
 def later_by(

@@ -19,8 +19,8 @@ def mixture_p(squared: float) -> float:
     # section 3.4).
     from scipy.special import chdtrc
 
-    one, two = (float(chdtrc(df, squared)) for df in (1, 2))
-    return one / 2 + one**2 / 4 + two / 4
+    one_df, two_df = (float(chdtrc(df, squared)) for df in (1, 2))
+    return one_df / 2 + one_df**2 / 4 + two_df / 4
 
 
 def critical_distance(level: float) -> float:
@@ -32,9 +32,9 @@ def critical_distance(level: float) -> float:
     return high
 
 
-def nearest_to_zero(one: Path, other: Path, shared: Path) -> float:
+def nearest_to_zero(first: Path, second: Path, shared: Path) -> float:
     """Least squared distance of the path of two contrasts from 0, straight between places."""
-    path = np.stack([one, (other - shared * one) / np.sqrt(1 - shared**2)], axis=1)
+    path = np.stack([first, (second - shared * first) / np.sqrt(1 - shared**2)], axis=1)
     start, step = path[:-1], np.diff(path, axis=0)
     size = (step**2).sum(axis=1)
     part = np.clip(-(start * step).sum(axis=1) / np.where(size > 0, size, 1.0), 0.0, 1.0)

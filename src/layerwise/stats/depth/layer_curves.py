@@ -101,11 +101,11 @@ def drawn_together(group: Sequence[Evidence], sampling: Sampling) -> list[Eviden
     if not share_clusters(every):
         return list(group)
     counts = sampling.counts([e.task for e in group], every)
-    found = [
+    evidence = [
         e._replace(rows=e.curve(e.clusters.means_of_counts(e.values, drawn)))
         for e, drawn in zip(group, counts, strict=True)
     ]
-    return _settled_together(_critical_together(found, sampling), sampling)
+    return _settled_together(_critical_together(evidence, sampling), sampling)
 
 
 def _critical_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evidence]:
@@ -124,8 +124,8 @@ def _settled_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evi
             if e.settling is not None and e.settled_curves is not None]  # fmt: skip
     counts = sampling.counts([e.task for e, *_ in read], [clusters for *_, clusters in read])
     drawn = {
-        e.task: mean_of_right(clusters.means_of_counts(values, mine))
-        for (e, values, clusters), mine in zip(read, counts, strict=True)
+        e.task: mean_of_right(clusters.means_of_counts(values, own_counts))
+        for (e, values, clusters), own_counts in zip(read, counts, strict=True)
     }
     return [e._replace(settled=drawn.get(e.task, e.settled)) for e in group]
 
@@ -187,9 +187,9 @@ class Sampling(NamedTuple):
         return clusters.resampled_means(values, self.indices(task, clusters.n))
 
 
-def partly(done: str, found: int, expected: int) -> str:
+def partly(done: str, measured: int, expected: int) -> str:
     """Why a curve is left out that was not measured at all layers."""
-    return f"{done} at {found} of {counted(expected, 'place')}: the curve over layers has gaps"
+    return f"{done} at {measured} of {counted(expected, 'place')}: the curve over layers has gaps"
 
 
 def progress(
@@ -245,11 +245,11 @@ def task_key(method: str, group: pd.DataFrame) -> tuple[str, str, str, str]:
     return capability, protocol, method, task
 
 
-def with_own_signal(signal: Signal, key: tuple[str, str, str, str], found: bool) -> Signal:
+def with_own_signal(signal: Signal, key: tuple[str, str, str, str], has_signal: bool) -> Signal:
     """The signal of tasks, where that of one is also asked of what a method measured itself."""
     _, protocol, _, task = key
     place = task, protocol
-    return {**signal, place: signal.get(place, True) and found}
+    return {**signal, place: signal.get(place, True) and has_signal}
 
 
 def while_the_encoder_runs(wide: pd.DataFrame, n_encoder: int) -> pd.DataFrame:

@@ -51,15 +51,15 @@ def above_p_values(
     # that there is anything above (Berger 1982, Technometrics 24).
     from scipy.stats import t
 
-    found = [np.asarray(exact, dtype=float)]
-    for one in excess:
-        away = one.values.mean(axis=0) - margin
-        error = mean_errors(one.values, one.clusters)
+    p_values = [np.asarray(exact, dtype=float)]
+    for control in excess:
+        away = control.values.mean(axis=0) - margin
+        error = mean_errors(control.values, control.clusters)
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = np.where(error > 0, away / error, np.sign(away) * np.inf)
-        p = np.where(away > 0, t.sf(statistic, max(one.clusters.n - 1, 1)), 1.0)
-        found.append(np.where(np.isnan(away), 0.0, p))
-    return np.max(found, axis=0)
+        p = np.where(away > 0, t.sf(statistic, max(control.clusters.n - 1, 1)), 1.0)
+        p_values.append(np.where(np.isnan(away), 0.0, p))
+    return np.max(p_values, axis=0)
 
 
 def below_p_values(excess: Sequence[Excess], margin: float) -> Float[np.ndarray, " steps"]:
@@ -69,17 +69,17 @@ def below_p_values(excess: Sequence[Excess], margin: float) -> Float[np.ndarray,
     # (``log_evidence_of_less``) has an expectation of at most 1 each; so has their mean, whatever
     # they have to do with each other (Vovk and Wang 2021, Ann. Stat. 49), and p is its inverse.
     n_steps = excess[0].values.shape[1]
-    whole_series = [one for one in excess if not np.isnan(one.values).any()]
-    found = np.empty(n_steps)
+    whole_series = [control for control in excess if not np.isnan(control.values).any()]
+    log_p = np.empty(n_steps)
     for start in range(n_steps):
         ends = {min(start + 2**i, n_steps) for i in range(n_steps.bit_length() + 1)}
         evidence = []
-        for one in whole_series:
-            windows = np.stack([one.values[:, start:end].mean(axis=1) for end in ends], axis=1)
-            evidence.append(log_evidence_of_less(windows, margin, 1.0, one.clusters))
+        for control in whole_series:
+            windows = np.stack([control.values[:, start:end].mean(axis=1) for end in ends], axis=1)
+            evidence.append(log_evidence_of_less(windows, margin, 1.0, control.clusters))
         whole = np.concatenate(evidence)
-        found[start] = min(0.0, np.log(len(whole)) - np.logaddexp.reduce(whole))
-    return np.exp(found)
+        log_p[start] = min(0.0, np.log(len(whole)) - np.logaddexp.reduce(whole))
+    return np.exp(log_p)
 
 
 def onset(
@@ -105,7 +105,7 @@ def onset(
     high = len(above) - int(np.argmin(above[::-1])) if not above.all() else 0
     excluded = below_p_values(excess, margin) <= level / 2
     low = high if excluded.all() else min(int(np.argmin(excluded)), high)
-    least = np.nanmin([one.values.mean(axis=0) for one in excess], axis=0)
+    least = np.nanmin([control.values.mean(axis=0) for control in excess], axis=0)
     beyond = np.cumsum((least - margin)[::-1])[::-1]
     best = int(np.clip(np.argmax(beyond), low, high))
     return Onset(_last_as_good(excess, margin, best, high), low, high)

@@ -27,11 +27,11 @@ class Sizes(NamedTuple):
     by_rate: int  # those of which a share may be: of heads and cells
 
     def of_rows(
-        self, told: Bool[np.ndarray, " rows"], by_rate: Bool[np.ndarray, " rows"] | bool = False
+        self, claimed: Bool[np.ndarray, " rows"], by_rate: Bool[np.ndarray, " rows"] | bool = False
     ) -> pd.Series:
         """The column ``run_tests``: how many tests each row is corrected with."""
-        sizes = np.where(np.broadcast_to(by_rate, told.shape), self.by_rate, self.strict)
-        return pd.Series(sizes, dtype="Int64").where(told)
+        sizes = np.where(np.broadcast_to(by_rate, claimed.shape), self.by_rate, self.strict)
+        return pd.Series(sizes, dtype="Int64").where(claimed)
 
 
 def sizes_of(
@@ -42,29 +42,29 @@ def sizes_of(
 ) -> Sizes:
     """How many tests a run makes, also of tasks in which nothing was changed for want of signal."""
     rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), len(table))
-    found, there = [], table.groupby(list(piece)).ngroups
+    counts, there = [], table.groupby(list(piece)).ngroups
     missing = 0 if n_asked is None else max(n_asked - there, 0)
-    for mine in (~rate, rate):
-        each = table.loc[mine].groupby(list(piece)).size().to_numpy(dtype=int)
-        found.append(int(each.sum() + missing * each.max(initial=0)))
-    return Sizes(*found)
+    for sort in (~rate, rate):
+        each = table.loc[sort].groupby(list(piece)).size().to_numpy(dtype=int)
+        counts.append(int(each.sum() + missing * each.max(initial=0)))
+    return Sizes(*counts)
 
 
 def over_run(
     p: Float[np.ndarray, " rows"],
-    told: Bool[np.ndarray, " rows"],
+    claimed: Bool[np.ndarray, " rows"],
     by_rate: Bool[np.ndarray, " rows"] | bool = False,
     sizes: Sizes | None = None,
 ) -> Float[np.ndarray, " rows"]:
     """p-values corrected over all tests of a run, those of heads and cells apart."""
     # Tests of which nothing is claimed count with a p of 1, which is no smaller than their own.
-    found = np.full(len(p), np.nan)
-    rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), found.shape)
+    corrected = np.full(len(p), np.nan)
+    rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), corrected.shape)
     whole = _sizes(sizes, rate)
     for sort, n, correct in zip((~rate, rate), whole, (holm, benjamini_hochberg), strict=True):
-        mine = told & sort
-        found[mine] = correct(np.asarray(p, dtype=float)[mine], n)
-    return found
+        rows = claimed & sort
+        corrected[rows] = correct(np.asarray(p, dtype=float)[rows], n)
+    return corrected
 
 
 def _sizes(sizes: Sizes | None, rate: Bool[np.ndarray, " rows"]) -> Sizes:
@@ -111,20 +111,20 @@ def _binomial_bounds(
 
 def effects_over_run(effects: pd.DataFrame, n_asked: int | None = None) -> dict[str, pd.Series]:
     """What holds of effects over all that a run changed: p-values, and bounds of accuracy."""
-    told = effects["signal"].to_numpy(dtype=bool)
+    claimed = effects["signal"].to_numpy(dtype=bool)
     heads = effects["head"].notna().to_numpy(dtype=bool)
     p = effects["p"].to_numpy(dtype=float)
     sizes = sizes_of(effects, heads, n_asked)
     low, high = np.full((2, len(effects)), np.nan)
-    for mine, n_tests in zip((told & ~heads, told & heads), sizes, strict=True):
-        lost, gained, n = independent_counts(effects.loc[mine])
-        low[mine], high[mine] = exact_difference_bounds(lost, gained, n, n_tests=n_tests)
+    for rows, n_tests in zip((claimed & ~heads, claimed & heads), sizes, strict=True):
+        lost, gained, n = independent_counts(effects.loc[rows])
+        low[rows], high[rows] = exact_difference_bounds(lost, gained, n, n_tests=n_tests)
         if "crossed" in effects:
-            ends = _crossed_bounds(effects.loc[mine], n_tests)
-            low[mine], high[mine] = np.fmin(low[mine], ends[0]), np.fmax(high[mine], ends[1])
+            ends = _crossed_bounds(effects.loc[rows], n_tests)
+            low[rows], high[rows] = np.fmin(low[rows], ends[0]), np.fmax(high[rows], ends[1])
     columns = {
-        "p_run": over_run(p, told, heads, sizes),
-        "run_tests": sizes.of_rows(told, heads),
+        "p_run": over_run(p, claimed, heads, sizes),
+        "run_tests": sizes.of_rows(claimed, heads),
         "acc_diff_run_low": low,
         "acc_diff_run_high": high,
     }
@@ -136,18 +136,18 @@ def _crossed_bounds(
 ) -> Float[np.ndarray, "2 rows"]:
     """Bounds that know of the draws of few-shot examples; nan where there is but one draw."""
     tail = (1 - level) / 2 / max(n_tests, 1)
-    found = np.full((2, len(effects)), np.nan)
+    bounds = np.full((2, len(effects)), np.nan)
     for i, means in enumerate(effects["crossed"]):
         if isinstance(means, CrossedMeans):
             mean, half = float(means.mean[0]), float(means.half_widths(tail)[0])
-            found[:, i] = max(mean - half, -1.0), min(mean + half, 1.0)
-    return found
+            bounds[:, i] = max(mean - half, -1.0), min(mean + half, 1.0)
+    return bounds
 
 
 def reach_over_run(
     errors: Float[np.ndarray, " rows"],
     n: Shaped[np.ndarray, " rows"],
-    told: Bool[np.ndarray, " rows"],
+    claimed: Bool[np.ndarray, " rows"],
     by_rate: Bool[np.ndarray, " rows"] | bool = False,
     sizes: Sizes | None = None,
     level: float = 0.95,
@@ -156,13 +156,13 @@ def reach_over_run(
     # Student's t at the level divided by the number of tests (Dunn 1961, J. Am. Stat. Assoc. 56).
     from scipy.special import stdtrit
 
-    found = np.full(len(errors), np.nan)
-    rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), found.shape)
+    reach = np.full(len(errors), np.nan)
+    rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), reach.shape)
     for sort, n_tests in zip((~rate, rate), _sizes(sizes, rate), strict=True):
-        mine = told & sort & (n > 1)
+        rows = claimed & sort & (n > 1)
         tail = (1 - level) / 2 / max(n_tests, 1)
-        found[mine] = stdtrit(n[mine] - 1.0, 1 - tail) * errors[mine]
-    return found
+        reach[rows] = stdtrit(n[rows] - 1.0, 1 - tail) * errors[rows]
+    return reach
 
 
 def independent_counts(effects: pd.DataFrame) -> list[Float[np.ndarray, " rows"]]:

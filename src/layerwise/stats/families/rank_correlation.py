@@ -81,7 +81,7 @@ def rank_correlation(
 
 
 def unrelated_p(
-    one: Float[np.ndarray, " columns"],
+    profile: Float[np.ndarray, " columns"],
     other: Float[np.ndarray, " columns"],
     rng: np.random.Generator,
 ) -> float:
@@ -90,7 +90,7 @@ def unrelated_p(
     # up to seven columns, else of 9,999 random orders and the one that was seen.
     from scipy.stats import rankdata
 
-    ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (one, other)]
+    ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (profile, other)]
     seen = abs(float(ranks[0] @ ranks[1]))
     n = len(ranks[0])
     if math.factorial(min(n, 10)) <= N_ORDERS:

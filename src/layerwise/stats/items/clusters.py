@@ -33,11 +33,11 @@ class Clusters:
     @classmethod
     def of(cls, labels: Sequence[Any]) -> Clusters:
         """Items with the same label together; those whose label is null each by itself."""
-        told = tuple(None if pd.isna(one) else str(one) for one in labels)
+        named = tuple(None if pd.isna(label) else str(label) for label in labels)
         number: dict[Any, int] = {}
         codes = [number.setdefault(i if one is None else one, len(number))
-                 for i, one in enumerate(told)]  # fmt: skip
-        return cls(np.array(codes, dtype=int), len(number), told)
+                 for i, one in enumerate(named)]  # fmt: skip
+        return cls(np.array(codes, dtype=int), len(number), named)
 
     @classmethod
     def apart(cls, n_items: int) -> Clusters:
@@ -47,7 +47,7 @@ class Clusters:
     @classmethod
     def joined(cls, several: Sequence[Clusters]) -> Clusters:
         """Of the items of several tasks, one after the other; what they share is one cluster."""
-        return cls.of([label for one in several for label in one.labels])
+        return cls.of([label for clusters in several for label in clusters.labels])
 
     def only(self, chosen: Bool[np.ndarray, " items"]) -> Clusters:
         """Of some of the items alone."""
@@ -73,9 +73,9 @@ class Clusters:
         """Sums over the items of each cluster; the values themselves where they are items."""
         if self.are_items:
             return values
-        found = np.zeros((self.n, *values.shape[1:]), dtype=np.result_type(values, int))
-        np.add.at(found, self.codes, values)
-        return found
+        summed = np.zeros((self.n, *values.shape[1:]), dtype=np.result_type(values, int))
+        np.add.at(summed, self.codes, values)
+        return summed
 
     def means(self, values: Float[np.ndarray, "items ..."]) -> Float[np.ndarray, "clusters ..."]:
         """Means over the items of each cluster."""
@@ -107,8 +107,8 @@ def clusters_of(table: pd.DataFrame, items: Sequence[Any] | pd.Index) -> Cluster
     if "cluster" not in table:
         return Clusters.apart(len(items))
     first = ~table["item"].duplicated().to_numpy()
-    told = (table[name].to_numpy(dtype=object)[first] for name in ("item", "cluster"))
-    of_item = dict(zip(*told, strict=True))
+    columns = (table[name].to_numpy(dtype=object)[first] for name in ("item", "cluster"))
+    of_item = dict(zip(*columns, strict=True))
     return Clusters.of([of_item.get(item) for item in items])
 
 
@@ -146,11 +146,11 @@ def cluster_flip_p_values(
         return p
     known, which = np.unique(sizes[~plain], axis=0, return_inverse=True)
     reached = np.abs(total[~plain])
-    found = np.empty(len(reached))
+    tails = np.empty(len(reached))
     for number, counts in enumerate(known):
-        mine = which.ravel() == number
-        found[mine] = _upper_tails(counts)[reached[mine]]
-    p[~plain] = found
+        rows = which.ravel() == number
+        tails[rows] = _upper_tails(counts)[reached[rows]]
+    p[~plain] = tails
     return p
 
 
@@ -186,8 +186,8 @@ def resampled_tests(
     summed = clusters.sums(net)
     sizes = net_sizes(summed)
     n_sizes, n_columns = sizes.shape[1:]
-    found = counted_sums(counts, np.concatenate([summed, sizes.reshape(clusters.n, -1)], axis=1))
-    total, drawn = np.split(np.rint(found).astype(int), [n_columns], axis=1)
+    sums = counted_sums(counts, np.concatenate([summed, sizes.reshape(clusters.n, -1)], axis=1))
+    total, drawn = np.split(np.rint(sums).astype(int), [n_columns], axis=1)
     drawn = drawn.reshape(-1, n_sizes, n_columns).transpose(0, 2, 1)
     return total, cluster_flip_p_values(total, drawn)
 

@@ -70,7 +70,7 @@ def crossed_means(
     mean = values.mean(axis=(0, 1))
     of_item, of_draw = values.mean(axis=0), values.mean(axis=1)
     rest = values - of_item - of_draw[:, None] + mean
-    summed = np.stack([clusters.sums(one) for one in rest])
+    summed = np.stack([clusters.sums(part) for part in rest])
     n = clusters.n
     shared = (summed**2).sum(axis=(0, 1)) * n / max(n - 1, 1)
     return CrossedMeans(

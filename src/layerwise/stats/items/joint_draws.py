@@ -32,8 +32,8 @@ def draws_of_tasks(
     if share_clusters(several):
         return sample_and_joint_resamples(several, n_resamples, generator(seed, *tasks))
     return [
-        resample_counts(sample_and_resamples(one.n, n_resamples, generator(seed, task)))
-        for task, one in zip(tasks, several, strict=True)
+        resample_counts(sample_and_resamples(clusters.n, n_resamples, generator(seed, task)))
+        for task, clusters in zip(tasks, several, strict=True)
     ]
 
 
@@ -46,10 +46,10 @@ def sample_and_joint_resamples(
     # and Hinkley 1997, Bootstrap Methods and their Application, section 3.8).
     together = Clusters.joined(several)
     counts = resample_counts(sample_and_resamples(together.n, n_resamples, seed))
-    found, start = [], 0
-    for one in several:
-        codes = together.codes[start : start + len(one.codes)]
-        start += len(one.codes)
-        _, first = np.unique(one.codes, return_index=True)
-        found.append(counts[:, codes[first]])
-    return found
+    by_task, start = [], 0
+    for clusters in several:
+        codes = together.codes[start : start + len(clusters.codes)]
+        start += len(clusters.codes)
+        _, first = np.unique(clusters.codes, return_index=True)
+        by_task.append(counts[:, codes[first]])
+    return by_task

@@ -55,11 +55,11 @@ def crossed_difference(
         [_Error(float(np.var(v, ddof=1)) / len(v), len(v) - 1) for v in (first, second)]
     )
     both = _joined([units, _Error(error_items**2, max(n_items - 1, 1))])
-    difference, found = float(second.mean() - first.mean()), [e for e in (units, both) if e.df > 0]
-    p = max([error.p(difference) for error in found], default=float(abs(difference) < 1e-12))
+    difference, errors = float(second.mean() - first.mean()), [e for e in (units, both) if e.df > 0]
+    p = max([error.p(difference) for error in errors], default=float(abs(difference) < 1e-12))
     if not units.df > 0 and abs(difference) > 1e-12:
         p = max(p, 2 / comb(len(first) + len(second), len(first)))
-    half = max([error.half_width(level) for error in found], default=np.nan)
+    half = max([error.half_width(level) for error in errors], default=np.nan)
     interval = Interval(difference, difference - half, difference + half, level)
     return CrossedDifference(interval, p, float(np.sqrt(units.squared)), error_items, both.df)
 

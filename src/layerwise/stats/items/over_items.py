@@ -25,9 +25,9 @@ def lens_summary(lens: pd.DataFrame, seed: int) -> pd.DataFrame:
         entropy=("entropy", "mean"),
         kl=("kl", "mean"),
     )
-    found = bounds_over_items(lens, cell, "logprob", None, seed)
-    found = found.rename(columns={"low": "logprob_low", "high": "logprob_high"})
-    merged = table.merge(found.drop(columns="estimate"), on=[*TASK, *cell])
+    bounds = bounds_over_items(lens, cell, "logprob", None, seed)
+    bounds = bounds.rename(columns={"low": "logprob_low", "high": "logprob_high"})
+    merged = table.merge(bounds.drop(columns="estimate"), on=[*TASK, *cell])
     order = ["n_items", "median_rank", "logprob", "logprob_low", "logprob_high", "entropy", "kl"]
     return merged.reindex(columns=[*TASK, *cell, *order])
 
@@ -37,8 +37,8 @@ def pruning_summary(pruning: pd.DataFrame) -> pd.DataFrame:
     gap = pruning["predicted_gold_logprob"] - pruning["measured_gold_logprob"]
     same = pruning["predicted_generated"] == pruning["measured_generated"]
     wrote = pruning["predicted_generated"].notna()
-    asked = pruning.assign(gap=gap.abs(), same=same.astype(float).where(wrote))
-    return asked.groupby(TASK, as_index=False).agg(
+    table = pruning.assign(gap=gap.abs(), same=same.astype(float).where(wrote))
+    return table.groupby(TASK, as_index=False).agg(
         n_items=("item", "nunique"),
         intact_accuracy=("intact_correct", "mean"),
         predicted_accuracy=("predicted_correct", "mean"),
@@ -71,11 +71,11 @@ def _task_bounds(
         below = _draws(whole, task, seed, clusters)
         draws = draws / np.where(below > 0, below, np.nan)
     low, high = stats.percentile_bounds(draws[1:], 0.95)
-    said = ~np.isnan(draws[0]) & (len(wide) > 1)
-    found = pd.DataFrame({"estimate": draws[0]}, index=wide.columns)
+    is_known = ~np.isnan(draws[0]) & (len(wide) > 1)
+    bounds = pd.DataFrame({"estimate": draws[0]}, index=wide.columns)
     for name, bound in (("low", low), ("high", high)):
-        found[name] = np.where(said & np.isfinite(bound), bound, np.nan)
-    return found.reset_index().assign(**{name: group[name].iloc[0] for name in TASK})
+        bounds[name] = np.where(is_known & np.isfinite(bound), bound, np.nan)
+    return bounds.reset_index().assign(**{name: group[name].iloc[0] for name in TASK})
 
 
 def _draws(wide: pd.DataFrame, task: str, seed: int, clusters: Clusters) -> np.ndarray:

@@ -130,8 +130,8 @@ class Interest:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Interest:
         """Those that a run was made with."""
-        found = {name: settings.get(f"smallest_{name}") for name in vars(cls())}
-        known = {name: value for name, value in found.items() if value is not None}
+        given = {name: settings.get(f"smallest_{name}") for name in vars(cls())}
+        known = {name: value for name, value in given.items() if value is not None}
         return cls(**{n: float(max(v) if isinstance(v, list) else v) for n, v in known.items()})
 
 

@@ -50,8 +50,8 @@ STEPS = (*pairwise(NAMES), ("letter", "generate"), ("choice", "generate"))
 
 def rung_records(records: pd.DataFrame, rung: Rung) -> pd.DataFrame:
     """Ablation records with ``correct`` as a rung has it, and its name as their protocol."""
-    mine = records.loc[(records["protocol"] == rung.protocol) & records[rung.column].notna()]
-    return mine.assign(protocol=rung.name, correct=mine[rung.column].astype(bool))
+    own = records.loc[(records["protocol"] == rung.protocol) & records[rung.column].notna()]
+    return own.assign(protocol=rung.name, correct=own[rung.column].astype(bool))
 
 
 def of_single_layers(records: pd.DataFrame) -> pd.DataFrame:
@@ -83,14 +83,14 @@ class Rated(NamedTuple):
     def only(self, kind: str, site: str) -> Rated:
         """The changes of one kind and site alone."""
         table = self.cell.interventions
-        mine = ((table["kind"] == kind) & (table["site"] == site)).to_numpy(dtype=bool)
+        rows = ((table["kind"] == kind) & (table["site"] == site)).to_numpy(dtype=bool)
         cell = self.cell._replace(
-            interventions=table.loc[mine].reset_index(drop=True),
-            correct=self.cell.correct[:, mine],
-            nats=self.cell.nats[:, mine],
-            margins=self.cell.margins[:, mine],
+            interventions=table.loc[rows].reset_index(drop=True),
+            correct=self.cell.correct[:, rows],
+            nats=self.cell.nats[:, rows],
+            margins=self.cell.margins[:, rows],
         )
-        return Rated(cell, self.luck[mine], self.above)
+        return Rated(cell, self.luck[rows], self.above)
 
     def lost(self) -> Float[np.ndarray, " items"]:
         """What each item loses on average over the changes, right answers."""
@@ -122,8 +122,8 @@ def rated(records: pd.DataFrame, rung: Rung, chance: Chance) -> Iterator[Rated]:
     # The luck is the largest of the stated chance, what is right without any layer, what is right
     # for another item's question, and, where options are chosen, the agreement that follows from
     # how often each place is taken.
-    mine = rung_records(records, rung)
-    for cell in cells(mine) if len(mine) else ():
+    own = rung_records(records, rung)
+    for cell in cells(own) if len(own) else ():
         if not len(cell.interventions):
             continue
         level = chance(cell.task, rung.name)
@@ -132,21 +132,21 @@ def rated(records: pd.DataFrame, rung: Rung, chance: Chance) -> Iterator[Rated]:
             if right is not None and cell.intact.any():
                 luck = np.maximum(luck, right[cell.intact].mean())
         if rung.column == "correct" and rung.protocol != "generate":
-            luck = np.maximum(luck, _agreement(mine.loc[mine["task"] == cell.task], cell))
+            luck = np.maximum(luck, _agreement(own.loc[own["task"] == cell.task], cell))
         yield Rated(cell, luck, cell.intact - cell.floor(level))
 
 
 def _blind_share(cell: Cell) -> Float[np.ndarray, " items"]:
     assert cell.blind is not None
-    asked = cell.blind.asked
-    return np.where(asked > 0, cell.blind.right / np.maximum(asked, 1), 0.0)
+    n_asked = cell.blind.asked
+    return np.where(n_asked > 0, cell.blind.right / np.maximum(n_asked, 1), 0.0)
 
 
-def _agreement(mine: pd.DataFrame, cell: Cell) -> Float[np.ndarray, " layers"]:
+def _agreement(records: pd.DataFrame, cell: Cell) -> Float[np.ndarray, " layers"]:
     """Of the items that the intact model gets right, whose place is therefore known."""
-    if set(mine["chosen"].isna()) & {True}:  # records of earlier versions
+    if set(records["chosen"].isna()) & {True}:  # records of earlier versions
         return np.zeros(len(cell.interventions))
-    wide = mine.pivot(index="item", columns="intervention", values="chosen")
+    wide = records.pivot(index="item", columns="intervention", values="chosen")
     names = ["intact", *cell.interventions["intervention"]]
     chosen = wide.reindex(index=cell.items, columns=names).to_numpy(dtype=int)[cell.intact]
     n_options = int(chosen.max(initial=0)) + 1

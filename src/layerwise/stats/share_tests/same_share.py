@@ -120,8 +120,8 @@ class _Contrast(NamedTuple):
         return int(np.abs(shares - self.share).argmin())
 
     def _away(self, shares: Float[np.ndarray, " shares"]) -> Float[np.ndarray, "clusters shares"]:
-        found = self.lost[:, None] - shares * self.above[:, None]
-        return (found - found.mean(axis=0)) * np.sqrt(self.n / (self.n - 1))
+        values = self.lost[:, None] - shares * self.above[:, None]
+        return (values - values.mean(axis=0)) * np.sqrt(self.n / (self.n - 1))
 
     def directions(
         self, shares: Float[np.ndarray, " shares"]
@@ -140,5 +140,5 @@ class _Contrast(NamedTuple):
         known = error > _ROUNDING
         ratio = np.abs(total) / np.where(known, error, 1.0)
         surely = np.where(np.abs(total) < _ROUNDING, 0.0, _SURE)
-        found = np.where(known, -ndtri(stdtr(self.n - 1, -ratio)), surely)
-        return np.sign(total) * np.minimum(found, _SURE)
+        size = np.where(known, -ndtri(stdtr(self.n - 1, -ratio)), surely)
+        return np.sign(total) * np.minimum(size, _SURE)

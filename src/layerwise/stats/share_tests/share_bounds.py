@@ -170,11 +170,11 @@ def with_unseen_items(effects: pd.DataFrame, scale: Scale) -> dict[str, Float[np
         exact_where_alike(diff, np.full(len(diff), scale.n), 1.0),
     )
     joint = wide_enough((ends[0], ends[1]), share[None], [scale])
-    found = (
+    bounds = (
         *no_narrower((low, high), (exact[0], exact[1])),
         *(np.where(np.isfinite(end), end, np.nan) for end in joint),
     )
-    return dict(zip((*names[1:3], *names[4:]), found, strict=True))
+    return dict(zip((*names[1:3], *names[4:]), bounds, strict=True))
 
 
 def no_narrower(
@@ -205,10 +205,10 @@ def wide_enough(
     """Percentile bounds of a mean share over tasks, no narrower than unseen items allow."""
     each = [scale.bounds(of_task) for scale, of_task in zip(scales, shares, strict=True)]
     low, high = (np.mean([one[end] for one in each], axis=0) for end in (0, 1))
-    told = without_width(*bounds) | (np.isfinite(low) & np.isfinite(high))
+    replaced = without_width(*bounds) | (np.isfinite(low) & np.isfinite(high))
     return (
-        np.where(told, np.minimum(bounds[0], low), bounds[0]),
-        np.where(told, np.maximum(bounds[1], high), bounds[1]),
+        np.where(replaced, np.minimum(bounds[0], low), bounds[0]),
+        np.where(replaced, np.maximum(bounds[1], high), bounds[1]),
     )
 
 
@@ -233,9 +233,9 @@ def difference_wide_enough(
     # error is smaller than that of one answer on either side. Where all resamples have the same
     # difference, the bounds of both are as far apart as they can be.
     same = without_width(*bounds)
-    one = _NORMAL * np.hypot(first.answer, second.answer)
-    one = np.where(np.isfinite(one), one, 0.0)
-    least = difference - one, difference + one
+    reach = _NORMAL * np.hypot(first.answer, second.answer)
+    reach = np.where(np.isfinite(reach), reach, 0.0)
+    least = difference - reach, difference + reach
     low, high = no_narrower(bounds, least)
     return (
         np.where(same, first.low - second.high, low),

@@ -28,8 +28,8 @@ def power_of_mcnemar(loss: float, n: int, level: float, gained: float = GAINED) 
     fewest = binom.isf(level / 2, differ, 0.5) + 1
     share = min(loss + 2 * gained, 1.0)
     lost = (gained + loss) / share if share > 0 else 0.5
-    found = binom.sf(fewest - 1, differ, lost)
-    return float(binom.pmf(differ, n, share) @ found)
+    tails = binom.sf(fewest - 1, differ, lost)
+    return float(binom.pmf(differ, n, share) @ tails)
 
 
 @lru_cache(maxsize=1024)
@@ -43,8 +43,8 @@ def detectable_loss(
     low, high = 0.0, top
     while high - low > 0.0005:
         middle = (low + high) / 2
-        found = power_of_mcnemar(middle, n, level, gained) >= power
-        low, high = (low, middle) if found else (middle, high)
+        enough = power_of_mcnemar(middle, n, level, gained) >= power
+        low, high = (low, middle) if enough else (middle, high)
     return high
 
 
@@ -70,6 +70,6 @@ def answers_for(loss: float, n_tests: int) -> int:
         few, enough = enough, 2 * enough
     while enough - few > 1:
         middle = (few + enough) // 2
-        found = power_of_mcnemar(wanted, middle, level) >= POWER
-        few, enough = (few, middle) if found else (middle, enough)
+        suffices = power_of_mcnemar(wanted, middle, level) >= POWER
+        few, enough = (few, middle) if suffices else (middle, enough)
     return enough

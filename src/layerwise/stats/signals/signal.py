@@ -60,9 +60,9 @@ class Answered(NamedTuple):
         task, protocol = (str(items[name].iloc[0]) for name in ("task", "protocol"))
         there = items["blind"].notna().to_numpy(dtype=bool)
         other = items["blind"].fillna(value=False).to_numpy(dtype=bool)
-        asked = Blind(other.astype(int), there.astype(int)) if there.any() else None
+        blind = Blind(other.astype(int), there.astype(int)) if there.any() else None
         clusters = clusters_of(items, items["item"].tolist())
-        return cls(task, protocol, right, asked, clusters=clusters)
+        return cls(task, protocol, right, blind, clusters=clusters)
 
 
 @runtime_checkable
@@ -145,11 +145,9 @@ def better_than_blind_p_value(
     p = poisson_binom.sf(intact[undecided].sum() - 1, probability[undecided])
     if clusters is None or clusters.are_items:
         return float(p)
-    asked = clusters.only(undecided)
+    kept = clusters.only(undecided)
     beyond = (intact - probability)[undecided]
-    return float(
-        with_design_effect(np.array([p]), design_effects(beyond[:, None], asked), asked)[0]
-    )
+    return float(with_design_effect(np.array([p]), design_effects(beyond[:, None], kept), kept)[0])
 
 
 def without_the_question(cell: Asked) -> list[Blind]:
@@ -164,16 +162,18 @@ def better_than_all_p_value(
     right: Bool[np.ndarray, " items"], controls: Sequence[Blind], clusters: Clusters | None = None
 ) -> float:
     """The largest of the p-values of ``better_than_blind_p_value``; 0 if there is no control."""
-    return max((better_than_blind_p_value(right, one, clusters) for one in controls), default=0.0)
+    return max(
+        (better_than_blind_p_value(right, control, clusters) for control in controls), default=0.0
+    )
 
 
 def signal_p_values(
-    asked: Sequence[Asked], chance: Callable[[str, str], float]
+    cells: Sequence[Asked], chance: Callable[[str, str], float]
 ) -> Float[np.ndarray, " cells"]:
     """Of each task and protocol, the p-value of "no better than chance or a control"."""
     # The largest of the p-values is that of their union (Berger 1982, Technometrics 24). What was
     # not asked (in a run of an earlier version, or if all items have the same answer) is left out.
-    return np.array([_signal_p_value(cell, chance) for cell in asked], dtype=float)
+    return np.array([_signal_p_value(cell, chance) for cell in cells], dtype=float)
 
 
 def _signal_p_value(cell: Asked, chance: Callable[[str, str], float]) -> float:
@@ -191,21 +191,23 @@ def _over_examples(cell: Asked, chance: Callable[[str, str], float]) -> float:
     # the mean over items and draws against each control, both of which are samples
     # (``CrossedMeans``).
     each = cell.of_examples
-    right = np.stack([one.intact.astype(float) for one in each])[:, :, None]
+    right = np.stack([draw.intact.astype(float) for draw in each])[:, :, None]
     clusters = each[0].clusters or Clusters.apart(right.shape[1])
     against = [right - chance(cell.task, cell.protocol)]
-    without = [one.no_layers for one in each if one.no_layers is not None]
+    without = [draw.no_layers for draw in each if draw.no_layers is not None]
     if len(without) == len(each):
         against.append(right - np.stack(without).astype(float)[:, :, None])
-    found = [float(crossed_means(one, clusters).upper_p_values()[0]) for one in against]
-    guessed = [one.guessed.blind for one in each if one.guessed and one.guessed.held]
-    for control in ([one.blind for one in each if one.blind is not None], guessed):
-        asked = np.all([one.asked > 0 for one in control], axis=0)
-        if len(control) == len(each) and asked.any():
-            rates = np.stack([one.right / np.maximum(one.asked, 1) for one in control])
-            mine = crossed_means((right - rates[:, :, None])[:, asked], clusters.only(asked))
-            found.append(float(mine.upper_p_values()[0]))
-    return max(*found, float(np.median(signal_p_values(each, chance))))
+    p_values = [float(crossed_means(draw, clusters).upper_p_values()[0]) for draw in against]
+    guessed = [draw.guessed.blind for draw in each if draw.guessed and draw.guessed.held]
+    for control in ([draw.blind for draw in each if draw.blind is not None], guessed):
+        was_asked = np.all([draw.asked > 0 for draw in control], axis=0)
+        if len(control) == len(each) and was_asked.any():
+            rates = np.stack([draw.right / np.maximum(draw.asked, 1) for draw in control])
+            means = crossed_means(
+                (right - rates[:, :, None])[:, was_asked], clusters.only(was_asked)
+            )
+            p_values.append(float(means.upper_p_values()[0]))
+    return max(*p_values, float(np.median(signal_p_values(each, chance))))
 
 
 def _of_clusters(p: float, cell: Asked) -> float:
@@ -230,20 +232,20 @@ def have_signal(p: Float[np.ndarray, " cells"]) -> Bool[np.ndarray, " cells"]:
 
 
 def signals(
-    asked: Sequence[Asked], chance: Callable[[str, str], float]
+    cells: Sequence[Asked], chance: Callable[[str, str], float]
 ) -> dict[tuple[str, str], bool]:
     """Which tasks and protocols of a run have signal, after Holm's correction over all of them."""
     # Of many suites that a model only guesses on, some would pass one by one.
-    found = have_signal(signal_p_values(asked, chance))
+    has_signal = have_signal(signal_p_values(cells, chance))
     return {
         (cell.task, cell.protocol): signal
-        for cell, signal in zip(asked, found.tolist(), strict=True)
+        for cell, signal in zip(cells, has_signal.tolist(), strict=True)
     }
 
 
-def gate_table(asked: Sequence[Asked], floor: Callable[[str, str], float]) -> pd.DataFrame:
+def gate_table(cells: Sequence[Asked], floor: Callable[[str, str], float]) -> pd.DataFrame:
     """What a method's own gate was decided on: a row per task and protocol."""
-    p = signal_p_values(asked, floor)
+    p = signal_p_values(cells, floor)
     rows = [
         {
             "task": cell.task,
@@ -253,9 +255,9 @@ def gate_table(asked: Sequence[Asked], floor: Callable[[str, str], float]) -> pd
             "accuracy": float(cell.intact.mean()),
             "floor": floor(cell.task, cell.protocol),
             "blind": np.nan if cell.blind is None else cell.blind.accuracy,
-            "p": one,
+            "p": p_value,
             "signal": signal,
         }
-        for cell, one, signal in zip(asked, p.tolist(), have_signal(p).tolist(), strict=True)
+        for cell, p_value, signal in zip(cells, p.tolist(), have_signal(p).tolist(), strict=True)
     ]
     return pd.DataFrame(rows)

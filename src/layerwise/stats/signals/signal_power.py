@@ -25,11 +25,12 @@ def items_for_signal(
     plain = ((level * math.sqrt(chance * (1 - chance)) + power * math.sqrt(own)) / lead) ** 2
     wanted = [plain / 4 * (1 + math.sqrt(1 + 2 / (plain * lead))) ** 2 if plain else 0.0]
     wanted += [
-        (level + power) ** 2 * (own + one * (1 - one)) / (accuracy - one) ** 2 for one in controls
+        (level + power) ** 2 * (own + control * (1 - control)) / (accuracy - control) ** 2
+        for control in controls
     ]
     # So many items must differ before an exact paired test can reach the level at all.
     differ = math.log2(max(n_cells, 1) / LEVEL)
-    wanted += [differ / (accuracy - one) for one in controls]
+    wanted += [differ / (accuracy - control) for control in controls]
     n = max(math.ceil(max(wanted)), 1)
     step = 10 ** max(len(str(n)) - 2, 0)
     return -(-n // step) * step

@@ -43,11 +43,11 @@ def both_streams(
     places = [("resid_post", layer) for layer in range(n_encoder - 1, n_layers)]
     decoder = Residuals(model, positions, places, n_prompt)
     encoder = tuple(model.W_E.new_empty(n_encoder + 1, n, d_model) for n in n_prompt)
-    for one in intact_layers(model, texts, memory_budget, n_prompt):
-        decoder.take(one)
-        if one.layer < n_encoder:
-            for text, path in zip(one.texts, one.paths, strict=True):
+    for intact_layer in intact_layers(model, texts, memory_budget, n_prompt):
+        decoder.take(intact_layer)
+        if intact_layer.layer < n_encoder:
+            for text, path in zip(intact_layer.texts, intact_layer.paths, strict=True):
                 at = list(path)
-                encoder[text][one.layer] = one.seen["resid_pre"][0, at]
-                encoder[text][one.layer + 1] = one.seen["resid_post"][0, at]
+                encoder[text][intact_layer.layer] = intact_layer.seen["resid_pre"][0, at]
+                encoder[text][intact_layer.layer + 1] = intact_layer.seen["resid_post"][0, at]
     return BothStreams(encoder, decoder.out)

@@ -58,14 +58,14 @@ def intact_layers(
     else:
         pairs = [(text, ()) for text in texts]
     # The last token of a continuation is only read out; any will do.
-    requests = [LogLikelihood(prompt, (*said, 0)) for prompt, said in pairs]
+    requests = [LogLikelihood(prompt, (*decoded, 0)) for prompt, decoded in pairs]
     refuse_unknown_tokens(requests, *vocabularies(model))
     for batch in plan_for(model, [intact()], requests, memory_budget).batches:
-        asked = [requests[index] for index in batch.requests]
+        batch_requests = [requests[index] for index in batch.requests]
         yield from by_kind(
             model,
-            partial(_decoder_only_layers, texts=batch.requests, requests=asked),
-            partial(_seq2seq_layers, texts=batch.requests, requests=asked),
+            partial(_decoder_only_layers, texts=batch.requests, requests=batch_requests),
+            partial(_seq2seq_layers, texts=batch.requests, requests=batch_requests),
         )
 
 

@@ -68,12 +68,12 @@ def mean_activations(
         raise UserError("A mean needs at least one context of two or more tokens.")
     sums: dict[tuple[Site, int], torch.Tensor] = {}
     counts: dict[tuple[Site, int], int] = {}
-    for one in intact_layers(model, contexts, memory_budget):
-        for site in set(sites) & set(one.seen):
-            key = site, one.layer
-            total = one.seen[site][0, one.counted].double().sum(dim=0)
+    for intact_layer in intact_layers(model, contexts, memory_budget):
+        for site in set(sites) & set(intact_layer.seen):
+            key = site, intact_layer.layer
+            total = intact_layer.seen[site][0, intact_layer.counted].double().sum(dim=0)
             sums[key] = sums.get(key, 0) + total
-            counts[key] = counts.get(key, 0) + len(one.counted)
+            counts[key] = counts.get(key, 0) + len(intact_layer.counted)
     return {key: (total / counts[key]).to(model.W_E.dtype) for key, total in sums.items()}
 
 
@@ -105,10 +105,10 @@ def residuals_at(
     Returns:
         A row for each text and position, in the order given.
     """
-    found = Residuals(model, positions, places, n_prompt)
-    for one in intact_layers(model, texts, memory_budget, n_prompt):
-        found.take(one)
-    return found.out
+    residuals = Residuals(model, positions, places, n_prompt)
+    for layer in intact_layers(model, texts, memory_budget, n_prompt):
+        residuals.take(layer)
+    return residuals.out
 
 
 class Residuals:
@@ -132,21 +132,21 @@ class Residuals:
         self._starts = list(accumulate(map(len, positions), initial=0))
         self._read = self._here = torch.empty(0, dtype=torch.long)
 
-    def take(self, one: IntactLayer) -> None:
+    def take(self, layer: IntactLayer) -> None:
         """Keep what is wanted of one layer."""
-        if one.layer < self._n_encoder:
+        if layer.layer < self._n_encoder:
             return
-        if one.first:
-            self._begin(one)
+        if layer.first:
+            self._begin(layer)
             for row in self._rows.get(("resid_post", self._n_encoder - 1), ()):
-                self.out[row, self._here] = one.seen["resid_pre"][0, self._read]
+                self.out[row, self._here] = layer.seen["resid_pre"][0, self._read]
         for site in ("resid_pre", "resid_mid", "resid_post"):
-            for row in self._rows.get((site, one.layer), ()):
-                self.out[row, self._here] = _residual(site, one.seen)[0, self._read]
+            for row in self._rows.get((site, layer.layer), ()):
+                self.out[row, self._here] = _residual(site, layer.seen)[0, self._read]
 
-    def _begin(self, one: IntactLayer) -> None:
+    def _begin(self, layer: IntactLayer) -> None:
         """Which tokens of a walk are read, and where they go."""
-        of = list(zip(one.texts, one.paths, strict=True))
+        of = list(zip(layer.texts, layer.paths, strict=True))
         nodes = [path[pos] for text, path in of for pos in self._wanted[text]]
         starts = self._starts
         into = [row for text, _ in of for row in range(starts[text], starts[text + 1])]
@@ -162,7 +162,10 @@ def _in_decoder(
         return positions
     assert n_prompt is not None, "it must be known what the decoder says"
     begin = len(decoder_prefix(model))
-    return [[pos - n + begin for pos in one] for one, n in zip(positions, n_prompt, strict=True)]
+    return [
+        [pos - n + begin for pos in position]
+        for position, n in zip(positions, n_prompt, strict=True)
+    ]
 
 
 def _residual(site: str, seen: dict[str, torch.Tensor]) -> Float[torch.Tensor, "1 token d_model"]:
@@ -200,23 +203,23 @@ def position_means(
     sums: dict[tuple[Site, int], torch.Tensor] = {}
     counts: dict[tuple[Site, int], torch.Tensor] = {}
     n_common, common = 0, torch.empty(0, dtype=torch.long)
-    for one in intact_layers(model, contexts, memory_budget):
-        if one.first:  # the same tokens in all layers of a stack
-            n_common = _n_common(model, contexts, one.layer)
-            common = (one.positions < n_common).nonzero()[:, 0]
-        at = one.positions[common]
-        for site in set(sites) & set(one.seen):
-            key = site, one.layer
-            here = one.seen[site][0, common].double()
+    for intact_layer in intact_layers(model, contexts, memory_budget):
+        if intact_layer.first:  # the same tokens in all layers of a stack
+            n_common = _n_common(model, contexts, intact_layer.layer)
+            common = (intact_layer.positions < n_common).nonzero()[:, 0]
+        at = intact_layer.positions[common]
+        for site in set(sites) & set(intact_layer.seen):
+            key = site, intact_layer.layer
+            here = intact_layer.seen[site][0, common].double()
             total = here.new_zeros(n_common, *here.shape[1:]).index_add_(0, at, here)
             sums[key] = sums.get(key, 0) + total
             ones = torch.ones_like(at)
             counts[key] = counts.get(key, 0) + at.new_zeros(n_common).index_add_(0, at, ones)
-    found = {}
+    by_position = {}
     for key, total in sums.items():
         means = (total.flatten(1) / counts[key][:, None]).reshape(total.shape)
-        found[key] = torch.cat([means.to(model.W_E.dtype), pooled[key][None]])
-    return found
+        by_position[key] = torch.cat([means.to(model.W_E.dtype), pooled[key][None]])
+    return by_position
 
 
 def _n_common(model: Model, contexts: Sequence[Tokens], layer: int) -> int:
@@ -263,15 +266,15 @@ def site_noise(
     sums: dict[tuple[Site, int], torch.Tensor] = {}
     counts: dict[tuple[Site, int], int] = {}
     draws = torch.empty(0)
-    for one in intact_layers(model, contexts, memory_budget):
-        n_counted = len(one.counted)
-        if one.first:
+    for intact_layer in intact_layers(model, contexts, memory_budget):
+        n_counted = len(intact_layer.counted)
+        if intact_layer.first:
             drawn = torch.randn(n_draws, n_counted, generator=generator, dtype=torch.float32)
             draws = drawn.to(model.W_E)
-        for site in set(sites) & set(one.seen):
-            key = site, one.layer
-            apart = (one.seen[site][0, one.counted] - means[key]).flatten(1)
-            total = (draws @ apart).unflatten(1, one.seen[site].shape[2:])
+        for site in set(sites) & set(intact_layer.seen):
+            key = site, intact_layer.layer
+            apart = (intact_layer.seen[site][0, intact_layer.counted] - means[key]).flatten(1)
+            total = (draws @ apart).unflatten(1, intact_layer.seen[site].shape[2:])
             sums[key] = sums.get(key, 0) + total
             counts[key] = counts.get(key, 0) + n_counted
     return {key: total / counts[key] ** 0.5 for key, total in sums.items()}
@@ -313,18 +316,20 @@ def noise_basis(
     means = mean_activations(model, contexts, sites, **given)
     products: dict[tuple[Site, int], torch.Tensor] = {}
     counts: dict[tuple[Site, int], int] = {}
-    for one in intact_layers(model, contexts, memory_budget):
-        for site in set(sites) & set(one.seen):
-            key = site, one.layer
-            apart = (one.seen[site][0, one.counted] - means[key]).flatten(1).double()
+    for intact_layer in intact_layers(model, contexts, memory_budget):
+        for site in set(sites) & set(intact_layer.seen):
+            key = site, intact_layer.layer
+            apart = (
+                (intact_layer.seen[site][0, intact_layer.counted] - means[key]).flatten(1).double()
+            )
             products[key] = products.get(key, 0) + apart.T @ apart
             counts[key] = counts.get(key, 0) + len(apart)
-    found = {}
+    basis = {}
     for key, product in products.items():
         variances, axes = torch.linalg.eigh(product.cpu() / counts[key])
         rows = (len(axes) * variances.clamp(min=0)).sqrt()[:, None] * axes.T
-        found[key] = rows.to(model.W_E).unflatten(1, means[key].shape)
-    return found
+        basis[key] = rows.to(model.W_E).unflatten(1, means[key].shape)
+    return basis
 
 
 @in_turn

@@ -43,15 +43,15 @@ class StackSites:
             like.new_empty(n_rows, width),
         )  # fmt: skip
 
-    def take(self, one: IntactLayer, layer: int, rows: list[int], tokens: list[int]) -> None:
+    def take(self, walked: IntactLayer, layer: int, rows: list[int], tokens: list[int]) -> None:
         """Keep what a layer of the stack, numbered from 0, holds at some tokens of its walk."""
-        if one.first:
-            self.embedding[rows] = one.seen["resid_pre"][0, tokens]
+        if walked.first:
+            self.embedding[rows] = walked.seen["resid_pre"][0, tokens]
         for site in ("z", "attn_out", "mlp_out"):
-            if site in one.seen:
-                getattr(self, site)[layer, rows] = one.seen[site][0, tokens]
+            if site in walked.seen:
+                getattr(self, site)[layer, rows] = walked.seen[site][0, tokens]
         if layer == len(self.z) - 1:
-            self.final[rows] = one.seen["resid_post"][0, tokens]
+            self.final[rows] = walked.seen["resid_post"][0, tokens]
 
 
 @torch.inference_mode()
@@ -63,10 +63,15 @@ def last_sites(
 ) -> StackSites:
     """Read what every part of the intact model writes at each context's last position."""
     cfg = model.cfg
-    found = StackSites.empty(model.W_E, len(contexts), cfg.n_layers, cfg.n_heads, cfg.d_head)
-    for one in intact_layers(model, contexts, memory_budget):
-        found.take(one, one.layer, list(one.texts), [path[-1] for path in one.paths])
-    return found
+    sites = StackSites.empty(model.W_E, len(contexts), cfg.n_layers, cfg.n_heads, cfg.d_head)
+    for intact_layer in intact_layers(model, contexts, memory_budget):
+        sites.take(
+            intact_layer,
+            intact_layer.layer,
+            list(intact_layer.texts),
+            [path[-1] for path in intact_layer.paths],
+        )
+    return sites
 
 
 @contextmanager

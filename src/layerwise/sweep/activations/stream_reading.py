@@ -50,24 +50,24 @@ def read_streams(
         )
         for size in sizes
     )
-    for one in intact_layers(model, contexts, memory_budget):
-        encodes = one.layer < n_encoder
+    for intact_layer in intact_layers(model, contexts, memory_budget):
+        encodes = intact_layer.layer < n_encoder
         behind = bool(n_encoder) and not encodes
-        _fill(stacks[behind], one.layer - n_encoder * behind, one, at_all=encodes)
+        _fill(stacks[behind], intact_layer.layer - n_encoder * behind, intact_layer, at_all=encodes)
     return stacks
 
 
-def _fill(streams: Streams, layer: int, one: IntactLayer, *, at_all: bool) -> None:
+def _fill(streams: Streams, layer: int, walked: IntactLayer, *, at_all: bool) -> None:
     """Enter what one layer of a walk does, its number being that in its stack."""
-    here = list(one.texts)
-    before, after = one.seen["resid_pre"][0], one.seen["resid_post"][0]
+    here = list(walked.texts)
+    before, after = walked.seen["resid_pre"][0], walked.seen["resid_post"][0]
     turned = 1 - torch.nn.functional.cosine_similarity(before.float(), after.float(), dim=-1)
-    streams.influence[layer, here] = _means(turned.cpu().double(), one.paths)
-    for depth, resid in [(0, before)] * one.first + [(layer + 1, after)]:
+    streams.influence[layer, here] = _means(turned.cpu().double(), walked.paths)
+    for depth, resid in [(0, before)] * walked.first + [(layer + 1, after)]:
         streams.read[depth, here] = (
-            _means(resid.cpu().double(), one.paths)
+            _means(resid.cpu().double(), walked.paths)
             if at_all
-            else resid[[path[-1] for path in one.paths]].cpu().double()
+            else resid[[path[-1] for path in walked.paths]].cpu().double()
         )
 
 

@@ -193,13 +193,13 @@ def with_weights(named: str, site: str, edits: Sequence[SwapWeights]) -> Interve
 
 def donors_of(interventions: Iterable[Intervention]) -> list[Any]:
     """The models whose activations some interventions take, each once."""
-    found = {
+    donors = {
         id(edit.donor): edit.donor
         for intervention in interventions
         for edit in intervention.edits
         if edit.donor is not None
     }
-    return list(found.values())
+    return list(donors.values())
 
 
 def of_kv_group(group: int, n_shared: int, change: Callable[[int], Intervention]) -> Intervention:
@@ -213,10 +213,10 @@ def of_kv_group(group: int, n_shared: int, change: Callable[[int], Intervention]
         change: makes the change to one head of ``z``.
     """
     heads = tuple(range(group * n_shared, (group + 1) * n_shared))
-    one = change(heads[0])
-    edits = tuple(replace(edit, heads=heads) for edit in one.edits)
-    named = f"{one.kind}:kv_group,layer={one.layer},group={group}"
-    return Intervention(named, one.kind, "kv_group", edits, group)
+    of_head = change(heads[0])
+    edits = tuple(replace(edit, heads=heads) for edit in of_head.edits)
+    named = f"{of_head.kind}:kv_group,layer={of_head.layer},group={group}"
+    return Intervention(named, of_head.kind, "kv_group", edits, group)
 
 
 def together(changes: Sequence[Intervention]) -> Intervention:

@@ -50,14 +50,14 @@ class LayerEdits:
 
     def where(self, site: str) -> Bool[torch.Tensor, "group token"] | None:
         """Where a site that is changed is changed; None is everywhere."""
-        found: torch.Tensor | None = None
+        union: torch.Tensor | None = None
         for replacement in self.sites[site]:
             mask = replacement.mask
             if mask is None:
                 return None
             mask = mask.any(-1) if mask.ndim == 3 else mask
-            found = mask if found is None else found | mask
-        return found
+            union = mask if union is None else union | mask
+        return union
 
     def output(self, site: str, compute: Callable[[], AtSite], like: AtSite) -> AtSite:
         """The activation of a site after the changes; computed only if any of it survives."""

@@ -23,7 +23,7 @@ def edits_of(
     device: torch.device,
 ) -> LayerEdits:
     """The changes of some rows to one layer, ready to be applied."""
-    found: dict[str, list[Replacement]] = {}
+    replacements: dict[str, list[Replacement]] = {}
     values: dict[Hashable, tuple[torch.Tensor, torch.Tensor | None]] = {}
     for i, edits in enumerate(changes):
         for edit in edits:
@@ -40,10 +40,10 @@ def edits_of(
                 where = mask
                 if edit.site in BY_HEAD:
                     where = mask[..., None] & head_mask(heads, n_heads, device)
-            found.setdefault(edit.site, []).append(Replacement(value, where, edit.adds))
-    if not found:
+            replacements.setdefault(edit.site, []).append(Replacement(value, where, edit.adds))
+    if not replacements:
         return NO_EDITS
-    return LayerEdits({site: _joined(parts) for site, parts in found.items()})
+    return LayerEdits({site: _joined(parts) for site, parts in replacements.items()})
 
 
 def head_mask(
@@ -56,9 +56,9 @@ def head_mask(
 
 def _joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
     """Replacements one after the other by the same value, made one."""
-    found: list[Replacement] = []
+    joined: list[Replacement] = []
     for part in parts:
-        last = found[-1] if found else None
+        last = joined[-1] if joined else None
         if (
             last is None
             or part.adds
@@ -66,7 +66,7 @@ def _joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
             or last.mask is None
             or part.mask is None
         ):
-            found.append(part)
+            joined.append(part)
         else:
-            found[-1] = Replacement(last.value, last.mask | part.mask)
-    return tuple(found)
+            joined[-1] = Replacement(last.value, last.mask | part.mask)
+    return tuple(joined)

@@ -113,23 +113,23 @@ def _requests(model: Model) -> list[Request]:
     """Random prompts that share beginnings, with continuations; some are to be gone on with."""
     rng = np.random.default_rng(0)
     room = model.cfg.n_ctx
-    known, said = vocabularies(model)
+    n_in, n_out = vocabularies(model)
 
     def drawn(count: int, size: int) -> Tokens:
         return tuple(rng.integers(size, size=count).tolist())
 
-    begin, long = drawn(6, known), drawn(40, known)
-    found: list[Request] = []
+    begin, long = drawn(6, n_in), drawn(40, n_in)
+    requests: list[Request] = []
     for context, length in ((begin[:1], 3), (begin, 5), (begin, 2), (long[:1], 20)):
         kept = context[: room if is_seq2seq(model) else room - 1]
         free = room - len(before_answer(model, kept))
         if kept and free > 0:
-            found.append(LogLikelihood(kept, drawn(min(length, free), min(known, said))))
-    if known >= said:  # else a token that is said may be one that cannot be read
-        for context in (begin[:3] + drawn(2, known), long, (*long[:36], *begin[:3])):
+            requests.append(LogLikelihood(kept, drawn(min(length, free), min(n_in, n_out))))
+    if n_in >= n_out:  # else a token that is said may be one that cannot be read
+        for context in (begin[:3] + drawn(2, n_in), long, (*long[:36], *begin[:3])):
             if len(context) + len(decoder_prefix(model)) + NEW_TOKENS <= room:
-                found.append(Generate(context, NEW_TOKENS))
-    return found
+                requests.append(Generate(context, NEW_TOKENS))
+    return requests
 
 
 def _differences(
@@ -165,22 +165,22 @@ def _rows(logits: torch.Tensor, count: int) -> torch.Tensor:
     return torch.log_softmax(logits[-count:].double(), dim=-1)
 
 
-def _gap(one: float, other: float) -> float:
+def _gap(outcome: float, other: float) -> float:
     """How far two numbers are apart; not at all if both are the same infinity."""
-    if one == other:
+    if outcome == other:
         return 0.0
-    apart = abs(one - other)
+    apart = abs(outcome - other)
     return math.inf if math.isnan(apart) else apart
 
 
 def _run_model(model: Model, request: Request, disturbed: int | None = None) -> torch.Tensor:
     """Logits of a prompt and its continuation from the model itself; undisturbed if None."""
-    said = request.continuation[:-1] if isinstance(request, LogLikelihood) else ()
+    continuation = request.continuation[:-1] if isinstance(request, LogLikelihood) else ()
     hooks: Hooks | None = None
     if disturbed is not None:
         hooks = [(_everywhere, _Disturbance(disturbed))]
     try:
-        return model_logits(model, request, said, hooks)
+        return model_logits(model, request, continuation, hooks)
     except Exception as error:
         raise UserError(
             f"The model does not run ({type(error).__name__}: "
@@ -218,8 +218,8 @@ def _spread(model: Model, requests: Sequence[Request], plain: Sequence[torch.Ten
     )
 
 
-def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+def _apart(outcome: torch.Tensor, other: torch.Tensor) -> float:
     """Largest difference of log-probabilities over positions and vocabulary, in nats."""
-    first, second = (_rows(logits, len(logits)) for logits in (one, other))
+    first, second = (_rows(logits, len(logits)) for logits in (outcome, other))
     gaps = torch.where(first == second, 0.0, (first - second).abs())
     return float(gaps.nan_to_num(0.0).max())

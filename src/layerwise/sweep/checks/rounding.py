@@ -67,7 +67,7 @@ def _scored(
     model: Model, change: Intervention, requests: Sequence[LogLikelihood]
 ) -> tuple[Scored, ...]:
     never = Stopper(None, frozenset())  # Nothing is written here.
-    outcomes = [reference_outcome(model, change, asked, never) for asked in requests]
+    outcomes = [reference_outcome(model, change, request, never) for request in requests]
     return tuple(outcome for outcome in outcomes if isinstance(outcome, Scored))
 
 
@@ -77,11 +77,11 @@ def in_dtype(model: Model, dtype: torch.dtype) -> Model:
     return moved(with_numbers(copied) if isinstance(copied, DecoderModel) else copied, dtype)
 
 
-def distance(one: Outcome, other: Outcome) -> float:
+def distance(outcomes: Outcome, other: Outcome) -> float:
     """Largest difference of a token's log-probability, in nats; NaN if one is NaN."""
-    assert isinstance(one, Scored)
+    assert isinstance(outcomes, Scored)
     assert isinstance(other, Scored)
-    pairs = zip(one.token_logprobs, other.token_logprobs, strict=True)
+    pairs = zip(outcomes.token_logprobs, other.token_logprobs, strict=True)
     return worst(abs(a - b) for a, b in pairs)
 
 

@@ -12,7 +12,7 @@ def beginnings(paths: Sequence[Sequence[int]], shortest: int) -> list[Beginning 
     by_first: dict[int, list[int]] = {}
     for index, path in enumerate(paths):
         by_first.setdefault(path[0], []).append(index)
-    found: list[Beginning | None] = [None] * len(paths)
+    shared: list[Beginning | None] = [None] * len(paths)
     for members in by_first.values():
         if len(members) < 2:
             continue
@@ -25,5 +25,5 @@ def beginnings(paths: Sequence[Sequence[int]], shortest: int) -> list[Beginning 
         run = next((i for i in range(length) if first[i] != first[0] + i), length)
         if run >= shortest:
             for index in members:
-                found[index] = Beginning(first[0], run)
-    return found
+                shared[index] = Beginning(first[0], run)
+    return shared

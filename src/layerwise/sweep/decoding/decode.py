@@ -139,7 +139,7 @@ class Decoder:
             self.drafter.draft(j.branch, j.request, j.tokens, j.asked, n_new - 1) for j in self.rows
         ]
         n_new = 1 + max(len(draft) for draft in drafts)
-        asked = np.array(
+        last_tokens = np.array(
             [
                 (job.tokens[-1], *draft, *[0] * (n_new - 1 - len(draft)))
                 for job, draft in zip(self.rows, drafts, strict=True)
@@ -149,9 +149,9 @@ class Decoder:
         begun = np.array([self._n_own(job) - len(job.asked.context) for job in self.rows])
         # What stands behind a draft is never read; its place need only exist.
         known = np.minimum(positions, model.cfg.n_ctx - 1)
-        texts = self._texts(asked)
+        texts = self._texts(last_tokens)
         step = Step(self.batch, self.rows, known, positions + begun[:, None], texts)
-        tokens = torch.from_numpy(asked).to(device)
+        tokens = torch.from_numpy(last_tokens).to(device)
         flat = torch.from_numpy(known.ravel()).to(device)
         resid = self._embedded(tokens, flat)
         for layer, runner in enumerate(self.walk.runners):
@@ -159,39 +159,39 @@ class Decoder:
         self.walk.work.token_passes += step.token_passes
         self.walk.work.row_passes += n_rows
         best = self._greedy(resid)
-        for job, draft, found in zip(self.rows, drafts, best.tolist(), strict=True):
-            self._accept(job, draft, found)
+        for job, draft, confirmed in zip(self.rows, drafts, best.tolist(), strict=True):
+            self._accept(job, draft, confirmed)
 
     def _embedded(
         self, tokens: Int[torch.Tensor, "row new"], positions: Int[torch.Tensor, " flat"]
     ) -> Float[torch.Tensor, "row new d_model"]:
         """New tokens embedded, each row's by the embeddings of its branch."""
-        found = None
+        resid = None
         for weights, rows in self.batch.apart(self.rows, 0, EMBED).items():
             with in_place(weights):
                 flat = embed_tokens(self.walk.model, tokens.flatten(), positions)
             embedded = flat.unflatten(0, tokens.shape)
-            found = embedded if found is None else found
-            if found is not embedded:
-                found[rows] = embedded[rows]
-        assert found is not None
-        return found
+            resid = embedded if resid is None else resid
+            if resid is not embedded:
+                resid[rows] = embedded[rows]
+        assert resid is not None
+        return resid
 
     def _greedy(self, resid: Float[torch.Tensor, "row new d_model"]) -> np.ndarray:
         """The greedy tokens, each row's by what its branch has behind the layers."""
         model, best = self.walk.model, np.zeros(resid.shape[:2], dtype=np.int64)
         apart = self.batch.apart(self.rows, model.cfg.n_layers, END)
         for weights, rows in apart.items():
-            mine = resid if len(rows) == len(resid) else resid[rows]
+            own_resid = resid if len(rows) == len(resid) else resid[rows]
             with in_place(weights):
-                found = greedy_tokens(model, mine.flatten(0, 1), self.logit_rows)
-            best[rows] = found.reshape(len(rows), -1)
+                tokens = greedy_tokens(model, own_resid.flatten(0, 1), self.logit_rows)
+            best[rows] = tokens.reshape(len(rows), -1)
         return best
 
-    def _accept(self, job: Job, draft: Sequence[int], found: Sequence[int]) -> None:
+    def _accept(self, job: Job, draft: Sequence[int], greedy: Sequence[int]) -> None:
         """Take over the greedy tokens up to the first that the draft did not foresee."""
         accepted = 0
-        for i, token in enumerate(found):
+        for i, token in enumerate(greedy):
             job.tokens.append(token)
             self.walk.work.new_tokens += 1
             if i >= len(draft) or draft[i] != token or self.stopper.ended(job.tokens, job.asked):
@@ -199,13 +199,13 @@ class Decoder:
             accepted += 1
         self.drafter.measured(job.branch, len(draft), accepted)
 
-    def _texts(self, asked: np.ndarray) -> np.ndarray:
+    def _texts(self, last_tokens: np.ndarray) -> np.ndarray:
         """A number for each row, the same for rows with the same tokens, drafts included."""
         numbers: dict[tuple[object, ...], int] = {}
         return np.array(
             [
                 numbers.setdefault((job.request, *job.tokens[:-1], -1, *new), len(numbers))
-                for job, new in zip(self.rows, asked.tolist(), strict=True)
+                for job, new in zip(self.rows, last_tokens.tolist(), strict=True)
             ]
         )
 
@@ -223,9 +223,9 @@ def capacity_for(walk: Walk, requests: Sequence[int], budget: int) -> int:
     """How many rows fit a byte budget, at least one."""
     begins = begins_of(walk, requests)
     longest = max(
-        len(asked.context) + asked.max_tokens - (begin.length if begin else 0)
-        for begin, asked in ((begins[index], walk.requests[index]) for index in requests)
-        if isinstance(asked, Generate)
+        len(request.context) + request.max_tokens - (begin.length if begin else 0)
+        for begin, request in ((begins[index], walk.requests[index]) for index in requests)
+        if isinstance(request, Generate)
     )
     cfg = walk.model.cfg
     n_kv = cfg.n_key_value_heads or cfg.n_heads

@@ -83,10 +83,10 @@ class Decoding:
         """Which texts, by number, have which weights in a place of a layer."""
         if (layer, place) not in self.swapped:
             return {None: np.arange(len(jobs))}
-        found: dict[OtherWeights | None, list[int]] = {}
+        numbers_by_weights: dict[OtherWeights | None, list[int]] = {}
         for number, job in enumerate(jobs):
-            found.setdefault(self.weights_of(job, layer, place), []).append(number)
-        return {weights: np.array(numbers) for weights, numbers in found.items()}
+            numbers_by_weights.setdefault(self.weights_of(job, layer, place), []).append(number)
+        return {weights: np.array(numbers) for weights, numbers in numbers_by_weights.items()}
 
     @cached_property
     def swapped(self) -> frozenset[tuple[int, str]]:
@@ -219,7 +219,7 @@ class Step:
         kept = batch.walk.kept[layer]
         begins = [batch.begins[self.rows[row].request] for row in rows]
         sources = batch.sources[layer, self.branches[rows]]
-        found = []
+        shared = []
         for begin in sorted({b for b in begins if b is not None}, key=lambda b: b.start):
             assert kept is not None
             here = np.array([b == begin for b in begins])
@@ -230,7 +230,7 @@ class Step:
                 low, high = int(sources[members].min()), int(sources[members].max()) + 1
                 table, place = _by_source(members, sources[members] - low, high - low)
                 tokens = slice(begin.start, begin.start + begin.length)
-                found.append(
+                shared.append(
                     SharedKeys(
                         kept.keys[low:high, :, tokens],
                         kept.values[low:high, :, tokens],
@@ -239,7 +239,7 @@ class Step:
                         torch.from_numpy(members).to(device),
                     )
                 )
-        return found
+        return shared
 
     def _edits(
         self, layer: int, rows: np.ndarray, sites: Sequence[str], device: torch.device
@@ -247,7 +247,7 @@ class Step:
         """The edits of a layer at newly generated positions, each on its branch's rows."""
         # A replacement or noise holds at generated positions as it does in the prompt, and a copy
         # goes on with the source's last position; a patch changes the prompt only.
-        found: dict[str, tuple[Replacement, ...]] = {}
+        changes: dict[str, tuple[Replacement, ...]] = {}
         of_branch = self.branches[rows]
         for number in np.unique(of_branch):
             if not number:
@@ -263,8 +263,8 @@ class Step:
                     mask = here[..., None] & head_mask(heads_of(edit, n_heads), n_heads, device)
                 value = self._value(edit, layer, rows, device)
                 change = Replacement(value, mask, edit.adds)
-                found[edit.site] = (*found.get(edit.site, ()), change)
-        return LayerEdits(found) if found else NO_EDITS
+                changes[edit.site] = (*changes.get(edit.site, ()), change)
+        return LayerEdits(changes) if changes else NO_EDITS
 
     def _value(
         self,

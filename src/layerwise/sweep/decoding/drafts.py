@@ -30,10 +30,10 @@ class Drafter:
     finished: dict[int, list[Tokens]] = field(default_factory=dict)
 
     def draft(
-        self, branch: int | None, request: int, tokens: Sequence[int], asked: Generate, room: int
+        self, branch: int | None, request: int, tokens: Sequence[int], generate: Generate, room: int
     ) -> Tokens:
         """The guessed next tokens of a text; none if there is no room or no good guess."""
-        room = min(room, self.longest, asked.max_tokens - len(tokens) - 1)
+        room = min(room, self.longest, generate.max_tokens - len(tokens) - 1)
         offered, confirmed = self.measures.get(branch, (0, 0))
         if room < 1 or (offered >= TRIAL and confirmed < LEAST_CONFIRMED * offered):
             return ()
@@ -41,7 +41,7 @@ class Drafter:
         for other in self.finished.get(request, ()):
             if len(other) > len(text) and other[: len(text)] == text:
                 return other[len(text) : len(text) + room]
-        return _looked_up(asked.context + text, room)
+        return _looked_up(generate.context + text, room)
 
     def learn(self, request: int, tokens: Sequence[int]) -> None:
         """Remember a finished text."""

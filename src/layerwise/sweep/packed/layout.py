@@ -138,9 +138,9 @@ class Layout:
             return own.keys, own.values
         assert outside is not None, "a part of the tokens needs the others' keys and values"
         both = []
-        for mine, theirs in ((own.keys, outside.keys), (own.values, outside.values)):
-            merged = theirs.expand(len(mine), *theirs.shape[1:]).clone()
-            merged[:, self.carried] = mine
+        for carried, packed in ((own.keys, outside.keys), (own.values, outside.values)):
+            merged = packed.expand(len(carried), *packed.shape[1:]).clone()
+            merged[:, self.carried] = carried
             both.append(merged)
         return both[0], both[1]
 
@@ -267,10 +267,10 @@ def _split(
 
 def _padded(parts: Sequence[torch.Tensor], length: int) -> Int[torch.Tensor, "row token"]:
     """Index tensors as one, padded with 0."""
-    found = torch.zeros(len(parts), length, dtype=torch.long)
+    padded = torch.zeros(len(parts), length, dtype=torch.long)
     for row, part in enumerate(parts):
-        found[row, : len(part)] = part
-    return found
+        padded[row, : len(part)] = part
+    return padded
 
 
 def _hiding(seen: Bool[torch.Tensor, ...], like: torch.Tensor) -> Float[torch.Tensor, ...]:

@@ -34,15 +34,15 @@ class PackedAttention:
     ) -> Attended:
         """Attention, rectangle by rectangle; all branches of a rectangle as more heads."""
         layout = layout.within(self.scoring.window)
-        found: list[torch.Tensor] = []
+        outputs: list[torch.Tensor] = []
         if layout.carried is None:
             for rows, bias in zip(layout.rows, layout.biases, strict=True):
-                found += self._rectangle(queries, own, rows, bias, layout.scratch)
+                outputs += self._rectangle(queries, own, rows, bias, layout.scratch)
         else:
             assert outside is not None, "a part of the tokens needs the others' keys and values"
             for rows, split in zip(layout.rows, layout.splits, strict=True):
-                found.append(self._split(queries, own, outside, rows, split, layout.scratch))
-        both = found[0] if len(found) == 1 else torch.cat(found, dim=2)
+                outputs.append(self._split(queries, own, outside, rows, split, layout.scratch))
+        both = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
         if layout.order is not None:
             both = both.index_select(2, layout.order)
         return both.transpose(1, 2)
@@ -82,7 +82,7 @@ class PackedAttention:
             rows.queries.numel() * self.n_kv * self.group * max(1, n_outside) * keys.element_size()
         )
         at_once = max(1, scratch // scores)
-        found = []
+        outputs = []
         for start in range(0, len(queries), at_once):
             part = slice(start, start + at_once)
             q = _as_heads(queries[part], rows.queries)
@@ -106,8 +106,8 @@ class PackedAttention:
                 )
             out = self.scoring.merged(parts, self.group).to(q.dtype)
             out = out.unflatten(2, (self.group, -1)).flatten(1, 2)
-            found.append(_as_tokens(out, len(queries[part])))
-        return torch.cat(found)
+            outputs.append(_as_tokens(out, len(queries[part])))
+        return torch.cat(outputs)
 
     def _sdpa(
         self,

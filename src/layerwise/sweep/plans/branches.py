@@ -76,14 +76,14 @@ def make_branches(
     root = _Node(-1)
     for index in range(len(interventions)) if only is None else only:
         _insert(root, index, interventions[index])
-    found: list[tuple[int, int | None, _Node]] = []
+    ends: list[tuple[int, int | None, _Node]] = []
     last = max((child.layer for child in root.children.values()), default=0)
-    _collect(root, None, True, found)
-    order = sorted(range(len(found)), key=lambda i: (found[i][0], i))
+    _collect(root, None, True, ends)
+    order = sorted(range(len(ends)), key=lambda i: (ends[i][0], i))
     number = {old: new for new, old in enumerate(order)}
     branches = []
     for old in order:
-        first_layer, parent, node = found[old]
+        first_layer, parent, node = ends[old]
         left = None if parent is None else number[parent]
         branches.append(Branch(node.edits, first_layer, left, tuple(node.members)))
     until = n_layers if whole_trunk or root.members else last
@@ -111,15 +111,15 @@ def _insert(root: _Node, index: int, intervention: Intervention) -> None:
 
 
 def _collect(
-    node: _Node, owner: int | None, is_root: bool, found: list[tuple[int, int | None, _Node]]
+    node: _Node, owner: int | None, is_root: bool, ends: list[tuple[int, int | None, _Node]]
 ) -> None:
     """Give every end its branch; of a node's ends, the longest stays in the node's branch."""
     # ``owner`` is the branch that runs at this node, found[owner][2] its end.
     children = sorted(node.children.values(), key=lambda child: child.layer)
     if not is_root and owner is not None and not node.members:
         heir = children.pop()
-        found[owner] = (found[owner][0], found[owner][1], heir)
-        _collect(heir, owner, False, found)
+        ends[owner] = (ends[owner][0], ends[owner][1], heir)
+        _collect(heir, owner, False, ends)
     for child in children:
-        found.append((child.layer, owner, child))
-        _collect(child, len(found) - 1, False, found)
+        ends.append((child.layer, owner, child))
+        _collect(child, len(ends) - 1, False, ends)

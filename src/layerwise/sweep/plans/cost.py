@@ -70,8 +70,8 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         def both(name: str) -> Any:
-            mine, its = getattr(self, name), getattr(other, name)
-            return max(mine, its) if name in _AT_MOST else mine + its
+            left, right = getattr(self, name), getattr(other, name)
+            return max(left, right) if name in _AT_MOST else left + right
 
         return Cost(**{field.name: both(field.name) for field in fields(self)})
 

@@ -63,7 +63,7 @@ class TokenTrie:
 
     def segments(self) -> list[Segment]:
         """All forkless runs, ancestors before descendants."""
-        found: list[Segment] = []
+        segments: list[Segment] = []
         stack: list[tuple[_Node, tuple[int, ...], int]] = [
             (node, (), 0) for root in self._roots.values() for node in root.values()
         ]
@@ -75,9 +75,9 @@ class TokenTrie:
                 run.append(node.index)
             keys = above + tuple(run)
             sees = tuple(range(len(above) + 1, len(keys) + 1))
-            found.append(Segment(tuple(run), keys, sees, depth))
+            segments.append(Segment(tuple(run), keys, sees, depth))
             stack.extend((child, keys, depth + 1) for child in node.children.values())
-        return sorted(found, key=lambda segment: segment.depth)
+        return sorted(segments, key=lambda segment: segment.depth)
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,14 @@ class AttentionRows:
 
 def restrict(segments: Sequence[Segment], kept: frozenset[int]) -> list[Segment]:
     """The segments with only those queries that are kept, and the keys that these see."""
-    found = []
+    restricted = []
     for segment in segments:
         at = [i for i, index in enumerate(segment.queries) if index in kept]
         if at:
             queries = tuple(segment.queries[i] for i in at)
             sees = tuple(segment.sees[i] for i in at)
-            found.append(Segment(queries, segment.keys[: max(sees)], sees, segment.depth))
-    return found
+            restricted.append(Segment(queries, segment.keys[: max(sees)], sees, segment.depth))
+    return restricted
 
 
 def rectangles(

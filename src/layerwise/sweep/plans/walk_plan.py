@@ -83,9 +83,9 @@ class WalkPlan:
 
     def _passes(self, in_parts: bool) -> list[tuple[int, int]]:
         """(block passes, token-passes) of the trunk and of each branch."""
-        found = []
+        passes = []
         for layer in range(self.trunk_until):
-            found.append((1, self.trunk_tokens(layer, in_parts)))
+            passes.append((1, self.trunk_tokens(layer, in_parts)))
         for group in self.groups:
             whole = len(self.trie) if group.carried is None else len(group.carried)
             for branch in group.branches.branches:
@@ -94,8 +94,8 @@ class WalkPlan:
                     if branch.idle(layer) or (inside and in_parts):
                         continue
                     last = in_parts and layer == self.n_layers - 1
-                    found.append((1, len(self.read) if last else whole))
-        return found
+                    passes.append((1, len(self.read) if last else whole))
+        return passes
 
     def trunk_tokens(self, layer: int, in_parts: bool = True) -> int:
         """How many tokens of the trunk leave a layer."""
@@ -127,10 +127,10 @@ def plan_walk(
     pairs = list(zip(paths, requests, strict=True))
     generates = any(isinstance(request, Generate) for request in requests)
     # Of source runs no branch needs anything but what the trunk makes of them.
-    asked = frozenset(packed for path in paths for packed in path)
-    everywhere = None if len(asked) == len(trie) else asked
+    wanted = frozenset(packed for path in paths for packed in path)
+    everywhere = None if len(wanted) == len(trie) else wanted
     by_carried: dict[frozenset[int] | None, list[int]] = {}
-    found: dict[tuple[int, ...], frozenset[int] | None] = {}
+    reached: dict[tuple[int, ...], frozenset[int] | None] = {}
     for index, intervention in enumerate(interventions):
         if not intervention.edits:
             continue
@@ -139,9 +139,9 @@ def plan_walk(
         if len(positions) < len(changed) or generates:
             # An edit acts at all positions; and texts are decoded from one group of branches.
             positions = ()
-        if positions not in found:
-            found[positions] = _reached(positions, trie, pairs) if positions else everywhere
-        by_carried.setdefault(found[positions], []).append(index)
+        if positions not in reached:
+            reached[positions] = _reached(positions, trie, pairs) if positions else everywhere
+        by_carried.setdefault(reached[positions], []).append(index)
     groups = tuple(
         GroupPlan(carried, _branches(interventions, members, n_layers, carried is not None))
         for carried, members in by_carried.items()

@@ -72,13 +72,13 @@ class WalkWork:
         trunk = sum(plan.trunk_tokens(layer, self.shape.in_parts) for layer in layers)
         rest = plan.token_passes(self.shape.in_parts) - trunk
         weights = [_weight(group, plan) for group in plan.groups]
-        found = [Part(trunk, len(plan.trie), 1, attention_work(plan.trie))]
+        parts = [Part(trunk, len(plan.trie), 1, attention_work(plan.trie))]
         for group, weight in zip(plan.groups, weights, strict=True):
             n_tokens = len(plan.trie) if group.carried is None else len(group.carried)
             pairs = attention_work(plan.trie, group.carried)
             share = rest * weight / max(1, sum(weights))
-            found.append(Part(share, n_tokens, len(group.branches.branches), pairs))
-        return tuple(part for part in found if part.passes)
+            parts.append(Part(share, n_tokens, len(group.branches.branches), pairs))
+        return tuple(part for part in parts if part.passes)
 
     @cached_property
     def pairs(self) -> float:
@@ -94,10 +94,10 @@ class WalkWork:
     def of_branch(self) -> list[tuple[float, float]]:
         """Of each branch, the trunk included: the tokens it decodes, and in how many layers."""
         # The first token of a text comes from its prompt.
-        found = []
+        branches = []
         n_layers, known = self.shape.n_layers, self.lengths
         if self.plan.intact:
-            found.append((self._more(known.intact), float(n_layers)))
+            branches.append((self._more(known.intact), float(n_layers)))
         for group in self.plan.groups:
             for branch in group.branches.branches:
                 own, every = (
@@ -105,8 +105,8 @@ class WalkWork:
                     _layers(branch, 0, n_layers),
                 )
                 layers = known.agreed * own + (1 - known.agreed) * every
-                found.append((self._more(known.changed), layers))
-        return found
+                branches.append((self._more(known.changed), layers))
+        return branches
 
     def _more(self, share: float) -> float:
         return sum((max(0.0, share * text.max_tokens - 1) for text in self.texts), start=0.0)

@@ -85,7 +85,7 @@ class AttentionLayout:
     ) -> Heads:
         """What each head reads at each token."""
         return self._in_order(
-            [_rectangle(queries, keys, values, one, scale) for one in self.rectangles]
+            [_rectangle(queries, keys, values, rectangle, scale) for rectangle in self.rectangles]
         )
 
     def read_memory(
@@ -99,11 +99,14 @@ class AttentionLayout:
         # W) m, and a sum of W m is W of the sum (DeepSeek-AI 2024, arXiv:2405.04434, section
         # 2.1.2). A bias of the keys is the same for all of them, and the softmax takes it off.
         return self._in_order(
-            [_rectangle_of_memory(queries, memory, attention, one) for one in self.rectangles]
+            [
+                _rectangle_of_memory(queries, memory, attention, rectangle)
+                for rectangle in self.rectangles
+            ]
         )
 
-    def _in_order(self, found: list[torch.Tensor]) -> Heads:
-        both = found[0] if len(found) == 1 else torch.cat(found, dim=1)
+    def _in_order(self, outputs: list[torch.Tensor]) -> Heads:
+        both = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         return both if self.order is None else both[:, self.order]
 
 
@@ -136,7 +139,7 @@ def attention_layout(
         return AttentionLayout(tuple(rectangles), None)
     order = torch.empty(n_tokens, dtype=torch.long, device=like.device)
     if rectangles:
-        flat = torch.cat([one.queries.index.flatten() for one in rectangles])
+        flat = torch.cat([rectangle.queries.index.flatten() for rectangle in rectangles])
         order[flat] = torch.arange(n_tokens, device=like.device)
     return AttentionLayout(tuple(rectangles), order)
 

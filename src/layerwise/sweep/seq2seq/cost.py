@@ -38,10 +38,10 @@ def seq2seq_cost(
         prompt_token_passes=plan.token_passes,
     )
     for batch in plan.batches:
-        mine = [requests[index] for index in batch.requests]
+        batch_requests = [requests[index] for index in batch.requests]
         changes = [interventions[index] for index in batch.interventions]
-        walk = plan_seq2seq_walk(changes, mine, model.prefix, model.cfg.n_layers)
-        total += _Walk(model, walk, changes, mine, lengths).cost()
+        walk = plan_seq2seq_walk(changes, batch_requests, model.prefix, model.cfg.n_layers)
+        total += _Walk(model, walk, changes, batch_requests, lengths).cost()
     n_decoder = model.cfg.n_decoder_layers
     texts = sum(lengths.more_tokens(i, r) for i in interventions for r in requests)
     return total + Cost(brute_force_token_passes=plan.brute_force_token_passes + n_decoder * texts)

@@ -103,7 +103,7 @@ class TextDecoder:
         self.position = len(walk.model.prefix)
         room = self.position + max((job.asked.max_tokens for job in rows), default=0)
         self.caches: list[KeysValues] = []
-        said = torch.tensor([walk.plan.paths[job.request] for job in rows], device=walk.device)
+        tokens = torch.tensor([walk.plan.paths[job.request] for job in rows], device=walk.device)
         for number, kept in enumerate(walk.kept):
             slots = [walk.slot_of(job.branch, n_encoder + number) for job in rows]
             at = torch.tensor(slots, device=walk.device)[:, None]
@@ -111,7 +111,7 @@ class TextDecoder:
             for values in (kept.own.keys, kept.own.values):
                 cache = values.new_zeros(len(rows), room, *values.shape[2:])
                 if len(rows):
-                    cache[:, : self.position] = values[at, said]
+                    cache[:, : self.position] = values[at, tokens]
                 both.append(cache)
             self.caches.append(KeysValues(*both))
         self._read_together(rows)
@@ -165,11 +165,11 @@ class TextDecoder:
             block = walk.block_of(walk.n_encoder + number, weights)
             resid = self.layer(rows, number, block, resid)
         walk.work.row_passes += len(rows)
-        found: list[int] = []
+        new_tokens: list[int] = []
         with in_place(end):
             for part in resid[:, 0].split(self.logit_rows):
-                found += first_argmax(logits_of(walk.model, part)).tolist()
-        return found
+                new_tokens += first_argmax(logits_of(walk.model, part)).tolist()
+        return new_tokens
 
     def layer(
         self, rows: Sequence[Job], number: int, block: Block, resid: torch.Tensor
@@ -191,12 +191,12 @@ class TextDecoder:
         return torch.where(skipping[:, None, None], edits.changed("resid_post", entered), out)
 
     def _attend(
-        self, number: int, block: Block, queries: torch.Tensor, mine: KeysValues
+        self, number: int, block: Block, queries: torch.Tensor, new: KeysValues
     ) -> torch.Tensor:
         """What heads of self-attention read at the new position, which the cache then has too."""
         cache, seen = self.caches[number], self.position + 1
-        cache.keys[:, self.position] = mine.keys[:, 0]
-        cache.values[:, self.position] = mine.values[:, 0]
+        cache.keys[:, self.position] = new.keys[:, 0]
+        cache.values[:, self.position] = new.values[:, 0]
         k, v = (x[:, :seen].transpose(1, 2) for x in (cache.keys, cache.values))
         q, scale = queries.transpose(1, 2), block.parts.attn.scale
         bias = bias_of(1, seen, True, self.walk.model.parts.decoder.relative, q)

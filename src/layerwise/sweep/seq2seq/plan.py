@@ -149,15 +149,15 @@ def plan_seq2seq_walk(
         tokens += context
     trie = TokenTrie()
     paths = [
-        trie.paths[trie.add(said, key=inputs[key])]
-        for (_, said, _), key in zip(pairs, keys, strict=True)
+        trie.paths[trie.add(decoded, key=inputs[key])]
+        for (_, decoded, _), key in zip(pairs, keys, strict=True)
     ]
     n_requests = len(requests)
     of_source = {
         source: (begins[inputs[keys[n_requests + i]]], paths[n_requests + i])
         for i, source in enumerate(sources)
     }
-    found = [None if r.source is None else of_source[r.source] for r in requests]
+    source_paths = [None if r.source is None else of_source[r.source] for r in requests]
     asked_inputs = {inputs[key] for key in keys[:n_requests]}
     encoder = Side(
         tuple(tokens),
@@ -177,8 +177,8 @@ def plan_seq2seq_walk(
         _cross(begins, [inputs[key] for key in keys], paths),
         tuple(begins[inputs[key]] for key in keys[:n_requests]),
         tuple(paths[:n_requests]),
-        tuple(None if one is None else one[0] for one in found),
-        tuple(None if one is None else one[1] for one in found),
+        tuple(None if source_path is None else source_path[0] for source_path in source_paths),
+        tuple(None if source_path is None else source_path[1] for source_path in source_paths),
         tuple(sorted({p for path in paths[:n_requests] for p in path[len(prefix) - 1 :]})),
         _branches(interventions, n_layers),
         (len(prefix),) * n_requests,
@@ -287,9 +287,11 @@ def _check(
     cfg: Seq2SeqConfig,
     prefix: Tokens,
 ) -> None:
-    edits = [(one.id, edit) for one in interventions for edit in one.edits]
-    for one in interventions:
-        check_swaps(one, cfg.n_layers)
+    edits = [
+        (intervention.id, edit) for intervention in interventions for edit in intervention.edits
+    ]
+    for intervention in interventions:
+        check_swaps(intervention, cfg.n_layers)
     for name, edit in edits:
         if not isinstance(edit, SwapWeights):
             _check_edit(name, edit, cfg)

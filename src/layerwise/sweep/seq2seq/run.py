@@ -44,10 +44,12 @@ class Seq2SeqEngine(Engine):
         cfg, total = model.cfg, 0
         for of_intervention in outcomes:
             for request, outcome in zip(requests, of_intervention, strict=True):
-                said = len(said_by(request, model.prefix))
+                n_decoded = len(said_by(request, model.prefix))
                 if isinstance(outcome, Generated):
-                    said += max(0, len(outcome.tokens) - 1)
-                total += cfg.n_encoder_layers * len(request.context) + cfg.n_decoder_layers * said
+                    n_decoded += max(0, len(outcome.tokens) - 1)
+                total += (
+                    cfg.n_encoder_layers * len(request.context) + cfg.n_decoder_layers * n_decoded
+                )
         return total
 
     def walk(self, batch: Batch) -> Seq2SeqWalk:
@@ -59,9 +61,9 @@ class Seq2SeqEngine(Engine):
         donors = in_step(interventions, partial(donor_layers, requests=requests, work=self.work))
         return Seq2SeqWalk(model, plan, requests, self.work, self.tokens_at_once, donors)
 
-    def decode(self, walk: Seq2SeqWalk, jobs: list[Job], told: Told, logit_rows: int) -> None:
+    def decode(self, walk: Seq2SeqWalk, jobs: list[Job], done: Told, logit_rows: int) -> None:
         """See ``Engine``."""
-        TextDecoder(walk, self.stopper, logit_rows).run(jobs, told)
+        TextDecoder(walk, self.stopper, logit_rows).run(jobs, done)
 
 
 def donor_layers(model: Seq2SeqModel, requests: Sequence[Request], work: Work) -> Iterator[Seen]:

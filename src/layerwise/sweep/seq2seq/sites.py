@@ -67,7 +67,7 @@ def seq2seq_sites(
     n_encoder, n_decoder, count = cfg.n_encoder_layers, cfg.n_decoder_layers, len(contexts)
     of_encoder = cfg.encoder_heads, cfg.encoder_d_head
     of_decoder = cfg.decoder_heads, cfg.decoder_d_head
-    found = Seq2SeqSites(
+    sites = Seq2SeqSites(
         StackSites.empty(like, sum(lengths), n_encoder, *of_encoder),
         StackSites.empty(like, count, n_decoder, *of_decoder),
         CrossSites(
@@ -77,38 +77,43 @@ def seq2seq_sites(
         like.new_empty(n_decoder, cfg.decoder_heads, sum(lengths)),
         lengths,
     )
-    for one in intact_layers(model, contexts, memory_budget):
-        if one.layer < n_encoder:
-            rows = [row for text in one.texts for row in _rows(found, text)]
-            found.encoder.take(one, one.layer, rows, [token for p in one.paths for token in p])
+    for intact_layer in intact_layers(model, contexts, memory_budget):
+        if intact_layer.layer < n_encoder:
+            rows = [row for text in intact_layer.texts for row in _rows(sites, text)]
+            sites.encoder.take(
+                intact_layer,
+                intact_layer.layer,
+                rows,
+                [token for p in intact_layer.paths for token in p],
+            )
         else:
-            _take_decoder(model, found, one)
-    return found
+            _take_decoder(model, sites, intact_layer)
+    return sites
 
 
-def _rows(found: Seq2SeqSites, text: int) -> range:
-    span = found.spans[text]
+def _rows(sites: Seq2SeqSites, text: int) -> range:
+    span = sites.spans[text]
     return range(span.start, span.stop)
 
 
-def _take_decoder(model: Seq2SeqModel, found: Seq2SeqSites, one: IntactLayer) -> None:
+def _take_decoder(model: Seq2SeqModel, sites: Seq2SeqSites, walked: IntactLayer) -> None:
     """Keep a decoder layer's sites, and where its cross-attention looks."""
-    layer = one.layer - model.cfg.n_encoder_layers
-    rows, last = list(one.texts), [path[-1] for path in one.paths]
-    found.decoder.take(one, layer, rows, last)
-    found.cross.z[layer, rows] = one.seen["cross_z"][0, last]
-    found.cross.out[layer, rows] = one.seen["cross_attn_out"][0, last]
+    layer = walked.layer - model.cfg.n_encoder_layers
+    rows, last = list(walked.texts), [path[-1] for path in walked.paths]
+    sites.decoder.take(walked, layer, rows, last)
+    sites.cross.z[layer, rows] = walked.seen["cross_z"][0, last]
+    sites.cross.out[layer, rows] = walked.seen["cross_attn_out"][0, last]
     stack = model.parts.decoder
     parts = stack.blocks[layer]
     assert parts.cross_attn is not None
     assert parts.cross_norm is not None
-    resid = one.seen["resid_mid"][0, last]
+    resid = walked.seen["resid_mid"][0, last]
     read = resid if stack.post_norm else parts.cross_norm(resid)
     heads = (parts.cross_attn.n_heads, -1)
     queries = parts.cross_attn.q(read).unflatten(-1, heads)
-    for text, query in zip(one.texts, queries, strict=True):
-        span = found.spans[text]
-        memory = model.parts.encoder.final_norm(found.encoder.final[span])
+    for text, query in zip(walked.texts, queries, strict=True):
+        span = sites.spans[text]
+        memory = model.parts.encoder.final_norm(sites.encoder.final[span])
         keys = parts.cross_attn.k(memory).unflatten(-1, heads)
         scores = torch.einsum("hd,thd->ht", query, keys) * parts.cross_attn.scale
-        found.pattern[layer, :, span] = scores.softmax(-1)
+        sites.pattern[layer, :, span] = scores.softmax(-1)

@@ -47,21 +47,21 @@ def truncated_encoder(
         LogLikelihood(text[:n], (*text[n:], 0)) for text, n in zip(texts, n_prompt, strict=True)
     ]
     starts = [0]
-    for one in positions:
-        starts.append(starts[-1] + len(one))
+    for position in positions:
+        starts.append(starts[-1] + len(position))
     out = model.W_E.new_empty(len(changes), starts[-1], model.cfg.d_model)
     begin = len(model.prefix)
     for batch in Seq2SeqEngine.plan(model, changes, requests, memory_budget).batches:
-        mine = [requests[index] for index in batch.requests]
+        batch_requests = [requests[index] for index in batch.requests]
         some = [changes[index] for index in batch.interventions]
-        plan = plan_seq2seq_walk(some, mine, model.prefix, model.cfg.n_layers)
-        walk = Seq2SeqWalk(model, plan, mine, Work())
+        plan = plan_seq2seq_walk(some, batch_requests, model.prefix, model.cfg.n_layers)
+        walk = Seq2SeqWalk(model, plan, batch_requests, Work())
         walk.run(partial(_translate, walk, translate) if translate is not None else None)
         columns, rows = [], []
         for path, index in zip(plan.paths, batch.requests, strict=True):
             columns += range(starts[index], starts[index + 1])
-            said = [pos - n_prompt[index] + begin for pos in positions[index]]
-            rows += [bisect_left(plan.read, path[pos]) for pos in said]
+            decoder_positions = [pos - n_prompt[index] + begin for pos in positions[index]]
+            rows += [bisect_left(plan.read, path[pos]) for pos in decoder_positions]
         ends = [(walk.trunk[0], plan.intact)]
         (group,) = walk.groups
         branches = group.branches.branches

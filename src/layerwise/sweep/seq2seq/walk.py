@@ -110,8 +110,8 @@ class Seq2SeqWalk:
         )
         n_decoder = len(self.plan.decoder.tokens)
         self.cross = attention_layout(self.plan.cross, n_decoder, None, like)
-        asked = self.plan.decoder.asked_runs(self.plan.cross)
-        self.asked_cross = attention_layout(asked, self.plan.decoder.n_asked, None, like)
+        runs = self.plan.decoder.asked_runs(self.plan.cross)
+        self.asked_cross = attention_layout(runs, self.plan.decoder.n_asked, None, like)
         self.from_memory = self.plan.reads_memory(self.model.cfg.decoder_d_head)
         self.open, self.n_early = 0, self.plan.n_early(self.n_encoder)
         self._enter(parts.encoder, self.plan.encoder, self.n_early)
@@ -173,8 +173,11 @@ class Seq2SeqWalk:
         if rows is None:
             places, read = None, self.memories[: len(wanted)]
         else:
-            mine = sorted({self.memory_of(row) for row in rows} & set(wanted))
-            places, read = {memory: i for i, memory in enumerate(mine)}, self.memories[mine]
+            read_here = sorted({self.memory_of(row) for row in rows} & set(wanted))
+            places, read = (
+                {memory: i for i, memory in enumerate(read_here)},
+                self.memories[read_here],
+            )
         return Cross(keys_values(block.parts.cross_attn, read), places)
 
     def block_of(self, layer: int, weights: OtherWeights | None = None) -> Block:
@@ -209,12 +212,14 @@ class Seq2SeqWalk:
         own: list[tuple[list[int], KeysValues]] = []
         if observe or layer < self.plan.branches.trunk_until:
             wanted = observe or layer in self.plan.sites_needed
-            told = self.seen.__setitem__ if wanted else None
-            self._push(block, None, cross, NO_EDITS, own, told)
+            record = self.seen.__setitem__ if wanted else None
+            self._push(block, None, cross, NO_EDITS, own, record)
             if in_decoder and layer in self.plan.sites_needed:
                 last = [0 if path is None else path[-1] for path in self.plan.source_paths]
-                ends = {site: found[0, last] for site, found in self.seen.items()}
-                self.source_ends |= {(layer, site): found for site, found in ends.items()}
+                ends = {site: activations[0, last] for site, activations in self.seen.items()}
+                self.source_ends |= {
+                    (layer, site): activations for site, activations in ends.items()
+                }
         of_weights: dict[OtherWeights | None, Cross | None] = {None: cross}
         self._push_branches(block, layer, of_weights, own)
         if in_decoder and self.plan.generates:
@@ -225,9 +230,9 @@ class Seq2SeqWalk:
         attn, n_tokens = block.parts.attn, len(self.plan.decoder.tokens)
         shape = (1 + len(self.branches), n_tokens, attn.n_heads, attn.d_head)
         keys, values = self.trunk.new_zeros(shape), self.trunk.new_zeros(shape)
-        for slots, found in own:
-            n_found = found.keys.shape[1]
-            keys[slots, :n_found], values[slots, :n_found] = found.keys, found.values
+        for slots, kept in own:
+            n_kept = kept.keys.shape[1]
+            keys[slots, :n_kept], values[slots, :n_kept] = kept.keys, kept.values
         return KeysValues(keys, values)
 
     def _open(self, layer: int) -> None:
@@ -319,12 +324,12 @@ class Seq2SeqWalk:
         rows: list[int] | None,
         keep: list[tuple[list[int], KeysValues]] | None,
         queries: torch.Tensor,
-        mine: KeysValues,
+        new: KeysValues,
     ) -> torch.Tensor:
         """What heads of self-attention read."""
         if keep is not None:
-            keep.append(([0] if rows is None else [1 + row for row in rows], mine))
-        return layout.read(queries, mine.keys, mine.values, block.parts.attn.scale)
+            keep.append(([0] if rows is None else [1 + row for row in rows], new))
+        return layout.read(queries, new.keys, new.values, block.parts.attn.scale)
 
     def _look(
         self, block: Block, cross: Cross, rows: list[int] | None, queries: torch.Tensor
@@ -335,8 +340,8 @@ class Seq2SeqWalk:
         memories = [0] if rows is None else [self.memory_of(row) for row in rows]
         reading = self.cross if rows is None else self.asked_cross
         if self.from_memory and memories[0]:
-            mine = self.memories[_rows(memories)]
-            return reading.read_memory(queries, mine, attention)
+            memory = self.memories[_rows(memories)]
+            return reading.read_memory(queries, memory, attention)
         places = cross.at(memories[:1] if len(set(memories)) == 1 else memories)
         of = cross.keys_values.of(_rows(places))
         return reading.read(queries, of.keys, of.values, attention.scale)

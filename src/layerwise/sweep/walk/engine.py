@@ -291,8 +291,8 @@ class Walk:
             (group.resid[rows], layout)
             for (group, rows), (layout, _) in zip(batch, ends, strict=True)
         ]
-        found = runner.packed_several(parts, outside)
-        for (_, rows), (layout, into), out in zip(batch, ends, found, strict=True):
+        outputs = runner.packed_several(parts, outside)
+        for (_, rows), (layout, into), out in zip(batch, ends, outputs, strict=True):
             into[rows] = out
             self._count(len(rows), layout.n_outputs)
 
@@ -360,9 +360,9 @@ class Walk:
         if given is not None:
             return given, None
         source_of = torch.full((layout.n_packed,), -1, dtype=torch.long)
-        sources, found = self.plan.sources, seen
+        sources, activations = self.plan.sources, seen
         if edit.donor is not None:
-            sources, found = self.plan.paths, self.donated[id(edit.donor)]
+            sources, activations = self.plan.paths, self.donated[id(edit.donor)]
         for path, source, request in zip(self.plan.paths, sources, self.requests, strict=True):
             assert source is not None, "the plan refuses such edits without a source"
             for pos, source_pos in edit.taken(len(path), len(request.context), len(source)):
@@ -373,7 +373,7 @@ class Walk:
         if layout.outputs is not None and not entering:
             source_of = source_of[layout.outputs]
         there = source_of >= 0
-        value = found[edit.site][:, source_of.clamp(min=0)]
+        value = activations[edit.site][:, source_of.clamp(min=0)]
         return value, None if edit.resamples or edit.donor is not None else there
 
     def source(self, row: int | None, layer: int) -> int:

@@ -143,11 +143,11 @@ class _Engine(Engine):
             in_step(changed, partial(donor_layers, requests=requests, work=self.work)),
         )
 
-    def decode(self, walk: Walk, jobs: list[Job], told: Told, logit_rows: int) -> None:
+    def decode(self, walk: Walk, jobs: list[Job], done: Told, logit_rows: int) -> None:
         """See ``Engine``."""
         generating = sorted({job.request for job in jobs})
         capacity = capacity_for(walk, generating, self.memory_budget // 4)
-        Decoder(walk, self.stopper, deque(jobs), capacity, told, logit_rows=logit_rows).run()
+        Decoder(walk, self.stopper, deque(jobs), capacity, done, logit_rows=logit_rows).run()
 
     def _tokens_at_once(self, shape: ModelShape) -> int:
         """As asked for, or as few as the budget has room for."""

@@ -68,7 +68,7 @@ class Engine(ABC):
         self, batches: Sequence[Batch], progress: Callable[[float], None] | None
     ) -> list[list[Outcome]]:
         """All outcomes, by intervention and request."""
-        found: dict[tuple[int, int], Outcome] = {}
+        outcomes: dict[tuple[int, int], Outcome] = {}
         waiting, done = deque((batch, 1 / len(batches)) for batch in batches), 0.0
         too_large = math.inf
         while waiting:
@@ -77,8 +77,8 @@ class Engine(ABC):
             if halves and _size(batch) >= too_large:
                 waiting.extendleft((half, share / 2) for half in reversed(halves))
                 continue
-            told = partial(_tell_share, progress, done, share)
-            if self._has_room(batch, told, partial(_put, found, batch)):
+            progressed = partial(_tell_share, progress, done, share)
+            if self._has_room(batch, progressed, partial(_put, outcomes, batch)):
                 done += share
                 continue
             if not halves:
@@ -88,16 +88,17 @@ class Engine(ABC):
             too_large, self.memory_budget = _size(batch), max(1, self.memory_budget // 2)
             waiting.appendleft((batch, share))
         return [
-            [found[i, r] for r in range(len(self.requests))] for i in range(len(self.interventions))
+            [outcomes[i, r] for r in range(len(self.requests))]
+            for i in range(len(self.interventions))
         ]
 
-    def _has_room(self, batch: Batch, told: Callable[[float], None], done: Done) -> bool:
+    def _has_room(self, batch: Batch, progressed: Callable[[float], None], done: Done) -> bool:
         """Run a batch; False if the device has no room for it. All that it made is gone then."""
         try:
             walk, n_layers = self.walk(batch), self.model.cfg.n_layers
             walked = _WALKED if any(isinstance(r, Generate) for r in walk.requests) else 1.0
-            walk.run(lambda layer: told(walked * (layer + 1) / n_layers))
-            self._read(walk, done, lambda written: told(walked + (1 - walked) * written))
+            walk.run(lambda layer: progressed(walked * (layer + 1) / n_layers))
+            self._read(walk, done, lambda written: progressed(walked + (1 - walked) * written))
         except torch.OutOfMemoryError:
             return False
         return True
@@ -116,10 +117,10 @@ class Engine(ABC):
         """The walk of a batch."""
 
     @abstractmethod
-    def decode(self, walk: Any, jobs: list[Job], told: Told, logit_rows: int) -> None:
+    def decode(self, walk: Any, jobs: list[Job], done: Told, logit_rows: int) -> None:
         """Decode the texts of a finished walk, so many rows' logits at once."""
 
-    def _read(self, walk: Any, done: Done, told: Callable[[float], None]) -> None:
+    def _read(self, walk: Any, done: Done, progressed: Callable[[float], None]) -> None:
         """Score a finished walk's log-likelihoods and decode its texts, telling of their share."""
         # Logits are there in the model's format and in float32.
         per_row = self.model.cfg.d_vocab * (4 + self.model.W_E.element_size())
@@ -135,7 +136,9 @@ class Engine(ABC):
                 for intervention in scores.interventions:
                     done(intervention, index, scores.scored(index, request))
         if jobs:
-            self.decode(walk, jobs, partial(_tell, members, done, told, count(1), len(jobs)), chunk)
+            self.decode(
+                walk, jobs, partial(_tell, members, done, progressed, count(1), len(jobs)), chunk
+            )
 
 
 def _size(batch: Batch) -> int:
@@ -145,13 +148,13 @@ def _size(batch: Batch) -> int:
 
 def _halves(batch: Batch) -> list[Batch]:
     """A batch in two, by requests if there are several; none of one request and intervention."""
-    asked, changed = batch.requests, batch.interventions
-    if len(asked) > 1:
-        cut, n_packed = len(asked) // 2, (batch.n_packed + 1) // 2
-        return [Batch(part, changed, n_packed) for part in (asked[:cut], asked[cut:])]
+    requests, changed = batch.requests, batch.interventions
+    if len(requests) > 1:
+        cut, n_packed = len(requests) // 2, (batch.n_packed + 1) // 2
+        return [Batch(part, changed, n_packed) for part in (requests[:cut], requests[cut:])]
     if len(changed) > 1:
         cut = len(changed) // 2
-        return [Batch(asked, part, batch.n_packed) for part in (changed[:cut], changed[cut:])]
+        return [Batch(requests, part, batch.n_packed) for part in (changed[:cut], changed[cut:])]
     return []
 
 
@@ -162,20 +165,20 @@ def _free_cached(device: torch.device) -> None:
 
 
 def _put(
-    found: dict[tuple[int, int], Outcome],
+    outcomes: dict[tuple[int, int], Outcome],
     batch: Batch,
     intervention: int,
     request: int,
     outcome: Outcome,
 ) -> None:
     """Put an outcome of a batch where it stands in the whole sweep."""
-    found[batch.interventions[intervention], batch.requests[request]] = outcome
+    outcomes[batch.interventions[intervention], batch.requests[request]] = outcome
 
 
 def _tell(
     members: Mapping[int | None, tuple[int, ...]],
     done: Done,
-    told: Callable[[float], None],
+    progressed: Callable[[float], None],
     ended: Iterator[int],
     n_texts: int,
     job: Job,
@@ -184,7 +187,7 @@ def _tell(
     """Tell of a text for each intervention of its branch, and of the share that has ended."""
     for intervention in members[job.branch]:
         done(intervention, job.request, text)
-    told(next(ended) / n_texts)
+    progressed(next(ended) / n_texts)
 
 
 def _tell_share(

@@ -66,8 +66,8 @@ def read_scores(walk: Walk | Seq2SeqWalk, chunk: int) -> Iterator[BranchScores]:
                 yield from _read(walk, read, rows, members, chunk)
                 continue
             with weights.in_place():  # the model is itself again when its scores are told
-                found = list(_read(walk, read, rows, members, chunk))
-            yield from found
+                scores = list(_read(walk, read, rows, members, chunk))
+            yield from scores
 
 
 def _read(
@@ -110,15 +110,15 @@ def _read(
         of_branch = logprobs.reshape(len(part), len(targets)).tolist()
         best = greedy.reshape(len(part), len(read)).tolist()
         for i in range(len(part)):
-            found: dict[int, list[float]] = {}
+            logprobs_by_request: dict[int, list[float]] = {}
             for (_, index, _, _), value in sorted(
                 zip(targets, of_branch[i], strict=True), key=lambda pair: pair[0][1:3]
             ):
-                found.setdefault(index, []).append(value)
+                logprobs_by_request.setdefault(index, []).append(value)
             yield BranchScores(
                 branches[start + i],
                 members[start + i],
-                found,
+                logprobs_by_request,
                 dict(zip(read, best[i], strict=True)),
                 walk,
             )

@@ -71,23 +71,23 @@ def _most_frequent_answer(task: Task, items: Sequence[Item], alone: bool) -> Gue
     normalise = extractor(task.generate.extractor).normalise
     answers = [normalise(item.answer) for item in items]
     quarter = quarters_of(items)
-    right, said = np.zeros(len(items), dtype=bool), []
+    right, given = np.zeros(len(items), dtype=bool), []
     for own in range(4):
-        others = [one for one, place in zip(answers, quarter, strict=True) if place != own]
+        others = [answer for answer, place in zip(answers, quarter, strict=True) if place != own]
         guess = _first_of(others) if others else ""
-        said += [guess] if (quarter == own).any() else []
+        given += [guess] if (quarter == own).any() else []
         for at in np.flatnonzero(quarter == own).tolist():
             spelled = (items[at].answer, *items[at].aliases)
             right[at] = guess in map(normalise, spelled)
     p = binom.sf(int(right.sum()) - 1, len(items), task.chance.get("generate", 0.0))
-    return _guesses(items, right, f"saying {_first_of(said)!r}", alone or bool(p < ABOVE_CHANCE))
+    return _guesses(items, right, f"saying {_first_of(given)!r}", alone or bool(p < ABOVE_CHANCE))
 
 
 def _guesses(
-    items: Sequence[Item], right: Bool[np.ndarray, " items"], rule: str, held: bool
+    items: Sequence[Item], right: Bool[np.ndarray, " items"], rule: str, counts: bool
 ) -> Guesses:
     by_id = dict(zip((item.id for item in items), right.tolist(), strict=True))
-    return Guesses(by_id, rule, held)
+    return Guesses(by_id, rule, counts)
 
 
 def _first_of(texts: Sequence[str]) -> str:
@@ -99,4 +99,4 @@ def _first_of(texts: Sequence[str]) -> str:
 def _commonest(chosen: Sequence[tuple[str, str]]) -> tuple[str, str]:
     """The guesser that most quarters are answered by, with a rule of it."""
     name = _first_of([name for name, _ in chosen])
-    return name, _first_of([rule for mine, rule in chosen if mine == name])
+    return name, _first_of([rule for other, rule in chosen if other == name])

@@ -31,7 +31,7 @@ def best_of(
 ) -> tuple[Bool[np.ndarray, " items"], tuple[tuple[str, str], ...]]:
     """For each quarter, the guesser that is best on the other three (itself cross-fitted)."""
     right, rules = np.zeros(len(options.items), dtype=bool), []
-    counts = [_right_elsewhere(options, one) for one in guessers]
+    counts = [_right_elsewhere(options, guesser) for guesser in guessers]
     for quarter in range(4):
         test = options.quarter == quarter
         best = guessers[int(np.argmax([count[quarter] for count in counts]))]
@@ -59,14 +59,14 @@ def best_afterwards(
             rules.append((guesser.name, fitted.rule))
         return right, tuple(rules)
 
-    return max(map(crossed, guessers), key=lambda found: int(found[0].sum()))
+    return max(map(crossed, guessers), key=lambda outcome: int(outcome[0].sum()))
 
 
 def _right_elsewhere(options: Options, guesser: Guesser) -> Int[np.ndarray, " quarters"]:
     """For each quarter how many of the others' items are right, each fitted without both."""
     counts = np.zeros(4, dtype=int)
     for pair in combinations(range(4), 2):
-        held = [options.quarter == quarter for quarter in pair]
-        right = guesser.fitted(~(held[0] | held[1])).right
-        counts[list(pair)] += [right[held[1]].sum(), right[held[0]].sum()]
+        left_out = [options.quarter == quarter for quarter in pair]
+        right = guesser.fitted(~(left_out[0] | left_out[1])).right
+        counts[list(pair)] += [right[left_out[1]].sum(), right[left_out[0]].sum()]
     return counts

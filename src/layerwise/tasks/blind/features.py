@@ -50,8 +50,8 @@ def mentions_of(options: Options) -> Mapping[str, Feature]:
         for context, texts in zip(options.contexts, options.texts, strict=True)
     ]
     columns = {
-        "first mention in the context": lambda found: found[0] if found else np.inf,
-        "last mention in the context": lambda found: found[-1] if found else np.inf,
+        "first mention in the context": lambda places: places[0] if places else np.inf,
+        "last mention in the context": lambda places: places[-1] if places else np.inf,
         "times mentioned in the context": len,
     }
     made = {name: _filled(options, rows, column) for name, column in columns.items()}
@@ -67,11 +67,11 @@ def tells_apart(feature: Feature) -> bool:
 def _mentions(context: str | None, texts: Sequence[str]) -> list[list[int]] | None:
     if context is None:
         return None
-    found = [
+    mentions = [
         [one.start() for one in re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", context)]
         for text in texts
     ]
-    return found if sum(map(bool, found)) >= 2 else None
+    return mentions if sum(map(bool, mentions)) >= 2 else None
 
 
 def _filled(
@@ -82,7 +82,7 @@ def _filled(
     values = np.full(options.offered.shape, np.nan)
     for index, row in enumerate(rows):
         if row is not None:
-            values[index, : len(row)] = [column(found) for found in row]
+            values[index, : len(row)] = [column(value) for value in row]
     return values
 
 
@@ -102,8 +102,8 @@ def _numbers(options: Options) -> Feature:
 
 
 def _number(text: str) -> float:
-    found = _NUMBER.fullmatch(text)
-    return float(found[1].replace(",", "").replace("\u2212", "-")) if found else np.nan
+    match = _NUMBER.fullmatch(text)
+    return float(match[1].replace(",", "").replace("\u2212", "-")) if match else np.nan
 
 
 def _pairs(text: str) -> Iterable[tuple[str, str]]:
@@ -119,8 +119,8 @@ def _from_middle(numbers: Feature, middle: Callable[..., Float[np.ndarray, "item
     known = np.isfinite(numbers).any(axis=1)
     distances = np.full(numbers.shape, np.nan)
     if known.any():
-        mine = numbers[known]
-        distances[known] = np.abs(mine - middle(mine, axis=1, keepdims=True))
+        own = numbers[known]
+        distances[known] = np.abs(own - middle(own, axis=1, keepdims=True))
     return distances
 
 

@@ -99,7 +99,7 @@ class Weighed:
             known = np.isfinite(filled).any(axis=1, keepdims=True)
             centred = ranks(options, feature) - (options.counts[:, None] - 1) / 2
             columns += [centred * known, np.abs(centred) * known, _standard(filled)]
-        return np.stack([np.where(options.offered, one, 0.0) for one in columns], axis=-1)
+        return np.stack([np.where(options.offered, column, 0.0) for column in columns], axis=-1)
 
 
 def conditional_logit(

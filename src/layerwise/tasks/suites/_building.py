@@ -162,9 +162,9 @@ def require(condition: bool, what: str) -> None:
         raise UserError(f"{what}; choose another value.")
 
 
-def _too_few(found: int, wanted: int) -> UserError:
+def _too_few(n: int, wanted: int) -> UserError:
     return UserError(
-        f"Only {found} different questions were found, not {wanted}; ask for fewer items or "
+        f"Only {n} different questions were found, not {wanted}; ask for fewer items or "
         "for more difficult ones."
     )
 

@@ -125,7 +125,7 @@ def _words(fact: Fact) -> int:
     return len(fact.subject.split())
 
 
-def _clash(one: Fact, other: Fact) -> bool:
+def _clash(fact: Fact, other: Fact) -> bool:
     """Whether an answer to one fact is an answer to the other, too."""
-    mine, theirs = {one.answer, *one.aliases}, {other.answer, *other.aliases}
-    return bool(mine & theirs)
+    own, others = {fact.answer, *fact.aliases}, {other.answer, *other.aliases}
+    return bool(own & others)

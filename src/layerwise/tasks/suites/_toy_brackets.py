@@ -27,7 +27,7 @@ def bracket_block(
     answers = [" ".join(closing[one] for one in reversed(row)) for row in rows]
     items = []
     for index, (opened, answer) in enumerate(zip(rows, answers, strict=True)):
-        other = draw(rng, [one for one in kinds if one != opened[-1]], 1)[0]
+        other = draw(rng, [kind for kind in kinds if kind != opened[-1]], 1)[0]
         closed = [(int(rng.integers(depth + 1)), str(rng.choice(kinds))) for _ in range(n_closed)]
         items.append(
             Item(

@@ -56,7 +56,7 @@ def arithmetic(
     def make(turn: int) -> list[Item]:
         n, sign = kinds[turn % len(kinds)]
         low, high = span(n)
-        numbers = sorted((int(one) for one in rng.integers(low, high, 2)), reverse=True)
+        numbers = sorted((int(integer) for integer in rng.integers(low, high, 2)), reverse=True)
         start = value(numbers, sign)
         group = f"{n}-digit {'sum' if sign == '+' else 'difference'}"
         if n == 1:
@@ -106,16 +106,16 @@ def _task(
 ) -> Task:
 
     def make_examples(taken: Sequence[Item] = ()) -> list[Item]:
-        found: list[Item] = []
+        built: list[Item] = []
         for turn in range(n_fewshot):
             one = partial(_first_of, make, turn)
-            found += turned_over(one, 1, [*found, *taken], _fact)
-        return found
+            built += turned_over(one, 1, [*built, *taken], _fact)
+        return built
 
     examples = make_examples()
     drafts = turned_over(make, n_items, examples, _fact)
     items = settle(rng, name, [_corrupted(rng, draft) for draft in drafts])
-    fewshot = settle(rng, f"{name}/fewshot", [_corrupted(rng, one) for one in examples])
+    fewshot = settle(rng, f"{name}/fewshot", [_corrupted(rng, example) for example in examples])
     return Task(
         name=name,
         capability="reasoning",
@@ -123,7 +123,9 @@ def _task(
         items=items,
         fewshot=fewshot,
         other_fewshot=other_draws(
-            rng, name, lambda: [_corrupted(rng, one) for one in make_examples(items)]
+            rng,
+            name,
+            lambda: [_corrupted(rng, make_example) for make_example in make_examples(items)],
         ),
         generate=_GENERATE,
         chance=chance(items, commonest_answer(items)),
@@ -148,8 +150,8 @@ def _block(
     group: str,
 ) -> list[Item]:
     """An item for each option, in random order; none if there are too few options."""
-    asked = [numbers(answer) for answer in draw(rng, options, len(options))]
-    return [_item(one, options, sign, group) for one in asked if one] * (len(options) == 4)
+    drawn = [numbers(answer) for answer in draw(rng, options, len(options))]
+    return [_item(one, options, sign, group) for one in drawn if one] * (len(options) == 4)
 
 
 def _item(numbers: list[int], options: Sequence[int], sign: str, group: str) -> Item:
@@ -158,7 +160,7 @@ def _item(numbers: list[int], options: Sequence[int], sign: str, group: str) -> 
         id="",
         question=f" {sign} ".join(f"${number}" for number in numbers),
         answer=str(answer),
-        choices=tuple(map(str, (answer, *(one for one in options if one != answer)))),
+        choices=tuple(map(str, (answer, *(option for option in options if option != answer)))),
         group=group,
         cluster=written(numbers, sign),
     )

@@ -45,13 +45,13 @@ def order(seed: int = 0, *, n_people: int = 3, n_items: int = N_ITEMS, n_fewshot
     """
     require(3 <= n_people <= 8, f"The row has 3 to 8 people, not {n_people}")
     rng = generator(seed, "order")
-    shown, asked = halves(rng, words("names"), n_people * n_fewshot)
+    shown, used = halves(rng, words("names"), n_people * n_fewshot)
 
     def make_examples(people: Sequence[str]) -> list[Item]:
         return [_order(rng, people[index::n_fewshot]) for index in range(n_fewshot)]
 
     items = settle(
-        rng, "order", distinct(lambda _: _order(rng, draw(rng, asked, n_people)), n_items)
+        rng, "order", distinct(lambda _: _order(rng, draw(rng, used, n_people)), n_items)
     )
     fewshot = settle(rng, "order/fewshot", make_examples(shown))
     return Task(
@@ -78,13 +78,13 @@ def two_hop(
     require(4 <= n_chains <= most, f"There are 4 to {most} chains, not {n_chains}")
     rng = generator(seed, "two-hop")
     kinds = [halves(rng, known, n_chains) for known in map(words, _KINDS)]
-    shown, asked = [kind[0] for kind in kinds], [kind[1] for kind in kinds]
+    shown, used = [kind[0] for kind in kinds], [kind[1] for kind in kinds]
 
     def make_examples() -> list[Item]:
         return distinct(lambda _: _two_hop(rng, shown, n_chains), n_fewshot)
 
     examples = make_examples()
-    drafts = distinct(lambda _: _two_hop(rng, asked, n_chains), n_items)
+    drafts = distinct(lambda _: _two_hop(rng, used, n_chains), n_items)
     items = settle(rng, "two-hop", drafts)
     fewshot = settle(rng, "two-hop/fewshot", examples)
     return Task(
@@ -120,14 +120,18 @@ def _order(rng: np.random.Generator, people: Sequence[str]) -> Item:
 
 
 def _compared(people: Sequence[str], comparative: str, turn: Sequence[int]) -> str:
-    said = [f"{one} is {comparative} than {other}." for one, other in pairwise(people)]
-    return " ".join(said[index] for index in turn)
+    sentences = [
+        f"{taller} is {comparative} than {shorter}." for taller, shorter in pairwise(people)
+    ]
+    return " ".join(sentences[index] for index in turn)
 
 
 def _two_hop(rng: np.random.Generator, kinds: Sequence[Sequence[str]], count: int) -> Item:
     people, animals, places = (draw(rng, known, count) for known in kinds)
     owned = [f"{one} has the {animal}." for one, animal in zip(people, animals, strict=True)]
-    kept = [f"The {one} is in the {place}." for one, place in zip(animals, places, strict=True)]
+    kept = [
+        f"The {animal} is in the {place}." for animal, place in zip(animals, places, strict=True)
+    ]
     context = " ".join([*draw(rng, owned, count), *draw(rng, kept, count)])
     questions = [f"The animal of {one} is in the" for one in people]
     return Item(

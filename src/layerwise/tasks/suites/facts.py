@@ -117,7 +117,7 @@ def _paired(
     ]
 
     def make_examples(groups: Sequence[Sequence[Fact]]) -> list[Item]:
-        return [_item(order, one[0], one[:n_options], one, n_sentences) for one in groups]
+        return [_item(order, group[0], group[:n_options], group, n_sentences) for group in groups]
 
     examples = make_examples(pool)
     items = settle(rng, name, drafts)
@@ -139,15 +139,15 @@ def _item(
     other = closest(fact, group)
     context = None
     if n_sentences:
-        taken = {one.answer for one in group}
-        more = [one for one in draw(order, kind, len(kind)) if one.answer not in taken]
+        taken = {option.answer for option in group}
+        more = [option for option in draw(order, kind, len(kind)) if option.answer not in taken]
         stated = [*group, *more][:n_sentences]
-        context = " ".join(one.sentence() for one in draw(order, stated, len(stated)))
+        context = " ".join(option.sentence() for option in draw(order, stated, len(stated)))
     return Item(
         id="",
         question=fact.question,
         answer=fact.answer,
-        choices=(fact.answer, *(one.answer for one in group if one != fact)),
+        choices=(fact.answer, *(option.answer for option in group if option != fact)),
         context=context,
         aliases=fact.aliases,
         corruption=Corruption(other.question, other.answer, context),

@@ -35,7 +35,7 @@ def kv_words(
     most = len(known) // (2 * n_fewshot + 2)
     require(4 <= n_pairs <= most, f"There are 4 to {most} pairs, not {n_pairs}")
     rng = generator(seed, "kv-words")
-    shown, asked = halves(rng, known, 2 * n_pairs * n_fewshot)
+    shown, used = halves(rng, known, 2 * n_pairs * n_fewshot)
     name = f"kv-words-{n_pairs}"
 
     def make_examples(words_of_all: Sequence[str]) -> list[Item]:
@@ -43,7 +43,7 @@ def kv_words(
         return [_word_item(rng, words_of_all[start : start + 2 * n_pairs]) for start in starts]
 
     examples = make_examples(shown)
-    drafts = distinct(lambda _: _word_item(rng, draw(rng, asked, 2 * n_pairs)), n_items)
+    drafts = distinct(lambda _: _word_item(rng, draw(rng, used, 2 * n_pairs)), n_items)
     items = settle(rng, name, drafts)
     fewshot = settle(rng, f"{name}/fewshot", examples)
     return Task(
@@ -87,9 +87,9 @@ def kv_ids(
         return _id_item(rng, size, left[size].pop(), digits, used)
 
     def make_examples() -> list[Item]:
-        found = [make(min(sizes)) for _ in range(n_fewshot)]
+        built = [make(min(sizes)) for _ in range(n_fewshot)]
         left.clear()
-        return found
+        return built
 
     examples = make_examples()
     drafts = [make(sizes[index % len(sizes)]) for index in range(n_items)]
@@ -113,15 +113,15 @@ def _word_item(rng: np.random.Generator, chosen: Sequence[str]) -> Item:
     half = len(chosen) // 2
     keys, values = chosen[:half], chosen[half:]
     order = [int(index) for index in rng.permutation(half)]
-    asked, other = order[:2]
+    wanted, other = order[:2]
     # The mark keeps a space before the first key and the asked one, so that a key is the same
     # tokens wherever it stands.
     stated = [f"{key} is {value}" for key, value in zip(keys, values, strict=True)]
     context = f"> {', '.join(stated)}"
     return Item(
         id="",
-        question=f"> {keys[asked]} is",
-        answer=values[asked],
+        question=f"> {keys[wanted]} is",
+        answer=values[wanted],
         choices=tuple(values[index] for index in order[:4]),
         context=context,
         corruption=Corruption(f"> {keys[other]} is", values[other], context),
@@ -129,19 +129,19 @@ def _word_item(rng: np.random.Generator, chosen: Sequence[str]) -> Item:
     )
 
 
-def _id_item(rng: np.random.Generator, size: int, asked: int, digits: int, used: set[str]) -> Item:
+def _id_item(rng: np.random.Generator, size: int, wanted: int, digits: int, used: set[str]) -> Item:
     keys = _identifiers(rng, size, digits, used)
     values = _identifiers(rng, size, digits, used)
-    others = draw(rng, [index for index in range(size) if index != asked], 3)
+    others = draw(rng, [index for index in range(size) if index != wanted], 3)
     context = ", ".join(f'"{key}": "{value}"' for key, value in zip(keys, values, strict=True))
     return Item(
         id="",
-        question=f'"{keys[asked]}": "',
-        answer=values[asked],
-        choices=tuple(values[index] for index in (asked, *others)),
+        question=f'"{keys[wanted]}": "',
+        answer=values[wanted],
+        choices=tuple(values[index] for index in (wanted, *others)),
         context=context,
         corruption=Corruption(f'"{keys[others[0]]}": "', values[others[0]], context),
-        group=f"{size} pairs, {_THIRDS[3 * asked // size]} third",
+        group=f"{size} pairs, {_THIRDS[3 * wanted // size]} third",
     )
 
 

@@ -52,7 +52,7 @@ def open_book(seed: int = 0, *, n_statements: int = 4, n_items: int = N_ITEMS) -
     pool = fewshot_pool(rng, known, _FEWSHOT_RELATIONS, n_statements)
     kept = [fact for group in pool for fact in group]
     free = [[f for f in known if f.relation == name and f not in kept] for name in _RELATIONS]
-    shown, asked = _made_up_words(rng)
+    shown, used = _made_up_words(rng)
 
     def make_examples() -> list[Item]:
         false = [_contradicting(rng, group, n_statements) for group in pool]
@@ -62,7 +62,7 @@ def open_book(seed: int = 0, *, n_statements: int = 4, n_items: int = N_ITEMS) -
 
     def make(index: int) -> Item:
         if index % 2:
-            return _made_up(rng, asked, n_statements)
+            return _made_up(rng, used, n_statements)
         return _contradicting(rng, draw(rng, free, 1)[0], n_statements)
 
     items = settle(rng, "open-book", distinct(make, n_items, key=lambda item: item.question))

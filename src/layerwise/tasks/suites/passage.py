@@ -106,8 +106,8 @@ def _item(
     things = draw(rng, kinds[frame.things], _THREADS + 1)
     turned = [things[turn:] + things[:turn] for turn in range(len(things))]
     rests = [_filled(frame.rest, people[0], subjects, one) for one in turned]
-    told, _, asked = frame.start.rpartition(". ")
-    start = " ".join([f"{told}.", *draw(rng, _BETWEEN, n_between), asked])
+    first, _, last = frame.start.rpartition(". ")
+    start = " ".join([f"{first}.", *draw(rng, _BETWEEN, n_between), last])
     return Item(
         id="",
         question=_filled(start, people[0], subjects, things),

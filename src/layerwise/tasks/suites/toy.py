@@ -40,7 +40,7 @@ _ONE_WORD = GenerateSpec((END,), 2, "first_word")
 
 def toy_suites(language: Language) -> tuple[tuple[str, Capability, Callable[..., Task]], ...]:
     """Name, capability and factory of each suite that the language has words for."""
-    found: list[tuple[str, Capability, Callable[..., Task], bool]] = [
+    suites: list[tuple[str, Capability, Callable[..., Task], bool]] = [
         ("lookup", "retrieval", lookup, True),
         ("facts", "knowledge", facts, language.n_relations > 0 and language.n_entities >= 4),
         ("two-hop", "reasoning", two_hop, language.n_hops > 1 and language.n_keys >= 2 * 4),
@@ -48,7 +48,7 @@ def toy_suites(language: Language) -> tuple[tuple[str, Capability, Callable[...,
     ]
     return tuple(
         (f"{language.name}-{name}", capability, partial(make, language))
-        for name, capability, make, has_words in found
+        for name, capability, make, has_words in suites
         if has_words
     )
 
@@ -96,8 +96,8 @@ def facts(language: Language, seed: int = 0, *, n_before: int = 1, n_items: int 
     require(1 <= n_before <= most, f"1 to {most} facts stand before, not {n_before}")
     name = f"{language.name}-facts"
     rng = generator(seed, name)
-    asked = _asked_facts(language, rng)[:n_items]
-    drafts = [_fact_item(language, rng, *one, n_before) for one in asked]
+    chosen = _asked_facts(language, rng)[:n_items]
+    drafts = [_fact_item(language, rng, *one, n_before) for one in chosen]
     items = settle(rng, name, drafts)
     return Task(
         name=name,
@@ -118,11 +118,11 @@ def facts_open_book(language: Language, seed: int = 0, *, n_items: int = N_ITEMS
     statements; the wired model reads them if its layout says so.
     """
     closed = facts(language, seed, n_items=n_items)
-    asked = _asked_facts(language, generator(seed, closed.name))
+    chosen = _asked_facts(language, generator(seed, closed.name))
     name = f"{language.name}-facts-open-book"
     rng = generator(seed, name)
     items = []
-    for index, (item, (_, group)) in enumerate(zip(closed.items, asked, strict=False)):
+    for index, (item, (_, group)) in enumerate(zip(closed.items, chosen, strict=False)):
         stated = [pair(fact.subject, fact.answer) for fact in draw(rng, group, len(group))]
         context, change = " ".join(stated), item.corruption
         assert change is not None
@@ -215,7 +215,9 @@ def _asked_facts(language: Language, rng: np.random.Generator) -> list[tuple[Fac
     known = [
         Fact(relation, "", entity, value) for (relation, entity), value in language.facts.items()
     ]
-    kinds = [[fact for fact in known if fact.relation == one] for one in language.relations]
+    kinds = [
+        [fact for fact in known if fact.relation == relation] for relation in language.relations
+    ]
     groups = spread(rng, [option_groups(rng, kind, _N_OPTIONS) for kind in kinds])
     return [(fact, group) for group in groups for fact in draw(rng, group, _N_OPTIONS)]
 
@@ -277,15 +279,15 @@ def _fact_item(
     group: Sequence[Fact],
     n_before: int,
 ) -> Item:
-    known, asked = language.facts, (fact.relation, fact.subject)
+    known, wanted = language.facts, (fact.relation, fact.subject)
     other = draw(rng, [one for one in group if one != fact], 1)[0]
-    mixed = [one for one in draw(rng, list(known), len(known)) if one != asked]
-    last = next(one for one in mixed if language.for_tests(*one, *asked))
+    mixed = [one for one in draw(rng, list(known), len(known)) if one != wanted]
+    last = next(one for one in mixed if language.for_tests(*one, *wanted))
     before = [*[one for one in mixed if one != last][: n_before - 1], last]
     context = " ".join(answered(ask_fact(*one), known[one]) for one in before)
     return Item(
         id="",
-        question=ask_fact(*asked),
+        question=ask_fact(*wanted),
         answer=fact.answer,
         choices=(fact.answer, *(one.answer for one in group if one != fact)),
         context=context,
@@ -334,5 +336,5 @@ def _asked_before(
     context: str, questions: Iterable[str], answers: Sequence[str], count: int
 ) -> str:
     """A context with questions behind it about the first things in it that are no options."""
-    asked = list(map(answered, questions, answers))[_N_OPTIONS:]
-    return " ".join([context, *asked[:count]])
+    examples = list(map(answered, questions, answers))[_N_OPTIONS:]
+    return " ".join([context, *examples[:count]])

@@ -63,9 +63,12 @@ def word_problems(
     shown_names, names = halves(rng, words("names"), n_fewshot)
     shown_things, things = halves(rng, _THINGS, n_fewshot)
 
-    def make_examples(people: Sequence[str], told: Sequence[str]) -> list[list[Item]]:
+    def make_examples(people: Sequence[str], story_things: Sequence[str]) -> list[list[Item]]:
         alone = [slice(index, index + 1) for index in range(n_fewshot)]
-        return [_block(rng, i, largest, people[one], told[one]) for i, one in enumerate(alone)]
+        return [
+            _block(rng, i, largest, people[start], story_things[start])
+            for i, start in enumerate(alone)
+        ]
 
     def others() -> list[Item]:
         blocks: list[list[Item]] = [[]]
@@ -105,9 +108,9 @@ def _block(
 
     start = value([first, second], sign)
     offsets = draw(rng, [1, -1, 2, -2, 3, -3], 6)
-    options = [start, *(start + one for one in offsets if numbers(start + one))][:4]
-    asked = [numbers(answer) for answer in draw(rng, options, len(options))]
-    return [_item(rng, one, sign, options, names, things) for one in asked if one]
+    options = [start, *(start + offset for offset in offsets if numbers(start + offset))][:4]
+    drawn = [numbers(answer) for answer in draw(rng, options, len(options))]
+    return [_item(rng, one, sign, options, names, things) for one in drawn if one]
 
 
 def _item(
@@ -126,7 +129,7 @@ def _item(
         id="",
         question=story.format(name=name, things=thing, a=first, b=second),
         answer=str(answer),
-        choices=tuple(map(str, (answer, *(one for one in options if one != answer)))),
+        choices=tuple(map(str, (answer, *(option for option in options if option != answer)))),
         worked=f"{first} {sign} {second} = {answer}. The answer is {answer}.",
         group="sum" if sign == "+" else "difference",
         cluster=written(numbers, sign),

@@ -231,8 +231,8 @@ def _with_adapter(adapter: Adapter, base: Any, weights: dict[str, torch.Tensor])
     lacks, superfluous = given.keys() - weights.keys(), weights.keys() - given.keys()
     for names, what in ((lacks, "lacks"), (superfluous, "has, against its configuration,")):
         if names:
-            told = f"{min(names)[:80]}{' among them' * (len(names) > 1)}"
-            raise _unlike(adapter, f"it {what} {counted(len(names), 'tensor')}, {told}")
+            example = f"{min(names)[:80]}{' among them' * (len(names) > 1)}"
+            raise _unlike(adapter, f"it {what} {counted(len(names), 'tensor')}, {example}")
     for name, weight in weights.items():
         if not torch.equal(given[name].float(), weight.float()):
             raise _unlike(adapter, f"{name[:80]} did not arrive in the model")

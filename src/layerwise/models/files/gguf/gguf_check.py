@@ -129,9 +129,9 @@ def _names_in_file(table: gguf.TensorNameMap, name: str) -> list[str]:
 def _name_in_file(table: gguf.TensorNameMap, name: str) -> str:
     # Some were converted from the model without its head, whose names are shorter.
     for spelling in (name, name.partition(".")[2]):
-        found = table.get_name(spelling, try_suffixes=(".weight", ".bias"))
-        if found is not None:
-            return found
+        file_name = table.get_name(spelling, try_suffixes=(".weight", ".bias"))
+        if file_name is not None:
+            return file_name
     return _no_tensor(name)
 
 

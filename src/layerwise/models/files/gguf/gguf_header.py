@@ -169,15 +169,15 @@ class _Reader:
         self, rows: list[tuple[str, tuple[int, ...], int, int]], alignment: int
     ) -> dict[str, StoredTensor]:
         first = -(-self.place // alignment) * alignment
-        found = {}
+        tensors = {}
         for name, shape, kind, offset in rows:
-            if name in found:
+            if name in tensors:
                 raise _Damaged(f"tensor {name[:60]!r} twice")
             if offset % alignment:
                 raise _Damaged(f"tensor {name[:60]!r} at an odd place")
-            found[name] = StoredTensor(name, shape, kind, first + offset, n_bytes_of(shape, kind))
-        self.refuse_wrong_places(found.values())
-        return found
+            tensors[name] = StoredTensor(name, shape, kind, first + offset, n_bytes_of(shape, kind))
+        self.refuse_wrong_places(tensors.values())
+        return tensors
 
     def refuse_wrong_places(self, tensors: Any) -> None:
         end = 0

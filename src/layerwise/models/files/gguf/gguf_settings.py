@@ -37,13 +37,13 @@ _LOCAL, _GLOBAL = "sliding_attention", "full_attention"
 def complete_settings(header: GgufHeader, config: Any) -> None:
     """Put into a configuration what transformers leaves at its default, whatever the file says."""
     architecture = header.metadata["general.architecture"]
-    said = _Said(header, architecture)
+    fields = _Said(header, architecture)
     rope = config.rope_parameters if architecture in _BASE_UNREAD else {}
     if architecture in _BASE_UNREAD:
-        rope["rope_theta"] = float(said("rope.freq_base", _BASE))
+        rope["rope_theta"] = float(fields("rope.freq_base", _BASE))
     if "partial_rotary_factor" in rope:
         width = config.hidden_size // config.num_attention_heads
-        rope["partial_rotary_factor"] = said("rope.dimension_count", width) / width
+        rope["partial_rotary_factor"] = fields("rope.dimension_count", width) / width
         config.partial_rotary_factor = rope["partial_rotary_factor"]
     for field, tensor in _WIDTHS.items():
         stored = header.tensors.get(tensor)
@@ -68,19 +68,19 @@ def refuse_unread_settings(path: Path, header: GgufHeader, config: PreTrainedCon
             )
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, int | float):
-        return isclose(one, other, rel_tol=1e-6)
-    return one == other
+def _same(value: Any, other: Any) -> bool:
+    if isinstance(value, float) and isinstance(other, int | float):
+        return isclose(value, other, rel_tol=1e-6)
+    return value == other
 
 
 def _settings(header: GgufHeader, config: PreTrainedConfig) -> Iterator[_Setting]:
     architecture = header.metadata["general.architecture"]
-    said = _Said(header, architecture)
+    fields = _Said(header, architecture)
     if architecture in _ROTARY:
-        yield from _rotation(said, config)
+        yield from _rotation(fields, config)
     if architecture in _BY_HEADS:
-        yield from _attention_of_gemma(said, config, _BY_HEADS[architecture])
+        yield from _attention_of_gemma(fields, config, _BY_HEADS[architecture])
 
 
 class _Said(NamedTuple):
@@ -93,10 +93,10 @@ class _Said(NamedTuple):
         return self.header.metadata.get(f"{self.architecture}.{key}", default)
 
 
-def _rotation(said: _Said, config: PreTrainedConfig) -> Iterator[_Setting]:
+def _rotation(fields: _Said, config: PreTrainedConfig) -> Iterator[_Setting]:
     read = _rope(config, _GLOBAL)
-    yield _Setting("the rotary base", float(said("rope.freq_base", _BASE)), read["rope_theta"])
-    kind, factor = said("rope.scaling.type"), float(said("rope.scaling.factor") or 1)
+    yield _Setting("the rotary base", float(fields("rope.freq_base", _BASE)), read["rope_theta"])
+    kind, factor = fields("rope.scaling.type"), float(fields("rope.scaling.factor") or 1)
     if kind is None:  # llama.cpp scales linearly by a factor that stands alone
         kind = "none" if factor == 1 else "linear"
     of_config = read.get("rope_type", "default").replace("default", "none")
@@ -111,22 +111,22 @@ def _rope(config: Any, kind: str) -> dict[str, Any]:
     return {"rope_theta": _BASE} | parameters.get(kind, parameters)
 
 
-def _attention_of_gemma(said: _Said, config: Any, largest: int) -> Iterator[_Setting]:
-    heads, width = said("attention.head_count"), said("embedding_length")
-    by_heads = said("block_count") == largest
-    scaled_by = width // heads if by_heads else said("attention.key_length")
+def _attention_of_gemma(fields: _Said, config: Any, largest: int) -> Iterator[_Setting]:
+    heads, width = fields("attention.head_count"), fields("embedding_length")
+    by_heads = fields("block_count") == largest
+    scaled_by = width // heads if by_heads else fields("attention.key_length")
     yield _Setting("the width that attention is scaled by", scaled_by, config.query_pre_attn_scalar)
-    if said.architecture == "gemma2":
-        capped = float(said("attn_logit_softcapping", 50.0))
+    if fields.architecture == "gemma2":
+        capped = float(fields("attn_logit_softcapping", 50.0))
         yield _Setting("the soft-cap of attention", capped, config.attn_logit_softcapping)
-        capped = float(said("final_logit_softcapping", 30.0))
+        capped = float(fields("final_logit_softcapping", 30.0))
         yield _Setting("the soft-cap of logits", capped, config.final_logit_softcapping)
     else:
-        base = float(said("rope.freq_base_swa", _BASE))
+        base = float(fields("rope.freq_base_swa", _BASE))
         yield _Setting("the rotary base of windows", base, _rope(config, _LOCAL)["rope_theta"])
-    yield _Setting("the window", said("attention.sliding_window"), config.sliding_window)
-    every = 2 if said.architecture == "gemma2" else 6
-    every = said("attention.sliding_window_pattern", every)
+    yield _Setting("the window", fields("attention.sliding_window"), config.sliding_window)
+    every = 2 if fields.architecture == "gemma2" else 6
+    every = fields("attention.sliding_window_pattern", every)
     n_layers = config.num_hidden_layers
     kinds = [_LOCAL if (layer + 1) % every else _GLOBAL for layer in range(n_layers)]
     yield _Setting("which layers have windows", kinds, list(config.layer_types))

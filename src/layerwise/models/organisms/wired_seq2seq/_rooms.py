@@ -34,8 +34,8 @@ class Rooms:
         """Rooms in a random orthonormal basis."""
         n_keys, n_values = language.n_keys, language.n_values
         n_subjects = language.n_relations + language.n_entities
-        found = n_keys + n_values
-        sizes = [len(language.words), n_ctx, n_keys, found, n_values, n_subjects]
+        n_found = n_keys + n_values
+        sizes = [len(language.words), n_ctx, n_keys, n_found, n_values, n_subjects]
         sizes += [n_values, 1, n_values, n_values]
         basis, _ = np.linalg.qr(rng.normal(size=(sum(sizes), sum(sizes))))
         return cls(basis, *np.split(basis, np.cumsum(sizes)[:-1]))

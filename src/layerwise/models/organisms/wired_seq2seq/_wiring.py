@@ -91,9 +91,9 @@ class _Writer:
         both = self._back(1) + self._back(3)
         self._head("facts", rooms.place, both, self._words(named), 2 * rooms.subject)
         row = dict(zip(named, rooms.subject, strict=True))
-        told = dict(zip(language.values, rooms.known, strict=True))
+        known = dict(zip(language.values, rooms.known, strict=True))
         pairs = [row[relation] + row[entity] for relation, entity in language.facts]
-        values = [told[value] for value in language.facts.values()]
+        values = [known[value] for value in language.facts.values()]
         self._gates(self.layout.facts.layer, np.array(pairs), np.array(values))
 
     def decoder(self) -> None:
@@ -102,8 +102,8 @@ class _Writer:
         self._head("begin", rooms.place, rooms.place, self._words([START]), rooms.begun)
         # The later, the higher the score: so the last token that is no padding is looked at.
         late = np.arange(len(rooms.place)) @ rooms.place
-        found = rooms.found[self.language.n_keys :] + rooms.found_next + rooms.known
-        self._head("copy", rooms.begun, late[None], found, rooms.copied)
+        values = rooms.found[self.language.n_keys :] + rooms.found_next + rooms.known
+        self._head("copy", rooms.begun, late[None], values, rooms.copied)
         self._gates(self.layout.say, 2 * rooms.copied, rooms.answer)
 
     def _head(
@@ -122,9 +122,9 @@ class _Writer:
         key = np.concatenate([key, self._words([START])])
         first = spot.head * self.rooms.d_head
         rows = slice(first, first + self.rooms.d_head)
-        for linear, told in ((attn.q, SHARP * query), (attn.k, key), (attn.v, value)):
+        for linear, weights in ((attn.q, SHARP * query), (attn.k, key), (attn.v, value)):
             linear.weight[rows] = 0
-            linear.weight[first : first + len(told)] = torch.from_numpy(told).float()
+            linear.weight[first : first + len(weights)] = torch.from_numpy(weights).float()
         attn.q.bias[first + len(key) - 1] = REST
         attn.out.weight[:, first : first + len(out)] = torch.from_numpy(out.T).float()
 

@@ -140,12 +140,12 @@ class PlantedSeq2Seq:
             getattr(layout, name) for name in self.mechanisms if name in IN_ENCODER
         ]
         first, last = movers[0], movers[-1]
-        found: tuple[str, int, int | None] = ("z", last.layer, last.head)
+        sender: tuple[str, int, int | None] = ("z", last.layer, last.head)
         facts = {}
         if last == layout.facts:  # what the head found is let out by neurons
-            facts = {f"mlp:{layout.named(last.layer)}": found}
-            found = ("mlp_out", last.layer, None)
-        asked = {
+            facts = {f"mlp:{layout.named(last.layer)}": sender}
+            sender = ("mlp_out", last.layer, None)
+        queries = {
             f"q:{self._address(after)}": ("z", before.layer, before.head)
             for before, after in reversed(list(pairwise(movers)))
         }
@@ -154,9 +154,9 @@ class PlantedSeq2Seq:
             f"mlp:{layout.named(layout.say)}": ("cross_z", layout.copy.layer, layout.copy.head),
             f"cross_q:{copy}": None,
             f"cross_k:{copy}": None,
-            f"cross_v:{copy}": found,
+            f"cross_v:{copy}": sender,
             **facts,
-            **asked,
+            **queries,
             f"v:{self._address(first)}": ("embed", -1, None),
         }
 
@@ -164,8 +164,8 @@ class PlantedSeq2Seq:
         return f"{self.layout.named(spot.layer)}.{spot.head}"
 
     def _chain(self, site: str, kind: str) -> list[str]:
-        held = [name for name in self.mechanisms if name in HELD_BY[site]]
-        return [name for name in held if kind not in FROM_OTHERS or name != STANDING]
+        needed = [name for name in self.mechanisms if name in HELD_BY[site]]
+        return [name for name in needed if kind not in FROM_OTHERS or name != STANDING]
 
     def _with(self, site: str) -> range:
         """The layers that have a site of the residual stream."""
