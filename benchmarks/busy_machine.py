@@ -175,10 +175,10 @@ def measured(works: Mapping[str, Work], rounds: int, alone: bool) -> Iterator[di
             for n in BESIDE:
                 for model, asked in works.items():
                     with beside(n):
-                        yield from _in_turn(dict(turns), model, asked, n, alone and n == 0)
+                        yield from _exclusive(dict(turns), model, asked, n, alone and n == 0)
 
 
-def _in_turn(
+def _exclusive(
     workers: Mapping[str, Worker], model: str, asked: Work, n: int, alone: bool
 ) -> Iterator[dict[str, Any]]:
     first = None

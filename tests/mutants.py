@@ -417,8 +417,8 @@ FAULTS = [
             (
                 "different sources share an input",
                 "plan.py",
-                "(request.context, said_by(request, prefix), share_key(request))",
-                "(request.context, said_by(request, prefix), None)",
+                "(request.context, decoder_tokens_of(request, prefix), share_key(request))",
+                "(request.context, decoder_tokens_of(request, prefix), None)",
             ),
             (
                 "the values' bias left out where a memory is read",

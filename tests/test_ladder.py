@@ -12,7 +12,7 @@ from layerwise import ablate, load_model, stats
 from layerwise.analyses.ablation.ladder import ladder_table, step_tables
 from layerwise.models.organisms.lettered import PLANS
 from layerwise.results import AblationResult
-from layerwise.stats.share_tests.ladder import NAMES, RUNGS, rung_records
+from layerwise.stats.share_tests.scoring_steps import NAMES, SCORING_STEPS, step_records
 
 LETTERED = tuple(PLANS)
 # By day a decoder of the one kind and an encoder-decoder of the other.
@@ -38,7 +38,7 @@ def ladder(brackets: AblationResult) -> pd.DataFrame:
 
 def test_each_rung_is_the_mean_of_its_column(brackets: AblationResult, ladder: pd.DataFrame):
     records = brackets.records
-    for rung in RUNGS[1:]:
+    for rung in SCORING_STEPS[1:]:
         mine = records.loc[records["protocol"] == rung.protocol]
         means = mine[rung.column].astype(float).groupby(mine["intervention"]).mean()
         rows = ladder.loc[ladder["rung"] == rung.name].set_index("intervention")
@@ -88,8 +88,8 @@ def test_the_difference_of_a_step_by_brute_force(brackets: AblationResult) -> No
     steps = brackets.ladder_steps()["ladder_steps"].set_index(["first", "second"])
     row = steps.loc[("first token", "teacher forcing")]
     shares = []
-    for rung in RUNGS[2:4]:
-        wide = rung_records(brackets.records, rung).pivot_table(
+    for rung in SCORING_STEPS[2:4]:
+        wide = step_records(brackets.records, rung).pivot_table(
             index="item", columns="intervention", values="correct", aggfunc="mean"
         )
         changed = wide[[name for name in wide if str(name).startswith("skip")]].mean(axis=1)

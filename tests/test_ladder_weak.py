@@ -15,7 +15,7 @@ from tests import synthetic, weak
 from tests.cases import data_sets, in_long_runs, most_errors
 from tests.comparing import CHANCE, answers
 
-RUNGS = dict(zip(weak.PROTOCOLS, ("letter", "choice", "generate"), strict=True))
+SCORING_STEPS = dict(zip(weak.PROTOCOLS, ("letter", "choice", "generate"), strict=True))
 
 
 def steps_of(
@@ -25,22 +25,22 @@ def steps_of(
     n, n_layers, parts = 100, 3, []
     names = [f"task {i}" for i in range(n_tasks)]
     for task in names:
-        for protocol, right in zip(RUNGS, (0.8, accuracy, accuracy), strict=True):
+        for protocol, right in zip(SCORING_STEPS, (0.8, accuracy, accuracy), strict=True):
             drawn = answers(rng, rng.random(n) < right, hits, n_layers, 1.0, right)
             floor = rng.random(n) < CHANCE
             parts.append(synthetic.cell_records(drawn, task, task, protocol, floor))
     records = pd.concat(parts, ignore_index=True)
     tasks = [
         synthetic.task_facts(task, task, n_items=n).model_copy(
-            update={"chance": dict.fromkeys(RUNGS, CHANCE)}
+            update={"chance": dict.fromkeys(SCORING_STEPS, CHANCE)}
         )
         for task in names
     ]
-    facts = synthetic.facts(*tasks, n_layers=n_layers, protocols=tuple(RUNGS))
+    facts = synthetic.facts(*tasks, n_layers=n_layers, protocols=tuple(SCORING_STEPS))
     signal = signals(list(cells(records)), facts.chance)
     ladder = pd.DataFrame(
         {"task": task, "capability": task, "kind": "skip", "site": "layer",
-         "rung": RUNGS[protocol], "signal": able}
+         "rung": SCORING_STEPS[protocol], "signal": able}
         for (task, protocol), able in signal.items()
     )  # fmt: skip
     return step_tables(records, ladder, facts)["ladder_steps"]

@@ -14,7 +14,7 @@ from layerwise.profiling.api import profile
 from layerwise.runs.line_meter import EVERY, FIRST, LineMeter, Tally, ticking
 from layerwise.runs.progress import (
     BarMeter,
-    Part,
+    PartMeter,
     SilentMeter,
     _Left,
     bar_of,
@@ -130,14 +130,14 @@ def test_the_share_that_is_done_never_falls_and_ends_at_the_end(told, clock, lin
 def test_a_part_expects_only_what_was_not_counted_of_it():
     whole = LineMeter()
     whole.expect(100.0)
-    part = Part(whole, 40.0)
+    part = PartMeter(whole, 40.0)
     part.expect(30.0)
     assert (whole.total, part.counted) == (100.0, 10.0)
     part.expect(25.0)
     assert (whole.total, part.counted) == (115.0, 0.0)
     part.done(55.0)
     assert whole.finished == 55.0
-    less = Part(whole, 60.0)
+    less = PartMeter(whole, 60.0)
     less.only(20.0)
     assert whole.total == 75.0
     less.expect(20.0)

@@ -219,7 +219,7 @@ def test_an_address_at_which_nobody_listens_is_refused_at_once(model, tmp_path):
 def pool_of(address: str, ray: Any) -> Pool:
     """A pool that is connected to a cluster whose head is at an address."""
     pool = Pool.__new__(Pool)
-    vars(pool).update(_ray=ray, _needed=[address], _heard=0.0, pending={}, hands=[])
+    vars(pool).update(_ray=ray, _needed=[address], _heard=0.0, pending={}, workers=[])
     return pool
 
 

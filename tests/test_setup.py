@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from layerwise.errors import LongAnswersWarning
 from layerwise.models import original_tokenizer
 from layerwise.models.huggingface.originals import read_tokenizer
-from layerwise.models.names.sources import find_outline
+from layerwise.models.names.sources import find_without_weights
 from layerwise.runs import encoding
 from layerwise.runs.setup import prepare
 from layerwise.sweep import Generate
@@ -54,7 +54,7 @@ def own(folder, *answers: str) -> Task:
 
 @pytest.fixture(scope="module")
 def smollm2() -> PreTrainedTokenizerBase:
-    return read_tokenizer(find_outline("smollm2-135m").folder)
+    return read_tokenizer(find_without_weights("smollm2-135m").folder)
 
 
 @pytest.mark.parametrize("answer", [PI, AMHARIC])

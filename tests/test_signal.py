@@ -17,7 +17,7 @@ from tests import synthetic
 from tests.cases import data_sets, most_errors
 
 
-class Asked(NamedTuple):
+class SignalCell(NamedTuple):
     task: str
     protocol: str
     intact: np.ndarray
@@ -28,8 +28,8 @@ class Asked(NamedTuple):
     of_examples: tuple[()] = ()
 
 
-def asked(right: list[int], n: int) -> list[Asked]:
-    return [Asked(f"task-{i}", "letter", np.arange(n) < k) for i, k in enumerate(right)]
+def asked(right: list[int], n: int) -> list[SignalCell]:
+    return [SignalCell(f"task-{i}", "letter", np.arange(n) < k) for i, k in enumerate(right)]
 
 
 def quarter(task: str, protocol: str) -> float:

@@ -18,7 +18,7 @@ from layerwise.ground.waiting import (
     DECIDED_BY,
     SECONDS,
     Delays,
-    Look,
+    ProcessorCounts,
     Waiting,
     busy_seconds,
     loaded_libraries,
@@ -59,8 +59,8 @@ def test_threads_wait_awake_again_a_second_or_two_after_the_others_have_ended():
 
 
 def test_delays_are_those_of_threads_in_both_looks():
-    before = Look(10.0, {"1": 10, "2": 5 * 10**8}, 0.0, 0.0)
-    now = Look(12.0, {"2": 10**9, "3": 7 * 10**9}, 0.0, 0.0)
+    before = ProcessorCounts(10.0, {"1": 10, "2": 5 * 10**8}, 0.0, 0.0)
+    now = ProcessorCounts(12.0, {"2": 10**9, "3": 7 * 10**9}, 0.0, 0.0)
     assert now.delayed_since(before) == 0.25
 
 
@@ -76,7 +76,10 @@ def test_delays_are_those_of_threads_in_both_looks():
 )
 def test_processors_are_taken_that_others_are_busy_on(busy, own, usable, taken):
     n = max(usable, round(busy / 0.1))
-    before, now = Look(3.0, {}, 5.0, 1.0), Look(3.1, {}, 5.0 + busy, 1.0 + own)
+    before, now = (
+        ProcessorCounts(3.0, {}, 5.0, 1.0),
+        ProcessorCounts(3.1, {}, 5.0 + busy, 1.0 + own),
+    )
     assert now.taken_since(before, usable, n) == pytest.approx(taken)
 
 

@@ -21,7 +21,7 @@ from layerwise.runs.controls import as_controls, asked_blind, blind_rows, withou
 from layerwise.runs.records import record_rows
 from layerwise.runs.setup import Setup, prepare
 from layerwise.stats.effects import signal_table
-from layerwise.stats.share_tests.ladder import RUNGS, rung_records
+from layerwise.stats.share_tests.scoring_steps import SCORING_STEPS, step_records
 from layerwise.sweep import intact
 from layerwise.tasks import Task, expand_task_names
 
@@ -79,8 +79,8 @@ def accuracies(setup: Setup, n_blind: int) -> pd.DataFrame:
 def on_rungs(task: Task, records: pd.DataFrame) -> pd.DataFrame:
     """Accuracies with exact intervals by rung, from records of the intact model."""
     tables = []
-    for rung in RUNGS:
-        mine = rung_records(records, rung)
+    for rung in SCORING_STEPS:
+        mine = step_records(records, rung)
         if len(mine):
             found = signal_table(mine, lambda _, __, level=task.chance[rung.guessing]: level)
             tables.append(found[COLUMNS].assign(rung=rung.name))

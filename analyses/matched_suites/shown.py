@@ -10,7 +10,7 @@ from layerwise.stats.signals.signal import have_signal
 
 DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
 BEGIN, END = "<!-- intact accuracies, by analyses/matched_suites/run.py -->", "<!-- end -->"
-RUNGS = ("letter", "choice", "first token", "teacher forcing", "generate")
+SCORING_STEPS = ("letter", "choice", "first token", "teacher forcing", "generate")
 WHOLE = 200
 """Matched suites are measured on so many items; the others, on fewer, to show what they are."""
 
@@ -38,7 +38,7 @@ def tables(accuracy: pd.DataFrame) -> str:
 
 
 def _table(rows: pd.DataFrame) -> str:
-    rungs = [rung for rung in RUNGS if rung in set(rows["rung"])]
+    rungs = [rung for rung in SCORING_STEPS if rung in set(rows["rung"])]
     lines = [
         f"| model | suite | seed | n | {' | '.join(rungs)} | margin |",
         f"|{'---|' * (len(rungs) + 5)}",

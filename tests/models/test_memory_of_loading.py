@@ -20,7 +20,7 @@ from layerwise.models import load_model, model_facts
 from layerwise.models.conversion import backends, convert, parity
 from layerwise.models.files.folder import read_config
 from layerwise.models.huggingface.originals import load_original, load_tokenizer
-from layerwise.models.weights.mapped_memory import give_back_freed, letting_go
+from layerwise.models.weights.mapped_memory import give_back_freed, releasing_mapped
 from tests.conftest import COLLECT
 from tests.models.tiny import FAMILIES, tiny_folder
 
@@ -55,7 +55,7 @@ def test_a_mapped_weight_is_let_go_and_read_again(tmp_path):
     assert torch.equal(second, drawn["b"])
     before = resident_bytes(first)
     assert before >= 7_900_000
-    with letting_go() as let_go:
+    with releasing_mapped() as let_go:
         let_go(first.T.unflatten(0, (10, 100)))  # what conversions make of it
     assert resident_bytes(first) <= before - 3_900_000
     assert torch.equal(first, drawn["a"])
@@ -64,7 +64,7 @@ def test_a_mapped_weight_is_let_go_and_read_again(tmp_path):
 def test_weights_in_other_memory_stay_as_they_are(tmp_path):
     weight, empty = torch.randn(1000, 1000), torch.empty(0, 3)
     copied = weight.clone()
-    with letting_go() as let_go:
+    with releasing_mapped() as let_go:
         let_go(weight)
         let_go(empty)
     assert torch.equal(weight, copied)

@@ -5,7 +5,11 @@ import pytest
 
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.files.folder import has_weights
-from layerwise.models.huggingface.meta_model import facts_of_outline, is_meta_model, load_meta_model
+from layerwise.models.huggingface.meta_model import (
+    facts_of_meta_model,
+    is_meta_model,
+    load_meta_model,
+)
 from tests.models.refusal import refused
 from tests.models.tiny import FAMILIES, tiny_folder
 
@@ -19,7 +23,7 @@ def test_an_outline_has_the_shapes_of_the_model(tmp_path, family):
     assert {name: (p.shape, p.dtype) for name, p in outline.named_parameters()} == shapes
     assert is_meta_model(outline)
     assert not is_meta_model(model)
-    known, told = model_facts(model), facts_of_outline(outline)
+    known, told = model_facts(model), facts_of_meta_model(outline)
     for name in ("name", "n_layers", "n_heads", "n_key_value_heads", "d_model", "d_vocab", "n_ctx"):
         assert getattr(told, name) == getattr(known, name)
     text = "the red key opens"
@@ -33,7 +37,7 @@ def test_an_outline_needs_no_weights_and_takes_no_memory(tmp_path):
     assert not has_weights(folder)
     outline = load_meta_model(folder, dtype="bfloat16")
     assert all(parameter.is_meta for parameter in outline.parameters())
-    assert (facts_of_outline(outline).dtype, facts_of_outline(outline).device) == (
+    assert (facts_of_meta_model(outline).dtype, facts_of_meta_model(outline).device) == (
         "bfloat16",
         "cpu",
     )
@@ -50,7 +54,7 @@ def test_of_the_hub_no_weights_are_asked_for(monkeypatch, tmp_path):
         return str(tiny_folder(tmp_path, "gpt2"))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    assert facts_of_outline(load_meta_model("owner/name")).name == "owner/name"
+    assert facts_of_meta_model(load_meta_model("owner/name")).name == "owner/name"
     assert asked == [name for name in files if name != "model.safetensors"]
 
 

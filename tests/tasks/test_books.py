@@ -11,9 +11,9 @@ import pytest
 
 from layerwise.errors import UserError
 from layerwise.models.organisms.language import ORGANISM, WIRED
-from layerwise.runs.asked_tasks import load_tasks
+from layerwise.runs.task_loading import load_tasks
 from layerwise.tasks import Task, load_task
-from layerwise.tasks.books import closed_book
+from layerwise.tasks.passage_pairs import closed_book
 from layerwise.tasks.suites import toy
 
 

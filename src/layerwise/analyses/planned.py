@@ -97,12 +97,12 @@ class PlannedTraining(Protocol):
         ...
 
     def seconds(self, loaded: Callable[[Model], Model], /) -> float:
-        """About how long it takes, from some steps of models that are ``loaded`` of outlines."""
+        """About how long it takes, from some steps of models that are ``loaded`` of meta models."""
         ...
 
     @property
     def models(self) -> Sequence[Model]:
-        """The models that it needs, or their outlines."""
+        """The models that it needs, or their meta models."""
         ...
 
 

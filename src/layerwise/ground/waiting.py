@@ -120,7 +120,7 @@ def _text(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Look:
+class ProcessorCounts:
     """What the kernel has counted until a moment."""
 
     at: float  # the moment, in seconds
@@ -128,21 +128,21 @@ class Look:
     busy: float  # seconds that all processors were busy, together
     own: float  # of these, for this process
 
-    def delayed_since(self, before: Look) -> float:
+    def delayed_since(self, before: ProcessorCounts) -> float:
         """Seconds that threads waited for a processor, of those in both looks, in each second."""
         both = self.delays.keys() & before.delays.keys()
         waited = sum(self.delays[each] - before.delays[each] for each in both) / 1e9
         return waited / (self.at - before.at)
 
-    def taken_since(self, before: Look, usable: int, n_processors: int) -> float:
+    def taken_since(self, before: ProcessorCounts, usable: int, n_processors: int) -> float:
         """How many of the processors that the process can use others have had."""
         busy, own = self.busy - before.busy, self.own - before.own
         others = (busy - own) / (self.at - before.at)
         return max(0.0, others - (n_processors - usable))
 
 
-def _look(delays: Delays) -> Look:
-    return Look(time.monotonic(), delays.now(), busy_seconds(), time.process_time())
+def _look(delays: Delays) -> ProcessorCounts:
+    return ProcessorCounts(time.monotonic(), delays.now(), busy_seconds(), time.process_time())
 
 
 def busy_seconds() -> float:
@@ -155,7 +155,7 @@ def busy_seconds() -> float:
 
 
 def _look_after() -> None:
-    """Look every now and then how long threads had to wait, and let them wait accordingly."""
+    """Measure now and then how long threads had to wait, and set their waiting accordingly."""
     waiting, more, delays = Waiting(), _MoreThreads(), Delays()
     usable, n_processors = len(os.sched_getaffinity(0)), os.cpu_count() or 1
     before = _look(delays)

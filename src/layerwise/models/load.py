@@ -17,7 +17,7 @@ from layerwise.ground.arguments import check_arguments
 from layerwise.models.conversion.backends import (
     PLAIN,
     Files,
-    Wanted,
+    Placement,
     checked,
     delivered,
     read_files,
@@ -38,8 +38,8 @@ from layerwise.models.huggingface.originals import (
     refuse_parameters_without_weights,
 )
 from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.instance.exclusive import own_state
 from layerwise.models.instance.facts import Origin, attach_origin, describe, origin_of, weights_hash
-from layerwise.models.instance.in_turn import own_state
 from layerwise.models.instance.kinds import DecoderOnly, Model, moved
 from layerwise.models.instance.loaded import HUGGING_FACE, TRANSFORMER_LENS, WRITTEN
 from layerwise.models.names.registry import WIRED_MODELS
@@ -55,7 +55,7 @@ from layerwise.models.weights.offload import (
     put_buffers,
     refuse_other_places,
 )
-from layerwise.models.weights.quantization import Quantization, quantization_of, way_to_numbers
+from layerwise.models.weights.quantization import Quantization, how_to_dequantize, quantization_of
 
 from .conversion import parity
 from .seq2seq import Seq2SeqModel
@@ -102,7 +102,7 @@ def load_model(
             architecture is not supported by the backend, or it differs from its original by more
             than 1e-3 nats in float32 and by more than rounding explains.
     """
-    wanted = Wanted(parse_dtype(dtype), parse_device(device))
+    wanted = Placement(parse_dtype(dtype), parse_device(device))
     refuse_other_places(offload)
     refuse_absent_backend(backend)
     if name in WIRED_MODELS:
@@ -134,7 +134,7 @@ def refuse_transformer_lens(name: str, backend: str) -> None:
         )
 
 
-def _written(name: str, wanted: Wanted, offload: str | None, backend: str) -> Model:
+def _written(name: str, wanted: Placement, offload: str | None, backend: str) -> Model:
     """A wired model, which has neither files nor an original that it could differ from."""
     if offload is not None:
         raise UserError(
@@ -157,7 +157,7 @@ def _written(name: str, wanted: Wanted, offload: str | None, backend: str) -> Mo
 
 
 def _encoder_decoder(
-    source: Source, config: PreTrainedConfig, wanted: Wanted, offload: str | None
+    source: Source, config: PreTrainedConfig, wanted: Placement, offload: str | None
 ) -> Seq2SeqModel:
     """An encoder-decoder, over its original; compared at every load, in float32 first."""
     if offload is not None:
@@ -206,7 +206,7 @@ def _identity(source: Source, *, kept: bool) -> dict[str, Any]:
 _Loaded = tuple[DecoderOnly, Check, int]  # the last: number of the original's parameters
 
 
-def _loaded(files: Files, wanted: Wanted, offload: str | None) -> _Loaded:
+def _loaded(files: Files, wanted: Placement, offload: str | None) -> _Loaded:
     if files.quantization is not None:
         files.quantization.refuse_missing_packages(files.source.folder)
     if files.kept is not None:
@@ -219,17 +219,17 @@ def _loaded(files: Files, wanted: Wanted, offload: str | None) -> _Loaded:
 
 
 def _refuse_for_kept(
-    name: str, quantization: Quantization, wanted: Wanted, offload: str | None
+    name: str, quantization: Quantization, wanted: Placement, offload: str | None
 ) -> None:
     quantization.refuse_format(name, wanted.dtype)
     if offload is not None:
         raise UserError(
             f"The weights of {name!r} stay quantized ({quantization.words}), and only numbers are "
-            f"off-loaded: expected no offload; leave it out, or {way_to_numbers()}."
+            f"off-loaded: expected no offload; leave it out, or {how_to_dequantize()}."
         )
 
 
-def _in_memory(files: Files, wanted: Wanted, key: str, check: Check | None) -> _Loaded:
+def _in_memory(files: Files, wanted: Placement, key: str, check: Check | None) -> _Loaded:
     if check is None:
         refuse_parameters_without_weights(files.source.folder, files.config)
         model, check = checked(files, wanted)
@@ -239,7 +239,7 @@ def _in_memory(files: Files, wanted: Wanted, key: str, check: Check | None) -> _
     return model, check, files.n_parameters
 
 
-def _on_disk(files: Files, wanted: Wanted, key: str, check: Check | None) -> _Loaded:
+def _on_disk(files: Files, wanted: Placement, key: str, check: Check | None) -> _Loaded:
     stored = None if check is None else find_weights(check.hash)
     if check is not None and stored is not None:
         return _offloaded(files, wanted, stored), check, stored.n_parameters
@@ -251,7 +251,7 @@ def _on_disk(files: Files, wanted: Wanted, key: str, check: Check | None) -> _Lo
     return model, check, n_parameters
 
 
-def _offloaded(files: Files, wanted: Wanted, stored: WeightFiles) -> DecoderOnly:
+def _offloaded(files: Files, wanted: Placement, stored: WeightFiles) -> DecoderOnly:
     if files.backend == HUGGING_FACE:
         model = files.meta_decoder(wanted.dtype)
         put_buffers(model, files.computed_buffers(wanted))

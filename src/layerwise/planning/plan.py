@@ -21,8 +21,8 @@ from layerwise.ground.readers import one_of
 from layerwise.models import load_model
 from layerwise.models.files.folder import has_weights
 from layerwise.models.huggingface.meta_model import is_meta_model, load_meta_model
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import origin_of
-from layerwise.models.instance.in_turn import in_turn
 from layerwise.models.instance.kinds import Model
 from layerwise.models.weights.footprint import weight_bytes
 from layerwise.profiling.extras import read_extras
@@ -47,7 +47,7 @@ class WithWeights:
     Attributes:
         untimed: whether none is to be loaded.
         backend: what is to run them.
-        loaded: by the id of a model or outline the model itself.
+        loaded: by the id of a model or meta model the model itself.
     """
 
     untimed: bool
@@ -74,11 +74,11 @@ class WithWeights:
         return None
 
     def model(self, model: Model) -> Model:
-        """The model of an outline, which was loaded."""
+        """The model of a meta model, which was loaded."""
         return self.loaded[id(model)]
 
     def setup(self, setup: Setup) -> Setup:
-        """A setup of an outline with the model itself."""
+        """A setup of a meta model with the model itself."""
         return replace(setup, model=self.model(setup.model))
 
 
@@ -161,7 +161,7 @@ def _shown(row: PlanRow) -> dict[str, str]:
     analysis=one_of("analysis", tuple(PLANNED)),
     kind=one_of("kind of ablation", KINDS),
 )
-@in_turn
+@exclusive
 def plan_run(
     model: str | os.PathLike[str] | Model,
     tasks: TaskLike | Sequence[TaskLike] | None = None,

@@ -24,14 +24,12 @@ from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import Patching
 from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOptions, ProfileStart
 from layerwise.analyses.registry import RESULTS
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.report import Report, report
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.executors import Executor
-from layerwise.runs.progress import Meter, Part, meter
+from layerwise.runs.progress import Meter, PartMeter, meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.atomic_files import never_made_again
@@ -108,7 +106,7 @@ def _refuse_unusable_page(out: str | Path | None) -> None:
 @check_arguments(
     refuse_uninteresting, refuse_fewshot_seeds, _refuse_unusable_page, also=read_extras
 )
-@in_turn
+@exclusive
 def profile(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",
@@ -253,7 +251,7 @@ class Jobs:
         progress.expect(sum(first) + later)
 
         def made(job: Any, amount: float) -> Any:
-            part = Part(progress, amount)
+            part = PartMeter(progress, amount)
             result = job.run(parts, settings, part)
             part.only(0.0)
             return result

@@ -111,7 +111,7 @@ class _Left(ProgressColumn):
 
 
 @dataclass
-class Part:
+class PartMeter:
     """Tells a meter of a part of its work, which it expects already."""
 
     whole: Meter

@@ -23,7 +23,7 @@ from layerwise.models.weights.devices import DEVICES
 
 from .executors import Executor, Keep, Make, Work
 from .progress import Meter
-from .ray_pool import PATIENCE, Hand, Needs, Pool, refuse_silent, refuse_without_ray
+from .ray_pool import PATIENCE, Needs, Pool, Worker, refuse_silent, refuse_without_ray
 from .travel import pack, table_from_bytes
 
 _TEXT = {"cpus": "num_cpus", "gpus": "num_gpus", "actors": "actors", "device": "device"}
@@ -203,8 +203,8 @@ class Round:
         # progress: is told of it.
         self._pool, self._works, self._keep, self._progress = pool, works, keep, progress
         self._left = sorted(range(len(works)), key=lambda number: -works[number].amount)
-        self._idle: list[Hand] = []
-        self._asked: dict[Any, tuple[Hand, int]] = {}
+        self._idle: list[Worker] = []
+        self._asked: dict[Any, tuple[Worker, int]] = {}
         self._failures: Counter[tuple[str, int]] = Counter()
         self._given_up: dict[int, str] = {}
         self._told: set[str] = set()
@@ -229,38 +229,38 @@ class Round:
 
     def _give_out(self) -> None:
         while self._left and self._idle:
-            hand = self._idle.pop(0)
-            number = self._next(hand)
+            worker = self._idle.pop(0)
+            number = self._next(worker)
             self._left.remove(number)
             work = self._works[number]
-            hand.last = work.doing
+            worker.last = work.doing
             workers = counted(self._pool.n_workers, "worker")
             self._progress.doing(f"{work.doing}, on {workers}")
-            self._asked[self._pool.ask(hand, number)] = hand, number
+            self._asked[self._pool.ask(worker, number)] = worker, number
 
-    def _next(self, hand: Hand) -> int:
+    def _next(self, worker: Worker) -> int:
         """The largest piece; or one like the worker's last, with which it shares examples."""
         largest = self._left[0]
-        alike = (n for n in self._left if self._works[n].doing == hand.last)
+        alike = (n for n in self._left if self._works[n].doing == worker.last)
         near = next(alike, largest)
         return near if 2 * self._works[near].amount >= self._works[largest].amount else largest
 
-    def _take(self, hand: Hand, number: int, answer: dict[str, Any] | None) -> None:
+    def _take(self, worker: Worker, number: int, answer: dict[str, Any] | None) -> None:
         work = self._works[number]
         if answer is None:
-            self._pool.drop(hand)
-            on = hand.machine.machine if hand.machine else "a machine"
+            self._pool.drop(worker)
+            on = worker.machine.machine if worker.machine else "a machine"
             self._progress.note(f"a worker on {on} was lost; its piece is made again.")
             self._again(number, "lost", MOST_LOST, "the worker was lost each time")
             return
-        self._idle.append(hand)
+        self._idle.append(worker)
         if "failed" in answer:
             reason = printable(str(answer["failed"]))[:_LONGEST]
-            on = hand.machine.machine if hand.machine else "a worker"
+            on = worker.machine.machine if worker.machine else "a worker"
             self._again(number, "failed", MOST_FAILURES, f"last on {on}, {reason}")
             return
         tables = {name: table_from_bytes(table) for name, table in answer["tables"].items()}
-        self._keep(work, tables, hand.machine)
+        self._keep(work, tables, worker.machine)
         self._progress.done(work.amount)
 
     def _again(self, number: int, how: str, most: int, why: str) -> None:

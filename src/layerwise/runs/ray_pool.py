@@ -72,7 +72,7 @@ def refuse_silent(address: str) -> None:
 
 
 @dataclass
-class Hand:
+class Worker:
     """A worker as the pool sees it."""
 
     node: str  # id of the machine that it runs on
@@ -111,8 +111,8 @@ class Pool:
         self._needs = needs  # what each worker takes
         self._ray, self._mine = _connected(address, needs)
         self._heard, self._needed = 0.0, _addresses(self._ray)
-        self.hands: list[Hand] = []
-        self.pending: dict[Any, Hand] = {}
+        self.workers: list[Worker] = []
+        self.pending: dict[Any, Worker] = {}
         self.refused: list[str] = []
         self._lost: Counter[str] = Counter()
         self._given_up: set[str] = set()
@@ -122,14 +122,14 @@ class Pool:
         self._refuse_too_small()
 
     def begin(self, job: bytes, models: Sequence[dict[str, Any]]) -> None:
-        """Hand a job to all workers, those that there will be, too."""
+        """Give a job to all workers, later ones included."""
         self._job, self._models = self._ray.put(job), list(models)
         self.pending.clear()
         self._given_up.clear()
         self._lost.clear()
         self.refused.clear()
-        for hand in self.hands:
-            self._begin(hand)
+        for worker in self.workers:
+            self._begin(worker)
         self._looked = 0.0
         self.look()
 
@@ -139,14 +139,14 @@ class Pool:
             return
         self._looked = time.monotonic()
         for node, room in self._rooms():
-            for _ in range(room - sum(hand.node == node for hand in self.hands)):
+            for _ in range(room - sum(worker.node == node for worker in self.workers)):
                 self._start(node)
 
-    def ask(self, hand: Hand, number: int) -> Any:
+    def ask(self, worker: Worker, number: int) -> Any:
         """Have a worker make a piece; what the answer is waited for with."""
-        return hand.actor.make.remote(number)
+        return worker.actor.make.remote(number)
 
-    def wait(self, refs: Sequence[Any]) -> list[tuple[Any, Hand | None, dict[str, Any] | None]]:
+    def wait(self, refs: Sequence[Any]) -> list[tuple[Any, Worker | None, dict[str, Any] | None]]:
         """Wait a second at most for answers, of beginnings as well."""
         if time.monotonic() - self._heard > HEARD:
             self._refuse_lost_head()
@@ -157,34 +157,36 @@ class Pool:
         ready, _ = self._ray.wait(waited, num_returns=1, timeout=1.0)
         return [(one, self.pending.pop(one, None), self._answer(one)) for one in ready]
 
-    def begun(self, hand: Hand, answer: dict[str, Any] | None) -> bool:
+    def begun(self, worker: Worker, answer: dict[str, Any] | None) -> bool:
         """Whether a worker is ready, by its answer; of one that is not its machine is told."""
         if answer is None:
-            self._lost[hand.node] += 1
-            if self._lost[hand.node] >= LOST_AT_START:
-                self._give_up(hand.node, f"workers on {self.name_of(hand.node)} end as they begin")
-            self.drop(hand)
+            self._lost[worker.node] += 1
+            if self._lost[worker.node] >= LOST_AT_START:
+                self._give_up(
+                    worker.node, f"workers on {self.name_of(worker.node)} end as they begin"
+                )
+            self.drop(worker)
             return False
         if "refused" in answer:
-            self._give_up(hand.node, answer["refused"])
-            hand.refused = True  # it may be of use for the next job
+            self._give_up(worker.node, answer["refused"])
+            worker.refused = True  # it may be of use for the next job
             return False
-        hand.machine = Machine(answer["machine"], answer["device"], answer["environment"])
-        self._lost[hand.node] = 0
+        worker.machine = Machine(answer["machine"], answer["device"], answer["environment"])
+        self._lost[worker.node] = 0
         return True
 
-    def drop(self, hand: Hand) -> None:
+    def drop(self, worker: Worker) -> None:
         """Forget a worker, and end it if it is still there."""
-        if hand in self.hands:
-            self.hands.remove(hand)
-        self._ray.kill(hand.actor)
+        if worker in self.workers:
+            self.workers.remove(worker)
+        self._ray.kill(worker.actor)
         self._looked = 0.0
 
     def close(self) -> None:
         """End all workers, and the cluster if it was started here."""
         if self._ray.is_initialized():
-            for hand in list(self.hands):
-                self.drop(hand)
+            for worker in list(self.workers):
+                self.drop(worker)
             if self._mine:
                 self._ray.shutdown()
 
@@ -196,7 +198,7 @@ class Pool:
     @property
     def n_workers(self) -> int:
         """How many workers there are, those that only begin among them."""
-        return sum(not hand.refused for hand in self.hands)
+        return sum(not worker.refused for worker in self.workers)
 
     def hopeless(self) -> bool:
         """Whether there is no worker, and none can be expected."""
@@ -262,14 +264,14 @@ class Pool:
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
         threads = max(1, int(needs.num_cpus))
-        hand = Hand(node, self._of_head(lambda: made.remote(threads, needs.device)))
-        self.hands.append(hand)
-        self._begin(hand)
+        worker = Worker(node, self._of_head(lambda: made.remote(threads, needs.device)))
+        self.workers.append(worker)
+        self._begin(worker)
 
-    def _begin(self, hand: Hand) -> None:
-        hand.machine, hand.refused = None, False
+    def _begin(self, worker: Worker) -> None:
+        worker.machine, worker.refused = None, False
         version = metadata.version("layerwise")
-        self.pending[hand.actor.begin.remote(self._job, self._models, version)] = hand
+        self.pending[worker.actor.begin.remote(self._job, self._models, version)] = worker
 
     def _give_up(self, node: str, why: str) -> None:
         self._given_up.add(node)

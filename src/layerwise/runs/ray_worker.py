@@ -58,7 +58,7 @@ class RayWorker:
 
     def make(self, number: int) -> dict[str, Any]:
         """Make a piece."""
-        from layerwise.models.instance.in_turn import own_state
+        from layerwise.models.instance.exclusive import own_state
 
         try:
             with own_state():

@@ -14,8 +14,8 @@ import pandas as pd
 from layerwise.sweep import Generate, Intervention, Sweep, SweepStats
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task, TaskRequest, score
-from layerwise.tasks.books import closed_book
 from layerwise.tasks.items import Item
+from layerwise.tasks.passage_pairs import closed_book
 
 
 def record_rows(

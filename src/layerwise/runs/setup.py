@@ -17,7 +17,7 @@ from typing import Any
 from layerwise.errors import LongAnswersWarning, UnusedSettingsWarning, UserError
 from layerwise.ground.layer_names import layer_number
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
-from layerwise.models.huggingface.meta_model import facts_of_outline, is_meta_model
+from layerwise.models.huggingface.meta_model import facts_of_meta_model, is_meta_model
 from layerwise.models.huggingface.originals import refuse_nonfinite
 from layerwise.models.instance.facts import (
     generation_settings,
@@ -41,13 +41,13 @@ from layerwise.tasks import PatchingPrompts, Task, TaskRequest, with_room
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import take
 
-from .asked_tasks import TaskLike as TaskLike
-from .asked_tasks import load_tasks as load_tasks
-from .asked_tasks import paired_tasks as paired_tasks
-from .asked_tasks import refuse_unknown_words
 from .encoding import Built
 from .executors import LOCAL, Executor
 from .progress import told_of_sweep
+from .task_loading import TaskLike as TaskLike
+from .task_loading import load_tasks as load_tasks
+from .task_loading import paired_tasks as paired_tasks
+from .task_loading import refuse_unknown_words
 
 Enough = Callable[[Sequence[Task], int, int], int]
 """Items of each of some tasks that are enough, under so many protocols, for so many layers."""
@@ -248,7 +248,7 @@ def prepare(
         limit = enough(loaded_tasks, len(set(wanted)), model.cfg.n_layers)
         loaded_tasks = tuple(take(task, limit) for task in loaded_tasks)
     if is_meta_model(model):
-        loaded = facts_of_outline(model)
+        loaded = facts_of_meta_model(model)
     else:
         loaded = model_facts(model)
         # Weights may have been edited since they were loaded.

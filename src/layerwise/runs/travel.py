@@ -21,7 +21,7 @@ from layerwise.models.instance.kinds import Model
 from .encoding import Built
 from .executors import LOCAL, Executor
 from .line_meter import LineMeter
-from .progress import BarMeter, Part, SilentMeter
+from .progress import BarMeter, PartMeter, SilentMeter
 
 
 class _Packer(pickle.Pickler):
@@ -39,7 +39,7 @@ class _Packer(pickle.Pickler):
             return "built", obj.digests
         if isinstance(obj, Executor):
             return "executor", 0
-        if isinstance(obj, (BarMeter, LineMeter, Part, SilentMeter)):
+        if isinstance(obj, (BarMeter, LineMeter, PartMeter, SilentMeter)):
             return "meter", 0
         for number, tokenizer in enumerate(self._tokenizers):
             if obj is tokenizer:

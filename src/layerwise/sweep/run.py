@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import generation_settings, origin_of, original_tokenizer
-from layerwise.models.instance.in_turn import in_turn
 from layerwise.models.instance.kinds import Model, vocabularies
 from layerwise.sweep.changes.donors import refuse_texts
 from layerwise.sweep.changes.interventions import Intervention, donors_of
@@ -69,7 +69,7 @@ class Sweep:
     stats: SweepStats
 
 
-@in_turn
+@exclusive
 @torch.inference_mode()
 def sweep(
     model: Model,

@@ -45,7 +45,7 @@ class Item:
         worked: a worked-out answer that ends in the answer (few-shot examples of reasoning).
         aliases: other spellings that count as right under ``generate``.
         pair: the id of the item of another task that asks the same with or without the passage; of
-            an item that has a ``context`` it names its closed book (``tasks.books``).
+            an item that has a ``context`` it names its closed book (``tasks.passage_pairs``).
         corruption: what activation patching patches from.
         group: a label within the suite, e.g. the relation or the number of pairs.
         cluster: the fact that is asked for, e.g. ``"capital: France"``. Items of one cluster, in

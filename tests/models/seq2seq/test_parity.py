@@ -16,7 +16,11 @@ from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from layerwise.errors import UserError
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.conversion import parity
-from layerwise.models.huggingface.meta_model import facts_of_outline, is_meta_model, load_meta_model
+from layerwise.models.huggingface.meta_model import (
+    facts_of_meta_model,
+    is_meta_model,
+    load_meta_model,
+)
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.seq2seq import DecoderCache, Seq2SeqModel, load
 from layerwise.models.seq2seq.load import decoder_prefix, hooked_seq2seq
@@ -30,7 +34,7 @@ from tests.models.tiny import TEXT, tiny_tokenizer
 def tolerance(case: str) -> float:
     """How far logits may be apart, in nats: as rounding explains, which gated T5s amplify."""
     texts = load.texts_of(tiny_seq2seq(case), tiny_tokenizer())
-    exact = parity.exact(tiny_original(case), lambda one: load.said_by(one, texts))
+    exact = parity.exact(tiny_original(case), lambda one: load.logprobs_of_texts(one, texts))
     return max(1e-4, parity.MULTIPLE * exact.rounding)
 
 
@@ -165,8 +169,10 @@ def test_a_difference_that_is_the_rounding_of_the_original_is_accepted(rounded: 
 def test_a_difference_above_rounding_is_refused_with_both_figures(
     rounded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = load._said_by_hooked
-    monkeypatch.setattr(load, "_said_by_hooked", lambda *asked: [5 + one for one in given(*asked)])
+    given = load._logprobs_of_hooked
+    monkeypatch.setattr(
+        load, "_logprobs_of_hooked", lambda *asked: [5 + one for one in given(*asked)]
+    )
     told = r"the copy is up to (\S+) nats .* the original itself up to (\S+) .* at most (\S+) was"
     with pytest.raises(UserError, match=told) as refusal:
         load_model(rounded)
@@ -257,4 +263,4 @@ def test_an_outline_has_the_sizes_and_no_weights(case: str) -> None:
     outline, model = load_meta_model(tiny_folder(case)), load_model(tiny_folder(case))
     assert is_meta_model(outline)
     assert outline.cfg == model.cfg
-    assert facts_of_outline(outline).n_encoder_layers == model_facts(model).n_encoder_layers > 0
+    assert facts_of_meta_model(outline).n_encoder_layers == model_facts(model).n_encoder_layers > 0

@@ -15,7 +15,7 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.ground.readers import one_of
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.presentation.power import PlannedPower
 from layerwise.runs.executors import Executor
@@ -38,7 +38,7 @@ from .spec import KINDS, MEANS, AblationSpec, refuse_draws, refuse_unknown_site
     kind=one_of("kind of ablation", KINDS),
     mean_by=one_of("way to take means", MEANS),
 )
-@in_turn
+@exclusive
 def ablate(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

@@ -24,7 +24,13 @@ from layerwise.stats.families.over_run import (
 )
 from layerwise.stats.items.clusters import independent_items, sample_and_resamples
 from layerwise.stats.share_tests.dissociation import Dissociation, crossed
-from layerwise.stats.share_tests.ladder import Rated, Rung, of_one_draw, rated, same_items
+from layerwise.stats.share_tests.scoring_steps import (
+    ScoringStep,
+    StepAnswers,
+    of_one_draw,
+    same_items,
+    step_answers,
+)
 from layerwise.stats.share_tests.share_bounds import bounded, difference_wide_enough, no_narrower
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
@@ -121,11 +127,11 @@ def _described(both: tuple[Cell, ...], facts: Facts) -> dict[str, Any]:
     }
 
 
-def _comparable(pair: Pair, facts: Facts) -> list[tuple[str, str, Rated, Rated]]:
+def _comparable(pair: Pair, facts: Facts) -> list[tuple[str, str, StepAnswers, StepAnswers]]:
     """Both tasks' answers under the changes of each kind and site that both were asked under."""
     protocol = str(pair.closed["protocol"].iloc[0])
-    rung = Rung(protocol, protocol, "correct", protocol)
-    found = [one for records in pair for one in rated(records, rung, facts.chance)]
+    rung = ScoringStep(protocol, protocol, "correct", protocol)
+    found = [one for records in pair for one in step_answers(records, rung, facts.chance)]
     if len(found) != 2:
         return []
     places = found[0].cell.interventions[["kind", "site"]].dropna().drop_duplicates()
@@ -133,7 +139,9 @@ def _comparable(pair: Pair, facts: Facts) -> list[tuple[str, str, Rated, Rated]]
     return [one for one in both if same_items(*one[2:]) and len(one[2].cell.items) > 1]
 
 
-def _compared(first: Rated, second: Rated, found: Dissociation, facts: Facts) -> pd.DataFrame:
+def _compared(
+    first: StepAnswers, second: StepAnswers, found: Dissociation, facts: Facts
+) -> pd.DataFrame:
     cell, common = first.cell, max(found.n_common, 1)
     p, heads = found.two_sided, cell.interventions["head"].notna().to_numpy()
     corrected = np.where(heads, stats.benjamini_hochberg(p), stats.holm(p))
@@ -156,7 +164,7 @@ def _compared(first: Rated, second: Rated, found: Dissociation, facts: Facts) ->
     return table.assign(**_with_unseen_items(table, cell))
 
 
-def _independent(first: Rated, second: Rated) -> Float[np.ndarray, " changes"]:
+def _independent(first: StepAnswers, second: StepAnswers) -> Float[np.ndarray, " changes"]:
     """What the items that are right both ways are worth, as independent ones."""
     common = first.cell.intact & second.cell.intact
     if not common.any():
@@ -167,7 +175,7 @@ def _independent(first: Rated, second: Rated) -> Float[np.ndarray, " changes"]:
     return np.minimum(*(independent_items(one, clusters) for one in alone))
 
 
-def _bootstrapped(first: Rated, second: Rated, facts: Facts) -> dict[str, Any]:
+def _bootstrapped(first: StepAnswers, second: StepAnswers, facts: Facts) -> dict[str, Any]:
     """Losses in points, shares and nats, and their differences in the same resamples."""
     cell, n = first.cell, len(first.cell.items)
     indices = sample_and_resamples(

@@ -27,7 +27,7 @@ from layerwise.runs.controls import (
 )
 from layerwise.runs.executors import make_missing
 from layerwise.runs.pieces import joined_work, parts_of, unrecorded, works_of
-from layerwise.runs.progress import Meter, Part
+from layerwise.runs.progress import Meter, PartMeter
 from layerwise.runs.records import record_rows, request_line, text_line, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.stats.effects import CONTROLS, cells
@@ -158,7 +158,7 @@ class Ablation:
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> AblationResult:
         """Make the pieces that are missing, and join all of them."""
-        told = Part(progress, self.amount())
+        told = PartMeter(progress, self.amount())
         progress.expect(told.counted)
         pieces = self._swept_pieces(parts, told) if self.only_with_signal else self._all_pieces()
         told.only(sum((self._cost(p).amount for p in unrecorded(parts, pieces)), start=0.0))

@@ -25,23 +25,23 @@ from layerwise.stats.effects import (
 )
 from layerwise.stats.items.clusters import sample_and_resamples
 from layerwise.stats.share_tests.dissociation import ALPHA, crossed
-from layerwise.stats.share_tests.ladder import (
+from layerwise.stats.share_tests.scoring_steps import (
     MARGIN,
-    RUNGS,
-    Rated,
+    SCORING_STEPS,
+    StepAnswers,
     in_steps,
     of_one_draw,
     of_single_layers,
-    rated,
-    rung_records,
     same_items,
+    step_answers,
     step_difference,
+    step_records,
 )
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
-_NAME_OF_PROTOCOL = {rung.protocol: rung.name for rung in RUNGS if rung.column == "correct"}
-_TOKEN_RUNGS = tuple(rung for rung in RUNGS if rung.column != "correct")
+_NAME_OF_PROTOCOL = {rung.protocol: rung.name for rung in SCORING_STEPS if rung.column == "correct"}
+_TOKEN_RUNGS = tuple(rung for rung in SCORING_STEPS if rung.column != "correct")
 _RENAMED = {
     "protocol": "rung", "acc_intact": "intact", "acc": "changed", "acc_diff": "loss",
     "acc_diff_low": "loss_low", "acc_diff_high": "loss_high",
@@ -53,7 +53,7 @@ def ladder_table(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) -> 
     single = of_single_layers(records)
     known = effects.loc[effects["head"].isna() & (effects["layers"].str.len() == 1)]
     known = known.assign(protocol=known["protocol"].map(_NAME_OF_PROTOCOL))
-    asked = [rung_records(single, rung) for rung in _TOKEN_RUNGS]
+    asked = [step_records(single, rung) for rung in _TOKEN_RUNGS]
     tokens = pd.concat(asked, ignore_index=True)
     tables = [known]
     if len(tokens):
@@ -68,7 +68,7 @@ def ladder_table(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) -> 
 
 def _chance(facts: Facts) -> Any:
     """Stated chance on a rung; 0 where the task states none, so that the controls decide."""
-    of_rung = {rung.name: rung.guessing for rung in RUNGS}
+    of_rung = {rung.name: rung.guessing for rung in SCORING_STEPS}
     return lambda task, rung: facts.task(task).chance.get(of_rung[rung], 0.0)
 
 
@@ -121,15 +121,15 @@ def step_tables(
     single = of_one_draw(of_single_layers(records))
     every = {
         (one.cell.task, rung.name): one
-        for rung in RUNGS
-        for one in rated(single, rung, _chance(facts))
+        for rung in SCORING_STEPS
+        for one in step_answers(single, rung, _chance(facts))
     }
     with_signal = ladder.loc[ladder["signal"] & (ladder["rung"] != MARGIN)]
     for (task, kind, site), mine in with_signal.groupby(["task", "kind", "site"], sort=False):
         there = set(mine["rung"])
         found = {
             rung.name: every[task, rung.name].only(kind, site)
-            for rung in RUNGS
+            for rung in SCORING_STEPS
             if rung.name in there and (task, rung.name) in every
         }
         if not any(len(one.cell.interventions) for one in found.values()):
@@ -159,14 +159,14 @@ def _n_steps(records: pd.DataFrame) -> int:
     Of a model that hardly knows the answers, rungs with signal are those on which it was lucky.
     """
     asked: dict[str, list[str]] = {}
-    for rung in RUNGS:
-        for task in rung_records(records, rung)["task"].unique():
+    for rung in SCORING_STEPS:
+        for task in step_records(records, rung)["task"].unique():
             asked.setdefault(task, []).append(rung.name)
     changed = records.loc[~records["kind"].isin(BASELINES), ["kind", "site"]].drop_duplicates()
     return len(changed) * sum(len(in_steps(rungs)) for rungs in asked.values())
 
 
-def _shares(found: Mapping[str, Rated], seed: int) -> dict[str, Float[np.ndarray, "draws 1"]]:
+def _shares(found: Mapping[str, StepAnswers], seed: int) -> dict[str, Float[np.ndarray, "draws 1"]]:
     """Mean shares lost of one task on each rung, in the sample and in resamples that all share."""
     cell = next(iter(found.values())).cell
     indices = sample_and_resamples(cell.clusters.n, N_RESAMPLES, stats.generator(seed, cell.task))
@@ -174,8 +174,8 @@ def _shares(found: Mapping[str, Rated], seed: int) -> dict[str, Float[np.ndarray
 
 
 def _step(
-    first: Rated,
-    second: Rated,
+    first: StepAnswers,
+    second: StepAnswers,
     shares: tuple[Float[np.ndarray, "draws 1"], Float[np.ndarray, "draws 1"]],
     seed: int,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, prepare
@@ -20,7 +20,7 @@ from .result import AblationResult
 
 
 @check_arguments()
-@in_turn
+@exclusive
 def score(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

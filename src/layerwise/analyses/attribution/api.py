@@ -16,7 +16,7 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
 from layerwise.analyses.planned import Extra, Planned, PlannedJobs, PlanOptions, ProfileStart
 from layerwise.ground.readers import one_of
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import Setup, TaskLike, prepare
@@ -27,7 +27,7 @@ from .result import AttributionResult
 
 
 @check_arguments(refuse_generate, against=one_of("distractor to compare with", AGAINST))
-@in_turn
+@exclusive
 def attribution(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

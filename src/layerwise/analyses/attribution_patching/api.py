@@ -28,7 +28,7 @@ from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, embedding_hooks, hook_name, token_passes
 from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
 from layerwise.runs.executors import Executor, Work, make_missing
@@ -61,7 +61,7 @@ def refuse_small_sample(sample: int) -> None:
 @check_arguments(
     refuse_unknown_places, refuse_small_sample, direction=one_of("direction", DIRECTIONS)
 )
-@in_turn
+@exclusive
 def attribute_patches(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] | None = None,

@@ -13,7 +13,7 @@ from typing import Any
 from layerwise.analyses.transplant.blocks import parts_of_block
 from layerwise.models import model_facts
 from layerwise.models.files.folder import read_any_config
-from layerwise.models.huggingface.meta_model import facts_of_outline, is_meta_model
+from layerwise.models.huggingface.meta_model import facts_of_meta_model, is_meta_model
 from layerwise.models.instance.kinds import (
     Model,
     blocks_of,
@@ -22,7 +22,7 @@ from layerwise.models.instance.kinds import (
     n_encoder_layers,
     over_original,
 )
-from layerwise.models.names.sources import find_outline
+from layerwise.models.names.sources import find_without_weights
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.weights.footprint import weight_bytes
 from layerwise.sweep.plans.cost import matrix_flop
@@ -198,8 +198,8 @@ def n_parameters(model: Model) -> int:
     """Parameters of a model's original, shared ones once, also of an outline."""
     if not is_meta_model(model):
         return model_facts(model).n_parameters
-    facts = facts_of_outline(model)
-    folder = find_outline(facts.name).folder
+    facts = facts_of_meta_model(model)
+    folder = find_without_weights(facts.name).folder
     config = read_any_config(folder)
     # TransformerLens has an unembedding of its own also where it is the embedding.
     twice = config.tie_word_embeddings and not (is_seq2seq(model) or over_original(model))

@@ -9,7 +9,7 @@ from pathlib import Path
 from layerwise.analyses.execute import read_finished
 from layerwise.analyses.pruning.folder import TABLES, refuse_occupied
 from layerwise.errors import UserError
-from layerwise.models.instance.in_turn import several_in_turn
+from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.models.instance.own_files import files_of
 from layerwise.runs.folder import RunFolder
@@ -125,7 +125,7 @@ def taught(
     numbers = {name: one for name, one in objective.settings().items() if name != "divergence"}
     refuse_training(**numbers, rank=course.rank, batch=course.batch, steps=course.steps,
                     rate=course.rate)  # fmt: skip
-    with several_in_turn(teacher, student):
+    with several_exclusive(teacher, student):
         refuse_strangers(teacher, student, objective)
         folder = files_of(student)
         refuse_occupied(out)

@@ -85,19 +85,19 @@ def _distilled(setup: Setup, options: PlanOptions) -> PlannedJobs:
             "The plan of a distillation needs a student: expected the name or folder of a model; "
             "name it as `student` (`--student` at the command line)."
         )
-    student = _outline(setup, options.student, options.backend)
+    student = _meta_model(setup, options.student, options.backend)
     refuse_strangers(setup.model, student, Objective())
     return _jobs(setup, _beside(setup, student), options)
 
 
 def _healed(setup: Setup, options: PlanOptions) -> PlannedJobs:
     pruned = pruned_from(Path(setup.loaded.name))
-    teacher = _outline(setup, options.original or pruned.name, options.backend)
+    teacher = _meta_model(setup, options.original or pruned.name, options.backend)
     refuse_strangers(teacher, setup.model, Objective())
     return _jobs(_beside(setup, teacher), setup, options)
 
 
-def _outline(setup: Setup, name: str | os.PathLike[str] | Model, backend: str) -> Model:
+def _meta_model(setup: Setup, name: str | os.PathLike[str] | Model, backend: str) -> Model:
     """A model as it would stand beside another; of one that is named no weights are read."""
     if isinstance(name, Model):
         return name

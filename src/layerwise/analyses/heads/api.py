@@ -25,8 +25,8 @@ from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts
 from layerwise.models.huggingface.originals import refuse_nonfinite
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import refuse_changed_weights
-from layerwise.models.instance.in_turn import in_turn
 from layerwise.models.instance.kinds import DecoderOnly, Model, by_kind, hook_name
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.executors import LOCAL, Executor, Work, make_missing
@@ -67,7 +67,7 @@ def refuse_scores(sequences: int, threshold: float) -> None:
 
 
 @check_arguments(refuse_scores)
-@in_turn
+@exclusive
 def head_scores(
     model: Model,
     *,

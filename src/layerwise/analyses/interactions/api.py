@@ -16,7 +16,7 @@ from layerwise.analyses.execute import Job, execute_job
 from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError, counted
 from layerwise.ground.readers import whole
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, check_layers, prepare
@@ -32,7 +32,7 @@ PROTOCOLS = ("continuation", "letter")
 
 
 @check_arguments(refuse_unknown_skip, refuse_sets, order=whole(2), permutations=whole(0))
-@in_turn
+@exclusive
 def interactions(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

@@ -17,7 +17,7 @@ from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError
 from layerwise.ground.readers import from_the_end, one_of, some_of
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import Setup, TaskLike, prepare
@@ -47,7 +47,7 @@ def refuse_unread_lens(lens: str, tuned: object) -> None:
     positions=from_the_end,
     sites=some_of("site of the lens", SITES),
 )
-@in_turn
+@exclusive
 def logit_lens(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

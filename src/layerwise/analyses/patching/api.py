@@ -15,7 +15,7 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.ground.readers import some_of
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
@@ -27,7 +27,7 @@ from .tables import DIRECTIONS
 
 
 @check_arguments(refuse_unknown_places, directions=some_of("direction", DIRECTIONS))
-@in_turn
+@exclusive
 def patch_activations(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] | None = None,

@@ -24,7 +24,7 @@ from layerwise.analyses.patching.tables import DENOISING, DIRECTIONS, patched_an
 from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import (
     Model,
     decoder_prefix,
@@ -51,7 +51,7 @@ from .result import PathPatchingResult
 
 
 @check_arguments(direction=one_of("direction", DIRECTIONS))
-@in_turn
+@exclusive
 def patch_paths(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] | None = None,

@@ -23,7 +23,7 @@ from layerwise.models.conversion.parity import ABSURD, TOLERANCE, token_ids
 from layerwise.models.files.folder import read_config
 from layerwise.models.files.pruned_folder import write_pruned_folder
 from layerwise.models.huggingface.quiet import quiet
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers
 from layerwise.models.instance.own_files import files_of, load_alike, stored_stacks
 from layerwise.runs.checkpoints import rows_of
@@ -46,7 +46,7 @@ Piece = tuple[Task, tuple[Item, ...]]
 
 
 @check_arguments()
-@in_turn
+@exclusive
 def prune_model(
     model: Model,
     remove: Sequence[int | str],

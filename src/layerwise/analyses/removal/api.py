@@ -13,7 +13,7 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
 from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.ground.readers import some_of
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, prepare
@@ -29,7 +29,7 @@ CHEAP_ORDERS = ("effect", "deep", "angular", "influence")
 
 
 @check_arguments(refuse_bad_share, by=some_of("way to remove layers", WAYS))
-@in_turn
+@exclusive
 def removal_order(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike],

@@ -20,7 +20,7 @@ from layerwise.analyses.execute import Job, execute_job
 from layerwise.analyses.planned import Extra, Planned, PlannedJobs, PlanOptions, ProfileStart
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.executors import Executor
@@ -50,7 +50,7 @@ def refuse_generate(protocols: Sequence[str]) -> None:
 
 
 @check_arguments(refuse_generate)
-@in_turn
+@exclusive
 def similarity(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

@@ -22,7 +22,7 @@ from layerwise.errors import UserError, counted, shown
 from layerwise.ground.path_readers import path
 from layerwise.ground.readers import plain, refuse, whole
 from layerwise.models.conversion.bridge import accepted
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.models.load import load_model
 from layerwise.runs.executors import Executor
@@ -83,7 +83,7 @@ def loaded(step: int, checkpoint: Any, how: Mapping[str, Any]) -> Model:
     return given if isinstance(given, Model) else load_model(checkpoint, **how)
 
 
-@in_turn
+@exclusive
 def measured(model: Model, asked: Asked, out: Path | None) -> list[Result]:
     """Skip every layer of a checkpoint where it beats blind; read its lens if requested."""
     setup = prepare(

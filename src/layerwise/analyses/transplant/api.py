@@ -14,7 +14,7 @@ from layerwise.analyses.arguments import READERS, check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.ground.readers import some_of, whole
-from layerwise.models.instance.in_turn import several_in_turn
+from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
@@ -129,7 +129,7 @@ def transplant(
             unknown, out of range or contradictory, before work begins.
     """
     refuse_uninteresting(smallest_loss=smallest_loss)
-    with several_in_turn(model, other):
+    with several_exclusive(model, other):
         refuse_misfit(model, other)
         base = prepare(
             model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,

@@ -20,7 +20,7 @@ from layerwise.models.instance.kinds import (
 )  # fmt: skip
 from layerwise.models.instance.structure import ASIDE
 from layerwise.models.weights.offload import OnDisk
-from layerwise.models.weights.quantization import way_to_numbers
+from layerwise.models.weights.quantization import how_to_dequantize
 
 _PLAIN = (bool, int, float, str, type(None))
 # What tells two architectures apart is named before what follows from it.
@@ -46,7 +46,7 @@ def refuse_misfit(base: Model, other: Model) -> None:
         if stays_quantized(model):
             raise UserError(
                 "A model's weights stay quantized, and packed weights cannot be exchanged: "
-                f"expected numbers in both models; {way_to_numbers()}."
+                f"expected numbers in both models; {how_to_dequantize()}."
             )
 
 

@@ -17,7 +17,7 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
@@ -61,7 +61,7 @@ def refuse_training(steps: int, rate: float) -> None:
 
 
 @check_arguments(refuse_training, kind=one_of("kind of tuned lens", KINDS))
-@in_turn
+@exclusive
 def train_lens(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from layerwise.errors import UserError
-from layerwise.models.decoder.load import hooked_decoder, is_tested, outline_of
+from layerwise.models.decoder.load import hooked_decoder, is_tested, meta_model_of
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.decoder.reading import UnknownArchitecture
 from layerwise.models.decoder.trial import refuse_wrong_sites
@@ -45,14 +45,14 @@ _KIND = "backends"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Placement:
     """The number format and the device that a model is asked for in."""
 
     dtype: torch.dtype
     device: torch.device
 
 
-PLAIN = Wanted(torch.float32, torch.device("cpu"))
+PLAIN = Placement(torch.float32, torch.device("cpu"))
 """In which every model is compared with its original first."""
 
 
@@ -76,31 +76,31 @@ class Files:
         quantization = self.quantization if self.backend == HUGGING_FACE else None
         return quantization if quantization is not None and quantization.kept else None
 
-    def original(self, wanted: Wanted) -> PreTrainedModel:
+    def original(self, wanted: Placement) -> PreTrainedModel:
         """The Hugging Face model in a number format; on the CPU, if its weights are numbers."""
         kept_on = None if self.kept is None else wanted.device
         return load_original(self.source.folder, self.config, wanted.dtype, kept_on)
 
-    def first(self, wanted: Wanted) -> Wanted:
+    def first(self, wanted: Placement) -> Placement:
         """What is compared strictly: float32, on the CPU unless weights stay quantized."""
         if self.kept is None:
             return PLAIN
         dtype = torch.float32 if torch.float32 in self.kept.formats else wanted.dtype
-        return Wanted(dtype, wanted.device)
+        return Placement(dtype, wanted.device)
 
     @cached_property
-    def outline(self) -> nn.Module:
+    def meta_model(self) -> nn.Module:
         """The Hugging Face model without weights."""
         with must_be_usable(self.source.folder):
-            return outline_of(self.config)
+            return meta_model_of(self.config)
 
     def meta_decoder(self, dtype: torch.dtype) -> DecoderModel:
         """The hooked model over its own modules before they have weights, made anew."""
         with must_be_usable(self.source.folder):
-            outline = outline_of(self.config, dtype)
-        return hooked_decoder(outline, self.tokenizer, self.source.name)
+            meta_model = meta_model_of(self.config, dtype)
+        return hooked_decoder(meta_model, self.tokenizer, self.source.name)
 
-    def computed_buffers(self, wanted: Wanted) -> dict[str, torch.Tensor]:
+    def computed_buffers(self, wanted: Placement) -> dict[str, torch.Tensor]:
         """What the original computes from its configuration, by names in the hooked model."""
         with no_values(wanted.device):
             made = AutoModelForCausalLM.from_config(
@@ -117,20 +117,20 @@ class Files:
     @property
     def n_parameters(self) -> int:
         """Number of the original's parameters, shared ones counted once."""
-        return sum(parameter.numel() for parameter in self.outline.parameters())
+        return sum(parameter.numel() for parameter in self.meta_model.parameters())
 
     @property
     def n_ctx(self) -> int:
         """The longest context of the hooked model."""
         if self.backend == TRANSFORMER_LENS:
             return self.hooked_config(torch.float32).n_ctx
-        return hooked_decoder(self.outline, None, self.source.name).cfg.n_ctx
+        return hooked_decoder(self.meta_model, None, self.source.name).cfg.n_ctx
 
     def hooked_config(self, dtype: torch.dtype) -> HookedTransformerConfig:
         """TransformerLens's configuration of the model."""
         return hooked_config(self.source.folder, self.source.name, self.config, dtype)
 
-    def check_key(self, wanted: Wanted) -> str:
+    def check_key(self, wanted: Placement) -> str:
         """What the outcome of a comparison depends on."""
         how = [] if self.quantization is None else self.quantization.versions
         folder, backend = self.source.folder, self.backend
@@ -178,8 +178,8 @@ def _refuse_also(refusal: UserError, source: Source, config: PreTrainedConfig) -
 
 def _refuse_unknown(source: Source, config: PreTrainedConfig) -> None:
     with must_be_usable(source.folder):
-        outline = outline_of(config)
-    hooked_decoder(outline, None, source.name)
+        meta_model = meta_model_of(config)
+    hooked_decoder(meta_model, None, source.name)
 
 
 def _passed_over(files: Files) -> bool:
@@ -199,7 +199,7 @@ def second_choice(files: Files, refusal: UserError) -> Files:
     return replace(files, backend=HUGGING_FACE)
 
 
-def delivered(files: Files, original: PreTrainedModel, wanted: Wanted) -> DecoderOnly:
+def delivered(files: Files, original: PreTrainedModel, wanted: Placement) -> DecoderOnly:
     """The hooked model as it is asked for, from the original's weights, which it takes."""
     if files.backend == HUGGING_FACE:
         return hooked_decoder(original, files.tokenizer, files.source.name).to(wanted.device)
@@ -210,7 +210,7 @@ def delivered(files: Files, original: PreTrainedModel, wanted: Wanted) -> Decode
     return model
 
 
-def checked(files: Files, wanted: Wanted) -> tuple[DecoderOnly, Check]:
+def checked(files: Files, wanted: Placement) -> tuple[DecoderOnly, Check]:
     """The hooked model, held to its original in float32 first and then as it is asked for."""
     # What the original says is written down before its weights become the hooked model's, so that
     # they are never in memory twice; where rounding is in question, the original is loaded again.

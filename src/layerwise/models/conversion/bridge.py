@@ -26,8 +26,8 @@ from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.decoder.trial import refuse_wrong_sites
 from layerwise.models.huggingface.generation import GenerationSettings
 from layerwise.models.huggingface.originals import fits, read_tokenizer
+from layerwise.models.instance.exclusive import lock_of, own_state
 from layerwise.models.instance.facts import Origin, attach_origin, describe, weights_hash
-from layerwise.models.instance.in_turn import lock_of, own_state
 
 from . import parity
 
@@ -129,7 +129,7 @@ def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
     assert model.tokenizer is not None
     ids = parity.token_ids(model.tokenizer, model.cfg.n_ctx)
     with parity.must_run(name):
-        logprobs = _said_by(bridge, model.W_E.device, ids)
+        logprobs = _logprobs_of_bridge(bridge, model.W_E.device, ids)
         difference = parity.largest_difference(model, logprobs, ids)
     if not difference <= _limit(model, logprobs, ids, difference):
         raise UserError(
@@ -167,7 +167,7 @@ def _limit(
 
 
 @torch.inference_mode()
-def _said_by(bridge: Any, device: torch.device, ids: list[int]) -> list[parity.LogProbs]:
+def _logprobs_of_bridge(bridge: Any, device: torch.device, ids: list[int]) -> list[parity.LogProbs]:
     """Log-probabilities of the bridge, of the fixed texts."""
     texts = [tokens.to(device) for tokens in parity.batches(ids)]
     logits = (

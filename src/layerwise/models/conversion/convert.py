@@ -21,7 +21,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from layerwise.errors import UserError, one_line
 from layerwise.models.huggingface.quiet import no_deprecation_of
-from layerwise.models.weights.mapped_memory import letting_go
+from layerwise.models.weights.mapped_memory import releasing_mapped
 
 from .hooked import HookedTransformer, HookedTransformerConfig, has_hooked_transformer
 
@@ -89,7 +89,7 @@ def without_weights(
 
 def _taken(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     own = {}
-    with letting_go() as let_go:
+    with releasing_mapped() as let_go:
         for key in list(state):
             weight = state.pop(key)
             own[key] = _own(weight, dtype)

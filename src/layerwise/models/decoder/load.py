@@ -49,7 +49,7 @@ def _within_windows(parts: Parts) -> Parts:
     return replace(parts, n_ctx=min([parts.n_ctx, *windows]))
 
 
-def outline_of(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
+def meta_model_of(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The Hugging Face model of a configuration, without weights."""
     with torch.device("meta"):
         original: nn.Module = AutoModelForCausalLM.from_config(

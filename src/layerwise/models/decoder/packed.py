@@ -103,8 +103,8 @@ def _without_bias(module: Any) -> Any:
     return bare
 
 
-def outlined(model: nn.Module, n_bits: int) -> None:
-    """Give the linear modules of an outline as many bytes as their quantized weights take."""
+def with_packed_sizes(model: nn.Module, n_bits: int) -> None:
+    """Give the linear modules of a meta model as many bytes as their quantized weights take."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             packed = torch.empty(

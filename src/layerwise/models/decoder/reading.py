@@ -51,7 +51,7 @@ class Scales:
 
 
 @dataclass(frozen=True)
-class Reading:
+class FamilyTraits:
     """What a family has in another way than most."""
 
     # Numbers that it multiplies by outside of its modules.
@@ -74,11 +74,11 @@ class Reading:
     mlp: Callable[[Any], nn.Module] = lambda layer: _found(layer, _MLPS, "MLP")
 
 
-def read_parts(original: nn.Module, how: Reading | None = None) -> Parts:
+def read_parts(original: nn.Module, how: FamilyTraits | None = None) -> Parts:
     """The parts of a decoder whose modules have the usual names."""
     # Its attention is made to go through ``capture`` from then on.
     model: Any = original
-    how = how or Reading()
+    how = how or FamilyTraits()
     scales = how.scales
     config, base = model.config, model.base_model
     if base is model:
@@ -145,7 +145,7 @@ class _Place(NamedTuple):
     config: Any
     n_ctx: int
     has_positions: bool
-    how: Reading
+    how: FamilyTraits
 
 
 def _block(layer: Any, place: _Place) -> BlockParts:

@@ -36,7 +36,7 @@ _TOKEN_IDS = (
 
 def read_config(folder: Path) -> PreTrainedConfig:
     """The configuration of a language model that can be loaded from ``folder``."""
-    config = read_outline(folder)
+    config = config_without_weights(folder)
     n_tensors = len(stored_weights(folder, quantized=quantization_of(folder) is not None))
     refuse_too_many_layers(folder / "config.json", _config_fields(folder), n_tensors)
     return config
@@ -53,10 +53,10 @@ def has_weights(folder: Path) -> bool:
 
 def read_any_config(folder: Path) -> PreTrainedConfig:
     """The configuration of a folder, held to its weights if they are there."""
-    return read_config(folder) if has_weights(folder) else read_outline(folder)
+    return read_config(folder) if has_weights(folder) else config_without_weights(folder)
 
 
-def read_outline(folder: Path) -> PreTrainedConfig:
+def config_without_weights(folder: Path) -> PreTrainedConfig:
     """The configuration of a language model, whether or not its weights are there."""
     fields = _config_fields(folder)
     _refuse_remote_code(folder, fields)

@@ -1,6 +1,6 @@
-"""A model's outline: configuration and tokenizer without weights, enough to plan a run.
+"""A meta model: configuration and tokenizer without weights, enough to plan a run.
 
-Anything that needs a number from the weights fails on an outline; loading is in ``load``.
+Anything that needs a number from the weights fails on a meta model; loading is in ``load``.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedToke
 from layerwise.errors import UserError
 from layerwise.models.conversion.backends import Files, choose_backend
 from layerwise.models.conversion.hooked import HookedTransformer, refuse_absent_backend
-from layerwise.models.decoder.packed import outlined
+from layerwise.models.decoder.packed import with_packed_sizes
 from layerwise.models.files.folder import must_be_usable, read_any_config
 from layerwise.models.instance.facts import Origin, attach_origin, describe, origin_of
 from layerwise.models.instance.kinds import DecoderOnly, Model
 from layerwise.models.instance.loaded import HUGGING_FACE, OUTLINE, LoadedFacts
 from layerwise.models.load import load_model, refuse_transformer_lens
 from layerwise.models.names.registry import DEFAULT_MODEL, WIRED_MODELS
-from layerwise.models.names.sources import Source, find_outline
+from layerwise.models.names.sources import Source, find_without_weights
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.load import hooked_seq2seq
 from layerwise.models.weights.devices import parse_device, parse_dtype
@@ -45,7 +45,7 @@ def load_meta_model(
         return load_model(name, dtype=dtype, device=device, backend=backend)
     refuse_absent_backend(backend)
     number_format, place = parse_dtype(dtype), parse_device(device)
-    source = find_outline(os.fspath(name))
+    source = find_without_weights(os.fspath(name))
     with quiet():
         config = read_any_config(source.folder)
         tokenizer = load_tokenizer(source.folder, config, trusted=source.is_trusted)
@@ -67,7 +67,7 @@ def _of_decoder(files: Files, dtype: torch.dtype) -> DecoderOnly:
         if files.kept is not None:
             for block in model.parts.blocks:
                 for module in block.modules():
-                    outlined(module, files.kept.n_bits)
+                    with_packed_sizes(module, files.kept.n_bits)
         return model
     cfg = files.hooked_config(dtype)
     cfg.device, cfg.init_weights = "meta", False
@@ -95,13 +95,13 @@ def _of_encoder_decoder(
 
 
 def is_meta_model(model: Model) -> bool:
-    """Whether a model is an outline, without weights."""
+    """Whether a model is a meta model, without weights."""
     return model.W_E.is_meta
 
 
-def facts_of_outline(outline: Model) -> LoadedFacts:
-    """What is known of an outline: all but hash and parity."""
-    origin = origin_of(outline)
+def facts_of_meta_model(model: Model) -> LoadedFacts:
+    """What is known of a meta model: all but hash and parity."""
+    origin = origin_of(model)
     if origin is None:
         raise UserError(
             "The model's weights are on the device 'meta', where they have no values: expected "

@@ -167,8 +167,10 @@ def refuse_parameters_without_weights(folder: Path, config: PreTrainedConfig) ->
     quantization = quantization_of(folder)
     stored = stored_weights(folder, quantized=quantization is not None)
     with must_be_usable(folder), torch.device("meta"):
-        outline = _class_for(config).from_config(config, trust_remote_code=False)
-    refuse_too_large(folder, outline, stored, None if quantization is None else quantization.n_bits)
+        meta_model = _class_for(config).from_config(config, trust_remote_code=False)
+    refuse_too_large(
+        folder, meta_model, stored, None if quantization is None else quantization.n_bits
+    )
 
 
 def _refuse_gaps(folder: Path, missing: set[str], unexpected: set[str]) -> None:

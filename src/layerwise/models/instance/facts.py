@@ -20,7 +20,7 @@ from layerwise.models.files.cache import key_of
 from layerwise.models.huggingface.generation import GenerationSettings
 from layerwise.models.weights.offload import blocks_on_disk, in_pieces, named_weights
 
-from .in_turn import in_turn
+from .exclusive import exclusive
 from .kinds import Model, backend_of, kept_buffers, n_encoder_layers, original_of
 from .loaded import CHANGED, LoadedFacts
 from .structure import Version, sample_of, settings_hash, version_of
@@ -73,7 +73,7 @@ def origin_of(model: Model) -> Origin | None:
     return getattr(model, _ATTRIBUTE, None)
 
 
-@in_turn
+@exclusive
 def model_facts(model: Model) -> LoadedFacts:
     """The facts of a model as it is now.
 

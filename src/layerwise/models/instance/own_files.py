@@ -31,7 +31,7 @@ def files_of(model: Model) -> Path:
 
 
 def refuse_no_files(model: Model) -> None:
-    """Refuse a model, or its outline, that came from no files."""
+    """Refuse a model, or its meta model, that came from no files."""
     origin = origin_of(model)
     if origin is None or origin.facts.source == "user" or origin.facts.name in WIRED_MODELS:
         raise UserError(

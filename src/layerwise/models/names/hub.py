@@ -35,7 +35,7 @@ def download(hub_id: str) -> Path:
     return _fetch(hub_id, _WANTED)
 
 
-def download_outline(hub_id: str) -> Path:
+def download_without_weights(hub_id: str) -> Path:
     """As ``download``, but without weights, unless these were fetched earlier."""
     return _fetch(hub_id, _OUTLINE)
 

@@ -17,7 +17,7 @@ from layerwise.models.files.gguf.gguf_files import folder_of_gguf
 from layerwise.models.files.manifest import conversion_hash
 from layerwise.models.instance.loaded import SourceKind
 
-from .hub import cached, download, download_outline, has_hashed_weights, is_hub_id
+from .hub import cached, download, download_without_weights, has_hashed_weights, is_hub_id
 from .registry import BUNDLED, WIRED_MODELS, PackagedModel
 
 _CHAT_TEMPLATES = "additional_chat_templates/*"
@@ -52,9 +52,9 @@ def find_source(name: str) -> Source:
     return _find(name, download, read_weights=True)
 
 
-def find_outline(name: str) -> Source:
+def find_without_weights(name: str) -> Source:
     """As ``find_source``, but weights are neither downloaded from the hub nor compared."""
-    return _find(name, download_outline, read_weights=False)
+    return _find(name, download_without_weights, read_weights=False)
 
 
 def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Source:

@@ -35,7 +35,7 @@ end of an answer above them."""
 
 
 @dataclass(frozen=True)
-class Rooms:
+class Subspaces:
     """Orthonormal directions of the residual stream; the rows of each field mean what it says."""
 
     basis: Directions
@@ -51,8 +51,8 @@ class Rooms:
     @classmethod
     def drawn(
         cls, layout: WiredLayout, language: Language, n_ctx: int, rng: np.random.Generator
-    ) -> Rooms:
-        """Rooms in a random orthonormal basis."""
+    ) -> Subspaces:
+        """Subspaces in a random orthonormal basis."""
         n_words, n_keys, n_values = len(language.words), language.n_keys, language.n_values
         n_subjects = language.n_relations + language.n_entities
         n_found, n_before = n_keys + n_values, len(looked_up(layout, language))
@@ -71,16 +71,16 @@ def write_weights(
     model: Written,
     layout: WiredLayout,
     language: Language,
-    rooms: Rooms,
+    spaces: Subspaces,
     rng: np.random.Generator,
 ) -> None:
     """Give every parameter its value: mechanisms where they are planted, nothing elsewhere."""
     _write_nothing(model, rng)
-    _write_ends(model, language, rooms, rng)
-    _write_look_ups(model, layout, language, rooms)
+    _write_ends(model, language, spaces, rng)
+    _write_look_ups(model, layout, language, spaces)
     if language.facts:
-        _write_facts(model, layout, language, rooms)
-    _write_gate(model, layout, language, rooms)
+        _write_facts(model, layout, language, spaces)
+    _write_gate(model, layout, language, spaces)
 
 
 def _write_nothing(model: Written, rng: np.random.Generator) -> None:
@@ -91,62 +91,71 @@ def _write_nothing(model: Written, rng: np.random.Generator) -> None:
         parameter.copy_(torch.from_numpy(noise if reads else np.zeros(parameter.shape)))
 
 
-def _write_ends(model: Written, language: Language, rooms: Rooms, rng: np.random.Generator) -> None:
+def _write_ends(
+    model: Written, language: Language, spaces: Subspaces, rng: np.random.Generator
+) -> None:
     """Embedding and unembedding; after a value the end follows, without any layer's help."""
     ids = _ids(language)
     values, end = [ids[word] for word in language.values], ids[END]
-    model.W_E.copy_(torch.from_numpy(rooms.word))
-    model.W_pos.copy_(torch.from_numpy(rooms.place))
-    model.W_U[:, values] = torch.from_numpy(LOUD * rooms.answer.T).float()
-    model.W_U[:, end] = torch.from_numpy(LOUD * rooms.word[values].sum(axis=0)).float()
+    model.W_E.copy_(torch.from_numpy(spaces.word))
+    model.W_pos.copy_(torch.from_numpy(spaces.place))
+    model.W_U[:, values] = torch.from_numpy(LOUD * spaces.answer.T).float()
+    model.W_U[:, end] = torch.from_numpy(LOUD * spaces.word[values].sum(axis=0)).float()
     order = rng.permutation(len(values)) / len(values)
     model.b_U.fill_(-UNSURE)
     model.b_U[values] = torch.from_numpy(UNSURE * order).float()
     model.b_U[end] = 2 * UNSURE
 
 
-def _write_look_ups(model: Written, layout: WiredLayout, language: Language, rooms: Rooms) -> None:
+def _write_look_ups(
+    model: Written, layout: WiredLayout, language: Language, spaces: Subspaces
+) -> None:
     """The word before; the word that came after it elsewhere; the word that came after that."""
-    keys, values = _words(rooms, language, language.keys), _words(rooms, language, language.values)
-    queries = _words(rooms, language, looked_up(layout, language))
+    keys, values = (
+        _words(spaces, language, language.keys),
+        _words(spaces, language, language.values),
+    )
+    queries = _words(spaces, language, looked_up(layout, language))
     for spot in (layout.previous, layout.previous_copy):
         if spot is not None:
-            _write_head(model, spot, rooms.place, _back(rooms, 1), queries, rooms.before)
+            _write_head(model, spot, spaces.place, _back(spaces, 1), queries, spaces.before)
     others = [w for w in language.words if w not in (*language.keys, *language.values)]
     # A key that is asked for, or ends a pair, stands before a mark; that is not its answer.
-    after_key = rooms.before - _words(rooms, language, others).sum(axis=0)
+    after_key = spaces.before - _words(spaces, language, others).sum(axis=0)
     if layout.reads_facts:  # where nothing is stated of an entity, the start is attended to
-        after_key += 1.5 * _words(rooms, language, (START,))
+        after_key += 1.5 * _words(spaces, language, (START,))
     known = np.concatenate([keys, values])
-    _write_head(model, layout.look_up, rooms.before, after_key, known, rooms.found)
-    middle = rooms.found[: language.n_keys]
-    _write_head(model, layout.second_hop, middle, after_key, values, rooms.found_next)
+    _write_head(model, layout.look_up, spaces.before, after_key, known, spaces.found)
+    middle = spaces.found[: language.n_keys]
+    _write_head(model, layout.second_hop, middle, after_key, values, spaces.found_next)
 
 
-def _write_facts(model: Written, layout: WiredLayout, language: Language, rooms: Rooms) -> None:
+def _write_facts(
+    model: Written, layout: WiredLayout, language: Language, spaces: Subspaces
+) -> None:
     """One head looks at relation and entity, half each; one neuron stands for each fact."""
     spot = layout.facts
     named = (*language.relations, *language.entities)
-    queries = _words(rooms, language, named)
-    both = _back(rooms, 1) + _back(rooms, 3)
-    _write_head(model, spot, rooms.place, both, queries, 2 * rooms.subject)
-    row = {word: rooms.subject[i] for i, word in enumerate(named)}
-    answers = {value: rooms.answer[i] for i, value in enumerate(language.values)}
+    queries = _words(spaces, language, named)
+    both = _back(spaces, 1) + _back(spaces, 3)
+    _write_head(model, spot, spaces.place, both, queries, 2 * spaces.subject)
+    row = {word: spaces.subject[i] for i, word in enumerate(named)}
+    answers = {value: spaces.answer[i] for i, value in enumerate(language.values)}
     facts = language.facts.items()
-    read = rooms.found[language.n_keys :].sum(axis=0) if layout.reads_facts else 0.0
+    read = spaces.found[language.n_keys :].sum(axis=0) if layout.reads_facts else 0.0
     pairs = [row[relation] + row[entity] - read for (relation, entity), _ in facts]
     _write_gates(model, spot.layer, np.array(pairs), np.array([answers[v] for _, v in facts]))
 
 
-def _write_gate(model: Written, layout: WiredLayout, language: Language, rooms: Rooms) -> None:
+def _write_gate(model: Written, layout: WiredLayout, language: Language, spaces: Subspaces) -> None:
     """One head looks at what is asked; two neurons a value let it out after one hop or two."""
     spot, of = layout.gate, ("of",) if layout.reads_facts else ()
-    asks, wanted = _words(rooms, language, ("ask", "ask2", *of)), rooms.asked
+    asks, wanted = _words(spaces, language, ("ask", "ask2", *of)), spaces.asked
     wanted = np.concatenate([wanted, wanted[: len(of)]])
-    _write_head(model, spot, rooms.place, _back(rooms, 2), asks, wanted)
-    once = rooms.found[language.n_keys :] + rooms.asked[0]
-    twice = rooms.found_next + rooms.asked[1]
-    out = np.concatenate([rooms.answer, rooms.answer])
+    _write_head(model, spot, spaces.place, _back(spaces, 2), asks, wanted)
+    once = spaces.found[language.n_keys :] + spaces.asked[0]
+    twice = spaces.found_next + spaces.asked[1]
+    out = np.concatenate([spaces.answer, spaces.answer])
     _write_gates(model, spot.layer, np.concatenate([once, twice]), out)
 
 
@@ -181,16 +190,16 @@ def _write_gates(model: Written, layer: int, both: Directions, out: Directions) 
     mlp.W_out[:n] = torch.from_numpy(2 * out).float()
 
 
-def _back(rooms: Rooms, steps: int) -> Directions:
+def _back(spaces: Subspaces, steps: int) -> Directions:
     """For each position the direction of the place so many steps before it; 0 if there is none."""
-    gone = np.zeros_like(rooms.place[:steps])
-    return np.concatenate([gone, rooms.place[:-steps]])
+    gone = np.zeros_like(spaces.place[:steps])
+    return np.concatenate([gone, spaces.place[:-steps]])
 
 
 def _ids(language: Language) -> dict[str, int]:
     return {word: index for index, word in enumerate(language.words)}
 
 
-def _words(rooms: Rooms, language: Language, words: Sequence[str]) -> Directions:
+def _words(spaces: Subspaces, language: Language, words: Sequence[str]) -> Directions:
     ids = _ids(language)
-    return rooms.word[[ids[word] for word in words]]
+    return spaces.word[[ids[word] for word in words]]

@@ -24,7 +24,7 @@ from layerwise.models.instance.loaded import HUGGING_FACE
 from layerwise.models.weights.strides import restride
 
 from ._modules import WiredDecoder, WiredWeights
-from ._wiring import Rooms, write_weights
+from ._wiring import Subspaces, write_weights
 from .language import WIRED, Language
 from .layout import WiredLayout
 from .tokenizer import toy_tokenizer
@@ -51,33 +51,33 @@ def wired_model(
     refuse_absent_backend(backend)
     layout = WiredLayout() if layout is None else layout
     rng = np.random.default_rng([seed, *b"wired"])
-    rooms = Rooms.drawn(layout, language, n_ctx, rng)
+    spaces = Subspaces.drawn(layout, language, n_ctx, rng)
     tokenizer = toy_tokenizer(language)
-    sizes = _sizes(layout, language, rooms)
+    sizes = _sizes(layout, language, spaces)
     model: DecoderOnly
     if backend != HUGGING_FACE and has_hooked_transformer():
         model = without_weights(_config(sizes), tokenizer)
-        write_weights(model, layout, language, rooms, rng)
+        write_weights(model, layout, language, spaces, rng)
         restride(model)
     else:
         written = WiredWeights(SimpleNamespace(**sizes))
-        write_weights(written, layout, language, rooms, rng)
+        write_weights(written, layout, language, spaces, rng)
         own = WiredDecoder(written)
         model = DecoderModel(own, own.parts(), name=NAME, tokenizer=tokenizer)
     attach_origin(model, Origin(model_facts(model), tokenizer))
     return model
 
 
-def _sizes(layout: WiredLayout, language: Language, rooms: Rooms) -> dict[str, Any]:
+def _sizes(layout: WiredLayout, language: Language, spaces: Subspaces) -> dict[str, Any]:
     return {
         "n_layers": layout.n_layers,
         "n_heads": layout.n_heads,
         "n_key_value_heads": None if layout.n_shared == 1 else layout.n_heads // layout.n_shared,
-        "d_model": len(rooms.basis),
-        "d_head": max(map(len, (rooms.place, rooms.before, rooms.found, rooms.subject))),
+        "d_model": len(spaces.basis),
+        "d_head": max(map(len, (spaces.place, spaces.before, spaces.found, spaces.subject))),
         "d_mlp": max(len(language.facts), 2 * language.n_values),
         "d_vocab": len(language.words),
-        "n_ctx": len(rooms.place),
+        "n_ctx": len(spaces.place),
     }
 
 

@@ -103,11 +103,11 @@ def expected_logprobs(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -
     """Log-probabilities of the Hugging Face model on a fixed text."""
     original: Any = model.original
     with must_run(model.cfg.model_name):
-        return said_by(original, texts_of(model, tokenizer))
+        return logprobs_of_texts(original, texts_of(model, tokenizer))
 
 
 @torch.inference_mode()
-def said_by(original: PreTrainedModel, texts: list[Pair]) -> list[LogProbs]:
+def logprobs_of_texts(original: PreTrainedModel, texts: list[Pair]) -> list[LogProbs]:
     """Log-probabilities of a Hugging Face model on some texts."""
     every_logits = [
         original(
@@ -128,11 +128,11 @@ def checked(
     original: Any = model.original
     texts = texts_of(model, tokenizer)
     with must_run(model.cfg.model_name):
-        given = _said_by_hooked(model, texts)
+        given = _logprobs_of_hooked(model, texts)
     difference = farthest(given, expected)
 
     def from_exact() -> tuple[float, Exact]:
-        truth = exact(original, lambda one: said_by(one, texts))
+        truth = exact(original, lambda one: logprobs_of_texts(one, texts))
         return farthest(given, truth.logprobs), truth
 
     refuse_difference(model.cfg.model_name, difference, model.W_E.dtype, from_exact)
@@ -140,7 +140,7 @@ def checked(
 
 
 @torch.inference_mode()
-def _said_by_hooked(model: Seq2SeqModel, texts: list[Pair]) -> list[LogProbs]:
+def _logprobs_of_hooked(model: Seq2SeqModel, texts: list[Pair]) -> list[LogProbs]:
     device = model.W_E.device
     return [
         logprobs_of(model(tokens.to(device), decoded.to(device), mask.bool().to(device)))

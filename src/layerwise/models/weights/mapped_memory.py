@@ -20,7 +20,7 @@ _DONT_NEED = 4  # MADV_DONTNEED of Linux, see madvise(2)
 
 
 @contextlib.contextmanager
-def letting_go() -> Iterator[Callable[[Weight], None]]:
+def releasing_mapped() -> Iterator[Callable[[Weight], None]]:
     """A function that gives back the memory of a weight which was read from a mapped file."""
     # The system keeps the file in its own cache and reads it from there if the weight is looked at
     # again. Weights in other memory, and all of them where the system is not Linux, stay as they

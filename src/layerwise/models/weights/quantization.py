@@ -74,7 +74,7 @@ class Quantization:
             raise UserError(
                 f"The weights of {name!r} are quantized by AWQ, whose modules compute in 16 bits "
                 "whatever they are given: expected dtype float16 or bfloat16, or numbers; name one "
-                f"of these formats, or {way_to_numbers()}."
+                f"of these formats, or {how_to_dequantize()}."
             )
 
     def settings(self, config: PreTrainedConfig, given: Any, dtype: torch.dtype) -> Any:
@@ -92,7 +92,7 @@ class Quantization:
         return config
 
 
-def way_to_numbers() -> str:
+def how_to_dequantize() -> str:
     """What to do about kept weights where numbers are needed, in words."""
     if has_hooked_transformer():
         return "load the model with backend transformer-lens, which makes numbers of them"

@@ -39,7 +39,7 @@ class Guessed(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """What a method itself saw of a task under a protocol, as ``Asked`` has it."""
+    """What a method itself saw of a task under a protocol, as ``SignalCell`` has it."""
 
     task: str  # the task's name
     protocol: str
@@ -52,7 +52,7 @@ class Answered(NamedTuple):
     # None, for such methods ask for first tokens, of which no options are offered.
     guessed: Guessed | None = None
     # None, for such methods ask with one draw of few-shot examples.
-    of_examples: tuple[Asked, ...] = ()
+    of_examples: tuple[SignalCell, ...] = ()
 
     @classmethod
     def of_items(cls, items: pd.DataFrame, right: Bool[np.ndarray, " items"]) -> Answered:
@@ -66,7 +66,7 @@ class Answered(NamedTuple):
 
 
 @runtime_checkable
-class Asked(Protocol):
+class SignalCell(Protocol):
     """A task under a protocol, and whether the intact model was right."""
 
     @property
@@ -105,7 +105,7 @@ class Asked(Protocol):
         ...
 
     @property
-    def of_examples(self) -> Sequence[Asked]:
+    def of_examples(self) -> Sequence[SignalCell]:
         """The same with each draw of few-shot examples, if there are several."""
         ...
 
@@ -150,7 +150,7 @@ def better_than_blind_p_value(
     return float(with_design_effect(np.array([p]), design_effects(beyond[:, None], kept), kept)[0])
 
 
-def without_the_question(cell: Asked) -> list[Blind]:
+def without_the_question(cell: SignalCell) -> list[Blind]:
     """What is right without a question of its own: to other items', and by the options alone."""
     controls = [] if cell.blind is None or not cell.blind.asked.any() else [cell.blind]
     if cell.guessed is not None and cell.guessed.held:
@@ -168,7 +168,7 @@ def better_than_all_p_value(
 
 
 def signal_p_values(
-    cells: Sequence[Asked], chance: Callable[[str, str], float]
+    cells: Sequence[SignalCell], chance: Callable[[str, str], float]
 ) -> Float[np.ndarray, " cells"]:
     """Of each task and protocol, the p-value of "no better than chance or a control"."""
     # The largest of the p-values is that of their union (Berger 1982, Technometrics 24). What was
@@ -176,7 +176,7 @@ def signal_p_values(
     return np.array([_signal_p_value(cell, chance) for cell in cells], dtype=float)
 
 
-def _signal_p_value(cell: Asked, chance: Callable[[str, str], float]) -> float:
+def _signal_p_value(cell: SignalCell, chance: Callable[[str, str], float]) -> float:
     if cell.of_examples:
         return _over_examples(cell, chance)
     right, n = np.array([cell.intact.sum()], dtype=int), np.array([len(cell.intact)])
@@ -185,7 +185,7 @@ def _signal_p_value(cell: Asked, chance: Callable[[str, str], float]) -> float:
     return max(guessing, _controls_p_value(cell))
 
 
-def _over_examples(cell: Asked, chance: Callable[[str, str], float]) -> float:
+def _over_examples(cell: SignalCell, chance: Callable[[str, str], float]) -> float:
     """The p-value over several draws of few-shot examples."""
     # The larger of two: the median of what each draw says by itself, and the largest of those of
     # the mean over items and draws against each control, both of which are samples
@@ -210,7 +210,7 @@ def _over_examples(cell: Asked, chance: Callable[[str, str], float]) -> float:
     return max(*p_values, float(np.median(signal_p_values(each, chance))))
 
 
-def _of_clusters(p: float, cell: Asked) -> float:
+def _of_clusters(p: float, cell: SignalCell) -> float:
     """The p-value of the accuracy, of as many items as the clusters are worth."""
     if cell.clusters is None or cell.clusters.are_items:
         return p
@@ -218,7 +218,7 @@ def _of_clusters(p: float, cell: Asked) -> float:
     return float(with_design_effect(np.array([p]), effects, cell.clusters)[0])
 
 
-def _controls_p_value(cell: Asked) -> float:
+def _controls_p_value(cell: SignalCell) -> float:
     """The larger p-value of those against measured controls; 0 if there are none."""
     controls = without_the_question(cell)
     if cell.no_layers is not None:
@@ -232,7 +232,7 @@ def have_signal(p: Float[np.ndarray, " cells"]) -> Bool[np.ndarray, " cells"]:
 
 
 def signals(
-    cells: Sequence[Asked], chance: Callable[[str, str], float]
+    cells: Sequence[SignalCell], chance: Callable[[str, str], float]
 ) -> dict[tuple[str, str], bool]:
     """Which tasks and protocols of a run have signal, after Holm's correction over all of them."""
     # Of many suites that a model only guesses on, some would pass one by one.
@@ -243,7 +243,7 @@ def signals(
     }
 
 
-def gate_table(cells: Sequence[Asked], floor: Callable[[str, str], float]) -> pd.DataFrame:
+def gate_table(cells: Sequence[SignalCell], floor: Callable[[str, str], float]) -> pd.DataFrame:
     """What a method's own gate was decided on: a row per task and protocol."""
     p = signal_p_values(cells, floor)
     rows = [

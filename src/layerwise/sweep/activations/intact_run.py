@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 
 from layerwise.errors import UserError
-from layerwise.models.instance.in_turn import in_turn
+from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import (
     DecoderOnly,
     Model,
@@ -34,7 +34,7 @@ MOST_EXACT = 1024
 NOISE_DRAWS = 256
 
 
-@in_turn
+@exclusive
 @torch.inference_mode()
 def mean_activations(
     model: Model,
@@ -77,7 +77,7 @@ def mean_activations(
     return {key: (total / counts[key]).to(model.W_E.dtype) for key, total in sums.items()}
 
 
-@in_turn
+@exclusive
 @torch.inference_mode()
 def residuals_at(
     model: Model,
@@ -174,7 +174,7 @@ def _residual(site: str, seen: dict[str, torch.Tensor]) -> Float[torch.Tensor, "
     return seen[site]
 
 
-@in_turn
+@exclusive
 @torch.inference_mode()
 def position_means(
     model: Model,
@@ -229,7 +229,7 @@ def _n_common(model: Model, contexts: Sequence[Tokens], layer: int) -> int:
     return min(len(context) for context in contexts)
 
 
-@in_turn
+@exclusive
 @torch.inference_mode()
 def site_noise(
     model: Model,
@@ -280,7 +280,7 @@ def site_noise(
     return {key: total / counts[key] ** 0.5 for key, total in sums.items()}
 
 
-@in_turn
+@exclusive
 @torch.inference_mode()
 def noise_basis(
     model: Model,
@@ -332,7 +332,7 @@ def noise_basis(
     return basis
 
 
-@in_turn
+@exclusive
 @torch.inference_mode()
 def last_residuals(
     model: DecoderOnly,

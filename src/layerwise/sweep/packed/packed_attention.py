@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from layerwise.sweep.plans.trie import AttentionRows
 
 from .layout import KeysValues, Layout, SplitKeys
-from .step_attention import Part, Scoring, attend_part
+from .step_attention import PartialAttention, Scoring, attend_part
 
 Attended = Float[torch.Tensor, "group output head d_head"]
 
@@ -97,7 +97,7 @@ class PackedAttention:
                     hidden = hidden.repeat(1, 1, branches, 1)
                 shared = attend_part(together, keys, values, self.scale, hidden, self.cap)
                 parts.append(
-                    Part(
+                    PartialAttention(
                         *(
                             x.unflatten(2, (branches, -1)).transpose(1, 2).flatten(1, 2)
                             for x in shared

@@ -19,7 +19,7 @@ Heads = Float[torch.Tensor, "row new head d_head"]
 Grouped = Float[torch.Tensor, "row kv_head group_new d_head"]
 
 
-class Part(NamedTuple):
+class PartialAttention(NamedTuple):
     """Attention to some of the keys, to be merged with that to the others."""
 
     out: Grouped  # the values, weighted as if there were no other keys
@@ -42,19 +42,19 @@ class Scoring:
         """Whether scores are more than products, or weights are wanted, so that no kernel does."""
         return self.cap is not None or self.sinks is not None
 
-    def merged(self, parts: list[Part], group: int) -> Grouped:
+    def merged(self, parts: list[PartialAttention], group: int) -> Grouped:
         """Attention to all keys, from that to parts of them, and to nothing."""
         if self.sinks is not None:
             parts = [*parts, self._to_nothing(parts[0], group)]
         return parts[0].out if len(parts) == 1 else merged(parts)
 
-    def _to_nothing(self, like: Part, group: int) -> Part:
+    def _to_nothing(self, like: PartialAttention, group: int) -> PartialAttention:
         """The sinks as a part without values, once for each query."""
         assert self.sinks is not None
         n_heads, n_query = like.out.shape[1], like.out.shape[2] // group
         each = self.sinks.to(like.weight).unflatten(0, (-1, group)).repeat_interleave(n_query, 1)
         each = each.repeat(n_heads // len(each), 1)[None, :, :, None]
-        return Part(torch.zeros_like(like.out), each.expand_as(like.weight))
+        return PartialAttention(torch.zeros_like(like.out), each.expand_as(like.weight))
 
 
 def attend_step(queries: Heads, layout: StepLayout, group: int, scoring: Scoring) -> Heads:
@@ -64,7 +64,7 @@ def attend_step(queries: Heads, layout: StepLayout, group: int, scoring: Scoring
     out, weight = _own(grouped, layout, group, scoring)
     if weight is not None:
         parts = [
-            Part(out, weight),
+            PartialAttention(out, weight),
             *(_shared(grouped, s, layout, group, scoring) for s in layout.shared),
         ]
         out = scoring.merged(parts, group).to(queries.dtype)
@@ -117,7 +117,7 @@ def attend_part(
     scale: float,
     bias: Float[torch.Tensor, "_ 1 _ key"] | None = None,
     cap: float | None = None,
-) -> Part:
+) -> PartialAttention:
     """Attention to some keys, with its weight."""
     scores = torch.matmul(queries * scale, keys.transpose(-1, -2))
     # Sums over keys are made in float32 at least, whatever the model's format.
@@ -132,12 +132,12 @@ def attend_part(
     weights = scores.sub_(highest).exp_()
     total = weights.sum(dim=-1, keepdim=True)
     out = torch.matmul(weights.to(values.dtype), values)
-    return Part(out / total.clamp(min=least), highest + total.log())
+    return PartialAttention(out / total.clamp(min=least), highest + total.log())
 
 
 def _shared(
     queries: Grouped, shared: SharedKeys, layout: StepLayout, group: int, scoring: Scoring
-) -> Part:
+) -> PartialAttention:
     """Attention to a shared beginning: the rows of a source are more queries of it."""
     n_source, n_slot = shared.rows.shape
     gathered = queries[shared.rows.flatten()].unflatten(0, (n_source, n_slot))
@@ -148,8 +148,8 @@ def _shared(
         x.unflatten(2, (n_slot, -1)).transpose(1, 2).flatten(0, 1)[shared.place] for x in part
     )
     if len(shared.attending) == len(queries):
-        return Part(out, weight)
-    everywhere = Part(
+        return PartialAttention(out, weight)
+    everywhere = PartialAttention(
         out.new_zeros(queries.shape), weight.new_full((*queries.shape[:-1], 1), float("-inf"))
     )
     everywhere.out[shared.attending], everywhere.weight[shared.attending] = out, weight
@@ -170,7 +170,7 @@ def _beyond(
     return like.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
 
 
-def merged(parts: list[Part]) -> Grouped:
+def merged(parts: list[PartialAttention]) -> Grouped:
     """Attention to all keys, from that to parts of them."""
     weights = torch.stack([part.weight for part in parts])
     shares = torch.softmax(weights, dim=0)

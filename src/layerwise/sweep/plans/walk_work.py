@@ -65,19 +65,19 @@ class WalkWork:
         return bool(self.plan.intact) + sum(len(g.branches.branches) for g in self.plan.groups)
 
     @cached_property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[PassBatch, ...]:
         """The trunk, and each group of branches."""
         plan = self.plan
         layers = range(plan.trunk_until)
         trunk = sum(plan.trunk_tokens(layer, self.shape.in_parts) for layer in layers)
         rest = plan.token_passes(self.shape.in_parts) - trunk
         weights = [_weight(group, plan) for group in plan.groups]
-        parts = [Part(trunk, len(plan.trie), 1, attention_work(plan.trie))]
+        parts = [PassBatch(trunk, len(plan.trie), 1, attention_work(plan.trie))]
         for group, weight in zip(plan.groups, weights, strict=True):
             n_tokens = len(plan.trie) if group.carried is None else len(group.carried)
             pairs = attention_work(plan.trie, group.carried)
             share = rest * weight / max(1, sum(weights))
-            parts.append(Part(share, n_tokens, len(group.branches.branches), pairs))
+            parts.append(PassBatch(share, n_tokens, len(group.branches.branches), pairs))
         return tuple(part for part in parts if part.passes)
 
     @cached_property
@@ -182,7 +182,7 @@ def _layers(branch: Branch, first: int, n_layers: int) -> int:
 
 
 @dataclass(frozen=True)
-class Part:
+class PassBatch:
     """Tokens that are pushed through blocks together: the trunk's, or a group's."""
 
     passes: float | int  # token-passes, over all layers

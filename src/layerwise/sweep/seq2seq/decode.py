@@ -34,7 +34,7 @@ LEAVING = 0.25
 
 
 @dataclass(frozen=True)
-class Reading:
+class MemoryRows:
     """Rows that read inputs of one length, as many rows for each."""
 
     rows: Int[torch.Tensor, "group row"]  # of the batch, by what they read
@@ -144,14 +144,14 @@ class TextDecoder:
 
     def _reading(
         self, groups: Sequence[tuple[int, tuple[int, ...], list[int]]], bare: bool
-    ) -> Reading:
+    ) -> MemoryRows:
         """Groups of one shape; with their memories if these are read without keys and values."""
         memories, inputs, rows = (
             torch.tensor(values, dtype=torch.long, device=self.walk.device)
             for values in zip(*groups, strict=True)
         )
         memory = self.walk.memories[memories[:, None], inputs] if bare else None
-        return Reading(rows, memories, inputs, memory)
+        return MemoryRows(rows, memories, inputs, memory)
 
     def _step(self, rows: Sequence[Job]) -> list[int]:
         """The next token of every row."""
@@ -245,7 +245,7 @@ class TextDecoder:
         return walk.source_ends[layer, edit.site][requests][:, None], None
 
 
-def _gathered(cross: Cross | None, reading: Reading) -> KeysValues | None:
+def _gathered(cross: Cross | None, reading: MemoryRows) -> KeysValues | None:
     """Keys and values of what groups of rows read, heads before tokens; None without these."""
     assert cross is not None, "decoder layers look at memories"
     if reading.memory is not None:

@@ -124,7 +124,7 @@ class Seq2SeqPlan:
         return total
 
 
-def said_by(request: Request, prefix: Tokens) -> Tokens:
+def decoder_tokens_of(request: Request, prefix: Tokens) -> Tokens:
     """What the decoder is run on: the last scored token is only read out."""
     return prefix if isinstance(request, Generate) else prefix + request.continuation[:-1]
 
@@ -137,7 +137,8 @@ def plan_seq2seq_walk(
 ) -> Seq2SeqPlan:
     """The plan of a walk that takes all of the requests and interventions."""
     pairs = [
-        (request.context, said_by(request, prefix), share_key(request)) for request in requests
+        (request.context, decoder_tokens_of(request, prefix), share_key(request))
+        for request in requests
     ]
     sources = list(dict.fromkeys(r.source for r in requests if r.source is not None))
     pairs += [(source, prefix, ("source", source)) for source in sources]
@@ -252,7 +253,7 @@ def plan_seq2seq_sweep(
         for batch in batches
     )  # fmt: skip
     brute = len(interventions) * sum(
-        n_encoder * len(r.context) + n_decoder * len(said_by(r, prefix)) for r in requests
+        n_encoder * len(r.context) + n_decoder * len(decoder_tokens_of(r, prefix)) for r in requests
     )
     return SweepPlan(tuple(batches), passes, brute)
 
@@ -266,7 +267,7 @@ def _tokens_of(requests: Sequence[Request], prefix: Tokens) -> int:
     total = len(requests[0].context) + len(requests[0].source or ())
     for request in requests:
         more = request.max_tokens if isinstance(request, Generate) else 0
-        total += len(said_by(request, prefix)) + more
+        total += len(decoder_tokens_of(request, prefix)) + more
     return total
 
 
@@ -328,7 +329,7 @@ def _check_edit(name: str, edit: Edit, cfg: Seq2SeqConfig) -> None:
 
 def _check_request(number: int, request: Request, cfg: Seq2SeqConfig, prefix: Tokens) -> None:
     check_not_empty(number, request)
-    answer = len(said_by(request, prefix)) + (
+    answer = len(decoder_tokens_of(request, prefix)) + (
         request.max_tokens if isinstance(request, Generate) else 0
     )
     if max(len(request.context), len(request.source or ()), answer) > cfg.n_ctx:

@@ -12,10 +12,10 @@ from layerwise.sweep.decoding.decode_step import Job
 from layerwise.sweep.plans.plan import Batch, SweepPlan
 from layerwise.sweep.requests import Generated, Outcome, Request
 from layerwise.sweep.walk.engine import Work
-from layerwise.sweep.walk.outcomes import Engine, Told
+from layerwise.sweep.walk.outcomes import Engine, OnText
 
 from .decode import TextDecoder
-from .plan import plan_seq2seq_sweep, plan_seq2seq_walk, said_by
+from .plan import decoder_tokens_of, plan_seq2seq_sweep, plan_seq2seq_walk
 from .walk import Seq2SeqWalk
 
 
@@ -44,7 +44,7 @@ class Seq2SeqEngine(Engine):
         cfg, total = model.cfg, 0
         for of_intervention in outcomes:
             for request, outcome in zip(requests, of_intervention, strict=True):
-                n_decoded = len(said_by(request, model.prefix))
+                n_decoded = len(decoder_tokens_of(request, model.prefix))
                 if isinstance(outcome, Generated):
                     n_decoded += max(0, len(outcome.tokens) - 1)
                 total += (
@@ -61,7 +61,7 @@ class Seq2SeqEngine(Engine):
         donors = in_step(interventions, partial(donor_layers, requests=requests, work=self.work))
         return Seq2SeqWalk(model, plan, requests, self.work, self.tokens_at_once, donors)
 
-    def decode(self, walk: Seq2SeqWalk, jobs: list[Job], done: Told, logit_rows: int) -> None:
+    def decode(self, walk: Seq2SeqWalk, jobs: list[Job], done: OnText, logit_rows: int) -> None:
         """See ``Engine``."""
         TextDecoder(walk, self.stopper, logit_rows).run(jobs, done)
 

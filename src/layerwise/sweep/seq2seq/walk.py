@@ -57,7 +57,7 @@ class Cross:
 
 
 @dataclass
-class Kept:
+class LayerMemory:
     """What one decoder layer's attention looks at, kept for texts."""
 
     own: KeysValues  # of self-attention, by slot (0 is the trunk, 1 + i branch i) and decoder token
@@ -91,7 +91,7 @@ class Seq2SeqWalk:
     trunk: torch.Tensor = field(init=False)
     resid: torch.Tensor = field(init=False)
     groups: list[Group] = field(init=False)
-    kept: list[Kept] = field(init=False)
+    kept: list[LayerMemory] = field(init=False)
     # By layer and site that is taken: each request's source run at its last decoder position.
     source_ends: dict[tuple[int, str], torch.Tensor] = field(init=False)
     seen: Seen = field(init=False)
@@ -223,7 +223,7 @@ class Seq2SeqWalk:
         of_weights: dict[OtherWeights | None, Cross | None] = {None: cross}
         self._push_branches(block, layer, of_weights, own)
         if in_decoder and self.plan.generates:
-            self.kept.append(Kept(self._together(own, block), of_weights))
+            self.kept.append(LayerMemory(self._together(own, block), of_weights))
 
     def _together(self, own: list[tuple[list[int], KeysValues]], block: Block) -> KeysValues:
         """Keys and values by slot; nothing where a slot computed none."""

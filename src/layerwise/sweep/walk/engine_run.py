@@ -32,7 +32,7 @@ from layerwise.sweep.requests import Generated, LogLikelihood, Outcome, Request
 from layerwise.sweep.seq2seq.run import Seq2SeqEngine
 
 from .engine import TOKENS_AT_ONCE, Walk, Work
-from .outcomes import Engine, Told
+from .outcomes import Engine, OnText
 
 Progress = Callable[[float], None]
 
@@ -143,7 +143,7 @@ class _Engine(Engine):
             in_step(changed, partial(donor_layers, requests=requests, work=self.work)),
         )
 
-    def decode(self, walk: Walk, jobs: list[Job], done: Told, logit_rows: int) -> None:
+    def decode(self, walk: Walk, jobs: list[Job], done: OnText, logit_rows: int) -> None:
         """See ``Engine``."""
         generating = sorted({job.request for job in jobs})
         capacity = capacity_for(walk, generating, self.memory_budget // 4)

@@ -28,8 +28,8 @@ from .engine import Work
 from .readout import CHUNK
 from .scores import read_scores
 
-Done = Callable[[int, int, Outcome], None]
-Told = Callable[[Job, Generated], None]
+OnOutcome = Callable[[int, int, Outcome], None]
+OnText = Callable[[Job, Generated], None]
 # The share of a batch's progress that its walk has, where texts are written after it.
 _WALKED = 0.5
 
@@ -92,7 +92,7 @@ class Engine(ABC):
             for i in range(len(self.interventions))
         ]
 
-    def _has_room(self, batch: Batch, progressed: Callable[[float], None], done: Done) -> bool:
+    def _has_room(self, batch: Batch, progressed: Callable[[float], None], done: OnOutcome) -> bool:
         """Run a batch; False if the device has no room for it. All that it made is gone then."""
         try:
             walk, n_layers = self.walk(batch), self.model.cfg.n_layers
@@ -117,10 +117,10 @@ class Engine(ABC):
         """The walk of a batch."""
 
     @abstractmethod
-    def decode(self, walk: Any, jobs: list[Job], done: Told, logit_rows: int) -> None:
+    def decode(self, walk: Any, jobs: list[Job], done: OnText, logit_rows: int) -> None:
         """Decode the texts of a finished walk, so many rows' logits at once."""
 
-    def _read(self, walk: Any, done: Done, progressed: Callable[[float], None]) -> None:
+    def _read(self, walk: Any, done: OnOutcome, progressed: Callable[[float], None]) -> None:
         """Score a finished walk's log-likelihoods and decode its texts, telling of their share."""
         # Logits are there in the model's format and in float32.
         per_row = self.model.cfg.d_vocab * (4 + self.model.W_E.element_size())
@@ -177,7 +177,7 @@ def _put(
 
 def _tell(
     members: Mapping[int | None, tuple[int, ...]],
-    done: Done,
+    done: OnOutcome,
     progressed: Callable[[float], None],
     ended: Iterator[int],
     n_texts: int,

@@ -14,7 +14,7 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 from layerwise.models.decoder.capture import Heads
 from layerwise.models.decoder.parts import Parts
-from layerwise.models.decoder.reading import Reading, read_parts, unknown
+from layerwise.models.decoder.reading import FamilyTraits, read_parts, unknown
 
 from .handing_over import WithSlopes
 from .two_products import TwoProducts
@@ -27,7 +27,7 @@ def parts_of(original: nn.Module) -> Parts:
     config: Any = original.config
     if config.apply_residual_connection_post_layernorm:
         raise unknown(original, "adds what its layers make to the normed stream")
-    how = Reading(
+    how = FamilyTraits(
         handing_over=_HandingOver, embedding=_Embedding, rotary=lambda base: None, mlp=_mlp
     )
     return read_parts(original, how)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from layerwise.models.decoder.parts import Parts
-from layerwise.models.decoder.reading import Reading, Scales, read_parts
+from layerwise.models.decoder.reading import FamilyTraits, Scales, read_parts
 
 ARCHITECTURES = ("CohereForCausalLM", "Cohere2ForCausalLM")
 
@@ -15,4 +15,4 @@ ARCHITECTURES = ("CohereForCausalLM", "Cohere2ForCausalLM")
 def parts_of(original: nn.Module) -> Parts:
     """The parts of a Command R model."""
     config: Any = original.config
-    return read_parts(original, Reading(Scales(logits=config.logit_scale)))
+    return read_parts(original, FamilyTraits(Scales(logits=config.logit_scale)))

@@ -18,7 +18,7 @@ from torch import nn
 
 from layerwise.models.decoder.capture import attend
 from layerwise.models.decoder.parts import Parts
-from layerwise.models.decoder.reading import Reading, read_parts, unknown
+from layerwise.models.decoder.reading import FamilyTraits, read_parts, unknown
 
 from .handing_over import WithProjections
 from .two_products import TwoProducts
@@ -28,7 +28,7 @@ ARCHITECTURES = ("OPTForCausalLM", "BioGptForCausalLM", "XGLMForCausalLM")
 
 def parts_of(original: nn.Module) -> Parts:
     """The parts of one of them."""
-    how = Reading(positions=_Positions, mlp=_mlp)
+    how = FamilyTraits(positions=_Positions, mlp=_mlp)
     if type(original).__name__ == "OPTForCausalLM":
         _refuse_other_opts(original)
         how = replace(how, within=_decoder)

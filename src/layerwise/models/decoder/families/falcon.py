@@ -14,7 +14,7 @@ from transformers.models.falcon.modeling_falcon import apply_rotary_pos_emb
 
 from layerwise.models.decoder.capture import attend
 from layerwise.models.decoder.parts import Parts
-from layerwise.models.decoder.reading import Reading, UnknownArchitecture, read_parts
+from layerwise.models.decoder.reading import FamilyTraits, UnknownArchitecture, read_parts
 
 from .handing_over import HandingOver
 
@@ -29,7 +29,7 @@ def parts_of(original: nn.Module) -> Parts:
             "Its own modules cannot be run, since its positions are slopes of scores (ALiBi): "
             "expected rotary positions or a table of them; use another model."
         )
-    return read_parts(original, Reading(handing_over=_HandingOver))
+    return read_parts(original, FamilyTraits(handing_over=_HandingOver))
 
 
 class _HandingOver(HandingOver):

@@ -12,7 +12,7 @@ from torch import nn
 
 from layerwise.models.decoder.capture import attend
 from layerwise.models.decoder.parts import Parts
-from layerwise.models.decoder.reading import Reading, read_parts
+from layerwise.models.decoder.reading import FamilyTraits, read_parts
 
 from .handing_over import WithProjections
 
@@ -21,7 +21,7 @@ ARCHITECTURES = ("GPTNeoForCausalLM",)
 
 def parts_of(original: nn.Module) -> Parts:
     """The parts of a GPT-Neo."""
-    return read_parts(original, Reading(handing_over=_HandingOver))
+    return read_parts(original, FamilyTraits(handing_over=_HandingOver))
 
 
 class _HandingOver(WithProjections):

@@ -15,7 +15,7 @@ from transformers.models.gptj.modeling_gptj import apply_rotary_pos_emb
 
 from layerwise.models.decoder.capture import attend
 from layerwise.models.decoder.parts import Parts
-from layerwise.models.decoder.reading import Reading, read_parts
+from layerwise.models.decoder.reading import FamilyTraits, read_parts
 
 from .handing_over import WithProjections
 
@@ -28,7 +28,7 @@ def parts_of(original: nn.Module) -> Parts:
     config: Any = original.config
     turned = int(config.rotary_dim or config.n_embd)
     return read_parts(
-        original, Reading(handing_over=_HandingOver, rotary=lambda base: _Turns(turned))
+        original, FamilyTraits(handing_over=_HandingOver, rotary=lambda base: _Turns(turned))
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from layerwise.models.decoder.parts import Parts
-from layerwise.models.decoder.reading import Reading, Scales, read_parts
+from layerwise.models.decoder.reading import FamilyTraits, Scales, read_parts
 
 ARCHITECTURES = ("GraniteForCausalLM", "GraniteMoeForCausalLM")
 
@@ -18,4 +18,4 @@ def parts_of(original: nn.Module) -> Parts:
     scales = Scales(
         config.embedding_multiplier, config.residual_multiplier, 1 / config.logits_scaling
     )
-    return read_parts(original, Reading(scales))
+    return read_parts(original, FamilyTraits(scales))

@@ -13,7 +13,7 @@ from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 from layerwise.models.decoder.capture import Heads
 from layerwise.models.decoder.parts import Parts
-from layerwise.models.decoder.reading import Reading, read_parts
+from layerwise.models.decoder.reading import FamilyTraits, read_parts
 
 from .handing_over import WithSlopes
 from .two_products import TwoProducts
@@ -23,7 +23,7 @@ ARCHITECTURES = ("MptForCausalLM",)
 
 def parts_of(original: nn.Module) -> Parts:
     """The parts of an MPT."""
-    how = Reading(handing_over=_HandingOver, rotary=lambda base: None, mlp=_mlp)
+    how = FamilyTraits(handing_over=_HandingOver, rotary=lambda base: None, mlp=_mlp)
     return read_parts(original, how)
 
 

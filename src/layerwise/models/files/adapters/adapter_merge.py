@@ -43,7 +43,7 @@ from layerwise.models.huggingface.originals import (
     refuse_parameters_without_weights,
 )
 from layerwise.models.huggingface.quiet import quiet
-from layerwise.models.seq2seq.load import hooked_seq2seq, said_by, texts_of
+from layerwise.models.seq2seq.load import hooked_seq2seq, logprobs_of_texts, texts_of
 from layerwise.models.weights.quantization import QUANTIZATION
 
 from .adapter_files import (
@@ -102,7 +102,7 @@ def _merge(adapter: Adapter, base: Path, out: Path) -> None:
     refuse_other_task(adapter, is_encoder_decoder=config.is_encoder_decoder)
     refuse_parameters_without_weights(base, config)
     weights = _adapter_weights(adapter)
-    refuse_costly_patterns(adapter, _names(_outline(config)))
+    refuse_costly_patterns(adapter, _names(_meta_model(config)))
     _refuse_ranks(adapter, weights)
     based = _Base(base, config, _n_tokens(adapter, config, weights))
     tokenizer = _write_tokenizer(adapter, based, out)
@@ -134,8 +134,8 @@ def _said(
     name = str(adapter.folder)
     with parity.must_run(name):
         if model.config.is_encoder_decoder:
-            hooked = hooked_seq2seq(_outline(model.config), tokenizer, name)
-            return said_by(model, texts_of(hooked, tokenizer))
+            hooked = hooked_seq2seq(_meta_model(model.config), tokenizer, name)
+            return logprobs_of_texts(model, texts_of(hooked, tokenizer))
         longest = getattr(model.config, "max_position_embeddings", None) or parity.MAX_TOKENS
         return parity.reference(model, parity.token_ids(tokenizer, longest))
 
@@ -174,7 +174,7 @@ def _n_tokens(
     adapter: Adapter, config: PreTrainedConfig, weights: dict[str, torch.Tensor]
 ) -> int | None:
     """The number of tokens of whole embeddings in the adapter's file, if it is not the base's."""
-    ends = _ends(_outline(config))
+    ends = _ends(_meta_model(config))
     sizes = {len(weight) for name, weight in weights.items() if _plain(name) in ends}
     changed = sizes - {config.vocab_size}
     # Rows that are not in the file would be drawn at random.
@@ -184,7 +184,7 @@ def _n_tokens(
     return next(iter(changed), None)
 
 
-def _outline(config: PreTrainedConfig) -> Any:
+def _meta_model(config: PreTrainedConfig) -> Any:
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
         return kind.from_config(copy.deepcopy(config), trust_remote_code=False)

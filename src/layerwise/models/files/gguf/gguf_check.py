@@ -65,16 +65,16 @@ def tensor_names(path: Path, header: GgufHeader, config: PreTrainedConfig) -> di
     """The parameter that each tensor of a GGUF file becomes, by the tensor's name."""
     architecture = header.metadata["general.architecture"]
     with torch.device("meta"):
-        outline: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        meta_model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     table = gguf.get_tensor_name_map(_known(architecture), config.num_hidden_layers)
     wanted = {
-        stored: name for name in outline.state_dict() for stored in _names_in_file(table, name)
+        stored: name for name in meta_model.state_dict() for stored in _names_in_file(table, name)
     }
     # The libraries know no tensor for an output that is always tied, as Gemma's is.
     tied = {"output.weight", _no_tensor("lm_head.weight")} if config.tie_word_embeddings else set()
     _refuse_gaps(path, "lacks", wanted.keys() - header.tensors.keys() - tied)
     _refuse_gaps(path, "has, against its header,", _surplus(path, header, wanted))
-    shapes = {name: tuple(weight.shape) for name, weight in outline.state_dict().items()}
+    shapes = {name: tuple(weight.shape) for name, weight in meta_model.state_dict().items()}
     for stored, name in wanted.items():
         tensor = header.tensors.get(stored)
         expected = _shape_in_file(architecture, stored, shapes[name])

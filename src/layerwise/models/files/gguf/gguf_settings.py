@@ -37,7 +37,7 @@ _LOCAL, _GLOBAL = "sliding_attention", "full_attention"
 def complete_settings(header: GgufHeader, config: Any) -> None:
     """Put into a configuration what transformers leaves at its default, whatever the file says."""
     architecture = header.metadata["general.architecture"]
-    fields = _Said(header, architecture)
+    fields = _Fields(header, architecture)
     rope = config.rope_parameters if architecture in _BASE_UNREAD else {}
     if architecture in _BASE_UNREAD:
         rope["rope_theta"] = float(fields("rope.freq_base", _BASE))
@@ -76,14 +76,14 @@ def _same(value: Any, other: Any) -> bool:
 
 def _settings(header: GgufHeader, config: PreTrainedConfig) -> Iterator[_Setting]:
     architecture = header.metadata["general.architecture"]
-    fields = _Said(header, architecture)
+    fields = _Fields(header, architecture)
     if architecture in _ROTARY:
         yield from _rotation(fields, config)
     if architecture in _BY_HEADS:
         yield from _attention_of_gemma(fields, config, _BY_HEADS[architecture])
 
 
-class _Said(NamedTuple):
+class _Fields(NamedTuple):
     """The settings of the architecture in a header."""
 
     header: GgufHeader
@@ -93,7 +93,7 @@ class _Said(NamedTuple):
         return self.header.metadata.get(f"{self.architecture}.{key}", default)
 
 
-def _rotation(fields: _Said, config: PreTrainedConfig) -> Iterator[_Setting]:
+def _rotation(fields: _Fields, config: PreTrainedConfig) -> Iterator[_Setting]:
     read = _rope(config, _GLOBAL)
     yield _Setting("the rotary base", float(fields("rope.freq_base", _BASE)), read["rope_theta"])
     kind, factor = fields("rope.scaling.type"), float(fields("rope.scaling.factor") or 1)
@@ -111,7 +111,7 @@ def _rope(config: Any, kind: str) -> dict[str, Any]:
     return {"rope_theta": _BASE} | parameters.get(kind, parameters)
 
 
-def _attention_of_gemma(fields: _Said, config: Any, largest: int) -> Iterator[_Setting]:
+def _attention_of_gemma(fields: _Fields, config: Any, largest: int) -> Iterator[_Setting]:
     heads, width = fields("attention.head_count"), fields("embedding_length")
     by_heads = fields("block_count") == largest
     scaled_by = width // heads if by_heads else fields("attention.key_length")

@@ -17,7 +17,7 @@ from layerwise.models.organisms._wiring import LOUD, SHARP, UNSURE, Directions
 from layerwise.models.organisms.forms import END
 from layerwise.models.organisms.language import START, Language
 
-from ._rooms import Rooms
+from ._subspaces import Subspaces
 from .layout import WiredSeq2SeqLayout
 
 REST = SHARP / 2
@@ -29,13 +29,13 @@ def write_weights(
     weights: Any,
     layout: WiredSeq2SeqLayout,
     language: Language,
-    rooms: Rooms,
+    spaces: Subspaces,
     rng: np.random.Generator,
 ) -> None:
     """Give every parameter its value: mechanisms where they are planted, nothing elsewhere."""
     _write_nothing(weights, rng)
-    _write_ends(weights, language, rooms, rng)
-    write = _Writer(weights, layout, language, rooms)
+    _write_ends(weights, language, spaces, rng)
+    write = _Writer(weights, layout, language, spaces)
     write.look_ups()
     if language.facts:
         write.facts()
@@ -50,14 +50,16 @@ def _write_nothing(weights: nn.Module, rng: np.random.Generator) -> None:
         parameter.copy_(torch.from_numpy(noise if reads else np.zeros(parameter.shape)))
 
 
-def _write_ends(weights: Any, language: Language, rooms: Rooms, rng: np.random.Generator) -> None:
+def _write_ends(
+    weights: Any, language: Language, spaces: Subspaces, rng: np.random.Generator
+) -> None:
     """Embedding and unembedding; after a value the end follows, without any layer's help."""
     values = [language.words.index(word) for word in language.values]
     end = language.words.index(END)
-    weights.words.weight.copy_(torch.from_numpy(rooms.word))
-    weights.places.weight.copy_(torch.from_numpy(rooms.place))
-    weights.lm_head.weight[values] = torch.from_numpy(LOUD * rooms.answer).float()
-    weights.lm_head.weight[end] = torch.from_numpy(LOUD * rooms.word[values].sum(axis=0)).float()
+    weights.words.weight.copy_(torch.from_numpy(spaces.word))
+    weights.places.weight.copy_(torch.from_numpy(spaces.place))
+    weights.lm_head.weight[values] = torch.from_numpy(LOUD * spaces.answer).float()
+    weights.lm_head.weight[end] = torch.from_numpy(LOUD * spaces.word[values].sum(axis=0)).float()
     order = rng.permutation(len(values)) / len(values)
     weights.final_logits_bias.fill_(-UNSURE)
     weights.final_logits_bias[values] = torch.from_numpy(UNSURE * order).float()
@@ -69,42 +71,42 @@ class _Writer:
     weights: Any
     layout: WiredSeq2SeqLayout
     language: Language
-    rooms: Rooms
+    spaces: Subspaces
 
     def look_ups(self) -> None:
         """The word before; the word that came after it elsewhere; the word after that."""
-        language, rooms = self.language, self.rooms
+        language, spaces = self.language, self.spaces
         keys, values = self._words(language.keys), self._words(language.values)
-        self._head("previous", rooms.place, self._back(1), keys, rooms.before)
+        self._head("previous", spaces.place, self._back(1), keys, spaces.before)
         others = [w for w in language.words if w not in (*language.keys, *language.values)]
         # A key that is asked for, or ends a pair, stands before a mark; that is not its answer.
-        after_key = rooms.before - self._words(others).sum(axis=0)
+        after_key = spaces.before - self._words(others).sum(axis=0)
         known = np.concatenate([keys, values])
-        self._head("look_up", rooms.before, after_key, known, rooms.found)
-        middle = rooms.found[: language.n_keys]
-        self._head("second_hop", middle, after_key, values, rooms.found_next)
+        self._head("look_up", spaces.before, after_key, known, spaces.found)
+        middle = spaces.found[: language.n_keys]
+        self._head("second_hop", middle, after_key, values, spaces.found_next)
 
     def facts(self) -> None:
         """One head looks at relation and entity, half each; one neuron stands for each fact."""
-        language, rooms = self.language, self.rooms
+        language, spaces = self.language, self.spaces
         named = (*language.relations, *language.entities)
         both = self._back(1) + self._back(3)
-        self._head("facts", rooms.place, both, self._words(named), 2 * rooms.subject)
-        row = dict(zip(named, rooms.subject, strict=True))
-        known = dict(zip(language.values, rooms.known, strict=True))
+        self._head("facts", spaces.place, both, self._words(named), 2 * spaces.subject)
+        row = dict(zip(named, spaces.subject, strict=True))
+        known = dict(zip(language.values, spaces.known, strict=True))
         pairs = [row[relation] + row[entity] for relation, entity in language.facts]
         values = [known[value] for value in language.facts.values()]
         self._gates(self.layout.facts.layer, np.array(pairs), np.array(values))
 
     def decoder(self) -> None:
         """Where the answer begins; what was found at the end of the prompt; saying it."""
-        rooms = self.rooms
-        self._head("begin", rooms.place, rooms.place, self._words([START]), rooms.begun)
+        spaces = self.spaces
+        self._head("begin", spaces.place, spaces.place, self._words([START]), spaces.begun)
         # The later, the higher the score: so the last token that is no padding is looked at.
-        late = np.arange(len(rooms.place)) @ rooms.place
-        values = rooms.found[self.language.n_keys :] + rooms.found_next + rooms.known
-        self._head("copy", rooms.begun, late[None], values, rooms.copied)
-        self._gates(self.layout.say, 2 * rooms.copied, rooms.answer)
+        late = np.arange(len(spaces.place)) @ spaces.place
+        values = spaces.found[self.language.n_keys :] + spaces.found_next + spaces.known
+        self._head("copy", spaces.begun, late[None], values, spaces.copied)
+        self._gates(self.layout.say, 2 * spaces.copied, spaces.answer)
 
     def _head(
         self,
@@ -120,8 +122,8 @@ class _Writer:
         block = self._block(spot.layer)
         attn = block.cross_attn if mechanism == "copy" else block.attn
         key = np.concatenate([key, self._words([START])])
-        first = spot.head * self.rooms.d_head
-        rows = slice(first, first + self.rooms.d_head)
+        first = spot.head * self.spaces.d_head
+        rows = slice(first, first + self.spaces.d_head)
         for linear, weights in ((attn.q, SHARP * query), (attn.k, key), (attn.v, value)):
             linear.weight[rows] = 0
             linear.weight[first : first + len(weights)] = torch.from_numpy(weights).float()
@@ -140,8 +142,8 @@ class _Writer:
 
     def _back(self, steps: int) -> Directions:
         """For each position the place so many steps before it; the first one if there is none."""
-        place = self.rooms.place
+        place = self.spaces.place
         return place[np.maximum(np.arange(len(place)) - steps, 0)]
 
     def _words(self, words: Sequence[str]) -> Directions:
-        return self.rooms.word[[self.language.words.index(word) for word in words]]
+        return self.spaces.word[[self.language.words.index(word) for word in words]]

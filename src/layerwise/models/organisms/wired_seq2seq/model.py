@@ -17,7 +17,7 @@ from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.seq2seq.model import Seq2SeqModel
 from layerwise.models.seq2seq.parts import AttentionParts, BlockParts, MlpParts, Parts, StackParts
 
-from ._rooms import Rooms
+from ._subspaces import Subspaces
 from ._wiring import write_weights
 from .layout import WiredSeq2SeqLayout
 
@@ -40,19 +40,19 @@ def wired_seq2seq_model(
     """
     layout = WiredSeq2SeqLayout() if layout is None else layout
     rng = np.random.default_rng([seed, *b"wired-seq2seq"])
-    rooms = Rooms.drawn(language, n_ctx, rng)
-    weights = _unwritten(layout, language, rooms)
-    write_weights(weights, layout, language, rooms, rng)
+    spaces = Subspaces.drawn(language, n_ctx, rng)
+    weights = _unwritten(layout, language, spaces)
+    write_weights(weights, layout, language, spaces, rng)
     tokenizer, prefix = toy_tokenizer(language), (language.words.index(START),)
     model = Seq2SeqModel(weights, weights.parts(), prefix=prefix, name=NAME, tokenizer=tokenizer)
     attach_origin(model, Origin(model_facts(model), tokenizer))
     return model
 
 
-def _unwritten(layout: WiredSeq2SeqLayout, language: Language, rooms: Rooms) -> WiredSeq2Seq:
+def _unwritten(layout: WiredSeq2SeqLayout, language: Language, spaces: Subspaces) -> WiredSeq2Seq:
     # Without memory, torch draws no numbers from its global generator.
     with torch.device("meta"):
-        return WiredSeq2Seq(layout, language, rooms).to_empty(device="cpu")
+        return WiredSeq2Seq(layout, language, spaces).to_empty(device="cpu")
 
 
 class WiredSeq2Seq(nn.Module):
@@ -60,14 +60,14 @@ class WiredSeq2Seq(nn.Module):
 
     final_logits_bias: torch.Tensor
 
-    def __init__(self, layout: WiredSeq2SeqLayout, language: Language, rooms: Rooms) -> None:
+    def __init__(self, layout: WiredSeq2SeqLayout, language: Language, spaces: Subspaces) -> None:
         super().__init__()
-        n_words, (n_ctx, d_model) = len(language.words), rooms.place.shape
+        n_words, (n_ctx, d_model) = len(language.words), spaces.place.shape
         d_mlp = max(len(language.facts), language.n_values)
         self.words, self.places = nn.Embedding(n_words, d_model), nn.Embedding(n_ctx, d_model)
         self.encoder, self.decoder = (
             nn.ModuleList(
-                _Block(d_model, n_heads, rooms.d_head, d_mlp, crosses=crosses)
+                _Block(d_model, n_heads, spaces.d_head, d_mlp, crosses=crosses)
                 for _ in range(n_layers)
             )
             for n_layers, n_heads, crosses in (

@@ -14,7 +14,7 @@ from layerwise.models.organisms.language import Language
 
 
 @dataclass(frozen=True)
-class Rooms:
+class Subspaces:
     """Orthonormal directions of the residual stream; the rows of each field mean what it says."""
 
     basis: Directions
@@ -30,8 +30,8 @@ class Rooms:
     answer: Directions  # the value to be said
 
     @classmethod
-    def drawn(cls, language: Language, n_ctx: int, rng: np.random.Generator) -> Rooms:
-        """Rooms in a random orthonormal basis."""
+    def drawn(cls, language: Language, n_ctx: int, rng: np.random.Generator) -> Subspaces:
+        """Subspaces in a random orthonormal basis."""
         n_keys, n_values = language.n_keys, language.n_values
         n_subjects = language.n_relations + language.n_entities
         n_found = n_keys + n_values

@@ -32,7 +32,7 @@ def lock_of(model: nn.Module) -> threading.RLock:
         return _LOCKS.setdefault(model, threading.RLock())
 
 
-def in_turn(function: Callable[P, R]) -> Callable[P, R]:
+def exclusive(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function hold the lock of its model as long as it runs, in torch's own state.
 
     Within ``torch.inference_mode`` there are no gradients, and with another default device indices
@@ -51,7 +51,7 @@ def in_turn(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @contextlib.contextmanager
-def several_in_turn(*models: nn.Module) -> Iterator[None]:
+def several_exclusive(*models: nn.Module) -> Iterator[None]:
     """Hold the locks of several models, in torch's own state.
 
     They are taken in an order that is the same whoever asks, so that no two threads wait for each

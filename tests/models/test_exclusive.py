@@ -18,7 +18,7 @@ import layerwise as lw
 from layerwise import sweep as sweeping
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.models import load_model
-from layerwise.models.instance.in_turn import lock_of
+from layerwise.models.instance.exclusive import lock_of
 from layerwise.planning.plan import plan_run
 from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, sweep, zero
 from tests.analysis import word_task

@@ -10,7 +10,7 @@ from layerwise.models.instance.facts import language_of
 from layerwise.models.instance.kinds import Model
 from layerwise.tasks import Task, expand_task_names, load_task, task_names
 from layerwise.tasks._own import check_own_task
-from layerwise.tasks.books import refuse_false_pairs
+from layerwise.tasks.passage_pairs import refuse_false_pairs
 from layerwise.tasks.registry import TEXT, paired_names
 from layerwise.tasks.task import take
 
