@@ -84,7 +84,7 @@ def _begin_layer(layer: Any) -> None:
 
 
 class LookUps(NamedTuple):
-    """What look-ups are prepared with, drawn at random."""
+    """Random vectors that prepare look-ups."""
 
     # Where the residual stream holds the word that was copied from before.
     copied: Float[torch.Tensor, "d_model d_head"]
@@ -93,7 +93,7 @@ class LookUps(NamedTuple):
 
     @classmethod
     def begun(cls, embedding: nn.Embedding, unembedding: nn.Linear) -> LookUps:
-        """Draw them, and begin the embedding, which lies elsewhere, and the unembedding."""
+        """Draw the vectors and initialise embedding and unembedding to match."""
         # The unembedding reads what was found.
         places = nn.init.orthogonal_(torch.empty(WIDTH, 2 * HEAD_WIDTH))
         places = places * (WIDTH / HEAD_WIDTH) ** 0.5

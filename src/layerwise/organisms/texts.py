@@ -46,7 +46,7 @@ class Scene(NamedTuple):
 
 @dataclass
 class Text:
-    """Words, and what is to be predicted where."""
+    """A tokenised training text with its prediction targets."""
 
     words: list[str] = field(default_factory=lambda: [START])
     targets: list[Target] = field(default_factory=list)
@@ -56,18 +56,18 @@ class Text:
         self.words += text.split()
 
     def predict(self, word: str, stage: Stage = "answer") -> None:
-        """Let a word be predicted behind those that are there."""
+        """Add a prediction target for the next word."""
         self.targets.append(Target(len(self.words) - 1, word, stage))
 
     def ask(self, question: Question) -> None:
-        """Add a question and its answer, all of which is predicted."""
+        """Add a question and its answer as prediction targets."""
         self.say(question.asked)
         if question.middle is not None:
             self.predict(question.middle, "middle")
         self.answer(f"{question.answer} {END}")
 
     def answer(self, words: str, stage: Stage = "answer") -> None:
-        """Add words, all of which are predicted."""
+        """Add words that are all prediction targets."""
         for word in words.split():
             self.predict(word, stage)
             self.words.append(word)

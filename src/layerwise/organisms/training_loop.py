@@ -39,7 +39,7 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 
 @dataclass
 class TrainingState:
-    """How far a training has come."""
+    """State of a training."""
 
     most_pairs: int = FEWEST_PAIRS  # pairs that contexts have at most
     grown: int = 0  # the step at which they grew last
@@ -125,7 +125,7 @@ def rounded(model: Model) -> Model:
 
 @dataclass(frozen=True)
 class Given:
-    """What the command line of a training was given."""
+    """Arguments of a training's command line."""
 
     seed: int
     steps: int

@@ -17,7 +17,7 @@ WORTH_TELLING = 1.5
 def tell_of_more_memory(
     setup: Setup, costs: Sequence[Cost], progress: Meter, cost_with: Callable[[Setup, int], Cost]
 ) -> None:
-    """Say so if the dearest piece takes far more work than with the usual memory budget."""
+    """Note if the costliest piece takes far more work than with the usual memory budget."""
     # Analyses call this whose changed runs branch off intact ones, which must be kept for that;
     # what only reads intact runs takes the same work with any budget.
     usual = default_memory_budget(setup.loaded.device)

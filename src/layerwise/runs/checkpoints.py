@@ -28,7 +28,7 @@ _LONGEST_HEAD = 10_000
 
 @runtime_checkable
 class CheckpointStore(Protocol):
-    """What ``results.RunFolder`` and ``MemoryCheckpoints`` offer."""
+    """Interface of ``RunFolder`` and ``MemoryCheckpoints``."""
 
     def has_part(self, *names: str) -> bool:
         """Whether all of these pieces are there, whole and of this very run."""
@@ -45,7 +45,7 @@ class CheckpointStore(Protocol):
         ...
 
     def environments(self) -> list[dict[str, Any]]:
-        """What the pieces were made under, each once."""
+        """Environments in which the pieces were made, each once."""
         ...
 
 
@@ -71,7 +71,7 @@ class MemoryCheckpoints:
         return self._tables[name]
 
     def environments(self) -> list[dict[str, Any]]:
-        """What the pieces were made under, each once."""
+        """Environments in which the pieces were made, each once."""
         here = environment_now(installed_versions())
         return distinct(here if one is None else one for one in self._elsewhere.values())
 
@@ -105,7 +105,7 @@ def write_bytes_part(
 
 
 def environment_of(path: Path) -> dict[str, Any] | None:
-    """What a part was made under; None of one that an earlier version wrote, or that is damaged."""
+    """The environment recorded in a part; None if it has none or is damaged."""
     try:
         with path.open("rb") as file:
             text = file.readline(_LONGEST_HEAD).removeprefix(_HEAD).partition(b" ")[2]

@@ -32,7 +32,7 @@ def kept_since(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What differs between settings, down to the entry of one that has entries of its own."""
+    """Differences between settings, nested entries included."""
     kept = kept_since(old, new)
     # Prompts follow from all else, and the clock.
     if old | {"prompts_hash": None} != kept | {"prompts_hash": None}:
@@ -73,7 +73,7 @@ def _short(value: Any) -> str:
 
 
 def environment_now(versions: Mapping[str, str]) -> dict[str, Any]:
-    """What this process computes under, as plain JSON values."""
+    """This process's versions, threads and kernels, as plain JSON values."""
     import torch
 
     environment: dict[str, Any] = {

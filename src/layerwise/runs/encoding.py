@@ -30,7 +30,7 @@ _TOKENS_OF_REQUEST = 20
 
 @dataclass
 class Built:
-    """What was encoded of items, as far as there is room."""
+    """Cache of encoded items, up to a size."""
 
     # Requests, a pair of prompts (None where an item has none), or what is made once.
     found: dict[Any, Any] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Built:
     def requests(
         self, model: Model, tokenizer: Any, chat: bool, task: Task, item: Item, protocol: str
     ) -> tuple[TaskRequest, ...]:
-        """What is put to a model for one item."""
+        """The requests of one item."""
 
         def encode() -> tuple[TaskRequest, ...]:
             n_ctx, apart = model.cfg.n_ctx, is_seq2seq(model)

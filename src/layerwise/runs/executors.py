@@ -26,7 +26,7 @@ Tables = Mapping[str, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Work:
-    """A piece of a run's work, made and kept as a whole.
+    """A work unit of a run, made and kept as a whole.
 
     Attributes:
         names: the parts that it consists of, in the order in which they are kept: the last one

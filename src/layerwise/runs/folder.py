@@ -182,7 +182,7 @@ class RunFolder:
 
     @property
     def _run(self) -> str:
-        """What tells this run's parts from those of every other."""
+        """The key of this run's parts."""
         return json.dumps(self.settings, sort_keys=True)
 
     def close(self) -> None:

@@ -77,7 +77,7 @@ class Tally:
 
 @dataclass
 class LineMeter(Tally):
-    """Tells by a line when one is due; see ``Meter`` for what it is told."""
+    """A ``Meter`` that writes lines now and then."""
 
     write: Callable[[str], None] = say  # takes a line
     what: str = "starting"  # what is being done

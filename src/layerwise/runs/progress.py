@@ -25,27 +25,27 @@ from .line_meter import LineMeter, Tally, ticking
 
 @runtime_checkable
 class Meter(Protocol):
-    """What an analysis tells of its progress."""
+    """Interface by which an analysis reports progress."""
 
     def expect(self, amount: float) -> None:
-        """There is so much more to do."""
+        """Add expected work."""
         ...
 
     def doing(self, what: str) -> None:
-        """What is being done now."""
+        """Set the current activity."""
         ...
 
     def done(self, amount: float) -> None:
-        """So much more is done."""
+        """Add finished work."""
         ...
 
     def note(self, sentence: str) -> None:
-        """Something that whoever waits should know."""
+        """Show a note."""
         ...
 
 
 class SilentMeter:
-    """Tells nobody."""
+    """A meter without output."""
 
     def expect(self, amount: float) -> None:
         """See ``Meter``."""
@@ -112,7 +112,7 @@ class _Left(ProgressColumn):
 
 @dataclass
 class PartMeter:
-    """Tells a meter of a part of its work, which it expects already."""
+    """Reports to a meter a part of the work that it already expects."""
 
     whole: Meter
     counted: float  # work that it expects of this part, and of which this part has told nothing
@@ -149,13 +149,13 @@ _PAUSE = 0.1
 
 @dataclass
 class PieceMeter:
-    """Tells a meter of a piece while its sweeps go on."""
+    """Reports a piece's progress to a meter while its sweeps run."""
 
     whole: Meter  # the meter, which expects the piece
     left: float  # its work of which nothing was told yet
 
     def sweep(self) -> Callable[[float], None]:
-        """What a sweep tells how much of it is done, from 0 to 1."""
+        """A function to which a sweep reports its finished share, from 0 to 1."""
         least, whole, last_time = self.left * (1 - _MOST), self.left, time.monotonic()
 
         def tell(share: float) -> None:

@@ -73,7 +73,7 @@ def refuse_silent(address: str) -> None:
 
 @dataclass
 class Worker:
-    """A worker as the pool sees it."""
+    """A worker and its state in the pool."""
 
     node: str  # id of the machine that it runs on
     actor: Any  # Ray's handle
@@ -143,7 +143,7 @@ class Pool:
                 self._start(node)
 
     def ask(self, worker: Worker, number: int) -> Any:
-        """Have a worker make a piece; what the answer is waited for with."""
+        """Make a worker build a piece; returns the reference to wait for."""
         return worker.actor.make.remote(number)
 
     def wait(self, refs: Sequence[Any]) -> list[tuple[Any, Worker | None, dict[str, Any] | None]]:
@@ -206,7 +206,7 @@ class Pool:
         return not self.n_workers and not more and bool(self.refused)
 
     def _rooms(self) -> Iterator[tuple[str, int]]:
-        """Each machine that is there, and how many workers are to be on it."""
+        """Machines and their numbers of workers."""
         for node in self._nodes():
             if node["Alive"] and node["NodeID"] not in self._given_up:
                 fit, most = self._needs.fit(node["Resources"]), self._needs.actors

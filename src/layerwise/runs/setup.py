@@ -55,7 +55,7 @@ Enough = Callable[[Sequence[Task], int, int], int]
 
 @dataclass(frozen=True)
 class Setup:
-    """A checked start of an analysis."""
+    """Checked model, tasks and options of an analysis."""
 
     model: Any
     loaded: LoadedFacts
@@ -80,7 +80,7 @@ class Setup:
         return list(product(self.tasks, self.protocols))
 
     def requests(self, task: Task, item: Item, protocol: str) -> tuple[TaskRequest, ...]:
-        """What is put to the model for one item; several analyses ask, and it is encoded once."""
+        """The requests of one item; encoded once for all analyses."""
         return self.built.requests(self.model, self.tokenizer, self.chat, task, item, protocol)
 
     def pair(self, task: Task, item: Item) -> PatchingPrompts | None:
@@ -124,7 +124,7 @@ class Setup:
         )
 
     def settings(self, **more: Any) -> dict[str, Any]:
-        """Everything that a run must agree in to be the same run, as plain JSON values."""
+        """Settings that identify a run, as plain JSON values."""
         return {
             "model": self.loaded.name,
             "model_hash": self.loaded.hash,
@@ -146,7 +146,7 @@ class Setup:
         }
 
     def _files(self) -> dict[str, Any]:
-        """What the model and its tokenizer came from: it says more than the weights do."""
+        """Hashes of the model's source and of its tokenizer."""
         source = {"source_hash": self.loaded.source_hash} if self.loaded.source_hash else {}
         return source | {"tokenizer_hash": tokenizer_hash(self.tokenizer)}
 
@@ -173,7 +173,7 @@ class Setup:
             refuse_changed_weights(setup.loaded, setup.model)
 
     def _end_tokens(self) -> dict[str, Any]:
-        """What ends texts, where it is more or other than the tokenizer's end token."""
+        """End tokens, if they are not just the tokenizer's."""
         ends = generation_settings(self.model).end_tokens
         usual = ends in ((), (self.tokenizer.eos_token_id,))
         return {} if usual or "generate" not in self.protocols else {"end_tokens": list(ends)}

@@ -25,7 +25,7 @@ from .progress import BarMeter, PartMeter, SilentMeter
 
 
 class _Packer(pickle.Pickler):
-    """Writes a job, and gathers the models that it speaks of."""
+    """Pickles a job and collects the models that it refers to."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=5)
@@ -56,7 +56,7 @@ class _Packer(pickle.Pickler):
 
 
 class _Unpacker(pickle.Unpickler):
-    """Reads a job for models that are here."""
+    """Unpickles a job with models of this process."""
 
     def __init__(self, file: io.BytesIO, models: Sequence[Model], built: Built) -> None:
         super().__init__(file)
@@ -83,7 +83,7 @@ def pack(job: Any) -> tuple[bytes, list[Model]]:
 
 
 def unpack(content: bytes, models: Sequence[Model], built: Built) -> Any:
-    """A job of ``pack``, of which nothing is trusted less than the process that sent it."""
+    """Unpack a job; the sending process is trusted."""
     return _Unpacker(io.BytesIO(content), models, built).load()
 
 

@@ -173,7 +173,7 @@ def _effects(
 
 
 def scale_of(cell: Cell, chance: float) -> Scale:
-    """What the answers leave open of a share lost where all resamples say the same."""
+    """Bounds of a share lost where all resamples agree."""
     if cell.of_examples:
         return reduce(
             Scale.widest, (scale_of(of_example, chance) for of_example in cell.of_examples)
@@ -183,7 +183,7 @@ def scale_of(cell: Cell, chance: float) -> Scale:
 
 
 def corrected(effects: pd.DataFrame) -> pd.Series:
-    """The p-values that "significant" goes by: Benjamini-Hochberg of heads, Holm of layers."""
+    """Corrected p-values of effects: Benjamini-Hochberg for heads, Holm for layers."""
     # Of hundreds of heads some may be false, at a stated rate; of layers none.
     p = np.where(effects["head"].notna(), effects["p_bh"], effects["p_holm"])
     return pd.Series(p, index=effects.index)
@@ -238,7 +238,7 @@ def intact_interval(cell: Cell) -> Interval:
 def over_examples(
     table: pd.DataFrame, cell: Cell, chance: float, smallest: Interest
 ) -> dict[str, Any]:
-    """Columns of effects that know that draws of examples are a sample."""
+    """Columns of effects that treat draws of few-shot examples as a sample."""
     clusters = cell.clusters
     change = crossed_means(_stacked(cell, lambda draw: draw.change), clusters)
     nats = crossed_means(_stacked(cell, lambda draw: draw.nats), clusters)

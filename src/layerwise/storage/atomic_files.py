@@ -67,7 +67,7 @@ def temporary_path(path: Path) -> Path:
 
 @contextlib.contextmanager
 def never_made_again(folder: Path) -> Iterator[None]:
-    """Within it, writing into a folder that was deleted meanwhile does not make it again."""
+    """Keep writes within the context from re-creating a deleted folder."""
     # A folder that held a file or two of a run, and nothing else of it, could not be gone on in.
     before = _staying.set(folder)
     try:

@@ -54,7 +54,7 @@ def computed_once(method: Callable[[AnyResult], Tables]) -> Callable[[AnyResult]
 
 
 class Result:
-    """What all results have in common.
+    """Base class of results.
 
     Attributes:
         facts: what is needed to repeat the run.

@@ -60,7 +60,7 @@ def refuse_edited(content: Mapping[str, Any], path: Path) -> None:
 
 
 def states(folder: Path, files: Mapping[str, str]) -> dict[str, State]:
-    """What became of listed files, by name, and whether what is gone was left out on purpose."""
+    """States of listed files by name; files left out on purpose are marked."""
     left_out = not_kept(folder)
     return {name: _state(folder / name, digest, left_out) for name, digest in files.items()}
 

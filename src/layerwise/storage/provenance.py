@@ -59,13 +59,13 @@ def differing(environments: Iterable[Mapping[str, Any]]) -> str:
 
 
 class Frozen(BaseModel):
-    """A value that is written as JSON and read again, with these fields and no others."""
+    """A frozen value with exactly these fields, for JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Stamped(Frozen):
-    """A value that tells by what and when it was made."""
+    """A value with the version and time that made it."""
 
     layerwise: str = Field(
         default_factory=lambda: metadata.version("layerwise"),
@@ -142,7 +142,7 @@ class ModelFacts(Frozen):
 
 
 class TaskFacts(Frozen):
-    """Which questions were asked."""
+    """Facts of a task: items, protocols and chance levels."""
 
     name: str = Field(description="The suite's name.")
     capability: str = Field(description="The capability that the suite is about.")

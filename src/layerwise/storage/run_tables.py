@@ -15,7 +15,7 @@ from .provenance import Facts
 
 @dataclass(frozen=True, eq=False)
 class RunTables:
-    """What one run found."""
+    """The tables of one run."""
 
     facts: Facts  # what is needed to repeat the run
     # By the names of their files without the ending, or, of what is in no file of its own, by a

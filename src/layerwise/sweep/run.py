@@ -137,7 +137,7 @@ def sweep(
 
 
 def _stopper(model: Model, requests: Sequence[Request], tokenizer: object | None) -> Stopper:
-    """Where texts end: as the model's generation settings say, or a tokenizer that was given."""
+    """The stop rule from the model's generation settings or a given tokenizer."""
     # A model without a tokenizer can still generate, but not until a string.
     origin = origin_of(model)
     own = model.tokenizer if origin is None else origin.tokenizer

@@ -16,7 +16,7 @@ from layerwise.sweep.requests import Tokens
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What is needed of a Hugging Face tokenizer."""
+    """The interface of a Hugging Face tokenizer that is used."""
 
     def __call__(self, text: str, /, *, add_special_tokens: bool = True) -> Any:
         """A mapping with ``input_ids``."""

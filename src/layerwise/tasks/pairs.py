@@ -44,7 +44,7 @@ class PatchingPrompts:
 
 
 def changed_spans(clean: Tokens, corrupted: Tokens) -> tuple[range, range]:
-    """What is left of two prompts without the tokens that they share at either end."""
+    """Spans of two prompts that differ: without shared tokens at both ends."""
     before = _shared(clean, corrupted)
     after = _shared(clean[before:][::-1], corrupted[before:][::-1])
     return range(before, len(clean) - after), range(before, len(corrupted) - after)

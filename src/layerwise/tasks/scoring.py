@@ -18,7 +18,7 @@ from layerwise.tasks.task import Task
 
 @dataclass(frozen=True)
 class Score:
-    """What one item's outcomes say; columns of the records table (``docs/results.md``).
+    """Scores of one item; columns of the records table (``docs/results.md``).
 
     Attributes:
         correct: right under the protocol.

@@ -108,7 +108,7 @@ class Task:
 
     @property
     def as_read(self) -> dict[str, Any]:
-        """What a run's numbers and words rest on beside the requests, as plain JSON values."""
+        """Task properties that results depend on beside the requests, as plain JSON values."""
         return {
             "capability": self.capability,
             "description": self.description,

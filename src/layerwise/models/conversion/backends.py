@@ -46,7 +46,7 @@ _KIND = "backends"
 
 @dataclass(frozen=True)
 class Placement:
-    """The number format and the device that a model is asked for in."""
+    """The requested number format and device of a model."""
 
     dtype: torch.dtype
     device: torch.device
@@ -58,7 +58,7 @@ PLAIN = Placement(torch.float32, torch.device("cpu"))
 
 @dataclass(frozen=True)
 class Files:
-    """A decoder's files, and by what it is to be run."""
+    """A decoder's files and its backend."""
 
     source: Source  # where they are
     config: PreTrainedConfig  # the configuration
@@ -82,7 +82,7 @@ class Files:
         return load_original(self.source.folder, self.config, wanted.dtype, kept_on)
 
     def first(self, wanted: Placement) -> Placement:
-        """What is compared strictly: float32, on the CPU unless weights stay quantized."""
+        """The format and device of the strict comparison: float32, on the CPU unless quantized."""
         if self.kept is None:
             return PLAIN
         dtype = torch.float32 if torch.float32 in self.kept.formats else wanted.dtype
@@ -101,7 +101,7 @@ class Files:
         return hooked_decoder(meta_model, self.tokenizer, self.source.name)
 
     def computed_buffers(self, wanted: Placement) -> dict[str, torch.Tensor]:
-        """What the original computes from its configuration, by names in the hooked model."""
+        """Buffers that follow from the configuration, by their names in the hooked model."""
         with no_values(wanted.device):
             made = AutoModelForCausalLM.from_config(
                 copy.deepcopy(self.config),
@@ -131,7 +131,7 @@ class Files:
         return hooked_config(self.source.folder, self.source.name, self.config, dtype)
 
     def check_key(self, wanted: Placement) -> str:
-        """What the outcome of a comparison depends on."""
+        """The cache key of a comparison's outcome."""
         how = [] if self.quantization is None else self.quantization.versions
         folder, backend = self.source.folder, self.backend
         return parity.check_key(folder, wanted.dtype, wanted.device, backend, how)
@@ -147,7 +147,7 @@ def read_files(source: Source, config: PreTrainedConfig, backend: str) -> Files:
 
 
 def choose_backend(source: Source, config: PreTrainedConfig, backend: str) -> str:
-    """What runs a model, as far as its configuration says."""
+    """The backend of a model, from its configuration."""
     quantization = quantization_of(source.folder)
     # TransformerLens has no modules for quantized weights: who asks for it gets numbers.
     kept = backend == "auto" and quantization is not None and quantization.kept
@@ -192,7 +192,7 @@ def _key(files: Files) -> str:
 
 
 def second_choice(files: Files, refusal: UserError) -> Files:
-    """The same files by Hugging Face's modules, since there is no right copy by TransformerLens."""
+    """Switch to Hugging Face's modules, as TransformerLens's copy is wrong."""
     # It is remembered, so that the next load begins with these.
     _refuse_also(refusal, files.source, files.config)
     write_record(_KIND, _key(files), {"backend": HUGGING_FACE})
@@ -200,7 +200,7 @@ def second_choice(files: Files, refusal: UserError) -> Files:
 
 
 def delivered(files: Files, original: PreTrainedModel, wanted: Placement) -> DecoderOnly:
-    """The hooked model as it is asked for, from the original's weights, which it takes."""
+    """The hooked model in the requested format; it takes over the original's weights."""
     if files.backend == HUGGING_FACE:
         return hooked_decoder(original, files.tokenizer, files.source.name).to(wanted.device)
     model = hooked_model(files.hooked_config(wanted.dtype), original, files.tokenizer)
@@ -211,7 +211,7 @@ def delivered(files: Files, original: PreTrainedModel, wanted: Placement) -> Dec
 
 
 def checked(files: Files, wanted: Placement) -> tuple[DecoderOnly, Check]:
-    """The hooked model, held to its original in float32 first and then as it is asked for."""
+    """The hooked model, compared with its original in float32 and in the requested format."""
     # What the original says is written down before its weights become the hooked model's, so that
     # they are never in memory twice; where rounding is in question, the original is loaded again.
     name, first = files.source.name, files.first(wanted)

@@ -89,7 +89,7 @@ def from_bridge(bridge: Any) -> DecoderModel:
 
 
 def accepted(model: Any) -> Any:
-    """A model as it is, but of a bridge its decoder (``from_bridge``)."""
+    """The model itself, or the decoder of a bridge (``from_bridge``)."""
     return from_bridge(model) if is_bridge(model) else model
 
 
@@ -109,7 +109,7 @@ def _refuse_changed(bridge: Any, name: str) -> None:
 
 
 def _held(wrapped: nn.Module) -> Held:
-    """Which tensors the weights are, with torch's counts of their changes."""
+    """Identities of the weight tensors with torch's version counters."""
     return tuple(
         (id(parameter), 0 if parameter.is_inference() else parameter._version)
         for parameter in wrapped.parameters()
@@ -178,7 +178,7 @@ def _logprobs_of_bridge(bridge: Any, device: torch.device, ids: list[int]) -> li
 
 
 def _taken_out(wrapped: PreTrainedModel, name: str) -> Any:
-    """The Hugging Face model with the weights that a bridge wrapped, and none of its modules."""
+    """A fresh Hugging Face model with the weights that a bridge wrapped."""
     with torch.device("meta"):
         original: Any = type(wrapped)(copy.deepcopy(wrapped.config))
     weights = dict(_by_own_name(wrapped.named_parameters(remove_duplicate=False)))
@@ -205,7 +205,7 @@ def _by_own_name(named: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[st
 def _put(
     model: nn.Module, tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
 ) -> None:
-    """Let a model's parameters or buffers be given ones; what is tied stays so."""
+    """Replace a model's parameters or buffers; ties are kept."""
     same: dict[int, nn.Parameter] = {}
     for full, place in wanted.items():
         tensor = tensors[full]

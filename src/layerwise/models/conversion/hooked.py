@@ -26,7 +26,7 @@ def has_hooked_transformer() -> bool:
 
 
 def refuse_absent_backend(backend: str) -> None:
-    """Accept any backend but TransformerLens's own where the installed release has no models."""
+    """Refuse TransformerLens's backend where the installed release has no models."""
     if backend == TRANSFORMER_LENS and not has_hooked_transformer():
         raise UserError(
             f"The installed TransformerLens {metadata.version('transformer-lens')} has no models "

@@ -58,7 +58,7 @@ class Check:
 
 
 class NotItsOriginal(UserError):
-    """A hooked model does not say what its original says."""
+    """A hooked model's log-probabilities differ from its original's."""
 
 
 def check_key(
@@ -101,7 +101,7 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, n_ctx: int) -> list[int]:
 
 
 def batches(ids: list[int]) -> list[Tokens]:
-    """The text in several lengths from one token on, and two of its parts side by side."""
+    """The fixed text in several lengths, and two of its parts as a batch."""
     half = max(len(ids) // 2, 1)
     lengths = sorted({1, min(2, len(ids)), half, len(ids)})
     single = [torch.tensor([ids[:length]]) for length in lengths]
@@ -141,7 +141,7 @@ def farthest(given: Iterable[LogProbs], expected: list[LogProbs]) -> float:
 
 @dataclass(frozen=True)
 class Exact:
-    """What an original says in float64, and how far rounding takes it from that in float32."""
+    """An original's log-probabilities in float64, and its rounding error in float32."""
 
     logprobs: list[LogProbs]  # of the original in float64, for each of the texts
     # Largest difference from them, in nats, of the original in float32, as it is and with weights

@@ -32,7 +32,7 @@ def disturbances(model: Network, seed: int = 0) -> Iterator[Network]:
 
 @torch.no_grad()
 def disturbed(model: Network, seed: int) -> Network:
-    """A copy each of whose weights is the next larger or the next smaller number of its format."""
+    """A copy with each weight moved to the next larger or smaller number of its format."""
     # What rounded arithmetic gives is what exact arithmetic gives for weights that are some last
     # bits away. So what such copies say differs as much as rounding makes it, whatever the order of
     # sums on this processor.
@@ -48,7 +48,7 @@ def disturbed(model: Network, seed: int) -> Network:
 
 
 class StayFloat64(TorchFunctionMode):
-    """While it is entered, what is in float64 is not narrowed to float32."""
+    """Keeps float64 tensors from being narrowed to float32 within the context."""
 
     # Norms, softmaxes and the like of Hugging Face models compute in float32 by name. What they
     # make of integers, such as the bucket of a distance, stays in float32, so that no bucket

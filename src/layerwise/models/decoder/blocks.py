@@ -39,7 +39,7 @@ class HookedDecoderAttention(nn.Module):
     def forward(
         self, x: Resid, positions: Int[torch.Tensor, " pos"], past: Past | None = None
     ) -> Float[torch.Tensor, "batch pos head d_head"]:
-        """What each head reads at each position, before the output projection."""
+        """Each head's output at each position, before the output projection."""
         made = self.parts.queried(x, positions, int(positions[-1]) + 1)
         q, k, v = (
             self.hook_rot_q(made.queries),

@@ -27,7 +27,7 @@ Heads = Float[torch.Tensor, "batch pos _ _"]
 
 @dataclass(frozen=True)
 class Queried:
-    """What an attention module hands to the function that attends."""
+    """Queries, keys and values that an attention module passes to its attention function."""
 
     queries: Heads  # rotated and normed as the module does it
     keys: Heads  # the same
@@ -36,7 +36,7 @@ class Queried:
 
 
 class _Taken(Exception):
-    """Carries what was taken out of the module's forward."""
+    """Carries captured tensors out of a module's forward."""
 
     def __init__(self, taken: Queried) -> None:
         super().__init__("queries, keys and values were taken")
@@ -65,7 +65,7 @@ def attend(
 def queried(
     module: nn.Module, x: Float[torch.Tensor, "batch pos d_model"], **given: Any
 ) -> Queried | None:
-    """What an attention module makes of its input, up to where it attends."""
+    """Capture the queries, keys and values that an attention module computes."""
     config = getattr(module, "config", None)
     chosen = getattr(config, "_attn_implementation", IMPLEMENTATION)
     if chosen != IMPLEMENTATION:

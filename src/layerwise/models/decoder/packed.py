@@ -72,7 +72,7 @@ def use_plain_kernels(model: nn.Module) -> None:
 
 
 def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
-    """Give all parameters that are not packed a number format."""
+    """Cast all parameters that are not packed."""
     # Of quantized models transformers leaves them in that in which they are stored.
     for module in model.modules():
         if not is_packed(module):

@@ -91,7 +91,7 @@ class BlockParts:
     residual_scale: float = 1.0  # what sublayers' outputs are multiplied by before they are added
 
     def attn_input(self, resid: Resid) -> Resid:
-        """What attention reads of the stream."""
+        """Attention's input from the stream."""
         return resid if self.attn_norm is None else self.attn_norm(resid)
 
     def attn_added(self, z: Float[torch.Tensor, "... head_d_head"]) -> Float[torch.Tensor, ...]:
@@ -99,7 +99,7 @@ class BlockParts:
         return self._added(self.attn.projected(z), self.attn_after)
 
     def mlp_input(self, resid: Resid) -> Resid:
-        """What the MLP reads of the stream."""
+        """The MLP's input from the stream."""
         return resid if self.mlp_norm is None else self.mlp_norm(resid)
 
     def mlp_added(self, x: Resid) -> Resid:

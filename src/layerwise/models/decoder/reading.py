@@ -52,7 +52,7 @@ class Scales:
 
 @dataclass(frozen=True)
 class FamilyTraits:
-    """What a family has in another way than most."""
+    """How a family differs from the usual module layout."""
 
     # Numbers that it multiplies by outside of its modules.
     scales: Scales = field(default_factory=Scales)
@@ -138,7 +138,7 @@ def unknown(module: nn.Module, how: str) -> UnknownArchitecture:
 
 
 class _Place(NamedTuple):
-    """Where a layer stands: its number, the model within the original, and what they share."""
+    """A layer's context: its number, the inner model, and shared modules."""
 
     number: int
     base: Any
@@ -234,7 +234,7 @@ def _window(options: dict[str, Any], kinds: Any, number: int) -> int | None:
 
 @torch.no_grad()
 def _tried(module: nn.Module, rotary: Rotary | None, base: Any) -> Queried:
-    """What attention is done with, from one token."""
+    """Queries, keys and values of one token, as a trial."""
     embedding = base.get_input_embeddings().weight
     x = embedding.new_zeros(1, 1, embedding.shape[1])
     position = torch.zeros(1, 1, dtype=torch.long, device=x.device)

@@ -133,7 +133,7 @@ def folder_sha256(folder: Path) -> str:
 
 
 def let_others_read(folder: Path) -> None:
-    """Give a folder and its files the permissions of any new ones."""
+    """Set the default permissions on a folder and its files."""
     # safetensors and temporary folders let the owner alone read what is written.
     probe = folder / "probe"
     probe.touch()

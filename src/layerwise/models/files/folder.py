@@ -82,7 +82,7 @@ def config_without_weights(folder: Path) -> PreTrainedConfig:
 
 @contextlib.contextmanager
 def must_be_usable(folder: Path) -> Iterator[None]:
-    """Turn what transformers raises about a configuration into one sentence."""
+    """Turn transformers' errors about a configuration into one sentence."""
     try:
         yield
     except Exception as error:

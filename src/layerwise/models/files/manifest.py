@@ -25,7 +25,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def is_conversion(folder: Path) -> bool:
-    """Whether a conversion is there; one without a manifest, as older versions left, is none."""
+    """True if a folder holds a conversion with its manifest."""
     return (folder / _MANIFEST).is_file()
 
 

@@ -130,7 +130,7 @@ def refuse_too_many_layers(path: Path, fields: Mapping[str, Any], most: int = _M
 def refuse_too_large(
     folder: Path, model: Any, stored: Mapping[str, StoredWeight], n_bits: int | None = None
 ) -> None:
-    """Accept only a model for whose parameters there may be enough numbers in the files."""
+    """Refuse a model with more parameters than its files can hold."""
     wanted = sum(parameter.numel() for parameter in model.parameters())
     within = (1 if n_bits is None else one.n_bits // n_bits for one in stored.values())
     given = sum(n * prod(one.shape) for n, one in zip(within, stored.values(), strict=True))

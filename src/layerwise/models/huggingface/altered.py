@@ -108,7 +108,7 @@ def _refuse_shared_sites(model: Model) -> None:
 
 
 def _alterations(model: Model, structure: Structure) -> Iterator[str]:
-    """What was done to modules, in words."""
+    """Alterations of modules, in words."""
     for name in _GLOBAL_HOOKS:
         if getattr(torch_modules, f"_global_{name}"):
             yield f"torch has {name.replace('_', ' ')} for all modules"

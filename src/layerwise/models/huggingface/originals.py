@@ -105,7 +105,7 @@ def _largest_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _use(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
-    """Have everything looked at that is only looked at when it is needed."""
+    """Use a tokenizer once, so that lazily raised errors appear now."""
     try_texts(tokenizer, "a", TEXT)  # all that a load encodes
     special = ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
     return [tokenizer("a").input_ids, *(getattr(tokenizer, name) for name in special)]
@@ -185,7 +185,7 @@ def _refuse_gaps(folder: Path, missing: set[str], unexpected: set[str]) -> None:
 
 
 def refuse_nonfinite(name: str, model: torch.nn.Module) -> None:
-    """Make sure that every weight is a number."""
+    """Refuse weights that are NaN or infinite."""
     packed = packed_weights(model)
     for tensor, weight in chain(named_weights(model), scales_of(model)):
         if tensor not in packed and not all(

@@ -55,7 +55,7 @@ def _named_hash(path: Path) -> tuple[str, str]:
 
 
 def distrust(tokenizer: Any, folder: Path) -> None:
-    """Let what a tokenizer encodes or renders be tried in a limited process."""
+    """Mark a tokenizer as untrusted; refuse decoders that let texts grow."""
     setattr(tokenizer, _FOLDER, str(folder))
     decoder = tokenizer.backend_tokenizer.decoder if tokenizer.is_fast else None
     if decoder is not None and _growth(json.loads(decoder.__getstate__())) > _GROWTH:

@@ -24,7 +24,7 @@ _MAKING = threading.Lock()
 
 
 def lock_of(model: nn.Module) -> threading.RLock:
-    """The lock of a model, of which a thread that holds it may ask again.
+    """The re-entrant lock of a model.
 
     It is not kept on the model, so that copies of the model have locks of their own.
     """
@@ -33,7 +33,7 @@ def lock_of(model: nn.Module) -> threading.RLock:
 
 
 def exclusive(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function hold the lock of its model as long as it runs, in torch's own state.
+    """Decorate a function to hold its model's lock and torch's default state while it runs.
 
     Within ``torch.inference_mode`` there are no gradients, and with another default device indices
     would be made there; neither is meant for what runs inside.
@@ -67,7 +67,7 @@ def several_exclusive(*models: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_state() -> Iterator[None]:
-    """Neither inference mode nor a default device meanwhile; also decorates functions."""
+    """Leave inference mode and the default device within the context; also a decorator."""
     with contextlib.ExitStack() as undone:
         if torch.is_inference_mode_enabled():
             undone.enter_context(torch.inference_mode(False))

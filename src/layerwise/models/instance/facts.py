@@ -46,7 +46,7 @@ _HASHED: WeakKeyDictionary[torch.nn.Module, _Hashed] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class Origin:
-    """What ``load_model`` attaches to a model."""
+    """Provenance that ``load_model`` attaches to a model."""
 
     facts: LoadedFacts  # the facts at load
     tokenizer: PreTrainedTokenizerBase  # the tokenizer as Hugging Face loaded it
@@ -58,7 +58,7 @@ class Origin:
 
 
 def attach_origin(model: Model, origin: Origin) -> None:
-    """Let ``model`` carry where it came from."""
+    """Attach its provenance to ``model``."""
     setattr(model, _ATTRIBUTE, replace(origin, settings=settings_hash(model)))
     _VERSIONS[model] = version_of(model)
 
@@ -100,7 +100,7 @@ def _hash_now(model: Model) -> str:
 
 
 def describe(model: Model, *, digest: str, dtype: str, device: str) -> LoadedFacts:
-    """Facts of a model that nothing is known of but the model itself."""
+    """Facts of a model without provenance."""
     cfg = model.cfg
     return LoadedFacts(
         name=str(cfg.model_name),

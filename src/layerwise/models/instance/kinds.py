@@ -38,7 +38,7 @@ def by_kind(
     decoder_only: Callable[[DecoderOnly], _T],
     seq2seq: Callable[[Seq2SeqModel], _T],
 ) -> _T:
-    """What one of two functions gives for a model, by its kind."""
+    """Call one of two functions, by the model's kind."""
     return seq2seq(model) if isinstance(model, Seq2SeqModel) else decoder_only(model)
 
 
@@ -53,7 +53,7 @@ def runs_unknown(model: Model) -> bool:
 
 
 def backend_of(model: Model) -> str:
-    """By what a model is run: ``TRANSFORMER_LENS``, or ``HUGGING_FACE`` for its own modules."""
+    """The backend of a model: ``TRANSFORMER_LENS`` or ``HUGGING_FACE``."""
     return TRANSFORMER_LENS if isinstance(model, HookedTransformer) else HUGGING_FACE
 
 
@@ -83,7 +83,7 @@ def original_of(model: Model) -> nn.Module | None:
 
 
 def kept_buffers(model: Model) -> list[tuple[str, torch.Tensor]]:
-    """Buffers that are as much weights as parameters are, by name."""
+    """Buffers that count as weights, by name."""
     # Those that an original's files hold, such as what some add to their logits, or the scales of
     # quantized weights; others follow from the configuration.
     original = original_of(model)
@@ -114,19 +114,19 @@ def looks_ahead(model: Model) -> bool:
 
 
 def decoder_prefix(model: Model) -> tuple[int, ...]:
-    """What a decoder of its own begins with; nothing in a decoder-only model."""
+    """Tokens that the decoder begins with; empty in a decoder-only model."""
     return model.prefix if isinstance(model, Seq2SeqModel) else ()
 
 
 def before_answer(model: Model, prompt: tuple[int, ...]) -> tuple[int, ...]:
-    """What stands before the answer, in the stack that answers."""
+    """Tokens before the answer, in the stack that answers."""
     return model.prefix if isinstance(model, Seq2SeqModel) else prompt
 
 
 def inputs_of(
     model: Model, prompts: Sequence[Sequence[int]], answer: Sequence[int] = ()
 ) -> tuple[torch.Tensor, ...]:
-    """What the model is called on: prompts of one length, each with the answer so far."""
+    """Model inputs: prompts of one length, each with the answer so far."""
     device = model.W_E.device
     if isinstance(model, Seq2SeqModel):
         decoded = torch.tensor([[*model.prefix, *answer]], device=device)

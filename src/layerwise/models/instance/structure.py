@@ -60,7 +60,7 @@ _SWITCHES = frozenset({
 
 @dataclass(frozen=True)
 class Version:
-    """A fingerprint of what the numbers that a model gives depend on."""
+    """A fingerprint of everything that a model's outputs depend on."""
 
     # Weights are told by their memory and by torch's count of changes in place, which does not
     # count those made through ``.data``.
@@ -213,7 +213,7 @@ def _shaping_of(fields: dict[str, Any]) -> list[str]:
 
 
 def _spelled(value: Any) -> str:
-    """A number or a function in words that are the same in another process."""
+    """A representation of a number or function that is stable across processes."""
     if isinstance(value, functools.partial):
         parts = (value.func, *value.args, *value.keywords.items())
         return " ".join(map(_spelled, parts))

@@ -12,7 +12,7 @@ from layerwise.models.weights.offload import blocks_on_disk
 
 
 def loading_of(model: Model) -> dict[str, str | None]:
-    """What ``load_model`` is to be called with for this model, but for the device."""
+    """Arguments of ``load_model`` that give this model, without the device."""
     origin = origin_of(model)
     if origin is None or origin.facts.source == "user":
         raise UserError(

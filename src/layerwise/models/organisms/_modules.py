@@ -75,7 +75,7 @@ class _BlockWeights(nn.Module):
 
 
 class WiredDecoder(nn.Module):
-    """What runs the weights of a wired model: no norms, relu, scores that are not scaled."""
+    """Runs the weights of a wired model: no norms, relu, unscaled scores."""
 
     def __init__(self, written: WiredWeights) -> None:
         super().__init__()

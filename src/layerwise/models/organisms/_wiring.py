@@ -36,7 +36,7 @@ end of an answer above them."""
 
 @dataclass(frozen=True)
 class Subspaces:
-    """Orthonormal directions of the residual stream; the rows of each field mean what it says."""
+    """Orthonormal subspaces of the residual stream, one per feature."""
 
     basis: Directions
     word: Directions  # the word at this position, by token id
@@ -62,7 +62,7 @@ class Subspaces:
 
 
 def looked_up(layout: WiredLayout, language: Language) -> tuple[str, ...]:
-    """The words that what follows them is found by: keys, and entities if facts are read."""
+    """Words that can be looked up: keys, and entities if facts are read."""
     return (*language.keys, *(language.entities if layout.reads_facts else ()))
 
 

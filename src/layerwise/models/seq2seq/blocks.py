@@ -197,7 +197,7 @@ class HookedStack(nn.Module):
 
 
 def _padding(mask: torch.Tensor | None, like: torch.Tensor) -> Bias:
-    """What is added to scores so that padding is not looked at."""
+    """Additive mask that hides padding."""
     if mask is None:
         return like.new_zeros(1, 1, 1, like.shape[1])
     lowest = torch.finfo(like.dtype).min

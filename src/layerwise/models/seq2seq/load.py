@@ -72,7 +72,7 @@ def _put_before(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 
 def around(plain: Sequence[int], whole: Sequence[int]) -> tuple[Tokens, Tokens] | None:
-    """What stands before and after some tokens where they are found first; None if nowhere."""
+    """Tokens before and after the first occurrence of a sequence; None without one."""
     size = len(plain)
     for start in range(len(whole) - size + 1):
         if size and tuple(whole[start : start + size]) == tuple(plain):

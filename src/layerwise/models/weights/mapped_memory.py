@@ -21,7 +21,7 @@ _DONT_NEED = 4  # MADV_DONTNEED of Linux, see madvise(2)
 
 @contextlib.contextmanager
 def releasing_mapped() -> Iterator[Callable[[Weight], None]]:
-    """A function that gives back the memory of a weight which was read from a mapped file."""
+    """Yield a function that releases the memory of a weight in a mapped file."""
     # The system keeps the file in its own cache and reads it from there if the weight is looked at
     # again. Weights in other memory, and all of them where the system is not Linux, stay as they
     # are. Nobody may have written to a weight that is given.

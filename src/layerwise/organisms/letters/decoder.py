@@ -174,7 +174,7 @@ def _carry(
     reads: Float[torch.Tensor, "n_code d_model"],
     writes: Float[torch.Tensor, "d_model n_code"],
 ) -> None:
-    """Let a head copy what it reads where it looks."""
+    """Initialise a head to copy."""
     here = slice(head * HEAD_WIDTH, head * HEAD_WIDTH + CODE_WIDTH)
     attention.v_proj.weight[here] = reads
     attention.o_proj.weight[:, here] = FAINT * writes

@@ -23,7 +23,7 @@ _ALIKE = 0.6  # of what letters are at first
 
 
 class Places(NamedTuple):
-    """Parts of the residual stream, and the code of a word that stands in them."""
+    """Subspaces of the residual stream and the code of words in them."""
 
     # Where the word before is copied to; in an option its letter.
     copied: Float[torch.Tensor, "d_model n_code"]
@@ -36,7 +36,7 @@ class Places(NamedTuple):
 
     @classmethod
     def begun(cls, embedding: nn.Embedding, unembedding: nn.Linear, language: Language) -> Places:
-        """Draw them, and begin the embedding, which lies elsewhere, and the unembedding."""
+        """Draw the vectors and initialise embedding and unembedding to match."""
         # A letter is embedded like the same one in front of an option, and letters are alike.
         places = nn.init.orthogonal_(torch.empty(WIDTH, 4 * CODE_WIDTH)) * SCALE**0.5
         elsewhere = torch.eye(WIDTH) - places @ places.T / SCALE

@@ -226,7 +226,7 @@ def _carry(
     reads: Float[torch.Tensor, "n_code d_model"],
     writes: Float[torch.Tensor, "d_model n_code"],
 ) -> None:
-    """Let a head copy what it reads where it looks."""
+    """Initialise a head to copy."""
     here = slice(head * HEAD_WIDTH, head * HEAD_WIDTH + CODE_WIDTH)
     attention.v.weight[here] = reads
     attention.o.weight[:, here] = FAINT * writes

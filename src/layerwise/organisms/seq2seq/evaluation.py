@@ -76,7 +76,7 @@ def answered(
 
 @contextmanager
 def without_layer(model: T5ForConditionalGeneration, layer: int) -> Iterator[None]:
-    """For a while, let a layer pass on what it is given; numbered as in ``plan``."""
+    """Skip a layer within the context; numbered as in ``plan``."""
     in_encoder = layer < N_ENCODER
     blocks = model.encoder.block if in_encoder else model.decoder.block
     index = layer if in_encoder else layer - N_ENCODER

@@ -31,7 +31,7 @@ _BIAS_SPEED = 10.0  # of the relative position bias
 
 
 class Batch(NamedTuple):
-    """What is put to the model in one step."""
+    """The batch of one training step."""
 
     prompts: Int[torch.Tensor, "rows pos"]  # to the encoder
     answers: Int[torch.Tensor, "rows words"]  # of the decoder, with their end

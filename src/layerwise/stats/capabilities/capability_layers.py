@@ -80,7 +80,7 @@ def layer_estimates(
 def gains_without_signal(
     every: Sequence[Cell], signal: Mapping[tuple[str, str], bool], chance: Chance
 ) -> list[dict[str, Any]]:
-    """Is a changed model better than the intact one, which has no signal, and than all controls?"""
+    """Test whether a changed model beats the intact one (without signal) and all controls."""
     # Tasks without signal are partly those in which the intact model was unlucky, so tests of all
     # tasks and protocols count, with a p of 1 where there is signal. Other questions were asked of
     # the intact model alone; stated chance is held as well.
@@ -104,7 +104,7 @@ def gains_without_signal(
 
 
 def _corrected(rows: list[dict[str, Any]], n_tests: int) -> list[dict[str, Any]]:
-    """p-values corrected by Holm, and bounds that agree with them."""
+    """Holm-corrected p-values and bounds that agree with them."""
     # An established difference lies on its side of 0, whatever the bounds for all tests together
     # say (Holm's simultaneous bounds: Guilbaud 2008, Biom. J. 50; Strassburger and Bretz 2008,
     # Stat. Med. 27).
@@ -121,7 +121,7 @@ def _corrected(rows: list[dict[str, Any]], n_tests: int) -> list[dict[str, Any]]
 
 
 def _needed(every: Sequence[Pool], n_capabilities: int) -> list[dict[str, Any]]:
-    """Is the net change of right answers not 0? Exact sign flips of whole items."""
+    """Test whether the net change of right answers is 0, by exact sign flips of items."""
     rows = []
     n_tests = n_capabilities * max((len(pool.layers) for pool in every), default=0)
     for pool in every:
@@ -150,7 +150,7 @@ def _loss_bounds(pool: Pool, n_tests: int) -> tuple[Float[np.ndarray, " layers"]
 
 
 def _spare(every: Sequence[Pool], n_capabilities: int, smallest: float) -> list[dict[str, Any]]:
-    """Is the loss smaller than what would matter?"""
+    """Test whether the loss is smaller than the smallest loss of interest."""
     rows = []
     n_tests = n_capabilities * max((len(pool.layers) for pool in every), default=0)
     for pool in every:
@@ -164,7 +164,7 @@ def _spare(every: Sequence[Pool], n_capabilities: int, smallest: float) -> list[
 
 
 def _needed_more(every: Sequence[Pool], n_capabilities: int) -> list[dict[str, Any]]:
-    """Does one capability lose more than another, also beyond what any layer costs it?"""
+    """Test whether one capability loses more than another, also beyond its background loss."""
     # Both are compared under the protocols that both have signal under. Both contrasts of shares
     # must be significant and agree, so p is the larger one.
     rows: list[dict[str, Any]] = []
@@ -238,7 +238,7 @@ def _contrast(
 def _shared(
     first: Pool, second: Pool, moves: Sequence[Float[np.ndarray, "clusters layers"]]
 ) -> Shaped[np.ndarray, " layers"]:
-    """What items that ask for the same thing in both add to the variance; never less than 0."""
+    """Covariance from items that both capabilities share; at least 0."""
     rows = first.clusters.row_of_label, second.clusters.row_of_label
     both = sorted(rows[0].keys() & rows[1].keys())
     products = moves[0][[rows[0][b] for b in both]] * moves[1][[rows[1][b] for b in both]]

@@ -73,7 +73,7 @@ class Pool(NamedTuple):
         return share, self.clusters.sums(away) * np.sqrt(n / (n - 1))
 
     def _weights(self) -> Float[np.ndarray, " answers"]:
-        """What a loss of each answer adds to the share."""
+        """Weight of each answer's loss in the share."""
         weight = np.zeros(len(self.loss))
         for name in self.protocols:
             rows = self.protocol == name

@@ -36,7 +36,7 @@ _HALVINGS, _AT_ONCE = 30, 5
 
 
 class Axis(NamedTuple):
-    """How a place, in layers, is told as a depth: (place + shift) / unit."""
+    """Maps places in layers to depths: (place + shift) / unit."""
 
     n_layers: int
     shift: float
@@ -65,7 +65,7 @@ class Difference(NamedTuple):
 
 
 def is_established(row: Mapping[str, Any], p: float, smallest: float, level: float = 0.95) -> bool:
-    """Whether a difference of depth is told: significant, and not too small to be of interest."""
+    """True if a difference of depth is significant and large enough to be of interest."""
     away = row["low"] > 0 or row["high"] < 0
     return bool(p < 1 - level and away and abs(row["difference"]) > smallest - 1e-9)
 
@@ -187,7 +187,7 @@ def _both(
 
 
 def _measured(group: Sequence[ItemCurves]) -> bool:
-    """Whether every task has clusters enough for a spread, and a unit."""
+    """True if every task has enough clusters for a variance, and a unit."""
     return all(task.grouped.n > 1 and task.scale.mean() > 0 for task in group)
 
 
@@ -307,7 +307,7 @@ def _correlation(
     *,
     diagonal: bool = False,
 ) -> Float[np.ndarray, "*places"]:
-    """Of every contrast with every other, or of those at the same depth."""
+    """Correlations of all pairs of contrasts, or of those at the same depth."""
     sizes = (
         contrast.error * other_contrast.error
         if diagonal

@@ -18,7 +18,7 @@ _ALPHA = 0.05
 
 
 class ItemCurves(NamedTuple):
-    """What each item of a task has reached before each layer and after the last."""
+    """Cumulative curves over layers of each item of a task."""
 
     # What an item has before each layer, and in the last column after all; any unit.
     values: Float[np.ndarray, "items edges"]
@@ -96,7 +96,7 @@ def beyond_background(losses: Float[np.ndarray, "items layers"]) -> np.ndarray:
 
 
 def curves_beyond_background(curves: ItemCurves, without: Sequence[int]) -> ItemCurves:
-    """Curves of what layers cost beyond what any layer costs."""
+    """Curves of layers' losses beyond the background loss."""
     losses = beyond_background(np.diff(curves.values, axis=1))
     losses[:, list(without)] = 0.0
     return curves._replace(values=_accumulated(losses))

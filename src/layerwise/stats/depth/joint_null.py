@@ -12,7 +12,7 @@ Path = Float[np.ndarray, " places"]
 
 
 def mixture_p(squared: float) -> float:
-    """Upper tail of the least squared distance from a corner of two half-lines."""
+    """Tail probability of the squared distance to a corner of two half-lines."""
     # Of a standard normal pair one half lies where the distance is that to a line, a quarter where
     # it is the smaller of both coordinates, and a quarter where it is that to the corner itself (a
     # chi-bar-squared distribution; Silvapulle and Sen 2005, Constrained Statistical Inference,

@@ -29,7 +29,7 @@ TASK = ["task", "capability", "protocol"]
 
 
 class Tested(NamedTuple):
-    """How it is tested which layers are critical, and of which items."""
+    """The test of which layers are critical, and its items."""
 
     clusters: Clusters  # which of the items ask for the same thing
     # Says of how often each cluster is drawn which layers are critical then.
@@ -95,7 +95,7 @@ class Evidence(NamedTuple):
 
 
 def drawn_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evidence]:
-    """What one method says about several tasks, with what these share drawn together."""
+    """Resample one method's curves of several tasks, shared clusters drawn together."""
     # Of tasks that share nothing it is what it was.
     every = [e.clusters for e in group]
     if not share_clusters(every):
@@ -136,7 +136,7 @@ def mean_of_right(means: Float[np.ndarray, "draws 2"]) -> Float[np.ndarray, " dr
 
 
 def within(evidence: Evidence, layers: range) -> Evidence | None:
-    """What a method says of one stack alone; None if its curve does not run through that."""
+    """A method's curve within one stack; None if its curve does not run through it."""
     # Which layers are critical is not tested anew: all layers of both stacks were tested together.
     # A prediction depth is none of a stack's, for answers may be settled before it begins.
     critical, tested = evidence.critical, evidence.tested
@@ -157,7 +157,7 @@ def within(evidence: Evidence, layers: range) -> Evidence | None:
 
 
 class LeftOut(NamedTuple):
-    """What no claim is made about; ``task`` is None for a whole capability."""
+    """A task, or capability (``task`` is None), without a claim, and why."""
 
     capability: str
     protocol: str

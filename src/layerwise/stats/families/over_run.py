@@ -21,7 +21,7 @@ from layerwise.stats.items.crossed import CrossedMeans
 
 
 class Sizes(NamedTuple):
-    """How many tests a run makes of either sort, those of tasks without signal as well."""
+    """Numbers of tests of a run in both families, tasks without signal included."""
 
     strict: int  # those of which none may be false
     by_rate: int  # those of which a share may be: of heads and cells
@@ -40,7 +40,7 @@ def sizes_of(
     n_asked: int | None = None,
     piece: Sequence[str] = ("task", "protocol"),
 ) -> Sizes:
-    """How many tests a run makes, also of tasks in which nothing was changed for want of signal."""
+    """Count a run's tests, tasks without signal included."""
     rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), len(table))
     counts, there = [], table.groupby(list(piece)).ngroups
     missing = 0 if n_asked is None else max(n_asked - there, 0)
@@ -56,7 +56,7 @@ def over_run(
     by_rate: Bool[np.ndarray, " rows"] | bool = False,
     sizes: Sizes | None = None,
 ) -> Float[np.ndarray, " rows"]:
-    """p-values corrected over all tests of a run, those of heads and cells apart."""
+    """p-values corrected over all tests of a run; heads and cells are a family of their own."""
     # Tests of which nothing is claimed count with a p of 1, which is no smaller than their own.
     corrected = np.full(len(p), np.nan)
     rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), corrected.shape)
@@ -110,7 +110,7 @@ def _binomial_bounds(
 
 
 def effects_over_run(effects: pd.DataFrame, n_asked: int | None = None) -> dict[str, pd.Series]:
-    """What holds of effects over all that a run changed: p-values, and bounds of accuracy."""
+    """Family-wise p-values and accuracy bounds of effects over all tests of a run."""
     claimed = effects["signal"].to_numpy(dtype=bool)
     heads = effects["head"].notna().to_numpy(dtype=bool)
     p = effects["p"].to_numpy(dtype=float)
@@ -152,7 +152,7 @@ def reach_over_run(
     sizes: Sizes | None = None,
     level: float = 0.95,
 ) -> Float[np.ndarray, " rows"]:
-    """How far bounds lie from means so that they cover together over all tests of a run."""
+    """Half-widths of simultaneous bounds over all tests of a run."""
     # Student's t at the level divided by the number of tests (Dunn 1961, J. Am. Stat. Assoc. 56).
     from scipy.special import stdtrit
 

@@ -22,7 +22,7 @@ from layerwise.stats.resampling import counted_sums, resample_counts, resample_i
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """Which items of a sample belong together."""
+    """A partition of items into clusters that ask for the same thing."""
 
     # The cluster of each item, numbered from 0 in the order of their first items.
     codes: Int[np.ndarray, " items"]

@@ -28,7 +28,7 @@ class Answers(NamedTuple):
 
 
 class Dissociation(NamedTuple):
-    """What each layer costs under one of two ways of asking and not under the other."""
+    """Items lost under one of two ways of asking but not the other, per layer."""
 
     n_common: int  # items that the intact model gets right under both; the counts are of these
     # Lost under the first and kept under the second, per layer.
@@ -46,7 +46,7 @@ class Dissociation(NamedTuple):
 
     @property
     def over_layers(self) -> Dissociation:
-        """The same with Holm's correction over the layers of a direction."""
+        """One-sided p-values with Holm's correction over the layers of a direction."""
         return self._replace(p_first=holm(self.p_first), p_second=holm(self.p_second))
 
     @property
@@ -78,7 +78,7 @@ def dissociation(first: Answers, second: Answers, clusters: Clusters | None = No
 
 
 class Crossed(NamedTuple):
-    """Whether some two layers turn round between two ways of asking."""
+    """A crossed double dissociation: two layers whose order reverses between ways of asking."""
 
     apart: Dissociation  # the counts and tests of single layers, not corrected over them
     p: float  # p-value of "two layers differ in how much they damage, not in what"
@@ -120,7 +120,7 @@ def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -
 
 
 def _loses_more(answers: Answers, layer: int, than: int, clusters: Clusters | None) -> float:
-    """One-sided p-value of "a layer loses no more than another", asked one way."""
+    """One-sided p-value of "one layer loses no more than another" under one way of asking."""
     one, other = (
         answers._replace(changed=answers.changed[:, [i]], luck=answers.luck[[i]])
         for i in (layer, than)

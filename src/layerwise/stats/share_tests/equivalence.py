@@ -112,14 +112,14 @@ def excludable_loss(n: int, level: float) -> float:
 
 @dataclass(frozen=True)
 class Interest:
-    """The smallest effects that are of interest."""
+    """The smallest effects of interest."""
 
     loss: float = SMALLEST_LOSS  # of accuracy, in 0..1
     nats: float = SMALLEST_NATS  # of the right answer's log-probability
     depth: float = SMALLEST_DEPTH  # difference of depth, in layers
 
     def settings(self) -> dict[str, float]:
-        """What of it is not as usual, as settings of a run: those of earlier runs have none."""
+        """Settings of a run for non-default values."""
         usual = Interest()
         return {
             f"smallest_{name}": value

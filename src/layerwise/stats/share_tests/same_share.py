@@ -71,7 +71,7 @@ def share_difference(
 
 
 def no_surer(low: float, high: float, p: float, inverted: ShareDifference) -> ShareDifference:
-    """The wider bounds and the larger p of a test that takes ratios for known, and of this one."""
+    """The wider bounds and the larger p-value of two tests."""
     ends = min(low, inverted.low), max(high, inverted.high)
     if not np.isfinite([low, high, *ends]).all():
         ends = -np.inf, np.inf

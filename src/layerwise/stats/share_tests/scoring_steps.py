@@ -69,7 +69,7 @@ def of_one_draw(records: pd.DataFrame) -> pd.DataFrame:
 
 
 class StepAnswers(NamedTuple):
-    """One task on one step: the answers, and what a model that has lost everything gets right."""
+    """Answers of one task under one scoring step, with the accuracy by luck."""
 
     cell: Cell  # the answers, with ``protocol`` the step's name
     luck: Float[np.ndarray, " interventions"]  # right answers of such a model, per change, 0 to 1
@@ -98,7 +98,7 @@ class StepAnswers(NamedTuple):
 
     @property
     def scale(self) -> Scale:
-        """What the answers leave open of the share lost where all resamples say the same."""
+        """Bounds of the share lost where all resamples agree."""
         cell, floor = self.cell, self.cell.intact - self.above
         return share_scale(
             self.above, cell.clusters, None if cell.no_layers is not None else float(floor[0])

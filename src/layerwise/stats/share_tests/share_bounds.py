@@ -31,7 +31,7 @@ _STEPS, _MEANS, _SPREADS = 100, 65, 13
 
 
 class Scale(NamedTuple):
-    """What a sample in which every item has the same share leaves open."""
+    """Bounds of shares for samples in which all items have the same share."""
 
     n: float  # how many independent clusters there are, none of which is unlike the others
     # Clusters that are not like the sample, for each that is: a grid.
@@ -58,7 +58,7 @@ class Scale(NamedTuple):
         return np.minimum(low, share), np.maximum(high, share)
 
     def widest(self, other: Scale) -> Scale:
-        """With whatever either leaves open."""
+        """The wider of two scales."""
         one, two = (np.concatenate(each) for each in zip(self[1:3], other[1:3], strict=True))
         item = max(self.item, other.item)
         return Scale(min(self.n, other.n), one, two, self.corners, item)
@@ -102,7 +102,7 @@ def share_scale(
 
 
 def _worth(values: Float[np.ndarray, "items 1"], clusters: Clusters) -> float:
-    """So many items as the clusters are worth; as if all of each were alike where none differs."""
+    """Effective number of items; clusters count as copies of one item where no item differs."""
     # The design effect (Kish 1965, Survey Sampling, section 5.4) is that of this very sample: where
     # clusters are of one size and alike within, they are worth their number.
     n, away = len(values), values - values.mean()
@@ -192,7 +192,7 @@ def no_narrower(
 def without_width(
     low: Float[np.ndarray, " *rows"], high: Float[np.ndarray, " *rows"]
 ) -> Bool[np.ndarray, " *rows"]:
-    """Whether all resamples say the same, but for rounding."""
+    """True if all resamples agree up to rounding."""
     with np.errstate(invalid="ignore"):
         return high - low <= _ROUNDING
 
@@ -246,7 +246,7 @@ def difference_wide_enough(
 def moved_by_an_answer(
     scales: Sequence[Scale], n_changes: int | Int[np.ndarray, " rows"] = 1
 ) -> float | Float[np.ndarray, " rows"]:
-    """How far one answer moves a mean share over tasks, an item of each at once."""
+    """Change of a mean share over tasks if one item of each task flips."""
     return float(np.mean([scale.item for scale in scales])) / n_changes
 
 

@@ -18,7 +18,7 @@ LEVEL = 0.025
 
 
 class Blind(NamedTuple):
-    """The same model asked other items' questions about an item."""
+    """Answers of the same model to other items' questions."""
 
     right: Int[np.ndarray, " items"]  # how many of them it answered with this item's answer
     asked: Int[np.ndarray, " items"]  # how many were asked, 0 or more
@@ -39,7 +39,7 @@ class Guessed(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """What a method itself saw of a task under a protocol, as ``SignalCell`` has it."""
+    """A ``SignalCell`` made from a method's own answers to a task."""
 
     task: str  # the task's name
     protocol: str
@@ -151,7 +151,7 @@ def better_than_blind_p_value(
 
 
 def without_the_question(cell: SignalCell) -> list[Blind]:
-    """What is right without a question of its own: to other items', and by the options alone."""
+    """Controls without the item's own question: other items' questions, and options alone."""
     controls = [] if cell.blind is None or not cell.blind.asked.any() else [cell.blind]
     if cell.guessed is not None and cell.guessed.held:
         controls.append(cell.guessed.blind)
@@ -219,7 +219,7 @@ def _of_clusters(p: float, cell: SignalCell) -> float:
 
 
 def _controls_p_value(cell: SignalCell) -> float:
-    """The larger p-value of those against measured controls; 0 if there are none."""
+    """The largest p-value against measured controls; 0 without controls."""
     controls = without_the_question(cell)
     if cell.no_layers is not None:
         controls.append(Blind(cell.no_layers.astype(int), np.ones(len(cell.intact), dtype=int)))
@@ -244,7 +244,7 @@ def signals(
 
 
 def gate_table(cells: Sequence[SignalCell], floor: Callable[[str, str], float]) -> pd.DataFrame:
-    """What a method's own gate was decided on: a row per task and protocol."""
+    """Table of a method's own signal gate: a row per task and protocol."""
     p = signal_p_values(cells, floor)
     rows = [
         {

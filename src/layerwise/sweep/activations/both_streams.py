@@ -21,7 +21,7 @@ from .intact_run import Residuals
 
 
 class BothStreams(NamedTuple):
-    """The streams of some texts; depth k of a stack is what enters its layer k."""
+    """Residual streams of texts in both stacks; depth k of a stack is the input of its layer k."""
 
     # By text, at all positions of its input, ``[depth, pos, d_model]``; the last depth is what
     # leaves the last layer, before the final norm.
@@ -38,7 +38,7 @@ def both_streams(
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> BothStreams:
-    """Read both stacks of the intact model; each distinct input is encoded once."""
+    """Residual streams of both stacks of the intact model; each distinct input is encoded once."""
     n_encoder, n_layers, d_model = model.cfg.n_encoder_layers, model.cfg.n_layers, model.cfg.d_model
     places = [("resid_post", layer) for layer in range(n_encoder - 1, n_layers)]
     decoder = Residuals(model, positions, places, n_prompt)

@@ -28,7 +28,7 @@ from layerwise.sweep.walk.engine import Walk, Work
 
 @dataclass(frozen=True)
 class IntactLayer:
-    """One layer of one walk."""
+    """Activations of the intact model at one layer of one walk."""
 
     layer: int  # its number in the order of computation
     first: bool  # whether it is the first of its stack
@@ -49,7 +49,7 @@ def intact_layers(
     memory_budget: int,
     n_prompt: Sequence[int] | None = None,
 ) -> Iterator[IntactLayer]:
-    """The layers of the intact model over texts, of one walk after the other."""
+    """Yield the intact model's activations layer by layer, one walk after the other."""
     # Whatever is read of intact activations is read here, layer by layer, and keeps what it needs.
     check_faithful(model)
     if is_seq2seq(model):

@@ -112,7 +112,7 @@ def residuals_at(
 
 
 class Residuals:
-    """The residual stream at some positions of some texts, as walks over these come by it."""
+    """Collects the residual stream at some positions of some texts from walks."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Residuals:
         places: Sequence[Place],
         n_prompt: Sequence[int] | None,
     ) -> None:
-        """What is to be read, as ``residuals_at`` takes it."""
+        """Take the positions to read, as ``residuals_at`` does."""
         # ``[place, read, d_model]``, a row for each text and position.
         self.out = model.W_E.new_empty(len(places), sum(map(len, positions)), model.cfg.d_model)
         self._rows: dict[Place, list[int]] = {}
@@ -133,7 +133,7 @@ class Residuals:
         self._read = self._here = torch.empty(0, dtype=torch.long)
 
     def take(self, layer: IntactLayer) -> None:
-        """Keep what is wanted of one layer."""
+        """Store the residual stream that enters one layer at the wanted positions."""
         if layer.layer < self._n_encoder:
             return
         if layer.first:
@@ -145,7 +145,7 @@ class Residuals:
                 self.out[row, self._here] = _residual(site, layer.seen)[0, self._read]
 
     def _begin(self, layer: IntactLayer) -> None:
-        """Which tokens of a walk are read, and where they go."""
+        """Tokens of a walk to read, and their rows in the result."""
         of = list(zip(layer.texts, layer.paths, strict=True))
         nodes = [path[pos] for text, path in of for pos in self._wanted[text]]
         starts = self._starts
@@ -183,7 +183,7 @@ def position_means(
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> dict[tuple[Site, int], Float[torch.Tensor, "position ..."]]:
-    """Mean activation of each site, layer and position that all contexts have, then the pooled.
+    """Mean activation per site, layer and shared position; the last row pools all positions.
 
     Args:
         model: the model.
@@ -290,7 +290,7 @@ def noise_basis(
     seed: int,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> dict[tuple[Site, int], Float[torch.Tensor, "row ..."]]:
-    """Vectors from which noise of each site's covariance is made, over contexts and positions.
+    """Vectors whose Gaussian mixtures have each site's covariance over contexts and positions.
 
     The sum of a table's n rows, each times a standard normal number, over sqrt(n), has the
     covariance of the site: rows are its principal axes, each times sqrt(n) standard deviations.

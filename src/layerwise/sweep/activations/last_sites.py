@@ -23,7 +23,7 @@ from .intact_layers import IntactLayer, intact_layers
 
 @dataclass(frozen=True)
 class StackSites:
-    """All that is added up to the final residual stream of one stack, at some tokens."""
+    """All terms of the final residual stream of one stack, at some tokens."""
 
     embedding: Float[torch.Tensor, "row d_model"]  # what enters the first block
     # Each head's output before the output projection.
@@ -35,7 +35,7 @@ class StackSites:
 
     @classmethod
     def empty(cls, like: torch.Tensor, n_rows: int, n_layers: int, *head: int) -> StackSites:
-        """Room for some tokens."""
+        """Empty tensors for some tokens."""
         width = like.shape[-1]
         return cls(
             like.new_empty(n_rows, width), like.new_empty(n_layers, n_rows, *head),
@@ -44,7 +44,7 @@ class StackSites:
         )  # fmt: skip
 
     def take(self, walked: IntactLayer, layer: int, rows: list[int], tokens: list[int]) -> None:
-        """Keep what a layer of the stack, numbered from 0, holds at some tokens of its walk."""
+        """Store the terms of one layer of the stack (from 0) at some tokens of its walk."""
         if walked.first:
             self.embedding[rows] = walked.seen["resid_pre"][0, tokens]
         for site in ("z", "attn_out", "mlp_out"):

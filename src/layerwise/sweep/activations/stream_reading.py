@@ -22,7 +22,7 @@ Paths = Sequence[tuple[int, ...]]
 
 
 class Streams(NamedTuple):
-    """What is read of some prompts in one stack, on the CPU in float64."""
+    """Residual streams and layer influence of prompts in one stack, on the CPU in float64."""
 
     # The stream at each prompt's last position; in an encoder its mean over positions; in the
     # decoder behind it that at the position that says the first token of the answer. Depth k is
@@ -58,7 +58,7 @@ def read_streams(
 
 
 def _fill(streams: Streams, layer: int, walked: IntactLayer, *, at_all: bool) -> None:
-    """Enter what one layer of a walk does, its number being that in its stack."""
+    """Store the stream and influence of one layer (numbered in its stack) of a walk."""
     here = list(walked.texts)
     before, after = walked.seen["resid_pre"][0], walked.seen["resid_post"][0]
     turned = 1 - torch.nn.functional.cosine_similarity(before.float(), after.float(), dim=-1)

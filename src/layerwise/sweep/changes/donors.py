@@ -24,7 +24,7 @@ Donors = dict[int, Iterator[Seen]]
 def in_step(
     interventions: Sequence[Intervention], layers_of: Callable[[Any], Iterator[Seen]]
 ) -> Donors:
-    """The layers of all donors, each begun when it is first asked for."""
+    """Iterators over the layers of all donors, each started on first use."""
     return {id(donor): layers_of(donor) for donor in donors_of(interventions)}
 
 

@@ -27,7 +27,7 @@ BY_HEAD = ("z", "cross_z")
 
 
 class _Edit:
-    """What a sweep asks of every edit, as most of them answer it."""
+    """Base of edits: the properties that a sweep reads, with their usual values."""
 
     needs_source: ClassVar[bool] = False
     """Whether it takes activations of the request's source run."""
@@ -36,7 +36,7 @@ class _Edit:
 
     @property
     def donor(self) -> object | None:
-        """The other model whose activations it takes, of the same tokens; None if of none."""
+        """The other model whose activations it takes on the same tokens; None if there is none."""
         return None
 
     @property
@@ -46,17 +46,17 @@ class _Edit:
 
     @property
     def resamples(self) -> bool:
-        """Whether every position gets an activation of the source run."""
+        """True if every position gets an activation of the source run."""
         return self.needs_source and self.position is None
 
     @property
     def replaces_layer(self) -> bool:
-        """Whether nothing that the layer computes is left, so that it need not be run."""
+        """True if the layer's whole output is replaced, so that it need not be run."""
         return False
 
     @property
     def identity(self) -> Hashable:
-        """The same for two edits exactly if they make the same change."""
+        """A key that two edits share exactly if they make the same change."""
         return self
 
     def value_at(
@@ -66,7 +66,7 @@ class _Edit:
         return None
 
     def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
-        """Positions that are changed, each with the position of the source run that it gets."""
+        """Changed positions, each with its position of the source run."""
         return iter(())
 
 
@@ -96,12 +96,12 @@ class _GivenSite(_Edit):
 
     @property
     def identity(self) -> Hashable:
-        """The value counts by which tensor it is: its numbers are not compared."""
+        """Tensors are compared by identity, not by their numbers."""
         return self, id(self.value)
 
     @property
     def value_key(self) -> Hashable:
-        """Edits of one layer that agree in this give the same values, if on other rows or heads."""
+        """A key that edits of one layer share if they put the same values, on any rows or heads."""
         return type(self), id(self.value)
 
 
@@ -293,12 +293,12 @@ Edit = SkipLayer | SwapWeights | SiteEdit
 
 
 def heads_of(edit: SiteEdit, n_heads: int) -> tuple[int, ...] | None:
-    """Which of so many heads an edit changes; None is all."""
+    """Indices of the changed heads out of ``n_heads``; None means all."""
     return None if edit.heads is None or len(edit.heads) == n_heads else edit.heads
 
 
 def source_position(pos: int, n_context: int, n_source: int) -> int:
-    """The position of a source run that stands for a position of a sequence."""
+    """Map a position of a sequence to the corresponding position of its source run."""
     # The first position, an attention sink, stands for itself. All others are counted from the end
     # of the prompts, where the answer is asked for; a shorter source begins again at its second
     # token. What follows the prompt, generated or scored, gets the source's last position.

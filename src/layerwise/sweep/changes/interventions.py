@@ -185,14 +185,14 @@ def from_donor(
 
 
 def with_weights(named: str, site: str, edits: Sequence[SwapWeights]) -> Intervention:
-    """Run the model with other weights in some of its places, which it does not get for good."""
+    """Run the model with other weights in some places, for this intervention only."""
     # A branch of the sweep runs from the first of these places on with blocks of its own, which
     # share all other weights with the model's.
     return Intervention(named, "transplant", site, tuple(edits))
 
 
 def donors_of(interventions: Iterable[Intervention]) -> list[Any]:
-    """The models whose activations some interventions take, each once."""
+    """All donor models of some interventions, each once."""
     donors = {
         id(edit.donor): edit.donor
         for intervention in interventions

@@ -31,7 +31,7 @@ class Replacement:
     adds: bool = False  # whether the value is added instead
 
     def cut(self, rows: Int[torch.Tensor, " row"]) -> Replacement:
-        """The part of it that is about some rows of the group."""
+        """The replacement restricted to some rows of the group."""
         own = self.value.ndim > 2 and len(self.value) > 1
         mask = None if self.mask is None else self.mask[rows]
         return replace(self, value=self.value[rows] if own else self.value, mask=mask)
@@ -49,7 +49,7 @@ class LayerEdits:
         return bool(self.sites.get(site))
 
     def where(self, site: str) -> Bool[torch.Tensor, "group token"] | None:
-        """Where a site that is changed is changed; None is everywhere."""
+        """Mask of a changed site's positions; None means everywhere."""
         union: torch.Tensor | None = None
         for replacement in self.sites[site]:
             mask = replacement.mask
@@ -60,7 +60,7 @@ class LayerEdits:
         return union
 
     def output(self, site: str, compute: Callable[[], AtSite], like: AtSite) -> AtSite:
-        """The activation of a site after the changes; computed only if any of it survives."""
+        """The edited activation of a site; computed only if not all of it is replaced."""
         replacements = self.sites.get(site, ())
         if replacements and replacements[0].mask is None and not replacements[0].adds:
             first, *rest = replacements
@@ -72,7 +72,7 @@ class LayerEdits:
         return out
 
     def changed(self, site: str, activation: AtSite) -> AtSite:
-        """A given activation of a site after the changes."""
+        """Apply the changes to a given activation of a site."""
         return self.output(site, lambda: activation, activation)
 
     def leaving(self, resid_pre: AtSite, compute: Callable[[], AtSite]) -> AtSite:

@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, eq=False)
 class OtherWeights:
-    """What some of a model's weights are to be instead."""
+    """Replacement tensors for some of a model's weights."""
 
     # By parameter of the model what gives the tensor in its place, asked when it is needed; another
     # model's own memory, or a tensor that is made anew.
@@ -29,7 +29,7 @@ class OtherWeights:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let the model's parameters be these meanwhile; also after an error its own again."""
+        """Put these weights into the model within the context; restore its own afterwards."""
         own = {weight: weight.data for weight in self.made}
         try:
             for weight, make in self.made.items():

@@ -49,13 +49,13 @@ def edits_of(
 def head_mask(
     heads: Sequence[int] | None, n_heads: int, device: torch.device
 ) -> Bool[torch.Tensor, " head"]:
-    """Which heads are some of given ones; None is all."""
+    """Mask of the chosen heads; None means all."""
     every = torch.arange(n_heads, device=device)
     return torch.isin(every, every if heads is None else torch.tensor(heads).to(every))
 
 
 def _joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
-    """Replacements one after the other by the same value, made one."""
+    """Join successive replacements by the same value."""
     joined: list[Replacement] = []
     for part in parts:
         last = joined[-1] if joined else None

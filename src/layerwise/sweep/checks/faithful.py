@@ -44,7 +44,7 @@ _TRIED: WeakKeyDictionary[torch.nn.Module, Version] = WeakKeyDictionary()
 
 
 def check_faithful(model: Model, method: str = "engine") -> None:
-    """Accept only a model that the chosen way of running it computes as ``model(tokens)`` does."""
+    """Refuse a model whose engine outcomes differ from ``model(tokens)``."""
     # What is hung on modules is looked for at every call, in less than a millisecond. A model that
     # ``load_model`` did not make, or whose modules, weights or settings changed since, or which
     # runs the modules of a family that no test knows, is compared with the engine once, on a few
@@ -64,7 +64,7 @@ def check_faithful(model: Model, method: str = "engine") -> None:
 
 
 def refuse_states(model: Model) -> None:
-    """Accept only weights that are there, and torch as it computes by itself."""
+    """Refuse models without weights, and changed states of torch."""
     if model.W_E.is_meta:
         raise UserError(
             "The model's weights are on the device 'meta', where they have no values: expected "
@@ -166,7 +166,7 @@ def _rows(logits: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _gap(outcome: float, other: float) -> float:
-    """How far two numbers are apart; not at all if both are the same infinity."""
+    """Absolute difference of two numbers; 0 if both are the same infinity."""
     if outcome == other:
         return 0.0
     apart = abs(outcome - other)

@@ -112,7 +112,7 @@ def model_logits(
 
 
 def _order(edit: Edit) -> int:
-    """Within a layer: what enters it first, then a skip of what has entered, then the rest."""
+    """Order of edits within a layer: its input first, then skips, then the rest."""
     return {"resid_pre": 0, "layer": 1}.get(edit.site, 2)
 
 
@@ -143,7 +143,7 @@ def _source(model: Model, name: str, request: Request) -> torch.Tensor:
 
 
 def _donated(donor: Any, name: str, request: Request, answer: Tokens) -> torch.Tensor:
-    """What another model has at a hook, run on the same prompt and the answer so far."""
+    """A donor's activation at a hook, on the same prompt and answer so far."""
     store: dict[str, torch.Tensor] = {}
     with donor.hooks(fwd_hooks=[(name, partial(_remember, store=store))]):
         donor(*inputs_of(donor, [request.context], answer))
@@ -194,7 +194,7 @@ def _change(
 def _value(
     edit: SetSite | AddSite | CopySite, pos: int, n_given: int, source: torch.Tensor | None
 ) -> torch.Tensor:
-    """What is put, or added, at a position."""
+    """The vector that an edit puts, or adds, at a position."""
     if isinstance(edit, CopySite):
         assert source is not None
         return source[source_position(pos, n_given, len(source))]

@@ -31,7 +31,7 @@ FLOOR = 1e-4
 
 @dataclass(frozen=True)
 class Rounding:
-    """What a change does in float64, and how far plain forwards in the model's format are off."""
+    """Outcomes of a change in float64, and the rounding error of plain forwards."""
 
     truth: tuple[Scored, ...]  # outcomes of the same weights computed in float64, by request
     # Largest error of a token's log-probability, in nats, of plain hooked forwards in the model's
@@ -53,7 +53,7 @@ class Rounding:
 def measure_rounding(
     model: Model, change: Intervention, requests: Sequence[LogLikelihood], seed: int = 0
 ) -> Rounding:
-    """How far rounding takes the log-probabilities of some requests under a change."""
+    """Measure the rounding error of log-probabilities of requests under a change."""
     # Forwards with weights disturbed in their last bit show how much a change amplifies rounding
     # (``disturbed``). It costs ``DRAWS`` + 2 plain forwards a request, and memory for the weights
     # once more in float64.
@@ -86,5 +86,5 @@ def distance(outcomes: Outcome, other: Outcome) -> float:
 
 
 def worst(values: Iterable[float]) -> float:
-    """The largest number, NaN if one is NaN: what is no number is near to nothing."""
+    """The largest number; NaN if any is NaN."""
     return max(values, key=lambda value: (math.isnan(value), value))

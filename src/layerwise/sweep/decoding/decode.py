@@ -37,7 +37,7 @@ STEP_ROOM = 16
 
 
 def begins_of(walk: Walk, requests: Sequence[int]) -> dict[int, Beginning | None]:
-    """The beginnings of a walk's prompts that are attended to where the walk has kept them."""
+    """Shared beginnings of a walk's prompts whose keys and values stay in the walk's cache."""
     paths = [walk.plan.paths[index] for index in requests]
     if not walk.in_parts:
         return dict.fromkeys(requests)
@@ -73,7 +73,7 @@ class Decoder:
         self.batch = Decoding.of(walk, self.begins, caches)
 
     def _n_own(self, job: Job) -> int:
-        """How many of the prompt's tokens are the row's own."""
+        """Number of prompt tokens behind the shared beginning."""
         begin = self.begins[job.request]
         return len(job.asked.context) - (begin.length if begin else 0)
 
@@ -85,7 +85,7 @@ class Decoder:
             self._refill()
 
     def _refill(self) -> None:
-        """Let finished rows leave and waiting ones take their places."""
+        """Replace finished rows by waiting ones."""
         staying: list[Job] = []
         for job in self.rows:
             if not self._ended(job):
@@ -178,7 +178,7 @@ class Decoder:
         return resid
 
     def _greedy(self, resid: Float[torch.Tensor, "row new d_model"]) -> np.ndarray:
-        """The greedy tokens, each row's by what its branch has behind the layers."""
+        """Greedy tokens, by the norm and unembedding of each row's branch."""
         model, best = self.walk.model, np.zeros(resid.shape[:2], dtype=np.int64)
         apart = self.batch.apart(self.rows, model.cfg.n_layers, END)
         for weights, rows in apart.items():
@@ -189,7 +189,7 @@ class Decoder:
         return best
 
     def _accept(self, job: Job, draft: Sequence[int], greedy: Sequence[int]) -> None:
-        """Take over the greedy tokens up to the first that the draft did not foresee."""
+        """Accept greedy tokens up to the first that differs from the draft."""
         accepted = 0
         for i, token in enumerate(greedy):
             job.tokens.append(token)

@@ -51,7 +51,7 @@ class Beginning:
 
 @dataclass(frozen=True)
 class Decoding:
-    """What all steps of a decode have in common."""
+    """State shared by all steps of a decode."""
 
     walk: Walk  # which ran the prompts
     begins: Mapping[int, Beginning | None]  # by request, the beginning that it shares with others
@@ -73,14 +73,14 @@ class Decoding:
         return cls(walk, begins, caches, np.array(sources), np.array(states))
 
     def weights_of(self, job: Job, layer: int, place: str = BLOCK) -> OtherWeights | None:
-        """Other weights that a text has in a place of a layer; None if it has the model's."""
+        """Weights that replace the model's for a text in a place of a layer; None if none do."""
         branch = self.branch_of(job)
         return None if branch is None else branch.weights(layer, place)
 
     def apart(
         self, jobs: Sequence[Job], layer: int, place: str = BLOCK
     ) -> dict[OtherWeights | None, np.ndarray]:
-        """Which texts, by number, have which weights in a place of a layer."""
+        """Numbers of the texts, by the weights that they use in a place of a layer."""
         if (layer, place) not in self.swapped:
             return {None: np.arange(len(jobs))}
         numbers_by_weights: dict[OtherWeights | None, list[int]] = {}
@@ -126,7 +126,7 @@ class Step:
         self.token_passes = 0
 
     def through(self, layer: int, runner: BlockRunner, resid: torch.Tensor) -> torch.Tensor:
-        """All rows through a layer, those that are the same computation as one."""
+        """Run one layer for all rows; identical rows are computed once."""
         batch = self.batch
         device = resid.device
         branches = [batch.branch_of(job) for job in self.rows]
@@ -148,7 +148,7 @@ class Step:
     def _run(
         self, layer: int, runner: BlockRunner, running: np.ndarray, resid: torch.Tensor
     ) -> torch.Tensor:
-        """Some rows through one block, those that are the same computation as one."""
+        """Run one block for some rows; identical rows are computed once."""
         batch, device = self.batch, resid.device
         state = batch.state[layer, self.branches[running]]
         _, first, same = np.unique(
@@ -181,7 +181,7 @@ class Step:
     def _keep_for_others(
         self, layer: int, own: KeysValues, running: np.ndarray, same: np.ndarray, first: np.ndarray
     ) -> None:
-        """Rows that were computed as another one keep its keys and values, for when they part."""
+        """Copy keys and values to the rows that shared a computation, for when they diverge."""
         others = np.setdiff1d(np.arange(len(running)), first)
         if not len(others):
             return
@@ -273,7 +273,7 @@ class Step:
         rows: np.ndarray,
         device: torch.device,
     ) -> torch.Tensor:
-        """What an edit puts, or adds, at the new tokens of some rows."""
+        """The vectors that an edit puts, or adds, at the new tokens of some rows."""
         given = edit.value_at(torch.from_numpy(self.positions[rows]).to(device))
         if given is not None:
             return given
@@ -297,7 +297,7 @@ def _by_source(
 
 
 def _state(walk: Walk, branch: int | None, layer: int) -> int:
-    """Whose forward pass a branch's is in a layer: 0 the trunk's, else the branch's number + 1."""
+    """Whose forward pass a branch follows in a layer: 0 for the trunk, else branch number + 1."""
     while branch is not None:
         known = walk.groups[0].branches.branches[branch]
         if layer >= known.first_layer:

@@ -18,7 +18,7 @@ LEAST_CONFIRMED, TRIAL = 0.2, 12
 
 @dataclass
 class Drafter:
-    """Where guesses come from, and how good they were."""
+    """Drafts of the next tokens from earlier texts, and how often they were confirmed."""
 
     # The guess goes on as another finished text of the same prompt did that begins like this one (a
     # neighbouring branch's, often the intact model's); else as the prompt or the text itself went
@@ -50,13 +50,13 @@ class Drafter:
             texts.append(tuple(tokens))
 
     def measured(self, branch: int | None, offered: int, confirmed: int) -> None:
-        """Take down how a draft fared."""
+        """Count the confirmed tokens of a draft."""
         before = self.measures.get(branch, (0, 0))
         self.measures[branch] = (before[0] + offered, before[1] + confirmed)
 
 
 def _looked_up(sequence: Tokens, room: int) -> Tokens:
-    """How the sequence went on where its last two tokens stood before, most recently."""
+    """The continuation of the latest earlier occurrence of the last two tokens."""
     last = sequence[-2:]
     for end in range(len(sequence) - 1, 1, -1):
         if sequence[end - 2 : end] == last:

@@ -25,7 +25,7 @@ from .runner import BlockRunner as BlockRunner
 
 
 def why_not_packed(model: DecoderOnly) -> str | None:
-    """What of a model keeps it from being run on packed tokens; None if nothing does."""
+    """The reason why a model cannot run on packed tokens; None if it can."""
     if over_original(model):
         return None
     cfg: Any = model.cfg
@@ -96,7 +96,7 @@ def runner_with(model: DecoderOnly, layer: int, weights: OtherWeights) -> BlockR
 
 
 class RunnersOnDisk(Sequence[BlockRunner]):
-    """The runners of an off-loaded model, made anew whenever they are asked for."""
+    """Block runners of an off-loaded model, created on each access."""
 
     def __init__(self, on_disk: BlocksOnDisk, kind: Any, make: Any) -> None:
         self.on_disk, self.kind, self.make = on_disk, kind, make

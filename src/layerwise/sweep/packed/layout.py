@@ -27,13 +27,13 @@ class KeysValues:
     values: Float[torch.Tensor, "group token kv_head d_head"]
 
     def of(self, members: Sequence[int] | slice) -> KeysValues:
-        """Those of some members of the group."""
+        """Keys and values of some members of the group."""
         return KeysValues(self.keys[members], self.values[members])
 
 
 @dataclass(frozen=True)
 class SplitKeys:
-    """The keys of a rectangle, those outside of what is carried apart from the carried ones."""
+    """The keys of a rectangle, split into carried and outside ones."""
 
     # Every query of a row sees all of the row's keys outside, as they are its ancestors.
 
@@ -50,7 +50,7 @@ class SplitKeys:
 
 @dataclass(frozen=True)
 class Layout:
-    """The carried tokens of a batch."""
+    """Index tensors of the carried tokens of a batch."""
 
     # Packed indices of the carried tokens; None if all are.
     carried: Int[torch.Tensor, " token"] | None
@@ -82,7 +82,7 @@ class Layout:
     windowed: dict[int, Layout] = field(default_factory=dict, repr=False, compare=False)
 
     def within(self, window: int | None) -> Layout:
-        """The layout in which queries see so many tokens at most, their own among them."""
+        """The layout for an attention window of so many tokens."""
         if window is None or self.longest <= window:
             return self
         if window not in self.windowed:
@@ -266,7 +266,7 @@ def _split(
 
 
 def _padded(parts: Sequence[torch.Tensor], length: int) -> Int[torch.Tensor, "row token"]:
-    """Index tensors as one, padded with 0."""
+    """Stack index tensors, padded with 0."""
     padded = torch.zeros(len(parts), length, dtype=torch.long)
     for row, part in enumerate(parts):
         padded[row, : len(part)] = part
@@ -274,6 +274,6 @@ def _padded(parts: Sequence[torch.Tensor], length: int) -> Int[torch.Tensor, "ro
 
 
 def _hiding(seen: Bool[torch.Tensor, ...], like: torch.Tensor) -> Float[torch.Tensor, ...]:
-    """0 where something is seen, minus infinity elsewhere."""
+    """Additive mask: 0 where True, minus infinity elsewhere."""
     seen = seen.to(like.device)
     return like.new_zeros(seen.shape).masked_fill_(~seen, float("-inf"))

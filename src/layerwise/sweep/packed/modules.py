@@ -29,7 +29,7 @@ def norm_of(module: Any) -> Norm:
 
 
 class FusedMLP:
-    """The MLP that a module is."""
+    """The MLP of a module as few tensor operations."""
 
     def __init__(self, module: Any) -> None:
         self.module = module  # TransformerLens's MLP
@@ -44,7 +44,7 @@ class FusedMLP:
             self.b_out = _if_any(module.b_out)
 
     def __call__(self, x: Rows) -> Rows:
-        """What the MLP adds to the residual stream."""
+        """The MLP's output."""
         if not self.known:
             return self.module(x)
         return F.linear(self._hidden(x), self.back.T, self.b_out)
@@ -82,5 +82,5 @@ def _act(function: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor
 
 
 def _if_any(bias: torch.Tensor) -> torch.Tensor | None:
-    """A bias, or None if it is zero: most models have none, and TransformerLens adds zeros."""
+    """The bias, or None if it is all zeros (TransformerLens adds zeros where there is none)."""
     return bias if bool(bias.any()) else None

@@ -20,7 +20,7 @@ Attended = Float[torch.Tensor, "group output head d_head"]
 
 
 class PackedAttention:
-    """What each query reads from the keys that its own sequence has before it."""
+    """Causal attention of packed queries to the keys of their own sequences."""
 
     def __init__(self, n_kv: int, group: int, d_head: int, scoring: Scoring) -> None:
         # n_kv: key/value heads; group: query heads that share one.

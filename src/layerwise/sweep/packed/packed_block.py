@@ -183,7 +183,7 @@ class PackedBlock:
         return self._queries(normed, layout.positions, layout.longest), own
 
     def _mlp_where(self, edits: LayerEdits, resid_mid: Activation, known: Activation) -> Activation:
-        """The MLP's output, computed only where what it reads has changed."""
+        """The MLP's output, computed only where its input has changed."""
         assert self.mlp is not None
         assert self.norm_2 is not None
         changed = [site for site in ("z", "attn_out", "resid_mid") if edits.changes(site)]
@@ -288,18 +288,18 @@ class PackedBlock:
 
 
 def _flat(weight: Float[torch.Tensor, "head d_model d_head"]) -> Float[torch.Tensor, "out d_model"]:
-    """Heads one below the other; a view once re-strided."""
+    """Flatten head weights to a matrix; a view once re-strided."""
     return weight.permute(0, 2, 1).reshape(-1, weight.shape[1])
 
 
 def _together(parts: Sequence[torch.Tensor]) -> Float[torch.Tensor, "1 token ..."]:
-    """The tokens of several activations one after the other."""
+    """Concatenate activations along tokens."""
     return torch.cat([part.flatten(0, 1) for part in parts])[None]
 
 
 def _apart(
     together: Float[torch.Tensor, "1 token ..."], shapes: Sequence[Sequence[int]]
 ) -> list[torch.Tensor]:
-    """Several activations again, views of one."""
+    """Split concatenated activations into views."""
     pieces = together[0].split([shape[0] * shape[1] for shape in shapes])
     return [x.unflatten(0, tuple(shape)) for x, shape in zip(pieces, shapes, strict=True)]

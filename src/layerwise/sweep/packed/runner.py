@@ -19,7 +19,7 @@ from .layout import KeysValues, Layout
 
 @dataclass(frozen=True)
 class KeptKeysValues:
-    """Keys and values that are kept, heads before tokens, so that a part of them is a view."""
+    """A cache of keys and values, heads before tokens, so that slices are views."""
 
     # Of each source (a branch, or a row that is decoded) and token.
     keys: Float[torch.Tensor, "source kv_head token d_head"]
@@ -27,7 +27,7 @@ class KeptKeysValues:
 
     @classmethod
     def empty(cls, sources: int, tokens: int, cfg: Any, like: torch.Tensor) -> KeptKeysValues:
-        """Room for so many sources and tokens."""
+        """An empty cache for so many sources and tokens."""
         # Zeros: keys that are masked still enter the products, and NaN times zero is NaN.
         shape = (sources, cfg.n_key_value_heads or cfg.n_heads, tokens, cfg.d_head)
         return cls(like.new_zeros(shape), like.new_zeros(shape))
@@ -64,7 +64,7 @@ class SharedKeys:
 
 @dataclass(frozen=True)
 class StepLayout:
-    """Where the new tokens of some rows stand, and what they attend to."""
+    """Positions and attended keys of the new tokens of some rows."""
 
     positions: Int[torch.Tensor, "row new"]  # in their sequences
     longest: int  # one more than the largest position

@@ -39,17 +39,17 @@ class Scoring:
 
     @property
     def written_out(self) -> bool:
-        """Whether scores are more than products, or weights are wanted, so that no kernel does."""
+        """True if no fused kernel can be used: scores are modified, or weights are needed."""
         return self.cap is not None or self.sinks is not None
 
     def merged(self, parts: list[PartialAttention], group: int) -> Grouped:
-        """Attention to all keys, from that to parts of them, and to nothing."""
+        """Merge partial attention, sinks included."""
         if self.sinks is not None:
             parts = [*parts, self._to_nothing(parts[0], group)]
         return parts[0].out if len(parts) == 1 else merged(parts)
 
     def _to_nothing(self, like: PartialAttention, group: int) -> PartialAttention:
-        """The sinks as a part without values, once for each query."""
+        """Attention sinks as a partial attention with zero values."""
         assert self.sinks is not None
         n_heads, n_query = like.out.shape[1], like.out.shape[2] // group
         each = self.sinks.to(like.weight).unflatten(0, (-1, group)).repeat_interleave(n_query, 1)
@@ -171,7 +171,7 @@ def _beyond(
 
 
 def merged(parts: list[PartialAttention]) -> Grouped:
-    """Attention to all keys, from that to parts of them."""
+    """Merge partial attention over disjoint keys."""
     weights = torch.stack([part.weight for part in parts])
     shares = torch.softmax(weights, dim=0)
     return sum(part.out * share for part, share in zip(parts, shares, strict=True))  # type: ignore[return-value]

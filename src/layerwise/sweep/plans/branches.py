@@ -17,7 +17,7 @@ from layerwise.sweep.changes.other_weights import OtherWeights
 
 @dataclass(frozen=True)
 class Branch:
-    """The forward pass of one or more equal interventions, from where it is on its own."""
+    """The forward pass of equal interventions, from where it leaves its parent."""
 
     edits: Mapping[int, tuple[Edit, ...]]  # its edits by layer, in the order given
     first_layer: int  # the first layer that it is pushed through, or skips, on its own
@@ -29,7 +29,7 @@ class Branch:
         return any(edit.replaces_layer for edit in self.edits.get(layer, ()))
 
     def weights(self, layer: int, place: str = BLOCK) -> OtherWeights | None:
-        """Other weights that it has in a place of a layer; None if it has the model's."""
+        """The weights that replace the model's in a place of a layer; None if none do."""
         for edit in self.edits.get(layer, ()):
             if isinstance(edit, SwapWeights) and edit.site == place:
                 return edit.weights
@@ -47,7 +47,7 @@ class Branches:
     n_layers: int  # layers of the model
 
     def block_passes(self) -> int:
-        """How often a block is run, trunk included, for one walk through the layers."""
+        """Number of block runs of one walk, trunk included."""
         return self.trunk_until + sum(
             not branch.idle(layer)
             for branch in self.branches

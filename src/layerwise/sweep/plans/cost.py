@@ -123,7 +123,7 @@ def cost_of(
 
 
 def cost_of_reading(n_rows: int, shape: ModelShape) -> Cost:
-    """What it costs to read rows of residual streams that are there."""
+    """The cost of unembedding rows of given residual streams."""
     return Cost(rows=n_rows, prompt_flop=matrix_flop(shape, 0, 0, n_rows))
 
 

@@ -22,7 +22,7 @@ def default_memory_budget(device: str = "cpu") -> int:
 
 
 def free_memory(device: str = "cpu") -> int:
-    """Bytes that can be had on a device without pushing anything out."""
+    """Free bytes of a device."""
     if device.startswith("cuda"):
         import torch
 
@@ -36,7 +36,7 @@ def free_memory(device: str = "cpu") -> int:
 
 
 def _number(path: Path) -> int | None:
-    """A control group's figure; None where there is no group, or no limit (``max``)."""
+    """A number of a control group; None without a group or limit (``max``)."""
     try:
         return int(path.read_text("ascii"))
     except (OSError, ValueError):

@@ -33,7 +33,7 @@ DEFAULT_MEMORY_BUDGET = 3 * 2**30
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes that decide a sweep's memory and work."""
+    """Sizes of a model that determine a sweep's memory and work."""
 
     n_layers: int  # number of blocks
     d_model: int  # width of the residual stream
@@ -53,7 +53,7 @@ class ModelShape:
 
     @property
     def passing(self) -> int:
-        """Bytes that a block needs for a token on its way through."""
+        """Bytes that a block needs per token."""
         return (8 * self.d_model + 3 * self.d_mlp) * self.itemsize
 
 
@@ -181,14 +181,14 @@ def _add(trie: TokenTrie, request: Request) -> None:
 
 
 def donor_streams(interventions: Sequence[Intervention]) -> int:
-    """How many streams' worth of memory other models take whose activations are patched in."""
+    """Memory of donor models, in residual streams."""
     # Of each the stream and what is seen of one layer: before and after it, within it, the outputs
     # of its sublayers and of its heads.
     return 7 * len(donors_of(interventions))
 
 
 class _Room:
-    """What a budget has room for."""
+    """How many requests and interventions fit a memory budget."""
 
     # Half of it is for residual streams and kept keys and values; the rest is for what a block
     # makes of the tokens that are pushed through at once, for logits, and for the texts' caches.
@@ -212,7 +212,7 @@ class _Room:
         self.tokens = min(self.budget // self._bytes_per_token(at_once), passing)
 
     def _bytes_per_token(self, n_branches: int) -> int:
-        """The most that a token needs, with so many of the interventions."""
+        """Bytes per token at most, with so many interventions."""
         streams = (n_branches + 3 + donor_streams(self.interventions)) * self.shape.d_model
         # Which keys a token may see: a bias and a mask. Its node in the trie: some 400 bytes.
         attended = self.longest * (self.shape.group * self.shape.itemsize + 1) + 400

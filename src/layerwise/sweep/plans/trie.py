@@ -96,7 +96,7 @@ class AttentionRows:
 
 
 def restrict(segments: Sequence[Segment], kept: frozenset[int]) -> list[Segment]:
-    """The segments with only those queries that are kept, and the keys that these see."""
+    """Restrict segments to the given queries and the keys that these see."""
     restricted = []
     for segment in segments:
         at = [i for i, index in enumerate(segment.queries) if index in kept]

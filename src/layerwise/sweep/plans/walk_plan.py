@@ -74,7 +74,7 @@ class WalkPlan:
         return not branch.idle(branch.first_layer) and all(edit.site in INSIDE for edit in edits)
 
     def block_passes(self, in_parts: bool = True) -> int:
-        """How often a block is run, the trunk's runs included."""
+        """Number of block runs, trunk included."""
         return sum(blocks for blocks, _ in self._passes(in_parts))
 
     def token_passes(self, in_parts: bool = True) -> int:
@@ -105,7 +105,7 @@ class WalkPlan:
 
     @cached_property
     def opens_at_end(self) -> bool:
-        """Whether branches leave the trunk behind its last layer."""
+        """True if branches leave the trunk behind its last layer."""
         return any(
             branch.parent is None and branch.first_layer == self.n_layers
             for group in self.groups

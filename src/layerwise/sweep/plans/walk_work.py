@@ -87,12 +87,12 @@ class WalkWork:
 
     @cached_property
     def texts(self) -> list[Generate]:
-        """What is generated under each branch."""
+        """Generation requests of each branch."""
         return [r for r in self.requests if isinstance(r, Generate) and r.max_tokens > 1]
 
     @cached_property
     def of_branch(self) -> list[tuple[float, float]]:
-        """Of each branch, the trunk included: the tokens it decodes, and in how many layers."""
+        """Tokens decoded by each branch (trunk included), and in how many layers."""
         # The first token of a text comes from its prompt.
         branches = []
         n_layers, known = self.shape.n_layers, self.lengths
@@ -183,7 +183,7 @@ def _layers(branch: Branch, first: int, n_layers: int) -> int:
 
 @dataclass(frozen=True)
 class PassBatch:
-    """Tokens that are pushed through blocks together: the trunk's, or a group's."""
+    """Tokens that go through blocks together: the trunk's, or a group's."""
 
     passes: float | int  # token-passes, over all layers
     n_tokens: int  # tokens of one branch

@@ -20,7 +20,7 @@ Heads = Float[torch.Tensor, "branch token head d_head"]
 
 @dataclass(frozen=True)
 class Run:
-    """Some tokens that attend, and what they see."""
+    """Query tokens and the keys that they attend to."""
 
     queries: tuple[int, ...]  # packed indices
     keys: tuple[int, ...]  # packed indices, of the keys' own packing
@@ -31,7 +31,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Picked:
-    """Some tokens of a packing, in rows."""
+    """Packed tokens, in rows."""
 
     index: Int[torch.Tensor, "row place"]  # their packed indices
     span: slice | None  # the part of the packing that they are, if one stands after the other
@@ -52,14 +52,14 @@ class Picked:
 
 
 def in_a_row(numbers: list[int]) -> slice | None:
-    """The slice that takes some places, which copies nothing, if one follows the other."""
+    """The slice for consecutive indices; None if they are not consecutive."""
     first, after = numbers[0], numbers[0] + len(numbers)
     return slice(first, after) if numbers == list(range(first, after)) else None
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Runs of one shape."""
+    """Attention runs of one shape as a batch."""
 
     queries: Picked  # packed index of each query
     keys: Picked  # packed index of each key
@@ -69,7 +69,7 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class AttentionLayout:
-    """Who attends to whom."""
+    """The attention pattern of packed tokens as rectangles."""
 
     rectangles: tuple[Rectangle, ...]  # all runs
     # Where each token is found in the rectangles' queries, one after the other; None if they are in
@@ -94,7 +94,7 @@ class AttentionLayout:
         memory: Float[torch.Tensor, "branch input_token d_model"],
         attention: AttentionParts,
     ) -> Heads:
-        """The same of what branches' encoders made, without keys and values of every token."""
+        """Read encoder outputs of branches without materialising keys and values."""
         # The keys' matrix is put to the queries, and the values' to what was mixed: q (W m) is (q
         # W) m, and a sum of W m is W of the sum (DeepSeek-AI 2024, arXiv:2405.04434, section
         # 2.1.2). A bias of the keys is the same for all of them, and the softmax takes it off.
@@ -111,12 +111,12 @@ class AttentionLayout:
 
 
 def memory_is_cheaper(looks: Sequence[tuple[int, int]], d_head: int) -> bool:
-    """Whether ``read_memory`` is at most half of the work."""
+    """True if ``read_memory`` takes at most half of the work."""
     return 2 * reading_as_tokens(looks, d_head) <= sum(n_keys for _, n_keys in looks)
 
 
 def reading_as_tokens(looks: Sequence[tuple[int, int]], d_head: int) -> float:
-    """Of how many input tokens keys and values could be made for the work of ``read_memory``."""
+    """The work of ``read_memory`` in input tokens whose keys and values cost as much."""
     # They are two products for each token. Without them there are two for each query, and in each
     # head scores and mixtures as wide as the stream.
     return sum((n_queries * (1 + n_keys / d_head) for n_queries, n_keys in looks), start=0.0)
@@ -199,7 +199,7 @@ def read_out_of(
     queries: Float[torch.Tensor, "group query head d_head"],
     attention: AttentionParts,
 ) -> Float[torch.Tensor, "group query head d_head"]:
-    """What heads of cross-attention read, without keys and values of what they read."""
+    """Outputs of cross-attention heads without materialised keys and values."""
     n_groups, n_queries, n_heads, d_head = queries.shape
     by_head = queries.permute(2, 0, 1, 3).flatten(1, 2)
     wide = torch.bmm(by_head, attention.k.weight.unflatten(0, (n_heads, d_head)))

@@ -41,7 +41,7 @@ class Block:
         edits: LayerEdits,
         observe: Observe | None = None,
     ) -> Activation:
-        """What leaves the block."""
+        """The block's output."""
         parts, sites = self.parts, Sites(edits, observe)
         stream = sites.changed("resid_pre", resid)
         attention = partial(self._attention, attend, sites)
@@ -56,7 +56,7 @@ class Block:
     def _sublayer(
         self, stream: Activation, norm: nn.Module, compute: Any, sites: Sites, names: Names
     ) -> Activation:
-        """What a sublayer puts out (the first site) added to the stream (which is the second)."""
+        """Add a sublayer's output (first site) to the stream (second site)."""
         out, after = names
         total = stream + sites.output(
             out, lambda: compute(stream if self.post_norm else norm(stream)), stream

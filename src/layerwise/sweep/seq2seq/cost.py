@@ -81,7 +81,7 @@ class _Walk:
         return len(self.plan.read) * (branches + bool(self.plan.intact))
 
     def cost(self) -> Cost:
-        """All of it, token-passes of prompts aside, which the plan knows."""
+        """The cost of the walk; token-passes of prompts come from the plan."""
         cfg, plan = self.model.cfg, self.plan
         most = sum(max(0, r.max_tokens - 1) for r in self.requests if isinstance(r, Generate))
         layers, read = range(cfg.n_layers), 2.0 * cfg.d_model * cfg.d_vocab
@@ -120,7 +120,7 @@ class _Walk:
         return self.plan.decoder if self._block(layer).cross_attn else self.plan.encoder
 
     def _memory_tokens(self, layer: int) -> float:
-        """Input tokens of which a decoder layer makes keys and values, or as much work."""
+        """Input tokens whose keys and values a decoder layer makes, or equivalent work."""
         plan, n_tokens = self.plan, len(self.plan.encoder.tokens)
         d_head = self.model.cfg.decoder_d_head
         if not plan.reads_memory(d_head):

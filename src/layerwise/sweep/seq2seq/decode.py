@@ -35,7 +35,7 @@ LEAVING = 0.25
 
 @dataclass(frozen=True)
 class MemoryRows:
-    """Rows that read inputs of one length, as many rows for each."""
+    """Groups of equally many rows that read inputs of one length."""
 
     rows: Int[torch.Tensor, "group row"]  # of the batch, by what they read
     memories: Int[torch.Tensor, " group"]  # which memory each group of rows reads
@@ -63,7 +63,7 @@ class TextDecoder:
             self._run(rows, done)
 
     def _weights(self, job: Job) -> tuple[OtherWeights | None, ...]:
-        """Other weights that a text is written with: those of decoder layers, and beside them."""
+        """Replaced weights of the decoder and around it for a text."""
         if job.branch is None:
             return (None,) * (len(self.walk.kept) + 2)
         branch, n_layers = self.walk.branches[job.branch], self.walk.model.cfg.n_layers
@@ -96,7 +96,7 @@ class TextDecoder:
         return True
 
     def begin(self, rows: Sequence[Job]) -> None:
-        """Copy what rows have said so far into caches that have room for all that they may say."""
+        """Copy the rows' keys and values into caches with room for all new tokens."""
         # All rows have the same weights.
         walk, n_encoder = self.walk, self.walk.n_encoder
         self.weights = self._weights(rows[0]) if rows else (None,) * (len(walk.kept) + 2)
@@ -117,7 +117,7 @@ class TextDecoder:
         self._read_together(rows)
 
     def _leave(self, rows: Sequence[Job], alive: Sequence[bool]) -> list[Job]:
-        """Let the rows that have ended go."""
+        """Drop the rows that have ended."""
         staying = [number for number, lives in enumerate(alive) if lives]
         self.caches = [cache.of(staying) for cache in self.caches]
         left = [rows[number] for number in staying]
@@ -145,7 +145,7 @@ class TextDecoder:
     def _reading(
         self, groups: Sequence[tuple[int, tuple[int, ...], list[int]]], bare: bool
     ) -> MemoryRows:
-        """Groups of one shape; with their memories if these are read without keys and values."""
+        """Rows grouped by shape, with their memories if these are read directly."""
         memories, inputs, rows = (
             torch.tensor(values, dtype=torch.long, device=self.walk.device)
             for values in zip(*groups, strict=True)
@@ -174,7 +174,7 @@ class TextDecoder:
     def layer(
         self, rows: Sequence[Job], number: int, block: Block, resid: torch.Tensor
     ) -> torch.Tensor:
-        """All rows through a layer; those whose branch skips it are handed on."""
+        """Run a layer for all rows; rows whose branch skips it pass unchanged."""
         walk, layer = self.walk, self.walk.n_encoder + number
         changes = [
             () if j.branch is None else walk.branches[j.branch].edits.get(layer, ()) for j in rows
@@ -193,7 +193,7 @@ class TextDecoder:
     def _attend(
         self, number: int, block: Block, queries: torch.Tensor, new: KeysValues
     ) -> torch.Tensor:
-        """What heads of self-attention read at the new position, which the cache then has too."""
+        """Outputs of self-attention heads at the new position, which is added to the cache."""
         cache, seen = self.caches[number], self.position + 1
         cache.keys[:, self.position] = new.keys[:, 0]
         cache.values[:, self.position] = new.values[:, 0]
@@ -204,7 +204,7 @@ class TextDecoder:
         return out.transpose(1, 2)
 
     def _look(self, number: int, block: Block, queries: torch.Tensor) -> torch.Tensor:
-        """What heads of cross-attention read."""
+        """Outputs of cross-attention heads."""
         attention = block.parts.cross_attn
         assert attention is not None
         out = torch.empty_like(queries)
@@ -232,7 +232,7 @@ class TextDecoder:
     def _value(
         self, rows: Sequence[Job], layer: int, edit: SiteEdit
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What an edit puts at the new position, and where; None is in all rows of its branch."""
+        """The vector that an edit puts at the new position, and its rows; None is all."""
         walk = self.walk
         if edit.position is not None:
             # A patch is made at one of the tokens that were given, never at new ones.

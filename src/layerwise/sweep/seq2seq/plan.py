@@ -42,7 +42,7 @@ class Side:
     n_asked: int  # how many tokens are of requests, and not of source runs alone
 
     def asked_runs(self, runs: Sequence[Run]) -> list[Run]:
-        """Of some runs, those of requests."""
+        """Attention runs of requests, without those of source runs."""
         return [run for run in runs if run.queries[0] < self.n_asked]
 
 
@@ -99,7 +99,7 @@ class Seq2SeqPlan:
         return self.memory_of(self.branches.branches[branch].parent, n_early)
 
     def reads_memory(self, d_head: int) -> bool:
-        """Whether branches read what their encoders made without keys and values of it."""
+        """True if branches attend to encoder outputs directly, without keys and values."""
         return memory_is_cheaper(self.looks(), d_head)
 
     def looks(self) -> list[tuple[int, int]]:
@@ -125,7 +125,7 @@ class Seq2SeqPlan:
 
 
 def decoder_tokens_of(request: Request, prefix: Tokens) -> Tokens:
-    """What the decoder is run on: the last scored token is only read out."""
+    """Decoder input tokens of a request; the last scored token is only read out."""
     return prefix if isinstance(request, Generate) else prefix + request.continuation[:-1]
 
 

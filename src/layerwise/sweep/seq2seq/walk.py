@@ -36,7 +36,7 @@ Seen = dict[str, torch.Tensor]
 
 @dataclass
 class Group:
-    """All branches, as what reads them expects it."""
+    """All branches, in the form that readers of a walk expect."""
 
     branches: Branches  # the branches, in order of opening
     # After the last layer, their residual streams at the tokens that are read.
@@ -58,7 +58,7 @@ class Cross:
 
 @dataclass
 class LayerMemory:
-    """What one decoder layer's attention looks at, kept for texts."""
+    """Keys and values of one decoder layer, kept for decoding."""
 
     own: KeysValues  # of self-attention, by slot (0 is the trunk, 1 + i branch i) and decoder token
     # Of cross-attention with the model's weights, and with others; of the trunk's memory alone,
@@ -80,7 +80,7 @@ class _Stack:
 
 @dataclass
 class Seq2SeqWalk:
-    """One batch on its way through both stacks, and what is left of it at the end."""
+    """The walk of one batch through both stacks, and its final streams."""
 
     model: Seq2SeqModel
     plan: Seq2SeqPlan
@@ -287,7 +287,7 @@ class Seq2SeqWalk:
             yield rows[start : start + at_once]
 
     def _idle(self, row: int, layer: int) -> None:
-        """Hand a branch on past a layer that it skips, or whose output it replaces."""
+        """Pass a branch over a layer that it skips, or whose output it replaces."""
         edits = self._edits([row], layer)
         entered = edits.changed("resid_pre", self.resid[row : row + 1])
         self.resid[row : row + 1] = edits.changed("resid_post", entered)
@@ -326,7 +326,7 @@ class Seq2SeqWalk:
         queries: torch.Tensor,
         new: KeysValues,
     ) -> torch.Tensor:
-        """What heads of self-attention read."""
+        """Outputs of self-attention heads."""
         if keep is not None:
             keep.append(([0] if rows is None else [1 + row for row in rows], new))
         return layout.read(queries, new.keys, new.values, block.parts.attn.scale)
@@ -334,7 +334,7 @@ class Seq2SeqWalk:
     def _look(
         self, block: Block, cross: Cross, rows: list[int] | None, queries: torch.Tensor
     ) -> torch.Tensor:
-        """What heads of cross-attention read."""
+        """Outputs of cross-attention heads."""
         attention = block.parts.cross_attn
         assert attention is not None
         memories = [0] if rows is None else [self.memory_of(row) for row in rows]
@@ -361,7 +361,7 @@ class Seq2SeqWalk:
     def _value(
         self, edit: SiteEdit, layer: int, positions: torch.Tensor
     ) -> tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]:
-        """What is put at the tokens of requests, and at which of them; None is all."""
+        """The vectors that an edit puts at tokens of requests, and their mask (None: all)."""
         given = edit.value_at(positions[None])
         if given is not None:
             return given, None

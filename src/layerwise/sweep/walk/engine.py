@@ -35,7 +35,7 @@ TOKENS_AT_ONCE = 1024
 
 @dataclass
 class Group:
-    """Branches that carry the same tokens, on their way."""
+    """Branches that carry the same tokens, with their residual streams."""
 
     branches: Branches  # the branches, in order of opening
     layout: Layout  # where their tokens lie
@@ -49,7 +49,7 @@ class Group:
 
 @dataclass
 class Walk:
-    """One batch on its way through the layers, and what is left of it at the end."""
+    """The walk of one batch through the layers, and its final streams."""
 
     model: DecoderOnly
     runners: Sequence[BlockRunner]
@@ -163,7 +163,7 @@ class Walk:
         return own
 
     def _keep_source_ends(self, layer: int, seen: dict[str, torch.Tensor]) -> None:
-        """What generated tokens will get where sites are copied from source runs."""
+        """Keep source activations for copies at generated positions."""
         branches = [branch for group in self.groups for branch in group.branches.branches]
         copied = {
             edit.site
@@ -193,7 +193,7 @@ class Walk:
             group.open += 1
 
     def runner_of(self, layer: int, weights: OtherWeights | None) -> BlockRunner:
-        """What runs a layer with other weights; kept for texts, which come through it again."""
+        """The runner of a layer with replaced weights; kept for decoding."""
         if weights is None:
             return self.runners[layer]
         if weights in self.own_blocks:
@@ -250,7 +250,7 @@ class Walk:
         return ways["plain"]
 
     def _ends(self, group: Group, layer: int) -> tuple[Layout, torch.Tensor]:
-        """Where a group's tokens lie in a layer, and where what leaves it goes."""
+        """The layout and output buffer of a group in a layer."""
         if layer == self.plan.n_layers - 1:
             return group.last, group.read
         return group.layout, group.resid
@@ -354,7 +354,7 @@ class Walk:
     def _value(
         self, edit: SiteEdit, layout: Layout, seen: dict[str, torch.Tensor], entering: bool
     ) -> tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]:
-        """What is put at the tokens of a layout, and at which of them; None is all."""
+        """The vectors that an edit puts at tokens of a layout, and their mask (None: all)."""
         positions = layout.positions if entering else layout.leaving_positions
         given = edit.value_at(positions[None])
         if given is not None:

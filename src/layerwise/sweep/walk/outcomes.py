@@ -36,7 +36,7 @@ _WALKED = 0.5
 
 @dataclass
 class Engine(ABC):
-    """Runs the walks of a plan and reads their outcomes."""
+    """Runs the walks of a plan and collects outcomes."""
 
     model: Any
     interventions: Sequence[Intervention]  # what is changed
@@ -121,7 +121,7 @@ class Engine(ABC):
         """Decode the texts of a finished walk, so many rows' logits at once."""
 
     def _read(self, walk: Any, done: OnOutcome, progressed: Callable[[float], None]) -> None:
-        """Score a finished walk's log-likelihoods and decode its texts, telling of their share."""
+        """Score a finished walk's log-likelihoods, decode its texts, and report progress."""
         # Logits are there in the model's format and in float32.
         per_row = self.model.cfg.d_vocab * (4 + self.model.W_E.element_size())
         chunk = max(8, min(CHUNK, self.memory_budget // 8 // per_row))
@@ -142,7 +142,7 @@ class Engine(ABC):
 
 
 def _size(batch: Batch) -> int:
-    """What a batch's memory is about in proportion to."""
+    """A number that a batch's memory grows with."""
     return batch.n_packed * len(batch.interventions)
 
 
@@ -171,7 +171,7 @@ def _put(
     request: int,
     outcome: Outcome,
 ) -> None:
-    """Put an outcome of a batch where it stands in the whole sweep."""
+    """Store an outcome of a batch under its place in the whole sweep."""
     outcomes[batch.interventions[intervention], batch.requests[request]] = outcome
 
 
@@ -184,7 +184,7 @@ def _tell(
     job: Job,
     text: Generated,
 ) -> None:
-    """Tell of a text for each intervention of its branch, and of the share that has ended."""
+    """Report a text for each intervention of its branch, and the finished share."""
     for intervention in members[job.branch]:
         done(intervention, job.request, text)
     progressed(next(ended) / n_texts)
@@ -193,6 +193,6 @@ def _tell(
 def _tell_share(
     progress: Callable[[float], None] | None, done: float, share: float, part: float
 ) -> None:
-    """Tell of a part of a batch, which has a share of the sweep."""
+    """Report the progress of a batch as a share of the sweep."""
     if progress is not None:
         progress(min(1.0, done + share * part))

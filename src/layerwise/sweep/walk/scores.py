@@ -24,7 +24,7 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class BranchScores:
-    """What was read of one branch."""
+    """Log-probabilities and greedy tokens of one branch."""
 
     # targets: which targets (request, place) there are, in order.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Work:
-    """What the engine has done so far."""
+    """Counters of the engine's work."""
 
     block_passes: int = 0  # (walk, branch, layer) triples pushed through a block
     token_passes: int = 0  # tokens pushed through a block, generated ones included

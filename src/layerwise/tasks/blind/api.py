@@ -49,7 +49,7 @@ class BestBlind:
 
 
 def blind_guesses(task: Task, *, tokenizer: Tokenizer | None = None) -> pd.DataFrame:
-    """How often guessers are right that never see a question.
+    """Accuracies of question-blind guessers.
 
     They go by the options alone: position, length, value, alphabetical order, nearness to a
     constant or to the options' mean, likeness to the other options, how often an option is
@@ -102,7 +102,7 @@ def blind_guesses(task: Task, *, tokenizer: Tokenizer | None = None) -> pd.DataF
 
 
 def best_blind(task: Task, *, tokenizer: Tokenizer | None = None) -> BestBlind:
-    """What the best guesser gets right that sees the options alone, item by item.
+    """Right answers of the best guesser that sees only the options, item by item.
 
     For each quarter of the items the guesser is chosen on the other three, by how well it does
     there when it is tuned and measured on different quarters; so choosing the best of many does

@@ -32,7 +32,7 @@ ABOVE_CHANCE = 0.1
 
 @dataclass(frozen=True)
 class Guesses:
-    """What a guesser gets right that does not read the question."""
+    """Right answers of a question-blind guesser."""
 
     right: Mapping[str, bool]  # by item id, also of items that are not asked
     rule: str  # how it guesses, in words

@@ -24,7 +24,7 @@ _MOST_PLACES = 32
 
 @dataclass(frozen=True)
 class Record:
-    """The option whose parts were right more often than by chance: a naive Bayes guesser."""
+    """A naive Bayes guesser over the parts of options."""
 
     # A part's weight is the logarithm of how often options with it were right, over how often they
     # would be if each of an item's options were right with the same probability; one is added to

@@ -72,7 +72,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """What an adapter folder says, if it can be merged."""
+    """Read an adapter folder's configuration; refuse adapters that cannot be merged."""
     fields = read_json_object(folder / CONFIG)
     if any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
         raise UserError(
@@ -104,7 +104,7 @@ def refuse_other_task(adapter: Adapter, *, is_encoder_decoder: bool) -> None:
 
 
 def refuse_unknown_fields(adapter: Adapter, known: Iterable[str], version: str) -> None:
-    """Accept only fields that the installed peft knows; it would pass over others."""
+    """Refuse fields that the installed peft would ignore."""
     unknown = sorted(adapter.fields.keys() - set(known))
     if unknown:
         raise UserError(

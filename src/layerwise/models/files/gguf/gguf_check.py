@@ -197,7 +197,7 @@ def _dequantized(content: Any, tensor: StoredTensor, rows: Any) -> Any:
 
 
 def _origins(architecture: str, stored: str, n_rows: int, config: PreTrainedConfig) -> Any:
-    """Which row of the tensor each row of the parameter is; some are stored in another order."""
+    """The tensor row of each parameter row; some are stored in another order."""
     places = np.arange(n_rows)
     if architecture == "llama" and ".attn_q." in stored:
         return _halves_apart(places, config.num_attention_heads)

@@ -43,7 +43,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a GGUF file says of itself."""
+    """The header of a GGUF file."""
 
     metadata: dict[str, Any]  # its fields; of an array only the number of its elements
     tensors: dict[str, StoredTensor]  # its tensors by name

@@ -35,7 +35,7 @@ _LOCAL, _GLOBAL = "sliding_attention", "full_attention"
 
 
 def complete_settings(header: GgufHeader, config: Any) -> None:
-    """Put into a configuration what transformers leaves at its default, whatever the file says."""
+    """Set configuration fields that transformers leaves at their defaults despite the file."""
     architecture = header.metadata["general.architecture"]
     fields = _Fields(header, architecture)
     rope = config.rope_parameters if architecture in _BASE_UNREAD else {}
@@ -58,7 +58,7 @@ class _Setting(NamedTuple):
 
 
 def refuse_unread_settings(path: Path, header: GgufHeader, config: PreTrainedConfig) -> None:
-    """Accept only a configuration that says what the header says."""
+    """Refuse a configuration that differs from the header."""
     for setting in _settings(header, config):
         if not _same(setting.of_file, setting.of_config):
             raise UserError(

@@ -15,7 +15,7 @@ from layerwise.models.organisms.language import Language
 
 @dataclass(frozen=True)
 class Subspaces:
-    """Orthonormal directions of the residual stream; the rows of each field mean what it says."""
+    """Orthonormal subspaces of the residual stream, one per feature."""
 
     basis: Directions
     word: Directions  # the word at this position, by token id
