@@ -12,8 +12,8 @@ from layerwise.analyses.ablation.findings import silent
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.no_signal import sentences, taken, what_to_try
 from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, NO_LAYERS
+from layerwise.stats.signals.power import items_for_signal
 from layerwise.stats.signals.signal import LEVEL
-from layerwise.stats.signals.signal_power import items_for_signal
 from tests.analysis import decided_by_layers, word_task, write_jsonl
 from tests.commands import done, model_folder
 from tests.models.tiny import tiny_model

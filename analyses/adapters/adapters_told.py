@@ -12,7 +12,7 @@ from seeds_told import held_again, kept_again, learned_again, least_lost, with_w
 
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval, joined, number, p_value, ranges
-from layerwise.stats.signals.least import least_change
+from layerwise.stats.signals.power import least_change
 
 SAID, BASE, AFTER = "generate", "base", "adapted"
 CHAIN, TWO = "sum-chain", "arithmetic"

@@ -15,7 +15,7 @@ from scipy.stats import t
 
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval, joined, number, ranges, spread
-from layerwise.stats.signals.least import least_change, least_right
+from layerwise.stats.signals.power import least_change, least_right
 
 TWO_HOP, LOOK_UP, SAID = "two-hops", "look-up", "generate"
 # The layers that do two hops in the teachers, and those that are not trained in a case.

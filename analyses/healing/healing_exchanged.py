@@ -21,7 +21,7 @@ from healing_words import (
 
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval, joined, number
-from layerwise.stats.signals.least import least_change, least_right
+from layerwise.stats.signals.power import least_change, least_right
 
 
 def moved(tables: Tables) -> Iterator[str]:

@@ -28,7 +28,7 @@ from scipy.stats import t
 
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval, joined, number, spread, when
-from layerwise.stats.signals.least import least_change, least_right
+from layerwise.stats.signals.power import least_change, least_right
 
 PROTOCOLS = (SAID, CHOSEN)
 BEGIN, END = "<!-- findings, made by run.py -->", "<!-- end of the findings -->"

@@ -1,8 +1,4 @@
-"""How numbers, names and lists are read: what is taken, what is made of it, what is refused.
-
-A reader takes an argument's name and value. Which values an analysis can do something with is the
-analysis' business.
-"""
+"""How numbers, names and lists are read: what is taken, what is made of it, what is refused."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Files that others made, opened only if they are regular: a pipe would wait, a device not end.
 
-Links are followed. What is in the files is no matter here.
+Links are followed.
 """
 
 from __future__ import annotations

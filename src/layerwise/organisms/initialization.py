@@ -1,7 +1,4 @@
-"""An organism before it is trained: a small Qwen2 whose start makes look-ups easy to learn.
-
-What it is trained on is told in ``plan``.
-"""
+"""An organism before it is trained: a small Qwen2 whose start makes look-ups easy to learn."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Training text in a toy language: contexts and questions, none of which is kept for tests.
-
-What is trained on when, and through which layers, is told in ``plan``.
-"""
+"""Training text in a toy language: contexts and questions, none of which is kept for tests."""
 
 from __future__ import annotations
 

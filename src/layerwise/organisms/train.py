@@ -1,8 +1,4 @@
-"""Trains a decoder: ``python -m layerwise.organisms.train --seed 0 --out DIR``.
-
-What is planted where is told in ``plan``, the start in ``initialization``, what is common to all
-organisms in ``training_loop``; what is measured and written at the end, in ``record``.
-"""
+"""Trains a decoder: ``python -m layerwise.organisms.train --seed 0 --out DIR``."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.stats.signals.signal_power import items_for_signal
+from layerwise.stats.signals.power import items_for_signal
 from layerwise.storage.provenance import Facts
 
 from .items import items_of

@@ -1,8 +1,4 @@
-"""Who makes the pieces of a run: this process one after the other, or workers elsewhere.
-
-What a piece is made of is the analyses' business, where it is kept that of ``checkpoints``; here
-is what both kinds of executors agree in, and the one that needs nothing.
-"""
+"""Who makes the pieces of a run: this process one after the other, or workers elsewhere."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A run's folder while the run goes on: its settings, its lock, and its parts so far.
-
-What the parts hold, and what a finished run's tables hold, is not known here.
-"""
+"""A run's folder while the run goes on: its settings, its lock, and its parts so far."""
 
 from __future__ import annotations
 

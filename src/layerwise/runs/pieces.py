@@ -1,7 +1,4 @@
-"""Analyses whose pieces are a task under a protocol: the missing ones made, with progress.
-
-What a piece is made of is the analyses' business; where it is kept, that of ``checkpoints``.
-"""
+"""Analyses whose pieces are a task under a protocol: the missing ones made, with progress."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """A progress bar with an estimate of the time left, over work counted in operations.
 
-Drawing is rich's, and lines where there is no terminal are ``line_meter``'s; what the work is, is
-the analyses' business.
+Drawing is rich's, and lines where there is no terminal are ``line_meter``'s.
 """
 
 from __future__ import annotations

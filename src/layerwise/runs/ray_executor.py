@@ -1,7 +1,6 @@
 """Pieces of a run made on a Ray cluster, by workers that load the model by its name.
 
-The process that plans the run keeps what they make exactly as if it had made it itself. Where
-workers run is settled in ``ray_pool``, what one does in ``ray_worker``.
+The process that plans the run keeps what they make exactly as if it had made it itself.
 """
 
 from __future__ import annotations

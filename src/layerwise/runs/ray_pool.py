@@ -1,6 +1,6 @@
 """The workers of a Ray cluster: where they run, which are ready, which are lost.
 
-What they make is the business of ``ray_executor``. Ray is imported when a pool is opened.
+Ray is imported when a pool is opened.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What every analysis starts from: a model, loaded tasks, protocols, a seed, all checked.
-
-Which interventions are made is the analyses' business.
-"""
+"""What every analysis starts from: a model, loaded tasks, protocols, a seed, all checked."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Ablation records as matrices, one cell for each task under a protocol, with its controls.
-
-What is computed of them is in ``effects``, ``ladder`` and the analyses.
-"""
+"""Ablation records as matrices, one cell for each task under a protocol, with its controls."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Intervals, tests and corrections for paired effects over items.
 
-Plain numbers in, plain numbers out; tables, layers' meaning and figures are not known here.
+Plain numbers in, plain numbers out.
 """
 
 from __future__ import annotations

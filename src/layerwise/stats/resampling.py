@@ -1,7 +1,4 @@
-"""Random streams, and bootstrap samples: drawn, counted and summed in chunks of bounded memory.
-
-Intervals and tests that are made of them are in ``inference``.
-"""
+"""Random streams, and bootstrap samples: drawn, counted and summed in chunks of bounded memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Files that are either whole or not there, and the sentence for a disk that refuses.
-
-What is in the files is no matter here; which places can be written to is in ``places``.
-"""
+"""Files that are either whole or not there, and the sentence for a disk that refuses."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What every result can do: check its tables, save, load, and show itself in short.
-
-Which results there are is in ``results``; each draws itself by its own figures.
-"""
+"""What every result can do: check its tables, save, load, and show itself in short."""
 
 from __future__ import annotations
 

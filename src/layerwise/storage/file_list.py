@@ -1,7 +1,7 @@
 """The list that a folder keeps of its files, each with its SHA-256, and what became of them since.
 
-The list is within the JSON file that describes the folder, under ``files``, and that file is
-itself in it: by the hash of everything else that it says. What the files hold is no matter here.
+The list is within the JSON file that describes the folder, under ``files``, and that file is itself
+in it: by the hash of everything else that it says.
 """
 
 from __future__ import annotations

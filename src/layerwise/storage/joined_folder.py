@@ -1,7 +1,4 @@
-"""Tables that are made of several runs, in a folder of their own under a list of their checksums.
-
-What is in the tables, and the page beside them, is the business of whoever joins the runs.
-"""
+"""Tables made of several runs, in a folder of their own with a list of their checksums."""
 
 from __future__ import annotations
 

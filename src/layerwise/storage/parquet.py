@@ -1,7 +1,4 @@
-"""Tables in and out of Parquet, with the columns that ``schemas`` says.
-
-What fills them is the analyses' business.
-"""
+"""Tables in and out of Parquet, with the columns that ``schemas`` says."""
 
 from __future__ import annotations
 

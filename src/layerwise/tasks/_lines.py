@@ -1,7 +1,4 @@
-"""Lines of users' JSON Lines files, one at a time, within bounds of memory.
-
-What the objects hold is the business of those who ask for them.
-"""
+"""Lines of users' JSON Lines files, one at a time, within bounds of memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A user's own ``Task``, checked before anything is asked: types, items, stops, chance levels.
-
-Files are checked line by line in ``jsonl``; whether a model can take an item, in ``_requests``.
-"""
+"""A user's own ``Task``, checked before anything is asked: types, items, stops, chance levels."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a protocol makes of an item: its texts, as a value; and items that it cannot ask.
-
-How the requests are made is told in ``protocols``, how they are scored in ``scoring``.
-"""
+"""What a protocol makes of an item: its texts, as a value; and items that it cannot ask."""
 
 from __future__ import annotations
 

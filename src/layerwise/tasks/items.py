@@ -1,7 +1,4 @@
-"""Items: one question each with its gold answer, independent of how it is put to a model.
-
-Prompts, scoring and few-shot examples are the business of protocols and suites.
-"""
+"""Items: one question each with its gold answer, independent of how it is put to a model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Users' own tasks: one question a line of a JSON Lines file.
-
-How the questions are put to a model is in ``protocols``.
-"""
+"""Users' own tasks: one question a line of a JSON Lines file."""
 
 from __future__ import annotations
 

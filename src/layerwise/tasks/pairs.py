@@ -1,6 +1,6 @@
 """What reads only an answer's first token: pairs of prompts for patching, and who must not.
 
-Both use the prompt of the ``continuation`` protocol; running models is done elsewhere.
+Both use the prompt of the ``continuation`` protocol.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Items that are asked twice: from memory (closed book), and with a passage that tells (open book).
 
-The item with the passage names the other one (``Item.pair``). What is made of such pairs is told
-where results are; nothing is asked here.
+The item with the passage names the other one (``Item.pair``). Nothing is asked here.
 """
 
 from __future__ import annotations

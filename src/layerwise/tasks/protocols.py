@@ -1,7 +1,4 @@
-"""The three protocols: how an item becomes requests, and their outcomes a score.
-
-Prompt texts are in ``_requests``, token ids in ``_encoding``, the arithmetic in ``scoring``.
-"""
+"""The three protocols: how an item becomes requests, and their outcomes a score."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The one registry of tasks: built-in suites by name, other sources by what a name looks like.
-
-How a suite makes its items is told in ``suites``; how users' files are read, in ``jsonl``.
-"""
+"""The one registry of tasks: built-in suites by name, other sources by what a name looks like."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Tasks: a named set of items with what all of them share, as frozen values.
-
-How a task becomes prompts is settled in ``_requests``; where tasks come from, in ``registry``.
-"""
+"""Tasks: a named set of items with what all of them share, as frozen values."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A decoder made of files by one of two backends, and compared with its original.
 
 TransformerLens converts weights into modules of its own; a ``DecoderModel`` runs the modules of
-Hugging Face. Where files come from, and what is remembered of a comparison, is told in ``load``.
+Hugging Face.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Queries, keys and values of an attention module of Hugging Face, whatever makes them.
 
-The module is called, and an attention function of ours, registered with transformers, takes what
-it is given before anything attends. What is done with it is not known here.
+The module is called, and an attention function of ours, registered with transformers, takes what it
+is given before anything attends.
 """
 
 from __future__ import annotations

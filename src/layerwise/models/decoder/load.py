@@ -1,7 +1,4 @@
-"""From a Hugging Face decoder to a hooked one that runs its modules.
-
-Where files come from, and the comparison with the original, are told in ``models.load``.
-"""
+"""From a Hugging Face decoder to a hooked one that runs its modules."""
 
 from __future__ import annotations
 

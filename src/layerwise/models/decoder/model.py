@@ -1,7 +1,4 @@
-"""``DecoderModel``: a decoder of Hugging Face with the habits of ``HookedTransformer``.
-
-It computes with the modules of the original; which they are is told in ``parts``.
-"""
+"""``DecoderModel``: a decoder of Hugging Face with the habits of ``HookedTransformer``."""
 
 from __future__ import annotations
 

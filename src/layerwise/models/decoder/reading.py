@@ -1,8 +1,4 @@
-"""What a Hugging Face decoder is made of, read by the names that most of its classes share.
-
-What a family has beyond is told in ``families``. Whether it was read rightly is for the
-comparison with the original to say (``load``).
-"""
+"""What a Hugging Face decoder is made of, read by the names that most of its classes share."""
 
 from __future__ import annotations
 

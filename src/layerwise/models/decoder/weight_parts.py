@@ -1,7 +1,4 @@
-"""Which part of a decoder, a block or a module outside of them, a weight of its original is in.
-
-For files with a part each; what they look like is told in ``models.files``.
-"""
+"""Which part of a decoder, a block or a module outside of them, a weight of its original is in."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The cache folder: hashes of files, small records that save work at the next load, whole folders.
 
-What is recorded is the business of the callers; losing the folder loses nothing but time.
+Losing the folder loses nothing but time.
 """
 
 from __future__ import annotations

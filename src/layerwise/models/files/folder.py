@@ -1,7 +1,4 @@
-"""A folder in hub format: is it a model that can be loaded, judged without loading weights.
-
-What TransformerLens makes of it is not known here.
-"""
+"""A folder in hub format: is it a model that can be loaded, judged without loading weights."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""JSON files of models: an object, or one sentence that says why it cannot be had.
-
-What the fields mean is not known here.
-"""
+"""JSON files of models: an object, or one sentence that says why it cannot be had."""
 
 from __future__ import annotations
 

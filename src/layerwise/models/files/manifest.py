@@ -1,7 +1,4 @@
-"""The manifest of a conversion: its files' hashes, kept beside them and compared at each load.
-
-What is converted from what is not known here.
-"""
+"""The manifest of a conversion: its files' hashes, kept beside them and compared at each load."""
 
 from __future__ import annotations
 

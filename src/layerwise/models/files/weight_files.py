@@ -1,7 +1,6 @@
 """A decoder's weights in the cache folder: one safetensors file for each block and other part.
 
-Written once from a model in memory, and read one part at a time; what is done with the weights
-is not here.
+Written once from a model in memory, and read one part at a time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A model's generation settings: the tokens that end a text, and what is not used of the rest.
-
-Which model has which is in ``facts``; how texts are decoded is in ``sweep``.
-"""
+"""A model's generation settings: the tokens that end a text, and what is not used of the rest."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A meta model: configuration and tokenizer without weights, enough to plan a run.
 
-Anything that needs a number from the weights fails on a meta model; loading is in ``load``.
+Anything that needs a number from the weights fails on a meta model.
 """
 
 from __future__ import annotations

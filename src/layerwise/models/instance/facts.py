@@ -1,7 +1,4 @@
-"""What a model in memory is: its facts, the hash of its weights, its original tokenizer.
-
-Loading is elsewhere; any model will do here.
-"""
+"""What a model in memory is: its facts, the hash of its weights, its original tokenizer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which modules and weights a model in memory consists of, and a fingerprint that is quickly had.
-
-What a module computes is not known here; see ``altered``.
-"""
+"""Which modules and weights a model in memory consists of, and its fingerprint."""
 
 from __future__ import annotations
 

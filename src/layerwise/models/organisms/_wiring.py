@@ -1,7 +1,4 @@
-"""The weights of a wired model, written mechanism by mechanism into a rotated residual stream.
-
-Where the mechanisms go is told by the layout.
-"""
+"""The weights of a wired model, written mechanism by mechanism into a rotated residual stream."""
 
 from __future__ import annotations
 

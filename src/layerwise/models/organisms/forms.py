@@ -1,6 +1,6 @@
 """The forms of a toy language: how words make statements and questions.
 
-Both the suites and the training text are made of these; which words are taken is theirs to say.
+Both the suites and the training text are made of these.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Toy languages: which words there are, which facts hold, and what is kept for tests.
-
-How words make statements and questions is in ``forms``, how text becomes tokens in ``tokenizer``;
-the questions that are asked are the suites of ``tasks.suites.toy``.
-"""
+"""Toy languages: which words there are, which facts hold, and what is kept for tests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which layer and head of a wired model does what.
-
-The weights that do it are written in ``_wiring``.
-"""
+"""Which layer and head of a wired model does what."""
 
 from __future__ import annotations
 

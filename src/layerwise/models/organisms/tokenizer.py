@@ -1,7 +1,4 @@
-"""From a toy language's text to tokens: one token a word, white space of any kind between words.
-
-The words themselves are told by ``language``.
-"""
+"""From a toy language's text to tokens: one token a word, white space of any kind between words."""
 
 from __future__ import annotations
 

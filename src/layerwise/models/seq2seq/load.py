@@ -1,7 +1,4 @@
-"""From a Hugging Face encoder-decoder to a hooked one that is known to equal it.
-
-Where files come from is told in ``models.load``.
-"""
+"""From a Hugging Face encoder-decoder to a hooked one that is known to equal it."""
 
 from __future__ import annotations
 

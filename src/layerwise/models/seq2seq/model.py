@@ -1,7 +1,6 @@
 """``Seq2SeqModel``: an encoder-decoder model with the habits of ``HookedTransformer``.
 
-It wraps a Hugging Face model and computes with its weights; how a family keeps these is told in
-``families``.
+It wraps a Hugging Face model and computes with its weights.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Memory given back to the system early: of weights that are a mapped file, and of what is freed.
-
-Whether weights are read again is the business of the callers; nothing is lost either way.
-"""
+"""Early release of memory: mapped weights, and memory that torch has freed."""
 
 from __future__ import annotations
 

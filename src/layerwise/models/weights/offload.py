@@ -1,7 +1,4 @@
-"""A model whose blocks stay on disk: the weights of one are in memory while it runs, only then.
-
-What the files look like is in ``weight_files``, what runs the blocks is the business of others.
-"""
+"""A model whose blocks stay on disk: the weights of one are in memory while it runs, only then."""
 
 from __future__ import annotations
 

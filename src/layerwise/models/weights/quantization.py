@@ -1,6 +1,6 @@
 """Weights that files hold in fewer bits: by which method, and what becomes of them in memory.
 
-Judged by ``config.json`` alone; what is done with the modules is told in ``decoder.packed``.
+Judged by ``config.json`` alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The answers of a capability, pooled over its tasks and protocols with signal.
-
-What is estimated and tested of them is in ``capability_layers``.
-"""
+"""The answers of a capability, pooled over its tasks and protocols with signal."""
 
 from __future__ import annotations
 

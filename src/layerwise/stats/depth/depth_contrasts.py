@@ -1,7 +1,6 @@
 """Contrasts at places of the layers, by which depths are tested, and their least errors.
 
-A contrast says whether more of an effect lies before a place than after it. Tests and confidence
-sets are made of them in ``depth_inference``.
+A contrast says whether more of an effect lies before a place than after it.
 """
 
 from __future__ import annotations

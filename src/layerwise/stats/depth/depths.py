@@ -1,7 +1,4 @@
-"""Depth summaries of curves over layers: where half is reached, and the centre of mass.
-
-Where the curves come from, and what is concluded from the depths, is not known here.
-"""
+"""Depth summaries of curves over layers: where half is reached, and the centre of mass."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Curves over the layers item by item, from which depths are inferred without resampling.
-
-What is concluded from them is in ``depth_inference``.
-"""
+"""Curves over the layers item by item, from which depths are inferred without resampling."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Whether two contrasts can both be 0 at one place: the distance of their path from 0.
-
-What the contrasts are, of depths or of shares lost, is not known here.
-"""
+"""Whether two contrasts can both be 0 at one place: the distance of their path from 0."""
 
 from __future__ import annotations
 

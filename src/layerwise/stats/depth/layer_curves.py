@@ -1,8 +1,4 @@
-"""What a method says about each task, layer by layer, in the sample and in resamples.
-
-Each analysis that gives curves has its own in ``analysis.py``. Joining tasks to capabilities and
-naming depths is ``emergence``'s business.
-"""
+"""What a method says about each task, layer by layer, in the sample and in resamples."""
 
 from __future__ import annotations
 

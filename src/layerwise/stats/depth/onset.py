@@ -1,7 +1,7 @@
 """When a capability appears over a series of checkpoints, and whether its layers move.
 
-All checkpoints are asked the same items, so both are inferred from item values over steps; no
-item is resampled, and nothing is assumed of how steps go together. Tables are made elsewhere.
+All checkpoints are asked the same items, so both are inferred from item values over steps; no item
+is resampled, and nothing is assumed of how steps go together.
 """
 
 from __future__ import annotations

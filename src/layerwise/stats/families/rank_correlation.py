@@ -1,7 +1,7 @@
 """Intervals of rank correlations over layers, heads or cells, of means over items.
 
 An interval is of what is ranked, of which items are a sample. That two rankings go together by more
-than luck is tested over what is ranked, too. Whose means they are is not known here.
+than luck is tested over what is ranked, too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Items that ask for the same thing: resampled together, and tested together.
 
-Where every item stands by itself, all of this is what it is of items. Which items belong
-together is the business of tasks (``tasks.items.Item.cluster``).
+Where every item stands by itself, all of this is what it is of items.
 """
 
 from __future__ import annotations

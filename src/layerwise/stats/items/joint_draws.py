@@ -1,8 +1,4 @@
-"""How often the clusters of several tasks are drawn: what tasks share is drawn together.
-
-What is measured of the draws is the business of those who ask; one task's draws by themselves
-are in ``clusters``.
-"""
+"""How often the clusters of several tasks are drawn: what tasks share is drawn together."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Tables averaged over items, with intervals: the lens's, and the bounds that patching shares.
-
-Only tables are read here; how they are shown is the business of ``report/`` and of the result.
-"""
+"""Tables averaged over items, with intervals: the lens's, and the bounds that patching shares."""
 
 from __future__ import annotations
 

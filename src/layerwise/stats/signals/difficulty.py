@@ -1,7 +1,4 @@
-"""Is the intact model right as often in one capability's tasks as in another's?
-
-What follows for an order of capabilities is the business of those who tell it.
-"""
+"""Is the intact model right as often in one capability's tasks as in another's?"""
 
 from __future__ import annotations
 

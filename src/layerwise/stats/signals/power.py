@@ -1,10 +1,15 @@
-"""What a number of items can establish: how large a loss must be to be found."""
+"""What a number of items can establish: the smallest loss found, and the fewest answers needed."""
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
+
+from layerwise.errors import UserError
+
+from .signal import LEVEL as SIGNAL_LEVEL
 
 LEVEL = 0.05
 # Share of samples in which a loss is to be found, and of answers that a change gains for nothing,
@@ -73,3 +78,67 @@ def answers_for(loss: float, n_tests: int) -> int:
         suffices = power_of_mcnemar(wanted, middle, level) >= POWER
         few, enough = (few, middle) if suffices else (middle, enough)
     return enough
+
+
+def least_change(n_tests: int = 1, level: float = LEVEL) -> int:
+    """Items that must change, all one way, for McNemar's exact test to be significant.
+
+    With so many items of which b change one way and none the other, p is 2 / 2^b. Of several tests
+    that is held to the first step of Holm's correction: where other tests are significant, a few
+    items less may do.
+
+    Example:
+        >>> least_change(), least_change(n_tests=30)
+        (6, 11)
+    """
+    if n_tests < 1:
+        raise UserError(f"There is at least one test, not {n_tests}.")
+    changed = 1
+    while 2 * 0.5**changed * n_tests >= level:
+        changed += 1
+    return changed
+
+
+def least_right(n: int, chance: float, n_tests: int = 1, level: float = LEVEL) -> int | None:
+    """Right answers that the one-sided exact binomial test tells from guessing.
+
+    Example:
+        >>> least_right(60, 0.25), least_right(4, 0.5)
+        (22, None)
+    """
+    from scipy.stats import binom
+
+    if n_tests < 1:
+        raise UserError(f"There is at least one test, not {n_tests}.")
+    for right in range(n + 1):
+        if n_tests * binom.sf(right - 1, n, chance) < level:
+            return right
+    return None
+
+
+def items_for_signal(
+    accuracy: float, chance: float, controls: list[float], n_cells: int
+) -> int | None:
+    """About how many items show signal in 8 of 10 samples, if accuracies stay as they are."""
+    # The normal approximation of the binomial test against chance, with its continuity correction
+    # (Fleiss, Tytun and Ury 1980, Biometrics 36), and of the difference from each measured control,
+    # at the level of Holm's first step; the largest number counts. It is rounded up to two digits.
+    from scipy.stats import norm
+
+    if accuracy <= max([chance, *controls]):
+        return None
+    level, power = (float(norm.isf(one)) for one in (SIGNAL_LEVEL / max(n_cells, 1), 1 - POWER))
+    own = accuracy * (1 - accuracy)
+    lead = accuracy - chance
+    plain = ((level * math.sqrt(chance * (1 - chance)) + power * math.sqrt(own)) / lead) ** 2
+    wanted = [plain / 4 * (1 + math.sqrt(1 + 2 / (plain * lead))) ** 2 if plain else 0.0]
+    wanted += [
+        (level + power) ** 2 * (own + control * (1 - control)) / (accuracy - control) ** 2
+        for control in controls
+    ]
+    # So many items must differ before an exact paired test can reach the level at all.
+    differ = math.log2(max(n_cells, 1) / SIGNAL_LEVEL)
+    wanted += [differ / (accuracy - control) for control in controls]
+    n = max(math.ceil(max(wanted)), 1)
+    step = 10 ** max(len(str(n)) - 2, 0)
+    return -(-n // step) * step

@@ -1,6 +1,6 @@
 """Interventions: a change to a forward pass as a frozen value with a readable id.
 
-It is made of edits, whose meaning is told in ``edits``. Nothing here runs a model.
+Nothing here runs a model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The edits of some rows of a batch to one layer, made replacements that a block can apply.
 
-Rows whose edits give the same values share them. What is put where in a walk or in a step of
-decoding is told by the caller.
+Rows whose edits give the same values share them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Attention of packed tokens, rectangle by rectangle, as the layers of a model score it.
-
-Where queries, keys and values come from is told in ``packed_block`` and ``module_block``.
-"""
+"""Attention of packed tokens, rectangle by rectangle, as the layers of a model score it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A block's own modules applied to packed tokens, attending by ``scaled_dot_product_attention``.
-
-Which models it may be used for is decided in ``blocks``.
-"""
+"""A block's own modules applied to packed tokens, attending by ``scaled_dot_product_attention``."""
 
 from __future__ import annotations
 

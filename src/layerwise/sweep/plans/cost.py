@@ -1,7 +1,6 @@
 """What a planned sweep costs: token-passes, arithmetic, and memory.
 
-Which walks are made is the plan's business, and so are its token-passes; nothing here runs a
-model, and nothing knows how fast a machine is.
+Nothing here runs a model, and nothing knows how fast a machine is.
 """
 
 from __future__ import annotations

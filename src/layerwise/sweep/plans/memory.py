@@ -1,7 +1,4 @@
-"""How much memory a sweep may take if nobody says: half of what is free, on whatever device.
-
-What the memory is used for is the plan's business. Knows no model.
-"""
+"""How much memory a sweep may take if nobody says: half of what is free, on whatever device."""
 
 from __future__ import annotations
 

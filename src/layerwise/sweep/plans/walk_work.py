@@ -1,7 +1,4 @@
-"""The work of one planned walk, and of decoding what it prepares.
-
-What whole sweeps cost is in ``cost``.
-"""
+"""The work of one planned walk, and of decoding what it prepares."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""One run of the engine over a model: its plan, its walks, its outcomes.
-
-Whether the engine may be trusted with the model is for ``faithful`` to say, and what users call is
-``sweep`` in ``run``.
-"""
+"""One run of the engine over a model: its plan, its walks, its outcomes."""
 
 from __future__ import annotations
 

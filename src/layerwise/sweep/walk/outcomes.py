@@ -1,7 +1,6 @@
 """A plan's walks run one after the other, and their outcomes read: the same for every kind of walk.
 
-A walk for which the device has no room is made in smaller ones. How a walk is made, and how its
-texts are decoded, is the kind's own business.
+A walk for which the device has no room is made in smaller ones.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """From the residual stream to logits and log-probabilities, as the model itself does it.
 
-Final norm, unembedding and soft-cap live here and nowhere else; which positions are read is
-the caller's business.
+Final norm, unembedding and soft-cap live here and nowhere else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The public functions: a table of all guessers, and the best one item by item.
-
-The guessers are made in ``guessers`` and ``learned``, and fitted in ``crossfit``.
-"""
+"""The public functions: a table of all guessers, and the best one item by item."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Numbers that describe an option: its length, value, place in the alphabet, likeness to others.
-
-What guessers make of them is in ``guessers``.
-"""
+"""Numbers that describe an option: its length, value, place in the alphabet, likeness to others."""
 
 from __future__ import annotations
 

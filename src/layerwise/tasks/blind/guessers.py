@@ -1,7 +1,4 @@
-"""Guessers with a rule to choose: a place, a rank, a constant to be near to.
-
-Guessers that learn weights are in ``learned``; rules are chosen in ``crossfit``.
-"""
+"""Guessers with a rule to choose: a place, a rank, a constant to be near to."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A task's options as arrays: which are offered, which is right, which items go together.
-
-Numbers that describe an option are made in ``features``.
-"""
+"""A task's options as arrays: which are offered, which is right, which items go together."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The built-in suites, one line each: name, capability, factory.
-
-They are made by the modules beside this one and asked for by name in ``registry``.
-"""
+"""The built-in suites, one line each: name, capability, factory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What all suites are built with: seeded draws, balanced options and positions, chance levels.
-
-What is asked is told by the suites themselves.
-"""
+"""What all suites are built with: seeded draws, balanced options and positions, chance levels."""
 
 from __future__ import annotations
 

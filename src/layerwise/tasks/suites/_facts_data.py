@@ -1,7 +1,4 @@
-"""The project's facts: a relation's sentence with subjects and answers, and draws from them.
-
-The questions made from them are in ``facts`` and ``open_book``.
-"""
+"""The project's facts: a relation's sentence with subjects and answers, and draws from them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Reasoning suites of bare sums: two numbers, and chains of small ones.
-
-Sums told as stories are in ``word_problems``.
-"""
+"""Reasoning suites of bare sums: two numbers, and chains of small ones."""
 
 from __future__ import annotations
 

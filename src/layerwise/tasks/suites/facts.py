@@ -1,7 +1,4 @@
-"""Facts from memory, which are knowledge, and the same facts with the book open: retrieval.
-
-Facts that contradict the world are in ``open_book``.
-"""
+"""Facts from memory, which are knowledge, and the same facts with the book open: retrieval."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Retrieval suites that look up a key among pairs in the context.
-
-Facts in sentences are looked up in ``open_book``.
-"""
+"""Retrieval suites that look up a key among pairs in the context."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The retrieval suite of facts that only the context can tell: false or made-up ones.
-
-True facts in a context are in ``facts``; pairs of keys and values in ``key_value``.
-"""
+"""The retrieval suite of facts that only the context can tell: false or made-up ones."""
 
 from __future__ import annotations
 

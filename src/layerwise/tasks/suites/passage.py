@@ -1,7 +1,4 @@
-"""The coherence suite of short texts whose rest follows from their start.
-
-Bare structure is in ``structure``.
-"""
+"""The coherence suite of short texts whose rest follows from their start."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Coherence suites of bare structure: brackets to close, a list to repeat.
-
-Coherent text is in ``passage``.
-"""
+"""Coherence suites of bare structure: brackets to close, a list to repeat."""
 
 from __future__ import annotations
 

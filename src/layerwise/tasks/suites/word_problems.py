@@ -1,7 +1,4 @@
-"""The reasoning suite of one-step word problems, with worked-out few-shot answers.
-
-Bare sums are in ``arithmetic``.
-"""
+"""The reasoning suite of one-step word problems, with worked-out few-shot answers."""
 
 from __future__ import annotations
 

@@ -16,8 +16,7 @@ from layerwise.models.decoder.capture import Heads
 from layerwise.models.decoder.parts import Parts
 from layerwise.models.decoder.reading import FamilyTraits, read_parts, unknown
 
-from .handing_over import WithSlopes
-from .two_products import TwoProducts
+from .handing_over import TwoProducts, WithSlopes
 
 ARCHITECTURES = ("BloomForCausalLM",)
 

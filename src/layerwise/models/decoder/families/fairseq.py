@@ -20,8 +20,7 @@ from layerwise.models.decoder.capture import attend
 from layerwise.models.decoder.parts import Parts
 from layerwise.models.decoder.reading import FamilyTraits, read_parts, unknown
 
-from .handing_over import WithProjections
-from .two_products import TwoProducts
+from .handing_over import TwoProducts, WithProjections
 
 ARCHITECTURES = ("OPTForCausalLM", "BioGptForCausalLM", "XGLMForCausalLM")
 

@@ -1,7 +1,4 @@
-"""Attention modules that attend themselves, up to where they do; what families share of that.
-
-What takes queries, keys and values from there is told in ``capture``.
-"""
+"""Modules that families share: attention up to where it attends, and MLPs of two products."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import nn
 
 from layerwise.models.decoder.capture import Heads, attend
@@ -79,3 +76,17 @@ class WithSlopes(HandingOver, ABC):
         query = torch.cat([query, beside_query.to(query)], dim=-1)
         key = torch.cat([key, beside_key.to(key)], dim=-1)
         return attend(self, query, key, value, attention_mask, scaling=self.scaling)
+
+
+class TwoProducts(nn.Module):
+    """What an MLP adds to the stream, by modules of the original."""
+
+    def __init__(self, up: nn.Module, act: nn.Module, down: nn.Module) -> None:
+        super().__init__()
+        self.up, self.act, self.down = up, act, down  # first product, activation, second product
+
+    def forward(
+        self, x: Float[torch.Tensor, "*any d_model"]
+    ) -> Float[torch.Tensor, "*any d_model"]:
+        """What it adds to the stream."""
+        return self.down(self.act(self.up(x)))

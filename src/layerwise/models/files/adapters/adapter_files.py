@@ -1,7 +1,4 @@
-"""An adapter folder, such as LoRA's: what its files say, judged without loading weights.
-
-How an adapter is merged into its base is told in ``adapter_merge``.
-"""
+"""An adapter folder, such as LoRA's: what its files say, judged without loading weights."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The directions of a wired encoder-decoder's residual stream, of both stacks, and their meaning.
-
-What reads and writes them is in ``_wiring``.
-"""
+"""Subspaces of the residual streams of a wired encoder-decoder, and their meaning."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The weights of a wired encoder-decoder, mechanism by mechanism in a rotated residual stream.
-
-Where the mechanisms go is told by the layout, what the weights belong to by ``model``.
-"""
+"""The weights of a wired encoder-decoder, mechanism by mechanism in a rotated residual stream."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The wired encoder-decoder: weights written by hand, so that every answer is known.
-
-Where its mechanisms are is told in ``layout``; the weights are written in ``_wiring``.
-"""
+"""The wired encoder-decoder: weights written by hand, so that every answer is known."""
 
 from __future__ import annotations
 
