@@ -10,7 +10,13 @@ import pytest
 import torch
 
 import layerwise as lw
-from layerwise.models.kinds import hook_name, inputs_of, is_seq2seq, logit_cap, n_encoder_layers
+from layerwise.models.instance.kinds import (
+    hook_name,
+    inputs_of,
+    is_seq2seq,
+    logit_cap,
+    n_encoder_layers,
+)
 from layerwise.prompts.drawing import colors_of
 from layerwise.prompts.texts import encode_prompt, readable, token_of, token_text, visible
 

@@ -9,8 +9,14 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
 from layerwise.ground.readers import one_of, whole
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, decoder_prefix, hook_name, inputs_of, n_encoder_layers
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.kinds import (
+    Model,
+    decoder_prefix,
+    hook_name,
+    inputs_of,
+    n_encoder_layers,
+)
 
 from .cells import SHARE, Panel
 from .grid import Grid
@@ -24,7 +30,7 @@ PATTERNS = ("pattern", "cross_pattern")
 @check_arguments(
     prompt=as_given, layer=whole(3), head=whole(0), site=one_of("kind of attention", PATTERNS)
 )
-@in_turn
+@exclusive
 def attention_grid(
     model: Model,
     prompt: Prompt,

@@ -10,8 +10,8 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.attribution.job import Question, read_parts
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.kinds import Model, n_encoder_layers
 
 from .cells import SIGNED, Panel
 from .grid import Grid
@@ -26,7 +26,7 @@ _NAMES = {"attn_out": "attention", "cross_attn_out": "cross-attention", "mlp_out
 
 
 @check_arguments(prompt=as_given, answer=as_given, wrong=as_given)
-@in_turn
+@exclusive
 def attribute(
     model: Model,
     prompt: Prompt,

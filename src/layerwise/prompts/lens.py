@@ -16,13 +16,13 @@ from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import stream_name
 from layerwise.ground.readers import one_of
-from layerwise.models.facts import model_facts, original_tokenizer
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq, n_encoder_layers
-from layerwise.sweep.faithful import check_faithful
-from layerwise.sweep.intact_run import Place, residuals_at
-from layerwise.sweep.readout import logits_of
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.facts import model_facts, original_tokenizer
+from layerwise.models.instance.kinds import Model, decoder_prefix, is_seq2seq, n_encoder_layers
+from layerwise.sweep.activations.intact_run import Place, residuals_at
+from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.requests import Tokens
+from layerwise.sweep.walk.readout import logits_of
 from layerwise.tasks._encoding import encode_apart
 
 from .cells import AMOUNT, SHARE, SIGNED, Panel
@@ -119,7 +119,7 @@ class LensGrid(Grid):
     color=one_of("color", COLORS), site=one_of("site of the lens", SITES),
     lens=one_of("lens", LENSES),
 )  # fmt: skip
-@in_turn
+@exclusive
 def lens_grid(
     model: Model,
     prompt: Prompt | Sequence[Prompt],

@@ -10,8 +10,8 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
 from layerwise.ground.readers import one_of
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, decoder_prefix, n_encoder_layers, n_heads_of
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.kinds import Model, decoder_prefix, n_encoder_layers, n_heads_of
 from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, patch, resample, sweep
 from layerwise.sweep.requests import Tokens
 
@@ -28,7 +28,7 @@ SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
     clean=as_given, corrupted=as_given, answer=as_given, wrong=as_given,
     site=one_of("site to patch", SITES),
 )  # fmt: skip
-@in_turn
+@exclusive
 def patch_grid(
     model: Model,
     clean: Prompt,

@@ -11,10 +11,10 @@ from layerwise.analyses.ablation.spec import BY_HEAD, SITES, AblationSpec
 from layerwise.analyses.arguments import check_arguments
 from layerwise.ground.layer_names import layer_name
 from layerwise.ground.readers import one_of, whole
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.sweep import Generate, Generated, intact, sweep
-from layerwise.sweep.next_tokens import next_logprobs
+from layerwise.sweep.walk.next_tokens import next_logprobs
 
 from .cells import AMOUNT, SHARE, Panel
 from .grid import Grid
@@ -28,7 +28,7 @@ _PLACES = ("1st", "2nd", "3rd", "4th", "5th")
 @check_arguments(
     prompt=as_given, site=one_of("site to skip", SITES["skip"]), new_tokens=whole(10)
 )  # fmt: skip
-@in_turn
+@exclusive
 def skip_grid(
     model: Model,
     prompt: Prompt,

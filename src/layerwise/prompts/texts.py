@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 from layerwise.errors import UserError, counted, shown
-from layerwise.models.facts import origin_of, original_tokenizer
-from layerwise.models.kinds import Model, is_seq2seq, vocabularies
-from layerwise.models.untrusted_tokenizer import try_texts
+from layerwise.models.huggingface.untrusted_tokenizer import try_texts
+from layerwise.models.instance.facts import origin_of, original_tokenizer
+from layerwise.models.instance.kinds import Model, is_seq2seq, vocabularies
 from layerwise.sweep.requests import Generate, Tokens, refuse_unknown_tokens
 from layerwise.tasks._encoding import as_chat, encode, encode_apart, encode_input
 

@@ -19,8 +19,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 
 from layerwise.errors import UserError
-from layerwise.models.kinds import Model, is_seq2seq, logit_cap
-from layerwise.models.instance.kinds import is_seq2seq, logit_cap
+from layerwise.models.instance.kinds import Model, is_seq2seq, logit_cap
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.controls import with_another_question
 from layerwise.runs.pieces import Made, run_resumable
@@ -29,12 +28,9 @@ from layerwise.runs.records import with_clusters
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import conform, frame
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact
-from layerwise.sweep.cost import Cost
-from layerwise.sweep.last_sites import last_sites
-from layerwise.sweep.plan import DEFAULT_MEMORY_BUDGET
-from layerwise.sweep.readout import uncapped_logits_of
 from layerwise.sweep.activations.last_sites import last_sites
 from layerwise.sweep.plans.cost import Cost
+from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.seq2seq.sites import seq2seq_sites
 from layerwise.sweep.walk.readout import uncapped_logits_of

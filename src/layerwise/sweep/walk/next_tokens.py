@@ -7,21 +7,21 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float
 
-from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.kinds import Model
 
+from ..changes.interventions import Intervention
+from ..checks.faithful import check_faithful
+from ..decoding.stopping import make_stopper
+from ..plans.plan import DEFAULT_MEMORY_BUDGET
+from ..requests import Generate, Tokens
+from ..seq2seq.walk import Seq2SeqWalk
 from .engine import TOKENS_AT_ONCE, Walk, Work
 from .engine_run import engine_for, plan_for
-from .faithful import check_faithful
-from .interventions import Intervention
-from .plan import DEFAULT_MEMORY_BUDGET
 from .readout import logits_of
-from .requests import Generate, Tokens
-from .seq2seq.walk import Seq2SeqWalk
-from .stopping import make_stopper
 
 
-@in_turn
+@exclusive
 @torch.inference_mode()
 def next_logprobs(
     model: Model,
