@@ -305,7 +305,7 @@ def test_turns_of_a_chat_are_put_in_the_template():
     model = tiny_model("llama")
     template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    tokenizer = lw.models.facts.original_tokenizer(model)
+    tokenizer = lw.models.original_tokenizer(model)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(tokenizer, "chat_template", template, raising=False)
         assert encode_prompt(model, turns) == encode_prompt(model, "[system]Be brief.[user]Hi")
@@ -354,7 +354,7 @@ def test_prompts_become_a_task_that_is_asked_and_patched():
     records = lw.ablate(model, task, "continuation", progress=False).to_pandas()
     assert set(records["item"]) == {"prompts/0000", "prompts/0001"}
     prompts = lw.tasks.build_requests(
-        task, task.items[0], "continuation", lw.models.facts.original_tokenizer(model)
+        task, task.items[0], "continuation", lw.models.original_tokenizer(model)
     )
     assert prompts[0].request.context == encode_prompt(model, "the red door is")
 
