@@ -4,7 +4,9 @@ import base64
 import errno
 import io
 import os
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
@@ -315,6 +317,18 @@ def test_large_figures_become_png() -> None:
     figure = Figure(figsize=(2, 2))
     assert svg_address(figure, 10_000_000).startswith("data:image/svg+xml;base64,")
     assert svg_address(figure, 10).startswith("data:image/png;base64,")
+
+
+def test_a_page_takes_svg_in_few_bytes_and_keeps_its_parts(effects: pd.DataFrame) -> None:
+    figure = figures.role_map(rows(effects, task="facts"))
+    whole = figure_bytes(figure, "svg").decode()
+    small = base64.b64decode(svg_address(figure, 10_000_000).partition(",")[2]).decode()
+    assert len(small) < 0.8 * len(whole)
+    ElementTree.fromstring(small)
+    for part in ("<use ", "<path ", "scale(0.015625)", "clip-path="):
+        assert small.count(part) == whole.count(part)
+    ids = set(re.findall(r' id="([^"]+)"', small))
+    assert set(re.findall(r'href="#([^"]+)"', small)) <= ids
 
 
 def test_a_page_takes_a_figure_in_few_colours(effects: pd.DataFrame) -> None:
