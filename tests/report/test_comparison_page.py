@@ -14,8 +14,8 @@ from conftest import SMALL
 from legible import WIDTHS, assert_legible
 
 import layerwise as lw
-from layerwise.analyses.comparison.compared import MEASURES, scale_of
-from layerwise.analyses.comparison.findings import established, not_established
+from layerwise.analyses.comparison.compared import MEASURES
+from layerwise.analyses.comparison.findings import established, headline, not_established
 from layerwise.analyses.comparison.report import MOST, _drawings, caution
 from layerwise.presentation.rows import rows
 from layerwise.report import Report
@@ -78,12 +78,13 @@ def test_every_sentence_of_a_difference_stands_on_a_test(compared: lw.Comparison
         assert finding.protocols == (row["protocol"],)
         assert row["first"] in finding.short
         assert row["second"] in finding.short
-        word = {True: ("deeper", "more"), False: ("less deep", "less")}[row["difference"] > 0]
-        assert any(f" {each} " in finding.short for each in word)
+        both = row["first"], row["second"]
+        larger, smaller = both[::-1] if row["difference"] > 0 else both
+        assert finding.short.index(larger) < finding.short.index(smaller)
+        assert str(finding.estimate).endswith(f"more in {larger} (95 % interval)")
         assert finding.items == f"{row['n_items']} items"
-        scale = scale_of(row["family"])
         assert finding.estimate is not None
-        assert finding.estimate.value == pytest.approx(scale * abs(row["difference"]))
+        assert finding.estimate.value == pytest.approx(100 * abs(row["difference"]))
         assert finding.evidence == ("established" if row["p_run"] < 0.05 else "in its table")
 
 
@@ -115,13 +116,24 @@ def test_no_sentence_tells_a_difference_of_centres_of_mass(compared: lw.Comparis
 
 def test_the_planted_depths_are_told(compared: lw.Comparison):
     told = " ".join(claim.short for claim in established(compared.differences))
-    assert "By ablation, knowledge lies 0.8" in told  # layer 0 against 5 of 6
+    # Layer 5 of 6 against layer 0.
+    assert "By ablation, knowledge lies deeper in late $x$ (at 91 % of the depth) than in" in told
+
+
+def test_the_headline_is_the_difference_that_most_capabilities_share(compared: lw.Comparison):
+    differences = compared.claimable()
+    assert headline(differences).startswith("By ablation, knowledge, reasoning and coherence lie")
+    lens = differences["method"].str.contains("lens")
+    assert headline(differences.loc[lens].assign(significant=True)).startswith("By logit lens, ")
+    assert headline(differences.loc[~differences["significant"]]) == ""
+    accuracy = differences.assign(significant=differences["family"] == "accuracy")
+    assert " is right more often than " in headline(accuracy)
 
 
 def test_stacks_are_compared_by_themselves(compared: lw.Comparison):
     assert set(compared.differences["axis"]) == {"computation", "decoder"}
     told = [claim.short for claim in established(compared.differences)]
-    assert any("of the decoder's depth deeper in seq2seq" in sentence for sentence in told)
+    assert any("of the decoder's depth) than in" in short for short in told)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -168,7 +180,7 @@ def test_names_from_users_are_escaped(page: Report):
     assert synthetic.HOSTILE not in page.html
     assert "<b>x" not in page.html
     assert "&lt;b&gt;x" in page.html
-    assert "One seed says nothing about an architecture" in page.html
+    assert "About architectures or ways of training one run says nothing." in page.html
 
 
 def test_sizes_of_critical_sets_are_not_told_of_tables_of_earlier_versions(compared: lw.Comparison):
@@ -185,7 +197,7 @@ def test_sizes_of_critical_sets_are_not_told_of_tables_of_earlier_versions(compa
 def test_what_the_lens_cannot_see_of_an_encoder_decoder_is_told(
     compared: lw.Comparison, grouped: lw.Comparison, page: Report
 ):
-    sentence = "by it no capability can lie in the encoder"
+    sentence = "By it no capability can lie in the encoder"
     assert sentence in caution(grouped)
     assert sentence in page.html
     alike = compared.facts.model_copy(update={"runs": compared.facts.runs[:2]})

@@ -10,7 +10,7 @@ import pandas as pd
 
 from .claim import Claim
 from .rows import rows
-from .section import Table
+from .section import Table, narrowed
 from .wording import ranges
 
 # Rows that are shown under a sentence; the file has the others.
@@ -26,12 +26,13 @@ def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
     few = quoted.head(MOST).drop(columns=named, errors="ignore")
     shown = few.dropna(axis="columns", how="all")
     texts = {str(name): [_text(value) for value in shown[name]] for name in shown}
-    same = {name: each[0] for name, each in texts.items() if len(set(each)) == 1}
-    columns = tuple(name for name in texts if name not in same)
-    cells = [list(row) for row in zip(*(texts[name] for name in columns), strict=True)]
-    if not columns:  # one row, or all alike
-        columns = ("column", "value")
-        cells, same = [[name, value] for name, value in same.items()], {}
+    cells = [list(row) for row in zip(*texts.values(), strict=True)]
+    columns, cells, alike = narrowed(tuple(texts), cells)
+    if not alike and len({tuple(row) for row in cells}) == 1:  # one row, or all alike
+        columns, cells = (
+            ("column", "value"),
+            [list(pair) for pair in zip(columns, cells[0], strict=True)],
+        )
     of = f" of the {len(about)} that the sentence is about" if len(about) > len(quoted) else ""
     more = f", the first {len(shown)} shown" if len(quoted) > len(shown) else ""
     plural = "" if len(quoted) == 1 else "s"
@@ -40,15 +41,8 @@ def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
         columns,
         cells,
         collapsed=True,
-        note=f"{_picked(finding.source)}: {len(quoted)} row{plural}{of}{more}.{_alike(same)}",
+        note=f"{_picked(finding.source)}: {len(quoted)} row{plural}{of}{more}.{alike}",
     )
-
-
-def _alike(same: Mapping[str, str]) -> str:
-    """The columns that have one value in all rows."""
-    if not same:
-        return ""
-    return f" Alike in all shown: {', '.join(f'{name} {value}' for name, value in same.items())}."
 
 
 def _picked(source: Mapping[str, Any]) -> str:

@@ -17,12 +17,12 @@ MEASURES = (
     "late third",
 )  # fmt: skip
 AXES = ("computation", "encoder", "decoder")
-# What a difference is counted in, and how many of these are 1.
+# What the values of a family are, in per cent.
 UNITS = {
-    "accuracy": ("accuracy (points)", 100),
-    "depth": ("relative depth", 1),
-    "share lost": ("share lost per layer (points)", 100),
-    "critical set": ("critical layers (% of all)", 100),
+    "accuracy": "accuracy (%)",
+    "depth": "depth (%)",
+    "share lost": "score lost per layer (%)",
+    "critical set": "critical layers (% of all)",
 }
 
 
@@ -99,13 +99,3 @@ class ComparedRuns:
     def __post_init__(self) -> None:
         for name in self.tables:
             object.__setattr__(self, name, conform(f"comparison_{name}", getattr(self, name)))
-
-
-def scale_of(family: str) -> int:
-    """How many of its units make 1."""
-    return UNITS[family][1]
-
-
-def digits_of(family: str) -> int:
-    """How many decimals are shown."""
-    return 3 if scale_of(family) == 1 else 0

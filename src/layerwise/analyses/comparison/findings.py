@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -22,11 +22,13 @@ from layerwise.presentation.wording import (
     counted,
     in_order,
     interval,
+    joined,
     number,
     when,
 )
+from layerwise.stats.layer_curves import ABLATION
 
-from .compared import AXES, MEASURES, digits_of, scale_of
+from .compared import AXES, MEASURES
 
 NOTHING = "no difference"
 Row = dict[str, Any]
@@ -66,33 +68,77 @@ def _place(name: str, order: tuple[str, ...]) -> int:
     return order.index(name) if name in order else len(order)
 
 
-def _difference(row: Row, n_kind: int, n_whole: int) -> Claim:
-    more, scale, digits = row["difference"] > 0, scale_of(row["family"]), digits_of(row["family"])
-    size, *ends = (
-        (scale if more else -scale) * float(row[name]) for name in ("difference", "low", "high")
+def headline(differences: pd.DataFrame) -> str:
+    """The established difference that most capabilities share, without numbers; else empty.
+
+    What changing layers shows comes first; what only a lens sees, which reads one stack, last.
+    """
+    sure = rows(differences, significant=True, measure=list(MEASURES))
+    alike: dict[tuple[Any, ...], list[Row]] = {}
+    for row in records(sure):
+        alike.setdefault((*(row[name] for name in _CELL), row["difference"] > 0), []).append(row)
+    if not alike:
+        return ""
+    shared = max(alike.values(), key=lambda found: (_rank(found[0]["method"]), len(found)))
+    row, (larger, smaller) = shared[0], _ordered(shared[0])
+    names = joined(in_order((each["capability"] for each in shared), CAPABILITY_ORDER))
+    than = f"in {larger.name} than in {smaller.name} {when(row['protocol'])}"
+    one = len({each["capability"] for each in shared}) == 1
+    if row["family"] == "accuracy":
+        tasks = joined(in_order((each["tasks"] for each in shared), ()))
+        right = f"{larger.name} is right more often than {smaller.name} on {tasks}"
+        return f"{right} {when(row['protocol'])}."
+    if row["family"] == "depth":
+        return f"By {row['method']}, {names} {_VERBS[row['measure']][one]} deeper {than}."
+    third = f"the {_THIRDS[row['measure']]} of the layers"
+    return f"{capitalised(names)} need{'s' * one} {third} more {than}."
+
+
+def _rank(method: str) -> int:
+    return -1 if "lens" in method else int(method == ABLATION)
+
+
+class _Model(NamedTuple):
+    """One of the two that differ, and its value in per cent."""
+
+    name: str
+    value: str
+
+
+def _ordered(row: Row) -> tuple[_Model, _Model]:
+    """The model with the larger value, and the other."""
+    first, second = (
+        _Model(str(row[name]), number(100 * row[f"estimate_{name}"]))
+        for name in ("first", "second")
     )
-    second, first = (number(scale * row[f"estimate_{name}"], digits) for name in _BOTH)
+    return (second, first) if row["difference"] > 0 else (first, second)
+
+
+def _difference(row: Row, n_kind: int, n_whole: int) -> Claim:
+    sign = 100 if row["difference"] > 0 else -100
+    size, *ends = (sign * float(row[name]) for name in ("difference", "low", "high"))
+    larger, smaller = _ordered(row)
     holds = n_whole > 0 and row["p_run"] < LEVEL
     page = f"all {counted(n_whole, 'comparison')} of the page"
     family = page if holds else f"{counted(n_kind, 'comparison')} of this kind"
     test = _OF_RUNS if row["unit"] == "run" else _TESTS[row["family"]]
-    short, unit = _SHORT[row["family"]](row, more, number(size, digits))
     return Claim(
         kind=row["family"],
-        short=f"{short} {when(row['protocol'])}.",
+        short=f"{_SHORT[row['family']](row, larger, smaller)} {when(row['protocol'])}.",
         evidence=Evidence.ESTABLISHED if holds else Evidence.IN_TABLE,
         importance=weight(0.9, abs(row["difference"])),
         source=_source(row, *_CELL, "tasks"),
-        estimate=Estimate(size, min(ends), max(ends), unit, digits=digits),
+        estimate=Estimate(
+            size, min(ends), max(ends), f"{_UNITS[row['family']]} more in {larger.name}"
+        ),
         p=float(row["p_run"] if holds else row["p_holm"]),
         test=f"{test}, Holm over {family}",
-        details=(f"{capitalised(_what(row))}: {second} against {first}{' %' * (scale != 1)}.",),
+        details=(_MEANS,) if row["family"] == "share lost" else (),
         caveat="" if holds or not n_whole else f"Over {page} (Holm) it does not hold.",
         **_asked(pd.DataFrame([row])),
     )
 
 
-_BOTH = ("second", "first")
 _CELL = ("first", "second", "family", "axis", "measure", "method", "protocol")
 
 
@@ -106,27 +152,32 @@ def _asked(about: pd.DataFrame) -> dict[str, Any]:
     return asked | {"items": asked["items"] + runs}
 
 
-def _accuracy(row: Row, more: bool, size: str) -> tuple[str, str]:
-    word = "more" if more else "less"
-    short = f"{row['second']} answers {size} points {word} of {row['tasks']} right"
-    return f"{short} than {row['first']}", f"points {word}"
+_THIRDS = {"early third": "first third", "middle third": "middle third", "late third": "last third"}
+_VERBS = {"half-effect depth": ("lie", "lies"), "prediction depth": ("settle", "settles")}
+_UNITS = {"accuracy": "% points", "depth": "% of the depth", "share lost": "% of the score"}
+_MEANS = "A layer's cost is the mean over the layers of the third."
 
 
-def _depth(row: Row, more: bool, size: str) -> tuple[str, str]:
-    whole = "the depth" if row["axis"] == AXES[0] else f"the {row['axis']}'s depth"
-    word = "deeper" if more else "less deep"
-    verb = "has its answer fixed" if row["measure"] == "prediction depth" else "lies"
-    short = f"By {row['method']}, {row['capability']} {verb} {size} of {whole} {word}"
-    return f"{short} in {row['second']} than in {row['first']}", f"of {whole} {word}"
-
-
-def _loss(row: Row, more: bool, size: str) -> tuple[str, str]:
-    word = "more" if more else "less"
-    third = row["measure"].removesuffix(" third")
-    short = f"Skipping a{'n' * (third == 'early')} {third} layer costs {row['second']} {size}"
+def _accuracy(row: Row, larger: _Model, smaller: _Model) -> str:
     return (
-        f"{short} points {word} of {row['capability']} than {row['first']}",
-        f"points {word} of the accuracy above the floor, by skipped layer of the {third} third",
+        f"{larger.name} is right in {larger.value} % of {row['tasks']}, {smaller.name} in "
+        f"{smaller.value} %,"
+    )
+
+
+def _depth(row: Row, larger: _Model, smaller: _Model) -> str:
+    whole = "the depth" if row["axis"] == AXES[0] else f"the {row['axis']}'s depth"
+    verb = _VERBS[row["measure"]][1]
+    return (
+        f"By {row['method']}, {row['capability']} {verb} deeper in {larger.name} (at "
+        f"{larger.value} % of {whole}) than in {smaller.name} (at {smaller.value} %)"
+    )
+
+
+def _loss(row: Row, larger: _Model, smaller: _Model) -> str:
+    return (
+        f"{capitalised(row['capability'])}: a layer of the {_THIRDS[row['measure']]} costs "
+        f"{larger.name} {larger.value} % of its score, {smaller.name} {smaller.value} %,"
     )
 
 
@@ -155,17 +206,14 @@ def _nothing(mine: pd.DataFrame) -> Claim:
 
 
 def _what(row: Row) -> str:
+    if row["family"] == "share lost":
+        return f"what a layer of the {_THIRDS[row['measure']]} costs"
     within = "" if row["axis"] == AXES[0] else f"{row['axis']} "
-    return {
-        "accuracy": "intact accuracy",
-        "depth": f"{within}{row['measure']} by {row['method']}",
-        "share lost": f"losses without {row['measure'].removesuffix(' third')} layers",
-    }[row["family"]]
+    depth = f"{within}{row['measure']} by {row['method']}"
+    return depth if row["family"] == "depth" else "accuracy"
 
 
 def _part(row: Row) -> str:
     name = row["tasks"] if row["family"] == "accuracy" else row["capability"]
-    scale = scale_of(row["family"])
-    middle, low, high = (scale * row[end] for end in ("difference", "low", "high"))
-    size = interval(middle, low, high, digits_of(row["family"])) + " points" * (scale != 1)
-    return f"{capitalised(name)}: {size}, n = {row['n_items']}."
+    size = interval(*(100 * row[end] for end in ("difference", "low", "high")))
+    return f"{capitalised(name)}: {size} {_UNITS[row['family']]}, n = {row['n_items']}."

@@ -16,26 +16,43 @@ from layerwise.presentation.evidence import evidence
 from layerwise.presentation.naming import Stacks
 from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.section import FigureSpec, Table, bounds, others
-from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, joined, number, spread
+from layerwise.presentation.section import FigureSpec, Table, bounds, narrowed, others
+from layerwise.presentation.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    capitalised,
+    in_order,
+    joined,
+    number,
+    spread,
+    when,
+)
 
-from .compared import UNITS, ComparedRuns, digits_of, scale_of
-from .findings import established, not_established
+from .compared import UNITS, ComparedRuns
+from .findings import established, headline, not_established
 from .quantities import COMPARED, FAMILIES
 
 # Claims on the first screen.
-MOST = 6
+MOST = 4
 _WHAT = ("capability", "protocol", "method", "measure", "axis")
 _MOST = 1000
+# Tasks that are named under the first picture.
+_FEW = 8
 
 
 def comparison_report(comparison: ComparedRuns) -> Report:
     """The page of a comparison, as ``Comparison.report`` gives it."""
+    sure = sure_claims(comparison)
+    rest = not_established(comparison.differences)
+    return Report((*sure, *rest), lambda: _page(comparison, sure, rest))
+
+
+def sure_claims(comparison: ComparedRuns) -> list[Claim]:
+    """A claim for each difference that is established, as ``Comparison.established`` gives it."""
     sure = established(comparison.claimable(), comparison.facts.n_tests)
     if _lens_of_one_stack(comparison):  # what the lens cannot see must not lead
         sure.sort(key=lambda claim: "lens" in str(claim.source["where"]["method"]))
-    rest = not_established(comparison.differences)
-    return Report((*sure, *rest), lambda: _page(comparison, sure, rest))
+    return sure
 
 
 def _page(
@@ -44,14 +61,17 @@ def _page(
     """The page's text, and its figures by name."""
     names = list(comparison.facts.groups or [run.name for run in comparison.facts.runs])
     drawings = _drawings(comparison)
+    n_sure = int(numbers(comparison.differences, "significant").sum())
     made, figures = pictures(drawings)
     text = filled(
         "layerwise.analyses.comparison",
         "comparison.html.j2",
         names=names,
-        headline=sure[0].short if sure else _none(names),
+        headline=headline(comparison.claimable()) or _none(names),
         facts=comparison.facts,
-        cautions=_cautions(comparison),
+        counts=(len(comparison.differences), n_sure),
+        about=_about(comparison),
+        lens=_lens_of_one_stack(comparison),
         established=_with_rows(comparison, sure),
         most=MOST,
         not_established=_with_rows(comparison, rest),
@@ -77,40 +97,36 @@ def _none(names: Sequence[str]) -> str:
 
 def caution(comparison: ComparedRuns) -> str:
     """What the differences are about, and what not."""
-    return " ".join(_cautions(comparison))
+    return " ".join([*_about(comparison), *_lens_of_one_stack(comparison)])
 
 
-def _cautions(comparison: ComparedRuns) -> list[str]:
-    told = _about(comparison), _lens_of_one_stack(comparison)
-    return [sentence for sentence in told if sentence]
-
-
-def _lens_of_one_stack(comparison: ComparedRuns) -> str:
-    """A sentence if a lens is compared between models of one stack and of two."""
+def _lens_of_one_stack(comparison: ComparedRuns) -> list[str]:
+    """A caution if a lens is compared between models of one stack and of two."""
     kinds = {run.facts.model.n_encoder_layers > 0 for run in comparison.facts.runs}
     if len(kinds) < 2 or "logit lens" not in set(comparison.differences["method"]):
-        return ""
-    return (
-        "Of an encoder-decoder the logit lens reads the decoder alone, so by it no capability can "
-        "lie in the encoder, wherever the answer is worked out."
-    )
+        return []
+    return [
+        "The logit lens reads only the decoder of an encoder-decoder. By it no capability can lie "
+        "in the encoder."
+    ]
 
 
-def _about(comparison: ComparedRuns) -> str:
+def _about(comparison: ComparedRuns) -> list[str]:
+    """What the unit is, and what the tests hold for."""
     groups = comparison.facts.groups
     if not groups:
-        return (
-            "Each model is one training run, so these are differences between these models. "
-            "One seed says nothing about an architecture or a way of training: for that, train "
-            "several seeds of each and compare them as groups."
-        )
+        return [
+            "Each model is one training run: these are differences between these models.",
+            "About architectures or ways of training one run says nothing. Train several seeds of "
+            "each and compare them with --group.",
+        ]
     counts = [sum(run.group == group for run in comparison.facts.runs) for group in groups]
     told = joined(f"{n} of {group}" for n, group in zip(counts, groups, strict=True))
-    return (
-        f"The unit is the training run ({told}): intervals and tests are over runs and items at "
-        "once, and with so few runs they are wide. What is established holds for models trained "
-        "like these, on items like these."
-    )
+    return [
+        f"The unit is the training run ({told}). Intervals and tests are over runs and items at "
+        "once; with so few runs they are wide.",
+        "What is established holds for models trained like these, on items like these.",
+    ]
 
 
 def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
@@ -126,10 +142,10 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
     found = []
     for protocol in in_order(comparison.layers["protocol"], PROTOCOL_ORDER):
         caption = (
-            f"What each layer of each run is needed for under {protocol}, on one axis of relative "
-            "depth: layer l of L takes the part from l/L to (l + 1)/L, encoder before decoder. "
-            "Colour: share of the above-floor accuracy lost, the same scale for all runs. Dots: "
-            "significant loss within the run's task (exact McNemar test, Holm over its layers)."
+            f"What each layer is needed for {when(protocol)}: input left, output right, a row a "
+            "task. Dark: without the layer the model loses its score, the accuracy above "
+            "guessing. Dots: significant within the row (exact McNemar test, Holm). "
+            f"{_tasks(comparison)}"
         )
         alt = f"Maps of layers by tasks, one under the other for each run, {protocol}."
         draw = partial(compared_roles, comparison.layers, blocks, protocol)
@@ -137,9 +153,9 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
     depths = rows(comparison.estimates, family="depth")
     if len(depths):
         caption = (
-            "Where each capability emerges, by run: (layer + 1/2) / layers, on the whole axis of "
-            "computation, with 95 % intervals over items. Each run on all tasks that it "
-            "can do by itself; differences below are on the tasks of both."
+            "Where each capability emerges, by run, from the first layer (0) to the last (1), "
+            "with 95 % intervals over items. Each run on all tasks with signal; the differences "
+            "below are on the tasks of both."
         )
         alt = "Points with intervals on an axis of depth, one per capability and run."
         draw = partial(compared_depths, comparison.estimates, blocks)
@@ -152,6 +168,16 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
         alt = f"Points with intervals: differences of {family}, a panel per protocol and method."
         found.append(FigureSpec(f"differences_{family.replace(' ', '_')}", draw, caption, alt))
     return found
+
+
+def _tasks(comparison: ComparedRuns) -> str:
+    """``"Knowledge: facts and cloze."`` for each capability; empty if they are many."""
+    tasks = comparison.facts.runs[0].facts.tasks
+    if len(tasks) > _FEW:
+        return ""
+    names = in_order((task.capability for task in tasks), CAPABILITY_ORDER)
+    of = {name: joined(t.name for t in tasks if t.capability == name) for name in names}
+    return f"{capitalised('; '.join(f'{name}: {named}' for name, named in of.items()))}."
 
 
 _TESTS = {
@@ -214,14 +240,13 @@ def difference_tables(comparison: ComparedRuns) -> list[Table]:
 
 
 def _differences(family: str, mine: pd.DataFrame) -> Table:
-    unit, scale, digits = UNITS[family][0], scale_of(family), digits_of(family)
     by_run = bool((mine["unit"] == "run").all())
     ranked = mine.iloc[numbers(mine, "p_holm").argsort(kind="stable")].head(_MOST)
     cells = [
         [
             row["first"], row["second"], row["tasks"], *(str(row[name]) for name in _WHAT),
-            *(number(scale * row[f"estimate_{which}"], digits) for which in ("first", "second")),
-            bounds(row, "difference", "low", "high", scale, digits),
+            *(number(100 * row[f"estimate_{which}"]) for which in ("first", "second")),
+            bounds(row, "difference", "low", "high", 100),
             f"{row['n_second']} against {row['n_first']}" if by_run else str(row["n_items"]),
             f"{row['p']:.3g}", f"{row['p_holm']:.3g}",
             "–" if pd.isna(row["p_run"]) else f"{row['p_run']:.3g}",
@@ -230,12 +255,13 @@ def _differences(family: str, mine: pd.DataFrame) -> Table:
         for row in records(ranked)
     ]  # fmt: skip
     columns = (
-        "first", "second", "tasks", *_WHAT, "of first", "of second", f"difference, {unit}",
-        "runs" if by_run else "n", "p", "p (Holm, of this kind)", "p (Holm, of the page)",
-        "difference is",
+        "first", "second", "tasks", *_WHAT, "of first", "of second",
+        f"difference of {UNITS[family]}", "runs" if by_run else "n", "p", "p (Holm, of this kind)",
+        "p (Holm, of the page)", "difference is",
     )  # fmt: skip
     note = others(len(mine), len(cells), "rows are in comparison_differences.parquet")
-    return Table(f"Differences: {family} ({len(mine)})", columns, cells, True, note)
+    columns, cells, alike = narrowed(columns, cells)
+    return Table(f"Differences: {family} ({len(mine)})", columns, cells, True, note + alike)
 
 
 def estimate_tables(comparison: ComparedRuns) -> list[Table]:
@@ -243,15 +269,17 @@ def estimate_tables(comparison: ComparedRuns) -> list[Table]:
     found = []
     for family in FAMILIES:
         mine = rows(comparison.estimates, family=family)
-        unit, scale, digits = UNITS[family][0], scale_of(family), digits_of(family)
         cells = [
             [row["run"], row["tasks"], *(str(row[name]) for name in _WHAT), str(row["n_items"]),
-             bounds(row, "estimate", "low", "high", scale, digits)]
+             bounds(row, "estimate", "low", "high", 100)]
             for row in records(mine.head(_MOST))
         ]  # fmt: skip
-        columns = ("run", "tasks", *_WHAT, "n", unit)
+        columns = ("run", "tasks", *_WHAT, "n", UNITS[family])
         if cells:
-            found.append(Table(f"Each run by itself: {family} ({len(mine)})", columns, cells, True))
+            title = f"Each run by itself: {family} ({len(mine)})"
+            found.append(
+                Table(title, *narrowed(columns, cells)[:2], True, narrowed(columns, cells)[2])
+            )
     return found
 
 
@@ -266,10 +294,9 @@ def spread_table(comparison: ComparedRuns) -> list[Table]:
 
 
 def _spread(row: dict[str, Any]) -> list[str]:
-    scale, digits = scale_of(row["family"]), digits_of(row["family"])
     return [
         row["group"], str(row["n_runs"]), row["tasks"], *(str(row[name]) for name in _WHAT),
-        *(number(scale * row[name], digits) for name in ("mean", "sd", "least", "most")),
+        *(number(100 * row[name]) for name in ("mean", "sd", "least", "most")),
     ]  # fmt: skip
 
 

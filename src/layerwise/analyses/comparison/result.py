@@ -35,9 +35,9 @@ class Comparison(ComparedRuns):
 
     def established(self) -> list[Claim]:
         """The sentences that a test supports, the largest difference first."""
-        from .findings import established
+        from .report import sure_claims
 
-        return established(self.claimable(), self.facts.n_tests)
+        return sure_claims(self)
 
     def save(self, folder: str | Path) -> Path:
         """Write the tables, ``comparison.json``, ``comparison.html`` and ``figures/``.
