@@ -12,6 +12,7 @@ from scipy.stats import binom, ttest_ind
 from layerwise import stats
 from layerwise.analyses.ablation.claims import claims
 from layerwise.presentation.claim import GAINED
+from layerwise.presentation.rows import rows
 from layerwise.stats.capabilities.capability_layers import (
     GAIN,
     NEEDED,
@@ -266,3 +267,23 @@ def test_claims_on_many_stretches_of_layers_are_short():
     for claim in (general, spare):
         assert "capabilities with signal" in claim.short
         assert len([word for word in claim.short.split() if word != "%"]) <= 25, claim.short
+
+
+def test_a_layer_that_three_of_four_capabilities_need_is_claimed_once():
+    rng = np.random.default_rng(13)
+    needs = {"retrieval": (0.0, 0.7), "knowledge": (0.6, 0.8), "reasoning": (0.0, 0.9)}
+    every = [pool(name, losses(rng, 100, *rates)) for name, rates in needs.items()]
+    every.append(pool("coherence", losses(rng, 100, 0.6, 0.0)))
+    facts = synthetic.ablation(hidden_by_a_layer(22, 2)).facts
+    made = [{"kind": "skip", "site": "layer"} | row for row in layer_estimates(every, 4, 0.05)]
+    found = claims(RunTables(facts, {"estimates": frame("estimates", made)}))
+    assert "general" not in {claim.kind for claim in found}
+    (shared,) = (claim for claim in found if claim.kind == "shared")
+    assert shared.layers == (1,)
+    assert shared.capabilities == ("retrieval", "knowledge", "reasoning")
+    assert shared.short.startswith(
+        "Layer 1 is needed by retrieval, knowledge and reasoning: losing"
+    )
+    about = rows(frame("estimates", made), **shared.source["where"])
+    assert len(about) == 3
+    assert about["established"].all()

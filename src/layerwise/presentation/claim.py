@@ -25,9 +25,10 @@ class Evidence(StrEnum):
 EVIDENCE = ESTABLISHED, IN_TABLE, OPEN = tuple(Evidence)
 
 # The kinds of claims in the order in which a reader is to meet them.
-GENERAL, MORE, NEEDED, SPARED, GAINED = "general", "needed more", "needed", "spare", "gain"
+GENERAL, SHARED, MORE, NEEDED = "general", "shared", "needed more", "needed"
+SPARED, GAINED = "spare", "gain"
 ORDER, SCORING, LENS, PATCHING = "order", "scoring", "lens", "patching"
-ROLES = (GENERAL, MORE, NEEDED, SPARED, GAINED)
+ROLES = (GENERAL, SHARED, MORE, NEEDED, SPARED, GAINED)
 _FIRST = (*ROLES, ORDER, SCORING, LENS, PATCHING)
 
 

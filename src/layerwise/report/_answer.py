@@ -23,6 +23,7 @@ from layerwise.presentation.claim import (
     PATCHING,
     ROLES,
     SCORING,
+    SHARED,
     SPARED,
     Claim,
 )
@@ -318,7 +319,7 @@ def _first(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     has_more = any(claim.kind == MORE for claim in roles)
     kinds = [GENERAL, MORE, *([] if has_more else [NEEDED]), SPARED]
     chosen = [claim for kind in kinds for claim in _some(roles, kind, _MOST_OF_KIND)]
-    for kind in (ORDER, SCORING, LENS, PATCHING):
+    for kind in (SHARED, ORDER, SCORING, LENS, PATCHING):
         chosen += _some(claims, kind, 1)
     ids = {id(claim) for claim in chosen[:_MOST]}
     others = (claim for claim in claims if claim.kind not in ROLES and id(claim) not in ids)

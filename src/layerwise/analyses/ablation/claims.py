@@ -5,7 +5,7 @@ Claims read ``estimates.parquet`` alone; no test is made here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from layerwise.presentation.claim import (
     MORE,
     NEEDED,
     OPEN,
+    SHARED,
     SPARED,
     Claim,
     Estimate,
@@ -32,6 +33,7 @@ from layerwise.presentation.wording import (
     counted,
     few_layers,
     in_order,
+    joined,
     layer_ranges,
     number,
     share_lost,
@@ -43,6 +45,8 @@ from layerwise.stats.signals.power import independent_answers
 from layerwise.storage.run_tables import RunTables
 
 _HIDDEN = ("The intact model is not shown to be better than its controls there.",)
+# Capabilities that share a layer, for a claim of its own.
+_MANY = 3
 _BREAKS = "Other layers may break without it; that does not show what it does."
 
 
@@ -57,12 +61,13 @@ def claims(run: RunTables) -> list[Claim]:
     smallest = Interest.of(run.facts.settings).loss
     losses = _that_matter(needed, smallest)
     names = in_order(needed["capability"], CAPABILITY_ORDER)
-    general = _needed_by_all(losses, names)
     signal = run.table("signal")
     asked = names if signal is None else signal["capability"].unique()
     noun = "capabilities" if len(names) == len(asked) else "capabilities with signal"
+    together = list(_needed_together(losses, names, noun))
+    general = [layer for claim in together if claim.kind == GENERAL for layer in claim.layers]
     return [
-        *_general(losses, general, names, noun),
+        *together,
         *_more(_at_needed_layers(_that_matter(more, smallest), losses)),
         *(
             _needed(rows(needed, capability=name), rows(losses, capability=name), general)
@@ -73,42 +78,49 @@ def claims(run: RunTables) -> list[Claim]:
     ]
 
 
-def _needed_by_all(losses: pd.DataFrame, names: Sequence[str]) -> list[int]:
-    """Layers that every capability with signal needs; none where there is but one."""
-    return _in_all(losses, names) if len(names) > 1 else []
-
-
 def _in_all(sure: pd.DataFrame, names: Sequence[str]) -> list[int]:
     """Layers that have a row of every capability."""
     every = [set(layers_of(rows(sure, capability=name))) for name in names]
     return sorted(set.intersection(*every)) if every else []
 
 
-def _general(
-    losses: pd.DataFrame, general: list[int], names: Sequence[str], noun: str
-) -> list[Claim]:
-    if not general:
-        return []
-    about = rows(losses, layer=general)
+def _needed_together(losses: pd.DataFrame, names: Sequence[str], noun: str) -> Iterator[Claim]:
+    """A claim for the layers that all capabilities need, and for those that the same three do."""
+    needing: dict[tuple[str, ...], list[int]] = {}
+    for layer in layers_of(losses):
+        who = tuple(in_order(rows(losses, layer=layer)["capability"], CAPABILITY_ORDER))
+        needing.setdefault(who, []).append(layer)
+    for who, layers in needing.items():
+        if len(who) == len(names) > 1:
+            every = f"{'both' if len(names) == 2 else f'all {len(names)}'} {noun}"
+            caveat = "A layer that only passes things on is needed by all, too."
+            yield _together(losses, GENERAL, who, every, layers, caveat)
+        elif len(who) >= _MANY:
+            caveat = "That the others do not need it is not shown."
+            yield _together(losses, SHARED, who, joined(who), layers, caveat)
+
+
+def _together(
+    losses: pd.DataFrame, kind: str, who: tuple[str, ...], named: str, layers: list[int],
+    caveat: str,
+) -> Claim:  # fmt: skip
+    about = rows(losses, layer=layers)
+    is_one = len(layers) == 1
     points = 100 * numbers(about, "estimate")
-    every = f"{'both' if len(names) == 2 else f'all {len(names)}'} {noun}"
-    is_one = len(general) == 1
-    return [
-        Claim(
-            kind=GENERAL,
-            short=f"{capitalised(few_layers(general))} {'is' if is_one else 'are'} needed by "
-            f"{every}: losing {'it' if is_one else 'one'} costs {spread(points.round())} "
-            "accuracy points.",
-            evidence=ESTABLISHED,
-            source=source("estimates", {"what": NEEDED, "layer": general}),
-            capabilities=tuple(names),
-            layers=tuple(general),
-            p=_largest_p(about),
-            test=f"the largest of each capability's, {_flips(about)}",
-            **_asked(about),
-            caveat="A layer that only passes things on is needed by all, too.",
-        )
-    ]
+    where = {"what": NEEDED, "layer": layers}
+    return Claim(
+        kind=kind,
+        short=f"{capitalised(few_layers(layers))} {'is' if is_one else 'are'} needed by {named}: "
+        f"losing {'it' if is_one else 'one'} costs {spread(points.round())} accuracy points.",
+        evidence=ESTABLISHED,
+        source=source("estimates", where | ({"capability": list(who)} if kind == SHARED else {})),
+        capabilities=who,
+        layers=tuple(layers),
+        p=_largest_p(about),
+        test=f"the largest of each capability's, {_flips(about)}",
+        **_asked(about),
+        caveat=caveat,
+    )
 
 
 def _that_matter(

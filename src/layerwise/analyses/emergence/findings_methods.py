@@ -19,10 +19,12 @@ from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
     capitalised,
     counted,
+    few_layers,
     in_order,
     interval,
     joined,
     layer_ranges,
+    number,
     percent,
     spread,
     when,
@@ -59,52 +61,63 @@ def interactions(run: RunTables) -> list[Claim]:
 
 
 def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
-    """What is said of the pair of protocols with the smallest p, and the widest differences."""
+    """Where losses differ most and least, of the pair of protocols with the smallest p."""
     pairs = [
         rows(sure, first=first, second=second)
         for first, second in in_order(zip(sure["first"], sure["second"], strict=True), ())
     ]
-    best = min(pairs, key=lambda pair: (pair["p_holm"].iloc[0], -_apart(pair).max()))
-    row = records(best)[int(_apart(best).argmax())]
-    where = {name: str(row[name]) for name in ("capability", "first", "second")}
+    best = min(pairs, key=lambda pair: (pair["p_holm"].iloc[0], -_apart(pair)))
+    ranked = records(best.sort_values("difference", kind="stable"))
+    # Written from the protocol under which the group with the widest difference loses more.
+    turned = abs(ranked[0]["difference"]) > abs(ranked[-1]["difference"])
+    least, most = (ranked[-1], ranked[0]) if turned else (ranked[0], ranked[-1])
+    sign = -100 if turned else 100
+    where = {name: str(most[name]) for name in ("capability", "first", "second")}
     pair = (where["first"], where["second"])
-    gap = (100 * row["difference"], 100 * row["low"], 100 * row["high"])
+    more, less = pair[::-1] if turned else pair
+    gap, *ends = (sign * most[end] for end in ("difference", "low", "high"))
     return Claim(
-        kind=SCORING, evidence=Evidence.ESTABLISHED,
-        importance=weight(0.92, 2 * float(_apart(best).max())),
-        short=f"For {row['capability']}, the gap between what layers cost {when(pair[0])} and "
-        f"{when(pair[1])} changes with the depth.",
-        capabilities=(where["capability"],), protocols=pair, p=float(row["p_holm"]),
-        items=f"{row['n_items']} items",
+        kind=SCORING, evidence=Evidence.ESTABLISHED, importance=weight(0.92, 2 * _apart(best)),
+        short=f"For {most['capability']}, losses {when(more)} exceed those {when(less)} most in "
+        f"{_layers(most)} (by {number(gap)} %), least in {_layers(least)} (by "
+        f"{number(sign * least['difference'])} %).",
+        capabilities=(where["capability"],), protocols=pair, p=float(most["p_holm"]),
+        items=f"{most['n_items']} items",
         test=f"interaction with the layer group, {after_holm(n_tests)}",
-        estimate=Estimate(*gap, f"points of the above-floor accuracy, {pair[0]} minus {pair[1]}, "
-                          f"in {row['group']} layers"),
+        estimate=Estimate(gap, min(ends), max(ends), f"% of the score more {when(more)}, in "
+                          f"{most['group']} layers"),
         details=(
-            f"What a layer costs, {pair[0]} minus {pair[1]}, in points: {_differences(best)}.",
-            f"Most unlike are the {row['group']} layers ({layer_ranges(row['layers'])}): "
-            f"{_share(row, 'first')} under {pair[0]}, {_share(row, 'second')} under {pair[1]}.",
+            f"Losses {when(more)} minus {when(less)}, in % of the score: "
+            f"{_differences(best, sign)}.",
+            f"In the {most['group']} layers ({layer_ranges(most['layers'])}): "
+            f"{_share(most, 'first')} {when(pair[0])}, {_share(most, 'second')} {when(pair[1])}.",
         ),
         caveat="That other layers are needed does not follow: a harder way of scoring loses more "
         "wherever something is lost.",
-        source=source("protocol_interaction", where, group=str(row["group"])),
+        source=source("protocol_interaction", where, group=str(most["group"])),
     )  # fmt: skip
 
 
-def _apart(pair: pd.DataFrame) -> np.ndarray:
-    """How far each group's difference is from the mean difference."""
+def _layers(row: Row) -> str:
+    return few_layers(list(row["layers"]))
+
+
+def _apart(pair: pd.DataFrame) -> float:
+    """How far the differences of groups are from their mean, at most."""
     difference = numbers(pair, "difference")
-    return np.abs(difference - difference.mean())
+    return float(np.abs(difference - difference.mean()).max())
 
 
 def _share(row: Row, which: str) -> str:
     return percent(*(row[f"share_{which}{end}"] for end in ("", "_low", "_high")))
 
 
-def _differences(pair: pd.DataFrame) -> str:
-    ends = ("difference", "low", "high")
-    return joined(
-        f"{row['group']} {interval(*(100 * row[end] for end in ends))}" for row in records(pair)
-    )
+def _differences(pair: pd.DataFrame, sign: int) -> str:
+    found = []
+    for row in records(pair):
+        middle, *ends = (sign * row[end] for end in ("difference", "low", "high"))
+        found.append(f"{row['group']} {interval(middle, min(ends), max(ends))}")
+    return joined(found)
 
 
 def _no_evidence(table: pd.DataFrame, capabilities: list[str], n_tests: int) -> Claim:
@@ -113,8 +126,8 @@ def _no_evidence(table: pd.DataFrame, capabilities: list[str], n_tests: int) -> 
     return Claim(
         kind=SCORING, evidence=Evidence.OPEN, importance=weight(0.5, 0.0),
         capabilities=tuple(capabilities),
-        short="That the gap between protocols changes with the depth is not established for "
-        f"{joined(capabilities)}.",
+        short="That two ways of scoring differ more at some depths than at others is not "
+        f"established for {joined(capabilities)}.",
         p=float(numbers(mine, "p_holm").min()), items=f"{spread(mine['n_items'])} items",
         test=f"the smallest; interaction with the layer group, {after_holm(n_tests)}",
         details=(f"{capitalised(joined(f'{a} against {b}' for a, b in pairs))} were compared.",),
