@@ -50,11 +50,18 @@ FINISHED = (
     "docs/transplant.md",
     "docs/validity.md",
     "notebooks/start_here.ipynb",
+    "analyses/adapters/README.md",
+    "analyses/decoder_vs_seq2seq/README.md",
+    "analyses/distillation/README.md",
+    "analyses/healing/README.md",
     "analyses/induction_heads/README.md",
     "analyses/matched_suites/README.md",
     "analyses/organism/README.md",
     "analyses/paper_pairs/README.md",
+    "analyses/smollm2_profile/README.md",
+    "analyses/training/README.md",
     "analyses/validity/README.md",
+    "benchmarks/README.md",
 )
 
 # What this project used to say, and what it says now.

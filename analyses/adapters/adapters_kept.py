@@ -37,6 +37,6 @@ def write(tables: Named) -> None:
     save_figure(figure, RESULTS / "figures", "where_it_is_done")
     if not rows(tables["gains"], case=CASE).empty:
         save_figure(what_healing_brings(tables["gains"]), RESULTS / "figures", "what_came_back")
-    readme = HERE / "README.md"
-    told = healed_in_readme(in_readme(readme.read_text("utf-8"), tables), tables)
-    readme.write_text(told, "utf-8")
+    for page in (HERE / "README.md", RESULTS / "numbers.md"):
+        text = healed_in_readme(in_readme(page.read_text("utf-8"), tables), tables)
+        page.write_text(text, "utf-8")

@@ -1,6 +1,6 @@
 """What the saved tables say of the model without layers that was healed, as sentences.
 
-A test holds the README to these, so that no number there is typed by hand.
+A test compares the pages with these, so that no number there is typed by hand.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Tables = Mapping[str, pd.DataFrame]
 
 
 def findings(tables: Tables) -> list[str]:
-    """All sentences, in the order of the README; none where the case was not run."""
+    """All sentences, in the order of the page; none where the case was not run."""
     if rows(tables["gains"], case=CASE).empty:
         return []
     once = [sentence for tell in TOLD for sentence in tell(tables)]
@@ -130,11 +130,13 @@ def moved(tables: Tables) -> Iterator[str]:
 
 
 def in_readme(text: str, tables: Tables) -> str:
-    """The README with these findings made anew, between their two marks."""
+    """A page of the study with what it has of opening and findings made anew."""
     told = findings(tables)
     if not told:
         return text
     for (begin, end), found in ((OPENING, opening(tables)), ((BEGIN, END), told)):
+        if begin not in text:
+            continue
         before, rest = text.split(begin)
         listed = "\n".join(f"- {sentence}" for sentence in found)
         text = f"{before}{begin}\n{listed}\n{end}{rest.split(end)[1]}"

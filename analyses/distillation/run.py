@@ -47,8 +47,8 @@ def main() -> None:
         table.to_parquet(RESULTS / f"{name}.parquet", index=False)
     figure = where_two_hops_went(whole["layers"], whole["transplant"])
     save_figure(figure, RESULTS / "figures", "where_two_hops_went")
-    readme = HERE / "README.md"
-    readme.write_text(in_readme(readme.read_text("utf-8"), whole), "utf-8")
+    for page in (HERE / "README.md", RESULTS / "numbers.md"):
+        page.write_text(in_readme(page.read_text("utf-8"), whole), "utf-8")
 
 
 def models(

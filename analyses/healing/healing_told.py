@@ -1,6 +1,6 @@
-"""What the saved tables of this study say, as the sentences of its README.
+"""What the saved tables of this study say, as the sentences of its pages.
 
-A test holds the README to these, so that no number there is typed by hand.
+A test compares the pages with these, so that no number there is typed by hand.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def opening(tables: Tables) -> Iterator[str]:
 
 
 def findings(tables: Tables) -> list[str]:
-    """All sentences, in the order of the README."""
+    """All sentences, in the order of the page."""
     return [sentence for tell in TOLD for sentence in tell(tables)]
 
 
@@ -316,8 +316,10 @@ def depths(tables: Tables) -> Iterator[str]:
 
 
 def in_readme(text: str, tables: Tables) -> str:
-    """The README with its opening and its findings made anew, each between its two marks."""
+    """A page of the study with what it has of opening and findings made anew."""
     for (begin, end), found in ((OPENING, opening(tables)), ((BEGIN, END), findings(tables))):
+        if begin not in text:
+            continue
         before, rest = text.split(begin)
         listed = "\n".join(f"- {sentence}" for sentence in found)
         text = f"{before}{begin}\n{listed}\n{end}{rest.split(end)[1]}"

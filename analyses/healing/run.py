@@ -102,8 +102,8 @@ def write(tables: Named) -> None:
     figures = RESULTS / "figures"
     save_figure(what_came_back(tables["gains"]), figures, "what_came_back")
     save_figure(where_it_lies(tables["layers"]), figures, "where_it_lies")
-    readme = HERE / "README.md"
-    readme.write_text(in_readme(readme.read_text("utf-8"), tables), "utf-8")
+    for page in (HERE / "README.md", RESULTS / "numbers.md"):
+        page.write_text(in_readme(page.read_text("utf-8"), tables), "utf-8")
 
 
 if __name__ == "__main__":

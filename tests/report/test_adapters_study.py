@@ -42,8 +42,9 @@ def config() -> dict[str, Any]:
     return tomllib.loads((FOLDER / "config.toml").read_text())
 
 
-def test_the_readme_says_what_the_tables_say(study, saved):
-    text = (FOLDER / "README.md").read_text("utf-8")
+def test_the_pages_say_what_the_tables_say(study, saved):
+    pages = (FOLDER / "README.md", FOLDER / "results" / "numbers.md")
+    text = "\n".join(page.read_text("utf-8") for page in pages)
     for name in ("adapters_told", "healed_told"):
         assert study[name].in_readme(text, saved) == text
     of_both = [study[name].findings(saved) for name in ("adapters_told", "healed_told")]

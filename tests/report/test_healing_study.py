@@ -38,8 +38,9 @@ def saved() -> dict[str, pd.DataFrame]:
     return {name: pd.read_parquet(FOLDER / "results" / f"{name}.parquet") for name in TABLES}
 
 
-def test_the_readme_says_what_the_tables_say(study, saved):
-    text = (FOLDER / "README.md").read_text("utf-8")
+def test_the_pages_say_what_the_tables_say(study, saved):
+    pages = (FOLDER / "README.md", FOLDER / "results" / "numbers.md")
+    text = "\n".join(page.read_text("utf-8") for page in pages)
     assert study["healing_told"].in_readme(text, saved) == text
     sentences = study["healing_told"].findings(saved)
     assert len(sentences) > 15
