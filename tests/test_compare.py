@@ -122,7 +122,7 @@ def test_where_part_is_common_it_is_compared_and_the_rest_is_said(tmp_path: Path
     assert told["reason"].startswith("the items differ: 60 items, 3 few-shot, hash hash of sums")
     three = saved(tmp_path / "three", ablation("three", {KEYS: right(4)}))
     lacking = row(compare([one, three], **FAST).left_out, task="sums")
-    assert lacking["reason"] == "not asked in three"
+    assert lacking["reason"] == "not in three"
 
 
 def _with_task(folder: Path, task) -> None:
@@ -160,7 +160,7 @@ REFUSED = {
     ),
     "other items": (
         lambda r, f: [r[0], saved(f / "b", ablation("b", {("x", "retrieval", "letter"): right()}))],
-        "share no task with the same items .*not asked in b.*--limit, --seed",
+        "share no task with the same items .*not in b.*--limit, --seed",
     ),
     "other protocol": (
         lambda r, f: [
@@ -231,7 +231,7 @@ def test_the_command_writes_the_page_and_says_what_is_established(runs, tmp_path
     assert done.code == 0, done.err
     assert "differences established" in done.out
     assert "By ablation, retrieval lies" in done.out
-    assert "One seed says nothing about an architecture" in done.out
+    assert "About architectures or ways of training one run says nothing." in done.out
     assert (tmp_path / "out" / "comparison.html").is_file()
 
 

@@ -183,7 +183,7 @@ def test_a_model_without_weights_is_planned_without_time(tmp_path):
         assert one.total.prompt_token_passes == whole.total.prompt_token_passes
         assert one.seconds is None
         assert str(one).count("?") == 3
-    assert any(note.endswith("since it was not asked for.") for note in bare.notes)
+    assert any(note.endswith("since no sample is run (untimed).") for note in bare.notes)
 
 
 @pytest.mark.parametrize("backend", ["auto", "hugging-face"])

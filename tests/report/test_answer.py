@@ -13,7 +13,7 @@ from synthetic import Plan
 
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.naming import model_title
-from layerwise.report import report
+from layerwise.report import report, report_from_folders
 from layerwise.report._answer import Answer, Column, answer_of
 from layerwise.report._terminal import MOST_LINES, WIDTH, answer_text
 from layerwise.report.summary import findings_of
@@ -76,8 +76,9 @@ def test_where_the_model_guesses_the_strip_and_the_box_say_so(answer: Answer) ->
     assert all(band.silent and not band.cells for band in reasoning.bands)
     assert reasoning.needed == frozenset()
     assert reasoning.bands[0].silent == "no signal: 25 % right, 25 % by chance"
-    assert "When it picks a letter, sums: no signal (25 % right, 25 % by chance)." in (
-        answer.not_shown
+    assert any(
+        one.startswith("No signal: sums when it picks a letter: right in 25 [")
+        for one in answer.not_shown
     )
     assert "No layer is shown to be spare." in answer.not_shown
 
@@ -173,3 +174,14 @@ def test_the_page_opens_with_the_answer(run: RunTables) -> None:
 def test_a_gguf_file_names_its_model_in_full(gguf: str, words: str) -> None:
     model = synthetic.facts(TWO).model.model_copy(update={"gguf": gguf, "dtype": "float32"})
     assert model_title(model) == words
+
+
+def test_the_first_screen_of_a_saved_run_reads_no_items(tmp_path, monkeypatch) -> None:
+    result = AblationResult(synthetic.records(TWO), synthetic.facts(TWO))
+    result.save(tmp_path / "run")
+
+    def read(*_: object) -> pd.DataFrame:
+        raise AssertionError("items are for the page alone")
+
+    monkeypatch.setattr("layerwise.analyses.ablation.questions.read_questions", read)
+    assert "Not shown: " in report_from_folders(tmp_path / "run").text

@@ -83,8 +83,8 @@ def test_points_of_agreement_are_the_table(agreement):
 def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):
     depends, none = interactions(run)
     assert depends.short == (
-        "For reasoning, losses when it writes exceed those when it picks a letter most in layers "
-        "20–29 (by 33 %), least in layers 10–19 (by 0 %)."
+        "For reasoning, losses when it writes exceed those when it picks a letter by 33 % in "
+        "layers 20–29, by 0 % in layers 10–19."
     )
     assert (depends.evidence, depends.p, depends.items) == ("established", 0.0012, "120 items")
     assert str(depends.estimate) == (

@@ -101,6 +101,7 @@ def test_all_parts_are_there_in_order(page: Report) -> None:
         "Other claims",
         "Facts needed to repeat it",
         "What this can and cannot say",
+        "Words",
     ]
 
 
@@ -113,6 +114,7 @@ def test_what_was_not_run_has_no_part() -> None:
         "Logit lens",
         "Facts needed to repeat it",
         "What this can and cannot say",
+        "Words",
     ]
     assert list(alone.figures) == ["lens_letter"]
     assert alone.findings == ()

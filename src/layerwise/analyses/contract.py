@@ -16,7 +16,7 @@ from layerwise.presentation.claim import Claim
 from layerwise.presentation.section import Section
 from layerwise.stats.depth.layer_curves import Evidence, LeftOut, Sampling, Signal
 from layerwise.storage.base import Result
-from layerwise.storage.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables, TableSource
 
 
 def saved_tables(result: Result, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
@@ -67,6 +67,6 @@ class Analysis:
     sections: Callable[[RunTables], Iterable[Section]] = nothing
     findings: Callable[[RunTables], Iterable[Claim]] = nothing
     caveats: Callable[[RunTables], Iterable[Claim]] = nothing
-    tables: Callable[[Any, Sequence[Result]], Mapping[str, pd.DataFrame]] = saved_tables
+    tables: Callable[[Any, Sequence[Result]], Mapping[str, TableSource]] = saved_tables
     files: Mapping[str, str] = field(default_factory=dict)
     curves: Curves | None = None

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pandas as pd
-
 from layerwise.storage.base import Result
 from layerwise.storage.provenance import join_facts
-from layerwise.storage.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables, TableSource
 
 from .ablation.analysis import ANALYSIS as ABLATION
 from .ablation.result import join_ablations
@@ -51,7 +49,7 @@ def curves_in_words() -> str:
 def tables_of_run(results: Sequence[Result]) -> RunTables:
     """The tables of the results of one run."""
     joined = join_ablations(results)
-    tables: dict[str, pd.DataFrame] = {}
+    tables: dict[str, TableSource] = {}
     files: dict[str, str] = {}
     for result in joined:
         for analysis in ANALYSES:

@@ -57,7 +57,7 @@ class WithWeights:
     def why_not(self, model: Model) -> str | None:
         """Load a model; in words why it cannot be had here."""
         if self.untimed:
-            return "it was not asked for"
+            return "no sample is run (untimed)"
         if not is_meta_model(model):
             self.loaded[id(model)] = model
         if id(model) in self.loaded:

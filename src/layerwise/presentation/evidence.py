@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 
 from .claim import Claim
 from .rows import rows
-from .section import Table, narrowed
+from .section import Table
 from .wording import ranges
 
 # Rows that are shown under a sentence; the file has the others.
@@ -43,6 +43,22 @@ def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
         collapsed=True,
         note=f"{_picked(finding.source)}: {len(quoted)} row{plural}{of}{more}.{alike}",
     )
+
+
+def narrowed(
+    columns: Sequence[str], cells: list[list[str]]
+) -> tuple[tuple[str, ...], list[list[str]], str]:
+    """Columns that say more than one thing, their cells, and a sentence with what is alike in all.
+
+    A table of one row, or of rows that are all alike, keeps its columns.
+    """
+    apart = [i for i, _ in enumerate(columns) if len({row[i] for row in cells}) > 1]
+    if not apart:
+        return tuple(columns), cells, ""
+    alike = [f"{name} {cells[0][i]}" for i, name in enumerate(columns) if i not in apart]
+    kept = [[row[i] for i in apart] for row in cells]
+    said = f" Alike in all shown: {', '.join(alike)}." if alike else ""
+    return tuple(columns[i] for i in apart), kept, said
 
 
 def _picked(source: Mapping[str, Any]) -> str:

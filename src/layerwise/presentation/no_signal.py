@@ -6,7 +6,7 @@ It reads the table of intact accuracies and the facts of the run; no test is mad
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,9 +15,10 @@ from layerwise.stats.signals.power import items_for_signal
 from layerwise.storage.provenance import Facts
 
 from .items import items_of
-from .rows import records, rows
-from .wording import PROTOCOL_ORDER, counted, joined, number, percent, when
+from .rows import numbers, records, rows
+from .wording import PROTOCOL_ORDER, counted, in_order, joined, number, percent, spread, when
 
+Row = dict[str, Any]
 # Cells that are named one by one.
 NAMED = 4
 # What the intact model must be better than, each, beside stated chance: column, name.
@@ -28,14 +29,46 @@ _MOST_ITEMS = 10_000
 _EXAMPLES, _SOLVED = 5, 0.9
 
 
-def in_short(row: dict[str, Any]) -> str:
-    """``"facts when it writes: right in 8 [2, 20] % of items, 25 % by chance"``."""
+def in_short(silent: Sequence[Row], n_asked: int = 0) -> str:
+    """``"facts when it writes: right in 8 [2, 20] % of items, 25 % by chance"``.
+
+    Several rows are of one protocol; ``n_asked`` is how many tasks it has in all.
+    """
+    row, several = silent[0], len(silent) > 1
     right = percent(row["accuracy"], row["low"], row["high"])
-    chance = number(100 * row["chance"])
-    return f"{row['task']} {when(row['protocol'])}: right in {right}, {chance} % by chance"
+    right = f"{_spread(silent, 'accuracy')} %" if several else right
+    where = f"{_named([one['task'] for one in silent], n_asked)} {when(row['protocol'])}"
+    return f"{where}: right in {right}, {_spread(silent, 'chance')} % by chance"
 
 
-def in_full(row: dict[str, Any], signal: pd.DataFrame, facts: Facts) -> tuple[str, ...]:
+def _spread(silent: Sequence[Row], name: str) -> str:
+    return spread(round(100 * row[name]) for row in silent)
+
+
+def _named(tasks: Sequence[str], n_asked: int) -> str:
+    if len(tasks) == n_asked > 1:
+        return f"all {n_asked} tasks"
+    more = [counted(len(tasks) - NAMED, "more task")] if len(tasks) > NAMED else []
+    return joined([*tasks[:NAMED], *more])
+
+
+def by_protocol(signal: pd.DataFrame) -> Iterator[str]:
+    """A sentence for the tasks without signal of each protocol.
+
+    Those better than chance, and not than the answers to other questions, have their own.
+    """
+    dull = rows(signal, signal=False)
+    chance = numbers(dull, "chance")
+    known = (numbers(dull, "blind") > chance) & (numbers(dull, "low") > chance)
+    for protocol in in_order(dull["protocol"], PROTOCOL_ORDER):
+        n_asked = len(rows(signal, protocol=protocol))
+        for also, why in ((False, ""), (True, ", but also with another item’s question")):
+            silent = records(rows(dull.loc[known == also], protocol=protocol))
+            if silent:
+                yield f"No signal: {in_short(silent, n_asked)}{why}."
+
+
+def in_full(row: Row, signal: pd.DataFrame, facts: Facts) -> tuple[str, ...]:
     """Controls, the option that it always takes, and what to try, each a sentence."""
     found = [*_controls(row), taken(row), *what_to_try(row, signal, facts)]
     return tuple(sentence for sentence in found if sentence)
@@ -45,7 +78,7 @@ def sentences(signal: pd.DataFrame, facts: Facts) -> list[str]:
     """A few lines for each task and protocol without signal, for a terminal."""
     silent = records(rows(signal, signal=False))
     told = [
-        "\n  ".join([f"No signal: {in_short(row)}.", *in_full(row, signal, facts)])
+        "\n  ".join([f"No signal: {in_short([row])}.", *in_full(row, signal, facts)])
         for row in silent[:NAMED]
     ]
     more = len(silent) - NAMED
@@ -60,7 +93,7 @@ def gate_sentences(gate: pd.DataFrame) -> list[str]:
     return [*told, *more, "layerwise score says what to try."] if told else []
 
 
-def _behind_gate(row: dict[str, Any]) -> str:
+def _behind_gate(row: Row) -> str:
     right, floor = (number(100 * row[name]) for name in ("accuracy", "floor"))
     blind = "" if pd.isna(row["blind"]) else f", {number(100 * row['blind'])} % with another one's"
     return (
@@ -69,7 +102,7 @@ def _behind_gate(row: dict[str, Any]) -> str:
     )
 
 
-def _controls(row: dict[str, Any]) -> Iterator[str]:
+def _controls(row: Row) -> Iterator[str]:
     measured = [f"{words} in {number(100 * row[name])} %" for name, words in _known(row)]
     if measured:
         yield f"It answers right {joined(measured)} (n = {items_of(row)})."
@@ -80,18 +113,18 @@ def _controls(row: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _known(row: dict[str, Any]) -> list[tuple[str, str]]:
+def _known(row: Row) -> list[tuple[str, str]]:
     """The controls that were measured."""
     return [pair for pair in _MEASURED if row.get(pair[0]) is not None and pd.notna(row[pair[0]])]
 
 
-def _is_held(row: dict[str, Any]) -> bool:
+def _is_held(row: Row) -> bool:
     """Whether guessing without the question is better than chance."""
     held = row.get("guesser_held")
     return held is not None and pd.notna(held) and bool(held)
 
 
-def option_name(row: dict[str, Any]) -> str:
+def option_name(row: Row) -> str:
     """The option that is taken most often; empty where there are no options."""
     place = row.get("most_taken")
     if row["protocol"] == "generate" or place is None or pd.isna(place):
@@ -100,7 +133,7 @@ def option_name(row: dict[str, Any]) -> str:
     return chr(ord("A") + int(place)) if is_letter else f"option {int(place) + 1}"
 
 
-def taken(row: dict[str, Any]) -> str:
+def taken(row: Row) -> str:
     """That one place of the options is taken in most items, whatever the question; or nothing."""
     name = option_name(row)
     if not name or 2 * row["n_most_taken"] <= row["n_items"]:
@@ -108,7 +141,7 @@ def taken(row: dict[str, Any]) -> str:
     return f"It takes {name} in {number(100 * row['n_most_taken'] / row['n_items'])} % of items."
 
 
-def what_to_try(row: dict[str, Any], signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
+def what_to_try(row: Row, signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
     """What may give signal, each a sentence that begins with the option to give."""
     asked = rows(signal, task=row["task"])
     heard = [one for one in PROTOCOL_ORDER if one in set(rows(asked, signal=True)["protocol"])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,22 +48,6 @@ class Table:
     cells: list[list[str]]
     collapsed: bool = False
     note: str = ""
-
-
-def narrowed(
-    columns: Sequence[str], cells: list[list[str]]
-) -> tuple[tuple[str, ...], list[list[str]], str]:
-    """Columns that say more than one thing, their cells, and a sentence with what is alike in all.
-
-    A table of one row, or of rows that are all alike, keeps its columns.
-    """
-    apart = [i for i, _ in enumerate(columns) if len({row[i] for row in cells}) > 1]
-    if not apart:
-        return tuple(columns), cells, ""
-    alike = [f"{name} {cells[0][i]}" for i, name in enumerate(columns) if i not in apart]
-    kept = [[row[i] for i in apart] for row in cells]
-    said = f" Alike in all shown: {', '.join(alike)}." if alike else ""
-    return tuple(columns[i] for i in apart), kept, said
 
 
 def others(n_all: int, n_shown: int, where: str) -> str:

@@ -54,8 +54,8 @@ AT_MOST = (
     "exhaustive), and only tasks that it can do are patched."
 )
 FIRST_DRAW = (
-    "Layers, parts and heads are changed with {} draws of the few-shot examples; all else is asked "
-    "with the first draw, and no depth is told by ablation."
+    "Layers, parts and heads are changed with {} draws of the few-shot examples. The other "
+    "analyses use the first draw; no depth is estimated by ablation."
 )
 
 

@@ -28,6 +28,7 @@ from layerwise.presentation.claim import (
     Claim,
 )
 from layerwise.presentation.naming import model_title, name_layer, naming_layers_of
+from layerwise.presentation.no_signal import by_protocol
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
@@ -40,7 +41,6 @@ from layerwise.presentation.wording import (
     joined,
     number,
     percent,
-    spread,
     spread_of,
     when,
     writes,
@@ -52,7 +52,6 @@ _MOST_OF_KIND, _MOST = 4, 8
 _SHADES = 10
 # Labels on the axis of layers.
 _LABELS = 10
-_NAMED = 3
 
 
 class Cell(NamedTuple):
@@ -332,7 +331,8 @@ def _some(claims: Sequence[Claim], kind: str, most: int) -> list[Claim]:
 
 
 def _not_shown(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -> tuple[str, ...]:
-    shown = list(_silent(run))
+    signal = run.table("signal")
+    shown = [] if signal is None else list(by_protocol(signal))
     if len(effects):
         shown += _unlike(rows(effects, signal=True))
         if not _of_kind(claims, SPARED):
@@ -347,33 +347,3 @@ def _unlike(heard: pd.DataFrame) -> Iterator[str]:
         by_way = [set(one["task"]) for _, one in mine.groupby("protocol")]
         if by_way and not set.intersection(*by_way):
             yield f"{capitalised(str(capability))}: its rows ask other tasks; do not compare them."
-
-
-def _silent(run: RunTables) -> Iterator[str]:
-    """Where nothing is said of layers, and why."""
-    signal = run.table("signal")
-    if signal is None:
-        return
-    dull = rows(signal, signal=False)
-    # Better than chance, and not than its answers to other questions.
-    chance = numbers(dull, "chance")
-    known = (numbers(dull, "blind") > chance) & (numbers(dull, "low") > chance)
-    for protocol in in_order(dull["protocol"], PROTOCOL_ORDER):
-        n_asked = len(rows(signal, protocol=protocol))
-        for blind in (False, True):
-            mine = rows(dull.loc[known == blind], protocol=protocol)
-            if mine.empty:
-                continue
-            right = spread(100 * mine["accuracy"])
-            if blind:
-                why = f"{right} % right, but also with another item’s question"
-            else:
-                why = f"no signal ({right} % right, {spread(100 * mine['chance'])} % by chance)"
-            yield f"{capitalised(when(protocol))}, {_named(list(mine['task']), n_asked)}: {why}."
-
-
-def _named(tasks: Sequence[str], n_asked: int) -> str:
-    if len(tasks) == n_asked > 1:
-        return f"all {n_asked} tasks"
-    more = [counted(len(tasks) - _NAMED, "more task")] if len(tasks) > _NAMED else []
-    return joined([*tasks[:_NAMED], *more])

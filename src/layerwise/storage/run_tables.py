@@ -5,12 +5,15 @@ Nothing is concluded here, nothing is read from disk, and no analysis is known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from .provenance import Facts
+
+# A table, or what reads one that few need.
+TableSource = pd.DataFrame | Callable[[], pd.DataFrame]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,14 +22,15 @@ class RunTables:
 
     facts: Facts  # what is needed to repeat the run
     # By the names of their files without the ending, or, of what is in no file of its own, by a
-    # name of that kind.
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    # name of that kind; or what reads a table that few need.
+    tables: Mapping[str, TableSource] = field(default_factory=dict, repr=False)
     # Where a table is, in words, if not in the file of its name.
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def table(self, name: str) -> pd.DataFrame | None:
         """A table with at least one row; None if there is none, as of what was not run."""
-        table = self.tables.get(name)
+        source = self.tables.get(name)
+        table = source() if callable(source) else source
         return None if table is None or table.empty else table
 
     def file(self, name: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float
 
 from layerwise import stats
@@ -26,6 +26,7 @@ from layerwise.stats.items.clusters import Clusters, resampled_tests
 from layerwise.stats.items.joint_draws import Counts
 from layerwise.stats.signals.signal import signals
 from layerwise.storage.base import Result
+from layerwise.storage.run_tables import TableSource
 from layerwise.storage.written import REQUESTS_FILE
 
 from .findings import findings, silent
@@ -97,9 +98,9 @@ def _shares_lost(
     return stats.shares(means[:, :1], means[:, 2:], means[:, 1:2])
 
 
-def _tables(result: AblationResult, others: Sequence[Result]) -> Mapping[str, pd.DataFrame]:
+def _tables(result: AblationResult, others: Sequence[Result]) -> Mapping[str, TableSource]:
     """The saved tables, and what was asked where that is known."""
-    asked = {} if result.questions is None else {QUESTIONS: result.questions()}
+    asked = {} if result.questions is None else {QUESTIONS: cache(result.questions)}
     return saved_tables(result, others) | asked
 
 

@@ -166,7 +166,7 @@ def silent(run: RunTables) -> list[Claim]:
     found = [
         Claim(
             kind=SILENT, evidence=OPEN, importance=importance,
-            short=f"Nothing is said of what layers cost for {in_short(row)}.",
+            short=f"Nothing is said of what layers cost for {in_short([row])}.",
             source=source("signal", {name: row[name] for name in ("task", "protocol")}),
             details=(missed, *in_full(row, signal, run.facts)),
             **asked_of(rows(dull, task=row["task"], protocol=row["protocol"])),

@@ -260,9 +260,9 @@ def _over_draws(run: RunTables) -> str:
         return ""
     return (
         f" These are means over items and {spread(effects['n_examples'])} draws of the few-shot "
-        "examples, and their intervals and tests know of the spread of both. Whatever else this "
-        "page tells of the run was asked with the first draw alone, and holds for these examples; "
-        "depths by ablation, the scoring steps and what a passage protects are left out."
+        "examples; intervals and tests count the spread of both. The rest of this page is from "
+        "the first draw alone, and holds for these examples. Depths by ablation, the scoring "
+        "steps and what a passage protects are left out."
     )
 
 

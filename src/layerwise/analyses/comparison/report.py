@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from layerwise.presentation.claim import Claim
-from layerwise.presentation.evidence import evidence
+from layerwise.presentation.evidence import evidence, narrowed
 from layerwise.presentation.naming import Stacks
 from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.section import FigureSpec, Table, bounds, narrowed, others
+from layerwise.presentation.section import FigureSpec, Table, bounds, others
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,

@@ -144,7 +144,7 @@ def _difference(having: Mapping[str, TaskFacts], runs: Sequence[SavedRun]) -> st
     """How a task differs between runs; None if it does not."""
     lacking = [run.name for run in runs if run.name not in having]
     if lacking:
-        return f"not asked in {', '.join(lacking)}"
+        return f"not in {', '.join(lacking)}"
     if len({task.hash for task in having.values()}) > 1:
         told = "; ".join(
             f"{task.n_items} items, {task.n_fewshot} few-shot, hash {task.hash[:12]} in {run}"

@@ -56,7 +56,7 @@ class DistillationResult(Result):
 
     tables: ClassVar[tuple[str, ...]] = ("distillation", "distillation_curve")
     title: ClassVar[str] = "Distillation: what the student can do, before and after"
-    if_empty: ClassVar[str] = "No item was asked."
+    if_empty: ClassVar[str] = "There is no item."
 
     distillation: pd.DataFrame
     distillation_curve: pd.DataFrame

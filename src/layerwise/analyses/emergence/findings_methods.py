@@ -78,9 +78,9 @@ def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
     gap, *ends = (sign * most[end] for end in ("difference", "low", "high"))
     return Claim(
         kind=SCORING, evidence=Evidence.ESTABLISHED, importance=weight(0.92, 2 * _apart(best)),
-        short=f"For {most['capability']}, losses {when(more)} exceed those {when(less)} most in "
-        f"{_layers(most)} (by {number(gap)} %), least in {_layers(least)} (by "
-        f"{number(sign * least['difference'])} %).",
+        short=f"For {most['capability']}, losses {when(more)} exceed those {when(less)} by "
+        f"{number(gap)} % in {few_layers(list(most['layers']))}, by "
+        f"{number(sign * least['difference'])} % in {few_layers(list(least['layers']))}.",
         capabilities=(where["capability"],), protocols=pair, p=float(most["p_holm"]),
         items=f"{most['n_items']} items",
         test=f"interaction with the layer group, {after_holm(n_tests)}",
@@ -96,10 +96,6 @@ def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
         "wherever something is lost.",
         source=source("protocol_interaction", where, group=str(most["group"])),
     )  # fmt: skip
-
-
-def _layers(row: Row) -> str:
-    return few_layers(list(row["layers"]))
 
 
 def _apart(pair: pd.DataFrame) -> float:

@@ -25,7 +25,7 @@ class PruningResult(Result):
 
     tables: ClassVar[tuple[str, ...]] = ("pruning",)
     title: ClassVar[str] = "Pruning: predicted by skipping, and measured on the written model"
-    if_empty: ClassVar[str] = "No item was asked."
+    if_empty: ClassVar[str] = "There is no item."
 
     pruning: pd.DataFrame
     facts: Facts

@@ -111,8 +111,8 @@ def _tables(run: RunTables) -> list[Table]:
     if greedy is not None and len(greedy):
         title = "Chosen one after the other, each as the one that moves most"
         note = (
-            "Which comes first, and which next, was decided by other items than those on which "
-            "the move is told; with other items to choose by it may be another."
+            "Some items chose the order of layers, and the others show what moves. Other items "
+            "may choose another order."
         )
         found.append(Table(title, heads(GREEDY), cells(GREEDY, greedy), True, note))
     ranks = run.table("transplant_ranks")

@@ -93,11 +93,7 @@ def heading(axis: str, measure: str, method: str, protocol: str, fits: int) -> s
 
 
 def _draw(
-    axes: Axes,
-    mine: pd.DataFrame,
-    names: list[str],
-    pairs: list[tuple[str, str]],
-    row_of: str,
+    axes: Axes, mine: pd.DataFrame, names: list[str], pairs: list[tuple[str, str]], row_of: str
 ) -> None:
     axes.axvline(0, color="0.5", lw=0.6)
     step = 0.8 / len(pairs)
