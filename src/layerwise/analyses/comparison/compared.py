@@ -17,12 +17,12 @@ MEASURES = (
     "late third",
 )  # fmt: skip
 AXES = ("computation", "encoder", "decoder")
-# What the values of a family are, in per cent.
+# What the values of a family are counted in, and how many of these are 1.
 UNITS = {
-    "accuracy": "accuracy (%)",
-    "depth": "depth (%)",
-    "share lost": "score lost per layer (%)",
-    "critical set": "critical layers (% of all)",
+    "accuracy": ("accuracy (%)", 100),
+    "depth": ("depth (%)", 100),
+    "share lost": ("score lost per layer (%)", 100),
+    "critical set": ("critical layers (% of all)", 100),
 }
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from layerwise.presentation.claim import Claim
 from layerwise.presentation.evidence import evidence, narrowed
 from layerwise.presentation.naming import Stacks
+from layerwise.presentation.over_run import n_tests
 from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.section import FigureSpec, Table, bounds, others
@@ -70,6 +71,7 @@ def _page(
         headline=headline(comparison.claimable()) or _none(names),
         facts=comparison.facts,
         counts=(len(comparison.differences), n_sure),
+        n_tests=n_tests(comparison.differences),
         about=_about(comparison),
         lens=_lens_of_one_stack(comparison),
         established=_with_rows(comparison, sure),
@@ -256,8 +258,8 @@ def _differences(family: str, mine: pd.DataFrame) -> Table:
     ]  # fmt: skip
     columns = (
         "first", "second", "tasks", *_WHAT, "of first", "of second",
-        f"difference of {UNITS[family]}", "runs" if by_run else "n", "p", "p (Holm, of this kind)",
-        "p (Holm, of the page)", "difference is",
+        f"difference of {UNITS[family][0]}", "runs" if by_run else "n", "p",
+        "p (Holm, of this kind)", "p (Holm, of the page)", "difference is",
     )  # fmt: skip
     note = others(len(mine), len(cells), "rows are in comparison_differences.parquet")
     columns, cells, alike = narrowed(columns, cells)
@@ -274,7 +276,7 @@ def estimate_tables(comparison: ComparedRuns) -> list[Table]:
              bounds(row, "estimate", "low", "high", 100)]
             for row in records(mine.head(_MOST))
         ]  # fmt: skip
-        columns = ("run", "tasks", *_WHAT, "n", UNITS[family])
+        columns = ("run", "tasks", *_WHAT, "n", UNITS[family][0])
         if cells:
             title = f"Each run by itself: {family} ({len(mine)})"
             found.append(

@@ -47,15 +47,16 @@ def difference_ranges(differences: pd.DataFrame, family: str, width: float = FUL
     plan = _plan(shown)
     height = len(names) * (_PAIR * len(pairs) + _GAP) + 0.5
     figure, panels = panel_grid(len(plan), width, _LEAST, height, extra=1.1)
+    unit, scale = UNITS[family]
     inches = figure.get_figwidth() / abreast(panels)
     for axes, key in zip(panels, plan, strict=True):
-        _draw(axes, _of(shown, key), names, pairs, row_of)
+        _draw(axes, _of(shown, key), names, pairs, row_of, scale)
         axes.set_title(heading(*key, characters(inches - 0.4)), loc="left", pad=2)
-    values = 100 * np.abs([numbers(shown, name) for name in ("difference", "low", "high")])
-    most = 1.08 * max(5.0, float(np.nanmax(values, initial=0.0)))
+    values = scale * np.abs([numbers(shown, name) for name in ("difference", "low", "high")])
+    most = 1.08 * max(0.05 * scale, float(np.nanmax(values, initial=0.0)))
     panels[0].set_xlim(-most, most)
     for axes in panels[-abreast(panels) :]:
-        axes.set_xlabel(UNITS[family])
+        axes.set_xlabel(unit)
     set_title(figure, f"Differences of {_TITLES[family]}, second minus first (95 % intervals)")
     legend_below(figure, [*_handles(pairs), _note()])
     return figure
@@ -93,17 +94,22 @@ def heading(axis: str, measure: str, method: str, protocol: str, fits: int) -> s
 
 
 def _draw(
-    axes: Axes, mine: pd.DataFrame, names: list[str], pairs: list[tuple[str, str]], row_of: str
+    axes: Axes,
+    mine: pd.DataFrame,
+    names: list[str],
+    pairs: list[tuple[str, str]],
+    row_of: str,
+    scale: int,
 ) -> None:
     axes.axvline(0, color="0.5", lw=0.6)
     step = 0.8 / len(pairs)
     for row in records(mine):
         i = pairs.index((row["first"], row["second"]))
         seen, y = look(i), names.index(row[row_of]) + step * (i - (len(pairs) - 1) / 2)
-        axes.plot([100 * row["low"], 100 * row["high"]], [y, y], color=seen.color, lw=1.2,
+        axes.plot([scale * row["low"], scale * row["high"]], [y, y], color=seen.color, lw=1.2,
                   gid="interval")  # fmt: skip
         axes.plot(
-            [100 * row["difference"]], [y], marker=seen.marker, ms=3.6, mew=0.8,
+            [scale * row["difference"]], [y], marker=seen.marker, ms=3.6, mew=0.8,
             color=seen.color, mfc=seen.color if row["significant"] else "white", gid="difference",
         )  # fmt: skip
     axes.set_yticks(range(len(names)), [label(name, 18) for name in names])
