@@ -14,9 +14,8 @@ from .rows import records
 from .section import Table
 
 _NOTE = (
-    "It is not compared with a guesser by options: it sees no options, but has to put the "
-    "answer's first token first. p: the larger of both tests, before Holm's correction over the "
-    "rows, by which signal is decided."
+    "The model sees no options here, so it is not compared with a guesser by options. p: the "
+    "larger of both tests. Signal is decided after Holm's correction over the rows."
 )
 
 

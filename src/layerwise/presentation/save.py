@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from PIL import Image
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.places import refuse_unusable_folder
 
+from .squeezed import squeezed
 from .style import style
 
 DPI = 200
@@ -101,16 +101,7 @@ def svg_address(figure: Figure, largest: int) -> str:
     content = figure_bytes(figure, "svg")
     if len(content) > largest:
         return png_address(figure)
-    return _address(_squeezed(content.decode()).encode(), "svg+xml")
-
-
-def _squeezed(svg: str) -> str:
-    """The same picture in two thirds of the bytes, most of which place single letters."""
-    shorter = re.sub(r"\n\s*", "\n", re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL))
-    shorter = re.sub(r"([1-9]\d*\.\d\d)\d+", r"\1", shorter)  # a hundredth of a point is enough
-    shorter = shorter.replace("xlink:href", "href").replace("#DejaVuSans", "#D")
-    shorter = shorter.replace('id="DejaVuSans', 'id="D')
-    return re.sub(r'transform="translate\((-?[\d.]+) 0\)"/>', r'x="\1"/>', shorter)
+    return _address(squeezed(content.decode()).encode(), "svg+xml")
 
 
 def png_address(figure: Figure) -> str:

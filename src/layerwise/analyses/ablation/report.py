@@ -196,12 +196,11 @@ def comparisons(run: RunTables) -> list[FigureSpec]:
         effects = rows(effects, task=several)
         caption = (
             f"Does the answer change with the way of scoring? Share of the above-floor accuracy "
-            f"lost by {doing(kind, site, 'one layer')}, in tasks with signal under two or more "
-            f"protocols (n = {spread_of(effects['n_items'], 'item')}; bands: paired bootstrap 95 % "
-            "intervals). Filled markers: significant after Holm's correction over the layers"
-            f"{_held(run, effects)}. Ticks at the foot: layers that lose more items under one "
-            "protocol than under another, of those right under both (exact tests, Holm over the "
-            "layers)."
+            f"lost by {doing(kind, site, 'one layer')}, of tasks with signal under two or more "
+            f"protocols (n = {spread_of(effects['n_items'], 'item')}). Bands: paired bootstrap 95 "
+            "% intervals. Filled markers: significant after Holm's correction over the layers"
+            f"{_held(run, effects)}. Ticks at the foot: of the items right under both protocols, "
+            "the layer loses more under one (exact tests, Holm over the layers)."
         )
         alt = "Line charts of accuracy lost against the layer, one line per protocol."
         apart = run.table("dissociations")
@@ -237,13 +236,13 @@ def ladders(run: RunTables) -> list[FigureSpec]:
         caption = (
             f"The scoring steps, {doing(kind, site, 'one layer')}: the same items from naming "
             "the letter to free generation. Margin: log-probability of the right text above the "
-            "best wrong one (share of its nats); choice: the right text is the likeliest option; "
-            "first token, teacher forcing: the right text's first token, or each of its tokens "
-            "after those before it, is the likeliest of the vocabulary (all under continuation). "
-            "Colour: share lost of what is above the floor, clipped; dots: significant loss (exact "
-            "McNemar test, sign flips for the margin; Holm over the layers); 95 % intervals are in "
-            "ladder.parquet. At the right: the "
-            f"intact model. Tasks with signal on some step (n = {spread(mine['n_items'])})."
+            "best wrong one (share of its nats). Choice: the right text is the likeliest option. "
+            "First token: the right text's first token is the likeliest of the vocabulary. "
+            "Teacher forcing: so is each of its tokens after those before it. Colour: share of "
+            "the score lost, clipped. Dots: significant loss (exact McNemar test, sign flips for "
+            "the margin; Holm over the layers). The 95 % intervals are in ladder.parquet. At the "
+            "right: the intact model. Tasks with signal on some step "
+            f"(n = {spread(mine['n_items'])})."
         )
         alt = "Grids of layers by way of scoring, coloured by the share lost."
         draw = partial(ladder, mine, kind, site)

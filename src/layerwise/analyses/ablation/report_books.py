@@ -80,14 +80,14 @@ def _figures(run: RunTables) -> list[FigureSpec]:
         sure = mine.loc[mine["loses_more"].notna()]
         held = int((numbers(sure, "p_run") < 0.05).sum())
         caption = (
-            f"{closed} without the passage and {opened} with it, {doing(kind, site, 'one layer')}: "
-            "above, the share of the above-floor accuracy that is lost, each from its own floor; "
-            "below, the paired difference (bootstrap 95 % intervals, "
+            f"{closed} without the passage and {opened} with it, {doing(kind, site, 'one layer')}. "
+            "Above: the share of the above-floor accuracy that is lost, each from its own floor. "
+            "Below: the paired difference (bootstrap 95 % intervals, "
             f"n = {spread_of(mine['n_pairs'], 'item')} both ways). Triangles: of the items right "
-            "both ways the layer loses more without the passage than with it (up), or more with it "
-            "(down); exact tests that allow for lucky and for flipped answers, p < 0.05 after "
-            f"Holm's correction over the layers of a panel; of {len(sure)} such layers {held} "
-            f"over all {n_tests(layers)} tests of the run."
+            "both ways the layer loses more without the passage (up), or with it (down). Exact "
+            "tests allow for lucky and flipped answers: p < 0.05 after Holm's correction over the "
+            f"layers of a panel. Of {len(sure)} such layers {held} hold over all "
+            f"{n_tests(layers)} tests of the run."
         )
         alt = "Line charts of the accuracy lost by layer, with and without the passage."
         name = f"books_{kind}_{site}_{len(found)}"

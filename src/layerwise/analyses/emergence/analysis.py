@@ -52,10 +52,10 @@ def ranges(run: RunTables) -> list[FigureSpec]:
         if mine.empty or not len(rows(mine, measure=DEPTHS)):
             continue
         caption = (
-            f"Depth at which each capability emerges{where}, by method and protocol, from 0 "
-            f"(first layer{' of the stack' * bool(where)}) to 1 (last): estimate and "
-            f"95 % interval over items (n = {spread_of(mine['n_items'], 'item')}). Grey ticks: "
-            "layers of the critical set."
+            f"Depth at which each capability emerges{where}, by method and protocol. It runs "
+            f"from 0 (first layer{' of the stack' * bool(where)}) to 1 (last). Lines: 95 % "
+            f"intervals over items (n = {spread_of(mine['n_items'], 'item')}). Grey ticks: layers "
+            "of the critical set."
         )
         alt = f"Points with intervals on an axis of depth{where}, by capability and method."
         found.append(FigureSpec(name, partial(emergence_ranges, mine), caption, alt))
@@ -74,12 +74,11 @@ def interactions(run: RunTables) -> list[FigureSpec]:
     groups = "; ".join(f"{row['group']}: layers {layer_ranges(row['layers'])}"
                        for row in records(named))  # fmt: skip
     caption = (
-        "Share of the above-floor accuracy that is lost when one layer is skipped, mean over the "
-        f"layers of a group ({groups}), under two protocols on the same items (n = "
-        f"{spread(table['n_items'])}; tasks with signal under both). Lines: bootstrap 95 % "
-        "intervals over items. Filled: the profiles differ by more than a shift that is the same "
-        "in all groups (interaction of group and protocol, sign flips by item, Holm over all "
-        "panels, p < 0.05)."
+        "Share of the above-floor accuracy that is lost when one layer is skipped, mean over a "
+        f"group of layers. Groups: {groups}. Two protocols are compared on the same items (n = "
+        f"{spread(table['n_items'])}), in tasks with signal under both. Lines: bootstrap 95 % "
+        "intervals over items. Filled: the profiles differ by more than the same shift in all "
+        "groups (interaction, sign flips by item, Holm over all panels, p < 0.05)."
     )
     alt = "Line charts of the share lost by group of layers, one line per protocol."
     return [FigureSpec("protocol_interaction", partial(interaction_profiles, table), caption, alt)]

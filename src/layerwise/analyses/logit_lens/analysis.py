@@ -205,9 +205,10 @@ def lenses(run: RunTables) -> list[FigureSpec]:
         after = {"resid_pre": "before each layer", "resid_mid": "after each layer's attention"}
         where = after.get(site, "after each layer")
         caption = (
-            f"{capitalised(lens)} lens on {protocol} prompts: log-probability and median rank of "
-            f"the answer's first token, entropy of the lens's distribution and its divergence from "
-            f"the final one, {where} (n = {counted(len(set(mine['item'])), 'item')} in all). "
+            f"{capitalised(lens)} lens on {protocol} prompts, {where} (n = "
+            f"{counted(len(set(mine['item'])), 'item')} in all). Of the answer's first token: "
+            "log-probability and median rank. Of the lens's distribution: entropy, and divergence "
+            "from the final one. "
             "Bands: 95 % intervals over items (bootstrap; for the median, exact order "
             "statistics). The embedding (layer −1) may lie beyond the scale."
             f"{_OF_ENCODER.get(lens, '')}"
@@ -237,8 +238,8 @@ def settlings(run: RunTables) -> list[FigureSpec]:
     if depths is None or means is None:
         return []
     caption = (
-        "Prediction depth (after Baldock et al. 2021, with the lens as probe): the first layer "
-        "from which on the answer stays the lens's most likely token. Steps: share of the items "
+        "Prediction depth: the first layer from which on the answer stays the lens's most likely "
+        "token (after Baldock et al. 2021). Steps: share of the items "
         "answered right that are settled by a depth, in tasks with signal. Points: mean depth "
         f"(n = {spread_of(means['n_items'], 'item')}), mean over tasks, with 95 % "
         "intervals over items, those of the table of depths."

@@ -52,7 +52,7 @@ def _patched(table: pd.DataFrame, site: str, direction: str) -> FigureSpec:
         f"Activation patching at {site}: {PATCHES[direction]} at one layer and position "
         f"({joined(set(table['protocol']))} prompts). {_where(site)}"
         f"Colour: share of the logit difference {verb(direction)}, over n = "
-        f"{spread_of(table['n_items'], 'pair')} a cell, clipped to −1 to 1; minus signs mark cells "
+        f"{spread_of(table['n_items'], 'pair')} a cell, clipped to −1 to 1. Minus signs mark cells "
         "below −0.1, grey what was not patched. The intervals are in the table below."
     )
     alt = f"Heat maps of the share {verb(direction)} by patching {site}, layers by positions."
