@@ -140,6 +140,25 @@ def test_nothing_is_cut_at_any_width(browser: Any, page_file: Path, width: int) 
     page.close()
 
 
+def test_no_table_scrolls_on_a_wide_screen(shown: Any) -> None:
+    cut = """() => {
+        document.querySelectorAll("details").forEach(each => each.open = true);
+        const regions = [...document.querySelectorAll(".scroll")];
+        return regions.filter(each => each.scrollWidth > each.clientWidth + 1)
+                      .map(each => each.getAttribute("aria-label"));
+    }"""
+    assert shown.evaluate(cut) == []
+
+
+def test_words_are_explained_by_their_link(shown: Any) -> None:
+    shown.locator('.subtitle a[href="#words"]').click()
+    terms = shown.locator("#words dt")
+    assert terms.first.is_visible()
+    assert {"signal", "logit lens", "teacher forcing", "points"} <= set(terms.all_inner_texts())
+    for meaning in shown.locator("#words dd").all_inner_texts():
+        assert all(len(sentence.split()) <= 25 for sentence in meaning.split(". ")), meaning
+
+
 def test_without_script_all_is_there(browser: Any, page_file: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()

@@ -14,7 +14,9 @@ from .section import Table
 from .wording import ranges
 
 # Rows that are shown under a sentence; the file has the others.
-MOST = 12
+MOST = 10
+# Columns of a table that is shown upright; wider ones are turned.
+_WIDEST = 13
 _NAMED = ("layers", "heads")
 
 
@@ -28,11 +30,11 @@ def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
     texts = {str(name): [_text(value) for value in shown[name]] for name in shown}
     cells = [list(row) for row in zip(*texts.values(), strict=True)]
     columns, cells, alike = narrowed(tuple(texts), cells)
-    if not alike and len({tuple(row) for row in cells}) == 1:  # one row, or all alike
-        columns, cells = (
-            ("column", "value"),
-            [list(pair) for pair in zip(columns, cells[0], strict=True)],
-        )
+    if len({tuple(row) for row in cells}) == 1:  # one row, or all alike
+        columns, cells = ("column", "value"), _turned(columns, cells[:1])
+    elif len(columns) > _WIDEST:
+        heads = (str(i) for i, _ in enumerate(cells, start=1))
+        columns, cells = ("column", *heads), _turned(columns, cells)
     of = f" of the {len(about)} that the sentence is about" if len(about) > len(quoted) else ""
     more = f", the first {len(shown)} shown" if len(quoted) > len(shown) else ""
     plural = "" if len(quoted) == 1 else "s"
@@ -59,6 +61,11 @@ def narrowed(
     kept = [[row[i] for i in apart] for row in cells]
     said = f" Alike in all shown: {', '.join(alike)}." if alike else ""
     return tuple(columns[i] for i in apart), kept, said
+
+
+def _turned(columns: Sequence[str], cells: list[list[str]]) -> list[list[str]]:
+    """A row for each column: its name and its values."""
+    return [[name, *values] for name, *values in zip(columns, *cells, strict=True)]
 
 
 def _picked(source: Mapping[str, Any]) -> str:
