@@ -280,8 +280,8 @@ def test_a_capability_emerges_where_the_decoder_copies_it(capability):
     assert depth["estimate"]["decoder"] == pytest.approx(within / (layout.n_decoder_layers - 1))
     moved = layout.named(truth.moved_at)
     expected = f"moves from the changed word to the prompt's last token in layer {moved} "
-    copied = layout.named(layout.copy.layer + 1)
-    taken_up = f"of what decides the answer from layer {copied} on "
+    copied = layout.named(layout.copy.layer)
+    taken_up = f"of what decides the answer reaches the decoder's answer in layer {copied} "
     with naming_layers_of(result.facts.model):
         (over,), (up,) = hand_overs(tables_of_run([result])), take_ups(tables_of_run([result]))
     assert expected in over.short

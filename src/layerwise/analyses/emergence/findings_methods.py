@@ -40,8 +40,8 @@ _ENDS = ("layer", "layer_low", "layer_high")
 _WIDEST = 0.5
 # What each method says of the layer in which half of its effect is reached.
 _DOES = {
-    ABLATION: "needed around", ATTRIBUTION: "written around", "logit lens": "readable from",
-    PATCHING: "decided around",
+    ABLATION: "needed around", ATTRIBUTION: "written around",
+    "logit lens": "readable by the logit lens after", PATCHING: "decided around",
 }  # fmt: skip
 Row = dict[str, Any]
 

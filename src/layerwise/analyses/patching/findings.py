@@ -114,7 +114,7 @@ def _elsewhere(mine: pd.DataFrame, changed: str) -> tuple[int, int] | None:
 
 
 def _taken_up(mine: pd.DataFrame, note: str) -> list[Claim]:
-    """From which layer on more than half is at the decoder's position that answers."""
+    """The layer in which more than half arrives where the decoder answers, to stay."""
     answer = rows(mine, pos_label="answer").sort_values("layer")
     if answer.empty:
         return []
@@ -123,12 +123,14 @@ def _taken_up(mine: pd.DataFrame, note: str) -> list[Claim]:
     if middle is None or last is None or first is None or middle == layers_of(answer)[0]:
         return []
     row = records(rows(answer, layer=middle))[0]
+    # What is there before a layer, and was not before the one in front of it, came in that one.
+    at, early, late = (name_layer(layer - 1) for layer in (middle, first, last))
     return [_claim(
-        "the decoder holds more than half of what decides the answer from layer "
-        f"{name_layer(middle)} on", row, "answer", layers=(middle,), evidence=Evidence.ESTABLISHED,
-        importance=weight(0.6, 1 - (last - first) / 10), caveat=note,
-        details=(f"The layer lies in [{name_layer(first)}, {name_layer(last)}], with bounds over "
-                 "all that the run patched.",),
+        f"more than half of what decides the answer reaches the decoder's answer in layer {at}",
+        row, "answer", layers=(middle - 1,), evidence=Evidence.ESTABLISHED, caveat=note,
+        importance=weight(0.6, 1 - (last - first) / 10),
+        details=(f"The layer lies in [{early}, {late}], with bounds over all that the run "
+                 "patched.",),
     )]  # fmt: skip
 
 
