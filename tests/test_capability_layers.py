@@ -19,8 +19,8 @@ from layerwise.stats.capabilities.capability_layers import (
     NEEDED_MORE,
     SPARE,
     estimates_table,
-    gains_without_signal,
     layer_estimates,
+    task_gains,
 )
 from layerwise.stats.capabilities.capability_pools import Pool
 from layerwise.stats.cells import Cell
@@ -202,7 +202,8 @@ def test_a_changed_model_that_answers_what_the_intact_one_guesses_on_is_a_claim(
     able = cell_records(np.ones((60, 5), dtype=bool), "able", "retrieval", "continuation")
     for every, n_tests in ((records, 4), (pd.concat([records, able], ignore_index=True), 8)):
         found = estimates_table(every, lambda task, protocol: 0.25, 0.05)
-        found = found.loc[found["what"] == GAIN]
+        assert not found.query("what == @GAIN and tasks == 'able'")["established"].any()
+        found = found.loc[(found["what"] == GAIN) & (found["tasks"] == "own file")]
         assert found.query("established")["layer"].tolist() == [2]
         row = found.set_index("layer").loc[2]
         assert row["n_tests"] == n_tests
@@ -217,6 +218,30 @@ def test_a_changed_model_that_answers_what_the_intact_one_guesses_on_is_a_claim(
         "58 %."
     )
     assert claim.evidence == "established"
+
+
+def test_a_gain_of_one_task_is_a_claim_where_the_other_loses_as_much():
+    right = np.repeat((np.arange(60) < 36)[:, None], 5, axis=1)
+    better, worse = right.copy(), right.copy()
+    better[36:54, 3], worse[:18, 3] = True, False
+    records = pd.concat([
+        cell_records(one, name, "retrieval", "generate")
+        for one, name in ((better, "look-ups"), (worse, "passages"))
+    ], ignore_index=True)  # fmt: skip
+    ablated = synthetic.ablation(records)
+    found = estimates_table(records, lambda task, protocol: 0.0, 0.05)
+    pooled = found.loc[(found["what"] == NEEDED) & (found["layer"] == 2)]
+    assert (pooled["estimate"].item(), pooled["established"].item()) == (0.0, False)
+    run = RunTables(ablated.facts, {"estimates": found, "signal": ablated.signal()})
+    (claim,) = [one for one in claims(run) if one.kind == GAINED]
+    assert claim.short == (
+        "Without layer 2, look-ups improves when it writes: accuracy rises from 60 to 90 %."
+    )
+    assert claim.caveat == "Other tasks of the capability may lose."
+    alone = estimates_table(records.query("task == 'look-ups'"), lambda task, protocol: 0.0, 0.05)
+    run = RunTables(ablated.facts, {"estimates": alone, "signal": ablated.signal()})
+    (claim,) = [one for one in claims(run) if one.kind == GAINED]
+    assert claim.short.startswith("Without layer 2, retrieval improves: accuracy")
 
 
 def test_a_gain_that_stays_within_guessing_is_none():
@@ -236,7 +261,7 @@ def test_answers_that_are_made_anew_are_rarely_called_a_gain():
             for i, accuracy in enumerate((0.25, 0.3, 0.35, 0.4))
         ]
         every = signals(cells, lambda task, protocol: 0.25)
-        found = gains_without_signal(cells, every, lambda task, protocol: 0.25)
+        found = task_gains(cells, every, lambda task, protocol: 0.25)
         wrong += any(row["established"] for row in found)
     assert wrong <= most_errors(sets)
 

@@ -44,9 +44,20 @@ from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.stats.signals.power import independent_answers
 from layerwise.storage.run_tables import RunTables
 
+from .lookup import has_signal
+
 _HIDDEN = ("The intact model is not shown to be better than its controls there.",)
 # Capabilities that share a layer, for a claim of its own.
 _MANY = 3
+# Of a task with signal, and of one without.
+_AGAINST = (
+    "exact sign flips of items",
+    "the largest of exact tests against the intact model, chance and controls",
+)
+_CAVEATS = (
+    "Other tasks of the capability may lose.",
+    "Other items' questions were asked of the intact model alone.",
+)
 _BREAKS = "Other layers may break without it; that does not show what it does."
 
 
@@ -73,7 +84,7 @@ def claims(run: RunTables) -> list[Claim]:
             _needed(rows(needed, capability=name), rows(losses, capability=name), general)
             for name in names
         ),
-        *map(_gain, records(_that_matter(gains, smallest, "gain"))),
+        *(_gain(row, run) for row in _apart(_that_matter(gains, smallest, "gain"))),
         *_spare(spare, names, noun),
     ]
 
@@ -225,12 +236,26 @@ def _needed(mine: pd.DataFrame, sure: pd.DataFrame, general: list[int]) -> Claim
     )  # fmt: skip
 
 
-def _gain(row: dict[str, Any]) -> Claim:
-    """A layer without which a capability is better, or a task answered that was only guessed on."""
+def _apart(gains: pd.DataFrame) -> list[dict[str, Any]]:
+    """Gains of capabilities, and of single tasks where their capability is not known to gain."""
+    pooled = rows(gains, what=NEEDED)
+    known = set(zip(pooled["capability"], pooled["layer"], strict=True))
+    return [
+        row
+        for row in records(gains)
+        if row["what"] == NEEDED or (row["capability"], row["layer"]) not in known
+    ]
+
+
+def _gain(row: dict[str, Any], run: RunTables) -> Claim:
+    """A layer without which a capability or a task is better, or no longer guessed on."""
     layer, task, protocol = int(row["layer"]), str(row["tasks"]), str(row["protocols"])
-    hidden, capability = row["what"] == GAINED, str(row["capability"])
+    single, capability = row["what"] == GAINED, str(row["capability"])
+    hidden = single and not has_signal(run, task, protocol)
     about = pd.DataFrame([row])
-    who = f"the model answers {task} {when(protocol)}" if hidden else f"{capability} improves"
+    who = f"{task} improves {when(protocol)}" if single else f"{capability} improves"
+    if hidden:
+        who = f"the model answers {task} {when(protocol)}"
     where = {"what": row["what"], "capability": capability, "tasks": task}
     n = counted(int(row["n_tests"]), "test")
     return Claim(
@@ -244,10 +269,10 @@ def _gain(row: dict[str, Any]) -> Claim:
         layers=(layer,),
         details=_HIDDEN if hidden else (),
         p=float(row["p_family"]),
-        test=f"the largest of exact tests against the intact model, chance and controls, Holm over "
-        f"{n} (tasks, protocols and layers)" if hidden else _flips(about),
+        test=f"{_AGAINST[hidden]}, Holm over {n} (tasks, protocols and layers)"
+        if single else _flips(about),
         **_asked(about),
-        caveat="Other items' questions were asked of the intact model alone." if hidden else "",
+        caveat=_CAVEATS[hidden] if single else "",
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float)
     signal = signals(every, chance)
     pooled = pools(only, signal, floors)
     rows = layer_estimates(pooled, len(capabilities_of(every)), smallest_loss)
-    rows += gains_without_signal(only, signal, chance)
+    rows += task_gains(only, signal, chance)
     return frame("estimates", [row | {"kind": kind, "site": site} for row in rows])
 
 
@@ -77,25 +77,26 @@ def layer_estimates(
     return [*rows, *_spare(every, n_capabilities, smallest_loss)]
 
 
-def gains_without_signal(
+def task_gains(
     every: Sequence[Cell], signal: Mapping[tuple[str, str], bool], chance: Chance
 ) -> list[dict[str, Any]]:
-    """Test whether a changed model beats the intact one (without signal) and all controls."""
-    # Tasks without signal are partly those in which the intact model was unlucky, so tests of all
-    # tasks and protocols count, with a p of 1 where there is signal. Other questions were asked of
-    # the intact model alone; stated chance is held as well.
+    """Test whether a changed model is better than the intact one at a single task."""
+    # What one task gains may be lost in another of its capability. Where the intact model has no
+    # signal, the changed one must beat all controls, too. Such tasks are partly those in which the
+    # intact model was unlucky, so tests of all tasks and protocols count. Other questions were
+    # asked of the intact model alone; stated chance is held as well.
     n_tests = len(every) * max((len(cell.interventions) for cell in every), default=0)
     rows = []
     for cell in every:
         several = cell.n_draws is not None or cell.of_examples
-        dull = not signal[cell.task, cell.protocol] and len(cell.interventions)
-        if several or not dull or cell.clusters.n < 2:
+        if several or not len(cell.interventions) or cell.clusters.n < 2:
             continue
         pool = pool_of([cell], {(cell.task, cell.protocol): np.zeros(len(cell.intact))}, 1)
         p = paired_p_values(pool.net, pool.clusters)
-        changed = [cell._replace(intact=right) for right in cell.correct.T]
-        for controls in (changed, [one._replace(blind=None) for one in changed]):
-            p = np.maximum(p, signal_p_values(controls, chance))
+        if not signal[cell.task, cell.protocol]:
+            changed = [cell._replace(intact=right) for right in cell.correct.T]
+            for controls in (changed, [one._replace(blind=None) for one in changed]):
+                p = np.maximum(p, signal_p_values(controls, chance))
         gain = -pool.loss.mean(axis=0)
         low, high = _loss_bounds(pool, n_tests)
         gains = _rows(GAIN, pool, gain, (-high, -low), np.where(gain > 0, p, 1.0))
