@@ -27,6 +27,8 @@ from layerwise.stats.depth.depth_inference import (
 )
 from layerwise.stats.depth.item_curves import (
     ItemCurves,
+    costly_layers,
+    curves_beyond_background,
     losses_by_item,
     progress_by_item,
     unseen_spread,
@@ -350,9 +352,33 @@ def test_no_order_is_established_where_both_need_the_same_layers(first, second):
     assert sum(claimed) <= 1
 
 
+def test_the_same_two_layers_in_other_proportions_are_no_order_of_few_items():
+    first, second = _lost(0.0, l3=0.75, l25=0.25), _lost(0.0, l3=0.25, l25=0.75)
+    assert not any(_order_of(first, second, 24, seed) for seed in range(5))
+
+
 def test_an_order_of_layers_of_their_own_is_established():
     first, second = _lost(0.01, l0=0.3, l5=0.8), _lost(0.01, l0=0.3, l20=0.8)
     assert all(_order_of(first, second, 100, seed) for seed in range(3))
+
+
+def test_layers_that_both_need_hide_no_order_of_layers_of_their_own():
+    shared = {"l0": 0.85, "l1": 0.85, "l2": 0.4, "l8": 0.3, "l11": 0.5}
+    first, second = _lost(0.0, **shared, l13=0.6), _lost(0.0, **shared, l20=0.6)
+    assert all(_order_of(first, second, 100, seed) for seed in range(3))
+
+
+def test_costs_beyond_the_background_leave_out_layers_and_damage_that_all_share():
+    rng = np.random.default_rng(0)
+    lost = rng.random((40, 12)) < _lost(0.1, l0=0.9, l7=0.8)[:12]
+    curves = losses_by_item(np.ones(40), 1.0 - lost, 0.0)
+    left = np.diff(curves_beyond_background(curves, [0]).values, axis=1)
+    middle = 1 + np.argsort(lost[:, 1:].mean(axis=0), kind="stable")[2:9]
+    expected = lost - lost[:, middle].mean(axis=1, keepdims=True)
+    expected[:, 0] = 0
+    np.testing.assert_allclose(left, expected, atol=1e-12)
+    assert costly_layers([curves]) == {0, 7}
+    assert not curves_beyond_background(curves, range(12)).values.any()
 
 
 def test_depths_of_shared_items_that_lose_at_opposite_ends_are_no_independent_samples():

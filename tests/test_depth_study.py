@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binom
@@ -38,6 +39,24 @@ def test_equal_depths_are_told_apart_no_more_often_than_is_nominal():
     assert f"at most {100 * rate.max():.1f} % of the 300 of one of {len(same)} pairs" in PAGE
     far = table.loc[(table["apart"] > 0) & (table["layers"] == 8) & (table["items"] >= 100)]
     assert (far.loc[far["other_items"] >= 100, "rejected"] / 300 > 0.8).all()
+
+
+def test_orders_by_ablation_are_claimed_falsely_as_rarely_as_is_nominal():
+    study, table = part("order_claims"), pd.read_parquet(FOLDER / "results/order_claims.parquet")
+    worlds = study.worlds()
+    assert list(dict.fromkeys(table["world"])) == [world.name for world in worlds]
+    assert table["low"].max() <= 0.05
+    found = table.loc[table["order"] & (table["items"] == 200)].set_index("world")["found"]
+    far = [name for name in found.index if "any layer costs" not in name]
+    assert (found[far] / study.N_SETS > 0.9).all()
+
+
+@pytest.mark.slow
+def test_orders_where_both_lose_in_the_same_layers_are_rarely_claimed():
+    study = part("order_claims")
+    rng, none = np.random.default_rng(0), [world for world in study.worlds() if not world.order]
+    false = sum(study.claimed_order(world.draw(rng, 50)) != 0 for world in none for _ in range(10))
+    assert false <= binom.ppf(0.999, 10 * len(none), 0.05)
 
 
 def test_only_the_estimator_in_use_holds_in_all_cells():

@@ -13,6 +13,7 @@ import depth_grid
 import guessing
 import layer_claims
 import nothing
+import order_claims
 import overview
 import planted
 import planted_seq2seq
@@ -41,6 +42,7 @@ TABLES = {
     "layer_claims": (layer_claims.false_rates, lambda table: table),
     "layer_power": (layer_claims.power, lambda table: table),
     "layer_gains": (layer_claims.gain_rates, lambda table: table),
+    "order_claims": (order_claims.order_rates, lambda table: table),
     "sentences": (sentences.measure, sentences.told),
     "depth_curves": (depth_curves.measure, depth_curves.told),
 }

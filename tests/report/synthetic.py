@@ -259,6 +259,7 @@ def order(plan: Plan, p_holm: float = 0.01) -> pd.DataFrame:
                             "p": 0.0005 if planted else 0.6,
                             "p_holm": p_holm if planted else 1.0,
                             "significant": planted and p_holm < 0.05,
+                            "shared": [],
                             "accuracy_first": 0.9,
                             "accuracy_second": 0.6,
                             "p_accuracy": 0.002 if planted else 0.2,

@@ -262,6 +262,7 @@ def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Claim
     assert len(pair) == 6
     assert before.details == (
         "Of 6 tests of this pair, 2 are significant, all in this direction.",
+        "It is of what layers cost beyond what any layer costs.",
         "The intact model is right in 90 % of the items of retrieval and 60 % of the items of "
         "knowledge (p = 0.002). Difficulty may account for the order (--task matched-generate asks "
         "suites that are about as difficult).",
@@ -279,6 +280,26 @@ def test_an_order_is_told_from_the_earlier_side(run: RunTables) -> None:
     told = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
     assert "knowledge comes before retrieval" in told.full
     assert "0.20 [0.10, 0.30]" in told.full
+
+
+def test_an_order_by_ablation_names_the_layers_that_were_left_out(run: RunTables) -> None:
+    order = run.tables["order"]
+    order = order.assign(shared=[[0, 2, 3, 4]] * len(order))
+    told = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
+    assert told.short.startswith(
+        "By ablation, beyond the layers they share, retrieval comes before knowledge"
+    )
+    assert "beyond what any layer costs, without layers 0 and 2–4, which cost both." in told.full
+
+
+def test_what_has_nothing_beyond_shared_layers_is_counted(run: RunTables) -> None:
+    order = run.tables["order"].assign(significant=False, p_holm=1.0)
+    order.loc[order.index[:3], ["difference", "low", "high"]] = np.nan
+    (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
+    assert told.details[1:] == (
+        "33 of 36 tests are not significant.",
+        "3 of 36 tests found nothing that one of both needs beyond the layers they share.",
+    )
 
 
 def test_no_order_is_told_where_tests_contradict_each_other(run: RunTables) -> None:

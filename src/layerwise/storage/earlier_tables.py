@@ -69,7 +69,7 @@ _LATER = {
     },
     "emergence": dict.fromkeys(("task_first", "task_last"), pa.string())
     | dict.fromkeys(("layer_first", "layer_last", "p_tasks"), pa.float64()),
-    "order": _SIGNIFICANT | _ACCURACIES,
+    "order": _SIGNIFICANT | _ACCURACIES | {"shared": pa.list_(pa.int64())},
     "method_agreement": _SIGNIFICANT,
     "signal": dict.fromkeys(("blind", "no_layers", "p"), pa.float64())
     | dict.fromkeys(("n_clusters", "most_taken", "n_most_taken", "n_examples"), pa.int64())

@@ -195,9 +195,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         layer_last="float?", p_tasks="float?",
     ),
     "order": _schema(
-        first="str", second="str", protocol="str", method="str", measure="str", difference="float",
-        low="float?", high="float?", p="float", p_holm="float", significant="bool?",
-        accuracy_first="float?", accuracy_second="float?", p_accuracy="float?",
+        first="str", second="str", protocol="str", method="str", measure="str",
+        difference="float?", low="float?", high="float?", p="float", p_holm="float",
+        significant="bool?", shared=_INTEGERS, accuracy_first="float?", accuracy_second="float?",
+        p_accuracy="float?",
     ),
     "method_agreement": _schema(
         capability="str", protocol="str", first="str", second="str", measure="str",

@@ -26,7 +26,7 @@ from layerwise.presentation.wording import (
     number,
     when,
 )
-from layerwise.stats.layer_curves import ABLATION
+from layerwise.stats.depth.layer_curves import ABLATION
 
 from .compared import AXES, MEASURES
 

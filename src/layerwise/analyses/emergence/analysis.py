@@ -17,7 +17,7 @@ from layerwise.storage.run_tables import RunTables
 
 from .findings import findings
 from .findings_methods import AGREEMENT
-from .result import DEPTHS, EmergenceResult
+from .result import DEPTHS, EmergenceResult, listed
 
 _EMERGENCE_WORDS = (
     "Half-effect depth: where half of the effect is reached. Centre of mass: the mean depth, "
@@ -131,13 +131,14 @@ def _order(run: RunTables) -> list[Table]:
         return []
     columns = (
         "first", "second", "protocol", "method", "measure", "depth of second minus first",
-        "p (Holm)",
+        "shared layers, left out", "p (Holm)",
     )  # fmt: skip
     ranked = order.iloc[numbers(order, "p_holm").argsort(kind="stable")]
     cells = [
         [
             row["first"], row["second"], row["protocol"], row["method"], row["measure"],
-            bounds(row, "difference", "low", "high", 1, 2), f"{row['p_holm']:.3g}",
+            bounds(row, "difference", "low", "high", 1, 2), listed(row.get("shared")),
+            f"{row['p_holm']:.3g}",
         ]
         for row in records(ranked)
     ]  # fmt: skip

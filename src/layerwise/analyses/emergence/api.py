@@ -14,7 +14,6 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.registry import CURVES, curves_in_words, with_curves
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import COMPUTATION, axes_of
-from layerwise.stats.capabilities.capability_layers import NEEDED
 from layerwise.stats.cells import has_several_examples
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
 from layerwise.stats.depth.layer_curves import Evidence, LeftOut, Sampling
@@ -102,10 +101,7 @@ def emergence(
                 for each in summaries
             ],
         ),
-        frame(
-            "order",
-            order_rows(whole, n_layers, smallest_depth, _answers(ablated), _needed(ablated)),
-        ),
+        frame("order", order_rows(whole, n_layers, smallest_depth, _answers(ablated))),
         frame("method_agreement", agreement_rows(evidence, placed, sampling, smallest_depth)),
         frame("protocol_interaction", interaction),
         frame("left_out", [each._asdict() for each in left_out]),
@@ -131,17 +127,6 @@ def _answers(ablated: Sequence[AblationResult]) -> dict[tuple[str, str], Answers
         if not has_several_examples(result.records)
         for cell in cells(layer_skips(result.records))
     }
-
-
-def _needed(ablated: Sequence[AblationResult]) -> dict[str, set[int]]:
-    """By capability, the layers that it is shown to need."""
-    tables = [result.estimates() for result in ablated]
-    found: dict[str, set[int]] = {}
-    for table in tables:
-        sure = table.loc[table["established"] & (table["what"] == NEEDED) & (table["estimate"] > 0)]
-        for capability, layer in zip(sure["capability"], sure["layer"], strict=True):
-            found.setdefault(str(capability), set()).add(int(layer))
-    return found
 
 
 def _chances(result: AblationResult) -> dict[tuple[str, str], float]:

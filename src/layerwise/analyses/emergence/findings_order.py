@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
@@ -20,6 +21,7 @@ from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
     capitalised,
     counted,
+    few_layers,
     in_order,
     number,
     p_value,
@@ -90,8 +92,8 @@ def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> 
     at = {name: str(best[name]) for name in ("protocol", "method", "measure")}
     return Claim(
         kind=ORDER, evidence=Evidence.ESTABLISHED, importance=weight(0.9, 3 * abs(bounds[0])),
-        short=f"By {at['method']}, {earlier} comes before {later} {when(at['protocol'])}, by "
-        f"{number(100 * ahead[0])} % of the model's depth.",
+        short=f"By {at['method']}{_beyond(best)}, {earlier} comes before {later} "
+        f"{when(at['protocol'])}, by {number(100 * ahead[0])} % of the model's depth.",
         capabilities=(earlier, later), protocols=(at["protocol"],), p=float(best["p_holm"]),
         test=f"order of the {at['measure']}, {after_holm(n_run)}",
         estimate=Estimate(*ahead, "of the model's depth earlier", digits=2),
@@ -99,10 +101,28 @@ def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> 
         details=tuple(filter(None, (
             f"Of {counted(len(pair), 'test')} of this pair, {len(sure)} {_are(len(sure))} "
             f"significant, {'all ' * (len(sure) > 1)}in this direction.",
+            _left_out(best),
             beside_order(best, run, flipped).strip(),
         ))),
         source=source("order", {"first": names[0], "second": names[1]}, **at),
     )  # fmt: skip
+
+
+def _beyond(row: Row) -> str:
+    return ", beyond the layers they share" if _shared(row) else ""
+
+
+def _left_out(row: Row) -> str:
+    """What an order by ablation is of."""
+    shared = _shared(row)
+    if shared is None:
+        return ""
+    without = f", without {few_layers(shared)}, which cost both" if shared else ""
+    return f"It is of what layers cost beyond what any layer costs{without}."
+
+
+def _shared(row: Row) -> list[int] | None:
+    return row["shared"] if isinstance(row.get("shared"), list) else None
 
 
 def _items(best: Row, earlier: str, later: str, run: RunTables) -> str:
@@ -123,9 +143,12 @@ def _not_established(order: pd.DataFrame, pairs: list[tuple[str, str]]) -> Claim
     where = {"first": [a for a, _ in pairs], "second": [b for _, b in pairs]}
     p, several = numbers(mine, "p_holm"), len(pairs) > 1
     away = (numbers(mine, "low") > 0) | (numbers(mine, "high") < 0)
+    nothing = np.isnan(numbers(mine, "difference"))
     unsure, either, small = p >= _LEVEL, (p < _LEVEL) & ~away, (p < _LEVEL) & away
+    left = unsure & ~nothing
     tests = {
-        f"{_are(int(unsure.sum()))} not significant": unsure,
+        f"{_are(int(left.sum()))} not significant": left,
+        "found nothing that one of both needs beyond the layers they share": nothing,
         "found two different depths, but not which of them comes first": either,
         "found a difference too small to be of interest": small,
     }

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from layerwise import stats
+from layerwise.stats.depth.depth_contrasts import NOTHING
 from layerwise.stats.depth.depth_inference import (
     HALF,
     Axis,
     depth_difference,
     is_established,
-    same_depth_p_value,
 )
 from layerwise.stats.depth.depths import half_depth, later_by
-from layerwise.stats.depth.item_curves import ItemCurves, curves_beyond_background
+from layerwise.stats.depth.item_curves import ItemCurves, costly_layers, curves_beyond_background
 from layerwise.stats.depth.layer_curves import ABLATION
 from layerwise.stats.signals.difficulty import Answers, accuracy_difference
 
@@ -34,12 +34,11 @@ def order_rows(
     n_layers: int,
     smallest_depth: float,
     answered: Mapping[tuple[str, str], Answers],
-    needed: Mapping[str, set[int]],
 ) -> list[dict[str, Any]]:
     """Rows of ``order.parquet``: every two capabilities by one protocol, method and measure."""
     depths = [s for s in summaries if s.measure in (HALF, SETTLED)]
     rows = [
-        _order_row(first, second, n_layers, needed) | _accuracies(first, second, answered)
+        _order_row(first, second, n_layers) | _accuracies(first, second, answered)
         for first, second in combinations(depths, 2)
         if (first.method, first.protocol, first.measure)
         == (second.method, second.protocol, second.measure)
@@ -64,15 +63,17 @@ def tasks_apart(
         for one in summaries if one.measure == HALF
         for pair in combinations(_by_task(one), 2)
     ]  # fmt: skip
-    rows = [_order_row(first, second, n_layers, {}) for _, (first, second) in pairs]
+    rows = [_order_row(first, second, n_layers) for _, (first, second) in pairs]
     adjusted = stats.holm(np.array([row["p"] for row in rows], dtype=float)).tolist()
     smallest = smallest_depth / max(n_layers - 1, 1)
     found: dict[Any, dict[str, Any]] = {}
+    tested = zip(pairs, rows, adjusted, strict=True)
     for (key, pair), row, p in sorted(
-        zip(pairs, rows, adjusted, strict=True), key=lambda each: abs(each[1]["difference"])
+        tested, key=lambda each: np.nan_to_num(abs(each[1]["difference"]))
     ):
-        if is_established(row, p, smallest):
-            first, last = sorted(pair, key=lambda one: one.draws[0])
+        first, last = pair if row["difference"] > 0 else pair[::-1]
+        apart = last.draws[0] - first.draws[0] > smallest_depth - 1e-9
+        if apart and is_established(row, p, smallest):
             found[key] = {
                 "task_first": first.tasks[0], "layer_first": float(first.draws[0]),
                 "task_last": last.tasks[0], "layer_last": float(last.draws[0]), "p_tasks": p,
@@ -93,23 +94,30 @@ def _by_task(summary: Summary) -> list[Summary]:
 def _half_depth(group: Sequence[ItemCurves]) -> float:
     """The half-effect depth of the mean of some tasks; nan where nothing is left in sum."""
     curve = np.mean([each.values.mean(axis=0) / each.scale.mean() for each in group], axis=0)
-    return float(half_depth(curve[None] / curve[-1])[0]) if curve[-1] > 0 else np.nan
+    return float(half_depth(curve[None] / curve[-1])[0]) if curve[-1] > NOTHING else np.nan
 
 
-def _order_row(
-    first: Summary, second: Summary, n_layers: int, needed: Mapping[str, set[int]]
-) -> dict[str, Any]:
+def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]:
+    """The order of two capabilities; of what is ablated, beyond what both need."""
     last, counts = max(n_layers - 1, 1), (first.clusters.n, second.clusters.n)
-    found = later_by(first.draws[:1] / last, second.draws[:1] / last)
     # no exact test of so few items could be surer
     least = 2 / comb(sum(counts), counts[0])
-    axis = Axis(n_layers, 0.0, last)
-    low, high, p = depth_difference(
-        first.curves, second.curves, (axis, axis), paired=False, measure=first.measure, least=least
-    )
+    axis, shared = Axis(n_layers, 0.0, last), None
+    one, other, depths = first.curves, second.curves, (first.draws[0], second.draws[0])
     if first.method == ABLATION:
-        both = needed.get(first.capability, set()) & needed.get(second.capability, set())
-        p = max(p, _p_beyond_background(first, second, axis, sorted(both), float(found[0])))
+        # Layers that both need say nothing of which comes first, and damage that is spread
+        # evenly pulls a depth to the middle.
+        shared = sorted(costly_layers(one) & costly_layers(other))
+        one, other = (
+            tuple(curves_beyond_background(task, shared) for task in group)
+            for group in (one, other)
+        )
+        depths = _half_depth(one), _half_depth(other)
+    found = later_by(*(np.array([depth]) / last for depth in depths))
+    bounds = depth_difference(
+        one, other, (axis, axis), paired=False, measure=first.measure, least=least
+    )
+    low, high, p = (np.nan, np.nan, 1.0) if np.isnan(found[0]) else bounds
     return {
         "first": first.capability,
         "second": second.capability,
@@ -120,25 +128,8 @@ def _order_row(
         "low": low,
         "high": high,
         "p": p,
+        "shared": shared,
     }
-
-
-def _p_beyond_background(
-    first: Summary, second: Summary, axis: Axis, both: list[int], difference: float
-) -> float:
-    """The p-value of the same depth of what layers cost beyond what any layer costs.
-
-    Damage that is spread evenly pulls a depth to the middle, and layers that both need say nothing
-    of which comes first.
-    """
-    groups = [
-        tuple(curves_beyond_background(curves, both) for curves in one.curves)
-        for one in (first, second)
-    ]
-    depths = [_half_depth(group) for group in groups]
-    if np.isnan(depths).any() or np.sign(depths[1] - depths[0]) != np.sign(difference):
-        return 1.0
-    return same_depth_p_value(groups[0], groups[1], (axis, axis), paired=False)
 
 
 def _accuracies(

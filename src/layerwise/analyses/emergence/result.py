@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.presentation.columns import Column, Row, estimated, in_short, named, plain, without
+from layerwise.presentation.columns import Column, estimated, in_short, named, plain, without
 from layerwise.presentation.drawing import drawn
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import layer_ranges
@@ -62,15 +62,16 @@ class EmergenceResult(Result):
         return heading(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
 
 
-def _critical(row: Row) -> str:
-    return layer_ranges(row["layers"]) if isinstance(row["layers"], list) else "–"
+def listed(layers: Any) -> str:
+    """Layers in ranges; a dash where they were not looked for."""
+    return layer_ranges(layers) if isinstance(layers, list) else "–"
 
 
 DEPTHS = (
     *plain("capability", "protocol", "method", "measure", "axis"),
     estimated("relative depth or share", "estimate", "", 1, 2),
     estimated("in layers", "layer", "layer_", 1, 1),
-    Column("critical layers", _critical),
+    Column("critical layers", lambda row: listed(row["layers"])),
     named("n", "n_items"),
     *plain("tasks"),
 )

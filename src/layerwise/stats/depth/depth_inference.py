@@ -65,9 +65,10 @@ class Difference(NamedTuple):
 
 
 def is_established(row: Mapping[str, Any], p: float, smallest: float, level: float = 0.95) -> bool:
-    """True if a difference of depth is significant and large enough to be of interest."""
-    away = row["low"] > 0 or row["high"] < 0
-    return bool(p < 1 - level and away and abs(row["difference"]) > smallest - 1e-9)
+    """Whether a difference of depth is told: significant, and not too small to be of interest."""
+    low, high, found = row["low"], row["high"], row["difference"]
+    away = min(low, found) > 0 or max(high, found) < 0
+    return bool(p < 1 - level and away and abs(found) > smallest - 1e-9)
 
 
 class _Contrast(NamedTuple):

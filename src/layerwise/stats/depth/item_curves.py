@@ -11,7 +11,11 @@ from jaxtyping import Bool, Float
 from layerwise import stats
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 
+from ..share_tests.equivalence import SMALLEST_LOSS
+
 _ALPHA = 0.05
+# The standard normal value of a one-sided test at that level.
+_ONE_SIDED = 1.645
 
 
 class ItemCurves(NamedTuple):
@@ -84,19 +88,49 @@ def losses_by_item(
 
 
 def beyond_background(losses: Float[np.ndarray, "items layers"]) -> np.ndarray:
-    """Losses minus each item's mean loss over the middle half of the layers."""
-    # These are the layers whose mean loss is in the middle of all: what any layer costs.
+    """Losses minus each item's mean loss over the middle half of the layers.
+
+    These are the layers whose mean loss is in the middle of all: what any layer costs.
+    """
+    return losses - losses[:, _middle_half(losses)].mean(axis=1, keepdims=True)
+
+
+def _middle_half(losses: Float[np.ndarray, "items layers"]) -> np.ndarray:
     order = np.argsort(losses.mean(axis=0), kind="stable")
     quarter = len(order) // 4
-    middle = order[quarter : len(order) - quarter]
-    return losses - losses[:, middle].mean(axis=1, keepdims=True)
+    return order[quarter : len(order) - quarter]
 
 
 def curves_beyond_background(curves: ItemCurves, without: Sequence[int]) -> ItemCurves:
-    """Curves of layers' losses beyond the background loss."""
-    losses = beyond_background(np.diff(curves.values, axis=1))
-    losses[:, list(without)] = 0.0
-    return curves._replace(values=_accumulated(losses))
+    """Curves of what the other layers cost beyond what any of them costs."""
+    kept = np.setdiff1d(np.arange(curves.n_layers), without)
+    if not len(kept):
+        return curves._replace(values=0 * curves.values, unseen=0 * curves.unseen)
+    middle = kept[_middle_half(np.diff(curves.values, axis=1)[:, kept])]
+
+    def beyond(values: np.ndarray) -> np.ndarray:
+        added, left = np.diff(values, axis=1), np.zeros((len(values), curves.n_layers))
+        left[:, kept] = added[:, kept] - added[:, middle].mean(axis=1, keepdims=True)
+        return _accumulated(left)
+
+    return curves._replace(values=beyond(curves.values), unseen=beyond(curves.unseen))
+
+
+def costly_layers(group: Sequence[ItemCurves]) -> set[int]:
+    """Layers that cost more than the median layer, each tested by itself (one-sided).
+
+    Of several tasks it is the mean loss. It is at least the smallest loss of interest.
+    """
+    losses = [np.diff(task.values, axis=1) for task in group]
+    mean = np.mean([loss.mean(axis=0) for loss in losses], axis=0)
+    squared = np.zeros(len(mean))
+    for task, loss in zip(group, losses, strict=True):
+        # a sample in which all agree has no spread to see: one item more is taken to differ
+        items = len(group) * len(loss)
+        away = task.grouped.sums(loss - loss.mean(axis=0)) / items
+        squared += np.maximum((away**2).sum(axis=0), items**-2.0)
+    least = np.maximum(_ONE_SIDED * np.sqrt(squared), SMALLEST_LOSS)
+    return set(np.flatnonzero(mean - np.median(mean) > least - 1e-9).tolist())
 
 
 def unseen_spread(
