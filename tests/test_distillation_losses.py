@@ -138,5 +138,5 @@ def test_numbers_that_make_no_loss_are_refused(given, says):
     from layerwise.errors import UserError
 
     with pytest.raises(UserError) as caught:
-        Objective(**given).refuse_impossible()
+        Objective(**given)
     assert says in str(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Annotated, TypedDict, Unpack
 
 import numpy as np
 import pytest
@@ -30,6 +31,23 @@ def test_axes_of_one_name_have_one_size_within_a_call():
         begin_test()
         with refused:
             product(np.ones((4, 2)), other)
+
+
+class Options(TypedDict, total=False):
+    seed: Annotated[int, 0, "decides all draws."]
+    missing: Annotated[NotThere, 0, "of a type that is known to type checkers alone."]  # pyright: ignore
+
+
+@typed
+def optional(**options: Unpack[Options]) -> int:
+    return options["seed"]
+
+
+def test_options_that_are_unpacked_are_checked():
+    assert optional(seed=3, missing="any") == 3
+    begin_test()
+    with refused:
+        optional(seed="3")
 
 
 def test_what_is_returned_has_the_shape_that_the_arguments_say():

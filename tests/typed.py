@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from beartype import beartype
+from beartype.door import die_if_unbearable
 from jaxtyping import AbstractArray, jaxtyped
 
 from .cases import LONG
@@ -168,7 +169,7 @@ def _typed_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _checks(function: Callable[..., Any]) -> Callable[..., Any]:
     hints = {name: _resolved(hint, function) for name, hint in function.__annotations__.items()}
-    check = beartype(_with_hints(function, hints))
+    check = _with_options(beartype(_with_hints(function, hints)), hints)
     if not any(map(_has_shape, hints.values())):
         return check
 
@@ -179,14 +180,39 @@ def _checks(function: Callable[..., Any]) -> Callable[..., Any]:
     return in_one_context
 
 
+def _with_options(check: Callable[..., Any], hints: dict[str, Any]) -> Callable[..., Any]:
+    """The same, which also checks options that are unpacked: beartype takes any."""
+    unpacked = [typing.get_args(hint)[0] for hint in hints.values() if _is_unpacked(hint)]
+    if not unpacked:
+        return check
+    (kind,) = unpacked
+    scope = vars(sys.modules[kind.__module__])
+    options = {name: _evaluated(hint, scope) for name, hint in kind.__annotations__.items()}
+
+    def with_options(*args: Any, **kwargs: Any) -> Any:
+        for name in options.keys() & kwargs.keys():
+            die_if_unbearable(kwargs[name], options[name])
+        return check(*args, **kwargs)
+
+    return with_options
+
+
+def _is_unpacked(hint: Any) -> bool:
+    return typing.get_origin(hint) is typing.Unpack
+
+
 def _resolved(hint: Any, function: Callable[..., Any]) -> Any:
     """The type that a hint names; any will do if its name is not known when the tests run."""
 
+    return _evaluated(hint, function.__globals__)
+
+
+def _evaluated(hint: Any, scope: dict[str, Any]) -> Any:
     def of(value: Any) -> None: ...
 
     of.__annotations__ = {"value": hint}
     try:
-        return typing.get_type_hints(of, function.__globals__, include_extras=True)["value"]
+        return typing.get_type_hints(of, scope, include_extras=True)["value"]
     except Exception:
         return Any
 

@@ -14,6 +14,7 @@ from layerwise.errors import UserError, shown
 from layerwise.ground import arguments as _arguments
 from layerwise.ground.path_readers import model_name, path, task_name
 from layerwise.ground.readers import Reader, entries, plain, refuse, some_of
+from layerwise.runs.options import TEXTS
 from layerwise.storage.base import Result
 from layerwise.storage.places import refuse_unusable_folder
 from layerwise.tasks import PROTOCOLS
@@ -119,10 +120,10 @@ READERS: Mapping[str, Reader] = {
 
 
 def check_arguments(
-    *ahead: Callable[..., None], **others: Reader
+    *ahead: Callable[..., object], **others: Reader
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """As ``_arguments.check_arguments``, also for models, tasks, results and lenses."""
-    return _arguments.check_arguments(_refuse_tasks, *ahead, **{**READERS, **others})
+    return _arguments.check_arguments(_refuse_tasks, *ahead, texts=TEXTS, **{**READERS, **others})
 
 
 def _refuse_tasks(

@@ -15,6 +15,7 @@ from layerwise.errors import DamagedResultsError, MadeAgainWarning
 from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.machines import with_origin
+from layerwise.runs.options import WorkOptions
 from layerwise.runs.progress import Meter, meter
 from layerwise.runs.setup import Setup
 from layerwise.storage.base import Result
@@ -52,15 +53,14 @@ def execute_job(
     job: PlannedJob[_Read],
     result: type[Result],
     analysis: str,
-    out: str | Path | None,
-    progress: bool,
+    run: WorkOptions,
     also: Callable[[Path], None] | None = None,
 ) -> _Read:
     """As ``execute``, of a job with one result."""
     settings = job.setup.settings(analysis=analysis, **job.settings())
     (made,) = execute(
         lambda parts, progress: [job.run(parts, settings, progress)],
-        (result,), out, settings, job.setup.refuse_changed, progress, also,
+        (result,), run["out"], settings, job.setup.refuse_changed, run["progress"], also,
     )  # fmt: skip
     return made
 

@@ -5,15 +5,18 @@ default in the signature of a public function is therefore a literal, which text
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import functools
 import importlib.util
 import inspect
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from layerwise.ground.options import filled
+from layerwise.runs import options
 
 REQUIRED = inspect.Parameter.empty
 
@@ -52,20 +55,14 @@ class Signature:
 def signature_of(target: str) -> Signature:
     """Read a function's signature and docstring."""
     module, _, name = target.partition(":")
-    (function,) = ast.parse(_source(module, name)).body
-    assert isinstance(function, ast.FunctionDef)
-    docstring = ast.get_docstring(function) or ""
-    texts = dict(_described(docstring))
+    function = _without_body(_source(module, name), name)
+    signature, texts = filled(function, options.TEXTS)
+    summary = inspect.cleandoc(function.__doc__ or "").partition("\n\n")[0]
     parameters = {
-        each.arg: Parameter(
-            each.arg,
-            ast.unparse(each.annotation) if each.annotation else "",
-            REQUIRED if default is None else ast.literal_eval(default),
-            texts.get(each.arg, ""),
-        )
-        for each, default in _with_defaults(function.args)
+        each.name: Parameter(each.name, each.annotation, each.default, texts[each.name])
+        for each in signature.parameters.values()
     }
-    return Signature(" ".join(docstring.partition("\n\n")[0].split()), parameters)
+    return Signature(" ".join(summary.split()), parameters)
 
 
 def _source(module: str, name: str) -> str:
@@ -78,16 +75,13 @@ def _source(module: str, name: str) -> str:
     return found.group()
 
 
-def _with_defaults(given: ast.arguments) -> Iterator[tuple[ast.arg, ast.expr | None]]:
-    """Each parameter with its default, None where it has none."""
-    missing: list[ast.expr | None] = [None] * (len(given.args) - len(given.defaults))
-    yield from zip(given.args, [*missing, *given.defaults], strict=True)
-    yield from zip(given.kwonlyargs, given.kw_defaults, strict=True)
-
-
-def _described(docstring: str) -> Iterator[tuple[str, str]]:
-    """The names and texts of a docstring's section ``Args``."""
-    section = re.search(r"^Args:\n((?: .*\n?|\n)*)", docstring, re.MULTILINE)
-    if section is not None:
-        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section[1], re.MULTILINE):
-            yield name, " ".join(text.split())
+def _without_body(source: str, name: str) -> Any:
+    """A function that has a signature and a docstring, and nothing that needs an import."""
+    tree = ast.parse(source)
+    (function,) = tree.body
+    assert isinstance(function, ast.FunctionDef)
+    del function.body[1:]
+    namespace = dict(vars(options))
+    flags = __future__.annotations.compiler_flag
+    exec(compile(tree, name, "exec", flags, dont_inherit=True), namespace)
+    return namespace[name]

@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 from layerwise.errors import unknown_name
 
+from .options import filled, whole_docstring
 from .path_readers import model_name, path, paths, runs, task_name
 from .readers import (
     Reader,
@@ -114,15 +116,22 @@ _NONE_FOR_ALL = {"limit"}
 
 
 def check_arguments(
-    *ahead: Callable[..., None], **others: Reader
+    *ahead: Callable[..., object], texts: Mapping[str, str] = MappingProxyType({}), **others: Reader
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Decorate a public function: its arguments, defaults too, are read before it is called."""
+    """Decorate a public function: its arguments, defaults too, are read before it is called.
+
+    Options that it unpacks are filled into its signature and docstring, as are ``texts`` of
+    parameters that its docstring says nothing of.
+    """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        signature = inspect.signature(function)
+        signature, described = filled(function, texts)
         missing = signature.parameters.keys() - READERS.keys() - others.keys()
         if missing:
             raise TypeError(f"{function.__name__} has arguments without a reader: {missing}.")
+        silent = {name for name, text in described.items() if not text}
+        if silent and "Args:" in (function.__doc__ or ""):
+            raise TypeError(f"{function.__name__} has arguments without a text: {silent}.")
         readers = {name: others.get(name) or READERS[name] for name in signature.parameters}
 
         @functools.wraps(function)
@@ -136,7 +145,9 @@ def check_arguments(
             read_all(signature, readers, bound.arguments)
             return function(*bound.args, **bound.kwargs)
 
-        vars(call).update(readers=readers, ahead=ahead)
+        vars(call).update(readers=readers, ahead=ahead, __signature__=signature)
+        if function.__doc__:
+            call.__doc__ = whole_docstring(function.__doc__, described)
         return call
 
     return decorate

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
@@ -30,6 +30,8 @@ from layerwise.report import Report, report
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.executors import Executor
 from layerwise.runs.progress import Meter, PartMeter, meter
+from layerwise.runs.options import RunOptions
+from layerwise.runs.progress import Meter, Part, meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.atomic_files import never_made_again
@@ -112,21 +114,14 @@ def profile(
     tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
     *,
-    limit: int | None = None,
     pairs: int = 16,
     exhaustive: bool = False,
     also: str | Sequence[str] = (),
     smallest_loss: float = 0.05,
     smallest_nats: float = 0.1,
     smallest_depth: float = 1.0,
-    seed: int = 0,
-    fewshot: int | None = None,
     fewshot_seeds: int = 1,
-    chat: bool = False,
-    out: str | Path | None = None,
-    memory_budget: int | None = None,
-    executor: Executor | None = None,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> Profile:
     """Measure which layers each capability of a model needs, and how sure that is.
 
@@ -134,9 +129,6 @@ def profile(
     lens, patches activations where tasks offer pairs of prompts, and joins all of it.
 
     Args:
-        model: the model.
-        tasks: task names, capabilities, JSONL files, or ``Task`` values.
-        protocols: ``letter``, ``continuation``, ``generate``.
         limit: take the first so many items of each task; if None as many as show, in 8 of 10
             runs, each layer that costs a capability 20 accuracy points (``docs/planning.md``).
         pairs: at most so many pairs of each task for patching.
@@ -146,21 +138,11 @@ def profile(
             ``similarity``, ``removal``, ``estimates``, ``paths``, or ``all`` of these; also
             ``interactions``, of all pairs of layers, which takes much longer. They use the tasks
             that the model can do.
-        smallest_loss: smallest loss of accuracy of interest, 0 to 1. Sentences report no smaller
-            one, and "no loss" means less than it.
-        smallest_nats: the same for the right answer's log-probability, in nats.
-        smallest_depth: smallest difference of depth of interest, in layers.
-        seed: decides the items of built-in suites and all bootstraps.
-        fewshot: number of few-shot examples; the task's own if None.
         fewshot_seeds: number of draws of the few-shot examples, 1 to 10, with which layers, parts
             and heads are changed. Effects, signal, intervals and tests include their spread. Other
             analyses use the first draw, and ablation gives no depths.
         chat: wrap prompts in the tokenizer's chat template (ablation and lens).
         out: folder for tables, figures and ``report.html``; an interrupted run goes on there.
-        memory_budget: bytes for activations, keys and values; half of what is free if None.
-        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
-            if None.
-        progress: show a progress bar on a terminal.
 
     Returns:
         The results, and the report that joins them.
@@ -170,12 +152,10 @@ def profile(
     """
     refuse_uninteresting(smallest_loss, smallest_nats, smallest_depth)
     refuse_fewshot_seeds(fewshot_seeds)
+    out, progress = run["out"], run["progress"]
     _refuse_unusable_page(out)
-    setup = prepare(
-        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, executor=executor,
-        interest=Interest(smallest_loss, smallest_nats, smallest_depth), enough=enough_items,
-    )  # fmt: skip
+    interest = Interest(smallest_loss, smallest_nats, smallest_depth)
+    setup = prepare(model, tasks, protocols, interest=interest, enough=enough_items, **run)
     extras = wanted_extras(also, model.cfg)
     jobs = Jobs.of(setup, pairs, exhaustive, extras, fewshot_seeds)
     settings = setup.settings(
@@ -183,7 +163,7 @@ def profile(
         **({"also": list(extras)} if extras else {}),
     )  # fmt: skip
     results = execute(
-        lambda parts, progress: jobs.run(parts, settings, progress, seed),
+        lambda parts, progress: jobs.run(parts, settings, progress),
         RESULTS, out, settings, setup.refuse_changed, progress, jobs.ablation.write_requests,
         join_again,
     )  # fmt: skip
@@ -241,7 +221,7 @@ class Jobs:
         )  # fmt: skip
 
     def run(
-        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter, seed: int
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> list[Result]:
         """Make all of them, one after the other."""
         setup, reads, pairs = self.ablation.setup, self.lens.setup, self.patching.pairs
@@ -272,10 +252,8 @@ class Jobs:
         if len(patching.patching):
             measured.append(patching)
         measured += [one for one in more if len(one.to_pandas())]
-        return [
-            *measured,
-            emergence(measured, seed=seed, smallest_depth=self.ablation.setup.interest.depth),
-        ]
+        depth = setup.interest.depth
+        return [*measured, emergence(measured, seed=setup.seed, smallest_depth=depth)]
 
     def _forwards_timed(self, parts: CheckpointStore, progress: Meter) -> dict[str, Any]:
         """How long one plain hooked forward per change and request takes, from a few of them."""

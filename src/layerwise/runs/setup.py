@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from layerwise.errors import LongAnswersWarning, UnusedSettingsWarning, UserError
 from layerwise.ground.layer_names import layer_number
@@ -40,6 +40,7 @@ from layerwise.tasks.task import take
 
 from .encoding import Built
 from .executors import LOCAL, Executor
+from .options import RunOptions
 from .progress import told_of_sweep
 from .task_loading import TaskLike as TaskLike
 from .task_loading import load_tasks as load_tasks
@@ -219,26 +220,21 @@ def prepare(
     tasks: TaskLike | Sequence[TaskLike],
     protocols: str | Sequence[str],
     *,
-    seed: int = 0,
-    limit: int | None = None,
-    fewshot: int | None = None,
-    chat: bool = False,
-    memory_budget: int | None = None,
-    out: str | Path | None = None,
     method: str = "engine",
     interest: Interest | None = None,
-    executor: Executor | None = None,
     enough: Enough | None = None,
+    **run: Unpack[RunOptions],
 ) -> Setup:
     """Load and check what an analysis starts from."""
     # What is not given and decides how a sweep is cut, and so its rounding, is taken from the run
     # that is to go on in ``out``; otherwise the memory from what is free on this machine now.
-    executor = executor or LOCAL
+    executor, limit, seed = run.get("executor") or LOCAL, run.get("limit"), run.get("seed", 0)
     executor.admit(model)
     wanted = _as_sequence(protocols)
     loaded_tasks = load_tasks(
-        _as_sequence(tasks), seed=seed, limit=limit, fewshot=fewshot, language=language_of(model)
-    )
+        _as_sequence(tasks), seed=seed, limit=limit, fewshot=run.get("fewshot"),
+        language=language_of(model),
+    )  # fmt: skip
     if not wanted or not loaded_tasks:
         raise UserError("Nothing to do: name at least one task and one protocol.")
     if limit is None and enough is not None:
@@ -255,7 +251,7 @@ def prepare(
     if "generate" in wanted:
         _warn_of_unused_settings(model)
         loaded_tasks = _with_room(model, loaded_tasks)
-    before = _numbers_of_run(out)
+    before = _numbers_of_run(run.get("out"))
     return Setup(
         model,
         loaded,
@@ -263,8 +259,8 @@ def prepare(
         loaded_tasks,
         tuple(dict.fromkeys(wanted)),
         seed,
-        chat,
-        memory_budget
+        run.get("chat", False),
+        run.get("memory_budget")
         or before.get("memory_budget")
         or max(SMALLEST, default_memory_budget(loaded.device) // executor.beside),
         before.get("tokens_at_once") or TOKENS_AT_ONCE,

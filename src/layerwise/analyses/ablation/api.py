@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from math import ceil
-from pathlib import Path
+from typing import Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
@@ -18,7 +18,7 @@ from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.presentation.power import PlannedPower
-from layerwise.runs.executors import Executor
+from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.stats.signals.power import SHOWN, answers_for, independent_answers, smallest_loss
@@ -54,16 +54,9 @@ def ablate(
     draws: int = 1,
     smallest_loss: float = 0.05,
     smallest_nats: float = 0.1,
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
     fewshot_seeds: int = 1,
-    chat: bool = False,
-    out: str | Path | None = None,
     method: str = "engine",
-    memory_budget: int | None = None,
-    executor: Executor | None = None,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> AblationResult:
     """Change one layer, head, block or set at a time and measure what each task loses.
 
@@ -71,9 +64,6 @@ def ablate(
     (arXiv:2510.02091); the intact model is always measured too.
 
     Args:
-        model: the model, from ``load_model`` or your own.
-        tasks: task names, capabilities (all their suites), JSONL files, or ``Task`` values.
-        protocols: ``letter``, ``continuation``, ``generate``.
         kind: ``skip``; ``zero``; ``mean`` (over the task's own prompts); ``resample`` (from another
             item's prompt, drawn by the seed); ``noise`` (added, with the site's covariance over the
             task's own prompts). ``docs/ablation.md`` has the definitions.
@@ -82,29 +72,14 @@ def ablate(
             key/value head), ``resid_pre`` and ``resid_mid`` (no skip). Decoders of encoder-decoders
             have ``cross_attn_out``, ``cross_z`` and ``resid_mid_cross`` (no skip). Zeroing
             ``resid_post`` is not skipping: it removes the whole stream.
-        layers: which layers, from 0, or by address such as ``encoder.3``; all if None.
         heads: which heads of ``z``, or which key/value groups; all if None.
         block: number of neighbouring layers that are changed together, at every place.
         as_one: change all named layers and heads together, as one set.
         mean_by: ``pooled`` over all positions but the first, or by ``position``.
         draws: draws of noise, or of other items to resample from, for each item. Outcomes are
             averaged over draws, which do not count as more items.
-        smallest_loss: smallest loss of accuracy of interest, 0 to 1. Sentences report no smaller
-            one, and "no loss" means less than it.
-        smallest_nats: the same for the right answer's log-probability, in nats.
-        limit: take the first so many items of each task.
-        seed: decides the items of built-in suites and all bootstraps.
-        fewshot: number of few-shot examples; the task's own if None.
         fewshot_seeds: number of draws of the few-shot examples, 1 to 10. Effects and signal are
             means over draws, and intervals and tests include their spread.
-        chat: wrap prompts in the tokenizer's chat template.
-        out: folder for ``records.parquet``, ``requests.jsonl`` and ``run.json``; a run that was
-            interrupted goes on there. None keeps everything in memory.
-        method: ``engine``, or ``reference`` for one hooked forward per change and request.
-        memory_budget: bytes for activations, keys and values; half of what is free if None.
-        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
-            if None.
-        progress: show a progress bar on a terminal.
 
     Returns:
         One record per intervention, item and protocol.
@@ -114,17 +89,14 @@ def ablate(
     """
     refuse_uninteresting(smallest_loss, smallest_nats)
     refuse_fewshot_seeds(fewshot_seeds)
-    setup = prepare(
-        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, executor=executor, method=method,
-        interest=Interest(smallest_loss, smallest_nats),
-    )  # fmt: skip
+    interest = Interest(smallest_loss, smallest_nats)
+    setup = prepare(model, tasks, protocols, method=method, interest=interest, **run)
     changes = AblationSpec.of(
         model, kind, site, check_layers(layers, model), heads=heads, block=block,
         as_one=as_one, mean_by=mean_by, draws=draws,
     )  # fmt: skip
     job = Ablation(setup, (changes,), method, fewshot_seeds=fewshot_seeds)
-    return execute_job(job, AblationResult, "ablation", out, progress, job.write_requests)
+    return execute_job(job, AblationResult, "ablation", run, job.write_requests)
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:

@@ -10,7 +10,7 @@ the encoder by cross-attention too. Formulas, and what this cannot say, are in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
@@ -19,6 +19,9 @@ from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.kinds import Model
+from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.storage.base import Result
 
@@ -34,14 +37,7 @@ def attribution(
     protocols: str | Sequence[str] = ("letter", "continuation"),
     *,
     against: str = "mean",
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
-    chat: bool = False,
-    out: str | Path | None = None,
-    memory_budget: int | None = None,
-    executor: Executor | None = None,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> AttributionResult:
     """Decompose the answer's logit difference and log-probability by layer and head.
 
@@ -51,21 +47,10 @@ def attribution(
     encoder's parts, with the patterns of cross-attention held.
 
     Args:
-        model: the model.
-        tasks: task names, capabilities, JSONL files, or ``Task`` values.
         protocols: ``letter`` or ``continuation``: whose prompt is read. The prompt of
             ``generate`` is that of ``continuation``.
         against: the answer's logit minus the ``mean`` of the distractors', or minus that of the
             ``best`` one.
-        limit: take the first so many items of each task.
-        seed: decides the items of built-in suites and all bootstraps.
-        fewshot: number of few-shot examples; the task's own if None.
-        chat: wrap prompts in the tokenizer's chat template.
-        out: folder for ``attribution.parquet`` and ``run.json``; None keeps all in memory.
-        memory_budget: bytes for activations; half of what is free if None.
-        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
-            if None.
-        progress: show a progress bar on a terminal.
 
     Returns:
         One row per item, metric and part, values in nats. Layers are numbered in the order of
@@ -76,12 +61,9 @@ def attribution(
         UserError: for anything unknown, a model with a norm of unknown kind, or a task of which
             no item can be read because the answer begins with the same token as a distractor.
     """
-    setup = prepare(
-        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, executor=executor,
-    )  # fmt: skip
+    setup = prepare(model, tasks, protocols, **run)
     job = Attribution(setup, against)
-    return execute_job(job, AttributionResult, "direct logit attribution", out, progress)
+    return execute_job(job, AttributionResult, "direct logit attribution", run)
 
 
 def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:

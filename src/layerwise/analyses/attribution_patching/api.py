@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 import torch
@@ -31,7 +30,8 @@ from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, embedding_hooks, hook_name, token_passes
 from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
-from layerwise.runs.executors import Executor, Work, make_missing
+from layerwise.runs.executors import Work, make_missing
+from layerwise.runs.options import PairOptions
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
@@ -71,13 +71,8 @@ def attribute_patches(
     positions: str | Sequence[str] | None = None,
     sample: int = 64,
     pairs: int = 16,
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
-    out: str | Path | None = None,
     memory_budget: int | None = None,
-    executor: Executor | None = None,
-    progress: bool = True,
+    **run: Unpack[PairOptions],
 ) -> AttributionPatchingResult:
     """Estimate all patches by gradients, and compare a sample with true patches.
 
@@ -86,7 +81,6 @@ def attribute_patches(
     estimated at once.
 
     Args:
-        model: the model.
         tasks: task names, capabilities, or ``Task`` values whose items have corruptions; if None
             ``kv-words`` and ``facts``, or all suites of the toy language that the model speaks.
         sites: as for ``patch_activations``; the heads (``z``, in an encoder-decoder also
@@ -94,16 +88,6 @@ def attribute_patches(
         direction: ``denoising`` or ``noising``.
         positions: labels, as for ``patch_activations``.
         sample: number of random cells of each task and site that are truly patched, too.
-        pairs: at most so many pairs of each task.
-        limit: look for pairs among the first so many items of each task.
-        seed: decides the items of built-in suites, the sample and all bootstraps.
-        fewshot: number of few-shot examples; the task's own if None.
-        out: folder for ``attribution_patching.parquet`` and ``run.json``; None keeps all in
-            memory.
-        memory_budget: bytes for activations of true patches; half of what is free if None.
-        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
-            if None.
-        progress: show a progress bar on a terminal.
 
     Returns:
         One row per pair, site, layer, head and position, with the estimate, and where it was
@@ -113,14 +97,13 @@ def attribute_patches(
         UserError: for anything unknown, a sample of less than 3, or a task without pairs.
     """
     setup = prepare(
-        model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
-        fewshot=fewshot, memory_budget=memory_budget, out=out, executor=executor,
+        model, paired_tasks(model, tasks), ("continuation",), memory_budget=memory_budget, **run,
     )  # fmt: skip
     wanted = heads_estimated(model) if sites is None else sites
     places = None if positions is None else tuple(positions)
     patching = Patching(setup, tuple(wanted), pairs, directions=(direction,), positions=places)
     job = AttributionPatching(patching, sample)
-    return execute_job(job, AttributionPatchingResult, "attribution patching", out, progress)
+    return execute_job(job, AttributionPatchingResult, "attribution patching", run)
 
 
 def heads_estimated(model: Model) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from layerwise.analyses.execute import read_finished
@@ -14,6 +14,7 @@ from layerwise.models.instance.kinds import Model
 from layerwise.models.instance.own_files import files_of
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.machines import with_origin
+from layerwise.runs.options import PromptOptions, TrainingOptions
 from layerwise.runs.progress import meter
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
 from layerwise.storage.atomic_files import remove_temporaries, write_atomically
@@ -42,67 +43,8 @@ CARD = "README.md"
 LARGEST_RATE = 1.0
 
 
-@dataclass(frozen=True)
-class Course:
-    """What a student is to be taught, and where it goes; options of ``distill`` by their names.
-
-    Attributes:
-        tasks: what is measured.
-        protocols: how.
-        out: the folder to write.
-        text: a file to train on; None for prompts of the tasks.
-        answers: whose answers to the prompts are trained on.
-        objective: what is minimised.
-        layers: the layers that are trained.
-        rank: of low-rank adapters.
-        n_texts: at most so many texts.
-        batch: texts a step.
-        steps: number of steps.
-        rate: largest step size.
-        limit: items of each task that are measured.
-        seed: of all draws.
-        fewshot: few-shot examples.
-        chat: wrap prompts in the chat template.
-        memory_budget: bytes.
-        progress: show a bar.
-    """
-
-    tasks: TaskLike | Sequence[TaskLike]
-    protocols: str | Sequence[str]
-    out: Path
-    text: Path | None
-    answers: str
-    objective: Objective
-    layers: Sequence[int | str] | None
-    rank: int | None
-    n_texts: int
-    batch: int
-    steps: int
-    rate: float
-    limit: int | None
-    seed: int
-    fewshot: int | None
-    chat: bool
-    memory_budget: int | None
-    progress: bool
-
-
-def refuse_training(
-    temperature: float = 1.0,
-    mixture: float = 0.5,
-    on_policy: float = 0.0,
-    cross_entropy: float = 0.0,
-    hidden: float = 0.0,
-    rank: int | None = None,
-    batch: int = 8,
-    steps: int = 200,
-    rate: float = 0.0001,
-) -> None:
+def refuse_steps(rank: int | None, batch: int, steps: int, rate: float = LARGEST_RATE) -> None:
     """Refuse numbers that no student can be trained with."""
-    Objective(
-        temperature=temperature, mixture=mixture, on_policy=on_policy,
-        cross_entropy=cross_entropy, hidden=hidden,
-    ).refuse_impossible()  # fmt: skip
     if steps < 1 or batch < 1 or not 0 < rate <= LARGEST_RATE:
         raise UserError(
             f"A student cannot be trained in {steps} steps of {batch} texts at rate {rate:g}; "
@@ -118,51 +60,56 @@ def refuse_training(
 
 
 def taught(
-    teacher: Model, student: Model, course: Course, removed: Sequence[int] | None = None
+    teacher: Model,
+    student: Model,
+    tasks: TaskLike | Sequence[TaskLike],
+    protocols: str | Sequence[str],
+    out: Path,
+    training: TrainingOptions,
+    removed: tuple[int, ...] | None = None,
 ) -> DistillationResult:
     """Train a student, write it, and ask all three."""
-    out, objective = course.out, course.objective
-    numbers = {name: one for name, one in objective.settings().items() if name != "divergence"}
-    refuse_training(**numbers, rank=course.rank, batch=course.batch, steps=course.steps,
-                    rate=course.rate)  # fmt: skip
+    objective = Objective(**{one.name: training[one.name] for one in fields(Objective)})
+    rank, batch, steps = training["rank"], training["batch"], training["steps"]
+    rate = training["rate"]
+    refuse_steps(rank, batch, steps, rate)
     with several_exclusive(teacher, student):
         refuse_strangers(teacher, student, objective)
         folder = files_of(student)
         refuse_occupied(out)
-        learns = prepare(
-            student, course.tasks, course.protocols, seed=course.seed, limit=course.limit,
-            fewshot=course.fewshot, chat=course.chat, memory_budget=course.memory_budget,
-            out=out / TABLES,
-        )  # fmt: skip
+        asked = {name: training[name] for name in PromptOptions.__annotations__}
+        learns = prepare(student, tasks, protocols, out=out / TABLES, **asked)
         teaches = prepare(
-            teacher, learns.tasks, learns.protocols, seed=course.seed, chat=course.chat,
+            teacher, learns.tasks, learns.protocols, seed=learns.seed, chat=learns.chat,
             memory_budget=learns.memory_budget, out=out / TABLES,
         )  # fmt: skip
         learns = replace(learns, beside=(teaches,))
-        chosen = None if course.layers is None else check_layers(course.layers, student)
+        chosen = None if training["layers"] is None else check_layers(training["layers"], student)
         job = Distillation(
-            learns, teaches, folder, _lessons(learns, teaches, course), course.answers,
-            course.text is not None, objective, chosen, course.rank, course.batch, course.steps,
-            course.rate, None if removed is None else tuple(removed),
+            learns, teaches, folder, _lessons(learns, teaches, training), training["answers"],
+            training["text"] is not None, objective, chosen, rank, batch, steps, rate, removed,
         )  # fmt: skip
-        return _carried_out(job, out, course.progress)
+        return _carried_out(job, out, training["progress"])
 
 
-def lessons_to_train_on(learns: Setup, text: Path | None, n_texts: int, n_ctx: int) -> Lessons:
+def lessons_to_train_on(
+    learns: Setup, text: str | Path | None, n_texts: int, n_ctx: int
+) -> Lessons:
     """The texts of a file, or prompts of the tasks with the tasks' own answers."""
     if text is not None:
-        return lessons_of_file(text, learns, n_texts)
+        return lessons_of_file(Path(text), learns, n_texts)
     return lessons_of_questions(
         questions_of_tasks(learns, n_texts), lambda one: task_answer(learns, one), learns, n_texts,
         n_ctx,
     )  # fmt: skip
 
 
-def _lessons(learns: Setup, teaches: Setup, course: Course) -> Lessons:
+def _lessons(learns: Setup, teaches: Setup, training: TrainingOptions) -> Lessons:
     n_ctx = min(one.model.cfg.n_ctx for one in (learns, teaches))
-    if course.text is not None or course.answers == OF_TASK:
-        return lessons_to_train_on(learns, course.text, course.n_texts, n_ctx)
-    groups = questions_of_tasks(learns, course.n_texts)
+    text, n_texts = training["text"], training["n_texts"]
+    if text is not None or training["answers"] == OF_TASK:
+        return lessons_to_train_on(learns, text, n_texts, n_ctx)
+    groups = questions_of_tasks(learns, n_texts)
     every = [question for group in groups for question in group]
     found = teacher_answers(teaches, learns, every)
     by_question = {id(question): found.get(place) for place, question in enumerate(every)}
@@ -170,7 +117,7 @@ def _lessons(learns: Setup, teaches: Setup, course: Course) -> Lessons:
     def answer(question: Question) -> Lesson | None:
         return by_question[id(question)]
 
-    return lessons_of_questions(groups, answer, learns, course.n_texts, n_ctx)
+    return lessons_of_questions(groups, answer, learns, n_texts, n_ctx)
 
 
 def _carried_out(job: Distillation, out: Path, progress: bool) -> DistillationResult:

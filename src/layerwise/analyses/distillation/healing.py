@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.pruning.folder import TABLES
@@ -12,18 +12,21 @@ from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models import load_model, model_facts
 from layerwise.models.instance.kinds import Model
+from layerwise.models.instance.kinds import Model
+from layerwise.runs.options import TrainingOptions
 from layerwise.runs.setup import TaskLike
 from layerwise.storage.file_list import states
 from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
 
-from .course import Course, refuse_training, taught
+from .course import refuse_steps, taught
 from .losses import Objective
 from .names import ANSWERS, DIVERGENCES
 from .result import DistillationResult
 
 
 @check_arguments(
-    refuse_training,
+    Objective,
+    refuse_steps,
     divergence=one_of("divergence", DIVERGENCES),
     answers=one_of("kind of answers", ANSWERS),
 )
@@ -34,29 +37,10 @@ def heal(
     *,
     out: str | Path,
     original: str | Path | None = None,
-    text: str | Path | None = None,
-    answers: str = "task",
-    divergence: str = "forward",
-    temperature: float = 1.0,
-    mixture: float = 0.5,
-    on_policy: float = 0.0,
-    cross_entropy: float = 0.0,
-    hidden: float = 0.0,
-    layers: Sequence[int | str] | None = None,
-    rank: int | None = None,
-    n_texts: int = 512,
-    batch: int = 8,
-    steps: int = 200,
-    rate: float = 0.0001,
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
-    chat: bool = False,
-    memory_budget: int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
     backend: str = "auto",
-    progress: bool = True,
+    **training: Unpack[TrainingOptions],
 ) -> DistillationResult:
     """Train a pruned model on its original's predictions, and measure what comes back.
 
@@ -69,40 +53,12 @@ def heal(
         folder: the folder that ``layerwise prune`` wrote; it stays as it is.
         tasks: task names, capabilities, JSONL files, or ``Task`` values: what is measured, and,
             without ``text``, trained on by other items.
-        protocols: ``letter``, ``continuation``, ``generate``.
         out: the folder to write; it must not exist or be empty, or be that of the same call,
             which goes on there after an interruption. Tables go into its folder ``compared``.
         original: where the original is now, if it was moved: a name or folder of the same files.
-        text: a ``.txt`` file with a blank line between texts, or a ``.jsonl`` file with a field
-            ``text``. It replaces the tasks' prompts.
-        answers: whose answers to the prompts are trained on: ``task``, worked out where the task
-            has them so, or ``teacher``, as it answers itself.
-        divergence: ``forward``, KL(teacher, student); ``reverse``, KL(student, teacher); or
-            ``jensen-shannon``.
-        temperature: both models' logits are divided by it.
-        mixture: the teacher's share of the mixture that ``jensen-shannon`` compares with.
-        on_policy: share of the texts that the student writes itself, in 0..1.
-        cross_entropy: weight of the cross-entropy on the answers, beside the divergence.
-        hidden: weight of the distance of the residual streams behind the layers, of models of one
-            width.
-        layers: the layers that are trained, from 0, or by address such as ``decoder.3``; all
-            weights if None.
-        rank: rank of low-rank adapters that are trained instead and merged at the end; needs
-            ``peft``.
-        n_texts: at most so many texts; a fifth of them is not trained on.
-        batch: texts a step.
-        steps: number of steps.
-        rate: largest step size.
-        limit: measure the first so many items of each task.
-        seed: decides the items of built-in suites, what is held out, and all draws.
-        fewshot: number of few-shot examples; the task's own if None.
-        chat: wrap prompts in the tokenizer's chat template.
-        memory_budget: bytes for activations, keys and values; half of what is free if None.
         dtype: number format in which the models are evaluated: ``float32``, ``bfloat16`` or
             ``float16``.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         backend: what runs both models, as in ``load_model``.
-        progress: show a progress bar on a terminal.
 
     Returns:
         As ``distill``: the teacher is the original, the student the model without the layers, and
@@ -112,19 +68,13 @@ def heal(
         UserError: if the folder is none of a pruned model or was changed since, if its original is
             not there or is another by now, and as ``distill`` does.
     """
-    objective = Objective(divergence, temperature, mixture, on_policy, cross_entropy, hidden)
-    course = Course(
-        tasks, protocols, Path(out), None if text is None else Path(text), answers, objective,
-        layers, rank, n_texts, batch, steps, rate, limit, seed, fewshot, chat, memory_budget,
-        progress,
-    )  # fmt: skip
     pruned = pruned_from(Path(folder))
     if original is not None:
         pruned = pruned._replace(name=str(original), is_path=False)
     how = {"dtype": dtype, "device": device, "backend": backend}
     teacher = _loaded(pruned, Path(folder), how)
     cut = load_model(folder, **how)
-    return taught(teacher, cut, course, pruned.removed)
+    return taught(teacher, cut, tasks, protocols, Path(out), training, pruned.removed)
 
 
 class PrunedFrom(NamedTuple):

@@ -41,8 +41,7 @@ class Objective:
         """What of it makes a run this run and no other."""
         return dict(vars(self))
 
-    def refuse_impossible(self) -> None:
-        """Refuse numbers that no loss can be made of."""
+    def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise UserError(
                 f"The temperature is {self.temperature:g}; expected a number above 0, such as 1: "

@@ -30,7 +30,7 @@ from .amounts import (
     with_length,
 )
 from .batches import fitting
-from .course import lessons_to_train_on, refuse_training
+from .course import lessons_to_train_on, refuse_steps
 from .healing import pruned_from
 from .lessons import Lesson, Lessons
 from .losses import Objective
@@ -116,17 +116,15 @@ def _beside(setup: Setup, other: Model) -> Setup:
 
 
 def _jobs(teaches: Setup, learns: Setup, options: PlanOptions) -> PlannedJobs:
-    refuse_training(
-        on_policy=options.on_policy, rank=options.rank, batch=options.batch, steps=options.steps
-    )
+    objective = Objective(on_policy=options.on_policy)
+    refuse_steps(options.rank, options.batch, options.steps)
     refuse_no_files(learns.model)
     chosen = None if options.layers is None else check_layers(options.layers, learns.model)
     n_ctx = min(one.model.cfg.n_ctx for one in (learns, teaches))
-    text = None if options.text is None else Path(options.text)
     training = TrainingWork(
-        teaches.model, learns.model, lessons_to_train_on(learns, text, options.n_texts, n_ctx),
-        Objective(on_policy=options.on_policy), chosen, options.rank, options.batch, options.steps,
-        learns.seed, learns.memory_budget,
+        teaches.model, learns.model,
+        lessons_to_train_on(learns, options.text, options.n_texts, n_ctx), objective, chosen,
+        options.rank, options.batch, options.steps, learns.seed, learns.memory_budget,
     )  # fmt: skip
     asked: dict[str, PlannedJob] = {
         host: Asking(setup)

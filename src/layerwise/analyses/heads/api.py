@@ -11,8 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -30,6 +29,7 @@ from layerwise.models.instance.facts import refuse_changed_weights
 from layerwise.models.instance.kinds import DecoderOnly, Model, by_kind, hook_name
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.executors import LOCAL, Executor, Work, make_missing
+from layerwise.runs.options import WorkOptions
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import facts_of_run
 from layerwise.storage.base import Result
@@ -75,9 +75,7 @@ def head_scores(
     length: int | None = None,
     threshold: float = 0.4,
     seed: int = 0,
-    out: str | Path | None = None,
-    executor: Executor | None = None,
-    progress: bool = True,
+    **run: Unpack[WorkOptions],
 ) -> HeadsResult:
     """Find induction heads: where each head attends on repeated random tokens.
 
@@ -87,17 +85,11 @@ def head_scores(
     given, of which nothing is in the input; and cross-attention, once in each.
 
     Args:
-        model: the model.
         sequences: number of random sequences.
         length: tokens of each sequence before it is repeated, all different; 50 if None, or fewer
             if the model takes no more.
         threshold: a head of self-attention is an induction head if the 95 % interval of its
             prefix-matching score lies above this.
-        seed: decides the tokens and all bootstraps.
-        out: folder for ``heads.parquet`` and ``run.json``; None keeps all in memory.
-        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
-            if None.
-        progress: show a progress bar on a terminal.
 
     Returns:
         One row per sequence, kind of attention and head.
@@ -109,7 +101,7 @@ def head_scores(
     loaded = model_facts(model)
     refuse_nonfinite(loaded.name, model)
     check_faithful(model)
-    maker = executor or LOCAL
+    maker = run["executor"] or LOCAL
     maker.admit(model)
     job = (
         fitting_heads(model, loaded, threshold, seed, sequences, maker)
@@ -119,7 +111,8 @@ def head_scores(
     settings = job.settings()
     (result,) = execute(
         lambda parts, progress: [job.run(parts, settings, progress)],
-        (HeadsResult,), out, settings, partial(refuse_changed_weights, loaded, model), progress,
+        (HeadsResult,), run["out"], settings, partial(refuse_changed_weights, loaded, model),
+        run["progress"],
     )  # fmt: skip
     return result
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
@@ -19,6 +18,9 @@ from layerwise.ground.readers import whole
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.kinds import Model
+from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
@@ -44,15 +46,8 @@ def interactions(
     order: int = 2,
     permutations: int = 0,
     smallest_nats: float = 0.1,
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
-    chat: bool = False,
-    out: str | Path | None = None,
     method: str = "engine",
-    memory_budget: int | None = None,
-    executor: Executor | None = None,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> InteractionsResult:
     """Skip layers alone and in pairs: interactions of layers, and Shapley values.
 
@@ -65,32 +60,16 @@ def interactions(
     Tasks and protocols under which the intact model is not better than blind are not swept.
 
     Args:
-        model: the model, from ``load_model`` or your own.
-        tasks: task names, capabilities (all their suites), JSONL files, or ``Task`` values.
         protocols: ``letter``, ``continuation``, ``generate``; the last measures accuracy only and
             gives no verdict.
         site: what is skipped: ``layer``, ``attn_out``, ``mlp_out``, ``z`` (one head), ``kv_group``
             (all heads that share a key/value head). Decoders of encoder-decoders also have
             ``cross_attn_out`` and ``cross_z``.
-        layers: which layers, from 0, or by address such as ``encoder.3``; all if None.
-        heads: which heads of ``z``, or which key/value groups, in each of the layers; all if None.
         order: 2 skips each layer alone and all pairs, which also gives the 2-additive Shapley
             values. 1 skips single layers only, beside ``permutations``.
         permutations: number of random orders of all layers for Shapley values; each order skips one
             layer after the other. 0 for none.
         smallest_nats: smallest interaction that sentences report, in nats.
-        limit: take the first so many items of each task.
-        seed: decides the items of built-in suites, the permutations and all bootstraps.
-        fewshot: number of few-shot examples; the task's own if None.
-        chat: wrap prompts in the tokenizer's chat template.
-        out: folder for ``interactions.parquet``, ``interaction_pairs.parquet``,
-            ``shapley.parquet``, ``requests.jsonl`` and ``run.json``; a run that was interrupted
-            goes on there. None keeps everything in memory.
-        method: ``engine``, or ``reference`` for one hooked forward per set and request.
-        memory_budget: bytes for activations, keys and values; half of what is free if None.
-        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
-            if None.
-        progress: show a progress bar on a terminal.
 
     Returns:
         One record per set, item and protocol; ``pairs()`` and ``shapley()`` follow from them.
@@ -113,16 +92,14 @@ def interactions(
     """
     refuse_uninteresting(smallest_nats=smallest_nats)
     setup = prepare(
-        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, executor=executor, method=method,
-        interest=Interest(nats=smallest_nats),
-    )  # fmt: skip
+        model, tasks, protocols, method=method, interest=Interest(nats=smallest_nats), **run
+    )
     spec = SetsSpec.among(
         model, site, check_layers(layers, model), heads,
-        order=order, permutations=permutations, seed=seed,
+        order=order, permutations=permutations, seed=setup.seed,
     )  # fmt: skip
     job = Interactions(setup, spec, method)
-    return execute_job(job, InteractionsResult, "interactions", out, progress, job.write_requests)
+    return execute_job(job, InteractionsResult, "interactions", run, job.write_requests)
 
 
 def refuse_unpaired(cfg: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
@@ -20,6 +21,9 @@ from layerwise.ground.readers import from_the_end, one_of, some_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.kinds import Model
+from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import Setup, TaskLike, prepare
 
 from .job import Lens, refuse_protocols
@@ -58,20 +62,11 @@ def logit_lens(
     sites: str | Sequence[str] = "resid_post",
     over: str = "prompt",
     positions: str | Sequence[int] = (-1,),
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
-    chat: bool = False,
-    out: str | Path | None = None,
-    memory_budget: int | None = None,
-    executor: Executor | None = None,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> LensResult:
     """Read the answer from the residual stream after every layer (logit or tuned lens).
 
     Args:
-        model: the model.
-        tasks: task names, capabilities, JSONL files, or ``Task`` values.
         protocols: ``letter`` or ``continuation``: whose prompt is read; both if None. The prompt
             of ``generate`` is that of ``continuation``; generated text has ``generate`` alone.
         lens: ``logit``, or ``tuned``, which translates each residual stream first. For
@@ -84,15 +79,6 @@ def logit_lens(
             each token of the answer where it is predicted. ``generated``: each token of the intact
             model's own greedy text.
         positions: of the prompt, counted from its end (-1 is the last token), or ``"all"``.
-        limit: take the first so many items of each task.
-        seed: decides the items of built-in suites and all bootstraps.
-        fewshot: number of few-shot examples; the task's own if None.
-        chat: wrap prompts in the tokenizer's chat template.
-        out: folder for ``lens.parquet`` and ``run.json``; None keeps everything in memory.
-        memory_budget: bytes for activations; half of what is free if None.
-        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
-            if None.
-        progress: show a progress bar on a terminal.
 
     Returns:
         One row per task, protocol, item, position, site and layer; layer -1 of ``resid_post``
@@ -105,21 +91,16 @@ def logit_lens(
     if protocols is None:
         protocols = ("generate",) if over == GENERATED else LENS_PROTOCOLS
     refuse_unread_lens(lens, tuned)
-    setup = prepare(
-        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, executor=executor,
-    )  # fmt: skip
+    setup = prepare(model, tasks, protocols, **run)
     job = Lens(setup, tuple(sites), over, _positions(positions))
     if lens == TUNED:
         if tuned is None:
-            tuned = train_lens(
-                model, tasks, limit=limit, seed=seed, fewshot=fewshot, chat=chat,
-                memory_budget=memory_budget, progress=progress,
-            ).lens  # fmt: skip
+            alike: Any = {name: run[name] for name in run.keys() - {"out", "executor"}}
+            tuned = train_lens(model, tasks, **alike).lens
         elif not isinstance(tuned, TunedLens):
             tuned = TunedLens.load(tuned)
         job = replace(job, tuned=tuned)
-    return execute_job(job, LensResult, "logit lens", out, progress)
+    return execute_job(job, LensResult, "logit lens", run)
 
 
 def _positions(positions: str | Sequence[int]) -> tuple[int, ...] | None:

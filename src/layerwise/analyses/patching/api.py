@@ -9,7 +9,7 @@ arXiv:2404.15255).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
@@ -18,6 +18,9 @@ from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.kinds import Model
+from layerwise.runs.options import PairOptions
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 
 from .cells import refuse_unknown_places
@@ -38,13 +41,8 @@ def patch_activations(
     kl: bool = False,
     align: bool = False,
     pairs: int = 16,
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
-    out: str | Path | None = None,
     memory_budget: int | None = None,
-    executor: Executor | None = None,
-    progress: bool = True,
+    **run: Unpack[PairOptions],
 ) -> PatchingResult:
     """Patch each layer and position, or head, between a clean and a corrupted prompt.
 
@@ -59,7 +57,6 @@ def patch_activations(
     values, KL divergences, and pairs of unequal length take one plain forward per patch.
 
     Args:
-        model: the model.
         tasks: task names, capabilities, or ``Task`` values whose items have corruptions; if None
             ``kv-words`` and ``facts``, or all suites of the toy language that the model speaks.
         sites: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out``; by head
@@ -77,15 +74,6 @@ def patch_activations(
         kl: also measure the KL divergence of the next token's distribution.
         align: use pairs of unequal length, too. The first changed tokens match, the last ones
             match, and what follows matches by its distance from the end.
-        pairs: at most so many pairs of each task.
-        limit: look for pairs among the first so many items of each task.
-        seed: decides the items of built-in suites and all bootstraps.
-        fewshot: number of few-shot examples; the task's own if None.
-        out: folder for ``patching.parquet`` and ``run.json``; None keeps all in memory.
-        memory_budget: bytes for activations; half of what is free if None.
-        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
-            if None.
-        progress: show a progress bar on a terminal.
 
     Returns:
         One row per pair, direction, site, layer, head and position.
@@ -94,14 +82,13 @@ def patch_activations(
         UserError: for anything unknown, or a task that has no pair that can be patched.
     """
     setup = prepare(
-        model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
-        fewshot=fewshot, memory_budget=memory_budget, out=out, executor=executor,
+        model, paired_tasks(model, tasks), ("continuation",), memory_budget=memory_budget, **run,
     )  # fmt: skip
     job = Patching(
         setup, tuple(sites), pairs, directions=tuple(directions),
         positions=None if positions is None else tuple(positions), kl=kl, align=align,
     )  # fmt: skip
-    return execute_job(job, PatchingResult, "activation patching", out, progress)
+    return execute_job(job, PatchingResult, "activation patching", run)
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 import torch
@@ -33,7 +32,7 @@ from layerwise.models.instance.kinds import (
     token_passes,
 )
 from layerwise.runs.checkpoints import CheckpointStore
-from layerwise.runs.executors import Executor
+from layerwise.runs.options import PairOptions
 from layerwise.runs.pieces import joined_work
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
@@ -59,12 +58,7 @@ def patch_paths(
     *,
     direction: str = "noising",
     pairs: int = 16,
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
-    out: str | Path | None = None,
-    executor: Executor | None = None,
-    progress: bool = True,
+    **run: Unpack[PairOptions],
 ) -> PathPatchingResult:
     """Find which heads and MLPs act on a receiver directly (path patching).
 
@@ -87,14 +81,6 @@ def patch_paths(
             Encoder-decoders have addresses for layers, such as ``mlp:encoder.3``, and
             ``cross_q:decoder.3.1``, ``cross_k:...``, ``cross_v:...``.
         direction: ``noising``: the clean run is patched; ``denoising``: the corrupted one.
-        pairs: at most so many pairs of each task.
-        limit: look for pairs among the first so many items of each task.
-        seed: decides the items of built-in suites and all bootstraps.
-        fewshot: number of few-shot examples; the task's own if None.
-        out: folder for ``path_patching.parquet`` and ``run.json``; None keeps all in memory.
-        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
-            if None.
-        progress: show a progress bar on a terminal.
 
     Returns:
         One row per pair, receiver and sender.
@@ -103,12 +89,9 @@ def patch_paths(
         UserError: for anything unknown, a task without pairs, or a model whose sublayers'
             outputs are normed before they are added.
     """
-    setup = prepare(
-        model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
-        fewshot=fewshot, out=out, executor=executor,
-    )  # fmt: skip
+    setup = prepare(model, paired_tasks(model, tasks), ("continuation",), **run)
     job = PathPatching(setup, tuple(receivers), direction, pairs)
-    return execute_job(job, PathPatchingResult, "path patching", out, progress)
+    return execute_job(job, PathPatchingResult, "path patching", run)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
@@ -29,6 +29,7 @@ from layerwise.models.instance.own_files import files_of, load_alike, stored_sta
 from layerwise.runs.checkpoints import rows_of
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.machines import with_origin
+from layerwise.runs.options import PromptOptions
 from layerwise.runs.pieces import joined_work
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
@@ -53,12 +54,7 @@ def prune_model(
     out: str | Path,
     tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
-    *,
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
-    chat: bool = False,
-    memory_budget: int | None = None,
+    **asked: Unpack[PromptOptions],
 ) -> PruningResult:
     """Write a model without some layers, load it back, and compare it with the prediction.
 
@@ -76,12 +72,6 @@ def prune_model(
             which goes on there after an interruption. The comparison goes into its folder
             ``compared``.
         tasks: task names, capabilities, JSONL files, or ``Task`` values to try it on.
-        protocols: ``letter``, ``continuation``, ``generate``.
-        limit: take the first so many items of each task.
-        seed: decides the items of built-in suites.
-        fewshot: number of few-shot examples; the task's own if None.
-        chat: wrap prompts in the tokenizer's chat template.
-        memory_budget: bytes for activations, keys and values; half of what is free if None.
 
     Returns:
         One row per task, protocol and item: the intact model, the prediction, the written model.
@@ -95,10 +85,7 @@ def prune_model(
     removed = _removable(model, remove)
     source = files_of(model)
     refuse_occupied(out)
-    setup = prepare(
-        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out / TABLES,
-    )  # fmt: skip
+    setup = prepare(model, tasks, protocols, out=out / TABLES, **asked)
     settings = setup.settings(analysis="pruning", removed=list(removed))
     with RunFolder.open(out / TABLES, settings) as run:
         if run.finished:

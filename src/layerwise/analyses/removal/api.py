@@ -7,7 +7,7 @@ records by ``results``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
@@ -16,6 +16,9 @@ from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.runs.executors import Executor
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.kinds import Model, n_encoder_layers
+from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import TaskLike, prepare
 from layerwise.storage.base import Result
 
@@ -38,15 +41,8 @@ def removal_order(
     n_removed: int,
     by: str | Sequence[str] = "greedy",
     held_out: float = 0.5,
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
-    chat: bool = False,
-    out: str | Path | None = None,
     method: str = "engine",
-    memory_budget: int | None = None,
-    executor: Executor | None = None,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> RemovalResult:
     """Find which layers can be removed, and measure the accuracy without them.
 
@@ -64,7 +60,6 @@ def removal_order(
     from one into the other, and one layer of each stays.
 
     Args:
-        model: the model, from ``load_model`` or your own.
         tasks: task names, capabilities (all their suites), JSONL files, or ``Task`` values;
             of several, those with signal decide together, each with the same weight.
         protocols: ``letter``, ``continuation``, ``generate``; each has orders of its own.
@@ -72,17 +67,6 @@ def removal_order(
         by: ``greedy``, ``block``, ``effect``, ``deep``, ``angular``, ``influence``.
         held_out: share of each task's items that the search does not see; 0 for none. Items of the
             search make its choice look too good.
-        limit: take the first so many items of each task.
-        seed: decides the items of built-in suites, which are held out, and all bootstraps.
-        fewshot: number of few-shot examples; the task's own if None.
-        chat: wrap prompts in the tokenizer's chat template.
-        out: folder for ``removal.parquet``, ``requests.jsonl`` and ``run.json``; a run that was
-            interrupted goes on there at the step that was not finished.
-        method: ``engine``, or ``reference`` for one hooked forward per candidate and request.
-        memory_budget: bytes for activations, keys and values; half of what is free if None.
-        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
-            if None.
-        progress: show a progress bar on a terminal.
 
     Returns:
         One record per step, candidate and item; an order is empty if the intact model is not
@@ -91,12 +75,9 @@ def removal_order(
     Raises:
         UserError: for anything unknown, out of range or contradictory, before work begins.
     """
-    setup = prepare(
-        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, executor=executor, method=method,
-    )  # fmt: skip
+    setup = prepare(model, tasks, protocols, method=method, **run)
     job = Removal(setup, n_removed, tuple(by), held_out, method)
-    return execute_job(job, RemovalResult, "layer removal", out, progress, job.write_requests)
+    return execute_job(job, RemovalResult, "layer removal", run, job.write_requests)
 
 
 def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:

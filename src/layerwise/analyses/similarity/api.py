@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
-from layerwise.runs.executors import Executor
+from layerwise.runs.options import RunOptions
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
@@ -55,15 +54,7 @@ def similarity(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] = ("letter", "continuation"),
-    *,
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
-    chat: bool = False,
-    out: str | Path | None = None,
-    memory_budget: int | None = None,
-    executor: Executor | None = None,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> SimilarityResult:
     """Compare the residual streams that enter and leave layers, on the tasks' prompts.
 
@@ -76,28 +67,14 @@ def similarity(
     positions, the decoder's is read where the answer begins.
 
     Args:
-        model: the model.
-        tasks: task names, capabilities, JSONL files, or ``Task`` values.
         protocols: ``letter`` or ``continuation``: whose prompts are read. The prompt of
             ``generate`` is that of ``continuation``.
-        limit: take the first so many items of each task.
-        seed: decides the items of built-in suites and all bootstraps.
-        fewshot: number of few-shot examples; the task's own if None.
-        chat: wrap prompts in the tokenizer's chat template.
-        out: folder for ``similarity.parquet``, ``cka.parquet`` and ``run.json``.
-        memory_budget: bytes for activations; half of what is free if None.
-        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
-            if None.
-        progress: show a progress bar on a terminal.
 
     Raises:
         UserError: for anything unknown, out of range or contradictory, before work begins.
     """
-    setup = prepare(
-        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, executor=executor,
-    )  # fmt: skip
-    return execute_job(Similarity(setup), SimilarityResult, "similarity", out, progress)
+    setup = prepare(model, tasks, protocols, **run)
+    return execute_job(Similarity(setup), SimilarityResult, "similarity", run)
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.comparison.compared import RunFacts
 from layerwise.analyses.loading import load_results
 from layerwise.errors import UserError
 from layerwise.ground.readers import some_of
-from layerwise.runs.executors import Executor
+from layerwise.runs.options import SeriesOptions
 from layerwise.runs.setup import TaskLike
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
 
 from .job import (
     LENS,
-    Asked,
     Checkpoints,
     loaded,
     measured,
@@ -67,18 +66,11 @@ def profile_training(
     smallest_gain: float = 0.2,
     smallest_loss: float = 0.05,
     smallest_depth: float = 1.0,
-    limit: int | None = 100,
-    seed: int = 0,
-    fewshot: int | None = None,
-    chat: bool = False,
     dtype: str = "float32",
     device: str = "cpu",
     offload: str | None = None,
     backend: str = "auto",
-    out: str | Path | None = None,
-    memory_budget: int | None = None,
-    executor: Executor | None = None,
-    progress: bool = True,
+    **run: Unpack[SeriesOptions],
 ) -> TrainingSeries:
     """Measure when each capability appears in training, in which layers, and their moves.
 
@@ -89,28 +81,14 @@ def profile_training(
         checkpoints: folders in hub format whose names end with their step (``checkpoint-500``),
             or a mapping of steps to folders, models, or functions that load one; or pairs of
             step and any of these, one by one, so that only one model is in memory.
-        tasks: task names, capabilities, JSONL files, or ``Task`` values.
-        protocols: ``letter``, ``continuation``, ``generate``.
         also: ``lens`` to read every layer through the logit lens, too.
-        smallest_gain: accuracy above the floor, 0 to 1, at which a capability counts as present.
-        smallest_loss: smallest loss of accuracy of interest, 0 to 1. Layers that cost less are not
-            reported.
-        smallest_depth: smallest move of interest, in layers. Smaller ones are not reported.
-        limit: take the first so many items of each task; None for all.
-        seed: decides the items of built-in suites and all bootstraps.
-        fewshot: number of few-shot examples; the task's own if None.
-        chat: wrap prompts in the tokenizer's chat template.
+        out: folder for the tables and ``training.html``, with a folder ``step-N`` for the run of
+            each checkpoint; an interrupted series goes on there.
         dtype: ``float32``, ``bfloat16`` or ``float16``, of checkpoints that are folders.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, of checkpoints that are folders.
         offload: ``disk`` leaves the weights of layers on disk, as in ``load_model``, of
             checkpoints that are folders.
         backend: what runs them, as in ``load_model``, of checkpoints that are folders.
-        out: folder for the tables and ``training.html``, with a folder ``step-N`` for the run of
-            each checkpoint; an interrupted series goes on there.
-        memory_budget: bytes for activations, keys and values; half of what is free if None.
-        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
-            if None.
-        progress: show a progress bar on a terminal.
 
     Returns:
         The tables of ``docs/training.md``, written to ``out`` with figures and a page if given.
@@ -121,19 +99,17 @@ def profile_training(
     """
     refuse_uninteresting(smallest_loss, smallest_depth=smallest_depth)
     refuse_gain(smallest_gain)
+    out = run["out"]
     _refuse_page(out)
     interest = Interest(smallest_loss, depth=smallest_depth)
-    asked = Asked(
-        tasks, protocols, tuple(also), limit, seed, fewshot, chat, memory_budget, progress, executor
-    )
     how = {"dtype": dtype, "device": device, "offload": offload, "backend": backend}
     results: dict[int, list[Result]] = {}
     given: Any = checkpoints  # read by now
     for step, checkpoint in one_by_one(given):
-        folder = None if out is None else Path(out) / f"step-{step}"
-        results[step] = measured(loaded(step, checkpoint, how), asked, folder)
+        run["out"] = None if out is None else Path(out) / f"step-{step}"
+        results[step] = measured(loaded(step, checkpoint, how), tasks, protocols, tuple(also), run)
         checkpoints_of_one_model(results)  # not after hours of all the others
-    series = _series(results, seed, smallest_gain, interest)
+    series = _series(results, run["seed"], smallest_gain, interest)
     if out is not None:
         series.save(out)
     return series
@@ -153,11 +129,6 @@ def compare_series(
     Args:
         runs: folders whose names end with their step (``step-500``), or a mapping of steps to
             folders; each with an ablation of single layers.
-        seed: decides the bootstraps.
-        smallest_gain: accuracy above the floor, 0 to 1, at which a capability counts as present.
-        smallest_loss: smallest loss of accuracy of interest, 0 to 1. Layers that cost less are not
-            reported.
-        smallest_depth: smallest move of interest, in layers. Smaller ones are not reported.
 
     Returns:
         The tables of ``docs/training.md``; ``save`` writes them with figures and a page.

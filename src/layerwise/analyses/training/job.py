@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from layerwise.models.conversion.bridge import accepted
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.models.load import load_model
-from layerwise.runs.executors import Executor
-from layerwise.runs.setup import TaskLike, prepare
+from layerwise.runs.options import RunOptions
+from layerwise.runs.setup import prepare
 from layerwise.storage.base import Result
 
 LENS = "lens"
@@ -39,35 +39,6 @@ _EXPECTED = (
     "the folders of checkpoints, a mapping of steps to folders or models, or (step, model) pairs"
 )
 _STEP = whole(500)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What every checkpoint is asked.
-
-    Attributes:
-        tasks: names of tasks, or tasks.
-        protocols: how.
-        also: what else than skipping layers.
-        limit: items of each task.
-        seed: decides items and bootstraps.
-        fewshot: number of few-shot examples.
-        chat: whether prompts stand in the chat template.
-        memory_budget: bytes for activations.
-        progress: whether a bar is shown.
-        executor: makes the pieces.
-    """
-
-    tasks: TaskLike | Sequence[TaskLike]
-    protocols: str | Sequence[str]
-    also: Sequence[str]
-    limit: int | None
-    seed: int
-    fewshot: int | None
-    chat: bool
-    memory_budget: int | None
-    progress: bool
-    executor: Executor | None = None
 
 
 def loaded(step: int, checkpoint: Any, how: Mapping[str, Any]) -> Model:
@@ -84,24 +55,22 @@ def loaded(step: int, checkpoint: Any, how: Mapping[str, Any]) -> Model:
 
 
 @exclusive
-def measured(model: Model, asked: Asked, out: Path | None) -> list[Result]:
+def measured(
+    model: Model, tasks: Any, protocols: Any, also: Sequence[str], run: RunOptions
+) -> list[Result]:
     """Skip every layer of a checkpoint where it beats blind; read its lens if requested."""
-    setup = prepare(
-        model, asked.tasks, asked.protocols, seed=asked.seed, limit=asked.limit,
-        fewshot=asked.fewshot, chat=asked.chat, memory_budget=asked.memory_budget, out=out,
-        executor=asked.executor,
-    )  # fmt: skip
+    setup = prepare(model, tasks, protocols, **run)
     layers = tuple(range(model.cfg.n_layers))
     skipped = AblationSpec.of(model, "skip", None, layers)
     jobs: list[Any] = [Ablation(setup, (skipped,), only_with_signal=True)]
-    if LENS in asked.also:
+    if LENS in also:
         read = tuple(dict.fromkeys(_READ[protocol] for protocol in setup.protocols))
         jobs.append(Lens(replace(setup, protocols=read), strict=False))
-    also = {"also": list(asked.also)} if asked.also else {}
-    settings = setup.settings(analysis="profile training", **jobs[0].settings(), **also)
+    more = {"also": list(also)} if also else {}
+    settings = setup.settings(analysis="profile training", **jobs[0].settings(), **more)
     return execute(
         lambda parts, progress: [job.run(parts, settings, progress) for job in jobs],
-        (AblationResult, LensResult), out, settings, setup.refuse_changed, asked.progress,
+        (AblationResult, LensResult), run["out"], settings, setup.refuse_changed, run["progress"],
         jobs[0].write_requests,
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 from layerwise.analyses.arguments import READERS, check_arguments
 from layerwise.analyses.execute import execute_job
@@ -17,6 +18,9 @@ from layerwise.ground.readers import some_of, whole
 from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
+from layerwise.models.instance.exclusive import several_exclusive
+from layerwise.models.instance.kinds import Model
+from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 
@@ -57,16 +61,9 @@ def transplant(
     greedy: int = 0,
     held_out: float = 0.5,
     smallest_loss: float = 0.05,
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
-    chat: bool = False,
-    out: str | Path | None = None,
     write: str | Path | None = None,
     method: str = "engine",
-    memory_budget: int | None = None,
-    executor: Executor | None = None,
-    progress: bool = True,
+    **run: Unpack[RunOptions],
 ) -> TransplantResult:
     """Exchange layers between two models, and measure which carry the difference.
 
@@ -85,14 +82,11 @@ def transplant(
         model: the base, from ``load_model`` or your own.
         other: a model of the same architecture, vocabulary and number format: trained from the
             base, from another seed, or another checkpoint.
-        tasks: task names, capabilities (all their suites), JSONL files, or ``Task`` values.
-        protocols: ``letter``, ``continuation``, ``generate``.
         site: what is exchanged of each layer: ``layer``, ``attn_out`` or ``mlp_out`` (with their
             norms), ``norms``; in a decoder of an encoder-decoder also ``cross_attn_out``. Single
             heads: ``z``, ``kv_group``, ``cross_z``. Outside of the layers: ``embed`` (with a tied
             unembedding), ``ln_final``, ``unembed``, ``rel_pos`` (T5). ``docs/transplant.md`` has
             the details.
-        layers: which layers, from 0, or by address such as ``encoder.3``; all if None.
         heads: which heads of ``z`` and ``cross_z``, or key/value groups of ``kv_group``, in each
             of the layers; all if None.
         sets: ``single``: each layer or head alone. ``together``: all at once. ``from_first``,
@@ -105,20 +99,9 @@ def transplant(
         held_out: share of each task's items that do not choose these layers, and that measure their
             effect.
         smallest_loss: smallest change of accuracy that sentences report, 0 to 1.
-        limit: take the first so many items of each task.
-        seed: decides the items of built-in suites and all bootstraps.
-        fewshot: number of few-shot examples; the task's own if None.
         chat: wrap prompts in the base tokenizer's chat template, for both models.
-        out: folder for ``transplant.parquet``, ``transplant_distances.parquet``, what follows
-            from them, ``requests.jsonl`` and ``run.json``; a run that was interrupted goes on
-            there. None keeps everything in memory.
         write: folder for the base with these layers or parts of the other, as a Hugging Face model
             with a recipe (``mergekit.yaml``).
-        method: ``engine``, or ``reference`` for one plain forward per change and request.
-        memory_budget: bytes for activations, keys and values; half of what is free if None.
-        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
-            if None.
-        progress: show a progress bar on a terminal.
 
     Returns:
         One record per model, change, item and protocol; ``gaps()``, ``effects()``, ``ranks()`` and
@@ -132,21 +115,18 @@ def transplant(
     with several_exclusive(model, other):
         refuse_misfit(model, other)
         base = prepare(
-            model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-            memory_budget=memory_budget, out=out, executor=executor, method=method,
-            interest=Interest(loss=smallest_loss),
-        )  # fmt: skip
-        second = prepare(
-            other, base.tasks, base.protocols, seed=seed, chat=chat,
-            memory_budget=base.memory_budget, out=out, executor=executor, method=method,
-        )  # fmt: skip
+            model, tasks, protocols, method=method, interest=Interest(loss=smallest_loss), **run
+        )
+        alike: RunOptions = {**run, "limit": None, "fewshot": None}  # which the tasks have by now
+        alike["memory_budget"] = base.memory_budget
+        second = prepare(other, base.tasks, base.protocols, method=method, **alike)
         chosen, named = check_layers(layers, model), layers is not None
         spec = TransplantSpec.of(model, other, site, chosen, sets, steps, named, heads, exchange)
         if write is not None:
             write_merged(model, other, spec, Path(write))
         base = replace(base, beside=(second,))
         job = Transplant(base, second, spec.searching(greedy, held_out), method)
-        return execute_job(job, TransplantResult, "transplant", out, progress, job.write_requests)
+        return execute_job(job, TransplantResult, "transplant", run, job.write_requests)
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
@@ -20,6 +20,7 @@ from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.options import PromptOptions
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.storage.parquet import frame
@@ -71,13 +72,9 @@ def train_lens(
     n_texts: int = 512,
     steps: int = 200,
     rate: float = 0.01,
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
-    chat: bool = False,
     out: str | Path | None = None,
-    memory_budget: int | None = None,
     progress: bool = True,
+    **run: Unpack[PromptOptions],
 ) -> Trained:
     """Train a tuned lens (Belrose et al. 2023, arXiv:2303.08112) and test it on other texts.
 
@@ -98,22 +95,12 @@ def train_lens(
             costs one run of the decoder with its gradient per step.
         rate: step size at first, in standard deviations of an activation.
         limit: the first so many items of each task are those to be read later.
-        seed: decides the items of built-in suites, what is held out, and all draws.
-        fewshot: number of few-shot examples; the task's own if None.
-        chat: wrap prompts in the tokenizer's chat template.
-        out: folder for ``tuned_lens.safetensors``, ``tuned_lens.parquet`` and ``run.json``; an
-            interrupted training goes on there.
-        memory_budget: bytes for activations; half of what is free if None.
-        progress: show a progress bar on a terminal.
 
     Raises:
         UserError: for anything unknown or out of range, or too little text.
     """
     refuse_training(steps, rate)
-    setup = prepare(
-        model, tasks, ("letter", "continuation"), seed=seed, limit=limit, fewshot=fewshot,
-        chat=chat, memory_budget=memory_budget, out=out,
-    )  # fmt: skip
+    setup = prepare(model, tasks, ("letter", "continuation"), out=out, **run)
     if text is None:
         texts = texts_of_tasks(setup, n_texts)
     else:

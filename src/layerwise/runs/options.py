@@ -1,0 +1,146 @@
+"""The options of a run, each in one place: ``Annotated[type, default, text]``.
+
+The functions that take them get them by ``ground.options``, the command line from here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypedDict
+
+from layerwise.ground.options import options_of
+
+if TYPE_CHECKING:  # it loads torch, which the help of a command does not wait for
+    from .executors import Executor
+
+
+class ItemOptions(TypedDict, total=False):
+    """Which items are asked."""
+
+    limit: Annotated[int | None, None, "take the first so many items of each task."]
+    seed: Annotated[int, 0, "decides the items of built-in suites, all draws and bootstraps."]
+    fewshot: Annotated[int | None, None, "number of few-shot examples; the task's own if None."]
+
+
+class PromptOptions(ItemOptions, total=False):
+    """How they are put to the model."""
+
+    chat: Annotated[bool, False, "wrap prompts in the tokenizer's chat template."]
+    memory_budget: Annotated[
+        int | None, None, "bytes for activations, keys and values; half of what is free if None."
+    ]
+
+
+class ProgressOptions(TypedDict, total=False):
+    """Whether one is shown how far it is."""
+
+    progress: Annotated[bool, True, "show a progress bar on a terminal."]
+
+
+class WorkOptions(ProgressOptions, total=False):
+    """Where a run is kept, and who makes it."""
+
+    out: Annotated[
+        str | Path | None,
+        None,
+        "folder for tables and ``run.json`` (``docs/results.md``); an interrupted run goes on "
+        "there. None keeps everything in memory.",
+    ]
+    executor: Annotated[
+        Executor | None,
+        None,
+        "makes the pieces: a ``RayExecutor`` for workers on other machines; this process if None.",
+    ]
+
+
+class PairOptions(ItemOptions, WorkOptions, total=False):
+    """Options of an analysis of pairs of prompts, which are never wrapped."""
+
+    limit: Annotated[int | None, None, "look for pairs among the first so many items of each task."]
+
+
+class RunOptions(PromptOptions, WorkOptions, total=False):
+    """Options of an analysis of tasks."""
+
+
+class SeriesOptions(RunOptions, total=False):
+    """Options of a series of runs, which takes no more items than show a trend."""
+
+    limit: Annotated[int | None, 100, "take the first so many items of each task; None for all."]
+
+
+class TrainingOptions(PromptOptions, ProgressOptions, total=False):
+    """Options of a distillation."""
+
+    limit: Annotated[int | None, None, "measure the first so many items of each task."]
+    text: Annotated[
+        str | Path | None,
+        None,
+        "a ``.txt`` file with a blank line between texts, or a ``.jsonl`` file with a field "
+        "``text``. It replaces the tasks' prompts.",
+    ]
+    answers: Annotated[
+        str,
+        "task",
+        "whose answers to the prompts are trained on: ``task``, worked out where the task has them "
+        "so, or ``teacher``, as it answers itself.",
+    ]
+    divergence: Annotated[
+        str,
+        "forward",
+        "``forward``, KL(teacher, student); ``reverse``, KL(student, teacher); or "
+        "``jensen-shannon``.",
+    ]
+    temperature: Annotated[float, 1.0, "both models' logits are divided by it."]
+    mixture: Annotated[
+        float, 0.5, "the teacher's share of the mixture that ``jensen-shannon`` compares with."
+    ]
+    on_policy: Annotated[float, 0.0, "share of the texts that the student writes itself, in 0..1."]
+    cross_entropy: Annotated[
+        float, 0.0, "weight of the cross-entropy on the answers, beside the divergence."
+    ]
+    hidden: Annotated[
+        float,
+        0.0,
+        "weight of the distance of the residual streams behind the layers, of models of one width.",
+    ]
+    layers: Annotated[
+        Sequence[int | str] | None,
+        None,
+        "the layers that are trained, from 0, or by address such as ``decoder.3``; all weights if "
+        "None.",
+    ]
+    rank: Annotated[
+        int | None,
+        None,
+        "rank of low-rank adapters that are trained instead and merged at the end; needs ``peft``.",
+    ]
+    n_texts: Annotated[int, 512, "at most so many texts; a fifth of them is not trained on."]
+    batch: Annotated[int, 8, "texts a step."]
+    steps: Annotated[int, 200, "number of steps."]
+    rate: Annotated[float, 0.0001, "largest step size."]
+
+
+TEXTS: Mapping[str, str] = {
+    **{name: text for name, (_, text) in options_of(RunOptions).items()},
+    "model": "the model, from ``load_model`` or your own.",
+    "tasks": "task names, capabilities (all their suites), JSONL files, or ``Task`` values.",
+    "protocols": "``letter``, ``continuation``, ``generate``.",
+    "layers": "which layers, from 0, or by address such as ``encoder.3``; all if None.",
+    "heads": (
+        "which heads of ``z``, or which key/value groups, in each of the layers; all if None."
+    ),
+    "method": "``engine``, or ``reference`` for one hooked forward per change and request.",
+    "pairs": "at most so many pairs of each task.",
+    "smallest_loss": (
+        "smallest loss of accuracy of interest, 0 to 1. Sentences report no smaller one, and "
+        '"no loss" means less than it.'
+    ),
+    "smallest_nats": "the same for the right answer's log-probability, in nats.",
+    "smallest_depth": "smallest difference of depth of interest, in layers.",
+    "smallest_gain": "accuracy above the floor, 0 to 1, at which a capability counts as present.",
+    "dtype": "``float32``, ``bfloat16`` or ``float16``.",
+    "device": "``cpu``, ``cuda``, ``cuda:1``, ``mps``.",
+}
+"""What is said of parameters whose defaults are each function's own."""
