@@ -19,10 +19,11 @@ import pytest
 import torch
 
 import layerwise as lw
-from layerwise.analyses.arguments import READERS, check_arguments
+from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.ground.readers import plain
+from layerwise.models.instance.kinds import Model
 from layerwise.planning.plan import plan_run
 from tests.analysis import word_task, write_jsonl
 from tests.models.tiny import tiny_model
@@ -130,7 +131,7 @@ def test_a_function_with_an_option_that_nobody_reads_cannot_be_made():
     with pytest.raises(TypeError, match=r"without a reader: \{'novel'\}"):
 
         @check_arguments()
-        def run(model, novel=3):
+        def run(model: Model, novel=3):
             raise AssertionError
 
 
@@ -199,7 +200,8 @@ def test_other_forms_of_every_default_become_the_same_plain_value(name, paramete
     ],
 )
 def test_what_others_call_lists_and_numbers_is_made_plain(name, given, made):
-    got = READERS[name](name, given)
+    functions = {"rate": "distill", "runs": "compare"}
+    got = vars(FUNCTIONS[functions.get(name, "ablate")])["readers"][name](name, given)
     assert got == made
     assert type(got) is type(made)
 
@@ -231,9 +233,9 @@ def test_a_setting_that_run_json_cannot_hold_is_found_before_anything_is_made():
 
     for odd in (np.int64(3), {1, 2}):
         with pytest.raises(TypeError, match="not JSON serializable"):
-            execute(make, None, {"seed": odd}, lambda: None, False)
+            execute(make, (), None, {"seed": odd}, lambda: None, False)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        execute(make, None, {"rate": float("nan")}, lambda: None, False)
+        execute(make, (), None, {"rate": float("nan")}, lambda: None, False)
 
 
 def test_sentences_spell_control_characters_out():

@@ -15,7 +15,7 @@ from layerwise.cli import saved_runs
 from layerwise.cli.app import app
 from layerwise.cli.commands import COMMANDS, Command
 from layerwise.cli.options import Flag, Option, help_of
-from layerwise.cli.signatures import REQUIRED, Parameter, signature_of
+from layerwise.cli.signatures import REQUIRED, signature_of
 from layerwise.models import load_model
 from layerwise.planning.plan import plan_run
 from tests.commands import assert_refused, run
@@ -45,7 +45,7 @@ def test_what_is_read_of_the_source_is_the_functions_signature(name):
     for each in read.parameters.values():
         assert each.default == live[each.name].default
         assert each.annotation == live[each.name].annotation
-        assert each.text
+        assert read.texts[each.name]
     assert function.__doc__.startswith(read.summary)
 
 
@@ -114,7 +114,9 @@ def test_help_is_made_of_a_docstring(text, told):
 
 
 def option(annotation: str, default: Any, flag: Flag = Flag()) -> Option:  # noqa: B008
-    return Option(Parameter("sites", annotation, default, "which."), flag)
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    parameter = inspect.Parameter("sites", by_name, default=default, annotation=annotation)
+    return Option(parameter, "which.", flag)
 
 
 def test_several_values_are_taken_by_naming_an_option_again():
@@ -202,7 +204,7 @@ def test_help_has_no_sentence_of_more_than_25_words():
         for command in COMMANDS.values()
         for text in (
             command.signature.summary,
-            *(parameter.text for parameter in command.signature.parameters.values()),
+            *command.signature.texts.values(),
             *(flag.help for flag in command.flags.values()),
         )
     }

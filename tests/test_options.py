@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Annotated, TypedDict, Unpack
 
 import pytest
@@ -11,6 +12,7 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.ground.options import described, whole_docstring
 from layerwise.models import load_model
 from layerwise.runs.options import TEXTS, PairOptions, RunOptions, SeriesOptions
+from layerwise.runs.setup import TaskLike
 from tests.test_arguments import FUNCTIONS
 
 
@@ -24,7 +26,9 @@ class OtherOptions(Options, total=False):
 
 
 @check_arguments()
-def asked(tasks: str, *, draws: int = 2, **options: Unpack[Options]) -> dict[str, object]:
+def asked(
+    tasks: TaskLike | Sequence[TaskLike], *, draws: int = 2, **options: Unpack[Options]
+) -> dict[str, object]:
     """Say what was asked.
 
     It returns its arguments.
@@ -85,11 +89,11 @@ def test_a_function_with_an_argument_that_nothing_describes_cannot_be_made():
     with pytest.raises(TypeError, match=r"without a text: \{'threshold'\}"):
 
         @check_arguments()
-        def _(model: str, threshold: float = 0.5) -> None:
+        def _(kind: str = "skip", threshold: float = 0.5) -> None:
             """Do it.
 
             Args:
-                model: which.
+                kind: which.
             """
 
 

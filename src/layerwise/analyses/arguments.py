@@ -108,22 +108,29 @@ def out(name: str, value: Any) -> Any:
 
 READERS: Mapping[str, Reader] = {
     **_arguments.READERS,
-    "executor": executor,
-    "model": model,
     "out": out,
     "protocols": some_of("protocol", PROTOCOLS, none=True),
-    "results": results,
-    "tasks": tasks,
-    "tuned": lens,
 }
-"""How each argument is read, by its name."""
+"""How arguments of some names are read, whatever their type."""
+READERS_OF_TYPES: Mapping[str, Reader] = {
+    **_arguments.READERS_OF_TYPES,
+    "Executor": executor,
+    "Model": model,
+    "str | os.PathLike[str] | Model": model_or_name,
+    "Result | Sequence[Result]": results,
+    "Sequence[Result]": results,
+    "TaskLike | Sequence[TaskLike]": tasks,
+    "TunedLens | str | Path": lens,
+}
+"""How all others are read, by their types."""
 
 
 def check_arguments(
     *ahead: Callable[..., object], **others: Reader
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """As ``_arguments.check_arguments``, also for models, tasks, results and lenses."""
-    return _arguments.check_arguments(_refuse_tasks, *ahead, texts=TEXTS, **{**READERS, **others})
+    named = {**READERS, **others}
+    return _arguments.checked((_refuse_tasks, *ahead), named, READERS_OF_TYPES, TEXTS)
 
 
 def _refuse_tasks(

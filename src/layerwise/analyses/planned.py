@@ -6,15 +6,14 @@ Each has its own in ``api.py``; which there are is listed in ``profiling.extras`
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from layerwise.models.instance.kinds import Model
 from layerwise.presentation.power import PlannedPower
+from layerwise.runs.options import PlanOptions as PlanOptions
 from layerwise.runs.setup import Enough, Setup
 from layerwise.storage.base import Result
 from layerwise.sweep.plans.cost import Cost
@@ -35,53 +34,6 @@ class PlannedJob(Protocol):
     def expected(self, task: Task, /, *protocols: str) -> Cost:
         """What a task is expected to cost under some protocols, asked together."""
         ...
-
-
-@dataclass(frozen=True)
-class PlanOptions:
-    """The options of a plan that not all analyses have.
-
-    Attributes:
-        kind: of the ablation.
-        site: of the ablation or transplant.
-        layers: of the ablation, transplant or training, as they are named; all if None.
-        draws: of the ablation's noise or donors, for each item.
-        fewshot_seeds: draws of the few-shot examples that an ablation asks with.
-        pairs: pairs of prompts a task.
-        exhaustive: skip layers also where there is no signal.
-        also: what a profile does beyond its main analyses.
-        student: the student of a distillation, or its name.
-        original: where the original of a model that is healed is by now.
-        text: a file that a student is trained on.
-        on_policy: share of texts that a student writes itself.
-        rank: of low-rank adapters.
-        n_texts: at most so many texts to train on.
-        batch: texts a step of a training.
-        steps: steps of a training.
-        backend: what runs models that are named.
-    """
-
-    kind: str = "skip"
-    site: str | None = None
-    layers: tuple[int | str, ...] | None = None
-    pairs: int = 16
-    exhaustive: bool = False
-    also: tuple[str, ...] = ()
-    draws: int = 1
-    fewshot_seeds: int = 1
-    student: str | os.PathLike[str] | Model | None = None
-    original: str | Path | None = None
-    text: str | Path | None = None
-    on_policy: float = 0.0
-    rank: int | None = None
-    n_texts: int = 512
-    batch: int = 8
-    steps: int = 200
-    backend: str = "auto"
-
-    def given(self) -> list[str]:
-        """Names of the options that are not as they are by default."""
-        return [one.name for one in fields(self) if getattr(self, one.name) != one.default]
 
 
 class PlannedTraining(Protocol):

@@ -17,7 +17,7 @@ from layerwise.ground.arguments import check_ahead
 from layerwise.ground.process import keep_texts_as_objects, settle
 
 from .narrow_tables import show_score
-from .options import FLAGS, PAIRED, Flag, Option, help_of, read_layers, read_positions
+from .options import FLAGS, PAIRED, Flag, Option, help_of, options_of, read_layers, read_positions
 from .printing import (
     say,
     show_profile,
@@ -73,21 +73,16 @@ class Command:
 
     def options(self) -> dict[str, Option]:
         """The function's parameters as options, by name."""
-        flags = {**FLAGS, **self.flags}
-        parameters = self.signature.parameters
-        return {
-            name: Option(parameter, flags.get(name, Flag()))
-            for name, parameter in parameters.items()
-            if name not in (self.first, *_NOT_ASKED, self.beside)
-        }
+        skipped = (self.first, *_NOT_ASKED, self.beside)
+        names = [name for name in self.signature.parameters if name not in skipped]
+        return options_of(self.signature, names, {**FLAGS, **self.flags})
 
     def loading(self) -> dict[str, Option]:
         """Options of ``load_model``, where the function takes a loaded model."""
         if self.signature.parameters[self.first].annotation != "Model":
             return {}
         names = ("dtype", "device", "backend", *(("offload",) if self.offload else ()))
-        parameters = signature_of(_LOADING).parameters
-        return {name: Option(parameters[name], FLAGS.get(name, Flag())) for name in names}
+        return options_of(signature_of(_LOADING), names, FLAGS)
 
     def function(self) -> Callable[..., None]:
         """The command as a function that typer reads."""
@@ -110,7 +105,7 @@ class Command:
 
         declared = {self.first: (self._named_first(), self.model)}
         if self.beside is not None:
-            text = help_of(self.signature.parameters[self.beside].text)
+            text = help_of(self.signature.texts[self.beside])
             declared[self.beside] = (Annotated[str, typer.Argument(help=text)], REQUIRED)
         for name, option in {**options, **loading}.items():
             declared[name] = option.declared()
@@ -128,7 +123,7 @@ class Command:
     def _named_first(self) -> Any:
         """The first argument, as typer reads it."""
         flag = self.flags.get(self.first, Flag())
-        text = flag.help or help_of(self.signature.parameters[self.first].text)
+        text = flag.help or help_of(self.signature.texts[self.first])
         words = _MODEL if self.first == "model" else text
         kind = list[str] if self.several else str
         return Annotated[kind, typer.Argument(help=words, metavar=self.called)]

@@ -6,8 +6,9 @@ that texts stand for (``0-5,9``, ``2GiB``), and descriptions that speak of Pytho
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from layerwise.errors import UserError
 from layerwise.ground.path_readers import refuse_path
 from layerwise.storage.places import refuse_unusable_folder
 
-from .signatures import Parameter
+from .signatures import Signature
 
 SAME = object()
 _TYPES: Mapping[str, Any] = {
@@ -162,10 +163,12 @@ class Option:
 
     Attributes:
         parameter: the parameter.
+        text: its description.
         flag: what does not follow from it.
     """
 
-    parameter: Parameter
+    parameter: inspect.Parameter
+    text: str
     flag: Flag = Flag()
 
     @property
@@ -183,7 +186,7 @@ class Option:
 
     def declared(self) -> tuple[Any, Any]:
         """Type and default as the signature of a command has them."""
-        text, several = self.flag.help or help_of(self.parameter.text), self.kind == list[str]
+        text, several = self.flag.help or help_of(self.text), self.kind == list[str]
         name = self.parameter.name.removeprefix("n_").replace("_", "-")
         names = self.flag.names or (f"--{name.removesuffix('s') if several else name}",)
         info = typer.Option(
@@ -216,6 +219,16 @@ class Option:
         if self._is_path and given is not None:
             return Path(given)
         return given if given is None or self.flag.read is None else self.flag.read(given)
+
+
+def options_of(
+    signature: Signature, names: Iterable[str], flags: Mapping[str, Flag]
+) -> dict[str, Option]:
+    """Some parameters of a function as options, by name."""
+    return {
+        name: Option(signature.parameters[name], signature.texts[name], flags.get(name, Flag()))
+        for name in names
+    }
 
 
 def help_of(text: str) -> str:

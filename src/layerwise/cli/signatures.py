@@ -12,8 +12,8 @@ import functools
 import importlib.util
 import inspect
 import re
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from layerwise.ground.options import filled
 from layerwise.runs import options
@@ -21,34 +21,18 @@ from layerwise.runs import options
 REQUIRED = inspect.Parameter.empty
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of a public function.
-
-    Attributes:
-        name: its name.
-        annotation: its type, as it is written.
-        default: its default, or ``REQUIRED``.
-        text: its description of the docstring, in one line.
-    """
-
-    name: str
-    annotation: str
-    default: Any
-    text: str
-
-
-@dataclass(frozen=True)
-class Signature:
+class Signature(NamedTuple):
     """What the source of a public function says of it.
 
     Attributes:
         summary: the first sentence of its docstring.
         parameters: its parameters by name, in their order.
+        texts: their descriptions, each in one line.
     """
 
     summary: str
-    parameters: dict[str, Parameter]
+    parameters: Mapping[str, inspect.Parameter]
+    texts: Mapping[str, str]
 
 
 @functools.cache
@@ -58,11 +42,7 @@ def signature_of(target: str) -> Signature:
     function = _without_body(_source(module, name), name)
     signature, texts = filled(function, options.TEXTS)
     summary = inspect.cleandoc(function.__doc__ or "").partition("\n\n")[0]
-    parameters = {
-        each.name: Parameter(each.name, each.annotation, each.default, texts[each.name])
-        for each in signature.parameters.values()
-    }
-    return Signature(" ".join(summary.split()), parameters)
+    return Signature(" ".join(summary.split()), signature.parameters, texts)
 
 
 def _source(module: str, name: str) -> str:

@@ -1,16 +1,15 @@
 """Arguments of the public functions, checked and made plain before any work is done.
 
-Every option goes by one name wherever it is taken, and has one reader: NumPy and torch scalars
-become plain numbers, arrays and generators tuples, and what cannot be read is refused in a
-sentence. Models, tasks and results have their readers in ``analyses.arguments``.
+Each has a reader by its type, some by their names: NumPy and torch scalars become plain numbers,
+arrays and generators tuples, and what cannot be read is refused in a sentence. Models, tasks and
+results have their readers in ``analyses.arguments``.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from layerwise.errors import unknown_name
@@ -37,102 +36,79 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 READERS: Mapping[str, Reader] = {
-    "against": text("mean"),
-    "align": truth,
-    "also": texts("heads", none=True),
-    "analysis": text("ablation"),
-    "answers": text("task"),
-    "as_one": truth,
     "backend": one_of("backend", ("auto", "transformer-lens", "hugging-face")),
-    "batch": whole(8),
-    "block": whole(1),
-    "by": texts("greedy"),
-    "chat": truth,
-    "cross_entropy": real(0.5),
-    "device": text("cpu"),
-    "direction": text("denoising"),
-    "directions": texts("denoising"),
-    "divergence": text("forward"),
-    "draws": whole(1),
-    "dtype": text("float32"),
-    "exhaustive": truth,
-    "fewshot": whole(0),
-    "fewshot_seeds": whole(3),
-    "folder": path,
-    "folders": paths,
-    "groups": groups,
-    "heads": numbers("[0, 2]"),
-    "held_out": real(0.5),
-    "hidden": real(1.0),
-    "kind": text("skip"),
-    "kl": truth,
-    "language": text("text"),
-    "layers": numbers("[0, 1]", names=True),
-    "length": whole(50),
-    "lens": text("logit"),
     "limit": limit,
-    "mean_by": text("pooled"),
     "memory_budget": memory_budget,
     "method": one_of("method", ("engine", "reference")),
-    "mixture": real(0.5),
-    "n_removed": whole(1),
     "n_resamples": resamples,
-    "n_texts": whole(512),
-    "name": model_name,
     "name_or_path": task_name,
     "offload": text("disk"),
-    "on_policy": real(0.5),
-    "original": path,
-    "out": path,
-    "over": text("prompt"),
-    "pairs": whole(16),
     "positions": texts("last"),
-    "progress": truth,
-    "protocols": texts("letter", none=True),
-    "rank": whole(8),
-    "rate": real(0.01),
-    "receivers": texts("logits", none=True),
-    "untimed": truth,
-    "remove": numbers("[4, 5]", names=True),
-    "runs": runs,
-    "sample": whole(64),
     "seed": seed,
-    "sequences": whole(20),
     "site": text("attn_out"),
-    "sets": texts("single"),
     "sites": texts("resid_post"),
-    "smallest_depth": real(1.0),
-    "smallest_gain": real(0.2),
-    "smallest_loss": real(0.05),
-    "smallest_nats": real(0.1),
-    "steps": whole(200),
-    "temperature": real(1.0),
-    "text": path,
-    "threshold": real(0.4),
 }
-"""How each argument is read that is neither a model, a task nor a result, by its name."""
+"""How arguments of some names are read, whatever their type."""
+READERS_OF_TYPES: Mapping[str, Reader] = {
+    "bool": truth,
+    "Sequence[int]": numbers("[0, 2]"),
+    "Sequence[int | str]": numbers("[0, 1]", names=True),
+    "Groups": groups,
+    "str | Path": path,
+    "str | Path | Sequence[str | Path]": paths,
+    "str | os.PathLike[str]": model_name,
+    "Folders | Mapping[str, Folders]": runs,
+}
+"""How all others are read, by their types as they are written, without None."""
 # These may be None, whatever they are if nobody says.
 _NONE_FOR_ALL = {"limit"}
 
 
-def check_arguments(
-    *ahead: Callable[..., object], texts: Mapping[str, str] = MappingProxyType({}), **others: Reader
-) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Decorate a public function: its arguments, defaults too, are read before it is called.
+def reader_of(parameter: inspect.Parameter, types: Mapping[str, Reader]) -> Reader | None:
+    """How an argument is read by its type; its usual value is the example in a refusal."""
+    kind, usual = str(parameter.annotation).removesuffix(" | None"), parameter.default
+    if kind == "int":
+        return whole(usual if type(usual) is int else 1)
+    if kind == "float":
+        return real(usual or 0.5)
+    if kind == "str" and isinstance(usual, str):
+        return text(usual)
+    if kind == "str | Sequence[str]" and usual:
+        return texts(usual if isinstance(usual, str) else usual[0])
+    return types.get(kind)
 
-    Options that it unpacks are filled into its signature and docstring, as are ``texts`` of
-    parameters that its docstring says nothing of.
+
+def check_arguments(
+    *ahead: Callable[..., object], **others: Reader
+) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Decorate a public function: its arguments, defaults too, are read before it is called."""
+    return checked(ahead, {**READERS, **others}, READERS_OF_TYPES, {})
+
+
+def checked(
+    ahead: Sequence[Callable[..., object]],
+    named: Mapping[str, Reader],
+    types: Mapping[str, Reader],
+    texts: Mapping[str, str],
+) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """As ``check_arguments``, with all readers by name and by type.
+
+    Options that a function unpacks are filled into its signature and docstring, as are ``texts``
+    of parameters that its docstring says nothing of.
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         signature, described = filled(function, texts)
-        missing = signature.parameters.keys() - READERS.keys() - others.keys()
+        readers: dict[str, Any] = {
+            name: named.get(name) or reader_of(parameter, types)
+            for name, parameter in signature.parameters.items()
+        }
+        missing = {name for name, reader in readers.items() if reader is None}
         if missing:
             raise TypeError(f"{function.__name__} has arguments without a reader: {missing}.")
         silent = {name for name, text in described.items() if not text}
         if silent and "Args:" in (function.__doc__ or ""):
             raise TypeError(f"{function.__name__} has arguments without a text: {silent}.")
-        readers = {name: others.get(name) or READERS[name] for name in signature.parameters}
 
         @functools.wraps(function)
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from typing import Unpack
 
 import pandas as pd
 
 from layerwise.analyses.ablation.spec import KINDS
-from layerwise.analyses.arguments import check_arguments, model_or_name
-from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOptions
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs
 from layerwise.errors import UserError
+from layerwise.ground.options import options_of
 from layerwise.ground.readers import one_of
 from layerwise.models import load_model
 from layerwise.models.files.folder import has_weights
@@ -26,6 +27,7 @@ from layerwise.models.instance.facts import origin_of
 from layerwise.models.instance.kinds import Model
 from layerwise.models.weights.footprint import weight_bytes
 from layerwise.profiling.extras import read_extras
+from layerwise.runs.options import PlanOptions, PromptOptions
 from layerwise.runs.records import seconds_in_words
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.sweep.plans.cost import Cost
@@ -155,8 +157,6 @@ def _shown(row: PlanRow) -> dict[str, str]:
 
 @check_arguments(
     refuse_fewshot_seeds,
-    model=model_or_name,
-    student=model_or_name,
     also=read_extras,
     analysis=one_of("analysis", tuple(PLANNED)),
     kind=one_of("kind of ablation", KINDS),
@@ -168,31 +168,10 @@ def plan_run(
     protocols: str | Sequence[str] | None = None,
     *,
     analysis: str = "ablation",
-    kind: str = "skip",
-    site: str | None = None,
-    layers: Sequence[int | str] | None = None,
-    draws: int = 1,
-    pairs: int = 16,
-    exhaustive: bool = False,
-    also: str | Sequence[str] = (),
-    student: str | os.PathLike[str] | Model | None = None,
-    original: str | Path | None = None,
-    text: str | Path | None = None,
-    on_policy: float = 0.0,
-    rank: int | None = None,
-    n_texts: int = 512,
-    batch: int = 8,
-    steps: int = 200,
-    limit: int | None = None,
-    seed: int = 0,
-    fewshot: int | None = None,
-    fewshot_seeds: int = 1,
-    chat: bool = False,
     dtype: str = "float32",
     device: str = "cpu",
-    backend: str = "auto",
-    memory_budget: int | None = None,
     untimed: bool = False,
+    **options: Unpack[PlanOptions],
 ) -> RunPlan:
     """Estimate a run before it starts: work, memory, and time on this machine.
 
@@ -208,45 +187,17 @@ def plan_run(
             ``continuation``.
         analysis: ``ablation``, ``lens``, ``patching``, ``attribution``, ``similarity``,
             ``transplant``, ``profile``, ``distill`` or ``heal``.
-        kind: of the ablation.
-        site: of the ablation or the transplant.
-        layers: of the ablation or the transplant, all if None; or those that are trained, all
-            weights if None.
-        draws: of the ablation's noise or donors, for each item.
-        pairs: pairs of prompts a task for patching.
-        exhaustive: of a profile: skip layers also where the model has no signal.
-        also: what a profile does beyond its main analyses, as for ``profile``. Notes name what is
-            not planned.
-        student: the student of a distillation, its name or folder.
-        original: where the original of a pruned model is now, if it was moved.
-        text: a file that the student is trained on, in place of the tasks' prompts.
-        on_policy: share of the texts that the student writes itself, in 0..1.
-        rank: of low-rank adapters that are trained in place of the weights.
-        n_texts: at most so many texts, a fifth of which is not trained on.
-        batch: texts a step of a training.
-        steps: number of steps of a training.
-        limit: take the first so many items of each task; if None what the analysis takes.
-        seed: decides the items of built-in suites.
-        fewshot: number of few-shot examples; the task's own if None.
-        fewshot_seeds: draws of the few-shot examples of an ablation.
-        chat: wrap prompts in the tokenizer's chat template.
         dtype: number format of a model given by name.
         device: where a model given by name would be.
-        backend: what would run a model given by name, as in ``load_model``.
-        memory_budget: bytes for activations, keys and values; half of what is free if None.
         untimed: run no sample: no weights are read and no time is estimated.
 
     Raises:
         UserError: for anything that the analysis would refuse.
     """
-    options = PlanOptions(
-        kind, site, None if layers is None else tuple(layers), pairs, exhaustive,
-        (also,) if isinstance(also, str) else tuple(also), draws, fewshot_seeds, student, original,
-        text, on_policy, rank, n_texts, batch, steps, backend,
-    )  # fmt: skip
     planned = PLANNED[analysis]
-    refuse_fewshot_seeds(fewshot_seeds)
+    refuse_fewshot_seeds(options["fewshot_seeds"])
     _refuse_unused(planned, options)
+    backend = options["backend"]
     given = isinstance(model, Model)
     subject = (
         model if given else load_meta_model(model, dtype=dtype, device=device, backend=backend)
@@ -255,9 +206,8 @@ def plan_run(
         tasks, protocols = paired_tasks(subject, tasks), None
     prepared = prepare(
         subject, "all" if tasks is None else tasks,
-        planned.protocols if protocols is None else protocols,
-        seed=seed, limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
-        enough=planned.enough,
+        planned.protocols if protocols is None else protocols, enough=planned.enough,
+        **{name: options[name] for name in PromptOptions.__annotations__},
     )  # fmt: skip
     setup = PlannedSetup(**vars(prepared))
     return _plan_of(planned.jobs(setup, options), setup, WithWeights(untimed, backend))
@@ -329,10 +279,11 @@ def _refuse_unused(planned: Planned, options: PlanOptions) -> None:
     """Refuse options that only the plan of another analysis has, where one was given."""
     owners = {name: other.name for other in reversed(PLANNED.values()) for name in other.options}
     unused = owners.keys() - planned.options
-    wrong = [name for name in options.given() if name in unused]
+    usual = options_of(PlanOptions)
+    wrong = [name for name in usual if name in unused and options[name] != usual[name][0].default]
     if "also" in wrong:
         raise UserError(
-            f"{options.also[0]!r} was asked for beside {planned.name!r}, but only a profile has "
+            f"{options['also'][0]!r} was asked for beside {planned.name!r}, but only a profile has "
             "more; plan 'profile', or leave it out."
         )
     if wrong:

@@ -291,17 +291,17 @@ class Jobs:
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    extras = wanted_extras(options.also, setup.model.cfg)
-    main = Jobs.of(setup, options.pairs, options.exhaustive, extras, options.fewshot_seeds)
+    extras = wanted_extras(options["also"], setup.model.cfg)
+    main = Jobs.of(setup, options["pairs"], options["exhaustive"], extras, options["fewshot_seeds"])
     by_name: dict[str, PlannedJob] = {
         "ablation": main.ablation, "lens": main.lens, "patching": main.patching,
     }  # fmt: skip
-    more = planned_jobs(extras, ProfileStart(setup, main.lens.setup, options.pairs))
+    more = planned_jobs(extras, ProfileStart(setup, main.lens.setup, options["pairs"]))
     left_out = [name for name in extras if not EXTRAS[name].planned]
     note = f"Not in this plan, and not in its time: {', '.join(left_out)}."
     notes = (AT_MOST, note) if left_out else (AT_MOST,)
-    if options.fewshot_seeds > 1:
-        notes = (*notes, FIRST_DRAW.format(options.fewshot_seeds))
+    if options["fewshot_seeds"] > 1:
+        notes = (*notes, FIRST_DRAW.format(options["fewshot_seeds"]))
     return PlannedJobs(by_name | more, notes, power=planned_power(setup, setup.model.cfg.n_layers))
 
 

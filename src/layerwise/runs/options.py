@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 from layerwise.ground.options import options_of
 
 if TYPE_CHECKING:  # it loads torch, which the help of a command does not wait for
+    import os
+
+    from layerwise.models.instance.kinds import Model
+
     from .executors import Executor
 
 
@@ -70,16 +74,30 @@ class SeriesOptions(RunOptions, total=False):
     limit: Annotated[int | None, 100, "take the first so many items of each task; None for all."]
 
 
-class TrainingOptions(PromptOptions, ProgressOptions, total=False):
-    """Options of a distillation."""
+class LessonOptions(TypedDict, total=False):
+    """What a student is trained on, and for how long."""
 
-    limit: Annotated[int | None, None, "measure the first so many items of each task."]
     text: Annotated[
         str | Path | None,
         None,
         "a ``.txt`` file with a blank line between texts, or a ``.jsonl`` file with a field "
         "``text``. It replaces the tasks' prompts.",
     ]
+    on_policy: Annotated[float, 0.0, "share of the texts that the student writes itself, in 0..1."]
+    rank: Annotated[
+        int | None,
+        None,
+        "rank of low-rank adapters that are trained instead and merged at the end; needs ``peft``.",
+    ]
+    n_texts: Annotated[int, 512, "at most so many texts; a fifth of them is not trained on."]
+    batch: Annotated[int, 8, "texts a step."]
+    steps: Annotated[int, 200, "number of steps."]
+
+
+class TrainingOptions(PromptOptions, LessonOptions, ProgressOptions, total=False):
+    """Options of a distillation."""
+
+    limit: Annotated[int | None, None, "measure the first so many items of each task."]
     answers: Annotated[
         str,
         "task",
@@ -96,7 +114,6 @@ class TrainingOptions(PromptOptions, ProgressOptions, total=False):
     mixture: Annotated[
         float, 0.5, "the teacher's share of the mixture that ``jensen-shannon`` compares with."
     ]
-    on_policy: Annotated[float, 0.0, "share of the texts that the student writes itself, in 0..1."]
     cross_entropy: Annotated[
         float, 0.0, "weight of the cross-entropy on the answers, beside the divergence."
     ]
@@ -111,15 +128,46 @@ class TrainingOptions(PromptOptions, ProgressOptions, total=False):
         "the layers that are trained, from 0, or by address such as ``decoder.3``; all weights if "
         "None.",
     ]
-    rank: Annotated[
+    rate: Annotated[float, 0.0001, "largest step size."]
+
+
+class PlanOptions(PromptOptions, LessonOptions, total=False):
+    """Options of a plan; those that some analyses lack are refused of these."""
+
+    limit: Annotated[
         int | None,
         None,
-        "rank of low-rank adapters that are trained instead and merged at the end; needs ``peft``.",
+        "take the first so many items of each task; if None what the analysis takes.",
     ]
-    n_texts: Annotated[int, 512, "at most so many texts; a fifth of them is not trained on."]
-    batch: Annotated[int, 8, "texts a step."]
-    steps: Annotated[int, 200, "number of steps."]
-    rate: Annotated[float, 0.0001, "largest step size."]
+    kind: Annotated[str, "skip", "of the ablation."]
+    site: Annotated[str | None, None, "of the ablation or the transplant."]
+    layers: Annotated[
+        Sequence[int | str] | None,
+        None,
+        "of the ablation or the transplant, all if None; or those that are trained, all weights if "
+        "None.",
+    ]
+    draws: Annotated[int, 1, "of the ablation's noise or donors, for each item."]
+    fewshot_seeds: Annotated[int, 1, "draws of the few-shot examples of an ablation."]
+    pairs: Annotated[int, 16, "pairs of prompts a task for patching."]
+    exhaustive: Annotated[
+        bool, False, "of a profile: skip layers also where the model has no signal."
+    ]
+    also: Annotated[
+        str | Sequence[str],
+        (),
+        "what a profile does beyond its main analyses, as for ``profile``. Notes name what is not "
+        "planned.",
+    ]
+    student: Annotated[
+        str | os.PathLike[str] | Model | None,
+        None,
+        "the student of a distillation, its name or folder.",
+    ]
+    original: Annotated[
+        str | Path | None, None, "where the original of a pruned model is now, if it was moved."
+    ]
+    backend: Annotated[str, "auto", "what would run a model given by name, as in ``load_model``."]
 
 
 TEXTS: Mapping[str, str] = {

@@ -100,9 +100,11 @@ def ablate(
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    layers = check_layers(options.layers, setup.model)
-    changes = AblationSpec.of(setup.model, options.kind, options.site, layers, draws=options.draws)
-    job = Ablation(setup, (changes,), fewshot_seeds=options.fewshot_seeds)
+    layers = check_layers(options["layers"], setup.model)
+    changes = AblationSpec.of(
+        setup.model, options["kind"], options["site"], layers, draws=options["draws"]
+    )
+    job = Ablation(setup, (changes,), fewshot_seeds=options["fewshot_seeds"])
     power = None if changes.heads else planned_power(setup, len(changes.layers))
     return PlannedJobs({"ablation": job}, power=power)
 

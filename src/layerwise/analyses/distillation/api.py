@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from layerwise.analyses.arguments import READERS, check_arguments
+from layerwise.analyses.arguments import check_arguments
 from layerwise.ground.readers import one_of
 from layerwise.models.instance.kinds import Model
 from layerwise.models.instance.kinds import Model
@@ -26,7 +26,6 @@ from .result import DistillationResult
 @check_arguments(
     Objective,
     refuse_steps,
-    student=READERS["model"],
     divergence=one_of("divergence", DIVERGENCES),
     answers=one_of("kind of answers", ANSWERS),
 )

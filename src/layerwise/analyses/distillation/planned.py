@@ -80,19 +80,19 @@ class Asking:
 
 
 def _distilled(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    if options.student is None:
+    if options["student"] is None:
         raise UserError(
             "The plan of a distillation needs a student: expected the name or folder of a model; "
             "name it as `student` (`--student` at the command line)."
         )
-    student = _meta_model(setup, options.student, options.backend)
+    student = _meta_model(setup, options["student"], options["backend"])
     refuse_strangers(setup.model, student, Objective())
     return _jobs(setup, _beside(setup, student), options)
 
 
 def _healed(setup: Setup, options: PlanOptions) -> PlannedJobs:
     pruned = pruned_from(Path(setup.loaded.name))
-    teacher = _meta_model(setup, options.original or pruned.name, options.backend)
+    teacher = _meta_model(setup, options["original"] or pruned.name, options["backend"])
     refuse_strangers(teacher, setup.model, Objective())
     return _jobs(_beside(setup, teacher), setup, options)
 
@@ -116,15 +116,15 @@ def _beside(setup: Setup, other: Model) -> Setup:
 
 
 def _jobs(teaches: Setup, learns: Setup, options: PlanOptions) -> PlannedJobs:
-    objective = Objective(on_policy=options.on_policy)
-    refuse_steps(options.rank, options.batch, options.steps)
+    objective = Objective(on_policy=options["on_policy"])
+    refuse_steps(options["rank"], options["batch"], options["steps"])
     refuse_no_files(learns.model)
-    chosen = None if options.layers is None else check_layers(options.layers, learns.model)
+    chosen = None if options["layers"] is None else check_layers(options["layers"], learns.model)
     n_ctx = min(one.model.cfg.n_ctx for one in (learns, teaches))
     training = TrainingWork(
         teaches.model, learns.model,
-        lessons_to_train_on(learns, options.text, options.n_texts, n_ctx), objective, chosen,
-        options.rank, options.batch, options.steps, learns.seed, learns.memory_budget,
+        lessons_to_train_on(learns, options["text"], options["n_texts"], n_ctx), objective, chosen,
+        options["rank"], options["batch"], options["steps"], learns.seed, learns.memory_budget,
     )  # fmt: skip
     asked: dict[str, PlannedJob] = {
         host: Asking(setup)

@@ -20,6 +20,8 @@ from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
@@ -33,7 +35,7 @@ from .spec import MOST_SETS, SetsSpec, refuse_sets, refuse_unknown_skip
 PROTOCOLS = ("continuation", "letter")
 
 
-@check_arguments(refuse_unknown_skip, refuse_sets, order=whole(2), permutations=whole(0))
+@check_arguments(refuse_unknown_skip, refuse_sets)
 @exclusive
 def interactions(
     model: Model,

@@ -92,7 +92,7 @@ def patch_activations(
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    return PlannedJobs({"patching": Patching(setup, ("resid_pre",), options.pairs)})
+    return PlannedJobs({"patching": Patching(setup, ("resid_pre",), options["pairs"])})
 
 
 PLANNED = Planned("patching", _planned_jobs, ("continuation",), paired=True)

@@ -20,6 +20,9 @@ from layerwise.models.instance.kinds import Model
 from layerwise.runs.executors import Executor
 from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.kinds import Model
+from layerwise.ground.readers import some_of
+from layerwise.models.instance.exclusive import several_exclusive
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
@@ -40,10 +43,8 @@ _NOTES = (
 
 @check_arguments(
     refuse_unknown,
-    other=READERS["model"],
     sets=some_of("choice of layers", SETS),
     exchange=some_of("exchange", EXCHANGES),
-    greedy=whole(3),
     write=READERS["out"],
 )
 def transplant(
@@ -130,9 +131,9 @@ def transplant(
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    layers, named = check_layers(options.layers, setup.model), options.layers is not None
+    layers, named = check_layers(options["layers"], setup.model), options["layers"] is not None
     spec = TransplantSpec.of(
-        setup.model, setup.model, options.site or "layer", layers, (SINGLE,), 1, named
+        setup.model, setup.model, options["site"] or "layer", layers, (SINGLE,), 1, named
     )
     return PlannedJobs({"transplant": Transplant(setup, setup, spec)}, _NOTES)
 
