@@ -48,6 +48,11 @@ def filled(
     return signature, {name: known.get(name, "") for name in signature.parameters}
 
 
+def of_kind(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some options that are entries of a ``TypedDict``."""
+    return {name: options[name] for name in kind.__annotations__}
+
+
 def described(function: Callable[..., Any]) -> dict[str, str]:
     """The texts of a docstring's section ``Args``, each in one line."""
     section = _SECTION.search(inspect.cleandoc(function.__doc__ or ""))

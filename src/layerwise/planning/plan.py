@@ -17,7 +17,7 @@ from layerwise.analyses.ablation.spec import KINDS
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs
 from layerwise.errors import UserError
-from layerwise.ground.options import options_of
+from layerwise.ground.options import of_kind, options_of
 from layerwise.ground.readers import one_of
 from layerwise.models import load_model
 from layerwise.models.files.folder import has_weights
@@ -27,7 +27,7 @@ from layerwise.models.instance.facts import origin_of
 from layerwise.models.instance.kinds import Model
 from layerwise.models.weights.footprint import weight_bytes
 from layerwise.profiling.extras import read_extras
-from layerwise.runs.options import PlanOptions, PromptOptions
+from layerwise.runs.options import LoadingOptions, PlanOptions, PromptOptions
 from layerwise.runs.records import seconds_in_words
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.sweep.plans.cost import Cost
@@ -168,8 +168,6 @@ def plan_run(
     protocols: str | Sequence[str] | None = None,
     *,
     analysis: str = "ablation",
-    dtype: str = "float32",
-    device: str = "cpu",
     untimed: bool = False,
     **options: Unpack[PlanOptions],
 ) -> RunPlan:
@@ -187,8 +185,6 @@ def plan_run(
             ``continuation``.
         analysis: ``ablation``, ``lens``, ``patching``, ``attribution``, ``similarity``,
             ``transplant``, ``profile``, ``distill`` or ``heal``.
-        dtype: number format of a model given by name.
-        device: where a model given by name would be.
         untimed: run no sample: no weights are read and no time is estimated.
 
     Raises:
@@ -197,20 +193,17 @@ def plan_run(
     planned = PLANNED[analysis]
     refuse_fewshot_seeds(options["fewshot_seeds"])
     _refuse_unused(planned, options)
-    backend = options["backend"]
-    given = isinstance(model, Model)
-    subject = (
-        model if given else load_meta_model(model, dtype=dtype, device=device, backend=backend)
-    )
+    how = of_kind(LoadingOptions, options)
+    subject = model if isinstance(model, Model) else load_meta_model(model, **how)
     if planned.paired:
         tasks, protocols = paired_tasks(subject, tasks), None
     prepared = prepare(
         subject, "all" if tasks is None else tasks,
         planned.protocols if protocols is None else protocols, enough=planned.enough,
-        **{name: options[name] for name in PromptOptions.__annotations__},
+        **of_kind(PromptOptions, options),
     )  # fmt: skip
     setup = PlannedSetup(**vars(prepared))
-    return _plan_of(planned.jobs(setup, options), setup, WithWeights(untimed, backend))
+    return _plan_of(planned.jobs(setup, options), setup, WithWeights(untimed, options["backend"]))
 
 
 def _plan_of(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) -> RunPlan:

@@ -28,10 +28,8 @@ from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.report import Report, report
 from layerwise.runs.checkpoints import CheckpointStore
-from layerwise.runs.executors import Executor
-from layerwise.runs.progress import Meter, PartMeter, meter
 from layerwise.runs.options import RunOptions
-from layerwise.runs.progress import Meter, Part, meter
+from layerwise.runs.progress import Meter, PartMeter, meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.atomic_files import never_made_again

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from layerwise.ground.options import options_of
 
@@ -58,6 +58,14 @@ class WorkOptions(ProgressOptions, total=False):
     ]
 
 
+class LoadingOptions(TypedDict, total=False):
+    """How a model that is named is loaded; defaults are those of ``load_model``."""
+
+    dtype: Annotated[str, "float32", "number format: ``float32``, ``bfloat16`` or ``float16``."]
+    device: Annotated[str, "cpu", "``cpu``, ``cuda``, ``cuda:1``, ``mps``."]
+    backend: Annotated[str, "auto", "what runs a model that is named, as in ``load_model``."]
+
+
 class PairOptions(ItemOptions, WorkOptions, total=False):
     """Options of an analysis of pairs of prompts, which are never wrapped."""
 
@@ -68,7 +76,15 @@ class RunOptions(PromptOptions, WorkOptions, total=False):
     """Options of an analysis of tasks."""
 
 
-class SeriesOptions(RunOptions, total=False):
+class CheckpointOptions(LoadingOptions, total=False):
+    """How a checkpoint that is a folder is loaded."""
+
+    offload: Annotated[
+        str | None, None, "``disk`` leaves the weights of layers on disk, as in ``load_model``."
+    ]
+
+
+class SeriesOptions(RunOptions, CheckpointOptions, total=False):
     """Options of a series of runs, which takes no more items than show a trend."""
 
     limit: Annotated[int | None, 100, "take the first so many items of each task; None for all."]
@@ -131,7 +147,17 @@ class TrainingOptions(PromptOptions, LessonOptions, ProgressOptions, total=False
     rate: Annotated[float, 0.0001, "largest step size."]
 
 
-class PlanOptions(PromptOptions, LessonOptions, total=False):
+class HealingOptions(TrainingOptions, LoadingOptions, total=False):
+    """Options of a distillation from the original of a pruned model."""
+
+    original: Annotated[
+        str | Path | None,
+        None,
+        "where the original is now, if it was moved: a name or folder of the same files.",
+    ]
+
+
+class PlanOptions(PromptOptions, LessonOptions, LoadingOptions, total=False):
     """Options of a plan; those that some analyses lack are refused of these."""
 
     limit: Annotated[
@@ -167,9 +193,10 @@ class PlanOptions(PromptOptions, LessonOptions, total=False):
     original: Annotated[
         str | Path | None, None, "where the original of a pruned model is now, if it was moved."
     ]
-    backend: Annotated[str, "auto", "what would run a model given by name, as in ``load_model``."]
 
 
+DEFAULTS: Any = {name: one.default for name, (one, _) in options_of(RunOptions).items()}
+"""What an analysis takes if nobody says."""
 TEXTS: Mapping[str, str] = {
     **{name: text for name, (_, text) in options_of(RunOptions).items()},
     "model": "the model, from ``load_model`` or your own.",
@@ -188,7 +215,5 @@ TEXTS: Mapping[str, str] = {
     "smallest_nats": "the same for the right answer's log-probability, in nats.",
     "smallest_depth": "smallest difference of depth of interest, in layers.",
     "smallest_gain": "accuracy above the floor, 0 to 1, at which a capability counts as present.",
-    "dtype": "``float32``, ``bfloat16`` or ``float16``.",
-    "device": "``cpu``, ``cuda``, ``cuda:1``, ``mps``.",
 }
 """What is said of parameters whose defaults are each function's own."""

@@ -40,7 +40,7 @@ from layerwise.tasks.task import take
 
 from .encoding import Built
 from .executors import LOCAL, Executor
-from .options import RunOptions
+from .options import DEFAULTS, RunOptions
 from .progress import told_of_sweep
 from .task_loading import TaskLike as TaskLike
 from .task_loading import load_tasks as load_tasks
@@ -228,11 +228,12 @@ def prepare(
     """Load and check what an analysis starts from."""
     # What is not given and decides how a sweep is cut, and so its rounding, is taken from the run
     # that is to go on in ``out``; otherwise the memory from what is free on this machine now.
-    executor, limit, seed = run.get("executor") or LOCAL, run.get("limit"), run.get("seed", 0)
+    given: dict[str, Any] = {**DEFAULTS, **run}
+    executor, limit, seed = given["executor"] or LOCAL, given["limit"], given["seed"]
     executor.admit(model)
     wanted = _as_sequence(protocols)
     loaded_tasks = load_tasks(
-        _as_sequence(tasks), seed=seed, limit=limit, fewshot=run.get("fewshot"),
+        _as_sequence(tasks), seed=seed, limit=limit, fewshot=given["fewshot"],
         language=language_of(model),
     )  # fmt: skip
     if not wanted or not loaded_tasks:
@@ -251,7 +252,7 @@ def prepare(
     if "generate" in wanted:
         _warn_of_unused_settings(model)
         loaded_tasks = _with_room(model, loaded_tasks)
-    before = _numbers_of_run(run.get("out"))
+    before = _numbers_of_run(given["out"])
     return Setup(
         model,
         loaded,
@@ -259,8 +260,8 @@ def prepare(
         loaded_tasks,
         tuple(dict.fromkeys(wanted)),
         seed,
-        run.get("chat", False),
-        run.get("memory_budget")
+        given["chat"],
+        given["memory_budget"]
         or before.get("memory_budget")
         or max(SMALLEST, default_memory_budget(loaded.device) // executor.beside),
         before.get("tokens_at_once") or TOKENS_AT_ONCE,

@@ -12,9 +12,6 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
-from layerwise.runs.executors import Executor
-from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import TaskLike, prepare
 

@@ -18,9 +18,6 @@ from layerwise.analyses.planned import Extra, Planned, PlannedJobs, PlanOptions,
 from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
-from layerwise.runs.executors import Executor
-from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.storage.base import Result

@@ -13,7 +13,6 @@ from typing import Unpack
 from layerwise.analyses.arguments import check_arguments
 from layerwise.ground.readers import one_of
 from layerwise.models.instance.kinds import Model
-from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import TrainingOptions
 from layerwise.runs.setup import TaskLike
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from layerwise.analyses.execute import read_finished
 from layerwise.analyses.pruning.folder import TABLES, refuse_occupied
 from layerwise.errors import UserError
+from layerwise.ground.options import of_kind
 from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.models.instance.own_files import files_of
@@ -77,7 +78,7 @@ def taught(
         refuse_strangers(teacher, student, objective)
         folder = files_of(student)
         refuse_occupied(out)
-        asked = {name: training[name] for name in PromptOptions.__annotations__}
+        asked = of_kind(PromptOptions, training)
         learns = prepare(student, tasks, protocols, out=out / TABLES, **asked)
         teaches = prepare(
             teacher, learns.tasks, learns.protocols, seed=learns.seed, chat=learns.chat,

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, Unpack
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.pruning.folder import TABLES
 from layerwise.errors import UserError
+from layerwise.ground.options import of_kind
 from layerwise.ground.readers import one_of
 from layerwise.models import load_model, model_facts
 from layerwise.models.instance.kinds import Model
-from layerwise.models.instance.kinds import Model
-from layerwise.runs.options import TrainingOptions
+from layerwise.runs.options import HealingOptions, LoadingOptions
 from layerwise.runs.setup import TaskLike
 from layerwise.storage.file_list import states
 from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
@@ -36,11 +36,7 @@ def heal(
     protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
     *,
     out: str | Path,
-    original: str | Path | None = None,
-    dtype: str = "float32",
-    device: str = "cpu",
-    backend: str = "auto",
-    **training: Unpack[TrainingOptions],
+    **training: Unpack[HealingOptions],
 ) -> DistillationResult:
     """Train a pruned model on its original's predictions, and measure what comes back.
 
@@ -55,10 +51,6 @@ def heal(
             without ``text``, trained on by other items.
         out: the folder to write; it must not exist or be empty, or be that of the same call,
             which goes on there after an interruption. Tables go into its folder ``compared``.
-        original: where the original is now, if it was moved: a name or folder of the same files.
-        dtype: number format in which the models are evaluated: ``float32``, ``bfloat16`` or
-            ``float16``.
-        backend: what runs both models, as in ``load_model``.
 
     Returns:
         As ``distill``: the teacher is the original, the student the model without the layers, and
@@ -69,9 +61,9 @@ def heal(
             not there or is another by now, and as ``distill`` does.
     """
     pruned = pruned_from(Path(folder))
-    if original is not None:
-        pruned = pruned._replace(name=str(original), is_path=False)
-    how = {"dtype": dtype, "device": device, "backend": backend}
+    if training["original"] is not None:
+        pruned = pruned._replace(name=str(training["original"]), is_path=False)
+    how = of_kind(LoadingOptions, training)
     teacher = _loaded(pruned, Path(folder), how)
     cut = load_model(folder, **how)
     return taught(teacher, cut, tasks, protocols, Path(out), training, pruned.removed)

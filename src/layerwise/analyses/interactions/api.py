@@ -14,12 +14,6 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import Job, execute_job
 from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError, counted
-from layerwise.ground.readers import whole
-from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
-from layerwise.runs.executors import Executor
-from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import RunOptions

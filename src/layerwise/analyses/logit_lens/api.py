@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
@@ -17,13 +17,11 @@ from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError
+from layerwise.ground.options import of_kind
 from layerwise.ground.readers import from_the_end, one_of, some_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
-from layerwise.runs.executors import Executor
-from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
-from layerwise.runs.options import RunOptions
+from layerwise.runs.options import PromptOptions, RunOptions
 from layerwise.runs.setup import Setup, TaskLike, prepare
 
 from .job import Lens, refuse_protocols
@@ -95,8 +93,8 @@ def logit_lens(
     job = Lens(setup, tuple(sites), over, _positions(positions))
     if lens == TUNED:
         if tuned is None:
-            alike: Any = {name: run[name] for name in run.keys() - {"out", "executor"}}
-            tuned = train_lens(model, tasks, **alike).lens
+            alike = of_kind(PromptOptions, run)
+            tuned = train_lens(model, tasks, progress=run["progress"], **alike).lens
         elif not isinstance(tuned, TunedLens):
             tuned = TunedLens.load(tuned)
         job = replace(job, tuned=tuned)

@@ -17,9 +17,6 @@ from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
-from layerwise.runs.executors import Executor
-from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import PairOptions
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 

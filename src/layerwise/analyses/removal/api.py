@@ -15,9 +15,6 @@ from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, n_encoder_layers
-from layerwise.runs.executors import Executor
-from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import TaskLike, prepare
 from layerwise.storage.base import Result

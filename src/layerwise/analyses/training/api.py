@@ -13,8 +13,9 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.comparison.compared import RunFacts
 from layerwise.analyses.loading import load_results
 from layerwise.errors import UserError
+from layerwise.ground.options import of_kind
 from layerwise.ground.readers import some_of
-from layerwise.runs.options import SeriesOptions
+from layerwise.runs.options import CheckpointOptions, RunOptions, SeriesOptions
 from layerwise.runs.setup import TaskLike
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
@@ -66,11 +67,7 @@ def profile_training(
     smallest_gain: float = 0.2,
     smallest_loss: float = 0.05,
     smallest_depth: float = 1.0,
-    dtype: str = "float32",
-    device: str = "cpu",
-    offload: str | None = None,
-    backend: str = "auto",
-    **run: Unpack[SeriesOptions],
+    **options: Unpack[SeriesOptions],
 ) -> TrainingSeries:
     """Measure when each capability appears in training, in which layers, and their moves.
 
@@ -84,11 +81,6 @@ def profile_training(
         also: ``lens`` to read every layer through the logit lens, too.
         out: folder for the tables and ``training.html``, with a folder ``step-N`` for the run of
             each checkpoint; an interrupted series goes on there.
-        dtype: ``float32``, ``bfloat16`` or ``float16``, of checkpoints that are folders.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, of checkpoints that are folders.
-        offload: ``disk`` leaves the weights of layers on disk, as in ``load_model``, of
-            checkpoints that are folders.
-        backend: what runs them, as in ``load_model``, of checkpoints that are folders.
 
     Returns:
         The tables of ``docs/training.md``, written to ``out`` with figures and a page if given.
@@ -99,17 +91,17 @@ def profile_training(
     """
     refuse_uninteresting(smallest_loss, smallest_depth=smallest_depth)
     refuse_gain(smallest_gain)
-    out = run["out"]
+    out, seed = options["out"], options["seed"]
     _refuse_page(out)
     interest = Interest(smallest_loss, depth=smallest_depth)
-    how = {"dtype": dtype, "device": device, "offload": offload, "backend": backend}
+    how, run = of_kind(CheckpointOptions, options), of_kind(RunOptions, options)
     results: dict[int, list[Result]] = {}
     given: Any = checkpoints  # read by now
     for step, checkpoint in one_by_one(given):
         run["out"] = None if out is None else Path(out) / f"step-{step}"
         results[step] = measured(loaded(step, checkpoint, how), tasks, protocols, tuple(also), run)
         checkpoints_of_one_model(results)  # not after hours of all the others
-    series = _series(results, run["seed"], smallest_gain, interest)
+    series = _series(results, seed, smallest_gain, interest)
     if out is not None:
         series.save(out)
     return series

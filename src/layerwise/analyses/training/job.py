@@ -25,7 +25,6 @@ from layerwise.models.conversion.bridge import accepted
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.models.load import load_model
-from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import prepare
 from layerwise.storage.base import Result
 
@@ -56,7 +55,7 @@ def loaded(step: int, checkpoint: Any, how: Mapping[str, Any]) -> Model:
 
 @exclusive
 def measured(
-    model: Model, tasks: Any, protocols: Any, also: Sequence[str], run: RunOptions
+    model: Model, tasks: Any, protocols: Any, also: Sequence[str], run: dict[str, Any]
 ) -> list[Result]:
     """Skip every layer of a checkpoint where it beats blind; read its lens if requested."""
     setup = prepare(model, tasks, protocols, **run)

@@ -14,12 +14,6 @@ from typing import Unpack
 from layerwise.analyses.arguments import READERS, check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
-from layerwise.ground.readers import some_of, whole
-from layerwise.models.instance.exclusive import several_exclusive
-from layerwise.models.instance.kinds import Model
-from layerwise.runs.executors import Executor
-from layerwise.models.instance.exclusive import several_exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.kinds import Model
