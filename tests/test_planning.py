@@ -51,7 +51,14 @@ def made(result) -> int:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"kind": "zero", "site": "mlp_out"}, {"kind": "mean", "layers": [0, 2]}]
+    "options",
+    [
+        {},
+        {"kind": "zero", "site": "mlp_out"},
+        {"kind": "mean", "layers": [0, 2]},
+        {"kind": "noise", "draws": 2},
+        {"kind": "resample", "draws": 2},
+    ],
 )
 def test_an_ablation_does_what_was_planned(options):
     model, task = tiny_model("llama"), word_task(40)

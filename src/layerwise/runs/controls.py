@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model
 from layerwise.stats.effects import BLIND, GUESSER, GUESSER_AT_CHANCE, NO_LAYERS
-from layerwise.sweep import Intervention, Sweep, intact, skip_layers
+from layerwise.sweep import Intervention, Sweep, SweepStats, intact, skip_layers
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.blind import guesses
 from layerwise.tasks.items import Item
 from layerwise.tasks.scoring import Score
 
+from .dry_sweeps import Sweeper
 from .records import record_rows
 from .setup import Setup
 
@@ -31,6 +32,18 @@ class BlindItem(NamedTuple):
     name: str  # what stands in the records for an intervention
     changed: Item  # the item with the other question
     requests: tuple[TaskRequest, ...]  # what is put to the model
+
+
+def requests_of(
+    setup: Setup, task: Task, items: Iterable[Item], protocols: Sequence[str]
+) -> list[TaskRequest]:
+    """What is put to the model for some items, under each protocol in turn."""
+    return [
+        request
+        for item in items
+        for protocol in protocols
+        for request in setup.requests(task, item, protocol)
+    ]
 
 
 def asked_blind(
@@ -61,6 +74,14 @@ def _blind_items(
             with contextlib.suppress(UserError):
                 requests = setup.requests(task, other, protocol)
                 yield BlindItem(item, f"{BLIND}:{number}", other, requests)
+
+
+def blind_answers(
+    by: Sweeper, blind_items: Sequence[BlindItem], method: str = "engine"
+) -> list[Sweep]:
+    """The intact model's answers to other items' questions; no sweep if there are none."""
+    requests = [request.request for one in blind_items for request in one.requests]
+    return [by.sweep([intact()], requests, method)] if requests else []
 
 
 def blind_rows(
@@ -125,3 +146,26 @@ def as_controls(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def without_layers(model: Model) -> Intervention:
     """All layers skipped: the floor that a loss by other changes is measured against."""
     return replace(skip_layers(range(model.cfg.n_layers)), id=NO_LAYERS, kind=NO_LAYERS)
+
+
+def answers_as_is(
+    setup: Setup, task: Task, protocols: Sequence[str], method: str, by: Sweeper
+) -> list[Sweep]:
+    """A model's answers as it is and without any layer, and those to other items' questions."""
+    asked = [one.request for one in requests_of(setup, task, task.items, protocols)]
+    swept = by.sweep([intact(), without_layers(setup.model)], asked, method)
+    blind = asked_blind(setup, task, task.items, protocols)
+    return [swept, *blind_answers(by, blind, method)]
+
+
+def records_as_is(
+    setup: Setup, task: Task, protocols: Sequence[str], method: str, by: Setup
+) -> tuple[list[dict[str, Any]], list[SweepStats]]:
+    """Records of ``answers_as_is``, and what each sweep cost."""
+    swept, *others = answers_as_is(setup, task, protocols, method, by)
+    asked = requests_of(setup, task, task.items, protocols)
+    alone = [intact(), without_layers(setup.model)]
+    rows = list(as_controls(record_rows(task, task.items, asked, alone, swept)))
+    for one in others:
+        rows += blind_rows(task, asked_blind(setup, task, task.items, protocols), one)
+    return rows, [one.stats for one in (swept, *others)]

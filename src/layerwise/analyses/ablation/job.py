@@ -21,10 +21,12 @@ from layerwise.runs.controls import (
     BlindItem,
     as_controls,
     asked_blind,
+    blind_answers,
     blind_rows,
     guessed_rows,
     without_layers,
 )
+from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
 from layerwise.runs.executors import make_missing
 from layerwise.runs.pieces import joined_work, parts_of, unrecorded, works_of
 from layerwise.runs.progress import Meter, PartMeter
@@ -41,7 +43,7 @@ from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples
 
-from .own_noise import NOISE, RESAMPLE, apart, requests_by_item, swept_apart, with_draws
+from .own_noise import RESAMPLE, Drawn, swept_apart, with_draws
 from .questions import questions_of
 from .result import AblationResult, records_frame
 from .spec import AblationSpec, resampled_from
@@ -229,7 +231,10 @@ class Ablation:
         if piece.stage == "intact":
             return [intact()]
         contexts = {one.request.context for one in self._requests(piece.task, piece.task.items)}
-        made = [c.interventions(self.setup, sorted(contexts)) for c in self.changes]
+        made = (one.interventions(self.setup, sorted(contexts)) for one in self.changes)
+        return self._with_intact(made)
+
+    def _with_intact(self, made: Iterable[list[Intervention]]) -> list[Intervention]:
         return [intact(), without_layers(self.setup.model), *chain.from_iterable(made)]
 
     def _blind(self, piece: Piece) -> list[BlindItem]:
@@ -267,52 +272,43 @@ class Ablation:
         self, piece: Piece, interventions: Sequence[Intervention]
     ) -> tuple[pd.DataFrame, dict[str, Any]]:
         """The records of a piece, and what they cost."""
-        requests = [
-            self._requests(piece.task, piece.items, piece.protocols, draw)
-            for draw in self._source_draws
-        ]
-        drawn = with_draws(interventions, self.n_draws)
-        swept = swept_apart(self._swept, drawn, requests.__getitem__, self.setup.seed)
+        drawn, blind = with_draws(interventions, self.n_draws), self._blind(piece)
+        swept, *others = self._answers(piece, drawn, blind, self.setup)
         changes, draws = zip(*drawn, strict=True)
-        found = record_rows(piece.task, piece.items, requests[0], changes, swept, draws)
+        asked = self._requests(piece.task, piece.items, piece.protocols)
+        found = record_rows(piece.task, piece.items, asked, changes, swept, draws)
         rows = list(as_controls(found))
-        work = [work_entry(self.analysis, piece.task.name, swept.stats)]
-        blind = self._blind(piece)
-        if blind:
-            swept = self._swept([intact()], [r for one in blind for r in one.requests])
-            rows += blind_rows(piece.task, blind, swept)
-            work.append(work_entry(self.analysis, piece.task.name, swept.stats))
+        for one in others:
+            rows += blind_rows(piece.task, blind, one)
+        work = [work_entry(self.analysis, piece.task.name, one.stats) for one in (swept, *others)]
         if self._controlled(piece):
             rows += guessed_rows(self.setup, piece.task, piece.items, piece.protocols)
         rows = [row | {"examples": piece.examples} for row in rows]
         return records_frame(rows), joined_work([pd.DataFrame(work)])[0]
 
-    def _swept(self, changes: Sequence[Intervention], asked: Sequence[TaskRequest]) -> Sweep:
-        return self.setup.sweep(changes, [one.request for one in asked], self.method)
+    def _answers(
+        self, piece: Piece, drawn: Sequence[Drawn], blind: Sequence[BlindItem], by: Sweeper
+    ) -> list[Sweep]:
+        """The answers of a piece, and those to other items' questions."""
+
+        def sweep(changes: Sequence[Intervention], asked: Sequence[TaskRequest]) -> Sweep:
+            return by.sweep(changes, [one.request for one in asked], self.method)
+
+        requests = [
+            self._requests(piece.task, piece.items, piece.protocols, draw)
+            for draw in self._source_draws
+        ]
+        swept = swept_apart(sweep, drawn, requests.__getitem__, self.setup.seed)
+        return [swept, *blind_answers(by, blind, self.method)]
 
     def cost(self, piece: Piece) -> Cost:
         """What a piece is expected to cost."""
-        asked = self._requests(piece.task, piece.items, piece.protocols)
         alike = [intact()]
         if piece.stage == "swept":
-            alike.append(without_layers(self.setup.model))
-            together = (c for c in self.changes if c.kind != NOISE)
-            alike += chain.from_iterable(c.like(self.setup.model) for c in together)
-        cost = self.setup.cost(piece.task, alike, [r.request for r in asked])
-        again = [c for c in self.changes if c.kind == RESAMPLE and piece.stage == "swept"]
-        for draw in self._source_draws[1:] if again else ():
-            made = [change for c in again for change in c.like(self.setup.model)]
-            put = self._requests(piece.task, piece.items, piece.protocols, draw)
-            cost += self.setup.cost(piece.task, made, [r.request for r in put])
-        noisy = [c for c in self.changes if c.kind == NOISE and piece.stage == "swept"]
-        for requests in requests_by_item(asked) if noisy else ():
-            own = [change for c in noisy for change in c.like(self.setup.model)]
-            own = [apart(change) for _ in range(self.n_draws) for change in own]
-            cost += self.setup.cost(piece.task, own, requests)
-        blind = [r.request for one in self._blind(piece) for r in one.requests]
-        if blind:
-            cost += self.setup.cost(piece.task, [intact()], blind)
-        return cost if self.method == "engine" else cost.by_brute_force()
+            alike = self._with_intact(one.like(self.setup.model) for one in self.changes)
+        drawn = with_draws(alike, self.n_draws)
+        make = partial(self._answers, piece, drawn, self._blind(piece))
+        return cost_of_sweeps(self.setup, piece.task, make)
 
     def expected(self, task: Task, *protocols: str) -> Cost:
         """What a task is expected to cost under some protocols, at most: with signal in all."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -70,12 +70,6 @@ def with_own_draws(
         return replace(edit, value=known[place])
 
     return [replace(change, edits=tuple(map(drawn, change.edits))) for change in changes]
-
-
-def apart(change: Intervention) -> Intervention:
-    """The same change with values of its own, so that none shares its forward passes."""
-    edits: tuple[Any, ...] = change.edits
-    return replace(change, edits=tuple(replace(e, value=e.value.clone()) for e in edits))
 
 
 def _n_positions(request: Request) -> int:
@@ -146,8 +140,3 @@ def _by_item(asked: Sequence[TaskRequest]) -> list[list[int]]:
     for place, one in enumerate(asked):
         places.setdefault(one.item, []).append(place)
     return list(places.values())
-
-
-def requests_by_item(asked: Sequence[TaskRequest]) -> list[list[Request]]:
-    """The requests of each item."""
-    return [[asked[place].request for place in places] for places in _by_item(asked)]

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from layerwise import stats
 from layerwise.errors import UserError, counted, unknown_name
 from layerwise.models.instance.kinds import Model, heads_per_key, n_encoder_layers, n_heads_of
@@ -106,7 +108,7 @@ class AblationSpec:
 
     def like(self, model: Model) -> list[Intervention]:
         """Changes that cost the same, without running anything."""
-        alike = {"skip": skip_site, "resample": resample}.get(self.kind, zero)
+        alike = {"skip": skip_site, "resample": resample, "noise": _noise_like}.get(self.kind, zero)
         return self._made(alike, model)
 
     def _one(self, setup: Setup, contexts: Sequence[Tokens]) -> Callable[..., Intervention]:
@@ -166,6 +168,11 @@ def refuse_draws(kind: str, draws: int) -> None:
 def skip_site(site: str, layer: int, head: int | None) -> Intervention:
     """``skip`` with its arguments in the order of the other kinds."""
     return skip(layer, site, head)
+
+
+def _noise_like(site: Any, layer: int, head: int | None) -> Intervention:
+    """Noise of no size."""
+    return noise(site, layer, torch.zeros(1, 1), head)
 
 
 def _with_site(model: Model, site: str, layers: tuple[int, ...]) -> tuple[int, ...]:

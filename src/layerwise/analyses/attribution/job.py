@@ -22,6 +22,7 @@ from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model, is_seq2seq, logit_cap
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.controls import with_another_question
+from layerwise.runs.dry_sweeps import Sweeper, cost_of_prompts, cost_of_sweeps
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters
@@ -31,6 +32,10 @@ from layerwise.sweep import Generate, LogLikelihood, Scored, intact
 from layerwise.sweep.activations.last_sites import last_sites
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
+from layerwise.sweep import LogLikelihood, Scored, intact
+from layerwise.sweep.plans.cost import Cost
+from layerwise.sweep.activations.last_sites import last_sites
+from layerwise.sweep.walk.readout import uncapped_logits_of
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.seq2seq.sites import seq2seq_sites
 from layerwise.sweep.walk.readout import uncapped_logits_of
@@ -123,13 +128,13 @@ class Attribution:
                 found.append(replace(self._question(task, other, protocol), item=item))
         return found
 
-    def _blind(self, task: Task, protocol: str) -> dict[str, bool]:
+    def _blind(self, task: Task, protocol: str, by: Sweeper) -> dict[str, bool]:
         """Whether the answer's first token is right when another question is asked, by item."""
         asked = self.blind_questions(task, protocol)
         if not asked:
             return {}
         requests = [_first_tokens(one) for one in asked]
-        (outcomes,) = self.setup.sweep([intact()], [r for of in requests for r in of]).outcomes
+        (outcomes,) = by.sweep([intact()], [r for of in requests for r in of]).outcomes
         scored = iter([one for one in outcomes if isinstance(one, Scored)])
         found = {}
         for one, mine in zip(asked, requests, strict=True):
@@ -156,14 +161,20 @@ class Attribution:
         return sum((self._expected(task, protocol) for protocol in protocols), start=Cost())
 
     def _expected(self, task: Task, protocol: str) -> Cost:
-        contexts = [one.context for one in self.questions(task, protocol)]
-        at_once, total = self._at_once(contexts), Cost()
-        for start in range(0, len(contexts), at_once):
-            asked = [Generate(context, 0) for context in contexts[start : start + at_once]]
-            total += self.setup.cost(task, [intact()], asked)
-        if blind := [r for one in self.blind_questions(task, protocol) for r in _first_tokens(one)]:
-            total += self.setup.cost(task, [intact()], blind)
-        return total
+        total = sum(
+            (
+                cost_of_prompts(self.setup, task, [one.context for one in some])
+                for some in self._together(task, protocol)
+            ),
+            start=Cost(),
+        )
+        return total + cost_of_sweeps(self.setup, task, partial(self._blind, task, protocol))
+
+    def _together(self, task: Task, protocol: str) -> list[list[Question]]:
+        """The questions of a task whose prompts are read together."""
+        asked = self.questions(task, protocol)
+        at_once = self._at_once([one.context for one in asked])
+        return [asked[start : start + at_once] for start in range(0, len(asked), at_once)]
 
     def _at_once(self, contexts: Sequence[Tokens]) -> int:
         """Prompts read together: a quarter of the budget for what is kept of them."""
@@ -183,23 +194,21 @@ class Attribution:
 
     def _piece(self, task: Task, protocol: str) -> Made:
         started = time.perf_counter()
-        asked = self.questions(task, protocol)
-        at_once = self._at_once([one.context for one in asked])
-        tables, gaps = [], []
-        for start in range(0, len(asked), at_once):
-            some = asked[start : start + at_once]
-            table, gap = read_parts(self.setup.model, some, self.against, self.setup.memory_budget)
-            tables.append(table)
-            gaps.append(gap)
+        together = self._together(task, protocol)
+        read = [
+            read_parts(self.setup.model, some, self.against, self.setup.memory_budget)
+            for some in together
+        ]
+        tables, gaps = zip(*read, strict=True)
         named = {"task": task.name, "capability": task.capability, "protocol": protocol}
         table = with_clusters(pd.concat(tables, ignore_index=True).assign(**named), [task])
-        said = self._blind(task, protocol)
+        said = self._blind(task, protocol, self.setup)
         blind = pd.array([said.get(str(item)) for item in table["item"]], dtype="boolean")
         entry = {
             "analysis": "direct logit attribution",
             "task": task.name,
             "protocol": protocol,
-            "left_out": len(task.items) - len(asked),
+            "left_out": len(task.items) - sum(map(len, together)),
             "largest_gap": max(gaps),
             "seconds": time.perf_counter() - started,
         }

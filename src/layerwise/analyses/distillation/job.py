@@ -19,21 +19,14 @@ from layerwise.models import weights_hash
 from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.models.instance.own_files import load_alike
 from layerwise.runs.checkpoints import together
-from layerwise.runs.controls import (
-    as_controls,
-    asked_blind,
-    blind_rows,
-    guessed_rows,
-    without_layers,
-)
+from layerwise.runs.controls import guessed_rows, records_as_is
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.pieces import joined_work
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import record_rows, work_entry
+from layerwise.runs.records import work_entry
 from layerwise.runs.setup import Setup, prepare
 from layerwise.storage.parquet import frame
 from layerwise.storage.schemas import SCHEMAS
-from layerwise.sweep import intact
 from layerwise.tasks import Task
 
 from .lessons import Lessons
@@ -201,21 +194,7 @@ def records_of(
     Beside them: other items' questions, the model without any layer, and the guesser that reads
     no question, which tell whether the model can do the task at all.
     """
-    asked = [
-        one
-        for item in task.items
-        for protocol in setup.protocols
-        for one in setup.requests(task, item, protocol)
-    ]
-    alone = [intact(), without_layers(setup.model)]
-    swept = setup.sweep(alone, [one.request for one in asked])
-    rows = list(as_controls(record_rows(task, task.items, asked, alone, swept)))
-    stats = [swept.stats]
-    blind = asked_blind(setup, task, task.items, setup.protocols)
-    if blind:
-        swept = setup.sweep([intact()], [one.request for item in blind for one in item.requests])
-        rows += blind_rows(task, blind, swept)
-        stats.append(swept.stats)
+    rows, stats = records_as_is(setup, task, setup.protocols, "engine", setup)
     rows += guessed_rows(guessed_by, task, task.items, setup.protocols)
     work = pd.DataFrame([work_entry("distillation", task.name, one) for one in stats])
     return frame("distillation", list(_kept(rows, host))), pd.DataFrame(joined_work([work]))

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,14 @@ from layerwise.models.instance.own_files import files_of, refuse_no_files
 from layerwise.runs.controls import asked_blind, without_layers
 from layerwise.runs.setup import Setup, check_layers, prepare
 from layerwise.sweep import intact
+from layerwise.sweep.plans.cost import Cost
+from layerwise.models.instance.facts import origin_of
+from layerwise.models.instance.kinds import Model
+from layerwise.models.huggingface.meta_model import load_meta_model
+from layerwise.models.instance.own_files import files_of, refuse_no_files
+from layerwise.runs.controls import answers_as_is
+from layerwise.runs.dry_sweeps import cost_of_sweeps
+from layerwise.runs.setup import Setup, check_layers, prepare
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 
@@ -64,19 +73,8 @@ class Asking:
 
     def expected(self, task: Task, /, *protocols: str) -> Cost:
         """What a task is expected to cost under some protocols, asked together."""
-        setup = self.setup
-        requests = [
-            one.request
-            for item in task.items
-            for protocol in protocols
-            for one in setup.requests(task, item, protocol)
-        ]
-        cost = setup.cost(task, [intact(), without_layers(setup.model)], requests)
-        blind = asked_blind(setup, task, task.items, protocols)
-        if blind:
-            others = [one.request for item in blind for one in item.requests]
-            cost += setup.cost(task, [intact()], others)
-        return cost
+        make = partial(answers_as_is, self.setup, task, protocols, "engine")
+        return cost_of_sweeps(self.setup, task, make)
 
 
 def _distilled(setup: Setup, options: PlanOptions) -> PlannedJobs:

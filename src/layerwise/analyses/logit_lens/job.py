@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import decoder_prefix, is_seq2seq, n_encoder_layers
 from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
@@ -166,9 +167,8 @@ class Lens:
         return sum((self._expected(task, protocol) for protocol in protocols), start=Cost())
 
     def _expected(self, task: Task, protocol: str) -> Cost:
-        setup, total = self.setup, Cost()
-        if blind := self._blind_requests(task, protocol):
-            total += setup.cost(task, [intact()], list(blind.values()))
+        setup = self.setup
+        total = cost_of_sweeps(setup, task, partial(self._blind, task, protocol))
         asked = gold_requests(setup, task, protocol, distinct=self.over == PROMPT)
         n_places, n_encoder = len(places_of(setup.model, self.sites)), n_encoder_layers(setup.model)
         for start in range(0, len(asked), AT_ONCE):
@@ -198,7 +198,7 @@ class Lens:
         started = time.perf_counter()
         read = passages(self.setup, task, protocol, self.over, self.positions)
         order = {passage.item: place for place, passage in enumerate(read)}
-        blind = self._blind(task, protocol)
+        blind = self._blind(task, protocol, self.setup)
         named = {"task": task.name, "capability": task.capability, "protocol": protocol}
         rows = [
             {**named, **row, "blind": blind.get(row["item"])}
@@ -213,12 +213,12 @@ class Lens:
         }
         return work, {"lens": lens_frame(rows)}
 
-    def _blind(self, task: Task, protocol: str) -> dict[str, bool]:
+    def _blind(self, task: Task, protocol: str, by: Sweeper) -> dict[str, bool]:
         """Whether items' answers end on top when another item's question is asked, by item id."""
         asked = self._blind_requests(task, protocol)
         if not asked:
             return {}
-        (outcomes,) = self.setup.sweep([intact()], list(asked.values())).outcomes
+        (outcomes,) = by.sweep([intact()], list(asked.values())).outcomes
         greedy = [isinstance(one, Scored) and one.greedy for one in outcomes]
         return dict(zip(asked, greedy, strict=True))
 

@@ -27,6 +27,7 @@ from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers
 from layerwise.models.instance.own_files import files_of, load_alike, stored_stacks
 from layerwise.runs.checkpoints import rows_of
+from layerwise.runs.controls import requests_of
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.machines import with_origin
 from layerwise.runs.options import PromptOptions
@@ -207,12 +208,7 @@ def _measured(
     setup: Setup, task: Task, items: Sequence[Item], removed: Sequence[int], written: Model
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Some items under the three models, and what that cost."""
-    asked = [
-        request
-        for item in items
-        for protocol in setup.protocols
-        for request in setup.requests(task, item, protocol)
-    ]
+    asked = requests_of(setup, task, items, setup.protocols)
     requests = [one.request for one in asked]
     changes = [intact(), skip_layers(removed)]
     swept = setup.sweep(changes, requests)

@@ -23,6 +23,7 @@ from layerwise.ground.layer_names import removable
 from layerwise.models.instance.kinds import n_encoder_layers
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
+from layerwise.runs.dry_sweeps import cost_of_sweeps
 from layerwise.runs.executors import LOCAL
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned
@@ -32,7 +33,7 @@ from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
-from .measuring import Asked, Layers, asked_of, cost_of_sets, measured, measured_by_task
+from .measuring import Asked, Layers, answers, asked_of, measured, measured_by_task
 from .orders import blocks_of, by_angle, by_effect, by_influence, from_the_end, most_removed
 from .result import RemovalResult
 from .tables import (
@@ -161,8 +162,8 @@ class Removal:
     def cost(self, protocol: str, split: str, tried: Sequence[Layers]) -> Cost:
         """What it is expected to cost to leave out some sets of layers in turn."""
         asked = self.asked(self.setup.tasks, split, protocol, tried)
-        cost = cost_of_sets(self.setup, asked, tried)
-        return cost if self.method == "engine" else cost.by_brute_force()
+        make = partial(answers, self.setup, asked, tried, self.method)
+        return cost_of_sweeps(self.setup, self.setup.tasks[0], make)
 
     def chance(self, task: str, protocol: str) -> float:
         """Accuracy by guessing."""

@@ -15,7 +15,15 @@ import pandas as pd
 
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints, rows_of
-from layerwise.runs.controls import BlindItem, asked_blind, blind_rows, guessed_rows, without_layers
+from layerwise.runs.controls import (
+    BlindItem,
+    asked_blind,
+    blind_answers,
+    blind_rows,
+    guessed_rows,
+    without_layers,
+)
+from layerwise.runs.dry_sweeps import Sweeper
 from layerwise.runs.executors import Executor, Work, make_missing
 from layerwise.runs.machines import Machine, machines_of, note_machine
 from layerwise.runs.pieces import joined_work
@@ -66,16 +74,14 @@ def changes_of(model: Model, tried: Sequence[Layers]) -> list[Intervention]:
     return [*changes, without_layers(model)] if () in tried else changes
 
 
-def cost_of_sets(setup: Setup, asked: Sequence[Asked], tried: Sequence[Layers]) -> Cost:
-    """What it is expected to cost to leave out some sets of layers in turn."""
+def answers(
+    setup: Setup, asked: Sequence[Asked], tried: Sequence[Layers], method: str, by: Sweeper
+) -> list[Sweep]:
+    """The answers without some sets of layers in turn, and those to other items' questions."""
     put = [one.request for each in asked for one in each.requests]
-    cost = setup.cost(setup.tasks[0], changes_of(setup.model, tried), put)
-    blind = _blind_requests(asked)
-    return cost + setup.cost(setup.tasks[0], [intact()], blind) if blind else cost
-
-
-def _blind_requests(asked: Sequence[Asked]) -> list[Any]:
-    return [r.request for each in asked for one in each.blind for r in one.requests]
+    blind = [one for each in asked for one in each.blind]
+    swept = by.sweep(changes_of(setup.model, tried), put, method)
+    return [swept, *blind_answers(by, blind, method)]
 
 
 def measured(
@@ -84,14 +90,12 @@ def measured(
     """Rows of ``removal.parquet`` without order, split and choice, and the work that they took."""
     changes = changes_of(setup.model, tried)
     layers_of = dict(zip((change.id for change in changes), map(list, tried), strict=False))
-    put = [one.request for each in asked for one in each.requests]
-    swept = setup.sweep(changes, put, method)
+    swept, *others = answers(setup, asked, tried, method, setup)
     rows: list[dict[str, Any]] = []
     for each, part in _by_task(swept, asked, [len(each.requests) for each in asked]):
         rows += record_rows(each.task, each.items, each.requests, changes, part)
     spent = swept.stats
-    if blind := _blind_requests(asked):
-        swept = setup.sweep([intact()], blind, method)
+    for swept in others:
         sizes = [sum(len(one.requests) for one in each.blind) for each in asked]
         for each, part in _by_task(swept, asked, sizes):
             rows += blind_rows(each.task, each.blind, part)

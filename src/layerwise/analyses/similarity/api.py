@@ -23,6 +23,8 @@ from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import RunOptions
+from layerwise.runs.dry_sweeps import cost_of_prompts
+from layerwise.runs.executors import Executor
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
@@ -30,6 +32,7 @@ from layerwise.storage.base import Result
 from layerwise.storage.parquet import conform, frame
 from layerwise.sweep import Generate, intact
 from layerwise.sweep.activations.stream_reading import Streams, read_streams
+from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task
@@ -117,12 +120,9 @@ class Similarity:
 
     def expected(self, task: Task, *protocols: str) -> Cost:
         """What it is expected to cost to read a task's prompts."""
-        total = Cost()
-        for protocol in protocols:
-            contexts = prompts(self.setup, task, task.items, protocol)
-            asked = [Generate(context, 0) for context in contexts]
-            total += self.setup.cost(task, [intact()], asked)
-        return total
+        setup = self.setup
+        read = (prompts(setup, task, task.items, protocol) for protocol in protocols)
+        return sum((cost_of_prompts(setup, task, one) for one in read), start=Cost())
 
 
 def prompts(setup: Setup, task: Task, items: Sequence[Item], protocol: str) -> list[Tokens]:

@@ -8,12 +8,13 @@ from typing import Any
 
 from layerwise.models.instance.kinds import Model, heads_per_key, n_encoder_layers
 from layerwise.runs.setup import Setup
+from layerwise.models.instance.kinds import Model, heads_per_key, n_encoder_layers
+from layerwise.runs.dry_sweeps import Sweeper
 from layerwise.sweep import Generate, Intervention, Sweep, together
 from layerwise.sweep.changes.edits import BLOCK, EMBED, END, MEMORY_NORM, SwapWeights
 from layerwise.sweep.changes.interventions import from_donor, with_weights
 from layerwise.sweep.changes.other_weights import OtherWeights
 from layerwise.sweep.requests import Request
-from layerwise.tasks import TaskRequest
 
 from . import names
 from .names import BY_HEAD, KV_GROUP
@@ -125,16 +126,16 @@ def patched_with(change: Change, donor: Model) -> Intervention:
 
 
 def swept_with_donor(
-    setup: Setup, changes: Sequence[Intervention], asked: Sequence[TaskRequest], method: str
+    by: Sweeper, changes: Sequence[Intervention], asked: Sequence[Request], method: str
 ) -> Sweep:
     """Answers under another model's activations; texts by plain forwards of both models."""
-    texts = [isinstance(one.request, Generate) for one in asked]
+    texts = [isinstance(one, Generate) for one in asked]
     found: list[dict[int, Any]] = [{} for _ in changes]
     stats = []
     for written, how in ((False, method), (True, "reference")):
         chosen = [i for i, is_text in enumerate(texts) if is_text == written]
         if chosen:
-            swept = setup.sweep(changes, [asked[i].request for i in chosen], how)
+            swept = by.sweep(changes, [asked[i] for i in chosen], how)
             stats.append(swept.stats)
             for outcomes, by_request in zip(swept.outcomes, found, strict=True):
                 by_request.update(zip(chosen, outcomes, strict=True))

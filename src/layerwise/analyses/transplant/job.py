@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -18,13 +19,13 @@ from layerwise.models.weights.footprint import weight_bytes
 from layerwise.presentation.rows import rows
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import (
-    BlindItem,
-    as_controls,
+    answers_as_is,
     asked_blind,
-    blind_rows,
     guessed_rows,
-    without_layers,
+    records_as_is,
+    requests_of,
 )
+from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
 from layerwise.runs.executors import make_missing
 from layerwise.runs.pieces import joined_work, parts_of, unrecorded, works_of
 from layerwise.runs.progress import Meter
@@ -35,12 +36,16 @@ from layerwise.sweep import Generate, Intervention, Sweep, intact
 from layerwise.sweep.changes.interventions import with_weights
 from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.plans.cost import Cost
+from layerwise.sweep import Intervention, Sweep
+from layerwise.sweep.plans.cost import Cost
+from layerwise.sweep.checks.faithful import check_faithful
+from layerwise.sweep.changes.interventions import with_weights
 from layerwise.tasks import Task, TaskRequest
 
 from .branches import Exchange, is_alone, patched_with, swept_with_donor
 from .gaps import gaps_table
 from .greedy import best_of, hosts_with_gaps, parted
-from .names import ACTIVATIONS, BASE, HOSTS, WEIGHTS
+from .names import ACTIVATIONS, HOSTS, WEIGHTS
 from .result import TransplantResult
 from .spec import Change, TransplantSpec
 from .weights import distances, donated, transplanted
@@ -243,25 +248,17 @@ class Transplant:
         return parts_of(piece, *self._measure(piece), cost)
 
     def _requests(self, task: Task, protocols: Sequence[str]) -> list[TaskRequest]:
-        return [
-            one
-            for item in task.items
-            for protocol in protocols
-            for one in self.base.requests(task, item, protocol)
-        ]
-
-    def _blind(self, piece: Piece) -> list[BlindItem]:
-        if piece.changes:
-            return []
-        return asked_blind(self.base, piece.task, piece.task.items, piece.protocols)
+        return requests_of(self.base, task, task.items, protocols)
 
     def _measure(self, piece: Piece) -> tuple[pd.DataFrame, dict[str, Any]]:
         """The records of a piece, and what they cost."""
         task = piece.task
-        asked = self._requests(task, piece.protocols)
         if piece.changes:
-            changes, swept = self._swept_with(piece, asked)
+            changes = self._changes(piece)
+            with self._in_place(piece):
+                swept = self._answers(piece, changes, self._setups[piece.host])
             of = dict(zip((one.id for one in changes), piece.changes, strict=True))
+            asked = self._requests(task, piece.protocols)
             rows = [
                 row | _as_change(of[row["intervention"]])
                 for row in record_rows(task, task.items, asked, changes, swept)
@@ -269,15 +266,7 @@ class Transplant:
             stats = [swept.stats]
         else:
             setup = self._setups[piece.host]
-            alone = [intact(), without_layers(setup.model)]
-            swept = setup.sweep(alone, [one.request for one in asked], self.method)
-            rows = list(as_controls(record_rows(task, task.items, asked, alone, swept)))
-            stats, blind = [swept.stats], self._blind(piece)
-            if blind:
-                requests = [one.request for item in blind for one in item.requests]
-                swept = setup.sweep([intact()], requests, self.method)
-                rows += blind_rows(task, blind, swept)
-                stats.append(swept.stats)
+            rows, stats = records_as_is(self.base, task, piece.protocols, self.method, setup)
             rows += guessed_rows(self.base, task, task.items, piece.protocols)
         work = pd.DataFrame([work_entry("transplant", task.name, one) for one in stats])
         kept = [
@@ -289,27 +278,35 @@ class Transplant:
         ]  # fmt: skip
         return frame("transplant", kept), joined_work([work])[0]
 
-    def _swept_with(
-        self, piece: Piece, asked: Sequence[TaskRequest]
-    ) -> tuple[list[Intervention], Sweep]:
-        """The answers of a model with layers of the other, or with what the other has there."""
-        setup, donor = self._setups[piece.host], self._donor(piece)
+    def _changes(self, piece: Piece) -> list[Intervention]:
+        """What is exchanged as what a sweep makes of it; nothing where it is done in place."""
         if piece.exchange == ACTIVATIONS:
-            streams = [patched_with(change, donor) for change in piece.changes]
-            return streams, swept_with_donor(setup, streams, asked, self.method)
-        requests = [one.request for one in asked]
-        check_faithful(donor, self.method)  # its blocks are run by the engine as the host's are
-        if not is_alone(piece.changes[0]):
-            changes = self._changed(piece)
-            return changes, setup.sweep(changes, requests, self.method)
-        (change,) = piece.changes
-        with transplanted(setup.model, donor, change.site, change.layers, change.t, change.heads):
-            swept = setup.sweep([intact()], requests, self.method)
-        return [with_weights(change.id, change.site, ())], swept
+            return [patched_with(change, self._donor(piece)) for change in piece.changes]
+        return [
+            with_weights(change.id, change.site, ())
+            if is_alone(change)
+            else self._exchanges[piece.host].intervention(change)
+            for change in piece.changes
+        ]
 
-    def _changed(self, piece: Piece) -> list[Intervention]:
-        """Changes of weights as what a sweep makes of them."""
-        return [self._exchanges[piece.host].intervention(one) for one in piece.changes]
+    def _answers(self, piece: Piece, changes: Sequence[Intervention], by: Sweeper) -> Sweep:
+        """The answers of a model with layers of the other, or with what the other has there."""
+        asked = [one.request for one in self._requests(piece.task, piece.protocols)]
+        if piece.exchange == ACTIVATIONS:
+            return swept_with_donor(by, changes, asked, self.method)
+        return by.sweep(changes, asked, self.method)
+
+    @contextmanager
+    def _in_place(self, piece: Piece) -> Iterator[None]:
+        """With weights changed in the model itself that no branch of a sweep can have."""
+        host, donor, one = self._setups[piece.host].model, self._donor(piece), piece.changes[0]
+        if piece.exchange == WEIGHTS:
+            check_faithful(donor, self.method)  # its blocks are run by the engine as the host's are
+        if piece.exchange == ACTIVATIONS or not is_alone(one):
+            yield
+            return
+        with transplanted(host, donor, one.site, one.layers, one.t, one.heads):
+            yield
 
     def _donor(self, piece: Piece) -> Model:
         """The other model."""
@@ -318,19 +315,11 @@ class Transplant:
     def _cost(self, piece: Piece) -> Cost:
         """What a piece is expected to cost."""
         setup = self._setups[piece.host]
-        if piece.exchange == ACTIVATIONS:
-            return self._cost_of_streams(piece)
-        asked = [one.request for one in self._requests(piece.task, piece.protocols)]
-        if not piece.changes:
-            changes = [intact(), without_layers(setup.model)]
-        else:
-            changes = [intact()] if is_alone(piece.changes[0]) else self._changed(piece)
-        cost = setup.cost(piece.task, changes, asked)
-        blind = [one.request for item in self._blind(piece) for one in item.requests]
-        if blind:
-            cost += setup.cost(piece.task, [intact()], blind)
-        cost = replace(cost, weight_bytes=self._weight_bytes(piece))
-        return cost if self.method == "engine" else cost.by_brute_force()
+        make = partial(answers_as_is, self.base, piece.task, piece.protocols, self.method)
+        if piece.changes:
+            make = partial(self._answers, piece, self._changes(piece))
+        cost = cost_of_sweeps(setup, piece.task, make)
+        return replace(cost, weight_bytes=self._weight_bytes(piece))
 
     def _weight_bytes(self, piece: Piece) -> int:
         """Weights of both models, and those that are made of both: all while texts are written."""
@@ -338,23 +327,10 @@ class Transplant:
         made = [
             donated(setup.model, donor, one.site, one.layers, one.t, one.heads).copied_bytes
             for one in piece.changes
+            if one.exchange == WEIGHTS
         ]
         copied = sum(made) if "generate" in piece.protocols else max(made, default=0)
         return sum(weight_bytes(one.model) for one in self._setups.values()) + copied
-
-    def _cost_of_streams(self, piece: Piece) -> Cost:
-        """Of log-likelihoods by the engine, the donor's runs among them; of texts by forwards."""
-        setup, donor = self._setups[piece.host], self._donor(piece)
-        changes = [patched_with(change, donor) for change in piece.changes]
-        asked = [one.request for one in self._requests(piece.task, piece.protocols)]
-        total = Cost()
-        for texts in (False, True):
-            mine = [one for one in asked if isinstance(one, Generate) == texts]
-            if mine:
-                cost = setup.cost(piece.task, changes, mine)
-                total += cost.by_brute_force() if texts or self.method != "engine" else cost
-                total += setup.cost(piece.task, [intact()], mine)
-        return total
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the models, one line per request."""
@@ -363,7 +339,7 @@ class Transplant:
         blind = (
             one
             for task in tasks
-            for item in self._blind(Piece(BASE, task, protocols))
+            for item in asked_blind(self.base, task, task.items, protocols)
             for one in item.requests
         )
         write_requests(chain(asked, blind), folder)
