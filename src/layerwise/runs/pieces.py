@@ -18,6 +18,7 @@ from .records import planned, with_clusters
 
 Piece = tuple[Task, str]
 Made = tuple[dict[str, Any], dict[str, pd.DataFrame]]
+Recorded = tuple[pd.DataFrame, dict[str, Any]]
 
 
 def run_resumable(
@@ -83,20 +84,27 @@ def unrecorded(parts: CheckpointStore, pieces: Sequence[OfOneKind]) -> list[OfOn
     return [piece for piece in pieces if not parts.has_part(*_names(piece))]
 
 
-def works_of(
-    doing: Callable[[OfOneKind], str], pieces: Sequence[OfOneKind], costs: Sequence[Cost]
-) -> list[Work]:
-    """Pieces as an executor takes them; each is made with itself and its cost."""
-    return [
-        Work(_names(piece), doing(piece), cost.amount, (piece, cost))
-        for piece, cost in zip(pieces, costs, strict=True)
-    ]
+def make_pieces(
+    executor: Executor,
+    parts: CheckpointStore,
+    progress: Meter,
+    pieces: Sequence[OfOneKind],
+    doing: Callable[[OfOneKind], str],
+    cost: Callable[[OfOneKind], Cost],
+    measure: Callable[[OfOneKind], Recorded],
+) -> None:
+    """Make the pieces that are missing, each with its records and its entry of ``run.json``."""
+    works = []
+    for piece in unrecorded(parts, pieces):
+        expected = cost(piece)
+        works.append(Work(_names(piece), doing(piece), expected.amount, (piece, expected)))
+    make_missing(executor, parts, progress, works, partial(_recorded, measure))
 
 
-def parts_of(
-    piece: RecordedPiece, records: pd.DataFrame, work: dict[str, Any], cost: Cost
+def _recorded(
+    measure: Callable[[OfOneKind], Recorded], piece: OfOneKind, cost: Cost
 ) -> dict[str, pd.DataFrame]:
-    """What is kept of a piece, by name."""
+    records, work = measure(piece)
     entry = pd.DataFrame([work | planned(cost)])
     return dict(zip(_names(piece), (entry, records), strict=True))
 

@@ -30,6 +30,8 @@ from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
 from layerwise.runs.executors import make_missing
 from layerwise.runs.pieces import joined_work, parts_of, unrecorded, works_of
 from layerwise.runs.progress import Meter, PartMeter
+from layerwise.runs.pieces import Recorded, joined_work, make_pieces, unrecorded
+from layerwise.runs.progress import Meter, Part
 from layerwise.runs.records import record_rows, request_line, text_line, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.stats.effects import CONTROLS, cells
@@ -163,7 +165,7 @@ class Ablation:
         told = PartMeter(progress, self.amount())
         progress.expect(told.counted)
         pieces = self._swept_pieces(parts, told) if self.only_with_signal else self._all_pieces()
-        told.only(sum((self._cost(p).amount for p in unrecorded(parts, pieces)), start=0.0))
+        told.only(sum((self.cost(p).amount for p in unrecorded(parts, pieces)), start=0.0))
         _make(pieces, parts, told, self)
         tables = [rows_of(parts, "records", [f"records {piece.name}"]) for piece in pieces]
         work = [parts.read_part(f"work {piece.name}") for piece in pieces]
@@ -196,14 +198,7 @@ class Ablation:
         pieces = self._all_pieces()
         if self.only_with_signal:
             pieces += self._intact_pieces()
-        return sum((self._cost(piece).amount for piece in pieces), start=0.0)
-
-    def _cost(self, piece: Piece) -> Cost:
-        """As ``cost``, counted once."""
-        key = piece.name, piece.protocols
-        if key not in self.counted:
-            self.counted[key] = self.cost(piece)
-        return self.counted[key]
+        return sum((self.cost(piece).amount for piece in pieces), start=0.0)
 
     def _swept_pieces(self, parts: CheckpointStore, progress: Meter) -> list[Piece]:
         """The pieces worth sweeping, after measuring the intact model."""
@@ -268,9 +263,7 @@ class Ablation:
                 found += asked
         return found
 
-    def measure(
-        self, piece: Piece, interventions: Sequence[Intervention]
-    ) -> tuple[pd.DataFrame, dict[str, Any]]:
+    def measure(self, piece: Piece, interventions: Sequence[Intervention]) -> Recorded:
         """The records of a piece, and what they cost."""
         drawn, blind = with_draws(interventions, self.n_draws), self._blind(piece)
         swept, *others = self._answers(piece, drawn, blind, self.setup)
@@ -302,13 +295,16 @@ class Ablation:
         return [swept, *blind_answers(by, blind, self.method)]
 
     def cost(self, piece: Piece) -> Cost:
-        """What a piece is expected to cost."""
-        alike = [intact()]
-        if piece.stage == "swept":
-            alike = self._with_intact(one.like(self.setup.model) for one in self.changes)
-        drawn = with_draws(alike, self.n_draws)
-        make = partial(self._answers, piece, drawn, self._blind(piece))
-        return cost_of_sweeps(self.setup, piece.task, make)
+        """What a piece is expected to cost, counted once."""
+        key = piece.name, piece.protocols
+        if key not in self.counted:
+            alike = [intact()]
+            if piece.stage == "swept":
+                alike = self._with_intact(one.like(self.setup.model) for one in self.changes)
+            drawn = with_draws(alike, self.n_draws)
+            make = partial(self._answers, piece, drawn, self._blind(piece))
+            self.counted[key] = cost_of_sweeps(self.setup, piece.task, make)
+        return self.counted[key]
 
     def expected(self, task: Task, *protocols: str) -> Cost:
         """What a task is expected to cost under some protocols, at most: with signal in all."""
@@ -348,16 +344,17 @@ def write_requests(requests: Iterable[TaskRequest], folder: Path) -> None:
 def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job: Ablation) -> None:
     """Make the pieces that are missing."""
     missing = unrecorded(parts, pieces)
-    costs = [job._cost(piece) for piece in missing]
     if missing and missing[0].stage != "intact":
         tell_of_more_memory(
             job.setup,
-            costs,
+            [job.cost(piece) for piece in missing],
             progress,
             lambda roomy, at: replace(job, setup=roomy).cost(missing[at]),
         )
-    works = works_of(lambda piece: piece.doing(job.changes), missing, costs)
-    make_missing(job.setup.executor, parts, progress, works, _Measuring(job))
+    make_pieces(
+        job.setup.executor, parts, progress, missing,
+        lambda piece: piece.doing(job.changes), job.cost, _Measuring(job),
+    )  # fmt: skip
 
 
 @dataclass
@@ -372,11 +369,11 @@ class _Measuring:
     job: Ablation
     changes: dict[tuple[str, str], list[Intervention]] = field(default_factory=dict)
 
-    def __call__(self, piece: Piece, cost: Cost) -> dict[str, pd.DataFrame]:
+    def __call__(self, piece: Piece) -> Recorded:
         key = (piece.stage, piece.task.hash)
         if key not in self.changes:
             self.changes = {key: self.job.interventions(piece)}
-        return parts_of(piece, *self.job.measure(piece, self.changes[key]), cost)
+        return self.job.measure(piece, self.changes[key])
 
 
 def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:

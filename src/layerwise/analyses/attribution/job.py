@@ -158,17 +158,12 @@ class Attribution:
 
     def expected(self, task: Task, *protocols: str) -> Cost:
         """What it is expected to cost: the intact model once per prompt."""
-        return sum((self._expected(task, protocol) for protocol in protocols), start=Cost())
-
-    def _expected(self, task: Task, protocol: str) -> Cost:
-        total = sum(
-            (
-                cost_of_prompts(self.setup, task, [one.context for one in some])
-                for some in self._together(task, protocol)
-            ),
-            start=Cost(),
-        )
-        return total + cost_of_sweeps(self.setup, task, partial(self._blind, task, protocol))
+        total = Cost()
+        for protocol in protocols:
+            for some in self._together(task, protocol):
+                total += cost_of_prompts(self.setup, task, [one.context for one in some])
+            total += cost_of_sweeps(self.setup, task, partial(self._blind, task, protocol))
+        return total
 
     def _together(self, task: Task, protocol: str) -> list[list[Question]]:
         """The questions of a task whose prompts are read together."""

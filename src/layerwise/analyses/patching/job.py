@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
-import pandas as pd
-
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import token_passes
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore
-from layerwise.runs.pieces import joined_work
+from layerwise.runs.pieces import Recorded, joined_work
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup
@@ -196,8 +194,9 @@ class Patching:
         swept = [cell for cell in cells if fits and cell.site in ENGINE_SITES]
         return swept, [cell for cell in cells if not fits or cell.site not in ENGINE_SITES]
 
-    def measure(self, task: Task, pairs: Sequence[Pair]) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """The rows of some pairs of a task, and what they cost."""
+    def measure(self, piece: ChosenPairs) -> Recorded:
+        """The rows of a piece, and what they cost."""
+        task, pairs = piece.task, piece.pairs
         made, stats = [], SweepStats()
         for direction in self.directions:
             cells = [self.cells(pair.prompts, direction) for pair in pairs]

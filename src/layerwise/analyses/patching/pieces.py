@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import pandas as pd
 
 from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
-from layerwise.runs.executors import make_missing
-from layerwise.runs.pieces import parts_of, unrecorded, works_of
+from layerwise.runs.pieces import Recorded, make_pieces
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import work_entry
 from layerwise.sweep import intact
@@ -27,7 +25,6 @@ from .pairs import Pair, PairChoice, both, cut
 # Pairs that are patched and saved together. Each takes its activations from a run of its own, so
 # that pairs share nothing but the way through the layers: fewer at once take no more token-passes.
 PAIRS_AT_ONCE = 4
-Measure = Callable[[Task, Sequence[Pair]], tuple[pd.DataFrame, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -90,13 +87,10 @@ class PairPieces:
         """Choose the pairs of all tasks, by what the intact model says."""
         tasks = self.choice.tasks()
         asked = {task.name: self._asked(task) for task in tasks}
-        missing = unrecorded(parts, list(chain.from_iterable(asked.values())))
-        works = works_of(
-            lambda one: f"asking the model: {one.task.name}",
-            missing,
-            [self._cost_of_asking(one) for one in missing],
-        )
-        make_missing(self.choice.setup.executor, parts, progress, works, self._made_asking)
+        make_pieces(
+            self.choice.setup.executor, parts, progress, list(chain.from_iterable(asked.values())),
+            lambda one: f"asking the model: {one.task.name}", self._cost_of_asking, self._said,
+        )  # fmt: skip
         work = [parts.read_part(f"work {one.name}") for mine in asked.values() for one in mine]
         found = []
         for task in tasks:
@@ -111,17 +105,14 @@ class PairPieces:
         progress: Meter,
         pieces: Sequence[ChosenPairs],
         cost: Callable[[ChosenPairs], Cost],
-        measure: Measure,
+        measure: Callable[[ChosenPairs], Recorded],
         table: str,
     ) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
         """Make the pieces that are missing, and join all of them."""
-        missing = unrecorded(parts, pieces)
-        works = works_of(
-            lambda one: f"{self.analysis}: {one.task.name}",
-            missing,
-            [cost(piece) for piece in missing],
-        )
-        make_missing(self.choice.setup.executor, parts, progress, works, _Made(measure))
+        make_pieces(
+            self.choice.setup.executor, parts, progress, pieces,
+            lambda one: f"{self.analysis}: {one.task.name}", cost, measure,
+        )  # fmt: skip
         rows = rows_of(parts, table, [f"records {piece.name}" for piece in pieces])
         return rows, [parts.read_part(f"work {piece.name}") for piece in pieces]
 
@@ -131,17 +122,7 @@ class PairPieces:
     def _cost_of_asking(self, asked: AskedPairs) -> Cost:
         return self.choice.setup.cost(asked.task, [intact()], both(asked.prompts))
 
-    def _made_asking(self, asked: AskedPairs, cost: Cost) -> dict[str, pd.DataFrame]:
+    def _said(self, asked: AskedPairs) -> Recorded:
         said, stats = self.choice.said(asked.prompts)
         work = work_entry(self.analysis, asked.task.name, stats)
-        return parts_of(asked, pd.DataFrame(said), {**work, "pairs": 0}, cost)
-
-
-@dataclass(frozen=True)
-class _Made:
-    """Makes a piece of chosen pairs."""
-
-    measure: Measure
-
-    def __call__(self, piece: ChosenPairs, cost: Cost) -> dict[str, pd.DataFrame]:
-        return parts_of(piece, *self.measure(piece.task, piece.pairs), cost)
+        return pd.DataFrame(said), {**work, "pairs": 0}

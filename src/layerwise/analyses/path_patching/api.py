@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
-import pandas as pd
 import torch
 
 from layerwise.analyses.arguments import check_arguments
@@ -34,6 +33,8 @@ from layerwise.models.instance.kinds import (
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import PairOptions
 from layerwise.runs.pieces import joined_work
+from layerwise.runs.executors import Executor
+from layerwise.runs.pieces import Recorded, joined_work
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
@@ -42,7 +43,6 @@ from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
-from layerwise.tasks import Task
 
 from .components import Receiver, Sender, parse_receiver, senders_of
 from .paths import received, written
@@ -153,15 +153,15 @@ class PathPatching:
             prompt_flop=24.0 * passes * model.cfg.d_model**2,
         )  # fmt: skip
 
-    def measure(self, task: Task, pairs: Sequence[Pair]) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """The rows of some pairs of a task, and what they cost."""
-        rows, stats = [], SweepStats()
-        for pair in pairs:
+    def measure(self, piece: ChosenPairs) -> Recorded:
+        """The rows of a piece, and what they cost."""
+        task, rows, stats = piece.task, [], SweepStats()
+        for pair in piece.pairs:
             found, cost = self._paths(pair)
             rows += [{"task": task.name, "capability": task.capability, **row} for row in found]
             stats = stats + cost
         work = work_entry("path patching", task.name, stats)
-        return frame("path_patching", rows), {**work, "pairs": len(pairs)}
+        return frame("path_patching", rows), {**work, "pairs": len(piece.pairs)}
 
     def _runs(self, pair: Pair) -> tuple[Tokens, Tokens]:
         """The prompt whose run is patched, and the one that activations are taken from."""

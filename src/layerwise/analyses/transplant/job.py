@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -26,8 +26,7 @@ from layerwise.runs.controls import (
     requests_of,
 )
 from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
-from layerwise.runs.executors import make_missing
-from layerwise.runs.pieces import joined_work, parts_of, unrecorded, works_of
+from layerwise.runs.pieces import Recorded, joined_work, make_pieces
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
@@ -235,26 +234,21 @@ class Transplant:
                 yield Piece(host, part, protocols, some, split)
 
     def _make(self, pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter) -> None:
-        missing = unrecorded(parts, pieces)
-        works = works_of(
-            lambda one: f"transplanting: {one.task.name}",
-            missing,
-            [self._cost(piece) for piece in missing],
-        )
-        make_missing(self.base.executor, parts, progress, works, self._tables)
-
-    def _tables(self, piece: Piece, cost: Cost) -> dict[str, pd.DataFrame]:
-        """The parts of a piece, by their names."""
-        return parts_of(piece, *self._measure(piece), cost)
+        make_pieces(
+            self.base.executor, parts, progress, pieces,
+            lambda one: f"transplanting: {one.task.name}", self._cost, self._measure,
+        )  # fmt: skip
 
     def _requests(self, task: Task, protocols: Sequence[str]) -> list[TaskRequest]:
         return requests_of(self.base, task, task.items, protocols)
 
-    def _measure(self, piece: Piece) -> tuple[pd.DataFrame, dict[str, Any]]:
+    def _measure(self, piece: Piece) -> Recorded:
         """The records of a piece, and what they cost."""
         task = piece.task
         if piece.changes:
             changes = self._changes(piece)
+            if piece.exchange == WEIGHTS:  # blocks are run by the engine as the host's are
+                check_faithful(self._donor(piece), self.method)
             with self._in_place(piece):
                 swept = self._answers(piece, changes, self._setups[piece.host])
             of = dict(zip((one.id for one in changes), piece.changes, strict=True))
@@ -296,17 +290,12 @@ class Transplant:
             return swept_with_donor(by, changes, asked, self.method)
         return by.sweep(changes, asked, self.method)
 
-    @contextmanager
-    def _in_place(self, piece: Piece) -> Iterator[None]:
+    def _in_place(self, piece: Piece) -> AbstractContextManager[object]:
         """With weights changed in the model itself that no branch of a sweep can have."""
-        host, donor, one = self._setups[piece.host].model, self._donor(piece), piece.changes[0]
-        if piece.exchange == WEIGHTS:
-            check_faithful(donor, self.method)  # its blocks are run by the engine as the host's are
+        one, host, donor = piece.changes[0], self._setups[piece.host].model, self._donor(piece)
         if piece.exchange == ACTIVATIONS or not is_alone(one):
-            yield
-            return
-        with transplanted(host, donor, one.site, one.layers, one.t, one.heads):
-            yield
+            return nullcontext()
+        return transplanted(host, donor, one.site, one.layers, one.t, one.heads)
 
     def _donor(self, piece: Piece) -> Model:
         """The other model."""
