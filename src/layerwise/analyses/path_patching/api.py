@@ -139,19 +139,22 @@ class PathPatching:
 
     def cost(self, piece: ChosenPairs) -> Cost:
         """What a piece is expected to cost."""
-        model, passes = self.setup.model, 0
-        senders, parallel = senders_of(model), model.cfg.parallel_attn_mlp
-        for pair in piece.pairs:
-            tokens, source = self._runs(pair)
-            passes += token_passes(model, len(tokens)) + token_passes(model, len(source))
-            for receiver in self._receivers():
-                n = sum(receiver.hears(sender, parallel) for sender in senders)
-                passes += _work_of(model, tokens, receiver, n).token_passes
+        passes = sum(self._work_of_pair(pair).token_passes for pair in piece.pairs)
         return Cost(
             prompt_token_passes=passes, brute_force_token_passes=float(passes),
             # Some 12 d^2 weights a block (Kaplan et al. 2020, section 2.1), of either kind.
-            prompt_flop=24.0 * passes * model.cfg.d_model**2,
+            prompt_flop=24.0 * passes * self.setup.model.cfg.d_model**2,
         )  # fmt: skip
+
+    def _work_of_pair(self, pair: Pair) -> SweepStats:
+        """What the paths of a pair take: its two runs, and those into each receiver."""
+        model, (tokens, _) = self.setup.model, self._runs(pair)
+        senders, parallel = senders_of(model), model.cfg.parallel_attn_mlp
+        work = _work(2, model.cfg.n_layers, token_passes(model, len(tokens)))
+        for receiver in self._receivers():
+            n_heard = sum(receiver.hears(sender, parallel) for sender in senders)
+            work = work + _work_of(model, tokens, receiver, n_heard)
+        return work
 
     def measure(self, piece: ChosenPairs) -> Recorded:
         """The rows of a piece, and what they cost."""
@@ -176,7 +179,7 @@ class PathPatching:
         senders = senders_of(model)
         runs = written(model, source, senders), written(model, tokens, senders)
         flows = [theirs - mine for theirs, mine in zip(*runs, strict=True)]
-        rows, work = [], _work(2, model.cfg.n_layers, token_passes(model, len(tokens)))
+        rows = []
         for receiver in self._receivers():
             chosen = [i for i, sender in enumerate(senders) if receiver.hears(sender, parallel)]
             heard, flowing = [senders[i] for i in chosen], torch.stack([flows[i] for i in chosen])
@@ -184,8 +187,8 @@ class PathPatching:
             values = (said[:, prompts.clean_answer] - said[:, prompts.corrupted_answer]).tolist()
             for sender, value in zip(heard, values, strict=True):
                 rows.append(self._row(pair, receiver, sender, value))
-            work = work + _work_of(model, tokens, receiver, len(chosen))
-        return rows, replace(work, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return rows, replace(self._work_of_pair(pair), seconds=seconds)
 
     def _row(
         self, pair: Pair, receiver: Receiver, sender: Sender, patched: float
