@@ -9,7 +9,6 @@ import pytest
 from layerwise.analyses.emergence.api import CENTRE, CRITICAL, HALF, emergence
 from layerwise.report import report
 from layerwise.results import AblationResult, EmergenceResult
-from layerwise.storage.parquet import read_table
 from tests import synthetic
 from tests.synthetic import cell_records, planted
 
@@ -103,18 +102,3 @@ def test_the_report_and_the_terminal_tell_both():
     assert set(alone.emergence["axis"]) == {"computation"}
     assert "axis" not in alone.summary_rows()
     assert "emergence_within_stacks" not in report([alone]).figures
-
-
-def test_tables_of_earlier_versions_are_of_the_whole(tmp_path):
-    found = emergence([ablated(retrieval=(1, 3))], n_resamples=50)
-    found.save(tmp_path)
-    synthetic.without_list(tmp_path)
-    for name in ("emergence", "left_out"):
-        file = tmp_path / f"{name}.parquet"
-        table, _ = read_table(file, name)
-        earlier = table.loc[table["axis"] == "computation"]
-        earlier.drop(columns="axis").to_parquet(file, index=False)
-        read = read_table(file, name)[0]
-        assert len(read) == len(earlier)
-        assert set(read["axis"]) <= {"computation"}
-    assert set(EmergenceResult.load(tmp_path).emergence["axis"]) == {"computation"}

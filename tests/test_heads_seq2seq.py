@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from tokenizers import processors
@@ -21,7 +20,6 @@ from layerwise.errors import UserError
 from layerwise.models import model_facts
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import HeadsResult, load_results
-from layerwise.storage.earlier_tables import with_later_columns
 from tests.commands import assert_refused, done, run
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer
@@ -313,11 +311,3 @@ def test_what_stands_around_the_input_is_the_tokenizers():
     assert given.longest == (128 - 2) // 2
     outcome = run("heads", "organism-seq2seq", "--length", 200)
     assert_refused(outcome, "of 200 different tokens, and as many others for the encoder,")
-
-
-def test_tables_from_before_there_were_two_stacks_are_read():
-    columns = ["sequence", "layer", "head", "prefix_matching", "previous_token",
-               "duplicate_token", "induction"]  # fmt: skip
-    table = with_later_columns("heads", pa.table({name: [0, 1] for name in columns}))
-    assert table.column("site").to_pylist() == ["z", "z"]
-    assert table.column("next_token").to_pylist() == [None, None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -135,17 +134,6 @@ def test_a_long_text_loses_its_middle_between_words():
     assert shortened(" ", 19) == "(nothing)"
     assert shortened(None, 19) == "–"
     assert shortened("\x1b[31mred", 19) == "\\x1b[31mred"
-
-
-def test_items_of_an_earlier_run_have_the_answer_that_was_right_once(folder, tmp_path):
-    """Such a run did not save the answer under ``generate``; the same task's options have it."""
-    lines = [json.loads(line) for line in (folder / "requests.jsonl").read_text().splitlines()]
-    own = [line for line in lines if " asked " not in line["item"]]
-    old = [{k: v for k, v in line.items() if k != "answer"} for line in own]
-    with_options = questions_of(old).query("protocol == 'generate'")
-    assert set(with_options["gold"]) <= {item.answer for item in TASK.items}
-    alone = questions_of([line for line in old if line["protocol"] == "generate"])
-    assert alone["gold"].isna().all()
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}\n", b'{"item": "words/0000", "task"\n', b"\xff\n"])

@@ -111,12 +111,12 @@ def test_the_difference_of_a_step_by_brute_force(brackets: AblationResult) -> No
     assert [row["low"], row["high"]] == pytest.approx(ends, abs=0.02)
 
 
-def test_records_of_earlier_versions_have_the_rungs_that_are_protocols(brackets) -> None:
+def test_records_without_places_have_the_rungs_that_are_protocols(brackets) -> None:
     columns = ["chosen", "correct_first", "correct_forced"]
-    earlier = brackets.records.assign(**dict.fromkeys(columns, pd.NA))
-    ladder = ladder_table(earlier, brackets.effects(), brackets.facts)
+    without = brackets.records.assign(**dict.fromkeys(columns, pd.NA))
+    ladder = ladder_table(without, brackets.effects(), brackets.facts)
     assert set(ladder["rung"]) == {"choice", "generate", "margin"}
-    steps = step_tables(earlier, ladder, brackets.facts)["ladder_steps"]
+    steps = step_tables(without, ladder, brackets.facts)["ladder_steps"]
     assert list(zip(steps["first"], steps["second"], strict=True)) == [("choice", "generate")]
     assert steps["next_rung"].all()
 

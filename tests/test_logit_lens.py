@@ -7,21 +7,18 @@ import warnings
 from dataclasses import replace
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
-from layerwise.results import LensResult
 from layerwise.tasks import Item, build_requests
 from tests import analysis
 from tests.analysis import word_task
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.real import smollm2
 from tests.models.tiny import tiny_model, tiny_tokenizer
-from tests.synthetic import without_list
 from tests.tasks.tokenizers import word_level
 
 TASK = word_task(5)
@@ -389,30 +386,6 @@ def test_what_is_not_there_to_read_is_told(family, options, sentence):
     with pytest.raises(UserError) as told:
         read(tiny_model(family), TASK, "continuation", **options)
     assert sentence in str(told.value)
-
-
-def test_tables_of_earlier_versions_get_the_later_columns(tmp_path):
-    model = tiny_model("llama")
-    logit_lens(model, word_task(40), "continuation", out=tmp_path / "run", progress=False)
-    path = tmp_path / "run" / "lens.parquet"
-    table = pq.read_table(path)
-    later = ["lens", "over", "site", "pos", "token", "final_rank", "cluster", "blind", "options"]
-    pq.write_table(table.drop_columns(later), path)
-    without_list(tmp_path / "run")
-    loaded = LensResult.load(tmp_path / "run").lens
-    now = table.to_pandas().assign(top_tokens=lambda rows: rows["top_tokens"].map(list))
-    # parts of characters look alike as text
-    final = now.groupby("item")["top_tokens"].transform(lambda tops: tops.iloc[-1][0])
-    clear = ~now["item"].isin(now.loc[final == "\ufffd", "item"])
-    known = now["final_rank"] < 5
-    assert (clear & known).any()
-    assert (clear & ~known).any()
-    assert (loaded.loc[clear, "final_rank"].isna() == ~known[clear]).all()
-    sure = clear & known
-    assert (loaded.loc[sure, "final_rank"] == now.loc[sure, "final_rank"]).all()
-    assert loaded[["token", "cluster", "blind", "options"]].isna().all(axis=None)
-    same = [name for name in loaded.columns if name not in later[-5:]]
-    assert (loaded[same].astype(str) == now[same].astype(str)).all().all()
 
 
 @pytest.mark.long

@@ -222,23 +222,6 @@ def test_directions_and_sites_with_and_without_heads_stand_beside_each_other():
     pd.testing.assert_frame_equal(mine.drop(columns=of_run), alone.drop(columns=of_run))
 
 
-def test_tables_of_earlier_versions_are_of_denoising(tmp_path):
-    later = [
-        "direction", "head", "source_pos", "clean_logprob", "corrupted_logprob",
-        "patched_logprob", "unpatched_kl", "patched_kl",
-    ]  # fmt: skip
-    table = head_rows().query("head == 0").assign(site="resid_pre")
-    facts = synthetic.facts(synthetic.task_facts("keys", "retrieval"))
-    PatchingResult(table, facts).save(tmp_path)
-    synthetic.without_list(tmp_path)
-    table.drop(columns=later).to_parquet(tmp_path / "patching.parquet", index=False)
-    found = PatchingResult.load(tmp_path).patching
-    expected = table.assign(head=pd.NA, **dict.fromkeys(later[3:], np.nan))
-    pd.testing.assert_frame_equal(
-        found, patching_frame(expected.drop(columns="cluster").to_dict("records"))
-    )
-
-
 def test_the_compact_table_names_heads():
     facts = synthetic.facts(synthetic.task_facts("keys", "retrieval"), protocols=("continuation",))
     rows = PatchingResult(head_rows(), facts).summary_rows()

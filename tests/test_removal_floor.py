@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pytest
 
 import layerwise as lw
@@ -14,7 +12,6 @@ from layerwise.analyses.removal.tables import _curve, tasks_that_count
 from layerwise.models import original_tokenizer
 from layerwise.results import RemovalResult
 from layerwise.stats import effects as _effects
-from layerwise.storage.earlier_tables import with_later_columns
 from layerwise.storage.parquet import frame
 from layerwise.sweep import intact, skip_layers, sweep
 from layerwise.tasks import build_requests, score, with_other_questions
@@ -168,14 +165,6 @@ def test_controls_are_those_of_brute_force_on_both_splits():
         assert row.step == 0
     held = seen.loc[seen["split"] == "held out"]
     assert held.empty == (not result.order)
-
-
-def test_a_table_of_an_earlier_version_says_which_rows_are_intact():
-    first = np.arange(8)
-    rows = rows_of({"intact": first < 8, "1": first < 2}, "selection")
-    now = pa.Table.from_pandas(frame("removal", rows), preserve_index=False)
-    before = with_later_columns("removal", now.drop_columns(["kind"]))
-    pd.testing.assert_series_equal(before.to_pandas()["kind"], now.to_pandas()["kind"])
 
 
 def test_a_run_asks_other_questions_once_for_each_split(tmp_path):

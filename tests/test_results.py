@@ -73,25 +73,6 @@ def test_a_table_that_says_it_is_larger_than_it_can_be_is_refused(ablation, tmp_
         read_table(path, "records")
 
 
-def test_layers_of_tables_of_earlier_versions_are_read_from_the_ids(tmp_path):
-    ids = {
-        "intact": ([], None),
-        "skip:layer=7": ([7], None),
-        "skip:layers=3+4+10": ([3, 4, 10], None),
-        "zero:attn_out,layer=1+zero:attn_out,layer=2": ([1, 2], None),
-        "mean:z,layer=3,head=1": ([3], [1]),
-        "skip:z,layer=3,head=0+skip:z,layer=3,head=11": ([3, 3], [0, 11]),
-        "mean:kv_group,layer=1,group=0+zero:mlp_out,layer=2": ([1, 2], [0, None]),
-    }
-    row = {"kind": "skip", "task": "t", "capability": "knowledge", "item": "i"}
-    rows = [{**row, "protocol": "letter", "correct": True, "intervention": one} for one in ids]
-    earlier = frame("records", rows).drop(columns=["layers", "heads"])
-    earlier.to_parquet(tmp_path / "records.parquet", index=False)
-    table, _ = read_table(tmp_path / "records.parquet", "records")
-    known = [(pair.layers, pair.heads) for pair in table.itertuples()]
-    assert known == list(ids.values())
-
-
 def test_frames_refuse_unknown_columns_and_missing_values():
     with pytest.raises(ValueError, match=r"unknown columns for records: \['colour'\]"):
         results.records_frame([{"colour": 1}])

@@ -12,6 +12,7 @@ import pytest
 from layerwise import results
 from layerwise.errors import UserError
 from layerwise.results import AblationResult, RunFolder, load_results
+from layerwise.runs.checkpoints import rows_of
 from tests import synthetic
 from tests.forking import exit_code, forked, needs_fork
 
@@ -253,3 +254,13 @@ def test_another_process_is_refused_while_one_runs(tmp_path):
         code, told = run_apart(tmp_path)
     assert code == 1
     assert f"in use by another run (process {os.getpid()})" in told
+
+
+def test_rows_of_another_version_are_refused(ablation, tmp_path):
+    """Also beside rows of this one, whose columns they would get without values."""
+    with RunFolder.open(tmp_path, {}) as run:
+        run.write_part("records one", ablation.records)
+        run.write_part("records two", ablation.records.drop(columns=["cluster", "draw"]))
+        assert len(rows_of(run, "records", ["records one"])) == len(ablation.records)
+        with pytest.raises(UserError, match=r"Rows of records .* lack cluster, draw"):
+            rows_of(run, "records", ["records one", "records two"])

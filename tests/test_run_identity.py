@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -345,27 +344,6 @@ def test_a_finished_run_of_an_earlier_version_comes_back(tmp_path):
     as_an_earlier_version(out)
     ablate(model, word_task(4, description="other words"), out)
     refused(model, word_task(3), out, "task words: 4 items -> 3 items")
-
-
-def test_parts_of_an_earlier_version_bind_to_its_run(tmp_path):
-    settings: dict[str, Any] = {"seed": 0}
-    with RunFolder.open(tmp_path, settings) as run:
-        run.write_part("one", pd.DataFrame({"a": [1]}))
-        run.write_bytes("two", b"content")
-        paths = list((tmp_path / "parts").iterdir())
-        for path, name in zip(sorted(paths), ("one", "two"), strict=True):
-            _, _, content = path.read_bytes().partition(b"\n")
-            digest = hashed(run._run, name, content)
-            path.write_bytes(b"layerwise part " + digest + b"\n" + content)
-    with RunFolder.open(tmp_path, settings | {"tokenizer_hash": "ab" * 32}) as run:
-        assert run.read_part("one")["a"].tolist() == [1]
-        assert run.read_bytes("two") == b"content"
-        assert run.environments() == []
-
-
-def hashed(run: str, name: str, content: bytes) -> bytes:
-    """The hash of a part, as earlier versions made it."""
-    return hashlib.sha256(f"{run}\0{name}\0".encode() + content).hexdigest().encode()
 
 
 def test_the_files_of_a_second_model_belong_to_the_run():

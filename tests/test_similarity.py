@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -85,14 +84,6 @@ def test_cka_is_that_of_the_textbook(model, task, found):
         norm = np.linalg.norm
         expected = norm(y.T @ x) ** 2 / (norm(x.T @ x) * norm(y.T @ y))
         assert row.cka == pytest.approx(expected, abs=1e-4)
-
-
-def test_a_table_of_before_there_were_two_stacks_is_read(found, tmp_path):
-    found.save(tmp_path)
-    path = tmp_path / "cka.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(["stack"]), path)
-    synthetic.without_list(tmp_path)
-    pd.testing.assert_frame_equal(SimilarityResult.load(tmp_path).cka, found.cka)
 
 
 def test_known_angles():

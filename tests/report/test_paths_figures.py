@@ -10,7 +10,7 @@ from layerwise.errors import UserError
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.report import report
 from layerwise.results import AttributionPatchingResult, PathPatchingResult
-from layerwise.storage.parquet import frame, read_table
+from layerwise.storage.parquet import frame
 from tests import synthetic
 
 SITES = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
@@ -186,15 +186,3 @@ def test_texts_of_paths_in_two_stacks_are_readable_and_apart(width, n_layers, n_
     result = in_two_stacks(n_layers, n_layers, n_heads)
     with naming_layers_of(result.facts.model):
         assert_legible(path_senders(result.effects(), width))
-
-
-def test_tables_of_earlier_versions_tell_their_sites(tmp_path):
-    result = paths()
-    result.save(tmp_path)
-    synthetic.without_list(tmp_path)
-    for name in ("path_patching", "path_effects"):
-        file = tmp_path / f"{name}.parquet"
-        table, _ = read_table(file, name)
-        table.drop(columns="site").to_parquet(file, index=False)
-        pd.testing.assert_frame_equal(read_table(file, name)[0], table)
-    assert set(PathPatchingResult.load(tmp_path).path_patching["site"]) == set(SITES.values())

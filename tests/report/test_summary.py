@@ -364,15 +364,6 @@ def test_difficulty_is_told_as_it_was_measured(run: RunTables) -> None:
     assert "The intact model" not in sentence(p_accuracy=np.nan)
 
 
-def test_an_earlier_version_s_tests_of_order_are_not_told(run: RunTables) -> None:
-    earlier = run.tables["order"].assign(significant=pd.array([pd.NA] * 36, dtype="boolean"))
-    methods = run.tables["method_agreement"].assign(significant=None)
-    told = synthetic.with_tables(run, order=earlier, method_agreement=methods)
-    found = findings_of(told, EVERYTHING)
-    assert of_kind(found, "order") == []
-    assert not any("half-effect depth" in each.full for each in of_kind(found, "agreement"))
-
-
 def test_without_a_significant_order_none_is_claimed(run: RunTables, plan: Plan) -> None:
     unsure = synthetic.with_tables(run, order=synthetic.order(plan, p_holm=0.2))
     (told,) = of_kind(findings_of(unsure, EVERYTHING), "order")

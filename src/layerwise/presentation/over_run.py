@@ -68,7 +68,7 @@ def which_hold(
 def count_that_hold(sure: pd.DataFrame, every: pd.DataFrame, correction: str = HOLM) -> str:
     """``"of 81 significant effects 51 hold over all 450 tests of the run (Holm)"``.
 
-    Nothing for tables of earlier versions, or where nothing is significant.
+    Nothing where nothing is tested or significant.
     """
     if not n_tests(every) or sure.empty:
         return ""

@@ -17,7 +17,7 @@ import pyarrow as pa
 from layerwise.errors import UserError
 from layerwise.ground.regular_files import read_regular
 from layerwise.storage.atomic_files import write_atomically
-from layerwise.storage.parquet import as_of_now, parsed, to_bytes
+from layerwise.storage.parquet import parsed, refuse_other_columns, to_bytes
 from layerwise.storage.provenance import distinct, installed_versions
 
 from .differences import Environment, environment_now
@@ -83,8 +83,10 @@ def together(parts: CheckpointStore, names: list[str]) -> pd.DataFrame:
 
 
 def rows_of(parts: CheckpointStore, table: str, names: list[str]) -> pd.DataFrame:
-    """The pieces of a table as one, those of an earlier version as well."""
-    tables = [as_of_now(table, parts.read_part(name)) for name in names]
+    """The pieces of a table as one; they must have its columns."""
+    tables = [parts.read_part(name) for name in names]
+    for rows in tables:
+        refuse_other_columns(table, rows)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -105,7 +107,7 @@ def write_bytes_part(
 
 
 def environment_of(path: Path) -> dict[str, Any] | None:
-    """The environment recorded in a part; None if it has none or is damaged."""
+    """What a part was made under; None of one that is damaged."""
     try:
         with path.open("rb") as file:
             text = file.readline(_LONGEST_HEAD).removeprefix(_HEAD).partition(b" ")[2]
@@ -131,7 +133,6 @@ def read_bytes_part(path: Path, run: str, name: str) -> bytes:
     except OSError as error:
         raise _no_part(path) from error
     digest, blank, environment = head.removeprefix(_HEAD).partition(b" ")
-    # Parts of earlier versions say nothing of what they were made under.
     if digest != _digest(run, name, blank + environment, content):
         raise _no_part(path)
     return content

@@ -135,7 +135,7 @@ class RunFolder:
             return None
 
     def environments(self) -> list[dict[str, Any]]:
-        """What the parts were made under, each once; those of earlier versions do not say."""
+        """What the parts were made under, each once."""
         paths = sorted((self.path / _PARTS).glob("*.part"))
         return distinct(environment for path in paths if (environment := environment_of(path)))
 

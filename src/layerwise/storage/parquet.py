@@ -16,7 +16,6 @@ from layerwise.errors import DamagedResultsError, UserError, unknown_name
 from layerwise.ground.regular_files import read_regular
 
 from .atomic_files import write_atomically
-from .earlier_tables import with_later_columns
 from .schemas import SCHEMAS
 
 # What to do about results that cannot be read.
@@ -44,19 +43,15 @@ def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
     return _to_pandas(_from_pandas(name, table))
 
 
-def as_of_now(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the table ``name`` that an earlier version may have made, as this one makes them."""
-    if set(SCHEMAS[name].names) <= set(table.columns):
-        return table
-    try:
-        arrow = pa.Table.from_pandas(table, preserve_index=False)
-        return conform(name, with_later_columns(name, arrow).to_pandas())
-    except (ValueError, TypeError, AttributeError, LookupError, pa.ArrowException) as error:
+def refuse_other_columns(name: str, rows: pd.DataFrame) -> None:
+    """Refuse rows of the table ``name`` that lack columns, as another version may have made."""
+    missing = [column for column in SCHEMAS[name].names if column not in rows]
+    if missing:
         raise UserError(
-            f"Rows of {name} that were kept of an interrupted run cannot be read ({error}): "
-            "expected those that a version of layerwise up to this one made; delete the run's "
-            "folder and give the same command again."
-        ) from error
+            f"Rows of {name} that were kept of an interrupted run lack {', '.join(missing)}: "
+            "expected those that this version of layerwise made; delete the run's folder and give "
+            "the same command again."
+        )
 
 
 def write_table(path: Path, name: str, table: pd.DataFrame, facts: str) -> None:
@@ -71,7 +66,7 @@ def read_table(
     """Read a table, and the facts that are in its metadata, if any."""
     if name not in SCHEMAS:
         raise unknown_name("table", name, SCHEMAS)
-    arrow = _with_later_columns(path, name, read_arrow(path, digest))
+    arrow = read_arrow(path, digest)
     missing = [column for column in SCHEMAS[name].names if column not in arrow.column_names]
     if missing:
         raise DamagedResultsError(
@@ -86,17 +81,6 @@ def read_table(
             f"{name}.parquet as layerwise writes it; {AGAIN}."
         ) from error
     return _to_pandas(table), (arrow.schema.metadata or {}).get(_FACTS_KEY)
-
-
-def _with_later_columns(path: Path, name: str, table: pa.Table) -> pa.Table:
-    """A table as this version writes it."""
-    try:
-        return with_later_columns(name, table)
-    except (ValueError, TypeError, AttributeError, LookupError, pa.ArrowException) as error:
-        raise DamagedResultsError(
-            f"{path} has columns that no version of layerwise writes into {name}.parquet "
-            f"({error}): expected a table that layerwise wrote; {AGAIN}."
-        ) from error
 
 
 def read_arrow(path: Path, digest: str | None = None) -> pa.Table:

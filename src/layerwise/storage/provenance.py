@@ -185,13 +185,12 @@ class Facts(Stamped):
     environments: tuple[dict[str, JsonValue], ...] = Field(
         default=(),
         description="Under which versions, threads and kernels its parts were made; several if "
-        "they differ. Empty in results of earlier versions.",
+        "they differ.",
     )
     files: dict[str, str] = Field(
         default={},
         description="In run.json: SHA-256 of each of the folder's files by name, and under its own "
-        "name that of all else that it says. Empty in a table's metadata, and in results of "
-        "earlier versions.",
+        "name that of all else that it says. Empty in a table's metadata.",
     )
 
     @model_validator(mode="after")
@@ -305,8 +304,7 @@ def write_run_file(folder: Path, content: Facts | dict[str, Any], files: dict[st
 
 def listed_files(folder: Path) -> dict[str, str] | None:
     """SHA-256 by name of the files of a finished run, as ``run.json`` lists them."""
-    # None if there is no ``run.json``, or it keeps no list, as in results of earlier versions, or
-    # the run is not finished.
+    # None if there is no ``run.json``, or it keeps no list, or the run is not finished.
     if not (folder / RUN_FILE).exists():
         return None
     run = read_run_file(folder)

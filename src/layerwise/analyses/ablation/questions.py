@@ -45,9 +45,6 @@ def questions_of(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         elif option not in row["options"]:
             row["options"].append(option)
             row["gold"] = option.strip() if line["gold"] else row["gold"]
-    for (task, protocol, item), row in rows.items():
-        if row["gold"] is None and protocol == "generate":  # earlier versions did not write it
-            row["gold"] = rows.get((task, "continuation", item), {}).get("gold")
     shared = _shared(rows)
     made = []
     for key, row in rows.items():

@@ -1,8 +1,7 @@
 """Sentences on the order in which capabilities emerge.
 
 They read order tests; no test is made here. An order is told where all significant tests of a pair
-say the same one; centres of mass are not tested. Of tables that an earlier version wrote, with
-tests that did not keep their level, no order is told.
+say the same one; centres of mass are not tested.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ def orders(run: RunTables) -> list[Claim]:
     order = run.table("order")
     if order is None:
         return []
-    order = pd.DataFrame(order.loc[order["significant"].notna()])
     found, contrary, open_pairs = [], [], []
     names = in_order(zip(order["first"], order["second"], strict=True), ())
     for first, second in names:

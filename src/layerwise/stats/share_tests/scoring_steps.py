@@ -144,7 +144,7 @@ def _blind_share(cell: Cell) -> Float[np.ndarray, " items"]:
 
 def _agreement(records: pd.DataFrame, cell: Cell) -> Float[np.ndarray, " layers"]:
     """Of the items that the intact model gets right, whose place is therefore known."""
-    if set(records["chosen"].isna()) & {True}:  # records of earlier versions
+    if set(records["chosen"].isna()) & {True}:  # not every record has a place
         return np.zeros(len(cell.interventions))
     wide = records.pivot(index="item", columns="intervention", values="chosen")
     names = ["intact", *cell.interventions["intervention"]]

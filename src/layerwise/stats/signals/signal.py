@@ -172,7 +172,7 @@ def signal_p_values(
 ) -> Float[np.ndarray, " cells"]:
     """Of each task and protocol, the p-value of "no better than chance or a control"."""
     # The largest of the p-values is that of their union (Berger 1982, Technometrics 24). What was
-    # not asked (in a run of an earlier version, or if all items have the same answer) is left out.
+    # not asked, as all items have the same answer, is left out.
     return np.array([_signal_p_value(cell, chance) for cell in cells], dtype=float)
 
 
