@@ -22,7 +22,6 @@ from layerwise.analyses.distillation.student import (
     Student,
     Teacher,
     matching_layers,
-    merge_adapters,
 )
 from layerwise.analyses.distillation.training import Trainer
 from layerwise.errors import MadeAgainWarning, UserError
@@ -269,7 +268,7 @@ def test_merged_adapters_say_what_they_said_beside_the_weights(family, rank):
         trainer.step()
     with torch.no_grad():
         beside = trained(batch)[0]
-    merge_adapters(trained.original)
+    trained.adapters.merge_and_unload()
     assert not [name for name, _ in trained.original.named_parameters() if "lora" in name]
     with torch.no_grad():
         merged = trained(batch)[0]

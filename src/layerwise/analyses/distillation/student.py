@@ -43,7 +43,7 @@ class Student:
         blocks: the names of the modules of its layers, in the order of computation.
         trained: the weights that change, by name.
         prefix: what its decoder begins with, behind an encoder; None without one.
-        adapted: whether what changes are adapters.
+        adapters: peft's model of the adapters, if these are what changes.
         folder: the files that it came from.
     """
 
@@ -51,7 +51,7 @@ class Student:
     blocks: tuple[str, ...]
     trained: dict[str, nn.Parameter]
     prefix: Tokens | None
-    adapted: bool
+    adapters: Any
     folder: Path
 
     @classmethod
@@ -65,20 +65,19 @@ class Student:
         blocks = _blocks(model, original, folder)
         chosen = range(len(blocks)) if layers is None else sorted(layers)
         within = tuple(f"{blocks[layer]}." for layer in chosen)
+        adapters = None
         if rank is not None:
-            trained = put_adapters(original, [blocks[layer] for layer in chosen], rank, seed)
-        else:
-            every = dict(original.named_parameters())
-            trained = {
-                name: weight
-                for name, weight in every.items()
-                if layers is None or name.startswith(within)
-            }
+            adapters = put_adapters(original, [blocks[layer] for layer in chosen], rank, seed)
+        trained = {
+            name: weight
+            for name, weight in original.named_parameters()
+            if (".lora_" in name if rank else layers is None or name.startswith(within))
+        }
         original.requires_grad_(False)
         for weight in trained.values():
             weight.requires_grad_(True)
         prefix = decoder_prefix(model) if is_seq2seq(model) else None
-        return cls(original, blocks, trained, prefix, rank is not None, folder)
+        return cls(original, blocks, trained, prefix, adapters, folder)
 
     def batch(self, lessons: Sequence[Lesson]) -> Batch:
         """Texts as this model reads them."""
@@ -135,9 +134,8 @@ class Student:
 
     def save(self, place: Path) -> None:
         """Write the model, adapters merged into their weights, into an empty folder."""
-        if self.adapted:
-            merge_adapters(self.original)
-            self.adapted = False
+        if self.adapters is not None:
+            self.original, self.adapters = self.adapters.merge_and_unload(), None
         with quiet():
             self.original.save_pretrained(place)
         copy_others(self.folder, place, _OF_BEFORE)
@@ -267,15 +265,13 @@ def need_peft() -> None:
         ) from error
 
 
-def put_adapters(
-    model: nn.Module, blocks: Iterable[str], rank: int, seed: int
-) -> dict[str, nn.Parameter]:
+def put_adapters(model: nn.Module, blocks: Iterable[str], rank: int, seed: int) -> Any:
     """Give all linear maps of some blocks adapters, which change nothing yet.
 
     The update is ``2 B A`` with ``A`` drawn and ``B`` zero, in all attention and MLP matrices.
     """
     need_peft()
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig, LoraModel
     from transformers.pytorch_utils import Conv1D
 
     within = tuple(f"{block}." for block in blocks)
@@ -296,20 +292,4 @@ def put_adapters(
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, model)
-    return {name: value for name, value in model.named_parameters() if ".lora_" in name}
-
-
-def merge_adapters(model: nn.Module) -> None:
-    """Add the adapters to the weights that they adapt, and take them out."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    adapted: list[tuple[str, Any]] = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, BaseTunerLayer)
-    ]
-    for name, module in adapted:
-        module.merge()
-        within, _, last = name.rpartition(".")
-        setattr(model.get_submodule(within), last, module.get_base_layer())
+        return LoraModel(model, config, "default")
