@@ -122,7 +122,7 @@ def test_methods_stand_side_by_side_and_never_against_each_other(run: RunTables,
     ]  # fmt: skip
     first = placed[0]
     assert first.short.startswith("Retrieval is needed around layer ")
-    assert " and readable by the logit lens after layer " in first.short
+    assert " and readable by logit lens after layer " in first.short
     assert "disagree" not in first.full
     for row in rows(run.tables["emergence"], **first.source["where"]).to_dict("records"):
         assert f"By {row['method']}: layer {row['layer']:.1f} [" in first.full

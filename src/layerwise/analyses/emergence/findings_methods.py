@@ -41,7 +41,7 @@ _WIDEST = 0.5
 # What each method says of the layer in which half of its effect is reached.
 _DOES = {
     ABLATION: "needed around", ATTRIBUTION: "written around",
-    "logit lens": "readable by the logit lens after", PATCHING: "decided around",
+    "logit lens": "readable by logit lens after", PATCHING: "decided around",
 }  # fmt: skip
 Row = dict[str, Any]
 

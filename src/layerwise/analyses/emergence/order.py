@@ -114,10 +114,11 @@ def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]
         )
         depths = _half_depth(one), _half_depth(other)
     found = later_by(*(np.array([depth]) / last for depth in depths))
-    bounds = depth_difference(
-        one, other, (axis, axis), paired=False, measure=first.measure, least=least
-    )
-    low, high, p = (np.nan, np.nan, 1.0) if np.isnan(found[0]) else bounds
+    low, high, p = np.nan, np.nan, 1.0
+    if not np.isnan(found[0]):
+        low, high, p = depth_difference(
+            one, other, (axis, axis), paired=False, measure=first.measure, least=least
+        )
     return {
         "first": first.capability,
         "second": second.capability,
