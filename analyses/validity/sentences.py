@@ -15,7 +15,7 @@ from layerwise.presentation.claim import ESTABLISHED, OPEN, Claim
 from layerwise.report.summary import findings_of
 from layerwise.results import AblationResult, Facts, ModelFacts, TaskFacts, records_frame
 
-N_PAGES, N_ITEMS, N_LAYERS, EVERYTHING = 100, 60, 12, 1000
+N_PAGES, N_ITEMS, N_LAYERS, EVERYTHING = 55, 60, 12, 1000
 # So many that no loss could be shown where there is none.
 N_FOR_NO_LOSS = 250
 CAPABILITIES = ("retrieval", "knowledge", "reasoning", "coherence")
