@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from layerwise.sweep import Generate, Generated, Intervention, Scored, Sweep, SweepStats, intact
-from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.changes.interventions import donors_of
+from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Outcome, Request
 from layerwise.tasks import Task
 

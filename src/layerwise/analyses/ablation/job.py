@@ -27,11 +27,8 @@ from layerwise.runs.controls import (
     without_layers,
 )
 from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
-from layerwise.runs.executors import make_missing
-from layerwise.runs.pieces import joined_work, parts_of, unrecorded, works_of
-from layerwise.runs.progress import Meter, PartMeter
 from layerwise.runs.pieces import Recorded, joined_work, make_pieces, unrecorded
-from layerwise.runs.progress import Meter, Part
+from layerwise.runs.progress import Meter, PartMeter
 from layerwise.runs.records import record_rows, request_line, text_line, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.stats.effects import CONTROLS, cells

@@ -28,14 +28,10 @@ from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import conform, frame
-from layerwise.sweep import Generate, LogLikelihood, Scored, intact
+from layerwise.sweep import LogLikelihood, Scored, intact
 from layerwise.sweep.activations.last_sites import last_sites
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
-from layerwise.sweep import LogLikelihood, Scored, intact
-from layerwise.sweep.plans.cost import Cost
-from layerwise.sweep.activations.last_sites import last_sites
-from layerwise.sweep.walk.readout import uncapped_logits_of
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.seq2seq.sites import seq2seq_sites
 from layerwise.sweep.walk.readout import uncapped_logits_of

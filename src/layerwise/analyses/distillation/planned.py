@@ -16,14 +16,6 @@ from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.models.instance.facts import origin_of
 from layerwise.models.instance.kinds import Model
 from layerwise.models.instance.own_files import files_of, refuse_no_files
-from layerwise.runs.controls import asked_blind, without_layers
-from layerwise.runs.setup import Setup, check_layers, prepare
-from layerwise.sweep import intact
-from layerwise.sweep.plans.cost import Cost
-from layerwise.models.instance.facts import origin_of
-from layerwise.models.instance.kinds import Model
-from layerwise.models.huggingface.meta_model import load_meta_model
-from layerwise.models.instance.own_files import files_of, refuse_no_files
 from layerwise.runs.controls import answers_as_is
 from layerwise.runs.dry_sweeps import cost_of_sweeps
 from layerwise.runs.setup import Setup, check_layers, prepare

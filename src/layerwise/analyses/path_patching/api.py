@@ -32,8 +32,6 @@ from layerwise.models.instance.kinds import (
 )
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import PairOptions
-from layerwise.runs.pieces import joined_work
-from layerwise.runs.executors import Executor
 from layerwise.runs.pieces import Recorded, joined_work
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry

@@ -31,7 +31,6 @@ from layerwise.runs.progress import Meter
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.sweep import Intervention, Sweep, intact, skip_layers
-from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 

@@ -22,17 +22,14 @@ from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
-from layerwise.runs.options import RunOptions
 from layerwise.runs.dry_sweeps import cost_of_prompts
-from layerwise.runs.executors import Executor
+from layerwise.runs.options import RunOptions
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.storage.base import Result
 from layerwise.storage.parquet import conform, frame
-from layerwise.sweep import Generate, intact
 from layerwise.sweep.activations.stream_reading import Streams, read_streams
-from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from layerwise.models.instance.kinds import Model, heads_per_key, n_encoder_layers
-from layerwise.runs.setup import Setup
-from layerwise.models.instance.kinds import Model, heads_per_key, n_encoder_layers
 from layerwise.runs.dry_sweeps import Sweeper
 from layerwise.sweep import Generate, Intervention, Sweep, together
 from layerwise.sweep.changes.edits import BLOCK, EMBED, END, MEMORY_NORM, SwapWeights

@@ -31,14 +31,10 @@ from layerwise.runs.progress import Meter
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import frame
-from layerwise.sweep import Generate, Intervention, Sweep, intact
-from layerwise.sweep.changes.interventions import with_weights
-from layerwise.sweep.checks.faithful import check_faithful
-from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep import Intervention, Sweep
-from layerwise.sweep.plans.cost import Cost
-from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.changes.interventions import with_weights
+from layerwise.sweep.checks.faithful import check_faithful
+from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 
 from .branches import Exchange, is_alone, patched_with, swept_with_donor
