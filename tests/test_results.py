@@ -153,11 +153,11 @@ def test_repr_is_one_line(ablation, lens):
 
 def test_a_result_draws_itself_with_its_layers_named(ablation, monkeypatch):
     """The figure of its own folder is asked, where layers have the names of the model."""
-    from layerwise.analyses.ablation.figures import role_map
+    from layerwise.analyses.ablation import figures
 
     seen = []
     monkeypatch.setattr(
-        role_map, "role_map", lambda table, *_, **__: seen.append((len(table), name_layer(3)))
+        figures, "role_map", lambda table, *_, **__: seen.append((len(table), name_layer(3)))
     )
     ablation.plot()
     model = ablation.facts.model.model_copy(update={"n_encoder_layers": 2})

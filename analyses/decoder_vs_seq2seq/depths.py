@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.stats import t
 
-from layerwise.presentation.grid import legend_below
+from layerwise.presentation.charts.panels import legend_below
 from layerwise.presentation.rows import rows
 from layerwise.presentation.style import FULL_WIDTH, look, new_figure, styled
 from layerwise.presentation.wording import CAPABILITY_ORDER, in_order

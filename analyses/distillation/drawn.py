@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerwise.presentation.grid import legend_below
+from layerwise.presentation.charts.panels import legend_below
 from layerwise.presentation.rows import rows
 from layerwise.presentation.style import FULL_WIDTH, look, new_figure, styled
 

@@ -83,8 +83,8 @@ def test_lines_are_the_table_and_filled_where_significant():
     for part in ("attn_out", "mlp_out"):
         mine = summary[summary["component"] == part].sort_values("layer")
         np.testing.assert_allclose(found(figure, f"mean {part}").get_ydata(), mine["value"])
-    assert list(found(figure, "sure attn_out").get_xdata()) == [3]
-    assert list(found(figure, "sure mlp_out").get_xdata()) == [2]
+    assert list(found(figure, "sure mean attn_out").get_xdata()) == [3]
+    assert list(found(figure, "sure mean mlp_out").get_xdata()) == [2]
 
 
 def test_cells_are_the_table_and_dots_are_significant():
@@ -95,7 +95,7 @@ def test_cells_are_the_table_and_dots_are_significant():
     wide = heads.pivot(index="layer", columns="head", values="value").to_numpy(dtype=float)
     np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(wide.shape), wide)
     assert mesh.get_clim() == pytest.approx((-np.abs(wide).max(), np.abs(wide).max()))
-    dots = found(figure, "marked")
+    dots = found(figure, "significant")
     (x, y) = BEST[1] + 0.5, BEST[0] + 0.5
     assert (list(dots.get_xdata()), list(dots.get_ydata())) == ([x], [y])
 
@@ -130,7 +130,7 @@ def test_without_signal_nothing_is_drawn_or_said():
 
 def test_a_result_shows_itself():
     result = made_up()
-    assert found(result.plot(), "marked")
+    assert found(result.plot(), "significant")
     rows = result.summary_rows()
     assert isinstance(rows, pd.DataFrame)
     assert sorted(part.split(" ")[0] for part in rows["part"][:2]) == ["attention", "head"]

@@ -61,23 +61,26 @@ def test_profiles_are_the_table_and_filled_where_they_differ(interaction):
     for which, name in (("first", "letter"), ("second", "generate")):
         (line,) = lines(figure, f"share {name}")
         assert np.allclose(line.get_ydata(), 100 * mine[f"share_{which}"])
-        assert line.get_markerfacecolor() != "white"
-        (bars,) = (c for c in figure.findobj(LineCollection) if c.get_gid() == f"interval {name}")
+        assert len(lines(figure, f"sure share {name}")[0].get_xdata()) == len(mine)
+        (bars,) = (
+            c for c in figure.findobj(LineCollection) if c.get_gid() == f"interval share {name}"
+        )
         ends = np.array([segment[:, 1] for segment in bars.get_segments()])
         bounds = mine[[f"share_{which}_low", f"share_{which}_high"]]
         assert np.allclose(ends, 100 * bounds.to_numpy())
     same = rows(interaction, capability="retrieval", first="letter", second="generate")
-    assert lines(interaction_profiles(same), "share letter")[0].get_markerfacecolor() == "white"
+    assert not len(lines(interaction_profiles(same), "sure share letter")[0].get_xdata())
 
 
 def test_points_of_agreement_are_the_table(agreement):
     mine = rows(agreement, first="ablation", capability="retrieval", protocol="letter")
     figure = agreement_ranges(mine)
-    shown = [line.get_xdata()[0] for line in lines(figure, "estimate")]
+    points = [lines(figure, f"{kind} letter") for kind in ("sure", "unsure")]
+    shown = [x for both in zip(*points, strict=True) for line in both for x in line.get_xdata()]
     assert shown == [0.4, 0.8]
-    assert np.allclose(
-        [line.get_xdata() for line in lines(figure, "interval")], [[0.28, 0.55], [0.68, 0.95]]
-    )
+    bars = [c for c in figure.findobj(LineCollection) if c.get_gid() == "interval letter"]
+    ends = [segment[:, 0] for one in bars for segment in one.get_segments()]
+    assert np.allclose(ends, [[0.28, 0.55], [0.68, 0.95]])
 
 
 def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):

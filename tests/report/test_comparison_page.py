@@ -148,7 +148,7 @@ def test_role_maps_share_axis_and_scale_and_show_the_stacks(page: Report):
     panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
     assert len(panels) == 3
     assert {axes.get_xlim() for axes in panels} == {(0.0, 1.0)}
-    meshes = [[m for m in axes.collections if m.get_gid() == "layers"] for axes in panels]
+    meshes = [[m for m in axes.collections if m.get_gid() == "cells"] for axes in panels]
     assert {mesh.get_clim() for found in meshes for mesh in found} == {(0, 1)}
     edges = meshes[2][0].get_coordinates()[0, :, 0]
     assert np.allclose(edges, np.arange(10) / 9)
@@ -160,10 +160,13 @@ def test_role_maps_share_axis_and_scale_and_show_the_stacks(page: Report):
 
 def test_filled_points_are_the_established_ones(compared: lw.Comparison, page: Report):
     figure = page.figures["differences_depth"]
-    points = [a for axes in figure.axes for a in axes.get_lines() if a.get_gid() == "difference"]
-    filled = sum(point.get_markerfacecolor() != "white" for point in points)
+    drawn = [a for axes in figure.axes for a in axes.get_lines()]
+    filled, hollow = (
+        sum(len(a.get_xdata()) for a in drawn if str(a.get_gid()).startswith(kind))
+        for kind in ("sure", "unsure")
+    )
     shown = rows(compared.differences, family="depth", measure=list(MEASURES))
-    assert (len(points), filled) == (len(shown), int(shown["significant"].sum()))
+    assert (filled + hollow, filled) == (len(shown), int(shown["significant"].sum()))
 
 
 @pytest.mark.usefixtures("blank_pictures")

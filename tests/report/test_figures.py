@@ -15,20 +15,23 @@ import pytest
 import synthetic
 from legible import WIDTHS, assert_legible, texts
 from matplotlib import _pylab_helpers
+from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 from synthetic import HOSTILE, Plan
 
-from layerwise.analyses.ablation.figures.role_map import color_map
+from layerwise.analyses.logit_lens.figures import median_ranks
 from layerwise.errors import UserError
-from layerwise.presentation.grid import layer_ticks
+from layerwise.presentation.charts.heat import SHARES
+from layerwise.presentation.inline import picture
+from layerwise.presentation.layer_axis import layer_ticks
 from layerwise.presentation.lettering import label
-from layerwise.presentation.over_items import mean_curve, median_curve
 from layerwise.presentation.rows import rows
-from layerwise.presentation.save import figure_bytes, png_address, svg_address
+from layerwise.presentation.save import figure_bytes, png_address
 from layerwise.presentation.style import style
+from layerwise.presentation.wording import number
 from layerwise.report import figures
 from layerwise.results import EmergenceResult, LensResult, Result
 from layerwise.storage.run_tables import RunTables
@@ -81,21 +84,22 @@ def test_the_check_of_readability_can_fail() -> None:
             assert_legible(figure)
 
 
+def strip_of(figure: Figure, task: str) -> Axes:
+    return next(a for a in figure.axes if a.get_title(loc="left").startswith(f"{task} ("))
+
+
 def test_role_map_dots_are_at_the_significant_layers(effects: pd.DataFrame, plan: Plan) -> None:
     figure = figures.role_map(effects)
-    (axes,) = (axes for axes in figure.axes if axes.get_ylabel() == "layer")
-    dots = [
-        points.get_offsets()[:, 1] - 0.5
-        for points in axes.collections
-        if points.get_gid() == "significant loss"
-    ]
-    expected = [sorted(plan.critical[protocol]) for protocol in plan.protocols * len(plan.tasks)]
-    silent = len(plan.silent)
-    assert len(dots) == len(expected) - silent
-    assert sum(len(column) for column in dots) == effects["significant"].sum()
-    counted = sorted(tuple(column.astype(int)) for column in dots)
-    for protocol in plan.protocols:
-        assert tuple(plan.critical[protocol]) in counted
+    dots = lines(figure, "significant")
+    assert len(dots) == len(plan.tasks)
+    assert sum(len(line.get_xdata()) for line in dots) == effects["significant"].sum()
+    axes = strip_of(figure, "facts")
+    (line,) = (line for line in axes.lines if line.get_gid() == "significant")
+    names = [tick.get_text() for tick in axes.get_yticklabels()]
+    for i, protocol in enumerate(names):
+        at = np.asarray(line.get_xdata())[np.asarray(line.get_ydata()) == i + 0.5] - 0.5
+        assert tuple(at.astype(int)) == plan.critical[protocol]
+    assert set(names) == set(plan.protocols)
 
 
 def test_role_map_marks_gains_apart_from_losses(effects: pd.DataFrame) -> None:
@@ -104,37 +108,31 @@ def test_role_map_marks_gains_apart_from_losses(effects: pd.DataFrame) -> None:
     mine.loc[mine["layer"] == 9, ["acc_diff", "significant"]] = [-0.1, True]
     figure = figures.role_map(mine)
     assert "significant gain" in words(figure)
-    marks = {
-        points.get_gid(): points.get_offsets()[:, 1].tolist()
-        for axes in figure.axes
-        for points in axes.collections
-        if points.get_gid()
-    }
-    assert marks == {"significant loss": [0.5], "significant gain": [9.5]}
+    marks = {gid: list(lines(figure, gid)[0].get_xdata()) for gid in ("significant", "gain")}
+    assert marks == {"significant": [0.5], "gain": [9.5]}
 
 
-def test_role_map_colour_is_the_clipped_share(effects: pd.DataFrame) -> None:
+def test_role_map_colour_is_the_share(effects: pd.DataFrame) -> None:
     mine = rows(effects, task="facts", protocol="generate")
     (mesh,) = (
         mesh
         for mesh in figures.role_map(mine).findobj(QuadMesh)
         if mesh.get_array() is not None and mesh.get_array().size == len(mine)
     )
-    shown = mesh.get_array().ravel()
-    assert np.allclose(shown, mine.sort_values("layer")["share_lost"].clip(0, 1))
+    assert np.allclose(mesh.get_array().ravel(), mine.sort_values("layer")["share_lost"])
     assert mesh.norm.vmin == 0
     assert mesh.norm.vmax == 1
 
 
-def test_columns_without_signal_are_hatched_and_named(effects: pd.DataFrame, plan: Plan) -> None:
+def test_rows_without_signal_are_hatched_and_explained(effects: pd.DataFrame, plan: Plan) -> None:
     figure = figures.role_map(effects)
     hatched = [patch for axes in figure.axes for patch in axes.patches if patch.get_hatch()]
     assert len(hatched) == len(plan.silent)
-    assert [text.get_text() for text in texts(figure)].count("no signal") == len(plan.silent)
+    assert "no signal: intact model not better than blind" in words(figure)
 
 
 def test_role_map_gets_darker_step_by_step_in_grey() -> None:
-    rgb = color_map()(np.linspace(0, 1, 21))[:, :3]
+    rgb = SHARES(np.linspace(0, 1, 21))[:, :3]
     grey = rgb @ [0.299, 0.587, 0.114]
     steps = -np.diff(grey)
     assert (steps > 0.02).all()
@@ -145,12 +143,12 @@ def test_figures_say_units_items_and_names(run: RunTables, effects: pd.DataFrame
     assert all("n = " in text for text in said.values())
     assert "share of above-floor accuracy lost" in said["role_map"]
     assert "accuracy (%)" in said["accuracy"]
-    assert "no signal: letter and" in said["accuracy"]
+    assert "no signal: letter\n" in said["accuracy"]
     assert "accuracy lost (%)" in said["protocols"]
     assert "(nats)" in said["lens"]
     assert "share recovered" in said["patching"]
     assert "relative depth" in said["emergence"]
-    assert r"\$" not in said["role_map"].replace(r"brackets" "\n" r"\$x\$ \$y", "")
+    assert r"\$" not in said["role_map"].replace(r"brackets \$x\$ \$y", "")
 
 
 def test_accuracy_lines_are_the_table(effects: pd.DataFrame) -> None:
@@ -195,46 +193,50 @@ def test_protocol_lines_tell_significance_and_difference(
     mine = rows(effects, task="facts")
     figure = figures.protocol_comparison(mine, dissociations=run.tables["dissociations"])
     for protocol in plan.protocols:
-        (marks,) = lines(figure, f"significant {protocol}")
+        (marks,) = lines(figure, f"sure share {protocol}")
         assert tuple(marks.get_xdata()) == plan.critical[protocol]
     (apart,) = lines(figure, "apart")
     assert {1, 12, 13} <= set(apart.get_xdata()) <= {0, 1, 12, 13}
-    looks = {
-        (line.get_marker(), str(line._unscaled_dash_pattern), line.get_color())
-        for line in figure.axes[0].lines
-        if str(line.get_gid()).startswith("share ")
-    }
-    for i in range(3):
-        assert len({look[i] for look in looks}) == 3
+    named = [str(line.get_gid()) for line in figure.axes[0].lines]
+    joined, dots = (
+        [
+            line
+            for name, line in zip(named, figure.axes[0].lines, strict=True)
+            if name[: len(of)] == of
+        ]
+        for of in ("share ", "sure share ")
+    )
+    assert len({str(line._unscaled_dash_pattern) for line in joined}) == 3
+    assert (
+        len({line.get_marker() for line in dots}) == len({line.get_color() for line in dots}) == 3
+    )
 
 
 def test_protocols_without_signal_are_not_compared(effects: pd.DataFrame) -> None:
     figure = figures.protocol_comparison(rows(effects, task="two-hop"))
-    drawn = {str(line.get_gid()) for line in figure.axes[0].lines if "share" in str(line.get_gid())}
-    assert drawn == {"share generate"}
+    drawn = {str(line.get_gid()) for line in figure.axes[0].lines}
+    assert {name for name in drawn if name.startswith("share")} == {"share generate"}
 
 
 def test_lens_bands_are_those_of_the_result(results: list[Result]) -> None:
     (lens,) = (result for result in results if isinstance(result, LensResult))
     mine = rows(lens.lens, task="facts", protocol="letter")
     told = rows(lens.summary(), task="facts", protocol="letter").sort_values("layer")
-    curve = mean_curve(mine, "logprob", lens.facts.seed)
-    assert np.allclose(curve.layers, told["layer"].astype(float))
-    for mine_too, name in zip(
-        (curve.middle, curve.low, curve.high),
-        ("logprob", "logprob_low", "logprob_high"),
-        strict=True,
-    ):
-        assert np.allclose(mine_too, told[name])
+    figure = figures.lens_curves(mine, measures=("logprob",), seed=lens.facts.seed)
+    (line,) = lines(figure, "logprob")
+    assert np.allclose(line.get_xdata(), told["layer"].astype(float))
+    assert np.allclose(line.get_ydata(), told["logprob"])
+    (band,) = figure.axes[0].collections
+    low, high = band.get_datalim(figure.axes[0].transData).intervaly
+    assert (low, high) == pytest.approx((told["logprob_low"].min(), told["logprob_high"].max()))
 
 
 def test_median_interval_is_the_textbook_one() -> None:
     # Order statistics 2 and 9 of ten, 5 and 16 of twenty: printed tables for the median.
     for n, (low, high) in {10: (2, 9), 20: (6, 15), 4: (1, 4)}.items():
         table = pd.DataFrame({"item": range(n), "layer": 0, "rank": range(n)})
-        curve = median_curve(table)
-        assert (curve.low[0], curve.high[0]) == (low, high)
-        assert curve.middle[0] == (n + 1) / 2
+        (row,) = median_ranks(table).itertuples()
+        assert (row.low, row.high, row.estimate) == (low, high, (n + 1) / 2)
 
 
 def test_lens_axis_puts_the_top_rank_up(run: RunTables) -> None:
@@ -315,8 +317,35 @@ def test_a_full_disk_is_told_and_the_older_figure_stays(tmp_path: Path, monkeypa
 
 def test_large_figures_become_png() -> None:
     figure = Figure(figsize=(2, 2))
-    assert svg_address(figure, 10_000_000).startswith("data:image/svg+xml;base64,")
-    assert svg_address(figure, 10).startswith("data:image/png;base64,")
+    assert picture(figure, "words", 0, 10_000_000).startswith('<svg role="img" aria-label="words"')
+    assert picture(figure, "words", 0, 10).startswith('<img src="data:image/png;base64,')
+
+
+def test_a_pointer_gets_the_value_of_every_cell_where_it_is_drawn(effects: pd.DataFrame) -> None:
+    mine = rows(effects, task="facts", protocol="generate").sort_values("layer")
+    figure = figures.role_map(mine)
+    drawing = str(picture(figure, "", 3, 10_000_000))
+    found = re.findall(r'd="M([\d.]+) ([\d.]+)h([\d.]+)v[^"]*"><title>([^<]*)</title>', drawing)
+    assert len(found) == len(mine)
+    for (x, _, width, text), row in zip(found, mine.itertuples(), strict=True):
+        assert text.startswith(f"generate, layer {row.layer}: {number(100 * row.share_lost)} [")
+        (axes,) = (axes for axes in figure.axes if axes.get_title(loc="left"))
+        left = axes.transData.transform((row.layer, 0))[0] * 72 / figure.dpi
+        assert float(x) == pytest.approx(left, abs=0.1)
+        assert float(width) > 5
+
+
+def test_a_figure_in_a_page_has_names_of_its_own_and_the_pages_ink(effects: pd.DataFrame) -> None:
+    figure = figures.accuracy_by_layer(rows(effects, task="facts"))
+    first, second = (str(picture(figure, "a <b>", nth, 10_000_000)) for nth in (0, 1))
+    ids = [set(re.findall(r'id="([^"]*)"', one)) for one in (first, second)]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', first)) == ids[0]
+    assert "currentColor" in first
+    assert 'aria-label="a &lt;b&gt;"' in first
+    assert not re.search(r"<!--|<style|xmlns|#262626|fill: #ffffff\"", first)
+    assert len(first) < len(figure_bytes(figure, "svg"))
 
 
 def test_a_page_takes_svg_in_few_bytes_and_keeps_its_parts(effects: pd.DataFrame) -> None:

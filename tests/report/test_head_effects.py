@@ -52,7 +52,7 @@ def test_cells_are_the_table_and_dots_are_what_is_significant(ablation):
     for mesh, task in zip(maps, ("facts", "two-hop"), strict=True):
         mine = rows(effects, task=task, protocol="generate").sort_values(["layer", "head"])
         np.testing.assert_allclose(np.ravel(mesh.get_array()), numbers(mine, "share_lost"))
-    for dots in (line for line in figure.findobj(Line2D) if line.get_gid() == "marked"):
+    for dots in (line for line in figure.findobj(Line2D) if line.get_gid() == "significant"):
         assert sorted(zip(dots.get_xdata(), dots.get_ydata(), strict=True)) == [
             (0.5, 3.5), (2.5, 1.5),
         ]  # fmt: skip

@@ -63,7 +63,7 @@ def test_cells_are_the_table_and_induction_heads_have_a_dot():
     shown = ("prefix_matching", "previous_token", "duplicate_token")
     for mesh, score in zip(maps_of(figure, 12), shown, strict=True):
         np.testing.assert_allclose(np.ravel(mesh.get_array()), table[score])
-    (dots,) = [line for line in figure.findobj(Line2D) if line.get_gid() == "marked"]
+    (dots,) = [line for line in figure.findobj(Line2D) if line.get_gid() == "significant"]
     assert (list(dots.get_xdata()), list(dots.get_ydata())) == ([2.5], [3.5])
 
 
@@ -88,5 +88,5 @@ def test_both_kinds_of_attention_have_the_same_axes_and_gaps_where_nothing_is_sc
         drawn = np.ma.filled(np.ma.masked_invalid(mesh.get_array()).astype(float), np.nan)
         for (layer, head), value in np.ndenumerate(np.reshape(drawn, (5, 3))):
             assert value == pytest.approx(cells.get((layer, head), np.nan), nan_ok=True)
-    (dots,) = [line for line in figure.findobj(Line2D) if line.get_gid() == "marked"]
+    (dots,) = [line for line in figure.findobj(Line2D) if line.get_gid() == "significant"]
     assert (list(dots.get_xdata()), list(dots.get_ydata())) == ([1.5], [4.5])

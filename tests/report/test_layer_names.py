@@ -80,8 +80,9 @@ def test_texts_stay_readable_and_apart(results: list[Result], width: float):
 
 
 def test_layers_are_numbered_within_their_stack(page: Report):
-    axes = page.figures["role_map_skip_layer"].axes[0]
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0", "1", "0", "1", "2", "3"]
+    figure = page.figures["role_map_skip_layer"]
+    (axes,) = (axes for axes in figure.axes if axes.get_xlabel() == "layer")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "1", "0", "1", "2", "3"]
 
 
 def test_sentences_and_tables_name_the_stack(page: Report):

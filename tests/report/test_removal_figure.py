@@ -72,7 +72,7 @@ def test_lines_and_bands_are_the_table():
         (line,) = lines(figure, f"accuracy {split}")
         assert line.get_xdata().tolist() == [0, 1, 2, 3, 4, 5]
         np.testing.assert_allclose(line.get_ydata(), [100 - 2.5 * cost * k for k in range(6)])
-        (band,) = (c for c in figure.axes[0].collections if c.get_gid() == f"band {split}")
+        (band,) = (c for c in figure.axes[0].collections if c.get_gid() == f"band accuracy {split}")
         low, high = band.get_datalim(figure.axes[0].transData).intervaly
         mine = steps.loc[steps["split"] == split]
         assert low == pytest.approx(100 * (1 - mine["acc_diff_high"].max()))
@@ -107,7 +107,7 @@ def test_without_signal_a_line_is_pale_and_named():
     figure = removal_curve(steps)
     (line,) = lines(figure, "accuracy held out")
     assert line.get_alpha() < 1
-    assert [c.get_gid() for c in figure.axes[0].collections] == ["band selection"]
+    assert [c.get_gid() for c in figure.axes[0].collections] == ["band accuracy selection"]
     assert "no signal: held out" in "\n".join(words(figure))
 
 

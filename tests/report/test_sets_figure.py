@@ -10,8 +10,7 @@ from legible import WIDTHS, assert_legible
 from matplotlib.lines import Line2D
 from synthetic import Plan
 
-from layerwise.analyses.ablation.figures.role_map import role_map
-from layerwise.analyses.ablation.figures.sets import MOST, largest_sets
+from layerwise.analyses.ablation.figures import MOST, largest_sets, role_map
 from layerwise.analyses.ablation.lookup import ablations, set_name
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.naming import naming_layers_of

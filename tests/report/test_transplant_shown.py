@@ -165,11 +165,11 @@ def test_the_figure_is_legible_and_shows_every_share(width):
         figure = moved_by_layer(made.effects(), width=width)
     assert_legible(figure)
     effects = made.effects()
-    for direction in ("brings", "destroys"):
+    for direction, filled in (("brings", "sure"), ("destroys", "unsure")):
         of = rows(effects, task="keys", protocol="generate", direction=direction)
         drawn = next(
             line for axes in figure.axes[:1] for line in axes.lines
-            if line.get_gid() == f"{direction} generate"
+            if line.get_gid() == f"{filled} {direction} generate"
         )  # fmt: skip
         np.testing.assert_allclose(drawn.get_ydata(), 100 * of.sort_values(by="layer")["share"])
 
@@ -208,7 +208,7 @@ def test_the_map_of_heads_is_legible_and_marks_what_moves(width):
         assert_legible(figure)
         marked = [
             tuple(np.concatenate(line.get_xydata()) - 0.5)
-            for axes in figure.axes for line in axes.lines if line.get_gid() == "marked"
+            for axes in figure.axes for line in axes.lines if line.get_gid() == "significant"
         ]  # fmt: skip
         expected = {"brings": [(1, 3), (0, 1)], "destroys": [(1, 3), (2, 2)]}[direction]
         assert sorted(marked) == sorted(expected)

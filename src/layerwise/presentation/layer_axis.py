@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
 
-from .grid import layer_ticks
 from .naming import NAMES, stacks
 from .wording import number
 
@@ -51,6 +50,16 @@ def divide_stacks(axes: Axes, along: str, start: float, line: float, end: float)
     draw = axes.axvline if along == "x" else axes.axhline
     draw(line, **LINE, zorder=4, gid="encoder | decoder")
     _name_stacks(axes, along, [(start + line) / 2, (line + end) / 2], NAMES)
+
+
+def layer_ticks(layers: Iterable[int], room: float, size: float = 0.16) -> list[int]:
+    """Which layers get a tick label, so that labels of ``size`` inches do not meet."""
+    names = sorted(layers)
+    span = max(names) - min(names) + 1
+    for step in (1, 2, 5, 10, 20, 50, 100):
+        if room / span * step >= size:
+            break
+    return [name for name in names if name % step == 0]
 
 
 def _name_stacks(axes: Axes, along: str, middles: Sequence[float], names: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ _PIXELS_PER_INCH = 145
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing as the template takes it: for wide and for narrow screens."""
+    """A drawing as the template takes it: an element for wide, an address for narrow screens."""
 
     wide: str
     narrow: str
@@ -152,16 +152,16 @@ def drawn(
     listed: Sequence[tuple[str, FigureSpec, ModelFacts | None]],
 ) -> tuple[dict[FigureSpec, Picture], dict[str, Any]]:
     """Pictures of drawings, and figures by their names; narrow ones are made beside wide ones."""
-    from .save import svg_address
+    from .inline import picture
 
     most = min(_ONE, _ALL // max(1, len(listed)))  # bytes of one as SVG
     figures: dict[str, Figure] = {}
     made: dict[FigureSpec, tuple[str, int]] = {}
     with narrow_pictures({drawing: model for _, drawing, model in listed}) as narrow:
-        for name, drawing, model in listed:
+        for nth, (name, drawing, model) in enumerate(listed):
             with naming_layers_of(model):
                 figures[name] = drawing.draw()
-                wide = svg_address(figures[name], most)
+                wide = picture(figures[name], drawing.alt, nth, most)
             made[drawing] = wide, round(figures[name].get_figwidth() * _PIXELS_PER_INCH)
         small = narrow.all()
     return {

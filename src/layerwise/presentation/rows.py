@@ -5,12 +5,13 @@ Sentences name the rows that they stand on in these terms, so that anyone can lo
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .wording import spread_of
+from .wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, spread_of
 
 
 def rows(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
@@ -25,6 +26,27 @@ def rows(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
 def layers_of(table: pd.DataFrame) -> list[int]:
     """The layers that a table speaks of, in order."""
     return sorted({int(layer) for layer in table["layer"]})
+
+
+def by_task(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The tasks of a table, grouped by capability, each with its rows."""
+    return [(task, mine) for (_, task), mine in parts(table, capability=CAPABILITY_ORDER, task=())]
+
+
+def parts(
+    table: pd.DataFrame, **orders: tuple[str, ...]
+) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The combinations of values that there are in some columns, in their orders, with the rows."""
+    every = product(*(in_order(table[name], order) for name, order in orders.items()))
+    found = [(one, rows(table, **dict(zip(orders, one, strict=True)))) for one in every]
+    return [(one, mine) for one, mine in found if len(mine)]
+
+
+def by_protocol(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The protocols of a table, each with its rows by layer."""
+    ordered = table.sort_values(by="layer", kind="stable") if "layer" in table else table
+    names = in_order(table["protocol"], PROTOCOL_ORDER)
+    return [(str(name), rows(ordered, protocol=name)) for name in names]
 
 
 def numbers(table: pd.DataFrame, name: str) -> np.ndarray:

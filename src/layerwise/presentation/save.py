@@ -93,17 +93,6 @@ def save_figure(figure: Figure, folder: Path | str, name: str) -> tuple[Path, Pa
     return paths
 
 
-def svg_address(figure: Figure, largest: int) -> str:
-    """The figure as a ``data:`` address: SVG, or PNG if the SVG has over ``largest`` bytes.
-
-    An image in an address runs no scripts and shares no ids with the page around it.
-    """
-    content = figure_bytes(figure, "svg")
-    if len(content) > largest:
-        return png_address(figure)
-    return _address(squeezed(content.decode()).encode(), "svg+xml")
-
-
 def png_address(figure: Figure) -> str:
     """The figure as a ``data:`` address: PNG with a palette, a third of the size of full colour."""
     return encoded(pixels_of(figure))
@@ -121,8 +110,4 @@ def encoded(image: Image.Image) -> str:
     buffer = io.BytesIO()
     palette = image.quantize(_PALETTE, dither=Image.Dither.NONE)
     palette.save(buffer, "png", dpi=(DPI, DPI))
-    return _address(buffer.getvalue(), "png")
-
-
-def _address(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -6,20 +6,25 @@ No figure is drawn here, and no state of pyplot is touched.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, cast
 
 import matplotlib as mpl
 import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from .lettering import FACE, FONT
 
 FULL_WIDTH = 6.9
 COLUMN_WIDTH = 3.3
+NOTE = "0.35"
 
 _P = ParamSpec("_P")
 
@@ -56,7 +61,26 @@ def protocol_look(protocol: str) -> Look:
 
 
 class LayerFigure(Figure):
-    """A figure outside pyplot's state that a notebook can still show."""
+    """A figure outside pyplot's state that a notebook can still show.
+
+    Attributes:
+        entries: of the legend, by their texts.
+        notes: entries behind them, on what marks mean.
+        told: what a pointer is told, and where: the corners of a mark in a panel's data.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """As matplotlib's figure, with nothing in it yet."""
+        super().__init__(**options)
+        self.entries: dict[str, Artist] = {}
+        self.notes: dict[str, Artist] = {}
+        self.told: list[tuple[Axes, tuple[float, float, float, float], str]] = []
+
+    def tell(self, axes: Axes, corners: Sequence[Any], text: str) -> None:
+        """What a pointer is told between two corners of a panel, or close to a point."""
+        x, y, right, low = map(float, corners)
+        if text and math.isfinite(x + y):
+            self.told.append((axes, (x, y, right, low), text))
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -109,6 +133,19 @@ def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
         return figure
 
     return wrapper
+
+
+def figure_of(axes: Axes) -> LayerFigure:
+    """The figure that a panel is in."""
+    return cast(LayerFigure, axes.figure)
+
+
+def plain_log_scale(axes: Axes) -> None:
+    """A logarithmic vertical axis with plain numbers."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid(axis="y", color="0.92", lw=0.5)
 
 
 def new_figure(width: float, height: float) -> LayerFigure:

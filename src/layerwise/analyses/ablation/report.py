@@ -78,7 +78,7 @@ _TOP, _MOST = 15, 2000
 
 def role_maps(run: RunTables) -> list[FigureSpec]:
     """A role map for each kind and site of intervention."""
-    from .figures.role_map import role_map
+    from .figures import role_map
 
     signal = run.table("signal")
     found = []
@@ -86,15 +86,15 @@ def role_maps(run: RunTables) -> list[FigureSpec]:
         effects = effects_of(run, kind, site)
         action = doing(kind, site, "a layer")
         caption = (
-            f"Role map for {action}. Layers run down; tasks stand side by side, grouped by "
-            f"capability, with a column per protocol. Colour: share of the above-floor accuracy "
+            f"Role map for {action}. A panel per task, grouped by capability, with a row per "
+            f"protocol; layers run across. Colour: share of the above-floor accuracy "
             "lost, from 0 (as the intact model) to 1 (as without any layer), clipped "
-            f"(n = {spread_of(effects['n_items'], 'item')} a column). Dot: "
-            "loss significant after Holm's correction over the layers of the column (exact McNemar "
+            f"(n = {spread_of(effects['n_items'], 'item')} a row). Dot: "
+            "loss significant after Holm's correction over the layers of the row (exact McNemar "
             f"test, p < 0.05); triangle: significant gain{_held(run, effects)}. Hatched: no "
             "signal, so nothing is claimed. The intervals are in the tables below."
         )
-        alt = f"Heat map of accuracy lost by {action}, layers by tasks and protocols."
+        alt = f"Heat map of accuracy lost by {action}, tasks and protocols by layers."
         draw = partial(role_map, effects, kind, site, signal=signal)
         found.append(FigureSpec(f"role_map_{kind}_{site}", draw, caption, alt))
     return found
@@ -110,7 +110,7 @@ def _held(run: RunTables, shown: pd.DataFrame, *, heads: bool = False) -> str:
 
 def accuracies(run: RunTables) -> list[FigureSpec]:
     """Accuracy by layer for the first kind and site of intervention."""
-    from .figures.accuracy import accuracy_by_layer
+    from .figures import accuracy_by_layer
 
     found = []
     for kind, site in ablations(run)[:1]:
@@ -132,7 +132,7 @@ def accuracies(run: RunTables) -> list[FigureSpec]:
 
 def head_effects(run: RunTables) -> list[FigureSpec]:
     """What single heads are needed for, a figure for each kind, site and protocol with signal."""
-    from .figures.head_effects import head_effect_maps
+    from .figures import head_effect_maps
 
     found = []
     for kind, site in head_ablations(run):
@@ -157,7 +157,7 @@ def head_effects(run: RunTables) -> list[FigureSpec]:
 
 def set_effects(run: RunTables) -> list[FigureSpec]:
     """What blocks and sets are needed for, a figure for each kind and site with signal."""
-    from .figures.sets import MOST, action_on_sets, set_losses
+    from .figures import MOST, action_on_sets, set_losses
 
     found = []
     for kind, site in set_ablations(run):
@@ -183,7 +183,7 @@ def set_effects(run: RunTables) -> list[FigureSpec]:
 
 def comparisons(run: RunTables) -> list[FigureSpec]:
     """The loss under each protocol, of tasks with signal under two or more."""
-    from .figures.protocols import protocol_comparison
+    from .figures import protocol_comparison
 
     found = []
     for kind, site in ablations(run)[:1]:
@@ -223,7 +223,7 @@ def _power_words(run: RunTables) -> str:
 
 def ladders(run: RunTables) -> list[FigureSpec]:
     """What every layer costs on each rung of scoring."""
-    from .figures.ladder import ladder
+    from .figures import ladder
 
     table = run.table("ladder")
     if table is None:

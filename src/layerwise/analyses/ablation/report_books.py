@@ -67,7 +67,7 @@ def _silent(pairs: pd.DataFrame) -> str:
 
 
 def _figures(run: RunTables) -> list[FigureSpec]:
-    from .figures.books import book_losses
+    from .figures_books import book_losses
 
     books, found = run.table("books"), []
     layers = pd.DataFrame() if books is None else single_layers(books)

@@ -121,9 +121,7 @@ class AblationResult(Result):
 
     def plot(self) -> Any:
         """The role map; of heads alone, their maps; of blocks and sets alone, their losses."""
-        from .figures.head_effects import head_effect_maps
-        from .figures.role_map import role_map
-        from .figures.sets import set_losses
+        from .figures import head_effect_maps, role_map, set_losses
 
         effects = self.effects()
         layers = effects.loc[effects["head"].isna()]

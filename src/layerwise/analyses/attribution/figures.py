@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from layerwise.presentation.grid import legend_below, set_title
-from layerwise.presentation.head_maps import task_head_maps
+from layerwise.presentation.charts.head_maps import head_maps
+from layerwise.presentation.charts.heat import DIVERGING
+from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.marks import level
+from layerwise.presentation.charts.panels import Bar, Panels, task_title
+from layerwise.presentation.charts.series import Words, series
 from layerwise.presentation.lettering import label
 from layerwise.presentation.naming import stacks
-from layerwise.presentation.panels import finish_panels, task_panels
-from layerwise.presentation.rows import layers_of, numbers, rows
-from layerwise.presentation.style import FULL_WIDTH, Look, look, styled
+from layerwise.presentation.rows import by_task, layers_of, numbers, rows
+from layerwise.presentation.section import bounds
+from layerwise.presentation.style import FULL_WIDTH, look, styled
 
 from .tables import ROUNDING
 
@@ -38,33 +39,28 @@ def attribution_lines(
 ) -> Figure:
     """What the sublayers of each layer add to the answer, a panel per task with signal.
 
-    Args:
-        summary: the table ``attribution_summary.parquet``, with a row that has signal.
-        protocol: whose prompts are shown; the first with signal if None.
-        metric: ``logit_diff`` or ``logprob``.
-        width: the widest the figure may be, inches.
+    Means over items with bootstrap intervals; filled markers are significant.
 
-    Returns:
-        Means over items with bootstrap intervals; filled markers are significant.
+    ``summary`` is the table ``attribution_summary.parquet``, with a row that has signal.
     """
     shown = _shown(summary, protocol, metric, list(_LINES))
-    figure, panels = task_panels(shown, width)
-    for task, axes in panels.items():
-        axes.axhline(0, color="0.35", lw=0.6, gid="zero")
-        for part, (_, seen) in _LINES.items():
-            line = rows(shown, task=task, component=part).sort_values(by="layer")
-            if np.any(numbers(line, "value")):  # a model without MLPs has no line for them
-                _draw_line(axes, line, seen)
-    first = next(iter(panels.values()))
-    low, high = first.get_ylim()
+    tasks = by_task(shown)
+    panels = Panels([task_title(mine) for _, mine in tasks], width)
+    for axes, (_, mine) in zip(panels.flat, tasks, strict=True):
+        level(axes, 0, gid="zero")
+        lines = ((part, rows(mine, component=part).sort_values(by="layer")) for part in _LINES)
+        draw_series(axes, [
+            series(line, f"mean {part}", _LINES[part][1], "value", ends=("low", "high"),
+                   unit=" nats", sure="significant", label=_LINES[part][0])
+            for part, line in lines
+            if np.any(numbers(line, "value"))  # a model without MLPs has no line for them
+        ], Words(unsure="not significant (Holm)", interval="95 % interval over items"))  # fmt: skip
+    low, high = panels.flat[0].get_ylim()
     # Chosen before the layout, which could otherwise choose wider labels than it made room for.
     ticks = [tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
-    first.set_yticks(ticks)
-    finish_panels(figure, list(panels.values()), layers_of(shown), "adds (nats)")
-    set_title(figure, f"What each layer adds to the answer's {METRICS[metric].split(' (')[0]}, "
-              f"{label(str(shown['protocol'].iloc[0]))} prompts{_through()}")  # fmt: skip
-    legend_below(figure, _handles(set(shown["component"])))
-    return figure
+    panels.flat[0].set_yticks(ticks)
+    panels.over_layers(layers_of(shown))
+    return panels.finish(_title("each layer", shown, metric, "z"), "layer", ["adds (nats)"])
 
 
 def _shown(
@@ -74,37 +70,12 @@ def _shown(
     return rows(found, protocol=protocol or str(found["protocol"].iloc[0]))
 
 
-def _through(component: str = "z") -> str:
-    """How the encoder's parts act, where there are any among those drawn."""
+def _title(what: str, shown: pd.DataFrame, metric: str, component: str) -> str:
+    """What is drawn, and how the encoder's parts act if they are among it."""
     in_encoder = stacks().n_encoder and component == "z"
-    return "; the encoder through cross-attention" if in_encoder else ""
-
-
-def _draw_line(axes: Axes, line: pd.DataFrame, seen: Look) -> None:
-    x, y = numbers(line, "layer"), numbers(line, "value")
-    part, low, high = str(line["component"].iloc[0]), numbers(line, "low"), numbers(line, "high")
-    # No line from the encoder's last layer to the decoder's first: they do not add to one stream.
-    gap = np.searchsorted(x, stacks().n_encoder) if stacks().n_encoder else []
-    over, mean, low, high = (np.insert(values, gap, np.nan) for values in (x, y, low, high))
-    axes.plot(over, mean, color=seen.color, ls=seen.linestyle, lw=0.9, gid=f"mean {part}")
-    axes.fill_between(over, low, high, color=seen.color, alpha=0.22, lw=0, gid=f"band {part}")
-    sure = line["significant"].to_numpy(dtype=bool)
-    for chosen, face in ((sure, seen.color), (~sure, "white")):
-        axes.plot(
-            x[chosen], y[chosen], ls="", marker=seen.marker, ms=2.6, mew=0.6, mec=seen.color,
-            mfc=face, gid=f"{'sure' if face != 'white' else 'unsure'} {part}",
-        )  # fmt: skip
-
-
-def _handles(parts: set[str]) -> list[Line2D | Patch]:
-    lines: list[Line2D | Patch] = []
-    for name, seen in (known for part, known in _LINES.items() if part in parts):
-        handle = Line2D([], [], color=seen.color, marker=seen.marker, ls=seen.linestyle)
-        handle.set(ms=3, lw=0.9, label=name)
-        lines.append(handle)
-    hollow = Line2D([], [], color="0.35", marker="o", mfc="white", ls="", ms=3)
-    hollow.set_label("not significant (Holm)")
-    return [*lines, hollow, Patch(facecolor="0.6", alpha=0.35, label="95 % interval over items")]
+    name, protocol = METRICS[metric].split(" (")[0], label(str(shown["protocol"].iloc[0]))
+    through = "; the encoder through cross-attention" if in_encoder else ""
+    return f"What {what} adds to the answer's {name}, {protocol} prompts{through}"
 
 
 @styled
@@ -117,23 +88,19 @@ def attribution_heads(
 ) -> Figure:
     """What each head adds to the answer, layers by heads, a panel per task with signal.
 
-    Args:
-        summary: the table ``attribution_summary.parquet``, with a row that has signal.
-        protocol: whose prompts are shown; the first with signal if None.
-        metric: ``logit_diff`` or ``logprob``.
-        width: the widest the figure may be, inches.
-        component: ``z``, or ``cross_z`` for the heads of cross-attention.
+    Means over items, with one scale for all panels; dots are significant. Grey: no such head.
 
-    Returns:
-        Means over items, with one scale for all panels; dots are significant. Grey: no such head.
+    ``summary`` is the table ``attribution_summary.parquet``, with a row that has signal.
     """
     shown = _shown(summary, protocol, metric, [component])
     largest = float(np.abs(numbers(shown, "value")).max())
     largest = largest if largest > ROUNDING else 1.0  # colours are not for rounding
-    unit = f"added to the answer's {METRICS[metric]}"
-    figure = task_head_maps(shown, "value", largest, unit, width)
-    set_title(figure, f"What {_HEADS[component]} adds to the answer's "
-              f"{METRICS[metric].split(' (')[0]}, "
-              f"{label(str(shown['protocol'].iloc[0]))} prompts{_through(component)} (dots: "
-              "significant after Benjamini-Hochberg)")  # fmt: skip
-    return figure
+    return head_maps(
+        [(task_title(mine), mine) for _, mine in by_task(shown)],
+        "value",
+        Bar(DIVERGING, -largest, largest, f"added to the answer's {METRICS[metric]}"),
+        _title(_HEADS[component], shown, metric, component),
+        width,
+        mark="significant (Benjamini-Hochberg)",
+        tell=lambda row: f"{bounds(row, 'value', 'low', 'high', 1, 2)} nats",
+    )

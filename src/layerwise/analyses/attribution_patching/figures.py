@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from layerwise.presentation.grid import abreast, panel_grid, set_title
-from layerwise.presentation.lettering import characters, label
-from layerwise.presentation.panels import tasks_in_order
-from layerwise.presentation.rows import numbers, rows
-from layerwise.presentation.style import FULL_WIDTH, look, styled
+from layerwise.presentation.charts.panels import Panels
+from layerwise.presentation.charts.scatter import draw_scatter
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.rows import by_task, numbers, records, rows
+from layerwise.presentation.style import FULL_WIDTH, styled
 from layerwise.presentation.wording import in_order, number
-
-_LEAST = 1.45
 
 
 @styled
@@ -22,35 +19,29 @@ def estimate_agreement(
 ) -> Figure:
     """Estimated against true changes of the sampled cells, a panel per task and site.
 
-    Args:
-        cells: the table that ``AttributionPatchingResult.cells`` gives.
-        agreement: the table ``attribution_agreement.parquet``.
-        width: the widest the figure may be, inches.
+    ``cells`` is the table that ``AttributionPatchingResult.cells`` gives; ``agreement`` is the
+    table ``attribution_agreement.parquet``.
     """
     shown = pd.DataFrame(cells.dropna(subset=["true"]))
     named = [
-        (task, site)
-        for task in tasks_in_order(shown)
-        for site in in_order(rows(shown, task=task)["site"], ())
+        (rows(mine, site=site), rows(agreement, task=task, site=site)["spearman"].iloc[0])
+        for task, mine in by_task(shown)
+        for site in in_order(mine["site"], ())
     ]
-    figure, panels = panel_grid(len(named), width, 1.6, 1.6, most=2.4, extra=0.6)
-    room = figure.get_figwidth() / abreast(panels) - 0.5
-    both = np.concatenate([numbers(shown, name) for name in ("true", "estimate")])
-    ends = [float(both.min()), float(both.max())]
-    for axes, (task, site) in zip(panels, named, strict=True):
-        mine, told = rows(shown, task=task, site=site), rows(agreement, task=task, site=site)
-        axes.plot(ends, ends, c="0.6", lw=0.6, ls="--", gid="equal")
-        axes.plot(
-            numbers(mine, "true"), numbers(mine, "estimate"), ls="", marker="o", ms=2.5, mew=0,
-            alpha=0.7, c=look(0).color, gid="cells",
-        )  # fmt: skip
-        rho = number(float(told["spearman"].iloc[0]), 2)
-        name = label(task, characters(room))
-        axes.set_title(f"{name}\n{site}, {len(mine)} cells\nrank corr. {rho}", loc="left", pad=3)
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in panels[:: abreast(panels)]:
-        axes.set_ylabel("estimated (nats)")
-    for axes in panels[-abreast(panels) :]:
-        axes.set_xlabel("true patch (nats)")
-    set_title(figure, "Estimated and true change of the logit difference")
-    return figure
+    titles = [
+        [mine["task"].iloc[0], f"{mine['site'].iloc[0]}, {len(mine)} cells",
+         f"rank corr. {number(float(rho), 2)}"]
+        for mine, rho in named
+    ]  # fmt: skip
+    panels = Panels(titles, width, (1.1,), most=2.4)
+    both = shown[["true", "estimate"]].astype(float)
+    ends = float(both.min().min()), float(both.max().max())
+    for axes, (mine, _) in zip(panels.flat, named, strict=True):
+        told = [
+            f"layer {name_layer(row['layer'])}, {row['pos_label']}: estimated "
+            f"{number(row['estimate'], 2)}, true {number(row['true'], 2)} nats"
+            for row in records(mine)
+        ]
+        draw_scatter(axes, numbers(mine, "true"), numbers(mine, "estimate"), told, ends)
+    title = "Estimated and true change of the logit difference"
+    return panels.finish(title, "true patch (nats)", ["estimated (nats)"])

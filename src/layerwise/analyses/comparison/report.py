@@ -132,9 +132,7 @@ def _about(comparison: ComparedRuns) -> list[str]:
 
 
 def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
-    from .figures.compared_depths import compared_depths
-    from .figures.compared_roles import Block, compared_roles
-    from .figures.differences import difference_ranges
+    from .figures import Block, compared_depths, compared_roles, difference_ranges
 
     blocks = [
         Block(run.name, Stacks(run.facts.model.n_encoder_layers, run.facts.model.n_layers),

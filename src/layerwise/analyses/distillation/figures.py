@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
-from layerwise.presentation.grid import legend_below, set_title
-from layerwise.presentation.rows import numbers
-from layerwise.presentation.style import COLUMN_WIDTH, look, new_figure, styled
+from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.panels import Panels
+from layerwise.presentation.charts.series import series
+from layerwise.presentation.style import COLUMN_WIDTH, look, plain_log_scale, styled
 
 # Points that the line of a long training is drawn with.
 _POINTS = 100
@@ -19,35 +19,22 @@ _POINTS = 100
 def training_curve(curve: pd.DataFrame, width: float = COLUMN_WIDTH) -> Figure:
     """The divergence that is minimised, and that on held-out texts, against the step.
 
-    Args:
-        curve: ``distillation_curve.parquet``.
-        width: the widest the figure may be, inches.
+    Nats a token on a logarithmic scale; the line is a mean over neighbouring steps.
 
-    Returns:
-        Nats a token on a logarithmic scale; the line is a mean over neighbouring steps.
+    ``curve`` is ``distillation_curve.parquet``.
     """
-    figure = new_figure(min(width, COLUMN_WIDTH), 2.5)
-    axes = figure.subplots()
-    steps = curve.loc[curve["divergence"].notna()]
-    groups = np.array_split(np.arange(len(steps)), min(_POINTS, max(len(steps), 1)))
-    at, means = (
-        [float(numbers(steps, name)[group].mean()) for group in groups if len(group)]
-        for name in ("step", "divergence")
-    )
-    trained = axes.plot(at, means, color=look(0).color, lw=0.9, gid="divergence")[0]
-    measured = curve.loc[curve["held_out_kl"].notna()]
-    held_out = axes.plot(
-        numbers(measured, "step"), numbers(measured, "held_out_kl"), color=look(1).color,
-        ls=look(1).linestyle, lw=0.9, marker=look(1).marker, ms=3, gid="held_out_kl",
-    )[0]  # fmt: skip
-    trained.set_label("training texts, as minimised")
-    held_out.set_label("held-out texts, KL at temperature 1")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlabel("step")
-    axes.set_ylabel("divergence (nats a token)")
-    axes.grid(axis="y", color="0.92", lw=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    legend_below(figure, [trained, held_out])
-    set_title(figure, "Divergence of the student from its teacher")
-    return figure
+    steps = curve.loc[curve["divergence"].notna(), ["step", "divergence"]].astype(float)
+    groups = np.arange(len(steps)) * min(_POINTS, len(steps)) // max(1, len(steps))
+    means = pd.DataFrame(steps.groupby(groups).mean())
+    measured = pd.DataFrame(curve.loc[curve["held_out_kl"].notna()])
+    panels = Panels([[]], min(width, COLUMN_WIDTH), (1.5,))
+    (axes,) = panels.flat
+    draw_series(axes, [
+        series(means, "divergence", look(0), "divergence", x="step", unit=" nats", every=10**6,
+               label="training texts, as minimised"),
+        series(measured, "held_out_kl", look(1), "held_out_kl", x="step", unit=" nats",
+               label="held-out texts, KL at temperature 1"),
+    ])  # fmt: skip
+    plain_log_scale(axes)
+    title = "Divergence of the student from its teacher"
+    return panels.finish(title, "step", ["divergence (nats a token)"])

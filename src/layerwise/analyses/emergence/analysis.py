@@ -94,8 +94,8 @@ def agreements(run: RunTables) -> list[FigureSpec]:
     table = method_agreement
     caption = (
         "Every two methods that place a capability on the same prompts and items (n = "
-        f"{spread(table['n_items'])}). Left: half-effect depth by the second method minus that by "
-        "the first (0: the same depth; 1: the model's whole depth). Right: Spearman's correlation, "
+        f"{spread(table['n_items'])}). First: half-effect depth by the second method minus that by "
+        "the first (0: the same depth; 1: the model's whole depth). Then: Spearman's correlation, "
         "over layers, of what the two give each layer. Lines: paired 95 % intervals over items. "
         "Filled: different from 0 after Holm's correction (over all differences, and over all "
         "correlations), depths by no less than is of interest."

@@ -105,9 +105,10 @@ def _drawings(series: JoinedCheckpoints) -> list[FigureSpec]:
         caption = (
             f"What is learned when, under {protocol}: above, accuracy of the intact model at each "
             f"checkpoint with exact 95 % intervals (n = {items}), dashed when asked other items' "
-            "questions; orange: the onset with its interval (all of the series hold together in "
-            "95 %). Below, the share of the above-floor accuracy that is lost when a layer is "
-            "skipped; dots: significant losses (exact McNemar tests, Holm over the series); "
+            "questions; upright line: the onset, on grey its interval (all of the series hold "
+            "together in 95 %). Below, the share of the above-floor accuracy that is lost when a "
+            "layer is skipped; dots: significant losses (exact McNemar tests, Holm over the "
+            "series); "
             "hatched: no signal (Holm over the series)."
         )
         alt = f"Accuracy over checkpoints, and maps of layers by checkpoints, {protocol}."

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from layerwise.errors import UserError
-from layerwise.presentation.grid import legend_below, set_title
-from layerwise.presentation.head_maps import scale_of, task_head_maps
+from layerwise.presentation.charts.head_maps import head_maps, limit_of
+from layerwise.presentation.charts.heat import DIVERGING
+from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.marks import level
+from layerwise.presentation.charts.panels import Bar, Panels, task_title
+from layerwise.presentation.charts.series import Series, Words, series
 from layerwise.presentation.lettering import label
-from layerwise.presentation.panels import by_protocol, finish_panels, protocol_handles, task_panels
-from layerwise.presentation.rows import layers_of, numbers, rows
+from layerwise.presentation.rows import by_protocol, by_task, layers_of, numbers, rows
+from layerwise.presentation.section import bounds
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
 from layerwise.presentation.wording import HEAD_WORDS
 
@@ -28,6 +30,11 @@ _TITLES = {
 _LEAST, _MOST = -60.0, 160.0
 # Beside each other, so that neither direction and no protocol covers another.
 _ASIDE, _APART = {"brings": -0.16, "destroys": 0.16}, 0.08
+_WORDS = Words(
+    "filled: brings the better model's into the other",
+    "open: destroys with the other's in the better model",
+    "95 % interval",
+)
 _HEAD_TITLES = {
     "brings": "One {} of the better model put into the other",
     "destroys": "One {} of the other model put into the better one",
@@ -43,16 +50,11 @@ def moved_by_layer(
 ) -> Figure:
     """The share of the gap between two models that moves with a layer, in both directions.
 
-    Args:
-        effects: ``transplant_effects.parquet``.
-        chosen: the ``set`` that is shown; if None the first of them that has an axis of layers.
-        width: the widest the figure may be, inches.
-        exchange: ``weights`` or ``activations``; the first that was exchanged if None.
+    A panel per task and a colour per protocol: filled, what the better model's layers bring to the
+    other; open, what the other's layers destroy in the better one. Lines are 95 % intervals, cut
+    off at the panel's edge.
 
-    Returns:
-        A panel per task and a colour per protocol: filled, what the better model's layers bring
-        to the other; open, what the other's layers destroy in the better one. Lines are 95 %
-        intervals, cut off at the panel's edge.
+    ``effects`` is ``transplant_effects.parquet``.
 
     Raises:
         UserError: if no layers were exchanged one by one.
@@ -66,56 +68,35 @@ def moved_by_layer(
     placed = rows(placed, exchange=exchange or str(placed["exchange"].iloc[0]))
     name = next((one for one in _TITLES if one in set(placed["set"])), "single")
     shown = rows(placed, set=chosen or name)
-    figure, panels = task_panels(shown, width)
-    for task, axes in panels.items():
-        lines = by_protocol(rows(shown, task=task))
-        for number, (protocol, mine) in enumerate(lines):
-            for direction, aside in _ASIDE.items():
-                at = aside + _APART * (number - (len(lines) - 1) / 2)
-                _draw(axes, protocol, direction, rows(mine, direction=direction), at)
-        for level in (0, 100):
-            axes.axhline(level, color="0.6", lw=0.6, ls=(0, (4, 2)), zorder=0)
-    every = list(panels.values())
-    low, high = _limits(shown)
-    every[0].set_ylim(low, high)
-    finish_panels(figure, every, layers_of(shown), "share of the gap (%)")
+    tasks = by_task(shown)
+    panels = Panels([task_title(mine) for _, mine in tasks], width)
+    for axes, (_, mine) in zip(panels.flat, tasks, strict=True):
+        lines = by_protocol(mine)
+        for i, (protocol, line) in enumerate(lines):
+            aside = _APART * (i - (len(lines) - 1) / 2)
+            draw_series(axes, [_moved(line, protocol, way, aside) for way in _ASIDE], _WORDS)
+        for share in (0, 100):
+            level(axes, share, ls=(0, (4, 2)))
+    shares, (low, high) = 100 * numbers(shown, "share"), panels.flat[0].get_ylim()
+    least, most = min(_LEAST, np.nanmin(shares) - 5), max(_MOST, np.nanmax(shares) + 5)
+    panels.flat[0].set_ylim(max(low, least), min(high, most))
+    panels.over_layers(layers_of(shown))
     site = str(shown["site"].iloc[0])
     part = "" if site == "layer" else f"{part_words(site)} of "
     if str(shown["exchange"].iloc[0]) == ACTIVATIONS:
         part = f"the {part_words(site)} output of " if part else "the residual stream after "
-    set_title(figure, f"What moves with {part}{_TITLES[chosen or name]}, between two models")
-    legend_below(figure, [*protocol_handles(shown), *_notes()])
-    return figure
+    title = f"What moves with {part}{_TITLES[chosen or name]}, between two models"
+    return panels.finish(title, "layer", ["share of the gap (%)"])
 
 
-def _draw(axes: Axes, protocol: str, direction: str, line: pd.DataFrame, aside: float) -> None:
-    seen, filled = protocol_look(protocol), direction == "brings"
-    x = numbers(line, "layer") + aside
-    share, low, high = (100 * numbers(line, name) for name in ("share", "share_low", "share_high"))
-    axes.vlines(x, low, high, color=seen.color, lw=0.8, alpha=0.7)
-    axes.plot(
-        x, share, color=seen.color, marker=seen.marker, ms=3, mew=0.7,
-        ls=seen.linestyle if filled else "", lw=0.9,
-        mfc=seen.color if filled else "white", gid=f"{direction} {protocol}",
+def _moved(line: pd.DataFrame, protocol: str, direction: str, aside: float) -> Series:
+    mine, brings = rows(line, direction=direction), direction == "brings"
+    return series(
+        mine.assign(brings=brings), f"{direction} {protocol}", protocol_look(protocol), "share",
+        at=numbers(mine, "layer") + aside + _ASIDE[direction], ends=("share_low", "share_high"),
+        scale=100, unit=" % of the gap", sure="brings", band=False, line=brings,
+        label=protocol if brings else "",
     )  # fmt: skip
-
-
-def _limits(shown: pd.DataFrame) -> tuple[float, float]:
-    """All estimates, and as much of the intervals as leaves these apart."""
-    bounds = [100 * numbers(shown, name) for name in ("share_low", "share", "share_high")]
-    least, most = (float(f(np.concatenate(bounds))) for f in (np.nanmin, np.nanmax))
-    inner = [float(f(bounds[1])) for f in (np.nanmin, np.nanmax)]
-    low = min(inner[0] - 5, max(least - 5, _LEAST), -8)
-    return low, max(inner[1] + 5, min(most + 5, _MOST), 108)
-
-
-def _notes() -> list[Line2D]:
-    grey = {"color": "0.35", "marker": "o", "ms": 3, "lw": 0.9}
-    return [
-        Line2D([], [], **grey, label="brings: the better model's in the other"),
-        Line2D([], [], **grey, ls="", mfc="white",
-               label="destroys: the other's in the better model"),
-    ]  # fmt: skip
 
 
 @styled
@@ -128,16 +109,10 @@ def moved_by_head(
 ) -> Figure:
     """The share of the gap between two models that moves with a head, or a key/value group.
 
-    Args:
-        effects: ``transplant_effects.parquet`` of single heads.
-        direction: ``brings`` or ``destroys``.
-        protocol: the protocol shown; the first with a gap if None.
-        width: the widest the figure may be, inches.
-        exchange: ``weights`` or ``activations``; the first that was exchanged if None.
+    A panel of layers by heads for each task. Colours run about 0; dots mark what is significant
+    after Holm's correction over the heads of a panel.
 
-    Returns:
-        A panel of layers by heads for each task. Colours run about 0; dots mark what is
-        significant after Holm's correction over the heads of a panel.
+    ``effects`` is ``transplant_effects.parquet`` of single heads.
 
     Raises:
         UserError: if no head was exchanged alone.
@@ -150,12 +125,16 @@ def moved_by_head(
         )
     shown = rows(shown, exchange=exchange or str(shown["exchange"].iloc[0]))
     shown = rows(shown, protocol=protocol or str(shown["protocol"].iloc[0]))
-    noun = HEAD_WORDS[str(shown["site"].iloc[0])]
-    gap = " " if width > 5 else "\n"
-    unit = f"share of the gap that moves{gap}(below 0: the gap grows)"
-    figure = task_head_maps(shown, "share", scale_of(shown, "share"), unit, width, noun)
+    noun, limit = HEAD_WORDS[str(shown["site"].iloc[0])], limit_of(shown, "share")
     what = noun if str(shown["exchange"].iloc[0]) == WEIGHTS else f"{noun}'s output"
     title = _HEAD_TITLES[direction].format(what)
-    set_title(figure, f"{title}, {label(str(shown['protocol'].iloc[0]))} protocol "
-              "(dots: significant after Holm)")  # fmt: skip
-    return figure
+    return head_maps(
+        [(task_title(mine), mine) for _, mine in by_task(shown)],
+        "share",
+        Bar(DIVERGING, -limit, limit, "share of the gap that moves (below 0: the gap grows)"),
+        f"{title}, {label(str(shown['protocol'].iloc[0]))} protocol",
+        width,
+        heads=noun,
+        mark="significant (Holm)",
+        tell=lambda row: f"{bounds(row, 'share', 'share_low', 'share_high', 100)} % of the gap",
+    )

@@ -1,24 +1,27 @@
 """The figures of the report: each takes tables and gives back a matplotlib figure.
 
-Nothing here computes an effect or runs a model.
+Nothing here computes an effect or runs a model. All have options of the same names: ``width``,
+the widest that the figure may be in inches; ``kind`` and ``site`` of the intervention, ``protocol``
+or ``direction`` that is shown, the first that there is if None; ``measure`` or ``metric``, a name
+in the table's column.
 """
 
 from __future__ import annotations
 
-from layerwise.analyses.ablation.figures.accuracy import accuracy_by_layer as accuracy_by_layer
-from layerwise.analyses.ablation.figures.books import book_losses as book_losses
-from layerwise.analyses.ablation.figures.head_effects import head_effect_maps as head_effect_maps
-from layerwise.analyses.ablation.figures.ladder import ladder as ladder
-from layerwise.analyses.ablation.figures.protocols import protocol_comparison as protocol_comparison
-from layerwise.analyses.ablation.figures.role_map import role_map as role_map
-from layerwise.analyses.ablation.figures.sets import set_losses as set_losses
+from layerwise.analyses.ablation.figures import accuracy_by_layer as accuracy_by_layer
+from layerwise.analyses.ablation.figures import head_effect_maps as head_effect_maps
+from layerwise.analyses.ablation.figures import ladder as ladder
+from layerwise.analyses.ablation.figures import protocol_comparison as protocol_comparison
+from layerwise.analyses.ablation.figures import role_map as role_map
+from layerwise.analyses.ablation.figures import set_losses as set_losses
+from layerwise.analyses.ablation.figures_books import book_losses as book_losses
 from layerwise.analyses.attribution.figures import attribution_heads as attribution_heads
 from layerwise.analyses.attribution.figures import attribution_lines as attribution_lines
 from layerwise.analyses.attribution_patching.figures import estimate_agreement as estimate_agreement
-from layerwise.analyses.comparison.figures.compared_depths import compared_depths as compared_depths
-from layerwise.analyses.comparison.figures.compared_roles import Block as Block
-from layerwise.analyses.comparison.figures.compared_roles import compared_roles as compared_roles
-from layerwise.analyses.comparison.figures.differences import difference_ranges as difference_ranges
+from layerwise.analyses.comparison.figures import Block as Block
+from layerwise.analyses.comparison.figures import compared_depths as compared_depths
+from layerwise.analyses.comparison.figures import compared_roles as compared_roles
+from layerwise.analyses.comparison.figures import difference_ranges as difference_ranges
 from layerwise.analyses.emergence.figures import agreement_ranges as agreement_ranges
 from layerwise.analyses.emergence.figures import emergence_ranges as emergence_ranges
 from layerwise.analyses.emergence.figures import interaction_profiles as interaction_profiles

@@ -1,0 +1,331 @@
+"""The pictures of this analysis, each from its tables alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from layerwise.presentation.charts.accuracy import draw_accuracy
+from layerwise.presentation.charts.forest import draw_ranges, ranges
+from layerwise.presentation.charts.head_maps import head_maps, limit_of
+from layerwise.presentation.charts.heat import DIVERGING, LOST, Mark, Row, cells
+from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.marks import PALE, level, points
+from layerwise.presentation.charts.panels import Bar, Panels, task_title
+from layerwise.presentation.charts.series import Words, series
+from layerwise.presentation.charts.strips import Strip, strips
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.rows import by_protocol, by_task, layers_of, numbers, records, rows
+from layerwise.presentation.section import bounds
+from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
+from layerwise.presentation.wording import (
+    HEAD_WORDS,
+    LAYER_MAIN,
+    PROTOCOL_ORDER,
+    RUNG_ORDER,
+    capitalised,
+    doing,
+    in_order,
+    number,
+    spread,
+)
+from layerwise.stats.share_tests.dissociation import ALPHA
+
+from .lookup import set_name, sets_noun
+
+MOST = 30
+LOST_UNIT = "above-floor\naccuracy lost (%)"
+LIMITS = -50.0, 125.0
+_SURE = Words("filled: significant (Holm)", interval="95 % interval")
+_TOLD = partial(bounds, middle="share_lost", low="share_low", high="share_high", scale=100)
+
+
+@styled
+def role_map(
+    effects: pd.DataFrame,
+    kind: str = LAYER_MAIN[0],
+    site: str = LAYER_MAIN[1],
+    width: float = FULL_WIDTH,
+    signal: pd.DataFrame | None = None,
+) -> Figure:
+    """Which layers each task needs under each protocol.
+
+    A panel per task, a row per protocol. Colour is the share of the above-floor accuracy that is
+    lost, clipped to 0 to 1; a dot marks a loss that is significant after Holm's correction, a
+    triangle a gain; hatched rows have no signal.
+
+    ``effects`` is the table ``effects.parquet``; ``signal`` is the table ``signal.parquet``; what
+    has no signal gets a hatched row even if no layer was changed there.
+    """
+    shown = rows(effects, kind=kind, site=site)
+    silent = [] if signal is None else [rows(signal, signal=False)]
+    every, layers = pd.concat([shown, *silent]), layers_of(shown)
+    marks = (
+        Mark("significant loss (Holm, p < 0.05)", partial(_changed, column="acc_diff", sign=1)),
+        Mark("significant gain", partial(_changed, column="acc_diff", sign=-1), "^", "gain"),
+    )
+    listed = [
+        _strip(mine, "protocol", in_order(mine["protocol"], PROTOCOL_ORDER), layers, marks)
+        for _, mine in by_task(every)
+    ]
+    panels = strips(listed, width, left=1.05, least=width)
+    panels.over_layers(layers, cells=True)
+    action = capitalised(doing(kind, site, "a layer"))
+    return panels.finish(f"{action}: accuracy lost, by task and protocol", "layer", bar=LOST)
+
+
+def _changed(row: Row, column: str, sign: int) -> bool:
+    return row["significant"] is True and sign * row[column] > 0
+
+
+def _strip(
+    mine: pd.DataFrame, named: str, names: Sequence[str], layers: list[int], marks: Sequence[Mark],
+    right: Callable[[Row], str] | None = None,
+) -> Strip:  # fmt: skip
+    """A task's rows over the layers; those without signal have no cells."""
+    first, lit = mine.iloc[0], rows(mine, signal=True)
+    title = f"{first['task']} ({first['capability']}, n = {spread(mine['n_items'])})"
+    there = {row[named]: row for row in records(mine)}
+    return Strip(
+        [title],
+        names,
+        cells(lit, "share_lost", (named, names), ("layer", layers), marks, _tell_loss),
+        [i for i, name in enumerate(names) if name in there and name not in set(lit[named])],
+        [right(there[name]) if name in there else "" for name in names] if right else (),
+    )
+
+
+def _tell_loss(row: Row) -> str:
+    what = row.get("rung") or row["protocol"]
+    return f"{what}, layer {name_layer(row['layer'])}: {_TOLD(row)} % lost"
+
+
+@styled
+def ladder(
+    table: pd.DataFrame,
+    kind: str = LAYER_MAIN[0],
+    site: str = LAYER_MAIN[1],
+    width: float = FULL_WIDTH,
+) -> Figure:
+    """What each layer costs on every rung of scoring, a panel per task.
+
+    Rungs run down from the letter to free generation, layers across. Colour is the share lost of
+    what is above the floor (accuracy, or nats of the margin), clipped to 0 to 1; a dot marks a loss
+    that is significant after Holm's correction; hatched rungs have no signal. At the right of each
+    rung: the intact model's accuracy in percent, or its margin in nats.
+
+    ``table`` is the table ``ladder.parquet``.
+    """
+    shown = rows(table, kind=kind, site=site)
+    rungs, layers = in_order(shown["rung"], RUNG_ORDER), layers_of(shown)
+    mark = Mark("significant loss (Holm, p < 0.05)", partial(_changed, column="loss", sign=1))
+    listed = [
+        _strip(mine, "rung", rungs, layers, [mark], _intact) for _, mine in by_task(shown)
+    ]  # fmt: skip
+    panels = strips(listed, width, left=1.0, right=0.65)
+    panels.over_layers(layers, cells=True)
+    action = capitalised(doing(kind, site, "one layer"))
+    title = f"{action}: what is lost, from naming a letter to free generation"
+    return panels.finish(title, "layer", bar=LOST)
+
+
+def _intact(row: Row) -> str:
+    if pd.isna(row["intact"]):
+        return ""
+    if row["unit"] == "nats":
+        return f"{number(row['intact'], 1)} nats"
+    return f"{number(100 * row['intact'])} %"
+
+
+@styled
+def accuracy_by_layer(
+    effects: pd.DataFrame,
+    kind: str = LAYER_MAIN[0],
+    site: str = LAYER_MAIN[1],
+    width: float = FULL_WIDTH,
+    *,
+    signal: pd.DataFrame | None = None,
+) -> Figure:
+    """Accuracy with each layer intervened on, against the intact model and the measured floor.
+
+    A panel per task. Bands are the paired bootstrap intervals of the effect, drawn about the
+    accuracy; dotted lines are the intact model's accuracy, dashed ones that without any layer, in
+    the protocol's colour (stated chance where it was not measured). Arrowheads at the right edge
+    are the accuracy when asked other items' questions. Protocols without signal are drawn pale and
+    without a band.
+
+    ``effects`` is the table ``effects.parquet``; ``signal`` is the table ``signal.parquet``, if
+    accuracies under other questions are to be shown.
+    """
+    shown = rows(effects, kind=kind, site=site)
+    tasks = by_task(shown)
+    panels = Panels([task_title(mine) for _, mine in tasks], width)
+    for axes, (task, mine) in zip(panels.flat, tasks, strict=True):
+        for protocol, line in by_protocol(mine):
+            seen, words = protocol_look(protocol), Words(interval="95 % interval of the effect")
+            draw_accuracy(axes, line, protocol, seen, words, x="layer", label=protocol)
+            blind = pd.DataFrame() if signal is None else rows(signal, task=task, protocol=protocol)
+            for row in records(blind.dropna(subset=["blind"]) if len(blind) else blind):
+                points(  # outside the axis, so that it covers no line
+                    axes, [1.0], [100 * row["blind"]], "<", f"blind {protocol}", "other questions",
+                    transform=axes.get_yaxis_transform(), ms=3.2, color=seen.color, clip_on=False,
+                    alpha=1.0 if row["signal"] else PALE,
+                )  # fmt: skip
+    panels.flat[0].set_ylim(-3, 103)
+    panels.over_layers(layers_of(shown))
+    title = f"Accuracy after {doing(kind, site, 'one layer')}"
+    return panels.finish(title, "layer", ["accuracy (%)"])
+
+
+@styled
+def protocol_comparison(
+    effects: pd.DataFrame,
+    kind: str = LAYER_MAIN[0],
+    site: str = LAYER_MAIN[1],
+    width: float = FULL_WIDTH,
+    dissociations: pd.DataFrame | None = None,
+) -> Figure:
+    """The share of the above-floor accuracy lost at each layer, under each protocol.
+
+    Unlike accuracy, the share has one scale under every protocol, so that lines that lie on
+    each other mean that the answer does not depend on the way of scoring.
+
+    A panel per task with signal. Filled markers are significant after Holm's correction; ticks at
+    the foot mark layers that lose more items under one protocol than under another, of those right
+    under both. Protocols without signal are not drawn.
+
+    ``effects`` is the table ``effects.parquet``; ``dissociations`` is the table
+    ``dissociations.parquet``, for the ticks.
+    """
+    shown = rows(effects, kind=kind, site=site, signal=True)
+    tasks = by_task(shown)
+    panels = Panels([task_title(mine) for _, mine in tasks], width, left=0.8)
+    for axes, (task, mine) in zip(panels.flat, tasks, strict=True):
+        level(axes, 0)
+        lines = [
+            series(line, f"share {protocol}", protocol_look(protocol), "share_lost", label=protocol,
+                   ends=("share_low", "share_high"), scale=100, unit=" % lost", sure="significant")
+            for protocol, line in by_protocol(mine)
+        ]  # fmt: skip
+        draw_series(axes, lines, _SURE)
+        apart = _layers_apart(dissociations, task, kind, site)
+        points(axes, apart, np.full(len(apart), 0.05), "|", "apart", "one protocol loses more",
+               transform=axes.get_xaxis_transform())  # fmt: skip
+    panels.flat[0].set_ylim(*LIMITS)
+    panels.over_layers(layers_of(shown))
+    title = f"{capitalised(doing(kind, site, 'one layer'))}: loss by way of scoring"
+    return panels.finish(title, "layer", [LOST_UNIT])
+
+
+def _layers_apart(found: pd.DataFrame | None, task: str, kind: str, site: str) -> list[int]:
+    """Layers that cost significantly more under one protocol than under another."""
+    if found is None or found.empty:
+        return []
+    protocols = ["letter", "choice", "generate"]
+    mine = rows(found, task=task, kind=kind, site=site, first=protocols, second=protocols)
+    least = mine[["p_first", "p_second"]].min(axis=1)
+    return layers_of(pd.DataFrame(mine.loc[least < ALPHA]))
+
+
+@styled
+def head_effect_maps(
+    effects: pd.DataFrame,
+    protocol: str | None = None,
+    kind: str | None = None,
+    site: str | None = None,
+    width: float = FULL_WIDTH,
+) -> Figure:
+    """What each task with signal loses without one head, or one key/value group.
+
+    Colours run about 0, to the largest share of the above-floor accuracy that is lost or gained;
+    dots mark what is significant after Benjamini and Hochberg's correction.
+
+    ``effects`` is the rows of ``effects.parquet`` that name a head, one of them with signal.
+    """
+    shown = _first_of(rows(effects, signal=True), kind=kind, site=site, protocol=protocol)
+    first, limit = shown.iloc[0], limit_of(shown, "share_lost")
+    heads = HEAD_WORDS[str(first["site"])]
+    action = capitalised(doing(str(first["kind"]), str(first["site"]), f"one {heads}"))
+    return head_maps(
+        [(task_title(mine), mine) for _, mine in by_task(shown)],
+        "share_lost",
+        Bar(DIVERGING, -limit, limit, "share of above-floor accuracy lost (below 0: gained)"),
+        f"{action}: accuracy lost, {first['protocol']} protocol",
+        width,
+        heads=heads,
+        mark="significant (Benjamini-Hochberg)",
+        tell=lambda row: f"{_TOLD(row)} % lost",
+    )
+
+
+def _first_of(effects: pd.DataFrame, **chosen: str | None) -> pd.DataFrame:
+    """The rows of a kind, a site ... each the first that there is if it was not chosen."""
+    for name, wanted in chosen.items():
+        effects = rows(effects, **{name: wanted or str(effects[name].iloc[0])})
+    return effects
+
+
+@styled
+def set_losses(
+    effects: pd.DataFrame,
+    kind: str | None = None,
+    site: str | None = None,
+    width: float = FULL_WIDTH,
+) -> Figure:
+    """The share of the above-floor accuracy that is lost without each block or set.
+
+    A row per set, those with the largest losses if there are more than ``MOST``, in the order of
+    the table; a point with its paired bootstrap interval per protocol with signal. Filled points
+    are significant after Holm's correction.
+
+    ``effects`` is the rows of ``effects.parquet`` that change several places at once, one of them
+    with signal.
+    """
+    shown = _first_of(rows(effects, signal=True), kind=kind, site=site)
+    sets = largest_sets(shown)
+    shown = rows(shown, intervention=sets)
+    first = shown.drop_duplicates("intervention").set_index("intervention").loc[sets]
+    names = [set_name(*one) for one in zip(first["layers"], first["heads"], strict=True)]
+    groups = [
+        ({"protocol": protocol}, protocol_look(protocol), protocol)
+        for protocol in in_order(shown["protocol"], PROTOCOL_ORDER)
+    ]
+    tasks = by_task(shown)
+    panels = Panels([task_title(mine) for _, mine in tasks], width, (0.19 * len(sets) + 0.1,),
+                    left=0.9)  # fmt: skip
+    for axes, (_, mine) in zip(panels.flat, tasks, strict=True):
+        for at in (0, 100):
+            level(axes, at, upright=True)
+        drawn = ranges(
+            mine, sets, "intervention", groups, ("share_lost", "share_low", "share_high"),
+            span=0.5, scale=100, unit=" % lost", sure="significant",
+        )  # fmt: skip
+        draw_ranges(axes, names, drawn, _SURE, longest=18)
+    noun, action = sets_noun(str(shown["site"].iloc[0])), action_on_sets(*_of(shown))
+    return panels.finish(
+        f"{capitalised(action)}: accuracy lost (lines: 95 % intervals)", LOST_UNIT,
+        [noun if noun == "layers" else f"layer: {noun}"],
+    )  # fmt: skip
+
+
+def _of(effects: pd.DataFrame) -> tuple[str, str]:
+    return str(effects["kind"].iloc[0]), str(effects["site"].iloc[0])
+
+
+def action_on_sets(kind: str, site: str) -> str:
+    """``"skipping several layers at once"``."""
+    where = f"several {sets_noun(site)}"
+    return f"{doing(kind, 'layer' if site == 'layers' else site, where)} at once"
+
+
+def largest_sets(effects: pd.DataFrame) -> list[str]:
+    """The interventions in the order of the table; those that lose most, if there are many."""
+    named = list(dict.fromkeys(effects["intervention"]))
+    losses = {name: float(numbers(rows(effects, intervention=name), "share_lost").mean())
+              for name in named}  # fmt: skip
+    kept = sorted(named, key=lambda name: -losses[name])[:MOST]
+    return [name for name in named if name in kept]

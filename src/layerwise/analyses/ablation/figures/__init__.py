@@ -1,1 +1,0 @@
-"""The pictures of this analysis, each from its tables alone."""

@@ -1,0 +1,198 @@
+"""The pictures of this analysis, each from its tables alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from layerwise.analyses.emergence.figures import METHODS
+from layerwise.presentation.charts.forest import draw_ranges, ranges
+from layerwise.presentation.charts.heat import LOST, Mark, Row, cells
+from layerwise.presentation.charts.marks import level, points
+from layerwise.presentation.charts.panels import Panels
+from layerwise.presentation.charts.series import Words
+from layerwise.presentation.charts.strips import Strip, strips
+from layerwise.presentation.layer_axis import LINE
+from layerwise.presentation.lettering import label
+from layerwise.presentation.naming import NAMES, Stacks
+from layerwise.presentation.rows import by_task, numbers, parts, rows
+from layerwise.presentation.section import bounds
+from layerwise.presentation.style import FULL_WIDTH, look, styled
+from layerwise.presentation.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    capitalised,
+    doing,
+    in_order,
+    spread_of,
+)
+
+from .compared import AXES, MEASURES, UNITS
+
+# Of the two depths of a curve the one that noise moves least.
+SHOWN = ("half-effect depth", "prediction depth")
+_DEPTH = "relative depth (0 = start, 1 = end)"
+# Inches of a point among those of its row, and between rows.
+_POINT, _GAP = 0.105, 0.09
+_TOLD = partial(bounds, middle="share_lost", low="share_low", high="share_high", scale=100)
+_TITLES = {
+    "accuracy": "intact accuracy",
+    "depth": "depth",
+    "share lost": "the share lost by third of the depth",
+}
+
+
+class Block(NamedTuple):
+    """A run's block of rows: its name, its layers by stack, and its group, if it has one."""
+
+    name: str
+    stacks: Stacks
+    group: str | None = None
+
+
+@styled
+def compared_roles(
+    layers: pd.DataFrame, blocks: Sequence[Block], protocol: str, width: float = FULL_WIDTH
+) -> Figure:
+    """What each layer of each run is needed for, by task, under one protocol.
+
+    A block per run, a row per task; a layer's cell takes its part of the depth, from 0 (before the
+    first layer) to 1 (after the last). All blocks have one scale of colour; dots mark losses that
+    are significant within their run (Holm). Hatched: no signal.
+
+    ``layers`` is the table ``comparison_layers.parquet``; ``blocks`` is the runs, from above.
+    """
+    shown = rows(layers, protocol=protocol)
+    tasks = [task for task, _ in by_task(shown)]
+    listed = [_strip(rows(shown, run=block.name), block, tasks) for block in blocks]
+    panels = strips(listed, width, left=0.3 * width, least=width)
+    for axes, block in zip(panels.flat, blocks, strict=True):
+        if block.stacks.n_encoder:
+            part = block.stacks.n_encoder / block.stacks.n_layers
+            axes.axvline(part, **LINE, zorder=4, gid="encoder | decoder")
+    first = shown.iloc[0]
+    subject = capitalised(doing(str(first["kind"]), str(first["site"]), "a layer"))
+    items = f"n = {spread_of(shown['n_items'], 'item')} a row"
+    title = f"{subject}: accuracy lost under {label(protocol, 14)} ({items})"
+    return panels.finish(title, _DEPTH, bar=LOST)
+
+
+def _strip(mine: pd.DataFrame, block: Block, tasks: list[str]) -> Strip:
+    n_encoder, n_layers = block.stacks
+    sizes = f"{n_layers} layers"
+    if n_encoder:
+        sizes = f"{n_encoder} {NAMES[0]} | {n_layers - n_encoder} {NAMES[1]} layers"
+    lit = rows(mine, signal=True)
+    mark = Mark("significant loss (Holm, p < 0.05)", _lost)
+    columns = sorted(set(mine["start"]))
+    return Strip(
+        [f"{block.name}, {sizes}"],
+        tasks,
+        cells(lit, "share_lost", ("task", tasks), ("start", columns), [mark], _tell),
+        [i for i, task in enumerate(tasks) if task not in set(lit["task"])],
+        edges=np.append(columns, numbers(mine, "end").max()),
+    )
+
+
+def _lost(row: Row) -> bool:
+    return row["significant"] is True and row["acc_diff"] > 0
+
+
+def _tell(row: Row) -> str:
+    return f"{row['run']}, {row['task']}, layer {row['layer']}: {_TOLD(row)} % lost"
+
+
+@styled
+def compared_depths(
+    estimates: pd.DataFrame, blocks: Sequence[Block], width: float = FULL_WIDTH
+) -> Figure:
+    """Depths of the capabilities in every run, with their intervals.
+
+    A panel per measure, method and protocol; in each a point with its interval per capability and
+    run. Runs of one group share their look. Upright ticks: where the decoder of an encoder-decoder
+    begins.
+
+    ``estimates`` is the table ``comparison_estimates.parquet``, with a depth; ``blocks`` is the
+    runs, in the order in which they are drawn.
+    """
+    shown = rows(estimates, family="depth", axis=AXES[0], measure=SHOWN)
+    listed = parts(shown, measure=SHOWN, method=METHODS, protocol=PROTOCOL_ORDER)
+    capabilities = in_order(shown["capability"], CAPABILITY_ORDER)
+    kinds = {block.name: block.group or block.name for block in blocks}
+    order = list(dict.fromkeys(kinds.values()))
+    groups = [({"run": run}, look(order.index(kind)), kind) for run, kind in kinds.items()]
+    panels = Panels(
+        [_heading(AXES[0], *key) for key, _ in listed], width,
+        (len(capabilities) * (_POINT * len(blocks) + _GAP) + 0.1,), least=2.4, left=0.9,
+    )  # fmt: skip
+    for axes, (_, mine) in zip(panels.flat, listed, strict=True):
+        drawn = ranges(mine, capabilities, "capability", groups)
+        draw_ranges(axes, capabilities, drawn, Words(interval="95 % interval"))
+        for block, one in zip(blocks, drawn, strict=True):
+            n_encoder, n_layers = block.stacks
+            at = [n_encoder / n_layers] * len(one.at) if n_encoder else []
+            points(axes, at, one.at if n_encoder else [], "|", "decoder begins",
+                   "encoder | decoder", color="0.45", zorder=1)  # fmt: skip
+    panels.flat[0].set_xlim(-0.02, 1.02)
+    items = f"n = {spread_of(shown['n_items'], 'item')} a point"
+    return panels.finish(f"Depth of capabilities by run (95 % over items, {items})", _DEPTH)
+
+
+@styled
+def difference_ranges(differences: pd.DataFrame, family: str, width: float = FULL_WIDTH) -> Figure:
+    """Differences of one family, second minus first.
+
+    A panel per measure, method, protocol and axis; a row per task (accuracies) or capability, a
+    point with its 95 % interval for each pair. Filled: different from 0 after Holm's correction
+    over the family.
+
+    ``differences`` is the table ``comparison_differences.parquet``, with the family; ``family`` is
+    ``accuracy``, ``depth`` or ``share lost``.
+    """
+    shown = rows(differences, family=family, measure=MEASURES)
+    row_of = "tasks" if family == "accuracy" else "capability"
+    names = [
+        str(name)
+        for capability in in_order(shown["capability"], CAPABILITY_ORDER)
+        for name in in_order(rows(shown, capability=capability)[row_of], ())
+    ]
+    pairs = in_order(zip(shown["first"], shown["second"], strict=True), ())
+    groups = [
+        (
+            {"first": first, "second": second},
+            look(i),
+            f"{second} minus {first}",
+        )
+        for i, (first, second) in enumerate(pairs)
+    ]
+    listed = parts(shown, axis=AXES, measure=MEASURES, method=METHODS, protocol=PROTOCOL_ORDER)
+    unit, scale = UNITS[family]
+    panels = Panels(
+        [_heading(*key) for key, _ in listed], width,
+        (len(names) * (_POINT * len(pairs) + _GAP) + 0.1,), least=2.1, left=1.1,
+    )  # fmt: skip
+    words = Words(unsure="hollow: no difference established (Holm)", interval="95 % interval")
+    for axes, (_, mine) in zip(panels.flat, listed, strict=True):
+        level(axes, 0, upright=True)
+        drawn = ranges(
+            mine, names, row_of, groups, ("difference", "low", "high"), scale=scale,
+            sure="significant",
+        )  # fmt: skip
+        draw_ranges(axes, names, drawn, words, longest=18)
+    values = scale * np.abs([numbers(shown, name) for name in ("difference", "low", "high")])
+    most = 1.08 * max(0.05 * scale, float(np.nanmax(values, initial=0.0)))
+    panels.flat[0].set_xlim(-most, most)
+    title = f"Differences of {_TITLES[family]}, second minus first (95 % intervals)"
+    return panels.finish(title, unit)
+
+
+def _heading(axis: str, measure: str, method: str, protocol: str) -> list[str]:
+    """A panel's name: what is measured, and how."""
+    within = "" if axis == AXES[0] else f", {axis} alone"
+    way = "" if method == "intact model" else f"{method}, "
+    return [f"{measure}{within}", f"{way}{protocol}"]

@@ -1,0 +1,198 @@
+"""Panels of a figure, and what is around them: titles, names of axes, legend, bar of colours.
+
+What is drawn into the panels is the business of the charts.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from layerwise.presentation.layer_axis import name_layers
+from layerwise.presentation.lettering import FONT, characters, label, text_inches
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import rows
+from layerwise.presentation.style import COLUMN_WIDTH, new_figure
+from layerwise.presentation.wording import MINUS, PROTOCOL_ORDER, in_order, spread
+
+# Inches of a line of text, of what stands around it, and between panels.
+_LINE, _MARGIN, _GAP = 0.128, 0.08, 0.12
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of colours from ``low`` to ``high``, with the unit that they stand for."""
+
+    colors: Colormap
+    low: float
+    high: float
+    unit: str
+
+
+class Panels:
+    """Panels in a grid, each of one or more parts above each other, on shared axes.
+
+    Attributes:
+        figure: what they are in.
+        axes: the parts of each panel, from above.
+        across: how many panels stand beside each other.
+        room: inches of a panel between its axes' ends.
+        fits: how many characters of a title fit above a panel.
+    """
+
+    def __init__(
+        self,
+        titles: Sequence[Sequence[str]],
+        width: float,
+        heights: Sequence[float] = (0.95,),
+        *,
+        least: float = 1.6,
+        most: float = 3.3,
+        left: float = 0.6,
+        share: str = "xy",
+        above: float = 0.0,
+        below: float = 0.0,
+    ) -> None:
+        """Make room for the titles in no more than ``width`` inches."""
+        n, self._parts, self._share = len(titles), len(heights), share
+        self.down, self.across = rows_and_columns(n, width, least)
+        wide = min(width, max(COLUMN_WIDTH, self.across * most))
+        self.room = (wide - left) / self.across - _GAP
+        self.fits = characters(self.room + _GAP - 0.02)
+        self.figure = new_figure(wide, 1.0)
+        grid = self.figure.subplots(
+            self.down * self._parts, self.across, sharex="x" in share, squeeze=False,
+            height_ratios=[*heights] * self.down,
+        )  # fmt: skip
+        places = [divmod(i, self.across) for i in range(self.down * self.across)]
+        every = [tuple(grid[y * self._parts :][: self._parts, x]) for y, x in places]
+        for spare in (axes for parts in every[n:] for axes in parts):
+            spare.remove()
+        self.axes: list[tuple[Axes, ...]] = every[:n]
+        lines = [[label(line, self.fits) for line in title] for title in titles]
+        for parts, title in zip(self.axes, lines, strict=True):
+            parts[0].set_title("\n".join(title), loc="left", pad=3)
+        deepest = [max(map(len, lines[i : i + self.across])) for i in range(0, n, self.across)]
+        titled = sum(_LINE * n_lines + _MARGIN for n_lines in deepest)
+        self._one = sum(heights)
+        self._height = self.down * (self._one + above + below) + titled
+        self._share_axes()
+
+    def _share_axes(self) -> None:
+        for i, parts in enumerate(self.axes):
+            for part, axes in enumerate(parts):
+                if "y" in self._share and i:
+                    axes.sharey(self.axes[0][part])
+                    axes.tick_params(which="both", labelleft=i % self.across == 0)
+                lowest = axes is parts[-1] and (i in self._at_foot or "x" not in self._share)
+                axes.tick_params(which="both", labelbottom=lowest)
+
+    @property
+    def _at_foot(self) -> range:
+        return range(max(0, len(self.axes) - self.across), len(self.axes))
+
+    @property
+    def flat(self) -> list[Axes]:
+        """The first part of each panel."""
+        return [parts[0] for parts in self.axes]
+
+    def over_layers(self, layers: Sequence[int], *, cells: bool = False) -> None:
+        """Ticks, limits and the line between stacks, for an axis of layers under all panels."""
+        if not cells:
+            self.axes[0][0].set_xlim(layers[0] - 0.6, layers[-1] + 0.6)
+        for axes in (axes for parts in self.axes for axes in parts):
+            name_layers(axes, "x", layers, self.room, 0.24, cells=cells)
+
+    def finish(
+        self,
+        title: str,
+        x: str = "",
+        y: Sequence[str] = (),
+        bar: Bar | None = None,
+        below: float = 0.16,
+    ) -> Figure:
+        """Name the axes, add title, legend and bar; the figure gets the height that it needs."""
+        figure = self.figure
+        longest = characters(figure.get_figwidth() - 0.1, FONT + 1)
+        lines = textwrap.wrap(title, longest)
+        figure.suptitle("\n".join(lines), x=0.01, ha="left")
+        for parts in self.axes[:: self.across]:
+            for axes, name in zip(parts, y, strict=False):
+                axes.set_ylabel(name)
+        for i in self._at_foot:
+            self.axes[i][-1].set_xlabel(x)
+        below += _LINE * bool(stacks().n_encoder)
+        rows_named = 1 if "x" in self._share else self.down
+        height = self._height + rows_named * below + (_LINE + 0.03) * (x.count("\n") + bool(x))
+        height += _LINE * 1.15 * len(lines) + _MARGIN
+        height += legend_below(figure, [*figure.entries.values(), *figure.notes.values()])
+        figure.set_figheight(height + (self.add_bar(bar) if bar else 0.0))
+        return figure
+
+    def legend_under(self, axes: Axes) -> None:
+        """What has a name so far, in a legend of its own under a panel."""
+        named = self.figure.entries
+        for name, handle in named.items():
+            handle.set_label(label(name, max(8, self.fits - 5)))
+        axes.legend(
+            handles=list(named.values()), loc="upper left", frameon=False, handlelength=2.2,
+            bbox_to_anchor=(-0.1, -0.48), borderaxespad=0, handletextpad=0.5, labelspacing=0.3,
+        )  # fmt: skip
+        named.clear()
+
+    def add_bar(self, bar: Bar, over: Sequence[Axes] = ()) -> float:
+        """A bar of colours under some panels, or all; the height that it takes."""
+        panels = list(over) or [axes for parts in self.axes for axes in parts[-1:]]
+        gap = " " if text_inches(bar.unit) < self.figure.get_figwidth() - 0.6 else "\n"
+        drawn = self.figure.colorbar(
+            ScalarMappable(Normalize(bar.low, bar.high), bar.colors), ax=panels,
+            location="bottom", pad=0.02, aspect=25,
+            fraction=0.1 / (self._one if over else self._height),
+        )  # fmt: skip
+        ticks = MaxNLocator(3 if over else 4).tick_values(bar.low, bar.high)
+        ticks = [tick for tick in ticks if bar.low <= tick <= bar.high]
+        drawn.set_ticks(ticks, labels=[f"{tick:g}".replace("-", MINUS) for tick in ticks])
+        drawn.set_label(bar.unit.replace(" (", f"{gap}(", 1))
+        drawn.ax.spines[:].set_linewidth(0.4)
+        return 0.52 + _LINE * (gap == "\n")
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist]) -> float:
+    """One legend for the figure, under it, in as many columns as fit; its height."""
+    if not handles:
+        return 0.0
+    widest = max(text_inches(str(handle.get_label())) for handle in handles) + 0.6
+    fit = max(1, int((figure.get_figwidth() - 0.2) / widest))
+    columns = min(len(handles), fit)
+    figure.legend(
+        handles=list(handles), loc="outside lower left", ncols=columns, frameon=False,
+        handlelength=3.2, columnspacing=1.2,
+    )  # fmt: skip
+    return 0.15 * math.ceil(len(handles) / columns) + 0.12
+
+
+def rows_and_columns(n: int, width: float, least: float) -> tuple[int, int]:
+    """An even grid for ``n`` panels, none narrower than ``least`` inches if it can be."""
+    across = min(n, max(1, int(width / least)))
+    rows = math.ceil(n / across)
+    return rows, math.ceil(n / rows)
+
+
+def task_title(mine: pd.DataFrame) -> list[str]:
+    """The lines above a panel of one task: its name, how many items, what has no signal."""
+    first = mine.iloc[0]
+    dull = (
+        in_order(rows(mine, signal=False)["protocol"], PROTOCOL_ORDER) if "signal" in mine else []
+    )
+    lines = [str(first["task"]), f"{first['capability']}, n = {spread(mine['n_items'])}"]
+    return lines + [f"no signal: {protocol}" for protocol in dull]

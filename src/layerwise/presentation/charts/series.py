@@ -1,0 +1,96 @@
+"""Estimates with their intervals along an axis, as lines, accuracies and ranges take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.rows import numbers, records
+from layerwise.presentation.section import bounds
+from layerwise.presentation.style import Look
+
+
+@dataclass(frozen=True)
+class Words:
+    """What marks mean, for the legend; what does not occur is not in it."""
+
+    sure: str = ""
+    unsure: str = ""
+    interval: str = ""
+
+
+NO_WORDS = Words()
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line or points with intervals.
+
+    Attributes:
+        name: what its artists are known by.
+        look: its colour, marker and dashes.
+        at: places along the axis.
+        middle: estimates.
+        low: lower bounds; None if there are no intervals.
+        high: upper bounds.
+        sure: which markers are filled; None for all.
+        label: in the legend; not there if empty.
+        band: intervals are a band, not bars.
+        line: points are joined.
+        pale: without signal.
+        every: one marker in so many places.
+        over_layers: places are layers; a line has a gap between encoder and decoder.
+        told: of each point, what a pointer is told.
+    """
+
+    name: str
+    look: Look
+    at: np.ndarray
+    middle: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    sure: np.ndarray | None = None
+    label: str = ""
+    band: bool = True
+    line: bool = True
+    pale: bool = False
+    every: int = 1
+    over_layers: bool = False
+    told: tuple[str, ...] = ()
+
+
+def series(
+    table: pd.DataFrame,
+    name: str,
+    look: Look,
+    y: str,
+    *,
+    x: str = "layer",
+    at: np.ndarray | None = None,
+    ends: tuple[str, str] | None = None,
+    scale: int = 1,
+    unit: str = "",
+    sure: str | None = None,
+    label: str = "",
+    **how: Any,
+) -> Series:
+    """A series from a table with a row for each point."""
+    middle = scale * numbers(table, y)
+    low, high = (scale * numbers(table, end) for end in ends) if ends else (None, None)
+    at = numbers(table, x) if at is None else at
+    places = [name_layer(int(one)) if x == "layer" else str(one) for one in table[x]]
+    columns = ends or (y, y)
+    texts = [bounds(row, y, *columns, scale, 0 if scale == 100 else 2) for row in records(table)]
+    told = tuple(
+        f"{label and label + ', '}{x} {place}: {text}{unit}"
+        for place, text in zip(places, texts, strict=True)
+    )
+    return Series(
+        name, look, at, middle, low, high,
+        None if sure is None else table[sure].isin([True]).to_numpy(dtype=bool), label,
+        told=told, over_layers=x == "layer", **how,
+    )  # fmt: skip

@@ -1,0 +1,59 @@
+"""Strips: named rows of cells over layers, a panel for each task or run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from layerwise.presentation.lettering import characters, label
+
+from .heat import LOST, Cells, draw_heat, hatch
+from .panels import Panels
+
+ROW = 0.17
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A panel of named rows over layers.
+
+    Attributes:
+        title: the lines above it.
+        names: of the rows, from above.
+        cells: the rows' cells.
+        silent: the rows without signal, which are hatched.
+        right: what stands at the right of the rows.
+        edges: of the cells; if None a cell is a layer.
+    """
+
+    title: Sequence[str]
+    names: Sequence[str]
+    cells: Cells
+    silent: Sequence[int] = ()
+    right: Sequence[str] = ()
+    edges: np.ndarray | None = None
+
+
+def strips(
+    shown: Sequence[Strip], width: float, *, left: float, right: float = 0.1, least: float = 2.9
+) -> Panels:
+    """Panels of strips with their rows' names; the axis below, title and legend are to be added."""
+    most = max(len(one.names) for one in shown)
+    panels = Panels(
+        [one.title for one in shown], width, (ROW * most,), least=least, most=width, left=left,
+        share="x",
+    )  # fmt: skip
+    panels.room -= right + (left if panels.across > 1 else 0.0) * (1 - 1 / panels.across)
+    for axes, one in zip(panels.flat, shown, strict=True):
+        draw_heat(axes, one.cells, LOST, (panels.room, ROW * len(one.names)), edges=one.edges)
+        start, end = axes.get_xlim()
+        for row in one.silent:
+            hatch(axes, start, row, end - start, 1.0)
+        for row, text in enumerate(one.right):
+            axes.text(end, row + 0.5, f" {text}", va="center", ha="left")
+        fits = characters(left - 0.15)
+        axes.set_yticks(np.arange(len(one.names)) + 0.5, [label(name, fits) for name in one.names])
+        axes.set_ylim(most, 0)
+    return panels

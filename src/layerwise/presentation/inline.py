@@ -1,0 +1,72 @@
+"""Figures as part of a page: in the page's colours, with what a pointer is told of every mark.
+
+Files of figures are the business of ``save``.
+"""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from .save import figure_bytes, png_address
+
+# Points around a mark at which a pointer is told of it.
+_REACH = 3.0
+_HEAD = re.compile(r"^.*?<svg [^>]*>", re.DOTALL)
+_NOT_NEEDED = re.compile(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", re.DOTALL)
+_SPACES = re.compile(r"\s*\n\s*")
+_DIGITS = re.compile(r"(?<!scale\()(\d+\.\d\d)\d+")
+_ID = re.compile(r' id="([^"]*)"')
+_USE = re.compile(r'(?:xlink:)?(href="#|url\(#)([^")]+)')
+# Ink of texts and axes, and of what is explained in grey, is that of the page.
+_INK = re.compile("#262626|#595959")
+
+
+def picture(figure: Figure, alt: str, nth: int, largest: int) -> Markup:
+    """The figure as an element of a page: its SVG, or a PNG if that has over ``largest`` bytes.
+
+    Args:
+        figure: what to show.
+        alt: the same in words.
+        nth: which figure of the page it is, so that names within it are its own.
+        largest: bytes of an SVG; without what a pointer is told it may be smaller.
+    """
+    drawing = _plain(figure_bytes(figure, "svg").decode(), nth)
+    told = _told(figure)
+    for inner in (drawing + told, drawing):
+        if len(inner) <= largest:
+            width, height = (72 * inches for inches in figure.get_size_inches())
+            box = f'viewBox="0 0 {width:.2f} {height:.2f}"'
+            return Markup(f'<svg role="img" aria-label="{escape(alt)}" {box}>{inner}</svg>')
+    return Markup(f'<img src="{png_address(figure)}" alt="{escape(alt)}">')
+
+
+def _plain(svg: str, nth: int) -> str:
+    """What is within an SVG, without what a page needs no more, and with names of its own."""
+    svg = _NOT_NEEDED.sub("", _HEAD.sub("", svg).replace("</svg>", ""))
+    names = {name: f"f{nth}-{i}" for i, name in enumerate(dict.fromkeys(
+        name for _, name in _USE.findall(svg)
+    ))}  # fmt: skip
+    svg = _ID.sub(lambda found: f' id="{names[found[1]]}"' if found[1] in names else "", svg)
+    svg = _USE.sub(lambda found: f"{found[1]}{names[found[2]]}", svg)
+    svg = svg.replace('style="fill: #ffffff"', 'fill="none"')
+    return _SPACES.sub(" ", _DIGITS.sub(r"\1", _INK.sub("currentColor", svg)))
+
+
+def _told(figure: Figure) -> str:
+    """Unseen boxes over the marks, each with its text."""
+    height, scale = 72 * figure.get_figheight(), 72 / figure.dpi
+    boxes = []
+    for axes, (left, top, right, foot), text in getattr(figure, "told", ()):
+        (x, y), (u, v) = scale * axes.transData.transform([(left, top), (right, foot)])
+        x, u, y, v = min(x, u), max(x, u), height - max(y, v), height - min(y, v)
+        if u - x < _REACH:
+            x, u, y, v = x - _REACH, u + _REACH, y - _REACH, v + _REACH
+        boxes.append(
+            f'<path d="M{x:.1f} {y:.1f}h{u - x:.1f}v{v - y:.1f}H{x:.1f}z">'
+            f"<title>{escape(text, quote=False)}</title></path>"
+        )
+    return f'<g fill="none" pointer-events="all">{"".join(boxes)}</g>'
