@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from layerwise.presentation.charts.accuracy import draw_accuracy
 from layerwise.presentation.charts.forest import draw_ranges, ranges
 from layerwise.presentation.charts.head_maps import head_maps, limit_of
-from layerwise.presentation.charts.heat import DIVERGING, LOST, Mark, Row, cells
+from layerwise.presentation.charts.heat import DIVERGING, LOST, Mark, Row, cells, lost
 from layerwise.presentation.charts.lines import draw_series
 from layerwise.presentation.charts.marks import PALE, level, points
 from layerwise.presentation.charts.panels import Bar, Panels, task_title
@@ -20,7 +20,6 @@ from layerwise.presentation.charts.series import Words, series
 from layerwise.presentation.charts.strips import Strip, strips
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import by_protocol, by_task, layers_of, numbers, records, rows
-from layerwise.presentation.section import bounds
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
 from layerwise.presentation.wording import (
     HEAD_WORDS,
@@ -41,7 +40,6 @@ MOST = 30
 LOST_UNIT = "above-floor\naccuracy lost (%)"
 LIMITS = -50.0, 125.0
 _SURE = Words("filled: significant (Holm)", interval="95 % interval")
-_TOLD = partial(bounds, middle="share_lost", low="share_low", high="share_high", scale=100)
 
 
 @styled
@@ -101,7 +99,7 @@ def _strip(
 
 def _tell_loss(row: Row) -> str:
     what = row.get("rung") or row["protocol"]
-    return f"{what}, layer {name_layer(row['layer'])}: {_TOLD(row)} % lost"
+    return f"{what}, layer {name_layer(row['layer'])}: {lost(row)}"
 
 
 @styled
@@ -258,7 +256,7 @@ def head_effect_maps(
         width,
         heads=heads,
         mark="significant (Benjamini-Hochberg)",
-        tell=lambda row: f"{_TOLD(row)} % lost",
+        tell=lost,
     )
 
 

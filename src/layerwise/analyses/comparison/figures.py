@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 
 from layerwise.analyses.emergence.figures import METHODS
 from layerwise.presentation.charts.forest import draw_ranges, ranges
-from layerwise.presentation.charts.heat import LOST, Mark, Row, cells
+from layerwise.presentation.charts.heat import LOST, Mark, Row, cells, lost
 from layerwise.presentation.charts.marks import level, points
 from layerwise.presentation.charts.panels import Panels
 from layerwise.presentation.charts.series import Words
@@ -21,7 +20,6 @@ from layerwise.presentation.layer_axis import LINE
 from layerwise.presentation.lettering import label
 from layerwise.presentation.naming import NAMES, Stacks
 from layerwise.presentation.rows import by_task, numbers, parts, rows
-from layerwise.presentation.section import bounds
 from layerwise.presentation.style import FULL_WIDTH, look, styled
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
@@ -39,7 +37,6 @@ SHOWN = ("half-effect depth", "prediction depth")
 _DEPTH = "relative depth (0 = start, 1 = end)"
 # Inches of a point among those of its row, and between rows.
 _POINT, _GAP = 0.105, 0.09
-_TOLD = partial(bounds, middle="share_lost", low="share_low", high="share_high", scale=100)
 _TITLES = {
     "accuracy": "intact accuracy",
     "depth": "depth",
@@ -104,7 +101,7 @@ def _lost(row: Row) -> bool:
 
 
 def _tell(row: Row) -> str:
-    return f"{row['run']}, {row['task']}, layer {row['layer']}: {_TOLD(row)} % lost"
+    return f"{row['run']}, {row['task']}, layer {row['layer']}: {lost(row)}"
 
 
 @styled

@@ -61,7 +61,7 @@ def lens_curves(
     shown = rows(shown, lens=name, site=site)
     columns = _columns(shown)
     panels = Panels(
-        [[heading] for heading, _ in columns], width, [0.85] * len(measures), most=2.6, left=0.8,
+        [[heading] for heading, _ in columns], width, [0.95] * len(measures), most=2.6, left=0.8,
         below=0.15 * max(len(tasks) for _, tasks in columns) + 0.1,
     )  # fmt: skip
     drawn: dict[str, list[Series]] = {measure: [] for measure in measures}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from layerwise.presentation.charts.heat import LOST, Mark, cells, draw_heat, hatch
+from layerwise.presentation.charts.heat import LOST, Mark, cells, draw_heat, hatch, lost
 from layerwise.presentation.charts.lines import draw_series
 from layerwise.presentation.charts.marks import level, note
 from layerwise.presentation.charts.panels import Panels, task_title
@@ -20,14 +19,12 @@ from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.lettering import label
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import by_task, numbers, records, rows
-from layerwise.presentation.section import bounds
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
 from layerwise.presentation.wording import spread_of
 
 # Inches from one step's number to the next.
 _STEP = 0.36
 _INTERVAL: dict[str, Any] = {"facecolor": "0.86", "edgecolor": "none"}
-_TOLD = partial(bounds, middle="share_lost", low="share_low", high="share_high", scale=100)
 _LOST = Mark("significant loss (Holm, whole series)", lambda row: row["significant"] is True)
 
 
@@ -53,7 +50,7 @@ def training_course(
         drawn = cells(
             lit, "share_lost", ("layer", range(n_layers)), ("step", steps), [_LOST],
             lambda row: f"step {row['step']}, layer {name_layer(row['layer'])}: "
-                        f"{_TOLD(row)} % lost",
+                        f"{lost(row)}",
         )  # fmt: skip
         draw_heat(below, drawn, LOST, (panels.room, lower))
         for step in rows(line, signal=False)["step"]:

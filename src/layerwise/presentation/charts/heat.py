@@ -18,6 +18,7 @@ from matplotlib.colors import Colormap
 from matplotlib.patches import Patch, Rectangle
 
 from layerwise.presentation.rows import records
+from layerwise.presentation.section import bounds
 from layerwise.presentation.style import figure_of
 from layerwise.presentation.wording import number
 
@@ -83,6 +84,11 @@ def cells(
     told = tuple((y, x, words(row)) for y, x, row in listed if not pd.isna(row[value]))
     marked = tuple((mark, tuple((y, x) for y, x, row in listed if mark.on(row))) for mark in marks)
     return Cells(values, told, marked)
+
+
+def lost(row: Row) -> str:
+    """What a pointer is told of a share lost."""
+    return f"{bounds(row, 'share_lost', 'share_low', 'share_high', 100)} % lost"
 
 
 def draw_heat(

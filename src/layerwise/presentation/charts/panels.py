@@ -79,14 +79,19 @@ class Panels:
         for spare in (axes for parts in every[n:] for axes in parts):
             spare.remove()
         self.axes: list[tuple[Axes, ...]] = every[:n]
-        lines = [[label(line, self.fits) for line in title] for title in titles]
+        lines = [self._wrapped(title) for title in titles]
         for parts, title in zip(self.axes, lines, strict=True):
             parts[0].set_title("\n".join(title), loc="left", pad=3)
         deepest = [max(map(len, lines[i : i + self.across])) for i in range(0, n, self.across)]
         titled = sum(_LINE * n_lines + _MARGIN for n_lines in deepest)
-        self._one = sum(heights)
+        self._one, self._last = sum(heights), heights[-1]
         self._height = self.down * (self._one + above + below) + titled
         self._share_axes()
+
+    def _wrapped(self, title: Sequence[str]) -> list[str]:
+        """Lines that fit above a panel; a long one is broken, a very long one loses its middle."""
+        short = (label(line, 2 * self.fits - 6) for line in title)
+        return [part for line in short for part in textwrap.wrap(line, self.fits)]
 
     def _share_axes(self) -> None:
         for i, parts in enumerate(self.axes):
@@ -141,12 +146,13 @@ class Panels:
 
     def legend_under(self, axes: Axes) -> None:
         """What has a name so far, in a legend of its own under a panel."""
-        named = self.figure.entries
+        named, below = self.figure.entries, 0.45 + _LINE * bool(stacks().n_encoder)
         for name, handle in named.items():
             handle.set_label(label(name, max(8, self.fits - 5)))
         axes.legend(
             handles=list(named.values()), loc="upper left", frameon=False, handlelength=2.2,
-            bbox_to_anchor=(-0.1, -0.48), borderaxespad=0, handletextpad=0.5, labelspacing=0.3,
+            bbox_to_anchor=(-0.1, -below / self._last), borderaxespad=0, handletextpad=0.5,
+            labelspacing=0.3,
         )  # fmt: skip
         named.clear()
 
