@@ -54,10 +54,10 @@ FILE_NAMES = {
 _HARMLESS = frozenset(
     re.findall(
         r"\w+",
-        "a abbr aside b body br caption code col colgroup dd details div dl dt em figcaption "
-        "figure footer h1 h2 h3 h4 head header hr html i img input label li main meta nav ol p "
-        "picture pre section small source span strong style sub summary sup table tbody td th "
-        "thead title tr ul",
+        "a abbr aside b body br caption clippath code col colgroup dd defs details div dl dt em "
+        "figcaption figure footer g h1 h2 h3 h4 head header hr html i image img input label li "
+        "main meta nav ol p path pattern pre rect section small span strong style sub summary "
+        "sup svg table tbody td th thead title tr ul use",
     )
 )
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")

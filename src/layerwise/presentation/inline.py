@@ -19,8 +19,9 @@ _HEAD = re.compile(r"^.*?<svg [^>]*>", re.DOTALL)
 _NOT_NEEDED = re.compile(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", re.DOTALL)
 _SPACES = re.compile(r"\s*\n\s*")
 _DIGITS = re.compile(r"(?<!scale\()(\d+\.\d\d)\d+")
+_COMMANDS = re.compile(r" ?([MLQC]) (?=[-\d])")
 _ID = re.compile(r' id="([^"]*)"')
-_USE = re.compile(r'(?:xlink:)?(href="#|url\(#)([^")]+)')
+_USE = re.compile(r'(href="#|url\(#)([^")]+)')
 # Ink of texts and axes, and of what is explained in grey, is that of the page.
 _INK = re.compile("#262626|#595959")
 
@@ -28,11 +29,7 @@ _INK = re.compile("#262626|#595959")
 def picture(figure: Figure, alt: str, nth: int, largest: int) -> Markup:
     """The figure as an element of a page: its SVG, or a PNG if that has over ``largest`` bytes.
 
-    Args:
-        figure: what to show.
-        alt: the same in words.
-        nth: which figure of the page it is, so that names within it are its own.
-        largest: bytes of an SVG; without what a pointer is told it may be smaller.
+    ``nth`` is its number on the page, so that names within it are its own.
     """
     drawing = _plain(figure_bytes(figure, "svg").decode(), nth)
     told = _told(figure)
@@ -46,14 +43,15 @@ def picture(figure: Figure, alt: str, nth: int, largest: int) -> Markup:
 
 def _plain(svg: str, nth: int) -> str:
     """What is within an SVG, without what a page needs no more, and with names of its own."""
-    svg = _NOT_NEEDED.sub("", _HEAD.sub("", svg).replace("</svg>", ""))
+    svg = _NOT_NEEDED.sub("", _HEAD.sub("", svg).replace("</svg>", "")).replace("xlink:", "")
     names = {name: f"f{nth}-{i}" for i, name in enumerate(dict.fromkeys(
         name for _, name in _USE.findall(svg)
     ))}  # fmt: skip
     svg = _ID.sub(lambda found: f' id="{names[found[1]]}"' if found[1] in names else "", svg)
     svg = _USE.sub(lambda found: f"{found[1]}{names[found[2]]}", svg)
     svg = svg.replace('style="fill: #ffffff"', 'fill="none"')
-    return _SPACES.sub(" ", _DIGITS.sub(r"\1", _INK.sub("currentColor", svg)))
+    svg = _SPACES.sub(" ", _DIGITS.sub(r"\1", _INK.sub("currentColor", svg)))
+    return _COMMANDS.sub(r"\1", svg)
 
 
 def _told(figure: Figure) -> str:

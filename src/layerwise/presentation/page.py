@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # What all figures for wide screens may weigh together as SVG, and the most that one may, in bytes.
-_ALL, _ONE = 4_000_000, 300_000
+_ALL, _ONE = 4_000_000, 400_000
 _PIXELS_PER_INCH = 145
 
 

@@ -5,14 +5,12 @@ Over layers that are changed one at a time, and over numbers of layers that are 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from layerwise.presentation.rows import numbers
 from layerwise.presentation.style import Look
 
 from .lines import draw_series
@@ -28,24 +26,23 @@ def draw_accuracy(
     Bands are the intervals of the loss, drawn about the accuracy. Without signal there is none,
     and the line is pale.
     """
-    signal = bool(line["signal"].iloc[0])
-    intact, floor = 100 * float(line["acc_intact"].iloc[0]), floor_of(line)
-    drawn = series(line, f"accuracy {name}", look, "acc", x=x, scale=100, unit=" %", **how)
-    low, high = (
-        (intact - 100 * numbers(line, end)).clip(0, 100)
-        for end in ("acc_diff_high", "acc_diff_low")
+    first, floor = line.iloc[0], floor_of(line)
+    signal, intact = bool(first["signal"]), float(first["acc_intact"])
+    ends = {"low": line["acc_diff_high"], "high": line["acc_diff_low"]}
+    drawn: pd.DataFrame = line.assign(
+        **{end: (intact - loss).clip(0, 1) for end, loss in ends.items()}
     )
-    at, middle, told = drawn.at, drawn.middle, drawn.told
-    if x == "step":
-        at, told = np.insert(at, 0, 0.0), ("", *told)
-        middle, low, high = (np.insert(values, 0, intact) for values in (middle, low, high))
-    drawn = replace(
-        drawn, at=at, middle=middle, low=low, high=high, told=told, pale=not signal
+    if x == "step":  # nothing is removed at first
+        start = dict.fromkeys(("acc", "low", "high"), intact) | {"step": 0}
+        drawn = pd.concat([pd.DataFrame([start]), pd.DataFrame(drawn[list(start)])])
+    accuracies = series(
+        drawn, f"accuracy {name}", look, "acc", x=x, ends=("low", "high"), scale=100, unit=" %",
+        pale=not signal, **how,
     )  # fmt: skip
-    draw_series(axes, [drawn], words)
+    draw_series(axes, [accuracies], words)
     alpha = 1.0 if signal else PALE
     looks: dict[str, Any] = {"color": look.color, "alpha": alpha}
-    level(axes, intact, gid="intact", label="intact model", ls=DOTTED, lw=0.9, **looks)
+    level(axes, 100 * intact, gid="intact", label="intact model", ls=DOTTED, lw=0.9, **looks)
     level(axes, floor, gid="floor", label="floor", ls=DASHED, lw=0.8, **looks)
 
 

@@ -1,7 +1,4 @@
-"""Cells in colour, marks on them, and what has no colour.
-
-Layers by heads, layers by positions, tasks by layers, pairs of layers are all drawn here.
-"""
+"""Cells in colour, marks on them, and what has no colour: maps, strips and triangles."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers, records
 from layerwise.presentation.section import bounds
 from layerwise.presentation.style import Look
+from layerwise.presentation.wording import number
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,11 @@ def series(
     low, high = (scale * numbers(table, end) for end in ends) if ends else (None, None)
     at = numbers(table, x) if at is None else at
     places = [name_layer(int(one)) if x == "layer" else str(one) for one in table[x]]
-    columns = ends or (y, y)
-    texts = [bounds(row, y, *columns, scale, 0 if scale == 100 else 2) for row in records(table)]
+    digits = 0 if scale == 100 else 2
+    texts = [
+        bounds(row, y, *ends, scale, digits) if ends else number(scale * row[y], digits)
+        for row in records(table)
+    ]
     told = tuple(
         f"{label and label + ', '}{x} {place}: {text}{unit}"
         for place, text in zip(places, texts, strict=True)
