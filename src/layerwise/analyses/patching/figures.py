@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerwise.presentation.charts.head_maps import head_maps, limit_of
+from layerwise.presentation.charts.head_maps import head_maps, height_of, limit_of
 from layerwise.presentation.charts.heat import ABSENT, DIVERGING, Cells, Mark, Row, cells, draw_heat
 from layerwise.presentation.charts.panels import Bar, Panels, rows_and_columns, task_title
 from layerwise.presentation.layer_axis import name_layers
@@ -73,7 +73,7 @@ def patching_map(
     tasks, layers = by_task(shown), layers_of(shown)
     names = in_order(shown["pos_label"], POSITIONS)
     down, _ = rows_and_columns(len(tasks), width, _LEAST)
-    height = float(np.clip(0.14 * len(layers), 0.8, 4.2 if down == 1 else 2.6))
+    height = height_of(len(layers), 0.14, 4.2 if down == 1 else 2.6)
     titles = [task_title(mine) for _, mine in tasks]
     panels = Panels(titles, width, (height,), least=_LEAST, most=2.4)
     needed = _ROOM_FOR_TEXT[0] * len(names), _ROOM_FOR_TEXT[1] * len(layers)

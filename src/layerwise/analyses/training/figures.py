@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from layerwise.presentation.charts.head_maps import height_of
 from layerwise.presentation.charts.heat import LOST, Mark, cells, draw_heat, hatch, lost
 from layerwise.presentation.charts.lines import draw_series
 from layerwise.presentation.charts.marks import level, note
@@ -40,7 +41,7 @@ def training_course(
     """When each task is learned, and by which layers, under one protocol."""
     shown = rows(accuracy, protocol=protocol)
     tasks, steps = by_task(shown), sorted({int(step) for step in shown["step"]})
-    lower = float(np.clip(0.11 * n_layers, 0.8, 3.0))
+    lower = height_of(n_layers, 0.11, 3.0)
     titles = [task_title(line.drop(columns="signal")) for _, line in tasks]
     panels = Panels(titles, width, (0.85, lower), least=1.5, most=2.6)
     for (upper, below), (task, line) in zip(panels.axes, tasks, strict=True):

@@ -46,8 +46,7 @@ def head_maps(
     if columns is None:
         columns = [("", head) for head in sorted({int(head) for head in every["head"]})]
     down, _ = rows_and_columns(len(shown), width, _LEAST)
-    least = 1.1 if stacks().n_encoder else 0.8  # the stacks' names stand along the axis
-    height = float(np.clip(0.11 * len(layers), least, 3.6 if down == 1 else 2.2))
+    height = height_of(len(layers), 0.11, 3.6 if down == 1 else 2.2)
     panels = Panels([lines for lines, _ in shown], width, (height,), least=_LEAST, most=2.4)
     for axes, (_, table) in zip(panels.flat, shown, strict=True):
         if "column" not in table:
@@ -80,6 +79,11 @@ def _name_columns(axes: Axes, columns: Sequence[Column], room: float) -> None:
         if start:
             axes.axvline(start, color="0.6", lw=0.5)
     axes.set_xticks([place + 0.5 for place in ticks], list(ticks.values()))
+
+
+def height_of(n_layers: int, each: float, most: float) -> float:
+    """Inches of a map of layers from above, with room for the names of stacks along its axis."""
+    return float(np.clip(each * n_layers, 1.1 if stacks().n_encoder else 0.8, most))
 
 
 def limit_of(table: pd.DataFrame, column: str) -> float:
