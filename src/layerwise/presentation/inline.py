@@ -20,6 +20,7 @@ _NOT_NEEDED = re.compile(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>
 _SPACES = re.compile(r"\s*\n\s*")
 _DIGITS = re.compile(r"(?<!scale\()(\d+\.\d\d)\d+")
 _COMMANDS = re.compile(r" ?([MLQC]) (?=[-\d])")
+_SHIFT = re.compile(r'transform="translate\((-?[\d.]+) 0\)"/>')
 _ID = re.compile(r' id="([^"]*)"')
 _USE = re.compile(r'(href="#|url\(#)([^")]+)')
 # Ink of texts and axes, and of what is explained in grey, is that of the page.
@@ -51,7 +52,7 @@ def _plain(svg: str, nth: int) -> str:
     svg = _USE.sub(lambda found: f"{found[1]}{names[found[2]]}", svg)
     svg = svg.replace('style="fill: #ffffff"', 'fill="none"')
     svg = _SPACES.sub(" ", _DIGITS.sub(r"\1", _INK.sub("currentColor", svg)))
-    return _COMMANDS.sub(r"\1", svg)
+    return _SHIFT.sub(r'x="\1"/>', _COMMANDS.sub(r"\1", svg))
 
 
 def _told(figure: Figure) -> str:

@@ -22,7 +22,6 @@ from PIL import Image
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.places import refuse_unusable_folder
 
-from .squeezed import squeezed
 from .style import style
 
 DPI = 200
