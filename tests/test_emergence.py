@@ -15,7 +15,7 @@ from layerwise.analyses.registry import CURVES
 from layerwise.errors import UserError
 from layerwise.results import AblationResult, EmergenceResult, Facts, PatchingResult
 from layerwise.stats.depth.depths import accumulated, centre_of_mass, half_depth, two_sided_p
-from layerwise.stats.depth.layer_curves import Evidence, LeftOut, Sampling, Signal, progress
+from layerwise.stats.depth.layer_curves import LeftOut, MethodCurve, Sampling, Signal, progress
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 from tests import synthetic
@@ -451,7 +451,7 @@ class Probed(Result):
 
 def probed_evidence(
     result: Probed, signal: Signal, sampling: Sampling
-) -> Iterator[Evidence | LeftOut]:
+) -> Iterator[MethodCurve | LeftOut]:
     items = [f"keys/{i:04d}" for i in range(len(result.values))]
     wide = pd.DataFrame(result.values, index=items)
     group = pd.DataFrame({"task": ["keys"], "capability": "retrieval", "protocol": "letter"})

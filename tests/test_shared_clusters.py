@@ -16,7 +16,7 @@ from layerwise.analyses.emergence.protocol_interaction import interaction_rows
 from layerwise.analyses.emergence.summaries import capability_summaries
 from layerwise.analyses.removal.tables import curves_table
 from layerwise.stats.depth.item_curves import settled_by_item
-from layerwise.stats.depth.layer_curves import Evidence, Sampling, drawn_together
+from layerwise.stats.depth.layer_curves import MethodCurve, Sampling, drawn_together
 from layerwise.stats.effects import cells, layer_skips
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.items.clusters import Clusters, paired_p_values, sample_and_resamples
@@ -156,7 +156,7 @@ def test_critical_sets_and_ranks_are_of_facts_drawn_together():
     """Every resample by hand: the tests, and the shares lost, of the facts that were drawn."""
     run, n_resamples = two_runs(0, 40)[0], 40
     told = evidence_of(run.run.results, run.sampling)
-    group = sorted((e for e in told if isinstance(e, Evidence)), key=lambda e: e.task)
+    group = sorted((e for e in told if isinstance(e, MethodCurve)), key=lambda e: e.task)
     found = drawn_together(group, run.sampling)
     drawn = stats.resample_indices(N, n_resamples, stats.generator(0, *TASKS))
     sizes = next(iter(capability_summaries(group, run.sampling))).draws
@@ -177,7 +177,7 @@ def test_depths_where_answers_settle_are_of_facts_drawn_together():
     sampling, clusters = Sampling(3, 60, 8), Clusters.of(list("abcdef"))
     values = np.ones((6, 9)).cumsum(axis=1)
     group = [
-        Evidence(
+        MethodCurve(
             "logit lens", "knowledge", "letter", task, tuple("123456"), clusters, values,
             lambda means: means, lambda *given: None, values.mean(axis=0)[None],
             settled=np.zeros(61), settling=np.column_stack([right * mine, right]),

@@ -14,7 +14,7 @@ import pandas as pd
 
 from layerwise.presentation.claim import Claim
 from layerwise.presentation.section import Section
-from layerwise.stats.depth.layer_curves import Evidence, LeftOut, Sampling, Signal
+from layerwise.stats.depth.layer_curves import LeftOut, MethodCurve, Sampling, Signal
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables, TableSource
 
@@ -43,7 +43,7 @@ class Curves:
     """
 
     words: str
-    evidence: Callable[[Any, Signal, Sampling], Iterable[Evidence | LeftOut]]
+    evidence: Callable[[Any, Signal, Sampling], Iterable[MethodCurve | LeftOut]]
     signal: Callable[[Any], Signal] | None = None
 
 

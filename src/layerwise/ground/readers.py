@@ -195,9 +195,9 @@ def some_of(what: str, known: Sequence[str], *, none: bool = False) -> Reader:
 
     def read(name: str, value: Any) -> tuple[str, ...]:
         given = read_texts(name, value)
-        for one in given:
-            if one not in known:
-                raise unknown_name(what, one, known)
+        for element in given:
+            if element not in known:
+                raise unknown_name(what, element, known)
         return given
 
     return read
@@ -229,7 +229,7 @@ def from_the_end(name: str, value: Any) -> str | tuple[int | str, ...]:
 
 def groups(name: str, value: Any) -> dict[str, tuple[int | str, ...]]:
     """Read groups of layers by name."""
-    if not isinstance(value, Mapping) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, Mapping) or not all(isinstance(element, str) for element in value):
         raise refuse(name, value, "layers by the name of their group, such as {'early': [0, 1]}")
     read = numbers("[0, 1]")
     return {str(group): read(f"{name}[{group!r}]", some) for group, some in value.items()}

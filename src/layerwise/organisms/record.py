@@ -91,7 +91,9 @@ def accuracies(
     for task in setup.tasks:
         for protocol in setup.protocols:
             requests = [setup.requests(task, item, protocol) for item in task.items]
-            swept = setup.sweep([intact()], [one.request for each in requests for one in each])
+            swept = setup.sweep(
+                [intact()], [request.request for each in requests for request in each]
+            )
             outcomes = iter(swept.outcomes[0])
             right = sum(
                 score(task, item, protocol, each, [next(outcomes) for _ in each]).correct

@@ -133,10 +133,10 @@ class Texts:
 
         def question() -> Question:
             while True:
-                opened = [str(one) for one in self.rng.choice(list(closing), depth)]
+                opened = [str(kind) for kind in self.rng.choice(list(closing), depth)]
                 if not self.language.for_tests(*opened):
                     break
-            gold = [closing[one] for one in reversed(opened)]
+            gold = [closing[bracket] for bracket in reversed(opened)]
             return Question(ask_closing(opened), " ".join(gold))
 
         return Scene("", question)

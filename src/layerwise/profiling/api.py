@@ -249,7 +249,7 @@ class Jobs:
         measured = [replace(ablation, facts=facts), lens]
         if len(patching.patching):
             measured.append(patching)
-        measured += [one for one in more if len(one.to_pandas())]
+        measured += [result for result in more if len(result.to_pandas())]
         depth = setup.interest.depth
         return [*measured, emergence(measured, seed=setup.seed, smallest_depth=depth)]
 

@@ -73,7 +73,9 @@ class MemoryCheckpoints:
     def environments(self) -> list[dict[str, Any]]:
         """Environments in which the pieces were made, each once."""
         here = environment_now(installed_versions())
-        return distinct(here if one is None else one for one in self._elsewhere.values())
+        return distinct(
+            here if environment is None else environment for environment in self._elsewhere.values()
+        )
 
 
 def together(parts: CheckpointStore, names: list[str]) -> pd.DataFrame:

@@ -71,7 +71,7 @@ class Built:
             made = build_requests(
                 task, item, protocol, tokenizer, chat=chat, max_length=n_ctx, apart=apart
             )
-            refuse_unknown_tokens([one.request for one in made], *vocabularies(model))
+            refuse_unknown_tokens([request.request for request in made], *vocabularies(model))
             if chat:
                 self._refuse_moved(task, item, protocol, made)
             return made
@@ -83,7 +83,7 @@ class Built:
         self, task: Task, item: Item, protocol: str, made: tuple[TaskRequest, ...]
     ) -> None:
         """Refuse an item's requests if they were others when it was encoded before."""
-        digest = hashlib.sha256(repr([one.request for one in made]).encode()).digest()[:8]
+        digest = hashlib.sha256(repr([request.request for request in made]).encode()).digest()[:8]
         if self.digests.setdefault((task.hash, item.id, protocol), digest) != digest:
             raise UserError(
                 f"The prompts of task {task.name!r} changed while the run went on: expected a chat "
@@ -117,5 +117,5 @@ class Built:
 def _n_tokens(requests: tuple[TaskRequest, ...]) -> int:
     """The memory of an item's requests, in tokens; they share one context."""
     plain = [request.request for request in requests]
-    own = sum(len(one.continuation) for one in plain if isinstance(one, LogLikelihood))
+    own = sum(len(request.continuation) for request in plain if isinstance(request, LogLikelihood))
     return len(plain[0].context) + own + _TOKENS_OF_REQUEST * len(plain)

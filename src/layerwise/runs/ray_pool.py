@@ -155,7 +155,10 @@ class Pool:
             time.sleep(0.2)
             return []
         ready, _ = self._ray.wait(waited, num_returns=1, timeout=1.0)
-        return [(one, self.pending.pop(one, None), self._answer(one)) for one in ready]
+        return [
+            (reference, self.pending.pop(reference, None), self._answer(reference))
+            for reference in ready
+        ]
 
     def begun(self, worker: Worker, answer: dict[str, Any] | None) -> bool:
         """Whether a worker is ready, by its answer; of one that is not its machine is told."""
@@ -192,7 +195,9 @@ class Pool:
 
     def name_of(self, node: str) -> str:
         """A machine's name."""
-        names = [one["NodeManagerHostname"] for one in self._nodes() if one["NodeID"] == node]
+        names = [
+            machine["NodeManagerHostname"] for machine in self._nodes() if machine["NodeID"] == node
+        ]
         return names[0] if names else node[:8]
 
     @property

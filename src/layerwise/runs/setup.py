@@ -150,7 +150,7 @@ class Setup:
 
     def _beside(self) -> dict[str, Any]:
         """The files of further models; what their weights are, the analysis says."""
-        files = {one.loaded.name: one._files() for one in self.beside}
+        files = {setup.loaded.name: setup._files() for setup in self.beside}
         return {"beside": files} if files else {}
 
     def _prompts_hash(self) -> str:
@@ -286,8 +286,8 @@ def _with_room(model: Model, tasks: Sequence[Task]) -> tuple[Task, ...]:
     """The tasks, each with room for its longest answer in this model's tokens."""
     tokenizer, apart = original_tokenizer(model), is_seq2seq(model)
     roomy = tuple(with_room(task, tokenizer, apart=apart) for task in tasks)
-    longer = [f"{one.name!r} from {one.generate.max_tokens} to {one.max_tokens} tokens"
-              for one in roomy if one.answer_tokens]  # fmt: skip
+    longer = [f"{task.name!r} from {task.generate.max_tokens} to {task.max_tokens} tokens"
+              for task in roomy if task.answer_tokens]  # fmt: skip
     if longer:
         warnings.warn(
             f"Texts may be longer than their tasks say, as the longest answer is in this model's "

@@ -224,7 +224,9 @@ def _blind(read: _Rows, kind: str) -> Blind | None:
     if len(np.unique(pairs)) < len(pairs):
         raise _incomplete(read.table)
     rows, correct, n = read.row[chosen], read.correct[chosen], len(read.items)
-    right, times = (np.bincount(one[one >= 0], minlength=n) for one in (rows[correct], rows))
+    right, times = (
+        np.bincount(chosen[chosen >= 0], minlength=n) for chosen in (rows[correct], rows)
+    )
     return Blind(right, times)
 
 

@@ -229,7 +229,7 @@ def intact_interval(cell: Cell) -> Interval:
         clustered_interval(of_example.intact, of_example.clusters)
         for of_example in cell.of_examples
     ]
-    means = crossed_means(_stacked(cell, lambda one: one.intact[:, None]), cell.clusters)
+    means = crossed_means(_stacked(cell, lambda draw: draw.intact[:, None]), cell.clusters)
     mean, half = float(means.mean[0]), float(means.half_widths(_TAIL)[0])
     low, high = (float(np.mean([getattr(one, end) for one in each])) for end in ("low", "high"))
     return Interval(mean, max(0.0, min(low, mean - half)), min(1.0, max(high, mean + half)), 0.95)

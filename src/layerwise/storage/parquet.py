@@ -136,7 +136,9 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def _from_pandas(name: str, table: pd.DataFrame) -> pa.Table:
-    absent = [one for one in _LACKING if one in SCHEMAS[name].names and one not in table]
+    absent = [
+        column for column in _LACKING if column in SCHEMAS[name].names and column not in table
+    ]
     table = table.assign(**dict.fromkeys(absent))  # items that each stand by themselves
     missing = set(SCHEMAS[name].names) - set(table.columns)
     if missing:
@@ -145,7 +147,11 @@ def _from_pandas(name: str, table: pd.DataFrame) -> pa.Table:
     lists = [field.name for field in SCHEMAS[name]
              if pa.types.is_list(field.type) or field.name == "cluster"]  # fmt: skip
     table = table.assign(
-        **{one: table[one].astype(object) for one in lists if table[one].dtype != object}
+        **{
+            column: table[column].astype(object)
+            for column in lists
+            if table[column].dtype != object
+        }
     )
     try:
         return _checked(pa.Table.from_pandas(table, SCHEMAS[name], preserve_index=False))

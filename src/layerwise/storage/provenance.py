@@ -51,8 +51,10 @@ def differing(environments: Iterable[Mapping[str, Any]]) -> str:
     """What differs between some environments, with its values; empty if nothing does."""
     every = list(environments)
     parts = []
-    for name in dict.fromkeys(name for one in every for name in one if name != "machine"):
-        values = dict.fromkeys(str(one.get(name, "none")) for one in every)
+    for name in dict.fromkeys(
+        name for environment in every for name in environment if name != "machine"
+    ):
+        values = dict.fromkeys(str(environment.get(name, "none")) for environment in every)
         if len(values) > 1:
             parts.append(f"{name} ({', '.join(values)})")
     return ", ".join(parts)

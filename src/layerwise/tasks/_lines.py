@@ -86,8 +86,8 @@ def _object(path: str, number: int, text: str) -> dict[str, Any]:
         )
     for field, entry in value.items():
         _refuse_broken(path, number, field, field)
-        for one in entry if isinstance(entry, list) else [entry]:
-            _refuse_broken(path, number, field, one)
+        for element in entry if isinstance(entry, list) else [entry]:
+            _refuse_broken(path, number, field, element)
     return value
 
 

@@ -52,19 +52,19 @@ def _text(where: str, field: str, value: Any, *, empty: bool = False) -> str:
 
 def _is_whole(text: str) -> bool:
     """Whether a text has no half of a character (a surrogate), which no file can hold."""
-    return not any("\ud800" <= one <= "\udfff" for one in text)
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _texts(where: str, field: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, (tuple, list)):
         raise _bad(where, field, value, "a tuple of texts, such as ('a', 'b')")
-    return tuple(_text(where, field, one) for one in value)
+    return tuple(_text(where, field, text) for text in value)
 
 
 def _items(where: str, field: str, value: Any) -> tuple[Item, ...]:
-    if not isinstance(value, (tuple, list)) or not all(isinstance(one, Item) for one in value):
+    if not isinstance(value, (tuple, list)) or not all(isinstance(item, Item) for item in value):
         raise _bad(where, field, value, "a tuple of Item values")
-    return tuple(_item(where, one) for one in value)
+    return tuple(_item(where, item) for item in value)
 
 
 def _item(where: str, item: Item) -> Item:
@@ -97,7 +97,7 @@ def _check_corruption(place: str, change: Any) -> None:
 
 
 def _refuse_twins(where: str, items: tuple[Item, ...], fewshot: tuple[Item, ...]) -> None:
-    twice = [one for one, n in Counter(item.id for item in (*items, *fewshot)).items() if n > 1]
+    twice = [name for name, n in Counter(item.id for item in (*items, *fewshot)).items() if n > 1]
     if twice:
         raise UserError(
             f"{where} has the id {twice[0]!r} twice; expected each once among its items and "
@@ -136,7 +136,7 @@ def _spec(where: str, spec: Any) -> GenerateSpec:
     if not isinstance(spec, GenerateSpec):
         raise _bad(where, "generate", spec, "a GenerateSpec")
     if not isinstance(spec.stop, (tuple, list)) or not all(
-        isinstance(one, str) and one for one in spec.stop
+        isinstance(stop, str) and stop for stop in spec.stop
     ):
         raise _bad(
             where, "stop", spec.stop, "a tuple of texts, none of them empty, for every text ends "

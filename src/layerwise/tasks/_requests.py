@@ -87,7 +87,7 @@ def _check_letters(task: Task, item: Item) -> None:
             f"Few-shot example {bare[0]!r} of task {task.name!r} has no choices, which protocol "
             "'letter' needs; add choices, take no few-shot examples, or use another protocol."
         )
-    most = max(len(one.choices) for one in (item, *task.fewshot))
+    most = max(len(shown.choices) for shown in (item, *task.fewshot))
     if most > len(LETTERS):
         raise UserError(
             f"Task {task.name!r} has a question with {most} choices, but there are "

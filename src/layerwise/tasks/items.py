@@ -73,8 +73,8 @@ def repeats_joined(items: Sequence[Item]) -> tuple[Item, ...]:
     joined = {}
     for same in alike.values():
         if len(same) > 1:
-            named = next((one.cluster for one in same if one.cluster), f"as {same[0].id}")
-            joined |= {one.id: named for one in same if one.cluster is None}
+            named = next((item.cluster for item in same if item.cluster), f"as {same[0].id}")
+            joined |= {item.id: named for item in same if item.cluster is None}
     return tuple(
         replace(item, cluster=joined[item.id]) if item.id in joined else item for item in items
     )

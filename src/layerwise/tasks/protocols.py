@@ -70,8 +70,8 @@ def build_requests(
         # lm-evaluation-harness.
         joint = "" if chat else None
         built = _options(task, item, protocol, context, joint, tokenizer, apart)
-    for one in built:
-        check_length(one, max_length, apart=apart)
+    for request in built:
+        check_length(request, max_length, apart=apart)
     return built
 
 

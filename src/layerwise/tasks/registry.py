@@ -114,7 +114,9 @@ def expand_task_names(names: Iterable[str], language: str = TEXT) -> list[str]:
     Raises:
         UserError: an unknown name, or two tasks that would go by the same name in results.
     """
-    expanded = list(dict.fromkeys(one for name in names for one in _expand(name, language)))
+    expanded = list(
+        dict.fromkeys(expanded for name in names for expanded in _expand(name, language))
+    )
     for index, name in enumerate(expanded):
         twins = [other for other in expanded[:index] if _label(other) == _label(name)]
         if twins:
@@ -205,9 +207,9 @@ def _stated(name: str) -> str:
 def _expand(name: str, language: str) -> list[str]:
     if name in (*_SETS, *CAPABILITIES):
         spoken = task_names(language)
-        names = [one for one in spoken if name in ("all", _suites[one].capability)]
+        names = [suite for suite in spoken if name in ("all", _suites[suite].capability)]
         if name in MATCHED:
-            names = [_stated(one) for one in MATCHED[name].get(language, ())]
+            names = [_stated(suite) for suite in MATCHED[name].get(language, ())]
         if not names:
             raise UserError(
                 f"No suite in the language {language!r} is of {name!r}; expected one of: "
@@ -297,7 +299,7 @@ def _unreadable(
 ) -> UserError:
     if not known:
         return UserError(f"Suite {base!r} takes no arguments; ask for {base!r} alone.")
-    examples = [f"{one}={'1+2' if _KINDS[known[one].annotation] else '8'}" for one in known]
+    examples = [f"{name}={'1+2' if _KINDS[known[name].annotation] else '8'}" for name in known]
     return UserError(
         f"Cannot read {shown(part)} in the task name {shown(name)}: expected arguments of "
         f"{base!r}, each once, with whole numbers of at most four digits, such as "

@@ -143,7 +143,7 @@ def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Ta
             f"Task {task.name!r} has {counted(have, 'few-shot example')}, so {fewshot} cannot "
             f"be taken; ask for a number from 0 to {have}."
         )
-    others = tuple(one[:fewshot] for one in task.other_fewshot)
+    others = tuple(examples[:fewshot] for examples in task.other_fewshot)
     return replace(
         task,
         items=task.items[:limit],

@@ -14,8 +14,8 @@ from layerwise.stats.cells import has_several_examples
 from layerwise.stats.depth.item_curves import ItemCurves, losses_by_item
 from layerwise.stats.depth.layer_curves import (
     ABLATION,
-    Evidence,
     LeftOut,
+    MethodCurve,
     Sampling,
     Signal,
     Tested,
@@ -46,7 +46,7 @@ def signal_by_task(result: AblationResult) -> Signal:
 
 def ablation_evidence(
     result: AblationResult, signal: Signal, sampling: Sampling
-) -> Iterator[Evidence | LeftOut]:
+) -> Iterator[MethodCurve | LeftOut]:
     """Share lost by layer when the layer is skipped, per task and protocol."""
     records, chance = result.records, result.facts.chance
     if has_several_examples(records):
@@ -69,7 +69,7 @@ def ablation_evidence(
             yield _ablated(cell, level, sampling)
 
 
-def _ablated(cell: Cell, chance: float, sampling: Sampling) -> Evidence:
+def _ablated(cell: Cell, chance: float, sampling: Sampling) -> MethodCurve:
     intact, correct = cell.intact[:, None], cell.correct
     net = intact.astype(int) - correct
 
@@ -79,7 +79,7 @@ def _ablated(cell: Cell, chance: float, sampling: Sampling) -> Evidence:
 
     (counts,) = sampling.counts([cell.task], [cell.clusters])
     values = np.concatenate([intact, cell.floor(chance)[:, None], correct], axis=1).astype(float)
-    return Evidence(
+    return MethodCurve(
         ABLATION, cell.capability, cell.protocol, cell.task, cell.items, cell.clusters, values,
         _shares_lost, _by_item,
         _shares_lost(cell.clusters.means_of_counts(values, counts)), critical(counts),

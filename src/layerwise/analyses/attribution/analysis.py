@@ -30,8 +30,8 @@ from layerwise.presentation.wording import (
 from layerwise.stats.depth.layer_curves import (
     ATTRIBUTION,
     TASK,
-    Evidence,
     LeftOut,
+    MethodCurve,
     Sampling,
     Signal,
     progress,
@@ -64,7 +64,7 @@ _THROUGH_CROSS = (
 
 def attribution_evidence(
     result: AttributionResult, signal: Signal, sampling: Sampling
-) -> Iterator[Evidence | LeftOut]:
+) -> Iterator[MethodCurve | LeftOut]:
     """Progress of the answer's logit difference by what each layer itself adds to it.
 
     It starts with what the embedding adds and ends with the last layer; biases of the final

@@ -26,7 +26,7 @@ from layerwise.analyses.emergence.summaries import CRITICAL, capability_summarie
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER, axes_of
 from layerwise.stats.depth.depth_inference import CENTRE, Axis
 from layerwise.stats.depth.item_curves import ItemCurves
-from layerwise.stats.depth.layer_curves import ABLATION, Evidence, LeftOut, Sampling, within
+from layerwise.stats.depth.layer_curves import ABLATION, LeftOut, MethodCurve, Sampling, within
 from layerwise.stats.effects import Cell, cells, layer_skips
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.same_share import LostOf
@@ -99,7 +99,7 @@ class Prepared:
 
     run: SavedRun
     sampling: Sampling
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[MethodCurve, ...]
     silent: tuple[LeftOut, ...]
     cells: dict[tuple[str, str], Cell]
 
@@ -119,7 +119,7 @@ def prepared(run: SavedRun, seed: int, n_resamples: int) -> Prepared:
     return Prepared(
         run,
         sampling,
-        tuple(e for e in found if isinstance(e, Evidence)),
+        tuple(e for e in found if isinstance(e, MethodCurve)),
         tuple(e for e in found if isinstance(e, LeftOut)),
         {(cell.task, cell.protocol): cell for cell in told},
     )
@@ -194,7 +194,7 @@ def _depths(
         yield from _in_all(told, sizes, axis, runs, note)
 
 
-def _by_place(run: Prepared, axis: str) -> dict[tuple[str, str, str, str], Evidence]:
+def _by_place(run: Prepared, axis: str) -> dict[tuple[str, str, str, str], MethodCurve]:
     """Evidence by capability, protocol, method and task; of one stack alone only ablation's."""
     found = {(e.capability, e.protocol, e.method, e.task): e for e in run.evidence}
     if axis == COMPUTATION:
@@ -203,7 +203,7 @@ def _by_place(run: Prepared, axis: str) -> dict[tuple[str, str, str, str], Evide
     return {key: e for key, e in ablated.items() if e is not None}
 
 
-def _aligned(mine: Sequence[Evidence], runs: Sequence[Prepared]) -> list[Evidence]:
+def _aligned(mine: Sequence[MethodCurve], runs: Sequence[Prepared]) -> list[MethodCurve]:
     """One task's evidence of every run on the items of all; none if these are too few."""
     if len({e.items for e in mine}) == 1:
         return list(mine)

@@ -16,7 +16,7 @@ from layerwise.errors import UserError
 from layerwise.ground.layer_names import COMPUTATION, axes_of
 from layerwise.stats.cells import has_several_examples
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
-from layerwise.stats.depth.layer_curves import Evidence, LeftOut, Sampling
+from layerwise.stats.depth.layer_curves import LeftOut, MethodCurve, Sampling
 from layerwise.stats.effects import cells, layer_skips
 from layerwise.stats.signals.difficulty import Answers
 from layerwise.storage.base import Result
@@ -84,7 +84,7 @@ def emergence(
     summaries, left_out = summarised(found, axes, sampling)
     whole = [summary for summary in summaries if summary.axis == COMPUTATION]
     placed = {(s.capability, s.protocol, s.method) for s in whole if s.measure == HALF}
-    evidence = sorted((e for e in found if isinstance(e, Evidence)), key=evidence_key)
+    evidence = sorted((e for e in found if isinstance(e, MethodCurve)), key=evidence_key)
     ablated = [result for result in used if isinstance(result, AblationResult)]
     interaction = [
         row
@@ -109,7 +109,7 @@ def emergence(
     )
 
 
-def evidence_of(results: Sequence[Result], sampling: Sampling) -> Iterator[Evidence | LeftOut]:
+def evidence_of(results: Sequence[Result], sampling: Sampling) -> Iterator[MethodCurve | LeftOut]:
     """What each method says about each task, of the results of one run; or why it says nothing."""
     told = [(result, CURVES[type(result)]) for result in results]
     signal: dict[tuple[str, str], bool] = {}
@@ -134,7 +134,7 @@ def _chances(result: AblationResult) -> dict[tuple[str, str], float]:
     return {(task, name): result.facts.chance(task, name) for task, name in pairs}
 
 
-def _refuse_doubles(found: Sequence[Evidence | LeftOut]) -> None:
+def _refuse_doubles(found: Sequence[MethodCurve | LeftOut]) -> None:
     seen = set()
     for each in found:
         key = (each.method, each.task, each.protocol)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.stats.depth.depth_inference import HALF, Axis, depth_difference, is_established
 from layerwise.stats.depth.depths import accumulated, half_depth, later_by
-from layerwise.stats.depth.layer_curves import Evidence, Sampling, drawn_together
+from layerwise.stats.depth.layer_curves import MethodCurve, Sampling, drawn_together
 from layerwise.stats.families.rank_correlation import rank_correlation
 from layerwise.stats.items.clusters import Clusters
 
@@ -27,7 +27,7 @@ _ROUNDING = 6
 
 
 def agreement_rows(
-    evidence: Sequence[Evidence],
+    evidence: Sequence[MethodCurve],
     placed: Collection[Key],
     sampling: Sampling,
     smallest_depth: float,
@@ -47,11 +47,11 @@ def agreement_rows(
     return rows
 
 
-def _key(evidence: Evidence) -> Key:
+def _key(evidence: MethodCurve) -> Key:
     return evidence.capability, evidence.protocol, evidence.method
 
 
-def _asked_alike(one: Sequence[Evidence], other: Sequence[Evidence]) -> bool:
+def _asked_alike(one: Sequence[MethodCurve], other: Sequence[MethodCurve]) -> bool:
     """Whether two methods saw the same prompts; those of ``generate`` are continuation's."""
     (first, asked, method), (second, read, another) = _key(one[0]), _key(other[0])
     if first != second or method == another:
@@ -61,7 +61,7 @@ def _asked_alike(one: Sequence[Evidence], other: Sequence[Evidence]) -> bool:
 
 
 def _compared(
-    one: Sequence[Evidence], other: Sequence[Evidence], sampling: Sampling
+    one: Sequence[MethodCurve], other: Sequence[MethodCurve], sampling: Sampling
 ) -> Iterator[dict[str, Any]]:
     """Differences of depth and the correlation over layers, on tasks and items of both."""
     both = [(a, b, sorted({*a.items} & {*b.items})) for a in one for b in other if a.task == b.task]
@@ -106,9 +106,9 @@ def _compared(
         yield named | {"measure": RANKS} | rho._asdict()
 
 
-def _curve(of: Evidence, rows: Rows) -> Float[np.ndarray, "draws edges"]:
+def _curve(of: MethodCurve, rows: Rows) -> Float[np.ndarray, "draws edges"]:
     return accumulated(rows) if of.of_losses else rows
 
 
-def _by_layer(of: Evidence, rows: Rows) -> Float[np.ndarray, "draws layers"]:
+def _by_layer(of: MethodCurve, rows: Rows) -> Float[np.ndarray, "draws layers"]:
     return np.round(rows if of.of_losses else np.diff(rows, axis=1), _ROUNDING)

@@ -16,7 +16,13 @@ from layerwise.ground.layer_names import COMPUTATION
 from layerwise.stats.depth.depth_inference import CENTRE, HALF, depth_bounds
 from layerwise.stats.depth.depths import accumulated, bounds, centre_of_mass, half_depth
 from layerwise.stats.depth.item_curves import ItemCurves
-from layerwise.stats.depth.layer_curves import Evidence, LeftOut, Sampling, drawn_together, within
+from layerwise.stats.depth.layer_curves import (
+    LeftOut,
+    MethodCurve,
+    Sampling,
+    drawn_together,
+    within,
+)
 from layerwise.stats.items.clusters import Clusters
 from layerwise.tasks.items import CAPABILITIES
 
@@ -65,10 +71,10 @@ class Summary(NamedTuple):
 
 
 def summarised(
-    found: Sequence[Evidence | LeftOut], axes: Mapping[str, range], sampling: Sampling
+    found: Sequence[MethodCurve | LeftOut], axes: Mapping[str, range], sampling: Sampling
 ) -> tuple[list[Summary], list[LeftOut]]:
     """The measures on every axis, and what is left out of them."""
-    evidence = sorted((e for e in found if isinstance(e, Evidence)), key=evidence_key)
+    evidence = sorted((e for e in found if isinstance(e, MethodCurve)), key=evidence_key)
     told: list[Summary | LeftOut] = [each for each in found if isinstance(each, LeftOut)]
     for axis, layers in axes.items():
         mine = evidence if axis == COMPUTATION else [within(e, layers) for e in evidence]
@@ -85,7 +91,7 @@ def summarised(
     )
 
 
-def evidence_key(evidence: Evidence) -> tuple[Any, ...]:
+def evidence_key(evidence: MethodCurve) -> tuple[Any, ...]:
     """The order of evidence: by method, protocol, capability and task."""
     return (evidence.method, evidence.protocol, _rank(evidence.capability), evidence.task)
 
@@ -96,7 +102,7 @@ def _rank(capability: str) -> tuple[int, str]:
 
 
 def capability_summaries(
-    tasks_evidence: Sequence[Evidence], sampling: Sampling
+    tasks_evidence: Sequence[MethodCurve], sampling: Sampling
 ) -> Iterator[Summary | LeftOut]:
     """The measures of one capability under one protocol by one method, from its tasks."""
     group = drawn_together(tasks_evidence, sampling)

@@ -30,8 +30,8 @@ from layerwise.presentation.wording import (
 from layerwise.stats.depth.item_curves import settled_by_item
 from layerwise.stats.depth.layer_curves import (
     TASK,
-    Evidence,
     LeftOut,
+    MethodCurve,
     Sampling,
     Signal,
     mean_of_right,
@@ -139,7 +139,7 @@ def _difficulty(row: dict[str, Any], run: RunTables, flipped: bool) -> str:
 
 def lens_evidence(
     result: LensResult, signal: Signal, sampling: Sampling
-) -> Iterator[Evidence | LeftOut]:
+) -> Iterator[MethodCurve | LeftOut]:
     """Progress of the answer's mean probability from the embedding to the last layer.
 
     A lens of one stack of an encoder-decoder shows no progress in the other. The curve of a lens
@@ -161,7 +161,7 @@ def lens_evidence(
         if n_encoder and covers_a_stack(columns, sampling.n_layers, n_encoder):
             wide = wide.reindex(columns=edges).ffill(axis=1).bfill(axis=1)
         found = progress(f"{name} lens", group, wide, edges, signal, sampling, why)
-        if isinstance(found, Evidence):
+        if isinstance(found, MethodCurve):
             named = {"lens": name, "task": found.task, "protocol": found.protocol}
             mine = depths.loc[(depths[list(named)] == list(named.values())).all(axis=1)]
             found = _with_settled(found, mine, own[found.task, found.protocol], sampling)
@@ -172,8 +172,8 @@ def lens_evidence(
 
 
 def _with_settled(
-    evidence: Evidence, depths: pd.DataFrame, signal: bool, sampling: Sampling
-) -> Evidence:
+    evidence: MethodCurve, depths: pd.DataFrame, signal: bool, sampling: Sampling
+) -> MethodCurve:
     """Add from which layer on right answers stay on top, if they end there more than blind.
 
     An answer that is on top from the embedding on counts as layer 0.

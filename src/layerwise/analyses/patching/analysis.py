@@ -11,8 +11,8 @@ from layerwise.analyses.contract import Analysis, Curves
 from layerwise.stats.depth.layer_curves import (
     PATCHING,
     TASK,
-    Evidence,
     LeftOut,
+    MethodCurve,
     Sampling,
     Signal,
     progress,
@@ -30,7 +30,7 @@ from .tables import signals_of_pairs
 
 def patching_evidence(
     result: PatchingResult, signal: Signal, sampling: Sampling
-) -> Iterator[Evidence | LeftOut]:
+) -> Iterator[MethodCurve | LeftOut]:
     """Share recovered by patching the residual stream where the answer is read.
 
     That is the last position; in an encoder-decoder the decoder's, which holds nothing while the

@@ -185,7 +185,7 @@ def _taken_out(wrapped: PreTrainedModel, name: str) -> Any:
     tables = dict(_by_own_name(wrapped.named_buffers(remove_duplicate=False)))
     wanted = dict(original.named_parameters(remove_duplicate=False))
     # There may be more: copies that the bridge computes with, cut out of larger ones.
-    missing = next((one for one in wanted if one not in weights), None)
+    missing = next((missing for missing in wanted if missing not in weights), None)
     if missing is not None:
         raise UserError(
             f"The TransformerBridge {shown(name)} wraps a changed {type(wrapped).__name__}, which "

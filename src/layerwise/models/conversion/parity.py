@@ -164,7 +164,7 @@ def exact(original: PreTrainedModel, say: Callable[[PreTrainedModel], list[LogPr
         truth = say(wide)
     del wide
     rounded = chain([original], disturbances(original))
-    return Exact(truth, max(farthest(say(one), truth) for one in rounded))
+    return Exact(truth, max(farthest(say(network), truth) for network in rounded))
 
 
 @contextlib.contextmanager

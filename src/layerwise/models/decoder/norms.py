@@ -83,7 +83,7 @@ def _candidates(module: nn.Module, width: int) -> list[NormFormula]:
     bias = None if shift is None else shift.detach()
     known = (getattr(module, name, None) for name in ("eps", "variance_epsilon"))
     # OLMo's norm has its eps in its forward alone.
-    sizes = [float(one) for one in known if isinstance(one, int | float)] or [1e-5, 1e-6]
+    sizes = [float(number) for number in known if isinstance(number, int | float)] or [1e-5, 1e-6]
     return [
         NormFormula(centring, eps, weight, bias)
         for centring, weight, eps in product((False, True), weights, sizes)

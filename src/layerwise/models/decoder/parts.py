@@ -145,6 +145,6 @@ class Parts:
         yield from (self.embedding, self.final_norm, self.unembed)
         rotary = self.blocks[0].attn.rotary
         beside = (self.positions, None if rotary is None else rotary.module)
-        yield from (one for one in beside if one is not None)
+        yield from (part for part in beside if part is not None)
         for block in self.blocks:
             yield from block.modules()

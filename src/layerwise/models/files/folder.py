@@ -126,7 +126,7 @@ def _refuse_strange_token_ids(path: Path, fields: dict[str, Any]) -> None:
         value = fields.get(name)
         # There may be several tokens that end a text.
         ids = value if isinstance(value, list) and name == "eos_token_id" else [value]
-        if value is not None and not all(type(one) is int for one in ids):
+        if value is not None and not all(type(token) is int for token in ids):
             raise UserError(
                 f"{path} has {str(value)[:40]!r} as {name}: expected the id of a token, a whole "
                 "number; correct it."

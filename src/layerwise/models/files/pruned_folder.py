@@ -68,10 +68,10 @@ def _stacks(
     config: PreTrainedConfig, removed: Sequence[int], stored: Sequence[StoredStack]
 ) -> list[StackToCut]:
     stacks, first = [], 0
-    for one in stored:
-        n_layers = getattr(config, one.n_layers)
+    for stack in stored:
+        n_layers = getattr(config, stack.n_layers)
         kept = [layer for layer in range(n_layers) if first + layer not in removed]
-        stacks.append(StackToCut(one, n_layers, kept))
+        stacks.append(StackToCut(stack, n_layers, kept))
         first += n_layers
     return stacks
 

@@ -132,8 +132,8 @@ def refuse_too_large(
 ) -> None:
     """Refuse a model with more parameters than its files can hold."""
     wanted = sum(parameter.numel() for parameter in model.parameters())
-    within = (1 if n_bits is None else one.n_bits // n_bits for one in stored.values())
-    given = sum(n * prod(one.shape) for n, one in zip(within, stored.values(), strict=True))
+    within = (1 if n_bits is None else weight.n_bits // n_bits for weight in stored.values())
+    given = sum(n * prod(weight.shape) for n, weight in zip(within, stored.values(), strict=True))
     if wanted > 2 * given:
         raise UserError(
             f"{folder / 'config.json'} calls for {wanted} parameters, the files hold {given}: "

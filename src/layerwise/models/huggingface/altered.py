@@ -118,7 +118,7 @@ def _alterations(model: Model, structure: Structure) -> Iterator[str]:
         if module.training and module.p:
             yield f"{_name(model, module)} drops activations at random until model.eval() is called"
     yield from _of_blocks_on_disk(model)
-    yield from by_kind(model, lambda one: _of_decoder_only(one, structure), lambda _: ())
+    yield from by_kind(model, lambda decoder: _of_decoder_only(decoder, structure), lambda _: ())
     if not structure.looked_at:
         yield from _of_modules(model, structure)
     structure.looked_at = True  # what follows from modules and classes need not be looked at again
@@ -188,12 +188,14 @@ def _forward(cls: Any) -> Any:
 def _looked_at(cls: type) -> _Kind:
     """Which functions of a class matter, and whether one is not its library's own."""
     forward = _forward(cls)
-    base = next(one for one in cls.__mro__ if _library(one) in _LIBRARIES)
+    base = next(base for base in cls.__mro__ if _library(base) in _LIBRARIES)
     if base is nn.Module:  # a user's own module, which is called like any other
         return _Kind(forward, frozenset(_CALLS), None)
     functions = frozenset(_functions(base))
     before = cls.__mro__[: cls.__mro__.index(base)]
-    replaced = [f"{one.__name__}.{name}" for one in before for name in functions & vars(one).keys()]
+    replaced = [
+        f"{base.__name__}.{name}" for base in before for name in functions & vars(base).keys()
+    ]
     if not replaced and _library(forward) not in _LIBRARIES:
         replaced = [f"{cls.__name__}.forward"]
     return _Kind(forward, functions, min(replaced, default=None))

@@ -23,7 +23,9 @@ _FILE = "tokenizer.json"
 _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _KIND = "tokenizers"
 # Runs of one character, which patterns that repeat repetitions take longest for.
-_RUNS = tuple(f"{one * 2000}{end}" for one in ("a", "A", "1", " ", "\n", ".", "é") for end in "!a")
+_RUNS = tuple(
+    f"{character * 2000}{end}" for character in ("a", "A", "1", " ", "\n", ".", "é") for end in "!a"
+)
 # A character is at most some tens of tokens, whatever normalizers and bytes make of it.
 _TOKENS_EACH, _TOKENS_MORE = 64, 1000
 _TEMPLATE_CHARACTERS = 200_000

@@ -92,7 +92,7 @@ def kept_buffers(model: Model) -> list[tuple[str, torch.Tensor]]:
     stored = original.state_dict(keep_vars=True)
     kept = {name: one for name, one in original.named_buffers() if name in stored}
     kept |= dict(scales_of(original))
-    return [(f"original.{name}", one) for name, one in kept.items()]
+    return [(f"original.{name}", buffer) for name, buffer in kept.items()]
 
 
 def parts_of_original(model: Model) -> Iterator[nn.Module | None]:

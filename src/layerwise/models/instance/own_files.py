@@ -43,7 +43,9 @@ def refuse_no_files(model: Model) -> None:
 
 def stored_stacks(model: Model) -> tuple[StoredStack, ...]:
     """How the files of an encoder-decoder tell the layers of its stacks; none of a decoder."""
-    return by_kind(model, lambda _: (), lambda one: STORED_IN[one.cfg.original_architecture])
+    return by_kind(
+        model, lambda _: (), lambda seq2seq: STORED_IN[seq2seq.cfg.original_architecture]
+    )
 
 
 def load_alike(folder: Path, model: Model) -> Model:

@@ -121,8 +121,8 @@ class _Attention(nn.Module):
         self.n_heads, _, self.d_head = written.W_Q.shape
         self.q = _heads(written.W_Q, written.b_Q)
         self.k, self.v = (
-            _heads(getattr(written, f"{own}W_{one}"), getattr(written, f"{own}b_{one}"))
-            for one in "KV"
+            _heads(getattr(written, f"{own}W_{letter}"), getattr(written, f"{own}b_{letter}"))
+            for letter in "KV"
         )
         self.out = _linear(written.W_O.flatten(0, 1), written.b_O)
 
@@ -160,7 +160,7 @@ def _linear(
     with torch.device("meta"):
         made = nn.Linear(d_in, d_out)
     made.weight, made.bias = (
-        nn.Parameter(one.detach().clone().contiguous(), requires_grad=False)
-        for one in (weight.T, bias)
+        nn.Parameter(parameter.detach().clone().contiguous(), requires_grad=False)
+        for parameter in (weight.T, bias)
     )
     return made

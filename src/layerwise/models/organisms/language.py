@@ -88,7 +88,7 @@ class Language:
     def words(self) -> tuple[str, ...]:
         """The vocabulary, special tokens first; a word's place is its token id."""
         letters = tuple(f"{letter}." for letter in OPTIONS)
-        brackets = tuple(one for pair in self.brackets for one in pair)
+        brackets = tuple(word for pair in self.brackets for word in pair)
         named = (*self.keys, *self.values, *self.entities, *self.relations)
         return (PAD, START, UNKNOWN, *MARKS, *OPTIONS, *letters, *brackets, *named)
 

@@ -36,7 +36,7 @@ class LetterPlan:
         """The layers that one way of answering needs and the other does not."""
         other = LETTER if protocol != LETTER else TEXT_PROTOCOLS[0]
         spared = self.needed(capability, other)
-        return tuple(one for one in self.needed(capability, protocol) if one not in spared)
+        return tuple(layer for layer in self.needed(capability, protocol) if layer not in spared)
 
     @property
     def truth(self) -> dict[str, dict[str, tuple[int, ...]]]:

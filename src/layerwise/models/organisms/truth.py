@@ -149,5 +149,5 @@ class Planted:
 
 def spared(layout: WiredLayout, *capabilities: str) -> list[int]:
     """The layers that none of the capabilities needs, in the order in which they can go."""
-    needed = {one for c in capabilities for one in Planted(layout, c).critical("layer")}
+    needed = {layer for c in capabilities for layer in Planted(layout, c).critical("layer")}
     return [layer for layer in reversed(range(layout.n_layers)) if layer not in needed]

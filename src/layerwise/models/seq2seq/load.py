@@ -129,7 +129,7 @@ def checked(
     difference = farthest(given, expected)
 
     def from_exact() -> tuple[float, Exact]:
-        truth = exact(original, lambda one: logprobs_of_texts(one, texts))
+        truth = exact(original, lambda network: logprobs_of_texts(network, texts))
         return farthest(given, truth.logprobs), truth
 
     refuse_difference(model.cfg.model_name, difference, model.W_E.dtype, from_exact)

@@ -63,7 +63,7 @@ def answered(
     untyped: Any = model  # transformers types this method so that no model fits
     texts: list[str] = []
     for start in range(0, len(requests), batch_size):
-        prompts = [one.context for (one,) in requests[start : start + batch_size]]
+        prompts = [request.context for (request,) in requests[start : start + batch_size]]
         inputs = tokenizer(prompts, padding=True, return_tensors="pt")
         made = untyped.generate(**inputs, max_new_tokens=task.generate.max_tokens, do_sample=False)
         texts += tokenizer.batch_decode(made, skip_special_tokens=True)

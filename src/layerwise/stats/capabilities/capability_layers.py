@@ -95,7 +95,7 @@ def task_gains(
         p = paired_p_values(pool.net, pool.clusters)
         if not signal[cell.task, cell.protocol]:
             changed = [cell._replace(intact=right) for right in cell.correct.T]
-            for controls in (changed, [one._replace(blind=None) for one in changed]):
+            for controls in (changed, [cell._replace(blind=None) for cell in changed]):
                 p = np.maximum(p, signal_p_values(controls, chance))
         gain = -pool.loss.mean(axis=0)
         low, high = _loss_bounds(pool, n_tests)

@@ -249,7 +249,7 @@ def _with_shared(
     # Tasks that ask for the same thing are no independent samples: twice the products of their
     # deviations is added by cluster, where that is more, and there are no more degrees of freedom
     # than clusters.
-    rows, shared = [one.row_of_label for one in grouped], np.zeros(len(squared))
+    rows, shared = [clusters.row_of_label for clusters in grouped], np.zeros(len(squared))
     pairs = [
         (part[[own_rows[label] for label in both]] * other[[other_rows[label] for label in both]])
         for (own_rows, part), (other_rows, other) in combinations(zip(rows, parts, strict=True), 2)

@@ -32,7 +32,7 @@ class Tested(NamedTuple):
     critical: Callable[[Counts], Bool[np.ndarray, "draws layers"]]
 
 
-class Evidence(NamedTuple):
+class MethodCurve(NamedTuple):
     """One method's curve for one task under one protocol; row 0 is the sample itself."""
 
     # ``ablation``, ``logit lens`` or another of ``LENS_ORDER``, ``activation patching`` or ``direct
@@ -77,7 +77,7 @@ class Evidence(NamedTuple):
         """Its curves item by item."""
         return self.by_item(self.values, self.clusters)
 
-    def of_items(self, items: Sequence[str], sampling: Sampling) -> Evidence:
+    def of_items(self, items: Sequence[str], sampling: Sampling) -> MethodCurve:
         """What some of the items alone would have given; which layers are critical stays."""
         if tuple(items) == self.items:
             return self
@@ -90,7 +90,7 @@ class Evidence(NamedTuple):
         )  # fmt: skip
 
 
-def drawn_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evidence]:
+def drawn_together(group: Sequence[MethodCurve], sampling: Sampling) -> list[MethodCurve]:
     """Resample one method's curves of several tasks, shared clusters drawn together."""
     # Of tasks that share nothing it is what it was.
     every = [e.clusters for e in group]
@@ -104,7 +104,7 @@ def drawn_together(group: Sequence[Evidence], sampling: Sampling) -> list[Eviden
     return _settled_together(_critical_together(evidence, sampling), sampling)
 
 
-def _critical_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evidence]:
+def _critical_together(group: Sequence[MethodCurve], sampling: Sampling) -> list[MethodCurve]:
     tests = [e.tested for e in group if e.tested is not None]
     if len(tests) < len(group):
         return list(group)
@@ -115,7 +115,7 @@ def _critical_together(group: Sequence[Evidence], sampling: Sampling) -> list[Ev
     ]
 
 
-def _settled_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evidence]:
+def _settled_together(group: Sequence[MethodCurve], sampling: Sampling) -> list[MethodCurve]:
     read = [(e, e.settling, e.settled_curves.grouped) for e in group
             if e.settling is not None and e.settled_curves is not None]  # fmt: skip
     counts = sampling.counts([e.task for e, *_ in read], [clusters for *_, clusters in read])
@@ -127,11 +127,11 @@ def _settled_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evi
 
 
 def mean_of_right(means: Float[np.ndarray, "draws 2"]) -> Float[np.ndarray, " draws"]:
-    """The mean layer of right answers, of the means of ``Evidence.settling``; nan of none."""
+    """The mean layer of right answers, of the means of ``MethodCurve.settling``; nan of none."""
     return means[:, 0] / np.where(means[:, 1] > 0, means[:, 1], np.nan)
 
 
-def within(evidence: Evidence, layers: range) -> Evidence | None:
+def within(evidence: MethodCurve, layers: range) -> MethodCurve | None:
     """A method's curve within one stack; None if its curve does not run through it."""
     # Which layers are critical is not tested anew: all layers of both stacks were tested together.
     # A prediction depth is none of a stack's, for answers may be settled before it begins.
@@ -198,7 +198,7 @@ def progress(
     why: str,
     *,
     from_first: bool = True,
-) -> Evidence | LeftOut:
+) -> MethodCurve | LeftOut:
     """Means over items by edge, as shares of the way to the last edge."""
     key = task_key(method, group)
     capability, protocol, _, task = key
@@ -217,7 +217,7 @@ def progress(
         return LeftOut(*key, why if len(values) > 1 else "a single item")
     items = tuple(map(str, wide.index))
     by_item = _gained_by_item if from_first else progress_by_item
-    return Evidence(
+    return MethodCurve(
         method, capability, protocol, task, items, clusters, values, curve, by_item, curve(means)
     )  # fmt: skip
 

@@ -113,11 +113,11 @@ def onset(
 
 def _last_as_good(excess: Sequence[Excess], margin: float, best: int, high: int) -> int:
     """The last start that leaves out no more beyond the margin than its standard error."""
-    whole_series = [one for one in excess if not np.isnan(one.values).any()]
+    whole_series = [series for series in excess if not np.isnan(series.values).any()]
     for start in range(high, best, -1):
-        for one in whole_series:
-            left_out = (one.values[:, best:start] - margin).sum(axis=1, keepdims=True)
-            if left_out.mean() <= mean_errors(left_out, one.clusters)[0]:
+        for series in whole_series:
+            left_out = (series.values[:, best:start] - margin).sum(axis=1, keepdims=True)
+            if left_out.mean() <= mean_errors(left_out, series.clusters)[0]:
                 return start
     return best
 

@@ -107,10 +107,10 @@ def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -
     double = apart.over_layers
     more = [np.flatnonzero(p < ALPHA).tolist() for p in (double.p_first, double.p_second)]
     turned = {
-        (one, other): max(
-            _loses_more(first, one, other, clusters), _loses_more(second, other, one, clusters)
+        (left, other): max(
+            _loses_more(first, left, other, clusters), _loses_more(second, other, left, clusters)
         )
-        for one, other in product(*more)
+        for left, other in product(*more)
     }
     if not turned:
         return Crossed(apart, 1.0)
@@ -131,9 +131,9 @@ def _loses_more(answers: Answers, layer: int, than: int, clusters: Clusters | No
 def losses_apart(first: Answers, second: Answers, clusters: Clusters | None = None) -> Dissociation:
     """The same counts and tests of single layers, not corrected over them."""
     common = first.intact & second.intact
-    lost = [common[:, None] & ~one.changed for one in (first, second)]
+    lost = [common[:, None] & ~answers.changed for answers in (first, second)]
     only_first, only_second, both = lost[0] & ~lost[1], lost[1] & ~lost[0], lost[0] & lost[1]
-    gained = [~one.intact[:, None] & one.changed for one in (first, second)]
+    gained = [~answers.intact[:, None] & answers.changed for answers in (first, second)]
     together = Clusters.apart(len(common)) if clusters is None else clusters
     return Dissociation(
         int(common.sum()), only_first.sum(axis=0), only_second.sum(axis=0), both.sum(axis=0),

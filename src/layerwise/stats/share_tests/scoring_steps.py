@@ -179,7 +179,7 @@ def step_difference(
 
 def same_items(first: StepAnswers, second: StepAnswers) -> bool:
     """Whether two steps hold the same items and the same changes."""
-    changes = [list(one.cell.interventions["intervention"]) for one in (first, second)]
+    changes = [list(step.cell.interventions["intervention"]) for step in (first, second)]
     return first.cell.items == second.cell.items and changes[0] == changes[1]
 
 

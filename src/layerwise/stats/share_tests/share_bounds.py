@@ -204,7 +204,7 @@ def wide_enough(
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
     """Percentile bounds of a mean share over tasks, no narrower than unseen items allow."""
     each = [scale.bounds(of_task) for scale, of_task in zip(scales, shares, strict=True)]
-    low, high = (np.mean([one[end] for one in each], axis=0) for end in (0, 1))
+    low, high = (np.mean([bounds[end] for bounds in each], axis=0) for end in (0, 1))
     replaced = without_width(*bounds) | (np.isfinite(low) & np.isfinite(high))
     return (
         np.where(replaced, np.minimum(bounds[0], low), bounds[0]),

@@ -127,7 +127,7 @@ def items_for_signal(
 
     if accuracy <= max([chance, *controls]):
         return None
-    level, power = (float(norm.isf(one)) for one in (SIGNAL_LEVEL / max(n_cells, 1), 1 - POWER))
+    level, power = (float(norm.isf(tail)) for tail in (SIGNAL_LEVEL / max(n_cells, 1), 1 - POWER))
     own = accuracy * (1 - accuracy)
     lead = accuracy - chance
     plain = ((level * math.sqrt(chance * (1 - chance)) + power * math.sqrt(own)) / lead) ** 2

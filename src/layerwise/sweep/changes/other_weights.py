@@ -45,7 +45,7 @@ class OtherWeights:
         for module in _modules_in(block):
             kept = [*module.parameters(), *module.buffers()]
             settings = [m.__dict__.get(name) for m in module.modules() for name in _SETTINGS]
-            memo |= {id(one): one for one in (*kept, *settings) if one is not None}
+            memo |= {id(name): name for name in (*kept, *settings) if name is not None}
             for weight in module.parameters():
                 if weight in self.made:
                     memo[id(weight)] = nn.Parameter(self.made[weight](), requires_grad=False)

@@ -46,7 +46,7 @@ class Rounding:
     def error(self, outcomes: Sequence[Outcome]) -> float:
         """Largest error of a token's log-probability, in nats, of outcomes by request."""
         pairs = zip(outcomes, self.truth, strict=True)
-        return worst(distance(one, exact) for one, exact in pairs)
+        return worst(distance(scored, exact) for scored, exact in pairs)
 
 
 @torch.inference_mode()
@@ -59,7 +59,7 @@ def measure_rounding(
     # once more in float64.
     exact = Rounding(_scored(in_dtype(model, torch.float64), change, requests), 0.0)
     plain = chain([model], disturbances(model, seed))
-    errors = (exact.error(_scored(one, change, requests)) for one in plain)
+    errors = (exact.error(_scored(outcomes, change, requests)) for outcomes in plain)
     return replace(exact, largest=worst(errors))
 
 

@@ -65,7 +65,7 @@ def _mentions(context: str | None, texts: Sequence[str]) -> list[list[int]] | No
     if context is None:
         return None
     mentions = [
-        [one.start() for one in re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", context)]
+        [match.start() for match in re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", context)]
         for text in texts
     ]
     return mentions if sum(map(bool, mentions)) >= 2 else None

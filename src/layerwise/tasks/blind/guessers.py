@@ -129,7 +129,9 @@ def _rules(
     scored: Iterable[tuple[str, Float[np.ndarray, "items options"]]],
 ) -> Rules:
     named = [(rule, options.pick(score)) for rule, score in scored]
-    return Rules(name, sees, tuple(rule for rule, _ in named), np.array([one for _, one in named]))
+    return Rules(
+        name, sees, tuple(rule for rule, _ in named), np.array([right for _, right in named])
+    )
 
 
 def _steps() -> Float[np.ndarray, " steps"]:

@@ -128,7 +128,7 @@ def conditional_logit(
     def curvature(weights: Float[np.ndarray, " columns"]) -> Float[np.ndarray, "columns columns"]:
         chosen = np.exp(logs(weights))[..., None] * x
         mean = chosen.sum(axis=1)
-        inputs, weighed = (one.reshape(-1, x.shape[2]) for one in (x, chosen))
+        inputs, weighed = (array.reshape(-1, x.shape[2]) for array in (x, chosen))
         return inputs.T @ weighed - mean.T @ mean + ridge * np.eye(x.shape[2])
 
     # Few steps: each other step of a quasi-Newton search waits for threads that have little to do.

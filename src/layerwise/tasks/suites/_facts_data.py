@@ -83,7 +83,7 @@ def option_groups(rng: np.random.Generator, facts: Sequence[Fact], size: int) ->
         group = [first]
         ranked = sorted(left, key=lambda answer: _rank(left[answer], first))
         for answer in ranked:
-            if len(group) < size and not any(_clash(left[answer][-1], one) for one in group):
+            if len(group) < size and not any(_clash(left[answer][-1], fact) for fact in group):
                 group.append(left[answer][-1])
         if len(group) < size:
             del left[first.answer]
@@ -100,7 +100,7 @@ def different(rng: np.random.Generator, facts: Sequence[Fact], count: int) -> li
     """Random facts with different answers, in random order."""
     chosen: list[Fact] = []
     for fact in draw(rng, facts, len(facts)):
-        if len(chosen) < count and not any(_clash(fact, one) for one in chosen):
+        if len(chosen) < count and not any(_clash(fact, other) for other in chosen):
             chosen.append(fact)
     # Common answers are drawn early; the order must not tell them.
     return draw(rng, chosen, len(chosen))
@@ -109,8 +109,11 @@ def different(rng: np.random.Generator, facts: Sequence[Fact], count: int) -> li
 def closest(fact: Fact, facts: Sequence[Fact]) -> Fact:
     """Of other facts the one whose subject is most like it in words and length."""
     return min(
-        (one for one in facts if one != fact),
-        key=lambda one: (_words(one) != _words(fact), abs(len(one.subject) - len(fact.subject))),
+        (other for other in facts if other != fact),
+        key=lambda other: (
+            _words(other) != _words(fact),
+            abs(len(other.subject) - len(fact.subject)),
+        ),
     )
 
 

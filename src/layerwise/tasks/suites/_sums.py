@@ -69,12 +69,12 @@ def near(
     step = step or (1 if start < 20 else 10 if start < 200 else 100 if start < 2000 else 1000)
     offsets = [sign * step * size for size in (1, 2, 3, 4) for sign in (1, -1)]
     values = [start + offset for offset in draw(rng, offsets, 8)]
-    return _apart(start, [one for one in values if one >= 0 and possible(one)])
+    return _apart(start, [number for number in values if number >= 0 and possible(number)])
 
 
 def spread_out(rng: np.random.Generator, start: int, values: Sequence[int]) -> list[int]:
     """``start`` and three of the values, which begin with different digits as far as possible."""
-    return _apart(start, [one for one in draw(rng, values, len(values)) if one != start])
+    return _apart(start, [number for number in draw(rng, values, len(values)) if number != start])
 
 
 def _apart(start: int, values: Sequence[int]) -> list[int]:
@@ -82,7 +82,7 @@ def _apart(start: int, values: Sequence[int]) -> list[int]:
     chosen, left = [start], list(values)
     while left and len(chosen) < _OPTIONS:
         begun, length = {str(one)[0] for one in chosen}, len(str(start))
-        best = min(left, key=lambda one: (str(one)[0] in begun, len(str(one)) != length))
+        best = min(left, key=lambda number: (str(number)[0] in begun, len(str(number)) != length))
         chosen.append(best)
         left.remove(best)
     return chosen

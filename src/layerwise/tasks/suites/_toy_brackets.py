@@ -24,7 +24,7 @@ def bracket_block(
         while not language.for_tests(*opened):
             opened = _opened(rng, kinds, depth, last)
         rows.append(opened)
-    answers = [" ".join(closing[one] for one in reversed(row)) for row in rows]
+    answers = [" ".join(closing[bracket] for bracket in reversed(row)) for row in rows]
     items = []
     for index, (opened, answer) in enumerate(zip(rows, answers, strict=True)):
         other = draw(rng, [kind for kind in kinds if kind != opened[-1]], 1)[0]
@@ -52,8 +52,8 @@ def _among(
     row = [[one] for one in ("", *opened)]
     for place, kind in closed:
         row[place] += [kind, closing[kind]]
-    return [one for part in row for one in part if one]
+    return [bracket for part in row for bracket in part if bracket]
 
 
 def _opened(rng: np.random.Generator, kinds: Sequence[str], depth: int, last: str) -> list[str]:
-    return [*(str(one) for one in rng.choice(kinds, depth - 1)), last]
+    return [*(str(kind) for kind in rng.choice(kinds, depth - 1)), last]

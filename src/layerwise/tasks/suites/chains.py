@@ -128,12 +128,12 @@ def _compared(people: Sequence[str], comparative: str, turn: Sequence[int]) -> s
 
 def _two_hop(rng: np.random.Generator, kinds: Sequence[Sequence[str]], count: int) -> Item:
     people, animals, places = (draw(rng, known, count) for known in kinds)
-    owned = [f"{one} has the {animal}." for one, animal in zip(people, animals, strict=True)]
+    owned = [f"{person} has the {animal}." for person, animal in zip(people, animals, strict=True)]
     kept = [
         f"The {animal} is in the {place}." for animal, place in zip(animals, places, strict=True)
     ]
     context = " ".join([*draw(rng, owned, count), *draw(rng, kept, count)])
-    questions = [f"The animal of {one} is in the" for one in people]
+    questions = [f"The animal of {person} is in the" for person in people]
     return Item(
         id="",
         question=questions[0],

@@ -102,7 +102,7 @@ def _item(
     subjects = people[1:] if frame.subjects == "names" else draw(rng, kinds[frame.subjects], 3)
     things = draw(rng, kinds[frame.things], _THREADS + 1)
     turned = [things[turn:] + things[:turn] for turn in range(len(things))]
-    rests = [_filled(frame.rest, people[0], subjects, one) for one in turned]
+    rests = [_filled(frame.rest, people[0], subjects, rest) for rest in turned]
     first, _, last = frame.start.rpartition(". ")
     start = " ".join([f"{first}.", *draw(rng, _BETWEEN, n_between), last])
     return Item(

@@ -149,7 +149,7 @@ def _list_item(rng: np.random.Generator, row: list[str], shown: int) -> Item:
         id="",
         question=" ".join(row[:shown]),
         answer=" ".join(rest),
-        choices=tuple(" ".join(one) for one in (rest, *wrong)),
+        choices=tuple(" ".join(option) for option in (rest, *wrong)),
         context=" ".join(row),
         group=f"{len(row)} words",
     )

@@ -97,7 +97,7 @@ def facts(language: Language, seed: int = 0, *, n_before: int = 1, n_items: int 
     name = f"{language.name}-facts"
     rng = generator(seed, name)
     chosen = _asked_facts(language, rng)[:n_items]
-    drafts = [_fact_item(language, rng, *one, n_before) for one in chosen]
+    drafts = [_fact_item(language, rng, *combination, n_before) for combination in chosen]
     items = settle(rng, name, drafts)
     return Task(
         name=name,
@@ -280,16 +280,20 @@ def _fact_item(
     n_before: int,
 ) -> Item:
     known, wanted = language.facts, (fact.relation, fact.subject)
-    other = draw(rng, [one for one in group if one != fact], 1)[0]
-    mixed = [one for one in draw(rng, list(known), len(known)) if one != wanted]
-    last = next(one for one in mixed if language.for_tests(*one, *wanted))
-    before = [*[one for one in mixed if one != last][: n_before - 1], last]
-    context = " ".join(answered(ask_fact(*one), known[one]) for one in before)
+    other = draw(rng, [other for other in group if other != fact], 1)[0]
+    mixed = [
+        combination for combination in draw(rng, list(known), len(known)) if combination != wanted
+    ]
+    last = next(combination for combination in mixed if language.for_tests(*combination, *wanted))
+    before = [*[combination for combination in mixed if combination != last][: n_before - 1], last]
+    context = " ".join(
+        answered(ask_fact(*combination), known[combination]) for combination in before
+    )
     return Item(
         id="",
         question=ask_fact(*wanted),
         answer=fact.answer,
-        choices=(fact.answer, *(one.answer for one in group if one != fact)),
+        choices=(fact.answer, *(other.answer for other in group if other != fact)),
         context=context,
         corruption=Corruption(ask_fact(other.relation, other.subject), other.answer, context),
         group=fact.relation,

@@ -107,7 +107,7 @@ def _block(
     offsets = draw(rng, [1, -1, 2, -2, 3, -3], 6)
     options = [start, *(start + offset for offset in offsets if numbers(start + offset))][:4]
     drawn = [numbers(answer) for answer in draw(rng, options, len(options))]
-    return [_item(rng, one, sign, options, names, things) for one in drawn if one]
+    return [_item(rng, pair, sign, options, names, things) for pair in drawn if pair]
 
 
 def _item(

@@ -112,7 +112,7 @@ def refuse_unknown_fields(adapter: Adapter, known: Iterable[str], version: str) 
 
 def refuse_costly_patterns(adapter: Adapter, names: Iterable[str]) -> None:
     """Match what may be patterns with the names of modules, in a limited process."""
-    patterns = sorted({one for one in texts_in(adapter.fields) if not _PLAIN.fullmatch(one)})
+    patterns = sorted({text for text in texts_in(adapter.fields) if not _PLAIN.fullmatch(text)})
     request = {"patterns": patterns, "names": sorted(set(names))}
     n_characters = len(patterns) * sum(map(len, request["names"]))
     try:

@@ -204,7 +204,9 @@ def _ends(model: Any) -> set[str]:
     """The names of the weights of embedding and unembedding."""
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     return {
-        f"{name}.weight" for name, one in model.named_modules() if any(one is end for end in ends)
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if any(module is end for end in ends)
     }
 
 

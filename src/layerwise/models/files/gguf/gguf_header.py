@@ -181,7 +181,7 @@ class _Reader:
 
     def refuse_wrong_places(self, tensors: Any) -> None:
         end = 0
-        for tensor in sorted(tensors, key=lambda one: one.start):
+        for tensor in sorted(tensors, key=lambda stored: stored.start):
             if tensor.start < end:
                 raise _Damaged(f"tensor {tensor.name[:60]!r} lies over another one")
             end = tensor.start + tensor.n_bytes
