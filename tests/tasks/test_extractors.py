@@ -30,6 +30,11 @@ from layerwise.tasks.extractors import EXTRACTORS, extractor
         ("answer_is", "9 - 3 = 6", None),
         ("answer_is", "The answer is", None),
         ("answer_is", "the answer is blue.", "blue"),
+        ("final_number", " 2+3=<<2+3=5>>5\n#### 1,005 coins, or 6", "1005"),
+        ("final_number", "So 3 and then $18.50.", "18.5"),
+        ("final_number", "#### none, though 3", "3"),
+        ("final_number", "It is \u22120.0", "0"),
+        ("final_number", "none", None),
         ("symbols", " ) ]  }", ")]}"),
         ("symbols", ")]}\n(", ")]}"),
         ("symbols", "", None),
@@ -62,5 +67,5 @@ def test_unknown_extractor() -> None:
         extractor("first_lime")
     assert str(caught.value) == (
         "Unknown extractor 'first_lime'. Did you mean 'first_line'? Expected one of: answer_is, "
-        "first_line, first_word, integer, symbols."
+        "final_number, first_line, first_word, integer, symbols."
     )

@@ -49,6 +49,7 @@ def models(
 def tasks() -> None:
     """List the built-in tasks."""
     from layerwise.tasks import languages, load_task, task_names
+    from layerwise.tasks.benchmarks import BENCHMARKS
     from layerwise.tasks.registry import arguments_in_words
 
     for language in languages():
@@ -57,4 +58,5 @@ def tasks() -> None:
             say(load_task(name).describe() + (f" [{arguments}]" if arguments else ""))
     say("all, a capability, or matched: several of them, in the language of the model")
     say("with arguments: NAME:argument=value:..., such as kv-words:n_pairs=8")
+    say(f"benchmark:NAME:data=FOLDER: {', '.join(BENCHMARKS)}, from their own files")
     say("or: a .jsonl file with question, answer and optionally choices and context")

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 
 from layerwise.errors import unknown_name
 
 _EDGES = " \t\n.,;:!?\"'`*"
 _INTEGER = re.compile(r"[-\u2212]?\d+(?:,\d{3})*(?![\d])")
+_NUMBER = re.compile(r"[-\u2212]?\d+(?:,\d{3})*(?:\.\d+)?")
 _ANSWER_IS = re.compile(r"answer is\b[:\s]*([^\n]*)", re.IGNORECASE)
 
 
@@ -78,6 +80,24 @@ def _answer_is(text: str) -> str | None:
     return match[1].strip() or None if match else None
 
 
+def _final_number(text: str) -> str | None:
+    """The number behind ``####``, or else the last number (Cobbe et al. 2021)."""
+    _, mark, rest = text.partition("####")
+    found = _NUMBER.findall(rest if mark else text)
+    return found[0 if mark else -1] if found else None
+
+
+def _value(text: str) -> str:
+    """``"1,234.50"`` and ``"1234.5"`` are the same number; anything else is compared as text."""
+    found = _NUMBER.search(text)
+    if found is None:
+        return _plain(text)
+    number = format(Decimal(found[0].replace(",", "").replace("\u2212", "-")), "f")
+    if "." in number:
+        number = number.rstrip("0").rstrip(".")
+    return "0" if number == "-0" else number
+
+
 EXTRACTORS = {
     one.name: one
     for one in (
@@ -85,6 +105,7 @@ EXTRACTORS = {
         Extractor("first_word", _first_word, _plain),
         Extractor("integer", _integer, _number),
         Extractor("answer_is", _answer_is, _number),
+        Extractor("final_number", _final_number, _value),
         Extractor("symbols", _first_line, _symbols),
     )
 }

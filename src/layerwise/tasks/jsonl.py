@@ -105,7 +105,7 @@ ROWS_FOR_FEWSHOT = 8
 
 def matches(name: str) -> bool:
     """Whether a task's name is a path to such a file."""
-    return name.endswith(".jsonl")
+    return name.endswith(".jsonl") and ":data=" not in name
 
 
 def task_name(path: str) -> str:

@@ -13,7 +13,7 @@ from layerwise.errors import UserError, shown, unknown_name
 from layerwise.ground.arguments import check_arguments
 from layerwise.models.organisms.language import LETTERS, ORGANISM, WIRED
 
-from . import jsonl
+from . import benchmarks, jsonl
 from .items import CAPABILITIES, Capability
 from .suites import BUILT_IN, MATCHED
 from .suites.toy import toy_suites
@@ -41,6 +41,7 @@ class _Suite:
 
 _SETS = ("all", *MATCHED)
 """Names for several suites of a language, beside the capabilities."""
+_SOURCES = ("a path to a .jsonl file", "benchmark:NAME:data=FOLDER")
 _suites: dict[str, _Suite] = {}
 _sources: list[tuple[Matches, Load]] = []
 
@@ -158,7 +159,7 @@ def load_task(
 
 def refuse_unusable_task(name: str, *, seed: int, limit: int | None, fewshot: int | None) -> None:
     """Refuse, before there is a model, what ``load_task`` would refuse of a suite or a file."""
-    if is_suite(name) or jsonl.matches(name):
+    if is_suite(name) or jsonl.matches(name) or benchmarks.matches(name):
         load_task(name, seed=seed, limit=limit, fewshot=fewshot)
     elif name not in (*_SETS, *CAPABILITIES) and not any(matches(name) for matches, _ in _sources):
         raise unknown_name("task", name, _known())
@@ -228,7 +229,7 @@ def _label(name: str) -> str:
 
 
 def _known() -> list[str]:
-    return [*_suites, *CAPABILITIES, *_SETS, "a path to a .jsonl file"]
+    return [*_suites, *CAPABILITIES, *_SETS, *_SOURCES]
 
 
 for _name, _capability, _factory in BUILT_IN:
@@ -237,6 +238,7 @@ for _language in (ORGANISM, LETTERS, WIRED):
     for _name, _capability, _factory in toy_suites(_language):
         register_suite(_name, _capability, _factory, _language.name)
 register_source(jsonl.matches, jsonl.load)
+register_source(benchmarks.matches, benchmarks.load)
 
 
 def suite_arguments(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

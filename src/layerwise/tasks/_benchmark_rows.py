@@ -1,0 +1,178 @@
+"""Rows of benchmarks' own files as items: one reader each, for the fields that authors publish.
+
+Which file is read, with which template and examples, is in ``benchmarks``.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from .items import Corruption, Item
+
+Row = dict[str, Any]
+N_OPTIONS = 4
+# Of more facts than this, so many are looked at for the options and the twin of each.
+_MOST_TRIED = 100
+_OPTION = re.compile(r"(?i)\b[a-e] ?\) ?(.*?) ?(?=, ?[a-e] ?\)|$)")
+
+
+def gsm8k(row: Row) -> Item:
+    """A word problem with its worked answer."""
+    worked, mark, answer = row["answer"].rpartition("####")
+    if not mark:
+        raise ValueError("an answer without ####")
+    return _item(row["question"], answer, worked=f"{worked.strip()}\n#### {answer.strip()}")
+
+
+def svamp(row: Row) -> Item:
+    """A one-step word problem."""
+    story = row["Body"].strip().rstrip(".")
+    return _item(f"{story}. {row['Question']}", f"{float(row['Answer']):g}")
+
+
+def mmlu(row: Row) -> Item:
+    """A question with four options; the answer is a place from 0, or a letter."""
+    options = [row[f"choice{place}"] for place in range(N_OPTIONS)]
+    return _choice(row["question"], options, "0123ABCD".index(row["answer"].strip()) % N_OPTIONS)
+
+
+def hellaswag(row: Row) -> Item:
+    """The beginning of a text with four endings."""
+    begun = row["ctx"]
+    if "activity_label" in row:
+        begun = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
+    return _choice(_plain(begun), list(map(_plain, row["endings"])), int(row["label"]))
+
+
+def _plain(text: str) -> str:
+    """A text of WikiHow without its marks, as lm-evaluation-harness has it."""
+    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
+    return text.replace("  ", " ")
+
+
+def openbookqa(row: Row) -> Item:
+    """A science question, as published or rendered as an instruction."""
+    if "instruction" not in row:
+        asked, key = row["question"], row["answerKey"]
+        labels = [one["label"] for one in asked["choices"]]
+        return _choice(asked["stem"], [one["text"] for one in asked["choices"]], labels.index(key))
+    asked, _, options = row["instruction"].partition("\n\nAnswer1: ")
+    texts = re.split(r" Answer\d: ", options.partition("\n\n")[0])
+    return _choice(asked.partition(": ")[2], texts, int(row["answer"][-1]) - 1)
+
+
+def mathqa(row: Row) -> Item:
+    """A problem with five options, as published or rendered as an instruction."""
+    if "instruction" in row:
+        question, _, options = row["instruction"].partition(" The options: ")
+        answer = row["answer"]
+    else:
+        question, options, answer = row["Problem"], row["options"], row["correct"]
+    if options.startswith("["):
+        options = ", ".join(ast.literal_eval(options))
+    return _choice(question, _OPTION.findall(options), "abcde".index(answer.lower()))
+
+
+def truthfulqa(row: Row) -> Item:
+    """A question with one true answer among false ones, which the file puts first (mc1)."""
+    targets = {text: right for text, right in row["mc1_targets"].items() if text.strip()}
+    return _choice(row["question"], list(targets), list(targets.values()).index(1))
+
+
+def key_value(row: Row, rng: np.random.Generator) -> Item:
+    """A look-up among pairs of identifiers; its twin asks for another key of them."""
+    pairs = dict(row["ordered_kv_records"])
+    value = row["value"]
+    others = [key for key in pairs if pairs[key][0] != value[0]]
+    if not others:
+        raise ValueError("all values begin alike")
+    drawn = [others[place] for place in rng.permutation(len(others))[: N_OPTIONS - 1].tolist()]
+    context = "JSON data:\n" + json.dumps(pairs, indent=0)
+    twin = Corruption(f'Key: "{drawn[0]}"', pairs[drawn[0]], context)
+    options = mixed([value, *(pairs[key] for key in drawn)], rng)
+    return replace(
+        _item(f'Key: "{row["key"]}"', value), choices=options, context=context, corruption=twin
+    )
+
+
+def known_facts(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Item]:
+    """Facts of several relations; the twin is the same sentence about another subject."""
+    by_relation: dict[str, list[Item]] = defaultdict(list)
+    subjects: dict[str, str] = {}
+    for row in rows:
+        item = replace(_item(row["prompt"], row["attribute"]), group=row["relation_id"])
+        by_relation[row["relation_id"]].append(item)
+        subjects.setdefault(item.question, row["subject"])
+    for items in by_relation.values():
+        yield from _with_others(items, lambda one: subjects[one.question], rng)
+
+
+def relation(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Item]:
+    """Facts of one relation; a subject's further objects are other spellings of its answer."""
+    (row,) = rows
+    pattern = row["prompt_templates"][0]
+    objects: dict[str, list[str]] = defaultdict(list)
+    for sample in row["samples"]:
+        objects[sample["subject"]].append(str(sample["object"]))
+    subjects = {pattern.format(subject): subject for subject in objects}
+    items = [
+        replace(_item(pattern.format(subject), first), aliases=tuple(more))
+        for subject, (first, *more) in objects.items()
+    ]
+    yield from _with_others(items, lambda one: subjects[one.question], rng)
+
+
+def _with_others(
+    items: Sequence[Item], subject: Callable[[Item], str], rng: np.random.Generator
+) -> Iterator[Item]:
+    """Facts of one relation with other facts' answers as options, and one of them as the twin."""
+    for item in items:
+        right = {item.answer, *item.aliases}
+        # In proportion to how often each is an answer, so that no option is a rarer one.
+        drawn = (items[place] for place in rng.permutation(len(items)).tolist())
+        others = (one for one in drawn if right.isdisjoint((one.answer, *one.aliases)))
+        tried = list(islice(others, _MOST_TRIED))
+        wrong = list(dict.fromkeys(one.answer for one in tried))[: N_OPTIONS - 1]
+        if wrong:
+            twin = _twin(item, subject(item), tried, subject)
+            yield replace(item, choices=mixed([item.answer, *wrong], rng), corruption=twin)
+
+
+def _twin(
+    item: Item, own: str, others: Sequence[Item], subject: Callable[[Item], str]
+) -> Corruption | None:
+    """The question about the subject that is most like the item's own in length."""
+    apart = [one for one in others if one.answer[0].casefold() != item.answer[0].casefold()]
+    if own not in item.question or not apart:
+        return None
+
+    def unlike(other: Item) -> tuple[int, int]:
+        name = subject(other)
+        return abs(len(name.split()) - len(own.split())), abs(len(name) - len(own))
+
+    best = min(apart, key=unlike)
+    return Corruption(item.question.replace(own, subject(best)), best.answer)
+
+
+def mixed(options: list[str] | tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]:
+    """Options in a random order."""
+    return tuple(options[place] for place in rng.permutation(len(options)).tolist())
+
+
+def _choice(question: str, options: Sequence[str], right: int) -> Item:
+    texts = tuple(text.strip() for text in options)
+    return replace(_item(question, texts[right]), choices=texts)
+
+
+def _item(question: str, answer: str, worked: str | None = None) -> Item:
+    """An item whose id its file gives it."""
+    return Item("", question.strip(), answer.strip(), worked=worked)
