@@ -67,5 +67,5 @@ def test_unknown_extractor() -> None:
         extractor("first_lime")
     assert str(caught.value) == (
         "Unknown extractor 'first_lime'. Did you mean 'first_line'? Expected one of: answer_is, "
-        "final_number, first_line, first_word, integer, symbols."
+        "final_number, first_line, first_word, integer, lm-eval, symbols."
     )

@@ -59,4 +59,5 @@ def tasks() -> None:
     say("all, a capability, or matched: several of them, in the language of the model")
     say("with arguments: NAME:argument=value:..., such as kv-words:n_pairs=8")
     say(f"benchmark:NAME:data=FOLDER: {', '.join(BENCHMARKS)}, from their own files")
+    say("lm-eval:NAME, lm-eval:FILE.yaml: tasks and groups of lm-evaluation-harness")
     say("or: a .jsonl file with question, answer and optionally choices and context")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
+from layerwise.tasks.harness import from_lm_eval as from_lm_eval
 from layerwise.tasks.items import CAPABILITIES as CAPABILITIES
 from layerwise.tasks.items import Capability as Capability
 from layerwise.tasks.items import Corruption as Corruption

@@ -106,6 +106,8 @@ EXTRACTORS = {
         Extractor("integer", _integer, _number),
         Extractor("answer_is", _answer_is, _number),
         Extractor("final_number", _final_number, _value),
+        # The harness judges the whole text itself; this compares answers for the blind control.
+        Extractor("lm-eval", lambda text: text, _plain),
         Extractor("symbols", _first_line, _symbols),
     )
 }

@@ -83,6 +83,8 @@ def with_room(task: Task, tokenizer: Tokenizer, *, apart: bool = False) -> Task:
         tokenizer: the original Hugging Face tokenizer.
         apart: as for ``build_requests``.
     """
+    if task.judge is not None:
+        return task
     accepted = [(item.answer, *item.aliases) for item in task.items]
     texts = sorted({task.template.delimiter + one for each in accepted for one in each})
     lengths = dict(zip(texts, lengths_of_answers(tokenizer, texts, apart=apart), strict=True))

@@ -13,7 +13,7 @@ from layerwise.errors import UserError, shown, unknown_name
 from layerwise.ground.arguments import check_arguments
 from layerwise.models.organisms.language import LETTERS, ORGANISM, WIRED
 
-from . import benchmarks, jsonl
+from . import benchmarks, harness, jsonl
 from .items import CAPABILITIES, Capability
 from .suites import BUILT_IN, MATCHED
 from .suites.toy import toy_suites
@@ -41,7 +41,7 @@ class _Suite:
 
 _SETS = ("all", *MATCHED)
 """Names for several suites of a language, beside the capabilities."""
-_SOURCES = ("a path to a .jsonl file", "benchmark:NAME:data=FOLDER")
+_SOURCES = ("a path to a .jsonl file", "benchmark:NAME:data=FOLDER", "lm-eval:NAME")
 _suites: dict[str, _Suite] = {}
 _sources: list[tuple[Matches, Load]] = []
 
@@ -161,6 +161,8 @@ def refuse_unusable_task(name: str, *, seed: int, limit: int | None, fewshot: in
     """Refuse, before there is a model, what ``load_task`` would refuse of a suite or a file."""
     if is_suite(name) or jsonl.matches(name) or benchmarks.matches(name):
         load_task(name, seed=seed, limit=limit, fewshot=fewshot)
+    elif harness.matches(name):
+        harness.refuse_unknown(name)
     elif name not in (*_SETS, *CAPABILITIES) and not any(matches(name) for matches, _ in _sources):
         raise unknown_name("task", name, _known())
 
@@ -219,6 +221,8 @@ def _expand(name: str, language: str) -> list[str]:
         return names
     if is_suite(name):
         return [_stated(name)]
+    if harness.matches(name):
+        return harness.expand(name)
     if any(matches(name) for matches, _ in _sources):
         return [name]
     raise unknown_name("task", name, _known())
@@ -239,6 +243,7 @@ for _language in (ORGANISM, LETTERS, WIRED):
         register_suite(_name, _capability, _factory, _language.name)
 register_source(jsonl.matches, jsonl.load)
 register_source(benchmarks.matches, benchmarks.load)
+register_source(harness.matches, harness.load)
 
 
 def suite_arguments(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -84,6 +84,9 @@ def score(
 
 
 def _exact_match(task: Task, item: Item, text: str) -> Score:
+    if task.judge is not None:
+        correct, extracted = task.judge(item, text)
+        return Score(correct=correct, generated=text, extracted=extracted)
     extract = extractor(task.generate.extractor)
     extracted = extract(text)
     right = {extract.normalise(answer) for answer in (item.answer, *item.aliases)}
@@ -98,6 +101,8 @@ def _multiple_choice(
     lengths = [1 if protocol == "letter" else len(choice) for choice in item.choices]
     per_length = [value / length for value, length in zip(logprobs, lengths, strict=True)]
     gold = golds.index(True)
+    if len(logprobs) == 1:
+        return _single(outcomes[gold])
     best_distractor = max(value for index, value in enumerate(logprobs) if index != gold)
     early, late = _halves(outcomes[gold].token_logprobs)
     chosen = _first_best(logprobs)
@@ -111,6 +116,19 @@ def _multiple_choice(
         chosen=chosen,
         correct_first=outcomes[gold].token_greedy[0],
         correct_forced=outcomes[gold].greedy,
+    )
+
+
+def _single(outcome: Scored) -> Score:
+    """An answer without distractors is right if it is the greedy text (``loglikelihood``)."""
+    early, late = _halves(outcome.token_logprobs)
+    return Score(
+        correct=outcome.greedy,
+        gold_logprob=outcome.logprob,
+        early_logprob=early,
+        late_logprob=late,
+        correct_first=outcome.token_greedy[0],
+        correct_forced=outcome.greedy,
     )
 
 

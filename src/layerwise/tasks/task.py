@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -68,6 +68,8 @@ class Task:
             give away (see ``tasks.blind``); requests, and so the hash, know nothing of them.
         other_fewshot: further draws of as many worked examples from the same split; no part of the
             task's hash, for a run that asks with them says so.
+        judge: says whether a written text is right and which answer it gives, in place of the
+            extractor; None for tasks that are judged by it.
         answer_tokens: room for answers that take more of a model's tokens than ``generate`` allows;
             no part of the task's hash, for the same questions are asked of every model.
     """
@@ -84,6 +86,9 @@ class Task:
     unasked: tuple[Item, ...] = ()
     other_fewshot: tuple[tuple[Item, ...], ...] = ()
     answer_tokens: int = 0
+    judge: Callable[[Item, str], tuple[bool, str | None]] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     @property
     def max_tokens(self) -> int:

@@ -1,6 +1,6 @@
 """Rows of benchmarks' own files as items: one reader each, for the fields that authors publish.
 
-Which file is read, with which template and examples, is in ``benchmarks``.
+Which file is read, with which template and examples, is in ``table``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .items import Corruption, Item
+from layerwise.tasks.items import Corruption, Item
 
 Row = dict[str, Any]
 N_OPTIONS = 4

@@ -1,6 +1,6 @@
-"""Benchmarks in the files that their authors publish: ``benchmark:gsm8k:data=FOLDER``.
+"""Benchmarks from a folder of their files, as tasks.
 
-How a row becomes an item is in ``_benchmark_rows``.
+Which files and which template a benchmark has is in ``table``.
 """
 
 from __future__ import annotations
@@ -8,125 +8,23 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
 from layerwise import stats
 from layerwise.errors import UserError, counted, one_line, unknown_name
+from layerwise.tasks._lines import objects
+from layerwise.tasks._source_names import SourceName, read_source_name
+from layerwise.tasks.items import Item, repeats_joined
+from layerwise.tasks.jsonl import room_for
+from layerwise.tasks.task import GenerateSpec, Task
 
-from . import _benchmark_rows as rows_of
-from ._benchmark_rows import Row
-from ._lines import objects
-from ._source_names import SourceName, read_source_name
-from .items import Capability, Item, repeats_joined
-from .jsonl import room_for
-from .task import GenerateSpec, Task, Template
+from .rows import N_OPTIONS, Row, mixed
+from .table import BENCHMARKS, Benchmark
 
 PREFIX = "benchmark"
-_QUESTION = Template(question_prefix="Question: ", answer_cue="\nAnswer:")
-_FACT = Template(separator="\n")
-# Five answers of Hendrycks et al. 2021 and Cobbe et al. 2021; lm-evaluation-harness has as many.
-_FIVE = 5
-
-Items = Callable[[Sequence[Row], np.random.Generator], Iterator[Item]]
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A benchmark: where its items stand in a folder, and how they are put to a model.
-
-    Attributes:
-        capability: what its items ask for.
-        description: one line.
-        files: patterns of its file, of which the first that matches is read; ``{part}`` stands
-            for a part.
-        items: makes items of a file's rows.
-        part: the argument that names one of its parts, such as ``subject``.
-        dev: patterns of the file of its few-shot examples; without, they are its last rows.
-        fewshot: how many examples it has if nobody says.
-        template: what stands around a question.
-        generate: how it is written; None for one line.
-        mix: whether its file has the right option at a fixed place.
-    """
-
-    capability: Capability
-    description: str
-    files: tuple[str, ...]
-    items: Items
-    part: str | None = None
-    dev: tuple[str, ...] = ()
-    fewshot: int = 0
-    template: Template = _QUESTION
-    generate: GenerateSpec | None = None
-    mix: bool = False
-
-
-def _each(item: Callable[[Row], Item]) -> Items:
-    """A reader of rows that knows one row at a time."""
-    return lambda rows, _: map(item, rows)
-
-
-def _key_values(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Item]:
-    return (rows_of.key_value(row, rng) for row in rows)
-
-
-BENCHMARKS: dict[str, Benchmark] = {
-    "gsm8k": Benchmark(
-        "reasoning", "grade-school word problems, worked out (Cobbe et al. 2021)",
-        ("test.jsonl",), _each(rows_of.gsm8k), dev=("train.jsonl",), fewshot=_FIVE,
-        generate=GenerateSpec(("Question:",), 256, "final_number"),
-    ),
-    "svamp": Benchmark(
-        "reasoning", "one-step word problems (Patel et al. 2021)",
-        ("SVAMP.json",), _each(rows_of.svamp), fewshot=_FIVE,
-        generate=GenerateSpec(("\n",), 16, "final_number"),
-    ),
-    "mathqa": Benchmark(
-        "reasoning", "maths problems with five options (Amini et al. 2019)",
-        ("test.json",), _each(rows_of.mathqa),
-    ),
-    "mmlu": Benchmark(
-        "knowledge", "exam questions of many subjects (Hendrycks et al. 2021)",
-        ("test/{part}_test.csv", "test/{part}.csv"), _each(rows_of.mmlu), part="subject",
-        dev=("dev/{part}_dev.csv", "dev/{part}.csv"), fewshot=_FIVE,
-    ),
-    "openbookqa": Benchmark(
-        "knowledge", "elementary science questions (Mihaylov et al. 2018)",
-        ("test.jsonl", "Main/test.jsonl", "test.json"), _each(rows_of.openbookqa),
-        template=Template(),
-    ),
-    "truthfulqa": Benchmark(
-        "knowledge", "one true answer among common errors, mc1 (Lin et al. 2022)",
-        ("mc_task.json",), _each(rows_of.truthfulqa), mix=True,
-        template=Template(question_prefix="Q: ", answer_cue="\nA:"),
-    ),
-    "hellaswag": Benchmark(
-        "coherence", "which ending continues a text (Zellers et al. 2019)",
-        ("hellaswag_val.jsonl", "validation*.jsonl"), _each(rows_of.hellaswag),
-        template=Template(),
-    ),
-    "kv_retrieval": Benchmark(
-        "retrieval", "pairs of identifiers, one looked up (Liu et al. 2023)",
-        ("kv-retrieval-*.jsonl",), _key_values,
-        # Behind a quotation mark, so that answers do not all begin with the same token.
-        template=Template(
-            answer_cue='\nCorresponding value: "', delimiter="", answer_end='"', context_end="\n\n"
-        ),
-    ),
-    "known_1000": Benchmark(
-        "knowledge", "facts that GPT-2 XL knows (Meng et al. 2022)",
-        ("known_1000.json",), rows_of.known_facts, fewshot=_FIVE, template=_FACT,
-    ),
-    "relations": Benchmark(
-        "knowledge", "subjects and objects of relations (Hernandez et al. 2024)",
-        ("*/{part}.json", "{part}.json", "{part}/*.json"), rows_of.relation, part="relation",
-        fewshot=_FIVE, template=_FACT,
-    ),
-}  # fmt: skip
 
 
 def matches(name: str) -> bool:
@@ -225,7 +123,7 @@ def _items(
             item,
             id=f"{place}/{number:04d}",
             group=part if benchmark.part else item.group,
-            choices=rows_of.mixed(item.choices, rng) if benchmark.mix else item.choices,
+            choices=mixed(item.choices, rng) if benchmark.mix else item.choices,
         )
         for number, item in enumerate(made)
     ]
@@ -243,7 +141,7 @@ def _rows(path: Path) -> list[Row]:
 
 def _csv_rows(file: Iterable[str]) -> Iterator[Row]:
     """Rows of a table with a header, or of one that has none, as MMLU is published."""
-    fields = ["question", *(f"choice{place}" for place in range(rows_of.N_OPTIONS)), "answer"]
+    fields = ["question", *(f"choice{place}" for place in range(N_OPTIONS)), "answer"]
     for row in csv.reader(file):
         if row and row != fields:
             yield dict(zip(fields, row, strict=True))

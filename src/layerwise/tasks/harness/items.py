@@ -1,0 +1,231 @@
+"""Documents of a harness's task as items, asked by the protocol of its type.
+
+What is put to the model are the strings of the harness's requests, so scores are the harness's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from layerwise.errors import UserError, counted, one_line, unknown_name
+from layerwise.tasks.items import Item, repeats_joined
+from layerwise.tasks.jsonl import chance_of, room_for
+from layerwise.tasks.task import GenerateSpec, Task, Template
+
+from .judge import HarnessJudge
+from .quiet import quiet
+
+# The harness's own default for few-shot examples.
+_FEWSHOT_SEED = 1234
+_ACCURACIES = ("acc", "exact", "match")
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a type of task makes of its documents.
+
+    Attributes:
+        items: those that can be asked.
+        template: what stands around a question.
+        lettered: whether the options can be listed with letters.
+        generate: how answers are written; None for one line.
+        judge: what says whether a written answer is right; None for the extractor.
+        suffix: what of the name's arguments decides about scores.
+    """
+
+    items: list[Item]
+    template: Template
+    lettered: bool = False
+    generate: GenerateSpec | None = None
+    judge: HarnessJudge | None = None
+    suffix: str = ""
+
+
+def as_task(
+    theirs: Any, arguments: Mapping[str, str], name: str, seed: int, fewshot: int | None
+) -> Task:
+    """One of the harness's tasks as ours."""
+    kind = theirs.OUTPUT_TYPE
+    if kind not in _MAKERS:
+        raise _refused(name, f"is of type {kind}", f"one of {', '.join(_MAKERS)}")
+    examples = _build(theirs, name, seed, fewshot)
+    documents: dict[str, list[Any]] = {}
+    label = f"lm-eval:{theirs.task_name}"
+    for instance in theirs.instances:
+        documents.setdefault(f"{label}/{instance.doc_id:04d}", []).append(instance)
+    with quiet():
+        made = _MAKERS[kind](theirs, documents, arguments, name)
+    if not made.items:
+        raise _refused(name, "has no item that can be asked", "one at least")
+    left_out = len(documents) - len(made.items)
+    dropped = f"; {counted(left_out, 'document')} left out, with equal options or none right"
+    capability: Any = arguments.get("capability", "knowledge")
+    return Task(
+        name=label + made.suffix,
+        capability=capability,
+        description=f"{kind} of lm-evaluation-harness, {counted(examples, 'example')} in each "
+        f"prompt{dropped if left_out else ''}",
+        items=repeats_joined(made.items),
+        fewshot=(),
+        generate=made.generate or GenerateSpec(("\n",), room_for(made.items), "first_line"),
+        chance=_chance(kind, made, examples),
+        template=made.template,
+        source=name,
+        judge=made.judge,
+    )
+
+
+def _chance(kind: str, made: _Made, examples: int) -> dict[str, float]:
+    """Accuracy by guessing, under the protocols that the items can be asked under."""
+    chance = chance_of(made.items)
+    if kind == "loglikelihood":
+        return {"continuation": chance["generate"], "generate": chance["generate"]}
+    if examples or not made.lettered:
+        # Lettered options are no match for examples that are answered by texts.
+        chance.pop("letter", None)
+    return chance
+
+
+def _refused(name: str, what: str, expected: str) -> UserError:
+    return UserError(f"Task {name!r} {what}; expected {expected}.")
+
+
+def _build(theirs: Any, name: str, seed: int, fewshot: int | None) -> int:
+    """Have the harness make its requests, and return how many examples each prompt has."""
+    own = theirs.get_config("num_fewshot")
+    if own == 0 and fewshot:
+        raise _refused(name, "sets its number of few-shot examples to 0", "no other number")
+    count = (own or 0) if fewshot is None else fewshot
+    theirs.set_config("num_fewshot", count)
+    theirs.set_fewshot_seed(_FEWSHOT_SEED + seed)
+    with quiet():
+        try:
+            theirs.build_all_requests()
+        except Exception as error:
+            raise UserError(
+                f"Task {name!r} cannot make its prompts ({type(error).__name__}: "
+                f"{one_line(error)}); expected data with its fields, and as many few-shot examples "
+                f"as the {count} that are asked for."
+            ) from error
+        finally:
+            theirs.set_config("num_fewshot", own)
+    return count
+
+
+Documents = Mapping[str, Sequence[Any]]
+
+
+def _chosen(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) -> _Made:
+    """Options behind one prompt."""
+    if theirs.multiple_input or theirs.multiple_target:
+        what = "has options in several prompts" if theirs.multiple_input else "has several answers"
+        raise _refused(name, what, "one prompt with one right option for each document")
+    _refuse_other_metrics(theirs, name)
+    delimiter = theirs.config.target_delimiter
+    items = []
+    for number, instances in documents.items():
+        document = instances[0].doc
+        # With mutual information, options without a prompt follow.
+        options = tuple(theirs.doc_to_choice(document))
+        right = theirs.doc_to_target(document)
+        answer = right if isinstance(right, str) else dict(enumerate(options)).get(right)
+        distinct = len(set(options)) == len(options) > 1 and all(map(str.strip, options))
+        if answer is not None and answer in options and distinct:
+            items.append(Item(number, instances[0].args[0], answer, options))
+    lettered = any(len(option) > 1 for item in items for option in item.choices)
+    return _cued(items, delimiter, lettered=lettered)
+
+
+def _given(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) -> _Made:
+    """One continuation, which is right if each of its tokens is the most likely one."""
+    _refuse_other_metrics(theirs, name)
+    if any(len(instances) > 1 for instances in documents.values()):
+        raise _refused(name, "scores several texts for a document", "one for each")
+    pairs = {number: one.args for number, (one,) in documents.items()}
+    delimiter = " " if all(text.startswith(" ") for _, text in pairs.values()) else ""
+    answers = {number: text[len(delimiter) :] for number, (_, text) in pairs.items()}
+    items = [
+        Item(number, pairs[number][0], answer, (answer,))
+        for number, answer in answers.items()
+        if answer.strip()
+    ]
+    return _cued(items, delimiter)
+
+
+def _written(theirs: Any, documents: Documents, asked: Mapping[str, str], name: str) -> _Made:
+    """A text that the model writes, judged by the task's own filter and metric."""
+    settings = dict(next(iter(documents.values()))[0].args[1])
+    if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
+        raise _refused(name, "draws texts at random (do_sample)", "greedy ones")
+    filters = [one.name for one in theirs._filters]
+    metrics = [str(one) for one in theirs.aggregation() if _is_accuracy(str(one))]
+    pipeline = _one_of("filter", asked, filters, name)
+    metric = _one_of("metric", asked, metrics, name)
+    items = []
+    for number, (instance,) in documents.items():
+        target = theirs.doc_to_target(instance.doc)
+        if theirs.config.doc_to_choice is not None:
+            target = theirs.doc_to_choice(instance.doc)[target]
+        accepted = [str(one) for one in (target if isinstance(target, list) else [target])]
+        known = [one for one in accepted if one.strip()] or ["-"]
+        items.append(
+            Item(number, instance.args[0], known[0], aliases=tuple(dict.fromkeys(known[1:])))
+        )
+    until = settings.get("until") or ()
+    stop = tuple(one for one in ([until] if isinstance(until, str) else until) if one)
+    most = settings.get("max_gen_toks") or settings.get("max_new_tokens") or 256
+    sources = {number: instance.doc for number, (instance,) in documents.items()}
+    judge = HarnessJudge(theirs, sources, pipeline, metric)
+    try:
+        judge(items[0], "")
+    except Exception as error:
+        raise _refused(
+            name, f"cannot judge a text ({type(error).__name__}: {one_line(error)})",
+            "a metric that says 0 or 1, and the packages that it needs",
+        ) from error  # fmt: skip
+    return _Made(
+        items,
+        Template(),
+        generate=GenerateSpec(stop, int(most), "lm-eval"),
+        judge=judge,
+        suffix="".join(f":{key}={asked[key]}" for key in ("filter", "metric") if key in asked),
+    )
+
+
+_MAKERS = {"multiple_choice": _chosen, "loglikelihood": _given, "generate_until": _written}
+
+
+def _is_accuracy(metric: str) -> bool:
+    """Whether a metric says right or wrong of each document, by its name."""
+    return any(word in metric for word in _ACCURACIES)
+
+
+def _refuse_other_metrics(theirs: Any, name: str) -> None:
+    metrics = [str(one) for one in theirs.aggregation()]
+    if callable(theirs.config.process_results) or not any(map(_is_accuracy, metrics)):
+        raise _refused(name, f"is scored by {', '.join(metrics)} of its own", "acc or acc_norm")
+
+
+def _one_of(field: str, asked: Mapping[str, str], known: Sequence[str], name: str) -> str:
+    """The filter or the metric that a name asks for; the first if it does not."""
+    if not known:
+        raise _refused(name, f"has no {field} that says right or wrong", "exact_match or acc")
+    if field in asked and asked[field] not in known:
+        raise unknown_name(f"{field} of {name!r}", asked[field], known)
+    return asked.get(field, known[0])
+
+
+def _cued(items: list[Item], delimiter: str, *, lettered: bool = False) -> _Made:
+    """The items without the last line that all prompts share, which is the template's then."""
+    first = items[0].question if items else ""
+    cue = first[first.rfind("\n") :] if "\n" in first else ""
+    bare = [item.question.removesuffix(cue) for item in items]
+    if len(set(bare)) < 2 or any(
+        not text.strip() or text + cue != item.question
+        for text, item in zip(bare, items, strict=True)
+    ):
+        return _Made(items, Template(delimiter=delimiter), lettered)
+    cut = [replace(item, question=text) for item, text in zip(items, bare, strict=True)]
+    return _Made(cut, Template(delimiter=delimiter, answer_cue=cue), lettered)

@@ -1,0 +1,91 @@
+"""Tasks of lm-evaluation-harness by name: ``lm-eval:arc_easy``, ``lm-eval:./mine.yaml``, a group.
+
+Where a task is found is in ``files``, whether its code may run in ``trust``, what becomes of its
+documents in ``items``. They load the harness, this module does not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from layerwise.errors import UserError
+from layerwise.tasks._source_names import SourceName, read_source_name
+from layerwise.tasks.items import CAPABILITIES
+
+if TYPE_CHECKING:
+    from layerwise.tasks.task import Task
+
+PREFIX = "lm-eval"
+_ARGUMENTS = ("filter", "metric", "capability", "trust")
+
+
+def matches(name: str) -> bool:
+    """Whether a task's name is one of the harness."""
+    return name.startswith(f"{PREFIX}:")
+
+
+def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
+    """Make a task of one of the harness, with its prompts, its options and its verdicts."""
+    from .items import as_task
+    from .loading import load_theirs
+
+    asked = _read(name)
+    return as_task(load_theirs(asked, name), asked.arguments, name, seed, fewshot)
+
+
+def from_lm_eval(
+    task: Any, *, seed: int = 0, fewshot: int | None = None, capability: str = "knowledge"
+) -> Task:
+    """Make a task of an lm-evaluation-harness task object.
+
+    Args:
+        task: a task as ``lm_eval.tasks.TaskManager().load(...)["tasks"]`` has it.
+        seed: added to the seed of few-shot examples that the harness has by default, 1234.
+        fewshot: number of examples; None for the task's own.
+        capability: what its items ask for.
+
+    Returns:
+        A task whose scores under the protocol of its output type are the harness's.
+
+    Raises:
+        UserError: a task whose items cannot be right or wrong, or with options that stand in
+            several prompts.
+
+    Example:
+        >>> from lm_eval.tasks import TaskManager  # doctest: +SKIP
+        >>> theirs = TaskManager().load("arc_easy")["tasks"]["arc_easy"]  # doctest: +SKIP
+        >>> layerwise.ablate(model, from_lm_eval(theirs), "continuation")  # doctest: +SKIP
+    """
+    from .items import as_task
+
+    name = f"{PREFIX}:{task.task_name}"
+    return as_task(task, {"capability": capability}, name, seed, fewshot)
+
+
+def expand(name: str) -> list[str]:
+    """The tasks that a group or a tag stands for; a task stands for itself."""
+    from .files import members
+
+    return members(_read(name), name)
+
+
+def refuse_unknown(name: str) -> None:
+    """Refuse a task that is not there or may not run, without its data."""
+    from .trust import trusted_config
+
+    asked = _read(name)
+    for one in expand(name):
+        trusted_config(_read(one) if one != name else asked, one)
+
+
+def _read(name: str) -> SourceName:
+    asked = read_source_name(name, _ARGUMENTS)
+    capability, trust = asked.arguments.get("capability"), asked.arguments.get("trust")
+    if capability not in (None, *CAPABILITIES):
+        raise UserError(
+            f"Capability {capability!r} of task {name!r} is unknown; expected one of "
+            f"{', '.join(CAPABILITIES)}."
+        )
+    if trust not in (None, "yes"):
+        raise UserError(f"Task {name!r} has trust={trust}; expected trust=yes, or leave it out.")
+    return asked

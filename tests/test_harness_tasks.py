@@ -1,0 +1,476 @@
+"""Tasks of lm-evaluation-harness here: the same scores as its own run, to the last item."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import layerwise
+from layerwise.errors import UserError
+from layerwise.models import load_model, original_tokenizer
+from layerwise.models.names.sources import find_source
+from layerwise.sweep import Intervention, intact, skip, sweep
+from layerwise.tasks import (
+    Task,
+    build_requests,
+    expand_task_names,
+    load_task,
+    score,
+)
+from layerwise.tasks.harness import files, from_lm_eval
+from tests.harness import harness_model
+from tests.models.real import smollm2
+from tests.models.tiny import tiny_folder
+
+RIVERS = [
+    ("Which river flows through Vienna?", ["Rhine", "Danube", "Seine", "Po"], 1),
+    ("Which flows through Paris?", ["the Seine", "the Rhine", "the Po"], 0),
+    ("Which one flows through Cologne?", ["Po", "Danube", "Rhine"], 2),
+    ("And which flows through Turin?", ["Danube", "Seine", "Po"], 2),
+    ("Which of them flows through Basel?", ["Rhine", "Seine"], 0),
+]
+ROWS = [
+    {"question": question, "choices": choices, "label": label, "answer": choices[label]}
+    for question, choices, label in RIVERS
+]
+CHOICE = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "Question: {{question}}\nAnswer:",
+    "doc_to_choice": "choices",
+    "doc_to_target": "label",
+    "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+}
+WRITTEN = {
+    "output_type": "generate_until",
+    "doc_to_text": "{{question}}",
+    "doc_to_target": "answer",
+    "generation_kwargs": {"until": ["e", " is"], "max_gen_toks": 9, "do_sample": False},
+    "metric_list": [{"metric": "exact_match", "ignore_case": True}],
+}
+FIRST = [{"function": "regex", "regex_pattern": "([a-z])"}, {"function": "take_first"}]
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "texts": ("continuation", CHOICE),
+    "examples": ("continuation", {**CHOICE, "num_fewshot": 2, "fewshot_split": "train"}),
+    "own-examples": ("continuation", {**CHOICE, "num_fewshot": 2}),
+    "described": (
+        "continuation",
+        {**CHOICE, "description": "Rivers of {{choices | length}} lands.\n\n", "gen_prefix": "The"},
+    ),
+    "letters": (
+        "continuation",
+        {**CHOICE, "doc_to_choice": ["A", "B"], "doc_to_target": "{{label % 2}}"},
+    ),
+    "target-as-text": (
+        "continuation",
+        {**CHOICE, "doc_to_target": "answer", "target_delimiter": ""},
+    ),
+    "mutual-information": (
+        "continuation",
+        {**CHOICE, "metric_list": [{"metric": "acc"}, {"metric": "acc_mutual_info"}]},
+    ),
+    "trailing-space": ("continuation", {**CHOICE, "doc_to_text": "{{question}} "}),
+    "next-word": (
+        "continuation",
+        {
+            "output_type": "loglikelihood",
+            "doc_to_text": "{{question.rsplit(' ', 1)[0]}}",
+            "doc_to_target": "{{' ' + question.rsplit(' ', 1)[1]}}",
+            "metric_list": [{"metric": "perplexity"}, {"metric": "acc"}],
+        },
+    ),
+    "written": ("generate", WRITTEN),
+    "filtered": (
+        "generate",
+        {
+            **WRITTEN,
+            "doc_to_target": "{{'abcdefghijklm' | list}}",
+            "filter_list": [{"name": "first", "filter": FIRST}],
+        },
+    ),
+    "several-filters": (
+        "generate",
+        {
+            **WRITTEN,
+            "num_fewshot": 1,
+            "fewshot_split": "train",
+            "filter_list": [
+                {"name": "whole", "filter": [{"function": "take_first"}]},
+                {"name": "first", "filter": FIRST},
+            ],
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Both:
+    """A folder of tasks, and one model here and in the harness."""
+
+    folder: Path
+    model: Any
+    lm: Any
+
+
+@pytest.fixture(scope="module", autouse=True)
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    import datasets.config
+    import huggingface_hub.constants
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
+    folder = tmp_path_factory.mktemp("tasks")
+    for split, rows in (("train", ROWS[:3]), ("test", ROWS)):
+        text = "\n".join(map(json.dumps, rows))
+        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    for name, (_, config) in TASKS.items():
+        write_task(folder, name, config)
+    weights = tiny_folder(tmp_path_factory.mktemp("models"), "llama", max_position_embeddings=1024)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        model = load_model(weights)
+    return Both(folder, model, harness_model(weights))
+
+
+def write_task(folder: Path, name: str, config: dict[str, Any], *, suffix: str = "") -> str:
+    files = {split: str(folder / f"{split}.jsonl") for split in ("train", "test")}
+    whole = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": files},
+        "training_split": "train",
+        "test_split": "test",
+        **config,
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(whole) + suffix, encoding="utf-8")
+    return f"lm-eval:{path}"
+
+
+def theirs(lm: Any, path: Path, **settings: Any) -> list[dict[str, Any]]:
+    """The samples of the harness's own run."""
+    from lm_eval import evaluator
+    from lm_eval.tasks import TaskManager
+
+    # Its decorator hides the function's type from type checkers.
+    run: Any = evaluator.simple_evaluate
+    manager = TaskManager(include_defaults=False)
+    results = run(model=lm, tasks=[str(path)], task_manager=manager, bootstrap_iters=0, **settings)
+    (samples,) = results["samples"].values()
+    return samples
+
+
+def ours(model: Any, task: Task, protocol: str, change: Intervention) -> list[Any]:
+    tokenizer = original_tokenizer(model)
+    asked = [build_requests(task, item, protocol, tokenizer) for item in task.items]
+    requests = [one.request for each in asked for one in each]
+    outcomes = iter(sweep(model, [change], requests).outcomes[0])
+    return [
+        score(task, item, protocol, each, [next(outcomes) for _ in each])
+        for item, each in zip(task.items, asked, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_intact_scores_are_the_harness_own(both: Both, name: str) -> None:
+    scores = assert_same_scores(both, both.lm, name, intact())
+    assert name != "filtered" or any(one.correct for one in scores)
+
+
+@pytest.fixture(scope="module")
+def without_layer(both: Both, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The same model in the harness, with its second layer taken out of its checkpoint."""
+    folder = tmp_path_factory.mktemp("cut")
+    model = both.lm.model
+    kept = [layer for number, layer in enumerate(model.model.layers) if number != 1]
+    model.config.num_hidden_layers = len(kept)
+    state = {
+        key.replace("layers.2.", "layers.1."): value
+        for key, value in model.state_dict().items()
+        if "layers.1." not in key
+    }
+    model.save_pretrained(folder, state_dict=state)
+    model.config.num_hidden_layers = len(kept) + 1
+    both.lm.tokenizer.save_pretrained(folder)
+    return harness_model(folder)
+
+
+@pytest.mark.parametrize("name", ["examples", "next-word", "filtered"])
+def test_scores_without_a_layer_are_those_of_a_checkpoint_without_it(
+    both: Both, without_layer: Any, name: str
+) -> None:
+    assert len(without_layer.model.model.layers) == len(both.lm.model.model.layers) - 1
+    assert_same_scores(both, without_layer, name, skip(1))
+
+
+def assert_same_scores(both: Both, lm: Any, name: str, change: Intervention) -> list[Any]:
+    protocol, _ = TASKS[name]
+    path = both.folder / f"{name}.yaml"
+    scores = ours(both.model, load_task(f"lm-eval:{path}"), protocol, change)
+    samples = theirs(lm, path)
+    samples = [one for one in samples if one["filter"] == samples[0]["filter"]]
+    assert len(scores) == len(samples) == len(ROWS)
+    metric = "exact_match" if protocol == "generate" else "acc"
+    for found, sample in zip(scores, samples, strict=True):
+        assert found.correct == (sample[metric] == 1)
+        if "acc_norm" in sample:
+            assert found.correct_norm == (sample["acc_norm"] == 1)
+        if protocol == "generate":
+            assert found.generated == sample["resps"][0][0]
+        else:
+            logprobs = [one[0] for (one,) in sample["resps"]]
+            assert any(found.gold_logprob == pytest.approx(one, abs=1e-3) for one in logprobs)
+    return scores
+
+
+def test_limit_and_examples_are_those_of_the_harness(both: Both) -> None:
+    path = both.folder / "texts.yaml"
+    task = load_task(f"lm-eval:{path}", limit=3, fewshot=2)
+    samples = theirs(both.lm, path, limit=3, num_fewshot=2)
+    asked = [build_requests(task, item, "continuation", both.lm.tokenizer) for item in task.items]
+    assert [[(one.context, one.continuation) for one in each] for each in asked] == [
+        [tuple(one) for one in sample["arguments"]] for sample in samples
+    ]
+    assert asked[0][0].context.count("Question: ") == 3
+    other = load_task(f"lm-eval:{path}", fewshot=2, seed=1)
+    assert other.items[0].question != task.items[0].question
+
+
+def test_options_can_be_asked_for_by_letter(both: Both) -> None:
+    task = load_task(f"lm-eval:{both.folder / 'texts.yaml'}")
+    (asked, *_) = build_requests(task, task.items[4], "letter", both.lm.tokenizer)
+    assert asked.context == (
+        "Question: Which of them flows through Basel?\nA. Rhine\nB. Seine\nAnswer:"
+    )
+    assert set(task.chance) == {"letter", "continuation", "generate"}
+    for without in ("examples", "letters", "next-word"):
+        assert "letter" not in load_task(f"lm-eval:{both.folder / without}.yaml").chance
+
+
+def test_a_filter_is_chosen_by_name(both: Both) -> None:
+    name = f"lm-eval:{both.folder / 'several-filters.yaml'}"
+    task = load_task(f"{name}:filter=first:capability=reasoning")
+    assert (task.name, task.capability) == ("lm-eval:several-filters:filter=first", "reasoning")
+    assert task.judge is not None
+    assert task.judge(task.items[0], " 7 rhine") == (False, "r")
+    judge = load_task(name).judge
+    assert judge is not None
+    assert judge(task.items[0], "danube") == (True, "danube")
+    with pytest.raises(UserError, match="Did you mean 'first'"):
+        load_task(f"{name}:filter=frist")
+
+
+def test_documents_that_cannot_be_asked_are_left_out_and_counted(
+    both: Both, tmp_path: Path
+) -> None:
+    rows = [*ROWS, {**ROWS[0], "label": 7}, {**ROWS[0], "choices": ["Po", "Po"], "label": 1}]
+    for split in ("train", "test"):
+        text = "\n".join(map(json.dumps, rows))
+        (tmp_path / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    task = load_task(write_task(tmp_path, "mixed", CHOICE))
+    assert len(task.items) == len(ROWS)
+    assert task.description.endswith("; 2 documents left out, with equal options or none right")
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "protocol", "answer"),
+    [
+        (
+            "arc_easy",
+            [{"question": "Q?", "choices": {"text": ["x", "y"], "label": ["A", "B"]},
+              "answerKey": "B"}],
+            "continuation",
+            "y",
+        ),
+        ("gsm8k", [{"question": "Q?", "answer": f"{n} is\n#### 18"} for n in range(7)], "generate",
+         "0 is\n#### 18"),
+        (
+            "hellaswag",  # of which a function of the harness makes its questions
+            [{"activity_label": "A", "ctx_a": "b.", "ctx_b": "c", "endings": ["d", "[x] e"],
+              "label": "1"}],
+            "continuation",
+            " e",
+        ),
+    ],
+)  # fmt: skip
+def test_a_task_of_the_harness_on_local_files(
+    tmp_path: Path, both: Both, task: str, rows: list[Any], protocol: str, answer: str
+) -> None:
+    for split in ("test", "train", "validation"):
+        text = "\n".join(map(json.dumps, rows))
+        (tmp_path / f"{split}-0.jsonl").write_text(text, encoding="utf-8")
+    name = f"lm-eval:{task}:data={tmp_path}"
+    found = load_task(name)
+    assert (found.name, found.items[0].answer) == (f"lm-eval:{task}", answer)
+    assert protocol in found.chance
+    (asked, *_) = build_requests(found, found.items[0], protocol, both.lm.tokenizer)
+    assert asked.context.endswith(("Question: Q?\nAnswer:", "A: b. C"))
+    if task == "gsm8k":
+        assert asked.context.count("####") == 5
+        assert found.judge is not None
+        assert found.judge(found.items[0], "So\n#### 18") == (True, "18")
+        assert found.judge(found.items[0], "So\n#### 19")[0] is False
+    assert expand_task_names([name]) == [name]
+
+
+def refused(name: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_task(name)
+    return str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_mistyped_name() -> None:
+    assert refused("lm-eval:arc_esy") == (
+        "Unknown task 'arc_esy' of lm-evaluation-harness. Did you mean 'arc_easy'? Expected a name "
+        "that `lm_eval ls tasks` lists, or the path of a .yaml file."
+    )
+
+
+def test_tasks_that_are_not_there() -> None:
+    assert refused("lm-eval:nowhere.yaml") == (
+        "File 'nowhere.yaml' is not there; expected the YAML file of a task."
+    )
+    assert refused("lm-eval:arc_easy").startswith(
+        "The data of task 'lm-eval:arc_easy' is not on this machine and cannot be fetched ("
+    )
+    assert refused("lm-eval:arc_easy:data=docs") == (
+        "'docs' has no file of the split 'test' that task 'lm-eval:arc_easy:data=docs' asks; "
+        "expected test.jsonl, .json, .csv or .parquet there, and the same for examples."
+    )
+    assert "expected one of retrieval" in refused("lm-eval:arc_easy:capability=maths")
+
+
+@pytest.mark.parametrize(
+    ("config", "suffix", "part"),
+    [
+        ({}, "process_docs: !function code.run\n", "names a !function"),
+        ({"unsafe_code": True}, "", "unsafe_code"),
+        ({"metric_list": [{"metric": "some/metric", "hf_evaluate": True}]}, "", "from the hub"),
+        ({"metric_list": [{"metric": "./code.py"}]}, "", "from the hub"),
+        ({"dataset_path": "webdataset"}, "", "is read by 'webdataset'"),
+    ],
+)
+def test_code_runs_only_if_it_is_trusted(
+    both: Both, tmp_path: Path, config: dict[str, Any], suffix: str, part: str
+) -> None:
+    (tmp_path / "code.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
+    name = write_task(tmp_path, "coded", {**CHOICE, **config}, suffix=suffix)
+    sentence = refused(name)
+    assert sentence.startswith(f"Task {name!r} runs code: ")
+    assert part in sentence
+    assert sentence.endswith(f"write {name}:trust=yes.")
+
+
+def test_trusted_code_runs(both: Both) -> None:
+    (both.folder / "code.py").write_text("def run(docs): return docs.select([1])", encoding="utf-8")
+    name = write_task(both.folder, "coded", CHOICE, suffix="process_docs: !function code.run\n")
+    (item,) = load_task(f"{name}:trust=yes").items
+    assert item.answer == "the Seine"
+
+
+def test_templates_cannot_reach_python(both: Both) -> None:
+    config = {**CHOICE, "doc_to_text": "{{ ''.__class__.__mro__[1].__subclasses__() }}"}
+    assert "SecurityError" in refused(write_task(both.folder, "reaching", config))
+
+
+@pytest.mark.parametrize(
+    ("config", "part"),
+    [
+        ({"output_type": "loglikelihood_rolling", "metric_list": [{"metric": "bits_per_byte"}]},
+         "is of type loglikelihood_rolling; expected one of multiple_choice, loglikelihood, "
+         "generate_until."),
+        ({"metric_list": [{"metric": "brier_score"}]}, "is scored by brier_score of its own"),
+        ({"doc_to_target": "{{[0, 1]}}"}, "has several answers"),
+        ({**WRITTEN, "metric_list": [{"metric": "bleu"}]}, "no metric that says right or wrong"),
+        ({**WRITTEN, "generation_kwargs": {"do_sample": True}}, "draws texts at random"),
+        ({"doc_to_text": "{{nothing}}"}, "cannot be made (UndefinedError"),
+        ({"num_fewshot": 9, "fewshot_split": "train"}, "as many few-shot examples as the 9"),
+    ],
+)  # fmt: skip
+def test_tasks_without_right_and_wrong(both: Both, config: dict[str, Any], part: str) -> None:
+    assert part in refused(write_task(both.folder, "odd", {**CHOICE, **config}))
+
+
+def test_a_group_stands_for_its_tasks(both: Both) -> None:
+    path = both.folder / "group.yaml"
+    path.write_text(yaml.safe_dump({"group": "all", "task": ["texts", "letters"]}))
+    both_names = [f"lm-eval:{both.folder / one}.yaml" for one in ("texts", "letters")]
+    assert expand_task_names([f"lm-eval:{path}"]) == both_names
+    assert "is a group; expected one task" in refused(f"lm-eval:{path}")
+    path.write_text(yaml.safe_dump({"group": "all", "task": [{"task": "texts", "repeats": 2}]}))
+    with pytest.raises(UserError, match="changes its task 'texts'"):
+        expand_task_names([f"lm-eval:{path}"])
+
+
+@pytest.mark.slow
+def test_a_group_of_the_harness() -> None:
+    names = expand_task_names(["lm-eval:mmlu"])
+    assert len(names) == 57
+    assert "lm-eval:mmlu_anatomy" in names
+    with pytest.raises(UserError, match="each of its tasks has data of its own"):
+        expand_task_names(["lm-eval:mmlu:data=docs"])
+
+
+def test_a_named_task_does_not_list_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed(*_: Any) -> None:
+        raise AssertionError("all tasks were listed")
+
+    monkeypatch.setattr(files, "everything", listed)
+    assert expand_task_names(["lm-eval:mmlu_anatomy"]) == ["lm-eval:mmlu_anatomy"]
+
+
+def test_without_a_file_of_examples_no_item_shows_its_own_answer(tmp_path: Path) -> None:
+    rows = [{"question": f"Q{n}?", "answer": f"is\n#### {n}"} for n in range(6)]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    task = load_task(f"lm-eval:gsm8k:data={tmp_path}")
+    for number, item in enumerate(task.items):
+        assert item.question.count("####") == 5
+        assert item.question.count(f"Q{number}?") == 1
+
+
+def test_chance_without_distractors_is_that_of_the_commonest_answer(both: Both) -> None:
+    task = load_task(f"lm-eval:{both.folder / 'next-word.yaml'}")
+    assert task.chance == {"continuation": 0.2, "generate": 0.2}
+
+
+@pytest.mark.slow
+def test_answers_without_distractors_go_through_an_ablation(both: Both) -> None:
+    result = layerwise.ablate(
+        both.model, f"lm-eval:{both.folder / 'next-word.yaml'}", "continuation"
+    )
+    assert set(result.effects()["chance"]) == {0.2}
+    assert list(result.records["margin"].dropna()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.smollm2
+@pytest.mark.parametrize("name", ["examples", "next-word", "filtered", "several-filters"])
+def test_scores_of_a_real_model_are_the_harness_own(both: Both, real: Both, name: str) -> None:
+    assert_same_scores(real, real.lm, name, intact())
+
+
+@pytest.fixture(scope="module")
+def real(both: Both) -> Both:
+    return Both(both.folder, smollm2(), harness_model(find_source("smollm2-135m").folder))
+
+
+def test_a_task_object_of_the_harness(both: Both) -> None:
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_defaults=False)
+    loaded = manager.load(str(both.folder / "texts.yaml"))["tasks"]["texts"]
+    assert len(from_lm_eval(loaded, fewshot=0).items) == len(from_lm_eval(loaded, fewshot=2).items)
+    assert from_lm_eval(loaded).items == load_task(f"lm-eval:{both.folder / 'texts.yaml'}").items
