@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from layerwise.errors import UserError
-from layerwise.tasks import Item, build_requests, load_task
+from layerwise.tasks import Corruption, Item, build_requests, load_task, patching_prompts
 from layerwise.tasks._lines import MOST_BYTES_A_LINE, MOST_LINES, lines
 
 from .tokenizers import byte_level
@@ -48,6 +48,30 @@ def test_rows_become_items(tmp_path: Path) -> None:
     assert (task.name, task.capability, task.source) == ("mine", "knowledge", path)
     assert task.description == "questions from mine.jsonl"
     assert set(task.chance) == {"generate"}
+
+
+def test_a_row_may_have_a_corrupted_twin_and_other_accepted_answers(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        {
+            "question": "Who sings?", "answer": "Anna", "aliases": ["Anne"],
+            "context": "Anna sings.", "corrupted_context": "Otto sings.",
+            "corrupted_answer": "Otto",
+        },
+        {
+            "question": "Is Rome here?", "answer": "yes", "corrupted_question": "Is Bonn here?",
+            "corrupted_answer": "no",
+        },
+    )  # fmt: skip
+    task = load_task(path)
+    first, second = task.items
+    assert first.aliases == ("Anne",)
+    assert first.corruption == Corruption("Who sings?", "Otto", "Otto sings.")
+    assert second.corruption == Corruption("Is Bonn here?", "no")
+    for item in task.items:
+        prompts = patching_prompts(task, item, byte_level())
+        assert prompts is not None
+        assert all(prompts.changed)
 
 
 def test_rows_that_ask_for_the_same_thing_can_say_so(tmp_path: Path) -> None:
@@ -188,7 +212,27 @@ GOOD = json.dumps(row(1))
         (
             '{"question": "Who?", "answer": "a", "choice": ["a", "b"]}',
             "field 'choice' is unknown; expected only question, answer, choices, context, "
-            "capability, id, cluster, pair",
+            "capability, id, cluster, pair, aliases, corrupted_question, corrupted_context, "
+            "corrupted_answer",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "aliases": ["b"], "choices": ["a", "b"]}',
+            "field 'aliases' has the wrong choice 'b'; remove it",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "corrupted_question": "Where?"}',
+            "a corrupted twin is not whole; expected 'corrupted_answer' beside "
+            "'corrupted_question' or 'corrupted_context'",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "corrupted_context": "b", "corrupted_answer": '
+            '"b"}',
+            "field 'corrupted_context' is there without a 'context'; add it",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "corrupted_question": "b", "corrupted_answer": '
+            '"a"}',
+            "field 'corrupted_answer' is right for the row itself; change it",
         ),
         (
             '{"question": "Who?", "answer": "a", "id": "mine/0001"}',

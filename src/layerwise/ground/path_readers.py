@@ -64,7 +64,7 @@ def task_name(
     if not isinstance(given, (str, os.PathLike)) or isinstance(os.fspath(given), bytes):
         raise refuse(name, value, expected)
     named = str(os.fspath(given))
-    if named.endswith(".jsonl"):
+    if named.endswith((".jsonl", ".csv", ".parquet")):
         refuse_path(name, named)
     return named
 

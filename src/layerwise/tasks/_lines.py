@@ -37,7 +37,7 @@ def objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def lines(path: str) -> Iterator[tuple[int, bytes]]:
     """The lines of an ordinary file, with their numbers, as they are asked for."""
     try:
-        with open(_ordinary(path), "rb") as file:
+        with open(ordinary(path), "rb") as file:
             for number in range(1, MOST_LINES + 2):
                 line = file.readline(MOST_BYTES_A_LINE + 1)
                 if not line:
@@ -60,7 +60,7 @@ def lines(path: str) -> Iterator[tuple[int, bytes]]:
     )
 
 
-def _ordinary(path: str) -> Path:
+def ordinary(path: str) -> Path:
     """A path to a file; a pipe or a device would have the reader wait, or never end."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder, opening tells
@@ -85,9 +85,9 @@ def _object(path: str, number: int, text: str) -> dict[str, Any]:
             path, number, 'not a JSON object; expected one like {"question": ..., "answer": ...}'
         )
     for field, entry in value.items():
-        _refuse_broken(path, number, field, field)
+        refuse_broken(path, number, field, field)
         for element in entry if isinstance(entry, list) else [entry]:
-            _refuse_broken(path, number, field, element)
+            refuse_broken(path, number, field, element)
     return value
 
 
@@ -107,7 +107,8 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _refuse_broken(path: str, number: int, field: str, value: Any) -> None:
+def refuse_broken(path: str, number: int, field: str, value: Any) -> None:
+    """Refuse a text that no table or page can hold."""
     if isinstance(value, str) and ("\0" in value or any("\ud800" <= c <= "\udfff" for c in value)):
         raise bad_line(
             path, number,

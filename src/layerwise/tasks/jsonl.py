@@ -1,4 +1,4 @@
-"""Users' own tasks: one question a line of a JSON Lines file."""
+"""Users' own tasks: one question a line of a JSON Lines file, or a row of a CSV or Parquet file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from layerwise.errors import UserError, counted, shown
 
 from ._lines import bad_line as bad_line
 from ._lines import objects
-from .items import CAPABILITIES, Capability, Item, repeats_joined
+from ._tables import csv_rows, parquet_rows
+from .items import CAPABILITIES, Capability, Corruption, Item, repeats_joined
 from .task import GenerateSpec, Task, Template
 
+_READERS = {".jsonl": objects, ".csv": csv_rows, ".parquet": parquet_rows}
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 FEWSHOT = 3
 
@@ -41,6 +43,14 @@ class Row(BaseModel):
     """What several questions ask for alike: they are resampled together."""
     pair: Text | None = None
     """Beside a ``context``: the id of a row in another file that asks the same without it."""
+    aliases: list[Text] | None = None
+    """Other answers that count as right when the model writes."""
+    corrupted_question: Text | None = None
+    """The question of the corrupted twin, which patching needs; the row's own if left out."""
+    corrupted_context: Text | None = None
+    """The passage of the corrupted twin; the row's own if left out."""
+    corrupted_answer: Text | None = None
+    """The right answer of the corrupted twin."""
 
     @model_validator(mode="after")
     def _answer_can_be_right(self) -> Row:
@@ -51,6 +61,7 @@ class Row(BaseModel):
                 "field 'pair' is there without a 'context'; the row that has the passage names the "
                 "other one"
             )
+        self._refuse_half_a_twin()
         if self.choices is None:
             return self
         if len(self.choices) < 2:
@@ -59,14 +70,31 @@ class Row(BaseModel):
             raise ValueError("field 'choices' has the same text twice; expected different ones")
         if self.answer not in self.choices:
             raise ValueError(f"field 'answer' is {shown(self.answer)}; expected one of the choices")
+        wrong = [one for one in self.aliases or () if one in self.choices and one != self.answer]
+        if wrong:
+            raise ValueError(f"field 'aliases' has the wrong choice {shown(wrong[0])}; remove it")
         return self
+
+    def _refuse_half_a_twin(self) -> None:
+        changed = (self.corrupted_question, self.corrupted_context)
+        if (self.corrupted_answer is None) != (changed == (None, None)):
+            raise ValueError(
+                "a corrupted twin is not whole; expected 'corrupted_answer' beside "
+                "'corrupted_question' or 'corrupted_context'"
+            )
+        if self.corrupted_context is not None and self.context is None:
+            raise ValueError("field 'corrupted_context' is there without a 'context'; add it")
+        if self.corrupted_answer in (self.answer, *(self.aliases or ())):
+            raise ValueError("field 'corrupted_answer' is right for the row itself; change it")
 
 
 def read_rows(path: str) -> list[tuple[int, Row]]:
     """The rows of a file, each with its line number; blank lines are passed over."""
-    rows = [(number, _row(path, number, value)) for number, value in objects(path)]
+    suffix = _suffix(path)
+    rows = [(number, _row(path, number, value)) for number, value in _READERS[suffix](path)]
     if not rows:
-        raise UserError(f"File {path!r} is empty; expected one JSON object a line.")
+        expected = "one JSON object a line" if suffix == ".jsonl" else "one question a row"
+        raise UserError(f"File {path!r} is empty; expected {expected}.")
     return rows
 
 
@@ -105,16 +133,20 @@ ROWS_FOR_FEWSHOT = 8
 
 def matches(name: str) -> bool:
     """Whether a task's name is a path to such a file."""
-    return name.endswith(".jsonl") and ":data=" not in name
+    return name.endswith(tuple(_READERS)) and ":data=" not in name
 
 
 def task_name(path: str) -> str:
-    """What the file's task is called in results: the file's name without ``.jsonl``."""
-    return Path(path).name.removesuffix(".jsonl")
+    """What the file's task is called in results: the file's name without its suffix."""
+    return Path(path).name.removesuffix(_suffix(path))
+
+
+def _suffix(path: str) -> str:
+    return next(suffix for suffix in _READERS if path.endswith(suffix))
 
 
 def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:
-    """Read a task from a JSON Lines file.
+    """Read a task from a file.
 
     The last rows are set apart as few-shot examples: 3 of them, or none in a file of fewer
     than 8 rows. A free answer is the first line that is generated.
@@ -170,8 +202,20 @@ def _items(path: str, rows: Sequence[tuple[int, Row]]) -> tuple[Item, ...]:
             context=row.context,
             cluster=row.cluster,
             pair=row.pair,
+            aliases=tuple(row.aliases or ()),
+            corruption=_twin(row),
         )
     return repeats_joined(list(items.values()))
+
+
+def _twin(row: Row) -> Corruption | None:
+    if row.corrupted_answer is None:
+        return None
+    return Corruption(
+        row.corrupted_question or row.question,
+        row.corrupted_answer,
+        row.corrupted_context or row.context,
+    )
 
 
 def room_for(items: Sequence[Item]) -> int:

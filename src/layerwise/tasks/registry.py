@@ -41,7 +41,11 @@ class _Suite:
 
 _SETS = ("all", *MATCHED)
 """Names for several suites of a language, beside the capabilities."""
-_SOURCES = ("a path to a .jsonl file", "benchmark:NAME:data=FOLDER", "lm-eval:NAME")
+_SOURCES = (
+    "a path to a .jsonl, .csv or .parquet file",
+    "benchmark:NAME:data=FOLDER",
+    "lm-eval:NAME",
+)
 _suites: dict[str, _Suite] = {}
 _sources: list[tuple[Matches, Load]] = []
 

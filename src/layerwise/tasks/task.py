@@ -55,7 +55,7 @@ class Task:
     """A named set of items of one capability, with template, examples and chance levels.
 
     Attributes:
-        name: e.g. ``"kv-words"``; a user's file goes by its name without ``.jsonl``.
+        name: e.g. ``"kv-words"``; a user's file goes by its name without its suffix.
         capability: what the items ask for.
         description: one line.
         items: what is asked, in a fixed order.
