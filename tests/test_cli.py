@@ -214,8 +214,11 @@ def test_commands_are_listed():
 
 def test_tasks_and_models_are_listed():
     said = done("tasks")
-    named = [line.split(" ")[0] for line in said.splitlines()[:-5]]
+    built_in, benchmarks, others = said.split("\n\n")
+    named = [line.split(" ")[0] for line in built_in.splitlines()[:-2]]
     assert named == [name for one in languages() for name in lw.task_names(one)]
+    assert "benchmark:mmlu:[subject=...:]data=FOLDER (knowledge): exam questions" in benchmarks
+    assert others.startswith("lm-eval:NAME or lm-eval:FILE.yaml: a task or group of lm-eval")
     assert ".jsonl" in said.splitlines()[-1]
     assert done("models").startswith("smollm2-135m: SmolLM2-135M")
 

@@ -47,7 +47,9 @@ def models(
 
 
 def tasks() -> None:
-    """List the built-in tasks."""
+    """List the built-in tasks, and what other tasks there are by source."""
+    from importlib.util import find_spec
+
     from layerwise.tasks import languages, load_task, task_names
     from layerwise.tasks.benchmarks import BENCHMARKS
     from layerwise.tasks.registry import arguments_in_words
@@ -58,6 +60,12 @@ def tasks() -> None:
             say(load_task(name).describe() + (f" [{arguments}]" if arguments else ""))
     say("all, a capability, or matched: several of them, in the language of the model")
     say("with arguments: NAME:argument=value:..., such as kv-words:n_pairs=8")
-    say(f"benchmark:NAME:data=FOLDER: {', '.join(BENCHMARKS)}, from their own files")
-    say("lm-eval:NAME, lm-eval:FILE.yaml: tasks and groups of lm-evaluation-harness")
-    say("or: a .jsonl file with question, answer and optionally choices and context")
+    say("")
+    say("benchmarks in their authors' own files:")
+    for name, one in BENCHMARKS.items():
+        part = f"[{one.part}=...:]" if one.part else ""
+        say(f"benchmark:{name}:{part}data=FOLDER ({one.capability}): {one.description}")
+    say("")
+    missing = "" if find_spec("lm_eval") else " (not here; pip install 'layerwise[lm-eval]')"
+    say(f"lm-eval:NAME or lm-eval:FILE.yaml: a task or group of lm-evaluation-harness{missing}")
+    say("or: a .jsonl, .csv or .parquet file with question, answer, optionally choices, context")
