@@ -51,6 +51,8 @@ NEEDED: dict[str, Any] = {
     "name_or_path": "facts", "tasks": "facts", "n_removed": 1, "remove": [0], "out": "run",
     "results": [], "runs": ["a-1", "b-2"], "checkpoints": {1: "a", 2: "b"}, "folder": "run",
     "folders": ["run"], "run": "run", "layer": 0, "task": "facts",
+    "prompt": "the", "clean": "the red", "corrupted": "red the", "answer": 7, "wrong": 8,
+    "prompts": [{"prompt": "a", "answer": "b"}],
 }  # fmt: skip
 
 
@@ -87,6 +89,12 @@ WRONG: dict[str, list[Any]] = {
     "Checkpoints": ["", 3, [3], {"a": "m", "b": "m"}, {1: 3, 2: 3}, [(1, 2, 3), (4,)], b"m"],
     "Sequence[Result]": ["run", [3], {"a": 1}, [None]],
     "Result | Sequence[Result]": ["run", [3], {"a": 1}, [None]],
+    "Prompt": [3, b"a", {"a": 1}, [1.5], [True], [None], ["a", 3]],
+    "Prompt | Sequence[Prompt]": [3, b"a", {"a": 1}, [1.5], [["a"]], ["a", 3]],
+    "str | int": [1.5, True, [3], b"a", {"a"}],
+    "str | int | Sequence[str | int]": [1.5, [1.5], [None], b"a", {"a"}],
+    "Sequence[int] | str": [3, "some", [1.5], b"a", {0}],
+    "Sequence[Mapping[str, Any]]": ["a", 3, [3], {"a": 1}],
     "Groups": [3, ["early"], {"early": "0-2"}, {"early": [None]}, {3: [0]}],
 }  # fmt: skip
 

@@ -283,7 +283,7 @@ def test_colours_follow_values_and_text_stays_legible():
         (lambda m: lw.lens_grid(m, "the", lens="tuned"), "expected tuned="),
         (lambda m: lw.lens_grid(m, "the", lens="logic"), "logit"),
         (lambda m: lw.lens_grid(m, "the", positions=[70]), "There is no position 70"),
-        (lambda m: lw.lens_grid(m, "the", positions="some"), "expected numbers"),
+        (lambda m: lw.lens_grid(m, "the", positions="some"), "or 'all'"),
         (lambda m: lw.lens_grid(m, "the", target="x"), "this model has none"),
         (lambda m: lw.lens_grid(m, "the" * 999), "the model's context"),
         (lambda m: lw.skip_grid(m, "the", site="cross_z"), "cross_z"),

@@ -21,14 +21,14 @@ from layerwise.models.instance.kinds import (
 from .cells import SHARE, Panel
 from .grid import Grid
 from .lens import MOST_COLUMNS, model_title
-from .reading import as_given, probability
+from .reading import probability, prompt
 from .texts import Prompt, encode_prompt, readable
 
 PATTERNS = ("pattern", "cross_pattern")
 
 
 @check_arguments(
-    prompt=as_given, layer=whole(3), head=whole(0), site=one_of("kind of attention", PATTERNS)
+    prompt=prompt, layer=whole(3), head=whole(0), site=one_of("kind of attention", PATTERNS)
 )
 @exclusive
 def attention_grid(

@@ -16,7 +16,7 @@ from layerwise.models.instance.kinds import Model, n_encoder_layers
 from .cells import SIGNED, Panel
 from .grid import Grid
 from .lens import model_title
-from .reading import as_given
+from .reading import prompt, token
 from .texts import Prompt, encode_prompt, token_of
 
 _OUTSIDE = ("embedding", "norm_bias", "unembed_bias")
@@ -25,7 +25,7 @@ _NAMES = {"attn_out": "attention", "cross_attn_out": "cross-attention", "mlp_out
           "norm_bias": "norm's bias"}  # fmt: skip
 
 
-@check_arguments(prompt=as_given, answer=as_given, wrong=as_given)
+@check_arguments(prompt=prompt, answer=token, wrong=token)
 @exclusive
 def attribute(
     model: Model,

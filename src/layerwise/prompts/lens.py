@@ -15,7 +15,7 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import stream_name
-from layerwise.ground.readers import one_of
+from layerwise.ground.readers import one_of, text
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import model_facts, original_tokenizer
 from layerwise.models.instance.kinds import Model, decoder_prefix, is_seq2seq, n_encoder_layers
@@ -27,7 +27,7 @@ from layerwise.tasks._encoding import encode_apart
 
 from .cells import AMOUNT, SHARE, SIGNED, Panel
 from .grid import Grid
-from .reading import as_given, probability
+from .reading import positions, probability, prompts, tokens
 from .texts import Prompt, encode_prompt, readable, token_of
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class LensGrid(Grid):
 
 
 @check_arguments(
-    prompt=as_given, token=as_given, target=as_given, positions=as_given,
+    prompt=prompts, token=tokens, target=text("Le chat"), positions=positions,
     color=one_of("color", COLORS), site=one_of("site of the lens", SITES),
     lens=one_of("lens", LENSES),
 )  # fmt: skip
@@ -202,8 +202,7 @@ def _chosen(model: Model, token: Any) -> dict[str, int]:
     """The tokens that are followed, by their readable names."""
     if token is None:
         return {}
-    several = [token] if isinstance(token, (str, int)) else list(token)
-    ids = [token_of(model, one) for one in several]
+    ids = [token_of(model, one) for one in token]
     return dict(zip(readable(model, ids), ids, strict=True))
 
 
@@ -240,10 +239,6 @@ def _positions(
     if positions is None:
         return list(every)[-MOST_COLUMNS:]
     if isinstance(positions, str):
-        if positions != "all":
-            raise UserError(
-                f"The positions are {positions!r}: expected numbers such as [0, 3], or 'all'."
-            )
         return list(every)
     n = len(every)
     wrong = [one for one in positions if not -n <= one < n]

@@ -18,14 +18,14 @@ from layerwise.sweep.requests import Tokens
 from .cells import SIGNED, Panel
 from .grid import Grid
 from .lens import model_title
-from .reading import as_given
+from .reading import prompt, token
 from .texts import Prompt, encode_prompt, readable, token_of
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
 
 
 @check_arguments(
-    clean=as_given, corrupted=as_given, answer=as_given, wrong=as_given,
+    clean=prompt, corrupted=prompt, answer=token, wrong=token,
     site=one_of("site to patch", SITES),
 )  # fmt: skip
 @exclusive

@@ -2,12 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from layerwise.errors import UserError
+from layerwise.ground.readers import entries, numbers, plain, refuse, whole
 
-def as_given(name: str, value: Any) -> Any:
-    """Leave an argument for the function to read."""
-    return value
+_PROMPT = "a text, token ids, or turns of a chat such as [{'role': 'user', 'content': 'Hi'}]"
+_TOKEN = "one token, such as ' Paris', or its id"
+
+
+def prompt(name: str, value: Any) -> Any:
+    """Read a text, token ids or turns of a chat."""
+    given = plain(value)
+    if isinstance(given, str):
+        return str(given)
+    listed = list(entries(name, value, _PROMPT))
+    if listed and all(isinstance(one, Mapping) for one in listed):
+        return [dict(one) for one in listed]
+    try:
+        return [whole(0)(name, one) for one in listed]
+    except UserError:
+        raise refuse(name, value, _PROMPT) from None
+
+
+def prompts(name: str, value: Any) -> Any:
+    """Read a prompt, or several texts."""
+    if isinstance(value, (list, tuple)) and value and all(isinstance(one, str) for one in value):
+        return [str(one) for one in value]
+    return prompt(name, value)
+
+
+def token(name: str, value: Any) -> str | int:
+    """Read the text of a token, or its id."""
+    given = plain(value)
+    if isinstance(given, str):
+        return str(given)
+    try:
+        return whole(0)(name, given)
+    except UserError:
+        raise refuse(name, value, _TOKEN) from None
+
+
+def tokens(name: str, value: Any) -> list[str | int]:
+    """Read one token or several."""
+    if isinstance(value, (list, tuple)) and value:
+        return [token(name, one) for one in value]
+    return [token(name, value)]
+
+
+def positions(name: str, value: Any) -> str | list[int]:
+    """Read positions of tokens, or ``"all"``."""
+    if isinstance(plain(value), str) and plain(value) == "all":
+        return "all"
+    return [int(one) for one in numbers("[0, 3], or 'all'")(name, value)]
+
+
+def rows(name: str, value: Any) -> list[dict[str, Any]]:
+    """Read prompts with their answers."""
+    expected = "a list of prompts such as [{'prompt': 'Two and two is', 'answer': ' four'}]"
+    listed = list(entries(name, value, expected))
+    for one in listed:
+        if not isinstance(one, Mapping):
+            raise refuse(name, one, expected)
+    return [dict(one) for one in listed]
 
 
 def probability(value: float) -> str:

@@ -19,14 +19,14 @@ from layerwise.sweep.walk.next_tokens import next_logprobs
 from .cells import AMOUNT, SHARE, Panel
 from .grid import Grid
 from .lens import TOP, model_title
-from .reading import as_given, probability
+from .reading import probability, prompt
 from .texts import Prompt, encode_prompt, readable
 
 _PLACES = ("1st", "2nd", "3rd", "4th", "5th")
 
 
 @check_arguments(
-    prompt=as_given, site=one_of("site to skip", SITES["skip"]), new_tokens=whole(10)
+    prompt=prompt, site=one_of("site to skip", SITES["skip"]), new_tokens=whole(10)
 )  # fmt: skip
 @exclusive
 def skip_grid(

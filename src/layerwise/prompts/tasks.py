@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layerwise.errors import UserError, shown, unknown_name
+from layerwise.ground.arguments import check_arguments
+from layerwise.ground.readers import one_of, text
 from layerwise.tasks.items import CAPABILITIES, Corruption, Item, repeats_joined
 from layerwise.tasks.jsonl import chance_of, room_for
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
+from .reading import rows
+
 _FIELDS = ("prompt", "answer", "wrong", "corrupted", "corrupted_answer")
 
 
+@check_arguments(prompts=rows, name=text("prompts"), capability=one_of("capability", CAPABILITIES))
 def task_from_prompts(
     prompts: Sequence[Mapping[str, Any]],
     *,
@@ -45,18 +50,16 @@ def task_from_prompts(
         >>> task.items[0].corruption.answer
         'Rome'
     """
-    if capability not in CAPABILITIES:
-        raise unknown_name("capability", capability, CAPABILITIES)
     if not prompts:
         raise UserError("There are no prompts: expected at least one; write some.")
-    rows = [_row(number, one) for number, one in enumerate(prompts)]
-    spaced = {text.startswith(" ") for row in rows for text in (row["answer"], *row["wrong"])}
+    read = [_row(number, one) for number, one in enumerate(prompts)]
+    spaced = {one.startswith(" ") for row in read for one in (row["answer"], *row["wrong"])}
     if len(spaced) > 1:
         raise UserError(
             "Some answers begin with a space and others do not: expected all or none to, as they "
             "follow their prompts; write them alike."
         )
-    items = repeats_joined([_item(name, number, row) for number, row in enumerate(rows)])
+    items = repeats_joined([_item(name, number, row) for number, row in enumerate(read)])
     return Task(
         name=name,
         capability=capability,  # type: ignore[arg-type]
@@ -80,10 +83,10 @@ def _row(number: int, given: Mapping[str, Any]) -> dict[str, Any]:
     texts = [("prompt", row.get("prompt")), ("answer", row.get("answer"))]
     texts += [("wrong", one) for one in row["wrong"]]
     texts += [(name, row[name]) for name in ("corrupted", "corrupted_answer") if name in row]
-    for field, text in texts:
-        if not isinstance(text, str) or not text.strip():
+    for field, value in texts:
+        if not isinstance(value, str) or not value.strip():
             raise UserError(
-                f"Field {field!r} of prompt {number} is {shown(text)}: expected a text; write one."
+                f"Field {field!r} of prompt {number} is {shown(value)}: expected a text; write one."
             )
     if "corrupted" in row and not (row["wrong"] or "corrupted_answer" in row):
         raise UserError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from layerwise.errors import UserError, counted, shown
+from layerwise.errors import UserError, counted
 from layerwise.models.huggingface.untrusted_tokenizer import try_texts
 from layerwise.models.instance.facts import origin_of, original_tokenizer
 from layerwise.models.instance.kinds import Model, is_seq2seq, vocabularies
@@ -38,13 +38,6 @@ def encode_prompt(model: Model, prompt: Prompt, *, chat: bool = False) -> Tokens
 
 def _token_ids(prompt: Sequence[Any]) -> Tokens:
     """Token ids as they were given."""
-    if isinstance(prompt, (bytes, Mapping)) or any(
-        isinstance(one, bool) or not hasattr(one, "__index__") for one in prompt
-    ):
-        raise UserError(
-            f"The prompt is {shown(prompt)}: expected a text, token ids, or turns of a chat such "
-            "as [{'role': 'user', 'content': 'Hi'}]."
-        )
     return tuple(int(one) for one in prompt)
 
 
