@@ -273,6 +273,22 @@ def test_files_of_something_else(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("[" * 100_000, "RecursionError"),
+        ('[{"Body": "\\ud83d", "Question": "?", "Answer": 1}]', "half of one (a lone surrogate)"),
+        ('[{"Body": "a", "Question": "?", "Answer": {}}]', "TypeError"),
+        ("[3]", "TypeError"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, content: str, part: str) -> None:
+    (tmp_path / "SVAMP.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_task(f"benchmark:svamp:data={tmp_path}")
+    assert part in str(caught.value)
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="the benchmarks' files are not here")
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_the_files_themselves(name: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from layerwise import stats
 from layerwise.errors import UserError, counted, one_line, unknown_name
-from layerwise.tasks._lines import objects
+from layerwise.tasks._lines import objects, ordinary, refuse_broken
 from layerwise.tasks._source_names import SourceName, read_source_name
 from layerwise.tasks.items import Item, repeats_joined
 from layerwise.tasks.jsonl import room_for
@@ -25,6 +25,7 @@ from .rows import N_OPTIONS, Row, mixed
 from .table import BENCHMARKS, Benchmark
 
 PREFIX = "benchmark"
+_MOST_BYTES = 2**30
 
 
 def matches(name: str) -> bool:
@@ -110,13 +111,16 @@ def _items(
     rng = stats.generator(seed, PREFIX, asked.base, part, split)
     try:
         made = list(benchmark.items(_rows(path), rng))
-    except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
             f"File {str(path)!r} is not as {PREFIX}:{asked.base} is published "
             f"({type(error).__name__}: {one_line(error)}); expected the authors' own file."
         ) from error
+    for number, item in enumerate(made, 1):
+        for text in (item.question, item.context, item.answer, *item.choices):
+            refuse_broken(str(path), number, "text", text)
     place = "/".join([asked.base, *([part] if benchmark.part else []), *([split] if split else [])])
     return [
         replace(
@@ -132,11 +136,16 @@ def _items(
 def _rows(path: Path) -> list[Row]:
     if path.suffix == ".jsonl":
         return [row for _, row in objects(str(path))]
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    if path.stat().st_size > _MOST_BYTES:
+        raise UserError(f"File {str(path)!r} is larger than 1 GiB; expected less, so cut it.")
+    with ordinary(str(path)).open(encoding="utf-8-sig", newline="") as file:
         if path.suffix == ".csv":
             return list(_csv_rows(file))
         read: Any = json.load(file)
-    return read if isinstance(read, list) else [read]
+    rows = read if isinstance(read, list) else [read]
+    if not all(isinstance(row, dict) for row in rows):
+        raise TypeError("a row that is no object")
+    return rows
 
 
 def _csv_rows(file: Iterable[str]) -> Iterator[Row]:
