@@ -68,4 +68,5 @@ def tasks() -> None:
     say("")
     missing = "" if find_spec("lm_eval") else " (not here; pip install 'layerwise[lm-eval]')"
     say(f"lm-eval:NAME or lm-eval:FILE.yaml: a task or group of lm-evaluation-harness{missing}")
+    say("hf:NAME:question=COLUMN:answer=COLUMN:data=FOLDER: a data set in a folder")
     say("or: a .jsonl, .csv or .parquet file with question, answer, optionally choices, context")

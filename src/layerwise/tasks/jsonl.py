@@ -17,7 +17,7 @@ from ._tables import csv_rows, parquet_rows
 from .items import CAPABILITIES, Capability, Corruption, Item, repeats_joined
 from .task import GenerateSpec, Task, Template
 
-_READERS = {".jsonl": objects, ".csv": csv_rows, ".parquet": parquet_rows}
+READERS = {".jsonl": objects, ".csv": csv_rows, ".parquet": parquet_rows}
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 FEWSHOT = 3
 
@@ -91,14 +91,15 @@ class Row(BaseModel):
 def read_rows(path: str) -> list[tuple[int, Row]]:
     """The rows of a file, each with its line number; blank lines are passed over."""
     suffix = _suffix(path)
-    rows = [(number, _row(path, number, value)) for number, value in _READERS[suffix](path)]
+    rows = [(number, row_of(path, number, value)) for number, value in READERS[suffix](path)]
     if not rows:
         expected = "one JSON object a line" if suffix == ".jsonl" else "one question a row"
         raise UserError(f"File {path!r} is empty; expected {expected}.")
     return rows
 
 
-def _row(path: str, number: int, value: dict[str, Any]) -> Row:
+def row_of(path: str, number: int, value: dict[str, Any]) -> Row:
+    """One row of a file, checked."""
     try:
         return Row.model_validate(value)
     except ValidationError as error:
@@ -133,7 +134,7 @@ ROWS_FOR_FEWSHOT = 8
 
 def matches(name: str) -> bool:
     """Whether a task's name is a path to such a file."""
-    return name.endswith(tuple(_READERS)) and ":data=" not in name
+    return name.endswith(tuple(READERS)) and ":data=" not in name
 
 
 def task_name(path: str) -> str:
@@ -142,7 +143,7 @@ def task_name(path: str) -> str:
 
 
 def _suffix(path: str) -> str:
-    return next(suffix for suffix in _READERS if path.endswith(suffix))
+    return next(suffix for suffix in READERS if path.endswith(suffix))
 
 
 def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:
@@ -151,7 +152,11 @@ def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:
     The last rows are set apart as few-shot examples: 3 of them, or none in a file of fewer
     than 8 rows. A free answer is the first line that is generated.
     """
-    rows = read_rows(path)
+    return task_of(path, read_rows(path), fewshot)
+
+
+def task_of(path: str, rows: Sequence[tuple[int, Row]], fewshot: int | None) -> Task:
+    """The task that a file's rows make."""
     capability = _capability(path, rows)
     items = _items(path, rows)
     split = len(items) - _fewshot_count(path, len(items), fewshot)

@@ -13,7 +13,7 @@ from layerwise.errors import UserError, shown, unknown_name
 from layerwise.ground.arguments import check_arguments
 from layerwise.models.organisms.language import LETTERS, ORGANISM, WIRED
 
-from . import benchmarks, harness, jsonl
+from . import benchmarks, columns, harness, jsonl
 from .items import CAPABILITIES, Capability
 from .suites import BUILT_IN, MATCHED
 from .suites.toy import toy_suites
@@ -44,6 +44,7 @@ _SETS = ("all", *MATCHED)
 _SOURCES = (
     "a path to a .jsonl, .csv or .parquet file",
     "benchmark:NAME:data=FOLDER",
+    "hf:NAME:question=COLUMN:data=FOLDER",
     "lm-eval:NAME",
 )
 _suites: dict[str, _Suite] = {}
@@ -163,7 +164,7 @@ def load_task(
 
 def refuse_unusable_task(name: str, *, seed: int, limit: int | None, fewshot: int | None) -> None:
     """Refuse, before there is a model, what ``load_task`` would refuse of a suite or a file."""
-    if is_suite(name) or jsonl.matches(name) or benchmarks.matches(name):
+    if is_suite(name) or any(own.matches(name) for own in (jsonl, columns, benchmarks)):
         load_task(name, seed=seed, limit=limit, fewshot=fewshot)
     elif harness.matches(name):
         harness.refuse_unknown(name)
@@ -247,6 +248,7 @@ for _language in (ORGANISM, LETTERS, WIRED):
         register_suite(_name, _capability, _factory, _language.name)
 register_source(jsonl.matches, jsonl.load)
 register_source(benchmarks.matches, benchmarks.load)
+register_source(columns.matches, columns.load)
 register_source(harness.matches, harness.load)
 
 

@@ -1,0 +1,80 @@
+"""Data sets in a folder, whose columns a task's name maps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from layerwise.errors import UserError
+from layerwise.tasks import expand_task_names, load_task
+
+ARC = [
+    {"id": 1, "q": "Which, A or B?", "choices": {"text": ["x", "y"], "label": ["A", "B"]},
+     "key": "B"},
+    {"id": 2, "q": "And 1 or 2?", "choices": {"text": ["u", "v"], "label": ["1", "2"]},
+     "key": "1"},
+]  # fmt: skip
+
+
+def folder_of(folder: Path, rows: list[dict[str, Any]], split: str = "test") -> Path:
+    text = "\n".join(map(json.dumps, rows))
+    (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_columns_are_mapped(tmp_path: Path) -> None:
+    name = f"hf:arc:question=q:choices=choices:answer=key:data={folder_of(tmp_path, ARC)}"
+    task = load_task(name)
+    assert [(item.question, item.choices, item.answer) for item in task.items] == [
+        ("Which, A or B?", ("x", "y"), "y"),
+        ("And 1 or 2?", ("u", "v"), "u"),
+    ]
+    assert (task.name, task.source, task.chance["continuation"]) == ("hf:arc", name, 0.5)
+    assert expand_task_names([name]) == [name]
+
+
+@pytest.mark.parametrize(("answer", "right"), [("v", "v"), (1, "v"), ("0", "u"), ("B", "v")])
+def test_the_answer_is_a_text_a_place_or_a_letter(tmp_path: Path, answer: Any, right: str) -> None:
+    row = {"question": "Which?", "answer": answer, "one": "u", "two": "v"}
+    folder = folder_of(tmp_path, [row], "validation")
+    name = f"hf:mine:split=validation:choices=one+two:capability=reasoning:data={folder}"
+    task = load_task(name)
+    assert (task.items[0].answer, task.capability) == (right, "reasoning")
+
+
+def test_templates_and_several_files_of_a_split(tmp_path: Path) -> None:
+    for shard in range(2):
+        table = pa.table({"a": [3, 4], "b": [shard, shard], "sum": [3 + shard, 4 + shard]})
+        pq.write_table(table, tmp_path / f"test-0000{shard}-of-00002.parquet")
+    task = load_task(f"hf:sums:question={{a}} + {{b}} =:answer=sum:data={tmp_path}")
+    assert [(item.question, item.answer) for item in task.items] == [
+        ("3 + 0 =", "3"), ("4 + 0 =", "4"), ("3 + 1 =", "4"), ("4 + 1 =", "5"),
+    ]  # fmt: skip
+    assert set(task.chance) == {"generate"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ("question=query", "line 1: no column 'query'; its columns are id, q, choices, key."),
+        ("question=q:answer=id:choices=q", "line 1: field 'choices' is not a list"),
+        ("question=q:answer=id:choices=choices", "line 2: field 'answer' is '2'; expected"),
+        ("question=q:split=dev", "has no file of the split 'dev'; expected dev.jsonl, .csv or"),
+        ("questions=q", "it takes question=..., answer=..., choices=..., context=..., cluster="),
+        ("question=q:answer=key:capability=maths", "field 'capability' is unknown"),
+    ],
+)
+def test_what_the_data_set_does_not_have(tmp_path: Path, arguments: str, part: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_task(f"hf:arc:{arguments}:data={folder_of(tmp_path, ARC)}")
+    assert part in str(caught.value)
+
+
+def test_a_name_without_a_folder() -> None:
+    with pytest.raises(UserError, match="such as hf:arc:question=q:data=FOLDER"):
+        load_task("hf:arc:question=q")
