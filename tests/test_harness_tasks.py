@@ -381,6 +381,15 @@ def test_trusted_code_runs(both: Both) -> None:
     assert item.answer == "the Seine"
 
 
+def test_code_that_needs_another_package(both: Both) -> None:
+    (both.folder / "lacking.py").write_text("import no_such_package", encoding="utf-8")
+    suffix = "process_docs: !function lacking.run\n"
+    name = write_task(both.folder, "lacking", CHOICE, suffix=suffix)
+    assert "package that is not installed (No module named 'no_such_pack" in refused(
+        f"{name}:trust=yes"
+    )
+
+
 def test_templates_cannot_reach_python(both: Both) -> None:
     config = {**CHOICE, "doc_to_text": "{{ ''.__class__.__mro__[1].__subclasses__() }}"}
     assert "SecurityError" in refused(write_task(both.folder, "reaching", config))

@@ -85,6 +85,10 @@ def read_yaml(path: Path, name: str, *, functions: bool = False) -> dict[str, An
 
     try:
         return load_yaml(path, resolve_func=functions)
+    except ImportError as error:
+        raise UserError(
+            f"Task {name!r} needs a package that is not installed ({one_line(error)}); install it."
+        ) from error
     except Exception as error:
         raise UserError(
             f"The file of task {name!r} cannot be read ({type(error).__name__}: {one_line(error)});"
