@@ -242,6 +242,39 @@ def test_tokens_are_shown_as_people_read_them():
     assert visible("سلام") == "سلام"
 
 
+@pytest.mark.parametrize("text", ["\u0301", "\ufe0f", "\u064e"])
+def test_a_token_that_is_only_an_accent_or_a_selector_stands_on_a_circle(text):
+    assert visible(text) == f"◌{text}"
+    assert visible(f"e{text}") == f"e{text}"
+
+
+def test_heads_are_shown_beside_the_intact_next_tokens_once():
+    (note,) = lw.skip_grid(tiny_model("llama"), "the red door", site="z").notes
+    assert re.fullmatch(r"Intact, the model says (\S+ [.<0-9 ]+, )+\S+ [.<0-9 ]+", note)
+
+
+def labels_overlap(axes):
+    """Whether names of columns run into each other when they stand upright."""
+    if axes.get_xticklabels()[0].get_rotation():
+        return False
+    boxes = [one.get_window_extent() for one in axes.get_xticklabels()]
+    return any(b.x0 < a.x1 for a, b in zip(boxes, boxes[1:], strict=False))
+
+
+@pytest.mark.parametrize(("width", "tokens"), [(3.3, [268] * 20), (6.9, [268] * 12)])
+def test_short_tokens_of_a_longer_prompt_are_slanted_before_they_overlap(width, tokens):
+    figure = lw.attention_grid(tiny_model("llama"), tokens, layer=0).plot(width=width)
+    figure.draw_without_rendering()
+    assert not any(labels_overlap(axes) for axes in figure.axes if axes.get_title(loc="left"))
+
+
+def test_panels_stand_side_by_side_and_a_saved_page_has_the_readers_colours(tmp_path):
+    grid = lw.attention_grid(tiny_model("llama"), "the red door", layer=0)
+    page = grid.save(tmp_path / "a.html").read_text("utf-8")
+    assert "display:flex" in page
+    assert '<meta name="color-scheme" content="light dark">' in page
+
+
 def test_a_notebook_shows_a_table_without_script():
     grid = lw.lens_grid(tiny_model("llama"), "<b>&'\"</b>", token=74)
     page = grid._repr_html_()

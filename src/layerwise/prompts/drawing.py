@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from layerwise.presentation.lettering import characters, label
 from layerwise.presentation.save import figure_bytes
-from layerwise.presentation.style import FULL_WIDTH, look, new_figure, style, styled
+from layerwise.presentation.style import FONT, FULL_WIDTH, look, new_figure, style, styled
 
 from .cells import SIGNED, Cells, Panel
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _SMALL = 5.5
 # Inches: the height of a row with text, the least width of a cell with text, room for names.
 _ROW, _WIDE, _NAMES = 0.145, 0.24, 0.75
+# A panel of a single row is no taller than its colour needs to be seen.
+_LEAST = 0.5
 _MOST_ROWS_LABELLED = 40
 
 
@@ -48,7 +50,7 @@ def draw_grid(grid: Cells, width: float | None = None) -> Figure:
     width = FULL_WIDTH if width is None else width
     across = _abreast(grid, width)
     down = math.ceil(len(grid.panels) / across)
-    height = max(max(0.9, _ROW * len(panel.rows)) + _NAMES for panel in grid.panels)
+    height = max(max(_LEAST, _ROW * len(panel.rows)) + _NAMES for panel in grid.panels)
     figure = new_figure(width, height * down)
     sizes = [max(len(one.columns) for one in grid.panels[k::across]) for k in range(across)]
     axes = figure.subplots(down, across, squeeze=False, width_ratios=sizes).ravel()
@@ -93,10 +95,11 @@ def _draw_panel(axes: Axes, grid: Cells, place: int, panel: Panel, room: float) 
                 ha="center", va="center", color=colors_of(grid, one.value)[1], clip_on=True,
             )  # fmt: skip
     axes.set_xticks([column + 0.5 for column in range(n_columns)])
-    slanted = max(map(len, panel.columns)) > max(3, fits)
+    size = _SMALL if cell < 0.3 else FONT
+    slanted = max(map(len, panel.columns)) > characters(cell * 0.96, size)
     names = [label(name, 14) for name in panel.columns]
     axes.set_xticklabels(
-        names, fontsize=_SMALL if cell < 0.3 else None, rotation=60 if slanted else 0,
+        names, fontsize=size, rotation=60 if slanted else 0,
         ha="right" if slanted else "center", rotation_mode="anchor" if slanted else None,
     )  # fmt: skip
     every = max(1, math.ceil(n_rows / _MOST_ROWS_LABELLED))

@@ -26,10 +26,10 @@ ILLUSTRATION = (
     "prompts with task_from_prompts."
 )
 TABLES, PICTURES = (".csv", ".parquet", ".html"), (".png", ".svg", ".pdf")
-_STYLE = (
-    "font:12px system-ui,sans-serif;border-collapse:collapse;display:block;overflow:auto;"
-    "max-height:40em"
-)
+# Panels stand side by side where there is room; 30 layers are seen without scrolling.
+_PANELS = "display:flex;flex-wrap:wrap;gap:1em 2em"
+_STYLE = "font:inherit;border-collapse:collapse;display:block;overflow:auto;max-height:50em"
+_NAME = "padding:1px 5px;white-space:pre;text-align:left"
 _CELL = "padding:1px 5px;border:1px solid #8883;white-space:pre;text-align:left"
 
 
@@ -60,8 +60,12 @@ class Grid(Cells):
 
             write_atomically(path, picture(self.plot(), kind[1:]))
         elif kind == ".html":
-            page = f'<!doctype html><meta charset="utf-8"><title>{escape(self.title)}</title>'
-            write_atomically(path, (page + self._repr_html_()).encode())
+            page = (
+                '<!doctype html><meta charset="utf-8">'
+                '<meta name="color-scheme" content="light dark">'
+                f"<title>{escape(self.title)}</title>{self._repr_html_()}"
+            )
+            write_atomically(path, page.encode())
         elif kind == ".csv":
             write_atomically(path, self.to_pandas().to_csv(index=False).encode())
         elif kind == ".parquet":
@@ -81,8 +85,9 @@ class Grid(Cells):
         notes = "".join(f"<p>{escape(note)}</p>" for note in (*self.notes, ILLUSTRATION))
         tables = "".join(self._html_of(place) for place in range(len(self.panels)))
         return (
-            f"<div><p><b>{escape(self.title)}</b> (colour: {escape(self.unit)}; details under the "
-            f"pointer)</p>{tables}{notes}</div>"
+            f'<div style="font:12px system-ui,sans-serif"><p><b>{escape(self.title)}</b> '
+            f"(colour: {escape(self.unit)}; details under the pointer)</p>"
+            f'<div style="{_PANELS}">{tables}</div>{notes}</div>'
         )
 
     def _html_of(self, place: int) -> str:
@@ -115,7 +120,8 @@ class Grid(Cells):
 
 
 def _line(kind: str, texts: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{kind}><bdi>{escape(text)}</bdi></{kind}>' for text in texts)}</tr>"
+    cells = [f"<{kind} style='{_NAME}'><bdi>{escape(text)}</bdi></{kind}>" for text in texts]
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _heading(text: str) -> str:

@@ -111,7 +111,7 @@ def _by_head(title: str, found: list[dict[str, Any]], n_encoder: int) -> Grid:
     columns = tuple(str(head) for head in range(1 + max(one["head"] for one in heads)))
     names = tuple(layer_name(layer, n_encoder) for layer in layers)
     panel = Panel("", names, columns, "layer", "head")
-    note = f"Intact, the model says {found[0]['top'][0]!r}: {_details(found[0])}."
+    note = f"Intact, the model says {_best(found[0])}."
     table = pd.DataFrame(rows)
     return Grid(title, table, (panel,), "KL to the intact model (nats)", AMOUNT, (note,))
 
@@ -128,10 +128,14 @@ def _found(model: Model, logprobs: torch.Tensor) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _details(one: dict[str, Any]) -> str:
-    best = ", ".join(
+def _best(one: dict[str, Any]) -> str:
+    """The most likely tokens with their probabilities."""
+    return ", ".join(
         f"{text} {probability(value)}"
         for text, value in zip(one["top"], one["top_probability"], strict=True)
     )
+
+
+def _details(one: dict[str, Any]) -> str:
     written = f"\nwrites: {one['continuation']!r}" if "continuation" in one else ""
-    return f"{best}\nKL to the intact model {one['kl']:.2f} nats{written}"
+    return f"{_best(one)}\nKL to the intact model {one['kl']:.2f} nats{written}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -17,6 +18,8 @@ Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
 """A text, token ids, or the turns of a chat."""
 SPACE, NEWLINE, TAB = "␣", "↵", "⇥"
 _VISIBLE = str.maketrans({" ": SPACE, "\n": NEWLINE, "\t": TAB, "\r": "␍"})
+# What accents stand on that begin a token; variation selectors, which emoji end with, show nothing.
+_CIRCLE, _SELECTORS = "◌", ("\ufe0e", "\ufe0f")
 # What a piece of SentencePiece begins with where a space stands before it.
 _WORD_START = "▁"
 
@@ -117,6 +120,8 @@ def _bytes_of_characters() -> dict[str, int]:
 
 def visible(text: str) -> str:
     """A token's text with its spaces, tabs and line ends made visible."""
+    if text and unicodedata.combining(text[0]) or text[:1] in _SELECTORS:
+        text = f"{_CIRCLE}{text}"
     return "".join(
         one if one.isprintable() or one == "‏" else f"<U+{ord(one):04X}>"
         for one in text.translate(_VISIBLE)
