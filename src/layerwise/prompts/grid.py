@@ -109,7 +109,7 @@ class Grid(Cells):
 
     def _cell(self, row: Any) -> str:
         if row is None:
-            return "<td></td>"
+            return '<td style="padding:1px"></td>'
         from .drawing import colors_of
 
         back, front = colors_of(self, row.value)
@@ -125,4 +125,4 @@ def _line(kind: str, texts: Sequence[str]) -> str:
 
 
 def _heading(text: str) -> str:
-    return f'<th style="text-align:right;padding-right:6px">{escape(text)}</th>'
+    return f'<th style="padding:1px 6px;text-align:right">{escape(text)}</th>'

@@ -120,7 +120,7 @@ def _bytes_of_characters() -> dict[str, int]:
 
 def visible(text: str) -> str:
     """A token's text with its spaces, tabs and line ends made visible."""
-    if text and unicodedata.combining(text[0]) or text[:1] in _SELECTORS:
+    if text and (unicodedata.combining(text[0]) or text[0] in _SELECTORS):
         text = f"{_CIRCLE}{text}"
     return "".join(
         one if one.isprintable() or one == "‏" else f"<U+{ord(one):04X}>"
