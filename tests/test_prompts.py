@@ -249,9 +249,15 @@ def test_a_token_that_is_only_an_accent_or_a_selector_stands_on_a_circle(text):
     assert visible(f"e{text}") == f"e{text}"
 
 
-def test_heads_are_shown_beside_the_intact_next_tokens_once():
-    (note,) = lw.skip_grid(tiny_model("llama"), "the red door", site="z").notes
-    assert re.fullmatch(r"Intact, the model says (\S+ [.<0-9 ]+, )+\S+ [.<0-9 ]+", note)
+def test_heads_name_the_next_token_only_where_it_changes():
+    model = tiny_model("llama")
+    grid = lw.skip_grid(model, "the red door", site="z")
+    (note,) = grid.notes
+    assert re.match(r"Intact, the model says (\S+ [.<0-9 ]+, )+\S+ [.<0-9 ]+\. Cells name", note)
+    usual = lw.skip_grid(model, "the red door").table["text"].iloc[0]
+    for row in grid.table.itertuples():
+        assert row.text == ("" if row.top[0] == usual else row.top[0])
+    assert len(set(grid.table["text"])) > 1
 
 
 def labels_overlap(axes):

@@ -96,12 +96,13 @@ def attribute(
     alone = mine.loc[mine["layer"].isna() & mine["component"].isin(_OUTSIDE)]
     outside = dict(zip(alone["component"], alone["value"], strict=True))
     outside = {name: value for name, value in outside.items() if abs(value) >= 0.005}
-    beside = "".join(f", {name.replace('_', ' ')} {value:.2f}" for name, value in outside.items())
+    whose = "sublayers of the decoder" if n_encoder else "sublayers"
+    beside = [f"{value:.2f} from the {name.replace('_', ' ')}" for name, value in outside.items()]
     title = f"Direct logit attribution of {model_title(model)}: {answer!r} minus {wrong!r}"
-    notes = [f"The logit difference is {total:.2f}{beside}; the sublayers add the rest."]
+    sources = ", ".join([*beside, f"{'the rest' if beside else 'all'} from the {whose}"])
+    notes = [f"The logit difference is {total:.2f}: {sources}."]
     if n_encoder:
-        notes = [
-            f"{notes[0][:-1]} of the decoder.",
-            "The encoder's parts act through cross-attention: they are another way to split it.",
-        ]
+        notes.append(
+            "The encoder's parts act through cross-attention: they are another way to split it."
+        )
     return Grid(title, table, tuple(panels), "logit difference", SIGNED, tuple(notes))

@@ -101,17 +101,19 @@ _NAMES = {"attn_out": "attention", "mlp_out": "MLP", "z": "head", "cross_z": "he
 
 def _by_head(title: str, found: list[dict[str, Any]], n_encoder: int) -> Grid:
     """A cell per head, coloured by how far the next token's distribution moves."""
+    usual = found[0]["top"][0]
     heads = [one for one in found if one["layer"] is not None]
     layers = sorted({one["layer"] for one in heads})
     rows = [
         {**one, "panel": 0, "row": layers.index(one["layer"]), "column": one["head"],
-         "value": one["kl"], "text": one["top"][0], "details": _details(one)}
+         "value": one["kl"], "text": "" if one["top"][0] == usual else one["top"][0],
+         "details": _details(one)}
         for one in heads
     ]  # fmt: skip
     columns = tuple(str(head) for head in range(1 + max(one["head"] for one in heads)))
     names = tuple(layer_name(layer, n_encoder) for layer in layers)
     panel = Panel("", names, columns, "layer", "head")
-    note = f"Intact, the model says {_best(found[0])}."
+    note = f"Intact, the model says {_best(found[0])}. Cells name the next token where it changes."
     table = pd.DataFrame(rows)
     return Grid(title, table, (panel,), "KL to the intact model (nats)", AMOUNT, (note,))
 
