@@ -49,6 +49,7 @@ NAMES = [
     "compare_series",
     "distill",
     "emergence",
+    "figures_for_paper",
     "head_scores",
     "heal",
     "interactions",

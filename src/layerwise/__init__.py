@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from .report import Report as Report
     from .report import report as report
     from .report import report_from_folders as report_from_folders
+    from .report.paper import figures_for_paper as figures_for_paper
     from .results import AblationResult as AblationResult
     from .results import AttributionPatchingResult as AttributionPatchingResult
     from .results import AttributionResult as AttributionResult
@@ -109,6 +110,7 @@ _ATTRIBUTES = {
     "prompts.skip": ["skip_grid"],
     "prompts.tasks": ["task_from_prompts"],
     "report": ["Report", "report_from_folders"],
+    "report.paper": ["figures_for_paper"],
     "results": [
         "AblationResult",
         "AttributionPatchingResult",
@@ -169,6 +171,7 @@ __all__ = [
     "compare_series",
     "distill",
     "emergence",
+    "figures_for_paper",
     "head_scores",
     "heal",
     "interactions",

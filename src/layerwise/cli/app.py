@@ -31,7 +31,7 @@ from .commands import COMMANDS
 from .lists import models, tasks
 from .look import look
 from .printing import say
-from .saved_runs import compare, items, report, show, verify
+from .saved_runs import compare, figures, items, report, show, verify
 
 
 class _Commands(TyperGroup):
@@ -81,7 +81,7 @@ for _function in (models, tasks):
     app.command()(_function)
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command.function())
-for _function in (look, report, show, items, verify, compare):
+for _function in (look, report, show, figures, items, verify, compare):
     app.command()(_function)
 
 

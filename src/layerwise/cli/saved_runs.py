@@ -89,6 +89,26 @@ def items(
     show_items(of_run(run, layer, task, protocol, changed=False), layer, every=every)
 
 
+def figures(
+    folder: Annotated[
+        str,
+        typer.Argument(help="Folder of a finished run.", callback=path_of("folder"), **READ),
+    ],
+    out: Annotated[
+        str, typer.Option("--out", help="Folder to write to.", callback=path_of("out"), **READ)
+    ] = "figures",
+    width: Annotated[float, typer.Option(help="Of the figures, in inches.")] = 3.3,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="pdf, svg or png. Repeatable.")
+    ] = None,
+) -> None:
+    """Write a run's figures for a paper, with captions, values, LaTeX tables and a methods text."""
+    from layerwise.report.paper import figures_for_paper
+
+    files = figures_for_paper(folder, out, width=width, formats=formats or ("pdf",))
+    say(f"Wrote {len(files)} files to {out}.")
+
+
 def verify(
     folder: Annotated[
         str,

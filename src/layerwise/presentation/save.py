@@ -14,6 +14,7 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -47,6 +48,16 @@ def figure_bytes(figure: Figure, file_format: str) -> bytes:
     buffer = io.BytesIO()
     with _canvas(figure, FigureCanvasAgg) as canvas:
         canvas.print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def picture_bytes(figure: Figure, kind: str) -> bytes:
+    """A figure as the bytes of a file; in PDF as TrueType fonts that programs can edit."""
+    if kind != "pdf":
+        return figure_bytes(figure, kind)
+    buffer = io.BytesIO()
+    with style(), rc_context({"pdf.fonttype": 42}):
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
     return buffer.getvalue()
 
 

@@ -12,8 +12,7 @@ from matplotlib.colors import Colormap, Normalize, to_hex
 from matplotlib.figure import Figure
 
 from layerwise.presentation.lettering import characters, label
-from layerwise.presentation.save import figure_bytes
-from layerwise.presentation.style import FONT, FULL_WIDTH, look, new_figure, style, styled
+from layerwise.presentation.style import FONT, FULL_WIDTH, look, new_figure, styled
 
 from .cells import SIGNED, Cells, Panel
 
@@ -136,15 +135,3 @@ def draw_lines(
     axes.legend(frameon=False)
     sns.despine(ax=axes)
     return figure
-
-
-def picture(figure: Figure, kind: str) -> bytes:
-    """A figure as the bytes of a file."""
-    if kind != "pdf":
-        return figure_bytes(figure, kind)
-    import io
-
-    buffer = io.BytesIO()
-    with style():
-        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
-    return buffer.getvalue()

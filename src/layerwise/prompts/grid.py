@@ -56,9 +56,9 @@ class Grid(Cells):
         path = Path(path)
         kind = path.suffix.lower()
         if kind in PICTURES:
-            from .drawing import picture
+            from layerwise.presentation.save import picture_bytes
 
-            write_atomically(path, picture(self.plot(), kind[1:]))
+            write_atomically(path, picture_bytes(self.plot(), kind[1:]))
         elif kind == ".html":
             page = (
                 '<!doctype html><meta charset="utf-8">'
