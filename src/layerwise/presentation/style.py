@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, cast
@@ -60,6 +61,19 @@ def protocol_look(protocol: str) -> Look:
     return look(_PROTOCOL_LOOKS.get(protocol, 3))
 
 
+_WITH_TITLES = ContextVar("with titles", default=True)
+
+
+@contextmanager
+def without_titles() -> Iterator[None]:
+    """Figures that are drawn inside have no title: a paper's caption says what they show."""
+    before = _WITH_TITLES.set(False)
+    try:
+        yield
+    finally:
+        _WITH_TITLES.reset(before)
+
+
 class LayerFigure(Figure):
     """A figure outside pyplot's state that a notebook can still show.
 
@@ -75,6 +89,11 @@ class LayerFigure(Figure):
         self.entries: dict[str, Artist] = {}
         self.notes: dict[str, Artist] = {}
         self.told: list[tuple[Axes, tuple[float, float, float, float], str]] = []
+
+    def entitle(self, lines: Sequence[str]) -> None:
+        """Write the figure's title above it, where it is to have one."""
+        if _WITH_TITLES.get():
+            self.suptitle("\n".join(lines), x=0.01, ha="left")
 
     def tell(self, axes: Axes, corners: Sequence[Any], text: str) -> None:
         """What a pointer is told between two corners of a panel, or close to a point."""

@@ -14,7 +14,7 @@ from layerwise.ground.readers import some_of
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.save import picture_bytes
 from layerwise.presentation.section import FigureSpec, Table
-from layerwise.presentation.style import COLUMN_WIDTH
+from layerwise.presentation.style import COLUMN_WIDTH, without_titles
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.provenance import Facts
 
@@ -67,7 +67,7 @@ def figures_for_paper(
     run, place = tables_of_run(load_results(folder)), Path(out)
     place.mkdir(parents=True, exist_ok=True)
     files: dict[str, bytes] = {}
-    with naming_layers_of(run.facts.model):
+    with naming_layers_of(run.facts.model), without_titles():
         for section in sections(run):
             for drawing in section.drawings:
                 files |= dict(_files_of(drawing, width, formats))

@@ -130,7 +130,7 @@ class Panels:
         figure = self.figure
         longest = characters(figure.get_figwidth() - 0.1, FONT + 1)
         lines = textwrap.wrap(title, longest)
-        figure.suptitle("\n".join(lines), x=0.01, ha="left")
+        figure.entitle(lines)
         for parts in self.axes[:: self.across]:
             for axes, name in zip(parts, y, strict=False):
                 axes.set_ylabel(name)
