@@ -142,7 +142,7 @@ def test_a_run_is_kept_and_read_again(model, task, tmp_path, monkeypatch):
         ({"receivers": "q5"}, "Cannot read the receiver 'q5': expected logits, mlp:LAYER, or q"),
         ({"receivers": "q:9.0"}, "Receiver 'q:9.0' is not in the model, which has layers 0 to 2"),
         ({"receivers": "k:1.2"}, "heads 0 to 1 for it"),
-        ({"receivers": []}, "No receiver is left; name at least one"),
+        ({"receivers": []}, "'receivers' is empty; expected"),
         ({"direction": "up"}, "Unknown direction 'up'."),
     ],
 )

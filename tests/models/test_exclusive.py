@@ -82,6 +82,10 @@ _INTACT = ("mean_activations", "position_means", "residuals_at", "site_noise", "
 
 def test_every_function_that_takes_a_model_waits_for_its_turn(tmp_path):
     needed: dict[str, Any] = {
+        **{name: {"prompt": [5, 6, 7]} for name in ("lens_grid", "skip_grid")},
+        "attention_grid": {"prompt": [5, 6, 7], "layer": 0},
+        "attribute": {"prompt": [5, 6, 7], "answer": 7, "wrong": 8},
+        "patch_grid": {"clean": [5, 6], "corrupted": [5, 7], "answer": 7, "wrong": 8},
         "removal_order": {"tasks": word_task(), "n_removed": 1},
         "prune_model": {"remove": [0], "out": tmp_path / "out"},
         "transplant": {"other": new_model("gpt2"), "tasks": word_task()},

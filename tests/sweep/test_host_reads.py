@@ -70,7 +70,7 @@ WHOLE = [
 
 # A walk's layout, which is made on the host and read there; and whether a bias is zero, which is
 # asked when a model's runners are made.
-ONCE = ("layout.py", "_modules.py")
+ONCE = ("layout.py", "modules.py")
 
 
 def walk_of(model, interventions, requests) -> Walk:

@@ -103,8 +103,6 @@ class PathPatching:
     strict: bool = True
 
     def __post_init__(self) -> None:
-        if not self.receivers:
-            raise UserError("No receiver is left; name at least one, such as logits or q:5.1.")
         self._receivers()
         cfg: Any = self.setup.model.cfg
         refuse_norms_after(cfg)
