@@ -52,7 +52,7 @@ NEEDED: dict[str, Any] = {
     "results": [], "runs": ["a-1", "b-2"], "checkpoints": {1: "a", 2: "b"}, "folder": "run",
     "folders": ["run"], "run": "run", "layer": 0, "task": "facts",
     "prompt": "the", "clean": "the red", "corrupted": "red the", "answer": 7, "wrong": 8,
-    "prompts": [{"prompt": "a", "answer": "b"}],
+    "prompts": [{"prompt": "a", "answer": "b"}], "first": "a.jsonl", "second": "b.jsonl",
 }  # fmt: skip
 
 

@@ -46,6 +46,7 @@ NAMES = [
     "attribute_patches",
     "attribution",
     "compare",
+    "compare_logs",
     "compare_series",
     "distill",
     "emergence",

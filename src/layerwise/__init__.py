@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .analyses.attribution.api import attribution as attribution
     from .analyses.attribution_patching.api import attribute_patches as attribute_patches
     from .analyses.comparison.api import compare as compare
+    from .analyses.comparison.harness_logs import compare_logs as compare_logs
     from .analyses.comparison.result import Comparison as Comparison
     from .analyses.distillation.api import distill as distill
     from .analyses.distillation.healing import heal as heal
@@ -84,6 +85,7 @@ _ATTRIBUTES = {
     "analyses.attribution.api": ["attribution"],
     "analyses.attribution_patching.api": ["attribute_patches"],
     "analyses.comparison.api": ["compare"],
+    "analyses.comparison.harness_logs": ["compare_logs"],
     "analyses.comparison.result": ["Comparison"],
     "analyses.distillation.api": ["distill"],
     "analyses.distillation.healing": ["heal"],
@@ -168,6 +170,7 @@ __all__ = [
     "attribute_patches",
     "attribution",
     "compare",
+    "compare_logs",
     "compare_series",
     "distill",
     "emergence",

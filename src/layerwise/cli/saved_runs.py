@@ -132,7 +132,8 @@ def compare(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Folders of two or more runs of different models.",
+            help="Folders of two or more runs of different models, or two logs of "
+            "lm-evaluation-harness (samples_*.jsonl).",
             callback=paths_of("runs"),
             **READ,
         ),
@@ -166,6 +167,11 @@ def compare(
     """Test differences between saved runs of different models, or between groups of them."""
     if series:
         _join_series(runs or [], group or [], Path(out), seed)
+        return
+    if runs and len(runs) == 2 and all(one.endswith(".jsonl") for one in runs):
+        from layerwise.analyses.comparison.harness_logs import compare_logs
+
+        say(str(compare_logs(*runs)))
         return
     from layerwise.analyses.comparison.api import compare as run
     from layerwise.analyses.comparison.api import runs_or_groups
