@@ -16,7 +16,8 @@ ROOT = Path(layerwise.__file__).parent
 # From the ground up: a folder imports what stands before it.
 ORDER = (
     "errors", "ground", "storage", "stats", "models", "sweep", "tasks", "runs", "organisms",
-    "presentation", "analyses", "results", "report", "prompts", "profiling", "planning", "cli",
+    "presentation", "analyses", "results", "report", "prompts", "lm_eval", "profiling", "planning",
+    "cli",
 )  # fmt: skip
 # Pictures, sentences and pages are made of tables alone.
 READS_TABLES_ONLY = ("presentation", "report")

@@ -13,6 +13,7 @@ import yaml
 
 import layerwise
 from layerwise.errors import UserError
+from layerwise.lm_eval import LM
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.names.sources import find_source
 from layerwise.sweep import Intervention, intact, skip, sweep
@@ -483,3 +484,44 @@ def test_a_task_object_of_the_harness(both: Both) -> None:
     loaded = manager.load(str(both.folder / "texts.yaml"))["tasks"]["texts"]
     assert len(from_lm_eval(loaded, fewshot=0).items) == len(from_lm_eval(loaded, fewshot=2).items)
     assert from_lm_eval(loaded).items == load_task(f"lm-eval:{both.folder / 'texts.yaml'}").items
+
+
+@pytest.mark.parametrize("name", ["texts", "examples", "next-word", "filtered"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_harness_runs_a_model_of_ours_intact_and_without_a_layer(
+    both: Both, without_layer: Any, name: str, cut: bool
+) -> None:
+    path = both.folder / f"{name}.yaml"
+    mine = theirs(LM(both.model, skip(1) if cut else None), path)
+    expected = theirs(without_layer if cut else both.lm, path)
+    for one, other in zip(mine, expected, strict=True):
+        for metric in one["metrics"]:
+            assert one[metric] == pytest.approx(other[metric], abs=1e-3)
+        assert one["arguments"] == other["arguments"]
+
+
+def test_whole_texts_are_scored_in_windows_as_the_harness_does(both: Both) -> None:
+    from lm_eval.api.instance import Instance
+
+    texts = ["Which river flows through Vienna?", "The Danube. " * 90]
+    asked = [
+        Instance("loglikelihood_rolling", {}, (text,), number) for number, text in enumerate(texts)
+    ]
+    mine = LM(both.model).loglikelihood_rolling(asked)
+    assert mine == pytest.approx(both.lm.loglikelihood_rolling(asked), abs=1e-2)
+
+
+def test_what_the_harness_cannot_ask_is_refused() -> None:
+    with pytest.raises(UserError, match="expected a decoder"):
+        LM(load_model("organism-seq2seq"))
+
+
+def test_a_pruned_folder_goes_through_the_harness_as_it_is(both: Both, tmp_path: Path) -> None:
+    path = both.folder / "texts.yaml"
+    out = tmp_path / "cut"
+    layerwise.prune_model(both.model, [1], out, tasks=f"lm-eval:{path}", protocols="continuation")
+    written, changed = (theirs(lm, path) for lm in (harness_model(out), LM(both.model, skip(1))))
+    for one, other in zip(written, changed, strict=True):
+        assert [each[0][0] for each in one["resps"]] == pytest.approx(
+            [each[0][0] for each in other["resps"]], abs=1e-3
+        )
