@@ -11,6 +11,7 @@ from typing import Any
 
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
+from layerwise.models.huggingface.untrusted_tokenizer import try_texts
 from layerwise.models.instance.kinds import Model, is_seq2seq
 from layerwise.sweep import Generate, Generated, Intervention, LogLikelihood, Scored, intact, sweep
 
@@ -86,6 +87,7 @@ class LM(TemplateLM):
         special = add_special_tokens
         if special is None:
             special = not (bos and string.startswith(bos))
+        try_texts(self.tokenizer, string)
         return self.tokenizer(string, add_special_tokens=special)["input_ids"]
 
     def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
