@@ -20,7 +20,7 @@ from layerwise.models.instance.kinds import (
 
 from .cells import SHARE, Panel
 from .grid import Grid
-from .lens import MOST_COLUMNS, model_title
+from .lens import MOST_COLUMNS, called
 from .reading import probability, prompt
 from .texts import Prompt, encode_prompt, readable
 
@@ -94,7 +94,7 @@ def attention_grid(
         for one in heads
     )
     notes = (f"Shown are the last {MOST_COLUMNS} of {len(tokens)} tokens.",) if any(skipped) else ()
-    title = f"Attention of layer {layer_name(layer, n_encoder)} of {model_title(model)}"
+    title = f"Attention of layer {layer_name(layer, n_encoder)} of {called(model)}"
     table = pd.DataFrame(rows)
     return Grid(title, table, panels, "share of attention", SHARE, notes, upward=False)
 

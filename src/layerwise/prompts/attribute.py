@@ -15,7 +15,7 @@ from layerwise.models.instance.kinds import Model, n_encoder_layers
 
 from .cells import SIGNED, Panel
 from .grid import Grid
-from .lens import model_title
+from .lens import called
 from .reading import prompt, token
 from .texts import Prompt, encode_prompt, token_of
 
@@ -98,7 +98,7 @@ def attribute(
     outside = {name: value for name, value in outside.items() if abs(value) >= 0.005}
     whose = "sublayers of the decoder" if n_encoder else "sublayers"
     beside = [f"{value:.2f} from the {name.replace('_', ' ')}" for name, value in outside.items()]
-    title = f"Direct logit attribution of {model_title(model)}: {answer!r} minus {wrong!r}"
+    title = f"Direct logit attribution of {called(model)}: {answer!r} minus {wrong!r}"
     sources = ", ".join([*beside, f"{'the rest' if beside else 'all'} from the {whose}"])
     notes = [f"The logit difference is {total:.2f}: {sources}."]
     if n_encoder:

@@ -27,7 +27,7 @@ from layerwise.tasks._encoding import encode_apart
 
 from .cells import AMOUNT, SHARE, SIGNED, Panel
 from .grid import Grid
-from .reading import positions, probability, prompts, tokens
+from .reading import most_likely, positions, probability, prompts, tokens
 from .texts import Prompt, encode_prompt, readable, token_of
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def lens_grid(
         panels.append(Panel(name, names, tuple(columns), column_axis="token that is read at"))
     table = _with_values(pd.concat(tables, ignore_index=True), tuple(chosen), color)
     of = f"{color} of {next(iter(chosen))}" if chosen else "probability of the top token"
-    title = f"{'Tuned' if given else 'Logit'} lens of {model_title(model)}"
+    title = f"{'Tuned' if given else 'Logit'} lens of {called(model)}"
     return LensGrid(
         title, table, tuple(panels), of if color != "log-probability" else f"{of} (nats)",
         SHARE if color == "probability" or not chosen else AMOUNT, tuple(notes),
@@ -187,7 +187,7 @@ def lens_grid(
     )  # fmt: skip
 
 
-def model_title(model: Model) -> str:
+def called(model: Model) -> str:
     """What a model is called."""
     return str(model.cfg.model_name)
 
@@ -337,10 +337,7 @@ def _with_values(table: pd.DataFrame, chosen: tuple[str, ...], color: str) -> pd
 
 def _details(row: dict[str, Any], chosen: tuple[str, ...]) -> str:
     """What is under the pointer."""
-    best = ", ".join(
-        f"{text} {probability(value)}"
-        for text, value in zip(row["top"], row["top_probability"], strict=True)
-    )
+    best = most_likely(row)
     followed = [
         f"{name}: {probability(row[f'probability of {name}'])}, rank {row[f'rank of {name}']}"
         for name in chosen

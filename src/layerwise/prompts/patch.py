@@ -17,7 +17,7 @@ from layerwise.sweep.requests import Tokens
 
 from .cells import SIGNED, Panel
 from .grid import Grid
-from .lens import model_title
+from .lens import called
 from .reading import prompt, token
 from .texts import Prompt, encode_prompt, readable, token_of
 
@@ -101,7 +101,7 @@ def patch_grid(
         columns = [str(head) for head in range(1 + max(head for _, head in places))]
     named = tuple(layer_name(layer, n_encoder) for layer in range(model.cfg.n_layers))
     axis = "head" if site == "z" else "token, clean / corrupted"
-    title = f"{site} of {model_title(model)}, patched from the clean into the corrupted prompt"
+    title = f"{site} of {called(model)}, patched from the clean into the corrupted prompt"
     note = f"Logit difference: {whole:.2f} clean, {corrupt:.2f} corrupted."
     panel = Panel("", named, tuple(columns), column_axis=axis)
     unit = "share of the logit difference that comes back"

@@ -71,3 +71,9 @@ def rows(name: str, value: Any) -> list[dict[str, Any]]:
 def probability(value: float) -> str:
     """A probability as people read it: two digits, and small ones as such."""
     return "< .01" if 0 < value < 0.005 else f"{value:.2f}".lstrip("0") if value < 1 else "1"
+
+
+def most_likely(cell: Mapping[str, Any]) -> str:
+    """A cell's most likely tokens, each with its probability."""
+    pairs = zip(cell["top"], cell["top_probability"], strict=True)
+    return ", ".join(f"{text} {probability(value)}" for text, value in pairs)

@@ -18,8 +18,8 @@ from layerwise.sweep.walk.next_tokens import next_logprobs
 
 from .cells import AMOUNT, SHARE, Panel
 from .grid import Grid
-from .lens import TOP, model_title
-from .reading import probability, prompt
+from .lens import TOP, called
+from .reading import most_likely, prompt
 from .texts import Prompt, encode_prompt, readable
 
 _PLACES = ("1st", "2nd", "3rd", "4th", "5th")
@@ -77,7 +77,7 @@ def skip_grid(
     n_encoder = n_encoder_layers(model)
     for one, change in zip(found, changes, strict=True):
         one |= {"layer": change.layer, "head": change.head}
-    title = f"{model_title(model)} without each {_NAMES.get(site, site)}"
+    title = f"{called(model)} without each {_NAMES.get(site, site)}"
     if site in BY_HEAD:
         return _by_head(title, found, n_encoder)
     names = [
@@ -113,7 +113,8 @@ def _by_head(title: str, found: list[dict[str, Any]], n_encoder: int) -> Grid:
     columns = tuple(str(head) for head in range(1 + max(one["head"] for one in heads)))
     names = tuple(layer_name(layer, n_encoder) for layer in layers)
     panel = Panel("", names, columns, "layer", "head")
-    note = f"Intact, the model says {_best(found[0])}. Cells name the next token where it changes."
+    likely = most_likely(found[0])
+    note = f"Intact, the model says {likely}. Cells name the next token where it changes."
     table = pd.DataFrame(rows)
     return Grid(title, table, (panel,), "KL to the intact model (nats)", AMOUNT, (note,))
 
@@ -130,14 +131,6 @@ def _found(model: Model, logprobs: torch.Tensor) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _best(one: dict[str, Any]) -> str:
-    """The most likely tokens with their probabilities."""
-    return ", ".join(
-        f"{text} {probability(value)}"
-        for text, value in zip(one["top"], one["top_probability"], strict=True)
-    )
-
-
 def _details(one: dict[str, Any]) -> str:
     written = f"\nwrites: {one['continuation']!r}" if "continuation" in one else ""
-    return f"{_best(one)}\nKL to the intact model {one['kl']:.2f} nats{written}"
+    return f"{most_likely(one)}\nKL to the intact model {one['kl']:.2f} nats{written}"

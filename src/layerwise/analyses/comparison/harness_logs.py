@@ -112,7 +112,7 @@ def compare_logs(first: str | Path, second: str | Path, metric: str | None = Non
             "models' logs of the same task; name those."
         )
     pairs = [(logs[0][key], logs[1][key]) for key in shared]
-    values = np.array([[_value(one, name), _value(other, name)] for one, other in pairs])
+    values = np.array([[float(one[name]), float(other[name])] for one, other in pairs])
     differences = values[:, 1] - values[:, 0]
     if set(np.unique(values)) <= {0.0, 1.0}:
         p = stats.mcnemar_exact(int((differences < 0).sum()), int((differences > 0).sum()))
@@ -177,10 +177,6 @@ def _metric(asked: str | None, known: set[str]) -> str:
             f"{', '.join(sorted(known)) or 'none'}; name one with metric."
         )
     return name
-
-
-def _value(row: Mapping[str, Any], metric: str) -> float:
-    return float(row[metric])
 
 
 def _answer(row: Mapping[str, Any]) -> str:
