@@ -19,7 +19,7 @@ from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.planning.plan import plan_run
-from layerwise.profiling.extras import EXTRAS, wanted_extras
+from layerwise.profiling.api import EXTRAS, wanted_extras
 from layerwise.runs.setup import check_layers, prepare
 from layerwise.sweep import (
     Generate,

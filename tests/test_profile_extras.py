@@ -13,7 +13,7 @@ from layerwise.errors import UserError
 from layerwise.models import load_model
 from layerwise.models.organisms.language import ORGANISM
 from layerwise.planning.plan import plan_run
-from layerwise.profiling.extras import EXTRAS, wanted_extras
+from layerwise.profiling.api import EXTRAS, wanted_extras
 from layerwise.results import AblationResult, EmergenceResult
 from layerwise.tasks import load_task
 from layerwise.tasks.suites import toy

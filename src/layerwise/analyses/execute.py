@@ -9,7 +9,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar
 
 from layerwise.errors import DamagedResultsError, MadeAgainWarning
 from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints
@@ -20,23 +20,14 @@ from layerwise.runs.progress import Meter, meter
 from layerwise.runs.setup import Setup
 from layerwise.storage.base import Result
 
+from .contract import Job
 from .restoring import Join, Kinds, load_kinds, refuse_lost, restore, restore_requests
 
 _Read = TypeVar("_Read")
 _Found = TypeVar("_Found", covariant=True)
 
 
-@runtime_checkable
-class Job(Protocol[_Found]):
-    """An analysis of one result that was planned and checked."""
-
-    def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> _Found:
-        """Make the pieces that are missing, and join all of them."""
-        ...
-
-
-@runtime_checkable
-class PlannedJob(Job[_Found], Protocol[_Found]):
+class JobOfSetup(Job[_Found], Protocol[_Found]):
     """A job that says what it is made from."""
 
     @property
@@ -50,7 +41,7 @@ class PlannedJob(Job[_Found], Protocol[_Found]):
 
 
 def execute_job(
-    job: PlannedJob[_Read],
+    job: JobOfSetup[_Read],
     result: type[Result],
     analysis: str,
     run: WorkOptions,

@@ -1,4 +1,7 @@
-"""The analyses, in the order in which a folder is searched for them, and all tables of a run."""
+"""The analyses, in the order in which a folder is searched for them, and all tables of a run.
+
+A profile names and makes its additions in this order, too, and a plan names what can be planned.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from .ablation.analysis import ANALYSIS as ABLATION
 from .ablation.result import join_ablations
 from .attribution.analysis import ANALYSIS as ATTRIBUTION
 from .attribution_patching.analysis import ANALYSIS as ATTRIBUTION_PATCHING
-from .contract import Analysis, Curves
+from .contract import Analysis, Curves, Extra, Planned
 from .distillation.analysis import ANALYSIS as DISTILLATION
 from .emergence.analysis import ANALYSIS as EMERGENCE
 from .heads.analysis import ANALYSIS as HEADS
@@ -27,11 +30,13 @@ from .transplant.analysis import ANALYSIS as TRANSPLANT
 from .tuned_lens.analysis import ANALYSIS as TUNED_LENS
 
 ANALYSES: tuple[Analysis, ...] = (
-    ABLATION, LOGIT_LENS, TUNED_LENS, PATCHING, PATH_PATCHING, ATTRIBUTION_PATCHING, ATTRIBUTION,
-    SIMILARITY, REMOVAL, PRUNING, HEADS, INTERACTIONS, TRANSPLANT, DISTILLATION,
+    ABLATION, LOGIT_LENS, TUNED_LENS, PATCHING, ATTRIBUTION, HEADS, SIMILARITY, REMOVAL,
+    ATTRIBUTION_PATCHING, PATH_PATCHING, PRUNING, INTERACTIONS, TRANSPLANT, DISTILLATION,
     EMERGENCE,
 )  # fmt: skip
 RESULTS: tuple[type[Result], ...] = tuple(analysis.result for analysis in ANALYSES)
+EXTRAS: dict[str, Extra] = {extra.name: extra for one in ANALYSES for extra in one.extras}
+PLANS: dict[str, Planned] = {plan.name: plan for one in ANALYSES for plan in one.plans}
 CURVES: dict[type[Result], Curves] = {one.result: one.curves for one in ANALYSES if one.curves}
 
 

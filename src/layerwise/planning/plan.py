@@ -15,7 +15,8 @@ import pandas as pd
 
 from layerwise.analyses.ablation.spec import KINDS
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs
+from layerwise.analyses.contract import Planned, PlannedJob, PlannedJobs
+from layerwise.analyses.registry import PLANS
 from layerwise.errors import UserError
 from layerwise.ground.options import of_kind, options_of
 from layerwise.ground.readers import one_of
@@ -26,7 +27,8 @@ from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import origin_of
 from layerwise.models.instance.kinds import Model
 from layerwise.models.weights.footprint import weight_bytes
-from layerwise.profiling.extras import read_extras
+from layerwise.profiling.api import PLANNED as PROFILE
+from layerwise.profiling.api import read_extras
 from layerwise.runs.options import LoadingOptions, PlanOptions, PromptOptions
 from layerwise.runs.records import seconds_in_words
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
@@ -34,9 +36,9 @@ from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.memory import free_memory
 from layerwise.tasks.task import refuse_fewshot_seeds
 
-from .analyses import PLANNED
 from .timing import PlannedSetup, PlannedSweep, Timed, few_texts, speed_of, time_texts
 
+PLANNED: dict[str, Planned] = {**PLANS, PROFILE.name: PROFILE}
 NO_TIME = "No time is estimated, and texts are taken to be half as long as they may be, since {}."
 # Texts that may be no longer than this many tokens cost too little to be tried for their length.
 SHORT = 8

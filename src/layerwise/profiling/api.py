@@ -5,7 +5,7 @@ Each analysis is in its own module; here they share one folder, one bar and one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -16,16 +16,26 @@ import pandas as pd
 from layerwise.analyses.ablation.api import enough_items, planned_power
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.result import AblationResult
+from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.contract import (
+    Job,
+    Planned,
+    PlannedJob,
+    PlannedJobs,
+    PlanOptions,
+    ProfileStart,
+)
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.execute import execute
 from layerwise.analyses.loading import join_again
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import Patching
-from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOptions, ProfileStart
-from layerwise.analyses.registry import RESULTS
+from layerwise.analyses.registry import EXTRAS, RESULTS
+from layerwise.errors import UserError
+from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
+from layerwise.models.instance.kinds import Model, is_seq2seq
 from layerwise.report import Report, report
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import RunOptions
@@ -38,16 +48,6 @@ from layerwise.storage.places import FIGURES, PAGE, refuse_unusable_page
 from layerwise.sweep import LogLikelihood, skip
 from layerwise.tasks.task import refuse_fewshot_seeds
 
-from .extras import (
-    EXTRAS,
-    changes_of,
-    jobs_of,
-    patched_sites,
-    planned_jobs,
-    read_extras,
-    wanted_extras,
-)
-
 FORWARDS_TIMED = 3
 AT_MOST = (
     "At most: layers are skipped only where the intact model is better than blind (unless "
@@ -57,6 +57,8 @@ FIRST_DRAW = (
     "Layers, parts and heads are changed with {} draws of the few-shot examples. The other "
     "analyses use the first draw; no depth is estimated by ablation."
 )
+
+read_extras = some_of("addition to a profile", (*EXTRAS, "all"), none=True)
 
 
 @dataclass(frozen=True)
@@ -286,6 +288,64 @@ class Jobs:
     def _patching(self, able: Setup) -> Patching:
         setup = replace(self.patching.setup, tasks=able.tasks)
         return replace(self.patching, setup=setup)
+
+
+def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
+    """Names of extras in their usual order; ``all`` stands for those that the model allows.
+
+    All pairs of layers are not among them, whose number grows with the square of the layers'.
+    """
+    for name in names:
+        if name != "all":
+            EXTRAS[name].refuse(cfg)
+    every = "all" in names
+    return tuple(
+        name
+        for name, extra in EXTRAS.items()
+        if name in names or (every and extra.in_all and _allows(cfg, name))
+    )
+
+
+def _allows(cfg: Any, name: str) -> bool:
+    try:
+        EXTRAS[name].refuse(cfg)
+    except UserError:
+        return False
+    return True
+
+
+def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[AblationSpec, ...]:
+    """What the ablation of a profile changes: layers, and what else is wanted."""
+    model, cfg = setup.model, setup.model.cfg
+    sites: list[str | None] = [None]
+    if "parts" in extras:
+        sites += ["attn_out"] if cfg.attn_only else ["attn_out", "mlp_out"]
+    if "heads" in extras:
+        sites.append("z")
+    if is_seq2seq(model):
+        more = {"attn_out": "cross_attn_out", "z": "cross_z"}
+        sites += [more[site] for site in sites if site in more]
+    layers = tuple(range(cfg.n_layers))
+    return tuple(AblationSpec.of(model, "skip", site, layers) for site in sites)
+
+
+def patched_sites(extras: Sequence[str]) -> tuple[str, ...]:
+    """The sites that a profile patches."""
+    return ("resid_pre", "z") if "heads" in extras else ("resid_pre",)
+
+
+def planned_jobs(extras: Sequence[str], start: ProfileStart) -> dict[str, Any]:
+    """By name, the jobs of those extras of which a plan can say what they cost."""
+    chosen = (EXTRAS[name] for name in extras)
+    return {extra.name: job for extra in chosen if extra.planned for job in extra.jobs(start)}
+
+
+def jobs_of(extras: Sequence[str], start: ProfileStart) -> Iterator[Job[Result]]:
+    """The jobs of all extras; first those that need no task, for none may be left."""
+    chosen = sorted((EXTRAS[name] for name in extras), key=lambda extra: extra.asks_tasks)
+    for extra in chosen:
+        if start.able.tasks or not extra.asks_tasks:
+            yield from extra.jobs(start)
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:

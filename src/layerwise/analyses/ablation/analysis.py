@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from layerwise import stats
-from layerwise.analyses.contract import Analysis, Curves, saved_tables
+from layerwise.analyses.contract import (
+    Analysis,
+    Curves,
+    Extra,
+    Planned,
+    PlannedJobs,
+    PlanOptions,
+    saved_tables,
+)
 from layerwise.stats.cells import has_several_examples
 from layerwise.stats.depth.item_curves import ItemCurves, losses_by_item
 from layerwise.stats.depth.layer_curves import (
@@ -33,6 +42,9 @@ from .findings import findings, silent
 from .questions import QUESTIONS
 from .report import sections
 from .result import AblationResult
+
+if TYPE_CHECKING:
+    from layerwise.runs.setup import Setup
 
 _SEVERAL_EXAMPLES = "asked with several draws of few-shot examples, whose spread no depth knows of"
 
@@ -104,6 +116,26 @@ def _tables(result: AblationResult, others: Sequence[Result]) -> Mapping[str, Ta
     return saved_tables(result, others) | asked
 
 
+def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    from layerwise.runs.setup import check_layers
+
+    from .api import planned_power
+    from .job import Ablation
+    from .spec import AblationSpec
+
+    layers = check_layers(options["layers"], setup.model)
+    changes = AblationSpec.of(
+        setup.model, options["kind"], options["site"], layers, draws=options["draws"]
+    )
+    job = Ablation(setup, (changes,), fewshot_seeds=options["fewshot_seeds"])
+    power = None if changes.heads else planned_power(setup, len(changes.layers))
+    return PlannedJobs({"ablation": job}, power=power)
+
+
+_OPTIONS = ("kind", "site", "layers", "draws", "fewshot_seeds")
+# Of a profile the ablation itself, and the patching, change more by these.
+PARTS = Extra("parts", "skip the attention and the MLP of each layer", planned=True)
+HEADS = Extra("heads", "skip each head, and patch each head", planned=True)
 ANALYSIS = Analysis(
     "ablation",
     AblationResult,
@@ -113,4 +145,6 @@ ANALYSIS = Analysis(
     tables=_tables,
     files={QUESTIONS: REQUESTS_FILE},
     curves=Curves("ablation", ablation_evidence, signal_by_task),
+    plans=(Planned("ablation", _planned_jobs, options=_OPTIONS),),
+    extras=(PARTS, HEADS),
 )

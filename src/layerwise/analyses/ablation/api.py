@@ -13,7 +13,6 @@ from typing import Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
@@ -99,16 +98,6 @@ def ablate(
     return execute_job(job, AblationResult, "ablation", run, job.write_requests)
 
 
-def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    layers = check_layers(options["layers"], setup.model)
-    changes = AblationSpec.of(
-        setup.model, options["kind"], options["site"], layers, draws=options["draws"]
-    )
-    job = Ablation(setup, (changes,), fewshot_seeds=options["fewshot_seeds"])
-    power = None if changes.heads else planned_power(setup, len(changes.layers))
-    return PlannedJobs({"ablation": job}, power=power)
-
-
 def planned_power(setup: Setup, n_layers: int) -> PlannedPower:
     """What the items of a planned ablation will show of each capability and layer."""
     capabilities = _by_capability(setup.tasks)
@@ -135,8 +124,3 @@ def _by_capability(tasks: Sequence[Task]) -> list[list[Task]]:
     for task in tasks:
         found[task.capability].append(task)
     return list(found.values())
-
-
-PLANNED = Planned(
-    "ablation", _planned_jobs, options=("kind", "site", "layers", "draws", "fewshot_seeds")
-)

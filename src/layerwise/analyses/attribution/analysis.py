@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis, Curves, saved_tables
+from layerwise.analyses.contract import (
+    Analysis,
+    Curves,
+    Extra,
+    Job,
+    Planned,
+    PlannedJobs,
+    PlanOptions,
+    ProfileStart,
+    saved_tables,
+)
 from layerwise.presentation.claim import Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.gates import gate_tables
@@ -44,6 +54,9 @@ from layerwise.storage.run_tables import RunTables
 
 from .result import CONTRIBUTIONS, AttributionResult
 from .tables import HEADS, SUBLAYERS, attribution_gate, attribution_signals
+
+if TYPE_CHECKING:
+    from layerwise.runs.setup import Setup
 
 KIND = "attribution"
 _HEADS = {"z": "", "cross_z": " of cross-attention"}
@@ -239,6 +252,18 @@ def _with_gate(result: AttributionResult, others: Sequence[Result]) -> dict[str,
     return saved_tables(result, others) | {"attribution_gate": own}
 
 
+def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    from .job import Attribution
+
+    return PlannedJobs({"attribution": Attribution(setup)})
+
+
+def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
+    from .job import Attribution
+
+    yield Attribution(start.reading, strict=False)
+
+
 ANALYSIS = Analysis(
     "attribution",
     AttributionResult,
@@ -247,4 +272,6 @@ ANALYSIS = Analysis(
     tables=_with_gate,
     files={"attribution_gate": "attribution.parquet, answers counted"},
     curves=Curves("attribution", attribution_evidence),
+    plans=(Planned("attribution", _planned_jobs, ("letter", "continuation")),),
+    extras=(Extra("attribution", "direct logit attribution", _jobs_of_a_profile, planned=True),),
 )

@@ -9,18 +9,16 @@ the encoder by cross-attention too. Formulas, and what this cannot say, are in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Unpack
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import Job, execute_job
-from layerwise.analyses.planned import Extra, Planned, PlannedJobs, PlanOptions, ProfileStart
+from layerwise.analyses.execute import execute_job
 from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import RunOptions
-from layerwise.runs.setup import Setup, TaskLike, prepare
-from layerwise.storage.base import Result
+from layerwise.runs.setup import TaskLike, prepare
 
 from .job import AGAINST, Attribution, refuse_generate
 from .result import AttributionResult
@@ -61,17 +59,3 @@ def attribution(
     setup = prepare(model, tasks, protocols, **run)
     job = Attribution(setup, against)
     return execute_job(job, AttributionResult, "direct logit attribution", run)
-
-
-def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    yield Attribution(start.reading, strict=False)
-
-
-EXTRA = Extra("attribution", "direct logit attribution", _jobs_of_a_profile, planned=True)
-
-
-def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    return PlannedJobs({"attribution": Attribution(setup)})
-
-
-PLANNED = Planned("attribution", _planned_jobs, ("letter", "continuation"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis, saved_tables
+from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
 from layerwise.presentation.claim import IN_TABLE, OPEN, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.rows import asked_of, numbers, records, rows
@@ -113,6 +114,16 @@ def _tables(result: AttributionPatchingResult, others: Sequence[Result]) -> dict
     return saved_tables(result, others) | {"attribution_cells": result.cells()}
 
 
+def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
+    from .api import SAMPLE, AttributionPatching, Patching, heads_estimated
+
+    paired = replace(start.able, protocols=("continuation",))
+    sites = heads_estimated(start.able.model)
+    yield AttributionPatching(Patching(paired, sites, start.pairs, strict=False), SAMPLE)
+
+
+_SAMPLED = "attribution patching, with a sample truly patched"
 ANALYSIS = Analysis(
-    "attribution_patching", AttributionPatchingResult, sections, estimates_hold, tables=_tables
-)
+    "attribution_patching", AttributionPatchingResult, sections, estimates_hold, tables=_tables,
+    extras=(Extra("estimates", _SAMPLED, _jobs_of_a_profile),),
+)  # fmt: skip

@@ -8,8 +8,8 @@ estimate never stands alone: some cells are truly patched, and both are compared
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 import pandas as pd
@@ -18,13 +18,12 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import Job, execute_job
+from layerwise.analyses.execute import execute_job
 from layerwise.analyses.patching.cells import PATTERNS, Cell, PatchingLayout, refuse_unknown_places
 from layerwise.analyses.patching.hooked_patches import answer_logits
 from layerwise.analyses.patching.job import Patching, grouped, runs_of
 from layerwise.analyses.patching.pairs import Pair
 from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
-from layerwise.analyses.planned import Extra, ProfileStart
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
@@ -35,7 +34,6 @@ from layerwise.runs.options import PairOptions
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
-from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
 from layerwise.sweep.requests import Tokens
@@ -300,12 +298,3 @@ def _row(
         "patched_diff": None if true is None else true["patched_diff"],
         "recovered": None if true is None else true["recovered"],
     }
-
-
-def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    paired = replace(start.able, protocols=("continuation",))
-    sites = heads_estimated(start.able.model)
-    yield AttributionPatching(Patching(paired, sites, start.pairs, strict=False), SAMPLE)
-
-
-EXTRA = Extra("estimates", "attribution patching, with a sample truly patched", _jobs_of_a_profile)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis
+from layerwise.analyses.contract import Analysis, Planned, PlannedJobs, PlanOptions
 from layerwise.presentation.claim import ESTABLISHED, OPEN, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.over_run import every_test
@@ -18,6 +18,9 @@ from layerwise.storage.run_tables import RunTables
 
 from .names import objective_in_words, taught_in_words, trained_in_words
 from .result import GAINS, DistillationResult
+
+if TYPE_CHECKING:
+    from layerwise.runs.setup import Setup
 
 KIND = "distillation"
 _GAINS_TABLE = "distillation_gains"
@@ -126,4 +129,23 @@ def sections(run: RunTables) -> list[Section]:
     ]  # fmt: skip
 
 
-ANALYSIS = Analysis("distillation", DistillationResult, sections, findings)
+def _distilled(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    from .planned import distilled
+
+    return distilled(setup, options)
+
+
+def _healed(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    from .planned import healed
+
+    return healed(setup, options)
+
+
+_OPTIONS = ("layers", "text", "on_policy", "rank", "n_texts", "batch", "steps")
+ANALYSIS = Analysis(
+    "distillation", DistillationResult, sections, findings,
+    plans=(
+        Planned("distill", _distilled, options=("student", *_OPTIONS)),
+        Planned("heal", _healed, options=("original", *_OPTIONS)),
+    ),
+)  # fmt: skip

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOptions
+from layerwise.analyses.contract import PlannedJob, PlannedJobs, PlanOptions
 from layerwise.errors import UserError
 from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.models.instance.facts import origin_of
@@ -40,7 +40,6 @@ from .student import Student, Teacher, refuse_strangers
 from .training import Trainer, at_point, drawn_at, of_curve
 
 TRAINING = "training"
-OPTIONS = ("text", "on_policy", "rank", "n_texts", "batch", "steps")
 _NOTES = (
     "A backward counts as two forwards. Answers are taken to be the tasks' own; those of the "
     "teacher (`answers`) come on top.",
@@ -69,7 +68,8 @@ class Asking:
         return cost_of_sweeps(self.setup, task, make)
 
 
-def _distilled(setup: Setup, options: PlanOptions) -> PlannedJobs:
+def distilled(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    """What a distillation costs."""
     if options["student"] is None:
         raise UserError(
             "The plan of a distillation needs a student: expected the name or folder of a model; "
@@ -80,7 +80,8 @@ def _distilled(setup: Setup, options: PlanOptions) -> PlannedJobs:
     return _jobs(setup, _beside(setup, student), options)
 
 
-def _healed(setup: Setup, options: PlanOptions) -> PlannedJobs:
+def healed(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    """What healing costs."""
     pruned = pruned_from(Path(setup.loaded.name))
     teacher = _meta_model(setup, options["original"] or pruned.name, options["backend"])
     refuse_strangers(teacher, setup.model, Objective())
@@ -121,10 +122,6 @@ def _jobs(teaches: Setup, learns: Setup, options: PlanOptions) -> PlannedJobs:
         for host, setup in ((TEACHER, teaches), (STUDENT, learns), (DISTILLED, learns))
     }
     return PlannedJobs(asked, _NOTES, {TRAINING: training})
-
-
-DISTILL = Planned("distill", _distilled, options=("student", "layers", *OPTIONS))
-HEAL = Planned("heal", _healed, options=("original", "layers", *OPTIONS))
 
 
 class Read(NamedTuple):

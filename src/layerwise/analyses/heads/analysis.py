@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
-from layerwise.analyses.contract import Analysis
+from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart
 from layerwise.presentation.columns import cells
 from layerwise.presentation.columns import heads as headed
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
 from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import counted, spread_of
+from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
 from .result import HeadsResult, head_columns
@@ -75,4 +77,15 @@ def sections(run: RunTables) -> list[Section]:
     ]  # fmt: skip
 
 
-ANALYSIS = Analysis("heads", HeadsResult, sections)
+def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
+    from .api import THRESHOLD, fitting_heads
+
+    able = start.able
+    yield fitting_heads(able.model, able.loaded, THRESHOLD, able.seed, executor=able.executor)
+
+
+_SCORES = "scores of heads on repeated random tokens"
+ANALYSIS = Analysis(
+    "heads", HeadsResult, sections,
+    extras=(Extra("head-scores", _SCORES, _jobs_of_a_profile, asks_tasks=False),),
+)  # fmt: skip

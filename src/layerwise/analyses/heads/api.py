@@ -8,7 +8,7 @@ What heads attend to is read in ``repeated_tokens``.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Unpack
@@ -19,8 +19,7 @@ import torch
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.attribution.decompose import direct
-from layerwise.analyses.execute import Job, execute
-from layerwise.analyses.planned import Extra, ProfileStart
+from layerwise.analyses.execute import execute
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts
 from layerwise.models.huggingface.originals import refuse_nonfinite
@@ -32,7 +31,6 @@ from layerwise.runs.executors import LOCAL, Executor, Work, make_missing
 from layerwise.runs.options import WorkOptions
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import facts_of_run
-from layerwise.storage.base import Result
 from layerwise.storage.parquet import conform, refuse_too_many_rows
 from layerwise.storage.provenance import Facts
 from layerwise.storage.schemas import SCHEMAS
@@ -268,12 +266,3 @@ def _no_sites(model: DecoderOnly, count: int) -> StackSites:
     wide = zeros(cfg.n_layers, count, cfg.d_model)
     z = zeros(cfg.n_layers, count, cfg.n_heads, cfg.d_head)
     return StackSites(zeros(count, cfg.d_model), z, wide, wide, zeros(count, cfg.d_model))
-
-
-def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    able = start.able
-    yield fitting_heads(able.model, able.loaded, THRESHOLD, able.seed, executor=able.executor)
-
-
-WORDS = "scores of heads on repeated random tokens"
-EXTRA = Extra("head-scores", WORDS, _jobs_of_a_profile, asks_tasks=False)

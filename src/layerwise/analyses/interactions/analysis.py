@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis, saved_tables
+from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
+from layerwise.errors import UserError, counted
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table, bounds
@@ -183,7 +186,45 @@ def _tables(result: InteractionsResult, others: Sequence[Result]) -> dict[str, p
     return saved_tables(result, others) | {SIGNAL: result.signal()}
 
 
+def refuse_unpaired(cfg: Any) -> None:
+    """Refuse a model that has no two layers, or more pairs of them than are removed."""
+    from .spec import MOST_SETS
+
+    n_layers = cfg.n_layers
+    n_sets = n_layers + n_layers * (n_layers - 1) // 2
+    if n_layers < 2 or n_sets > MOST_SETS:
+        raise UserError(
+            f"Interactions of all pairs of {counted(n_layers, 'layer')} make "
+            f"{counted(n_sets, 'set')}; expected two layers or more, and at most {MOST_SETS:,} "
+            "sets: leave 'interactions' out, and run `layerwise interactions` with some layers."
+        )
+
+
+# Under ``generate`` only accuracy is measured, of which no verdict is given.
+PROTOCOLS = ("continuation", "letter")
+
+
+def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
+    from .job import Interactions
+    from .spec import SetsSpec
+
+    asked = [name for name in PROTOCOLS if name in start.able.protocols][:1]
+    if asked:
+        setup = replace(start.able, protocols=tuple(asked))
+        layers = tuple(range(setup.model.cfg.n_layers))
+        spec = SetsSpec.among(
+            setup.model, "layer", layers, None, order=2, permutations=0, seed=setup.seed
+        )
+        yield Interactions(setup, spec)
+
+
 ANALYSIS = Analysis(
     "interactions", InteractionsResult, sections, findings, caveats, _tables,
     {SIGNAL: "interactions.parquet, its intact model"},
+    extras=(
+        Extra(
+            "interactions", "skip all pairs of layers", _jobs_of_a_profile, planned=True,
+            refuse=refuse_unpaired, in_all=False,
+        ),
+    ),
 )  # fmt: skip

@@ -6,27 +6,20 @@ from the records in ``tables``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any, Unpack
+from collections.abc import Sequence
+from typing import Unpack
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import Job, execute_job
-from layerwise.analyses.planned import Extra, ProfileStart
-from layerwise.errors import UserError, counted
+from layerwise.analyses.execute import execute_job
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
-from layerwise.storage.base import Result
 
 from .job import Interactions
 from .result import InteractionsResult
-from .spec import MOST_SETS, SetsSpec, refuse_sets, refuse_unknown_skip
-
-# Under ``generate`` only accuracy is measured, of which no verdict is given.
-PROTOCOLS = ("continuation", "letter")
+from .spec import SetsSpec, refuse_sets, refuse_unknown_skip
 
 
 @check_arguments(refuse_unknown_skip, refuse_sets)
@@ -96,32 +89,3 @@ def interactions(
     )  # fmt: skip
     job = Interactions(setup, spec, method)
     return execute_job(job, InteractionsResult, "interactions", run, job.write_requests)
-
-
-def refuse_unpaired(cfg: Any) -> None:
-    """Refuse a model that has no two layers, or more pairs of them than are removed."""
-    n_layers = cfg.n_layers
-    n_sets = n_layers + n_layers * (n_layers - 1) // 2
-    if n_layers < 2 or n_sets > MOST_SETS:
-        raise UserError(
-            f"Interactions of all pairs of {counted(n_layers, 'layer')} make "
-            f"{counted(n_sets, 'set')}; expected two layers or more, and at most {MOST_SETS:,} "
-            "sets: leave 'interactions' out, and run `layerwise interactions` with some layers."
-        )
-
-
-def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    asked = [name for name in PROTOCOLS if name in start.able.protocols][:1]
-    if asked:
-        setup = replace(start.able, protocols=tuple(asked))
-        layers = tuple(range(setup.model.cfg.n_layers))
-        spec = SetsSpec.among(
-            setup.model, "layer", layers, None, order=2, permutations=0, seed=setup.seed
-        )
-        yield Interactions(setup, spec)
-
-
-EXTRA = Extra(
-    "interactions", "skip all pairs of layers", _jobs_of_a_profile, planned=True,
-    refuse=refuse_unpaired, in_all=False,
-)  # fmt: skip

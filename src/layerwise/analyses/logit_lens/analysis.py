@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis, Curves, saved_tables
+from layerwise.analyses.contract import (
+    Analysis,
+    Curves,
+    Planned,
+    PlannedJobs,
+    PlanOptions,
+    saved_tables,
+)
 from layerwise.analyses.emergence.difficulty_words import beside_order
 from layerwise.presentation.claim import ESTABLISHED, LENS, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.gates import gate_tables
@@ -54,6 +61,9 @@ from .tables import (
     lens_gate,
     prediction_depths,
 )
+
+if TYPE_CHECKING:
+    from layerwise.runs.setup import Setup
 
 SETTLED = "prediction depth"
 _LENS_WORDS = (
@@ -286,6 +296,12 @@ def _tables(result: LensResult, others: Sequence[Result]) -> dict[str, pd.DataFr
     return saved_tables(result, others) | {"lens_gate": own}
 
 
+def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    from .job import Lens
+
+    return PlannedJobs({"lens": Lens(setup)})
+
+
 ANALYSIS = Analysis(
     "logit_lens",
     LensResult,
@@ -294,4 +310,5 @@ ANALYSIS = Analysis(
     tables=_tables,
     files={"lens_gate": "lens.parquet, answers counted"},
     curves=Curves("logit lens", lens_evidence),
+    plans=(Planned("lens", _planned_jobs, ("letter", "continuation")),),
 )

@@ -13,7 +13,6 @@ from typing import Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError
@@ -22,7 +21,7 @@ from layerwise.ground.readers import from_the_end, one_of, some_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import PromptOptions, RunOptions
-from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.runs.setup import TaskLike, prepare
 
 from .job import Lens, refuse_protocols
 from .reading import GENERATED, OVER, SITES
@@ -110,10 +109,3 @@ def _positions(positions: str | Sequence[int]) -> tuple[int, ...] | None:
             "end of the prompt, or 'all'."
         )
     return tuple(sorted(set(positions)))
-
-
-def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    return PlannedJobs({"lens": Lens(setup)})
-
-
-PLANNED = Planned("lens", _planned_jobs, LENS_PROTOCOLS)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis, Curves
+from layerwise.analyses.contract import Analysis, Curves, Planned, PlannedJobs, PlanOptions
 from layerwise.stats.depth.layer_curves import (
     PATCHING,
     TASK,
@@ -26,6 +27,9 @@ from .findings import findings
 from .report import sections
 from .result import PatchingResult
 from .tables import signals_of_pairs
+
+if TYPE_CHECKING:
+    from layerwise.runs.setup import Setup
 
 
 def patching_evidence(
@@ -67,6 +71,12 @@ def _tables(result: PatchingResult, others: Sequence[Result]) -> dict[str, pd.Da
     return {"patching_summary": result.summary()}
 
 
+def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    from .job import Patching
+
+    return PlannedJobs({"patching": Patching(setup, ("resid_pre",), options["pairs"])})
+
+
 ANALYSIS = Analysis(
     "patching",
     PatchingResult,
@@ -75,4 +85,5 @@ ANALYSIS = Analysis(
     tables=_tables,
     files={"patching_summary": "patching.parquet, averaged over pairs"},
     curves=Curves("activation patching", patching_evidence),
+    plans=(Planned("patching", _planned_jobs, ("continuation",), paired=True),),
 )

@@ -13,12 +13,11 @@ from typing import Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import PairOptions
-from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
+from layerwise.runs.setup import TaskLike, paired_tasks, prepare
 
 from .cells import refuse_unknown_places
 from .job import Patching
@@ -86,10 +85,3 @@ def patch_activations(
         positions=None if positions is None else tuple(positions), kl=kl, align=align,
     )  # fmt: skip
     return execute_job(job, PatchingResult, "activation patching", run)
-
-
-def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    return PlannedJobs({"patching": Patching(setup, ("resid_pre",), options["pairs"])})
-
-
-PLANNED = Planned("patching", _planned_jobs, ("continuation",), paired=True)

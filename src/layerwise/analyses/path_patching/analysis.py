@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis
+from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart
 from layerwise.analyses.patching.report import PATCHES
 from layerwise.presentation.claim import Claim, Estimate, source, weight
 from layerwise.presentation.columns import cells, heads
@@ -16,6 +18,7 @@ from layerwise.presentation.over_run import RATE, evidence_for, together
 from layerwise.presentation.rows import asked_of, numbers, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table, others
 from layerwise.presentation.wording import in_order, number, spread_of, when
+from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
 from .result import PATHS, PathPatchingResult
@@ -104,4 +107,24 @@ def sections(run: RunTables) -> list[Section]:
     ]  # fmt: skip
 
 
-ANALYSIS = Analysis("path_patching", PathPatchingResult, sections, direct_paths)
+def _refuse_norms_after(cfg: Any) -> None:
+    """Refuse a model in which what a head adds to the stream is no term of a sum."""
+    from .api import refuse_norms_after
+
+    refuse_norms_after(cfg)
+
+
+def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
+    from layerwise.analyses.patching.tables import DENOISING
+
+    from .api import PathPatching
+
+    paired = replace(start.able, protocols=("continuation",))
+    yield PathPatching(paired, ("logits",), DENOISING, start.pairs, strict=False)
+
+
+_INTO = "path patching into the logits"
+ANALYSIS = Analysis(
+    "path_patching", PathPatchingResult, sections, direct_paths,
+    extras=(Extra("paths", _INTO, _jobs_of_a_profile, refuse=_refuse_norms_after),),
+)  # fmt: skip

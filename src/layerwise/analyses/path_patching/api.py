@@ -8,18 +8,17 @@ is told in ``paths``, how its ends are named in ``components``; which pairs are 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import torch
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import Job, execute_job
+from layerwise.analyses.execute import execute_job
 from layerwise.analyses.patching.pairs import Pair, PairChoice
 from layerwise.analyses.patching.pieces import ChosenPairs, PairPieces
-from layerwise.analyses.patching.tables import DENOISING, DIRECTIONS, patched_and_source
-from layerwise.analyses.planned import Extra, ProfileStart
+from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
@@ -36,7 +35,6 @@ from layerwise.runs.pieces import Recorded, joined_work
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
-from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
 from layerwise.sweep.plans.cost import Cost
@@ -230,13 +228,3 @@ def refuse_norms_after(cfg: Any) -> None:
             "The model's sublayers are normed before they add to the stream, so that no head "
             "has a term of its own there; expected another model: path patching cannot be exact."
         )
-
-
-def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    paired = replace(start.able, protocols=("continuation",))
-    yield PathPatching(paired, ("logits",), DENOISING, start.pairs, strict=False)
-
-
-EXTRA = Extra(
-    "paths", "path patching into the logits", _jobs_of_a_profile, refuse=refuse_norms_after
-)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis
+from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart
 from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import evidence_for
@@ -25,6 +26,7 @@ from layerwise.presentation.wording import (
     spread,
     when,
 )
+from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
 from .result import RemovalResult
@@ -229,4 +231,24 @@ def sections(run: RunTables) -> list[Section]:
     ]  # fmt: skip
 
 
-ANALYSIS = Analysis("removal", RemovalResult, sections, removals)
+# Orders of removal that are known without trying every set of layers.
+CHEAP_ORDERS = ("effect", "deep", "angular", "influence")
+
+
+def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
+    from .job import Removal, n_encoder_layers
+    from .orders import most_removed
+
+    model = start.able.model
+    n_layers = model.cfg.n_layers
+    sizes = n_encoder_layers(model), n_layers
+    n_removed = min(n_layers // 2, *(most_removed(by, *sizes) for by in CHEAP_ORDERS))
+    if n_removed:
+        yield Removal(start.able, n_removed, CHEAP_ORDERS, held_out=0.5)
+
+
+_ORDERS = "orders of removing layers that are known beforehand"
+ANALYSIS = Analysis(
+    "removal", RemovalResult, sections, removals,
+    extras=(Extra("removal", _ORDERS, _jobs_of_a_profile),),
+)  # fmt: skip

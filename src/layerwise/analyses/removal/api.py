@@ -6,26 +6,20 @@ records by ``results``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Unpack
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import Job, execute_job
-from layerwise.analyses.planned import Extra, ProfileStart
+from layerwise.analyses.execute import execute_job
 from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model, n_encoder_layers
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import TaskLike, prepare
-from layerwise.storage.base import Result
 
 from .job import Removal, refuse_bad_share
-from .orders import most_removed
 from .result import RemovalResult
 from .tables import WAYS
-
-# Orders of removal that are known without trying every set of layers.
-CHEAP_ORDERS = ("effect", "deep", "angular", "influence")
 
 
 @check_arguments(refuse_bad_share, by=some_of("way to remove layers", WAYS))
@@ -75,15 +69,3 @@ def removal_order(
     setup = prepare(model, tasks, protocols, method=method, **run)
     job = Removal(setup, n_removed, tuple(by), held_out, method)
     return execute_job(job, RemovalResult, "layer removal", run, job.write_requests)
-
-
-def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    model = start.able.model
-    n_layers = model.cfg.n_layers
-    sizes = n_encoder_layers(model), n_layers
-    n_removed = min(n_layers // 2, *(most_removed(by, *sizes) for by in CHEAP_ORDERS))
-    if n_removed:
-        yield Removal(start.able, n_removed, CHEAP_ORDERS, held_out=0.5)
-
-
-EXTRA = Extra("removal", "orders of removing layers that are known beforehand", _jobs_of_a_profile)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
-from layerwise.analyses.contract import Analysis, saved_tables
+from layerwise.analyses.contract import (
+    Analysis,
+    Extra,
+    Job,
+    Planned,
+    PlannedJobs,
+    PlanOptions,
+    ProfileStart,
+    saved_tables,
+)
 from layerwise.presentation.claim import IN_TABLE, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.naming import stacks
@@ -21,6 +30,9 @@ from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
 from .result import INFLUENCE, PREDICTION, SimilarityResult
+
+if TYPE_CHECKING:
+    from layerwise.runs.setup import Setup
 
 SIMILARITY = "similarity"
 _PREDICTORS = {
@@ -163,4 +175,21 @@ def _tables(result: SimilarityResult, others: Sequence[Result]) -> dict[str, pd.
     return found | ({"prediction": result.predicts(ablations[0])} if ablations else {})
 
 
-ANALYSIS = Analysis("similarity", SimilarityResult, sections, similarity_predicts, tables=_tables)
+def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    from .api import Similarity
+
+    return PlannedJobs({"similarity": Similarity(setup)})
+
+
+def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
+    from .api import Similarity
+
+    yield Similarity(start.reading)
+
+
+_MEASURES = "angular distance, block influence, CKA"
+ANALYSIS = Analysis(
+    "similarity", SimilarityResult, sections, similarity_predicts, tables=_tables,
+    plans=(Planned("similarity", _planned_jobs, ("letter", "continuation")),),
+    extras=(Extra("similarity", _MEASURES, _jobs_of_a_profile, planned=True),),
+)  # fmt: skip

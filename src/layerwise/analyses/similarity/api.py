@@ -7,7 +7,7 @@ The measures are in ``measures``, the one pass that reads the streams in
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import Job, execute_job
-from layerwise.analyses.planned import Extra, Planned, PlannedJobs, PlanOptions, ProfileStart
+from layerwise.analyses.execute import execute_job
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.instance.exclusive import exclusive
@@ -27,7 +26,6 @@ from layerwise.runs.options import RunOptions
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
-from layerwise.storage.base import Result
 from layerwise.storage.parquet import conform, frame
 from layerwise.sweep.activations.stream_reading import Streams, read_streams
 from layerwise.sweep.plans.cost import Cost
@@ -177,19 +175,3 @@ def _cka_table(key: dict[str, str], stacks: Sequence[Streams]) -> pd.DataFrame:
         tables.append(conform("cka", table.assign(**more)))
         before += len(streams.influence)
     return pd.concat(tables, ignore_index=True)
-
-
-def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    yield Similarity(start.reading)
-
-
-EXTRA = Extra(
-    "similarity", "angular distance, block influence, CKA", _jobs_of_a_profile, planned=True
-)
-
-
-def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    return PlannedJobs({"similarity": Similarity(setup)})
-
-
-PLANNED = Planned("similarity", _planned_jobs, ("letter", "continuation"))

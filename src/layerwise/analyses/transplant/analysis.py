@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import product
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis
+from layerwise.analyses.contract import Analysis, Planned, PlannedJobs, PlanOptions
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table, others
@@ -29,6 +30,9 @@ from .names import (
 )
 from .naming import KIND
 from .result import TransplantResult
+
+if TYPE_CHECKING:
+    from layerwise.runs.setup import Setup
 
 _WORDS = (
     "Layers of one model were put into another of the same architecture, in both directions. The "
@@ -145,4 +149,27 @@ def sections(run: RunTables) -> list[Section]:
     ]  # fmt: skip
 
 
-ANALYSIS = Analysis("transplant", TransplantResult, sections, findings, caveats)
+_NOTES = (
+    "The other model is taken to be of the same size, and every task to have a gap between the two "
+    "under every protocol: without one no layers are exchanged. Greedy searches and activations "
+    "come on top.",
+)
+
+
+def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    from layerwise.runs.setup import check_layers
+
+    from .job import Transplant
+    from .spec import TransplantSpec
+
+    layers, named = check_layers(options["layers"], setup.model), options["layers"] is not None
+    spec = TransplantSpec.of(
+        setup.model, setup.model, options["site"] or "layer", layers, (SINGLE,), 1, named
+    )
+    return PlannedJobs({"transplant": Transplant(setup, setup, spec)}, _NOTES)
+
+
+ANALYSIS = Analysis(
+    "transplant", TransplantResult, sections, findings, caveats,
+    plans=(Planned("transplant", _planned_jobs, options=("site", "layers")),),
+)  # fmt: skip

@@ -13,26 +13,19 @@ from typing import Unpack
 
 from layerwise.analyses.arguments import READERS, check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.analyses.planned import Planned, PlannedJobs, PlanOptions
 from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import RunOptions
-from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
+from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 
 from .fit import refuse_misfit
 from .job import Transplant
-from .names import EXCHANGES, SETS, SINGLE
+from .names import EXCHANGES, SETS
 from .result import TransplantResult
 from .spec import TransplantSpec, refuse_unknown
 from .writing import write_merged
-
-_NOTES = (
-    "The other model is taken to be of the same size, and every task to have a gap between the two "
-    "under every protocol: without one no layers are exchanged. Greedy searches and activations "
-    "come on top.",
-)
 
 
 @check_arguments(
@@ -122,14 +115,3 @@ def transplant(
         base = replace(base, beside=(second,))
         job = Transplant(base, second, spec.searching(greedy, held_out), method)
         return execute_job(job, TransplantResult, "transplant", run, job.write_requests)
-
-
-def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    layers, named = check_layers(options["layers"], setup.model), options["layers"] is not None
-    spec = TransplantSpec.of(
-        setup.model, setup.model, options["site"] or "layer", layers, (SINGLE,), 1, named
-    )
-    return PlannedJobs({"transplant": Transplant(setup, setup, spec)}, _NOTES)
-
-
-PLANNED = Planned("transplant", _planned_jobs, options=("site", "layers"))
