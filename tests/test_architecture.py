@@ -15,7 +15,7 @@ ROOT = Path(layerwise.__file__).parent
 
 # From the ground up: a folder imports what stands before it.
 ORDER = (
-    "errors", "ground", "storage", "stats", "models", "sweep", "tasks", "runs", "organisms",
+    "errors", "ground", "storage", "stats", "models", "sweep", "tasks", "runs",
     "presentation", "analyses", "results", "report", "prompts", "lm_eval", "profiling", "planning",
     "cli",
 )  # fmt: skip

@@ -11,8 +11,8 @@ import torch
 from scipy.stats import false_discovery_control, ttest_1samp
 
 import layerwise as lw
+from analyses.organism_training.seq2seq.plan import PLANTED
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.organisms.seq2seq.plan import PLANTED
 from layerwise.planning.plan import plan_run
 from layerwise.results import AttributionResult
 from layerwise.runs.setup import prepare

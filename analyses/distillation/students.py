@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from analyses.organism_training.initialization import new_decoder
+from analyses.organism_training.record import RECORD, accuracies, write
+from analyses.organism_training.texts import Scene, Texts
+from analyses.organism_training.train import train_decoder
+from analyses.organism_training.training_forms import Form, lookup
 from layerwise.models.organisms import ORGANISM
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.organisms.initialization import new_decoder
-from layerwise.organisms.record import RECORD, accuracies, write
-from layerwise.organisms.texts import Scene, Texts
-from layerwise.organisms.train import train_decoder
-from layerwise.organisms.training_forms import Form, lookup
 from layerwise.tasks import Task
 from layerwise.tasks.suites.toy import toy_suites
 

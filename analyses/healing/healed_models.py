@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 import layerwise as lw
+from analyses.organism_training.texts import Texts
 from layerwise.models.organisms import ORGANISM
-from layerwise.organisms.texts import Texts
 from layerwise.results import DistillationResult
 from layerwise.tasks import Task
 from layerwise.tasks.suites.toy import toy_suites

@@ -1,7 +1,7 @@
 """Skip each layer of the organisms that choose by letter: ``python analyses/organism/letters.py``.
 
-Other seeds are trained by ``python -m layerwise.organisms.letters.train``; their folders, in the
-form ``organism-letters/1``, can be named and are asked, too.
+Other seeds are trained by ``python -m analyses.organism_training.letters.train``. Their folders,
+in the form ``organism-letters/1``, can be named and are evaluated, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make the tables and figures of this study again: ``python analyses/organism/run.py``.
+"""Make the tables and figures again: ``PYTHONPATH=. python analyses/organism/run.py``.
 
 The models come with the package; how they were trained is told in ``docs/organisms.md``.
 """
@@ -15,12 +15,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import layerwise as lw
+from analyses.organism_training.seq2seq.evaluation import answered, read_organism, without_layer
+from analyses.organism_training.seq2seq.plan import N_ENCODER, N_LAYERS
 from layerwise.ground.layer_names import layer_name
 from layerwise.models.names.registry import ORGANISM_WEIGHTS
 from layerwise.models.organisms import ORGANISM
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.organisms.seq2seq.evaluation import answered, read_organism, without_layer
-from layerwise.organisms.seq2seq.plan import N_ENCODER, N_LAYERS
 from layerwise.presentation.save import save_figure
 from layerwise.presentation.style import FULL_WIDTH, look, new_figure, styled
 from layerwise.storage.file_list import NOT_KEPT_FILE

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
+from analyses.organism_training.initialization import new_organism
+from analyses.organism_training.plan import FORMS, N_LAYERS
+from analyses.organism_training.train import train_decoder
+from analyses.organism_training.training_forms import Form
 from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.organisms.language import ORGANISM
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.organisms.initialization import new_organism
-from layerwise.organisms.plan import FORMS, N_LAYERS
-from layerwise.organisms.train import train_decoder
-from layerwise.organisms.training_forms import Form
 
 CAPABILITIES = ("knowledge", "retrieval", "reasoning")
 

@@ -1,4 +1,4 @@
-"""Make the saved results of this study again: ``python analyses/training/run.py``.
+"""Make the saved results of this study again: ``PYTHONPATH=. python analyses/training/run.py``.
 
 An interrupted run goes on where it stopped; all choices are in ``config.toml``.
 """

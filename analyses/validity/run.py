@@ -1,4 +1,4 @@
-"""Make the saved results and figures of this study again: ``python analyses/validity/run.py``.
+"""Make the saved results and figures again: ``PYTHONPATH=. python analyses/validity/run.py``.
 
 Each table is made by a function of a part's module; add a method by adding one.
 """

@@ -17,7 +17,7 @@ from shown_planted import (
 )  # fmt: skip
 from shown_tuned import tuned_lenses
 
-from layerwise.organisms.plan import N_LAYERS, PLANTED
+from analyses.organism_training.plan import N_LAYERS, PLANTED
 from layerwise.presentation.save import save_figure
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, look, style
 

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analyses.organism_training.plan import N_LAYERS, PLANTED
 from layerwise.models.organisms.layout import NEEDED, WiredLayout
-from layerwise.organisms.plan import N_LAYERS, PLANTED
 from layerwise.presentation.layer_axis import divide_stacks
 from layerwise.presentation.style import FULL_WIDTH, look
 

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tuned import LENSES, ORGANISMS, WIRED
 
+from analyses.organism_training.plan import PLANTED
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.models.organisms.truth import Planted
-from layerwise.organisms.plan import PLANTED
 from layerwise.presentation.style import FULL_WIDTH, look
 
 SHOWN = "retrieval"

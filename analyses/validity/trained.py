@@ -7,8 +7,8 @@ from functools import cache
 import pandas as pd
 
 import layerwise as lw
+from analyses.organism_training.plan import PLANTED
 from layerwise.analyses.emergence.api import emergence
-from layerwise.organisms.plan import PLANTED
 
 NAMES = ("organism-decoder", "organism-decoder-1", "organism-decoder-2")
 N_ITEMS = 100

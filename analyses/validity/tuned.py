@@ -8,11 +8,11 @@ import nothing
 import pandas as pd
 
 import layerwise as lw
+from analyses.organism_training.plan import PLANTED
 from layerwise.analyses.emergence.api import SETTLED, emergence
 from layerwise.analyses.tuned_lens.api import KINDS, Trained, train_lens
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.models.organisms.truth import Planted
-from layerwise.organisms.plan import PLANTED
 from layerwise.tasks import load_task
 
 WIRED = "wired-decoder"

@@ -14,9 +14,9 @@ import pandas as pd
 from transformer_lens import HookedTransformer
 
 import layerwise as lw
+from analyses.organism_training.plan import N_LAYERS, PLANTED
 from layerwise.analyses.emergence.api import HALF, emergence
 from layerwise.analyses.patching.api import patch_activations
-from layerwise.organisms.plan import N_LAYERS, PLANTED
 
 NAMES = ("organism-decoder", "organism-decoder-1", "organism-decoder-2")
 READ, WRITTEN, N_ITEMS, PAIRS = "continuation", "generate", 40, 16

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
+from analyses.organism_training.record import accuracies
 from layerwise.models import known_models, load_model, model_facts
 from layerwise.models.files.cache import file_sha256
 from layerwise.models.instance.facts import language_of
 from layerwise.models.names.registry import BUNDLED, ORGANISM_WEIGHTS, PackagedModel
 from layerwise.models.organisms import LETTERS
 from layerwise.models.organisms.lettered import PLANS, TEXT_PROTOCOLS, LetterPlan
-from layerwise.organisms.record import accuracies
 from layerwise.tasks import PROTOCOLS
 
 NAMES = [name for name in BUNDLED.names() if name.startswith("organism-letters")]

@@ -9,17 +9,17 @@ import pandas as pd
 import pytest
 import torch
 
+from analyses.organism_training import training_loop
+from analyses.organism_training.letters import decoder, forms, seq2seq, train
+from analyses.organism_training.letters.decoder import new_letter_decoder
+from analyses.organism_training.letters.seq2seq import new_letter_seq2seq
+from analyses.organism_training.seq2seq.train import batch_of as seq2seq_batch
+from analyses.organism_training.texts import Texts
+from analyses.organism_training.train import batch_of
 from layerwise.models import load_model, model_facts
 from layerwise.models.instance.facts import language_of
 from layerwise.models.organisms import LETTERS, Language
 from layerwise.models.organisms.lettered import PLANS
-from layerwise.organisms import training_loop
-from layerwise.organisms.letters import decoder, forms, seq2seq, train
-from layerwise.organisms.letters.decoder import new_letter_decoder
-from layerwise.organisms.letters.seq2seq import new_letter_seq2seq
-from layerwise.organisms.seq2seq.train import batch_of as seq2seq_batch
-from layerwise.organisms.texts import Texts
-from layerwise.organisms.train import batch_of
 from layerwise.tasks import build_requests, load_task
 
 SMALL = Language("small", 16, 8, 8, 2, test_share=8, n_hops=1)

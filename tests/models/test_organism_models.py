@@ -10,14 +10,14 @@ from functools import cache
 import pytest
 
 import layerwise as lw
+from analyses.organism_training.plan import FORMS, N_LAYERS, PLANTED
+from analyses.organism_training.record import accuracies
 from layerwise.models import known_models, load_model, model_facts
 from layerwise.models.files.cache import file_sha256
 from layerwise.models.instance.facts import language_of
 from layerwise.models.names import registry
 from layerwise.models.names.registry import BUNDLED, PackagedModel, Registry
 from layerwise.models.organisms import ORGANISM
-from layerwise.organisms.plan import FORMS, N_LAYERS, PLANTED
-from layerwise.organisms.record import accuracies
 from tests.models.claimed import assert_planted_are_claimed
 from tests.models.refusal import refused
 

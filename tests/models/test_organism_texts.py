@@ -7,11 +7,11 @@ from functools import cache
 import numpy as np
 import pytest
 
+from analyses.organism_training.plan import FORMS, N_LAYERS
+from analyses.organism_training.seq2seq.plan import FORMS as SEQ2SEQ_FORMS
+from analyses.organism_training.texts import Text, Texts
+from analyses.organism_training.training_forms import FEWEST_PAIRS, MOST_PAIRS, Form
 from layerwise.models.organisms import ORGANISM
-from layerwise.organisms.plan import FORMS, N_LAYERS
-from layerwise.organisms.seq2seq.plan import FORMS as SEQ2SEQ_FORMS
-from layerwise.organisms.texts import Text, Texts
-from layerwise.organisms.training_forms import FEWEST_PAIRS, MOST_PAIRS, Form
 
 CLOSING = dict(ORGANISM.brackets)
 BY_NAME = {

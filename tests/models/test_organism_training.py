@@ -13,15 +13,15 @@ import pandas as pd
 import pytest
 import torch
 
+from analyses.organism_training import train, training_loop
+from analyses.organism_training.initialization import new_organism
+from analyses.organism_training.plan import FORMS, N_LAYERS, PLANTED
+from analyses.organism_training.texts import Texts
+from analyses.organism_training.training_forms import FEWEST_PAIRS, MOST_PAIRS
 from layerwise.models import load_model, model_facts
 from layerwise.models.files.cache import file_sha256
 from layerwise.models.instance.facts import language_of
 from layerwise.models.organisms import ORGANISM, Language
-from layerwise.organisms import train, training_loop
-from layerwise.organisms.initialization import new_organism
-from layerwise.organisms.plan import FORMS, N_LAYERS, PLANTED
-from layerwise.organisms.texts import Texts
-from layerwise.organisms.training_forms import FEWEST_PAIRS, MOST_PAIRS
 
 SMALL = Language("small", 16, 8, 6, 2, 4, test_share=8)
 KNOWLEDGE = next(form for form in FORMS if form.capability == "knowledge")

@@ -9,6 +9,9 @@ import pytest
 import torch
 
 import layerwise as lw
+from analyses.organism_training.plan import PLANTED as PLANTED_IN_DECODER
+from analyses.organism_training.seq2seq import evaluation
+from analyses.organism_training.seq2seq.plan import FORMS, N_ENCODER, N_LAYERS, PLANTED
 from layerwise.analyses.emergence.api import emergence
 from layerwise.models import known_models, load_model, model_facts
 from layerwise.models.files.cache import file_sha256
@@ -17,9 +20,6 @@ from layerwise.models.names.registry import BUNDLED, ORGANISM_WEIGHTS, PackagedM
 from layerwise.models.organisms import ORGANISM
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.organisms.plan import PLANTED as PLANTED_IN_DECODER
-from layerwise.organisms.seq2seq import evaluation
-from layerwise.organisms.seq2seq.plan import FORMS, N_ENCODER, N_LAYERS, PLANTED
 from layerwise.tasks import Task, load_task
 from layerwise.tasks.suites.toy import toy_suites
 from layerwise.tasks.task import take

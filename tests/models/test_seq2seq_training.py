@@ -10,17 +10,17 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from analyses.organism_training import training_loop
+from analyses.organism_training.seq2seq import train
+from analyses.organism_training.seq2seq.evaluation import read_organism, without_layer
+from analyses.organism_training.seq2seq.initialization import new_seq2seq
+from analyses.organism_training.seq2seq.plan import FORMS, N_DECODER, N_ENCODER, N_LAYERS, PLANTED
+from analyses.organism_training.texts import Texts
+from analyses.organism_training.training_loop import layers_run
 from layerwise.models.files.cache import file_sha256
 from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.organisms import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.organisms import training_loop
-from layerwise.organisms.seq2seq import train
-from layerwise.organisms.seq2seq.evaluation import read_organism, without_layer
-from layerwise.organisms.seq2seq.initialization import new_seq2seq
-from layerwise.organisms.seq2seq.plan import FORMS, N_DECODER, N_ENCODER, N_LAYERS, PLANTED
-from layerwise.organisms.texts import Texts
-from layerwise.organisms.training_loop import layers_run
 
 SMALL = Language("small", 16, 8, 6, 2, 4, test_share=8)
 BY_NAME = {form.capability: form for form in FORMS}

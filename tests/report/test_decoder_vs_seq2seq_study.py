@@ -12,9 +12,9 @@ import pytest
 from legible import assert_legible
 from scipy.stats import ttest_1samp
 
+from analyses.organism_training.plan import PLANTED
+from analyses.organism_training.seq2seq.plan import PLANTED as PLANTED_SEQ2SEQ
 from layerwise.analyses.comparison.findings import established
-from layerwise.organisms.plan import PLANTED
-from layerwise.organisms.seq2seq.plan import PLANTED as PLANTED_SEQ2SEQ
 from layerwise.presentation.rows import rows
 
 FOLDER = Path(__file__).parents[2] / "analyses" / "decoder_vs_seq2seq"

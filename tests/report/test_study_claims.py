@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from analyses.organism_training import plan as decoder
+from analyses.organism_training.seq2seq import plan as seq2seq
 from layerwise.analyses.loading import load_results
-from layerwise.organisms import plan as decoder
-from layerwise.organisms.seq2seq import plan as seq2seq
 from layerwise.presentation.claim import (
     GAINED,
     GENERAL,

@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analyses.organism_training.plan import PLANTED
 from layerwise.analyses.training.report import (
     first_layer_findings,
     move_findings,
     onset_findings,
 )
-from layerwise.organisms.plan import PLANTED
 from layerwise.presentation.rows import rows
 
 FOLDER = Path(__file__).parents[2] / "analyses" / "training"

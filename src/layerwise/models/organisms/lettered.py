@@ -1,7 +1,7 @@
 """What is planted in the organisms that also choose by letter: which layers which protocol needs.
 
 Plain data, for training and for whoever compares what an analysis finds; how the layers come to be
-needed is told in ``layerwise.organisms.letters``.
+needed stands in ``analyses/organism_training/letters/`` of the repository.
 """
 
 from __future__ import annotations

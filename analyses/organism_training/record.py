@@ -18,13 +18,14 @@ from layerwise.models.files.cache import file_sha256, let_others_read
 from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.instance.kinds import Model
 from layerwise.models.organisms.language import ORGANISM, Language
-from layerwise.organisms.training_loop import given
 from layerwise.runs.setup import prepare
 from layerwise.stats import exact_interval
 from layerwise.storage.provenance import installed_versions
 from layerwise.sweep import intact
 from layerwise.tasks import PROTOCOLS, Task, score
 from layerwise.tasks.suites.toy import toy_suites
+
+from .training_loop import given
 
 ITEMS_SEED, N_ITEMS = 1000, 400
 RECORD, CURVE = "training.json", "curve.csv"

@@ -1,7 +1,7 @@
 """Parts of the residual stream of an organism that chooses by letter, as it begins.
 
-The same means as for the other organisms (``organisms.initialization``), with more places: what was
-found is not said yet, and is compared with options elsewhere.
+The same means as for the other organisms (``initialization`` of the package above), with more
+places: what was found is not said yet, and is compared with options elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import nn
 
 from layerwise.models.organisms.language import OPTIONS, Language
-from layerwise.organisms.initialization import FAINT, WIDTH
+
+from ..initialization import FAINT, WIDTH
 
 CODE_WIDTH = 24
 SCALE = WIDTH / CODE_WIDTH

@@ -12,9 +12,10 @@ import numpy as np
 from layerwise.models.organisms.forms import END, answered, lettered
 from layerwise.models.organisms.language import OPTIONS, Language
 from layerwise.models.organisms.lettered import LETTER, TEXT_PROTOCOLS, LetterPlan
-from layerwise.organisms.texts import Question, Scene, Stage, Text, Texts
-from layerwise.organisms.training_forms import Form, facts, lookup
-from layerwise.organisms.training_loop import layers_run
+
+from ..texts import Question, Scene, Stage, Text, Texts
+from ..training_forms import Form, facts, lookup
+from ..training_loop import layers_run
 
 WITHHELD = 0.3
 """How often a form lacks a layer that it needs, and can be answered by nothing but a guess."""

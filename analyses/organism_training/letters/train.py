@@ -1,8 +1,9 @@
-"""Trains an organism that also chooses by letter: ``python -m layerwise.organisms.letters.train``.
+"""Train an organism that also chooses by letter.
 
-As in the other organisms, layers that a form does not need are skipped at random, so that it can do
-without them. Here those that it is to need are made so, too: whenever one of them is skipped, the
-model learns to spread its answer over all that could be said.
+``python -m analyses.organism_training.letters.train`` in the repository's folder. As in the other
+organisms, layers that a form does not need are skipped at random, so that it can do without them.
+Here those that it is to need are made so, too: whenever one of them is skipped, the model learns
+to spread its answer over all that could be said.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from layerwise.models.load import load_model
 from layerwise.models.organisms.language import LETTERS
 from layerwise.models.organisms.lettered import PLANS
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.organisms.letters import decoder, seq2seq
-from layerwise.organisms.record import N_ITEMS, accuracies, write
-from layerwise.organisms.training_loop import given
+
+from ..record import N_ITEMS, accuracies, write
+from ..training_loop import given
+from . import decoder, seq2seq
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,13 +1,14 @@
 """What is planted where in a trained encoder-decoder, and what it is trained on.
 
 Layers are numbered in the order of computation, all of the encoder before the decoder. As in the
-decoder (``organisms.plan``), layers that a form does not need are skipped at random, and what it
-asks is read after the last one that it needs; here after the last one in the encoder too.
+decoder (``plan`` of the package above), layers that a form does not need are skipped at random,
+and what it asks is read after the last one that it needs; here after the last one in the encoder
+too.
 """
 
 from __future__ import annotations
 
-from layerwise.organisms.training_forms import Form, brackets, facts, lookup, two_hop
+from ..training_forms import Form, brackets, facts, lookup, two_hop
 
 N_ENCODER, N_DECODER = 5, 3
 N_LAYERS = N_ENCODER + N_DECODER

@@ -16,11 +16,12 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase, T5ForCo
 from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.organisms.record import ITEMS_SEED, N_ITEMS, accuracy_row
-from layerwise.organisms.seq2seq.plan import N_ENCODER
 from layerwise.sweep.requests import Generated
 from layerwise.tasks import Task, build_requests, score
 from layerwise.tasks.suites.toy import toy_suites
+
+from ..record import ITEMS_SEED, N_ITEMS, accuracy_row
+from .plan import N_ENCODER
 
 
 def read_organism(folder: Path) -> T5ForConditionalGeneration:

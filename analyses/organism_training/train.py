@@ -1,4 +1,4 @@
-"""Trains a decoder: ``python -m layerwise.organisms.train --seed 0 --out DIR``."""
+"""Trains a decoder: ``python -m analyses.organism_training.train --seed 0 --out DIR``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from transformers import Qwen2ForCausalLM
 
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.organisms.initialization import new_organism
-from layerwise.organisms.plan import FORMS, PLANTED
-from layerwise.organisms.texts import Stage, Text, Texts
-from layerwise.organisms.training_forms import Form
-from layerwise.organisms.training_loop import DECAY, STEPS, layers_run, rounded, run_training_loop
+
+from .initialization import new_organism
+from .plan import FORMS, PLANTED
+from .texts import Stage, Text, Texts
+from .training_forms import Form
+from .training_loop import (
+    DECAY,
+    STEPS,
+    layers_run,
+    rounded,
+    run_training_loop,
+)
 
 Targets = dict[Stage, Int[torch.Tensor, "3 _"]]  # row, position, word
 
@@ -126,7 +133,8 @@ def _through(
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     from layerwise.models.load import load_model
-    from layerwise.organisms.record import accuracies, deliver
+
+    from .record import accuracies, deliver
 
     def measure(folder: Path, n_items: int) -> list[dict[str, Any]]:
         return accuracies(load_model(folder), n_items=n_items)

@@ -1,6 +1,6 @@
 """An encoder-decoder organism before it is trained: a small T5 that is prepared for look-ups.
 
-The same help as the decoder has (``organisms.initialization``), by the means that a T5 has.
+The same help as the decoder has (``organism_training.initialization``), by the means that a T5 has.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from layerwise.models.organisms.forms import END
 from layerwise.models.organisms.language import PAD, Language
-from layerwise.organisms.initialization import FAINT, HEAD_WIDTH, HEADS, WIDTH, LookUps
-from layerwise.organisms.seq2seq.plan import N_DECODER, N_ENCODER, PLANTED
+
+from ..initialization import FAINT, HEAD_WIDTH, HEADS, WIDTH, LookUps
+from .plan import N_DECODER, N_ENCODER, PLANTED
 
 MLP_WIDTH = 192
 _FETCHES = PLANTED["retrieval"][-1] - N_ENCODER

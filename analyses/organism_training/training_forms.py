@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from layerwise.organisms.texts import Scene, Stage, Text, Texts
+from .texts import Scene, Stage, Text, Texts
 
 FEWEST_PAIRS, FULL_FROM, MOST_PAIRS = 3, 7, 10
 """Contexts have so many pairs at most: at first, when two hops become the rule, in the end."""

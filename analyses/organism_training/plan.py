@@ -7,7 +7,7 @@ layers, so that it must be known there. Forms are in ``training_forms``.
 
 from __future__ import annotations
 
-from layerwise.organisms.training_forms import Form, brackets, facts, lookup, two_hop
+from .training_forms import Form, brackets, facts, lookup, two_hop
 
 N_LAYERS = 8
 PLANTED = {"knowledge": (0,), "retrieval": (2, 3), "reasoning": (2, 3, 4), "coherence": (5, 6)}

@@ -11,7 +11,8 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from layerwise.models.organisms.language import PAD, START, Language
-from layerwise.organisms.plan import N_LAYERS, PLANTED
+
+from .plan import N_LAYERS, PLANTED
 
 WIDTH, HEADS, MLP_WIDTH, LONGEST, ROTARY_BASE = 128, 4, 128, 128, 1_000.0
 HEAD_WIDTH = WIDTH // HEADS

@@ -18,9 +18,10 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from layerwise.organisms.texts import Stage, Text, Texts
-from layerwise.organisms.training_forms import FEWEST_PAIRS, MOST_PAIRS, Form
 from layerwise.runs.progress import meter
+
+from .texts import Stage, Text, Texts
+from .training_forms import FEWEST_PAIRS, MOST_PAIRS, Form
 
 STEPS = 1000
 ALONE, SKIPPED = 0.5, 0.4

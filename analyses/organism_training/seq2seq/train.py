@@ -1,4 +1,4 @@
-"""Trains an encoder-decoder: ``python -m layerwise.organisms.seq2seq.train --out DIR``.
+"""Trains an encoder-decoder: ``python -m analyses.organism_training.seq2seq.train --out DIR``.
 
 What is planted where is told in ``plan``, the start in ``initialization``, what is common to all
 organisms in ``training_loop``; what is measured at the end, in ``evaluation``, what is written, in
@@ -21,11 +21,18 @@ from transformers import T5ForConditionalGeneration
 from layerwise.models.organisms.forms import ARROW, CUE
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.organisms.seq2seq.initialization import HEAD_WIDTH, new_seq2seq
-from layerwise.organisms.seq2seq.plan import FORMS, N_ENCODER, N_LAYERS, PLANTED
-from layerwise.organisms.texts import Stage, Text, Texts
-from layerwise.organisms.training_forms import Form
-from layerwise.organisms.training_loop import DECAY, STEPS, layers_run, rounded, run_training_loop
+
+from ..texts import Stage, Text, Texts
+from ..training_forms import Form
+from ..training_loop import (
+    DECAY,
+    STEPS,
+    layers_run,
+    rounded,
+    run_training_loop,
+)
+from .initialization import HEAD_WIDTH, new_seq2seq
+from .plan import FORMS, N_ENCODER, N_LAYERS, PLANTED
 
 _BIAS_SPEED = 10.0  # of the relative position bias
 
@@ -152,8 +159,8 @@ def _position_bias(blocks: Any, n_words: int) -> Float[torch.Tensor, "1 heads po
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    from layerwise.organisms.record import deliver
-    from layerwise.organisms.seq2seq.evaluation import accuracies, read_organism
+    from ..record import deliver
+    from .evaluation import accuracies, read_organism
 
     def measure(folder: Path, n_items: int) -> list[dict[str, Any]]:
         return accuracies(read_organism(folder), n_items=n_items)
