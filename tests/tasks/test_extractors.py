@@ -35,6 +35,12 @@ from layerwise.tasks.extractors import EXTRACTORS, extractor
         ("final_number", "#### none, though 3", "3"),
         ("final_number", "It is \u22120.0", "0"),
         ("final_number", "none", None),
+        ("first_number", "So $18.50, not 3.", "18.5"),
+        ("first_number", "none", None),
+        ("regex:answer: (\\w+)", "My answer: Paris. Or Rome", "paris"),
+        ("regex:[A-D]", "I take C, or D", "c"),
+        ("regex:(x)|(y)", "by y", "y"),
+        ("regex:answer: (\\w+)", "Paris", None),
         ("symbols", " ) ]  }", ")]}"),
         ("symbols", ")]}\n(", ")]}"),
         ("symbols", "", None),
@@ -62,10 +68,16 @@ def test_any_text_gives_a_normal_answer_or_none(name: str, text: str) -> None:
     assert found is None or found == extractor(name).normalise(found) != ""
 
 
+def test_a_regular_expression_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(UserError, match="regular expression '\\(' cannot be read"):
+        extractor("regex:(")
+
+
 def test_unknown_extractor() -> None:
     with pytest.raises(UserError) as caught:
         extractor("first_lime")
     assert str(caught.value) == (
         "Unknown extractor 'first_lime'. Did you mean 'first_line'? Expected one of: answer_is, "
-        "final_number, first_line, first_word, integer, lm-eval, symbols."
+        "final_number, first_line, first_number, first_word, integer, lm-eval, named_answer, "
+        "symbols."
     )

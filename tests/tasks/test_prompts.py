@@ -62,12 +62,24 @@ def test_worked_examples_are_shown_worked_out() -> None:
     )
 
 
-def test_chat_wraps_the_whole_prompt_and_drops_the_delimiter() -> None:
-    context = "<s>[user] The capital of Spain is Madrid.\nThe capital of France is\n[assistant]\n"
+def test_chat_has_examples_as_turns_and_drops_the_delimiter() -> None:
+    shown = "<s>[user] The capital of Spain is\n[assistant] Madrid\n"
+    context = f"{shown}[user] The capital of France is\n[assistant]\n"
     assert texts("continuation", FRANCE, chat=True)[1] == (context, "Paris", True)
     assert texts("generate", FRANCE, chat=True) == [(context, None, True)]
     (built,) = build_requests(small_task(), FRANCE, "generate", with_chat(), chat=True)
     assert built.request.context.count(with_chat().bos_token_id) == 1
+
+
+def test_chat_begins_with_the_system_prompt_and_answers_letters_by_letters() -> None:
+    task = small_task(system="Be brief.")
+    built = build_requests(task, FRANCE, "letter", with_chat(), chat=True)
+    options = "A. Rome\nB. Paris\nC. Madrid\nAnswer:"
+    assert built[1].context == (
+        f"<s>[system] Be brief.\n[user] The capital of Spain is\n{options}\n[assistant] C\n"
+        f"[user] The capital of France is\n{options}\n[assistant]\n"
+    )
+    assert (built[1].continuation, built[1].gold) == ("B", True)
 
 
 def test_chat_needs_a_template() -> None:

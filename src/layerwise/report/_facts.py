@@ -63,12 +63,22 @@ def _note_of_environments(facts: Facts) -> str:
 
 
 def _tasks(run: RunTables) -> Table:
-    columns = ("task", "capability", "items", "few-shot", "chance (%)", "source", "hash", "what")
+    columns = (
+        "task",
+        "capability",
+        "items",
+        "few-shot",
+        "chance (%)",
+        "extractor",
+        "source",
+        "hash",
+        "what",
+    )
     cells = [
         [
             task.name, task.capability, str(task.n_items), str(task.n_fewshot),
             ", ".join(f"{name}: {number(100 * level)}" for name, level in task.chance.items()),
-            task.source, task.hash[:12], task.description,
+            task.extractor or "–", task.source, task.hash[:12], task.description,
         ]
         for task in run.facts.tasks
     ]  # fmt: skip

@@ -30,7 +30,7 @@ class ItemOptions(TypedDict, total=False):
 class PromptOptions(ItemOptions, total=False):
     """How they are put to the model."""
 
-    chat: Annotated[bool, False, "wrap prompts in the tokenizer's chat template."]
+    chat: Annotated[bool, False, "put items as turns of the tokenizer's chat template."]
     memory_budget: Annotated[
         int | None, None, "bytes for activations, keys and values; half of what is free if None."
     ]

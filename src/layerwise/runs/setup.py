@@ -35,6 +35,7 @@ from layerwise.sweep.run import model_shape, plan_for
 from layerwise.sweep.seq2seq.cost import seq2seq_cost
 from layerwise.sweep.walk.engine import TOKENS_AT_ONCE
 from layerwise.tasks import PatchingPrompts, Task, TaskRequest, with_room
+from layerwise.tasks.chat import for_chat
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import take
 
@@ -212,6 +213,7 @@ def _task_facts(task: Task) -> TaskFacts:
         n_fewshot=len(task.fewshot),
         chance=dict(task.chance),
         source=task.source,
+        extractor=task.generate.extractor if "generate" in task.chance else "",
     )
 
 
@@ -241,6 +243,8 @@ def prepare(
     if limit is None and enough is not None:
         limit = enough(loaded_tasks, len(set(wanted)), model.cfg.n_layers)
         loaded_tasks = tuple(take(task, limit) for task in loaded_tasks)
+    if given["chat"]:
+        loaded_tasks = tuple(map(for_chat, loaded_tasks))
     if is_meta_model(model):
         loaded = facts_of_meta_model(model)
     else:

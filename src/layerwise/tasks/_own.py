@@ -19,7 +19,8 @@ def check_own_task(task: Task) -> Task:
     where = f"Task {_text('A task', 'name', task.name)!r}"
     for field, value in (("capability", task.capability), ("source", task.source)):
         _text(where, field, value)
-    _text(where, "description", task.description, empty=True)
+    for field, value in (("description", task.description), ("system", task.system)):
+        _text(where, field, value, empty=True)
     items, fewshot = (_items(where, field, getattr(task, field)) for field in ("items", "fewshot"))
     if not items:
         raise UserError(f"{where} has no items; expected at least one; add the items.")

@@ -113,6 +113,18 @@ def letter_prompt(task: Task, item: Item) -> str:
     return before + _lettered(task.template, item)
 
 
+def turns(task: Task, item: Item, protocol: str) -> list[dict[str, str]]:
+    """The same as turns of a chat: system prompt, examples, and the item as the user's last one."""
+    lettered = protocol == "letter"
+    ask = _lettered if lettered else _open_question
+    said = [("system", task.system)] if task.system else []
+    for example in task.fewshot:
+        answer = _letter(example) if lettered else example.worked or example.answer
+        said += [("user", ask(task.template, example)), ("assistant", answer)]
+    said.append(("user", ask(task.template, item)))
+    return [{"role": role, "content": content} for role, content in said]
+
+
 def _question(template: Template, item: Item) -> str:
     context = item.context + template.context_end if item.context is not None else ""
     return context + template.question_prefix + item.question
@@ -128,8 +140,11 @@ def _answered(template: Template, example: Item) -> str:
 
 
 def _lettered_with_answer(template: Template, example: Item) -> str:
-    letter = LETTERS[example.choices.index(example.answer)]
-    return _lettered(template, example) + LETTER_DELIMITER + letter
+    return _lettered(template, example) + LETTER_DELIMITER + _letter(example)
+
+
+def _letter(example: Item) -> str:
+    return LETTERS[example.choices.index(example.answer)]
 
 
 def _lettered(template: Template, item: Item) -> str:

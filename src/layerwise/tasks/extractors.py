@@ -6,16 +6,26 @@ Each comes with its normalisation, under which the answer is compared with the g
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
-from layerwise.errors import unknown_name
+from layerwise.errors import UserError, one_line, shown, unknown_name
 
 _EDGES = " \t\n.,;:!?\"'`*"
 _INTEGER = re.compile(r"[-\u2212]?\d+(?:,\d{3})*(?![\d])")
 _NUMBER = re.compile(r"[-\u2212]?\d+(?:,\d{3})*(?:\.\d+)?")
+# A number is one word with its sign; so is each character of scripts without spaces.
+_WORDS = re.compile(
+    r"(?:(?<![\w)])-)?\d+(?:[.,]\d+)*(?!\w)|[\u2e80-\u9fff\uac00-\ud7af]|\w+|[^\w\s]"
+)
 _ANSWER_IS = re.compile(r"answer is\b[:\s]*([^\n]*)", re.IGNORECASE)
+
+
+NAMED = "named_answer"
+REGEX = "regex:"
+Words = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -39,15 +49,50 @@ class Extractor:
 
 
 def extractor(name: str) -> Extractor:
-    """The extractor of that name."""
+    """The extractor of that name, or of a regular expression: ``regex:PATTERN``."""
+    if name.startswith(REGEX):
+        return Extractor(name, _matched(name.removeprefix(REGEX)), plain)
     if name not in EXTRACTORS:
         raise unknown_name("extractor", name, EXTRACTORS)
     return EXTRACTORS[name]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Case, outer punctuation and runs of white space do not make an answer wrong."""
     return " ".join(text.split()).strip(_EDGES).casefold()
+
+
+def words_of(text: str) -> Words:
+    """The words, numbers and marks of a text, whatever their case."""
+    return tuple(_WORDS.findall(text.replace("\u2212", "-").casefold()))
+
+
+def named_answer(known: Mapping[Words, str], question: str, text: str) -> str | None:
+    """The first of some answers that a text names in whole words; None if it names none.
+
+    Answers that stand in the question count only where the text names no other, for who answers
+    in a sentence repeats the question. Which answer is right is not known here, so that a text
+    that names many gains nothing.
+
+    Args:
+        known: answers by their words.
+        question: what the text answers.
+        text: the text.
+    """
+    repeated = set(_named(known, question))
+    named = list(_named(known, text))
+    return next((one for one in named if one not in repeated), next(iter(named), None))
+
+
+def _named(known: Mapping[Words, str], text: str) -> Iterator[str]:
+    """The answers in a text, in its order; of those that begin at one word the longest."""
+    words, longest, start = words_of(text), max(map(len, known), default=0), 0
+    while start < len(words):
+        ends = range(min(len(words), start + longest), start, -1)
+        end = next((end for end in ends if words[start:end] in known), None)
+        if end is not None:
+            yield known[words[start:end]]
+        start = end or start + 1
 
 
 def _symbols(text: str) -> str:
@@ -58,7 +103,7 @@ def _symbols(text: str) -> str:
 def _number(text: str) -> str:
     """``"1,234"`` and ``"1234"`` are the same number; anything else is compared as text."""
     match = _INTEGER.search(text)
-    return str(int(match[0].replace(",", "").replace("\u2212", "-"))) if match else _plain(text)
+    return str(int(match[0].replace(",", "").replace("\u2212", "-"))) if match else plain(text)
 
 
 def _first_line(text: str) -> str | None:
@@ -74,6 +119,26 @@ def _integer(text: str) -> str | None:
     return match[0] if match else None
 
 
+@lru_cache(maxsize=64)
+def _matched(pattern: str) -> Callable[[str], str | None]:
+    """Takes what a regular expression matches first: its first group that took part, or all."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"The extractor's regular expression {shown(pattern)} cannot be read "
+            f"({one_line(error)}); expected one of Python's, such as regex:answer: (\\w+)."
+        ) from error
+
+    def find(text: str) -> str | None:
+        match = compiled.search(text)
+        if match is None:
+            return None
+        return next((group for group in match.groups() if group is not None), match[0])
+
+    return find
+
+
 def _answer_is(text: str) -> str | None:
     # A chain of thought that never states its answer has none, whatever numbers are in it.
     match = _ANSWER_IS.search(text)
@@ -87,11 +152,16 @@ def _final_number(text: str) -> str | None:
     return found[0 if mark else -1] if found else None
 
 
+def _first_number(text: str) -> str | None:
+    match = _NUMBER.search(text)
+    return match[0] if match else None
+
+
 def _value(text: str) -> str:
     """``"1,234.50"`` and ``"1234.5"`` are the same number; anything else is compared as text."""
     found = _NUMBER.search(text)
     if found is None:
-        return _plain(text)
+        return plain(text)
     number = format(Decimal(found[0].replace(",", "").replace("\u2212", "-")), "f")
     if "." in number:
         number = number.rstrip("0").rstrip(".")
@@ -101,13 +171,16 @@ def _value(text: str) -> str:
 EXTRACTORS = {
     one.name: one
     for one in (
-        Extractor("first_line", _first_line, _plain),
-        Extractor("first_word", _first_word, _plain),
+        Extractor("first_line", _first_line, plain),
+        Extractor("first_word", _first_word, plain),
         Extractor("integer", _integer, _number),
+        Extractor("first_number", _first_number, _value),
         Extractor("answer_is", _answer_is, _number),
         Extractor("final_number", _final_number, _value),
         # The harness judges the whole text itself; this compares answers for the blind control.
-        Extractor("lm-eval", lambda text: text, _plain),
+        Extractor("lm-eval", lambda text: text, plain),
+        # ``scoring`` looks for a task's answers before; of anything else the first line counts.
+        Extractor(NAMED, _first_line, plain),
         Extractor("symbols", _first_line, _symbols),
     )
 }

@@ -22,6 +22,7 @@ from layerwise.tasks._requests import (
     check_length,
     letter_prompt,
     open_prompt,
+    turns,
 )
 from layerwise.tasks._requests import PROTOCOLS as PROTOCOLS
 from layerwise.tasks._requests import TaskRequest as TaskRequest
@@ -51,7 +52,7 @@ def build_requests(
         item: the item.
         protocol: one of ``PROTOCOLS``.
         tokenizer: the original Hugging Face tokenizer.
-        chat: wrap the whole prompt as one user turn of the tokenizer's chat template.
+        chat: put examples and question as turns of the tokenizer's chat template.
         max_length: the most tokens that the model takes, answer included.
         apart: of an encoder-decoder, prompt and answer are encoded apart, and each of them may
             have ``max_length`` tokens.
@@ -61,8 +62,10 @@ def build_requests(
             prompt that is empty or longer than ``max_length``.
     """
     check_item(task, item, protocol)
-    prompt = letter_prompt(task, item) if protocol == "letter" else open_prompt(task, item)
-    context = as_chat(tokenizer, prompt) if chat else prompt
+    if chat:
+        context = as_chat(tokenizer, turns(task, item, protocol))
+    else:
+        context = (letter_prompt if protocol == "letter" else open_prompt)(task, item)
     if protocol == "generate":
         built = (_generation(task, item, context, tokenizer, apart),)
     else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from layerwise.sweep.requests import Generated, Outcome, Scored
 from layerwise.tasks._requests import TaskRequest, check_protocol
-from layerwise.tasks.extractors import extractor
+from layerwise.tasks.extractors import NAMED, extractor, named_answer
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import Task
 
@@ -88,7 +88,10 @@ def _exact_match(task: Task, item: Item, text: str) -> Score:
         correct, extracted = task.judge(item, text)
         return Score(correct=correct, generated=text, extracted=extracted)
     extract = extractor(task.generate.extractor)
-    extracted = extract(text)
+    if extract.name == NAMED:
+        extracted = named_answer(task.answers.get(item.group, {}), item.question, text)
+    else:
+        extracted = extract(text)
     right = {extract.normalise(answer) for answer in (item.answer, *item.aliases)}
     return Score(correct=extracted in right, generated=text, extracted=extracted)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from layerwise.errors import UserError, counted
 from layerwise.ground.readers import at_least_one_item
+from layerwise.tasks.extractors import Words, plain, words_of
 from layerwise.tasks.items import Capability, Item
 
 
@@ -68,6 +69,7 @@ class Task:
             give away (see ``tasks.blind``); requests, and so the hash, know nothing of them.
         other_fewshot: further draws of as many worked examples from the same split; no part of the
             task's hash, for a run that asks with them says so.
+        system: what chat models are told first (the system prompt); empty for none.
         judge: says whether a written text is right and which answer it gives, in place of the
             extractor; None for tasks that are judged by it.
         answer_tokens: room for answers that take more of a model's tokens than ``generate`` allows;
@@ -86,6 +88,7 @@ class Task:
     unasked: tuple[Item, ...] = ()
     other_fewshot: tuple[tuple[Item, ...], ...] = ()
     answer_tokens: int = 0
+    system: str = ""
     judge: Callable[[Item, str], tuple[bool, str | None]] | None = field(
         default=None, compare=False, repr=False
     )
@@ -96,6 +99,16 @@ class Task:
         return max(self.generate.max_tokens, self.answer_tokens)
 
     @cached_property
+    def answers(self) -> Mapping[str | None, Mapping[Words, str]]:
+        """By group of items, their answers and options by their words, normalised."""
+        found: dict[str | None, dict[Words, str]] = {}
+        for item in (*self.items, *self.unasked):
+            for answer in (item.answer, *item.aliases, *item.choices):
+                words = words_of(plain(answer))
+                found.setdefault(item.group, {}).setdefault(words, plain(answer))
+        return found
+
+    @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) over canonical JSON of everything that shapes a request."""
         shaping = {
@@ -104,6 +117,7 @@ class Task:
             "fewshot": [_shaping(item) for item in self.fewshot],
             "generate": asdict(self.generate),
             "template": asdict(self.template),
+            **({"system": self.system} if self.system else {}),
         }
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
