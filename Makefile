@@ -1,6 +1,6 @@
-# make demo | notebook | test | test-long | test-hostile | test-mutants | test-mistakes |
-# test-settings | test-lowest | test-transformer-lens-4 | test-quantized | test-cuda | lint |
-# lock | clean.
+# make demo | notebook | test | test-suite | test-kept | test-long | test-hostile | test-mutants |
+# test-mistakes | test-settings | test-lowest | test-transformer-lens-4 | test-quantized |
+# test-cuda | lint | lock | clean.
 # Needs make and Python 3.11 or newer; pip does the rest, with whatever index, cache and
 # certificates it is configured for.
 
@@ -50,8 +50,8 @@ BRIDGED ?= tests/models tests/sweep tests/test_ablation.py tests/test_logit_lens
 	tests/test_cli.py tests/test_commands.py tests/test_startup.py tests/test_public_names.py \
 	tests/test_benchmarks.py tests/test_growth_and_patching_benchmarks.py
 
-.PHONY: demo notebook test test-long test-hostile test-mutants test-mistakes test-settings \
-	test-lowest test-transformer-lens-4 test-quantized test-cuda lint lock clean
+.PHONY: demo notebook test test-suite test-kept test-long test-hostile test-mutants test-mistakes \
+	test-settings test-lowest test-transformer-lens-4 test-quantized test-cuda lint lock clean
 .DELETE_ON_ERROR:
 
 # The same command goes on with a run that was interrupted, and makes the report of a finished
@@ -65,10 +65,15 @@ demo: $(VENV)/.package
 notebook: $(VENV)/.notebook
 	$(BIN)/python -m jupyterlab --notebook-dir notebooks
 
+# In two parts, which .ci/run has side by side.
+test: test-suite test-kept
+
 # Neighbouring tests go to one process, so that what a file prepares is prepared once, not by each.
-# Tests of quantized weights come last, with a package that no other process is to find.
-test: $(VENV)/.test build/quantized/.made
+test-suite: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --nbmake notebooks tests
+
+# Weights kept as they are quantized, with a package that no other process is to find.
+test-kept: $(VENV)/.test build/quantized/.made
 	PYTHONPATH=build/quantized $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/quantized
 
 # For the night: the engine against its reference on many random cases and on a real model, rates
@@ -180,9 +185,9 @@ $(VENV)/.notebook: $(VENV)/.package
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[notebook]'
 	@touch $@
 
+# All that the extra names is in that file, as tests/test_dependencies.py makes sure.
 $(VENV)/.test: $(VENV)/.package requirements-test.txt
 	$(BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-test.txt
-	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[test]'
 	@touch $@
 
 build/quantized/.made: $(VENV)/.made requirements-quantized.txt

@@ -35,13 +35,11 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(FOLDER)
     module: Any = importlib.import_module("busy_machine")
     monkeypatch.setattr(module, "Worker", Worker)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
     return module
 
 
-def test_settings_take_turns_and_are_held_against_the_best(
-    benchmark, monkeypatch, tmp_path, capsys
-):
-    monkeypatch.setattr(benchmark.time, "sleep", lambda seconds: None)
+def test_settings_take_turns_and_are_held_against_the_best(benchmark, tmp_path, capsys):
     out = tmp_path / "results" / "busy.csv"
     benchmark.main(["--quick", "--rounds", "2", "--out", str(out)])
     benchmark.main(["--quick", "--rounds", "1", "--out", str(out), "--add"])

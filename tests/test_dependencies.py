@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tomllib
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
@@ -41,6 +42,15 @@ def test_every_locked_release_but_torch_has_its_hashes():
     hashed = pins("requirements-package.txt", "requirements-test.txt")
     locked = [(name, f"{release} \\") for name, release in pins("constraints.txt")]
     assert hashed == [pin for pin in locked if pin[0] != "torch"]
+
+
+def test_what_is_locked_is_all_that_the_package_and_its_tests_name():
+    """The Makefile installs the locked releases alone, and asks pip for nothing else."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    named = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    locked = dict(pins("constraints.txt"))
+    for one in map(Requirement, named):
+        assert one.specifier.contains(locked[canonicalize_name(one.name)]), str(one)
 
 
 def test_the_source_distribution_has_every_file_of_the_repository():

@@ -73,6 +73,8 @@ def test_the_pair_of_prompts_exchanges_two_values(scripts):
 def test_growth_is_measured_saved_and_drawn(scripts, tmp_path, monkeypatch, capsys):
     growth = scripts("growth")
     monkeypatch.setattr(growth, "QUICK", {"layers": (2, 4), "items": (1, 2)})
+    # tests/sweep/test_peak_memory.py measures in processes of their own.
+    monkeypatch.setattr(growth, "each_apart", lambda points: list(map(growth.measure, points)))
     growth.main(["--quick", "--out", str(tmp_path)])
     found = pd.read_csv(tmp_path / "results" / "growth.csv")
     assert found["block_passes"].tolist() == [3, 10, 3, 3]
