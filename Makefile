@@ -65,7 +65,7 @@ demo: $(VENV)/.package
 notebook: $(VENV)/.notebook
 	$(BIN)/python -m jupyterlab --notebook-dir notebooks
 
-# In two parts, which .ci/run has side by side.
+# In two parts: the second has a package that no other process is to find.
 test: test-suite test-kept
 
 # Neighbouring tests go to one process, so that what a file prepares is prepared once, not by each.
