@@ -13,7 +13,7 @@ import pandas as pd
 
 from layerwise.sweep import Generate, Intervention, Sweep, SweepStats
 from layerwise.sweep.plans.cost import Cost
-from layerwise.tasks import Task, TaskRequest, score
+from layerwise.tasks import Task, TaskRequest, build_requests, score
 from layerwise.tasks.items import Item
 from layerwise.tasks.passage_pairs import closed_book
 
@@ -81,6 +81,16 @@ def text_line(request: TaskRequest) -> dict[str, Any]:
         "gold": request.gold,
     }
     return line if request.answer is None else line | {"answer": request.answer}
+
+
+def text_lines(
+    tokenizer: Any, chat: bool, apart: bool, pieces: Iterable[tuple[Task, str]]
+) -> Iterator[dict[str, Any]]:
+    """What tasks ask under protocols, as text; the other arguments are ``build_requests``' own."""
+    for task, protocol in pieces:
+        for item in task.items:
+            made = build_requests(task, item, protocol, tokenizer, chat=chat, apart=apart)
+            yield from map(text_line, made)
 
 
 def request_line(request: TaskRequest) -> dict[str, Any]:

@@ -47,6 +47,16 @@ def load_tasks(
     return tuple(unique)
 
 
+def refuse_no_chance(task: Task, protocols: Iterable[str]) -> None:
+    """Refuse a task that does not say how often guessing is right, which all tests need."""
+    for protocol in protocols:
+        if protocol not in task.chance:
+            raise UserError(
+                f"Task {task.name!r} gives no chance level for protocol {protocol!r}: expected one "
+                "for each protocol that it is asked under; add it, or leave the protocol out."
+            )
+
+
 def refuse_unknown_words(model: Model, tasks: Iterable[Task]) -> None:
     """Refuse to ask a model of a toy language in words that it does not have."""
     language = language_of(model)

@@ -8,7 +8,7 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -89,15 +89,18 @@ def _make_folder_of(path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half-written, whatever happens meanwhile."""
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write a file so that it is never seen half-written, whatever happens meanwhile.
+
+    Content that comes in parts is not kept in memory.
+    """
     if is_special(path):
         raise special_file(path)
     temporary = temporary_path(path)
     try:
         _make_folder_of(path)
         with open(temporary, "wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.errors import UserError
+from layerwise.models.instance.kinds import is_seq2seq
 from layerwise.presentation.wording import doing, joined, writes
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
@@ -29,8 +30,9 @@ from layerwise.runs.controls import (
 from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
 from layerwise.runs.pieces import Recorded, joined_work, make_pieces, unrecorded
 from layerwise.runs.progress import Meter, PartMeter
-from layerwise.runs.records import record_rows, request_line, text_line, work_entry
+from layerwise.runs.records import record_rows, request_line, text_lines, work_entry
 from layerwise.runs.setup import Setup
+from layerwise.runs.task_loading import refuse_no_chance
 from layerwise.stats.effects import CONTROLS, cells
 from layerwise.stats.signals.signal import signals
 from layerwise.storage.atomic_files import write_atomically
@@ -38,6 +40,7 @@ from layerwise.storage.parquet import refuse_too_many_rows
 from layerwise.storage.written import REQUESTS_FILE as REQUESTS_FILE
 from layerwise.sweep import Intervention, Sweep, intact
 from layerwise.sweep.plans.cost import Cost
+from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples
@@ -49,6 +52,9 @@ from .spec import AblationSpec, resampled_from
 
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32
+# Of a task with more pieces than this, about so many are counted for plan and progress, and others
+# are taken to cost what the one before them does: counting takes some tenths of a second each.
+MOST_COUNTED = 16
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Piece:
         stage: ``intact``, or ``swept`` for the intact model and every change.
         analysis: what asks for it.
         examples: which draw of its few-shot examples the task has; None if there is but one.
+        counted: the items whose cost is taken for that of these; its own in a task of few pieces.
     """
 
     task: Task
@@ -70,6 +77,7 @@ class Piece:
     stage: str
     analysis: str
     examples: int | None = None
+    counted: tuple[Item, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -116,7 +124,7 @@ class Ablation:
         refuse_too_many_rows("records", drawn * n_items * self.fewshot_seeds, asked)
         for task in self._tasks():  # bad input is told before any work is done
             for draw in self._source_draws:
-                self._requests(task, task.items, draw=draw)
+                deque(self._each_request(task, task.items, draw=draw), maxlen=0)
             refuse_no_chance(task, self.setup.protocols)
 
     def _tasks(self) -> list[Task]:
@@ -173,12 +181,9 @@ class Ablation:
             tables += [_without(table, tables) for table in intact_tables]
         records = pd.concat(tables, ignore_index=True)
         facts = self.setup.facts(settings, joined_work(work))
-        return AblationResult(records, facts, partial(questions_of, self._asked()))
-
-    def _asked(self) -> list[dict[str, Any]]:
-        """What is asked of every item, as text."""
-        tasks = self.setup.tasks
-        return [text_line(one) for task in tasks for one in self._requests(task, task.items)]
+        setup = self.setup
+        how = setup.tokenizer, setup.chat, is_seq2seq(setup.model), setup.pieces()
+        return AblationResult(records, facts, partial(_questions, *how))
 
     def _all_pieces(self) -> list[Piece]:
         protocols = self.setup.protocols
@@ -210,20 +215,28 @@ class Ablation:
     def _cut(self, task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
         starts = range(0, len(task.items), ITEMS_AT_ONCE) if protocols else ()
         parts = [task.items[i : i + ITEMS_AT_ONCE] for i in starts]
-        several = self.fewshot_seeds > 1
+        several, apart = self.fewshot_seeds > 1, -(-len(parts) // MOST_COUNTED)
         return [
-            Piece(asked, part, protocols, stage, self.analysis, number if several else None)
+            Piece(
+                asked, part, protocols, stage, self.analysis, number if several else None,
+                parts[at - at % apart],
+            )
             for number in range(self.fewshot_seeds)
             for asked in [with_examples(task, number)]
-            for part in parts
-        ]
+            for at, part in enumerate(parts)
+        ]  # fmt: skip
 
     def interventions(self, piece: Piece) -> list[Intervention]:
         """What is changed in a piece, the intact model first."""
         if piece.stage == "intact":
             return [intact()]
-        contexts = {one.request.context for one in self._requests(piece.task, piece.task.items)}
-        made = (one.interventions(self.setup, sorted(contexts)) for one in self.changes)
+
+        @cache
+        def contexts() -> list[Tokens]:
+            asked = self._each_request(piece.task, piece.task.items)
+            return sorted({one.request.context for one in asked})
+
+        made = (one.interventions(self.setup, contexts) for one in self.changes)
         return self._with_intact(made)
 
     def _with_intact(self, made: Iterable[list[Intervention]]) -> list[Intervention]:
@@ -239,33 +252,35 @@ class Ablation:
         """Whether controls are measured with a piece: with the first that asks the intact model."""
         return piece.stage == "intact" or not self.only_with_signal
 
-    def _requests(
+    def _each_request(
         self,
         task: Task,
         items: Sequence[Item],
         protocols: Sequence[str] | None = None,
         draw: int = 0,
-    ) -> list[TaskRequest]:
+    ) -> Iterator[TaskRequest]:
         """What is put to the model; for resampling with the other item's prompt, by the draw."""
         others = {}
         if any(changes.kind == RESAMPLE for changes in self.changes):
             others = resampled_from(self.setup.seed, task.items, task.name, draw)
-        found = []
         for item in items:
             for protocol in protocols or self.setup.protocols:
                 asked = self.setup.requests(task, item, protocol)
                 if others:
                     source = self.setup.requests(task, others[item.id], protocol)[0].request.context
                     asked = [replace(r, request=replace(r.request, source=source)) for r in asked]
-                found += asked
-        return found
+                yield from asked
+
+    def _requests(self, piece: Piece, draw: int = 0) -> list[TaskRequest]:
+        """What is put to the model in a piece."""
+        return list(self._each_request(piece.task, piece.items, piece.protocols, draw))
 
     def measure(self, piece: Piece, interventions: Sequence[Intervention]) -> Recorded:
         """The records of a piece, and what they cost."""
         drawn, blind = with_draws(interventions, self.n_draws), self._blind(piece)
         swept, *others = self._answers(piece, drawn, blind, self.setup)
         changes, draws = zip(*drawn, strict=True)
-        asked = self._requests(piece.task, piece.items, piece.protocols)
+        asked = self._requests(piece)
         found = record_rows(piece.task, piece.items, asked, changes, swept, draws)
         rows = list(as_controls(found))
         for one in others:
@@ -284,15 +299,13 @@ class Ablation:
         def sweep(changes: Sequence[Intervention], asked: Sequence[TaskRequest]) -> Sweep:
             return by.sweep(changes, [one.request for one in asked], self.method)
 
-        requests = [
-            self._requests(piece.task, piece.items, piece.protocols, draw)
-            for draw in self._source_draws
-        ]
+        requests = [self._requests(piece, draw) for draw in self._source_draws]
         swept = swept_apart(sweep, drawn, requests.__getitem__, self.setup.seed)
         return [swept, *blind_answers(by, blind, self.method)]
 
     def cost(self, piece: Piece) -> Cost:
         """What a piece is expected to cost, counted once."""
+        piece = replace(piece, items=piece.counted or piece.items)
         key = piece.name, piece.protocols
         if key not in self.counted:
             alike = [intact()]
@@ -316,26 +329,21 @@ class Ablation:
             request
             for task in self._tasks()
             for draw in self._source_draws
-            for request in self._requests(task, task.items, draw=draw)
+            for request in self._each_request(task, task.items, draw=draw)
         )
         blind = (r for piece in first for one in self._blind(piece) for r in one.requests)
         write_requests(chain(asked, blind), folder)
 
 
-def refuse_no_chance(task: Task, protocols: Sequence[str]) -> None:
-    """Refuse a task that does not say how often guessing is right, which all tests need."""
-    for protocol in protocols:
-        if protocol not in task.chance:
-            raise UserError(
-                f"Task {task.name!r} gives no chance level for protocol {protocol!r}: expected one "
-                "for each protocol that it is asked under; add it, or leave the protocol out."
-            )
+def _questions(*how: Any) -> pd.DataFrame:
+    """What a run in memory asked; made only if somebody reads it."""
+    return questions_of(text_lines(*how))
 
 
 def write_requests(requests: Iterable[TaskRequest], folder: Path) -> None:
     """Write requests to ``requests.jsonl`` in a folder, one line each."""
-    lines = [json.dumps(request_line(request), ensure_ascii=False) for request in requests]
-    write_atomically(folder / REQUESTS_FILE, ("\n".join(lines) + "\n").encode())
+    lines = (json.dumps(request_line(one), ensure_ascii=False) + "\n" for one in requests)
+    write_atomically(folder / REQUESTS_FILE, (line.encode() for line in lines))
 
 
 def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job: Ablation) -> None:

@@ -1,6 +1,6 @@
 """What a run asked, as text: prompts, options and right answers of its items.
 
-They are read from ``requests.jsonl``, or taken from the requests of a run in memory.
+They are read from ``requests.jsonl``, or made again from the tasks of a run in memory.
 """
 
 from __future__ import annotations

@@ -40,6 +40,8 @@ _ANY = ("resid_pre", "resid_mid", "resid_mid_cross", "resid_post", *_SUBLAYERS)
 SITES = {"skip": ("layer", *_SUBLAYERS)} | dict.fromkeys(KINDS[1:], _ANY)
 BY_HEAD = ("z", "kv_group", "cross_z")
 MEANS = ("pooled", "position")
+Contexts = Callable[[], Sequence[Tokens]]
+"""Gives the prompts that means and noise are taken from; other changes do not ask for them."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class AblationSpec:
             told["heads"] = list(self.heads)
         return {"kind": self.kind, "site": self.site, "layers": list(self.layers), **told}
 
-    def interventions(self, setup: Setup, contexts: Sequence[Tokens]) -> list[Intervention]:
+    def interventions(self, setup: Setup, contexts: Contexts) -> list[Intervention]:
         """All of the changes, with means and noise taken from some contexts."""
         return self._made(self._one(setup, contexts), setup.model)
 
@@ -111,17 +113,17 @@ class AblationSpec:
         alike = {"skip": skip_site, "resample": resample, "noise": _noise_like}.get(self.kind, zero)
         return self._made(alike, model)
 
-    def _one(self, setup: Setup, contexts: Sequence[Tokens]) -> Callable[..., Intervention]:
+    def _one(self, setup: Setup, contexts: Contexts) -> Callable[..., Intervention]:
         """What makes the change to one site of one layer, or to one head."""
         if self.kind in ("skip", "zero", "resample"):
             return {"skip": skip_site, "zero": zero, "resample": resample}[self.kind]
         site: Any = "z" if self.site == "kv_group" else self.site
         budget = {"memory_budget": setup.memory_budget}
         if self.kind == "noise":
-            table = noise_basis(setup.model, contexts, [site], seed=setup.seed, **budget)
+            table = noise_basis(setup.model, contexts(), [site], seed=setup.seed, **budget)
             return lambda site, layer, head: noise(site, layer, table[site, layer], head)
         take = mean_activations if self.mean_by == "pooled" else position_means
-        means = take(setup.model, contexts, [site], **budget)
+        means = take(setup.model, contexts(), [site], **budget)
         return lambda site, layer, head: mean(site, layer, means[site, layer], head)
 
     def _made(self, one: Callable[..., Intervention], model: Model) -> list[Intervention]:

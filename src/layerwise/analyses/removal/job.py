@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise import stats
-from layerwise.analyses.ablation.job import refuse_no_chance, write_requests
+from layerwise.analyses.ablation.job import write_requests
 from layerwise.analyses.similarity.api import streams_of
 from layerwise.errors import UserError, counted
 from layerwise.ground.layer_names import removable
@@ -28,6 +28,7 @@ from layerwise.runs.executors import LOCAL
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned
 from layerwise.runs.setup import Setup
+from layerwise.runs.task_loading import refuse_no_chance
 from layerwise.storage.parquet import conform, frame
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task

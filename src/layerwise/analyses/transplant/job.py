@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.ablation.job import ITEMS_AT_ONCE, refuse_no_chance, write_requests
+from layerwise.analyses.ablation.job import ITEMS_AT_ONCE, write_requests
 from layerwise.analyses.removal.tables import HELD_OUT, SELECTION
 from layerwise.models.instance.kinds import Model
 from layerwise.models.weights.footprint import weight_bytes
@@ -30,6 +30,7 @@ from layerwise.runs.pieces import Recorded, joined_work, make_pieces
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
+from layerwise.runs.task_loading import refuse_no_chance
 from layerwise.storage.parquet import frame
 from layerwise.sweep import Intervention, Sweep
 from layerwise.sweep.changes.interventions import with_weights
