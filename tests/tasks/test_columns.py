@@ -1,9 +1,11 @@
-"""Data sets in a folder, whose columns a task's name maps."""
+"""Data sets of the hub or in a folder, whose columns a task's name maps."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -78,3 +80,53 @@ def test_what_the_data_set_does_not_have(tmp_path: Path, arguments: str, part: s
 def test_a_name_without_a_folder() -> None:
     with pytest.raises(UserError, match="such as hf:arc:question=q:data=FOLDER"):
         load_task("hf:arc:question=q")
+
+
+MAPPED = "question=q:choices=choices:answer=key"
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[Any, ...]]:
+    """A package ``datasets`` that gives rows or raises, and what it was called with."""
+    calls: list[tuple[Any, ...]] = []
+
+    def load_dataset(*name: Any, split: str) -> Any:
+        calls.append((*name, split))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    module: Any = ModuleType("datasets")
+    module.load_dataset = load_dataset
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    return calls
+
+
+def test_a_split_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = hub(monkeypatch, [row | {"image": None} for row in ARC])
+    task = load_task(f"hf:allenai/arc:test:config=easy:{MAPPED}")
+    here = load_task(f"hf:arc:{MAPPED}:data={folder_of(tmp_path, ARC)}")
+    assert (task.items, task.chance) == (here.items, here.chance)
+    assert task.name == "hf:allenai/arc"
+    load_task(f"hf:allenai/arc:{MAPPED}:split=test")
+    assert calls == [("allenai/arc", "easy", "test"), ("allenai/arc", None, "test")]
+
+
+def test_a_split_of_the_hub_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub(monkeypatch, ConnectionError("no route to host"))
+    name = f"hf:allenai/arc:dev:{MAPPED}"
+    with pytest.raises(UserError) as caught:
+        load_task(name)
+    assert str(caught.value) == (
+        "The split 'dev' of 'allenai/arc' cannot be loaded (ConnectionError: no route to host); "
+        "expected a network, or the data set in the hub's cache here, with this split and config=; "
+        f"or give local files: {name}:data=FOLDER."
+    )
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match=r"'layerwise\[datasets\]', or give local"):
+        load_task(name)
+
+
+def test_a_column_that_the_hub_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub(monkeypatch, ARC)
+    with pytest.raises(UserError, match="no column 'query'; its columns are id, q, choices, key"):
+        load_task("hf:allenai/arc:test:question=query:answer=key")

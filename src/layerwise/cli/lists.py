@@ -68,5 +68,6 @@ def tasks() -> None:
     say("")
     missing = "" if find_spec("lm_eval") else " (not here; pip install 'layerwise[lm-eval]')"
     say(f"lm-eval:NAME or lm-eval:FILE.yaml: a task or group of lm-evaluation-harness{missing}")
-    say("hf:NAME:question=COLUMN:answer=COLUMN:data=FOLDER: a data set in a folder")
+    say("hf:OWNER/NAME:SPLIT:question=COLUMN:answer=COLUMN: a data set of the Hugging Face hub")
+    say("hf:NAME:question=COLUMN:answer=COLUMN:data=FOLDER: the same in a folder, without network")
     say("or: a .jsonl, .csv or .parquet file with question, answer, optionally choices, context")

@@ -6,7 +6,7 @@ What the fields mean is in ``jsonl``.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from layerwise.errors import UserError, one_line, shown
@@ -41,6 +41,15 @@ def _cell(field: str, text: str) -> Any:
     return [one.strip() for one in text.split(_BETWEEN)] if field in _LISTS else text
 
 
+def known_values(path: str, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of typed columns without those that are empty."""
+    known = {field: value for field, value in row.items() if value is not None}
+    for field, value in known.items():
+        for one in value if isinstance(value, list) else [value]:
+            refuse_broken(path, number, field, one)
+    return known
+
+
 def _texts(path: str) -> Iterator[str]:
     for number, line in lines(path):
         try:
@@ -66,11 +75,7 @@ def parquet_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for batch in file.iter_batches(1000):
             for row in batch.to_pylist():
                 number += 1
-                known = {field: value for field, value in row.items() if value is not None}
-                for field, value in known.items():
-                    for one in value if isinstance(value, list) else [value]:
-                        refuse_broken(path, number, field, one)
-                yield number, known
+                yield number, known_values(path, number, row)
     except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"File {path!r} cannot be read ({one_line(error)}); expected a Parquet file with a "

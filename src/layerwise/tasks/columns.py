@@ -1,6 +1,7 @@
-"""Data sets in a folder, whose columns a name maps: ``hf:NAME:question=...:data=FOLDER``.
+"""Data sets of the hub, whose columns a name maps: ``hf:OWNER/NAME:SPLIT:question=...``.
 
-Files are those of a data set on the hub, one or several for each split.
+With ``data=FOLDER`` they are read from a folder, one or several files for each split; the network
+is used only without it.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, one_line, shown
 
-from ._lines import bad_line
+from ._lines import MOST_LINES, bad_line
 from ._source_names import SourceName, read_source_name
+from ._tables import known_values
 from .jsonl import READERS, row_of, task_of
 from .task import Task
 
 PREFIX = "hf"
 _FIELDS = ("question", "answer", "choices", "context", "cluster")
 _HOLE = re.compile(r"\{(\w+)\}")
+_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+# The split behind the name, which may also be given as ``split=``.
+_SPLIT = re.compile(rf"({PREFIX}:[^:]+):([^:=]+)(?=:|$)")
 
 
 def matches(name: str) -> bool:
@@ -29,8 +34,9 @@ def matches(name: str) -> bool:
 
 
 def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
-    """Read a split of a data set from a folder."""
-    asked = read_source_name(name, (*_FIELDS, "split", "capability"))
+    """Read a split of a data set from a folder, or fetch it from the hub."""
+    known = (*_FIELDS, "split", "capability", "config")
+    asked = read_source_name(_SPLIT.sub(r"\1:split=\2", name, count=1), known)
     path, rows = "", []
     for path, line, values in _rows(asked, name):
         row = row_of(path, line, _fields(path, line, values, asked.arguments))
@@ -42,12 +48,11 @@ def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
 
 def _rows(asked: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """The rows of a split's files, with the file and the line of each."""
+    split = asked.arguments.get("split", "test")
     if asked.data is None:
-        raise UserError(
-            f"Task {name!r} does not say where its files are; expected the folder of the data set "
-            f"behind data=, such as {name}:data=FOLDER."
-        )
-    split, folder = asked.arguments.get("split", "test"), Path(asked.data)
+        yield from _of_hub(asked, split, name)
+        return
+    folder = Path(asked.data)
     files = [one for one in sorted(folder.rglob(f"{split}*")) if one.suffix in READERS]
     if not files:
         raise UserError(
@@ -57,6 +62,38 @@ def _rows(asked: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, An
     for file in files:
         for line, values in READERS[file.suffix](str(file)):
             yield str(file), line, values
+
+
+def _of_hub(asked: SourceName, split: str, name: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """The rows of a split on the hub, or in its cache on this machine."""
+    if not _ON_HUB.fullmatch(asked.base):
+        raise UserError(
+            f"Task {name!r} names no data set on the hub; expected hf:OWNER/NAME:SPLIT, or the "
+            f"folder of its files behind data=, such as {name}:data=FOLDER."
+        )
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(
+            "Data sets of the hub need the package datasets, which is not installed; run "
+            f"pip install 'layerwise[datasets]', or give local files: {name}:data=FOLDER."
+        ) from error
+    try:
+        rows: Any = datasets.load_dataset(asked.base, asked.arguments.get("config"), split=split)
+    except Exception as error:
+        raise UserError(
+            f"The split {split!r} of {asked.base!r} cannot be loaded ({type(error).__name__}: "
+            f"{one_line(error)}); expected a network, or the data set in the hub's cache here, "
+            f"with this split and config=; or give local files: {name}:data=FOLDER."
+        ) from error
+    if len(rows) > MOST_LINES:
+        raise UserError(
+            f"The split {split!r} of {asked.base!r} has more than {MOST_LINES:,} rows; expected "
+            "fewer; save some of them as a file, and name its folder behind data=."
+        )
+    path = f"{asked.base}/{split}.parquet"
+    for number, row in enumerate(rows, 1):
+        yield path, number, known_values(path, number, row)
 
 
 def _fields(
