@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +383,21 @@ def test_trusted_code_runs(both: Both) -> None:
     assert item.answer == "the Seine"
 
 
+def test_a_judge_goes_to_other_processes_by_the_name_of_its_task(both: Both) -> None:
+    (both.folder / "second.py").write_text("def run(docs): return docs.select([1])", "utf-8")
+    suffix = "process_docs: !function second.run\n"
+    name = write_task(both.folder, "sent", WRITTEN, suffix=suffix)
+    task = load_task(f"{name}:trust=yes")
+    sent = pickle.loads(pickle.dumps(task))
+    assert sent == task
+    (item,) = task.items
+    for text in (" the seine", " rhine"):
+        assert sent.judge(item, text) == task.judge(item, text)
+    assert task.judge is not None
+    with pytest.raises(UserError, match="'sent' of lm-evaluation-harness cannot go to other"):
+        pickle.dumps(replace(task.judge, loaded_by=None))
+
+
 def test_code_that_needs_another_package(both: Both) -> None:
     (both.folder / "lacking.py").write_text("import no_such_package", encoding="utf-8")
     suffix = "process_docs: !function lacking.run\n"
@@ -420,6 +436,16 @@ def test_a_group_stands_for_its_tasks(both: Both) -> None:
     both_names = [f"lm-eval:{both.folder / one}.yaml" for one in ("texts", "letters")]
     assert expand_task_names([f"lm-eval:{path}"]) == both_names
     assert "is a group; expected one task" in refused(f"lm-eval:{path}")
+    path.write_text(yaml.safe_dump({"group": "all", "task": ["texts", "nowhere"]}))
+    with pytest.raises(UserError) as caught:
+        expand_task_names([f"lm-eval:{path}"])
+    assert str(caught.value).startswith(
+        f"Group 'lm-eval:{path}' has a broken member: Unknown task "
+    )
+    (both.folder / "broken.yaml").write_text("task: [", encoding="utf-8")
+    path.write_text(yaml.safe_dump({"group": "all", "task": ["texts", "broken"]}))
+    with pytest.raises(UserError, match=r"has a broken member: The file of task .* cannot be read"):
+        expand_task_names([f"lm-eval:{path}"])
     path.write_text(yaml.safe_dump({"group": "all", "task": [{"task": "texts", "repeats": 2}]}))
     with pytest.raises(UserError, match="changes its task 'texts'"):
         expand_task_names([f"lm-eval:{path}"])

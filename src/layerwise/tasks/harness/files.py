@@ -133,4 +133,7 @@ def _of_group(listed: Any, path: Path, name: str) -> Iterator[str]:
             one = str(member["task"] if isinstance(member, Mapping) else member)
             beside = path.parent / f"{one}.yaml"
             own = beside.is_file() and not beside.is_relative_to(own_folder())
-            yield from _leaves(str(beside) if own else one, name)
+            try:
+                yield from _leaves(str(beside) if own else one, one)
+            except UserError as error:
+                raise UserError(f"Group {name!r} has a broken member: {error}") from error

@@ -6,6 +6,7 @@ documents in ``items``. They load the harness, this module does not.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from layerwise.errors import UserError
@@ -27,10 +28,21 @@ def matches(name: str) -> bool:
 def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     """Make a task of one of the harness, with its prompts, its options and its verdicts."""
     from .items import as_task
+    from .judge import HarnessJudge
     from .loading import load_theirs
 
     asked = _read(name)
-    return as_task(load_theirs(asked, name), asked.arguments, name, seed, fewshot)
+    task = as_task(load_theirs(asked, name), asked.arguments, name, seed, fewshot)
+    if isinstance(task.judge, HarnessJudge):
+        task = replace(
+            task, judge=replace(task.judge, loaded_by=(_judge_of, (name, seed, fewshot)))
+        )
+    return task
+
+
+def _judge_of(name: str, seed: int, fewshot: int | None) -> Any:
+    """The judge of a task that is loaded in another process."""
+    return load(name, seed, fewshot).judge
 
 
 def from_lm_eval(
