@@ -29,6 +29,7 @@ from layerwise.tasks.harness import files, from_lm_eval
 from tests.harness import harness_model
 from tests.models.real import smollm2
 from tests.models.tiny import tiny_folder
+from tests.tasks.tokenizers import CHAT
 
 RIVERS = [
     ("Which river flows through Vienna?", ["Rhine", "Danube", "Seine", "Po"], 1),
@@ -55,6 +56,7 @@ WRITTEN = {
     "generation_kwargs": {"until": ["e", " is"], "max_gen_toks": 9, "do_sample": False},
     "metric_list": [{"metric": "exact_match", "ignore_case": True}],
 }
+REMOVED = ("examples", "mutual-information", "trailing-space", "next-word", "filtered")
 FIRST = [{"function": "regex", "regex_pattern": "([a-z])"}, {"function": "take_first"}]
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "texts": ("continuation", CHOICE),
@@ -174,9 +176,11 @@ def theirs(lm: Any, path: Path, **settings: Any) -> list[dict[str, Any]]:
     return samples
 
 
-def ours(model: Any, task: Task, protocol: str, change: Intervention) -> list[Any]:
+def ours(
+    model: Any, task: Task, protocol: str, change: Intervention, *, chat: bool = False
+) -> list[Any]:
     tokenizer = original_tokenizer(model)
-    asked = [build_requests(task, item, protocol, tokenizer) for item in task.items]
+    asked = [build_requests(task, item, protocol, tokenizer, chat=chat) for item in task.items]
     requests = [one.request for each in asked for one in each]
     outcomes = iter(sweep(model, [change], requests).outcomes[0])
     return [
@@ -209,7 +213,16 @@ def without_layer(both: Both, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return harness_model(folder)
 
 
-@pytest.mark.parametrize("name", ["examples", "next-word", "filtered"])
+@pytest.mark.parametrize("name", ["texts", "examples", "letters", "written", "several-filters"])
+def test_intact_scores_in_a_chat_template_are_the_harness_own(
+    both: Both, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tokenizer in (original_tokenizer(both.model), both.lm.tokenizer):
+        monkeypatch.setattr(tokenizer, "chat_template", CHAT, raising=False)
+    assert_same_scores(both, both.lm, name, intact(), chat=True)
+
+
+@pytest.mark.parametrize("name", REMOVED)
 def test_scores_without_a_layer_are_those_of_a_checkpoint_without_it(
     both: Both, without_layer: Any, name: str
 ) -> None:
@@ -217,11 +230,13 @@ def test_scores_without_a_layer_are_those_of_a_checkpoint_without_it(
     assert_same_scores(both, without_layer, name, skip(1))
 
 
-def assert_same_scores(both: Both, lm: Any, name: str, change: Intervention) -> list[Any]:
+def assert_same_scores(
+    both: Both, lm: Any, name: str, change: Intervention, *, chat: bool = False
+) -> list[Any]:
     protocol, _ = TASKS[name]
     path = both.folder / f"{name}.yaml"
-    scores = ours(both.model, load_task(f"lm-eval:{path}"), protocol, change)
-    samples = theirs(lm, path)
+    scores = ours(both.model, load_task(f"lm-eval:{path}"), protocol, change, chat=chat)
+    samples = theirs(lm, path, apply_chat_template=chat, fewshot_as_multiturn=False)
     samples = [one for one in samples if one["filter"] == samples[0]["filter"]]
     assert len(scores) == len(samples) == len(ROWS)
     metric = "exact_match" if protocol == "generate" else "acc"
