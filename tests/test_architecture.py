@@ -151,25 +151,73 @@ def analyses_named(start: str) -> set[str]:
     return every - {start.split(".")[2] if start.startswith("layerwise.analyses.") else ""}
 
 
-def test_what_joins_or_plans_analyses_has_them_from_the_contract():
-    """Emergence knows ablations, which it joins and of which protocols interact, and lens names."""
-    assert analyses_named("layerwise.analyses.emergence.") == {"ablation", "logit_lens"}
-    names = imports()["layerwise.analyses.emergence.figures"]
-    assert "layerwise.analyses.logit_lens.tables" in names
+# What an analysis is built on beside what is shared: its records are theirs, or it joins theirs.
+COMPOSED = {
+    "attribution_patching": {"patching"},  # a sample is truly patched
+    "comparison": {"ablation", "emergence"},
+    "emergence": {"ablation"},  # of which protocols interact
+    "interactions": {"ablation"},
+    "logit_lens": {"tuned_lens"},  # trained first, if it is to be read with
+    "path_patching": {"patching"},  # of the same pairs
+    "pruning": {"ablation"},
+    "removal": {"ablation", "similarity"},  # by whose measures layers are ordered
+    "similarity": {"ablation"},  # whose effects it predicts
+    "training": {"ablation", "comparison", "emergence", "logit_lens"},
+    "transplant": {"ablation"},
+}
+
+
+def test_analyses_share_what_is_shared_and_a_few_are_composed_of_others():
+    folders = {path.name for path in (ROOT / "analyses").iterdir() if (path / "api.py").exists()}
+    named = {one: analyses_named(f"layerwise.analyses.{one}.") - {"shared"} for one in folders}
+    assert {one: others for one, others in named.items() if others} == COMPOSED
+    assert not analyses_named("layerwise.analyses.shared.")
+
+
+def test_no_two_analyses_are_built_on_each_other():
+    left = dict(COMPOSED)
+    while left:
+        ready = {one for one, others in left.items() if not others & left.keys()}
+        assert ready, left
+        left = {one: others for one, others in left.items() if one not in ready}
+
+
+def test_what_plans_analyses_has_them_from_the_contract():
     assert analyses_named("layerwise.planning.plan") == {"ablation"}  # names of kinds to be read
     assert analyses_named("layerwise.planning.timing") == set()
 
 
-def test_carrying_out_one_analysis_needs_no_other():
-    """Only what loads, joins or compares whole runs has all analyses from the registry."""
-    needed, left = set(), ["layerwise.analyses.execute"]
+def test_an_analysis_is_listed_once_and_its_function_knows_no_list():
+    """What stands across analyses imports the registry; what makes one result does not."""
+    joins = {"comparison", "emergence", "training"}
+    wrong = [
+        name
+        for name, others in imports().items()
+        if "layerwise.analyses.registry" in others
+        and folder(name) == "analyses"
+        and name.count(".") > 2
+        and name.split(".")[2] not in joins
+    ]
+    assert not wrong
+    for start in ("layerwise.analyses.ablation.api", "layerwise.analyses.logit_lens.job"):
+        assert needed_by(start) <= {start.split(".")[2], "shared"}
+
+
+def needed_by(start: str) -> set[str]:
+    """The analyses that importing a module needs, and the registry."""
+    needed, left = set(), [start]
     while left:
         name = left.pop()
         if name not in needed:
             needed.add(name)
             left += imports()[name]
-    assert not [name for name in needed if name.startswith("layerwise.analyses.registry")]
-    assert not [name for name in needed if folder(name) == "analyses" and name.count(".") > 2]
+    of_analyses = (name.split(".")[2:] for name in needed if folder(name) == "analyses")
+    return {parts[0] for parts in of_analyses if len(parts) > 1 or parts == ["registry"]}
+
+
+def test_carrying_out_one_analysis_needs_no_other():
+    """Only what loads, joins or compares whole runs has all analyses from the registry."""
+    assert needed_by("layerwise.analyses.execute") == set()
 
 
 def test_studies_and_benchmarks_import_what_is_there():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerwise.analyses.attribution.decompose import (
+from layerwise.analyses.shared.decompose import (
     before_norm,
     direct,
     read_differences,

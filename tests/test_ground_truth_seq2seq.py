@@ -10,12 +10,12 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
-from layerwise.analyses.attribution.decompose import Reading
-from layerwise.analyses.attribution.decompose_seq2seq import direct_seq2seq
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.path_patching.components import parse_receiver, senders_of
 from layerwise.analyses.path_patching.paths import received, written
+from layerwise.analyses.shared.decompose import Reading
+from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import layerwise as lw
-from layerwise.analyses.tuned_lens.translators import TunedLens
+from layerwise.analyses.shared.translators import TunedLens
 from layerwise.errors import DamagedFileWarning, UserError
 from layerwise.models import load_model
 from layerwise.report import report_from_folders

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from layerwise.analyses.tuned_lens.texts import Text
+from layerwise.analyses.shared.texts import Text
+from layerwise.analyses.shared.translators import FILE, TunedLens
 from layerwise.analyses.tuned_lens.training import Trainer
-from layerwise.analyses.tuned_lens.translators import FILE, TunedLens
 from layerwise.errors import UserError
 from tests.models.tiny import tiny_model
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import layerwise as lw
+from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant import job as transplant_job
-from layerwise.analyses.transplant.blocks import parts_of_block
 from layerwise.analyses.transplant.fit import refuse_misfit
 from layerwise.analyses.transplant.weights import distances, transplanted
 from layerwise.errors import UserError

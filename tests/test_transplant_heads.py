@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import layerwise as lw
-from layerwise.analyses.transplant.blocks import parts_of_block
+from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant.parts import head_parts, n_heads_at
 from layerwise.analyses.transplant.weights import distances, transplanted
 from layerwise.errors import UserError

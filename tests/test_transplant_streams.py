@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import layerwise as lw
-from layerwise.analyses.transplant.blocks import parts_of_block
+from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant.parts import head_parts
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import blocks_of

@@ -14,15 +14,15 @@ from scipy import stats as reference
 
 import layerwise.analyses.tuned_lens.api as module
 from layerwise.analyses.logit_lens.api import logit_lens
-from layerwise.analyses.logit_lens.reading import divergence
+from layerwise.analyses.shared.texts import Text, texts_of_tasks
+from layerwise.analyses.shared.translators import FILE
 from layerwise.analyses.tuned_lens.api import TunedLens, train_lens
-from layerwise.analyses.tuned_lens.texts import Text, texts_of_tasks
 from layerwise.analyses.tuned_lens.training import Streams, Trainer, positions_read
-from layerwise.analyses.tuned_lens.translators import FILE
 from layerwise.errors import UserError
 from layerwise.models.huggingface.quiet import no_deprecation_of
 from layerwise.results import TunedLensResult
 from layerwise.runs.setup import prepare
+from layerwise.sweep.walk.readout import divergence
 from tests import analysis
 from tests.analysis import word_task
 from tests.hooked import HookedTransformer, HookedTransformerConfig

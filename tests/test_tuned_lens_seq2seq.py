@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 import layerwise as lw
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.job import Lens
-from layerwise.analyses.logit_lens.reading import divergence
-from layerwise.analyses.logit_lens.tables import UNTRANSLATED
+from layerwise.analyses.shared.lens_names import UNTRANSLATED
+from layerwise.analyses.shared.texts import Text, texts_of_file, texts_of_tasks
+from layerwise.analyses.shared.translators import TunedLens
 from layerwise.analyses.tuned_lens.api import train_lens
-from layerwise.analyses.tuned_lens.texts import Text, texts_of_file, texts_of_tasks
 from layerwise.analyses.tuned_lens.training import (
     READS,
     Streams,
@@ -26,13 +26,12 @@ from layerwise.analyses.tuned_lens.training import (
     compare,
     positions_read,
 )
-from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.setup import prepare
 from layerwise.sweep import residuals_at
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
-from layerwise.sweep.walk.readout import logits_of
+from layerwise.sweep.walk.readout import divergence, logits_of
 from tests.analysis import word_task
 from tests.cases import LONG
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq

@@ -20,7 +20,7 @@ from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.comparison.compared import ComparisonFacts
 from layerwise.analyses.comparison.result import Comparison
 from layerwise.analyses.emergence.api import emergence
-from layerwise.analyses.pruning.folder import refuse_occupied
+from layerwise.analyses.shared.written_model import refuse_occupied
 from layerwise.errors import DamagedFileWarning, MadeAgainWarning, UserError
 from layerwise.report import Report
 from layerwise.results import AblationResult, LensResult, RunFolder, load_results

@@ -21,8 +21,8 @@ import torch
 
 from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.logit_lens.api import logit_lens
+from layerwise.analyses.shared.translators import TunedLens
 from layerwise.analyses.tuned_lens.api import train_lens
-from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.analyses.verifying import verify
 from layerwise.errors import DamagedFileWarning, MadeAgainWarning, UserError
 from layerwise.models import load_model, model_facts, original_tokenizer

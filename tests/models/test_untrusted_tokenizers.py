@@ -210,7 +210,7 @@ FIXED = {
     "models/conversion/parity.py": {"token_ids", "refuse_other_tokens"},
     "models/seq2seq/load.py": {"_put_before"},
     "analyses/heads/repeated_tokens.py": {"of"},
-    "analyses/tuned_lens/texts.py": {"pieces"},
+    "analyses/shared/texts.py": {"pieces"},
     "organisms/seq2seq/evaluation.py": {"answered"},
 }
 

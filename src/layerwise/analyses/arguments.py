@@ -82,7 +82,7 @@ def model_or_name(name: str, value: Any) -> Any:
 
 def lens(name: str, value: Any) -> Any:
     """Read a tuned lens, or the path of one."""
-    from layerwise.analyses.tuned_lens.translators import TunedLens
+    from layerwise.analyses.shared.translators import TunedLens
 
     return value if isinstance(value, TunedLens) else path(name, value)
 

@@ -73,7 +73,7 @@ def show_removal(found: Any, out: Path | None) -> None:
 
 def show_written(found: Any, out: Path) -> None:
     """What the written model does beside others, and where it lies."""
-    from layerwise.analyses.pruning.folder import TABLES
+    from layerwise.analyses.shared.written_model import TABLES
 
     show_result(found, out / TABLES)
     say(f"Model: {out}")

@@ -10,7 +10,7 @@ import pandas as pd
 from layerwise.storage.run_tables import RunTables
 
 from .items import items_of
-from .rows import records
+from .rows import records, rows
 from .section import Table
 
 _NOTE = (
@@ -38,3 +38,12 @@ def gate_tables(run: RunTables, name: str, right: str, floor: str) -> list[Table
 
 def _percent(share: float) -> str:
     return "–" if pd.isna(share) else f"{100 * share:.0f}"
+
+
+def has_signal(run: RunTables, task: str, protocol: str) -> bool | None:
+    """Whether the intact model is better than blind; None if that was not measured."""
+    signal = run.table("signal")
+    if signal is None:
+        return None
+    found = rows(signal, task=task, protocol=protocol)
+    return bool(found["signal"].iloc[0]) if len(found) else None

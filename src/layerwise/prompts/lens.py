@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.tuned_lens.translators import TunedLens
+from layerwise.analyses.shared.translators import TunedLens
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import stream_name
 from layerwise.ground.readers import one_of, text

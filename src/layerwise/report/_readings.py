@@ -14,7 +14,7 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.analyses.ablation.lookup import ablations, effects_of
-from layerwise.analyses.logit_lens.tables import LENS_ORDER
+from layerwise.analyses.shared.lens_names import LENS_ORDER
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.section import bounds

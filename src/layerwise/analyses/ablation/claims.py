@@ -24,6 +24,7 @@ from layerwise.presentation.claim import (
     Estimate,
     source,
 )
+from layerwise.presentation.gates import has_signal
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.power import could_be_found
 from layerwise.presentation.rows import layers_of, numbers, records, rows
@@ -43,8 +44,6 @@ from layerwise.presentation.wording import (
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.stats.signals.power import independent_answers
 from layerwise.storage.run_tables import RunTables
-
-from .lookup import has_signal
 
 _HIDDEN = ("The intact model is not shown to be better than its controls there.",)
 # Capabilities that share a layer, for a claim of its own.

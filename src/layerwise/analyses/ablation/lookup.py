@@ -49,15 +49,6 @@ def single_layers(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table.loc[table["head"].isna() & ~is_set(table)])
 
 
-def has_signal(run: RunTables, task: str, protocol: str) -> bool | None:
-    """Whether the intact model is better than blind; None if that was not measured."""
-    signal = run.table("signal")
-    if signal is None:
-        return None
-    found = rows(signal, task=task, protocol=protocol)
-    return bool(found["signal"].iloc[0]) if len(found) else None
-
-
 def effects_of(run: RunTables, kind: str, site: str, **values: Any) -> pd.DataFrame:
     """The effects in single layers of one kind and site, and of what else is asked."""
     return _chosen(effects_of_layers(run), kind, site, values)

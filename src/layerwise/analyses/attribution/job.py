@@ -18,6 +18,8 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 
+from layerwise.analyses.shared.decompose import Direct, Reading, Values, direct, read_differences
+from layerwise.analyses.shared.decompose_seq2seq import DirectSeq2Seq, direct_seq2seq
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model, is_seq2seq, logit_cap
 from layerwise.runs.checkpoints import CheckpointStore
@@ -38,8 +40,6 @@ from layerwise.sweep.walk.readout import uncapped_logits_of
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
-from .decompose import Direct, Reading, Values, direct, read_differences
-from .decompose_seq2seq import DirectSeq2Seq, direct_seq2seq
 from .result import AttributionResult
 
 AGAINST = ("mean", "best")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from math import prod
 from typing import Any
 
-from layerwise.analyses.transplant.blocks import parts_of_block
+from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.models import model_facts
 from layerwise.models.files.folder import read_any_config
 from layerwise.models.huggingface.meta_model import facts_of_meta_model, is_meta_model

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from layerwise.analyses.execute import read_finished
-from layerwise.analyses.pruning.folder import TABLES, refuse_occupied
+from layerwise.analyses.shared.written_model import TABLES, refuse_occupied
 from layerwise.errors import UserError
 from layerwise.ground.options import of_kind
 from layerwise.models.instance.exclusive import several_exclusive

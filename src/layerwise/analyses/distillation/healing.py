@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.pruning.folder import TABLES
+from layerwise.analyses.shared.written_model import TABLES
 from layerwise.errors import UserError
 from layerwise.ground.options import of_kind
 from layerwise.ground.readers import one_of

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.pruning.folder import write_model
+from layerwise.analyses.shared.written_model import write_model
 from layerwise.ground.layer_names import layer_name
 from layerwise.models import weights_hash
 from layerwise.models.instance.kinds import Model, n_encoder_layers

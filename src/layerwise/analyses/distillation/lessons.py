@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layerwise import stats
-from layerwise.analyses.tuned_lens.texts import (
+from layerwise.analyses.shared.texts import (
     LENGTH,
     MOST_SEEDS,
     halves,

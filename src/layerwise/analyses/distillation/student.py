@@ -12,14 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from layerwise.analyses.transplant.fit import vocabulary_difference
 from layerwise.errors import UserError
 from layerwise.models.conversion.parity import token_ids
 from layerwise.models.files.folder import read_config
 from layerwise.models.files.pruned_folder import copy_others, layers_prefix
 from layerwise.models.huggingface.originals import load_original
 from layerwise.models.huggingface.quiet import quiet
-from layerwise.models.instance.facts import original_tokenizer
+from layerwise.models.instance.facts import original_tokenizer, vocabulary_difference
 from layerwise.models.instance.kinds import Model, decoder_prefix, is_seq2seq, n_encoder_layers
 from layerwise.models.instance.own_files import stored_stacks
 from layerwise.models.weights.offload import OnDisk

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerwise.analyses.logit_lens.tables import LENS_ORDER
+from layerwise.analyses.shared.lens_names import LENS_ORDER
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
 from layerwise.presentation.charts.forest import draw_ranges, ranges
 from layerwise.presentation.charts.lines import draw_series

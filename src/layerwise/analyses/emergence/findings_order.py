@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from layerwise.analyses.shared.difficulty_words import beside_order, beside_orders
 from layerwise.ground.layer_names import COMPUTATION
 from layerwise.presentation.claim import ORDER, Claim, Estimate, Evidence, source, spaced, weight
 from layerwise.presentation.naming import name_layer
@@ -27,8 +28,6 @@ from layerwise.presentation.wording import (
     when,
 )
 from layerwise.storage.run_tables import RunTables
-
-from .difficulty_words import beside_order, beside_orders
 
 _LEVEL = 0.05
 Row = dict[str, Any]

@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.attribution.decompose import direct
 from layerwise.analyses.execute import execute
+from layerwise.analyses.shared.decompose import direct
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts
 from layerwise.models.huggingface.originals import refuse_nonfinite

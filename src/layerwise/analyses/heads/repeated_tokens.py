@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.analyses.attribution.decompose import Reading, read_differences
-from layerwise.analyses.attribution.decompose_seq2seq import taken_apart
+from layerwise.analyses.shared.decompose import Reading, read_differences
+from layerwise.analyses.shared.decompose_seq2seq import taken_apart
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER
 from layerwise.models import original_tokenizer

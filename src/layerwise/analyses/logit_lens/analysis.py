@@ -18,7 +18,8 @@ from layerwise.analyses.contract import (
     PlanOptions,
     saved_tables,
 )
-from layerwise.analyses.emergence.difficulty_words import beside_order
+from layerwise.analyses.shared.difficulty_words import beside_order
+from layerwise.analyses.shared.lens_names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
 from layerwise.presentation.claim import ESTABLISHED, LENS, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.gates import gate_tables
 from layerwise.presentation.over_run import after_holm
@@ -50,17 +51,7 @@ from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
 from .result import LensResult
-from .tables import (
-    DECODER_LENS,
-    LENS_ORDER,
-    LOGIT,
-    TUNED_DECODER_LENS,
-    answers_read,
-    covers_a_stack,
-    guessing,
-    lens_gate,
-    prediction_depths,
-)
+from .tables import answers_read, covers_a_stack, guessing, lens_gate, prediction_depths
 
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup

@@ -13,8 +13,9 @@ from typing import Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
+from layerwise.analyses.shared.lens_names import LENSES, LOGIT, TUNED
+from layerwise.analyses.shared.translators import TunedLens
 from layerwise.analyses.tuned_lens.api import train_lens
-from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError
 from layerwise.ground.options import of_kind
 from layerwise.ground.readers import from_the_end, one_of, some_of
@@ -26,7 +27,6 @@ from layerwise.runs.setup import TaskLike, prepare
 from .job import Lens, refuse_protocols
 from .reading import GENERATED, OVER, SITES
 from .result import LensResult
-from .tables import LENSES, LOGIT, TUNED
 
 LENS_PROTOCOLS = ("letter", "continuation")
 

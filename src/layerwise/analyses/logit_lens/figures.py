@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binom
 
+from layerwise.analyses.shared.lens_names import LENS_ORDER
 from layerwise.presentation.charts.forest import draw_ranges, ranges
 from layerwise.presentation.charts.lines import draw_series
 from layerwise.presentation.charts.panels import Panels
@@ -25,8 +26,6 @@ from layerwise.presentation.wording import (
     spread_of,
 )
 from layerwise.stats.items.over_items import bounds_over_items
-
-from .tables import LENS_ORDER
 
 _NAMES = {
     "logprob": "answer's log-\nprobability (nats)",

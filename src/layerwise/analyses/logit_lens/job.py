@@ -15,7 +15,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from layerwise.analyses.tuned_lens.translators import TunedLens
+from layerwise.analyses.shared.lens_names import (
+    DECODER_LENS,
+    LOGIT,
+    OF_ENCODER,
+    TUNED,
+    TUNED_DECODER_LENS,
+)
+from layerwise.analyses.shared.translators import TunedLens
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import decoder_prefix, is_seq2seq, n_encoder_layers
 from layerwise.runs.checkpoints import CheckpointStore
@@ -45,7 +52,6 @@ from .reading import (
     read_lens,
 )
 from .result import LensResult, lens_frame
-from .tables import DECODER_LENS, LOGIT, OF_ENCODER, TUNED, TUNED_DECODER_LENS
 
 LAST = (-1,)
 # Texts whose residual streams are there together, and tokens whose logits are.

@@ -19,7 +19,7 @@ from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, LogLikelihood, intact
 from layerwise.sweep.activations.intact_run import Place
 from layerwise.sweep.requests import Generated, Tokens
-from layerwise.sweep.walk.readout import first_argmax, logits_of
+from layerwise.sweep.walk.readout import divergence, first_argmax, logits_of
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
@@ -66,14 +66,6 @@ def read_lens(
         kl=divergence(final, logprobs),
         top=logits.topk(min(TOP, logits.shape[-1]), dim=-1).indices,
     )
-
-
-def divergence(
-    final: Float[torch.Tensor, "read d_vocab"], logprobs: Float[torch.Tensor, "read d_vocab"]
-) -> Float[torch.Tensor, " read"]:
-    """KL divergence from the final distribution to another, in nats, of log-probabilities."""
-    # Rounding may leave a divergence of -1e-8 where the two are the same.
-    return (final.exp() * (final - logprobs)).sum(dim=-1).clamp(min=0)
 
 
 def _rank(

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from layerwise.analyses.shared.lens_names import streams_read
 from layerwise.presentation import no_signal
 from layerwise.presentation.drawing import drawn
 from layerwise.stats.items.over_items import lens_summary
@@ -21,7 +22,6 @@ from .tables import (
     lens_gate,
     lens_signals,
     prediction_depths,
-    streams_read,
 )
 
 

@@ -14,7 +14,6 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.ground.layer_names import stream_name
 from layerwise.stats.depth.item_curves import ItemCurves, settled_by_item
 from layerwise.stats.depth.layer_curves import Signal
 from layerwise.stats.effects import ALPHA, Chance
@@ -25,7 +24,6 @@ from layerwise.storage.provenance import Facts
 from layerwise.tasks.items import CAPABILITIES
 
 _TASK = ["lens", "protocol", "capability", "task"]
-LOGIT, TUNED = LENSES = ("logit", "tuned")
 
 
 def answers_read(lens: pd.DataFrame) -> pd.DataFrame:
@@ -268,27 +266,3 @@ def _comparison(first: Sample, second: Sample) -> dict[str, Any]:
         "later": float(ranked.statistic) / (len(first.depths) * len(second.depths)),
         "p": p,
     }
-
-
-"""What can be asked for: the final norm and the unembedding read the stream of the decoder (or of
-the only stack) as it is, or translated by a trained map."""
-DECODER_LENS, TUNED_DECODER_LENS = OF_ENCODER = "decoder", "tuned decoder"
-"""What comes with these of an encoder: the whole decoder reads the stream behind one of its layers
-as it is, which is the exact run of a shorter model, or translated by a trained map, a probe."""
-LENS_ORDER = (LOGIT, TUNED, DECODER_LENS, TUNED_DECODER_LENS)
-"""In which order they are shown."""
-UNTRANSLATED = {TUNED_DECODER_LENS: DECODER_LENS, TUNED: LOGIT}
-"""By trained lens, in the order of computation, the one that it is with no translator."""
-
-
-def lens_of(depth: int, n_encoder: int) -> str:
-    """What reading through the translator of a depth is called."""
-    return TUNED_DECODER_LENS if depth < n_encoder else TUNED
-
-
-def streams_read(table: pd.DataFrame, n_encoder: int) -> list[str]:
-    """What the layers of an encoder-decoder are called whose streams lenses read."""
-    return [
-        stream_name(int(layer), n_encoder, of_decoder=lens not in OF_ENCODER)
-        for layer, lens in zip(table["layer"], table["lens"], strict=True)
-    ]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.ablation.lookup import has_signal
 from layerwise.presentation.claim import PATCHING, Claim, Estimate, Evidence, source, spaced, weight
+from layerwise.presentation.gates import has_signal
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import asked_of, layers_of, numbers, records, rows
 from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, percent, when

@@ -16,6 +16,8 @@ from layerwise.analyses.ablation.job import ITEMS_AT_ONCE
 from layerwise.analyses.ablation.result import records_frame
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import read_finished
+from layerwise.analyses.shared.written_model import TABLES as TABLES
+from layerwise.analyses.shared.written_model import refuse_occupied, remove_model, write_model
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import spans, stack_name
 from layerwise.models import weights_hash
@@ -40,8 +42,6 @@ from layerwise.sweep.checks.rounding import distance, measure_rounding
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
-from .folder import TABLES as TABLES
-from .folder import refuse_occupied, remove_model, write_model
 from .result import PruningResult
 
 Piece = tuple[Task, tuple[Item, ...]]

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from layerwise.analyses.shared.splits import HELD_OUT, SELECTION
 from layerwise.presentation.charts.accuracy import draw_accuracy
 from layerwise.presentation.charts.lines import draw_series
 from layerwise.presentation.charts.marks import DASHED, DOTTED, level
@@ -18,7 +19,7 @@ from layerwise.presentation.rows import by_task, numbers, records, rows
 from layerwise.presentation.style import FULL_WIDTH, look, styled
 from layerwise.presentation.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order
 
-from .tables import BLOCKS, HELD_OUT, SELECTION, WAYS, removed_label
+from .tables import BLOCKS, WAYS, removed_label
 
 _SPLITS = {
     SELECTION: (look(1), "items selected by (optimistic)"),

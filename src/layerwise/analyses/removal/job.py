@@ -17,6 +17,8 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.analyses.ablation.job import write_requests
+from layerwise.analyses.ablation.job import refuse_no_chance, write_requests
+from layerwise.analyses.shared.splits import HELD_OUT, SELECTION
 from layerwise.analyses.similarity.api import streams_of
 from layerwise.errors import UserError, counted
 from layerwise.ground.layer_names import removable
@@ -43,9 +45,7 @@ from .tables import (
     BLOCKS,
     DEEP,
     EFFECT,
-    HELD_OUT,
     SEARCHES,
-    SELECTION,
     best_candidate,
     candidates_table,
     tasks_that_count,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from layerwise.analyses.shared.splits import HELD_OUT, SELECTION
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
 from layerwise.presentation import no_signal
@@ -23,16 +24,7 @@ from layerwise.storage.base import Result, computed_once, intervals, number
 from layerwise.storage.provenance import Facts
 from layerwise.tasks.registry import is_suite
 
-from .tables import (
-    BLOCKS,
-    HELD_OUT,
-    SELECTION,
-    candidates_table,
-    curves_table,
-    removed_label,
-    signal_table,
-    steps_table,
-)
+from .tables import BLOCKS, candidates_table, curves_table, removed_label, signal_table, steps_table
 
 Orders = Mapping[tuple[str, str], Sequence[Sequence[int]]]
 

@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
+from layerwise.analyses.shared.splits import HELD_OUT, SELECTION
 from layerwise.stats import effects as _effects
 from layerwise.stats.effects import Chance
 from layerwise.stats.families.over_run import Sizes, over_run
@@ -27,7 +28,6 @@ EFFECT, DEEP, ANGULAR, INFLUENCE = "effect", "deep", "angular", "influence"
 SEARCHES = (GREEDY, BLOCK)
 WAYS = (*SEARCHES, EFFECT, DEEP, ANGULAR, INFLUENCE)
 BLOCKS = (BLOCK, ANGULAR)
-SELECTION, HELD_OUT = "selection", "held out"
 # Shares are computed from counts, nats by an engine that agrees with its reference to 1e-4.
 _SAME_SHARE, _SAME_NATS = 1e-9, 1e-4
 

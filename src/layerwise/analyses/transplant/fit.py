@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from layerwise.errors import UserError, shown
-from layerwise.models import original_tokenizer
+from layerwise.models.instance.facts import vocabulary_difference
 from layerwise.models.instance.kinds import (
     Model,
     backend_of,
@@ -96,13 +96,3 @@ def _described(weight: torch.Tensor | None) -> str:
         return "absent"
     kind = str(weight.dtype).removeprefix("torch.")
     return f"{tuple(weight.shape)}, {kind}, on {weight.device}"
-
-
-def vocabulary_difference(base: Model, other: Model) -> tuple[str, str, str] | None:
-    """The first token in which two tokenizers differ, and what it is in either; None if in none."""
-    mine, theirs = (original_tokenizer(model).get_vocab() for model in (base, other))
-    if mine == theirs:
-        return None
-    token = min(t for t in mine.keys() | theirs.keys() if mine.get(t) != theirs.get(t))
-    ids = [f"id {found[token]}" if token in found else "absent" for found in (mine, theirs)]
-    return f"the token {shown(token)}", ids[0], ids[1]

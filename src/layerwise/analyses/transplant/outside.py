@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.errors import UserError
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.instance.kinds import DecoderOnly, Model, blocks_of, by_kind
 from layerwise.models.seq2seq.model import Seq2SeqModel
 
-from .blocks import parts_of_block
 from .names import EMBED, FINAL_NORM, RELATIVE, TIED, UNEMBED
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerwise.analyses.shared.blocks import norms_of_block, parts_of_block
 from layerwise.models.decoder.parts import AttentionParts
 from layerwise.models.instance.kinds import (
     Model,
@@ -23,7 +24,6 @@ from layerwise.models.instance.kinds import (
     over_original,
 )  # fmt: skip
 
-from .blocks import norms_of_block, parts_of_block
 from .names import BY_HEAD, KV_GROUP, NORMS, OF_NO_LAYER
 from .outside import weights_outside
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.models.instance.kinds import Model, blocks_of
 from layerwise.sweep.changes.other_weights import OtherWeights
 
-from .blocks import parts_of_block
 from .names import BY_HEAD, NORMS, OUTSIDE
 from .parts import WeightPart, head_parts, n_heads_at, parts_at, sites_of_layer
 

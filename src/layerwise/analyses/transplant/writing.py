@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from layerwise.analyses.pruning.folder import PLACE, taking_their_place
+from layerwise.analyses.shared.written_model import PLACE, taking_their_place
 from layerwise.errors import UserError
 from layerwise.ground.regular_files import read_regular
 from layerwise.models import weights_hash

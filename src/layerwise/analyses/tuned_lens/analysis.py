@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from layerwise.analyses.contract import Analysis
-from layerwise.analyses.logit_lens.tables import TUNED_DECODER_LENS
+from layerwise.analyses.shared.lens_names import TUNED_DECODER_LENS
 from layerwise.presentation.over_run import every_test
 from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import spread_of

@@ -15,6 +15,9 @@ import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute
+from layerwise.analyses.shared.texts import Texts, texts_of_file, texts_of_tasks
+from layerwise.analyses.shared.translators import FILE
+from layerwise.analyses.shared.translators import TunedLens as TunedLens
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
@@ -26,10 +29,7 @@ from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.storage.parquet import frame
 
 from .result import TunedLensResult
-from .texts import Texts, texts_of_file, texts_of_tasks
 from .training import Trainer, compare
-from .translators import FILE
-from .translators import TunedLens as TunedLens
 
 KINDS = ("full", "bias")
 # Steps after which what was trained is kept for a run that goes on.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from layerwise.analyses.logit_lens.tables import TUNED_DECODER_LENS, UNTRANSLATED
+from layerwise.analyses.shared.lens_names import TUNED_DECODER_LENS, UNTRANSLATED
 from layerwise.presentation.charts.lines import draw_series
 from layerwise.presentation.charts.panels import Panels
 from layerwise.presentation.charts.series import Words, series

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.analyses.logit_lens.tables import streams_read
+from layerwise.analyses.shared.lens_names import streams_read
 from layerwise.errors import counted
 from layerwise.presentation.drawing import drawn
 from layerwise.stats.effects import ALPHA, N_RESAMPLES

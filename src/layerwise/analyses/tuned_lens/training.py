@@ -18,8 +18,9 @@ from jaxtyping import Float
 from torch.nn.utils.rnn import pad_sequence
 
 from layerwise import stats
-from layerwise.analyses.logit_lens.reading import divergence
-from layerwise.analyses.logit_lens.tables import lens_of
+from layerwise.analyses.shared.lens_names import lens_of
+from layerwise.analyses.shared.texts import Text
+from layerwise.analyses.shared.translators import TunedLens
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import (
     Model,
@@ -30,10 +31,7 @@ from layerwise.models.instance.kinds import (
 )
 from layerwise.sweep import residuals_at
 from layerwise.sweep.activations.both_streams import both_streams
-from layerwise.sweep.walk.readout import logits_of
-
-from .texts import Text
-from .translators import TunedLens
+from layerwise.sweep.walk.readout import divergence, logits_of
 
 # Tokens read of a text.
 READS = 16

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from layerwise.errors import UserError
+from layerwise.errors import UserError, shown
 from layerwise.models.files.cache import key_of
 from layerwise.models.huggingface.generation import GenerationSettings
 from layerwise.models.weights.offload import blocks_on_disk, in_pieces, named_weights
@@ -225,3 +225,13 @@ def language_of(model: Model) -> str:
     """The language that a model speaks, as its tokenizer says: ``text`` or a toy language."""
     known = getattr(original_tokenizer(model), "init_kwargs", {})
     return str(known.get("language", "text"))
+
+
+def vocabulary_difference(base: Model, other: Model) -> tuple[str, str, str] | None:
+    """The first token in which two tokenizers differ, and what it is in either; None if in none."""
+    mine, theirs = (original_tokenizer(model).get_vocab() for model in (base, other))
+    if mine == theirs:
+        return None
+    token = min(t for t in mine.keys() | theirs.keys() if mine.get(t) != theirs.get(t))
+    ids = [f"id {found[token]}" if token in found else "absent" for found in (mine, theirs)]
+    return f"the token {shown(token)}", ids[0], ids[1]

@@ -67,3 +67,11 @@ def log_normaliser(logits: Float[torch.Tensor, "row d_vocab"]) -> Float[torch.Te
     """The log of the sum of each row's exponentiated logits, which are overwritten."""
     highest = logits.amax(dim=-1, keepdim=True)
     return logits.sub_(highest).exp_().sum(dim=-1).log_().add_(highest[:, 0])
+
+
+def divergence(
+    final: Float[torch.Tensor, "read d_vocab"], logprobs: Float[torch.Tensor, "read d_vocab"]
+) -> Float[torch.Tensor, " read"]:
+    """KL divergence from the final distribution to another, in nats, of log-probabilities."""
+    # Rounding may leave a divergence of -1e-8 where the two are the same.
+    return (final.exp() * (final - logprobs)).sum(dim=-1).clamp(min=0)

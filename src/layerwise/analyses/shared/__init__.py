@@ -1,0 +1,1 @@
+"""What several analyses are built on, and no analysis by itself."""
