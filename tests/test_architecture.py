@@ -155,6 +155,7 @@ def analyses_named(start: str) -> set[str]:
 COMPOSED = {
     "attribution_patching": {"patching"},  # a sample is truly patched
     "comparison": {"ablation", "emergence"},
+    "early_exit": {"logit_lens"},  # which reads what it is made of
     "emergence": {"ablation"},  # of which protocols interact
     "interactions": {"ablation"},
     "logit_lens": {"tuned_lens"},  # trained first, if it is to be read with

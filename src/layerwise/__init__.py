@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .analyses.comparison.result import Comparison as Comparison
     from .analyses.distillation.api import distill as distill
     from .analyses.distillation.healing import heal as heal
+    from .analyses.early_exit.api import early_exit as early_exit
     from .analyses.emergence.api import emergence as emergence
     from .analyses.heads.api import head_scores as head_scores
     from .analyses.interactions.api import interactions as interactions
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .results import AttributionPatchingResult as AttributionPatchingResult
     from .results import AttributionResult as AttributionResult
     from .results import DistillationResult as DistillationResult
+    from .results import EarlyExitResult as EarlyExitResult
     from .results import EmergenceResult as EmergenceResult
     from .results import HeadsResult as HeadsResult
     from .results import InteractionsResult as InteractionsResult
@@ -89,6 +91,7 @@ _ATTRIBUTES = {
     "analyses.comparison.result": ["Comparison"],
     "analyses.distillation.api": ["distill"],
     "analyses.distillation.healing": ["heal"],
+    "analyses.early_exit.api": ["early_exit"],
     "analyses.emergence.api": ["emergence"],
     "analyses.heads.api": ["head_scores"],
     "analyses.interactions.api": ["interactions"],
@@ -118,6 +121,7 @@ _ATTRIBUTES = {
         "AttributionPatchingResult",
         "AttributionResult",
         "DistillationResult",
+        "EarlyExitResult",
         "EmergenceResult",
         "HeadsResult",
         "InteractionsResult",
@@ -146,6 +150,7 @@ __all__ = [
     "AttributionResult",
     "Comparison",
     "DistillationResult",
+    "EarlyExitResult",
     "EmergenceResult",
     "HeadsResult",
     "InteractionsResult",
@@ -173,6 +178,7 @@ __all__ = [
     "compare_logs",
     "compare_series",
     "distill",
+    "early_exit",
     "emergence",
     "figures_for_paper",
     "head_scores",

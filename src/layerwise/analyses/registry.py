@@ -17,6 +17,7 @@ from .attribution.analysis import ANALYSIS as ATTRIBUTION
 from .attribution_patching.analysis import ANALYSIS as ATTRIBUTION_PATCHING
 from .contract import Analysis, Curves, Extra, Planned
 from .distillation.analysis import ANALYSIS as DISTILLATION
+from .early_exit.analysis import ANALYSIS as EARLY_EXIT
 from .emergence.analysis import ANALYSIS as EMERGENCE
 from .heads.analysis import ANALYSIS as HEADS
 from .interactions.analysis import ANALYSIS as INTERACTIONS
@@ -31,8 +32,8 @@ from .tuned_lens.analysis import ANALYSIS as TUNED_LENS
 
 ANALYSES: tuple[Analysis, ...] = (
     ABLATION, LOGIT_LENS, TUNED_LENS, PATCHING, ATTRIBUTION, HEADS, SIMILARITY, REMOVAL,
-    ATTRIBUTION_PATCHING, PATH_PATCHING, PRUNING, INTERACTIONS, TRANSPLANT, DISTILLATION,
-    EMERGENCE,
+    ATTRIBUTION_PATCHING, PATH_PATCHING, PRUNING, INTERACTIONS, EARLY_EXIT, TRANSPLANT,
+    DISTILLATION, EMERGENCE,
 )  # fmt: skip
 RESULTS: tuple[type[Result], ...] = tuple(analysis.result for analysis in ANALYSES)
 EXTRAS: dict[str, Extra] = {extra.name: extra for one in ANALYSES for extra in one.extras}

@@ -210,6 +210,7 @@ COMMANDS: Mapping[str, Command] = {
         f"{_ANALYSES}.distillation.healing:heal", show_written, called="FOLDER",
         flags={"out": Flag(help="New folder for the healed model.")},
     ),
+    "early-exit": Command(f"{_ANALYSES}.early_exit.api:early_exit"),
     "similarity": Command(f"{_ANALYSES}.similarity.api:similarity"),
     "remove": Command(f"{_ANALYSES}.removal.api:removal_order", show_removal),
     "prune": Command(

@@ -186,7 +186,7 @@ def plan_run(
         protocols: as for the analysis; what it takes if none are named, and for patching always
             ``continuation``.
         analysis: ``ablation``, ``lens``, ``patching``, ``attribution``, ``similarity``,
-            ``transplant``, ``profile``, ``distill`` or ``heal``.
+            ``early-exit``, ``transplant``, ``profile``, ``distill`` or ``heal``.
         untimed: run no sample: no weights are read and no time is estimated.
 
     Raises:

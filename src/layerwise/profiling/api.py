@@ -135,7 +135,7 @@ def profile(
         exhaustive: skip layers also where the model has no signal. No claim is made there, so by
             default that time is saved.
         also: further analyses: ``parts``, ``heads``, ``attribution``, ``head-scores``,
-            ``similarity``, ``removal``, ``estimates``, ``paths``, or ``all`` of these; also
+            ``similarity``, ``removal``, ``estimates``, ``paths``, ``early-exit``, or ``all``; also
             ``interactions``, of all pairs of layers, which takes much longer. They use the tasks
             that the model can do.
         fewshot_seeds: number of draws of the few-shot examples, 1 to 10, with which layers, parts

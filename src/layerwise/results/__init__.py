@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         AttributionPatchingResult as AttributionPatchingResult,
     )
     from layerwise.analyses.distillation.result import DistillationResult as DistillationResult
+    from layerwise.analyses.early_exit.result import EarlyExitResult as EarlyExitResult
     from layerwise.analyses.emergence.result import EmergenceResult as EmergenceResult
     from layerwise.analyses.heads.result import HeadsResult as HeadsResult
     from layerwise.analyses.interactions.result import InteractionsResult as InteractionsResult
@@ -46,6 +47,7 @@ _WHERE = {
     "AttributionPatchingResult": "layerwise.analyses.attribution_patching.result",
     "AttributionResult": "layerwise.analyses.attribution.result",
     "DistillationResult": "layerwise.analyses.distillation.result",
+    "EarlyExitResult": "layerwise.analyses.early_exit.result",
     "EmergenceResult": "layerwise.analyses.emergence.result",
     "Facts": "layerwise.storage.provenance",
     "HeadsResult": "layerwise.analyses.heads.result",
@@ -80,6 +82,7 @@ __all__ = [
     "AttributionPatchingResult",
     "AttributionResult",
     "DistillationResult",
+    "EarlyExitResult",
     "EmergenceResult",
     "Facts",
     "HeadsResult",

@@ -1,0 +1,168 @@
+"""Early exit: claims, part of a page, and ``ANALYSIS``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from layerwise.analyses.contract import (
+    Analysis,
+    Extra,
+    Job,
+    Planned,
+    PlannedJobs,
+    PlanOptions,
+    ProfileStart,
+    saved_tables,
+)
+from layerwise.analyses.logit_lens.tables import guessing
+from layerwise.presentation.claim import ESTABLISHED, Claim, Estimate, source, spaced, weight
+from layerwise.presentation.columns import cells, heads
+from layerwise.presentation.gates import gate_tables
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.over_run import evidence_for
+from layerwise.presentation.rows import asked_of, records, rows
+from layerwise.presentation.section import FigureSpec, Section, Table
+from layerwise.presentation.wording import counted, interval, number, spread_of, when
+from layerwise.stats.share_tests.equivalence import Interest
+from layerwise.storage.base import Result
+from layerwise.storage.run_tables import RunTables
+
+from .result import EXITS, EarlyExitResult
+from .tables import earliest, exit_name, gate
+
+if TYPE_CHECKING:
+    from layerwise.runs.setup import Setup
+
+KIND = "early exit"
+_LAYERS, _GATE = "early_exit_layers", "early_exit_gate"
+_MOST = 3
+_WORDS = (
+    "What would the model answer if it stopped after a layer? Its final norm and unembedding read "
+    "the stream there. An exit is safe if it and all later ones lose less than what is of interest."
+)
+_CAVEAT = (
+    "Only the answer's first token is read. A written text needs an exit at every token, and later "
+    "tokens would read what earlier exits left out."
+)
+_RIGHT = "the answer's first token on top of the whole vocabulary behind the last layer"
+
+
+def findings(run: RunTables) -> list[Claim]:
+    """The first safe exit of each task, and tasks that lose something before the last layer."""
+    table = run.table(_LAYERS)
+    if table is None or table.empty:
+        return []
+    safe = [_safe(row, run, table) for row in records(earliest(table))]
+    needed = [_last_needed(row, table) for row in records(_last_exits(table))]
+    return spaced(safe, _MOST) + spaced(needed, 1)
+
+
+def _last_exits(table: pd.DataFrame) -> pd.DataFrame:
+    """The last exits, where stopping there loses accuracy over the whole run."""
+    last = table.sort_values(by="layer").groupby(["task", "protocol", "lens"], sort=False).tail(1)
+    return pd.DataFrame(last.query("signal and significant and acc_diff > 0"))
+
+
+def _safe(row: dict[str, Any], run: RunTables, table: pd.DataFrame) -> Claim:
+    loss = number(100 * Interest.of(run.facts.settings).loss)
+    where = {name: str(row[name]) for name in ("task", "protocol", "lens")}
+    left_out = len(rows(table, **where).query(f"layer >= {row['layer']}"))
+    return Claim(
+        kind=KIND, evidence=ESTABLISHED,
+        importance=weight(0.6, left_out / run.facts.model.n_layers),
+        short=f"In {row['task']}, an exit after layer {exit_name(row)} loses less than {loss} "
+        f"accuracy points {when(row['protocol'])}.",
+        layers=(max(int(row["layer"]), 0),),
+        details=(
+            f"It leaves out {counted(left_out, 'layer')}; the final token is the same in "
+            f"{interval(*(100 * row[name] for name in ('same', 'same_low', 'same_high')))} %.",
+            f"The right answer loses {interval(row['nats'], row['nats_low'], row['nats_high'], 2)} "
+            "nats.",
+        ),
+        estimate=_lost(row), p=float(row["p_no_loss_run"]),
+        test=f"test that {loss} points or more are lost, from the last exit down, Bonferroni over "
+        f"{counted(int(row['n_sequences']), 'sequence')} of exits",
+        source=source(_LAYERS, where, layer=int(row["layer"])), caveat=_CAVEAT,
+        **asked_of(pd.DataFrame([row])),
+    )  # fmt: skip
+
+
+def _last_needed(row: dict[str, Any], table: pd.DataFrame) -> Claim:
+    where = {name: str(row[name]) for name in ("task", "protocol", "lens")}
+    return Claim(
+        kind=KIND, importance=weight(0.5, row["acc_diff"]),
+        short=f"In {row['task']}, stopping one layer early, after {exit_name(row)}, already loses "
+        f"accuracy {when(row['protocol'])}.",
+        layers=(max(int(row["layer"]), 0),),
+        estimate=_lost(row),
+        source=source(_LAYERS, where, layer=int(row["layer"])), caveat=_CAVEAT,
+        **evidence_for(row, table, "exact sign flips of items", ("p_holm", "Holm over its exits")),
+        **asked_of(pd.DataFrame([row])),
+    )  # fmt: skip
+
+
+def _lost(row: dict[str, Any]) -> Estimate:
+    middle, low, high = (100 * row[name] for name in ("acc_diff", "acc_diff_low", "acc_diff_high"))
+    return Estimate(middle, low, high, "accuracy points lost", digits=1)
+
+
+def _strips(run: RunTables) -> list[FigureSpec]:
+    from .figures import exit_strips
+
+    table = run.table(_LAYERS)
+    if table is None or table.empty:
+        return []
+    caption = (
+        "Early exit: accuracy that is lost by stopping after each layer (n = "
+        f"{spread_of(table['n_items'], 'item')} a task). The answer's first token is read there "
+        "with the final norm and the unembedding. Squares: exits that lose less than what is of "
+        "interest, as all later ones do. Dots: significant losses (Holm)."
+    )
+    if stacks().n_encoder:
+        caption += " In the encoder, the whole decoder reads the stream after the layer."
+    alt = "Strips of accuracy lost by an exit after each layer, one row per protocol."
+    return [FigureSpec("early_exit", partial(exit_strips, table), caption, alt)]
+
+
+def sections(run: RunTables) -> list[Section]:
+    """What each exit costs, and the first safe ones."""
+    table = run.table(_LAYERS)
+    if table is None or table.empty:
+        return []
+    safe = earliest(table)
+    tables = [Table(f"First safe exits ({len(safe)})", heads(EXITS), cells(EXITS, safe))]
+    tables += gate_tables(run, _GATE, _RIGHT, "without the question (%)")
+    return [
+        Section("early-exit", "Early exit", 36, _WORDS, tuple(_strips(run)), tuple(tables),
+                kinds=(KIND,)),
+    ]  # fmt: skip
+
+
+def _tables(result: EarlyExitResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
+    own = gate(result.early_exit, guessing(result.facts))
+    return saved_tables(result, others) | {_GATE: own}
+
+
+def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    from .api import EarlyExit, Lens
+
+    return PlannedJobs({"early-exit": EarlyExit(Lens(setup))})
+
+
+def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
+    from .api import EarlyExit, Lens
+
+    yield EarlyExit(Lens(start.reading, strict=False), shared=True)
+
+
+_EXITS = "the layers after which the model could stop"
+ANALYSIS = Analysis(
+    "early_exit", EarlyExitResult, sections, findings, tables=_tables,
+    files={_GATE: "early_exit.parquet, answers counted"},
+    plans=(Planned("early-exit", _planned_jobs, ("letter", "continuation")),),
+    extras=(Extra("early-exit", _EXITS, _jobs_of_a_profile, planned=True),),
+)  # fmt: skip

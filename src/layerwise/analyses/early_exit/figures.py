@@ -1,0 +1,62 @@
+"""The picture of early exits, from their table alone."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from layerwise.analyses.shared.lens_names import OF_ENCODER
+from layerwise.presentation.charts.heat import LOST, Mark, Row, cells, lost
+from layerwise.presentation.charts.strips import Strip, strips
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import by_task, layers_of, records, rows
+from layerwise.presentation.style import FULL_WIDTH, styled
+from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, spread
+
+from .tables import exit_name
+
+
+def _loses(row: Row) -> bool:
+    return bool(row["significant"]) and row["acc_diff"] > 0
+
+
+_MARKS = (
+    Mark("significant loss (Holm, p < 0.05)", _loses),
+    Mark(
+        "safe: less is lost than is of interest, here and later", lambda row: bool(row["safe"]),
+        "s", "safe", {"color": "black", "mec": "white"},
+    ),
+)  # fmt: skip
+
+
+@styled
+def exit_strips(exits: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
+    """What stopping after each layer costs: a panel per task, a row per protocol.
+
+    Colour is the share lost of the accuracy above the floor, clipped to 0 to 1. A dot marks a
+    significant loss, a square an exit that is safe; hatched rows have no signal.
+
+    ``exits`` is the table ``early_exit_layers.parquet``.
+    """
+    start = stacks().n_encoder - 1  # what enters the decoder is not behind an encoder's layer
+    if start >= 0:
+        exits = pd.DataFrame(exits.loc[(exits["layer"] != start) | exits["lens"].isin(OF_ENCODER)])
+    layers = layers_of(exits)
+    listed = [_strip(mine, layers) for _, mine in by_task(exits)]
+    panels = strips(listed, width, left=1.05, least=width)
+    panels.over_layers(layers, cells=True)
+    title = "Early exit: accuracy lost by stopping after a layer, by task and protocol"
+    return panels.finish(title, "exit after layer (−1: none)", bar=LOST)
+
+
+def _strip(mine: pd.DataFrame, layers: list[int]) -> Strip:
+    names = in_order(mine["protocol"], PROTOCOL_ORDER)
+    first, lit = mine.iloc[0], rows(mine, signal=True)
+    silent = {row["protocol"] for row in records(rows(mine, signal=False))}
+    drawn = cells(lit, "share_lost", ("protocol", names), ("layer", layers), _MARKS, _tell)
+    title = f"{first['task']} ({first['capability']}, n = {spread(mine['n_items'])})"
+    return Strip([title], names, drawn, [i for i, name in enumerate(names) if name in silent])
+
+
+def _tell(row: Row) -> str:
+    return f"{row['protocol']}, exit after {exit_name(row)}: {lost(row)}"

@@ -1,0 +1,124 @@
+"""What follows from the exits alone: accuracy, nats and agreement of each, and which are safe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from layerwise import stats
+from layerwise.analyses.logit_lens.tables import answers_read, lens_gate
+from layerwise.analyses.shared.lens_names import LOGIT, OF_ENCODER
+from layerwise.ground.layer_names import stream_name
+from layerwise.presentation.naming import name_layer, stacks
+from layerwise.stats.effects import ALPHA, BLIND, INTACT, Chance, effects_table
+from layerwise.stats.share_tests.equivalence import Interest, excludable_loss
+from layerwise.storage.parquet import conform
+
+_SEQUENCE = ["task", "protocol", "lens"]
+
+
+def exits_read(lens: pd.DataFrame) -> pd.DataFrame:
+    """``early_exit.parquet``: what the untrained lenses read of each answer's first token."""
+    return conform("early_exit", answers_read(lens))
+
+
+def gate(exits: pd.DataFrame, chance: Chance) -> pd.DataFrame:
+    """What signal was decided on: the lens's own gate, a row per task and protocol."""
+    return lens_gate(exits.assign(over="prompt", pos=-1, site="resid_post"), chance)
+
+
+def exits_table(exits: pd.DataFrame, chance: Chance, seed: int, interest: Interest) -> pd.DataFrame:
+    """``early_exit_layers.parquet``: what stopping after each layer costs, and where it is safe.
+
+    Accuracy and nats are paired with those of the whole model, with the tests and corrections of
+    ablation's effects. An exit is safe if it and all later ones lose less than what is of interest.
+    """
+    gates = gate(exits, chance)
+    places = zip(gates["task"], gates["protocol"], strict=True)
+    floors = dict(zip(places, gates["floor"], strict=True))
+    effects = effects_table(as_changes(exits), lambda *place: floors[place], seed, interest)
+    table = effects.assign(lens=effects["site"]).sort_values(by=[*_SEQUENCE, "layer"])
+    table = table.merge(_agreement(exits), on=[*_SEQUENCE, "layer"], how="left")
+    sequences = table.groupby(_SEQUENCE, sort=False)["p_no_loss"]
+    n = sequences.ngroups
+    table["p_no_loss_run"] = sequences.transform(lambda p: safe_p_values(p.to_numpy(), n))
+    table["n_sequences"] = n
+    table["safe"] = table["signal"] & (table["p_no_loss_run"] < ALPHA)
+    return conform("early_exit_layers", table.reset_index(drop=True))
+
+
+def as_changes(exits: pd.DataFrame) -> pd.DataFrame:
+    """Exits as records of changes to the model; the last layer is the model as it is."""
+    last = exits.groupby(_SEQUENCE)["layer"].transform("max")
+    whole = (exits["layer"] == last).to_numpy(dtype=bool)
+    logit = exits["lens"].eq(LOGIT).to_numpy(dtype=bool)
+    exits = exits.assign(
+        correct=exits["rank"].eq(0), gold_logprob=exits["logprob"], margin=np.nan, head=None,
+        heads=None, layers=[[layer] for layer in exits["layer"]], site=exits["lens"], kind="exit",
+    )  # fmt: skip
+    names = [f"{lens} {layer}" for lens, layer in zip(exits["lens"], exits["layer"], strict=True)]
+    intact, blind = exits.loc[whole & logit], exits.loc[whole & logit & exits["blind"].notna()]
+    nowhere = {"site": None, "layer": None, "layers": None}
+    return pd.concat(
+        [
+            intact.assign(kind=INTACT, intervention=INTACT, **nowhere),
+            blind.assign(
+                kind=BLIND, intervention=BLIND, correct=blind["blind"].astype(bool), **nowhere
+            ),
+            exits.assign(intervention=names).loc[~whole],
+        ],
+        ignore_index=True,
+    ).astype({"layer": "Int64", "head": "Int64"})
+
+
+def safe_p_values(p: Float[np.ndarray, " exits"], n: int) -> Float[np.ndarray, " exits"]:
+    """p-values that an exit or a later one loses too much, over all ``n`` sequences of a run.
+
+    In a sequence exits are tested from the last to the first, in a fixed order, and none is safe
+    before a later one is (Maurer, Hothorn and Lehmacher 1995; Angelopoulos et al. 2021,
+    arXiv:2110.01052, section 2.3). Such a sequence needs no correction for its length; the number
+    of sequences is corrected for by Bonferroni.
+    """
+    return np.minimum(1.0, n * np.maximum.accumulate(p[::-1])[::-1])
+
+
+def items_needed(n: int, loss: float) -> int:
+    """Items by which an exit that changes no answer is safe, where so many sequences are tested."""
+    items = 1
+    while excludable_loss(items, ALPHA / n) >= loss:
+        items += 1
+    return items
+
+
+def _agreement(exits: pd.DataFrame) -> pd.DataFrame:
+    """Share of the items whose most likely token is that of the whole model, with bounds."""
+    same = exits.assign(same=exits["final_rank"].eq(0).fillna(False).astype(int))
+    counts = same.groupby([*_SEQUENCE, "layer"], as_index=False)["same"].agg(["sum", "size"])
+    bounds = [
+        stats.exact_interval(int(count), int(n))
+        for count, n in zip(counts["sum"], counts["size"], strict=True)
+    ]
+    ends = {
+        "same": [one.estimate for one in bounds],
+        "same_low": [one.low for one in bounds],
+        "same_high": [one.high for one in bounds],
+    }
+    return counts.drop(columns=["sum", "size"]).assign(**ends).astype({"layer": "Int64"})
+
+
+def earliest(table: pd.DataFrame) -> pd.DataFrame:
+    """The first safe exit of each task and protocol, and in an encoder-decoder of each stack."""
+    safe = pd.DataFrame(table.loc[table["safe"]])
+    ordered = safe.sort_values(by=[*_SEQUENCE, "layer"])
+    return ordered.drop_duplicates(_SEQUENCE).reset_index(drop=True)
+
+
+def exit_name(row: dict[str, Any]) -> str:
+    """The layer after which the model stops, or what enters the first one."""
+    n_encoder, of_decoder = stacks().n_encoder, row["lens"] not in OF_ENCODER
+    if not n_encoder:
+        return name_layer(row["layer"])
+    return stream_name(int(row["layer"]), n_encoder, of_decoder=of_decoder)
