@@ -75,38 +75,7 @@ _WHERE = {
     "records_frame": "layerwise.analyses.ablation.result",
 }
 
-__all__ = [
-    "RESULTS",
-    "RUN_FILE",
-    "AblationResult",
-    "AttributionPatchingResult",
-    "AttributionResult",
-    "DistillationResult",
-    "EarlyExitResult",
-    "EmergenceResult",
-    "Facts",
-    "HeadsResult",
-    "InteractionsResult",
-    "LensResult",
-    "ModelFacts",
-    "PatchingResult",
-    "PathPatchingResult",
-    "PruningResult",
-    "RemovalResult",
-    "Result",
-    "RunFolder",
-    "SimilarityResult",
-    "TaskFacts",
-    "TransplantResult",
-    "TunedLensResult",
-    "installed_versions",
-    "join_facts",
-    "lens_frame",
-    "load_results",
-    "patching_frame",
-    "read_facts",
-    "records_frame",
-]
+__all__ = list(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
