@@ -173,16 +173,16 @@ FAULTS = [
     ),
     Fault(
         "a claim about a model that only guesses",
-        "stats/effects.py",
-        'table["significant"] = signal & (corrected(table) < ALPHA)',
-        'table["significant"] = corrected(table) < ALPHA',
+        "stats/families/estimate.py",
+        "significant=claimed & (within < ALPHA)",
+        "significant=within < ALPHA",
         ("tests/test_effects.py::test_nothing_is_significant_of_a_model_that_only_guesses",),
     ),
     Fault(
         "pairs that were solved by guessing, patched and believed",
         "analyses/patching/tables.py",
-        "return found.assign(significant=sure & (found",
-        "return found.assign(significant=(found",
+        '"signal": signals[_place(group)]}',
+        '"signal": True}',
         (
             "tests/test_patching_tables.py::"
             "test_a_model_that_reverses_as_many_pairs_as_it_solves_gets_no_verdict",
@@ -210,9 +210,9 @@ FAULTS = [
     ),
     Fault(
         "many layers tested as if they were one",
-        "stats/effects.py",
-        'table["significant"] = signal & (corrected(table) < ALPHA)',
-        'table["significant"] = signal & (table["p"] < ALPHA)',
+        "stats/families/estimate.py",
+        "significant=claimed & (within < ALPHA)",
+        "significant=claimed & (p < ALPHA)",
         (
             "tests/test_validity_study.py::test_redrawn_answers_have_signal_and_no_effect_on_average",
         ),

@@ -23,7 +23,7 @@ from layerwise.stats.depth.item_curves import (
     progress_by_item,
     settled_by_item,
 )
-from layerwise.stats.families.over_run import exact_where_alike
+from layerwise.stats.families.estimate import exact_where_alike
 from layerwise.storage.parquet import frame
 from tests.cases import data_sets, most_errors
 from tests.interacting import interactions_result, with_pairs

@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.results import AblationResult
-from layerwise.stats.families.over_run import exact_difference_bounds, exact_where_alike
+from layerwise.stats.families.estimate import exact_difference_bounds, exact_where_alike
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.share_bounds import share_scale
 from tests import synthetic

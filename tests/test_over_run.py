@@ -12,13 +12,14 @@ from layerwise import stats
 from layerwise.analyses.patching.tables import effects_over_pairs
 from layerwise.presentation.over_run import count_that_hold, family, which_hold
 from layerwise.stats.effects import effects_table
-from layerwise.stats.families.over_run import (
+from layerwise.stats.families.estimate import (
     Sizes,
+    estimate,
     exact_difference_bounds,
     independent_counts,
     over_run,
-    reach_over_run,
     sizes_of,
+    student,
 )
 from layerwise.stats.signals.signal import above_chance_p_values, have_signal
 from tests.cases import data_sets, in_long_runs, most_errors
@@ -195,26 +196,30 @@ def test_the_largest_mean_of_many_is_covered():
     for _ in range(n):
         values = rng.gamma(4.0, 0.25, size=(24, 100))
         means, errors = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(24)
-        reach = reach_over_run(errors, np.full(100, 24), np.full(100, True))
+        table = pd.DataFrame({"mean": means, "error": errors, "n_clusters": 24})
+        low, high = student("mean")(table, 100)
         top = int(means.argmax())
-        missed += not abs(means[top] - 1.0) <= reach[top]
+        missed += not low[top] <= 1.0 <= high[top]
     assert missed <= most_errors(n)
 
 
 def test_means_reach_as_far_as_t_at_the_divided_level():
     from scipy.stats import t
 
-    asked = np.array([True, True, False, True, True])
+    signal = np.array([True, True, False, True, True])
     rate = np.array([False, False, False, True, True])
-    n = np.array([10, 40, 10, 12, 1])
-    found = reach_over_run(np.full(5, 2.0), n, asked, rate)
-    assert found[:2] == pytest.approx(2 * t.ppf(1 - 0.025 / 3, [9, 39]))
-    assert np.isnan(found[2])
-    assert found[3] == pytest.approx(2 * t.ppf(1 - 0.025 / 2, 11))
-    assert np.isnan(found[4])
-    more = reach_over_run(np.full(5, 2.0), n, asked, rate, Sizes(9, 5))
-    assert more[:2] == pytest.approx(2 * t.ppf(1 - 0.025 / 9, [9, 39]))
-    assert more[3] == pytest.approx(2 * t.ppf(1 - 0.025 / 5, 11))
+    table = pd.DataFrame({
+        "task": "keys", "protocol": "letter", "mean": 1.0, "error": 2.0, "p": 0.5,
+        "n_clusters": [10, 40, 10, 12, 1], "signal": signal,
+    })  # fmt: skip
+    for n_asked, n_strict, n_rate in ((None, 3, 2), (3, 9, 6)):
+        found = estimate(table, student("mean"), ["task"], by_rate=rate, n_asked=n_asked)
+        reach = found["run_high"].to_numpy() - 1
+        assert reach[:2] == pytest.approx(2 * t.ppf(1 - 0.025 / n_strict, [9, 39]))
+        assert np.isnan(reach[2])
+        assert reach[3] == pytest.approx(2 * t.ppf(1 - 0.025 / n_rate, 11))
+        assert np.isnan(reach[4])
+        assert (found["run_low"] + found["run_high"]).dropna().to_numpy() == pytest.approx(2.0)
 
 
 def test_errors_of_shares_are_those_of_many_samples():

@@ -16,12 +16,14 @@ from statsmodels.stats.multitest import multipletests
 import layerwise as lw
 from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant import gaps, tables
+from layerwise.analyses.transplant.blocks import parts_of_block
 from layerwise.analyses.transplant.greedy import best_of, parted
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.presentation.rows import rows
 from layerwise.report.summary import findings
+from layerwise.stats.families import estimate
 from tests import analysis
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
@@ -157,8 +159,7 @@ def searched(rng, n=80, layers=12, share=0.3):
 
 @pytest.fixture
 def few_resamples(monkeypatch):
-    for module in (gaps, tables):
-        monkeypatch.setattr(module, "N_RESAMPLES", 20)
+    monkeypatch.setattr(estimate, "N_RESAMPLES", 20)
 
 
 def test_what_is_told_is_counted_on_held_out_items(few_resamples):

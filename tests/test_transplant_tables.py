@@ -8,8 +8,9 @@ import pytest
 from scipy.stats import binomtest, spearmanr
 from statsmodels.stats.multitest import multipletests
 
-from layerwise.analyses.transplant import gaps, tables
+from layerwise.analyses.transplant import tables
 from layerwise.report.summary import findings
+from layerwise.stats.families import estimate
 from tests.transplanting import both, joined_results, transplant_result, with_activations
 
 RNG = np.random.default_rng(7)
@@ -128,8 +129,7 @@ def test_nothing_is_tested_where_there_is_no_gap():
 
 @pytest.fixture
 def few_resamples(monkeypatch):
-    for module in (gaps, tables):
-        monkeypatch.setattr(module, "N_RESAMPLES", 20)
+    monkeypatch.setattr(estimate, "N_RESAMPLES", 20)
 
 
 def at_most(n_false: int, n: int, rate: float = 0.05) -> bool:
@@ -213,8 +213,7 @@ def test_what_the_options_give_away_is_not_brought(control, n, few_resamples):
 
 @pytest.mark.parametrize("n", [10, pytest.param(200, marks=pytest.mark.long)])
 def test_intervals_of_shares_cover_the_share(n, monkeypatch):
-    for module in (gaps, tables):
-        monkeypatch.setattr(module, "N_RESAMPLES", 400)
+    monkeypatch.setattr(estimate, "N_RESAMPLES", 400)
     rng, told, covered = np.random.default_rng(4), 0, 0
     for _ in range(n):
         worse, better = drawn(50, 0.3, rng), drawn(50, 0.9, rng)

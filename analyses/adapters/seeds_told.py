@@ -13,7 +13,7 @@ import pandas as pd
 
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import interval, joined, number, p_value
-from layerwise.stats.families.over_run import exact_difference_bounds
+from layerwise.stats.families.estimate import exact_difference_bounds
 from layerwise.stats.signals.power import least_change
 
 GAINS, DIFFERENCES = "further_gains", "further_differences"

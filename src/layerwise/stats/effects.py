@@ -14,13 +14,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.stats.families.over_run import effects_over_run
-from layerwise.stats.items.clusters import (
-    clustered_interval,
-    independent_items,
-    paired_p_values,
-    sample_and_resamples,
-)
+from layerwise.stats.families.estimate import ALPHA as ALPHA
+from layerwise.stats.families.estimate import N_RESAMPLES as N_RESAMPLES
+from layerwise.stats.families.estimate import bounded_columns, estimate, exact, resampled
+from layerwise.stats.items.clusters import clustered_interval, independent_items, paired_p_values
 from layerwise.stats.items.crossed import crossed_means
 from layerwise.stats.share_tests.equivalence import (
     MOST_NATS,
@@ -44,8 +41,6 @@ from .cells import cells as cells
 from .cells import layer_skips as layer_skips
 from .inference import Interval
 
-N_RESAMPLES = 2000
-ALPHA = 0.05
 Chance = Callable[[str, str], float]
 _TAIL = 0.025
 
@@ -129,9 +124,11 @@ def effects_table(
     if not tables:
         return frame("effects", [])
     whole = pd.concat(tables, ignore_index=True)
+    by, heads = ["task", "protocol", "kind", "site"], whole["head"].notna().to_numpy(dtype=bool)
+    table = estimate(whole, exact, by, by_rate=heads, n_asked=len(every))
     rounded = {name: whole[name].round().astype(int) for name in ("n_lost", "n_gained")}
-    over_run = effects_over_run(whole, n_asked=len(every))
-    return conform("effects", whole.assign(**over_run, **rounded))
+    over_run = {"run_low": "acc_diff_run_low", "run_high": "acc_diff_run_high"}
+    return conform("effects", table.rename(columns=over_run).assign(**rounded))
 
 
 def _effects(
@@ -163,13 +160,7 @@ def _effects(
         **_bootstrapped(cell, cell.floor(chance), seed, has_scale=signal),
     )
     table = table.assign(**with_unseen_items(table, scale_of(cell, chance)))
-    if cell.of_examples:
-        table = table.assign(**over_examples(table, cell, chance, smallest))
-    family = table.groupby(["kind", "site"], dropna=False)["p"]
-    table["p_holm"] = family.transform(lambda p: stats.holm(p.to_numpy()))
-    table["p_bh"] = family.transform(lambda p: stats.benjamini_hochberg(p.to_numpy()))
-    table["significant"] = signal & (corrected(table) < ALPHA)
-    return table
+    return table.assign(**over_examples(table, cell, chance, smallest) if cell.of_examples else {})
 
 
 def scale_of(cell: Cell, chance: float) -> Scale:
@@ -192,33 +183,18 @@ def corrected(effects: pd.DataFrame) -> pd.Series:
 def _bootstrapped(
     cell: Cell, floor: Float[np.ndarray, " items"], seed: int, *, has_scale: bool
 ) -> dict[str, Any]:
-    n = len(cell.intact)
-    indices = sample_and_resamples(cell.clusters.n, N_RESAMPLES, stats.generator(seed, cell.task))
-    together = np.column_stack([cell.intact, floor, cell.correct, cell.nats, cell.margins])
-    means = cell.clusters.resampled_means(together, indices)
-    ends = 2 + np.arange(3) * cell.correct.shape[1]
-    intact, lowest, changed, nats, margins = np.split(means, [1, *ends], axis=1)
+    intact, lowest, changed, nats, margins = resampled(
+        cell.task, cell.clusters, seed, cell.intact, floor, cell.correct, cell.nats, cell.margins
+    )
     if not has_scale:
         lowest = np.full_like(lowest, np.inf)
+    n = len(cell.intact)
     return (
-        bounded_columns(("acc_diff", "acc_diff_low", "acc_diff_high"), intact - changed, n)
-        | bounded_columns(
-            ("share_lost", "share_low", "share_high"), stats.shares(intact, changed, lowest), n
-        )
-        | bounded_columns(("nats", "nats_low", "nats_high"), nats, n)
-        | bounded_columns(("margin", "margin_low", "margin_high"), margins, n)
+        bounded_columns("acc_diff", "acc_diff_", intact - changed, n)
+        | bounded_columns("share_lost", "share_", stats.shares(intact, changed, lowest), n)
+        | bounded_columns("nats", "nats_", nats, n)
+        | bounded_columns("margin", "margin_", margins, n)
     )
-
-
-def bounded_columns(
-    names: tuple[str, str, str], draws: Float[np.ndarray, "draws columns"], n: int
-) -> dict[str, Any]:
-    """Columns of estimates with their 95 % percentile bounds, by name."""
-    estimate = draws[0]
-    bounds = stats.percentile_bounds(draws[1:], 0.95)
-    is_known = ~np.isnan(estimate) & (n > 1)
-    low, high = (np.where(is_known & np.isfinite(b), b, np.nan) for b in bounds)
-    return dict(zip(names, (estimate, low, high), strict=True))
 
 
 def intact_interval(cell: Cell) -> Interval:
@@ -265,15 +241,15 @@ def over_examples(
         "crossed": [change._replace(**{name: getattr(change, name)[[i]] for name in _PARTS})
                     for i in range(len(table))],
     }  # fmt: skip
-    for means, estimate, low, high in (
+    for means, name, low, high in (
         (change, "acc_diff", "acc_diff_low", "acc_diff_high"),
         (moved, "share_lost", "share_low", "share_high"),
         (nats, "nats", "nats_low", "nats_high"),
         (margins, "margin", "margin_low", "margin_high"),
     ):
         half = means.half_widths(_TAIL)
-        columns[low] = np.minimum(table[low], table[estimate] - half)
-        columns[high] = np.maximum(table[high], table[estimate] + half)
+        columns[low] = np.minimum(table[low], table[name] - half)
+        columns[high] = np.maximum(table[high], table[name] + half)
     for end in ("acc_diff_low", "acc_diff_high"):
         columns[end] = np.clip(columns[end], -1.0, 1.0)
     return columns

@@ -13,16 +13,19 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from layerwise import stats
+from layerwise.presentation.rows import rows
 from layerwise.stats.cells import has_several_examples
-from layerwise.stats.effects import ALPHA, N_RESAMPLES, Cell, bounded_columns, cells, scale_of
-from layerwise.stats.families.over_run import (
+from layerwise.stats.effects import ALPHA, Cell, cells, scale_of
+from layerwise.stats.families.estimate import (
+    Ends,
+    bounded_columns,
+    estimate,
     exact_difference_bounds,
     exact_where_alike,
-    over_run,
-    sizes_of,
+    resampled,
+    with_holm,
 )
-from layerwise.stats.items.clusters import independent_items, sample_and_resamples
+from layerwise.stats.items.clusters import independent_items
 from layerwise.stats.share_tests.dissociation import Dissociation, crossed
 from layerwise.stats.share_tests.scoring_steps import (
     ScoringStep,
@@ -72,19 +75,36 @@ def book_tables(
         for kind, site, first, second in asked:
             turned = crossed(first.answers, second.answers, first.cell.clusters)
             tables.append(_compared(first, second, turned.apart, facts).assign(**where))
-            more = tables[-1]["loses_more"].to_numpy(dtype=object)
-            pairs.append(
-                known
-                | {"kind": kind, "site": site, "p": turned.p}
-                | {f"n_{one}_more": int(np.count_nonzero(more == one)) for one in _KINDS}
-            )
+            pairs.append(known | {"kind": kind, "site": site, "p": turned.p})
         pairs += [] if asked else [known]
-    _correct(pairs)
-    whole = pd.concat(tables, ignore_index=True) if tables else frame("books", [])
+    if not tables:
+        return {"books": frame("books", []), "book_pairs": frame("book_pairs", pairs)}
+    whole = pd.concat(tables, ignore_index=True)
+    heads = whole["head"].notna().to_numpy(dtype=bool)
+    by_run = {"by_rate": heads, "n_asked": len(comparable), "part": [*_KINDS, "protocol"]}
+    table = estimate(whole, _exact, _KEY, **by_run)
+    table["loses_more"] = table["more"].where(table["significant"], None)
+    over_run = {"run_low": "protected_run_low", "run_high": "protected_run_high"}
     return {
-        "books": conform("books", _over_run(whole, len(comparable))) if tables else whole,
-        "book_pairs": frame("book_pairs", pairs),
+        "books": conform("books", table.rename(columns=over_run)),
+        "book_pairs": frame("book_pairs", list(_with_both_sorts(pairs, table))),
     }
+
+
+_KEY = [*_KINDS, "protocol", "kind", "site"]
+
+
+def _with_both_sorts(pairs: list[dict[str, Any]], books: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Pairs with Holm's correction over all that were compared: are there changes of both sorts?"""
+    tested = iter(with_holm([row for row in pairs if "p" in row]))
+    for pair in pairs:
+        if "p" not in pair:
+            yield pair
+            continue
+        row = next(tested)
+        more = rows(books, **{name: row[name] for name in _KEY})["loses_more"]
+        counts = {f"n_{one}_more": list(more).count(one) for one in _KINDS}
+        yield row | counts | {"both_sorts": row["p_holm"] < ALPHA}
 
 
 def _pairs(records: pd.DataFrame) -> Iterator[Pair]:
@@ -143,9 +163,6 @@ def _compared(
     first: StepAnswers, second: StepAnswers, found: Dissociation, facts: Facts
 ) -> pd.DataFrame:
     cell, common = first.cell, max(found.n_common, 1)
-    p, heads = found.two_sided, cell.interventions["head"].notna().to_numpy()
-    corrected = np.where(heads, stats.benjamini_hochberg(p), stats.holm(p))
-    more = np.where(found.p_first <= found.p_second, CLOSED, OPEN)
     table = cell.interventions.assign(
         n_pairs=len(cell.items),
         n_common=found.n_common,
@@ -155,9 +172,8 @@ def _compared(
         luck_closed=first.luck,
         luck_open=second.luck,
         protected=(found.only_first - found.only_second) / common if found.n_common else np.nan,
-        p=p,
-        p_corrected=corrected,
-        loses_more=[one if p < ALPHA else None for one, p in zip(more, corrected, strict=True)],
+        p=found.two_sided,
+        more=np.where(found.p_first <= found.p_second, CLOSED, OPEN),
         n_independent=_independent(first, second),  # for exact bounds; not saved
         **_bootstrapped(first, second, facts),
     )
@@ -178,29 +194,27 @@ def _independent(first: StepAnswers, second: StepAnswers) -> Float[np.ndarray, "
 def _bootstrapped(first: StepAnswers, second: StepAnswers, facts: Facts) -> dict[str, Any]:
     """Losses in points, shares and nats, and their differences in the same resamples."""
     cell, n = first.cell, len(first.cell.items)
-    indices = sample_and_resamples(
-        cell.clusters.n, N_RESAMPLES, stats.generator(facts.seed, cell.task)
-    )
     both = [
-        np.column_stack([one.intact[:, None] * 1.0 - one.correct, one.nats, one.margins])
+        (one.intact[:, None] * 1.0 - one.correct, one.nats, one.margins)
         for one in (first.cell, second.cell)
     ]
-    above = np.stack([first.above, second.above], axis=1)
-    means = cell.clusters.resampled_means(np.column_stack([above, *both]), indices)
-    scale = np.where(means[:, :2] > 0, means[:, :2], np.nan)
-    draws = np.split(means[:, 2:], 6, axis=1)
-    loss, nats, margin = (draws[i::3] for i in range(3))
-    share = tuple(one / scale[:, i : i + 1] for i, one in enumerate(loss))
+    *above, loss1, nats1, margin1, loss2, nats2, margin2 = resampled(
+        cell.task, cell.clusters, facts.seed, first.above, second.above, *both[0], *both[1]
+    )
+    loss, nats, margin = (loss1, loss2), (nats1, nats2), (margin1, margin2)
+    share = tuple(
+        lost / np.where(whole > 0, whole, np.nan) for lost, whole in zip(loss, above, strict=True)
+    )
     levels = [facts.chance(one.cell.task, one.cell.protocol) for one in (first, second)]
     columns: dict[str, Any] = {}
     for name, values, ends in (
-        ("loss", loss, ("difference", "low", "high")),
-        ("share", share, ("share_difference", "share_low", "share_high")),
-        ("nats", nats, ("nats_difference", "nats_low", "nats_high")),
-        ("margin", margin, ("margin_difference", "margin_low", "margin_high")),
+        ("loss", loss, ("difference", "")),
+        ("share", share, ("share_difference", "share_")),
+        ("nats", nats, ("nats_difference", "nats_")),
+        ("margin", margin, ("margin_difference", "margin_")),
     ):
         columns |= {f"{name}_{k}": one[0] for k, one in zip(_KINDS, values, strict=True)}
-        columns |= bounded_columns(ends, values[0] - values[1], n)
+        columns |= bounded_columns(*ends, values[0] - values[1], n)
     scales = [scale_of(r.cell, level) for r, level in zip((first, second), levels, strict=True)]
     each = [bounded(one, scale) for one, scale in zip(share, scales, strict=True)]
     apart = (columns["share_low"], columns["share_high"])
@@ -222,29 +236,12 @@ def _with_unseen_items(table: pd.DataFrame, cell: Cell) -> dict[str, Float[np.nd
     return dict(zip(("low", "high"), ends, strict=True))
 
 
-def _over_run(table: pd.DataFrame, n_pairs: int) -> pd.DataFrame:
-    """With p-values over all tests of the run, and bounds that cover together over them."""
-    heads, told = table["head"].notna().to_numpy(), np.ones(len(table), dtype=bool)
-    sizes = sizes_of(table, heads, n_pairs, [*_KINDS, "protocol"])
-    low, high = np.full((2, len(table)), np.nan)
-    for mine, n_tests in zip((~heads, heads), sizes, strict=True):
-        part = table.loc[mine & (table["n_common"] > 0).to_numpy()]
-        n, alone = (part[c].to_numpy(dtype=float) for c in ("n_common", "n_independent"))
-        lost, kept = (part[c].to_numpy(dtype=float) for c in ("only_closed", "only_open"))
-        low[part.index], high[part.index] = exact_difference_bounds(
-            lost * alone / n, kept * alone / n, alone, n_tests=n_tests
-        )
-    p = table["p"].to_numpy(dtype=float)
-    return table.assign(
-        p_run=over_run(p, told, heads, sizes),
-        run_tests=sizes.of_rows(told, heads),
-        protected_run_low=low,
-        protected_run_high=high,
+def _exact(table: pd.DataFrame, n_tests: int) -> Ends:
+    """Exact bounds of what a passage protects; nan where no item is right both ways."""
+    names = ("only_closed", "only_open", "n_independent", "n_common")
+    lost, kept, alone, n = (table[name].to_numpy(dtype=float) for name in names)
+    there = np.where(n > 0, n, np.nan)
+    low, high = exact_difference_bounds(
+        lost * alone / there, kept * alone / there, alone, n_tests=n_tests
     )
-
-
-def _correct(pairs: list[dict[str, Any]]) -> None:
-    """Holm over all pairs that were compared: are there changes of both sorts?"""
-    told = [row for row in pairs if "p" in row]
-    for row, p in zip(told, stats.holm(np.array([row["p"] for row in told])), strict=True):
-        row |= {"p_holm": float(p), "both_sorts": bool(p < ALPHA)}
+    return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)

@@ -5,7 +5,7 @@ Definitions are in ``docs/statistics.md``; columns in ``docs/results.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -17,13 +17,16 @@ from layerwise import stats
 from layerwise.stats.effects import (
     BASELINES,
     INTACT,
-    N_RESAMPLES,
     NO_LAYERS,
-    bounded_columns,
     cells,
     effects_table,
 )
-from layerwise.stats.items.clusters import sample_and_resamples
+from layerwise.stats.families.estimate import (
+    bounded_columns,
+    corrected_within,
+    resampled,
+    with_holm,
+)
 from layerwise.stats.share_tests.dissociation import ALPHA, crossed
 from layerwise.stats.share_tests.scoring_steps import (
     MARGIN,
@@ -87,22 +90,17 @@ def _margins(
         }
         intact, floor = (by_item[name].to_numpy(dtype=float) for name in (INTACT, NO_LAYERS))
         n = len(intact)
-        generator = stats.generator(seed, cell.task)
-        indices = sample_and_resamples(cell.clusters.n, N_RESAMPLES, generator)
-        together = np.column_stack([intact - floor, cell.margins])
-        draws = cell.clusters.resampled_means(together, indices)
-        above, lost = draws[:, :1], draws[:, 1:]
+        above, lost = resampled(cell.task, cell.clusters, seed, intact - floor, cell.margins)
         share = lost / np.where(above > 0, above, np.nan)
         generator = stats.generator(seed, cell.task, MARGIN)
         p = stats.sign_flip_p_values(cell.clusters.sums(cell.margins), seed=generator)
         table = cell.interventions.assign(
             task=cell.task, capability=cell.capability, rung=MARGIN, unit="nats", n_items=n,
             intact=intact.mean(), changed=intact.mean() - lost[0], floor=floor.mean(), p=p,
-            **bounded_columns(("loss", "loss_low", "loss_high"), lost, n),
-            **bounded_columns(("share_lost", "share_low", "share_high"), share, n),
+            **bounded_columns("loss", "loss_", lost, n),
+            **bounded_columns("share_lost", "share_", share, n),
         )  # fmt: skip
-        family = table.groupby(["kind", "site"], dropna=False)["p"]
-        table["p_holm"] = family.transform(lambda p: stats.holm(p.to_numpy()))
+        table["p_holm"] = corrected_within(table, ["kind", "site"])
         places = zip(table["kind"], table["site"], strict=True)
         table["signal"] = [signal.get((cell.task, *place), False) for place in places]
         table["significant"] = table["signal"] & (table["p_holm"] < ALPHA)
@@ -134,7 +132,7 @@ def step_tables(
         }
         if not any(len(one.cell.interventions) for one in found.values()):
             continue  # changes with several draws
-        shares = _shares(found, facts.seed)
+        shares = {name: one.share(facts.seed) for name, one in found.items()}
         where = {"task": task, "capability": mine["capability"].iloc[0], "kind": kind, "site": site}
         for first, second in in_steps(list(found)):
             both = found[first], found[second]
@@ -143,10 +141,9 @@ def step_tables(
                 follows = (first, second) in pairwise(found)
                 steps.append(where | step | {"next_rung": follows})
                 layers += [where | row for row in by_layer]
-    of_steps = stats.holm(np.array([step["p"] for step in steps]), _n_steps(single))
-    of_layers = stats.holm(np.array([step["p_other_layers"] for step in steps]))
-    for row, p, p_other in zip(steps, of_steps, of_layers, strict=True):
-        row |= {"p_holm": p, "p_other_layers_holm": p_other, "other_layers": p_other < ALPHA}
+    steps = with_holm(steps, _n_steps(single))
+    steps = with_holm(steps, p="p_other_layers", to="p_other_layers_holm")
+    steps = [row | {"other_layers": row["p_other_layers_holm"] < ALPHA} for row in steps]
     return {
         "ladder_steps": frame("ladder_steps", steps),
         "dissociations": frame("dissociations", layers),
@@ -164,13 +161,6 @@ def _n_steps(records: pd.DataFrame) -> int:
             asked.setdefault(task, []).append(rung.name)
     changed = records.loc[~records["kind"].isin(BASELINES), ["kind", "site"]].drop_duplicates()
     return len(changed) * sum(len(in_steps(rungs)) for rungs in asked.values())
-
-
-def _shares(found: Mapping[str, StepAnswers], seed: int) -> dict[str, Float[np.ndarray, "draws 1"]]:
-    """Mean shares lost of one task on each rung, in the sample and in resamples that all share."""
-    cell = next(iter(found.values())).cell
-    indices = sample_and_resamples(cell.clusters.n, N_RESAMPLES, stats.generator(seed, cell.task))
-    return {name: one.share(indices) for name, one in found.items()}
 
 
 def _step(

@@ -10,8 +10,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
-from layerwise.stats.families.over_run import over_run, reach_over_run, sizes_of
+from layerwise.stats.effects import Chance
+from layerwise.stats.families.estimate import estimate, mean_columns, student
 from layerwise.stats.items.clusters import Clusters, clusters_of, mean_errors, mean_p_values
 from layerwise.stats.signals.signal import Answered, gate_table, signals
 from layerwise.storage.parquet import conform, frame
@@ -42,24 +42,10 @@ def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
     ]
     if not tables:
         return frame("attribution_summary", [])
-    return conform("attribution_summary", _over_run(pd.concat(tables, ignore_index=True)))
-
-
-def _over_run(table: pd.DataFrame) -> pd.DataFrame:
-    """With p-values, and bounds that cover together, over all tests of the run."""
-    p, value = (table[name].to_numpy(dtype=float) for name in ("p", "value"))
-    tested = ~np.isnan(p)
-    told = table["signal"].to_numpy(dtype=bool) & tested
-    heads = table["component"].isin(HEADS).to_numpy(dtype=bool)
-    sizes = sizes_of(table.loc[tested], heads[tested])
-    errors, n = table["error"].to_numpy(dtype=float), table["n_clusters"].to_numpy(dtype=int)
-    reach = reach_over_run(errors, n, told, heads, sizes)
-    return table.assign(
-        p_run=over_run(p, told, heads, sizes),
-        run_tests=sizes.of_rows(told, heads),
-        run_low=value - reach,
-        run_high=value + reach,
-    )
+    whole = pd.concat(tables, ignore_index=True)
+    heads = whole["component"].isin(HEADS).to_numpy(dtype=bool)
+    table = estimate(whole, student("value"), [*_PIECE, "component"], by_rate=heads)
+    return conform("attribution_summary", table.rename(columns={"p_corrected": "p_adjusted"}))
 
 
 def attribution_signals(attribution: pd.DataFrame) -> dict[tuple[str, str], bool]:
@@ -98,28 +84,16 @@ def _place(group: pd.DataFrame) -> tuple[str, str]:
 def _piece(group: pd.DataFrame, seed: int, signal: bool) -> pd.DataFrame:
     task = str(group["task"].iloc[0])
     parts, values, clusters = _wide(group)
-    drawn = stats.resample_indices(clusters.n, N_RESAMPLES, stats.generator(seed, task))
-    means = clusters.resampled_means(values, drawn)
-    low, high = stats.percentile_bounds(means, 0.95)
-    several = clusters.n > 1
     tested = np.where(np.abs(values).max(axis=0) > ROUNDING, mean_p_values(values, clusters), 1.0)
-    table = parts.assign(
+    return parts.assign(
         **{name: group[name].iloc[0] for name in _PIECE},
         n_items=len(values),
-        value=values.mean(axis=0),
-        low=low if several else np.nan,
-        high=high if several else np.nan,
+        **mean_columns("value", "", values, clusters, stats.generator(seed, task)),
         p=np.where(parts["component"].isin(TESTED), tested, np.nan),
         signal=signal,
         error=mean_errors(values, clusters),
         n_clusters=clusters.n,
     )
-    table["p_adjusted"] = np.nan
-    for name in TESTED:
-        mine = table["component"] == name
-        correct = stats.benjamini_hochberg if name in HEADS else stats.holm
-        table.loc[mine, "p_adjusted"] = correct(table.loc[mine, "p"].to_numpy(dtype=float))
-    return table.assign(significant=signal & (table["p_adjusted"] < ALPHA))
 
 
 def _wide(

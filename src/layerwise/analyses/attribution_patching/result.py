@@ -138,14 +138,7 @@ def _agreement(told: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Any
     return {
         "n_items": n,
         "n_cells": estimate.shape[1],
-        "spearman": _known(rho.estimate),
-        "spearman_low": _known(rho.low),
-        "spearman_high": _known(rho.high),
-        "spearman_p": rho.p,
+        **rho.columns("spearman", "spearman_"),
         "median_error": float(np.median(gap)) if len(gap) else None,
         "largest_error": float(gap.max()) if len(gap) else None,
     }
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value

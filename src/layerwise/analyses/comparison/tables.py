@@ -16,7 +16,7 @@ from layerwise import stats
 from layerwise.stats.depth.depth_inference import depth_bounds, depth_difference
 from layerwise.stats.depth.depths import bounds, later_by, two_sided_p
 from layerwise.stats.effects import ALPHA
-from layerwise.stats.families.over_run import exact_where_alike
+from layerwise.stats.families.estimate import exact_where_alike, with_holm
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.items.min_f_prime import crossed_difference
@@ -196,26 +196,19 @@ def corrected(
     """
     found, tests = [], n_tests([row["family"] for row in rows], asked or {})
     for family in COMPARED:
-        mine = [row for row in rows if row["family"] == family]
-        adjusted = stats.holm(_p_values(mine), tests[family])
+        mine = with_holm((row for row in rows if row["family"] == family), tests[family])
         found += [
             {name: value for name, value in row.items() if name != _SMALLEST}
-            | {"p_holm": float(p), "significant": bool(p < ALPHA and _away(row))}
-            for row, p in zip(mine, adjusted, strict=True)
+            | {"significant": bool(row["p_holm"] < ALPHA and _away(row))}
+            for row in mine
         ]
     whole = sum(tests.values())
-    together = stats.holm(_p_values(found), whole)
-    run = {"run_tests": whole}
-    return [row | run | {"p_run": float(p)} for row, p in zip(found, together, strict=True)]
+    return with_holm([row | {"run_tests": whole} for row in found], whole, to="p_run")
 
 
 def n_tests(families: Sequence[str], asked: Mapping[str, int]) -> dict[str, int]:
     """How many tests are corrected together, by family."""
     return {one: max(asked.get(one, 0), list(families).count(one)) for one in COMPARED}
-
-
-def _p_values(rows: Sequence[dict[str, Any]]) -> Float[np.ndarray, " rows"]:
-    return np.array([row["p"] for row in rows], dtype=float)
 
 
 def _away(row: dict[str, Any]) -> bool:

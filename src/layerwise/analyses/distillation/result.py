@@ -26,14 +26,9 @@ from layerwise.presentation.columns import (
     plain,
 )
 from layerwise.presentation.drawing import drawn
-from layerwise.stats.effects import ALPHA, INTACT, N_RESAMPLES, Cell, Chance, bounded_columns, cells
-from layerwise.stats.families.over_run import exact_difference_bounds
-from layerwise.stats.items.clusters import (
-    Clusters,
-    independent_items,
-    paired_p_values,
-    sample_and_resamples,
-)
+from layerwise.stats.effects import ALPHA, INTACT, Cell, Chance, cells
+from layerwise.stats.families.estimate import bounded_columns, known, paired_bounds, resampled
+from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.stats.share_tests.share_bounds import share_scale, wide_enough
 from layerwise.stats.signals.signal import have_signal, signal_p_values
 from layerwise.storage.base import Result, computed_once
@@ -150,6 +145,7 @@ def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
         lead = int(answers[TEACHER].sum()) - int(answers[STUDENT].sum())
         leads = bool(lead_p[place] < ALPHA and lead > 0 and has[TEACHER])
         sure = bool(p[place] < ALPHA)
+        low, high = paired_bounds(_net(one, DISTILLED, STUDENT), one.clusters, len(every))
         rows.append(
             _described(one, chance, has)
             | _difference(one, DISTILLED, STUDENT, "gain")
@@ -159,7 +155,7 @@ def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
             | {"improved": sure and gain > 0 and has[DISTILLED]}
             | {"worse": sure and gain < 0 and has[STUDENT]}
             | _difference(one, TEACHER, STUDENT, "lead")
-            | _run_bounds(one, len(every))
+            | {"gain_run_low": low, "gain_run_high": high}
             | {"lead_p_holm": float(lead_p[place]), "leads": leads}
             | _bootstrapped(one, seed, leads=leads)
         )
@@ -192,56 +188,33 @@ def _p(one: Asked, host: str, other: str) -> float:
 
 def _difference(one: Asked, host: str, other: str, name: str) -> dict[str, Any]:
     """Accuracy of one model minus that of another, with exact bounds over clusters of items."""
-    low, high = _bounds(one, host, other)
-    return {
-        name: float(_net(one, host, other).mean()),
-        f"{name}_low": low,
-        f"{name}_high": high,
-    }
-
-
-def _run_bounds(one: Asked, n_tests: int) -> dict[str, Any]:
-    """Bounds of the gain that cover together over all tests of the run."""
-    low, high = _bounds(one, DISTILLED, STUDENT, n_tests)
-    return {"gain_run_low": low, "gain_run_high": high}
-
-
-def _bounds(one: Asked, host: str, other: str, n_tests: int = 1) -> tuple[float, float]:
     net = _net(one, host, other)
-    changes = [net > 0, net < 0]
-    alone = min(float(independent_items(each[:, None], one.clusters)[0]) for each in changes)
-    gained, lost = (each.sum(keepdims=True) * (alone / len(each)) for each in changes)
-    low, high = exact_difference_bounds(gained, lost, np.full(1, alone), 0.95, n_tests)
-    return float(low[0]), float(high[0])
+    low, high = paired_bounds(net, one.clusters)
+    return {name: float(net.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
 def _bootstrapped(one: Asked, seed: int, *, leads: bool) -> dict[str, Any]:
     """Share of the teacher's lead that is closed, and what is gained in nats."""
     answers = [one.cells[host].intact for host in HOSTS]
     nats = one.nats[DISTILLED] - one.nats[STUDENT]
-    named = stats.generator(seed, one.cells[STUDENT].task)
-    draws = sample_and_resamples(one.clusters.n, N_RESAMPLES, named)
-    means = one.clusters.resampled_means(np.column_stack([*answers, nats]), draws)
-    teacher, student, distilled, gained = (means[:, i : i + 1] for i in range(4))
+    teacher, student, distilled, gained = resampled(
+        one.cells[STUDENT].task, one.clusters, seed, *answers, nats
+    )
     share = 1 - stats.shares(teacher, distilled, student if leads else np.full_like(student, 1.0))
     n = len(nats)
-    found = bounded_columns(("nats", "nats_low", "nats_high"), gained, n)
+    found = bounded_columns("nats", "nats_", gained, n)
     found |= dict(zip(("closed", "closed_low", "closed_high"), _closed(one, share), strict=True))
-    return {name: _plain(float(value[0])) for name, value in found.items()}
+    return {name: known(value[0]) for name, value in found.items()}
 
 
 def _closed(one: Asked, share: Float[np.ndarray, "draws 1"]) -> list[Float[np.ndarray, " 1"]]:
     """The share of the sample, and bounds no narrower than unseen items allow."""
     teacher, student = (one.cells[host].intact.astype(int) for host in (TEACHER, STUDENT))
-    estimate, low, high = bounded_columns(("closed", "low", "high"), share, len(teacher)).values()
+    estimate, low, high = bounded_columns("closed", "", share, len(teacher)).values()
     if np.isnan(estimate).any():
         return [estimate, low, high]
     ends = wide_enough((low, high), estimate[None], [share_scale(teacher - student, one.clusters)])
     return [estimate, *(np.where(np.isfinite(end), end, np.nan) for end in ends)]
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else value
 
 
 def _verdict(row: Row) -> str:

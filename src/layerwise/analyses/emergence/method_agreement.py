@@ -16,6 +16,7 @@ from layerwise import stats
 from layerwise.stats.depth.depth_inference import HALF, Axis, depth_difference, is_established
 from layerwise.stats.depth.depths import accumulated, half_depth, later_by
 from layerwise.stats.depth.layer_curves import MethodCurve, Sampling, drawn_together
+from layerwise.stats.families.estimate import with_holm
 from layerwise.stats.families.rank_correlation import rank_correlation
 from layerwise.stats.items.clusters import Clusters
 
@@ -38,13 +39,12 @@ def agreement_rows(
     rows = [row for one, other in pairs if _asked_alike(one, other)
             for row in _compared(one, other, sampling)]  # fmt: skip
     unit = max(sampling.n_layers - 1, 1)
-    for measure, smallest in ((HALF, smallest_depth / unit), (RANKS, 0.0)):
-        mine = [row for row in rows if row["measure"] == measure]
-        adjusted = stats.holm(np.array([row["p"] for row in mine], dtype=float))
-        for row, p in zip(mine, adjusted, strict=True):
-            sure = is_established(row | {"difference": row["estimate"]}, float(p), smallest)
-            row.update(p_holm=float(p), significant=sure)
-    return rows
+    smallest = {HALF: smallest_depth / unit, RANKS: 0.0}
+    return [
+        row | {"significant": is_established(row | {"difference": row["estimate"]}, row["p_holm"],
+                                             smallest[row["measure"]])}
+        for row in with_holm(rows, by=["measure"])
+    ]  # fmt: skip
 
 
 def _key(evidence: MethodCurve) -> Key:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from layerwise import stats
 from layerwise.stats.depth.depth_contrasts import NOTHING
 from layerwise.stats.depth.depth_inference import (
     HALF,
@@ -24,6 +23,7 @@ from layerwise.stats.depth.depth_inference import (
 from layerwise.stats.depth.depths import half_depth, later_by
 from layerwise.stats.depth.item_curves import ItemCurves, costly_layers, curves_beyond_background
 from layerwise.stats.depth.layer_curves import ABLATION
+from layerwise.stats.families.estimate import with_holm
 from layerwise.stats.signals.difficulty import Answers, accuracy_difference
 
 from .summaries import SETTLED, Summary
@@ -43,11 +43,10 @@ def order_rows(
         if (first.method, first.protocol, first.measure)
         == (second.method, second.protocol, second.measure)
     ]
-    adjusted = stats.holm(np.array([row["p"] for row in rows], dtype=float))
     smallest = smallest_depth / max(n_layers - 1, 1)
     return [
-        row | {"p_holm": float(p), "significant": is_established(row, float(p), smallest)}
-        for row, p in zip(rows, adjusted, strict=True)
+        row | {"significant": is_established(row, row["p_holm"], smallest)}
+        for row in with_holm(rows)
     ]
 
 
@@ -64,19 +63,19 @@ def tasks_apart(
         for pair in combinations(_by_task(one), 2)
     ]  # fmt: skip
     rows = [_order_row(first, second, n_layers) for _, (first, second) in pairs]
-    adjusted = stats.holm(np.array([row["p"] for row in rows], dtype=float)).tolist()
     smallest = smallest_depth / max(n_layers - 1, 1)
     found: dict[Any, dict[str, Any]] = {}
-    tested = zip(pairs, rows, adjusted, strict=True)
-    for (key, pair), row, p in sorted(
+    tested = zip(pairs, with_holm(rows), strict=True)
+    for (key, pair), row in sorted(
         tested, key=lambda each: np.nan_to_num(abs(each[1]["difference"]))
     ):
         first, last = pair if row["difference"] > 0 else pair[::-1]
         apart = last.draws[0] - first.draws[0] > smallest_depth - 1e-9
-        if apart and is_established(row, p, smallest):
+        if apart and is_established(row, row["p_holm"], smallest):
             found[key] = {
                 "task_first": first.tasks[0], "layer_first": float(first.draws[0]),
-                "task_last": last.tasks[0], "layer_last": float(last.draws[0]), "p_tasks": p,
+                "task_last": last.tasks[0], "layer_last": float(last.draws[0]),
+                "p_tasks": row["p_holm"],
             }  # fmt: skip
     return found
 

@@ -17,6 +17,7 @@ from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.stats.depth.layer_curves import Sampling
 from layerwise.stats.effects import Cell, cells, layer_skips, scale_of
+from layerwise.stats.families.estimate import known, with_holm
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.items.joint_draws import Counts
 from layerwise.stats.share_tests.share_bounds import (
@@ -111,8 +112,8 @@ def interaction_rows(
             both = _both(mine, pair)
             if both:
                 tables.append(_rows(capability, pair, both, groups, sampling))
-    adjusted = stats.holm(np.array([rows[0]["p"] for rows in tables], dtype=float))
-    return [row | {"p_holm": float(p)} for rows, p in zip(tables, adjusted, strict=True)
+    adjusted = with_holm([rows[0] for rows in tables])
+    return [row | {"p_holm": first["p_holm"]} for first, rows in zip(adjusted, tables, strict=True)
             for row in rows]  # fmt: skip
 
 
@@ -213,7 +214,6 @@ def _estimates(
     found: dict[str, float | None] = {}
     for name, (draws, (low, high)) in ends.items():
         prefix = f"{name}_" if name != "difference" else ""
-        found[name] = float(draws[0, group])
-        for end, bound in (("low", low[group]), ("high", high[group])):
-            found[f"{prefix}{end}"] = float(bound) if np.isfinite(bound) else None
+        found |= {name: float(draws[0, group]), f"{prefix}low": known(low[group]),
+                  f"{prefix}high": known(high[group])}  # fmt: skip
     return found

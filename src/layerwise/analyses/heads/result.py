@@ -14,7 +14,8 @@ from layerwise.presentation.columns import Column, Row, decided, estimated, in_s
 from layerwise.presentation.drawing import drawn
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers
-from layerwise.stats.effects import N_RESAMPLES
+from layerwise.stats.families.estimate import mean_columns
+from layerwise.stats.items.clusters import Clusters
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.parquet import conform
 from layerwise.storage.provenance import Facts
@@ -104,14 +105,10 @@ def summary_table(heads: pd.DataFrame, threshold: float, seed: int) -> pd.DataFr
     for score in SCORES:
         wide = heads.pivot(index="sequence", columns=_HEAD, values=score)
         values = wide.to_numpy(dtype=float)
-        drawn = stats.resample_indices(len(values), N_RESAMPLES, stats.generator(seed, "heads"))
-        bounds = stats.percentile_bounds(stats.resampled_means(values, drawn), 0.95)
         if found is None:
             found = wide.columns.to_frame(index=False).assign(n_sequences=len(values))
-        found[score] = values.mean(axis=0)
-        known = np.isfinite(found[score]) & (len(values) > 1)
-        for end, bound in zip(("low", "high"), bounds, strict=True):
-            found[f"{score}_{end}"] = np.where(known, bound, np.nan)
+        apart, random = Clusters.apart(len(values)), stats.generator(seed, "heads")
+        found = found.assign(**mean_columns(score, f"{score}_", values, apart, random))
     assert found is not None
     above = (found["prefix_matching_low"] > threshold).fillna(False)
     found["induction_head"] = above & (found["site"] == "z")

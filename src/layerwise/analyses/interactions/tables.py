@@ -13,8 +13,14 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
-from layerwise.stats.families.over_run import exact_where_alike, over_run, reach_over_run, sizes_of
+from layerwise.stats.effects import Chance
+from layerwise.stats.families.estimate import (
+    Ends,
+    estimate,
+    exact_where_alike,
+    mean_columns,
+    student,
+)
 from layerwise.stats.items.clusters import Clusters, above_chance, mean_errors
 from layerwise.storage.parquet import conform, frame
 
@@ -26,7 +32,6 @@ PAIRS, PERMUTATIONS = "pairs", "permutations"
 ROUNDING = 4e-4
 # Of four answers, each right or wrong, two are added and two taken off.
 _MOST_BEYOND = 2.0
-_INTERACTION, _EXCESS = ("interaction", "low", "high"), ("excess", "excess_low", "excess_high")
 _FLIPS, _MOST_SIGNS = 10_000, 20_000_000
 
 PerItem = Float[np.ndarray, "items columns"]
@@ -34,45 +39,35 @@ PerItem = Float[np.ndarray, "items columns"]
 
 def pairs_table(interactions: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
     """``interaction_pairs.parquet``: what each pair costs beyond the sum of its two."""
-    tables = [_pairs(found, seed) for found in costs_of(interactions, chance) if _of_pairs(found)]
+    tables = [
+        _measured(found, pairs, measure, seed)
+        for found in costs_of(interactions, chance)
+        if (pairs := _of_pairs(found))
+        for measure in found.costs
+    ]
     if not tables:
         return frame("interaction_pairs", [])
-    n_asked = interactions.groupby(["task", "protocol"]).ngroups
-    return conform("interaction_pairs", _over_run(pd.concat(tables, ignore_index=True), n_asked))
+    n_asked, cell = interactions.groupby(["task", "protocol"]).ngroups, ["task", "protocol"]
+    whole = pd.concat(tables, ignore_index=True)
+    table = estimate(whole, _bounds, [*cell, "measure"], by_rate=True, n_asked=n_asked)
+    verdicts = [_verdicts(piece) for _, piece in table.groupby(cell, sort=False)]
+    return conform("interaction_pairs", table.assign(verdict=pd.concat(verdicts)))
 
 
-def _over_run(table: pd.DataFrame, n_asked: int) -> pd.DataFrame:
-    """With p-values, and bounds of interactions that cover together, over all of the run."""
-    told = table["signal"].to_numpy(dtype=bool)
-    p, error, mean = (table[n].to_numpy(dtype=float) for n in ("p", "error", "interaction"))
-    n = table["n_clusters"].to_numpy(dtype=int)
-    sizes = sizes_of(table, True, n_asked)
-    reach = reach_over_run(error, n, told, True, sizes)
-    low, high = mean - reach, mean + reach
-    alike = told & (table["measure"] == ACCURACY).to_numpy() & (low == high)
+def _bounds(table: pd.DataFrame, n_tests: int) -> Ends:
+    """Bounds by Student's t, exact ones in accuracy where all items say the same."""
+    low, high = student("interaction")(table, n_tests)
+    alike = (table["measure"] == ACCURACY).to_numpy() & (low == high)
     if alike.any():
-        ends = exact_where_alike(mean[alike], n[alike], _MOST_BEYOND, sizes.by_rate)
-        low[alike], high[alike] = ends
-    return table.assign(
-        p_run=over_run(p, told, True, sizes),
-        run_tests=sizes.of_rows(told, True),
-        run_low=low,
-        run_high=high,
-    )
+        mean, n = (table[name].to_numpy()[alike] for name in ("interaction", "n_clusters"))
+        low[alike], high[alike] = exact_where_alike(mean, n, _MOST_BEYOND, n_tests)
+    return low, high
 
 
 def _of_pairs(found: Costs) -> list[tuple[Player, Player]]:
     """The pairs of players if all were removed."""
     pairs = list(combinations(found.players, 2))
     return pairs if all(pair in found.column for pair in pairs) else []
-
-
-def _pairs(found: Costs, seed: int) -> pd.DataFrame:
-    pairs = _of_pairs(found)
-    tables = [_measured(found, pairs, measure, seed) for measure in found.costs]
-    verdicts = _verdicts(dict(zip(found.costs, tables, strict=True)), found.signal)
-    every = [table.assign(verdict=verdicts) for table in tables]
-    return pd.concat(every, ignore_index=True)
 
 
 def _measured(
@@ -85,7 +80,6 @@ def _measured(
     beyond = costs[:, both] - costs[:, first] - costs[:, second]
     others = _beyond_others(beyond, pairs, found.players)
     p = _p_values(beyond, found.clusters, stats.generator(seed, found.task, "interactions"))
-    p_bh = stats.benjamini_hochberg(p)
     places = {
         f"{which}_{part}": [getattr(pair[i], part) for pair in pairs]
         for i, which in enumerate(("first", "second"))
@@ -98,12 +92,10 @@ def _measured(
         cost_first=costs[:, first].mean(axis=0),
         cost_second=costs[:, second].mean(axis=0),
         cost_both=costs[:, both].mean(axis=0),
-        **_exact(_with_bounds(_INTERACTION, beyond, found, seed), measure, found, _MOST_BEYOND),
-        **_exact(_with_bounds(_EXCESS, others, found, seed), measure, found, 2 * _MOST_BEYOND),
+        **_with_bounds("interaction", "", beyond, found, seed, _most(measure, 1)),
+        **_with_bounds("excess", "excess_", others, found, seed, _most(measure, 2)),
         p=p,
-        p_bh=p_bh,
         signal=found.signal,
-        significant=found.signal & (p_bh < ALPHA),
         at_floor=_at_floor(found, first, second),
         error=mean_errors(beyond, found.clusters),
         n_clusters=found.clusters.n,
@@ -151,15 +143,21 @@ def _at_floor(
     return told[guesses[first] + 2 * guesses[second]]
 
 
-def _verdicts(by_measure: dict[str, pd.DataFrame], signal: bool) -> list[str | None]:
+def _verdicts(pairs: pd.DataFrame) -> pd.Series:
     """What nats and margin say of each pair together; null where nothing is claimed."""
-    if not signal or NATS not in by_measure or MARGIN not in by_measure:
-        return [None] * len(next(iter(by_measure.values())))
+    verdicts = pd.Series(None, index=pairs.index, dtype=object)
+    by_measure = {str(name): rows for name, rows in pairs.groupby("measure")}
+    if not bool(pairs["signal"].all()) or not {NATS, MARGIN} <= set(by_measure):
+        return verdicts
     nats, margin = (
-        np.sign(by_measure[m]["interaction"]) * by_measure[m]["significant"] for m in (NATS, MARGIN)
+        np.sign(rows["interaction"].to_numpy()) * rows["significant"].to_numpy()
+        for rows in (by_measure[NATS], by_measure[MARGIN])
     )
     rules = [(nats > 0) & (margin > 0), (nats < 0) & (margin < 0), nats > 0]
-    return np.select(rules, [REDUNDANT, OVERLAPPING, NATS_ALONE], NONE).tolist()
+    of_pairs = np.select(rules, [REDUNDANT, OVERLAPPING, NATS_ALONE], NONE)
+    for rows in by_measure.values():
+        verdicts[rows.index] = of_pairs
+    return verdicts
 
 
 def shapley_table(
@@ -232,7 +230,7 @@ def _shared_out(
         by=by,
         n_items=len(shares),
         alone=alone.mean(axis=0),
-        **_with_bounds(("value", "low", "high"), shares, found, seed),
+        **_with_bounds("value", "", shares, found, seed),
         se=mean_errors(shares, found.clusters),
         total=shares.mean(axis=0).sum(),
         signal=found.signal,
@@ -241,23 +239,20 @@ def _shared_out(
     return conform("shapley", table.astype({"n_permutations": "Int64"}))
 
 
+def _most(measure: str, times: int) -> float | None:
+    """How far an item may lie from the mean, in accuracy; None of what has no bound."""
+    return times * _MOST_BEYOND if measure == ACCURACY else None
+
+
 def _with_bounds(
-    names: tuple[str, str, str], values: PerItem, found: Costs, seed: int
+    name: str, ends: str, values: PerItem, found: Costs, seed: int, most: float | None = None
 ) -> dict[str, Any]:
-    """Means over items with percentile bootstrap bounds; null of a single cluster."""
-    n = found.clusters.n
-    drawn = stats.resample_indices(n, N_RESAMPLES, stats.generator(seed, found.task))
-    low, high = stats.percentile_bounds(found.clusters.resampled_means(values, drawn), 0.95)
-    told = np.isfinite(low) & np.isfinite(high) & (n > 1)
-    bounds = (np.where(told, bound, np.nan) for bound in (low, high))
-    return dict(zip(names, (values.mean(axis=0), *bounds), strict=True))
-
-
-def _exact(told: dict[str, Any], measure: str, found: Costs, most: float) -> dict[str, Any]:
-    """Bounds in accuracy, exact where all resamples say the same; others as they are."""
-    if measure != ACCURACY:
-        return told
-    estimate, low, high = told.values()
-    ends = exact_where_alike(estimate, np.full(len(estimate), found.clusters.n), most)
-    bounds = (np.where(low == high, e, b) for e, b in zip(ends, (low, high), strict=True))
-    return dict(zip(told, (estimate, *bounds), strict=True))
+    """Means with bootstrap bounds; of values that have a most, exact where all resamples agree."""
+    random = stats.generator(seed, found.task)
+    columns = mean_columns(name, ends, values, found.clusters, random)
+    if most is None:
+        return columns
+    mean, low, high = columns.values()
+    exact = exact_where_alike(mean, np.full(len(mean), found.clusters.n), most)
+    bounds = (np.where(low == high, e, b) for e, b in zip(exact, (low, high), strict=True))
+    return dict(zip(columns, (mean, *bounds), strict=True))

@@ -17,6 +17,7 @@ from layerwise import stats
 from layerwise.stats.depth.item_curves import ItemCurves, settled_by_item
 from layerwise.stats.depth.layer_curves import Signal
 from layerwise.stats.effects import ALPHA, Chance
+from layerwise.stats.families.estimate import with_holm
 from layerwise.stats.items.clusters import Clusters, clusters_of
 from layerwise.stats.signals.signal import Answered, gate_table, signals
 from layerwise.storage.parquet import frame
@@ -231,11 +232,7 @@ def depth_comparisons(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd
         for first, second in combinations(samples(depths, signal, n_layers), 2)
         if (first.lens, first.protocol) == (second.lens, second.protocol)
     ]
-    adjusted = stats.holm(np.array([row["p"] for row in rows], dtype=float))
-    told = [
-        row | {"p_holm": float(p), "significant": bool(p < ALPHA)}
-        for row, p in zip(rows, adjusted, strict=True)
-    ]
+    told = [row | {"significant": row["p_holm"] < ALPHA} for row in with_holm(rows)]
     return frame("prediction_depth_comparisons", told)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from layerwise import stats
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import when
-from layerwise.stats.families.over_run import over_run, reach_over_run, sizes_of
+from layerwise.stats.families.estimate import estimate, student
 from layerwise.stats.items.clusters import clusters_of
 from layerwise.stats.items.over_items import TASK, bounds_over_items
 from layerwise.stats.signals.signal import above_chance_p_values, have_signal
@@ -100,44 +100,19 @@ def patching_effects(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
         for metric in METRICS:
             values = metric.values(mine, str(direction))
             if len(values):
-                found = effects_over_pairs(values, _CELL, "site", seed)
-                parts.append(found.assign(direction=direction, metric=metric.name))
+                effects = effects_over_pairs(values, _CELL, "site", seed)
+                parts.append(effects.assign(direction=direction, metric=metric.name))
+    return _estimated(parts, "patching_effects", ["direction", "metric", "site"])
+
+
+def _estimated(parts: list[pd.DataFrame], name: str, by: list[str]) -> pd.DataFrame:
+    """The table ``name``, corrected over the cells of a task that share columns, and the run."""
     if not parts:
-        return frame("patching_effects", [])
-    whole = _over_run(pd.concat(parts, ignore_index=True))
-    return heads_emptied(whole, "patching_effects")
-
-
-def _over_run(effects: pd.DataFrame) -> pd.DataFrame:
-    """With p-values, and bounds of shares that cover together, over all tests of the run."""
-    told = effects["signal"].fillna(True).to_numpy(dtype=bool)
-    p, error, share = (effects[n].to_numpy(dtype=float) for n in ("p", "error", "recovered"))
-    sizes, n = sizes_of(effects, True), effects["n_clusters"].to_numpy(dtype=int)
-    reach = reach_over_run(error, n, told, True, sizes)
-    return effects.assign(
-        p_run=over_run(p, told, True, sizes),
-        run_tests=sizes.of_rows(told, True),
-        recovered_run_low=share - reach,
-        recovered_run_high=share + reach,
-    )
-
-
-def _errors(turned: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
-    """Standard errors of the shares over clusters, by what each pair moves the ratio of means."""
-    parts = []
-    for _, group in turned.groupby(TASK):
-        wide = group.pivot_table(index="item", columns=cell, values=["gain", "whole"])
-        gain, whole = (wide[name].to_numpy(dtype=float) for name in ("gain", "whole"))
-        most = np.nanmean(whole, axis=0)
-        moved = (gain - np.nanmean(gain, axis=0) / most * whole) / most
-        clusters, there = clusters_of(group, wide.index), ~np.isnan(moved)
-        away = clusters.sums(np.where(there, moved - np.nanmean(moved, axis=0), 0.0))
-        n, together = there.sum(axis=0), (clusters.sums(there.astype(int)) > 0).sum(axis=0)
-        squared = (away**2).sum(axis=0) * (together / n)
-        error = np.sqrt(squared / np.maximum(together - 1, 1) / n)
-        more = {name: group[name].iloc[0] for name in TASK} | {"n_clusters": together}
-        parts.append(wide["gain"].columns.to_frame(index=False).assign(error=error, **more))
-    return pd.concat(parts, ignore_index=True)
+        return frame(name, [])
+    whole = pd.concat(parts, ignore_index=True)
+    table = estimate(whole, student("recovered"), [*TASK, *by], by_rate=True)
+    over_run = {"run_low": "recovered_run_low", "run_high": "recovered_run_high"}
+    return heads_emptied(table.rename(columns=over_run), name)
 
 
 def effects_over_pairs(
@@ -154,17 +129,19 @@ def effects_over_pairs(
         columns={"estimate": "change", "low": "change_low", "high": "change_high"}
     )
     counts = values.groupby(key, as_index=False).agg(n_items=("item", "nunique"))
-    tests = _tests(values, cell, family, seed)
+    tests = _tested(turned, cell, family, seed)
     signals = signals_of_pairs(values)
     told = [
         {**{name: group[name].iloc[0] for name in TASK}, "signal": signals[_place(group)]}
         for _, group in values.groupby(TASK)
     ]
     signal = pd.DataFrame(told).astype({"signal": "boolean"})
-    found = share.merge(change, on=key).merge(counts, on=key).merge(tests, on=key)
-    found = found.merge(signal, on=TASK).merge(_errors(turned, cell), on=key)
-    sure = found["signal"].fillna(True).astype(bool)
-    return found.assign(significant=sure & (found["p_bh"] < ALPHA))
+    return (
+        share.merge(change, on=key)
+        .merge(counts, on=key)
+        .merge(tests, on=key)
+        .merge(signal, on=TASK)
+    )
 
 
 def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
@@ -215,19 +192,28 @@ def _place(group: pd.DataFrame) -> tuple[str, str]:
     return str(group["task"].iloc[0]), str(group["protocol"].iloc[0])
 
 
-def _tests(values: pd.DataFrame, cell: list[str], family: str, seed: int) -> pd.DataFrame:
-    """Sign-flip tests of the change, corrected over the cells of a task and family."""
+def _tested(turned: pd.DataFrame, cell: list[str], family: str, seed: int) -> pd.DataFrame:
+    """Sign-flip tests of the change, and standard errors of the share, over clusters of pairs."""
     parts = []
-    for _, group in values.groupby([*TASK, family]):
-        wide = group.pivot_table(index="item", columns=cell, values="change", aggfunc="mean")
-        changes = np.nan_to_num(wide.to_numpy(dtype=float))
-        p = stats.sign_flip_p_values(
-            clusters_of(group, wide.index).sums(changes),
-            seed=stats.generator(seed, str(group["task"].iloc[0])),
+    for _, group in turned.groupby([*TASK, family]):
+        wide = group.pivot_table(index="item", columns=cell, values=["change", "gain", "whole"])
+        change, gain, whole = (
+            wide[name].to_numpy(dtype=float) for name in ("change", "gain", "whole")
         )
+        clusters = clusters_of(group, wide.index)
+        random = stats.generator(seed, str(group["task"].iloc[0]))
+        p = stats.sign_flip_p_values(clusters.sums(np.nan_to_num(change)), seed=random)
+        # by what each pair moves the ratio of means
+        most = np.nanmean(whole, axis=0)
+        moved = (gain - np.nanmean(gain, axis=0) / most * whole) / most
+        there = ~np.isnan(moved)
+        away = clusters.sums(np.where(there, moved - np.nanmean(moved, axis=0), 0.0))
+        n, together = there.sum(axis=0), (clusters.sums(there.astype(int)) > 0).sum(axis=0)
+        squared = (away**2).sum(axis=0) * (together / n)
+        error = np.sqrt(squared / np.maximum(together - 1, 1) / n)
         named = {name: group[name].iloc[0] for name in TASK}
-        tested = wide.columns.to_frame(index=False)
-        parts.append(tested.assign(p=p, p_bh=stats.benjamini_hochberg(p), **named))
+        cells = wide["change"].columns.to_frame(index=False)
+        parts.append(cells.assign(p=p, error=error, n_clusters=together, **named))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -257,9 +243,8 @@ def path_effects(paths: pd.DataFrame, seed: int) -> pd.DataFrame:
     cell = ["receiver", "sender", "site", "layer", "head"]
     for direction, mine in plain.groupby("direction", sort=False):
         values = LOGIT_DIFFERENCE.values(mine, str(direction))
-        found = effects_over_pairs(values, cell, "receiver", seed)
-        parts.append(found.assign(direction=direction))
-    return heads_emptied(_over_run(pd.concat(parts, ignore_index=True)), "path_effects")
+        parts.append(effects_over_pairs(values, cell, "receiver", seed).assign(direction=direction))
+    return _estimated(parts, "path_effects", ["direction", "receiver"])
 
 
 def patching_summary(patching: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from layerwise import stats
 from layerwise.analyses.shared.splits import HELD_OUT, SELECTION
 from layerwise.stats import effects as _effects
 from layerwise.stats.effects import Chance
-from layerwise.stats.families.over_run import Sizes, over_run
+from layerwise.stats.families.estimate import Sizes, known, over_run, with_holm
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.stats.items.joint_draws import draws_of_tasks
 from layerwise.stats.share_tests.share_bounds import wide_enough
@@ -178,10 +178,7 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
                 same = {name: of_step[name] for name in ("by", "intervention", "layers")}
                 rows.append({**same, **row})
     size = len(rows) + n_silent
-    p = stats.holm(np.array([row["p"] for row in rows], dtype=float), size)
-    told = [
-        row | {"p_run": float(one), "run_tests": size} for row, one in zip(rows, p, strict=True)
-    ]
+    told = with_holm([row | {"run_tests": size} for row in rows], size, to="p_run")
     return frame("removal_curves", told)
 
 
@@ -218,8 +215,8 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
             **same,
             "step": int(step),
             "share_lost": float(share[0, i]),
-            "share_low": float(low[i]) if np.isfinite(low[i]) else None,
-            "share_high": float(high[i]) if np.isfinite(high[i]) else None,
+            "share_low": known(low[i]),
+            "share_high": known(high[i]),
             "p": float(p[i]),
             "p_holm": float(p_holm[i]),
             "significant": bool(p_holm[i] < _effects.ALPHA and agree[i]),

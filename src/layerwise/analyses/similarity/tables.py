@@ -17,7 +17,8 @@ from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.stats.effects import Cell, Chance, cells, layer_skips
-from layerwise.stats.families.rank_correlation import RankCorrelation, rank_correlation
+from layerwise.stats.families.estimate import known, mean_columns, with_holm
+from layerwise.stats.families.rank_correlation import rank_correlation
 from layerwise.stats.items.clusters import Clusters, clusters_of
 from layerwise.stats.items.joint_draws import Counts, draws_of_tasks
 from layerwise.stats.signals.signal import signals
@@ -85,13 +86,12 @@ def _told(
 ) -> list[dict[str, Any]]:
     """Means over items with their bootstrap intervals, a row per column."""
     task, clusters = str(group["task"].iloc[0]), clusters_of(group, sorted(set(group["item"])))
-    indices = stats.resample_indices(clusters.n, 2000, stats.generator(seed, task))
-    low, high = stats.percentile_bounds(clusters.resampled_means(values, indices), 0.95)
-    said = clusters.n > 1
+    random = stats.generator(seed, task)
+    columns = mean_columns(name, "", values, clusters, random)
     key = {column: group[column].iloc[0] for column in _TASK} | {"n_items": len(values)}
     return [
-        {**key, name: mean, "low": lo if said else None, "high": hi if said else None}
-        for mean, lo, hi in zip(values.mean(axis=0).tolist(), low, high, strict=True)
+        key | {end: known(column[i]) for end, column in columns.items()}
+        for i in range(values.shape[1])
     ]
 
 
@@ -117,12 +117,7 @@ def prediction_table(
         for (capability, protocol), group in groupby(found, key=lambda e: e[:2])
         for row in _rows(capability, protocol, list(group), n_encoder, seed)
     ]
-    for effect in EFFECTS:
-        family = [row for row in rows if row["effect"] == effect]
-        holm = stats.holm(np.array([row["p"] for row in family]))
-        for row, p in zip(family, holm, strict=True):
-            row["p_holm"] = float(p)
-    return frame("prediction", rows)
+    return frame("prediction", with_holm(rows, by=["effect"]))
 
 
 def _evidence(
@@ -194,7 +189,6 @@ def _rows(
         "n_items": sum(task.n_items for task in tasks),
         "n_tasks": len(tasks),
         "tasks": ",".join(task.task for task in tasks),
-        "p_holm": 1.0,
     }
     several = min(clusters.n for clusters in several_clusters) > 1
     n = Clusters.joined(several_clusters).n if several else 1
@@ -207,11 +201,5 @@ def _rows(
         ranked, cost = (curves[name][:, layers][:, told] for name in (predictor, effect))
         # CKA is of all items together, and the same in all draws
         rho = rank_correlation(ranked, cost, n, random, sampled=(predictor != "cka", True))
-        found = _said(rho) | {"n_layers": int(told.sum())}
+        found = rho.columns("rho", "") | {"n_layers": int(told.sum())}
         yield {**same, "predictor": predictor, "effect": effect, "stack": stack, **found}
-
-
-def _said(rho: RankCorrelation) -> dict[str, Any]:
-    """Its columns; null where nothing is known."""
-    ends = {"rho": rho.estimate, "low": rho.low, "high": rho.high}
-    return {name: None if np.isnan(end) else end for name, end in ends.items()} | {"p": rho.p}

@@ -21,6 +21,7 @@ from layerwise.stats.cells import Cell
 from layerwise.stats.depth.layer_curves import Sampling
 from layerwise.stats.depth.onset import Excess, Onset, Trend, depth_trend, onset
 from layerwise.stats.effects import ALPHA, signal_table
+from layerwise.stats.families.estimate import known, with_holm
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.stats.signals.signal import LEVEL
 from layerwise.storage.parquet import frame
@@ -209,10 +210,8 @@ def _moves(
         trend = depth_trend(lost(cells, chosen), _halves(len(chosen)), cells[0].clusters)
         if trend is not None:
             found.append(_told(cells[0], steps) | _move(trend, steps))
-    corrected = holm(np.array([row["p"] for row in found])) if found else []
     return [
-        row | {"p_holm": p, "significant": _is_told(row, float(p), interest)}
-        for row, p in zip(found, corrected, strict=True)
+        row | {"significant": _is_told(row, row["p_holm"], interest)} for row in with_holm(found)
     ]
 
 
@@ -237,12 +236,8 @@ def _move(trend: Trend, steps: Sequence[int]) -> dict[str, Any]:
     return {
         "first_step": steps[0], "last_step": steps[-1], "layer_early": trend.first,
         "layer_late": trend.first + trend.change, "change": trend.change,
-        "low": _or_none(trend.low), "high": _or_none(trend.high), "p": trend.p,
+        "low": known(trend.low), "high": known(trend.high), "p": trend.p,
     }  # fmt: skip
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value
 
 
 def _is_told(row: Mapping[str, Any], p: float, interest: Interest) -> bool:

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 
 from layerwise import stats
 from layerwise.errors import UserError
-from layerwise.stats.effects import ALPHA, INTACT, N_RESAMPLES, Cell, Chance, cells
-from layerwise.stats.families.over_run import exact_difference_bounds
-from layerwise.stats.items.clusters import Clusters, independent_items, paired_p_values
+from layerwise.stats.effects import ALPHA, INTACT, Cell, Chance, cells
+from layerwise.stats.families.estimate import known, mean_columns, paired_bounds, with_holm
+from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.stats.signals.signal import have_signal, signal_p_values
 from layerwise.storage.parquet import frame
 
@@ -104,12 +104,11 @@ def gaps_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFr
         return frame("transplant_gaps", [])
     asked = [pair.cells[host] for pair in pairs for host in HOSTS]
     signal = have_signal(signal_p_values(asked, chance)).reshape(-1, 2)
-    rows = [_gap(pair, seed) for pair in pairs]
-    corrected = stats.holm(np.array([row["p"] for row in rows]))
-    for row, pair, p, known in zip(rows, pairs, corrected, signal, strict=True):
-        has: dict[str, bool] = dict(zip(HOSTS, known.tolist(), strict=True))
-        row |= {"signal_base": has[BASE], "signal_other": has[OTHER], "p_holm": float(p)}
-        row["found"] = bool(p < ALPHA) and has[pair.better]
+    rows = with_holm([_gap(pair, seed) for pair in pairs])
+    for row, pair, of_hosts in zip(rows, pairs, signal, strict=True):
+        has: dict[str, bool] = dict(zip(HOSTS, of_hosts.tolist(), strict=True))
+        row |= {"signal_base": has[BASE], "signal_other": has[OTHER]}
+        row["found"] = row["p_holm"] < ALPHA and has[pair.better]
         row["chance"] = chance(row["task"], row["protocol"])
     return frame("transplant_gaps", rows)
 
@@ -117,13 +116,10 @@ def gaps_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFr
 def _gap(pair: Pair, seed: int) -> dict[str, Any]:
     better, worse = pair.answers(pair.better), pair.answers(pair.worse)
     net = better.astype(int) - worse
-    low, high = gap_bounds(pair)
+    low, high = paired_bounds(net, pair.clusters)
     apart = (pair.nats[pair.better] - pair.nats[pair.worse])[:, None]
-    draws = stats.resample_indices(
-        pair.clusters.n, N_RESAMPLES, stats.generator(seed, pair.base.task)
-    )
-    bounds = stats.percentile_bounds(pair.clusters.resampled_means(apart, draws), 0.95)
-    told = pair.clusters.n > 1 and bool(np.isfinite(apart).all())
+    random = stats.generator(seed, pair.base.task)
+    nats = mean_columns("nats", "nats_", apart, pair.clusters, random)
     return {
         "task": pair.base.task,
         "capability": pair.base.capability,
@@ -139,17 +135,5 @@ def _gap(pair: Pair, seed: int) -> dict[str, Any]:
         "n_better": int((net > 0).sum()),
         "n_worse": int((net < 0).sum()),
         "p": float(paired_p_values(net[:, None], pair.clusters)[0]),
-        "nats": float(apart.mean()) if np.isfinite(apart).all() else None,
-        "nats_low": float(bounds.low[0]) if told else None,
-        "nats_high": float(bounds.high[0]) if told else None,
+        **{name: known(one[0]) for name, one in nats.items()},
     }
-
-
-def gap_bounds(pair: Pair, level: float = 0.95) -> tuple[float, float]:
-    """Exact bounds of the better model's lead in accuracy, with clusters counted by their worth."""
-    better, worse = pair.answers(pair.better), pair.answers(pair.worse)
-    changes = [better & ~worse, ~better & worse]
-    alone = min(float(independent_items(each[:, None], pair.clusters)[0]) for each in changes)
-    lost, gained = (each.sum(keepdims=True) * (alone / len(each)) for each in changes)
-    low, high = exact_difference_bounds(lost, gained, np.full(1, alone), level)
-    return float(low[0]), float(high[0])

@@ -12,15 +12,14 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance, bounded_columns
-from layerwise.stats.families.over_run import effects_over_run
+from layerwise.stats.effects import Chance
+from layerwise.stats.families.estimate import bounded_columns, estimate, exact, resampled
 from layerwise.stats.families.rank_correlation import rank_correlation
 from layerwise.stats.items.clusters import (
     Clusters,
     design_effects,
     independent_items,
     paired_p_values,
-    sample_and_resamples,
     with_design_effect,
 )
 from layerwise.stats.share_tests.share_bounds import share_scale, with_unseen_items
@@ -37,8 +36,7 @@ from .names import BASE, BRINGS, DESTROYS, HOSTS, OTHER, SINGLE, WEIGHTS
 # What statistics of effects call the columns of moved accuracy.
 _AS_EFFECTS = {
     "acc_diff": "moved", "acc_diff_low": "moved_low", "acc_diff_high": "moved_high",
-    "acc_diff_run_low": "run_low", "acc_diff_run_high": "run_high", "n_lost": "n_moved",
-    "n_gained": "n_against", "share_lost": "share",
+    "n_lost": "n_moved", "n_gained": "n_against", "share_lost": "share",
 }  # fmt: skip
 
 
@@ -57,10 +55,10 @@ def effects_table(
         return frame("transplant_effects", [])
     whole = pd.concat(tables, ignore_index=True)
     # One family of all tests, corrected by Holm's method, of heads too.
-    as_one = whole.assign(head=pd.array([None] * len(whole), dtype="Int64"))
-    over_run = effects_over_run(as_one, n_asked=len(gaps))
-    found = whole.assign(**over_run).rename(columns=_AS_EFFECTS)
-    return conform("transplant_effects", found)
+    by = ["task", "protocol", "host", "exchange", "set", "t"]
+    table = estimate(whole, exact, by, n_asked=len(gaps))
+    table["significant"] &= table["acc_diff"] > 0
+    return conform("transplant_effects", table.rename(columns=_AS_EFFECTS))
 
 
 def _effects(pair: Pair, host: str, chance: Chance, seed: int, found: bool) -> pd.DataFrame:
@@ -96,10 +94,6 @@ def _effects(pair: Pair, host: str, chance: Chance, seed: int, found: bool) -> p
         signal=found,
         **_bootstrapped(pair, host, seed, has_scale=found),
     )
-    table["p_holm"] = table.groupby(["exchange", "set", "t"])["p"].transform(
-        lambda p: stats.holm(p.to_numpy())
-    )
-    table["significant"] = found & (table["p_holm"] < ALPHA) & (table["acc_diff"] > 0)
     gap = pair.answers(pair.better).astype(int) - pair.answers(pair.worse)
     return table.assign(**with_unseen_items(table, share_scale(gap, pair.clusters)))
 
@@ -123,30 +117,21 @@ def _above_controls(correct: np.ndarray, pair: Pair) -> Float[np.ndarray, " chan
     return np.array([better_than_all_p_value(one, controls, pair.clusters) for one in correct.T])
 
 
-def _draws(pair: Pair, seed: int) -> np.ndarray:
-    """The sample and resamples of a task's clusters, the same under all protocols."""
-    named = stats.generator(seed, pair.base.task)
-    return sample_and_resamples(pair.clusters.n, N_RESAMPLES, named)
-
-
 def _bootstrapped(pair: Pair, host: str, seed: int, *, has_scale: bool) -> dict[str, Any]:
     cell, brings = pair.cells[host], host == pair.worse
     sign, n = (-1 if brings else 1), len(cell.intact)
-    ends = [pair.answers(pair.better), pair.answers(pair.worse), cell.intact]
-    together = np.column_stack([*ends, cell.correct, sign * cell.nats])
-    means = pair.clusters.resampled_means(together, _draws(pair, seed))
-    better, worse, own = (means[:, i : i + 1] for i in range(3))
-    changed, nats = np.split(means[:, 3:], 2, axis=1)
+    better, worse, own, changed, nats = resampled(
+        pair.base.task, pair.clusters, seed, pair.answers(pair.better), pair.answers(pair.worse),
+        cell.intact, cell.correct, sign * cell.nats,
+    )  # fmt: skip
     share = stats.shares(better, changed, worse if has_scale else np.full_like(worse, np.inf))
     if brings:
         share = 1 - share
     return (
-        bounded_columns(
-            ("acc_diff", "acc_diff_low", "acc_diff_high"), sign * (own - changed), n
-        )
-        | bounded_columns(("share_lost", "share_low", "share_high"), share, n)
-        | bounded_columns(("nats", "nats_low", "nats_high"), nats, n)
-    )  # fmt: skip
+        bounded_columns("acc_diff", "acc_diff_", sign * (own - changed), n)
+        | bounded_columns("share_lost", "share_", share, n)
+        | bounded_columns("nats", "nats_", nats, n)
+    )
 
 
 def ranks_table(
@@ -182,7 +167,7 @@ def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> list[di
     places = pd.MultiIndex.from_frame(of[["layer", "head"]].iloc[chosen])
     sign = 1 if host == pair.worse else -1
     moved = sign * (cell.correct[:, chosen].astype(float) - cell.intact[:, None])
-    means = pair.clusters.resampled_means(moved, _draws(pair, seed))
+    (means,) = resampled(pair.base.task, pair.clusters, seed, moved)
     far = np.broadcast_to(apart.reindex(places).to_numpy(dtype=float), means.shape)
     random = stats.generator(seed, "rank correlation", pair.base.task, host)
     # distances of weights are no means over items
@@ -197,13 +182,6 @@ def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> list[di
             "site": site,
             "n_layers": len(chosen),
             "n_items": len(cell.intact),
-            "rho": _plain(rho.estimate),
-            "rho_low": _plain(rho.low),
-            "rho_high": _plain(rho.high),
-            "rho_p": rho.p,
+            **rho.columns("rho", "rho_"),
         }
     ]
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -17,8 +17,7 @@ from jaxtyping import Float, Shaped
 
 from layerwise.stats.cells import Cell, cells
 from layerwise.stats.depth.item_curves import beyond_background
-from layerwise.stats.families.over_run import exact_difference_bounds
-from layerwise.stats.inference import holm
+from layerwise.stats.families.estimate import exact_difference_bounds, with_holm
 from layerwise.stats.items.clusters import independent_items, paired_p_values
 from layerwise.stats.items.crossed import crossed_means
 from layerwise.stats.share_tests.equivalence import no_loss_p_values
@@ -109,15 +108,14 @@ def _corrected(rows: list[dict[str, Any]], n_tests: int) -> list[dict[str, Any]]
     # An established difference lies on its side of 0, whatever the bounds for all tests together
     # say (Holm's simultaneous bounds: Guilbaud 2008, Biom. J. 50; Strassburger and Bretz 2008,
     # Stat. Med. 27).
-    p = holm(np.array([row["p"] for row in rows], dtype=float), n_tests)
     corrected = []
-    for row, one in zip(rows, p.tolist(), strict=True):
-        sure = one < LEVEL
+    for row in with_holm(rows, n_tests, to="p_family"):
+        sure = row["p_family"] < LEVEL
         side = {}
         if sure and row["what"] != SPARE:
             above = row["estimate"] > 0
             side = {"low": max(row["low"], 0.0)} if above else {"high": min(row["high"], 0.0)}
-        corrected.append(row | side | {"p_family": one, "n_tests": n_tests, "established": sure})
+        corrected.append(row | side | {"n_tests": n_tests, "established": sure})
     return corrected
 
 

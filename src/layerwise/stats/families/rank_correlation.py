@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise.stats.depth.depths import two_sided_p
+from layerwise.stats.families.estimate import known
 from layerwise.stats.inference import percentile_bounds, rank_correlations
 
 # Orders of the columns that the test of independence draws; all there are, up to seven columns.
@@ -35,6 +36,12 @@ class RankCorrelation(NamedTuple):
     low: float
     high: float
     p: float
+
+    def columns(self, name: str, ends: str) -> dict[str, float | None]:
+        """Its columns ``name``, and ``ends`` + low, high and p; null where there is no value."""
+        low, high = known(self.low), known(self.high)
+        columns = {name: known(self.estimate), f"{ends}low": low, f"{ends}high": high}
+        return columns | {f"{ends}p": self.p}
 
 
 def rank_correlation(
@@ -73,8 +80,8 @@ def rank_correlation(
     draws = rank_correlations(moved[0], moved[1])
     (low,), (high,) = percentile_bounds(draws[:, None], 0.95)
     lowest, highest = min(low, 2 * estimate - high), max(high, 2 * estimate - low)
-    known = draws[~np.isnan(draws)]
-    of_items = max(two_sided_p(each, least) for each in (known, 2 * estimate - known))
+    kept = draws[~np.isnan(draws)]
+    of_items = max(two_sided_p(each, least) for each in (kept, 2 * estimate - kept))
     # a stream of its own, so that what is drawn next does not depend on this test
     p = max(of_items, unrelated_p(one[0], other[0], rng.spawn(1)[0]))
     return RankCorrelation(estimate, max(float(lowest), -1.0), min(float(highest), 1.0), p)

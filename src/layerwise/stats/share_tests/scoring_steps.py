@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.effects import BASELINES, Cell, cells
+from layerwise.stats.families.estimate import known, resampled
 
 from .dissociation import Answers, expected_agreement
 from .same_share import LostOf, no_surer, share_difference
@@ -104,11 +105,11 @@ class StepAnswers(NamedTuple):
             self.above, cell.clusters, None if cell.no_layers is not None else float(floor[0])
         )
 
-    def share(self, indices: Int[np.ndarray, "draws clusters"]) -> Float[np.ndarray, "draws 1"]:
-        """The mean share lost over the changes, in resamples of the clusters."""
-        values = np.stack([self.lost(), self.above], axis=1)
-        lost, above = self.cell.clusters.resampled_means(values, indices).T
-        return (lost / np.where(above > 0, above, np.nan))[:, None]
+    def share(self, seed: int) -> Float[np.ndarray, "draws 1"]:
+        """The mean share lost over the changes, in the sample and in resamples of the clusters."""
+        cell = self.cell
+        lost, above = resampled(cell.task, cell.clusters, seed, self.lost(), self.above)
+        return lost / np.where(above > 0, above, np.nan)
 
     def pseudo(self) -> Float[np.ndarray, " items"]:
         """Values of items whose mean is the share, and whose spread is that of the share."""
@@ -172,9 +173,8 @@ def step_difference(
     p = float(stats.sign_flip_p_values(difference, seed=generator)[0])
     one, other = ([LostOf(each.lost(), each.above)] for each in (first, second))
     inverted = share_difference(one, other, first.cell.clusters)
-    *both, p = no_surer(float(low), float(high), p, inverted)
-    ends = [end if np.isfinite(end) else None for end in both]
-    return float(draws[0, 0]), ends[0], ends[1], p
+    low, high, p = no_surer(float(low), float(high), p, inverted)
+    return float(draws[0, 0]), known(low), known(high), p
 
 
 def same_items(first: StepAnswers, second: StepAnswers) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 
-from layerwise.stats.families.over_run import (
+from layerwise.stats.families.estimate import (
     exact_difference_bounds,
     exact_where_alike,
     independent_counts,

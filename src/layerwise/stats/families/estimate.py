@@ -1,0 +1,304 @@
+"""Estimates with bounds and tests: corrected within a table, and over everything that a run asked.
+
+A table is corrected within its parts, too (the layers of one task and protocol, say). Of many such
+parts some say something false, and the largest of all effects is the largest partly by luck. Tasks
+without signal are among what was asked, though nothing is claimed of them: of a model that hardly
+knows the answers, those with signal are the ones in which it was lucky, and any other answers look
+like a loss there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Shaped
+
+from layerwise.stats.inference import benjamini_hochberg, holm, percentile_bounds
+from layerwise.stats.items.clusters import Clusters, independent_items, sample_and_resamples
+from layerwise.stats.items.crossed import CrossedMeans
+from layerwise.stats.resampling import generator, resample_indices
+
+N_RESAMPLES = 2000
+ALPHA = 0.05
+Ends = tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]
+# Bounds of the rows of a table that cover together over so many tests.
+RunBounds = Callable[[pd.DataFrame, int], Ends]
+
+
+def estimate(
+    table: pd.DataFrame,
+    bounds: RunBounds,
+    by: Sequence[str],
+    *,
+    by_rate: Bool[np.ndarray, " rows"] | bool = False,
+    n_asked: int | None = None,
+    part: Sequence[str] = ("task", "protocol"),
+) -> pd.DataFrame:
+    """Add corrections and the signal gate to estimates with a ``p``, by row.
+
+    Args:
+        table: the estimates; where ``signal`` is false nothing is claimed, and null ``p`` is no
+            test.
+        bounds: how estimates are bounded over the run: ``exact``, ``student(...)``.
+        by: columns; rows that share them are corrected together (``p_holm``, ``p_bh``).
+        by_rate: rows corrected by Benjamini and Hochberg, a family of their own; others by Holm.
+        n_asked: how many parts the run asked for, those without a row as well.
+        part: columns that name a part.
+
+    Returns:
+        The table with ``p_holm``, ``p_bh``, ``p_corrected`` (the one that counts),
+        ``significant``, and over the run ``p_run``, ``run_tests``, ``run_low``, ``run_high``.
+    """
+    p = table["p"].to_numpy(dtype=float)
+    tested = ~np.isnan(p)
+    signal = table["signal"].fillna(True).to_numpy(dtype=bool) if "signal" in table else True
+    claimed, rate = tested & signal, np.broadcast_to(np.asarray(by_rate, dtype=bool), len(p))
+    of_holm, of_rate = (corrected_within(table, by, how) for how in (holm, benjamini_hochberg))
+    within = np.where(rate, of_rate, of_holm)
+    sizes = sizes_of(table.loc[tested], rate[tested], n_asked, part)
+    low, high = np.full((2, len(p)), np.nan)
+    for rows, n_tests in zip((claimed & ~rate, claimed & rate), sizes, strict=True):
+        low[rows], high[rows] = bounds(table.loc[rows], n_tests)
+    return table.assign(
+        p_holm=of_holm,
+        p_bh=of_rate,
+        p_corrected=within,
+        significant=claimed & (within < ALPHA),
+        p_run=over_run(p, claimed, rate, sizes),
+        run_tests=sizes.of_rows(claimed, rate).set_axis(table.index),
+        run_low=low,
+        run_high=high,
+    )
+
+
+def corrected_within(
+    table: pd.DataFrame, by: Sequence[str], correct: Callable[[np.ndarray], np.ndarray] = holm
+) -> pd.Series:
+    """p-values corrected over the rows that share columns; nan where a part is not tested."""
+
+    def of_part(p: pd.Series) -> np.ndarray:
+        values = p.to_numpy(dtype=float)
+        return np.full(len(values), np.nan) if np.isnan(values).any() else correct(values)
+
+    return pd.Series(table.groupby(list(by), dropna=False)["p"].transform(of_part))
+
+
+def with_holm(
+    rows: Iterable[dict[str, Any]],
+    n_tests: int | None = None,
+    *,
+    by: Sequence[str] = (),
+    p: str = "p",
+    to: str = "p_holm",
+) -> list[dict[str, Any]]:
+    """Rows with p-values after Holm's correction over those that share columns, or more tests."""
+    corrected = [dict(row) for row in rows]
+    families: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in corrected:
+        families.setdefault(tuple(row[name] for name in by), []).append(row)
+    for family in families.values():
+        values = holm(np.array([row[p] for row in family], dtype=float), n_tests)
+        for row, value in zip(family, values.tolist(), strict=True):
+            row[to] = value
+    return corrected
+
+
+def resampled(
+    task: str,
+    clusters: Clusters,
+    seed: int,
+    *values: Shaped[np.ndarray, "items ..."],
+) -> list[Float[np.ndarray, "draws columns"]]:
+    """Means over items of several tables: of the sample (row 0), and of the same resamples."""
+    indices = sample_and_resamples(clusters.n, N_RESAMPLES, generator(seed, task))
+    means = clusters.resampled_means(np.column_stack(values), indices)
+    widths = [1 if one.ndim == 1 else one.shape[1] for one in values]
+    return np.split(means, np.cumsum(widths)[:-1], axis=1)
+
+
+def bounded_columns(
+    name: str, ends: str, draws: Float[np.ndarray, "draws columns"], n: int
+) -> dict[str, Any]:
+    """Estimates with their 95 % percentile bounds, as columns ``name``, ``ends`` + low and high."""
+    estimates = draws[0]
+    known = ~np.isnan(estimates) & (n > 1)
+    low, high = (np.where(known & np.isfinite(end), end, np.nan)
+                 for end in percentile_bounds(draws[1:], 0.95))  # fmt: skip
+    return {name: estimates, f"{ends}low": low, f"{ends}high": high}
+
+
+def mean_columns(
+    name: str,
+    ends: str,
+    values: Float[np.ndarray, "items columns"],
+    clusters: Clusters,
+    random: np.random.Generator,
+) -> dict[str, Any]:
+    """The same of means over items, from resamples alone."""
+    drawn = clusters.resampled_means(values, resample_indices(clusters.n, N_RESAMPLES, random))
+    means = values.mean(axis=0)
+    return bounded_columns(name, ends, np.concatenate([means[None], drawn]), clusters.n)
+
+
+def exact(rows: pd.DataFrame, n_tests: int) -> Ends:
+    """Bounds of paired differences of accuracies, which also know of draws of examples."""
+    lost, gained, n = independent_counts(rows)
+    low, high = exact_difference_bounds(lost, gained, n, n_tests=n_tests)
+    if "crossed" in rows:
+        ends = _crossed_bounds(rows, n_tests)
+        low, high = np.fmin(low, ends[0]), np.fmax(high, ends[1])
+    return low, high
+
+
+def student(name: str) -> RunBounds:
+    """Bounds of means by their standard errors (``error``) over clusters (``n_clusters``)."""
+    # Student's t at the level divided by the number of tests (Dunn 1961, J. Am. Stat. Assoc. 56).
+    from scipy.special import stdtrit
+
+    def bounds(rows: pd.DataFrame, n_tests: int) -> Ends:
+        n = rows["n_clusters"].to_numpy(dtype=float)
+        mean, error = (rows[one].to_numpy(dtype=float) for one in (name, "error"))
+        freedom = np.where(n > 1, n - 1.0, np.nan)
+        reach = stdtrit(freedom, 1 - (1 - 0.95) / 2 / max(n_tests, 1)) * error
+        return mean - reach, mean + reach
+
+    return bounds
+
+
+def known(value: float) -> float | None:
+    """The value; None where there is none, or no end."""
+    return float(value) if np.isfinite(value) else None
+
+
+class Sizes(NamedTuple):
+    """Numbers of tests of a run in both families, tasks without signal included."""
+
+    strict: int  # those of which none may be false
+    by_rate: int  # those of which a share may be: of heads and cells
+
+    def of_rows(
+        self, claimed: Bool[np.ndarray, " rows"], by_rate: Bool[np.ndarray, " rows"] | bool = False
+    ) -> pd.Series:
+        """The column ``run_tests``: how many tests each row is corrected with."""
+        sizes = np.where(np.broadcast_to(by_rate, claimed.shape), self.by_rate, self.strict)
+        return pd.Series(sizes, dtype="Int64").where(claimed)
+
+
+def sizes_of(
+    table: pd.DataFrame,
+    by_rate: Bool[np.ndarray, " rows"] | bool = False,
+    n_asked: int | None = None,
+    piece: Sequence[str] = ("task", "protocol"),
+) -> Sizes:
+    """Count a run's tests, tasks without signal included."""
+    rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), len(table))
+    counts, there = [], table.groupby(list(piece)).ngroups
+    missing = 0 if n_asked is None else max(n_asked - there, 0)
+    for sort in (~rate, rate):
+        each = table.loc[sort].groupby(list(piece)).size().to_numpy(dtype=int)
+        counts.append(int(each.sum() + missing * each.max(initial=0)))
+    return Sizes(*counts)
+
+
+def over_run(
+    p: Float[np.ndarray, " rows"],
+    claimed: Bool[np.ndarray, " rows"],
+    by_rate: Bool[np.ndarray, " rows"] | bool = False,
+    sizes: Sizes | None = None,
+) -> Float[np.ndarray, " rows"]:
+    """p-values corrected over all tests of a run; heads and cells are a family of their own."""
+    # Tests of which nothing is claimed count with a p of 1, which is no smaller than their own.
+    corrected = np.full(len(p), np.nan)
+    rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), corrected.shape)
+    whole = _sizes(sizes, rate)
+    for sort, n, correct in zip((~rate, rate), whole, (holm, benjamini_hochberg), strict=True):
+        rows = claimed & sort
+        corrected[rows] = correct(np.asarray(p, dtype=float)[rows], n)
+    return corrected
+
+
+def _sizes(sizes: Sizes | None, rate: Bool[np.ndarray, " rows"]) -> Sizes:
+    return sizes or Sizes(int((~rate).sum()), int(rate.sum()))
+
+
+def exact_difference_bounds(
+    lost: Shaped[np.ndarray, " rows"],
+    gained: Shaped[np.ndarray, " rows"],
+    n: Shaped[np.ndarray, " rows"],
+    level: float = 0.95,
+    n_tests: int = 1,
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """Bounds of a paired difference of accuracies that never cover less than they say.
+
+    The narrower of two, at half of the error each, both made of the bounds of Clopper and Pearson
+    (1934, Biometrika 26) at half of that: of the share that is lost minus the share that is gained,
+    each of which is binomial; and of the share that changes at all times what is lost of it, which
+    given the changed items is binomial, too, so that 0 is excluded where McNemar's exact test
+    excludes it at a quarter of the level. By Bonferroni's inequality nothing is assumed of how the
+    counts go together. Divided by the number of tests (Dunn 1961, J. Am. Stat. Assoc. 56), all
+    intervals cover together, and with them that of the largest. Where items ask for the same thing
+    all three are told in independent items, of which there may be parts.
+    """
+    b, c, total = (np.asarray(each) for each in (lost, gained, n))
+    tail = (1 - level) / max(n_tests, 1) / 8
+    loses, gains, changes = (_binomial_bounds(each, total, tail) for each in (b, c, b + c))
+    part = [2 * bound - 1 for bound in _binomial_bounds(b, b + c, tail)]
+    low = part[0] * np.where(part[0] > 0, changes[0], changes[1])
+    high = part[1] * np.where(part[1] > 0, changes[1], changes[0])
+    return np.maximum(low, loses[0] - gains[1]), np.minimum(high, loses[1] - gains[0])
+
+
+def paired_bounds(
+    net: Shaped[np.ndarray, " items"], clusters: Clusters, n_tests: int = 1
+) -> tuple[float, float]:
+    """The same of one difference, by what items gain (above 0) and lose."""
+    changes = [net > 0, net < 0]
+    alone = min(float(independent_items(each[:, None], clusters)[0]) for each in changes)
+    gained, lost = (each.sum(keepdims=True) * (alone / len(each)) for each in changes)
+    low, high = exact_difference_bounds(gained, lost, np.full(1, alone), n_tests=n_tests)
+    return float(low[0]), float(high[0])
+
+
+def _binomial_bounds(
+    count: Shaped[np.ndarray, " rows"], n: Shaped[np.ndarray, " rows"], tail: float
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """Clopper and Pearson's bounds, each of which errs with the probability ``tail``."""
+    from scipy.special import betaincinv
+
+    low = betaincinv(np.where(count > 0, count, 1), np.maximum(n - count, 0) + 1, tail)
+    high = betaincinv(count + 1, np.where(count < n, n - count, 1), 1 - tail)
+    return np.where(count > 0, low, 0.0), np.where(count < n, high, 1.0)
+
+
+def _crossed_bounds(
+    effects: pd.DataFrame, n_tests: int, level: float = 0.95
+) -> Float[np.ndarray, "2 rows"]:
+    """Bounds that know of the draws of few-shot examples; nan where there is but one draw."""
+    tail = (1 - level) / 2 / max(n_tests, 1)
+    bounds = np.full((2, len(effects)), np.nan)
+    for i, means in enumerate(effects["crossed"]):
+        if isinstance(means, CrossedMeans):
+            mean, half = float(means.mean[0]), float(means.half_widths(tail)[0])
+            bounds[:, i] = max(mean - half, -1.0), min(mean + half, 1.0)
+    return bounds
+
+
+def independent_counts(effects: pd.DataFrame) -> list[Float[np.ndarray, " rows"]]:
+    """Items lost, gained and in all, as so many independent ones (``n_independent``)."""
+    every = effects["n_items"].to_numpy(dtype=float)
+    alone = effects["n_independent"].to_numpy(dtype=float) if "n_independent" in effects else every
+    names = ("n_lost", "n_gained", "n_items")
+    return [effects[name].to_numpy(dtype=float) * (alone / every) for name in names]
+
+
+def exact_where_alike(
+    mean: Float[np.ndarray, " rows"], n: Shaped[np.ndarray, " rows"], most: float, n_tests: int = 1
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """Bounds (95 %) of means of values that are the same in all items of the sample."""
+    # A share of the other items that such a sample would not show (Clopper and Pearson 1934,
+    # Biometrika 26, none of n) may have any other value.
+    unseen = _binomial_bounds(np.zeros(len(mean)), np.asarray(n), 0.025 / max(n_tests, 1))[1]
+    return mean - unseen * (most + mean), mean + unseen * (most - mean)
