@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ from scipy.stats import binomtest
 
 from layerwise import stats
 from layerwise.stats.signals.signal import (
+    Answered,
     Blind,
-    Guessed,
     better_than_blind_p_value,
     signal_p_values,
     signals,
@@ -20,15 +20,8 @@ from layerwise.stats.signals.signal import (
 from tests.cases import LONG
 
 
-class Cell(NamedTuple):
-    task: str
-    intact: np.ndarray
-    blind: Blind | None = None
-    no_layers: np.ndarray | None = None
-    protocol: str = "continuation"
-    clusters: None = None
-    guessed: Guessed | None = None
-    of_examples: tuple[()] = ()
+def answered(task: str, *answers: Any) -> Answered:
+    return Answered(task, "continuation", *answers)
 
 
 def blind(right, asked) -> Blind:
@@ -73,14 +66,14 @@ def test_a_model_that_does_not_read_the_question_has_signal_as_rarely_as_stated(
     given_away -= min(easy, 1 - easy)  # items differ in how easy they are
     answers = rng.random((n_sets, n_items, 4)) < given_away
     found = sum(
-        signals([Cell("t", a[:, 0], blind(a[:, 1:].sum(axis=1), 3))], lambda *_: 0.25)[
+        signals([answered("t", a[:, 0], blind(a[:, 1:].sum(axis=1), 3))], lambda *_: 0.25)[
             "t", "continuation"
         ]
         for a in answers
     )
     assert found <= stats.exact_interval(round(0.025 * n_sets), n_sets).high * n_sets
     by_chance = sum(
-        signals([Cell("t", a[:, 0])], lambda *_: 0.25)["t", "continuation"] for a in answers
+        signals([answered("t", a[:, 0])], lambda *_: 0.25)["t", "continuation"] for a in answers
     )
     assert by_chance > 0.9 * n_sets or easy == 0.25
 
@@ -98,7 +91,7 @@ def test_a_model_that_reads_it_is_found():
 def test_what_an_embedding_answers_is_no_signal():
     rng = np.random.default_rng(3)
     right = rng.random(60) < 0.7
-    cell = Cell("t", right, blind(np.zeros(60, dtype=int), 3), right.copy())
+    cell = answered("t", right, blind(np.zeros(60, dtype=int), 3), right.copy())
     assert signal_p_values([cell], lambda *_: 0.25).tolist() == [1.0]
     assert not signals([cell], lambda *_: 0.25)["t", "continuation"]
 
@@ -106,10 +99,10 @@ def test_what_an_embedding_answers_is_no_signal():
 def test_tasks_are_corrected_for_together():
     """Eight tasks at the level alone, of which none passes among the eight."""
     intact = np.array([True] * 5 + [False] * 15)  # p = 0.5 ** 5 against nothing right blind
-    cells = [Cell(str(i), intact, blind(np.zeros(20, dtype=int), 1)) for i in range(8)]
+    cells = [answered(str(i), intact, blind(np.zeros(20, dtype=int), 1)) for i in range(8)]
     alone = signals(cells[:1], lambda *_: 0.0)
     assert not alone["0", "continuation"]  # 0.031
     six = np.array([True] * 6 + [False] * 14)
-    one = Cell("six", six, blind(np.zeros(20, dtype=int), 1))
+    one = answered("six", six, blind(np.zeros(20, dtype=int), 1))
     assert signals([one], lambda *_: 0.0)["six", "continuation"]
     assert not signals([one, *cells], lambda *_: 0.0)["six", "continuation"]

@@ -30,11 +30,15 @@ from layerwise.stats.items.clusters import (
     with_design_effect,
 )
 from layerwise.stats.share_tests.equivalence import no_loss_of_nats_p_values, score_p_values
-from layerwise.stats.signals.signal import Blind, better_than_blind_p_value, signal_p_values
+from layerwise.stats.signals.signal import (
+    Answered,
+    Blind,
+    better_than_blind_p_value,
+    signal_p_values,
+)
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.synthetic import cell_records, facts, planted, task_facts
-from tests.test_signal import SignalCell
 
 PAIRS = Clusters.of([f"fact {i // 2}" for i in range(80)])
 
@@ -246,7 +250,7 @@ def test_a_model_that_guesses_facts_together_has_no_signal(n_clusters, size, tog
         ]
         blind = Blind(np.sum(others, axis=0), np.full(len(own), 3))
         for i, mine in enumerate((None, clusters)):
-            cell = SignalCell("t", "letter", own, clusters=mine)
+            cell = Answered("t", "letter", own, clusters=mine)
             passed[i] += signal_p_values([cell], quarter)[0] < 0.025
         passed[2] += better_than_blind_p_value(own, blind, clusters) < 0.025
     assert max(passed[1:]) <= most_errors(sets, 0.025)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +15,13 @@ import layerwise as lw
 from layerwise.models import original_tokenizer
 from layerwise.report import findings
 from layerwise.results import AblationResult
-from layerwise.stats.signals.signal import Blind, Guessed, better_than_blind_p_value, signals
+from layerwise.stats.signals.signal import (
+    Answered,
+    Blind,
+    Guessed,
+    better_than_blind_p_value,
+    signals,
+)
 from layerwise.tasks import Item, load_task
 from layerwise.tasks.blind import guesses
 from layerwise.tasks.blind.control import ABOVE_CHANCE
@@ -25,16 +31,7 @@ from tests.cases import LONG, data_sets, most_errors
 from tests.models.tiny import tiny_model
 from tests.tasks.test_blind import nearest, numbers, planted, value
 
-
-class Cell(NamedTuple):
-    intact: np.ndarray
-    blind: Blind | None = None
-    guessed: Guessed | None = None
-    task: str = "t"
-    protocol: str = "continuation"
-    no_layers: None = None
-    clusters: None = None
-    of_examples: tuple[()] = ()
+CELL = partial(Answered, "t", "continuation")
 
 
 def near_fifteen(share: float, n: int, seed: int) -> Task:
@@ -54,7 +51,7 @@ def guessed_in(task: Task, n: int, *, alone: bool = False) -> Guessed:
     return Guessed(Blind(right.astype(int), np.ones(n, dtype=int)), found.rule, found.held)
 
 
-def passes(cell: Cell) -> bool:
+def passes(cell: Answered) -> bool:
     return signals([cell], lambda *_: 0.25)["t", "continuation"]
 
 
@@ -124,8 +121,8 @@ def test_a_model_that_uses_what_options_give_away_rarely_passes(n_task: int, n: 
     for seed in range(n_sets):
         guessed = guessed_in(near_fifteen(0.6, n_task, seed), n)
         for right in rng.random((20, n)) < 0.6:
-            by_chance += passes(Cell(right))
-            by_guesser += passes(Cell(right, guessed=guessed))
+            by_chance += passes(CELL(right))
+            by_guesser += passes(CELL(right, guessed=guessed))
     assert by_chance > 0.95 * 20 * n_sets
     assert by_guesser <= most_errors(n_sets * 20, 0.05)
 
@@ -140,7 +137,7 @@ def test_where_it_is_alone_few_items_do_not_let_a_model_pass() -> None:
         for alone in passed:
             guessed = guessed_in(task, 40, alone=alone)
             passed[alone] += sum(
-                passes(Cell(right, guessed=guessed)) for right in rng.random((20, 40)) < 0.5
+                passes(CELL(right, guessed=guessed)) for right in rng.random((20, 40)) < 0.5
             )
     assert passed[True] <= most_errors(n_sets * 20, 0.025)
     assert passed[False] > 2 * passed[True]
@@ -154,7 +151,7 @@ def test_a_question_blind_model_passes_as_rarely_as_stated_with_all_controls() -
         guessed = guessed_in(near_fifteen(0.4, 60, seed), 40)
         for _ in range(20):
             right, others = rng.random(40) < 0.4, rng.binomial(3, 0.4, 40)
-            found += passes(Cell(right, Blind(others, np.full(40, 3)), guessed))
+            found += passes(CELL(right, Blind(others, np.full(40, 3)), guessed=guessed))
     assert found <= most_errors(n_sets * 20, 0.025)
 
 

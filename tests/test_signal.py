@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,25 +9,13 @@ import pytest
 from layerwise import stats
 from layerwise.report import findings
 from layerwise.results import AblationResult
-from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.signals.signal import above_chance_p_values, signals
+from layerwise.stats.signals.signal import Answered, above_chance_p_values, signals
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 
 
-class SignalCell(NamedTuple):
-    task: str
-    protocol: str
-    intact: np.ndarray
-    blind: None = None
-    no_layers: None = None
-    clusters: Clusters | None = None
-    guessed: None = None
-    of_examples: tuple[()] = ()
-
-
-def asked(right: list[int], n: int) -> list[SignalCell]:
-    return [SignalCell(f"task-{i}", "letter", np.arange(n) < k) for i, k in enumerate(right)]
+def asked(right: list[int], n: int) -> list[Answered]:
+    return [Answered(f"task-{i}", "letter", np.arange(n) < k) for i, k in enumerate(right)]
 
 
 def quarter(task: str, protocol: str) -> float:

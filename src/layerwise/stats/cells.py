@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from layerwise.errors import UserError
 from layerwise.stats.items.clusters import Clusters, clusters_of
-from layerwise.stats.signals.signal import Blind, Guessed
 
 # Kinds of records beside those of changes: the model as it is, the model as it is asked other
 # items' questions, what is left of it without any layer, and a guesser that does not read the
@@ -24,6 +23,27 @@ _READ = [
     "task", "capability", "protocol", "intervention", "kind", "site", "layer", "head", "layers",
     "heads", "item", "cluster", "draw", "examples", "correct", "gold_logprob", "margin",
 ]  # fmt: skip
+
+
+class Blind(NamedTuple):
+    """Answers of the same model to other items' questions."""
+
+    right: Int[np.ndarray, " items"]  # how many of them it answered with this item's answer
+    asked: Int[np.ndarray, " items"]  # how many were asked, 0 or more
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over the items for which a question was asked; nan if for none."""
+        have = self.asked > 0
+        return float((self.right[have] / self.asked[have]).mean()) if have.any() else np.nan
+
+
+class Guessed(NamedTuple):
+    """A guesser that does not read the question, on the same items."""
+
+    blind: Blind  # what it got right, as if it were one other question
+    rule: str  # how it guesses, in words
+    held: bool  # whether a model must be better; not where the guesser is no better than chance
 
 
 class Cell(NamedTuple):

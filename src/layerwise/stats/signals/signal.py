@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from layerwise.stats.cells import Blind as Blind
+from layerwise.stats.cells import Cell
+from layerwise.stats.cells import Guessed as Guessed
 from layerwise.stats.inference import holm
 from layerwise.stats.items.clusters import Clusters, clusters_of, design_effects, with_design_effect
 from layerwise.stats.items.crossed import crossed_means
@@ -17,29 +20,8 @@ from layerwise.stats.items.crossed import crossed_means
 LEVEL = 0.025
 
 
-class Blind(NamedTuple):
-    """Answers of the same model to other items' questions."""
-
-    right: Int[np.ndarray, " items"]  # how many of them it answered with this item's answer
-    asked: Int[np.ndarray, " items"]  # how many were asked, 0 or more
-
-    @property
-    def accuracy(self) -> float:
-        """Mean over the items for which a question was asked; nan if for none."""
-        have = self.asked > 0
-        return float((self.right[have] / self.asked[have]).mean()) if have.any() else np.nan
-
-
-class Guessed(NamedTuple):
-    """A guesser that does not read the question, on the same items."""
-
-    blind: Blind  # what it got right, as if it were one other question
-    rule: str  # how it guesses, in words
-    held: bool  # whether a model must be better; not where the guesser is no better than chance
-
-
 class Answered(NamedTuple):
-    """A ``SignalCell`` made from a method's own answers to a task."""
+    """A method's own answers to a task, for its signal alone."""
 
     task: str  # the task's name
     protocol: str
@@ -52,7 +34,7 @@ class Answered(NamedTuple):
     # None, for such methods ask for first tokens, of which no options are offered.
     guessed: Guessed | None = None
     # None, for such methods ask with one draw of few-shot examples.
-    of_examples: tuple[SignalCell, ...] = ()
+    of_examples: tuple[Answered, ...] = ()
 
     @classmethod
     def of_items(cls, items: pd.DataFrame, right: Bool[np.ndarray, " items"]) -> Answered:
@@ -65,49 +47,8 @@ class Answered(NamedTuple):
         return cls(task, protocol, right, blind, clusters=clusters)
 
 
-@runtime_checkable
-class SignalCell(Protocol):
-    """A task under a protocol, and whether the intact model was right."""
-
-    @property
-    def task(self) -> str:
-        """The task's name."""
-        ...
-
-    @property
-    def protocol(self) -> str:
-        """The protocol."""
-        ...
-
-    @property
-    def intact(self) -> Bool[np.ndarray, " items"]:
-        """Whether the intact model was right, by item."""
-        ...
-
-    @property
-    def blind(self) -> Blind | None:
-        """Other items' questions, if any were asked."""
-        ...
-
-    @property
-    def no_layers(self) -> Bool[np.ndarray, " items"] | None:
-        """Whether the model without any layer was right, if it was asked."""
-        ...
-
-    @property
-    def clusters(self) -> Clusters | None:
-        """Which items ask for the same thing; None if each stands by itself."""
-        ...
-
-    @property
-    def guessed(self) -> Guessed | None:
-        """What a guesser makes of the options without the question, if one was measured."""
-        ...
-
-    @property
-    def of_examples(self) -> Sequence[SignalCell]:
-        """The same with each draw of few-shot examples, if there are several."""
-        ...
+# A task under a protocol, and whether the intact model was right.
+SignalCell = Cell | Answered
 
 
 def above_chance_p_values(
