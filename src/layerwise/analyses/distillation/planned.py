@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,9 @@ from layerwise.analyses.contract import PlannedJob, PlannedJobs, PlanOptions
 from layerwise.errors import UserError
 from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.models.instance.facts import origin_of
-from layerwise.models.instance.kinds import Model
+from layerwise.models.instance.kinds import Model, decoder_prefix, is_seq2seq
 from layerwise.models.instance.own_files import files_of, refuse_no_files
+from layerwise.models.weights.footprint import weight_bytes
 from layerwise.runs.controls import answers_as_is
 from layerwise.runs.dry_sweeps import cost_of_sweeps
 from layerwise.runs.setup import Setup, check_layers, prepare
@@ -24,14 +25,14 @@ from layerwise.tasks import Task
 
 from .amounts import (
     Amount,
-    activation_bytes,
     amount_read,
+    amount_together,
     amount_written,
-    weights_held,
     with_length,
 )
 from .batches import fitting
 from .course import lessons_to_train_on, refuse_steps
+from .dry_step import StepMemory, step_memory
 from .healing import pruned_from
 from .lessons import Lesson, Lessons
 from .losses import Objective
@@ -46,6 +47,10 @@ _NOTES = (
 )
 # A backward is about two forwards: one for what comes in, one for the weights.
 WITH_BACKWARD = 3
+# AdamW keeps two moments of each trained weight.
+MOMENTS = 2
+# A state is packed into bytes twice: each tensor, and all of them.
+OF_STATE = 2
 # Steps of a training are timed for so long, and one that warms up comes before.
 SECONDS = 1.5
 # Of texts that a student writes itself so much is expected of the length that they may have.
@@ -252,17 +257,30 @@ class TrainingWork:
 
     def memory(self) -> tuple[int, int]:
         """Bytes that a step works on, and bytes of weights, gradients and moments, at the most."""
-        held = weights_held(self.teacher, self.student, self.layers, self.rank)
-        weights = held.models + held.gradients + held.moments
-        besides = held.besides(max(self._activations(), default=0))
-        return besides, max(weights, held.loading - besides)
+        step = self.step_memory()
+        loaded = sum(map(weight_bytes, (self.teacher, self.student)))
+        kept = step.trained * (1 + MOMENTS)
+        # Gradients stand with the weights. A state is kept when there are none.
+        on_top = max(step.made, OF_STATE * kept) - step.trained
+        weights = loaded + step.copied + step.trained + MOMENTS * step.trained
+        # The distilled student is loaded and compared beside both models.
+        loading = loaded + weight_bytes(self.student) + step.copied
+        return on_top, max(weights, loading - on_top)
 
-    def _activations(self) -> Iterator[int]:
-        first = 0 if self.layers is None else min(self.layers)
-        for step in range(self.steps):
-            texts, _ = self._texts(step, 1.0)
-            for some in fitting(texts, self.teacher.cfg.d_vocab, self.memory_budget):
-                yield activation_bytes(some, self.teacher, self.student, first)
+    def step_memory(self) -> StepMemory:
+        """Memory of the step whose texts are most tokens."""
+        batches = [
+            texts
+            for step in range(self.steps)
+            for texts in fitting(
+                self._texts(step, 1.0)[0], self.teacher.cfg.d_vocab, self.memory_budget
+            )
+        ]
+        prefix = decoder_prefix(self.student) if is_seq2seq(self.student) else None
+        largest = max(batches, key=lambda texts: amount_together(texts, prefix).tokens)
+        return step_memory(
+            self.teacher, self.student, largest, self.layers, self.rank, self.memory_budget
+        )
 
     def seconds(self, loaded: Callable[[Model], Model]) -> float:
         """About how long it takes, from a few of its steps."""

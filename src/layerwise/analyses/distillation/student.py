@@ -61,6 +61,14 @@ class Student:
         with quiet():
             original: Any = load_original(folder, read_config(folder), torch.float32)
         original.to(model.W_E.device)
+        return cls.of_original(original, model, folder, layers, rank, seed)
+
+    @classmethod
+    def of_original(
+        cls, original: Any, model: Model, folder: Path, layers: Sequence[int] | None,
+        rank: int | None, seed: int,
+    ) -> Student:  # fmt: skip
+        """The Hugging Face model of a model, to be trained."""
         blocks = _blocks(model, original, folder)
         chosen = range(len(blocks)) if layers is None else sorted(layers)
         within = tuple(f"{blocks[layer]}." for layer in chosen)

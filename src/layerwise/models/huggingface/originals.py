@@ -166,11 +166,20 @@ def refuse_parameters_without_weights(folder: Path, config: PreTrainedConfig) ->
     """Check that a folder may hold what its configuration needs, before memory is taken."""
     quantization = quantization_of(folder)
     stored = stored_weights(folder, quantized=quantization is not None)
-    with must_be_usable(folder), torch.device("meta"):
-        meta_model = _class_for(config).from_config(config, trust_remote_code=False)
+    with must_be_usable(folder):
+        meta_model = meta_original(config)
     refuse_too_large(
         folder, meta_model, stored, None if quantization is None else quantization.n_bits
     )
+
+
+def meta_original(config: PreTrainedConfig) -> PreTrainedModel:
+    """The model of a configuration in float32 on the device ``meta``, without weights."""
+    with torch.device("meta"):
+        model = _class_for(config).from_config(
+            config, trust_remote_code=False, attn_implementation="eager"
+        )
+    return model.float().requires_grad_(False).eval()
 
 
 def _refuse_gaps(folder: Path, missing: set[str], unexpected: set[str]) -> None:
