@@ -16,7 +16,7 @@ import layerwise as lw
 from layerwise.analyses.distillation import planned as planned_module
 from layerwise.analyses.distillation.amounts import amount_written
 from layerwise.analyses.distillation.dry_step import MadeBytes
-from layerwise.analyses.distillation.lessons import Lesson, Lessons
+from layerwise.analyses.distillation.examples import Example, Examples
 from layerwise.analyses.distillation.losses import Objective
 from layerwise.analyses.distillation.planned import TrainingWork
 from layerwise.analyses.distillation.student import Student, Teacher
@@ -43,15 +43,15 @@ MEMORY = 2**30
 ABOUT = 0.02
 
 
-def some_lessons(sizes: list[tuple[int, int, int]]) -> tuple[Lesson, ...]:
+def some_examples(sizes: list[tuple[int, int, int]]) -> tuple[Example, ...]:
     """Texts of so many tokens, of which some are read, and so many may be written."""
     rng = np.random.default_rng(0)
     return tuple(
-        Lesson(tuple(rng.integers(3, 48, n).tolist()), read, read, most) for n, read, most in sizes
+        Example(tuple(rng.integers(3, 48, n).tolist()), read, read, most) for n, read, most in sizes
     )
 
 
-MIXED = some_lessons([(9, 4, 5), (14, 9, 3), (30, 20, 8), (8, 3, 6), (12, 9, 3), (21, 8, 9)])
+MIXED = some_examples([(9, 4, 5), (14, 9, 3), (30, 20, 8), (8, 3, 6), (12, 9, 3), (21, 8, 9)])
 
 
 class Reader:
@@ -78,7 +78,7 @@ def trainer_of(work: TrainingWork) -> tuple[Trainer, Reader, Reader]:
     teacher = load_model(files_of(work.teacher))
     read = Reader([getattr(block, "module", block) for block in blocks_of(teacher)])
     trainer = Trainer(
-        Teacher(teacher), student, work.lessons.train, work.lessons.held_out, work.objective,
+        Teacher(teacher), student, work.examples.train, work.examples.held_out, work.objective,
         original_tokenizer(work.student), work.steps, 1e-4, work.batch, work.seed,
         work.memory_budget,
     )  # fmt: skip
@@ -88,7 +88,7 @@ def trainer_of(work: TrainingWork) -> tuple[Trainer, Reader, Reader]:
 def work_of(model: Model, **given: Any) -> TrainingWork:
     options: dict[str, Any] = {
         "layers": None, "rank": None, "batch": 4, "steps": 12, "seed": 3, "memory_budget": MEMORY,
-        "objective": Objective(), "lessons": Lessons(MIXED, MIXED[:2], "texts"),
+        "objective": Objective(), "examples": Examples(MIXED, MIXED[:2], "texts"),
     }  # fmt: skip
     return TrainingWork(model, model, **(options | given))
 
@@ -109,8 +109,8 @@ def test_a_training_reads_the_tokens_that_were_planned(name, memory):
     assert planned.teacher.passes(model) == student.with_gradient + student.without
     cost = work.cost()
     assert cost.text_token_passes == 0
-    teacher, learns = planned.teacher.passes(model), planned.trained.passes(model)
-    assert cost.prompt_token_passes == teacher + 3 * learns + planned.besides.passes(model)
+    teacher, trained = planned.teacher.passes(model), planned.trained.passes(model)
+    assert cost.prompt_token_passes == teacher + 3 * trained + planned.besides.passes(model)
 
 
 def test_the_teacher_reads_the_tokens_that_were_planned():
@@ -127,8 +127,8 @@ def test_the_teacher_reads_the_tokens_that_were_planned():
 def test_a_student_that_writes_reads_the_tokens_that_were_planned(name):
     model = FAMILIES[name]()
     trainer, _, student = trainer_of(work_of(model))
-    texts = trainer.student.written(MIXED, trainer.tokenizer, list(range(6)), MEMORY)
-    planned = amount_written(MIXED, [len(one.said) for one in texts], model, MEMORY)
+    texts = trainer.student.sample(MIXED, trainer.tokenizer, list(range(6)), MEMORY)
+    planned = amount_written(MIXED, [len(one.targets) for one in texts], model, MEMORY)
     assert student.without == planned.passes(model)
     assert student.with_gradient == 0
 
@@ -164,8 +164,8 @@ def test_a_step_over_experts_takes_the_memory_that_was_planned(case, tmp_path):
 
 
 def check_memory(model: Model, trained: dict[str, Any]) -> None:
-    long = some_lessons([(60, 30, 30)] * 6)
-    work = work_of(model, lessons=Lessons(long, long[:1], "texts"), batch=6, **trained)
+    long = some_examples([(60, 30, 30)] * 6)
+    work = work_of(model, examples=Examples(long, long[:1], "texts"), batch=6, **trained)
     trainer, _, _ = trainer_of(work)
     trainer.step()  # the optimizer's memory is made
     with MadeBytes() as made:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import layerwise as lw
-from layerwise.analyses.distillation.lessons import Lesson, questions_of_tasks
+from layerwise.analyses.distillation.examples import Example, questions_of_tasks
 from layerwise.analyses.distillation.losses import Objective
 from layerwise.analyses.distillation.student import (
     Student,
@@ -68,9 +68,9 @@ def run_tiny(out: Path, **given: Any) -> DistillationResult:
 def trainer_of(
     teacher: Any, student: Any, objective: Objective, budget: int = 2**30, **of: Any
 ) -> Trainer:
-    lessons = [
-        Lesson((5, 9, 30, 7), 2, 2, 2), Lesson((6, 40, 41), 2, 2, 1),
-        Lesson((11, 12, 13, 14, 15, 16), 3, 3, 3),
+    examples = [
+        Example((5, 9, 30, 7), 2, 2, 2), Example((6, 40, 41), 2, 2, 1),
+        Example((11, 12, 13, 14, 15, 16), 3, 3, 3),
     ]  # fmt: skip
     trained = Student.of(student, files_of(student), of.get("layers"), of.get("rank"),
                          of.get("seed", 0))  # fmt: skip
@@ -78,7 +78,7 @@ def trainer_of(
     stacks = [n for n in (n_encoder, student.cfg.n_layers - n_encoder) if n]
     wanted = matching_layers(stacks, stacks) if objective.hidden else ()
     return Trainer(
-        Teacher(teacher, wanted), trained, lessons, lessons, objective,
+        Teacher(teacher, wanted), trained, examples, examples, objective,
         original_tokenizer(student), 4, 1e-3, 3, of.get("seed", 0), budget,
     )  # fmt: skip
 
@@ -87,20 +87,20 @@ def plain_loss(trainer: Trainer, teacher: Any) -> torch.Tensor:
     """The loss of all texts, each by a forward of its own, with torch's divergence."""
     original, total, entropy, n = trainer.student.original, 0.0, 0.0, 0
     prefix = trainer.student.prefix
-    for lesson in trainer.train:
+    for example in trainer.train:
         if prefix is None:
-            ids, first = torch.tensor([lesson.tokens]), lesson.n_read - 1
+            ids, first = torch.tensor([example.tokens]), example.n_prompt - 1
             expected, logits = teacher(ids)[0], original(input_ids=ids, use_cache=False).logits[0]
         else:
-            ids, first = torch.tensor([lesson.read]), len(prefix) - 1
-            said = torch.tensor([[*prefix, *lesson.said]])
+            ids, first = torch.tensor([example.prompt]), len(prefix) - 1
+            said = torch.tensor([[*prefix, *example.targets]])
             expected = teacher(ids, said)[0]
             logits = original(input_ids=ids, decoder_input_ids=said, use_cache=False).logits[0]
-        at = slice(first, first + len(lesson.said))
+        at = slice(first, first + len(example.targets))
         log_q = logits[at].log_softmax(-1)
         total += torch.nn.functional.kl_div(log_q, expected[at].softmax(-1), reduction="sum")
-        entropy -= log_q[range(len(lesson.said)), list(lesson.said)].sum()
-        n += len(lesson.said)
+        entropy -= log_q[range(len(example.targets)), list(example.targets)].sum()
+        n += len(example.targets)
     return total / n + trainer.objective.cross_entropy * entropy / n
 
 
@@ -163,7 +163,7 @@ def test_the_curve_is_of_held_out_texts_of_every_task():
     alone = {}
     for text in (early, late):
         trainer.held_out = [text]
-        alone[text] = trainer.held_out_kl() * len(text.said), len(text.said)
+        alone[text] = trainer.held_out_kl() * len(text.targets), len(text.targets)
     trainer.held_out = [early] * 60 + [late] * 60
     (first, n_first), (last, n_last) = alone[early], alone[late]
     mixtures = [
@@ -374,7 +374,7 @@ def test_a_finished_distillation_is_read_again_and_its_card_written_anew(tmp_pat
 
 
 def test_the_teachers_answers_are_those_it_gives(tmp_path):
-    from layerwise.analyses.distillation.course import teacher_answers
+    from layerwise.analyses.distillation.pipeline import teacher_answers
 
     teacher = tiny_model("llama", seed=1)
     setup = prepare(teacher, words(), ("letter", "continuation", "generate"))
@@ -382,13 +382,13 @@ def test_the_teachers_answers_are_those_it_gives(tmp_path):
     found = teacher_answers(setup, setup, every)
     tokenizer = original_tokenizer(teacher)
     for place, question in enumerate(every[:9]):
-        lesson = found[place]
+        example = found[place]
         if question.protocol != "generate":
             options = [one.request for one in question.requests]
             scores = [float(-cross_entropy(teacher, one.context, one.continuation))
                       for one in options]  # fmt: skip
             best = options[scores.index(max(scores))]
-            assert lesson.tokens == best.context + best.continuation
+            assert example.tokens == best.context + best.continuation
             continue
         (one,) = question.requests
         wrote = []
@@ -399,7 +399,7 @@ def test_the_teachers_answers_are_those_it_gives(tmp_path):
             ended = wrote[-1] == tokenizer.eos_token_id
             if ended or any(stop in text for stop in question.task.generate.stop):
                 break
-        assert lesson.tokens == (*one.request.context, *wrote)
+        assert example.tokens == (*one.request.context, *wrote)
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import GenerationConfig, StoppingCriteriaList
 
-from layerwise.analyses.distillation.lessons import Lesson
-from layerwise.analyses.distillation.own_texts import written_together
+from layerwise.analyses.distillation.examples import Example
+from layerwise.analyses.distillation.own_texts import sampling_batches
 from layerwise.analyses.distillation.student import Student
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.instance.kinds import Model
@@ -29,19 +29,19 @@ def student_of(model: Model) -> tuple[Student, Any]:
     return Student.of(model, files_of(model), None, None, 0), original_tokenizer(model)
 
 
-def lessons(n_tokens: int = 280) -> list[Lesson]:
+def examples(n_tokens: int = 280) -> list[Example]:
     """Prompts of several lengths, some of the same, answered with one to twelve tokens."""
     rng = np.random.default_rng(0)
     sizes = ((5, 12), (9, 6), (3, 12), (8, 1), (30, 12), (5, 7), (31, 9), (6, 12))
     made = [
-        Lesson(tuple(rng.integers(3, n_tokens, n + 2).tolist()), n, n, most) for n, most in sizes
+        Example(tuple(rng.integers(3, n_tokens, n + 2).tolist()), n, n, most) for n, most in sizes
     ]
     return [*made[:-1], made[-1]._replace(stop=("e", "a", "t"))]
 
 
-def one_at_a_time(student: Student, lesson: Lesson, tokenizer: Any, seed: int) -> list[int]:
+def one_at_a_time(student: Student, example: Example, tokenizer: Any, seed: int) -> list[int]:
     """What transformers samples of one text, without padding, with its own generator."""
-    given = torch.tensor([lesson.tokens[: lesson.n_given]])
+    given = torch.tensor([example.tokens[: example.n_given]])
     inputs: dict[str, Any] = {"input_ids": given, "attention_mask": torch.ones_like(given)}
     first = given.shape[1]
     if student.prefix is not None:
@@ -50,10 +50,10 @@ def one_at_a_time(student: Student, lesson: Lesson, tokenizer: Any, seed: int) -
 
     def ends(tokens: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         text = tokenizer.decode(tokens[0, first:])
-        return torch.tensor([any(stop in text for stop in lesson.stop)])
+        return torch.tensor([any(stop in text for stop in example.stop)])
 
     how = GenerationConfig(
-        do_sample=True, top_k=0, top_p=1.0, temperature=1.0, max_new_tokens=lesson.most,
+        do_sample=True, top_k=0, top_p=1.0, temperature=1.0, max_new_tokens=example.most,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
     )  # fmt: skip
     with torch.random.fork_rng():
@@ -67,13 +67,13 @@ def one_at_a_time(student: Student, lesson: Lesson, tokenizer: Any, seed: int) -
 @pytest.mark.parametrize("name", MODELS)
 def test_texts_of_a_batch_are_those_that_are_written_one_at_a_time(name):
     student, tokenizer = student_of(MODELS[name]())
-    asked = lessons(48 if student.prefix else 280)
+    asked = examples(48 if student.prefix else 280)
     seeds = list(range(10, 10 + len(asked)))
-    texts = student.written(asked, tokenizer, seeds, MEMORY)
+    texts = student.sample(asked, tokenizer, seeds, MEMORY)
     expected = [
         one_at_a_time(student, *each) for each in zip(asked, [tokenizer] * 8, seeds, strict=True)
     ]
-    assert [list(text.said) for text in texts] == expected
+    assert [list(text.targets) for text in texts] == expected
     assert [text.read for text in texts] == [one.tokens[: one.n_given] for one in asked]
     assert len({len(said) for said in expected}) > 3
 
@@ -81,51 +81,51 @@ def test_texts_of_a_batch_are_those_that_are_written_one_at_a_time(name):
 def test_a_tokens_end_within_a_prompt_does_not_end_its_text():
     student, tokenizer = student_of(tiny_model("llama"))
     end = tokenizer.eos_token_id
-    asked = [Lesson((5, 9, 30), 3, 3, 8), Lesson((5, 9, 30, end, 7, 8), 6, 6, 8)]
-    texts = student.written(asked, tokenizer, [1, 2], MEMORY)
+    asked = [Example((5, 9, 30), 3, 3, 8), Example((5, 9, 30, end, 7, 8), 6, 6, 8)]
+    texts = student.sample(asked, tokenizer, [1, 2], MEMORY)
     alone = [
-        student.written([one], tokenizer, [seed], MEMORY)[0]
+        student.sample([one], tokenizer, [seed], MEMORY)[0]
         for one, seed in zip(asked, (1, 2), strict=True)
     ]
     assert texts == alone
-    assert len(texts[1].said) > 1
+    assert len(texts[1].targets) > 1
 
 
 def test_what_the_files_say_of_writing_does_not_change_what_is_sampled():
     student, tokenizer = student_of(tiny_model("llama"))
-    asked, seeds = lessons()[:4], [1, 2, 3, 4]
-    before = student.written(asked, tokenizer, seeds, MEMORY)
+    asked, seeds = examples()[:4], [1, 2, 3, 4]
+    before = student.sample(asked, tokenizer, seeds, MEMORY)
     own = student.original.generation_config
     own.repetition_penalty, own.temperature = 1.8, 0.2
     try:
-        assert student.written(asked, tokenizer, seeds, MEMORY) == before
+        assert student.sample(asked, tokenizer, seeds, MEMORY) == before
         assert student.original.generation_config is own
     finally:
         own.repetition_penalty = own.temperature = None
 
 
 def test_a_batch_takes_in_prompts_that_are_not_much_longer_and_fit_into_memory():
-    made = [Lesson((7,) * n, n, n, most) for n, most in ((20, 4), (3, 4), (7, 4), (8, 4), (24, 4))]
-    assert list(written_together(made, None, 10, MEMORY)) == [[1, 2], [3], [0, 4]]
-    assert list(written_together(made, (0,), 10, MEMORY)) == [[1, 2, 3, 0, 4]]
+    made = [Example((7,) * n, n, n, most) for n, most in ((20, 4), (3, 4), (7, 4), (8, 4), (24, 4))]
+    assert list(sampling_batches(made, None, 10, MEMORY)) == [[1, 2], [3], [0, 4]]
+    assert list(sampling_batches(made, (0,), 10, MEMORY)) == [[1, 2, 3, 0, 4]]
     small = 2 * 8 * 4 * 10 * 24
-    assert list(written_together(made, (0,), 10, small)) == [[1, 2], [3, 0], [4]]
+    assert list(sampling_batches(made, (0,), 10, small)) == [[1, 2], [3, 0], [4]]
 
 
 def test_what_a_student_writes_itself_is_drawn_by_its_seed_and_ends_where_texts_end():
     student, tokenizer = student_of(tiny_model("llama"))
-    lesson = Lesson((5, 9, 30, 7, 8), 2, 3, 12)
+    example = Example((5, 9, 30, 7, 8), 2, 3, 12)
     state = torch.get_rng_state()
-    texts = student.written([lesson] * 3, tokenizer, [1, 1, 2], MEMORY)
+    texts = student.sample([example] * 3, tokenizer, [1, 1, 2], MEMORY)
     assert torch.equal(torch.get_rng_state(), state)
     assert texts[0] == texts[1] != texts[2]
     for text in texts:
         assert text.tokens[:3] == (5, 9, 30)
-        assert text.n_read == 3
-        assert 1 <= len(text.said) <= 12
+        assert text.n_prompt == 3
+        assert 1 <= len(text.targets) <= 12
     every = tuple({tokenizer.decode([token]) for token in range(300)})
-    (text,) = student.written([lesson._replace(stop=every)], tokenizer, [1], MEMORY)
-    assert len(text.said) == 1
+    (text,) = student.sample([example._replace(stop=every)], tokenizer, [1], MEMORY)
+    assert len(text.targets) == 1
 
 
 def test_what_a_student_writes_follows_its_own_distribution():
@@ -133,11 +133,11 @@ def test_what_a_student_writes_follows_its_own_distribution():
     from scipy.stats import chisquare
 
     student, tokenizer = student_of(tiny_model("llama"))
-    lesson = Lesson((5, 9, 30), 3, 3, 1)
+    example = Example((5, 9, 30), 3, 3, 1)
     with torch.no_grad():
         chances = student.original(torch.tensor([[5, 9, 30]])).logits[0, -1].softmax(-1)
     seeds = np.random.default_rng(0).integers(2**62, size=300).tolist()
-    drawn = [text.said[0] for text in student.written([lesson] * 300, tokenizer, seeds, MEMORY)]
+    drawn = [text.targets[0] for text in student.sample([example] * 300, tokenizer, seeds, MEMORY)]
     likely = chances.argsort(descending=True)[:20].tolist()
     seen = sum(token in likely for token in drawn)
     expected = 300 * float(chances[likely].sum())

@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from layerwise.analyses.transplant.blocks import parts_of_block
 from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
 import layerwise as lw
 from layerwise.analyses.shared.blocks import parts_of_block
-from layerwise.analyses.transplant import gaps, tables
-from layerwise.analyses.transplant.blocks import parts_of_block
 from layerwise.analyses.transplant.greedy import best_of, parted
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import blocks_of

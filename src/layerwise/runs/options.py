@@ -90,7 +90,7 @@ class SeriesOptions(RunOptions, CheckpointOptions, total=False):
     limit: Annotated[int | None, 100, "take the first so many items of each task; None for all."]
 
 
-class LessonOptions(TypedDict, total=False):
+class ExampleOptions(TypedDict, total=False):
     """What a student is trained on, and for how long."""
 
     text: Annotated[
@@ -110,7 +110,7 @@ class LessonOptions(TypedDict, total=False):
     steps: Annotated[int, 200, "number of steps."]
 
 
-class TrainingOptions(PromptOptions, LessonOptions, ProgressOptions, total=False):
+class TrainingOptions(PromptOptions, ExampleOptions, ProgressOptions, total=False):
     """Options of a distillation."""
 
     limit: Annotated[int | None, None, "measure the first so many items of each task."]
@@ -157,7 +157,7 @@ class HealingOptions(TrainingOptions, LoadingOptions, total=False):
     ]
 
 
-class PlanOptions(PromptOptions, LessonOptions, LoadingOptions, total=False):
+class PlanOptions(PromptOptions, ExampleOptions, LoadingOptions, total=False):
     """Options of a plan; those that some analyses lack are refused of these."""
 
     limit: Annotated[

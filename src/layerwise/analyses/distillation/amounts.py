@@ -7,13 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 from layerwise.analyses.shared.blocks import parts_of_block
-from layerwise.models import model_facts
-from layerwise.models.files.folder import read_any_config
-from layerwise.models.huggingface.meta_model import facts_of_meta_model, is_meta_model
-from layerwise.analyses.transplant.blocks import parts_of_block
 from layerwise.models.instance.kinds import (
     Model,
     blocks_of,
@@ -27,13 +22,13 @@ from layerwise.sweep.requests import Tokens
 from layerwise.sweep.run import model_shape
 
 from .batches import fitting
-from .lessons import Lesson
-from .own_texts import written_together
+from .examples import Example
+from .own_texts import sampling_batches
 
 
 @dataclass(frozen=True)
 class Amount:
-    """What one layer of each stack reads.
+    """Tokens and attention pairs of one layer of each stack.
 
     Attributes:
         encoder: tokens of the encoder, if there is one.
@@ -70,7 +65,7 @@ class Amount:
             pairs = n_decoder * self.decoder_pairs
             return matrix_flop(shape, n_decoder * self.decoder, pairs, self.decoder)
         weights = [
-            sum(one.numel() for one in parts_of_block(model, block)["layer"])
+            sum(weight.numel() for weight in parts_of_block(model, block)["layer"])
             for block in blocks_of(model)
         ]
         pairs = n_encoder * self.encoder_pairs + n_decoder * self.decoder_pairs
@@ -82,41 +77,45 @@ class Amount:
         )
 
 
-def amount_together(lessons: Sequence[Lesson], prefix: Tokens | None) -> Amount:
-    """What a batch of texts is, as it is padded to be trained on."""
-    n = len(lessons)
+def batch_amount(examples: Sequence[Example], prefix: Tokens | None) -> Amount:
+    """Amount of one padded batch of training."""
+    n = len(examples)
     if prefix is None:
-        longest = max(len(one.tokens) - 1 for one in lessons)
+        longest = max(len(example.tokens) - 1 for example in examples)
         return Amount(decoder=n * longest, decoder_pairs=n * longest**2)
-    read = max(one.n_read for one in lessons)
-    said = len(prefix) + max(len(one.said) for one in lessons) - 1
-    return Amount(n * read, n * said, n * read**2, n * said * (said + read))
+    n_encoded = max(example.n_prompt for example in examples)
+    n_decoded = len(prefix) + max(len(example.targets) for example in examples) - 1
+    return Amount(
+        n * n_encoded, n * n_decoded, n * n_encoded**2, n * n_decoded * (n_decoded + n_encoded)
+    )
 
 
-def amount_read(lessons: Sequence[Lesson], model: Model, d_vocab: int, memory: int) -> Amount:
-    """What the texts of a step are, in as many batches as memory asks for."""
+def amount_of(examples: Sequence[Example], model: Model, d_vocab: int, memory: int) -> Amount:
+    """Amount of a step, in as many batches as memory needs."""
     prefix = decoder_prefix(model) if is_seq2seq(model) else None
-    pieces = fitting(lessons, d_vocab, memory)
-    return sum((amount_together(one, prefix) for one in pieces), start=Amount())
+    batches = fitting(examples, d_vocab, memory)
+    return sum((batch_amount(batch, prefix) for batch in batches), start=Amount())
 
 
 def amount_written(
-    lessons: Sequence[Lesson], lengths: Sequence[int], model: Model, memory: int
+    examples: Sequence[Example], lengths: Sequence[int], model: Model, memory: int
 ) -> Amount:
-    """What a student reads while it writes texts of known lengths."""
-    prefix, found = decoder_prefix(model) if is_seq2seq(model) else None, Amount()
-    for places in written_together(lessons, prefix, model.cfg.d_vocab, memory):
-        n, some = len(places), [lessons[place] for place in places]
-        first = [one.n_given if prefix is None else len(prefix) for one in some]
+    """Amount of a student that writes texts of known lengths."""
+    prefix, total = decoder_prefix(model) if is_seq2seq(model) else None, Amount()
+    for places in sampling_batches(examples, prefix, model.cfg.d_vocab, memory):
+        n, batch = len(places), [examples[place] for place in places]
+        first = [example.n_given if prefix is None else len(prefix) for example in batch]
         ends = [n + lengths[place] for n, place in zip(first, places, strict=True)]
-        read = 0 if prefix is None else n * max(one.n_given for one in some)
+        n_encoded = 0 if prefix is None else n * max(example.n_given for example in batch)
         # The last token that is written is not read.
-        said = n * (max(ends) - 1)
-        found += Amount(read, said, read * (read // n), said * max(ends) // 2)
-    return found
+        n_decoded = n * (max(ends) - 1)
+        total += Amount(
+            n_encoded, n_decoded, n_encoded * (n_encoded // n), n_decoded * max(ends) // 2
+        )
+    return total
 
 
-def with_length(lesson: Lesson, length: int) -> Lesson:
-    """A text whose student's own part has so many tokens, of no meaning."""
-    given: Any = lesson.tokens[: lesson.n_given]
-    return lesson._replace(tokens=(*given, *(0,) * length), n_read=lesson.n_given)
+def with_length(example: Example, length: int) -> Example:
+    """The example with so many meaningless tokens as its targets."""
+    tokens = (*example.given, *(0,) * length)
+    return example._replace(tokens=tokens, n_prompt=example.n_given)

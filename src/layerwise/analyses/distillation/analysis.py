@@ -16,7 +16,7 @@ from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import number, percent, when
 from layerwise.storage.run_tables import RunTables
 
-from .names import objective_in_words, taught_in_words, trained_in_words
+from .names import objective_in_words, student_in_words, trained_in_words
 from .result import GAINS, DistillationResult
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _common(
         "estimate": Estimate(gain, low, high, "accuracy points gained", together),
         "p": float(numbers(about, "p_holm").min()),
         "test": f"{which}exact McNemar test, Holm over {every_test(n)} of the run",
-        "details": (f"It is {taught_in_words(run.facts)}.", *details),
+        "details": (f"It is {student_in_words(run.facts)}.", *details),
         **asked_of(about),
     }
 

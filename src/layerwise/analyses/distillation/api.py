@@ -1,7 +1,7 @@
-"""Distillation: a student trained to say what a teacher says, and what it can do afterwards.
+"""Distillation: a student trained on a teacher's predictions, and what it can do afterwards.
 
 Its course is in ``course``, the training in ``training``, its losses in ``losses``, its texts in
-``lessons``; the folder is that of a written model, as ``pruning.folder`` has it.
+``examples``; the folder is that of a written model, as ``pruning.folder`` has it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import TrainingOptions
 from layerwise.runs.setup import TaskLike
 
-from .course import refuse_steps, taught
 from .losses import Objective
 from .names import ANSWERS, DIVERGENCES
+from .pipeline import refuse_steps, train_student
 from .result import DistillationResult
 
 
@@ -63,4 +63,4 @@ def distill(
             unknown, out of range or contradictory, too few texts, a training that diverges, or a
             folder that cannot be written.
     """
-    return taught(model, student, tasks, protocols, Path(out), training)
+    return train_student(model, student, tasks, protocols, Path(out), training)

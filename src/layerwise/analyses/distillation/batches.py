@@ -13,17 +13,17 @@ from jaxtyping import Bool, Int
 
 from layerwise.sweep.requests import Tokens
 
-from .lessons import Lesson
+from .examples import Example
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded texts.
+    """A padded batch of training examples.
 
     Attributes:
         tokens: what a decoder reads, or the encoder of an encoder-decoder.
         mask: which of them are no padding.
-        decoder_tokens: what the decoder behind an encoder reads; None without one.
+        decoder_tokens: inputs of the decoder behind an encoder; None without one.
         decoder_mask: which of these are no padding.
         rows: of each prediction, its text.
         columns: its position, in the stack that answers.
@@ -39,29 +39,29 @@ class Batch:
     targets: Int[torch.Tensor, " predictions"]
 
     @classmethod
-    def of(cls, lessons: Sequence[Lesson], prefix: Tokens | None, device: torch.device) -> Batch:
-        """A batch of texts."""
+    def of(cls, examples: Sequence[Example], prefix: Tokens | None, device: torch.device) -> Batch:
+        """Pad some examples."""
         rows, columns, targets = [], [], []
-        for row, lesson in enumerate(lessons):
-            first = lesson.n_read - 1 if prefix is None else len(prefix) - 1
-            rows += [row] * len(lesson.said)
-            columns += range(first, first + len(lesson.said))
-            targets += lesson.said
+        for row, example in enumerate(examples):
+            first = example.n_prompt - 1 if prefix is None else len(prefix) - 1
+            rows += [row] * len(example.targets)
+            columns += range(first, first + len(example.targets))
+            targets += example.targets
         if prefix is None:
-            tokens, mask = padded([one.tokens[:-1] for one in lessons], device)
+            tokens, mask = padded([example.tokens[:-1] for example in examples], device)
             decoder_tokens = decoder_mask = None
         else:
-            tokens, mask = padded([one.read for one in lessons], device)
-            said = [(*prefix, *one.said[:-1]) for one in lessons]
-            decoder_tokens, decoder_mask = padded(said, device)
-        at = (torch.tensor(one, device=device) for one in (rows, columns, targets))
+            tokens, mask = padded([example.prompt for example in examples], device)
+            decoded = [(*prefix, *example.targets[:-1]) for example in examples]
+            decoder_tokens, decoder_mask = padded(decoded, device)
+        at = (torch.tensor(places, device=device) for places in (rows, columns, targets))
         return cls(tokens, mask, decoder_tokens, decoder_mask, *at)
 
 
 def padded(
     texts: Sequence[Tokens], device: torch.device
 ) -> tuple[Int[torch.Tensor, "texts pos"], Bool[torch.Tensor, "texts pos"]]:
-    """Texts filled up with zeros behind them, and which of the tokens are their own."""
+    """Texts padded with zeros at their ends, and a mask of the tokens that are no padding."""
     longest = max(map(len, texts))
     rows = [[*text, *[0] * (longest - len(text))] for text in texts]
     mask = [[pos < len(text) for pos in range(longest)] for text in texts]
@@ -69,12 +69,12 @@ def padded(
 
 
 def fitting(
-    lessons: Sequence[Lesson], d_vocab: int, memory_budget: int
-) -> Iterator[Sequence[Lesson]]:
-    """Texts in runs of which so many fit into memory together, one at least."""
+    examples: Sequence[Example], d_vocab: int, memory_budget: int
+) -> Iterator[Sequence[Example]]:
+    """Cut examples into batches that fit into memory, of one example at least."""
     # Both models' logits, their log-probabilities and gradients, in float32.
     copies, size = 8, 4
-    longest = max((len(one.tokens) for one in lessons), default=1)
+    longest = max((len(example.tokens) for example in examples), default=1)
     n = max(1, memory_budget // (copies * size * d_vocab * longest))
-    for start in range(0, len(lessons), n):
-        yield lessons[start : start + n]
+    for start in range(0, len(examples), n):
+        yield examples[start : start + n]

@@ -9,7 +9,7 @@ from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import records
 from layerwise.presentation.wording import capitalised, interval, number, p_value
 
-from .names import objective_in_words, taught_in_words, trained_in_words
+from .names import objective_in_words, student_in_words, trained_in_words
 from .result import DistillationResult
 
 _LIMITS = (
@@ -38,7 +38,7 @@ def _lines(result: DistillationResult) -> list[str]:
         "- layerwise",
         "---",
         "",
-        f"# {capitalised(taught_in_words(facts))}",
+        f"# {capitalised(student_in_words(facts))}",
         "",
         f"Trained by `layerwise {'heal' if 'removed' in settings else 'distill'}` to say what the "
         "teacher says. The facts below, and every answer, are in `compared/` as JSON and Parquet.",
@@ -62,24 +62,27 @@ def _lines(result: DistillationResult) -> list[str]:
 
 def _facts(result: DistillationResult) -> Iterator[tuple[str, str]]:
     facts = result.facts
-    told: dict[str, Any] = dict(facts.settings)
-    yield "teacher", f"{_code(told['teacher'])}, SHA-256 of its weights {told['teacher_hash']}"
+    settings: dict[str, Any] = dict(facts.settings)
+    yield (
+        "teacher",
+        f"{_code(settings['teacher'])}, SHA-256 of its weights {settings['teacher_hash']}",
+    )
     yield "student", f"{_code(facts.model.name)}, SHA-256 of its weights {facts.model.hash}"
-    yield "this model", f"SHA-256 of its weights {told['written_hash']}"
-    yield "loss", objective_in_words(told)
-    yield "trained", trained_in_words(told)
+    yield "this model", f"SHA-256 of its weights {settings['written_hash']}"
+    yield "loss", objective_in_words(settings)
+    yield "trained", trained_in_words(settings)
     yield (
         "texts",
         (
-            f"{told['texts_trained_on']} from {told['text']} (SHA-256 {told['text_hash'][:16]}), "
-            f"{told['texts_held_out']} held out"
+            f"{settings['texts_trained_on']} from {settings['text']} (SHA-256 "
+            f"{settings['text_hash'][:16]}), {settings['texts_held_out']} held out"
         ),
     )
     yield (
         "steps",
         (
-            f"{told['steps']}, each of {told['batch']} texts, rate {number(told['rate'], 6)}, seed "
-            f"{facts.seed}"
+            f"{settings['steps']}, each of {settings['batch']} texts, rate "
+            f"{number(settings['rate'], 6)}, seed {facts.seed}"
         ),
     )
     kl = result.distillation_curve["held_out_kl"].dropna()

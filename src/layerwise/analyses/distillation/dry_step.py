@@ -22,7 +22,7 @@ from layerwise.models.instance.kinds import Model
 from layerwise.models.names.sources import find_without_weights
 
 from .batches import Batch
-from .lessons import Lesson
+from .examples import Example
 from .losses import Objective
 from .student import Student, Teacher
 from .training import Trainer
@@ -60,7 +60,7 @@ class _TeacherOfSizes(Teacher):
 def step_memory(
     teacher: Model,
     student: Model,
-    texts: Sequence[Lesson],
+    texts: Sequence[Example],
     layers: Sequence[int] | None,
     rank: int | None,
     memory_budget: int,

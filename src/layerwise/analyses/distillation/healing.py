@@ -18,9 +18,9 @@ from layerwise.runs.setup import TaskLike
 from layerwise.storage.file_list import states
 from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
 
-from .course import refuse_steps, taught
 from .losses import Objective
 from .names import ANSWERS, DIVERGENCES
+from .pipeline import refuse_steps, train_student
 from .result import DistillationResult
 
 
@@ -66,7 +66,7 @@ def heal(
     how = of_kind(LoadingOptions, training)
     teacher = _loaded(pruned, Path(folder), how)
     cut = load_model(folder, **how)
-    return taught(teacher, cut, tasks, protocols, Path(out), training, pruned.removed)
+    return train_student(teacher, cut, tasks, protocols, Path(out), training, pruned.removed)
 
 
 class PrunedFrom(NamedTuple):
@@ -119,11 +119,11 @@ def _loaded(pruned: PrunedFrom, folder: Path, how: Mapping[str, Any]) -> Model:
             "(`--original` at the command line)."
         )
     model = load_model(pruned.name, **how)
-    found = model_facts(model).source_hash
-    if pruned.source_hash and found != pruned.source_hash:
+    source_hash = model_facts(model).source_hash
+    if pruned.source_hash and source_hash != pruned.source_hash:
         raise UserError(
             f"{pruned.name!r} is not the model that {folder} was written from any more: its files "
-            f"have SHA-256 {found[:12]}, expected {pruned.source_hash[:12]}; restore them, or "
-            "prune the model again."
+            f"have SHA-256 {source_hash[:12]}, expected {pruned.source_hash[:12]}; restore them, "
+            "or prune the model again."
         )
     return model

@@ -1,4 +1,4 @@
-"""A planned distillation: the student trained, written, loaded again, and asked beside the others.
+"""A planned distillation: train the student, write and load it, evaluate it beside the others.
 
 Each step is kept in the run's folder, where an interrupted one goes on.
 """
@@ -29,7 +29,7 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.schemas import SCHEMAS
 from layerwise.tasks import Task
 
-from .lessons import Lessons
+from .examples import Examples
 from .losses import Objective
 from .names import DISTILLED, STUDENT, TEACHER
 from .result import DistillationResult
@@ -49,7 +49,7 @@ class Distillation:
         student: what it starts from, with the student before training.
         teacher: the same with the teacher.
         folder: the student's files.
-        lessons: texts to train on and to test on.
+        examples: texts to train on and to test on.
         answers: whose answers these have.
         from_file: whether they are a file's.
         objective: what is minimised.
@@ -64,7 +64,7 @@ class Distillation:
     student: Setup
     teacher: Setup
     folder: Path
-    lessons: Lessons
+    examples: Examples
     answers: str
     from_file: bool
     objective: Objective
@@ -85,10 +85,10 @@ class Distillation:
             "from_file": self.from_file,
             "layers": None if self.layers is None else list(self.layers),
             "rank": self.rank,
-            "text": self.lessons.source,
-            "text_hash": self.lessons.hash,
-            "texts_trained_on": len(self.lessons.train),
-            "texts_held_out": len(self.lessons.held_out),
+            "text": self.examples.source,
+            "text_hash": self.examples.hash,
+            "texts_trained_on": len(self.examples.train),
+            "texts_held_out": len(self.examples.held_out),
             "batch": self.batch,
             "steps": self.steps,
             "rate": self.rate,
@@ -103,24 +103,26 @@ class Distillation:
     def run(
         self, run: RunFolder, out: Path, settings: dict[str, Any], progress: Meter
     ) -> tuple[DistillationResult, dict[str, str]]:
-        """Do what is missing."""
-        each = self._amount_of_a_step()
-        progress.expect(each * self.steps)
-        files = write_model(run, out, lambda place: self._trained(run, progress, each).save(place))
+        """Train and evaluate, from where an interrupted run stopped."""
+        step_flop = self._step_flop()
+        progress.expect(step_flop * self.steps)
+        files = write_model(
+            run, out, lambda place: self._trained(run, progress, step_flop).save(place)
+        )
         curve = frame("distillation_curve", run.read_part(_CURVE).to_dict("records"))
         written = load_alike(out, self.student.model)
-        records, work = self._asked(run, written, progress)
+        records, work = self._evaluated(run, written, progress)
         facts = settings | {"written_hash": weights_hash(written)}
         return DistillationResult(records, curve, self.student.facts(facts, work)), files
 
-    def _amount_of_a_step(self) -> float:
+    def _step_flop(self) -> float:
         """Operations of a step: one pass of the teacher, three of the student with its gradient."""
-        texts = self.lessons.train
-        length = sum(len(one.tokens) for one in texts) / max(len(texts), 1)
+        texts = self.examples.train
+        length = sum(len(text.tokens) for text in texts) / max(len(texts), 1)
         passed = self.teacher.loaded.n_parameters + 3 * self.student.loaded.n_parameters
         return length * min(self.batch, len(texts)) * 2 * passed
 
-    def _trained(self, run: RunFolder, progress: Meter, each: float) -> Student:
+    def _trained(self, run: RunFolder, progress: Meter, step_flop: float) -> Student:
         """The student as it is after all steps, from where an interrupted run stopped."""
         trainer = self._trainer()
         state = run.read_bytes(_STATE)
@@ -129,36 +131,36 @@ class Distillation:
             trainer.begin()
         else:
             trainer.resume(state)
-            progress.done(each * trainer.done)
-        kept = time.monotonic()
+            progress.done(step_flop * trainer.done)
+        saved_at = time.monotonic()
         while trainer.done < self.steps:
             trainer.step()
-            progress.done(each)
-            if trainer.at_point or time.monotonic() - kept > KEPT_EVERY:
+            progress.done(step_flop)
+            if trainer.at_point or time.monotonic() - saved_at > KEPT_EVERY:
                 run.write_bytes(_STATE, trainer.state())
-                kept = time.monotonic()
+                saved_at = time.monotonic()
         run.write_part(_CURVE, frame("distillation_curve", trainer.rows))
         return trainer.student
 
     def _trainer(self) -> Trainer:
         setup = self.student
         student = Student.of(setup.model, self.folder, self.layers, self.rank, setup.seed)
-        wanted: tuple[int, ...] = ()
+        teacher_layers: tuple[int, ...] = ()
         if self.objective.hidden and self.removed is not None:
-            every = range(self.teacher.loaded.n_layers)
-            wanted = tuple(layer for layer in every if layer not in self.removed)
+            layers = range(self.teacher.loaded.n_layers)
+            teacher_layers = tuple(layer for layer in layers if layer not in self.removed)
         elif self.objective.hidden:
-            wanted = matching_layers(_stacks(setup.model), _stacks(self.teacher.model))
+            teacher_layers = matching_layers(_stacks(setup.model), _stacks(self.teacher.model))
         return Trainer(
-            Teacher(self.teacher.model, wanted), student, self.lessons.train,
-            self.lessons.held_out, self.objective, setup.tokenizer, self.steps, self.rate,
+            Teacher(self.teacher.model, teacher_layers), student, self.examples.train,
+            self.examples.held_out, self.objective, setup.tokenizer, self.steps, self.rate,
             self.batch, setup.seed, setup.memory_budget,
         )  # fmt: skip
 
-    def _asked(
+    def _evaluated(
         self, run: RunFolder, written: Model, progress: Meter
     ) -> tuple[pd.DataFrame, Sequence[dict[str, Any]]]:
-        """The three models' answers, and what they cost."""
+        """Records and work of the three models."""
         after = prepare(
             written, self.student.tasks, self.student.protocols, seed=self.student.seed,
             chat=self.student.chat, memory_budget=self.student.memory_budget,
@@ -196,7 +198,7 @@ def records_of(
     """
     rows, stats = records_as_is(setup, task, setup.protocols, "engine", setup)
     rows += guessed_rows(guessed_by, task, task.items, setup.protocols)
-    work = pd.DataFrame([work_entry("distillation", task.name, one) for one in stats])
+    work = pd.DataFrame([work_entry("distillation", task.name, entry) for entry in stats])
     return frame("distillation", list(_kept(rows, host))), pd.DataFrame(joined_work([work]))
 
 

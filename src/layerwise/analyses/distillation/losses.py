@@ -78,14 +78,14 @@ def divergences(
         for logits in (teacher, student)
     )
     if objective.divergence == FORWARD:
-        found = kl(log_p, log_q)
+        divergence = kl(log_p, log_q)
     elif objective.divergence == REVERSE:
-        found = kl(log_q, log_p)
+        divergence = kl(log_q, log_p)
     else:
         b = objective.mixture
         log_m = torch.logaddexp(log_p + math.log(b), log_q + math.log1p(-b))
-        found = b * kl(log_p, log_m) + (1 - b) * kl(log_q, log_m)
-    return found * objective.temperature**2
+        divergence = b * kl(log_p, log_m) + (1 - b) * kl(log_q, log_m)
+    return divergence * objective.temperature**2
 
 
 def kl(

@@ -20,7 +20,7 @@ HOSTS = (TEACHER, STUDENT, DISTILLED)
 """The models that are asked: the student is the one before training."""
 
 
-def taught_in_words(facts: Facts) -> str:
+def student_in_words(facts: Facts) -> str:
     """``the student a, distilled from b``, or ``b without layers 3, healed``."""
     teacher, removed = facts.settings["teacher"], facts.settings.get("removed")
     if isinstance(removed, list):
@@ -32,20 +32,20 @@ def taught_in_words(facts: Facts) -> str:
 def objective_in_words(settings: dict[str, Any]) -> str:
     """The loss of a distillation, from its settings."""
     kind = settings["divergence"]
-    words = {
+    by_kind = {
         FORWARD: "KL(teacher, student)",
         JENSEN_SHANNON: "generalized Jensen-Shannon divergence of mixture "
         + number(settings["mixture"], 2),
     }
-    told = f"{words.get(kind, 'KL(student, teacher)')} at temperature "
-    told += number(settings["temperature"], 2)
+    words = f"{by_kind.get(kind, 'KL(student, teacher)')} at temperature "
+    words += number(settings["temperature"], 2)
     for name, noun in (("cross_entropy", "cross-entropy"), ("hidden", "distance of streams")):
         if settings[name]:
-            told += f" + {number(settings[name], 2)} × {noun}"
+            words += f" + {number(settings[name], 2)} × {noun}"
     if settings["on_policy"]:
-        told += f"; {number(100 * settings['on_policy'])} % of the texts written by the student"
+        words += f"; {number(100 * settings['on_policy'])} % of the texts written by the student"
     whose = "the task's" if settings["answers"] == OF_TASK else "the teacher's"
-    return told if settings["from_file"] else f"{told}; {whose} answers"
+    return words if settings["from_file"] else f"{by_kind}; {whose} answers"
 
 
 def trained_in_words(settings: dict[str, Any]) -> str:

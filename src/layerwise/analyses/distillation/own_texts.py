@@ -18,30 +18,30 @@ from layerwise.models.huggingface.quiet import quiet
 from layerwise.sweep.requests import Tokens
 
 from .batches import fitting, padded
-from .lessons import Lesson
+from .examples import Example
 
 
-def written_together(
-    lessons: Sequence[Lesson], prefix: Tokens | None, d_vocab: int, memory_budget: int
+def sampling_batches(
+    examples: Sequence[Example], prefix: Tokens | None, d_vocab: int, memory_budget: int
 ) -> Iterator[list[int]]:
     """Which texts are written in one batch, by place; the shortest prompt of each comes first.
 
     A prompt joins those before it if no more tokens of it are left to read, when the shortest is
     read, than it is answered with.
     """
-    order = sorted(range(len(lessons)), key=lambda place: lessons[place].n_given)
+    order = sorted(range(len(examples)), key=lambda place: examples[place].n_given)
     groups: list[list[int]] = []
     for place in order:
-        longer = lessons[place].n_given - lessons[groups[-1][0]].n_given if groups else 0
-        if groups and (prefix is not None or longer <= lessons[place].most):
+        longer = examples[place].n_given - examples[groups[-1][0]].n_given if groups else 0
+        if groups and (prefix is not None or longer <= examples[place].most):
             groups[-1].append(place)
         else:
             groups.append([place])
     for group in groups:
         at = 0
-        for some in fitting([lessons[place] for place in group], d_vocab, memory_budget):
-            yield group[at : at + len(some)]
-            at += len(some)
+        for batch in fitting([examples[place] for place in group], d_vocab, memory_budget):
+            yield group[at : at + len(batch)]
+            at += len(batch)
 
 
 class _Written:
@@ -54,14 +54,16 @@ class _Written:
     """
 
     def __init__(
-        self, lessons: Sequence[Lesson], tokenizer: Any, seeds: Sequence[int],
+        self, examples: Sequence[Example], tokenizer: Any, seeds: Sequence[int],
         prefix: Tokens | None, device: torch.device,
     ) -> None:  # fmt: skip
-        self.lessons, self.tokenizer = lessons, tokenizer
-        given = [one.tokens[: one.n_given] if prefix is None else prefix for one in lessons]
-        self.n_first = [len(one) for one in given]
-        self.tokens = [list(one) for one in given]
-        self.ended = [False] * len(lessons)
+        self.examples, self.tokenizer = examples, tokenizer
+        given = [
+            example.tokens[: example.n_given] if prefix is None else prefix for example in examples
+        ]
+        self.n_first = [len(tokens) for tokens in given]
+        self.tokens = [list(tokens) for tokens in given]
+        self.ended = [False] * len(examples)
         self.draws = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
     def next_tokens(
@@ -80,49 +82,49 @@ class _Written:
         return torch.zeros_like(logits).scatter(1, chosen, 1.0)
 
     def _ends(self, row: int) -> bool:
-        lesson, said = self.lessons[row], self.tokens[row][self.n_first[row] :]
-        if len(said) >= lesson.most or said[-1] == self.tokenizer.eos_token_id:
+        example, written = self.examples[row], self.tokens[row][self.n_first[row] :]
+        if len(written) >= example.most or written[-1] == self.tokenizer.eos_token_id:
             return True
-        text = self.tokenizer.decode(said) if lesson.stop else ""
-        return any(stop in text for stop in lesson.stop)
+        text = self.tokenizer.decode(written) if example.stop else ""
+        return any(stop in text for stop in example.stop)
 
     def which_ended(self, read: Int[torch.Tensor, "texts pos"], *_: Any) -> torch.Tensor:
         """By text, whether it is at its end."""
         return torch.tensor(self.ended, device=read.device)
 
-    def texts(self) -> list[Lesson]:
+    def texts(self) -> list[Example]:
         """The texts, of which what was written is trained on."""
         return [
-            one._replace(
-                tokens=(*one.tokens[: one.n_given], *tokens[first:]), n_read=one.n_given
-            )
-            for one, tokens, first in zip(self.lessons, self.tokens, self.n_first, strict=True)
+            example._replace(tokens=(*example.given, *tokens[first:]), n_prompt=example.n_given)
+            for example, tokens, first in zip(self.examples, self.tokens, self.n_first, strict=True)
         ]  # fmt: skip
 
 
 @torch.no_grad()
-def write_together(
+def sample_texts(
     original: Any,
-    lessons: Sequence[Lesson],
+    examples: Sequence[Example],
     tokenizer: Any,
     seeds: Sequence[int],
     prefix: Tokens | None,
-) -> list[Lesson]:
+) -> list[Example]:
     """Texts with what a model says itself in place of what was said, sampled at temperature 1.
 
     Each text is drawn by its own seed, so that it is the same in any batch, up to rounding.
     """
-    texts = _Written(lessons, tokenizer, seeds, prefix, original.device)
+    texts = _Written(examples, tokenizer, seeds, prefix, original.device)
     shortest = min(texts.n_first)
     started = [tokens[:shortest] for tokens in texts.tokens]
     begun = torch.tensor(started, device=original.device)
     inputs: dict[str, Any] = {"input_ids": begun, "attention_mask": torch.ones_like(begun)}
     if prefix is not None:
-        read, mask = padded([one.tokens[: one.n_given] for one in lessons], original.device)
+        read, mask = padded(
+            [example.tokens[: example.n_given] for example in examples], original.device
+        )
         inputs = {"input_ids": read, "attention_mask": mask.long(), "decoder_input_ids": begun}
-    most = max(n + one.most for n, one in zip(texts.n_first, lessons, strict=True))
+    longest = max(n + example.most for n, example in zip(texts.n_first, examples, strict=True))
     how = GenerationConfig(
-        do_sample=False, max_new_tokens=most - shortest, pad_token_id=0,
+        do_sample=False, max_new_tokens=longest - shortest, pad_token_id=0,
         decoder_start_token_id=None if prefix is None else prefix[0],
     )  # fmt: skip
     with quiet(), _without_settings(original):

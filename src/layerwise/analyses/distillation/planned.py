@@ -1,4 +1,4 @@
-"""The plans of a distillation and of healing: what the training costs, and what is asked."""
+"""The plans of a distillation and of healing: what training and evaluation cost."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from layerwise.tasks import Task
 
 from .amounts import (
     Amount,
-    amount_read,
-    amount_together,
+    amount_of,
     amount_written,
+    batch_amount,
     with_length,
 )
 from .batches import fitting
-from .course import lessons_to_train_on, refuse_steps
 from .dry_step import StepMemory, step_memory
+from .examples import Example, Examples
 from .healing import pruned_from
-from .lessons import Lesson, Lessons
 from .losses import Objective
 from .names import DISTILLED, STUDENT, TEACHER
-from .student import Student, Teacher, refuse_strangers
-from .training import Trainer, at_point, drawn_at, of_curve
+from .pipeline import refuse_steps, training_examples
+from .student import Student, Teacher, refuse_incomparable
+from .training import Trainer, at_point, curve_examples, texts_at
 
 TRAINING = "training"
 _NOTES = (
@@ -58,17 +58,17 @@ HALF = 0.5
 
 
 @dataclass(frozen=True)
-class Asking:
-    """The questions that one of the three models is asked.
+class Evaluation:
+    """The evaluation of one of the three models.
 
     Attributes:
-        setup: the model, as it is asked.
+        setup: the model with tasks and protocols.
     """
 
     setup: Setup
 
     def expected(self, task: Task, /, *protocols: str) -> Cost:
-        """What a task is expected to cost under some protocols, asked together."""
+        """Expected cost of a task under some protocols, evaluated together."""
         make = partial(answers_as_is, self.setup, task, protocols, "engine")
         return cost_of_sweeps(self.setup, task, make)
 
@@ -81,7 +81,7 @@ def distilled(setup: Setup, options: PlanOptions) -> PlannedJobs:
             "name it as `student` (`--student` at the command line)."
         )
     student = _meta_model(setup, options["student"], options["backend"])
-    refuse_strangers(setup.model, student, Objective())
+    refuse_incomparable(setup.model, student, Objective())
     return _jobs(setup, _beside(setup, student), options)
 
 
@@ -89,7 +89,7 @@ def healed(setup: Setup, options: PlanOptions) -> PlannedJobs:
     """What healing costs."""
     pruned = pruned_from(Path(setup.loaded.name))
     teacher = _meta_model(setup, options["original"] or pruned.name, options["backend"])
-    refuse_strangers(teacher, setup.model, Objective())
+    refuse_incomparable(teacher, setup.model, Objective())
     return _jobs(_beside(setup, teacher), setup, options)
 
 
@@ -102,52 +102,54 @@ def _meta_model(setup: Setup, name: str | os.PathLike[str] | Model, backend: str
 
 
 def _beside(setup: Setup, other: Model) -> Setup:
-    """The same questions to another model."""
-    made = prepare(
+    """The same tasks and protocols for another model."""
+    prepared = prepare(
         other, setup.tasks, setup.protocols, seed=setup.seed, chat=setup.chat,
         memory_budget=setup.memory_budget,
     )  # fmt: skip
-    # The plan's own setup notes what is asked, and so must this one.
-    return replace(setup, **{one.name: getattr(made, one.name) for one in fields(made)})
+    # The plan's own setup keeps the sweeps whose cost is computed, and so must this one.
+    return replace(
+        setup, **{field.name: getattr(prepared, field.name) for field in fields(prepared)}
+    )
 
 
-def _jobs(teaches: Setup, learns: Setup, options: PlanOptions) -> PlannedJobs:
+def _jobs(teacher: Setup, student: Setup, options: PlanOptions) -> PlannedJobs:
     objective = Objective(on_policy=options["on_policy"])
     refuse_steps(options["rank"], options["batch"], options["steps"])
-    refuse_no_files(learns.model)
-    chosen = None if options["layers"] is None else check_layers(options["layers"], learns.model)
-    n_ctx = min(one.model.cfg.n_ctx for one in (learns, teaches))
+    refuse_no_files(student.model)
+    chosen = None if options["layers"] is None else check_layers(options["layers"], student.model)
+    n_ctx = min(setup.model.cfg.n_ctx for setup in (student, teacher))
     training = TrainingWork(
-        teaches.model, learns.model,
-        lessons_to_train_on(learns, options["text"], options["n_texts"], n_ctx), objective, chosen,
-        options["rank"], options["batch"], options["steps"], learns.seed, learns.memory_budget,
+        teacher.model, student.model,
+        training_examples(student, options["text"], options["n_texts"], n_ctx), objective, chosen,
+        options["rank"], options["batch"], options["steps"], student.seed, student.memory_budget,
     )  # fmt: skip
-    asked: dict[str, PlannedJob] = {
-        host: Asking(setup)
-        for host, setup in ((TEACHER, teaches), (STUDENT, learns), (DISTILLED, learns))
+    evaluations: dict[str, PlannedJob] = {
+        host: Evaluation(setup)
+        for host, setup in ((TEACHER, teacher), (STUDENT, student), (DISTILLED, student))
     }
-    return PlannedJobs(asked, _NOTES, {TRAINING: training})
+    return PlannedJobs(evaluations, _NOTES, {TRAINING: training})
 
 
-class Read(NamedTuple):
-    """What the models of a training read.
+class TokensRead(NamedTuple):
+    """Tokens that the models of a training read.
 
     Attributes:
-        teacher: what the teacher reads.
-        trained: what the student reads with its gradient.
-        besides: what it reads without: held-out texts, and what it writes itself.
+        teacher: those of the teacher.
+        trained: those of the student with its gradient.
+        besides: those of the student without: held-out texts, and what it writes itself.
     """
 
     teacher: Amount
     trained: Amount
     besides: Amount
 
-    def __add__(self, other: object) -> Read:
-        assert isinstance(other, Read)
-        return Read(*(mine + its for mine, its in zip(self, other, strict=True)))
+    def __add__(self, other: object) -> TokensRead:
+        assert isinstance(other, TokensRead)
+        return TokensRead(*(own + others for own, others in zip(self, other, strict=True)))
 
 
-NOTHING = Read(Amount(), Amount(), Amount())
+NOTHING = TokensRead(Amount(), Amount(), Amount())
 
 
 @dataclass(frozen=True)
@@ -155,9 +157,9 @@ class TrainingWork:
     """A training as a plan needs it.
 
     Attributes:
-        teacher: the teacher, or its outline.
-        student: the student, or its outline.
-        lessons: texts to train on and to test on.
+        teacher: the teacher, or its meta model.
+        student: the student, or its meta model.
+        examples: texts to train on and to test on.
         objective: what is minimised.
         layers: the layers that are trained; None for all weights.
         rank: of low-rank adapters; None for none.
@@ -169,7 +171,7 @@ class TrainingWork:
 
     teacher: Model
     student: Model
-    lessons: Lessons
+    examples: Examples
     objective: Objective
     layers: tuple[int, ...] | None
     rank: int | None
@@ -186,7 +188,7 @@ class TrainingWork:
     @property
     def words(self) -> tuple[str, str]:
         """What it is trained on, and for how long."""
-        return f"{len(self.lessons.train)} texts", f"{self.steps} steps"
+        return f"{len(self.examples.train)} texts", f"{self.steps} steps"
 
     def cost(self) -> Cost:
         """All of it; texts that the student writes are taken to be half as long as they may be."""
@@ -195,7 +197,7 @@ class TrainingWork:
         (passes, flop), (all_passes, all_flop) = self._work(fixed), self._work(expected)
         activations, weights = self.memory()
         return Cost(
-            requests=self.steps * min(self.batch, len(self.lessons.train)),
+            requests=self.steps * min(self.batch, len(self.examples.train)),
             interventions=1,
             walks=self.steps,
             prompt_token_passes=passes,
@@ -208,44 +210,44 @@ class TrainingWork:
             weight_bytes=weights,
         )
 
-    def read(self, steps: Sequence[int], share: float | None) -> Read:
-        """What is read in some steps."""
-        found = sum((self._read_at(step, share) for step in steps), start=NOTHING)
+    def read(self, steps: Sequence[int], share: float | None) -> TokensRead:
+        """Tokens that are read in some steps."""
+        of_steps = sum((self._read_at(step, share) for step in steps), start=NOTHING)
         n_points = sum(at_point(step + 1, self.steps) for step in steps) + (0 in steps)
-        held_out = self._amount(of_curve(self.lessons.held_out, self.seed))
-        curve = Read(held_out, Amount(), held_out)
-        return sum((curve for _ in range(n_points)), start=found)
+        held_out = self._amount(curve_examples(self.examples.held_out, self.seed))
+        curve = TokensRead(held_out, Amount(), held_out)
+        return sum((curve for _ in range(n_points)), start=of_steps)
 
-    def _read_at(self, step: int, share: float | None) -> Read:
-        texts, own = self._texts(step, share)
-        amount = self._amount(texts)
+    def _read_at(self, step: int, share: float | None) -> TokensRead:
+        examples, own = self._examples_at(step, share)
+        amount = self._amount(examples)
         if not own:
-            return Read(amount, amount, Amount())
-        lengths = [len(one.said) for one in own]
-        wrote = amount_written(own, lengths, self.student, self.memory_budget)
-        return Read(amount, amount, wrote)
+            return TokensRead(amount, amount, Amount())
+        lengths = [len(example.targets) for example in own]
+        written = amount_written(own, lengths, self.student, self.memory_budget)
+        return TokensRead(amount, amount, written)
 
-    def _texts(self, step: int, share: float | None) -> tuple[list[Lesson], list[Lesson]]:
+    def _examples_at(self, step: int, share: float | None) -> tuple[list[Example], list[Example]]:
         """The texts of a step, and those of them that the student writes."""
-        train = self.lessons.train
-        drawn = drawn_at(step, self.seed, len(train), self.batch, self.objective.on_policy)
-        texts, own = [], []
-        for place, wrote in zip(drawn.places, drawn.own, strict=True):
-            one = train[place]
-            if wrote and share is None:
+        train = self.examples.train
+        drawn = texts_at(step, self.seed, len(train), self.batch, self.objective.on_policy)
+        examples, own = [], []
+        for place, is_own in zip(drawn.places, drawn.own, strict=True):
+            example = train[place]
+            if is_own and share is None:
                 continue
-            if wrote and share is not None:
-                one = with_length(one, max(1, round(share * one.most)))
-                own.append(one)
-            texts.append(one)
-        return texts, own
+            if is_own and share is not None:
+                example = with_length(example, max(1, round(share * example.most)))
+                own.append(example)
+            examples.append(example)
+        return examples, own
 
-    def _amount(self, texts: Sequence[Lesson]) -> Amount:
-        if not texts:
+    def _amount(self, examples: Sequence[Example]) -> Amount:
+        if not examples:
             return Amount()
-        return amount_read(texts, self.student, self.teacher.cfg.d_vocab, self.memory_budget)
+        return amount_of(examples, self.student, self.teacher.cfg.d_vocab, self.memory_budget)
 
-    def _work(self, read: Read) -> tuple[int, float]:
+    def _work(self, read: TokensRead) -> tuple[int, float]:
         """Token-passes and operations, a backward as two forwards."""
         teacher, student = self.teacher, self.student
         passes = read.teacher.passes(teacher) + read.besides.passes(student)
@@ -259,9 +261,9 @@ class TrainingWork:
         """Bytes that a step works on, and bytes of weights, gradients and moments, at the most."""
         step = self.step_memory()
         loaded = sum(map(weight_bytes, (self.teacher, self.student)))
-        kept = step.trained * (1 + MOMENTS)
+        state = step.trained * (1 + MOMENTS)
         # Gradients stand with the weights. A state is kept when there are none.
-        on_top = max(step.made, OF_STATE * kept) - step.trained
+        on_top = max(step.made, OF_STATE * state) - step.trained
         weights = loaded + step.copied + step.trained + MOMENTS * step.trained
         # The distilled student is loaded and compared beside both models.
         loading = loaded + weight_bytes(self.student) + step.copied
@@ -270,14 +272,14 @@ class TrainingWork:
     def step_memory(self) -> StepMemory:
         """Memory of the step whose texts are most tokens."""
         batches = [
-            texts
+            batch
             for step in range(self.steps)
-            for texts in fitting(
-                self._texts(step, 1.0)[0], self.teacher.cfg.d_vocab, self.memory_budget
+            for batch in fitting(
+                self._examples_at(step, 1.0)[0], self.teacher.cfg.d_vocab, self.memory_budget
             )
         ]
         prefix = decoder_prefix(self.student) if is_seq2seq(self.student) else None
-        largest = max(batches, key=lambda texts: amount_together(texts, prefix).tokens)
+        largest = max(batches, key=lambda batch: batch_amount(batch, prefix).tokens)
         return step_memory(
             self.teacher, self.student, largest, self.layers, self.rank, self.memory_budget
         )
@@ -289,7 +291,7 @@ class TrainingWork:
         assert origin is not None
         trainer = Trainer(
             Teacher(teacher), Student.of(student, files_of(student), self.layers, self.rank, 0),
-            self.lessons.train, self.lessons.held_out, self.objective, origin.tokenizer,
+            self.examples.train, self.examples.held_out, self.objective, origin.tokenizer,
             # So many steps that no point of the curve is among those that are timed.
             self.steps + 10_000, 1e-6, self.batch, self.seed, self.memory_budget,
         )  # fmt: skip

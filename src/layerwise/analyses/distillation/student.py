@@ -25,9 +25,9 @@ from layerwise.models.weights.offload import OnDisk
 from layerwise.sweep.requests import Tokens
 
 from .batches import Batch
-from .lessons import Lesson
+from .examples import Example
 from .losses import Objective
-from .own_texts import write_together, written_together
+from .own_texts import sample_texts, sampling_batches
 
 # What an organism's folder says of its own training.
 _OF_BEFORE = ("training.json",)
@@ -86,9 +86,9 @@ class Student:
         prefix = decoder_prefix(model) if is_seq2seq(model) else None
         return cls(original, blocks, trained, prefix, adapters, folder)
 
-    def batch(self, lessons: Sequence[Lesson]) -> Batch:
+    def batch(self, examples: Sequence[Example]) -> Batch:
         """Texts as this model reads them."""
-        return Batch.of(lessons, self.prefix, self.original.device)
+        return Batch.of(examples, self.prefix, self.original.device)
 
     def __call__(
         self, batch: Batch, *, streams: bool = False
@@ -96,7 +96,7 @@ class Student:
         Float[torch.Tensor, "predictions d_vocab"],
         list[Float[torch.Tensor, "texts pos d_model"]],
     ]:
-        """Logits where something is predicted, and the streams that leave all layers."""
+        """Logits at the predictions, and the output streams of all layers."""
         inputs: dict[str, Any] = {"input_ids": batch.tokens, "use_cache": False}
         if batch.decoder_tokens is not None:
             inputs |= {"attention_mask": batch.mask.long(), "decoder_input_ids": (
@@ -121,23 +121,23 @@ class Student:
             for hook in hooks:
                 hook.remove()
 
-    def written(
+    def sample(
         self,
-        lessons: Sequence[Lesson],
+        examples: Sequence[Example],
         tokenizer: Any,
         seeds: Sequence[int],
         memory_budget: int,
-    ) -> list[Lesson]:
-        """Texts with what the student says itself, sampled at temperature 1."""
+    ) -> list[Example]:
+        """The examples with targets that the student writes, sampled at temperature 1."""
         d_vocab = self.original.config.get_text_config().vocab_size
-        texts = list(lessons)
-        for places in written_together(lessons, self.prefix, d_vocab, memory_budget):
-            some = [lessons[place] for place in places]
-            drawn_by = [seeds[place] for place in places]
-            wrote = write_together(self.original, some, tokenizer, drawn_by, self.prefix)
-            for place, text in zip(places, wrote, strict=True):
-                texts[place] = text
-        return texts
+        written_examples = list(examples)
+        for places in sampling_batches(examples, self.prefix, d_vocab, memory_budget):
+            batch = [examples[place] for place in places]
+            batch_seeds = [seeds[place] for place in places]
+            sampled = sample_texts(self.original, batch, tokenizer, batch_seeds, self.prefix)
+            for place, example in zip(places, sampled, strict=True):
+                written_examples[place] = example
+        return written_examples
 
     def save(self, place: Path) -> None:
         """Write the model, adapters merged into their weights, into an empty folder."""
@@ -163,15 +163,15 @@ def _blocks(model: Model, original: nn.Module, folder: Path) -> tuple[str, ...]:
     )
 
 
-def refuse_strangers(teacher: Model, student: Model, objective: Objective) -> None:
-    """Accept only a teacher that says what the student can learn to say."""
-    found = _difference(teacher, student, objective)
-    if found is not None:
-        what, theirs, mine = found
+def refuse_incomparable(teacher: Model, student: Model, objective: Objective) -> None:
+    """Check that the student can learn from the teacher's distributions."""
+    difference = _difference(teacher, student, objective)
+    if difference is not None:
+        what, of_teacher, of_student = difference
         raise UserError(
-            f"The student cannot learn from this teacher: {what} is {theirs} in the teacher and "
-            f"{mine} in the student; expected two models with one tokenizer, on one device, whose "
-            "next tokens can be compared."
+            f"The student cannot learn from this teacher: {what} is {of_teacher} in the teacher "
+            f"and {of_student} in the student; expected two models with one tokenizer, on one "
+            "device, whose next tokens can be compared."
         )
     if any(isinstance(weight, OnDisk) for model in (teacher, student)
            for weight in model.parameters()):  # fmt: skip
@@ -184,36 +184,36 @@ def refuse_strangers(teacher: Model, student: Model, objective: Objective) -> No
 def _difference(
     teacher: Model, student: Model, objective: Objective
 ) -> tuple[str, str, str] | None:
-    """What differs, and what it is in either model."""
+    """What differs, and what it is in the teacher and the student."""
     both = (teacher, student)
     kinds = ["an encoder-decoder" if is_seq2seq(m) else "decoder-only" for m in both]
     if kinds[0] != kinds[1]:
         return "the kind of model", kinds[0], kinds[1]
-    found = vocabulary_difference(teacher, student)
-    if found is not None:
-        return found
+    difference = vocabulary_difference(teacher, student)
+    if difference is not None:
+        return difference
     n_ctx = min(model.cfg.n_ctx for model in both)
     encoded = [token_ids(original_tokenizer(model), n_ctx) for model in both]
     if encoded[0] != encoded[1]:
         return "the beginning of an encoded text", str(encoded[0][:8]), str(encoded[1][:8])
     if decoder_prefix(teacher) != decoder_prefix(student):
-        return "the decoder's beginning", *_told(*map(decoder_prefix, both))
+        return "the decoder's beginning", *_as_text(*map(decoder_prefix, both))
     places = [str(model.W_E.device) for model in both]
     if places[0] != places[1] and "meta" not in places:
         return "the device", places[0], places[1]
     widths = [model.cfg.d_model for model in both]
     if objective.hidden and widths[0] != widths[1]:
-        return "the width of the residual stream, which its distance needs,", *_told(*widths)
+        return "the width of the residual stream, which its distance needs,", *_as_text(*widths)
     return None
 
 
-def _told(teacher: object, student: object) -> tuple[str, str]:
+def _as_text(teacher: object, student: object) -> tuple[str, str]:
     return str(teacher), str(student)
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model that is listened to.
+    """The model whose predictions are trained on.
 
     Attributes:
         model: the model.
@@ -230,7 +230,7 @@ class Teacher:
         Float[torch.Tensor, "predictions d_vocab"],
         list[Float[torch.Tensor, "texts pos d_model"]],
     ]:
-        """Logits where something is predicted, and the streams that leave the wanted layers."""
+        """Logits at the predictions, and the output streams of the wanted layers."""
         kept: dict[str, torch.Tensor] = {}
 
         def keep(value: torch.Tensor, hook: Any) -> None:
@@ -253,11 +253,11 @@ class Teacher:
 
 def matching_layers(n_student: Sequence[int], n_teacher: Sequence[int]) -> tuple[int, ...]:
     """For each layer of a student, the teacher's layer that ends at the same relative depth."""
-    found, first = list[int](), 0
-    for mine, theirs in zip(n_student, n_teacher, strict=True):
-        found += [first + -(-(layer + 1) * theirs // mine) - 1 for layer in range(mine)]
-        first += theirs
-    return tuple(found)
+    layers, first = list[int](), 0
+    for n_own, n_other in zip(n_student, n_teacher, strict=True):
+        layers += [first + -(-(layer + 1) * n_other // n_own) - 1 for layer in range(n_own)]
+        first += n_other
+    return tuple(layers)
 
 
 def need_peft() -> None:

@@ -1,4 +1,4 @@
-"""The course of a distillation: what is drawn at each step, the loss, the step, and its state.
+"""The training loop of a distillation: the draws of a step, its loss, the update, its state.
 
 Every step draws from a generator of its own, so that a training which goes on draws the same.
 """
@@ -21,7 +21,7 @@ from layerwise.errors import UserError
 from layerwise.models.instance.kinds import n_encoder_layers
 
 from .batches import Batch, fitting
-from .lessons import Lesson
+from .examples import Example
 from .losses import Objective, divergences, kl, stream_distance
 from .student import Student, Teacher
 
@@ -40,8 +40,8 @@ class Trainer:
     steps (50 at most) and then falls to 0 linearly.
 
     Attributes:
-        teacher: what is listened to.
-        student: what is trained.
+        teacher: whose predictions are trained on.
+        student: the model that is trained.
         train: texts to train on.
         held_out: texts that the curve is measured on.
         objective: what is minimised.
@@ -57,8 +57,8 @@ class Trainer:
 
     teacher: Teacher
     student: Student
-    train: Sequence[Lesson]
-    held_out: Sequence[Lesson]
+    train: Sequence[Example]
+    held_out: Sequence[Example]
     objective: Objective
     tokenizer: Any
     steps: int
@@ -80,8 +80,8 @@ class Trainer:
     def step(self) -> None:
         """One batch, one step of the weights, one point of the curve."""
         with self._memory(), torch.enable_grad():
-            lessons, own = self._drawn()
-            row = self._backward(lessons, own)
+            examples, own = self._step_examples()
+            row = self._backward(examples, own)
         torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
         rate = self.rate * schedule(self.done, self.steps)
         for group in self.optimizer.param_groups:
@@ -99,51 +99,55 @@ class Trainer:
         """Whether held-out texts are read after the steps done."""
         return at_point(self.done, self.steps)
 
-    def _drawn(self) -> tuple[list[Lesson], list[bool]]:
+    def _step_examples(self) -> tuple[list[Example], list[bool]]:
         """The texts of a step, and which of them the student wrote itself."""
-        places, own, seeds = drawn_at(
+        places, own, seeds = texts_at(
             self.done, self.seed, len(self.train), self.batch, self.objective.on_policy
         )
-        texts = [self.train[place] for place in places]
-        mine = [place for place, wrote in enumerate(own) if wrote]
-        wrote = self.student.written(
-            [texts[place] for place in mine], self.tokenizer, [seeds[place] for place in mine],
-            self.memory_budget,
+        examples = [self.train[place] for place in places]
+        own_places = [place for place, written in enumerate(own) if written]
+        written = self.student.sample(
+            [examples[place] for place in own_places], self.tokenizer,
+            [seeds[place] for place in own_places], self.memory_budget,
         )  # fmt: skip
-        for place, text in zip(mine, wrote, strict=True):
-            texts[place] = text
-        return texts, own
+        for place, example in zip(own_places, written, strict=True):
+            examples[place] = example
+        return examples, own
 
-    def _backward(self, lessons: Sequence[Lesson], own: Sequence[bool]) -> dict[str, Any]:
+    def _backward(self, examples: Sequence[Example], own: Sequence[bool]) -> dict[str, Any]:
         """Gradients of the loss over a batch; its parts, each a mean over predictions."""
-        said = sum(len(one.said) for one in lessons)
-        given = sum(len(one.said) for one, mine in zip(lessons, own, strict=True) if not mine)
+        n_targets = sum(len(example.targets) for example in examples)
+        n_given = sum(
+            len(example.targets)
+            for example, is_own in zip(examples, own, strict=True)
+            if not is_own
+        )
         weights = {
             "divergence": 1.0,
-            "cross_entropy": self.objective.cross_entropy if given else 0.0,
+            "cross_entropy": self.objective.cross_entropy if n_given else 0.0,
             "hidden": self.objective.hidden,
         }
         parts = dict.fromkeys(weights, 0.0)
         at = 0
-        for some in fitting(lessons, self.teacher.model.cfg.d_vocab, self.memory_budget):
-            wrote = torch.tensor(own[at : at + len(some)])
-            at += len(some)
-            batch = self.student.batch(some)
+        for piece in fitting(examples, self.teacher.model.cfg.d_vocab, self.memory_budget):
+            is_own = torch.tensor(own[at : at + len(piece)])
+            at += len(piece)
+            batch = self.student.batch(piece)
             apart, entropies, streams = self._losses(batch)
-            theirs = ~wrote.to(batch.rows.device)[batch.rows]
-            pieces = {
-                "divergence": apart.sum() / said,
-                "cross_entropy": (entropies * theirs).sum() / max(given, 1),
-                "hidden": streams * (len(some) / len(lessons)),
+            is_given = ~is_own.to(batch.rows.device)[batch.rows]
+            losses = {
+                "divergence": apart.sum() / n_targets,
+                "cross_entropy": (entropies * is_given).sum() / max(n_given, 1),
+                "hidden": streams * (len(piece) / len(examples)),
             }
-            weighted = (weights[name] * piece for name, piece in pieces.items())
+            weighted = (weights[name] * loss_part for name, loss_part in losses.items())
             loss = sum(weighted, start=apart.new_zeros(()))
             torch.autograd.backward(loss, inputs=self.weights)
-            parts = {name: parts[name] + float(pieces[name].detach()) for name in parts}
-        told = {name: value if weights[name] else None for name, value in parts.items()}
+            parts = {name: parts[name] + float(losses[name].detach()) for name in parts}
+        reported = {name: value if weights[name] else None for name, value in parts.items()}
         whole = sum(weights[name] * value for name, value in parts.items())
-        return {"loss": whole, **told, "n_texts": len(lessons), "n_own": sum(own),
-                "n_tokens": said}  # fmt: skip
+        return {"loss": whole, **reported, "n_texts": len(examples), "n_own": sum(own),
+                "n_tokens": n_targets}  # fmt: skip
 
     def _losses(
         self, batch: Batch
@@ -154,8 +158,8 @@ class Trainer:
     ]:
         """Divergence and cross-entropy of each prediction, and the mean distance of streams."""
         wanted = self.objective.hidden > 0
-        expected, theirs = self.teacher(batch)
-        logits, mine = self.student(batch, streams=wanted)
+        expected, teacher_streams = self.teacher(batch)
+        logits, student_streams = self.student(batch, streams=wanted)
         n = min(expected.shape[-1], logits.shape[-1])
         apart = divergences(expected[:, :n], logits[:, :n], self.objective)
         entropies = torch.nn.functional.cross_entropy(
@@ -164,10 +168,10 @@ class Trainer:
         if not wanted:
             return apart, entropies, logits.new_zeros(())
         n_encoder = n_encoder_layers(self.teacher.model)
-        behind = len(mine) - sum(layer < n_encoder for layer in self.teacher.layers)
+        behind = len(student_streams) - sum(layer < n_encoder for layer in self.teacher.layers)
         distances = [
             stream_distance(*(stream[self._real(batch, place, behind)] for stream in pair))
-            for place, pair in enumerate(zip(theirs, mine, strict=True))
+            for place, pair in enumerate(zip(teacher_streams, student_streams, strict=True))
         ]
         return apart, entropies, torch.stack(distances).mean()
 
@@ -181,13 +185,13 @@ class Trainer:
     def held_out_kl(self) -> float:
         """KL(teacher || student) at temperature 1 on held-out texts, nats a token."""
         total = n = 0.0
-        some = of_curve(self.held_out, self.seed)
+        measured = curve_examples(self.held_out, self.seed)
         with self._memory():
-            for lessons in fitting(some, self.teacher.model.cfg.d_vocab, self.memory_budget):
-                batch = self.student.batch(lessons)
+            for examples in fitting(measured, self.teacher.model.cfg.d_vocab, self.memory_budget):
+                batch = self.student.batch(examples)
                 (expected, _), (logits, _) = self.teacher(batch), self.student(batch)
                 size = min(expected.shape[-1], logits.shape[-1])
-                log_p, log_q = (one[:, :size].float().log_softmax(-1) for one in (expected, logits))
+                log_p, log_q = (raw[:, :size].float().log_softmax(-1) for raw in (expected, logits))
                 total += float(kl(log_p, log_q).sum())
                 n += len(batch.rows)
         return total / n
@@ -206,7 +210,7 @@ class Trainer:
             ) from error
 
     def _refuse_divergence(self, loss: float) -> None:
-        finite = np.isfinite(loss) and all(bool(one.isfinite().all()) for one in self.weights)
+        finite = np.isfinite(loss) and all(bool(weight.isfinite().all()) for weight in self.weights)
         if not finite:
             raise UserError(
                 f"The distillation diverged at step {self.done} of {self.steps}: expected finite "
@@ -215,16 +219,18 @@ class Trainer:
 
     def state(self) -> bytes:
         """What is needed to go on: weights, the optimizer's memory, the steps done, the curve."""
-        tensors = {f"weight {name}": one.detach() for name, one in self.student.trained.items()}
-        for index, known in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer {index} {key}": value for key, value in known.items()}
+        tensors = {
+            f"weight {name}": weight.detach() for name, weight in self.student.trained.items()
+        }
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer {index} {key}": value for key, value in moments.items()}
         return pack(tensors, {"done": self.done, "rows": self.rows})
 
     def resume(self, state: bytes) -> None:
         """Go on from a state."""
         tensors, facts = unpack(state)
         self.done, self.rows = facts["done"], facts["rows"]
-        memory: dict[int, dict[str, torch.Tensor]] = {}
+        moments: dict[int, dict[str, torch.Tensor]] = {}
         with torch.no_grad():
             for name, value in tensors.items():
                 kind, _, rest = name.partition(" ")
@@ -232,9 +238,9 @@ class Trainer:
                     self.student.trained[rest].copy_(value)
                 else:
                     index, _, key = rest.partition(" ")
-                    memory.setdefault(int(index), {})[key] = value
+                    moments.setdefault(int(index), {})[key] = value
         known = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**known, "state": memory})
+        self.optimizer.load_state_dict({**known, "state": moments})
 
 
 def schedule(step: int, steps: int) -> float:
@@ -261,7 +267,7 @@ def unpack(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return load(content), json.loads(header["__metadata__"][_FACTS])
 
 
-class Drawn(NamedTuple):
+class StepTexts(NamedTuple):
     """The texts of a step.
 
     Attributes:
@@ -275,15 +281,15 @@ class Drawn(NamedTuple):
     seeds: list[int]
 
 
-def drawn_at(step: int, seed: int, n_texts: int, batch: int, on_policy: float) -> Drawn:
+def texts_at(step: int, seed: int, n_texts: int, batch: int, on_policy: float) -> StepTexts:
     """The texts of a step."""
     rng = stats.generator(seed, f"step {step} of the distillation")
     chosen = rng.permutation(n_texts)[:batch]
     own = (rng.random(len(chosen)) < on_policy).tolist()
-    return Drawn(chosen.tolist(), own, rng.integers(2**62, size=len(chosen)).tolist())
+    return StepTexts(chosen.tolist(), own, rng.integers(2**62, size=len(chosen)).tolist())
 
 
-def of_curve(held_out: Sequence[Lesson], seed: int) -> list[Lesson]:
+def curve_examples(held_out: Sequence[Example], seed: int) -> list[Example]:
     """The held-out texts that the curve is measured on."""
     # The texts lie task by task, so the first ones would leave the last tasks out.
     order = stats.generator(seed, "texts of the curve").permutation(len(held_out))
