@@ -13,7 +13,7 @@ import torch
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
-from layerwise.tasks import Item, build_requests
+from layerwise.tasks import Item, build_requests, with_other_questions
 from tests import analysis
 from tests.analysis import word_task
 from tests.hooked import HookedTransformer, HookedTransformerConfig
@@ -163,28 +163,101 @@ def test_letters_are_read_where_the_tokenizer_tells_them_apart():
         assert lens.loc[(item.id, 1), "logprob"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_letters_that_begin_alike_are_refused():
-    """Here the space before a letter is a token of its own, so all letters begin with it."""
-    with pytest.raises(UserError) as told:
-        read(tiny_model("llama"), TASK, "letter")
-    assert str(told.value) == (
-        "The logit lens reads an answer's first token, but in task 'words' under protocol "
-        "'letter' every answer begins with the same token as another of its choices; use choices "
-        "that differ in their first token, or another protocol."
-    )
+def options_of(model, task, item: Item, protocol: str) -> tuple[list[int], list[list[int]]]:
+    """The context, and the options' tokens, the right one first."""
+    asked = build_requests(task, item, protocol, original_tokenizer(model))
+    tokens = [list(one.request.continuation) for one in sorted(asked, key=lambda one: not one.gold)]
+    return list(asked[0].request.context), tokens
 
 
-ALIKE = Item(id="alike", question="which is", answer="open", choices=("key", "open", "one"))
+def by_hand(model, task, item: Item, protocol: str) -> dict[int, tuple[int, float, str]]:
+    """Worst rank, log-probability and text of the deciding tokens, a forward pass for each."""
+    context, (answer, *others) = options_of(model, task, item, protocol)
+    shared = 0
+    while all(one[shared] == answer[shared] for one in others):
+        shared += 1
+    stop = shared
+    while any(one[:stop] == answer[:stop] for one in others):
+        stop += 1
+    ranks, logprobs = {}, {}
+    for at in range(shared, stop):
+        for layer, resid in residuals(model, context + answer[:at]).items():
+            expected = logprobs_of(model, resid)
+            ranks.setdefault(layer, []).append(int((expected > expected[answer[at]]).sum()))
+            logprobs.setdefault(layer, []).append(float(expected[answer[at]]))
+    text = "".join(original_tokenizer(model).decode([one]) for one in answer[shared:stop])
+    return {layer: (max(ranks[layer]), sum(logprobs[layer]), text) for layer in ranks}
 
 
-def test_answers_that_begin_alike_are_left_out_and_counted():
+NUMBERS = replace(
+    TASK,
+    items=(
+        Item("two tokens", "How many?", "125", ("125", "129", "134")),
+        Item("one token", "And now?", "134", ("125", "134", "19")),
+        Item("at once", "At last?", "27", ("125", "134", "27")),
+    ),
+    fewshot=(),
+)
+
+
+@pytest.mark.hooked_transformer
+@pytest.mark.parametrize("protocol", ["continuation", "letter"])
+def test_answers_of_several_tokens_are_read_where_they_are_told_apart(protocol):
+    model = tiny_model("llama")
+    lens = read(model, NUMBERS, protocol).set_index(["item", "layer"])
+    for item in NUMBERS.items:
+        for layer, (rank, logprob, text) in by_hand(model, NUMBERS, item, protocol).items():
+            row = lens.loc[(item.id, layer)]
+            assert (row["rank"], row["token"], row["pos"]) == (rank, text, -1)
+            assert row["logprob"] == pytest.approx(logprob, abs=1e-4)
+    read_as = lens.xs(-1, level="layer")["token"].to_dict()
+    if protocol == "continuation":
+        assert read_as == {"two tokens": "25", "one token": "3", "at once": "2"}
+
+
+def test_blind_answers_of_several_tokens_must_all_be_on_top():
+    model = tiny_model("llama")
+    lens = read(model, NUMBERS, "continuation")
+    (first, *_) = NUMBERS.items
+    other = with_other_questions(NUMBERS, [first], seed=0)[first.id][0]
+    context, (answer, *_) = options_of(model, NUMBERS, other, "continuation")
+    with torch.inference_mode():
+        best = model(torch.tensor([context + answer[:-1]]))[0].argmax(-1)[len(context) - 1 :]
+    row = lens.loc[lens["item"] == first.id].iloc[0]
+    assert row["token"] == "25"
+    assert row["blind"] == (best[2:4].tolist() == answer[2:4])
+
+
+def test_numbers_without_choices_are_read_behind_what_all_of_them_share():
+    bare = replace(NUMBERS, items=tuple(replace(item, choices=()) for item in NUMBERS.items))
+    model = tiny_model("llama")
+    lens = read(model, bare, "continuation")
+    tokens = [options_of(model, NUMBERS, item, "continuation")[1][0] for item in NUMBERS.items]
+    assert len({one[0] for one in tokens}) == 1
+    names = [original_tokenizer(model).decode([one[1]]) for one in tokens]
+    assert lens.drop_duplicates("item")["token"].tolist() == names
+
+
+ALIKE = Item(id="alike", question="which is", answer="1", choices=("12", "1", "one"))
+
+
+def test_answers_that_begin_another_choice_are_left_out_and_named():
     task = replace(TASK, items=(*TASK.items, ALIKE))
     result = logit_lens(tiny_model("llama"), task, "continuation", progress=False)
     assert sorted(set(result.lens["item"])) == [item.id for item in TASK.items]
     (work,) = result.facts.work
     assert work["left_out"] == 1
-    with pytest.raises(UserError, match="every answer begins with the same token"):
+    assert result.notes()[0] == (
+        "The logit lens leaves out 1 of 6 items of words when it chooses, as the answer is the "
+        "beginning of another choice: alike."
+    )
+    with pytest.raises(UserError) as told:
         read(tiny_model("llama"), replace(TASK, items=(ALIKE,)), "continuation")
+    assert str(told.value) == (
+        "The logit lens reads the tokens that tell an answer apart, but in task 'words' under "
+        "protocol 'continuation' every answer is the beginning of another of its choices; use "
+        "other choices, or another protocol."
+    )
 
 
 def test_items_without_choices_are_read_under_continuation():

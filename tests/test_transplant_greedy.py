@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from layerwise.analyses.transplant.blocks import parts_of_block
 from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 

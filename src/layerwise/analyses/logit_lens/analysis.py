@@ -50,7 +50,7 @@ from layerwise.stats.items.clusters import clusters_of
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .result import LensResult
+from .result import LensResult, left_out_sentences
 from .tables import answers_read, covers_a_stack, guessing, lens_gate, prediction_depths
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ _LENS_WORDS = (
     "What the model would answer if each layer were its last (final norm and unembedding applied "
     "to the residual stream)."
 )
-_RIGHT = "the answer's first token on top of the whole vocabulary behind the last layer"
+_RIGHT = "the answer's deciding tokens on top of the whole vocabulary behind the last layer"
 _SETTLED_WORDS = (
     "How deep is the final answer fixed? For each right answer, this is the first layer after "
     "which it is the lens’s most likely token and stays so. Earlier layers wrote what stands "
@@ -207,7 +207,7 @@ def lenses(run: RunTables) -> list[FigureSpec]:
         where = after.get(site, "after each layer")
         caption = (
             f"{capitalised(lens)} lens on {protocol} prompts, {where} (n = "
-            f"{counted(len(set(mine['item'])), 'item')} in all). Of the answer's first token: "
+            f"{counted(len(set(mine['item'])), 'item')} in all). Of the answer's deciding tokens: "
             "log-probability and median rank. Of the lens's distribution: entropy, and divergence "
             "from the final one. "
             "Bands: 95 % intervals over items (bootstrap; for the median, exact order "
@@ -274,7 +274,8 @@ def settling_tables(run: RunTables) -> list[Table]:
 def sections(run: RunTables) -> list[Section]:
     """Lens curves, and prediction depth."""
     return [
-        Section("lens", "Logit lens", 30, _LENS_WORDS, tuple(lenses(run)),
+        Section("lens", "Logit lens", 30, " ".join([_LENS_WORDS, *left_out_sentences(run.facts)]),
+                tuple(lenses(run)),
                 tuple(gate_tables(run, "lens_gate", _RIGHT, "without the question (%)")),
                 kinds=(LENS,)),
         Section("settled", "Prediction depth", 34, _SETTLED_WORDS,

@@ -72,8 +72,9 @@ def logit_lens(
         tuned: the tuned lens of ``train_lens``, its file or its folder. If None and ``lens`` needs
             one, it is trained first with the defaults and not kept.
         sites: ``resid_pre``, ``resid_mid``, ``resid_post``, one or several.
-        over: ``prompt``: the answer's first token, at positions of the prompt. ``continuation``:
-            each token of the answer where it is predicted. ``generated``: each token of the intact
+        over: ``prompt``: at positions of the prompt, the tokens that tell the answer from the
+            other choices (the first, or those behind what all share). ``continuation``: each
+            token of the answer where it is predicted. ``generated``: each token of the intact
             model's own greedy text.
         positions: of the prompt, counted from its end (-1 is the last token), or ``"all"``.
 
@@ -83,7 +84,7 @@ def logit_lens(
 
     Raises:
         UserError: for anything unknown, or a task of which no item can be read because the
-            answer begins with the same token as a distractor.
+            answer is the beginning of a distractor.
     """
     if protocols is None:
         protocols = ("generate",) if over == GENERATED else LENS_PROTOCOLS

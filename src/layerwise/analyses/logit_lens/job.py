@@ -7,9 +7,10 @@ What one reading is, is in ``reading``; the public function with its arguments i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact, residuals_at, skip_layers
 from layerwise.sweep.activations.intact_run import Place
 from layerwise.sweep.plans.cost import UNKNOWN_LENGTHS, Cost, cost_of_reading
+from layerwise.sweep.requests import Tokens
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from layerwise.sweep.walk.engine_run import model_shape
 from layerwise.sweep.walk.readout import logits_of
@@ -105,10 +107,9 @@ class Lens:
             readable = self._n_readable(task, protocol)  # bad input is told before work is done
             if self.strict and not readable:
                 raise UserError(
-                    f"The logit lens reads an answer's first token, but in task {task.name!r} "
-                    f"under protocol {protocol!r} every answer begins with the same token as "
-                    "another of its choices; use choices that differ in their first token, or "
-                    "another protocol."
+                    f"The logit lens reads the tokens that tell an answer apart, but in task "
+                    f"{task.name!r} under protocol {protocol!r} every answer is the beginning of "
+                    "another of its choices; use other choices, or another protocol."
                 )
 
     @property
@@ -142,11 +143,15 @@ class Lens:
             )
 
     def _n_readable(self, task: Task, protocol: str) -> int:
-        asked = gold_requests(self.setup, task, protocol, distinct=self.over == PROMPT)
+        return len(self._texts(task, protocol))
+
+    def _texts(self, task: Task, protocol: str) -> list[tuple[Tokens, int]]:
+        """The prompts, and how many tokens are likely to be read of each."""
         if self.over == PROMPT:
-            for request in asked:
-                Passage.of_prompt(request, self.positions)
-        return len(asked)
+            read = passages(self.setup, task, protocol, self.over, self.positions)
+            return [(one.tokens[: one.n_prompt], len(one.positions)) for one in read]
+        asked = gold_requests(self.setup, task, protocol)
+        return [most_tokens(request, UNKNOWN_LENGTHS.intact) for request in asked]
 
     def settings(self) -> dict[str, Any]:
         """What makes it this lens and no other."""
@@ -175,16 +180,17 @@ class Lens:
     def _expected(self, task: Task, protocol: str) -> Cost:
         setup = self.setup
         total = cost_of_sweeps(setup, task, partial(self._blind, task, protocol))
-        asked = gold_requests(setup, task, protocol, distinct=self.over == PROMPT)
         n_places, n_encoder = len(places_of(setup.model, self.sites)), n_encoder_layers(setup.model)
-        for start in range(0, len(asked), AT_ONCE):
-            chunk = asked[start : start + AT_ONCE]
-            texts = [most_tokens(request, UNKNOWN_LENGTHS.intact) for request in chunk]
-            if self.over == GENERATED:
-                total += setup.cost(task, [intact()], [request.request for request in chunk])
-            pushed = [Generate(context, 0) for context, _ in texts]
+        if self.over == GENERATED:
+            written = [request.request for request in gold_requests(setup, task, protocol)]
+            for start in range(0, len(written), AT_ONCE):
+                total += setup.cost(task, [intact()], written[start : start + AT_ONCE])
+        read = self._texts(task, protocol)
+        for start in range(0, len(read), AT_ONCE):
+            chunk = read[start : start + AT_ONCE]
+            pushed = [Generate(context, 0) for context, _ in chunk]
             total += setup.cost(task, [intact()], pushed)
-            n_reads = sum(self._n_reads(len(context), rest) for context, rest in texts)
+            n_reads = sum(n for _, n in chunk)
             # one row a text is in the cost of pushing it through
             n_rows = max(0, n_reads * n_places - len(chunk))
             if is_seq2seq(setup.model):
@@ -195,11 +201,6 @@ class Lens:
                 total += cost_of_reading(n_rows, model_shape(setup.model))
         return total
 
-    def _n_reads(self, n_prompt: int, n_rest: int) -> int:
-        if self.over != PROMPT:
-            return n_rest
-        return n_prompt if self.positions is None else len(self.positions)
-
     def _piece(self, task: Task, protocol: str) -> Made:
         started = time.perf_counter()
         read = passages(self.setup, task, protocol, self.over, self.positions)
@@ -208,27 +209,43 @@ class Lens:
         named = {"task": task.name, "capability": task.capability, "protocol": protocol}
         rows = [
             {**named, **row, "blind": blind.get(row["item"])}
-            for row in sorted(self._rows(read), key=lambda row: _rank(row, order))
+            for row in sorted(joined(self._rows(read)), key=lambda row: _rank(row, order))
         ]
         work = {
             "analysis": "logit lens",
             "task": task.name,
             "protocol": protocol,
             "left_out": len(task.items) - len(read),
+            **self._why_left_out([item.id for item in task.items if item.id not in order]),
             "seconds": time.perf_counter() - started,
         }
         return work, {"lens": lens_frame(rows)}
+
+    def _why_left_out(self, items: Sequence[str]) -> dict[str, Any]:
+        """Why items are not read, and the first of them; nothing if all are."""
+        if not items:
+            return {}
+        why = "the model writes nothing"
+        if self.over == PROMPT:
+            why = "the answer is the beginning of another choice"
+        return {
+            "why_left_out": why,
+            "first_left_out": ", ".join(items[:3]) + (" and more" if len(items) > 3 else ""),
+        }
 
     def _blind(self, task: Task, protocol: str, by: Sweeper) -> dict[str, bool]:
         """Whether items' answers end on top when another item's question is asked, by item id."""
         asked = self._blind_requests(task, protocol)
         if not asked:
             return {}
-        (outcomes,) = by.sweep([intact()], list(asked.values())).outcomes
-        greedy = [isinstance(one, Scored) and one.greedy for one in outcomes]
+        (outcomes,) = by.sweep([intact()], [request for request, _ in asked.values()]).outcomes
+        greedy = [
+            isinstance(one, Scored) and all(one.token_greedy[deciding])
+            for one, (_, deciding) in zip(outcomes, asked.values(), strict=True)
+        ]
         return dict(zip(asked, greedy, strict=True))
 
-    def _blind_requests(self, task: Task, protocol: str) -> dict[str, LogLikelihood]:
+    def _blind_requests(self, task: Task, protocol: str) -> dict[str, tuple[LogLikelihood, slice]]:
         """Other questions are asked where the answer is looked for at the end of a prompt."""
         wanted = self.over == PROMPT and (self.positions is None or LAST[0] in self.positions)
         return blind_requests(self.setup, task, protocol) if wanted else {}
@@ -306,7 +323,7 @@ class Lens:
                 "over": self.over,
                 "site": site,
                 "layer": layer,
-                "pos": passage.positions[k] - passage.n_prompt,
+                "pos": passage.pos[k],
                 "token": text_of(passage.targets[k]),
                 "rank": rank,
                 "final_rank": final_rank,
@@ -314,7 +331,7 @@ class Lens:
                 "entropy": entropy,
                 "kl": kl,
                 "top_tokens": [text_of(token) for token in top],
-                "options": _n_options(passage.options, top[0], rank),
+                "options": _n_options(passage, k, top[0], rank),
             }
 
 
@@ -323,6 +340,28 @@ def _on_host(readings: Sequence[Reading]) -> Iterator[tuple[list[Any], ...]]:
     names = ("rank", "final_rank", "logprob", "entropy", "kl", "top")
     columns = (torch.stack([getattr(one, name) for one in readings]).tolist() for name in names)
     yield from zip(*columns, strict=True)
+
+
+def joined(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of several tokens that tell an answer apart as one: all must be on top together."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("item", "lens", "site", "layer", "pos"))
+        found.setdefault(key, []).append(row)
+    return [same[0] if len(same) == 1 else _as_one(same) for same in found.values()]
+
+
+def _as_one(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The worst rank, the summed log-probability, the means of the distributions' measures."""
+    made = dict(rows[-1])
+    for name in ("rank", "final_rank"):
+        made[name] = max(row[name] for row in rows)
+    for name in ("entropy", "kl"):
+        made[name] = sum(row[name] for row in rows) / len(rows)
+    for name in ("token", "logprob"):
+        made[name] = reduce(add, (row[name] for row in rows))
+    made["options"] = None if made["options"] is None else min(row["options"] for row in rows)
+    return made
 
 
 def _chunks(read: Sequence[Passage], most: int) -> Iterator[list[Passage]]:
@@ -346,11 +385,11 @@ def _rank(row: dict[str, Any], order: dict[str, int]) -> tuple[int, ...]:
     return order[row["item"]], row["pos"], later, row["layer"], SITES.index(row["site"])
 
 
-def _n_options(options: frozenset[int], top: int, rank: int) -> int | None:
-    """How many first tokens of choices the one on top is among; 0 if it is none of them."""
-    if not options:
+def _n_options(passage: Passage, k: int, top: int, rank: int) -> int | None:
+    """How many choices the token on top belongs to one of; 0 if it is in none of them."""
+    if not passage.options:
         return None
-    return len(options) if rank == 0 or top in options else 0
+    return passage.n_options if rank == 0 or top in passage.options[k] else 0
 
 
 def _decoder(tokenizer: Any) -> Any:

@@ -6,8 +6,8 @@ How the readings of many items become a result is the business of ``job``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +21,8 @@ from layerwise.sweep.activations.intact_run import Place
 from layerwise.sweep.requests import Generated, Tokens
 from layerwise.sweep.walk.readout import divergence, first_argmax, logits_of
 from layerwise.tasks import Task, TaskRequest
-from layerwise.tasks.items import Item
+
+from .deciding import Deciding, answer_tokens, choosable, deciding_tokens
 
 PROMPT, CONTINUATION, GENERATED = OVER = ("prompt", "continuation", "generated")
 SITES = ("resid_pre", "resid_mid", "resid_post")
@@ -83,28 +84,30 @@ class Passage:
         tokens: prompt and, if that is read, what follows.
         n_prompt: tokens of the prompt.
         positions: which tokens are read, from 0.
+        pos: where each counts, from the end of what is given; all that tell an answer apart
+            count at its end, -1, and become one reading.
         targets: the token looked for at each.
-        options: the tokens that the item's choices begin with; none where it has no choices, or
-            where not the answer's first token is looked for.
+        options: at each, what that token is in the item's choices; none where it has no choices,
+            or where not the answer is looked for.
+        n_options: how many choices can be told apart.
     """
 
     item: str
     tokens: Tokens
     n_prompt: int
     positions: tuple[int, ...]
+    pos: tuple[int, ...]
     targets: tuple[int, ...]
-    options: frozenset[int] = frozenset()
+    options: tuple[frozenset[int], ...] = ()
+    n_options: int = 0
 
     @classmethod
-    def of_prompt(
-        cls,
-        request: TaskRequest,
-        positions: Sequence[int] | None,
-        options: frozenset[int] = frozenset(),
-    ) -> Passage:
-        """Look for the answer's first token in a prompt."""
-        tokens, answer = request.request.context, answer_tokens(request)[0]
-        n = len(tokens)
+    def of_prompt(cls, read: Deciding, positions: Sequence[int] | None) -> Passage:
+        """Look for the tokens that tell the answer apart at the end of a prompt."""
+        # Elsewhere in the prompt only the first of them is looked for.
+        request, (first, *more) = read.gold, read.tokens
+        context, shared = request.request.context, answer_tokens(request)[: read.start]
+        n = len(context) + len(shared)
         wanted = range(-n, 0) if positions is None else positions
         if min(wanted) < -n:
             raise UserError(
@@ -112,8 +115,16 @@ class Passage:
                 f"{counted(n, 'token')} and no position {min(wanted)}; ask for positions from "
                 f"-{n} to -1, or for all."
             )
-        read = tuple(sorted(n + pos for pos in wanted))
-        return cls(request.item, tokens, n, read, (answer,) * len(read), options)
+        if -1 not in wanted:
+            more = []
+        before = tuple(sorted(n + pos for pos in wanted))
+        places = (*before, *range(n, n + len(more)))
+        options = (read.options[:1] * len(before) + read.options[1:])[: len(places)]
+        tokens = (*context, *shared, *([first, *more[:-1]] if more else []))
+        return cls(
+            request.item, tokens, len(context), places, tuple(min(at - n, -1) for at in places),
+            (*[first] * len(before), *more), options, read.n_options,
+        )  # fmt: skip
 
     @classmethod
     def of_rest(cls, request: TaskRequest, rest: Tokens) -> Passage:
@@ -121,7 +132,9 @@ class Passage:
         context = request.request.context
         n = len(context)
         read = tuple(range(n - 1, n - 1 + len(rest)))
-        return cls(request.item, (*context, *rest[:-1]), n, read, rest)
+        return cls(
+            request.item, (*context, *rest[:-1]), n, read, tuple(at - n for at in read), rest
+        )
 
 
 def passages(
@@ -129,12 +142,12 @@ def passages(
 ) -> list[Passage]:
     """What is read of a task's items; generates the texts where these are read.
 
-    Items whose answer begins like a distractor are left out where the first token of the answer
-    is looked for, and items of which the model writes nothing where its text is.
+    Items whose answer is the beginning of a distractor are left out where an answer is looked for
+    at the end of a prompt, and items of which the model writes nothing where its text is.
     """
     if over == PROMPT:
-        distinct = _distinct_requests(setup, task, protocol)
-        return [Passage.of_prompt(gold, positions, options) for gold, options in distinct]
+        deciding = deciding_tokens(setup, task, protocol)
+        return [Passage.of_prompt(one, positions) for one in deciding]
     asked = gold_requests(setup, task, protocol)
     if over == CONTINUATION:
         return [Passage.of_rest(request, answer_tokens(request)) for request in asked]
@@ -146,63 +159,32 @@ def passages(
     ]
 
 
-def gold_requests(
-    setup: Setup, task: Task, protocol: str, *, distinct: bool = False
-) -> list[TaskRequest]:
+def gold_requests(setup: Setup, task: Task, protocol: str) -> list[TaskRequest]:
     """The gold requests of a task's items."""
-    if distinct:
-        return [gold for gold, _ in _distinct_requests(setup, task, protocol)]
     asked = (
         setup.requests(
-            task, item if protocol == "generate" else _choosable(task, item, protocol), protocol
+            task, item if protocol == "generate" else choosable(task, item, protocol), protocol
         )
         for item in task.items
     )
     return [one for requests in asked for one in requests if one.gold]
 
 
-def _distinct_requests(
+def blind_requests(
     setup: Setup, task: Task, protocol: str
-) -> Iterator[tuple[TaskRequest, frozenset[int]]]:
-    """Gold requests that no distractor begins like, and what the item's choices begin with."""
-    for item in task.items:
-        asked = setup.requests(task, _choosable(task, item, protocol), protocol)
-        others = frozenset(answer_tokens(one)[0] for one in asked if not one.gold)
-        for gold in (one for one in asked if one.gold):
-            first = answer_tokens(gold)[0]
-            if first not in others:
-                yield gold, others | {first} if others else others
-
-
-def blind_requests(setup: Setup, task: Task, protocol: str) -> dict[str, LogLikelihood]:
-    """The first token of each item's answer after a prompt that asks another item's question."""
-    read = {request.item for request in gold_requests(setup, task, protocol, distinct=True)}
+) -> dict[str, tuple[LogLikelihood, slice]]:
+    """Each item's answer after a prompt that asks another question, and where it is told apart."""
+    read = {one.gold.item: one for one in deciding_tokens(setup, task, protocol)}
     items = [item for item in task.items if item.id in read]
     found = {}
     for item, other in with_another_question(setup, task, items).items():
         with contextlib.suppress(UserError):
-            asked = setup.requests(task, _choosable(task, other, protocol), protocol)
+            asked = setup.requests(task, choosable(task, other, protocol), protocol)
             gold = next(one for one in asked if one.gold)
-            found[item] = LogLikelihood(gold.request.context, answer_tokens(gold)[:1])
+            deciding = slice(read[item].start, read[item].start + len(read[item].tokens))
+            answer = answer_tokens(gold)[: deciding.stop]
+            found[item] = LogLikelihood(gold.request.context, answer), deciding
     return found
-
-
-def answer_tokens(request: TaskRequest) -> Tokens:
-    """The tokens of a request's answer."""
-    assert isinstance(request.request, LogLikelihood)
-    return request.request.continuation
-
-
-def _choosable(task: Task, item: Item, protocol: str) -> Item:
-    """An item without choices can still be read: only its answer is asked for."""
-    if item.choices:
-        return item
-    if protocol == "letter":
-        raise UserError(
-            f"Item {item.id!r} of task {task.name!r} has no choices, which protocol 'letter' "
-            "needs; add choices or use protocol 'continuation'."
-        )
-    return replace(item, choices=(item.answer,))
 
 
 def most_tokens(request: TaskRequest, share: float) -> tuple[Tokens, int]:

@@ -10,6 +10,7 @@ import pandas as pd
 from layerwise.analyses.shared.lens_names import streams_read
 from layerwise.presentation import no_signal
 from layerwise.presentation.drawing import drawn
+from layerwise.presentation.wording import when
 from layerwise.stats.items.over_items import lens_summary
 from layerwise.storage.base import Result, computed_once, number
 from layerwise.storage.parquet import frame
@@ -23,6 +24,9 @@ from .tables import (
     lens_signals,
     prediction_depths,
 )
+
+# Tasks and protocols whose items left out are named in sentences.
+_SAID = 3
 
 
 def lens_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -40,7 +44,7 @@ class LensResult(Result):
     """
 
     tables: ClassVar[tuple[str, ...]] = ("lens",)
-    title: ClassVar[str] = "Logit lens: the answer's first token, layer by layer"
+    title: ClassVar[str] = "Logit lens: the answer, layer by layer"
     if_empty: ClassVar[str] = "Nothing was read."
 
     lens: pd.DataFrame
@@ -87,12 +91,27 @@ class LensResult(Result):
         return drawn(self, lens_curves, self.lens, seed=self.facts.seed)
 
     def notes(self) -> list[str]:
-        """How often the model is right where it has no signal."""
-        return no_signal.gate_sentences(lens_gate(self.lens, guessing(self.facts)))
+        """Items that are left out, and how often the model is right where it has no signal."""
+        silent = no_signal.gate_sentences(lens_gate(self.lens, guessing(self.facts)))
+        return [*left_out_sentences(self.facts), *silent]
 
     def summary_rows(self) -> pd.DataFrame:
         """Median rank and log-probability per protocol and layer."""
         return lens_rows(self.lens, self.facts.model.n_encoder_layers)
+
+
+def left_out_sentences(facts: Facts) -> list[str]:
+    """Which items the lens does not read, and why, a sentence for each task and protocol."""
+    sizes = {task.name: task.n_items for task in facts.tasks}
+    found = [
+        f"The logit lens leaves out {entry['left_out']} of {sizes[str(entry['task'])]} items of "
+        f"{entry['task']} {when(str(entry['protocol']))}, as {entry['why_left_out']}: "
+        f"{entry['first_left_out']}."
+        for entry in facts.work
+        if "why_left_out" in entry
+    ]
+    more = [f"It leaves out items of {len(found) - _SAID} more; the table of work has them."]
+    return found[:_SAID] + (more if len(found) > _SAID else [])
 
 
 def lens_rows(lens: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:

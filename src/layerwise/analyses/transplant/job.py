@@ -12,8 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.ablation.job import ITEMS_AT_ONCE, refuse_no_chance, write_requests
-from layerwise.analyses.removal.tables import HELD_OUT, SELECTION
+from layerwise.analyses.ablation.job import ITEMS_AT_ONCE, write_requests
 from layerwise.analyses.shared.splits import HELD_OUT, SELECTION
 from layerwise.models.instance.kinds import Model
 from layerwise.models.weights.footprint import weight_bytes
