@@ -68,6 +68,10 @@ class UserError(ValueError):
         super().__init__(printable(sentence))
 
 
+class TooLongError(UserError):
+    """A prompt that the model has no room for."""
+
+
 class DamagedResultsError(UserError):
     """Saved results that are missing, damaged or edited, and that a run can make again."""
 
@@ -90,6 +94,14 @@ class UnusedSettingsWarning(UserWarning):
 
 class LongAnswersWarning(UserWarning):
     """Answers take more of a model's tokens than their task allows; texts may be longer."""
+
+
+class LongItemsWarning(UserWarning):
+    """Items are longer than a model's context, and are not asked."""
+
+
+class NoSignalPossibleWarning(UserWarning):
+    """Too few items to tell even a model that has all of them right from guessing."""
 
 
 def counted(n: int, noun: str, several: str = "") -> str:

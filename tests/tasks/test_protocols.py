@@ -89,7 +89,8 @@ def test_too_long_for_the_model(protocol: str) -> None:
     first_too_long = refusal(small_task(), FRANCE, protocol, max_length=needed - 1)
     assert first_too_long == (
         f"Item 'small/0000' of task 'small' needs {needed} tokens (prompt and answer), but the "
-        f"model takes {needed - 1}; take fewer few-shot examples or a shorter context."
+        f"model takes {needed - 1}; take fewer few-shot examples or a shorter context, or "
+        "leave such items out (skip_long)."
     )
 
 

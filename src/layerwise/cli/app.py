@@ -17,7 +17,9 @@ from typer.core import TyperGroup
 from layerwise.errors import (
     DamagedFileWarning,
     LongAnswersWarning,
+    LongItemsWarning,
     MadeAgainWarning,
+    NoSignalPossibleWarning,
     OtherEnvironmentWarning,
     UnusedSettingsWarning,
     UserError,
@@ -95,7 +97,7 @@ _FULL = (
 )
 _TOLD = (
     MadeAgainWarning, DamagedFileWarning, OtherEnvironmentWarning, UnusedSettingsWarning,
-    LongAnswersWarning,
+    LongAnswersWarning, LongItemsWarning, NoSignalPossibleWarning,
 )  # fmt: skip
 
 

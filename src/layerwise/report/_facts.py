@@ -7,7 +7,7 @@ from typing import Any
 
 from layerwise.presentation.section import Table
 from layerwise.presentation.wording import number
-from layerwise.storage.provenance import Facts, differing
+from layerwise.storage.provenance import Facts, TaskFacts, differing
 from layerwise.storage.run_tables import RunTables
 
 _MODEL = {
@@ -76,13 +76,20 @@ def _tasks(run: RunTables) -> Table:
     )
     cells = [
         [
-            task.name, task.capability, str(task.n_items), str(task.n_fewshot),
+            task.name, task.capability, _items(task), str(task.n_fewshot),
             ", ".join(f"{name}: {number(100 * level)}" for name, level in task.chance.items()),
             task.extractor or "–", task.source, task.hash[:12], task.description,
         ]
         for task in run.facts.tasks
     ]  # fmt: skip
     return Table("Tasks", columns, cells)
+
+
+def _items(task: TaskFacts) -> str:
+    """How many items were asked, and which were left out as too long."""
+    left_out = ", ".join(task.too_long[:3]) + (" …" if len(task.too_long) > 3 else "")
+    more = f" ({len(task.too_long)} too long, left out: {left_out})" if task.too_long else ""
+    return f"{task.n_items}{more}"
 
 
 def _work(work: tuple[dict[str, Any], ...]) -> list[Table]:

@@ -31,6 +31,9 @@ class PromptOptions(ItemOptions, total=False):
     """How they are put to the model."""
 
     chat: Annotated[bool, False, "put items as turns of the tokenizer's chat template."]
+    skip_long: Annotated[
+        bool, False, "leave out items that the model's context has no room for, and name them."
+    ]
     memory_budget: Annotated[
         int | None, None, "bytes for activations, keys and values; half of what is free if None."
     ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Unpack
@@ -47,6 +47,7 @@ from .task_loading import TaskLike as TaskLike
 from .task_loading import load_tasks as load_tasks
 from .task_loading import paired_tasks as paired_tasks
 from .task_loading import refuse_unknown_words
+from .unfit_items import without_long_items
 
 Enough = Callable[[Sequence[Task], int, int], int]
 """Items of each of some tasks that are enough, under so many protocols, for so many layers."""
@@ -71,6 +72,8 @@ class Setup:
     # What was encoded so far, by setups made from this one too.
     built: Built = field(default_factory=Built, repr=False, compare=False)
     executor: Executor = field(default=LOCAL, repr=False, compare=False)  # makes the pieces
+    # Items that were left out as the model has no room for them, by task.
+    too_long: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
     # Set-ups of further models, which belong to the run.
     beside: tuple[Setup, ...] = field(default=(), repr=False, compare=False)
 
@@ -182,7 +185,7 @@ class Setup:
         model = facts_of_run(self.loaded, self.model)
         return Facts(
             model=model,
-            tasks=tuple(_task_facts(task) for task in self.tasks),
+            tasks=tuple(_task_facts(task, self.too_long) for task in self.tasks),
             protocols=self.protocols,
             seed=self.seed,
             settings=settings,
@@ -202,7 +205,7 @@ def facts_of_run(loaded: LoadedFacts, model: Model) -> ModelFacts:
     )
 
 
-def _task_facts(task: Task) -> TaskFacts:
+def _task_facts(task: Task, too_long: Mapping[str, tuple[str, ...]]) -> TaskFacts:
     return TaskFacts(
         name=task.name,
         capability=task.capability,
@@ -213,6 +216,7 @@ def _task_facts(task: Task) -> TaskFacts:
         n_fewshot=len(task.fewshot),
         chance=dict(task.chance),
         source=task.source,
+        too_long=too_long.get(task.name, ()),
         extractor=task.generate.extractor if "generate" in task.chance else "",
     )
 
@@ -257,7 +261,7 @@ def prepare(
         _warn_of_unused_settings(model)
         loaded_tasks = _with_room(model, loaded_tasks)
     before = _numbers_of_run(given["out"])
-    return Setup(
+    setup = Setup(
         model,
         loaded,
         original_tokenizer(model),
@@ -272,6 +276,10 @@ def prepare(
         interest or Interest(),
         executor=executor,
     )
+    if not given["skip_long"]:
+        return setup
+    kept, too_long = without_long_items(setup.pieces(), setup.requests)
+    return replace(setup, tasks=kept, too_long=too_long)
 
 
 def _warn_of_unused_settings(model: Model) -> None:

@@ -160,6 +160,11 @@ class TaskFacts(Frozen):
         description="Accuracy by guessing, in 0..1, for each protocol by name."
     )
     source: str = Field(description="Where the items came from, e.g. built in or a file.")
+    too_long: tuple[str, ...] = Field(
+        default=(),
+        description="Ids of items that the model's context has no room for, and that were left "
+        "out (skip_long).",
+    )
     extractor: str = Field(
         default="",
         description="What takes the answer from a written text; empty if an older version did not "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import TooLongError, UserError, unknown_name
 from layerwise.sweep.requests import Generate, Request
 
 from .items import Item
@@ -74,9 +74,10 @@ def check_length(request: TaskRequest, max_length: int | None, *, apart: bool = 
     needed = max(len(tokens.context), answer) if apart else len(tokens.context) + answer
     if max_length is not None and needed > max_length:
         what = "prompt or answer" if apart else "prompt and answer"
-        raise UserError(
+        raise TooLongError(
             f"Item {request.item!r} of task {request.task!r} needs {needed} tokens ({what}), but "
-            f"the model takes {max_length}; take fewer few-shot examples or a shorter context."
+            f"the model takes {max_length}; take fewer few-shot examples or a shorter context, or "
+            "leave such items out (skip_long)."
         )
 
 

@@ -116,6 +116,24 @@ def least_right(n: int, chance: float, n_tests: int = 1, level: float = LEVEL) -
     return None
 
 
+def items_for_any_signal(chance: float, n_tests: int = 1) -> int | None:
+    """Items that must all be right for the exact binomial test to exclude guessing.
+
+    Of n items all are right by guessing with probability chance ** n, which must be below the
+    level of signal at the first step of Holm's correction. None where guessing is always right.
+
+    Example:
+        >>> items_for_any_signal(0.25), items_for_any_signal(0.5, n_tests=30)
+        (3, 11)
+    """
+    if chance >= 1:
+        return None
+    n = 1
+    while n_tests * chance**n >= SIGNAL_LEVEL:
+        n += 1
+    return n
+
+
 def items_for_signal(
     accuracy: float, chance: float, controls: list[float], n_cells: int
 ) -> int | None:

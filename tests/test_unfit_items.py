@@ -1,0 +1,63 @@
+"""Items that are too long for a model, and too few to show anything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from layerwise.analyses.ablation.score import score
+from layerwise.errors import LongItemsWarning, NoSignalPossibleWarning, UserError
+from layerwise.runs.unfit_items import warn_of_few_items
+from layerwise.stats.signals.power import items_for_any_signal, least_right
+from layerwise.tasks import Item
+from tests.analysis import word_task
+from tests.models.tiny import tiny_model
+
+TASK = word_task(5)
+LONG = Item("long", "one " * 500, "key", ("key", "open"))
+WITH_LONG = replace(TASK, items=(TASK.items[0], LONG, *TASK.items[1:]))
+
+
+def test_items_that_are_too_long_are_refused_unless_they_may_be_left_out() -> None:
+    model = tiny_model("llama")
+    with pytest.raises(UserError, match=r"'long' of task 'words' needs .* leave such items out"):
+        score(model, WITH_LONG, "continuation", progress=False)
+    with pytest.warns(LongItemsWarning) as warned:
+        result = score(model, WITH_LONG, "continuation", skip_long=True, progress=False)
+    assert str(warned[0].message) == (
+        "Left out, as the model's context has no room for them: 1 of 6 items of words (long)."
+    )
+    (facts,) = result.facts.tasks
+    assert (facts.n_items, facts.too_long) == (5, ("long",))
+    assert set(result.records["item"]) == {item.id for item in TASK.items}
+
+
+def test_a_task_of_long_items_alone_is_refused() -> None:
+    with pytest.raises(UserError) as caught:
+        score(tiny_model("llama"), replace(TASK, items=(LONG,)), "continuation", skip_long=True)
+    assert str(caught.value) == (
+        "All items of task 'words' need more tokens than the model takes; take fewer few-shot "
+        "examples or shorter contexts."
+    )
+
+
+@pytest.mark.parametrize("chance", [0.1, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("n_tests", [1, 6, 40])
+def test_items_for_any_signal_are_the_first_that_can_show_it(chance: float, n_tests: int) -> None:
+    n = items_for_any_signal(chance, n_tests)
+    assert n is not None
+    assert least_right(n, chance, n_tests, level=0.025) == n
+    assert n == 1 or least_right(n - 1, chance, n_tests, level=0.025) is None
+
+
+def test_too_few_items_are_warned_of_once_and_enough_are_not() -> None:
+    sure = replace(TASK, name="sure", chance={"letter": 1.0})
+    with pytest.warns(NoSignalPossibleWarning) as warned:
+        warn_of_few_items([(replace(TASK, chance={"letter": 0.5}), "letter"), (sure, "letter")])
+    assert [str(one.message) for one in warned] == [
+        "Too few items for any signal: even with all of them right, guessing is not excluded "
+        "(corrected for 2 tests). words under letter has 5 of 7 needed; sure under letter has 5 "
+        "of infinitely many needed."
+    ]
+    warn_of_few_items([(replace(TASK, chance={"letter": 0.25}), "letter")])
