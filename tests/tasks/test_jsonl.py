@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from layerwise.errors import UserError
-from layerwise.tasks import Corruption, Item, build_requests, load_task, patching_prompts
+from layerwise.sweep.requests import Generated
+from layerwise.tasks import (
+    Corruption,
+    Item,
+    build_requests,
+    load_task,
+    patching_prompts,
+    score,
+)
 from layerwise.tasks._lines import MOST_BYTES_A_LINE, MOST_LINES, lines
 
 from .tokenizers import byte_level
@@ -342,3 +350,34 @@ def test_a_file_of_too_many_lines_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\n" * (MOST_LINES + 1))
     with pytest.raises(UserError, match="has more than 1,000,000 lines; expected fewer"):
         load_task(str(path))
+
+
+@pytest.mark.parametrize(
+    ("answers", "choices"),
+    [
+        (["yes", "no"], ("yes", "no")),
+        (["No", "Yes"], ("Yes", "No")),
+        ([True, False], ("true", "false")),
+        (["FALSE", "TRUE"], ("TRUE", "FALSE")),
+    ],
+)
+def test_yes_and_no_are_choices_under_every_protocol(
+    tmp_path: Path, answers: list[Any], choices: tuple[str, ...]
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    rows = [{"question": f"Is it {n}?", "answer": answer} for n, answer in enumerate(answers * 2)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    task = load_task(str(path))
+    assert {item.choices for item in task.items} == {choices}
+    assert task.chance == {"generate": 0.5, "letter": 0.5, "continuation": 0.5}
+    for protocol, texts in (
+        ("letter", [" A", " B"]),
+        ("continuation", [f" {one}" for one in choices]),
+        ("generate", [None]),
+    ):
+        asked = build_requests(task, task.items[0], protocol, byte_level())
+        assert [one.continuation for one in asked] == texts
+        assert [one.gold for one in asked].count(True) == 1
+    (asked,) = build_requests(task, task.items[0], "generate", byte_level())
+    text = f" {str(task.items[0].answer).upper()}."
+    assert score(task, task.items[0], "generate", [asked], [Generated((), text)]).correct

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from layerwise.errors import UserError, counted, shown
 
@@ -51,6 +58,11 @@ class Row(BaseModel):
     """The passage of the corrupted twin; the row's own if left out."""
     corrupted_answer: Text | None = None
     """The right answer of the corrupted twin."""
+
+    @field_validator("answer", "corrupted_answer", mode="before")
+    @classmethod
+    def _true_or_false_as_text(cls, answer: Any) -> Any:
+        return str(answer).lower() if isinstance(answer, bool) else answer
 
     @model_validator(mode="after")
     def _answer_can_be_right(self) -> Row:
@@ -203,7 +215,7 @@ def _items(path: str, rows: Sequence[tuple[int, Row]]) -> tuple[Item, ...]:
             id=identity,
             question=row.question,
             answer=row.answer,
-            choices=tuple(row.choices or ()),
+            choices=tuple(row.choices or _yes_or_no(row.answer)),
             context=row.context,
             cluster=row.cluster,
             pair=row.pair,
@@ -211,6 +223,16 @@ def _items(path: str, rows: Sequence[tuple[int, Row]]) -> tuple[Item, ...]:
             corruption=_twin(row),
         )
     return repeats_joined(list(items.values()))
+
+
+def _yes_or_no(answer: str) -> tuple[str, ...]:
+    """The choices of a yes-no or true-false question, spelled as its answer is; none of others."""
+    for pair in (("yes", "no"), ("true", "false")):
+        for spell in (str.lower, str.capitalize, str.upper):
+            both = tuple(map(spell, pair))
+            if answer in both:
+                return both
+    return ()
 
 
 def _twin(row: Row) -> Corruption | None:
