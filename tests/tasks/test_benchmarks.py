@@ -101,6 +101,26 @@ def test_a_row_becomes_an_item(tmp_path: Path, case: str) -> None:
     assert (item.question, item.answer, item.choices) == (question, answer, choices)
 
 
+def test_openbookqa_with_facts_is_paired_with_the_same_questions_without(tmp_path: Path) -> None:
+    row = FILES["openbookqa"][1]
+    same = row["question"] | {"choices": [{"text": "Po", "label": k} for k in "ABCD"]}
+    rows = [row | {"question": same}, row, row | {"answerKey": "A"}]
+    write(tmp_path, "openbookqa/Main/test.jsonl", rows)
+    facts = [one | {"fact1": f"fact {n} "} for n, one in enumerate(rows)]
+    write(tmp_path, "openbookqa/Additional/test_complete.jsonl", facts)
+    names = [f"benchmark:{name}:data={tmp_path}" for name in ("openbookqa", "openbookqa_facts")]
+    plain, told = load_tasks(names, seed=0, limit=None, fewshot=None)
+    assert [item.id for item in plain.items] == ["openbookqa/0001", "openbookqa/0002"]
+    assert [item.pair for item in told.items] == ["openbookqa/0001", "openbookqa/0002"]
+    assert told.capability == "retrieval"
+    (asked, *_) = build_requests(told, told.items[0], "continuation", byte_level())
+    assert asked.context == "fact 1\nWhich flows here?"
+    assert told.chance["continuation"] == 0.25
+    write(tmp_path, "openbookqa/Additional/test_complete.jsonl", rows)
+    with pytest.raises(UserError, match="not as benchmark:openbookqa_facts is published"):
+        load_task(names[1])
+
+
 def test_gsm8k_takes_its_worked_examples_from_its_training_file(tmp_path: Path) -> None:
     row = FILES["gsm8k"][1]
     write(tmp_path, "gsm8k/test.jsonl", [row, row | {"question": "How few?"}])
@@ -290,7 +310,7 @@ def test_damaged_files(tmp_path: Path, content: str, part: str) -> None:
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the benchmarks' files are not here")
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "openbookqa_facts"])
 def test_the_files_themselves(name: str) -> None:
     part = ":relation=linguistic" if name == "relations" else ""
     task = load_task(f"benchmark:{name}{part}:data={REAL}", limit=300)

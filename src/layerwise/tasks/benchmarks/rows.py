@@ -70,6 +70,13 @@ def openbookqa(row: Row) -> Item:
     return _choice(asked.partition(": ")[2], texts, int(row["answer"][-1]) - 1)
 
 
+def openbookqa_facts(rows: Sequence[Row], _: np.random.Generator) -> Iterator[Item]:
+    """The same questions behind the fact that each is about, paired with those without."""
+    for number, row in enumerate(rows):
+        fact = row["fact1"].strip()
+        yield replace(openbookqa(row), context=fact, pair=f"openbookqa/{number:04d}")
+
+
 def mathqa(row: Row) -> Item:
     """A problem with five options, as published or rendered as an instruction."""
     if "instruction" in row:

@@ -209,4 +209,5 @@ def _chance(items: Sequence[Item]) -> dict[str, float]:
 
 def _listed(item: Item) -> float:
     """How often one of the values that the context lists is the answer."""
-    return 1 / item.context.count('": "') if item.context else 0.0
+    listed = (item.context or "").count('": "')
+    return 1 / listed if listed else 0.0

@@ -88,6 +88,12 @@ BENCHMARKS: dict[str, Benchmark] = {
         ("test.jsonl", "Main/test.jsonl", "test.json"), _each(rows_of.openbookqa),
         template=Template(),
     ),
+    "openbookqa_facts": Benchmark(
+        "retrieval", "the questions of openbookqa, each behind the fact that it is about",
+        tuple(f"{folder}test_complete.jsonl"
+              for folder in ("", "Additional/", "openbookqa/", "openbookqa/Additional/")),
+        rows_of.openbookqa_facts, template=Template(),
+    ),
     "truthfulqa": Benchmark(
         "knowledge", "one true answer among common errors, mc1 (Lin et al. 2022)",
         ("mc_task.json",), _each(rows_of.truthfulqa), mix=True,
