@@ -71,3 +71,4 @@ def tasks() -> None:
     say("hf:OWNER/NAME:SPLIT:question=COLUMN:answer=COLUMN: a data set of the Hugging Face hub")
     say("hf:NAME:question=COLUMN:answer=COLUMN:data=FOLDER: the same in a folder, without network")
     say("or: a .jsonl, .csv or .parquet file with question, answer, optionally choices, context")
+    say("or: a .toml file with other words, examples or extractor for the items of such a task")

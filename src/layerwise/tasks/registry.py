@@ -13,7 +13,7 @@ from layerwise.errors import UserError, shown, unknown_name
 from layerwise.ground.arguments import check_arguments
 from layerwise.models.organisms.language import LETTERS, ORGANISM, WIRED
 
-from . import benchmarks, columns, harness, jsonl
+from . import benchmarks, columns, harness, jsonl, task_files
 from .items import CAPABILITIES, Capability
 from .suites import BUILT_IN, MATCHED
 from .suites.toy import toy_suites
@@ -42,11 +42,13 @@ class _Suite:
 _SETS = ("all", *MATCHED)
 """Names for several suites of a language, beside the capabilities."""
 _SOURCES = (
-    "a path to a .jsonl, .csv or .parquet file",
+    "a path to a .jsonl, .csv, .parquet or .toml file",
     "benchmark:NAME:data=FOLDER",
     "hf:NAME:question=COLUMN:data=FOLDER",
     "lm-eval:NAME",
 )
+_FILES = (jsonl, columns, benchmarks, task_files)
+"""Sources that are read before there is a model."""
 _suites: dict[str, _Suite] = {}
 _sources: list[tuple[Matches, Load]] = []
 
@@ -164,7 +166,7 @@ def load_task(
 
 def refuse_unusable_task(name: str, *, seed: int, limit: int | None, fewshot: int | None) -> None:
     """Refuse, before there is a model, what ``load_task`` would refuse of a suite or a file."""
-    if is_suite(name) or any(own.matches(name) for own in (jsonl, columns, benchmarks)):
+    if is_suite(name) or any(own.matches(name) for own in _FILES):
         load_task(name, seed=seed, limit=limit, fewshot=fewshot)
     elif harness.matches(name):
         harness.refuse_unknown(name)
@@ -234,7 +236,17 @@ def _expand(name: str, language: str) -> list[str]:
 
 
 def _label(name: str) -> str:
-    return name if is_suite(name) or not jsonl.matches(name) else jsonl.task_name(name)
+    if is_suite(name):
+        return name
+    paths = (jsonl, task_files)
+    return next((source.task_name(name) for source in paths if source.matches(name)), name)
+
+
+def _load_task_file(path: str, seed: int, fewshot: int | None) -> Task:
+    def load_other(name: str, seed: int, fewshot: int | None) -> Task:
+        return load_task(name, seed=seed, fewshot=fewshot)
+
+    return task_files.load(path, seed, fewshot, load_other)
 
 
 def _known() -> list[str]:
@@ -250,6 +262,7 @@ register_source(jsonl.matches, jsonl.load)
 register_source(benchmarks.matches, benchmarks.load)
 register_source(columns.matches, columns.load)
 register_source(harness.matches, harness.load)
+register_source(task_files.matches, _load_task_file)
 
 
 def suite_arguments(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -1,0 +1,126 @@
+"""Task files: other words, examples or extractors for items that another source has (``.toml``).
+
+What the fields do is in ``Template``, ``GenerateSpec`` and ``Task``; items come from any name
+that ``load_task`` knows.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from layerwise.errors import UserError, one_line, shown
+
+from . import jsonl
+from ._lines import MOST_BYTES_A_LINE, ordinary
+from ._own import check_own_task
+from .items import Item
+from .task import GenerateSpec, Task, Template, take
+
+SUFFIX = ".toml"
+_TEMPLATE = [field.name for field in fields(Template)]
+_GENERATE = [field.name for field in fields(GenerateSpec)]
+Load = Callable[[str, int, int | None], Task]
+
+
+class TaskFile(BaseModel):
+    """The fields of a task file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    task: str
+    """Whose items are asked: a name or a path, from the file's folder or the current one."""
+    fewshot: str | None = None
+    """A file of few-shot examples, with the fields of a user's own questions."""
+    system: str | None = None
+    """What chat models are told first."""
+    question_prefix: str | None = None
+    answer_cue: str | None = None
+    delimiter: str | None = None
+    answer_end: str | None = None
+    separator: str | None = None
+    context_end: str | None = None
+    stop: list[str] | None = None
+    max_tokens: int | None = None
+    extractor: str | None = None
+
+
+def matches(name: str) -> bool:
+    """Whether a task's name is a path to a task file."""
+    return name.endswith(SUFFIX) and ":" not in name.removeprefix(Path(name).drive)
+
+
+def task_name(path: str) -> str:
+    """What its task is called in results: the file's name without its suffix."""
+    return Path(path).name.removesuffix(SUFFIX)
+
+
+def load(path: str, seed: int, fewshot: int | None, load_other: Load) -> Task:
+    """The task that a file describes, of the items that ``load_other`` makes of its name.
+
+    Without a file of examples they are those of the other task.
+    """
+    read = _read(path)
+    if matches(read.task):
+        raise UserError(
+            f"File {path!r}: 'task' is {shown(read.task)}, another task file; expected the name or "
+            "the path of its items."
+        )
+    own = read.fewshot is not None
+    task = load_other(_beside(path, read.task), seed, 0 if own else fewshot)
+    if read.fewshot is not None:
+        task = replace(task, fewshot=_examples(_beside(path, read.fewshot)), other_fewshot=())
+    given = read.model_dump(exclude_none=True)
+    if read.stop is not None:
+        given["stop"] = tuple(read.stop)
+    template = {name: given[name] for name in _TEMPLATE if name in given}
+    generate = {name: given[name] for name in _GENERATE if name in given}
+    described = replace(
+        task,
+        name=task_name(path),
+        template=replace(task.template, **template),
+        generate=replace(task.generate, **generate),
+        judge=None if read.extractor else task.judge,
+        system=read.system or task.system,
+        source=path,
+    )
+    try:
+        return take(check_own_task(described), None, fewshot if own else None)
+    except UserError as error:
+        raise UserError(f"File {path!r}: {error}") from error
+
+
+def _read(path: str) -> TaskFile:
+    try:
+        file = ordinary(path)
+        if file.stat().st_size > MOST_BYTES_A_LINE:
+            raise UserError(f"File {path!r} is larger than 1 MiB; expected a small task file.")
+        return TaskFile.model_validate(tomllib.loads(file.read_text("utf-8-sig")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UserError(
+            f"File {path!r} cannot be read ({one_line(error)}); expected a task file in TOML, with "
+            'task = "mine.jsonl" at least.'
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"File {path!r}, field {shown(field)}: {first['msg'].lower()}; expected only "
+            f"{', '.join(TaskFile.model_fields)}."
+        ) from error
+
+
+def _beside(path: str, name: str) -> str:
+    """A file beside the task file, if there is one of that name."""
+    beside = Path(path).parent / name
+    return str(beside) if beside.is_file() else name
+
+
+def _examples(path: str) -> tuple[Item, ...]:
+    """Few-shot examples, whose ids are apart from those of the items."""
+    items = jsonl.task_of(path, jsonl.read_rows(path), 0).items
+    return tuple(replace(item, id=f"example/{item.id}") for item in items)
