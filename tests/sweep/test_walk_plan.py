@@ -79,10 +79,20 @@ def test_a_patch_carries_what_it_can_reach_and_nothing_else():
     ]
 
 
-def test_a_patch_reaches_the_source_run_where_that_begins_like_the_context():
-    request = LogLikelihood((1, 2, 3), (4,), (1, 2, 9))
-    (group,) = plan_walk([patch("resid_pre", 1, 1)], [request], N_LAYERS).groups
-    assert sorted(group.carried or ()) == [1, 2, 3]
+def test_what_both_runs_begin_with_is_not_run_again():
+    request = LogLikelihood((1, 2, 3, 4), (5,), (1, 2, 9, 4))
+    changes = [patch("resid_pre", 1, 1), patch("z", 2, 0, 0), resample("z", 1, 0), resample("z", 2)]
+    plan = plan_walk(changes, [request], N_LAYERS)
+    assert plan.intact == (0, 1)
+    (group,) = plan.groups
+    assert sorted(group.carried or ()) == [2, 3]
+    # Of two requests, the change acts on one; of the other, only what is read is carried.
+    same = LogLikelihood((7, 8), (5,), (7, 8))
+    plan = plan_walk(changes[2:], [same, request], N_LAYERS)
+    assert [sorted(group.carried or ()) for group in plan.groups] == [[1, 4, 5]]
+    # What is written may be changed everywhere.
+    texts = plan_walk(changes, [Generate((1, 2, 3), 4, source=(1, 2, 9))], N_LAYERS)
+    assert not texts.intact
 
 
 def test_branches_that_change_what_attention_gives_begin_inside_their_block():

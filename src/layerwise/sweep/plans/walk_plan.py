@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from layerwise.sweep.changes.edits import Edit
 from layerwise.sweep.changes.interventions import Intervention
 from layerwise.sweep.requests import Generate, Request, Tokens
 
@@ -39,7 +40,8 @@ class WalkPlan:
     sources: tuple[tuple[int, ...] | None, ...]
     # Packed indices of the tokens whose prediction is read, in ascending order.
     read: tuple[int, ...]
-    intact: tuple[int, ...]  # interventions (as indices) that change nothing
+    # Interventions (as indices) that change nothing, or only what is the same in the source run.
+    intact: tuple[int, ...]
     groups: tuple[GroupPlan, ...]  # all other interventions
     n_layers: int  # layers of the model
     generates: bool  # whether any request generates
@@ -124,34 +126,37 @@ def plan_walk(
         paths.append(trie.paths[trie.add(sequence_of(request), share_key(request))])
         source = request.source
         sources.append(None if source is None else trie.paths[trie.add(source, share_key(request))])
-    pairs = list(zip(paths, requests, strict=True))
     generates = any(isinstance(request, Generate) for request in requests)
     # Of source runs no branch needs anything but what the trunk makes of them.
     wanted = frozenset(packed for path in paths for packed in path)
     everywhere = None if len(wanted) == len(trie) else wanted
     by_carried: dict[frozenset[int] | None, list[int]] = {}
-    reached: dict[tuple[int, ...], frozenset[int] | None] = {}
+    reached: dict[tuple[int | None, ...], frozenset[int]] = {}
+    intact: list[int] = []
     for index, intervention in enumerate(interventions):
-        if not intervention.edits:
-            continue
-        changed = [edit.position for edit in intervention.edits]
-        positions = tuple(pos for pos in changed if pos is not None)
-        if len(positions) < len(changed) or generates:
-            # An edit acts at all positions; and texts are decoded from one group of branches.
-            positions = ()
-        if positions not in reached:
-            reached[positions] = _reached(positions, trie, pairs) if positions else everywhere
-        by_carried.setdefault(reached[positions], []).append(index)
+        carried, edits = everywhere, intervention.edits
+        # Texts are decoded from one group of branches.
+        if all(edit.needs_source for edit in edits) and not (edits and generates):
+            positions = tuple(edit.position for edit in edits)
+            if positions not in reached:
+                reached[positions] = _reached(edits, paths, sources, requests)
+            carried = reached[positions]
+        if carried is None or carried:
+            by_carried.setdefault(carried, []).append(index)
+        else:
+            intact.append(index)
     groups = tuple(
         GroupPlan(carried, _branches(interventions, members, n_layers, carried is not None))
         for carried, members in by_carried.items()
     )
+    ends = zip(paths, requests, strict=True)
+    read = {packed for path, request in ends for packed in path[len(request.context) - 1 :]}
     return WalkPlan(
         trie,
         tuple(paths),
         tuple(sources),
-        tuple(sorted({p for path, r in pairs for p in path[len(r.context) - 1 :]})),
-        tuple(i for i, intervention in enumerate(interventions) if not intervention.edits),
+        tuple(sorted(read)),
+        tuple(intact),
         groups,
         n_layers,
         generates,
@@ -171,18 +176,31 @@ def _branches(
 
 
 def _reached(
-    positions: Sequence[int],
-    trie: TokenTrie,
-    pairs: Sequence[tuple[tuple[int, ...], Request]],
+    edits: Sequence[Edit],
+    paths: Sequence[tuple[int, ...]],
+    sources: Sequence[tuple[int, ...] | None],
+    requests: Sequence[Request],
 ) -> frozenset[int]:
-    """Packed tokens that a change at some positions of each context can reach."""
+    """Packed tokens that activations taken from source runs can change."""
+    # What both runs begin with is one packed token: its activation is the same in both.
+    firsts = [
+        min(
+            (
+                pos
+                for edit in edits
+                for pos, place in edit.taken(len(path), len(request.context), len(source or ()))
+                if source is None or path[pos] != source[place]
+            ),
+            default=len(path),
+        )
+        for path, source, request in zip(paths, sources, requests, strict=True)
+    ]
     changed: set[int] = set()
-    for path, request in pairs:
-        first = min(pos % len(request.context) for pos in positions)
-        changed.update(path[first:])
-    for path in trie.paths:
-        begin = next((i for i, index in enumerate(path) if index in changed), len(path))
-        changed.update(path[begin:])
+    if any(first < len(path) for first, path in zip(firsts, paths, strict=True)):
+        for first, path, request in zip(firsts, paths, requests, strict=True):
+            # What is read is carried, changed or not.
+            first = min(first, len(request.context) - 1)
+            changed.update(path[first:])
     return frozenset(changed)
 
 
