@@ -231,6 +231,39 @@ def test_a_long_prompt_is_cut_where_one_looks_and_says_so():
     ]  # fmt: skip
 
 
+def test_patches_of_a_long_prompt_are_where_the_prompts_differ_and_at_the_end():
+    model = tiny_model("llama")
+    clean = [5 + number % 50 for number in range(80)]
+    corrupted = [*clean[:9], 7, *clean[10:]]
+    grid = lw.patch_grid(model, clean, corrupted, 7, 8, layers=[1])
+    assert grid.table["position"].tolist() == [9, *range(33, 80)]
+    assert grid.notes[1] == "Shown are tokens that differ and the last: 48 of 80."
+    assert grid.panels[0].columns[0].count("/") == 1
+
+
+def test_a_patch_before_the_prompts_differ_gives_nothing_back():
+    grid = lw.patch_grid(tiny_model("llama"), PROMPT, OTHER, 7, 8)
+    before = grid.table.loc[grid.table["position"] < 2]
+    assert set(before["value"]) == {0.0}
+
+
+@pytest.mark.parametrize("case", ["llama", "t5"])
+def test_some_layers_and_positions_are_those_of_the_whole_grid(case):
+    model = made(case)
+    last = model.cfg.n_layers - 1
+    whole = lw.patch_grid(model, PROMPT, OTHER, 7, 8).table
+    part = lw.patch_grid(model, PROMPT, OTHER, 7, 8, layers=[last, 0], positions=[-1, 2])
+    both = part.table.merge(whole, on=["layer", "position"], suffixes=("", "_whole"))
+    assert len(both) == len(part.table)
+    assert both["value"].tolist() == pytest.approx(both["value_whole"].tolist(), abs=1e-4)
+    assert part.table.loc[part.table["row"] == 0, "position"].tolist() == [2, 4]
+    assert part.panels[0].columns == tuple(
+        lw.patch_grid(model, PROMPT, OTHER, 7, 8).panels[0].columns[one] for one in (2, 4)
+    )
+    skips = lw.skip_grid(model, PROMPT, layers=[last]).table
+    assert skips["layer"].dropna().unique().tolist() == [last]
+
+
 def test_tokens_are_shown_as_people_read_them():
     tokenizer = tiny_model("llama").tokenizer
     ids = tokenizer("a b\n", add_special_tokens=False)["input_ids"]
@@ -333,6 +366,10 @@ def test_colours_follow_values_and_text_stays_legible():
         (lambda m: lw.patch_grid(m, "the", "the red door", 7, 8), "expected as many"),
         (lambda m: lw.patch_grid(m, "the", "the", 7, 8), "Both prompts are the same"),
         (lambda m: lw.patch_grid(m, PROMPT, OTHER, 7, 7), "expected two tokens"),
+        (lambda m: lw.patch_grid(m, PROMPT, OTHER, 7, 8, layers=[9]), "Layer 9 is out of range"),
+        (lambda m: lw.patch_grid(m, PROMPT, OTHER, 7, 8, positions=[5]), "There is no position 5"),
+        (lambda m: lw.patch_grid(m, PROMPT, OTHER, 7, 8, site="z", positions=[0]), "at all tokens"),
+        (lambda m: lw.skip_grid(m, "the", layers=["encoder.0"]), "encoder.0"),
         (lambda m: lw.attention_grid(m, "the", layer=99), "There is no layer 99"),
         (lambda m: lw.attention_grid(m, "the", layer=0, head=99), "There is no head 99"),
         (lambda m: lw.attention_grid(m, "the", layer=0, site="cross_pattern"), "no cross-att"),

@@ -27,7 +27,7 @@ from layerwise.tasks._encoding import encode_apart
 
 from .cells import AMOUNT, SHARE, SIGNED, Panel
 from .grid import Grid
-from .reading import most_likely, positions, probability, prompts, tokens
+from .reading import most_likely, positions, positions_of, probability, prompts, tokens
 from .texts import Prompt, encode_prompt, readable, token_of
 
 if TYPE_CHECKING:
@@ -169,9 +169,10 @@ def lens_grid(
     for number, one in enumerate(prompts):
         tokens = encode_prompt(model, one, chat=chat)
         answer = _target(model, tokens, target)
-        at = _positions(model, tokens, answer, positions)
-        if positions is None and len(at) == MOST_COLUMNS:
-            notes.append(f"Shown are the last {MOST_COLUMNS} of {len(tokens)} tokens.")
+        every = _every(model, tokens, answer)
+        at = positions_of(every, positions, every[-MOST_COLUMNS:])
+        if positions is None and len(at) < len(every):
+            notes.append(f"Shown are the last {MOST_COLUMNS} of {len(every)} tokens.")
         places, names = _places(model, site)
         table, columns = _read(model, tokens, answer, at, places, given, chosen)
         name = repr(one) if len(prompts) > 1 else ""
@@ -230,24 +231,10 @@ def _target(model: Model, tokens: Tokens, target: str | None) -> Tokens:
     return encode_apart(tokenizer, "", target, tokens)[1]
 
 
-def _positions(
-    model: Model, tokens: Tokens, answer: Tokens, positions: Sequence[int] | str | None
-) -> list[int]:
-    """Positions that are read; in an encoder-decoder those of the decoder, from its start."""
+def _every(model: Model, tokens: Tokens, answer: Tokens) -> range:
+    """All positions that can be read; in an encoder-decoder those of the decoder."""
     last = len(tokens) - 1
-    every = range(last, last + 1 + len(answer)) if is_seq2seq(model) else range(len(tokens))
-    if positions is None:
-        return list(every)[-MOST_COLUMNS:]
-    if isinstance(positions, str):
-        return list(every)
-    n = len(every)
-    wrong = [one for one in positions if not -n <= one < n]
-    if wrong or not positions:
-        raise UserError(
-            f"There is no position {wrong[0] if wrong else positions}: expected some of 0 to "
-            f"{n - 1}."
-        )
-    return sorted({every[one] for one in positions})
+    return range(last, last + 1 + len(answer)) if is_seq2seq(model) else range(len(tokens))
 
 
 def _places(model: Model, site: str) -> tuple[list[Place], tuple[str, ...]]:

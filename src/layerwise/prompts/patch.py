@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,24 +10,25 @@ import pandas as pd
 from layerwise.analyses.arguments import check_arguments
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
-from layerwise.ground.readers import one_of
+from layerwise.ground.readers import numbers, one_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, decoder_prefix, n_encoder_layers, n_heads_of
+from layerwise.runs.setup import check_layers
 from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, patch, resample, sweep
 from layerwise.sweep.requests import Tokens
 
 from .cells import SIGNED, Panel
 from .grid import Grid
-from .lens import called
-from .reading import prompt, token
+from .lens import MOST_COLUMNS, called
+from .reading import positions, positions_of, prompt, token
 from .texts import Prompt, encode_prompt, readable, token_of
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
 
 
 @check_arguments(
-    clean=prompt, corrupted=prompt, answer=token, wrong=token,
-    site=one_of("site to patch", SITES),
+    clean=prompt, corrupted=prompt, answer=token, wrong=token, positions=positions,
+    site=one_of("site to patch", SITES), layers=numbers("[0, 3]", names=True),
 )  # fmt: skip
 @exclusive
 def patch_grid(
@@ -37,6 +39,8 @@ def patch_grid(
     wrong: str | int,
     *,
     site: str = "resid_pre",
+    layers: Sequence[int | str] | None = None,
+    positions: Sequence[int] | str | None = None,
     chat: bool = False,
 ) -> Grid:
     """Patch activations of one prompt into another, at each layer and token or head.
@@ -54,6 +58,9 @@ def patch_grid(
         wrong: what follows the corrupted one: one token.
         site: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out`` or ``mlp_out``; ``z`` for
             each head, at all tokens at once.
+        layers: which layers; all if None.
+        positions: which tokens, from 0; ``"all"``; of more than 48, those that differ and the
+            last ones if None.
         chat: wrap the prompts in the tokenizer's chat template.
 
     Returns:
@@ -68,16 +75,26 @@ def patch_grid(
     right, other = token_of(model, answer, "answer"), token_of(model, wrong, "wrong answer")
     if right == other:
         raise UserError(f"Both answers are {answer!r}: expected two tokens; name another.")
+    if site == "z" and positions is not None:
+        raise UserError(
+            "Heads are patched at all tokens at once: expected positions= with another site; "
+            "leave it out, or use site='attn_out'."
+        )
+    rows, n_encoder = sorted(check_layers(layers, model)), n_encoder_layers(model)
+    at = positions_of(range(len(given)), positions, _most_telling(given, source))
     if site == "z":
-        places = [
-            (layer, head)
-            for layer in range(model.cfg.n_layers)
-            for head in range(n_heads_of(model, layer))
-        ]
+        of = "head"
+        places = [(layer, head) for layer in rows for head in range(n_heads_of(model, layer))]
         changes = [resample("z", *place) for place in places]
+        columns = [str(head) for head in range(1 + max(head for _, head in places))]
     else:
-        places = _places(model, given)
+        of = "position"
+        # The decoder of an encoder-decoder has those positions that it begins with.
+        begins = range(len(decoder_prefix(model)))
+        of_layer = {layer: begins if 0 < n_encoder <= layer else at for layer in rows}
+        places = [(layer, position) for layer in rows for position in of_layer[layer]]
         changes = [patch(site, *place) for place in places]  # type: ignore[arg-type]
+        columns = _columns(model, [source[one] for one in at], [given[one] for one in at])
     corrupt, *values = _differences(model, [intact(), *changes], given, source, right, other)
     (whole,) = _differences(model, [intact()], source, source, right, other)
     if abs(whole - corrupt) < 1e-3:
@@ -85,27 +102,36 @@ def patch_grid(
             f"Both prompts give a logit difference of {whole:.3f}: expected prompts between which "
             "it differs, so that something can come back; change a word that the answer rests on."
         )
-    n_encoder = n_encoder_layers(model)
-    columns = _columns(model, source, given)
-    rows = []
-    for (layer, column), value in zip(places, values, strict=True):
-        share = (value - corrupt) / (whole - corrupt)
-        rows.append({
-            "panel": 0, "row": layer, "column": column, "layer": layer,
-            ("head" if site == "z" else "position"): column, "logit_difference": value,
-            "value": share, "text": f"{share:.1f}" if abs(share) >= 0.05 else "",
-            "details": f"{share:.2f} comes back: logit difference {value:.2f}, between "
-            f"{corrupt:.2f} (corrupted) and {whole:.2f} (clean)",
-        })  # fmt: skip
-    if site == "z":
-        columns = [str(head) for head in range(1 + max(head for _, head in places))]
-    named = tuple(layer_name(layer, n_encoder) for layer in range(model.cfg.n_layers))
+    table = pd.DataFrame(places, columns=["layer", of]).assign(panel=0, logit_difference=values)
+    shares = (table["logit_difference"] - corrupt) / (whole - corrupt)
+    table = table.assign(
+        row=table["layer"].map(rows.index), column=table.groupby("layer").cumcount(), value=shares,
+        text=[f"{share:.1f}" if abs(share) >= 0.05 else "" for share in shares],
+        details=[
+            f"{share:.2f} comes back: logit difference {value:.2f}, between "
+            f"{corrupt:.2f} (corrupted) and {whole:.2f} (clean)"
+            for share, value in zip(shares, values, strict=True)
+        ],
+    )  # fmt: skip
+    notes = [f"Logit difference: {whole:.2f} clean, {corrupt:.2f} corrupted."]
+    if site != "z" and positions is None and len(at) < len(given):
+        notes.append(f"Shown are tokens that differ and the last: {len(at)} of {len(given)}.")
+    named = tuple(layer_name(layer, n_encoder) for layer in rows)
     axis = "head" if site == "z" else "token, clean / corrupted"
     title = f"{site} of {called(model)}, patched from the clean into the corrupted prompt"
-    note = f"Logit difference: {whole:.2f} clean, {corrupt:.2f} corrupted."
     panel = Panel("", named, tuple(columns), column_axis=axis)
     unit = "share of the logit difference that comes back"
-    return Grid(title, pd.DataFrame(rows), (panel,), unit, SIGNED, (note,))
+    return Grid(title, table, (panel,), unit, SIGNED, tuple(notes))
+
+
+def _most_telling(given: Tokens, source: Tokens) -> list[int]:
+    """All positions; of too many those that differ, half of the room at most, and the last."""
+    differ = [pos for pos, pair in enumerate(zip(given, source, strict=True)) if len({*pair}) > 1]
+    kept = set(differ[: MOST_COLUMNS // 2])
+    for pos in reversed(range(len(given))):
+        if len(kept) < MOST_COLUMNS:
+            kept.add(pos)
+    return sorted(kept)
 
 
 def _refuse_unlike(model: Model, given: Tokens, source: Tokens) -> None:
@@ -120,18 +146,7 @@ def _refuse_unlike(model: Model, given: Tokens, source: Tokens) -> None:
         raise UserError("Both prompts are the same: expected one with other words; change some.")
 
 
-def _places(model: Model, given: Tokens) -> list[tuple[int, int]]:
-    """Layers and positions; the decoder of an encoder-decoder has those that it begins with."""
-    n_encoder = n_encoder_layers(model)
-    begins = len(decoder_prefix(model))
-    return [
-        (layer, position)
-        for layer in range(model.cfg.n_layers)
-        for position in range(begins if n_encoder and layer >= n_encoder else len(given))
-    ]
-
-
-def _columns(model: Model, source: Tokens, given: Tokens) -> list[str]:
+def _columns(model: Model, source: Sequence[int], given: Sequence[int]) -> list[str]:
     """The tokens of both prompts, once where they are the same."""
     pairs = zip(readable(model, source), readable(model, given), strict=True)
     return [one if one == other else f"{one}/{other}" for one, other in pairs]

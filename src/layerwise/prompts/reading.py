@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layerwise.errors import UserError
@@ -56,6 +56,21 @@ def positions(name: str, value: Any) -> str | list[int]:
     if isinstance(plain(value), str) and plain(value) == "all":
         return "all"
     return [int(one) for one in numbers("[0, 3], or 'all'")(name, value)]
+
+
+def positions_of(
+    every: Sequence[int], given: Sequence[int] | str | None, usual: Sequence[int]
+) -> list[int]:
+    """Those of all positions that were asked for; the usual ones if none were."""
+    if given is None or isinstance(given, str):
+        return list(usual if given is None else every)
+    n = len(every)
+    wrong = [one for one in given if not -n <= one < n]
+    if wrong or not given:
+        raise UserError(
+            f"There is no position {wrong[0] if wrong else given}: expected some of 0 to {n - 1}."
+        )
+    return sorted({every[one] for one in given})
 
 
 def rows(name: str, value: Any) -> list[dict[str, Any]]:

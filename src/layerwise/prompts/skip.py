@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,9 +11,10 @@ import torch
 from layerwise.analyses.ablation.spec import BY_HEAD, SITES, AblationSpec
 from layerwise.analyses.arguments import check_arguments
 from layerwise.ground.layer_names import layer_name
-from layerwise.ground.readers import one_of, whole
+from layerwise.ground.readers import numbers, one_of, whole
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, n_encoder_layers
+from layerwise.runs.setup import check_layers
 from layerwise.sweep import Generate, Generated, intact, sweep
 from layerwise.sweep.walk.next_tokens import next_logprobs
 
@@ -26,7 +28,8 @@ _PLACES = ("1st", "2nd", "3rd", "4th", "5th")
 
 
 @check_arguments(
-    prompt=prompt, site=one_of("site to skip", SITES["skip"]), new_tokens=whole(10)
+    prompt=prompt, site=one_of("site to skip", SITES["skip"]), new_tokens=whole(10),
+    layers=numbers("[0, 3]", names=True),
 )  # fmt: skip
 @exclusive
 def skip_grid(
@@ -34,6 +37,7 @@ def skip_grid(
     prompt: Prompt,
     *,
     site: str = "layer",
+    layers: Sequence[int | str] | None = None,
     new_tokens: int = 0,
     chat: bool = False,
 ) -> Grid:
@@ -47,6 +51,7 @@ def skip_grid(
         prompt: a text, token ids, or turns of a chat.
         site: ``layer``, ``attn_out``, ``mlp_out`` or ``z`` (each head); of an encoder-decoder
             also ``cross_attn_out`` and ``cross_z``.
+        layers: which layers; all if None.
         new_tokens: also write a text of so many tokens without each of them (greedy).
         chat: wrap the prompt in the tokenizer's chat template.
 
@@ -65,7 +70,7 @@ def skip_grid(
         True
     """
     tokens = encode_prompt(model, prompt, chat=chat)
-    spec = AblationSpec.of(model, "skip", site, tuple(range(model.cfg.n_layers)))
+    spec = AblationSpec.of(model, "skip", site, tuple(sorted(check_layers(layers, model))))
     changes = [intact(), *spec.like(model)]
     logprobs = next_logprobs(model, changes, tokens)
     found = _found(model, logprobs)
