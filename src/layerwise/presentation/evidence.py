@@ -15,8 +15,6 @@ from .wording import ranges
 
 # Rows that are shown under a sentence; the file has the others.
 MOST = 10
-# Columns of a table that is shown upright; wider ones are turned.
-_WIDEST = 13
 _NAMED = ("layers", "heads")
 
 
@@ -32,7 +30,7 @@ def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
     columns, cells, alike = narrowed(tuple(texts), cells)
     if len({tuple(row) for row in cells}) == 1:  # one row, or all alike
         columns, cells = ("column", "value"), _turned(columns, cells[:1])
-    elif len(columns) > _WIDEST:
+    elif len(columns) > 2 * len(cells):
         heads = (str(i) for i, _ in enumerate(cells, start=1))
         columns, cells = ("column", *heads), _turned(columns, cells)
     of = f" of the {len(about)} that the sentence is about" if len(about) > len(quoted) else ""

@@ -1,4 +1,4 @@
-"""Figures as part of a page: in the page's colours, with what a pointer is told of every mark.
+"""Figures as part of a page: in few bytes, with what a pointer is told of every mark.
 
 Files of figures are the business of ``save``.
 """
@@ -23,8 +23,6 @@ _COMMANDS = re.compile(r" ?([MLQC]) (?=[-\d])")
 _SHIFT = re.compile(r'transform="translate\((-?[\d.]+) 0\)"/>')
 _ID = re.compile(r' id="([^"]*)"')
 _USE = re.compile(r'(href="#|url\(#)([^")]+)')
-# Ink of texts and axes, and of what is explained in grey, is that of the page.
-_INK = re.compile("#262626|#595959")
 
 
 def picture(figure: Figure, alt: str, nth: int, largest: int) -> Markup:
@@ -51,7 +49,7 @@ def _plain(svg: str, nth: int) -> str:
     svg = _ID.sub(lambda found: f' id="{names[found[1]]}"' if found[1] in names else "", svg)
     svg = _USE.sub(lambda found: f"{found[1]}{names[found[2]]}", svg)
     svg = svg.replace('style="fill: #ffffff"', 'fill="none"')
-    svg = _SPACES.sub(" ", _DIGITS.sub(r"\1", _INK.sub("currentColor", svg)))
+    svg = _SPACES.sub(" ", _DIGITS.sub(r"\1", svg))
     return _SHIFT.sub(r'x="\1"/>', _COMMANDS.sub(r"\1", svg))
 
 

@@ -123,8 +123,8 @@ class Report:
         return f'<iframe srcdoc="{page}" style="width:100%;height:80vh;border:0"></iframe>'
 
 
-def filled(package: str, template: str, **values: Any) -> str:
-    """Fill a template; what is put in is escaped."""
+def filled(package: str, template: str, script: str = "", **values: Any) -> str:
+    """Fill a template; what is put in is escaped. ``script`` follows that of all pages."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -133,8 +133,12 @@ def filled(package: str, template: str, **values: Any) -> str:
         loader=where, autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["hash_source"] = _hash_source
-    style = resources.files("layerwise.presentation").joinpath("style.css").read_text("utf-8")
-    return environment.get_template(template).render(style=Markup(style), **values)
+    folder = resources.files("layerwise.presentation")
+    style, tables = (
+        Markup(folder.joinpath(name).read_text("utf-8")) for name in ("style.css", "tables.js")
+    )
+    page = environment.get_template(template)
+    return page.render(style=style, script=tables + Markup(script), **values)
 
 
 def _hash_source(script: str) -> str:

@@ -88,7 +88,7 @@ def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
         pictures=pictures,
         comparison=comparison(runs, [page.name for page in pages]) if len(pages) > 1 else None,
         differing=differing_tasks(runs),
-        script=Markup(resources.files("layerwise.report").joinpath("page.js").read_text("utf-8")),
+        script=resources.files("layerwise.report").joinpath("page.js").read_text("utf-8"),
     )
     return text, figures
 

@@ -1,5 +1,4 @@
 // A page reads without this: it shows the numbers of a cell under the pointer, and its items.
-"use strict";
 for (const screen of document.querySelectorAll(".first")) {
   const strip = screen.querySelector(".strip");
   if (!strip) continue;
@@ -71,6 +70,7 @@ for (const screen of document.querySelectorAll(".first")) {
     fill();
     panel.replaceChildren(title, choice, close, body);
     panel.hidden = false;
+    fit();
     panel.scrollIntoView({ block: "nearest" });
   }
 
