@@ -234,6 +234,7 @@ def test_no_more_items_are_named_than_the_task_has():
     assert "--limit 30 " in few.command
     every = sure(made_up_run(task=task.model_copy(update={"n_available": 24})))
     assert every.items_for_half > 24
+    assert every.sentences[-1].endswith("; there are 24.")
     assert every.half == few.loss / 2
     assert every.command is None
 

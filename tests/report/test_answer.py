@@ -12,6 +12,7 @@ import synthetic
 from synthetic import Plan
 
 from layerwise.analyses.registry import tables_of_run
+from layerwise.presentation.claim import SILENT
 from layerwise.presentation.naming import model_title
 from layerwise.report import report, report_from_folders
 from layerwise.report._answer import Answer, Column, answer_of
@@ -75,7 +76,7 @@ def test_where_the_model_guesses_the_strip_and_the_box_say_so(answer: Answer) ->
     reasoning = next(block for block in answer.blocks if block.capability == "reasoning")
     assert all(band.silent and not band.cells for band in reasoning.bands)
     assert reasoning.needed == frozenset()
-    assert reasoning.bands[0].silent == "no signal: 25 % right, 25 % by chance"
+    assert reasoning.bands[0].silent.startswith("no signal: right in 25 [")
     assert any(
         one.startswith("No signal: sums when it picks a letter: right in 25 [")
         for one in answer.not_shown
@@ -89,6 +90,9 @@ def test_a_model_that_guesses_everywhere_gets_no_strip_of_shades() -> None:
     found = answer_of(run, findings_of(run))
     assert found.headline == "tiny <b>model</b> guesses. Nothing can be said about its layers here."
     assert all(band.silent for block in found.blocks for band in block.bands)
+    assert any(line.startswith("More items alone ") for line in found.not_shown)
+    assert len(set(found.not_shown)) == len(found.not_shown)
+    assert not any(claim.kind == SILENT for claim in found.claims)
 
 
 def test_a_run_without_a_loss_says_that_none_is_shown() -> None:

@@ -28,6 +28,7 @@ EVIDENCE = ESTABLISHED, IN_TABLE, OPEN = tuple(Evidence)
 GENERAL, SHARED, MORE, NEEDED = "general", "shared", "needed more", "needed"
 SPARED, GAINED = "spare", "gain"
 ORDER, SCORING, LENS, PATCHING = "order", "scoring", "lens", "patching"
+SILENT = "no signal"
 ROLES = (GENERAL, SHARED, MORE, NEEDED, SPARED, GAINED)
 _FIRST = (*ROLES, ORDER, SCORING, LENS, PATCHING)
 

@@ -34,11 +34,16 @@ def in_short(silent: Sequence[Row], n_asked: int = 0) -> str:
 
     Several rows are of one protocol; ``n_asked`` is how many tasks it has in all.
     """
-    row, several = silent[0], len(silent) > 1
+    named = _named([one["task"] for one in silent], n_asked)
+    return f"{named} {when(silent[0]['protocol'])}: {levels(silent)}"
+
+
+def levels(silent: Sequence[Row]) -> str:
+    """How often the model is right in some tasks, and would be by chance."""
+    row = silent[0]
     right = percent(row["accuracy"], row["low"], row["high"])
-    right = f"{_spread(silent, 'accuracy')} %" if several else right
-    where = f"{_named([one['task'] for one in silent], n_asked)} {when(row['protocol'])}"
-    return f"{where}: right in {right}, {_spread(silent, 'chance')} % by chance"
+    right = f"{_spread(silent, 'accuracy')} %" if len(silent) > 1 else right
+    return f"right in {right}, {_spread(silent, 'chance')} % by chance"
 
 
 def _spread(silent: Sequence[Row], name: str) -> str:

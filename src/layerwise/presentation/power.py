@@ -78,6 +78,7 @@ class HowSure:
     Attributes:
         capability: the one with the fewest answers, of which all else is said.
         items: items of a task.
+        there: of a task that there are.
         loss: the smallest loss of a layer that is found in 8 of 10 runs, in 0..1; None if even
             the largest is not.
         half: half of it, or of the largest loss; more if the tasks have too few items for that.
@@ -89,6 +90,7 @@ class HowSure:
 
     capability: str
     items: int
+    there: int
     loss: float | None
     half: float
     items_for_half: int
@@ -103,8 +105,9 @@ class HowSure:
         if self.items_for_half <= self.items:
             return [missed]
         takes = f" and take about {_duration(self.minutes)}" if self.minutes else ""
-        more = f"{self.items_for_half} items would show {100 * self.half:.0f} points{takes}."
-        return [missed, more]
+        more = f"{self.items_for_half} items would show {100 * self.half:.0f} points{takes}"
+        few = f"; there are {self.there}" if self.there < self.items_for_half else ""
+        return [missed, f"{more}{few}."]
 
 
 def _duration(minutes: float) -> str:
@@ -133,7 +136,7 @@ def how_sure(run: RunTables) -> HowSure | None:
     seconds = sum(one for one in taken if isinstance(one, (int, float)))
     minutes = seconds / 60 * more / items if seconds else None
     command = _command(run, more) if more <= there else None
-    return HowSure(capability, items, loss, half, more, minutes, command)
+    return HowSure(capability, items, there, loss, half, more, minutes, command)
 
 
 def _available(tasks: Sequence[TaskFacts]) -> int:

@@ -24,11 +24,12 @@ from layerwise.presentation.claim import (
     ROLES,
     SCORING,
     SHARED,
+    SILENT,
     SPARED,
     Claim,
 )
 from layerwise.presentation.naming import model_title, name_layer, naming_layers_of
-from layerwise.presentation.no_signal import by_protocol
+from layerwise.presentation.no_signal import by_protocol, levels, sentences
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
@@ -198,9 +199,10 @@ def _of_kind(claims: Sequence[Claim], kind: str, capability: str = "") -> frozen
 
 def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> str:
     model = run.facts.model.name
-    if effects.empty:
-        return claims[0].short if claims else f"Nothing is established about {model} here."
-    if rows(effects, signal=True).empty:
+    spoken = [claim for claim in claims if claim.kind != SILENT]
+    if effects.empty and not (claims and not spoken):
+        return spoken[0].short if spoken else f"Nothing is established about {model} here."
+    if effects.empty or rows(effects, signal=True).empty:
         return f"{model} guesses. Nothing can be said about its layers here."
     names = in_order(rows(effects, signal=True)["capability"], CAPABILITY_ORDER)
     general = sorted(_of_kind(claims, GENERAL))
@@ -290,7 +292,7 @@ def _blocks(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> t
 def _band(protocol: str, mine: pd.DataFrame, asked: pd.DataFrame) -> Band:
     heard = rows(mine, signal=True)
     if heard.empty:
-        return Band(protocol, {}, _guesses(asked))
+        return Band(protocol, {}, f"no signal: {levels(records(asked))}")
     cells = {layer: _cell(layer, rows(heard, layer=layer), protocol) for layer in layers_of(heard)}
     return Band(protocol, cells)
 
@@ -306,12 +308,6 @@ def _cell(layer: int, at: pd.DataFrame, protocol: str) -> Cell:
     return Cell(round(_SHADES * min(max(share, 0.0), 1.0)), f"{lost} ({tasks})")
 
 
-def _guesses(asked: pd.DataFrame) -> str:
-    """Why a band has no cells."""
-    right, chance = (100 * float(numbers(asked, name).mean()) for name in ("accuracy", "chance"))
-    return f"no signal: {number(right)} % right, {number(chance)} % by chance"
-
-
 def _first(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     """Claims for the first screen, in the order in which they come."""
     roles = [claim for claim in claims if claim.kind in ROLES]
@@ -321,7 +317,8 @@ def _first(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     for kind in (SHARED, ORDER, SCORING, LENS, PATCHING):
         chosen += _some(claims, kind, 1)
     ids = {id(claim) for claim in chosen[:_MOST]}
-    others = (claim for claim in claims if claim.kind not in ROLES and id(claim) not in ids)
+    apart = (*ROLES, SILENT)  # what has no signal is in the box
+    others = (claim for claim in claims if claim.kind not in apart and id(claim) not in ids)
     ids |= {id(claim) for claim, _ in zip(others, range(_MOST // 2 - len(ids)), strict=False)}
     return tuple(claim for claim in claims if id(claim) in ids)
 
@@ -332,7 +329,12 @@ def _some(claims: Sequence[Claim], kind: str, most: int) -> list[Claim]:
 
 def _not_shown(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -> tuple[str, ...]:
     signal = run.table("signal")
-    shown = [] if signal is None else list(by_protocol(signal))
+    shown: list[str] = []
+    if signal is not None and rows(signal, signal=True).empty:
+        said = "\n".join(sentences(signal, run.facts)).split("\n")
+        shown += dict.fromkeys(sentence.strip() for sentence in said)
+    elif signal is not None:
+        shown += by_protocol(signal)
     if len(effects):
         shown += _unlike(rows(effects, signal=True))
         if not _of_kind(claims, SPARED):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.claim import OPEN, Claim, Evidence, source, spaced, weight
+from layerwise.presentation.claim import OPEN, SILENT, Claim, Evidence, source, spaced, weight
 from layerwise.presentation.items import independent, items_of
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.no_signal import NAMED, in_full, in_short, not_better_than
@@ -34,7 +34,6 @@ from .findings_ladder import ladder_findings
 from .lookup import ablations, effects_of
 
 NO_LOSS = "no loss"
-SILENT = "no signal"
 
 
 def layers_without_loss(run: RunTables) -> list[Claim]:

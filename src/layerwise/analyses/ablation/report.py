@@ -10,7 +10,7 @@ from functools import partial
 
 import pandas as pd
 
-from layerwise.presentation.claim import ROLES, SCORING
+from layerwise.presentation.claim import ROLES, SCORING, SILENT
 from layerwise.presentation.columns import Column, cells, heads
 from layerwise.presentation.over_run import RATE, count_that_hold
 from layerwise.presentation.rows import numbers, rows
@@ -29,7 +29,6 @@ from layerwise.storage.run_tables import RunTables
 
 from .columns import SIGNAL, STEPS, effect_columns
 from .examples import examples_section
-from .findings import SILENT
 from .findings_heads import HEADS
 from .lookup import (
     ablations,
