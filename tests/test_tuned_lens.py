@@ -31,30 +31,9 @@ from tests.models.tiny import tiny_model, tiny_tokenizer
 BUDGET = 2**26
 TASK = word_task(3)
 WORDS = [
-    "the",
-    "capital",
-    "of",
-    "France",
-    "is",
-    "Paris",
-    "and",
-    "Rome",
-    "a",
-    "key",
-    "opens",
-    "red",
-    "door",
-    "blue",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "question",
-    "what",
-    "answer",
-    "Italy",
-]
+    "the", "capital", "of", "France", "is", "Paris", "and", "Rome", "a", "key", "opens", "red",
+    "door", "blue", "one", "two", "three", "four", "five", "question", "what", "answer", "Italy",
+]  # fmt: skip
 
 
 def text_file(folder, n_texts: int = 60, seed: int = 0):
@@ -344,22 +323,6 @@ def test_jsonl_texts_are_cut_in_pieces(tmp_path):
     settings = trained.result.facts.settings
     assert settings["texts_trained_on"] + settings["texts_held_out"] >= 12
     assert trained.result.facts.tasks == ()
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"kind": "affine"}, "Unknown kind of tuned lens 'affine'."),
-        ({"steps": 0}, "cannot be trained in 0 steps"),
-        ({"text": None}, "these tasks cannot make any"),
-    ],
-)
-def test_what_cannot_be_trained_is_told(tmp_path, options, sentence):
-    task = word_task(3, source="mine.jsonl")
-    given = {"text": text_file(tmp_path), **options}
-    with pytest.raises(UserError) as told:
-        train_lens(tiny_model("llama"), task, progress=False, **given)
-    assert sentence in str(told.value)
 
 
 @pytest.mark.parametrize("shape", [(2, 0), (0, 4), (4,), (1, 2, 4)])
