@@ -18,13 +18,6 @@ def startup():
         yield importlib.import_module("startup")
 
 
-@pytest.mark.parametrize(
-    "statement", ["import layerwise", "from layerwise.cli import main; main()"]
-)
-def test_nothing_heavy_is_imported_before_it_is_needed(startup, statement):
-    assert startup.heavy_modules(statement) == []
-
-
 def test_heavy_modules_are_seen(startup):
     assert "pandas" in startup.heavy_modules("import pandas")
 

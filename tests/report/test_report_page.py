@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -325,10 +323,3 @@ def test_pictures_are_drawn_once_and_not_for_its_sentences(small: Plan, monkeypa
     assert told.html
     assert list(told.figures) == drawn[0]
     assert len(drawn) == 1
-
-
-def test_importing_the_report_draws_in_no_plotting_library() -> None:
-    heavy = {"matplotlib", "seaborn", "torch"}
-    check = f"import sys, layerwise.report; print({heavy} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
