@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from layerwise.analyses.heads.api import Heads, head_scores, scores_of
-from layerwise.errors import UserError
 from layerwise.models import model_facts
 from layerwise.report import report
 from layerwise.results import HeadsResult, load_results
@@ -167,17 +166,3 @@ def test_a_run_can_be_kept_and_has_a_section_in_the_report(tmp_path, result, mon
     assert list(page.figures) == ["head_scores"]
     assert 'id="heads"' in page.html
     assert len(kept.summary_rows()) == 12
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"length": 200}, "need 400 when they are repeated, but the model takes 256; choose a"),
-        ({"length": 1}, "Sequences of length 1 were asked for; expected at least 2 tokens"),
-        ({"threshold": 1.5}, "The threshold is 1.5; expected 0 or more, below 1."),
-        ({"seed": -1}, "The seed is -1; expected 0 or a positive whole number."),
-    ],
-)
-def test_what_cannot_be_scored_is_told(options, says):
-    with pytest.raises(UserError, match=says):
-        head_scores(tiny_model("gpt2"), progress=False, **options)

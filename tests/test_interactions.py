@@ -332,10 +332,7 @@ def test_sets_are_skipped_once_however_often_they_are_drawn():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"order": 3}, "The order is 3; expected 2"),
-        ({"order": 1}, "Nothing would be removed together"),
         ({"permutations": -1}, "The number of permutations is -1"),
-        ({"layers": [1]}, "Only one of the layers"),
         ({"site": "resid_post"}, "Unknown site"),
         ({"site": "layer", "heads": [1]}, "Heads were named for site 'layer'"),
         ({"layers": [0, 9]}, "Layer 9 is out of range"),

@@ -315,8 +315,3 @@ def test_what_cannot_be_planned(here, options, says):
 
 def test_a_model_that_is_not_there(here):
     refused("plan", "./nowhere", "--task", "good.jsonl", says="There is no file", unchanged=here)
-
-
-def test_an_unknown_analysis_in_python():
-    with pytest.raises(UserError, match="Unknown analysis"):
-        plan_run(tiny_model("llama"), word_task(4), analysis="all")

@@ -49,8 +49,8 @@ class Call(NamedTuple):
 
 
 def ablating(**options: Any) -> Callable[[Place], object]:
-    """Ablation with some options."""
-    given = {"protocols": "continuation", "progress": False} | options
+    """Ablation with some options, into a folder that must not be made."""
+    given = {"protocols": "continuation", "progress": False, "out": "run"} | options
     return lambda at: lw.ablate(at.model, **{"tasks": at.task} | given)
 
 
@@ -130,6 +130,7 @@ CALLS = [
     Call("few-shot is too many", ablating(fewshot=99), ("99 cannot be taken", "ask for a number")),
     Call("few-shot is a bool", ablating(fewshot=False), ("'fewshot' is False", WHOLE)),
     Call("chat is a number", ablating(chat=1), ("'chat' is 1", TRUTH)),
+    Call("chat without a template", ablating(chat=True), ("no chat template", "expected one")),
     Call("chat is a text", ablating(chat="no"), ("'chat' is 'no'", TRUTH)),
     Call("progress is None", ablating(progress=None), ("'progress' is None", TRUTH)),
     Call("budget is a text", ablating(memory_budget="2GiB"), ("'memory_budget' is '2GiB'", WHOLE)),
@@ -175,9 +176,11 @@ CALLS = [
     Call("kind is None", ablating(kind=None), ("'kind' is None", "expected a text, such as")),
     Call("kind is empty", ablating(kind=""), ("Unknown kind of ablation ''", "Expected")),
     Call("site unknown", ablating(site="attn"), ("Unknown site", "Expected one of: attn_out")),
+    Call("site of another kind", ablating(kind="zero", site="layer"), ("attn_out, kv_group",)),
     Call("site is a list", ablating(site=["z"]), ("'site' is ['z']", "expected a text")),
     Call("block of none", ablating(block=0), ("Blocks of 0 layers", "expected from 1 to the")),
     Call("block too large", ablating(block=9), ("Blocks of 9 layers", "expected from 1 to the")),
+    Call("block with a gap", ablating(block=2, layers=[0, 2]), ("layers that follow one another",)),
     Call("block and set", ablating(block=2, as_one=True), ("both asked for", "choose one")),
     Call("means by the moon", ablating(mean_by="moon"), ("Unknown way to take means 'moon'",)),
     Call("means of a skip", ablating(mean_by="position"), ("but kind is 'skip'", "use mean")),
