@@ -5,7 +5,7 @@ What each method must find in them is told by ``layerwise.models.organisms.truth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 
@@ -13,8 +13,6 @@ import pandas as pd
 import torch
 from hypothesis import strategies as st
 
-import layerwise as lw
-from layerwise.models.instance.kinds import Model
 from layerwise.models.organisms.language import Language
 from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
 from layerwise.models.organisms.truth import Planted as Planted
@@ -56,23 +54,6 @@ def assert_no_bit_changed(records: pd.DataFrame, idle: Iterable[int], method: st
     wide = records.pivot(index=["task", "item"], columns="intervention", values="gold_logprob")
     for layer in idle:
         assert (wide[f"skip:layer={layer}"] - wide["intact"]).abs().max() <= rounding
-
-
-def assert_idle_turn_nothing_and_go_first(
-    model: Model, tasks: Sequence[Task], idle: Sequence[int]
-) -> None:
-    """Layers that nothing needs leave the stream as it is, and are the first to be removed."""
-    found = lw.similarity(model, tasks, "continuation", progress=False)
-    single = found.angular().query("n_layers == 1")
-    for table, column in ((found.influence(), "influence"), (single, "distance")):
-        turned = table.groupby("layer")[column].max()
-        assert set(turned.index[turned < ROUNDING]) == set(idle)
-    if idle:
-        ways = ("effect", "influence")
-        result = lw.removal_order(model, tasks, n_removed=len(idle), by=ways, progress=False)
-        assert {way: result.orders[way, "continuation"][-1] for way in ways} == dict.fromkeys(
-            ways, tuple(idle)
-        )
 
 
 def assert_lost_answers_are_not_written(records: pd.DataFrame) -> None:

@@ -157,20 +157,6 @@ def test_patch(here):
     assert "recovered" in said
 
 
-def test_paths_and_estimates(here):
-    base = ["--task", "arithmetic", "--fewshot", 0, "--limit", 60, "--pairs", 1]
-    said = done("path-patch", model_folder(), *base, "--receiver", "logits", "--receiver",
-                "q:1.0", "--out", "paths")  # fmt: skip
-    (paths,) = lw.load_results("paths")
-    assert set(paths.path_patching["receiver"]) == {"logits", "q:1.0"}
-    assert "sender" in said
-    said = done("attribution-patch", model_folder(), *base, "--position", "last", "--sample", 4,
-                "--out", "estimates")  # fmt: skip
-    (estimates,) = lw.load_results("estimates")
-    assert estimates.attribution_patching["patched_diff"].notna().sum() == 4
-    assert "rank" in said
-
-
 def test_patch_heads_in_both_directions(here):
     done("patch", model_folder(), "--task", "arithmetic", "--fewshot", 0, "--limit", 60,
          "--pairs", 1, "--site", "z", "--direction", "denoising", "--direction", "noising",

@@ -74,17 +74,6 @@ def test_heads():
     assert "5 sequences of 12 random tokens" in said
 
 
-def test_heads_are_tried_on_as_many_tokens_as_the_model_takes():
-    assert "sequences of 31 random tokens" in done("heads", "wired-decoder", "--sequences", 2)
-
-
-def test_similarity():
-    said = done("similarity", MODEL, *LOOKUP, "--protocol", "continuation", "--out", "run")
-    table = only_result().influence()
-    assert int(table.loc[table["influence"].idxmin(), "layer"]) == 7
-    assert "block influence" in said
-
-
 def test_path_patching():
     done("path-patch", MODEL, *LOOKUP, "--pairs", 3, "--receiver", "logits", "--receiver", "v:3.1",
          "--direction", "denoising", "--out", "run")  # fmt: skip
@@ -103,14 +92,6 @@ def test_attribution_patching():
     assert set(table["site"]) == {"attn_out", "mlp_out"}
     assert table["patched_diff"].notna().sum() == 2 * 2 * 3
     assert "rank correlation" in said
-
-
-def test_removal_by_several_orders():
-    said = done("remove", MODEL, *LOOKUP, "--layers", 2, "--by", "deep", "--by", "influence",
-                "--out", "run")  # fmt: skip
-    assert only_result().orders["deep", "continuation"] == [(7,), (7, 6)]
-    assert only_result().orders["influence", "continuation"][0] == (7,)
-    assert "Work:" in said
 
 
 def test_interactions_of_layers_and_of_heads():
@@ -146,15 +127,6 @@ def test_a_student_is_distilled():
     found = only_result("student/compared")
     assert found.facts.settings["layers"] == [2, 3]
     assert len(found.gains()) == 1
-
-
-def test_a_model_is_pruned():
-    said = done("prune", MODEL, "--remove", "1,7", "--out", "short", "--task", "organism-lookup",
-                "--limit", 4)  # fmt: skip
-    assert "Model: short" in said
-    compared = only_result("short/compared").summary()
-    assert (compared["predicted_accuracy"] == compared["measured_accuracy"]).all()
-    assert "n_layers: 6\n" in done("models", "short")
 
 
 @pytest.mark.parametrize(

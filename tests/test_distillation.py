@@ -324,8 +324,14 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, op
     assert {path.name for path in (tmp_path / "resumed").iterdir()} >= {"compared", "README.md"}
 
 
-def test_a_damaged_state_counts_as_none(tmp_path, monkeypatch):
-    run_tiny(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run with the usual options that nothing interrupts, and its folder; do not change it."""
+    out = tmp_path_factory.mktemp("tiny") / "whole"
+    return run_tiny(out), out
+
+
+def test_a_damaged_state_counts_as_none(whole, tmp_path, monkeypatch):
     write = RunFolder.write_bytes
 
     def damaged(self: RunFolder, name: str, content: bytes) -> None:
@@ -339,7 +345,7 @@ def test_a_damaged_state_counts_as_none(tmp_path, monkeypatch):
         run_tiny(tmp_path / "out")
     monkeypatch.setattr(RunFolder, "write_bytes", write)
     run_tiny(tmp_path / "out")
-    one, other = ((tmp_path / f / "model.safetensors").read_bytes() for f in ("whole", "out"))
+    one, other = ((f / "model.safetensors").read_bytes() for f in (whole[1], tmp_path / "out"))
     assert one == other
 
 
@@ -355,9 +361,8 @@ def test_a_seed_repeats_a_training_and_another_seed_does_not():
     assert same == [True, False]
 
 
-def test_a_finished_distillation_is_read_again_and_its_card_written_anew(tmp_path):
-    out = tmp_path / "out"
-    first = run_tiny(out)
+def test_a_finished_distillation_is_read_again_and_its_card_written_anew(whole, tmp_path):
+    first, out = whole[0], shutil.copytree(whole[1], tmp_path / "out")
     before = contents(out)
     (out / "README.md").unlink()
     pd.testing.assert_frame_equal(run_tiny(out).distillation, first.distillation)
@@ -507,13 +512,12 @@ def test_a_training_that_diverges_or_has_no_memory_ends_in_a_sentence(tmp_path, 
             run_tiny(tmp_path / "new")
 
 
-def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_loses_nothing(whole, tmp_path, monkeypatch):
     import errno
 
     def full(self: Student, place: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    whole = run_tiny(tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(Student, "save", full)
         with pytest.raises(UserError, match="No space left to write"):
@@ -524,4 +528,4 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "step", lambda self: (steps.append(1), step(self)))
     found = run_tiny(tmp_path / "out")
     assert not steps
-    pd.testing.assert_frame_equal(found.distillation, whole.distillation)
+    pd.testing.assert_frame_equal(found.distillation, whole[0].distillation)

@@ -6,7 +6,6 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from lm_eval.api.model import TemplateLM
@@ -93,37 +92,6 @@ def test_the_harness_encodes_in_the_same_way() -> None:
         given = encode_apart(tokenizer, context, continuation)
         expected = TemplateLM._encode_pair(harness, context, continuation)  # type: ignore[arg-type]
         assert tuple(map(list, given)) == expected
-
-
-@pytest.mark.parametrize(
-    ("kind", "site"),
-    [
-        ("skip", None),
-        ("mean", "cross_attn_out"),
-        ("resample", "mlp_out"),
-        ("zero", "cross_z"),
-        # By day these are held by sweep/seq2seq/test_engine, with drawn branches and requests.
-        pytest.param("zero", "attn_out", marks=pytest.mark.long),
-        pytest.param("mean", "resid_mid_cross", marks=pytest.mark.long),
-        pytest.param("noise", "z", marks=pytest.mark.long),
-    ],
-)
-def test_engine_and_reference_give_the_same_records(kind: str, site: str | None) -> None:
-    layers = ["encoder.1", "encoder.4", "decoder.0", "decoder.2"]
-    heads = [1] if site in ("z", "cross_z") else None
-    made = [
-        lw.ablate(
-            small_seq2seq(SMALL), small_task("retrieval"), ("continuation", "generate"), kind=kind,
-            site=site, layers=layers, heads=heads, limit=2, method=method, progress=False,
-        ).records
-        for method in ("engine", "reference")
-    ]  # fmt: skip
-    exact = ["intervention", "layer", "item", "protocol", "correct", "generated"]
-    assert made[0][exact].equals(made[1][exact])
-    one, other = (np.asarray(records["gold_logprob"], float) for records in made)
-    assert np.nanmax(np.abs(one - other)) < 1e-4
-    expected = [5, 7] if site is not None and "cross" in site else [1, 4, 5, 7]
-    assert sorted(set(made[0]["layer"].dropna())) == expected
 
 
 def test_facts_say_where_the_decoder_begins() -> None:
@@ -251,19 +219,6 @@ def test_the_decoder_lens_is_a_model_whose_encoder_ends_early(case: str, budget:
                 expected = logits[pos - n + len(model.prefix)]
                 torch.testing.assert_close(given, expected, atol=1e-4, rtol=0)
                 row += 1
-
-
-def test_lenses_find_what_was_planted() -> None:
-    model = wired()
-    result = lw.logit_lens(model, "all", "continuation", limit=LIMIT, progress=False)
-    depths = result.prediction_depths()
-    encoded = {"wired-lookup": 3, "wired-facts": 4, "wired-two-hop": 6}
-    for row in depths.to_dict("records"):
-        assert row["layer"] == (encoded[row["task"]] if row["lens"] == "decoder" else 12)
-        assert row["right"]
-    layers = result.lens.groupby("lens")["layer"].agg(["min", "max"])
-    assert layers.loc["logit"].tolist() == [7, 13]
-    assert layers.loc["decoder"].tolist() == [-1, 7]
 
 
 def test_positions_that_the_decoder_does_not_have() -> None:

@@ -161,7 +161,9 @@ def test_facts_asked_four_times_pass_no_more_often_than_stated():
     assert by_pair > 0.1 * sets
 
 
-@pytest.mark.parametrize("n_pairs", [8, 24, 100])
+@pytest.mark.parametrize(
+    "n_pairs", [24, *(pytest.param(n, marks=pytest.mark.long) for n in (8, 100))]
+)
 def test_a_run_of_models_that_do_not_read_the_prompt_has_signal_as_rarely_as_stated(n_pairs):
     """Nine tasks; tasks without a solved pair are in no table, so that they are not counted."""
     n_sets, rng = data_sets(1000), np.random.default_rng(n_pairs)

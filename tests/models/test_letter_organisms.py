@@ -112,7 +112,13 @@ def test_ablation_finds_the_planted_layers_by_protocol(name):
         assert (row.acc <= 0.65) if planted else (row.acc >= 0.9)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long if name == "organism-letters-seq2seq" else [])
+        for name in NAMES
+    ],
+)
 def test_only_the_other_kind_has_layers_that_text_alone_needs(name):
     """In the one kind layers for text are among those for letters."""
     found = effects(name)
