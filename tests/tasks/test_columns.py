@@ -96,7 +96,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[Any, ...]]:
         return answer
 
     module: Any = ModuleType("datasets")
-    module.load_dataset = load_dataset
+    module.load_dataset, module.__version__ = load_dataset, "5.2.0"
     monkeypatch.setitem(sys.modules, "datasets", module)
     return calls
 
@@ -121,6 +121,9 @@ def test_a_split_of_the_hub_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) 
         "expected a network, or the data set in the hub's cache here, with this split and config=; "
         f"or give local files: {name}:data=FOLDER."
     )
+    monkeypatch.setattr("datasets.__version__", "2.16.1")
+    with pytest.raises(UserError, match=r"release 2\.16\.1, which may run code of a data set"):
+        load_task(name)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"'layerwise\[datasets\]', or give local"):
         load_task(name)

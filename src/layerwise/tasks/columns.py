@@ -78,6 +78,11 @@ def _of_hub(asked: SourceName, split: str, name: str) -> Iterator[tuple[str, int
             "Data sets of the hub need the package datasets, which is not installed; run "
             f"pip install 'layerwise[datasets]', or give local files: {name}:data=FOLDER."
         ) from error
+    if int(datasets.__version__.partition(".")[0]) < 5:
+        raise UserError(
+            f"The package datasets is of release {datasets.__version__}, which may run code of a "
+            "data set; expected 5 or later; run pip install -U 'layerwise[datasets]'."
+        )
     try:
         rows: Any = datasets.load_dataset(asked.base, asked.arguments.get("config"), split=split)
     except Exception as error:
