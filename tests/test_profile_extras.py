@@ -45,7 +45,7 @@ def assert_every_analysis_has_its_result_and_its_section(found, folder):
     assert kinds == [
         "AblationResult", "LensResult", "PatchingResult", "HeadsResult", "AttributionResult",
         "SimilarityResult", "RemovalResult", "AttributionPatchingResult", "PathPatchingResult",
-        "EmergenceResult",
+        "EarlyExitResult", "EmergenceResult",
     ]  # fmt: skip
     assert {type(result).__name__ for result in lw.load_results(folder)} == set(kinds)
     assert set(found.results[-1].emergence["method"]) == {
@@ -54,7 +54,7 @@ def assert_every_analysis_has_its_result_and_its_section(found, folder):
     page = (folder / "report.html").read_text("utf-8")
     for heading in (
         "Direct logit attribution", "Removal of layers", "Direct paths", "Estimated patches",
-        "Induction heads", "Protocols and groups of layers", "Agreement of methods",
+        "Induction heads", "Early exit", "Protocols and groups of layers", "Agreement of methods",
     ):  # fmt: skip
         assert heading in page
 

@@ -124,6 +124,7 @@ def test_every_analysis_refuses_what_the_engine_would_not_see_but_for_the_refere
         "ablate": lambda: lw.ablate(model, task, **quiet),
         "logit_lens": lambda: lw.logit_lens(model, task, **quiet),
         "train_lens": lambda: train_lens(model, "arithmetic", progress=False),
+        "early_exit": lambda: lw.early_exit(model, task, **quiet),
         "attribution": lambda: lw.attribution(model, task, **quiet),
         "similarity": lambda: lw.similarity(model, task, **quiet),
         "interactions": lambda: lw.interactions(model, task, **quiet),
