@@ -98,7 +98,7 @@ def _curve(mine: pd.DataFrame, measure: str, index: int, seed: int) -> Series:
     if measure == "rank":
         table = median_ranks(mine)
     else:
-        table = bounds_over_items(mine, ["layer"], measure, None, seed)
+        table = bounds_over_items(mine, ["layer"], measure, seed)
     return series(
         table, measure, look(index), "estimate", ends=("low", "high"),
         label=str(mine["task"].iloc[0]), every=max(1, len(table) // 12),

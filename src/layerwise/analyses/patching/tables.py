@@ -10,13 +10,14 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
 
 from layerwise import stats
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import when
-from layerwise.stats.families.estimate import estimate, student
-from layerwise.stats.items.clusters import clusters_of
-from layerwise.stats.items.over_items import TASK, bounds_over_items
+from layerwise.stats.families.estimate import bounded_columns, estimate, student
+from layerwise.stats.items.clusters import Clusters, clusters_of
+from layerwise.stats.items.over_items import TASK, means_of_known
 from layerwise.stats.signals.signal import above_chance_p_values, have_signal
 from layerwise.storage.parquet import frame
 from layerwise.storage.schemas import SCHEMAS
@@ -121,27 +122,49 @@ def effects_over_pairs(
     """Shares, changes, their intervals and tests, per task and cell."""
     sign = np.sign(values["whole"].mean())  # so that the whole way is above 0
     turned = values.assign(gain=sign * values["change"], whole=sign * values["whole"])
-    key = [*TASK, *cell]
-    share = bounds_over_items(turned, cell, "gain", "whole", seed).rename(
-        columns={"estimate": "recovered", "low": "recovered_low", "high": "recovered_high"}
-    )
-    change = bounds_over_items(values, cell, "change", None, seed).rename(
-        columns={"estimate": "change", "low": "change_low", "high": "change_high"}
-    )
-    counts = values.groupby(key, as_index=False).agg(n_items=("item", "nunique"))
-    tests = _tested(turned, cell, family, seed)
     signals = signals_of_pairs(values)
-    told = [
-        {**{name: group[name].iloc[0] for name in TASK}, "signal": signals[_place(group)]}
-        for _, group in values.groupby(TASK)
+    parts = [
+        _of_task(group, cell, family, seed).assign(signal=signals[_place(group)])
+        for _, group in turned.groupby(TASK)
     ]
-    signal = pd.DataFrame(told).astype({"signal": "boolean"})
-    return (
-        share.merge(change, on=key)
-        .merge(counts, on=key)
-        .merge(tests, on=key)
-        .merge(signal, on=TASK)
+    return pd.concat(parts, ignore_index=True).astype({"signal": "boolean"})
+
+
+def _of_task(turned: pd.DataFrame, cell: list[str], family: str, seed: int) -> pd.DataFrame:
+    """The rows of one task: means over pairs, of pairs that have the cell."""
+    wide = turned.pivot_table(index="item", columns=cell, values=["change", "gain", "whole"])
+    cells, task = wide["change"].columns.to_frame(index=False), str(turned["task"].iloc[0])
+    change, gain, whole = (wide[n].to_numpy(dtype=float) for n in ("change", "gain", "whole"))
+    clusters, n = clusters_of(turned, wide.index), len(wide)
+    moved, recovered, way = (means_of_known(v, clusters, task, seed) for v in (change, gain, whole))
+    p = np.empty(len(cells))
+    for those in cells.groupby(family).indices.values():
+        tested = clusters.sums(np.nan_to_num(change[:, those]))
+        p[those] = stats.sign_flip_p_values(tested, seed=stats.generator(seed, task))
+    error, n_clusters = _errors(gain, whole, clusters)
+    return cells.assign(
+        **{name: turned[name].iloc[0] for name in TASK},
+        **bounded_columns("recovered", "recovered_", recovered / np.where(way > 0, way, np.nan), n),
+        **bounded_columns("change", "change_", moved, n),
+        n_items=(~np.isnan(gain)).sum(axis=0),
+        n_clusters=n_clusters,
+        p=p,
+        error=error,
     )
+
+
+def _errors(
+    gain: Float[np.ndarray, "pairs cells"], whole: Float[np.ndarray, "pairs cells"],
+    clusters: Clusters,
+) -> tuple[Float[np.ndarray, " cells"], Int[np.ndarray, " cells"]]:  # fmt: skip
+    """Standard errors of shares, by what each pair moves the ratio of means, and clusters."""
+    most = np.nanmean(whole, axis=0)
+    moved = (gain - np.nanmean(gain, axis=0) / most * whole) / most
+    there = ~np.isnan(moved)
+    away = clusters.sums(np.where(there, moved - np.nanmean(moved, axis=0), 0.0))
+    n, together = there.sum(axis=0), (clusters.sums(there.astype(int)) > 0).sum(axis=0)
+    squared = (away**2).sum(axis=0) * (together / n)
+    return np.sqrt(squared / np.maximum(together - 1, 1) / n), together
 
 
 def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
@@ -190,31 +213,6 @@ def pair_notes(pairs: pd.DataFrame) -> list[str]:
 def _place(group: pd.DataFrame) -> tuple[str, str]:
     """The task and protocol of rows that share them."""
     return str(group["task"].iloc[0]), str(group["protocol"].iloc[0])
-
-
-def _tested(turned: pd.DataFrame, cell: list[str], family: str, seed: int) -> pd.DataFrame:
-    """Sign-flip tests of the change, and standard errors of the share, over clusters of pairs."""
-    parts = []
-    for _, group in turned.groupby([*TASK, family]):
-        wide = group.pivot_table(index="item", columns=cell, values=["change", "gain", "whole"])
-        change, gain, whole = (
-            wide[name].to_numpy(dtype=float) for name in ("change", "gain", "whole")
-        )
-        clusters = clusters_of(group, wide.index)
-        random = stats.generator(seed, str(group["task"].iloc[0]))
-        p = stats.sign_flip_p_values(clusters.sums(np.nan_to_num(change)), seed=random)
-        # by what each pair moves the ratio of means
-        most = np.nanmean(whole, axis=0)
-        moved = (gain - np.nanmean(gain, axis=0) / most * whole) / most
-        there = ~np.isnan(moved)
-        away = clusters.sums(np.where(there, moved - np.nanmean(moved, axis=0), 0.0))
-        n, together = there.sum(axis=0), (clusters.sums(there.astype(int)) > 0).sum(axis=0)
-        squared = (away**2).sum(axis=0) * (together / n)
-        error = np.sqrt(squared / np.maximum(together - 1, 1) / n)
-        named = {name: group[name].iloc[0] for name in TASK}
-        cells = wide["change"].columns.to_frame(index=False)
-        parts.append(cells.assign(p=p, error=error, n_clusters=together, **named))
-    return pd.concat(parts, ignore_index=True)
 
 
 def heads_filled(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
-from layerwise import stats
+from layerwise.stats.families.estimate import bounded_columns, resampled
 
-from .clusters import Clusters, clusters_of, sample_and_resamples
+from .clusters import Clusters, clusters_of
 
 TASK = ["task", "capability", "protocol"]
 
@@ -22,7 +23,7 @@ def lens_summary(lens: pd.DataFrame, seed: int) -> pd.DataFrame:
         entropy=("entropy", "mean"),
         kl=("kl", "mean"),
     )
-    bounds = bounds_over_items(lens, cell, "logprob", None, seed)
+    bounds = bounds_over_items(lens, cell, "logprob", seed)
     bounds = bounds.rename(columns={"low": "logprob_low", "high": "logprob_high"})
     merged = table.merge(bounds.drop(columns="estimate"), on=[*TASK, *cell])
     order = ["n_items", "median_rank", "logprob", "logprob_low", "logprob_high", "entropy", "kl"]
@@ -45,43 +46,28 @@ def pruning_summary(pruning: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def bounds_over_items(
-    table: pd.DataFrame, cell: list[str], value: str, divisor: str | None, seed: int
-) -> pd.DataFrame:
-    """Mean of ``value`` (over mean of ``divisor``) per task and cell, resampled over items."""
-    parts = [_task_bounds(group, cell, value, divisor, seed) for _, group in table.groupby(TASK)]
+def bounds_over_items(table: pd.DataFrame, cell: list[str], value: str, seed: int) -> pd.DataFrame:
+    """Mean of ``value`` per task and cell (``estimate``, ``low``, ``high``), over items."""
+    parts = []
+    for _, group in table.groupby(TASK):
+        wide = group.pivot_table(index="item", columns=cell, values=value, aggfunc="mean")
+        clusters, task = clusters_of(group, wide.index), str(group["task"].iloc[0])
+        draws = means_of_known(wide.to_numpy(dtype=float), clusters, task, seed)
+        parts.append(
+            wide.columns.to_frame(index=False).assign(
+                **{name: group[name].iloc[0] for name in TASK},
+                **bounded_columns("estimate", "", draws, len(wide)),
+            )
+        )
     columns = [*TASK, *cell, "estimate", "low", "high"]
-    if not parts:
-        return pd.DataFrame(columns=columns)
-    return pd.concat(parts, ignore_index=True).reindex(columns=columns)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def _task_bounds(
-    group: pd.DataFrame, cell: list[str], value: str, divisor: str | None, seed: int
-) -> pd.DataFrame:
-    task = str(group["task"].iloc[0])
-    wide = group.pivot_table(index="item", columns=cell, values=value, aggfunc="mean")
-    clusters = clusters_of(group, wide.index)
-    draws = _draws(wide, task, seed, clusters)
-    if divisor:
-        whole = group.pivot_table(index="item", columns=cell, values=divisor, aggfunc="mean")
-        below = _draws(whole, task, seed, clusters)
-        draws = draws / np.where(below > 0, below, np.nan)
-    low, high = stats.percentile_bounds(draws[1:], 0.95)
-    is_known = ~np.isnan(draws[0]) & (len(wide) > 1)
-    bounds = pd.DataFrame({"estimate": draws[0]}, index=wide.columns)
-    for name, bound in (("low", low), ("high", high)):
-        bounds[name] = np.where(is_known & np.isfinite(bound), bound, np.nan)
-    return bounds.reset_index().assign(**{name: group[name].iloc[0] for name in TASK})
-
-
-def _draws(wide: pd.DataFrame, task: str, seed: int, clusters: Clusters) -> np.ndarray:
-    """Means of the columns in the sample itself (row 0) and in resamples of its clusters."""
-    # An item may lack a cell (a label that its prompt has no position for); the mean is over those
-    # that have it.
-    values = wide.to_numpy(dtype=float)
-    indices = sample_and_resamples(clusters.n, 2000, stats.generator(seed, task))
+def means_of_known(
+    values: Float[np.ndarray, "items columns"], clusters: Clusters, task: str, seed: int
+) -> Float[np.ndarray, "draws columns"]:
+    """Means over the items that have a value, in the sample (row 0) and in resamples."""
+    # An item may lack a cell, as a label that its prompt has no position for.
     there = ~np.isnan(values)
-    weight = clusters.resampled_means(there, indices)
-    means = clusters.resampled_means(np.where(there, values, 0.0), indices)
+    weight, means = resampled(task, clusters, seed, there, np.where(there, values, 0.0))
     return means / np.where(weight > 0, weight, np.nan)
