@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from planted_heads import planted_heads
 from synthetic import Plan, wide_plan
 
-from layerwise.analyses.ablation.lookup import effects_of_layers, head_ablations
+from layerwise.analyses.ablation.lookup import HEADS, ablations, effects_of_layers
 from layerwise.analyses.ablation.report import head_effects_tables
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.rows import numbers, rows
@@ -68,7 +68,7 @@ def test_key_value_groups_are_called_so(ablation):
 def test_tasks_without_signal_are_not_drawn_and_not_told(ablation):
     run = tables_of_run([ablation])
     assert effects_of_layers(run) is None
-    assert head_ablations(run) == [("zero", "z")]
+    assert ablations(run, HEADS) == [("zero", "z")]
     figure = head_effect_maps(ablation.effects(), "letter")
     assert sum(mesh.get_array().size == 12 for mesh in figure.findobj(QuadMesh)) == 1
     assert not any(row[:2] == ["two-hop", "letter"] for t in head_effects_tables(run)

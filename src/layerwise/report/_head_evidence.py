@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from layerwise.analyses.ablation.lookup import head_ablations, head_effects_of
+from layerwise.analyses.ablation.lookup import HEADS, ablations, effects_of
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.section import Table, bounds
@@ -53,8 +53,8 @@ Method = tuple[pd.DataFrame, list[Evidence]]
 
 
 def _ablated(run: RunTables) -> Iterator[Method]:
-    for kind, site in head_ablations(run):
-        table = head_effects_of(run, kind, site, signal=True)
+    for kind, site in ablations(run, HEADS):
+        table = effects_of(run, kind, site, HEADS, signal=True)
         noun = "it" if site == "z" else f"its {HEAD_WORDS[site]}"
         name = f"{doing(kind, site, noun)}: share lost (%)"
         yield table, _strongest(table, name, "share_lost", "share", 100, 0)

@@ -1,4 +1,4 @@
-"""Claims on what changing parts of a model costs: all of them, on no loss, and on no signal."""
+"""Claims on what changing parts of a model costs: heads, no loss, no signal, and all of them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,36 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.claim import OPEN, SILENT, Claim, Evidence, source, spaced, weight
+from layerwise.presentation.claim import (
+    OPEN,
+    SILENT,
+    Claim,
+    Estimate,
+    Evidence,
+    source,
+    spaced,
+    weight,
+)
 from layerwise.presentation.items import independent, items_of
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.no_signal import NAMED, in_full, in_short, not_better_than
-from layerwise.presentation.over_run import every_test
+from layerwise.presentation.over_run import (
+    RATE,
+    count_that_hold,
+    every_test,
+    evidence_for,
+    together,
+)
 from layerwise.presentation.rows import asked_of, layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
+    HEAD_WORDS,
     PROTOCOL_ORDER,
     capitalised,
     counted,
-    doing,
     in_order,
     layer_ranges,
+    number,
+    share_lost,
     when,
 )
 from layerwise.stats import holm
@@ -28,10 +45,8 @@ from layerwise.stats.share_tests.equivalence import Interest, excludable_loss
 from layerwise.storage.run_tables import RunTables
 
 from .claims import claims
-from .findings_books import book_findings
-from .findings_heads import needed_heads
-from .findings_ladder import ladder_findings
-from .lookup import ablations, effects_of
+from .findings_asking import book_findings, ladder_findings
+from .lookup import HEADS, ablations, done, effects_of, effects_of_layers
 
 NO_LOSS = "no loss"
 
@@ -121,8 +136,7 @@ def _none(mine: pd.DataFrame, n_layers: int, smallest: Interest) -> Claim:
 
 
 def _doing(mine: pd.DataFrame, where: str) -> str:
-    first = records(mine)[0]
-    return capitalised(doing(first["kind"], first["site"], where))
+    return capitalised(done(records(mine)[0], where))
 
 
 def _asked(mine: pd.DataFrame, **at: list[int]) -> dict[str, Any]:
@@ -144,6 +158,77 @@ def _margins(mine: pd.DataFrame, smallest: Interest) -> list[str]:
     nats = f"{smallest.nats:g} nats, of which an item counts for one at most"
     loss = f"A loss is to be below {100 * smallest.loss:.3g} accuracy points and {nats}."
     return [loss] if np.isfinite(numbers(mine, "nats")).any() else []
+
+
+def needed_heads(run: RunTables) -> list[Claim]:
+    """The head whose loss costs most, or what the intervals allow where none is significant."""
+    found = []
+    for kind, site in ablations(run, HEADS)[:1]:
+        mine = effects_of(run, kind, site, HEADS, signal=True)
+        losses = pd.DataFrame(rows(mine, significant=True).query("acc_diff > 0"))
+        every, smallest = effects_of_layers(run, heads=True), Interest.of(run.facts.settings).loss
+        large = (numbers(losses, "acc_diff") >= smallest - 1e-9).any()
+        if len(mine) and every is not None:
+            found.append(
+                _largest_loss(mine, losses, every) if large else _no_head(mine, every, smallest)
+            )
+    return found
+
+
+def _largest_loss(mine: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> Claim:
+    order = ["share_lost", "share_low", "layer", "head"]
+    ranked = losses.sort_values(by=order, ascending=[False, False, True, True], kind="stable")
+    top = records(ranked)[0]
+    cell = {name: str(top[name]) for name in ("task", "protocol", "kind", "site")}
+    noun, there, here = HEAD_WORDS[cell["site"]], rows(mine, **cell), rows(losses, **cell)
+    over_run = count_that_hold(here, every, RATE)
+    within = f"{RATE} over {counted(len(there), noun)}"
+    return Claim(
+        kind=HEADS, importance=weight(0.8, float(np.nan_to_num(top["share_low"]))),
+        short=f"{capitalised(done(top, name_of(top)))} costs {number(100 * top['acc_diff'])} "
+        f"accuracy points of {top['task']} {when(cell['protocol'])}, the largest loss of any "
+        f"{noun}.",
+        tasks=(cell["task"],), protocols=(cell["protocol"],), layers=(int(top["layer"]),),
+        estimate=_head_points(top, every),
+        **evidence_for(top, every, "exact McNemar test", ("p_bh", within), RATE),
+        items=f"items: {items_of(top)}",
+        details=(
+            f"That is {share_lost(top['share_lost'])} of the score above the floor.",
+            f"{capitalised(noun)}s with a significant loss there: {len(here)}"
+            f"{f'; {over_run}' if over_run else ''}.",
+        ),
+        source=source("effects", cell, layer=int(top["layer"]), head=int(top["head"])),
+    )  # fmt: skip
+
+
+def _head_points(row: dict[str, Any], every: pd.DataFrame) -> Estimate:
+    value, low, high = (100 * float(row[f"acc_diff{end}"]) for end in ("", "_run_low", "_run_high"))
+    unit = f"accuracy points of {row['task']} under {row['protocol']} without {name_of(row)}"
+    return Estimate(value, low, high, unit, together(every))
+
+
+def _no_head(mine: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim:
+    worst = records(mine)[int(np.argmax(numbers(mine, "acc_diff")))]
+    noun = HEAD_WORDS[str(worst["site"])]
+    pairs = len(mine[["task", "protocol"]].drop_duplicates())
+    where = {"kind": str(worst["kind"]), "site": str(worst["site"]), "signal": True}
+    at = {name: int(worst[name]) for name in ("layer", "head")}
+    return Claim(
+        kind=HEADS, evidence=OPEN, importance=weight(0.5, 0.0),
+        short=f"No single {noun} is established to matter.", source=source("effects", where, **at),
+        estimate=_head_points(worst, every), items=f"items: {items_of(mine)}",
+        details=(
+            f"{capitalised(done(worst, f'any one {noun}'))} has a significant loss of "
+            f"{100 * smallest:.3g} points or more in none of the "
+            f"{counted(pairs, 'task-protocol pair')} with signal (Benjamini-Hochberg).",
+            f"The largest loss is that without {name_of(worst)}.",
+        ),
+    )  # fmt: skip
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """``"head 7.3"``: the kind of head, its layer and its number."""
+    return f"{HEAD_WORDS[row['site']]} {name_layer(row['layer'])}.{row['head']}"
 
 
 _FINDERS = (claims, ladder_findings, book_findings, needed_heads, layers_without_loss)

@@ -16,6 +16,7 @@ from layerwise.presentation.wording import (
     HEAD_WORDS,
     LAYER_MAIN,
     counted,
+    doing,
     in_order,
     interval,
     layer_ranges,
@@ -25,23 +26,15 @@ from layerwise.presentation.wording import (
 from layerwise.stats.signals.power import GAINED
 from layerwise.storage.run_tables import RunTables
 
-
-def effects_of_layers(run: RunTables) -> pd.DataFrame | None:
-    """``effects.parquet`` of layers and their parts, and of sets of them; None without any."""
-    return _part(run, single_heads=False)
+# What is changed at a time: a layer or part of one, a head or key/value group, several at once.
+LAYERS, HEADS, SETS = "layers", "heads", "sets"
 
 
-def effects_of_heads(run: RunTables) -> pd.DataFrame | None:
-    """``effects.parquet`` of single heads and key/value groups; None without any."""
-    return _part(run, single_heads=True)
-
-
-def _part(run: RunTables, single_heads: bool) -> pd.DataFrame | None:
+def effects_of_layers(run: RunTables, *, heads: bool = False) -> pd.DataFrame | None:
+    """``effects.parquet`` of layers, their parts and sets, or of single heads; None without any."""
     effects = run.table("effects")
-    if effects is None:
-        return None
-    found = effects.loc[effects["head"].notna() == single_heads]
-    return None if found.empty else found
+    found = None if effects is None else effects.loc[effects["head"].notna() == heads]
+    return None if found is None or found.empty else found
 
 
 def single_layers(table: pd.DataFrame) -> pd.DataFrame:
@@ -49,53 +42,29 @@ def single_layers(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table.loc[table["head"].isna() & ~is_set(table)])
 
 
-def effects_of(run: RunTables, kind: str, site: str, **values: Any) -> pd.DataFrame:
-    """The effects in single layers of one kind and site, and of what else is asked."""
-    return _chosen(effects_of_layers(run), kind, site, values)
-
-
-def head_effects_of(run: RunTables, kind: str, site: str, **values: Any) -> pd.DataFrame:
-    """As ``effects_of``, in single heads or key/value groups."""
-    return _chosen(effects_of_heads(run), kind, site, values)
-
-
-def set_effects_of(run: RunTables, kind: str, site: str, **values: Any) -> pd.DataFrame:
-    """As ``effects_of``, in blocks and sets that were changed at once."""
-    return _chosen(effects_of_layers(run), kind, site, values, sets=True)
-
-
-def ablations(run: RunTables) -> list[tuple[str, str]]:
-    """The kinds and sites of interventions in one layer at a time, skipped layers first."""
-    return _kinds_and_sites(effects_of_layers(run))
-
-
-def head_ablations(run: RunTables) -> list[tuple[str, str]]:
-    """The kinds and sites of interventions in one head or key/value group at a time."""
-    return _kinds_and_sites(effects_of_heads(run))
-
-
-def set_ablations(run: RunTables) -> list[tuple[str, str]]:
-    """The kinds and sites of interventions in several layers or heads at once."""
-    return _kinds_and_sites(effects_of_layers(run), sets=True)
-
-
-def _kinds_and_sites(effects: pd.DataFrame | None, sets: bool = False) -> list[tuple[str, str]]:
+def _changed(run: RunTables, of: str) -> pd.DataFrame:
+    effects = effects_of_layers(run, heads=of == HEADS)
     if effects is None:
-        return []
-    return kinds_and_sites(effects.loc[is_set(effects) == sets])
+        return pd.DataFrame(columns=["kind", "site"])
+    return pd.DataFrame(effects.loc[is_set(effects) == (of == SETS)])
+
+
+def effects_of(
+    run: RunTables, kind: str, site: str, of: str = LAYERS, **values: Any
+) -> pd.DataFrame:
+    """The effects of one kind and site, in single layers, heads or sets, with some values."""
+    effects = _changed(run, of)
+    return effects if effects.empty else rows(effects, kind=kind, site=site, **values)
+
+
+def ablations(run: RunTables, of: str = LAYERS) -> list[tuple[str, str]]:
+    """The kinds and sites of interventions in single layers, heads or sets; skips first."""
+    return kinds_and_sites(_changed(run, of))
 
 
 def kinds_and_sites(table: pd.DataFrame) -> list[tuple[str, str]]:
     """The kinds and sites of interventions in a table, skipped layers first."""
     return in_order(zip(table["kind"], table["site"], strict=True), (LAYER_MAIN,))
-
-
-def _chosen(
-    effects: pd.DataFrame | None, kind: str, site: str, values: dict[str, Any], sets: bool = False
-) -> pd.DataFrame:
-    if effects is None:
-        return pd.DataFrame()
-    return rows(effects.loc[is_set(effects) == sets], kind=kind, site=site, **values)
 
 
 def is_set(effects: pd.DataFrame) -> pd.Series:
@@ -129,6 +98,11 @@ def points(row: dict[str, Any], sign: int = 1) -> str:
     ends = ("low", "high") if sign > 0 else ("high", "low")
     names = ("acc_diff", *(f"acc_diff_run_{end}" for end in ends))
     return f"{interval(*(100 * sign * row[name] for name in names))} accuracy points"
+
+
+def done(row: dict[str, Any], where: str | None = None) -> str:
+    """What was done to a row's layer, or to another place: ``"skipping layer 3"``."""
+    return doing(str(row["kind"]), str(row["site"]), where or f"layer {name_layer(row['layer'])}")
 
 
 def what_could_be_seen(mine: pd.DataFrame) -> str:

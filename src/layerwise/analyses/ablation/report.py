@@ -29,16 +29,12 @@ from layerwise.storage.run_tables import RunTables
 
 from .columns import SIGNAL, STEPS, effect_columns
 from .examples import examples_section
-from .findings_heads import HEADS
 from .lookup import (
+    HEADS,
+    SETS,
     ablations,
     effects_of,
-    effects_of_heads,
     effects_of_layers,
-    head_ablations,
-    head_effects_of,
-    set_ablations,
-    set_effects_of,
     sets_noun,
     what_could_be_seen,
 )
@@ -101,7 +97,7 @@ def role_maps(run: RunTables) -> list[FigureSpec]:
 
 def _held(run: RunTables, shown: pd.DataFrame, *, heads: bool = False) -> str:
     """How many of the marks of a figure hold over the whole run."""
-    every = effects_of_heads(run) if heads else effects_of_layers(run)
+    every = effects_of_layers(run, heads=heads)
     assert every is not None
     told = count_that_hold(rows(shown, significant=True), every, *([RATE] if heads else []))
     return f"; {told}" if told else ""
@@ -134,8 +130,8 @@ def head_effects(run: RunTables) -> list[FigureSpec]:
     from .figures import head_effect_maps
 
     found = []
-    for kind, site in head_ablations(run):
-        effects = head_effects_of(run, kind, site, signal=True)
+    for kind, site in ablations(run, HEADS):
+        effects = effects_of(run, kind, site, HEADS, signal=True)
         for protocol in in_order(effects["protocol"], PROTOCOL_ORDER):
             mine = rows(effects, protocol=protocol)
             noun = HEAD_WORDS[site]
@@ -159,8 +155,8 @@ def set_effects(run: RunTables) -> list[FigureSpec]:
     from .figures import MOST, action_on_sets, set_losses
 
     found = []
-    for kind, site in set_ablations(run):
-        mine = set_effects_of(run, kind, site, signal=True)
+    for kind, site in ablations(run, SETS):
+        mine = effects_of(run, kind, site, SETS, signal=True)
         if mine.empty:
             continue
         sets = len(set(mine["intervention"]))
@@ -299,7 +295,7 @@ def effects_tables(run: RunTables) -> list[Table]:
 
 def head_effects_tables(run: RunTables) -> list[Table]:
     """The heads with the largest effects, significant ones first, and all of them on demand."""
-    of_heads = effects_of_heads(run)
+    of_heads = effects_of_layers(run, heads=True)
     effects = pd.DataFrame() if of_heads is None else rows(of_heads, signal=True)
     if effects.empty:
         return []

@@ -14,7 +14,7 @@ from layerwise.presentation.wording import doing, in_order, joined, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .columns import BOOK_PAIRS, BOOKS
-from .findings_books import BOOKS as KIND
+from .findings_asking import BOOKS as KIND
 from .lookup import kinds_and_sites, single_layers
 
 _MOST = 2000
