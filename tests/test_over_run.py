@@ -20,6 +20,7 @@ from layerwise.stats.families.estimate import (
     over_run,
     sizes_of,
     student,
+    with_holm,
 )
 from layerwise.stats.signals.signal import above_chance_p_values, have_signal
 from tests.cases import data_sets, in_long_runs, most_errors
@@ -220,6 +221,34 @@ def test_means_reach_as_far_as_t_at_the_divided_level():
         assert reach[3] == pytest.approx(2 * t.ppf(1 - 0.025 / n_rate, 11))
         assert np.isnan(reach[4])
         assert (found["run_low"] + found["run_high"]).dropna().to_numpy() == pytest.approx(2.0)
+
+
+def test_estimates_are_corrected_within_their_parts_and_claimed_where_there_is_signal():
+    """Rows of a part are corrected together; without signal nothing is significant."""
+    table = pd.DataFrame({
+        "task": ["a"] * 3 + ["b"] * 3, "protocol": "letter", "site": ["x", "x", "y"] * 2,
+        "p": [0.01, 0.04, 0.03, 0.001, 0.001, np.nan], "signal": [True] * 3 + [False] * 3,
+        "mean": 1.0, "error": 0.1, "n_clusters": 9,
+    })  # fmt: skip
+    found = estimate(table, student("mean"), ["task", "site"])
+    expected = [0.02, 0.04, 0.03, 0.002, 0.002, np.nan]
+    assert found["p_corrected"].tolist() == pytest.approx(expected, nan_ok=True)
+    assert found["significant"].tolist() == [True] * 3 + [False] * 3
+    # five were tested, of which those without signal count and are not claimed
+    assert found["run_tests"].tolist()[:3] == [5] * 3
+    assert found["p_run"].tolist()[:3] == pytest.approx([0.05, 0.12, 0.12])
+    assert found.loc[3:, ["p_run", "run_tests", "run_low", "run_high"]].isna().all(axis=None)
+
+
+def test_rows_are_corrected_by_family_or_for_more_tests_than_there_are_rows():
+    rows = [{"of": "a", "p": 0.01}, {"of": "b", "p": 0.03}, {"of": "a", "p": 0.02}]
+    assert [row["p_holm"] for row in with_holm(rows)] == pytest.approx([0.03, 0.04, 0.04])
+    assert [row["p_holm"] for row in with_holm(rows, by=["of"])] == pytest.approx(
+        [0.02, 0.03, 0.02]
+    )
+    assert [row["q"] for row in with_holm(rows, 10, to="q")] == pytest.approx([0.1, 0.24, 0.18])
+    assert rows[0] == {"of": "a", "p": 0.01}
+    assert with_holm([]) == []
 
 
 def test_errors_of_shares_are_those_of_many_samples():

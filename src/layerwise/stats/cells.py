@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,6 +105,36 @@ def layer_skips(records: pd.DataFrame) -> pd.DataFrame:
 def has_several_examples(records: pd.DataFrame) -> bool:
     """Whether records are of several draws of few-shot examples."""
     return "examples" in records and bool((records["examples"].fillna(0) > 0).any())
+
+
+def cells_by_host(
+    records: pd.DataFrame, hosts: Sequence[str], models: str
+) -> Iterator[dict[str, Cell]]:
+    """Records of several models on the same items, by task and protocol in alphabetical order."""
+    every = [
+        {(one.task, one.protocol): one for one in cells(records.loc[records["host"] == host])}
+        for host in hosts
+    ]
+    for task, protocol in sorted(set().union(*every)):
+        found = [known[task, protocol] for known in every if (task, protocol) in known]
+        if len(found) < len(hosts) or len({one.items for one in found}) > 1:
+            raise UserError(
+                f"The records of task {task!r} under protocol {protocol!r} are not of the same "
+                f"items in {models} again."
+            )
+        yield dict(zip(hosts, found, strict=True))
+
+
+def intact_nats(records: pd.DataFrame, cell: Cell) -> dict[str, Float[np.ndarray, " items"]]:
+    """By host, gold log-probabilities of the intact model in a cell; nan where there are none."""
+    chosen = (records["task"] == cell.task) & (records["protocol"] == cell.protocol)
+    gold = records.loc[chosen & (records["kind"] == INTACT)].set_index("item")
+    return {
+        str(host): own["gold_logprob"]
+        .reindex(list(cell.items))
+        .to_numpy(dtype=float, na_value=np.nan)
+        for host, own in gold.groupby("host")
+    }
 
 
 def cells(records: pd.DataFrame, *, over_examples: bool = False) -> Iterator[Cell]:

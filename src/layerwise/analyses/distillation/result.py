@@ -14,7 +14,6 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.errors import UserError
 from layerwise.presentation.columns import (
     Column,
     Row,
@@ -26,7 +25,8 @@ from layerwise.presentation.columns import (
     plain,
 )
 from layerwise.presentation.drawing import drawn
-from layerwise.stats.effects import ALPHA, INTACT, Cell, Chance, cells
+from layerwise.stats.cells import Cell, cells_by_host, intact_nats
+from layerwise.stats.effects import ALPHA, Chance
 from layerwise.stats.families.estimate import bounded_columns, known, paired_bounds, resampled
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.stats.share_tests.share_bounds import share_scale, wide_enough
@@ -96,27 +96,8 @@ class ThreeModels(NamedTuple):
 
 def asked_of(distillation: pd.DataFrame) -> Iterator[ThreeModels]:
     """The three models' records by task and protocol, in alphabetical order."""
-    of = {host: distillation.loc[distillation["host"] == host] for host in HOSTS}
-    by_host = {
-        host: {(one.task, one.protocol): one for one in cells(table)} for host, table in of.items()
-    }
-    for key in sorted(set().union(*by_host.values())):
-        found = {host: known[key] for host, known in by_host.items() if key in known}
-        if len(found) < len(HOSTS) or len({one.items for one in found.values()}) > 1:
-            raise UserError(
-                f"The records of task {key[0]!r} under protocol {key[1]!r} are not of the same "
-                "items in all three models; run the distillation again."
-            )
-        items = list(found[STUDENT].items)
-        yield ThreeModels(found, {host: _nats(table, key, items) for host, table in of.items()})
-
-
-def _nats(
-    table: pd.DataFrame, key: tuple[str, str], items: list[str]
-) -> Float[np.ndarray, " items"]:
-    chosen = (table["task"] == key[0]) & (table["protocol"] == key[1]) & (table["kind"] == INTACT)
-    gold = table.loc[chosen].set_index("item")["gold_logprob"]
-    return gold.reindex(items).to_numpy(dtype=float, na_value=np.nan)
+    for found in cells_by_host(distillation, HOSTS, "all three models; run the distillation"):
+        yield ThreeModels(found, intact_nats(distillation, found[STUDENT]))
 
 
 def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:

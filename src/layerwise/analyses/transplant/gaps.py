@@ -10,8 +10,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from layerwise import stats
-from layerwise.errors import UserError
-from layerwise.stats.effects import ALPHA, INTACT, Cell, Chance, cells
+from layerwise.stats.cells import Cell, cells_by_host, intact_nats
+from layerwise.stats.effects import ALPHA, Chance
 from layerwise.stats.families.estimate import known, mean_columns, paired_bounds, with_holm
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.stats.signals.signal import have_signal, signal_p_values
@@ -64,33 +64,14 @@ class Pair(NamedTuple):
 def pairs_of(transplant: pd.DataFrame) -> Iterator[Pair]:
     """Both models' records by task and protocol, in alphabetical order."""
     transplant = transplant.loc[transplant["split"].isna()]
-    by_host = {
-        host: {(one.task, one.protocol): one for one in cells(table)}
-        for host, table in ((h, transplant.loc[transplant["host"] == h]) for h in HOSTS)
-    }
-    for key in sorted(set().union(*by_host.values())):
-        found = {host: known.get(key) for host, known in by_host.items()}
-        mine, theirs = (found[host] for host in HOSTS)
-        if mine is None or theirs is None or mine.items != theirs.items:
-            raise UserError(
-                f"The records of task {key[0]!r} under protocol {key[1]!r} are not of the same "
-                "items in both models; run the transplant again."
-            )
-        of = transplant.loc[(transplant["task"] == key[0]) & (transplant["protocol"] == key[1])]
+    for found in cells_by_host(transplant, HOSTS, "both models; run the transplant"):
+        base = found[BASE]
+        of = transplant.loc[
+            (transplant["task"] == base.task) & (transplant["protocol"] == base.protocol)
+        ]
         once = of.loc[of["set"].notna()].drop_duplicates("intervention")
         described = once.set_index("intervention")[list(_DESCRIBED)]
-        yield Pair({BASE: mine, OTHER: theirs}, _nats(of, mine.items), described)
-
-
-def _nats(of: pd.DataFrame, items: tuple[str, ...]) -> dict[str, Float[np.ndarray, " items"]]:
-    plain = of.loc[of["kind"] == INTACT]
-    return {
-        host: plain.loc[plain["host"] == host]
-        .set_index("item")["gold_logprob"]
-        .reindex(list(items))
-        .to_numpy(dtype=float, na_value=np.nan)
-        for host in HOSTS
-    }
+        yield Pair(found, intact_nats(of, base), described)
 
 
 def gaps_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
