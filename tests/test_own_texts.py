@@ -74,7 +74,7 @@ def test_texts_of_a_batch_are_those_that_are_written_one_at_a_time(name):
         one_at_a_time(student, *each) for each in zip(asked, [tokenizer] * 8, seeds, strict=True)
     ]
     assert [list(text.targets) for text in texts] == expected
-    assert [text.read for text in texts] == [one.tokens[: one.n_given] for one in asked]
+    assert [text.prompt for text in texts] == [one.tokens[: one.n_given] for one in asked]
     assert len({len(said) for said in expected}) > 3
 
 

@@ -64,9 +64,9 @@ def _of(run: RunTables, row: Row, n: int) -> Claim:
 def _nothing(run: RunTables, gains: pd.DataFrame) -> Claim:
     top = max(records(gains), key=lambda row: abs(row["gain"]))
     largest, n = f"{top['task']} {when(top['protocol'])}", len(gains)
-    asked = largest if n == 1 else f"any of {n} tasks and protocols"
+    cases = largest if n == 1 else f"any of {n} tasks and protocols"
     return Claim(
-        short=f"{_student(run)} is not established to be better or worse than before in {asked}.",
+        short=f"{_student(run)} is not established to be better or worse than before in {cases}.",
         evidence=OPEN,
         importance=weight(0.4, 0.0),
         **_common(run, top, gains, n, [f"The largest change is in {largest}."]),

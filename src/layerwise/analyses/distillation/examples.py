@@ -162,7 +162,7 @@ def _parted(
 def questions_of_tasks(setup: Setup, n_texts: int) -> list[list[Question]]:
     """Questions of the tasks that share neither question nor fact with a measured item.
 
-    Of a built-in suite other seeds are asked, of other tasks the items that a limit leaves over.
+    A built-in suite gives them by other seeds, another task by the items that a limit leaves over.
     """
     measured, groups = _Measured.of(setup.tasks), list[list[Question]]()
     suites = {task.name: task for task in setup.tasks if is_from_suite(task)}

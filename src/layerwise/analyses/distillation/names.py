@@ -45,7 +45,7 @@ def objective_in_words(settings: dict[str, Any]) -> str:
     if settings["on_policy"]:
         words += f"; {number(100 * settings['on_policy'])} % of the texts written by the student"
     whose = "the task's" if settings["answers"] == OF_TASK else "the teacher's"
-    return words if settings["from_file"] else f"{by_kind}; {whose} answers"
+    return words if settings["from_file"] else f"{words}; {whose} answers"
 
 
 def trained_in_words(settings: dict[str, Any]) -> str:
