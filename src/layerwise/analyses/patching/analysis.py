@@ -63,8 +63,8 @@ def patching_evidence(
         wide = while_the_encoder_runs(wide, n_encoder)
         edges = np.arange(sampling.n_layers + 1)
         why = "the clean and the corrupted run do not differ"
-        told = with_own_signal(signal, key, solved[key[3], key[1]] is not False)
-        yield progress(PATCHING, group, wide, edges, told, sampling, why, from_first=False)
+        own_signal = with_own_signal(signal, key, solved[key[3], key[1]] is not False)
+        yield progress(PATCHING, group, wide, edges, own_signal, sampling, why, from_first=False)
 
 
 def _tables(result: PatchingResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:

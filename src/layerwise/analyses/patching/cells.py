@@ -191,20 +191,22 @@ def positions_of(prompts: PatchingPrompts, *, both_ways: bool = False) -> list[P
     """
     clean, corrupted = prompts.changed
     ends, after = (len(prompts.clean), len(prompts.corrupted)), len(prompts.clean) - clean.stop
-    found = []
+    positions = []
     if both_ways:
-        found += [Position(pos, pos, BEFORE) for pos in range(0, clean.start, _step(clean.start))]
+        positions += [
+            Position(pos, pos, BEFORE) for pos in range(0, clean.start, _step(clean.start))
+        ]
     if min(len(clean), len(corrupted)) > 1:
-        found.append(Position(clean[0], corrupted[0], "first changed"))
+        positions.append(Position(clean[0], corrupted[0], "first changed"))
     if len(clean) == len(corrupted):
-        found += [Position(pos, pos, "middle changed") for pos in clean[1:-1]]
+        positions += [Position(pos, pos, "middle changed") for pos in clean[1:-1]]
     if after:
-        found.append(Position(clean[-1], corrupted[-1], "last changed"))
+        positions.append(Position(clean[-1], corrupted[-1], "last changed"))
     tail = [(ends[0] - left, ends[1] - left) for left in range(max(after, 1), 0, -1)]
     if len(tail) > 1:
-        found.append(Position(*tail[0], "next"))
-    found += [Position(*pair, "further") for pair in tail[1:-1][:: _step(len(tail) - 2)]]
-    return [*found, Position(*tail[-1], "last")]
+        positions.append(Position(*tail[0], "next"))
+    positions += [Position(*pair, "further") for pair in tail[1:-1][:: _step(len(tail) - 2)]]
+    return [*positions, Position(*tail[-1], "last")]
 
 
 def _step(n: int) -> int:
@@ -214,14 +216,14 @@ def _step(n: int) -> int:
 
 def places_in_prompt(prompts: PatchingPrompts, *, both_ways: bool) -> list[tuple[str, Places]]:
     """Labels, each with the positions in the clean and the corrupted prompt that it stands for."""
-    found: list[tuple[str, Places]] = [
+    places: list[tuple[str, Places]] = [
         (at.label, ((at.clean, at.corrupted),)) for at in positions_of(prompts, both_ways=both_ways)
     ]
     clean, corrupted = prompts.changed
     if len(clean) == len(corrupted):
         every = range(0 if both_ways else clean.start, len(prompts.clean))
-        found.append((ALL, tuple((pos, pos) for pos in every)))
-    return found
+        places.append((ALL, tuple((pos, pos) for pos in every)))
+    return places
 
 
 def places_in_decoder(n_begins: int) -> list[tuple[str, Places]]:

@@ -74,15 +74,15 @@ def patching_map(
     names = in_order(shown["pos_label"], POSITIONS)
     down, _ = rows_and_columns(len(tasks), width, _LEAST)
     height = height_of(len(layers), 0.14, 4.2 if down == 1 else 2.6)
-    titles = [task_title(mine) for _, mine in tasks]
+    titles = [task_title(of_task) for _, of_task in tasks]
     panels = Panels(titles, width, (height,), least=_LEAST, most=2.4)
     needed = _ROOM_FOR_TEXT[0] * len(names), _ROOM_FOR_TEXT[1] * len(layers)
     written = panels.room >= needed[0] and height >= needed[1]
     ends = ("corrupted", "clean") if direction == "denoising" else ("clean", "corrupted")
     unit = f"share {verb(direction)}, over n pairs (0 = {ends[0]} run, 1 = {ends[1]} run)"
     bar = Bar(DIVERGING, -1.0, 1.0, unit)
-    for axes, (_, mine) in zip(panels.flat, tasks, strict=True):
-        drawn = cells(mine, "recovered", ("layer", layers), ("pos_label", names),
+    for axes, (_, of_task) in zip(panels.flat, tasks, strict=True):
+        drawn = cells(of_task, "recovered", ("layer", layers), ("pos_label", names),
                       [] if written else [_MINUS], _tell)  # fmt: skip
         draw_heat(axes, drawn, bar, (panels.room, height), absent=ABSENT)
         if written:
@@ -133,9 +133,12 @@ def patching_heads(
     if stacks().n_encoder:
         where = _WHERE | _IN_TWO_STACKS
     named = [
-        ([f"{task}, n = {spread(mine['n_items'])}", where.get(at, at)], rows(mine, pos_label=at))
-        for task, mine in by_task(shown)
-        for at in in_order(mine["pos_label"], POSITIONS)
+        (
+            [f"{task}, n = {spread(of_task['n_items'])}", where.get(at, at)],
+            rows(of_task, pos_label=at),
+        )
+        for task, of_task in by_task(shown)
+        for at in in_order(of_task["pos_label"], POSITIONS)
     ]
     limit = limit_of(shown, "recovered")
     return head_maps(

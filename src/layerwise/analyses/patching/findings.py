@@ -29,12 +29,16 @@ _UNMEASURED = "The intact model's accuracy was not measured."
 
 def hand_overs(run: RunTables) -> list[Claim]:
     """Where the last position takes over from the changed token, where that is established."""
-    return spaced([one for mine, note in _patched(run) for one in _hand_over(mine, note)], 1)
+    return spaced(
+        [claim for of_site, note in _patched(run) for claim in _hand_over(of_site, note)], 1
+    )
 
 
 def take_ups(run: RunTables) -> list[Claim]:
     """Where a decoder takes up what the encoder has found, where that is established."""
-    return spaced([one for mine, note in _patched(run) for one in _taken_up(mine, note)], 1)
+    return spaced(
+        [claim for of_site, note in _patched(run) for claim in _taken_up(of_site, note)], 1
+    )
 
 
 def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, str]]:
@@ -43,22 +47,22 @@ def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, str]]:
     if patching is None:
         return
     for task in in_order(patching["task"], ()):
-        mine = rows(patching, task=task, site="resid_pre", direction="denoising")
-        for protocol in in_order(mine["protocol"], PROTOCOL_ORDER):
-            signal, there = has_signal(run, task, protocol), rows(mine, protocol=protocol)
+        of_site = rows(patching, task=task, site="resid_pre", direction="denoising")
+        for protocol in in_order(of_site["protocol"], PROTOCOL_ORDER):
+            signal, there = has_signal(run, task, protocol), rows(of_site, protocol=protocol)
             if signal is not False and rows(there, signal=False).empty:
                 yield there, "" if signal is not None else _UNMEASURED
 
 
-def _hand_over(mine: pd.DataFrame, note: str) -> list[Claim]:
-    changed = next((name for name in _CHANGED if name in set(mine["pos_label"])), None)
-    if changed is None or "last" not in set(mine["pos_label"]):
+def _hand_over(of_site: pd.DataFrame, note: str) -> list[Claim]:
+    changed = next((name for name in _CHANGED if name in set(of_site["pos_label"])), None)
+    if changed is None or "last" not in set(of_site["pos_label"]):
         return []
-    bounds = overtaking(mine, changed)
+    bounds = overtaking(of_site, changed)
     if bounds is None:
         return []
     middle, low, high = bounds
-    there = {row["pos_label"]: row for row in records(rows(mine, layer=middle))}
+    there = {row["pos_label"]: row for row in records(rows(of_site, layer=middle))}
     # What is there before a layer, and was not before the one in front of it, moved in that one.
     at, first, last = (name_layer(layer - 1) for layer in bounds)
     token = percent(*(there[changed][name] for name in _BOUNDS))
@@ -70,7 +74,7 @@ def _hand_over(mine: pd.DataFrame, note: str) -> list[Claim]:
         f"moves from the changed word to the prompt's last token in layer {at}",
         (middle - 1,),
     )
-    evidence, between = Evidence.ESTABLISHED, _elsewhere(mine, changed)
+    evidence, between = Evidence.ESTABLISHED, _elsewhere(of_site, changed)
     if between is not None:
         evidence, layers, (left, reached) = Evidence.IN_TABLE, between, map(name_layer, between)
         says = f"leaves the changed word in layer {left} and reaches the last token in {reached}"
@@ -96,26 +100,26 @@ def _claim(says: str, row: dict[str, Any], places: list[str] | str, **more: Any)
     )  # fmt: skip
 
 
-def _elsewhere(mine: pd.DataFrame, changed: str) -> tuple[int, int] | None:
+def _elsewhere(of_site: pd.DataFrame, changed: str) -> tuple[int, int] | None:
     """The layers at which the answer leaves one place and reaches the other, if they are two.
 
     None where both places together hold about all of it at every layer from the one to the other.
     """
-    layers = layers_of(rows(mine, pos_label="last"))
+    layers = layers_of(rows(of_site, pos_label="last"))
     token, last = (
-        numbers(rows(mine, pos_label=name).set_index("layer").reindex(layers), "recovered")
+        numbers(rows(of_site, pos_label=name).set_index("layer").reindex(layers), "recovered")
         for name in (changed, "last")
     )
     left, reached = _stays(token < _HALF), _stays(last > _HALF)
     if left is None or reached is None or reached <= left:
         return None
-    held = (token + last)[left:reached]
-    return (layers[max(left - 1, 0)], layers[reached - 1]) if held.min() < _ABOUT_ALL else None
+    both = (token + last)[left:reached]
+    return (layers[max(left - 1, 0)], layers[reached - 1]) if both.min() < _ABOUT_ALL else None
 
 
-def _taken_up(mine: pd.DataFrame, note: str) -> list[Claim]:
+def _taken_up(of_site: pd.DataFrame, note: str) -> list[Claim]:
     """The layer in which more than half arrives where the decoder answers, to stay."""
-    answer = rows(mine, pos_label="answer").sort_values("layer")
+    answer = rows(of_site, pos_label="answer").sort_values("layer")
     if answer.empty:
         return []
     bounds = [_stays(numbers(answer, name) > _HALF) for name in _BOUNDS]
@@ -134,11 +138,12 @@ def _taken_up(mine: pd.DataFrame, note: str) -> list[Claim]:
     )]  # fmt: skip
 
 
-def overtaking(mine: pd.DataFrame, changed: str) -> tuple[int, int, int] | None:
+def overtaking(of_site: pd.DataFrame, changed: str) -> tuple[int, int, int] | None:
     """The layer from which the last position recovers more than the changed token, with bounds."""
-    layers = layers_of(rows(mine, pos_label="last"))  # in an encoder-decoder, the encoder's
+    layers = layers_of(rows(of_site, pos_label="last"))  # in an encoder-decoder, the encoder's
     token, last = (
-        rows(mine, pos_label=name).set_index("layer").reindex(layers) for name in (changed, "last")
+        rows(of_site, pos_label=name).set_index("layer").reindex(layers)
+        for name in (changed, "last")
     )
     middle, low, high = (
         _stays(numbers(last, _BOUNDS[a]) > numbers(token, _BOUNDS[b]))

@@ -37,12 +37,12 @@ def hooked_logprobs(
         cache[hook.name] = tensor
 
     answer_logits(model, [source], [(name, keep) for name in names])
-    found = []
+    logprobs = []
     for start in range(0, len(cells), AT_ONCE):
         some = cells[start : start + AT_ONCE]
         logits = answer_logits(model, [tokens] * len(some), _hooks(model, some, cache))
-        found.append(logits.double().log_softmax(-1))
-    return torch.cat(found)
+        logprobs.append(logits.double().log_softmax(-1))
+    return torch.cat(logprobs)
 
 
 @torch.inference_mode()

@@ -1,6 +1,6 @@
 """A planned activation patching: which cells there are, and a row for each.
 
-What is patched is told in ``cells``, which pairs in ``pairs``; averages and
+What is patched is in ``cells``, which pairs in ``pairs``; averages and
 tests are made of the rows in ``tables``.
 """
 
@@ -27,7 +27,7 @@ from layerwise.tasks import PatchingPrompts, Task
 
 from .cells import PATTERNS, Cell, PatchingLayout, cells_of, refuse_unknown_places
 from .hooked_patches import hooked_logprobs, intact_logprobs
-from .pairs import Pair, PairChoice, asked, both, cut, logprob_of
+from .pairs import Pair, PairChoice, answer_requests, both, cut, logprob_of
 from .pieces import PAIRS_AT_ONCE, ChosenPairs, PairPieces
 from .result import PatchingResult, patching_frame
 from .tables import DENOISING, patched_and_source
@@ -35,7 +35,7 @@ from .tables import DENOISING, patched_and_source
 _Key = TypeVar("_Key", bound=Hashable)
 
 
-class _Said(NamedTuple):
+class _Outcome(NamedTuple):
     """What a patched run says: the answers' log-probabilities, and its distance to the source."""
 
     clean_answer: float
@@ -121,13 +121,13 @@ class Patching:
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> PatchingResult:
         """Make the pieces that are missing, and join all of them."""
-        made = PairPieces(self.choice(), "patching", "activation patching")
-        pieces, asking = made.chosen(parts, progress)
+        pair_pieces = PairPieces(self.choice(), "patching", "activation patching")
+        pieces, asking = pair_pieces.chosen(parts, progress)
         self._tell_of_more_memory(pieces, progress)
-        table, work = made.make(parts, progress, pieces, self.cost, self.measure, "patching")
+        table, work = pair_pieces.make(parts, progress, pieces, self.cost, self.measure, "patching")
         facts = self.setup.facts(settings, joined_work([*asking, *work]))
-        found = with_clusters(table, self.setup.tasks) if pieces else patching_frame([])
-        return PatchingResult(found, facts)
+        records = with_clusters(table, self.setup.tasks) if pieces else patching_frame([])
+        return PatchingResult(records, facts)
 
     def _tell_of_more_memory(self, pieces: Sequence[ChosenPairs], progress: Meter) -> None:
         costs = [self.cost(piece) for piece in pieces]
@@ -148,7 +148,7 @@ class Patching:
         usable = self.choice().usable(task)
         if not usable:
             return Cost()
-        together = self.choice().asked_at_once(task)
+        together = self.choice().batches(task)
         total = sum((self.setup.cost(task, [intact()], both(p)) for p in together), start=Cost())
         pieces = cut(usable[: self.pairs], PAIRS_AT_ONCE)
         return sum((self._cost(task, prompts) for prompts in pieces), start=total)
@@ -160,8 +160,8 @@ class Patching:
             for swept, requests, _ in self._swept(some, direction, cells):
                 patches = [cell.intervention() for cell in swept]
                 total += self.setup.cost(task, patches, requests)
-            for prompts, mine in zip(some, cells, strict=True):
-                total += self._expected_hooked(task, prompts, direction, mine)
+            for prompts, own_cells in zip(some, cells, strict=True):
+                total += self._expected_hooked(task, prompts, direction, own_cells)
         return total
 
     def _expected_hooked(
@@ -171,7 +171,7 @@ class Patching:
         if not n:
             return Cost()
         passes = token_passes(self.setup.model, len(tokens)) * n
-        one = self.setup.cost(task, [intact()], asked(prompts, tokens)[:1])
+        one = self.setup.cost(task, [intact()], answer_requests(prompts, tokens)[:1])
         return Cost(
             requests=2, interventions=n, prompt_token_passes=passes,
             brute_force_token_passes=float(passes), rows=n, prompt_flop=n * one.flop,
@@ -197,14 +197,16 @@ class Patching:
     def measure(self, piece: ChosenPairs) -> Recorded:
         """The rows of a piece, and what they cost."""
         task, pairs = piece.task, piece.pairs
-        made, stats = [], SweepStats()
+        by_direction, stats = [], SweepStats()
         for direction in self.directions:
             cells = [self.cells(pair.prompts, direction) for pair in pairs]
-            found, cost = self.patched(pairs, direction, cells)
-            made.append(found)
+            patched_rows, cost = self.patched(pairs, direction, cells)
+            by_direction.append(patched_rows)
             stats = stats + cost
         of_task = {"task": task.name, "capability": task.capability}
-        rows = [of_task | row for of_pair in zip(*made, strict=True) for row in chain(*of_pair)]
+        rows = [
+            of_task | row for of_pair in zip(*by_direction, strict=True) for row in chain(*of_pair)
+        ]
         work = work_entry("activation patching", task.name, stats)
         return patching_frame(rows), {**work, "pairs": len(pairs)}
 
@@ -215,18 +217,18 @@ class Patching:
         stats, rows = SweepStats(), [list[dict[str, Any]]() for _ in pairs]
         prompts = [pair.prompts for pair in pairs]
         for swept, requests, alike in self._swept(prompts, direction, cells):
-            found = self.setup.sweep([cell.intervention() for cell in swept], requests)
-            stats = stats + found.stats
-            for cell, outcomes in zip(swept, found.outcomes, strict=True):
+            sweep = self.setup.sweep([cell.intervention() for cell in swept], requests)
+            stats = stats + sweep.stats
+            for cell, outcomes in zip(swept, sweep.outcomes, strict=True):
                 values = [logprob_of(outcome) for outcome in outcomes]
                 for i, clean, corrupted in zip(alike, values[::2], values[1::2], strict=True):
-                    rows[i].append(_row(pairs[i], direction, cell, _Said(clean, corrupted)))
-        for pair, mine, of_pair in zip(pairs, cells, rows, strict=True):
-            if hooked := self._by_whom(pair.prompts, mine)[1]:
-                unpatched, said, cost = self._hooked(pair.prompts, direction, hooked)
+                    rows[i].append(_row(pairs[i], direction, cell, _Outcome(clean, corrupted)))
+        for pair, own_cells, of_pair in zip(pairs, cells, rows, strict=True):
+            if hooked := self._by_whom(pair.prompts, own_cells)[1]:
+                unpatched, hooked_outcomes, cost = self._hooked(pair.prompts, direction, hooked)
                 stats = stats + cost
-                for cell, one in zip(hooked, said, strict=True):
-                    of_pair.append(_row(pair, direction, cell, one, unpatched))
+                for cell, outcome in zip(hooked, hooked_outcomes, strict=True):
+                    of_pair.append(_row(pair, direction, cell, outcome, unpatched))
         return rows, stats
 
     def _swept(
@@ -235,37 +237,40 @@ class Patching:
         direction: str,
         cells: Sequence[Sequence[Cell]],
     ) -> Iterator[tuple[tuple[Cell, ...], list[LogLikelihood], list[int]]]:
-        """What the engine patches: cells, what is asked, and of which pairs, by number.
+        """What the engine patches: cells, requests, and of which pairs, by number.
 
         Pairs whose cells are the same, as those of one template are, share a sweep.
         """
         swept = [
-            tuple(self._by_whom(pair, mine)[0]) for pair, mine in zip(prompts, cells, strict=True)
+            tuple(self._by_whom(pair, own_cells)[0])
+            for pair, own_cells in zip(prompts, cells, strict=True)
         ]
         for patched, alike in grouped(swept).items():
             if patched:
-                of_pairs = (asked(prompts[i], *runs_of(prompts[i], direction)) for i in alike)
+                of_pairs = (
+                    answer_requests(prompts[i], *runs_of(prompts[i], direction)) for i in alike
+                )
                 yield patched, list(chain.from_iterable(of_pairs)), alike
 
     def _hooked(
         self, prompts: PatchingPrompts, direction: str, cells: Sequence[Cell]
-    ) -> tuple[float | None, list[_Said], SweepStats]:
+    ) -> tuple[float | None, list[_Outcome], SweepStats]:
         """What runs patched with plain hooks say, and how far the unpatched run is."""
         model, (tokens, source) = self.setup.model, runs_of(prompts, direction)
         started = time.perf_counter()
-        found = hooked_logprobs(model, tokens, source, cells)
+        patched = hooked_logprobs(model, tokens, source, cells)
         answers = [prompts.clean_answer, prompts.corrupted_answer]
-        values: list[list[float]] = found[:, answers].tolist()
+        values: list[list[float]] = patched[:, answers].tolist()
         unpatched, divergences = None, [None] * len(cells)
         if self.kl:
             wanted = intact_logprobs(model, source)
-            divergences = _kl(wanted, found).tolist()
+            divergences = _kl(wanted, patched).tolist()
             unpatched = float(_kl(wanted, intact_logprobs(model, tokens)))
         n_layers, passes = model.cfg.n_layers, token_passes(model, len(tokens)) * len(cells)
         seconds = time.perf_counter() - started
         stats = SweepStats(n_layers * len(cells), n_layers * len(cells), passes, passes, seconds)
-        said = [_Said(a, b, kl) for (a, b), kl in zip(values, divergences, strict=True)]
-        return unpatched, said, stats
+        outcomes = [_Outcome(a, b, kl) for (a, b), kl in zip(values, divergences, strict=True)]
+        return unpatched, outcomes, stats
 
 
 def _kl(wanted: Any, given: Any) -> Any:
@@ -276,10 +281,10 @@ def _kl(wanted: Any, given: Any) -> Any:
 
 def grouped(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
     """The numbers of those that have the same key, by key, in the order of their first."""
-    found: dict[_Key, list[int]] = {}
+    places: dict[_Key, list[int]] = {}
     for i, key in enumerate(keys):
-        found.setdefault(key, []).append(i)
-    return found
+        places.setdefault(key, []).append(i)
+    return places
 
 
 def runs_of(prompts: PatchingPrompts, direction: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -288,9 +293,9 @@ def runs_of(prompts: PatchingPrompts, direction: str) -> tuple[tuple[int, ...], 
 
 
 def _row(
-    pair: Pair, direction: str, cell: Cell, said: _Said, unpatched_kl: float | None = None
+    pair: Pair, direction: str, cell: Cell, outcome: _Outcome, unpatched_kl: float | None = None
 ) -> dict[str, Any]:
-    patched = said.clean_answer - said.corrupted_answer
+    patched = outcome.clean_answer - outcome.corrupted_answer
     base, aim = patched_and_source(pair.clean_diff, pair.corrupted_diff, direction)
     pos, source = cell.place
     return {
@@ -306,7 +311,7 @@ def _row(
         "recovered": (patched - base) / (aim - base),
         "clean_logprob": pair.clean_logprob,
         "corrupted_logprob": pair.corrupted_logprob,
-        "patched_logprob": said.clean_answer,
+        "patched_logprob": outcome.clean_answer,
         "unpatched_kl": unpatched_kl,
-        "patched_kl": said.kl,
+        "patched_kl": outcome.kl,
     }

@@ -17,15 +17,15 @@ from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact
 from layerwise.tasks import PatchingPrompts, Task
 
-# Pairs that the intact model is asked together: they share their few-shot examples, so that fewer
-# at once take more work (of 268 pairs of facts 5 % of what patching 16 of them takes).
-ASKED_AT_ONCE = 128
+# Pairs that the intact model answers in one sweep: they share their few-shot examples, so that
+# fewer at once take more work (of 268 pairs of facts 5 % of what patching 16 of them takes).
+BATCH = 128
 _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A pair that the intact model solves, and what it says there.
+    """A pair that the intact model solves, and its log-probabilities.
 
     Attributes:
         prompts: the two prompts and answers.
@@ -61,8 +61,8 @@ class Pair:
         }
 
 
-class Said(NamedTuple):
-    """What the intact model says of a pair: log-probabilities of answers' first tokens, in nats.
+class PairAnswers(NamedTuple):
+    """The intact model's answers to a pair: log-probabilities of answers' first tokens, in nats.
 
     Attributes:
         clean_after_clean: of the clean answer after the clean prompt.
@@ -96,7 +96,7 @@ class PairChoice:
     def __post_init__(self) -> None:
         if self.pairs < 1:
             raise UserError(f"At least one pair is needed for patching, not {self.pairs}.")
-        for task in self.setup.tasks:  # bad input is told before any work is done
+        for task in self.setup.tasks:  # bad input is refused before any work is done
             usable = self.usable(task)
             if self.strict and not usable:
                 raise UserError(self._why_none(task))
@@ -111,42 +111,42 @@ class PairChoice:
         return [task for task in self.setup.tasks if self.usable(task)]
 
     def solved(self, task: Task) -> tuple[list[Pair], SweepStats]:
-        """The pairs of a task that are used, and what finding them took."""
-        said, stats = list[Said](), SweepStats()
-        for some in self.asked_at_once(task):
-            mine, cost = self.said(some)
-            said, stats = said + mine, stats + cost
-        return self.chosen(task, said), stats
+        """The pairs of a task that are used, and the work of choosing them."""
+        answers, stats = list[PairAnswers](), SweepStats()
+        for batch in self.batches(task):
+            of_batch, cost = self.answers(batch)
+            answers, stats = answers + of_batch, stats + cost
+        return self.chosen(task, answers), stats
 
-    def asked_at_once(self, task: Task) -> list[tuple[PatchingPrompts, ...]]:
-        """The pairs of a task that can be compared, as many together as are asked together."""
-        return cut(self.usable(task), ASKED_AT_ONCE)
+    def batches(self, task: Task) -> list[tuple[PatchingPrompts, ...]]:
+        """The pairs of a task that can be compared, in batches of one sweep."""
+        return cut(self.usable(task), BATCH)
 
-    def said(self, prompts: Sequence[PatchingPrompts]) -> tuple[list[Said], SweepStats]:
-        """What the intact model says of some pairs, and what asking it took."""
+    def answers(self, prompts: Sequence[PatchingPrompts]) -> tuple[list[PairAnswers], SweepStats]:
+        """The intact model's answers to some pairs, and the work of the sweep."""
         swept = self.setup.sweep([intact()], both(prompts))
         values = [logprob_of(outcome) for outcome in swept.outcomes[0]]
-        return [Said(*four) for four in cut(values, 4)], swept.stats
+        return [PairAnswers(*four) for four in cut(values, 4)], swept.stats
 
-    def chosen(self, task: Task, said: Sequence[tuple[float, ...]]) -> list[Pair]:
+    def chosen(self, task: Task, answers: Sequence[tuple[float, ...]]) -> list[Pair]:
         """The first pairs of which the intact model prefers the right answer in both prompts.
 
         Elsewhere there is nothing to carry.
         """
         usable = self.usable(task)
-        net = [int(a > b and c < d) - int(a < b and c > d) for a, b, c, d in said]
+        net = [int(a > b and c < d) - int(a < b and c > d) for a, b, c, d in answers]
         clusters = {item.id: item.cluster for item in task.items}
         pairs_p = more_solved_p_value(net, [clusters[prompts.item] for prompts in usable])
         n_solved, n_turned = net.count(1), net.count(-1)
-        solved = [(p, *v) for p, v, one in zip(usable, said, net, strict=True) if one == 1]
+        solved = [(p, *v) for p, v, sign in zip(usable, answers, net, strict=True) if sign == 1]
         return [
             Pair(prompts, a - b, c - d, a, c, n_solved, n_turned, pairs_p)
             for prompts, a, b, c, d in solved[: self.pairs]
         ]
 
     def _prompts(self, task: Task) -> list[PatchingPrompts]:
-        found = (self.setup.pair(task, item) for item in task.items)
-        return [prompts for prompts in found if prompts is not None]
+        pairs = (self.setup.pair(task, item) for item in task.items)
+        return [prompts for prompts in pairs if prompts is not None]
 
     def _problem(self, prompts: PatchingPrompts) -> str | None:
         return prompts.problem_aligned if self.align else prompts.problem
@@ -183,7 +183,7 @@ def more_solved_p_value(net: Sequence[int], clusters: Sequence[str | None]) -> f
     """
     if sum(net) <= 0:
         return 1.0
-    labels = [place if one is None else one for place, one in enumerate(clusters)]
+    labels = [place if cluster is None else cluster for place, cluster in enumerate(clusters)]
     both_sides = paired_p_values(np.array(net, dtype=int)[:, None], Clusters.of(labels))
     return float(both_sides[0]) / 2
 
@@ -193,7 +193,7 @@ def cut(values: Sequence[_Value], size: int) -> list[tuple[_Value, ...]]:
     return [tuple(values[start : start + size]) for start in range(0, len(values), size)]
 
 
-def asked(
+def answer_requests(
     prompts: PatchingPrompts, context: tuple[int, ...], source: tuple[int, ...] | None = None
 ) -> list[LogLikelihood]:
     """Both answers' first tokens after a prompt; a logit difference needs no more."""
@@ -203,7 +203,9 @@ def asked(
 
 def both(usable: Sequence[PatchingPrompts]) -> list[LogLikelihood]:
     """Both answers after both prompts of each pair."""
-    return [r for p in usable for r in (*asked(p, p.clean), *asked(p, p.corrupted))]
+    return [
+        r for p in usable for r in (*answer_requests(p, p.clean), *answer_requests(p, p.corrupted))
+    ]
 
 
 def logprob_of(outcome: object) -> float:

@@ -1,6 +1,6 @@
 """The pairs of a task cut into pieces, which workers make side by side and a killed run keeps.
 
-First the intact model is asked all pairs, some at a time; those that are chosen are then patched,
+First the intact model answers all pairs, some at a time; those that are chosen are then patched,
 a few at a time. Where pieces are made and kept is the business of ``runs``.
 """
 
@@ -28,8 +28,8 @@ PAIRS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
-class AskedPairs:
-    """Pairs of which the intact model says what it prefers.
+class PairBatch:
+    """Pairs that the intact model answers in one sweep.
 
     Attributes:
         task: their task.
@@ -86,18 +86,23 @@ class PairPieces:
     ) -> tuple[list[ChosenPairs], list[pd.DataFrame]]:
         """Choose the pairs of all tasks, by what the intact model says."""
         tasks = self.choice.tasks()
-        asked = {task.name: self._asked(task) for task in tasks}
+        batches = {task.name: self._batches(task) for task in tasks}
         make_pieces(
-            self.choice.setup.executor, parts, progress, list(chain.from_iterable(asked.values())),
-            lambda one: f"asking the model: {one.task.name}", self._cost_of_asking, self._said,
+            self.choice.setup.executor, parts, progress,
+            list(chain.from_iterable(batches.values())),
+            lambda batch: f"asking the model: {batch.task.name}", self._cost_of_batch,
+            self._answers,
         )  # fmt: skip
-        work = [parts.read_part(f"work {one.name}") for mine in asked.values() for one in mine]
-        found = []
+        every = chain.from_iterable(batches.values())
+        work = [parts.read_part(f"work {batch.name}") for batch in every]
+        pieces = []
         for task in tasks:
-            said = together(parts, [f"records {one.name}" for one in asked[task.name]])
-            pairs = self.choice.chosen(task, list(said.itertuples(index=False, name=None)))
-            found += [ChosenPairs(task, some, self.whose) for some in cut(pairs, PAIRS_AT_ONCE)]
-        return found, work
+            answers = together(parts, [f"records {batch.name}" for batch in batches[task.name]])
+            pairs = self.choice.chosen(task, list(answers.itertuples(index=False, name=None)))
+            pieces += [
+                ChosenPairs(task, pairs_of, self.whose) for pairs_of in cut(pairs, PAIRS_AT_ONCE)
+            ]
+        return pieces, work
 
     def make(
         self,
@@ -111,18 +116,18 @@ class PairPieces:
         """Make the pieces that are missing, and join all of them."""
         make_pieces(
             self.choice.setup.executor, parts, progress, pieces,
-            lambda one: f"{self.analysis}: {one.task.name}", cost, measure,
+            lambda piece: f"{self.analysis}: {piece.task.name}", cost, measure,
         )  # fmt: skip
         rows = rows_of(parts, table, [f"records {piece.name}" for piece in pieces])
         return rows, [parts.read_part(f"work {piece.name}") for piece in pieces]
 
-    def _asked(self, task: Task) -> list[AskedPairs]:
-        return [AskedPairs(task, some, self.whose) for some in self.choice.asked_at_once(task)]
+    def _batches(self, task: Task) -> list[PairBatch]:
+        return [PairBatch(task, batch, self.whose) for batch in self.choice.batches(task)]
 
-    def _cost_of_asking(self, asked: AskedPairs) -> Cost:
-        return self.choice.setup.cost(asked.task, [intact()], both(asked.prompts))
+    def _cost_of_batch(self, batch: PairBatch) -> Cost:
+        return self.choice.setup.cost(batch.task, [intact()], both(batch.prompts))
 
-    def _said(self, asked: AskedPairs) -> Recorded:
-        said, stats = self.choice.said(asked.prompts)
-        work = work_entry(self.analysis, asked.task.name, stats)
-        return pd.DataFrame(said), {**work, "pairs": 0}
+    def _answers(self, batch: PairBatch) -> Recorded:
+        answers, stats = self.choice.answers(batch.prompts)
+        work = work_entry(self.analysis, batch.task.name, stats)
+        return pd.DataFrame(answers), {**work, "pairs": 0}

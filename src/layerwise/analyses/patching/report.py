@@ -35,14 +35,14 @@ def patchings(run: RunTables) -> list[FigureSpec]:
     patching = run.table("patching_summary")
     if patching is None:
         return []
-    found = []
+    sections = []
     for direction in in_order(patching["direction"], ("denoising",)):
-        mine = rows(patching, direction=direction)
-        for site in in_order(mine["site"], ("resid_pre",)):
-            table = rows(mine, site=site)
+        of_direction = rows(patching, direction=direction)
+        for site in in_order(of_direction["site"], ("resid_pre",)):
+            table = rows(of_direction, site=site)
             by_head = bool(table["head"].notna().all())
-            found.append((_heads_patched if by_head else _patched)(table, site, direction))
-    return found
+            sections.append((_heads_patched if by_head else _patched)(table, site, direction))
+    return sections
 
 
 def _patched(table: pd.DataFrame, site: str, direction: str) -> FigureSpec:
