@@ -1,4 +1,4 @@
-"""Figures as part of a page: in few bytes, with what a pointer is told of every mark.
+"""Figures as part of a page: in few bytes, with a tooltip for every mark.
 
 Files of figures are the business of ``save``.
 """
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from .save import figure_bytes, png_address
 
-# Points around a mark at which a pointer is told of it.
+# Points around a mark at which its tooltip is shown.
 _REACH = 3.0
 _HEAD = re.compile(r"^.*?<svg [^>]*>", re.DOTALL)
 _NOT_NEEDED = re.compile(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", re.DOTALL)
@@ -31,8 +31,8 @@ def picture(figure: Figure, alt: str, nth: int, largest: int) -> Markup:
     ``nth`` is its number on the page, so that names within it are its own.
     """
     drawing = _plain(figure_bytes(figure, "svg").decode(), nth)
-    told = _told(figure)
-    for inner in (drawing + told, drawing):
+    tooltips = _tooltips(figure)
+    for inner in (drawing + tooltips, drawing):
         if len(inner) <= largest:
             width, height = (72 * inches for inches in figure.get_size_inches())
             box = f'viewBox="0 0 {width:.2f} {height:.2f}"'
@@ -46,18 +46,18 @@ def _plain(svg: str, nth: int) -> str:
     names = {name: f"f{nth}-{i}" for i, name in enumerate(dict.fromkeys(
         name for _, name in _USE.findall(svg)
     ))}  # fmt: skip
-    svg = _ID.sub(lambda found: f' id="{names[found[1]]}"' if found[1] in names else "", svg)
-    svg = _USE.sub(lambda found: f"{found[1]}{names[found[2]]}", svg)
+    svg = _ID.sub(lambda match: f' id="{names[match[1]]}"' if match[1] in names else "", svg)
+    svg = _USE.sub(lambda match: f"{match[1]}{names[match[2]]}", svg)
     svg = svg.replace('style="fill: #ffffff"', 'fill="none"')
     svg = _SPACES.sub(" ", _DIGITS.sub(r"\1", svg))
     return _SHIFT.sub(r'x="\1"/>', _COMMANDS.sub(r"\1", svg))
 
 
-def _told(figure: Figure) -> str:
-    """Unseen boxes over the marks, each with its text."""
+def _tooltips(figure: Figure) -> str:
+    """Invisible boxes over the marks, each with its text."""
     height, scale = 72 * figure.get_figheight(), 72 / figure.dpi
     boxes = []
-    for axes, (left, top, right, foot), text in getattr(figure, "told", ()):
+    for axes, (left, top, right, foot), text in getattr(figure, "tooltips", ()):
         (x, y), (u, v) = scale * axes.transData.transform([(left, top), (right, foot)])
         x, u, y, v = min(x, u), max(x, u), height - max(y, v), height - min(y, v)
         if u - x < _REACH:

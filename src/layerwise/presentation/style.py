@@ -32,7 +32,7 @@ _P = ParamSpec("_P")
 
 @dataclass(frozen=True)
 class Look:
-    """How a line is told from others, in colour and in grey."""
+    """How a line differs from others, in colour and in grey."""
 
     color: str
     marker: str
@@ -80,7 +80,7 @@ class LayerFigure(Figure):
     Attributes:
         entries: of the legend, by their texts.
         notes: entries behind them, on what marks mean.
-        told: what a pointer is told, and where: the corners of a mark in a panel's data.
+        tooltips: texts, each with the corners of a mark in a panel's data.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -88,7 +88,7 @@ class LayerFigure(Figure):
         super().__init__(**options)
         self.entries: dict[str, Artist] = {}
         self.notes: dict[str, Artist] = {}
-        self.told: list[tuple[Axes, tuple[float, float, float, float], str]] = []
+        self.tooltips: list[tuple[Axes, tuple[float, float, float, float], str]] = []
 
     def entitle(self, lines: Sequence[str]) -> None:
         """Write the figure's title above it, where it is to have one."""
@@ -96,10 +96,10 @@ class LayerFigure(Figure):
             self.suptitle("\n".join(lines), x=0.01, ha="left")
 
     def tell(self, axes: Axes, corners: Sequence[Any], text: str) -> None:
-        """What a pointer is told between two corners of a panel, or close to a point."""
+        """Add a tooltip between two corners of a panel, or close to a point."""
         x, y, right, low = map(float, corners)
         if text and math.isfinite(x + y):
-            self.told.append((axes, (x, y, right, low), text))
+            self.tooltips.append((axes, (x, y, right, low), text))
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

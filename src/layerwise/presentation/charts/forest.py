@@ -35,12 +35,12 @@ def ranges(
     apart = span / len(groups)
     shown = []
     for i, (where, look, name) in enumerate(groups):
-        mine = rows(table, **where)
-        at = np.array([names.index(one) for one in mine[named]], dtype=float)
+        of_group = rows(table, **where)
+        at = np.array([names.index(label) for label in of_group[named]], dtype=float)
         at += apart * (i - (len(groups) - 1) / 2)
         shown.append(
-            series(mine, name or "estimate", look, middle, x=named, at=at, ends=(ends[0], ends[1]),
-                   label=name, band=False, line=False, **how)
+            series(of_group, name or "estimate", look, middle, x=named, at=at,
+                   ends=(ends[0], ends[1]), label=name, band=False, line=False, **how)
         )  # fmt: skip
     return shown
 

@@ -53,12 +53,12 @@ class Cells:
 
     Attributes:
         values: nan where there is none.
-        told: what a pointer is told of a cell: its place and a text.
+        tooltips: of a cell its place and a text.
         marked: places of cells by the mark that stands on them.
     """
 
     values: Float[np.ndarray, "down across"]
-    told: tuple[tuple[int, int, str], ...]
+    tooltips: tuple[tuple[int, int, str], ...]
     marked: tuple[tuple[Mark, tuple[tuple[int, int], ...]], ...]
 
 
@@ -78,13 +78,13 @@ def cells(
     for y, x, row in listed:
         values[y, x] = np.nan if pd.isna(row[value]) else row[value]
     words = tell or (lambda row: number(row[value], 2))
-    told = tuple((y, x, words(row)) for y, x, row in listed if not pd.isna(row[value]))
+    tooltips = tuple((y, x, words(row)) for y, x, row in listed if not pd.isna(row[value]))
     marked = tuple((mark, tuple((y, x) for y, x, row in listed if mark.on(row))) for mark in marks)
-    return Cells(values, told, marked)
+    return Cells(values, tooltips, marked)
 
 
 def lost(row: Row) -> str:
-    """What a pointer is told of a share lost."""
+    """The tooltip of a share lost."""
     return f"{bounds(row, 'share_lost', 'share_low', 'share_high', 100)} % lost"
 
 
@@ -112,7 +112,7 @@ def draw_heat(
         looks = {**_DOT, "ms": size} | mark.looks
         x, y = middles[at[:, 1]], at[:, 0] + 0.5
         points(axes, x, y, mark.marker, mark.gid, mark.meaning, **looks)
-    for y, x, text in shown.told:
+    for y, x, text in shown.tooltips:
         figure_of(axes).tell(axes, (edges[x], y, edges[x + 1], y + 1.0), text)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(n_down, 0)

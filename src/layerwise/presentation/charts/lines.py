@@ -55,7 +55,7 @@ def _draw(axes: Axes, one: Series, words: Words, upright: bool) -> None:
             note(axes, _point_handle(face, getattr(words, kind)))
     if one.label:
         figure_of(axes).entries.setdefault(one.label, _handle(one))
-    for at, value, text in zip(one.at, one.middle, one.told, strict=False):
+    for at, value, text in zip(one.at, one.middle, one.tooltips, strict=False):
         figure_of(axes).tell(axes, place(at, value) * 2, text)
 
 

@@ -194,11 +194,11 @@ def rows_and_columns(n: int, width: float, least: float) -> tuple[int, int]:
     return rows, math.ceil(n / rows)
 
 
-def task_title(mine: pd.DataFrame) -> list[str]:
+def task_title(table: pd.DataFrame) -> list[str]:
     """The lines above a panel of one task: its name, how many items, what has no signal."""
-    first = mine.iloc[0]
+    first = table.iloc[0]
     dull = (
-        in_order(rows(mine, signal=False)["protocol"], PROTOCOL_ORDER) if "signal" in mine else []
+        in_order(rows(table, signal=False)["protocol"], PROTOCOL_ORDER) if "signal" in table else []
     )
-    lines = [str(first["task"]), f"{first['capability']}, n = {spread(mine['n_items'])}"]
+    lines = [str(first["task"]), f"{first['capability']}, n = {spread(table['n_items'])}"]
     return lines + [f"no signal: {protocol}" for protocol in dull]

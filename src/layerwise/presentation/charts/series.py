@@ -45,7 +45,7 @@ class Series:
         pale: without signal.
         every: one marker in so many places.
         over_layers: places are layers; a line has a gap between encoder and decoder.
-        told: of each point, what a pointer is told.
+        tooltips: the text of each point's tooltip.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Series:
     pale: bool = False
     every: int = 1
     over_layers: bool = False
-    told: tuple[str, ...] = ()
+    tooltips: tuple[str, ...] = ()
 
 
 def series(
@@ -89,12 +89,12 @@ def series(
         bounds(row, y, *ends, scale, digits) if ends else number(scale * row[y], digits)
         for row in records(table)
     ]
-    told = tuple(
+    tooltips = tuple(
         f"{label and label + ', '}{x} {place}: {text}{unit}"
         for place, text in zip(places, texts, strict=True)
     )
     return Series(
         name, look, at, middle, low, high,
         None if sure is None else table[sure].isin([True]).to_numpy(dtype=bool), label,
-        told=told, over_layers=x == "layer", **how,
+        tooltips=tooltips, over_layers=x == "layer", **how,
     )  # fmt: skip
