@@ -81,12 +81,12 @@ def compare(
     change = shared_change(shared)
     ready = [prepared(run, seed, n_resamples) for run in shared]
     silent += [row for run in ready for row in _unsaid(run)]
-    asked = n_asked(list(_groups(ready).values()) or [[run] for run in ready])
-    differences, spread = _compared(ready, asked, silent, smallest_depth)
+    n_planned = n_asked(list(_groups(ready).values()) or [[run] for run in ready])
+    differences, spread = _compared(ready, n_planned, silent, smallest_depth)
     if not differences:
         raise _nothing(silent)
     layers = [row for run in shared for row in _layer_rows(run, change)]
-    told = tuple(RunFacts(name=run.name, group=run.group, facts=run.facts) for run in shared)
+    run_facts = tuple(RunFacts(name=run.name, group=run.group, facts=run.facts) for run in shared)
     return Comparison(
         frame("comparison_layers", layers),
         frame("comparison_estimates", list(estimate_rows(ready))),
@@ -96,8 +96,8 @@ def compare(
         ComparisonFacts(
             seed=seed,
             n_resamples=n_resamples,
-            runs=told,
-            n_tests=n_tests([row["family"] for row in differences], asked),
+            runs=run_facts,
+            n_tests=n_tests([row["family"] for row in differences], n_planned),
         ),
     )
 
@@ -113,17 +113,17 @@ def runs_or_groups(
             "Runs and groups were given at once: expected either the folders of runs, or --group "
             "for all of them."
         )
-    found: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
     for text in groups:
         name, _, listed = text.partition("=")
         folders = [folder.strip() for folder in listed.split(",") if folder.strip()]
-        if not name.strip() or not folders or name.strip() in found:
+        if not name.strip() or not folders or name.strip() in by_name:
             raise UserError(
                 f"Cannot read the group {text!r}: expected NAME=FOLDER,FOLDER,... with another "
                 "name for each group."
             )
-        found[name.strip()] = folders
-    return found
+        by_name[name.strip()] = folders
+    return by_name
 
 
 def _listed(runs: Folders | Mapping[str, Folders]) -> tuple[list[Path], list[str | None]]:
@@ -157,7 +157,7 @@ def _groups(ready: Sequence[Prepared]) -> dict[str, list[Prepared]]:
 
 def _compared(
     ready: Sequence[Prepared],
-    asked: Mapping[str, int],
+    n_planned: Mapping[str, int],
     silent: list[dict[str, Any]],
     smallest_depth: float,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -167,7 +167,7 @@ def _compared(
         return pair_rows(ready, silent, smallest_depth), []
     pairs = combinations(groups.values(), 2)
     rows = [row for pair in pairs for row in group_difference_rows(*pair, silent, smallest_depth)]
-    return corrected(rows, asked), list(group_rows(groups))
+    return corrected(rows, n_planned), list(group_rows(groups))
 
 
 def _unsaid(ready: Prepared) -> Iterator[dict[str, Any]]:
@@ -182,9 +182,9 @@ def _unsaid(ready: Prepared) -> Iterator[dict[str, Any]]:
 
 def _nothing(silent: Sequence[dict[str, Any]]) -> UserError:
     reasons = "; ".join(dict.fromkeys(row["reason"] for row in silent[-3:]))
-    told = reasons or "no protocol and method is in all of them"
+    reason = reasons or "no protocol and method is in all of them"
     return UserError(
-        f"The runs share items, and yet nothing can be compared ({told}): expected the same "
+        f"The runs share items, and yet nothing can be compared ({reason}): expected the same "
         "protocols and analyses; run them again with the same --protocol."
     )
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from layerwise.storage.parquet import conform
 from layerwise.storage.provenance import Facts, Frozen, Stamped
 
-# Centres of mass and critical sets are told of each run, and not compared.
+# Centres of mass and critical sets are given for each run, and not compared.
 MEASURES = (
     "accuracy", "half-effect depth", "prediction depth", "early third", "middle third",
     "late third",

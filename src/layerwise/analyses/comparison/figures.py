@@ -79,20 +79,20 @@ def compared_roles(
     return panels.finish(title, _DEPTH, bar=LOST)
 
 
-def _strip(mine: pd.DataFrame, block: Block, tasks: list[str]) -> Strip:
+def _strip(estimates: pd.DataFrame, block: Block, tasks: list[str]) -> Strip:
     n_encoder, n_layers = block.stacks
     sizes = f"{n_layers} layers"
     if n_encoder:
         sizes = f"{n_encoder} {NAMES[0]} | {n_layers - n_encoder} {NAMES[1]} layers"
-    lit = rows(mine, signal=True)
+    lit = rows(estimates, signal=True)
     mark = Mark("significant loss (Holm, p < 0.05)", _lost)
-    columns = sorted(set(mine["start"]))
+    columns = sorted(set(estimates["start"]))
     return Strip(
         [f"{block.name}, {sizes}"],
         tasks,
         cells(lit, "share_lost", ("task", tasks), ("start", columns), [mark], _tell),
         [i for i, task in enumerate(tasks) if task not in set(lit["task"])],
-        edges=np.append(columns, numbers(mine, "end").max()),
+        edges=np.append(columns, numbers(estimates, "end").max()),
     )
 
 
@@ -127,8 +127,8 @@ def compared_depths(
         [_heading(AXES[0], *key) for key, _ in listed], width,
         (len(capabilities) * (_POINT * len(blocks) + _GAP) + 0.1,), least=2.4, left=0.9,
     )  # fmt: skip
-    for axes, (_, mine) in zip(panels.flat, listed, strict=True):
-        drawn = ranges(mine, capabilities, "capability", groups)
+    for axes, (_, of_panel) in zip(panels.flat, listed, strict=True):
+        drawn = ranges(of_panel, capabilities, "capability", groups)
         draw_ranges(axes, capabilities, drawn, Words(interval="95 % interval"))
         for block, one in zip(blocks, drawn, strict=True):
             n_encoder, n_layers = block.stacks
@@ -174,10 +174,10 @@ def difference_ranges(differences: pd.DataFrame, family: str, width: float = FUL
         (len(names) * (_POINT * len(pairs) + _GAP) + 0.1,), least=2.1, left=1.1,
     )  # fmt: skip
     words = Words(unsure="hollow: no difference established (Holm)", interval="95 % interval")
-    for axes, (_, mine) in zip(panels.flat, listed, strict=True):
+    for axes, (_, of_panel) in zip(panels.flat, listed, strict=True):
         level(axes, 0, upright=True)
         drawn = ranges(
-            mine, names, row_of, groups, ("difference", "low", "high"), scale=scale,
+            of_panel, names, row_of, groups, ("difference", "low", "high"), scale=scale,
             sure="significant",
         )  # fmt: skip
         draw_ranges(axes, names, drawn, words, longest=18)

@@ -1,6 +1,6 @@
 """Claims on what differs between runs: what is established, and what is not.
 
-They read a comparison's table of differences only. A difference is told only where its test
+They read a comparison's table of differences only. A difference becomes a claim only where its test
 supports it; centres of mass and the sizes of critical sets, which are not compared, have none.
 """
 
@@ -42,15 +42,15 @@ def established(differences: pd.DataFrame, tests: Mapping[str, int] | None = Non
     sure = rows(differences, significant=True, measure=list(MEASURES))
     kinds = tests or differences["family"].value_counts().to_dict()
     whole = n_tests(differences)
-    found = [_difference(row, kinds[row["family"]], whole) for row in records(sure)]
-    found.sort(key=lambda claim: -claim.importance)
+    claims = [_difference(row, kinds[row["family"]], whole) for row in records(sure)]
+    claims.sort(key=lambda claim: -claim.importance)
     before: Counter[tuple[Any, ...]] = Counter()
     places = []
-    for claim in found:
+    for claim in claims:
         group = (claim.kind, claim.capabilities, claim.source["where"]["first"])
         places.append(before[group])
         before[group] += 1
-    return [found[i] for i in sorted(range(len(found)), key=lambda i: places[i])]
+    return [claims[i] for i in sorted(range(len(claims)), key=lambda i: places[i])]
 
 
 def not_established(differences: pd.DataFrame) -> list[Claim]:
@@ -79,7 +79,7 @@ def headline(differences: pd.DataFrame) -> str:
         alike.setdefault((*(row[name] for name in _CELL), row["difference"] > 0), []).append(row)
     if not alike:
         return ""
-    shared = max(alike.values(), key=lambda found: (_rank(found[0]["method"]), len(found)))
+    shared = max(alike.values(), key=lambda group: (_rank(group[0]["method"]), len(group)))
     row, (larger, smaller) = shared[0], _ordered(shared[0])
     names = joined(in_order((each["capability"] for each in shared), CAPABILITY_ORDER))
     than = f"in {larger.name} than in {smaller.name} {when(row['protocol'])}"
@@ -147,9 +147,9 @@ def _source(row: Row, *names: str) -> dict[str, Any]:
 
 
 def _asked(about: pd.DataFrame) -> dict[str, Any]:
-    row, asked = records(about)[0], asked_of(about)
+    row, items = records(about)[0], asked_of(about)
     runs = f" and {row['n_second']} against {row['n_first']} runs" * (row["unit"] == "run")
-    return asked | {"items": asked["items"] + runs}
+    return items | {"items": items["items"] + runs}
 
 
 _THIRDS = {"early third": "first third", "middle third": "middle third", "late third": "last third"}
@@ -190,8 +190,8 @@ _TESTS = {
 _OF_RUNS = "test of training runs and items (min F')"
 
 
-def _nothing(mine: pd.DataFrame) -> Claim:
-    first = records(mine)[0]
+def _nothing(differences: pd.DataFrame) -> Claim:
+    first = records(differences)[0]
     return Claim(
         kind=NOTHING,
         short=f"No difference in {_what(first)} is established between {first['first']} and "
@@ -199,9 +199,9 @@ def _nothing(mine: pd.DataFrame) -> Claim:
         evidence=Evidence.OPEN,
         importance=0.1,
         source=_source(first, *_CELL),
-        details=tuple(map(_part, records(mine))),
+        details=tuple(map(_part, records(differences))),
         caveat=f"Of the {first['measure']}: the second minus the first, with 95 % intervals.",
-        **_asked(mine),
+        **_asked(differences),
     )
 
 

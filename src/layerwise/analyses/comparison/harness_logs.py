@@ -167,10 +167,10 @@ def _metrics(log: Mapping[Any, Mapping[str, Any]]) -> set[str]:
     return set.intersection(*each) - {"doc_id"}
 
 
-def _metric(asked: str | None, known: set[str]) -> str:
-    if asked is not None and asked not in known:
-        raise unknown_name("metric of both logs", asked, sorted(known))
-    name = asked or next((one for one in METRICS if one in known), None)
+def _metric(wanted: str | None, known: set[str]) -> str:
+    if wanted is not None and wanted not in known:
+        raise unknown_name("metric of both logs", wanted, sorted(known))
+    name = wanted or next((one for one in METRICS if one in known), None)
     if name is None:
         raise UserError(
             f"The logs share no accuracy: expected a metric such as {METRICS[0]}, and both have "

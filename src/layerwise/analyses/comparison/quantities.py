@@ -37,7 +37,7 @@ from .runs import SavedRun, left_out
 
 ACCURACY, DEPTH, LOSS, SIZE = "accuracy", "depth", "share lost", "critical set"
 FAMILIES = (ACCURACY, DEPTH, LOSS, SIZE)
-# What is told of each run and not compared: noise draws centres of mass to the middle, and how many
+# Given for each run and not compared: noise draws centres of mass to the middle, and how many
 # layers have a significant loss depends on how much a model has to lose.
 COMPARED, DESCRIBED = (ACCURACY, DEPTH, LOSS), (CENTRE, CRITICAL)
 _Place = tuple[str, str, str]
@@ -69,7 +69,7 @@ class Quantity(NamedTuple):
         scales: of a share lost, what the sample of each task leaves open of it; otherwise empty.
         n_layers: of a share lost, over how many skipped layers it is the mean; otherwise 1.
         curves: of a depth that is inferred without resampling, the curves of each task.
-        axis: of a depth, how layers are told as depths; otherwise None.
+        axis: of a depth, how layers become depths; otherwise None.
     """
 
     draws: Float[np.ndarray, " draws"]
@@ -114,14 +114,14 @@ class Prepared:
 def prepared(run: SavedRun, seed: int, n_resamples: int) -> Prepared:
     """A run's evidence, from the same resamples of items in all runs."""
     sampling = Sampling(seed, n_resamples, run.facts.model.n_layers)
-    found = list(evidence_of(run.results, sampling))
-    told = () if run.ablation is None else cells(layer_skips(run.ablation.records))
+    evidence = list(evidence_of(run.results, sampling))
+    skip_cells = () if run.ablation is None else cells(layer_skips(run.ablation.records))
     return Prepared(
         run,
         sampling,
-        tuple(e for e in found if isinstance(e, MethodCurve)),
-        tuple(e for e in found if isinstance(e, LeftOut)),
-        {(cell.task, cell.protocol): cell for cell in told},
+        tuple(e for e in evidence if isinstance(e, MethodCurve)),
+        tuple(e for e in evidence if isinstance(e, LeftOut)),
+        {(cell.task, cell.protocol): cell for cell in skip_cells},
     )
 
 
@@ -129,10 +129,10 @@ def quantities(
     runs: Sequence[Prepared], note: Callable[[dict[str, Any]], object] = lambda row: None
 ) -> dict[Key, list[Quantity]]:
     """All that can be said of every one of the runs, on tasks and items that they share."""
-    found = dict(_accuracies(runs, note))
+    by_key = dict(_accuracies(runs, note))
     for axis in axes_of_all(runs):
-        found |= dict(_depths(runs, axis, note if axis == COMPUTATION else lambda row: None))
-    return found | dict(_losses(runs, note))
+        by_key |= dict(_depths(runs, axis, note if axis == COMPUTATION else lambda row: None))
+    return by_key | dict(_losses(runs, note))
 
 
 def axes_of_all(runs: Sequence[Prepared]) -> list[str]:
@@ -146,21 +146,27 @@ def axes_of_all(runs: Sequence[Prepared]) -> list[str]:
 def _accuracies(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:
     signal = [signals(list(run.cells.values()), run.run.facts.chance) for run in runs]
     for task, protocol in _shared([set(run.cells) for run in runs]):
-        mine = [run.cells[task, protocol] for run in runs]
-        reason = _silenced(mine, any(of_run[task, protocol] for of_run in signal))
+        cells_of = [run.cells[task, protocol] for run in runs]
+        reason = _silenced(cells_of, any(of_run[task, protocol] for of_run in signal))
         if reason:
-            what = {"task": task, "protocol": protocol, "capability": mine[0].capability}
+            what = {"task": task, "protocol": protocol, "capability": cells_of[0].capability}
             note(left_out(_names(runs), reason, **what))
             continue
         key = Key(
-            ACCURACY, mine[0].capability, protocol, "intact model", ACCURACY, COMPUTATION, (task,)
+            ACCURACY,
+            cells_of[0].capability,
+            protocol,
+            "intact model",
+            ACCURACY,
+            COMPUTATION,
+            (task,),
         )
-        yield key, [_accuracy(*each) for each in zip(runs, mine, strict=True)]
+        yield key, [_accuracy(*each) for each in zip(runs, cells_of, strict=True)]
 
 
-def _silenced(mine: Sequence[Cell], signal: bool) -> str | None:
+def _silenced(cells_of: Sequence[Cell], signal: bool) -> str | None:
     """Why accuracies are not compared; None if they are."""
-    if len({cell.items for cell in mine}) > 1:
+    if len({cell.items for cell in cells_of}) > 1:
         return "the items with an answer differ"
     if not signal:
         return "no signal: no intact model is better than blind"
@@ -178,51 +184,53 @@ def _depths(
 ) -> Iterator[tuple[Key, list[Quantity]]]:
     """Depths and sizes of critical sets, on tasks that every run has evidence of."""
     every = [_by_place(run, axis) for run in runs]
-    for place in _in_every([{key[:3] for key in mine} for mine in every], runs, note):
-        tasks = _shared([{key[3] for key in mine if key[:3] == place} for mine in every])
-        aligned = [_aligned([mine[(*place, task)] for mine in every], runs) for task in tasks]
+    for place in _in_every([{key[:3] for key in of_run} for of_run in every], runs, note):
+        tasks = _shared([{key[3] for key in of_run if key[:3] == place} for of_run in every])
+        aligned = [_aligned([of_run[(*place, task)] for of_run in every], runs) for task in tasks]
         kept = [each for each in aligned if each]
         if not kept:
             what = dict(zip(("capability", "protocol", "method"), place, strict=True))
             note(left_out(_names(runs), "no task has evidence in every run", **what))
             continue
-        told = [
+        settled = [
             list(capability_summaries(list(group), run.sampling))
             for run, group in zip(runs, zip(*kept, strict=True), strict=True)
         ]
         sizes = [len(run.axes[axis]) for run in runs]
-        yield from _in_all(told, sizes, axis, runs, note)
+        yield from _in_all(settled, sizes, axis, runs, note)
 
 
 def _by_place(run: Prepared, axis: str) -> dict[tuple[str, str, str, str], MethodCurve]:
     """Evidence by capability, protocol, method and task; of one stack alone only ablation's."""
-    found = {(e.capability, e.protocol, e.method, e.task): e for e in run.evidence}
+    by_place = {(e.capability, e.protocol, e.method, e.task): e for e in run.evidence}
     if axis == COMPUTATION:
-        return found
-    ablated = {key: within(e, run.axes[axis]) for key, e in found.items() if e.method == ABLATION}
+        return by_place
+    ablated = {
+        key: within(e, run.axes[axis]) for key, e in by_place.items() if e.method == ABLATION
+    }
     return {key: e for key, e in ablated.items() if e is not None}
 
 
-def _aligned(mine: Sequence[MethodCurve], runs: Sequence[Prepared]) -> list[MethodCurve]:
+def _aligned(curves: Sequence[MethodCurve], runs: Sequence[Prepared]) -> list[MethodCurve]:
     """One task's evidence of every run on the items of all; none if these are too few."""
-    if len({e.items for e in mine}) == 1:
-        return list(mine)
-    both = _shared([set(e.items) for e in mine])
+    if len({e.items for e in curves}) == 1:
+        return list(curves)
+    both = _shared([set(e.items) for e in curves])
     if len(both) < 2:
         return []
-    return [e.of_items(both, run.sampling) for e, run in zip(mine, runs, strict=True)]
+    return [e.of_items(both, run.sampling) for e, run in zip(curves, runs, strict=True)]
 
 
 def _in_all(
-    told: Sequence[Sequence[Any]],
+    settled: Sequence[Sequence[Any]],
     sizes: Sequence[int],
     axis: str,
     runs: Sequence[Prepared],
     note: Callable,
 ) -> Iterator[tuple[Key, list[Quantity]]]:
     """The measures that every run has, in relative depth and as shares of layers."""
-    measured = [{s.measure: s for s in mine if not isinstance(s, LeftOut)} for mine in told]
-    for run, mine in zip(runs, told, strict=True):
+    measured = [{s.measure: s for s in mine if not isinstance(s, LeftOut)} for mine in settled]
+    for run, mine in zip(runs, settled, strict=True):
         for each in mine:
             if isinstance(each, LeftOut):
                 note(left_out(run.run.name, each.reason, capability=each.capability,
@@ -240,7 +248,7 @@ def _in_all(
                 Quantity(
                     (s.draws + shift) / size,
                     min(each.n_items for each in mine),
-                    min((each.clusters for each in mine), key=lambda found: found.n),
+                    min((each.clusters for each in mine), key=lambda clusters: clusters.n),
                     curves=s.curves,
                     axis=Axis(size, shift, size) if family == DEPTH else None,
                 )
@@ -252,12 +260,12 @@ def _in_all(
 def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:
     """The share of the above-floor accuracy lost by third of the depth."""
     every = [_profiles(run) for run in runs]
-    places = [{(*key[:2], ABLATION) for key in mine} for mine in every]
+    places = [{(*key[:2], ABLATION) for key in profiles} for profiles in every]
     for capability, protocol, _ in _in_every(places, runs, lambda row: None):
         place = capability, protocol
-        tasks = _shared([{key[2] for key in mine if key[:2] == place} for mine in every])
+        tasks = _shared([{key[2] for key in profiles if key[:2] == place} for profiles in every])
         shown = [
-            t for t in tasks if len({mine[(*place, t)].cell.items for mine in every}) == 1
+            t for t in tasks if len({profiles[(*place, t)].cell.items for profiles in every}) == 1
         ]  # fmt: skip
         if not shown:
             note(left_out(_names(runs), "no task has signal in every run", capability=capability,
@@ -269,8 +277,8 @@ def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, lis
             yield (
                 key,
                 [
-                    _loss([mine[(*place, task)] for task in shown], third, run.sampling)
-                    for mine, run in zip(every, runs, strict=True)
+                    _loss([profiles[(*place, task)] for task in shown], third, run.sampling)
+                    for profiles, run in zip(every, runs, strict=True)
                 ],
             )
 
@@ -294,7 +302,7 @@ def _loss(profiles: Sequence[Profile], third: str, sampling: Sampling) -> Quanti
 
 def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:
     """By capability, protocol and task, where there is signal and every layer was skipped."""
-    found = {}
+    profiles = {}
     signal = signals(list(run.cells.values()), run.run.facts.chance)
     for cell in run.cells.values():
         level = run.run.facts.chance(cell.task, cell.protocol)
@@ -302,15 +310,15 @@ def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:
         if whole and len(cell.intact) > 1 and signal[cell.task, cell.protocol]:
             groups = thirds_of(run.sampling.n_layers)
             key = cell.capability, cell.protocol, cell.task
-            found[key] = loss_profile(cell, level, groups)
-    return found
+            profiles[key] = loss_profile(cell, level, groups)
+    return profiles
 
 
 def thirds_of(n_layers: int) -> dict[str, list[int]]:
     """The layers whose middle lies in each third of the depth; a third without any is left out."""
     third = ((np.arange(n_layers) + 0.5) / n_layers * 3).astype(int)
-    found = {name: np.flatnonzero(third == i).tolist() for i, name in enumerate(THIRDS)}
-    return {name: layers for name, layers in found.items() if layers}
+    by_third = {name: np.flatnonzero(third == i).tolist() for i, name in enumerate(THIRDS)}
+    return {name: layers for name, layers in by_third.items() if layers}
 
 
 def _in_every(
@@ -318,7 +326,9 @@ def _in_every(
 ) -> list[tuple[str, str, str]]:
     """Capability, protocol and method that every run speaks of; the others are noted."""
     for place in sorted(set.union(*places)):
-        lacking = [r.run.name for r, mine in zip(runs, places, strict=True) if place not in mine]
+        lacking = [
+            r.run.name for r, of_run in zip(runs, places, strict=True) if place not in of_run
+        ]
         if lacking:
             what = dict(zip(("capability", "protocol", "method"), place, strict=True))
             note(left_out(_names(runs), f"nothing can be said of {', '.join(lacking)}", **what))

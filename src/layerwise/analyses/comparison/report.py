@@ -123,9 +123,9 @@ def _about(comparison: ComparedRuns) -> list[str]:
             "each and compare them with --group.",
         ]
     counts = [sum(run.group == group for run in comparison.facts.runs) for group in groups]
-    told = joined(f"{n} of {group}" for n, group in zip(counts, groups, strict=True))
+    sizes = joined(f"{n} of {group}" for n, group in zip(counts, groups, strict=True))
     return [
-        f"The unit is the training run ({told}). Intervals and tests are over runs and items at "
+        f"The unit is the training run ({sizes}). Intervals and tests are over runs and items at "
         "once; with so few runs they are wide.",
         "What is established holds for models trained like these, on items like these.",
     ]
@@ -139,7 +139,7 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
               run.group)
         for run in comparison.facts.runs
     ]  # fmt: skip
-    found = []
+    figures = []
     for protocol in in_order(comparison.layers["protocol"], PROTOCOL_ORDER):
         caption = (
             f"What each layer is needed for {when(protocol)}: input left, output right, a row a "
@@ -149,7 +149,7 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
         )
         alt = f"Maps of layers by tasks, one under the other for each run, {protocol}."
         draw = partial(compared_roles, comparison.layers, blocks, protocol)
-        found.append(FigureSpec(f"roles_{protocol}", draw, caption, alt))
+        figures.append(FigureSpec(f"roles_{protocol}", draw, caption, alt))
     depths = rows(comparison.estimates, family="depth")
     if len(depths):
         caption = (
@@ -159,15 +159,15 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
         )
         alt = "Points with intervals on an axis of depth, one per capability and run."
         draw = partial(compared_depths, comparison.estimates, blocks)
-        found.append(FigureSpec("depths", draw, caption, alt))
+        figures.append(FigureSpec("depths", draw, caption, alt))
     there = rows(comparison.differences, family=list(COMPARED))
     for family in in_order(there["family"], COMPARED):
-        mine = rows(comparison.differences, family=family)
-        caption = _caption(family, str(mine["unit"].iloc[0]), spread(mine["n_items"]))
+        of_family = rows(comparison.differences, family=family)
+        caption = _caption(family, str(of_family["unit"].iloc[0]), spread(of_family["n_items"]))
         draw = partial(difference_ranges, comparison.differences, family)
         alt = f"Points with intervals: differences of {family}, a panel per protocol and method."
-        found.append(FigureSpec(f"differences_{family.replace(' ', '_')}", draw, caption, alt))
-    return found
+        figures.append(FigureSpec(f"differences_{family.replace(' ', '_')}", draw, caption, alt))
+    return figures
 
 
 def _tasks(comparison: ComparedRuns) -> str:
@@ -231,17 +231,17 @@ def tasks_table(comparison: ComparedRuns) -> Table:
 
 def difference_tables(comparison: ComparedRuns) -> list[Table]:
     """All differences of each family, the surest first."""
-    found = []
+    tables = []
     for family in COMPARED:
-        mine = rows(comparison.differences, family=family)
-        if len(mine):
-            found.append(_differences(family, mine))
-    return found
+        of_family = rows(comparison.differences, family=family)
+        if len(of_family):
+            tables.append(_differences(family, of_family))
+    return tables
 
 
-def _differences(family: str, mine: pd.DataFrame) -> Table:
-    by_run = bool((mine["unit"] == "run").all())
-    ranked = mine.iloc[numbers(mine, "p_holm").argsort(kind="stable")].head(_MOST)
+def _differences(family: str, differences: pd.DataFrame) -> Table:
+    by_run = bool((differences["unit"] == "run").all())
+    ranked = differences.iloc[numbers(differences, "p_holm").argsort(kind="stable")].head(_MOST)
     cells = [
         [
             row["first"], row["second"], row["tasks"], *(str(row[name]) for name in _WHAT),
@@ -259,28 +259,28 @@ def _differences(family: str, mine: pd.DataFrame) -> Table:
         f"difference of {UNITS[family][0]}", "runs" if by_run else "n", "p",
         "p (Holm, of this kind)", "p (Holm, of the page)", "difference is",
     )  # fmt: skip
-    note = others(len(mine), len(cells), "rows are in comparison_differences.parquet")
+    note = others(len(differences), len(cells), "rows are in comparison_differences.parquet")
     columns, cells, alike = narrowed(columns, cells)
-    return Table(f"Differences: {family} ({len(mine)})", columns, cells, True, note + alike)
+    return Table(f"Differences: {family} ({len(differences)})", columns, cells, True, note + alike)
 
 
 def estimate_tables(comparison: ComparedRuns) -> list[Table]:
     """Each run by itself."""
-    found = []
+    tables = []
     for family in FAMILIES:
-        mine = rows(comparison.estimates, family=family)
+        of_family = rows(comparison.estimates, family=family)
         cells = [
             [row["run"], row["tasks"], *(str(row[name]) for name in _WHAT), str(row["n_items"]),
              bounds(row, "estimate", "low", "high", 100)]
-            for row in records(mine.head(_MOST))
+            for row in records(of_family.head(_MOST))
         ]  # fmt: skip
         columns = ("run", "tasks", *_WHAT, "n", UNITS[family][0])
         if cells:
-            title = f"Each run by itself: {family} ({len(mine)})"
-            found.append(
+            title = f"Each run by itself: {family} ({len(of_family)})"
+            tables.append(
                 Table(title, *narrowed(columns, cells)[:2], True, narrowed(columns, cells)[2])
             )
-    return found
+    return tables
 
 
 def spread_table(comparison: ComparedRuns) -> list[Table]:

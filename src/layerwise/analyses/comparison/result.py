@@ -1,6 +1,6 @@
 """A finished comparison: its tables, what is needed to repeat it, and its page.
 
-How runs are compared is in ``api``; how it is drawn and told, in ``report``.
+How runs are compared is in ``api``; figures and claims, in ``report``.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class Comparison(ComparedRuns):
         return cls(**tables, facts=facts)
 
     def __repr__(self) -> str:
-        found = sum(self.differences["significant"])
+        n_established = sum(self.differences["significant"])
         return (
             f"Comparison({', '.join(self.facts.groups or [r.name for r in self.facts.runs])}; "
-            f"{found} of {counted(len(self.differences), 'difference')} established)"
+            f"{n_established} of {counted(len(self.differences), 'difference')} established)"
         )
 
     def _repr_html_(self) -> str:

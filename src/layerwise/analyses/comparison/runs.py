@@ -80,11 +80,11 @@ def _read(folder: Path, name: str, group: str | None) -> SavedRun:
 def refuse_same_model(runs: Sequence[SavedRun]) -> None:
     """Refuse two runs of one model."""
     for one, other in combinations(runs, 2):
-        mine, theirs = one.facts.model, other.facts.model
-        if (mine.hash, mine.dtype) == (theirs.hash, theirs.dtype):
+        model, other_model = one.facts.model, other.facts.model
+        if (model.hash, model.dtype) == (other_model.hash, other_model.dtype):
             raise UserError(
-                f"{one.name} and {other.name} are runs of the same model ({mine.name}, hash "
-                f"{mine.hash[:12]}), between which there is nothing to find: expected different "
+                f"{one.name} and {other.name} are runs of the same model ({model.name}, hash "
+                f"{model.hash[:12]}), between which there is nothing to find: expected different "
                 "models; `layerwise report` puts runs of one model side by side."
             )
 
@@ -103,12 +103,12 @@ def refuse_other_prompts(runs: Sequence[SavedRun]) -> None:
 def refuse_mixed_group(runs: Sequence[SavedRun]) -> None:
     """Refuse a group whose models are not seeds of one architecture."""
     for group in dict.fromkeys(run.group for run in runs):
-        mine = [run for run in runs if run.group == group]
-        shapes = {_shape(run.facts): run.name for run in mine}
+        of_group = [run for run in runs if run.group == group]
+        shapes = {_shape(run.facts): run.name for run in of_group}
         if len(shapes) > 1:
-            told = "; ".join(f"{shape} in {name}" for shape, name in shapes.items())
+            listed = "; ".join(f"{shape} in {name}" for shape, name in shapes.items())
             raise UserError(
-                f"Group {group!r} holds models of different shape ({told}): expected training "
+                f"Group {group!r} holds models of different shape ({listed}): expected training "
                 "seeds of one architecture; put the others into a group of their own."
             )
 
@@ -122,13 +122,13 @@ def _shape(facts: Facts) -> str:
 def on_shared_tasks(runs: Sequence[SavedRun]) -> tuple[list[SavedRun], list[dict[str, Any]]]:
     """The runs with the tasks alone that all of them asked by the very same items."""
     names = dict.fromkeys(task.name for run in runs for task in run.facts.tasks)
-    found = {name: {r.name: t for r in runs for t in r.facts.tasks if t.name == name}
+    by_task = {name: {r.name: t for r in runs for t in r.facts.tasks if t.name == name}
              for name in names}  # fmt: skip
-    reasons = {name: _difference(having, runs) for name, having in found.items()}
+    reasons = {name: _difference(having, runs) for name, having in by_task.items()}
     shared = [name for name, reason in reasons.items() if reason is None]
     rows = [
         left_out(", ".join(r.name for r in runs), reason, task=name,
-                 capability=next(iter(found[name].values())).capability)
+                 capability=next(iter(by_task[name].values())).capability)
         for name, reason in reasons.items()
         if reason is not None
     ]  # fmt: skip
@@ -146,11 +146,11 @@ def _difference(having: Mapping[str, TaskFacts], runs: Sequence[SavedRun]) -> st
     if lacking:
         return f"not in {', '.join(lacking)}"
     if len({task.hash for task in having.values()}) > 1:
-        told = "; ".join(
+        differing = "; ".join(
             f"{task.n_items} items, {task.n_fewshot} few-shot, hash {task.hash[:12]} in {run}"
             for run, task in having.items()
         )
-        return f"the items differ: {told}"
+        return f"the items differ: {differing}"
     levels = {str(dict(sorted(task.chance.items()))): run for run, task in having.items()}
     return None if len(levels) == 1 else "the accuracy by guessing differs"
 
@@ -181,7 +181,9 @@ def shared_change(runs: Sequence[SavedRun]) -> tuple[str, str] | None:
     if shared:
         return min(shared, key=lambda change: change != ("skip", "layer"))
     if all(listed.values()):
-        told = "; ".join(f"{_told(changes)} in {name}" for name, changes in listed.items())
+        told = "; ".join(
+            f"{_changes_in_words(changes)} in {name}" for name, changes in listed.items()
+        )
         raise UserError(
             f"The metric differs, for layers were changed in different ways ({told}): expected "
             "one way that all runs have; run `layerwise ablate` with the same --kind and --site."
@@ -199,5 +201,5 @@ def _changes(run: SavedRun) -> list[tuple[str, str]]:
     return [(str(kind), str(site)) for kind, site in listed.to_numpy()]
 
 
-def _told(changes: Sequence[tuple[str, str]]) -> str:
+def _changes_in_words(changes: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{kind} {site}" for kind, site in changes)

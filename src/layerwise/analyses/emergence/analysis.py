@@ -43,23 +43,23 @@ def ranges(run: RunTables) -> list[FigureSpec]:
     emergence = run.table("emergence")
     if emergence is None:
         return []
-    found = []
+    figures = []
     for name, axes, where in (
         ("emergence", (COMPUTATION,), ""),
         ("emergence_within_stacks", (ENCODER, DECODER), " within each stack alone"),
     ):
-        mine = rows(emergence, axis=axes)
-        if mine.empty or not len(rows(mine, measure=DEPTHS)):
+        of_axis = rows(emergence, axis=axes)
+        if of_axis.empty or not len(rows(of_axis, measure=DEPTHS)):
             continue
         caption = (
             f"Depth at which each capability emerges{where}, by method and protocol. It runs "
             f"from 0 (first layer{' of the stack' * bool(where)}) to 1 (last). Lines: 95 % "
-            f"intervals over items (n = {spread_of(mine['n_items'], 'item')}). Grey ticks: layers "
-            "of the critical set."
+            f"intervals over items (n = {spread_of(of_axis['n_items'], 'item')}). Grey ticks: "
+            "layers of the critical set."
         )
         alt = f"Points with intervals on an axis of depth{where}, by capability and method."
-        found.append(FigureSpec(name, partial(emergence_ranges, mine), caption, alt))
-    return found
+        figures.append(FigureSpec(name, partial(emergence_ranges, of_axis), caption, alt))
+    return figures
 
 
 def interactions(run: RunTables) -> list[FigureSpec]:
@@ -121,8 +121,8 @@ def emergence_tables(run: RunTables) -> list[Table]:
     emergence = run.table("emergence")
     shown = [] if emergence is None else cells(DEPTHS, emergence)
     title = f"Depths and critical sets ({len(shown)})"
-    found = [Table(title, heads(DEPTHS), shown, True)]
-    return [*(found if shown else []), *_order(run), *_left_out(run)]
+    tables = [Table(title, heads(DEPTHS), shown, True)]
+    return [*(tables if shown else []), *_order(run), *_left_out(run)]
 
 
 def _order(run: RunTables) -> list[Table]:

@@ -78,13 +78,13 @@ def emergence(
     facts = join_facts([result.facts for result in used])
     n_layers = facts.model.n_layers
     grouped, sampling = layer_groups(n_layers, groups), Sampling(seed, n_resamples, n_layers)
-    found = list(evidence_of(used, sampling))
-    _refuse_doubles(found)
+    everything = list(evidence_of(used, sampling))
+    _refuse_doubles(everything)
     axes = axes_of(facts.model.n_encoder_layers, n_layers)
-    summaries, left_out = summarised(found, axes, sampling)
+    summaries, left_out = summarised(everything, axes, sampling)
     whole = [summary for summary in summaries if summary.axis == COMPUTATION]
     placed = {(s.capability, s.protocol, s.method) for s in whole if s.measure == HALF}
-    evidence = sorted((e for e in found if isinstance(e, MethodCurve)), key=evidence_key)
+    evidence = sorted((e for e in everything if isinstance(e, MethodCurve)), key=evidence_key)
     ablated = [result for result in used if isinstance(result, AblationResult)]
     interaction = [
         row
@@ -111,11 +111,11 @@ def emergence(
 
 def evidence_of(results: Sequence[Result], sampling: Sampling) -> Iterator[MethodCurve | LeftOut]:
     """What each method says about each task, of the results of one run; or why it says nothing."""
-    told = [(result, CURVES[type(result)]) for result in results]
+    curves_of = [(result, CURVES[type(result)]) for result in results]
     signal: dict[tuple[str, str], bool] = {}
-    for result, curves in told:
+    for result, curves in curves_of:
         signal |= {} if curves.signal is None else curves.signal(result)
-    for result, curves in sorted(told, key=lambda each: each[1].signal is None):
+    for result, curves in sorted(curves_of, key=lambda each: each[1].signal is None):
         yield from curves.evidence(result, signal, sampling)
 
 
@@ -134,9 +134,9 @@ def _chances(result: AblationResult) -> dict[tuple[str, str], float]:
     return {(task, name): result.facts.chance(task, name) for task, name in pairs}
 
 
-def _refuse_doubles(found: Sequence[MethodCurve | LeftOut]) -> None:
+def _refuse_doubles(evidence: Sequence[MethodCurve | LeftOut]) -> None:
     seen = set()
-    for each in found:
+    for each in evidence:
         key = (each.method, each.task, each.protocol)
         if key in seen:
             raise UserError(

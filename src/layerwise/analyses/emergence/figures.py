@@ -62,8 +62,8 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     capabilities = in_order(emergence["capability"], CAPABILITY_ORDER)
     measures = in_order(rows(emergence, measure=DEPTHS)["measure"], DEPTHS) or list(DEPTHS[:1])
     settled, groups = rows(emergence, measure=SETTLED), parts(emergence, **_ORDERS)
-    plan = [(*key, measure, mine) for key, mine in groups for measure in measures]
-    plan += [(*key, SETTLED, mine) for key, mine in parts(settled, **_ORDERS)]
+    plan = [(*key, measure, of_panel) for key, of_panel in groups for measure in measures]
+    plan += [(*key, SETTLED, of_panel) for key, of_panel in parts(settled, **_ORDERS)]
     titles = [
         [f"{'' if axis == COMPUTATION else axis + ', '}{method}, {protocol}: {measure}"]
         for axis, method, protocol, measure, _ in plan
@@ -71,11 +71,11 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     height = _ROW * len(capabilities) + 0.1
     panels = Panels(titles, width, (height,), least=2.4, left=0.9)
     looks = [({"capability": one}, look(i), "") for i, one in enumerate(capabilities)]
-    for axes, (axis, _, _, measure, mine) in zip(panels.flat, plan, strict=True):
-        depths = rows(mine, measure=measure)
+    for axes, (axis, _, _, measure, of_panel) in zip(panels.flat, plan, strict=True):
+        depths = rows(of_panel, measure=measure)
         drawn = ranges(depths, capabilities, "capability", looks, span=0.0)
         draw_ranges(axes, capabilities, drawn, Words(interval="95 % interval"))
-        for row in records(rows(mine, measure="critical set")):
+        for row in records(rows(of_panel, measure="critical set")):
             at = _critical(row)
             points(axes, at, np.full(len(at), capabilities.index(row["capability"])), "|",
                    "critical", "layer of critical set", color="0.55", zorder=1)  # fmt: skip
@@ -126,9 +126,9 @@ def agreement_ranges(agreement: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     )  # fmt: skip
     words = Words(unsure="hollow: not different from 0 (Holm)", interval="95 % interval")
     for axes, (measure, (first, second)) in zip(panels.flat, plan, strict=True):
-        mine = rows(agreement, first=first, second=second, measure=measure)
+        of_pair = rows(agreement, first=first, second=second, measure=measure)
         level(axes, 0, upright=True)
-        drawn = ranges(mine, capabilities, "capability", groups, span=0.5, sure="sure")
+        drawn = ranges(of_pair, capabilities, "capability", groups, span=0.5, sure="sure")
         draw_ranges(axes, capabilities, drawn, words)
     panels.flat[0].set_xlim(-1.08, 1.08)
     return panels.finish(
@@ -149,34 +149,34 @@ def interaction_profiles(interaction: pd.DataFrame, width: float = FULL_WIDTH) -
     plan = in_order(map(tuple, interaction[keys].to_numpy()), ())
     shown = [rows(interaction, **dict(zip(keys, key, strict=True))) for key in plan]
     titles = [
-        [f"{mine['capability'].iloc[0]}, n = {mine['n_items'].iloc[0]}",
-         f"{p_value(mine['p_holm'].iloc[0])} (Holm)"]
-        for mine in shown
+        [f"{profile['capability'].iloc[0]}, n = {profile['n_items'].iloc[0]}",
+         f"{p_value(profile['p_holm'].iloc[0])} (Holm)"]
+        for profile in shown
     ]  # fmt: skip
     # three abreast where they fit, so that each capability has its row
     three = len({key[1:] for key in plan}) == 3 < len(plan) and width >= 3 * 2.2
     panels = Panels(titles, width, least=2.2 if three else 1.6, left=0.8)
-    for axes, mine in zip(panels.flat, shown, strict=True):
-        _draw_interaction(axes, mine)
+    for axes, profile in zip(panels.flat, shown, strict=True):
+        _draw_interaction(axes, profile)
     low, high = panels.flat[0].get_ylim()
     panels.flat[0].set_ylim(max(low, 100 - _MOST), min(high, _MOST))
     title = "Does it depend on the way of asking where the loss is? (95 % intervals)"
     return panels.finish(title, y=["above-floor accuracy\nlost per layer (%)"])
 
 
-def _draw_interaction(axes: Axes, mine: pd.DataFrame) -> None:
-    mine = mine.assign(sure=bool((mine["p_holm"] < 0.05).all()))
-    x = np.arange(len(mine), dtype=float)
+def _draw_interaction(axes: Axes, profile: pd.DataFrame) -> None:
+    profile = profile.assign(sure=bool((profile["p_holm"] < 0.05).all()))
+    x = np.arange(len(profile), dtype=float)
     level(axes, 0)
-    named = {which: str(mine[which].iloc[0]) for which in ("first", "second")}
+    named = {which: str(profile[which].iloc[0]) for which in ("first", "second")}
     drawn = [
         series(
-            mine, f"share {name}", protocol_look(name), f"share_{which}", x="group",
+            profile, f"share {name}", protocol_look(name), f"share_{which}", x="group",
             at=x + (0.07 if which == "second" else -0.07), scale=100, unit=" % lost per layer",
             ends=(f"share_{which}_low", f"share_{which}_high"), sure="sure", label=name, band=False,
         )
         for which, name in named.items()
     ]  # fmt: skip
     draw_series(axes, drawn, Words("filled: profiles differ", interval="95 % interval"))
-    axes.set_xticks(x, [label(str(name), 8) for name in mine["group"]])
-    axes.set_xlim(-0.4, len(mine) - 0.6)
+    axes.set_xticks(x, [label(str(name), 8) for name in profile["group"]])
+    axes.set_xlim(-0.4, len(profile) - 0.6)

@@ -54,8 +54,8 @@ def interactions(run: RunTables) -> list[Claim]:
     table, differ, alike = protocol_interaction, [], []
     n_tests = len(table[["capability", "first", "second"]].drop_duplicates())
     for capability in in_order(table["capability"], ()):
-        mine = rows(table, capability=capability)
-        sure = mine.loc[mine["p_holm"] < _LEVEL]
+        of_capability = rows(table, capability=capability)
+        sure = of_capability.loc[of_capability["p_holm"] < _LEVEL]
         differ.append(_depends(sure, n_tests)) if len(sure) else alike.append(capability)
     return spaced(differ, 2) + ([_no_evidence(table, alike, n_tests)] if alike else [])
 
@@ -109,22 +109,22 @@ def _share(row: Row, which: str) -> str:
 
 
 def _differences(pair: pd.DataFrame, sign: int) -> str:
-    found = []
+    listed = []
     for row in records(pair):
         middle, *ends = (sign * row[end] for end in ("difference", "low", "high"))
-        found.append(f"{row['group']} {interval(middle, min(ends), max(ends))}")
-    return joined(found)
+        listed.append(f"{row['group']} {interval(middle, min(ends), max(ends))}")
+    return joined(listed)
 
 
 def _no_evidence(table: pd.DataFrame, capabilities: list[str], n_tests: int) -> Claim:
-    mine = rows(table, capability=capabilities)
-    pairs = in_order(zip(mine["first"], mine["second"], strict=True), ())
+    tests = rows(table, capability=capabilities)
+    pairs = in_order(zip(tests["first"], tests["second"], strict=True), ())
     return Claim(
         kind=SCORING, evidence=Evidence.OPEN, importance=weight(0.5, 0.0),
         capabilities=tuple(capabilities),
         short="That two ways of scoring differ more at some depths than at others is not "
         f"established for {joined(capabilities)}.",
-        p=float(numbers(mine, "p_holm").min()), items=f"{spread(mine['n_items'])} items",
+        p=float(numbers(tests, "p_holm").min()), items=f"{spread(tests['n_items'])} items",
         test=f"the smallest; interaction with the layer group, {after_holm(n_tests)}",
         details=(f"{capitalised(joined(f'{a} against {b}' for a, b in pairs))} were compared.",),
         protocols=tuple(in_order([name for pair in pairs for name in pair], PROTOCOL_ORDER)),
@@ -135,8 +135,8 @@ def _no_evidence(table: pd.DataFrame, capabilities: list[str], n_tests: int) -> 
 def agreements(run: RunTables) -> list[Claim]:
     """What each method says of a capability's depth, side by side, and how ranks go together."""
     emergence, methods = run.table("emergence"), run.table("method_agreement")
-    found = [] if emergence is None else _side_by_side(emergence)
-    return found + ([] if methods is None else _ranks(rows(methods, measure=RANKS)))
+    claims = [] if emergence is None else _side_by_side(emergence)
+    return claims + ([] if methods is None else _ranks(rows(methods, measure=RANKS)))
 
 
 def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
@@ -144,12 +144,14 @@ def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
 
     Methods ask different things, so that other depths are no disagreement.
     """
-    depths, found = rows(emergence, measure=HALF, axis=COMPUTATION), []
+    depths, claims = rows(emergence, measure=HALF, axis=COMPUTATION), []
     for capability in in_order(depths["capability"], ()):
-        mine = rows(depths, capability=capability)
-        protocol = str(mine["protocol"].value_counts().idxmax())
-        asked = rows(mine, protocol=protocol)
-        placed = records(asked.loc[numbers(asked, "high") - numbers(asked, "low") <= _WIDEST])
+        of_capability = rows(depths, capability=capability)
+        protocol = str(of_capability["protocol"].value_counts().idxmax())
+        of_protocol = rows(of_capability, protocol=protocol)
+        placed = records(
+            of_protocol.loc[numbers(of_protocol, "high") - numbers(of_protocol, "low") <= _WIDEST]
+        )
         words = [
             f"{does} {_place(row)}"
             for method, does in _DOES.items()
@@ -161,7 +163,7 @@ def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
             f"By {row['method']}: layer {interval(*(row[n] for n in _ENDS), digits=1)}."
             for row in placed
         )
-        found.append(Claim(
+        claims.append(Claim(
             kind=AGREEMENT, short=f"{capitalised(capability)} is {joined(words)}.",
             evidence=Evidence.IN_TABLE, importance=0.55, details=details, protocols=(protocol,),
             capabilities=(capability,), items=f"{spread(row['n_items'] for row in placed)} items",
@@ -169,7 +171,7 @@ def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
             source=source("emergence", {"measure": HALF, "axis": COMPUTATION,
                                         "capability": capability, "protocol": protocol}),
         ))  # fmt: skip
-    return found
+    return claims
 
 
 def _place(row: Row) -> str:

@@ -143,8 +143,8 @@ class Heads:
     def __post_init__(self) -> None:
         refuse_scores(self.sequences, self.threshold)
         cfg = self.model.cfg
-        asked = f"{self.sequences:,} sequences of every head"
-        refuse_too_many_rows("heads", self.sequences * cfg.n_layers * cfg.n_heads, asked)
+        what = f"{self.sequences:,} sequences of every head"
+        refuse_too_many_rows("heads", self.sequences * cfg.n_layers * cfg.n_heads, what)
         self.given.refuse(self.length)
 
     @cached_property
@@ -237,7 +237,7 @@ def scores_of(model: DecoderOnly, tokens: Sequence[int], length: int) -> dict[st
     cfg, first = model.cfg, len(tokens) - 2 * length
     places = places_when_repeated(first, length, both_ways=False)
     queries, _ = places["prefix_matching"]
-    found = no_scores(places, cfg.n_layers, cfg.n_heads)
+    scores = no_scores(places, cfg.n_layers, cfg.n_heads)
     sites = _no_sites(model, len(queries))
 
     def wrote(z: torch.Tensor, hook: Any) -> None:
@@ -248,17 +248,17 @@ def scores_of(model: DecoderOnly, tokens: Sequence[int], length: int) -> dict[st
 
     hooks: list[Any] = [
         *(
-            (hook_name(model, layer, "pattern"), attention_hook(places, found, layer))
+            (hook_name(model, layer, "pattern"), attention_hook(places, scores, layer))
             for layer in range(cfg.n_layers)
         ),
         (lambda name: name.endswith("attn.hook_z"), wrote),
         (f"blocks.{cfg.n_layers - 1}.hook_resid_post", left),
     ]
-    asked = torch.tensor([list(tokens)], device=model.W_E.device)
-    model.run_with_hooks(asked, fwd_hooks=hooks, stop_at_layer=cfg.n_layers)
-    reading = next_tokens_read(model, sites.final, asked[0, queries + 1], tokens[-length:])
+    tokens_read = torch.tensor([list(tokens)], device=model.W_E.device)
+    model.run_with_hooks(tokens_read, fwd_hooks=hooks, stop_at_layer=cfg.n_layers)
+    reading = next_tokens_read(model, sites.final, tokens_read[0, queries + 1], tokens[-length:])
     heads = direct(model, sites, reading).heads[:, 0]
-    return found | {"induction": heads.mean(0).cpu().numpy()}
+    return scores | {"induction": heads.mean(0).cpu().numpy()}
 
 
 def _no_sites(model: DecoderOnly, count: int) -> StackSites:

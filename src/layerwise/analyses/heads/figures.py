@@ -28,11 +28,11 @@ def head_score_maps(summary: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     """
     shown = []
     for site, score in ((site, score) for site in _SITES for score in _SCORES):
-        mine = _whole(summary, site).assign(score=lambda table, score=score: table[score])
-        if np.isfinite(numbers(mine, "score")).any():
+        table = _whole(summary, site).assign(score=lambda table, score=score: table[score])
+        if np.isfinite(numbers(table, "score")).any():
             # a dot stands once for each head
-            mine["induction"] = mine["induction_head"].isin([True]) & (not shown)
-            shown.append(([score.replace("_", " "), *_SITES[site]], mine))
+            table["induction"] = table["induction_head"].isin([True]) & (not shown)
+            shown.append(([score.replace("_", " "), *_SITES[site]], table))
     n = spread(summary["n_sequences"])
     return head_maps(
         shown,

@@ -1,6 +1,6 @@
 """Random tokens that are given twice, what stands around them, and how well the next is known.
 
-Whether they can be scored is told here; what is done with them is in ``heads``.
+This module decides whether they can be scored; ``heads`` scores them.
 """
 
 from __future__ import annotations
@@ -118,11 +118,11 @@ class RepeatedTokens:
 
     def drawn(self, count: int, length: int, seed: int) -> list[Drawn]:
         """So many sequences."""
-        rng, found = stats.generator(seed, "head scores"), []
+        rng, sequences = stats.generator(seed, "head scores"), []
         for _ in range(count):
             tokens = rng.choice(self.known, self._kinds * length, replace=False).tolist()
-            found.append(Drawn(tuple(tokens[:length]), tuple(tokens[length:])))
-        return found
+            sequences.append(Drawn(tuple(tokens[:length]), tuple(tokens[length:])))
+        return sequences
 
     def read(self, *texts: Tokens) -> Tokens:
         """Some tokens as a prompt, in an encoder-decoder as the encoder's."""
@@ -138,9 +138,9 @@ def _around(tokenizer: Any, known: Tokens) -> tuple[Tokens, Tokens]:
             tuple(tokenizer(text, add_special_tokens=special).input_ids)
             for special in (False, True)
         )
-        found = around(plain, whole)
-        if found is not None:
-            return found
+        specials = around(plain, whole)
+        if specials is not None:
+            return specials
     raise UserError(
         "The tokenizer adds no special tokens in a fixed place around a text: expected one that "
         "keeps the text's own tokens together; use another tokenizer."
@@ -202,8 +202,8 @@ class DecoderSums:
         own = StackSites(first, by_site["z"], by_site["attn_out"], by_site["mlp_out"], last)
         cross = CrossSites(by_site["cross_z"], by_site["cross_attn_out"])
         reading = next_tokens_read(self._model, last, right, among)
-        _, found = taken_apart(self._model.parts.decoder, own, reading.direction, cross)
-        return found[_HEADS[site]][:, 0].mean(0).cpu().numpy()
+        _, contributions = taken_apart(self._model.parts.decoder, own, reading.direction, cross)
+        return contributions[_HEADS[site]][:, 0].mean(0).cpu().numpy()
 
 
 """By score: the positions that attend, and for each of them the one that is attended to."""
@@ -248,12 +248,12 @@ def places_when_copied(first: int, read_first: int, length: int) -> Places:
     }
 
 
-def attention_hook(places: Places, found: dict[str, Scores], row: int) -> Callable[..., None]:
+def attention_hook(places: Places, scores: dict[str, Scores], row: int) -> Callable[..., None]:
     """A hook on a pattern that puts each head's mean attention into a row of ``found``."""
 
     def attended(pattern: Float[torch.Tensor, "1 head query key"], hook: Any) -> None:
         for name, (at, to) in places.items():
-            found[name][row] = pattern[0, :, at, to].double().mean(-1).cpu().numpy()
+            scores[name][row] = pattern[0, :, at, to].double().mean(-1).cpu().numpy()
 
     return attended
 
@@ -273,22 +273,24 @@ def seq2seq_scores(
     encoder, decoder = range(cfg.n_encoder_layers), range(cfg.n_encoder_layers, cfg.n_layers)
 
     def scored(
-        site: str, layers: range, places: Places, read: Tokens, said: Sequence[int]
+        site: str, layers: range, places: Places, encoded_tokens: Tokens, decoded: Sequence[int]
     ) -> Scored:
-        found = no_scores(places, len(layers), cfg.heads_of(layers[0]))
+        scores = no_scores(places, len(layers), cfg.heads_of(layers[0]))
         pattern = {"z": "pattern", "cross_z": "cross_pattern"}[site]
         hooks: list[Any] = [
-            (hook_name(model, layer, pattern), attention_hook(places, found, row))
+            (hook_name(model, layer, pattern), attention_hook(places, scores, row))
             for row, layer in enumerate(layers)
         ]
         queries, _ = places["prefix_matching"]
         sums = DecoderSums(model, queries) if layers == decoder else None
         hooks += [] if sums is None else sums.hooks()
-        asked, given = (torch.tensor([list(t)], device=model.W_E.device) for t in (read, said))
-        model.run_with_hooks(asked, given, fwd_hooks=hooks)
+        encoded, given = (
+            torch.tensor([list(t)], device=model.W_E.device) for t in (encoded_tokens, decoded)
+        )
+        model.run_with_hooks(encoded, given, fwd_hooks=hooks)
         if sums is not None:
-            found["induction"] = sums.heads_add(site, given[0, queries + 1], once)
-        return Scored(site, layers[0], found)
+            scores["induction"] = sums.heads_add(site, given[0, queries + 1], once)
+        return Scored(site, layers[0], scores)
 
     return (
         scored("z", encoder, places_when_repeated(before, length, both_ways=True),

@@ -55,7 +55,7 @@ def prune_model(
     out: str | Path,
     tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
-    **asked: Unpack[PromptOptions],
+    **prompts: Unpack[PromptOptions],
 ) -> PruningResult:
     """Write a model without some layers, load it back, and compare it with the prediction.
 
@@ -86,7 +86,7 @@ def prune_model(
     removed = _removable(model, remove)
     source = files_of(model)
     refuse_occupied(out)
-    setup = prepare(model, tasks, protocols, out=out / TABLES, **asked)
+    setup = prepare(model, tasks, protocols, out=out / TABLES, **prompts)
     settings = setup.settings(analysis="pruning", removed=list(removed))
     with RunFolder.open(out / TABLES, settings) as run:
         if run.finished:
@@ -141,13 +141,13 @@ def _written(
 
 def _refuse_other_model(model: Model, written: Model, removed: Sequence[int], setup: Setup) -> None:
     """Accept only a written model that says what was predicted, on a fixed text."""
-    asked, single = [_fixed_text(model, setup)], setup.loaded.dtype == "float32"
-    predicted = _scored(model, skip_layers(removed), asked, setup)
-    measured = _scored(written, intact(), asked, setup)
+    requests, single = [_fixed_text(model, setup)], setup.loaded.dtype == "float32"
+    predicted = _scored(model, skip_layers(removed), requests, setup)
+    measured = _scored(written, intact(), requests, setup)
     apart, limit = distance(predicted, measured), TOLERANCE if single else ABSURD
     if apart > limit and single:
         # Without some layers small differences grow.
-        rounding = measure_rounding(written, intact(), asked)
+        rounding = measure_rounding(written, intact(), requests)
         limit = max(limit, rounding.bound)
         apart = max(rounding.error([one]) for one in (predicted, measured))
     if not apart <= limit:
@@ -165,14 +165,16 @@ def _fixed_text(model: Model, setup: Setup) -> LogLikelihood:
         return LogLikelihood((ids[0],), tuple(ids[1:]))
     half = len(ids) // 2
     # A decoder may have fewer words than the encoder.
-    said = [index % model.cfg.d_vocab for index in ids[half:]]
-    return LogLikelihood(tuple(ids[:half]), tuple(said))
+    continuation = [index % model.cfg.d_vocab for index in ids[half:]]
+    return LogLikelihood(tuple(ids[:half]), tuple(continuation))
 
 
-def _scored(model: Model, change: Intervention, asked: list[LogLikelihood], setup: Setup) -> Scored:
+def _scored(
+    model: Model, change: Intervention, requests: list[LogLikelihood], setup: Setup
+) -> Scored:
     budget = setup.memory_budget
     ((outcome,),) = sweep(
-        model, [change], asked, tokenizer=setup.tokenizer, memory_budget=budget
+        model, [change], requests, tokenizer=setup.tokenizer, memory_budget=budget
     ).outcomes
     assert isinstance(outcome, Scored)
     return outcome
@@ -208,17 +210,17 @@ def _measured(
     setup: Setup, task: Task, items: Sequence[Item], removed: Sequence[int], written: Model
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Some items under the three models, and what that cost."""
-    asked = requests_of(setup, task, items, setup.protocols)
-    requests = [one.request for one in asked]
+    task_requests = requests_of(setup, task, items, setup.protocols)
+    requests = [request.request for request in task_requests]
     changes = [intact(), skip_layers(removed)]
     swept = setup.sweep(changes, requests)
     again = sweep(
         written, [intact()], requests, tokenizer=setup.tokenizer,
         memory_budget=setup.memory_budget, tokens_at_once=setup.tokens_at_once,
     )  # fmt: skip
-    before = records_frame(list(record_rows(task, items, asked, changes, swept)))
-    after = records_frame(list(record_rows(task, items, asked, [intact()], again)))
-    work = [work_entry("pruning", task.name, one.stats) for one in (swept, again)]
+    before = records_frame(list(record_rows(task, items, task_requests, changes, swept)))
+    after = records_frame(list(record_rows(task, items, task_requests, [intact()], again)))
+    work = [work_entry("pruning", task.name, request.stats) for request in (swept, again)]
     return _side_by_side(before, after), work
 
 

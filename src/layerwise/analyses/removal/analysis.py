@@ -63,31 +63,31 @@ def removals(run: RunTables) -> list[Claim]:
         return []
     if several_orders(run):
         return [] if curves is None else spaced(_by_order(curves), 3)
-    held = rows(removal, split=HELD_OUT, signal=True)
-    found = []
-    for task in in_order(held["task"], ()):
-        until = _until_loss(mine := rows(held, task=task))
-        where = {name: str(mine[name].iloc[0]) for name in ("task", "protocol", "split")}
+    held_out = rows(removal, split=HELD_OUT, signal=True)
+    claims = []
+    for task in in_order(held_out["task"], ()):
+        until = _until_loss(of_task := rows(held_out, task=task))
+        where = {name: str(of_task[name].iloc[0]) for name in ("task", "protocol", "split")}
         about = source("removal_steps", where, step=until.row["step"])
         size = weight(0.8, until.n_without / 10)
-        found.append(_claim(f"the task {task}", [until], mine, removal, size, about))
-    return spaced(found, 2)
+        claims.append(_claim(f"the task {task}", [until], of_task, removal, size, about))
+    return spaced(claims, 2)
 
 
 def _by_order(curves: pd.DataFrame) -> list[Claim]:
     """Per capability and order, how many layers can go under each protocol."""
-    found = []
+    claims = []
     for capability in in_order(curves["capability"], CAPABILITY_ORDER):
         for by in in_order(rows(curves, capability=capability)["by"], WAYS):
             about = source("removal_curves", {"capability": str(capability), "by": str(by)})
-            mine = rows(curves, **about["where"])
-            protocols = in_order(mine["protocol"], PROTOCOL_ORDER)
-            ends = sorted((_until_loss(rows(mine, protocol=p)) for p in protocols),
+            curve = rows(curves, **about["where"])
+            protocols = in_order(curve["protocol"], PROTOCOL_ORDER)
+            ends = sorted((_until_loss(rows(curve, protocol=p)) for p in protocols),
                           key=lambda until: (not until.is_loss, until.n_without))  # fmt: skip
             n = [until.n_without for until in ends]
             size = weight(0.8, (max(n) - min(n)) / 10 if len(n) > 1 else max(n) / 20)
-            found.append(_claim(str(capability), ends, mine, curves, size, about))
-    return found
+            claims.append(_claim(str(capability), ends, curve, curves, size, about))
+    return claims
 
 
 class _Until(NamedTuple):
@@ -110,14 +110,14 @@ class _Until(NamedTuple):
         return f"{shown} {when(self.row['protocol'])}"
 
 
-def _until_loss(mine: pd.DataFrame) -> _Until:
-    steps = records(mine.sort_values(by="step"))
+def _until_loss(steps_of: pd.DataFrame) -> _Until:
+    steps = records(steps_of.sort_values(by="step"))
     lost = [row["significant"] and row.get("acc_diff", row["share_lost"]) > 0 for row in steps]
     return _Until(steps[: lost.index(True) + 1], True) if any(lost) else _Until(steps, False)
 
 
 def _claim(
-    subject: str, ends: list[_Until], mine: pd.DataFrame, every: pd.DataFrame, size: float,
+    subject: str, ends: list[_Until], steps: pd.DataFrame, every: pd.DataFrame, size: float,
     about: dict[str, Any],
 ) -> Claim:  # fmt: skip
     """The loss of an order that comes first, under whatever protocol; the others beside it."""
@@ -135,15 +135,15 @@ def _claim(
         short=f"With layers removed {HOW[row['by']]}, {subject} shows {first}.",
         estimate=_lost(row), details=tuple(details),
         caveat="" if first.is_loss else "No significant loss is not no loss.",
-        **_tested(first, every), **asked_of(mine, "held-out item"),
+        **_tested(first, every), **asked_of(steps, "held-out item"),
     )  # fmt: skip
 
 
 def _tested(until: _Until, every: pd.DataFrame) -> dict[str, Any]:
     mean = " and t-test of the mean over tasks, the larger p" * (until.row.get("n_tasks", 1) > 1)
     within = ("p_holm", "over the steps (Holm)")
-    found = evidence_for(until.row, every, f"exact McNemar test{mean}", within)
-    return found if until.is_loss else found | {"evidence": OPEN}
+    evidence = evidence_for(until.row, every, f"exact McNemar test{mean}", within)
+    return evidence if until.is_loss else evidence | {"evidence": OPEN}
 
 
 def _lost(row: dict[str, Any]) -> Estimate:

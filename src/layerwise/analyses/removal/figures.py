@@ -50,15 +50,15 @@ def removal_curve(steps: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     """
     tasks, last = by_task(steps), int(numbers(steps, "step").max())
     needed = min(width, max(2.2, _LABEL * last + _MARGIN))
-    panels = Panels([_heading(mine) for _, mine in tasks], width, (1.5,), least=needed,
+    panels = Panels([_heading(of_task) for _, of_task in tasks], width, (1.5,), least=needed,
                     most=max(3.3, needed), above=0.55)  # fmt: skip
-    for axes, (_, mine) in zip(panels.flat, tasks, strict=True):
+    for axes, (_, of_task) in zip(panels.flat, tasks, strict=True):
         for split, (seen, words) in _SPLITS.items():
-            line = rows(mine, split=split).sort_values(by="step")
+            line = rows(of_task, split=split).sort_values(by="step")
             if len(line):
                 interval = Words(interval="95 % interval of the loss")
                 draw_accuracy(axes, line, split, seen, interval, x="step", label=words)
-        _name_steps(axes, mine, panels.room)
+        _name_steps(axes, of_task, panels.room)
     _over_steps(panels, last, (-3.0, 103.0))
     first = steps.iloc[0]
     blocks = first["by"] in BLOCKS
@@ -74,9 +74,9 @@ def _over_steps(panels: Panels, last: int, limits: tuple[float, float]) -> None:
     axes.set_xticks(layer_ticks(range(last + 1), panels.room, 0.24))
 
 
-def _name_steps(axes: Axes, mine: pd.DataFrame, room: float) -> None:
+def _name_steps(axes: Axes, of_task: pd.DataFrame, room: float) -> None:
     """What each step removed, upright along the upper edge."""
-    listed = records(rows(mine, split=SELECTION).sort_values(by="step"))
+    listed = records(rows(of_task, split=SELECTION).sort_values(by="step"))
     names = {
         int(row["step"]): removed_label(row["by"], row["layers"], name_layer) for row in listed
     }
@@ -89,12 +89,12 @@ def _name_steps(axes: Axes, mine: pd.DataFrame, room: float) -> None:
     upper.set_xlabel("block removed" if blocks else "layer removed", fontsize=FONT, labelpad=2)
 
 
-def _heading(mine: pd.DataFrame) -> list[str]:
-    there = [mine.loc[mine["split"] == split].iloc[0] for split in _SPLITS
-             if split in set(mine["split"])]  # fmt: skip
+def _heading(of_task: pd.DataFrame) -> list[str]:
+    there = [of_task.loc[of_task["split"] == split].iloc[0] for split in _SPLITS
+             if split in set(of_task["split"])]  # fmt: skip
     counts = [f"{row['split']} n = {row['n_items']}" for row in there]
     dull = [f"no signal: {row['split']}" for row in there if not row["signal"]]
-    return [str(mine["task"].iloc[0]), ", ".join(counts), *dull]
+    return [str(of_task["task"].iloc[0]), ", ".join(counts), *dull]
 
 
 @styled
@@ -113,17 +113,17 @@ def removal_orders(curves: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
         for protocol in protocols
     ]
     titles = [
-        [capability, f"{protocol}, n = {mine['n_items'].iloc[0]}" if len(mine) else
+        [capability, f"{protocol}, n = {curve['n_items'].iloc[0]}" if len(curve) else
          f"{protocol}: no signal"]
-        for capability, protocol, mine in shown
+        for capability, protocol, curve in shown
     ]  # fmt: skip
     least = min(width, max(1.5, 3.3 / len(protocols)))
     panels = Panels(titles, width, (0.9,), least=least, most=2.3, left=0.8)
     words = Words("filled: significant loss", interval="95 % interval")
-    for axes, (_, _, mine) in zip(panels.flat, shown, strict=True):
+    for axes, (_, _, curve) in zip(panels.flat, shown, strict=True):
         level(axes, 100, ls=DOTTED)
         level(axes, 0, ls=DASHED, label="floor", color="0.35")
-        lines = (rows(mine, by=by).sort_values(by="step") for by in in_order(mine["by"], WAYS))
+        lines = (rows(curve, by=by).sort_values(by="step") for by in in_order(curve["by"], WAYS))
         draw_series(axes, [_left(line) for line in lines], words)
     _over_steps(panels, int(numbers(curves, "step").max()), (-30.0, 125.0))
     title = "Removal of layers in different orders, held-out items (bands: 95 %)"

@@ -35,7 +35,7 @@ from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
-from .measuring import Asked, Layers, answers, asked_of, measured, measured_by_task
+from .measuring import Layers, TaskRequests, answers, evaluation_of, measured, measured_by_task
 from .orders import blocks_of, by_angle, by_effect, by_influence, from_the_end, most_removed
 from .result import RemovalResult
 from .tables import (
@@ -50,7 +50,7 @@ from .tables import (
     tasks_that_count,
 )
 
-# The items that are asked (a split), and the layers that are left out in turn.
+# A split of the items, and the layers that are left out in turn.
 Piece = tuple[str, tuple[Layers, ...]]
 # Rows of ``removal.parquet`` by split and set of layers left out, as they were first measured.
 Known = dict[tuple[str, frozenset[int]], pd.DataFrame]
@@ -86,11 +86,11 @@ class Removal:
     def __post_init__(self) -> None:
         self._refuse_too_many()
         refuse_bad_share(self.held_out)
-        for task in self.setup.tasks:  # bad input is told before any work is done
+        for task in self.setup.tasks:  # bad input is refused before any work is done
             refuse_no_chance(task, self.setup.protocols)
             self.split(task)
             for protocol in self.setup.protocols:
-                asked_of(self.setup, task, task.items, protocol, [])
+                evaluation_of(self.setup, task, task.items, protocol, [])
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -126,7 +126,7 @@ class Removal:
         """Make the pieces that are missing, and join all of them."""
         orders = self.orders()
         costs = self.costs(orders)
-        every = [cost for found in costs for cost in found]
+        every = [cost for of_order in costs for cost in of_order]
         progress.expect(sum((cost.amount for cost in every), start=0.0))
         pieces = [(order.protocol, *piece) for order in orders for piece in order.pieces()]
         tell_of_more_memory(
@@ -137,9 +137,9 @@ class Removal:
         )
         tables, names = [], {}
         for order, expected in zip(orders, costs, strict=True):
-            found = order.run(parts, progress, expected)
-            tables += list(found.values())
-            names |= dict.fromkeys(found)
+            tables_of = order.run(parts, progress, expected)
+            tables += list(tables_of.values())
+            names |= dict.fromkeys(tables_of)
         measured = [name for name in names if parts.has_part(f"removal work {name}")]
         work = [parts.read_part(f"removal work {name}").to_dict("records")[0] for name in measured]
         facts = self.setup.facts(settings, [{str(k): v for k, v in w.items()} for w in work])
@@ -161,8 +161,8 @@ class Removal:
 
     def cost(self, protocol: str, split: str, tried: Sequence[Layers]) -> Cost:
         """What it is expected to cost to leave out some sets of layers in turn."""
-        asked = self.asked(self.setup.tasks, split, protocol, tried)
-        make = partial(answers, self.setup, asked, tried, self.method)
+        evaluated = self.evaluated(self.setup.tasks, split, protocol, tried)
+        make = partial(answers, self.setup, evaluated, tried, self.method)
         return cost_of_sweeps(self.setup, self.setup.tasks[0], make)
 
     def chance(self, task: str, protocol: str) -> float:
@@ -185,18 +185,19 @@ class Removal:
             HELD_OUT: tuple(item for i, item in enumerate(task.items) if i in out),
         }
 
-    def asked(
+    def evaluated(
         self, tasks: Sequence[Task], split: str, protocol: str, tried: Sequence[Layers]
-    ) -> list[Asked]:
-        """A split's items, as they are asked without some sets of layers."""
+    ) -> list[TaskRequests]:
+        """The requests of a split's items without some sets of layers."""
         return [
-            asked_of(self.setup, task, self.split(task)[split], protocol, tried) for task in tasks
+            evaluation_of(self.setup, task, self.split(task)[split], protocol, tried)
+            for task in tasks
         ]
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""
         every = [
-            asked_of(self.setup, task, task.items, protocol, [()])
+            evaluation_of(self.setup, task, task.items, protocol, [()])
             for task in self.setup.tasks
             for protocol in self.setup.protocols
         ]
@@ -342,12 +343,12 @@ class Order:
 
     def _joined(self, split: str, tried: Sequence[Layers], tasks: Sequence[Task]) -> pd.DataFrame:
         """What is known of some sets, by task and set, as rows of this order."""
-        found = []
+        tables = []
         for layers in tried:
             rows = self.known[split, frozenset(layers)]
-            mine = {"layers": [list(layers)] * len(rows), "by": self.by, "chosen": False}
-            found.append(rows.assign(**mine))
-        every = pd.concat(found, ignore_index=True)
+            same = {"layers": [list(layers)] * len(rows), "by": self.by, "chosen": False}
+            tables.append(rows.assign(**same))
+        every = pd.concat(tables, ignore_index=True)
         of_tasks = [every.loc[every["task"] == task.name] for task in tasks]
         return conform("removal", pd.concat(of_tasks, ignore_index=True))
 
@@ -360,8 +361,8 @@ class Order:
             if self.by in SEARCHES
             else [sets]
         )
-        found = [(SELECTION, tried) for tried in (((), *self._singles()), *further)]
-        return [*found, (HELD_OUT, ((), *sets))] if self.job.held_out else found
+        pieces = [(SELECTION, tried) for tried in (((), *self._singles()), *further)]
+        return [*pieces, (HELD_OUT, ((), *sets))] if self.job.held_out else pieces
 
     def _made(
         self, parts: CheckpointStore, progress: Meter, name: str, tasks: Sequence[Task],
@@ -377,9 +378,9 @@ class Order:
     def _measure(
         self, tasks: Sequence[Task], split: str, tried: Sequence[Layers]
     ) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """Ask all tasks' items of a split with each set of layers left out, in one sweep."""
+        """Evaluate a split of all tasks without each set of layers, in one sweep."""
         job = self.job
-        asked = job.asked(tasks, split, self.protocol, tried)
-        found, work = measured(job.setup, asked, tried, job.method)
+        evaluated = job.evaluated(tasks, split, self.protocol, tried)
+        rows, work = measured(job.setup, evaluated, tried, job.method)
         same = {"by": self.by, "split": split, "chosen": False}
-        return frame("removal", [row | same for row in found]), {**work, "items": split}
+        return frame("removal", [row | same for row in rows]), {**work, "items": split}

@@ -42,14 +42,14 @@ _KEPT = (
 Measure = Callable[[Sequence[Task]], tuple[pd.DataFrame, dict[str, Any]]]
 
 
-class Asked(NamedTuple):
+class TaskRequests(NamedTuple):
     """Some items of a task, under one protocol.
 
     Attributes:
         task: the task.
         items: the items.
         requests: what is put to the model for them.
-        blind: the items under other items' questions, if these are asked.
+        blind: the items under other items' questions, if these are evaluated.
     """
 
     task: Task
@@ -58,13 +58,13 @@ class Asked(NamedTuple):
     blind: list[BlindItem]
 
 
-def asked_of(
+def evaluation_of(
     setup: Setup, task: Task, items: Sequence[Item], protocol: str, tried: Sequence[Layers]
-) -> Asked:
+) -> TaskRequests:
     """Items as they are asked without some sets of layers; blind beside the intact model alone."""
     requests = [r for item in items for r in setup.requests(task, item, protocol)]
     blind = asked_blind(setup, task, items, [protocol]) if () in tried else []
-    return Asked(task, items, requests, blind)
+    return TaskRequests(task, items, requests, blind)
 
 
 def changes_of(model: Model, tried: Sequence[Layers]) -> list[Intervention]:
@@ -74,51 +74,60 @@ def changes_of(model: Model, tried: Sequence[Layers]) -> list[Intervention]:
 
 
 def answers(
-    setup: Setup, asked: Sequence[Asked], tried: Sequence[Layers], method: str, by: Sweeper
+    setup: Setup,
+    evaluated: Sequence[TaskRequests],
+    tried: Sequence[Layers],
+    method: str,
+    by: Sweeper,
 ) -> list[Sweep]:
     """The answers without some sets of layers in turn, and those to other items' questions."""
-    put = [one.request for each in asked for one in each.requests]
-    blind = [one for each in asked for one in each.blind]
+    put = [request.request for of_task in evaluated for request in of_task.requests]
+    blind = [request for of_task in evaluated for request in of_task.blind]
     swept = by.sweep(changes_of(setup.model, tried), put, method)
     return [swept, *blind_answers(by, blind, method)]
 
 
 def measured(
-    setup: Setup, asked: Sequence[Asked], tried: Sequence[Layers], method: str
+    setup: Setup, evaluated: Sequence[TaskRequests], tried: Sequence[Layers], method: str
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of ``removal.parquet`` without order, split and choice, and the work that they took."""
     changes = changes_of(setup.model, tried)
     layers_of = dict(zip((change.id for change in changes), map(list, tried), strict=False))
-    swept, *others = answers(setup, asked, tried, method, setup)
+    swept, *others = answers(setup, evaluated, tried, method, setup)
     rows: list[dict[str, Any]] = []
-    for each, part in _by_task(swept, asked, [len(each.requests) for each in asked]):
-        rows += record_rows(each.task, each.items, each.requests, changes, part)
+    for of_task, part in _by_task(
+        swept, evaluated, [len(of_task.requests) for of_task in evaluated]
+    ):
+        rows += record_rows(of_task.task, of_task.items, of_task.requests, changes, part)
     spent = swept.stats
     for swept in others:
-        sizes = [sum(len(one.requests) for one in each.blind) for each in asked]
-        for each, part in _by_task(swept, asked, sizes):
-            rows += blind_rows(each.task, each.blind, part)
+        sizes = [sum(len(requests.requests) for requests in of_task.blind) for of_task in evaluated]
+        for of_task, part in _by_task(swept, evaluated, sizes):
+            rows += blind_rows(of_task.task, of_task.blind, part)
         spent += swept.stats
     if () in tried:
-        for each in asked:
-            protocols = dict.fromkeys(request.protocol for request in each.requests)
-            rows += guessed_rows(setup, each.task, each.items, tuple(protocols))
-    names = ", ".join(each.task.name for each in asked)
+        for of_task in evaluated:
+            protocols = dict.fromkeys(request.protocol for request in of_task.requests)
+            rows += guessed_rows(setup, of_task.task, of_task.items, tuple(protocols))
+    names = ", ".join(of_task.task.name for of_task in evaluated)
     layers = [layers_of.get(row["intervention"], []) for row in rows]
     kept = [
-        {name: row[name] for name in _KEPT} | {"layers": mine, "step": len(mine)}
-        for row, mine in zip(rows, layers, strict=True)
+        {name: row[name] for name in _KEPT} | {"layers": removed, "step": len(removed)}
+        for row, removed in zip(rows, layers, strict=True)
     ]
     return kept, work_entry("layer removal", names, spent)
 
 
 def _by_task(
-    swept: Sweep, asked: Sequence[Asked], sizes: Sequence[int]
-) -> Iterable[tuple[Asked, Sweep]]:
+    swept: Sweep, evaluated: Sequence[TaskRequests], sizes: Sequence[int]
+) -> Iterable[tuple[TaskRequests, Sweep]]:
     """The outcomes of each task's requests, which follow each other."""
-    outcomes = [iter(found) for found in swept.outcomes]
-    for each, size in zip(asked, sizes, strict=True):
-        yield each, replace(swept, outcomes=[list(islice(found, size)) for found in outcomes])
+    outcomes = [iter(of_change) for of_change in swept.outcomes]
+    for each, size in zip(evaluated, sizes, strict=True):
+        yield (
+            each,
+            replace(swept, outcomes=[list(islice(of_change, size)) for of_change in outcomes]),
+        )
 
 
 def measured_by_task(

@@ -50,12 +50,12 @@ def from_the_end(n: int, n_encoder: int, n_layers: int) -> list[Layers]:
     """
     order: list[int] = []
     for _ in range(n):
-        can_go, found = set(removable(order, n_encoder, n_layers)), []
+        can_go, candidates = set(removable(order, n_encoder, n_layers)), []
         for first, last in spans(n_encoder, n_layers):
             left = [layer for layer in range(first, last + 1) if layer not in order]
             if left[-1] in can_go:
-                found.append((len(left) / (last + 1 - first), left[-1]))
-        order.append(max(found)[1])
+                candidates.append((len(left) / (last + 1 - first), left[-1]))
+        order.append(max(candidates)[1])
     return _added(order)
 
 
@@ -84,12 +84,12 @@ def by_influence(read: Read, n: int) -> list[Layers]:
 def by_angle(read: Read, n: int) -> list[Layers]:
     """Of each size the block across which the stream turns least (arXiv:2403.17887)."""
     maps = [_mean_distances([task[i] for task in read]) for i in range(len(read[0]))]
-    found = []
+    chosen = []
     for size in range(1, n + 1):
         blocks = blocks_of(size, *_sizes(read))
         across = [np.diagonal(one, size) for one in maps if size < len(one) - 1]
-        found.append(blocks[_least(np.concatenate(across))])
-    return found
+        chosen.append(blocks[_least(np.concatenate(across))])
+    return chosen
 
 
 def _mean_distances(streams: Sequence[Streams]) -> Float[np.ndarray, "depth depth"]:

@@ -78,8 +78,8 @@ class RemovalResult(Result):
     def work(self) -> dict[str, float]:
         """Token-passes of all steps, those of one forward per candidate and request, seconds."""
         keys = ("token_passes", "brute_force_token_passes", "seconds")
-        mine = [e for e in self.facts.work if e["analysis"] == "layer removal"]
-        return {key: float(sum(entry[key] for entry in mine)) for key in keys}  # type: ignore[misc]
+        entries = [e for e in self.facts.work if e["analysis"] == "layer removal"]
+        return {key: float(sum(entry[key] for entry in entries)) for key in keys}  # type: ignore[misc]
 
     @computed_once
     def signal(self) -> pd.DataFrame:
@@ -136,8 +136,8 @@ def _removed(order: pd.DataFrame) -> list[tuple[int, ...]]:
 def removal_rows(steps: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:
     """Each step's accuracy on the items selected by, and the accuracy lost on those held out."""
     key = ["by", "task", "protocol", "step"]
-    seen, held = (steps.loc[steps["split"] == split] for split in (SELECTION, HELD_OUT))
-    joined = seen.merge(held, on=key, how="left", suffixes=("", "_held"))
+    selection, held_out = (steps.loc[steps["split"] == split] for split in (SELECTION, HELD_OUT))
+    joined = selection.merge(held_out, on=key, how="left", suffixes=("", "_held"))
     pairs = zip(joined["by"], joined["layers"], strict=True)
     name = partial(layer_name, n_encoder=n_encoder)
     bounds = ("acc_diff_held", "acc_diff_low_held", "acc_diff_high_held")
@@ -198,10 +198,10 @@ def _power(curves: pd.DataFrame) -> Iterator[str]:
         yield "The held-out items show no signal, so no loss could be shown on them."
         return
     for protocol in [name for name in PROTOCOL_ORDER if name in set(curves["protocol"])]:
-        mine = rows(curves, protocol=protocol)
-        n, n_steps = independent(mine), len(set(mine["step"]))
-        found = could_be_found(n, n_steps)
-        yield f"{capitalised(when(protocol))}, with {counted(n, 'held-out item')} {found}."
+        of_protocol = rows(curves, protocol=protocol)
+        n, n_steps = independent(of_protocol), len(set(of_protocol["step"]))
+        findable = could_be_found(n, n_steps)
+        yield f"{capitalised(when(protocol))}, with {counted(n, 'held-out item')} {findable}."
 
 
 def prune_command(layers: Sequence[int], protocols: Sequence[str], facts: Facts) -> str:

@@ -1,6 +1,6 @@
 """Which weights a block consists of: its sublayers with their norms, in all kinds of models.
 
-Slices of weights that belong to heads are told in ``parts``.
+Slices of weights that belong to heads are in ``parts``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def parts_of_block(model: Model, block: Any) -> dict[str, list[nn.Parameter]]:
     part of none.
     """
     decoder_only = _of_original if over_original(model) else _of_decoder_only
-    found = by_kind(model, lambda _: decoder_only(block), lambda _: _of_seq2seq(block))
-    return {name: weights for name, weights in found.items() if weights}
+    parts = by_kind(model, lambda _: decoder_only(block), lambda _: _of_seq2seq(block))
+    return {name: weights for name, weights in parts.items() if weights}
 
 
 def _of_decoder_only(block: Any) -> dict[str, list[nn.Parameter]]:
@@ -49,13 +49,13 @@ def _of_original(block: Any) -> dict[str, list[nn.Parameter]]:
 def _of_seq2seq(block: Any) -> dict[str, list[nn.Parameter]]:
     parts = block.parts
     mlp = parts.mlp
-    found = {
+    modules_of = {
         "attn_out": [*_modules(parts.attn), parts.attn_norm],
         "cross_attn_out": [*_modules(parts.cross_attn), parts.cross_norm],
         "mlp_out": [mlp.up, mlp.gate, mlp.down, parts.mlp_norm],
     }
-    by_part = {name: _weights(modules) for name, modules in found.items()}
-    return {"layer": [one for weights in by_part.values() for one in weights], **by_part}
+    by_part = {name: _weights(modules) for name, modules in modules_of.items()}
+    return {"layer": [weight for weights in by_part.values() for weight in weights], **by_part}
 
 
 def _modules(attention: Any) -> list[nn.Module]:
@@ -84,6 +84,6 @@ def norms_of_block(model: Model, block: Any) -> list[nn.Parameter]:
 
 
 def _norms_of_original(parts: BlockParts) -> list[nn.Parameter]:
-    inside = (one for name, one in parts.attn.module.named_children() if "norm" in name)
+    inside = (module for name, module in parts.attn.module.named_children() if "norm" in name)
     norms = [parts.attn_norm, parts.attn_after, *inside, parts.mlp_norm, parts.mlp_after]
     return list(dict.fromkeys(_weights(norms)))

@@ -21,11 +21,11 @@ def beside_order(row: dict[str, Any], run: RunTables, turned: bool = False) -> s
     """How often the intact model is right in either, and what follows if that differs."""
     if not _known(row):
         return ""
-    told, p = f" The intact model is right in {_right(row, turned)}", row["p_accuracy"]
+    accuracies, p = f" The intact model is right in {_right(row, turned)}", row["p_accuracy"]
     if p >= _LEVEL:
-        return f"{told}, no significant difference ({p_value(p)})."
+        return f"{accuracies}, no significant difference ({p_value(p)})."
     return (
-        f"{told} ({p_value(p)}). Difficulty may account for the order"
+        f"{accuracies} ({p_value(p)}). Difficulty may account for the order"
         f"{_matched(str(row['protocol']), run)}."
     )
 

@@ -200,12 +200,12 @@ def halves(text: str, tokenizer: Any, length: int, model: Model) -> Iterator[Tex
     for at in range(0, len(plain), length):
         piece = plain[at : at + length]
         middle = (len(piece) + 1) // 2
-        given, said = encode_apart(
+        given, continued = encode_apart(
             tokenizer, *map(tokenizer.decode, (piece[:middle], piece[middle:]))
         )
-        n_decoded = len(decoder_prefix(model)) + len(said) - 1
-        if said and max(len(given), n_decoded) <= model.cfg.n_ctx:
-            yield Text((*given, *said), len(given))
+        n_decoded = len(decoder_prefix(model)) + len(continued) - 1
+        if continued and max(len(given), n_decoded) <= model.cfg.n_ctx:
+            yield Text((*given, *continued), len(given))
 
 
 def texts_of_tasks(setup: Setup, n_texts: int) -> Texts:
@@ -236,7 +236,7 @@ def _prompts(
     fresh = [item for item in other.items if (item.context, item.question) not in measured]
     for item in fresh[:ITEMS_A_SEED]:
         for protocol in (name for name in setup.protocols if name != "generate"):
-            for asked in setup.requests(other, item, protocol):
-                if asked.gold and isinstance(asked.request, LogLikelihood):
-                    prompt, answer = asked.request.context, asked.request.continuation
+            for request in setup.requests(other, item, protocol):
+                if request.gold and isinstance(request.request, LogLikelihood):
+                    prompt, answer = request.request.context, request.request.continuation
                     yield Text((*prompt, *answer), len(prompt) * is_seq2seq(setup.model))

@@ -133,10 +133,10 @@ class TunedLens:
         return lens
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        found = {"bias": self.bias.detach().cpu().contiguous()}
+        tensors = {"bias": self.bias.detach().cpu().contiguous()}
         if self.weight is not None:
-            found["weight"] = self.weight.detach().cpu().contiguous()
-        return found
+            tensors["weight"] = self.weight.detach().cpu().contiguous()
+        return tensors
 
 
 def _refuse_odd(file: Path, tensors: Mapping[str, torch.Tensor], facts: Any) -> None:

@@ -54,9 +54,9 @@ def similarity_predicts(run: RunTables) -> list[Claim]:
         return []
     whole = prediction.loc[prediction["stack"].isna()]
     sure = whole.loc[numbers(whole, "p_holm") < 0.05]
-    told = records(sure)
+    established = records(sure)
     return spaced(
-        [_prediction(row, len(rows(prediction, effect=row["effect"]))) for row in told], 1
+        [_prediction(row, len(rows(prediction, effect=row["effect"]))) for row in established], 1
     )
 
 
@@ -89,12 +89,12 @@ def similarities(run: RunTables) -> list[FigureSpec]:
     cka = run.table("cka")
     if angular is None or influence is None or cka is None:
         return []
-    found = []
+    figures = []
     for protocol in in_order(influence["protocol"], PROTOCOL_ORDER):
-        mine = rows(influence, protocol=protocol)
+        table = rows(influence, protocol=protocol)
         caption = (
             f"Similarity of layers on {protocol} prompts (n = "
-            f"{spread_of(mine['n_items'], 'item')} a task). Left: angular distance between what "
+            f"{spread_of(table['n_items'], 'item')} a task). Left: angular distance between what "
             "enters a block of layers and what leaves it, at the prompt's last position; dots: "
             "the block of each size that turns the stream least. Middle: block influence, 1 minus "
             "the cosine of what enters and what leaves a layer, mean over all positions; bands: "
@@ -105,8 +105,8 @@ def similarities(run: RunTables) -> list[FigureSpec]:
         )
         alt = f"Heat maps and curves of how similar layers are, {protocol} prompts."
         draw = partial(similarity_map, angular, influence, cka, protocol)
-        found.append(FigureSpec(f"similarity_{protocol}", draw, caption, alt))
-    return found
+        figures.append(FigureSpec(f"similarity_{protocol}", draw, caption, alt))
+    return figures
 
 
 def _of_two_stacks() -> str:
@@ -143,16 +143,16 @@ def similarity_tables(run: RunTables) -> list[Table]:
     """Block influence by layer, and how well similarity predicts what skipping costs."""
     influence = run.table("influence")
     prediction = run.table("prediction")
-    found = []
+    tables = []
     if prediction is not None:
         shown = cells(PREDICTION, prediction)
         title = f"Similarity against effects ({len(shown)})"
-        found.append(Table(title, heads(PREDICTION), shown, True))
+        tables.append(Table(title, heads(PREDICTION), shown, True))
     if influence is not None:
         shown = cells(INFLUENCE, influence)
         title = f"Block influence ({len(shown)})"
-        found.append(Table(title, heads(INFLUENCE), shown, True))
-    return found
+        tables.append(Table(title, heads(INFLUENCE), shown, True))
+    return tables
 
 
 def sections(run: RunTables) -> list[Section]:
@@ -166,13 +166,13 @@ def sections(run: RunTables) -> list[Section]:
 
 def _tables(result: SimilarityResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
     """Also how well similarity predicts what skipping costs, where layers were changed too."""
-    found = saved_tables(result, others)
+    tables = saved_tables(result, others)
     ablations = [
         other
         for other in others
         if isinstance(other, AblationResult) and not has_several_examples(other.records)
     ]
-    return found | ({"prediction": result.predicts(ablations[0])} if ablations else {})
+    return tables | ({"prediction": result.predicts(ablations[0])} if ablations else {})
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:

@@ -87,7 +87,7 @@ class Similarity:
 
     def __post_init__(self) -> None:
         refuse_generate(self.setup.protocols)
-        for task, protocol in self.setup.pieces():  # bad input is told before any work is done
+        for task, protocol in self.setup.pieces():  # bad input is refused before any work is done
             prompts(self.setup, task, task.items, protocol)
 
     def run(
@@ -122,12 +122,12 @@ class Similarity:
 
 def prompts(setup: Setup, task: Task, items: Sequence[Item], protocol: str) -> list[Tokens]:
     """The tokens of the items' prompts; ``generate`` has those of ``continuation``."""
-    found = []
+    contexts = []
     for item in items:
         plain = protocol == "continuation" and not item.choices
-        asked = setup.requests(task, item, "generate" if plain else protocol)
-        found.append(next(one for one in asked if one.gold).request.context)
-    return found
+        requests = setup.requests(task, item, "generate" if plain else protocol)
+        contexts.append(next(request for request in requests if request.gold).request.context)
+    return contexts
 
 
 def streams_of(
@@ -166,11 +166,11 @@ def _cka_table(key: dict[str, str], stacks: Sequence[Streams]) -> pd.DataFrame:
     tables, before = [], 0
     for name, streams in zip(names, stacks, strict=True):
         first, second = np.triu_indices(len(streams.read))
-        found = {
+        values = {
             called: measure(streams.read.numpy())[first, second]
             for called, measure in (("cka", linear_cka), ("cka_unbiased", unbiased_cka))
         }
-        table = pd.DataFrame({"layer": before + first, "other": before + second, **found})
+        table = pd.DataFrame({"layer": before + first, "other": before + second, **values})
         more = {**key, "stack": name, "n_items": streams.read.shape[1]}
         tables.append(conform("cka", table.assign(**more)))
         before += len(streams.influence)

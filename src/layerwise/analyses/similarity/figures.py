@@ -94,9 +94,11 @@ def _influence(axes: Axes, table: pd.DataFrame, room: float) -> None:
     shown = []
     layers = sorted({int(layer) for layer in table["layer"]})
     for i, capability in enumerate(in_order(table["capability"], CAPABILITY_ORDER)):
-        mine = rows(table, capability=capability)
-        mine = mine.assign(influence=mine["influence"].astype(float).clip(lower=FLOOR))
-        over = mine.groupby("layer")["influence"].agg(["mean", "min", "max"]).reset_index()
+        of_capability = rows(table, capability=capability)
+        of_capability = of_capability.assign(
+            influence=of_capability["influence"].astype(float).clip(lower=FLOOR)
+        )
+        over = of_capability.groupby("layer")["influence"].agg(["mean", "min", "max"]).reset_index()
         shown.append(series(over, "influence", look(i), "mean", ends=("min", "max"),
                             label=str(capability), every=max(1, len(over) // 10)))  # fmt: skip
     draw_series(axes, shown)
@@ -147,10 +149,10 @@ def prediction_ranges(prediction: pd.DataFrame, width: float = FULL_WIDTH) -> Fi
     titles = [[f"{protocol}: {EFFECTS[effect]}"] for (effect, protocol), _ in plan]
     panels = Panels(titles, width, (_ROW * len(names),), least=2.0, most=2.4, left=0.9)
     words = Words(unsure="hollow: not significant over items and layers", interval="95 % interval")
-    for axes, (_, mine) in zip(panels.flat, plan, strict=True):
+    for axes, (_, of_panel) in zip(panels.flat, plan, strict=True):
         level(axes, 0, upright=True)
-        mine = mine.dropna(subset=["rho"])
-        drawn = ranges(mine, names, "row", groups, ("rho", "low", "high"), sure="sure")
+        of_panel = of_panel.dropna(subset=["rho"])
+        drawn = ranges(of_panel, names, "row", groups, ("rho", "low", "high"), sure="sure")
         draw_ranges(axes, [stack or capability for capability, stack in names], drawn, words)
     panels.flat[0].set_xlim(-1.05, 1.05)
     title = "Does similarity tell which layers can be skipped? (Spearman, 95 % over items)"

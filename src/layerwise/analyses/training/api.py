@@ -140,9 +140,9 @@ def _series(
     results: Mapping[int, Sequence[Result]], seed: int, smallest_gain: float, interest: Interest
 ) -> TrainingSeries:
     series = joined_series(results)
-    told = tuple(RunFacts(name=run.name, group=None, facts=run.facts) for run in series.runs)
+    run_facts = tuple(RunFacts(name=run.name, group=None, facts=run.facts) for run in series.runs)
     facts = SeriesFacts(
         seed=seed, smallest_gain=smallest_gain, smallest_loss=interest.loss,
-        smallest_depth=interest.depth, steps=series.steps, runs=told,
+        smallest_depth=interest.depth, steps=series.steps, runs=run_facts,
     )  # fmt: skip
     return TrainingSeries(*series_tables(series, seed, smallest_gain, interest), facts)

@@ -45,9 +45,9 @@ def training_course(
     titles = [task_title(line.drop(columns="signal")) for _, line in tasks]
     panels = Panels(titles, width, (0.85, lower), least=1.5, most=2.6)
     for (upper, below), (task, line) in zip(panels.axes, tasks, strict=True):
-        mine, line = {"task": task, "protocol": protocol}, line.sort_values(by="step")
-        _draw_accuracy(upper, line, rows(onsets, **mine), steps)
-        lit = rows(rows(layers, **mine), step=list(rows(line, signal=True)["step"]))
+        of_task, line = {"task": task, "protocol": protocol}, line.sort_values(by="step")
+        _draw_accuracy(upper, line, rows(onsets, **of_task), steps)
+        lit = rows(rows(layers, **of_task), step=list(rows(line, signal=True)["step"]))
         drawn = cells(
             lit, "share_lost", ("layer", range(n_layers)), ("step", steps), [_LOST],
             lambda row: f"step {row['step']}, layer {name_layer(row['layer'])}: "

@@ -87,8 +87,8 @@ def read_checkpoints(name: str, value: Any) -> Mapping[int, Any] | Iterable[tupl
 
 def read_series(name: str, value: Any) -> Mapping[int, str | Path]:
     """Read the folders of runs by step, as of checkpoints."""
-    found = dict(one_by_one(read_checkpoints(name, value)))
-    return _in_order([(step, path(name, folder)) for step, folder in found.items()])
+    folders = dict(one_by_one(read_checkpoints(name, value)))
+    return _in_order([(step, path(name, folder)) for step, folder in folders.items()])
 
 
 def one_by_one(
@@ -146,10 +146,10 @@ def _named(name: str, text: str) -> tuple[int, str | Path]:
     if equals and step.strip().isdecimal():
         return int(step), path(name, folder)
     # Of the name as it is given: what a link leads to may be called otherwise.
-    found = re.search(r"(\d+)$", os.path.basename(os.path.abspath(text)))
-    if found is None:
+    digits = re.search(r"(\d+)$", os.path.basename(os.path.abspath(text)))
+    if digits is None:
         raise UserError(
             f"Cannot tell of which step {shown(text)} is: expected a folder whose name ends with "
             "its step, such as checkpoint-500, or STEP=FOLDER."
         )
-    return int(found[1]), path(name, text)
+    return int(digits[1]), path(name, text)

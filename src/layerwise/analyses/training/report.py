@@ -42,11 +42,11 @@ Row = dict[str, Any]
 
 def series_report(series: JoinedCheckpoints) -> Report:
     """The page of a series, as ``TrainingSeries.report`` gives it."""
-    told = sentences(series)
-    return Report(tuple(told), lambda: _page(series, told))
+    claims = sentences(series)
+    return Report(tuple(claims), lambda: _page(series, claims))
 
 
-def _page(series: JoinedCheckpoints, told: Sequence[Claim]) -> tuple[str, dict[str, Any]]:
+def _page(series: JoinedCheckpoints, claims: Sequence[Claim]) -> tuple[str, dict[str, Any]]:
     """The page's text, and its figures by name."""
     model = series.facts.runs[0].facts.model
     drawings = _drawings(series)
@@ -57,7 +57,7 @@ def _page(series: JoinedCheckpoints, told: Sequence[Claim]) -> tuple[str, dict[s
         name=model.name,
         facts=series.facts,
         gain=number(100 * series.facts.smallest_gain),
-        findings=[(one, _rows_of(series, one)) for one in told],
+        findings=[(claim, _rows_of(series, claim)) for claim in claims],
         most=_FIRST,
         not_there=not_there(series.onsets),
         pictures=[made[drawing] for drawing in drawings],
@@ -69,21 +69,21 @@ def _page(series: JoinedCheckpoints, told: Sequence[Claim]) -> tuple[str, dict[s
 def sentences(series: JoinedCheckpoints) -> list[Claim]:
     """What the tables of a series earn, the most important first."""
     with naming_layers_of(series.facts.runs[0].facts.model):
-        found = [
+        claims = [
             *onset_findings(series.onsets, series.facts.steps, series.facts.smallest_gain),
             *first_layer_findings(series.onsets, n_layer_tests(series.accuracy, series.layers)),
             *move_findings(series.moves),
         ]
-    return sorted(found, key=lambda finding: -finding.importance)
+    return sorted(claims, key=lambda finding: -finding.importance)
 
 
 def figure_of(series: JoinedCheckpoints, protocol: str | None = None) -> Any:
     """The figure of one protocol, at its full width."""
-    asked = in_order(series.accuracy["protocol"], PROTOCOL_ORDER)
-    chosen = asked[0] if protocol is None else protocol
-    if chosen not in asked:
+    protocols = in_order(series.accuracy["protocol"], PROTOCOL_ORDER)
+    chosen = protocols[0] if protocol is None else protocol
+    if chosen not in protocols:
         raise UserError(
-            f"The series has no protocol {chosen!r}: expected one of {', '.join(asked)}."
+            f"The series has no protocol {chosen!r}: expected one of {', '.join(protocols)}."
         )
     with naming_layers_of(series.facts.runs[0].facts.model):
         return _course(series, chosen)()
@@ -99,7 +99,7 @@ def _course(series: JoinedCheckpoints, protocol: str) -> partial[Any]:
 
 
 def _drawings(series: JoinedCheckpoints) -> list[FigureSpec]:
-    found = []
+    figures = []
     for protocol in in_order(series.accuracy["protocol"], PROTOCOL_ORDER):
         items = spread(rows(series.accuracy, protocol=protocol)["n_items"])
         caption = (
@@ -112,8 +112,8 @@ def _drawings(series: JoinedCheckpoints) -> list[FigureSpec]:
             "hatched: no signal (Holm over the series)."
         )
         alt = f"Accuracy over checkpoints, and maps of layers by checkpoints, {protocol}."
-        found.append(FigureSpec(f"training_{protocol}", _course(series, protocol), caption, alt))
-    return found
+        figures.append(FigureSpec(f"training_{protocol}", _course(series, protocol), caption, alt))
+    return figures
 
 
 def _rows_of(series: JoinedCheckpoints, finding: Claim) -> Table:
@@ -202,8 +202,10 @@ def onset_findings(onsets: pd.DataFrame, steps: Sequence[int], gain: float) -> l
 
 def first_layer_findings(onsets: pd.DataFrame, n_tests: int) -> list[Claim]:
     """Which layers each task needs first, and which last."""
-    told = rows(onsets, appears=True)
-    return [_first(row, n_tests) for row in records(told.loc[told["layers_step"].notna()])]
+    appearing = rows(onsets, appears=True)
+    return [
+        _first(row, n_tests) for row in records(appearing.loc[appearing["layers_step"].notna()])
+    ]
 
 
 def move_findings(moves: pd.DataFrame) -> list[Claim]:

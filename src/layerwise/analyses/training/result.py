@@ -1,6 +1,6 @@
 """A finished series: its tables, what is needed to repeat it, its sentences, figures and page.
 
-What the tables hold is computed in ``tables``; how it is drawn and told, in ``report``.
+What the tables hold is computed in ``tables``; figures and claims, in ``report``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TrainingSeries(JoinedCheckpoints):
         """Accuracy over steps with onsets, above what each layer costs at each step.
 
         Args:
-            protocol: which; the first that was asked if None.
+            protocol: which; the first of the series if None.
 
         Returns:
             A matplotlib figure.
@@ -83,10 +83,10 @@ class TrainingSeries(JoinedCheckpoints):
 
     def __repr__(self) -> str:
         n, steps = sum(self.onsets["appears"]), self.facts.steps
-        asked = counted(len(self.onsets), "task and protocol", "tasks and protocols")
+        rows = counted(len(self.onsets), "task and protocol", "tasks and protocols")
         return (
             f"TrainingSeries({counted(len(steps), 'checkpoint')}, steps {steps[0]} to "
-            f"{steps[-1]}; {n} of {asked} there to stay)"
+            f"{steps[-1]}; {n} of {rows} there to stay)"
         )
 
     def _repr_html_(self) -> str:

@@ -60,15 +60,15 @@ class Series:
             {(one.task, one.protocol): one for one in cells(_changed(each.records, self.change))}
             for each in self.ablations()
         ]
-        for step, mine in zip(self.steps, listed, strict=True):
-            if set(mine) != set(listed[0]):
-                differing = sorted(set(mine) ^ set(listed[0]))[0]
+        for step, by_key in zip(self.steps, listed, strict=True):
+            if set(by_key) != set(listed[0]):
+                differing = sorted(set(by_key) ^ set(listed[0]))[0]
                 raise UserError(
                     f"Task {differing[0]!r} under {differing[1]} is in the run of step "
                     f"{self.steps[0]} or in that of step {step}, and not in both: expected the "
                     "same protocols at every step; run them again with the same --protocol."
                 )
-        return {key: [mine[key] for mine in listed] for key in listed[0]}
+        return {key: [by_key[key] for by_key in listed] for key in listed[0]}
 
 
 def joined_series(results: Mapping[int, Sequence[Result]]) -> Series:
@@ -117,9 +117,9 @@ def _refuse_other_shapes(runs: Sequence[SavedRun]) -> None:
         shape = f"{counted(model.n_layers, 'layer')}, {model.n_parameters} parameters"
         shapes.setdefault(shape, run.name)
     if len(shapes) > 1:
-        told = "; ".join(f"{shape} at {name}" for shape, name in shapes.items())
+        listed = "; ".join(f"{shape} at {name}" for shape, name in shapes.items())
         raise UserError(
-            f"These are not checkpoints of one model ({told}): expected the same layers and "
+            f"These are not checkpoints of one model ({listed}): expected the same layers and "
             "parameters at every step; leave the others out, or compare them as models with "
             "`layerwise compare`."
         )

@@ -51,7 +51,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
     effects = run.table("transplant_effects")
     if effects is None:
         return []
-    found = _of_heads(effects)
+    figures = _of_heads(effects)
     for chosen, exchange in product((SINGLE, FROM_FIRST, FROM_LAST), EXCHANGES):
         shown = rows(effects, set=chosen, t=1.0, signal=True, exchange=exchange)
         # Neither sets of heads nor what is of no layer have a place in a chart of layers.
@@ -68,8 +68,8 @@ def _figures(run: RunTables) -> list[FigureSpec]:
         alt = "Line charts of the share of the gap moved against the layer, one chart per task."
         draw = partial(moved_by_layer, effects, chosen, exchange=exchange)
         suffix = "" if exchange == WEIGHTS else f"_{exchange}"
-        found.append(FigureSpec(f"transplant_{chosen}{suffix}", draw, caption, alt))
-    return found
+        figures.append(FigureSpec(f"transplant_{chosen}{suffix}", draw, caption, alt))
+    return figures
 
 
 def _of_heads(effects: pd.DataFrame) -> list[FigureSpec]:
@@ -77,7 +77,7 @@ def _of_heads(effects: pd.DataFrame) -> list[FigureSpec]:
     from .figures import moved_by_head
 
     alone = rows(effects, set=SINGLE, t=1.0, signal=True)
-    found = []
+    figures = []
     for (exchange, protocol, direction), shown in alone.loc[alone["head"].notna()].groupby(
         ["exchange", "protocol", "direction"], sort=True
     ):
@@ -96,21 +96,21 @@ def _of_heads(effects: pd.DataFrame) -> list[FigureSpec]:
             moved_by_head, effects, str(direction), str(protocol), exchange=str(exchange)
         )
         suffix = "" if exchange == WEIGHTS else f"_{exchange}"
-        found.append(FigureSpec(f"transplant_{direction}_{protocol}{suffix}", draw, caption, alt))
-    return found
+        figures.append(FigureSpec(f"transplant_{direction}_{protocol}{suffix}", draw, caption, alt))
+    return figures
 
 
 def _tables(run: RunTables) -> list[Table]:
-    found = []
+    tables = []
     gaps = run.table("transplant_gaps")
     if gaps is not None:
-        found.append(Table("The gap between the two models", heads(GAPS), cells(GAPS, gaps)))
+        tables.append(Table("The gap between the two models", heads(GAPS), cells(GAPS, gaps)))
     effects = run.table("transplant_effects")
     if effects is not None:
         shown = effects.head(_MOST)
         left = others(len(effects), len(shown), "are in transplant_effects.parquet")
-        told = cells(EFFECTS, shown)
-        found.append(Table(f"What moves ({len(shown)})", heads(EFFECTS), told, True, left))
+        title, moved = f"What moves ({len(shown)})", cells(EFFECTS, shown)
+        tables.append(Table(title, heads(EFFECTS), moved, True, left))
     greedy = run.table("transplant_greedy")
     if greedy is not None and len(greedy):
         title = "Chosen one after the other, each as the one that moves most"
@@ -118,11 +118,11 @@ def _tables(run: RunTables) -> list[Table]:
             "Some items chose the order of layers, and the others show what moves. Other items "
             "may choose another order."
         )
-        found.append(Table(title, heads(GREEDY), cells(GREEDY, greedy), True, note))
+        tables.append(Table(title, heads(GREEDY), cells(GREEDY, greedy), True, note))
     ranks = run.table("transplant_ranks")
     if ranks is not None:
         title = "Is where weights differ most where the gap moves most?"
-        found.append(Table(title, heads(RANKS), cells(RANKS, ranks), True))
+        tables.append(Table(title, heads(RANKS), cells(RANKS, ranks), True))
     distances = run.table("transplant_distances")
     if distances is not None:
         title = "Distance of weights, relative to the base's"
@@ -132,9 +132,9 @@ def _tables(run: RunTables) -> list[Table]:
             if apart
             else "Outside of the layers the weights are the same."
         )
-        told = cells(DISTANCES, distances)
-        found.append(Table(title, heads(DISTANCES), told, True, note))
-    return found
+        distances_cells = cells(DISTANCES, distances)
+        tables.append(Table(title, heads(DISTANCES), distances_cells, True, note))
+    return tables
 
 
 def sections(run: RunTables) -> list[Section]:

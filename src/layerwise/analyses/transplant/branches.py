@@ -96,13 +96,13 @@ class Exchange:
         group: list[Change] = []
         copies: set[OtherWeights] = set()
         for change in (one for one in changes if not is_alone(one)):
-            mine = {edit.weights for edit in self._edits(change)}
-            more = sum(one.copied_bytes for one in copies | mine)
+            own_copies = {edit.weights for edit in self._edits(change)}
+            more = sum(one.copied_bytes for one in copies | own_copies)
             if group and room is not None and more > room:
                 yield tuple(group)
                 group, copies = [], set()
             group.append(change)
-            copies |= mine
+            copies |= own_copies
         if group:
             yield tuple(group)
 
@@ -124,18 +124,18 @@ def patched_with(change: Change, donor: Model) -> Intervention:
 
 
 def swept_with_donor(
-    by: Sweeper, changes: Sequence[Intervention], asked: Sequence[Request], method: str
+    by: Sweeper, changes: Sequence[Intervention], requests: Sequence[Request], method: str
 ) -> Sweep:
     """Answers under another model's activations; texts by plain forwards of both models."""
-    texts = [isinstance(one, Generate) for one in asked]
-    found: list[dict[int, Any]] = [{} for _ in changes]
+    texts = [isinstance(one, Generate) for one in requests]
+    by_change: list[dict[int, Any]] = [{} for _ in changes]
     stats = []
     for written, how in ((False, method), (True, "reference")):
         chosen = [i for i, is_text in enumerate(texts) if is_text == written]
         if chosen:
-            swept = by.sweep(changes, [asked[i] for i in chosen], how)
+            swept = by.sweep(changes, [requests[i] for i in chosen], how)
             stats.append(swept.stats)
-            for outcomes, by_request in zip(swept.outcomes, found, strict=True):
+            for outcomes, by_request in zip(swept.outcomes, by_change, strict=True):
                 by_request.update(zip(chosen, outcomes, strict=True))
-    outcomes = [[by_request[i] for i in range(len(asked))] for by_request in found]
+    outcomes = [[by_request[i] for i in range(len(requests))] for by_request in by_change]
     return Sweep(outcomes, stats[0] if len(stats) == 1 else stats[0] + stats[1])

@@ -69,9 +69,9 @@ def moved_by_layer(
     name = next((one for one in _TITLES if one in set(placed["set"])), "single")
     shown = rows(placed, set=chosen or name)
     tasks = by_task(shown)
-    panels = Panels([task_title(mine) for _, mine in tasks], width)
-    for axes, (_, mine) in zip(panels.flat, tasks, strict=True):
-        lines = by_protocol(mine)
+    panels = Panels([task_title(of_task) for _, of_task in tasks], width)
+    for axes, (_, of_task) in zip(panels.flat, tasks, strict=True):
+        lines = by_protocol(of_task)
         for i, (protocol, line) in enumerate(lines):
             aside = _APART * (i - (len(lines) - 1) / 2)
             draw_series(axes, [_moved(line, protocol, way, aside) for way in _ASIDE], _WORDS)
@@ -90,10 +90,10 @@ def moved_by_layer(
 
 
 def _moved(line: pd.DataFrame, protocol: str, direction: str, aside: float) -> Series:
-    mine, brings = rows(line, direction=direction), direction == "brings"
+    table, brings = rows(line, direction=direction), direction == "brings"
     return series(
-        mine.assign(brings=brings), f"{direction} {protocol}", protocol_look(protocol), "share",
-        at=numbers(mine, "layer") + aside + _ASIDE[direction], ends=("share_low", "share_high"),
+        table.assign(brings=brings), f"{direction} {protocol}", protocol_look(protocol), "share",
+        at=numbers(table, "layer") + aside + _ASIDE[direction], ends=("share_low", "share_high"),
         scale=100, unit=" % of the gap", sure="brings", band=False, line=brings,
         label=protocol if brings else "",
     )  # fmt: skip
@@ -129,7 +129,7 @@ def moved_by_head(
     what = noun if str(shown["exchange"].iloc[0]) == WEIGHTS else f"{noun}'s output"
     title = _HEAD_TITLES[direction].format(what)
     return head_maps(
-        [(task_title(mine), mine) for _, mine in by_task(shown)],
+        [(task_title(of_task), of_task) for _, of_task in by_task(shown)],
         "share",
         Bar(DIVERGING, -limit, limit, "share of the gap that moves (below 0: the gap grows)"),
         f"{title}, {label(str(shown['protocol'].iloc[0]))} protocol",

@@ -57,8 +57,8 @@ def findings(run: RunTables) -> list[Claim]:
     apart = ["exchange", "task", "protocol", "set"]
     cells = [cell for _, cell in shown.groupby(apart, sort=True)]
     smallest = Interest.of(run.facts.settings).loss
-    told = spaced([_of_cell(cell, every, run, smallest) for cell in cells], _MOST)
-    return [*told, *greedy_findings(run)]
+    claims = spaced([_of_cell(cell, every, run, smallest) for cell in cells], _MOST)
+    return [*claims, *greedy_findings(run)]
 
 
 def caveats(run: RunTables) -> list[Claim]:
@@ -69,12 +69,12 @@ def caveats(run: RunTables) -> list[Claim]:
     none = rows(gaps, found=False)
     if none.empty:
         return []
-    asked = records(none)
-    among = f"in {len(none)} tasks and protocols" if len(none) > 1 else where(asked[0])
+    without_gap = records(none)
+    among = f"in {len(none)} tasks and protocols" if len(none) > 1 else where(without_gap[0])
     accuracies = (
         f"In {row['task']} ({row['protocol']}) the base is right in "
         f"{number(100 * row['acc_base'])} %, the other model in {number(100 * row['acc_other'])} %."
-        for row in asked
+        for row in without_gap
     )
     return [
         Claim(
@@ -99,9 +99,9 @@ def _of_cell(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, smallest: 
     }
     if by[BRINGS] and _is_of_streams(cell):
         return _stream(cell, every, run, list(by[BRINGS].values()))
-    both = [one for one in by[BRINGS] if one in by[DESTROYS]]
+    both = [change for change in by[BRINGS] if change in by[DESTROYS]]
     if both:
-        top = max(both, key=lambda one: min(by[way][one]["moved"] for way in by))
+        top = max(both, key=lambda change: min(by[way][change]["moved"] for way in by))
         return _carries(cell, every, run, (by[BRINGS][top], by[DESTROYS][top]), len(both))
     for way, (worth, caveat) in _ONE_WAY.items():
         if by[way]:
@@ -116,14 +116,14 @@ def _carries(
 ) -> Claim:
     brings, destroys = top
     what, better, worse = capitalised(brief(what_of(brings), brings)), *models_of(brings)
-    told = f"{_verb(brings, 'carries', 'carry')} what {better} can do and {worse} cannot"
+    action = f"{_verb(brings, 'carries', 'carry')} what {better} can do and {worse} cannot"
     if brings["exchange"] == ACTIVATIONS:
-        told = f"{_verb(brings, 'is', 'are')} where {better} can do what {worse} cannot"
+        action = f"{_verb(brings, 'is', 'are')} where {better} can do what {worse} cannot"
     claim = _claim(cell, every, run, brings, n)
     back = f"The other's put into the better model destroys {_points(destroys)} points."
     return replace(
         claim,
-        short=f"{what} {told} {where(brings)}.",
+        short=f"{what} {action} {where(brings)}.",
         importance=weight(0.85, min(row["share"] for row in top)),
         p=max(float(row["p_run"]) for row in top),
         test=f"the larger of both; {claim.test}",
@@ -159,10 +159,10 @@ def _stream(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, sure: list[
 def _by_weights(first: Row, every: pd.DataFrame) -> tuple[str, ...]:
     """What the weights of the same layer bring, where they were exchanged too."""
     same = {name: first[name] for name in ("task", "protocol", "host", "site", "set", "layer")}
-    found = records(rows(every, **same, exchange=WEIGHTS, t=1.0))
-    if not found:
+    by_weights = records(rows(every, **same, exchange=WEIGHTS, t=1.0))
+    if not by_weights:
         return ()
-    (row,) = found
+    (row,) = by_weights
     if row["p_run"] < LEVEL and row["moved"] > 0:
         return (f"The weights of that layer alone bring {_points(row)} points.",)
     return (
@@ -215,11 +215,11 @@ def _verb(row: Row, one: str, several: str) -> str:
 
 def _lead(run: RunTables, row: Row) -> str:
     gaps = run.table(GAPS)
-    found = None if gaps is None else rows(gaps, task=row["task"], protocol=row["protocol"])
-    if found is None or found.empty:
+    gap = None if gaps is None else rows(gaps, task=row["task"], protocol=row["protocol"])
+    if gap is None or gap.empty:
         return number(100 * abs(row["acc_other"] - row["acc_base"]))
-    (one,) = records(found)
-    return interval(*(100 * one[name] for name in ("gap", "gap_low", "gap_high")))
+    (lead,) = records(gap)
+    return interval(*(100 * lead[name] for name in ("gap", "gap_low", "gap_high")))
 
 
 def _points(row: Row) -> str:

@@ -23,19 +23,19 @@ from layerwise.models.weights.offload import OnDisk
 from layerwise.models.weights.quantization import how_to_dequantize
 
 _PLAIN = (bool, int, float, str, type(None))
-# What tells two architectures apart is named before what follows from it.
+# Differences of architecture are named before what follows from them.
 _FIRST = ("original_architecture", "n_layers", "d_model", "d_vocab", "n_heads", "d_head")
 
 
 def refuse_misfit(base: Model, other: Model) -> None:
     """Accept only two models of one architecture, vocabulary and number format."""
-    found = _difference(base, other)
-    if found is not None:
-        what, mine, theirs = found
+    difference = _difference(base, other)
+    if difference is not None:
+        what, of_base, of_other = difference
         raise UserError(
-            f"Layers of the other model do not fit into the base: {what} is {mine} in the base and "
-            f"{theirs} in the other; expected two models of one architecture and vocabulary, such "
-            "as two seeds or a base and its fine-tuned version; load both in the same way."
+            f"Layers of the other model do not fit into the base: {what} is {of_base} in the base "
+            f"and {of_other} in the other; expected two models of one architecture and vocabulary, "
+            "such as two seeds or a base and its fine-tuned version; load both in the same way."
         )
     for model in (base, other):
         if any(isinstance(weight, OnDisk) for weight in model.parameters()):
@@ -58,16 +58,16 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
     backends = [backend_of(model) for model in (base, other)]
     if backends[0] != backends[1]:
         return "the backend", shown(backends[0]), shown(backends[1])
-    mine, theirs = (_settings(model) for model in (base, other))
-    known = sorted(mine.keys() | theirs.keys())
+    settings, other_settings = (_settings(model) for model in (base, other))
+    known = sorted(settings.keys() | other_settings.keys())
     for name in (*_FIRST, *known):
-        if mine.get(name) != theirs.get(name):
-            return f"the setting {name}", shown(mine.get(name)), shown(theirs.get(name))
+        if settings.get(name) != other_settings.get(name):
+            return f"the setting {name}", shown(settings.get(name)), shown(other_settings.get(name))
     weights, donated = (dict(model.named_parameters()) for model in (base, other))
     for name in sorted(weights.keys() | donated.keys()):
-        one, two = (_described(found.get(name)) for found in (weights, donated))
-        if one != two:
-            return f"the weight {name}", one, two
+        both = [_described(known.get(name)) for known in (weights, donated)]
+        if both[0] != both[1]:
+            return f"the weight {name}", both[0], both[1]
     if decoder_prefix(base) != decoder_prefix(other):
         return "the decoder's beginning", str(decoder_prefix(base)), str(decoder_prefix(other))
     return vocabulary_difference(base, other)
@@ -75,18 +75,18 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
 
 def _settings(model: Model) -> dict[str, Any]:
     original = original_of(model) if over_original(model) else None
-    whole = {} if original is None else _said(original.config)
+    whole = {} if original is None else _computing_settings(original.config)
     known = [*whole.items(), *vars(model.cfg).items()]
     plain = ((k, v.item() if isinstance(v, np.generic) else v) for k, v in known)
     return {k: v for k, v in plain if k not in ASIDE and isinstance(v, _PLAIN)}
 
 
-def _said(config: Any) -> dict[str, Any]:
-    """What the configuration of an original says of how it computes, lists as texts."""
-    told = config.to_dict().items()
+def _computing_settings(config: Any) -> dict[str, Any]:
+    """The settings of an original that decide how it computes, lists as texts."""
+    settings = config.to_dict().items()
     return {
         name: value if isinstance(value, _PLAIN) else str(value)
-        for name, value in told
+        for name, value in settings
         if not name.startswith("_") and not name.endswith("_token_id")
     }
 

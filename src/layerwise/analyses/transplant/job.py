@@ -58,12 +58,12 @@ class Piece:
     """Work that is finished and saved together.
 
     Attributes:
-        host: the model that is asked, ``base`` or ``other``.
+        host: the model that answers, ``base`` or ``other``.
         task: the task, or with changes of weights a part of its items.
-        protocols: the protocols under which it is asked.
+        protocols: the protocols of its requests.
         changes: what it gets of the other model, in one sweep: changes of weights, or of
             activations; none for the model as it is, with its controls.
-        split: of a greedy search, which part of the items is asked.
+        split: of a greedy search, which part of the items it answers.
     """
 
     host: str
@@ -106,7 +106,7 @@ class Transplant:
     method: str = "engine"
 
     def __post_init__(self) -> None:
-        for task in self.base.tasks:  # bad input is told before any work is done
+        for task in self.base.tasks:  # bad input is refused before any work is done
             self._requests(task, self.base.protocols)
             refuse_no_chance(task, self.base.protocols)
             if self.spec.greedy:
@@ -187,9 +187,9 @@ class Transplant:
                 ids = [self.spec.chosen((*chosen, i)).id for i in left]
                 best = best_of([rows(records, intervention=one) for one in ids], direction)
                 chosen = (*chosen, left[best])
-            held = piece([chosen[: i + 1] for i in range(len(chosen))], HELD_OUT)
-            self._make(held, parts, progress)
-            yield from held
+            held_out = piece([chosen[: i + 1] for i in range(len(chosen))], HELD_OUT)
+            self._make(held_out, parts, progress)
+            yield from held_out
 
     def _steps(
         self, host: str, protocol: str, halves: Mapping[str, Task],
@@ -201,10 +201,10 @@ class Transplant:
 
     def _pieces(self, gaps: pd.DataFrame) -> Iterator[Piece]:
         """What is worth exchanging: only where the two models differ is there a gap to move."""
-        found = gaps.loc[gaps["found"]]
+        with_gap = gaps.loc[gaps["found"]]
         for task in self.base.tasks:
-            asked = set(found.loc[found["task"] == task.name, "protocol"])
-            protocols = tuple(name for name in self.base.protocols if name in asked)
+            names = set(with_gap.loc[with_gap["task"] == task.name, "protocol"])
+            protocols = tuple(name for name in self.base.protocols if name in names)
             if protocols:
                 yield from self._of_task(task, protocols)
 
@@ -223,9 +223,9 @@ class Transplant:
         split: str | None = None,
     ) -> Iterator[Piece]:  # fmt: skip
         """Changes of weights that are made in one sweep, of some items at once."""
-        asked = [one.request for one in self._requests(task, protocols)]
+        requests = [request.request for request in self._requests(task, protocols)]
         budget = self.base.memory_budget
-        for some in self._exchanges[host].together(changes, asked, budget):
+        for some in self._exchanges[host].together(changes, requests, budget):
             for start in range(0, len(task.items), ITEMS_AT_ONCE):
                 part = replace(task, items=task.items[start : start + ITEMS_AT_ONCE])
                 yield Piece(host, part, protocols, some, split)
@@ -249,10 +249,10 @@ class Transplant:
             with self._in_place(piece):
                 swept = self._answers(piece, changes, self._setups[piece.host])
             of = dict(zip((one.id for one in changes), piece.changes, strict=True))
-            asked = self._requests(task, piece.protocols)
+            requests = self._requests(task, piece.protocols)
             rows = [
                 row | _as_change(of[row["intervention"]])
-                for row in record_rows(task, task.items, asked, changes, swept)
+                for row in record_rows(task, task.items, requests, changes, swept)
             ]
             stats = [swept.stats]
         else:
@@ -282,10 +282,10 @@ class Transplant:
 
     def _answers(self, piece: Piece, changes: Sequence[Intervention], by: Sweeper) -> Sweep:
         """The answers of a model with layers of the other, or with what the other has there."""
-        asked = [one.request for one in self._requests(piece.task, piece.protocols)]
+        requests = [request.request for request in self._requests(piece.task, piece.protocols)]
         if piece.exchange == ACTIVATIONS:
-            return swept_with_donor(by, changes, asked, self.method)
-        return by.sweep(changes, asked, self.method)
+            return swept_with_donor(by, changes, requests, self.method)
+        return by.sweep(changes, requests, self.method)
 
     def _in_place(self, piece: Piece) -> AbstractContextManager[object]:
         """With weights changed in the model itself that no branch of a sweep can have."""
@@ -321,14 +321,14 @@ class Transplant:
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the models, one line per request."""
         tasks, protocols = self.base.tasks, self.base.protocols
-        asked = (one for task in tasks for one in self._requests(task, protocols))
+        requests = (request for task in tasks for request in self._requests(task, protocols))
         blind = (
-            one
+            request
             for task in tasks
             for item in asked_blind(self.base, task, task.items, protocols)
-            for one in item.requests
+            for request in item.requests
         )
-        write_requests(chain(asked, blind), folder)
+        write_requests(chain(requests, blind), folder)
 
 
 def _as_change(change: Change) -> dict[str, Any]:

@@ -24,10 +24,10 @@ def weights_outside(model: Model) -> dict[str, list[nn.Parameter]]:
     ``ln_final`` the final norms of all stacks; ``rel_pos`` T5's relative position biases, which
     all layers of a stack share; ``tied_embed`` embeddings and unembedding together.
     """
-    found = by_kind(model, _of_decoder_only, _of_seq2seq)
-    once = {id(one): one for site in (EMBED, UNEMBED) for one in found[site]}
-    found[TIED] = list(once.values())
-    return {site: weights for site, weights in found.items() if weights}
+    by_site = by_kind(model, _of_decoder_only, _of_seq2seq)
+    once = {id(weight): weight for site in (EMBED, UNEMBED) for weight in by_site[site]}
+    by_site[TIED] = list(once.values())
+    return {site: weights for site, weights in by_site.items() if weights}
 
 
 def _of_decoder_only(model: DecoderOnly) -> dict[str, list[nn.Parameter]]:
@@ -51,16 +51,16 @@ def _of_decoder_only(model: DecoderOnly) -> dict[str, list[nn.Parameter]]:
 def _of_seq2seq(model: Seq2SeqModel) -> dict[str, list[nn.Parameter]]:
     stacks = (model.parts.encoder, model.parts.decoder)
     tables = [stack.relative.table for stack in stacks if stack.relative is not None]
-    found = {
+    by_site = {
         FINAL_NORM: [w for stack in stacks for w in stack.final_norm.parameters()],
         UNEMBED: list(model.parts.unembed.parameters()),
         RELATIVE: [w for table in tables for w in table.parameters()],
     }
     known = {id(w) for one in blocks_of(model) for w in parts_of_block(model, one)["layer"]}
-    known |= {id(w) for site in (FINAL_NORM, RELATIVE) for w in found[site]}
+    known |= {id(w) for site in (FINAL_NORM, RELATIVE) for w in by_site[site]}
     if not _is_one(model):
-        known |= {id(w) for w in found[UNEMBED]}
-    return found | {EMBED: [w for w in model.parameters() if id(w) not in known]}
+        known |= {id(w) for w in by_site[UNEMBED]}
+    return by_site | {EMBED: [w for w in model.parameters() if id(w) not in known]}
 
 
 def _is_one(model: Seq2SeqModel) -> bool:

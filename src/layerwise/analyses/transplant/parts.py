@@ -1,6 +1,6 @@
 """Which weights are exchanged at a site: of layers, their parts and norms, of single heads.
 
-What a block consists of is told in ``blocks``, what stands outside of the layers in ``outside``.
+What a block consists of is in ``blocks``, what stands outside of the layers in ``outside``.
 Nothing is exchanged here.
 """
 
@@ -120,15 +120,15 @@ def head_parts(model: Model, block: Any, site: str, head: int) -> list[WeightPar
 
 def _of_attention(attn: Any, queries: slice, keys: slice | None, width: int) -> list[WeightPart]:
     """Of an attention of TransformerLens, whose weights have a dimension of heads in front."""
-    found = [WeightPart(one, queries) for one in (attn.W_Q, attn.b_Q, attn.W_O)]
+    parts = [WeightPart(weight, queries) for weight in (attn.W_Q, attn.b_Q, attn.W_O)]
     sinks = getattr(attn, "sinks", None)
     if isinstance(sinks, nn.Parameter):
-        found.append(WeightPart(sinks, queries))
+        parts.append(WeightPart(sinks, queries))
     if keys is not None:
         under = "_" if hasattr(attn, "_W_K") else ""
         weights = (getattr(attn, under + name) for name in ("W_K", "b_K", "W_V", "b_V"))
-        found += [WeightPart(one, keys) for one in weights]
-    return [*found, *_of_wide_norms(attn.q_norm, attn.k_norm, queries, keys, width)]
+        parts += [WeightPart(weight, keys) for weight in weights]
+    return [*parts, *_of_wide_norms(attn.q_norm, attn.k_norm, queries, keys, width)]
 
 
 def linears_of(attn: AttentionParts) -> list[nn.Linear] | None:
@@ -138,10 +138,10 @@ def linears_of(attn: AttentionParts) -> list[nn.Linear] | None:
     or heads are made of something else first.
     """
     given = (getattr(attn.module, name, None) for name in ("q_proj", "k_proj", "v_proj"))
-    made = [one for one in (*given, attn.out) if isinstance(one, nn.Linear)]
+    linears = [linear for linear in (*given, attn.out) if isinstance(linear, nn.Linear)]
     numbers = (attn.n_heads, attn.n_key_value_heads, attn.n_key_value_heads)
-    fits = [one.out_features for one in made[:3]] == [n * attn.d_head for n in numbers]
-    return made if fits and len(made) == 4 and attn.d_value == attn.d_head else None
+    fits = [linear.out_features for linear in linears[:3]] == [n * attn.d_head for n in numbers]
+    return linears if fits and len(linears) == 4 and attn.d_value == attn.d_head else None
 
 
 def _of_original(attn: AttentionParts, queries: slice, keys: slice | None) -> list[WeightPart]:
@@ -160,14 +160,14 @@ def _of_linears(
     linears: Sequence[Any], queries: slice, keys: slice | None, width: int
 ) -> list[WeightPart]:
     """Of what makes queries, keys, values and the output, where heads lie side by side."""
-    *made, out = linears
-    found = [
+    *inputs, out = linears
+    parts = [
         WeightPart(weight, _wide(heads, width))
-        for one, heads in zip(made, (queries, keys, keys), strict=True)
+        for linear, heads in zip(inputs, (queries, keys, keys), strict=True)
         if heads is not None
-        for weight in one.parameters()
+        for weight in linear.parameters()
     ]
-    return [*found, WeightPart(out.weight, _wide(queries, width), dim=1)]
+    return [*parts, WeightPart(out.weight, _wide(queries, width), dim=1)]
 
 
 def _of_wide_norms(

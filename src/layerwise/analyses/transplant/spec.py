@@ -144,17 +144,17 @@ class TransplantSpec:
 
     def settings(self) -> dict[str, Any]:
         """What makes them these changes and no others."""
-        found: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "site": self.site,
             "layers": list(self.layers),
             "sets": list(self.sets),
             "steps": self.steps,
         }
         if self.greedy:
-            found |= {"greedy": self.greedy, "held_out": self.held_out}
+            settings |= {"greedy": self.greedy, "held_out": self.held_out}
         if self.exchange != (WEIGHTS,):
-            found["exchange"] = list(self.exchange)
-        return found | ({"heads": list(self.heads)} if self.heads else {})
+            settings["exchange"] = list(self.exchange)
+        return settings | ({"heads": list(self.heads)} if self.heads else {})
 
     def searching(self, greedy: int, held_out: float) -> TransplantSpec:
         """The same with so many layers chosen one after the other."""

@@ -1,7 +1,7 @@
 """Weights of two models by layer and part: how far they are apart, and the exchange.
 
 An exchange makes no second copy of what is whole: a weight is the other model's memory. Which
-weights a part has is told in ``parts``, and what a sweep makes of an exchange in ``branches``.
+weights a part has is in ``parts``, and what a sweep makes of an exchange in ``branches``.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ def donated(
     """What some weights of a model are to be, with those of another, or between both.
 
     Of whole weights they are the other's own memory; those of which heads are exchanged, or that
-    are between both, are made when they are asked for.
+    are between both, are made on first use.
     """
     parts: dict[nn.Parameter, list[tuple[WeightPart, WeightPart]]] = {}
     both = (parts_at(model, site, layers, heads) for model in (host, donor))
-    for mine, theirs in zip(*both, strict=True):
-        parts.setdefault(mine.weight, []).append((mine, theirs))
+    for own, other in zip(*both, strict=True):
+        parts.setdefault(own.weight, []).append((own, other))
     copied = sum(
         weight.numel() * weight.element_size()
         for weight, pairs in parts.items()
-        if t != 1 or any(mine.rows is not None for mine, _ in pairs)
+        if t != 1 or any(own.rows is not None for own, _ in pairs)
     )
-    made = {weight: partial(_made, weight.data, pairs, t) for weight, pairs in parts.items()}
-    return OtherWeights(made, copied)
+    values = {weight: partial(_made, weight.data, pairs, t) for weight, pairs in parts.items()}
+    return OtherWeights(values, copied)
 
 
 def _made(
@@ -67,12 +67,12 @@ def _made(
 ) -> torch.Tensor:
     """The host's weight with the donor's in some parts; the donor's own memory if that is all."""
     merged = None
-    for mine, theirs in pairs:
-        other = theirs.weight.data
-        if mine.rows is None:
-            return other if t == 1 else _between(before, other, t)
-        merged, given = before.clone() if merged is None else merged, theirs.of(other)
-        mine.of(merged).copy_(given if t == 1 else _between(mine.of(before), given, t))
+    for own, other in pairs:
+        donated = other.weight.data
+        if own.rows is None:
+            return donated if t == 1 else _between(before, donated, t)
+        merged, given = before.clone() if merged is None else merged, other.of(donated)
+        own.of(merged).copy_(given if t == 1 else _between(own.of(before), given, t))
     assert merged is not None
     return merged
 
@@ -88,9 +88,11 @@ def distances(base: Model, other: Model, site: str = "layer") -> list[dict[str, 
     """
     rows: list[dict[str, Any]] = []
     inside: set[int] = set()
-    for layer, (mine, theirs) in enumerate(zip(blocks_of(base), blocks_of(other), strict=True)):
-        donated = parts_of_block(other, theirs)
-        for name, weights in parts_of_block(base, mine).items():
+    for layer, (block, other_block) in enumerate(
+        zip(blocks_of(base), blocks_of(other), strict=True)
+    ):
+        donated = parts_of_block(other, other_block)
+        for name, weights in parts_of_block(base, block).items():
             pairs = zip(map(WeightPart, weights), map(WeightPart, donated[name]), strict=True)
             rows.append({"site": name, "layer": layer} | _apart(pairs))
             inside |= set(map(id, weights))
@@ -100,7 +102,9 @@ def distances(base: Model, other: Model, site: str = "layer") -> list[dict[str, 
             rows.append({"site": site, "layer": layer} | _apart(zip(*norms, strict=True)))
         if site in BY_HEAD and there:
             for head in range(n_heads_at(base, site, layer)):
-                both = (head_parts(m, b, site, head) for m, b in ((base, mine), (other, theirs)))
+                both = (
+                    head_parts(m, b, site, head) for m, b in ((base, block), (other, other_block))
+                )
                 rows.append(
                     {"site": site, "layer": layer, "head": head} | _apart(zip(*both, strict=True))
                 )
@@ -116,8 +120,8 @@ def _apart(pairs: Any) -> dict[str, Any]:
     """Sizes and relative distance of some parts of weights, each with the other model's."""
     n, size, apart = 0, 0.0, 0.0
     with torch.no_grad():
-        for mine, theirs in pairs:
-            own, other = (part.of(part.weight).double() for part in (mine, theirs))
+        for pair in pairs:
+            own, other = (part.of(part.weight).double() for part in pair)
             n += own.numel()
             size += float(own.square().sum())
             apart += float((own - other).square().sum())

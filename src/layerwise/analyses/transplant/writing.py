@@ -108,10 +108,10 @@ def _is_there(out: Path, made: dict[str, Any]) -> bool:
 def _refuse_other(base: Model, other: Model, spec: TransplantSpec, place: Path) -> None:
     """Accept only a written model that has exactly the weights of the exchange in memory."""
     written = load_alike(place, base)
-    found = dict(written.named_parameters())
+    weights = dict(written.named_parameters())
     with transplanted(base, other, spec.site, spec.layers, heads=spec.heads):
         for name, weight in base.named_parameters():
-            if not torch.equal(weight.data, found[name].data):
+            if not torch.equal(weight.data, weights[name].data):
                 raise UserError(
                     "The written model is not the exchange in memory: the weight "
                     f"{name} differs, since the names of this model's tensors do not show their "

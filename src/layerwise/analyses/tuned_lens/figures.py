@@ -34,15 +34,15 @@ def tuned_lens_curves(layers: pd.DataFrame, width: float = COLUMN_WIDTH) -> Figu
     panels = Panels(titles, width, (1.2,), least=2.6, most=3.0 if several else 4.6, share="y")
     words = Words("filled: lower (Holm)", interval="95 % interval over texts")
     for axes, lens in zip(panels.flat, lenses, strict=True):
-        mine = rows(layers, lens=lens).sort_values(by="layer").assign(higher=False)
+        of_lens = rows(layers, lens=lens).sort_values(by="layer").assign(higher=False)
         # Layers of a stack are numbered from what enters the first, which is -1.
-        mine = mine.assign(depth=mine["layer"] - mine["layer"].min() - 1)
+        of_lens = of_lens.assign(depth=of_lens["layer"] - of_lens["layer"].min() - 1)
         draw_series(axes, [
-            series(mine, column, look(i), column, x="depth", unit=" nats", label=names[i],
+            series(of_lens, column, look(i), column, x="depth", unit=" nats", label=names[i],
                    ends=(f"{column}_low", f"{column}_high"), sure=sure)
             for i, (column, sure) in enumerate((("kl_logit", "higher"), ("kl_tuned", "lower")))
         ], words)  # fmt: skip
-        ticks = layer_ticks(map(int, mine["depth"]), panels.room, 0.26)
+        ticks = layer_ticks(map(int, of_lens["depth"]), panels.room, 0.26)
         axes.set_xticks(ticks, [number(float(tick)) for tick in ticks])
     plain_log_scale(panels.flat[0])
     texts = f"n = {spread_of(layers['n_texts'], 'held-out text')}"

@@ -63,13 +63,13 @@ class TunedLensResult(Result):
 def tuned_rows(layers: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:
     """Divergence of both lenses from the final distribution by layer, and their difference."""
     named = ["lens"] * (layers["lens"].nunique() > 1)
-    found = layers.reindex(columns=[*named, "layer"])
+    table = layers.reindex(columns=[*named, "layer"])
     if n_encoder:
-        found["layer"] = streams_read(layers, n_encoder)
+        table["layer"] = streams_read(layers, n_encoder)
     for name, column in (("logit", "kl_logit"), ("tuned", "kl_tuned"), ("lower by", "difference")):
-        told = intervals(layers, column, f"{column}_low", f"{column}_high")
-        found[f"{name} (nats) [95 %]"] = told
-    return found.assign(**{"p (Holm)": layers["p_holm"].map("{:.2g}".format)})
+        in_words = intervals(layers, column, f"{column}_low", f"{column}_high")
+        table[f"{name} (nats) [95 %]"] = in_words
+    return table.assign(**{"p (Holm)": layers["p_holm"].map("{:.2g}".format)})
 
 
 def layers_table(table: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -164,11 +164,11 @@ class Streams:
         inputs = pad_sequence(list(resid.to(model.W_E.dtype).split(lengths)), batch_first=True)
         memory = model.parts.encoder.final_norm(inputs)
         there = torch.arange(memory.shape[1]) < torch.tensor(lengths)[:, None]
-        said = [
+        decoded = [
             torch.tensor((*model.prefix, *text.tokens[text.n_prompt : -1])) for text in self.texts
         ]
         # What is padded comes last, so that no token that counts looks at it.
-        tokens = pad_sequence(said, batch_first=True).to(device)
+        tokens = pad_sequence(decoded, batch_first=True).to(device)
         out = model.decoder.last_stream(tokens, None, memory, there.to(device))
         return torch.cat(
             [
@@ -268,8 +268,8 @@ class Trainer:
             trained = [self.biases[depth], *self.weights[depth : depth + 1]]
             total = [torch.zeros_like(parameter) for parameter in trained]
             for part in streams.parts(depth, self.memory_budget):
-                said = part.read_out(depth, self._translated(depth, part.at(depth)))
-                loss = divergence(part.final, said).sum() / n_reads
+                predicted = part.read_out(depth, self._translated(depth, part.at(depth)))
+                loss = divergence(part.final, predicted).sum() / n_reads
                 # Asked for these alone, so that the model's own weights get no gradients.
                 gradients = torch.autograd.grad(loss, trained)
                 total = [one + more for one, more in zip(total, gradients, strict=True)]
