@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from layerwise.analyses.contract import Curves
 from layerwise.analyses.emergence.api import CENTRE, CRITICAL, HALF, emergence
-from layerwise.analyses.emergence.findings_order import suites_apart
+from layerwise.analyses.emergence.findings import suites_apart
 from layerwise.analyses.registry import CURVES
 from layerwise.errors import UserError
 from layerwise.results import AblationResult, EmergenceResult, Facts, PatchingResult
