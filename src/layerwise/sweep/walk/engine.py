@@ -26,11 +26,20 @@ from layerwise.sweep.plans.walk_plan import INSIDE, WalkPlan
 from layerwise.sweep.requests import Request
 
 from .embedding import embed
-from .work import Work as Work
 
 # Tokens pushed through a block at once: enough for the matrix products to run at full rate, few
 # enough for their activations to stay in cache. How it was chosen is in docs/planning.md.
 TOKENS_AT_ONCE = 1024
+
+
+@dataclass
+class Work:
+    """Counters of the engine's work."""
+
+    block_passes: int = 0  # (walk, branch, layer) triples pushed through a block
+    token_passes: int = 0  # tokens pushed through a block, generated ones included
+    new_tokens: int = 0  # tokens generated, the first of each text left out: the prompt gives it
+    row_passes: int = 0  # rows of decoding steps, each of which gives one new token or more
 
 
 @dataclass
