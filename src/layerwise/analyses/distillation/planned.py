@@ -301,4 +301,5 @@ class TrainingWork:
             trainer.step()
         spent = time.perf_counter() - started
         timed = replace(self, steps=trainer.steps).read(range(1, trainer.done), HALF)
-        return spent / self._work(timed)[1] * self.cost().flop
+        whole = self.read(range(self.steps), HALF)
+        return spent / self._work(timed)[1] * self._work(whole)[1]
