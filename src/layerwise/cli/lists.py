@@ -70,5 +70,5 @@ def tasks() -> None:
     say(f"lm-eval:NAME or lm-eval:FILE.yaml: a task or group of lm-evaluation-harness{missing}")
     say("hf:OWNER/NAME:SPLIT:question=COLUMN:answer=COLUMN: a data set of the Hugging Face hub")
     say("hf:NAME:question=COLUMN:answer=COLUMN:data=FOLDER: the same in a folder, without network")
+    say("a .toml file: other words, examples or extractor for the items of any of these")
     say("or: a .jsonl, .csv or .parquet file with question, answer, optionally choices, context")
-    say("or: a .toml file with other words, examples or extractor for the items of such a task")
