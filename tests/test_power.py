@@ -213,13 +213,13 @@ def test_a_choice_of_what_has_signal_hides_larger_losses():
 
 def test_the_command_that_shows_half_repeats_the_run_with_more_items():
     task = synthetic.task_facts("mine", "knowledge", n_items=24).model_copy(
-        update={"source": "my files/mine.jsonl"}
+        update={"source": "my files/mine.jsonl", "too_long": ("mine/0007",)}
     )
     found = sure(made_up_run(task=task, seed=3, chat=True))
     n = found.items_for_half
     assert found.command == (
         f"layerwise profile {synthetic.facts().model.name} --task 'my files/mine.jsonl' "
-        f"--protocol letter --limit {n} --seed 3 --chat "
+        f"--protocol letter --limit {n} --seed 3 --chat --skip-long "
         f"--out runs/{synthetic.facts().model.name}-{n}"
     )
 

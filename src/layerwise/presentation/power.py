@@ -187,6 +187,8 @@ def _words(name: str, facts: Facts, protocols: Sequence[str], limit: int) -> Ite
             yield from (f"--{option}", str(settings[option]))
     if settings.get("chat"):
         yield "--chat"
+    if any(task.too_long for task in facts.tasks):
+        yield "--skip-long"
     layers = settings.get("layers")
     if isinstance(layers, list) and len(layers) < model.n_layers:
         yield from ("--layers", ",".join(map(str, layers)))
