@@ -70,7 +70,7 @@ test: test-suite test-kept
 
 # Neighbouring tests go to one process, so that what a file prepares is prepared once, not by each.
 test-suite: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --nbmake notebooks tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests
 
 # Weights kept as they are quantized, with a package that no other process is to find.
 test-kept: $(VENV)/.test build/quantized/.made
