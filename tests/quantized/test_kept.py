@@ -121,6 +121,22 @@ def test_every_analysis_gives_the_tables_of_the_numbers(name: str, both: list[An
     assert_same_tables(name, both)
 
 
+def test_grids_of_a_prompt_are_those_of_the_numbers(both: list[Any]) -> None:
+    prompt, other, words = [5, 17, 40, 9, 33], [5, 17, 41, 9, 33], (74, 77)
+    calls = [
+        lambda one: lw.lens_grid(one, prompt, token=words[0]),
+        lambda one: lw.skip_grid(one, prompt, new_tokens=2),
+        lambda one: lw.skip_grid(one, prompt, site="z", layers=[1]),
+        lambda one: lw.patch_grid(one, prompt, other, *words),
+        lambda one: lw.attention_grid(one, prompt, layer=1),
+        lambda one: lw.attribute(one, prompt, *words),
+    ]
+    for call in calls:
+        ours, theirs = (call(one).table for one in both)
+        assert ours["value"].tolist() == pytest.approx(theirs["value"].tolist(), abs=1e-3)
+        assert ours["text"].tolist() == theirs["text"].tolist()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_families_equal_their_reference_and_the_numbers(case: str, tmp_path: Path) -> None:
     folder = folder_of(case, tmp_path)
