@@ -9,7 +9,7 @@ from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import IN_TABLE, Claim, source
 from layerwise.presentation.evidence import MOST, evidence
 from layerwise.presentation.rows import rows
-from layerwise.report._evidence import evidence_of
+from layerwise.report._page import evidence_of
 from layerwise.report.html import report
 from layerwise.report.summary import findings_of
 

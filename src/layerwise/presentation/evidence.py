@@ -28,11 +28,13 @@ def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
     texts = {str(name): [_text(value) for value in shown[name]] for name in shown}
     cells = [list(row) for row in zip(*texts.values(), strict=True)]
     columns, cells, alike = narrowed(tuple(texts), cells)
-    if len({tuple(row) for row in cells}) == 1:  # one row, or all alike
-        columns, cells = ("column", "value"), _turned(columns, cells[:1])
-    elif len(columns) > 2 * len(cells):
-        heads = (str(i) for i, _ in enumerate(cells, start=1))
-        columns, cells = ("column", *heads), _turned(columns, cells)
+    cells = cells[:1] if len({tuple(row) for row in cells}) == 1 else cells
+    if len(columns) >= 2 * len(cells):  # what is wide and low is turned
+        heads = map(str, range(1, len(cells) + 1)) if len(cells) > 1 else ["value"]
+        columns, cells = (
+            ("column", *heads),
+            [list(row) for row in zip(columns, *cells, strict=True)],
+        )
     of = f" of the {len(about)} that the sentence is about" if len(about) > len(quoted) else ""
     more = f", the first {len(shown)} shown" if len(quoted) > len(shown) else ""
     plural = "" if len(quoted) == 1 else "s"
@@ -59,11 +61,6 @@ def narrowed(
     kept = [[row[i] for i in apart] for row in cells]
     said = f" Alike in all shown: {', '.join(alike)}." if alike else ""
     return tuple(columns[i] for i in apart), kept, said
-
-
-def _turned(columns: Sequence[str], cells: list[list[str]]) -> list[list[str]]:
-    """A row for each column: its name and its values."""
-    return [[name, *values] for name, *values in zip(columns, *cells, strict=True)]
 
 
 def _picked(source: Mapping[str, Any]) -> str:

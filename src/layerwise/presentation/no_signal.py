@@ -6,7 +6,7 @@ It reads the table of intact accuracies and the facts of the run; no test is mad
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -81,21 +81,23 @@ def in_full(row: Row, signal: pd.DataFrame, facts: Facts) -> tuple[str, ...]:
 
 def sentences(signal: pd.DataFrame, facts: Facts) -> list[str]:
     """A few lines for each task and protocol without signal, for a terminal."""
-    silent = records(rows(signal, signal=False))
-    told = [
-        "\n  ".join([f"No signal: {in_short([row])}.", *in_full(row, signal, facts)])
-        for row in silent[:NAMED]
-    ]
-    more = len(silent) - NAMED
-    return [*told, f"Nor is there signal in {more} more."] if more > 0 else told
+    return _few(
+        signal,
+        lambda row: "\n  ".join([f"No signal: {in_short([row])}.", *in_full(row, signal, facts)]),
+    )
 
 
 def gate_sentences(gate: pd.DataFrame) -> list[str]:
     """A sentence for each task and protocol without signal by a method's own gate."""
-    silent = records(rows(gate, signal=False)) if len(gate) else []
-    told = [_behind_gate(row) for row in silent[:NAMED]]
+    told = _few(gate, _behind_gate) if len(gate) else []
+    return [*told, "layerwise score says what to try."] if told else []
+
+
+def _few(signal: pd.DataFrame, sentence: Callable[[Row], str]) -> list[str]:
+    """A sentence for each of the first rows without signal, and how many more there are."""
+    silent = records(rows(signal, signal=False))
     more = [f"Nor is there signal in {len(silent) - NAMED} more."] if len(silent) > NAMED else []
-    return [*told, *more, "layerwise score says what to try."] if told else []
+    return [*map(sentence, silent[:NAMED]), *more]
 
 
 def _behind_gate(row: Row) -> str:

@@ -6,7 +6,7 @@ What is on a page is settled in ``_sections``; the words of the page are in the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from typing import Any
@@ -14,12 +14,12 @@ from typing import Any
 from markupsafe import Markup
 
 from layerwise.presentation.claim import Claim
+from layerwise.presentation.evidence import evidence
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.page import Picture, drawn, filled
 from layerwise.presentation.power import HowSure, how_sure
 from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.report._answer import Answer, answer_of
-from layerwise.report._evidence import evidence_of
 from layerwise.report._facts import facts_tables
 from layerwise.report._items import items_json
 from layerwise.report._sections import sections
@@ -75,6 +75,17 @@ class Page:
     def short(self, part: Section) -> str:
         """The claim that a section opens with; empty if there is none."""
         return next((c.short for c in self.findings if c.kind in part.kinds), "")
+
+
+def evidence_of(run: RunTables, claim: Claim) -> Table:
+    """The rows that a claim about a run stands on."""
+    name = claim.source["table"]
+    table = run.table(name)
+    assert table is not None, f"a claim without its table: {claim.full}"
+    shown = evidence(claim, table, run.file(name))
+    if not run.facts.model.n_encoder_layers:
+        return shown
+    return replace(shown, note=f"{shown.note} Layers are counted from the encoder's first.")
 
 
 def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:

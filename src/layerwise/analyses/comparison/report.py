@@ -143,8 +143,8 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
     for protocol in in_order(comparison.layers["protocol"], PROTOCOL_ORDER):
         caption = (
             f"What each layer is needed for {when(protocol)}: input left, output right, a row a "
-            "task. Dark: without the layer the model loses its score, the accuracy above "
-            "guessing. Dots: significant within the row (exact McNemar test, Holm). "
+            "task. Colour: how much of its score, the accuracy above guessing, the model loses "
+            "without the layer. Dots: significant within the row (exact McNemar test, Holm). "
             f"{_tasks(comparison)}"
         )
         alt = f"Maps of layers by tasks, one under the other for each run, {protocol}."
