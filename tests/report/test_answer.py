@@ -19,6 +19,7 @@ from layerwise.report._answer import Answer, Column, answer_of
 from layerwise.report._terminal import MOST_LINES, WIDTH, answer_text
 from layerwise.report.summary import findings_of
 from layerwise.results import AblationResult
+from layerwise.stats.effects import INTACT
 from layerwise.storage.run_tables import RunTables
 
 # Knowledge loses layers 2 and 5, retrieval 2 and 7; reasoning is guessed when it picks a letter.
@@ -84,9 +85,12 @@ def test_where_the_model_guesses_the_strip_and_the_box_say_so(answer: Answer) ->
     assert "No layer is shown to be spare." in answer.not_shown
 
 
-def test_a_model_that_guesses_everywhere_gets_no_strip_of_shades() -> None:
-    silent = tuple((task, p) for task, _ in TWO.tasks for p in TWO.protocols)
-    run = planted(replace(TWO, silent=silent))
+@pytest.mark.parametrize("is_swept", [True, False])
+def test_a_model_that_guesses_everywhere_gets_no_strip_of_shades(is_swept: bool) -> None:
+    plan = replace(TWO, silent=tuple((task, p) for task, _ in TWO.tasks for p in TWO.protocols))
+    table = synthetic.records(plan)
+    asked = table if is_swept else pd.DataFrame(table.loc[table["kind"] == INTACT])
+    run = tables_of_run([AblationResult(asked, synthetic.facts(plan))])
     found = answer_of(run, findings_of(run))
     assert found.headline == "tiny <b>model</b> guesses. Nothing can be said about its layers here."
     assert all(band.silent for block in found.blocks for band in block.bands)

@@ -145,14 +145,6 @@ class Answer:
     claims: tuple[Claim, ...]
     not_shown: tuple[str, ...]
 
-    @property
-    def marks(self) -> dict[str, bool]:
-        """Which marks the strip has."""
-        return {
-            "needed": any(block.needed for block in self.blocks),
-            "more": any(block.more for block in self.blocks),
-        }
-
 
 def answer_of(run: RunTables, claims: Sequence[Claim]) -> Answer:
     """The first screen of a run."""
@@ -200,8 +192,10 @@ def _of_kind(claims: Sequence[Claim], kind: str, capability: str = "") -> frozen
 def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> str:
     model = run.facts.model.name
     spoken = [claim for claim in claims if claim.kind != SILENT]
-    if effects.empty and not (claims and not spoken):
-        return spoken[0].short if spoken else f"Nothing is established about {model} here."
+    if effects.empty and spoken:
+        return spoken[0].short
+    if not claims and effects.empty:
+        return f"Nothing is established about {model} here."
     if effects.empty or rows(effects, signal=True).empty:
         return f"{model} guesses. Nothing can be said about its layers here."
     names = in_order(rows(effects, signal=True)["capability"], CAPABILITY_ORDER)
