@@ -1,8 +1,11 @@
-"""The wired model against its own languages, and what its idle parts must not do."""
+"""Wired models against their own languages, and what their idle parts must not do."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -10,22 +13,44 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from layerwise.errors import UserError
-from layerwise.models import load_model, model_facts, original_tokenizer
+from layerwise.models import known_models, load_model, model_facts, original_tokenizer
 from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model
+from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
+from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, sweep, zero
 from layerwise.tasks import Task, load_task, task_names
 from layerwise.tasks.suites import toy
 from tests.planted import CAPABILITIES, SMALL, layouts, small_model, small_task
+from tests.planted_seq2seq import prompt, seq2seq_layouts, small_seq2seq, tokens_of
 
-LAYOUT = WiredLayout()
+
+class Wired(NamedTuple):
+    """A kind of wired model: its name, its usual layout, and how others are made and drawn."""
+
+    name: str
+    layout: Any
+    make: Callable[..., Any]
+    small: Callable[..., Any]
+    layouts: Callable[[], st.SearchStrategy[Any]]
+
+
+DECODER = Wired("wired-decoder", WiredLayout(), wired_model, small_model, layouts)
+TWO_STACKS = Wired(
+    "wired-seq2seq", WiredSeq2SeqLayout(), wired_seq2seq_model, small_seq2seq, seq2seq_layouts
+)
+LAYOUT = DECODER.layout
+both = pytest.mark.parametrize("kind", [DECODER, TWO_STACKS], ids=lambda kind: kind.name)
 
 
 @torch.inference_mode()
-def written(model, text: str, n_tokens: int = 2) -> str:
-    """The most likely words after a text, each by one plain forward."""
+def written(model: Any, text: str, n_tokens: int = 2) -> str:
+    """The most likely words after a text; of a decoder each by one plain forward."""
+    if isinstance(model, Seq2SeqModel):
+        return model.tokenizer.decode(model.generate(model.to_tokens(text), n_tokens)[0])
     tokenizer = original_tokenizer(model)
     tokens = tokenizer(text).input_ids
     start = len(tokens)
@@ -34,28 +59,30 @@ def written(model, text: str, n_tokens: int = 2) -> str:
     return tokenizer.decode(tokens[start:])
 
 
-def all_right(model, task: Task) -> bool:
+def all_right(model: Any, task: Task) -> bool:
     """Whether the model writes each answer and then ends it."""
-    asked = ((f"{item.context} {item.question}", item.answer) for item in task.items)
-    return all(written(model, text) == f"{answer} ;" for text, answer in asked)
+    return all(written(model, prompt(item)) == f"{item.answer} ;" for item in task.items)
 
 
-@settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.generate))
-@given(layouts(), st.integers(0, 1000))
-def test_it_writes_every_answer_wherever_the_mechanisms_are(layout, seed):
-    model = wired_model(layout, SMALL, seed=seed, n_ctx=40)
+@both
+@settings(max_examples=7, deadline=None, phases=(Phase.explicit, Phase.generate))
+@given(st.data(), st.integers(0, 1000))
+def test_it_writes_every_answer_wherever_the_mechanisms_are(kind, data, seed):
+    model = kind.small(data.draw(kind.layouts()), seed)
     assert all(all_right(model, small_task(capability, 8)) for capability in CAPABILITIES)
 
 
-def test_it_knows_every_fact_whatever_stands_before():
-    model = small_model(LAYOUT)
+@both
+def test_it_knows_every_fact_whatever_stands_before(kind):
+    model = kind.small(kind.layout)
     for (relation, entity), value in SMALL.facts.items():
         assert written(model, f"{relation} of {entity} ->") == f"{value} ;"
         assert written(model, f"k1 v2 ; k2 k1 ; {relation} of {entity} ->") == f"{value} ;"
 
 
-def test_one_hop_and_two_hops_are_told_apart_by_how_they_are_asked():
-    model, stated = small_model(LAYOUT), "k0 k1 ; k2 v3 ; k1 v2 ; k3 k2 ;"
+@both
+def test_it_answers_the_last_question_in_one_hop_or_two_as_it_is_asked(kind):
+    model, stated = kind.small(kind.layout), "k0 k1 ; k2 v3 ; k1 v2 ; k3 k2 ;"
     assert written(model, f"{stated} ask2 k0 ->") == "v2 ;"
     assert written(model, f"{stated} ask2 k3 ->") == "v3 ;"
     assert written(model, f"{stated} ask k1 ->") == "v2 ;"
@@ -79,19 +106,39 @@ def test_facts_that_a_look_up_silences_come_after_it():
         WiredLayout(facts=Spot(2), reads_facts=True)
 
 
-def test_what_it_cannot_know_it_ends():
-    model = small_model(LAYOUT)
-    assert written(model, "k0 v1 ; k1 v2 ; ask k5 ->", 1) == ";"
-    assert written(model, "k0 v1 ; k1 v2 ; ask2 k0 ->", 1) == ";"
+@pytest.mark.parametrize(
+    ("kind", "two_hops", "ended"),
+    [(DECODER, "k0 v1 ; k1 v2 ; ask2 k0 ->", ";"),
+     (TWO_STACKS, "k0 k4 ; k1 v2 ; ask2 k0 ->", "; ;")],
+)  # fmt: skip
+def test_what_it_cannot_know_it_ends(kind, two_hops, ended):
+    for text in ("k0 v1 ; k1 v2 ; ask k5 ->", two_hops):
+        assert written(kind.small(kind.layout), text, len(ended.split())) == ended
 
 
+@both
 @pytest.mark.parametrize("language", [ORGANISM, Language("bare", 4, 5, 0, 0)])
-def test_other_languages_are_spoken_too(language):
-    model = wired_model(LAYOUT, language)
-    tasks = [make(0) for _, kind, make in toy.toy_suites(language) if kind != "coherence"]
+def test_other_languages_are_spoken_too(kind, language):
+    model = kind.make(kind.layout, language)
+    tasks = [make(0) for _, of, make in toy.toy_suites(language) if of != "coherence"]
     assert tasks
     for task in tasks:
         assert all_right(model, replace(task, items=task.items[:6]))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@torch.inference_mode()
+def test_padding_is_not_seen(side):
+    model = small_seq2seq(TWO_STACKS.layout)
+    for capability in CAPABILITIES:
+        task = small_task(capability, 4)
+        tokens = tokens_of(model, task)
+        pad = torch.zeros(len(tokens), 3, dtype=torch.long)
+        mask = torch.ones_like(tokens, dtype=torch.bool)
+        pair = [tokens, pad] if side == "right" else [pad, tokens]
+        masks = [mask, pad.bool()] if side == "right" else [pad.bool(), mask]
+        found = model(torch.cat(pair, 1), attention_mask=torch.cat(masks, 1))
+        torch.testing.assert_close(found, model(tokens), atol=1e-4, rtol=0)
 
 
 @pytest.mark.hooked_transformer
@@ -100,7 +147,7 @@ def test_other_languages_are_spoken_too(language):
 def test_idle_layers_and_heads_write_exactly_nothing(capability):
     model = small_model(LAYOUT)
     item = small_task(capability).items[0]
-    ids = original_tokenizer(model)(f"{item.context} {item.question}").input_ids
+    ids = original_tokenizer(model)(prompt(item)).input_ids
     _, cache = model.run_with_cache(torch.tensor([ids]))
     planted = {LAYOUT.previous, LAYOUT.look_up, LAYOUT.facts, LAYOUT.second_hop, LAYOUT.gate}
     with_mlp = {LAYOUT.facts.layer, LAYOUT.gate.layer}
@@ -114,51 +161,83 @@ def test_idle_layers_and_heads_write_exactly_nothing(capability):
         assert layer in with_mlp or (cache[f"blocks.{layer}.hook_mlp_out"] == 0).all()
 
 
+def spread_over_coordinates(*several: torch.Tensor) -> bool:
+    """Whether no coordinate has half of a vector's length."""
+    lengths = [vectors.norm(dim=-1) for vectors in several]
+    largest = [(v.abs().amax(dim=-1) / n)[n > 0] for v, n in zip(several, lengths, strict=True)]
+    return all(one.max() < 0.5 for one in largest)
+
+
 @pytest.mark.hooked_transformer
 def test_nothing_can_be_read_off_single_coordinates():
     model = small_model(LAYOUT)
-    for vectors in (model.W_E, model.W_pos, model.blocks[LAYOUT.facts.layer].mlp.W_in.T):
-        lengths = vectors.norm(dim=-1)
-        largest = vectors.abs().amax(dim=-1) / lengths
-        assert largest[lengths > 0].max() < 0.5
+    facts = model.blocks[LAYOUT.facts.layer].mlp.W_in.T
+    assert spread_over_coordinates(model.W_E, model.W_pos, facts)
 
 
-def test_the_seed_decides_the_weights_and_nothing_else():
-    one, again, other = (wired_model(LAYOUT, SMALL, seed=seed, n_ctx=40) for seed in (0, 0, 1))
+@torch.inference_mode()
+def test_idle_heads_of_two_stacks_attend_and_nothing_can_be_read_off_single_coordinates():
+    model = small_seq2seq(TWO_STACKS.layout)
+    _, cache = model.run_with_cache(tokens_of(model, small_task("retrieval", 2)))
+    assert all(cache[name].abs().sum() > 0 for name in cache if name.endswith("hook_z"))
+    facts = model.encoder.blocks[TWO_STACKS.layout.facts.layer].parts.mlp.up.weight
+    assert spread_over_coordinates(model.W_E, facts, model.W_U.T)
+
+
+@both
+def test_the_seed_decides_the_weights_and_nothing_else(kind):
+    before = torch.get_rng_state()
+    make = partial(kind.make, kind.layout, SMALL, n_ctx=40)
+    one, again, other = (make(seed=seed) for seed in (0, 0, 1))
+    # TransformerLens draws weights of its own before these take their place.
+    assert kind is DECODER or torch.equal(torch.get_rng_state(), before)
     assert model_facts(one).hash == model_facts(again).hash != model_facts(other).hash
     assert all_right(other, small_task("reasoning", 6))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_it_is_loaded_by_name_in_any_format(dtype):
-    model = load_model("wired-decoder", dtype=dtype)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("wired-decoder", (10, 0, 4)), ("wired-seq2seq", (14, 8, 4))]
+)
+def test_it_is_loaded_by_name_in_any_format(name, sizes, dtype):
+    model = load_model(name, dtype=dtype)
     facts = model_facts(model)
-    assert (facts.name, facts.source, facts.parity) == ("wired-decoder", "bundled", None)
-    assert (facts.n_layers, facts.n_heads, facts.dtype) == (10, 4, dtype)
-    for name in task_names("wired"):
-        assert all_right(model, load_task(name, limit=6))
-    again = model_facts(load_meta_model("wired-decoder", dtype=dtype))
-    assert again == facts
+    assert (facts.name, facts.source, facts.parity) == (name, "bundled", None)
+    assert (facts.n_layers, facts.n_encoder_layers, facts.n_heads) == sizes
+    assert facts.dtype == dtype
+    for task in task_names("wired"):
+        assert all_right(model, load_task(task, limit=6))
+    assert model_facts(load_meta_model(name, dtype=dtype)) == facts
+    assert name in [known.name for known in known_models() if known.available]
 
 
-def test_it_is_not_offloaded():
-    with pytest.raises(UserError, match="has no files: expected no offload"):
-        load_model("wired-decoder", offload="disk")
+@pytest.mark.parametrize("name", ["wired-decoder", "wired-seq2seq"])
+def test_it_is_not_offloaded(name):
+    with pytest.raises(UserError, match=f"'{name}' .* has no files: expected no offload"):
+        load_model(name, offload="disk")
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("kind", "changes", "message"),
     [
-        ({"n_layers": 8}, "'gate' is wired into layer 8, head 2; expected layers 0 to 7"),
-        ({"n_heads": 3}, "'facts' is wired into layer 4, head 3; .* heads 0 to 2"),
-        ({"facts": Spot(3)}, "expected five different layers"),
-        ({"n_shared": 3}, "3 of 4 heads were to share one key.value head; expected a divisor"),
-        ({"second_hop": Spot(2)}, "previous before look_up before second_hop before gate"),
+        (DECODER, {"n_layers": 8}, "'gate' is wired into layer 8, head 2; expected layers 0 to 7"),
+        (DECODER, {"n_heads": 3}, "'facts' is wired into layer 4, head 3; .* heads 0 to 2"),
+        (DECODER, {"facts": Spot(3)}, "expected five different layers"),
+        (DECODER, {"n_shared": 3}, "3 of 4 heads were to share one key.value head; expected a"),
+        (DECODER, {"second_hop": Spot(2)}, "previous before look_up before second_hop before gate"),
+        (TWO_STACKS, {"n_encoder_layers": 6}, "'second_hop' is wired into layer 6, head 1; exp"),
+        (TWO_STACKS, {"n_decoder_layers": 4}, "'say' is wired into layer 12, .* layers 8 to 11"),
+        (TWO_STACKS, {"copy": Spot(7)}, "'copy' is wired into layer 7, head 0; .* layers 8 to 13"),
+        (TWO_STACKS, {"encoder_heads": 3}, "'facts' is wired into layer 4, head 3; .* heads 0 to"),
+        (TWO_STACKS, {"begin": Spot(9, 3)}, "'begin' is wired into layer 9, head 3; .* heads 0 to"),
+        (TWO_STACKS, {"facts": Spot(3)}, "expected seven different layers"),
+        (TWO_STACKS, {"second_hop": Spot(2)}, "previous before look_up before second_hop, and beg"),
+        (TWO_STACKS, {"say": 10}, "begin before copy before say"),
     ],
 )
-def test_layouts_that_cannot_work_are_refused(changes, message):
+def test_layouts_that_cannot_work_are_refused(kind, changes, message):
     with pytest.raises(UserError, match=message):
-        replace(LAYOUT, **changes)
+        replace(kind.layout, **changes)
 
 
 @pytest.mark.hooked_transformer
