@@ -47,6 +47,10 @@ def model(request):
     return tiny_model(request.param)
 
 
+# What does not depend on the model's family.
+any_model = pytest.mark.parametrize("model", ["llama"], indirect=True)
+
+
 def records_of(*args, **options) -> pd.DataFrame:
     """Records of the intact model and of changes."""
     found = ablate(*args, progress=False, **options).records
@@ -155,7 +159,7 @@ def test_engine_and_reference_agree(model, kind, site):
     assert_engine_agrees(model, task, ("continuation", "generate"), kind=kind, site=site, **options)
 
 
-@pytest.mark.parametrize("model", ["llama"], indirect=True)
+@any_model
 @pytest.mark.parametrize("more", [{"block": 2}, {"as_one": True}, {"mean_by": "position"}])
 def test_engine_and_reference_agree_on_blocks_sets_and_means_by_position(model, more):
     kind = "mean" if "mean_by" in more else "resample"
@@ -331,6 +335,7 @@ def test_a_text_under_a_change_is_scored_as_it_was_written(model):
         assert scored.greedy
 
 
+@any_model
 def test_layers_can_be_chosen(model):
     found = records_of(model, TASK, "continuation", layers=[2, 0, 2])
     assert list(dict.fromkeys(found.index.get_level_values("intervention"))) == [
@@ -350,6 +355,7 @@ def rescored(model, lines) -> tuple[float, float, bool]:
     return scores[gold], scores[gold] - max(others), scores.index(max(scores)) == gold
 
 
+@any_model
 def test_the_request_lines_can_be_scored_again(model, tmp_path):
     result = ablate(model, TASK, layers=[1], out=tmp_path / "run", progress=False)
     lines = [
@@ -379,6 +385,7 @@ def test_the_request_lines_can_be_scored_again(model, tmp_path):
             assert row.correct == correct
 
 
+@any_model
 def test_a_run_says_what_is_needed_to_repeat_it(model, tmp_path):
     folder = tmp_path / "run"
     ablate(model, [TASK, word_task(2, "more", 5)], "continuation", seed=3, out=folder,
@@ -415,6 +422,7 @@ def test_a_run_says_what_is_needed_to_repeat_it(model, tmp_path):
     ]
 
 
+@any_model
 def test_a_finished_run_is_read_and_not_made_again(model, tmp_path, monkeypatch):
     first = ablate(model, TASK, out=tmp_path / "run", progress=False)
     monkeypatch.setattr("layerwise.sweep.walk.engine_run.block_runners", None)
@@ -425,11 +433,13 @@ def test_a_finished_run_is_read_and_not_made_again(model, tmp_path, monkeypatch)
     assert loaded.facts == first.facts
 
 
+@any_model
 def test_a_folder_changes_nothing(model, tmp_path):
     kept = ablate(model, TASK, out=tmp_path / "run", progress=False)
     pd.testing.assert_frame_equal(kept.records, ablate(model, TASK, progress=False).records)
 
 
+@any_model
 def test_pieces_are_joined_in_order(model, monkeypatch):
     whole = ablate(model, word_task(5), progress=False).records
     monkeypatch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 2)
@@ -515,6 +525,7 @@ def test_nothing_is_found_in_random_weights():
     assert set(found.left_out["protocol"]) == set(PROTOCOLS)
 
 
+@any_model
 def test_tasks_can_be_given_in_several_ways(model, tmp_path):
     path = str(analysis.write_jsonl(tmp_path / "mine.jsonl", word_task(3).items))
     by_path = records_of(model, path, "continuation", layers=[0])

@@ -145,6 +145,7 @@ def test_a_model_is_patched_in_its_own_language_if_no_task_is_named(model, comma
 
 
 def test_functions_take_the_suites_of_the_models_language_too():
+    """Those that patch are called by the commands above."""
     model = load_model(MODEL)
     options = {"limit": 2, "progress": False}
     spoken = set(task_names("organism"))
@@ -153,9 +154,6 @@ def test_functions_take_the_suites_of_the_models_language_too():
         lw.logit_lens(model, protocols="continuation", **options),
         lw.attribution(model, **options),
         lw.similarity(model, **options),
-        lw.patch_activations(model, pairs=1, **options),
-        lw.patch_paths(model, pairs=1, **options),
-        lw.attribute_patches(model, pairs=1, sample=3, **options),
     )
     for result in asked:
         assert set(result.to_pandas()["task"]) == spoken, type(result).__name__

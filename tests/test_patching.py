@@ -44,6 +44,10 @@ def model(request):
     return tiny_model(request.param, seed=1)
 
 
+# What does not depend on the model's family.
+any_model = pytest.mark.parametrize("model", ["llama"], indirect=True)
+
+
 @pytest.fixture(scope="module")
 def task(model):
     return pairs_for(model)
@@ -222,6 +226,7 @@ ALIKE = Item(
 )  # fmt: skip
 
 
+@any_model
 def test_pairs_that_cannot_be_compared_are_left_out(model, task, patching):
     more = replace(task, items=(LONGER, ALIKE, *task.items, *word_task(2, "bare").items))
     found = patch_activations(model, more, sites=PLAIN_SITES, progress=False)
@@ -230,6 +235,7 @@ def test_pairs_that_cannot_be_compared_are_left_out(model, task, patching):
     assert work["pairs"] == len(task.items)
 
 
+@any_model
 def test_pairs_that_the_model_does_not_solve_are_left_out(model, task):
     def turned(item: Item) -> Item:
         change = replace(item.corruption, answer=item.answer)
@@ -248,6 +254,7 @@ def test_pairs_that_the_model_does_not_solve_are_left_out(model, task):
     )
 
 
+@any_model
 def test_only_so_many_pairs_are_patched(model, task):
     found = patch_activations(model, task, pairs=2, progress=False)
     assert list(dict.fromkeys(found.patching["item"])) == ["pair/0", "pair/1"]
@@ -256,12 +263,14 @@ def test_only_so_many_pairs_are_patched(model, task):
     assert set(found.patching["item"]) == {"pair/0"}
 
 
+@any_model
 def test_sites_are_patched_once_each(model, task, patching):
     found = patch_activations(model, task, sites=["mlp_out", "mlp_out"], progress=False).patching
     expected = patching.loc[patching["site"] == "mlp_out"].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, expected, rtol=0, atol=1e-3)
 
 
+@any_model
 def test_summary_is_the_ratio_of_means(model, task):
     result = patch_activations(model, task, progress=False)
     summary = result.summary().set_index(["layer", "pos_label"])
@@ -273,6 +282,7 @@ def test_summary_is_the_ratio_of_means(model, task):
     assert summary.loc[(1, "last"), "n_items"] == len(task.items)
 
 
+@any_model
 def test_names_are_escaped_where_a_notebook_shows_them(model, task):
     named = replace(task, name="<script>alert(1)</script>")
     shown = patch_activations(model, named, pairs=1, progress=False)._repr_html_()
@@ -281,6 +291,7 @@ def test_names_are_escaped_where_a_notebook_shows_them(model, task):
     assert "recovered" in shown
 
 
+@any_model
 def test_a_run_can_be_kept_and_is_not_made_again(model, task, tmp_path, monkeypatch):
     first = patch_activations(model, task, out=tmp_path / "run", progress=False)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
