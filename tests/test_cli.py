@@ -264,7 +264,7 @@ def test_an_interruption_while_the_command_line_is_built_is_one_sentence(monkeyp
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("arguments", [["--version"], ["tasks"], ["lens", "--help"]])
+@pytest.mark.parametrize("arguments", [["--version"], ["lens", "--help"]])
 def test_an_output_that_is_full_is_told_in_one_sentence(arguments):
     with open("/dev/full", "w") as full:
         ended = subprocess.run(
