@@ -181,8 +181,8 @@ FAULTS = [
     Fault(
         "pairs that were solved by guessing, patched and believed",
         "analyses/patching/tables.py",
-        '"signal": signals[_place(group)]}',
-        '"signal": True}',
+        ".assign(signal=signals[_place(group)])",
+        ".assign(signal=True)",
         (
             "tests/test_patching_tables.py::"
             "test_a_model_that_reverses_as_many_pairs_as_it_solves_gets_no_verdict",

@@ -125,10 +125,10 @@ def effects_table(
         return frame("effects", [])
     whole = pd.concat(tables, ignore_index=True)
     by, heads = ["task", "protocol", "kind", "site"], whole["head"].notna().to_numpy(dtype=bool)
-    table = estimate(whole, exact, by, by_rate=heads, n_asked=len(every))
+    ends = "acc_diff_run_"
+    table = estimate(whole, exact, by, by_rate=heads, n_asked=len(every), ends=ends)
     rounded = {name: whole[name].round().astype(int) for name in ("n_lost", "n_gained")}
-    over_run = {"run_low": "acc_diff_run_low", "run_high": "acc_diff_run_high"}
-    return conform("effects", table.rename(columns=over_run).assign(**rounded))
+    return conform("effects", table.assign(**rounded))
 
 
 def _effects(

@@ -35,6 +35,7 @@ from layerwise.stats.share_tests.scoring_steps import (
     step_answers,
 )
 from layerwise.stats.share_tests.share_bounds import bounded, difference_wide_enough, no_narrower
+from layerwise.stats.signals.signal import signals_of
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
@@ -60,8 +61,7 @@ def book_tables(
 
     Changes are compared only where both tasks have signal under the protocol.
     """
-    places = zip(signal["task"], signal["protocol"], strict=True)
-    has = dict(zip(places, signal["signal"].tolist(), strict=True))
+    has = signals_of(signal)
     pairs: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
     # answers are compared one by one, which means over draws of examples are not
@@ -81,12 +81,13 @@ def book_tables(
         return {"books": frame("books", []), "book_pairs": frame("book_pairs", pairs)}
     whole = pd.concat(tables, ignore_index=True)
     heads = whole["head"].notna().to_numpy(dtype=bool)
-    by_run = {"by_rate": heads, "n_asked": len(comparable), "part": [*_KINDS, "protocol"]}
-    table = estimate(whole, _exact, _KEY, **by_run)
+    table = estimate(
+        whole, _exact, _KEY, by_rate=heads, n_asked=len(comparable), part=_KEY[:3],
+        ends="protected_run_",
+    )  # fmt: skip
     table["loses_more"] = table["more"].where(table["significant"], None)
-    over_run = {"run_low": "protected_run_low", "run_high": "protected_run_high"}
     return {
-        "books": conform("books", table.rename(columns=over_run)),
+        "books": conform("books", table),
         "book_pairs": frame("book_pairs", list(_with_both_sorts(pairs, table))),
     }
 

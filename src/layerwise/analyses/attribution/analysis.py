@@ -49,11 +49,12 @@ from layerwise.stats.depth.layer_curves import (
     while_the_encoder_runs,
     with_own_signal,
 )
+from layerwise.stats.signals.signal import signals_of
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
 from .result import CONTRIBUTIONS, AttributionResult
-from .tables import HEADS, SUBLAYERS, attribution_gate, attribution_signals
+from .tables import HEADS, SUBLAYERS, attribution_gate
 
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
@@ -85,7 +86,7 @@ def attribution_evidence(
     encoder-decoder nothing is written where the answer is read while the encoder runs.
     """
     attribution, n_encoder = result.attribution, result.facts.model.n_encoder_layers
-    edges, own = np.arange(-1, sampling.n_layers), attribution_signals(attribution)
+    edges, own = np.arange(-1, sampling.n_layers), signals_of(attribution_gate(attribution))
     written = attribution["component"].isin(["embedding", *SUBLAYERS])
     written &= attribution["layer"].isna() | (attribution["layer"] >= n_encoder)
     chosen = attribution.loc[written & (attribution["metric"] == "logit_diff")]

@@ -10,10 +10,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.stats.effects import Chance
 from layerwise.stats.families.estimate import estimate, mean_columns, student
 from layerwise.stats.items.clusters import Clusters, clusters_of, mean_errors, mean_p_values
-from layerwise.stats.signals.signal import Answered, gate_table, signals
+from layerwise.stats.signals.signal import Answered, gate_table, signals_of
 from layerwise.storage.parquet import conform, frame
 
 _PIECE = ["task", "capability", "protocol", "metric"]
@@ -35,7 +34,7 @@ def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
     rest by Holm; and again so over all tests of tasks with signal. Without signal nothing is
     significant.
     """
-    signal = attribution_signals(attribution)
+    signal = signals_of(attribution_gate(attribution))
     tables = [
         _piece(group, seed, signal[_place(group)])
         for _, group in attribution.groupby(_PIECE, sort=False)
@@ -48,7 +47,7 @@ def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
     return conform("attribution_summary", table.rename(columns={"p_corrected": "p_adjusted"}))
 
 
-def attribution_signals(attribution: pd.DataFrame) -> dict[tuple[str, str], bool]:
+def attribution_gate(attribution: pd.DataFrame) -> pd.DataFrame:
     """Whether the answer's first token is the best of the choices' more often than blind.
 
     That is more often than by chance (exact binomial test), which is one over the number of
@@ -57,23 +56,12 @@ def attribution_signals(attribution: pd.DataFrame) -> dict[tuple[str, str], bool
     question is asked, where that was measured (exact McNemar test). Corrected by Holm over all
     tasks and protocols of the run.
     """
-    return signals(*_gate(attribution))
-
-
-def attribution_gate(attribution: pd.DataFrame) -> pd.DataFrame:
-    """What ``attribution_signals`` is decided on, per task and protocol (``gate_table``)."""
-    return gate_table(*_gate(attribution))
-
-
-def _gate(attribution: pd.DataFrame) -> tuple[list[Answered], Chance]:
-    """Whether the right choice's token was the best, and one over the number of these tokens."""
-    found, chances = [], {}
+    answers, chances = [], {}
     for _, group in attribution.groupby(["task", "protocol"]):
-        place, items = _place(group), group.drop_duplicates("item")
-        right = items["correct"].to_numpy(dtype=bool)
-        found.append(Answered.of_items(items, right))
-        chances[place] = float(items["chance"].to_numpy(dtype=float).mean())
-    return found, lambda task, protocol: chances[task, protocol]
+        items = group.drop_duplicates("item")
+        answers.append(Answered.of_items(items, items["correct"].to_numpy(dtype=bool)))
+        chances[_place(group)] = float(items["chance"].to_numpy(dtype=float).mean())
+    return gate_table(answers, lambda task, protocol: chances[task, protocol])
 
 
 def _place(group: pd.DataFrame) -> tuple[str, str]:

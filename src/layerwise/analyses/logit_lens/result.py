@@ -12,6 +12,7 @@ from layerwise.presentation import no_signal
 from layerwise.presentation.drawing import drawn
 from layerwise.presentation.wording import when
 from layerwise.stats.items.over_items import lens_summary
+from layerwise.stats.signals.signal import signals_of
 from layerwise.storage.base import Result, computed_once, number
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
@@ -21,7 +22,6 @@ from .tables import (
     depth_means,
     guessing,
     lens_gate,
-    lens_signals,
     prediction_depths,
 )
 
@@ -63,7 +63,7 @@ class LensResult(Result):
 
     def signals(self) -> dict[tuple[str, str], bool]:
         """Whether right answers end on top more often than blind, by task and protocol."""
-        return lens_signals(self.lens, guessing(self.facts))
+        return signals_of(lens_gate(self.lens, guessing(self.facts)))
 
     @computed_once
     def prediction_depths(self) -> pd.DataFrame:

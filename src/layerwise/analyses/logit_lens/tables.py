@@ -19,7 +19,7 @@ from layerwise.stats.depth.layer_curves import Signal
 from layerwise.stats.effects import ALPHA, Chance
 from layerwise.stats.families.estimate import with_holm
 from layerwise.stats.items.clusters import Clusters, clusters_of
-from layerwise.stats.signals.signal import Answered, gate_table, signals
+from layerwise.stats.signals.signal import Answered, gate_table
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 from layerwise.tasks.items import CAPABILITIES
@@ -95,7 +95,7 @@ def guessing(facts: Facts) -> Chance:
     return lambda task, protocol: facts.task(task).chance.get(protocol, 0.0)
 
 
-def lens_signals(lens: pd.DataFrame, chance: Chance) -> dict[tuple[str, str], bool]:
+def lens_gate(lens: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     """Whether right answers end on top more often than without the question, by task, protocol.
 
     The model chooses among all tokens, so that one over the number of options is no floor. It must
@@ -106,16 +106,6 @@ def lens_signals(lens: pd.DataFrame, chance: Chance) -> dict[tuple[str, str], bo
     questions (exact McNemar test). Corrected by Holm over all tasks and protocols of the run.
     Where no other question was asked, stated chance stands in its place.
     """
-    return signals(*_gate(lens, chance))
-
-
-def lens_gate(lens: pd.DataFrame, chance: Chance) -> pd.DataFrame:
-    """What ``lens_signals`` is decided on, a row per task and protocol (``gate_table``)."""
-    return gate_table(*_gate(lens, chance))
-
-
-def _gate(lens: pd.DataFrame, chance: Chance) -> tuple[list[Answered], Chance]:
-    """What was right at the end, and the accuracy of what does not depend on the question."""
     found, floors = [], {}
     for _, group in answers_read(lens).groupby(["task", "protocol"]):
         place = str(group["task"].iloc[0]), str(group["protocol"].iloc[0])
@@ -126,7 +116,7 @@ def _gate(lens: pd.DataFrame, chance: Chance) -> tuple[list[Answered], Chance]:
         most = known.value_counts().max() / len(last) if len(known) else 0.0
         stated = 0.0 if found[-1].blind is not None and len(known) else chance(*place)
         floors[place] = max(float(most), _by_choosing(last), stated)
-    return found, lambda task, protocol: floors[task, protocol]
+    return gate_table(found, lambda task, protocol: floors[task, protocol])
 
 
 def _by_choosing(last: pd.DataFrame) -> float:
@@ -164,7 +154,7 @@ class Sample(NamedTuple):
 def samples(depths: pd.DataFrame, signal: Signal, n_layers: int) -> Iterator[Sample]:
     """The depths by lens, protocol and capability; capabilities without signal are absent.
 
-    A task counts if it has signal (``lens_signals``) and right answers to two things at least.
+    A task counts if it has signal (``lens_gate``) and right answers to two things at least.
     """
     keys = {tuple(map(str, key)) for key in depths[_TASK[:3]].to_numpy()}
     for lens, protocol, capability in sorted(keys, key=lambda key: (*key[:2], _place(key[2]))):

@@ -111,9 +111,8 @@ def _estimated(parts: list[pd.DataFrame], name: str, by: list[str]) -> pd.DataFr
     if not parts:
         return frame(name, [])
     whole = pd.concat(parts, ignore_index=True)
-    table = estimate(whole, student("recovered"), [*TASK, *by], by_rate=True)
-    over_run = {"run_low": "recovered_run_low", "run_high": "recovered_run_high"}
-    return heads_emptied(table.rename(columns=over_run), name)
+    bounds, ends = student("recovered"), "recovered_run_"
+    return heads_emptied(estimate(whole, bounds, [*TASK, *by], by_rate=True, ends=ends), name)
 
 
 def effects_over_pairs(

@@ -36,6 +36,7 @@ def estimate(
     by_rate: Bool[np.ndarray, " rows"] | bool = False,
     n_asked: int | None = None,
     part: Sequence[str] = ("task", "protocol"),
+    ends: str = "run_",
 ) -> pd.DataFrame:
     """Add corrections and the signal gate to estimates with a ``p``, by row.
 
@@ -47,10 +48,11 @@ def estimate(
         by_rate: rows corrected by Benjamini and Hochberg, a family of their own; others by Holm.
         n_asked: how many parts the run asked for, those without a row as well.
         part: columns that name a part.
+        ends: what the names of the bounds over the run begin with.
 
     Returns:
         The table with ``p_holm``, ``p_bh``, ``p_corrected`` (the one that counts),
-        ``significant``, and over the run ``p_run``, ``run_tests``, ``run_low``, ``run_high``.
+        ``significant``, and over the run ``p_run``, ``run_tests`` and the bounds.
     """
     p = table["p"].to_numpy(dtype=float)
     tested = ~np.isnan(p)
@@ -69,8 +71,7 @@ def estimate(
         significant=claimed & (within < ALPHA),
         p_run=over_run(p, claimed, rate, sizes),
         run_tests=sizes.of_rows(claimed, rate).set_axis(table.index),
-        run_low=low,
-        run_high=high,
+        **{f"{ends}low": low, f"{ends}high": high},
     )
 
 

@@ -184,21 +184,25 @@ def signals(
     }
 
 
+def signals_of(gate: pd.DataFrame) -> dict[tuple[str, str], bool]:
+    """Which tasks and protocols have signal, by a table with a row for each."""
+    places = zip(gate["task"], gate["protocol"], strict=True)
+    return dict(zip(places, gate["signal"].tolist(), strict=True))
+
+
 def gate_table(cells: Sequence[SignalCell], floor: Callable[[str, str], float]) -> pd.DataFrame:
     """Table of a method's own signal gate: a row per task and protocol."""
+    columns = (
+        "task", "protocol", "n_items", "n_clusters", "accuracy", "floor", "blind", "p", "signal",
+    )  # fmt: skip
     p = signal_p_values(cells, floor)
     rows = [
-        {
-            "task": cell.task,
-            "protocol": cell.protocol,
-            "n_items": len(cell.intact),
-            "n_clusters": (cell.clusters or Clusters.apart(len(cell.intact))).n,
-            "accuracy": float(cell.intact.mean()),
-            "floor": floor(cell.task, cell.protocol),
-            "blind": np.nan if cell.blind is None else cell.blind.accuracy,
-            "p": p_value,
-            "signal": signal,
-        }
+        (
+            cell.task, cell.protocol, len(cell.intact),
+            (cell.clusters or Clusters.apart(len(cell.intact))).n, float(cell.intact.mean()),
+            floor(cell.task, cell.protocol), np.nan if cell.blind is None else cell.blind.accuracy,
+            p_value, signal,
+        )
         for cell, p_value, signal in zip(cells, p.tolist(), have_signal(p).tolist(), strict=True)
-    ]
-    return pd.DataFrame(rows)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(columns))
