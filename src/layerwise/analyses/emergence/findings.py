@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from layerwise.analyses.shared.difficulty_words import beside_order, beside_orders
 from layerwise.ground.layer_names import COMPUTATION
 from layerwise.presentation.claim import (
     IN_TABLE,
@@ -40,7 +41,6 @@ from layerwise.presentation.wording import (
 )
 from layerwise.storage.run_tables import RunTables
 
-from .difficulty_words import beside_order, beside_orders
 from .findings_methods import agreements, interactions
 
 
