@@ -191,3 +191,11 @@ def test_too_few_items_are_said_to_be_too_few_and_generate_is_refused():
     assert note == "No exit of 20 items can be safe: expected 52 items, or a larger smallest_loss."
     with pytest.raises(UserError, match="so ask for that"):
         lw.early_exit(tiny_model("llama"), replace(TASK), "generate", progress=False)
+
+
+def test_what_enters_the_decoder_is_not_drawn_behind_an_encoder_layer():
+    found = lw.early_exit(tiny_seq2seq("t5"), TASK, "continuation", progress=False)
+    exits, n_encoder = found.exits(), found.facts.model.n_encoder_layers
+    assert ((exits["layer"] == n_encoder - 1) & (exits["lens"] == "logit")).any()
+    (cells,) = [mesh for mesh in found.plot().axes[0].collections if mesh.get_gid() == "cells"]
+    assert cells.get_array().size == found.facts.model.n_layers - 1
