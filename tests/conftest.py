@@ -94,6 +94,30 @@ def process_of_all_tests():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def tokenizers_tried_once():
+    """Files of tokenizers that passed are known in every cache folder.
+
+    Hundreds of tests load a tiny model into a new cache, and each would start a process to try its
+    tokenizer, which is that of all others.
+    """
+    from layerwise.models.huggingface import untrusted_tokenizer  # after its types are checked
+
+    read, write = untrusted_tokenizer.read_record, untrusted_tokenizer.write_record
+    passed = {}
+
+    def know(kind, key, record):
+        passed[key] = record
+        write(kind, key, record)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            untrusted_tokenizer, "read_record", lambda kind, key: passed.get(key) or read(kind, key)
+        )
+        patched.setattr(untrusted_tokenizer, "write_record", know)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def texts_as_at_the_command_line():
     """Tables keep texts as they do there, which is quicker; in long runs as pandas has them."""
     from layerwise.ground.process import keep_texts_as_objects  # after its types are checked
