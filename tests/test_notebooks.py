@@ -24,9 +24,11 @@ def run_cells(cells: list[str]) -> dict[str, Any]:
     names: dict[str, Any] = {}
     for cell in cells:
         parsed = ast.parse(re.sub(r"^%.*$", "", cell, flags=re.MULTILINE))
-        last = parsed.body.pop() if parsed.body and isinstance(parsed.body[-1], ast.Expr) else None
+        last = parsed.body[-1] if parsed.body else None
+        if isinstance(last, ast.Expr):
+            parsed.body.pop()
         exec(compile(parsed, "cell", "exec"), names)
-        if last is not None:
+        if isinstance(last, ast.Expr):
             shown = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
             if hasattr(shown, "savefig"):
                 shown.savefig(io.BytesIO())

@@ -8,7 +8,6 @@ import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.attribution.job import Question, read_parts
-from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, n_encoder_layers
@@ -17,7 +16,7 @@ from .cells import SIGNED, Panel
 from .grid import Grid
 from .lens import called
 from .reading import prompt, token
-from .texts import Prompt, encode_prompt, token_of
+from .texts import Prompt, answers_of, encode_prompt
 
 _OUTSIDE = ("embedding", "norm_bias", "unembed_bias")
 _SUBLAYERS = ("attn_out", "cross_attn_out", "mlp_out", "norm_bias")
@@ -56,9 +55,7 @@ def attribute(
             norms cannot be taken apart.
     """
     tokens = encode_prompt(model, prompt, chat=chat)
-    right, other = token_of(model, answer, "answer"), token_of(model, wrong, "wrong answer")
-    if right == other:
-        raise UserError(f"Both answers are {answer!r}: expected two tokens; name another.")
+    right, other = answers_of(model, answer, wrong)
     parts, _ = read_parts(model, [Question("prompt", tokens, right, (other,))])
     mine = parts.loc[parts["metric"] == "logit_diff"]
     n_encoder = n_encoder_layers(model)

@@ -21,7 +21,7 @@ from .cells import SIGNED, Panel
 from .grid import Grid
 from .lens import MOST_COLUMNS, called
 from .reading import positions, positions_of, prompt, token
-from .texts import Prompt, encode_prompt, readable, token_of
+from .texts import Prompt, answers_of, encode_prompt, readable
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
 
@@ -72,9 +72,7 @@ def patch_grid(
     """
     given, source = (encode_prompt(model, one, chat=chat) for one in (corrupted, clean))
     _refuse_unlike(model, given, source)
-    right, other = token_of(model, answer, "answer"), token_of(model, wrong, "wrong answer")
-    if right == other:
-        raise UserError(f"Both answers are {answer!r}: expected two tokens; name another.")
+    right, other = answers_of(model, answer, wrong)
     if site == "z" and positions is not None:
         raise UserError(
             "Heads are patched at all tokens at once: expected positions= with another site; "

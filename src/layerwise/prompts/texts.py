@@ -31,17 +31,12 @@ def encode_prompt(model: Model, prompt: Prompt, *, chat: bool = False) -> Tokens
     elif prompt and all(isinstance(one, Mapping) for one in prompt):
         turns, chat = [dict(one) for one in prompt if isinstance(one, Mapping)], True
     else:
-        return _checked(model, _token_ids(prompt))
+        return _checked(model, tuple(int(one) for one in prompt))  # type: ignore[arg-type]
     tokenizer: Any = original_tokenizer(model)
     text = as_chat(tokenizer, turns) if chat else turns
     if not text:
         raise UserError("The prompt is empty: expected some text; write one.")
     return _checked(model, (encode_input if is_seq2seq(model) else encode)(tokenizer, text))
-
-
-def _token_ids(prompt: Sequence[Any]) -> Tokens:
-    """Token ids as they were given."""
-    return tuple(int(one) for one in prompt)
 
 
 def _checked(model: Model, tokens: Tokens) -> Tokens:
@@ -87,6 +82,14 @@ def token_of(model: Model, text: str | int, name: str = "token") -> int:
             f"take the first, {token_text(tokenizer, ids[0])!r}{space}."
         )
     return next(iter(ids))
+
+
+def answers_of(model: Model, answer: str | int, wrong: str | int) -> tuple[int, int]:
+    """The ids of an answer and of a wrong one, which is another token."""
+    right, other = token_of(model, answer, "answer"), token_of(model, wrong, "wrong answer")
+    if right == other:
+        raise UserError(f"Both answers are {answer!r}: expected two tokens; name another.")
+    return right, other
 
 
 def token_text(tokenizer: Any, token: int) -> str:
