@@ -225,6 +225,13 @@ def test_lens_sentence_says_what_the_rows_say(run: RunTables, found: list[Claim]
         assert f"(n = {row['n_items']})" in detail
 
 
+def test_lens_sentence_names_a_layer_that_capabilities_share_once(run: RunTables) -> None:
+    same = run.tables["emergence"].assign(layer=29.0, estimate=1.0)
+    found = findings_of(synthetic.with_tables(run, emergence=same), EVERYTHING)
+    (finding,) = of_table(of_kind(found, "lens"), "emergence")
+    assert " at layer 29 (retrieval, knowledge, reasoning and coherence) " in finding.short
+
+
 def test_hand_over_is_at_the_planted_layer(run: RunTables, found: list[Claim]) -> None:
     (finding,) = of_kind(found, "patching")
     assert finding.layers == (11,)  # what enters layer 12 holds it: layer 11 moved it

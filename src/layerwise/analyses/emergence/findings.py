@@ -35,6 +35,7 @@ from layerwise.presentation.wording import (
     few_layers,
     in_order,
     interval,
+    joined,
     number,
     p_value,
     when,
@@ -61,8 +62,9 @@ def lens_depths(run: RunTables) -> list[Claim]:
 def _lens_depth(depths_of: pd.DataFrame, where: dict[str, str], run: RunTables) -> Claim:
     names = in_order(depths_of["capability"], CAPABILITY_ORDER)
     depths = sorted(records(depths_of), key=lambda row: row["estimate"])
-    ends = [f"{name_layer(round(row['layer']))} ({row['capability']})" for row in depths]
-    at = f"between layers {ends[0]} and {ends[-1]}" if len(ends) > 1 else f"at layer {ends[0]}"
+    first, last = (name_layer(round(depths[end]["layer"])) for end in (0, -1))
+    ends = f"{first} ({depths[0]['capability']}) and {last} ({depths[-1]['capability']})"
+    at = f"between layers {ends}" if first != last else f"at layer {first} ({joined(names)})"
     spread = depths[-1]["estimate"] - depths[0]["estimate"]
     return Claim(
         kind=LENS, evidence=IN_TABLE, importance=weight(0.6, spread),
