@@ -308,6 +308,19 @@ def test_short_tokens_of_a_longer_prompt_are_slanted_before_they_overlap(width, 
     assert not any(labels_overlap(axes) for axes in figure.axes if axes.get_title(loc="left"))
 
 
+@pytest.mark.parametrize("layers", [[1], None])
+def test_the_name_of_the_colours_is_not_cut_where_a_grid_is_low(layers):
+    grid = lw.patch_grid(tiny_model("llama"), PROMPT, OTHER, 7, 8, layers=layers)
+    figure = grid.plot(width=3.3)
+    figure.draw_without_rendering()
+    name = figure.axes[-1].yaxis.label
+    assert name.get_text().replace("\n", " ") == grid.unit
+    box = name.get_window_extent()
+    assert box.y0 >= 0
+    assert box.y1 <= figure.bbox.y1
+    assert box.x1 <= figure.bbox.x1
+
+
 def test_panels_stand_side_by_side_and_a_saved_page_has_the_readers_colours(tmp_path):
     grid = lw.attention_grid(tiny_model("llama"), "the red door", layer=0)
     page = grid.save(tmp_path / "a.html").read_text("utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import seaborn as sns
@@ -61,7 +62,8 @@ def draw_grid(grid: Cells, width: float | None = None) -> Figure:
     colors = ScalarMappable(Normalize(*grid.limits), _colors(grid))
     shrink = min(1.0, 1.6 / (height * down))
     bar = figure.colorbar(colors, ax=list(axes), shrink=shrink, pad=0.01)
-    bar.set_label(grid.unit)
+    # It is centred on the panels, under which there are names.
+    bar.set_label(fill(grid.unit, max(8, characters(height * down - _NAMES / 2))))
     bar.outline.set_visible(False)  # type: ignore[operator]
     return figure
 
