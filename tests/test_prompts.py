@@ -331,6 +331,13 @@ def test_panels_stand_side_by_side_and_a_saved_page_has_the_readers_colours(tmp_
     assert '<meta name="color-scheme" content="light dark">' in page
 
 
+@pytest.mark.parametrize(
+    "look", [lw.lens_grid, lw.skip_grid, lw.patch_grid, lw.attention_grid, lw.attribute]
+)
+def test_help_says_that_a_look_is_an_illustration(look):
+    assert "illustration" in look.__doc__
+
+
 def test_a_notebook_shows_a_table_without_script():
     grid = lw.lens_grid(tiny_model("llama"), "<b>&'\"</b>", token=74)
     page = grid._repr_html_()

@@ -42,6 +42,8 @@ def attention_grid(
 ) -> Grid:
     """Show where each head of a layer looks: its attention pattern on a prompt.
 
+    It is an illustration and claims nothing: a head may look where nothing is used.
+
     Args:
         model: the model.
         prompt: a text, token ids, or turns of a chat.

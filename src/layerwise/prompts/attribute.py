@@ -39,6 +39,7 @@ def attribute(
     Direct logit attribution (Elhage et al. 2021, "A Mathematical Framework for Transformer
     Circuits"): the final norm is held at its scale in this run, and the logit difference, answer
     minus wrong, is the exact sum of the parts. What a part does through later layers is not in it.
+    It is an illustration and claims nothing; ``attribution`` tests tasks.
 
     Args:
         model: the model.
