@@ -34,8 +34,6 @@ def here(tmp_path, monkeypatch) -> Path:
     items = word_task(4).items
     write_jsonl(tmp_path / "good.jsonl", items)
     write_jsonl(tmp_path / "bare.jsonl", [replace(item, choices=()) for item in items])
-    alike = replace(items[0], answer="open", choices=("one", "open"))
-    write_jsonl(tmp_path / "alike.jsonl", [alike])
     write_jsonl(tmp_path / "long.jsonl", [items[0], replace(items[1], question="the key " * 200)])
     (tmp_path / "empty.jsonl").write_text("\n\n")
     good = (tmp_path / "good.jsonl").read_text()
@@ -138,10 +136,6 @@ def test_ablations_that_do_not_exist(here, model, options, says):
         (
             ["lens", "--task", "good.jsonl", "--protocol", "generate"],
             "The logit lens reads the prompt of 'letter' or 'continuation'; 'generate' has the",
-        ),
-        (
-            ["lens", "--task", "alike.jsonl", "--protocol", "continuation"],
-            "in task 'alike' under protocol 'continuation' every answer begins with the same token",
         ),
         (["patch", "--task", "good.jsonl"], "Task 'good' has no pairs for activation patching"),
         (["patch", "--site", "resid"], "Unknown site 'resid'. Did you mean 'resid_pre'?"),

@@ -56,8 +56,8 @@ def test_too_few_items_are_warned_of_once_and_enough_are_not() -> None:
     with pytest.warns(NoSignalPossibleWarning) as warned:
         warn_of_few_items([(replace(TASK, chance={"letter": 0.5}), "letter"), (sure, "letter")])
     assert [str(one.message) for one in warned] == [
-        "Too few items for any signal: even with all of them right, guessing is not excluded "
-        "(corrected for 2 tests). words under letter has 5 of 7 needed; sure under letter has 5 "
-        "of infinitely many needed."
+        "Too few items for any signal: even if all are right, guessing is not excluded "
+        "(corrected for 2 tests). words (letter) has 5 items, 7 are needed; sure (letter) has 5 "
+        "items, no number is enough."
     ]
     warn_of_few_items([(replace(TASK, chance={"letter": 0.25}), "letter")])

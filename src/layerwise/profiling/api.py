@@ -41,7 +41,6 @@ from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import RunOptions
 from layerwise.runs.progress import Meter, PartMeter, meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
-from layerwise.runs.unfit_items import warn_of_few_items
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.atomic_files import never_made_again
 from layerwise.storage.base import Result
@@ -157,7 +156,6 @@ def profile(
     _refuse_unusable_page(out)
     interest = Interest(smallest_loss, smallest_nats, smallest_depth)
     setup = prepare(model, tasks, protocols, interest=interest, enough=enough_items, **run)
-    warn_of_few_items(setup.pieces())
     extras = wanted_extras(also, model.cfg)
     jobs = Jobs.of(setup, pairs, exhaustive, extras, fewshot_seeds)
     settings = setup.settings(

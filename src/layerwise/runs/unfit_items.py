@@ -84,12 +84,12 @@ def warn_of_few_items(pieces: Sequence[tuple[Task, str]]) -> None:
         chance, n = task.chance.get(protocol, 0.0), len(task.items)
         needed = items_for_any_signal(chance, n_tests)
         if needed is None or n < needed:
-            takes = "infinitely many" if needed is None else needed
-            hopeless.append(f"{task.name} under {protocol} has {n} of {takes} needed")
+            takes = "no number is enough" if needed is None else f"{needed} are needed"
+            hopeless.append(f"{task.name} ({protocol}) has {counted(n, 'item')}, {takes}")
     if hopeless:
-        more = f", and {len(hopeless) - _NAMED} more" if len(hopeless) > _NAMED else ""
+        more = f"; and {len(hopeless) - _NAMED} more" if len(hopeless) > _NAMED else ""
         warnings.warn(
-            "Too few items for any signal: even with all of them right, guessing is not excluded "
+            "Too few items for any signal: even if all are right, guessing is not excluded "
             f"(corrected for {counted(n_tests, 'test')}). {'; '.join(hopeless[:_NAMED])}{more}.",
             NoSignalPossibleWarning,
             stacklevel=4,

@@ -19,7 +19,6 @@ from layerwise.models.instance.kinds import Model
 from layerwise.presentation.power import PlannedPower
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
-from layerwise.runs.unfit_items import warn_of_few_items
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.stats.signals.power import SHOWN, answers_for, independent_answers, smallest_loss
 from layerwise.tasks import Task
@@ -91,7 +90,6 @@ def ablate(
     refuse_fewshot_seeds(fewshot_seeds)
     interest = Interest(smallest_loss, smallest_nats)
     setup = prepare(model, tasks, protocols, method=method, interest=interest, **run)
-    warn_of_few_items(setup.pieces())
     changes = AblationSpec.of(
         model, kind, site, check_layers(layers, model), heads=heads, block=block,
         as_one=as_one, mean_by=mean_by, draws=draws,

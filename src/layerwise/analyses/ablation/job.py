@@ -33,6 +33,7 @@ from layerwise.runs.progress import Meter, PartMeter
 from layerwise.runs.records import record_rows, request_line, text_lines, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.runs.task_loading import refuse_no_chance
+from layerwise.runs.unfit_items import warn_of_few_items
 from layerwise.stats.effects import CONTROLS, cells
 from layerwise.stats.signals.signal import signals
 from layerwise.storage.atomic_files import write_atomically
@@ -167,6 +168,7 @@ class Ablation:
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> AblationResult:
         """Make the pieces that are missing, and join all of them."""
+        warn_of_few_items(self.setup.pieces())
         told = PartMeter(progress, self.amount())
         progress.expect(told.counted)
         pieces = self._swept_pieces(parts, told) if self.only_with_signal else self._all_pieces()

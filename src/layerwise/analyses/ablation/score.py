@@ -14,7 +14,6 @@ from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import TaskLike, prepare
-from layerwise.runs.unfit_items import warn_of_few_items
 
 from .job import Ablation
 from .result import AblationResult
@@ -46,6 +45,5 @@ def score(
         >>> result.signal()[["accuracy", "chance", "blind", "signal"]]  # doctest: +SKIP
     """
     setup = prepare(model, tasks, protocols, **run)
-    warn_of_few_items(setup.pieces())
     job = Ablation(setup, ())
     return execute_job(job, AblationResult, "score", run, job.write_requests)
