@@ -211,7 +211,6 @@ FIXED = {
     "models/seq2seq/load.py": {"_put_before"},
     "analyses/heads/repeated_tokens.py": {"of"},
     "analyses/shared/texts.py": {"pieces"},
-    "organisms/seq2seq/evaluation.py": {"answered"},
 }
 
 
