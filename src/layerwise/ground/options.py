@@ -20,7 +20,7 @@ _UNPACKED = re.compile(r"Unpack\[(\w+)\]")
 
 def options_of(kind: Any) -> dict[str, tuple[inspect.Parameter, str]]:
     """The options of a ``TypedDict`` as parameters, with their texts."""
-    found = {}
+    options = {}
     for name, hint in kind.__annotations__.items():
         annotated: Any = ast.parse(hint.__forward_arg__, mode="eval").body
         written, *literals = annotated.slice.elts
@@ -28,8 +28,8 @@ def options_of(kind: Any) -> dict[str, tuple[inspect.Parameter, str]]:
         parameter = inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=ast.unparse(written)
         )
-        found[name] = parameter, text
-    return found
+        options[name] = parameter, text
+    return options
 
 
 def filled(

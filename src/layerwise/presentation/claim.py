@@ -110,9 +110,9 @@ class Claim:
             parts.append(f"Estimate: {self.estimate}.")
         if self.p is not None:
             parts.append(f"{capitalised(p_value(self.p))}: {self.test}.")
-        asked = [self.items, _named("task", self.tasks), _named("protocol", self.protocols)]
-        if any(asked):
-            parts.append(f"{capitalised(joined(part for part in asked if part))}.")
+        parts_of_data = [self.items, _named("task", self.tasks), _named("protocol", self.protocols)]
+        if any(parts_of_data):
+            parts.append(f"{capitalised(joined(part for part in parts_of_data if part))}.")
         return " ".join([*parts, self.caveat] if self.caveat else parts)
 
     def record(self) -> dict[str, Any]:
@@ -130,9 +130,9 @@ def source(table: str, where: dict[str, Any], **at: Any) -> dict[str, Any]:
     return {"table": table, "where": where, "at": at}
 
 
-def spaced(found: list[Claim], most: int) -> list[Claim]:
+def spaced(claims: list[Claim], most: int) -> list[Claim]:
     """The ``most`` important claims of a kind, each further one counting for less."""
-    best = sorted(found, key=lambda claim: -claim.importance)[:most]
+    best = sorted(claims, key=lambda claim: -claim.importance)[:most]
     return [replace(claim, importance=claim.importance * _DECAY**i)
             for i, claim in enumerate(best)]  # fmt: skip
 

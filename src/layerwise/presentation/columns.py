@@ -82,7 +82,7 @@ def cells(columns: Sequence[Column], table: pd.DataFrame) -> list[list[str]]:
 
 def in_short(result: Result, columns: Sequence[Column], table: pd.DataFrame) -> pd.DataFrame:
     """Rows of a result's table as a notebook shows them: the page's words, its layers named."""
-    shown = [f"{one.head} [95 %]" if one.with_interval else one.head for one in columns]
+    shown = [f"{column.head} [95 %]" if column.with_interval else column.head for column in columns]
     with naming_layers_of(result.facts.model):
         return pd.DataFrame(cells(columns, table), columns=shown)
 

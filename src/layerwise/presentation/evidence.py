@@ -59,8 +59,8 @@ def narrowed(
         return tuple(columns), cells, ""
     alike = [f"{name} {cells[0][i]}" for i, name in enumerate(columns) if i not in apart]
     kept = [[row[i] for i in apart] for row in cells]
-    said = f" Alike in all shown: {', '.join(alike)}." if alike else ""
-    return tuple(columns[i] for i in apart), kept, said
+    note = f" Alike in all shown: {', '.join(alike)}." if alike else ""
+    return tuple(columns[i] for i in apart), kept, note
 
 
 def _picked(source: Mapping[str, Any]) -> str:
@@ -75,7 +75,7 @@ def _values(value: Any) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple | np.ndarray):
-        if len(value) > 2 and all(isinstance(one, int | np.integer) for one in value):
+        if len(value) > 2 and all(isinstance(number, int | np.integer) for number in value):
             return ranges(value)
         return ", ".join(map(_text, value))
     if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):

@@ -45,5 +45,5 @@ def has_signal(run: RunTables, task: str, protocol: str) -> bool | None:
     signal = run.table("signal")
     if signal is None:
         return None
-    found = rows(signal, task=task, protocol=protocol)
-    return bool(found["signal"].iloc[0]) if len(found) else None
+    gate = rows(signal, task=task, protocol=protocol)
+    return bool(gate["signal"].iloc[0]) if len(gate) else None

@@ -11,20 +11,20 @@ import pandas as pd
 from .wording import spread
 
 
-def items_of(found: pd.DataFrame | Mapping[str, Any]) -> str:
+def items_of(data: pd.DataFrame | Mapping[str, Any]) -> str:
     """``"80"``, or ``"80 in 40 clusters"`` where several ask for the same thing.
 
     Where they were asked with several draws of few-shot examples it says so:
     ``"80 over 5 draws of the examples"``.
     """
-    table = found if isinstance(found, pd.DataFrame) else pd.DataFrame([dict(found)])
+    table = data if isinstance(data, pd.DataFrame) else pd.DataFrame([dict(data)])
     items, clusters = spread(table["n_items"]), spread(_independent(table))
-    said = items if items == clusters else f"{items} in {clusters} clusters"
+    text = items if items == clusters else f"{items} in {clusters} clusters"
     if "n_examples" not in table:
-        return said
+        return text
     draws = pd.Series(table["n_examples"]).dropna()
     several = len(draws) and int(draws.max()) > 1
-    return f"{said} over {spread(draws)} draws of the examples" if several else said
+    return f"{text} over {spread(draws)} draws of the examples" if several else text
 
 
 def independent(table: pd.DataFrame) -> int:

@@ -88,11 +88,11 @@ def _ticks(layers: list[int], first: int, room: float, size: float) -> list[int]
     if not first:
         start = _start_of_stack(layers[0])
         return [start + tick for tick in layer_ticks([n - start for n in layers], room, size)]
-    one = room / (layers[-1] - layers[0] + 1)
+    per_layer = room / (layers[-1] - layers[0] + 1)
     parts = [layer for layer in layers if layer < first], [n - first for n in layers if n >= first]
-    ticks = [layer_ticks(part, one * (part[-1] - part[0] + 1), size) for part in parts]
+    ticks = [layer_ticks(part, per_layer * (part[-1] - part[0] + 1), size) for part in parts]
     # the encoder's last tick makes room for the decoder's first
-    apart = [tick for tick in ticks[0] if tick >= 0 and (first - tick) * one >= size]
+    apart = [tick for tick in ticks[0] if tick >= 0 and (first - tick) * per_layer >= size]
     return apart + [first + tick for tick in ticks[1]]
 
 

@@ -40,10 +40,10 @@ def naming_layers_of(model: ModelFacts | None) -> Iterator[None]:
 
 def model_title(model: ModelFacts) -> str:
     """``"SmolLM2-135M, 4-bit (Q4_1) weights in float32"`` of a GGUF file; else its name."""
-    found = re.fullmatch(r"(.+?)[.-](I?Q(\d)\w*|B?F(?:16|32))", model.gguf, re.IGNORECASE)
-    if not found:
+    match = re.fullmatch(r"(.+?)[.-](I?Q(\d)\w*|B?F(?:16|32))", model.gguf, re.IGNORECASE)
+    if not match:
         return model.name
-    name, kind, bits = found.groups()
+    name, kind, bits = match.groups()
     stored = f"{bits}-bit ({kind})" if bits else kind
     return f"{name}, {stored} weights in {model.dtype}"
 
@@ -61,8 +61,8 @@ def name_layer(layer: int) -> str:
 def name_intervention(intervention: str) -> str:
     """An intervention's id with its layers named: ``skip:layer=decoder.1``."""
     named = re.compile(r"(?<=layer=)\d+|(?<=layers=)\d+(?:\+\d+)*")
-    return named.sub(lambda found: re.sub(r"\d+", _named, found[0]), intervention)
+    return named.sub(lambda match: re.sub(r"\d+", _named, match[0]), intervention)
 
 
-def _named(found: re.Match[str]) -> str:
-    return name_layer(int(found[0]))
+def _named(match: re.Match[str]) -> str:
+    return name_layer(int(match[0]))

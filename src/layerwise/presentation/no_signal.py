@@ -34,7 +34,7 @@ def in_short(silent: Sequence[Row], n_asked: int = 0) -> str:
 
     Several rows are of one protocol; ``n_asked`` is how many tasks it has in all.
     """
-    named = _named([one["task"] for one in silent], n_asked)
+    named = _named([row["task"] for row in silent], n_asked)
     return f"{named} {when(silent[0]['protocol'])}: {levels(silent)}"
 
 
@@ -75,8 +75,8 @@ def by_protocol(signal: pd.DataFrame) -> Iterator[str]:
 
 def in_full(row: Row, signal: pd.DataFrame, facts: Facts) -> tuple[str, ...]:
     """Controls, the option that it always takes, and what to try, each a sentence."""
-    found = [*_controls(row), taken(row), *what_to_try(row, signal, facts)]
-    return tuple(sentence for sentence in found if sentence)
+    sentences = [*_controls(row), taken(row), *what_to_try(row, signal, facts)]
+    return tuple(sentence for sentence in sentences if sentence)
 
 
 def sentences(signal: pd.DataFrame, facts: Facts) -> list[str]:
@@ -89,8 +89,8 @@ def sentences(signal: pd.DataFrame, facts: Facts) -> list[str]:
 
 def gate_sentences(gate: pd.DataFrame) -> list[str]:
     """A sentence for each task and protocol without signal by a method's own gate."""
-    told = _few(gate, _behind_gate) if len(gate) else []
-    return [*told, "layerwise score says what to try."] if told else []
+    lines = _few(gate, _behind_gate) if len(gate) else []
+    return [*lines, "layerwise score says what to try."] if lines else []
 
 
 def _few(signal: pd.DataFrame, sentence: Callable[[Row], str]) -> list[str]:
@@ -150,11 +150,11 @@ def taken(row: Row) -> str:
 
 def what_to_try(row: Row, signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
     """What may give signal, each a sentence that begins with the option to give."""
-    asked = rows(signal, task=row["task"])
-    heard = [one for one in PROTOCOL_ORDER if one in set(rows(asked, signal=True)["protocol"])]
+    gates = rows(signal, task=row["task"])
+    heard = [name for name in PROTOCOL_ORDER if name in set(rows(gates, signal=True)["protocol"])]
     task = facts.task(row["task"])
-    known = [one for one in PROTOCOL_ORDER if one in task.chance]
-    left = [one for one in known if one not in set(asked["protocol"])]
+    known = [name for name in PROTOCOL_ORDER if name in task.chance]
+    left = [name for name in known if name not in set(gates["protocol"])]
     if heard:
         yield f"There is signal {joined(map(when, heard))}: use {_flags('protocol', heard)}."
     elif left:

@@ -21,9 +21,9 @@ HOLM, RATE = "Holm", "Benjamini-Hochberg"
 
 def n_tests(table: pd.DataFrame) -> int:
     """How many tests of the run were corrected together, those of tasks without signal as well."""
-    told = pd.DataFrame(table.loc[np.isfinite(numbers(table, "p_run"))])
-    counted = numbers(told, "run_tests") if "run_tests" in told else np.full(len(told), np.nan)
-    return int(np.nanmax(counted)) if np.isfinite(counted).any() else len(told)
+    known = pd.DataFrame(table.loc[np.isfinite(numbers(table, "p_run"))])
+    counted = numbers(known, "run_tests") if "run_tests" in known else np.full(len(known), np.nan)
+    return int(np.nanmax(counted)) if np.isfinite(counted).any() else len(known)
 
 
 def every_test(n: int) -> str:
@@ -61,8 +61,8 @@ def which_hold(
     if not n_tests(every):
         return ""
     held = that_hold(sure)
-    told = "none" if held.empty else "all of them" if len(held) == len(sure) else named(held)
-    return f"; {family(every, correction)}: {told}"
+    hold = "none" if held.empty else "all of them" if len(held) == len(sure) else named(held)
+    return f"; {family(every, correction)}: {hold}"
 
 
 def count_that_hold(sure: pd.DataFrame, every: pd.DataFrame, correction: str = HOLM) -> str:

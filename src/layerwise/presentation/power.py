@@ -62,10 +62,10 @@ class PlannedPower:
 
     def note(self, time: str) -> str:
         """What will be missed, and what it takes to show more."""
-        said = likely_missed(self.items, self.loss)
+        sentence = likely_missed(self.items, self.loss)
         if self.items >= self.enough:
-            return said
-        takes = f"{said} To show {100 * SHOWN:.0f} points in 8 of 10 runs takes {self.enough}"
+            return sentence
+        takes = f"{sentence} To show {100 * SHOWN:.0f} points in 8 of 10 runs takes {self.enough}"
         if self.there < self.enough:
             return f"{takes}; there are {self.there}."
         return f"{takes}, about {time}." if time else f"{takes}."
@@ -125,15 +125,15 @@ def how_sure(run: RunTables) -> HowSure | None:
     every = [(_answers(row), _tests(run, row), row["capability"]) for row in records(tested)]
     if not every:
         return None
-    answers, n_tests, capability = max(every, key=lambda one: smallest_loss(*one[:2]) or 1.0)
-    mine = [task for task in run.facts.tasks if task.capability == capability]
-    loss, items = smallest_loss(answers, n_tests), max(task.n_items for task in mine)
+    answers, n_tests, capability = max(every, key=lambda pair: smallest_loss(*pair[:2]) or 1.0)
+    tasks = [task for task in run.facts.tasks if task.capability == capability]
+    loss, items = smallest_loss(answers, n_tests), max(task.n_items for task in tasks)
     half = (loss or 1.0) / 2
-    more, there = ceil(answers_for(half, n_tests) * items / answers), _available(mine)
+    more, there = ceil(answers_for(half, n_tests) * items / answers), _available(tasks)
     if items < there < more:
         more, half = there, smallest_loss(answers * there / items, n_tests) or 1.0
     taken = [entry["seconds"] for entry in run.facts.work if "seconds" in entry]
-    seconds = sum(one for one in taken if isinstance(one, (int, float)))
+    seconds = sum(second for second in taken if isinstance(second, (int, float)))
     minutes = seconds / 60 * more / items if seconds else None
     command = _command(run, more) if more <= there else None
     return HowSure(capability, items, there, loss, half, more, minutes, command)
@@ -153,8 +153,8 @@ def _tests(run: RunTables, row: dict[str, Any]) -> int:
     signal = run.table("signal")
     if signal is None:
         return row["n_tests"]
-    asked = records(rows(signal, capability=row["capability"]))
-    return row["n_tests"] * comb(len(asked), sum(one["signal"] for one in asked))
+    gates = records(rows(signal, capability=row["capability"]))
+    return row["n_tests"] * comb(len(gates), sum(gate["signal"] for gate in gates))
 
 
 # Settings of an ablation that a command of few words does not repeat.
@@ -167,7 +167,7 @@ def _command(run: RunTables, limit: int) -> str | None:
     heard = [] if signal is None else list(rows(signal, signal=True)["protocol"])
     protocols = [name for name in facts.protocols if name in heard]  # the others need other items
     name = {"profile": "profile", "ablation": "ablate"}.get(str(facts.settings.get("analysis")))
-    left_out = name == "ablate" and any(one in facts.settings for one in _LEFT_OUT)
+    left_out = name == "ablate" and any(option in facts.settings for option in _LEFT_OUT)
     if name is None or left_out or facts.model.source == "user":
         return None
     return shlex.join(_words(name, facts, protocols or facts.protocols, limit))

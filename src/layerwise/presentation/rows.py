@@ -30,7 +30,7 @@ def layers_of(table: pd.DataFrame) -> list[int]:
 
 def by_task(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The tasks of a table, grouped by capability, each with its rows."""
-    return [(task, mine) for (_, task), mine in parts(table, capability=CAPABILITY_ORDER, task=())]
+    return [(task, part) for (_, task), part in parts(table, capability=CAPABILITY_ORDER, task=())]
 
 
 def parts(
@@ -38,8 +38,8 @@ def parts(
 ) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
     """The combinations of values that there are in some columns, in their orders, with the rows."""
     every = product(*(in_order(table[name], order) for name, order in orders.items()))
-    found = [(one, rows(table, **dict(zip(orders, one, strict=True)))) for one in every]
-    return [(one, mine) for one, mine in found if len(mine)]
+    named = [(values, rows(table, **dict(zip(orders, values, strict=True)))) for values in every]
+    return [(values, part) for values, part in named if len(part)]
 
 
 def by_protocol(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

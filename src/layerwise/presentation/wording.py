@@ -147,17 +147,17 @@ def ranges(numbers: Iterable[Any]) -> str:
 def _runs(numbers: Iterable[Any], apart: int | None) -> list[list[int]]:
     """Numbers that follow one another; a run never goes on at ``apart``."""
     runs: list[list[int]] = []
-    for one in sorted({int(number) for number in numbers}):
-        if runs and one == runs[-1][-1] + 1 and one != apart:
-            runs[-1].append(one)
+    for number in sorted({int(each) for each in numbers}):
+        if runs and number == runs[-1][-1] + 1 and number != apart:
+            runs[-1].append(number)
         else:
-            runs.append([one])
+            runs.append([number])
     return runs
 
 
 def _parts(run: list[int], name: Callable[[int], str]) -> list[str]:
     if len(run) < 3:
-        return [name(one) for one in run]
+        return [name(part) for part in run]
     return [f"{name(run[0])}–{name(run[-1]).rpartition('.')[2]}"]
 
 

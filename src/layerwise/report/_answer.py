@@ -238,7 +238,7 @@ def _columns(layers: Sequence[int], n_encoder: int) -> tuple[Column, ...]:
     """The axis: first, last and some layers between are named."""
     n = len(layers)
     step = next((s for s in (1, 2, 5, 10, 20, 50, 100) if n <= _LABELS * s), max(n // _LABELS, 1))
-    found = []
+    columns = []
     for i, layer in enumerate(layers):
         starts = bool(n_encoder) and layer == n_encoder
         within = layer - n_encoder if n_encoder and layer >= n_encoder else layer
@@ -250,8 +250,8 @@ def _columns(layers: Sequence[int], n_encoder: int) -> tuple[Column, ...]:
         named = ends or (within % step == 0 and not crowded)
         name = name_layer(layer)
         label, stack = str(within) if named else "", name.rpartition(".")[0]
-        found.append(Column(layer, name, label, stack, starts))
-    return tuple(found)
+        columns.append(Column(layer, name, label, stack, starts))
+    return tuple(columns)
 
 
 def _blocks(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> tuple[Block, ...]:
@@ -262,31 +262,31 @@ def _blocks(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> t
     heard = rows(signal, signal=True)["protocol"]
     if len(heard):  # a way of scoring that no task has signal under is in the box alone
         signal = rows(signal, protocol=list(heard.unique()))
-    found = []
+    blocks = []
     for capability in map(str, in_order(signal["capability"], CAPABILITY_ORDER)):
-        mine, asked = (rows(table, capability=capability) for table in (effects, signal))
+        of_capability, gates = (rows(table, capability=capability) for table in (effects, signal))
         bands = [
-            _band(protocol, rows(mine, protocol=protocol), rows(asked, protocol=protocol))
-            for protocol in in_order(asked["protocol"], PROTOCOL_ORDER)
+            _band(protocol, rows(of_capability, protocol=protocol), rows(gates, protocol=protocol))
+            for protocol in in_order(gates["protocol"], PROTOCOL_ORDER)
         ]
         ordered = tuple(sorted(bands, key=lambda band: bool(band.silent)))
         needed = _of_kind(claims, NEEDED, capability) | general
-        found.append(
+        blocks.append(
             Block(
                 capability,
-                tuple(in_order(asked["task"], ())),
+                tuple(in_order(gates["task"], ())),
                 ordered,
                 frozenset() if all(band.silent for band in bands) else needed,
                 _of_kind(claims, MORE, capability),
             )
         )
-    return tuple(found)
+    return tuple(blocks)
 
 
-def _band(protocol: str, mine: pd.DataFrame, asked: pd.DataFrame) -> Band:
-    heard = rows(mine, signal=True)
+def _band(protocol: str, effects: pd.DataFrame, gates: pd.DataFrame) -> Band:
+    heard = rows(effects, signal=True)
     if heard.empty:
-        return Band(protocol, {}, f"no signal: {levels(records(asked))}")
+        return Band(protocol, {}, f"no signal: {levels(records(gates))}")
     cells = {layer: _cell(layer, rows(heard, layer=layer), protocol) for layer in layers_of(heard)}
     return Band(protocol, cells)
 
@@ -325,8 +325,8 @@ def _not_shown(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -
     signal = run.table("signal")
     shown: list[str] = []
     if signal is not None and rows(signal, signal=True).empty:
-        said = "\n".join(sentences(signal, run.facts)).split("\n")
-        shown += dict.fromkeys(sentence.strip() for sentence in said)
+        lines = "\n".join(sentences(signal, run.facts)).split("\n")
+        shown += dict.fromkeys(sentence.strip() for sentence in lines)
     elif signal is not None:
         shown += by_protocol(signal)
     if len(effects):
@@ -339,7 +339,7 @@ def _not_shown(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -
 
 def _unlike(heard: pd.DataFrame) -> Iterator[str]:
     """Where the ways of scoring are of other tasks, for want of signal in the rest."""
-    for capability, mine in heard.groupby("capability", sort=False):
-        by_way = [set(one["task"]) for _, one in mine.groupby("protocol")]
+    for capability, part in heard.groupby("capability", sort=False):
+        by_way = [set(of_protocol["task"]) for _, of_protocol in part.groupby("protocol")]
         if by_way and not set.intersection(*by_way):
             yield f"{capitalised(str(capability))}: its rows ask other tasks; do not compare them."

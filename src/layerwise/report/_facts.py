@@ -55,11 +55,11 @@ def facts_tables(run: RunTables) -> list[Table]:
 
 def _note_of_environments(facts: Facts) -> str:
     """What differed while the run's parts were made; empty if nothing did."""
-    elsewhere: list[Any] = [one["environment"] for one in facts.machines if "environment" in one]
-    told = differing([*facts.environments, *elsewhere])
-    if not told:
+    elsewhere: list[Any] = [part["environment"] for part in facts.machines if "environment" in part]
+    keys = differing([*facts.environments, *elsewhere])
+    if not keys:
         return ""
-    return f"Parts of this run were made under different {told}: last digits may differ."
+    return f"Parts of this run were made under different {keys}: last digits may differ."
 
 
 def _tasks(run: RunTables) -> Table:

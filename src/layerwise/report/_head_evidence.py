@@ -33,20 +33,20 @@ def head_evidence(run: RunTables) -> dict[int, Table]:
     """For each layer whose heads were looked at, what was found of them."""
     methods = [*_ablated(run), *_patched(run), *_attributed(run), *_scored(run)]
     layers = sorted({layer for table, _ in methods for layer in layers_of(table)})
-    every = [found for i, (_, rows_) in enumerate(methods) for found in _numbered(rows_, i)]
+    every = [row for i, (_, rows_) in enumerate(methods) for row in _numbered(rows_, i)]
     return {layer: _shown(layer, every) for layer in layers}
 
 
-def _numbered(found: list[Evidence], method: int) -> list[Evidence]:
-    return [one._replace(order=(one.order[0], method)) for one in found]
+def _numbered(rows_: list[Evidence], method: int) -> list[Evidence]:
+    return [row._replace(order=(row.order[0], method)) for row in rows_]
 
 
 def _shown(layer: int, every: list[Evidence]) -> Table:
-    mine = sorted((one for one in every if one.layer == layer), key=lambda one: one.order)
+    shown = sorted((row for row in every if row.layer == layer), key=lambda row: row.order)
     note = "Heads that are not listed have no significant effect by any method that was run."
-    note = note if mine else "No head of this layer has a significant effect in what was run."
+    note = note if shown else "No head of this layer has a significant effect in what was run."
     title = f"Heads of layer {name_layer(layer)}"
-    return Table(title, _COLUMNS if mine else (), [one.cells for one in mine], note=note)
+    return Table(title, _COLUMNS if shown else (), [row.cells for row in shown], note=note)
 
 
 Method = tuple[pd.DataFrame, list[Evidence]]
@@ -75,29 +75,29 @@ def _attributed(run: RunTables) -> Iterator[Method]:
     attribution = run.table("attribution_summary")
     if attribution is None:
         return
-    found = with_ends(rows(attribution, metric="logit_diff", signal=True))
+    attributed = with_ends(rows(attribution, metric="logit_diff", signal=True))
     for component, name in (
         ("z", "adds directly (nats)"),
         ("cross_z", f"its {HEAD_WORDS['cross_z']} adds directly (nats)"),
     ):
-        table = rows(found, component=component)
+        table = rows(attributed, component=component)
         of_encoder = table["layer"] < stacks().n_encoder
-        for how, mine in (("directly", ~of_encoder), ("through cross-attention", of_encoder)):
-            said = name.replace("directly", how)
-            yield table.loc[mine], _strongest(table.loc[mine], said, "value", "value", 1, 2)
+        for how, here in (("directly", ~of_encoder), ("through cross-attention", of_encoder)):
+            label = name.replace("directly", how)
+            yield table.loc[here], _strongest(table.loc[here], label, "value", "value", 1, 2)
 
 
 def _scored(run: RunTables) -> Iterator[Method]:
     heads = run.table("heads_summary")
     if heads is None:
         return
-    found = [
+    rows_ = [
         _row(row, "attention on repeated tokens", "prefix matching",
              bounds(row, "prefix_matching", "prefix_matching_low", "prefix_matching_high", 1, 2),
              "induction head")
         for row in records(rows(heads, induction_head=True))
     ]  # fmt: skip
-    yield heads, found
+    yield heads, rows_
 
 
 def _strongest(

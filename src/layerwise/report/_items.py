@@ -24,35 +24,35 @@ _QUESTION, _ANSWER = 160, 60
 
 def items_json(run: RunTables) -> str:
     """What was asked and answered, by task and protocol; empty if there is nothing, or too much."""
-    kinds, asked = ablations(run), run.table(QUESTIONS)
+    kinds, questions = ablations(run), run.table(QUESTIONS)
     table = run.table("records")
-    if not kinds or asked is None or table is None or len(table) > MOST_RECORDS:
+    if not kinds or questions is None or table is None or len(table) > MOST_RECORDS:
         return ""
     kind, site = kinds[0]
     intact = rows(table, kind=INTACT)
     changed = rows(table, kind=kind, site=site)
     changed = changed.loc[changed["layer"].notna()]
-    groups = {name: mine for name, mine in changed.groupby(["task", "protocol"], sort=False)}
+    groups = {name: part for name, part in changed.groupby(["task", "protocol"], sort=False)}
     made = [
-        _task(mine, rows(intact, task=task, protocol=protocol), asked)
-        for (task, protocol), mine in groups.items()
+        _task(part, rows(intact, task=task, protocol=protocol), questions)
+        for (task, protocol), part in groups.items()
     ]
     # Inside a script element nothing may look like its end.
     text = json.dumps(made, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return text if len(text.encode()) <= MOST_BYTES else ""
 
 
-def _task(changed: pd.DataFrame, intact: pd.DataFrame, asked: pd.DataFrame) -> dict[str, Any]:
-    before = answers(intact, intact, asked).sort_values("item", kind="stable")
+def _task(changed: pd.DataFrame, intact: pd.DataFrame, questions: pd.DataFrame) -> dict[str, Any]:
+    before = answers(intact, intact, questions).sort_values("item", kind="stable")
     at = {item: i for i, item in enumerate(before["item"])}
     was = dict(zip(intact["item"], intact["correct"], strict=False))
     flipped = changed.loc[changed["correct"] != [was.get(item) for item in changed["item"]]]
     layers: dict[str, list[Any]] = {}
     if len(flipped):
-        for layer, mine in flipped.groupby("layer"):
+        for layer, of_layer in flipped.groupby("layer"):
             layers[str(layer)] = [
                 [at[row["item"]], shortened(row["without"], _ANSWER), _margin(row)]
-                for row in records(answers(intact, pd.DataFrame(mine), asked))
+                for row in records(answers(intact, pd.DataFrame(of_layer), questions))
             ]
     first = records(before)
     return {

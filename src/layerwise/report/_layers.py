@@ -60,13 +60,13 @@ def layer_grid(run: RunTables) -> Grid | None:
 
 
 def _cells(effects: pd.DataFrame, capability: str, protocol: str) -> dict[int, Cell]:
-    mine = rows(effects, capability=capability, protocol=protocol)
+    block = rows(effects, capability=capability, protocol=protocol)
     where = f"{capability}, {protocol}"
-    return {layer: _cell(rows(mine, layer=layer), where) for layer in layers_of(mine)}
+    return {layer: _cell(rows(block, layer=layer), where) for layer in layers_of(block)}
 
 
-def _cell(mine: pd.DataFrame, where: str) -> Cell:
-    heard = rows(mine, signal=True)
+def _cell(effects: pd.DataFrame, where: str) -> Cell:
+    heard = rows(effects, signal=True)
     if heard.empty:
         return Cell("–", None, f"{where}: no signal")
     row = records(heard)[int(np.argmax(numbers(heard, "share_lost")))]
@@ -85,7 +85,7 @@ def _parts(run: RunTables) -> dict[int, Part]:
     assert effects is not None
     whole, heads = readings(run, None), head_evidence(run)
     within = {site: readings(run, site) for site in SUBLAYER_WORDS}
-    found = {}
+    parts = {}
     for layer in layers_of(effects):
         name = f"layer {name_layer(layer)}"
         below = (Part(f"Heads of {name}", (heads[layer],)),) if layer in heads else ()
@@ -94,8 +94,8 @@ def _parts(run: RunTables) -> dict[int, Part]:
             for site, words in SUBLAYER_WORDS.items()
         ]
         filled = tuple(part for part in inner if part.tables or part.inner)
-        found[layer] = _part(run, name, layer, whole, filled)
-    return found
+        parts[layer] = _part(run, name, layer, whole, filled)
+    return parts
 
 
 def _part(
@@ -118,11 +118,11 @@ def _table(run: RunTables, title: str, layer: int, columns: list[Reading]) -> Ta
         for protocol in protocols
         if task.capability == capability
     ]
-    said = {
+    texts_of = {
         column.name: [column.said.get((layer, name[1], name[2]), "–") for name in named]
         for column in columns
     }
-    said = {name: texts for name, texts in said.items() if set(texts) - nothing}
-    cells = [[*name, *texts] for name, *texts in zip(named, *said.values(), strict=True)]
-    heads = ("capability", "task", "protocol", *said)
+    texts_of = {name: texts for name, texts in texts_of.items() if set(texts) - nothing}
+    cells = [[*name, *texts] for name, *texts in zip(named, *texts_of.values(), strict=True)]
+    heads = ("capability", "task", "protocol", *texts_of)
     return Table(title, heads, [row for row in cells if set(row[3:]) - nothing])

@@ -59,10 +59,10 @@ def _ablations(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
         if _belongs(site, sublayer):
             effects = effects_of(run, kind, site)
             action = capitalised(doing(kind, "layer" if site in SUBLAYER_WORDS else site, "it"))
-            said = {_place(row): _lost(row) for row in records(effects)}
+            cells = {_place(row): _lost(row) for row in records(effects)}
             for layer in layers_of(effects):
-                said = {(layer, *key): NO_SIGNAL for key in _silent(run)} | said
-            yield Reading(f"{action}: share lost (%)", said)
+                cells = {(layer, *key): NO_SIGNAL for key in _silent(run)} | cells
+            yield Reading(f"{action}: share lost (%)", cells)
 
 
 def _silent(run: RunTables) -> list[tuple[str, str]]:
@@ -94,15 +94,15 @@ def _patchings(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
     verbs = {"denoising": "recovered", "noising": "lost"}
     for site in in_order(table["site"], ("resid_pre",)):
         for direction in in_order(table["direction"], tuple(verbs)):
-            mine = rows(table, site=site, direction=direction).sort_values(
+            cells = rows(table, site=site, direction=direction).sort_values(
                 "recovered", ascending=False, kind="stable"
             )
-            most = mine.loc[~mine.duplicated(["layer", "task", "protocol"])]
-            said = {
+            most = cells.loc[~cells.duplicated(["layer", "task", "protocol"])]
+            texts = {
                 _place(row): f"{marked(row, 'recovered', 'recovered', 100)}, {row['pos_label']}"
                 for row in records(most)
             }
-            yield Reading(f"Patching {site}: {verbs[direction]} (%), where most", said)
+            yield Reading(f"Patching {site}: {verbs[direction]} (%), where most", texts)
 
 
 def _lenses(run: RunTables) -> Iterator[Reading]:
@@ -114,10 +114,10 @@ def _lenses(run: RunTables) -> Iterator[Reading]:
     for lens in in_order(table["lens"], LENS_ORDER):
         gains: dict[Place, str] = {}
         ranks: dict[Place, str] = {}
-        for _, mine in rows(table, lens=lens).groupby(["task", "protocol"]):
-            key = str(mine["task"].iloc[0]), str(mine["protocol"].iloc[0])
-            gains |= {(at, *key): text for at, text in _gains(mine, run.facts.seed, key[0])}
-            median = 1 + mine.groupby("layer")["rank"].median().astype(float)
+        for _, part in rows(table, lens=lens).groupby(["task", "protocol"]):
+            key = str(part["task"].iloc[0]), str(part["protocol"].iloc[0])
+            gains |= {(at, *key): text for at, text in _gains(part, run.facts.seed, key[0])}
+            median = 1 + part.groupby("layer")["rank"].median().astype(float)
             after = {int(at): number(value) for at, value in median.items()}  # type: ignore[arg-type]
             ranks |= {
                 (at, *key): f"{after[at - 1]} → {after[at]}" for at in after if at - 1 in after
@@ -127,11 +127,11 @@ def _lenses(run: RunTables) -> Iterator[Reading]:
         yield Reading(f"{name} lens: median rank before → after", ranks)
 
 
-def _gains(mine: pd.DataFrame, seed: int, task: str) -> Iterator[tuple[int, str]]:
-    shown = mine.assign(probability=np.exp(numbers(mine, "logprob")))
+def _gains(part: pd.DataFrame, seed: int, task: str) -> Iterator[tuple[int, str]]:
+    shown = part.assign(probability=np.exp(numbers(part, "logprob")))
     wide = shown.pivot_table(index="item", columns="layer", values="probability").sort_index(axis=1)
     gain = 100 * np.diff(wide.to_numpy(dtype=float), axis=1)
-    clusters = clusters_of(mine, wide.index)
+    clusters = clusters_of(part, wide.index)
     drawn = stats.resample_indices(clusters.n, _RESAMPLES, stats.generator(seed, task))
     low, high = stats.percentile_bounds(clusters.resampled_means(gain, drawn), 0.95)
     layers = [int(layer) for layer in wide.columns]
@@ -147,22 +147,22 @@ def _settled(run: RunTables) -> Iterator[Reading]:
         return
     right = rows(prediction_depth, right=True)
     for lens in in_order(right["lens"], LENS_ORDER):
-        mine = rows(right, lens=lens)
-        counts = mine.groupby(["layer", "task", "protocol"]).size()
-        whole = mine.groupby(["task", "protocol"]).size()
-        said = {
+        kept = rows(right, lens=lens)
+        counts = kept.groupby(["layer", "task", "protocol"]).size()
+        whole = kept.groupby(["task", "protocol"]).size()
+        texts = {
             (int(layer), str(task), str(protocol)): f"{n} of {whole[task, protocol]}"
             for (layer, task, protocol), n in counts.items()  # type: ignore[misc]
         }
-        yield Reading(f"Right answers that settle here ({lens} lens)", said)
+        yield Reading(f"Right answers that settle here ({lens} lens)", texts)
 
 
 def _similarities(run: RunTables) -> Iterator[Reading]:
     angular = run.table("angular")
     influence = run.table("influence")
     if influence is not None:
-        said = {_place(row): _three(row, "influence") for row in records(influence)}
-        yield Reading("Block influence", said)
+        cells = {_place(row): _three(row, "influence") for row in records(influence)}
+        yield Reading("Block influence", cells)
     if angular is not None:
         single = records(rows(angular, n_layers=1))
         yield Reading("Angular distance", {_place(row): _three(row, "distance") for row in single})
@@ -176,13 +176,15 @@ def _added(run: RunTables, sublayer: str) -> Iterator[Reading]:
     attribution = run.table("attribution_summary")
     if attribution is None:
         return
-    found = with_ends(rows(attribution, metric="logit_diff", component=sublayer, signal=True))
-    said = {_place(row): marked(row, "value", "value", 1, 2) for row in records(found)}
+    table = with_ends(rows(attribution, metric="logit_diff", component=sublayer, signal=True))
+    texts = {_place(row): marked(row, "value", "value", 1, 2) for row in records(table)}
     # The encoder's parts act through cross-attention; there are none in a decoder-only model.
     for how, in_encoder in (("directly", False), ("through cross-attention", True)):
-        mine = {at: text for at, text in said.items() if (at[0] < stacks().n_encoder) == in_encoder}
-        if mine:
-            yield Reading(f"Adds to the logit difference {how} (nats)", mine)
+        kept = {
+            at: text for at, text in texts.items() if (at[0] < stacks().n_encoder) == in_encoder
+        }
+        if kept:
+            yield Reading(f"Adds to the logit difference {how} (nats)", kept)
 
 
 def with_ends(attribution: pd.DataFrame) -> pd.DataFrame:

@@ -37,10 +37,10 @@ def _cells(run: RunTables) -> list[tuple[str, str]]:
 
 def _say(run: RunTables, task: str, protocol: str) -> str:
     signal = run.table("signal")
-    found = [] if signal is None else records(rows(signal, task=task, protocol=protocol))
-    if not found:
+    gates = [] if signal is None else records(rows(signal, task=task, protocol=protocol))
+    if not gates:
         return "not run"
-    row = found[0]
+    row = gates[0]
     accuracy = f"intact {percent(row['accuracy'], row['low'], row['high'])}, n = {row['n_items']}"
     with naming_layers_of(run.facts.model):
         return f"{accuracy}; {_losses(run, task, protocol) if row['signal'] else 'no signal'}"
@@ -52,15 +52,15 @@ def _losses(run: RunTables, task: str, protocol: str) -> str:
     return "no single layer was changed"
 
 
-def _largest(mine: pd.DataFrame) -> str:
-    losses = significant_losses(mine)
-    said = f"{len(losses)} of {counted(len(layers_of(mine)), 'layer')} significant"
+def _largest(effects: pd.DataFrame) -> str:
+    losses = significant_losses(effects)
+    text = f"{len(losses)} of {counted(len(layers_of(effects)), 'layer')} significant"
     if losses.empty:
-        return said
+        return text
     worst = records(losses)[int(np.argmax(numbers(losses, "share_lost")))]
     action = doing(worst["kind"], worst["site"], f"layer {name_layer(worst['layer'])}")
     lost = f"{points(worst)} (bounds for all tests of the run together)"
-    return f"{said}; most: {action}, {lost} lost"
+    return f"{text}; most: {action}, {lost} lost"
 
 
 def differing_tasks(runs: Sequence[RunTables]) -> list[str]:
@@ -71,7 +71,7 @@ def differing_tasks(runs: Sequence[RunTables]) -> list[str]:
             hashes.setdefault(task.name, []).append(task.hash[:12])
     return [
         f"The runs do not have the same items under the name {name} (hashes "
-        f"{joined(in_order(found, ()))}): their numbers for it are not comparable."
-        for name, found in hashes.items()
-        if len(set(found)) > 1
+        f"{joined(in_order(known, ()))}): their numbers for it are not comparable."
+        for name, known in hashes.items()
+        if len(set(known)) > 1
     ]

@@ -83,17 +83,17 @@ def grouped(results: Sequence[Result]) -> list[list[Result]]:
 
 
 def _fits(group: Sequence[Result], result: Result) -> bool:
-    mine = {task.name: task.hash for other in group for task in other.facts.tasks}
+    of_group = {task.name: task.hash for other in group for task in other.facts.tasks}
     return (
         group[0].facts.model == result.facts.model
-        and all(mine.get(task.name, task.hash) == task.hash for task in result.facts.tasks)
+        and all(of_group.get(task.name, task.hash) == task.hash for task in result.facts.tasks)
         and all(type(other) is not type(result) or _join(other, result) for other in group)
     )
 
 
-def _join(one: Result, other: Result) -> bool:
-    if isinstance(one, AblationResult) and isinstance(other, AblationResult):
-        return joinable(one, other)
+def _join(first: Result, other: Result) -> bool:
+    if isinstance(first, AblationResult) and isinstance(other, AblationResult):
+        return joinable(first, other)
     return False
 
 
@@ -104,8 +104,8 @@ def _report(runs: list[RunTables], origins: list[str]) -> Report:
             "run an analysis first."
         )
     names = run_names([run.facts for run in runs], origins)
-    found = [findings_of(run) for run in runs]
-    pages = [Page(*each) for each in zip(names, runs, found, strict=True)]
+    findings = [findings_of(run) for run in runs]
+    pages = [Page(*each) for each in zip(names, runs, findings, strict=True)]
     return Report(tuple(_all(pages)), lambda: render(pages), lambda: _text(pages))
 
 

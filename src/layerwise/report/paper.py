@@ -21,7 +21,7 @@ from layerwise.storage.provenance import Facts
 from ._sections import sections
 
 FORMATS = ("pdf", "svg", "png")
-_ESCAPED = str.maketrans({one: f"\\{one}" for one in "&%$#_{}"} | {
+_ESCAPED = str.maketrans({char: f"\\{char}" for char in "&%$#_{}"} | {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
 })  # fmt: skip
 _BIBTEX = """@software{layerwise,

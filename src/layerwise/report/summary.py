@@ -39,11 +39,11 @@ def findings_of(run: RunTables, most: int = MOST) -> list[Claim]:
     """As ``findings``, from tables that were gathered before."""
     with naming_layers_of(run.facts.model):
         caveats = [claim for analysis in ANALYSES for claim in analysis.caveats(run)]
-        found = [claim for analysis in ANALYSES for claim in analysis.findings(run)]
-    kept = [*caveats, *(claim for claim in found if claim.kind in ROLES)]
+        findings = [claim for analysis in ANALYSES for claim in analysis.findings(run)]
+    kept = [*caveats, *(claim for claim in findings if claim.kind in ROLES)]
     others: list[Claim] = []
     most -= bool(caveats)  # they take the room of one
-    for claim in sorted(found, key=lambda claim: -claim.importance):
+    for claim in sorted(findings, key=lambda claim: -claim.importance):
         fits = len(others) < most and _length([*others, claim]) <= most * CHARACTERS
         if claim.kind not in ROLES and fits:
             others.append(claim)

@@ -101,12 +101,12 @@ def read_arrow(path: Path, digest: str | None = None) -> pa.Table:
         ) from error
 
 
-def refuse_too_many_rows(name: str, n_rows: int, asked: str) -> None:
+def refuse_too_many_rows(name: str, n_rows: int, work: str) -> None:
     """Refuse work whose table would not fit into memory, before any of it is done."""
     needed, free = n_rows * len(SCHEMAS[name]) * _BYTES_A_CELL, psutil.virtual_memory().available
     if needed > free:
         raise UserError(
-            f"{asked} would make {n_rows:,} rows or more of {name}.parquet, which take some "
+            f"{work} would make {n_rows:,} rows or more of {name}.parquet, which take some "
             f"{needed / 2**30:,.0f} GiB of memory: expected no more than the "
             f"{free / 2**30:,.0f} GiB that are free; ask for fewer."
         )

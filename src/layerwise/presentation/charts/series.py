@@ -83,7 +83,7 @@ def series(
     middle = scale * numbers(table, y)
     low, high = (scale * numbers(table, end) for end in ends) if ends else (None, None)
     at = numbers(table, x) if at is None else at
-    places = [name_layer(int(one)) if x == "layer" else str(one) for one in table[x]]
+    places = [name_layer(int(value)) if x == "layer" else str(value) for value in table[x]]
     digits = 0 if scale == 100 else 2
     texts = [
         bounds(row, y, *ends, scale, digits) if ends else number(scale * row[y], digits)

@@ -40,20 +40,22 @@ def strips(
     shown: Sequence[Strip], width: float, *, left: float, right: float = 0.1, least: float = 2.9
 ) -> Panels:
     """Panels of strips with their rows' names; the axis below, title and legend are to be added."""
-    most = max(len(one.names) for one in shown)
+    most = max(len(strip.names) for strip in shown)
     panels = Panels(
-        [one.title for one in shown], width, (ROW * most,), least=least, most=width, left=left,
+        [strip.title for strip in shown], width, (ROW * most,), least=least, most=width, left=left,
         share="x",
     )  # fmt: skip
     panels.room -= right + (left if panels.across > 1 else 0.0) * (1 - 1 / panels.across)
-    for axes, one in zip(panels.flat, shown, strict=True):
-        draw_heat(axes, one.cells, LOST, (panels.room, ROW * len(one.names)), edges=one.edges)
+    for axes, strip in zip(panels.flat, shown, strict=True):
+        draw_heat(axes, strip.cells, LOST, (panels.room, ROW * len(strip.names)), edges=strip.edges)
         start, end = axes.get_xlim()
-        for row in one.silent:
+        for row in strip.silent:
             hatch(axes, start, row, end - start, 1.0)
-        for row, text in enumerate(one.right):
+        for row, text in enumerate(strip.right):
             axes.text(end, row + 0.5, f" {text}", va="center", ha="left")
         fits = characters(left - 0.15)
-        axes.set_yticks(np.arange(len(one.names)) + 0.5, [label(name, fits) for name in one.names])
+        axes.set_yticks(
+            np.arange(len(strip.names)) + 0.5, [label(name, fits) for name in strip.names]
+        )
         axes.set_ylim(most, 0)
     return panels
