@@ -96,8 +96,8 @@ def attribution_evidence(
         placed = group.assign(layer=group["layer"].fillna(-1))
         wide = placed.pivot_table(index="item", columns="layer", values="value", aggfunc="sum")
         wide = while_the_encoder_runs(wide, n_encoder)
-        told = with_own_signal(signal, key, own[key[3], key[1]])
-        yield progress(ATTRIBUTION, group, wide.cumsum(axis=1), edges, told, sampling, why)
+        known = with_own_signal(signal, key, own[key[3], key[1]])
+        yield progress(ATTRIBUTION, group, wide.cumsum(axis=1), edges, known, sampling, why)
 
 
 def attributions(run: RunTables) -> list[Claim]:
@@ -110,22 +110,22 @@ def attributions(run: RunTables) -> list[Claim]:
     if attribution is None:
         return []
     shown = rows(attribution, metric="logit_diff", signal=True)
-    found = [
+    claims = [
         claim
         for protocol in in_order(shown["protocol"], PROTOCOL_ORDER)
         for task in in_order(rows(shown, protocol=protocol)["task"], ())
         for claim in _task(rows(shown, protocol=protocol, task=task), attribution)
     ]
-    return spaced(found, 2)
+    return spaced(claims, 2)
 
 
-def _task(mine: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
-    of_encoder = (mine["layer"] < stacks().n_encoder).fillna(False).astype(bool)
-    written, read = mine.loc[~of_encoder], mine.loc[of_encoder]
+def _task(parts: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
+    of_encoder = (parts["layer"] < stacks().n_encoder).fillna(False).astype(bool)
+    written, read = parts.loc[~of_encoder], parts.loc[of_encoder]
     part, head = _most(written, list(_THE)), _most(written, list(_HEADS))
     if part is None:
         return []
-    (total,) = records(rows(mine, component="total"))
+    (total,) = records(rows(parts, component="total"))
     of_heads = every["component"].isin(list(_HEADS))
     tests = pd.DataFrame(every.loc[~of_heads])
     details = [f"The whole logit difference to the other choices is "
@@ -157,9 +157,9 @@ def _task(mine: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
     )]  # fmt: skip
 
 
-def _most(mine: pd.DataFrame, components: list[str]) -> dict[str, Any] | None:
+def _most(parts: pd.DataFrame, components: list[str]) -> dict[str, Any] | None:
     """The significant part that adds most; None if none adds anything for sure."""
-    sure = rows(mine, component=components, significant=True)
+    sure = rows(parts, component=components, significant=True)
     ranked = records(sure.sort_values(by="value", ascending=False, kind="stable"))
     return ranked[0] if ranked and ranked[0]["value"] > 0 else None
 
@@ -181,7 +181,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
     attribution = run.table("attribution_summary")
     if attribution is None:
         return []
-    found, two = [], stacks().n_encoder > 0
+    figures, two = [], stacks().n_encoder > 0
     shown = rows(attribution, metric="logit_diff", signal=True)
     for protocol in in_order(shown["protocol"], PROTOCOL_ORDER):
         items = spread(rows(shown, protocol=protocol)["n_items"])
@@ -198,7 +198,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
         )
         alt = "of what each {} adds to the logit difference, one chart per task."
         draw = partial(attribution_lines, shown, protocol)
-        found.append(
+        figures.append(
             FigureSpec(f"attribution_{protocol}", draw, lines, f"Line charts {alt.format('layer')}")
         )
         for component, name in _ATTRIBUTED_HEADS.items():
@@ -213,10 +213,10 @@ def _figures(run: RunTables) -> list[FigureSpec]:
                 f"{_THROUGH_CROSS if two and component == 'z' else ''}"
             )
             draw = partial(attribution_heads, shown, protocol, component=component)
-            found.append(
+            figures.append(
                 FigureSpec(f"{name}_{protocol}", draw, heads, f"Heat maps {alt.format(head)}")
             )
-    return found
+    return figures
 
 
 def attribution_tables(run: RunTables) -> list[Table]:
@@ -224,10 +224,10 @@ def attribution_tables(run: RunTables) -> list[Table]:
     attribution = run.table("attribution_summary")
     if attribution is None:
         return []
-    found = rows(attribution, metric="logit_diff", component=[*SUBLAYERS, *HEADS])
-    silent = sorted(set(rows(found, signal=False)["task"]))
-    mine = rows(found, signal=True)
-    ranked = mine.iloc[(-abs(numbers(mine, "value"))).argsort(kind="stable")]
+    parts = rows(attribution, metric="logit_diff", component=[*SUBLAYERS, *HEADS])
+    silent = sorted(set(rows(parts, signal=False)["task"]))
+    heard = rows(parts, signal=True)
+    ranked = heard.iloc[(-abs(numbers(heard, "value"))).argsort(kind="stable")]
     shown = cells(CONTRIBUTIONS, ranked.head(_MOST))
     note = others(len(ranked), len(shown), "are in attribution_summary.parquet")
     if stacks().n_encoder:

@@ -45,10 +45,10 @@ def attribution_lines(
     """
     shown = _shown(summary, protocol, metric, list(_LINES))
     tasks = by_task(shown)
-    panels = Panels([task_title(mine) for _, mine in tasks], width)
-    for axes, (_, mine) in zip(panels.flat, tasks, strict=True):
+    panels = Panels([task_title(part) for _, part in tasks], width)
+    for axes, (_, of_task) in zip(panels.flat, tasks, strict=True):
         level(axes, 0, gid="zero")
-        lines = ((part, rows(mine, component=part).sort_values(by="layer")) for part in _LINES)
+        lines = ((part, rows(of_task, component=part).sort_values(by="layer")) for part in _LINES)
         draw_series(axes, [
             series(line, f"mean {part}", _LINES[part][1], "value", ends=("low", "high"),
                    unit=" nats", sure="significant", label=_LINES[part][0])
@@ -66,8 +66,8 @@ def attribution_lines(
 def _shown(
     summary: pd.DataFrame, protocol: str | None, metric: str, parts: list[str]
 ) -> pd.DataFrame:
-    found = rows(summary, metric=metric, component=parts, signal=True)
-    return rows(found, protocol=protocol or str(found["protocol"].iloc[0]))
+    table = rows(summary, metric=metric, component=parts, signal=True)
+    return rows(table, protocol=protocol or str(table["protocol"].iloc[0]))
 
 
 def _title(what: str, shown: pd.DataFrame, metric: str, component: str) -> str:
@@ -96,7 +96,7 @@ def attribution_heads(
     largest = float(np.abs(numbers(shown, "value")).max())
     largest = largest if largest > ROUNDING else 1.0  # colours are not for rounding
     return head_maps(
-        [(task_title(mine), mine) for _, mine in by_task(shown)],
+        [(task_title(part), part) for _, part in by_task(shown)],
         "value",
         Bar(DIVERGING, -largest, largest, f"added to the answer's {METRICS[metric]}"),
         _title(_HEADS[component], shown, metric, component),

@@ -85,8 +85,8 @@ class Attribution:
     def __post_init__(self) -> None:
         refuse_generate(self.setup.protocols)
         for task, protocol in self.setup.pieces():
-            found = self.questions(task, protocol)  # bad input is told before any work is done
-            if self.strict and not found:
+            questions = self.questions(task, protocol)  # bad input is told before any work is done
+            if self.strict and not questions:
                 raise UserError(
                     f"Attribution reads an answer's first token, but in task {task.name!r} under "
                     f"protocol {protocol!r} every answer begins with the same token as another of "
@@ -101,43 +101,43 @@ class Attribution:
     def questions(self, task: Task, protocol: str) -> list[Question]:
         """The items whose answer can be told from the other choices by its first token."""
         every = [self._question(task, item, protocol) for item in task.items]
-        return [one for one in every if one.answer not in one.distractors]
+        return [question for question in every if question.answer not in question.distractors]
 
     def _question(self, task: Task, item: Item, protocol: str) -> Question:
         if not item.choices and protocol == "continuation":
             item = replace(item, choices=(item.answer,))
         first: dict[bool, list[int]] = {True: [], False: []}
         context: Tokens = ()
-        for one in self.setup.requests(task, item, protocol):
-            assert isinstance(one.request, LogLikelihood)
-            context = one.request.context
-            first[one.gold].append(one.request.continuation[0])
+        for request in self.setup.requests(task, item, protocol):
+            assert isinstance(request.request, LogLikelihood)
+            context = request.request.context
+            first[request.gold].append(request.request.continuation[0])
         return Question(item.id, context, first[True][0], tuple(dict.fromkeys(first[False])))
 
     def blind_questions(self, task: Task, protocol: str) -> list[Question]:
         """The same items under another item's question, where one can be asked."""
-        there = {one.item for one in self.questions(task, protocol)}
+        there = {question.item for question in self.questions(task, protocol)}
         items = [item for item in task.items if item.id in there]
-        found = []
+        questions = []
         for item, other in with_another_question(self.setup, task, items).items():
             with contextlib.suppress(UserError):
-                found.append(replace(self._question(task, other, protocol), item=item))
-        return found
+                questions.append(replace(self._question(task, other, protocol), item=item))
+        return questions
 
     def _blind(self, task: Task, protocol: str, by: Sweeper) -> dict[str, bool]:
         """Whether the answer's first token is right when another question is asked, by item."""
-        asked = self.blind_questions(task, protocol)
-        if not asked:
+        questions = self.blind_questions(task, protocol)
+        if not questions:
             return {}
-        requests = [_first_tokens(one) for one in asked]
+        requests = [_first_tokens(each) for each in questions]
         (outcomes,) = by.sweep([intact()], [r for of in requests for r in of]).outcomes
-        scored = iter([one for one in outcomes if isinstance(one, Scored)])
-        found = {}
-        for one, mine in zip(asked, requests, strict=True):
-            answer, *others = [next(scored) for _ in mine]
+        scored = iter([outcome for outcome in outcomes if isinstance(outcome, Scored)])
+        right = {}
+        for question, scores in zip(questions, requests, strict=True):
+            answer, *others = [next(scored) for _ in scores]
             above = all(answer.logprob > other.logprob for other in others)
-            found[one.item] = above if others else answer.greedy
-        return found
+            right[question.item] = above if others else answer.greedy
+        return right
 
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
@@ -157,15 +157,15 @@ class Attribution:
         total = Cost()
         for protocol in protocols:
             for some in self._together(task, protocol):
-                total += cost_of_prompts(self.setup, task, [one.context for one in some])
+                total += cost_of_prompts(self.setup, task, [question.context for question in some])
             total += cost_of_sweeps(self.setup, task, partial(self._blind, task, protocol))
         return total
 
     def _together(self, task: Task, protocol: str) -> list[list[Question]]:
         """The questions of a task whose prompts are read together."""
-        asked = self.questions(task, protocol)
-        at_once = self._at_once([one.context for one in asked])
-        return [asked[start : start + at_once] for start in range(0, len(asked), at_once)]
+        questions = self.questions(task, protocol)
+        at_once = self._at_once([each.context for each in questions])
+        return [questions[start : start + at_once] for start in range(0, len(questions), at_once)]
 
     def _at_once(self, contexts: Sequence[Tokens]) -> int:
         """Prompts read together: a quarter of the budget for what is kept of them."""
@@ -193,8 +193,8 @@ class Attribution:
         tables, gaps = zip(*read, strict=True)
         named = {"task": task.name, "capability": task.capability, "protocol": protocol}
         table = with_clusters(pd.concat(tables, ignore_index=True).assign(**named), [task])
-        said = self._blind(task, protocol, self.setup)
-        blind = pd.array([said.get(str(item)) for item in table["item"]], dtype="boolean")
+        right = self._blind(task, protocol, self.setup)
+        blind = pd.array([right.get(str(item)) for item in table["item"]], dtype="boolean")
         entry = {
             "analysis": "direct logit attribution",
             "task": task.name,
@@ -209,27 +209,27 @@ class Attribution:
 @torch.inference_mode()
 def read_parts(
     model: Model,
-    asked: Sequence[Question],
+    questions: Sequence[Question],
     against: str = "mean",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> tuple[pd.DataFrame, float]:
     """The parts of some questions, and by how much their sum misses the total at most."""
-    final, take_apart = _read(model, [one.context for one in asked], memory_budget // 2)
+    final, take_apart = _read(model, [q.context for q in questions], memory_budget // 2)
     uncapped = uncapped_logits_of(model, final).double()
     logits = capped(uncapped, logit_cap(model))
-    answers = torch.tensor([one.answer for one in asked], device=uncapped.device)
+    answers = torch.tensor([q.answer for q in questions], device=uncapped.device)
     logprobs = torch.log_softmax(logits, dim=-1)
-    weights = torch.stack([_compared(asked, logits, against), logprobs.exp()], dim=1)
+    weights = torch.stack([_compared(questions, logits, against), logprobs.exp()], dim=1)
     entropy = -(logprobs.exp() * logprobs).sum(-1)
     reading = read_differences(model, uncapped, answers, weights)
     parts = take_apart(reading)
     gap = parts.gap(reading.value)
-    table = as_table([one.item for one in asked], reading.value, parts, entropy)
-    right, chance = _right(asked, logits)
+    table = as_table([q.item for q in questions], reading.value, parts, entropy)
+    right, chance = _right(questions, logits)
     # Without distractors there is no difference, and a difference has no entropy.
-    compared = table["item"].isin([one.item for one in asked if one.distractors])
+    compared = table["item"].isin([q.item for q in questions if q.distractors])
     keep = (table["metric"] == "logprob") | (compared & (table["component"] != "entropy"))
-    seen = pd.DataFrame({"item": [q.item for q in asked], "correct": right, "chance": chance})
+    seen = pd.DataFrame({"item": [q.item for q in questions], "correct": right, "chance": chance})
     return table.loc[keep].merge(seen, on="item"), gap
 
 
@@ -245,21 +245,22 @@ def _read(
 
 
 def _compared(
-    asked: Sequence[Question], logits: Float[torch.Tensor, "item d_vocab"], against: str
+    questions: Sequence[Question], logits: Float[torch.Tensor, "item d_vocab"], against: str
 ) -> Float[torch.Tensor, "item d_vocab"]:
     """The weights of the distractors that the answer's logit is compared with."""
     weights = torch.zeros_like(logits)
-    for row, one in enumerate(asked):
-        tokens = list(one.distractors)
+    for row, question in enumerate(questions):
+        tokens = list(question.distractors)
         if against == "best" and tokens:
             tokens = [max(tokens, key=lambda token: float(logits[row, token]))]
         weights[row, tokens] = 1 / max(1, len(tokens))
     return weights
 
 
-def _first_tokens(one: Question) -> list[LogLikelihood]:
+def _first_tokens(question: Question) -> list[LogLikelihood]:
     """The first tokens of an item's answer and of its other choices, the answer's first."""
-    return [LogLikelihood(one.context, (token,)) for token in (one.answer, *one.distractors)]
+    tokens = (question.answer, *question.distractors)
+    return [LogLikelihood(question.context, (token,)) for token in tokens]
 
 
 def capped(
@@ -270,16 +271,16 @@ def capped(
 
 
 def _right(
-    asked: Sequence[Question], logits: Float[torch.Tensor, "item d_vocab"]
+    questions: Sequence[Question], logits: Float[torch.Tensor, "item d_vocab"]
 ) -> tuple[Bool[np.ndarray, " item"], Float[np.ndarray, " item"]]:
     """Whether the answer's first token is above those of the other choices; chance of that."""
     right, chance = [], []
-    for row, one in zip(logits, asked, strict=True):
-        others = row[list(one.distractors)] if one.distractors else row
-        above = others >= row[one.answer]
+    for row, question in zip(logits, questions, strict=True):
+        others = row[list(question.distractors)] if question.distractors else row
+        above = others >= row[question.answer]
         # Without choices the answer itself is among all tokens.
-        right.append(int(above.sum()) == (0 if one.distractors else 1))
-        chance.append(1 / (len(one.distractors) + 1 if one.distractors else len(row)))
+        right.append(int(above.sum()) == (0 if question.distractors else 1))
+        chance.append(1 / (len(question.distractors) + 1 if question.distractors else len(row)))
     return np.array(right), np.array(chance)
 
 
@@ -304,15 +305,15 @@ def as_table(
         _single("entropy", less),
         _single("total", value + less),
     ]
-    names = [(one.component, *place) for one in rows for place in one.places]
-    values = torch.cat([one.values for one in rows], dim=2).cpu().numpy()
+    names = [(row.component, *place) for row in rows for place in row.places]
+    values = torch.cat([row.values for row in rows], dim=2).cpu().numpy()
     index = pd.MultiIndex.from_product([items, METRICS, range(len(names))])
     item, metric, part = (index.get_level_values(level) for level in range(3))
     listed = pd.DataFrame(names, columns=["component", "layer", "head"]).astype(
         {"layer": "Int64", "head": "Int64"}
     )
-    found = listed.iloc[part].reset_index(drop=True)
-    return found.assign(item=item, metric=metric, value=values.ravel())
+    table = listed.iloc[part].reset_index(drop=True)
+    return table.assign(item=item, metric=metric, value=values.ravel())
 
 
 def _of_one_stack(parts: Direct) -> Iterator[_Rows]:
@@ -328,7 +329,7 @@ def _of_two_stacks(parts: DirectSeq2Seq) -> Iterator[_Rows]:
     encoder, decoder, cross = parts.encoder, parts.decoder, parts.cross
     first = encoder.attn_out.shape[2]
     for component in ("attn_out", "mlp_out", "attn_bias"):
-        both = torch.cat([getattr(one, component) for one in (encoder, decoder)], dim=2)
+        both = torch.cat([getattr(stack, component) for stack in (encoder, decoder)], dim=2)
         yield _layers(component, both)
     yield _heads("z", encoder.heads)
     yield _heads("z", decoder.heads, first)

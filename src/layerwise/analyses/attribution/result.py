@@ -75,8 +75,8 @@ class AttributionResult(Result):
 def largest(summary: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
     """The sublayers and heads that add most to an answer, of tasks that have signal."""
     parts = summary["component"].isin([*SUBLAYERS, *HEADS])
-    found = summary.loc[summary["signal"] & parts & (summary["metric"] == "logit_diff")]
-    ranked = found.sort_values(by="value", ascending=False, kind="stable")
+    heard = summary.loc[summary["signal"] & parts & (summary["metric"] == "logit_diff")]
+    ranked = heard.sort_values(by="value", ascending=False, kind="stable")
     top = ranked.groupby(["protocol", "task"], sort=True).head(n_top)
     return top.sort_values(["protocol", "task"], kind="stable")
 

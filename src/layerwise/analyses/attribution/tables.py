@@ -96,8 +96,8 @@ def _wide(
     sublayers = parts["component"].isin(SUBLAYERS).to_numpy()
     layers = sorted(set(parts.loc[sublayers, "layer"]))
     placed = parts["layer"].fillna(-1)
-    mine = [sublayers & (placed == layer).to_numpy(dtype=bool) for layer in layers]
-    added = [values[:, one].sum(axis=1) for one in mine]
+    of_layers = [sublayers & (placed == layer).to_numpy(dtype=bool) for layer in layers]
+    added = [values[:, chosen].sum(axis=1) for chosen in of_layers]
     named = pd.DataFrame({"component": "layer", "layer": layers, "head": pd.NA})
     together = pd.concat([named.astype(parts.dtypes), parts], ignore_index=True)
     return together, np.column_stack([*added, values]), clusters_of(group, wide.index)
