@@ -59,11 +59,11 @@ FAULTS = [
     Fault(
         "a shared key/value head zeroed instead of z",
         "analyses/ablation/spec.py",
-        "            return one(self.site, layer, head)\n",
-        "            same = one(self.site, layer, head)\n"
+        "            return make(self.site, layer, head)\n",
+        "            same = make(self.site, layer, head)\n"
         "            if head is None:\n"
         "                return same\n"
-        '            change = lambda head: one("z", layer, head)\n'
+        '            change = lambda head: make("z", layer, head)\n'
         "            whole = of_kv_group(head // n_shared, n_shared, change)\n"
         "            return type(same)(same.id, same.kind, same.site, whole.edits, head)\n",
         (HEADS + "[z-zero]",),
@@ -97,7 +97,7 @@ FAULTS = [
     Fault(
         "stale norm in the lens",
         "analyses/logit_lens/job.py",
-        "                reading = read_lens(model, stream[here], said, wanted)\n",
+        "                reading = read_lens(model, stream[here], logprobs, wanted)\n",
         "                stale = []\n"
         '                place_of_norm = "ln_final.hook_scale"\n'
         "                keep = [(place_of_norm, lambda scale, hook: stale.append(scale))]\n"
@@ -105,7 +105,7 @@ FAULTS = [
         "                    logits_of(model, final[here])\n"
         "                put = [(place_of_norm, lambda scale, hook: stale[0])]\n"
         "                with model.hooks(fwd_hooks=put):\n"
-        "                    reading = read_lens(model, stream[here], said, wanted)\n",
+        "                    reading = read_lens(model, stream[here], logprobs, wanted)\n",
         ("tests/test_logit_lens.py::test_every_depth_equals_the_lens_worked_out_by_hand",),
     ),
     Fault(
@@ -191,7 +191,7 @@ FAULTS = [
     Fault(
         "the end of a lens taken for a right answer",
         "analyses/logit_lens/analysis.py",
-        "if found.settled is None and (found.task, found.protocol) not in signal:",
+        "if curve.settled is None and (curve.task, curve.protocol) not in signal:",
         "if False:",
         (
             "tests/test_emergence.py::"

@@ -62,8 +62,8 @@ def ablation_evidence(
     """Share lost by layer when the layer is skipped, per task and protocol."""
     records, chance = result.records, result.facts.chance
     if has_several_examples(records):
-        asked = records[["capability", "protocol", "task"]].drop_duplicates()
-        for capability, protocol, task in sorted(asked.itertuples(index=False, name=None)):
+        groups = records[["capability", "protocol", "task"]].drop_duplicates()
+        for capability, protocol, task in sorted(groups.itertuples(index=False, name=None)):
             yield LeftOut(capability, protocol, ABLATION, task, _SEVERAL_EXAMPLES)
         return
     every = list(cells(layer_skips(records)))
@@ -71,12 +71,12 @@ def ablation_evidence(
     for cell in every:
         key = (cell.capability, cell.protocol, ABLATION, cell.task)
         level = chance(cell.task, cell.protocol)
-        found = cell.interventions["layer"].to_numpy(dtype=int)
+        skipped = cell.interventions["layer"].to_numpy(dtype=int)
         # first, for where there is none a profile skips no layers
         if not own[cell.task, cell.protocol]:
             yield LeftOut(*key, "no signal: the intact model is not better than blind")
-        elif not np.array_equal(found, np.arange(sampling.n_layers)):
-            yield LeftOut(*key, partly("skipped", len(found), sampling.n_layers))
+        elif not np.array_equal(skipped, np.arange(sampling.n_layers)):
+            yield LeftOut(*key, partly("skipped", len(skipped), sampling.n_layers))
         else:
             yield _ablated(cell, level, sampling)
 
@@ -112,8 +112,8 @@ def _shares_lost(
 
 def _tables(result: AblationResult, others: Sequence[Result]) -> Mapping[str, TableSource]:
     """The saved tables, and what was asked where that is known."""
-    asked = {} if result.questions is None else {QUESTIONS: cache(result.questions)}
-    return saved_tables(result, others) | asked
+    questions = {} if result.questions is None else {QUESTIONS: cache(result.questions)}
+    return saved_tables(result, others) | questions
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:

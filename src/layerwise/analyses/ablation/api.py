@@ -101,8 +101,8 @@ def ablate(
 def planned_power(setup: Setup, n_layers: int) -> PlannedPower:
     """What the items of a planned ablation will show of each capability and layer."""
     capabilities = _by_capability(setup.tasks)
-    asked = [sum(len(task.items) for task in tasks) for tasks in capabilities]
-    answers = min(independent_answers(n, n * len(setup.protocols)) for n in asked)
+    n_items = [sum(len(task.items) for task in tasks) for tasks in capabilities]
+    answers = min(independent_answers(n, n * len(setup.protocols)) for n in n_items)
     return PlannedPower(
         max(len(task.items) for task in setup.tasks),
         max(len(task.items) + len(task.unasked) for task in setup.tasks),
@@ -120,7 +120,7 @@ def enough_items(tasks: Sequence[Task], n_protocols: int, n_layers: int) -> int:
 
 
 def _by_capability(tasks: Sequence[Task]) -> list[list[Task]]:
-    found: dict[str, list[Task]] = defaultdict(list)
+    grouped: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
-        found[task.capability].append(task)
-    return list(found.values())
+        grouped[task.capability].append(task)
+    return list(grouped.values())

@@ -67,16 +67,16 @@ def book_tables(
     # answers are compared one by one, which means over draws of examples are not
     comparable = () if has_several_examples(records) else tuple(_pairs(of_one_draw(records)))
     for pair in comparable:
-        both = tuple(next(cells(one)) for one in pair)
+        both = tuple(next(cells(side)) for side in pair)
         where = {CLOSED: both[0].task, OPEN: both[1].task, "protocol": both[0].protocol}
         known = where | _described(both, facts)
         known |= {f"signal_{k}": has[c.task, c.protocol] for k, c in zip(_KINDS, both, strict=True)}
-        asked = _comparable(pair, facts) if known["signal_closed"] and known["signal_open"] else []
-        for kind, site, first, second in asked:
+        places = _comparable(pair, facts) if known["signal_closed"] and known["signal_open"] else []
+        for kind, site, first, second in places:
             turned = crossed(first.answers, second.answers, first.cell.clusters)
             tables.append(_compared(first, second, turned.apart, facts).assign(**where))
             pairs.append(known | {"kind": kind, "site": site, "p": turned.p})
-        pairs += [] if asked else [known]
+        pairs += [] if places else [known]
     if not tables:
         return {"books": frame("books", []), "book_pairs": frame("book_pairs", pairs)}
     whole = pd.concat(tables, ignore_index=True)
@@ -104,7 +104,7 @@ def _with_both_sorts(pairs: list[dict[str, Any]], books: pd.DataFrame) -> Iterat
             continue
         row = next(tested)
         more = rows(books, **{name: row[name] for name in _KEY})["loses_more"]
-        counts = {f"n_{one}_more": list(more).count(one) for one in _KINDS}
+        counts = {f"n_{kind}_more": list(more).count(kind) for kind in _KINDS}
         yield row | counts | {"both_sorts": row["p_holm"] < ALPHA}
 
 
@@ -113,25 +113,25 @@ def _pairs(records: pd.DataFrame) -> Iterator[Pair]:
     if "closed_book" not in records:
         return
     named = records.loc[records["closed_book"].notna()]
-    for (task, protocol), mine in named.groupby(["task", "protocol"], sort=True):
+    for (task, protocol), part in named.groupby(["task", "protocol"], sort=True):
         others = (records["protocol"] == protocol) & (records["task"] != task)
-        twins = records.loc[others & records["item"].isin(mine["closed_book"])]
+        twins = records.loc[others & records["item"].isin(part["closed_book"])]
         for _, closed in twins.groupby("task", sort=True):
             first = pd.DataFrame(closed)
             of_item = dict(zip(first["item"], first["cluster"], strict=True))
-            there = pd.DataFrame(mine.loc[mine["closed_book"].isin(list(of_item))])
+            there = pd.DataFrame(part.loc[part["closed_book"].isin(list(of_item))])
             if not _ask_the_same(there, of_item):
                 continue
             item = there["closed_book"].astype(first["item"].dtype)
-            cluster = pd.Series([of_item[one] for one in item], index=there.index, dtype=object)
+            cluster = pd.Series([of_item[name] for name in item], index=there.index, dtype=object)
             yield Pair(first, there.assign(item=item, cluster=cluster))
 
 
 def _ask_the_same(opened: pd.DataFrame, of_item: dict[Any, Any]) -> bool:
     """Whether no two items say that they ask for different things, as with other arguments."""
-    told = zip(opened["closed_book"], opened["cluster"], strict=True)
-    said = {(of_item[item], cluster) for item, cluster in told}
-    return all(one == other for one, other in said if not (pd.isna(one) or pd.isna(other)))
+    named = zip(opened["closed_book"], opened["cluster"], strict=True)
+    pairs = {(of_item[item], cluster) for item, cluster in named}
+    return all(first == other for first, other in pairs if not (pd.isna(first) or pd.isna(other)))
 
 
 def _described(both: tuple[Cell, ...], facts: Facts) -> dict[str, Any]:
@@ -152,29 +152,29 @@ def _comparable(pair: Pair, facts: Facts) -> list[tuple[str, str, StepAnswers, S
     """Both tasks' answers under the changes of each kind and site that both were asked under."""
     protocol = str(pair.closed["protocol"].iloc[0])
     rung = ScoringStep(protocol, protocol, "correct", protocol)
-    found = [one for records in pair for one in step_answers(records, rung, facts.chance)]
-    if len(found) != 2:
+    answers = [step for records in pair for step in step_answers(records, rung, facts.chance)]
+    if len(answers) != 2:
         return []
-    places = found[0].cell.interventions[["kind", "site"]].dropna().drop_duplicates()
-    both = [(k, s, found[0].only(k, s), found[1].only(k, s)) for k, s in places.to_numpy()]
-    return [one for one in both if same_items(*one[2:]) and len(one[2].cell.items) > 1]
+    places = answers[0].cell.interventions[["kind", "site"]].dropna().drop_duplicates()
+    both = [(k, s, answers[0].only(k, s), answers[1].only(k, s)) for k, s in places.to_numpy()]
+    return [place for place in both if same_items(*place[2:]) and len(place[2].cell.items) > 1]
 
 
 def _compared(
-    first: StepAnswers, second: StepAnswers, found: Dissociation, facts: Facts
+    first: StepAnswers, second: StepAnswers, tests: Dissociation, facts: Facts
 ) -> pd.DataFrame:
-    cell, common = first.cell, max(found.n_common, 1)
+    cell, common = first.cell, max(tests.n_common, 1)
     table = cell.interventions.assign(
         n_pairs=len(cell.items),
-        n_common=found.n_common,
-        only_closed=found.only_first,
-        only_open=found.only_second,
-        lost_both=found.both,
+        n_common=tests.n_common,
+        only_closed=tests.only_first,
+        only_open=tests.only_second,
+        lost_both=tests.both,
         luck_closed=first.luck,
         luck_open=second.luck,
-        protected=(found.only_first - found.only_second) / common if found.n_common else np.nan,
-        p=found.two_sided,
-        more=np.where(found.p_first <= found.p_second, CLOSED, OPEN),
+        protected=(tests.only_first - tests.only_second) / common if tests.n_common else np.nan,
+        p=tests.two_sided,
+        more=np.where(tests.p_first <= tests.p_second, CLOSED, OPEN),
         n_independent=_independent(first, second),  # for exact bounds; not saved
         **_bootstrapped(first, second, facts),
     )
@@ -189,15 +189,15 @@ def _independent(first: StepAnswers, second: StepAnswers) -> Float[np.ndarray, "
     clusters = first.cell.clusters.only(common)
     lost = ~first.cell.correct[common], ~second.cell.correct[common]
     alone = [lost[0] & ~lost[1], lost[1] & ~lost[0]]
-    return np.minimum(*(independent_items(one, clusters) for one in alone))
+    return np.minimum(*(independent_items(names, clusters) for names in alone))
 
 
 def _bootstrapped(first: StepAnswers, second: StepAnswers, facts: Facts) -> dict[str, Any]:
     """Losses in points, shares and nats, and their differences in the same resamples."""
     cell, n = first.cell, len(first.cell.items)
     both = [
-        (one.intact[:, None] * 1.0 - one.correct, one.nats, one.margins)
-        for one in (first.cell, second.cell)
+        (cell.intact[:, None] * 1.0 - cell.correct, cell.nats, cell.margins)
+        for cell in (first.cell, second.cell)
     ]
     *above, loss1, nats1, margin1, loss2, nats2, margin2 = resampled(
         cell.task, cell.clusters, facts.seed, first.above, second.above, *both[0], *both[1]
@@ -206,7 +206,7 @@ def _bootstrapped(first: StepAnswers, second: StepAnswers, facts: Facts) -> dict
     share = tuple(
         lost / np.where(whole > 0, whole, np.nan) for lost, whole in zip(loss, above, strict=True)
     )
-    levels = [facts.chance(one.cell.task, one.cell.protocol) for one in (first, second)]
+    levels = [facts.chance(answers.cell.task, answers.cell.protocol) for answers in (first, second)]
     columns: dict[str, Any] = {}
     for name, values, ends in (
         ("loss", loss, ("difference", "")),
@@ -214,10 +214,10 @@ def _bootstrapped(first: StepAnswers, second: StepAnswers, facts: Facts) -> dict
         ("nats", nats, ("nats_difference", "nats_")),
         ("margin", margin, ("margin_difference", "margin_")),
     ):
-        columns |= {f"{name}_{k}": one[0] for k, one in zip(_KINDS, values, strict=True)}
+        columns |= {f"{name}_{k}": value[0] for k, value in zip(_KINDS, values, strict=True)}
         columns |= bounded_columns(*ends, values[0] - values[1], n)
     scales = [scale_of(r.cell, level) for r, level in zip((first, second), levels, strict=True)]
-    each = [bounded(one, scale) for one, scale in zip(share, scales, strict=True)]
+    each = [bounded(values, scale) for values, scale in zip(share, scales, strict=True)]
     apart = (columns["share_low"], columns["share_high"])
     ends = difference_wide_enough(columns["share_difference"], apart, *each)
     named = zip(("share_low", "share_high"), ends, strict=True)
@@ -231,7 +231,7 @@ def _with_unseen_items(table: pd.DataFrame, cell: Cell) -> dict[str, Float[np.nd
     """
     alone = independent_items(np.zeros((len(cell.items), len(table))), cell.clusters)
     estimate, low, high = (
-        table[one].to_numpy(dtype=float) for one in ("difference", "low", "high")
+        table[end].to_numpy(dtype=float) for end in ("difference", "low", "high")
     )
     ends = no_narrower((low, high), exact_where_alike(estimate, alone, 2.0))
     return dict(zip(("low", "high"), ends, strict=True))

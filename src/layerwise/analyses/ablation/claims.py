@@ -72,8 +72,8 @@ def claims(run: RunTables) -> list[Claim]:
     losses = _that_matter(needed, smallest)
     names = in_order(needed["capability"], CAPABILITY_ORDER)
     signal = run.table("signal")
-    asked = names if signal is None else signal["capability"].unique()
-    noun = "capabilities" if len(names) == len(asked) else "capabilities with signal"
+    known = names if signal is None else signal["capability"].unique()
+    noun = "capabilities" if len(names) == len(known) else "capabilities with signal"
     together = list(_needed_together(losses, names, noun))
     general = [layer for claim in together if claim.kind == GENERAL for layer in claim.layers]
     return [
@@ -156,11 +156,11 @@ def _more(sure: pd.DataFrame) -> list[Claim]:
     return [_more_of(rows(sure, capability=name), str(name)) for name in names]
 
 
-def _more_of(mine: pd.DataFrame, capability: str) -> Claim:
+def _more_of(effects: pd.DataFrame, capability: str) -> Claim:
     """Its example is the layer that the fewest capabilities need more than others."""
-    others = in_order(mine["other"], CAPABILITY_ORDER)
-    layers = layers_of(mine)
-    top = records(mine.sort_values(["shared", "estimate"], ascending=[True, False]))[0]
+    others = in_order(effects["other"], CAPABILITY_ORDER)
+    layers = layers_of(effects)
+    top = records(effects.sort_values(["shared", "estimate"], ascending=[True, False]))[0]
     layer = name_layer(top["layer"])
     less = "another capability" if len(others) > 1 else others[0]
     n_tests = int(top["n_tests"])
@@ -176,39 +176,39 @@ def _more_of(mine: pd.DataFrame, capability: str) -> Claim:
         capabilities=(capability, *others),
         layers=tuple(layers),
         details=tuple(
-            f"More than {other}: {layer_ranges(layers_of(rows(mine, other=other)))}."
+            f"More than {other}: {layer_ranges(layers_of(rows(effects, other=other)))}."
             for other in others
         ),
         estimate=_estimate(
             top, f"% of the score more than {top['other']} without layer {layer}", "contrasts"
         ),
-        p=_largest_p(mine),
+        p=_largest_p(effects),
         test="the largest of Welch's t over items, of the losses and of what exceeds each "
         f"capability's usual loss; Holm over {counted(n_tests, 'contrast')}",
-        **_asked(mine),
+        **_asked(effects),
         caveat=_BREAKS,
     )  # fmt: skip
 
 
-def _needed(mine: pd.DataFrame, sure: pd.DataFrame, general: list[int]) -> Claim:
+def _needed(effects: pd.DataFrame, sure: pd.DataFrame, general: list[int]) -> Claim:
     """The layers that a capability needs beside those that all need."""
     every = layers_of(sure)
     own = [layer for layer in every if layer not in general]
-    first = records(mine)[0]
+    first = records(effects)[0]
     capability = capitalised(str(first["capability"]))
     where = {"what": NEEDED, "capability": str(first["capability"])}
     common = {
         "kind": NEEDED,
         "capabilities": (str(first["capability"]),),
-        **_asked(mine),
-        "details": (_power(mine),),
+        **_asked(effects),
+        "details": (_power(effects),),
         "caveat": "No significant loss is not no loss.",
     }
     if not every:
-        least = float(numbers(mine, "p_family").min())
+        least = float(numbers(effects, "p_family").min())
         return Claim(
             short=f"{capability}: no layer is shown to be needed.", evidence=OPEN, p=least,
-            test=f"the smallest; {_flips(mine)}", source=source("estimates", where), **common,
+            test=f"the smallest; {_flips(effects)}", source=source("estimates", where), **common,
         )  # fmt: skip
     shown = own or every
     top = records(rows(sure, layer=shown).sort_values("acc", kind="stable"))[0]
@@ -229,8 +229,8 @@ def _needed(mine: pd.DataFrame, sure: pd.DataFrame, general: list[int]) -> Claim
         source=source("estimates", where, layer=shown),
         layers=tuple(shown),
         estimate=_estimate(top, f"accuracy points without layer {name_layer(top['layer'])}"),
-        p=_largest_p(rows(mine, layer=shown)),
-        test=f"the largest; {_flips(mine)}",
+        p=_largest_p(rows(effects, layer=shown)),
+        test=f"the largest; {_flips(effects)}",
         **common,
     )  # fmt: skip
 
@@ -332,7 +332,7 @@ def _percent(share: float) -> str:
     return number(100 * float(share))
 
 
-def _power(mine: pd.DataFrame) -> str:
-    n, n_answers, n_tests = (int(mine[of].iloc[0]) for of in ("n_items", "n_answers", "n_tests"))
-    found = could_be_found(int(independent_answers(n, n_answers)), n_tests)
-    return f"With {counted(n, 'item')} {found}."
+def _power(effects: pd.DataFrame) -> str:
+    n, n_answers, n_tests = (int(effects[of].iloc[0]) for of in ("n_items", "n_answers", "n_tests"))
+    shown = could_be_found(int(independent_answers(n, n_answers)), n_tests)
+    return f"With {counted(n, 'item')} {shown}."

@@ -31,8 +31,8 @@ def _guessed(row: Row) -> str:
     """What the best guesser gets right, and how; a dash where none was measured."""
     if pd.isna(row["guesser"]):
         return "–"
-    told = row["guesser_rule"] if row["guesser_held"] else "no better than chance"
-    return f"{number(100 * row['guesser'])} ({told})"
+    rule = row["guesser_rule"] if row["guesser_held"] else "no better than chance"
+    return f"{number(100 * row['guesser'])} ({rule})"
 
 
 def _over_run(row: Row) -> str:
@@ -106,8 +106,8 @@ STEPS = (
 
 
 def _more(row: Row) -> str:
-    told = {"closed": "without the passage", "open": "with the passage"}
-    return "–" if pd.isna(row["loses_more"]) else told[row["loses_more"]]
+    words = {"closed": "without the passage", "open": "with the passage"}
+    return "–" if pd.isna(row["loses_more"]) else words[row["loses_more"]]
 
 
 BOOKS = (
@@ -134,7 +134,7 @@ def _both(row: Row, name: str) -> str:
 
 
 def _without_signal(row: Row) -> str:
-    silent = [row[one] for one in ("closed", "open") if not row[f"signal_{one}"]]
+    silent = [row[kind] for kind in ("closed", "open") if not row[f"signal_{kind}"]]
     return " and ".join(silent) if silent else "–"
 
 

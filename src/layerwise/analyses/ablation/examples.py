@@ -63,17 +63,17 @@ def example_items(run: RunTables, task: str) -> list[Example]:
     records, questions = run.table("records"), run.table(QUESTIONS)
     if records is None or questions is None:
         return []
-    mine = rows(records, task=task)
+    own = rows(records, task=task)
     worst = _worst(run, task)
     if worst is None:
-        protocols = in_order(rows(mine, kind=INTACT)["protocol"], _TELLING)
-        mine = rows(mine, protocol=protocols[:1])
-        every = answers(mine, rows(mine, kind=INTACT), questions)
+        protocols = in_order(rows(own, kind=INTACT)["protocol"], _TELLING)
+        own = rows(own, protocol=protocols[:1])
+        every = answers(own, rows(own, kind=INTACT), questions)
         chosen = _chosen(every, "right", "wrong")
         return [_example(row | {"without": None}, None) for row in chosen]
-    mine = rows(mine, protocol=worst["protocol"])
-    without = rows(mine, intervention=worst["intervention"])
-    every = answers(mine, without, questions)
+    own = rows(own, protocol=worst["protocol"])
+    without = rows(own, intervention=worst["intervention"])
+    every = answers(own, without, questions)
     return [_example(row, int(worst["layer"])) for row in _chosen(every, "lost", "right")]
 
 
@@ -82,7 +82,7 @@ def _worst(run: RunTables, task: str) -> dict[str, Any] | None:
 
     Layers that every capability needs break everything, which says little: others go first.
     """
-    general = {layer for one in claims(run) if one.kind == GENERAL for layer in one.layers}
+    general = {layer for claim in claims(run) if claim.kind == GENERAL for layer in claim.layers}
     for kind, site in ablations(run)[:1]:
         effects = effects_of(run, kind, site, task=task, signal=True)
         for protocol in in_order(effects["protocol"], _TELLING)[:1]:
@@ -97,8 +97,8 @@ def _worst(run: RunTables, task: str) -> dict[str, Any] | None:
 def _chosen(every: pd.DataFrame, *fates: str) -> list[dict[str, Any]]:
     """The first item of each fate, filled up to two with others."""
     firsts = [rows(every, fate=fate).head(1) for fate in fates]
-    found = pd.concat([*firsts, every]).drop_duplicates("item")
-    return [{str(k): v for k, v in row.items()} for row in found.head(2).to_dict("records")]
+    chosen = pd.concat([*firsts, every]).drop_duplicates("item")
+    return [{str(k): v for k, v in row.items()} for row in chosen.head(2).to_dict("records")]
 
 
 def _example(row: dict[str, Any], layer: int | None) -> Example:
@@ -109,15 +109,15 @@ def examples_section(run: RunTables) -> Section:
     """Examples of all tasks; empty if the run did not save what it asked."""
     effects = run.table("signal")
     tasks = [] if effects is None else in_order(effects["task"], ())
-    found = [example for task in tasks for example in example_items(run, task)]
+    examples = [example for task in tasks for example in example_items(run, task)]
     cells = [
         [
-            one.task, one.protocol,
-            *(shortened(text, _LONGEST) for text in (one.question, one.gold, one.intact)),
-            "–" if one.layer is None else f"layer {name_layer(one.layer)}: "
-            + shortened(one.without, _LONGEST),
+            row.task, row.protocol,
+            *(shortened(text, _LONGEST) for text in (row.question, row.gold, row.intact)),
+            "–" if row.layer is None else f"layer {name_layer(row.layer)}: "
+            + shortened(row.without, _LONGEST),
         ]
-        for one in found
+        for row in examples
     ]  # fmt: skip
     columns = (
         "task", "protocol", "asked", "right answer", "intact model", "without a layer",

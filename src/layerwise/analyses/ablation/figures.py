@@ -67,8 +67,8 @@ def role_map(
         Mark("significant gain", partial(_changed, column="acc_diff", sign=-1), "^", "gain"),
     )
     listed = [
-        _strip(mine, "protocol", in_order(mine["protocol"], PROTOCOL_ORDER), layers, marks)
-        for _, mine in by_task(every)
+        _strip(part, "protocol", in_order(part["protocol"], PROTOCOL_ORDER), layers, marks)
+        for _, part in by_task(every)
     ]
     panels = strips(listed, width, left=1.05, least=width)
     panels.over_layers(layers, cells=True)
@@ -81,13 +81,13 @@ def _changed(row: Row, column: str, sign: int) -> bool:
 
 
 def _strip(
-    mine: pd.DataFrame, named: str, names: Sequence[str], layers: list[int], marks: Sequence[Mark],
+    part: pd.DataFrame, named: str, names: Sequence[str], layers: list[int], marks: Sequence[Mark],
     right: Callable[[Row], str] | None = None,
 ) -> Strip:  # fmt: skip
     """A task's rows over the layers; those without signal have no cells."""
-    first, lit = mine.iloc[0], rows(mine, signal=True)
-    title = f"{first['task']} ({first['capability']}, n = {spread(mine['n_items'])})"
-    there = {row[named]: row for row in records(mine)}
+    first, lit = part.iloc[0], rows(part, signal=True)
+    title = f"{first['task']} ({first['capability']}, n = {spread(part['n_items'])})"
+    there = {row[named]: row for row in records(part)}
     return Strip(
         [title],
         names,
@@ -122,7 +122,7 @@ def ladder(
     rungs, layers = in_order(shown["rung"], RUNG_ORDER), layers_of(shown)
     mark = Mark("significant loss (Holm, p < 0.05)", partial(_changed, column="loss", sign=1))
     listed = [
-        _strip(mine, "rung", rungs, layers, [mark], _intact) for _, mine in by_task(shown)
+        _strip(part, "rung", rungs, layers, [mark], _intact) for _, part in by_task(shown)
     ]  # fmt: skip
     panels = strips(listed, width, left=1.0, right=0.65)
     panels.over_layers(layers, cells=True)
@@ -161,9 +161,9 @@ def accuracy_by_layer(
     """
     shown = rows(effects, kind=kind, site=site)
     tasks = by_task(shown)
-    panels = Panels([task_title(mine) for _, mine in tasks], width)
-    for axes, (task, mine) in zip(panels.flat, tasks, strict=True):
-        for protocol, line in by_protocol(mine):
+    panels = Panels([task_title(part) for _, part in tasks], width)
+    for axes, (task, part) in zip(panels.flat, tasks, strict=True):
+        for protocol, line in by_protocol(part):
             seen, words = protocol_look(protocol), Words(interval="95 % interval of the effect")
             draw_accuracy(axes, line, protocol, seen, words, x="layer", label=protocol)
             blind = pd.DataFrame() if signal is None else rows(signal, task=task, protocol=protocol)
@@ -201,13 +201,13 @@ def protocol_comparison(
     """
     shown = rows(effects, kind=kind, site=site, signal=True)
     tasks = by_task(shown)
-    panels = Panels([task_title(mine) for _, mine in tasks], width, left=0.8)
-    for axes, (task, mine) in zip(panels.flat, tasks, strict=True):
+    panels = Panels([task_title(part) for _, part in tasks], width, left=0.8)
+    for axes, (task, part) in zip(panels.flat, tasks, strict=True):
         level(axes, 0)
         lines = [
             series(line, f"share {protocol}", protocol_look(protocol), "share_lost", label=protocol,
                    ends=("share_low", "share_high"), scale=100, unit=" % lost", sure="significant")
-            for protocol, line in by_protocol(mine)
+            for protocol, line in by_protocol(part)
         ]  # fmt: skip
         draw_series(axes, lines, _SURE)
         apart = _layers_apart(dissociations, task, kind, site)
@@ -219,14 +219,14 @@ def protocol_comparison(
     return panels.finish(title, "layer", [LOST_UNIT])
 
 
-def _layers_apart(found: pd.DataFrame | None, task: str, kind: str, site: str) -> list[int]:
+def _layers_apart(table: pd.DataFrame | None, task: str, kind: str, site: str) -> list[int]:
     """Layers that cost significantly more under one protocol than under another."""
-    if found is None or found.empty:
+    if table is None or table.empty:
         return []
     protocols = ["letter", "choice", "generate"]
-    mine = rows(found, task=task, kind=kind, site=site, first=protocols, second=protocols)
-    least = mine[["p_first", "p_second"]].min(axis=1)
-    return layers_of(pd.DataFrame(mine.loc[least < ALPHA]))
+    pairs = rows(table, task=task, kind=kind, site=site, first=protocols, second=protocols)
+    least = pairs[["p_first", "p_second"]].min(axis=1)
+    return layers_of(pd.DataFrame(pairs.loc[least < ALPHA]))
 
 
 @styled
@@ -249,7 +249,7 @@ def head_effect_maps(
     heads = HEAD_WORDS[str(first["site"])]
     action = capitalised(doing(str(first["kind"]), str(first["site"]), f"one {heads}"))
     return head_maps(
-        [(task_title(mine), mine) for _, mine in by_task(shown)],
+        [(task_title(part), part) for _, part in by_task(shown)],
         "share_lost",
         Bar(DIVERGING, -limit, limit, "share of above-floor accuracy lost (below 0: gained)"),
         f"{action}: accuracy lost, {first['protocol']} protocol",
@@ -287,19 +287,19 @@ def set_losses(
     sets = largest_sets(shown)
     shown = rows(shown, intervention=sets)
     first = shown.drop_duplicates("intervention").set_index("intervention").loc[sets]
-    names = [set_name(*one) for one in zip(first["layers"], first["heads"], strict=True)]
+    names = [set_name(*pair) for pair in zip(first["layers"], first["heads"], strict=True)]
     groups = [
         ({"protocol": protocol}, protocol_look(protocol), protocol)
         for protocol in in_order(shown["protocol"], PROTOCOL_ORDER)
     ]
     tasks = by_task(shown)
-    panels = Panels([task_title(mine) for _, mine in tasks], width, (0.19 * len(sets) + 0.1,),
+    panels = Panels([task_title(part) for _, part in tasks], width, (0.19 * len(sets) + 0.1,),
                     left=0.9)  # fmt: skip
-    for axes, (_, mine) in zip(panels.flat, tasks, strict=True):
+    for axes, (_, part) in zip(panels.flat, tasks, strict=True):
         for at in (0, 100):
             level(axes, at, upright=True)
         drawn = ranges(
-            mine, sets, "intervention", groups, ("share_lost", "share_low", "share_high"),
+            part, sets, "intervention", groups, ("share_lost", "share_low", "share_high"),
             span=0.5, scale=100, unit=" % lost", sure="significant",
         )  # fmt: skip
         draw_ranges(axes, names, drawn, _SURE, longest=18)

@@ -53,25 +53,25 @@ NO_LOSS = "no loss"
 
 def layers_without_loss(run: RunTables) -> list[Claim]:
     """Per protocol, the layers that are shown to lose less than what would matter."""
-    found, smallest = [], Interest.of(run.facts.settings)
+    claims, smallest = [], Interest.of(run.facts.settings)
     for kind, site in ablations(run)[:1]:
         effects = effects_of(run, kind, site, signal=True)
         cells = {
             protocol: rows(effects, protocol=protocol)
             for protocol in in_order(effects["protocol"], PROTOCOL_ORDER)
         }
-        whole = [no_loss_by_layer(mine) for mine in cells.values()]
+        whole = [no_loss_by_layer(cell) for cell in cells.values()]
         over_run = holm(np.concatenate([list(p.values()) for p in whole] or [np.zeros(0)]))
-        for mine in cells.values():
-            p = no_loss(mine)
+        for cell in cells.values():
+            p = no_loss(cell)
             held, over_run = over_run[: len(p)], over_run[len(p) :]
             shown = dict(zip(p, held.tolist(), strict=True)), every_test(sum(map(len, whole)))
-            found.append(
-                _shown(mine, p, *shown, smallest)
+            claims.append(
+                _shown(cell, p, *shown, smallest)
                 if min(p.values()) < ALPHA
-                else _none(mine, len(p), smallest)
+                else _none(cell, len(p), smallest)
             )
-    return spaced(found, 2)
+    return spaced(claims, 2)
 
 
 def no_loss(effects: pd.DataFrame) -> dict[int, float]:
@@ -96,7 +96,7 @@ def no_loss_by_layer(effects: pd.DataFrame) -> dict[int, float]:
 
 
 def _shown(
-    mine: pd.DataFrame, p: dict[int, float], run: dict[int, float], tests: str, smallest: Interest
+    cell: pd.DataFrame, p: dict[int, float], run: dict[int, float], tests: str, smallest: Interest
 ) -> Claim:
     """The layers that are shown over the run; where there is none, those within the table."""
     in_table, over_run = ([layer for layer in p if each[layer] < ALPHA] for each in (p, run))
@@ -104,7 +104,7 @@ def _shown(
     named = f"any one of {len(layers)} layers" if layers[1:] else f"layer {name_layer(layers[0])}"
     more = [f"Holm over the layers alone: {layer_ranges(in_table)}."] if layers != in_table else []
     return Claim(
-        short=f"{_doing(mine, named)} costs less than {_points(mine, smallest)}.",
+        short=f"{_doing(cell, named)} costs less than {_points(cell, smallest)}.",
         evidence=Evidence.ESTABLISHED if over_run else Evidence.IN_TABLE,
         importance=weight(0.75, len(layers) / len(p)), layers=tuple(layers),
         p=max(each[layer] for layer in layers),
@@ -113,74 +113,74 @@ def _shown(
         details=(
             f"A larger loss is excluded for {len(layers)} of {counted(len(p), 'layer')} in each "
             f"task with signal: {layer_ranges(layers)}.",
-            *more, *_margins(mine, smallest),
+            *more, *_margins(cell, smallest),
         ),
-        **_asked(mine, layer=layers),
+        **_asked(cell, layer=layers),
     )  # fmt: skip
 
 
-def _none(mine: pd.DataFrame, n_layers: int, smallest: Interest) -> Claim:
-    least = excludable_loss(independent(mine), ALPHA / n_layers)
+def _none(cell: pd.DataFrame, n_layers: int, smallest: Interest) -> Claim:
+    least = excludable_loss(independent(cell), ALPHA / n_layers)
     return Claim(
-        short=f"No layer is shown to cost less than {_points(mine, smallest)}.",
+        short=f"No layer is shown to cost less than {_points(cell, smallest)}.",
         evidence=Evidence.OPEN, importance=weight(0.4, 0.0),
         details=(
-            f"{_doing(mine, 'each layer')} was tested (one-sided paired tests, Holm over "
+            f"{_doing(cell, 'each layer')} was tested (one-sided paired tests, Holm over "
             f"{counted(n_layers, 'layer')}).",
             f"With so many items, no loss below {100 * least:.0f} points could be excluded even "
             "where no answer changes.",
-            *_margins(mine, smallest),
+            *_margins(cell, smallest),
         ),
-        **_asked(mine),
+        **_asked(cell),
     )  # fmt: skip
 
 
-def _doing(mine: pd.DataFrame, where: str) -> str:
-    return capitalised(done(records(mine)[0], where))
+def _doing(cell: pd.DataFrame, where: str) -> str:
+    return capitalised(done(records(cell)[0], where))
 
 
-def _asked(mine: pd.DataFrame, **at: list[int]) -> dict[str, Any]:
-    first = records(mine)[0]
+def _asked(cell: pd.DataFrame, **at: list[int]) -> dict[str, Any]:
+    first = records(cell)[0]
     where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
     return {
-        "kind": NO_LOSS, "tasks": tuple(in_order(mine["task"], ())),
-        "protocols": (where["protocol"],), "items": f"items: {items_of(mine)} a task",
+        "kind": NO_LOSS, "tasks": tuple(in_order(cell["task"], ())),
+        "protocols": (where["protocol"],), "items": f"items: {items_of(cell)} a task",
         "source": source("effects", where | {"signal": True}, **at),
     }  # fmt: skip
 
 
-def _points(mine: pd.DataFrame, smallest: Interest) -> str:
-    return f"{100 * smallest.loss:.3g} accuracy points {when(records(mine)[0]['protocol'])}"
+def _points(cell: pd.DataFrame, smallest: Interest) -> str:
+    return f"{100 * smallest.loss:.3g} accuracy points {when(records(cell)[0]['protocol'])}"
 
 
-def _margins(mine: pd.DataFrame, smallest: Interest) -> list[str]:
+def _margins(cell: pd.DataFrame, smallest: Interest) -> list[str]:
     """What is excluded where nats are tested as well."""
     nats = f"{smallest.nats:g} nats, of which an item counts for one at most"
     loss = f"A loss is to be below {100 * smallest.loss:.3g} accuracy points and {nats}."
-    return [loss] if np.isfinite(numbers(mine, "nats")).any() else []
+    return [loss] if np.isfinite(numbers(cell, "nats")).any() else []
 
 
 def needed_heads(run: RunTables) -> list[Claim]:
     """The head whose loss costs most, or what the intervals allow where none is significant."""
-    found = []
+    claims = []
     for kind, site in ablations(run, HEADS)[:1]:
-        mine = effects_of(run, kind, site, HEADS, signal=True)
-        losses = pd.DataFrame(rows(mine, significant=True).query("acc_diff > 0"))
+        heads = effects_of(run, kind, site, HEADS, signal=True)
+        losses = pd.DataFrame(rows(heads, significant=True).query("acc_diff > 0"))
         every, smallest = effects_of_layers(run, heads=True), Interest.of(run.facts.settings).loss
         large = (numbers(losses, "acc_diff") >= smallest - 1e-9).any()
-        if len(mine) and every is not None:
-            found.append(
-                _largest_loss(mine, losses, every) if large else _no_head(mine, every, smallest)
+        if len(heads) and every is not None:
+            claims.append(
+                _largest_loss(heads, losses, every) if large else _no_head(heads, every, smallest)
             )
-    return found
+    return claims
 
 
-def _largest_loss(mine: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> Claim:
+def _largest_loss(heads: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> Claim:
     order = ["share_lost", "share_low", "layer", "head"]
     ranked = losses.sort_values(by=order, ascending=[False, False, True, True], kind="stable")
     top = records(ranked)[0]
     cell = {name: str(top[name]) for name in ("task", "protocol", "kind", "site")}
-    noun, there, here = HEAD_WORDS[cell["site"]], rows(mine, **cell), rows(losses, **cell)
+    noun, there, here = HEAD_WORDS[cell["site"]], rows(heads, **cell), rows(losses, **cell)
     over_run = count_that_hold(here, every, RATE)
     within = f"{RATE} over {counted(len(there), noun)}"
     return Claim(
@@ -207,16 +207,16 @@ def _head_points(row: dict[str, Any], every: pd.DataFrame) -> Estimate:
     return Estimate(value, low, high, unit, together(every))
 
 
-def _no_head(mine: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim:
-    worst = records(mine)[int(np.argmax(numbers(mine, "acc_diff")))]
+def _no_head(heads: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim:
+    worst = records(heads)[int(np.argmax(numbers(heads, "acc_diff")))]
     noun = HEAD_WORDS[str(worst["site"])]
-    pairs = len(mine[["task", "protocol"]].drop_duplicates())
+    pairs = len(heads[["task", "protocol"]].drop_duplicates())
     where = {"kind": str(worst["kind"]), "site": str(worst["site"]), "signal": True}
     at = {name: int(worst[name]) for name in ("layer", "head")}
     return Claim(
         kind=HEADS, evidence=OPEN, importance=weight(0.5, 0.0),
         short=f"No single {noun} is established to matter.", source=source("effects", where, **at),
-        estimate=_head_points(worst, every), items=f"items: {items_of(mine)}",
+        estimate=_head_points(worst, every), items=f"items: {items_of(heads)}",
         details=(
             f"{capitalised(done(worst, f'any one {noun}'))} has a significant loss of "
             f"{100 * smallest:.3g} points or more in none of the "
@@ -247,7 +247,7 @@ def silent(run: RunTables) -> list[Claim]:
     dull = rows(signal, signal=False)
     importance = weight(0.5, len(dull) / len(signal))
     missed = f"It is not shown to be better than {not_better_than(signal)}."
-    found = [
+    claims = [
         Claim(
             kind=SILENT, evidence=OPEN, importance=importance,
             short=f"Nothing is said of what layers cost for {in_short([row])}.",
@@ -259,9 +259,9 @@ def silent(run: RunTables) -> list[Claim]:
     ]  # fmt: skip
     if len(dull) > NAMED:
         more = counted(len(dull) - NAMED, "further task-protocol pair")
-        found.append(Claim(
+        claims.append(Claim(
             kind=SILENT, evidence=OPEN, importance=importance,
             short=f"Nor is anything said of what layers cost for {more}.", details=(missed,),
             source=source("signal", {"signal": False}), **asked_of(dull.iloc[NAMED:]),
         ))  # fmt: skip
-    return found
+    return claims

@@ -68,9 +68,9 @@ def ladder_findings(run: RunTables) -> list[Claim]:
     steps, layers = rows(steps, kind=kind, site=site), rows(layers, kind=kind, site=site)
     other = [_other_layers(row, layers, len(steps)) for row in _clearest(steps)]
     harder = [
-        _steps_that_lose(mine)
-        for _, mine in steps.groupby("task", sort=False)
-        if len(_losing(mine)) and rows(mine, other_layers=True).empty
+        _steps_that_lose(part)
+        for _, part in steps.groupby("task", sort=False)
+        if len(_losing(part)) and rows(part, other_layers=True).empty
     ]
     quiet = rows(steps, other_layers=False)
     alike = [_no_other_layers(quiet)] if len(quiet) else []
@@ -117,21 +117,23 @@ def _scored(way: str) -> str:
     return _SCORED.get(way) or when(way)
 
 
-def _layers(found: Any) -> str:
-    return f"layer{'s' * (len(found) > 1)} {layer_ranges(found)}"
+def _layers(layers: Any) -> str:
+    return f"layer{'s' * (len(layers) > 1)} {layer_ranges(layers)}"
 
 
-def _losing(mine: pd.DataFrame) -> pd.DataFrame:
+def _losing(steps: pd.DataFrame) -> pd.DataFrame:
     """The steps from one rung to the next that cost significantly more."""
-    sure = (mine["p_holm"] < 0.05) & (mine["difference"] > 0)
-    return rows(pd.DataFrame(mine.loc[sure]), next_rung=True)
+    sure = (steps["p_holm"] < 0.05) & (steps["difference"] > 0)
+    return rows(pd.DataFrame(steps.loc[sure]), next_rung=True)
 
 
-def _steps_that_lose(mine: pd.DataFrame) -> Claim:
-    losing = records(_losing(mine))
-    most, first = max(losing, key=lambda row: row["difference"]), records(mine)[0]
+def _steps_that_lose(tests: pd.DataFrame) -> Claim:
+    losing = records(_losing(tests))
+    most, first = max(losing, key=lambda row: row["difference"]), records(tests)[0]
     cell = {name: str(first[name]) for name in ("task", "kind", "site")}
-    shares = {row[end]: row[f"share_{end}"] for row in records(mine) for end in ("first", "second")}
+    shares = {
+        row[end]: row[f"share_{end}"] for row in records(tests) for end in ("first", "second")
+    }
     costs = (f"{name} {number(100 * shares[name])} %" for name in in_order(shares, RUNG_ORDER))
     steps = {end: [row[end] for row in losing] for end in ("first", "second")}
     added = tuple(
@@ -147,7 +149,7 @@ def _steps_that_lose(mine: pd.DataFrame) -> Claim:
         capabilities=(str(first["capability"]),), tasks=(cell["task"],),
         p=max(float(row["p_holm"]) for row in losing),
         test="the largest; paired randomisation tests, Holm over the run",
-        items=f"{spread(mine['n_items'])} items",
+        items=f"{spread(tests['n_items'])} items",
         details=(f"It costs of the above-floor accuracy: {joined(costs)}.", *added),
         caveat="Other layers are not shown to be needed: the scoring may only be harder.",
         source=source("ladder_steps", cell, **steps, next_rung=True),
@@ -182,30 +184,30 @@ def book_findings(run: RunTables) -> list[Claim]:
         return []
     kind, site = kinds_and_sites(layers)[0]
     smallest = Interest.of(run.facts.settings).loss
-    found = []
+    claims = []
     for pair in records(rows(pairs, kind=kind, site=site)):
         at = {name: str(pair[name]) for name in ("closed", "open", "protocol", "kind", "site")}
-        mine = rows(layers, **at)
-        large = mine.loc[numbers(mine, "protected") >= smallest - 1e-9]
-        small = mine.loc[-numbers(mine, "protected") >= smallest - 1e-9]
+        own = rows(layers, **at)
+        large = own.loc[numbers(own, "protected") >= smallest - 1e-9]
+        small = own.loc[-numbers(own, "protected") >= smallest - 1e-9]
         sure = {"closed": rows(large, loses_more="closed"), "open": rows(small, loses_more="open")}
         some = any(map(len, sure.values()))
-        found.append(
-            _protected(pair, sure, layers, at) if some else _not_protected(pair, mine, smallest, at)
+        claims.append(
+            _protected(pair, sure, layers, at) if some else _not_protected(pair, own, smallest, at)
         )
-    return spaced(found, 3)
+    return spaced(claims, 3)
 
 
 def _protected(pair: Row, sure: dict[str, pd.DataFrame], books: pd.DataFrame, at: Row) -> Claim:
-    told = "closed" if len(sure["closed"]) else "open"
-    best = _best(sure[told])
+    kind = "closed" if len(sure["closed"]) else "open"
+    best = _best(sure[kind])
     both = bool(pair["both_sorts"]) and all(map(len, sure.values()))
     shown = [best, *([_best(sure["open"])] if both else [])]
     quoted = [int(row["layer"]) for row in shown]
     over_run = all(row["p_run"] < LEVEL for row in shown)
-    more, less = ("without", "with") if told == "closed" else ("with", "without")
+    more, less = ("without", "with") if kind == "closed" else ("with", "without")
     net, *ends = (100 * float(best[f"protected{end}"]) for end in ("", "_run_low", "_run_high"))
-    low, high = sorted(ends) if told == "closed" else sorted(-end for end in ends)
+    low, high = sorted(ends) if kind == "closed" else sorted(-end for end in ends)
     why, caveat = _why(pair, sure, both)
     unit = f"points more {more} the passage (layer {name_layer(quoted[0])})"
     return Claim(
@@ -219,7 +221,7 @@ def _protected(pair: Row, sure: dict[str, pd.DataFrame], books: pd.DataFrame, at
         p=max(float(row["p_run" if over_run else "p_corrected"]) for row in shown),
         test=f"exact test, {family(books) if over_run else 'Holm over the layers'}",
         items=f"{int(pair['n_common'])} items right both ways",
-        details=(*_kept(pair, best, told), *_margins(best), _others(sure, books), *why),
+        details=(*_kept(pair, best, kind), *_margins(best), _others(sure, books), *why),
         caveat=caveat, source=source("books", at, layer=quoted),
     )  # fmt: skip
 
@@ -228,11 +230,11 @@ def _best(sure: pd.DataFrame) -> Row:
     return records(sure.sort_values("protected", key=abs, ascending=False, kind="stable"))[0]
 
 
-def _kept(pair: Row, row: Row, told: str) -> tuple[str, str]:
-    given, other = ("With", "open") if told == "closed" else ("Without", "closed")
-    kept, lost = int(row[f"only_{told}"]), int(row["lost_both"])
+def _kept(pair: Row, row: Row, kind: str) -> tuple[str, str]:
+    given, other = ("With", "open") if kind == "closed" else ("Without", "closed")
+    kept, lost = int(row[f"only_{kind}"]), int(row["lost_both"])
     return (
-        f"{given} the passage, {kept} of the {counted(kept + lost, 'answer')} of {pair[told]} that "
+        f"{given} the passage, {kept} of the {counted(kept + lost, 'answer')} of {pair[kind]} that "
         f"{done(row)} loses are kept ({pair[other]}).",
         f"{counted(int(row[f'only_{other}']), 'answer')} lost the other way round.",
     )
@@ -242,7 +244,7 @@ def _margins(row: Row) -> tuple[str, ...]:
     """What the layer takes from the margin either way, which has no ceiling; not of free text."""
     if pd.isna(row["margin_closed"]):
         return ()
-    closed, opened = (number(float(row[f"margin_{one}"]), 1) for one in ("closed", "open"))
+    closed, opened = (number(float(row[f"margin_{kind}"]), 1) for kind in ("closed", "open"))
     return (
         f"The margin above the best wrong option falls by {closed} nats without the passage and by "
         f"{opened} with it.",
@@ -250,16 +252,16 @@ def _margins(row: Row) -> tuple[str, ...]:
 
 
 def _others(sure: dict[str, pd.DataFrame], books: pd.DataFrame) -> str:
-    told = [
-        f"{_layers(layers_of(found))} lose{'s' * (len(found) == 1)} more {words}"
-        for found, words in (
+    parts = [
+        f"{_layers(layers_of(sort))} lose{'s' * (len(sort) == 1)} more {words}"
+        for sort, words in (
             (sure["closed"], "without the passage"), (sure["open"], "with the passage"),
         )
-        if len(found)
+        if len(sort)
     ]  # fmt: skip
     every = pd.concat(list(sure.values()))
-    held = which_hold(every, books, lambda one: layer_ranges(layers_of(one)))
-    return f"{capitalised(joined(told))}{held}."
+    held = which_hold(every, books, lambda table: layer_ranges(layers_of(table)))
+    return f"{capitalised(joined(parts))}{held}."
 
 
 def _why(pair: Row, sure: dict[str, pd.DataFrame], both: bool) -> tuple[tuple[str, ...], str]:
@@ -276,15 +278,15 @@ def _why(pair: Row, sure: dict[str, pd.DataFrame], both: bool) -> tuple[tuple[st
         return (
             f"That layers cross is not established ({p}).",
         ), "The passage may only change how easy the questions are."
-    way, one = ("easier", "with") if len(sure["closed"]) else ("harder", "without")
-    return (f"No layer is shown to lose more {one} the passage.",), (
+    way, word = ("easier", "with") if len(sure["closed"]) else ("harder", "without")
+    return (f"No layer is shown to lose more {word} the passage.",), (
         f"So it may only make the questions {way}: this does not say where knowledge is."
     )
 
 
-def _not_protected(pair: Row, mine: pd.DataFrame, smallest: float, at: Row) -> Claim:
-    luck = max(float(numbers(mine, name).max()) for name in ("luck_closed", "luck_open"))
-    least = math.ceil(math.log(2 * len(mine) / ALPHA) / math.log(2 - min(luck, 0.999)) - 1e-9)
+def _not_protected(pair: Row, tests: pd.DataFrame, smallest: float, at: Row) -> Claim:
+    luck = max(float(numbers(tests, name).max()) for name in ("luck_closed", "luck_open"))
+    least = math.ceil(math.log(2 * len(tests) / ALPHA) / math.log(2 - min(luck, 0.999)) - 1e-9)
     return Claim(
         kind=BOOKS, evidence=Evidence.OPEN, importance=weight(0.4, 0.0), source=source("books", at),
         short=f"That the passage of {pair['open']} protects answers of {pair['closed']} is not "
@@ -294,7 +296,7 @@ def _not_protected(pair: Row, mine: pd.DataFrame, smallest: float, at: Row) -> C
         details=(
             f"{capitalised(done(pair, 'one layer'))} is not shown to lose {100 * smallest:.3g} "
             "points or more, net, of the answers one way (exact tests, Holm over "
-            f"{counted(len(mine), 'layer')}).",
+            f"{counted(len(tests), 'layer')}).",
             f"At least {least} would have to be lost one way and none the other.",
         ),
     )  # fmt: skip

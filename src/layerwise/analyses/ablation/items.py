@@ -84,11 +84,11 @@ def items(
     facts, model = result.facts, result.facts.model
     if isinstance(layer, str) or not 0 <= layer < model.n_layers:
         layer = layer_number(str(layer), model.n_encoder_layers, model.n_layers)
-    asked = _of_task(result.records, task, protocol)
-    mine = _changed_at(asked, layer, facts)
+    records = _of_task(result.records, task, protocol)
+    without = _changed_at(records, layer, facts)
     questions = questions_of([]) if result.questions is None else result.questions()
-    found = answers(asked, mine, questions)
-    return found.loc[found["fate"].isin(FATES[:2])].reset_index(drop=True) if changed else found
+    table = answers(records, without, questions)
+    return table.loc[table["fate"].isin(FATES[:2])].reset_index(drop=True) if changed else table
 
 
 def _loaded(run: Any) -> AblationResult:
@@ -115,39 +115,39 @@ def _of_task(records: pd.DataFrame, task: str, protocol: str | None) -> pd.DataF
     named = task if task in names else Path(task).stem
     if named not in names:
         raise unknown_name("task of this run", task, names)
-    mine = rows(records, task=named)
-    protocols = set(mine["protocol"])
+    own = rows(records, task=named)
+    protocols = set(own["protocol"])
     if protocol is not None and protocol not in protocols:
         raise unknown_name(f"protocol of task {named!r} in this run", protocol, protocols)
-    return mine if protocol is None else rows(mine, protocol=protocol)
+    return own if protocol is None else rows(own, protocol=protocol)
 
 
-def _changed_at(asked: pd.DataFrame, layer: int, facts: Facts) -> pd.DataFrame:
+def _changed_at(records: pd.DataFrame, layer: int, facts: Facts) -> pd.DataFrame:
     """Records without one layer; of several kinds of change the first (skips before others)."""
-    changed = single_layers(asked.loc[asked["layer"].notna()])
+    changed = single_layers(records.loc[records["layer"].notna()])
     at = rows(changed, layer=layer)
     for kind, site in kinds_and_sites(at)[:1]:
         return rows(at, kind=kind, site=site)
     n_encoder = facts.model.n_encoder_layers
-    layers = sorted({int(one) for one in changed["layer"]})
+    layers = sorted({int(number) for number in changed["layer"]})
     there = ranges(layers) if not n_encoder else ", ".join(layer_name(n, n_encoder) for n in layers)
-    said = f"layers {there}" if layers else "none, as of a task without signal"
+    known = f"layers {there}" if layers else "none, as of a task without signal"
     raise UserError(
         f"The run did not change layer {layer_name(layer, n_encoder)} by itself for this task: "
-        f"expected one of those that it changed ({said}); name one of them, or run layerwise "
+        f"expected one of those that it changed ({known}); name one of them, or run layerwise "
         "ablate with this layer."
     )
 
 
-def answers(asked: pd.DataFrame, without: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+def answers(records: pd.DataFrame, without: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
     """The frame of ``items``, of all items."""
-    intact = _first(rows(asked, kind=INTACT))
+    intact = _first(rows(records, kind=INTACT))
     both = intact.merge(_first(without), on=KEY, suffixes=("_intact", "_without"), how="inner")
     both = both.merge(questions, on=KEY, how="left")
     made = [_row(row) for row in both.to_dict("records")]
-    found = pd.DataFrame(made, columns=list(COLUMNS))
-    order = found["fate"].map(FATES.index)
-    sorted_by = found.assign(order=order).sort_values(["protocol", "order", "margin_change"])
+    table = pd.DataFrame(made, columns=list(COLUMNS))
+    order = table["fate"].map(FATES.index)
+    sorted_by = table.assign(order=order).sort_values(["protocol", "order", "margin_change"])
     return sorted_by.drop(columns="order").reset_index(drop=True)
 
 

@@ -84,8 +84,8 @@ class Piece:
     def name(self) -> str:
         """Unique within a run."""
         whose = "" if self.analysis == "ablation" else f"{self.analysis}, "
-        asked = f", examples {self.examples}" if self.examples else ""
-        return f"{whose}{self.stage} {self.task.name} {self.items[0].id}{asked}"
+        examples = f", examples {self.examples}" if self.examples else ""
+        return f"{whose}{self.stage} {self.task.name} {self.items[0].id}{examples}"
 
     def doing(self, changes: Sequence[AblationSpec]) -> str:
         """``"skipping layers: facts, chooses and writes"``: what is done while it is made."""
@@ -119,10 +119,10 @@ class Ablation:
     counted: dict[Any, Cost] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        drawn = sum(len(one.like(self.setup.model)) * one.draws for one in self.changes)
+        drawn = sum(len(change.like(self.setup.model)) * change.draws for change in self.changes)
         n_items = sum(len(task.items) for task in self.setup.tasks) * len(self.setup.protocols)
-        asked = f"{self.n_draws:,} draws" if self.n_draws > 1 else "So many items and changes"
-        refuse_too_many_rows("records", drawn * n_items * self.fewshot_seeds, asked)
+        what = f"{self.n_draws:,} draws" if self.n_draws > 1 else "So many items and changes"
+        refuse_too_many_rows("records", drawn * n_items * self.fewshot_seeds, what)
         for task in self._tasks():  # bad input is told before any work is done
             for draw in self._source_draws:
                 deque(self._each_request(task, task.items, draw=draw), maxlen=0)
@@ -169,11 +169,11 @@ class Ablation:
     ) -> AblationResult:
         """Make the pieces that are missing, and join all of them."""
         warn_of_few_items(self.setup.pieces())
-        told = PartMeter(progress, self.amount())
-        progress.expect(told.counted)
-        pieces = self._swept_pieces(parts, told) if self.only_with_signal else self._all_pieces()
-        told.only(sum((self.cost(p).amount for p in unrecorded(parts, pieces)), start=0.0))
-        _make(pieces, parts, told, self)
+        meter = PartMeter(progress, self.amount())
+        progress.expect(meter.counted)
+        pieces = self._swept_pieces(parts, meter) if self.only_with_signal else self._all_pieces()
+        meter.only(sum((self.cost(p).amount for p in unrecorded(parts, pieces)), start=0.0))
+        _make(pieces, parts, meter, self)
         tables = [rows_of(parts, "records", [f"records {piece.name}"]) for piece in pieces]
         work = [parts.read_part(f"work {piece.name}") for piece in pieces]
         if self.only_with_signal:
@@ -207,12 +207,12 @@ class Ablation:
     def _swept_pieces(self, parts: CheckpointStore, progress: Meter) -> list[Piece]:
         """The pieces worth sweeping, after measuring the intact model."""
         _make(self._intact_pieces(), parts, progress, self)
-        found: list[Piece] = []
+        pieces: list[Piece] = []
         for task in self.setup.tasks:
             measured = self._cut(task, self.setup.protocols, "intact")
             records = rows_of(parts, "records", [f"records {piece.name}" for piece in measured])
-            found += self._cut(task, _with_signal(task, records, self.setup.protocols), "swept")
-        return found
+            pieces += self._cut(task, _with_signal(task, records, self.setup.protocols), "swept")
+        return pieces
 
     def _cut(self, task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
         starts = range(0, len(task.items), ITEMS_AT_ONCE) if protocols else ()
@@ -220,11 +220,11 @@ class Ablation:
         several, apart = self.fewshot_seeds > 1, -(-len(parts) // MOST_COUNTED)
         return [
             Piece(
-                asked, part, protocols, stage, self.analysis, number if several else None,
+                variant, part, protocols, stage, self.analysis, number if several else None,
                 parts[at - at % apart],
             )
             for number in range(self.fewshot_seeds)
-            for asked in [with_examples(task, number)]
+            for variant in [with_examples(task, number)]
             for at, part in enumerate(parts)
         ]  # fmt: skip
 
@@ -235,10 +235,10 @@ class Ablation:
 
         @cache
         def contexts() -> list[Tokens]:
-            asked = self._each_request(piece.task, piece.task.items)
-            return sorted({one.request.context for one in asked})
+            requests = self._each_request(piece.task, piece.task.items)
+            return sorted({request.request.context for request in requests})
 
-        made = (one.interventions(self.setup, contexts) for one in self.changes)
+        made = (change.interventions(self.setup, contexts) for change in self.changes)
         return self._with_intact(made)
 
     def _with_intact(self, made: Iterable[list[Intervention]]) -> list[Intervention]:
@@ -267,11 +267,13 @@ class Ablation:
             others = resampled_from(self.setup.seed, task.items, task.name, draw)
         for item in items:
             for protocol in protocols or self.setup.protocols:
-                asked = self.setup.requests(task, item, protocol)
+                requests = self.setup.requests(task, item, protocol)
                 if others:
                     source = self.setup.requests(task, others[item.id], protocol)[0].request.context
-                    asked = [replace(r, request=replace(r.request, source=source)) for r in asked]
-                yield from asked
+                    requests = [
+                        replace(r, request=replace(r.request, source=source)) for r in requests
+                    ]
+                yield from requests
 
     def _requests(self, piece: Piece, draw: int = 0) -> list[TaskRequest]:
         """What is put to the model in a piece."""
@@ -282,12 +284,13 @@ class Ablation:
         drawn, blind = with_draws(interventions, self.n_draws), self._blind(piece)
         swept, *others = self._answers(piece, drawn, blind, self.setup)
         changes, draws = zip(*drawn, strict=True)
-        asked = self._requests(piece)
-        found = record_rows(piece.task, piece.items, asked, changes, swept, draws)
-        rows = list(as_controls(found))
-        for one in others:
-            rows += blind_rows(piece.task, blind, one)
-        work = [work_entry(self.analysis, piece.task.name, one.stats) for one in (swept, *others)]
+        requests = self._requests(piece)
+        records = record_rows(piece.task, piece.items, requests, changes, swept, draws)
+        rows = list(as_controls(records))
+        for sweep in others:
+            rows += blind_rows(piece.task, blind, sweep)
+        stats = [sweep.stats for sweep in (swept, *others)]
+        work = [work_entry(self.analysis, piece.task.name, each) for each in stats]
         if self._controlled(piece):
             rows += guessed_rows(self.setup, piece.task, piece.items, piece.protocols)
         rows = [row | {"examples": piece.examples} for row in rows]
@@ -298,8 +301,8 @@ class Ablation:
     ) -> list[Sweep]:
         """The answers of a piece, and those to other items' questions."""
 
-        def sweep(changes: Sequence[Intervention], asked: Sequence[TaskRequest]) -> Sweep:
-            return by.sweep(changes, [one.request for one in asked], self.method)
+        def sweep(changes: Sequence[Intervention], requests: Sequence[TaskRequest]) -> Sweep:
+            return by.sweep(changes, [each.request for each in requests], self.method)
 
         requests = [self._requests(piece, draw) for draw in self._source_draws]
         swept = swept_apart(sweep, drawn, requests.__getitem__, self.setup.seed)
@@ -312,7 +315,7 @@ class Ablation:
         if key not in self.counted:
             alike = [intact()]
             if piece.stage == "swept":
-                alike = self._with_intact(one.like(self.setup.model) for one in self.changes)
+                alike = self._with_intact(change.like(self.setup.model) for change in self.changes)
             drawn = with_draws(alike, self.n_draws)
             make = partial(self._answers, piece, drawn, self._blind(piece))
             self.counted[key] = cost_of_sweeps(self.setup, piece.task, make)
@@ -327,14 +330,14 @@ class Ablation:
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""
         first = self._intact_pieces() if self.only_with_signal else self._all_pieces()
-        asked = (
+        requests = (
             request
             for task in self._tasks()
             for draw in self._source_draws
             for request in self._each_request(task, task.items, draw=draw)
         )
-        blind = (r for piece in first for one in self._blind(piece) for r in one.requests)
-        write_requests(chain(asked, blind), folder)
+        blind = (r for piece in first for item in self._blind(piece) for r in item.requests)
+        write_requests(chain(requests, blind), folder)
 
 
 def _questions(*how: Any) -> pd.DataFrame:
@@ -344,7 +347,7 @@ def _questions(*how: Any) -> pd.DataFrame:
 
 def write_requests(requests: Iterable[TaskRequest], folder: Path) -> None:
     """Write requests to ``requests.jsonl`` in a folder, one line each."""
-    lines = (json.dumps(request_line(one), ensure_ascii=False) + "\n" for one in requests)
+    lines = (json.dumps(request_line(request), ensure_ascii=False) + "\n" for request in requests)
     write_atomically(folder / REQUESTS_FILE, (line.encode() for line in lines))
 
 
@@ -385,9 +388,11 @@ class _Measuring:
 
 def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:
     """The protocols under which the intact model is better than blind, each asked by itself."""
-    asked = {cell.protocol: cell for cell in cells(records, over_examples=True)}
+    answered = {cell.protocol: cell for cell in cells(records, over_examples=True)}
     return tuple(
-        p for p in protocols if signals([asked[p]], lambda _, name: task.chance[name])[task.name, p]
+        p
+        for p in protocols
+        if signals([answered[p]], lambda _, name: task.chance[name])[task.name, p]
     )
 
 

@@ -56,15 +56,15 @@ def ladder_table(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) -> 
     single = of_single_layers(records)
     known = effects.loc[effects["head"].isna() & (effects["layers"].str.len() == 1)]
     known = known.assign(protocol=known["protocol"].map(_NAME_OF_PROTOCOL))
-    asked = [step_records(single, rung) for rung in _TOKEN_RUNGS]
-    tokens = pd.concat(asked, ignore_index=True)
+    steps = [step_records(single, rung) for rung in _TOKEN_RUNGS]
+    tokens = pd.concat(steps, ignore_index=True)
     tables = [known]
     if len(tokens):
         tables.append(effects_table(tokens, _chance(facts), facts.seed))
-    found = pd.concat(tables, ignore_index=True).rename(columns=_RENAMED).assign(unit="accuracy")
-    choice = found.loc[found["rung"] == "choice", ["task", "kind", "site", "signal"]]
-    signal = {tuple(where): bool(one) for *where, one in choice.drop_duplicates().to_numpy()}
-    every = pd.concat([found, *_margins(single, signal, facts.seed)], ignore_index=True)
+    table = pd.concat(tables, ignore_index=True).rename(columns=_RENAMED).assign(unit="accuracy")
+    choice = table.loc[table["rung"] == "choice", ["task", "kind", "site", "signal"]]
+    signal = {tuple(where): bool(sure) for *where, sure in choice.drop_duplicates().to_numpy()}
+    every = pd.concat([table, *_margins(single, signal, facts.seed)], ignore_index=True)
     # one rung makes no ladder
     return conform("ladder", every) if len(set(every["rung"])) > 1 else frame("ladder", [])
 
@@ -118,27 +118,27 @@ def step_tables(
     layers: list[dict[str, Any]] = []
     single = of_one_draw(of_single_layers(records))
     every = {
-        (one.cell.task, rung.name): one
+        (step.cell.task, rung.name): step
         for rung in SCORING_STEPS
-        for one in step_answers(single, rung, _chance(facts))
+        for step in step_answers(single, rung, _chance(facts))
     }
     with_signal = ladder.loc[ladder["signal"] & (ladder["rung"] != MARGIN)]
-    for (task, kind, site), mine in with_signal.groupby(["task", "kind", "site"], sort=False):
-        there = set(mine["rung"])
-        found = {
+    for (task, kind, site), part in with_signal.groupby(["task", "kind", "site"], sort=False):
+        there = set(part["rung"])
+        answers = {
             rung.name: every[task, rung.name].only(kind, site)
             for rung in SCORING_STEPS
             if rung.name in there and (task, rung.name) in every
         }
-        if not any(len(one.cell.interventions) for one in found.values()):
+        if not any(len(step.cell.interventions) for step in answers.values()):
             continue  # changes with several draws
-        shares = {name: one.share(facts.seed) for name, one in found.items()}
-        where = {"task": task, "capability": mine["capability"].iloc[0], "kind": kind, "site": site}
-        for first, second in in_steps(list(found)):
-            both = found[first], found[second]
+        shares = {name: step.share(facts.seed) for name, step in answers.items()}
+        where = {"task": task, "capability": part["capability"].iloc[0], "kind": kind, "site": site}
+        for first, second in in_steps(list(answers)):
+            both = answers[first], answers[second]
             if same_items(*both) and len(both[0].cell.items) > 1:
                 step, by_layer = _step(*both, (shares[first], shares[second]), facts.seed)
-                follows = (first, second) in pairwise(found)
+                follows = (first, second) in pairwise(answers)
                 steps.append(where | step | {"next_rung": follows})
                 layers += [where | row for row in by_layer]
     steps = with_holm(steps, _n_steps(single))
@@ -155,12 +155,12 @@ def _n_steps(records: pd.DataFrame) -> int:
 
     Of a model that hardly knows the answers, rungs with signal are those on which it was lucky.
     """
-    asked: dict[str, list[str]] = {}
+    steps: dict[str, list[str]] = {}
     for rung in SCORING_STEPS:
         for task in step_records(records, rung)["task"].unique():
-            asked.setdefault(task, []).append(rung.name)
+            steps.setdefault(task, []).append(rung.name)
     changed = records.loc[~records["kind"].isin(BASELINES), ["kind", "site"]].drop_duplicates()
-    return len(changed) * sum(len(in_steps(rungs)) for rungs in asked.values())
+    return len(changed) * sum(len(in_steps(rungs)) for rungs in steps.values())
 
 
 def _step(
@@ -172,10 +172,10 @@ def _step(
     cell = first.cell
     difference, low, high, p = step_difference(first, second, shares, seed)
     turned = crossed(first.answers, second.answers, cell.clusters)
-    found = turned.apart.over_layers
+    tests = turned.apart.over_layers
     names = {"first": first.cell.protocol, "second": second.cell.protocol}
     layers = cell.interventions["layer"].to_numpy(dtype=int)
-    more = [np.flatnonzero(p < ALPHA) for p in (found.p_first, found.p_second)]
+    more = [np.flatnonzero(p < ALPHA) for p in (tests.p_first, tests.p_second)]
     step = names | {
         "n_items": len(cell.items),
         "accuracy_first": float(first.cell.intact.mean()),
@@ -186,7 +186,7 @@ def _step(
         "low": low,
         "high": high,
         "p": p,
-        "n_common": found.n_common,
+        "n_common": tests.n_common,
         "layers_first": sorted(layers[more[0]].tolist()),
         "layers_second": sorted(layers[more[1]].tolist()),
         "p_other_layers": turned.p,
@@ -197,14 +197,14 @@ def _step(
         names
         | {
             "layer": int(layer),
-            "n_common": found.n_common,
-            "only_first": int(found.only_first[i]),
-            "only_second": int(found.only_second[i]),
-            "lost_both": int(found.both[i]),
+            "n_common": tests.n_common,
+            "only_first": int(tests.only_first[i]),
+            "only_second": int(tests.only_second[i]),
+            "lost_both": int(tests.both[i]),
             "luck_first": float(first.answers.luck[i]),
             "luck_second": float(second.answers.luck[i]),
-            "p_first": float(found.p_first[i]),
-            "p_second": float(found.p_second[i]),
+            "p_first": float(tests.p_first[i]),
+            "p_second": float(tests.p_second[i]),
         }
         for i, layer in enumerate(layers)
     ]

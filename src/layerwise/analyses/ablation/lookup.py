@@ -33,8 +33,8 @@ LAYERS, HEADS, SETS = "layers", "heads", "sets"
 def effects_of_layers(run: RunTables, *, heads: bool = False) -> pd.DataFrame | None:
     """``effects.parquet`` of layers, their parts and sets, or of single heads; None without any."""
     effects = run.table("effects")
-    found = None if effects is None else effects.loc[effects["head"].notna() == heads]
-    return None if found is None or found.empty else found
+    table = None if effects is None else effects.loc[effects["head"].notna() == heads]
+    return None if table is None or table.empty else table
 
 
 def single_layers(table: pd.DataFrame) -> pd.DataFrame:
@@ -105,15 +105,15 @@ def done(row: dict[str, Any], where: str | None = None) -> str:
     return doing(str(row["kind"]), str(row["site"]), where or f"layer {name_layer(row['layer'])}")
 
 
-def what_could_be_seen(mine: pd.DataFrame) -> str:
+def what_could_be_seen(effects: pd.DataFrame) -> str:
     """How large a loss of a single layer the items of a table would have shown, in words."""
-    n = independent(mine)
-    noun = "item" if n == numbers(mine, "n_items").min() else "cluster"
-    counts = numbers(mine, "n_gained") / numbers(mine, "n_items")
+    n = independent(effects)
+    noun = "item" if n == numbers(effects, "n_items").min() else "cluster"
+    counts = numbers(effects, "n_gained") / numbers(effects, "n_items")
     gained = min(float(counts.mean()) if np.isfinite(counts).all() else GAINED, 0.45)
-    n_layers = len(layers_of(mine))
-    found = could_be_found(n, n_layers, round(gained, 3))
+    n_layers = len(layers_of(effects))
+    shown = could_be_found(n, n_layers, round(gained, 3))
     return (
-        f"with {counted(n, noun)} {found} (Holm's correction over {counted(n_layers, 'layer')}, "
+        f"with {counted(n, noun)} {shown} (Holm's correction over {counted(n_layers, 'layer')}, "
         f"{number(100 * gained, 1)} % of the answers gained by chance, as here)"
     )

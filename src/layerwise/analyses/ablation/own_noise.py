@@ -81,50 +81,50 @@ def _n_positions(request: Request) -> int:
 def swept_apart(
     sweeps: Sweeps,
     drawn: Sequence[Drawn],
-    asked: Callable[[int], Sequence[TaskRequest]],
+    requests_of: Callable[[int], Sequence[TaskRequest]],
     seed: int,
 ) -> Sweep:
     """Outcomes of changes, each item's noise being its own."""
     outcomes: list[list] = [[] for _ in drawn]
     work = SweepStats()
-    for mine, draw in _asked_together(drawn):
-        swept = sweeps([drawn[place].change for place in mine], asked(draw))
+    for some, draw in _asked_together(drawn):
+        swept = sweeps([drawn[place].change for place in some], requests_of(draw))
         work += swept.stats
-        for place, found in zip(mine, swept.outcomes, strict=True):
-            outcomes[place] = found
-    noisy = [place for place, one in enumerate(drawn) if one.change.kind == NOISE]
-    first = asked(0)
+        for place, answers in zip(some, swept.outcomes, strict=True):
+            outcomes[place] = answers
+    noisy = [place for place, each in enumerate(drawn) if each.change.kind == NOISE]
+    first = requests_of(0)
     for place in noisy:
         outcomes[place] = [None] * len(first)
     for places in _by_item(first) if noisy else ():
-        mine = [first[place] for place in places]
-        swept = sweeps(_own(drawn, noisy, mine, seed), mine)
+        some = [first[place] for place in places]
+        swept = sweeps(_own(drawn, noisy, some, seed), some)
         work += swept.stats
-        for known, found in zip(noisy, swept.outcomes, strict=True):
-            for place, outcome in zip(places, found, strict=True):
+        for known, answers in zip(noisy, swept.outcomes, strict=True):
+            for place, outcome in zip(places, answers, strict=True):
                 outcomes[known][place] = outcome
     return Sweep(outcomes, work)
 
 
 def _asked_together(drawn: Sequence[Drawn]) -> list[tuple[list[int], int]]:
     """Places of the changes that are swept over all items at once, with the draw they ask for."""
-    found: dict[int, list[int]] = {}
-    for place, one in enumerate(drawn):
-        if one.change.kind != NOISE:
-            found.setdefault(one.draw or 0, []).append(place)
-    return [(places, draw) for draw, places in found.items()]
+    by_draw: dict[int, list[int]] = {}
+    for place, each in enumerate(drawn):
+        if each.change.kind != NOISE:
+            by_draw.setdefault(each.draw or 0, []).append(place)
+    return [(places, draw) for draw, places in by_draw.items()]
 
 
 def _own(
-    drawn: Sequence[Drawn], noisy: Sequence[int], asked: Sequence[TaskRequest], seed: int
+    drawn: Sequence[Drawn], noisy: Sequence[int], task_requests: Sequence[TaskRequest], seed: int
 ) -> list[Intervention]:
     """An item's noise: of the first draw it is what it would be if there were no others."""
-    requests, names = [one.request for one in asked], (asked[0].task, asked[0].item)
+    requests, first = [each.request for each in task_requests], task_requests[0]
     by_draw: dict[int, list[Intervention]] = {}
     for place in noisy:
         by_draw.setdefault(drawn[place].draw or 0, []).append(drawn[place].change)
     made = {
-        draw: iter(with_own_draws(changes, requests, seed, *names, *_name_of(draw)))
+        draw: iter(with_own_draws(changes, requests, seed, first.task, first.item, *_name_of(draw)))
         for draw, changes in by_draw.items()
     }
     return [next(made[drawn[place].draw or 0]) for place in noisy]
@@ -134,9 +134,9 @@ def _name_of(draw: int) -> tuple[str, ...]:
     return (f"draw {draw}",) if draw else ()
 
 
-def _by_item(asked: Sequence[TaskRequest]) -> list[list[int]]:
+def _by_item(requests: Sequence[TaskRequest]) -> list[list[int]]:
     """Places of the requests of each item."""
     places: dict[str, list[int]] = {}
-    for place, one in enumerate(asked):
-        places.setdefault(one.item, []).append(place)
+    for place, each in enumerate(requests):
+        places.setdefault(each.item, []).append(place)
     return list(places.values())

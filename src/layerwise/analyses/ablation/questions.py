@@ -64,10 +64,10 @@ def _shared(rows: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> dict[tupl
     }
 
 
-def _prefix(one: str, other: str) -> str:
+def _prefix(first: str, other: str) -> str:
     """What two texts begin with; of the first and last of many in order, what all begin with."""
-    length = min(len(one), len(other))
-    return one[: next((i for i in range(length) if one[i] != other[i]), length)]
+    length = min(len(first), len(other))
+    return first[: next((i for i in range(length) if first[i] != other[i]), length)]
 
 
 def read_questions(folder: Path, items: frozenset[str]) -> pd.DataFrame:

@@ -76,7 +76,7 @@ def role_maps(run: RunTables) -> list[FigureSpec]:
     from .figures import role_map
 
     signal = run.table("signal")
-    found = []
+    figures = []
     for kind, site in ablations(run):
         effects = effects_of(run, kind, site)
         action = doing(kind, site, "a layer")
@@ -91,23 +91,23 @@ def role_maps(run: RunTables) -> list[FigureSpec]:
         )
         alt = f"Heat map of accuracy lost by {action}, tasks and protocols by layers."
         draw = partial(role_map, effects, kind, site, signal=signal)
-        found.append(FigureSpec(f"role_map_{kind}_{site}", draw, caption, alt))
-    return found
+        figures.append(FigureSpec(f"role_map_{kind}_{site}", draw, caption, alt))
+    return figures
 
 
 def _held(run: RunTables, shown: pd.DataFrame, *, heads: bool = False) -> str:
     """How many of the marks of a figure hold over the whole run."""
     every = effects_of_layers(run, heads=heads)
     assert every is not None
-    told = count_that_hold(rows(shown, significant=True), every, *([RATE] if heads else []))
-    return f"; {told}" if told else ""
+    counts = count_that_hold(rows(shown, significant=True), every, *([RATE] if heads else []))
+    return f"; {counts}" if counts else ""
 
 
 def accuracies(run: RunTables) -> list[FigureSpec]:
     """Accuracy by layer for the first kind and site of intervention."""
     from .figures import accuracy_by_layer
 
-    found = []
+    figures = []
     for kind, site in ablations(run)[:1]:
         effects = effects_of(run, kind, site)
         action = doing(kind, site, "one layer")
@@ -121,66 +121,66 @@ def accuracies(run: RunTables) -> list[FigureSpec]:
         )
         alt = f"Line charts of accuracy against the layer, after {action}, one chart per task."
         draw = partial(accuracy_by_layer, effects, kind, site, signal=run.table("signal"))
-        found.append(FigureSpec(f"accuracy_{kind}_{site}", draw, caption, alt))
-    return found
+        figures.append(FigureSpec(f"accuracy_{kind}_{site}", draw, caption, alt))
+    return figures
 
 
 def head_effects(run: RunTables) -> list[FigureSpec]:
     """What single heads are needed for, a figure for each kind, site and protocol with signal."""
     from .figures import head_effect_maps
 
-    found = []
+    figures = []
     for kind, site in ablations(run, HEADS):
         effects = effects_of(run, kind, site, HEADS, signal=True)
         for protocol in in_order(effects["protocol"], PROTOCOL_ORDER):
-            mine = rows(effects, protocol=protocol)
+            own = rows(effects, protocol=protocol)
             noun = HEAD_WORDS[site]
             action = doing(kind, site, f"one {noun}")
             caption = (
                 f"Share of the above-floor accuracy lost by {action}, layers by {noun}s, under "
-                f"{protocol} (n = {spread_of(mine['n_items'], 'item')} a task, tasks with "
+                f"{protocol} (n = {spread_of(own['n_items'], 'item')} a task, tasks with "
                 "signal). Red is lost, blue gained. Dot: significant after Benjamini-Hochberg "
-                f"correction over the {spread(mine.groupby('task').size())} {noun}s of a task "
-                f"(exact McNemar test, q < 0.05{_held(run, mine, heads=True)}). The intervals are "
+                f"correction over the {spread(own.groupby('task').size())} {noun}s of a task "
+                f"(exact McNemar test, q < 0.05{_held(run, own, heads=True)}). The intervals are "
                 "in the table below."
             )
             alt = f"Heat maps of accuracy lost by {action}, layers by {noun}s."
-            draw = partial(head_effect_maps, mine)
-            found.append(FigureSpec(f"head_effects_{kind}_{site}_{protocol}", draw, caption, alt))
-    return found
+            draw = partial(head_effect_maps, own)
+            figures.append(FigureSpec(f"head_effects_{kind}_{site}_{protocol}", draw, caption, alt))
+    return figures
 
 
 def set_effects(run: RunTables) -> list[FigureSpec]:
     """What blocks and sets are needed for, a figure for each kind and site with signal."""
     from .figures import MOST, action_on_sets, set_losses
 
-    found = []
+    figures = []
     for kind, site in ablations(run, SETS):
-        mine = effects_of(run, kind, site, SETS, signal=True)
-        if mine.empty:
+        own = effects_of(run, kind, site, SETS, signal=True)
+        if own.empty:
             continue
-        sets = len(set(mine["intervention"]))
+        sets = len(set(own["intervention"]))
         most = f", the {MOST} of {sets} that lose most" if sets > MOST else ""
         noun = sets_noun(site)
         caption = (
             f"{capitalised(action_on_sets(kind, site))}: share of the above-floor accuracy lost "
-            f"(n = {spread_of(mine['n_items'], 'item')} a task, tasks with signal under "
-            f"{joined(in_order(mine['protocol'], PROTOCOL_ORDER))}). A row per block or set of "
+            f"(n = {spread_of(own['n_items'], 'item')} a task, tasks with signal under "
+            f"{joined(in_order(own['protocol'], PROTOCOL_ORDER))}). A row per block or set of "
             f"{noun}{most}. Lines: paired bootstrap 95 % intervals. Filled: significant after "
             "Holm's correction over the sets of a task and protocol (exact McNemar test, "
-            f"p < 0.05{_held(run, mine)}). The numbers are in the tables below."
+            f"p < 0.05{_held(run, own)}). The numbers are in the tables below."
         )
         alt = f"Points with intervals: accuracy lost by {action_on_sets(kind, site)}."
-        draw = partial(set_losses, mine, kind, site)
-        found.append(FigureSpec(f"sets_{kind}_{site}", draw, caption, alt))
-    return found
+        draw = partial(set_losses, own, kind, site)
+        figures.append(FigureSpec(f"sets_{kind}_{site}", draw, caption, alt))
+    return figures
 
 
 def comparisons(run: RunTables) -> list[FigureSpec]:
     """The loss under each protocol, of tasks with signal under two or more."""
     from .figures import protocol_comparison
 
-    found = []
+    figures = []
     for kind, site in ablations(run)[:1]:
         effects = effects_of(run, kind, site, signal=True)
         several = [
@@ -200,20 +200,20 @@ def comparisons(run: RunTables) -> list[FigureSpec]:
         alt = "Line charts of accuracy lost against the layer, one line per protocol."
         apart = run.table("dissociations")
         draw = partial(protocol_comparison, effects, kind, site, dissociations=apart)
-        found += [FigureSpec(f"protocols_{kind}_{site}", draw, caption, alt)] if several else []
-    return found
+        figures += [FigureSpec(f"protocols_{kind}_{site}", draw, caption, alt)] if several else []
+    return figures
 
 
 def _power_words(run: RunTables) -> str:
     """How large a loss could have been found, by protocol."""
-    told = []
+    parts = []
     for kind, site in ablations(run)[:1]:
         effects = effects_of(run, kind, site, signal=True)
-        told = [
+        parts = [
             f"Under {protocol}, {what_could_be_seen(rows(effects, protocol=protocol))}."
             for protocol in in_order(effects["protocol"], PROTOCOL_ORDER)
         ]
-    return " ".join(told)
+    return " ".join(parts)
 
 
 def ladders(run: RunTables) -> list[FigureSpec]:
@@ -223,11 +223,11 @@ def ladders(run: RunTables) -> list[FigureSpec]:
     table = run.table("ladder")
     if table is None:
         return []
-    found = []
+    figures = []
     for kind, site in ablations(run)[:1]:
-        mine = rows(table, kind=kind, site=site)
-        with_signal = in_order(rows(mine, signal=True)["task"], ())
-        mine = rows(mine, task=with_signal)
+        own = rows(table, kind=kind, site=site)
+        with_signal = in_order(rows(own, signal=True)["task"], ())
+        own = rows(own, task=with_signal)
         caption = (
             f"The scoring steps, {doing(kind, site, 'one layer')}: the same items from naming "
             "the letter to free generation. Margin: log-probability of the right text above the "
@@ -237,12 +237,12 @@ def ladders(run: RunTables) -> list[FigureSpec]:
             "the score lost, clipped. Dots: significant loss (exact McNemar test, sign flips for "
             "the margin; Holm over the layers). The 95 % intervals are in ladder.parquet. At the "
             "right: the intact model. Tasks with signal on some step "
-            f"(n = {spread(mine['n_items'])})."
+            f"(n = {spread(own['n_items'])})."
         )
         alt = "Grids of layers by way of scoring, coloured by the share lost."
-        draw = partial(ladder, mine, kind, site)
-        found += [FigureSpec(f"ladder_{kind}_{site}", draw, caption, alt)] if with_signal else []
-    return found
+        draw = partial(ladder, own, kind, site)
+        figures += [FigureSpec(f"ladder_{kind}_{site}", draw, caption, alt)] if with_signal else []
+    return figures
 
 
 def _over_draws(run: RunTables) -> str:

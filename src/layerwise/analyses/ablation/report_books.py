@@ -55,41 +55,41 @@ def books_section(run: RunTables) -> Section:
 
 def _silent(pairs: pd.DataFrame) -> str:
     """The pairs of which nothing is claimed, and why, as a sentence."""
-    told = [
-        f"{joined(row[one] for one in ('closed', 'open') if not row[f'signal_{one}'])} under "
+    named = [
+        f"{joined(row[kind] for kind in ('closed', 'open') if not row[f'signal_{kind}'])} under "
         f"{row['protocol']}"
         for row in records(pairs)
         if not (row["signal_closed"] and row["signal_open"])
     ]
-    return f"Nothing is claimed without signal of both: there is none of {joined(told)}." * bool(
-        told
+    return f"Nothing is claimed without signal of both: there is none of {joined(named)}." * bool(
+        named
     )
 
 
 def _figures(run: RunTables) -> list[FigureSpec]:
     from .figures_books import book_losses
 
-    books, found = run.table("books"), []
+    books, figures = run.table("books"), []
     layers = pd.DataFrame() if books is None else single_layers(books)
     if books is None or layers.empty:
         return []
     kind, site = kinds_and_sites(layers)[0]
     shown = rows(layers, kind=kind, site=site)
     for closed, opened in in_order(zip(shown["closed"], shown["open"], strict=True), ()):
-        mine = rows(shown, closed=closed, open=opened)
-        sure = mine.loc[mine["loses_more"].notna()]
+        own = rows(shown, closed=closed, open=opened)
+        sure = own.loc[own["loses_more"].notna()]
         held = int((numbers(sure, "p_run") < 0.05).sum())
         caption = (
             f"{closed} without the passage and {opened} with it, {doing(kind, site, 'one layer')}. "
             "Above: the share of the above-floor accuracy that is lost, each from its own floor. "
             "Below: the paired difference (bootstrap 95 % intervals, "
-            f"n = {spread_of(mine['n_pairs'], 'item')} both ways). Triangles: of the items right "
+            f"n = {spread_of(own['n_pairs'], 'item')} both ways). Triangles: of the items right "
             "both ways the layer loses more without the passage (up), or with it (down). Exact "
             "tests allow for lucky and flipped answers: p < 0.05 after Holm's correction over the "
             f"layers of a panel. Of {len(sure)} such layers {held} hold over all "
             f"{n_tests(layers)} tests of the run."
         )
         alt = "Line charts of the accuracy lost by layer, with and without the passage."
-        name = f"books_{kind}_{site}_{len(found)}"
-        found.append(FigureSpec(name, partial(book_losses, mine, kind, site), caption, alt))
-    return found
+        name = f"books_{kind}_{site}_{len(figures)}"
+        figures.append(FigureSpec(name, partial(book_losses, own, kind, site), caption, alt))
+    return figures

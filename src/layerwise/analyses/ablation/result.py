@@ -68,8 +68,8 @@ class AblationResult(Result):
     @classmethod
     def load(cls, folder: str | Path) -> AblationResult:
         """As of every result; questions are read from its folder when they are asked for."""
-        found = super().load(folder)
-        return replace(found, questions=questions_in(Path(folder), found.records))
+        result = super().load(folder)
+        return replace(result, questions=questions_in(Path(folder), result.records))
 
     @computed_once
     def signal(self) -> pd.DataFrame:
@@ -111,13 +111,13 @@ class AblationResult(Result):
 
     def derived(self) -> dict[str, pd.DataFrame]:
         """``signal`` and ``effects``; the ladder of scoring and pairs of books where there are."""
-        found = {"signal": self.signal(), "effects": self.effects()}
+        tables = {"signal": self.signal(), "effects": self.effects()}
         estimates = self.estimates()
-        found |= {} if estimates.empty else {"estimates": estimates}
+        tables |= {} if estimates.empty else {"estimates": estimates}
         books = self.book_tables()
-        found |= {} if books["book_pairs"].empty else books
+        tables |= {} if books["book_pairs"].empty else books
         ladder = self.ladder()
-        return found if ladder.empty else found | {"ladder": ladder} | self.ladder_steps()
+        return tables if ladder.empty else tables | {"ladder": ladder} | self.ladder_steps()
 
     def plot(self) -> Any:
         """The role map; of heads alone, their maps; of blocks and sets alone, their losses."""
@@ -154,58 +154,58 @@ _SHOWN = without(effect_columns("p_corrected", "corrected"), *_HIDDEN)
 
 def most_harmful(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
     """The most harmful interventions under each protocol, of tasks that have signal."""
-    found = effects.loc[effects["signal"]].sort_values(
+    ranked = effects.loc[effects["signal"]].sort_values(
         by="share_lost", ascending=False, kind="stable"
     )
-    top = found.groupby("protocol", sort=True).head(n_top).sort_values("protocol", kind="stable")
+    top = ranked.groupby("protocol", sort=True).head(n_top).sort_values("protocol", kind="stable")
     return top.assign(p_corrected=corrected(top))
 
 
 def join_ablations(results: Sequence[Result]) -> list[Result]:
     """The results with all ablations among them made one, at the place of the first."""
-    found = [result for result in results if isinstance(result, AblationResult)]
-    if len(found) < 2:
+    runs = [result for result in results if isinstance(result, AblationResult)]
+    if len(runs) < 2:
         return list(results)
-    if not all(joinable(*pair) for pair in combinations(found, 2)):
+    if not all(joinable(*pair) for pair in combinations(runs, 2)):
         raise UserError(
             "Two ablations do not belong together, for they hold the same change or their intact "
             "models answered differently: expected other changes under the same prompts; report "
             "them apart."
         )
-    records = pd.concat([result.records for result in found], ignore_index=True)
+    records = pd.concat([result.records for result in runs], ignore_index=True)
     each = [*_ANSWER, "draw", "examples"]
     each = [*_ANSWER, "draw", "examples"]
     records = records.loc[~records.duplicated(each)]  # the intact model, asked again
-    one = AblationResult(records, _facts([result.facts for result in found]), found[0].questions)
+    joined = AblationResult(records, _facts([result.facts for result in runs]), runs[0].questions)
     return [
-        one if result is found[0] else result
+        joined if result is runs[0] else result
         for result in results
-        if result is found[0] or not isinstance(result, AblationResult)
+        if result is runs[0] or not isinstance(result, AblationResult)
     ]
 
 
-def joinable(one: AblationResult, other: AblationResult) -> bool:
+def joinable(first: AblationResult, other: AblationResult) -> bool:
     """Whether no change is in both, and the intact model answered alike where both asked."""
-    mine, theirs = (
-        result.records.drop_duplicates([*_CELL, "intervention"]) for result in (one, other)
+    own, others = (
+        result.records.drop_duplicates([*_CELL, "intervention"]) for result in (first, other)
     )
-    both = mine.merge(theirs, on=[*_CELL, "intervention"])
+    both = own.merge(others, on=[*_CELL, "intervention"])
     same = set(both.loc[~both["kind_x"].isin(BASELINES), "intervention"])
-    return not same and _answered_alike(one, other, both)
+    return not same and _answered_alike(first, other, both)
 
 
-def _answered_alike(one: AblationResult, other: AblationResult, both: pd.DataFrame) -> bool:
-    asked = pd.DataFrame(both[_CELL])
-    mine, theirs = (
+def _answered_alike(first: AblationResult, other: AblationResult, both: pd.DataFrame) -> bool:
+    keys = pd.DataFrame(both[_CELL])
+    own, others = (
         result.records.query("intervention == 'intact'")
-        .merge(asked)
+        .merge(keys)
         .sort_values([*_ANSWER, "examples"])
-        for result in (one, other)
+        for result in (first, other)
     )
-    if mine["item"].tolist() != theirs["item"].tolist():
+    if own["item"].tolist() != others["item"].tolist():
         return False
-    gold = (table["gold_logprob"].to_numpy(dtype=float) for table in (mine, theirs))
-    same = mine["correct"].tolist() == theirs["correct"].tolist()
+    gold = (table["gold_logprob"].to_numpy(dtype=float) for table in (own, others))
+    same = own["correct"].tolist() == others["correct"].tolist()
     return same and np.allclose(*gold, rtol=0, atol=_SAME, equal_nan=True)
 
 

@@ -90,19 +90,19 @@ class AblationSpec:
         refuse_draws(kind, draws)
         _refuse_sites_that_are_not_there(model, site)
         layers = _with_site(model, site, layers)
-        found = cls(kind, site, layers, _heads(model, site, heads), block, as_one, mean_by, draws)
-        _refuse_blocks(found)
-        return found
+        spec = cls(kind, site, layers, _heads(model, site, heads), block, as_one, mean_by, draws)
+        _refuse_blocks(spec)
+        return spec
 
     def settings(self) -> dict[str, Any]:
         """What makes them these and no others; the usual is not told."""
         more = {"heads": self.heads, "block": self.block, "as_one": self.as_one,
                 "mean_by": self.mean_by, "draws": self.draws}  # fmt: skip
         usual = {"heads": None, "block": 1, "as_one": False, "mean_by": "pooled", "draws": 1}
-        told = {key: value for key, value in more.items() if value != usual[key]}
+        given = {key: value for key, value in more.items() if value != usual[key]}
         if self.heads is not None:
-            told["heads"] = list(self.heads)
-        return {"kind": self.kind, "site": self.site, "layers": list(self.layers), **told}
+            given["heads"] = list(self.heads)
+        return {"kind": self.kind, "site": self.site, "layers": list(self.layers), **given}
 
     def interventions(self, setup: Setup, contexts: Contexts) -> list[Intervention]:
         """All of the changes, with means and noise taken from some contexts."""
@@ -126,27 +126,27 @@ class AblationSpec:
         means = take(setup.model, contexts(), [site], **budget)
         return lambda site, layer, head: mean(site, layer, means[site, layer], head)
 
-    def _made(self, one: Callable[..., Intervention], model: Model) -> list[Intervention]:
+    def _made(self, make: Callable[..., Intervention], model: Model) -> list[Intervention]:
         n_shared = heads_per_key(model.cfg)
         blocks = [
             self.layers[start : start + self.block]
             for start in range(len(self.layers) - self.block + 1)
         ]
-        found = []
+        changes = []
         for head in self.heads or (None,):
             for block in blocks:
                 if head is None or all(head < n_heads_of(model, layer) for layer in block):
-                    made = [self._of(one, layer, head, n_shared) for layer in block]
-                    found.append(together(made))
-        return [together(found)] if self.as_one else found
+                    made = [self._of(make, layer, head, n_shared) for layer in block]
+                    changes.append(together(made))
+        return [together(changes)] if self.as_one else changes
 
     def _of(
-        self, one: Callable[..., Intervention], layer: int, head: int | None, n_shared: int
+        self, make: Callable[..., Intervention], layer: int, head: int | None, n_shared: int
     ) -> Intervention:
         if self.site != "kv_group":
-            return one(self.site, layer, head)
+            return make(self.site, layer, head)
         assert head is not None
-        return of_kv_group(head, n_shared, lambda head: one("z", layer, head))
+        return of_kv_group(head, n_shared, lambda head: make("z", layer, head))
 
 
 def refuse_unknown_site(kind: str, site: str | None, cross: bool = True) -> None:
@@ -253,4 +253,4 @@ def resampled_from(seed: int, items: Sequence[Item], name: str, draw: int = 0) -
         )
     order = stats.generator(seed, f"resample {name}").permutation(len(items)).tolist()
     circle = zip(order, [*order[draw + 1 :], *order[: draw + 1]], strict=True)
-    return {items[one].id: items[other] for one, other in circle}
+    return {items[item].id: items[other] for item, other in circle}

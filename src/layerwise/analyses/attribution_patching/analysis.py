@@ -34,19 +34,19 @@ def estimates_hold(run: RunTables) -> list[Claim]:
     agreement = run.table("attribution_agreement")
     if agreement is None:
         return []
-    found = []
+    claims = []
     for direction in in_order(agreement["direction"], ()):
-        mine = rows(agreement, direction=direction)
-        mine = pd.DataFrame(mine.loc[~mine["signal"].eq(False).fillna(False)])
-        for site in in_order(mine["site"], ()):
-            told = rows(mine, site=site)
-            if np.isfinite(numbers(told, "spearman_low")).any():
-                found.append(_agreement(told, {"direction": direction, "site": site}))
-    return spaced(found, 1)
+        gated = rows(agreement, direction=direction)
+        gated = pd.DataFrame(gated.loc[~gated["signal"].eq(False).fillna(False)])
+        for site in in_order(gated["site"], ()):
+            of_site = rows(gated, site=site)
+            if np.isfinite(numbers(of_site, "spearman_low")).any():
+                claims.append(_agreement(of_site, {"direction": direction, "site": site}))
+    return spaced(claims, 1)
 
 
-def _agreement(mine: pd.DataFrame, where: dict[str, str]) -> Claim:
-    known = mine.loc[np.isfinite(numbers(mine, "spearman_low"))]
+def _agreement(cells: pd.DataFrame, where: dict[str, str]) -> Claim:
+    known = cells.loc[np.isfinite(numbers(cells, "spearman_low"))]
     shown = records(known.loc[_beyond_chance(known)])
     least = records(known)[int(np.argmin(numbers(known, "spearman")))]
     value, low, high = (float(least[f"spearman{end}"]) for end in ("", "_low", "_high"))
@@ -78,19 +78,19 @@ def estimates(run: RunTables) -> list[FigureSpec]:
     agreement = run.table("attribution_agreement")
     if estimates is None or agreement is None:
         return []
-    found = []
+    figures = []
     for direction in in_order(agreement["direction"], ()):
-        cells, told = (rows(t, direction=direction) for t in (estimates, agreement))
+        cells, agreed = (rows(t, direction=direction) for t in (estimates, agreement))
         caption = (
             f"Attribution patching ({direction}): the change of the logit difference that a "
             "gradient predicts for a patch, against that of the true patch, for cells drawn at "
-            f"random (means over n = {spread_of(told['n_items'], 'pair')}). Dashed: equal. The "
+            f"random (means over n = {spread_of(agreed['n_items'], 'pair')}). Dashed: equal. The "
             "rank correlations' intervals are in the table below."
         )
         alt = "Scatter plots of estimated against true changes, one per task and site."
-        draw = partial(estimate_agreement, cells, told)
-        found.append(FigureSpec(f"estimates_{direction}", draw, caption, alt))
-    return found
+        draw = partial(estimate_agreement, cells, agreed)
+        figures.append(FigureSpec(f"estimates_{direction}", draw, caption, alt))
+    return figures
 
 
 def agreement_shown(run: RunTables) -> list[Table]:

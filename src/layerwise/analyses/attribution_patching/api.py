@@ -151,8 +151,8 @@ class AttributionPatching:
         table = rows_of(parts, "attribution_patching", [f"estimates {name}" for name in names])
         facts = self.patching.setup.facts(settings, work)
         empty = frame("attribution_patching", [])
-        found = with_clusters(table, tasks) if names else empty
-        return AttributionPatchingResult(found, facts)
+        changes = with_clusters(table, tasks) if names else empty
+        return AttributionPatchingResult(changes, facts)
 
     def _tables(self, task: Task) -> dict[str, pd.DataFrame]:
         """The parts of a piece, by their names."""
@@ -169,27 +169,27 @@ class AttributionPatching:
         cells = [job.cells(pair.prompts, direction) for pair in known]
         chosen = self._chosen(task, cells)
         changes, of_estimates = self._estimates(known, direction, cells)
-        sampled = [[cell for cell in mine if key_of(cell) in chosen] for mine in cells]
+        sampled = [[cell for cell in of_pair if key_of(cell) in chosen] for of_pair in cells]
         true, of_true = job.patched(known, direction, sampled)
         of_task = {"task": task.name, "capability": task.capability}
         rows = []
-        for pair, mine, estimated, patched in zip(known, cells, changes, true, strict=True):
+        for pair, cells_of, estimated, patched in zip(known, cells, changes, true, strict=True):
             truly = {tuple(row[name] for name in _PLACE): row for row in patched}
-            for cell, change in zip(mine, estimated, strict=True):
+            for cell, change in zip(cells_of, estimated, strict=True):
                 rows.append(of_task | _row(pair, direction, cell, change, truly))
         work = work_entry("attribution patching", task.name, cost + of_estimates + of_true)
         return rows, {**work, "pairs": len(known)}
 
     def _chosen(self, task: Task, cells: Sequence[Sequence[Cell]]) -> set[tuple[Any, ...]]:
         """The cells that are truly patched, the same in all pairs of a task."""
-        found: set[tuple[Any, ...]] = set()
-        every = {key_of(cell) for mine in cells for cell in mine}
+        chosen: set[tuple[Any, ...]] = set()
+        every = {key_of(cell) for of_pair in cells for cell in of_pair}
         for site in self.patching.sites:
             of_site = sorted((key for key in every if key[0] == site), key=str)
             rng = stats.generator(self.patching.setup.seed, task.name, site)
             for i in rng.permutation(len(of_site))[: self.sample]:
-                found.add(of_site[i])
-        return found
+                chosen.add(of_site[i])
+        return chosen
 
     def _estimates(
         self, pairs: Sequence[Pair], direction: str, cells: Sequence[Sequence[Cell]]
@@ -199,23 +199,23 @@ class AttributionPatching:
         runs = [runs_of(pair.prompts, direction) for pair in pairs]
         answers = [(pair.prompts.clean_answer, pair.prompts.corrupted_answer) for pair in pairs]
         shapes = [
-            (tuple(mine), len(tokens), len(source))
-            for mine, (tokens, source) in zip(cells, runs, strict=True)
+            (tuple(of_pair), len(tokens), len(source))
+            for of_pair, (tokens, source) in zip(cells, runs, strict=True)
         ]
-        found: list[list[float]] = [[] for _ in pairs]
-        for (mine, length, _), alike in grouped(shapes).items():
+        by_pair: list[list[float]] = [[] for _ in pairs]
+        for (places, length, _), alike in grouped(shapes).items():
             at_once = max(1, _TOKENS_AT_ONCE // length)
             for some in (alike[i : i + at_once] for i in range(0, len(alike), at_once)):
                 changes = estimated_changes(
-                    model, [runs[i] for i in some], [answers[i] for i in some], mine
+                    model, [runs[i] for i in some], [answers[i] for i in some], places
                 )
                 for i, of_pair in zip(some, changes, strict=True):
-                    found[i] = of_pair
+                    by_pair[i] = of_pair
         # a backward pass counts as one forward
         blocks = 3 * model.cfg.n_layers * len(pairs)
         passes = 3 * sum(token_passes(model, len(tokens)) for tokens, _ in runs)
         seconds = time.perf_counter() - started
-        return found, SweepStats(blocks, blocks, passes, passes, seconds)
+        return by_pair, SweepStats(blocks, blocks, passes, passes, seconds)
 
 
 def key_of(cell: Cell) -> tuple[Any, ...]:

@@ -24,24 +24,24 @@ def estimate_agreement(
     """
     shown = pd.DataFrame(cells.dropna(subset=["true"]))
     named = [
-        (rows(mine, site=site), rows(agreement, task=task, site=site)["spearman"].iloc[0])
-        for task, mine in by_task(shown)
-        for site in in_order(mine["site"], ())
+        (rows(part, site=site), rows(agreement, task=task, site=site)["spearman"].iloc[0])
+        for task, part in by_task(shown)
+        for site in in_order(part["site"], ())
     ]
     titles = [
-        [mine["task"].iloc[0], f"{mine['site'].iloc[0]}, {len(mine)} cells",
+        [part["task"].iloc[0], f"{part['site'].iloc[0]}, {len(part)} cells",
          f"rank corr. {number(float(rho), 2)}"]
-        for mine, rho in named
+        for part, rho in named
     ]  # fmt: skip
     panels = Panels(titles, width, (1.1,), most=2.4)
     both = shown[["true", "estimate"]].astype(float)
     ends = float(both.min().min()), float(both.max().max())
-    for axes, (mine, _) in zip(panels.flat, named, strict=True):
-        told = [
+    for axes, (part, _) in zip(panels.flat, named, strict=True):
+        words = [
             f"layer {name_layer(row['layer'])}, {row['pos_label']}: estimated "
             f"{number(row['estimate'], 2)}, true {number(row['true'], 2)} nats"
-            for row in records(mine)
+            for row in records(part)
         ]
-        draw_scatter(axes, numbers(mine, "true"), numbers(mine, "estimate"), told, ends)
+        draw_scatter(axes, numbers(part, "true"), numbers(part, "estimate"), words, ends)
     title = "Estimated and true change of the logit difference"
     return panels.finish(title, "true patch (nats)", ["estimated (nats)"])

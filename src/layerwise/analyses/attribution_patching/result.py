@@ -86,9 +86,9 @@ class AttributionPatchingResult(Result):
 
 def cell_means(table: pd.DataFrame) -> pd.DataFrame:
     """Means over pairs of every cell's estimated and, where it was patched, true change."""
-    told = _changes(table)
+    changes = _changes(table)
     key = ["task", "capability", "protocol", "direction", "site", "layer", "head", "pos_label"]
-    means = told.groupby(key, as_index=False, sort=False).agg(
+    means = changes.groupby(key, as_index=False, sort=False).agg(
         n_items=("item", "nunique"), estimate=("estimate", "mean"), true=("true", "mean")
     )
     heads = means["head"].astype("Int64").where(means["head"] >= 0)
@@ -121,14 +121,14 @@ def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> 
     return frame("attribution_agreement", rows)
 
 
-def _agreement(told: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Any]:
+def _agreement(changes: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Any]:
     cell = ["layer", "head", "pos_label"]
     estimate, true = (
-        told.pivot_table(index="item", columns=cell, values=name, aggfunc="mean").dropna(axis=1)
+        changes.pivot_table(index="item", columns=cell, values=name, aggfunc="mean").dropna(axis=1)
         for name in ("estimate", "true")
     )
-    n, clusters = len(estimate), clusters_of(told, estimate.index)
-    random = stats.generator(seed, str(told["task"].iloc[0]))
+    n, clusters = len(estimate), clusters_of(changes, estimate.index)
+    random = stats.generator(seed, str(changes["task"].iloc[0]))
     indices = sample_and_resamples(clusters.n, n_resamples, random)
     means = [
         clusters.resampled_means(wide.to_numpy(dtype=float), indices) for wide in (estimate, true)

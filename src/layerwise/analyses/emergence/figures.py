@@ -70,7 +70,7 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     ]
     height = _ROW * len(capabilities) + 0.1
     panels = Panels(titles, width, (height,), least=2.4, left=0.9)
-    looks = [({"capability": one}, look(i), "") for i, one in enumerate(capabilities)]
+    looks = [({"capability": capability}, look(i), "") for i, capability in enumerate(capabilities)]
     for axes, (axis, _, _, measure, of_panel) in zip(panels.flat, plan, strict=True):
         depths = rows(of_panel, measure=measure)
         drawn = ranges(depths, capabilities, "capability", looks, span=0.0)
@@ -113,8 +113,8 @@ def agreement_ranges(agreement: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     """
     capabilities = in_order(agreement["capability"], CAPABILITY_ORDER)
     groups = [
-        ({"protocol": one}, protocol_look(one), label(one, 14))
-        for one in in_order(agreement["protocol"], PROTOCOL_ORDER)
+        ({"protocol": protocol}, protocol_look(protocol), label(protocol, 14))
+        for protocol in in_order(agreement["protocol"], PROTOCOL_ORDER)
     ]
     pairs = in_order(zip(agreement["first"], agreement["second"], strict=True), ())
     plan = [(measure, pair) for measure in _MEASURES for pair in pairs]

@@ -36,8 +36,8 @@ def agreement_rows(
     """Every pair of methods that placed a capability, compared on the items of both."""
     groups = {key: [e for e in evidence if _key(e) == key] for key in map(_key, evidence)}
     pairs = combinations((group for key, group in groups.items() if key in placed), 2)
-    rows = [row for one, other in pairs if _asked_alike(one, other)
-            for row in _compared(one, other, sampling)]  # fmt: skip
+    rows = [row for first, other in pairs if _asked_alike(first, other)
+            for row in _compared(first, other, sampling)]  # fmt: skip
     unit = max(sampling.n_layers - 1, 1)
     smallest = {HALF: smallest_depth / unit, RANKS: 0.0}
     return [
@@ -53,11 +53,11 @@ def _key(evidence: MethodCurve) -> Key:
 
 def _asked_alike(one: Sequence[MethodCurve], other: Sequence[MethodCurve]) -> bool:
     """Whether two methods saw the same prompts; those of ``generate`` are continuation's."""
-    (first, asked, method), (second, read, another) = _key(one[0]), _key(other[0])
+    (first, protocol, method), (second, read, another) = _key(one[0]), _key(other[0])
     if first != second or method == another:
         return False
     generates = any(e.of_losses and e.protocol == "generate" for e in (one[0], other[0]))
-    return asked == read or (generates and "continuation" in (asked, read))
+    return protocol == read or (generates and "continuation" in (protocol, read))
 
 
 def _compared(
@@ -81,21 +81,21 @@ def _compared(
     first = drawn_together([a.of_items(items, sampling) for a, _, items in both], sampling)
     second = drawn_together([b.of_items(items, sampling) for _, b, items in both], sampling)
     together = Clusters.joined([e.clusters for e in first])
-    means = [np.mean([e.rows for e in mine], axis=0) for mine in (first, second)]
+    means = [np.mean([e.rows for e in side], axis=0) for side in (first, second)]
     unit = max(sampling.n_layers - 1, 1)
     depths = [
-        half_depth(_curve(mine[0], mean)[:1]) / unit
-        for mine, mean in zip((first, second), means, strict=True)
+        half_depth(_curve(side[0], mean)[:1]) / unit
+        for side, mean in zip((first, second), means, strict=True)
     ]
-    found = later_by(*depths)
-    if not np.isnan(found[0]):
+    later = later_by(*depths)
+    if not np.isnan(later[0]):
         axis = Axis(sampling.n_layers, 0.0, unit)
-        one_curves, other_curves = ([e.item_curves for e in mine] for mine in (first, second))
+        one_curves, other_curves = ([e.item_curves for e in side] for side in (first, second))
         # no exact paired test of so few items could be surer
         least = 2.0 ** (1 - together.n)
         test = depth_difference(one_curves, other_curves, (axis, axis), paired=True, least=least)
         known = {"first_depth": float(depths[0][0]), "second_depth": float(depths[1][0])}
-        yield named | known | {"measure": HALF, "estimate": float(found[0])} | test._asdict()
+        yield named | known | {"measure": HALF, "estimate": float(later[0])} | test._asdict()
     ranked, also_ranked = (
         _by_layer(e, mean) for e, mean in zip((one[0], other[0]), means, strict=True)
     )

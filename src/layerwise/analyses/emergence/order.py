@@ -58,9 +58,9 @@ def tasks_apart(
     Tests are those of the order of capabilities; Holm's correction is over all pairs of tasks.
     """
     pairs = [
-        ((one[:4], one.axis), pair)
-        for one in summaries if one.measure == HALF
-        for pair in combinations(_by_task(one), 2)
+        ((summary[:4], summary.axis), pair)
+        for summary in summaries if summary.measure == HALF
+        for pair in combinations(_by_task(summary), 2)
     ]  # fmt: skip
     rows = [_order_row(first, second, n_layers) for _, (first, second) in pairs]
     smallest = smallest_depth / max(n_layers - 1, 1)
@@ -87,7 +87,7 @@ def _by_task(summary: Summary) -> list[Summary]:
                          draws=np.array([_half_depth([curves])]))
         for task, curves in zip(summary.tasks, summary.curves, strict=True)
     ]  # fmt: skip
-    return [one for one in alone if not np.isnan(one.draws[0])]
+    return [summary for summary in alone if not np.isnan(summary.draws[0])]
 
 
 def _half_depth(group: Sequence[ItemCurves]) -> float:
@@ -112,9 +112,9 @@ def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]
             for group in (one, other)
         )
         depths = _half_depth(one), _half_depth(other)
-    found = later_by(*(np.array([depth]) / last for depth in depths))
+    later = later_by(*(np.array([depth]) / last for depth in depths))
     low, high, p = np.nan, np.nan, 1.0
-    if not np.isnan(found[0]):
+    if not np.isnan(later[0]):
         low, high, p = depth_difference(
             one, other, (axis, axis), paired=False, measure=first.measure, least=least
         )
@@ -124,7 +124,7 @@ def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]
         "protocol": first.protocol,
         "method": first.method,
         "measure": first.measure,
-        "difference": float(found[0]),
+        "difference": float(later[0]),
         "low": low,
         "high": high,
         "p": p,
@@ -136,12 +136,12 @@ def _accuracies(
     first: Summary, second: Summary, answered: Mapping[tuple[str, str], Answers]
 ) -> dict[str, float]:
     """How often the intact model is right in each one's tasks; nothing where it is not known."""
-    keys = [[(task, one.protocol) for task in one.tasks] for one in (first, second)]
-    if not all(key in answered for mine in keys for key in mine):
+    keys = [[(task, summary.protocol) for task in summary.tasks] for summary in (first, second)]
+    if not all(key in answered for side in keys for key in side):
         return {}
-    found = accuracy_difference(*([answered[key] for key in mine] for mine in keys))
+    accuracy = accuracy_difference(*([answered[key] for key in side] for side in keys))
     return {
-        "accuracy_first": found.first,
-        "accuracy_second": found.second,
-        "p_accuracy": found.p,
+        "accuracy_first": accuracy.first,
+        "accuracy_second": accuracy.second,
+        "p_accuracy": accuracy.p,
     }

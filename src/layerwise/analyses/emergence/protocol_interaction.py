@@ -66,7 +66,7 @@ def mean_draws(
     """
     cells_drawn = [profile.cell for profile in profiles]
     counts = sampling.counts([c.task for c in cells_drawn], [c.clusters for c in cells_drawn])
-    drawn = (profile.draws(mine) for profile, mine in zip(profiles, counts, strict=True))
+    drawn = (profile.draws(count) for profile, count in zip(profiles, counts, strict=True))
     return np.mean(list(drawn), axis=0)
 
 
@@ -76,15 +76,15 @@ def layer_groups(n_layers: int, groups: Groups | None = None) -> dict[str, list[
         parts = np.array_split(np.arange(n_layers), min(3, n_layers))
         names = THIRDS if len(parts) == 3 else (THIRDS[0], THIRDS[2])
         return {name: part.tolist() for name, part in zip(names, parts, strict=False)}
-    found = {name: sorted(layers) for name, layers in groups.items()}
-    listed = [layer for layers in found.values() for layer in layers]
+    named = {name: sorted(layers) for name, layers in groups.items()}
+    listed = [layer for layers in named.values() for layer in layers]
     wrong = [layer for layer in listed if not 0 <= layer < n_layers]
-    if wrong or len(set(listed)) < len(listed) or not all(found.values()) or len(found) < 2:
+    if wrong or len(set(listed)) < len(listed) or not all(named.values()) or len(named) < 2:
         raise UserError(
             f"Layer groups must be two or more, none of them empty, and hold each of the layers 0 "
-            f"to {n_layers - 1} at most once; got {found}."
+            f"to {n_layers - 1} at most once; got {named}."
         )
-    return found
+    return named
 
 
 def interaction_rows(
@@ -98,7 +98,7 @@ def interaction_rows(
         return []
     every = list(cells(layer_skips(records)))
     signal = signals(every, lambda task, protocol: chance[task, protocol])
-    found = {
+    profiles = {
         (cell.capability, cell.task, cell.protocol): loss_profile(cell, level, groups)
         for cell in every
         if (level := chance[cell.task, cell.protocol]) < 1
@@ -106,10 +106,10 @@ def interaction_rows(
         and signal[cell.task, cell.protocol]
     }
     tables = []
-    for capability in _in_order({key[0] for key in found}, tuple(CAPABILITIES)):
-        mine = {key[1:]: profile for key, profile in found.items() if key[0] == capability}
-        for pair in combinations(_in_order({key[1] for key in mine}, PROTOCOLS), 2):
-            both = _both(mine, pair)
+    for capability in _in_order({key[0] for key in profiles}, tuple(CAPABILITIES)):
+        own = {key[1:]: profile for key, profile in profiles.items() if key[0] == capability}
+        for pair in combinations(_in_order({key[1] for key in own}, PROTOCOLS), 2):
+            both = _both(own, pair)
             if both:
                 tables.append(_rows(capability, pair, both, groups, sampling))
     adjusted = with_holm([rows[0] for rows in tables])
@@ -123,11 +123,11 @@ def _in_order(names: set[str], order: Sequence[str]) -> list[str]:
 
 
 def _both(
-    found: dict[tuple[str, str], Profile], pair: tuple[str, str]
+    profiles: dict[tuple[str, str], Profile], pair: tuple[str, str]
 ) -> list[tuple[Profile, Profile]]:
     """The profiles of the tasks whose very same items were asked under both protocols."""
-    tasks = sorted({task for task, _ in found})
-    pairs = [(found.get((task, pair[0])), found.get((task, pair[1]))) for task in tasks]
+    tasks = sorted({task for task, _ in profiles})
+    pairs = [(profiles.get((task, pair[0])), profiles.get((task, pair[1]))) for task in tasks]
     return [(a, b) for a, b in pairs if a and b and a.cell.items == b.cell.items
             and len(a.cell.items) > 1]  # fmt: skip
 
@@ -211,9 +211,9 @@ def _estimates(
     ends: Mapping[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]], group: int
 ) -> dict[str, float | None]:
     """Estimates with their bounds; null where there is no end."""
-    found: dict[str, float | None] = {}
+    estimates: dict[str, float | None] = {}
     for name, (draws, (low, high)) in ends.items():
         prefix = f"{name}_" if name != "difference" else ""
-        found |= {name: float(draws[0, group]), f"{prefix}low": known(low[group]),
+        estimates |= {name: float(draws[0, group]), f"{prefix}low": known(low[group]),
                   f"{prefix}high": known(high[group])}  # fmt: skip
-    return found
+    return estimates

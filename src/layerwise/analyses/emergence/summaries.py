@@ -71,22 +71,22 @@ class Summary(NamedTuple):
 
 
 def summarised(
-    found: Sequence[MethodCurve | LeftOut], axes: Mapping[str, range], sampling: Sampling
+    curves: Sequence[MethodCurve | LeftOut], axes: Mapping[str, range], sampling: Sampling
 ) -> tuple[list[Summary], list[LeftOut]]:
     """The measures on every axis, and what is left out of them."""
-    evidence = sorted((e for e in found if isinstance(e, MethodCurve)), key=evidence_key)
-    told: list[Summary | LeftOut] = [each for each in found if isinstance(each, LeftOut)]
+    evidence = sorted((e for e in curves if isinstance(e, MethodCurve)), key=evidence_key)
+    rows: list[Summary | LeftOut] = [each for each in curves if isinstance(each, LeftOut)]
     for axis, layers in axes.items():
-        mine = evidence if axis == COMPUTATION else [within(e, layers) for e in evidence]
-        shown = [e for e in mine if e is not None]
+        placed = evidence if axis == COMPUTATION else [within(e, layers) for e in evidence]
+        shown = [e for e in placed if e is not None]
         for _, group in groupby(shown, key=lambda e: (e.method, e.protocol, e.capability)):
             of_axis = capability_summaries(list(group), sampling)
-            told += [each._replace(axis=axis) for each in of_axis]
-    silent = [each for each in told if isinstance(each, LeftOut)]
+            rows += [each._replace(axis=axis) for each in of_axis]
+    silent = [each for each in rows if isinstance(each, LeftOut)]
     # what is left out of the whole axis is not told again of each stack
     whole = {each[:4] for each in silent if each.axis == COMPUTATION}
     return (
-        [each for each in told if isinstance(each, Summary)],
+        [each for each in rows if isinstance(each, Summary)],
         [each for each in silent if each.axis == COMPUTATION or each[:4] not in whole],
     )
 
@@ -144,7 +144,7 @@ def summary_row(summary: Summary, axis: range) -> dict[str, Any]:
     first, scale = (0, len(axis)) if critical else (axis.start, max(len(axis) - 1, 1))
     low, high = summary.bounds()
     values = {"": float(summary.draws[0]), "_low": low, "_high": high}
-    found, drawn = summary.layers, np.zeros(0) if summary.curves else summary.draws[1:]
+    layers, drawn = summary.layers, np.zeros(0) if summary.curves else summary.draws[1:]
     return {
         "capability": summary.capability,
         "protocol": summary.protocol,
@@ -153,7 +153,7 @@ def summary_row(summary: Summary, axis: range) -> dict[str, Any]:
         "axis": summary.axis,
         **{end.lstrip("_") or "estimate": value / scale for end, value in values.items()},
         **{f"layer{end}": first + value for end, value in values.items()},
-        "layers": None if found is None else [axis.start + layer for layer in found],
+        "layers": None if layers is None else [axis.start + layer for layer in layers],
         "n_items": summary.n_items,
         "n_tasks": len(summary.tasks),
         "tasks": ",".join(summary.tasks),

@@ -78,27 +78,27 @@ def values(run: RunTables) -> list[FigureSpec]:
         return []
     shown = rows(shapley, signal=True, measure=measure_of(shapley))
     shown = shown.loc[shown["head"].isna()]
-    found = []
+    figures = []
     for by in dict.fromkeys(shown["by"]):
-        mine = rows(shown, by=by)
+        own = rows(shown, by=by)
         caption = (
             f"Shapley values, {_BY[by]}. Lines: bootstrap 95 % intervals over "
-            f"n = {spread_of(mine['n_items'], 'item')}{_sampling(mine)}. Open: the layer skipped "
+            f"n = {spread_of(own['n_items'], 'item')}{_sampling(own)}. Open: the layer skipped "
             "alone."
         )
         alt = "Line charts of Shapley values against the layer, one chart per task."
-        draw = partial(shapley_values, mine, by, measure_of(mine))
-        found.append(FigureSpec(f"shapley_{by}", draw, caption, alt))
-    return found
+        draw = partial(shapley_values, own, by, measure_of(own))
+        figures.append(FigureSpec(f"shapley_{by}", draw, caption, alt))
+    return figures
 
 
-def _sampling(mine: pd.DataFrame) -> str:
+def _sampling(own: pd.DataFrame) -> str:
     """How far off values may be because not all orders were tried."""
-    errors = numbers(mine, "se_sampling")
+    errors = numbers(own, "se_sampling")
     if np.isnan(errors).all():
         return ""
     return (
-        f", for the {spread(mine['n_permutations'])} orders that were drawn; other orders would "
+        f", for the {spread(own['n_permutations'])} orders that were drawn; other orders would "
         f"change a value by a standard error of up to {number(float(np.nanmax(errors)), 2)}"
     )
 
@@ -208,9 +208,9 @@ def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
     from .job import Interactions
     from .spec import SetsSpec
 
-    asked = [name for name in PROTOCOLS if name in start.able.protocols][:1]
-    if asked:
-        setup = replace(start.able, protocols=tuple(asked))
+    chosen = [name for name in PROTOCOLS if name in start.able.protocols][:1]
+    if chosen:
+        setup = replace(start.able, protocols=tuple(chosen))
         layers = tuple(range(setup.model.cfg.n_layers))
         spec = SetsSpec.among(
             setup.model, "layer", layers, None, order=2, permutations=0, seed=setup.seed

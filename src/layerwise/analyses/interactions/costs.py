@@ -100,8 +100,8 @@ def costs_of(interactions: pd.DataFrame, chance: Chance) -> Iterator[Costs]:
     signal = signal_of(interactions, chance)
     heard = signal.loc[signal["signal"]]
     able = set(zip(heard["task"], heard["protocol"], strict=True))
-    asked = interactions.loc[~_kinds(interactions).isin(CONTROLS)]
-    for _, group in asked.groupby(["task", "capability", "protocol"], sort=True):
+    changed = interactions.loc[~_kinds(interactions).isin(CONTROLS)]
+    for _, group in changed.groupby(["task", "capability", "protocol"], sort=True):
         if set(group["intervention"]) != {INTACT}:
             place = group["task"].iloc[0], group["protocol"].iloc[0]
             yield _costs(group, chance, place in able)

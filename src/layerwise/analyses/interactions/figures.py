@@ -47,9 +47,9 @@ def interaction_triangles(
     shown = rows(pairs, measure=measure, signal=True)
     shown = shown.assign(one=_parts(shown, "first"), other=_parts(shown, "second"))
     listed = [
-        ([task, f"{protocol}, n = {spread(mine['n_items'])}"], mine)
+        ([task, f"{protocol}, n = {spread(part['n_items'])}"], part)
         for task, of_task in by_task(shown)
-        for protocol, mine in by_protocol(of_task)
+        for protocol, part in by_protocol(of_task)
     ]
     parts = sorted({*shown["one"], *shown["other"]})
     _, across = rows_and_columns(len(listed), width, 1.9)
@@ -63,9 +63,9 @@ def interaction_triangles(
         for name, (meaning, marker, looks) in _LOOKS.items()
         if name in set(shown["verdict"])
     ]
-    for axes, (_, mine) in zip(panels.flat, listed, strict=True):
+    for axes, (_, part) in zip(panels.flat, listed, strict=True):
         drawn = cells(
-            mine, "interaction", ("other", parts[1:]), ("one", parts[:-1]), marks,
+            part, "interaction", ("other", parts[1:]), ("one", parts[:-1]), marks,
             lambda row: f"{_named(row['one'])} and {_named(row['other'])}: "
                         f"{bounds(row, 'interaction', 'low', 'high', 1, 2)} {unit}",
         )  # fmt: skip
@@ -115,10 +115,10 @@ def shapley_values(
     shown = rows(shapley, by=by, measure=measure, signal=True)
     unit = "accuracy" if measure == "accuracy" else "nats"
     tasks = by_task(shown)
-    panels = Panels([task_title(mine) for _, mine in tasks], width)
-    for axes, (_, mine) in zip(panels.flat, tasks, strict=True):
+    panels = Panels([task_title(part) for _, part in tasks], width)
+    for axes, (_, part) in zip(panels.flat, tasks, strict=True):
         level(axes, 0, ls=(0, (4, 2)))
-        for protocol, line in by_protocol(mine):
+        for protocol, line in by_protocol(part):
             seen = protocol_look(protocol)
             points(axes, line["layer"], line["alone"], seen.marker, f"alone {protocol}",
                    "skipped alone", ms=2.6, mew=0.6, mfc="white", color=seen.color)  # fmt: skip

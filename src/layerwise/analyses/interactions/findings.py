@@ -45,11 +45,11 @@ def findings(run: RunTables) -> list[Claim]:
     pairs = rows(every, measure=NATS, signal=True)
     smallest = Interest.of(run.facts.settings).nats
     cells = [group for _, group in pairs.groupby(["task", "protocol"], sort=True)]
-    found = [
-        *spaced([one for cell in cells for one in _redundant(cell, every, smallest)], _MOST),
-        *spaced([one for cell in cells for one in _overlapping(cell, every, smallest)], _MOST),
+    claims = [
+        *spaced([claim for cell in cells for claim in _redundant(cell, every, smallest)], _MOST),
+        *spaced([claim for cell in cells for claim in _overlapping(cell, every, smallest)], _MOST),
     ]
-    return found or [_nothing(pairs, every, smallest)] if len(pairs) else []
+    return claims or [_nothing(pairs, every, smallest)] if len(pairs) else []
 
 
 def caveats(run: RunTables) -> list[Claim]:
@@ -164,11 +164,11 @@ def _floored(row: dict[str, Any]) -> str:
 
 def _accuracy(row: dict[str, Any], every: pd.DataFrame) -> str:
     """The accuracy lost by each and by both, beside."""
-    found = rows(every, measure=ACCURACY, **_place(row))
-    if found.empty:
+    table = rows(every, measure=ACCURACY, **_place(row))
+    if table.empty:
         return ""
-    one = records(found)[0]
-    first, second, both = (number(100 * one[f"cost_{of}"]) for of in ("first", "second", "both"))
+    costs = records(table)[0]
+    first, second, both = (number(100 * costs[f"cost_{of}"]) for of in ("first", "second", "both"))
     return f"Accuracy points lost: {first}, {second}, together {both}."
 
 
@@ -203,9 +203,9 @@ def _claim(
 
 def _place(row: dict[str, Any]) -> dict[str, Any]:
     """The columns that pick a pair's rows, of all measures."""
-    found = {name: str(row[name]) for name in ("task", "protocol")}
+    place = {name: str(row[name]) for name in ("task", "protocol")}
     columns = ("first_layer", "first_head", "second_layer", "second_head")
-    return found | {name: int(row[name]) for name in columns if not pd.isna(row[name])}
+    return place | {name: int(row[name]) for name in columns if not pd.isna(row[name])}
 
 
 def pair_name(row: dict[str, Any]) -> str:

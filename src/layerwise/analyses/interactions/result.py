@@ -91,10 +91,10 @@ def interaction_rows(pairs: pd.DataFrame, n_encoder: int = 0, n_top: int = 5) ->
     """
     cell = ["task", "protocol"]
     has_nats = pairs.groupby(cell)["measure"].transform(lambda of: (of == NATS).any())
-    found = pairs.loc[pairs["signal"] & ((pairs["measure"] == NATS) | ~has_nats.astype(bool))]
-    size = found["interaction"].abs()
-    found = found.loc[size.sort_values(ascending=False, kind="stable").index]
-    top = found.groupby(cell, sort=True).head(n_top).sort_values(by=cell, kind="stable")
+    known = pairs.loc[pairs["signal"] & ((pairs["measure"] == NATS) | ~has_nats.astype(bool))]
+    size = known["interaction"].abs()
+    known = known.loc[size.sort_values(ascending=False, kind="stable").index]
+    top = known.groupby(cell, sort=True).head(n_top).sort_values(by=cell, kind="stable")
     name = partial(player_label, n_encoder=n_encoder)
     return pd.DataFrame(
         {

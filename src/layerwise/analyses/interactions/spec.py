@@ -81,12 +81,12 @@ class SetsSpec(AblationSpec):
             for layer, head in product(sorted(basis.layers), sorted(basis.heads or ()) or (None,))
             if head is None or head < n_heads_of(model, layer)
         )
-        found = cls(
+        spec = cls(
             basis.kind, basis.site, basis.layers, basis.heads,
             players=players, order=order, permutations=permutations, seed=seed,
         )  # fmt: skip
-        found.refuse()
-        return found
+        spec.refuse()
+        return spec
 
     def refuse(self) -> None:
         """Refuse sets that say nothing, or are too many."""
@@ -125,9 +125,9 @@ class SetsSpec(AblationSpec):
         """What is removed together: each player, all pairs, beginnings of the drawn orders."""
         pairs = combinations(self.players, 2) if self.order == 2 else ()
         begun = (tuple(sorted(o[: i + 1])) for o in self.orders for i in range(len(o)))
-        return tuple(dict.fromkeys([*((one,) for one in self.players), *pairs, *begun]))
+        return tuple(dict.fromkeys([*((player,) for player in self.players), *pairs, *begun]))
 
-    def _made(self, one: Callable[..., Intervention], model: Model) -> list[Intervention]:
+    def _made(self, make: Callable[..., Intervention], model: Model) -> list[Intervention]:
         n_shared = heads_per_key(model.cfg)
-        alone = {p: self._of(one, p.layer, p.head, n_shared) for p in self.players}
+        alone = {p: self._of(make, p.layer, p.head, n_shared) for p in self.players}
         return [together([alone[player] for player in removed]) for removed in self.sets]

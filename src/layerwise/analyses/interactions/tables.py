@@ -40,10 +40,10 @@ PerItem = Float[np.ndarray, "items columns"]
 def pairs_table(interactions: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
     """``interaction_pairs.parquet``: what each pair costs beyond the sum of its two."""
     tables = [
-        _measured(found, pairs, measure, seed)
-        for found in costs_of(interactions, chance)
-        if (pairs := _of_pairs(found))
-        for measure in found.costs
+        _measured(costs, pairs, measure, seed)
+        for costs in costs_of(interactions, chance)
+        if (pairs := _of_pairs(costs))
+        for measure in costs.costs
     ]
     if not tables:
         return frame("interaction_pairs", [])
@@ -64,41 +64,41 @@ def _bounds(table: pd.DataFrame, n_tests: int) -> Ends:
     return low, high
 
 
-def _of_pairs(found: Costs) -> list[tuple[Player, Player]]:
+def _of_pairs(costs: Costs) -> list[tuple[Player, Player]]:
     """The pairs of players if all were removed."""
-    pairs = list(combinations(found.players, 2))
-    return pairs if all(pair in found.column for pair in pairs) else []
+    pairs = list(combinations(costs.players, 2))
+    return pairs if all(pair in costs.column for pair in pairs) else []
 
 
 def _measured(
-    found: Costs, pairs: list[tuple[Player, Player]], measure: str, seed: int
+    cell: Costs, pairs: list[tuple[Player, Player]], measure: str, seed: int
 ) -> pd.DataFrame:
     """The rows of one measure."""
-    costs, column = found.costs[measure], found.column
-    first, second = (np.array([found.alone(pair[i]) for pair in pairs]) for i in (0, 1))
+    costs, column = cell.costs[measure], cell.column
+    first, second = (np.array([cell.alone(pair[i]) for pair in pairs]) for i in (0, 1))
     both = np.array([column[pair] for pair in pairs])
     beyond = costs[:, both] - costs[:, first] - costs[:, second]
-    others = _beyond_others(beyond, pairs, found.players)
-    p = _p_values(beyond, found.clusters, stats.generator(seed, found.task, "interactions"))
+    others = _beyond_others(beyond, pairs, cell.players)
+    p = _p_values(beyond, cell.clusters, stats.generator(seed, cell.task, "interactions"))
     places = {
         f"{which}_{part}": [getattr(pair[i], part) for pair in pairs]
         for i, which in enumerate(("first", "second"))
         for part in ("layer", "head")
     }
     table = pd.DataFrame(places).assign(
-        **found.named,
+        **cell.named,
         measure=measure,
         n_items=len(costs),
         cost_first=costs[:, first].mean(axis=0),
         cost_second=costs[:, second].mean(axis=0),
         cost_both=costs[:, both].mean(axis=0),
-        **_with_bounds("interaction", "", beyond, found, seed, _most(measure, 1)),
-        **_with_bounds("excess", "excess_", others, found, seed, _most(measure, 2)),
+        **_with_bounds("interaction", "", beyond, cell, seed, _most(measure, 1)),
+        **_with_bounds("excess", "excess_", others, cell, seed, _most(measure, 2)),
         p=p,
-        signal=found.signal,
-        at_floor=_at_floor(found, first, second),
-        error=mean_errors(beyond, found.clusters),
-        n_clusters=found.clusters.n,
+        signal=cell.signal,
+        at_floor=_at_floor(cell, first, second),
+        error=mean_errors(beyond, cell.clusters),
+        n_clusters=cell.clusters.n,
     )
     heads = ["first_head", "second_head"]
     return table.astype(dict.fromkeys(heads, "Int64"))
@@ -133,14 +133,14 @@ def _p_values(
 
 
 def _at_floor(
-    found: Costs, first: Int[np.ndarray, " pairs"], second: Int[np.ndarray, " pairs"]
+    cell: Costs, first: Int[np.ndarray, " pairs"], second: Int[np.ndarray, " pairs"]
 ) -> np.ndarray:
     """Which of a pair alone already leaves the model not above chance."""
     guesses = np.array(
-        [not above_chance(right, found.chance, found.clusters) for right in found.right.T]
+        [not above_chance(right, cell.chance, cell.clusters) for right in cell.right.T]
     )
-    told = np.array(["neither", "first", "second", "both"])
-    return told[guesses[first] + 2 * guesses[second]]
+    names = np.array(["neither", "first", "second", "both"])
+    return names[guesses[first] + 2 * guesses[second]]
 
 
 def _verdicts(pairs: pd.DataFrame) -> pd.Series:
@@ -172,36 +172,36 @@ def shapley_table(
         for _, order in orders.sort_values(by="place").groupby("permutation", sort=True)
     ]
     tables = []
-    for found in costs_of(interactions, chance):
-        for measure in found.costs:
-            if pairs := _of_pairs(found):
-                tables.append(_by_pairs(found, pairs, measure, seed))
+    for cell in costs_of(interactions, chance):
+        for measure in cell.costs:
+            if pairs := _of_pairs(cell):
+                tables.append(_by_pairs(cell, pairs, measure, seed))
             if drawn:
-                tables.append(_by_orders(found, drawn, measure, seed))
+                tables.append(_by_orders(cell, drawn, measure, seed))
     return pd.concat(tables, ignore_index=True) if tables else frame("shapley", [])
 
 
 def _by_pairs(
-    found: Costs, pairs: list[tuple[Player, Player]], measure: str, seed: int
+    cell: Costs, pairs: list[tuple[Player, Player]], measure: str, seed: int
 ) -> pd.DataFrame:
     """The 2-additive approximation: what a player costs alone, and half of its interactions."""
-    costs, column = found.costs[measure], found.column
-    alone = {player: costs[:, found.alone(player)] for player in found.players}
+    costs, column = cell.costs[measure], cell.column
+    alone = {player: costs[:, cell.alone(player)] for player in cell.players}
     values = {player: cost.copy() for player, cost in alone.items()}
-    for one, other in pairs:
-        half = (costs[:, column[one, other]] - alone[one] - alone[other]) / 2
-        values[one] += half
+    for first, other in pairs:
+        half = (costs[:, column[first, other]] - alone[first] - alone[other]) / 2
+        values[first] += half
         values[other] += half
-    shares = np.column_stack([values[player] for player in found.players])
-    return _shared_out(found, measure, shares, seed, by=PAIRS)
+    shares = np.column_stack([values[player] for player in cell.players])
+    return _shared_out(cell, measure, shares, seed, by=PAIRS)
 
 
 def _by_orders(
-    found: Costs, drawn: list[tuple[Player, ...]], measure: str, seed: int
+    cell: Costs, drawn: list[tuple[Player, ...]], measure: str, seed: int
 ) -> pd.DataFrame:
     """The mean over drawn orders of what a player adds to the cost of those before it."""
-    costs, column = found.costs[measure], found.column
-    place = {player: i for i, player in enumerate(found.players)}
+    costs, column = cell.costs[measure], cell.column
+    place = {player: i for i, player in enumerate(cell.players)}
     shares = np.zeros((len(costs), len(place)))
     means = np.zeros((len(drawn), len(place)))
     for number, order in enumerate(drawn):
@@ -212,28 +212,28 @@ def _by_orders(
         means[number, at] = added.mean(axis=0)
     sampling = mean_errors(means, Clusters.apart(len(means)))
     more = {"n_permutations": len(drawn), "se_sampling": sampling}
-    return _shared_out(found, measure, shares, seed, by=PERMUTATIONS, **more)
+    return _shared_out(cell, measure, shares, seed, by=PERMUTATIONS, **more)
 
 
 def _shared_out(
-    found: Costs, measure: str, shares: PerItem, seed: int, *, by: str, **more: Any
+    cell: Costs, measure: str, shares: PerItem, seed: int, *, by: str, **more: Any
 ) -> pd.DataFrame:
-    alone = found.costs[measure][:, [found.alone(player) for player in found.players]]
+    alone = cell.costs[measure][:, [cell.alone(player) for player in cell.players]]
     table = pd.DataFrame(
         {
-            "layer": [player.layer for player in found.players],
-            "head": pd.array([player.head for player in found.players], dtype="Int64"),
+            "layer": [player.layer for player in cell.players],
+            "head": pd.array([player.head for player in cell.players], dtype="Int64"),
         }
     ).assign(
-        **found.named,
+        **cell.named,
         measure=measure,
         by=by,
         n_items=len(shares),
         alone=alone.mean(axis=0),
-        **_with_bounds("value", "", shares, found, seed),
-        se=mean_errors(shares, found.clusters),
+        **_with_bounds("value", "", shares, cell, seed),
+        se=mean_errors(shares, cell.clusters),
         total=shares.mean(axis=0).sum(),
-        signal=found.signal,
+        signal=cell.signal,
         **{"n_permutations": pd.NA, "se_sampling": np.nan} | more,
     )
     return conform("shapley", table.astype({"n_permutations": "Int64"}))
@@ -245,14 +245,14 @@ def _most(measure: str, times: int) -> float | None:
 
 
 def _with_bounds(
-    name: str, ends: str, values: PerItem, found: Costs, seed: int, most: float | None = None
+    name: str, ends: str, values: PerItem, cell: Costs, seed: int, most: float | None = None
 ) -> dict[str, Any]:
     """Means with bootstrap bounds; of values that have a most, exact where all resamples agree."""
-    random = stats.generator(seed, found.task)
-    columns = mean_columns(name, ends, values, found.clusters, random)
+    random = stats.generator(seed, cell.task)
+    columns = mean_columns(name, ends, values, cell.clusters, random)
     if most is None:
         return columns
     mean, low, high = columns.values()
-    exact = exact_where_alike(mean, np.full(len(mean), found.clusters.n), most)
+    exact = exact_where_alike(mean, np.full(len(mean), cell.clusters.n), most)
     bounds = (np.where(low == high, e, b) for e, b in zip(exact, (low, high), strict=True))
     return dict(zip(columns, (mean, *bounds), strict=True))

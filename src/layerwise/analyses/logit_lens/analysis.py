@@ -161,15 +161,15 @@ def lens_evidence(
         columns = wide.columns.to_numpy(dtype=int)
         if n_encoder and covers_a_stack(columns, sampling.n_layers, n_encoder):
             wide = wide.reindex(columns=edges).ffill(axis=1).bfill(axis=1)
-        found = progress(f"{name} lens", group, wide, edges, signal, sampling, why)
-        if isinstance(found, MethodCurve):
-            named = {"lens": name, "task": found.task, "protocol": found.protocol}
+        curve = progress(f"{name} lens", group, wide, edges, signal, sampling, why)
+        if isinstance(curve, MethodCurve):
+            named = {"lens": name, "task": curve.task, "protocol": curve.protocol}
             mine = depths.loc[(depths[list(named)] == list(named.values())).all(axis=1)]
-            found = _with_settled(found, mine, own[found.task, found.protocol], sampling)
-            if found.settled is None and (found.task, found.protocol) not in signal:
+            curve = _with_settled(curve, mine, own[curve.task, curve.protocol], sampling)
+            if curve.settled is None and (curve.task, curve.protocol) not in signal:
                 guessed = "no signal: right answers end on top no more often than blind"
-                found = LeftOut(*task_key(found.method, group), guessed)
-        yield found
+                curve = LeftOut(*task_key(curve.method, group), guessed)
+        yield curve
 
 
 def _with_settled(
@@ -199,15 +199,15 @@ def lenses(run: RunTables) -> list[FigureSpec]:
     lens = run.table("lens")
     if lens is None:
         return []
-    found = []
+    figures = []
     table = rows(lens, over="prompt", pos=-1)
     for lens, site, protocol in _curves_of(table):
-        mine = rows(table, lens=lens, site=site, protocol=protocol)
+        own = rows(table, lens=lens, site=site, protocol=protocol)
         after = {"resid_pre": "before each layer", "resid_mid": "after each layer's attention"}
         where = after.get(site, "after each layer")
         caption = (
             f"{capitalised(lens)} lens on {protocol} prompts, {where} (n = "
-            f"{counted(len(set(mine['item'])), 'item')} in all). Of the answer's deciding tokens: "
+            f"{counted(len(set(own['item'])), 'item')} in all). Of the answer's deciding tokens: "
             "log-probability and median rank. Of the lens's distribution: entropy, and divergence "
             "from the final one. "
             "Bands: 95 % intervals over items (bootstrap; for the median, exact order "
@@ -215,11 +215,11 @@ def lenses(run: RunTables) -> list[FigureSpec]:
             f"{_OF_ENCODER.get(lens, '')}"
         )
         alt = f"Line charts of what the {lens} lens reads {where}, {protocol} prompts."
-        draw = partial(lens_curves, mine, protocol, seed=run.facts.seed)
+        draw = partial(lens_curves, own, protocol, seed=run.facts.seed)
         named = (lens.replace(" ", "_"), site)
         marks = [name for name in named if name not in (LOGIT, "resid_post")]
-        found.append(FigureSpec("_".join(["lens", *marks, protocol]), draw, caption, alt))
-    return found
+        figures.append(FigureSpec("_".join(["lens", *marks, protocol]), draw, caption, alt))
+    return figures
 
 
 def _curves_of(table: pd.DataFrame) -> list[tuple[str, str, str]]:

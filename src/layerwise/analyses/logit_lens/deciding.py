@@ -40,12 +40,12 @@ def deciding_tokens(setup: Setup, task: Task, protocol: str) -> Iterator[Decidin
     """
     shared = _shared_by_task(setup, task, protocol)
     for item in task.items:
-        asked = setup.requests(task, choosable(task, item, protocol), protocol)
-        others = [answer_tokens(one) for one in asked if not one.gold]
-        for gold in (one for one in asked if one.gold):
-            found = _told_apart(gold, others, shared)
-            if found is not None:
-                yield found
+        requests = setup.requests(task, choosable(task, item, protocol), protocol)
+        others = [answer_tokens(request) for request in requests if not request.gold]
+        for gold in (request for request in requests if request.gold):
+            told_apart = _told_apart(gold, others, shared)
+            if told_apart is not None:
+                yield told_apart
 
 
 def _told_apart(gold: TaskRequest, others: list[Tokens], shared: int) -> Deciding | None:
@@ -58,10 +58,10 @@ def _told_apart(gold: TaskRequest, others: list[Tokens], shared: int) -> Decidin
         return None
     every = [answer, *others]
     options = tuple(
-        frozenset(one[at] for one in every if one[:at] == answer[:at] and at < len(one))
+        frozenset(other[at] for other in every if other[:at] == answer[:at] and at < len(other))
         for at in range(start, stop)
     )
-    n_options = len({one[start:stop] for one in every})
+    n_options = len({other[start:stop] for other in every})
     return Deciding(gold, start, answer[start:stop], options, n_options)
 
 
@@ -69,19 +69,19 @@ def _shared_by_task(setup: Setup, task: Task, protocol: str) -> int:
     """Tokens that the answers of all items without choices begin with, but for the last one."""
     bare = [item for item in task.items if not item.choices]
     answers = [
-        answer_tokens(one)
+        answer_tokens(request)
         for item in bare
-        for one in setup.requests(task, choosable(task, item, protocol), protocol)
+        for request in setup.requests(task, choosable(task, item, protocol), protocol)
     ]
     if len(set(answers)) < 2:
         return 0
-    return min(min(n_shared(answers[0], one), len(one) - 1) for one in answers)
+    return min(min(n_shared(answers[0], answer), len(answer) - 1) for answer in answers)
 
 
 def n_shared(first: Tokens, second: Tokens) -> int:
     """How many tokens two answers share at their beginning."""
     same = (a == b for a, b in zip(first, second, strict=False))
-    return next((at for at, one in enumerate(same) if not one), min(len(first), len(second)))
+    return next((at for at, equal in enumerate(same) if not equal), min(len(first), len(second)))
 
 
 def answer_tokens(request: TaskRequest) -> Tokens:

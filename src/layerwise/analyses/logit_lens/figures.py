@@ -67,7 +67,7 @@ def lens_curves(
     for column, (_, tasks) in zip(panels.axes, columns, strict=True):
         for axes, measure in zip(column, measures, strict=True):
             named = enumerate(rows(shown, task=task) for task in tasks)
-            curves = [_curve(mine, measure, i, seed) for i, mine in named]
+            curves = [_curve(part, measure, i, seed) for i, part in named]
             draw_series(axes, curves)
             drawn[measure] += curves
         panels.legend_under(column[-1])
@@ -94,14 +94,14 @@ def _columns(shown: pd.DataFrame) -> list[tuple[str, list[str]]]:
     return columns
 
 
-def _curve(mine: pd.DataFrame, measure: str, index: int, seed: int) -> Series:
+def _curve(rows_: pd.DataFrame, measure: str, index: int, seed: int) -> Series:
     if measure == "rank":
-        table = median_ranks(mine)
+        table = median_ranks(rows_)
     else:
-        table = bounds_over_items(mine, ["layer"], measure, seed)
+        table = bounds_over_items(rows_, ["layer"], measure, seed)
     return series(
         table, measure, look(index), "estimate", ends=("low", "high"),
-        label=str(mine["task"].iloc[0]), every=max(1, len(table) // 12),
+        label=str(rows_["task"].iloc[0]), every=max(1, len(table) // 12),
         unit="" if measure == "rank" else " nats",
     )  # fmt: skip
 
@@ -131,7 +131,10 @@ def _scale(axes: Axes, measure: str, drawn: list[Series]) -> None:
         plain_log_scale(axes)
         axes.invert_yaxis()
         return
-    inner = [one.middle[one.at >= 0] if (one.at >= 0).any() else one.middle for one in drawn]
+    inner = [
+        series.middle[series.at >= 0] if (series.at >= 0).any() else series.middle
+        for series in drawn
+    ]
     low, high = (float(f(np.concatenate(inner))) for f in (np.nanmin, np.nanmax))
     margin = 0.06 * ((high - low) or 1.0)
     axes.set_ylim(low - margin, high + margin)
@@ -150,17 +153,17 @@ def prediction_depth_curves(
     ``prediction_depth_means.parquet``: which tasks have signal, and the means with their intervals.
     """
     capabilities = in_order(means["capability"], CAPABILITY_ORDER)
-    groups = [({"capability": one}, look(i), "") for i, one in enumerate(capabilities)]
+    groups = [({"capability": name}, look(i), "") for i, name in enumerate(capabilities)]
     shown = parts(means, lens=LENS_ORDER, protocol=PROTOCOL_ORDER)
     panels = Panels(
         [[f"{lens} lens, {protocol}"] for (lens, protocol), _ in shown], width,
         (1.3, 0.16 * len(capabilities) + 0.1), least=2.9, most=3.45, left=0.9,
     )  # fmt: skip
-    for (upper, lower), ((lens, protocol), mine) in zip(panels.axes, shown, strict=True):
-        _steps(upper, rows(depths, lens=lens, protocol=protocol), mine, capabilities)
-        drawn = ranges(mine, capabilities, "capability", groups, ("depth", "low", "high"), span=0.0)
+    for (upper, lower), ((lens, protocol), part) in zip(panels.axes, shown, strict=True):
+        _steps(upper, rows(depths, lens=lens, protocol=protocol), part, capabilities)
+        drawn = ranges(part, capabilities, "capability", groups, ("depth", "low", "high"), span=0.0)
         draw_ranges(lower, capabilities, drawn)
-        for row in records(mine):
+        for row in records(part):
             _write_mean(lower, row, capabilities.index(row["capability"]))
         name_depths(lower)
     panels.axes[0][0].set_xlim(-0.03, 1.03)
@@ -173,8 +176,8 @@ def prediction_depth_curves(
 
 def _steps(axes: Axes, depths: pd.DataFrame, means: pd.DataFrame, order: list[str]) -> None:
     for row in records(means):
-        mine = rows(depths, capability=row["capability"], task=row["tasks"].split(","), right=True)
-        values = np.sort(numbers(mine, "depth"))
+        right = rows(depths, capability=row["capability"], task=row["tasks"].split(","), right=True)
+        values = np.sort(numbers(right, "depth"))
         seen, share = look(order.index(row["capability"])), np.arange(1, len(values) + 1)
         axes.step(
             [-0.03, *values, 1.03], [0, *(share / len(values)), 1], where="post",

@@ -149,9 +149,9 @@ class Lens:
         """The prompts, and how many tokens are likely to be read of each."""
         if self.over == PROMPT:
             read = passages(self.setup, task, protocol, self.over, self.positions)
-            return [(one.tokens[: one.n_prompt], len(one.positions)) for one in read]
-        asked = gold_requests(self.setup, task, protocol)
-        return [most_tokens(request, UNKNOWN_LENGTHS.intact) for request in asked]
+            return [(text.tokens[: text.n_prompt], len(text.positions)) for text in read]
+        requests = gold_requests(self.setup, task, protocol)
+        return [most_tokens(request, UNKNOWN_LENGTHS.intact) for request in requests]
 
     def settings(self) -> dict[str, Any]:
         """What makes it this lens and no other."""
@@ -235,15 +235,15 @@ class Lens:
 
     def _blind(self, task: Task, protocol: str, by: Sweeper) -> dict[str, bool]:
         """Whether items' answers end on top when another item's question is asked, by item id."""
-        asked = self._blind_requests(task, protocol)
-        if not asked:
+        blind = self._blind_requests(task, protocol)
+        if not blind:
             return {}
-        (outcomes,) = by.sweep([intact()], [request for request, _ in asked.values()]).outcomes
+        (outcomes,) = by.sweep([intact()], [request for request, _ in blind.values()]).outcomes
         greedy = [
-            isinstance(one, Scored) and all(one.token_greedy[deciding])
-            for one, (_, deciding) in zip(outcomes, asked.values(), strict=True)
+            isinstance(outcome, Scored) and all(outcome.token_greedy[deciding])
+            for outcome, (_, deciding) in zip(outcomes, blind.values(), strict=True)
         ]
-        return dict(zip(asked, greedy, strict=True))
+        return dict(zip(blind, greedy, strict=True))
 
     def _blind_requests(self, task: Task, protocol: str) -> dict[str, tuple[LogLikelihood, slice]]:
         """Other questions are asked where the answer is looked for at the end of a prompt."""
@@ -297,10 +297,10 @@ class Lens:
             here = slice(start, start + AT_ONCE)
             targets = [passage.targets[k] for passage, k in tokens[here]]
             wanted = torch.tensor(targets, device=final.device)
-            said = torch.log_softmax(logits_of(model, final[here]), dim=-1)
+            logprobs = torch.log_softmax(logits_of(model, final[here]), dim=-1)
             readings: list[Reading] = []
             for _, _, stream in streams:
-                reading = read_lens(model, stream[here], said, wanted)
+                reading = read_lens(model, stream[here], logprobs, wanted)
                 readings.append(reading)
             columns = _on_host(readings)
             for (lens, place, _), values in zip(streams, columns, strict=True):
@@ -338,17 +338,17 @@ class Lens:
 def _on_host(readings: Sequence[Reading]) -> Iterator[tuple[list[Any], ...]]:
     """The numbers of readings, each as its columns; the device is waited for once, not by place."""
     names = ("rank", "final_rank", "logprob", "entropy", "kl", "top")
-    columns = (torch.stack([getattr(one, name) for one in readings]).tolist() for name in names)
+    columns = (torch.stack([getattr(part, name) for part in readings]).tolist() for name in names)
     yield from zip(*columns, strict=True)
 
 
 def joined(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of several tokens that tell an answer apart as one: all must be on top together."""
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    by_key: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         key = tuple(row[name] for name in ("item", "lens", "site", "layer", "pos"))
-        found.setdefault(key, []).append(row)
-    return [same[0] if len(same) == 1 else _as_one(same) for same in found.values()]
+        by_key.setdefault(key, []).append(row)
+    return [same[0] if len(same) == 1 else _as_one(same) for same in by_key.values()]
 
 
 def _as_one(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

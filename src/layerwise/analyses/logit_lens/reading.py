@@ -147,52 +147,52 @@ def passages(
     """
     if over == PROMPT:
         deciding = deciding_tokens(setup, task, protocol)
-        return [Passage.of_prompt(one, positions) for one in deciding]
-    asked = gold_requests(setup, task, protocol)
+        return [Passage.of_prompt(tokens, positions) for tokens in deciding]
+    requests = gold_requests(setup, task, protocol)
     if over == CONTINUATION:
-        return [Passage.of_rest(request, answer_tokens(request)) for request in asked]
-    (texts,) = setup.sweep([intact()], [request.request for request in asked]).outcomes
+        return [Passage.of_rest(request, answer_tokens(request)) for request in requests]
+    (texts,) = setup.sweep([intact()], [request.request for request in requests]).outcomes
     return [
         Passage.of_rest(request, text.tokens)
-        for request, text in zip(asked, texts, strict=True)
+        for request, text in zip(requests, texts, strict=True)
         if isinstance(text, Generated) and text.tokens
     ]
 
 
 def gold_requests(setup: Setup, task: Task, protocol: str) -> list[TaskRequest]:
     """The gold requests of a task's items."""
-    asked = (
+    every = (
         setup.requests(
             task, item if protocol == "generate" else choosable(task, item, protocol), protocol
         )
         for item in task.items
     )
-    return [one for requests in asked for one in requests if one.gold]
+    return [request for requests in every for request in requests if request.gold]
 
 
 def blind_requests(
     setup: Setup, task: Task, protocol: str
 ) -> dict[str, tuple[LogLikelihood, slice]]:
     """Each item's answer after a prompt that asks another question, and where it is told apart."""
-    read = {one.gold.item: one for one in deciding_tokens(setup, task, protocol)}
+    read = {tokens.gold.item: tokens for tokens in deciding_tokens(setup, task, protocol)}
     items = [item for item in task.items if item.id in read]
-    found = {}
+    blind = {}
     for item, other in with_another_question(setup, task, items).items():
         with contextlib.suppress(UserError):
-            asked = setup.requests(task, choosable(task, other, protocol), protocol)
-            gold = next(one for one in asked if one.gold)
+            requests = setup.requests(task, choosable(task, other, protocol), protocol)
+            gold = next(each for each in requests if each.gold)
             deciding = slice(read[item].start, read[item].start + len(read[item].tokens))
             answer = answer_tokens(gold)[: deciding.stop]
-            found[item] = LogLikelihood(gold.request.context, answer), deciding
-    return found
+            blind[item] = LogLikelihood(gold.request.context, answer), deciding
+    return blind
 
 
 def most_tokens(request: TaskRequest, share: float) -> tuple[Tokens, int]:
     """A request's prompt, and how many tokens of what follows it are likely to be read."""
-    asked = request.request
-    if isinstance(asked, Generate):
-        return asked.context, max(1, round(asked.max_tokens * share))
-    return asked.context, len(asked.continuation)
+    question = request.request
+    if isinstance(question, Generate):
+        return question.context, max(1, round(question.max_tokens * share))
+    return question.context, len(question.continuation)
 
 
 def places_of(model: Model, sites: Sequence[str]) -> tuple[Place, ...]:

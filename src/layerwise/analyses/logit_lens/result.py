@@ -103,15 +103,15 @@ class LensResult(Result):
 def left_out_sentences(facts: Facts) -> list[str]:
     """Which items the lens does not read, and why, a sentence for each task and protocol."""
     sizes = {task.name: task.n_items for task in facts.tasks}
-    found = [
+    left_out = [
         f"The logit lens leaves out {entry['left_out']} of {sizes[str(entry['task'])]} items of "
         f"{entry['task']} {when(str(entry['protocol']))}, as {entry['why_left_out']}: "
         f"{entry['first_left_out']}."
         for entry in facts.work
         if "why_left_out" in entry
     ]
-    more = [f"It leaves out items of {len(found) - _SAID} more; the table of work has them."]
-    return found[:_SAID] + (more if len(found) > _SAID else [])
+    more = [f"It leaves out items of {len(left_out) - _SAID} more; the table of work has them."]
+    return left_out[:_SAID] + (more if len(left_out) > _SAID else [])
 
 
 def lens_rows(lens: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:

@@ -36,16 +36,16 @@ def answers_read(lens: pd.DataFrame) -> pd.DataFrame:
 
 def answers_on_top(lens: pd.DataFrame) -> pd.DataFrame:
     """Share of the items whose answer is on top after each layer, with exact 95 % intervals."""
-    found = []
+    rows_ = []
     for _, group in answers_read(lens).groupby(["task", "layer"]):
         task, layer = str(group["task"].iloc[0]), int(group["layer"].iloc[0])
         on_top = group["rank"].eq(0).to_numpy(dtype=bool)
         top = stats.exact_interval(int(on_top.sum()), len(group))
-        found.append(
+        rows_.append(
             {"task": task, "layer": layer, "n_items": len(group), "on_top": top.estimate,
              "low": top.low, "high": top.high}
         )  # fmt: skip
-    return pd.DataFrame(found)
+    return pd.DataFrame(rows_)
 
 
 def prediction_depths(lens: pd.DataFrame, n_layers: int, n_encoder: int = 0) -> pd.DataFrame:
@@ -106,17 +106,17 @@ def lens_gate(lens: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     questions (exact McNemar test). Corrected by Holm over all tasks and protocols of the run.
     Where no other question was asked, stated chance stands in its place.
     """
-    found, floors = [], {}
+    answered, floors = [], {}
     for _, group in answers_read(lens).groupby(["task", "protocol"]):
         place = str(group["task"].iloc[0]), str(group["protocol"].iloc[0])
         last = group.loc[group["layer"] == group["layer"].max()].drop_duplicates("item")
         right = last["rank"].eq(0).to_numpy(dtype=bool)
-        found.append(Answered.of_items(last, right))
+        answered.append(Answered.of_items(last, right))
         known = last["token"].dropna()
         most = known.value_counts().max() / len(last) if len(known) else 0.0
-        stated = 0.0 if found[-1].blind is not None and len(known) else chance(*place)
+        stated = 0.0 if answered[-1].blind is not None and len(known) else chance(*place)
         floors[place] = max(float(most), _by_choosing(last), stated)
-    return gate_table(found, lambda task, protocol: floors[task, protocol])
+    return gate_table(answered, lambda task, protocol: floors[task, protocol])
 
 
 def _by_choosing(last: pd.DataFrame) -> float:
@@ -159,7 +159,7 @@ def samples(depths: pd.DataFrame, signal: Signal, n_layers: int) -> Iterator[Sam
     keys = {tuple(map(str, key)) for key in depths[_TASK[:3]].to_numpy()}
     for lens, protocol, capability in sorted(keys, key=lambda key: (*key[:2], _place(key[2]))):
         here = (depths[_TASK[:3]] == [lens, protocol, capability]).all(axis=1)
-        found: list[tuple[str, np.ndarray, Clusters, ItemCurves]] = []
+        solved: list[tuple[str, np.ndarray, Clusters, ItemCurves]] = []
         for task, group in depths.loc[here].groupby("task", sort=True):
             right = group["right"].to_numpy(dtype=bool)
             clusters = clusters_of(group, group["item"].tolist())
@@ -168,10 +168,10 @@ def samples(depths: pd.DataFrame, signal: Signal, n_layers: int) -> Iterator[Sam
             layers = group["layer"].to_numpy(dtype=float).clip(min=0)
             curve = settled_by_item(layers, right, n_layers, clusters)
             mine = group.loc[right, "depth"].to_numpy(dtype=float)
-            found.append((str(task), mine, clusters.only(right), curve))
-        if found:
-            tasks, each, clusters, curves = zip(*found, strict=True)
-            mean, joined = float(np.mean([one.mean() for one in each])), Clusters.joined(clusters)
+            solved.append((str(task), mine, clusters.only(right), curve))
+        if solved:
+            tasks, each, clusters, curves = zip(*solved, strict=True)
+            mean, joined = float(np.mean([x.mean() for x in each])), Clusters.joined(clusters)
             every = np.concatenate(each)
             yield Sample(
                 lens, protocol, capability, tasks, every, mean, joined, curves, n_layers
@@ -222,8 +222,8 @@ def depth_comparisons(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd
         for first, second in combinations(samples(depths, signal, n_layers), 2)
         if (first.lens, first.protocol) == (second.lens, second.protocol)
     ]
-    told = [row | {"significant": row["p_holm"] < ALPHA} for row in with_holm(rows)]
-    return frame("prediction_depth_comparisons", told)
+    tested = [row | {"significant": row["p_holm"] < ALPHA} for row in with_holm(rows)]
+    return frame("prediction_depth_comparisons", tested)
 
 
 def _comparison(first: Sample, second: Sample) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def _comparison(first: Sample, second: Sample) -> dict[str, Any]:
         first.curves, second.curves, (axis, axis), paired=False, measure=CENTRE
     )
     ranked = mannwhitneyu(second.depths, first.depths)
-    late, early = (one.clusters.means(one.depths) for one in (second, first))
+    late, early = (sample.clusters.means(sample.depths) for sample in (second, first))
     tested = mannwhitneyu(late, early)
     # Where all depths are the same there is no rank to compare.
     p = 1.0 if np.isnan(tested.pvalue) else float(tested.pvalue)

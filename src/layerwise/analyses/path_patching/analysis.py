@@ -71,21 +71,21 @@ def paths(run: RunTables) -> list[FigureSpec]:
 
     if paths is None:
         return []
-    found, cross = [], " c0, c1, ...: heads of cross-attention." * bool(stacks().n_encoder)
+    figures, cross = [], " c0, c1, ...: heads of cross-attention." * bool(stacks().n_encoder)
     table = paths.loc[paths["layer"] >= 0]  # embeddings are in the table only
     for direction in in_order(table["direction"], ()):
-        mine = rows(table, direction=direction)
+        own = rows(table, direction=direction)
         caption = (
             f"Path patching: {PATCHES[direction]} at one head or MLP, and reaches one receiver "
             "only, on the direct path; all else is held. Colour: share of the logit difference "
-            f"{verb(direction)}, over n = {spread_of(mine['n_items'], 'pair')}. Dot: differs from "
+            f"{verb(direction)}, over n = {spread_of(own['n_items'], 'pair')}. Dot: differs from "
             "0 by a sign-flip test over pairs, after Benjamini and Hochberg's correction over the "
             f"senders of the receiver (5 %). Grey: not heard by the receiver, or not there.{cross} "
             "The intervals are in the table below."
         )
         alt = "Heat maps of what each head and MLP carries to a receiver."
-        found.append(FigureSpec(f"paths_{direction}", partial(path_senders, mine), caption, alt))
-    return found
+        figures.append(FigureSpec(f"paths_{direction}", partial(path_senders, own), caption, alt))
+    return figures
 
 
 def paths_table(run: RunTables) -> list[Table]:

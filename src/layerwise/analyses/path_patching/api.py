@@ -126,9 +126,9 @@ class PathPatching:
         """Make the pieces that are missing, and join all of them."""
         made = PairPieces(self._choice(), "paths", "path patching")
         pieces, asking = made.chosen(parts, progress)
-        found, work = made.make(parts, progress, pieces, self.cost, self.measure, "path_patching")
+        table, work = made.make(parts, progress, pieces, self.cost, self.measure, "path_patching")
         facts = self.setup.facts(settings, joined_work([*asking, *work]))
-        whole = with_clusters(found, self.setup.tasks) if pieces else frame("path_patching", [])
+        whole = with_clusters(table, self.setup.tasks) if pieces else frame("path_patching", [])
         return PathPatchingResult(whole, facts)
 
     def cost(self, piece: ChosenPairs) -> Cost:
@@ -154,8 +154,8 @@ class PathPatching:
         """The rows of a piece, and what they cost."""
         task, rows, stats = piece.task, [], SweepStats()
         for pair in piece.pairs:
-            found, cost = self._paths(pair)
-            rows += [{"task": task.name, "capability": task.capability, **row} for row in found]
+            paths, cost = self._paths(pair)
+            rows += [{"task": task.name, "capability": task.capability, **row} for row in paths]
             stats = stats + cost
         work = work_entry("path patching", task.name, stats)
         return frame("path_patching", rows), {**work, "pairs": len(piece.pairs)}
@@ -172,13 +172,15 @@ class PathPatching:
         started, parallel = time.perf_counter(), model.cfg.parallel_attn_mlp
         senders = senders_of(model)
         runs = written(model, source, senders), written(model, tokens, senders)
-        flows = [theirs - mine for theirs, mine in zip(*runs, strict=True)]
+        flows = [clean - corrupted for clean, corrupted in zip(*runs, strict=True)]
         rows = []
         for receiver in self._receivers():
             chosen = [i for i, sender in enumerate(senders) if receiver.hears(sender, parallel)]
             heard, flowing = [senders[i] for i in chosen], torch.stack([flows[i] for i in chosen])
-            said = received(model, tokens, receiver, heard, flowing)
-            values = (said[:, prompts.clean_answer] - said[:, prompts.corrupted_answer]).tolist()
+            logprobs = received(model, tokens, receiver, heard, flowing)
+            values = (
+                logprobs[:, prompts.clean_answer] - logprobs[:, prompts.corrupted_answer]
+            ).tolist()
             for sender, value in zip(heard, values, strict=True):
                 rows.append(self._row(pair, receiver, sender, value))
         seconds = time.perf_counter() - started

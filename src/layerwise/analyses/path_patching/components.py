@@ -174,14 +174,14 @@ def _n_heads(model: Model, reads: str, layer: int) -> int:
 
 def senders_of(model: Model) -> list[Sender]:
     """Everything that writes into a residual stream, in the order of computation."""
-    n_encoder, found = n_encoder_layers(model), []
+    n_encoder, senders = n_encoder_layers(model), []
     for start, end in spans(n_encoder, model.cfg.n_layers):
         stack = stack_name(start, n_encoder) if n_encoder else ""
-        found.append(Sender(-1, None, EMBEDDING, stack, n_encoder))
+        senders.append(Sender(-1, None, EMBEDDING, stack, n_encoder))
         for layer in range(start, end + 1):
             heads = range(n_heads_of(model, layer))
             sites = (HEAD, CROSS_HEAD) if stack == DECODER else (HEAD,)
-            found += [Sender(layer, h, site, stack, n_encoder) for site in sites for h in heads]
+            senders += [Sender(layer, h, site, stack, n_encoder) for site in sites for h in heads]
             mlp = Sender(layer, None, MLP, stack, n_encoder)
-            found += [] if model.cfg.attn_only else [mlp]
-    return found
+            senders += [] if model.cfg.attn_only else [mlp]
+    return senders

@@ -36,9 +36,9 @@ def path_senders(effects: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     shown = shown.assign(column=columns)
     groups = list(_GROUPS.values())
     named = [
-        ([f"{task}, n = {spread(mine['n_items'])}", f"to {to}"], rows(mine, receiver=to))
-        for task, mine in by_task(shown)
-        for to in in_order(mine["receiver"], ("logits",))
+        ([f"{task}, n = {spread(part['n_items'])}", f"to {to}"], rows(part, receiver=to))
+        for task, part in by_task(shown)
+        for to in in_order(part["receiver"], ("logits",))
     ]
     limit, what = limit_of(shown, "recovered"), verb(str(shown["direction"].iloc[0]))
     return head_maps(
@@ -47,7 +47,7 @@ def path_senders(effects: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
         Bar(DIVERGING, -limit, limit, f"share of the logit difference {what}"),
         "Direct paths from heads and MLPs",
         width,
-        columns=sorted({*columns, ("MLP", -1)}, key=lambda one: (groups.index(one[0]), one[1])),
+        columns=sorted({*columns, ("MLP", -1)}, key=lambda row: (groups.index(row[0]), row[1])),
         mark="significant (FDR 5 %)",
         tell=lambda row: f"{bounds(row, 'recovered', 'recovered_low', 'recovered_high', 100)} %",
     )

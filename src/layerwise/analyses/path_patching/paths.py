@@ -45,13 +45,13 @@ def written(
     """What each sender adds to its residual stream; of heads without the shared bias."""
     names = {_written_at(model, sender) for sender in senders}
     _, cache = model.run_with_cache(*inputs_of(model, [tokens]), names_filter=lambda n: n in names)
-    found = []
+    values = []
     for sender in senders:
         value = cache[_written_at(model, sender)][0]
         if sender.head is not None:
             value = value[:, sender.head] @ _projection(model, sender).to(value)
-        found.append(value)
-    return found
+        values.append(value)
+    return values
 
 
 def _written_at(model: Model, sender: Sender) -> str:
@@ -64,11 +64,11 @@ def _written_at(model: Model, sender: Sender) -> str:
 def _projection(model: Model, sender: Sender) -> Float[torch.Tensor, "d_head d_model"]:
     """The output projection of one head."""
 
-    def of_decoder(one: DecoderOnly) -> torch.Tensor:
-        with held_block(one, sender.layer) as block:
+    def of_decoder(model: DecoderOnly) -> torch.Tensor:
+        with held_block(model, sender.layer) as block:
             return block.attn.W_O[sender.head]
 
-    return by_kind(model, of_decoder, lambda one: head_projection(one, sender))
+    return by_kind(model, of_decoder, lambda m: head_projection(m, sender))
 
 
 @torch.inference_mode()
@@ -80,17 +80,17 @@ def received(
     flows: Float[torch.Tensor, "sender pos d_model"],
 ) -> Float[torch.Tensor, "sender d_vocab"]:
     """Log-probabilities of the next token if the receiver's input alone changes."""
-    run = by_kind(model, lambda one: _HeldStream(one, tokens), lambda one: HeldStreams(one, tokens))
-    found = []
+    run = by_kind(model, lambda m: _HeldStream(m, tokens), lambda m: HeldStreams(m, tokens))
+    parts = []
     for start in range(0, len(senders), AT_ONCE):
         some = slice(start, start + AT_ONCE)
         streams = run.at(receiver, senders[some], flows[some])
         if receiver.layer is None:
-            found.append(logits_of(model, streams[:, -1]).double().log_softmax(-1))
+            parts.append(logits_of(model, streams[:, -1]).double().log_softmax(-1))
         else:
             hook = run.output_of(receiver), _putting(receiver.head, run.read(receiver, streams))
-            found.append(run.said(hook, len(streams)))
-    return torch.cat(found)
+            parts.append(run.said(hook, len(streams)))
+    return torch.cat(parts)
 
 
 def _putting(head: int | None, outputs: torch.Tensor) -> Callable[..., Any]:
