@@ -80,7 +80,7 @@ def blind_answers(
     by: Sweeper, blind_items: Sequence[BlindItem], method: str = "engine"
 ) -> list[Sweep]:
     """The intact model's answers to other items' questions; no sweep if there are none."""
-    requests = [request.request for one in blind_items for request in one.requests]
+    requests = [request.request for item in blind_items for request in item.requests]
     return [by.sweep([intact()], requests, method)] if requests else []
 
 
@@ -96,8 +96,8 @@ def blind_rows(
     for row in record_rows(
         task, [blind_item.changed for blind_item in blind_items], requests, [intact()], swept
     ):
-        one = by_request[row["item"], row["protocol"]]
-        yield row | {"item": one.item.id, "intervention": one.name, "kind": BLIND}
+        item = by_request[row["item"], row["protocol"]]
+        yield row | {"item": item.item.id, "intervention": item.name, "kind": BLIND}
 
 
 def guessed_rows(
@@ -152,8 +152,8 @@ def answers_as_is(
     setup: Setup, task: Task, protocols: Sequence[str], method: str, by: Sweeper
 ) -> list[Sweep]:
     """A model's answers as it is and without any layer, and those to other items' questions."""
-    asked = [one.request for one in requests_of(setup, task, task.items, protocols)]
-    swept = by.sweep([intact(), without_layers(setup.model)], asked, method)
+    requests = [each.request for each in requests_of(setup, task, task.items, protocols)]
+    swept = by.sweep([intact(), without_layers(setup.model)], requests, method)
     blind = asked_blind(setup, task, task.items, protocols)
     return [swept, *blind_answers(by, blind, method)]
 
@@ -163,9 +163,9 @@ def records_as_is(
 ) -> tuple[list[dict[str, Any]], list[SweepStats]]:
     """Records of ``answers_as_is``, and what each sweep cost."""
     swept, *others = answers_as_is(setup, task, protocols, method, by)
-    asked = requests_of(setup, task, task.items, protocols)
+    requests = requests_of(setup, task, task.items, protocols)
     alone = [intact(), without_layers(setup.model)]
-    rows = list(as_controls(record_rows(task, task.items, asked, alone, swept)))
-    for one in others:
-        rows += blind_rows(task, asked_blind(setup, task, task.items, protocols), one)
-    return rows, [one.stats for one in (swept, *others)]
+    rows = list(as_controls(record_rows(task, task.items, requests, alone, swept)))
+    for sweep in others:
+        rows += blind_rows(task, asked_blind(setup, task, task.items, protocols), sweep)
+    return rows, [sweep.stats for sweep in (swept, *others)]

@@ -36,7 +36,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     kept = kept_since(old, new)
     # Prompts follow from all else, and the clock.
     if old | {"prompts_hash": None} != kept | {"prompts_hash": None}:
-        old, kept = ({**one, "prompts_hash": None} for one in (old, kept))
+        old, kept = ({**settings, "prompts_hash": None} for settings in (old, kept))
     return _differences("", old, kept)
 
 

@@ -198,7 +198,7 @@ class PlanOptions(PromptOptions, ExampleOptions, LoadingOptions, total=False):
     ]
 
 
-DEFAULTS: Any = {name: one.default for name, (one, _) in options_of(RunOptions).items()}
+DEFAULTS: Any = {name: option.default for name, (option, _) in options_of(RunOptions).items()}
 """What an analysis takes if nobody says."""
 TEXTS: Mapping[str, str] = {
     **{name: text for name, (_, text) in options_of(RunOptions).items()},

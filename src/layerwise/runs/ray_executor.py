@@ -213,13 +213,13 @@ class Round:
         """Have all pieces made."""
         while self._left or self._asked:
             self._give_out()
-            for one, beginning, answer in self._pool.wait(list(self._asked)):
+            for ref, beginning, answer in self._pool.wait(list(self._asked)):
                 self._last = time.monotonic()
                 if beginning is not None:
                     if self._pool.begun(beginning, answer):
                         self._idle.append(beginning)
                 else:
-                    self._take(*self._asked.pop(one), answer)
+                    self._take(*self._asked.pop(ref), answer)
             if self._left:
                 self._pool.look()
             self._tell()

@@ -42,12 +42,12 @@ def without_long_items(
         if long:
             left_out[name] = tuple(long)
     if left_out:
-        said = [
+        parts = [
             f"{len(long)} of {counted(len(tasks[name].items), 'item')} of {name} ({_some(long)})"
             for name, long in left_out.items()
         ]
         warnings.warn(
-            f"Left out, as the model's context has no room for them: {'; '.join(said)}.",
+            f"Left out, as the model's context has no room for them: {'; '.join(parts)}.",
             LongItemsWarning,
             stacklevel=5,
         )

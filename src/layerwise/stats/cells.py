@@ -112,17 +112,17 @@ def cells_by_host(
 ) -> Iterator[dict[str, Cell]]:
     """Records of several models on the same items, by task and protocol in alphabetical order."""
     every = [
-        {(one.task, one.protocol): one for one in cells(records.loc[records["host"] == host])}
+        {(cell.task, cell.protocol): cell for cell in cells(records.loc[records["host"] == host])}
         for host in hosts
     ]
     for task, protocol in sorted(set().union(*every)):
-        found = [known[task, protocol] for known in every if (task, protocol) in known]
-        if len(found) < len(hosts) or len({one.items for one in found}) > 1:
+        present = [known[task, protocol] for known in every if (task, protocol) in known]
+        if len(present) < len(hosts) or len({cell.items for cell in present}) > 1:
             raise UserError(
                 f"The records of task {task!r} under protocol {protocol!r} are not of the same "
                 f"items in {models} again."
             )
-        yield dict(zip(hosts, found, strict=True))
+        yield dict(zip(hosts, present, strict=True))
 
 
 def intact_nats(records: pd.DataFrame, cell: Cell) -> dict[str, Float[np.ndarray, " items"]]:

@@ -207,7 +207,7 @@ def intact_interval(cell: Cell) -> Interval:
     ]
     means = crossed_means(_stacked(cell, lambda draw: draw.intact[:, None]), cell.clusters)
     mean, half = float(means.mean[0]), float(means.half_widths(_TAIL)[0])
-    low, high = (float(np.mean([getattr(one, end) for one in each])) for end in ("low", "high"))
+    low, high = (float(np.mean([getattr(ci, end) for ci in each])) for end in ("low", "high"))
     return Interval(mean, max(0.0, min(low, mean - half)), min(1.0, max(high, mean + half)), 0.95)
 
 

@@ -61,10 +61,10 @@ class Pool(NamedTuple):
         above, weight = self.intact - self.floor, self._weights()
         for name in self.protocols:
             rows = self.protocol == name
-            one = (weight[rows, None] * loss[rows]).sum(axis=0)
-            share += one
+            weighted = (weight[rows, None] * loss[rows]).sum(axis=0)
+            share += weighted
             away[rows] = weight[rows, None] * (
-                loss[rows] - len(self.protocols) * one * above[rows, None]
+                loss[rows] - len(self.protocols) * weighted * above[rows, None]
             )
         n = self.clusters.n
         return share, self.clusters.sums(away) * np.sqrt(n / (n - 1))

@@ -66,9 +66,9 @@ class Difference(NamedTuple):
 
 def is_established(row: Mapping[str, Any], p: float, smallest: float, level: float = 0.95) -> bool:
     """Whether a difference of depth is told: significant, and not too small to be of interest."""
-    low, high, found = row["low"], row["high"], row["difference"]
-    away = min(low, found) > 0 or max(high, found) < 0
-    return bool(p < 1 - level and away and abs(found) > smallest - 1e-9)
+    low, high, difference = row["low"], row["high"], row["difference"]
+    away = min(low, difference) > 0 or max(high, difference) < 0
+    return bool(p < 1 - level and away and abs(difference) > smallest - 1e-9)
 
 
 class _Contrast(NamedTuple):
@@ -293,11 +293,11 @@ def _in_both(
         return list(zip(contrast.parts, other_contrast.parts, strict=True))
     pairs = []
     for task, part in zip(first, contrast.parts, strict=True):
-        for twin, theirs in zip(second, other_contrast.parts, strict=True):
+        for twin, twins in zip(second, other_contrast.parts, strict=True):
             rows, other_rows = task.grouped.row_of_label, twin.grouped.row_of_label
             both = sorted(rows.keys() & other_rows.keys())
             if both:
-                pairs.append((part[[rows[b] for b in both]], theirs[[other_rows[b] for b in both]]))
+                pairs.append((part[[rows[b] for b in both]], twins[[other_rows[b] for b in both]]))
     return pairs
 
 

@@ -116,7 +116,7 @@ def resampled(
     """Means over items of several tables: of the sample (row 0), and of the same resamples."""
     indices = sample_and_resamples(clusters.n, N_RESAMPLES, generator(seed, task))
     means = clusters.resampled_means(np.column_stack(values), indices)
-    widths = [1 if one.ndim == 1 else one.shape[1] for one in values]
+    widths = [1 if value.ndim == 1 else value.shape[1] for value in values]
     return np.split(means, np.cumsum(widths)[:-1], axis=1)
 
 
@@ -161,7 +161,7 @@ def student(name: str) -> RunBounds:
 
     def bounds(rows: pd.DataFrame, n_tests: int) -> Ends:
         n = rows["n_clusters"].to_numpy(dtype=float)
-        mean, error = (rows[one].to_numpy(dtype=float) for one in (name, "error"))
+        mean, error = (rows[column].to_numpy(dtype=float) for column in (name, "error"))
         freedom = np.where(n > 1, n - 1.0, np.nan)
         reach = stdtrit(freedom, 1 - (1 - 0.95) / 2 / max(n_tests, 1)) * error
         return mean - reach, mean + reach

@@ -34,8 +34,8 @@ class Clusters:
         """Items with the same label together; those whose label is null each by itself."""
         named = tuple(None if pd.isna(label) else str(label) for label in labels)
         number: dict[Any, int] = {}
-        codes = [number.setdefault(i if one is None else one, len(number))
-                 for i, one in enumerate(named)]  # fmt: skip
+        codes = [number.setdefault(i if name is None else name, len(number))
+                 for i, name in enumerate(named)]  # fmt: skip
         return cls(np.array(codes, dtype=int), len(number), named)
 
     @classmethod

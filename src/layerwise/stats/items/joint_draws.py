@@ -16,7 +16,7 @@ Counts = Int[np.ndarray, "draws clusters"]
 
 def share_clusters(several: Sequence[Clusters]) -> bool:
     """Whether any of the tasks ask for the same thing as another."""
-    return Clusters.joined(several).n < sum(one.n for one in several)
+    return Clusters.joined(several).n < sum(clusters.n for clusters in several)
 
 
 def draws_of_tasks(

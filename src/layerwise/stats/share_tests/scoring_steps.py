@@ -163,8 +163,8 @@ def step_difference(
     """How much more of the way to the floor a change costs on the second step, on average."""
     draws = shares[1] - shares[0]
     own = [
-        bounded(of_rung, one.scale, len(one.cell.interventions))
-        for one, of_rung in zip((first, second), shares, strict=True)
+        bounded(of_rung, step.scale, len(step.cell.interventions))
+        for step, of_rung in zip((first, second), shares, strict=True)
     ]
     apart = stats.percentile_bounds(draws[1:], 0.95)
     (low,), (high,) = difference_wide_enough(draws[0], apart, own[1], own[0])
