@@ -96,10 +96,10 @@ class Command:
             arguments = {name: option.value(given[name]) for name, option in options.items()}
             if self.folder is not None and arguments["out"] is None:
                 arguments["out"] = self.folder(model)
-            found = self._call(named, how, arguments)
+            result = self._call(named, how, arguments)
             if "progress" in self.signature.parameters:
                 tell_time(time.monotonic() - started)
-            self.show(found, arguments.get("out"))
+            self.show(result, arguments.get("out"))
             if arguments.get("write") is not None:
                 say(f"Model: {arguments['write']}")
 

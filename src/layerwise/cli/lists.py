@@ -62,9 +62,9 @@ def tasks() -> None:
     say("with arguments: NAME:argument=value:..., such as kv-words:n_pairs=8")
     say("")
     say("benchmarks in their authors' own files:")
-    for name, one in BENCHMARKS.items():
-        part = f"[{one.part}=...:]" if one.part else ""
-        say(f"benchmark:{name}:{part}data=FOLDER ({one.capability}): {one.description}")
+    for name, benchmark in BENCHMARKS.items():
+        part = f"[{benchmark.part}=...:]" if benchmark.part else ""
+        say(f"benchmark:{name}:{part}data=FOLDER ({benchmark.capability}): {benchmark.description}")
     say("")
     missing = "" if find_spec("lm_eval") else " (not here; pip install 'layerwise[lm-eval]')"
     say(f"lm-eval:NAME or lm-eval:FILE.yaml: a task or group of lm-evaluation-harness{missing}")

@@ -22,9 +22,9 @@ _LEGEND = (
 _WIDTH = 13
 
 
-def show_items(found: Any, layer: str, *, every: bool) -> None:
+def show_items(items: Any, layer: str, *, every: bool) -> None:
     """A table for each protocol, and how many items changed."""
-    for protocol, group in found.groupby("protocol", sort=True):
+    for protocol, group in items.groupby("protocol", sort=True):
         counts = [int((group["fate"] == fate).sum()) for fate in ("lost", "gained")]
         say(
             f"{group['task'].iloc[0]}, {protocol}, without layer {layer}: {counts[0]} lost, "

@@ -40,7 +40,7 @@ READ: Mapping[str, Any] = {"metavar": "<path>"}
 
 def read_layers(text: str) -> list[int | str]:
     """Layers from ``0-5,9``, or from ``encoder.0-3,decoder.2``."""
-    found: list[int | str] = []
+    layers: list[int | str] = []
     for piece in text.split(","):
         stack, dot, numbers = piece.strip().rpartition(".")
         if dot and stack not in ("encoder", "decoder"):
@@ -48,8 +48,8 @@ def read_layers(text: str) -> list[int | str]:
                 f"Cannot read layers {text!r}: expected numbers and ranges like 0-5,9, or of an "
                 "encoder-decoder encoder.0-3,decoder.2."
             )
-        found += [f"{stack}.{n}" if dot else n for n in _numbers(numbers, "layers")]
-    return found
+        layers += [f"{stack}.{n}" if dot else n for n in _numbers(numbers, "layers")]
+    return layers
 
 
 def read_heads(text: str) -> list[int]:
@@ -58,7 +58,7 @@ def read_heads(text: str) -> list[int]:
 
 
 def _numbers(text: str, named: str) -> list[int]:
-    found: list[int] = []
+    chosen: list[int] = []
     for piece in text.split(","):
         match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", piece.strip())
         if match is None:
@@ -71,8 +71,8 @@ def _numbers(text: str, named: str) -> list[int]:
                 f"Cannot read {named} {text!r}, where {piece.strip()} runs backwards: expected the "
                 f"smaller number first, {last}-{first}."
             )
-        found += range(first, last + 1)
-    return found
+        chosen += range(first, last + 1)
+    return chosen
 
 
 def read_positions(text: str) -> str | list[int]:

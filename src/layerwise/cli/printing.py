@@ -57,34 +57,34 @@ def show_notes(result: Result) -> None:
         console.print(_text(line), soft_wrap=line.startswith("  layerwise "))
 
 
-def show_profile(found: Any, out: Path | None) -> None:
+def show_profile(profile: Any, out: Path | None) -> None:
     """The answer of a profile, and where its page lies."""
-    _tell_work(found.work, "layer, item and option")
-    _tell_planned(found.results[0])
-    say(found.report.text)
-    say(f"Report: {found.path}")
+    _tell_work(profile.work, "layer, item and option")
+    _tell_planned(profile.results[0])
+    say(profile.report.text)
+    say(f"Report: {profile.path}")
 
 
-def show_removal(found: Any, out: Path | None) -> None:
+def show_removal(removal: Any, out: Path | None) -> None:
     """An order of removal, and how much less was done than trying all."""
-    show_result(found, out)
-    _tell_work(found.work, "candidate, item and option")
+    show_result(removal, out)
+    _tell_work(removal.work, "candidate, item and option")
 
 
-def show_written(found: Any, out: Path) -> None:
+def show_written(written: Any, out: Path) -> None:
     """What the written model does beside others, and where it lies."""
     from layerwise.analyses.shared.written_model import TABLES
 
-    show_result(found, out / TABLES)
+    show_result(written, out / TABLES)
     say(f"Model: {out}")
 
 
-def show_series(found: Any, out: Path | None) -> None:
+def show_series(series: Any, out: Path | None) -> None:
     """What a series of checkpoints says, and where its page lies."""
     from layerwise.storage.places import SERIES_PAGE
 
-    say(repr(found))
-    tell_claims(found.findings()[:SENTENCES])
+    say(repr(series))
+    tell_claims(series.findings()[:SENTENCES])
     if out is not None:
         say(f"Series: {out / SERIES_PAGE}")
 

@@ -120,12 +120,12 @@ def verify(
     """Check file by file whether saved results are unchanged."""
     from layerwise.analyses.verifying import verify as run
 
-    found = run(folder)
-    for name, state in found.files.items():
+    verified = run(folder)
+    for name, state in verified.files.items():
         say(f"{name}: {state}")
-    if not found.ok:
-        raise UserError(found.sentence)
-    say(found.sentence)
+    if not verified.ok:
+        raise UserError(verified.sentence)
+    say(verified.sentence)
 
 
 def compare(
@@ -168,7 +168,7 @@ def compare(
     if series:
         _join_series(runs or [], group or [], Path(out), seed)
         return
-    if runs and len(runs) == 2 and all(one.endswith(".jsonl") for one in runs):
+    if runs and len(runs) == 2 and all(path.endswith(".jsonl") for path in runs):
         from layerwise.analyses.comparison.harness_logs import compare_logs
 
         say(str(compare_logs(*runs)))
@@ -180,11 +180,11 @@ def compare(
 
     FOLDER.refuse_unusable(Path(out))
     given = runs_or_groups([Path(folder) for folder in runs or ()], group or [])
-    found = run(given, seed=seed, n_resamples=resamples)
-    page = found.save(out)
-    say(repr(found))
-    tell_claims(found.established()[:5])
-    say(caution(found))
+    comparison = run(given, seed=seed, n_resamples=resamples)
+    page = comparison.save(out)
+    say(repr(comparison))
+    tell_claims(comparison.established()[:5])
+    say(caution(comparison))
     say(f"Comparison: {page}")
 
 
@@ -199,6 +199,6 @@ def _join_series(runs: list[str], groups: list[str], out: Path, seed: int) -> No
             "--group or --series out."
         )
     FOLDER.refuse_unusable(out)
-    found = compare_series(runs, seed=seed)
-    found.save(out)
-    show_series(found, out)
+    series = compare_series(runs, seed=seed)
+    series.save(out)
+    show_series(series, out)

@@ -50,9 +50,9 @@ def _source(module: str, name: str) -> str:
     spec = importlib.util.find_spec(module)
     loader: Any = spec.loader if spec else None
     pattern = rf"^def {name}\(.*?(?=^[^\s)]|\Z)"
-    found = re.search(pattern, loader.get_source(module), re.MULTILINE | re.DOTALL)
-    assert found is not None, f"{module} has no function {name}"
-    return found.group()
+    match = re.search(pattern, loader.get_source(module), re.MULTILINE | re.DOTALL)
+    assert match is not None, f"{module} has no function {name}"
+    return match.group()
 
 
 def _without_body(source: str, name: str) -> Any:

@@ -212,7 +212,7 @@ def _plan_of(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) -> R
     """The plan of some jobs: their work, and its seconds by a sample of their sweeps."""
     jobs, notes = planned.by_name, list(planned.notes)
     models = [setup.model, *(job.setup.model for job in jobs.values())]
-    models += [model for one in planned.trainings.values() for model in one.models]
+    models += [model for training in planned.trainings.values() for model in training.models]
     unknown = next((why for model in models if (why := known.why_not(model))), None)
     if unknown is not None:
         notes.append(NO_TIME.format(unknown))
@@ -224,7 +224,7 @@ def _plan_of(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) -> R
         sweeps.setdefault(row.analysis, []).extend(setup.asked)
         setup.asked.clear()
     costs = list(_costs(jobs, rows))
-    trainings = {name: one.cost() for name, one in planned.trainings.items()}
+    trainings = {name: training.cost() for name, training in planned.trainings.items()}
     total = sum((cost for _, cost in costs), start=sum(trainings.values(), start=Cost()))
     if total.most_text_token_passes:
         notes.append(
@@ -237,7 +237,7 @@ def _plan_of(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) -> R
             name: speed_of(known.setup(jobs[name].setup), of, texts.get(name))
             for name, of in sweeps.items()
         }
-        trained = {name: one.seconds(known.model) for name, one in planned.trainings.items()}
+        trained = {name: job.seconds(known.model) for name, job in planned.trainings.items()}
         seconds = sum(speeds[name].seconds(cost) for name, cost in costs) + sum(trained.values())
         rows = [replace(row, seconds=speeds[row.analysis].seconds(row.cost)) for row in rows]
     if planned.power is not None:
@@ -246,8 +246,8 @@ def _plan_of(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) -> R
             planned.power.note("" if seconds is None else seconds_in_words(seconds * more))
         )
     of_trainings = [
-        PlanRow(name, *one.words, trainings[name], trained[name])
-        for name, one in planned.trainings.items()
+        PlanRow(name, *training.words, trainings[name], trained[name])
+        for name, training in planned.trainings.items()
     ]
     weights = max(total.weight_bytes, weight_bytes(setup.model))
     sizes = (setup.memory_budget, setup.tokens_at_once, weights)
@@ -266,7 +266,7 @@ def _few_texts(jobs: Mapping[str, PlannedJob], known: WithWeights) -> dict[str, 
             whole = known.setup(setup)
             long = [task for task in setup.tasks if task.max_tokens > SHORT]
             tried = [few_texts(whole, task) for task in long or setup.tasks[:1]]
-            timed[id(setup.model)] = time_texts(whole, tried, found=setup.lengths)
+            timed[id(setup.model)] = time_texts(whole, tried, into=setup.lengths)
     return {name: timed[id(setup.model)] for name, setup in writing.items()}
 
 

@@ -39,16 +39,18 @@ class PlannedSweep(NamedTuple):
     def part(self, share: float) -> PlannedSweep:
         """About a share of the work: the first intervention and others, the first requests."""
         few = sqrt(min(1.0, share))
-        every, asked = self.interventions, self.requests
+        every, requests = self.interventions, self.requests
         n_changes = min(len(every), max(2, round(few * len(every))))
         changes = [every[i * len(every) // n_changes] for i in range(n_changes)]
-        return PlannedSweep(self.task, changes, asked[: max(1, round(few * len(asked)))])
+        return PlannedSweep(self.task, changes, requests[: max(1, round(few * len(requests)))])
 
     def with_texts_of(self, most: int) -> PlannedSweep:
         """The same with texts of at most so many tokens."""
         cut = [
-            replace(one, max_tokens=min(most, one.max_tokens)) if isinstance(one, Generate) else one
-            for one in self.requests
+            replace(each, max_tokens=min(most, each.max_tokens))
+            if isinstance(each, Generate)
+            else each
+            for each in self.requests
         ]
         return self._replace(requests=cut)
 
@@ -99,7 +101,7 @@ class Speed:
 
 
 def run_timed(
-    setup: Setup, sweeps: Iterable[PlannedSweep], found: dict[str, TextLengths] | None = None
+    setup: Setup, sweeps: Iterable[PlannedSweep], into: dict[str, TextLengths] | None = None
 ) -> Timed:
     """Run sweeps; their work is that of the texts that came out."""
     cost, seconds = Cost(), 0.0
@@ -108,8 +110,8 @@ def run_timed(
         lengths = {task.name: lengths_in(swept, requests)}
         cost += Setup.cost(replace(setup, lengths=lengths), task, interventions, requests)
         seconds += swept.stats.seconds
-        if found is not None:
-            found |= lengths
+        if into is not None:
+            into |= lengths
     return Timed(cost, seconds)
 
 
@@ -118,7 +120,7 @@ def lengths_in(swept: Sweep, requests: Sequence[Request]) -> TextLengths:
     first, *changed = (
         [text.tokens for text in texts if isinstance(text, Generated)] for texts in swept.outcomes
     )
-    most = max(1, sum(one.max_tokens for one in requests if isinstance(one, Generate)))
+    most = max(1, sum(request.max_tokens for request in requests if isinstance(request, Generate)))
     together = [(text, first[i]) for texts in changed for i, text in enumerate(texts)]
     written = sum(len(text) for text, _ in together)
     return TextLengths(
@@ -136,18 +138,18 @@ def _agreed(text: Sequence[int], other: Sequence[int]) -> int:
 
 def few_texts(setup: Setup, task: Task) -> PlannedSweep:
     """The texts of a few items, of the intact model and with one layer skipped."""
-    asked = [
-        one.request for item in task.items[:TRIED] for one in setup.requests(task, item, "generate")
+    requests = [
+        r.request for item in task.items[:TRIED] for r in setup.requests(task, item, "generate")
     ]
-    return PlannedSweep(task, [intact(), skip(setup.model.cfg.n_layers // 2)], asked)
+    return PlannedSweep(task, [intact(), skip(setup.model.cfg.n_layers // 2)], requests)
 
 
 def time_texts(
-    setup: Setup, sweeps: Sequence[PlannedSweep], found: dict[str, TextLengths] | None = None
+    setup: Setup, sweeps: Sequence[PlannedSweep], into: dict[str, TextLengths] | None = None
 ) -> Timed:
     """How long the texts of sweeps take, their prompts taken off; see ``run_timed``."""
-    prompts = run_timed(setup, [one.with_texts_of(0) for one in sweeps])
-    whole = run_timed(setup, sweeps, found)
+    prompts = run_timed(setup, [sweep.with_texts_of(0) for sweep in sweeps])
+    whole = run_timed(setup, sweeps, into)
     return Timed(whole.cost, max(0.0, whole.seconds - prompts.seconds))
 
 
@@ -157,21 +159,21 @@ def speed_of(setup: Setup, planned: Sequence[PlannedSweep], few: Timed | None) -
     Where texts are written, also from few texts, in which steps take the time, and from the
     beginnings of many, in which arithmetic does.
     """
-    some, whole = _spread(setup, [one.with_texts_of(0) for one in planned])
+    some, whole = _spread(setup, [sweep.with_texts_of(0) for sweep in planned])
     last = run_timed(setup, [some[0].part(0.0)])
     spent, share = last.seconds, 0.0
     while spent < SECONDS / 2 and share < 1:
         # Half of what there is time for, since work that all interventions share is in each part.
         share = (SECONDS - spent) / 2 * last.cost.flop / last.seconds / whole
-        last = run_timed(setup, [one.part(share) for one in some])
+        last = run_timed(setup, [sweep.part(share) for sweep in some])
         spent += last.seconds
     flop = last.seconds / last.cost.prompt_flop
     if few is None:
         return Speed(flop)
-    some, whole = _spread(setup, [one for one in planned if one.with_texts_of(0) != one])
+    some, whole = _spread(setup, [sweep for sweep in planned if sweep.with_texts_of(0) != sweep])
     share = SECONDS / 4 / flop / whole
-    many = time_texts(setup, [one.part(share).with_texts_of(SHORT_TEXTS) for one in some])
-    work = np.array([(one.cost.steps, one.cost.text_flop) for one in (few, many)])
+    many = time_texts(setup, [sweep.part(share).with_texts_of(SHORT_TEXTS) for sweep in some])
+    work = np.array([(timed.cost.steps, timed.cost.text_flop) for timed in (few, many)])
     unit = work.max(axis=0).clip(min=1.0)
     step, text_flop = nnls(work / unit, np.array([few.seconds, many.seconds]))[0] / unit
     return Speed(flop, float(step), float(text_flop))
@@ -180,6 +182,6 @@ def speed_of(setup: Setup, planned: Sequence[PlannedSweep], few: Timed | None) -
 def _spread(setup: Setup, planned: Sequence[PlannedSweep]) -> tuple[list[PlannedSweep], float]:
     """A few of the sweeps, those of least work first, and the operations of all of them."""
     some = planned[:: -(-len(planned) // SWEEPS)]
-    work = [Setup.cost(setup, *one).flop for one in some]
+    work = [Setup.cost(setup, *sweep).flop for sweep in some]
     order = sorted(range(len(some)), key=work.__getitem__)
     return [some[i] for i in order], sum(work)

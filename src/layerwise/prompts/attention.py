@@ -76,24 +76,24 @@ def attention_grid(
     of_decoder = 0 < n_encoder <= layer
     from_, to = (begins if of_decoder else tokens), tokens
     to = from_ if site == "pattern" else tokens
-    skipped = [max(0, len(one) - MOST_COLUMNS) for one in (from_, to)]
-    names = [readable(model, one[cut:]) for one, cut in zip((from_, to), skipped, strict=True)]
+    skipped = [max(0, len(ids) - MOST_COLUMNS) for ids in (from_, to)]
+    names = [readable(model, ids[cut:]) for ids, cut in zip((from_, to), skipped, strict=True)]
     rows = []
-    for place, one in enumerate(heads):
-        values = pattern[one, skipped[0] :, skipped[1] :]
+    for place, number in enumerate(heads):
+        values = pattern[number, skipped[0] :, skipped[1] :]
         for row, column in [(r, c) for r in range(values.shape[0]) for c in range(values.shape[1])]:
             if site == "pattern" and n_encoder == 0 and column > row:
                 continue  # what comes later is not seen
             value = float(values[row, column])
             rows.append({
-                "panel": place, "row": row, "column": column, "layer": layer, "head": one,
+                "panel": place, "row": row, "column": column, "layer": layer, "head": number,
                 "position": row + skipped[0], "attended": column + skipped[1], "value": value,
                 "text": "", "details": f"{names[0][row]} looks at {names[1][column]}: "
                 f"{probability(value)}",
             })  # fmt: skip
     panels = tuple(
-        Panel(f"head {one}", tuple(names[0]), tuple(names[1]), "token", "token it looks at")
-        for one in heads
+        Panel(f"head {number}", tuple(names[0]), tuple(names[1]), "token", "token it looks at")
+        for number in heads
     )
     notes = (f"Shown are the last {MOST_COLUMNS} of {len(tokens)} tokens.",) if any(skipped) else ()
     title = f"Attention of layer {layer_name(layer, n_encoder)} of {called(model)}"

@@ -58,12 +58,12 @@ def attribute(
     tokens = encode_prompt(model, prompt, chat=chat)
     right, other = answers_of(model, answer, wrong)
     parts, _ = read_parts(model, [Question("prompt", tokens, right, (other,))])
-    mine = parts.loc[parts["metric"] == "logit_diff"]
+    shares = parts.loc[parts["metric"] == "logit_diff"]
     n_encoder = n_encoder_layers(model)
-    known = set(mine.loc[mine["layer"].notna(), "component"])
-    present = [one for one in _SUBLAYERS if one in known]
+    known = set(shares.loc[shares["layer"].notna(), "component"])
+    present = [name for name in _SUBLAYERS if name in known]
     rows: list[dict[str, Any]] = []
-    for row in mine.to_dict("records"):
+    for row in shares.to_dict("records"):
         component, value = str(row["component"]), float(row["value"])
         head = row["head"]
         if pd.isna(row["layer"]):
@@ -83,15 +83,15 @@ def attribute(
         })  # fmt: skip
     table = pd.DataFrame(rows)
     names = tuple(layer_name(layer, n_encoder) for layer in range(model.cfg.n_layers))
-    columns = tuple(_NAMES[one] for one in present)
+    columns = tuple(_NAMES[name] for name in present)
     panels = [Panel("sublayers", names, columns, column_axis="")]
     for place, name in ((1, "heads"), (2, "heads of cross-attention")):
         columns_of = table.loc[table["panel"] == place, "column"].tolist()
         if columns_of:
             n_heads = max(columns_of) + 1
             panels.append(Panel(name, names, tuple(map(str, range(n_heads))), column_axis="head"))
-    total = float(mine.loc[mine["component"] == "total", "value"].iloc[0])
-    alone = mine.loc[mine["layer"].isna() & mine["component"].isin(_OUTSIDE)]
+    total = float(shares.loc[shares["component"] == "total", "value"].iloc[0])
+    alone = shares.loc[shares["layer"].isna() & shares["component"].isin(_OUTSIDE)]
     outside = dict(zip(alone["component"], alone["value"], strict=True))
     outside = {name: value for name, value in outside.items() if abs(value) >= 0.005}
     whose = "sublayers of the decoder" if n_encoder else "sublayers"

@@ -52,7 +52,7 @@ def draw_grid(grid: Cells, width: float | None = None) -> Figure:
     down = math.ceil(len(grid.panels) / across)
     height = max(max(_LEAST, _ROW * len(panel.rows)) + _NAMES for panel in grid.panels)
     figure = new_figure(width, height * down)
-    sizes = [max(len(one.columns) for one in grid.panels[k::across]) for k in range(across)]
+    sizes = [max(len(each.columns) for each in grid.panels[k::across]) for k in range(across)]
     axes = figure.subplots(down, across, squeeze=False, width_ratios=sizes).ravel()
     for place, (panel, drawn) in enumerate(zip(grid.panels, axes, strict=False)):
         room = (width - 0.8 - _NAMES * across) * sizes[place % across] / sum(sizes)
@@ -123,10 +123,10 @@ def draw_lines(
     figure = new_figure(FULL_WIDTH if width is None else width, 2.4)
     axes = figure.subplots()
     for place, (name, values) in enumerate(lines.items()):
-        one = look(place)
+        style = look(place)
         axes.plot(
-            range(len(values)), values.to_numpy(float), color=one.color, linestyle=one.linestyle,
-            marker=one.marker, markersize=3, label=label(name),
+            range(len(values)), values.to_numpy(float), color=style.color, marker=style.marker,
+            linestyle=style.linestyle, markersize=3, label=label(name),
         )  # fmt: skip
     every = max(1, math.ceil(len(names) / characters(figure.get_figwidth() - 1) * 4))
     ticks = range(0, len(names), every)

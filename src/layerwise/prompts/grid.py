@@ -78,7 +78,7 @@ class Grid(Cells):
         return path
 
     def __repr__(self) -> str:
-        size = " and ".join(f"{len(one.rows)} x {len(one.columns)}" for one in self.panels)
+        size = " and ".join(f"{len(panel.rows)} x {len(panel.columns)}" for panel in self.panels)
         return f"{type(self).__name__}({self.title}: {size})"
 
     def _repr_html_(self) -> str:
@@ -100,10 +100,8 @@ class Grid(Cells):
         order = range(len(panel.rows))
         lines = [_line("th", [panel.row_axis, *panel.columns])]
         for row in reversed(order) if self.upward else order:
-            found = [cells.get((row, column)) for column in range(len(panel.columns))]
-            lines.append(
-                f"<tr>{_heading(panel.rows[row])}{''.join(self._cell(one) for one in found)}</tr>"
-            )
+            of_row = [cells.get((row, column)) for column in range(len(panel.columns))]
+            lines.append(f"<tr>{_heading(panel.rows[row])}{''.join(map(self._cell, of_row))}</tr>")
         name = f"<caption>{escape(panel.name)}</caption>" if panel.name else ""
         return f'<table style="{_STYLE}">{name}{"".join(lines)}</table>'
 

@@ -66,18 +66,18 @@ class LensGrid(Grid):
             )
         name = f"log-probability of {self.chosen[0]}"
         first, second = (
-            self.table.loc[self.table["prompt"] == one].reset_index(drop=True) for one in (0, 1)
+            self.table.loc[self.table["prompt"] == i].reset_index(drop=True) for i in (0, 1)
         )
         values = second[name] - first[name]
         shown = {
-            "value": values, "text": [f"{one:.1f}" for one in values],
+            "value": values, "text": [f"{value:.1f}" for value in values],
             "details": [f"{name}: {a:.2f} and {b:.2f} nats"
                         for a, b in zip(first[name], second[name], strict=True)],
         }  # fmt: skip
         table = first[["panel", "row", "column", "position", "site", "layer"]].assign(**shown)
         columns = tuple(
-            one if one == other else f"{one}/{other}"
-            for one, other in zip(*(panel.columns for panel in self.panels), strict=True)
+            first if first == other else f"{first}/{other}"
+            for first, other in zip(*(panel.columns for panel in self.panels), strict=True)
         )
         panel = replace(self.panels[0], name="", columns=columns)
         title = f"{self.title}: second prompt minus first"
@@ -98,11 +98,11 @@ class LensGrid(Grid):
 
         if not self.chosen:
             raise UserError("No token was chosen: expected lens_grid(..., token=' Paris').")
-        mine = self.table.loc[self.table["prompt"] == prompt]
-        known = sorted(set(mine["position"]))
+        own = self.table.loc[self.table["prompt"] == prompt]
+        known = sorted(set(own["position"]))
         if position < 0 and known:
             position += known[-1] + 1
-        here = mine.loc[mine["position"] == position].sort_values("row")
+        here = own.loc[own["position"] == position].sort_values("row")
         if here.empty:
             read = f"{known[0]} to {known[-1]}" if known else "none"
             raise UserError(
@@ -203,7 +203,7 @@ def _chosen(model: Model, token: Any) -> dict[str, int]:
     """The tokens that are followed, by their readable names."""
     if token is None:
         return {}
-    ids = [token_of(model, one) for one in token]
+    ids = [token_of(model, text) for text in token]
     return dict(zip(readable(model, ids), ids, strict=True))
 
 
@@ -267,7 +267,7 @@ def _read(
     streams = residuals_at(model, [(*tokens, *answer)], [at], places, n_prompt=n_prompt)
     final = logits_of(model, streams[-1]).log_softmax(-1)
     under = (*([] if n_prompt is None else tokens[:-1]), *_read_at(model, tokens, answer))
-    columns = readable(model, [under[one] for one in at])
+    columns = readable(model, [under[i] for i in at])
     rows = []
     for row, (place, stream) in enumerate(zip(places, streams, strict=True)):
         last = row == len(places) - 1
@@ -300,7 +300,7 @@ def cells(
     best = probabilities.topk(min(TOP, logprobs.shape[-1]))
     entropy = -(probabilities * logprobs).sum(-1)
     kl = (final.exp() * (final - logprobs)).sum(-1).clamp(min=0)
-    found: list[dict[str, Any]] = [
+    listed: list[dict[str, Any]] = [
         {"top": readable(model, ids.tolist()), "top_probability": values.tolist(),
          "entropy": float(entropy[place]), "kl": float(kl[place])}
         for place, (values, ids) in enumerate(zip(best.values, best.indices, strict=True))
@@ -308,11 +308,11 @@ def cells(
     for name, token in chosen.items():
         of = logprobs[:, token]
         ranks = (logprobs > of[:, None]).sum(-1)
-        for cell, value, rank in zip(found, of.tolist(), ranks.tolist(), strict=True):
+        for cell, value, rank in zip(listed, of.tolist(), ranks.tolist(), strict=True):
             cell[f"probability of {name}"] = float(torch.tensor(value).exp())
             cell[f"log-probability of {name}"] = value
             cell[f"rank of {name}"] = rank
-    return found
+    return listed
 
 
 def _with_values(table: pd.DataFrame, chosen: tuple[str, ...], color: str) -> pd.DataFrame:

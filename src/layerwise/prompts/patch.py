@@ -70,7 +70,7 @@ def patch_grid(
         UserError: if the prompts have different numbers of tokens or are equal, if the answers are
             several tokens or the same, or if the prompts do not differ in the logit difference.
     """
-    given, source = (encode_prompt(model, one, chat=chat) for one in (corrupted, clean))
+    given, source = (encode_prompt(model, prompt, chat=chat) for prompt in (corrupted, clean))
     _refuse_unlike(model, given, source)
     right, other = answers_of(model, answer, wrong)
     if site == "z" and positions is not None:
@@ -92,7 +92,7 @@ def patch_grid(
         of_layer = {layer: begins if 0 < n_encoder <= layer else at for layer in rows}
         places = [(layer, position) for layer in rows for position in of_layer[layer]]
         changes = [patch(site, *place) for place in places]  # type: ignore[arg-type]
-        columns = _columns(model, [source[one] for one in at], [given[one] for one in at])
+        columns = _columns(model, [source[i] for i in at], [given[i] for i in at])
     corrupt, *values = _differences(model, [intact(), *changes], given, source, right, other)
     (whole,) = _differences(model, [intact()], source, source, right, other)
     if abs(whole - corrupt) < 1e-3:
@@ -134,7 +134,7 @@ def _most_telling(given: Tokens, source: Tokens) -> list[int]:
 
 def _refuse_unlike(model: Model, given: Tokens, source: Tokens) -> None:
     if len(given) != len(source):
-        clean, corrupted = ("|".join(readable(model, one)) for one in (source, given))
+        clean, corrupted = ("|".join(readable(model, tokens)) for tokens in (source, given))
         raise UserError(
             f"The clean prompt has {len(source)} tokens ({clean}) and the corrupted one "
             f"{len(given)} ({corrupted}): expected as many, so that each token has its like; use "
@@ -147,7 +147,7 @@ def _refuse_unlike(model: Model, given: Tokens, source: Tokens) -> None:
 def _columns(model: Model, source: Sequence[int], given: Sequence[int]) -> list[str]:
     """The tokens of both prompts, once where they are the same."""
     pairs = zip(readable(model, source), readable(model, given), strict=True)
-    return [one if one == other else f"{one}/{other}" for one, other in pairs]
+    return [first if first == other else f"{first}/{other}" for first, other in pairs]
 
 
 def _differences(
@@ -159,10 +159,10 @@ def _differences(
     other: int,
 ) -> list[float]:
     """Logit differences under changes: log-probabilities differ by as much."""
-    asked: list[Any] = [LogLikelihood(given, (token,), source) for token in (right, other)]
-    found = []
-    for first, second in sweep(model, changes, asked).outcomes:
+    requests: list[Any] = [LogLikelihood(given, (token,), source) for token in (right, other)]
+    differences = []
+    for first, second in sweep(model, changes, requests).outcomes:
         assert isinstance(first, Scored)
         assert isinstance(second, Scored)
-        found.append(first.logprob - second.logprob)
-    return found
+        differences.append(first.logprob - second.logprob)
+    return differences

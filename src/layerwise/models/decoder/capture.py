@@ -77,8 +77,8 @@ def queried(
     token = _TAKING.set(True)
     try:
         module(hidden_states=x, attention_mask=None, **given)
-    except _Taken as found:
-        return found.taken
+    except _Taken as stopped:
+        return stopped.taken
     finally:
         _TAKING.reset(token)
     return None

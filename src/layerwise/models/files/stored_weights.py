@@ -105,8 +105,8 @@ def _header(path: Path) -> dict[str, StoredWeight]:
         with safe_open(path, "np") as stored:
             slices = {name: stored.get_slice(name) for name in stored.keys()}  # noqa: SIM118
             return {
-                name: StoredWeight(one.get_dtype(), tuple(one.get_shape()))
-                for name, one in slices.items()
+                name: StoredWeight(part.get_dtype(), tuple(part.get_shape()))
+                for name, part in slices.items()
             }
     except Exception as error:
         raise UserError(

@@ -170,7 +170,7 @@ def _of_places(model: Any) -> Iterator[str]:
 
 
 def _name(model: Model, module: nn.Module) -> str:
-    name = next((name for name, one in model.named_modules() if one is module), "")
+    name = next((name for name, child in model.named_modules() if child is module), "")
     return f"{name} of the model" if name else "The model"
 
 
@@ -207,10 +207,10 @@ def _functions(base: type) -> Iterator[str]:
     if base.__name__ in ("HookedTransformer", "DecoderModel", "Seq2SeqModel"):
         yield from _OF_MODEL
         return
-    for one in base.__mro__:
-        if one is nn.Module or _library(one) not in _LIBRARIES:
+    for base_class in base.__mro__:
+        if base_class is nn.Module or _library(base_class) not in _LIBRARIES:
             continue
-        for name, value in vars(one).items():
+        for name, value in vars(base_class).items():
             if (inspect.isfunction(value) or isinstance(value, property)) and name not in (
                 "__init__",
                 "__repr__",

@@ -229,9 +229,9 @@ def language_of(model: Model) -> str:
 
 def vocabulary_difference(base: Model, other: Model) -> tuple[str, str, str] | None:
     """The first token in which two tokenizers differ, and what it is in either; None if in none."""
-    mine, theirs = (original_tokenizer(model).get_vocab() for model in (base, other))
-    if mine == theirs:
+    first, second = (original_tokenizer(model).get_vocab() for model in (base, other))
+    if first == second:
         return None
-    token = min(t for t in mine.keys() | theirs.keys() if mine.get(t) != theirs.get(t))
-    ids = [f"id {found[token]}" if token in found else "absent" for found in (mine, theirs)]
+    token = min(t for t in first.keys() | second.keys() if first.get(t) != second.get(t))
+    ids = [f"id {known[token]}" if token in known else "absent" for known in (first, second)]
     return f"the token {shown(token)}", ids[0], ids[1]

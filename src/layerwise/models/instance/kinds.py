@@ -90,7 +90,7 @@ def kept_buffers(model: Model) -> list[tuple[str, torch.Tensor]]:
     if original is None:
         return []
     stored = original.state_dict(keep_vars=True)
-    kept = {name: one for name, one in original.named_buffers() if name in stored}
+    kept = {name: buffer for name, buffer in original.named_buffers() if name in stored}
     kept |= dict(scales_of(original))
     return [(f"original.{name}", buffer) for name, buffer in kept.items()]
 
