@@ -42,7 +42,7 @@ def read_source_name(name: str, known: Sequence[str] = ()) -> SourceName:
         key, equals, value = part.partition("=")
         # Tables join the names of tasks by commas.
         if key not in known or key in arguments or not (equals and value) or "," in part:
-            takes = ", ".join(f"{one}=..." for one in (*known, "data"))
+            takes = ", ".join(f"{key}=..." for key in (*known, "data"))
             raise UserError(
                 f"Cannot read {shown(part)} in the task name {shown(name)}: expected arguments of "
                 f"{source}:{base}, each once and data= last; it takes {takes}."

@@ -23,7 +23,7 @@ def csv_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.reader(_texts(path), strict=True)
     try:
         header = next(reader, [])
-        twice = [one for one in header if header.count(one) > 1]
+        twice = [name for name in header if header.count(name) > 1]
         if twice:
             raise bad_line(path, 1, f"column {shown(twice[0])} stands twice; expected each once")
         for row in reader:
@@ -32,21 +32,21 @@ def csv_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise bad_line(path, reader.line_num, f"{what}, with quotes around commas")
             cells = {field: cell for field, cell in zip(header, row, strict=False) if cell.strip()}
             if cells:
-                yield reader.line_num, {field: _cell(field, one) for field, one in cells.items()}
+                yield reader.line_num, {field: _cell(field, text) for field, text in cells.items()}
     except csv.Error as error:
         raise bad_line(path, reader.line_num, f"not CSV ({one_line(error)})") from error
 
 
 def _cell(field: str, text: str) -> Any:
-    return [one.strip() for one in text.split(_BETWEEN)] if field in _LISTS else text
+    return [part.strip() for part in text.split(_BETWEEN)] if field in _LISTS else text
 
 
 def known_values(path: str, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of typed columns without those that are empty."""
     known = {field: value for field, value in row.items() if value is not None}
     for field, value in known.items():
-        for one in value if isinstance(value, list) else [value]:
-            refuse_broken(path, number, field, one)
+        for each in value if isinstance(value, list) else [value]:
+            refuse_broken(path, number, field, each)
     return known
 
 

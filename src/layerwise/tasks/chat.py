@@ -20,5 +20,5 @@ def for_chat(task: Task) -> Task:
     spec = task.generate
     if task.judge is not None or spec.extractor not in _OF_SENTENCES:
         return task
-    found = GenerateSpec((), spec.max_tokens + _SENTENCE, _OF_SENTENCES[spec.extractor])
-    return replace(task, generate=found)
+    generate = GenerateSpec((), spec.max_tokens + _SENTENCE, _OF_SENTENCES[spec.extractor])
+    return replace(task, generate=generate)

@@ -36,27 +36,27 @@ def matches(name: str) -> bool:
 def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     """Read a split of a data set from a folder, or fetch it from the hub."""
     known = (*_FIELDS, "split", "capability", "config")
-    asked = read_source_name(_SPLIT.sub(r"\1:split=\2", name, count=1), known)
+    source = read_source_name(_SPLIT.sub(r"\1:split=\2", name, count=1), known)
     path, rows = "", []
-    for path, line, values in _rows(asked, name):
-        row = row_of(path, line, _fields(path, line, values, asked.arguments))
+    for path, line, values in _rows(source, name):
+        row = row_of(path, line, _fields(path, line, values, source.arguments))
         rows.append((len(rows) + 1, row))
     if not rows:
         raise UserError(f"Task {name!r} has no rows; expected one at least.")
-    return replace(task_of(path, rows, fewshot), name=f"{PREFIX}:{asked.base}", source=name)
+    return replace(task_of(path, rows, fewshot), name=f"{PREFIX}:{source.base}", source=name)
 
 
-def _rows(asked: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def _rows(source: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """The rows of a split's files, with the file and the line of each."""
-    split = asked.arguments.get("split", "test")
-    if asked.data is None:
-        yield from _of_hub(asked, split, name)
+    split = source.arguments.get("split", "test")
+    if source.data is None:
+        yield from _of_hub(source, split, name)
         return
-    folder = Path(asked.data)
-    files = [one for one in sorted(folder.rglob(f"{split}*")) if one.suffix in READERS]
+    folder = Path(source.data)
+    files = [file for file in sorted(folder.rglob(f"{split}*")) if file.suffix in READERS]
     if not files:
         raise UserError(
-            f"{asked.data!r} has no file of the split {split!r}; expected {split}.jsonl, .csv or "
+            f"{source.data!r} has no file of the split {split!r}; expected {split}.jsonl, .csv or "
             ".parquet there; name another split with split=."
         )
     for file in files:
@@ -64,9 +64,9 @@ def _rows(asked: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, An
             yield str(file), line, values
 
 
-def _of_hub(asked: SourceName, split: str, name: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def _of_hub(source: SourceName, split: str, name: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """The rows of a split on the hub, or in its cache on this machine."""
-    if not _ON_HUB.fullmatch(asked.base):
+    if not _ON_HUB.fullmatch(source.base):
         raise UserError(
             f"Task {name!r} names no data set on the hub; expected hf:OWNER/NAME:SPLIT, or the "
             f"folder of its files behind data=, such as {name}:data=FOLDER."
@@ -84,19 +84,19 @@ def _of_hub(asked: SourceName, split: str, name: str) -> Iterator[tuple[str, int
             "data set; expected 5 or later; run pip install -U 'layerwise[datasets]'."
         )
     try:
-        rows: Any = datasets.load_dataset(asked.base, asked.arguments.get("config"), split=split)
+        rows: Any = datasets.load_dataset(source.base, source.arguments.get("config"), split=split)
     except Exception as error:
         raise UserError(
-            f"The split {split!r} of {asked.base!r} cannot be loaded ({type(error).__name__}: "
+            f"The split {split!r} of {source.base!r} cannot be loaded ({type(error).__name__}: "
             f"{one_line(error)}); expected a network, or the data set in the hub's cache here, "
             f"with this split and config=; or give local files: {name}:data=FOLDER."
         ) from error
     if len(rows) > MOST_LINES:
         raise UserError(
-            f"The split {split!r} of {asked.base!r} has more than {MOST_LINES:,} rows; expected "
+            f"The split {split!r} of {source.base!r} has more than {MOST_LINES:,} rows; expected "
             "fewer; save some of them as a file, and name its folder behind data=."
         )
-    path = f"{asked.base}/{split}.parquet"
+    path = f"{source.base}/{split}.parquet"
     for number, row in enumerate(rows, 1):
         yield path, number, known_values(path, number, row)
 
@@ -114,14 +114,14 @@ def _fields(
 
     def text(spec: str) -> Any:
         if "{" in spec:
-            return _HOLE.sub(lambda found: str(column(found[1])), spec)
+            return _HOLE.sub(lambda match: str(column(match[1])), spec)
         return column(spec)
 
     given = {key: text(named.get(key, key)) for key in ("question", "answer")}
     given |= {key: text(named[key]) for key in ("context", "cluster") if key in named}
     given |= {"capability": named["capability"]} if "capability" in named else {}
     if "choices" in named:
-        listed = [column(one) for one in named["choices"].split("+")]
+        listed = [column(part) for part in named["choices"].split("+")]
         options, labels = _options(listed[0] if len(listed) == 1 else listed)
         given |= {"choices": options, "answer": _answer(given["answer"], options, labels)}
     return {key: str(value) if isinstance(value, (int, float)) else value
@@ -133,7 +133,7 @@ def _options(column: Any) -> tuple[Any, list[str]]:
     if isinstance(column, Mapping) and {"text", "label"} <= set(column):
         return column["text"], list(map(str, column["label"]))
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    texts = [str(one) for one in column] if isinstance(column, list) else column
+    texts = [str(value) for value in column] if isinstance(column, list) else column
     return texts, list(letters[: len(texts)] if isinstance(texts, list) else ())
 
 

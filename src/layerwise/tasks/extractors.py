@@ -81,7 +81,7 @@ def named_answer(known: Mapping[Words, str], question: str, text: str) -> str | 
     """
     repeated = set(_named(known, question))
     named = list(_named(known, text))
-    return next((one for one in named if one not in repeated), next(iter(named), None))
+    return next((name for name in named if name not in repeated), next(iter(named), None))
 
 
 def _named(known: Mapping[Words, str], text: str) -> Iterator[str]:
@@ -148,8 +148,8 @@ def _answer_is(text: str) -> str | None:
 def _final_number(text: str) -> str | None:
     """The number behind ``####``, or else the last number (Cobbe et al. 2021)."""
     _, mark, rest = text.partition("####")
-    found = _NUMBER.findall(rest if mark else text)
-    return found[0 if mark else -1] if found else None
+    numbers = _NUMBER.findall(rest if mark else text)
+    return numbers[0 if mark else -1] if numbers else None
 
 
 def _first_number(text: str) -> str | None:
@@ -159,18 +159,18 @@ def _first_number(text: str) -> str | None:
 
 def _value(text: str) -> str:
     """``"1,234.50"`` and ``"1234.5"`` are the same number; anything else is compared as text."""
-    found = _NUMBER.search(text)
-    if found is None:
+    match = _NUMBER.search(text)
+    if match is None:
         return plain(text)
-    number = format(Decimal(found[0].replace(",", "").replace("\u2212", "-")), "f")
+    number = format(Decimal(match[0].replace(",", "").replace("\u2212", "-")), "f")
     if "." in number:
         number = number.rstrip("0").rstrip(".")
     return "0" if number == "-0" else number
 
 
 EXTRACTORS = {
-    one.name: one
-    for one in (
+    extractor.name: extractor
+    for extractor in (
         Extractor("first_line", _first_line, plain),
         Extractor("first_word", _first_word, plain),
         Extractor("integer", _integer, _number),

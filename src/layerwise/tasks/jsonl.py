@@ -82,7 +82,9 @@ class Row(BaseModel):
             raise ValueError("field 'choices' has the same text twice; expected different ones")
         if self.answer not in self.choices:
             raise ValueError(f"field 'answer' is {shown(self.answer)}; expected one of the choices")
-        wrong = [one for one in self.aliases or () if one in self.choices and one != self.answer]
+        wrong = [
+            name for name in self.aliases or () if name != self.answer and name in self.choices
+        ]
         if wrong:
             raise ValueError(f"field 'aliases' has the wrong choice {shown(wrong[0])}; remove it")
         return self

@@ -101,12 +101,12 @@ class Task:
     @cached_property
     def answers(self) -> Mapping[str | None, Mapping[Words, str]]:
         """By group of items, their answers and options by their words, normalised."""
-        found: dict[str | None, dict[Words, str]] = {}
+        right: dict[str | None, dict[Words, str]] = {}
         for item in (*self.items, *self.unasked):
             for answer in (item.answer, *item.aliases, *item.choices):
                 words = words_of(plain(answer))
-                found.setdefault(item.group, {}).setdefault(words, plain(answer))
-        return found
+                right.setdefault(item.group, {}).setdefault(words, plain(answer))
+        return right
 
     @cached_property
     def hash(self) -> str:

@@ -62,12 +62,12 @@ def _plain(text: str) -> str:
 def openbookqa(row: Row) -> Item:
     """A science question, as published or rendered as an instruction."""
     if "instruction" not in row:
-        asked, key = row["question"], row["answerKey"]
-        labels = [one["label"] for one in asked["choices"]]
-        return _choice(asked["stem"], [one["text"] for one in asked["choices"]], labels.index(key))
-    asked, _, options = row["instruction"].partition("\n\nAnswer1: ")
+        question, choices = row["question"], row["question"]["choices"]
+        right = [choice["label"] for choice in choices].index(row["answerKey"])
+        return _choice(question["stem"], [choice["text"] for choice in choices], right)
+    question, _, options = row["instruction"].partition("\n\nAnswer1: ")
     texts = re.split(r" Answer\d: ", options.partition("\n\n")[0])
-    return _choice(asked.partition(": ")[2], texts, int(row["answer"][-1]) - 1)
+    return _choice(question.partition(": ")[2], texts, int(row["answer"][-1]) - 1)
 
 
 def openbookqa_facts(rows: Sequence[Row], _: np.random.Generator) -> Iterator[Item]:
@@ -120,7 +120,7 @@ def known_facts(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Item]
         by_relation[row["relation_id"]].append(item)
         subjects.setdefault(item.question, row["subject"])
     for items in by_relation.values():
-        yield from _with_others(items, lambda one: subjects[one.question], rng)
+        yield from _with_others(items, lambda item: subjects[item.question], rng)
 
 
 def relation(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Item]:
@@ -135,7 +135,7 @@ def relation(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Item]:
         replace(_item(pattern.format(subject), first), aliases=tuple(more))
         for subject, (first, *more) in objects.items()
     ]
-    yield from _with_others(items, lambda one: subjects[one.question], rng)
+    yield from _with_others(items, lambda item: subjects[item.question], rng)
 
 
 def _with_others(
@@ -146,9 +146,9 @@ def _with_others(
         right = {item.answer, *item.aliases}
         # In proportion to how often each is an answer, so that no option is a rarer one.
         drawn = (items[place] for place in rng.permutation(len(items)).tolist())
-        others = (one for one in drawn if right.isdisjoint((one.answer, *one.aliases)))
+        others = (item for item in drawn if right.isdisjoint((item.answer, *item.aliases)))
         tried = list(islice(others, _MOST_TRIED))
-        wrong = list(dict.fromkeys(one.answer for one in tried))[: N_OPTIONS - 1]
+        wrong = list(dict.fromkeys(item.answer for item in tried))[: N_OPTIONS - 1]
         if wrong:
             twin = _twin(item, subject(item), tried, subject)
             yield replace(item, choices=mixed([item.answer, *wrong], rng), corruption=twin)
@@ -158,7 +158,7 @@ def _twin(
     item: Item, own: str, others: Sequence[Item], subject: Callable[[Item], str]
 ) -> Corruption | None:
     """The question about the subject that is most like the item's own in length."""
-    apart = [one for one in others if one.answer[0].casefold() != item.answer[0].casefold()]
+    apart = [other for other in others if other.answer[0].casefold() != item.answer[0].casefold()]
     if own not in item.question or not apart:
         return None
 

@@ -35,16 +35,16 @@ def matches(name: str) -> bool:
 
 def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     """Read a benchmark from its files."""
-    asked, benchmark = _read(name)
-    found = _found(asked, benchmark.files) or _missing(asked, benchmark)
-    read = [one for part, path in found for one in _items(asked, benchmark, part, path, seed)]
+    source, benchmark = _read(name)
+    files = _found(source, benchmark.files) or _missing(source, benchmark)
+    read = [item for part, path in files for item in _items(source, benchmark, part, path, seed)]
     kept = _by_turns([item for item in read if _can_be_asked(item)])
     if not kept:
         raise UserError(f"Task {name!r} has no item that can be asked; expected one at least.")
-    examples, items = _apart(asked, benchmark, kept, fewshot, seed)
+    examples, items = _apart(source, benchmark, kept, fewshot, seed)
     dropped = len(read) - len(kept)
     return Task(
-        name=asked.label,
+        name=source.label,
         capability=benchmark.capability,
         description=benchmark.description
         + (f"; {counted(dropped, 'row')} left out, with equal options or none" if dropped else ""),
@@ -62,42 +62,42 @@ def _read(name: str) -> tuple[SourceName, Benchmark]:
     if base not in BENCHMARKS:
         raise unknown_name("benchmark", base, BENCHMARKS)
     benchmark = BENCHMARKS[base]
-    asked = read_source_name(name, [benchmark.part] if benchmark.part else [])
-    if asked.data is None:
+    source = read_source_name(name, [benchmark.part] if benchmark.part else [])
+    if source.data is None:
         raise UserError(
             f"Task {name!r} does not say where its files are; expected the folder behind data=, "
             f"such as {name}:data=FOLDER."
         )
-    return asked, benchmark
+    return source, benchmark
 
 
-def _missing(asked: SourceName, benchmark: Benchmark) -> NoReturn:
+def _missing(source: SourceName, benchmark: Benchmark) -> NoReturn:
     """Refuse a part that is not there, or a folder without the benchmark."""
-    parts = _found(replace(asked, arguments={}), benchmark.files) if asked.arguments else []
+    parts = _found(replace(source, arguments={}), benchmark.files) if source.arguments else []
     if parts and benchmark.part:
         raise unknown_name(
-            benchmark.part, asked.arguments[benchmark.part], [part for part, _ in parts]
+            benchmark.part, source.arguments[benchmark.part], [part for part, _ in parts]
         )
-    expected = " or ".join(one.format(part="*") for one in benchmark.files)
+    expected = " or ".join(pattern.format(part="*") for pattern in benchmark.files)
     raise UserError(
-        f"{asked.data!r} has no file of {PREFIX}:{asked.base}: expected {expected}; give the "
+        f"{source.data!r} has no file of {PREFIX}:{source.base}: expected {expected}; give the "
         "folder that has it, or the file, behind data=."
     )
 
 
-def _found(asked: SourceName, patterns: Iterable[str]) -> list[tuple[str, Path]]:
+def _found(source: SourceName, patterns: Iterable[str]) -> list[tuple[str, Path]]:
     """The files of the first pattern that matches any, each with the part that it holds."""
-    data, part = Path(str(asked.data)), next(iter(asked.arguments.values()), "*")
+    data, part = Path(str(source.data)), next(iter(source.arguments.values()), "*")
     if data.is_file():
         return [(data.stem, data)]
-    for folder in (data / asked.base, data):
+    for folder in (data / source.base, data):
         for pattern in patterns:
             paths = sorted(folder.glob(pattern.format(part=part)))
             if "{part}" not in pattern and len(paths) > 1:
                 names = ", ".join(path.name for path in paths)
                 raise UserError(
-                    f"Folder {str(folder)!r} has several files of {PREFIX}:{asked.base} ({names}); "
-                    "expected one, so give its path behind data=."
+                    f"Folder {str(folder)!r} has several files of {PREFIX}:{source.base} "
+                    f"({names}); expected one, so give its path behind data=."
                 )
             if paths:
                 return [(path.stem.removesuffix("_test"), path) for path in paths]
@@ -105,23 +105,25 @@ def _found(asked: SourceName, patterns: Iterable[str]) -> list[tuple[str, Path]]
 
 
 def _items(
-    asked: SourceName, benchmark: Benchmark, part: str, path: Path, seed: int, split: str = ""
+    source: SourceName, benchmark: Benchmark, part: str, path: Path, seed: int, split: str = ""
 ) -> list[Item]:
     """The items of a file, with their ids, and in random order the options that have none."""
-    rng = stats.generator(seed, PREFIX, asked.base, part, split)
+    rng = stats.generator(seed, PREFIX, source.base, part, split)
     try:
         made = list(benchmark.items(_rows(path), rng))
     except (LookupError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"File {str(path)!r} is not as {PREFIX}:{asked.base} is published "
+            f"File {str(path)!r} is not as {PREFIX}:{source.base} is published "
             f"({type(error).__name__}: {one_line(error)}); expected the authors' own file."
         ) from error
     for number, item in enumerate(made, 1):
         for text in (item.question, item.context, item.answer, *item.choices):
             refuse_broken(str(path), number, "text", text)
-    place = "/".join([asked.base, *([part] if benchmark.part else []), *([split] if split else [])])
+    place = "/".join(
+        [source.base, *([part] if benchmark.part else []), *([split] if split else [])]
+    )
     return [
         replace(
             item,
@@ -173,20 +175,22 @@ def _by_turns(items: Sequence[Item]) -> list[Item]:
 
 
 def _apart(
-    asked: SourceName, benchmark: Benchmark, items: list[Item], fewshot: int | None, seed: int
+    source: SourceName, benchmark: Benchmark, items: list[Item], fewshot: int | None, seed: int
 ) -> tuple[list[Item], list[Item]]:
     """Few-shot examples, from their own file or the last rows, and the items that are asked."""
     # Examples are of one part; a task of all parts has none.
-    whole = bool(benchmark.part) and not asked.arguments
-    files = [] if whole or Path(str(asked.data)).is_file() else _found(asked, benchmark.dev)
-    dev = [one for part, path in files for one in _items(asked, benchmark, part, path, seed, "dev")]
+    whole = bool(benchmark.part) and not source.arguments
+    files = [] if whole or Path(str(source.data)).is_file() else _found(source, benchmark.dev)
+    dev = [
+        item for part, path in files for item in _items(source, benchmark, part, path, seed, "dev")
+    ]
     room = len(dev) if dev else 0 if whole else len(items) - 1
     usual = min(benchmark.fewshot, room if dev else room // 2)
     count = usual if fewshot is None else fewshot
     if not 0 <= count <= room:
         named = f", or name a {benchmark.part}" if whole else ""
         raise UserError(
-            f"Task {asked.label!r} has {counted(room, 'row')} for few-shot examples, not {count}; "
+            f"Task {source.label!r} has {counted(room, 'row')} for few-shot examples, not {count}; "
             f"ask for a number from 0 to {room}{named}."
         )
     kept = len(items) if dev else len(items) - count

@@ -47,8 +47,8 @@ def pair_between(
         first, last = low + answer, high
     if answer < 0 or first > last:
         return None
-    one = int(rng.integers(first, last + 1))
-    return [one, answer - one] if sign == "+" else [one, one - answer]
+    summand = int(rng.integers(first, last + 1))
+    return [summand, answer - summand] if sign == "+" else [summand, summand - answer]
 
 
 def chain(rng: np.random.Generator, terms: int, total: int) -> list[int] | None:
@@ -81,7 +81,7 @@ def _apart(start: int, values: Sequence[int]) -> list[int]:
     """``start`` and the first values whose first digits are new, before any others."""
     chosen, left = [start], list(values)
     while left and len(chosen) < _OPTIONS:
-        begun, length = {str(one)[0] for one in chosen}, len(str(start))
+        begun, length = {str(number)[0] for number in chosen}, len(str(start))
         best = min(left, key=lambda number: (str(number)[0] in begun, len(str(number)) != length))
         chosen.append(best)
         left.remove(best)

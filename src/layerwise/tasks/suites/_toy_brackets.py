@@ -49,7 +49,7 @@ def _among(
     opened: Sequence[str], closed: Iterable[tuple[int, str]], closing: Mapping[str, str]
 ) -> list[str]:
     """Open brackets, and closed pairs of a kind behind so many of them."""
-    row = [[one] for one in ("", *opened)]
+    row = [[bracket] for bracket in ("", *opened)]
     for place, kind in closed:
         row[place] += [kind, closing[kind]]
     return [bracket for part in row for bracket in part if bracket]

@@ -105,8 +105,8 @@ def _task(
     def make_examples(taken: Sequence[Item] = ()) -> list[Item]:
         built: list[Item] = []
         for turn in range(n_fewshot):
-            one = partial(_first_of, make, turn)
-            built += turned_over(one, 1, [*built, *taken], _fact)
+            make_one = partial(_first_of, make, turn)
+            built += turned_over(make_one, 1, [*built, *taken], _fact)
         return built
 
     examples = make_examples()
@@ -148,7 +148,7 @@ def _block(
 ) -> list[Item]:
     """An item for each option, in random order; none if there are too few options."""
     drawn = [numbers(answer) for answer in draw(rng, options, len(options))]
-    return [_item(one, options, sign, group) for one in drawn if one] * (len(options) == 4)
+    return [_item(sum_, options, sign, group) for sum_ in drawn if sum_] * (len(options) == 4)
 
 
 def _item(numbers: list[int], options: Sequence[int], sign: str, group: str) -> Item:

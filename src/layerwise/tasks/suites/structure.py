@@ -142,7 +142,7 @@ def _list_item(rng: np.random.Generator, row: list[str], shown: int) -> Item:
     # The four options are one circle of words, cut at four places; the right one is as likely
     # to be cut at any of them.
     n = len(rest)
-    lengths = draw(rng, [n // 4 + (one < n % 4) for one in range(4)], 4)
+    lengths = draw(rng, [n // 4 + (part < n % 4) for part in range(4)], 4)
     cuts = [sum(lengths[:count]) for count in (1, 2, 3)]
     wrong = [rest[cut:] + rest[:cut] for cut in cuts]
     return Item(
