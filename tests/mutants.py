@@ -200,7 +200,7 @@ FAULTS = [
     Fault(
         "a finished text goes on with its draft",
         "decoding/decode.py",
-        "draft[i] != token or self.stopper.ended(job.tokens, job.asked)",
+        "draft[i] != token or self.stopper.ended(job.tokens, job.generate)",
         "draft[i] != token",
     ),
     Fault(

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import binom
 
 from layerwise import ablate, load_model, stats
-from layerwise.analyses.ablation.findings_asking import book_findings
+from layerwise.analyses.ablation.findings_scoring import book_findings
 from layerwise.analyses.registry import tables_of_run
 from layerwise.models.organisms.language import ORGANISM, WIRED
 from layerwise.models.organisms.layout import WiredLayout

@@ -14,7 +14,7 @@ from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.path_patching.components import parse_receiver, senders_of
 from layerwise.analyses.path_patching.paths import received, written
-from layerwise.analyses.shared.decompose import Reading
+from layerwise.analyses.shared.decompose import LogitSums
 from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.models.organisms.layout import Spot
@@ -284,7 +284,7 @@ def test_what_the_mlp_says_was_copied_from_the_part_of_the_encoder_that_found_it
     read = mlp.up.weight[neurons].double()[:, None]
     value = torch.einsum("id,imd->im", sites.final.double(), read)
     assert (value > 1).all()
-    parts = direct_seq2seq(model, sites, Reading(value, read, torch.zeros_like(value)))
+    parts = direct_seq2seq(model, sites, LogitSums(value, read, torch.zeros_like(value)))
     assert parts.gap(value) < ROUNDING
     _, copied, head = links[f"mlp:{layout.named(layout.say)}"]
     found = parts.cross.heads[..., copied - first, head]

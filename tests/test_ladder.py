@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from layerwise import ablate, load_model, stats
-from layerwise.analyses.ablation.ladder import ladder_table, step_tables
+from layerwise.analyses.ablation.scoring_steps import ladder_table, step_tables
 from layerwise.models.organisms.lettered import PLANS
 from layerwise.results import AblationResult
 from layerwise.stats.share_tests.scoring_steps import NAMES, SCORING_STEPS, step_records

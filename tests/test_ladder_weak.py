@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise.analyses.ablation.ladder import step_tables
+from layerwise.analyses.ablation.scoring_steps import step_tables
 from layerwise.stats.cells import cells
 from layerwise.stats.signals.signal import signals
 from tests import synthetic, weak

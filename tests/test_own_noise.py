@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from layerwise import ablate
-from layerwise.analyses.ablation.own_noise import with_own_draws
+from layerwise.analyses.ablation.item_draws import with_own_draws
 from layerwise.sweep import LogLikelihood, noise, noise_basis, site_noise
 from layerwise.sweep.activations import intact_run as reading
 from tests.analysis import word_task

@@ -10,7 +10,7 @@ import pytest
 from legible import assert_legible
 from matplotlib.lines import Line2D
 
-from layerwise.analyses.ablation.report_books import books_section
+from layerwise.analyses.ablation.report_passages import books_section
 from layerwise.analyses.registry import tables_of_run
 from layerwise.report import figures, report
 from layerwise.results import AblationResult

@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 from planted_heads import planted_heads
 from synthetic import Plan, wide_plan
 
-from layerwise.analyses.ablation.lookup import HEADS, ablations, effects_of_layers
 from layerwise.analyses.ablation.report import head_effects_tables
+from layerwise.analyses.ablation.saved_effects import HEADS, ablations, effects_of_layers
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.rows import numbers, rows
 from layerwise.report import findings, report

@@ -10,8 +10,8 @@ import synthetic
 from planted_heads import planted_heads
 from synthetic import Plan
 
-from layerwise.analyses.ablation.lookup import ablations, effects_of
 from layerwise.analyses.ablation.report import effects_tables
+from layerwise.analyses.ablation.saved_effects import ablations, effects_of
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import Part
@@ -76,7 +76,7 @@ def test_the_grid_holds_the_largest_loss_of_each_capability(run: RunTables) -> N
             assert cell.text.rstrip("•") == f"{100 * worst['share_lost']:.0f}".replace("-", "−")
             assert cell.text.endswith("•") == worst["significant"]
             assert cell.shade == round(10 * np.clip(worst["share_lost"], 0, 1))
-            assert worst["task"] in cell.said
+            assert worst["task"] in cell.words
     planted = [cells[3].text.endswith("•") for cells, _ in grid.layers]
     assert planted == [False, True, True, False]
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from synthetic import Plan
 
 from layerwise.analyses.ablation.figures import MOST, largest_sets, role_map
-from layerwise.analyses.ablation.lookup import ablations, set_name
+from layerwise.analyses.ablation.saved_effects import ablations, set_name
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import numbers, rows

@@ -221,8 +221,8 @@ def _plan_of(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) -> R
     sweeps: dict[str, list[PlannedSweep]] = {}
     for row in _rows(jobs):
         rows.append(row)
-        sweeps.setdefault(row.analysis, []).extend(setup.asked)
-        setup.asked.clear()
+        sweeps.setdefault(row.analysis, []).extend(setup.sweeps)
+        setup.sweeps.clear()
     costs = list(_costs(jobs, rows))
     trainings = {name: training.cost() for name, training in planned.trainings.items()}
     total = sum((cost for _, cost in costs), start=sum(trainings.values(), start=Cost()))

@@ -60,16 +60,16 @@ class PlannedSetup(Setup):
     """A setup that keeps every sweep whose cost is asked for.
 
     Attributes:
-        asked: these sweeps, by setups made from this one too.
+        sweeps: these, by setups made from this one too.
     """
 
-    asked: list[PlannedSweep] = field(default_factory=list, repr=False, compare=False)
+    sweeps: list[PlannedSweep] = field(default_factory=list, repr=False, compare=False)
 
     def cost(
         self, task: Task, interventions: Sequence[Intervention], requests: Sequence[Request]
     ) -> Cost:
         """What it costs to put requests of a task to the model under interventions."""
-        self.asked.append(PlannedSweep(task, interventions, requests))
+        self.sweeps.append(PlannedSweep(task, interventions, requests))
         return super().cost(task, interventions, requests)
 
 

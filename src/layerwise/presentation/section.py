@@ -67,12 +67,12 @@ def bounds(
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """A cell of the grid: its number, its shade from 0 to 10 (None: no signal), in words."""
 
     text: str
     shade: int | None
-    said: str
+    words: str
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Grid:
 
     words: str
     columns: tuple[str, ...]
-    layers: tuple[tuple[tuple[Cell, ...], Part], ...]
+    layers: tuple[tuple[tuple[GridCell, ...], Part], ...]
     two_stacks: bool = False
 
 

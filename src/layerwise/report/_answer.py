@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.ablation.lookup import ablations, effects_of
+from layerwise.analyses.ablation.saved_effects import ablations, effects_of
 from layerwise.presentation.claim import (
     ESTABLISHED,
     GENERAL,
@@ -55,7 +55,7 @@ _SHADES = 10
 _LABELS = 10
 
 
-class Cell(NamedTuple):
+class StripCell(NamedTuple):
     """A layer in one band.
 
     Attributes:
@@ -71,7 +71,7 @@ class Band(NamedTuple):
     """One way of scoring: its cells by layer, or why it has none."""
 
     protocol: str
-    cells: Mapping[int, Cell]
+    cells: Mapping[int, StripCell]
     silent: str = ""
 
     @property
@@ -291,7 +291,7 @@ def _band(protocol: str, effects: pd.DataFrame, gates: pd.DataFrame) -> Band:
     return Band(protocol, cells)
 
 
-def _cell(layer: int, at: pd.DataFrame, protocol: str) -> Cell:
+def _cell(layer: int, at: pd.DataFrame, protocol: str) -> StripCell:
     share = float(np.nanmean(numbers(at, "share_lost")))
     tasks = "; ".join(
         f"{row['task']} {percent(row['share_lost'], row['share_low'], row['share_high'])}, "
@@ -299,7 +299,7 @@ def _cell(layer: int, at: pd.DataFrame, protocol: str) -> Cell:
         for row in records(at)
     )
     lost = f"layer {name_layer(layer)}, {when(protocol)}: {number(100 * share)} % of the score lost"
-    return Cell(round(_SHADES * min(max(share, 0.0), 1.0)), f"{lost} ({tasks})")
+    return StripCell(round(_SHADES * min(max(share, 0.0), 1.0)), f"{lost} ({tasks})")
 
 
 def _first(claims: Sequence[Claim]) -> tuple[Claim, ...]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from layerwise.analyses.ablation.lookup import HEADS, ablations, effects_of
+from layerwise.analyses.ablation.saved_effects import HEADS, ablations, effects_of
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.section import Table, bounds
@@ -21,7 +21,7 @@ from layerwise.storage.run_tables import RunTables
 _COLUMNS = ("head", "method", "strongest in", "value", "significant cells")
 
 
-class Evidence(NamedTuple):
+class HeadRow(NamedTuple):
     """One row: where, by which method, and what; ``order`` keeps heads and methods in order."""
 
     layer: int
@@ -37,11 +37,11 @@ def head_evidence(run: RunTables) -> dict[int, Table]:
     return {layer: _shown(layer, every) for layer in layers}
 
 
-def _numbered(rows_: list[Evidence], method: int) -> list[Evidence]:
+def _numbered(rows_: list[HeadRow], method: int) -> list[HeadRow]:
     return [row._replace(order=(row.order[0], method)) for row in rows_]
 
 
-def _shown(layer: int, every: list[Evidence]) -> Table:
+def _shown(layer: int, every: list[HeadRow]) -> Table:
     shown = sorted((row for row in every if row.layer == layer), key=lambda row: row.order)
     note = "Heads that are not listed have no significant effect by any method that was run."
     note = note if shown else "No head of this layer has a significant effect in what was run."
@@ -49,7 +49,7 @@ def _shown(layer: int, every: list[Evidence]) -> Table:
     return Table(title, _COLUMNS if shown else (), [row.cells for row in shown], note=note)
 
 
-Method = tuple[pd.DataFrame, list[Evidence]]
+Method = tuple[pd.DataFrame, list[HeadRow]]
 
 
 def _ablated(run: RunTables) -> Iterator[Method]:
@@ -102,7 +102,7 @@ def _scored(run: RunTables) -> Iterator[Method]:
 
 def _strongest(
     table: pd.DataFrame, name: str, middle: str, ends: str, scale: int, digits: int
-) -> list[Evidence]:
+) -> list[HeadRow]:
     keys = ["layer", "head"]
     sure = rows(table, significant=True)
     sure = sure.iloc[(-abs(numbers(sure, middle))).argsort(kind="stable")]
@@ -119,6 +119,6 @@ def _strongest(
     ]
 
 
-def _row(row: dict, name: str, where: str, value: str, count: str) -> Evidence:
+def _row(row: dict, name: str, where: str, value: str, count: str) -> HeadRow:
     cells = [f"{name_layer(row['layer'])}.{row['head']}", capitalised(name), where, value, count]
-    return Evidence(int(row["layer"]), (int(row["head"]), 0), cells)
+    return HeadRow(int(row["layer"]), (int(row["head"]), 0), cells)

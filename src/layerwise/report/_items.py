@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.items import answers, shortened
-from layerwise.analyses.ablation.lookup import ablations
 from layerwise.analyses.ablation.questions import KEY, QUESTIONS
+from layerwise.analyses.ablation.saved_effects import ablations
 from layerwise.presentation.rows import records, rows
 from layerwise.stats.effects import INTACT
 from layerwise.storage.run_tables import RunTables

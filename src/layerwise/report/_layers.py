@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.ablation.lookup import ablations, effects_of, effects_of_layers
+from layerwise.analyses.ablation.saved_effects import ablations, effects_of, effects_of_layers
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import layers_of, numbers, records, rows
-from layerwise.presentation.section import Cell, Grid, Part, Table
+from layerwise.presentation.section import Grid, GridCell, Part, Table
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
@@ -23,7 +23,7 @@ from layerwise.presentation.wording import (
     percent,
 )
 from layerwise.report._head_evidence import head_evidence
-from layerwise.report._readings import NO_SIGNAL, SURE, Reading, readings
+from layerwise.report._readings import NO_SIGNAL, SURE, MethodColumn, readings
 from layerwise.storage.run_tables import RunTables
 
 
@@ -46,7 +46,7 @@ def layer_grid(run: RunTables) -> Grid | None:
         f"tasks; {SURE} significant after Holm's correction; – no signal."
     )
     cells = {column: _cells(effects, *column) for column in columns}
-    missing = Cell("", None, "not changed")
+    missing = GridCell("", None, "not changed")
     parts = _parts(run)
     return Grid(
         words,
@@ -59,20 +59,20 @@ def layer_grid(run: RunTables) -> Grid | None:
     )
 
 
-def _cells(effects: pd.DataFrame, capability: str, protocol: str) -> dict[int, Cell]:
+def _cells(effects: pd.DataFrame, capability: str, protocol: str) -> dict[int, GridCell]:
     block = rows(effects, capability=capability, protocol=protocol)
     where = f"{capability}, {protocol}"
     return {layer: _cell(rows(block, layer=layer), where) for layer in layers_of(block)}
 
 
-def _cell(effects: pd.DataFrame, where: str) -> Cell:
+def _cell(effects: pd.DataFrame, where: str) -> GridCell:
     heard = rows(effects, signal=True)
     if heard.empty:
-        return Cell("–", None, f"{where}: no signal")
+        return GridCell("–", None, f"{where}: no signal")
     row = records(heard)[int(np.argmax(numbers(heard, "share_lost")))]
     lost = percent(row["share_lost"], row["share_low"], row["share_high"])
     sure = ", significant" if row["significant"] else ""
-    return Cell(
+    return GridCell(
         number(100 * row["share_lost"]) + SURE * bool(row["significant"]),
         round(10 * float(np.clip(row["share_lost"], 0, 1))),
         f"{where}: {lost} lost in {row['task']}{sure}",
@@ -99,18 +99,22 @@ def _parts(run: RunTables) -> dict[int, Part]:
 
 
 def _part(
-    run: RunTables, title: str, layer: int, known: dict[str, list[Reading]], inner: tuple[Part, ...]
+    run: RunTables,
+    title: str,
+    layer: int,
+    known: dict[str, list[MethodColumn]],
+    inner: tuple[Part, ...],
 ) -> Part:
     title = capitalised(title)
     tables = (_table(run, f"{title}, {how}", layer, columns) for how, columns in known.items())
     return Part(title, tuple(table for table in tables if table.cells), inner)
 
 
-def _table(run: RunTables, title: str, layer: int, columns: list[Reading]) -> Table:
+def _table(run: RunTables, title: str, layer: int, columns: list[MethodColumn]) -> Table:
     """A row per task and protocol of which anything is known at the layer."""
     nothing = {"–", NO_SIGNAL}
     # Patching has its own protocol, whatever the others were asked by.
-    protocols = in_order((p for column in columns for _, _, p in column.said), PROTOCOL_ORDER)
+    protocols = in_order((p for column in columns for _, _, p in column.cells), PROTOCOL_ORDER)
     named = [
         (str(capability), task.name, protocol)
         for capability in in_order((t.capability for t in run.facts.tasks), CAPABILITY_ORDER)
@@ -119,7 +123,7 @@ def _table(run: RunTables, title: str, layer: int, columns: list[Reading]) -> Ta
         if task.capability == capability
     ]
     texts_of = {
-        column.name: [column.said.get((layer, name[1], name[2]), "–") for name in named]
+        column.name: [column.cells.get((layer, name[1], name[2]), "–") for name in named]
         for column in columns
     }
     texts_of = {name: texts for name, texts in texts_of.items() if set(texts) - nothing}

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.analyses.ablation.lookup import ablations, effects_of
+from layerwise.analyses.ablation.saved_effects import ablations, effects_of
 from layerwise.analyses.shared.lens_names import LENS_ORDER
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import layers_of, numbers, records, rows
@@ -35,14 +35,14 @@ _RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Reading:
+class MethodColumn:
     """A column: what one method says at each layer, task and protocol that it was used on."""
 
     name: str
-    said: dict[Place, str]
+    cells: dict[Place, str]
 
 
-def readings(run: RunTables, sublayer: str | None) -> dict[str, list[Reading]]:
+def readings(run: RunTables, sublayer: str | None) -> dict[str, list[MethodColumn]]:
     """What is known of whole layers, or of one sublayer of each: when changed, and as it is."""
     changed = [*_ablations(run, sublayer), *_patchings(run, sublayer)]
     whole = sublayer is None
@@ -54,7 +54,7 @@ def _belongs(site: str, sublayer: str | None) -> bool:
     return site == sublayer if sublayer else site == "layer" or site.startswith("resid_")
 
 
-def _ablations(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
+def _ablations(run: RunTables, sublayer: str | None) -> Iterator[MethodColumn]:
     for kind, site in ablations(run):
         if _belongs(site, sublayer):
             effects = effects_of(run, kind, site)
@@ -62,7 +62,7 @@ def _ablations(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
             cells = {_place(row): _lost(row) for row in records(effects)}
             for layer in layers_of(effects):
                 cells = {(layer, *key): NO_SIGNAL for key in _silent(run)} | cells
-            yield Reading(f"{action}: share lost (%)", cells)
+            yield MethodColumn(f"{action}: share lost (%)", cells)
 
 
 def _silent(run: RunTables) -> list[tuple[str, str]]:
@@ -86,7 +86,7 @@ def marked(row: dict[str, Any], middle: str, ends: str, scale: int = 1, digits: 
     return bounds(row, middle, f"{ends}_low", f"{ends}_high", scale, digits) + mark
 
 
-def _patchings(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
+def _patchings(run: RunTables, sublayer: str | None) -> Iterator[MethodColumn]:
     patching = run.table("patching_summary")
     if patching is None:
         return
@@ -102,10 +102,10 @@ def _patchings(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
                 _place(row): f"{marked(row, 'recovered', 'recovered', 100)}, {row['pos_label']}"
                 for row in records(most)
             }
-            yield Reading(f"Patching {site}: {verbs[direction]} (%), where most", texts)
+            yield MethodColumn(f"Patching {site}: {verbs[direction]} (%), where most", texts)
 
 
-def _lenses(run: RunTables) -> Iterator[Reading]:
+def _lenses(run: RunTables) -> Iterator[MethodColumn]:
     """How much more likely the answer is after each layer than before it."""
     lens = run.table("lens")
     if lens is None:
@@ -123,8 +123,8 @@ def _lenses(run: RunTables) -> Iterator[Reading]:
                 (at, *key): f"{after[at - 1]} → {after[at]}" for at in after if at - 1 in after
             }
         name = capitalised(lens)
-        yield Reading(f"{name} lens: answer's probability, gain in % points", gains)
-        yield Reading(f"{name} lens: median rank before → after", ranks)
+        yield MethodColumn(f"{name} lens: answer's probability, gain in % points", gains)
+        yield MethodColumn(f"{name} lens: median rank before → after", ranks)
 
 
 def _gains(part: pd.DataFrame, seed: int, task: str) -> Iterator[tuple[int, str]]:
@@ -140,7 +140,7 @@ def _gains(part: pd.DataFrame, seed: int, task: str) -> Iterator[tuple[int, str]
             yield layer, interval(gain[:, i].mean(), low[i], high[i], 1)
 
 
-def _settled(run: RunTables) -> Iterator[Reading]:
+def _settled(run: RunTables) -> Iterator[MethodColumn]:
     """How many right answers are the lens's most likely token from here on."""
     prediction_depth = run.table("prediction_depth")
     if prediction_depth is None:
@@ -154,25 +154,27 @@ def _settled(run: RunTables) -> Iterator[Reading]:
             (int(layer), str(task), str(protocol)): f"{n} of {whole[task, protocol]}"
             for (layer, task, protocol), n in counts.items()  # type: ignore[misc]
         }
-        yield Reading(f"Right answers that settle here ({lens} lens)", texts)
+        yield MethodColumn(f"Right answers that settle here ({lens} lens)", texts)
 
 
-def _similarities(run: RunTables) -> Iterator[Reading]:
+def _similarities(run: RunTables) -> Iterator[MethodColumn]:
     angular = run.table("angular")
     influence = run.table("influence")
     if influence is not None:
         cells = {_place(row): _three(row, "influence") for row in records(influence)}
-        yield Reading("Block influence", cells)
+        yield MethodColumn("Block influence", cells)
     if angular is not None:
         single = records(rows(angular, n_layers=1))
-        yield Reading("Angular distance", {_place(row): _three(row, "distance") for row in single})
+        yield MethodColumn(
+            "Angular distance", {_place(row): _three(row, "distance") for row in single}
+        )
 
 
 def _three(row: dict[str, Any], middle: str) -> str:
     return interval(row[middle], row["low"], row["high"], 3)
 
 
-def _added(run: RunTables, sublayer: str) -> Iterator[Reading]:
+def _added(run: RunTables, sublayer: str) -> Iterator[MethodColumn]:
     attribution = run.table("attribution_summary")
     if attribution is None:
         return
@@ -184,7 +186,7 @@ def _added(run: RunTables, sublayer: str) -> Iterator[Reading]:
             at: text for at, text in texts.items() if (at[0] < stacks().n_encoder) == in_encoder
         }
         if kept:
-            yield Reading(f"Adds to the logit difference {how} (nats)", kept)
+            yield MethodColumn(f"Adds to the logit difference {how} (nats)", kept)
 
 
 def with_ends(attribution: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.ablation.lookup import ablations, effects_of, points, significant_losses
+from layerwise.analyses.ablation.saved_effects import (
+    ablations,
+    effects_of,
+    points,
+    significant_losses,
+)
 from layerwise.presentation.naming import name_layer, naming_layers_of
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.section import Table

@@ -33,20 +33,20 @@ class Built:
     """Cache of encoded items, up to a size."""
 
     # Requests, a pair of prompts (None where an item has none), or what is made once.
-    found: dict[Any, Any] = field(default_factory=dict)
+    made: dict[Any, Any] = field(default_factory=dict)
     n_tokens: int = 0  # tokens of all prompts
     # Of requests in a chat template, which may put the time of day in: what they were.
     digests: dict[tuple[str, ...], bytes] = field(default_factory=dict)
 
     def of(self, key: Any, encode: Callable[[], _Made], n_tokens: Callable[[_Made], int]) -> _Made:
         """What was encoded under a key, encoded now unless it was; kept if there is room."""
-        if key in self.found:
-            kept: _Made = self.found[key]
+        if key in self.made:
+            kept: _Made = self.made[key]
             return kept
         made = encode()
         size = n_tokens(made)
         if self.n_tokens + size <= _MOST_TOKENS:
-            self.found[key] = made
+            self.made[key] = made
             self.n_tokens += size
         return made
 
@@ -94,7 +94,7 @@ class Built:
     def expect(self, digests: dict[tuple[str, ...], bytes]) -> None:
         """Refuse other requests than those that another process of the run encoded."""
         if any(self.digests.get(key, digest) != digest for key, digest in digests.items()):
-            self.found.clear()
+            self.made.clear()
             self.n_tokens = 0
         self.digests.update(digests)
 

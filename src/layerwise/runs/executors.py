@@ -29,15 +29,15 @@ class Work:
             says that the piece is there.
         doing: what is being done, for whoever waits.
         amount: how much work it is, as ``Cost.amount`` has it.
-        asked: the arguments that it is made with.
-        told: whether its making tells the progress itself, as far as it is made in this process.
+        arguments: those that it is made with.
+        reports: whether its making reports progress itself, as far as it is made in this process.
     """
 
     names: tuple[str, ...]
     doing: str
     amount: float
-    asked: tuple[Any, ...]
-    told: bool = False
+    arguments: tuple[Any, ...]
+    reports: bool = False
 
 
 Make = Callable[..., Tables]
@@ -76,9 +76,9 @@ class LocalExecutor(Executor):
         """See ``Executor``; what fails is raised as it is."""
         for work in works:
             progress.doing(work.doing)
-            telling = nullcontext() if work.told else telling_of_piece(progress, work.amount)
+            telling = nullcontext() if work.reports else telling_of_piece(progress, work.amount)
             with telling:
-                keep(work, make(*work.asked), None)
+                keep(work, make(*work.arguments), None)
 
 
 LOCAL = LocalExecutor()

@@ -84,7 +84,7 @@ class LineMeter(Tally):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.due, self.told = self.started + FIRST, False
+        self.due, self.printed = self.started + FIRST, False
 
     def doing(self, what: str) -> None:
         """See ``Meter``."""
@@ -98,12 +98,12 @@ class LineMeter(Tally):
         """Write a line if one is due."""
         now = self.clock()
         if now >= self.due:
-            self.due, self.told = now + EVERY, True
+            self.due, self.printed = now + EVERY, True
             self.write(self.line())
 
     def end(self) -> None:
         """Write the last line, where there were others."""
-        if self.told:
+        if self.printed:
             self.most = 1.0
             self.write(f"100% done after {_in_words(self.clock() - self.started)}")
 

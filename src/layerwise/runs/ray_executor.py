@@ -142,7 +142,7 @@ class RayExecutor(Executor):
 
     def make(self, works: Sequence[Work], make: Make, keep: Keep, progress: Meter) -> None:
         """See ``Executor``; largest pieces first, each given up when it has failed three times."""
-        job, models = pack((make, [work.asked for work in works]))
+        job, models = pack((make, [work.arguments for work in works]))
         if not self._pools:
             progress.doing("waiting for Ray's workers")
             needs = Needs(self.num_cpus, self.num_gpus, self.actors, self.device_of_workers)

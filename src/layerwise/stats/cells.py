@@ -29,13 +29,13 @@ class Blind(NamedTuple):
     """Answers of the same model to other items' questions."""
 
     right: Int[np.ndarray, " items"]  # how many of them it answered with this item's answer
-    asked: Int[np.ndarray, " items"]  # how many were asked, 0 or more
+    n_asked: Int[np.ndarray, " items"]  # 0 or more
 
     @property
     def accuracy(self) -> float:
         """Mean over the items for which a question was asked; nan if for none."""
-        have = self.asked > 0
-        return float((self.right[have] / self.asked[have]).mean()) if have.any() else np.nan
+        have = self.n_asked > 0
+        return float((self.right[have] / self.n_asked[have]).mean()) if have.any() else np.nan
 
 
 class Guessed(NamedTuple):

@@ -98,7 +98,7 @@ def _guessed_columns(guessed: Guessed) -> dict[str, Any]:
     return {
         "guesser": guessed.blind.accuracy,
         "guesser_rule": guessed.rule,
-        "n_guesser": int(guessed.blind.asked.sum()),
+        "n_guesser": int(guessed.blind.n_asked.sum()),
         "guesser_held": guessed.held,
     }
 

@@ -19,8 +19,8 @@ from layerwise.storage.run_tables import RunTables
 
 from .claims import claims
 from .items import answers, shortened
-from .lookup import ablations, effects_of
 from .questions import QUESTIONS
+from .saved_effects import ablations, effects_of
 
 # Answers that are written say most of a model, letters least.
 _TELLING = tuple(reversed(PROTOCOL_ORDER))

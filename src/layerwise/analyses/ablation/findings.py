@@ -45,8 +45,8 @@ from layerwise.stats.share_tests.equivalence import Interest, excludable_loss
 from layerwise.storage.run_tables import RunTables
 
 from .claims import claims
-from .findings_asking import book_findings, ladder_findings
-from .lookup import HEADS, ablations, done, effects_of, effects_of_layers
+from .findings_scoring import book_findings, ladder_findings
+from .saved_effects import HEADS, ablations, done, effects_of, effects_of_layers
 
 NO_LOSS = "no loss"
 

@@ -23,9 +23,9 @@ from layerwise.storage.base import Result
 from layerwise.storage.places import is_folder
 from layerwise.storage.provenance import Facts
 
-from .lookup import kinds_and_sites, single_layers
 from .questions import KEY, questions_of
 from .result import AblationResult
+from .saved_effects import kinds_and_sites, single_layers
 
 # What became of an item, in the order in which items are listed.
 FATES = ("lost", "gained", "right", "wrong")

@@ -46,7 +46,7 @@ from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples
 
-from .own_noise import RESAMPLE, Drawn, swept_apart, with_draws
+from .item_draws import RESAMPLE, DrawnChange, swept_apart, with_draws
 from .questions import questions_of
 from .result import AblationResult, records_frame
 from .spec import AblationSpec, resampled_from
@@ -267,13 +267,11 @@ class Ablation:
             others = resampled_from(self.setup.seed, task.items, task.name, draw)
         for item in items:
             for protocol in protocols or self.setup.protocols:
-                requests = self.setup.requests(task, item, protocol)
+                every = self.setup.requests(task, item, protocol)
                 if others:
                     source = self.setup.requests(task, others[item.id], protocol)[0].request.context
-                    requests = [
-                        replace(r, request=replace(r.request, source=source)) for r in requests
-                    ]
-                yield from requests
+                    every = [replace(r, request=replace(r.request, source=source)) for r in every]
+                yield from every
 
     def _requests(self, piece: Piece, draw: int = 0) -> list[TaskRequest]:
         """What is put to the model in a piece."""
@@ -297,7 +295,7 @@ class Ablation:
         return records_frame(rows), joined_work([pd.DataFrame(work)])[0]
 
     def _answers(
-        self, piece: Piece, drawn: Sequence[Drawn], blind: Sequence[BlindItem], by: Sweeper
+        self, piece: Piece, drawn: Sequence[DrawnChange], blind: Sequence[BlindItem], by: Sweeper
     ) -> list[Sweep]:
         """The answers of a piece, and those to other items' questions."""
 
@@ -388,11 +386,9 @@ class _Measuring:
 
 def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:
     """The protocols under which the intact model is better than blind, each asked by itself."""
-    answered = {cell.protocol: cell for cell in cells(records, over_examples=True)}
+    known = {cell.protocol: cell for cell in cells(records, over_examples=True)}
     return tuple(
-        p
-        for p in protocols
-        if signals([answered[p]], lambda _, name: task.chance[name])[task.name, p]
+        p for p in protocols if signals([known[p]], lambda _, name: task.chance[name])[task.name, p]
     )
 
 

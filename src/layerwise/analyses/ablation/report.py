@@ -29,7 +29,8 @@ from layerwise.storage.run_tables import RunTables
 
 from .columns import SIGNAL, STEPS, effect_columns
 from .examples import examples_section
-from .lookup import (
+from .report_passages import books_section
+from .saved_effects import (
     HEADS,
     SETS,
     ablations,
@@ -38,7 +39,6 @@ from .lookup import (
     sets_noun,
     what_could_be_seen,
 )
-from .report_books import books_section
 
 _ROLE_WORDS = (
     "Share of the accuracy above guessing that is lost when a layer is left out or overwritten. "

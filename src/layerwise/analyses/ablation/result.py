@@ -23,11 +23,11 @@ from layerwise.storage.base import Result, computed_once
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts, join_facts
 
-from .books import book_tables
 from .columns import SCORE, effect_columns
-from .ladder import ladder_table, step_tables
-from .lookup import is_set
+from .passages import book_tables
 from .questions import questions_in
+from .saved_effects import is_set
+from .scoring_steps import ladder_table, step_tables
 
 _CELL = ["task", "protocol"]
 _ANSWER = [*_CELL, "item", "intervention"]

@@ -32,7 +32,7 @@ from layerwise.sweep.changes.edits import CROSS_SITES
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks.items import Item
 
-from .own_noise import DRAWN
+from .item_draws import DRAWN
 
 KINDS = ("skip", "zero", "mean", "resample", "noise")
 _SUBLAYERS = ("attn_out", "mlp_out", "z", "kv_group", "cross_attn_out", "cross_z")

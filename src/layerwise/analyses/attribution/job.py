@@ -18,7 +18,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 
-from layerwise.analyses.shared.decompose import Direct, Reading, Values, direct, read_differences
+from layerwise.analyses.shared.decompose import Direct, LogitSums, Values, direct, read_differences
 from layerwise.analyses.shared.decompose_seq2seq import DirectSeq2Seq, direct_seq2seq
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model, is_seq2seq, logit_cap
@@ -235,7 +235,7 @@ def read_parts(
 
 def _read(
     model: Model, contexts: Sequence[Tokens], memory_budget: int
-) -> tuple[Float[torch.Tensor, "item d_model"], Callable[[Reading], Direct | DirectSeq2Seq]]:
+) -> tuple[Float[torch.Tensor, "item d_model"], Callable[[LogitSums], Direct | DirectSeq2Seq]]:
     """The stream that logits are read from, and what takes a reading of it apart."""
     sites_of, take_apart = (
         (seq2seq_sites, direct_seq2seq) if is_seq2seq(model) else (last_sites, direct)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.ablation.lookup import is_set
+from layerwise.analyses.ablation.saved_effects import is_set
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.presentation.rows import records

@@ -77,7 +77,7 @@ class DistillationResult(Result):
         return in_short(self, GAINS, self.gains())
 
 
-class Asked(NamedTuple):
+class TaskAnswers(NamedTuple):
     """One task under one protocol, asked of all three models.
 
     Attributes:
@@ -94,10 +94,10 @@ class Asked(NamedTuple):
         return self.cells[STUDENT].clusters
 
 
-def asked_of(distillation: pd.DataFrame) -> Iterator[Asked]:
+def asked_of(distillation: pd.DataFrame) -> Iterator[TaskAnswers]:
     """The three models' records by task and protocol, in alphabetical order."""
     for found in cells_by_host(distillation, HOSTS, "all three models; run the distillation"):
-        yield Asked(found, intact_nats(distillation, found[STUDENT]))
+        yield TaskAnswers(found, intact_nats(distillation, found[STUDENT]))
 
 
 def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
@@ -143,7 +143,7 @@ def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
     return frame("distillation_gains", rows)
 
 
-def _described(one: Asked, chance: Chance, has: dict[str, bool]) -> dict[str, Any]:
+def _described(one: TaskAnswers, chance: Chance, has: dict[str, bool]) -> dict[str, Any]:
     cell = one.cells[STUDENT]
     return (
         {
@@ -159,22 +159,22 @@ def _described(one: Asked, chance: Chance, has: dict[str, bool]) -> dict[str, An
     )
 
 
-def _net(one: Asked, host: str, other: str) -> np.ndarray:
+def _net(one: TaskAnswers, host: str, other: str) -> np.ndarray:
     return one.cells[host].intact.astype(int) - one.cells[other].intact
 
 
-def _p(one: Asked, host: str, other: str) -> float:
+def _p(one: TaskAnswers, host: str, other: str) -> float:
     return float(paired_p_values(_net(one, host, other)[:, None], one.clusters)[0])
 
 
-def _difference(one: Asked, host: str, other: str, name: str) -> dict[str, Any]:
+def _difference(one: TaskAnswers, host: str, other: str, name: str) -> dict[str, Any]:
     """Accuracy of one model minus that of another, with exact bounds over clusters of items."""
     net = _net(one, host, other)
     low, high = paired_bounds(net, one.clusters)
     return {name: float(net.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
-def _bootstrapped(one: Asked, seed: int, *, leads: bool) -> dict[str, Any]:
+def _bootstrapped(one: TaskAnswers, seed: int, *, leads: bool) -> dict[str, Any]:
     """Share of the teacher's lead that is closed, and what is gained in nats."""
     answers = [one.cells[host].intact for host in HOSTS]
     nats = one.nats[DISTILLED] - one.nats[STUDENT]
@@ -188,7 +188,7 @@ def _bootstrapped(one: Asked, seed: int, *, leads: bool) -> dict[str, Any]:
     return {name: known(value[0]) for name, value in found.items()}
 
 
-def _closed(one: Asked, share: Float[np.ndarray, "draws 1"]) -> list[Float[np.ndarray, " 1"]]:
+def _closed(one: TaskAnswers, share: Float[np.ndarray, "draws 1"]) -> list[Float[np.ndarray, " 1"]]:
     """The share of the sample, and bounds no narrower than unseen items allow."""
     teacher, student = (one.cells[host].intact.astype(int) for host in (TEACHER, STUDENT))
     estimate, low, high = bounded_columns("closed", "", share, len(teacher)).values()

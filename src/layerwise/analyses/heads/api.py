@@ -39,7 +39,7 @@ from layerwise.sweep.checks.faithful import check_faithful, refuse_states
 
 from .repeated_tokens import (
     SHORTEST,
-    Drawn,
+    RepeatedSequence,
     RepeatedTokens,
     Scored,
     Scores,
@@ -170,7 +170,7 @@ class Heads:
     def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> HeadsResult:
         """Score all sequences, unless that was done before."""
         each, names = self._amount(), ("heads work", "heads")
-        work = Work(names, "scoring heads", each * self.sequences, (), told=True)
+        work = Work(names, "scoring heads", each * self.sequences, (), reports=True)
         make_missing(self.executor, parts, progress, [work], partial(self._tables, progress))
         work = parts.read_part("heads work").to_dict("records")
         facts = self._facts(self.settings() | settings, work)
@@ -196,11 +196,11 @@ class Heads:
             tasks=(), protocols=(), seed=self.seed, settings=settings, work=tuple(work),
         )  # fmt: skip
 
-    def drawn(self) -> list[Drawn]:
+    def drawn(self) -> list[RepeatedSequence]:
         """The sequences, before they are repeated."""
         return self.given.drawn(self.sequences, self.length, self.seed)
 
-    def scored(self, drawn: Drawn) -> tuple[Scored, ...]:
+    def scored(self, drawn: RepeatedSequence) -> tuple[Scored, ...]:
         """The scores on one sequence, of every kind of attention that the model has."""
         return by_kind(
             self.model,
@@ -208,7 +208,7 @@ class Heads:
             lambda model: seq2seq_scores(model, self.given, drawn),
         )
 
-    def _scored(self, model: DecoderOnly, drawn: Drawn) -> tuple[Scored, ...]:
+    def _scored(self, model: DecoderOnly, drawn: RepeatedSequence) -> tuple[Scored, ...]:
         tokens = self.given.read(drawn.once, drawn.once)
         return (Scored("z", 0, scores_of(model, tokens, self.length)),)
 

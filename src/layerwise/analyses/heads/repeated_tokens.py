@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.analyses.shared.decompose import Reading, read_differences
+from layerwise.analyses.shared.decompose import LogitSums, read_differences
 from layerwise.analyses.shared.decompose_seq2seq import taken_apart
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER
@@ -36,7 +36,7 @@ Places = dict[str, tuple[Int[torch.Tensor, " n"], Int[torch.Tensor, " n"]]]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RepeatedSequence:
     """The tokens of one sequence, all different.
 
     Attributes:
@@ -116,12 +116,12 @@ class RepeatedTokens:
                 f"vocabulary has {len(self.known)}; choose a length of {self.longest} at most."
             )
 
-    def drawn(self, count: int, length: int, seed: int) -> list[Drawn]:
+    def drawn(self, count: int, length: int, seed: int) -> list[RepeatedSequence]:
         """So many sequences."""
         rng, sequences = stats.generator(seed, "head scores"), []
         for _ in range(count):
             tokens = rng.choice(self.known, self._kinds * length, replace=False).tolist()
-            sequences.append(Drawn(tuple(tokens[:length]), tuple(tokens[length:])))
+            sequences.append(RepeatedSequence(tuple(tokens[:length]), tuple(tokens[length:])))
         return sequences
 
     def read(self, *texts: Tokens) -> Tokens:
@@ -152,7 +152,7 @@ def next_tokens_read(
     final: Float[torch.Tensor, "query d_model"],
     right: Int[torch.Tensor, " query"],
     among: Sequence[int],
-) -> Reading:
+) -> LogitSums:
     """The logit of the right next token at each position, less the mean over some tokens."""
     logits = uncapped_logits_of(model, final).double()
     weights = torch.zeros_like(logits)
@@ -265,7 +265,7 @@ def no_scores(places: Places, n_layers: int, n_heads: int) -> dict[str, Scores]:
 
 @torch.inference_mode()
 def seq2seq_scores(
-    model: Seq2SeqModel, given: RepeatedTokens, drawn: Drawn
+    model: Seq2SeqModel, given: RepeatedTokens, drawn: RepeatedSequence
 ) -> tuple[Scored, Scored, Scored]:
     """The scores of every head of an encoder-decoder on one sequence, by three runs."""
     cfg, once, length = model.cfg, drawn.once, len(drawn.once)

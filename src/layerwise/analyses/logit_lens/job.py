@@ -44,8 +44,8 @@ from .reading import (
     GENERATED,
     PROMPT,
     SITES,
+    LensReading,
     Passage,
-    Reading,
     blind_requests,
     gold_requests,
     most_tokens,
@@ -298,7 +298,7 @@ class Lens:
             targets = [passage.targets[k] for passage, k in tokens[here]]
             wanted = torch.tensor(targets, device=final.device)
             logprobs = torch.log_softmax(logits_of(model, final[here]), dim=-1)
-            readings: list[Reading] = []
+            readings: list[LensReading] = []
             for _, _, stream in streams:
                 reading = read_lens(model, stream[here], logprobs, wanted)
                 readings.append(reading)
@@ -335,7 +335,7 @@ class Lens:
             }
 
 
-def _on_host(readings: Sequence[Reading]) -> Iterator[tuple[list[Any], ...]]:
+def _on_host(readings: Sequence[LensReading]) -> Iterator[tuple[list[Any], ...]]:
     """The numbers of readings, each as its columns; the device is waited for once, not by place."""
     names = ("rank", "final_rank", "logprob", "entropy", "kl", "top")
     columns = (torch.stack([getattr(part, name) for part in readings]).tolist() for name in names)

@@ -30,7 +30,7 @@ TOP = 5
 
 
 @dataclass(frozen=True)
-class Reading:
+class LensReading:
     """What the lens shows at one place for some tokens.
 
     Attributes:
@@ -55,11 +55,11 @@ def read_lens(
     resid: Float[torch.Tensor, "read d_model"],
     final: Float[torch.Tensor, "read d_vocab"],
     targets: Int[torch.Tensor, " read"],
-) -> Reading:
+) -> LensReading:
     """Read residual streams as if they were the last."""
     logits = logits_of(model, resid)
     logprobs = torch.log_softmax(logits, dim=-1)
-    return Reading(
+    return LensReading(
         rank=_rank(logits, targets),
         final_rank=_rank(logits, first_argmax(final)),
         logprob=logprobs.gather(1, targets[:, None])[:, 0],

@@ -89,7 +89,7 @@ def received(
             parts.append(logits_of(model, streams[:, -1]).double().log_softmax(-1))
         else:
             hook = run.output_of(receiver), _putting(receiver.head, run.read(receiver, streams))
-            parts.append(run.said(hook, len(streams)))
+            parts.append(run.logprobs(hook, len(streams)))
     return torch.cat(parts)
 
 
@@ -156,7 +156,7 @@ class _HeldStream:
         )
         return kept["output"]
 
-    def said(self, hook: Hook, n: int) -> Float[torch.Tensor, "row d_vocab"]:
+    def logprobs(self, hook: Hook, n: int) -> Float[torch.Tensor, "row d_vocab"]:
         return answer_logits(self._model, [self._tokens] * n, [hook]).double().log_softmax(-1)
 
 
@@ -217,7 +217,7 @@ class HeldStreams:
         assert receiver.layer is not None
         return self.model.hook_name(receiver.layer, receiver.site)
 
-    def said(self, hook: Hook, n: int) -> Float[torch.Tensor, "row d_vocab"]:
+    def logprobs(self, hook: Hook, n: int) -> Float[torch.Tensor, "row d_vocab"]:
         """Log-probabilities where the answer begins, in n runs under a hook.
 
         The encoder runs again only if the hook is there.

@@ -29,7 +29,7 @@ _COLUMNS = 8192
 
 
 @dataclass(frozen=True)
-class Reading:
+class LogitSums:
     """What is decomposed: weighted sums of differences between logits.
 
     Attributes:
@@ -81,7 +81,7 @@ def read_differences(
     uncapped: Float[torch.Tensor, "item d_vocab"],
     answers: Int[torch.Tensor, " item"],
     weights: Float[torch.Tensor, "item metric d_vocab"],
-) -> Reading:
+) -> LogitSums:
     """The weighted sum over tokens of the answer's logit minus theirs."""
     of_answer = uncapped.gather(1, answers[:, None])
     slopes = secant_slopes(uncapped, of_answer, logit_cap(model))
@@ -90,7 +90,7 @@ def read_differences(
     pulls = -pulls
     at = answers[:, None, None].expand(-1, weights.shape[1], 1)
     pulls.scatter_add_(2, at, -pulls.sum(-1, keepdim=True))
-    return Reading(value, _through_unembedding(model, pulls), pulls @ model.b_U.double())
+    return LogitSums(value, _through_unembedding(model, pulls), pulls @ model.b_U.double())
 
 
 def secant_slopes(
@@ -166,7 +166,7 @@ def before_norm(
 _BY_LAYER = "layer item d_model, item metric d_model -> item metric layer"
 
 
-def direct(model: DecoderOnly, sites: StackSites, reading: Reading) -> Direct:
+def direct(model: DecoderOnly, sites: StackSites, reading: LogitSums) -> Direct:
     """What every part of the model adds to a reading."""
     norm = getattr(model, "ln_final", None) if model.cfg.normalization_type else None
     read, norm_bias = before_norm(norm, sites.final, reading.direction)

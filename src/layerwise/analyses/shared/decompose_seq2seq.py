@@ -20,7 +20,7 @@ from layerwise.models.seq2seq.parts import AttentionParts, StackParts
 from layerwise.sweep.activations.last_sites import StackSites
 from layerwise.sweep.seq2seq.sites import CrossSites, Seq2SeqSites
 
-from .decompose import Directions, Reading, Values, along, before_norm, heads_along
+from .decompose import Directions, LogitSums, Values, along, before_norm, heads_along
 
 ByLayer = Float[torch.Tensor, "item metric layer"]
 ByHead = Float[torch.Tensor, "item metric layer head"]
@@ -107,7 +107,7 @@ class DirectSeq2Seq:
         return max(float(one.abs().max()) for one in missed)
 
 
-def direct_seq2seq(model: Seq2SeqModel, sites: Seq2SeqSites, reading: Reading) -> DirectSeq2Seq:
+def direct_seq2seq(model: Seq2SeqModel, sites: Seq2SeqSites, reading: LogitSums) -> DirectSeq2Seq:
     """What every part of both stacks adds to a reading."""
     parts = model.parts
     of_decoder, found = taken_apart(parts.decoder, sites.decoder, reading.direction, sites.cross)

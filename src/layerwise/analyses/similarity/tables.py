@@ -95,7 +95,7 @@ def _told(
     ]
 
 
-class Evidence(NamedTuple):
+class TaskCurves(NamedTuple):
     """One task under one protocol: predictors and effects by layer, in draws of its clusters."""
 
     capability: str
@@ -122,7 +122,7 @@ def prediction_table(
 
 def _evidence(
     similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance
-) -> Iterator[Evidence]:
+) -> Iterator[TaskCurves]:
     """The tasks with signal of which all layers were skipped and the prompts read."""
     every = list(cells(layer_skips(records)))
     signal = signals(every, chance)
@@ -151,7 +151,7 @@ def _refuse_other_items(task: str, asked: set[str], read: set[str]) -> None:
         )
 
 
-def _of_task(cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float) -> Evidence:
+def _of_task(cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float) -> TaskCurves:
     clusters = cell.clusters
     near = [i for i, (_, span) in enumerate(cells_of(read)) if span == 1]
     right = np.column_stack([cell.intact, cell.floor(chance), cell.correct])
@@ -169,11 +169,11 @@ def _of_task(cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float) -
             "nats": clusters.means_of_counts(cell.nats, counts),
         }
 
-    return Evidence(cell.capability, cell.protocol, cell.task, len(cell.intact), clusters, drawn)
+    return TaskCurves(cell.capability, cell.protocol, cell.task, len(cell.intact), clusters, drawn)
 
 
 def _rows(
-    capability: str, protocol: str, tasks: list[Evidence], n_encoder: int, seed: int
+    capability: str, protocol: str, tasks: list[TaskCurves], n_encoder: int, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Every predictor with every effect, each the mean over the tasks, with the same weight."""
     several_clusters = [task.clusters for task in tasks]

@@ -131,9 +131,9 @@ def excess_of(cells: Sequence[Cell], chance: float) -> list[Excess]:
     found = [Excess(right - chance, clusters)]
     blind = [one.blind for one in cells if one.blind is not None]
     if len(blind) == len(cells):
-        asked = np.all([one.asked > 0 for one in blind], axis=0)
+        asked = np.all([one.n_asked > 0 for one in blind], axis=0)
         if asked.any():
-            rates = np.stack([one.right / np.maximum(one.asked, 1) for one in blind], axis=1)
+            rates = np.stack([one.right / np.maximum(one.n_asked, 1) for one in blind], axis=1)
             found.append(Excess((right - rates)[asked], clusters.only(asked)))
     if any(one.no_layers is not None for one in cells):
         unknown = np.full(len(right), np.nan)

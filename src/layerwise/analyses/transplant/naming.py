@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.ablation.lookup import set_name
+from layerwise.analyses.ablation.saved_effects import set_name
 from layerwise.presentation.claim import ESTABLISHED, Estimate
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import every_test, n_tests, together

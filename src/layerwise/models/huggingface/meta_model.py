@@ -19,7 +19,7 @@ from layerwise.models.decoder.packed import with_packed_sizes
 from layerwise.models.files.folder import must_be_usable, read_any_config
 from layerwise.models.instance.facts import Origin, attach_origin, describe, origin_of
 from layerwise.models.instance.kinds import DecoderOnly, Model
-from layerwise.models.instance.loaded import HUGGING_FACE, OUTLINE, LoadedFacts
+from layerwise.models.instance.loaded import HUGGING_FACE, META_MODEL, LoadedFacts
 from layerwise.models.load import load_model, refuse_transformer_lens
 from layerwise.models.names.registry import DEFAULT_MODEL, WIRED_MODELS
 from layerwise.models.names.sources import Source, find_without_weights
@@ -55,7 +55,7 @@ def load_meta_model(
         files = Files(source, config, tokenizer, choose_backend(source, config, backend))
         model = _of_decoder(files, number_format)
     described = describe(model, digest="", dtype=dtype, device=str(place))
-    facts = replace(described, source=source.kind, verified=OUTLINE)
+    facts = replace(described, source=source.kind, verified=META_MODEL)
     settings = read_generation_settings(source.folder)
     attach_origin(model, Origin(facts, tokenizer, settings, folder=source.folder))
     return model
@@ -88,7 +88,7 @@ def _of_encoder_decoder(
     model = hooked_seq2seq(original, tokenizer, source.name)
     number_format = str(dtype).removeprefix("torch.")
     described = describe(model, digest="", dtype=number_format, device=str(place))
-    facts = replace(described, source=source.kind, verified=OUTLINE)
+    facts = replace(described, source=source.kind, verified=META_MODEL)
     settings = read_generation_settings(source.folder)
     attach_origin(model, Origin(facts, tokenizer, settings, folder=source.folder))
     return model

@@ -15,7 +15,7 @@ TRANSFORMER_LENS, HUGGING_FACE = "transformer-lens", "hugging-face"
 
 MADE_BY_USER = "not verified: made by the user"
 WRITTEN = "written by layerwise; there is no original"
-OUTLINE = "not verified: no weights were read"
+META_MODEL = "not verified: no weights were read"
 CHANGED = "not verified: weights or settings were changed after loading"
 
 

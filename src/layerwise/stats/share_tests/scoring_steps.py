@@ -139,7 +139,7 @@ def step_answers(records: pd.DataFrame, step: ScoringStep, chance: Chance) -> It
 
 def _blind_share(cell: Cell) -> Float[np.ndarray, " items"]:
     assert cell.blind is not None
-    n_asked = cell.blind.asked
+    n_asked = cell.blind.n_asked
     return np.where(n_asked > 0, cell.blind.right / np.maximum(n_asked, 1), 0.0)
 
 

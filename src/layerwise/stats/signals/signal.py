@@ -79,7 +79,7 @@ def better_than_blind_p_value(
     """
     from scipy.stats import poisson_binom
 
-    probability = (intact + blind.right) / (blind.asked + 1)
+    probability = (intact + blind.right) / (blind.n_asked + 1)
     undecided = (probability > 0) & (probability < 1)
     if not undecided.any():
         return 1.0
@@ -93,7 +93,7 @@ def better_than_blind_p_value(
 
 def without_the_question(cell: SignalCell) -> list[Blind]:
     """Controls without the item's own question: other items' questions, and options alone."""
-    controls = [] if cell.blind is None or not cell.blind.asked.any() else [cell.blind]
+    controls = [] if cell.blind is None or not cell.blind.n_asked.any() else [cell.blind]
     if cell.guessed is not None and cell.guessed.held:
         controls.append(cell.guessed.blind)
     return controls
@@ -141,9 +141,9 @@ def _over_examples(cell: SignalCell, chance: Callable[[str, str], float]) -> flo
     p_values = [float(crossed_means(draw, clusters).upper_p_values()[0]) for draw in against]
     guessed = [draw.guessed.blind for draw in each if draw.guessed and draw.guessed.held]
     for control in ([draw.blind for draw in each if draw.blind is not None], guessed):
-        was_asked = np.all([draw.asked > 0 for draw in control], axis=0)
+        was_asked = np.all([draw.n_asked > 0 for draw in control], axis=0)
         if len(control) == len(each) and was_asked.any():
-            rates = np.stack([draw.right / np.maximum(draw.asked, 1) for draw in control])
+            rates = np.stack([draw.right / np.maximum(draw.n_asked, 1) for draw in control])
             means = crossed_means(
                 (right - rates[:, :, None])[:, was_asked], clusters.only(was_asked)
             )

@@ -85,7 +85,7 @@ class Decoder:
         self.begins = begins_of(walk, sorted({job.request for job in self.waiting}))
         self.capacity = min(self.capacity, len(self.waiting))
         self.free = list(range(self.capacity))[::-1]
-        own = max((self._n_own(job) + job.asked.max_tokens for job in self.waiting), default=0)
+        own = max((self._n_own(job) + job.generate.max_tokens for job in self.waiting), default=0)
         self.drafter = Drafter()
         cfg, room = walk.model.cfg, own + self.drafter.longest
         caches = [
@@ -96,7 +96,7 @@ class Decoder:
     def _n_own(self, job: Job) -> int:
         """Number of prompt tokens behind the shared beginning."""
         begin = self.begins[job.request]
-        return len(job.asked.context) - (begin.length if begin else 0)
+        return len(job.generate.context) - (begin.length if begin else 0)
 
     def run(self) -> None:
         """Decode until every text has ended."""
@@ -124,10 +124,10 @@ class Decoder:
             self._prompts_into(new)
 
     def _ended(self, job: Job) -> bool:
-        if not self.stopper.ended(job.tokens, job.asked):
+        if not self.stopper.ended(job.tokens, job.generate):
             return False
         self.drafter.learn(job.request, job.tokens)
-        self.done(job, self.stopper.outcome(job.tokens, job.asked))
+        self.done(job, self.stopper.outcome(job.tokens, job.generate))
         return True
 
     def _prompts_into(self, new: list[Job]) -> None:
@@ -157,7 +157,8 @@ class Decoder:
         n_rows = len(self.rows)
         n_new = max(1, self.step_room // n_rows) if self.in_parts else 1
         drafts = [
-            self.drafter.draft(j.branch, j.request, j.tokens, j.asked, n_new - 1) for j in self.rows
+            self.drafter.draft(j.branch, j.request, j.tokens, j.generate, n_new - 1)
+            for j in self.rows
         ]
         n_new = 1 + max(len(draft) for draft in drafts)
         last_tokens = np.array(
@@ -167,7 +168,7 @@ class Decoder:
             ]
         )
         positions = np.array([job.position for job in self.rows])[:, None] + np.arange(n_new)
-        begun = np.array([self._n_own(job) - len(job.asked.context) for job in self.rows])
+        begun = np.array([self._n_own(job) - len(job.generate.context) for job in self.rows])
         # What stands behind a draft is never read; its place need only exist.
         known = np.minimum(positions, model.cfg.n_ctx - 1)
         texts = self._texts(last_tokens)
@@ -215,7 +216,7 @@ class Decoder:
         for i, token in enumerate(greedy):
             job.tokens.append(token)
             self.walk.work.new_tokens += 1
-            if i >= len(draft) or draft[i] != token or self.stopper.ended(job.tokens, job.asked):
+            if i >= len(draft) or draft[i] != token or self.stopper.ended(job.tokens, job.generate):
                 break
             accepted += 1
         self.drafter.measured(job.branch, len(draft), accepted)

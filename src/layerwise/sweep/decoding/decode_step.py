@@ -31,14 +31,14 @@ class Job:
 
     branch: int | None  # the branch (row of the walk's group); None is the trunk
     request: int  # index of the request in the walk
-    asked: Generate  # the request
+    generate: Generate  # the request
     tokens: list[int]  # new tokens so far; the first comes from the prompt's last position
     slot: int = -1  # its place in the cache
 
     @property
     def position(self) -> int:
         """Position of the last new token."""
-        return len(self.asked.context) + len(self.tokens) - 1
+        return len(self.generate.context) + len(self.tokens) - 1
 
 
 @dataclass(frozen=True)

@@ -90,9 +90,9 @@ class TextDecoder:
                 alive = [True] * len(rows)
 
     def _ended(self, job: Job, done: Callable[[Job, Generated], None]) -> bool:
-        if not self.stopper.ended(job.tokens, job.asked):
+        if not self.stopper.ended(job.tokens, job.generate):
             return False
-        done(job, self.stopper.outcome(job.tokens, job.asked))
+        done(job, self.stopper.outcome(job.tokens, job.generate))
         return True
 
     def begin(self, rows: Sequence[Job]) -> None:
@@ -101,7 +101,7 @@ class TextDecoder:
         walk, n_encoder = self.walk, self.walk.n_encoder
         self.weights = self._weights(rows[0]) if rows else (None,) * (len(walk.kept) + 2)
         self.position = len(walk.model.prefix)
-        room = self.position + max((job.asked.max_tokens for job in rows), default=0)
+        room = self.position + max((job.generate.max_tokens for job in rows), default=0)
         self.caches: list[KeysValues] = []
         tokens = torch.tensor([walk.plan.paths[job.request] for job in rows], device=walk.device)
         for number, kept in enumerate(walk.kept):

@@ -72,10 +72,10 @@ class _Stack:
     def __init__(self, parts: StackParts, side: Side, like: torch.Tensor) -> None:
         self.side = side
         self.whole = attention_layout(side.runs, len(side.tokens), parts.relative, like)
-        self.asked = self.whole
+        self.queried = self.whole
         if side.n_asked < len(side.tokens):
             runs = side.asked_runs(side.runs)
-            self.asked = attention_layout(runs, side.n_asked, parts.relative, like)
+            self.queried = attention_layout(runs, side.n_asked, parts.relative, like)
 
 
 @dataclass
@@ -303,7 +303,7 @@ class Seq2SeqWalk:
     ) -> None:
         """Push the trunk (rows is None) or some branches through a block."""
         layouts = self.stacks[cross is not None]
-        layout: AttentionLayout = layouts.whole if rows is None else layouts.asked
+        layout: AttentionLayout = layouts.whole if rows is None else layouts.queried
         # Keys and values of a decoder's tokens are kept for texts.
         keep = None if cross is None or not self.plan.generates else own
         attend = partial(self._attend, block, layout, rows, keep)

@@ -43,7 +43,7 @@ from layerwise.stats.effects import ALPHA
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.run_tables import RunTables
 
-from .lookup import done, kinds_and_sites, single_layers
+from .saved_effects import done, kinds_and_sites, single_layers
 
 Row = dict[str, Any]
 # Ways of scoring that are no protocols.

@@ -14,8 +14,8 @@ from layerwise.presentation.wording import doing, in_order, joined, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .columns import BOOK_PAIRS, BOOKS
-from .findings_asking import BOOKS as KIND
-from .lookup import kinds_and_sites, single_layers
+from .findings_scoring import BOOKS as KIND
+from .saved_effects import kinds_and_sites, single_layers
 
 _MOST = 2000
 _WORDS = (
@@ -67,7 +67,7 @@ def _silent(pairs: pd.DataFrame) -> str:
 
 
 def _figures(run: RunTables) -> list[FigureSpec]:
-    from .figures_books import book_losses
+    from .figures_passages import book_losses
 
     books, figures = run.table("books"), []
     layers = pd.DataFrame() if books is None else single_layers(books)

@@ -25,7 +25,7 @@ RESAMPLE, NOISE = DRAWN = ("resample", "noise")
 Sweeps = Callable[[Sequence[Intervention], Sequence[TaskRequest]], Sweep]
 
 
-class Drawn(NamedTuple):
+class DrawnChange(NamedTuple):
     """A change, and which draw of its noise or of its donor it is made with.
 
     Attributes:
@@ -37,10 +37,10 @@ class Drawn(NamedTuple):
     draw: int | None
 
 
-def with_draws(changes: Sequence[Intervention], n_draws: int) -> list[Drawn]:
+def with_draws(changes: Sequence[Intervention], n_draws: int) -> list[DrawnChange]:
     """Changes, those by noise or by resampling once for each of so many draws."""
     return [
-        Drawn(change, draw)
+        DrawnChange(change, draw)
         for change in changes
         for draw in (range(n_draws) if change.kind in DRAWN else (None,))
     ]
@@ -80,7 +80,7 @@ def _n_positions(request: Request) -> int:
 
 def swept_apart(
     sweeps: Sweeps,
-    drawn: Sequence[Drawn],
+    drawn: Sequence[DrawnChange],
     requests_of: Callable[[int], Sequence[TaskRequest]],
     seed: int,
 ) -> Sweep:
@@ -106,7 +106,7 @@ def swept_apart(
     return Sweep(outcomes, work)
 
 
-def _asked_together(drawn: Sequence[Drawn]) -> list[tuple[list[int], int]]:
+def _asked_together(drawn: Sequence[DrawnChange]) -> list[tuple[list[int], int]]:
     """Places of the changes that are swept over all items at once, with the draw they ask for."""
     by_draw: dict[int, list[int]] = {}
     for place, each in enumerate(drawn):
@@ -116,10 +116,13 @@ def _asked_together(drawn: Sequence[Drawn]) -> list[tuple[list[int], int]]:
 
 
 def _own(
-    drawn: Sequence[Drawn], noisy: Sequence[int], task_requests: Sequence[TaskRequest], seed: int
+    drawn: Sequence[DrawnChange],
+    noisy: Sequence[int],
+    given: Sequence[TaskRequest],
+    seed: int,
 ) -> list[Intervention]:
     """An item's noise: of the first draw it is what it would be if there were no others."""
-    requests, first = [each.request for each in task_requests], task_requests[0]
+    requests, first = [each.request for each in given], given[0]
     by_draw: dict[int, list[Intervention]] = {}
     for place in noisy:
         by_draw.setdefault(drawn[place].draw or 0, []).append(drawn[place].change)
