@@ -1,6 +1,6 @@
 # make demo | notebook | test | test-suite | test-kept | test-long | test-hostile | test-mutants |
 # test-mistakes | test-settings | test-lowest | test-transformer-lens-4 | test-quantized |
-# test-cuda | lint | lock | clean.
+# test-cuda | lint | docs | lock | clean.
 # Needs make and Python 3.11 or newer; pip does the rest, with whatever index, cache and
 # certificates it is configured for.
 
@@ -51,7 +51,7 @@ BRIDGED ?= tests/models tests/sweep tests/test_ablation.py tests/test_logit_lens
 	tests/test_benchmarks.py tests/test_growth_and_patching_benchmarks.py
 
 .PHONY: demo notebook test test-suite test-kept test-long test-hostile test-mutants test-mistakes \
-	test-settings test-lowest test-transformer-lens-4 test-quantized test-cuda lint lock clean
+	test-settings test-lowest test-transformer-lens-4 test-quantized test-cuda lint docs lock clean
 .DELETE_ON_ERROR:
 
 # The same command goes on with a run that was interrupted, and makes the report of a finished
@@ -138,6 +138,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+
+# The reference of all tables and columns, from the file that the schemas are read from.
+docs: $(VENV)/.package
+	$(BIN)/python docs/make_results.py
 
 # Newest releases that the ranges in pyproject.toml allow, but for TransformerLens, of which the
 # tests need the models that releases from 4.0 on have not. No local versions (torch's +cpu) and

@@ -18,13 +18,13 @@ from safetensors.torch import load_file, save_file
 from layerwise.models import original_tokenizer
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.setup import prepare
+from layerwise.storage.schemas import SCHEMAS
 from layerwise.sweep import intact, skip_layers
 from layerwise.tasks import Corruption, GenerateSpec, Item, Task, Template, load_task
 from tests.hooked import HookedTransformer
 
 # Under ``tiny_tokenizer`` these begin with different tokens when a space stands before them.
 WORDS = ("key", "red", "blue", "seven", "two", "four", "door", "what", "open")
-DOCS = Path(__file__).parents[1] / "docs" / "results.md"
 
 
 def word_task(n_items: int = 4, name: str = "words", seed: int = 0, **changes: Any) -> Task:
@@ -230,6 +230,4 @@ def edited_folder(folder: Path, edit: Callable[[dict[str, torch.Tensor]], None])
 
 def documented_columns(table: str) -> list[str]:
     """The columns that ``docs/results.md`` gives a table, in its order."""
-    section = DOCS.read_text("utf-8").split(f"\n## `{table}`\n")[1].split("\n## ")[0]
-    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    return [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    return SCHEMAS[table.removesuffix(".parquet")].names

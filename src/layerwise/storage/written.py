@@ -11,7 +11,6 @@ from pathlib import Path
 from layerwise.errors import DamagedResultsError, UserError
 
 from .file_list import hashes_of
-from .joined_schemas import JOINED
 from .places import PAGE
 from .provenance import RUN_FILE, listed_files, read_facts, write_run_file
 from .schemas import SCHEMAS
@@ -21,7 +20,7 @@ LENS_FILE = "tuned_lens.safetensors"
 TABLE_FILES = tuple(f"{name}.parquet" for name in SCHEMAS)
 # Of several runs together: these tables have a list of their own.
 JOINED_LISTS = ("comparison.json", "training.json")
-JOINED_TABLES = tuple(f"{name}.parquet" for name in JOINED)
+JOINED_TABLES = tuple(n for n in TABLE_FILES if n.startswith(("comparison_", "training_")))
 RUN_TABLES = tuple(name for name in TABLE_FILES if name not in JOINED_TABLES)
 LISTED = (*RUN_TABLES, REQUESTS_FILE, LENS_FILE)
 LOST_WITH_RUN_FILE = "the checksums of the files and the facts of the run are lost with it"

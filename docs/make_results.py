@@ -1,0 +1,78 @@
+"""Write the reference at the end of docs/results.md from src/layerwise/storage/tables.toml."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, field_of, meaning
+
+PAGE = Path(__file__).with_name("results.md")
+MARKER = "<!-- From here on made by `make docs` from src/layerwise/storage/tables.toml. -->\n"
+HEAD = "| column | type | meaning |\n|---|---|---|"
+
+
+def code(columns: list[str]) -> str:
+    """Columns as code, with commas."""
+    return ", ".join(f"`{column}`" for column in columns)
+
+
+def type_name(kind: pa.DataType) -> str:
+    """A type as pandas reads it."""
+    if pa.types.is_list(kind):
+        return f"list of {type_name(kind.value_type)}"
+    return {"int64": "Int64", "double": "float64"}.get(str(kind), str(kind))
+
+
+def types(fields: list[pa.Field], kinds: bool) -> str:
+    """What columns hold: their types, and which may be null."""
+    null = [field.name for field in fields if field.nullable]
+    parts = list(dict.fromkeys(type_name(field.type) for field in fields)) if kinds else []
+    if null:
+        parts.append("null" if len(null) == len(fields) else f"null: {code(null)}")
+    return ", ".join(parts)
+
+
+def rows(table: str) -> list[str]:
+    """A table's rows: what it is of, columns that are described elsewhere, and its own."""
+    described: dict[tuple[str, str], list[str]] = {}
+    for column in SCHEMAS[table].names:
+        source = meaning(table, column)
+        text = source.text if source.table == table else f"as in `{source.table}.parquet`"
+        key = (source.table, text if source.table else "as in many tables")
+        described.setdefault(key, []).append(column)
+    lines = [f"| **`{table}.parquet`** | | {TABLES[table]['rows']} |"]
+    for (source, text), columns in sorted(described.items(), key=lambda item: item[0][0] == table):
+        fields = [SCHEMAS[table].field(column) for column in columns]
+        lines.append(f"| {code(columns)} | {types(fields, kinds=source == table)} | {text} |")
+    return lines
+
+
+def shared_rows() -> list[str]:
+    """The columns that many tables have."""
+    together = {columns: [field_of(name) for name in columns.split()] for columns in SHARED}
+    return [
+        f"| {code(columns.split())} | {types(fields, kinds=True)} | {SHARED[columns]} |"
+        for columns, fields in together.items()
+    ]
+
+
+def reference() -> str:
+    """Every table and column, folded by topic."""
+    folds = {"in many tables": shared_rows()}
+    for name, table in TABLES.items():
+        if "fold" in table:
+            lines = folds[table["fold"]] = []
+        lines += rows(name)
+    return "\n\n".join(
+        "\n".join([f"<details><summary>Columns: {fold}</summary>\n", HEAD, *lines, "\n</details>"])
+        for fold, lines in folds.items()
+    )
+
+
+def page() -> str:
+    """The page: what is written by hand, and the reference."""
+    return PAGE.read_text("utf-8").split(MARKER)[0] + f"{MARKER}\n{reference()}\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
