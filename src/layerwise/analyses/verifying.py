@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwise.analyses.comparison.result import FOLDER as COMPARISON
-from layerwise.analyses.training.result import FOLDER as SERIES
+from layerwise.analyses.comparison.compared import FOLDER as COMPARISON
+from layerwise.analyses.training.joined import FOLDER as SERIES
 from layerwise.errors import UserError, counted
 from layerwise.ground.arguments import check_arguments
 from layerwise.storage.file_list import NOT_KEPT_FILE, listed, not_kept, states

@@ -175,8 +175,8 @@ def compare(
         return
     from layerwise.analyses.comparison.api import compare as run
     from layerwise.analyses.comparison.api import runs_or_groups
+    from layerwise.analyses.comparison.compared import FOLDER
     from layerwise.analyses.comparison.report import caution
-    from layerwise.analyses.comparison.result import FOLDER
 
     FOLDER.refuse_unusable(Path(out))
     given = runs_or_groups([Path(folder) for folder in runs or ()], group or [])
@@ -191,7 +191,7 @@ def compare(
 def _join_series(runs: list[str], groups: list[str], out: Path, seed: int) -> None:
     """Join the runs of one model's checkpoints, and print what they say."""
     from layerwise.analyses.training.api import compare_series
-    from layerwise.analyses.training.result import FOLDER
+    from layerwise.analyses.training.joined import FOLDER
 
     if groups:
         raise UserError(

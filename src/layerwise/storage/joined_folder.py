@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import pandas as pd
 from pydantic import BaseModel
@@ -16,11 +16,13 @@ from layerwise.ground.regular_files import read_regular
 
 from .atomic_files import disk_error, remove_temporaries, write_atomically
 from .file_list import FILES, hashes_of, listed, refuse_edited, with_list
-from .parquet import read_table, write_table
-from .places import refuse_unusable_folder, refuse_unusable_page
+from .parquet import conform, read_table, write_table
+from .places import FIGURES, refuse_unusable_folder, refuse_unusable_page
+from .schemas import SCHEMAS
 from .written import refuse_results_of_others
 
 _Facts = TypeVar("_Facts", bound=BaseModel)
+_Joined = TypeVar("_Joined", bound="JoinedRuns")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,6 @@ class JoinedFolder(Generic[_Facts]):
     """Where the tables of one kind of joined runs lie, and what lists them."""
 
     own: str  # the name of all of it, with which the names of tables and files begin
-    tables: tuple[str, ...]  # names of the tables
     facts: type[_Facts]  # what is needed to repeat the joining, with the list under ``files``
     page: str  # the file name of the page
     what: str  # what the folder is for, in words
@@ -39,6 +40,12 @@ class JoinedFolder(Generic[_Facts]):
     def list_file(self) -> str:
         """The file that says the facts and lists the others."""
         return f"{self.own}.json"
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables."""
+        start = self._schema("")
+        return tuple(name.removeprefix(start) for name in SCHEMAS if name.startswith(start))
 
     @property
     def table_files(self) -> tuple[str, ...]:
@@ -98,6 +105,59 @@ class JoinedFolder(Generic[_Facts]):
             ) from error
         refuse_edited(content, path)
         return content
+
+
+class JoinedRuns:
+    """Base class of results that are made of several runs.
+
+    Attributes:
+        facts: what is needed to repeat the joining.
+    """
+
+    home: ClassVar[JoinedFolder[Any]]
+    tables: ClassVar[tuple[str, ...]]
+    facts: Any
+
+    def __post_init__(self) -> None:
+        for name in self.tables:
+            table = conform(f"{self.home.own}_{name}", getattr(self, name))
+            object.__setattr__(self, name, table)
+
+    def report(self) -> Any:
+        """The page with figures, sentences and tables."""
+        raise NotImplementedError
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the tables, the list of their checksums, the page and ``figures/``.
+
+        Args:
+            folder: made if it does not exist; earlier results of the same kind are replaced.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            UserError: if the folder cannot be written, or the disk is full.
+        """
+        folder = Path(folder)
+        self.home.write(folder, {name: getattr(self, name) for name in self.tables}, self.facts)
+        page = self.report()
+        page.save_figures(folder / FIGURES)
+        return page.save(folder / self.home.page)
+
+    @classmethod
+    def load(cls: type[_Joined], folder: str | Path) -> _Joined:
+        """Read what was saved.
+
+        Raises:
+            UserError: if a file is missing, damaged, or changed since it was written.
+        """
+        tables, facts = cls.home.read(Path(folder))
+        fields: dict[str, Any] = {**tables, "facts": facts}
+        return cls(**fields)
+
+    def _repr_html_(self) -> str:
+        return self.report()._repr_html_()
 
 
 def _remove(path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 from pydantic import Field
 
-from layerwise.storage.parquet import conform
+from layerwise.storage.joined_folder import JoinedFolder, JoinedRuns
+from layerwise.storage.places import COMPARISON_PAGE
 from layerwise.storage.provenance import Facts, Frozen, Stamped
 
 # Centres of mass and critical sets are given for each run, and not compared.
@@ -57,8 +58,14 @@ class ComparisonFacts(Stamped):
         return list(dict.fromkeys(run.group for run in self.runs if run.group is not None))
 
 
+FOLDER = JoinedFolder(
+    "comparison", ComparisonFacts, COMPARISON_PAGE,
+    "a folder for the comparison", ("layerwise compare", "compare the runs again"),
+)  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
-class ComparedRuns:
+class ComparedRuns(JoinedRuns):
     """What differs between runs, and how sure that is, as tables.
 
     Attributes:
@@ -70,7 +77,8 @@ class ComparedRuns:
         facts: what is needed to repeat it.
     """
 
-    tables: ClassVar[tuple[str, ...]] = ("layers", "estimates", "differences", "groups", "left_out")
+    home: ClassVar[JoinedFolder[Any]] = FOLDER
+    tables: ClassVar[tuple[str, ...]] = FOLDER.tables
 
     layers: pd.DataFrame = field(repr=False)
     estimates: pd.DataFrame = field(repr=False)
@@ -95,7 +103,3 @@ class ComparedRuns:
             )
         ]
         return pd.DataFrame(self.differences.loc[alike])
-
-    def __post_init__(self) -> None:
-        for name in self.tables:
-            object.__setattr__(self, name, conform(f"comparison_{name}", getattr(self, name)))

@@ -29,8 +29,8 @@ from .job import (
     read_checkpoints,
     read_series,
 )
-from .joined import SeriesFacts
-from .result import FOLDER, TrainingSeries
+from .joined import FOLDER, SeriesFacts
+from .result import TrainingSeries
 from .series import checkpoints_of_one_model, joined_series
 from .tables import series_tables
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 from pydantic import Field
 
 from layerwise.analyses.comparison.compared import RunFacts
-from layerwise.storage.parquet import conform
+from layerwise.storage.joined_folder import JoinedFolder, JoinedRuns
+from layerwise.storage.places import SERIES_PAGE
 from layerwise.storage.provenance import Stamped
-
-NAMES = ("accuracy", "layers", "depths", "onsets", "moves")
 
 
 class SeriesFacts(Stamped):
@@ -33,8 +32,15 @@ class SeriesFacts(Stamped):
     )
 
 
+FOLDER = JoinedFolder(
+    "training", SeriesFacts, SERIES_PAGE, "a folder for the series",
+    ("layerwise profile-training",
+     "give the same command again, which goes on from the runs of the checkpoints"),
+)  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class JoinedCheckpoints:
+class JoinedCheckpoints(JoinedRuns):
     """When each capability appears over training, in which layers, and whether its place moves.
 
     Attributes:
@@ -46,7 +52,8 @@ class JoinedCheckpoints:
         facts: what is needed to repeat it.
     """
 
-    tables: ClassVar[tuple[str, ...]] = NAMES
+    home: ClassVar[JoinedFolder[Any]] = FOLDER
+    tables: ClassVar[tuple[str, ...]] = FOLDER.tables
 
     accuracy: pd.DataFrame
     layers: pd.DataFrame
@@ -54,10 +61,6 @@ class JoinedCheckpoints:
     onsets: pd.DataFrame
     moves: pd.DataFrame
     facts: SeriesFacts = field(repr=False)
-
-    def __post_init__(self) -> None:
-        for name in self.tables:
-            object.__setattr__(self, name, conform(f"training_{name}", getattr(self, name)))
 
 
 def n_layer_tests(accuracy: pd.DataFrame, layers: pd.DataFrame) -> int:
