@@ -14,6 +14,18 @@ from .options import Options
 
 Sees = Literal["options", "options and context"]
 _MOST_CONSTANTS = 100
+# Features that are orders, with what stands behind "option"; and those that are no numbers of.
+_ORDERS = {
+    "position": "",
+    "alphabetical order": " in alphabetical order",
+    "first mention in the context": " by its first mention in the context",
+    "last mention in the context": " by its last mention in the context",
+}
+_MEASURES = {
+    "number": "value",
+    "distance from the options' mean": "distance from the options' mean",
+    "distance from the options' median": "distance from the options' median",
+}
 
 
 class Fitted(NamedTuple):
@@ -144,12 +156,32 @@ def in_words(name: str, rule: str) -> str:
     if constant:
         thing = "number" if of == "number" else f"option with a number of {of}"
         return f"choosing the {thing} {rule}"
-    if name == "position":
-        return f"choosing option {rule}"
     if name == "parity":
         return f"choosing the {rule} number"
     if name.startswith("record of "):
         return f"choosing what was right most often in other items ({name})"
     if rule == "weights":
         return "weighing length, value, order and likeness of the options"
-    return f"choosing {rule} in the order of {name}"
+    place, _, end = rule.removeprefix("number ").partition(" from the ")
+    number = int(place)
+    if name in _ORDERS:
+        last = end in ("end", "high end")
+        return f"choosing the {_place(number, last=last)} option{_ORDERS[name]}"
+    nth = "" if number == 1 else f"{_ordinal(number)} "
+    most = "lowest" if end == "low end" else "highest"
+    return f"choosing the option with the {nth}{most} {_MEASURES.get(name, f'number of {name}')}"
+
+
+def _place(number: int, *, last: bool) -> str:
+    """A place in an order, from its beginning or from its end."""
+    if not last:
+        return _ordinal(number)
+    return "last" if number == 1 else f"{_ordinal(number)} to last"
+
+
+def _ordinal(number: int) -> str:
+    few = ("first", "second", "third", "fourth", "fifth")
+    if number <= len(few):
+        return few[number - 1]
+    end = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number > 20 else "th"
+    return f"{number}{end}"
