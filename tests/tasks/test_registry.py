@@ -108,7 +108,8 @@ def test_tasks_that_results_could_not_tell_apart(
 KNOWN = (
     "a path to a .jsonl, .csv, .parquet or .toml file, all, arithmetic, "
     "benchmark:NAME:data=FOLDER, brackets, coherence, facts, facts-open-book, "
-    "hf:NAME:question=COLUMN:data=FOLDER, knowledge, kv-ids, kv-words, letters-facts, letters-"
+    "hf:NAME:question=COLUMN:data=FOLDER, hf:OWNER/NAME:SPLIT:question=COLUMN, "
+    "knowledge, kv-ids, kv-words, letters-facts, letters-"
     "lookup, lm-eval:NAME, matched, matched-generate, open-book, order, organism-brackets, "
     "organism-facts, organism-lookup, organism-two-hop, passage, reasoning, repetition, "
     "retrieval, sum-chain, two-hop, wired-facts, wired-lookup, wired-two-hop, word-problems"

@@ -45,6 +45,7 @@ _SOURCES = (
     "a path to a .jsonl, .csv, .parquet or .toml file",
     "benchmark:NAME:data=FOLDER",
     "hf:NAME:question=COLUMN:data=FOLDER",
+    "hf:OWNER/NAME:SPLIT:question=COLUMN",
     "lm-eval:NAME",
 )
 _FILES = (jsonl, columns, benchmarks, task_files)
