@@ -185,6 +185,19 @@ def test_a_template_is_rendered_as_transformers_does(folder, monkeypatch, templa
     assert as_chat(tokenizer, turns[0]["content"]) == expected
 
 
+def test_an_answer_that_is_begun_is_gone_on_with_in_a_limited_process_too(folder, monkeypatch):
+    monkeypatch.setattr(limited, "MEMORY", 2**30)
+    tokenizer = read_tokenizer(folder)
+    tokenizer.chat_template = (
+        "{% for one in messages %}[{{ one.role }}] {{ one.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
+    begun = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "It is"}]
+    assert is_untrusted(tokenizer)
+    expected = tokenizer.apply_chat_template(begun, tokenize=False, continue_final_message=True)
+    assert as_chat(tokenizer, begun) == expected == "[user] Who?\n[assistant] It is"
+
+
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
 

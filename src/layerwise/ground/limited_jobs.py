@@ -96,10 +96,12 @@ def render_template() -> Start:
 
     def start(setup: dict[str, Any]) -> Answer:
         def answer(turns: list[dict[str, str]]) -> dict[str, Any]:
+            begun = turns[-1].get("role") == "assistant"
             rendered, _ = render_jinja_template(
                 conversations=[turns],
                 chat_template=setup["template"],
-                add_generation_prompt=True,
+                add_generation_prompt=not begun,
+                continue_final_message=begun,
                 **setup["special_tokens"],
             )
             length = sum(len(turn.get("content", "")) for turn in turns)

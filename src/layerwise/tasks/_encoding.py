@@ -89,7 +89,7 @@ def lengths_of_answers(
 
 
 def as_chat(tokenizer: Tokenizer, prompt: str | list[dict[str, str]]) -> str:
-    """The prompt, one user turn or several turns, up to where the model's answer begins."""
+    """The prompt, one user turn or several turns, up to where the model's answer goes on."""
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
             "This model's tokenizer has no chat template; expected one because chat prompts were "
@@ -99,7 +99,10 @@ def as_chat(tokenizer: Tokenizer, prompt: str | list[dict[str, str]]) -> str:
     try:
         if is_untrusted(tokenizer):
             return render_apart(tokenizer, turns)
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        # An answer that the last turn begins is gone on with.
+        begun = turns[-1].get("role") == "assistant"
+        ending = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
+        text = tokenizer.apply_chat_template(turns, tokenize=False, **ending)
     except UserError:
         raise
     except Exception as error:
