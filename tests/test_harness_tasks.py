@@ -13,10 +13,12 @@ import pytest
 import yaml
 
 import layerwise
+from layerwise.analyses.ablation.questions import questions_of
 from layerwise.errors import UserError
 from layerwise.lm_eval import LM
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.names.sources import find_source
+from layerwise.runs.records import text_line
 from layerwise.sweep import Intervention, intact, skip, sweep
 from layerwise.tasks import (
     Task,
@@ -26,6 +28,7 @@ from layerwise.tasks import (
     score,
 )
 from layerwise.tasks.harness import files, from_lm_eval
+from layerwise.tasks.other_questions import with_other_questions
 from tests.harness import harness_model
 from tests.models.real import smollm2
 from tests.models.tiny import tiny_folder
@@ -39,7 +42,14 @@ RIVERS = [
     ("Which of them flows through Basel?", ["Rhine", "Seine"], 0),
 ]
 ROWS = [
-    {"question": question, "choices": choices, "label": label, "answer": choices[label]}
+    {
+        "question": question,
+        "choices": choices,
+        "label": label,
+        "answer": choices[label],
+        "filled": [f"{question[6:-1]} by {choice}" for choice in choices],
+        "rest": f"past {label + 2} castles.",
+    }
     for question, choices, label in RIVERS
 ]
 CHOICE = {
@@ -49,6 +59,18 @@ CHOICE = {
     "doc_to_target": "label",
     "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
 }
+DESCRIBED = {
+    **CHOICE,
+    "description": "Rivers of {{choices | length}} lands.\n\n",
+    "gen_prefix": "The",
+}
+FILLED = {
+    **CHOICE,
+    "doc_to_text": "label",
+    "doc_to_choice": "filled",
+    "doc_to_target": "rest",
+    "metric_list": [{"metric": "acc"}],
+}
 WRITTEN = {
     "output_type": "generate_until",
     "doc_to_text": "{{question}}",
@@ -56,16 +78,26 @@ WRITTEN = {
     "generation_kwargs": {"until": ["e", " is"], "max_gen_toks": 9, "do_sample": False},
     "metric_list": [{"metric": "exact_match", "ignore_case": True}],
 }
-REMOVED = ("examples", "mutual-information", "trailing-space", "next-word", "filtered")
+REMOVED = (
+    "examples", "mutual-information", "trailing-space", "next-word", "filtered", "filled",
+    "filled-examples",
+)  # fmt: skip
+IN_CHAT = (
+    "texts", "examples", "letters", "described", "described-examples", "filled", "filled-examples",
+    "next-word", "written", "written-described", "several-filters",
+)  # fmt: skip
 FIRST = [{"function": "regex", "regex_pattern": "([a-z])"}, {"function": "take_first"}]
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "texts": ("continuation", CHOICE),
     "examples": ("continuation", {**CHOICE, "num_fewshot": 2, "fewshot_split": "train"}),
     "own-examples": ("continuation", {**CHOICE, "num_fewshot": 2}),
-    "described": (
+    "described": ("continuation", DESCRIBED),
+    "described-examples": (
         "continuation",
-        {**CHOICE, "description": "Rivers of {{choices | length}} lands.\n\n", "gen_prefix": "The"},
+        {**DESCRIBED, "num_fewshot": 2, "fewshot_split": "train"},
     ),
+    "filled": ("continuation", FILLED),
+    "filled-examples": ("continuation", {**FILLED, "num_fewshot": 2, "fewshot_split": "train"}),
     "letters": (
         "continuation",
         {**CHOICE, "doc_to_choice": ["A", "B"], "doc_to_target": "{{label % 2}}"},
@@ -89,6 +121,10 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "written": ("generate", WRITTEN),
+    "written-described": (
+        "generate",
+        {**WRITTEN, "description": "Be short.", "gen_prefix": "The river is", "num_fewshot": 1},
+    ),
     "filtered": (
         "generate",
         {
@@ -213,7 +249,7 @@ def without_layer(both: Both, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return harness_model(folder)
 
 
-@pytest.mark.parametrize("name", ["texts", "examples", "letters", "written", "several-filters"])
+@pytest.mark.parametrize("name", IN_CHAT)
 def test_intact_scores_in_a_chat_template_are_the_harness_own(
     both: Both, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,9 +271,15 @@ def assert_same_scores(
 ) -> list[Any]:
     protocol, _ = TASKS[name]
     path = both.folder / f"{name}.yaml"
-    scores = ours(both.model, load_task(f"lm-eval:{path}"), protocol, change, chat=chat)
-    samples = theirs(lm, path, apply_chat_template=chat, fewshot_as_multiturn=False)
+    task = load_task(f"lm-eval:{path}")
+    scores = ours(both.model, task, protocol, change, chat=chat)
+    samples = theirs(lm, path, apply_chat_template=chat)
     samples = [one for one in samples if one["filter"] == samples[0]["filter"]]
+    if chat:
+        for item, sample in zip(task.items, samples, strict=True):
+            asked = build_requests(task, item, protocol, both.lm.tokenizer, chat=True)
+            written = [(one.context, *([one.continuation] * (not one.answer))) for one in asked]
+            assert written == [one[: len(written[0])] for one in sample["arguments"]]
     assert len(scores) == len(samples) == len(ROWS)
     metric = "exact_match" if protocol == "generate" else "acc"
     for found, sample in zip(scores, samples, strict=True):
@@ -274,6 +316,57 @@ def test_options_can_be_asked_for_by_letter(both: Both) -> None:
     assert set(task.chance) == {"letter", "continuation", "generate"}
     for without in ("examples", "letters", "next-word"):
         assert "letter" not in load_task(f"lm-eval:{both.folder / without}.yaml").chance
+
+
+def test_options_in_several_prompts_are_asked_by_what_follows_them(both: Both) -> None:
+    task = load_task(f"lm-eval:{both.folder / 'filled.yaml'}")
+    assert task.chance == {"continuation": pytest.approx((1 / 4 + 3 / 3 + 1 / 2) / 5)}
+    item = task.items[4]
+    assert (item.question, item.choices, item.answer, item.ending) == (
+        "of them flows through Basel by ", ("Rhine", "Seine"), "Rhine", "past 2 castles."
+    )  # fmt: skip
+    asked = build_requests(task, item, "continuation", both.lm.tokenizer)
+    assert [(one.context, one.continuation, one.gold) for one in asked] == [
+        ("of them flows through Basel by Rhine", " past 2 castles.", True),
+        ("of them flows through Basel by Seine", " past 2 castles.", False),
+    ]
+    (row,) = questions_of(map(text_line, asked)).to_dict("records")
+    assert row["prompt"] == item.question
+    assert row["options"] == ["Rhine past 2 castles.", "Seine past 2 castles."]
+    assert row["gold"] == "Rhine past 2 castles."
+    for protocol in ("letter", "generate"):
+        with pytest.raises(UserError, match="scores the text behind its options"):
+            build_requests(task, item, protocol, both.lm.tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("texts", "question", "options"),
+    [
+        (["We ate fish", "We ate figs"], "We ate ", ("fish", "figs")),
+        (["Sarah", "Sam"], "", ("Sarah", "Sam")),
+        (["A cap", "A cap and gown"], "A ", ("cap", "cap and gown")),
+        (["他说水", "他说火"], "他说", ("水", "火")),
+    ],
+)
+def test_what_options_begin_with_is_the_question(
+    tmp_path: Path, texts: list[str], question: str, options: tuple[str, ...]
+) -> None:
+    row = json.dumps({**ROWS[0], "filled": texts})
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(row, encoding="utf-8")
+    (item,) = load_task(write_task(tmp_path, "begun", FILLED)).items
+    assert (item.question, item.choices, item.answer) == (question, options, options[1])
+
+
+def test_another_question_brings_its_own_examples_and_turns(both: Both) -> None:
+    task = load_task(f"lm-eval:{both.folder / 'filled-examples.yaml'}")
+    by_id = {item.id: item for item in task.items}
+    for item_id, others in with_other_questions(task, task.items).items():
+        assert others
+        for other in others:
+            source = by_id[other.id.partition(" asked ")[2]]
+            assert (other.question, other.turns) == (source.question, source.turns)
+            assert other.ending == by_id[item_id].ending
 
 
 def test_a_filter_is_chosen_by_name(both: Both) -> None:
@@ -320,6 +413,13 @@ def test_documents_that_cannot_be_asked_are_left_out_and_counted(
             "continuation",
             " e",
         ),
+        (
+            "winogrande",  # of which each option ends a prompt of its own
+            [{"sentence": "Ann met Bea as _ was late.", "option1": "Ann", "option2": "Bea",
+              "answer": "2"}],
+            "continuation",
+            "Bea",
+        ),
     ],
 )  # fmt: skip
 def test_a_task_of_the_harness_on_local_files(
@@ -333,7 +433,7 @@ def test_a_task_of_the_harness_on_local_files(
     assert (found.name, found.items[0].answer) == (f"lm-eval:{task}", answer)
     assert protocol in found.chance
     (asked, *_) = build_requests(found, found.items[0], protocol, both.lm.tokenizer)
-    assert asked.context.endswith(("Question: Q?\nAnswer:", "A: b. C"))
+    assert asked.context.endswith(("Question: Q?\nAnswer:", "A: b. C", "as Ann"))
     if task == "gsm8k":
         assert asked.context.count("####") == 5
         assert found.judge is not None
@@ -431,8 +531,9 @@ def test_templates_cannot_reach_python(both: Both) -> None:
     ("config", "part"),
     [
         ({"output_type": "loglikelihood_rolling", "metric_list": [{"metric": "bits_per_byte"}]},
-         "is of type loglikelihood_rolling; expected one of multiple_choice, loglikelihood, "
-         "generate_until."),
+         "measures the perplexity of texts, and no item of it is right or wrong; expected a task "
+         "with an accuracy; run it in the harness with layerwise.lm_eval.LM."),
+        ({**FILLED, "gen_prefix": "The"}, "has a gen_prefix behind options in several prompts"),
         ({"metric_list": [{"metric": "brier_score"}]}, "is scored by brier_score of its own"),
         ({"doc_to_target": "{{[0, 1]}}"}, "has several answers"),
         ({**WRITTEN, "metric_list": [{"metric": "bleu"}]}, "no metric that says right or wrong"),
@@ -550,6 +651,24 @@ def test_whole_texts_are_scored_in_windows_as_the_harness_does(both: Both) -> No
     ]
     mine = LM(both.model).loglikelihood_rolling(asked)
     assert mine == pytest.approx(both.lm.loglikelihood_rolling(asked), abs=1e-2)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_perplexity_with_a_layer_removed_is_that_of_a_checkpoint_without_it(
+    both: Both, without_layer: Any, cut: bool
+) -> None:
+    config = {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "question",
+        "metric_list": [{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
+    }
+    path = Path(write_task(both.folder, "rolling", config).removeprefix("lm-eval:"))
+    mine = theirs(LM(both.model, skip(1) if cut else None), path)
+    expected = theirs(without_layer if cut else both.lm, path)
+    assert [one["bits_per_byte"] for one in mine] == [
+        pytest.approx(one["bits_per_byte"], abs=1e-3) for one in expected
+    ]
 
 
 def test_what_the_harness_cannot_ask_is_refused() -> None:

@@ -172,7 +172,7 @@ def test_hash_is_of_what_shapes_requests() -> None:
     assert len(task.hash) == 64
 
 
-def test_hash_is_as_it_was_before_items_had_clusters() -> None:
+def test_hash_is_as_it_was_before_items_had_more_fields() -> None:
     task = small_task()
     shaping = {
         "name": task.name,
@@ -182,11 +182,12 @@ def test_hash_is_as_it_was_before_items_had_clusters() -> None:
         "template": asdict(task.template),
     }
     for item in (*shaping["items"], *shaping["fewshot"]):
-        assert item.pop("cluster") is None
+        assert (item.pop("cluster"), item.pop("ending"), item.pop("turns")) == (None, None, ())
     text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
     assert task.hash == hashlib.sha256(text.encode()).hexdigest()
-    items = (replace(task.items[0], cluster="France"), *task.items[1:])
-    assert replace(task, items=items).hash != task.hash
+    for field in ({"cluster": "France"}, {"ending": "."}, {"turns": (("user", "Hi"),)}):
+        items = (replace(task.items[0], **field), *task.items[1:])
+        assert replace(task, items=items).hash != task.hash
 
 
 @pytest.mark.usefixtures("clean_registry")

@@ -80,7 +80,8 @@ def text_line(request: TaskRequest) -> dict[str, Any]:
         "continuation": request.continuation,
         "gold": request.gold,
     }
-    return line if request.answer is None else line | {"answer": request.answer}
+    more = {"answer": request.answer, "option": request.option}
+    return line | {name: text for name, text in more.items() if text is not None}
 
 
 def text_lines(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from layerwise.errors import TooLongError, UserError, unknown_name
 from layerwise.sweep.requests import Generate, Request
@@ -30,6 +30,7 @@ class TaskRequest:
         gold: whether this is the gold option; true under ``generate``.
         request: the same as token ids.
         answer: the gold answer under ``generate``; None elsewhere, where an option is gold.
+        option: the option that the prompt ends with; None where the option itself is scored.
     """
 
     item: str
@@ -40,6 +41,7 @@ class TaskRequest:
     gold: bool
     request: Request
     answer: str | None = None
+    option: str | None = None
 
 
 def check_protocol(protocol: str) -> None:
@@ -51,9 +53,14 @@ def check_protocol(protocol: str) -> None:
 def check_item(task: Task, item: Item, protocol: str) -> None:
     """Refuse an item that cannot be asked under a protocol."""
     check_protocol(protocol)
+    where = f"Item {item.id!r} of task {task.name!r}"
+    if item.ending is not None and protocol != "continuation":
+        raise UserError(
+            f"{where} scores the text behind its options, which protocol {protocol!r} cannot; "
+            "use protocol 'continuation'."
+        )
     if protocol == "generate":
         return
-    where = f"Item {item.id!r} of task {task.name!r}"
     if not item.choices:
         raise UserError(
             f"{where} has no choices, which protocol {protocol!r} needs; add choices or use "
@@ -117,6 +124,8 @@ def letter_prompt(task: Task, item: Item) -> str:
 def turns(task: Task, item: Item, protocol: str) -> list[dict[str, str]]:
     """The same as turns of a chat: system prompt, examples, and the item as the user's last one."""
     lettered = protocol == "letter"
+    if item.turns and not lettered:
+        return [{"role": role, "content": content} for role, content in item.turns]
     ask = _lettered if lettered else _open_question
     said = [("system", task.system)] if task.system else []
     for example in task.fewshot:
@@ -124,6 +133,22 @@ def turns(task: Task, item: Item, protocol: str) -> list[dict[str, str]]:
         said += [("user", ask(task.template, example)), ("assistant", answer)]
     said.append(("user", ask(task.template, item)))
     return [{"role": role, "content": content} for role, content in said]
+
+
+def with_option(item: Item, option: str) -> Item:
+    """An item whose question, and the user's last turn, end with an option."""
+    if not item.turns:
+        return replace(item, question=item.question + option)
+    *before, (role, content) = item.turns
+    return replace(item, question=item.question + option, turns=(*before, (role, content + option)))
+
+
+def answer_is_begun(item: Item, protocol: str) -> bool:
+    """Whether an item's last turn is the beginning of an answer, up to the end of a word."""
+    if not item.turns or protocol == "letter":
+        return False
+    role, content = item.turns[-1]
+    return role == "assistant" and not content[-1:].isspace()
 
 
 def _question(template: Template, item: Item) -> str:

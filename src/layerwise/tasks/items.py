@@ -48,6 +48,10 @@ class Item:
         cluster: the fact that is asked for, e.g. ``"capital: France"``. Items of one cluster, in
             one task or in several, ask for the same thing and do not count as independent; None
             for an item that stands by itself.
+        ending: a text that follows the options and is scored in their place, as in WinoGrande:
+            each option ends a prompt of its own. None where options themselves are scored.
+        turns: the question as turns of a chat, each a role and a content, with its examples;
+            empty if they are made of the task's fields.
     """
 
     id: str
@@ -61,15 +65,18 @@ class Item:
     corruption: Corruption | None = None
     group: str | None = None
     cluster: str | None = None
+    ending: str | None = None
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 def repeats_joined(items: Sequence[Item]) -> tuple[Item, ...]:
-    """Items of which those with the same passage, question and answer are in one cluster."""
+    """Items of which those with the same passage, question, answer, ending are in one cluster."""
     # It is the first that one of them names, or is called after the first of them. Items that name
     # another cluster themselves stay in it.
-    alike: dict[tuple[str | None, str, str], list[Item]] = {}
+    alike: dict[tuple[str | None, ...], list[Item]] = {}
     for item in items:
-        alike.setdefault((item.context, item.question, item.answer), []).append(item)
+        key = (item.context, item.question, item.answer, item.ending)
+        alike.setdefault(key, []).append(item)
     joined = {}
     for same in alike.values():
         if len(same) > 1:

@@ -55,7 +55,12 @@ def with_other_questions(
         if len(questions) < n and len(alike) < len(task.items):
             _draw(rng, task.items, item, n, questions)
         by_item[item.id] = tuple(
-            replace(item, id=f"{item.id} asked {other.id}", question=other.question)
+            replace(
+                item,
+                id=f"{item.id} asked {other.id}",
+                question=other.question,
+                turns=other.turns,
+            )
             for other in questions.values()
         )
     return by_item

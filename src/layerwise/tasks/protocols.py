@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from layerwise.errors import UserError
@@ -18,11 +19,13 @@ from layerwise.tasks._encoding import (
 from layerwise.tasks._requests import (
     LETTER_DELIMITER,
     LETTERS,
+    answer_is_begun,
     check_item,
     check_length,
     letter_prompt,
     open_prompt,
     turns,
+    with_option,
 )
 from layerwise.tasks._requests import PROTOCOLS as PROTOCOLS
 from layerwise.tasks._requests import TaskRequest as TaskRequest
@@ -62,17 +65,20 @@ def build_requests(
             prompt that is empty or longer than ``max_length``.
     """
     check_item(task, item, protocol)
+    apiece = item.choices if item.ending is not None else ()
+    prompted = [with_option(item, choice) for choice in apiece] or [item]
     if chat:
-        context = as_chat(tokenizer, turns(task, item, protocol))
+        contexts = [as_chat(tokenizer, turns(task, one, protocol)) for one in prompted]
     else:
-        context = (letter_prompt if protocol == "letter" else open_prompt)(task, item)
+        prompt = letter_prompt if protocol == "letter" else open_prompt
+        contexts = [prompt(task, one) for one in prompted]
     if protocol == "generate":
-        built = (_generation(task, item, context, tokenizer, apart),)
+        built = (_generation(task, item, contexts[0], tokenizer, apart),)
     else:
-        # A chat template ends where the answer begins, so nothing stands between them; as in
-        # lm-evaluation-harness.
-        joint = "" if chat else None
-        built = _options(task, item, protocol, context, joint, tokenizer, apart)
+        # A chat template ends where the answer begins, so nothing stands between them, unless the
+        # answer is begun in the prompt; as in lm-evaluation-harness.
+        nothing = chat and not answer_is_begun(item, protocol)
+        built = _options(task, item, protocol, contexts, nothing, tokenizer, apart)
     for request in built:
         check_length(request, max_length, apart=apart)
     return built
@@ -110,23 +116,35 @@ def _options(
     task: Task,
     item: Item,
     protocol: str,
-    context: str,
-    joint: str | None,
+    contexts: Sequence[str],
+    joined: bool,
     tokenizer: Tokenizer,
     apart: bool,
 ) -> tuple[TaskRequest, ...]:
     texts = LETTERS[: len(item.choices)] if protocol == "letter" else item.choices
     default = LETTER_DELIMITER if protocol == "letter" else task.template.delimiter
-    delimiter = default if joint is None else joint
-    built, start, encoded = [], None, encode_apart if apart else encode_pair
-    for text, choice in zip(texts, item.choices, strict=True):
-        start, rest = encoded(tokenizer, context, delimiter + text, start)
+    delimiter = "" if joined else default
+    built, starts, encoded = [], {}, encode_apart if apart else encode_pair
+    for number, (text, choice) in enumerate(zip(texts, item.choices, strict=True)):
+        context, option = contexts[number % len(contexts)], None
+        if item.ending is not None:
+            text, option = item.ending, choice
+        start, rest = encoded(tokenizer, context, delimiter + text, starts.get(context))
         if not start or not rest:
             raise _no_tokens(task, item)
-        gold = choice == item.answer
-        request = LogLikelihood(start, rest)
-        name = task.name
-        built.append(TaskRequest(item.id, name, protocol, context, delimiter + text, gold, request))
+        starts[context] = start
+        built.append(
+            TaskRequest(
+                item.id,
+                task.name,
+                protocol,
+                context,
+                delimiter + text,
+                choice == item.answer,
+                LogLikelihood(start, rest),
+                option=option,
+            )
+        )
     return tuple(built)
 
 

@@ -100,8 +100,10 @@ def _multiple_choice(
     item: Item, protocol: str, golds: Sequence[bool], outcomes: Sequence[Scored]
 ) -> Score:
     logprobs = [outcome.logprob for outcome in outcomes]
-    # The text without its delimiter, in characters: what acc_norm of the harness divides by.
-    lengths = [1 if protocol == "letter" else len(choice) for choice in item.choices]
+    # The text without its delimiter, in characters: what acc_norm of the harness divides by. Where
+    # the same text is scored after each option, there is no length to correct for.
+    alike = protocol == "letter" or item.ending is not None
+    lengths = [1 if alike else len(choice) for choice in item.choices]
     per_length = [value / length for value, length in zip(logprobs, lengths, strict=True)]
     gold = golds.index(True)
     if len(logprobs) == 1:

@@ -138,6 +138,9 @@ class Task:
         return f"{self.name} ({self.capability}; {size}): {self.description}"
 
 
+_LATER_FIELDS = ("cluster", "ending", "turns")
+
+
 def counted_hash(items: Sequence[Item]) -> str:
     """How many items these are, and a SHA-256 over them."""
     text = json.dumps([_shaping(item) for item in items], sort_keys=True)
@@ -145,11 +148,9 @@ def counted_hash(items: Sequence[Item]) -> str:
 
 
 def _shaping(item: Item) -> dict[str, Any]:
-    """An item's fields; the cluster only where there is one, as hashes are older than clusters."""
+    """An item's fields; of those that hashes are older than, the ones that are set."""
     fields = asdict(item)
-    if item.cluster is None:
-        del fields["cluster"]
-    return fields
+    return {key: value for key, value in fields.items() if value or key not in _LATER_FIELDS}
 
 
 def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Task:

@@ -36,10 +36,13 @@ def questions_of(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for line in lines:
         key = line["task"], line["protocol"], line["item"]
-        row = rows.setdefault(key, {"prompt": line["context"], "options": [], "gold": None})
-        if line["context"] != row["prompt"]:
+        # An option that a prompt of its own ends with belongs to what is scored after it.
+        ends, option = line.get("option") or "", line.get("continuation")
+        prompt = line["context"].removesuffix(ends)
+        row = rows.setdefault(key, {"prompt": prompt, "options": [], "gold": None})
+        if prompt != row["prompt"] and not ends:
             continue
-        option = line.get("continuation")
+        option = option if option is None else ends + option
         if option is None:
             row["gold"] = line.get("answer")
         elif option not in row["options"]:
@@ -97,7 +100,7 @@ def _read(text: bytes, end: str = "") -> Any:
 
 def _is_whole(line: Mapping[str, Any]) -> bool:
     texts = all(isinstance(line.get(name), kind) for name, kind in _TEXTS.items())
-    more = (line.get(name) for name in ("continuation", "answer"))
+    more = (line.get(name) for name in ("continuation", "answer", "option"))
     return texts and all(value is None or isinstance(value, str) for value in more)
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
+from string import ascii_letters, digits
 from typing import Any
 
 from layerwise.errors import UserError, counted, one_line, unknown_name
@@ -48,17 +50,23 @@ def as_task(
 ) -> Task:
     """One of the harness's tasks as ours."""
     kind = theirs.OUTPUT_TYPE
+    if kind == "loglikelihood_rolling":
+        # A perplexity belongs to all its words together: no item is right or wrong by it.
+        raise UserError(
+            f"Task {name!r} measures the perplexity of texts, and no item of it is right or wrong; "
+            "expected a task with an accuracy; run it in the harness with layerwise.lm_eval.LM."
+        )
     if kind not in _MAKERS:
         raise _refused(name, f"is of type {kind}", f"one of {', '.join(_MAKERS)}")
     examples = _build(theirs, name, seed, fewshot)
-    documents: dict[str, list[Any]] = {}
     label = f"lm-eval:{theirs.task_name}"
-    for instance in theirs.instances:
-        documents.setdefault(f"{label}/{instance.doc_id:04d}", []).append(instance)
+    documents = _by_document(theirs, label)
     with quiet():
         made = _MAKERS[kind](theirs, documents, arguments, name)
     if not made.items:
         raise _refused(name, "has no item that can be asked", "one at least")
+    if examples or theirs.get_config("description") or theirs.get_config("gen_prefix"):
+        made = replace(made, items=_with_turns(theirs, made.items, label, name, seed, fewshot))
     left_out = len(documents) - len(made.items)
     dropped = f"; {counted(left_out, 'document')} left out, with equal options or none right"
     capability: Any = arguments.get("capability", "knowledge")
@@ -80,6 +88,8 @@ def as_task(
 def _chance(kind: str, made: _Made, examples: int) -> dict[str, float]:
     """Accuracy by guessing, under the protocols that the items can be asked under."""
     chance = chance_of(made.items)
+    if any(item.ending is not None for item in made.items):
+        return {"continuation": chance["continuation"]}
     if kind == "loglikelihood":
         return {"continuation": chance["generate"], "generate": chance["generate"]}
     if examples or not made.lettered:
@@ -92,7 +102,39 @@ def _refused(name: str, what: str, expected: str) -> UserError:
     return UserError(f"Task {name!r} {what}; expected {expected}.")
 
 
-def _build(theirs: Any, name: str, seed: int, fewshot: int | None) -> int:
+def _by_document(theirs: Any, label: str) -> dict[str, list[Any]]:
+    """The requests of each document, by item id."""
+    documents: dict[str, list[Any]] = {}
+    for instance in theirs.instances:
+        documents.setdefault(f"{label}/{instance.doc_id:04d}", []).append(instance)
+    return documents
+
+
+def _with_turns(
+    theirs: Any, items: list[Item], label: str, name: str, seed: int, fewshot: int | None
+) -> list[Item]:
+    """The items with the turns that the harness has for a chat by default."""
+    recorded: dict[str, tuple[tuple[str, str], ...]] = {}
+
+    def record(messages: Sequence[Mapping[str, str]], **_: Any) -> str:
+        key = f"turns {len(recorded)}"
+        recorded[key] = tuple((one["role"], one["content"]) for one in messages)
+        return key
+
+    in_chat = {"apply_chat_template": True, "fewshot_as_multiturn": True, "chat_template": record}
+    _build(theirs, name, seed, fewshot, **in_chat)
+    documents = _by_document(theirs, label)
+    found = []
+    for item in items:
+        turns = recorded.get(documents[item.id][0].args[0], ())
+        if turns and item.ending is not None:
+            *before, (role, content) = turns
+            turns = (*before, (role, content.removesuffix(item.choices[0])))
+        found.append(replace(item, turns=turns))
+    return found
+
+
+def _build(theirs: Any, name: str, seed: int, fewshot: int | None, **in_chat: Any) -> int:
     """Have the harness make its requests, and return how many examples each prompt has."""
     own = theirs.get_config("num_fewshot")
     if own == 0 and fewshot:
@@ -102,7 +144,7 @@ def _build(theirs: Any, name: str, seed: int, fewshot: int | None) -> int:
     theirs.set_fewshot_seed(_FEWSHOT_SEED + seed)
     with quiet():
         try:
-            theirs.build_all_requests()
+            theirs.build_all_requests(**in_chat)
         except Exception as error:
             raise UserError(
                 f"Task {name!r} cannot make its prompts ({type(error).__name__}: "
@@ -118,12 +160,13 @@ Documents = Mapping[str, Sequence[Any]]
 
 
 def _chosen(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) -> _Made:
-    """Options behind one prompt."""
-    if theirs.multiple_input or theirs.multiple_target:
-        what = "has options in several prompts" if theirs.multiple_input else "has several answers"
-        raise _refused(name, what, "one prompt with one right option for each document")
+    """Options behind one prompt, or each in a prompt of its own."""
+    if theirs.multiple_target:
+        raise _refused(name, "has several answers", "one right option for each document")
     _refuse_other_metrics(theirs, name)
     delimiter = theirs.config.target_delimiter
+    if theirs.multiple_input:
+        return _in_prompts(theirs, documents, delimiter, name)
     items = []
     for number, instances in documents.items():
         document = instances[0].doc
@@ -138,20 +181,41 @@ def _chosen(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) 
     return _cued(items, delimiter, lettered=lettered)
 
 
+def _in_prompts(theirs: Any, documents: Documents, delimiter: str, name: str) -> _Made:
+    """Options that end a prompt each, with one text behind all of them (WinoGrande)."""
+    if theirs.config.gen_prefix:
+        raise _refused(name, "has a gen_prefix behind options in several prompts", "none")
+    items = []
+    for number, instances in documents.items():
+        document = instances[0].doc
+        texts, right = theirs.doc_to_choice(document), theirs.doc_to_text(document)
+        # What all of them begin with, up to a whole word, is the question.
+        alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
+        shared = "".join(first for first, *_ in alike)
+        stem = shared[: shared.rfind(" ") + 1] or shared.rstrip(ascii_letters + digits)
+        options = tuple(text[len(stem) :] for text in texts)
+        prompt, scored = instances[0].args
+        ending = scored.removeprefix(delimiter)
+        distinct = len(set(options)) == len(options) > 1 and all(map(str.strip, options))
+        if right in range(len(options)) and distinct and ending.strip():
+            question = prompt.removesuffix(options[0])
+            items.append(Item(number, question, options[right], options, ending=ending))
+    return _Made(items, Template(delimiter=delimiter))
+
+
 def _given(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) -> _Made:
     """One continuation, which is right if each of its tokens is the most likely one."""
     _refuse_other_metrics(theirs, name)
     if any(len(instances) > 1 for instances in documents.values()):
         raise _refused(name, "scores several texts for a document", "one for each")
     pairs = {number: one.args for number, (one,) in documents.items()}
-    delimiter = " " if all(text.startswith(" ") for _, text in pairs.values()) else ""
-    answers = {number: text[len(delimiter) :] for number, (_, text) in pairs.items()}
+    # The harness has no delimiter here: white space is part of the text, in a chat too.
     items = [
-        Item(number, pairs[number][0], answer, (answer,))
-        for number, answer in answers.items()
+        Item(number, prompt, answer, (answer,))
+        for number, (prompt, answer) in pairs.items()
         if answer.strip()
     ]
-    return _cued(items, delimiter)
+    return _cued(items, "")
 
 
 def _written(theirs: Any, documents: Documents, asked: Mapping[str, str], name: str) -> _Made:
