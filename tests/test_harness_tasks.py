@@ -369,6 +369,14 @@ def test_another_question_brings_its_own_examples_and_turns(both: Both) -> None:
             assert other.ending == by_id[item_id].ending
 
 
+def test_examples_in_the_prompts_are_counted(both: Both) -> None:
+    counts = {"texts": 0, "described": 0, "described-examples": 2, "several-filters": 1}
+    for name, n in counts.items():
+        task = load_task(f"lm-eval:{both.folder / name}.yaml")
+        assert task.n_fewshot == n
+        assert f"; {len(ROWS)} items, {n} few-shot)" in task.describe()
+
+
 def test_a_filter_is_chosen_by_name(both: Both) -> None:
     name = f"lm-eval:{both.folder / 'several-filters.yaml'}"
     task = load_task(f"{name}:filter=first:capability=reasoning")

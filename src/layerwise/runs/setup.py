@@ -213,7 +213,7 @@ def _task_facts(task: Task, too_long: Mapping[str, tuple[str, ...]]) -> TaskFact
         hash=task.hash,
         n_items=len(task.items),
         n_available=len(task.items) + len(task.unasked),
-        n_fewshot=len(task.fewshot),
+        n_fewshot=task.n_fewshot,
         chance=dict(task.chance),
         source=task.source,
         too_long=too_long.get(task.name, ()),

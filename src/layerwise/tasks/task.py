@@ -94,6 +94,12 @@ class Task:
     )
 
     @property
+    def n_fewshot(self) -> int:
+        """Few-shot examples in each prompt, also of items that bring their own."""
+        turns = self.items[0].turns[:-1] if self.items else ()
+        return len(self.fewshot) or sum(role == "assistant" for role, _ in turns)
+
+    @property
     def max_tokens(self) -> int:
         """At most so many new tokens under ``generate``."""
         return max(self.generate.max_tokens, self.answer_tokens)
@@ -134,7 +140,7 @@ class Task:
 
     def describe(self) -> str:
         """One line: name, capability, number of items and few-shot examples, description."""
-        size = f"{len(self.items)} items, {len(self.fewshot)} few-shot"
+        size = f"{len(self.items)} items, {self.n_fewshot} few-shot"
         return f"{self.name} ({self.capability}; {size}): {self.description}"
 
 
