@@ -18,6 +18,7 @@ from layerwise.tasks import (
     patching_prompts,
     with_other_questions,
 )
+from layerwise.tasks._byte_level import ByteLevel
 from layerwise.tasks.items import Item
 
 _Made = TypeVar("_Made")
@@ -78,6 +79,20 @@ class Built:
 
         key = (tokenizer, chat, task.hash, item.id, protocol)
         return self.of(key, encode, _n_tokens)
+
+    def refuse(
+        self, model: Model, tokenizer: Any, chat: bool, task: Task, item: Item, protocol: str
+    ) -> None:
+        """Refuse an item that cannot be put to the model; encode it only if that is in doubt."""
+        n_known = min(vocabularies(model))
+        counted = self.once((tokenizer, "bytes"), lambda: ByteLevel.of(tokenizer, n_known))
+        if (
+            chat
+            or is_seq2seq(model)
+            or counted is None
+            or not counted.surely_fits(task, item, protocol, model.cfg.n_ctx)
+        ):
+            self.requests(model, tokenizer, chat, task, item, protocol)
 
     def _refuse_moved(
         self, task: Task, item: Item, protocol: str, made: tuple[TaskRequest, ...]

@@ -85,6 +85,16 @@ class Setup:
         """The requests of one item; encoded once for all analyses."""
         return self.built.requests(self.model, self.tokenizer, self.chat, task, item, protocol)
 
+    def refuse(self, task: Task, item: Item, protocol: str) -> None:
+        """Refuse an item that cannot be put to the model, most without encoding them."""
+        self.built.refuse(self.model, self.tokenizer, self.chat, task, item, protocol)
+
+    def refuse_items(self, task: Task) -> None:
+        """Refuse a task that has an item which cannot be put to the model under a protocol."""
+        for item in task.items:
+            for protocol in self.protocols:
+                self.refuse(task, item, protocol)
+
     def pair(self, task: Task, item: Item) -> PatchingPrompts | None:
         """The two prompts of an item that are patched between; None if it has no corruption."""
         return self.built.pair(self.model, self.tokenizer, task, item)
@@ -278,7 +288,7 @@ def prepare(
     )
     if not given["skip_long"]:
         return setup
-    kept, too_long = without_long_items(setup.pieces(), setup.requests)
+    kept, too_long = without_long_items(setup.pieces(), setup.refuse)
     return replace(setup, tasks=kept, too_long=too_long)
 
 

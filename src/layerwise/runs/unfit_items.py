@@ -21,19 +21,19 @@ _NAMED = 3
 
 
 def without_long_items(
-    pieces: Sequence[tuple[Task, str]], ask: Callable[[Task, Item, str], object]
+    pieces: Sequence[tuple[Task, str]], refuse: Callable[[Task, Item, str], None]
 ) -> tuple[tuple[Task, ...], dict[str, tuple[str, ...]]]:
     """Tasks without items that are too long under a protocol, and their ids; with a warning.
 
     Args:
         pieces: every task under every protocol.
-        ask: makes the requests of an item, or refuses it.
+        refuse: refuses an item that cannot be put to the model.
     """
     tasks = {task.name: task for task, _ in pieces}
     left_out = {}
     for name, task in tasks.items():
         protocols = [protocol for other, protocol in pieces if other is task]
-        long = [item.id for item in task.items if _is_long(ask, task, item, protocols)]
+        long = [item.id for item in task.items if _is_long(refuse, task, item, protocols)]
         if len(long) == len(task.items):
             raise UserError(
                 f"All items of task {name!r} need more tokens than the model takes; take fewer "
@@ -60,11 +60,11 @@ def _without(task: Task, left_out: Sequence[str]) -> Task:
 
 
 def _is_long(
-    ask: Callable[[Task, Item, str], object], task: Task, item: Item, protocols: Sequence[str]
+    refuse: Callable[[Task, Item, str], None], task: Task, item: Item, protocols: Sequence[str]
 ) -> bool:
     for protocol in protocols:
         try:
-            ask(task, item, protocol)
+            refuse(task, item, protocol)
         except TooLongError:
             return True
         except UserError:

@@ -103,6 +103,24 @@ def _check_letters(task: Task, item: Item) -> None:
         )
 
 
+def prompt(task: Task, item: Item, protocol: str) -> str:
+    """The text that an item is put to the model as, without a chat template."""
+    return (letter_prompt if protocol == "letter" else open_prompt)(task, item)
+
+
+def continuations(
+    task: Task, item: Item, protocol: str, delimiter: str | None = None
+) -> tuple[str, ...]:
+    """The texts that are scored after the prompt, each behind the task's delimiter if None."""
+    lettered = protocol == "letter"
+    texts = LETTERS[: len(item.choices)] if lettered else item.choices
+    if item.ending is not None:
+        texts = (item.ending,) * len(item.choices)
+    if delimiter is None:
+        delimiter = LETTER_DELIMITER if lettered else task.template.delimiter
+    return tuple(delimiter + text for text in texts)
+
+
 def open_prompt(task: Task, item: Item) -> str:
     """Few-shot examples with their answers, then the item up to where its answer begins."""
     # This is the context of ``continuation`` and of ``generate``.

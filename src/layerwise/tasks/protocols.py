@@ -16,19 +16,17 @@ from layerwise.tasks._encoding import (
     encode_pair,
     lengths_of_answers,
 )
+from layerwise.tasks._requests import PROTOCOLS as PROTOCOLS
+from layerwise.tasks._requests import TaskRequest as TaskRequest
 from layerwise.tasks._requests import (
-    LETTER_DELIMITER,
-    LETTERS,
     answer_is_begun,
     check_item,
     check_length,
-    letter_prompt,
-    open_prompt,
+    continuations,
+    prompt,
     turns,
     with_option,
 )
-from layerwise.tasks._requests import PROTOCOLS as PROTOCOLS
-from layerwise.tasks._requests import TaskRequest as TaskRequest
 from layerwise.tasks.items import Item
 from layerwise.tasks.scoring import Score as Score
 from layerwise.tasks.scoring import score as score
@@ -70,8 +68,7 @@ def build_requests(
     if chat:
         contexts = [as_chat(tokenizer, turns(task, one, protocol)) for one in prompted]
     else:
-        prompt = letter_prompt if protocol == "letter" else open_prompt
-        contexts = [prompt(task, one) for one in prompted]
+        contexts = [prompt(task, one, protocol) for one in prompted]
     if protocol == "generate":
         built = (_generation(task, item, contexts[0], tokenizer, apart),)
     else:
@@ -121,29 +118,18 @@ def _options(
     tokenizer: Tokenizer,
     apart: bool,
 ) -> tuple[TaskRequest, ...]:
-    texts = LETTERS[: len(item.choices)] if protocol == "letter" else item.choices
-    default = LETTER_DELIMITER if protocol == "letter" else task.template.delimiter
-    delimiter = "" if joined else default
+    texts = continuations(task, item, protocol, "" if joined else None)
     built, starts, encoded = [], {}, encode_apart if apart else encode_pair
     for number, (text, choice) in enumerate(zip(texts, item.choices, strict=True)):
-        context, option = contexts[number % len(contexts)], None
-        if item.ending is not None:
-            text, option = item.ending, choice
-        start, rest = encoded(tokenizer, context, delimiter + text, starts.get(context))
+        context = contexts[number % len(contexts)]
+        start, rest = encoded(tokenizer, context, text, starts.get(context))
         if not start or not rest:
             raise _no_tokens(task, item)
         starts[context] = start
+        option = None if item.ending is None else choice
+        gold, request = choice == item.answer, LogLikelihood(start, rest)
         built.append(
-            TaskRequest(
-                item.id,
-                task.name,
-                protocol,
-                context,
-                delimiter + text,
-                choice == item.answer,
-                LogLikelihood(start, rest),
-                option=option,
-            )
+            TaskRequest(item.id, task.name, protocol, context, text, gold, request, option=option)
         )
     return tuple(built)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -124,8 +123,8 @@ class Ablation:
         what = f"{self.n_draws:,} draws" if self.n_draws > 1 else "So many items and changes"
         refuse_too_many_rows("records", drawn * n_items * self.fewshot_seeds, what)
         for task in self._tasks():  # bad input is told before any work is done
-            for draw in self._source_draws:
-                deque(self._each_request(task, task.items, draw=draw), maxlen=0)
+            self.setup.refuse_items(task)
+            self._donors(task, self._source_draws[-1])
             refuse_no_chance(task, self.setup.protocols)
 
     def _tasks(self) -> list[Task]:
@@ -262,9 +261,7 @@ class Ablation:
         draw: int = 0,
     ) -> Iterator[TaskRequest]:
         """What is put to the model; for resampling with the other item's prompt, by the draw."""
-        others = {}
-        if any(changes.kind == RESAMPLE for changes in self.changes):
-            others = resampled_from(self.setup.seed, task.items, task.name, draw)
+        others = self._donors(task, draw)
         for item in items:
             for protocol in protocols or self.setup.protocols:
                 every = self.setup.requests(task, item, protocol)
@@ -272,6 +269,11 @@ class Ablation:
                     source = self.setup.requests(task, others[item.id], protocol)[0].request.context
                     every = [replace(r, request=replace(r.request, source=source)) for r in every]
                 yield from every
+
+    def _donors(self, task: Task, draw: int) -> dict[str, Item]:
+        """By item id the other item that it is resampled from; empty if nothing is resampled."""
+        resampled = any(changes.kind == RESAMPLE for changes in self.changes)
+        return resampled_from(self.setup.seed, task.items, task.name, draw) if resampled else {}
 
     def _requests(self, piece: Piece, draw: int = 0) -> list[TaskRequest]:
         """What is put to the model in a piece."""

@@ -89,8 +89,7 @@ class Removal:
         for task in self.setup.tasks:  # bad input is refused before any work is done
             refuse_no_chance(task, self.setup.protocols)
             self.split(task)
-            for protocol in self.setup.protocols:
-                evaluation_of(self.setup, task, task.items, protocol, [])
+            self.setup.refuse_items(task)
 
     @property
     def sizes(self) -> tuple[int, int]:

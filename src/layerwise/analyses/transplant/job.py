@@ -107,7 +107,7 @@ class Transplant:
 
     def __post_init__(self) -> None:
         for task in self.base.tasks:  # bad input is refused before any work is done
-            self._requests(task, self.base.protocols)
+            self.base.refuse_items(task)
             refuse_no_chance(task, self.base.protocols)
             if self.spec.greedy:
                 parted(task, self.spec.held_out, self.base.seed)
