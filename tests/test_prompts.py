@@ -308,6 +308,16 @@ def test_short_tokens_of_a_longer_prompt_are_slanted_before_they_overlap(width, 
     assert not any(labels_overlap(axes) for axes in figure.axes if axes.get_title(loc="left"))
 
 
+def test_a_width_may_have_a_unit_and_a_wrong_one_gets_a_sentence():
+    grid = lw.lens_grid(tiny_model("llama"), PROMPT, token=7)
+    for width in (3.3, "3.3", "3.3in", "83.82 mm", "8.382cm"):
+        assert grid.plot(width=width).get_figwidth() == pytest.approx(3.3)
+    assert grid.lines(width="3.3in").get_figwidth() == pytest.approx(3.3)
+    for width in ("wide", "3.3 feet", "1.2.3", 0, -2, float("nan"), 1000):
+        with pytest.raises(lw.errors.UserError, match="expected 1 to 40 inches; write for example"):
+            grid.plot(width=width)
+
+
 @pytest.mark.parametrize("layers", [[1], None])
 def test_the_name_of_the_colours_is_not_cut_where_a_grid_is_low(layers):
     grid = lw.patch_grid(tiny_model("llama"), PROMPT, OTHER, 7, 8, layers=layers)

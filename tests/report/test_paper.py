@@ -63,3 +63,16 @@ def test_the_command_writes_them(folder, tmp_path):
     assert "Wrote" in done.out
     assert list((tmp_path / "f").glob("*.svg"))
     assert run("figures", folder, "--out", tmp_path / "f", "--format", "gif").code == 2
+
+
+def test_the_command_takes_a_width_with_a_unit_and_refuses_another_before_it_draws(
+    folder, tmp_path
+):
+    narrow, refused = tmp_path / "narrow", tmp_path / "refused"
+    run("figures", folder, "--out", narrow, "--format", "png", "--width", "84mm")
+    for file in narrow.glob("*.png"):
+        assert matplotlib.image.imread(file).shape[1] == pytest.approx(84 / 25.4 * 200, abs=2)
+    done = run("figures", folder, "--out", refused, "--width", "wide")
+    assert done.code == 2
+    assert "Cannot draw a figure 'wide' wide" in done.err
+    assert not refused.exists()

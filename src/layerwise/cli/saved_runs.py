@@ -97,7 +97,9 @@ def figures(
     out: Annotated[
         str, typer.Option("--out", help="Folder to write to.", callback=path_of("out"), **READ)
     ] = "figures",
-    width: Annotated[float, typer.Option(help="Of the figures, in inches.")] = 3.3,
+    width: Annotated[
+        str, typer.Option(help="Of the figures, in inches, or with a unit: 84mm.")
+    ] = "3.3in",
     formats: Annotated[
         list[str] | None, typer.Option("--format", help="pdf, svg or png. Repeatable.")
     ] = None,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,11 +22,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from layerwise.errors import UserError
+
 from .lettering import FACE, FONT
 
 FULL_WIDTH = 6.9
 COLUMN_WIDTH = 3.3
 NOTE = "0.35"
+_UNITS_PER_INCH = {"in": 1.0, "cm": 2.54, "mm": 25.4, "pt": 72.0}
+_NARROWEST, _WIDEST = 1, 40
 
 _P = ParamSpec("_P")
 
@@ -165,6 +170,25 @@ def plain_log_scale(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(axis="y", color="0.92", lw=0.5)
+
+
+def inches(width: float | str) -> float:
+    """The width of a figure in inches, from a number of them or a text such as ``"84mm"``.
+
+    Raises:
+        UserError: if it is neither, or no width that a figure can have.
+    """
+    parts = re.fullmatch(r"([\d.]+) *(in|cm|mm|pt)?", str(width).strip())
+    try:
+        size = float(parts[1]) / _UNITS_PER_INCH[parts[2] or "in"] if parts else math.nan
+    except ValueError:
+        size = math.nan
+    if not _NARROWEST <= size <= _WIDEST:
+        raise UserError(
+            f"Cannot draw a figure {width!r} wide: expected {_NARROWEST} to {_WIDEST} inches; "
+            "write for example 3.3, 3.3in or 84mm."
+        )
+    return size
 
 
 def new_figure(width: float, height: float) -> LayerFigure:

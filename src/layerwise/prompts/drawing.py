@@ -13,7 +13,7 @@ from matplotlib.colors import Colormap, Normalize, to_hex
 from matplotlib.figure import Figure
 
 from layerwise.presentation.lettering import characters, label
-from layerwise.presentation.style import FONT, FULL_WIDTH, look, new_figure, styled
+from layerwise.presentation.style import FONT, FULL_WIDTH, inches, look, new_figure, styled
 
 from .cells import SIGNED, Cells, Panel
 
@@ -45,9 +45,9 @@ def colors_of(grid: Cells, value: float) -> tuple[str, str]:
 
 
 @styled
-def draw_grid(grid: Cells, width: float | None = None) -> Figure:
+def draw_grid(grid: Cells, width: float | str | None = None) -> Figure:
     """The heat maps of a grid, one above the other, with one scale of colours."""
-    width = FULL_WIDTH if width is None else width
+    width = FULL_WIDTH if width is None else inches(width)
     across = _abreast(grid, width)
     down = math.ceil(len(grid.panels) / across)
     height = max(max(_LEAST, _ROW * len(panel.rows)) + _NAMES for panel in grid.panels)
@@ -117,10 +117,10 @@ def _draw_panel(axes: Axes, grid: Cells, place: int, panel: Panel, room: float) 
 
 @styled
 def draw_lines(
-    lines: dict[str, pd.Series], names: list[str], unit: str, title: str, width: float | None
+    lines: dict[str, pd.Series], names: list[str], unit: str, title: str, width: float | str | None
 ) -> Figure:
     """Lines over layers, each named at its end in the legend."""
-    figure = new_figure(FULL_WIDTH if width is None else width, 2.4)
+    figure = new_figure(FULL_WIDTH if width is None else inches(width), 2.4)
     axes = figure.subplots()
     for place, (name, values) in enumerate(lines.items()):
         style = look(place)

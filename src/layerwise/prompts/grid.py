@@ -41,11 +41,11 @@ class Grid(Cells):
         """The table, without what is only drawn."""
         return self.table.drop(columns=["text", "details"])
 
-    def plot(self, *, width: float | None = None) -> Figure:
+    def plot(self, *, width: float | str | None = None) -> Figure:
         """Draw its panels.
 
         Args:
-            width: of the figure, in inches; as wide as a page (6.9) if None.
+            width: of the figure, in inches, or a text such as ``"84mm"``; a page's (6.9) if None.
         """
         from .drawing import draw_grid
 

@@ -83,13 +83,15 @@ class LensGrid(Grid):
         title = f"{self.title}: second prompt minus first"
         return Grid(title, table, (panel,), f"difference of {name} (nats)", SIGNED)
 
-    def lines(self, position: int = -1, *, prompt: int = 0, width: float | None = None) -> Figure:
+    def lines(
+        self, position: int = -1, *, prompt: int = 0, width: float | str | None = None
+    ) -> Figure:
         """Probabilities of the chosen tokens over the layers, at one position.
 
         Args:
             position: of the prompt, from 0; negative ones count from its end.
             prompt: which prompt, from 0.
-            width: of the figure, in inches.
+            width: of the figure, in inches, or a text such as ``"84mm"``.
 
         Raises:
             UserError: if no token was chosen, or the position was not read.

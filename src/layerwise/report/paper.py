@@ -14,7 +14,7 @@ from layerwise.ground.readers import some_of
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.save import picture_bytes
 from layerwise.presentation.section import FigureSpec, Table
-from layerwise.presentation.style import COLUMN_WIDTH, without_titles
+from layerwise.presentation.style import COLUMN_WIDTH, inches, without_titles
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.provenance import Facts
 
@@ -39,12 +39,14 @@ _BIBTEX = """@software{layerwise,
 """
 
 
-@check_arguments(formats=some_of("format of figures", FORMATS))
+@check_arguments(
+    formats=some_of("format of figures", FORMATS), width=lambda _, width: inches(width)
+)
 def figures_for_paper(
     folder: str | Path,
     out: str | Path,
     *,
-    width: float = COLUMN_WIDTH,
+    width: float | str = COLUMN_WIDTH,
     formats: str | Sequence[str] = ("pdf",),
 ) -> list[Path]:
     """Write the figures of a saved run at the width of a paper's column, with what goes with them.
@@ -55,7 +57,8 @@ def figures_for_paper(
     Args:
         folder: the folder of a finished run.
         out: the folder to write to.
-        width: of the figures, in inches: 3.3 fits a column of most papers.
+        width: of the figures, in inches, or a text such as ``"84mm"``: 3.3 fits a column of
+            most papers.
         formats: ``pdf`` (fonts embedded), ``svg`` or ``png``; one or several.
 
     Returns:
@@ -83,7 +86,7 @@ def figures_for_paper(
 
 
 def _files_of(
-    drawing: FigureSpec, width: float, formats: Sequence[str]
+    drawing: FigureSpec, width: float | str, formats: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
     """A figure's files: its pictures, its caption and the values of its marks."""
     figure = drawing.draw(width=width)
