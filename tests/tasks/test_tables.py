@@ -75,7 +75,8 @@ def test_names_that_results_could_not_tell_apart(tmp_path: Path) -> None:
         ("question,answer\na,b,c\n", ", line 2: 3 cells, but 2 columns; expected one for each "
          "column, with quotes around commas."),
         ("question,answer\na,\n", ", line 2: field 'answer' is missing; expected a text."),
-        ("question,reply\na,b\n", ", line 2: field 'answer' is missing; expected a text."),
+        ("question,reply\na,b\n", ", line 2: field 'answer' is missing (there are 'question', "
+         "'reply'); expected a text."),
         ('question,answer\n"a"b,c\n', ", line 2: not CSV (',' expected after '\"')."),
         ("question,answer\na\0,c\n", ", line 2: field 'a cell' has a null character or half of "
          "one (a lone surrogate); expected a text of whole characters."),

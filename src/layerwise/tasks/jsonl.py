@@ -117,16 +117,18 @@ def row_of(path: str, number: int, value: dict[str, Any]) -> Row:
     try:
         return Row.model_validate(value)
     except ValidationError as error:
-        raise bad_line(path, number, _sentence(error.errors()[0])) from error
+        raise bad_line(path, number, _sentence(error.errors()[0], value)) from error
 
 
-def _sentence(error: Any) -> str:
-    """One of pydantic's errors in words."""
+def _sentence(error: Any, value: dict[str, Any]) -> str:
+    """One of pydantic's errors of a row in words."""
     field = str(error["loc"][0]) if error["loc"] else ""
     known = ", ".join(Row.model_fields)
     match error["type"]:
         case "missing":
-            return f"field {field!r} is missing; expected a text"
+            others = ", ".join(map(shown, value))
+            beside = f" (there are {others})" if value.keys() - Row.model_fields.keys() else ""
+            return f"field {field!r} is missing{beside}; expected a text"
         case "extra_forbidden":
             return f"field {shown(field)} is unknown; expected only {known}"
         case "string_too_short":
