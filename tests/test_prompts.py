@@ -481,3 +481,9 @@ def test_a_token_of_the_vocabulary_is_found_with_its_space():
     model = tiny_model("llama")
     for token in (74, 290):
         assert token_of(model, token_text(model.tokenizer, token)) == token
+
+
+def test_the_names_of_parts_of_an_encoder_decoder_are_whole():
+    figure = lw.attribute(tiny_seq2seq("t5"), [5, 6, 7], 8, 9).plot()
+    names = [name.get_text() for axes in figure.axes for name in axes.get_xticklabels()]
+    assert "cross-attention" in names

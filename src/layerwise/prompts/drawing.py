@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SMALL = 5.5
+# Characters of a column's name; as many as "cross-attention" has.
+_LONGEST = 15
 # Inches: the height of a row with text, the least width of a cell with text, room for names.
 _ROW, _WIDE, _NAMES = 0.145, 0.24, 0.75
 # A panel of a single row is no taller than its colour needs to be seen.
@@ -98,7 +100,7 @@ def _draw_panel(axes: Axes, grid: Cells, place: int, panel: Panel, room: float) 
     axes.set_xticks([column + 0.5 for column in range(n_columns)])
     size = _SMALL if cell < 0.3 else FONT
     slanted = max(map(len, panel.columns)) > characters(cell * 0.96, size)
-    names = [label(name, 14) for name in panel.columns]
+    names = [label(name, _LONGEST) for name in panel.columns]
     axes.set_xticklabels(
         names, fontsize=size, rotation=60 if slanted else 0,
         ha="right" if slanted else "center", rotation_mode="anchor" if slanted else None,
