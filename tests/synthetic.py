@@ -17,8 +17,6 @@ from layerwise.results import (
     ModelFacts,
     PatchingResult,
     TaskFacts,
-    lens_frame,
-    patching_frame,
 )
 from layerwise.storage.parquet import frame
 
@@ -178,7 +176,7 @@ def lens(
     n_items, n_columns = logprobs.shape
     given = {"n_layers": n_columns - 1} | changes
     asked = task_facts(task, capability, chance, n_items)
-    return LensResult(lens_frame(rows), facts(asked, **given))
+    return LensResult(frame("lens", rows), facts(asked, **given))
 
 
 def patching(
@@ -199,7 +197,7 @@ def patching(
     n_items, n_columns = recovered.shape
     given = {"n_layers": n_columns, "protocols": ("continuation",)} | changes
     asked = task_facts(task, capability, n_items=n_items)
-    return PatchingResult(patching_frame(rows), facts(asked, **given))
+    return PatchingResult(frame("patching", rows), facts(asked, **given))
 
 
 def attribution(

@@ -14,7 +14,8 @@ from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.logit_lens.tables import answers_on_top, settled
 from layerwise.report import report
-from layerwise.results import LensResult, lens_frame
+from layerwise.results import LensResult
+from layerwise.storage.parquet import frame
 from tests import analysis
 from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
@@ -61,7 +62,7 @@ def reading(depths: dict[str, list[int]], wrong: dict[str, int] | None = None) -
         task_facts(*name.split("/"), n_items=len(layers) + (wrong or {}).get(name, 0))
         for name, layers in depths.items()
     ]
-    return LensResult(lens_frame(rows), facts(*asked, n_layers=N_LAYERS))
+    return LensResult(frame("lens", rows), facts(*asked, n_layers=N_LAYERS))
 
 
 def test_planted_depths_are_found_exactly():

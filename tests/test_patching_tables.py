@@ -19,7 +19,8 @@ from layerwise.analyses.patching.tables import (
     patching_summary,
     signals_of_pairs,
 )
-from layerwise.results import PatchingResult, patching_frame
+from layerwise.results import PatchingResult
+from layerwise.storage.parquet import frame
 from tests import analysis, synthetic
 from tests.cases import data_sets, most_errors
 
@@ -50,7 +51,7 @@ def head_rows(direction: str = "denoising", noise: float = 0.2, seed: int = 0) -
                         "unpatched_kl": 2.0, "patched_kl": 2.0 * (1 - share),
                     }
                 )  # fmt: skip
-    return patching_frame(rows)
+    return frame("patching", rows)
 
 
 def test_columns_are_documented():
@@ -209,7 +210,7 @@ def test_directions_and_sites_with_and_without_heads_stand_beside_each_other():
         [
             head_rows(),
             head_rows("noising"),
-            patching_frame(plain.drop(columns="cluster").to_dict("records")),
+            frame("patching", plain.drop(columns="cluster").to_dict("records")),
         ]
     )
     summary = patching_summary(both, 0)

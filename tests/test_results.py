@@ -41,12 +41,12 @@ def patching():
     return synthetic.patching(np.linspace(0, 1, 8) + np.zeros((5, 8)), "keys", "retrieval")
 
 
-def test_records_frame_gives_columns_and_types():
+def test_a_frame_of_records_has_columns_and_types():
     row = {
         "intervention": "intact", "kind": "intact", "task": "t", "capability": "knowledge",
         "item": "i", "protocol": "letter", "correct": np.bool_(True), "margin": np.float32(0.5),
     }  # fmt: skip
-    table = results.records_frame([row, row | {"layer": 3, "correct_norm": False}])
+    table = frame("records", [row, row | {"layer": 3, "correct_norm": False}])
     assert list(table.columns[:5]) == ["intervention", "kind", "site", "layer", "task"]
     assert table.dtypes["layer"] == "Int64"
     assert table.dtypes["correct"] == "bool"
@@ -54,7 +54,7 @@ def test_records_frame_gives_columns_and_types():
     assert table.dtypes["gold_logprob"] == "float64"
     assert table["layer"].isna().tolist() == [True, False]
     assert table["margin"].tolist() == [0.5, 0.5]
-    assert list(results.records_frame([]).dtypes) == list(table.dtypes)
+    assert list(frame("records", []).dtypes) == list(table.dtypes)
 
 
 def test_a_table_that_says_it_is_larger_than_it_can_be_is_refused(ablation, tmp_path, monkeypatch):
@@ -75,11 +75,11 @@ def test_a_table_that_says_it_is_larger_than_it_can_be_is_refused(ablation, tmp_
 
 def test_frames_refuse_unknown_columns_and_missing_values():
     with pytest.raises(ValueError, match=r"unknown columns for records: \['colour'\]"):
-        results.records_frame([{"colour": 1}])
+        frame("records", [{"colour": 1}])
     with pytest.raises(ValueError, match="null in column task"):
-        results.lens_frame([{"layer": 1}])
+        frame("lens", [{"layer": 1}])
     with pytest.raises(ValueError, match="null in column task"):
-        results.patching_frame([{"layer": 1}])
+        frame("patching", [{"layer": 1}])
 
 
 def test_a_result_refuses_a_table_of_another_shape(ablation):

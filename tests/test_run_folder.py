@@ -13,6 +13,7 @@ from layerwise import results
 from layerwise.errors import UserError
 from layerwise.results import AblationResult, RunFolder, load_results
 from layerwise.runs.checkpoints import rows_of
+from layerwise.storage.parquet import frame
 from tests import synthetic
 from tests.forking import exit_code, forked, needs_fork
 
@@ -107,7 +108,7 @@ def test_parts_and_finish(ablation, tmp_path):
 def test_parts_without_any_text_can_be_joined(tmp_path):
     rows = {"intervention": "intact", "kind": "intact", "task": "t", "capability": "knowledge",
             "item": "i", "protocol": "letter", "correct": True}  # fmt: skip
-    first, second = results.records_frame([rows]), results.records_frame([rows | {"layer": 2}])
+    first, second = frame("records", [rows]), frame("records", [rows | {"layer": 2}])
     with RunFolder.open(tmp_path, {}) as folder:
         folder.write_part("1", first)
         folder.write_part("2", second)

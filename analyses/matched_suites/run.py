@@ -15,13 +15,13 @@ import pandas as pd
 from shown import write_docs
 
 import layerwise as lw
-from layerwise.analyses.ablation.result import records_frame
 from layerwise.models.instance.facts import language_of
 from layerwise.runs.controls import as_controls, asked_blind, blind_rows, without_layers
 from layerwise.runs.records import record_rows
 from layerwise.runs.setup import Setup, prepare
 from layerwise.stats.effects import signal_table
 from layerwise.stats.share_tests.scoring_steps import SCORING_STEPS, step_records
+from layerwise.storage.parquet import frame
 from layerwise.sweep import intact
 from layerwise.tasks import Task, expand_task_names
 
@@ -73,7 +73,7 @@ def accuracies(setup: Setup, n_blind: int) -> pd.DataFrame:
     if blind:
         swept = setup.sweep([intact()], [r.request for one in blind for r in one.requests])
         rows += blind_rows(task, blind, swept)
-    return on_rungs(task, records_frame(rows))
+    return on_rungs(task, frame("records", rows))
 
 
 def on_rungs(task: Task, records: pd.DataFrame) -> pd.DataFrame:

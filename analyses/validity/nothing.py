@@ -17,8 +17,8 @@ from layerwise.models.organisms.language import WIRED
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.organisms.wired import wired_model
 from layerwise.report.summary import findings
-from layerwise.results import records_frame
 from layerwise.stats.effects import effects_table
+from layerwise.storage.parquet import frame
 from layerwise.tasks import Task, load_task
 
 N_MODELS, N_ITEMS = 200, 40
@@ -95,7 +95,7 @@ def redrawn(seed: int, n_items: int = N_RECORDED) -> pd.DataFrame:
         for item in range(n_items)
         for layer in range(-1, N_LAYERS)
     ]
-    return effects_table(records_frame(rows), lambda task, protocol: CHANCE, seed)
+    return effects_table(frame("records", rows), lambda task, protocol: CHANCE, seed)
 
 
 def shuffled(task: Task, seed: int) -> Task:

@@ -13,7 +13,8 @@ from layerwise import stats
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import ESTABLISHED, OPEN, Claim
 from layerwise.report.summary import findings_of
-from layerwise.results import AblationResult, Facts, ModelFacts, TaskFacts, records_frame
+from layerwise.results import AblationResult, Facts, ModelFacts, TaskFacts
+from layerwise.storage.parquet import frame
 
 N_PAGES, N_ITEMS, N_LAYERS, EVERYTHING = 55, 60, 12, 1000
 # So many that no loss could be shown where there is none.
@@ -104,7 +105,7 @@ def sentences(draw: Draw, rng: np.random.Generator) -> list[Claim]:
     for capability in CAPABILITIES:
         for protocol in LUCK:
             parts.append(_records(capability, protocol, *draw(rng, protocol), rng))
-    result = AblationResult(records_frame([row for part in parts for row in part]), _facts())
+    result = AblationResult(frame("records", [row for part in parts for row in part]), _facts())
     run = tables_of_run([result, lw.emergence(result)])
     return findings_of(run, EVERYTHING)
 

@@ -18,7 +18,6 @@ from layerwise.results import (
     PatchingResult,
     Result,
     TaskFacts,
-    patching_frame,
 )
 from layerwise.storage.parquet import frame
 from layerwise.storage.run_tables import RunTables
@@ -196,7 +195,7 @@ def patching(plan: Plan, hand_over: int = 12, n_pairs: int = 12, seed: int = 0) 
                             "recovered": share,
                         }
                     )
-    return patching_frame(rows)
+    return frame("patching", rows)
 
 
 def emergence(plan: Plan) -> pd.DataFrame:

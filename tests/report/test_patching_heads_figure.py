@@ -8,7 +8,8 @@ from matplotlib.collections import QuadMesh
 
 from layerwise.analyses.patching.figures import patching_heads
 from layerwise.report import report
-from layerwise.results import PatchingResult, patching_frame
+from layerwise.results import PatchingResult
+from layerwise.storage.parquet import frame
 from tests import synthetic
 
 LABELS = ("last changed", "last", "all")
@@ -39,7 +40,7 @@ def heads(
     facts = synthetic.facts(
         *(synthetic.task_facts(task, "retrieval") for task in tasks), n_layers=n_layers
     )
-    return PatchingResult(patching_frame(table.to_dict("records")), facts)
+    return PatchingResult(frame("patching", table.to_dict("records")), facts)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layerwise.analyses.ablation.result import AblationResult as AblationResult
-    from layerwise.analyses.ablation.result import records_frame as records_frame
     from layerwise.analyses.attribution.result import AttributionResult as AttributionResult
     from layerwise.analyses.attribution_patching.result import (
         AttributionPatchingResult as AttributionPatchingResult,
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
     from layerwise.analyses.interactions.result import InteractionsResult as InteractionsResult
     from layerwise.analyses.loading import load_results as load_results
     from layerwise.analyses.logit_lens.result import LensResult as LensResult
-    from layerwise.analyses.logit_lens.result import lens_frame as lens_frame
     from layerwise.analyses.patching.result import PatchingResult as PatchingResult
-    from layerwise.analyses.patching.result import patching_frame as patching_frame
     from layerwise.analyses.path_patching.result import PathPatchingResult as PathPatchingResult
     from layerwise.analyses.pruning.result import PruningResult as PruningResult
     from layerwise.analyses.registry import RESULTS as RESULTS
@@ -68,11 +65,8 @@ _WHERE = {
     "TunedLensResult": "layerwise.analyses.tuned_lens.result",
     "installed_versions": "layerwise.storage.provenance",
     "join_facts": "layerwise.storage.provenance",
-    "lens_frame": "layerwise.analyses.logit_lens.result",
     "load_results": "layerwise.analyses.loading",
-    "patching_frame": "layerwise.analyses.patching.result",
     "read_facts": "layerwise.storage.provenance",
-    "records_frame": "layerwise.analyses.ablation.result",
 }
 
 __all__ = list(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -36,7 +36,7 @@ from layerwise.runs.unfit_items import warn_of_few_items
 from layerwise.stats.effects import CONTROLS, cells
 from layerwise.stats.signals.signal import signals
 from layerwise.storage.atomic_files import write_atomically
-from layerwise.storage.parquet import refuse_too_many_rows
+from layerwise.storage.parquet import frame, refuse_too_many_rows
 from layerwise.storage.written import REQUESTS_FILE as REQUESTS_FILE
 from layerwise.sweep import Intervention, Sweep, intact
 from layerwise.sweep.plans.cost import Cost
@@ -47,7 +47,7 @@ from layerwise.tasks.task import with_examples
 
 from .item_draws import RESAMPLE, DrawnChange, swept_apart, with_draws
 from .questions import questions_of
-from .result import AblationResult, records_frame
+from .result import AblationResult
 from .spec import AblationSpec, resampled_from
 
 # Items that are finished and saved together: what a killed run can lose at most.
@@ -294,7 +294,7 @@ class Ablation:
         if self._controlled(piece):
             rows += guessed_rows(self.setup, piece.task, piece.items, piece.protocols)
         rows = [row | {"examples": piece.examples} for row in rows]
-        return records_frame(rows), joined_work([pd.DataFrame(work)])[0]
+        return frame("records", rows), joined_work([pd.DataFrame(work)])[0]
 
     def _answers(
         self, piece: Piece, drawn: Sequence[DrawnChange], blind: Sequence[BlindItem], by: Sweeper

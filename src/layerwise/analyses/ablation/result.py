@@ -35,18 +35,6 @@ _ANSWER = [*_CELL, "item", "intervention"]
 _SAME = 0.1
 
 
-def records_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Ablation records as a table with the columns and types of ``records.parquet``.
-
-    Args:
-        rows: one dict per row; columns that allow null may be left out.
-
-    Raises:
-        ValueError: if a row has an unknown column, or lacks a value that it must have.
-    """
-    return frame("records", rows)
-
-
 @dataclass(frozen=True, repr=False, eq=False)
 class AblationResult(Result):
     """Outcomes of every item with parts of the model changed, and their paired effects.

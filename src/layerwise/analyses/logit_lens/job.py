@@ -31,6 +31,7 @@ from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
+from layerwise.storage.parquet import frame
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact, residuals_at, skip_layers
 from layerwise.sweep.activations.intact_run import Place
 from layerwise.sweep.plans.cost import UNKNOWN_LENGTHS, Cost, cost_of_reading
@@ -53,7 +54,7 @@ from .reading import (
     places_of,
     read_lens,
 )
-from .result import LensResult, lens_frame
+from .result import LensResult
 
 LAST = (-1,)
 # Texts whose residual streams are there together, and tokens whose logits are.
@@ -219,7 +220,7 @@ class Lens:
             **self._why_left_out([item.id for item in task.items if item.id not in order]),
             "seconds": time.perf_counter() - started,
         }
-        return work, {"lens": lens_frame(rows)}
+        return work, {"lens": frame("lens", rows)}
 
     def _why_left_out(self, items: Sequence[str]) -> dict[str, Any]:
         """Why items are not read, and the first of them; nothing if all are."""

@@ -14,7 +14,6 @@ from layerwise.presentation.wording import when
 from layerwise.stats.items.over_items import lens_summary
 from layerwise.stats.signals.signal import signals_of
 from layerwise.storage.base import Result, computed_once, number
-from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
 from .tables import (
@@ -27,11 +26,6 @@ from .tables import (
 
 # Tasks and protocols whose items left out are named in sentences.
 _SAID = 3
-
-
-def lens_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """As ``records_frame``, for ``lens.parquet``."""
-    return frame("lens", rows)
 
 
 @dataclass(frozen=True, repr=False, eq=False)

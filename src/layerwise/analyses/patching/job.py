@@ -20,6 +20,7 @@ from layerwise.runs.pieces import Recorded, joined_work
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup
+from layerwise.storage.parquet import frame
 from layerwise.sweep import LogLikelihood, SweepStats, intact
 from layerwise.sweep.changes.edits import SITES as ENGINE_SITES
 from layerwise.sweep.plans.cost import Cost
@@ -29,7 +30,7 @@ from .cells import PATTERNS, Cell, PatchingLayout, cells_of, refuse_unknown_plac
 from .hooked_patches import hooked_logprobs, intact_logprobs
 from .pairs import Pair, PairChoice, answer_requests, both, cut, logprob_of
 from .pieces import PAIRS_AT_ONCE, ChosenPairs, PairPieces
-from .result import PatchingResult, patching_frame
+from .result import PatchingResult
 from .tables import DENOISING, patched_and_source
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -126,7 +127,7 @@ class Patching:
         self._tell_of_more_memory(pieces, progress)
         table, work = pair_pieces.make(parts, progress, pieces, self.cost, self.measure, "patching")
         facts = self.setup.facts(settings, joined_work([*asking, *work]))
-        records = with_clusters(table, self.setup.tasks) if pieces else patching_frame([])
+        records = with_clusters(table, self.setup.tasks) if pieces else frame("patching", [])
         return PatchingResult(records, facts)
 
     def _tell_of_more_memory(self, pieces: Sequence[ChosenPairs], progress: Meter) -> None:
@@ -208,7 +209,7 @@ class Patching:
             of_task | row for of_pair in zip(*by_direction, strict=True) for row in chain(*of_pair)
         ]
         work = work_entry("activation patching", task.name, stats)
-        return patching_frame(rows), {**work, "pairs": len(pairs)}
+        return frame("patching", rows), {**work, "pairs": len(pairs)}
 
     def patched(
         self, pairs: Sequence[Pair], direction: str, cells: Sequence[Sequence[Cell]]

@@ -18,7 +18,6 @@ from layerwise.presentation.columns import (
 )
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
-from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
 from .tables import NO_PAIR, pair_notes, patching_effects, patching_summary
@@ -32,11 +31,6 @@ CELLS = (
     estimated("recovered or lost (%)", "recovered", "recovered_", 100),
     p_column("p (BH)", "p_bh"),
 )
-
-
-def patching_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """As ``records_frame``, for ``patching.parquet``."""
-    return frame("patching", rows)
 
 
 # Cells in the short view.

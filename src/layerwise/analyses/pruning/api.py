@@ -13,7 +13,6 @@ from typing import Any, Unpack
 import pandas as pd
 
 from layerwise.analyses.ablation.job import ITEMS_AT_ONCE
-from layerwise.analyses.ablation.result import records_frame
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import read_finished
 from layerwise.analyses.shared.written_model import TABLES as TABLES
@@ -218,8 +217,8 @@ def _measured(
         written, [intact()], requests, tokenizer=setup.tokenizer,
         memory_budget=setup.memory_budget, tokens_at_once=setup.tokens_at_once,
     )  # fmt: skip
-    before = records_frame(list(record_rows(task, items, task_requests, changes, swept)))
-    after = records_frame(list(record_rows(task, items, task_requests, [intact()], again)))
+    before = frame("records", list(record_rows(task, items, task_requests, changes, swept)))
+    after = frame("records", list(record_rows(task, items, task_requests, [intact()], again)))
     work = [work_entry("pruning", task.name, request.stats) for request in (swept, again)]
     return _side_by_side(before, after), work
 
