@@ -377,6 +377,27 @@ def test_examples_in_the_prompts_are_counted(both: Both) -> None:
         assert f"; {len(ROWS)} items, {n} few-shot)" in task.describe()
 
 
+@pytest.mark.parametrize("name", ["examples", "described-examples"])
+def test_the_system_prompt_of_a_task_file_is_the_harness_own(
+    both: Both, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(both.lm.tokenizer, "chat_template", CHAT, raising=False)
+    path, file = both.folder / f"{name}.yaml", both.folder / f"{name}.toml"
+    file.write_text(f"task = 'lm-eval:{path}'\nsystem = 'Be brief.'", encoding="utf-8")
+    task = load_task(str(file))
+    samples = theirs(both.lm, path, apply_chat_template=True, system_instruction="Be brief.")
+    for item, sample in zip(task.items, samples, strict=True):
+        asked = build_requests(task, item, "continuation", both.lm.tokenizer, chat=True)
+        assert [(one.context, one.continuation) for one in asked] == [
+            tuple(one) for one in sample["arguments"]
+        ]
+    file.write_text(f"task = 'lm-eval:{path}'\nanswer_cue = ' So:'", encoding="utf-8")
+    (asked, *_) = build_requests(
+        task := load_task(str(file)), task.items[0], "continuation", both.lm.tokenizer, chat=True
+    )
+    assert asked.context.endswith(" So:\n[assistant]\n")
+
+
 def test_a_filter_is_chosen_by_name(both: Both) -> None:
     name = f"lm-eval:{both.folder / 'several-filters.yaml'}"
     task = load_task(f"{name}:filter=first:capability=reasoning")

@@ -142,14 +142,18 @@ def letter_prompt(task: Task, item: Item) -> str:
 def turns(task: Task, item: Item, protocol: str) -> list[dict[str, str]]:
     """The same as turns of a chat: system prompt, examples, and the item as the user's last one."""
     lettered = protocol == "letter"
-    if item.turns and not lettered:
-        return [{"role": role, "content": content} for role, content in item.turns]
     ask = _lettered if lettered else _open_question
     said = [("system", task.system)] if task.system else []
-    for example in task.fewshot:
-        answer = _letter(example) if lettered else example.worked or example.answer
-        said += [("user", ask(task.template, example)), ("assistant", answer)]
-    said.append(("user", ask(task.template, item)))
+    if item.turns and not lettered:
+        said += item.turns
+    else:
+        for example in task.fewshot:
+            answer = _letter(example) if lettered else example.worked or example.answer
+            said += [("user", ask(task.template, example)), ("assistant", answer)]
+        said.append(("user", ask(task.template, item)))
+    if [role for role, _ in said[:2]] == ["system", "system"]:
+        both = task.template.separator.join(content for _, content in said[:2])
+        said[:2] = [("system", both)]
     return [{"role": role, "content": content} for role, content in said]
 
 

@@ -79,6 +79,9 @@ def load(path: str, seed: int, fewshot: int | None, load_other: Load) -> Task:
         given["stop"] = tuple(read.stop)
     template = {name: given[name] for name in _TEMPLATE if name in given}
     generate = {name: given[name] for name in _GENERATE if name in given}
+    if template or own:
+        # Turns that items bring along have other words and examples.
+        task = replace(task, items=tuple(replace(item, turns=()) for item in task.items))
     described = replace(
         task,
         name=task_name(path),
