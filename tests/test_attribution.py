@@ -13,9 +13,13 @@ from scipy.stats import false_discovery_control, ttest_1samp
 from statsmodels.stats.multitest import multipletests
 
 from layerwise.analyses.attribution.api import attribution
+from layerwise.analyses.attribution.job import Attribution
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.results import AttributionResult, load_results
+from layerwise.runs.checkpoints import MemoryCheckpoints
+from layerwise.runs.line_meter import LineMeter
+from layerwise.runs.setup import prepare
 from layerwise.tasks import Item, build_requests
 from tests import analysis
 from tests.analysis import word_task
@@ -267,6 +271,21 @@ def test_answers_that_begin_alike_are_left_out_and_counted():
     result = attribution(tiny_model("llama"), task, "continuation", progress=False)
     assert sorted(set(result.attribution["item"])) == [item.id for item in TASK.items]
     assert result.facts.work[0]["left_out"] == 1
+    assert result.notes()[0] == (
+        "Direct logit attribution leaves out 1 of 6 items of words when it chooses, as the answer "
+        "and another choice begin with the same token: alike."
+    )
+
+
+def test_a_task_without_any_item_to_read_is_named_beside_those_that_are_read():
+    alike = replace(TASK, name="alike", items=(ALIKE,))
+    job = Attribution(prepare(tiny_model("llama"), [TASK, alike], "continuation"), strict=False)
+    result = job.run(MemoryCheckpoints(), {}, LineMeter(lambda line: None))
+    assert set(result.attribution["task"]) == {"words"}
+    assert result.notes()[0] == (
+        "Direct logit attribution leaves out 1 of 1 items of alike when it chooses, as the answer "
+        "and another choice begin with the same token: alike."
+    )
 
 
 @pytest.mark.smollm2

@@ -15,6 +15,7 @@ from layerwise.analyses.patching.cells import Position, positions_of
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.models.huggingface.quiet import no_deprecation_of
+from layerwise.report import report
 from layerwise.runs.setup import Setup
 from layerwise.tasks import Corruption, Item, PatchingPrompts, Task, patching_prompts
 from tests import analysis
@@ -231,8 +232,16 @@ def test_pairs_that_cannot_be_compared_are_left_out(model, task, patching):
     more = replace(task, items=(LONGER, ALIKE, *task.items, *word_task(2, "bare").items))
     found = patch_activations(model, more, sites=PLAIN_SITES, progress=False)
     pd.testing.assert_frame_equal(found.patching, patching)
-    (work,) = found.facts.work
+    work, left_out = found.facts.work
     assert work["pairs"] == len(task.items)
+    assert left_out["left_out"] == 4
+    sentence = (
+        "Activation patching leaves out 4 of 8 items of words when it chooses, as the two prompts "
+        "differ in length (1), both answers begin with the same token (1) and there is no "
+        "corrupted prompt (2): longer, alike, bare/0000 and more."
+    )
+    assert found.notes()[0] == sentence
+    assert sentence in report(found).html
 
 
 @any_model

@@ -20,6 +20,7 @@ from layerwise.analyses.contract import (
     ProfileStart,
     saved_tables,
 )
+from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.presentation.claim import Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.gates import gate_tables
@@ -53,6 +54,7 @@ from layerwise.stats.signals.signal import signals_of
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
+from .result import ANALYSIS as NAME
 from .result import CONTRIBUTIONS, AttributionResult
 from .tables import HEADS, SUBLAYERS, attribution_gate
 
@@ -241,7 +243,8 @@ def attribution_tables(run: RunTables) -> list[Table]:
 def sections(run: RunTables) -> list[Section]:
     """What layers and heads write, and the largest contributions in numbers."""
     return [
-        Section("attribution", "Direct logit attribution", 50, _ATTRIBUTION_WORDS,
+        Section("attribution", "Direct logit attribution", 50,
+                words_and_left_out(_ATTRIBUTION_WORDS, run.facts, NAME),
                 tuple(_figures(run)),
                 (*gate_tables(run, "attribution_gate", _RIGHT, "guessing among choices (%)"),
                  *attribution_tables(run)), kinds=(KIND,)),

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 
 from layerwise.analyses.shared.decompose import Direct, LogitSums, Values, direct, read_differences
 from layerwise.analyses.shared.decompose_seq2seq import DirectSeq2Seq, direct_seq2seq
+from layerwise.analyses.shared.left_out import left_out
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model, is_seq2seq, logit_cap
 from layerwise.runs.checkpoints import CheckpointStore
@@ -40,7 +41,7 @@ from layerwise.sweep.walk.readout import uncapped_logits_of
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
-from .result import AttributionResult
+from .result import ANALYSIS, AttributionResult
 
 AGAINST = ("mean", "best")
 # Prompts that are read together at most.
@@ -149,7 +150,8 @@ class Attribution:
             self.setup.executor, parts, progress, "attributing answers", pieces, kinds,
             self.expected, self._piece,
         )  # fmt: skip
-        facts = self.setup.facts(settings, work)
+        unread = [self._entry(t, p) for t, p in self.setup.pieces() if (t, p) not in pieces]
+        facts = self.setup.facts(settings, [*work, *unread])
         return AttributionResult(table if pieces else frame("attribution", []), facts)
 
     def expected(self, task: Task, *protocols: str) -> Cost:
@@ -196,14 +198,19 @@ class Attribution:
         right = self._blind(task, protocol, self.setup)
         blind = pd.array([right.get(str(item)) for item in table["item"]], dtype="boolean")
         entry = {
-            "analysis": "direct logit attribution",
-            "task": task.name,
-            "protocol": protocol,
-            "left_out": len(task.items) - sum(map(len, together)),
+            **self._entry(task, protocol),
             "largest_gap": max(gaps),
             "seconds": time.perf_counter() - started,
         }
         return entry, {"attribution": conform("attribution", table.assign(blind=blind))}
+
+    def _entry(self, task: Task, protocol: str) -> dict[str, Any]:
+        """What the work on a task is named by, and which of its items are not read."""
+        read = {one.item for one in self.questions(task, protocol)}
+        unread = [item.id for item in task.items if item.id not in read]
+        why = "the answer and another choice begin with the same token"
+        named = {"analysis": ANALYSIS, "task": task.name, "protocol": protocol}
+        return {**named, **left_out(unread, why)}
 
 
 @torch.inference_mode()

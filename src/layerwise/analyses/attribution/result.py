@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.presentation import no_signal
 from layerwise.presentation.columns import (
     Column,
@@ -26,6 +27,8 @@ from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 
 from .tables import HEADS, SUBLAYERS, attribution_gate, summary_table
+
+ANALYSIS = "direct logit attribution"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -64,8 +67,9 @@ class AttributionResult(Result):
         return drawn(self, attribution_heads, summary.loc[summary["signal"]])
 
     def notes(self) -> list[str]:
-        """How often the model is right where it has no signal."""
-        return no_signal.gate_sentences(attribution_gate(self.attribution))
+        """Items that are left out, and how often the model is right where it has no signal."""
+        silent = no_signal.gate_sentences(attribution_gate(self.attribution))
+        return [*left_out_sentences(self.facts, ANALYSIS), *silent]
 
     def summary_rows(self) -> pd.DataFrame:
         """The parts that add most to the logit difference, of tasks with signal."""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
+from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.presentation.claim import IN_TABLE, OPEN, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.rows import asked_of, numbers, records, rows
@@ -105,7 +106,8 @@ def agreement_shown(run: RunTables) -> list[Table]:
 def sections(run: RunTables) -> list[Section]:
     """Estimated against true patches, and their agreement in numbers."""
     return [
-        Section("estimates", "Estimated patches", 44, _ESTIMATE_WORDS,
+        Section("estimates", "Estimated patches", 44,
+                words_and_left_out(_ESTIMATE_WORDS, run.facts, "attribution patching"),
                 tuple(estimates(run)), tuple(agreement_shown(run)), kinds=(ESTIMATES,)),
     ]  # fmt: skip
 

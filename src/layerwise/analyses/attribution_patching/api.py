@@ -149,6 +149,7 @@ class AttributionPatching:
         names = [task.name for task in tasks]
         work = together(parts, [f"estimates work {name}" for name in names]).to_dict("records")
         table = rows_of(parts, "attribution_patching", [f"estimates {name}" for name in names])
+        work = self.patching.choice().with_left_out(work, "attribution patching")
         facts = self.patching.setup.facts(settings, work)
         empty = frame("attribution_patching", [])
         changes = with_clusters(table, tasks) if names else empty

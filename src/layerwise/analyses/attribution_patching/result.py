@@ -16,6 +16,7 @@ from layerwise.analyses.patching.tables import (
     pair_notes,
     signals_of_pairs,
 )
+from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.presentation.columns import estimated, in_short, named, numbered, plain, without
 from layerwise.presentation.drawing import drawn
 from layerwise.stats.families.rank_correlation import rank_correlation
@@ -76,8 +77,9 @@ class AttributionPatchingResult(Result):
         return drawn(self, estimate_agreement, self.cells(), self.agreement())
 
     def notes(self) -> list[str]:
-        """How many pairs the model solves where it has no signal."""
-        return pair_notes(self.attribution_patching)
+        """Items that are left out, and how many pairs the model solves where it has no signal."""
+        left_out = left_out_sentences(self.facts, "attribution patching")
+        return [*left_out, *pair_notes(self.attribution_patching)]
 
     def summary_rows(self) -> pd.DataFrame:
         """How estimates and true patches agree, by task and site."""

@@ -19,6 +19,7 @@ from layerwise.analyses.contract import (
     saved_tables,
 )
 from layerwise.analyses.shared.difficulty_words import beside_order
+from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.analyses.shared.lens_names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
 from layerwise.presentation.claim import ESTABLISHED, LENS, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.gates import gate_tables
@@ -50,7 +51,7 @@ from layerwise.stats.items.clusters import clusters_of
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .result import LensResult, left_out_sentences
+from .result import LensResult
 from .tables import answers_read, covers_a_stack, guessing, lens_gate, prediction_depths
 
 if TYPE_CHECKING:
@@ -274,7 +275,8 @@ def settling_tables(run: RunTables) -> list[Table]:
 def sections(run: RunTables) -> list[Section]:
     """Lens curves, and prediction depth."""
     return [
-        Section("lens", "Logit lens", 30, " ".join([_LENS_WORDS, *left_out_sentences(run.facts)]),
+        Section("lens", "Logit lens", 30,
+                words_and_left_out(_LENS_WORDS, run.facts, "logit lens"),
                 tuple(lenses(run)),
                 tuple(gate_tables(run, "lens_gate", _RIGHT, "without the question (%)")),
                 kinds=(LENS,)),

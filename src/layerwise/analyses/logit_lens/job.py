@@ -13,9 +13,11 @@ from functools import cache, partial, reduce
 from operator import add
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 
+from layerwise.analyses.shared.left_out import left_out
 from layerwise.analyses.shared.lens_names import (
     DECODER_LENS,
     LOGIT,
@@ -208,31 +210,24 @@ class Lens:
         order = {passage.item: place for place, passage in enumerate(read)}
         blind = self._blind(task, protocol, self.setup)
         named = {"task": task.name, "capability": task.capability, "protocol": protocol}
-        rows = [
-            {**named, **row, "blind": blind.get(row["item"])}
-            for row in sorted(joined(self._rows(read)), key=lambda row: _rank(row, order))
-        ]
+        tables = [
+            frame("lens", [
+                {**named, **row, "blind": blind.get(row["item"])}
+                for row in sorted(joined(rows), key=lambda row: _rank(row, order))
+            ])
+            for rows in self._rows(read)
+        ]  # fmt: skip
+        why = "the model writes nothing"
+        if self.over == PROMPT:
+            why = "the answer is the beginning of another choice"
         work = {
             "analysis": "logit lens",
             "task": task.name,
             "protocol": protocol,
-            "left_out": len(task.items) - len(read),
-            **self._why_left_out([item.id for item in task.items if item.id not in order]),
+            **left_out([item.id for item in task.items if item.id not in order], why),
             "seconds": time.perf_counter() - started,
         }
-        return work, {"lens": frame("lens", rows)}
-
-    def _why_left_out(self, items: Sequence[str]) -> dict[str, Any]:
-        """Why items are not read, and the first of them; nothing if all are."""
-        if not items:
-            return {}
-        why = "the model writes nothing"
-        if self.over == PROMPT:
-            why = "the answer is the beginning of another choice"
-        return {
-            "why_left_out": why,
-            "first_left_out": ", ".join(items[:3]) + (" and more" if len(items) > 3 else ""),
-        }
+        return work, {"lens": pd.concat(tables or [frame("lens", [])], ignore_index=True)}
 
     def _blind(self, task: Task, protocol: str, by: Sweeper) -> dict[str, bool]:
         """Whether items' answers end on top when another item's question is asked, by item id."""
@@ -252,10 +247,10 @@ class Lens:
         return blind_requests(self.setup, task, protocol) if wanted else {}
 
     @torch.inference_mode()
-    def _rows(self, read: Sequence[Passage]) -> list[dict[str, Any]]:
+    def _rows(self, read: Sequence[Passage]) -> Iterator[list[dict[str, Any]]]:
+        """The rows of all readings, those of passages that are there together at once."""
         model, budget = self.setup.model, self.setup.memory_budget
         places = places_of(model, self.sites)
-        rows: list[dict[str, Any]] = []
         # what the model itself says is needed everywhere, and read first
         every = [("resid_post", model.cfg.n_layers - 1), *places]
         a_row = len(every) * model.cfg.d_model * model.W_E.element_size()
@@ -278,8 +273,7 @@ class Lens:
                 name = DECODER_LENS if self.tuned is None else TUNED_DECODER_LENS
                 streams += [(name, ("resid_post", n - 1), resid) for n, resid in enumerate(early)]
             tokens = [(passage, k) for passage in chunk for k in range(len(passage.positions))]
-            rows += self._read(tokens, final, streams)
-        return rows
+            yield list(self._read(tokens, final, streams))
 
     def _translated(
         self, place: Place, resid: Float[torch.Tensor, "read d_model"]

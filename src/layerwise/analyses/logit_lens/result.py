@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.analyses.shared.lens_names import streams_read
 from layerwise.presentation import no_signal
 from layerwise.presentation.drawing import drawn
-from layerwise.presentation.wording import when
 from layerwise.stats.items.over_items import lens_summary
 from layerwise.stats.signals.signal import signals_of
 from layerwise.storage.base import Result, computed_once, number
@@ -23,9 +23,6 @@ from .tables import (
     lens_gate,
     prediction_depths,
 )
-
-# Tasks and protocols whose items left out are named in sentences.
-_SAID = 3
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -87,25 +84,11 @@ class LensResult(Result):
     def notes(self) -> list[str]:
         """Items that are left out, and how often the model is right where it has no signal."""
         silent = no_signal.gate_sentences(lens_gate(self.lens, guessing(self.facts)))
-        return [*left_out_sentences(self.facts), *silent]
+        return [*left_out_sentences(self.facts, "logit lens"), *silent]
 
     def summary_rows(self) -> pd.DataFrame:
         """Median rank and log-probability per protocol and layer."""
         return lens_rows(self.lens, self.facts.model.n_encoder_layers)
-
-
-def left_out_sentences(facts: Facts) -> list[str]:
-    """Which items the lens does not read, and why, a sentence for each task and protocol."""
-    sizes = {task.name: task.n_items for task in facts.tasks}
-    left_out = [
-        f"The logit lens leaves out {entry['left_out']} of {sizes[str(entry['task'])]} items of "
-        f"{entry['task']} {when(str(entry['protocol']))}, as {entry['why_left_out']}: "
-        f"{entry['first_left_out']}."
-        for entry in facts.work
-        if "why_left_out" in entry
-    ]
-    more = [f"It leaves out items of {len(left_out) - _SAID} more; the table of work has them."]
-    return left_out[:_SAID] + (more if len(left_out) > _SAID else [])
 
 
 def lens_rows(lens: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:

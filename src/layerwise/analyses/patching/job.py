@@ -126,7 +126,9 @@ class Patching:
         pieces, asking = pair_pieces.chosen(parts, progress)
         self._tell_of_more_memory(pieces, progress)
         table, work = pair_pieces.make(parts, progress, pieces, self.cost, self.measure, "patching")
-        facts = self.setup.facts(settings, joined_work([*asking, *work]))
+        entries = joined_work([*asking, *work])
+        entries = self.choice().with_left_out(entries, "activation patching")
+        facts = self.setup.facts(settings, entries)
         records = with_clusters(table, self.setup.tasks) if pieces else frame("patching", [])
         return PatchingResult(records, facts)
 

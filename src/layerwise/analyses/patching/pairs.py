@@ -5,13 +5,17 @@ All analyses that run between a clean and a corrupted prompt choose them here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from operator import add
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from layerwise.analyses.shared.left_out import left_out
 from layerwise.errors import UserError
+from layerwise.presentation.wording import joined
 from layerwise.runs.setup import Setup
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact
@@ -143,6 +147,34 @@ class PairChoice:
             Pair(prompts, a - b, c - d, a, c, n_solved, n_turned, pairs_p)
             for prompts, a, b, c, d in solved[: self.pairs]
         ]
+
+    def with_left_out(self, work: Sequence[dict[str, Any]], analysis: str) -> list[dict[str, Any]]:
+        """Entries of the work, and beside them which items are no pairs that can be compared."""
+        return [*work, *(entry for t in self.setup.tasks for entry in self._entries(t, analysis))]
+
+    def _entries(self, task: Task, analysis: str) -> Iterator[dict[str, Any]]:
+        """What is said of a task that has pairs, if some of its items are left out."""
+        every = {item.id: self.setup.pair(task, item) for item in task.items}
+        reasons = {item: self._reason(prompts) for item, prompts in every.items()}
+        unused = {item: why for item, why in reasons.items() if why is not None}
+        if unused and any(every.values()):
+            counts = Counter(unused.values())
+            numbers = [f" ({n})" if len(counts) > 1 else "" for n in counts.values()]
+            why = joined(map(add, counts, numbers))
+            named = {"analysis": analysis, "task": task.name, "protocol": "continuation"}
+            yield {**named, **left_out(list(unused), why)}
+
+    def _reason(self, prompts: PatchingPrompts | None) -> str | None:
+        """Why patching leaves an item out, in few words; None if it does not."""
+        if prompts is None:
+            return "there is no corrupted prompt"
+        if self._problem(prompts) is None:
+            return None
+        if not self.align and len(prompts.clean) != len(prompts.corrupted):
+            return "the two prompts differ in length"
+        if prompts.clean_answer == prompts.corrupted_answer:
+            return "both answers begin with the same token"
+        return "one prompt has all tokens of the other"
 
     def _prompts(self, task: Task) -> list[PatchingPrompts]:
         pairs = (self.setup.pair(task, item) for item in task.items)

@@ -9,6 +9,7 @@ from functools import partial
 
 import pandas as pd
 
+from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.presentation.claim import PATCHING
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.naming import stacks
@@ -111,6 +112,7 @@ def patching_table(run: RunTables) -> list[Table]:
 def sections(run: RunTables) -> list[Section]:
     """Heat maps, and the cells in numbers."""
     return [
-        Section("patching", "Activation patching", 40, _PATCHING_WORDS,
+        Section("patching", "Activation patching", 40,
+                words_and_left_out(_PATCHING_WORDS, run.facts, "activation patching"),
                 tuple(patchings(run)), tuple(patching_table(run)), kinds=(PATCHING,)),
     ]  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.presentation.columns import (
     LAYER,
     estimated,
@@ -83,8 +84,9 @@ class PatchingResult(Result):
         return drawn(self, patching_map, summary)
 
     def notes(self) -> list[str]:
-        """How many pairs the model solves where it has no signal."""
-        return pair_notes(self.patching)
+        """Items that are left out, and how many pairs the model solves where it has no signal."""
+        left_out = left_out_sentences(self.facts, "activation patching")
+        return [*left_out, *pair_notes(self.patching)]
 
     def summary_rows(self) -> pd.DataFrame:
         """The layers and positions that recover most."""

@@ -11,6 +11,7 @@ import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart
 from layerwise.analyses.patching.report import PATCHES
+from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.presentation.claim import Claim, Estimate, source, weight
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.naming import stacks
@@ -102,7 +103,8 @@ def paths_table(run: RunTables) -> list[Table]:
 def sections(run: RunTables) -> list[Section]:
     """Senders by layer and head, and the paths in numbers."""
     return [
-        Section("paths", "Direct paths", 42, _PATH_WORDS,
+        Section("paths", "Direct paths", 42,
+                words_and_left_out(_PATH_WORDS, run.facts, "path patching"),
                 tuple(paths(run)), tuple(paths_table(run)), kinds=(KIND,)),
     ]  # fmt: skip
 

@@ -127,7 +127,9 @@ class PathPatching:
         made = PairPieces(self._choice(), "paths", "path patching")
         pieces, asking = made.chosen(parts, progress)
         table, work = made.make(parts, progress, pieces, self.cost, self.measure, "path_patching")
-        facts = self.setup.facts(settings, joined_work([*asking, *work]))
+        entries = joined_work([*asking, *work])
+        entries = self._choice().with_left_out(entries, "path patching")
+        facts = self.setup.facts(settings, entries)
         whole = with_clusters(table, self.setup.tasks) if pieces else frame("path_patching", [])
         return PathPatchingResult(whole, facts)
 

@@ -1,0 +1,42 @@
+"""Items that an analysis does not read: what its entry of the work says of them, and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from layerwise.presentation.wording import when
+from layerwise.storage.provenance import Facts
+
+# Items that are named, and tasks and protocols whose items left out are named in sentences.
+_NAMED = 3
+_SAID = 3
+
+
+def left_out(items: Sequence[str], why: str) -> dict[str, Any]:
+    """How many items are not read, why, and the first of them; only that none is if all are."""
+    if not items:
+        return {"left_out": 0}
+    more = " and more" if len(items) > _NAMED else ""
+    first = ", ".join(items[:_NAMED]) + more
+    return {"left_out": len(items), "why_left_out": why, "first_left_out": first}
+
+
+def words_and_left_out(words: str, facts: Facts, analysis: str) -> str:
+    """What a part of a page begins with, and which items its analysis leaves out."""
+    return " ".join([words, *left_out_sentences(facts, analysis)])
+
+
+def left_out_sentences(facts: Facts, analysis: str) -> list[str]:
+    """Which items an analysis leaves out, and why, a sentence for each task and protocol."""
+    sizes = {task.name: task.n_items for task in facts.tasks}
+    who = "The logit lens" if analysis == "logit lens" else analysis.capitalize()
+    found = [
+        f"{who} leaves out {entry['left_out']} of {sizes[str(entry['task'])]} items of "
+        f"{entry['task']} {when(str(entry['protocol']))}, as {entry['why_left_out']}: "
+        f"{entry['first_left_out']}."
+        for entry in facts.work
+        if entry["analysis"] == analysis and "why_left_out" in entry
+    ]
+    more = [f"It leaves out items of {len(found) - _SAID} more; the table of work has them."]
+    return found[:_SAID] + (more if len(found) > _SAID else [])
