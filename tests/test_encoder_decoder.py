@@ -29,6 +29,7 @@ from layerwise.sweep import (
     site_noise,
 )
 from layerwise.sweep.changes.edits import Site
+from layerwise.sweep.requests import Tokens
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from layerwise.sweep.walk.readout import logits_of
 from layerwise.tasks._encoding import encode_apart, encode_input
@@ -36,6 +37,7 @@ from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer
 from tests.planted import small_task
 from tests.planted_seq2seq import small_seq2seq
+from tests.test_logit_lens import NUMBERS
 
 LIMIT = 6
 # With an idle layer and an idle head in each stack.
@@ -219,6 +221,47 @@ def test_the_decoder_lens_is_a_model_whose_encoder_ends_early(case: str, budget:
                 expected = logits[pos - n + len(model.prefix)]
                 torch.testing.assert_close(given, expected, atol=1e-4, rtol=0)
                 row += 1
+
+
+@torch.inference_mode()
+def read_at(model: Seq2SeqModel, prompt: Tokens, said: Tokens) -> dict[Any, torch.Tensor]:
+    """Log-probabilities of the next token by lens and layer, a forward pass for each."""
+    n_encoder, n_layers = model.cfg.n_encoder_layers, model.cfg.n_layers
+    tokens, behind = torch.tensor([prompt]), torch.tensor([[*model.prefix, *said]])
+    cache = model.run_with_cache(tokens, behind)[1]
+    post = {layer: model.hook_name(layer, "hook_resid_post") for layer in range(n_layers)}
+    logits = {("logit", n_encoder - 1): logits_of(model, cache["decoder.hook_embed"][0, -1:])[0]}
+    for layer in range(n_encoder, n_layers):
+        logits["logit", layer] = logits_of(model, cache[post[layer]][0, -1:])[0]
+    for layer in range(-1, n_encoder):
+        resid = cache["encoder.hook_embed" if layer < 0 else post[layer]]
+        memory = model.parts.encoder.final_norm(resid)
+        logits["decoder", layer] = model.decode(behind, memory)[0, -1]
+    return {place: of.double().log_softmax(-1) for place, of in logits.items()}
+
+
+@pytest.mark.parametrize("case", ["t5", "bart"])
+def test_answers_of_several_tokens_are_read_where_they_are_told_apart(case: str) -> None:
+    model = lw.load_model(tiny_folder(case))
+    assert isinstance(model, Seq2SeqModel)
+    lens = lw.logit_lens(model, NUMBERS, "continuation", progress=False).lens
+    (task,) = (setup := prepare(model, [NUMBERS], "continuation")).tasks
+    expected = {"two tokens": (2, 4), "one token": (2, 3), "at once": (1, 2)}
+    for item in task.items:
+        asked = setup.requests(task, item, "continuation")
+        (gold,) = [one.request for one in asked if one.gold]
+        assert isinstance(gold, LogLikelihood)
+        answer, (start, stop) = gold.continuation, expected[item.id]
+        at = [read_at(model, gold.context, answer[:n]) for n in range(start, stop)]
+        rows = lens.loc[lens["item"] == item.id].set_index(["lens", "layer"])
+        assert set(rows.index) == set(at[0])
+        for place, row in rows.iterrows():
+            logprobs = [of[place] for of in at]
+            pairs = list(zip(logprobs, answer[start:stop], strict=True))
+            assert row["rank"] == max(int((of > of[token]).sum()) for of, token in pairs)
+            total = sum(float(of[token]) for of, token in pairs)
+            assert row["logprob"] == pytest.approx(total, abs=1e-4)
+            assert row["token"] == setup.tokenizer.decode(answer[start:stop])
 
 
 def test_positions_that_the_decoder_does_not_have() -> None:
