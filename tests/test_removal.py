@@ -198,6 +198,12 @@ def test_candidates_say_what_each_would_have_lost(greedy):
 DEAD = (1, 3, 4)
 
 
+def test_layers_that_were_not_chosen_are_not_taken_for_options(greedy):
+    signal = greedy.signal()
+    assert signal["most_taken"].isna().all()
+    assert not any("It takes" in note for note in greedy.notes())
+
+
 @pytest.fixture(scope="module")
 def with_dead_layers(tmp_path_factory):
     """A model of six layers, three of which add nothing to the residual stream, the last much."""

@@ -34,7 +34,9 @@ _SAME_SHARE, _SAME_NATS = 1e-9, 1e-4
 
 def signal_table(removal: pd.DataFrame, chance: Chance, split: str) -> pd.DataFrame:
     """``signal.parquet`` of one split's items: is the intact model better than blind?"""
-    return _effects.signal_table(_as_records(_baselines(removal, split)), chance)
+    # Here ``chosen`` says of a layer that it was removed; in records it is the option taken.
+    baselines = _baselines(removal, split).drop(columns="chosen", errors="ignore")
+    return _effects.signal_table(_as_records(baselines), chance)
 
 
 def tasks_that_count(removal: pd.DataFrame, chance: Chance) -> list[str]:
