@@ -39,7 +39,7 @@ def tasks(name: str, value: Any) -> tuple[Any, ...]:
     if isinstance(single, (str, os.PathLike, Task)):
         return (task(name, single),)
     expected = "a task's name, the path of a .jsonl file, a Task, or a list of these"
-    return tuple(task(name, one) for one in entries(name, value, expected))
+    return tuple(task(name, entry) for entry in entries(name, value, expected))
 
 
 def results(name: str, value: Any) -> list[Any]:

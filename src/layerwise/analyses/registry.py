@@ -36,9 +36,9 @@ ANALYSES: tuple[Analysis, ...] = (
     DISTILLATION, EMERGENCE,
 )  # fmt: skip
 RESULTS: tuple[type[Result], ...] = tuple(analysis.result for analysis in ANALYSES)
-EXTRAS: dict[str, Extra] = {extra.name: extra for one in ANALYSES for extra in one.extras}
-PLANS: dict[str, Planned] = {plan.name: plan for one in ANALYSES for plan in one.plans}
-CURVES: dict[type[Result], Curves] = {one.result: one.curves for one in ANALYSES if one.curves}
+EXTRAS: dict[str, Extra] = {extra.name: extra for each in ANALYSES for extra in each.extras}
+PLANS: dict[str, Planned] = {plan.name: plan for each in ANALYSES for plan in each.plans}
+CURVES: dict[type[Result], Curves] = {each.result: each.curves for each in ANALYSES if each.curves}
 
 
 def with_curves(results: Sequence[Result]) -> list[Result]:

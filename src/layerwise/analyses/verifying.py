@@ -131,13 +131,13 @@ def _together(folder: Path, several: Sequence[Verification]) -> Verification:
         for name, state in one.files.items():
             if state != NOT_LISTED or name not in _names_of(several):
                 files[f"{inside}{name}"] = state
-    problems = tuple(problem for one in several for problem in one.problems)
-    return Verification(folder, files, problems, all(one.checksums for one in several))
+    problems = tuple(problem for part in several for problem in part.problems)
+    return Verification(folder, files, problems, all(part.checksums for part in several))
 
 
 def _names_of(several: Sequence[Verification]) -> set[str]:
     """Names of the files that any of the lists has."""
-    return {name for one in several for name, state in one.files.items() if state != NOT_LISTED}
+    return {name for part in several for name, state in part.files.items() if state != NOT_LISTED}
 
 
 def _verified_run(folder: Path) -> Verification:

@@ -62,7 +62,7 @@ class LogComparison:
 
     def __str__(self) -> str:
         changes = (self.items["second"] - self.items["first"]).tolist()
-        won, lost = sum(one > 0 for one in changes), sum(one < 0 for one in changes)
+        won, lost = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
         low, high = 100 * self.difference.low, 100 * self.difference.high
         lines = [
             f"{self.metric} on {counted(len(self.items), 'shared item')}: "
@@ -102,7 +102,7 @@ def compare_logs(first: str | Path, second: str | Path, metric: str | None = Non
     The test is McNemar's (1947, Psychometrika 12), exact; of metrics that are no 0 or 1, exact
     flips of signs.
     """
-    logs = [_read(Path(one)) for one in (first, second)]
+    logs = [_read(Path(path)) for path in (first, second)]
     measured = [_metrics(log) for log in logs]
     name = _metric(metric, measured[0] & measured[1])
     shared = [key for key in logs[0] if key in logs[1]]
@@ -112,23 +112,23 @@ def compare_logs(first: str | Path, second: str | Path, metric: str | None = Non
             "models' logs of the same task; name those."
         )
     pairs = [(logs[0][key], logs[1][key]) for key in shared]
-    values = np.array([[float(one[name]), float(other[name])] for one, other in pairs])
+    values = np.array([[float(first[name]), float(other[name])] for first, other in pairs])
     differences = values[:, 1] - values[:, 0]
     if set(np.unique(values)) <= {0.0, 1.0}:
         p = stats.mcnemar_exact(int((differences < 0).sum()), int((differences > 0).sum()))
     else:
         p = float(stats.sign_flip_p_values(differences[:, None], seed=0)[0])
     items = pd.DataFrame({
-        "doc_id": [one["doc_id"] for one, _ in pairs],
-        "target": [str(one.get("target", "")) for one, _ in pairs],
+        "doc_id": [row["doc_id"] for row, _ in pairs],
+        "target": [str(row.get("target", "")) for row, _ in pairs],
         "first": values[:, 0], "second": values[:, 1],
-        "first_answer": [_answer(one) for one, _ in pairs],
+        "first_answer": [_answer(row) for row, _ in pairs],
         "second_answer": [_answer(other) for _, other in pairs],
     })  # fmt: skip
     return LogComparison(
         name, float(values[:, 0].mean()), float(values[:, 1].mean()),
         stats.paired_bootstrap(differences, seed=0, n_resamples=10_000), p, items,
-        sum(one["prompt_hash"] != other["prompt_hash"] for one, other in pairs),
+        sum(first["prompt_hash"] != other["prompt_hash"] for first, other in pairs),
         (len(logs[0]) - len(shared), len(logs[1]) - len(shared)),
     )  # fmt: skip
 
@@ -170,7 +170,7 @@ def _metrics(log: Mapping[Any, Mapping[str, Any]]) -> set[str]:
 def _metric(wanted: str | None, known: set[str]) -> str:
     if wanted is not None and wanted not in known:
         raise unknown_name("metric of both logs", wanted, sorted(known))
-    name = wanted or next((one for one in METRICS if one in known), None)
+    name = wanted or next((name for name in METRICS if name in known), None)
     if name is None:
         raise UserError(
             f"The logs share no accuracy: expected a metric such as {METRICS[0]}, and both have "

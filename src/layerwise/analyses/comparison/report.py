@@ -90,7 +90,7 @@ def _page(
 def _with_rows(comparison: ComparedRuns, findings: Sequence[Claim]) -> list[tuple[Claim, Table]]:
     """Sentences, each with the rows that it stands on."""
     file = "comparison_differences.parquet"
-    return [(one, evidence(one, comparison.differences, file)) for one in findings]
+    return [(finding, evidence(finding, comparison.differences, file)) for finding in findings]
 
 
 def _none(names: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ def _lines(result: DistillationResult) -> list[str]:
         "",
         "## Limits",
         "",
-        *(f"- {one}" for one in _LIMITS),
+        *(f"- {limit}" for limit in _LIMITS),
     ]
 
 
@@ -91,14 +91,14 @@ def _facts(result: DistillationResult) -> Iterator[tuple[str, str]]:
             "KL(teacher, student) on held-out texts",
             (f"{number(kl.iloc[0], 3)} nats a token before, {number(kl.iloc[-1], 3)} after"),
         )
-    yield "versions", ", ".join(f"{name} {one}" for name, one in facts.versions.items())
+    yield "versions", ", ".join(f"{name} {version}" for name, version in facts.versions.items())
 
 
 def _table(result: DistillationResult) -> Iterator[str]:
     yield "| task | asked by | n | teacher | before | after | gain, points [95 %] | p | |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for row in records(result.gains()):
-        share = [number(100 * row[f"acc_{one}"]) for one in ("teacher", "student", "distilled")]
+        share = [number(100 * row[f"acc_{model}"]) for model in ("teacher", "student", "distilled")]
         gain = interval(*(100 * row[name] for name in ("gain", "gain_low", "gain_high")))
         verdict = "better" if row["improved"] else "worse" if row["worse"] else ""
         yield (

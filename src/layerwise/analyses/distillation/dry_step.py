@@ -116,7 +116,7 @@ class MadeBytes(TorchDispatchMode):
 
 
 def _storages(values: Any) -> list[torch.UntypedStorage]:
-    return [one.untyped_storage() for one in tree_leaves(values) if isinstance(one, torch.Tensor)]
+    return [t.untyped_storage() for t in tree_leaves(values) if isinstance(t, torch.Tensor)]
 
 
 def _outcome(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:

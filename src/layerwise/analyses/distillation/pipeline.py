@@ -70,7 +70,7 @@ def train_student(
     removed: tuple[int, ...] | None = None,
 ) -> DistillationResult:
     """Train a student, write it, and evaluate teacher, student and distilled student."""
-    objective = Objective(**{one.name: training[one.name] for one in fields(Objective)})
+    objective = Objective(**{field.name: training[field.name] for field in fields(Objective)})
     rank, batch, steps = training["rank"], training["batch"], training["steps"]
     rate = training["rate"]
     refuse_steps(rank, batch, steps, rate)

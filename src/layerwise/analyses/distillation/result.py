@@ -96,8 +96,8 @@ class TaskAnswers(NamedTuple):
 
 def asked_of(distillation: pd.DataFrame) -> Iterator[TaskAnswers]:
     """The three models' records by task and protocol, in alphabetical order."""
-    for found in cells_by_host(distillation, HOSTS, "all three models; run the distillation"):
-        yield TaskAnswers(found, intact_nats(distillation, found[STUDENT]))
+    for by_host in cells_by_host(distillation, HOSTS, "all three models; run the distillation"):
+        yield TaskAnswers(by_host, intact_nats(distillation, by_host[STUDENT]))
 
 
 def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
@@ -112,89 +112,91 @@ def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
     every = list(asked_of(distillation))
     if not every:
         return frame("distillation_gains", [])
-    hosts = [one.cells[host] for one in every for host in HOSTS]
+    hosts = [task.cells[host] for task in every for host in HOSTS]
     signal = have_signal(signal_p_values(hosts, chance)).reshape(-1, len(HOSTS))
     p, lead_p = (
-        stats.holm(np.array([_p(one, host, STUDENT) for one in every]))
+        stats.holm(np.array([_p(task, host, STUDENT) for task in every]))
         for host in (DISTILLED, TEACHER)
     )
     rows = []
-    for place, one in enumerate(every):
+    for place, task in enumerate(every):
         has: dict[str, bool] = dict(zip(HOSTS, map(bool, signal[place]), strict=True))
-        answers = {host: one.cells[host].intact for host in HOSTS}
+        answers = {host: task.cells[host].intact for host in HOSTS}
         gain = int(answers[DISTILLED].sum()) - int(answers[STUDENT].sum())
         lead = int(answers[TEACHER].sum()) - int(answers[STUDENT].sum())
         leads = bool(lead_p[place] < ALPHA and lead > 0 and has[TEACHER])
         sure = bool(p[place] < ALPHA)
-        low, high = paired_bounds(_net(one, DISTILLED, STUDENT), one.clusters, len(every))
+        low, high = paired_bounds(_net(task, DISTILLED, STUDENT), task.clusters, len(every))
         rows.append(
-            _described(one, chance, has)
-            | _difference(one, DISTILLED, STUDENT, "gain")
-            | {"n_gained": int((_net(one, DISTILLED, STUDENT) > 0).sum())}
-            | {"n_lost": int((_net(one, DISTILLED, STUDENT) < 0).sum())}
-            | {"p": _p(one, DISTILLED, STUDENT), "p_holm": float(p[place])}
+            _described(task, chance, has)
+            | _difference(task, DISTILLED, STUDENT, "gain")
+            | {"n_gained": int((_net(task, DISTILLED, STUDENT) > 0).sum())}
+            | {"n_lost": int((_net(task, DISTILLED, STUDENT) < 0).sum())}
+            | {"p": _p(task, DISTILLED, STUDENT), "p_holm": float(p[place])}
             | {"improved": sure and gain > 0 and has[DISTILLED]}
             | {"worse": sure and gain < 0 and has[STUDENT]}
-            | _difference(one, TEACHER, STUDENT, "lead")
+            | _difference(task, TEACHER, STUDENT, "lead")
             | {"gain_run_low": low, "gain_run_high": high}
             | {"lead_p_holm": float(lead_p[place]), "leads": leads}
-            | _bootstrapped(one, seed, leads=leads)
+            | _bootstrapped(task, seed, leads=leads)
         )
     return frame("distillation_gains", rows)
 
 
-def _described(one: TaskAnswers, chance: Chance, has: dict[str, bool]) -> dict[str, Any]:
-    cell = one.cells[STUDENT]
+def _described(task: TaskAnswers, chance: Chance, has: dict[str, bool]) -> dict[str, Any]:
+    cell = task.cells[STUDENT]
     return (
         {
             "task": cell.task,
             "capability": cell.capability,
             "protocol": cell.protocol,
             "n_items": len(cell.intact),
-            "n_clusters": one.clusters.n,
+            "n_clusters": task.clusters.n,
             "chance": chance(cell.task, cell.protocol),
         }
-        | {f"acc_{host}": float(one.cells[host].intact.mean()) for host in HOSTS}
+        | {f"acc_{host}": float(task.cells[host].intact.mean()) for host in HOSTS}
         | {f"signal_{host}": has[host] for host in HOSTS}
     )
 
 
-def _net(one: TaskAnswers, host: str, other: str) -> np.ndarray:
-    return one.cells[host].intact.astype(int) - one.cells[other].intact
+def _net(task: TaskAnswers, host: str, other: str) -> np.ndarray:
+    return task.cells[host].intact.astype(int) - task.cells[other].intact
 
 
-def _p(one: TaskAnswers, host: str, other: str) -> float:
-    return float(paired_p_values(_net(one, host, other)[:, None], one.clusters)[0])
+def _p(task: TaskAnswers, host: str, other: str) -> float:
+    return float(paired_p_values(_net(task, host, other)[:, None], task.clusters)[0])
 
 
-def _difference(one: TaskAnswers, host: str, other: str, name: str) -> dict[str, Any]:
+def _difference(task: TaskAnswers, host: str, other: str, name: str) -> dict[str, Any]:
     """Accuracy of one model minus that of another, with exact bounds over clusters of items."""
-    net = _net(one, host, other)
-    low, high = paired_bounds(net, one.clusters)
+    net = _net(task, host, other)
+    low, high = paired_bounds(net, task.clusters)
     return {name: float(net.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
-def _bootstrapped(one: TaskAnswers, seed: int, *, leads: bool) -> dict[str, Any]:
+def _bootstrapped(task: TaskAnswers, seed: int, *, leads: bool) -> dict[str, Any]:
     """Share of the teacher's lead that is closed, and what is gained in nats."""
-    answers = [one.cells[host].intact for host in HOSTS]
-    nats = one.nats[DISTILLED] - one.nats[STUDENT]
+    answers = [task.cells[host].intact for host in HOSTS]
+    nats = task.nats[DISTILLED] - task.nats[STUDENT]
     teacher, student, distilled, gained = resampled(
-        one.cells[STUDENT].task, one.clusters, seed, *answers, nats
+        task.cells[STUDENT].task, task.clusters, seed, *answers, nats
     )
     share = 1 - stats.shares(teacher, distilled, student if leads else np.full_like(student, 1.0))
     n = len(nats)
     found = bounded_columns("nats", "nats_", gained, n)
-    found |= dict(zip(("closed", "closed_low", "closed_high"), _closed(one, share), strict=True))
+    found |= dict(zip(("closed", "closed_low", "closed_high"), _closed(task, share), strict=True))
     return {name: known(value[0]) for name, value in found.items()}
 
 
-def _closed(one: TaskAnswers, share: Float[np.ndarray, "draws 1"]) -> list[Float[np.ndarray, " 1"]]:
+def _closed(
+    task: TaskAnswers, share: Float[np.ndarray, "draws 1"]
+) -> list[Float[np.ndarray, " 1"]]:
     """The share of the sample, and bounds no narrower than unseen items allow."""
-    teacher, student = (one.cells[host].intact.astype(int) for host in (TEACHER, STUDENT))
+    teacher, student = (task.cells[host].intact.astype(int) for host in (TEACHER, STUDENT))
     estimate, low, high = bounded_columns("closed", "", share, len(teacher)).values()
     if np.isnan(estimate).any():
         return [estimate, low, high]
-    ends = wide_enough((low, high), estimate[None], [share_scale(teacher - student, one.clusters)])
+    ends = wide_enough((low, high), estimate[None], [share_scale(teacher - student, task.clusters)])
     return [estimate, *(np.where(np.isfinite(end), end, np.nan) for end in ends)]
 
 

@@ -42,19 +42,19 @@ def exit_strips(exits: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     if start >= 0:
         exits = pd.DataFrame(exits.loc[(exits["layer"] != start) | exits["lens"].isin(OF_ENCODER)])
     layers = layers_of(exits)
-    listed = [_strip(mine, layers) for _, mine in by_task(exits)]
+    listed = [_strip(part, layers) for _, part in by_task(exits)]
     panels = strips(listed, width, left=1.05, least=width)
     panels.over_layers(layers, cells=True)
     title = "Early exit: accuracy lost by stopping after a layer, by task and protocol"
     return panels.finish(title, "exit after layer (−1: none)", bar=LOST)
 
 
-def _strip(mine: pd.DataFrame, layers: list[int]) -> Strip:
-    names = in_order(mine["protocol"], PROTOCOL_ORDER)
-    first, lit = mine.iloc[0], rows(mine, signal=True)
-    silent = {row["protocol"] for row in records(rows(mine, signal=False))}
+def _strip(part: pd.DataFrame, layers: list[int]) -> Strip:
+    names = in_order(part["protocol"], PROTOCOL_ORDER)
+    first, lit = part.iloc[0], rows(part, signal=True)
+    silent = {row["protocol"] for row in records(rows(part, signal=False))}
     drawn = cells(lit, "share_lost", ("protocol", names), ("layer", layers), _MARKS, _tell)
-    title = f"{first['task']} ({first['capability']}, n = {spread(mine['n_items'])})"
+    title = f"{first['task']} ({first['capability']}, n = {spread(part['n_items'])})"
     return Strip([title], names, drawn, [i for i, name in enumerate(names) if name in silent])
 
 

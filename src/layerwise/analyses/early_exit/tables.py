@@ -102,9 +102,9 @@ def _agreement(exits: pd.DataFrame) -> pd.DataFrame:
         for count, n in zip(counts["sum"], counts["size"], strict=True)
     ]
     ends = {
-        "same": [one.estimate for one in bounds],
-        "same_low": [one.low for one in bounds],
-        "same_high": [one.high for one in bounds],
+        "same": [bound.estimate for bound in bounds],
+        "same_low": [bound.low for bound in bounds],
+        "same_high": [bound.high for bound in bounds],
     }
     return counts.drop(columns=["sum", "size"]).assign(**ends).astype({"layer": "Int64"})
 

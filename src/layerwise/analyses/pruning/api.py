@@ -148,7 +148,7 @@ def _refuse_other_model(model: Model, written: Model, removed: Sequence[int], se
         # Without some layers small differences grow.
         rounding = measure_rounding(written, intact(), requests)
         limit = max(limit, rounding.bound)
-        apart = max(rounding.error([one]) for one in (predicted, measured))
+        apart = max(rounding.error([logits]) for logits in (predicted, measured))
     if not apart <= limit:
         raise UserError(
             "The written model is not the original without these layers: log-probabilities differ "

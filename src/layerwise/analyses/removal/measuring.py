@@ -153,7 +153,7 @@ def measured_by_task(
     table = rows_of(apart, "removal", [_names(name, task)[1] for task in tasks])
     work: Any = [apart.read_part(_names(name, task)[0]) for task in tasks]
     same = {key: work[0][key].iloc[0] for key in ("analysis", "items")}
-    (whole,) = joined_work([one.drop(columns="items").assign(task="") for one in work])
+    (whole,) = joined_work([table.drop(columns="items").assign(task="") for table in work])
     return table, {**whole, **same, "task": ", ".join(task.name for task in tasks)}
 
 

@@ -73,7 +73,7 @@ def by_effect(candidates: pd.DataFrame, n: int, n_encoder: int, n_layers: int) -
 
 def by_influence(read: Read, n: int) -> list[Layers]:
     """Single layers by block influence, the least first (ShortGPT, arXiv:2403.03853)."""
-    means = [np.concatenate([one.influence.numpy().mean(axis=1) for one in task]) for task in read]
+    means = [np.concatenate([r.influence.numpy().mean(axis=1) for r in task]) for task in read]
     values, order = np.mean(means, axis=0), []
     for _ in range(n):
         can_go = removable(order, *_sizes(read))
@@ -87,18 +87,18 @@ def by_angle(read: Read, n: int) -> list[Layers]:
     chosen = []
     for size in range(1, n + 1):
         blocks = blocks_of(size, *_sizes(read))
-        across = [np.diagonal(one, size) for one in maps if size < len(one) - 1]
+        across = [np.diagonal(cosines, size) for cosines in maps if size < len(cosines) - 1]
         chosen.append(blocks[_least(np.concatenate(across))])
     return chosen
 
 
 def _mean_distances(streams: Sequence[Streams]) -> Float[np.ndarray, "depth depth"]:
-    return np.mean([angular_distances(one.read.numpy()).mean(axis=0) for one in streams], axis=0)
+    return np.mean([angular_distances(s.read.numpy()).mean(axis=0) for s in streams], axis=0)
 
 
 def _sizes(read: Read) -> tuple[int, int]:
     """Layers of the encoder, 0 if there is none, and of the model."""
-    sizes = [len(one.influence) for one in read[0]]
+    sizes = [len(item.influence) for item in read[0]]
     return sizes[0] * (len(sizes) > 1), sum(sizes)
 
 

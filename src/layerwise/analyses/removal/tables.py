@@ -197,7 +197,7 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
         draws.append(stats.shares(means[:, :1], means[:, 2:], means[:, 1:2]))
     share = np.mean(draws, axis=0)
     scales = [_effects.scale_of(c, chance(c.task, c.protocol)) for c in cells]
-    of_sample = np.stack([one[0] for one in draws])
+    of_sample = np.stack([draw[0] for draw in draws])
     low, high = wide_enough(stats.percentile_bounds(share[1:], 0.95), of_sample, scales)
     p = paired_p_values(net, together)
     if len(cells) > 1:

@@ -104,7 +104,7 @@ class DirectSeq2Seq:
     def gap(self, value: Values) -> float:
         """By how much either sum misses what it should be, at most."""
         missed = self.total - value, self.through_cross - self.cross.out.sum(-1)
-        return max(float(one.abs().max()) for one in missed)
+        return max(float(part.abs().max()) for part in missed)
 
 
 def direct_seq2seq(model: Seq2SeqModel, sites: Seq2SeqSites, reading: LogitSums) -> DirectSeq2Seq:
@@ -124,7 +124,7 @@ def direct_seq2seq(model: Seq2SeqModel, sites: Seq2SeqSites, reading: LogitSums)
     of_encoder = OfStack(
         *(
             values.new_zeros(len(lengths), *values.shape[1:]).index_add_(0, owners, values)
-            for values in (getattr(by_token, one.name) for one in fields(by_token))
+            for values in (getattr(by_token, field.name) for field in fields(by_token))
         )
     )
     return DirectSeq2Seq(of_decoder, cross, of_encoder, reading.bias, parts.decoder.post_norm)

@@ -214,7 +214,7 @@ def texts_of_tasks(setup: Setup, n_texts: int) -> Texts:
     An encoder reads the prompt, and its decoder says the answer. Items with the same context and
     question as a measured one are left out.
     """
-    tasks = [one for one in setup.tasks if is_from_suite(one)]
+    tasks = [task for task in setup.tasks if is_from_suite(task)]
     if not tasks:
         raise UserError(
             "A tuned lens is trained on prompts of other items than those measured, and these "

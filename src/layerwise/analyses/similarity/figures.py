@@ -50,7 +50,7 @@ def similarity_map(
     ``cka`` is the table ``cka.parquet``.
     """
     protocol = str(influence["protocol"].iloc[0]) if protocol is None else protocol
-    angles, turned, alike = (rows(one, protocol=protocol) for one in (angular, influence, cka))
+    angles, turned, alike = (rows(table, protocol=protocol) for table in (angular, influence, cka))
     titles = [["Angle across a block"], ["Block influence"], ["CKA between depths"]]
     panels = Panels(titles, width, (_HEIGHT,), least=2.1, most=2.3, share="", below=0.7)
     first, middle, last = panels.flat
@@ -69,7 +69,7 @@ def _angular(axes: Axes, table: pd.DataFrame, room: float) -> float:
     means = _means(table, "distance", ["n_layers", "layer"])
     lowest = means.groupby("n_layers")["distance"].transform("min")
     means["least"] = means["distance"] == lowest
-    sizes, layers = (sorted({int(one) for one in means[name]}) for name in ("n_layers", "layer"))
+    sizes, layers = (sorted({int(n) for n in means[name]}) for name in ("n_layers", "layer"))
     largest = float(numbers(means, "distance").max())
     drawn = cells(
         means, "distance", ("n_layers", sizes), ("layer", layers), [_LEAST],
@@ -145,7 +145,7 @@ def prediction_ranges(prediction: pd.DataFrame, width: float = FULL_WIDTH) -> Fi
     table = prediction.assign(sure=prediction["p_holm"] < 0.05)
     table["row"] = list(zip(prediction["capability"], stacks, strict=True))
     plan = parts(table, effect=tuple(EFFECTS), protocol=PROTOCOL_ORDER)
-    groups = [({"predictor": one}, look(i), words) for i, (one, words) in enumerate(NAMES.items())]
+    groups = [({"predictor": n}, look(i), words) for i, (n, words) in enumerate(NAMES.items())]
     titles = [[f"{protocol}: {EFFECTS[effect]}"] for (effect, protocol), _ in plan]
     panels = Panels(titles, width, (_ROW * len(names),), least=2.0, most=2.4, left=0.9)
     words = Words(unsure="hollow: not significant over items and layers", interval="95 % interval")

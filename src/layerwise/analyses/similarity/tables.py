@@ -61,8 +61,8 @@ def angular_table(similarity: pd.DataFrame, seed: int) -> pd.DataFrame:
         for (_, n), one in zip(cells, told, strict=True):
             least[n] = min(least.get(n, np.inf), one["distance"])
         rows += [
-            {**one, "layer": at, "n_layers": n, "least": one["distance"] == least[n]}
-            for (at, n), one in zip(cells, told, strict=True)
+            {**row, "layer": at, "n_layers": n, "least": row["distance"] == least[n]}
+            for (at, n), row in zip(cells, told, strict=True)
         ]
     return frame("angular", rows)
 
@@ -70,9 +70,9 @@ def angular_table(similarity: pd.DataFrame, seed: int) -> pd.DataFrame:
 def influence_table(similarity: pd.DataFrame, seed: int) -> pd.DataFrame:
     """``influence.parquet``: mean block influence per task and layer."""
     rows = [
-        {**one, "layer": layer}
+        {**row, "layer": layer}
         for group in _groups(similarity)
-        for layer, one in enumerate(_told(group, influences(group), "influence", seed))
+        for layer, row in enumerate(_told(group, influences(group), "influence", seed))
     ]
     return frame("influence", rows)
 
@@ -178,7 +178,7 @@ def _rows(
     """Every predictor with every effect, each the mean over the tasks, with the same weight."""
     several_clusters = [task.clusters for task in tasks]
     counts = draws_of_tasks([task.task for task in tasks], several_clusters, N_RESAMPLES, seed)
-    drawn = [task.drawn(mine) for task, mine in zip(tasks, counts, strict=True)]
+    drawn = [task.drawn(count) for task, count in zip(tasks, counts, strict=True)]
     curves = {name: np.mean([each[name] for each in drawn], axis=0) for name in drawn[0]}
     stacks: dict[str | None, slice] = {None: slice(None)}
     if n_encoder:

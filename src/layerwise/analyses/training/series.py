@@ -57,7 +57,7 @@ class Series:
     def cells(self) -> dict[tuple[str, str], list[Cell]]:
         """By task and protocol, the records of each checkpoint."""
         listed = [
-            {(one.task, one.protocol): one for one in cells(_changed(each.records, self.change))}
+            {(c.task, c.protocol): c for c in cells(_changed(each.records, self.change))}
             for each in self.ablations()
         ]
         for step, by_key in zip(self.steps, listed, strict=True):
@@ -101,7 +101,7 @@ def checkpoints_of_one_model(results: Mapping[int, Sequence[Result]]) -> list[Sa
 
 def _run(step: int, results: Sequence[Result]) -> SavedRun:
     curves = with_curves(results)
-    if not any(isinstance(one, AblationResult) for one in curves):
+    if not any(isinstance(curve, AblationResult) for curve in curves):
         raise UserError(
             f"The run of step {step} has no ablation: expected layers that were skipped one by "
             "one; run `layerwise profile-training` or `layerwise ablate` with this folder."

@@ -71,8 +71,8 @@ def _accuracy(series: Series) -> pd.DataFrame:
     """Intact accuracy with its controls; signal after Holm's correction over the series."""
     kept = [name for name in SIGNAL if name not in ("step", "p_series", "signal")]
     tables = [
-        signal_table(one.records, series.chance)[kept].assign(step=step)
-        for step, one in zip(series.steps, series.ablations(), strict=True)
+        signal_table(ablation.records, series.chance)[kept].assign(step=step)
+        for step, ablation in zip(series.steps, series.ablations(), strict=True)
     ]
     whole = pd.concat(tables, ignore_index=True)
     p = holm(numbers(whole, "p"))
@@ -126,18 +126,18 @@ def _depths(series: Series, seed: int) -> pd.DataFrame:
 
 def excess_of(cells: Sequence[Cell], chance: float) -> list[Excess]:
     """Right answers of each checkpoint beyond chance, other items' questions, and no layers."""
-    right = np.stack([np.asarray(one.intact, dtype=float) for one in cells], axis=1)
+    right = np.stack([np.asarray(cell.intact, dtype=float) for cell in cells], axis=1)
     clusters = cells[0].clusters
     found = [Excess(right - chance, clusters)]
-    blind = [one.blind for one in cells if one.blind is not None]
+    blind = [cell.blind for cell in cells if cell.blind is not None]
     if len(blind) == len(cells):
-        asked = np.all([one.n_asked > 0 for one in blind], axis=0)
+        asked = np.all([draw.n_asked > 0 for draw in blind], axis=0)
         if asked.any():
-            rates = np.stack([one.right / np.maximum(one.n_asked, 1) for one in blind], axis=1)
+            rates = np.stack([draw.right / np.maximum(draw.n_asked, 1) for draw in blind], axis=1)
             found.append(Excess((right - rates)[asked], clusters.only(asked)))
-    if any(one.no_layers is not None for one in cells):
+    if any(cell.no_layers is not None for cell in cells):
         unknown = np.full(len(right), np.nan)
-        without = [unknown if one.no_layers is None else one.no_layers for one in cells]
+        without = [unknown if cell.no_layers is None else cell.no_layers for cell in cells]
         found.append(Excess(right - np.stack(without, axis=1), clusters))
     return found
 

@@ -97,7 +97,7 @@ class Exchange:
         copies: set[OtherWeights] = set()
         for change in (one for one in changes if not is_alone(one)):
             own_copies = {edit.weights for edit in self._edits(change)}
-            more = sum(one.copied_bytes for one in copies | own_copies)
+            more = sum(copy.copied_bytes for copy in copies | own_copies)
             if group and room is not None and more > room:
                 yield tuple(group)
                 group, copies = [], set()
@@ -127,7 +127,7 @@ def swept_with_donor(
     by: Sweeper, changes: Sequence[Intervention], requests: Sequence[Request], method: str
 ) -> Sweep:
     """Answers under another model's activations; texts by plain forwards of both models."""
-    texts = [isinstance(one, Generate) for one in requests]
+    texts = [isinstance(request, Generate) for request in requests]
     by_change: list[dict[int, Any]] = [{} for _ in changes]
     stats = []
     for written, how in ((False, method), (True, "reference")):

@@ -66,7 +66,7 @@ def moved_by_layer(
             "expected a run of single layers or cumulative sets, or read effects()."
         )
     placed = rows(placed, exchange=exchange or str(placed["exchange"].iloc[0]))
-    name = next((one for one in _TITLES if one in set(placed["set"])), "single")
+    name = next((name for name in _TITLES if name in set(placed["set"])), "single")
     shown = rows(placed, set=chosen or name)
     tasks = by_task(shown)
     panels = Panels([task_title(of_task) for _, of_task in tasks], width)

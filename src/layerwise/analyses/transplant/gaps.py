@@ -116,5 +116,5 @@ def _gap(pair: Pair, seed: int) -> dict[str, Any]:
         "n_better": int((net > 0).sum()),
         "n_worse": int((net < 0).sum()),
         "p": float(paired_p_values(net[:, None], pair.clusters)[0]),
-        **{name: known(one[0]) for name, one in nats.items()},
+        **{name: known(values[0]) for name, values in nats.items()},
     }

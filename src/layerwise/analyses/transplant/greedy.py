@@ -53,7 +53,8 @@ def best_of(tried: Sequence[pd.DataFrame], direction: str) -> int:
     """Which of some changes moves most: by accuracy, then log-probability, then the first."""
     sign = 1 if direction == BRINGS else -1
     right, nats = (
-        [float(numbers(one, name).mean()) for one in tried] for name in ("correct", "gold_logprob")
+        [float(numbers(table, name).mean()) for table in tried]
+        for name in ("correct", "gold_logprob")
     )
     scores = [
         (sign * accuracy, 0.0 if np.isnan(mean) else sign * mean)

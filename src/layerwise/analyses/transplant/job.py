@@ -183,9 +183,9 @@ class Transplant:
                 tried = piece([(*chosen, i) for i in left], SELECTION)
                 self._make(tried, parts, progress)
                 yield from tried
-                records = rows_of(parts, "transplant", [f"records {one.name}" for one in tried])
+                records = rows_of(parts, "transplant", [f"records {piece.name}" for piece in tried])
                 ids = [self.spec.chosen((*chosen, i)).id for i in left]
-                best = best_of([rows(records, intervention=one) for one in ids], direction)
+                best = best_of([rows(records, intervention=name) for name in ids], direction)
                 chosen = (*chosen, left[best])
             held_out = piece([chosen[: i + 1] for i in range(len(chosen))], HELD_OUT)
             self._make(held_out, parts, progress)
@@ -211,8 +211,8 @@ class Transplant:
     def _of_task(self, task: Task, protocols: tuple[str, ...]) -> Iterator[Piece]:
         """All changes of both models, asked of a task."""
         changes = self.spec.changes()
-        weights = [one for one in changes if one.exchange == WEIGHTS]
-        streams = tuple(one for one in changes if one.exchange == ACTIVATIONS)
+        weights = [change for change in changes if change.exchange == WEIGHTS]
+        streams = tuple(change for change in changes if change.exchange == ACTIVATIONS)
         for host in HOSTS:
             yield from self._cut(host, task, protocols, weights)
             if streams:
@@ -248,7 +248,7 @@ class Transplant:
                 check_faithful(self._donor(piece), self.method)
             with self._in_place(piece):
                 swept = self._answers(piece, changes, self._setups[piece.host])
-            of = dict(zip((one.id for one in changes), piece.changes, strict=True))
+            of = dict(zip((change.id for change in changes), piece.changes, strict=True))
             requests = self._requests(task, piece.protocols)
             rows = [
                 row | _as_change(of[row["intervention"]])
@@ -259,7 +259,7 @@ class Transplant:
             setup = self._setups[piece.host]
             rows, stats = records_as_is(self.base, task, piece.protocols, self.method, setup)
             rows += guessed_rows(self.base, task, task.items, piece.protocols)
-        work = pd.DataFrame([work_entry("transplant", task.name, one) for one in stats])
+        work = pd.DataFrame([work_entry("transplant", task.name, each) for each in stats])
         kept = [
             {name: row[name] for name in _KEPT}
             | {"host": piece.host, "split": piece.split}
@@ -296,7 +296,7 @@ class Transplant:
 
     def _donor(self, piece: Piece) -> Model:
         """The other model."""
-        return next(one.model for name, one in self._setups.items() if name != piece.host)
+        return next(setup.model for name, setup in self._setups.items() if name != piece.host)
 
     def _cost(self, piece: Piece) -> Cost:
         """What a piece is expected to cost."""
@@ -311,9 +311,9 @@ class Transplant:
         """Weights of both models, and those that are made of both: all while texts are written."""
         setup, donor = self._setups[piece.host], self._donor(piece)
         made = [
-            donated(setup.model, donor, one.site, one.layers, one.t, one.heads).copied_bytes
-            for one in piece.changes
-            if one.exchange == WEIGHTS
+            donated(setup.model, donor, c.site, c.layers, c.t, c.heads).copied_bytes
+            for c in piece.changes
+            if c.exchange == WEIGHTS
         ]
         copied = sum(made) if "generate" in piece.protocols else max(made, default=0)
         return sum(weight_bytes(one.model) for one in self._setups.values()) + copied

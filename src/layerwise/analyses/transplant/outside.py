@@ -56,7 +56,7 @@ def _of_seq2seq(model: Seq2SeqModel) -> dict[str, list[nn.Parameter]]:
         UNEMBED: list(model.parts.unembed.parameters()),
         RELATIVE: [w for table in tables for w in table.parameters()],
     }
-    known = {id(w) for one in blocks_of(model) for w in parts_of_block(model, one)["layer"]}
+    known = {id(w) for block in blocks_of(model) for w in parts_of_block(model, block)["layer"]}
     known |= {id(w) for site in (FINAL_NORM, RELATIVE) for w in by_site[site]}
     if not _is_one(model):
         known |= {id(w) for w in by_site[UNEMBED]}

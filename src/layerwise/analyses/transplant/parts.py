@@ -72,7 +72,7 @@ def parts_at(
     """The weights of a part of some layers, in an order that is the same in both models."""
     blocks = blocks_of(model)
     if site in OF_NO_LAYER:
-        return [WeightPart(one) for one in weights_outside(model)[site]]
+        return [WeightPart(weight) for weight in weights_outside(model)[site]]
     if site in BY_HEAD:
         return [
             part

@@ -100,7 +100,7 @@ class Streams:
             tuple(texts),
             tuple(map(tuple, read)),
             decoded.clone().float(),
-            tuple(one.clone().float() for one in encoded),
+            tuple(stream.clone().float() for stream in encoded),
         )
 
     @property
@@ -117,7 +117,7 @@ class Streams:
         """The streams of a depth: where tokens are read, or at all positions of the encoder."""
         n_encoder = n_encoder_layers(self.model)
         if depth < n_encoder:
-            return torch.cat([one[depth] for one in self.encoded])
+            return torch.cat([stream[depth] for stream in self.encoded])
         return self.decoded[depth - n_encoder]
 
     def read_out(
@@ -219,8 +219,8 @@ class Trainer:
         rng = stats.generator(self.seed, "scale of the lens")
         streams = Streams.of(self.model, self._drawn(rng, SCALED_BY), rng, self.memory_budget)
         by_depth = [streams.at(depth) for depth in range(self.model.cfg.n_layers)]
-        self.mean = torch.stack([one.mean(dim=0) for one in by_depth])
-        spread = torch.stack([one.std(dim=0) for one in by_depth])
+        self.mean = torch.stack([stream.mean(dim=0) for stream in by_depth])
+        spread = torch.stack([stream.std(dim=0) for stream in by_depth])
         self.spread = torch.cat(
             [
                 stack.clamp(min=share * float(stack.mean()) + 1e-8)
