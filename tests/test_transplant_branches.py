@@ -254,14 +254,13 @@ def test_layers_over_their_own_modules_are_no_copies_either(case):
 
 def test_texts_are_written_with_as_many_copies_as_the_budget_has_room_for():
     host, donor = pair("qwen3")
-    exchange, asked = Exchange(host, donor), requests_of(host)
-    scored = [one for one in asked if not hasattr(one, "max_tokens")]
+    exchange = Exchange(host, donor)
     changes = changes_of(host, donor, "layer", ("single",), 2)
     size = sum(4 * one.numel() for one in host.blocks[0].parameters())
-    at_once = [len(of) for of in exchange.together(changes, asked, 8 * size)]
+    at_once = [len(of) for of in exchange.together(changes, True, 8 * size)]
     assert at_once == [2, 2, 2]
-    assert [len(of) for of in exchange.together(changes, scored, 8 * size)] == [6]
-    assert [len(of) for of in exchange.together(changes, asked, 2**30)] == [6]
+    assert [len(of) for of in exchange.together(changes, False, 8 * size)] == [6]
+    assert [len(of) for of in exchange.together(changes, True, 2**30)] == [6]
 
 
 def test_what_concerns_all_layers_has_the_model_to_itself():

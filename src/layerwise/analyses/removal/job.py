@@ -24,6 +24,7 @@ from layerwise.ground.layer_names import removable
 from layerwise.models.instance.kinds import n_encoder_layers
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
+from layerwise.runs.controls import asked_blind
 from layerwise.runs.dry_sweeps import cost_of_sweeps
 from layerwise.runs.executors import LOCAL
 from layerwise.runs.progress import Meter
@@ -196,12 +197,19 @@ class Removal:
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""
         every = [
-            evaluation_of(self.setup, task, task.items, protocol, [()])
+            (task, item, protocol)
             for task in self.setup.tasks
             for protocol in self.setup.protocols
+            for item in task.items
         ]
-        blind = (r for each in every for one in each.blind for r in one.requests)
-        write_requests(chain((r for each in every for r in each.requests), blind), folder)
+        requests = (request for one in every for request in self.setup.requests(*one))
+        blind = (
+            request
+            for task, item, protocol in every
+            for one in asked_blind(self.setup, task, [item], [protocol])
+            for request in one.requests
+        )
+        write_requests(chain(requests, blind), folder)
 
 
 @dataclass(frozen=True)

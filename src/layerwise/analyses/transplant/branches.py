@@ -83,7 +83,7 @@ class Exchange:
         return self.known[key]
 
     def together(
-        self, changes: Sequence[Change], requests: Sequence[Request], memory_budget: int
+        self, changes: Sequence[Change], writes: bool, memory_budget: int
     ) -> Iterator[tuple[Change, ...]]:
         """Changes that one sweep makes: all, but for those that each need the model to itself.
 
@@ -91,7 +91,6 @@ class Exchange:
         many changes are made at once as an eighth of the memory budget has room for.
         """
         yield from ((one,) for one in changes if is_alone(one))
-        writes = any(isinstance(request, Generate) for request in requests)
         room = memory_budget // FOR_COPIES if writes else None
         group: list[Change] = []
         copies: set[OtherWeights] = set()

@@ -223,9 +223,8 @@ class Transplant:
         split: str | None = None,
     ) -> Iterator[Piece]:  # fmt: skip
         """Changes of weights that are made in one sweep, of some items at once."""
-        requests = [request.request for request in self._requests(task, protocols)]
-        budget = self.base.memory_budget
-        for some in self._exchanges[host].together(changes, requests, budget):
+        writes, budget = "generate" in protocols, self.base.memory_budget
+        for some in self._exchanges[host].together(changes, writes, budget):
             for start in range(0, len(task.items), ITEMS_AT_ONCE):
                 part = replace(task, items=task.items[start : start + ITEMS_AT_ONCE])
                 yield Piece(host, part, protocols, some, split)
@@ -321,12 +320,18 @@ class Transplant:
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the models, one line per request."""
         tasks, protocols = self.base.tasks, self.base.protocols
-        requests = (request for task in tasks for request in self._requests(task, protocols))
+        requests = (
+            request
+            for task in tasks
+            for item in task.items
+            for request in requests_of(self.base, task, [item], protocols)
+        )
         blind = (
             request
             for task in tasks
-            for item in asked_blind(self.base, task, task.items, protocols)
-            for request in item.requests
+            for item in task.items
+            for blind in asked_blind(self.base, task, [item], protocols)
+            for request in blind.requests
         )
         write_requests(chain(requests, blind), folder)
 
