@@ -68,6 +68,7 @@ WRONG: dict[str, list[Any]] = {
             float("nan"), torch.tensor(True), torch.tensor(1.5), b"1"],
     "float": [float("nan"), float("inf"), -float("inf"), True, "0.5", [0.5], np.float32("nan"),
               torch.tensor(float("inf")), 10**400, 1j],
+    "float | str": [float("inf"), True, "wide", "3.3 km", "", [3.3], 10**400, 1j, b"3.3"],
     "bool": [0, 1, "no", [], np.array([True, False])],
     "str": [3, ["a"], b"a", True, 0.5],
     "str | Sequence[str]": TEXTS,

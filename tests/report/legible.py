@@ -36,7 +36,7 @@ def _beyond(axes: Axes) -> list[Text]:
 
 
 def assert_legible(figure: Figure) -> None:
-    """Fails if a text is under 7 points, leaves the figure, or meets another text."""
+    """Fails if a text is under 7 points, leaves the figure, or meets another text or a bar."""
     found = texts(figure)
     small = [text.get_text() for text in found if text.get_fontsize() < 7]
     assert not small, f"under 7 points: {small}"
@@ -46,6 +46,11 @@ def assert_legible(figure: Figure) -> None:
     outside = (boxes[:, :2] < -SLACK).any(axis=1)
     outside |= (boxes[:, 2] > width + SLACK) | (boxes[:, 3] > height + SLACK)
     assert not outside.any(), [found[i].get_text() for i in np.flatnonzero(outside)]
+    bars = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
+    for x, y, right, top in (bar.get_window_extent(renderer).extents for bar in bars):
+        over = (boxes[:, 2] > x) & (boxes[:, 0] < right) & (boxes[:, 1] < top - SLACK)
+        over &= boxes[:, 3] > y + SLACK
+        assert not over.any(), [found[i].get_text() for i in np.flatnonzero(over)]
     meet = _meeting(boxes)
     assert not meet, [(found[i].get_text(), found[j].get_text()) for i, j in meet[:5]]
 

@@ -29,7 +29,7 @@ from layerwise.presentation.layer_axis import layer_ticks
 from layerwise.presentation.lettering import label
 from layerwise.presentation.rows import rows
 from layerwise.presentation.save import figure_bytes, png_address
-from layerwise.presentation.style import style
+from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, style
 from layerwise.presentation.wording import number
 from layerwise.report import figures
 from layerwise.results import EmergenceResult, LensResult, Result
@@ -64,6 +64,15 @@ def test_texts_are_readable_and_apart(name: str, width: float, run: RunTables, e
         figure = FIGURES[name](tables, width)
         assert figure.get_figwidth() <= width + 1e-9
         assert_legible(figure)
+
+
+@pytest.mark.parametrize("width", [COLUMN_WIDTH, FULL_WIDTH])
+def test_a_single_row_keeps_clear_of_its_bar_of_colours(
+    width: float, effects: pd.DataFrame
+) -> None:
+    assert_legible(
+        figures.role_map(rows(effects, task="facts", protocol="continuation"), width=width)
+    )
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -74,5 +74,5 @@ def test_the_command_takes_a_width_with_a_unit_and_refuses_another_before_it_dra
         assert matplotlib.image.imread(file).shape[1] == pytest.approx(84 / 25.4 * 200, abs=2)
     done = run("figures", folder, "--out", refused, "--width", "wide")
     assert done.code == 2
-    assert "Cannot draw a figure 'wide' wide" in done.err
+    assert "Cannot draw a figure of width 'wide'" in done.err
     assert not refused.exists()

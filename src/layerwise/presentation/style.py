@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from layerwise.errors import UserError
+from layerwise.errors import UserError, shown
 
 from .lettering import FACE, FONT
 
@@ -178,15 +178,17 @@ def inches(width: float | str) -> float:
     Raises:
         UserError: if it is neither, or no width that a figure can have.
     """
-    parts = re.fullmatch(r"([\d.]+) *(in|cm|mm|pt)?", str(width).strip())
+    given = "" if isinstance(width, bool | bytes) else width
     try:
+        text = given.strip() if isinstance(given, str) else str(float(given))
+        parts = re.fullmatch(r"([\d.]+) *(in|cm|mm|pt)?", text)
         size = float(parts[1]) / _UNITS_PER_INCH[parts[2] or "in"] if parts else math.nan
-    except ValueError:
+    except (OverflowError, TypeError, ValueError):
         size = math.nan
     if not _NARROWEST <= size <= _WIDEST:
         raise UserError(
-            f"Cannot draw a figure {width!r} wide: expected {_NARROWEST} to {_WIDEST} inches; "
-            "write for example 3.3, 3.3in or 84mm."
+            f"Cannot draw a figure of width {shown(width)}: expected {_NARROWEST} to {_WIDEST} "
+            "inches; write for example 3.3, 3.3in or 84mm."
         )
     return size
 

@@ -167,7 +167,8 @@ class Ablation:
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> AblationResult:
         """Make the pieces that are missing, and join all of them."""
-        warn_of_few_items(self.setup.pieces())
+        setup = self.setup
+        warn_of_few_items(setup.pieces())
         meter = PartMeter(progress, self.amount())
         progress.expect(meter.counted)
         pieces = self._swept_pieces(parts, meter) if self.only_with_signal else self._all_pieces()
@@ -181,20 +182,16 @@ class Ablation:
             work += [parts.read_part(f"work {p.name}") for p in intact]
             tables += [_without(table, tables) for table in intact_tables]
         records = pd.concat(tables, ignore_index=True)
-        facts = self.setup.facts(settings, joined_work(work))
-        setup = self.setup
+        facts = setup.facts(settings, joined_work(work))
         how = setup.tokenizer, setup.chat, is_seq2seq(setup.model), setup.pieces()
         return AblationResult(records, facts, partial(_questions, *how))
 
-    def _all_pieces(self) -> list[Piece]:
+    def _all_pieces(self, part: str = "swept") -> list[Piece]:
         protocols = self.setup.protocols
-        return [piece for task in self.setup.tasks for piece in self._cut(task, protocols, "swept")]
+        return [piece for task in self.setup.tasks for piece in self._cut(task, protocols, part)]
 
     def _intact_pieces(self) -> list[Piece]:
-        protocols = self.setup.protocols
-        return [
-            piece for task in self.setup.tasks for piece in self._cut(task, protocols, "intact")
-        ]
+        return self._all_pieces("intact")
 
     def amount(self) -> float:
         """The work of all pieces as far as it is known: at most, with signal in all tasks."""

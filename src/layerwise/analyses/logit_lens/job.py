@@ -246,34 +246,39 @@ class Lens:
         wanted = self.over == PROMPT and (self.positions is None or LAST[0] in self.positions)
         return blind_requests(self.setup, task, protocol) if wanted else {}
 
-    @torch.inference_mode()
     def _rows(self, read: Sequence[Passage]) -> Iterator[list[dict[str, Any]]]:
         """The rows of all readings, those of passages that are there together at once."""
-        model, budget = self.setup.model, self.setup.memory_budget
-        places = places_of(model, self.sites)
+        model, places = self.setup.model, places_of(self.setup.model, self.sites)
         # what the model itself says is needed everywhere, and read first
         every = [("resid_post", model.cfg.n_layers - 1), *places]
         a_row = len(every) * model.cfg.d_model * model.W_E.element_size()
-        for chunk in _chunks(read, max(1, budget // 8 // a_row)):
-            given = (
-                [passage.tokens for passage in chunk], [passage.positions for passage in chunk],
-            )  # fmt: skip
-            prompts = [passage.n_prompt for passage in chunk]
-            residuals = residuals_at(model, *given, every, memory_budget=budget, n_prompt=prompts)
-            final, *others = residuals
-            streams = [
-                (self.name, place, self._translated(place, resid))
-                for place, resid in zip(places, others, strict=True)
-            ]
-            if is_seq2seq(model) and "resid_post" in self.sites:
-                translate = None if self.tuned is None else self.tuned.translate
-                early = truncated_encoder(
-                    model, *given, prompts, memory_budget=budget, translate=translate
-                )
-                name = DECODER_LENS if self.tuned is None else TUNED_DECODER_LENS
-                streams += [(name, ("resid_post", n - 1), resid) for n, resid in enumerate(early)]
-            tokens = [(passage, k) for passage in chunk for k in range(len(passage.positions))]
-            yield list(self._read(tokens, final, streams))
+        for chunk in _chunks(read, max(1, self.setup.memory_budget // 8 // a_row)):
+            yield self._rows_together(chunk, every)
+
+    @torch.inference_mode()
+    def _rows_together(
+        self, chunk: Sequence[Passage], every: Sequence[Place]
+    ) -> list[dict[str, Any]]:
+        model, budget = self.setup.model, self.setup.memory_budget
+        given = (
+            [passage.tokens for passage in chunk], [passage.positions for passage in chunk],
+        )  # fmt: skip
+        prompts = [passage.n_prompt for passage in chunk]
+        residuals = residuals_at(model, *given, every, memory_budget=budget, n_prompt=prompts)
+        final, *others = residuals
+        streams = [
+            (self.name, place, self._translated(place, resid))
+            for place, resid in zip(every[1:], others, strict=True)
+        ]
+        if is_seq2seq(model) and "resid_post" in self.sites:
+            translate = None if self.tuned is None else self.tuned.translate
+            early = truncated_encoder(
+                model, *given, prompts, memory_budget=budget, translate=translate
+            )
+            name = DECODER_LENS if self.tuned is None else TUNED_DECODER_LENS
+            streams += [(name, ("resid_post", n - 1), resid) for n, resid in enumerate(early)]
+        tokens = [(passage, k) for passage in chunk for k in range(len(passage.positions))]
+        return list(self._read(tokens, final, streams))
 
     def _translated(
         self, place: Place, resid: Float[torch.Tensor, "read d_model"]

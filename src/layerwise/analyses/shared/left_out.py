@@ -36,7 +36,7 @@ def left_out_sentences(facts: Facts, analysis: str) -> list[str]:
         f"{entry['task']} {when(str(entry['protocol']))}, as {entry['why_left_out']}: "
         f"{entry['first_left_out']}."
         for entry in facts.work
-        if entry["analysis"] == analysis and "why_left_out" in entry
+        if entry.get("analysis") == analysis and "why_left_out" in entry
     ]
     more = [f"It leaves out items of {len(found) - _SAID} more; the table of work has them."]
     return found[:_SAID] + (more if len(found) > _SAID else [])

@@ -27,6 +27,8 @@ from layerwise.presentation.wording import MINUS, PROTOCOL_ORDER, in_order, spre
 
 # Inches of a line of text, of what stands around it, and between panels.
 _LINE, _MARGIN, _GAP = 0.128, 0.08, 0.12
+# Inches above a bar of colours, where an axis's name may stand lower than the layout knows.
+_ABOVE_BAR = 0.1
 
 
 @dataclass(frozen=True)
@@ -160,17 +162,18 @@ class Panels:
         """A bar of colours under some panels, or all; the height that it takes."""
         panels = list(over) or [axes for parts in self.axes for axes in parts[-1:]]
         gap = " " if text_inches(bar.unit) < self.figure.get_figwidth() - 0.6 else "\n"
+        high = self._one if over else self._height
+        pad = max(0.02, _ABOVE_BAR / high)
         drawn = self.figure.colorbar(
             ScalarMappable(Normalize(bar.low, bar.high), bar.colors), ax=panels,
-            location="bottom", pad=0.02, aspect=25,
-            fraction=0.1 / (self._one if over else self._height),
+            location="bottom", pad=pad, aspect=25, fraction=0.1 / high,
         )  # fmt: skip
         ticks = MaxNLocator(3 if over else 4).tick_values(bar.low, bar.high)
         ticks = [tick for tick in ticks if bar.low <= tick <= bar.high]
         drawn.set_ticks(ticks, labels=[f"{tick:g}".replace("-", MINUS) for tick in ticks])
         drawn.set_label(bar.unit.replace(" (", f"{gap}(", 1))
         drawn.ax.spines[:].set_linewidth(0.4)
-        return 0.52 + _LINE * (gap == "\n")
+        return 0.5 + pad * high + _LINE * (gap == "\n")
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> float:
