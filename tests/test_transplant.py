@@ -289,7 +289,7 @@ def test_another_vocabulary_is_refused_by_its_first_token(monkeypatch):
             return moved
 
     monkeypatch.setattr(
-        "layerwise.analyses.transplant.fit.original_tokenizer",
+        "layerwise.models.instance.facts.original_tokenizer",
         lambda one: Other() if one is other else original_tokenizer(one),
     )
     with pytest.raises(UserError, match=r"the token .* is id \d+ in the base and id \d+"):
