@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,12 +11,12 @@ from matplotlib.figure import Figure
 from layerwise.presentation.charts.accuracy import draw_accuracy
 from layerwise.presentation.charts.forest import draw_ranges, ranges
 from layerwise.presentation.charts.head_maps import head_maps, limit_of
-from layerwise.presentation.charts.heat import DIVERGING, LOST, Mark, Row, cells, lost
+from layerwise.presentation.charts.heat import DIVERGING, LOST, Mark, Row, lost
 from layerwise.presentation.charts.lines import draw_series
 from layerwise.presentation.charts.marks import PALE, level, points
 from layerwise.presentation.charts.panels import Bar, Panels, task_title
 from layerwise.presentation.charts.series import Words, series
-from layerwise.presentation.charts.strips import Strip, strips
+from layerwise.presentation.charts.strips import strip_of_losses, strips
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import by_protocol, by_task, layers_of, numbers, records, rows
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
@@ -30,7 +29,6 @@ from layerwise.presentation.wording import (
     doing,
     in_order,
     number,
-    spread,
 )
 from layerwise.stats.share_tests.dissociation import ALPHA
 
@@ -67,7 +65,9 @@ def role_map(
         Mark("significant gain", partial(_changed, column="acc_diff", sign=-1), "^", "gain"),
     )
     listed = [
-        _strip(part, "protocol", in_order(part["protocol"], PROTOCOL_ORDER), layers, marks)
+        strip_of_losses(
+            part, "protocol", in_order(part["protocol"], PROTOCOL_ORDER), layers, marks, _tell_loss
+        )
         for _, part in by_task(every)
     ]
     panels = strips(listed, width, left=1.05, least=width)
@@ -78,23 +78,6 @@ def role_map(
 
 def _changed(row: Row, column: str, sign: int) -> bool:
     return row["significant"] is True and sign * row[column] > 0
-
-
-def _strip(
-    part: pd.DataFrame, named: str, names: Sequence[str], layers: list[int], marks: Sequence[Mark],
-    right: Callable[[Row], str] | None = None,
-) -> Strip:  # fmt: skip
-    """A task's rows over the layers; those without signal have no cells."""
-    first, lit = part.iloc[0], rows(part, signal=True)
-    title = f"{first['task']} ({first['capability']}, n = {spread(part['n_items'])})"
-    there = {row[named]: row for row in records(part)}
-    return Strip(
-        [title],
-        names,
-        cells(lit, "share_lost", (named, names), ("layer", layers), marks, _tell_loss),
-        [i for i, name in enumerate(names) if name in there and name not in set(lit[named])],
-        [right(there[name]) if name in there else "" for name in names] if right else (),
-    )
 
 
 def _tell_loss(row: Row) -> str:
@@ -122,8 +105,9 @@ def ladder(
     rungs, layers = in_order(shown["rung"], RUNG_ORDER), layers_of(shown)
     mark = Mark("significant loss (Holm, p < 0.05)", partial(_changed, column="loss", sign=1))
     listed = [
-        _strip(part, "rung", rungs, layers, [mark], _intact) for _, part in by_task(shown)
-    ]  # fmt: skip
+        strip_of_losses(part, "rung", rungs, layers, [mark], _tell_loss, _intact)
+        for _, part in by_task(shown)
+    ]
     panels = strips(listed, width, left=1.0, right=0.65)
     panels.over_layers(layers, cells=True)
     action = capitalised(doing(kind, site, "one layer"))

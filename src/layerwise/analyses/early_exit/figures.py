@@ -6,12 +6,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.analyses.shared.lens_names import OF_ENCODER
-from layerwise.presentation.charts.heat import LOST, Mark, Row, cells, lost
-from layerwise.presentation.charts.strips import Strip, strips
+from layerwise.presentation.charts.heat import LOST, Mark, Row, lost
+from layerwise.presentation.charts.strips import strip_of_losses, strips
 from layerwise.presentation.naming import stacks
-from layerwise.presentation.rows import by_task, layers_of, records, rows
+from layerwise.presentation.rows import by_task, layers_of
 from layerwise.presentation.style import FULL_WIDTH, styled
-from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, spread
+from layerwise.presentation.wording import PROTOCOL_ORDER, in_order
 
 from .tables import exit_name
 
@@ -42,20 +42,16 @@ def exit_strips(exits: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     if start >= 0:
         exits = pd.DataFrame(exits.loc[(exits["layer"] != start) | exits["lens"].isin(OF_ENCODER)])
     layers = layers_of(exits)
-    listed = [_strip(part, layers) for _, part in by_task(exits)]
+    listed = [
+        strip_of_losses(
+            part, "protocol", in_order(part["protocol"], PROTOCOL_ORDER), layers, _MARKS, _tell
+        )
+        for _, part in by_task(exits)
+    ]
     panels = strips(listed, width, left=1.05, least=width)
     panels.over_layers(layers, cells=True)
     title = "Early exit: accuracy lost by stopping after a layer, by task and protocol"
     return panels.finish(title, "exit after layer (−1: none)", bar=LOST)
-
-
-def _strip(part: pd.DataFrame, layers: list[int]) -> Strip:
-    names = in_order(part["protocol"], PROTOCOL_ORDER)
-    first, lit = part.iloc[0], rows(part, signal=True)
-    silent = {row["protocol"] for row in records(rows(part, signal=False))}
-    drawn = cells(lit, "share_lost", ("protocol", names), ("layer", layers), _MARKS, _tell)
-    title = f"{first['task']} ({first['capability']}, n = {spread(part['n_items'])})"
-    return Strip([title], names, drawn, [i for i, name in enumerate(names) if name in silent])
 
 
 def _tell(row: Row) -> str:

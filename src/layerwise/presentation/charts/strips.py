@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from layerwise.presentation.lettering import characters, label
+from layerwise.presentation.rows import records, rows
+from layerwise.presentation.wording import spread
 
-from .heat import LOST, Cells, draw_heat, hatch
+from .heat import LOST, Cells, Mark, Row, cells, draw_heat, hatch
 from .panels import Panels
 
 ROW = 0.17
@@ -34,6 +37,23 @@ class Strip:
     silent: Sequence[int] = ()
     right: Sequence[str] = ()
     edges: np.ndarray | None = None
+
+
+def strip_of_losses(
+    part: pd.DataFrame, named: str, names: Sequence[str], layers: list[int], marks: Sequence[Mark],
+    tell: Callable[[Row], str], right: Callable[[Row], str] | None = None,
+) -> Strip:  # fmt: skip
+    """A task's shares lost, in rows over the layers; those without signal have no cells."""
+    first, lit = part.iloc[0], rows(part, signal=True)
+    title = f"{first['task']} ({first['capability']}, n = {spread(part['n_items'])})"
+    there = {row[named]: row for row in records(part)}
+    return Strip(
+        [title],
+        names,
+        cells(lit, "share_lost", (named, names), ("layer", layers), marks, tell),
+        [i for i, name in enumerate(names) if name in there and name not in set(lit[named])],
+        [right(there[name]) if name in there else "" for name in names] if right else (),
+    )
 
 
 def strips(
