@@ -55,7 +55,8 @@ def without_long_items(
 
 
 def _without(task: Task, left_out: Sequence[str]) -> Task:
-    kept = tuple(item for item in task.items if item.id not in set(left_out))
+    out = set(left_out)
+    kept = tuple(item for item in task.items if item.id not in out)
     return replace(task, items=kept) if left_out else task
 
 
