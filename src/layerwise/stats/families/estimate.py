@@ -192,14 +192,14 @@ def sizes_of(
     table: pd.DataFrame,
     by_rate: Bool[np.ndarray, " rows"] | bool = False,
     n_asked: int | None = None,
-    piece: Sequence[str] = ("task", "protocol"),
+    part: Sequence[str] = ("task", "protocol"),
 ) -> Sizes:
     """Count a run's tests, tasks without signal included."""
     rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), len(table))
-    counts, there = [], table.groupby(list(piece)).ngroups
+    counts, there = [], table.groupby(list(part)).ngroups
     missing = 0 if n_asked is None else max(n_asked - there, 0)
     for sort in (~rate, rate):
-        each = table.loc[sort].groupby(list(piece)).size().to_numpy(dtype=int)
+        each = table.loc[sort].groupby(list(part)).size().to_numpy(dtype=int)
         counts.append(int(each.sum() + missing * each.max(initial=0)))
     return Sizes(*counts)
 
@@ -214,15 +214,11 @@ def over_run(
     # Tests of which nothing is claimed count with a p of 1, which is no smaller than their own.
     corrected = np.full(len(p), np.nan)
     rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), corrected.shape)
-    whole = _sizes(sizes, rate)
+    whole = sizes or Sizes(int((~rate).sum()), int(rate.sum()))
     for sort, n, correct in zip((~rate, rate), whole, (holm, benjamini_hochberg), strict=True):
         rows = claimed & sort
         corrected[rows] = correct(np.asarray(p, dtype=float)[rows], n)
     return corrected
-
-
-def _sizes(sizes: Sizes | None, rate: Bool[np.ndarray, " rows"]) -> Sizes:
-    return sizes or Sizes(int((~rate).sum()), int(rate.sum()))
 
 
 def exact_difference_bounds(
