@@ -351,7 +351,7 @@ FAULTS = [
     # Cutting up.
     Fault(
         "a large walk's last branches are left out",
-        "walk/scores.py",
+        "walk/outcomes.py",
         "start in range(0, len(resid), at_once)",
         "start in range(0, max(1, len(resid) - 1), at_once)",
     ),

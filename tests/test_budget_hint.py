@@ -11,7 +11,7 @@ from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.patching.job import Patching
 from layerwise.analyses.removal.job import Removal
 from layerwise.models import load_model
-from layerwise.runs import budget_hint
+from layerwise.runs import dry_sweeps
 from layerwise.runs.checkpoints import MemoryCheckpoints
 from layerwise.runs.line_meter import LineMeter
 from layerwise.runs.setup import prepare
@@ -30,7 +30,7 @@ JOBS = {
 @pytest.mark.parametrize("name", JOBS)
 @pytest.mark.parametrize(("share", "n_lines"), [(1 / 1024, 1), (1, 0)])
 def test_a_small_budget_is_told_of_once_and_the_usual_one_not(monkeypatch, name, share, n_lines):
-    monkeypatch.setattr(budget_hint, "default_memory_budget", lambda device: USUAL)
+    monkeypatch.setattr(dry_sweeps, "default_memory_budget", lambda device: USUAL)
     lines: list[str] = []
     setup = prepare(
         load_model("organism-decoder"), "organism-lookup", "continuation", limit=2,
@@ -50,5 +50,5 @@ def test_nothing_to_do_is_not_told_of():
     )
     lines: list[str] = []
     small = replace(setup, memory_budget=1)
-    budget_hint.tell_of_more_memory(small, [], LineMeter(lines.append), lambda roomy, at: Cost())
+    dry_sweeps.tell_of_more_memory(small, [], LineMeter(lines.append), lambda roomy, at: Cost())
     assert not lines

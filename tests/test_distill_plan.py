@@ -14,8 +14,7 @@ import torch
 
 import layerwise as lw
 from layerwise.analyses.distillation import planned as planned_module
-from layerwise.analyses.distillation.amounts import amount_written
-from layerwise.analyses.distillation.dry_step import MadeBytes
+from layerwise.analyses.distillation.amounts import MadeBytes, amount_written
 from layerwise.analyses.distillation.examples import Example, Examples
 from layerwise.analyses.distillation.losses import Objective
 from layerwise.analyses.distillation.planned import TrainingWork

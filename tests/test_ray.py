@@ -16,10 +16,9 @@ import pytest
 
 import layerwise as lw
 from layerwise.models.names.by_name import loading_of
-from layerwise.runs.checkpoints import MemoryCheckpoints
+from layerwise.runs.checkpoints import Machine, MemoryCheckpoints, machines_of, note_machine
 from layerwise.runs.executors import LOCAL, Work, make_missing
 from layerwise.runs.folder import RunFolder
-from layerwise.runs.machines import Machine, machines_of, note_machine
 from layerwise.runs.progress import SilentMeter
 from layerwise.runs.ray_executor import RayExecutor
 from layerwise.runs.ray_pool import Needs, Pool

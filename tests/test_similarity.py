@@ -12,10 +12,10 @@ from scipy.stats import spearmanr
 
 import layerwise as lw
 from layerwise import stats
-from layerwise.analyses.similarity import tables as similarity_tables
+from layerwise.analyses.similarity import result as similarity_tables
 from layerwise.analyses.similarity.analysis import similarity_predicts
 from layerwise.analyses.similarity.measures import angular_distances, linear_cka, unbiased_cka
-from layerwise.analyses.similarity.tables import prediction_table
+from layerwise.analyses.similarity.result import prediction_table
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.results import AblationResult, SimilarityResult

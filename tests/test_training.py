@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 
 import layerwise as lw
 from layerwise.analyses.training import api
-from layerwise.analyses.training.job import read_checkpoints
+from layerwise.analyses.training.api import read_checkpoints
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model
 from layerwise.models.organisms.layout import WiredLayout
@@ -282,7 +282,7 @@ def test_options_of_loading_reach_each_checkpoint(monkeypatch):
         asked.append({"name": name, **how})
         raise UserError("that is enough")
 
-    monkeypatch.setattr("layerwise.analyses.training.job.load_model", load)
+    monkeypatch.setattr("layerwise.analyses.training.api.load_model", load)
     how = {"backend": "hugging-face", "offload": "disk", "dtype": "bfloat16", "device": "cpu"}
     with pytest.raises(UserError, match="that is enough"):
         lw.profile_training({1: "a", 2: "b"}, progress=False, **how)

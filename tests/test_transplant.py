@@ -13,7 +13,7 @@ import torch
 import layerwise as lw
 from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant import job as transplant_job
-from layerwise.analyses.transplant.fit import refuse_misfit
+from layerwise.analyses.transplant.spec import refuse_misfit
 from layerwise.analyses.transplant.weights import distances, transplanted
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from layerwise.analyses.transplant.branches import Exchange, is_alone
-from layerwise.analyses.transplant.outside import site_outside
+from layerwise.analyses.transplant.parts import site_outside
 from layerwise.analyses.transplant.spec import Change, TransplantSpec
-from layerwise.analyses.transplant.weights import transplanted
+from layerwise.analyses.transplant.weights import Exchange, is_alone, transplanted
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.models.decoder.load import hooked_decoder

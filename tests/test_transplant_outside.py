@@ -11,7 +11,7 @@ import torch
 
 import layerwise as lw
 from layerwise.analyses.shared.blocks import norms_of_block, parts_of_block
-from layerwise.analyses.transplant.outside import are_tied, weights_outside
+from layerwise.analyses.transplant.parts import are_tied, weights_outside
 from layerwise.analyses.transplant.weights import distances, transplanted
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from layerwise.analyses.ablation.score import score
+from layerwise.analyses.ablation.api import score
 from layerwise.errors import LongItemsWarning, NoSignalPossibleWarning, UserError
 from layerwise.runs.unfit_items import warn_of_few_items
 from layerwise.stats.signals.power import items_for_any_signal, least_right

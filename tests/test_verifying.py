@@ -17,8 +17,8 @@ import pytest
 import layerwise as lw
 from layerwise.analyses.ablation import job
 from layerwise.analyses.ablation.api import ablate
-from layerwise.analyses.comparison.compared import ComparisonFacts
-from layerwise.analyses.comparison.result import Comparison
+from layerwise.analyses.comparison.api import Comparison
+from layerwise.analyses.comparison.runs import ComparisonFacts
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.shared.written_model import refuse_occupied
 from layerwise.errors import DamagedFileWarning, MadeAgainWarning, UserError

@@ -20,7 +20,7 @@ from layerwise.analyses.ablation.findings import SILENT
 from layerwise.analyses.emergence.api import CRITICAL
 from layerwise.analyses.registry import with_curves
 from layerwise.analyses.similarity.analysis import SIMILARITY
-from layerwise.analyses.similarity.tables import prediction_table
+from layerwise.analyses.similarity.result import prediction_table
 from layerwise.models.organisms.wired import wired_model
 from layerwise.report.summary import findings
 from layerwise.results import Result

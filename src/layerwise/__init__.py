@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from . import sweep as sweep
     from . import tasks as tasks
     from .analyses.ablation.api import ablate as ablate
+    from .analyses.ablation.api import score as score
     from .analyses.ablation.items import items as items
-    from .analyses.ablation.score import score as score
     from .analyses.attribution.api import attribution as attribution
     from .analyses.attribution_patching.api import attribute_patches as attribute_patches
+    from .analyses.comparison.api import Comparison as Comparison
     from .analyses.comparison.api import compare as compare
     from .analyses.comparison.harness_logs import compare_logs as compare_logs
-    from .analyses.comparison.result import Comparison as Comparison
     from .analyses.distillation.api import distill as distill
-    from .analyses.distillation.healing import heal as heal
+    from .analyses.distillation.api import heal as heal
     from .analyses.early_exit.api import early_exit as early_exit
     from .analyses.emergence.api import emergence as emergence
     from .analyses.heads.api import head_scores as head_scores
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from .analyses.pruning.api import prune_model as prune_model
     from .analyses.removal.api import removal_order as removal_order
     from .analyses.similarity.api import similarity as similarity
+    from .analyses.training.api import TrainingSeries as TrainingSeries
     from .analyses.training.api import compare_series as compare_series
     from .analyses.training.api import profile_training as profile_training
-    from .analyses.training.result import TrainingSeries as TrainingSeries
     from .analyses.transplant.api import transplant as transplant
     from .analyses.tuned_lens.api import train_lens as train_lens
     from .analyses.verifying import Verification as Verification
@@ -81,16 +81,13 @@ if TYPE_CHECKING:
     from .tasks import task_names as task_names
 
 _ATTRIBUTES = {
-    "analyses.ablation.api": ["ablate"],
+    "analyses.ablation.api": ["ablate", "score"],
     "analyses.ablation.items": ["items"],
-    "analyses.ablation.score": ["score"],
     "analyses.attribution.api": ["attribution"],
     "analyses.attribution_patching.api": ["attribute_patches"],
-    "analyses.comparison.api": ["compare"],
+    "analyses.comparison.api": ["Comparison", "compare"],
     "analyses.comparison.harness_logs": ["compare_logs"],
-    "analyses.comparison.result": ["Comparison"],
-    "analyses.distillation.api": ["distill"],
-    "analyses.distillation.healing": ["heal"],
+    "analyses.distillation.api": ["distill", "heal"],
     "analyses.early_exit.api": ["early_exit"],
     "analyses.emergence.api": ["emergence"],
     "analyses.heads.api": ["head_scores"],
@@ -102,8 +99,7 @@ _ATTRIBUTES = {
     "analyses.pruning.api": ["prune_model"],
     "analyses.removal.api": ["removal_order"],
     "analyses.similarity.api": ["similarity"],
-    "analyses.training.api": ["compare_series", "profile_training"],
-    "analyses.training.result": ["TrainingSeries"],
+    "analyses.training.api": ["TrainingSeries", "compare_series", "profile_training"],
     "analyses.transplant.api": ["transplant"],
     "analyses.tuned_lens.api": ["train_lens"],
     "analyses.verifying": ["Verification", "verify"],

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import layerwise as lw
-from layerwise.analyses.training.job import loaded
+from layerwise.analyses.training.api import loaded
 from layerwise.models import from_bridge, load_model, model_facts, original_tokenizer
 from layerwise.models.conversion.bridge import VERIFIED
 from layerwise.models.conversion.hooked import has_hooked_transformer

@@ -14,9 +14,9 @@ from conftest import SMALL
 from legible import WIDTHS, assert_legible
 
 import layerwise as lw
-from layerwise.analyses.comparison.compared import MEASURES
 from layerwise.analyses.comparison.findings import established, headline, not_established
 from layerwise.analyses.comparison.report import MOST, _drawings, caution
+from layerwise.analyses.comparison.runs import MEASURES
 from layerwise.presentation.rows import rows
 from layerwise.report import Report
 

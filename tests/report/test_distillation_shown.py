@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from legible import WIDTHS, assert_legible
 
-from layerwise.analyses.distillation.card import card
 from layerwise.analyses.distillation.figures import training_curve
+from layerwise.analyses.distillation.pipeline import card
 from layerwise.presentation.rows import rows
 from layerwise.report import report
 from layerwise.report.summary import findings

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from layerwise.sweep import Generate
-from layerwise.sweep.decoding.drafts import LEAST_CONFIRMED, TRIAL, Drafter
+from layerwise.sweep.decoding.decode import LEAST_CONFIRMED, TRIAL, Drafter
 
 ASKED = Generate((1, 2, 3, 9, 1, 2, 4, 5, 6), 20)
 

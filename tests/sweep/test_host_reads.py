@@ -44,7 +44,7 @@ from layerwise.sweep.seq2seq.plan import plan_seq2seq_walk
 from layerwise.sweep.seq2seq.walk import Seq2SeqWalk
 from layerwise.sweep.walk.engine import Walk, Work
 from layerwise.sweep.walk.engine_run import engine_outcomes
-from layerwise.sweep.walk.scores import read_scores
+from layerwise.sweep.walk.outcomes import read_scores
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
 from .host_reads import PACKAGE, HostReads

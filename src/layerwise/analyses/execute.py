@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from layerwise.errors import DamagedResultsError, MadeAgainWarning
-from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints
+from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints, with_origin
 from layerwise.runs.folder import RunFolder
-from layerwise.runs.machines import with_origin
 from layerwise.runs.options import WorkOptions
 from layerwise.runs.progress import Meter, meter
 from layerwise.runs.setup import Setup

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwise.analyses.comparison.compared import FOLDER as COMPARISON
+from layerwise.analyses.comparison.runs import FOLDER as COMPARISON
 from layerwise.analyses.training.joined import FOLDER as SERIES
 from layerwise.errors import UserError, counted
 from layerwise.ground.arguments import check_arguments

@@ -167,7 +167,7 @@ COMMANDS: Mapping[str, Command] = {
         },
     ),
     "ablate": Command(f"{_ANALYSES}.ablation.api:ablate"),
-    "score": Command(f"{_ANALYSES}.ablation.score:score", show_score),
+    "score": Command(f"{_ANALYSES}.ablation.api:score", show_score),
     "profile-training": Command(
         f"{_ANALYSES}.training.api:profile_training", show_series, several=True,
         called="CHECKPOINT...",
@@ -207,7 +207,7 @@ COMMANDS: Mapping[str, Command] = {
         called="TEACHER", flags={"out": Flag(help="New folder for the distilled student.")},
     ),
     "heal": Command(
-        f"{_ANALYSES}.distillation.healing:heal", show_written, called="FOLDER",
+        f"{_ANALYSES}.distillation.api:heal", show_written, called="FOLDER",
         flags={"out": Flag(help="New folder for the healed model.")},
     ),
     "early-exit": Command(f"{_ANALYSES}.early_exit.api:early_exit"),

@@ -177,8 +177,8 @@ def compare(
         return
     from layerwise.analyses.comparison.api import compare as run
     from layerwise.analyses.comparison.api import runs_or_groups
-    from layerwise.analyses.comparison.compared import FOLDER
     from layerwise.analyses.comparison.report import caution
+    from layerwise.analyses.comparison.runs import FOLDER
 
     FOLDER.refuse_unusable(Path(out))
     given = runs_or_groups([Path(folder) for folder in runs or ()], group or [])

@@ -1,6 +1,7 @@
 """Where an analysis keeps its finished pieces: a run's folder, or memory.
 
-A piece is a table under a name; an analysis does only the pieces that are not there yet.
+A piece is a table under a name; an analysis does only the pieces that are not there yet. A run
+that is spread over several machines keeps which of them made which piece.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
 import pyarrow as pa
@@ -17,10 +19,62 @@ import pyarrow as pa
 from layerwise.errors import UserError
 from layerwise.ground.regular_files import read_regular
 from layerwise.storage.atomic_files import write_atomically
+from layerwise.storage.base import Result
 from layerwise.storage.parquet import parsed, refuse_other_columns, to_bytes
 from layerwise.storage.provenance import distinct, installed_versions
 
 from .differences import Environment, environment_now
+
+AnyResult = TypeVar("AnyResult", bound=Result)
+
+_PART = "machines"
+_COLUMNS = ["piece", "machine", "device", "environment"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What made a piece."""
+
+    machine: str  # its name in the network
+    device: str  # what the model was on, such as ``cpu`` or ``NVIDIA H100 80GB HBM3``
+    # Versions, threads and kernels there; empty if it did not say.
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+def note_machine(parts: CheckpointStore, piece: str, machine: Machine | None) -> None:
+    """Keep which machine made a piece; of one that this process makes, that no other did."""
+    known = _known(parts)
+    others = known.loc[known["piece"] != piece]
+    if machine is not None:
+        values = [piece, machine.machine, machine.device, json.dumps(machine.environment)]
+        table = pd.concat([others, pd.DataFrame([values], columns=_COLUMNS)], ignore_index=True)
+        parts.write_part(_PART, table, machine.environment)
+    elif len(others) < len(known):
+        parts.write_part(_PART, others.reset_index(drop=True))
+
+
+def machines_of(parts: CheckpointStore) -> tuple[dict[str, Any], ...]:
+    """The machines that made pieces for a run, each with their names, for its facts."""
+    grouped: Any = _known(parts).groupby(_COLUMNS[1:], sort=True)["piece"]
+    return tuple(
+        {"machine": str(machine), "device": str(device), "pieces": sorted(pieces)}
+        | ({"environment": made_under} if (made_under := json.loads(environment)) else {})
+        for (machine, device, environment), pieces in grouped
+    )
+
+
+def with_origin(result: AnyResult, parts: CheckpointStore) -> AnyResult:
+    """A result whose facts say what made its pieces: machines, versions, threads, kernels."""
+    origin = {"machines": machines_of(parts), "environments": tuple(parts.environments())}
+    frozen: Any = result
+    return replace(frozen, facts=result.facts.model_copy(update=origin))
+
+
+def _known(parts: CheckpointStore) -> pd.DataFrame:
+    known = parts.read_part(_PART) if parts.has_part(_PART) else pd.DataFrame(columns=_COLUMNS)
+    # Earlier versions did not keep under what a machine worked.
+    return known if "environment" in known else known.assign(environment="{}")
+
 
 _HEAD = b"layerwise part "
 _LONGEST_HEAD = 10_000

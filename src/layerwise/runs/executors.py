@@ -12,8 +12,7 @@ import pandas as pd
 
 from layerwise.models.instance.kinds import Model
 
-from .checkpoints import CheckpointStore
-from .machines import Machine, note_machine
+from .checkpoints import CheckpointStore, Machine, note_machine
 from .progress import Meter, telling_of_piece
 
 Tables = Mapping[str, pd.DataFrame]

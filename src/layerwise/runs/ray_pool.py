@@ -21,7 +21,7 @@ from typing import Any
 
 from layerwise.errors import UserError, one_line, shown
 
-from .machines import Machine
+from .checkpoints import Machine
 from .ray_worker import RayWorker
 
 # Seconds: to reach a head, between looks whether it is there and at which machines there are, and

@@ -29,6 +29,36 @@ from .result import AblationResult
 from .spec import KINDS, MEANS, AblationSpec, refuse_draws, refuse_unknown_site
 
 
+@check_arguments()
+@exclusive
+def score(
+    model: Model,
+    tasks: TaskLike | Sequence[TaskLike] = "all",
+    protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
+    **run: Unpack[RunOptions],
+) -> AblationResult:
+    """Score the intact model alone, and test whether it does better than guessing.
+
+    It is compared with chance, with itself asked other items' questions (blind), with itself
+    without any layer, and with a guesser that reads no question. A layer can only be shown to
+    matter where there is such signal.
+
+    Returns:
+        A result without effects: ``signal()`` has a row per task and protocol, ``notes()`` says
+        what to try where there is no signal.
+
+    Raises:
+        UserError: for anything unknown, out of range or contradictory, before work begins.
+
+    Example:
+        >>> result = layerwise.score(model, "facts", "generate")  # doctest: +SKIP
+        >>> result.signal()[["accuracy", "chance", "blind", "signal"]]  # doctest: +SKIP
+    """
+    setup = prepare(model, tasks, protocols, **run)
+    job = Ablation(setup, ())
+    return execute_job(job, AblationResult, "score", run, job.write_requests)
+
+
 @check_arguments(
     refuse_unknown_site,
     refuse_draws,

@@ -15,7 +15,6 @@ import pandas as pd
 
 from layerwise.models.instance.kinds import is_seq2seq
 from layerwise.presentation.wording import doing, joined, writes
-from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import (
     BlindItem,
@@ -26,7 +25,7 @@ from layerwise.runs.controls import (
     guessed_rows,
     without_layers,
 )
-from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
+from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps, tell_of_more_memory
 from layerwise.runs.pieces import Recorded, joined_work, make_pieces, unrecorded
 from layerwise.runs.progress import Meter, PartMeter
 from layerwise.runs.records import record_rows, request_line, text_lines, work_entry

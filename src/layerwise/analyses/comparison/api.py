@@ -8,21 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from layerwise.analyses.ablation.saved_effects import is_set
-from layerwise.errors import UserError
+from layerwise.errors import UserError, counted
 from layerwise.ground.arguments import check_arguments
 from layerwise.presentation.rows import records
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
 from layerwise.storage.parquet import frame
 
-from .compared import ComparisonFacts, RunFacts
 from .quantities import Prepared, n_asked, prepared
-from .result import Comparison
 from .runs import (
+    ComparedRuns,
+    ComparisonFacts,
+    RunFacts,
     SavedRun,
     left_out,
     on_shared_tasks,
@@ -33,6 +34,34 @@ from .runs import (
     shared_change,
 )
 from .tables import corrected, estimate_rows, group_difference_rows, group_rows, n_tests, pair_rows
+
+if TYPE_CHECKING:
+    from layerwise.presentation.claim import Claim
+    from layerwise.presentation.page import Report
+
+
+class Comparison(ComparedRuns):
+    """Differences between runs, with intervals and tests; its tables are ``ComparedRuns``'."""
+
+    def report(self) -> Report:
+        """The page with figures, sentences and tables."""
+        from .report import comparison_report
+
+        return comparison_report(self)
+
+    def established(self) -> list[Claim]:
+        """The sentences that a test supports, the largest difference first."""
+        from .report import sure_claims
+
+        return sure_claims(self)
+
+    def __repr__(self) -> str:
+        n_established = sum(self.differences["significant"])
+        return (
+            f"Comparison({', '.join(self.facts.groups or [r.name for r in self.facts.runs])}; "
+            f"{n_established} of {counted(len(self.differences), 'difference')} established)"
+        )
+
 
 Folders = Sequence[str | Path]
 

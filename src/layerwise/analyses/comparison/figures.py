@@ -30,7 +30,7 @@ from layerwise.presentation.wording import (
     spread_of,
 )
 
-from .compared import AXES, MEASURES, UNITS
+from .runs import AXES, MEASURES, UNITS
 
 # Of the two depths of a curve the one that noise moves least.
 SHOWN = ("half-effect depth", "prediction depth")

@@ -28,7 +28,7 @@ from layerwise.presentation.wording import (
 )
 from layerwise.stats.depth.layer_curves import ABLATION
 
-from .compared import AXES, MEASURES
+from .runs import AXES, MEASURES
 
 NOTHING = "no difference"
 Row = dict[str, Any]

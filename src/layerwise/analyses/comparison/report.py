@@ -29,9 +29,9 @@ from layerwise.presentation.wording import (
     when,
 )
 
-from .compared import UNITS, ComparedRuns
 from .findings import established, headline, not_established
 from .quantities import COMPARED, FAMILIES
+from .runs import UNITS, ComparedRuns
 
 # Claims on the first screen.
 MOST = 4

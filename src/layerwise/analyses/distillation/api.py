@@ -1,25 +1,135 @@
-"""Distillation: a student trained on a teacher's predictions, and what it can do afterwards.
+"""``distill`` and ``heal``: a student trained on a teacher's predictions, and what it can do.
 
-Its course is in ``course``, the training in ``training``, its losses in ``losses``, its texts in
-``examples``; the folder is that of a written model, as ``pruning.folder`` has it.
+The training is in ``training``, its losses in ``losses``, its texts in ``examples``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Any, NamedTuple, Unpack
 
 from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.shared.written_model import TABLES
+from layerwise.errors import UserError
+from layerwise.ground.options import of_kind
 from layerwise.ground.readers import one_of
+from layerwise.models import load_model, model_facts
 from layerwise.models.instance.kinds import Model
-from layerwise.runs.options import TrainingOptions
+from layerwise.runs.options import HealingOptions, LoadingOptions, TrainingOptions
 from layerwise.runs.setup import TaskLike
+from layerwise.storage.file_list import states
+from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
 
 from .losses import Objective
 from .names import ANSWERS, DIVERGENCES
 from .pipeline import refuse_steps, train_student
 from .result import DistillationResult
+
+
+@check_arguments(
+    Objective,
+    refuse_steps,
+    divergence=one_of("divergence", DIVERGENCES),
+    answers=one_of("kind of answers", ANSWERS),
+)
+def heal(
+    folder: str | Path,
+    tasks: TaskLike | Sequence[TaskLike] = "all",
+    protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
+    *,
+    out: str | Path,
+    **training: Unpack[HealingOptions],
+) -> DistillationResult:
+    """Train a pruned model on its original's predictions, and measure what comes back.
+
+    A distillation whose student is a model out of ``prune_model`` and whose teacher is the model
+    that it came from, so that gains are what comes back of what was lost with the layers. What
+    comes back, and what does not, is asked by Gromov et al. 2024 (arXiv:2403.17887), who heal with
+    low-rank adapters. ``docs/distillation.md`` has definitions and tests.
+
+    Args:
+        folder: the folder that ``layerwise prune`` wrote; it stays as it is.
+        tasks: task names, capabilities, JSONL files, or ``Task`` values: what is measured, and,
+            without ``text``, trained on by other items.
+        out: the folder to write; it must not exist or be empty, or be that of the same call,
+            which goes on there after an interruption. Tables go into its folder ``compared``.
+
+    Returns:
+        As ``distill``: the teacher is the original, the student the model without the layers, and
+        the distilled student the healed one.
+
+    Raises:
+        UserError: if the folder is none of a pruned model or was changed since, if its original is
+            not there or is another by now, and as ``distill`` does.
+    """
+    pruned = pruned_from(Path(folder))
+    if training["original"] is not None:
+        pruned = pruned._replace(name=str(training["original"]), is_path=False)
+    how = of_kind(LoadingOptions, training)
+    teacher = _loaded(pruned, Path(folder), how)
+    cut = load_model(folder, **how)
+    return train_student(teacher, cut, tasks, protocols, Path(out), training, pruned.removed)
+
+
+class PrunedFrom(NamedTuple):
+    """What a pruned model's folder says of its original.
+
+    Attributes:
+        name: the name that it was loaded by.
+        source_hash: SHA-256 over its files; empty if it is not known.
+        removed: the layers that were left out, in the order of computation.
+        is_path: whether the name is that of a folder or file of one's own.
+    """
+
+    name: str
+    source_hash: str
+    removed: tuple[int, ...]
+    is_path: bool
+
+
+def pruned_from(folder: Path) -> PrunedFrom:
+    """What a folder out of ``prune_model`` says of its original."""
+    tables = folder / TABLES
+    run = read_run_file(tables) if (tables / RUN_FILE).is_file() else {"settings": {}}
+    settings = run["settings"]
+    if settings.get("analysis") != "pruning" or not is_finished(run):
+        raise UserError(
+            f"{folder} holds no model that layerwise wrote without some layers: expected the "
+            "folder of a finished `layerwise prune`; prune the model first, or name the original "
+            "and the student to `layerwise distill`."
+        )
+    model = {name: digest for name, digest in (listed_files(tables) or {}).items()
+             if name.startswith("../")}  # fmt: skip
+    changed = sorted(name for name, state in states(tables, model).items() if state != "ok")
+    if changed:
+        raise UserError(
+            f"{folder} is not as it was written ({Path(changed[0]).name} is changed or missing): "
+            "expected the model that `layerwise prune` wrote; prune it again."
+        )
+    return PrunedFrom(
+        settings["model"], settings.get("source_hash", ""), tuple(settings["removed"]),
+        run["model"]["source"] in ("folder", "gguf"),
+    )  # fmt: skip
+
+
+def _loaded(pruned: PrunedFrom, folder: Path, how: Mapping[str, Any]) -> Model:
+    """The model that the layers were taken from, and no other."""
+    if pruned.is_path and not Path(pruned.name).expanduser().exists():
+        raise UserError(
+            f"The original that {folder} was written from is not at {pruned.name!r} any more: "
+            "expected its folder or file there; name the place where it is now, as `original` "
+            "(`--original` at the command line)."
+        )
+    model = load_model(pruned.name, **how)
+    source_hash = model_facts(model).source_hash
+    if pruned.source_hash and source_hash != pruned.source_hash:
+        raise UserError(
+            f"{pruned.name!r} is not the model that {folder} was written from any more: its files "
+            f"have SHA-256 {source_hash[:12]}, expected {pruned.source_hash[:12]}; restore them, "
+            "or prune the model again."
+        )
+    return model
 
 
 @check_arguments(

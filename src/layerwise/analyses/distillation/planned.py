@@ -25,15 +25,16 @@ from layerwise.tasks import Task
 
 from .amounts import (
     Amount,
+    StepMemory,
     amount_of,
     amount_written,
     batch_amount,
+    step_memory,
     with_length,
 )
+from .api import pruned_from
 from .batches import fitting
-from .dry_step import StepMemory, step_memory
 from .examples import Example, Examples
-from .healing import pruned_from
 from .losses import Objective
 from .names import DISTILLED, STUDENT, TEACHER
 from .pipeline import refuse_steps, training_examples

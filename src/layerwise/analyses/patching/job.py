@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import token_passes
-from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.dry_sweeps import tell_of_more_memory
 from layerwise.runs.pieces import Recorded, joined_work
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry

@@ -27,10 +27,9 @@ from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers
 from layerwise.models.instance.own_files import files_of, load_alike, stored_stacks
-from layerwise.runs.checkpoints import rows_of
+from layerwise.runs.checkpoints import rows_of, with_origin
 from layerwise.runs.controls import requests_of
 from layerwise.runs.folder import RunFolder
-from layerwise.runs.machines import with_origin
 from layerwise.runs.options import PromptOptions
 from layerwise.runs.pieces import joined_work
 from layerwise.runs.records import record_rows, work_entry

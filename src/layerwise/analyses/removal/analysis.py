@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart
-from layerwise.analyses.shared.splits import HELD_OUT
+from layerwise.analyses.shared.left_out import HELD_OUT
 from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import evidence_for

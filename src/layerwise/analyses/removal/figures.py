@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerwise.analyses.shared.splits import HELD_OUT, SELECTION
+from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.presentation.charts.accuracy import draw_accuracy
 from layerwise.presentation.charts.lines import draw_series
 from layerwise.presentation.charts.marks import DASHED, DOTTED, level

@@ -17,15 +17,14 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.analyses.ablation.job import write_requests
-from layerwise.analyses.shared.splits import HELD_OUT, SELECTION
+from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.analyses.similarity.api import streams_of
 from layerwise.errors import UserError, counted
 from layerwise.ground.layer_names import removable
 from layerwise.models.instance.kinds import n_encoder_layers
-from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import asked_blind
-from layerwise.runs.dry_sweeps import cost_of_sweeps
+from layerwise.runs.dry_sweeps import cost_of_sweeps, tell_of_more_memory
 from layerwise.runs.executors import LOCAL
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned

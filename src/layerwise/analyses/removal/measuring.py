@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from layerwise.models.instance.kinds import Model
-from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints, rows_of
+from layerwise.runs.checkpoints import (
+    CheckpointStore,
+    Machine,
+    MemoryCheckpoints,
+    machines_of,
+    note_machine,
+    rows_of,
+)
 from layerwise.runs.controls import (
     BlindItem,
     asked_blind,
@@ -25,7 +32,6 @@ from layerwise.runs.controls import (
 )
 from layerwise.runs.dry_sweeps import Sweeper
 from layerwise.runs.executors import Executor, Work, make_missing
-from layerwise.runs.machines import Machine, machines_of, note_machine
 from layerwise.runs.pieces import joined_work
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import record_rows, work_entry

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise.analyses.shared.splits import HELD_OUT, SELECTION
+from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
 from layerwise.presentation import no_signal

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.analyses.shared.splits import HELD_OUT, SELECTION
+from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.stats import effects as _effects
 from layerwise.stats.effects import Chance
 from layerwise.stats.families.estimate import Sizes, known, over_run, with_holm

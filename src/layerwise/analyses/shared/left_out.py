@@ -8,6 +8,9 @@ from typing import Any
 from layerwise.presentation.wording import when
 from layerwise.storage.provenance import Facts
 
+SELECTION, HELD_OUT = "selection", "held out"
+
+
 # Items that are named, and tasks and protocols whose items left out are named in sentences.
 _NAMED = 3
 _SAID = 3

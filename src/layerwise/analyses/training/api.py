@@ -5,34 +5,207 @@ Each checkpoint's run is a saved result of its own; the series is computed from 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+from layerwise.analyses.ablation.job import Ablation
+from layerwise.analyses.ablation.result import AblationResult
+from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.comparison.compared import RunFacts
+from layerwise.analyses.comparison.runs import RunFacts
+from layerwise.analyses.execute import execute
 from layerwise.analyses.loading import load_results
-from layerwise.errors import UserError
+from layerwise.analyses.logit_lens.api import Lens
+from layerwise.analyses.logit_lens.result import LensResult
+from layerwise.errors import UserError, counted, shown
 from layerwise.ground.options import of_kind
-from layerwise.ground.readers import some_of
+from layerwise.ground.path_readers import path
+from layerwise.ground.readers import plain, refuse, some_of, whole
+from layerwise.models.conversion.bridge import accepted
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.kinds import Model
+from layerwise.models.load import load_model
 from layerwise.runs.options import CheckpointOptions, RunOptions, SeriesOptions
-from layerwise.runs.setup import TaskLike
+from layerwise.runs.setup import TaskLike, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
 
-from .job import (
-    LENS,
-    Checkpoints,
-    loaded,
-    measured,
-    one_by_one,
-    read_checkpoints,
-    read_series,
-)
-from .joined import FOLDER, SeriesFacts
-from .result import TrainingSeries
+from .joined import FOLDER, JoinedCheckpoints, SeriesFacts
 from .series import checkpoints_of_one_model, joined_series
 from .tables import series_tables
+
+if TYPE_CHECKING:
+    from layerwise.presentation.claim import Claim
+    from layerwise.presentation.page import Report
+
+
+LENS = "lens"
+_READ = {"letter": "letter", "continuation": "continuation", "generate": "continuation"}
+Checkpoint = Model | str | Path | Callable[[], Model]
+Checkpoints = (
+    Mapping[int, Checkpoint] | Sequence[str | Path] | Iterable[tuple[int, Checkpoint]]
+)  # fmt: skip
+_EXPECTED = (
+    "the folders of checkpoints, a mapping of steps to folders or models, or (step, model) pairs"
+)
+_STEP = whole(500)
+
+
+def loaded(step: int, checkpoint: Any, how: Mapping[str, Any]) -> Model:
+    """The model of a checkpoint: itself, what its function makes, or what its folder holds."""
+    given = accepted(checkpoint)
+    if not isinstance(given, Model) and callable(given):
+        given = accepted(given())
+        if not isinstance(given, Model):
+            raise UserError(
+                f"The function of the checkpoint of step {step} gave {shown(given)}: expected a "
+                "loaded model; let it return one."
+            )
+    return given if isinstance(given, Model) else load_model(checkpoint, **how)
+
+
+@exclusive
+def measured(
+    model: Model, tasks: Any, protocols: Any, also: Sequence[str], run: dict[str, Any]
+) -> list[Result]:
+    """Skip every layer of a checkpoint where it beats blind; read its lens if requested."""
+    setup = prepare(model, tasks, protocols, **run)
+    layers = tuple(range(model.cfg.n_layers))
+    skipped = AblationSpec.of(model, "skip", None, layers)
+    jobs: list[Any] = [Ablation(setup, (skipped,), only_with_signal=True)]
+    if LENS in also:
+        read = tuple(dict.fromkeys(_READ[protocol] for protocol in setup.protocols))
+        jobs.append(Lens(replace(setup, protocols=read), strict=False))
+    more = {"also": list(also)} if also else {}
+    settings = setup.settings(analysis="profile training", **jobs[0].settings(), **more)
+    return execute(
+        lambda parts, progress: [job.run(parts, settings, progress) for job in jobs],
+        (AblationResult, LensResult), run["out"], settings, setup.refuse_changed, run["progress"],
+        jobs[0].write_requests,
+    )  # fmt: skip
+
+
+def read_checkpoints(name: str, value: Any) -> Mapping[int, Any] | Iterable[tuple[int, Any]]:
+    """Read checkpoints by step; of a generator, pairs that are read as they come."""
+    if isinstance(value, Mapping):
+        return _in_order([_pair(name, one) for one in value.items()])
+    if isinstance(value, (str, bytes, os.PathLike)) or not isinstance(value, Iterable):
+        raise refuse(name, value, _EXPECTED)
+    if isinstance(value, Sequence):
+        return _in_order([_entry(name, one) for one in value])
+    return (_entry(name, one) for one in value)
+
+
+def read_series(name: str, value: Any) -> Mapping[int, str | Path]:
+    """Read the folders of runs by step, as of checkpoints."""
+    folders = dict(one_by_one(read_checkpoints(name, value)))
+    return _in_order([(step, path(name, folder)) for step, folder in folders.items()])
+
+
+def one_by_one(
+    checkpoints: Mapping[int, Any] | Iterable[tuple[int, Any]],
+) -> Iterator[tuple[int, Any]]:
+    """Checkpoints as they come, none of them twice."""
+    seen: set[int] = set()
+    pairs: Any = checkpoints.items() if isinstance(checkpoints, Mapping) else checkpoints
+    for step, checkpoint in pairs:
+        _refuse_twice(step, seen)
+        seen.add(step)
+        yield step, checkpoint
+
+
+def _in_order(pairs: list[tuple[int, Any]]) -> dict[int, Any]:
+    if len(pairs) < 2:
+        raise UserError(
+            f"A series of {counted(len(pairs), 'checkpoint')} is none: expected two or more steps "
+            "of one model's training; give more, or use `layerwise profile` for one model."
+        )
+    return dict(one_by_one(sorted(pairs, key=lambda pair: pair[0])))
+
+
+def _refuse_twice(step: int, seen: set[int]) -> None:
+    if step in seen:
+        raise UserError(
+            f"Two checkpoints are of step {step}: expected one of each step; leave one out, or "
+            "say its step, as in STEP=FOLDER."
+        )
+
+
+def _entry(name: str, value: Any) -> tuple[int, Any]:
+    if isinstance(value, (str, os.PathLike)):
+        return _named(name, os.fspath(value))
+    return _pair(name, value)
+
+
+def _pair(name: str, value: Any) -> tuple[int, Any]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise refuse(name, value, _EXPECTED)
+    step, checkpoint = value
+    number = _STEP(f"{name}: a step", plain(step))
+    if number < 0:
+        raise UserError(f"A checkpoint is of step {number}: expected 0 or more.")
+    if isinstance(checkpoint, (str, os.PathLike)):
+        return number, path(name, checkpoint)
+    if not isinstance(checkpoint, Model) and not callable(checkpoint):
+        raise refuse(f"{name}[{number}]", checkpoint, "a folder, a loaded model, or a function")
+    return number, checkpoint
+
+
+def _named(name: str, text: str) -> tuple[int, str | Path]:
+    """A folder whose name ends with its step, or ``STEP=FOLDER``."""
+    step, equals, folder = text.partition("=")
+    if equals and step.strip().isdecimal():
+        return int(step), path(name, folder)
+    # Of the name as it is given: what a link leads to may be called otherwise.
+    digits = re.search(r"(\d+)$", os.path.basename(os.path.abspath(text)))
+    if digits is None:
+        raise UserError(
+            f"Cannot tell of which step {shown(text)} is: expected a folder whose name ends with "
+            "its step, such as checkpoint-500, or STEP=FOLDER."
+        )
+    return int(digits[1]), path(name, text)
+
+
+class TrainingSeries(JoinedCheckpoints):
+    """Onsets of capabilities in training, and their layers; tables: ``JoinedCheckpoints``'."""
+
+    def report(self) -> Report:
+        """The page with figures, sentences and tables."""
+        from .report import series_report
+
+        return series_report(self)
+
+    def findings(self) -> list[Claim]:
+        """The sentences that the tables earn, the most important first."""
+        from .report import sentences
+
+        return sentences(self)
+
+    def plot(self, protocol: str | None = None) -> Any:
+        """Accuracy over steps with onsets, above what each layer costs at each step.
+
+        Args:
+            protocol: which; the first of the series if None.
+
+        Returns:
+            A matplotlib figure.
+        """
+        from .report import figure_of
+
+        return figure_of(self, protocol)
+
+    def __repr__(self) -> str:
+        n, steps = sum(self.onsets["appears"]), self.facts.steps
+        rows = counted(len(self.onsets), "task and protocol", "tasks and protocols")
+        return (
+            f"TrainingSeries({counted(len(steps), 'checkpoint')}, steps {steps[0]} to "
+            f"{steps[-1]}; {n} of {rows} there to stay)"
+        )
+
 
 Folders = Mapping[int, str | Path] | Sequence[str | Path]
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pandas as pd
 from pydantic import Field
 
-from layerwise.analyses.comparison.compared import RunFacts
+from layerwise.analyses.comparison.runs import RunFacts
 from layerwise.storage.joined_folder import JoinedFolder, JoinedRuns
 from layerwise.storage.places import SERIES_PAGE
 from layerwise.storage.provenance import Stamped

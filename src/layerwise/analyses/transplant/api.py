@@ -20,11 +20,10 @@ from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 
-from .fit import refuse_misfit
 from .job import Transplant
 from .names import EXCHANGES, SETS
 from .result import TransplantResult
-from .spec import TransplantSpec, refuse_unknown
+from .spec import TransplantSpec, refuse_misfit, refuse_unknown
 from .writing import write_merged
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.analyses.shared.splits import HELD_OUT, SELECTION
+from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.errors import UserError
 from layerwise.presentation.rows import numbers, rows
 from layerwise.stats.effects import INTACT, Chance

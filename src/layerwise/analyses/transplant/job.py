@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.job import ITEMS_AT_ONCE, write_requests
-from layerwise.analyses.shared.splits import HELD_OUT, SELECTION
+from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.models.instance.kinds import Model
 from layerwise.models.weights.footprint import weight_bytes
 from layerwise.presentation.rows import rows
@@ -38,13 +38,20 @@ from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 
-from .branches import Exchange, is_alone, patched_with, swept_with_donor
 from .gaps import gaps_table
 from .greedy import best_of, hosts_with_gaps, parted
 from .names import ACTIVATIONS, HOSTS, WEIGHTS
 from .result import TransplantResult
 from .spec import Change, TransplantSpec
-from .weights import distances, donated, transplanted
+from .weights import (
+    Exchange,
+    distances,
+    donated,
+    is_alone,
+    patched_with,
+    swept_with_donor,
+    transplanted,
+)
 
 _KEPT = (
     "intervention", "kind", "site", "layer", "layers", "task", "capability", "item", "protocol",

@@ -9,10 +9,13 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Iterator
+from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layerwise.errors import UserError, one_line
+from transformers import PreTrainedConfig
+
+from layerwise.errors import UserError, one_line, shown
 from layerwise.models.files.cache import cache_dir, complete_or_nothing, discard, file_sha256
 from layerwise.models.files.manifest import is_conversion, write_manifest
 from layerwise.models.huggingface.quiet import quiet
@@ -21,6 +24,121 @@ from .gguf_header import GgufHeader, read_gguf_header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+_ROTARY = (
+    "gemma2", "gemma3", "llama", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "stablelm",
+    "starcoder2",
+)  # fmt: skip
+_BASE_UNREAD = ("stablelm", "starcoder2")
+_EXPERTS = ("qwen2moe", "qwen3moe")
+# Not all files say how wide their experts are, but all have them.
+_WIDTHS = {
+    "moe_intermediate_size": "blk.0.ffn_up_exps.weight",
+    "shared_expert_intermediate_size": "blk.0.ffn_up_shexp.weight",
+}
+_BASE = 10_000.0  # of llama.cpp, where a file has none
+# Of Gemma's largest models (46 and 62 layers) llama.cpp scales attention by another width.
+_BY_HEADS = {"gemma2": 46, "gemma3": 62}
+_LOCAL, _GLOBAL = "sliding_attention", "full_attention"
+
+
+def complete_settings(header: GgufHeader, config: Any) -> None:
+    """Set configuration fields that transformers leaves at their defaults despite the file."""
+    architecture = header.metadata["general.architecture"]
+    fields = _Fields(header, architecture)
+    rope = config.rope_parameters if architecture in _BASE_UNREAD else {}
+    if architecture in _BASE_UNREAD:
+        rope["rope_theta"] = float(fields("rope.freq_base", _BASE))
+    if "partial_rotary_factor" in rope:
+        width = config.hidden_size // config.num_attention_heads
+        rope["partial_rotary_factor"] = fields("rope.dimension_count", width) / width
+        config.partial_rotary_factor = rope["partial_rotary_factor"]
+    for field, tensor in _WIDTHS.items():
+        stored = header.tensors.get(tensor)
+        if architecture in _EXPERTS and stored is not None and hasattr(config, field):
+            setattr(config, field, stored.shape[-2])
+
+
+class _Setting(NamedTuple):
+    what: str
+    of_file: Any
+    of_config: Any
+
+
+def refuse_unread_settings(path: Path, header: GgufHeader, config: PreTrainedConfig) -> None:
+    """Refuse a configuration that differs from the header."""
+    for setting in _settings(header, config):
+        if not _same(setting.of_file, setting.of_config):
+            raise UserError(
+                f"{path.name} cannot be converted: its header says {shown(setting.of_file)} of "
+                f"{setting.what}, transformers reads {shown(setting.of_config)}; expected the "
+                "same; use the model's safetensors folder."
+            )
+
+
+def _same(value: Any, other: Any) -> bool:
+    if isinstance(value, float) and isinstance(other, int | float):
+        return isclose(value, other, rel_tol=1e-6)
+    return value == other
+
+
+def _settings(header: GgufHeader, config: PreTrainedConfig) -> Iterator[_Setting]:
+    architecture = header.metadata["general.architecture"]
+    fields = _Fields(header, architecture)
+    if architecture in _ROTARY:
+        yield from _rotation(fields, config)
+    if architecture in _BY_HEADS:
+        yield from _attention_of_gemma(fields, config, _BY_HEADS[architecture])
+
+
+class _Fields(NamedTuple):
+    """The settings of the architecture in a header."""
+
+    header: GgufHeader
+    architecture: str
+
+    def __call__(self, key: str, default: Any = None) -> Any:
+        return self.header.metadata.get(f"{self.architecture}.{key}", default)
+
+
+def _rotation(fields: _Fields, config: PreTrainedConfig) -> Iterator[_Setting]:
+    read = _rope(config, _GLOBAL)
+    yield _Setting("the rotary base", float(fields("rope.freq_base", _BASE)), read["rope_theta"])
+    kind, factor = fields("rope.scaling.type"), float(fields("rope.scaling.factor") or 1)
+    if kind is None:  # llama.cpp scales linearly by a factor that stands alone
+        kind = "none" if factor == 1 else "linear"
+    of_config = read.get("rope_type", "default").replace("default", "none")
+    yield _Setting("rotary scaling", kind, of_config)
+    if kind != "none":
+        yield _Setting("the factor of rotary scaling", factor, read.get("factor"))
+
+
+def _rope(config: Any, kind: str) -> dict[str, Any]:
+    """The rotary parameters of a kind of layers; the same for all where they are not told apart."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    return {"rope_theta": _BASE} | parameters.get(kind, parameters)
+
+
+def _attention_of_gemma(fields: _Fields, config: Any, largest: int) -> Iterator[_Setting]:
+    heads, width = fields("attention.head_count"), fields("embedding_length")
+    by_heads = fields("block_count") == largest
+    scaled_by = width // heads if by_heads else fields("attention.key_length")
+    yield _Setting("the width that attention is scaled by", scaled_by, config.query_pre_attn_scalar)
+    if fields.architecture == "gemma2":
+        capped = float(fields("attn_logit_softcapping", 50.0))
+        yield _Setting("the soft-cap of attention", capped, config.attn_logit_softcapping)
+        capped = float(fields("final_logit_softcapping", 30.0))
+        yield _Setting("the soft-cap of logits", capped, config.final_logit_softcapping)
+    else:
+        base = float(fields("rope.freq_base_swa", _BASE))
+        yield _Setting("the rotary base of windows", base, _rope(config, _LOCAL)["rope_theta"])
+    yield _Setting("the window", fields("attention.sliding_window"), config.sliding_window)
+    every = 2 if fields.architecture == "gemma2" else 6
+    every = fields("attention.sliding_window_pattern", every)
+    n_layers = config.num_hidden_layers
+    kinds = [_LOCAL if (layer + 1) % every else _GLOBAL for layer in range(n_layers)]
+    yield _Setting("which layers have windows", kinds, list(config.layer_types))
 
 
 _NAME = "model.gguf"
@@ -95,7 +213,7 @@ def _config(
     from layerwise.models.decoder.load import hooked_decoder, meta_model_of
 
     from .gguf_check import refuse_other_architectures
-    from .gguf_settings import complete_settings, refuse_unread_settings
+    from .gguf_files import complete_settings, refuse_unread_settings
 
     refuse_other_architectures(path, header)
     with _refusals(path):
