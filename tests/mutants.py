@@ -369,7 +369,7 @@ FAULTS = [
                 "a branch does not begin where it leaves another",
                 "walk.py",
                 "self.resid[self.open] = self.resid[branch.parent]",
-                "self.resid[self.open] = self.trunk[0, :n_asked]",
+                "self.resid[self.open] = self.trunk[0, :n_requested]",
             ),
             (
                 "keys of a branch before it opens",

@@ -27,9 +27,9 @@ _R = TypeVar("_R")
 
 def task(name: str, value: Any) -> Any:
     """Read a task: its name, the path of its file, or the task itself."""
-    found = plain(value)
-    if isinstance(found, Task):
-        return found
+    read = plain(value)
+    if isinstance(read, Task):
+        return read
     return task_name(name, value, "a task's name, the path of a .jsonl file, or a Task")
 
 
@@ -47,11 +47,11 @@ def results(name: str, value: Any) -> list[Any]:
     if isinstance(value, Result):
         return [value]
     expected = "results, such as [layerwise.ablate(...)]; those of a profile are its .results"
-    found = list(entries(name, value, expected))
-    for one in found:
+    given = list(entries(name, value, expected))
+    for one in given:
         if not isinstance(one, Result):
             raise refuse(name, one, expected)
-    return found
+    return given
 
 
 def model(name: str, value: Any) -> Any:
@@ -101,9 +101,9 @@ def executor(name: str, value: Any) -> Any:
 
 def out(name: str, value: Any) -> Any:
     """Read the path of a folder to write to, and refuse one that cannot be written."""
-    found = path(name, value)
-    refuse_unusable_folder(Path(found))
-    return found
+    place = path(name, value)
+    refuse_unusable_folder(Path(place))
+    return place
 
 
 READERS: Mapping[str, Reader] = {

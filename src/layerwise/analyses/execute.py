@@ -73,8 +73,8 @@ def execute(
     # What run.json could not hold must not be found out when everything is done.
     json.dumps(settings, allow_nan=False)
     if out is None:
-        with meter(progress) as told:
-            results = _made(make, MemoryCheckpoints(), told)
+        with meter(progress) as reported:
+            results = _made(make, MemoryCheckpoints(), reported)
         refuse_changed()
         return results
     with RunFolder.open(out, settings) as folder:
@@ -82,8 +82,8 @@ def execute(
             results = read_finished(folder, kinds, also, join)
             if results is not None:
                 return results
-        with meter(progress) as told:
-            results = _made(make, folder, told)
+        with meter(progress) as reported:
+            results = _made(make, folder, reported)
         folder.refuse_deleted()
         folder.refuse_changed(refuse_changed)
         for result in results:

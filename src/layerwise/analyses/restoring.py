@@ -38,14 +38,14 @@ def warn_of_lost(folder: Path) -> None:
         DamagedFileWarning: if there are any: requests, or a lens that has its own checksum.
     """
     lost = _lost(folder, listed_files(folder) or {})
-    told = [
+    each = [
         f"{name} is {_in_words(state)}"
         for name, state in sorted(lost.items())
         if state != "not kept"
     ]
-    if told:
+    if each:
         warnings.warn(
-            f"In {folder} {', '.join(told)}; the tables are as they were written, and what is read "
+            f"In {folder} {', '.join(each)}; the tables are as they were written, and what is read "
             f"rests on them alone. To mend it, {AGAIN}.", DamagedFileWarning, stacklevel=3,
         )  # fmt: skip
 
@@ -74,11 +74,11 @@ def restore(folder: Path, kinds: Kinds, join: Join | None = None) -> None:
     if lost.keys() & measured:
         raise _refusal(folder, {name: lost[name] for name in lost if name in measured})
     if lost:
-        told = ", ".join(sorted(lost))
+        names = ", ".join(sorted(lost))
         _make_again(folder, list(lost), kinds, join)
         warnings.warn(
             f"Tables in {folder} were missing or changed and were made again from the others: "
-            f"{told}.", MadeAgainWarning, stacklevel=3,
+            f"{names}.", MadeAgainWarning, stacklevel=3,
         )  # fmt: skip
 
 
@@ -102,9 +102,9 @@ def _refuse_unlisted(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _refusal(folder: Path, lost: Mapping[str, State]) -> DamagedResultsError:
-    told = ", ".join(f"{name} is {_in_words(state)}" for name, state in sorted(lost.items()))
+    states = ", ".join(f"{name} is {_in_words(state)}" for name, state in sorted(lost.items()))
     return DamagedResultsError(
-        f"The results in {folder} are not as they were written ({told}): expected the files that "
+        f"The results in {folder} are not as they were written ({states}): expected the files that "
         f"{RUN_FILE} lists, with their SHA-256; {AGAIN}."
     )
 

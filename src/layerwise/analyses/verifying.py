@@ -68,12 +68,12 @@ class Verification:
     def sentence(self) -> str:
         """What was found, in one sentence."""
         if self.problems:
-            told = "; ".join(self.problems)
+            what = "; ".join(self.problems)
             again = "give the command that made the folder again, which makes it again"
             if self.files.get(RUN_FILE) == MISSING:  # a run does not begin among files of another
                 again = "delete the folder and give the command that made it again"
             return (
-                f"{self.folder} is not as it was written ({told}): expected the files that were "
+                f"{self.folder} is not as it was written ({what}): expected the files that were "
                 f"written there; restore them, or {again}."
             )
         if not self.checksums:
@@ -113,14 +113,14 @@ def verify(folder: str | Path) -> Verification:
         raise UserError(f"No folder {folder}: expected a folder of results; check the path.")
     homes = [home for home in (folder / COMPARED, folder)
              if (home / RUN_FILE).exists() or results_without_list(home)]  # fmt: skip
-    found = [_verified_run(home) for home in homes]
-    found += [_verified_joined(folder, joined) for joined in JOINED if joined.is_in(folder)]
-    if not found:
+    verified = [_verified_run(home) for home in homes]
+    verified += [_verified_joined(folder, joined) for joined in JOINED if joined.is_in(folder)]
+    if not verified:
         raise UserError(
             f"No {RUN_FILE} or {COMPARISON.list_file} in {folder}: expected the folder of a "
             "finished run, a comparison, a series or a pruned model; check the path."
         )
-    return found[0] if len(found) == 1 else _together(folder, found)
+    return verified[0] if len(verified) == 1 else _together(folder, verified)
 
 
 def _together(folder: Path, several: Sequence[Verification]) -> Verification:
@@ -176,38 +176,38 @@ def _verified_joined(folder: Path, joined: JoinedFolder[Any]) -> Verification:
 def _without_list(folder: Path, own: str, known: Sequence[str], missing: str) -> Verification:
     """Of results whose list is gone: what can be said of them all the same."""
     there = [name for name in known if (folder / name).exists()]
-    found = {own: MISSING} | dict.fromkeys(there, READABLE)
+    states = {own: MISSING} | dict.fromkeys(there, READABLE)
     problems = [missing]
     for name in there:
-        told = list(_problems_of(folder / name, None))
-        found[name] = "changed" if told else READABLE
-        problems += told
-    return Verification(folder, found, tuple(problems), False)
+        problems_of_file = list(_problems_of(folder / name, None))
+        states[name] = "changed" if problems_of_file else READABLE
+        problems += problems_of_file
+    return Verification(folder, states, tuple(problems), False)
 
 
 def _verified(
     folder: Path, own: str, files: Mapping[str, str] | None, known: Sequence[str],
     facts: Facts | None,
 ) -> Verification:  # fmt: skip
-    found: dict[str, str] = {own: READABLE if files is None else "ok"}
-    found |= dict(states(folder, files or {}))
-    there = [name for name in known if (folder / name).exists() and name not in found]
-    found |= dict.fromkeys(there, READABLE if files is None else NOT_LISTED)
-    problems = [f"{name} is {state}" for name, state in found.items() if state not in _RIGHT]
+    file_states: dict[str, str] = {own: READABLE if files is None else "ok"}
+    file_states |= dict(states(folder, files or {}))
+    there = [name for name in known if (folder / name).exists() and name not in file_states]
+    file_states |= dict.fromkeys(there, READABLE if files is None else NOT_LISTED)
+    problems = [f"{name} is {state}" for name, state in file_states.items() if state not in _RIGHT]
     problems += [
         f"{NOT_KEPT_FILE} names {name}, which {own} does not list"
         for name in not_kept(folder)
         if name not in (files or {})
     ]
-    whole = [name for name in known if found.get(name) in ("ok", READABLE)]
+    whole = [name for name in known if file_states.get(name) in ("ok", READABLE)]
     for name in whole:
         for problem in _problems_of(folder / name, facts):
             problems.append(problem)
-            found[name] = "changed"
-    if not [name for name in found if name in TABLE_FILES]:
+            file_states[name] = "changed"
+    if not [name for name in file_states if name in TABLE_FILES]:
         problems.append("no table is there")
-    others = {n: NOT_LISTED for n in _others(folder) if n not in found}
-    return Verification(folder, found | others, tuple(problems), files is not None)
+    others = {n: NOT_LISTED for n in _others(folder) if n not in file_states}
+    return Verification(folder, file_states | others, tuple(problems), files is not None)
 
 
 def _others(folder: Path) -> list[str]:
@@ -245,12 +245,12 @@ def _problems_of(path: Path, facts: Facts | None) -> Iterator[str]:
 def _differences(path: Path, saved: bytes, facts: Facts) -> Iterator[str]:
     """What a table says of its run, and ``run.json`` does not."""
     try:
-        mine = parse_facts(saved, path)
+        part = parse_facts(saved, path)
     except UserError as error:
         yield str(error).partition(": expected")[0]
         return
-    if mine.model.hash != facts.model.hash:
+    if part.model.hash != facts.model.hash:
         yield f"{path.name} and {RUN_FILE} are of different models"
     hashes = {task.name: task.hash for task in facts.tasks}
-    if any(hashes.get(task.name) != task.hash for task in mine.tasks):
+    if any(hashes.get(task.name) != task.hash for task in part.tasks):
         yield f"{path.name} and {RUN_FILE} are of different items"

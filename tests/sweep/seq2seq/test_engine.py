@@ -136,8 +136,8 @@ def test_work_is_shared() -> None:
 def test_source_runs_are_not_followed_by_branches() -> None:
     asked = [LogLikelihood(INPUT, (4, 9), source=OTHER)]
     plan = plan_seq2seq_walk([resample("attn_out", 1)], asked, (0,), 5)
-    assert (len(plan.encoder.tokens), plan.encoder.n_asked) == (12, 6)
-    assert (len(plan.decoder.tokens), plan.decoder.n_asked) == (3, 2)
+    assert (len(plan.encoder.tokens), plan.encoder.n_requested) == (12, 6)
+    assert (len(plan.decoder.tokens), plan.decoder.n_requested) == (3, 2)
     assert plan.source_inputs == (tuple(range(6, 12)),)
 
 

@@ -128,7 +128,7 @@ def _together(
         layers=tuple(layers),
         p=_largest_p(about),
         test=f"the largest of each capability's, {_flips(about)}",
-        **_asked(about),
+        **_scope(about),
         caveat=caveat,
     )
 
@@ -185,7 +185,7 @@ def _more_of(effects: pd.DataFrame, capability: str) -> Claim:
         p=_largest_p(effects),
         test="the largest of Welch's t over items, of the losses and of what exceeds each "
         f"capability's usual loss; Holm over {counted(n_tests, 'contrast')}",
-        **_asked(effects),
+        **_scope(effects),
         caveat=_BREAKS,
     )  # fmt: skip
 
@@ -200,7 +200,7 @@ def _needed(effects: pd.DataFrame, sure: pd.DataFrame, general: list[int]) -> Cl
     common = {
         "kind": NEEDED,
         "capabilities": (str(first["capability"]),),
-        **_asked(effects),
+        **_scope(effects),
         "details": (_power(effects),),
         "caveat": "No significant loss is not no loss.",
     }
@@ -270,7 +270,7 @@ def _gain(row: dict[str, Any], run: RunTables) -> Claim:
         p=float(row["p_family"]),
         test=f"{_AGAINST[hidden]}, Holm over {n} (tasks, protocols and layers)"
         if single else _flips(about),
-        **_asked(about),
+        **_scope(about),
         caveat=_CAVEATS[hidden] if single else "",
     )  # fmt: skip
 
@@ -295,7 +295,7 @@ def _spare(spare: pd.DataFrame, names: Sequence[str], noun: str) -> list[Claim]:
             p=_largest_p(rows(sure, layer=layers)),
             test="the largest; paired tests of equivalence over items, Holm over "
             f"{counted(int(spare['n_tests'].iloc[0]), 'test')}",
-            **_asked(pd.DataFrame(sure)),
+            **_scope(pd.DataFrame(sure)),
             caveat="Nothing is shown about leaving out several.",
         )
     ]
@@ -315,7 +315,7 @@ def _flips(about: pd.DataFrame) -> str:
     return f"exact sign flips of items, Holm over {n} (capabilities and layers)"
 
 
-def _asked(about: pd.DataFrame) -> dict[str, Any]:
+def _scope(about: pd.DataFrame) -> dict[str, Any]:
     names = {
         name: tuple(dict.fromkeys(part for row in about[name] for part in row.split(", ")))
         for name in ("tasks", "protocols")

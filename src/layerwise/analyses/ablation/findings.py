@@ -64,8 +64,8 @@ def layers_without_loss(run: RunTables) -> list[Claim]:
         over_run = holm(np.concatenate([list(p.values()) for p in whole] or [np.zeros(0)]))
         for cell in cells.values():
             p = no_loss(cell)
-            held, over_run = over_run[: len(p)], over_run[len(p) :]
-            shown = dict(zip(p, held.tolist(), strict=True)), every_test(sum(map(len, whole)))
+            by_task, over_run = over_run[: len(p)], over_run[len(p) :]
+            shown = dict(zip(p, by_task.tolist(), strict=True)), every_test(sum(map(len, whole)))
             claims.append(
                 _shown(cell, p, *shown, smallest)
                 if min(p.values()) < ALPHA
@@ -115,7 +115,7 @@ def _shown(
             f"task with signal: {layer_ranges(layers)}.",
             *more, *_margins(cell, smallest),
         ),
-        **_asked(cell, layer=layers),
+        **_scope(cell, layer=layers),
     )  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def _none(cell: pd.DataFrame, n_layers: int, smallest: Interest) -> Claim:
             "where no answer changes.",
             *_margins(cell, smallest),
         ),
-        **_asked(cell),
+        **_scope(cell),
     )  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def _doing(cell: pd.DataFrame, where: str) -> str:
     return capitalised(done(records(cell)[0], where))
 
 
-def _asked(cell: pd.DataFrame, **at: list[int]) -> dict[str, Any]:
+def _scope(cell: pd.DataFrame, **at: list[int]) -> dict[str, Any]:
     first = records(cell)[0]
     where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
     return {

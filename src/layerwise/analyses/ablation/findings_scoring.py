@@ -260,8 +260,8 @@ def _others(sure: dict[str, pd.DataFrame], books: pd.DataFrame) -> str:
         if len(sort)
     ]  # fmt: skip
     every = pd.concat(list(sure.values()))
-    held = which_hold(every, books, lambda table: layer_ranges(layers_of(table)))
-    return f"{capitalised(joined(parts))}{held}."
+    holding = which_hold(every, books, lambda table: layer_ranges(layers_of(table)))
+    return f"{capitalised(joined(parts))}{holding}."
 
 
 def _why(pair: Row, sure: dict[str, pd.DataFrame], both: bool) -> tuple[tuple[str, ...], str]:

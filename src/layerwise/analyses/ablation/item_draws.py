@@ -87,7 +87,7 @@ def swept_apart(
     """Outcomes of changes, each item's noise being its own."""
     outcomes: list[list] = [[] for _ in drawn]
     work = SweepStats()
-    for some, draw in _asked_together(drawn):
+    for some, draw in _batches(drawn):
         swept = sweeps([drawn[place].change for place in some], requests_of(draw))
         work += swept.stats
         for place, answers in zip(some, swept.outcomes, strict=True):
@@ -106,7 +106,7 @@ def swept_apart(
     return Sweep(outcomes, work)
 
 
-def _asked_together(drawn: Sequence[DrawnChange]) -> list[tuple[list[int], int]]:
+def _batches(drawn: Sequence[DrawnChange]) -> list[tuple[list[int], int]]:
     """Places of the changes that are swept over all items at once, with the draw they ask for."""
     by_draw: dict[int, list[int]] = {}
     for place, each in enumerate(drawn):

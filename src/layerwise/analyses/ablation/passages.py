@@ -151,8 +151,8 @@ def _described(both: tuple[Cell, ...], facts: Facts) -> dict[str, Any]:
 def _comparable(pair: Pair, facts: Facts) -> list[tuple[str, str, StepAnswers, StepAnswers]]:
     """Both tasks' answers under the changes of each kind and site that both were asked under."""
     protocol = str(pair.closed["protocol"].iloc[0])
-    rung = ScoringStep(protocol, protocol, "correct", protocol)
-    answers = [step for records in pair for step in step_answers(records, rung, facts.chance)]
+    as_asked = ScoringStep(protocol, protocol, "correct", protocol)
+    answers = [step for records in pair for step in step_answers(records, as_asked, facts.chance)]
     if len(answers) != 2:
         return []
     places = answers[0].cell.interventions[["kind", "site"]].dropna().drop_duplicates()

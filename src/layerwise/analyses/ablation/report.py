@@ -86,7 +86,7 @@ def role_maps(run: RunTables) -> list[FigureSpec]:
             "lost, from 0 (as the intact model) to 1 (as without any layer), clipped "
             f"(n = {spread_of(effects['n_items'], 'item')} a row). Dot: "
             "loss significant after Holm's correction over the layers of the row (exact McNemar "
-            f"test, p < 0.05); triangle: significant gain{_held(run, effects)}. Hatched: no "
+            f"test, p < 0.05); triangle: significant gain{_hold(run, effects)}. Hatched: no "
             "signal, so nothing is claimed. The intervals are in the tables below."
         )
         alt = f"Heat map of accuracy lost by {action}, tasks and protocols by layers."
@@ -95,7 +95,7 @@ def role_maps(run: RunTables) -> list[FigureSpec]:
     return figures
 
 
-def _held(run: RunTables, shown: pd.DataFrame, *, heads: bool = False) -> str:
+def _hold(run: RunTables, shown: pd.DataFrame, *, heads: bool = False) -> str:
     """How many of the marks of a figure hold over the whole run."""
     every = effects_of_layers(run, heads=heads)
     assert every is not None
@@ -141,7 +141,7 @@ def head_effects(run: RunTables) -> list[FigureSpec]:
                 f"{protocol} (n = {spread_of(own['n_items'], 'item')} a task, tasks with "
                 "signal). Red is lost, blue gained. Dot: significant after Benjamini-Hochberg "
                 f"correction over the {spread(own.groupby('task').size())} {noun}s of a task "
-                f"(exact McNemar test, q < 0.05{_held(run, own, heads=True)}). The intervals are "
+                f"(exact McNemar test, q < 0.05{_hold(run, own, heads=True)}). The intervals are "
                 "in the table below."
             )
             alt = f"Heat maps of accuracy lost by {action}, layers by {noun}s."
@@ -168,7 +168,7 @@ def set_effects(run: RunTables) -> list[FigureSpec]:
             f"{joined(in_order(own['protocol'], PROTOCOL_ORDER))}). A row per block or set of "
             f"{noun}{most}. Lines: paired bootstrap 95 % intervals. Filled: significant after "
             "Holm's correction over the sets of a task and protocol (exact McNemar test, "
-            f"p < 0.05{_held(run, own)}). The numbers are in the tables below."
+            f"p < 0.05{_hold(run, own)}). The numbers are in the tables below."
         )
         alt = f"Points with intervals: accuracy lost by {action_on_sets(kind, site)}."
         draw = partial(set_losses, own, kind, site)
@@ -194,7 +194,7 @@ def comparisons(run: RunTables) -> list[FigureSpec]:
             f"lost by {doing(kind, site, 'one layer')}, of tasks with signal under two or more "
             f"protocols (n = {spread_of(effects['n_items'], 'item')}). Bands: paired bootstrap 95 "
             "% intervals. Filled markers: significant after Holm's correction over the layers"
-            f"{_held(run, effects)}. Ticks at the foot: of the items right under both protocols, "
+            f"{_hold(run, effects)}. Ticks at the foot: of the items right under both protocols, "
             "the layer loses more under one (exact tests, Holm over the layers)."
         )
         alt = "Line charts of accuracy lost against the layer, one line per protocol."

@@ -78,7 +78,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
     for closed, opened in in_order(zip(shown["closed"], shown["open"], strict=True), ()):
         own = rows(shown, closed=closed, open=opened)
         sure = own.loc[own["loses_more"].notna()]
-        held = int((numbers(sure, "p_run") < 0.05).sum())
+        n_holding = int((numbers(sure, "p_run") < 0.05).sum())
         caption = (
             f"{closed} without the passage and {opened} with it, {doing(kind, site, 'one layer')}. "
             "Above: the share of the above-floor accuracy that is lost, each from its own floor. "
@@ -86,7 +86,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
             f"n = {spread_of(own['n_pairs'], 'item')} both ways). Triangles: of the items right "
             "both ways the layer loses more without the passage (up), or with it (down). Exact "
             "tests allow for lucky and flipped answers: p < 0.05 after Holm's correction over the "
-            f"layers of a panel. Of {len(sure)} such layers {held} hold over all "
+            f"layers of a panel. Of {len(sure)} such layers {n_holding} hold over all "
             f"{n_tests(layers)} tests of the run."
         )
         alt = "Line charts of the accuracy lost by layer, with and without the passage."

@@ -56,7 +56,7 @@ def ladder_table(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) -> 
     single = of_single_layers(records)
     known = effects.loc[effects["head"].isna() & (effects["layers"].str.len() == 1)]
     known = known.assign(protocol=known["protocol"].map(_NAME_OF_PROTOCOL))
-    steps = [step_records(single, rung) for rung in _TOKEN_RUNGS]
+    steps = [step_records(single, step) for step in _TOKEN_RUNGS]
     tokens = pd.concat(steps, ignore_index=True)
     tables = [known]
     if len(tokens):
@@ -156,9 +156,9 @@ def _n_steps(records: pd.DataFrame) -> int:
     Of a model that hardly knows the answers, rungs with signal are those on which it was lucky.
     """
     steps: dict[str, list[str]] = {}
-    for rung in SCORING_STEPS:
-        for task in step_records(records, rung)["task"].unique():
-            steps.setdefault(task, []).append(rung.name)
+    for step in SCORING_STEPS:
+        for task in step_records(records, step)["task"].unique():
+            steps.setdefault(task, []).append(step.name)
     changed = records.loc[~records["kind"].isin(BASELINES), ["kind", "site"]].drop_duplicates()
     return len(changed) * sum(len(in_steps(rungs)) for rungs in steps.values())
 

@@ -19,7 +19,7 @@ from layerwise.presentation.rows import records
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
 from layerwise.storage.parquet import frame
 
-from .quantities import Prepared, n_asked, prepared
+from .quantities import Prepared, n_comparisons, prepared
 from .runs import (
     ComparedRuns,
     ComparisonFacts,
@@ -110,7 +110,7 @@ def compare(
     change = shared_change(shared)
     ready = [prepared(run, seed, n_resamples) for run in shared]
     silent += [row for run in ready for row in _unsaid(run)]
-    n_planned = n_asked(list(_groups(ready).values()) or [[run] for run in ready])
+    n_planned = n_comparisons(list(_groups(ready).values()) or [[run] for run in ready])
     differences, spread = _compared(ready, n_planned, silent, smallest_depth)
     if not differences:
         raise _nothing(silent)

@@ -135,7 +135,7 @@ def _difference(row: Row, n_kind: int, n_whole: int) -> Claim:
         test=f"{test}, Holm over {family}",
         details=(_MEANS,) if row["family"] == "share lost" else (),
         caveat="" if holds or not n_whole else f"Over {page} (Holm) it does not hold.",
-        **_asked(pd.DataFrame([row])),
+        **_scope(pd.DataFrame([row])),
     )
 
 
@@ -146,7 +146,7 @@ def _source(row: Row, *names: str) -> dict[str, Any]:
     return source("comparison_differences", {name: row[name] for name in names})
 
 
-def _asked(about: pd.DataFrame) -> dict[str, Any]:
+def _scope(about: pd.DataFrame) -> dict[str, Any]:
     row, items = records(about)[0], asked_of(about)
     runs = f" and {row['n_second']} against {row['n_first']} runs" * (row["unit"] == "run")
     return items | {"items": items["items"] + runs}
@@ -201,7 +201,7 @@ def _nothing(differences: pd.DataFrame) -> Claim:
         source=_source(first, *_CELL),
         details=tuple(map(_part, records(differences))),
         caveat=f"Of the {first['measure']}: the second minus the first, with 95 % intervals.",
-        **_asked(differences),
+        **_scope(differences),
     )
 
 

@@ -229,17 +229,20 @@ def _in_all(
     note: Callable,
 ) -> Iterator[tuple[Key, list[Quantity]]]:
     """The measures that every run has, in relative depth and as shares of layers."""
-    measured = [{s.measure: s for s in mine if not isinstance(s, LeftOut)} for mine in settled]
-    for run, mine in zip(runs, settled, strict=True):
-        for each in mine:
+    measured = [{s.measure: s for s in of_run if not isinstance(s, LeftOut)} for of_run in settled]
+    for run, of_run in zip(runs, settled, strict=True):
+        for each in of_run:
             if isinstance(each, LeftOut):
                 note(left_out(run.run.name, each.reason, capability=each.capability,
                               protocol=each.protocol, method=each.method))  # fmt: skip
-    for measure in _shared([set(mine) for mine in measured]):
-        mine = [each[measure] for each in measured]
+    for measure in _shared([set(of_run) for of_run in measured]):
+        of_run = [each[measure] for each in measured]
         family, shift = (SIZE, 0.0) if measure == CRITICAL else (DEPTH, 0.5)
-        first, tasks = mine[0], tuple(t for t in mine[0].tasks if all(t in s.tasks for s in mine))
-        if any(s.tasks != tasks for s in mine):  # settled in other tasks
+        first, tasks = (
+            of_run[0],
+            tuple(t for t in of_run[0].tasks if all(t in s.tasks for s in of_run)),
+        )
+        if any(s.tasks != tasks for s in of_run):  # settled in other tasks
             continue
         key = Key(family, first.capability, first.protocol, first.method, measure, axis, tasks)
         yield (
@@ -247,12 +250,12 @@ def _in_all(
             [
                 Quantity(
                     (s.draws + shift) / size,
-                    min(each.n_items for each in mine),
-                    min((each.clusters for each in mine), key=lambda clusters: clusters.n),
+                    min(each.n_items for each in of_run),
+                    min((each.clusters for each in of_run), key=lambda clusters: clusters.n),
                     curves=s.curves,
                     axis=Axis(size, shift, size) if family == DEPTH else None,
                 )
-                for s, size in zip(mine, sizes, strict=True)
+                for s, size in zip(of_run, sizes, strict=True)
             ],
         )
 
@@ -343,13 +346,13 @@ def _names(runs: Sequence[Prepared]) -> str:
     return ", ".join(run.run.name for run in runs)
 
 
-def n_asked(several: Sequence[Sequence[Prepared]]) -> Counter[str]:
+def n_comparisons(several: Sequence[Sequence[Prepared]]) -> Counter[str]:
     """How many comparisons of each family are asked for between every two groups of runs."""
-    pairs = (_asked_of([*one, *other]) for one, other in combinations(several, 2))
+    pairs = (_comparisons_of([*one, *other]) for one, other in combinations(several, 2))
     return sum(pairs, start=Counter())
 
 
-def _asked_of(runs: Sequence[Prepared]) -> Counter[str]:
+def _comparisons_of(runs: Sequence[Prepared]) -> Counter[str]:
     """Of what every one of these runs speaks, or is silent."""
     cells = set.intersection(*(set(run.cells) for run in runs))
     places = {(runs[0].cells[cell].capability, cell[1]) for cell in cells}

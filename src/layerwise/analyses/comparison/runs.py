@@ -276,11 +276,11 @@ def shared_change(runs: Sequence[SavedRun]) -> tuple[str, str] | None:
     if shared:
         return min(shared, key=lambda change: change != ("skip", "layer"))
     if all(listed.values()):
-        told = "; ".join(
+        each = "; ".join(
             f"{_changes_in_words(changes)} in {name}" for name, changes in listed.items()
         )
         raise UserError(
-            f"The metric differs, for layers were changed in different ways ({told}): expected "
+            f"The metric differs, for layers were changed in different ways ({each}): expected "
             "one way that all runs have; run `layerwise ablate` with the same --kind and --site."
         )
     return None

@@ -37,7 +37,7 @@ from .quantities import (
     Key,
     Prepared,
     Quantity,
-    n_asked,
+    n_comparisons,
     quantities,
 )
 
@@ -48,10 +48,14 @@ Draws = Float[np.ndarray, " draws"]
 def estimate_rows(runs: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
     """Rows of ``comparison_estimates.parquet``: each run by itself, on the tasks of all runs."""
     for run in runs:
-        for key, (mine,) in quantities([run]).items():
-            low, high = _own_interval(key, mine)
-            told = {"run": run.run.name, "group": run.run.group, "estimate": float(mine.draws[0])}
-            yield told | _named(key, mine) | {"low": low, "high": high}
+        for key, (quantity,) in quantities([run]).items():
+            low, high = _own_interval(key, quantity)
+            about = {
+                "run": run.run.name,
+                "group": run.run.group,
+                "estimate": float(quantity.draws[0]),
+            }
+            yield about | _named(key, quantity) | {"low": low, "high": high}
 
 
 def pair_rows(
@@ -64,7 +68,7 @@ def pair_rows(
         for key, (first, second) in quantities([one, other], left_out.append).items()
         if key.measure not in DESCRIBED
     ]
-    return corrected(rows, n_asked([[run] for run in runs]))
+    return corrected(rows, n_comparisons([[run] for run in runs]))
 
 
 def _pair(
@@ -157,7 +161,7 @@ def group_difference_rows(
         draws = np.array([each.draws for each in every])
         over_items = draws[split:].mean(axis=0) - draws[:split].mean(axis=0)
         error = float(np.nanstd(over_items[1:]))
-        found = crossed_difference(values[:split], values[split:], error, every[0].clusters.n)
+        difference = crossed_difference(values[:split], values[split:], error, every[0].clusters.n)
         yield {
             "unit": RUN,
             "first": first[0].run.group,
@@ -165,15 +169,15 @@ def group_difference_rows(
             **_named(key, every[0]),
             "estimate_first": float(values[:split].mean()),
             "estimate_second": float(values[split:].mean()),
-            "difference": found.interval.estimate,
-            "low": found.interval.low,
-            "high": found.interval.high,
-            "p": found.p,
+            "difference": difference.interval.estimate,
+            "low": difference.interval.low,
+            "high": difference.interval.high,
+            "p": difference.p,
             "n_first": split,
             "n_second": len(every) - split,
-            "error_runs": found.error_units,
+            "error_runs": difference.error_units,
             "error_items": error,
-            "df": found.df,
+            "df": difference.df,
         } | _of_interest(every, smallest_depth)
 
 
@@ -183,8 +187,8 @@ def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, A
         for key, every in quantities(runs).items():
             values = np.array([each.draws[0] for each in every])
             spread = {"mean": values.mean(), "sd": values.std(ddof=1), "least": values.min()}
-            told = {"group": name, "n_runs": len(runs), "most": values.max()}
-            yield told | _named(key, every[0]) | spread
+            about = {"group": name, "n_runs": len(runs), "most": values.max()}
+            yield about | _named(key, every[0]) | spread
 
 
 def corrected(
@@ -194,16 +198,16 @@ def corrected(
 
     Significant is what is so after the correction and no smaller than is of interest.
     """
-    found, tests = [], n_tests([row["family"] for row in rows], asked or {})
+    tested, tests = [], n_tests([row["family"] for row in rows], asked or {})
     for family in COMPARED:
-        mine = with_holm((row for row in rows if row["family"] == family), tests[family])
-        found += [
+        of_family = with_holm((row for row in rows if row["family"] == family), tests[family])
+        tested += [
             {name: value for name, value in row.items() if name != _SMALLEST}
             | {"significant": bool(row["p_holm"] < ALPHA and _away(row))}
-            for row in mine
+            for row in of_family
         ]
     whole = sum(tests.values())
-    return with_holm([row | {"run_tests": whole} for row in found], whole, to="p_run")
+    return with_holm([row | {"run_tests": whole} for row in tested], whole, to="p_run")
 
 
 def n_tests(families: Sequence[str], asked: Mapping[str, int]) -> dict[str, int]:

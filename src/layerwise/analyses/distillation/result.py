@@ -94,7 +94,7 @@ class TaskAnswers(NamedTuple):
         return self.cells[STUDENT].clusters
 
 
-def asked_of(distillation: pd.DataFrame) -> Iterator[TaskAnswers]:
+def answers_of(distillation: pd.DataFrame) -> Iterator[TaskAnswers]:
     """The three models' records by task and protocol, in alphabetical order."""
     for by_host in cells_by_host(distillation, HOSTS, "all three models; run the distillation"):
         yield TaskAnswers(by_host, intact_nats(distillation, by_host[STUDENT]))
@@ -109,7 +109,7 @@ def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
     share of the teacher's lead that is closed is told where that lead is established in the same
     way.
     """
-    every = list(asked_of(distillation))
+    every = list(answers_of(distillation))
     if not every:
         return frame("distillation_gains", [])
     hosts = [task.cells[host] for task in every for host in HOSTS]
@@ -183,9 +183,9 @@ def _bootstrapped(task: TaskAnswers, seed: int, *, leads: bool) -> dict[str, Any
     )
     share = 1 - stats.shares(teacher, distilled, student if leads else np.full_like(student, 1.0))
     n = len(nats)
-    found = bounded_columns("nats", "nats_", gained, n)
-    found |= dict(zip(("closed", "closed_low", "closed_high"), _closed(task, share), strict=True))
-    return {name: known(value[0]) for name, value in found.items()}
+    columns = bounded_columns("nats", "nats_", gained, n)
+    columns |= dict(zip(("closed", "closed_low", "closed_high"), _closed(task, share), strict=True))
+    return {name: known(value[0]) for name, value in columns.items()}
 
 
 def _closed(

@@ -64,7 +64,7 @@ def tasks_apart(
     ]  # fmt: skip
     rows = [_order_row(first, second, n_layers) for _, (first, second) in pairs]
     smallest = smallest_depth / max(n_layers - 1, 1)
-    found: dict[Any, dict[str, Any]] = {}
+    by_pair: dict[Any, dict[str, Any]] = {}
     tested = zip(pairs, with_holm(rows), strict=True)
     for (key, pair), row in sorted(
         tested, key=lambda each: np.nan_to_num(abs(each[1]["difference"]))
@@ -72,12 +72,12 @@ def tasks_apart(
         first, last = pair if row["difference"] > 0 else pair[::-1]
         apart = last.draws[0] - first.draws[0] > smallest_depth - 1e-9
         if apart and is_established(row, row["p_holm"], smallest):
-            found[key] = {
+            by_pair[key] = {
                 "task_first": first.tasks[0], "layer_first": float(first.draws[0]),
                 "task_last": last.tasks[0], "layer_last": float(last.draws[0]),
                 "p_tasks": row["p_holm"],
             }  # fmt: skip
-    return found
+    return by_pair
 
 
 def _by_task(summary: Summary) -> list[Summary]:

@@ -52,7 +52,7 @@ def agreement_rows(
     """Every pair of methods that placed a capability, compared on the items of both."""
     groups = {key: [e for e in evidence if _key(e) == key] for key in map(_key, evidence)}
     pairs = combinations((group for key, group in groups.items() if key in placed), 2)
-    rows = [row for first, other in pairs if _asked_alike(first, other)
+    rows = [row for first, other in pairs if _same_tasks(first, other)
             for row in _compared(first, other, sampling)]  # fmt: skip
     unit = max(sampling.n_layers - 1, 1)
     smallest = {HALF: smallest_depth / unit, RANKS: 0.0}
@@ -67,7 +67,7 @@ def _key(evidence: MethodCurve) -> Key:
     return evidence.capability, evidence.protocol, evidence.method
 
 
-def _asked_alike(one: Sequence[MethodCurve], other: Sequence[MethodCurve]) -> bool:
+def _same_tasks(one: Sequence[MethodCurve], other: Sequence[MethodCurve]) -> bool:
     """Whether two methods saw the same prompts; those of ``generate`` are continuation's."""
     (first, protocol, method), (second, read, another) = _key(one[0]), _key(other[0])
     if first != second or method == another:

@@ -57,8 +57,8 @@ class HeadsResult(Result):
 
     def induction_heads(self) -> list[tuple[int, int]]:
         """The layer and head of every induction head."""
-        found = self.summary()
-        chosen = found.loc[found["induction_head"]]
+        summary = self.summary()
+        chosen = summary.loc[summary["induction_head"]]
         return list(zip(map(int, chosen["layer"]), map(int, chosen["head"]), strict=True))
 
     def derived(self) -> dict[str, pd.DataFrame]:
@@ -99,17 +99,17 @@ def head_columns(heads: pd.DataFrame) -> tuple[Column, ...]:
 
 def summary_table(heads: pd.DataFrame, threshold: float, seed: int) -> pd.DataFrame:
     """``heads_summary.parquet``: means over sequences with bootstrap 95 % intervals."""
-    found: pd.DataFrame | None = None
+    summary: pd.DataFrame | None = None
     # in the order of computation
     heads = heads.assign(site=heads["site"].astype(_SITES)).sort_values(_HEAD, kind="stable")
     for score in SCORES:
         wide = heads.pivot(index="sequence", columns=_HEAD, values=score)
         values = wide.to_numpy(dtype=float)
-        if found is None:
-            found = wide.columns.to_frame(index=False).assign(n_sequences=len(values))
+        if summary is None:
+            summary = wide.columns.to_frame(index=False).assign(n_sequences=len(values))
         apart, random = Clusters.apart(len(values)), stats.generator(seed, "heads")
-        found = found.assign(**mean_columns(score, f"{score}_", values, apart, random))
-    assert found is not None
-    above = (found["prefix_matching_low"] > threshold).fillna(False)
-    found["induction_head"] = above & (found["site"] == "z")
-    return conform("heads_summary", found)
+        summary = summary.assign(**mean_columns(score, f"{score}_", values, apart, random))
+    assert summary is not None
+    above = (summary["prefix_matching_low"] > threshold).fillna(False)
+    summary["induction_head"] = above & (summary["site"] == "z")
+    return conform("heads_summary", summary)

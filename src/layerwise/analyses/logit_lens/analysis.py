@@ -134,8 +134,8 @@ def _difficulty(row: dict[str, Any], run: RunTables, flipped: bool) -> str:
     where = {"method": f"{row['lens']} lens", "measure": SETTLED, "protocol": row["protocol"]}
     pair = rows(order, **where)
     for turned, (first, second) in enumerate((("first", "second"), ("second", "first"))):
-        for found in records(rows(pair, first=row[first], second=row[second])):
-            return beside_order(found, run, bool(turned) == flipped)
+        for tested in records(rows(pair, first=row[first], second=row[second])):
+            return beside_order(tested, run, bool(turned) == flipped)
     return ""
 
 
@@ -165,8 +165,8 @@ def lens_evidence(
         curve = progress(f"{name} lens", group, wide, edges, signal, sampling, why)
         if isinstance(curve, MethodCurve):
             named = {"lens": name, "task": curve.task, "protocol": curve.protocol}
-            mine = depths.loc[(depths[list(named)] == list(named.values())).all(axis=1)]
-            curve = _with_settled(curve, mine, own[curve.task, curve.protocol], sampling)
+            of_curve = depths.loc[(depths[list(named)] == list(named.values())).all(axis=1)]
+            curve = _with_settled(curve, of_curve, own[curve.task, curve.protocol], sampling)
             if curve.settled is None and (curve.task, curve.protocol) not in signal:
                 guessed = "no signal: right answers end on top no more often than blind"
                 curve = LeftOut(*task_key(curve.method, group), guessed)

@@ -167,8 +167,8 @@ def samples(depths: pd.DataFrame, signal: Signal, n_layers: int) -> Iterator[Sam
                 continue
             layers = group["layer"].to_numpy(dtype=float).clip(min=0)
             curve = settled_by_item(layers, right, n_layers, clusters)
-            mine = group.loc[right, "depth"].to_numpy(dtype=float)
-            solved.append((str(task), mine, clusters.only(right), curve))
+            own_depths = group.loc[right, "depth"].to_numpy(dtype=float)
+            solved.append((str(task), own_depths, clusters.only(right), curve))
         if solved:
             tasks, each, clusters, curves = zip(*solved, strict=True)
             mean, joined = float(np.mean([x.mean() for x in each])), Clusters.joined(clusters)

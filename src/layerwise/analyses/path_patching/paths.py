@@ -27,7 +27,7 @@ from layerwise.models.instance.kinds import (
 )
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts
-from layerwise.sweep.activations.last_sites import held_block
+from layerwise.sweep.activations.last_sites import loaded_block
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.walk.readout import logits_of
 
@@ -65,7 +65,7 @@ def _projection(model: Model, sender: Sender) -> Float[torch.Tensor, "d_head d_m
     """The output projection of one head."""
 
     def of_decoder(model: DecoderOnly) -> torch.Tensor:
-        with held_block(model, sender.layer) as block:
+        with loaded_block(model, sender.layer) as block:
             return block.attn.W_O[sender.head]
 
     return by_kind(model, of_decoder, lambda m: head_projection(m, sender))

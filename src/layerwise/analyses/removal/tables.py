@@ -45,18 +45,18 @@ def tasks_that_count(removal: pd.DataFrame, chance: Chance) -> list[str]:
     The tests of other protocols are not waited for, because layers are chosen by these tasks
     before the items of the next protocol are asked.
     """
-    found: set[str] = set()
+    counting: set[str] = set()
     for _, asked in _baselines(removal, SELECTION).groupby("protocol"):
         have = signals(list(_cells(asked)), chance)
-        found |= {task for (task, _), signal in have.items() if signal}
-    return sorted(found)
+        counting |= {task for (task, _), signal in have.items() if signal}
+    return sorted(counting)
 
 
 def _baselines(removal: pd.DataFrame, split: str) -> pd.DataFrame:
     """The intact model on a split's items, and what it is measured by."""
-    found = removal.loc[(removal["split"] == split) & (removal["step"] == 0)]
+    intact = removal.loc[(removal["split"] == split) & (removal["step"] == 0)]
     # every order has them
-    return found.drop_duplicates(["task", "protocol", "item", "intervention"])
+    return intact.drop_duplicates(["task", "protocol", "item", "intervention"])
 
 
 def _cells(table: pd.DataFrame) -> Iterator[_effects.Cell]:
@@ -79,12 +79,12 @@ def _orders(removal: pd.DataFrame) -> list[pd.DataFrame]:
 def _candidates(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     counted = removal["task"].isin(tasks_that_count(removal, chance))
     asked = removal["kind"].isin((_effects.INTACT, "skip")) & (removal["split"] == SELECTION)
-    mine = removal.loc[counted & asked]
+    measured = removal.loc[counted & asked]
     floors = {
         cell.task: float(cell.floor(chance(cell.task, cell.protocol)).mean())
         for cell in _cells(_baselines(removal, SELECTION))
     }
-    means = mine.groupby(["task", "intervention"], sort=False, as_index=False).agg(
+    means = measured.groupby(["task", "intervention"], sort=False, as_index=False).agg(
         step=("step", "first"),
         protocol=("protocol", "first"),
         n_items=("item", "nunique"),
@@ -102,7 +102,7 @@ def _candidates(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
         share_lost=("share_lost", "mean"),
         nats=("nats", "mean"),
     )
-    named = _once(mine).reindex(columns=["intervention", "by", "layers", "chosen"])
+    named = _once(measured).reindex(columns=["intervention", "by", "layers", "chosen"])
     return conform("removal_candidates", table.merge(named, on="intervention"))
 
 
@@ -139,10 +139,13 @@ def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFram
         for split in baselines
     ]
     whole = pd.concat(parts, ignore_index=True)
-    held = whole["split"].eq(HELD_OUT).to_numpy(dtype=bool)
-    told, sizes = held & whole["signal"].eq(True).to_numpy(dtype=bool), Sizes(int(held.sum()), 0)
-    p = over_run(whole["p"].to_numpy(dtype=float), told, sizes=sizes)
-    return whole.assign(p_run=p, run_tests=sizes.of_rows(told))
+    of_rest = whole["split"].eq(HELD_OUT).to_numpy(dtype=bool)
+    tested, sizes = (
+        of_rest & whole["signal"].eq(True).to_numpy(dtype=bool),
+        Sizes(int(of_rest.sum()), 0),
+    )
+    p = over_run(whole["p"].to_numpy(dtype=float), tested, sizes=sizes)
+    return whole.assign(p_run=p, run_tests=sizes.of_rows(tested))
 
 
 def _chosen(order: pd.DataFrame, chance: Chance) -> pd.DataFrame:
@@ -166,22 +169,22 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
     signal = signals(list(_cells(baselines)), chance)
     for order in _orders(removal):
         used = _chosen(order, chance)
-        held = used.loc[used["split"] == HELD_OUT]
-        named = _once(held).set_index("step")
-        found = _cells(pd.concat([baselines, held], ignore_index=True))
-        swept = [cell for cell in found if len(cell.interventions)]
-        told = [cell for cell in swept if signal[cell.task, cell.protocol]]
+        held_out = used.loc[used["split"] == HELD_OUT]
+        named = _once(held_out).set_index("step")
+        all_cells = _cells(pd.concat([baselines, held_out], ignore_index=True))
+        swept = [cell for cell in all_cells if len(cell.interventions)]
+        judged = [cell for cell in swept if signal[cell.task, cell.protocol]]
         steps = {cell.capability: len(cell.interventions) for cell in swept}
-        n_silent += sum(steps[name] for name in steps.keys() - {cell.capability for cell in told})
-        for capability in dict.fromkeys(cell.capability for cell in told):
-            cells = [cell for cell in told if cell.capability == capability]
+        n_silent += sum(steps[name] for name in steps.keys() - {cell.capability for cell in judged})
+        for capability in dict.fromkeys(cell.capability for cell in judged):
+            cells = [cell for cell in judged if cell.capability == capability]
             for row in _curve(cells, chance, seed):
                 of_step = named.loc[row["step"]]
                 same = {name: of_step[name] for name in ("by", "intervention", "layers")}
                 rows.append({**same, **row})
     size = len(rows) + n_silent
-    told = with_holm([row | {"run_tests": size} for row in rows], size, to="p_run")
-    return frame("removal_curves", told)
+    judged = with_holm([row | {"run_tests": size} for row in rows], size, to="p_run")
+    return frame("removal_curves", judged)
 
 
 def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[str, Any]]:

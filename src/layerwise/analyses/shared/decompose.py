@@ -20,7 +20,7 @@ from layerwise.models.conversion.hooked import LayerNorm, LayerNormPre, RMSNorm,
 from layerwise.models.decoder.model import DecoderConfig
 from layerwise.models.decoder.norms import formula_of
 from layerwise.models.instance.kinds import DecoderOnly, Model, logit_cap
-from layerwise.sweep.activations.last_sites import StackSites, held_block
+from layerwise.sweep.activations.last_sites import StackSites, loaded_block
 
 Directions = Float[torch.Tensor, "item metric d_model"]
 Values = Float[torch.Tensor, "item metric"]
@@ -134,9 +134,9 @@ def _known(norm: Any, width: int) -> _Norm:
     if isinstance(norm, LayerNorm | LayerNormPre | RMSNorm | RMSNormPre):
         centring = isinstance(norm, LayerNorm | LayerNormPre)
         return _Norm(centring, norm.eps, getattr(norm, "w", None), getattr(norm, "b", None))
-    found = formula_of(norm, width)
-    if found is not None:
-        return _Norm(found.centring, found.eps, found.weight, found.bias)
+    formula = formula_of(norm, width)
+    if formula is not None:
+        return _Norm(formula.centring, formula.eps, formula.weight, formula.bias)
     raise UserError(
         f"Attribution does not know the norm {type(norm).__name__}: expected LayerNorm or "
         "RMSNorm; use ablation or patching for this model."
@@ -172,7 +172,7 @@ def direct(model: DecoderOnly, sites: StackSites, reading: LogitSums) -> Direct:
     read, norm_bias = before_norm(norm, sites.final, reading.direction)
     heads, biases = [], []
     for layer in range(model.cfg.n_layers):
-        with held_block(model, layer) as block:
+        with loaded_block(model, layer) as block:
             of_heads, of_bias = _attention(block, model.cfg, sites.z[layer], read)
         heads.append(of_heads)
         biases.append(of_bias)

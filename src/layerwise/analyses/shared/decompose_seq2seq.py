@@ -110,13 +110,13 @@ class DirectSeq2Seq:
 def direct_seq2seq(model: Seq2SeqModel, sites: Seq2SeqSites, reading: LogitSums) -> DirectSeq2Seq:
     """What every part of both stacks adds to a reading."""
     parts = model.parts
-    of_decoder, found = taken_apart(parts.decoder, sites.decoder, reading.direction, sites.cross)
-    memory, value_bias = _at_memory(parts.decoder, sites, found["cross_attn_out read"])
+    of_decoder, inner = taken_apart(parts.decoder, sites.decoder, reading.direction, sites.cross)
+    memory, value_bias = _at_memory(parts.decoder, sites, inner["cross_attn_out read"])
     cross = OfCross(
-        found["cross_attn_out heads"],
-        found["cross_attn_out bias"],
+        inner["cross_attn_out heads"],
+        inner["cross_attn_out bias"],
         value_bias,
-        found["cross_attn_out"],
+        inner["cross_attn_out"],
     )
     by_token, _ = taken_apart(parts.encoder, sites.encoder, memory)
     lengths = torch.tensor(sites.lengths, device=memory.device)
@@ -175,10 +175,10 @@ def taken_apart(
     entered = _entering_norms(sublayers, sites.embedding) if stack.post_norm else []
     read, norm_bias = before_norm(stack.final_norm, sites.final, direction)
     nothing = torch.zeros_like(norm_bias)
-    found: dict[str, list[torch.Tensor]] = {}
+    by_name: dict[str, list[torch.Tensor]] = {}
 
     def keep(name: str, value: torch.Tensor) -> None:
-        found.setdefault(name, []).append(value)
+        by_name.setdefault(name, []).append(value)
 
     # Backwards: a direction that is read of a norm's output becomes one that is read of its input.
     for number in reversed(range(len(sublayers))):
@@ -196,7 +196,7 @@ def taken_apart(
         keep(f"{one.site} bias", nothing if out_bias is None else read @ out_bias.double())
         if one.site == "cross_attn_out":
             keep(f"{one.site} read", read)
-    layers = {name: torch.stack(values[::-1], dim=2) for name, values in found.items()}
+    layers = {name: torch.stack(values[::-1], dim=2) for name, values in by_name.items()}
     norms = [layers[name] for name in layers if name.endswith(" norm")]
     own = OfStack(
         along(sites.embedding, read),

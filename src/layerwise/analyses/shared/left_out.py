@@ -34,12 +34,12 @@ def left_out_sentences(facts: Facts, analysis: str) -> list[str]:
     """Which items an analysis leaves out, and why, a sentence for each task and protocol."""
     sizes = {task.name: task.n_items for task in facts.tasks}
     who = "The logit lens" if analysis == "logit lens" else analysis.capitalize()
-    found = [
+    sentences = [
         f"{who} leaves out {entry['left_out']} of {sizes[str(entry['task'])]} items of "
         f"{entry['task']} {when(str(entry['protocol']))}, as {entry['why_left_out']}: "
         f"{entry['first_left_out']}."
         for entry in facts.work
         if entry.get("analysis") == analysis and "why_left_out" in entry
     ]
-    more = [f"It leaves out items of {len(found) - _SAID} more; the table of work has them."]
-    return found[:_SAID] + (more if len(found) > _SAID else [])
+    more = [f"It leaves out items of {len(sentences) - _SAID} more; the table of work has them."]
+    return sentences[:_SAID] + (more if len(sentences) > _SAID else [])

@@ -68,14 +68,14 @@ def angular_table(similarity: pd.DataFrame, seed: int) -> pd.DataFrame:
     """``angular.parquet``: mean distance per task, layer and number of layers."""
     rows: list[dict[str, Any]] = []
     for group in _groups(similarity):
-        told = _told(group, angular_map(group), "distance", seed)
+        intervals = _means_of(group, angular_map(group), "distance", seed)
         cells = cells_of(group)
         least: dict[int, float] = {}
-        for (_, n), one in zip(cells, told, strict=True):
+        for (_, n), one in zip(cells, intervals, strict=True):
             least[n] = min(least.get(n, np.inf), one["distance"])
         rows += [
             {**row, "layer": at, "n_layers": n, "least": row["distance"] == least[n]}
-            for (at, n), row in zip(cells, told, strict=True)
+            for (at, n), row in zip(cells, intervals, strict=True)
         ]
     return frame("angular", rows)
 
@@ -85,7 +85,7 @@ def influence_table(similarity: pd.DataFrame, seed: int) -> pd.DataFrame:
     rows = [
         {**row, "layer": layer}
         for group in _groups(similarity)
-        for layer, row in enumerate(_told(group, influences(group), "influence", seed))
+        for layer, row in enumerate(_means_of(group, influences(group), "influence", seed))
     ]
     return frame("influence", rows)
 
@@ -94,7 +94,7 @@ def _groups(similarity: pd.DataFrame) -> list[pd.DataFrame]:
     return [group for _, group in similarity.groupby(_TASK, sort=True)]
 
 
-def _told(
+def _means_of(
     group: pd.DataFrame, values: Float[np.ndarray, "item column"], name: str, seed: int
 ) -> list[dict[str, Any]]:
     """Means over items with their bootstrap intervals, a row per column."""
@@ -124,10 +124,10 @@ def prediction_table(
     n_encoder: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """``prediction.parquet``: rank correlation of each predictor with each effect, over layers."""
-    found = sorted(_evidence(similarity, cka, records, chance), key=lambda e: e[:3])
+    evidence = sorted(_evidence(similarity, cka, records, chance), key=lambda e: e[:3])
     rows = [
         row
-        for (capability, protocol), group in groupby(found, key=lambda e: e[:2])
+        for (capability, protocol), group in groupby(evidence, key=lambda e: e[:2])
         for row in _rows(capability, protocol, list(group), n_encoder, seed)
     ]
     return frame("prediction", with_holm(rows, by=["effect"]))
@@ -210,12 +210,12 @@ def _rows(
         if np.isnan(curves[effect][0]).all():  # no nats of generated texts
             continue
         layers = stacks[stack]
-        told = ~np.isnan(curves[predictor][0, layers])
-        ranked, cost = (curves[name][:, layers][:, told] for name in (predictor, effect))
+        known = ~np.isnan(curves[predictor][0, layers])
+        ranked, cost = (curves[name][:, layers][:, known] for name in (predictor, effect))
         # CKA is of all items together, and the same in all draws
         rho = rank_correlation(ranked, cost, n, random, sampled=(predictor != "cka", True))
-        found = rho.columns("rho", "") | {"n_layers": int(told.sum())}
-        yield {**same, "predictor": predictor, "effect": effect, "stack": stack, **found}
+        columns = rho.columns("rho", "") | {"n_layers": int(known.sum())}
+        yield {**same, "predictor": predictor, "effect": effect, "stack": stack, **columns}
 
 
 # Layers of a task and protocol in the short view.

@@ -94,12 +94,12 @@ def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:
     right more often by luck, from which any other answers look like a loss.
     """
     kind, site = series.change
-    found = []
+    tables = []
     for step, one in zip(series.steps, series.ablations(), strict=True):
         effects = rows(one.effects(), kind=kind, site=site)
         single = effects.loc[effects["head"].isna() & effects["layer"].notna(), _LAYERS]
-        found.append(single.assign(step=step))
-    whole = pd.concat(found, ignore_index=True)
+        tables.append(single.assign(step=step))
+    whole = pd.concat(tables, ignore_index=True)
     signal = accuracy.set_index(["step", *_KEY])["signal"]
     able = signal.reindex(pd.MultiIndex.from_frame(pd.DataFrame(whole[["step", *_KEY]]))).to_numpy(
         dtype=bool
@@ -115,31 +115,31 @@ def _depths(series: Series, seed: int) -> pd.DataFrame:
     """Depths of capabilities at each step, as ``emergence`` has them."""
     axes = axes_of(series.runs[0].facts.model.n_encoder_layers, series.n_layers)
     sampling = Sampling(seed, _RESAMPLES, series.n_layers)
-    found = []
+    rows = []
     for step, run in zip(series.steps, series.runs, strict=True):
         summaries, _ = summarised(list(evidence_of(run.results, sampling)), axes, sampling)
         for one in summaries:
             row = summary_row(one, axes[one.axis])
-            found.append({"step": step} | {name: row[name] for name in _DEPTHS if name in row})
-    return frame("training_depths", found)
+            rows.append({"step": step} | {name: row[name] for name in _DEPTHS if name in row})
+    return frame("training_depths", rows)
 
 
 def excess_of(cells: Sequence[Cell], chance: float) -> list[Excess]:
     """Right answers of each checkpoint beyond chance, other items' questions, and no layers."""
     right = np.stack([np.asarray(cell.intact, dtype=float) for cell in cells], axis=1)
     clusters = cells[0].clusters
-    found = [Excess(right - chance, clusters)]
+    excesses = [Excess(right - chance, clusters)]
     blind = [cell.blind for cell in cells if cell.blind is not None]
     if len(blind) == len(cells):
         asked = np.all([draw.n_asked > 0 for draw in blind], axis=0)
         if asked.any():
             rates = np.stack([draw.right / np.maximum(draw.n_asked, 1) for draw in blind], axis=1)
-            found.append(Excess((right - rates)[asked], clusters.only(asked)))
+            excesses.append(Excess((right - rates)[asked], clusters.only(asked)))
     if any(cell.no_layers is not None for cell in cells):
         unknown = np.full(len(right), np.nan)
         without = [unknown if cell.no_layers is None else cell.no_layers for cell in cells]
-        found.append(Excess(right - np.stack(without, axis=1), clusters))
-    return found
+        excesses.append(Excess(right - np.stack(without, axis=1), clusters))
+    return excesses
 
 
 def _onsets(
@@ -150,22 +150,22 @@ def _onsets(
     smallest_gain: float,
     interest: Interest,
 ) -> list[dict[str, Any]]:
-    found = []
+    onsets = []
     for (task, protocol), cells in asked.items():
         p = numbers(rows(accuracy, task=task, protocol=protocol).sort_values("step"), "p")
         excess = excess_of(cells, series.chance(task, protocol))
         when = onset(excess, p, smallest_gain, ALPHA / len(asked))
         last = min(1.0, float(p[-1]) * len(asked))
-        found.append(
-            _told(cells[0], series.steps)
+        onsets.append(
+            _about(cells[0], series.steps)
             | {"p": p[-1], "p_corrected": last, "appears": when is not None}
             | _steps(when, series.steps)
             | (_needed(rows(layers, task=task, protocol=protocol), interest) if when else {})
         )
-    return found
+    return onsets
 
 
-def _told(cell: Cell, steps: Sequence[int]) -> dict[str, Any]:
+def _about(cell: Cell, steps: Sequence[int]) -> dict[str, Any]:
     return {
         "task": cell.task, "capability": cell.capability, "protocol": cell.protocol,
         "n_steps": len(steps), "n_items": len(cell.intact), "n_clusters": cell.clusters.n,
@@ -178,9 +178,11 @@ def _steps(when: Onset | None, steps: Sequence[int]) -> dict[str, int]:
     return {"onset": steps[when.estimate], "low": steps[when.low], "high": steps[when.high]}
 
 
-def _needed(mine: pd.DataFrame, interest: Interest) -> dict[str, Any]:
+def _needed(of_step: pd.DataFrame, interest: Interest) -> dict[str, Any]:
     """The layers that are needed where any is known to be for the first time, and the last."""
-    sure = mine.loc[mine["significant"] & (numbers(mine, "acc_diff") > interest.loss - 1e-9)]
+    sure = of_step.loc[
+        of_step["significant"] & (numbers(of_step, "acc_diff") > interest.loss - 1e-9)
+    ]
     if sure.empty:
         return {}
     ends = {"first": int(sure["step"].min()), "last": int(sure["step"].max())}
@@ -195,7 +197,7 @@ def _moves(
     series: Series, asked: Cells, accuracy: pd.DataFrame, layers: pd.DataFrame, interest: Interest
 ) -> list[dict[str, Any]]:
     """Whether what is needed lies deeper in the later half of the checkpoints with signal."""
-    found = []
+    moves = []
     for (task, protocol), cells in asked.items():
         signal = rows(accuracy, task=task, protocol=protocol, signal=True)["step"]
         chosen = [
@@ -209,9 +211,9 @@ def _moves(
             continue
         trend = depth_trend(lost(cells, chosen), _halves(len(chosen)), cells[0].clusters)
         if trend is not None:
-            found.append(_told(cells[0], steps) | _move(trend, steps))
+            moves.append(_about(cells[0], steps) | _move(trend, steps))
     return [
-        row | {"significant": _is_told(row, row["p_holm"], interest)} for row in with_holm(found)
+        row | {"significant": _is_sure(row, row["p_holm"], interest)} for row in with_holm(moves)
     ]
 
 
@@ -240,6 +242,6 @@ def _move(trend: Trend, steps: Sequence[int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _is_told(row: Mapping[str, Any], p: float, interest: Interest) -> bool:
+def _is_sure(row: Mapping[str, Any], p: float, interest: Interest) -> bool:
     away = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
     return bool(p < ALPHA and away and abs(row["change"]) > interest.depth - 1e-9)

@@ -64,14 +64,14 @@ class Pair(NamedTuple):
 def pairs_of(transplant: pd.DataFrame) -> Iterator[Pair]:
     """Both models' records by task and protocol, in alphabetical order."""
     transplant = transplant.loc[transplant["split"].isna()]
-    for found in cells_by_host(transplant, HOSTS, "both models; run the transplant"):
-        base = found[BASE]
+    for cells in cells_by_host(transplant, HOSTS, "both models; run the transplant"):
+        base = cells[BASE]
         of = transplant.loc[
             (transplant["task"] == base.task) & (transplant["protocol"] == base.protocol)
         ]
         once = of.loc[of["set"].notna()].drop_duplicates("intervention")
         described = once.set_index("intervention")[list(_DESCRIBED)]
-        yield Pair(found, intact_nats(of, base), described)
+        yield Pair(cells, intact_nats(of, base), described)
 
 
 def gaps_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:

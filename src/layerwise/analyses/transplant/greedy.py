@@ -67,21 +67,21 @@ def greedy_table(
     transplant: pd.DataFrame, gaps: pd.DataFrame, chance: Chance, seed: int
 ) -> pd.DataFrame:
     """``transplant_greedy.parquet``: what layers that were chosen one after the other move."""
-    held = pd.DataFrame(transplant.loc[transplant["split"] == HELD_OUT])
-    if held.empty:
+    held_out = pd.DataFrame(transplant.loc[transplant["split"] == HELD_OUT])
+    if held_out.empty:
         return frame("transplant_greedy", [])
     plain = pd.DataFrame(
         transplant.loc[(transplant["kind"] == INTACT) & transplant["split"].isna()]
     )
-    items = held[[*_KEYS, "item"]].drop_duplicates()
-    joined = pd.concat([plain.merge(items, on=[*_KEYS, "item"]), held.assign(split=None)])
+    items = held_out[[*_KEYS, "item"]].drop_duplicates()
+    joined = pd.concat([plain.merge(items, on=[*_KEYS, "item"]), held_out.assign(split=None)])
     effects = effects_table(conform("transplant", joined), gaps, chance, seed)
-    steps = held.drop_duplicates([*_KEYS, "host", "intervention"])
-    told = effects.merge(
+    steps = held_out.drop_duplicates([*_KEYS, "host", "intervention"])
+    chosen = effects.merge(
         steps[[*_KEYS, "host", "intervention", "step"]], on=[*_KEYS, "host", "intervention"]
     )
-    chosen_by = [_selection(row, transplant) for row in told.to_dict("records")]
-    table = pd.concat([told, pd.DataFrame(chosen_by)], axis=1)
+    chosen_by = [_selection(row, transplant) for row in chosen.to_dict("records")]
+    table = pd.concat([chosen, pd.DataFrame(chosen_by)], axis=1)
     order = [*_KEYS, "host", "step"]
     return conform("transplant_greedy", table.sort_values(order).reset_index(drop=True))
 
@@ -90,12 +90,12 @@ def _selection(row: dict[str, Any], transplant: pd.DataFrame) -> dict[str, Any]:
     """How many were tried at a step, and what the chosen one moved on what it was chosen by."""
     about = {name: row[name] for name in (*_KEYS, "host")}
     tried = rows(transplant, **about, split=SELECTION, step=row["step"])
-    mine = rows(tried, intervention=row["intervention"])
-    plain = rows(transplant, **about, kind=INTACT, item=list(mine["item"]))
-    moved = float(numbers(mine, "correct").mean() - numbers(plain, "correct").mean())
+    with_change = rows(tried, intervention=row["intervention"])
+    plain = rows(transplant, **about, kind=INTACT, item=list(with_change["item"]))
+    moved = float(numbers(with_change, "correct").mean() - numbers(plain, "correct").mean())
     return {
         "n_candidates": len(set(tried["intervention"])),
-        "n_selection": len(mine),
+        "n_selection": len(with_change),
         "moved_selection": moved if row["direction"] == BRINGS else -moved,
     }
 

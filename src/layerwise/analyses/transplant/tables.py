@@ -61,7 +61,7 @@ def effects_table(
     return conform("transplant_effects", table.rename(columns=_AS_EFFECTS))
 
 
-def _effects(pair: Pair, host: str, chance: Chance, seed: int, found: bool) -> pd.DataFrame:
+def _effects(pair: Pair, host: str, chance: Chance, seed: int, has_gap: bool) -> pd.DataFrame:
     """One model with everything that was put into it."""
     cell = pair.cells[host]
     brings = host == pair.worse
@@ -91,8 +91,8 @@ def _effects(pair: Pair, host: str, chance: Chance, seed: int, found: bool) -> p
         n_lost=moved.sum(axis=0),
         n_gained=against.sum(axis=0),
         p=p,
-        signal=found,
-        **_bootstrapped(pair, host, seed, has_scale=found),
+        signal=has_gap,
+        **_bootstrapped(pair, host, seed, has_scale=has_gap),
     )
     gap = pair.answers(pair.better).astype(int) - pair.answers(pair.worse)
     return table.assign(**with_unseen_items(table, share_scale(gap, pair.clusters)))
@@ -143,11 +143,11 @@ def ranks_table(
     accuracy, with a smoothed bootstrap interval over items: for these layers, and other items
     like these.
     """
-    found = set(map(tuple, gaps.loc[gaps["found"], ["task", "protocol"]].to_numpy().tolist()))
+    with_gap = set(map(tuple, gaps.loc[gaps["found"], ["task", "protocol"]].to_numpy().tolist()))
     rows = [
         row
         for pair in pairs_of(transplant)
-        if (pair.base.task, pair.base.protocol) in found
+        if (pair.base.task, pair.base.protocol) in with_gap
         for host in HOSTS
         for row in _ranks(pair, host, distances, seed)
     ]

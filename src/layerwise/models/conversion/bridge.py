@@ -33,9 +33,9 @@ from . import parity
 
 VERIFIED = "handed over as a TransformerBridge; log-probabilities compared with the bridge's"
 _WRAPPED = "._original_component"
-Held = tuple[tuple[int, int], ...]
+Versions = tuple[tuple[int, int], ...]
 # Of each bridge the decoder over its weights, and which weights these were.
-_KNOWN: WeakKeyDictionary[nn.Module, tuple[DecoderModel, Held]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[nn.Module, tuple[DecoderModel, Versions]] = WeakKeyDictionary()
 
 
 def is_bridge(value: Any) -> bool:
@@ -78,7 +78,7 @@ def from_bridge(bridge: Any) -> DecoderModel:
             "decoder of transformers; load the model by its name, with layerwise.load_model(...)."
         )
     with lock_of(bridge), own_state():
-        known, state = _KNOWN.get(bridge), _held(wrapped)
+        known, state = _KNOWN.get(bridge), _versions_of(wrapped)
         fresh = known is None or known[1] != state
         model = _hooked(bridge, wrapped, name) if known is None or fresh else known[0]
         difference = _difference(bridge, model, name)
@@ -108,7 +108,7 @@ def _refuse_changed(bridge: Any, name: str) -> None:
         )
 
 
-def _held(wrapped: nn.Module) -> Held:
+def _versions_of(wrapped: nn.Module) -> Versions:
     """Identities of the weight tensors with torch's version counters."""
     return tuple(
         (id(parameter), 0 if parameter.is_inference() else parameter._version)

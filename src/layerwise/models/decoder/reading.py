@@ -58,16 +58,16 @@ class FamilyTraits:
     # Finds the module that has embeddings and layers in the model within the original.
     within: Callable[[Any], Any] = lambda base: base
     # Makes, of that module, one that embeds tokens and has the table as its weight.
-    embedding: Callable[[Any], Any] = lambda base: _found(base, _EMBEDDINGS, "token embedding")
+    embedding: Callable[[Any], Any] = lambda base: _module(base, _EMBEDDINGS, "token embedding")
     # Makes, of that module, one that gives what is added to embeddings at positions.
     positions: Callable[[Any], nn.Module | None] = lambda base: _table_of_positions(base)
     # Makes, of that module, one that gives the turns of positions; None where keys and queries that
     # are handed over know their positions otherwise.
-    rotary: Callable[[Any], nn.Module | None] = lambda base: _found(
+    rotary: Callable[[Any], nn.Module | None] = lambda base: _module(
         base, ("rotary_emb",), "rotary embedding"
     )
     # Makes, of a layer without a module for its MLP, one with the same weights.
-    mlp: Callable[[Any], nn.Module] = lambda layer: _found(layer, _MLPS, "MLP")
+    mlp: Callable[[Any], nn.Module] = lambda layer: _module(layer, _MLPS, "MLP")
 
 
 def read_parts(original: nn.Module, how: FamilyTraits | None = None) -> Parts:
@@ -82,7 +82,7 @@ def read_parts(original: nn.Module, how: FamilyTraits | None = None) -> Parts:
     model.set_attn_implementation(IMPLEMENTATION)
     n_ctx, base = longest_text(config), how.within(base)
     positions = how.positions(base)
-    layers = _found(base, ("layers", "h", "blocks"), "layers")
+    layers = _module(base, ("layers", "h", "blocks"), "layers")
     return Parts(
         embedding=how.embedding(base),
         embed_scale=scales.embed,
@@ -90,7 +90,7 @@ def read_parts(original: nn.Module, how: FamilyTraits | None = None) -> Parts:
             _block(layer, _Place(number, base, config, n_ctx, positions is not None, how))
             for number, layer in enumerate(layers)
         ),
-        final_norm=_found(base, _FINAL_NORMS, "final norm"),
+        final_norm=_module(base, _FINAL_NORMS, "final norm"),
         unembed=model.get_output_embeddings(),
         logit_scale=scales.logits,
         logit_cap=getattr(config, "final_logit_softcapping", None),
@@ -116,7 +116,7 @@ def longest_text(config: Any) -> int:
     return longest
 
 
-def _found(owner: Any, names: tuple[str, ...], what: str) -> Any:
+def _module(owner: Any, names: tuple[str, ...], what: str) -> Any:
     for name in names:
         module = getattr(owner, name, None)
         if isinstance(module, nn.Module):
@@ -178,7 +178,7 @@ def _first(norms: dict[str, nn.Module], *names: str) -> nn.Module | None:
 
 def _attention(layer: Any, place: _Place) -> AttentionParts:
     number, base, config, n_ctx, has_positions, how = place
-    module = _found(layer, _ATTENTIONS, "attention")
+    module = _module(layer, _ATTENTIONS, "attention")
     # GPT-Neo has a module around it, which chooses its kind.
     inner = getattr(module, "attention", None)
     module = inner if isinstance(inner, nn.Module) else module
@@ -209,7 +209,7 @@ def _attention(layer: Any, place: _Place) -> AttentionParts:
     scale = seen.options.get("scaling")
     return AttentionParts(
         handing,
-        _found(module, _OUTPUTS, "output projection"),
+        _module(module, _OUTPUTS, "output projection"),
         rotary,
         seen.queries.shape[2],
         n_kv,

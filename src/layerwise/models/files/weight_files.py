@@ -64,7 +64,7 @@ class WeightFiles:
         # On the CPU they are the mapped file: they take memory as they are looked at, and give it
         # back with the last tensor. Changing them does not change the file.
         weights: dict[str, torch.Tensor] = {}
-        with _damage_told(self.folder):
+        with _refuse_damage(self.folder):
             for source, places in groupby(self.places[part], key=lambda place: place.part):
                 if contents_sha256(self._file(source)) != self.hashes[source]:
                     raise ValueError(f"{source}.safetensors has another SHA-256")
@@ -85,7 +85,7 @@ class WeightFiles:
 
 
 @contextlib.contextmanager
-def _damage_told(folder: Path) -> Iterator[None]:
+def _refuse_damage(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
@@ -107,7 +107,7 @@ def find_weights(digest: str) -> WeightFiles | None:
     folder = _folder(digest)
     if not folder.is_dir():
         return None
-    with _damage_told(folder):
+    with _refuse_damage(folder):
         index = json.loads(read_regular(folder / _INDEX))
         if index.pop("sha256", None) != checksum_of(index):
             raise ValueError(f"{_INDEX} has another SHA-256, or none, as older versions wrote it")

@@ -75,7 +75,7 @@ def last_sites(
 
 
 @contextmanager
-def held_block(model: DecoderOnly, layer: int) -> Iterator[Any]:
+def loaded_block(model: DecoderOnly, layer: int) -> Iterator[Any]:
     """A block of the model, with its weights in memory meanwhile if they are on disk."""
     on_disk = blocks_on_disk(model)
     if on_disk is not None:

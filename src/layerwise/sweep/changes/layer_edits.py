@@ -104,13 +104,13 @@ class Sites:
 
     def output(self, site: str, compute: Callable[[], AtSite], like: AtSite) -> AtSite:
         """As ``LayerEdits.output``."""
-        return self._told(site, self.edits.output(site, compute, like))
+        return self._observed(site, self.edits.output(site, compute, like))
 
     def changed(self, site: str, activation: AtSite) -> AtSite:
         """As ``LayerEdits.changed``."""
-        return self._told(site, self.edits.changed(site, activation))
+        return self._observed(site, self.edits.changed(site, activation))
 
-    def _told(self, site: str, activation: AtSite) -> AtSite:
+    def _observed(self, site: str, activation: AtSite) -> AtSite:
         if self.observe is not None:
             self.observe(site, activation)
         return activation

@@ -139,7 +139,7 @@ class _Walk:
         running = sum(
             branch.first_layer <= layer and not branch.idle(layer) for branch in branches.branches
         )
-        return len(side.tokens) * (layer < branches.trunk_until) + side.n_asked * running
+        return len(side.tokens) * (layer < branches.trunk_until) + side.n_requested * running
 
 
 def _of_block(block: BlockParts, tokens: float | int, memory_tokens: float) -> float:

@@ -39,11 +39,11 @@ class Side:
     tokens: tuple[int, ...]  # token ids
     positions: tuple[int, ...]  # in their sequences
     runs: tuple[Run, ...]  # who attends to whom in self-attention
-    n_asked: int  # how many tokens are of requests, and not of source runs alone
+    n_requested: int  # how many tokens are of requests, and not of source runs alone
 
-    def asked_runs(self, runs: Sequence[Run]) -> list[Run]:
+    def request_runs(self, runs: Sequence[Run]) -> list[Run]:
         """Attention runs of requests, without those of source runs."""
-        return [run for run in runs if run.queries[0] < self.n_asked]
+        return [run for run in runs if run.queries[0] < self.n_requested]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Seq2SeqPlan:
         written: Counter[tuple[int, ...]] = Counter()
         for span, n_new in zip(self.inputs, self.n_new, strict=True):
             written[span] += n_new or 0
-        runs = self.decoder.asked_runs(self.cross)
+        runs = self.decoder.request_runs(self.cross)
         return [(len(run.queries) + written[run.keys], len(run.keys)) for run in runs]
 
     def token_passes(self, n_encoder: int) -> int:
@@ -117,7 +117,7 @@ class Seq2SeqPlan:
             side = self.encoder if layer < n_encoder else self.decoder
             if layer < branches.trunk_until:
                 total += len(side.tokens)
-            total += side.n_asked * sum(
+            total += side.n_requested * sum(
                 branch.first_layer <= layer and not branch.idle(layer)
                 for branch in branches.branches
             )
@@ -159,12 +159,12 @@ def plan_seq2seq_walk(
         for i, source in enumerate(sources)
     }
     source_paths = [None if r.source is None else of_source[r.source] for r in requests]
-    asked_inputs = {inputs[key] for key in keys[:n_requests]}
+    request_inputs = {inputs[key] for key in keys[:n_requests]}
     encoder = Side(
         tuple(tokens),
         tuple(position for span in begins for position in range(len(span))),
         tuple(Run(span, span, causal=False) for span in begins),
-        sum(len(begins[number]) for number in asked_inputs),
+        sum(len(begins[number]) for number in request_inputs),
     )
     decoder = Side(
         tuple(trie.tokens),

@@ -73,9 +73,9 @@ class _Stack:
         self.side = side
         self.whole = attention_layout(side.runs, len(side.tokens), parts.relative, like)
         self.queried = self.whole
-        if side.n_asked < len(side.tokens):
-            runs = side.asked_runs(side.runs)
-            self.queried = attention_layout(runs, side.n_asked, parts.relative, like)
+        if side.n_requested < len(side.tokens):
+            runs = side.request_runs(side.runs)
+            self.queried = attention_layout(runs, side.n_requested, parts.relative, like)
 
 
 @dataclass
@@ -110,8 +110,8 @@ class Seq2SeqWalk:
         )
         n_decoder = len(self.plan.decoder.tokens)
         self.cross = attention_layout(self.plan.cross, n_decoder, None, like)
-        runs = self.plan.decoder.asked_runs(self.plan.cross)
-        self.asked_cross = attention_layout(runs, self.plan.decoder.n_asked, None, like)
+        runs = self.plan.decoder.request_runs(self.plan.cross)
+        self.request_cross = attention_layout(runs, self.plan.decoder.n_requested, None, like)
         self.from_memory = self.plan.reads_memory(self.model.cfg.decoder_d_head)
         self.open, self.n_early = 0, self.plan.n_early(self.n_encoder)
         self._enter(parts.encoder, self.plan.encoder, self.n_early)
@@ -119,11 +119,11 @@ class Seq2SeqWalk:
     def _enter(self, stack: StackParts, side: Side, n_branches: int) -> None:
         """Embed a stack's tokens, and make room for branches."""
         self.trunk = self._embedded(stack, side, None)
-        self.resid = self.trunk[:, : side.n_asked].repeat(n_branches, 1, 1)
+        self.resid = self.trunk[:, : side.n_requested].repeat(n_branches, 1, 1)
         for row, branch in enumerate(self.branches[:n_branches]):
             weights = branch.weights(0, EMBED)
             if weights is not None:
-                self.resid[row] = self._embedded(stack, side, weights)[0, : side.n_asked]
+                self.resid[row] = self._embedded(stack, side, weights)[0, : side.n_requested]
 
     def _embedded(
         self, stack: StackParts, side: Side, weights: OtherWeights | None
@@ -237,13 +237,13 @@ class Seq2SeqWalk:
 
     def _open(self, layer: int) -> None:
         """Start the branches whose first own layer this is."""
-        n_asked = self.resid.shape[1]
+        n_requested = self.resid.shape[1]
         while self.open < len(self.branches) and self.branches[self.open].first_layer == layer:
             branch = self.branches[self.open]
             if branch.parent is not None:
                 self.resid[self.open] = self.resid[branch.parent]
             elif branch.weights(0, EMBED) is None:  # else it has entered with its own
-                self.resid[self.open] = self.trunk[0, :n_asked]
+                self.resid[self.open] = self.trunk[0, :n_requested]
             self.open += 1
 
     def _push_branches(
@@ -338,7 +338,7 @@ class Seq2SeqWalk:
         attention = block.parts.cross_attn
         assert attention is not None
         memories = [0] if rows is None else [self.memory_of(row) for row in rows]
-        reading = self.cross if rows is None else self.asked_cross
+        reading = self.cross if rows is None else self.request_cross
         if self.from_memory and memories[0]:
             memory = self.memories[_rows(memories)]
             return reading.read_memory(queries, memory, attention)
@@ -349,7 +349,7 @@ class Seq2SeqWalk:
     def _edits(self, rows: Sequence[int], layer: int) -> LayerEdits:
         """The changes to a layer, each on the rows of its own branch."""
         side = self.stacks[layer >= self.n_encoder].side
-        positions = torch.tensor(side.positions[: side.n_asked], device=self.device)
+        positions = torch.tensor(side.positions[: side.n_requested], device=self.device)
         return edits_of(
             [self.branches[row].edits.get(layer, ()) for row in rows],
             self.model.cfg.heads_of(layer),

@@ -107,7 +107,7 @@ def _merge(adapter: Adapter, base: Path, out: Path) -> None:
     based = _Base(base, config, _n_tokens(adapter, config, weights))
     tokenizer = _write_tokenizer(adapter, based, out)
     beside = _with_adapter(adapter, based.model(), weights)
-    expected = _said(adapter, beside.get_base_model(), tokenizer)
+    expected = _logprobs_of(adapter, beside.get_base_model(), tokenizer)
     tied = config.tie_word_embeddings and not _parts_embeddings(adapter, beside)
     if tied != config.tie_word_embeddings:
         beside = _with_adapter(adapter, based.model(tied=False), weights)
@@ -117,7 +117,7 @@ def _merge(adapter: Adapter, base: Path, out: Path) -> None:
     del beside, merged
     _write_config(based, out, tied=tied)
     loaded = load_original(out, read_config(out), torch.float32)
-    difference = parity.farthest(_said(adapter, loaded, tokenizer), expected)
+    difference = parity.farthest(_logprobs_of(adapter, loaded, tokenizer), expected)
     if not difference <= parity.TOLERANCE:
         raise UserError(
             f"The adapter in {adapter.folder} merged into {adapter.base!r} is not what it is "
@@ -127,7 +127,7 @@ def _merge(adapter: Adapter, base: Path, out: Path) -> None:
         )
 
 
-def _said(
+def _logprobs_of(
     adapter: Adapter, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> list[parity.LogProbs]:
     """What a Hugging Face model says on the fixed text."""
