@@ -147,10 +147,13 @@ def test_other_layers_are_told_of_a_double_dissociation() -> None:
             "layer 9) than when it picks a letter (layer 2)."
         )
         assert (finding.evidence, finding.layers) == ("established", (2, 9))
-        assert finding.items == f"{mine['n_common'].iloc[0]} items right under both"
-        assert f"{mine['only_first'][2]} items under letter alone" in finding.details[0]
-        assert f"{mine['only_second'][9]} under generate alone" in finding.details[1]
-        assert finding.details[2] == "More under letter: layer 2; more under generate: layer 9."
+        assert finding.items == f"{mine['n_common'].iloc[0]} items right both ways"
+        assert f"{mine['only_first'][2]} items only when it picks a letter" in finding.details[0]
+        assert f"{mine['only_second'][9]} only when it writes" in finding.details[1]
+        assert (
+            finding.details[2]
+            == "More when it picks a letter: layer 2; more when it writes: layer 9."
+        )
         assert set(quoted(run, finding)["layer"]) == {2, 9}
 
 
@@ -319,11 +322,11 @@ def test_no_order_is_told_where_tests_contradict_each_other(run: RunTables) -> N
         "Whether retrieval or knowledge comes first depends on how it is measured."
     )
     assert told.details[0].startswith(
-        "Retrieval comes before knowledge by ablation under generate (half-effect depth, p = 0.010"
+        "Retrieval comes before knowledge by ablation when it writes (half-effect depth, p = 0.010"
     )
     assert "2 of 6 tests of this pair are significant." in told.full
     assert told.full.count("Difficulty may account for either order") == 1
-    assert "90 % of the items of retrieval and 60 % of the items of knowledge under" in told.full
+    assert "90 % of the items of retrieval and 60 % of the items of knowledge when it" in told.full
 
 
 def test_an_order_by_less_than_is_of_interest_is_not_told(run: RunTables) -> None:
@@ -347,7 +350,7 @@ def test_different_depths_in_no_known_order_are_told_as_that(run: RunTables) -> 
     assert told.p is None
     assert str(told.estimate) == (
         "0.20 [−0.40, 0.30] of the model's depth that knowledge lies behind retrieval, by ablation "
-        "under generate (95 % interval)"
+        "when it writes (95 % interval)"
     )
 
 

@@ -203,7 +203,7 @@ def _largest_loss(heads: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame
 
 def _head_points(row: dict[str, Any], every: pd.DataFrame) -> Estimate:
     value, low, high = (100 * float(row[f"acc_diff{end}"]) for end in ("", "_run_low", "_run_high"))
-    unit = f"accuracy points of {row['task']} under {row['protocol']} without {name_of(row)}"
+    unit = f"accuracy points of {row['task']} {when(row['protocol'])} without {name_of(row)}"
     return Estimate(value, low, high, unit, together(every))
 
 

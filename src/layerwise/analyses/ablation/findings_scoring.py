@@ -94,7 +94,7 @@ def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
     first, second = where["first"], where["second"]
     lost = tuple(
         f"{capitalised(done(row | {'layer': layer['layer']}))} loses {layer['only_first']} items "
-        f"under {first} alone and {layer['only_second']} under {second} alone."
+        f"only {_scored(first)} and {layer['only_second']} only {_scored(second)}."
         for layer in both
     )
     size = min(both[0]["only_first"], both[1]["only_second"]) / max(row["n_common"], 1)
@@ -106,9 +106,9 @@ def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
         p=float(row["p_other_layers_holm"]),
         test="one layer costs more one way, another the other way, Holm over layers and the "
         f"{counted(n_steps, 'comparison')} of the run",
-        items=f"{spread_of([row['n_common']], 'item')} right under both",
-        details=(*lost, f"More under {first}: {_layers(row['layers_first'])}; more under {second}: "
-                 f"{_layers(row['layers_second'])}."),
+        items=f"{spread_of([row['n_common']], 'item')} right both ways",
+        details=(*lost, f"More {_scored(first)}: {_layers(row['layers_first'])}; "
+                 f"more {_scored(second)}: {_layers(row['layers_second'])}."),
         source=source("dissociations", where, layer=quoted),
     )  # fmt: skip
 
@@ -164,7 +164,7 @@ def _no_other_layers(quiet: pd.DataFrame) -> Claim:
         short="That another way of scoring needs other layers is not established in "
         f"{counted(len(quiet), 'comparison')}.",
         tasks=tuple(in_order(quiet["task"], ())), source=source("ladder_steps", where),
-        items=f"{spread_of(quiet['n_common'], 'item')} right under both",
+        items=f"{spread_of(quiet['n_common'], 'item')} right both ways",
         details=(f"{capitalised(done(first, 'one layer'))} is not shown to cost more one way at "
                  "one layer and more the other way at another (Holm over layers and "
                  "comparisons).",),

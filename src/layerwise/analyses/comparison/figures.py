@@ -17,7 +17,6 @@ from layerwise.presentation.charts.panels import Panels
 from layerwise.presentation.charts.series import Words
 from layerwise.presentation.charts.strips import Strip, strips
 from layerwise.presentation.layer_axis import LINE
-from layerwise.presentation.lettering import label
 from layerwise.presentation.naming import NAMES, Stacks
 from layerwise.presentation.rows import by_task, numbers, parts, rows
 from layerwise.presentation.style import FULL_WIDTH, look, styled
@@ -28,6 +27,7 @@ from layerwise.presentation.wording import (
     doing,
     in_order,
     spread_of,
+    when,
 )
 
 from .runs import AXES, MEASURES, UNITS
@@ -75,7 +75,7 @@ def compared_roles(
     first = shown.iloc[0]
     subject = capitalised(doing(str(first["kind"]), str(first["site"]), "a layer"))
     items = f"n = {spread_of(shown['n_items'], 'item')} a row"
-    title = f"{subject}: accuracy lost under {label(protocol, 14)} ({items})"
+    title = f"{subject}: accuracy lost {when(protocol)} ({items})"
     return panels.finish(title, _DEPTH, bar=LOST)
 
 

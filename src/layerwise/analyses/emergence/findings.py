@@ -127,7 +127,7 @@ def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Clai
     ]
     first, second = str(sure[0]["first"]), str(sure[0]["second"])
     each_way = (
-        f"{capitalised(before)} comes before {after} by {row['method']} under {row['protocol']} "
+        f"{capitalised(before)} comes before {after} by {row['method']} {when(row['protocol'])} "
         f"({row['measure']}, {p_value(row['p_holm'])} {after_holm(n_run)})."
         for row, (before, after) in zip(clearest, ((first, second), (second, first)), strict=True)
     )
@@ -234,7 +234,7 @@ def _left_open(pair_rows: pd.DataFrame) -> Estimate | None:
         pair_rows.sort_values("p_holm", kind="stable").dropna(subset=["low", "high"])
     ):
         unit = f"of the model's depth that {row['second']} lies behind {row['first']}, by "
-        unit += f"{row['method']} under {row['protocol']}"
+        unit += f"{row['method']} {when(row['protocol'])}"
         return Estimate(row["difference"], row["low"], row["high"], unit, digits=2)
     return None
 

@@ -190,7 +190,7 @@ def _ranks(ranks: pd.DataFrame) -> list[Claim]:
     ordered = records(ranks.sort_values(by="estimate"))
     ends = tuple(
         f"{which} correlation: {interval(row['estimate'], row['low'], row['high'], 2)}, of "
-        f"{row['first']} and {row['second']} for {row['capability']} under {row['protocol']}."
+        f"{row['first']} and {row['second']} for {row['capability']} {when(row['protocol'])}."
         for which, row in (("Lowest", ordered[0]), ("Highest", ordered[-1]))
     )
     return [Claim(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.wording import joined, p_value
+from layerwise.presentation.wording import joined, p_value, when
 from layerwise.storage.run_tables import RunTables
 from layerwise.tasks.suites import MATCHED
 
@@ -37,7 +37,7 @@ def beside_orders(shown: Sequence[dict[str, Any]], run: RunTables) -> str:
     }
     if not uneven:
         return ""
-    parts = [f"{_right(row)} under {protocol}" for protocol, row in uneven.items()]
+    parts = [f"{_right(row)} {when(protocol)}" for protocol, row in uneven.items()]
     return (
         f" The intact model is right in {joined(parts)}. Difficulty may account for either order"
         f"{_matched(next(iter(uneven)), run)}."

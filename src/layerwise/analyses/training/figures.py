@@ -17,11 +17,10 @@ from layerwise.presentation.charts.marks import level, note
 from layerwise.presentation.charts.panels import Panels, task_title
 from layerwise.presentation.charts.series import series
 from layerwise.presentation.layer_axis import name_layers
-from layerwise.presentation.lettering import label
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import by_task, numbers, records, rows
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
-from layerwise.presentation.wording import spread_of
+from layerwise.presentation.wording import spread_of, when
 
 # Inches from one step's number to the next.
 _STEP = 0.36
@@ -58,7 +57,7 @@ def training_course(
             hatch(below, steps.index(int(step)), 0, 1, n_layers)
         name_layers(below, "y", range(n_layers), lower, cells=True)
         _name_steps(below, steps, panels.room)
-    title = f"What is learned when, under {label(protocol, 14)}"
+    title = f"What is learned at which step {when(protocol)}"
     counted = spread_of([len(steps)], "checkpoint")
     return panels.finish(
         f"{title} ({counted})", "step (a column each)", ["accuracy (%)", "layer"], LOST

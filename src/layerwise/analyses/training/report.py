@@ -103,11 +103,11 @@ def _drawings(series: JoinedCheckpoints) -> list[FigureSpec]:
     for protocol in in_order(series.accuracy["protocol"], PROTOCOL_ORDER):
         items = spread(rows(series.accuracy, protocol=protocol)["n_items"])
         caption = (
-            f"What is learned when, under {protocol}: above, accuracy of the intact model at each "
-            f"checkpoint with exact 95 % intervals (n = {items}), dashed when asked other items' "
-            "questions; upright line: the onset, on grey its interval (all of the series hold "
-            "together in 95 %). Below, the share of the above-floor accuracy that is lost when a "
-            "layer is skipped; dots: significant losses (exact McNemar tests, Holm over the "
+            f"What is learned at which step {when(protocol)}: above, accuracy of the intact model "
+            f"at each checkpoint with exact 95 % intervals (n = {items}), dashed when asked other "
+            "items' questions; upright line: the onset, on grey its interval (all of the series "
+            "hold together in 95 %). Below, the share of the above-floor accuracy that is lost "
+            "when a layer is skipped; dots: significant losses (exact McNemar tests, Holm over the "
             "series); "
             "hatched: no signal (Holm over the series)."
         )
@@ -216,7 +216,7 @@ def move_findings(moves: pd.DataFrame) -> list[Claim]:
 def not_there(onsets: pd.DataFrame) -> list[str]:
     """What is not shown to be there at the end, in words for the page."""
     return [
-        f"{row['task']} under {row['protocol']} ({p_value(row['p_corrected'])} at the last step)"
+        f"{row['task']} {when(row['protocol'])} ({p_value(row['p_corrected'])} at the last step)"
         for row in records(rows(onsets, appears=False))
     ]
 

@@ -12,7 +12,7 @@ from layerwise.analyses.contract import Analysis, Planned, PlannedJobs, PlanOpti
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table, others
-from layerwise.presentation.wording import HEAD_WORDS, spread, spread_of
+from layerwise.presentation.wording import HEAD_WORDS, spread, spread_of, when
 from layerwise.storage.run_tables import RunTables
 
 from .columns import DISTANCES, EFFECTS, GAPS, GREEDY, RANKS
@@ -87,9 +87,9 @@ def _of_heads(effects: pd.DataFrame) -> list[FigureSpec]:
         host = "other" if direction == BRINGS else "better model"
         caption = (
             f"Share of the gap in accuracy between the two models that moves with one {what}: the "
-            f"{whose} put into the {host}, under {protocol}, on n = {spread(shown['n_items'])} "
-            f"items. Dots: significant after Holm's correction over the {noun}s of a panel. The "
-            "intervals are in the table below."
+            f"{whose} put into the {host}, {when(str(protocol))}, on n = "
+            f"{spread(shown['n_items'])} items. Dots: significant after Holm's "
+            f"correction over the {noun}s of a panel. The intervals are in the table below."
         )
         alt = f"Heat maps of layers by {noun}s, one per task: the share of the gap that moves."
         draw = partial(
