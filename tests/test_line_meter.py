@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
 from rich.progress import Progress
 
 from layerwise.analyses.ablation.api import ablate
+from layerwise.analyses.removal.api import removal_order
 from layerwise.profiling.api import profile
 from layerwise.runs.line_meter import EVERY, FIRST, LineMeter, Tally, ticking
 from layerwise.runs.progress import (
@@ -22,7 +24,7 @@ from layerwise.runs.progress import (
     telling_of_piece,
     told_of_sweep,
 )
-from tests.analysis import word_task
+from tests.analysis import decided_by_layers, word_task
 from tests.models.tiny import tiny_model
 
 
@@ -215,7 +217,9 @@ def test_a_piece_that_fails_is_not_done(told):
     assert told_of_sweep() is None
 
 
-def test_an_ablation_moves_within_its_first_piece(monkeypatch):
+@pytest.fixture
+def shares(monkeypatch) -> Iterator[list[float]]:
+    """The share of a job that was done, whenever it was reported; all is done at the end."""
     monkeypatch.setattr("layerwise.runs.progress._PAUSE", 0.0)
     shares: list[float] = []
 
@@ -226,11 +230,27 @@ def test_an_ablation_moves_within_its_first_piece(monkeypatch):
 
     lines = Shares()
     monkeypatch.setattr("layerwise.runs.progress.LineMeter", lambda: lines)
-    ablate(tiny_model("llama"), word_task(4), "generate", progress=True)
+    yield shares
     assert shares[0] < 0.2
     assert len(shares) > 10
     assert sorted(shares) == shares
     assert lines.finished == pytest.approx(lines.total)
+
+
+def test_an_ablation_moves_within_its_first_piece(shares):
+    ablate(tiny_model("llama"), word_task(4), "generate", progress=True)
+
+
+@pytest.mark.parametrize("by", [["greedy"], ["deep", "block"], ["angular"]])
+def test_a_removal_moves_within_each_piece(shares, by):
+    model = tiny_model("llama", num_hidden_layers=5)
+    task = decided_by_layers(model, word_task(160), 24)
+    removal_order(model, task, "continuation", n_removed=2, by=by, progress=True)
+
+
+def test_a_removal_without_signal_expects_no_further_pieces(shares):
+    model = tiny_model("llama", num_hidden_layers=5)
+    removal_order(model, word_task(8), "letter", n_removed=2, progress=True)
 
 
 def test_what_is_done_is_said_in_the_users_words(monkeypatch):

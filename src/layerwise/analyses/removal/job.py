@@ -26,7 +26,7 @@ from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import asked_blind
 from layerwise.runs.dry_sweeps import cost_of_sweeps, tell_of_more_memory
 from layerwise.runs.executors import LOCAL
-from layerwise.runs.progress import Meter
+from layerwise.runs.progress import Meter, PartMeter, telling_of_piece
 from layerwise.runs.records import planned
 from layerwise.runs.setup import Setup
 from layerwise.runs.task_loading import refuse_no_chance
@@ -238,10 +238,10 @@ class Order:
         first = self._piece(
             parts, progress, name, every, SELECTION, [(), *singles], first_cost, step=1
         )
-        progress.done(first_cost.amount)
         tables = {name: first}
         tasks = tuple(t for t in every if t.name in tasks_that_count(first, job.chance))
         if not tasks:
+            progress.expect(-sum((cost.amount for cost in costs), start=0.0))
             return tables
         start = f"{self.protocol} {self.by}"
         for step, tried in self._tried(first, tables, tasks):
@@ -250,14 +250,12 @@ class Order:
             more = {"step": step} if step else {}
             tables[name] = self._piece(parts, progress, name, tasks, SELECTION, tried, cost, **more)
             self._mark(tables, tried if not step else None)
-            progress.done(cost.amount)
         if job.held_out:
             progress.doing(f"removing layers, {self.by} under {self.protocol}, held-out items")
             name = f"{start} {HELD_OUT}"
             sets = [(), *self._chosen(tables.values())]
             table = self._piece(parts, progress, name, tasks, HELD_OUT, sets, costs[-1])
             tables[name] = table.assign(chosen=table["step"] > 0)
-            progress.done(costs[-1].amount)
         return tables
 
     def _singles(self) -> list[Layers]:
@@ -329,8 +327,10 @@ class Order:
         What another order has measured under this protocol is not measured again.
         """
         fresh = [layers for layers in tried if not self._knows(split, layers, tasks)]
-        if fresh and not parts.has_part(f"removal {name}", f"removal work {name}"):
-            table, work = self._made(parts, progress, name, tasks, split, fresh)
+        if not fresh or parts.has_part(f"removal {name}", f"removal work {name}"):
+            progress.done(cost.amount)
+        else:
+            table, work = self._made(parts, progress, name, tasks, split, fresh, cost.amount)
             if len(fresh) < len(tried):
                 cost = self.job.cost(self.protocol, split, fresh)
             work = {**work, "protocol": self.protocol, **more, **planned(cost)}
@@ -372,14 +372,16 @@ class Order:
 
     def _made(
         self, parts: CheckpointStore, progress: Meter, name: str, tasks: Sequence[Task],
-        split: str, tried: Sequence[Layers],
+        split: str, tried: Sequence[Layers], amount: float,
     ) -> tuple[pd.DataFrame, dict[str, Any]]:  # fmt: skip
-        """As ``_measure``, by whoever makes the run's pieces."""
+        """As ``_measure``, by whoever makes the run's pieces; tells how much of it is done."""
         executor = self.job.setup.executor
         if executor is LOCAL:
-            return self._measure(tasks, split, tried)
+            with telling_of_piece(progress, amount):
+                return self._measure(tasks, split, tried)
         measure = partial(replace(self, known={})._measure, split=split, tried=tried)
-        return measured_by_task(executor, parts, progress, name, tasks, measure)
+        part = PartMeter(progress, amount)
+        return measured_by_task(executor, parts, part, name, tasks, measure, amount)
 
     def _measure(
         self, tasks: Sequence[Task], split: str, tried: Sequence[Layers]

@@ -143,13 +143,16 @@ def measured_by_task(
     name: str,
     tasks: Sequence[Task],
     measure: Measure,
+    amount: float,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table and the work of a piece, its tasks measured apart."""
+    """The table and the work of a piece, its tasks measured apart, each a share of it."""
     apart = MemoryCheckpoints()
     largest_first = sorted(tasks, key=lambda task: -len(task.items))
+    n_items = sum(len(task.items) for task in tasks)
     works = [
-        Work(_names(name, task), f"removing layers: {task.name}", 0.0, (task,))
+        Work(_names(name, task), f"removing layers: {task.name}", share, (task,))
         for task in largest_first
+        for share in [amount * len(task.items) / n_items]
     ]
     make_missing(executor, apart, progress, works, partial(_tables, measure, name))
     for machine in machines_of(apart):
