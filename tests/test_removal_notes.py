@@ -10,6 +10,7 @@ import typer.main
 from layerwise.analyses.removal.api import removal_order
 from layerwise.analyses.removal.result import prune_command
 from layerwise.cli.app import app
+from layerwise.report import report
 from tests.analysis import decided_by_layers, word_task
 from tests.models.tiny import tiny_model
 from tests.synthetic import facts, task_facts
@@ -56,3 +57,12 @@ def test_the_command_that_writes_the_model_can_be_given():
     assert prune_command((6, 2), ["continuation"], of_task) == ""
     suite = made.model_copy(update={"name": "facts"})
     assert "--task facts" in prune_command((6,), [], run.model_copy(update={"tasks": (suite,)}))
+
+
+def test_the_page_of_a_removal_without_signal_says_what_to_try():
+    result = removal_order(tiny_model("llama"), word_task(8), "letter", n_removed=1, progress=False)
+    page = report(result)
+    text = " ".join(page.text.split())
+    assert " guesses. Nothing can be said about its layers here." in text
+    assert "Not shown: No signal: words when it picks a letter: right in" in text
+    assert "Try " in text

@@ -60,6 +60,7 @@ def tables_of_run(results: Sequence[Result]) -> RunTables:
     for result in joined:
         for analysis in ANALYSES:
             if isinstance(result, analysis.result):
-                tables |= analysis.tables(result, joined)
-                files |= analysis.files
+                given = analysis.tables(result, joined)
+                tables |= given
+                files |= {name: at for name, at in analysis.files.items() if name in given}
     return RunTables(join_facts([result.facts for result in joined]), tables, files)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart
+from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
 from layerwise.analyses.shared.left_out import HELD_OUT
 from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.naming import name_layer
@@ -248,8 +248,15 @@ def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
         yield Removal(start.able, n_removed, CHEAP_ORDERS, held_out=0.5)
 
 
+def _tables(result: RemovalResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
+    """Its own, and what the intact model can do where no other result says that."""
+    is_known = any("signal" in other.derived() for other in others)
+    return saved_tables(result, others) | ({} if is_known else {"signal": result.signal()})
+
+
 _ORDERS = "orders of removing layers that are known beforehand"
 ANALYSIS = Analysis(
-    "removal", RemovalResult, sections, removals,
+    "removal", RemovalResult, sections, removals, tables=_tables,
+    files={"signal": "removal.parquet, answers counted"},
     extras=(Extra("removal", _ORDERS, _jobs_of_a_profile),),
 )  # fmt: skip
