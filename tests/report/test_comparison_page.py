@@ -105,6 +105,8 @@ def test_all_sentences_are_on_the_page(compared: lw.Comparison, page: Report):
     assert len(page.findings) > MOST
     assert all(text.count(finding.full) == 1 for finding in page.findings)
     assert f"{len(compared.established()) - MOST} more are established" in text
+    width = rows(compared.differences, family="accuracy").eval("high - low").median()
+    assert f"A typical 95 % interval is ±{50 * width:.0f} accuracy points, ±" in text
 
 
 def test_no_sentence_tells_a_difference_of_centres_of_mass(compared: lw.Comparison):

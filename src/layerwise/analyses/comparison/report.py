@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from layerwise.presentation.claim import Claim
@@ -72,7 +73,7 @@ def _page(
         facts=comparison.facts,
         counts=(len(comparison.differences), n_sure),
         n_tests=n_tests(comparison.differences),
-        about=_about(comparison),
+        about=[*_about(comparison), *_reach(comparison.differences)],
         lens=_lens_of_one_stack(comparison),
         established=_with_rows(comparison, sure),
         most=MOST,
@@ -129,6 +130,20 @@ def _about(comparison: ComparedRuns) -> list[str]:
         "once; with so few runs they are wide.",
         "What is established holds for models trained like these, on items like these.",
     ]
+
+
+_OF = {"accuracy": " accuracy points", "depth": " % of the depth", "share lost": " % of the score"}
+
+
+def _reach(differences: pd.DataFrame) -> list[str]:
+    """How small a difference could be seen, by the width of most intervals."""
+    parts = []
+    for family in in_order(differences["family"], COMPARED):
+        of_family = rows(differences, family=family)
+        width = np.nanmedian(numbers(of_family, "high") - numbers(of_family, "low"))
+        parts.append(f"±{number(50 * width)}{_OF[family]}")
+    typical = f"A typical 95 % interval is {joined(parts)}: smaller differences are not seen."
+    return [typical] if parts else []
 
 
 def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
