@@ -12,7 +12,7 @@ import synthetic
 from synthetic import Plan
 
 from layerwise.analyses.registry import tables_of_run
-from layerwise.presentation.claim import SILENT
+from layerwise.presentation.claim import GENERAL, MORE, SILENT
 from layerwise.presentation.naming import model_title
 from layerwise.report import report, report_from_folders
 from layerwise.report._answer import Answer, Column, answer_of
@@ -54,9 +54,11 @@ def answer(run: RunTables) -> Answer:
 
 def test_the_headline_names_the_planted_layers(answer: Answer) -> None:
     assert answer.headline == (
-        "Both capabilities with signal need layer 2. Retrieval needs layer 7 more than another "
-        "does; knowledge 5."
+        "Retrieval needs layer 7 more than another does; knowledge 5. "
+        "Both capabilities with signal need layer 2."
     )
+    kinds = [claim.kind for claim in answer.claims]
+    assert kinds[:3] == [MORE, MORE, GENERAL]
 
 
 def test_the_strip_marks_what_is_established(answer: Answer) -> None:
@@ -97,6 +99,16 @@ def test_a_model_that_guesses_everywhere_gets_no_strip_of_shades(is_swept: bool)
     assert any(line.startswith("More items alone ") for line in found.not_shown)
     assert len(set(found.not_shown)) == len(found.not_shown)
     assert not any(claim.kind == SILENT for claim in found.claims)
+
+
+def test_rows_of_other_tasks_are_named() -> None:
+    tasks = (("facts", "knowledge"), ("cloze", "knowledge"), ("look-up", "retrieval"))
+    silent = (("facts", "letter"), ("cloze", "generate"))
+    run = planted(replace(TWO, tasks=tasks, silent=silent))
+    assert (
+        "Knowledge is cloze when it picks a letter and facts when it writes: "
+        "do not compare these rows."
+    ) in answer_of(run, findings_of(run)).not_shown
 
 
 def test_a_run_without_a_loss_says_that_none_is_shown() -> None:
@@ -164,7 +176,7 @@ def test_layers_that_were_not_changed_have_no_column(run: RunTables) -> None:
 def test_the_page_opens_with_the_answer(run: RunTables) -> None:
     page = report(AblationResult(run.tables["records"], run.facts))
     text = unescape(page.html)
-    assert re.search(r"<h1>Both capabilities with signal need layer 2\..*</h1>", text)
+    assert re.search(r"<h1>Retrieval needs layer 7 .* need layer 2\.</h1>", text)
     assert text.index("<h1>") < text.index('class="strip"') < text.index('class="part"')
     assert page.text.splitlines()[0].startswith("tiny <b>model</b>")
 

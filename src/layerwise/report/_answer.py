@@ -203,14 +203,16 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
     more = {name: layers for name in names if (layers := sorted(_of_kind(claims, MORE, name)))}
     silent = len(set(effects["capability"])) - len(names)
     every = f"{_every(names)}{' with signal' * (silent > 0)}"
-    sentences = [f"{every} need {few_layers(general)}."] if general else []
+    of_all = f"{every} need {few_layers(general)}." if general else ""
     if more:
-        sentences.append(f"{capitalised(_more_than_another(names, more))}.")
-        sentences += [] if general else ["No layer is shown to be needed by all."]
-    elif not general:
+        sentences = [f"{capitalised(_more_than_another(names, more))}."]
+        sentences.append(of_all or "No layer is shown to be needed by all.")
+    elif general:
+        sentences = [of_all]
+    else:
         needs = {n: layers for n in names if (layers := sorted(_of_kind(claims, NEEDED, n)))}
         shown = [f"{name} needs {few_layers(layers)}" for name, layers in needs.items()]
-        sentences.append(f"{capitalised(joined(shown))}." if shown else _none(run))
+        sentences = [f"{capitalised(joined(shown))}." if shown else _none(run)]
     if len(names) > 1 and not more:
         sentences.append("No capability is shown to need a layer more than another does.")
     return " ".join(sentences)
@@ -314,7 +316,9 @@ def _first(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     apart = (*ROLES, SILENT)  # what has no signal is in the box
     others = (claim for claim in claims if claim.kind not in apart and id(claim) not in ids)
     ids |= {id(claim) for claim, _ in zip(others, range(_MOST // 2 - len(ids)), strict=False)}
-    return tuple(claim for claim in claims if id(claim) in ids)
+    shown = (claim for claim in claims if id(claim) in ids)
+    # What everything needs is no news, and does not lead.
+    return tuple(sorted(shown, key=lambda claim: claim.kind not in (MORE, NEEDED)))
 
 
 def _some(claims: Sequence[Claim], kind: str, most: int) -> list[Claim]:
@@ -340,6 +344,8 @@ def _not_shown(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -
 def _unlike(heard: pd.DataFrame) -> Iterator[str]:
     """Where the ways of scoring are of other tasks, for want of signal in the rest."""
     for capability, part in heard.groupby("capability", sort=False):
-        by_way = [set(of_protocol["task"]) for _, of_protocol in part.groupby("protocol")]
-        if by_way and not set.intersection(*by_way):
-            yield f"{capitalised(str(capability))}: its rows ask other tasks; do not compare them."
+        of_way = {way: set(rows(part, protocol=way)["task"]) for way in set(part["protocol"])}
+        if of_way and not set.intersection(*of_way.values()):
+            ways = in_order(of_way, PROTOCOL_ORDER)
+            asked = joined(f"{joined(sorted(of_way[way]))} {when(way)}" for way in ways)
+            yield f"{capitalised(str(capability))} is {asked}: do not compare these rows."
