@@ -152,6 +152,20 @@ def test_nothing_is_cut_at_any_width(browser: Any, page_file: Path, width: int) 
     page.close()
 
 
+def test_tables_fit_on_paper_and_without_script(browser: Any, page_file: Path) -> None:
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 800, "height": 860})
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    parts = page.locator(".part > summary")
+    for i in range(parts.count()):
+        parts.nth(i).click()
+    assert page.evaluate(CUT) == []
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 within its margins
+    page.emulate_media(media="print")
+    assert page.evaluate(CUT) == []
+    context.close()
+
+
 def test_words_are_explained_by_their_link(shown: Any) -> None:
     shown.locator('.subtitle a[href="#words"]').click()
     terms = shown.locator("#words dt")
