@@ -337,6 +337,8 @@ def test_a_pointer_gets_the_value_of_every_cell_where_it_is_drawn(effects: pd.Da
     assert len(found) == len(mine)
     for (x, _, width, text), row in zip(found, mine.itertuples(), strict=True):
         assert text.startswith(f"generate, layer {row.layer}: {number(100 * row.share_lost)} [")
+        verdict = "significant" if row.significant else "not significant"
+        assert text.endswith(f"] % lost, n = {row.n_items}, {verdict}")
         (axes,) = (axes for axes in figure.axes if axes.get_title(loc="left"))
         left = axes.transData.transform((row.layer, 0))[0] * 72 / figure.dpi
         assert float(x) == pytest.approx(left, abs=0.1)

@@ -66,6 +66,15 @@ def bounds(
     return interval(values[0], values[1], values[2], digits)
 
 
+def basis(row: dict[str, Any]) -> str:
+    """``", n = 80, not significant"``: what a tooltip says behind a number, as far as known."""
+    n, significant = row.get("n_items", row.get("n_pairs")), row.get("significant")
+    items = "" if n is None or pd.isna(n) else f", n = {n:.0f}"
+    if significant is None or pd.isna(significant):
+        return items
+    return f"{items}, {'' if significant else 'not '}significant"
+
+
 @dataclass(frozen=True)
 class GridCell:
     """A cell of the grid: its number, its shade from 0 to 10 (None: no signal), in words."""

@@ -15,7 +15,7 @@ from matplotlib.colors import Colormap
 from matplotlib.patches import Patch, Rectangle
 
 from layerwise.presentation.rows import records
-from layerwise.presentation.section import bounds
+from layerwise.presentation.section import basis, bounds
 from layerwise.presentation.style import figure_of
 from layerwise.presentation.wording import number
 
@@ -78,7 +78,8 @@ def cells(
     for y, x, row in listed:
         values[y, x] = np.nan if pd.isna(row[value]) else row[value]
     words = tell or (lambda row: number(row[value], 2))
-    tooltips = tuple((y, x, words(row)) for y, x, row in listed if not pd.isna(row[value]))
+    known = ((y, x, row) for y, x, row in listed if not pd.isna(row[value]))
+    tooltips = tuple((y, x, f"{words(row)}{basis(row)}") for y, x, row in known)
     marked = tuple((mark, tuple((y, x) for y, x, row in listed if mark.on(row))) for mark in marks)
     return Cells(values, tooltips, marked)
 

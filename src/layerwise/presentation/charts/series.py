@@ -10,7 +10,7 @@ import pandas as pd
 
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers, records
-from layerwise.presentation.section import bounds
+from layerwise.presentation.section import basis, bounds
 from layerwise.presentation.style import Look
 from layerwise.presentation.wording import number
 
@@ -86,11 +86,12 @@ def series(
     places = [name_layer(int(value)) if x == "layer" else str(value) for value in table[x]]
     digits = 0 if scale == 100 else 2
     texts = [
-        bounds(row, y, *ends, scale, digits) if ends else number(scale * row[y], digits)
+        (bounds(row, y, *ends, scale, digits) if ends else number(scale * row[y], digits))
+        + f"{unit}{basis(row)}"
         for row in records(table)
     ]
     tooltips = tuple(
-        f"{label and label + ', '}{x} {place}: {text}{unit}"
+        f"{label and label + ', '}{x} {place}: {text}"
         for place, text in zip(places, texts, strict=True)
     )
     return Series(
