@@ -345,6 +345,16 @@ def test_a_pointer_gets_the_value_of_every_cell_where_it_is_drawn(effects: pd.Da
         assert float(width) > 5
 
 
+def test_marks_in_one_place_are_told_together() -> None:
+    figure = Figure(figsize=(2, 2))
+    axes = figure.add_subplot()
+    told = (0.2, "one"), (0.8, "alone"), (0.2, "two <b>")
+    tooltips = [(axes, (0.5, at, 0.5, at), text) for at, text in told]
+    figure.tooltips = tooltips  # type: ignore[attr-defined]
+    drawing = str(picture(figure, "", 0, 10_000_000))
+    assert re.findall(r"<title>([^<]*)</title>", drawing) == ["one\ntwo &lt;b&gt;", "alone"]
+
+
 def test_a_figure_in_a_page_has_names_of_its_own(effects: pd.DataFrame) -> None:
     figure = figures.accuracy_by_layer(rows(effects, task="facts"))
     first, second = (str(picture(figure, "a <b>", nth, 10_000_000)) for nth in (0, 1))
