@@ -7,10 +7,12 @@ from typing import Any
 
 import typer.main
 
+from layerwise.analyses.registry import tables_of_run
 from layerwise.analyses.removal.api import removal_order
 from layerwise.analyses.removal.result import prune_command
 from layerwise.cli.app import app
 from layerwise.report import report
+from layerwise.report._sections import sections
 from tests.analysis import decided_by_layers, word_task
 from tests.models.tiny import tiny_model
 from tests.synthetic import facts, task_facts
@@ -28,6 +30,9 @@ def test_notes_name_the_layers_what_was_not_tested_and_the_smallest_loss():
     assert "with 12 held-out items" in notes[3]
     assert "would be found in 8 of 10 samples" in notes[3]
     assert all(len(note.split()) <= 25 for note in notes)
+    run = tables_of_run([result])
+    (words,) = (part.words for part in sections(run) if part.anchor == "removal")
+    assert all(note in words for note in notes)
 
 
 def test_without_an_order_the_notes_say_why_and_what_to_try():

@@ -30,7 +30,7 @@ from layerwise.presentation.wording import (
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .result import RemovalResult
+from .result import RemovalResult, next_steps, orders_of
 from .tables import WAYS
 
 REMOVAL = "removal"
@@ -224,10 +224,18 @@ def removal_table(run: RunTables) -> list[Table]:
     return [Table(f"Steps of the removal ({len(cells)})", columns, cells, True)]
 
 
+def _words(run: RunTables) -> str:
+    """How to read it, what was removed, what was not tested, and the command that writes it."""
+    removal, curves = run.table("removal"), run.table("removal_curves")
+    made = {} if removal is None else orders_of(removal)
+    steps = next_steps(made, pd.DataFrame() if curves is None else curves, run.facts)
+    return " ".join([_REMOVAL_WORDS, *steps])
+
+
 def sections(run: RunTables) -> list[Section]:
     """Accuracy by layers removed, and the steps in numbers."""
     return [
-        Section("removal", "Removal of layers", 75, _REMOVAL_WORDS,
+        Section("removal", "Removal of layers", 75, _words(run),
                 tuple(_figures(run)), tuple(removal_table(run)), kinds=(REMOVAL,)),
     ]  # fmt: skip
 

@@ -54,10 +54,7 @@ class RemovalResult(Result):
 
         In orders of single layers the last one was added at the step.
         """
-        return {
-            (str(group["by"].iloc[0]), str(group["protocol"].iloc[0])): _removed(group)
-            for _, group in self.removal.groupby(["by", "protocol"], sort=False)
-        }
+        return orders_of(self.removal)
 
     @property
     def order(self) -> list[tuple[int, ...]]:
@@ -126,6 +123,14 @@ class RemovalResult(Result):
     def summary_rows(self) -> pd.DataFrame:
         """Each step's accuracy, where layers were selected and where they were not."""
         return removal_rows(self.steps(), self.facts.model.n_encoder_layers)
+
+
+def orders_of(removal: pd.DataFrame) -> dict[tuple[str, str], list[tuple[int, ...]]]:
+    """The layers left out at each step, by order and protocol, from ``removal.parquet``."""
+    return {
+        (str(group["by"].iloc[0]), str(group["protocol"].iloc[0])): _removed(group)
+        for _, group in removal.groupby(["by", "protocol"], sort=False)
+    }
 
 
 def _removed(order: pd.DataFrame) -> list[tuple[int, ...]]:
