@@ -124,11 +124,16 @@ def test_one_of_several_figures_is_shown_and_another_on_request(shown: Any) -> N
     assert [figures.nth(i).is_visible() for i in range(2)] == [False, True]
 
 
-def test_sections_open_by_their_links(shown: Any) -> None:
-    part = shown.locator("#facts")
+@pytest.mark.parametrize("width", [1400, 800, 420])
+def test_sections_open_by_their_links_below_the_contents(shown: Any, width: int) -> None:
+    shown.set_viewport_size({"width": width, "height": 860})
+    part, contents = shown.locator("#roles"), shown.locator("nav")
     assert not part.is_visible()
-    shown.locator('nav a[href="#facts"]').click()
+    contents.locator('a[href="#roles"]').click()
     assert part.is_visible()
+    heading = shown.locator(".part", has=part).locator("h2").first.bounding_box()
+    covered = contents.bounding_box()
+    assert covered["y"] + covered["height"] < heading["y"] < 200
 
 
 CUT = """() => {
