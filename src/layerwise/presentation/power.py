@@ -40,8 +40,10 @@ def _smallest(n: int, n_tests: int, gained: float = GAINED) -> str:
 
 def likely_missed(items: int, loss: float | None) -> str:
     """``"With 24 items a task, layers that cost less than ... are likely missed."``."""
-    those = "" if loss is None else f" that cost a capability less than {100 * loss:.0f} points"
-    return f"With {counted(items, 'item')} a task, layers{those} are likely missed."
+    cost = "all its points" if loss is None else f"less than {100 * loss:.0f} points"
+    even = "even " if loss is None else ""
+    those = f"{even}layers that cost a capability {cost}"
+    return f"With {counted(items, 'item')} a task, {those} are likely missed."
 
 
 @dataclass(frozen=True)
