@@ -15,6 +15,7 @@ from layerwise.report import report
 from layerwise.report._sections import sections
 from tests.analysis import decided_by_layers, word_task
 from tests.models.tiny import tiny_model
+from tests.pages import blank_pages
 from tests.synthetic import facts, task_facts
 
 
@@ -71,3 +72,5 @@ def test_the_page_of_a_removal_without_signal_says_what_to_try():
     assert " guesses. Nothing can be said about its layers here." in text
     assert "Not shown: No signal: words when it picks a letter: right in" in text
     assert "Try " in text
+    with blank_pages():  # without a strip over the layers the first section is unfolded
+        assert page.html.count('<details class="part" open>') == 1

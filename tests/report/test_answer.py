@@ -177,6 +177,7 @@ def test_the_page_opens_with_the_answer(run: RunTables) -> None:
     page = report(AblationResult(run.tables["records"], run.facts))
     text = unescape(page.html)
     assert re.search(r"<h1>Retrieval needs layer 7 .* need layer 2\.</h1>", text)
+    assert '<details class="part" open>' not in text
     assert text.index("<h1>") < text.index('class="strip"') < text.index('class="part"')
     assert page.text.splitlines()[0].startswith("tiny <b>model</b>")
 
