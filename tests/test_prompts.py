@@ -20,6 +20,7 @@ from layerwise.models.instance.kinds import (
 )
 from layerwise.prompts.drawing import colors_of
 from layerwise.prompts.texts import encode_prompt, readable, token_of, token_text, visible
+from layerwise.sweep.walk import readout
 
 from .commands import run
 from .models.decoder.tiny import BY_DAY, tiny_decoder
@@ -107,6 +108,38 @@ def test_skip_grid_is_what_a_plain_run_without_the_layer_says(case):
         assert mine["top"].iloc[0] == readable(model, best.indices.tolist())
         kl = float((whole.exp() * (whole - expected)).sum())
         assert mine["kl"].iloc[0] == pytest.approx(kl, abs=1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_skip_grid_of_heads_is_what_a_plain_run_without_the_head_says(case):
+    model = made(case)
+    whole = changed(model, PROMPT)
+    for row in lw.skip_grid(model, PROMPT, site="z").table.itertuples():
+
+        def skip_head(tensor, hook, head=row.head):
+            tensor[:, :, head] = 0
+            return tensor
+
+        expected = changed(model, PROMPT, (hook_name(model, row.layer, "z"), skip_head))
+        best = expected.exp().topk(5).values.tolist()
+        assert row.top_probability == pytest.approx(best, abs=1e-4)
+        assert row.kl == pytest.approx(float((whole.exp() * (whole - expected)).sum()), abs=1e-4)
+
+
+@pytest.mark.parametrize("look", [lw.lens_grid, lw.skip_grid])
+def test_all_cells_are_unembedded_at_once(look, monkeypatch):
+    # Reading the unembedding's weights anew for each cell took most of the time.
+    rows = []
+    logits_of = readout.uncapped_logits_of
+
+    def counted(model, resid):
+        rows.append(len(resid))
+        return logits_of(model, resid)
+
+    monkeypatch.setattr(readout, "uncapped_logits_of", counted)
+    look(tiny_model("llama"), PROMPT)
+    assert len(rows) <= 2
+    assert max(rows) > 2
 
 
 @pytest.mark.parametrize("case", MODELS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,8 @@ LENSES, COLORS = ("logit", "tuned"), ("probability", "rank", "log-probability")
 SITES = ("resid_pre", "resid_mid", "resid_post")
 MOST_COLUMNS = 48
 TOP = 5
+# Streams that are read at once: more would not fit a processor's cache.
+_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -267,19 +270,19 @@ def _read(
     """The cells of one prompt, and the names of its columns."""
     n_prompt = [len(tokens)] if is_seq2seq(model) else None
     streams = residuals_at(model, [(*tokens, *answer)], [at], places, n_prompt=n_prompt)
-    final = logits_of(model, streams[-1]).log_softmax(-1)
     under = (*([] if n_prompt is None else tokens[:-1]), *_read_at(model, tokens, answer))
     columns = readable(model, [under[i] for i in at])
-    rows = []
-    for row, (place, stream) in enumerate(zip(places, streams, strict=True)):
-        last = row == len(places) - 1
-        read = stream if tuned is None or last else tuned.translate(place, stream)
-        seen = cells(model, read, final, chosen)
-        rows += [
-            {"row": row, "column": column, "position": at[column] - (at[0] if n_prompt else 0),
-             "token": columns[column], "site": place[0], "layer": place[1], **cell}
-            for column, cell in enumerate(seen)
-        ]  # fmt: skip
+    if tuned is not None:
+        pairs = zip(places[:-1], streams[:-1], strict=True)
+        translated = [tuned.translate(place, stream) for place, stream in pairs]
+        streams = torch.stack([*translated, streams[-1]])
+    seen = _cells(model, streams, chosen)
+    rows = [
+        {"row": row, "column": column, "position": at[column] - (at[0] if n_prompt else 0),
+         "token": columns[column], "site": place[0], "layer": place[1],
+         **seen[row * len(at) + column]}
+        for row, place in enumerate(places) for column in range(len(at))
+    ]  # fmt: skip
     return pd.DataFrame(rows), columns
 
 
@@ -290,30 +293,34 @@ def _read_at(model: Model, tokens: Tokens, answer: Tokens) -> Tokens:
     return (*decoder_prefix(model)[-1:], *answer)
 
 
-def cells(
-    model: Model,
-    streams: Float[torch.Tensor, "read d_model"],
-    final: Float[torch.Tensor, "read d_vocab"],
-    chosen: dict[str, int],
+def _cells(
+    model: Model, streams: Float[torch.Tensor, "place read d_model"], chosen: dict[str, int]
 ) -> list[dict[str, Any]]:
-    """What is read of some residual streams, a dictionary each."""
-    logprobs = logits_of(model, streams).log_softmax(-1)
-    probabilities = logprobs.exp()
-    best = probabilities.topk(min(TOP, logprobs.shape[-1]))
-    entropy = -(probabilities * logprobs).sum(-1)
-    kl = (final.exp() * (final - logprobs)).sum(-1).clamp(min=0)
-    listed: list[dict[str, Any]] = [
-        {"top": readable(model, ids.tolist()), "top_probability": values.tolist(),
-         "entropy": float(entropy[place]), "kl": float(kl[place])}
-        for place, (values, ids) in enumerate(zip(best.values, best.indices, strict=True))
-    ]  # fmt: skip
-    for name, token in chosen.items():
-        of = logprobs[:, token]
-        ranks = (logprobs > of[:, None]).sum(-1)
-        for cell, value, rank in zip(listed, of.tolist(), ranks.tolist(), strict=True):
-            cell[f"probability of {name}"] = float(torch.tensor(value).exp())
-            cell[f"log-probability of {name}"] = value
-            cell[f"rank of {name}"] = rank
+    """What is read of residual streams, of which the last are the model's own: a cell each."""
+    final = logits_of(model, streams[-1]).log_softmax(-1)
+    usual, listed = final.exp(), []
+    # Several layers at once: for a few rows, most of the time goes to reading the weights.
+    for part in streams.split(max(1, _ROWS_AT_ONCE // len(final))):
+        logprobs = logits_of(model, part.flatten(0, 1)).log_softmax(-1).unflatten(0, part.shape[:2])
+        entropy = -torch.einsum("prv,prv->pr", logprobs.exp(), logprobs).flatten()
+        kl = torch.einsum("rv,prv->pr", usual, final - logprobs).clamp(min=0).flatten()
+        logprobs = logprobs.flatten(0, 1)
+        best = logprobs.topk(min(TOP, logprobs.shape[-1]))
+        texts = readable(model, best.indices.flatten().tolist())
+        width = best.indices.shape[1]
+        cells: list[dict[str, Any]] = [
+            {"top": texts[place * width : (place + 1) * width], "top_probability": values.tolist(),
+             "entropy": float(entropy[place]), "kl": float(kl[place])}
+            for place, values in enumerate(best.values.exp())
+        ]  # fmt: skip
+        for name, token in chosen.items():
+            of = logprobs[:, token]
+            ranks = (logprobs > of[:, None]).sum(-1)
+            for cell, value, rank in zip(cells, of.tolist(), ranks.tolist(), strict=True):
+                cell[f"probability of {name}"] = math.exp(value)
+                cell[f"log-probability of {name}"] = value
+                cell[f"rank of {name}"] = rank
+        listed += cells
     return listed
 
 

@@ -137,4 +137,5 @@ def readable(model: Model, tokens: Sequence[int]) -> list[str]:
     tokenizer: Any = model.tokenizer if origin is None else origin.tokenizer
     if tokenizer is None:
         return [f"<{one}>" for one in tokens]
-    return [visible(token_text(tokenizer, one)) for one in tokens]
+    texts = {one: visible(token_text(tokenizer, one)) for one in set(tokens)}
+    return [texts[one] for one in tokens]

@@ -18,7 +18,7 @@ from ..requests import Generate, Tokens
 from ..seq2seq.walk import Seq2SeqWalk
 from .engine import TOKENS_AT_ONCE, Walk, Work
 from .engine_run import engine_for, plan_for
-from .readout import logits_of
+from .readout import CHUNK, logits_of
 
 
 @exclusive
@@ -51,9 +51,13 @@ def next_logprobs(
     for batch in plan.batches:
         walk = engine.walk(batch)
         walk.run()
-        for members, resid in _ends(walk):
-            rows = [batch.interventions[member] for member in members]
-            out[rows] = logits_of(model, resid[None]).log_softmax(-1)
+        # Many rows at once: for a single one, most of the time goes to reading the weights.
+        ends = list(_ends(walk))
+        for start in range(0, len(ends), CHUNK):
+            part = ends[start : start + CHUNK]
+            logprobs = logits_of(model, torch.stack([resid for _, resid in part])).log_softmax(-1)
+            for (members, _), of_branch in zip(part, logprobs, strict=True):
+                out[[batch.interventions[member] for member in members]] = of_branch
     return out
 
 
