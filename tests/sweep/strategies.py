@@ -121,7 +121,8 @@ def _resample(draw):
 def _patch(draw):
     layer, pos = draw(layers), draw(st.integers(-3, 2))
     site = draw(sites)
-    return patch(site, layer, pos, draw(st.integers(0, N_HEADS - 1)) if site == "z" else None)
+    head = draw(st.integers(0, N_HEADS - 1)) if site == "z" else None
+    return patch(site, layer, pos, head, source_pos=draw(st.none() | st.integers(-3, 2)))
 
 
 @st.composite
@@ -174,5 +175,9 @@ copies = st.one_of(
     _families(_resample()),
     _families(st.one_of(_resample(), constants)),
     # Patches change the prompt of a text, too.
-    _families(st.one_of(_resample(), layers.map(lambda layer: patch("resid_pre", layer, 0)))),
+    _families(
+        st.one_of(
+            _resample(), layers.map(lambda layer: patch("resid_pre", layer, 0, source_pos=-1))
+        )
+    ),
 )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -12,7 +11,6 @@ from layerwise.errors import UserError
 from layerwise.sweep import (
     Generate,
     LogLikelihood,
-    PatchSite,
     intact,
     last_residuals,
     mean,
@@ -99,11 +97,6 @@ def test_patches_equal_reference(kind, requests, interventions, sizes):
 def test_copies_equal_reference(kind, requests, interventions, sizes):
     """Resampling from other prompts, also while texts are decoded."""
     model = random_model(kind)
-    patched = any(isinstance(edit, PatchSite) for i in interventions for edit in i.edits)
-    if patched:  # which wants prompts of one length
-        requests = [
-            replace(r, source=(r.source * len(r.context))[: len(r.context)]) for r in requests
-        ]
     interventions = [i for i in interventions if possible(model, i)]
     with sizes.in_use():
         fast = sweep(

@@ -49,6 +49,11 @@ def test_smaller_budget_makes_more_walks():
         ([patch("resid_pre", 0, 0)], REQUESTS, "no source run of the same length"),
         ([patch("resid_pre", 0, 0)], [LogLikelihood((1, 2), (3,), (1,))], "same length"),
         ([patch("resid_pre", 0, 2)], [LogLikelihood((1, 2), (3,), (1, 5))], "out of range"),
+        (
+            [patch("resid_pre", 0, 0, source_pos=3)],
+            [LogLikelihood((1, 2), (3,), (1, 5, 6))],
+            "Patch position 3 is out of range for request 0, whose source run has 3 tokens",
+        ),
         ([mean("mlp_out", 1, torch.zeros(7))], REQUESTS, r"7 numbers for mlp_out .* have 32"),
         ([noise("z", 1, torch.zeros(3, 2, 9))], REQUESTS, r"9 numbers for z .* have 8"),
     ],

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwise.sweep import LogLikelihood, PatchSite, intact, patch, skip, sweep
+from layerwise.sweep import LogLikelihood, intact, patch, skip, sweep
 from layerwise.sweep.changes.edits import AddSite, SetSite
 from layerwise.sweep.changes.interventions import Intervention
 from tests.cases import cases
@@ -88,11 +88,6 @@ def test_copies_equal_reference(
     case: str, requests: list, interventions: list, sizes: Sizes
 ) -> None:
     model = tiny_decoder(case)
-    patched = any(isinstance(edit, PatchSite) for i in interventions for edit in i.edits)
-    if patched:  # which wants prompts of one length
-        requests = [
-            replace(r, source=(r.source * len(r.context))[: len(r.context)]) for r in requests
-        ]
     interventions = fitting(model, interventions)
     letters = Letters(None)
     with sizes.in_use():

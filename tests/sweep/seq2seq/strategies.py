@@ -79,17 +79,18 @@ def change(draw, cfg: Seq2SeqConfig):
 
 
 @st.composite
-def _patch(draw, cfg: Seq2SeqConfig):
+def _patch(draw, cfg: Seq2SeqConfig, equal: bool):
     site, layer, head = draw(_site(cfg))
     if site in BY_HEAD and head is None:
         head = 0
     # Inputs have at least one token, and the decoder begins with one.
-    return patch(site, layer, draw(st.sampled_from([0, -1])), head)
+    source_pos = draw(st.sampled_from([0, -1, *([None] if equal else [])]))
+    return patch(site, layer, draw(st.sampled_from([0, -1])), head, source_pos=source_pos)
 
 
-def families(cfg: Seq2SeqConfig, *, patches: bool = False):
+def families(cfg: Seq2SeqConfig, *, patches: bool = False, equal: bool = True):
     """Interventions made of few changes, so that some begin alike and some are equal."""
-    single = st.one_of(change(cfg), _patch(cfg)) if patches else change(cfg)
+    single = st.one_of(change(cfg), _patch(cfg, equal)) if patches else change(cfg)
 
     @st.composite
     def found(draw):

@@ -50,7 +50,7 @@ def patch_activations(
     begins with; ``answer`` is the position where the answer's first token is predicted.
 
     The engine patches streams, outputs of sublayers and of heads. Attention patterns, keys and
-    values, KL divergences, and pairs of unequal length take one plain forward per patch.
+    values, and KL divergences take one plain forward per patch.
 
     Args:
         tasks: task names, capabilities, or ``Task`` values whose items have corruptions; if None

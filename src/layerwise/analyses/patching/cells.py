@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from layerwise.errors import unknown_name
 from layerwise.models.instance.kinds import Model, decoder_prefix, n_encoder_layers, n_heads_of
@@ -134,15 +134,16 @@ class Cell:
         return (None, None) if self.label == ALL else self.places[0]
 
     def intervention(self) -> Intervention:
-        """The patch as the engine takes it, from the same positions of the source run."""
-        first = patch(self.site, self.layer, self.places[0][0], self.head)  # type: ignore[arg-type]
+        """The patch as the engine takes it."""
+        site: Any = self.site
+        pos, source_pos = self.places[0]
+        first = patch(site, self.layer, pos, self.head, source_pos=source_pos)
         if self.label != ALL:
             return first
-        edits = tuple(
-            PatchSite(self.layer, self.site, pos, self.head)  # type: ignore[arg-type]
-            for pos, _ in self.places
+        edits = tuple(PatchSite(self.layer, site, pos, self.head, at) for pos, at in self.places)
+        return Intervention(
+            f"{first.id.partition(',pos=')[0]},pos={ALL}", "patch", self.site, edits
         )
-        return Intervention(f"{first.id.rsplit('=', 1)[0]}={ALL}", "patch", self.site, edits)
 
 
 def cells_of(

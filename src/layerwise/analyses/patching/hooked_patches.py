@@ -1,9 +1,8 @@
 """Patches by plain hooks: for what the engine does not do, and to hold it against.
 
 One forward per patch, some patches side by side in a batch: slow and obvious. It gives the
-whole next-token distribution, patches attention patterns, and takes an activation from another
-position of the source run than the one it goes to. What a run says is read where the answer
-begins: behind the prompt, or in a decoder of its own behind what it begins with.
+whole next-token distribution and patches attention patterns. What a run says is read where the
+answer begins: behind the prompt, or in a decoder of its own behind what it begins with.
 """
 
 from __future__ import annotations

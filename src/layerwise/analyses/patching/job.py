@@ -170,7 +170,7 @@ class Patching:
     def _expected_hooked(
         self, task: Task, prompts: PatchingPrompts, direction: str, cells: Sequence[Cell]
     ) -> Cost:
-        n, tokens = len(self._by_whom(prompts, cells)[1]), runs_of(prompts, direction)[0]
+        n, tokens = len(self._by_whom(cells)[1]), runs_of(prompts, direction)[0]
         if not n:
             return Cost()
         passes = token_passes(self.setup.model, len(tokens)) * n
@@ -189,13 +189,10 @@ class Patching:
             for cell in cells_of(prompts, direction, site, layout, self.positions)
         ]
 
-    def _by_whom(
-        self, prompts: PatchingPrompts, cells: Sequence[Cell]
-    ) -> tuple[list[Cell], list[Cell]]:
+    def _by_whom(self, cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
         """The cells that the engine patches, and those that plain hooks do."""
-        fits = len(prompts.clean) == len(prompts.corrupted) and not self.kl
-        swept = [cell for cell in cells if fits and cell.site in ENGINE_SITES]
-        return swept, [cell for cell in cells if not fits or cell.site not in ENGINE_SITES]
+        swept = [cell for cell in cells if not self.kl and cell.site in ENGINE_SITES]
+        return swept, [cell for cell in cells if self.kl or cell.site not in ENGINE_SITES]
 
     def measure(self, piece: ChosenPairs) -> Recorded:
         """The rows of a piece, and what they cost."""
@@ -227,7 +224,7 @@ class Patching:
                 for i, clean, corrupted in zip(alike, values[::2], values[1::2], strict=True):
                     rows[i].append(_row(pairs[i], direction, cell, _Outcome(clean, corrupted)))
         for pair, own_cells, of_pair in zip(pairs, cells, rows, strict=True):
-            if hooked := self._by_whom(pair.prompts, own_cells)[1]:
+            if hooked := self._by_whom(own_cells)[1]:
                 unpatched, hooked_outcomes, cost = self._hooked(pair.prompts, direction, hooked)
                 stats = stats + cost
                 for cell, outcome in zip(hooked, hooked_outcomes, strict=True):
@@ -244,10 +241,7 @@ class Patching:
 
         Pairs whose cells are the same, as those of one template are, share a sweep.
         """
-        swept = [
-            tuple(self._by_whom(pair, own_cells)[0])
-            for pair, own_cells in zip(prompts, cells, strict=True)
-        ]
+        swept = [tuple(self._by_whom(own_cells)[0]) for own_cells in cells]
         for patched, alike in grouped(swept).items():
             if patched:
                 of_pairs = (

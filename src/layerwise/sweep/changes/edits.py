@@ -45,6 +45,11 @@ class _Edit:
         return None
 
     @property
+    def source_position(self) -> int | None:
+        """The position of the source run that is taken; None is that which is changed."""
+        return None
+
+    @property
     def resamples(self) -> bool:
         """True if every position gets an activation of the source run."""
         return self.needs_source and self.position is None
@@ -198,6 +203,7 @@ class PatchSite(_Edit):
         site: the site; ``z`` is a head's output before the output projection.
         pos: position in the request's context; negative counts from its end.
         head: which head, for ``z``; None for all other sites.
+        source_pos: position in the source run; None for the same, of a run of the same length.
     """
 
     needs_source = True
@@ -206,11 +212,17 @@ class PatchSite(_Edit):
     site: Site
     pos: int
     head: int | None = None
+    source_pos: int | None = None
 
     @property
     def position(self) -> int:
         """``pos``."""
         return self.pos
+
+    @property
+    def source_position(self) -> int | None:
+        """``source_pos``."""
+        return self.source_pos
 
     @property
     def heads(self) -> tuple[int, ...] | None:
@@ -220,12 +232,12 @@ class PatchSite(_Edit):
     @property
     def value_key(self) -> Hashable:
         """As of ``SetSite``."""
-        return type(self), self.site, self.pos
+        return type(self), self.site, self.pos, self.source_pos
 
     def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
-        """One position; the source run has as many."""
+        """One position, with that of the source run."""
         pos = self.pos % n_context
-        yield pos, pos
+        yield pos, pos if self.source_pos is None else self.source_pos % n_source
 
 
 @dataclass(frozen=True)

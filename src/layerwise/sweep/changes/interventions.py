@@ -261,7 +261,9 @@ def _named(kind: str, edit: SetSite | AddSite | CopySite) -> Intervention:
     )
 
 
-def patch(site: Site, layer: int, pos: int, head: int | None = None) -> Intervention:
+def patch(
+    site: Site, layer: int, pos: int, head: int | None = None, *, source_pos: int | None = None
+) -> Intervention:
     """Put the source run's activation of ``site`` at ``layer`` and ``pos`` in its place.
 
     Args:
@@ -270,6 +272,8 @@ def patch(site: Site, layer: int, pos: int, head: int | None = None) -> Interven
         layer: the layer.
         pos: position in the request's context; negative counts from its end.
         head: which head; needed for ``z`` and for no other site.
+        source_pos: position in the source run, which may then have another length; the same as
+            ``pos`` if None.
 
     Raises:
         UserError: if ``z`` comes without a head, or another site with one.
@@ -280,7 +284,6 @@ def patch(site: Site, layer: int, pos: int, head: int | None = None) -> Interven
             "(but 'cross_z' of an encoder-decoder)."
         )
     named = "" if head is None else f",head={head}"
-    edit = PatchSite(layer, site, pos, head)
-    return Intervention(
-        f"patch:{site},layer={layer}{named},pos={pos}", "patch", site, (edit,), head
-    )
+    named += f",pos={pos}" + ("" if source_pos is None else f",source_pos={source_pos}")
+    edit = PatchSite(layer, site, pos, head, source_pos)
+    return Intervention(f"patch:{site},layer={layer}{named}", "patch", site, (edit,), head)

@@ -179,8 +179,9 @@ def _change(
     if isinstance(edit, PatchSite):
         assert source is not None
         pos = edit.pos % n_given
-        at = (0, pos) if edit.head is None else (0, pos, edit.head)
-        changed[at] = source[at[1:]]
+        taken = pos if edit.source_pos is None else edit.source_pos
+        of_head = () if edit.head is None else (edit.head,)
+        changed[0, pos, *of_head] = source[taken, *of_head]
         return changed
     heads = slice(None) if edit.heads is None else list(edit.heads)
     for pos in range(tensor.shape[1]):

@@ -251,12 +251,12 @@ def _check(
             if not isinstance(edit, SwapWeights):
                 _check_edit(intervention.id, edit, shape)
     edits = [edit for intervention in interventions for edit in intervention.edits]
-    patched = [edit.position for edit in edits if edit.position is not None]
+    patched = [edit for edit in edits if edit.position is not None]
     resampled = any(edit.resamples for edit in edits)
     for number, request in enumerate(requests):
         _check_request(number, request, shape)
-        if patched:
-            _check_patches(number, request, patched)
+        for edit in patched:
+            check_patch(number, request, edit)
         if resampled:
             check_has_source(number, request)
 
@@ -325,13 +325,21 @@ def _check_request(number: int, request: Request, shape: ModelShape) -> None:
         )
 
 
-def _check_patches(number: int, request: Request, positions: Sequence[int]) -> None:
-    n_given = check_same_length(number, request)
-    for pos in positions:
-        if not -n_given <= pos < n_given:
+def check_patch(number: int, request: Request, edit: Edit, begins: int | None = None) -> None:
+    """Refuse to patch at positions that a prompt, or what a decoder begins with, does not have."""
+    pos, source_pos, source = edit.position, edit.source_position, request.source
+    if not source or (source_pos is None and len(source) != len(request.context)):
+        raise UserError(
+            f"Request {number} has no source run of the same length as its context, "
+            "which patching needs; give both prompts the same number of tokens."
+        )
+    places = [(pos, request.context, "context has"), (source_pos, source, "source run has")]
+    for at, tokens, what in places:
+        n = len(tokens) if begins is None else begins
+        if at is not None and not -n <= at < n:
             raise UserError(
-                f"Patch position {pos} is out of range for request {number}, "
-                f"whose context has {n_given} tokens."
+                f"Patch position {at} is out of range for request {number}, whose "
+                f"{what if begins is None else 'decoder begins with'} {counted(n, 'token')}."
             )
 
 
@@ -350,14 +358,3 @@ def check_has_source(number: int, request: Request) -> None:
             f"Request {number} has no source run, which resampling needs; give it the prompt "
             "of another item as its source."
         )
-
-
-def check_same_length(number: int, request: Request) -> int:
-    """Refuse to patch from a source run of another length; give the length."""
-    source = request.source
-    if source is None or len(source) != len(request.context):
-        raise UserError(
-            f"Request {number} has no source run of the same length as its context, "
-            "which patching needs; give both prompts the same number of tokens."
-        )
-    return len(source)

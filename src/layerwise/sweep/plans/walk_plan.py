@@ -6,7 +6,7 @@ in ``engine`` follows it and decides nothing more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -131,13 +131,13 @@ def plan_walk(
     wanted = frozenset(packed for path in paths for packed in path)
     everywhere = None if len(wanted) == len(trie) else wanted
     by_carried: dict[frozenset[int] | None, list[int]] = {}
-    reached: dict[tuple[int | None, ...], frozenset[int]] = {}
+    reached: dict[Hashable, frozenset[int]] = {}
     intact: list[int] = []
     for index, intervention in enumerate(interventions):
         carried, edits = everywhere, intervention.edits
         # Texts are decoded from one group of branches.
         if all(edit.needs_source for edit in edits) and not (edits and generates):
-            positions = tuple(edit.position for edit in edits)
+            positions = tuple((edit.position, edit.source_position) for edit in edits)
             if positions not in reached:
                 reached[positions] = _reached(edits, paths, sources, requests)
             carried = reached[positions]

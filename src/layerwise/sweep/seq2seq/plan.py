@@ -21,7 +21,7 @@ from layerwise.sweep.plans.plan import (
     SweepPlan,
     check_has_source,
     check_not_empty,
-    check_same_length,
+    check_patch,
     check_swaps,
     donor_streams,
 )
@@ -297,13 +297,14 @@ def _check(
         if not isinstance(edit, SwapWeights):
             _check_edit(name, edit, cfg)
     resampled = any(edit.resamples for _, edit in edits)
-    patched = [(edit.layer, edit.position) for _, edit in edits if edit.position is not None]
+    patched = [edit for _, edit in edits if edit.position is not None]
     for number, request in enumerate(requests):
         _check_request(number, request, cfg, prefix)
         if resampled:
             check_has_source(number, request)
-        for layer, pos in patched:
-            _check_patch(number, request, layer, pos, cfg, prefix)
+        for edit in patched:
+            in_encoder = edit.layer < cfg.n_encoder_layers
+            check_patch(number, request, edit, None if in_encoder else len(prefix))
 
 
 def _check_edit(name: str, edit: Edit, cfg: Seq2SeqConfig) -> None:
@@ -337,18 +338,4 @@ def _check_request(number: int, request: Request, cfg: Seq2SeqConfig, prefix: To
             f"Request {number} has {counted(len(request.context), 'input token')} and {answer} "
             f"of the answer, but the model takes {cfg.n_ctx} each; shorten the context, the "
             "few-shot examples or the number of tokens to generate."
-        )
-
-
-def _check_patch(
-    number: int, request: Request, layer: int, pos: int, cfg: Seq2SeqConfig, prefix: Tokens
-) -> None:
-    n_prompt = check_same_length(number, request)
-    in_encoder = layer < cfg.n_encoder_layers
-    n_given = n_prompt if in_encoder else len(prefix)
-    if not -n_given <= pos < n_given:
-        what = "whose context has" if in_encoder else "whose decoder begins with"
-        raise UserError(
-            f"Patch position {pos} is out of range for request {number}, {what} "
-            f"{counted(n_given, 'token')}."
         )
