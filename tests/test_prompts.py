@@ -18,6 +18,7 @@ from layerwise.models.instance.kinds import (
     logit_cap,
     n_encoder_layers,
 )
+from layerwise.prompts.aligned import Aligned
 from layerwise.prompts.drawing import colors_of
 from layerwise.prompts.texts import encode_prompt, readable, token_of, token_text, visible
 from layerwise.sweep.walk import readout
@@ -166,6 +167,51 @@ def test_patch_grid_is_what_a_plain_patched_run_gives_back(case, site):
         difference = float(expected[7] - expected[8])
         assert row["logit_difference"] == pytest.approx(difference, abs=1e-4)
         assert row["value"] == pytest.approx((difference - low) / (high - low), abs=2e-3)
+
+
+# The last changed tokens, 40 and 42, stand for each other; 41 stands alone.
+UNEQUAL = ((5, 17, 40, 9, 33), (5, 17, 41, 42, 9, 33))
+PAIRS = {0: 0, 1: 1, 3: 2, 4: 3, 5: 4}
+
+
+@pytest.mark.parametrize("case", MODELS)
+@pytest.mark.parametrize("site", ["resid_pre", "z"])
+def test_patch_grid_of_unequal_prompts_is_what_a_plain_patched_run_gives_back(case, site):
+    model, (clean, corrupted) = made(case), UNEQUAL
+    grid = lw.patch_grid(model, clean, corrupted, 7, 8, site=site)
+    assert grid.notes[-1].startswith("Without counterpart in the other prompt, so not patched: ")
+    sources, _ = cached(model, clean, *((layer, site) for layer in range(model.cfg.n_layers)))
+    for row in grid.table.itertuples():
+        of_prompt = len(sources[row.layer]) == len(clean)
+        pairs = PAIRS if of_prompt else {0: 0}
+
+        def put(tensor, hook, row=row, pairs=pairs):
+            patched = tensor.clone()
+            for pos, at in pairs.items() if site == "z" else [(row.position, row.clean_position)]:
+                assert pairs[pos] == at
+                head = [row.head] if site == "z" else []
+                patched[0, pos, *head] = sources[row.layer][at, *head]
+            return patched
+
+        expected = changed(model, corrupted, (hook_name(model, row.layer, site), put))
+        assert row.logit_difference == pytest.approx(float(expected[7] - expected[8]), abs=1e-4)
+    if site == "resid_pre":
+        assert len(grid.panels[0].columns) == len(corrupted)
+        first = grid.table.loc[grid.table["layer"] == 0]
+        assert first.set_index("position")["clean_position"].to_dict() == PAIRS
+        assert 2 not in set(first["column"])
+
+
+def test_first_and_last_changed_tokens_are_paired_and_others_are_named():
+    model = tiny_model("llama")
+    clean, corrupted = (5, 50, 51, 52, 53, 9), (5, 60, 61, 62, 9)
+    aligned = Aligned.of(model, clean, corrupted)
+    pairs = [(0, 0), (1, 1), (2, None), (3, None), (None, 2), (4, 3), (5, 4)]
+    assert list(aligned.pairs) == pairs
+    assert aligned.without_counterpart(model) == readable(model, [51, 52, 61])
+    assert aligned.shown([-1, 2]) == [(None, 2), (5, 4)]
+    added = Aligned.of(model, (5, 9), (5, 7, 8, 9))
+    assert list(added.pairs) == [(0, 0), (None, 1), (None, 2), (1, 3)]
 
 
 @pytest.mark.parametrize("case", MODELS)
@@ -426,7 +472,9 @@ def test_colours_follow_values_and_text_stays_legible():
         (lambda m: lw.lens_grid(m, "the", target="x"), "this model has none"),
         (lambda m: lw.lens_grid(m, "the" * 999), "the model's context"),
         (lambda m: lw.skip_grid(m, "the", site="cross_z"), "cross_z"),
-        (lambda m: lw.patch_grid(m, "the", "the red door", 7, 8), "expected as many"),
+        (lambda m: lw.patch_grid(m, "the", "the red door", 7, 8), "expected as many, or the same"),
+        (lambda m: lw.patch_grid(m, *UNEQUAL, 7, 8, positions=[2]), "no counterpart"),
+        (lambda m: lw.patch_grid(m, *UNEQUAL, 7, 8, positions=[6]), "There is no position 6"),
         (lambda m: lw.patch_grid(m, "the", "the", 7, 8), "Both prompts are the same"),
         (lambda m: lw.patch_grid(m, PROMPT, OTHER, 7, 7), "expected two tokens"),
         (lambda m: lw.patch_grid(m, PROMPT, OTHER, 7, 8, layers=[9]), "Layer 9 is out of range"),

@@ -8,20 +8,22 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.patching.cells import ALL, Cell
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
 from layerwise.ground.readers import numbers, one_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, decoder_prefix, n_encoder_layers, n_heads_of
 from layerwise.runs.setup import check_layers
-from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, patch, resample, sweep
+from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, sweep
 from layerwise.sweep.requests import Tokens
 
+from .aligned import Aligned, Pair
 from .cells import SIGNED, Panel
 from .grid import Grid
-from .lens import MOST_COLUMNS, called
-from .reading import positions, positions_of, prompt, token
-from .texts import Prompt, answers_of, encode_prompt, readable
+from .lens import called
+from .reading import positions, prompt, token
+from .texts import Prompt, answers_of, encode_prompt
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
 
@@ -53,25 +55,29 @@ def patch_grid(
     Args:
         model: the model.
         clean: the prompt that the answer follows.
-        corrupted: the same with other words, in as many tokens.
+        corrupted: the same with other words. Of prompts with different numbers of tokens those
+            are paired that both begin with, those that both end in, the first changed ones and the
+            last changed ones; others of the change are not patched.
         answer: what follows the clean prompt: one token, such as ``" Paris"``.
         wrong: what follows the corrupted one: one token.
         site: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out`` or ``mlp_out``; ``z`` for
             each head, at all tokens at once.
         layers: which layers; all if None.
-        positions: which tokens, from 0; ``"all"``; of more than 48, those that differ and the
-            last ones if None.
+        positions: which tokens of the corrupted prompt, from 0; ``"all"``; of more than 48, those
+            that differ and the last ones if None.
         chat: wrap the prompts in the tokenizer's chat template.
 
     Returns:
-        A cell per layer and token, or per layer and head. ``table`` has ``logit_difference``.
+        A cell per layer and token, or per layer and head. ``table`` has ``logit_difference``, and
+        of tokens ``position`` and ``clean_position``.
 
     Raises:
-        UserError: if the prompts have different numbers of tokens or are equal, if the answers are
-            several tokens or the same, or if the prompts do not differ in the logit difference.
+        UserError: if the prompts are equal, if their numbers of tokens differ and so does the last
+            token, if the answers are several tokens or the same, or if the prompts do not differ
+            in the logit difference.
     """
     given, source = (encode_prompt(model, prompt, chat=chat) for prompt in (corrupted, clean))
-    _refuse_unlike(model, given, source)
+    aligned = Aligned.of(model, source, given)
     right, other = answers_of(model, answer, wrong)
     if site == "z" and positions is not None:
         raise UserError(
@@ -79,20 +85,17 @@ def patch_grid(
             "leave it out, or use site='attn_out'."
         )
     rows, n_encoder = sorted(check_layers(layers, model)), n_encoder_layers(model)
-    at = positions_of(range(len(given)), positions, _most_telling(given, source))
-    if site == "z":
-        of = "head"
-        places = [(layer, head) for layer in rows for head in range(n_heads_of(model, layer))]
-        changes = [resample("z", *place) for place in places]
-        columns = [str(head) for head in range(1 + max(head for _, head in places))]
-    else:
-        of = "position"
-        # The decoder of an encoder-decoder has those positions that it begins with.
-        begins = range(len(decoder_prefix(model)))
-        of_layer = {layer: begins if 0 < n_encoder <= layer else at for layer in rows}
-        places = [(layer, position) for layer in rows for position in of_layer[layer]]
-        changes = [patch(site, *place) for place in places]  # type: ignore[arg-type]
-        columns = _columns(model, [source[i] for i in at], [given[i] for i in at])
+    shown = aligned.shown(positions)
+    cells = [
+        cell for layer in rows
+        for cell in _cells(model, layer, site, aligned.pairs if site == "z" else shown)
+    ]  # fmt: skip
+    if not cells:
+        raise UserError(
+            f"Positions {positions} have no counterpart in the clean prompt: expected others; "
+            "leave positions= out."
+        )
+    changes = [cell.intervention() for _, cell in cells]
     corrupt, *values = _differences(model, [intact(), *changes], given, source, right, other)
     (whole,) = _differences(model, [intact()], source, source, right, other)
     if abs(whole - corrupt) < 1e-3:
@@ -100,54 +103,58 @@ def patch_grid(
             f"Both prompts give a logit difference of {whole:.3f}: expected prompts between which "
             "it differs, so that something can come back; change a word that the answer rests on."
         )
-    table = pd.DataFrame(places, columns=["layer", of]).assign(panel=0, logit_difference=values)
-    shares = (table["logit_difference"] - corrupt) / (whole - corrupt)
-    table = table.assign(
-        row=table["layer"].map(rows.index), column=table.groupby("layer").cumcount(), value=shares,
-        text=[f"{share:.1f}" if abs(share) >= 0.05 else "" for share in shares],
-        details=[
-            f"{share:.2f} comes back: logit difference {value:.2f}, between "
-            f"{corrupt:.2f} (corrupted) and {whole:.2f} (clean)"
-            for share, value in zip(shares, values, strict=True)
-        ],
-    )  # fmt: skip
+    shares = [(value - corrupt) / (whole - corrupt) for value in values]
+    table = pd.DataFrame([
+        {"layer": cell.layer, **_place(cell), "panel": 0, "logit_difference": value,
+         "row": rows.index(cell.layer), "column": column, "value": share,
+         "text": f"{share:.1f}" if abs(share) >= 0.05 else "",
+         "details": f"{share:.2f} comes back: logit difference {value:.2f}, between "
+         f"{corrupt:.2f} (corrupted) and {whole:.2f} (clean)"}
+        for (column, cell), value, share in zip(cells, values, shares, strict=True)
+    ])  # fmt: skip
     notes = [f"Logit difference: {whole:.2f} clean, {corrupt:.2f} corrupted."]
-    if site != "z" and positions is None and len(at) < len(given):
-        notes.append(f"Shown are tokens that differ and the last: {len(at)} of {len(given)}.")
     named = tuple(layer_name(layer, n_encoder) for layer in rows)
-    axis = "head" if site == "z" else "token, clean / corrupted"
+    if alone := aligned.without_counterpart(model):
+        several = ", ".join(alone[:8]) + ", …" * (len(alone) > 8)
+        notes.append(f"Without counterpart in the other prompt, so not patched: {several}.")
+    if site == "z":
+        columns, axis = (
+            [str(head) for head in range(1 + max(column for column, _ in cells))],
+            "head",
+        )
+    else:
+        columns, axis = aligned.names(model, shown), "token, clean/corrupted"
+        if positions is None and len(shown) < len(aligned.pairs):
+            cut = f"{len(shown)} of {len(aligned.pairs)}"
+            notes.append(f"Shown are tokens that differ and the last: {cut}.")
+            axis += f": those that differ and the last, {cut}"
     title = f"{site} of {called(model)}, patched from the clean into the corrupted prompt"
     panel = Panel("", named, tuple(columns), column_axis=axis)
     unit = "share of the logit difference that comes back"
     return Grid(title, table, (panel,), unit, SIGNED, tuple(notes))
 
 
-def _most_telling(given: Tokens, source: Tokens) -> list[int]:
-    """All positions; of too many those that differ, half of the room at most, and the last."""
-    differ = [pos for pos, pair in enumerate(zip(given, source, strict=True)) if len({*pair}) > 1]
-    kept = set(differ[: MOST_COLUMNS // 2])
-    for pos in reversed(range(len(given))):
-        if len(kept) < MOST_COLUMNS:
-            kept.add(pos)
-    return sorted(kept)
+def _cells(model: Model, layer: int, site: str, pairs: Sequence[Pair]) -> list[tuple[int, Cell]]:
+    """What is patched in a layer, each with its column."""
+    if 0 < n_encoder_layers(model) <= layer:
+        # The decoder of an encoder-decoder has those positions that it begins with.
+        pairs = [(pos, pos) for pos in range(len(decoder_prefix(model)))]
+    places = [
+        (column, (corrupted, clean)) for column, (clean, corrupted) in enumerate(pairs)
+        if clean is not None and corrupted is not None
+    ]  # fmt: skip
+    if site == "z":
+        every = tuple(place for _, place in places)
+        heads = range(n_heads_of(model, layer))
+        return [(head, Cell(site, layer, head, ALL, every)) for head in heads]
+    return [(column, Cell(site, layer, None, "", (place,))) for column, place in places]
 
 
-def _refuse_unlike(model: Model, given: Tokens, source: Tokens) -> None:
-    if len(given) != len(source):
-        clean, corrupted = ("|".join(readable(model, tokens)) for tokens in (source, given))
-        raise UserError(
-            f"The clean prompt has {len(source)} tokens ({clean}) and the corrupted one "
-            f"{len(given)} ({corrupted}): expected as many, so that each token has its like; use "
-            "words of as many tokens. patch_activations aligns prompts of unequal length."
-        )
-    if given == source:
-        raise UserError("Both prompts are the same: expected one with other words; change some.")
-
-
-def _columns(model: Model, source: Sequence[int], given: Sequence[int]) -> list[str]:
-    """The tokens of both prompts, once where they are the same."""
-    pairs = zip(readable(model, source), readable(model, given), strict=True)
-    return [first if first == other else f"{first}/{other}" for first, other in pairs]
+def _place(cell: Cell) -> dict[str, int | None]:
+    """Where a cell is patched, as columns of the table."""
+    if cell.head is not None:
+        return {"head": cell.head}
+    return dict(zip(("position", "clean_position"), cell.place, strict=True))
 
 
 def _differences(
