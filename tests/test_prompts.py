@@ -19,7 +19,8 @@ from layerwise.models.instance.kinds import (
     n_encoder_layers,
 )
 from layerwise.prompts.aligned import Aligned
-from layerwise.prompts.drawing import colors_of
+from layerwise.prompts.drawing import colors_of, in_cell
+from layerwise.prompts.placing import SMALL
 from layerwise.prompts.texts import encode_prompt, readable, token_of, token_text, visible
 from layerwise.sweep.walk import readout
 
@@ -352,6 +353,7 @@ def test_tokens_are_shown_as_people_read_them():
         "<0xE6>", "<0x97>", "<0xA5>",
     ]  # fmt: skip
     assert visible("\u202e") == "<U+202E>"
+    assert visible("a\u00a0b") == "a⍽b"
     assert visible("سلام") == "سلام"
 
 
@@ -385,6 +387,52 @@ def test_short_tokens_of_a_longer_prompt_are_slanted_before_they_overlap(width, 
     figure = lw.attention_grid(tiny_model("llama"), tokens, layer=0).plot(width=width)
     figure.draw_without_rendering()
     assert not any(labels_overlap(axes) for axes in figure.axes if axes.get_title(loc="left"))
+
+
+LONG = [5 + number % 50 for number in range(60)]
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda m: lw.lens_grid(m, LONG),
+        lambda m: lw.attention_grid(m, LONG, layer=0),
+        lambda m: lw.patch_grid(m, LONG, [*LONG[:9], 7, *LONG[10:]], 7, 8, layers=[1]),
+    ],
+    ids=["lens", "attention", "patch"],
+)
+def test_a_figure_of_a_long_prompt_says_that_it_is_cut_and_its_names_do_not_overlap(look, width):
+    figure = look(tiny_model("llama", max_position_embeddings=64)).plot(width=width)
+    figure.draw_without_rendering()
+    *panels, _ = (axes for axes in figure.axes if axes.get_visible())
+    assert "48 of 60" in panels[-1].get_xlabel().replace("\n", " ")
+    for axes in panels:
+        named = [one for one in axes.get_xticklabels() if one.get_text()]
+        places = [axes.transData.transform((one.get_position()[0], 0))[0] for one in named]
+        assert all(b - a > SMALL * figure.dpi / 72 for a, b in pairwise(places))
+        rows = [one.get_window_extent() for one in axes.get_yticklabels() if one.get_text()]
+        rows.sort(key=lambda box: box.y0)
+        assert all(a.y1 < b.y1 and b.y0 - a.y0 > SMALL for a, b in pairwise(rows))
+
+
+@pytest.mark.parametrize("text", ["日本語 \U0001f469", "a\u00a0b the red door"])
+def test_texts_stay_within_their_cells(text):
+    grid = lw.lens_grid(tiny_model("llama"), text)
+    width = 0.9 + 0.26 * len(grid.panels[0].columns)
+    figure = grid.plot(width=width + 0.5)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    cell = axes.bbox.width / len(grid.panels[0].columns)
+    assert axes.texts
+    assert all(one.get_window_extent().width <= cell for one in axes.texts)
+
+
+def test_bytes_that_do_not_fit_are_numbers_alone():
+    assert in_cell("<0xF0><0x9F>", 9.0) == "<0xF0><0x9F>"
+    assert in_cell("␣<0xF0><0x9F>", 0.3) == "␣xF09F"
+    assert in_cell("<U+200D>", 0.3) == "x200D"
+    assert in_cell("a long text", 0.3) != "a long text"
 
 
 def test_a_width_may_have_a_unit_and_a_wrong_one_gets_a_sentence():

@@ -1,6 +1,6 @@
 """Names from users made safe to draw, and how much room a text takes before it is drawn.
 
-Nothing is drawn here; sizes are estimates for planning line breaks and columns.
+Nothing is drawn here; sizes are for planning line breaks and columns.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from matplotlib import font_manager, ft2font
 
 FACE = "DejaVu Sans"
 FONT = 7.0
+LEFT_TO_RIGHT = "\u200e"
+"""A mark without width, behind which text goes on from left to right."""
 # Mean advance of the face, in em.
 _CHARACTER = 0.58
 
@@ -21,9 +23,16 @@ def _font() -> ft2font.FT2Font:
 
 
 def _drawable(character: str) -> str:
-    if not character.isprintable():
+    if not character.isprintable() and character != LEFT_TO_RIGHT:
         return " "
     return character if _font().get_char_index(ord(character)) else "□"
+
+
+@lru_cache(maxsize=4096)
+def _advance(character: str) -> float:
+    """How far a character moves the next one, in em."""
+    _font().set_size(100, 72)
+    return _font().load_char(ord(_drawable(character))).linearHoriAdvance / 65536 / 100
 
 
 def label(name: str, longest: int = 24) -> str:
@@ -36,7 +45,7 @@ def label(name: str, longest: int = 24) -> str:
     text = "".join(_drawable(character) for character in name)
     if len(text) > longest:
         head = longest // 2
-        text = f"{text[:head]}…{text[head - longest + 1 :]}"
+        text = f"{text[:head]}…{text[len(text) + head - longest + 1 :]}"
     return text.replace("$", r"\$")
 
 
@@ -46,5 +55,14 @@ def characters(inches: float, size: float = FONT) -> int:
 
 
 def text_inches(text: str, size: float = FONT) -> float:
-    """About how wide a text is when drawn, in inches."""
-    return len(text) * _CHARACTER * size / 72
+    """How wide a text is when drawn, in inches."""
+    return sum(map(_advance, text)) * size / 72
+
+
+def fitted(text: str, inches: float, size: float = FONT) -> str:
+    """A label no wider than some inches, as far as a single character allows."""
+    for longest in range(len(text), 0, -1):
+        shortened = label(text, longest)
+        if text_inches(shortened, size) <= inches:
+            return shortened
+    return label(text, 1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model
+from layerwise.presentation.lettering import LEFT_TO_RIGHT
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks.pairs import changed_spans
 
@@ -69,7 +70,8 @@ class Aligned:
     def names(self, model: Model, pairs: Sequence[Pair]) -> list[str]:
         """The tokens of both prompts, once where they are the same."""
         return [
-            "/".join(
+            # The clean one stands on the left in texts from right to left, too.
+            f"{LEFT_TO_RIGHT}/".join(
                 "–" if token is None else readable(model, [token])[0]
                 for token in dict.fromkeys(self._tokens(pair))
             )

@@ -91,14 +91,19 @@ def attention_grid(
                 "text": "", "details": f"{names[0][row]} looks at {names[1][column]}: "
                 f"{probability(value)}",
             })  # fmt: skip
+    axes, notes = ["token", "token it looks at"], []
+    if any(skipped):
+        shown = f"the last {MOST_COLUMNS} of {len(tokens)}"
+        notes = [f"Shown are {shown} tokens."]
+        axes = [
+            f"{axis}: {shown}" if cut else axis for axis, cut in zip(axes, skipped, strict=True)
+        ]
     panels = tuple(
-        Panel(f"head {number}", tuple(names[0]), tuple(names[1]), "token", "token it looks at")
-        for number in heads
+        Panel(f"head {number}", tuple(names[0]), tuple(names[1]), *axes) for number in heads
     )
-    notes = (f"Shown are the last {MOST_COLUMNS} of {len(tokens)} tokens.",) if any(skipped) else ()
     title = f"Attention of layer {layer_name(layer, n_encoder)} of {called(model)}"
     table = pd.DataFrame(rows)
-    return Grid(title, table, panels, "share of attention", SHARE, notes, upward=False)
+    return Grid(title, table, panels, "share of attention", SHARE, tuple(notes), upward=False)
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -11,23 +12,19 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize, to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from layerwise.presentation.lettering import characters, label
-from layerwise.presentation.style import FONT, FULL_WIDTH, inches, look, new_figure, styled
+from layerwise.presentation.lettering import characters, fitted, label, text_inches
+from layerwise.presentation.style import FULL_WIDTH, inches, look, new_figure, styled
 
-from .cells import SIGNED, Cells, Panel
+from .cells import SIGNED, Cells
+from .placing import SMALL, WIDE, Place, abreast
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SMALL = 5.5
-# Characters of a column's name; as many as "cross-attention" has.
-_LONGEST = 15
-# Inches: the height of a row with text, the least width of a cell with text, room for names.
-_ROW, _WIDE, _NAMES = 0.145, 0.24, 0.75
-# A panel of a single row is no taller than its colour needs to be seen.
-_LEAST = 0.5
-_MOST_ROWS_LABELLED = 40
+# Bytes and characters without a glyph, such as <0xD8> and <U+200D>.
+_JOINT, _NAMED = re.compile("><0x"), re.compile(r"<(?:0x|U\+)([0-9A-F]+)>")
 
 
 def _colors(grid: Cells) -> Colormap:
@@ -48,73 +45,85 @@ def colors_of(grid: Cells, value: float) -> tuple[str, str]:
 
 @styled
 def draw_grid(grid: Cells, width: float | str | None = None) -> Figure:
-    """The heat maps of a grid, one above the other, with one scale of colours."""
+    """The heat maps of a grid with one scale of colours; names that panels share stand once."""
     width = FULL_WIDTH if width is None else inches(width)
-    across = _abreast(grid, width)
-    down = math.ceil(len(grid.panels) / across)
-    height = max(max(_LEAST, _ROW * len(panel.rows)) + _NAMES for panel in grid.panels)
-    figure = new_figure(width, height * down)
-    sizes = [max(len(each.columns) for each in grid.panels[k::across]) for k in range(across)]
-    axes = figure.subplots(down, across, squeeze=False, width_ratios=sizes).ravel()
-    for place, (panel, drawn) in enumerate(zip(grid.panels, axes, strict=False)):
-        room = (width - 0.8 - _NAMES * across) * sizes[place % across] / sum(sizes)
-        _draw_panel(drawn, grid, place, panel, room)
-    for unused in axes[len(grid.panels) :]:
+    panels, across = grid.panels, 3
+    while (places := abreast(grid, width, across)) is None:
+        across -= 1
+    across = min(across, len(panels))
+    same_rows = len({panel.rows for panel in panels}) == 1
+    same_columns = len({panel.columns for panel in panels}) == 1
+    lines = [places[start : start + across] for start in range(0, len(panels), across)]
+    # Names of columns stand under the lowest panels, or under each.
+    lowest = range(len(panels) - across if same_columns else 0, len(panels))
+    named = [any(row * across + k in lowest for k in range(across)) for row in range(len(lines))]
+    heights = [max(place.height for place in line) for line in lines]
+    height = sum(heights) + sum(
+        (max(place.below for place in line) if below else 0) + (0.2 if line[0].panel.name else 0.05)
+        for line, below in zip(lines, named, strict=True)
+    )
+    figure = new_figure(width, height)
+    axes = figure.subplots(
+        len(lines), across, squeeze=False, height_ratios=heights,
+        width_ratios=[max(place.width for place in places[k::across]) for k in range(across)],
+    ).ravel()  # fmt: skip
+    for number, (place, drawn) in enumerate(zip(places, axes, strict=False)):
+        _draw_panel(drawn, grid, number, place)
+        if same_rows and number % across:
+            drawn.set(yticklabels=[], ylabel="")
+        if number not in lowest:
+            drawn.set(xticklabels=[], xlabel="")
+    for unused in axes[len(panels) :]:
         unused.set_visible(False)
     colors = ScalarMappable(Normalize(*grid.limits), _colors(grid))
-    shrink = min(1.0, 1.6 / (height * down))
-    bar = figure.colorbar(colors, ax=list(axes), shrink=shrink, pad=0.01)
-    # It is centred on the panels, under which there are names.
-    bar.set_label(fill(grid.unit, max(8, characters(height * down - _NAMES / 2))))
+    # Ticks that do not depend on its height: the layout is made once.
+    ticks = MaxNLocator(4, steps=[1, 2, 5, 10])
+    shrink = min(1.0, 1.6 / height)
+    bar = figure.colorbar(colors, ax=list(axes), shrink=shrink, pad=0.01, ticks=ticks)
+    # Beside a low panel its name goes on beside the names of columns.
+    bar.set_label(fill(grid.unit, max(8, characters(height - 0.1))),
+                  loc="top" if height < 2 else "center")  # fmt: skip
     bar.outline.set_visible(False)  # type: ignore[operator]
     return figure
 
 
-def _abreast(grid: Cells, width: float) -> int:
-    """How many panels stand side by side: three at most, where their columns have room."""
-    for across in range(min(3, len(grid.panels)), 1, -1):
-        columns = sum(len(panel.columns) for panel in grid.panels[:across])
-        texts = any(grid.table["text"] != "")
-        if (width - 0.8 - _NAMES * across) / columns >= (_WIDE if texts else 0.1):
-            return across
-    return 1
+def in_cell(text: str, room: float) -> str:
+    """A token that fits into a cell; of bytes and characters without a glyph only the number."""
+    if text_inches(text, SMALL) > room:
+        text = _NAMED.sub(r"x\1", _JOINT.sub("", text))
+    return fitted(text, room, SMALL)
 
 
-def _draw_panel(axes: Axes, grid: Cells, place: int, panel: Panel, room: float) -> None:
+def _draw_panel(axes: Axes, grid: Cells, number: int, place: Place) -> None:
+    panel, cell = place.panel, place.cell
     n_rows, n_columns = len(panel.rows), len(panel.columns)
     axes.set_facecolor("0.85")
-    cell = room / n_columns
-    fits = characters(cell * 0.96, _SMALL)
-    shown = grid.table.loc[grid.table["panel"] == place]
+    shown = grid.table.loc[grid.table["panel"] == number]
     values = shown.pivot_table(index="row", columns="column", values="value", dropna=False)
     values = values.reindex(index=range(n_rows), columns=range(n_columns))
     low, high = grid.limits
     axes.pcolormesh(values.to_numpy(float), cmap=_colors(grid), vmin=low, vmax=high)
-    if cell >= _WIDE:
+    if cell >= WIDE:
         for row in shown.itertuples():
             one: Any = row
             axes.text(
-                one.column + 0.5, one.row + 0.5, label(one.text, max(2, fits)), fontsize=_SMALL,
+                one.column + 0.5, one.row + 0.5, in_cell(one.text, cell * 0.96), fontsize=SMALL,
                 ha="center", va="center", color=colors_of(grid, one.value)[1], clip_on=True,
             )  # fmt: skip
-    axes.set_xticks([column + 0.5 for column in range(n_columns)])
-    size = _SMALL if cell < 0.3 else FONT
-    slanted = max(map(len, panel.columns)) > characters(cell * 0.96, size)
-    names = [label(name, _LONGEST) for name in panel.columns]
-    axes.set_xticklabels(
-        names, fontsize=size, rotation=60 if slanted else 0,
-        ha="right" if slanted else "center", rotation_mode="anchor" if slanted else None,
+    columns, rows, slanted = place.columns, place.rows, place.slanted
+    axes.set_xticks(
+        [column + 0.5 for column in columns.at], columns.texts, fontsize=columns.size,
+        rotation=60 if slanted else 0, ha="right" if slanted else "center",
+        rotation_mode="anchor" if slanted else None,
     )  # fmt: skip
-    every = max(1, math.ceil(n_rows / _MOST_ROWS_LABELLED))
-    ticks = [row for row in range(n_rows) if not row % every]
-    axes.set_yticks([row + 0.5 for row in ticks], [label(panel.rows[row], 20) for row in ticks])
+    axes.set_yticks([row + 0.5 for row in rows.at], rows.texts, fontsize=rows.size)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_ylim((0, n_rows) if grid.upward else (n_rows, 0))
-    axes.set_xlabel(panel.column_axis)
+    axes.set_xlabel(place.axis)
     axes.set_ylabel(panel.row_axis)
     if panel.name:
-        axes.set_title(label(panel.name, characters(room)), loc="left", pad=3)
+        axes.set_title(fitted(panel.name, place.width), loc="left", pad=3)
 
 
 @styled

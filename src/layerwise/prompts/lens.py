@@ -176,13 +176,15 @@ def lens_grid(
         answer = _target(model, tokens, target)
         every = _every(model, tokens, answer)
         at = positions_of(every, positions, every[-MOST_COLUMNS:])
+        axis = "token that is read at"
         if positions is None and len(at) < len(every):
             notes.append(f"Shown are the last {MOST_COLUMNS} of {len(every)} tokens.")
+            axis += f": the last {MOST_COLUMNS} of {len(every)}"
         places, names = _places(model, site)
         table, columns = _read(model, tokens, answer, at, places, given, chosen)
         name = repr(one) if len(prompts) > 1 else ""
         tables.append(table.assign(panel=number, prompt=number))
-        panels.append(Panel(name, names, tuple(columns), column_axis="token that is read at"))
+        panels.append(Panel(name, names, tuple(columns), column_axis=axis))
     table = _with_values(pd.concat(tables, ignore_index=True), tuple(chosen), color)
     of = f"{color} of {next(iter(chosen))}" if chosen else "probability of the top token"
     title = f"{'Tuned' if given else 'Logit'} lens of {called(model)}"

@@ -17,7 +17,7 @@ from layerwise.tasks._encoding import as_chat, encode, encode_apart, encode_inpu
 Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
 """A text, token ids, or the turns of a chat."""
 SPACE, NEWLINE, TAB = "␣", "↵", "⇥"
-_VISIBLE = str.maketrans({" ": SPACE, "\n": NEWLINE, "\t": TAB, "\r": "␍"})
+_VISIBLE = str.maketrans({" ": SPACE, "\n": NEWLINE, "\t": TAB, "\r": "␍", "\u00a0": "⍽"})
 # What accents stand on that begin a token; variation selectors, which emoji end with, show nothing.
 _CIRCLE, _SELECTORS = "◌", ("\ufe0e", "\ufe0f")
 # What a piece of SentencePiece begins with where a space stands before it.
@@ -126,8 +126,7 @@ def visible(text: str) -> str:
     if text and (unicodedata.combining(text[0]) or text[0] in _SELECTORS):
         text = f"{_CIRCLE}{text}"
     return "".join(
-        one if one.isprintable() or one == "‏" else f"<U+{ord(one):04X}>"
-        for one in text.translate(_VISIBLE)
+        one if one.isprintable() else f"<U+{ord(one):04X}>" for one in text.translate(_VISIBLE)
     )
 
 
