@@ -357,6 +357,17 @@ def test_tokens_are_shown_as_people_read_them():
     assert visible("سلام") == "سلام"
 
 
+def test_bytes_that_are_one_token_are_named_together():
+    class Tokenizer:
+        def convert_ids_to_tokens(self, token):
+            return "ĠðŁ"
+
+        def decode(self, tokens, **options):
+            return " �"
+
+    assert visible(token_text(Tokenizer(), 0)) == "␣<0xF09F>"
+
+
 @pytest.mark.parametrize("text", ["\u0301", "\ufe0f", "\u064e"])
 def test_a_token_that_is_only_an_accent_or_a_selector_stands_on_a_circle(text):
     assert visible(text) == f"◌{text}"
@@ -429,8 +440,8 @@ def test_texts_stay_within_their_cells(text):
 
 
 def test_bytes_that_do_not_fit_are_numbers_alone():
-    assert in_cell("<0xF0><0x9F>", 9.0) == "<0xF0><0x9F>"
-    assert in_cell("␣<0xF0><0x9F>", 0.3) == "␣xF09F"
+    assert in_cell("<0xF09F>", 9.0) == "<0xF09F>"
+    assert in_cell("␣<0xF09F>", 0.3) == "␣xF09F"
     assert in_cell("<U+200D>", 0.3) == "x200D"
     assert in_cell("a long text", 0.3) != "a long text"
 

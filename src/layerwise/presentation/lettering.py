@@ -11,8 +11,8 @@ from matplotlib import font_manager, ft2font
 
 FACE = "DejaVu Sans"
 FONT = 7.0
-LEFT_TO_RIGHT = "\u200e"
-"""A mark without width, behind which text goes on from left to right."""
+# A mark without width, behind which text goes on from left to right.
+_LEFT_TO_RIGHT = "\u200e"
 # Mean advance of the face, in em.
 _CHARACTER = 0.58
 
@@ -23,7 +23,7 @@ def _font() -> ft2font.FT2Font:
 
 
 def _drawable(character: str) -> str:
-    if not character.isprintable() and character != LEFT_TO_RIGHT:
+    if not character.isprintable() and character != _LEFT_TO_RIGHT:
         return " "
     return character if _font().get_char_index(ord(character)) else "□"
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model
-from layerwise.presentation.lettering import LEFT_TO_RIGHT
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks.pairs import changed_spans
 
 from .lens import MOST_COLUMNS
 from .reading import positions_of
-from .texts import readable
+from .texts import LEFT_TO_RIGHT, readable
 
 Pair = tuple[int | None, int | None]
 """A position of the clean prompt and one of the corrupted; None where there is no counterpart."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Bytes and characters without a glyph, such as <0xD8> and <U+200D>.
-_JOINT, _NAMED = re.compile("><0x"), re.compile(r"<(?:0x|U\+)([0-9A-F]+)>")
+_NAMED = re.compile(r"<(?:0x|U\+)([0-9A-F]+)>")
 
 
 def _colors(grid: Cells) -> Colormap:
@@ -90,7 +90,7 @@ def draw_grid(grid: Cells, width: float | str | None = None) -> Figure:
 def in_cell(text: str, room: float) -> str:
     """A token that fits into a cell; of bytes and characters without a glyph only the number."""
     if text_inches(text, SMALL) > room:
-        text = _NAMED.sub(r"x\1", _JOINT.sub("", text))
+        text = _NAMED.sub(r"x\1", text)
     return fitted(text, room, SMALL)
 
 

@@ -107,7 +107,7 @@ class Grid(Cells):
 
     def _cell(self, row: Any) -> str:
         if row is None:
-            return '<td style="padding:1px"></td>'
+            return '<td style="padding:1px;background:#8883"></td>'
         from .drawing import colors_of
 
         back, front = colors_of(self, row.value)

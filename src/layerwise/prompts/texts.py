@@ -18,6 +18,8 @@ Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
 """A text, token ids, or the turns of a chat."""
 SPACE, NEWLINE, TAB = "␣", "↵", "⇥"
 _VISIBLE = str.maketrans({" ": SPACE, "\n": NEWLINE, "\t": TAB, "\r": "␍", "\u00a0": "⍽"})
+LEFT_TO_RIGHT = "\u200e"
+"""A mark without width: what follows stands on the right, behind Arabic and Hebrew too."""
 # What accents stand on that begin a token; variation selectors, which emoji end with, show nothing.
 _CIRCLE, _SELECTORS = "◌", ("\ufe0e", "\ufe0f")
 # What a piece of SentencePiece begins with where a space stands before it.
@@ -93,7 +95,7 @@ def answers_of(model: Model, answer: str | int, wrong: str | int) -> tuple[int, 
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """The text of one token, with the space that it begins with; bytes of a character as <0xE4>."""
+    """The text of one token, with the space before it; bytes of a character as <0xE4B8>."""
     piece = tokenizer.convert_ids_to_tokens(token)
     text = tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
     if piece is None:
@@ -102,10 +104,8 @@ def token_text(tokenizer: Any, token: int) -> str:
         known = _bytes_of_characters()
         codes = [known.get(character) for character in piece]
         if all(code is not None for code in codes):
-            return "".join(
-                chr(code) if code is not None and 32 <= code < 127 else f"<0x{code:02X}>"
-                for code in codes
-            )
+            parts = [chr(one) if one and 32 <= one < 127 else f"<0x{one:02X}>" for one in codes]
+            return "".join(parts).replace("><0x", "")
         return piece
     if piece.startswith(_WORD_START) and not text.startswith(" "):
         return f" {text}"
