@@ -61,9 +61,9 @@ demo: $(VENV)/.package
 		$(addprefix --protocol ,$(PROTOCOLS)) $(addprefix --limit ,$(ITEMS)) --pairs $(PAIRS) \
 		--out "$(OUT)"
 
-# Opens the notebooks in JupyterLab, in a browser.
+# Opens the notebooks in JupyterLab, in a browser. In a container one is often root.
 notebook: $(VENV)/.notebook
-	$(BIN)/python -m jupyterlab --notebook-dir notebooks
+	$(BIN)/python -m jupyterlab --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # In two parts: the second has a package that no other process is to find.
 test: test-suite test-kept

@@ -167,6 +167,11 @@ def lens_grid(
         True
     """
     check_faithful(model)
+    if color != "probability" and token is None:
+        raise UserError(
+            f"Colours by {color} are of a chosen token: expected token=, such as ' Paris'; name "
+            "one, or leave color= out."
+        )
     given = None if lens == "logit" else _tuned(model, tuned, site)
     chosen = _chosen(model, token)
     prompts = _several(prompt)

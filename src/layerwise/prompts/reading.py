@@ -18,7 +18,7 @@ def prompt(name: str, value: Any) -> Any:
     """Read a text, token ids or turns of a chat."""
     given = plain(value)
     if isinstance(given, str):
-        return str(given)
+        return _whole_text(name, str(given))
     listed = list(entries(name, value, _PROMPT))
     if listed and all(isinstance(one, Mapping) for one in listed):
         return [dict(one) for one in listed]
@@ -31,15 +31,22 @@ def prompt(name: str, value: Any) -> Any:
 def prompts(name: str, value: Any) -> Any:
     """Read a prompt, or several texts."""
     if isinstance(value, (list, tuple)) and value and all(isinstance(one, str) for one in value):
-        return [str(one) for one in value]
+        return [_whole_text(name, str(one)) for one in value]
     return prompt(name, value)
+
+
+def _whole_text(name: str, value: str) -> str:
+    """Refuse half of a character (a surrogate), which no tokenizer can encode."""
+    if any("\ud800" <= one <= "\udfff" for one in value):
+        raise refuse(name, value, "a text of whole characters, without lone surrogates")
+    return value
 
 
 def token(name: str, value: Any) -> str | int:
     """Read the text of a token, or its id."""
     given = plain(value)
     if isinstance(given, str):
-        return str(given)
+        return _whole_text(name, str(given))
     try:
         return whole(0)(name, given)
     except UserError:
@@ -73,6 +80,14 @@ def positions_of(
             f"There is no position {wrong[0] if wrong else given}: expected some of 0 to {n - 1}."
         )
     return sorted({every[one] for one in given})
+
+
+def new_tokens(name: str, value: Any) -> int:
+    """Read a number of tokens to write, none or more."""
+    number = whole(10)(name, value)
+    if number < 0:
+        raise refuse(name, value, "0 or more new tokens, such as 10")
+    return number
 
 
 def rows(name: str, value: Any) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import torch
 from layerwise.analyses.ablation.spec import BY_HEAD, SITES, AblationSpec
 from layerwise.analyses.arguments import check_arguments
 from layerwise.ground.layer_names import layer_name
-from layerwise.ground.readers import numbers, one_of, whole
+from layerwise.ground.readers import numbers, one_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.runs.setup import check_layers
@@ -21,14 +21,14 @@ from layerwise.sweep.walk.next_tokens import next_logprobs
 from .cells import AMOUNT, SHARE, Panel
 from .grid import Grid
 from .lens import TOP, called
-from .reading import most_likely, prompt
+from .reading import most_likely, new_tokens, prompt
 from .texts import Prompt, encode_prompt, readable
 
 _PLACES = ("1st", "2nd", "3rd", "4th", "5th")
 
 
 @check_arguments(
-    prompt=prompt, site=one_of("site to skip", SITES["skip"]), new_tokens=whole(10),
+    prompt=prompt, site=one_of("site to skip", SITES["skip"]), new_tokens=new_tokens,
     layers=numbers("[0, 3]", names=True),
 )  # fmt: skip
 @exclusive
