@@ -73,7 +73,8 @@ def print_grid(grid: Grid) -> None:
             table.add_row(Text(panel.rows[row]), *texts)
         console.print(table)
         if first:
-            console.print(f"Shown are the last {len(panel.columns) - first} columns.")
+            shown = f"{len(panel.columns) - first} of {len(panel.columns)} columns"
+            console.print(f"Shown are the last {shown}: a wider terminal has room for more.")
     for note in grid.notes:
         console.print(Text(note))
     console.print(Text(ILLUSTRATION, style="dim"))
