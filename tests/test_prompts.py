@@ -21,7 +21,7 @@ from layerwise.models.instance.kinds import (
 from layerwise.prompts.aligned import Aligned
 from layerwise.prompts.drawing import colors_of, in_cell
 from layerwise.prompts.placing import SMALL
-from layerwise.prompts.texts import encode_prompt, readable, token_of, token_text, visible
+from layerwise.prompts.texts import closed, encode_prompt, readable, token_of, token_text, visible
 from layerwise.sweep.walk import readout
 
 from .commands import run
@@ -355,6 +355,11 @@ def test_tokens_are_shown_as_people_read_them():
     assert visible("\u202e") == "<U+202E>"
     assert visible("a\u00a0b") == "a⍽b"
     assert visible("سلام") == "سلام"
+
+
+def test_what_follows_arabic_stands_on_the_right():
+    assert closed("سلام") == "سلام\u200e"
+    assert closed("a <0xD8>") == "a <0xD8>"
 
 
 def test_bytes_that_are_one_token_are_named_together():

@@ -12,7 +12,7 @@ from layerwise.tasks.pairs import changed_spans
 
 from .lens import MOST_COLUMNS
 from .reading import positions_of
-from .texts import LEFT_TO_RIGHT, readable
+from .texts import closed, readable
 
 Pair = tuple[int | None, int | None]
 """A position of the clean prompt and one of the corrupted; None where there is no counterpart."""
@@ -69,9 +69,8 @@ class Aligned:
     def names(self, model: Model, pairs: Sequence[Pair]) -> list[str]:
         """The tokens of both prompts, once where they are the same."""
         return [
-            # The clean one stands on the left in texts from right to left, too.
-            f"{LEFT_TO_RIGHT}/".join(
-                "–" if token is None else readable(model, [token])[0]
+            "/".join(
+                "–" if token is None else closed(readable(model, [token])[0])
                 for token in dict.fromkeys(self._tokens(pair))
             )
             for pair in pairs

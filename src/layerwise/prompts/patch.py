@@ -23,7 +23,7 @@ from .cells import SIGNED, Panel
 from .grid import Grid
 from .lens import called
 from .reading import positions, prompt, token
-from .texts import LEFT_TO_RIGHT, Prompt, answers_of, encode_prompt
+from .texts import Prompt, answers_of, closed, encode_prompt
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
 
@@ -115,7 +115,7 @@ def patch_grid(
     notes = [f"Logit difference: {whole:.2f} clean, {corrupt:.2f} corrupted."]
     named = tuple(layer_name(layer, n_encoder) for layer in rows)
     if alone := aligned.without_counterpart(model):
-        several = f"{LEFT_TO_RIGHT}, ".join([*alone[:8], *(["…"] if len(alone) > 8 else [])])
+        several = ", ".join([*map(closed, alone[:8]), *(["…"] if len(alone) > 8 else [])])
         notes.append(f"Without counterpart in the other prompt, so not patched: {several}.")
     if site == "z":
         columns, axis = (

@@ -8,7 +8,7 @@ from typing import Any
 from layerwise.errors import UserError
 from layerwise.ground.readers import entries, numbers, plain, refuse, whole
 
-from .texts import LEFT_TO_RIGHT
+from .texts import closed
 
 _PROMPT = "a text, token ids, or turns of a chat such as [{'role': 'user', 'content': 'Hi'}]"
 _TOKEN = "one token, such as ' Paris', or its id"
@@ -108,4 +108,4 @@ def probability(value: float) -> str:
 def most_likely(cell: Mapping[str, Any]) -> str:
     """A cell's most likely tokens, each with its probability."""
     pairs = zip(cell["top"], cell["top_probability"], strict=True)
-    return ", ".join(f"{text}{LEFT_TO_RIGHT} {probability(value)}" for text, value in pairs)
+    return ", ".join(f"{closed(text)} {probability(value)}" for text, value in pairs)

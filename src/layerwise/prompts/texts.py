@@ -18,8 +18,8 @@ Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
 """A text, token ids, or the turns of a chat."""
 SPACE, NEWLINE, TAB = "␣", "↵", "⇥"
 _VISIBLE = str.maketrans({" ": SPACE, "\n": NEWLINE, "\t": TAB, "\r": "␍", "\u00a0": "⍽"})
-LEFT_TO_RIGHT = "\u200e"
-"""A mark without width: what follows stands on the right, behind Arabic and Hebrew too."""
+# A mark without width, behind which text goes on from left to right.
+_LEFT_TO_RIGHT = "\u200e"
 # What accents stand on that begin a token; variation selectors, which emoji end with, show nothing.
 _CIRCLE, _SELECTORS = "◌", ("\ufe0e", "\ufe0f")
 # What a piece of SentencePiece begins with where a space stands before it.
@@ -128,6 +128,12 @@ def visible(text: str) -> str:
     return "".join(
         one if one.isprintable() else f"<U+{ord(one):04X}>" for one in text.translate(_VISIBLE)
     )
+
+
+def closed(text: str) -> str:
+    """The text; behind Arabic or Hebrew a mark, so that what follows stands on the right."""
+    leftward = any(unicodedata.bidirectional(one) in ("R", "AL") for one in text)
+    return f"{text}{_LEFT_TO_RIGHT}" if leftward else text
 
 
 def readable(model: Model, tokens: Sequence[int]) -> list[str]:
