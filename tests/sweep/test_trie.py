@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layerwise.sweep.plans import trie as trie_module
 from layerwise.sweep.plans.trie import Segment, TokenTrie, rectangles, restrict
 
 sequences = st.lists(
@@ -59,6 +60,18 @@ def test_rectangles_let_each_token_see_its_prefix_and_nothing_else(found, exact)
                     assert set(keys) == prefix_of[token]
                     seen.append(token)
     assert sorted(seen) == list(range(len(trie)))
+
+
+def test_long_prompts_are_compared_at_once(monkeypatch):
+    compared = []
+    shared = trie_module.n_shared
+    monkeypatch.setattr(
+        trie_module, "n_shared", lambda *both: compared.append(both) or shared(*both)
+    )
+    prompt = tuple(range(5000))
+    trie = packed([(*prompt, 0), (*prompt, 1, 2), (*prompt, 1, 3), prompt])
+    assert (len(trie), len(trie.segments())) == (5004, 5)
+    assert len(compared) <= 10
 
 
 def test_keys_keep_sequences_apart():

@@ -7,10 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import compress, count
+from operator import ne
 
 from ..errors import UserError
 
 Tokens = tuple[int, ...]
+
+
+def n_shared(one: Tokens, other: Tokens) -> int:
+    """How many tokens two sequences share at their beginning."""
+    least = min(len(one), len(other))
+    if one[:least] == other[:least]:
+        return least
+    return next(compress(count(), map(ne, one, other)))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from layerwise.errors import counted
-from layerwise.sweep.requests import Tokens
+from layerwise.sweep.requests import Tokens, n_shared
 from layerwise.tasks._encoding import Tokenizer, encode_apart, encode_pair
 from layerwise.tasks._requests import open_prompt
 from layerwise.tasks.items import Item
@@ -45,17 +45,9 @@ class PatchingPrompts:
 
 def changed_spans(clean: Tokens, corrupted: Tokens) -> tuple[range, range]:
     """Spans of two prompts that differ: without shared tokens at both ends."""
-    before = _shared(clean, corrupted)
-    after = _shared(clean[before:][::-1], corrupted[before:][::-1])
+    before = n_shared(clean, corrupted)
+    after = n_shared(clean[before:][::-1], corrupted[before:][::-1])
     return range(before, len(clean) - after), range(before, len(corrupted) - after)
-
-
-def _shared(prompt: Tokens, corrupted: Tokens) -> int:
-    """How many tokens two sequences share at their beginning."""
-    for i, (a, b) in enumerate(zip(prompt, corrupted, strict=False)):
-        if a != b:
-            return i
-    return min(len(prompt), len(corrupted))
 
 
 def patching_prompts(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Bool, Int
 
-from layerwise.sweep.requests import Tokens
+from layerwise.sweep.requests import Tokens, n_shared
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,25 @@ class Segment:
 
 
 @dataclass(slots=True)
-class _Node:
-    """A packed token while the trie is being built."""
+class _Run:
+    """Packed tokens in a row, behind the last of which others may follow."""
 
-    index: int
-    children: dict[int, _Node] = field(default_factory=dict)
+    tokens: Tokens
+    indices: tuple[int, ...]
+    children: dict[int, _Run] = field(default_factory=dict)
+
+    def fork(self, at: int) -> None:
+        """End the run before a token, which begins a run behind it."""
+        rest = _Run(self.tokens[at:], self.indices[at:], self.children)
+        self.tokens, self.indices = self.tokens[:at], self.indices[:at]
+        self.children = {rest.tokens[0]: rest}
 
 
 class TokenTrie:
     """Sequences packed into one row of tokens, each distinct prefix once."""
 
     def __init__(self) -> None:
-        self._roots: dict[Hashable, dict[int, _Node]] = {}
+        self._roots: dict[Hashable, dict[int, _Run]] = {}
         self.tokens: list[int] = []  # token ids of the packed tokens
         self.positions: list[int] = []  # their positions in their sequences
         # For each sequence added, the packed indices of its tokens.
@@ -48,35 +55,40 @@ class TokenTrie:
 
     def add(self, sequence: Tokens, key: Hashable = None) -> int:
         """Pack a sequence and return its number, an index into ``paths``."""
-        children = self._roots.setdefault(key, {})
+        # Whole runs are compared at once: planning adds long prompts many times.
+        runs = self._roots.setdefault(key, {})
         path: list[int] = []
-        for position, token in enumerate(sequence):
-            node = children.get(token)
-            if node is None:
-                node = children[token] = _Node(len(self.tokens))
-                self.tokens.append(token)
-                self.positions.append(position)
-            path.append(node.index)
-            children = node.children
+        while rest := sequence[len(path) :]:
+            run = runs.get(rest[0])
+            if run is None:
+                n_packed = len(self)
+                run = runs[rest[0]] = _Run(rest, tuple(range(n_packed, n_packed + len(rest))))
+                self.tokens += rest
+                self.positions += range(len(path), len(sequence))
+            same = n_shared(run.tokens, rest)
+            if same < min(len(run.tokens), len(rest)):
+                run.fork(same)
+            path += run.indices[:same]
+            runs = run.children
         self.paths.append(tuple(path))
         return len(self.paths) - 1
 
     def segments(self) -> list[Segment]:
         """All forkless runs, ancestors before descendants."""
         segments: list[Segment] = []
-        stack: list[tuple[_Node, tuple[int, ...], int]] = [
-            (node, (), 0) for root in self._roots.values() for node in root.values()
+        stack: list[tuple[_Run, tuple[int, ...], int]] = [
+            (run, (), 0) for root in self._roots.values() for run in root.values()
         ]
         while stack:
-            node, above, depth = stack.pop()
-            run = [node.index]
-            while len(node.children) == 1:
-                (node,) = node.children.values()
-                run.append(node.index)
-            keys = above + tuple(run)
+            run, above, depth = stack.pop()
+            queries = run.indices
+            while len(run.children) == 1:
+                (run,) = run.children.values()
+                queries += run.indices
+            keys = above + queries
             sees = tuple(range(len(above) + 1, len(keys) + 1))
-            segments.append(Segment(tuple(run), keys, sees, depth))
-            stack.extend((child, keys, depth + 1) for child in node.children.values())
+            segments.append(Segment(queries, keys, sees, depth))
+            stack.extend((child, keys, depth + 1) for child in run.children.values())
         return sorted(segments, key=lambda segment: segment.depth)
 
 

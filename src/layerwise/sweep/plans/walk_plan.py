@@ -128,7 +128,7 @@ def plan_walk(
         sources.append(None if source is None else trie.paths[trie.add(source, share_key(request))])
     generates = any(isinstance(request, Generate) for request in requests)
     # Of source runs no branch needs anything but what the trunk makes of them.
-    wanted = frozenset(packed for path in paths for packed in path)
+    wanted = frozenset[int]().union(*paths)
     everywhere = None if len(wanted) == len(trie) else wanted
     by_carried: dict[frozenset[int] | None, list[int]] = {}
     reached: dict[Hashable, frozenset[int]] = {}
