@@ -20,7 +20,7 @@ from layerwise.runs import encoding
 from layerwise.runs.setup import Setup, prepare
 from layerwise.tasks import Item, build_requests
 from layerwise.tasks._byte_level import PATTERNS, ByteLevel
-from layerwise.tasks._encoding import encode_pair
+from layerwise.tasks._encoding import encode, encode_pair
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
 
@@ -38,6 +38,20 @@ def changed(more_added: tuple[Any, ...] = (), **parts: Any) -> PreTrainedTokeniz
         setattr(backend, name, part)
     backend.add_tokens(list(more_added))
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+
+
+class Noted:
+    """A tokenizer that keeps what it encodes."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.texts = tokenizer, list[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, text: str, **more: Any) -> Any:
+        self.texts.append(text)
+        return self.tokenizer(text, **more)
 
 
 def with_unknown(token: str) -> PreTrainedTokenizerFast:
@@ -81,13 +95,23 @@ def test_what_surely_fits_is_not_refused_when_it_is_encoded(
                 assert build_requests(task, item, protocol, tokenizer, max_length=room)
 
 
-@given(TEXT, TEXT)
-def test_a_space_behind_another_character_begins_a_new_token(before: str, behind: str) -> None:
-    start = ("a" + before).rstrip()
-    for name in ("GPT-2", "pattern 0", "pattern 1", "spaces as tokens"):
-        tokenizer = COUNTED[name]
-        _, rest = encode_pair(tokenizer, start, " " + behind)
-        assert rest == tuple(tokenizer(" " + behind, add_special_tokens=False)["input_ids"])
+@given(TEXT, TEXT, st.sampled_from(["", " ", " \n"]))
+def test_options_behind_a_space_are_encoded_without_the_context(
+    before: str, behind: str, between: str
+) -> None:
+    context = f"a{before}{between}"
+    for name, tokenizer in COUNTED.items():
+        start = encode(tokenizer, context.rstrip())
+        whole = encode(tokenizer, f"{context} {behind}")
+        assert encode_pair(tokenizer, context, f" {behind}") == (start, whole[len(start) :]), name
+
+
+def test_a_long_context_is_encoded_once() -> None:
+    tokenizer = Noted(byte_level())
+    for option in (" b", " c", " d"):
+        _, rest = encode_pair(tokenizer, "a long context", option, (1, 2))
+        assert rest == tuple(byte_level()(option, add_special_tokens=False)["input_ids"])
+    assert [text for text in tokenizer.texts if "context" in text] == []
 
 
 @pytest.mark.parametrize(

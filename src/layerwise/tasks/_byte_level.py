@@ -41,9 +41,9 @@ class ByteLevel:
     @classmethod
     def of(cls, tokenizer: Any, n_known: int) -> ByteLevel | None:
         """What is known of a tokenizer; None if it is of another kind, or has unknown tokens."""
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None or not _is_byte_level(backend):
+        if not is_byte_level(tokenizer):
             return None
+        backend = tokenizer.backend_tokenizer
         if max(backend.get_vocab(with_added_tokens=True).values()) >= n_known:
             return None
         end = getattr(tokenizer, "eos_token", None) or ""
@@ -77,7 +77,11 @@ class ByteLevel:
         return self.n_special + n_bytes
 
 
-def _is_byte_level(backend: Any) -> bool:
+def is_byte_level(tokenizer: Any) -> bool:
+    """Whether a tokenizer is surely of this kind."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return False
     model, before = backend.model, backend.pre_tokenizer
     if backend.normalizer is not None or before is None or not isinstance(model, BPE):
         return False

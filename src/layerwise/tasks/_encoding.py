@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from layerwise.errors import UserError, one_line
 from layerwise.ground.limited import JobError
 from layerwise.models.huggingface.untrusted_tokenizer import is_untrusted, render_apart, try_texts
 from layerwise.sweep.requests import Tokens
+
+from ._byte_level import is_byte_level
+
+_BEGINS_ANEW: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @runtime_checkable
@@ -46,11 +51,25 @@ def encode_pair(
     """Token ids of a context and of the continuation that is scored after it."""
     # As ``_encode_pair`` of lm-evaluation-harness does for causal models: white space at the
     # context's end moves to the continuation; the whole and the context are encoded, and the
-    # continuation is the rest.
-    whole = encode(tokenizer, context + continuation)
+    # continuation is the rest. Where the rest surely has its own encoding there, long contexts are
+    # not encoded again with each option.
+    stripped = context.rstrip()
     if start is None:
-        start = encode(tokenizer, context.rstrip())
-    return start, whole[len(start) :]
+        start = encode(tokenizer, stripped)
+    rest = context[len(stripped) :] + continuation
+    if stripped and rest.startswith(" ") and _begins_anew_at_spaces(tokenizer):
+        try_texts(tokenizer, rest)
+        return start, tuple(tokenizer(rest, add_special_tokens=False)["input_ids"])
+    return start, encode(tokenizer, context + continuation)[len(start) :]
+
+
+def _begins_anew_at_spaces(tokenizer: Tokenizer) -> bool:
+    """Whether a space behind another character begins a text that is encoded as by itself."""
+    if tokenizer not in _BEGINS_ANEW:
+        alone = tokenizer(" b", add_special_tokens=False)["input_ids"]
+        nothing_after = tokenizer("a b")["input_ids"] == tokenizer("a")["input_ids"] + alone
+        _BEGINS_ANEW[tokenizer] = nothing_after and is_byte_level(tokenizer)
+    return _BEGINS_ANEW[tokenizer]
 
 
 def encode_apart(
