@@ -161,7 +161,7 @@ COMPOSED = {
     "logit_lens": {"tuned_lens"},  # trained first, if it is to be read with
     "path_patching": {"patching"},  # of the same pairs
     "pruning": {"ablation"},
-    "removal": {"ablation", "similarity"},  # by whose measures layers are ordered
+    "removal": {"similarity"},  # by whose measures layers are ordered
     "similarity": {"ablation"},  # whose effects it predicts
     "training": {"ablation", "comparison", "emergence", "logit_lens"},
     "transplant": {"ablation"},

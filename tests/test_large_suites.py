@@ -10,10 +10,11 @@ import pytest
 
 import layerwise as lw
 from layerwise.analyses.ablation import job as module
-from layerwise.analyses.ablation.job import Ablation, write_requests
+from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.errors import UserError
 from layerwise.runs import records
+from layerwise.runs.records import write_requests
 from layerwise.runs.setup import Setup, prepare
 from layerwise.storage.atomic_files import temporary_path, write_atomically
 from layerwise.tasks import TaskRequest
@@ -52,6 +53,21 @@ def test_of_many_pieces_some_are_counted_and_stand_for_the_others(
     assert cost.token_passes == pytest.approx(every.token_passes, rel=0.1)
     assert some.amount() == cost.amount
     assert len(some.counted) == 5
+
+
+def test_of_long_prompts_fewer_pieces_are_counted(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ITEMS_AT_ONCE", 5)
+    every = skipping(setup).expected(setup.tasks[0], "continuation")
+    monkeypatch.setattr(module, "MOST_CHARACTERS", 1)
+    some = skipping(setup)
+    cost = some.expected(setup.tasks[0], "continuation")
+    assert len(some.counted) == 1
+    # The last piece has four items, and is a share of what was counted.
+    assert cost.requests == every.requests == N_ITEMS * 3 * 4
+    assert cost.interventions == every.interventions
+    assert cost.token_passes == pytest.approx(every.token_passes, rel=0.1)
 
 
 def test_a_run_is_the_same_however_many_of_its_pieces_were_counted(

@@ -12,7 +12,7 @@ import layerwise as lw
 from layerwise.planning import timing
 from layerwise.planning.plan import plan_run
 from layerwise.planning.timing import PlannedSweep, lengths_in
-from layerwise.runs.setup import Setup
+from layerwise.runs.setup import Setup, prepare
 from layerwise.sweep import (
     Generate,
     Generated,
@@ -74,6 +74,41 @@ def test_a_sample_takes_about_as_long_as_it_should(clock):
     assert timing.SECONDS / 2 <= sum(clock) <= 3 * timing.SECONDS
 
 
+def test_long_prompts_are_timed_in_a_few_layers(clock, monkeypatch):
+    """A prompt that takes minutes is not run whole to say so."""
+    model = tiny_model("llama", num_hidden_layers=12)
+    task = word_task(items=tuple(_long_items(2)))
+    whole = plan_run(model, task, "continuation", untimed=True).total
+    a_prompt = 60 * timing.SECONDS
+    speed = a_prompt * 2 * whole.interventions / whole.prompt_flop
+    monkeypatch.setattr(f"{__name__}.FLOP", speed)
+    plan = plan_run(model, task, "continuation")
+    assert plan.seconds == pytest.approx(speed * plan.total.flop)
+    assert sum(clock) < a_prompt / 2
+
+
+def _long_items(n):
+    """Questions of 60 tokens and more."""
+    for number in range(n):
+        question = " ".join(["the red key", "opens"][(number >> i) % 2] for i in range(20))
+        yield replace(word_task(1).items[0], id=f"long {number}", question=question)
+
+
+def test_texts_are_tried_after_few_tokens_of_prompts(monkeypatch):
+    task = word_task(8)
+    setup = prepare(tiny_model("llama"), task, "generate")
+
+    def n_tried(most):
+        monkeypatch.setattr(timing, "MOST_TRIED", most)
+        requests = timing.few_texts(setup, setup.tasks[0]).requests
+        return len(requests), max(len(request.context) for request in requests)
+
+    whole = max(len(setup.requests(task, item, "generate")[0].request.context)
+                for item in task.items[: timing.TRIED])  # fmt: skip
+    assert n_tried(1000) == (timing.TRIED, whole)
+    assert n_tried(4) == (1, 5)
+
+
 def test_patches_are_timed_on_patches(clock):
     model = tiny_model("llama")
     pair = prompt_pair(model, "pair", "the red key opens", "the blue key opens")
@@ -107,6 +142,10 @@ def test_a_part_is_of_the_first_requests_and_of_spread_changes():
     assert whole.part(7.0) == whole
     one = PlannedSweep(word_task(), [patch("attn_out", 0, 1)], asked)
     assert len(one.part(0.0).interventions) == 1
+    shallow = whole.in_layers(2, 6)
+    assert [each.id for each in shallow.interventions] == ["skip:layers=1+2+4+5"]
+    assert shallow.requests == asked[:1]
+    assert [each.id for each in whole.in_layers(1, 1).interventions] == [intact().id]
 
 
 def test_lengths_in_a_sweep():

@@ -36,7 +36,7 @@ from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.memory import free_memory
 from layerwise.tasks.task import refuse_fewshot_seeds
 
-from .timing import PlannedSetup, PlannedSweep, Timed, few_texts, speed_of, time_texts
+from .timing import PlannedSetup, PlannedSweep, Timed, few_texts, run_timed, speed_of
 
 PLANNED: dict[str, Planned] = {**PLANS, PROFILE.name: PROFILE}
 NO_TIME = "No time is estimated, and texts are taken to be half as long as they may be, since {}."
@@ -266,7 +266,7 @@ def _few_texts(jobs: Mapping[str, PlannedJob], known: WithWeights) -> dict[str, 
             whole = known.setup(setup)
             long = [task for task in setup.tasks if task.max_tokens > SHORT]
             tried = [few_texts(whole, task) for task in long or setup.tasks[:1]]
-            timed[id(setup.model)] = time_texts(whole, tried, into=setup.lengths)
+            timed[id(setup.model)] = run_timed(whole, tried, into=setup.lengths)
     return {name: timed[id(setup.model)] for name, setup in writing.items()}
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from scipy.optimize import nnls
 
 from layerwise.runs.setup import Setup
-from layerwise.sweep import Generate, Generated, Intervention, Sweep, intact, skip
+from layerwise.sweep import Generate, Generated, Intervention, Sweep, intact, skip, skip_layers
 from layerwise.sweep.plans.cost import Cost, TextLengths
-from layerwise.sweep.requests import Request
+from layerwise.sweep.plans.trie import TokenTrie
+from layerwise.sweep.requests import Request, n_shared
 from layerwise.tasks import Task
 
 # About so long prompts are timed, and texts; longer where one request of a large model takes more.
@@ -25,8 +26,10 @@ SECONDS = 1.5
 SWEEPS = 4
 # Items of a task whose texts are tried.
 TRIED = 4
-# Texts of so many tokens tell how long a step of many texts takes.
-SHORT_TEXTS = 5
+# Prompts of these items have at most so many tokens together, shared ones once.
+MOST_TRIED = 1024
+# Texts of so many tokens, after prompts of so many, tell how long a step of many texts takes.
+SHORT_TEXTS, SHORT_PROMPTS = 5, 32
 
 
 class PlannedSweep(NamedTuple):
@@ -43,6 +46,22 @@ class PlannedSweep(NamedTuple):
         n_changes = min(len(every), max(2, round(few * len(every))))
         changes = [every[i * len(every) // n_changes] for i in range(n_changes)]
         return PlannedSweep(self.task, changes, requests[: max(1, round(few * len(requests)))])
+
+    def in_layers(self, n: int, n_layers: int) -> PlannedSweep:
+        """One request in so many of the layers: less than a part of a long prompt can be."""
+        skipped = set(range(n_layers)) - {i * n_layers // n for i in range(n)}
+        change = skip_layers(sorted(skipped)) if skipped else intact()
+        return PlannedSweep(self.task, [change], [replace(self.requests[0], source=None)])
+
+    def with_prompts_of(self, most: int) -> PlannedSweep:
+        """The same with the ends of longer prompts."""
+        cut = [
+            replace(each, context=each.context[:1] + each.context[1:][-most:])
+            if each.source is None
+            else each
+            for each in self.requests
+        ]
+        return self._replace(requests=cut)
 
     def with_texts_of(self, most: int) -> PlannedSweep:
         """The same with texts of at most so many tokens."""
@@ -126,31 +145,22 @@ def lengths_in(swept: Sweep, requests: Sequence[Request]) -> TextLengths:
     return TextLengths(
         sum(map(len, first)) / most,
         written / most / max(1, len(changed)),
-        sum(_agreed(*pair) for pair in together) / max(1, written),
+        sum(n_shared(*pair) for pair in together) / max(1, written),
     )
-
-
-def _agreed(text: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two texts begin with alike."""
-    shorter = min(len(text), len(other))
-    return next((i for i in range(shorter) if text[i] != other[i]), shorter)
 
 
 def few_texts(setup: Setup, task: Task) -> PlannedSweep:
     """The texts of a few items, of the intact model and with one layer skipped."""
-    requests = [
-        r.request for item in task.items[:TRIED] for r in setup.requests(task, item, "generate")
-    ]
-    return PlannedSweep(task, [intact(), skip(setup.model.cfg.n_layers // 2)], requests)
-
-
-def time_texts(
-    setup: Setup, sweeps: Sequence[PlannedSweep], into: dict[str, TextLengths] | None = None
-) -> Timed:
-    """How long the texts of sweeps take, their prompts taken off; see ``run_timed``."""
-    prompts = run_timed(setup, [sweep.with_texts_of(0) for sweep in sweeps])
-    whole = run_timed(setup, sweeps, into)
-    return Timed(whole.cost, max(0.0, whole.seconds - prompts.seconds))
+    trie, requests = TokenTrie(), list[Request]()
+    for item in task.items[:TRIED]:
+        of_item = [each.request for each in setup.requests(task, item, "generate")]
+        for request in of_item:
+            trie.add(request.context)
+        if requests and len(trie) > MOST_TRIED:
+            break
+        requests += of_item
+    changes = [intact(), skip(setup.model.cfg.n_layers // 2)]
+    return PlannedSweep(task, changes, requests).with_prompts_of(MOST_TRIED)
 
 
 def speed_of(setup: Setup, planned: Sequence[PlannedSweep], few: Timed | None) -> Speed:
@@ -160,22 +170,32 @@ def speed_of(setup: Setup, planned: Sequence[PlannedSweep], few: Timed | None) -
     beginnings of many, in which arithmetic does.
     """
     some, whole = _spread(setup, [sweep.with_texts_of(0) for sweep in planned])
-    last = run_timed(setup, [some[0].part(0.0)])
+    least = some[0].part(0.0)
+    flop_of_least = Setup.cost(setup, *least).flop
+    n_layers = setup.model.cfg.n_layers
+    last = run_timed(setup, [least.in_layers(1, n_layers)])
     spent, share = last.seconds, 0.0
     while spent < SECONDS / 2 and share < 1:
         # Half of what there is time for, since work that all interventions share is in each part.
-        share = (SECONDS - spent) / 2 * last.cost.flop / last.seconds / whole
-        last = run_timed(setup, [sweep.part(share) for sweep in some])
+        room = (SECONDS - spent) / 2 * last.cost.flop / last.seconds
+        share = room / whole
+        sample = [sweep.part(share) for sweep in some[: int(room / flop_of_least)]]
+        n_timed = max(1, int(room / flop_of_least * n_layers))
+        last = run_timed(setup, sample or [least.in_layers(n_timed, n_layers)])
         spent += last.seconds
     flop = last.seconds / last.cost.prompt_flop
     if few is None:
         return Speed(flop)
-    some, whole = _spread(setup, [sweep for sweep in planned if sweep.with_texts_of(0) != sweep])
+    writing = [sweep for sweep in planned if sweep.with_texts_of(0) != sweep]
+    some, whole = _spread(setup, [sweep.with_prompts_of(SHORT_PROMPTS) for sweep in writing])
     share = SECONDS / 4 / flop / whole
-    many = time_texts(setup, [sweep.part(share).with_texts_of(SHORT_TEXTS) for sweep in some])
-    work = np.array([(timed.cost.steps, timed.cost.text_flop) for timed in (few, many)])
+    many = [sweep.part(share).with_texts_of(SHORT_TEXTS) for sweep in some]
+    prompts = run_timed(setup, [sweep.with_texts_of(0) for sweep in many])
+    texts = run_timed(setup, many)
+    work = np.array([(timed.cost.steps, timed.cost.text_flop) for timed in (few, texts)])
     unit = work.max(axis=0).clip(min=1.0)
-    step, text_flop = nnls(work / unit, np.array([few.seconds, many.seconds]))[0] / unit
+    of_texts = few.seconds - flop * few.cost.prompt_flop, texts.seconds - prompts.seconds
+    step, text_flop = nnls(work / unit, np.clip(of_texts, 0.0, None))[0] / unit
     return Speed(flop, float(step), float(text_flop))
 
 

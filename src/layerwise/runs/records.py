@@ -5,12 +5,16 @@ Nothing here runs a model or writes a file.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from layerwise.storage.atomic_files import write_atomically
+from layerwise.storage.written import REQUESTS_FILE
 from layerwise.sweep import Generate, Intervention, Sweep, SweepStats
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task, TaskRequest, build_requests, score
@@ -107,6 +111,12 @@ def request_line(request: TaskRequest) -> dict[str, Any]:
     if isinstance(tokens, Generate):
         return line | {"stop": list(tokens.stop), "max_tokens": tokens.max_tokens}
     return line | {"continuation_tokens": list(tokens.continuation)}
+
+
+def write_requests(requests: Iterable[TaskRequest], folder: Path) -> None:
+    """Write requests to ``requests.jsonl`` in a folder, one line each."""
+    lines = (json.dumps(request_line(request), ensure_ascii=False) + "\n" for request in requests)
+    write_atomically(folder / REQUESTS_FILE, (line.encode() for line in lines))
 
 
 def work_entry(analysis: str, task: str, stats: SweepStats) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -28,19 +27,18 @@ from layerwise.runs.controls import (
 from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps, tell_of_more_memory
 from layerwise.runs.pieces import Recorded, joined_work, make_pieces, unrecorded
 from layerwise.runs.progress import Meter, PartMeter
-from layerwise.runs.records import record_rows, request_line, text_lines, work_entry
+from layerwise.runs.records import record_rows, text_lines, work_entry, write_requests
 from layerwise.runs.setup import Setup
 from layerwise.runs.task_loading import refuse_no_chance
 from layerwise.runs.unfit_items import warn_of_few_items
 from layerwise.stats.effects import CONTROLS, cells
 from layerwise.stats.signals.signal import signals
-from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.parquet import frame, refuse_too_many_rows
-from layerwise.storage.written import REQUESTS_FILE as REQUESTS_FILE
 from layerwise.sweep import Intervention, Sweep, intact
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task, TaskRequest
+from layerwise.tasks._requests import open_prompt
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples
 
@@ -52,8 +50,9 @@ from .spec import AblationSpec, resampled_from
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32
 # Of a task with more pieces than this, about so many are counted for plan and progress, and others
-# are taken to cost what the one before them does: counting takes some tenths of a second each.
-MOST_COUNTED = 16
+# are taken to cost what the one before them does: counting takes some tenths of a second each. Of
+# long prompts fewer are counted, of about so many characters together.
+MOST_COUNTED, MOST_CHARACTERS = 16, 2**18
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ class Ablation:
     def _cut(self, task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
         starts = range(0, len(task.items), ITEMS_AT_ONCE) if protocols else ()
         parts = [task.items[i : i + ITEMS_AT_ONCE] for i in starts]
-        several, apart = self.fewshot_seeds > 1, -(-len(parts) // MOST_COUNTED)
+        several, apart = self.fewshot_seeds > 1, _pieces_apart(task, parts)
         return [
             Piece(
                 variant, part, protocols, stage, self.analysis, number if several else None,
@@ -306,6 +305,7 @@ class Ablation:
 
     def cost(self, piece: Piece) -> Cost:
         """What a piece is expected to cost, counted once."""
+        n_items = len(piece.items)
         piece = replace(piece, items=piece.counted or piece.items)
         key = piece.name, piece.protocols
         if key not in self.counted:
@@ -315,7 +315,7 @@ class Ablation:
             drawn = with_draws(alike, self.n_draws)
             make = partial(self._answers, piece, drawn, self._blind(piece))
             self.counted[key] = cost_of_sweeps(self.setup, piece.task, make)
-        return self.counted[key]
+        return self.counted[key].scaled(n_items / len(piece.items))
 
     def expected(self, task: Task, *protocols: str) -> Cost:
         """What a task is expected to cost under some protocols, at most: with signal in all."""
@@ -336,15 +336,16 @@ class Ablation:
         write_requests(chain(requests, blind), folder)
 
 
+def _pieces_apart(task: Task, parts: Sequence[Sequence[Item]]) -> int:
+    """One of so many pieces is counted."""
+    size = sum(len(open_prompt(task, item)) for part in parts[:1] for item in part)
+    most = max(1, min(MOST_COUNTED, MOST_CHARACTERS // max(1, size)))
+    return -(-len(parts) // most)
+
+
 def _questions(*how: Any) -> pd.DataFrame:
     """What a run in memory asked; made only if somebody reads it."""
     return questions_of(text_lines(*how))
-
-
-def write_requests(requests: Iterable[TaskRequest], folder: Path) -> None:
-    """Write requests to ``requests.jsonl`` in a folder, one line each."""
-    lines = (json.dumps(request_line(request), ensure_ascii=False) + "\n" for request in requests)
-    write_atomically(folder / REQUESTS_FILE, (line.encode() for line in lines))
 
 
 def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job: Ablation) -> None:

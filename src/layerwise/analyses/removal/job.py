@@ -27,7 +27,7 @@ from layerwise.runs.controls import asked_blind
 from layerwise.runs.dry_sweeps import cost_of_sweeps, tell_of_more_memory
 from layerwise.runs.executors import LOCAL
 from layerwise.runs.progress import Meter, PartMeter, telling_of_piece
-from layerwise.runs.records import planned
+from layerwise.runs.records import planned, write_requests
 from layerwise.runs.setup import Setup
 from layerwise.runs.task_loading import refuse_no_chance
 from layerwise.storage.parquet import conform, frame

@@ -28,7 +28,7 @@ from layerwise.runs.controls import (
 from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
 from layerwise.runs.pieces import Recorded, joined_work, make_pieces
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import record_rows, work_entry
+from layerwise.runs.records import record_rows, work_entry, write_requests
 from layerwise.runs.setup import Setup
 from layerwise.runs.task_loading import refuse_no_chance
 from layerwise.storage.parquet import frame

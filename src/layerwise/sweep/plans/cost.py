@@ -17,7 +17,7 @@ from .walk_work import UNKNOWN_LENGTHS as UNKNOWN_LENGTHS
 from .walk_work import TextLengths as TextLengths
 from .walk_work import WalkWork
 
-# Of several sweeps the largest counts, not the sum.
+# Of several sweeps the largest counts, not the sum; of a part of a sweep the same.
 _AT_MOST = ("interventions", "peak_bytes", "weight_bytes")
 # An operation of a text takes about so many times as long as one of prompts: few tokens at once.
 _TIMES_OF_TEXT = 2
@@ -66,6 +66,15 @@ class Cost:
         """The same by one forward per request and intervention."""
         prompts = round(self.brute_force_token_passes - self.text_token_passes)
         return replace(self, prompt_token_passes=prompts)
+
+    def scaled(self, share: float) -> Cost:
+        """The cost of a share of the work."""
+
+        def part(name: str) -> Any:
+            whole = getattr(self, name)
+            return whole if name in _AT_MOST else type(whole)(whole * share)
+
+        return Cost(**{field.name: part(field.name) for field in fields(self)})
 
     def __add__(self, other: Cost) -> Cost:
         def both(name: str) -> Any:
