@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+import layerwise as lw
 from layerwise.analyses.ablation.api import score
 from layerwise.errors import LongItemsWarning, NoSignalPossibleWarning, UserError
+from layerwise.planning import plan_run
 from layerwise.runs.unfit_items import warn_of_few_items
 from layerwise.stats.signals.power import items_for_any_signal, least_right
-from layerwise.tasks import Item
-from tests.analysis import word_task
+from layerwise.tasks import Corruption, Item
+from tests.analysis import prompt_pair, word_task
 from tests.models.tiny import tiny_model
 
 TASK = word_task(5)
@@ -31,6 +33,30 @@ def test_items_that_are_too_long_are_refused_unless_they_may_be_left_out() -> No
     (facts,) = result.facts.tasks
     assert (facts.n_items, facts.too_long) == (5, ("long",))
     assert set(result.records["item"]) == {item.id for item in TASK.items}
+
+
+def test_pairs_one_of_whose_prompts_is_too_long_are_left_out() -> None:
+    """Also where the twin alone is too long, and of an item without options."""
+    model = tiny_model("llama")
+    pair = prompt_pair(model, "pair", "the red key opens", "the blue key opens")
+    assert pair is not None
+    long = replace(pair, id="long", choices=(), corruption=Corruption("one " * 500, "open"))
+    task = word_task(items=(pair, long))
+    with pytest.raises(UserError, match=r"'long' of task 'words' needs .* leave such items out"):
+        lw.patch_activations(model, task, align=True, progress=False)
+    for patched in (lw.patch_activations, lw.patch_paths, lw.attribute_patches):
+        with pytest.warns(LongItemsWarning, match=r"1 of 2 items of words \(long\)"):
+            result = patched(model, task, skip_long=True, progress=False)
+        (facts,) = result.facts.tasks
+        assert (facts.n_items, facts.too_long) == (1, ("long",))
+    with pytest.warns(LongItemsWarning):
+        plan = plan_run(model, task, analysis="patching", skip_long=True, untimed=True)
+    assert (
+        plan.rows[0].cost.requests
+        == plan_run(model, word_task(items=(pair,)), analysis="patching", untimed=True)
+        .rows[0]
+        .cost.requests
+    )
 
 
 def test_a_task_of_long_items_alone_is_refused() -> None:

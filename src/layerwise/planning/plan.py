@@ -31,7 +31,7 @@ from layerwise.profiling.api import PLANNED as PROFILE
 from layerwise.profiling.api import read_extras
 from layerwise.runs.options import LoadingOptions, PlanOptions, PromptOptions
 from layerwise.runs.records import seconds_in_words
-from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
+from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.memory import free_memory
 from layerwise.tasks.task import refuse_fewshot_seeds
@@ -197,12 +197,11 @@ def plan_run(
     _refuse_unused(planned, options)
     how = of_kind(LoadingOptions, options)
     subject = model if isinstance(model, Model) else load_meta_model(model, **how)
-    if planned.paired:
-        tasks, protocols = paired_tasks(subject, tasks), None
+    if protocols is None or planned.paired:
+        protocols = planned.protocols
     prepared = prepare(
-        subject, "all" if tasks is None else tasks,
-        planned.protocols if protocols is None else protocols, enough=planned.enough,
-        **of_kind(PromptOptions, options),
+        subject, tasks, protocols, enough=planned.enough,
+        paired=planned.paired, **of_kind(PromptOptions, options),
     )  # fmt: skip
     setup = PlannedSetup(**vars(prepared))
     return _plan_of(planned.jobs(setup, options), setup, WithWeights(untimed, options["backend"]))

@@ -25,15 +25,15 @@ class ItemOptions(TypedDict, total=False):
     limit: Annotated[int | None, None, "take the first so many items of each task."]
     seed: Annotated[int, 0, "decides the items of built-in suites, all draws and bootstraps."]
     fewshot: Annotated[int | None, None, "number of few-shot examples; the task's own if None."]
+    skip_long: Annotated[
+        bool, False, "leave out items that the model's context has no room for, and name them."
+    ]
 
 
 class PromptOptions(ItemOptions, total=False):
     """How they are put to the model."""
 
     chat: Annotated[bool, False, "put items as turns of the tokenizer's chat template."]
-    skip_long: Annotated[
-        bool, False, "leave out items that the model's context has no room for, and name them."
-    ]
     memory_budget: Annotated[
         int | None, None, "bytes for activations, keys and values; half of what is free if None."
     ]

@@ -37,6 +37,8 @@ from layerwise.sweep.walk.engine import TOKENS_AT_ONCE
 from layerwise.tasks import PatchingPrompts, Task, TaskRequest, with_room
 from layerwise.tasks.chat import for_chat
 from layerwise.tasks.items import Item
+from layerwise.tasks.pairs import check_room
+from layerwise.tasks.registry import paired_names
 from layerwise.tasks.task import take
 
 from .encoding import Built
@@ -45,7 +47,6 @@ from .options import DEFAULTS, RunOptions
 from .progress import told_of_sweep
 from .task_loading import TaskLike as TaskLike
 from .task_loading import load_tasks as load_tasks
-from .task_loading import paired_tasks as paired_tasks
 from .task_loading import refuse_unknown_words
 from .unfit_items import without_long_items
 
@@ -98,6 +99,12 @@ class Setup:
     def pair(self, task: Task, item: Item) -> PatchingPrompts | None:
         """The two prompts of an item that are patched between; None if it has no corruption."""
         return self.built.pair(self.model, self.tokenizer, task, item)
+
+    def refuse_long_pair(self, task: Task, item: Item, protocol: str = "continuation") -> None:
+        """Refuse an item one of whose two prompts the model has no room for."""
+        prompts = self.pair(task, item)
+        if prompts is not None:
+            check_room(task, prompts, self.model.cfg.n_ctx)
 
     def sweep(
         self,
@@ -233,21 +240,24 @@ def _task_facts(task: Task, too_long: Mapping[str, tuple[str, ...]]) -> TaskFact
 
 def prepare(
     model: Model,
-    tasks: TaskLike | Sequence[TaskLike],
+    tasks: TaskLike | Sequence[TaskLike] | None,
     protocols: str | Sequence[str],
     *,
+    paired: bool = False,
     method: str = "engine",
     interest: Interest | None = None,
     enough: Enough | None = None,
     **run: Unpack[RunOptions],
 ) -> Setup:
-    """Load and check what an analysis starts from."""
+    """Load and check what an analysis starts from; ``paired`` if it asks pairs of prompts."""
     # What is not given and decides how a sweep is cut, and so its rounding, is taken from the run
     # that is to go on in ``out``; otherwise the memory from what is free on this machine now.
     given: dict[str, Any] = {**DEFAULTS, **run}
     executor, limit, seed = given["executor"] or LOCAL, given["limit"], given["seed"]
     executor.admit(model)
     wanted = _as_sequence(protocols)
+    if tasks is None:
+        tasks = paired_names(language_of(model)) if paired else "all"
     loaded_tasks = load_tasks(
         _as_sequence(tasks), seed=seed, limit=limit, fewshot=given["fewshot"],
         language=language_of(model),
@@ -288,7 +298,9 @@ def prepare(
     )
     if not given["skip_long"]:
         return setup
-    kept, too_long = without_long_items(setup.pieces(), setup.refuse)
+    kept, too_long = without_long_items(
+        setup.pieces(), setup.refuse_long_pair if paired else setup.refuse
+    )
     return replace(setup, tasks=kept, too_long=too_long)
 
 

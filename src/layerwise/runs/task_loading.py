@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
@@ -11,17 +11,10 @@ from layerwise.models.instance.kinds import Model
 from layerwise.tasks import Task, expand_task_names, load_task, task_names
 from layerwise.tasks._own import check_own_task
 from layerwise.tasks.passage_pairs import refuse_false_pairs
-from layerwise.tasks.registry import TEXT, paired_names
+from layerwise.tasks.registry import TEXT
 from layerwise.tasks.task import take
 
 TaskLike = str | Task
-
-
-def paired_tasks(
-    model: Model, tasks: TaskLike | Sequence[TaskLike] | None
-) -> TaskLike | Sequence[TaskLike]:
-    """The tasks; if None, those of the model's language that are patched by default."""
-    return paired_names(language_of(model)) if tasks is None else tasks
 
 
 def load_tasks(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from layerwise.errors import counted
+from layerwise.errors import TooLongError, counted
 from layerwise.sweep.requests import Tokens, n_shared
 from layerwise.tasks._encoding import Tokenizer, encode_apart, encode_pair
 from layerwise.tasks._requests import open_prompt
@@ -76,6 +76,17 @@ def patching_prompts(
         problem=_unequal(item, clean, corrupted) or alike,
         problem_aligned=alike,
     )  # fmt: skip
+
+
+def check_room(task: Task, prompts: PatchingPrompts, max_length: int) -> None:
+    """Refuse a pair that the model has no room for."""
+    longest = max(len(prompts.clean), len(prompts.corrupted))
+    if longest > max_length:
+        raise TooLongError(
+            f"Item {prompts.item!r} of task {task.name!r} needs {longest} tokens, but the model "
+            f"takes {max_length}; take fewer few-shot examples or a shorter context, or leave such "
+            "items out (skip_long)."
+        )
 
 
 def shared_first_tokens(task: Task, tokenizer: Tokenizer) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from layerwise.runs.executors import Work, make_missing
 from layerwise.runs.options import PairOptions
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
-from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
+from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
 from layerwise.sweep.requests import Tokens
@@ -95,8 +95,8 @@ def attribute_patches(
         UserError: for anything unknown, a sample of less than 3, or a task without pairs.
     """
     setup = prepare(
-        model, paired_tasks(model, tasks), ("continuation",), memory_budget=memory_budget, **run,
-    )  # fmt: skip
+        model, tasks, ("continuation",), paired=True, memory_budget=memory_budget, **run
+    )
     wanted = heads_estimated(model) if sites is None else sites
     places = None if positions is None else tuple(positions)
     patching = Patching(setup, tuple(wanted), pairs, directions=(direction,), positions=places)

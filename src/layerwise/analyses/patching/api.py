@@ -17,7 +17,7 @@ from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import PairOptions
-from layerwise.runs.setup import TaskLike, paired_tasks, prepare
+from layerwise.runs.setup import TaskLike, prepare
 
 from .cells import refuse_unknown_places
 from .job import Patching
@@ -78,8 +78,8 @@ def patch_activations(
         UserError: for anything unknown, or a task that has no pair that can be patched.
     """
     setup = prepare(
-        model, paired_tasks(model, tasks), ("continuation",), memory_budget=memory_budget, **run,
-    )  # fmt: skip
+        model, tasks, ("continuation",), paired=True, memory_budget=memory_budget, **run
+    )
     job = Patching(
         setup, tuple(sites), pairs, directions=tuple(directions),
         positions=None if positions is None else tuple(positions), kl=kl, align=align,

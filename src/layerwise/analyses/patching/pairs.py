@@ -20,6 +20,7 @@ from layerwise.runs.setup import Setup
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact
 from layerwise.tasks import PatchingPrompts, Task
+from layerwise.tasks.pairs import check_room
 
 # Pairs that the intact model answers in one sweep: they share their few-shot examples, so that
 # fewer at once take more work (of 268 pairs of facts 5 % of what patching 16 of them takes).
@@ -104,7 +105,8 @@ class PairChoice:
             usable = self.usable(task)
             if self.strict and not usable:
                 raise UserError(self._why_none(task))
-            self._refuse_long(task, usable)
+            for prompts in usable:
+                check_room(task, prompts, self.setup.model.cfg.n_ctx)
 
     def usable(self, task: Task) -> list[PatchingPrompts]:
         """The pairs of a task that can be compared."""
@@ -182,17 +184,6 @@ class PairChoice:
 
     def _problem(self, prompts: PatchingPrompts) -> str | None:
         return prompts.problem_aligned if self.align else prompts.problem
-
-    def _refuse_long(self, task: Task, usable: Sequence[PatchingPrompts]) -> None:
-        room = self.setup.model.cfg.n_ctx
-        for prompts in usable:
-            longest = max(len(prompts.clean), len(prompts.corrupted))
-            if longest > room:
-                raise UserError(
-                    f"Item {prompts.item!r} of task {task.name!r} needs {longest} "
-                    f"tokens, but the model takes {room}; take fewer few-shot examples or a "
-                    "shorter context."
-                )
 
     def _why_none(self, task: Task) -> str:
         problems = [self._problem(prompts) for prompts in self._prompts(task)]

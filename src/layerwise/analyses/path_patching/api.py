@@ -34,7 +34,7 @@ from layerwise.runs.options import PairOptions
 from layerwise.runs.pieces import Recorded, joined_work
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
-from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
+from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
 from layerwise.sweep.plans.cost import Cost
@@ -85,7 +85,7 @@ def patch_paths(
         UserError: for anything unknown, a task without pairs, or a model whose sublayers'
             outputs are normed before they are added.
     """
-    setup = prepare(model, paired_tasks(model, tasks), ("continuation",), **run)
+    setup = prepare(model, tasks, ("continuation",), paired=True, **run)
     job = PathPatching(setup, tuple(receivers), direction, pairs)
     return execute_job(job, PathPatchingResult, "path patching", run)
 
