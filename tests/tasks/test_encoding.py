@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.tasks import PROTOCOLS, build_requests, load_task, task_names
-from layerwise.tasks._encoding import encode, encode_pair
+from layerwise.tasks._encoding import _tokens, encode, encode_pair
 
 from .smollm2 import smollm2_tokenizer
 from .tokenizers import LINES, byte_level, with_chat, word_level
@@ -147,3 +147,10 @@ def test_smollm2_chat_is_encoded_as_by_the_harness() -> None:
             assert one.context.endswith("<|im_start|>assistant\n")
             context, rest = Harness(tokenizer).encode_pair(one.context, one.continuation or "")
             assert (one.request.context, getattr(one.request, "continuation")) == (context, rest)  # noqa: B009
+
+
+def test_equal_tokens_are_one_object():
+    """So that thousands of prompts fit in memory."""
+    one, other = (_tokens([1000 + number for number in range(3)]) for _ in range(2))
+    assert one == (1000, 1001, 1002)
+    assert all(a is b for a, b in zip(one, other, strict=True))

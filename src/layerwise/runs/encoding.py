@@ -24,9 +24,9 @@ from layerwise.tasks.items import Item
 _Made = TypeVar("_Made")
 
 # Prompts of so many tokens are kept, some 70 MB; those of further items are encoded each time.
-_MOST_TOKENS = 2_000_000
+_MOST_TOKENS = 6_000_000
 # What else is kept of a request takes as much memory as so many tokens.
-_TOKENS_OF_REQUEST = 20
+_TOKENS_OF_REQUEST = 60
 
 
 @dataclass
