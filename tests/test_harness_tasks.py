@@ -6,6 +6,7 @@ import json
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,35 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def a_short_list() -> Iterator[None]:
+    """The harness lists a few folders of its tasks: all of them take ten seconds."""
+    from lm_eval import tasks
+
+    own = files.own_folder()
+    few = [own / name for name in ("arc", "winogrande", "mmlu/default")]
+    whole = tasks.TaskManager
+
+    def listed(include_defaults: bool = True) -> Any:
+        return whole(include_path=few if include_defaults else None, include_defaults=False)
+
+    files.everything.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "TaskManager", listed)
+        yield
+    files.everything.cache_clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_environment() -> Iterator[None]:
+    """The harness runs pip twice for each of its results, to say what is installed."""
+    from lm_eval import evaluator
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluator, "add_env_info", lambda results: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     folder = tmp_path_factory.mktemp("tasks")
@@ -199,6 +229,7 @@ def write_task(folder: Path, name: str, config: dict[str, Any], *, suffix: str =
     return f"lm-eval:{path}"
 
 
+@cache
 def theirs(lm: Any, path: Path, **settings: Any) -> list[dict[str, Any]]:
     """The samples of the harness's own run."""
     from lm_eval import evaluator
