@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 
 from layerwise import stats
-from layerwise.analyses.ablation.job import write_requests
 from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.analyses.similarity.api import streams_of
 from layerwise.errors import UserError, counted
