@@ -96,7 +96,7 @@ def test_every_step_says_what_it_removed(by, names):
     (upper,) = (axis for axis in figure.axes[0].child_axes if axis.get_gid() == "removed")
     assert [tick.get_text() for tick in upper.get_xticklabels()] == names
     said = "\n".join(words(figure))
-    assert "under letter" in said
+    assert "when it picks a letter" in said
     assert "selection n = 40, held out n = 40" in said
 
 

@@ -171,7 +171,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
         for split in in_order(removal["split"], ())
     ]
     caption = (
-        f"Accuracy under {first['protocol']} as layers are removed {way}; what each step removed "
+        f"Accuracy {when(first['protocol'])}, as layers are removed {way}; what each step removed "
         f"stands along the upper edge ({', '.join(counts)}). The choice was made on the selection "
         "items, so their line is too good; held-out items were not seen by the search. Dotted: the "
         "intact model. Dashed: floor, the accuracy without any layer (stated chance where it was "

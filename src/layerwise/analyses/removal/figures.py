@@ -17,7 +17,7 @@ from layerwise.presentation.lettering import FONT
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import by_task, numbers, records, rows
 from layerwise.presentation.style import FULL_WIDTH, look, styled
-from layerwise.presentation.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order
+from layerwise.presentation.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, when
 
 from .tables import BLOCKS, WAYS, removed_label
 
@@ -63,7 +63,7 @@ def removal_curve(steps: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     first = steps.iloc[0]
     blocks = first["by"] in BLOCKS
     how = "without the best block of each size" if blocks else "as layers are removed one by one"
-    title = f"Accuracy under {first['protocol']} {how}"
+    title = f"Accuracy {when(first['protocol'])}, {how}"
     return panels.finish(title, "layers removed", ["accuracy (%)"])
 
 

@@ -21,6 +21,7 @@ from layerwise.analyses.similarity.api import streams_of
 from layerwise.errors import UserError, counted
 from layerwise.ground.layer_names import removable
 from layerwise.models.instance.kinds import n_encoder_layers
+from layerwise.presentation.wording import when
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import asked_blind
 from layerwise.runs.dry_sweeps import cost_of_sweeps, tell_of_more_memory
@@ -231,7 +232,7 @@ class Order:
     ) -> dict[str, pd.DataFrame]:
         """The tables of its pieces, by their names; only the first where no task has signal."""
         job, first_cost, *costs = self.job, *expected
-        progress.doing(f"removing layers, {self.by} under {self.protocol}")
+        progress.doing(f"removing layers, {self.by}, {when(self.protocol)}")
         every, singles = job.setup.tasks, self._singles()
         name = f"{self.protocol} {'singles' if singles else 'intact'}"
         first = self._piece(
@@ -250,7 +251,7 @@ class Order:
             tables[name] = self._piece(parts, progress, name, tasks, SELECTION, tried, cost, **more)
             self._mark(tables, tried if not step else None)
         if job.held_out:
-            progress.doing(f"removing layers, {self.by} under {self.protocol}, held-out items")
+            progress.doing(f"removing layers, {self.by}, {when(self.protocol)}, held-out items")
             name = f"{start} {HELD_OUT}"
             sets = [(), *self._chosen(tables.values())]
             table = self._piece(parts, progress, name, tasks, HELD_OUT, sets, costs[-1])

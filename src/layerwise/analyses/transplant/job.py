@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.ablation.job import ITEMS_AT_ONCE, write_requests
+from layerwise.analyses.ablation.job import ITEMS_AT_ONCE
 from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.models.instance.kinds import Model
 from layerwise.models.weights.footprint import weight_bytes
