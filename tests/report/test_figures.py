@@ -237,6 +237,9 @@ def test_lens_bands_are_those_of_the_result(results: list[Result]) -> None:
     (band,) = figure.axes[0].collections
     low, high = band.get_datalim(figure.axes[0].transData).intervaly
     assert (low, high) == pytest.approx((told["logprob_low"].min(), told["logprob_high"].max()))
+    n = mine["item"].nunique()
+    tooltips = figure.tooltips  # type: ignore[attr-defined]
+    assert all(text.endswith(f"] nats, n = {n}") for _, _, text in tooltips)
 
 
 def test_median_interval_is_the_textbook_one() -> None:

@@ -99,6 +99,7 @@ def _curve(rows_: pd.DataFrame, measure: str, index: int, seed: int) -> Series:
         table = median_ranks(rows_)
     else:
         table = bounds_over_items(rows_, ["layer"], measure, seed)
+    table = table.assign(n_items=rows_["item"].nunique())
     return series(
         table, measure, look(index), "estimate", ends=("low", "high"),
         label=str(rows_["task"].iloc[0]), every=max(1, len(table) // 12),
