@@ -91,9 +91,9 @@ def test_a_click_opens_the_items_that_changed(shown: Any) -> None:
     panel = shown.locator(".items")
     assert panel.is_hidden()
     shown.locator(CELL.format(2)).click()
-    assert panel.locator("h3").inner_text() == "Without layer 2: knowledge, when the model writes"
+    assert panel.locator("h2").inner_text() == "Without layer 2: knowledge, when the model writes"
     n = panel.locator("tbody tr").count()
-    assert f"{n} lost, 0 gained, of 30 items" in panel.locator("h4").inner_text()
+    assert f"{n} lost, 0 gained, of 30 items" in panel.locator("h3").inner_text()
     assert n > 15
     cells = panel.locator("tbody tr").first.locator("td").all_inner_texts()
     assert cells[0] == "lost"

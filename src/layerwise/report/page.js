@@ -4,7 +4,7 @@ for (const screen of document.querySelectorAll(".first")) {
   if (!strip) continue;
   const data = JSON.parse(screen.querySelector(".items-data")?.textContent || "[]");
   const panel = screen.querySelector(".items");
-  const tip = document.body.appendChild(make("div", "", { className: "tip", hidden: true }));
+  const tip = screen.appendChild(make("div", "", { className: "tip", hidden: true }));
   const cells = [...strip.querySelectorAll("td[data-layer]")];
 
   function make(tag, text, more) {
@@ -34,10 +34,10 @@ for (const screen of document.querySelectorAll(".first")) {
       .map(([[asked, gold, intact, right], answer, margin]) => [
         right ? "lost" : "gained", asked, gold, intact, answer, margin === null ? "" : margin.toFixed(1),
       ]);
-    const heads = ["", "asked", "right answer", "intact model", `without ${name(layer)}`];
+    const heads = ["change", "asked", "right answer", "intact model", `without ${name(layer)}`];
     if (rows.some((row) => row[5])) heads.push("margin (nats)");
     const box = make("div", "");
-    box.append(make("h4", `${one.task}: ${lost} lost, ${changed.length - lost} gained, of ${one.items.length} items`));
+    box.append(make("h3", `${one.task}: ${lost} lost, ${changed.length - lost} gained, of ${one.items.length} items`));
     if (rows.length) {
       box.append(table(rows.map((row) => row.slice(0, heads.length)), heads));
     }
@@ -54,7 +54,7 @@ for (const screen of document.querySelectorAll(".first")) {
     const { protocol } = cell.closest("tr").dataset;
     const mine = data.filter((one) => one.capability === capability && one.protocol === protocol);
     const way = cell.closest("tr").querySelector('th[scope="row"]').textContent;
-    const title = make("h3", `Without ${name(layer)}: ${capability}, when the model ${way}`);
+    const title = make("h2", `Without ${name(layer)}: ${capability}, when the model ${way}`);
     const choice = make("select", "", { ariaLabel: "Which items" });
     for (const [value, text] of [["all", "all that changed"], ["lost", "lost"], ["gained", "gained"]]) {
       choice.append(make("option", text, { value }));
