@@ -560,6 +560,12 @@ def test_wrong_input_gets_one_sentence(call, message):
         call(tiny_model("llama"))
 
 
+def test_a_notebook_shows_the_sentence_of_wrong_input_without_a_traceback():
+    # IPython asks an exception for this before it writes a traceback.
+    error = lw.UserError("The prompt is empty: expected some text; write one.")
+    assert error._render_traceback_() == [f"UserError: {error}"]
+
+
 def test_turns_of_a_chat_are_put_in_the_template():
     model = tiny_model("llama")
     template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"

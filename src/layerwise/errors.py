@@ -60,12 +60,16 @@ def one_line(error: BaseException) -> str:
 class UserError(ValueError):
     """Invalid user input, in one sentence: what was wrong, what was expected, what to do.
 
-    The CLI prints the sentence without a traceback and exits with code 2. Control characters in
-    it are spelled out, whatever name or file they came from.
+    The CLI prints the sentence without a traceback and exits with code 2; notebooks show it alone,
+    too. Control characters in it are spelled out, whatever name or file they came from.
     """
 
     def __init__(self, sentence: str) -> None:
         super().__init__(printable(sentence))
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class TooLongError(UserError):
