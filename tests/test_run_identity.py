@@ -18,7 +18,7 @@ from transformers.utils import chat_template_utils
 import layerwise as lw
 from layerwise.analyses.ablation import job as ablation_job
 from layerwise.errors import OtherEnvironmentWarning, UserError
-from layerwise.models import original_tokenizer
+from layerwise.models import model_facts, original_tokenizer
 from layerwise.models.instance.facts import tokenizer_hash
 from layerwise.report._facts import facts_tables
 from layerwise.runs import encoding, folder
@@ -351,3 +351,16 @@ def test_the_files_of_a_second_model_belong_to_the_run():
     assert "beside" not in first.settings()
     (files,) = replace(first, beside=(second,)).settings()["beside"].values()
     assert files["tokenizer_hash"] == tokenizer_hash(second.tokenizer)
+
+
+def test_prompts_longer_than_a_table_of_positions_change_no_weights():
+    """TransformerLens makes 2,048 positions, and more when a prompt needs them."""
+    model = tiny_model("llama", max_position_embeddings=4096)
+    before = model_facts(model)
+    task = word_task(1)
+    (item,) = task.items
+    long = replace(item, question=" ".join([item.question] * 200))
+    result = lw.score(model, replace(task, items=(long,)), "continuation", progress=False)
+    assert len(model.blocks[0].attn.rotary_cos) > 2048
+    assert result.facts.model.hash == before.hash
+    assert model_facts(model).verified == before.verified

@@ -48,6 +48,8 @@ ASIDE = frozenset(
     }
 )  # fmt: skip
 """Settings that say where a model comes from or lies, and not what it computes."""
+# Tables that TransformerLens makes longer for longer prompts; what they begin with stays.
+_GROWING, _GROWN_FROM = ("rotary_sin", "rotary_cos"), 2048
 # What TransformerLens keeps of a pass; the numbers stay.
 _SWITCHES = frozenset({
     "use_attn_result", "use_attn_in", "use_split_qkv_input", "use_hook_mlp_in",
@@ -186,6 +188,8 @@ def settings_hash(model: Model) -> str:
                     digest.update(f"{key} {_spelled(owner[key])}\n".encode())
             for name, buffer in sorted(fields["_buffers"].items()):
                 if buffer is not None:
+                    if name in _GROWING:
+                        buffer = buffer[:_GROWN_FROM]
                     digest.update(f"{name} {tuple(buffer.shape)} {buffer.dtype}\n".encode())
                     digest.update(sample_of(buffer))
     aside = ASIDE | _SWITCHES
