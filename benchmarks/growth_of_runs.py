@@ -1,4 +1,4 @@
-"""How the processor time of whole runs grows: items, options, tasks, layers, and runs compared.
+"""How the processor time of runs and of plans grows: items, options, tasks, layers, runs compared.
 
 A tiny random decoder answers made-up questions, so that nearly all time is this package's own
 and not the model's. Each point is a process of its own, whose memory is told as well.
@@ -29,18 +29,27 @@ from layerwise import ablate, compare, load_model
 from layerwise.models import original_tokenizer
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.decoder.model import DecoderModel
+from layerwise.planning import plan_run
 from layerwise.results import AblationResult
 from layerwise.tasks import GenerateSpec, Item, Task, load_task
 
 MIB = 2**20
 VARIED = {
     "items": (1250, 5000, 20_000),
+    "planned": (3500, 14_000),
     "options": (16, 64, 256),
     "tasks": (4, 16, 64),
     "layers": (32, 128, 512),
     "runs": (2, 4, 8),
 }
-QUICK = {"items": (8, 16), "options": (2, 4), "tasks": (1, 2), "layers": (1, 2), "runs": (2, 3)}
+QUICK = {
+    "items": (8, 16),
+    "planned": (8, 16),
+    "options": (2, 4),
+    "tasks": (1, 2),
+    "layers": (1, 2),
+    "runs": (2, 3),
+}
 BASE = {"options": {"items": 32}, "tasks": {"items": 32}, "layers": {"items": 8},
         "runs": {"items": 8}}  # fmt: skip
 
@@ -54,6 +63,7 @@ class Size:
         options: of each item.
         tasks: how many.
         layers: of the model.
+        planned: items of a task that is planned and not run; 0 for a run.
         runs: how many runs are compared, of the toy language's decoder; 1 compares none.
     """
 
@@ -61,6 +71,7 @@ class Size:
     options: int = 4
     tasks: int = 1
     layers: int = 1
+    planned: int = 0
     runs: int = 1
 
 
@@ -119,6 +130,9 @@ def measure(size: Size) -> Spent:
         times = [time.process_time()]
         load_model(str(place / "model"))
         times.append(time.process_time())
+        if size.planned:
+            plan_run(model, task_of(0, replace(size, items=size.planned), words), "continuation")
+            return Spent(times[1] - times[0], time.process_time() - times[1], 0.0, 0.0, _peak())
         if size.runs > 1:  # a random model has no signal, and nothing to compare
             model, tasks = load_model("organism-decoder"), [load_task("organism-lookup")]
         layers = None if size.runs > 1 else [0]
@@ -132,9 +146,12 @@ def measure(size: Size) -> Spent:
         if size.runs > 1:
             compare(saved_as_others(found, size.runs, place), n_resamples=1000)
         times.append(time.process_time())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     load, run, tables, comparison = np.diff(times).tolist()
-    return Spent(load, run, tables, comparison, peak)
+    return Spent(load, run, tables, comparison, _peak())
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def saved_as_others(found: AblationResult, n: int, folder: Path) -> list[Path]:

@@ -109,6 +109,9 @@ def test_growth_of_whole_runs_is_measured(scripts):
     assert (found[["load", "run", "tables"]] > 0).all(axis=None)
     text = growth.table(found)
     assert text.count("\n| items") == 2
+    planned = growth.measure(growth.Size(planned=8, options=3))
+    assert planned.run > 0
+    assert planned.tables == planned.comparison == 0
 
 
 def test_growth_over_runs_is_that_of_their_comparison(scripts):
