@@ -38,6 +38,22 @@ def test_the_test_is_mcnemars_by_hand(tmp_path):
     assert "better on 10 items and worse on 1" in str(found)
 
 
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        ([["-9.5", "False"], ["-2.5", "True"], ["-3", "False"]], "1"),
+        ([[-9.5, False], [-12.5, False]], "0"),
+        (["Paris"], "Paris"),
+        ([["Paris", "Rome"]], "['Paris', 'Rome']"),
+        ("", ""),
+    ],
+)
+def test_of_options_the_most_likely_is_named(tmp_path, given, answer):
+    first = write(tmp_path / "a.jsonl", [1.0], filtered_resps=given)
+    second = write(tmp_path / "b.jsonl", [0.0], filtered_resps=["C"])
+    assert lw.compare_logs(first, second).changed["first_answer"].tolist() == [answer]
+
+
 def test_items_are_paired_by_what_was_asked_not_by_place(tmp_path):
     first = write(tmp_path / "a.jsonl", [1.0, 0.0, 1.0])
     lines = write(tmp_path / "b.jsonl", [1.0, 0.0, 1.0]).read_text("utf-8").splitlines()

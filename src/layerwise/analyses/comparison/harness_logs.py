@@ -180,8 +180,14 @@ def _metric(wanted: str | None, known: set[str]) -> str:
 
 
 def _answer(row: Mapping[str, Any]) -> str:
-    """What the model gave, as the harness kept it."""
+    """What the model gave, as the harness kept it; of options the place of the most likely one."""
     given = row.get("filtered_resps", "")
     while isinstance(given, list) and len(given) == 1:
         (given,) = given
-    return str(given)
+    try:  # a log-likelihood, and whether it is the greedy text, for each option
+        logprobs = [float(logprob) for logprob, greedy in given if str(greedy) in ("True", "False")]
+    except (TypeError, ValueError):
+        return str(given)
+    if len(logprobs) < len(given) or not logprobs:
+        return str(given)
+    return str(logprobs.index(max(logprobs)))
