@@ -67,10 +67,14 @@ def encode_pair(
 def _begins_anew_at_spaces(tokenizer: Tokenizer) -> bool:
     """Whether a space behind another character begins a text that is encoded as by itself."""
     if tokenizer not in _BEGINS_ANEW:
-        alone = tokenizer(" b", add_special_tokens=False)["input_ids"]
-        nothing_after = tokenizer("a b")["input_ids"] == tokenizer("a")["input_ids"] + alone
-        _BEGINS_ANEW[tokenizer] = nothing_after and is_byte_level(tokenizer)
+        _BEGINS_ANEW[tokenizer] = is_byte_level(tokenizer) and not _adds_after(tokenizer)
     return _BEGINS_ANEW[tokenizer]
+
+
+def _adds_after(tokenizer: Tokenizer) -> bool:
+    """Whether it puts special tokens behind a text."""
+    alone = tokenizer(" b", add_special_tokens=False)["input_ids"]
+    return tokenizer("a b")["input_ids"] != tokenizer("a")["input_ids"] + alone
 
 
 def encode_apart(
