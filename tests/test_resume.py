@@ -24,7 +24,7 @@ from tests.analysis import solved_by, solved_file, word_task, write_jsonl
 from tests.forking import exit_code, forked, needs_fork
 from tests.models.tiny import tiny_model
 
-N_ITEMS, AT_ONCE = 56, 8
+N_ITEMS, AT_ONCE = 28, 4
 
 
 @pytest.fixture(scope="module")
