@@ -9,7 +9,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import contextlib
 import gc
+from functools import cache
 from importlib import metadata
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 from hypothesis import settings
@@ -90,6 +93,8 @@ def process_of_all_tests():
         # Loads call it, and statsmodels at each correction that tests compare with: a quarter of a
         # second beside all that is imported here.
         patched.setattr("gc.collect", lambda generation=2: 0)
+        # A load asks ten times, and each run again; each time a file is parsed.
+        patched.setattr(metadata, "version", cache(metadata.version))
         yield
 
 
@@ -114,6 +119,49 @@ def tokenizers_tried_once():
             untrusted_tokenizer, "read_record", lambda kind, key: passed.get(key) or read(kind, key)
         )
         patched.setattr(untrusted_tokenizer, "write_record", know)
+        yield
+
+
+class ByContent:
+    """What is kept by tokenizer, shared by those of one content within a process.
+
+    Attributes:
+        keys: the content of each tokenizer.
+        kept: by key, the first tokenizer, which the value reads, and its value.
+    """
+
+    MOST = 20
+
+    def __init__(self) -> None:
+        self.keys, self.kept = WeakKeyDictionary(), {}
+
+    def key(self, tokenizer: Any) -> tuple[int, str]:
+        if tokenizer not in self.keys:
+            self.keys[tokenizer] = tokenizer.backend_tokenizer.to_str()
+        return os.getpid(), self.keys[tokenizer]
+
+    def __contains__(self, tokenizer: Any) -> bool:
+        return self.key(tokenizer) in self.kept
+
+    def __getitem__(self, tokenizer: Any) -> Any:
+        return self.kept[self.key(tokenizer)][1]
+
+    def __setitem__(self, tokenizer: Any, value: Any) -> None:
+        self.kept[self.key(tokenizer)] = tokenizer, value
+        if len(self.kept) > self.MOST:
+            del self.kept[next(iter(self.kept))]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def texts_tried_by_one_process():
+    """Tokenizers of one content share the process that tries texts, and each would start its own.
+
+    Nearly all tests of tiny models have the same one.
+    """
+    from layerwise.models.huggingface import untrusted_tokenizer  # after its types are checked
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(untrusted_tokenizer, "_COUNTING", ByContent())
         yield
 
 
