@@ -164,7 +164,7 @@ def test_a_tokenizer_of_ones_own_starts_no_process(folder, monkeypatch):
 
 
 ROLE = "{{ messages[0].role }}: {{ messages[0]['content'] | trim }}"
-TEMPLATES = [
+TEMPLATE = "".join([
     "{% for m in messages %}<|{{ m.role }}|>{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}",
     "{{ bos_token }}{{ messages | tojson }}{% if tools %}tools{% endif %}",
@@ -172,21 +172,25 @@ TEMPLATES = [
     "{{ ns.n }}{% generation %}" + ROLE + "{% endgeneration %}",
     "{%- for m in messages -%}\n  {%- if loop.first %}{% continue %}{% endif %}\n{% endfor %}"
     + ROLE + "{{ strftime_now('%Y') }}",
-]  # fmt: skip
+])  # fmt: skip
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_a_template_is_rendered_as_transformers_does(folder, monkeypatch, template):
+@pytest.fixture
+def roomy(monkeypatch):
+    """Time and memory in which a process can import what renders templates, on a busy machine."""
+    monkeypatch.setattr(limited, "SECONDS", 20.0)
     monkeypatch.setattr(limited, "MEMORY", 2**30)
+
+
+def test_a_template_is_rendered_as_transformers_does(folder, roomy):
     tokenizer = read_tokenizer(folder)
-    tokenizer.chat_template = template
+    tokenizer.chat_template = TEMPLATE
     turns = [{"role": "user", "content": " Where is 'it' <b>é\n?"}]
     expected = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     assert as_chat(tokenizer, turns[0]["content"]) == expected
 
 
-def test_an_answer_that_is_begun_is_gone_on_with_in_a_limited_process_too(folder, monkeypatch):
-    monkeypatch.setattr(limited, "MEMORY", 2**30)
+def test_an_answer_that_is_begun_is_gone_on_with_in_a_limited_process_too(folder, roomy):
     tokenizer = read_tokenizer(folder)
     tokenizer.chat_template = (
         "{% for one in messages %}[{{ one.role }}] {{ one.content }}\n{% endfor %}"
@@ -211,7 +215,8 @@ LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% end
         ("{{", "fails (TemplateSyntaxError"),
     ],
 )
-def test_a_template_that_hangs_grows_or_fails_is_refused(folder, template, part):
+def test_a_template_that_hangs_grows_or_fails_is_refused(folder, monkeypatch, template, part):
+    monkeypatch.setattr(limited, "SECONDS", 0.5 if template == LOOP else 20.0)
     tokenizer = read_tokenizer(folder)
     tokenizer.chat_template = template
     refused_in_time(lambda: as_chat(tokenizer, "hey"), part, "turn the chat option off")
