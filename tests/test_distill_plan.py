@@ -27,6 +27,7 @@ from layerwise.models.instance.kinds import Model, blocks_of
 from layerwise.models.instance.own_files import files_of
 from layerwise.planning.plan import plan_run
 from tests.analysis import word_task
+from tests.cases import in_long_runs
 from tests.commands import done
 from tests.models.decoder.tiny import tiny_original
 from tests.models.seq2seq.tiny import tiny_folder as seq2seq_folder
@@ -148,8 +149,16 @@ def test_texts_of_its_own_cost_between_none_and_the_most():
     assert cost.walks == 12
 
 
-@pytest.mark.parametrize("trained", [{}, {"rank": 4}, {"layers": (2,)}], ids=str)
-@pytest.mark.parametrize("name", FAMILIES)
+# What is trained, in one family; then each other way to keep weights and each other kind of model.
+@pytest.mark.parametrize(
+    ("name", "trained"),
+    [
+        ("llama", {}), ("llama", {"rank": 4}), ("llama", {"layers": (2,)}),
+        ("gpt2", {"rank": 4}), ("t5", {}), ("t5", {"rank": 4}),
+        *in_long_runs(("gpt2", {}), ("gpt2", {"layers": (2,)}), ("t5", {"layers": (2,)})),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_a_step_takes_the_memory_that_was_planned(name, trained):
     check_memory(FAMILIES[name](), trained)
 
@@ -178,14 +187,15 @@ def check_memory(model: Model, trained: dict[str, Any]) -> None:
     assert on_top + weights >= models + step.copied + 2 * step.trained + made.most
 
 
-@pytest.mark.parametrize("name", ["organism-decoder", "organism-seq2seq"])
-def test_memory_of_a_meta_model_is_that_of_the_model(name):
-    whole, without_weights = load_model(name), load_meta_model(name)
-    for rank, layers in ((None, None), (8, None), (None, (1, 2))):
-        planned = [
-            work_of(one, rank=rank, layers=layers).memory() for one in (whole, without_weights)
-        ]
-        assert planned[0] == pytest.approx(planned[1], rel=0.03)
+@pytest.mark.parametrize(
+    ("name", "trained"),
+    [("organism-decoder", {"layers": (1, 2)}), ("organism-seq2seq", {"rank": 8})],
+)
+def test_memory_of_a_meta_model_is_that_of_the_model(name, trained):
+    """Both dry steps are the same; what the loaded models and their names say may differ."""
+    models = load_model(name), load_meta_model(name)
+    whole, without_weights = (work_of(one, **trained).memory() for one in models)
+    assert whole == pytest.approx(without_weights, rel=0.03)
 
 
 def two_folders() -> tuple[Path, Path]:
