@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import wait
-from functools import partial
+from functools import cache, partial
 from multiprocessing import parent_process
 from pathlib import Path
 
@@ -46,6 +46,12 @@ def drawn_here_only(values: pd.DataFrame, width: float = 6.9):
     return drawn(values, width)
 
 
+@cache
+def here(n: int) -> tuple[str, ...]:
+    """The first ``n`` pictures, by this process."""
+    return tuple(picture(drawing, model) for drawing, model in jobs(n=n).items())
+
+
 def jobs(how=drawn, n: int = 6):
     tables = [pd.DataFrame({"x": range(3), "y": [i, i + 1, 0]}) for i in range(n)]
     drawings = [FigureSpec(f"{i}", partial(how, table), "", "") for i, table in enumerate(tables)]
@@ -74,7 +80,7 @@ def test_a_second_process_gives_the_pictures_of_this_one(two_cores, how, waits) 
             wait(narrow.made.values())
         found = narrow.all()
     assert any(made.cancelled() for made in narrow.made.values()) is not waits
-    assert found == {drawing: picture(drawing, model) for drawing, model in mine.items()}
+    assert found == dict(zip(mine, here(len(mine)), strict=True))
     assert len(set(found.values())) == len(mine)
 
 
@@ -88,7 +94,7 @@ def test_none_is_started_without_need(two_cores, monkeypatch, reason) -> None:
         monkeypatch.setattr(_beside, "has_beside", has_beside)
     with narrow_pictures(mine) as narrow:
         found = narrow.all()
-    assert found == {drawing: picture(drawing, model) for drawing, model in mine.items()}
+    assert found == dict(zip(mine, here(len(mine)), strict=True))
 
 
 def test_where_none_can_be_started_all_is_drawn_here(two_cores, monkeypatch) -> None:
@@ -99,7 +105,7 @@ def test_where_none_can_be_started_all_is_drawn_here(two_cores, monkeypatch) -> 
     mine = jobs()
     with narrow_pictures(mine) as narrow:
         found = narrow.all()
-    assert found == {drawing: picture(drawing, model) for drawing, model in mine.items()}
+    assert found == dict(zip(mine, here(len(mine)), strict=True))
 
 
 def test_after_an_interrupt_nothing_more_is_begun(two_cores) -> None:

@@ -24,8 +24,10 @@ LATE = {"letter": (5,), "generate": (4, 5)}
 DEEP = replace(SMALL, n_layers=9, critical={"letter": (7,), "generate": (1, 7)})
 
 
-def saved(folder: Path, name: str, plan: synthetic.Plan, n_encoder: int, seed: int) -> Path:
-    """Ablation, lens and patching of a made-up model."""
+def saved(
+    folder: Path, name: str, plan: synthetic.Plan, n_encoder: int, seed: int, patched: bool = True
+) -> Path:
+    """Ablation, lens and, where it is wanted, patching of a made-up model."""
     update = {"name": name, "hash": f"{name:0<64}", "n_encoder_layers": n_encoder}
     told = synthetic.facts(plan)
     told = told.model_copy(update={"model": told.model.model_copy(update=update)})
@@ -34,7 +36,7 @@ def saved(folder: Path, name: str, plan: synthetic.Plan, n_encoder: int, seed: i
         lw.LensResult(synthetic.lens(plan, seed), told),
         lw.PatchingResult(synthetic.patching(plan, seed=seed), told),
     ]
-    for result in results:
+    for result in results if patched else results[:-1]:
         result.save(folder / name)
     return folder / name
 
@@ -60,7 +62,7 @@ def grouped(tmp_path_factory) -> lw.Comparison:
     folder = tmp_path_factory.mktemp("groups")
     return lw.compare(
         {
-            name: [saved(folder, f"{name} {i}", plan, n, 10 * n + i) for i in range(3)]
+            name: [saved(folder, f"{name} {i}", plan, n, 10 * n + i, False) for i in range(3)]
             for name, plan, n in (("decoder", SMALL, 0), ("seq2seq", DEEP, 4))
         },
         n_resamples=100,
