@@ -6,7 +6,6 @@ import copy
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -28,6 +27,7 @@ from tests.analysis import word_task
 from tests.models.decoder.tiny import tiny_original
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model, tiny_tokenizer
+from tests.transplanting import assert_answers_equal
 
 SEQ2SEQ = ("t5", "bart", "flan-t5")
 # Over their own modules: norms on both sides; norms of all queries; one norm for two sublayers;
@@ -73,14 +73,6 @@ def only(exchange: Exchange, *change: Any, **more: Any) -> Any:
     """The one edit of a change."""
     (edit,) = exchange.intervention(Change("single", *change, **more)).edits
     return edit
-
-
-def assert_same(found: Any, plain: Any) -> None:
-    for one, reference in zip(found, plain, strict=True):
-        if hasattr(one, "tokens"):
-            assert one.tokens == reference.tokens
-        else:
-            np.testing.assert_allclose(one.token_logprobs, reference.token_logprobs, atol=1e-4)
 
 
 CASES = [
@@ -134,14 +126,14 @@ def test_one_sweep_answers_as_models_that_really_have_the_weights(case, site, se
     swept = sweep(host, every, asked)
     merged = copy.deepcopy(host)
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
-    assert_same(swept.outcomes[0], plain)
+    assert_answers_equal(swept.outcomes[0], plain)
     known: dict[Any, Any] = {}
     for change, found in zip(changes, swept.outcomes[1:], strict=True):
         what = (change.layers, change.t, change.heads)
         if what not in known:  # in a copy, so that nothing of the host's can be left in it
             with transplanted(merged, donor, change.site, *what):
                 (known[what],) = sweep(merged, [intact()], asked, method="reference").outcomes
-        assert_same(found, known[what])
+        assert_answers_equal(found, known[what])
         assert found != swept.outcomes[0]
     assert (weights_hash(host), version_of(host)) == before
 
@@ -172,7 +164,7 @@ def test_engine_and_reference_agree_on_other_weights_beside_other_changes(case):
         for found, expected in zip(
             sweep(host, every, asked, memory_budget=budget).outcomes, plain, strict=True
         ):
-            assert_same(found, expected)
+            assert_answers_equal(found, expected)
 
 
 @pytest.mark.parametrize(("case", "site"), [("gpt2", "ln_final"), ("qwen3", "unembed")])
@@ -183,7 +175,7 @@ def test_a_branch_behind_all_layers_needs_no_intact_model_beside_it(case, site):
     for every in ([swap], [skip(1), swap]):
         plain = sweep(host, every, asked, method="reference").outcomes
         for found, expected in zip(sweep(host, every, asked).outcomes, plain, strict=True):
-            assert_same(found, expected)
+            assert_answers_equal(found, expected)
 
 
 def test_branches_that_read_memories_without_keys_have_their_own_layers():
@@ -196,7 +188,7 @@ def test_branches_that_read_memories_without_keys_have_their_own_layers():
     every = [*map(Exchange(host, donor).intervention, changes)]
     plain = sweep(host, every, asked, method="reference").outcomes
     for found, expected in zip(sweep(host, every, asked).outcomes, plain, strict=True):
-        assert_same(found, expected)
+        assert_answers_equal(found, expected)
 
 
 @pytest.mark.parametrize("case", ["qwen3", "t5"])

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -30,6 +29,7 @@ from tests.models.decoder.tiny import tiny_decoder, tiny_original
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import session_folder, tiny_folder, tiny_model
 from tests.planted import small_model, small_task
+from tests.transplanting import assert_answers_equal
 
 Weights = dict[str, torch.Tensor]
 LAYER, HEAD, WIDTH = 1, 2, 12  # the head that is exchanged; the width of the tiny models' heads
@@ -85,14 +85,6 @@ def requests_of(model: Any, protocol: str, n: int = 2) -> list[Any]:
     return [
         r.request for item in task.items for r in build_requests(task, item, protocol, tokenizer)
     ]
-
-
-def assert_answers_equal(found: Any, plain: Any) -> None:
-    for one, reference in zip(found, plain, strict=True):
-        if hasattr(one, "tokens"):
-            assert one.tokens == reference.tokens
-        else:
-            np.testing.assert_allclose(one.token_logprobs, reference.token_logprobs, atol=1e-4)
 
 
 @pytest.mark.parametrize("case", CASES)

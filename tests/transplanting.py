@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -136,3 +137,12 @@ def with_activations(weights: TransplantResult, streams: TransplantResult) -> Tr
     named = changed["intervention"].str.replace("transplant:", "transplant:activations,")
     table = pd.concat([weights.transplant, changed.assign(intervention=named)], ignore_index=True)
     return TransplantResult(table, weights.transplant_distances, weights.facts)
+
+
+def assert_answers_equal(found: Any, plain: Any) -> None:
+    """The same texts, and log-probabilities to 1e-4 nats."""
+    for one, reference in zip(found, plain, strict=True):
+        if hasattr(one, "tokens"):
+            assert one.tokens == reference.tokens
+        else:
+            np.testing.assert_allclose(one.token_logprobs, reference.token_logprobs, atol=1e-4)

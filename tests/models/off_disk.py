@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, zero
@@ -15,3 +17,10 @@ ASKED = [
 CHANGES = [intact(), skip(0), skip(2), zero("mlp_out", 1), zero("attn_out", 2)]
 SOURCED = [LogLikelihood(CONTEXTS[0], (7, 11), source=CONTEXTS[1])]
 PATCHES = [patch("resid_pre", 1, -1), patch("attn_out", 0, 4), patch("mlp_out", 2, 12)]
+
+
+def mapped(folder: Path) -> set[str]:
+    """Files of the blocks below a folder that this process has in its address space."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    paths = {Path(line.split()[-1]) for line in lines if str(folder) in line}
+    return {path.name for path in paths if path.name.startswith("blocks")}

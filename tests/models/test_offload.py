@@ -23,7 +23,7 @@ from layerwise.sweep import (
 )
 from tests import commands
 from tests.analysis import word_task, write_jsonl
-from tests.models.off_disk import ASKED, CHANGES, CONTEXTS, PATCHES, SOURCED, TOKENS
+from tests.models.off_disk import ASKED, CHANGES, CONTEXTS, PATCHES, SOURCED, TOKENS, mapped
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder
 
@@ -78,13 +78,6 @@ def files_of(model) -> Path:
 
 def all_on_disk(model) -> bool:
     return all(isinstance(parameter, OnDisk) for parameter in model.blocks.parameters())
-
-
-def mapped(folder: Path) -> set[str]:
-    """Files of the blocks below a folder that this process has in its address space."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    paths = {Path(line.split()[-1]) for line in lines if str(folder) in line}
-    return {path.name for path in paths if path.name.startswith("blocks")}
 
 
 @pytest.mark.parametrize(("family", "config"), MODELS)

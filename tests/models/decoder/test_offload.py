@@ -26,7 +26,7 @@ from layerwise.sweep import (
 from tests.analysis import word_task
 from tests.models.decoder.test_loading import folder_of
 from tests.models.decoder.tiny import CASES, tiny_original
-from tests.models.off_disk import ASKED, CHANGES, CONTEXTS, PATCHES, SOURCED, TOKENS
+from tests.models.off_disk import ASKED, CHANGES, CONTEXTS, PATCHES, SOURCED, TOKENS, mapped
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder
 from tests.test_over_original import pairs
@@ -104,13 +104,6 @@ def test_hooks_means_residuals_and_gradients(folder: Path) -> None:
     assert resid.grad is not None
     assert resid.grad.abs().sum() > 0
     assert all_on_disk(model)
-
-
-def mapped(folder: Path) -> set[str]:
-    """Files of the blocks below a folder that this process has in its address space."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    paths = {Path(line.split()[-1]) for line in lines if str(folder) in line}
-    return {path.name for path in paths if path.name.startswith("blocks")}
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's /proc")
