@@ -18,7 +18,7 @@ from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.results import AttributionResult, load_results
 from layerwise.runs.checkpoints import MemoryCheckpoints
-from layerwise.runs.line_meter import LineMeter
+from layerwise.runs.progress import LineMeter
 from layerwise.runs.setup import prepare
 from layerwise.tasks import Item, build_requests
 from tests import analysis

@@ -11,8 +11,7 @@ import torch
 from layerwise.analyses.attribution_patching.api import attribute_patches, estimated_changes
 from layerwise.analyses.attribution_patching.result import agreement_table
 from layerwise.analyses.patching.api import patch_activations
-from layerwise.analyses.patching.cells import Cell
-from layerwise.analyses.patching.hooked_patches import hooked_logprobs
+from layerwise.analyses.patching.cells import Cell, hooked_logprobs
 from layerwise.errors import UserError
 from layerwise.models import load_model
 from layerwise.models.huggingface.quiet import no_deprecation_of

@@ -25,8 +25,8 @@ from layerwise.analyses.patching.cells import (
     PATTERNS,
     Cell,
     PatchingLayout,
+    hooked_logprobs,
 )
-from layerwise.analyses.patching.hooked_patches import hooked_logprobs
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import hook_name
 from layerwise.models.seq2seq import Seq2SeqModel

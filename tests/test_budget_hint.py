@@ -13,7 +13,7 @@ from layerwise.analyses.removal.job import Removal
 from layerwise.models import load_model
 from layerwise.runs import dry_sweeps
 from layerwise.runs.checkpoints import MemoryCheckpoints
-from layerwise.runs.line_meter import LineMeter
+from layerwise.runs.progress import LineMeter
 from layerwise.runs.setup import prepare
 from layerwise.sweep.plans.cost import Cost
 

@@ -10,7 +10,7 @@ import pytest
 import statsmodels.api as sm
 
 from layerwise import emergence, stats
-from layerwise.presentation.items import independent, items_of
+from layerwise.presentation.wording import independent, items_of
 from layerwise.results import AblationResult
 from layerwise.stats.depth.depth_inference import HALF, depth_bounds, depth_p_value
 from layerwise.stats.depth.item_curves import losses_by_item

@@ -12,7 +12,7 @@ from scipy.stats import t, ttest_1samp
 from layerwise import ablate, emergence, load_results
 from layerwise.errors import UserError
 from layerwise.planning.plan import plan_run
-from layerwise.presentation.items import items_of
+from layerwise.presentation.wording import items_of
 from layerwise.stats.cells import Cell, cells
 from layerwise.stats.effects import effects_table, intact_interval, signal_table
 from layerwise.stats.items.clusters import Clusters, paired_p_values

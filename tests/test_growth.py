@@ -14,7 +14,7 @@ from layerwise.runs import controls, encoding
 from layerwise.runs.setup import prepare
 from layerwise.stats import inference, resampling
 from layerwise.stats.items import clusters
-from layerwise.tasks.blind import features, guessers, learned
+from layerwise.tasks.blind import features, guessers
 from layerwise.tasks.blind.options import Options, options_of
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
@@ -91,7 +91,7 @@ def test_work_of_a_guesser_by_rank_does_not_grow_with_the_square_of_options():
 
 
 def test_number_of_weights_does_not_grow_with_options():
-    n_columns = [learned.Weighed(many_options(n), {})._inputs.shape[-1] for n in (8, 32, 40, 400)]
+    n_columns = [guessers.Weighed(many_options(n), {})._inputs.shape[-1] for n in (8, 32, 40, 400)]
     assert n_columns == [8, 32, 32, 32]
 
 

@@ -12,12 +12,11 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise.analyses.ablation.examples import example_items, examples_section
-from layerwise.analyses.ablation.items import COLUMNS, shortened
+from layerwise.analyses.ablation.items import COLUMNS, example_items, examples_section, shortened
 from layerwise.analyses.ablation.questions import questions_of
 from layerwise.analyses.registry import tables_of_run
 from layerwise.errors import UserError
-from layerwise.report._sections import sections
+from layerwise.report._layers import sections
 from tests.analysis import word_task
 from tests.commands import assert_refused, done, run
 from tests.models.tiny import tiny_model

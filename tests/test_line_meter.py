@@ -13,15 +13,19 @@ from rich.progress import Progress
 from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.removal.api import removal_order
 from layerwise.profiling.api import profile
-from layerwise.runs.line_meter import EVERY, FIRST, LineMeter, Tally, ticking
 from layerwise.runs.progress import (
+    EVERY,
+    FIRST,
     BarMeter,
+    LineMeter,
     PartMeter,
     SilentMeter,
+    Tally,
     _Left,
     bar_of,
     meter,
     telling_of_piece,
+    ticking,
     told_of_sweep,
 )
 from tests.analysis import decided_by_layers, word_task

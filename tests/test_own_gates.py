@@ -13,7 +13,7 @@ import layerwise as lw
 from layerwise.analyses.attribution.tables import attribution_gate
 from layerwise.analyses.logit_lens.tables import lens_gate
 from layerwise.models.organisms.wired import wired_model
-from layerwise.presentation.gates import gate_tables
+from layerwise.presentation.no_signal import gate_tables
 from layerwise.stats.signals.signal import signals_of
 from layerwise.storage.run_tables import RunTables
 from layerwise.tasks import load_task, with_other_questions

@@ -20,7 +20,7 @@ from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.presentation.naming import naming_layers_of
-from layerwise.report.summary import findings
+from layerwise.report.html import findings
 from layerwise.sweep import LogLikelihood
 from layerwise.tasks import PatchingPrompts, Task, build_requests, load_task, patching_prompts
 from tests.analysis import prompt_pair, word_task

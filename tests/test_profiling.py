@@ -21,7 +21,7 @@ from layerwise.models import load_model
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.profiling.api import profile
 from layerwise.report import Report
-from layerwise.runs.line_meter import LineMeter
+from layerwise.runs.progress import LineMeter
 from tests import analysis, commands
 from tests.analysis import solved_by, solved_file, word_task, write_jsonl
 from tests.commands import done, model_folder

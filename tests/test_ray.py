@@ -115,7 +115,7 @@ def test_an_interrupted_run_goes_on_with_and_without_ray(
 @pytest.fixture
 def few_pairs(monkeypatch) -> None:
     monkeypatch.setattr("layerwise.analyses.patching.pairs.BATCH", 12)
-    monkeypatch.setattr("layerwise.analyses.patching.pieces.PAIRS_AT_ONCE", 2)
+    monkeypatch.setattr("layerwise.analyses.patching.pairs.PAIRS_AT_ONCE", 2)
 
 
 PATCHED: dict[str, Any] = {"pairs": 5, "limit": 30, "progress": False}

@@ -12,7 +12,7 @@ from layerwise.analyses.removal.api import removal_order
 from layerwise.analyses.removal.result import prune_command
 from layerwise.cli.app import app
 from layerwise.report import report
-from layerwise.report._sections import sections
+from layerwise.report._layers import sections
 from tests.analysis import decided_by_layers, word_task
 from tests.models.tiny import tiny_model
 from tests.pages import blank_pages

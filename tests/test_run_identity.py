@@ -20,7 +20,7 @@ from layerwise.analyses.ablation import job as ablation_job
 from layerwise.errors import OtherEnvironmentWarning, UserError
 from layerwise.models import model_facts, original_tokenizer
 from layerwise.models.instance.facts import tokenizer_hash
-from layerwise.report._facts import facts_tables
+from layerwise.report._page import facts_tables
 from layerwise.runs import encoding, folder
 from layerwise.runs.encoding import Built
 from layerwise.runs.folder import RunFolder

@@ -20,7 +20,7 @@ from layerwise.errors import UserError
 from layerwise.models.instance.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.presentation.rows import rows
-from layerwise.report.summary import findings
+from layerwise.report.html import findings
 from layerwise.stats.families import estimate
 from tests import analysis
 from tests.analysis import word_task

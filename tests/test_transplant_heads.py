@@ -21,7 +21,7 @@ from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout
-from layerwise.report.summary import findings
+from layerwise.report.html import findings
 from layerwise.sweep import intact, sweep
 from layerwise.tasks import build_requests
 from tests.analysis import word_task

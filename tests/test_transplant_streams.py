@@ -16,7 +16,7 @@ from layerwise.errors import UserError
 from layerwise.models.instance.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.presentation.rows import rows
-from layerwise.report.summary import findings
+from layerwise.report.html import findings
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
 from tests.planted import small_model, small_task

@@ -9,7 +9,7 @@ from scipy.stats import binomtest, spearmanr
 from statsmodels.stats.multitest import multipletests
 
 from layerwise.analyses.transplant import tables
-from layerwise.report.summary import findings
+from layerwise.report.html import findings
 from layerwise.stats.families import estimate
 from tests.transplanting import both, joined_results, transplant_result, with_activations
 

@@ -10,7 +10,7 @@ import layerwise as lw
 from layerwise.analyses.ablation.api import score
 from layerwise.errors import LongItemsWarning, NoSignalPossibleWarning, UserError
 from layerwise.planning import plan_run
-from layerwise.runs.unfit_items import warn_of_few_items
+from layerwise.runs.task_loading import warn_of_few_items
 from layerwise.stats.signals.power import items_for_any_signal, least_right
 from layerwise.tasks import Corruption, Item
 from tests.analysis import prompt_pair, word_task

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from layerwise.models.organisms.layout import WiredLayout
-from layerwise.report.summary import findings
+from layerwise.report.html import findings
 from layerwise.stats import exact_interval
 from layerwise.tasks import load_task
 

@@ -16,7 +16,7 @@ from depths import depths_over_seeds
 
 import layerwise as lw
 from layerwise.ground.layer_names import layer_name
-from layerwise.presentation.claim_files import save_claims
+from layerwise.presentation.claim import save_claims
 from layerwise.presentation.save import save_figure
 
 HERE = Path(__file__).parent

@@ -22,7 +22,7 @@ from layerwise.analyses.registry import with_curves
 from layerwise.analyses.similarity.analysis import SIMILARITY
 from layerwise.analyses.similarity.result import prediction_table
 from layerwise.models.organisms.wired import wired_model
-from layerwise.report.summary import findings
+from layerwise.report.html import findings
 from layerwise.results import Result
 from layerwise.stats.effects import ALPHA
 from layerwise.tasks import Task, load_task

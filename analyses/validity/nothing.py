@@ -16,7 +16,7 @@ from layerwise.analyses.ablation.findings import SILENT
 from layerwise.models.organisms.language import WIRED
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.organisms.wired import wired_model
-from layerwise.report.summary import findings
+from layerwise.report.html import findings
 from layerwise.stats.effects import effects_table
 from layerwise.storage.parquet import frame
 from layerwise.tasks import Task, load_task

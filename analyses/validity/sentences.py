@@ -12,7 +12,7 @@ import layerwise as lw
 from layerwise import stats
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import ESTABLISHED, OPEN, Claim
-from layerwise.report.summary import findings_of
+from layerwise.report.html import findings_of
 from layerwise.results import AblationResult, Facts, ModelFacts, TaskFacts
 from layerwise.storage.parquet import frame
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from layerwise.presentation.claim import GAINED, GENERAL, MORE, NEEDED, SPARED
-from layerwise.report.summary import findings
+from layerwise.report.html import findings
 from layerwise.results import AblationResult
 
 

@@ -19,7 +19,7 @@ from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.models.instance.facts import language_of
-from layerwise.models.names import hub
+from layerwise.models.names import sources
 from layerwise.models.names.registry import BUNDLED
 from tests.commands import done
 from tests.forking import exit_code, forked
@@ -287,7 +287,7 @@ def test_the_base_is_found_from_the_folder_on_by_alias_or_on_the_hub(folder, bas
     assert model_facts(load_model(folder)).hash == expected
 
     fetched = {"owner/base": base, "owner/adapter": folder}
-    monkeypatch.setattr(hub, "_fetch", lambda hub_id, _: fetched[hub_id])
+    monkeypatch.setattr(sources, "_fetch", lambda hub_id, _: fetched[hub_id])
     edit(folder, base_model_name_or_path="owner/base")
     known = model_facts(load_model("owner/adapter"))
     assert (known.hash, known.source) == (expected, "hub")
@@ -306,7 +306,7 @@ def test_the_base_of_a_folder_comes_from_the_hubs_cache_and_not_from_the_hub(
     def fetch(*_):
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr(hub, "_fetch", fetch)
+    monkeypatch.setattr(sources, "_fetch", fetch)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with refused("'owner/tiny' is not on this machine", "`layerwise models owner/tiny`"):
         load_model(folder)
@@ -316,7 +316,7 @@ def test_the_base_of_a_folder_comes_from_the_hubs_cache_and_not_from_the_hub(
 
 def test_a_base_on_the_hub_that_is_an_adapter_is_refused(folder, monkeypatch):
     edit(folder, base_model_name_or_path="owner/adapter")
-    monkeypatch.setattr(hub, "_fetch", lambda *_: folder)
+    monkeypatch.setattr(sources, "_fetch", lambda *_: folder)
     with refused("is an adapter itself"):
         load_model("owner/adapter")
 

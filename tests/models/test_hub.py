@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import constants, errors
 
 from layerwise.models import load_model, model_facts
-from layerwise.models.names.hub import is_hub_id
+from layerwise.models.names.sources import is_hub_id
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder
 

@@ -15,7 +15,7 @@ from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.files import cache
 from layerwise.models.files.folder import has_tokenizer
 from layerwise.models.files.pruned_folder import copy_others
-from layerwise.models.names import hub
+from layerwise.models.names import sources
 from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
 from tests.models.tiny import CORPUS, tiny_folder
 
@@ -44,7 +44,7 @@ def test_no_file_that_a_tokenizer_reads_is_left_out(tmp_path):
     assert len(hashes) == len(names) + 1
     copy_others(folder, copy)
     assert {path.name for path in copy.iterdir()} == names
-    assert [name for name in names if not any(fnmatch(name, one) for one in hub._OUTLINE)] == []
+    assert [name for name in names if not any(fnmatch(name, one) for one in sources._OUTLINE)] == []
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from layerwise.presentation.naming import model_title
 from layerwise.report import report, report_from_folders
 from layerwise.report._answer import Answer, Column, answer_of
 from layerwise.report._terminal import MOST_LINES, WIDTH, answer_text
-from layerwise.report.summary import findings_of
+from layerwise.report.html import findings_of
 from layerwise.results import AblationResult
 from layerwise.stats.effects import INTACT
 from layerwise.storage.run_tables import RunTables

@@ -25,7 +25,7 @@ from layerwise.presentation.claim import (
 )
 from layerwise.presentation.no_signal import NAMED
 from layerwise.presentation.rows import rows
-from layerwise.report.summary import findings_of
+from layerwise.report.html import findings_of
 from layerwise.storage.run_tables import RunTables
 from tests.synthetic import ablation, cell_records
 from tests.test_books import asked_twice

@@ -17,7 +17,7 @@ from layerwise.presentation.columns import (
     without,
 )
 from layerwise.presentation.section import Table
-from layerwise.report._sections import sections
+from layerwise.report._layers import sections
 from layerwise.results import AblationResult, EmergenceResult, PatchingResult
 
 ROWS = pd.DataFrame(

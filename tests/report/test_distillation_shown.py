@@ -10,7 +10,7 @@ from layerwise.analyses.distillation.figures import training_curve
 from layerwise.analyses.distillation.pipeline import card
 from layerwise.presentation.rows import rows
 from layerwise.report import report
-from layerwise.report.summary import findings
+from layerwise.report.html import findings
 from tests.distilling import distillation_result
 
 FEW, SOME, MOST = (np.arange(40) < n for n in (8, 24, 38))

@@ -6,12 +6,10 @@ import pandas as pd
 import pytest
 
 from layerwise.analyses.registry import tables_of_run
-from layerwise.presentation.claim import IN_TABLE, Claim, source
-from layerwise.presentation.evidence import MOST, evidence
+from layerwise.presentation.claim import IN_TABLE, MOST, Claim, evidence, source
 from layerwise.presentation.rows import rows
 from layerwise.report._page import evidence_of
-from layerwise.report.html import report
-from layerwise.report.summary import findings_of
+from layerwise.report.html import findings_of, report
 
 
 @pytest.mark.usefixtures("blank_pictures")

@@ -14,7 +14,7 @@ from layerwise.errors import UserError
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import rows
 from layerwise.report import report
-from layerwise.report.summary import findings
+from layerwise.report.html import findings
 from layerwise.storage.parquet import frame
 from tests.interacting import Costs, interactions_result, joined_results, with_pairs
 

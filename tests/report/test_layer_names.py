@@ -16,7 +16,7 @@ from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.naming import name_intervention, name_layer, naming_layers_of
 from layerwise.presentation.wording import layer_ranges
 from layerwise.report import Report, report
-from layerwise.report._sections import sections
+from layerwise.report._layers import sections
 from layerwise.results import ModelFacts, Result
 
 N_ENCODER = 2

@@ -12,7 +12,7 @@ from layerwise.analyses.similarity.analysis import similarity_predicts
 from layerwise.presentation.claim import ROLES
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval
-from layerwise.report.summary import CHARACTERS, MOST, findings_of
+from layerwise.report.html import CHARACTERS, MOST, findings_of
 from layerwise.storage.run_tables import RunTables
 from tests import synthetic
 from tests.report.test_paths_figures import estimates, paths

@@ -23,7 +23,7 @@ from layerwise.presentation.claim import (
     ROLES,
     SPARED,
 )
-from layerwise.report.summary import findings
+from layerwise.report.html import findings
 
 STUDIES = Path(__file__).parents[2] / "analyses"
 SAVED = sorted(STUDIES.rglob("claims.json"))

@@ -11,8 +11,7 @@ from synthetic import Plan
 
 from layerwise.analyses.patching.findings import overtaking
 from layerwise.analyses.registry import tables_of_run
-from layerwise.presentation.claim import ROLES, Estimate
-from layerwise.presentation.claim_files import save_claims
+from layerwise.presentation.claim import ROLES, Estimate, save_claims
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import (
     counted,
@@ -27,7 +26,7 @@ from layerwise.presentation.wording import (
     when,
 )
 from layerwise.report import Claim, findings
-from layerwise.report.summary import findings_of
+from layerwise.report.html import findings_of
 from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
 from layerwise.stats.share_tests.equivalence import excludable_loss
 from layerwise.storage.parquet import frame

@@ -10,7 +10,7 @@ from layerwise.analyses.transplant.figures import moved_by_head, moved_by_layer
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import rows
 from layerwise.report import report
-from layerwise.report.summary import findings
+from layerwise.report.html import findings
 from tests.transplanting import both, joined_results, transplant_result, with_activations
 
 N = 40

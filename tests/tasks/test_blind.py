@@ -16,8 +16,7 @@ from layerwise.errors import UserError
 from layerwise.tasks import Item, Task, best_blind, blind_guesses
 from layerwise.tasks.blind.api import guessers_of, p_uniform
 from layerwise.tasks.blind.crossfit import cross_fitted
-from layerwise.tasks.blind.guessers import in_words
-from layerwise.tasks.blind.learned import conditional_logit
+from layerwise.tasks.blind.guessers import conditional_logit, in_words
 from layerwise.tasks.blind.options import options_of
 from tests.cases import data_sets, most_errors
 

@@ -19,8 +19,7 @@ from layerwise.errors import UserError
 from layerwise.runs import encoding
 from layerwise.runs.setup import Setup, prepare
 from layerwise.tasks import Item, build_requests
-from layerwise.tasks._byte_level import PATTERNS, ByteLevel
-from layerwise.tasks._encoding import encode, encode_pair
+from layerwise.tasks._encoding import PATTERNS, ByteLevel, encode, encode_pair
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
 

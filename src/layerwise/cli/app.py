@@ -9,7 +9,7 @@ import io
 import sys
 import warnings
 from importlib import metadata
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -30,10 +30,145 @@ from layerwise.ground.waiting import wait_briefly_beside_others
 from layerwise.storage.atomic_files import FULL
 
 from .commands import COMMANDS
-from .lists import models, tasks
-from .look import look
 from .printing import say
 from .saved_runs import compare, figures, items, report, show, verify
+
+if TYPE_CHECKING:
+    from layerwise.prompts.grid import Grid
+
+
+_CELL = 9
+
+
+def look(
+    model: Annotated[str, typer.Argument(help="Bundled alias, file, folder or hub id.")],
+    prompt: Annotated[str, typer.Argument(help="The text, in quotes.")],
+    token: Annotated[
+        str | None, typer.Option(help="One token, such as ' Paris': colours show it alone.")
+    ] = None,
+    skips: Annotated[bool, typer.Option(help="Also without each layer.")] = True,
+    chat: Annotated[bool, typer.Option("--chat", help="Use the chat template.")] = False,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    backend: Annotated[
+        str, typer.Option(help="What runs a decoder: auto, transformer-lens or hugging-face.")
+    ] = "auto",
+) -> None:
+    """Show what each layer would say next in a prompt, and what is said without it."""
+    from layerwise.prompts.lens import lens_grid
+    from layerwise.prompts.skip import skip_grid
+
+    from .commands import load_named
+
+    loaded = load_named(model, dtype=dtype, device=device, backend=backend)
+    print_grid(lens_grid(loaded, prompt, token=token, chat=chat))
+    if skips:
+        print_grid(skip_grid(loaded, prompt, chat=chat))
+
+
+def print_grid(grid: Grid) -> None:
+    """Print a grid as wide as the terminal; of many columns the last."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from layerwise.prompts.drawing import colors_of
+    from layerwise.prompts.grid import ILLUSTRATION
+
+    console = Console()
+    console.print(Text(f"{grid.title} (colour: {grid.unit})", style="bold"))
+    for place, panel in enumerate(grid.panels):
+        names = max(len(panel.row_axis), *map(len, panel.rows)) + 1
+        first = max(0, len(panel.columns) - (console.width - names) // (_CELL + 1))
+        table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False)
+        table.add_column(Text(panel.row_axis), justify="right")
+        for name in panel.columns[first:]:
+            table.add_column(Text(name[:_CELL]), width=_CELL, no_wrap=True, overflow="crop")
+        cells = {
+            (row.row, row.column): row
+            for row in grid.table.loc[grid.table["panel"] == place].itertuples()
+        }
+        order = range(len(panel.rows))
+        for row in reversed(order) if grid.upward else order:
+            texts = []
+            for column in range(first, len(panel.columns)):
+                cell = cells.get((row, column))
+                if cell is None:
+                    texts.append(Text(""))
+                    continue
+                back, front = colors_of(grid, float(cell.value))  # type: ignore[arg-type]
+                texts.append(Text(str(cell.text)[:_CELL].ljust(_CELL), style=f"{front} on {back}"))
+            table.add_row(Text(panel.rows[row]), *texts)
+        console.print(table)
+        if first:
+            shown = f"{len(panel.columns) - first} of {len(panel.columns)} columns"
+            console.print(f"Shown are the last {shown}: a wider terminal has room for more.")
+    for note in grid.notes:
+        console.print(Text(note))
+    console.print(Text(ILLUSTRATION, style="dim"))
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="Model to load and describe.")] = None,
+    offload: Annotated[
+        str | None, typer.Option(help="disk: only the layer that runs has its weights in memory.")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="What runs a decoder: auto, transformer-lens or hugging-face.")
+    ] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
+) -> None:
+    """List the bundled models, or describe one model."""
+    from layerwise.models import known_models
+
+    if name is None:
+        if offload is not None:
+            raise UserError(
+                f"--offload {offload} says how a model is loaded, but no model was named; name "
+                "one, or leave it out."
+            )
+        for known in known_models():
+            state = "available" if known.available else f"not here; {known.install}"
+            say(f"{known.name}: {known.summary} ({state})")
+        say("or: a .gguf file, a folder of a model or an adapter, a hub id such as owner/name")
+        return
+    from layerwise.models import load_model, model_facts
+    from layerwise.sweep.packed.blocks import attention_in_use
+
+    model = load_model(name, dtype=dtype, device=device, offload=offload, backend=backend)
+    facts = model_facts(model)
+    for field in facts.__dataclass_fields__:
+        say(f"{field}: {getattr(facts, field)}")
+    say(f"attention: {attention_in_use(model)}")
+
+
+def tasks() -> None:
+    """List the built-in tasks, and what other tasks there are by source."""
+    from importlib.util import find_spec
+
+    from layerwise.tasks import languages, load_task, task_names
+    from layerwise.tasks.benchmarks import BENCHMARKS
+    from layerwise.tasks.registry import arguments_in_words
+
+    for language in languages():
+        for name in task_names(language):
+            arguments = arguments_in_words(name)
+            say(load_task(name).describe() + (f" [{arguments}]" if arguments else ""))
+    say("all, a capability, or matched: several of them, in the language of the model")
+    say("with arguments: NAME:argument=value:..., such as kv-words:n_pairs=8")
+    say("")
+    say("benchmarks in their authors' own files:")
+    for name, benchmark in BENCHMARKS.items():
+        part = f"[{benchmark.part}=...:]" if benchmark.part else ""
+        say(f"benchmark:{name}:{part}data=FOLDER ({benchmark.capability}): {benchmark.description}")
+    say("")
+    missing = "" if find_spec("lm_eval") else " (not here; pip install 'layerwise[lm-eval]')"
+    say(f"lm-eval:NAME or lm-eval:FILE.yaml: a task or group of lm-evaluation-harness{missing}")
+    say("hf:OWNER/NAME:SPLIT:question=COLUMN:answer=COLUMN: a data set of the Hugging Face hub")
+    say("hf:NAME:question=COLUMN:answer=COLUMN:data=FOLDER: the same in a folder, without network")
+    say("a .toml file: other words, examples or extractor for the items of any of these")
+    say("or: a .jsonl, .csv or .parquet file with question, answer, optionally choices, context")
 
 
 class _Commands(TyperGroup):

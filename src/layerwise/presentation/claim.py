@@ -1,17 +1,29 @@
 """A claim: what a run's tables support or leave open, in short, in full, and as a record.
 
-Which claims can be made, each analysis says; nothing is tested here.
+Claims are saved as ``claims.json`` and ``claims.parquet``. Which can be made, each analysis says.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from .wording import capitalised, interval, joined, number, p_value
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from layerwise.storage.atomic_files import remove_temporaries, write_atomically
+
+from .rows import rows
+from .section import Table
+from .wording import capitalised, interval, joined, number, p_value, ranges
 
 
 class Evidence(StrEnum):
@@ -164,3 +176,115 @@ def ranked(claims: Iterable[Claim]) -> list[Claim]:
             -claim.importance,
         ),
     )
+
+
+CLAIMS = "claims"
+_TEXTS, _LAYERS = pa.list_(pa.string()), pa.list_(pa.int64())
+_COLUMNS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("kind", "evidence", "short", "full", "caveat", "items")),
+        *((name, _TEXTS) for name in ("capabilities", "tasks", "protocols")),
+        ("layers", _LAYERS),
+        *((name, pa.float64()) for name in ("estimate", "low", "high")),
+        *((name, pa.string()) for name in ("unit", "bounds")),
+        ("p", pa.float64()),
+        *((name, pa.string()) for name in ("test", "table")),
+    ]
+)
+
+
+def save_claims(claims: Sequence[Claim], folder: Path) -> None:
+    """Write claims in the order in which a reader is to meet them."""
+    for kind in ("json", "parquet"):
+        remove_temporaries(folder, f"{CLAIMS}.{kind}")
+    records = [claim.record() for claim in claims]
+    text = json.dumps(records, ensure_ascii=False, indent=1, default=_plain)
+    write_atomically(folder / f"{CLAIMS}.json", text.encode())
+    rows = [_flat(record) for record in json.loads(text)]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS), buffer)
+    write_atomically(folder / f"{CLAIMS}.parquet", buffer.getvalue())
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """A claim as a row: the estimate's parts are columns, and of its source the table is named."""
+    estimate = record.pop("estimate") or {}
+    value = {"estimate": estimate.get("value"), "table": record["source"]["table"]}
+    return record | estimate | value
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's as one of Python's."""
+    return value.item()
+
+
+# Rows that are shown under a sentence; the file has the others.
+MOST = 10
+_NAMED = ("layers", "heads")
+
+
+def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
+    """The rows that a claim quotes, or is about if it quotes none, as they are in their file."""
+    about = rows(table, **finding.source["where"])
+    quoted = rows(about, **finding.source["at"])
+    named = list(_NAMED) if {"intervention", "layer"} <= set(quoted.columns) else []
+    few = quoted.head(MOST).drop(columns=named, errors="ignore")
+    shown = few.dropna(axis="columns", how="all")
+    texts = {str(name): [_text(value) for value in shown[name]] for name in shown}
+    cells = [list(row) for row in zip(*texts.values(), strict=True)]
+    columns, cells, alike = narrowed(tuple(texts), cells)
+    cells = cells[:1] if len({tuple(row) for row in cells}) == 1 else cells
+    if len(columns) >= 2 * len(cells):  # what is wide and low is turned
+        heads = map(str, range(1, len(cells) + 1)) if len(cells) > 1 else ["value"]
+        columns, cells = (
+            ("column", *heads),
+            [list(row) for row in zip(columns, *cells, strict=True)],
+        )
+    of = f" of the {len(about)} that the sentence is about" if len(about) > len(quoted) else ""
+    more = f", the first {len(shown)} shown" if len(quoted) > len(shown) else ""
+    plural = "" if len(quoted) == 1 else "s"
+    return Table(
+        f"{len(quoted)} row{plural} of {file}",
+        columns,
+        cells,
+        collapsed=True,
+        note=f"{_picked(finding.source)}: {len(quoted)} row{plural}{of}{more}.{alike}",
+    )
+
+
+def narrowed(
+    columns: Sequence[str], cells: list[list[str]]
+) -> tuple[tuple[str, ...], list[list[str]], str]:
+    """Columns that say more than one thing, their cells, and a sentence with what is alike in all.
+
+    A table of one row, or of rows that are all alike, keeps its columns.
+    """
+    apart = [i for i, _ in enumerate(columns) if len({row[i] for row in cells}) > 1]
+    if not apart:
+        return tuple(columns), cells, ""
+    alike = [f"{name} {cells[0][i]}" for i, name in enumerate(columns) if i not in apart]
+    kept = [[row[i] for i in apart] for row in cells]
+    note = f" Alike in all shown: {', '.join(alike)}." if alike else ""
+    return tuple(columns[i] for i in apart), kept, note
+
+
+def _picked(source: Mapping[str, Any]) -> str:
+    """Which rows these are, by the values of their columns."""
+    named = {**source["where"], **source["at"]}
+    return "Rows with " + ", ".join(f"{name} {_values(value)}" for name, value in named.items())
+
+
+def _values(value: Any) -> str:
+    return " or ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple | np.ndarray):
+        if len(value) > 2 and all(isinstance(number, int | np.integer) for number in value):
+            return ranges(value)
+        return ", ".join(map(_text, value))
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)

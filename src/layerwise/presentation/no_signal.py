@@ -13,10 +13,57 @@ import pandas as pd
 
 from layerwise.stats.signals.power import items_for_signal
 from layerwise.storage.provenance import Facts
+from layerwise.storage.run_tables import RunTables
 
-from .items import items_of
 from .rows import numbers, records, rows
-from .wording import PROTOCOL_ORDER, counted, in_order, joined, number, percent, spread, when
+from .section import Table
+from .wording import (
+    PROTOCOL_ORDER,
+    counted,
+    in_order,
+    items_of,
+    joined,
+    number,
+    percent,
+    spread,
+    when,
+)
+
+_NOTE = (
+    "The model sees no options here, so it is not compared with a guesser by options. p: the "
+    "larger of both tests. Signal is decided after Holm's correction over the rows."
+)
+
+
+def gate_tables(run: RunTables, name: str, right: str, floor: str) -> list[Table]:
+    """What a method's signal was decided on."""
+    gate = run.table(name)
+    if gate is None:
+        return []
+    columns = ("task", "protocol", "n", "right (%)", floor, "other question (%)", "p", "signal")
+    cells = [
+        [
+            row["task"], row["protocol"], items_of(row), _percent(row["accuracy"]),
+            _percent(row["floor"]), _percent(row["blind"]), f"{row['p']:.3g}",
+            "yes" if row["signal"] else "no",
+        ]
+        for row in records(gate)
+    ]  # fmt: skip
+    return [Table(f"Is there signal? Right is {right} ({len(cells)})", columns, cells, True, _NOTE)]
+
+
+def _percent(share: float) -> str:
+    return "–" if pd.isna(share) else f"{100 * share:.0f}"
+
+
+def has_signal(run: RunTables, task: str, protocol: str) -> bool | None:
+    """Whether the intact model is better than blind; None if that was not measured."""
+    signal = run.table("signal")
+    if signal is None:
+        return None
+    gate = rows(signal, task=task, protocol=protocol)
+    return bool(gate["signal"].iloc[0]) if len(gate) else None
+
 
 Row = dict[str, Any]
 # Cells that are named one by one.

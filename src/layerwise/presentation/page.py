@@ -113,7 +113,7 @@ class Report:
         Raises:
             UserError: if the folder cannot be written.
         """
-        from .claim_files import save_claims
+        from .claim import save_claims
 
         save_claims(self.findings, Path(folder))
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from layerwise.presentation.claim import Claim as Claim
 from layerwise.presentation.page import Report as Report
+from layerwise.report.html import findings as findings
 from layerwise.report.html import report as report
 from layerwise.report.html import report_from_folders as report_from_folders
-from layerwise.report.summary import findings as findings
 
 
 class _CallableModule(ModuleType):

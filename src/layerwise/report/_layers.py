@@ -5,13 +5,16 @@ Only what was run is there. Texts are put together; nothing is computed but the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from layerwise.analyses.ablation.saved_effects import ablations, effects_of, effects_of_layers
+from layerwise.analyses.registry import ANALYSES
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import layers_of, numbers, records, rows
-from layerwise.presentation.section import Grid, GridCell, Part, Table
+from layerwise.presentation.section import Grid, GridCell, Part, Section, Table
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
@@ -130,3 +133,17 @@ def _table(run: RunTables, title: str, layer: int, columns: list[MethodColumn]) 
     cells = [[*name, *texts] for name, *texts in zip(named, *texts_of.values(), strict=True)]
     heads = ("capability", "task", "protocol", *texts_of)
     return Table(title, heads, [row for row in cells if set(row[3:]) - nothing])
+
+
+# The part that shows all layers at a glance is where each of them can be opened.
+_OPENED = "roles"
+
+
+def sections(run: RunTables) -> list[Section]:
+    """The parts of a run's page that there is something to show in."""
+    every = [section for analysis in ANALYSES for section in analysis.sections(run)]
+    shown = [part for part in every if part.drawings or part.tables]
+    return [
+        replace(part, grid=layer_grid(run)) if part.anchor == _OPENED else part
+        for part in sorted(shown, key=lambda part: part.place)
+    ]

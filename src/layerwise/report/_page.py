@@ -1,30 +1,261 @@
 """Pages of runs turned into one HTML text with the template, figures inside.
 
-What is on a page is settled in ``_sections``; the words of the page are in the template.
+What is on a page is settled in ``_layers``; the words of the page are in the template.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from markupsafe import Markup
 
-from layerwise.presentation.claim import Claim
-from layerwise.presentation.evidence import evidence
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.analyses.ablation.items import answers, shortened
+from layerwise.analyses.ablation.questions import KEY, QUESTIONS
+from layerwise.analyses.ablation.saved_effects import (
+    ablations,
+    effects_of,
+    points,
+    significant_losses,
+)
+from layerwise.presentation.claim import Claim, evidence
+from layerwise.presentation.naming import name_layer, naming_layers_of
 from layerwise.presentation.page import Picture, drawn, filled
 from layerwise.presentation.power import HowSure, how_sure
+from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table
+from layerwise.presentation.wording import counted, doing, in_order, joined, number, percent
 from layerwise.report._answer import Answer, answer_of
-from layerwise.report._facts import facts_tables
-from layerwise.report._items import items_json
-from layerwise.report._sections import sections
-from layerwise.report._side_by_side import comparison, differing_tasks
+from layerwise.report._layers import sections
+from layerwise.stats.effects import INTACT
+from layerwise.storage.provenance import Facts, TaskFacts, differing
 from layerwise.storage.run_tables import RunTables
+
+
+def comparison(runs: Sequence[RunTables], names: Sequence[str]) -> Table | None:
+    """A row per task and protocol and a column per run; None if no run has an ablation."""
+    cells = in_order((cell for run in runs for cell in _cells(run)), ())
+    if not cells:
+        return None
+    body = [[*cell, *(_say(run, *cell) for run in runs)] for cell in cells]
+    columns = ("task", "protocol", *names)
+    return Table("Runs side by side", columns, body)
+
+
+def _cells(run: RunTables) -> list[tuple[str, str]]:
+    signal = run.table("signal")
+    if signal is None:
+        return []
+    return [(row["task"], row["protocol"]) for row in records(signal)]
+
+
+def _say(run: RunTables, task: str, protocol: str) -> str:
+    signal = run.table("signal")
+    gates = [] if signal is None else records(rows(signal, task=task, protocol=protocol))
+    if not gates:
+        return "not run"
+    row = gates[0]
+    accuracy = f"intact {percent(row['accuracy'], row['low'], row['high'])}, n = {row['n_items']}"
+    with naming_layers_of(run.facts.model):
+        return f"{accuracy}; {_losses(run, task, protocol) if row['signal'] else 'no signal'}"
+
+
+def _losses(run: RunTables, task: str, protocol: str) -> str:
+    for kind, site in ablations(run)[:1]:
+        return _largest(rows(effects_of(run, kind, site), task=task, protocol=protocol))
+    return "no single layer was changed"
+
+
+def _largest(effects: pd.DataFrame) -> str:
+    losses = significant_losses(effects)
+    text = f"{len(losses)} of {counted(len(layers_of(effects)), 'layer')} significant"
+    if losses.empty:
+        return text
+    worst = records(losses)[int(np.argmax(numbers(losses, "share_lost")))]
+    action = doing(worst["kind"], worst["site"], f"layer {name_layer(worst['layer'])}")
+    lost = f"{points(worst)} (bounds for all tests of the run together)"
+    return f"{text}; most: {action}, {lost} lost"
+
+
+def differing_tasks(runs: Sequence[RunTables]) -> list[str]:
+    """A sentence for each task name that stands for other items in another run."""
+    hashes: dict[str, list[str]] = {}
+    for run in runs:
+        for task in run.facts.tasks:
+            hashes.setdefault(task.name, []).append(task.hash[:12])
+    return [
+        f"The runs do not have the same items under the name {name} (hashes "
+        f"{joined(in_order(known, ()))}): their numbers for it are not comparable."
+        for name, known in hashes.items()
+        if len(set(known)) > 1
+    ]
+
+
+# What a page may hold of them: records looked through, and bytes.
+MOST_RECORDS, MOST_BYTES = 300_000, 1_000_000
+_QUESTION, _ANSWER = 160, 60
+
+
+def items_json(run: RunTables) -> str:
+    """What was asked and answered, by task and protocol; empty if there is nothing, or too much."""
+    kinds, questions = ablations(run), run.table(QUESTIONS)
+    table = run.table("records")
+    if not kinds or questions is None or table is None or len(table) > MOST_RECORDS:
+        return ""
+    kind, site = kinds[0]
+    intact = rows(table, kind=INTACT)
+    changed = rows(table, kind=kind, site=site)
+    changed = changed.loc[changed["layer"].notna()]
+    groups = {name: part for name, part in changed.groupby(["task", "protocol"], sort=False)}
+    made = [
+        _task(part, rows(intact, task=task, protocol=protocol), questions)
+        for (task, protocol), part in groups.items()
+    ]
+    # Inside a script element nothing may look like its end.
+    text = json.dumps(made, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return text if len(text.encode()) <= MOST_BYTES else ""
+
+
+def _task(changed: pd.DataFrame, intact: pd.DataFrame, questions: pd.DataFrame) -> dict[str, Any]:
+    before = answers(intact, intact, questions).sort_values("item", kind="stable")
+    at = {item: i for i, item in enumerate(before["item"])}
+    was = dict(zip(intact["item"], intact["correct"], strict=False))
+    flipped = changed.loc[changed["correct"] != [was.get(item) for item in changed["item"]]]
+    layers: dict[str, list[Any]] = {}
+    if len(flipped):
+        for layer, of_layer in flipped.groupby("layer"):
+            layers[str(layer)] = [
+                [at[row["item"]], shortened(row["without"], _ANSWER), _margin(row)]
+                for row in records(answers(intact, pd.DataFrame(of_layer), questions))
+            ]
+    first = records(before)
+    return {
+        **{name: first[0][name] for name in KEY[:2]},
+        "capability": str(intact["capability"].iloc[0]),
+        "items": [
+            [
+                shortened(row["question"], _QUESTION), shortened(row["gold"], _ANSWER),
+                shortened(row["intact"], _ANSWER), int(row["right_intact"]),
+            ]
+            for row in first
+        ],
+        "layers": layers,
+    }  # fmt: skip
+
+
+def _margin(row: dict[str, Any]) -> float | None:
+    """The change in margin in nats, to a tenth; None under ``generate``."""
+    change = row["margin_change"]
+    return None if pd.isna(change) else round(float(change), 1)
+
+
+_MODEL = {
+    "n_layers": "layers",
+    "n_heads": "heads per layer",
+    "d_model": "width of the residual stream",
+    "d_vocab": "tokens in the vocabulary",
+    "n_ctx": "longest context (tokens)",
+    "n_parameters": "parameters",
+    "dtype": "number format",
+    "backend": "run by",
+    "gguf": "GGUF file",
+    "parity": "largest difference from the original (nats)",
+    "hash": "SHA-256 of the loaded weights",
+    "source_hash": "SHA-256 of the source",
+    "conversion_hash": "SHA-256 of the conversion",
+}
+
+
+def facts_tables(run: RunTables) -> list[Table]:
+    """What is needed to repeat the run: model, tasks, settings, versions, work done."""
+    facts = run.facts
+    named = ("fact", "value")
+    model = [
+        [_MODEL.get(name, name), _value(value)]
+        for name, value in facts.model.model_dump().items()
+        if value != ""  # older versions did not say
+    ]
+    general = [["seed", str(facts.seed)], ["protocols", ", ".join(facts.protocols)]]
+    settings = [
+        [_words(name), _value(value)]
+        for name, value in facts.settings.items()
+        if name != "tasks_as_read"
+    ]  # they are in the table of tasks
+    versions = [[name, version] for name, version in facts.versions.items()]
+    note = _note_of_environments(facts)
+    return [
+        Table("Model", named, model),
+        _tasks(run),
+        Table("Settings", named, general + settings),
+        Table("Versions", named, versions, not note, note),
+        *_work(facts.work),
+    ]
+
+
+def _note_of_environments(facts: Facts) -> str:
+    """What differed while the run's parts were made; empty if nothing did."""
+    elsewhere: list[Any] = [part["environment"] for part in facts.machines if "environment" in part]
+    keys = differing([*facts.environments, *elsewhere])
+    if not keys:
+        return ""
+    return f"Parts of this run were made under different {keys}: last digits may differ."
+
+
+def _tasks(run: RunTables) -> Table:
+    columns = (
+        "task",
+        "capability",
+        "items",
+        "few-shot",
+        "chance (%)",
+        "extractor",
+        "source",
+        "hash",
+        "what",
+    )
+    cells = [
+        [
+            task.name, task.capability, _items(task), str(task.n_fewshot),
+            ", ".join(f"{name}: {number(100 * level)}" for name, level in task.chance.items()),
+            task.extractor or "–", task.source, task.hash[:12], task.description,
+        ]
+        for task in run.facts.tasks
+    ]  # fmt: skip
+    return Table("Tasks", columns, cells)
+
+
+def _items(task: TaskFacts) -> str:
+    """How many items were asked, and which were left out as too long."""
+    left_out = ", ".join(task.too_long[:3]) + (" …" if len(task.too_long) > 3 else "")
+    more = f" ({len(task.too_long)} too long, left out: {left_out})" if task.too_long else ""
+    return f"{task.n_items}{more}"
+
+
+def _work(work: tuple[dict[str, Any], ...]) -> list[Table]:
+    columns = tuple(dict.fromkeys(name for entry in work for name in entry))
+    cells = [[_value(entry.get(name, "–")) for name in columns] for entry in work]
+    heads = tuple(_words(name) for name in columns)
+    return [Table("Work done and time taken", heads, cells)] if cells else []
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from layerwise.presentation.style import COLUMN_WIDTH, inches, without_titles
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.provenance import Facts
 
-from ._sections import sections
+from ._layers import sections
 
 FORMATS = ("pdf", "svg", "png")
 _ESCAPED = str.maketrans({char: f"\\{char}" for char in "&%$#_{}"} | {

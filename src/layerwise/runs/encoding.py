@@ -18,7 +18,7 @@ from layerwise.tasks import (
     patching_prompts,
     with_other_questions,
 )
-from layerwise.tasks._byte_level import ByteLevel
+from layerwise.tasks._encoding import ByteLevel
 from layerwise.tasks.items import Item
 
 _Made = TypeVar("_Made")

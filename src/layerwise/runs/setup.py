@@ -47,8 +47,7 @@ from .options import DEFAULTS, RunOptions
 from .progress import told_of_sweep
 from .task_loading import TaskLike as TaskLike
 from .task_loading import load_tasks as load_tasks
-from .task_loading import refuse_unknown_words
-from .unfit_items import without_long_items
+from .task_loading import refuse_unknown_words, without_long_items
 
 Enough = Callable[[Sequence[Task], int, int], int]
 """Items of each of some tasks that are enough, under so many protocols, for so many layers."""

@@ -20,8 +20,7 @@ from layerwise.models.instance.kinds import Model
 
 from .encoding import Built
 from .executors import LOCAL, Executor
-from .line_meter import LineMeter
-from .progress import BarMeter, PartMeter, SilentMeter
+from .progress import BarMeter, LineMeter, PartMeter, SilentMeter
 
 
 class _Packer(pickle.Pickler):

@@ -14,9 +14,8 @@ from typing import Any
 
 from layerwise.errors import UserError, one_line, shown
 
-from ._lines import MOST_LINES, bad_line
+from ._lines import MOST_LINES, bad_line, known_values
 from ._source_names import SourceName, read_source_name
-from ._tables import known_values
 from .jsonl import READERS, row_of, task_of
 from .task import Task
 

@@ -19,8 +19,7 @@ from pydantic import (
 from layerwise.errors import UserError, counted, shown
 
 from ._lines import bad_line as bad_line
-from ._lines import objects
-from ._tables import csv_rows, parquet_rows
+from ._lines import csv_rows, objects, parquet_rows
 from .items import CAPABILITIES, Capability, Corruption, Item, repeats_joined
 from .task import GenerateSpec, Task, Template
 

@@ -24,8 +24,8 @@ from layerwise.presentation.claim import (
     Estimate,
     source,
 )
-from layerwise.presentation.gates import has_signal
 from layerwise.presentation.naming import name_layer
+from layerwise.presentation.no_signal import has_signal
 from layerwise.presentation.power import could_be_found
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (

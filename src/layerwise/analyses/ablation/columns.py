@@ -5,11 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from layerwise.presentation.columns import Column, Row, decided, estimated, named, p_column, plain
-from layerwise.presentation.items import items_of
 from layerwise.presentation.naming import name_intervention
 from layerwise.presentation.no_signal import option_name
 from layerwise.presentation.section import bounds
-from layerwise.presentation.wording import layer_ranges, number
+from layerwise.presentation.wording import items_of, layer_ranges, number
 
 
 def _accuracy(row: Row) -> str:

@@ -17,7 +17,6 @@ from layerwise.presentation.claim import (
     spaced,
     weight,
 )
-from layerwise.presentation.items import independent, items_of
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.no_signal import NAMED, in_full, in_short, not_better_than
 from layerwise.presentation.over_run import (
@@ -34,6 +33,8 @@ from layerwise.presentation.wording import (
     capitalised,
     counted,
     in_order,
+    independent,
+    items_of,
     layer_ranges,
     number,
     share_lost,

@@ -29,8 +29,7 @@ from layerwise.runs.pieces import Recorded, joined_work, make_pieces, unrecorded
 from layerwise.runs.progress import Meter, PartMeter
 from layerwise.runs.records import record_rows, text_lines, work_entry, write_requests
 from layerwise.runs.setup import Setup
-from layerwise.runs.task_loading import refuse_no_chance
-from layerwise.runs.unfit_items import warn_of_few_items
+from layerwise.runs.task_loading import refuse_no_chance, warn_of_few_items
 from layerwise.stats.effects import CONTROLS, cells
 from layerwise.stats.signals.signal import signals
 from layerwise.storage.parquet import frame, refuse_too_many_rows

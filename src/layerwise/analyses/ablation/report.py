@@ -28,7 +28,7 @@ from layerwise.presentation.wording import (
 from layerwise.storage.run_tables import RunTables
 
 from .columns import SIGNAL, STEPS, effect_columns
-from .examples import examples_section
+from .items import examples_section
 from .report_passages import books_section
 from .saved_effects import (
     HEADS,

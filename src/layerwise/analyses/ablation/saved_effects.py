@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.items import independent
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.power import could_be_found
 from layerwise.presentation.rows import layers_of, numbers, rows
@@ -18,6 +17,7 @@ from layerwise.presentation.wording import (
     counted,
     doing,
     in_order,
+    independent,
     interval,
     layer_ranges,
     number,

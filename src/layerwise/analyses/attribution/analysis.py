@@ -23,8 +23,8 @@ from layerwise.analyses.contract import (
 from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.presentation.claim import Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.gates import gate_tables
 from layerwise.presentation.naming import name_layer, stacks
+from layerwise.presentation.no_signal import gate_tables
 from layerwise.presentation.over_run import HOLM, RATE, evidence_for, together
 from layerwise.presentation.rows import asked_of, numbers, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table, others

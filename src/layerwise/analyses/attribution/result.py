@@ -20,8 +20,8 @@ from layerwise.presentation.columns import (
     plain,
     without,
 )
-from layerwise.presentation.drawing import drawn
 from layerwise.presentation.naming import name_layer
+from layerwise.presentation.section import drawn
 from layerwise.presentation.wording import HEAD_WORDS, SUBLAYER_WORDS
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts

@@ -19,8 +19,13 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.analyses.patching.cells import PATTERNS, Cell, PatchingLayout, refuse_unknown_places
-from layerwise.analyses.patching.hooked_patches import answer_logits
+from layerwise.analyses.patching.cells import (
+    PATTERNS,
+    Cell,
+    PatchingLayout,
+    answer_logits,
+    refuse_unknown_places,
+)
 from layerwise.analyses.patching.job import Patching, grouped, runs_of
 from layerwise.analyses.patching.pairs import Pair
 from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source

@@ -18,7 +18,7 @@ from layerwise.analyses.patching.tables import (
 )
 from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.presentation.columns import estimated, in_short, named, numbered, plain, without
-from layerwise.presentation.drawing import drawn
+from layerwise.presentation.section import drawn
 from layerwise.stats.families.rank_correlation import rank_correlation
 from layerwise.stats.items.clusters import clusters_of, sample_and_resamples
 from layerwise.storage.base import Result, computed_once

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.claim import Claim
-from layerwise.presentation.evidence import evidence, narrowed
+from layerwise.presentation.claim import Claim, evidence, narrowed
 from layerwise.presentation.naming import Stacks
 from layerwise.presentation.over_run import n_tests
 from layerwise.presentation.page import Report, filled, pictures

@@ -24,7 +24,7 @@ from layerwise.presentation.columns import (
     p_column,
     plain,
 )
-from layerwise.presentation.drawing import drawn
+from layerwise.presentation.section import drawn
 from layerwise.stats.cells import Cell, cells_by_host, intact_nats
 from layerwise.stats.effects import ALPHA, Chance
 from layerwise.stats.families.estimate import bounded_columns, known, paired_bounds, resampled

@@ -21,8 +21,8 @@ from layerwise.analyses.contract import (
 from layerwise.analyses.logit_lens.tables import guessing
 from layerwise.presentation.claim import ESTABLISHED, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.gates import gate_tables
 from layerwise.presentation.naming import stacks
+from layerwise.presentation.no_signal import gate_tables
 from layerwise.presentation.over_run import evidence_for
 from layerwise.presentation.rows import asked_of, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table

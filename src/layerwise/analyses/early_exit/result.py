@@ -18,7 +18,7 @@ from layerwise.presentation.columns import (
     p_column,
     plain,
 )
-from layerwise.presentation.drawing import drawn
+from layerwise.presentation.section import drawn
 from layerwise.presentation.wording import spread_of
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.base import Result, computed_once

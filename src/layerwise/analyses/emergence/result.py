@@ -9,8 +9,8 @@ import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
 from layerwise.presentation.columns import Column, estimated, in_short, named, plain, without
-from layerwise.presentation.drawing import drawn
 from layerwise.presentation.rows import rows
+from layerwise.presentation.section import drawn
 from layerwise.presentation.wording import layer_ranges
 from layerwise.storage.base import Result, heading
 from layerwise.storage.provenance import Facts

@@ -11,9 +11,9 @@ import pandas as pd
 from layerwise import stats
 from layerwise.errors import counted
 from layerwise.presentation.columns import Column, Row, decided, estimated, in_short
-from layerwise.presentation.drawing import drawn
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers
+from layerwise.presentation.section import drawn
 from layerwise.stats.families.estimate import mean_columns
 from layerwise.stats.items.clusters import Clusters
 from layerwise.storage.base import Result, computed_once

@@ -11,8 +11,8 @@ import pandas as pd
 
 from layerwise.ground.layer_names import layer_name
 from layerwise.presentation import no_signal
-from layerwise.presentation.drawing import drawn
 from layerwise.presentation.rows import records
+from layerwise.presentation.section import drawn
 from layerwise.storage.base import Result, computed_once, intervals, number
 from layerwise.storage.provenance import Facts
 

@@ -22,7 +22,7 @@ from layerwise.analyses.shared.difficulty_words import beside_order
 from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.analyses.shared.lens_names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
 from layerwise.presentation.claim import ESTABLISHED, LENS, Claim, Estimate, source, spaced, weight
-from layerwise.presentation.gates import gate_tables
+from layerwise.presentation.no_signal import gate_tables
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table, bounds

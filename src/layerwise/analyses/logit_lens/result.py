@@ -10,7 +10,7 @@ import pandas as pd
 from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.analyses.shared.lens_names import streams_read
 from layerwise.presentation import no_signal
-from layerwise.presentation.drawing import drawn
+from layerwise.presentation.section import drawn
 from layerwise.stats.items.over_items import lens_summary
 from layerwise.stats.signals.signal import signals_of
 from layerwise.storage.base import Result, computed_once, number

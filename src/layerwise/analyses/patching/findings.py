@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from layerwise.presentation.claim import PATCHING, Claim, Estimate, Evidence, source, spaced, weight
-from layerwise.presentation.gates import has_signal
 from layerwise.presentation.naming import name_layer
+from layerwise.presentation.no_signal import has_signal
 from layerwise.presentation.rows import asked_of, layers_of, numbers, records, rows
 from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, percent, when
 from layerwise.storage.run_tables import RunTables

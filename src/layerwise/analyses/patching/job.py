@@ -26,10 +26,26 @@ from layerwise.sweep.changes.edits import SITES as ENGINE_SITES
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import PatchingPrompts, Task
 
-from .cells import PATTERNS, Cell, PatchingLayout, cells_of, refuse_unknown_places
-from .hooked_patches import hooked_logprobs, intact_logprobs
-from .pairs import Pair, PairChoice, answer_requests, both, cut, logprob_of
-from .pieces import PAIRS_AT_ONCE, ChosenPairs, PairPieces
+from .cells import (
+    PATTERNS,
+    Cell,
+    PatchingLayout,
+    cells_of,
+    hooked_logprobs,
+    intact_logprobs,
+    refuse_unknown_places,
+)
+from .pairs import (
+    PAIRS_AT_ONCE,
+    ChosenPairs,
+    Pair,
+    PairChoice,
+    PairPieces,
+    answer_requests,
+    both,
+    cut,
+    logprob_of,
+)
 from .result import PatchingResult
 from .tables import DENOISING, patched_and_source
 

@@ -17,7 +17,7 @@ from layerwise.presentation.columns import (
     plain,
     without,
 )
-from layerwise.presentation.drawing import drawn
+from layerwise.presentation.section import drawn
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 

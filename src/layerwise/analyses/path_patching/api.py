@@ -16,8 +16,7 @@ import torch
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.analyses.patching.pairs import Pair, PairChoice
-from layerwise.analyses.patching.pieces import ChosenPairs, PairPieces
+from layerwise.analyses.patching.pairs import ChosenPairs, Pair, PairChoice, PairPieces
 from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from layerwise.analyses.patching.hooked_patches import AT_ONCE, Hook, answer_logits
+from layerwise.analyses.patching.cells import AT_ONCE, Hook, answer_logits
 from layerwise.ground.layer_names import ENCODER
 from layerwise.models.instance.kinds import (
     DecoderOnly,

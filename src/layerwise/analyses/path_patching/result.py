@@ -11,7 +11,7 @@ import pandas as pd
 from layerwise.analyses.patching.tables import NO_PAIR, pair_notes, path_effects
 from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.presentation.columns import estimated, in_short, named, p_column, plain, without
-from layerwise.presentation.drawing import drawn
+from layerwise.presentation.section import drawn
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 

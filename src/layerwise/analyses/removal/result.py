@@ -15,11 +15,17 @@ from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
 from layerwise.presentation import no_signal
-from layerwise.presentation.drawing import drawn
-from layerwise.presentation.items import independent
 from layerwise.presentation.power import could_be_found
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import PROTOCOL_ORDER, capitalised, counted, joined, when
+from layerwise.presentation.section import drawn
+from layerwise.presentation.wording import (
+    PROTOCOL_ORDER,
+    capitalised,
+    counted,
+    independent,
+    joined,
+    when,
+)
 from layerwise.storage.base import Result, computed_once, intervals, number
 from layerwise.storage.provenance import Facts
 from layerwise.tasks.registry import is_suite

@@ -26,7 +26,7 @@ from layerwise.presentation.columns import (
     plain,
     without,
 )
-from layerwise.presentation.drawing import drawn
+from layerwise.presentation.section import drawn
 from layerwise.stats.effects import Cell, Chance, cells, layer_skips
 from layerwise.stats.families.estimate import known, mean_columns, with_holm
 from layerwise.stats.families.rank_correlation import rank_correlation

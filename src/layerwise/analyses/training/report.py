@@ -12,8 +12,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.errors import UserError
-from layerwise.presentation.claim import ESTABLISHED, Claim, Estimate, source, weight
-from layerwise.presentation.evidence import evidence
+from layerwise.presentation.claim import ESTABLISHED, Claim, Estimate, evidence, source, weight
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.page import Report, drawn, filled
 from layerwise.presentation.rows import asked_of, records, rows

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise.presentation.columns import in_short
-from layerwise.presentation.drawing import drawn
+from layerwise.presentation.section import drawn
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 

@@ -11,7 +11,7 @@ import pandas as pd
 from layerwise import stats
 from layerwise.analyses.shared.lens_names import streams_read
 from layerwise.errors import counted
-from layerwise.presentation.drawing import drawn
+from layerwise.presentation.section import drawn
 from layerwise.stats.effects import ALPHA, N_RESAMPLES
 from layerwise.storage.base import Result, computed_once, intervals
 from layerwise.storage.parquet import frame

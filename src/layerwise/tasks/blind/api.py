@@ -15,8 +15,7 @@ from layerwise.tasks.task import Task
 
 from .crossfit import best_of, cross_fitted
 from .features import features_of, mentions_of
-from .guessers import Guesser, simple_guessers
-from .learned import Record, Weighed
+from .guessers import Guesser, Record, Weighed, simple_guessers
 from .options import Options, options_of
 
 

@@ -1,6 +1,6 @@
 """Where a task of lm-evaluation-harness is found: files, names, groups and tags.
 
-Whether its code may run is in ``trust``.
+Whether its code may run is in ``loading``.
 """
 
 from __future__ import annotations

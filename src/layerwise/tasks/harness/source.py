@@ -1,6 +1,6 @@
 """Tasks of lm-evaluation-harness by name: ``lm-eval:arc_easy``, ``lm-eval:./mine.yaml``, a group.
 
-Where a task is found is in ``files``, whether its code may run in ``trust``, what becomes of its
+Where a task is found is in ``files``, whether its code may run in ``loading``, what becomes of its
 documents in ``items``. They load the harness, this module does not.
 """
 
@@ -27,8 +27,7 @@ def matches(name: str) -> bool:
 
 def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     """Make a task of one of the harness, with its prompts, its options and its verdicts."""
-    from .items import as_task
-    from .judge import HarnessJudge
+    from .items import HarnessJudge, as_task
     from .loading import load_theirs
 
     asked = _read(name)
@@ -83,7 +82,7 @@ def expand(name: str) -> list[str]:
 
 def refuse_unknown(name: str) -> None:
     """Refuse a task that is not there or may not run, without its data."""
-    from .trust import trusted_config
+    from .loading import trusted_config
 
     asked = _read(name)
     for one in expand(name):
