@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from layerwise.analyses.comparison.quantities import Prepared, prepared
 from layerwise.analyses.comparison.runs import SavedRun
@@ -55,9 +56,14 @@ def ablation(
 
 
 def saved(folder: Path, *results: Any) -> Path:
-    """The folder, with the results of one run in it."""
-    for result in results:
-        result.save(folder)
+    """The folder, with the results of one run in it, but for what is computed of them.
+
+    That takes most of the time of saving, and no comparison reads it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for result in results:
+            patch.setattr(type(result), "derived", lambda _: {})
+            result.save(folder)
     return folder
 
 

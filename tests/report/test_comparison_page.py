@@ -19,6 +19,7 @@ from layerwise.analyses.comparison.report import MOST, _drawings, caution
 from layerwise.analyses.comparison.runs import MEASURES
 from layerwise.presentation.rows import rows
 from layerwise.report import Report
+from tests.comparing import saved as save_results
 
 LATE = {"letter": (5,), "generate": (4, 5)}
 DEEP = replace(SMALL, n_layers=9, critical={"letter": (7,), "generate": (1, 7)})
@@ -36,12 +37,7 @@ def saved(
         lw.LensResult(synthetic.lens(plan, seed), told),
         lw.PatchingResult(synthetic.patching(plan, seed=seed), told),
     ]
-    # What other readers want computed of them would take most of the time of saving them.
-    with pytest.MonkeyPatch.context() as patch:
-        for result in results if patched else results[:-1]:
-            patch.setattr(type(result), "derived", lambda _: {})
-            result.save(folder / name)
-    return folder / name
+    return save_results(folder / name, *(results if patched else results[:-1]))
 
 
 @pytest.fixture(scope="module")
