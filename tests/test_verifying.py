@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise.analyses.ablation import job
 from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.comparison.api import Comparison
 from layerwise.analyses.comparison.runs import ComparisonFacts
@@ -25,6 +24,7 @@ from layerwise.errors import DamagedFileWarning, MadeAgainWarning, UserError
 from layerwise.report import Report
 from layerwise.results import AblationResult, LensResult, RunFolder, load_results
 from layerwise.runs import folder as runs_folder
+from layerwise.runs import records
 from layerwise.storage import base
 from layerwise.storage.parquet import frame
 from tests import commands, synthetic
@@ -519,7 +519,7 @@ def test_a_piece_of_which_one_part_is_damaged_is_made_again(run_again, tmp_path,
         (RunFolder, "write_part", 2),
         (base, "write_table", 1),
         (base, "write_table", 3),
-        (job, "write_atomically", 1),
+        (records, "write_atomically", 1),
         (runs_folder, "write_run_file", 2),
     ],
 )

@@ -137,11 +137,12 @@ _OF = {"accuracy": " accuracy points", "depth": " % of the depth", "share lost":
 def _reach(differences: pd.DataFrame) -> list[str]:
     """How small a difference could be seen, by the width of most intervals."""
     parts = []
-    for family in in_order(differences["family"], COMPARED):
-        of_family = rows(differences, family=family)
-        width = np.nanmedian(numbers(of_family, "high") - numbers(of_family, "low"))
+    bounded = differences.dropna(subset=["low", "high"])
+    for family in in_order(bounded["family"].loc[bounded["family"].isin(_OF)], COMPARED):
+        of_family = rows(bounded, family=family)
+        width = np.median(numbers(of_family, "high") - numbers(of_family, "low"))
         parts.append(f"±{number(50 * width)}{_OF[family]}")
-    typical = f"A typical 95 % interval is {joined(parts)}: smaller differences are not seen."
+    typical = f"A typical 95 % interval is {joined(parts)}: smaller differences are likely missed."
     return [typical] if parts else []
 
 
