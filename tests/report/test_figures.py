@@ -239,7 +239,7 @@ def test_lens_bands_are_those_of_the_result(results: list[Result]) -> None:
     assert (low, high) == pytest.approx((told["logprob_low"].min(), told["logprob_high"].max()))
     n = mine["item"].nunique()
     tooltips = figure.tooltips  # type: ignore[attr-defined]
-    assert all(text.endswith(f"] nats, n = {n}") for _, _, text in tooltips)
+    assert all(text.endswith(f"] nats, n = {n}") for _, _, text, _ in tooltips)
 
 
 def test_median_interval_is_the_textbook_one() -> None:
@@ -336,7 +336,8 @@ def test_a_pointer_gets_the_value_of_every_cell_where_it_is_drawn(effects: pd.Da
     mine = rows(effects, task="facts", protocol="generate").sort_values("layer")
     figure = figures.role_map(mine)
     drawing = str(picture(figure, "", 3, 10_000_000))
-    found = re.findall(r'd="M([\d.]+) ([\d.]+)h([\d.]+)v[^"]*"><title>([^<]*)</title>', drawing)
+    box = r'd="M([\d.]+) ([\d.]+)h([\d.]+)v[^"]*"[^>]*><title>([^<]*)</title>'
+    found = re.findall(box, drawing)
     assert len(found) == len(mine)
     for (x, _, width, text), row in zip(found, mine.itertuples(), strict=True):
         assert text.startswith(f"generate, layer {row.layer}: {number(100 * row.share_lost)} [")
@@ -348,11 +349,24 @@ def test_a_pointer_gets_the_value_of_every_cell_where_it_is_drawn(effects: pd.Da
         assert float(width) > 5
 
 
+def test_a_mark_says_what_changed_its_items(effects: pd.DataFrame) -> None:
+    shown = rows(effects, task="facts", kind="skip", site="layer")
+    expected = {
+        f"skip|layer|facts|{row['protocol']}|{row['layer']}" for row in shown.to_dict("records")
+    }
+    for draw in (figures.role_map, figures.accuracy_by_layer, figures.protocol_comparison):
+        drawing = str(picture(draw(shown), "", 0, 10_000_000))
+        changes = set(re.findall('data-change="([^"]*)"', drawing))
+        assert changes <= expected
+        # Points of two protocols in one place open the first one's.
+        assert len(changes) >= len(expected) / (1 if draw is figures.role_map else 2)
+
+
 def test_marks_in_one_place_are_told_together() -> None:
     figure = Figure(figsize=(2, 2))
     axes = figure.add_subplot()
     told = (0.2, "one"), (0.8, "alone"), (0.2, "two <b>")
-    tooltips = [(axes, (0.5, at, 0.5, at), text) for at, text in told]
+    tooltips = [(axes, (0.5, at, 0.5, at), text, "") for at, text in told]
     figure.tooltips = tooltips  # type: ignore[attr-defined]
     drawing = str(picture(figure, "", 0, 10_000_000))
     assert re.findall(r"<title>([^<]*)</title>", drawing) == ["one\ntwo &lt;b&gt;", "alone"]

@@ -105,6 +105,29 @@ def test_a_click_opens_the_items_that_changed(shown: Any) -> None:
     assert panel.is_hidden()
 
 
+def test_a_click_on_a_mark_of_a_figure_opens_its_items_below_it(
+    shown: Any, page_file: Path, tmp_path: Path
+) -> None:
+    marks = "".join(
+        f'<path data-change="{kind}|facts|generate|2" d="M{x} 0h9v9H{x}z"/>'
+        for x, kind in ((0, "skip|layer"), (20, "zero|mlp_out"))
+    )
+    drawn = tmp_path / "drawn.html"
+    text = page_file.read_text("utf-8")
+    mark = f'<figure id="drawn"><svg viewBox="0 0 40 40">{marks}</svg></figure>'
+    drawn.write_text(text.replace("</main>", f"{mark}</main>", 1), "utf-8")
+    shown.goto(drawn.as_uri())
+    known, other = (shown.locator("#drawn path").nth(i) for i in range(2))
+    assert known.get_attribute("class") == "opens"
+    assert other.get_attribute("class") is None  # the page has items of skips alone
+    known.click()
+    panel = shown.locator("#drawn + .items")
+    assert panel.locator("h2").inner_text() == "Without layer 2: when the model writes"
+    assert ", 0 gained, of 30 items" in panel.locator("h3").inner_text()
+    panel.locator("button").click()
+    assert panel.is_hidden()
+
+
 def test_the_strip_is_walked_with_keys(shown: Any) -> None:
     shown.locator(".strip td[tabindex='0']").focus()
     for key in ("ArrowDown", "ArrowRight", "ArrowRight"):

@@ -57,14 +57,19 @@ def _tooltips(figure: Figure) -> str:
     """Invisible boxes over the marks, each with its text; marks in one place share a box."""
     height, scale = 72 * figure.get_figheight(), 72 / figure.dpi
     boxes: dict[str, list[str]] = {}
-    for axes, (left, top, right, foot), text in getattr(figure, "tooltips", ()):
+    changes: dict[str, str] = {}
+    for axes, (left, top, right, foot), text, change in getattr(figure, "tooltips", ()):
         (x, y), (u, v) = scale * axes.transData.transform([(left, top), (right, foot)])
         x, u, y, v = min(x, u), max(x, u), height - max(y, v), height - min(y, v)
         if u - x < _REACH:
             x, u, y, v = x - _REACH, u + _REACH, y - _REACH, v + _REACH
-        boxes.setdefault(f"M{x:.1f} {y:.1f}h{u - x:.1f}v{v - y:.1f}H{x:.1f}z", []).append(text)
+        box = f"M{x:.1f} {y:.1f}h{u - x:.1f}v{v - y:.1f}H{x:.1f}z"
+        boxes.setdefault(box, []).append(text)
+        if change and box not in changes:
+            changes[box] = f' data-change="{escape(change)}"'
     drawn = "".join(
-        f'<path d="{box}"><title>{escape(chr(10).join(texts), quote=False)}</title></path>'
+        f'<path d="{box}"{changes.get(box, "")}>'
+        f"<title>{escape(chr(10).join(texts), quote=False)}</title></path>"
         for box, texts in boxes.items()
     )
     return f'<g fill="none" pointer-events="all">{drawn}</g>'

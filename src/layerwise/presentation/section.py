@@ -93,6 +93,17 @@ def basis(row: dict[str, Any]) -> str:
     return f"{items}, {'' if significant else 'not '}significant"
 
 
+_CHANGE = ("kind", "site", "task", "protocol", "layer")
+
+
+def change_of(row: dict[str, Any]) -> str:
+    """``"skip|layer|facts|generate|11"``: whose items a mark is of; empty if not a layer's."""
+    known = [name for name in (*_CHANGE, "head") if name in row and not pd.isna(row[name])]
+    if known != [*_CHANGE]:
+        return ""
+    return "|".join([*(str(row[name]) for name in _CHANGE[:-1]), str(int(row["layer"]))])
+
+
 @dataclass(frozen=True)
 class GridCell:
     """A cell of the grid: its number, its shade from 0 to 10 (None: no signal), in words."""

@@ -85,7 +85,8 @@ class LayerFigure(Figure):
     Attributes:
         entries: of the legend, by their texts.
         notes: entries behind them, on what marks mean.
-        tooltips: texts, each with the corners of a mark in a panel's data.
+        tooltips: texts, each with the corners of a mark in a panel's data, and what changed which
+            items; empty where no single layer did.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -93,18 +94,18 @@ class LayerFigure(Figure):
         super().__init__(**options)
         self.entries: dict[str, Artist] = {}
         self.notes: dict[str, Artist] = {}
-        self.tooltips: list[tuple[Axes, tuple[float, float, float, float], str]] = []
+        self.tooltips: list[tuple[Axes, tuple[float, float, float, float], str, str]] = []
 
     def entitle(self, lines: Sequence[str]) -> None:
         """Write the figure's title above it, where it is to have one."""
         if _WITH_TITLES.get():
             self.suptitle("\n".join(lines), x=0.01, ha="left")
 
-    def tell(self, axes: Axes, corners: Sequence[Any], text: str) -> None:
+    def tell(self, axes: Axes, corners: Sequence[Any], text: str, change: str = "") -> None:
         """Add a tooltip between two corners of a panel, or close to a point."""
         x, y, right, low = map(float, corners)
         if text and math.isfinite(x + y):
-            self.tooltips.append((axes, (x, y, right, low), text))
+            self.tooltips.append((axes, (x, y, right, low), text, change))
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

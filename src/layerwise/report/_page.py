@@ -115,6 +115,7 @@ def items_json(run: RunTables) -> str:
     groups = {name: part for name, part in changed.groupby(["task", "protocol"], sort=False)}
     made = [
         _task(part, rows(intact, task=task, protocol=protocol), questions)
+        | {"change": f"{kind}|{site}"}
         for (task, protocol), part in groups.items()
     ]
     # Inside a script element nothing may look like its end.

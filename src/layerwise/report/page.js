@@ -5,6 +5,7 @@ for (const screen of document.querySelectorAll(".first")) {
   const data = JSON.parse(screen.querySelector(".items-data")?.textContent || "[]");
   const panel = screen.querySelector(".items");
   const tip = screen.appendChild(make("div", "", { className: "tip", hidden: true }));
+  const place = panel?.previousElementSibling;
   const cells = [...strip.querySelectorAll("td[data-layer]")];
 
   function make(tag, text, more) {
@@ -48,13 +49,31 @@ for (const screen of document.querySelectorAll(".first")) {
     return strip.querySelector(`.axis th[data-layer="${layer}"]`).abbr;
   }
 
+  // Of a cell of the strip: what its tasks changed in; the panel stands below the strip.
   function open(cell) {
-    const layer = cell.dataset.layer;
     const { capability } = cell.closest("tbody").dataset;
     const { protocol } = cell.closest("tr").dataset;
     const mine = data.filter((one) => one.capability === capability && one.protocol === protocol);
     const way = cell.closest("tr").querySelector('th[scope="row"]').textContent;
-    const title = make("h2", `Without ${name(layer)}: ${capability}, when the model ${way}`);
+    show(mine, cell.dataset.layer, `${capability}, when the model ${way}`, place, () => cell.focus());
+  }
+
+  // Of a mark in a figure: one task; the panel stands below the figure.
+  function openMark(mark) {
+    const { change } = mark.dataset;
+    for (const one of data) {
+      const start = `${one.change}|${one.task}|${one.protocol}|`;
+      if (!change.startsWith(start)) continue;
+      const row = strip.querySelector(`tr[data-protocol="${one.protocol}"] th[scope="row"]`);
+      const figure = mark.closest("figure");
+      const back = () => figure.scrollIntoView({ block: "nearest" });
+      show([one], change.slice(start.length), `when the model ${row.textContent}`, figure, back);
+      return;
+    }
+  }
+
+  function show(mine, layer, what, above, back) {
+    const title = make("h2", `Without ${name(layer)}: ${what}`);
     const choice = make("select", "", { ariaLabel: "Which items" });
     for (const [value, text] of [["all", "all that changed"], ["lost", "lost"], ["gained", "gained"]]) {
       choice.append(make("option", text, { value }));
@@ -65,11 +84,12 @@ for (const screen of document.querySelectorAll(".first")) {
     choice.onchange = fill;
     close.onclick = () => {
       panel.hidden = true;
-      cell.focus();
+      back();
     };
     fill();
     panel.replaceChildren(title, choice, close, body);
     panel.hidden = false;
+    above.after(panel);
     fit();
     panel.scrollIntoView({ block: "nearest" });
   }
@@ -96,6 +116,15 @@ for (const screen of document.querySelectorAll(".first")) {
     if (data.length) cell.addEventListener("click", () => open(cell));
   }
   if (cells.length) cells[0].tabIndex = 0;
+  // Where several runs stand on a page, a figure does not say whose it is.
+  if (data.length && document.querySelectorAll(".first").length === 1) {
+    const known = new Set(data.map((one) => `${one.change}|${one.task}|${one.protocol}`));
+    for (const mark of document.querySelectorAll("[data-change]")) {
+      if (!known.has(mark.dataset.change.replace(/\|\d+$/, ""))) continue;
+      mark.classList.add("opens");
+      mark.addEventListener("click", () => openMark(mark));
+    }
+  }
   const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
   strip.addEventListener("keydown", (event) => {
     const cell = event.target;

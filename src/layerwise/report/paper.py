@@ -94,7 +94,7 @@ def _files_of(
         yield f"{drawing.name}.{kind}", picture_bytes(figure, kind)
     yield f"{drawing.name}.txt", drawing.caption.encode()
     rows = [(axes.get_title("left").replace("\n", " "), text)
-            for axes, _, text in getattr(figure, "tooltips", ())]  # fmt: skip
+            for axes, _, text, _ in getattr(figure, "tooltips", ())]  # fmt: skip
     buffer = io.StringIO()
     csv.writer(buffer).writerows([("panel", "value"), *rows])
     yield f"{drawing.name}.csv", buffer.getvalue().encode()

@@ -15,7 +15,7 @@ from matplotlib.colors import Colormap
 from matplotlib.patches import Patch, Rectangle
 
 from layerwise.presentation.rows import records
-from layerwise.presentation.section import basis, bounds
+from layerwise.presentation.section import basis, bounds, change_of
 from layerwise.presentation.style import figure_of
 from layerwise.presentation.wording import number
 
@@ -53,12 +53,12 @@ class Cells:
 
     Attributes:
         values: nan where there is none.
-        tooltips: of a cell its place and a text.
+        tooltips: of a cell its place, a text, and whose items changed.
         marked: places of cells by the mark that stands on them.
     """
 
     values: Float[np.ndarray, "down across"]
-    tooltips: tuple[tuple[int, int, str], ...]
+    tooltips: tuple[tuple[int, int, str, str], ...]
     marked: tuple[tuple[Mark, tuple[tuple[int, int], ...]], ...]
 
 
@@ -79,7 +79,7 @@ def cells(
         values[y, x] = np.nan if pd.isna(row[value]) else row[value]
     words = tell or (lambda row: number(row[value], 2))
     known = ((y, x, row) for y, x, row in listed if not pd.isna(row[value]))
-    tooltips = tuple((y, x, f"{words(row)}{basis(row)}") for y, x, row in known)
+    tooltips = tuple((y, x, f"{words(row)}{basis(row)}", change_of(row)) for y, x, row in known)
     marked = tuple((mark, tuple((y, x) for y, x, row in listed if mark.on(row))) for mark in marks)
     return Cells(values, tooltips, marked)
 
@@ -113,8 +113,8 @@ def draw_heat(
         looks = {**_DOT, "ms": size} | mark.looks
         x, y = middles[at[:, 1]], at[:, 0] + 0.5
         points(axes, x, y, mark.marker, mark.gid, mark.meaning, **looks)
-    for y, x, text in shown.tooltips:
-        figure_of(axes).tell(axes, (edges[x], y, edges[x + 1], y + 1.0), text)
+    for y, x, text, change in shown.tooltips:
+        figure_of(axes).tell(axes, (edges[x], y, edges[x + 1], y + 1.0), text, change)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(n_down, 0)
     axes.tick_params(length=0)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers, records
-from layerwise.presentation.section import basis, bounds
+from layerwise.presentation.section import basis, bounds, change_of
 from layerwise.presentation.style import Look
 from layerwise.presentation.wording import number
 
@@ -46,6 +46,7 @@ class Series:
         every: one marker in so many places.
         over_layers: places are layers; a line has a gap between encoder and decoder.
         tooltips: the text of each point's tooltip.
+        changes: whose items changed at each point.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Series:
     every: int = 1
     over_layers: bool = False
     tooltips: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
 
 def series(
@@ -97,5 +99,6 @@ def series(
     return Series(
         name, look, at, middle, low, high,
         None if sure is None else table[sure].isin([True]).to_numpy(dtype=bool), label,
-        tooltips=tooltips, over_layers=x == "layer", **how,
+        tooltips=tooltips, changes=tuple(map(change_of, records(table))),
+        over_layers=x == "layer", **how,
     )  # fmt: skip
