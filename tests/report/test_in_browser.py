@@ -122,7 +122,7 @@ def test_a_click_on_a_mark_of_a_figure_opens_its_items_below_it(
     assert other.get_attribute("class") is None  # the page has items of skips alone
     known.click()
     panel = shown.locator("#drawn + .items")
-    assert panel.locator("h2").inner_text() == "Without layer 2: when the model writes"
+    assert panel.locator("h2").inner_text() == "Without layer 2: facts, when the model writes"
     assert ", 0 gained, of 30 items" in panel.locator("h3").inner_text()
     panel.locator("button").click()
     assert panel.is_hidden()

@@ -33,7 +33,7 @@ for (const screen of document.querySelectorAll(".first")) {
     const rows = changed
       .filter(([item]) => wanted === "all" || (wanted === "lost") === Boolean(item[3]))
       .map(([[asked, gold, intact, right], answer, margin]) => [
-        right ? "lost" : "gained", asked, gold, intact, answer, margin === null ? "" : margin.toFixed(1),
+        right ? "lost" : "gained", asked, gold, intact, answer, margin === null ? "" : margin.toFixed(1).replace("-", "\u2212"),
       ]);
     const heads = ["change", "asked", "right answer", "intact model", `without ${name(layer)}`];
     if (rows.some((row) => row[5])) heads.push("margin (nats)");
@@ -67,7 +67,7 @@ for (const screen of document.querySelectorAll(".first")) {
       const row = strip.querySelector(`tr[data-protocol="${one.protocol}"] th[scope="row"]`);
       const figure = mark.closest("figure");
       const back = () => figure.scrollIntoView({ block: "nearest" });
-      show([one], change.slice(start.length), `when the model ${row.textContent}`, figure, back);
+      show([one], change.slice(start.length), `${one.task}, when the model ${row.textContent}`, figure, back);
       return;
     }
   }
