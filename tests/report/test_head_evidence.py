@@ -6,7 +6,7 @@ from test_heads_figure import summary
 from test_patching_heads_figure import heads
 
 from layerwise.presentation.wording import interval
-from layerwise.report._head_evidence import head_evidence
+from layerwise.report._layers import head_evidence
 from layerwise.storage.run_tables import RunTables
 
 FACTS = synthetic.facts(synthetic.Plan())

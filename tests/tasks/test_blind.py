@@ -14,7 +14,7 @@ from statsmodels.discrete.conditional_models import ConditionalLogit
 
 from layerwise.errors import UserError
 from layerwise.tasks import Item, Task, best_blind, blind_guesses
-from layerwise.tasks.blind.api import guessers_of, p_uniform
+from layerwise.tasks.blind.control import guessers_of, p_uniform
 from layerwise.tasks.blind.crossfit import cross_fitted
 from layerwise.tasks.blind.guessers import conditional_logit, in_words
 from layerwise.tasks.blind.options import options_of

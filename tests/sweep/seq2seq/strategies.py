@@ -45,7 +45,8 @@ def requests(draw, *, equal: bool = False):
 
 def _shape(cfg: Seq2SeqConfig, site: str, layer: int) -> tuple[int, ...]:
     n_heads = cfg.heads_of(layer)
-    return (n_heads, cfg.d_head_of(layer)) if site in BY_HEAD else (cfg.d_model,)
+    d_head = cfg.encoder_d_head if layer < cfg.n_encoder_layers else cfg.decoder_d_head
+    return (n_heads, d_head) if site in BY_HEAD else (cfg.d_model,)
 
 
 @st.composite

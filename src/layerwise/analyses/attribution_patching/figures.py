@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from layerwise.presentation.charts.lines import draw_scatter
 from layerwise.presentation.charts.panels import Panels
-from layerwise.presentation.charts.scatter import draw_scatter
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import by_task, numbers, records, rows
 from layerwise.presentation.style import FULL_WIDTH, styled

@@ -85,10 +85,6 @@ class Seq2SeqConfig:
         """Heads of a layer, numbered in the order of computation."""
         return self.encoder_heads if layer < self.n_encoder_layers else self.decoder_heads
 
-    def d_head_of(self, layer: int) -> int:
-        """Width of a head of a layer, numbered in the order of computation."""
-        return self.encoder_d_head if layer < self.n_encoder_layers else self.decoder_d_head
-
 
 class Seq2SeqModel(HookedRootModule):
     """An encoder-decoder model with hook points at every site.

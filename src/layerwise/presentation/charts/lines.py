@@ -1,4 +1,7 @@
-"""Lines over layers or steps and points with intervals, filled where they are significant."""
+"""Lines over layers or steps and points with intervals, filled where they are significant.
+
+Two measures of the same things are points against each other.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,22 @@ from matplotlib.patches import Patch
 
 from layerwise.presentation.lettering import label as shorten
 from layerwise.presentation.naming import stacks
-from layerwise.presentation.style import NOTE, figure_of
+from layerwise.presentation.style import NOTE, figure_of, look
 
 from .marks import PALE, note
 from .series import NO_WORDS, Series, Words
+
+
+def draw_scatter(
+    axes: Axes, x: np.ndarray, y: np.ndarray, tooltips: list[str], ends: tuple[float, float]
+) -> None:
+    """Points of two measures in one unit, and the line on which they are equal."""
+    axes.plot(ends, ends, c="0.6", lw=0.6, ls="--", gid="equal")
+    axes.plot(x, y, ls="", marker="o", ms=2.5, mew=0, alpha=0.7, c=look(0).color, gid="cells")
+    for at, value, text in zip(x, y, tooltips, strict=True):
+        figure_of(axes).tell(axes, (at, value, at, value), text)
+    axes.spines[["top", "right"]].set_visible(False)
+
 
 _SIZE = 2.8
 
@@ -56,9 +71,7 @@ def _draw(axes: Axes, data: Series, words: Words, upright: bool) -> None:
             note(axes, _point_handle(face, getattr(words, kind)))
     if data.label:
         figure_of(axes).entries.setdefault(data.label, _handle(data))
-    for at, value, *told in zip(
-        data.at, data.middle, data.tooltips, data.changes or [""] * len(data.tooltips), strict=False
-    ):
+    for at, value, *told in zip(data.at, data.middle, data.tooltips, data.changes, strict=False):
         figure_of(axes).tell(axes, place(at, value) * 2, *told)
 
 

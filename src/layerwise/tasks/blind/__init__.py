@@ -4,8 +4,8 @@ Chance is one over the number of options only if nothing about the options tells
 right. These guessers never see a question, and what they can tune they tune on other items.
 """
 
-from .api import BestBlind as BestBlind
-from .api import best_blind as best_blind
-from .api import blind_guesses as blind_guesses
+from .control import BestBlind as BestBlind
 from .control import Guesses as Guesses
+from .control import best_blind as best_blind
+from .control import blind_guesses as blind_guesses
 from .control import guesses as guesses

@@ -1,4 +1,4 @@
-"""The question-blind guesser that a model is held against in a run.
+"""Guessing without the question: the table of all guessers, and the one of a run.
 
 It is fitted on all items of a task, also on those that are not asked, for what gives answers away
 can be known without the model. Whether a model is better is tested in ``stats.signals``.
@@ -11,17 +11,146 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool
+import pandas as pd
+from jaxtyping import Bool, Float
 
+from layerwise.stats import exact_interval, holm
 from layerwise.tasks._encoding import Tokenizer
 from layerwise.tasks.extractors import extractor
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import Task
 
-from .api import guessers_of, p_uniform
-from .crossfit import best_afterwards, best_of
-from .guessers import in_words
-from .options import options_of, quarters_of
+from .crossfit import best_afterwards, best_of, cross_fitted
+from .features import features_of, mentions_of
+from .guessers import Guesser, Record, Weighed, in_words, simple_guessers
+from .options import Options, options_of, quarters_of
+
+
+@dataclass(frozen=True)
+class BestBlind:
+    """What the best question-blind guesser gets right, item by item.
+
+    Attributes:
+        task: the task's name.
+        items: item ids, in the task's order.
+        right: whether the guesser is right.
+        guessers: for each quarter of the items, the guesser that was best on the other three and
+            answers this one.
+        rules: what they were fitted to.
+    """
+
+    task: str
+    items: tuple[str, ...]
+    right: Bool[np.ndarray, " items"]
+    guessers: tuple[str, ...]
+    rules: str
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right guesses, from 0 to 1."""
+        return float(self.right.mean())
+
+
+def blind_guesses(task: Task, *, tokenizer: Tokenizer | None = None) -> pd.DataFrame:
+    """Accuracies of question-blind guessers.
+
+    They go by the options alone: position, length, value, alphabetical order, nearness to a
+    constant or to the options' mean, likeness to the other options, how often an option is
+    offered, and which texts, words and characters were right elsewhere. Some know the context,
+    too, and go by where it mentions the options. Whatever can be tuned is tuned on one half of
+    the items and measured on the other one.
+
+    Args:
+        task: a task whose items all have options.
+        tokenizer: lets guessers count an option's tokens, too.
+
+    Returns:
+        A row for each guesser, the best first: ``guesser``, ``sees``, ``rule`` (what it was
+        tuned to in either half), ``n`` (items), ``accuracy`` with its exact 95 % interval
+        (``low``, ``high``), ``chance`` (one over the number of options, averaged), ``p`` (exact,
+        one-sided: as many right by guessing uniformly among the options), ``p_holm`` (corrected
+        over the guessers).
+
+    Raises:
+        UserError: an item has no options.
+
+    Example:
+        >>> from layerwise.tasks import blind_guesses, load_task
+        >>> table = blind_guesses(load_task("kv-words"))
+        >>> bool((table["p_holm"] < 0.05).any())
+        False
+    """
+    options = options_of(task)
+    rows = []
+    for guesser in guessers_of(options, tokenizer, context=True):
+        fitted = cross_fitted(options, guesser)
+        hits, n = int(fitted.right.sum()), len(fitted.right)
+        interval = exact_interval(hits, n)
+        rows.append(
+            {
+                "guesser": guesser.name,
+                "sees": guesser.sees,
+                "rule": fitted.rule,
+                "n": n,
+                "accuracy": hits / n,
+                "low": interval.low,
+                "high": interval.high,
+                "chance": float((1 / options.counts).mean()),
+                "p": p_uniform(hits, 1 / options.counts),
+            }
+        )
+    table = pd.DataFrame(rows)
+    table["p_holm"] = holm(table["p"].to_numpy(dtype=float))
+    return table.sort_values("accuracy", ascending=False, kind="stable", ignore_index=True)
+
+
+def best_blind(task: Task, *, tokenizer: Tokenizer | None = None) -> BestBlind:
+    """Right answers of the best guesser that sees only the options, item by item.
+
+    For each quarter of the items the guesser is chosen on the other three, by how well it does
+    there when it is tuned and measured on different quarters; so choosing the best of many does
+    not make it look better than it is.
+
+    Args:
+        task: a task whose items all have options.
+        tokenizer: lets guessers count an option's tokens, too.
+
+    Raises:
+        UserError: an item has no options.
+
+    Example:
+        >>> from layerwise.tasks import best_blind, load_task
+        >>> best_blind(load_task("kv-words")).right.shape
+        (200,)
+    """
+    options = options_of(task)
+    right, chosen = best_of(options, guessers_of(options, tokenizer, context=False))
+    names = tuple(name for name, _ in chosen)
+    return BestBlind(task.name, options.items, right, names, "; ".join(r for _, r in chosen))
+
+
+def guessers_of(
+    options: Options, tokenizer: Tokenizer | None, *, context: bool
+) -> Sequence[Guesser]:
+    """All guessers, of which some know the context if that is asked for."""
+    features = features_of(options, tokenizer)
+    return [
+        *simple_guessers(options, features, mentions_of(options) if context else {}),
+        Record(options, "texts", lambda text: (text,)),
+        Record(options, "words", str.split),
+        Record(options, "characters", iter),
+        Weighed(options, features),
+    ]
+
+
+def p_uniform(hits: int, shares: Float[np.ndarray, " items"]) -> float:
+    """P(``hits`` or more are right) if each item is right with its own probability."""
+    from scipy.stats import binom, poisson_binom
+
+    if np.ptp(shares) == 0:
+        return float(binom.sf(hits - 1, len(shares), shares[0]))
+    return float(np.clip(poisson_binom.sf(hits - 1, shares), 0.0, 1.0))
+
 
 # Items that are enough to find what gives answers away; more only take longer.
 _MOST_FITTED = 2000
