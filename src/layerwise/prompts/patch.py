@@ -118,10 +118,8 @@ def patch_grid(
         several = ", ".join([*map(closed, alone[:8]), *(["…"] if len(alone) > 8 else [])])
         notes.append(f"Without counterpart in the other prompt, so not patched: {several}.")
     if site == "z":
-        columns, axis = (
-            [str(head) for head in range(1 + max(column for column, _ in cells))],
-            "head",
-        )
+        columns = [str(head) for head in range(1 + max(column for column, _ in cells))]
+        axis = "head"
     else:
         columns, axis = aligned.names(model, shown), "token, clean/corrupted"
         if positions is None and len(shown) < len(aligned.pairs):

@@ -71,8 +71,8 @@ def _draw(axes: Axes, data: Series, words: Words, upright: bool) -> None:
             note(axes, _point_handle(face, getattr(words, kind)))
     if data.label:
         figure_of(axes).entries.setdefault(data.label, _handle(data))
-    for at, value, *told in zip(data.at, data.middle, data.tooltips, data.changes, strict=False):
-        figure_of(axes).tell(axes, place(at, value) * 2, *told)
+    for at, value, *tip in zip(data.at, data.middle, data.tooltips, data.changes, strict=False):
+        figure_of(axes).tell(axes, place(at, value) * 2, *tip)
 
 
 def _with_gap(data: Series, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
