@@ -31,6 +31,7 @@ from layerwise.presentation.claim import (
 from layerwise.presentation.naming import model_title, name_layer, naming_layers_of
 from layerwise.presentation.no_signal import by_protocol, levels, sentences
 from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.section import GridCell
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
@@ -55,23 +56,11 @@ _SHADES = 10
 _LABELS = 10
 
 
-class StripCell(NamedTuple):
-    """A layer in one band.
-
-    Attributes:
-        shade: share of the score that is lost without it, from 0 to 10.
-        words: the same with its numbers.
-    """
-
-    shade: int
-    words: str
-
-
 class Band(NamedTuple):
-    """One way of scoring: its cells by layer, or why it has none."""
+    """One way of scoring a capability: a cell by layer, or why it has none."""
 
     protocol: str
-    cells: Mapping[int, StripCell]
+    cells: Mapping[int, GridCell]  # the share of the score that is lost without the layer
     silent: str = ""
 
     @property
@@ -81,21 +70,13 @@ class Band(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A capability.
-
-    Attributes:
-        capability: which.
-        tasks: what was asked of it.
-        bands: one for each way of scoring, those without signal last.
-        needed: layers that it is shown to need.
-        more: layers that it is shown to need more than another capability does.
-    """
+    """A capability on the strip."""
 
     capability: str
     tasks: tuple[str, ...]
-    bands: tuple[Band, ...]
-    needed: frozenset[int]
-    more: frozenset[int]
+    bands: tuple[Band, ...]  # those without signal last
+    needed: frozenset[int]  # layers that it is shown to need
+    more: frozenset[int]  # layers that it is shown to need more than another capability does
 
     @property
     def heard(self) -> int:
@@ -104,46 +85,27 @@ class Block(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A layer on the axis; its label is empty where there is no room for one.
-
-    Attributes:
-        layer: which.
-        name: what it is called: ``"7"``, ``"encoder.3"``.
-        label: its number within its stack, where it is shown.
-        stack: ``"encoder"`` or ``"decoder"``; empty in a model of one stack.
-        starts_stack: whether it is the first of the second stack.
-    """
+    """A layer on the axis."""
 
     layer: int
-    name: str
-    label: str
-    stack: str
-    starts_stack: bool
+    name: str  # ``"7"``, ``"encoder.3"``
+    label: str  # its number within its stack; empty where there is no room for one
+    stack: str  # ``"encoder"`` or ``"decoder"``; empty in a model of one stack
+    starts_stack: bool  # whether it is the first of the second stack
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a reader of a run is to see first.
+    """What a reader of a run is to see first."""
 
-    Attributes:
-        about: model, layers, tasks, items and ways of scoring.
-        headline: the answer, or that there is none.
-        columns: the layers of the strip.
-        blocks: the strip, a block for each capability.
-        general: layers that every capability needs.
-        change: what was done to a layer.
-        claims: those of the first screen.
-        not_shown: what must not be concluded.
-    """
-
-    about: str
-    headline: str
-    columns: tuple[Column, ...]
-    blocks: tuple[Block, ...]
-    general: frozenset[int]
-    change: str
-    claims: tuple[Claim, ...]
-    not_shown: tuple[str, ...]
+    about: str  # model, layers, tasks, items and ways of scoring
+    headline: str  # the answer, or that there is none
+    columns: tuple[Column, ...]  # the layers of the strip
+    blocks: tuple[Block, ...]  # the strip
+    general: frozenset[int]  # layers that every capability needs
+    change: str  # what was done to a layer
+    claims: tuple[Claim, ...]  # those of the first screen
+    not_shown: tuple[str, ...]  # what must not be concluded
 
 
 def answer_of(run: RunTables, claims: Sequence[Claim]) -> Answer:
@@ -200,34 +162,29 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
         return f"{model} guesses. Nothing can be said about its layers here."
     names = in_order(rows(effects, signal=True)["capability"], CAPABILITY_ORDER)
     general = sorted(_of_kind(claims, GENERAL))
-    more = {name: layers for name in names if (layers := sorted(_of_kind(claims, MORE, name)))}
-    silent = len(set(effects["capability"])) - len(names)
-    every = f"{_every(names)}{' with signal' * (silent > 0)}"
-    of_all = f"{every} need {few_layers(general)}." if general else ""
+    more, needs = (
+        {name: layers for name in names if (layers := sorted(_of_kind(claims, kind, name)))}
+        for kind in (MORE, NEEDED)
+    )
+    every = "Both capabilities" if len(names) == 2 else f"All {len(names)} capabilities"
+    signal = " with signal" * (len(set(effects["capability"])) > len(names))
+    of_all = f"{every}{signal} need {few_layers(general)}." if general else ""
     if more:
-        sentences = [f"{capitalised(_more_than_another(names, more))}."]
-        sentences.append(of_all or "No layer is shown to be needed by all.")
-    elif general:
-        sentences = [of_all]
-    else:
-        needs = {n: layers for n in names if (layers := sorted(_of_kind(claims, NEEDED, n)))}
-        shown = [f"{name} needs {few_layers(layers)}" for name, layers in needs.items()]
-        sentences = [f"{capitalised(joined(shown))}." if shown else _none(run)]
-    if len(names) > 1 and not more:
+        parts = [
+            f"{name} needs {few_layers(layers)} more than another does"
+            if i == 0
+            else f"{name} {few_layers(layers, noun='')}"
+            for i, (name, layers) in enumerate(more.items())
+        ]
+        without = [name for name in names if name not in more]
+        parts += [f"{joined(without)} none"] * bool(without)
+        spared = of_all or "No layer is shown to be needed by all."
+        return f"{capitalised('; '.join(parts))}. {spared}"
+    shown = joined(f"{name} needs {few_layers(layers)}" for name, layers in needs.items())
+    sentences = [of_all or (f"{capitalised(shown)}." if shown else _none(run))]
+    if len(names) > 1:
         sentences.append("No capability is shown to need a layer more than another does.")
     return " ".join(sentences)
-
-
-def _every(names: Sequence[str]) -> str:
-    return "Both capabilities" if len(names) == 2 else f"All {len(names)} capabilities"
-
-
-def _more_than_another(names: Sequence[str], more: dict[str, list[int]]) -> str:
-    (first, layers), *others = more.items()
-    parts = [f"{first} needs {few_layers(layers)} more than another does"]
-    parts += [f"{name} {few_layers(layers, noun='')}" for name, layers in others]
-    without = [name for name in names if name not in more]
-    return "; ".join([*parts, *([f"{joined(without)} none"] if without else [])])
 
 
 def _none(run: RunTables) -> str:
@@ -289,29 +246,28 @@ def _band(protocol: str, effects: pd.DataFrame, gates: pd.DataFrame) -> Band:
     heard = rows(effects, signal=True)
     if heard.empty:
         return Band(protocol, {}, f"no signal: {levels(records(gates))}")
-    cells = {layer: _cell(layer, rows(heard, layer=layer), protocol) for layer in layers_of(heard)}
+    cells = {}
+    for layer in layers_of(heard):
+        at = rows(heard, layer=layer)
+        share = float(np.nanmean(numbers(at, "share_lost")))
+        tasks = "; ".join(
+            f"{row['task']} {percent(row['share_lost'], row['share_low'], row['share_high'])}, "
+            f"n = {row['n_items']}"
+            for row in records(at)
+        )
+        lost = f"{number(100 * share)} % of the score lost ({tasks})"
+        words = f"layer {name_layer(layer)}, {when(protocol)}: {lost}"
+        cells[layer] = GridCell("", round(_SHADES * min(max(share, 0.0), 1.0)), words)
     return Band(protocol, cells)
-
-
-def _cell(layer: int, at: pd.DataFrame, protocol: str) -> StripCell:
-    share = float(np.nanmean(numbers(at, "share_lost")))
-    tasks = "; ".join(
-        f"{row['task']} {percent(row['share_lost'], row['share_low'], row['share_high'])}, "
-        f"n = {row['n_items']}"
-        for row in records(at)
-    )
-    lost = f"layer {name_layer(layer)}, {when(protocol)}: {number(100 * share)} % of the score lost"
-    return StripCell(round(_SHADES * min(max(share, 0.0), 1.0)), f"{lost} ({tasks})")
 
 
 def _first(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     """Claims for the first screen, in the order in which they come."""
-    roles = [claim for claim in claims if claim.kind in ROLES]
-    has_more = any(claim.kind == MORE for claim in roles)
-    kinds = [GENERAL, MORE, *([] if has_more else [NEEDED]), SPARED]
-    chosen = [claim for kind in kinds for claim in _some(roles, kind, _MOST_OF_KIND)]
-    for kind in (SHARED, ORDER, SCORING, LENS, PATCHING):
-        chosen += _some(claims, kind, 1)
+    needed = [] if any(claim.kind == MORE for claim in claims) else [NEEDED]
+    most = dict.fromkeys((GENERAL, MORE, *needed, SPARED), _MOST_OF_KIND)
+    most |= dict.fromkeys((SHARED, ORDER, SCORING, LENS, PATCHING), 1)
+    chosen = [claim for kind, n in most.items()
+              for claim in [claim for claim in claims if claim.kind == kind][:n]]  # fmt: skip
     ids = {id(claim) for claim in chosen[:_MOST]}
     apart = (*ROLES, SILENT)  # what has no signal is in the box
     others = (claim for claim in claims if claim.kind not in apart and id(claim) not in ids)
@@ -319,10 +275,6 @@ def _first(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     shown = (claim for claim in claims if id(claim) in ids)
     # What everything needs is no news, and does not lead.
     return tuple(sorted(shown, key=lambda claim: claim.kind not in (MORE, NEEDED)))
-
-
-def _some(claims: Sequence[Claim], kind: str, most: int) -> list[Claim]:
-    return [claim for claim in claims if claim.kind == kind][:most]
 
 
 def _not_shown(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -> tuple[str, ...]:

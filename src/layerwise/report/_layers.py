@@ -1,17 +1,19 @@
 """What is known of each layer, to be opened in turn: the layer, its attention and MLP, its heads.
 
-Only what was run is there. Texts are put together; nothing is computed but the largest loss.
+Only what was run is there. Texts are put together; nothing is computed but the largest loss, and
+how much more likely the lens finds the answer behind a layer than before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from layerwise import stats
 from layerwise.analyses.ablation.saved_effects import (
     HEADS,
     ablations,
@@ -19,6 +21,7 @@ from layerwise.analyses.ablation.saved_effects import (
     effects_of_layers,
 )
 from layerwise.analyses.registry import ANALYSES
+from layerwise.analyses.shared.lens_names import LENS_ORDER
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.section import Grid, GridCell, Part, Section, Table, bounds
@@ -30,47 +33,174 @@ from layerwise.presentation.wording import (
     capitalised,
     doing,
     in_order,
+    interval,
     number,
     percent,
 )
-from layerwise.report._readings import NO_SIGNAL, SURE, MethodColumn, readings, with_ends
+from layerwise.stats.items.clusters import clusters_of
 from layerwise.storage.run_tables import RunTables
 
-_COLUMNS = ("head", "method", "strongest in", "value", "significant cells")
+SURE, NO_SIGNAL = "•", "no signal"
+_RESAMPLES = 2000
+# What a method says at each layer, task and protocol, under its name.
+Reading = tuple[str, dict[tuple[int, str, str], str]]
+# Layer and head of a row, and its cells; a method's rows, and the table of all that it looked at.
+HeadRow = tuple[int, int, list[str]]
+HeadMethod = tuple[pd.DataFrame, list[HeadRow]]
 
 
-class HeadRow(NamedTuple):
-    """One row: where, by which method, and what; ``order`` keeps heads and methods in order."""
+def _readings(run: RunTables, sublayer: str | None) -> dict[str, dict[str, Mapping[Any, str]]]:
+    """What is known of whole layers, or of one sublayer of each: when changed, and as it is."""
+    changed = [*_ablations(run, sublayer), *_patchings(run, sublayer)]
+    if sublayer is None:
+        read = [*_lenses(run), *_settled(run), *_similarities(run)]
+    else:
+        read = [*_added(run, sublayer)]
+    return {"when it is changed": dict(changed), "what is read there": dict(read)}
 
-    layer: int
-    order: tuple[int, int]
-    cells: list[str]
+
+def _belongs(site: str, sublayer: str | None) -> bool:
+    return site == sublayer if sublayer else site == "layer" or site.startswith("resid_")
+
+
+def _ablations(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
+    signal = run.table("signal")
+    silent = [] if signal is None else records(rows(signal, signal=False))
+    for kind, site in ablations(run):
+        if _belongs(site, sublayer):
+            effects = effects_of(run, kind, site)
+            action = capitalised(doing(kind, "layer" if site in SUBLAYER_WORDS else site, "it"))
+            cells = {_place(row | {"layer": layer}): NO_SIGNAL
+                     for layer in layers_of(effects) for row in silent}  # fmt: skip
+            for row in records(effects):
+                lost = _marked(row, "share_lost", "share", 100) if row["signal"] else NO_SIGNAL
+                cells[_place(row)] = lost
+            yield f"{action}: share lost (%)", cells
+
+
+def _place(row: dict[str, Any]) -> tuple[int, str, str]:
+    return int(row["layer"]), str(row["task"]), str(row["protocol"])
+
+
+def _marked(row: dict[str, Any], middle: str, ends: str, scale: int = 1, digits: int = 0) -> str:
+    """An estimate with its interval, and a mark if it is significant."""
+    mark = f" {SURE}" if row["significant"] else ""
+    return bounds(row, middle, f"{ends}_low", f"{ends}_high", scale, digits) + mark
+
+
+def _patchings(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
+    patching = run.table("patching_summary")
+    if patching is None:
+        return
+    ordered = patching.sort_values("recovered", ascending=False, kind="stable")
+    verbs = {"denoising": "recovered", "noising": "lost"}
+    sites = in_order(patching["site"], ("resid_pre",))
+    for site in (site for site in sites if _belongs(site, sublayer)):
+        for direction in in_order(patching["direction"], tuple(verbs)):
+            cells = rows(ordered, site=site, direction=direction)
+            most = cells.loc[~cells.duplicated(["layer", "task", "protocol"])]
+            texts = {
+                _place(row): f"{_marked(row, 'recovered', 'recovered', 100)}, {row['pos_label']}"
+                for row in records(most)
+            }
+            yield f"Patching {site}: {verbs[direction]} (%), where most", texts
+
+
+def _lenses(run: RunTables) -> Iterator[Reading]:
+    """How much more likely the answer is after each layer than before it."""
+    lens = run.table("lens")
+    if lens is None:
+        return
+    table = rows(lens, over="prompt", pos=-1, site="resid_post")
+    for lens in in_order(table["lens"], LENS_ORDER):
+        gains, ranks = {}, {}
+        for (task, protocol), part in rows(table, lens=lens).groupby(["task", "protocol"]):
+            key = str(task), str(protocol)
+            gains |= {(at, *key): text for at, text in _gains(part, run.facts.seed, key[0])}
+            median = 1 + part.groupby("layer")["rank"].median().astype(float)
+            after = {int(at): number(value) for at, value in median.items()}  # type: ignore[arg-type]
+            ranks |= {
+                (at, *key): f"{after[at - 1]} → {after[at]}" for at in after if at - 1 in after
+            }
+        name = capitalised(lens)
+        yield f"{name} lens: answer's probability, gain in % points", gains
+        yield f"{name} lens: median rank before → after", ranks
+
+
+def _gains(part: pd.DataFrame, seed: int, task: str) -> Iterator[tuple[int, str]]:
+    shown = part.assign(probability=np.exp(numbers(part, "logprob")))
+    wide = shown.pivot_table(index="item", columns="layer", values="probability").sort_index(axis=1)
+    gain = 100 * np.diff(wide.to_numpy(dtype=float), axis=1)
+    clusters = clusters_of(part, wide.index)
+    drawn = stats.resample_indices(clusters.n, _RESAMPLES, stats.generator(seed, task))
+    low, high = stats.percentile_bounds(clusters.resampled_means(gain, drawn), 0.95)
+    layers = [int(layer) for layer in wide.columns]
+    for i, layer in enumerate(layers[1:]):
+        if layer == layers[i] + 1:
+            yield layer, interval(gain[:, i].mean(), low[i], high[i], 1)
+
+
+def _settled(run: RunTables) -> Iterator[Reading]:
+    """How many right answers are the lens's most likely token from here on."""
+    depths = run.table("prediction_depth")
+    if depths is None:
+        return
+    right = rows(depths, right=True)
+    for lens in in_order(right["lens"], LENS_ORDER):
+        kept = rows(right, lens=lens)
+        whole = kept.groupby(["task", "protocol"]).size()
+        counts = kept.groupby(["layer", "task", "protocol"], as_index=False).size()
+        texts = {_place(row): f"{row['size']} of {whole[row['task'], row['protocol']]}"
+                 for row in records(counts)}  # fmt: skip
+        yield f"Right answers that settle here ({lens} lens)", texts
+
+
+def _similarities(run: RunTables) -> Iterator[Reading]:
+    influence, angular = run.table("influence"), run.table("angular")
+    single = None if angular is None else rows(angular, n_layers=1)
+    for name, table, value in (
+        ("Block influence", influence, "influence"), ("Angular distance", single, "distance"),
+    ):  # fmt: skip
+        if table is not None:
+            yield name, {_place(row): interval(row[value], row["low"], row["high"], 3)
+                         for row in records(table)}  # fmt: skip
+
+
+def _added(run: RunTables, component: str) -> Iterator[Reading]:
+    for how, table in _attributed(run, component):
+        if len(table):
+            texts = {_place(row): _marked(row, "value", "value", 1, 2) for row in records(table)}
+            yield f"Adds to the logit difference {how} (nats)", texts
+
+
+def _attributed(run: RunTables, component: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """What a component adds; the encoder's parts act through cross-attention."""
+    attribution = run.table("attribution_summary")
+    if attribution is not None:
+        table = rows(attribution, metric="logit_diff", component=component, signal=True)
+        table = table.rename(columns={"low": "value_low", "high": "value_high"})
+        of_encoder = table["layer"] < stacks().n_encoder
+        yield "directly", table.loc[~of_encoder]
+        yield "through cross-attention", table.loc[of_encoder]
 
 
 def head_evidence(run: RunTables) -> dict[int, Table]:
-    """For each layer whose heads were looked at, what was found of them."""
-    methods = [*_ablated(run), *_patched(run), *_attributed(run), *_scored(run)]
+    """For each layer whose heads were looked at, what is known of them."""
+    methods = [*_ablated_heads(run), *_patched_heads(run), *_attributed_heads(run), *_scored(run)]
     layers = sorted({layer for table, _ in methods for layer in layers_of(table)})
-    every = [row for i, (_, rows_) in enumerate(methods) for row in _numbered(rows_, i)]
-    return {layer: _shown(layer, every) for layer in layers}
+    every = sorted((row for _, of_method in methods for row in of_method), key=lambda row: row[1])
+    tables = {}
+    for layer in layers:
+        cells = [texts for at, _, texts in every if at == layer]
+        note = "Heads that are not listed have no significant effect by any method that was run."
+        note = note if cells else "No head of this layer has a significant effect in what was run."
+        columns = ("head", "method", "strongest in", "value", "significant cells")
+        title = f"Heads of layer {name_layer(layer)}"
+        tables[layer] = Table(title, columns if cells else (), cells, note=note)
+    return tables
 
 
-def _numbered(rows_: list[HeadRow], method: int) -> list[HeadRow]:
-    return [row._replace(order=(row.order[0], method)) for row in rows_]
-
-
-def _shown(layer: int, every: list[HeadRow]) -> Table:
-    shown = sorted((row for row in every if row.layer == layer), key=lambda row: row.order)
-    note = "Heads that are not listed have no significant effect by any method that was run."
-    note = note if shown else "No head of this layer has a significant effect in what was run."
-    title = f"Heads of layer {name_layer(layer)}"
-    return Table(title, _COLUMNS if shown else (), [row.cells for row in shown], note=note)
-
-
-Method = tuple[pd.DataFrame, list[HeadRow]]
-
-
-def _ablated(run: RunTables) -> Iterator[Method]:
+def _ablated_heads(run: RunTables) -> Iterator[HeadMethod]:
     for kind, site in ablations(run, HEADS):
         table = effects_of(run, kind, site, HEADS, signal=True)
         noun = "it" if site == "z" else f"its {HEAD_WORDS[site]}"
@@ -78,7 +208,7 @@ def _ablated(run: RunTables) -> Iterator[Method]:
         yield table, _strongest(table, name, "share_lost", "share", 100, 0)
 
 
-def _patched(run: RunTables) -> Iterator[Method]:
+def _patched_heads(run: RunTables) -> Iterator[HeadMethod]:
     patching = run.table("patching_summary")
     if patching is None:
         return
@@ -89,33 +219,22 @@ def _patched(run: RunTables) -> Iterator[Method]:
         yield table, _strongest(table, name, "recovered", "recovered", 100, 0)
 
 
-def _attributed(run: RunTables) -> Iterator[Method]:
-    attribution = run.table("attribution_summary")
-    if attribution is None:
-        return
-    attributed = with_ends(rows(attribution, metric="logit_diff", signal=True))
-    for component, name in (
-        ("z", "adds directly (nats)"),
-        ("cross_z", f"its {HEAD_WORDS['cross_z']} adds directly (nats)"),
-    ):
-        table = rows(attributed, component=component)
-        of_encoder = table["layer"] < stacks().n_encoder
-        for how, here in (("directly", ~of_encoder), ("through cross-attention", of_encoder)):
-            label = name.replace("directly", how)
-            yield table.loc[here], _strongest(table.loc[here], label, "value", "value", 1, 2)
+def _attributed_heads(run: RunTables) -> Iterator[HeadMethod]:
+    for component, subject in (("z", ""), ("cross_z", f"its {HEAD_WORDS['cross_z']} ")):
+        for how, table in _attributed(run, component):
+            name = f"{subject}adds {how} (nats)"
+            yield table, _strongest(table, name, "value", "value", 1, 2)
 
 
-def _scored(run: RunTables) -> Iterator[Method]:
+def _scored(run: RunTables) -> Iterator[HeadMethod]:
     heads = run.table("heads_summary")
-    if heads is None:
-        return
-    rows_ = [
-        _row(row, "attention on repeated tokens", "prefix matching",
-             bounds(row, "prefix_matching", "prefix_matching_low", "prefix_matching_high", 1, 2),
-             "induction head")
-        for row in records(rows(heads, induction_head=True))
-    ]  # fmt: skip
-    yield heads, rows_
+    if heads is not None:
+        ends = "prefix_matching_low", "prefix_matching_high"
+        yield heads, [
+            _head_row(row, "attention on repeated tokens", "prefix matching",
+                      bounds(row, "prefix_matching", *ends, 1, 2), "induction head")
+            for row in records(rows(heads, induction_head=True))
+        ]  # fmt: skip
 
 
 def _strongest(
@@ -126,7 +245,7 @@ def _strongest(
     sure = sure.iloc[(-abs(numbers(sure, middle))).argsort(kind="stable")]
     counts, whole = sure.groupby(keys).size(), table.groupby(keys).size()
     return [
-        _row(
+        _head_row(
             row,
             name,
             ", ".join(row[key] for key in ("task", "protocol", "pos_label") if key in row),
@@ -137,50 +256,41 @@ def _strongest(
     ]
 
 
-def _row(row: dict, name: str, where: str, value: str, count: str) -> HeadRow:
+def _head_row(row: dict[str, Any], name: str, where: str, value: str, count: str) -> HeadRow:
     cells = [f"{name_layer(row['layer'])}.{row['head']}", capitalised(name), where, value, count]
-    return HeadRow(int(row["layer"]), (int(row["head"]), 0), cells)
+    return int(row["layer"]), int(row["head"]), cells
 
 
 def layer_grid(run: RunTables) -> Grid | None:
     """The layers of a run with an ablation of layers or their parts; None without one."""
-    effects = effects_of_layers(run)
-    if effects is None or not ablations(run):
+    every = effects_of_layers(run)
+    if every is None or not ablations(run):
         return None
     kind, site = ablations(run)[0]
     effects = effects_of(run, kind, site)
-    columns = [
-        (capability, protocol)
+    columns = {
+        (capability, protocol): of_column
         for capability in in_order(effects["capability"], CAPABILITY_ORDER)
         for protocol in in_order(effects["protocol"], PROTOCOL_ORDER)
-        if len(rows(effects, capability=capability, protocol=protocol))
-    ]
+        if len(of_column := rows(effects, capability=capability, protocol=protocol))
+    }
     words = (
         "Choose a layer to see what is known of it. Numbers: share (%) of the above-floor "
         f"accuracy lost by {doing(kind, site, 'the layer')}, the largest among the capability's "
         f"tasks; {SURE} significant after Holm's correction; – no signal."
     )
-    cells = {column: _cells(effects, *column) for column in columns}
-    missing = GridCell("", None, "not changed")
-    parts = _parts(run)
-    return Grid(
-        words,
-        tuple(f"{capability}, {protocol}" for capability, protocol in columns),
-        tuple(
-            (tuple(cells[column].get(layer, missing) for column in columns), part)
-            for layer, part in parts.items()
-        ),
-        run.facts.model.n_encoder_layers > 0,
-    )
-
-
-def _cells(effects: pd.DataFrame, capability: str, protocol: str) -> dict[int, GridCell]:
-    block = rows(effects, capability=capability, protocol=protocol)
-    where = f"{capability}, {protocol}"
-    return {layer: _cell(rows(block, layer=layer), where) for layer in layers_of(block)}
+    names = tuple(", ".join(column) for column in columns)
+    layers = tuple(
+        (tuple(_cell(rows(of_column, layer=layer), name)
+               for name, of_column in zip(names, columns.values(), strict=True)), part)
+        for layer, part in _parts(run, layers_of(every)).items()
+    )  # fmt: skip
+    return Grid(words, names, layers, run.facts.model.n_encoder_layers > 0)
 
 
 def _cell(effects: pd.DataFrame, where: str) -> GridCell:
+    if effects.empty:
+        return GridCell("", None, "not changed")
     heard = rows(effects, signal=True)
     if heard.empty:
         return GridCell("–", None, f"{where}: no signal")
@@ -194,14 +304,12 @@ def _cell(effects: pd.DataFrame, where: str) -> GridCell:
     )
 
 
-def _parts(run: RunTables) -> dict[int, Part]:
-    """What is known of every layer that was changed, as a whole or in part."""
-    effects = effects_of_layers(run)
-    assert effects is not None
-    whole, heads = readings(run, None), head_evidence(run)
-    within = {site: readings(run, site) for site in SUBLAYER_WORDS}
+def _parts(run: RunTables, layers: list[int]) -> dict[int, Part]:
+    """What is known of layers that were changed, as a whole or in part."""
+    whole, heads = _readings(run, None), head_evidence(run)
+    within = {site: _readings(run, site) for site in SUBLAYER_WORDS}
     parts = {}
-    for layer in layers_of(effects):
+    for layer in layers:
         name = f"layer {name_layer(layer)}"
         below = (Part(f"Heads of {name}", (heads[layer],)),) if layer in heads else ()
         inner = [
@@ -217,7 +325,7 @@ def _part(
     run: RunTables,
     title: str,
     layer: int,
-    known: dict[str, list[MethodColumn]],
+    known: dict[str, dict[str, Mapping[Any, str]]],
     inner: tuple[Part, ...],
 ) -> Part:
     title = capitalised(title)
@@ -225,11 +333,11 @@ def _part(
     return Part(title, tuple(table for table in tables if table.cells), inner)
 
 
-def _table(run: RunTables, title: str, layer: int, columns: list[MethodColumn]) -> Table:
+def _table(run: RunTables, title: str, layer: int, columns: dict[str, Mapping[Any, str]]) -> Table:
     """A row per task and protocol of which anything is known at the layer."""
     nothing = {"–", NO_SIGNAL}
     # Patching has its own protocol, whatever the others were asked by.
-    protocols = in_order((p for column in columns for _, _, p in column.cells), PROTOCOL_ORDER)
+    protocols = in_order((p for cells in columns.values() for _, _, p in cells), PROTOCOL_ORDER)
     named = [
         (str(capability), task.name, protocol)
         for capability in in_order((t.capability for t in run.facts.tasks), CAPABILITY_ORDER)
@@ -238,8 +346,8 @@ def _table(run: RunTables, title: str, layer: int, columns: list[MethodColumn]) 
         if task.capability == capability
     ]
     texts_of = {
-        column.name: [column.cells.get((layer, name[1], name[2]), "–") for name in named]
-        for column in columns
+        name: [cells.get((layer, task, protocol), "–") for _, task, protocol in named]
+        for name, cells in columns.items()
     }
     texts_of = {name: texts for name, texts in texts_of.items() if set(texts) - nothing}
     cells = [[*name, *texts] for name, *texts in zip(named, *texts_of.values(), strict=True)]
@@ -247,15 +355,12 @@ def _table(run: RunTables, title: str, layer: int, columns: list[MethodColumn]) 
     return Table(title, heads, [row for row in cells if set(row[3:]) - nothing])
 
 
-# The part that shows all layers at a glance is where each of them can be opened.
-_OPENED = "roles"
-
-
 def sections(run: RunTables) -> list[Section]:
     """The parts of a run's page that there is something to show in."""
     every = [section for analysis in ANALYSES for section in analysis.sections(run)]
     shown = [part for part in every if part.drawings or part.tables]
+    # The part that shows all layers at a glance is where each of them can be opened.
     return [
-        replace(part, grid=layer_grid(run)) if part.anchor == _OPENED else part
+        replace(part, grid=layer_grid(run)) if part.anchor == "roles" else part
         for part in sorted(shown, key=lambda part: part.place)
     ]

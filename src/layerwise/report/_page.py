@@ -26,61 +26,54 @@ from layerwise.analyses.ablation.saved_effects import (
 )
 from layerwise.presentation.claim import Claim, evidence
 from layerwise.presentation.naming import name_layer, naming_layers_of
-from layerwise.presentation.page import Picture, drawn, filled
+from layerwise.presentation.page import drawn, filled
 from layerwise.presentation.power import HowSure, how_sure
 from layerwise.presentation.rows import layers_of, numbers, records, rows
-from layerwise.presentation.section import FigureSpec, Section, Table
+from layerwise.presentation.section import Section, Table
 from layerwise.presentation.wording import counted, doing, in_order, joined, number, percent
 from layerwise.report._answer import Answer, answer_of
 from layerwise.report._layers import sections
 from layerwise.stats.effects import INTACT
-from layerwise.storage.provenance import Facts, TaskFacts, differing
+from layerwise.storage.provenance import Facts, differing
 from layerwise.storage.run_tables import RunTables
 
 
 def comparison(runs: Sequence[RunTables], names: Sequence[str]) -> Table | None:
     """A row per task and protocol and a column per run; None if no run has an ablation."""
-    cells = in_order((cell for run in runs for cell in _cells(run)), ())
+    gates = [gate for run in runs if (gate := run.table("signal")) is not None]
+    cells = in_order(
+        ((row["task"], row["protocol"]) for gate in gates for row in records(gate)), ()
+    )
     if not cells:
         return None
-    body = [[*cell, *(_say(run, *cell) for run in runs)] for cell in cells]
-    columns = ("task", "protocol", *names)
-    return Table("Runs side by side", columns, body)
+    body = [[*cell, *(_in_run(run, *cell) for run in runs)] for cell in cells]
+    return Table("Runs side by side", ("task", "protocol", *names), body)
 
 
-def _cells(run: RunTables) -> list[tuple[str, str]]:
-    signal = run.table("signal")
-    if signal is None:
-        return []
-    return [(row["task"], row["protocol"]) for row in records(signal)]
-
-
-def _say(run: RunTables, task: str, protocol: str) -> str:
+def _in_run(run: RunTables, task: str, protocol: str) -> str:
+    """How often the intact model is right, and the largest loss."""
     signal = run.table("signal")
     gates = [] if signal is None else records(rows(signal, task=task, protocol=protocol))
     if not gates:
         return "not run"
     row = gates[0]
     accuracy = f"intact {percent(row['accuracy'], row['low'], row['high'])}, n = {row['n_items']}"
-    with naming_layers_of(run.facts.model):
-        return f"{accuracy}; {_losses(run, task, protocol) if row['signal'] else 'no signal'}"
-
-
-def _losses(run: RunTables, task: str, protocol: str) -> str:
-    for kind, site in ablations(run)[:1]:
-        return _largest(rows(effects_of(run, kind, site), task=task, protocol=protocol))
-    return "no single layer was changed"
-
-
-def _largest(effects: pd.DataFrame) -> str:
+    if not row["signal"]:
+        return f"{accuracy}; no signal"
+    if not ablations(run):
+        return f"{accuracy}; no single layer was changed"
+    effects = rows(effects_of(run, *ablations(run)[0]), task=task, protocol=protocol)
     losses = significant_losses(effects)
-    text = f"{len(losses)} of {counted(len(layers_of(effects)), 'layer')} significant"
+    n_layers = counted(len(layers_of(effects)), "layer")
+    text = f"{accuracy}; {len(losses)} of {n_layers} significant"
     if losses.empty:
         return text
     worst = records(losses)[int(np.argmax(numbers(losses, "share_lost")))]
-    action = doing(worst["kind"], worst["site"], f"layer {name_layer(worst['layer'])}")
-    lost = f"{points(worst)} (bounds for all tests of the run together)"
-    return f"{text}; most: {action}, {lost} lost"
+    with naming_layers_of(run.facts.model):
+        action = doing(worst["kind"], worst["site"], f"layer {name_layer(worst['layer'])}")
+    return (
+        f"{text}; most: {action}, {points(worst)} (bounds for all tests of the run together) lost"
+    )
 
 
 def differing_tasks(runs: Sequence[RunTables]) -> list[str]:
@@ -112,11 +105,10 @@ def items_json(run: RunTables) -> str:
     intact = rows(table, kind=INTACT)
     changed = rows(table, kind=kind, site=site)
     changed = changed.loc[changed["layer"].notna()]
-    groups = {name: part for name, part in changed.groupby(["task", "protocol"], sort=False)}
     made = [
         _task(part, rows(intact, task=task, protocol=protocol), questions)
         | {"change": f"{kind}|{site}"}
-        for (task, protocol), part in groups.items()
+        for (task, protocol), part in changed.groupby(["task", "protocol"], sort=False)
     ]
     # Inside a script element nothing may look like its end.
     text = json.dumps(made, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -128,13 +120,14 @@ def _task(changed: pd.DataFrame, intact: pd.DataFrame, questions: pd.DataFrame) 
     at = {item: i for i, item in enumerate(before["item"])}
     was = dict(zip(intact["item"], intact["correct"], strict=False))
     flipped = changed.loc[changed["correct"] != [was.get(item) for item in changed["item"]]]
-    layers: dict[str, list[Any]] = {}
-    if len(flipped):
-        for layer, of_layer in flipped.groupby("layer"):
-            layers[str(layer)] = [
-                [at[row["item"]], shortened(row["without"], _ANSWER), _margin(row)]
-                for row in records(answers(intact, pd.DataFrame(of_layer), questions))
-            ]
+    layers = {}
+    for layer, of_layer in flipped.groupby("layer") if len(flipped) else ():
+        listed = records(answers(intact, pd.DataFrame(of_layer), questions))
+        layers[str(layer)] = [
+            [at[row["item"]], shortened(row["without"], _ANSWER),
+             None if pd.isna(row["margin_change"]) else round(float(row["margin_change"]), 1)]
+            for row in listed
+        ]  # fmt: skip
     first = records(before)
     return {
         **{name: first[0][name] for name in KEY[:2]},
@@ -148,12 +141,6 @@ def _task(changed: pd.DataFrame, intact: pd.DataFrame, questions: pd.DataFrame) 
         ],
         "layers": layers,
     }  # fmt: skip
-
-
-def _margin(row: dict[str, Any]) -> float | None:
-    """The change in margin in nats, to a tenth; None under ``generate``."""
-    change = row["margin_change"]
-    return None if pd.isna(change) else round(float(change), 1)
 
 
 _MODEL = {
@@ -182,20 +169,23 @@ def facts_tables(run: RunTables) -> list[Table]:
         for name, value in facts.model.model_dump().items()
         if value != ""  # older versions did not say
     ]
-    general = [["seed", str(facts.seed)], ["protocols", ", ".join(facts.protocols)]]
-    settings = [
-        [_words(name), _value(value)]
+    settings = [["seed", str(facts.seed)], ["protocols", ", ".join(facts.protocols)]]
+    settings += [
+        [name.replace("_", " "), _value(value)]
         for name, value in facts.settings.items()
-        if name != "tasks_as_read"
-    ]  # they are in the table of tasks
+        if name != "tasks_as_read"  # they are in the table of tasks
+    ]
     versions = [[name, version] for name, version in facts.versions.items()]
     note = _note_of_environments(facts)
+    columns = tuple(dict.fromkeys(name for entry in facts.work for name in entry))
+    work = [[_value(entry.get(name, "–")) for name in columns] for entry in facts.work]
+    heads = tuple(name.replace("_", " ") for name in columns)
     return [
         Table("Model", named, model),
         _tasks(run),
-        Table("Settings", named, general + settings),
+        Table("Settings", named, settings),
         Table("Versions", named, versions, not note, note),
-        *_work(facts.work),
+        *([Table("Work done and time taken", heads, work)] if work else []),
     ]
 
 
@@ -209,44 +199,22 @@ def _note_of_environments(facts: Facts) -> str:
 
 
 def _tasks(run: RunTables) -> Table:
-    columns = (
-        "task",
-        "capability",
-        "items",
-        "few-shot",
-        "chance (%)",
-        "extractor",
-        "source",
-        "hash",
-        "what",
-    )
-    cells = [
-        [
-            task.name, task.capability, _items(task), str(task.n_fewshot),
-            ", ".join(f"{name}: {number(100 * level)}" for name, level in task.chance.items()),
+    cells = []
+    for task in run.facts.tasks:
+        n_items, n = str(task.n_items), len(task.too_long)
+        if n:
+            some = ", ".join(task.too_long[:3]) + " …" * (n > 3)
+            n_items += f" ({n} too long, left out: {some})"
+        chance = (f"{name}: {number(100 * level)}" for name, level in task.chance.items())
+        cells.append([
+            task.name, task.capability, n_items, str(task.n_fewshot), ", ".join(chance),
             task.extractor or "–", task.source, task.hash[:12], task.description,
-        ]
-        for task in run.facts.tasks
-    ]  # fmt: skip
+        ])  # fmt: skip
+    columns = (
+        "task", "capability", "items", "few-shot", "chance (%)", "extractor", "source", "hash",
+        "what",
+    )  # fmt: skip
     return Table("Tasks", columns, cells)
-
-
-def _items(task: TaskFacts) -> str:
-    """How many items were asked, and which were left out as too long."""
-    left_out = ", ".join(task.too_long[:3]) + (" …" if len(task.too_long) > 3 else "")
-    more = f" ({len(task.too_long)} too long, left out: {left_out})" if task.too_long else ""
-    return f"{task.n_items}{more}"
-
-
-def _work(work: tuple[dict[str, Any], ...]) -> list[Table]:
-    columns = tuple(dict.fromkeys(name for entry in work for name in entry))
-    cells = [[_value(entry.get(name, "–")) for name in columns] for entry in work]
-    heads = tuple(_words(name) for name in columns)
-    return [Table("Work done and time taken", heads, cells)] if cells else []
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _value(value: Any) -> str:
@@ -323,7 +291,15 @@ def evidence_of(run: RunTables, claim: Claim) -> Table:
 def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
     """The page's text, and its figures by name."""
     runs = [page.run for page in pages]
-    pictures, figures = _pictures([page.parts for page in pages], runs)
+    pictures, figures = drawn(
+        [
+            (f"run{i}_{drawing.name}" if len(pages) > 1 else drawing.name, drawing,
+             page.run.facts.model)
+            for i, page in enumerate(pages, start=1)
+            for section in page.parts
+            for drawing in section.drawings
+        ]
+    )  # fmt: skip
     text = filled(
         "layerwise.report",
         "template.html.j2",
@@ -334,15 +310,3 @@ def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
         script=resources.files("layerwise.report").joinpath("page.js").read_text("utf-8"),
     )
     return text, figures
-
-
-def _pictures(
-    parts: Sequence[Sequence[Section]], runs: Sequence[RunTables]
-) -> tuple[dict[FigureSpec, Picture], dict[str, Any]]:
-    listed = [
-        (f"run{i}_{drawing.name}" if len(parts) > 1 else drawing.name, drawing, run.facts.model)
-        for i, (part, run) in enumerate(zip(parts, runs, strict=True), start=1)
-        for section in part
-        for drawing in section.drawings
-    ]
-    return drawn(listed)

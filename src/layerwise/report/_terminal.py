@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
 from layerwise.presentation.power import HowSure
-from layerwise.report._answer import Answer, Band, Block, Column
+from layerwise.report._answer import Answer, Block, Column
 
 WIDTH, MOST_LINES = 80, 39
 _SHADES = "·░░░▒▒▒▓▓██"
@@ -60,29 +60,23 @@ def _strip(answer: Answer) -> Iterator[str]:
     yield ""
 
 
-_Row = Callable[[Callable[[int], str]], str]
-
-
 def _strength(mark: str) -> int:
     return ("", _ALL, _NEEDED, _MORE, *dict.fromkeys(_SHADES)).index(mark)
 
 
-def _block(block: Block, row: _Row) -> Iterator[str]:
-    name = block.capability.capitalize()
+def _block(block: Block, row: Callable[[Callable[[int], str]], str]) -> Iterator[str]:
+    def mark(layer: int) -> str:
+        return _MORE if layer in block.more else _NEEDED if layer in block.needed else ""
+
     for i, band in enumerate(block.bands):
-        label = f"{name if i == 0 else '':<11}{band.words}"
-        yield _named(label, band.silent or row(lambda layer, band=band: _shade(band, layer)))
+        shades = {layer: _SHADES[cell.shade or 0] for layer, cell in band.cells.items()}
+        name = block.capability.capitalize() if i == 0 else ""
+        yield _named(
+            f"{name:<11}{band.words}",
+            band.silent or row(lambda at, shades=shades: shades.get(at, "")),
+        )
     if block.needed or block.more:
-        yield _named("", row(lambda layer: _mark(block, layer)))
-
-
-def _shade(band: Band, layer: int) -> str:
-    cell = band.cells.get(layer)
-    return "" if cell is None else _SHADES[cell.shade]
-
-
-def _mark(block: Block, layer: int) -> str:
-    return _MORE if layer in block.more else _NEEDED if layer in block.needed else ""
+        yield _named("", row(mark))
 
 
 def _named(name: str, row: str) -> str:

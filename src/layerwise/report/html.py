@@ -21,7 +21,6 @@ from layerwise.presentation.page import Report
 from layerwise.report._page import Page, render
 from layerwise.report._terminal import answer_text
 from layerwise.storage.base import Result
-from layerwise.storage.provenance import Facts
 from layerwise.storage.run_tables import RunTables
 
 MOST = 10
@@ -55,14 +54,11 @@ def findings_of(run: RunTables, most: int = MOST) -> list[Claim]:
     others: list[Claim] = []
     most -= bool(caveats)  # they take the room of one
     for claim in sorted(findings, key=lambda claim: -claim.importance):
-        fits = len(others) < most and _length([*others, claim]) <= most * CHARACTERS
+        length = sum(len(each.short) for each in (*others, claim))
+        fits = len(others) < most and length <= most * CHARACTERS
         if claim.kind not in ROLES and fits:
             others.append(claim)
     return ranked([*kept, *others])
-
-
-def _length(claims: Sequence[Claim]) -> int:
-    return sum(len(claim.short) for claim in claims)
 
 
 @check_arguments()
@@ -124,17 +120,13 @@ def grouped(results: Sequence[Result]) -> list[list[Result]]:
 
 def _fits(group: Sequence[Result], result: Result) -> bool:
     of_group = {task.name: task.hash for other in group for task in other.facts.tasks}
+    alike = [other for other in group if type(other) is type(result)]
     return (
         group[0].facts.model == result.facts.model
         and all(of_group.get(task.name, task.hash) == task.hash for task in result.facts.tasks)
-        and all(type(other) is not type(result) or _join(other, result) for other in group)
-    )
-
-
-def _join(first: Result, other: Result) -> bool:
-    if isinstance(first, AblationResult) and isinstance(other, AblationResult):
-        return joinable(first, other)
-    return False
+        and all(isinstance(result, AblationResult) and isinstance(other, AblationResult)
+                and joinable(other, result) for other in alike)
+    )  # fmt: skip
 
 
 def _report(runs: list[RunTables], origins: list[str]) -> Report:
@@ -143,10 +135,19 @@ def _report(runs: list[RunTables], origins: list[str]) -> Report:
             "There is nothing to report: expected at least one result or folder; "
             "run an analysis first."
         )
-    names = run_names([run.facts for run in runs], origins)
-    findings = [findings_of(run) for run in runs]
-    pages = [Page(*each) for each in zip(names, runs, findings, strict=True)]
-    return Report(tuple(_all(pages)), lambda: render(pages), lambda: _text(pages))
+    several = len(runs) > 1
+    pages = [
+        Page(f"Run {i}{origin}, {run.facts.model.name}" if several else run.facts.model.name, run,
+             findings_of(run))
+        for i, (run, origin) in enumerate(zip(runs, origins, strict=True), start=1)
+    ]  # fmt: skip
+    claims = [
+        replace(claim, short=f"{page.name}: {claim.short}") if several else claim
+        for page in pages
+        for claim in page.findings
+    ]
+    every = tuple(ranked(claims) if several else claims)
+    return Report(every, lambda: render(pages), lambda: _text(pages))
 
 
 def _text(pages: Sequence[Page]) -> str:
@@ -154,21 +155,3 @@ def _text(pages: Sequence[Page]) -> str:
     if len(pages) == 1:
         return texts[0]
     return "\n\n".join(f"== {page.name}\n{text}" for page, text in zip(pages, texts, strict=True))
-
-
-def run_names(facts: Sequence[Facts], origins: Sequence[str]) -> list[str]:
-    """What runs are called: by their model, and where there are several, a number and origin."""
-    if len(facts) == 1:
-        return [facts[0].model.name]
-    named = enumerate(zip(facts, origins, strict=True), start=1)
-    return [f"Run {i}{origin}, {each.model.name}" for i, (each, origin) in named]
-
-
-def _all(pages: list[Page]) -> list[Claim]:
-    if len(pages) == 1:
-        return list(pages[0].findings)
-    return ranked(
-        replace(claim, short=f"{page.name}: {claim.short}")
-        for page in pages
-        for claim in page.findings
-    )
