@@ -13,21 +13,21 @@ from layerwise import stats
 from layerwise.analyses.ablation.claims import claims
 from layerwise.presentation.claim import GAINED
 from layerwise.presentation.rows import rows
-from layerwise.stats.capabilities.capability_layers import (
+from layerwise.stats.capability_layers import (
     GAIN,
     NEEDED,
     NEEDED_MORE,
     SPARE,
+    Pool,
     estimates_table,
     layer_estimates,
     task_gains,
 )
-from layerwise.stats.capabilities.capability_pools import Pool
 from layerwise.stats.cells import Cell
 from layerwise.stats.depth.item_curves import beyond_background
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.signals.signal import signals
-from layerwise.storage.parquet import frame
+from layerwise.storage.parquet import conform
 from layerwise.storage.run_tables import RunTables
 
 from . import synthetic
@@ -48,7 +48,7 @@ def pool(name, loss, *, labels=None, n_choices=1, floor=0.0) -> Pool:
 
 
 def rows_of(pools, what, n_capabilities=None, smallest=0.05) -> pd.DataFrame:
-    table = pd.DataFrame(layer_estimates(pools, n_capabilities or len(pools), smallest))
+    table = layer_estimates(pools, n_capabilities or len(pools), smallest)
     return table.loc[table["what"] == what].reset_index(drop=True)
 
 
@@ -262,7 +262,7 @@ def test_answers_that_are_made_anew_are_rarely_called_a_gain():
         ]
         every = signals(cells, lambda task, protocol: 0.25)
         found = task_gains(cells, every, lambda task, protocol: 0.25)
-        wrong += any(row["established"] for row in found)
+        wrong += len(found) > 0 and bool(found["established"].any())
     assert wrong <= most_errors(sets)
 
 
@@ -282,7 +282,7 @@ def test_claims_on_many_stretches_of_layers_are_short():
     every = [pool(name, losses(rng, 400, *rates)) for name in ("retrieval", "knowledge")]
     made = layer_estimates(every, 3, 0.05)
     facts = synthetic.ablation(hidden_by_a_layer(22, 2)).facts
-    estimates = frame("estimates", [{"kind": "skip", "site": "layer"} | row for row in made])
+    estimates = conform("estimates", made.assign(kind="skip", site="layer"))
     names = ["retrieval", "knowledge", "reasoning"]
     run = RunTables(facts, {"estimates": estimates, "signal": pd.DataFrame({"capability": names})})
     general, *_, spare = claims(run)
@@ -300,8 +300,8 @@ def test_a_layer_that_three_of_four_capabilities_need_is_claimed_once():
     every = [pool(name, losses(rng, 100, *rates)) for name, rates in needs.items()]
     every.append(pool("coherence", losses(rng, 100, 0.6, 0.0)))
     facts = synthetic.ablation(hidden_by_a_layer(22, 2)).facts
-    made = [{"kind": "skip", "site": "layer"} | row for row in layer_estimates(every, 4, 0.05)]
-    found = claims(RunTables(facts, {"estimates": frame("estimates", made)}))
+    made = layer_estimates(every, 4, 0.05).assign(kind="skip", site="layer")
+    found = claims(RunTables(facts, {"estimates": conform("estimates", made)}))
     assert "general" not in {claim.kind for claim in found}
     (shared,) = (claim for claim in found if claim.kind == "shared")
     assert shared.layers == (1,)
@@ -309,6 +309,6 @@ def test_a_layer_that_three_of_four_capabilities_need_is_claimed_once():
     assert shared.short.startswith(
         "Layer 1 is needed by retrieval, knowledge and reasoning: losing"
     )
-    about = rows(frame("estimates", made), **shared.source["where"])
+    about = rows(conform("estimates", made), **shared.source["where"])
     assert len(about) == 3
     assert about["established"].all()

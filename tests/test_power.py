@@ -17,8 +17,7 @@ from layerwise.planning.plan import plan_run
 from layerwise.presentation.power import HowSure, how_sure
 from layerwise.profiling.api import profile
 from layerwise.stats import mcnemar_p_values
-from layerwise.stats.capabilities.capability_layers import NEEDED, layer_estimates
-from layerwise.stats.capabilities.capability_pools import Pool
+from layerwise.stats.capability_layers import NEEDED, Pool, layer_estimates
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.signals.power import (
     GAINED,
@@ -144,8 +143,8 @@ def drawn_power(n_items: int, n_protocols: int, loss: float, alike: float, sets:
         "a", ("t",), ("letter",), np.arange(sets), net.astype(float), net, np.ones(n), np.zeros(n),
         np.full(n, "letter"), Clusters.of(labels), 1,
     )  # fmt: skip
-    rows = [one for one in layer_estimates([pool], 1, 0.05) if one["what"] == NEEDED]
-    return np.mean([one["p"] * N_TESTS < 0.05 for one in rows])
+    needed = layer_estimates([pool], 1, 0.05).query("what == @NEEDED")
+    return np.mean(needed["p"] * N_TESTS < 0.05)
 
 
 @pytest.mark.parametrize(("n_items", "n_protocols"), [(60, 1), (60, 2), (60, 3), (120, 2)])

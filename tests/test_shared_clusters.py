@@ -19,8 +19,13 @@ from layerwise.stats.depth.item_curves import settled_by_item
 from layerwise.stats.depth.layer_curves import MethodCurve, Sampling, drawn_together
 from layerwise.stats.effects import cells, layer_skips
 from layerwise.stats.inference import expanded_level
-from layerwise.stats.items.clusters import Clusters, paired_p_values, sample_and_resamples
-from layerwise.stats.items.joint_draws import draws_of_tasks, sample_and_joint_resamples
+from layerwise.stats.items.clusters import (
+    Clusters,
+    draws_of_tasks,
+    paired_p_values,
+    sample_and_joint_resamples,
+    sample_and_resamples,
+)
 from layerwise.storage.parquet import frame
 from tests.cases import data_sets, most_errors
 from tests.comparing import model, row

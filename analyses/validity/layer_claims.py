@@ -13,14 +13,14 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.special import ndtr
 
-from layerwise.stats.capabilities.capability_layers import (
+from layerwise.stats.capability_layers import (
     NEEDED,
     NEEDED_MORE,
     SPARE,
     layer_estimates,
+    pools,
     task_gains,
 )
-from layerwise.stats.capabilities.capability_pools import pools
 from layerwise.stats.cells import Cell
 from layerwise.stats.inference import exact_interval, holm
 from layerwise.stats.items.clusters import Clusters, paired_p_values
@@ -111,7 +111,7 @@ def estimates(cells: list[Cell], *, gate: bool) -> pd.DataFrame:
     floors = {key: np.full(len(cell.intact), CHANCE)
               for key, cell in zip(every, cells, strict=True)}  # fmt: skip
     found = pools(cells, signal, floors)
-    return pd.DataFrame(layer_estimates(found, len({c.capability for c in cells}), SMALLEST))
+    return layer_estimates(found, len({c.capability for c in cells}), SMALLEST)
 
 
 class World(NamedTuple):
@@ -251,7 +251,7 @@ def gain_rates(n_runs: int = N_GAINS, seed: int = 0) -> pd.DataFrame:
                 cells += [_hidden(rng, gain), *_traded(rng, gain)]
                 signal = signals(cells, lambda task, protocol: CHANCE)
                 sure = {(row["tasks"], row["layer"])
-                        for row in task_gains(cells, signal, lambda *_: CHANCE)
+                        for row in task_gains(cells, signal, lambda *_: CHANCE).to_dict("records")
                         if row["established"]}  # fmt: skip
                 true = sure & set(found) if gain else set()
                 for place in true:

@@ -32,10 +32,15 @@ class Blind(NamedTuple):
     n_asked: Int[np.ndarray, " items"]  # 0 or more
 
     @property
+    def rates(self) -> Float[np.ndarray, " items"]:
+        """The share of the questions that was answered so, by item; 0 if none was asked."""
+        return self.right / np.maximum(self.n_asked, 1)
+
+    @property
     def accuracy(self) -> float:
         """Mean over the items for which a question was asked; nan if for none."""
         have = self.n_asked > 0
-        return float((self.right[have] / self.n_asked[have]).mean()) if have.any() else np.nan
+        return float(self.rates[have].mean()) if have.any() else np.nan
 
 
 class Guessed(NamedTuple):
@@ -88,6 +93,17 @@ class Cell(NamedTuple):
         """Draws in which an item is lost minus those in which it is gained."""
         draws = 1 if self.n_draws is None else self.n_draws
         return np.rint(self.change * draws * max(len(self.of_examples), 1)).astype(int)
+
+    def only(self, chosen: Shaped[np.ndarray, " chosen"]) -> Cell:
+        """The same of some of the interventions alone."""
+        return self._replace(
+            interventions=self.interventions.iloc[chosen].reset_index(drop=True),
+            correct=self.correct[:, chosen],
+            nats=self.nats[:, chosen],
+            margins=self.margins[:, chosen],
+            n_draws=None if self.n_draws is None else self.n_draws[chosen],
+            of_examples=tuple(draw.only(chosen) for draw in self.of_examples),
+        )
 
     def floor(self, chance: float) -> Float[np.ndarray, " items"]:
         """Accuracy left when all is lost: that without any layer, else ``chance``."""
@@ -168,11 +184,9 @@ def _over_examples(whole: pd.DataFrame) -> Cell:
         right, n_asked = np.sum([draw.blind or Blind(*np.zeros((2, len(first.items)), dtype=int))
                                for draw in each], axis=0)  # fmt: skip
         blind = Blind(right, n_asked)
+    averaged = ("intact", "correct", "nats", "margins")
     return first._replace(
-        intact=np.mean([draw.intact for draw in each], axis=0),
-        correct=np.mean([draw.correct for draw in each], axis=0),
-        nats=np.mean([draw.nats for draw in each], axis=0),
-        margins=np.mean([draw.margins for draw in each], axis=0),
+        **{name: np.mean([getattr(draw, name) for draw in each], axis=0) for name in averaged},
         no_layers=np.mean(without, axis=0) if len(without) == len(each) else None,
         blind=blind,
         of_examples=each,
@@ -214,7 +228,8 @@ def _cell(whole: pd.DataFrame) -> Cell:
     first = np.unique(change, return_index=True)[1]
     listed = group[[*described, "layers", "heads"]].iloc[first].sort_values(described)
     changed = listed.loc[listed["intervention"] != INTACT].reset_index(drop=True)
-    drawn = _draws(group)
+    # which draw a record is of; 0 where nothing is drawn
+    drawn = group["draw"].fillna(0).to_numpy(dtype=int) if "draw" in group else 0 * change
     columns = pd.Index([INTACT, *changed["intervention"]]).get_indexer(read.changes)[change]
     place = drawn, read.row[is_change], columns
     shape = int(drawn.max()) + 1, len(items), len(listed)
@@ -234,13 +249,6 @@ def _cell(whole: pd.DataFrame) -> Cell:
         tuple(map(str, items)), clusters_of(group, items), _blind(read, BLIND),
         _without_layers(read), _guessed(read), n_draws,
     )  # fmt: skip
-
-
-def _draws(group: pd.DataFrame) -> Int[np.ndarray, " rows"]:
-    """Which draw a record is of; 0 where nothing is drawn."""
-    if "draw" not in group:
-        return np.zeros(len(group), dtype=int)
-    return group["draw"].fillna(0).to_numpy(dtype=int)
 
 
 def _over_draws(

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.stats.families.estimate import ALPHA as ALPHA
 from layerwise.stats.families.estimate import N_RESAMPLES as N_RESAMPLES
-from layerwise.stats.families.estimate import bounded_columns, estimate, exact, resampled
+from layerwise.stats.families.estimate import bounded_columns, estimate, exact, known, resampled
 from layerwise.stats.items.clusters import clustered_interval, independent_items, paired_p_values
 from layerwise.stats.items.crossed import crossed_means
 from layerwise.stats.share_tests.equivalence import (
@@ -26,7 +26,7 @@ from layerwise.stats.share_tests.equivalence import (
     no_loss_p_values,
 )
 from layerwise.stats.share_tests.share_bounds import Scale, share_scale, with_unseen_items
-from layerwise.stats.signals.signal import Guessed, have_signal, signal_p_values, signals
+from layerwise.stats.signals.signal import have_signal, signal_p_values, signals
 from layerwise.storage.parquet import conform, frame
 
 from .cells import BASELINES as BASELINES
@@ -50,12 +50,33 @@ def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     every = list(cells(records, over_examples=True))
     p = signal_p_values(every, chance)
     taken = _most_taken(records)
-    rows = [
-        _signal_row(cell, chance(cell.task, cell.protocol))
-        | {"p": p_value, "signal": signal}
-        | taken.get((cell.task, cell.protocol), {})
-        for cell, p_value, signal in zip(every, p.tolist(), have_signal(p).tolist(), strict=True)
-    ]
+    rows = []
+    for cell, p_value, signal in zip(every, p.tolist(), have_signal(p).tolist(), strict=True):
+        interval, blind, guessed = intact_interval(cell), cell.blind, cell.guessed
+        row = {
+            "task": cell.task,
+            "capability": cell.capability,
+            "protocol": cell.protocol,
+            "n_items": len(cell.intact),
+            "n_clusters": cell.clusters.n,
+            "chance": chance(cell.task, cell.protocol),
+            "accuracy": interval.estimate,
+            "low": interval.low,
+            "high": interval.high,
+            "blind": None if blind is None else known(blind.accuracy),
+            "n_examples": len(cell.of_examples) or 1,
+            "no_layers": None if cell.no_layers is None else float(cell.no_layers.mean()),
+            "p": p_value,
+            "signal": signal,
+        }
+        if guessed is not None:
+            row |= {
+                "guesser": guessed.blind.accuracy,
+                "guesser_rule": guessed.rule,
+                "n_guesser": int(guessed.blind.n_asked.sum()),
+                "guesser_held": guessed.held,
+            }
+        rows.append(row | taken.get((cell.task, cell.protocol), {}))
     return frame("signal", rows)
 
 
@@ -69,38 +90,9 @@ def _most_taken(records: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
     by_cell = {}
     for (task, protocol), group in intact.groupby(["task", "protocol"]):
         counts = np.bincount(group["chosen"].to_numpy(dtype=int))
-        counts_of_options = {"most_taken": int(counts.argmax()), "n_most_taken": int(counts.max())}
-        by_cell[str(task), str(protocol)] = counts_of_options
+        most = {"most_taken": int(counts.argmax()), "n_most_taken": int(counts.max())}
+        by_cell[str(task), str(protocol)] = most
     return by_cell
-
-
-def _signal_row(cell: Cell, chance: float) -> dict[str, Any]:
-    interval = intact_interval(cell)
-    blind = np.nan if cell.blind is None else cell.blind.accuracy
-    return {
-        "task": cell.task,
-        "capability": cell.capability,
-        "protocol": cell.protocol,
-        "n_items": len(cell.intact),
-        "n_clusters": cell.clusters.n,
-        "chance": chance,
-        "accuracy": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "blind": None if np.isnan(blind) else blind,
-        "n_examples": len(cell.of_examples) or 1,
-        "no_layers": None if cell.no_layers is None else float(cell.no_layers.mean()),
-        **({} if cell.guessed is None else _guessed_columns(cell.guessed)),
-    }
-
-
-def _guessed_columns(guessed: Guessed) -> dict[str, Any]:
-    return {
-        "guesser": guessed.blind.accuracy,
-        "guesser_rule": guessed.rule,
-        "n_guesser": int(guessed.blind.n_asked.sum()),
-        "guesser_held": guessed.held,
-    }
 
 
 def effects_table(
@@ -110,16 +102,10 @@ def effects_table(
     smallest = interest or Interest()
     every = list(cells(records, over_examples=True))
     signal = signals(every, chance)
+    places = {(cell.task, cell.protocol): cell for cell in every if len(cell.interventions)}
     tables = [
-        _effects(
-            cell,
-            chance(cell.task, cell.protocol),
-            signal[cell.task, cell.protocol],
-            seed,
-            smallest,
-        )
-        for cell in every
-        if len(cell.interventions)
+        _effects(cell, chance(*place), signal[place], seed, smallest)
+        for place, cell in places.items()
     ]
     if not tables:
         return frame("effects", [])
@@ -166,9 +152,7 @@ def _effects(
 def scale_of(cell: Cell, chance: float) -> Scale:
     """Bounds of a share lost where all resamples agree."""
     if cell.of_examples:
-        return reduce(
-            Scale.widest, (scale_of(of_example, chance) for of_example in cell.of_examples)
-        )
+        return reduce(Scale.widest, (scale_of(draw, chance) for draw in cell.of_examples))
     stated = chance if cell.no_layers is None else None
     return share_scale(cell.intact - cell.floor(chance), cell.clusters, stated)
 
@@ -201,11 +185,9 @@ def intact_interval(cell: Cell) -> Interval:
     """95 % interval of the intact accuracy, over items and over draws of examples if several."""
     if not cell.of_examples:
         return clustered_interval(cell.intact, cell.clusters)
-    each = [
-        clustered_interval(of_example.intact, of_example.clusters)
-        for of_example in cell.of_examples
-    ]
-    means = crossed_means(_stacked(cell, lambda draw: draw.intact[:, None]), cell.clusters)
+    each = [clustered_interval(draw.intact, draw.clusters) for draw in cell.of_examples]
+    right = np.stack([draw.intact[:, None].astype(float) for draw in cell.of_examples])
+    means = crossed_means(right, cell.clusters)
     mean, half = float(means.mean[0]), float(means.half_widths(_TAIL)[0])
     low, high = (float(np.mean([getattr(ci, end) for ci in each])) for end in ("low", "high"))
     return Interval(mean, max(0.0, min(low, mean - half)), min(1.0, max(high, mean + half)), 0.95)
@@ -216,49 +198,41 @@ def over_examples(
 ) -> dict[str, Any]:
     """Columns of effects that treat draws of few-shot examples as a sample."""
     clusters = cell.clusters
-    change = crossed_means(_stacked(cell, lambda draw: draw.change), clusters)
-    nats = crossed_means(_stacked(cell, lambda draw: draw.nats), clusters)
-    clipped = crossed_means(
-        _stacked(cell, lambda draw: np.clip(draw.nats, -MOST_NATS, MOST_NATS)), clusters
-    )
-    lost, above = (
-        _stacked(cell, read)
+    lost, nats_lost, margins_lost, above = (
+        np.stack([read(draw).astype(float) for draw in cell.of_examples])
         for read in (
             lambda draw: draw.change,
+            lambda draw: draw.nats,
+            lambda draw: draw.margins,
             lambda draw: (draw.intact - draw.floor(chance))[:, None],
         )
     )
+    change, nats, margins = (crossed_means(part, clusters)
+                             for part in (lost, nats_lost, margins_lost))  # fmt: skip
+    clipped = crossed_means(np.clip(nats_lost, -MOST_NATS, MOST_NATS), clusters)
     scale = above.mean()
     share = lost.mean(axis=(0, 1)) / scale if scale > 0 else np.full(lost.shape[2], np.nan)
     moved = crossed_means((lost - share * above) / (scale if scale > 0 else np.nan), clusters)
-    margins = crossed_means(_stacked(cell, lambda draw: draw.margins), clusters)
     columns: dict[str, Any] = {
         "p": np.maximum(table["p"], change.p_values()),
         "p_no_loss": np.maximum(table["p_no_loss"], 1 - change.upper_p_values(smallest.loss)),
         "p_no_loss_nats": np.maximum(
             table["p_no_loss_nats"], 1 - clipped.upper_p_values(smallest.nats)
         ),
-        "crossed": [change._replace(**{name: getattr(change, name)[[i]] for name in _PARTS})
-                    for i in range(len(table))],
+        "crossed": [
+            change._replace(**{
+                name: getattr(change, name)[[i]] for name in ("mean", "items", "draws", "shared")
+            })
+            for i in range(len(table))
+        ],
     }  # fmt: skip
-    for means, name, low, high in (
-        (change, "acc_diff", "acc_diff_low", "acc_diff_high"),
-        (moved, "share_lost", "share_low", "share_high"),
-        (nats, "nats", "nats_low", "nats_high"),
-        (margins, "margin", "margin_low", "margin_high"),
-    ):
-        half = means.half_widths(_TAIL)
+    for means, name, ends in (
+        (change, "acc_diff", "acc_diff"), (moved, "share_lost", "share"), (nats, "nats", "nats"),
+        (margins, "margin", "margin"),
+    ):  # fmt: skip
+        low, high, half = f"{ends}_low", f"{ends}_high", means.half_widths(_TAIL)
         columns[low] = np.minimum(table[low], table[name] - half)
         columns[high] = np.maximum(table[high], table[name] + half)
     for end in ("acc_diff_low", "acc_diff_high"):
         columns[end] = np.clip(columns[end], -1.0, 1.0)
     return columns
-
-
-_PARTS = ("mean", "items", "draws", "shared")
-
-
-def _stacked(
-    cell: Cell, read: Callable[[Cell], Float[np.ndarray, "items columns"]]
-) -> Float[np.ndarray, "draws items columns"]:
-    return np.stack([read(of_example).astype(float) for of_example in cell.of_examples])

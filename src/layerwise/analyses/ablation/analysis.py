@@ -31,8 +31,7 @@ from layerwise.stats.depth.layer_curves import (
     partly,
 )
 from layerwise.stats.effects import ALPHA, Cell, cells, layer_skips
-from layerwise.stats.items.clusters import Clusters, resampled_tests
-from layerwise.stats.items.joint_draws import Counts
+from layerwise.stats.items.clusters import Clusters, Counts, resampled_tests
 from layerwise.stats.signals.signal import signals
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import TableSource

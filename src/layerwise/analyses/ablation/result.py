@@ -15,7 +15,7 @@ from layerwise.errors import UserError
 from layerwise.presentation import no_signal
 from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.section import drawn
-from layerwise.stats.capabilities.capability_layers import estimates_table
+from layerwise.stats.capability_layers import estimates_table
 from layerwise.stats.cells import has_several_examples
 from layerwise.stats.effects import BASELINES, corrected, effects_table, signal_table
 from layerwise.stats.share_tests.equivalence import Interest

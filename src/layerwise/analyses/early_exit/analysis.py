@@ -56,66 +56,61 @@ def findings(run: RunTables) -> list[Claim]:
     table = run.table(_LAYERS)
     if table is None or table.empty:
         return []
-    safe = [_safe(row, run, table) for row in records(earliest(table))]
-    needed = [_last_needed(row, table) for row in records(_last_exits(table))]
-    return spaced(safe, _MOST) + spaced(needed, 1)
-
-
-def _last_exits(table: pd.DataFrame) -> pd.DataFrame:
-    """The last exits, where stopping there loses accuracy over the whole run."""
     last = table.sort_values(by="layer").groupby(["task", "protocol", "lens"], sort=False).tail(1)
-    return pd.DataFrame(last.query("signal and significant and acc_diff > 0"))
+    last = pd.DataFrame(last.query("signal and significant and acc_diff > 0"))
+    safe = [_safe(row, run, table) for row in records(earliest(table))]
+    needed = [
+        Claim(
+            short=f"In {row['task']}, stopping one layer early, after {exit_name(row)}, already "
+            f"loses accuracy {when(row['protocol'])}.",
+            importance=weight(0.5, row["acc_diff"]), **_about(row),
+            **evidence_for(
+                row, table, "exact sign flips of items", ("p_holm", "Holm over its exits")
+            ),
+        )
+        for row in records(last)
+    ]  # fmt: skip
+    return spaced(safe, _MOST) + spaced(needed, 1)
 
 
 def _safe(row: dict[str, Any], run: RunTables, table: pd.DataFrame) -> Claim:
     loss = number(100 * Interest.of(run.facts.settings).loss)
-    where = {name: str(row[name]) for name in ("task", "protocol", "lens")}
-    left_out = len(rows(table, **where).query(f"layer >= {row['layer']}"))
+    about = _about(row)
+    left_out = len(rows(table, **about["source"]["where"]).query(f"layer >= {row['layer']}"))
     return Claim(
-        kind=KIND, evidence=ESTABLISHED,
-        importance=weight(0.6, left_out / run.facts.model.n_layers),
         short=f"In {row['task']}, an exit after layer {exit_name(row)} loses less than {loss} "
         f"accuracy points {when(row['protocol'])}.",
-        layers=(max(int(row["layer"]), 0),),
+        evidence=ESTABLISHED, importance=weight(0.6, left_out / run.facts.model.n_layers),
         details=(
             f"It leaves out {counted(left_out, 'layer')}; the final token is the same in "
             f"{interval(*(100 * row[name] for name in ('same', 'same_low', 'same_high')))} %.",
             f"The right answer loses {interval(row['nats'], row['nats_low'], row['nats_high'], 2)} "
             "nats.",
         ),
-        estimate=_lost(row), p=float(row["p_no_loss_run"]),
+        p=float(row["p_no_loss_run"]),
         test=f"test that {loss} points or more are lost, from the last exit down, Bonferroni over "
         f"{counted(int(row['n_sequences']), 'sequence')} of exits",
-        source=source(_LAYERS, where, layer=int(row["layer"])), caveat=_CAVEAT,
-        **asked_of(pd.DataFrame([row])),
+        **about,
     )  # fmt: skip
 
 
-def _last_needed(row: dict[str, Any], table: pd.DataFrame) -> Claim:
-    where = {name: str(row[name]) for name in ("task", "protocol", "lens")}
-    return Claim(
-        kind=KIND, importance=weight(0.5, row["acc_diff"]),
-        short=f"In {row['task']}, stopping one layer early, after {exit_name(row)}, already loses "
-        f"accuracy {when(row['protocol'])}.",
-        layers=(max(int(row["layer"]), 0),),
-        estimate=_lost(row),
-        source=source(_LAYERS, where, layer=int(row["layer"])), caveat=_CAVEAT,
-        **evidence_for(row, table, "exact sign flips of items", ("p_holm", "Holm over its exits")),
-        **asked_of(pd.DataFrame([row])),
-    )  # fmt: skip
-
-
-def _lost(row: dict[str, Any]) -> Estimate:
+def _about(row: dict[str, Any]) -> dict[str, Any]:
+    """What claims of an exit have alike."""
     middle, low, high = (100 * row[name] for name in ("acc_diff", "acc_diff_low", "acc_diff_high"))
-    return Estimate(middle, low, high, "accuracy points lost", digits=1)
+    where = {name: str(row[name]) for name in ("task", "protocol", "lens")}
+    return {
+        "kind": KIND,
+        "layers": (max(int(row["layer"]), 0),),
+        "estimate": Estimate(middle, low, high, "accuracy points lost", digits=1),
+        "source": source(_LAYERS, where, layer=int(row["layer"])),
+        "caveat": _CAVEAT,
+        **asked_of(pd.DataFrame([row])),
+    }
 
 
-def _strips(run: RunTables) -> list[FigureSpec]:
+def _strips(table: pd.DataFrame) -> FigureSpec:
     from .figures import exit_strips
 
-    table = run.table(_LAYERS)
-    if table is None or table.empty:
-        return []
     caption = (
         "Early exit: accuracy that is lost by stopping after each layer (n = "
         f"{spread_of(table['n_items'], 'item')} a task). The answer's first token is read there "
@@ -125,7 +120,7 @@ def _strips(run: RunTables) -> list[FigureSpec]:
     if stacks().n_encoder:
         caption += " In the encoder, the whole decoder reads the stream after the layer."
     alt = "Strips of accuracy lost by an exit after each layer, one row per protocol."
-    return [FigureSpec("early_exit", partial(exit_strips, table), caption, alt)]
+    return FigureSpec("early_exit", partial(exit_strips, table), caption, alt)
 
 
 def sections(run: RunTables) -> list[Section]:
@@ -137,7 +132,7 @@ def sections(run: RunTables) -> list[Section]:
     tables = [Table(f"First safe exits ({len(safe)})", heads(EXITS), cells(EXITS, safe))]
     tables += gate_tables(run, _GATE, _RIGHT, "without the question (%)")
     return [
-        Section("early-exit", "Early exit", 36, _WORDS, tuple(_strips(run)), tuple(tables),
+        Section("early-exit", "Early exit", 36, _WORDS, (_strips(table),), tuple(tables),
                 kinds=(KIND,)),
     ]  # fmt: skip
 

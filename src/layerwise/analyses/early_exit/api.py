@@ -80,15 +80,10 @@ def early_exit(
 
 @dataclass(frozen=True)
 class EarlyExit:
-    """Exits from a model, read by the logit lens.
-
-    Attributes:
-        lens: what is read.
-        shared: whether the run has read these pieces already, for the lens itself.
-    """
+    """Exits from a model, read by the logit lens."""
 
     lens: Lens
-    shared: bool = False
+    shared: bool = False  # whether the run has read these pieces already, for the lens itself
 
     @property
     def setup(self) -> Setup:

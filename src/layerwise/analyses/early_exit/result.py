@@ -38,21 +38,6 @@ EXITS = (
 )
 
 
-def too_few(exits: pd.DataFrame, loss: float) -> list[str]:
-    """A sentence where no exit could be safe, even if no answer changed."""
-    lit = exits.loc[exits["signal"]]
-    if lit.empty:
-        return []
-    needed = items_needed(int(lit["n_sequences"].iloc[0]), loss)
-    few = lit.loc[lit["n_items"] < needed, "n_items"]
-    if few.empty:
-        return []
-    return [
-        f"No exit of {spread_of(few, 'item')} can be safe: expected {needed} items, or a larger "
-        "smallest_loss."
-    ]
-
-
 @dataclass(frozen=True, repr=False, eq=False)
 class EarlyExitResult(Result):
     """Answers of the model if it stopped after each layer.
@@ -91,8 +76,17 @@ class EarlyExitResult(Result):
 
     def notes(self) -> list[str]:
         """Where items are too few to call an exit safe, and where the model has no signal."""
-        few = too_few(self.exits(), Interest.of(self.facts.settings).loss)
-        return [*few, *no_signal.gate_sentences(gate(self.early_exit, guessing(self.facts)))]
+        notes, lit = [], self.exits().loc[self.exits()["signal"]]
+        if len(lit):  # no exit may be safe even if no answer changed
+            loss = Interest.of(self.facts.settings).loss
+            needed = items_needed(int(lit["n_sequences"].iloc[0]), loss)
+            few = lit.loc[lit["n_items"] < needed, "n_items"]
+            if len(few):
+                notes.append(
+                    f"No exit of {spread_of(few, 'item')} can be safe: expected {needed} items, or "
+                    "a larger smallest_loss."
+                )
+        return [*notes, *no_signal.gate_sentences(gate(self.early_exit, guessing(self.facts)))]
 
     def summary_rows(self) -> pd.DataFrame:
         """The first safe exits."""

@@ -97,16 +97,10 @@ def _agreement(exits: pd.DataFrame) -> pd.DataFrame:
     """Share of the items whose most likely token is that of the whole model, with bounds."""
     same = exits.assign(same=exits["final_rank"].eq(0).fillna(False).astype(int))
     counts = same.groupby([*_SEQUENCE, "layer"], as_index=False)["same"].agg(["sum", "size"])
-    bounds = [
-        stats.exact_interval(int(count), int(n))
-        for count, n in zip(counts["sum"], counts["size"], strict=True)
-    ]
-    ends = {
-        "same": [bound.estimate for bound in bounds],
-        "same_low": [bound.low for bound in bounds],
-        "same_high": [bound.high for bound in bounds],
-    }
-    return counts.drop(columns=["sum", "size"]).assign(**ends).astype({"layer": "Int64"})
+    pairs = zip(counts.pop("sum"), counts.pop("size"), strict=True)
+    bounds = pd.DataFrame([stats.exact_interval(int(count), int(n)) for count, n in pairs])
+    counts[["same", "same_low", "same_high"]] = bounds[["estimate", "low", "high"]]
+    return counts.astype({"layer": "Int64"})
 
 
 def earliest(table: pd.DataFrame) -> pd.DataFrame:

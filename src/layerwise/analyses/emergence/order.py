@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from layerwise.stats.depth.depth_contrasts import NOTHING
 from layerwise.stats.depth.depth_inference import (
     HALF,
+    NOTHING,
     Axis,
     depth_difference,
     is_established,

@@ -18,8 +18,7 @@ from layerwise.errors import UserError
 from layerwise.stats.depth.layer_curves import Sampling
 from layerwise.stats.effects import Cell, cells, layer_skips, scale_of
 from layerwise.stats.families.estimate import known, with_holm
-from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.items.joint_draws import Counts
+from layerwise.stats.items.clusters import Clusters, Counts
 from layerwise.stats.share_tests.share_bounds import (
     Bounded,
     Scale,

@@ -21,7 +21,7 @@ from layerwise.stats.families.estimate import (
     mean_columns,
     student,
 )
-from layerwise.stats.items.clusters import Clusters, above_chance, mean_errors
+from layerwise.stats.items.clusters import Clusters, clustered_interval, mean_errors
 from layerwise.storage.parquet import conform, frame
 
 from .costs import ACCURACY, MARGIN, NATS, Costs, Player, costs_of
@@ -137,7 +137,7 @@ def _at_floor(
 ) -> np.ndarray:
     """Which of a pair alone already leaves the model not above chance."""
     guesses = np.array(
-        [not above_chance(right, cell.chance, cell.clusters) for right in cell.right.T]
+        [clustered_interval(right, cell.clusters).low <= cell.chance for right in cell.right.T]
     )
     names = np.array(["neither", "first", "second", "both"])
     return names[guesses[first] + 2 * guesses[second]]

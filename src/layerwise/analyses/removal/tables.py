@@ -17,8 +17,7 @@ from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.stats import effects as _effects
 from layerwise.stats.effects import Chance
 from layerwise.stats.families.estimate import Sizes, known, over_run, with_holm
-from layerwise.stats.items.clusters import Clusters, paired_p_values
-from layerwise.stats.items.joint_draws import draws_of_tasks
+from layerwise.stats.items.clusters import Clusters, draws_of_tasks, paired_p_values
 from layerwise.stats.share_tests.share_bounds import wide_enough
 from layerwise.stats.signals.signal import signals
 from layerwise.storage.parquet import conform, frame

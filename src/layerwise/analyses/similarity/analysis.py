@@ -52,12 +52,9 @@ def similarity_predicts(run: RunTables) -> list[Claim]:
     prediction = run.table("prediction")
     if prediction is None:
         return []
-    whole = prediction.loc[prediction["stack"].isna()]
-    sure = whole.loc[numbers(whole, "p_holm") < 0.05]
-    established = records(sure)
-    return spaced(
-        [_prediction(row, len(rows(prediction, effect=row["effect"]))) for row in established], 1
-    )
+    sure = prediction.loc[prediction["stack"].isna() & (numbers(prediction, "p_holm") < 0.05)]
+    tests = prediction.groupby("effect").size()
+    return spaced([_prediction(row, int(tests[row["effect"]])) for row in records(sure)], 1)
 
 
 def _prediction(row: dict[str, Any], n_tests: int) -> Claim:
@@ -84,9 +81,7 @@ def similarities(run: RunTables) -> list[FigureSpec]:
     """Maps of similarity, a figure for each protocol's prompts."""
     from .figures import similarity_map
 
-    angular = run.table("angular")
-    influence = run.table("influence")
-    cka = run.table("cka")
+    angular, influence, cka = map(run.table, ("angular", "influence", "cka"))
     if angular is None or influence is None or cka is None:
         return []
     figures = []
@@ -141,18 +136,15 @@ def predictions(run: RunTables) -> list[FigureSpec]:
 
 def similarity_tables(run: RunTables) -> list[Table]:
     """Block influence by layer, and how well similarity predicts what skipping costs."""
-    influence = run.table("influence")
-    prediction = run.table("prediction")
-    tables = []
-    if prediction is not None:
-        shown = cells(PREDICTION, prediction)
-        title = f"Similarity against effects ({len(shown)})"
-        tables.append(Table(title, heads(PREDICTION), shown, True))
-    if influence is not None:
-        shown = cells(INFLUENCE, influence)
-        title = f"Block influence ({len(shown)})"
-        tables.append(Table(title, heads(INFLUENCE), shown, True))
-    return tables
+    listed = (
+        ("Similarity against effects", PREDICTION, run.table("prediction")),
+        ("Block influence", INFLUENCE, run.table("influence")),
+    )
+    return [
+        Table(f"{title} ({len(table)})", heads(columns), cells(columns, table), True)
+        for title, columns, table in listed
+        if table is not None
+    ]
 
 
 def sections(run: RunTables) -> list[Section]:

@@ -1,7 +1,7 @@
 """Similarity of layers: how much each of them turns the residual stream, and which are alike.
 
 The measures are in ``measures``, the one pass that reads the streams in
-``sweep.activations``; how they predict effects of ablation is in ``tables``.
+``sweep.activations``; how they predict effects of ablation is in ``result``.
 """
 
 from __future__ import annotations
@@ -102,16 +102,38 @@ class Similarity:
 
     def _piece(self, task: Task, protocol: str) -> Made:
         started = time.perf_counter()
-        streams = streams_of(self.setup, task, task.items, protocol)
+        stacks = streams_of(self.setup, task, task.items, protocol)
         key = {"task": task.name, "capability": task.capability, "protocol": protocol}
-        rows, cka = item_table(key, task.items, streams), _cka_table(key, streams)
+        names = (ENCODER, DECODER) if len(stacks) > 1 else (None,)
+        items, cka, before = [], [], 0
+        for name, streams in zip(names, stacks, strict=True):
+            read, n_layers = streams.read.numpy(), len(streams.influence)
+            angular = angular_distances(read)
+            items += [
+                {
+                    **key,
+                    "item": item.id,
+                    "layer": before + layer,
+                    "influence": float(streams.influence[layer, i]),
+                    "angular": angular[i, layer, layer + 1 :].tolist(),
+                }
+                for i, item in enumerate(task.items)
+                for layer in range(n_layers)
+            ]
+            # every pair of depths of a stack, the shallower one first
+            pair = np.triu_indices(len(read))
+            values = {"cka": linear_cka(read)[pair], "cka_unbiased": unbiased_cka(read)[pair]}
+            table = pd.DataFrame({"layer": before + pair[0], "other": before + pair[1], **values})
+            cka.append(table.assign(**key, stack=name, n_items=read.shape[1]))
+            before += n_layers
         entry = {
             "analysis": "similarity",
             "task": task.name,
             "protocol": protocol,
             "seconds": time.perf_counter() - started,
         }
-        return entry, {"similarity": rows, "cka": cka}
+        tables = {"similarity": frame("similarity", items), "cka": conform("cka", pd.concat(cka))}
+        return entry, tables
 
     def expected(self, task: Task, *protocols: str) -> Cost:
         """What it is expected to cost to read a task's prompts."""
@@ -136,42 +158,3 @@ def streams_of(
     """The residual streams of the items' prompts, of each stack."""
     contexts = prompts(setup, task, items, protocol)
     return read_streams(setup.model, contexts, memory_budget=setup.memory_budget)
-
-
-def item_table(
-    key: dict[str, str], items: Sequence[Item], stacks: Sequence[Streams]
-) -> pd.DataFrame:
-    """``similarity.parquet`` of some items: one row per item and layer."""
-    rows, before = [], 0
-    for streams in stacks:
-        angular = angular_distances(streams.read.numpy())
-        rows += [
-            {
-                **key,
-                "item": item.id,
-                "layer": before + layer,
-                "influence": float(influence),
-                "angular": angular[i, layer, layer + 1 :].tolist(),
-            }
-            for i, item in enumerate(items)
-            for layer, influence in enumerate(streams.influence[:, i])
-        ]
-        before += len(streams.influence)
-    return frame("similarity", rows)
-
-
-def _cka_table(key: dict[str, str], stacks: Sequence[Streams]) -> pd.DataFrame:
-    """``cka.parquet`` of a task: every pair of depths of a stack, the shallower one first."""
-    names = (ENCODER, DECODER) if len(stacks) > 1 else (None,)
-    tables, before = [], 0
-    for name, streams in zip(names, stacks, strict=True):
-        first, second = np.triu_indices(len(streams.read))
-        values = {
-            called: measure(streams.read.numpy())[first, second]
-            for called, measure in (("cka", linear_cka), ("cka_unbiased", unbiased_cka))
-        }
-        table = pd.DataFrame({"layer": before + first, "other": before + second, **values})
-        more = {**key, "stack": name, "n_items": streams.read.shape[1]}
-        tables.append(conform("cka", table.assign(**more)))
-        before += len(streams.influence)
-    return pd.concat(tables, ignore_index=True)

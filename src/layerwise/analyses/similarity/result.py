@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, product
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -28,66 +28,54 @@ from layerwise.presentation.columns import (
 )
 from layerwise.presentation.section import drawn
 from layerwise.stats.effects import Cell, Chance, cells, layer_skips
-from layerwise.stats.families.estimate import known, mean_columns, with_holm
+from layerwise.stats.families.estimate import mean_columns, with_holm
 from layerwise.stats.families.rank_correlation import rank_correlation
-from layerwise.stats.items.clusters import Clusters, clusters_of
-from layerwise.stats.items.joint_draws import Counts, draws_of_tasks
+from layerwise.stats.items.clusters import Clusters, Counts, clusters_of, draws_of_tasks
 from layerwise.stats.signals.signal import signals
 from layerwise.storage.base import Result, computed_once
-from layerwise.storage.parquet import frame
+from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts, join_facts
 
 _TASK = ["task", "capability", "protocol"]
 PREDICTORS = ("influence", "angular", "cka")
 EFFECTS = ("share_lost", "nats")
 N_RESAMPLES = 5000
-Curves = Float[np.ndarray, "draws layers"]
+# Predictors and effects by layer, in draws of a task's clusters.
+Drawn = Callable[[Counts], dict[str, Float[np.ndarray, "draws layers"]]]
 
 
-def angular_map(group: pd.DataFrame) -> Float[np.ndarray, "item cell"]:
-    """Angular distances of one task, by item (in the order of their ids) and cell of the map."""
-    ordered = group.sort_values(["item", "layer"])
-    flat = [value for listed in ordered["angular"] for value in listed]
-    return np.array(flat, dtype=float).reshape(len(set(group["item"])), -1)
+def _by_item(group: pd.DataFrame, column: str) -> Float[np.ndarray, "item cell"]:
+    """A column of one task, by item (in the order of their ids) and layer, or cell of the map."""
+    ordered = group.sort_values(["item", "layer"])[column].explode()
+    return ordered.to_numpy(dtype=float).reshape(group["item"].nunique(), -1)
 
 
-def influences(group: pd.DataFrame) -> Float[np.ndarray, "item layer"]:
-    """Block influence of one task, by item (in the order of their ids) and layer."""
-    ordered = group.sort_values(["item", "layer"])
-    return ordered["influence"].to_numpy(dtype=float).reshape(len(set(group["item"])), -1)
-
-
-def cells_of(group: pd.DataFrame) -> list[tuple[int, int]]:
-    """Layer and number of layers of the map's cells, in the order of ``angular_map``."""
-    of_one = group.loc[group["item"] == group["item"].iloc[0]].sort_values("layer")
-    listed = zip(of_one["layer"], of_one["angular"], strict=True)
-    return [(int(at), n) for at, values in listed for n in range(1, len(values) + 1)]
+def _map_of(group: pd.DataFrame) -> pd.DataFrame:
+    """``layer`` and ``n_layers`` of the cells of the map of angular distances, in their order."""
+    of_item = group.loc[group["item"] == group["item"].iloc[0]].sort_values("layer")
+    cells = of_item[["layer", "angular"]].explode("angular", ignore_index=True)
+    n_layers = cells.groupby("layer").cumcount() + 1
+    return cells.assign(layer=cells["layer"].astype(int), n_layers=n_layers)
 
 
 def angular_table(similarity: pd.DataFrame, seed: int) -> pd.DataFrame:
     """``angular.parquet``: mean distance per task, layer and number of layers."""
-    rows: list[dict[str, Any]] = []
+    tables = []
     for group in _groups(similarity):
-        intervals = _means_of(group, angular_map(group), "distance", seed)
-        cells = cells_of(group)
-        least: dict[int, float] = {}
-        for (_, n), one in zip(cells, intervals, strict=True):
-            least[n] = min(least.get(n, np.inf), one["distance"])
-        rows += [
-            {**row, "layer": at, "n_layers": n, "least": row["distance"] == least[n]}
-            for (at, n), row in zip(cells, intervals, strict=True)
-        ]
-    return frame("angular", rows)
+        table = _means_of(group, _by_item(group, "angular"), "distance", seed)
+        table = table.assign(**_map_of(group)[["layer", "n_layers"]])
+        lowest = table.groupby("n_layers")["distance"].transform("min")
+        tables.append(table.assign(least=table["distance"] == lowest))
+    return conform("angular", pd.concat(tables)) if tables else frame("angular", [])
 
 
 def influence_table(similarity: pd.DataFrame, seed: int) -> pd.DataFrame:
     """``influence.parquet``: mean block influence per task and layer."""
-    rows = [
-        {**row, "layer": layer}
-        for group in _groups(similarity)
-        for layer, row in enumerate(_means_of(group, influences(group), "influence", seed))
-    ]
-    return frame("influence", rows)
+    tables = []
+    for group in _groups(similarity):
+        table = _means_of(group, _by_item(group, "influence"), "influence", seed)
+        tables.append(table.assign(layer=range(len(table))))
+    return conform("influence", pd.concat(tables)) if tables else frame("influence", [])
 
 
 def _groups(similarity: pd.DataFrame) -> list[pd.DataFrame]:
@@ -96,27 +84,12 @@ def _groups(similarity: pd.DataFrame) -> list[pd.DataFrame]:
 
 def _means_of(
     group: pd.DataFrame, values: Float[np.ndarray, "item column"], name: str, seed: int
-) -> list[dict[str, Any]]:
+) -> pd.DataFrame:
     """Means over items with their bootstrap intervals, a row per column."""
     task, clusters = str(group["task"].iloc[0]), clusters_of(group, sorted(set(group["item"])))
-    random = stats.generator(seed, task)
-    columns = mean_columns(name, "", values, clusters, random)
-    key = {column: group[column].iloc[0] for column in _TASK} | {"n_items": len(values)}
-    return [
-        key | {end: known(column[i]) for end, column in columns.items()}
-        for i in range(values.shape[1])
-    ]
-
-
-class TaskCurves(NamedTuple):
-    """One task under one protocol: predictors and effects by layer, in draws of its clusters."""
-
-    capability: str
-    protocol: str
-    task: str
-    n_items: int
-    clusters: Clusters
-    drawn: Callable[[Counts], dict[str, Curves]]
+    columns = mean_columns(name, "", values, clusters, stats.generator(seed, task))
+    key = {column: group[column].iloc[0] for column in _TASK}
+    return pd.DataFrame(columns).assign(**key, n_items=len(values))
 
 
 def prediction_table(
@@ -124,30 +97,33 @@ def prediction_table(
     n_encoder: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """``prediction.parquet``: rank correlation of each predictor with each effect, over layers."""
-    evidence = sorted(_evidence(similarity, cka, records, chance), key=lambda e: e[:3])
-    rows = [
-        row
-        for (capability, protocol), group in groupby(evidence, key=lambda e: e[:2])
-        for row in _rows(capability, protocol, list(group), n_encoder, seed)
-    ]
+    known = list(_evidence(similarity, cka, records, chance))
+    known.sort(key=lambda each: (each[0].capability, each[0].protocol, each[0].task))
+    groups = groupby(known, key=lambda each: (each[0].capability, each[0].protocol))
+    rows = [row for _, group in groups for row in _rows(list(group), n_encoder, seed)]
     return frame("prediction", with_holm(rows, by=["effect"]))
 
 
 def _evidence(
     similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance
-) -> Iterator[TaskCurves]:
+) -> Iterator[tuple[Cell, Drawn]]:
     """The tasks with signal of which all layers were skipped and the prompts read."""
     every = list(cells(layer_skips(records)))
     signal = signals(every, chance)
     for cell in every:
-        level = chance(cell.task, cell.protocol)
         read = _of_prompts(similarity, cell)
         layers = sorted(read["layer"].unique())
         complete = cell.interventions["layer"].tolist() == layers and len(layers) > 0
         if complete and signal[cell.task, cell.protocol]:
-            asked = records.loc[records["task"] == cell.task, "item"]
-            _refuse_other_items(cell.task, set(asked), set(read["item"]))
-            yield _of_task(cell, read, _of_prompts(cka, cell), level)
+            asked = set(records.loc[records["task"] == cell.task, "item"])
+            if asked != set(read["item"]):
+                raise UserError(
+                    f"Ablation and similarity have other items of task {cell.task!r} "
+                    f"({len(asked)} and {read['item'].nunique()}): expected both on the same "
+                    "items; run one of them again."
+                )
+            level = chance(cell.task, cell.protocol)
+            yield cell, _drawn(cell, read, _of_prompts(cka, cell), level)
 
 
 def _of_prompts(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
@@ -156,23 +132,15 @@ def _of_prompts(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     return table.loc[(table["task"] == cell.task) & (table["protocol"] == protocol)]
 
 
-def _refuse_other_items(task: str, asked: set[str], read: set[str]) -> None:
-    if asked != read:
-        raise UserError(
-            f"Ablation and similarity have other items of task {task!r} ({len(asked)} and "
-            f"{len(read)}): expected both on the same items; run one of them again."
-        )
-
-
-def _of_task(cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float) -> TaskCurves:
+def _drawn(cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float) -> Drawn:
     clusters = cell.clusters
-    near = [i for i, (_, span) in enumerate(cells_of(read)) if span == 1]
     right = np.column_stack([cell.intact, cell.floor(chance), cell.correct])
     through = cka.loc[cka["other"] == cka["layer"] + 1].sort_values("layer")["cka_unbiased"]
     turned = 1 - through.to_numpy(dtype=float, na_value=np.nan)
-    block, angles = influences(read), angular_map(read)[:, near]
+    single = (_map_of(read)["n_layers"] == 1).to_numpy()
+    block, angles = _by_item(read, "influence"), _by_item(read, "angular")[:, single]
 
-    def drawn(counts: Counts) -> dict[str, Curves]:
+    def drawn(counts: Counts) -> dict[str, Float[np.ndarray, "draws layers"]]:
         intact, floor, correct = np.split(clusters.means_of_counts(right, counts), [1, 2], axis=1)
         return {
             "influence": clusters.means_of_counts(block, counts),
@@ -182,30 +150,29 @@ def _of_task(cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float) -
             "nats": clusters.means_of_counts(cell.nats, counts),
         }
 
-    return TaskCurves(cell.capability, cell.protocol, cell.task, len(cell.intact), clusters, drawn)
+    return drawn
 
 
-def _rows(
-    capability: str, protocol: str, tasks: list[TaskCurves], n_encoder: int, seed: int
-) -> Iterator[dict[str, Any]]:
+def _rows(tasks: list[tuple[Cell, Drawn]], n_encoder: int, seed: int) -> Iterator[dict[str, Any]]:
     """Every predictor with every effect, each the mean over the tasks, with the same weight."""
-    several_clusters = [task.clusters for task in tasks]
-    counts = draws_of_tasks([task.task for task in tasks], several_clusters, N_RESAMPLES, seed)
-    drawn = [task.drawn(count) for task, count in zip(tasks, counts, strict=True)]
+    asked = [cell for cell, _ in tasks]
+    several_clusters = [cell.clusters for cell in asked]
+    counts = draws_of_tasks([cell.task for cell in asked], several_clusters, N_RESAMPLES, seed)
+    drawn = [draw(count) for (_, draw), count in zip(tasks, counts, strict=True)]
     curves = {name: np.mean([each[name] for each in drawn], axis=0) for name in drawn[0]}
     stacks: dict[str | None, slice] = {None: slice(None)}
     if n_encoder:
         stacks |= {ENCODER: slice(n_encoder), DECODER: slice(n_encoder, None)}
     same = {
-        "capability": capability,
-        "protocol": protocol,
-        "n_items": sum(task.n_items for task in tasks),
+        "capability": asked[0].capability,
+        "protocol": asked[0].protocol,
+        "n_items": sum(len(cell.intact) for cell in asked),
         "n_tasks": len(tasks),
-        "tasks": ",".join(task.task for task in tasks),
+        "tasks": ",".join(cell.task for cell in asked),
     }
     several = min(clusters.n for clusters in several_clusters) > 1
     n = Clusters.joined(several_clusters).n if several else 1
-    random = stats.generator(seed, "rank correlation", capability, protocol)
+    random = stats.generator(seed, "rank correlation", same["capability"], same["protocol"])
     for effect, predictor, stack in product(EFFECTS, PREDICTORS, stacks):
         if np.isnan(curves[effect][0]).all():  # no nats of generated texts
             continue
@@ -216,10 +183,6 @@ def _rows(
         rho = rank_correlation(ranked, cost, n, random, sampled=(predictor != "cka", True))
         columns = rho.columns("rho", "") | {"n_layers": int(known.sum())}
         yield {**same, "predictor": predictor, "effect": effect, "stack": stack, **columns}
-
-
-# Layers of a task and protocol in the short view.
-_SHOWN = 3
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -275,9 +238,9 @@ class SimilarityResult(Result):
         return drawn(self, similarity_map, self.angular(), self.influence(), self.cka)
 
     def summary_rows(self) -> pd.DataFrame:
-        """The layers with the least block influence."""
+        """The three layers of each task and protocol with the least block influence."""
         ranked = self.influence().sort_values(by="influence", kind="stable")
-        top = ranked.groupby(["protocol", "task"], sort=True).head(_SHOWN)
+        top = ranked.groupby(["protocol", "task"], sort=True).head(3)
         top = top.sort_values(["protocol", "task"], kind="stable")
         return in_short(self, without(INFLUENCE, "n"), top)
 

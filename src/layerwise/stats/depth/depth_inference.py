@@ -15,19 +15,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import ndtr, ndtri, stdtr
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.equivalence import SMALLEST_DEPTH as SMALLEST_DEPTH
 from layerwise.stats.share_tests.equivalence import refuse_negative_depth as refuse_negative_depth
 
-from .depth_contrasts import CENTRE as CENTRE
-from .depth_contrasts import HALF as HALF
-from .depth_contrasts import NOTHING, ROUNDING, Draws, contrasts_at, knots_of, unseen_error
 from .item_curves import ItemCurves
-from .joint_null import critical_distance, nearest_to_zero
+from .joint_null import Difference, critical_distance, nearest_to_zero
 from .joint_null import mixture_p as mixture_p
 
+HALF, CENTRE = "half-effect depth", "centre of mass"
+
+# Of the whole effect: what is nothing in one curve, and what two curves may differ by that were
+# computed in other ways, for engines and float32 agree to less.
+NOTHING, ROUNDING = 1e-9, 1e-4
+# How seldom a sample shows none of the items that bounds have to allow for.
+_UNSEEN = 0.025
+Draws = Float[np.ndarray, " places"]
 # Places per layer at which contrasts are computed, besides those where they are 0.
 _PLACES = 8
 _SURE = 8.0
@@ -56,19 +61,52 @@ class Axis(NamedTuple):
         return depths * self.unit - self.shift
 
 
-class Difference(NamedTuple):
-    """Bounds of the second depth minus the first (95 %), and the p-value of "the same"."""
-
-    low: float
-    high: float
-    p: float
-
-
 def is_established(row: Mapping[str, Any], p: float, smallest: float, level: float = 0.95) -> bool:
     """Whether a difference of depth is told: significant, and not too small to be of interest."""
     low, high, difference = row["low"], row["high"], row["difference"]
     away = min(low, difference) > 0 or max(high, difference) < 0
     return bool(p < 1 - level and away and abs(difference) > smallest - 1e-9)
+
+
+def knots_of(measure: str, values: Float[np.ndarray, "rows edges"]) -> tuple[Draws, np.ndarray]:
+    """Places between which a contrast is linear, and the contrast of each row there."""
+    n_layers = values.shape[1] - 1
+    if measure == HALF:
+        return np.arange(n_layers + 1) - 0.5, 2 * values - values[:, -1:]
+    added, layers = np.diff(values, axis=1), np.arange(n_layers, dtype=float)
+    return layers, added.sum(axis=1, keepdims=True) * layers - (added @ layers)[:, None]
+
+
+def contrasts_at(
+    measure: str, values: Float[np.ndarray, "rows edges"], places: Draws
+) -> Float[np.ndarray, "rows places"]:
+    """The contrast of each row at places in layers; 0 is the middle of the first one."""
+    knots, at_knots = knots_of(measure, values)
+    before = np.clip(np.floor(places - knots[0]).astype(int), 0, len(knots) - 2)
+    part = places - knots[before]
+    return at_knots[:, before] * (1 - part) + at_knots[:, before + 1] * part
+
+
+def unseen_error(task: ItemCurves, measure: str, places: Draws) -> Draws:
+    """Least standard error of a contrast: what items that the sample would not show may turn."""
+    # Items that have their effect alike, or nearly, have no spread to speak of, and a depth would
+    # be known without any doubt. But a share of the other items that such a sample would not show
+    # with 97.5 % (Clopper and Pearson 1934, Biometrika 26, none of n) may have their whole effect
+    # in the first or in the last layer. The error is such that a contrast which that could turn is
+    # just not significant by itself. Items that count for little are few: n is the effective number
+    # of their weights (Kish 1965, Survey Sampling, section 11.7).
+    values = task.values / float(task.scale.mean())
+    curve = values.mean(axis=0)
+    weights = np.abs(task.grouped.sums(values[:, -1]))
+    if curve[-1] <= NOTHING:
+        return np.zeros(len(places))
+    n = weights.sum() ** 2 / (weights**2).sum()
+    edges = np.arange(task.n_layers + 1)
+    ends = np.stack([curve, edges > 0, edges == task.n_layers]).astype(float)
+    share, first, last = contrasts_at(measure, ends, places)
+    unseen = 1 - _UNSEEN ** (1 / n)
+    reach = unseen * np.abs(share - np.where(share > 0, last, first))
+    return reach / -stdtrit(task.grouped.n - 1.0, _UNSEEN)
 
 
 class _Contrast(NamedTuple):
@@ -129,12 +167,8 @@ def same_depth_p_value(
     if not (_measured(first) and _measured(second)):
         return 1.0
     contrast, other_contrast, _ = _both(first, second, axes, measure)
-    shared = _correlation(
-        contrast,
-        other_contrast,
-        _in_both(first, second, contrast, other_contrast, paired),
-        diagonal=True,
-    )
+    pairs = _in_both(first, second, contrast, other_contrast, paired)
+    shared = _correlation(contrast, other_contrast, pairs, diagonal=True)
     return mixture_p(nearest_to_zero(contrast.z, other_contrast.z, shared))
 
 
@@ -155,9 +189,8 @@ def depth_difference(
         return Difference(np.nan, np.nan, 1.0)
     p = max(least, same_depth_p_value(first, second, axes, paired=paired, measure=measure))
     contrast, other_contrast, depths = _both(first, second, axes, measure)
-    shared = _correlation(
-        contrast, other_contrast, _in_both(first, second, contrast, other_contrast, paired)
-    )
+    pairs = _in_both(first, second, contrast, other_contrast, paired)
+    shared = _correlation(contrast, other_contrast, pairs)
     z = contrast.z[:, None], other_contrast.z[None]
     length = (z[0] ** 2 - 2 * shared * z[0] * z[1] + z[1] ** 2) / (1 - shared**2)
     accepted = length <= critical_distance(1 - level)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float
 
 Path = Float[np.ndarray, " places"]
+
+
+class Difference(NamedTuple):
+    """Bounds of the second minus the first (95 %), and the p-value of "the same"."""
+
+    low: float  # infinite where there is no end
+    high: float
+    p: float
 
 
 def mixture_p(squared: float) -> float:

@@ -12,8 +12,14 @@ from jaxtyping import Bool, Float
 from layerwise import stats
 from layerwise.errors import counted
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.stats.items.clusters import Clusters, clusters_of, sample_and_resamples
-from layerwise.stats.items.joint_draws import Counts, draws_of_tasks, share_clusters
+from layerwise.stats.items.clusters import (
+    Clusters,
+    Counts,
+    clusters_of,
+    draws_of_tasks,
+    sample_and_resamples,
+    share_clusters,
+)
 from layerwise.stats.resampling import generator
 
 from .item_curves import ItemCurves, progress_by_item
@@ -101,29 +107,21 @@ def drawn_together(group: Sequence[MethodCurve], sampling: Sampling) -> list[Met
         e._replace(rows=e.curve(e.clusters.means_of_counts(e.values, drawn)))
         for e, drawn in zip(group, counts, strict=True)
     ]
-    return _settled_together(_critical_together(evidence, sampling), sampling)
-
-
-def _critical_together(group: Sequence[MethodCurve], sampling: Sampling) -> list[MethodCurve]:
     tests = [e.tested for e in group if e.tested is not None]
-    if len(tests) < len(group):
-        return list(group)
-    counts = sampling.counts([e.task for e in group], [test.clusters for test in tests])
-    return [
-        e._replace(critical=test.critical(drawn))
-        for e, test, drawn in zip(group, tests, counts, strict=True)
-    ]
-
-
-def _settled_together(group: Sequence[MethodCurve], sampling: Sampling) -> list[MethodCurve]:
-    read = [(e, e.settling, e.settled_curves.grouped) for e in group
+    if len(tests) == len(group):
+        counts = sampling.counts([e.task for e in group], [test.clusters for test in tests])
+        evidence = [
+            e._replace(critical=test.critical(drawn))
+            for e, test, drawn in zip(evidence, tests, counts, strict=True)
+        ]
+    read = [(e.task, e.settling, e.settled_curves.grouped) for e in group
             if e.settling is not None and e.settled_curves is not None]  # fmt: skip
-    counts = sampling.counts([e.task for e, *_ in read], [clusters for *_, clusters in read])
-    drawn = {
-        e.task: mean_of_right(clusters.means_of_counts(values, own_counts))
-        for (e, values, clusters), own_counts in zip(read, counts, strict=True)
+    counts = sampling.counts([task for task, *_ in read], [clusters for *_, clusters in read])
+    settled = {
+        task: mean_of_right(clusters.means_of_counts(values, drawn))
+        for (task, values, clusters), drawn in zip(read, counts, strict=True)
     }
-    return [e._replace(settled=drawn.get(e.task, e.settled)) for e in group]
+    return [e._replace(settled=settled.get(e.task, e.settled)) for e in evidence]
 
 
 def mean_of_right(means: Float[np.ndarray, "draws 2"]) -> Float[np.ndarray, " draws"]:
@@ -211,12 +209,13 @@ def progress(
         return LeftOut(*key, "some values are missing or infinite")
     clusters = clusters_of(group, wide.index)
     means = sampling.means(task, values, clusters)
-    curve = _gained if from_first else _recovered
     whole = means[:, -1:] - (means[:, :1] if from_first else 0)
     if len(values) < 2 or not stats.percentile_bounds(whole[1:], 0.95).low[0] > 0:
         return LeftOut(*key, why if len(values) > 1 else "a single item")
     items = tuple(map(str, wide.index))
-    by_item = _gained_by_item if from_first else progress_by_item
+    curve, by_item = _recovered, progress_by_item
+    if from_first:
+        curve, by_item = _gained, _gained_by_item
     return MethodCurve(
         method, capability, protocol, task, items, clusters, values, curve, by_item, curve(means)
     )  # fmt: skip

@@ -73,10 +73,10 @@ def rank_correlation(
         return RankCorrelation(np.nan, np.nan, np.nan, 1.0)
     if n < 2:
         return RankCorrelation(estimate, np.nan, np.nan, 1.0)
-    moved = [
-        _smoothed(draws, n, rng) if drawn else draws[1:]
-        for draws, drawn in zip((one, other), sampled, strict=True)
-    ]
+    moved = []
+    for draws, drawn in zip((one, other), sampled, strict=True):
+        noise = np.ptp(draws[0]) / (n + 2) * rng.standard_normal(draws[1:].shape) if drawn else 0.0
+        moved.append(draws[1:] + noise)
     draws = rank_correlations(moved[0], moved[1])
     (low,), (high,) = percentile_bounds(draws[:, None], 0.95)
     lowest, highest = min(low, 2 * estimate - high), max(high, 2 * estimate - low)
@@ -106,9 +106,3 @@ def unrelated_p(
     shuffled = rng.permuted(np.tile(ranks[0], (N_ORDERS, 1)), axis=1)
     as_far = np.count_nonzero(np.abs(shuffled @ ranks[1]) >= seen - _SAME)
     return (as_far + 1) / (N_ORDERS + 1)
-
-
-def _smoothed(
-    draws: Draws, n: int, rng: np.random.Generator
-) -> Float[np.ndarray, "resamples columns"]:
-    return draws[1:] + np.ptp(draws[0]) / (n + 2) * rng.standard_normal(draws[1:].shape)

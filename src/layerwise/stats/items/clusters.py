@@ -15,8 +15,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 
 from layerwise.stats.inference import Interval, exact_interval, mcnemar_p_values
-from layerwise.stats.inference import mean_p_values as item_mean_p_values
-from layerwise.stats.resampling import counted_sums, resample_counts, resample_indices
+from layerwise.stats.resampling import counted_sums, generator, resample_counts, resample_indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,17 +223,6 @@ def independent_items(
     return n / design_effects(values.astype(float), clusters) * min(1.0, scale**2)
 
 
-def above_chance(correct: Bool[np.ndarray, " items"], chance: float, clusters: Clusters) -> bool:
-    """Whether the interval of the accuracy, by clusters, lies above ``chance``.
-
-    Args:
-        correct: one answer per item.
-        chance: accuracy by guessing, in 0..1.
-        clusters: those of the items.
-    """
-    return clustered_interval(correct, clusters).low > chance
-
-
 def with_design_effect(
     p: Float[np.ndarray, "*shape"], effects: Float[np.ndarray, "*shape"], clusters: Clusters
 ) -> Float[np.ndarray, "*shape"]:
@@ -266,21 +254,21 @@ def mean_errors(
 
 
 def mean_p_values(
-    values: Float[np.ndarray, "items columns"], clusters: Clusters
+    values: Float[np.ndarray, "items columns"], clusters: Clusters | None = None
 ) -> Float[np.ndarray, " columns"]:
-    """Two-sided t-test of every column's mean against 0, over clusters.
+    """Two-sided one-sample t-test of every column's mean against 0 (Student 1908, Biometrika 6).
 
     Args:
         values: one row per item.
-        clusters: those of the items; where they are items it is ``stats.mean_p_values``.
+        clusters: which items ask for the same thing; each stands by itself if None.
 
     Returns:
-        The p-values; 1 for fewer than two clusters, and where all values are 0.
+        The p-values; 1 for fewer than two items or clusters, and where all values are 0. Equal
+        values that are not 0 give 0.
     """
-    if clusters.are_items:
-        return item_mean_p_values(values)
     from scipy.stats import t
 
+    clusters = clusters or Clusters.apart(len(values))
     if clusters.n < 2:
         return np.ones(values.shape[1])
     mean, error = values.mean(axis=0), mean_errors(values, clusters)
@@ -306,3 +294,43 @@ def clustered_interval(
     low = beta.ppf(tail, hits, worth - hits + 1) if k else 0.0
     high = beta.isf(tail, hits + 1, worth - hits) if k < n else 1.0
     return Interval(k / n, float(low), float(high), level)
+
+
+Counts = Int[np.ndarray, "draws clusters"]
+
+
+def share_clusters(several: Sequence[Clusters]) -> bool:
+    """Whether any of the tasks ask for the same thing as another."""
+    return Clusters.joined(several).n < sum(clusters.n for clusters in several)
+
+
+def draws_of_tasks(
+    tasks: Sequence[str], several: Sequence[Clusters], n_resamples: int, seed: int
+) -> list[Counts]:
+    """How often each task's clusters are drawn, in the sample (row 0) and in resamples."""
+    # A task that shares nothing with the others has the draws that it has by itself, so that adding
+    # tasks changes nothing of it.
+    if share_clusters(several):
+        return sample_and_joint_resamples(several, n_resamples, generator(seed, *tasks))
+    return [
+        resample_counts(sample_and_resamples(clusters.n, n_resamples, generator(seed, task)))
+        for task, clusters in zip(tasks, several, strict=True)
+    ]
+
+
+def sample_and_joint_resamples(
+    several: Sequence[Clusters], n_resamples: int, seed: int | np.random.Generator
+) -> list[Counts]:
+    """How often each task's clusters are drawn, all of them as one sample."""
+    # Tasks that ask for the same thing are no independent samples: drawn apart, the variance of a
+    # mean over them lacks their covariance. So the clusters of all tasks are one sample (Davison
+    # and Hinkley 1997, Bootstrap Methods and their Application, section 3.8).
+    together = Clusters.joined(several)
+    counts = resample_counts(sample_and_resamples(together.n, n_resamples, seed))
+    by_task, start = [], 0
+    for clusters in several:
+        codes = together.codes[start : start + len(clusters.codes)]
+        start += len(clusters.codes)
+        _, first = np.unique(clusters.codes, return_index=True)
+        by_task.append(counts[:, codes[first]])
+    return by_task

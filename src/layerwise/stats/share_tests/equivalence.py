@@ -21,7 +21,7 @@ from layerwise.stats.items.clusters import Clusters
 SMALLEST_LOSS, SMALLEST_NATS = 0.05, 0.1
 # Nats that one item's loss counts for at most, and how many bets against a loss are averaged.
 MOST_NATS, N_BETS = 1.0, 20
-SMALLEST_DEPTH = 1.0
+SMALLEST_DEPTH = 1.0  # in layers
 
 
 def no_loss_p_values(
@@ -105,9 +105,6 @@ def excludable_loss(n: int, level: float) -> float:
 
     z = float(ndtri(level))
     return z**2 / (n + z**2)
-
-
-"""Smallest difference of depth that is of interest, in layers."""
 
 
 @dataclass(frozen=True)

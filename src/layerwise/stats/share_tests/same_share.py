@@ -14,7 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from layerwise.stats.depth.joint_null import critical_distance, mixture_p, nearest_to_zero
+from layerwise.stats.depth.joint_null import (
+    Difference,
+    critical_distance,
+    mixture_p,
+    nearest_to_zero,
+)
 from layerwise.stats.items.clusters import Clusters
 
 # Shares that are tried lie at tangents of evenly spaced angles, so that all are within reach.
@@ -31,20 +36,12 @@ class LostOf(NamedTuple):
     above: Float[np.ndarray, " items"]
 
 
-class ShareDifference(NamedTuple):
-    """Bounds of the second share minus the first (infinite without an end); p of "the same"."""
-
-    low: float
-    high: float
-    p: float
-
-
 def share_difference(
     first: Sequence[LostOf],
     second: Sequence[LostOf],
     clusters: Clusters,
     level: float = 0.95,
-) -> ShareDifference:
+) -> Difference:
     """Difference of two mean shares lost over the same items: all that is not rejected."""
     # If both shares are s, both contrasts at s have mean 0. The statistic is the least, over all s,
     # of their squared length in standard errors, with their covariance, and its distribution that
@@ -52,7 +49,7 @@ def share_difference(
     # accepted together.
     every = [*first, *second]
     if clusters.n < 2 or not all(task.above.mean() > _ROUNDING for task in every):
-        return ShareDifference(-np.inf, np.inf, 1.0)
+        return Difference(-np.inf, np.inf, 1.0)
     one, other = (_Contrast.of(tasks, clusters) for tasks in (first, second))
     shares = _shares((one.share, other.share))
     z = one.z(shares), other.z(shares)
@@ -65,17 +62,17 @@ def share_difference(
     apart = (shares[None] - shares[:, None])[accepted]
     beyond = accepted[[0, -1]].any() or accepted[:, [0, -1]].any()
     if beyond:
-        return ShareDifference(-np.inf, np.inf, p)
+        return Difference(-np.inf, np.inf, p)
     ends = np.append(apart, 0.0) if p >= 1 - level else apart
-    return ShareDifference(float(ends.min()), float(ends.max()), p)
+    return Difference(float(ends.min()), float(ends.max()), p)
 
 
-def no_surer(low: float, high: float, p: float, inverted: ShareDifference) -> ShareDifference:
+def no_surer(low: float, high: float, p: float, inverted: Difference) -> Difference:
     """The wider bounds and the larger p-value of two tests."""
     ends = min(low, inverted.low), max(high, inverted.high)
     if not np.isfinite([low, high, *ends]).all():
         ends = -np.inf, np.inf
-    return ShareDifference(*ends, max(p, inverted.p))
+    return Difference(*ends, max(p, inverted.p))
 
 
 # Correlations are held to this, so that what always goes together can be told apart at all.

@@ -85,13 +85,7 @@ class StepAnswers(NamedTuple):
         """The changes of one kind and site alone."""
         table = self.cell.interventions
         rows = ((table["kind"] == kind) & (table["site"] == site)).to_numpy(dtype=bool)
-        cell = self.cell._replace(
-            interventions=table.loc[rows].reset_index(drop=True),
-            correct=self.cell.correct[:, rows],
-            nats=self.cell.nats[:, rows],
-            margins=self.cell.margins[:, rows],
-        )
-        return StepAnswers(cell, self.luck[rows], self.above)
+        return StepAnswers(self.cell.only(rows), self.luck[rows], self.above)
 
     def lost(self) -> Float[np.ndarray, " items"]:
         """What each item loses on average over the changes, right answers."""
@@ -129,18 +123,12 @@ def step_answers(records: pd.DataFrame, step: ScoringStep, chance: Chance) -> It
             continue
         level = chance(cell.task, step.name)
         luck = np.full(len(cell.interventions), level)
-        for right in (cell.no_layers, None if cell.blind is None else _blind_share(cell)):
+        for right in (cell.no_layers, cell.blind and cell.blind.rates):
             if right is not None and cell.intact.any():
                 luck = np.maximum(luck, right[cell.intact].mean())
         if step.column == "correct" and step.protocol != "generate":
             luck = np.maximum(luck, _agreement(own.loc[own["task"] == cell.task], cell))
         yield StepAnswers(cell, luck, cell.intact - cell.floor(level))
-
-
-def _blind_share(cell: Cell) -> Float[np.ndarray, " items"]:
-    assert cell.blind is not None
-    n_asked = cell.blind.n_asked
-    return np.where(n_asked > 0, cell.blind.right / np.maximum(n_asked, 1), 0.0)
 
 
 def _agreement(records: pd.DataFrame, cell: Cell) -> Float[np.ndarray, " layers"]:

@@ -82,6 +82,8 @@ def share_scale(
     The tail is that of the sum of values -1, 0 and 1, at its largest over how often they are -1;
     binomial (Clopper and Pearson 1934, Biometrika 26) where the floor is a stated chance.
     """
+    from scipy.special import betaincinv
+
     values = np.asarray(above, dtype=float)[:, None]
     floors = (0.0, 1.0) if chance is None else (chance,)
     corners = {(i - c, i - floor) for i in (0.0, 1.0) for c in (0.0, 1.0) for floor in floors}
@@ -96,7 +98,9 @@ def share_scale(
     elif chance is None:
         least = _least_means(int(np.floor(mean * worth + 1e-9)), worth, tuple(tails.tolist()))
     else:
-        least = _least_rates(int(np.floor((mean + chance) * worth + 1e-9)), worth, tails) - chance
+        hits = int(np.floor((mean + chance) * worth + 1e-9))
+        rates = betaincinv(hits, worth - hits + 1, tails) if hits > 0 else np.zeros(len(tails))
+        least = rates - chance
     item = 1 / (n * mean) if mean > 0 else np.inf
     return Scale(n, unseen[1:] / (1 - unseen[1:]), least, np.array(sorted(corners)), item)
 
@@ -112,14 +116,6 @@ def _worth(values: Float[np.ndarray, "items 1"], clusters: Clusters) -> float:
     if spread < 1e-12:
         return n**2 / float((clusters.sizes.astype(float) ** 2).sum())
     return n / max(1.0, float((clusters.sums(away) ** 2).sum()) / spread)
-
-
-def _least_rates(
-    hits: int, n: int, tails: Float[np.ndarray, " grid"]
-) -> Float[np.ndarray, " grid"]:
-    from scipy.special import betaincinv
-
-    return betaincinv(hits, n - hits + 1, tails) if hits > 0 else np.zeros(len(tails))
 
 
 # All tables of a run ask of the same few samples.

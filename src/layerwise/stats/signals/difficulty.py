@@ -32,6 +32,8 @@ def accuracy_difference(first: Sequence[Answers], second: Sequence[Answers]) -> 
     # 1986, Biometrika 73). What both groups ask for is one cluster, so that its answers are paired;
     # the rest is not. Each task gets one right and one wrong answer more, each by itself (Agresti
     # and Caffo 2000, Am. Stat. 54), without which the test is too sure near accuracies of 0 and 1.
+    from scipy.stats import t
+
     parts, every, shift = [], [], 0.0
     for sign, group in ((1.0, first), (-1.0, second)):
         for task in group:
@@ -47,12 +49,6 @@ def accuracy_difference(first: Sequence[Answers], second: Sequence[Answers]) -> 
     )
     summed = together.sums(np.concatenate(parts))
     error = float(np.sqrt((summed**2).sum() * together.n / max(freedom, 1)))
-    return AccuracyDifference(before, after, _two_sided(shift, error, freedom))
-
-
-def _two_sided(shift: float, error: float, freedom: int) -> float:
-    from scipy.stats import t
-
-    if freedom < 1 or abs(shift) < 1e-12:
-        return 1.0
-    return float(2 * t.sf(abs(shift) / error, freedom))
+    known = freedom >= 1 and abs(shift) >= 1e-12
+    p = float(2 * t.sf(abs(shift) / error, freedom)) if known else 1.0
+    return AccuracyDifference(before, after, p)

@@ -122,8 +122,14 @@ def _signal_p_value(cell: SignalCell, chance: Callable[[str, str], float]) -> fl
         return _over_examples(cell, chance)
     right, n = np.array([cell.intact.sum()], dtype=int), np.array([len(cell.intact)])
     level = np.array([chance(cell.task, cell.protocol)], dtype=float)
-    guessing = _of_clusters(float(above_chance_p_values(right, n, level)[0]), cell)
-    return max(guessing, _controls_p_value(cell))
+    guessing = above_chance_p_values(right, n, level)
+    if cell.clusters is not None and not cell.clusters.are_items:
+        effects = design_effects(cell.intact[:, None].astype(float), cell.clusters)
+        guessing = with_design_effect(guessing, effects, cell.clusters)
+    controls = without_the_question(cell)
+    if cell.no_layers is not None:
+        controls.append(Blind(cell.no_layers.astype(int), np.ones(len(cell.intact), dtype=int)))
+    return max(float(guessing[0]), better_than_all_p_value(cell.intact, controls, cell.clusters))
 
 
 def _over_examples(cell: SignalCell, chance: Callable[[str, str], float]) -> float:
@@ -143,28 +149,12 @@ def _over_examples(cell: SignalCell, chance: Callable[[str, str], float]) -> flo
     for control in ([draw.blind for draw in each if draw.blind is not None], guessed):
         was_asked = np.all([draw.n_asked > 0 for draw in control], axis=0)
         if len(control) == len(each) and was_asked.any():
-            rates = np.stack([draw.right / np.maximum(draw.n_asked, 1) for draw in control])
+            rates = np.stack([draw.rates for draw in control])
             means = crossed_means(
                 (right - rates[:, :, None])[:, was_asked], clusters.only(was_asked)
             )
             p_values.append(float(means.upper_p_values()[0]))
     return max(*p_values, float(np.median(signal_p_values(each, chance))))
-
-
-def _of_clusters(p: float, cell: SignalCell) -> float:
-    """The p-value of the accuracy, of as many items as the clusters are worth."""
-    if cell.clusters is None or cell.clusters.are_items:
-        return p
-    effects = design_effects(cell.intact[:, None].astype(float), cell.clusters)
-    return float(with_design_effect(np.array([p]), effects, cell.clusters)[0])
-
-
-def _controls_p_value(cell: SignalCell) -> float:
-    """The largest p-value against measured controls; 0 without controls."""
-    controls = without_the_question(cell)
-    if cell.no_layers is not None:
-        controls.append(Blind(cell.no_layers.astype(int), np.ones(len(cell.intact), dtype=int)))
-    return better_than_all_p_value(cell.intact, controls, cell.clusters)
 
 
 def have_signal(p: Float[np.ndarray, " cells"]) -> Bool[np.ndarray, " cells"]:
@@ -192,17 +182,14 @@ def signals_of(gate: pd.DataFrame) -> dict[tuple[str, str], bool]:
 
 def gate_table(cells: Sequence[SignalCell], floor: Callable[[str, str], float]) -> pd.DataFrame:
     """Table of a method's own signal gate: a row per task and protocol."""
-    columns = (
-        "task", "protocol", "n_items", "n_clusters", "accuracy", "floor", "blind", "p", "signal",
-    )  # fmt: skip
     p = signal_p_values(cells, floor)
-    rows = [
-        (
-            cell.task, cell.protocol, len(cell.intact),
-            (cell.clusters or Clusters.apart(len(cell.intact))).n, float(cell.intact.mean()),
-            floor(cell.task, cell.protocol), np.nan if cell.blind is None else cell.blind.accuracy,
-            p_value, signal,
-        )
-        for cell, p_value, signal in zip(cells, p.tolist(), have_signal(p).tolist(), strict=True)
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(columns))
+    columns = {
+        "task": [cell.task for cell in cells],
+        "protocol": [cell.protocol for cell in cells],
+        "n_items": [len(cell.intact) for cell in cells],
+        "n_clusters": [cell.clusters.n if cell.clusters else len(cell.intact) for cell in cells],
+        "accuracy": [float(cell.intact.mean()) for cell in cells],
+        "floor": [floor(cell.task, cell.protocol) for cell in cells],
+        "blind": [cell.blind.accuracy if cell.blind else np.nan for cell in cells],
+    }
+    return pd.DataFrame(columns).assign(p=p, signal=have_signal(p))

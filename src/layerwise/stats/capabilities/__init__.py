@@ -1,1 +1,0 @@
-"""Which layers a capability needs."""
