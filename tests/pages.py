@@ -33,7 +33,7 @@ def figures_alone() -> Iterator[None]:
     """Figures are drawn, but made into pictures only where they are saved beside the page."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("layerwise.presentation.page.narrow_pictures", _no_narrow_pictures)
-        patched.setattr("layerwise.presentation.inline.picture", lambda *_: "")
+        patched.setattr("layerwise.presentation.save.picture", lambda *_: "")
         yield
 
 

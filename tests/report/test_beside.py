@@ -17,9 +17,9 @@ import pytest
 from synthetic import Plan, facts
 
 from layerwise.ground.process import has_beside
-from layerwise.presentation import parallel_rendering as _beside
+from layerwise.presentation import page as _beside
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.parallel_rendering import narrow_pictures, picture
+from layerwise.presentation.page import narrow_picture, narrow_pictures
 from layerwise.presentation.section import FigureSpec
 from layerwise.presentation.style import new_figure, styled
 
@@ -49,7 +49,7 @@ def drawn_here_only(values: pd.DataFrame, width: float = 6.9):
 @cache
 def here(n: int) -> tuple[str, ...]:
     """The first ``n`` pictures, by this process."""
-    return tuple(picture(drawing, model) for drawing, model in jobs(n=n).items())
+    return tuple(narrow_picture(drawing, model) for drawing, model in jobs(n=n).items())
 
 
 def jobs(how=drawn, n: int = 6):
@@ -118,7 +118,7 @@ WAITING = """
 import multiprocessing, sys, time
 from test_beside import jobs
 from layerwise.ground.process import work_beside
-from layerwise.presentation import parallel_rendering as _beside
+from layerwise.presentation import page as _beside
 if __name__ == "__main__":
     work_beside()
     _beside._n_cores = lambda: 2

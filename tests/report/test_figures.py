@@ -24,11 +24,10 @@ from synthetic import HOSTILE, Plan
 from layerwise.analyses.logit_lens.figures import median_ranks
 from layerwise.errors import UserError
 from layerwise.presentation.charts.heat import SHARES
-from layerwise.presentation.inline import picture
 from layerwise.presentation.layer_axis import layer_ticks
 from layerwise.presentation.lettering import label
 from layerwise.presentation.rows import rows
-from layerwise.presentation.save import figure_bytes, png_address
+from layerwise.presentation.save import figure_bytes, picture, png_address
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, style
 from layerwise.presentation.wording import number
 from layerwise.report import figures

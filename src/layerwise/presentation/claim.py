@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -50,23 +50,14 @@ _DECAY = 0.8
 
 
 class Estimate(NamedTuple):
-    """A number with the bounds around it.
-
-    Attributes:
-        value: the estimate.
-        low: lower bound.
-        high: upper bound.
-        unit: what it is in: ``"accuracy points"``, ``"%"``.
-        bounds: what the bounds are: ``"95 % interval"``, ``"bounds for all 120 tests together"``.
-        digits: decimals that are shown.
-    """
+    """A number with the bounds around it."""
 
     value: float
     low: float
     high: float
-    unit: str
-    bounds: str = "95 % interval"
-    digits: int = 0
+    unit: str  # ``"accuracy points"``, ``"%"``
+    bounds: str = "95 % interval"  # or ``"bounds for all 120 tests together"``
+    digits: int = 0  # decimals that are shown
 
     def __str__(self) -> str:
         if math.isnan(self.low) and math.isnan(self.high):
@@ -130,10 +121,11 @@ class Claim:
     def record(self) -> dict[str, Any]:
         """The claim as plain JSON values, for ``claims.json``."""
         plain = asdict(self) | {"full": self.full}
-        estimate = self.estimate
-        if estimate is not None:
-            plain["estimate"] = {name: _finite(value) for name, value in
-                                 estimate._asdict().items()}  # fmt: skip
+        if self.estimate is not None:
+            plain["estimate"] = {
+                name: None if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in self.estimate._asdict().items()
+            }
         return plain
 
 
@@ -152,10 +144,6 @@ def spaced(claims: list[Claim], most: int) -> list[Claim]:
 def weight(top: float, magnitude: float) -> float:
     """Importance of a claim of a kind worth ``top``, by the size of what it says."""
     return top * (0.5 + 0.5 * min(max(magnitude, 0.0), 1.0))
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _named(noun: str, names: Sequence[str]) -> str:
@@ -198,36 +186,27 @@ def save_claims(claims: Sequence[Claim], folder: Path) -> None:
     for kind in ("json", "parquet"):
         remove_temporaries(folder, f"{CLAIMS}.{kind}")
     records = [claim.record() for claim in claims]
-    text = json.dumps(records, ensure_ascii=False, indent=1, default=_plain)
+    text = json.dumps(records, ensure_ascii=False, indent=1, default=lambda number: number.item())
     write_atomically(folder / f"{CLAIMS}.json", text.encode())
-    rows = [_flat(record) for record in json.loads(text)]
+    flat = []
+    for record in json.loads(text):  # of its source the table alone
+        estimate = record.pop("estimate") or {}
+        named = {"estimate": estimate.get("value"), "table": record["source"]["table"]}
+        flat.append(record | estimate | named)
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS), buffer)
+    pq.write_table(pa.Table.from_pylist(flat, schema=_COLUMNS), buffer)
     write_atomically(folder / f"{CLAIMS}.parquet", buffer.getvalue())
-
-
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """A claim as a row: the estimate's parts are columns, and of its source the table is named."""
-    estimate = record.pop("estimate") or {}
-    value = {"estimate": estimate.get("value"), "table": record["source"]["table"]}
-    return record | estimate | value
-
-
-def _plain(value: Any) -> Any:
-    """A number of numpy's as one of Python's."""
-    return value.item()
 
 
 # Rows that are shown under a sentence; the file has the others.
 MOST = 10
-_NAMED = ("layers", "heads")
 
 
 def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
     """The rows that a claim quotes, or is about if it quotes none, as they are in their file."""
     about = rows(table, **finding.source["where"])
     quoted = rows(about, **finding.source["at"])
-    named = list(_NAMED) if {"intervention", "layer"} <= set(quoted.columns) else []
+    named = ["layers", "heads"] if {"intervention", "layer"} <= set(quoted.columns) else []
     few = quoted.head(MOST).drop(columns=named, errors="ignore")
     shown = few.dropna(axis="columns", how="all")
     texts = {str(name): [_text(value) for value in shown[name]] for name in shown}
@@ -243,12 +222,16 @@ def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
     of = f" of the {len(about)} that the sentence is about" if len(about) > len(quoted) else ""
     more = f", the first {len(shown)} shown" if len(quoted) > len(shown) else ""
     plural = "" if len(quoted) == 1 else "s"
+    picked = ", ".join(
+        f"{name} {' or '.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for name, value in {**finding.source["where"], **finding.source["at"]}.items()
+    )
     return Table(
         f"{len(quoted)} row{plural} of {file}",
         columns,
         cells,
         collapsed=True,
-        note=f"{_picked(finding.source)}: {len(quoted)} row{plural}{of}{more}.{alike}",
+        note=f"Rows with {picked}: {len(quoted)} row{plural}{of}{more}.{alike}",
     )
 
 
@@ -266,16 +249,6 @@ def narrowed(
     kept = [[row[i] for i in apart] for row in cells]
     note = f" Alike in all shown: {', '.join(alike)}." if alike else ""
     return tuple(columns[i] for i in apart), kept, note
-
-
-def _picked(source: Mapping[str, Any]) -> str:
-    """Which rows these are, by the values of their columns."""
-    named = {**source["where"], **source["at"]}
-    return "Rows with " + ", ".join(f"{name} {_values(value)}" for name, value in named.items())
-
-
-def _values(value: Any) -> str:
-    return " or ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _text(value: Any) -> str:

@@ -23,17 +23,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table of text.
+    """A column of a table of text."""
 
-    Attributes:
-        head: what it is, and its unit.
-        text: what it says of a row.
-        with_interval: whether that is an estimate with its 95 % interval.
-    """
-
-    head: str
-    text: Callable[[Row], str]
-    with_interval: bool = False
+    head: str  # what it is, and its unit
+    text: Callable[[Row], str]  # what it says of a row
+    with_interval: bool = False  # whether that is an estimate with its 95 % interval
 
 
 def plain(*names: str) -> tuple[Column, ...]:

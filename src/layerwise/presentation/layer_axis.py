@@ -23,17 +23,20 @@ def name_layers(
     *, cells: bool = False, first: int | None = None,
 ) -> None:  # fmt: skip
     """Ticks of layers; in an encoder-decoder numbered in their stack, which is named."""
-    given, ordered = first, sorted(layers)
-    first = _first_of_decoder(layers) if given is None else given
+    given, ordered, n_encoder = first, sorted(layers), stacks().n_encoder
+    if given is None:  # the decoder's first layer if layers of both stacks are on the axis
+        first = n_encoder if ordered[0] < n_encoder <= ordered[-1] else 0
+    assert first is not None
     places = {layer: i + 0.5 if cells else float(layer) for i, layer in enumerate(ordered)}
     ticks = _ticks(ordered, first, room, size)
     starts = [first * (tick >= first) if given else _start_of_stack(tick) for tick in ticks]
     texts = [number(float(tick - start)) for tick, start in zip(ticks, starts, strict=True)]
-    _set_ticks(axes, along, [places[tick] for tick in ticks], texts)
+    axis = axes.xaxis if along == "x" else axes.yaxis
+    axis.set_ticks([places[tick] for tick in ticks], texts)
     ends = places[ordered[0]], places[ordered[-1]]
     if first:
         divide_stacks(axes, along, ends[0] - 0.5, places[first] - 0.5, ends[1] + 0.5)
-    elif stacks().n_encoder:
+    elif n_encoder:
         name = NAMES[_start_of_stack(ordered[-1]) > 0]
         _name_stacks(axes, along, [sum(ends) / 2], [name])
 
@@ -63,8 +66,8 @@ def layer_ticks(layers: Iterable[int], room: float, size: float = 0.16) -> list[
 
 
 def _name_stacks(axes: Axes, along: str, middles: Sequence[float], names: Sequence[str]) -> None:
-    _set_ticks(axes, along, middles, names, minor=True)
     axis = axes.xaxis if along == "x" else axes.yaxis
+    axis.set_ticks(middles, names, minor=True)
     axis.remove_overlapping_locs = False  # a layer's number may stand in the middle of its stack
     axis.set_tick_params(which="minor", length=0, pad=_PAD[along])
     if along == "y":
@@ -78,12 +81,6 @@ def _start_of_stack(layer: int) -> int:
     return first if layer >= first else 0
 
 
-def _first_of_decoder(layers: Iterable[int]) -> int:
-    """The decoder's first layer if layers of both stacks are on the axis; otherwise 0."""
-    first = stacks().n_encoder
-    return first if min(layers) < first <= max(layers) else 0
-
-
 def _ticks(layers: list[int], first: int, room: float, size: float) -> list[int]:
     if not first:
         start = _start_of_stack(layers[0])
@@ -94,9 +91,3 @@ def _ticks(layers: list[int], first: int, room: float, size: float) -> list[int]
     # the encoder's last tick makes room for the decoder's first
     apart = [tick for tick in ticks[0] if tick >= 0 and (first - tick) * per_layer >= size]
     return apart + [first + tick for tick in ticks[1]]
-
-
-def _set_ticks(
-    axes: Axes, along: str, at: Sequence[float], texts: Sequence[str], *, minor: bool = False
-) -> None:
-    (axes.set_xticks if along == "x" else axes.set_yticks)(at, texts, minor=minor)

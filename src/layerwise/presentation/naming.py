@@ -60,9 +60,8 @@ def name_layer(layer: int) -> str:
 
 def name_intervention(intervention: str) -> str:
     """An intervention's id with its layers named: ``skip:layer=decoder.1``."""
-    named = re.compile(r"(?<=layer=)\d+|(?<=layers=)\d+(?:\+\d+)*")
-    return named.sub(lambda match: re.sub(r"\d+", _named, match[0]), intervention)
-
-
-def _named(match: re.Match[str]) -> str:
-    return name_layer(int(match[0]))
+    return re.sub(
+        r"(?<=layer=)\d+|(?<=layers=)\d+(?:\+\d+)*",
+        lambda layers: re.sub(r"\d+", lambda layer: name_layer(int(layer[0])), layers[0]),
+        intervention,
+    )

@@ -43,17 +43,14 @@ def gate_tables(run: RunTables, name: str, right: str, floor: str) -> list[Table
     columns = ("task", "protocol", "n", "right (%)", floor, "other question (%)", "p", "signal")
     cells = [
         [
-            row["task"], row["protocol"], items_of(row), _percent(row["accuracy"]),
-            _percent(row["floor"]), _percent(row["blind"]), f"{row['p']:.3g}",
-            "yes" if row["signal"] else "no",
+            row["task"], row["protocol"], items_of(row),
+            *("–" if pd.isna(row[share]) else f"{100 * row[share]:.0f}"
+              for share in ("accuracy", "floor", "blind")),
+            f"{row['p']:.3g}", "yes" if row["signal"] else "no",
         ]
         for row in records(gate)
     ]  # fmt: skip
     return [Table(f"Is there signal? Right is {right} ({len(cells)})", columns, cells, True, _NOTE)]
-
-
-def _percent(share: float) -> str:
-    return "–" if pd.isna(share) else f"{100 * share:.0f}"
 
 
 def has_signal(run: RunTables, task: str, protocol: str) -> bool | None:
@@ -81,27 +78,21 @@ def in_short(silent: Sequence[Row], n_asked: int = 0) -> str:
 
     Several rows are of one protocol; ``n_asked`` is how many tasks it has in all.
     """
-    named = _named([row["task"] for row in silent], n_asked)
+    tasks = [row["task"] for row in silent]
+    more = [counted(len(tasks) - NAMED, "more task")] if len(tasks) > NAMED else []
+    every = len(tasks) == n_asked > 1
+    named = f"all {n_asked} tasks" if every else joined([*tasks[:NAMED], *more])
     return f"{named} {when(silent[0]['protocol'])}: {levels(silent)}"
 
 
 def levels(silent: Sequence[Row]) -> str:
     """How often the model is right in some tasks, and would be by chance."""
     row = silent[0]
-    right = percent(row["accuracy"], row["low"], row["high"])
-    right = f"{_spread(silent, 'accuracy')} %" if len(silent) > 1 else right
-    return f"right in {right}, {_spread(silent, 'chance')} % by chance"
-
-
-def _spread(silent: Sequence[Row], name: str) -> str:
-    return spread(round(100 * row[name]) for row in silent)
-
-
-def _named(tasks: Sequence[str], n_asked: int) -> str:
-    if len(tasks) == n_asked > 1:
-        return f"all {n_asked} tasks"
-    more = [counted(len(tasks) - NAMED, "more task")] if len(tasks) > NAMED else []
-    return joined([*tasks[:NAMED], *more])
+    right, chance = (
+        spread(round(100 * row[name]) for row in silent) for name in ("accuracy", "chance")
+    )
+    one = percent(row["accuracy"], row["low"], row["high"])
+    return f"right in {f'{right} %' if len(silent) > 1 else one}, {chance} % by chance"
 
 
 def by_protocol(signal: pd.DataFrame) -> Iterator[str]:
@@ -136,7 +127,17 @@ def sentences(signal: pd.DataFrame, facts: Facts) -> list[str]:
 
 def gate_sentences(gate: pd.DataFrame) -> list[str]:
     """A sentence for each task and protocol without signal by a method's own gate."""
-    lines = _few(gate, _behind_gate) if len(gate) else []
+
+    def sentence(row: Row) -> str:
+        right, floor = (number(100 * row[name]) for name in ("accuracy", "floor"))
+        known = not pd.isna(row["blind"])
+        blind = f", {number(100 * row['blind'])} % with another one's" if known else ""
+        return (
+            f"No signal: {row['task']} {when(row['protocol'])}: the right token is on top in "
+            f"{right} % of {items_of(row)} items, {floor} % without the question{blind}."
+        )
+
+    lines = _few(gate, sentence) if len(gate) else []
     return [*lines, "layerwise score says what to try."] if lines else []
 
 
@@ -145,15 +146,6 @@ def _few(signal: pd.DataFrame, sentence: Callable[[Row], str]) -> list[str]:
     silent = records(rows(signal, signal=False))
     more = [f"Nor is there signal in {len(silent) - NAMED} more."] if len(silent) > NAMED else []
     return [*map(sentence, silent[:NAMED]), *more]
-
-
-def _behind_gate(row: Row) -> str:
-    right, floor = (number(100 * row[name]) for name in ("accuracy", "floor"))
-    blind = "" if pd.isna(row["blind"]) else f", {number(100 * row['blind'])} % with another one's"
-    return (
-        f"No signal: {row['task']} {when(row['protocol'])}: the right token is on top in {right} "
-        f"% of {items_of(row)} items, {floor} % without the question{blind}."
-    )
 
 
 def _controls(row: Row) -> Iterator[str]:
@@ -169,19 +161,19 @@ def _controls(row: Row) -> Iterator[str]:
 
 def _known(row: Row) -> list[tuple[str, str]]:
     """The controls that were measured."""
-    return [pair for pair in _MEASURED if row.get(pair[0]) is not None and pd.notna(row[pair[0]])]
+    return [pair for pair in _MEASURED if pd.notna(row.get(pair[0]))]
 
 
 def _is_held(row: Row) -> bool:
     """Whether guessing without the question is better than chance."""
     held = row.get("guesser_held")
-    return held is not None and pd.notna(held) and bool(held)
+    return bool(pd.notna(held) and held)
 
 
 def option_name(row: Row) -> str:
     """The option that is taken most often; empty where there are no options."""
-    place = row.get("most_taken")
-    if row["protocol"] == "generate" or place is None or pd.isna(place):
+    place: Any = row.get("most_taken")
+    if row["protocol"] == "generate" or pd.isna(place):
         return ""
     is_letter = row["protocol"] == "letter"
     return chr(ord("A") + int(place)) if is_letter else f"option {int(place) + 1}"

@@ -8,13 +8,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from collections.abc import Callable, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from layerwise.ground.process import has_beside
 from layerwise.storage.atomic_files import remove_temporaries, write_atomically
 from layerwise.storage.places import refuse_unusable_file
 from layerwise.storage.provenance import ModelFacts
@@ -22,11 +31,11 @@ from layerwise.storage.written import refuse_results_file
 
 from .claim import Claim
 from .naming import naming_layers_of
-from .parallel_rendering import narrow_pictures
 from .section import FigureSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 # What all figures for wide screens may weigh together as SVG, and the most that one may, in bytes.
 _ALL, _ONE = 4_000_000, 400_000
@@ -35,10 +44,10 @@ _PIXELS_PER_INCH = 145
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing as the template takes it: an element for wide, an address for narrow screens."""
+    """A drawing as the template takes it."""
 
-    wide: str
-    narrow: str
+    wide: str  # an element of the page
+    narrow: str  # an address, for narrow screens
     pixels: int
     caption: str
     alt: str
@@ -156,7 +165,7 @@ def drawn(
     listed: Sequence[tuple[str, FigureSpec, ModelFacts | None]],
 ) -> tuple[dict[FigureSpec, Picture], dict[str, Any]]:
     """Pictures of drawings, and figures by their names; narrow ones are made beside wide ones."""
-    from .inline import picture
+    from .save import picture
 
     most = min(_ONE, _ALL // max(1, len(listed)))  # bytes of one as SVG
     figures: dict[str, Figure] = {}
@@ -172,3 +181,97 @@ def drawn(
         drawing: Picture(wide, small[drawing], pixels, drawing.caption, drawing.alt)
         for drawing, (wide, pixels) in made.items()
     }, figures
+
+
+# Pictures for narrow screens are made while the wide ones are drawn: by a thread, or by a second
+# process where that was asked for, as the command line does. It begins by importing the main module
+# of the first, which a user's script need not be prepared for.
+Jobs = dict[FigureSpec, ModelFacts | None]
+# A second process imports what draws for as long as this many narrow pictures take.
+_FEWEST = 8
+
+
+@contextmanager
+def narrow_pictures(jobs: Jobs) -> Iterator[Narrow]:
+    """Begin with the narrow pictures of drawings; inside, the wide ones may be drawn meanwhile."""
+    if has_beside() and len(jobs) >= _FEWEST and _n_cores() > 1:
+        spawning = get_context("spawn")  # a fork would copy locks that threads of torch hold
+        with ProcessPoolExecutor(1, spawning, initializer=_begin) as pool:
+            made = {each: _begun(pool, each, jobs[each]) for each in jobs}
+            try:
+                yield Narrow(jobs, made, shared=True)
+            finally:  # after an interrupt, what is not begun is not waited for
+                pool.shutdown(cancel_futures=True)
+    else:
+        from .save import encoded
+
+        with ThreadPoolExecutor(1) as pool:
+            pixels = ((each, _pixels(each, jobs[each])) for each in jobs)
+            made = {each: pool.submit(encoded, image) for each, image in pixels}
+            yield Narrow(jobs, made, shared=False)
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """Narrow pictures, some of them still being made."""
+
+    jobs: Jobs  # what is drawn
+    made: dict[FigureSpec, Future[str]]  # in the order in which they are begun
+    shared: bool  # whether this process may help with those that are not begun
+
+    def all(self) -> dict[FigureSpec, str]:
+        """All of them, as ``data:`` addresses, from the last, which is begun last, on."""
+        return {drawing: self._one(drawing) for drawing in reversed(self.made)}
+
+    def _one(self, drawing: FigureSpec) -> str:
+        made = self.made[drawing]
+        if not self.shared or not made.cancel():
+            # One that cannot be started, or was ended by someone, leaves this one to draw.
+            with suppress(BrokenProcessPool):
+                return made.result()
+        return narrow_picture(drawing, self.jobs[drawing])
+
+
+def _begun(pool: Executor, drawing: FigureSpec, model: ModelFacts | None) -> Future[str]:
+    """The picture in the making; one that is cancelled if no process can make it."""
+    try:
+        return pool.submit(narrow_picture, drawing, model)
+    except (BrokenProcessPool, OSError):
+        nobody: Future[str] = Future()
+        nobody.cancel()
+        return nobody
+
+
+def narrow_picture(drawing: FigureSpec, model: ModelFacts | None) -> str:
+    """The narrow picture of one drawing, as a ``data:`` address."""
+    from .save import encoded
+
+    return encoded(_pixels(drawing, model))
+
+
+def _pixels(drawing: FigureSpec, model: ModelFacts | None) -> Image:
+    from .save import pixels_of
+    from .style import COLUMN_WIDTH
+
+    with naming_layers_of(model):
+        return pixels_of(drawing.draw(width=COLUMN_WIDTH))
+
+
+def _n_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+def _begin() -> None:
+    """In the second process: leave interrupts to the first, and end with it however it ends."""
+
+    def end_with(parent: BaseProcess) -> None:
+        parent.join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if (parent := parent_process()) is not None:
+        Thread(target=end_with, args=(parent,), daemon=True).start()

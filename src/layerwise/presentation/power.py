@@ -10,7 +10,7 @@ from math import ceil, comb
 from pathlib import PurePath
 from typing import Any
 
-from layerwise.stats.capabilities.capability_layers import NEEDED
+from layerwise.stats.capability_layers import NEEDED
 from layerwise.stats.signals.power import (
     GAINED,
     LEVEL,
@@ -21,7 +21,7 @@ from layerwise.stats.signals.power import (
     independent_answers,
     smallest_loss,
 )
-from layerwise.storage.provenance import Facts, TaskFacts
+from layerwise.storage.provenance import Facts
 from layerwise.storage.run_tables import RunTables
 
 from .rows import records, rows
@@ -30,12 +30,9 @@ from .wording import counted
 
 def could_be_found(n: int, n_tests: int, gained: float = GAINED) -> str:
     """``"a loss of 21 points would be found in 8 of 10 samples"``, at the corrected level."""
-    return f"{_smallest(n, n_tests, gained)} would be found in {10 * POWER:.0f} of 10 samples"
-
-
-def _smallest(n: int, n_tests: int, gained: float = GAINED) -> str:
     loss = detectable_loss(n, LEVEL / max(n_tests, 1), gained)
-    return "no loss, however large," if loss is None else f"a loss of {100 * loss:.0f} points"
+    loses = "no loss, however large," if loss is None else f"a loss of {100 * loss:.0f} points"
+    return f"{loses} would be found in {10 * POWER:.0f} of 10 samples"
 
 
 def likely_missed(items: int, loss: float | None) -> str:
@@ -48,19 +45,12 @@ def likely_missed(items: int, loss: float | None) -> str:
 
 @dataclass(frozen=True)
 class PlannedPower:
-    """What the items of a planned run will show of each capability and layer.
+    """What the items of a planned run will show of each capability and layer."""
 
-    Attributes:
-        items: of a task that are asked.
-        there: of a task that there are.
-        loss: the smallest loss of a layer that is found in 8 of 10 runs; None if none is.
-        enough: items a task that show a loss of ``SHOWN``.
-    """
-
-    items: int
-    there: int
-    loss: float | None
-    enough: int
+    items: int  # of a task that are asked
+    there: int  # of a task that there are
+    loss: float | None  # the smallest loss of a layer that is found in 8 of 10 runs, if any is
+    enough: int  # items a task that show a loss of ``SHOWN``
 
     def note(self, time: str) -> str:
         """What will be missed, and what it takes to show more."""
@@ -75,29 +65,16 @@ class PlannedPower:
 
 @dataclass(frozen=True)
 class HowSure:
-    """What a run could have shown of each capability and layer, and what shows half as much.
+    """What a run could have shown of each capability and layer, and what shows half as much."""
 
-    Attributes:
-        capability: the one with the fewest answers, of which all else is said.
-        items: items of a task.
-        there: of a task that there are.
-        loss: the smallest loss of a layer that is found in 8 of 10 runs, in 0..1; None if even
-            the largest is not.
-        half: half of it, or of the largest loss; more if the tasks have too few items for that.
-        items_for_half: items a task that find that in 8 of 10 runs.
-        minutes: about how long these take, at the rate of this run; None if that is unknown.
-        command: what asks them; None if the tasks have no more items, or no command repeats the
-            run.
-    """
-
-    capability: str
-    items: int
-    there: int
-    loss: float | None
-    half: float
-    items_for_half: int
-    minutes: float | None
-    command: str | None
+    capability: str  # the one with the fewest answers, of which all else is said
+    items: int  # of a task
+    there: int  # of a task that there are
+    loss: float | None  # the smallest loss of a layer that is found in 8 of 10 runs, if any is
+    half: float  # half of it, or of the largest; more if the tasks have too few items for that
+    items_for_half: int  # items a task that find that in 8 of 10 runs
+    minutes: float | None  # about how long these take, at the rate of this run, if it is known
+    command: str | None  # what asks them; None if there are no more, or none repeats the run
 
     @property
     def sentences(self) -> list[str]:
@@ -106,16 +83,13 @@ class HowSure:
         missed += " “Established” holds after correction for all tests of its kind."
         if self.items_for_half <= self.items:
             return [missed]
-        takes = f" and take about {_duration(self.minutes)}" if self.minutes else ""
-        more = f"{self.items_for_half} items would show {100 * self.half:.0f} points{takes}"
+        more = f"{self.items_for_half} items would show {100 * self.half:.0f} points"
+        if self.minutes:
+            hours, whole = self.minutes / 60, max(round(self.minutes), 1)
+            time = f"{hours:.0f} hours" if hours >= 2 else counted(whole, "minute")
+            more += f" and take about {time}"
         few = f"; there are {self.there}" if self.there < self.items_for_half else ""
         return [missed, f"{more}{few}."]
-
-
-def _duration(minutes: float) -> str:
-    if minutes >= 120:
-        return f"{minutes / 60:.0f} hours"
-    return counted(max(round(minutes), 1), "minute")
 
 
 def how_sure(run: RunTables) -> HowSure | None:
@@ -124,14 +98,19 @@ def how_sure(run: RunTables) -> HowSure | None:
     if table is None:
         return None
     tested = rows(table, what=NEEDED).drop_duplicates("capability")
-    every = [(_answers(row), _tests(run, row), row["capability"]) for row in records(tested)]
+    every = [
+        (independent_answers(row["n_items"], row["n_answers"]), _tests(run, row), row["capability"])
+        for row in records(tested)
+    ]
     if not every:
         return None
     answers, n_tests, capability = max(every, key=lambda pair: smallest_loss(*pair[:2]) or 1.0)
     tasks = [task for task in run.facts.tasks if task.capability == capability]
     loss, items = smallest_loss(answers, n_tests), max(task.n_items for task in tasks)
     half = (loss or 1.0) / 2
-    more, there = ceil(answers_for(half, n_tests) * items / answers), _available(tasks)
+    more = ceil(answers_for(half, n_tests) * items / answers)
+    # any number if an older version did not say
+    there = max(task.n_available for task in tasks) or sys.maxsize
     if items < there < more:
         more, half = there, smallest_loss(answers * there / items, n_tests) or 1.0
     taken = [entry["seconds"] for entry in run.facts.work if "seconds" in entry]
@@ -141,22 +120,13 @@ def how_sure(run: RunTables) -> HowSure | None:
     return HowSure(capability, items, there, loss, half, more, minutes, command)
 
 
-def _available(tasks: Sequence[TaskFacts]) -> int:
-    """Items of a task that there are; any number if an older version did not say."""
-    return max(task.n_available for task in tasks) or sys.maxsize
-
-
-def _answers(row: dict[str, Any]) -> float:
-    return independent_answers(row["n_items"], row["n_answers"])
-
-
 def _tests(run: RunTables, row: dict[str, Any]) -> int:
     """Tests that a capability's p-values are corrected for, the choice of what has signal too."""
     signal = run.table("signal")
     if signal is None:
         return row["n_tests"]
-    gates = records(rows(signal, capability=row["capability"]))
-    return row["n_tests"] * comb(len(gates), sum(gate["signal"] for gate in gates))
+    gates = rows(signal, capability=row["capability"])
+    return row["n_tests"] * comb(len(gates), int(gates["signal"].sum()))
 
 
 # Settings of an ablation that a command of few words does not repeat.

@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 
 def drawn(
-    result: Result,
-    draw: Callable[..., Figure],
-    table: pd.DataFrame,
-    *more: Any,
-    **options: Any,
+    result: Result, draw: Callable[..., Figure], table: pd.DataFrame, *more: Any, **options: Any
 ) -> Figure:
     """The figure of a table of a result."""
     if table.empty:
@@ -34,38 +30,23 @@ def drawn(
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """A figure to be drawn, at whatever width is asked for.
+    """A figure to be drawn, at whatever width is asked for."""
 
-    Attributes:
-        name: of its files, unique within a run.
-        draw: gives the figure for a width in inches.
-        caption: what is shown, under which protocols, with how many items, and the intervals.
-        alt: the same in short, for those who do not see it.
-    """
-
-    name: str
-    draw: Callable[..., Figure]
-    caption: str
-    alt: str
+    name: str  # of its files, unique within a run
+    draw: Callable[..., Figure]  # gives the figure for a ``width`` in inches
+    caption: str  # what is shown, under which protocols, with how many items, and the intervals
+    alt: str  # the same in short, for those who do not see it
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as text.
-
-    Attributes:
-        title: what it is.
-        columns: the heads.
-        cells: one list of texts per row.
-        collapsed: whether it opens on demand only.
-        note: what is to be said under it.
-    """
+    """A table as text."""
 
     title: str
     columns: tuple[str, ...]
-    cells: list[list[str]]
-    collapsed: bool = False
-    note: str = ""
+    cells: list[list[str]]  # a list of texts per row
+    collapsed: bool = False  # whether it opens on demand only
+    note: str = ""  # stands under it
 
 
 def others(n_all: int, n_shown: int, where: str) -> str:
@@ -93,15 +74,12 @@ def basis(row: dict[str, Any]) -> str:
     return f"{items}, {'' if significant else 'not '}significant"
 
 
-_CHANGE = ("kind", "site", "task", "protocol", "layer")
-
-
 def change_of(row: dict[str, Any]) -> str:
     """``"skip|layer|facts|generate|11"``: whose items a mark is of; empty if not a layer's."""
-    known = [name for name in (*_CHANGE, "head") if name in row and not pd.isna(row[name])]
-    if known != [*_CHANGE]:
+    change = [row.get(name) for name in ("kind", "site", "task", "protocol", "layer")]
+    if any(map(pd.isna, change)) or not pd.isna(row.get("head")):
         return ""
-    return "|".join([*(str(row[name]) for name in _CHANGE[:-1]), str(int(row["layer"]))])
+    return "|".join([*map(str, change[:-1]), str(int(row["layer"]))])
 
 
 @dataclass(frozen=True)
@@ -134,27 +112,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: a heading, some words, figures and tables; layers to be opened.
+    """A part of the page: a heading, some words, figures and tables; layers to be opened."""
 
-    Attributes:
-        anchor: its address within the page, unique there.
-        heading: its heading.
-        place: where it stands; a page shows its parts by rising place, from 0 to 100.
-        words: what is to be known before the figures.
-        drawings: its figures.
-        tables: its tables, below the figures.
-        grid: layers to be opened, between both.
-        kinds: the kinds of claims that it is about; it opens with the first of them.
-    """
-
-    anchor: str
+    anchor: str  # its address within the page, unique there
     heading: str
-    place: int
-    words: str = ""
+    place: int  # a page shows its parts by rising place, from 0 to 100
+    words: str = ""  # what is to be known before the figures
     drawings: tuple[FigureSpec, ...] = ()
-    tables: tuple[Table, ...] = ()
-    grid: Grid | None = None
-    kinds: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()  # below the figures
+    grid: Grid | None = None  # between both
+    kinds: tuple[str, ...] = ()  # kinds of claims that it is about; it opens with the first
 
     @property
     def choices(self) -> list[tuple[str, FigureSpec]]:

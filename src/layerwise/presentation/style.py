@@ -80,20 +80,15 @@ def without_titles() -> Iterator[None]:
 
 
 class LayerFigure(Figure):
-    """A figure outside pyplot's state that a notebook can still show.
-
-    Attributes:
-        entries: of the legend, by their texts.
-        notes: entries behind them, on what marks mean.
-        tooltips: texts, each with the corners of a mark in a panel's data, and what changed which
-            items; empty where no single layer did.
-    """
+    """A figure outside pyplot's state that a notebook can still show."""
 
     def __init__(self, **options: Any) -> None:
         """As matplotlib's figure, with nothing in it yet."""
         super().__init__(**options)
-        self.entries: dict[str, Artist] = {}
-        self.notes: dict[str, Artist] = {}
+        self.entries: dict[str, Artist] = {}  # of the legend, by their texts
+        self.notes: dict[str, Artist] = {}  # entries behind them, on what marks mean
+        # Panels, corners of marks in their data, texts, and what changed which items; empty where
+        # no single layer did.
         self.tooltips: list[tuple[Axes, tuple[float, float, float, float], str, str]] = []
 
     def entitle(self, lines: Sequence[str]) -> None:
@@ -116,27 +111,23 @@ class LayerFigure(Figure):
 @contextmanager
 def style() -> Iterator[None]:
     """Fonts, lines and deterministic SVG ids for what is drawn inside."""
-    sizes = dict.fromkeys(
-        ("font.size", "axes.labelsize", "axes.titlesize", "xtick.labelsize", "ytick.labelsize"),
-        FONT,
-    )
-    sizes |= dict.fromkeys(("legend.fontsize", "legend.title_fontsize"), FONT)
-    rest = {
+    sized = (
+        "font.size", "axes.labelsize", "axes.titlesize", "xtick.labelsize", "ytick.labelsize",
+        "legend.fontsize", "legend.title_fontsize",
+    )  # fmt: skip
+    ticks = {"width": 0.6, "size": 2.5, "pad": 2.0}
+    settings: Any = {
+        **sns.axes_style("ticks"),
+        **dict.fromkeys(sized, FONT),
+        **{f"{x}tick.major.{name}": value for x in "xy" for name, value in ticks.items()},
         "figure.titlesize": FONT + 1,
         "font.family": FACE,
         "axes.linewidth": 0.6,
         "hatch.linewidth": 0.5,
-        "xtick.major.width": 0.6,
-        "ytick.major.width": 0.6,
-        "xtick.major.size": 2.5,
-        "ytick.major.size": 2.5,
-        "xtick.major.pad": 2.0,
-        "ytick.major.pad": 2.0,
         "svg.hashsalt": "layerwise",
         "svg.fonttype": "path",
         "figure.facecolor": "white",
     }
-    settings: Any = {**sns.axes_style("ticks"), **sizes, **rest}
     with mpl.rc_context(settings):
         yield
 
