@@ -8,15 +8,27 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from layerwise.presentation.charts.accuracy import draw_accuracy
-from layerwise.presentation.charts.forest import draw_ranges, ranges
-from layerwise.presentation.charts.head_maps import head_maps, limit_of
-from layerwise.presentation.charts.heat import DIVERGING, LOST, Mark, Row, lost
-from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.heat import (
+    DIVERGING,
+    LOST,
+    Mark,
+    Row,
+    head_maps,
+    limit_of,
+    lost,
+    strip_of_losses,
+    strips,
+)
+from layerwise.presentation.charts.lines import (
+    Words,
+    draw_accuracy,
+    draw_ranges,
+    draw_series,
+    ranges,
+    series,
+)
 from layerwise.presentation.charts.marks import PALE, level, points
 from layerwise.presentation.charts.panels import Bar, Panels, task_title
-from layerwise.presentation.charts.series import Words, series
-from layerwise.presentation.charts.strips import strip_of_losses, strips
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import by_protocol, by_task, layers_of, numbers, records, rows
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.lines import Words, draw_series, series
 from layerwise.presentation.charts.marks import level, points
 from layerwise.presentation.charts.panels import Panels
-from layerwise.presentation.charts.series import Words, series
 from layerwise.presentation.rows import by_protocol, layers_of, numbers, rows
 from layerwise.presentation.style import FULL_WIDTH, look, styled
 from layerwise.presentation.wording import LAYER_MAIN, capitalised, doing

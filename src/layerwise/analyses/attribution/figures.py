@@ -7,12 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from layerwise.presentation.charts.head_maps import head_maps
-from layerwise.presentation.charts.heat import DIVERGING
-from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.heat import DIVERGING, head_maps
+from layerwise.presentation.charts.lines import Words, draw_series, series
 from layerwise.presentation.charts.marks import level
 from layerwise.presentation.charts.panels import Bar, Panels, task_title
-from layerwise.presentation.charts.series import Words, series
 from layerwise.presentation.lettering import label
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import by_task, layers_of, numbers, rows

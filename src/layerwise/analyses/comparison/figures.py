@@ -10,12 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.analyses.emergence.figures import METHODS
-from layerwise.presentation.charts.forest import draw_ranges, ranges
-from layerwise.presentation.charts.heat import LOST, Mark, Row, cells, lost
+from layerwise.presentation.charts.heat import LOST, Mark, Row, Strip, cells, lost, strips
+from layerwise.presentation.charts.lines import Words, draw_ranges, ranges
 from layerwise.presentation.charts.marks import level, points
 from layerwise.presentation.charts.panels import Panels
-from layerwise.presentation.charts.series import Words
-from layerwise.presentation.charts.strips import Strip, strips
 from layerwise.presentation.layer_axis import LINE
 from layerwise.presentation.naming import NAMES, Stacks
 from layerwise.presentation.rows import by_task, numbers, parts, rows

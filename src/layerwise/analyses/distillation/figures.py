@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.lines import draw_series, series
 from layerwise.presentation.charts.panels import Panels
-from layerwise.presentation.charts.series import series
 from layerwise.presentation.style import COLUMN_WIDTH, look, plain_log_scale, styled
 
 # Points that the line of a long training is drawn with.

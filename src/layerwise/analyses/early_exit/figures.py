@@ -6,8 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.analyses.shared.lens_names import OF_ENCODER
-from layerwise.presentation.charts.heat import LOST, Mark, Row, lost
-from layerwise.presentation.charts.strips import strip_of_losses, strips
+from layerwise.presentation.charts.heat import LOST, Mark, Row, lost, strip_of_losses, strips
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import by_task, layers_of
 from layerwise.presentation.style import FULL_WIDTH, styled
@@ -15,18 +14,20 @@ from layerwise.presentation.wording import PROTOCOL_ORDER, in_order
 
 from .tables import exit_name
 
-
-def _loses(row: Row) -> bool:
-    return bool(row["significant"]) and row["acc_diff"] > 0
-
-
 _MARKS = (
-    Mark("significant loss (Holm, p < 0.05)", _loses),
+    Mark(
+        "significant loss (Holm, p < 0.05)",
+        lambda row: bool(row["significant"]) and row["acc_diff"] > 0,
+    ),
     Mark(
         "safe: less is lost than is of interest, here and later", lambda row: bool(row["safe"]),
         "s", "safe", {"color": "black", "mec": "white"},
     ),
 )  # fmt: skip
+
+
+def _tell(row: Row) -> str:
+    return f"{row['protocol']}, exit after {exit_name(row)}: {lost(row)}"
 
 
 @styled
@@ -52,7 +53,3 @@ def exit_strips(exits: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     panels.over_layers(layers, cells=True)
     title = "Early exit: accuracy lost by stopping after a layer, by task and protocol"
     return panels.finish(title, "exit after layer (−1: none)", bar=LOST)
-
-
-def _tell(row: Row) -> str:
-    return f"{row['protocol']}, exit after {exit_name(row)}: {lost(row)}"

@@ -9,11 +9,9 @@ from matplotlib.figure import Figure
 
 from layerwise.analyses.shared.lens_names import LENS_ORDER
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
-from layerwise.presentation.charts.forest import draw_ranges, ranges
-from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.lines import Words, draw_ranges, draw_series, ranges, series
 from layerwise.presentation.charts.marks import level, points
 from layerwise.presentation.charts.panels import Panels
-from layerwise.presentation.charts.series import Words, series
 from layerwise.presentation.layer_axis import name_depths
 from layerwise.presentation.lettering import label
 from layerwise.presentation.naming import stacks

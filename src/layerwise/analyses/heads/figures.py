@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from layerwise.presentation.charts.head_maps import head_maps
-from layerwise.presentation.charts.heat import SHARES
+from layerwise.presentation.charts.heat import SHARES, head_maps
 from layerwise.presentation.charts.panels import Bar
 from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.style import FULL_WIDTH, styled

@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerwise.presentation.charts.heat import DIVERGING, Mark, cells, draw_heat
-from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.lines import Words, draw_series, series
 from layerwise.presentation.charts.marks import level, points
 from layerwise.presentation.charts.panels import Bar, Panels, rows_and_columns, task_title
-from layerwise.presentation.charts.series import Words, series
 from layerwise.presentation.layer_axis import layer_ticks, name_layers
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import by_protocol, by_task, layers_of, numbers, rows

@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 from scipy.stats import binom
 
 from layerwise.analyses.shared.lens_names import LENS_ORDER
-from layerwise.presentation.charts.forest import draw_ranges, ranges
-from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.lines import Series, draw_ranges, draw_series, ranges, series
 from layerwise.presentation.charts.panels import Panels
-from layerwise.presentation.charts.series import Series, series
 from layerwise.presentation.layer_axis import name_depths
 from layerwise.presentation.lettering import label
 from layerwise.presentation.rows import layers_of, numbers, parts, records, rows

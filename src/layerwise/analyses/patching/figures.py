@@ -7,8 +7,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerwise.presentation.charts.head_maps import head_maps, height_of, limit_of
-from layerwise.presentation.charts.heat import ABSENT, DIVERGING, Cells, Mark, Row, cells, draw_heat
+from layerwise.presentation.charts.heat import (
+    ABSENT,
+    DIVERGING,
+    Cells,
+    Mark,
+    Row,
+    cells,
+    draw_heat,
+    head_maps,
+    height_of,
+    limit_of,
+)
 from layerwise.presentation.charts.panels import Bar, Panels, rows_and_columns, task_title
 from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.lettering import label, text_inches

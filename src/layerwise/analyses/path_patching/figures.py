@@ -6,8 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.analyses.patching.figures import verb
-from layerwise.presentation.charts.head_maps import head_maps, limit_of
-from layerwise.presentation.charts.heat import DIVERGING
+from layerwise.presentation.charts.heat import DIVERGING, head_maps, limit_of
 from layerwise.presentation.charts.panels import Bar
 from layerwise.presentation.rows import by_task, records, rows
 from layerwise.presentation.section import bounds

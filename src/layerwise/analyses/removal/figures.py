@@ -7,11 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
-from layerwise.presentation.charts.accuracy import draw_accuracy
-from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.lines import Series, Words, draw_accuracy, draw_series, series
 from layerwise.presentation.charts.marks import DASHED, DOTTED, level
 from layerwise.presentation.charts.panels import Panels
-from layerwise.presentation.charts.series import Series, Words, series
 from layerwise.presentation.layer_axis import layer_ticks
 from layerwise.presentation.lettering import FONT
 from layerwise.presentation.naming import name_layer

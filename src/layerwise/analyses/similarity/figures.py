@@ -11,12 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerwise.ground.layer_names import DECODER, ENCODER
-from layerwise.presentation.charts.forest import draw_ranges, ranges
 from layerwise.presentation.charts.heat import ABSENT, Mark, cells, draw_heat
-from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.lines import Words, draw_ranges, draw_series, ranges, series
 from layerwise.presentation.charts.marks import level
 from layerwise.presentation.charts.panels import Bar, Panels
-from layerwise.presentation.charts.series import Words, series
 from layerwise.presentation.layer_axis import layer_ticks, name_layers
 from layerwise.presentation.rows import numbers, parts, rows
 from layerwise.presentation.style import FULL_WIDTH, look, plain_log_scale, styled

@@ -10,12 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from layerwise.presentation.charts.head_maps import height_of
-from layerwise.presentation.charts.heat import LOST, Mark, cells, draw_heat, hatch, lost
-from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.heat import LOST, Mark, cells, draw_heat, hatch, height_of, lost
+from layerwise.presentation.charts.lines import draw_series, series
 from layerwise.presentation.charts.marks import level, note
 from layerwise.presentation.charts.panels import Panels, task_title
-from layerwise.presentation.charts.series import series
 from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import by_task, numbers, records, rows

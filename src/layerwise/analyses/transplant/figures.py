@@ -7,12 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.errors import UserError
-from layerwise.presentation.charts.head_maps import head_maps, limit_of
-from layerwise.presentation.charts.heat import DIVERGING
-from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.heat import DIVERGING, head_maps, limit_of
+from layerwise.presentation.charts.lines import Series, Words, draw_series, series
 from layerwise.presentation.charts.marks import level
 from layerwise.presentation.charts.panels import Bar, Panels, task_title
-from layerwise.presentation.charts.series import Series, Words, series
 from layerwise.presentation.lettering import label
 from layerwise.presentation.rows import by_protocol, by_task, layers_of, numbers, rows
 from layerwise.presentation.section import bounds

@@ -6,9 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.analyses.shared.lens_names import TUNED_DECODER_LENS, UNTRANSLATED
-from layerwise.presentation.charts.lines import draw_series
+from layerwise.presentation.charts.lines import Words, draw_series, series
 from layerwise.presentation.charts.panels import Panels
-from layerwise.presentation.charts.series import Words, series
 from layerwise.presentation.layer_axis import layer_ticks
 from layerwise.presentation.rows import rows
 from layerwise.presentation.style import COLUMN_WIDTH, look, plain_log_scale, styled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,15 +13,19 @@ import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from layerwise.presentation.rows import records
+from layerwise.presentation.layer_axis import layer_ticks, name_layers
+from layerwise.presentation.lettering import characters, label
+from layerwise.presentation.naming import name_layer, stacks
+from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.section import basis, bounds, change_of
 from layerwise.presentation.style import figure_of
-from layerwise.presentation.wording import number
+from layerwise.presentation.wording import number, spread
 
 from .marks import note, points
-from .panels import Bar
+from .panels import Bar, Panels, rows_and_columns
 
 # White to dark blue-green: even steps of lightness, so that it survives a grey print.
 SHARES: Colormap = sns.color_palette("mako_r", as_cmap=True)  # type: ignore[assignment]
@@ -31,7 +36,7 @@ HATCH: dict[str, Any] = {
     "facecolor": "0.94", "edgecolor": "0.6", "hatch": "////", "linewidth": 0
 }  # fmt: skip
 LOST = Bar(SHARES, 0.0, 1.0, "share of above-floor accuracy lost (0 = none, 1 = all; clipped)")
-_SEPARATE = 40
+_SEPARATE = 40  # cells of a side, above which they have no edges
 _DOT: dict[str, Any] = {"color": "white", "mec": "black", "mew": 0.45}
 Row = dict[str, Any]
 
@@ -49,17 +54,11 @@ class Mark:
 
 @dataclass(frozen=True)
 class Cells:
-    """Numbers in rows and columns, with marks.
+    """Numbers in rows and columns, with marks."""
 
-    Attributes:
-        values: nan where there is none.
-        tooltips: of a cell its place, a text, and whose items changed.
-        marked: places of cells by the mark that stands on them.
-    """
-
-    values: Float[np.ndarray, "down across"]
-    tooltips: tuple[tuple[int, int, str, str], ...]
-    marked: tuple[tuple[Mark, tuple[tuple[int, int], ...]], ...]
+    values: Float[np.ndarray, "down across"]  # nan where there is none
+    tooltips: tuple[tuple[int, int, str, str], ...]  # places, texts, and whose items changed
+    marked: tuple[tuple[Mark, tuple[tuple[int, int], ...]], ...]  # places by their mark
 
 
 def cells(
@@ -127,3 +126,132 @@ def hatch(
     """Hatch cells of what has no signal."""
     axes.add_patch(Rectangle((x, y), across, down, **HATCH))
     note(axes, Patch(label="no signal: intact model not better than blind", **HATCH))
+
+
+# Inches of a map of heads at least, and of a label of its columns.
+_LEAST, _TICK = 1.45, 0.24
+Column = tuple[str, int]
+"""A group of heads by its letter, and a head of it; -1 for what is no head and named instead."""
+
+
+def head_maps(
+    shown: Sequence[tuple[Sequence[str], pd.DataFrame]],
+    value: str,
+    bar: Bar,
+    title: str,
+    width: float,
+    *,
+    heads: str = "head",
+    columns: Sequence[Column] | None = None,
+    mark: str = "",
+    marked: str = "significant",
+    tell: Callable[[Row], str] | None = None,
+) -> Figure:
+    """Layers by heads, a panel for each table; grey is not there or has no number."""
+    marks = [Mark(mark, lambda row: row[marked] is True)]
+    words = tell or (lambda row: number(row[value], 2))
+    every = pd.concat([table for _, table in shown])
+    layers = layers_of(every)
+    if columns is None:
+        columns = [("", head) for head in sorted({int(head) for head in every["head"]})]
+    down, _ = rows_and_columns(len(shown), width, _LEAST)
+    height = height_of(len(layers), 0.11, 3.6 if down == 1 else 2.2)
+    panels = Panels([lines for lines, _ in shown], width, (height,), least=_LEAST, most=2.4)
+    for axes, (_, table) in zip(panels.flat, shown, strict=True):
+        if "column" not in table:
+            table = table.assign(column=[("", int(head)) for head in table["head"]])
+        drawn = cells(
+            table, value, ("layer", layers), ("column", columns), marks,
+            lambda row: f"{name_layer(row['layer'])}.{_column(*row['column'])}: {words(row)}",
+        )  # fmt: skip
+        draw_heat(axes, drawn, bar, (panels.room, height), absent=ABSENT)
+        _name_columns(axes, columns, panels.room)
+        name_layers(axes, "y", layers, height, cells=True)
+    return panels.finish(title, heads, ["layer"], bar)
+
+
+def _column(group: str, head: int) -> str:
+    return group if head < 0 else f"{group}{head}"
+
+
+def _name_columns(axes: Axes, columns: Sequence[Column], room: float) -> None:
+    """Numbers of heads as they fit, and a line between groups of them."""
+    ticks, column, start = {}, room / len(columns), len(columns)
+    for group in reversed(list(dict.fromkeys(group for group, _ in columns))):
+        heads = [head for of, head in columns if of == group]
+        size = _TICK + 0.06 * len(group)
+        for head in heads if heads == [-1] else layer_ticks(heads, column * len(heads), size):
+            place = columns.index((group, head))
+            if start == len(columns) or (start - place) * column > 0.3:
+                ticks[place] = _column(group, head)
+        start = columns.index((group, heads[0]))
+        if start:
+            axes.axvline(start, color="0.6", lw=0.5)
+    axes.set_xticks([place + 0.5 for place in ticks], list(ticks.values()))
+
+
+def height_of(n_layers: int, each: float, most: float) -> float:
+    """Inches of a map of layers from above, with room for the names of stacks along its axis."""
+    return float(np.clip(each * n_layers, 1.1 if stacks().n_encoder else 0.8, most))
+
+
+def limit_of(table: pd.DataFrame, column: str) -> float:
+    """The share at which colours end: the largest in a column, rounded up, from 0.1 to 1."""
+    largest = np.nanmax(np.abs(numbers(table, column)), initial=0.0)
+    return min(1.0, max(0.1, math.ceil(10 * float(largest)) / 10))
+
+
+ROW = 0.17  # inches of a row of a strip
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A panel of named rows over layers."""
+
+    title: Sequence[str]  # the lines above it
+    names: Sequence[str]  # of the rows, from above
+    cells: Cells
+    silent: Sequence[int] = ()  # rows without signal, which are hatched
+    right: Sequence[str] = ()  # what stands at the right of the rows
+    edges: np.ndarray | None = None  # of the cells; if None a cell is a layer
+
+
+def strip_of_losses(
+    part: pd.DataFrame, named: str, names: Sequence[str], layers: list[int], marks: Sequence[Mark],
+    tell: Callable[[Row], str], right: Callable[[Row], str] | None = None,
+) -> Strip:  # fmt: skip
+    """A task's shares lost, in rows over the layers; those without signal have no cells."""
+    first, lit = part.iloc[0], rows(part, signal=True)
+    title = f"{first['task']} ({first['capability']}, n = {spread(part['n_items'])})"
+    there = {row[named]: row for row in records(part)}
+    return Strip(
+        [title],
+        names,
+        cells(lit, "share_lost", (named, names), ("layer", layers), marks, tell),
+        [i for i, name in enumerate(names) if name in there and name not in set(lit[named])],
+        [right(there[name]) if name in there else "" for name in names] if right else (),
+    )
+
+
+def strips(
+    shown: Sequence[Strip], width: float, *, left: float, right: float = 0.1, least: float = 2.9
+) -> Panels:
+    """Panels of strips with their rows' names; the axis below, title and legend are to be added."""
+    most = max(len(strip.names) for strip in shown)
+    panels = Panels(
+        [strip.title for strip in shown], width, (ROW * most,), least=least, most=width, left=left,
+        share="x",
+    )  # fmt: skip
+    panels.room -= right + (left if panels.across > 1 else 0.0) * (1 - 1 / panels.across)
+    for axes, strip in zip(panels.flat, shown, strict=True):
+        draw_heat(axes, strip.cells, LOST, (panels.room, ROW * len(strip.names)), edges=strip.edges)
+        start, end = axes.get_xlim()
+        for row in strip.silent:
+            hatch(axes, start, row, end - start, 1.0)
+        for row, text in enumerate(strip.right):
+            axes.text(end, row + 0.5, f" {text}", va="center", ha="left")
+        fits = characters(left - 0.15)
+        names = [label(name, fits) for name in strip.names]
+        axes.set_yticks(np.arange(len(names)) + 0.5, names)
+        axes.set_ylim(most, 0)
+    return panels

@@ -42,15 +42,11 @@ class Bar:
 
 
 class Panels:
-    """Panels in a grid, each of one or more parts above each other, on shared axes.
+    """Panels in a grid, each of one or more parts above each other, on shared axes."""
 
-    Attributes:
-        figure: what they are in.
-        axes: the parts of each panel, from above.
-        across: how many panels stand beside each other.
-        room: inches of a panel between its axes' ends.
-        fits: how many characters of a title fit above a panel.
-    """
+    # ``axes`` are the parts of each panel, from above; ``across`` is how many panels stand beside
+    # each other, ``room`` the inches of a panel between its axes' ends, and ``fits`` how many
+    # characters of a title fit above it.
 
     def __init__(
         self,
@@ -81,21 +77,16 @@ class Panels:
         for spare in (axes for parts in every[n:] for axes in parts):
             spare.remove()
         self.axes: list[tuple[Axes, ...]] = every[:n]
-        lines = [self._wrapped(title) for title in titles]
+        # a long line of a title is broken, a very long one loses its middle
+        short = ([label(line, 2 * self.fits - 6) for line in title] for title in titles)
+        lines = [[part for line in each for part in textwrap.wrap(line, self.fits)]
+                 for each in short]  # fmt: skip
         for parts, title in zip(self.axes, lines, strict=True):
             parts[0].set_title("\n".join(title), loc="left", pad=3)
         deepest = [max(map(len, lines[i : i + self.across])) for i in range(0, n, self.across)]
         titled = sum(_LINE * n_lines + _MARGIN for n_lines in deepest)
         self._one, self._last = sum(heights), heights[-1]
         self._height = self.down * (self._one + above + below) + titled
-        self._share_axes()
-
-    def _wrapped(self, title: Sequence[str]) -> list[str]:
-        """Lines that fit above a panel; a long one is broken, a very long one loses its middle."""
-        short = (label(line, 2 * self.fits - 6) for line in title)
-        return [part for line in short for part in textwrap.wrap(line, self.fits)]
-
-    def _share_axes(self) -> None:
         for i, parts in enumerate(self.axes):
             for part, axes in enumerate(parts):
                 if "y" in self._share and i:
@@ -200,8 +191,6 @@ def rows_and_columns(n: int, width: float, least: float) -> tuple[int, int]:
 def task_title(table: pd.DataFrame) -> list[str]:
     """The lines above a panel of one task: its name, how many items, what has no signal."""
     first = table.iloc[0]
-    dull = (
-        in_order(rows(table, signal=False)["protocol"], PROTOCOL_ORDER) if "signal" in table else []
-    )
     lines = [str(first["task"]), f"{first['capability']}, n = {spread(table['n_items'])}"]
-    return lines + [f"no signal: {protocol}" for protocol in dull]
+    dull = rows(table, signal=False)["protocol"] if "signal" in table else ()
+    return lines + [f"no signal: {protocol}" for protocol in in_order(dull, PROTOCOL_ORDER)]
