@@ -120,7 +120,7 @@ def test_the_command_prints_a_table_and_the_counts(folder):
 
 def test_a_table_fits_80_columns_and_breaks_no_word(folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("layerwise.cli.narrow_tables.WIDE", 80)
+    monkeypatch.setattr("layerwise.cli.printing.WIDE", 80)
     printed = done("items", folder, "--layer", 0, "--task", "words", "--all")
     assert max(map(len, printed.splitlines())) <= 80
     words = {word for item in TASK.items for word in item.question.split()}

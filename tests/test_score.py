@@ -63,8 +63,7 @@ def test_a_score_is_saved_and_read_again(tmp_path):
 
 
 def test_the_command_prints_controls_and_what_to_try_in_80_columns(tmp_path, monkeypatch):
-    for module in ("narrow_tables", "printing"):
-        monkeypatch.setattr(f"layerwise.cli.{module}.WIDE", 80)
+    monkeypatch.setattr("layerwise.cli.printing.WIDE", 80)
     write_jsonl(tmp_path / "words.jsonl", TASK.items)
     printed = done("score", model_folder(), "--task", tmp_path / "words.jsonl")
     body = printed.partition("Percent of items")[2]

@@ -9,7 +9,7 @@ import io
 import sys
 import warnings
 from importlib import metadata
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -30,14 +30,14 @@ from layerwise.ground.waiting import wait_briefly_beside_others
 from layerwise.storage.atomic_files import FULL
 
 from .commands import COMMANDS
-from .printing import say
+from .printing import print_grid, say
 from .saved_runs import compare, figures, items, report, show, verify
 
-if TYPE_CHECKING:
-    from layerwise.prompts.grid import Grid
-
-
-_CELL = 9
+_Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+_Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")]
+_Backend = Annotated[
+    str, typer.Option(help="What runs a decoder: auto, transformer-lens or hugging-face.")
+]
 
 
 def look(
@@ -48,11 +48,9 @@ def look(
     ] = None,
     skips: Annotated[bool, typer.Option(help="Also without each layer.")] = True,
     chat: Annotated[bool, typer.Option("--chat", help="Use the chat template.")] = False,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
-    backend: Annotated[
-        str, typer.Option(help="What runs a decoder: auto, transformer-lens or hugging-face.")
-    ] = "auto",
+    dtype: _Dtype = "float32",
+    device: _Device = "cpu",
+    backend: _Backend = "auto",
 ) -> None:
     """Show what each layer would say next in a prompt, and what is said without it."""
     from layerwise.prompts.lens import lens_grid
@@ -66,58 +64,14 @@ def look(
         print_grid(skip_grid(loaded, prompt, chat=chat))
 
 
-def print_grid(grid: Grid) -> None:
-    """Print a grid as wide as the terminal; of many columns the last."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from layerwise.prompts.drawing import colors_of
-    from layerwise.prompts.grid import ILLUSTRATION
-
-    console = Console()
-    console.print(Text(f"{grid.title} (colour: {grid.unit})", style="bold"))
-    for place, panel in enumerate(grid.panels):
-        names = max(len(panel.row_axis), *map(len, panel.rows)) + 1
-        first = max(0, len(panel.columns) - (console.width - names) // (_CELL + 1))
-        table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False)
-        table.add_column(Text(panel.row_axis), justify="right")
-        for name in panel.columns[first:]:
-            table.add_column(Text(name[:_CELL]), width=_CELL, no_wrap=True, overflow="crop")
-        cells = {
-            (row.row, row.column): row
-            for row in grid.table.loc[grid.table["panel"] == place].itertuples()
-        }
-        order = range(len(panel.rows))
-        for row in reversed(order) if grid.upward else order:
-            texts = []
-            for column in range(first, len(panel.columns)):
-                cell = cells.get((row, column))
-                if cell is None:
-                    texts.append(Text(""))
-                    continue
-                back, front = colors_of(grid, float(cell.value))  # type: ignore[arg-type]
-                texts.append(Text(str(cell.text)[:_CELL].ljust(_CELL), style=f"{front} on {back}"))
-            table.add_row(Text(panel.rows[row]), *texts)
-        console.print(table)
-        if first:
-            shown = f"{len(panel.columns) - first} of {len(panel.columns)} columns"
-            console.print(f"Shown are the last {shown}: a wider terminal has room for more.")
-    for note in grid.notes:
-        console.print(Text(note))
-    console.print(Text(ILLUSTRATION, style="dim"))
-
-
 def models(
     name: Annotated[str | None, typer.Argument(help="Model to load and describe.")] = None,
     offload: Annotated[
         str | None, typer.Option(help="disk: only the layer that runs has its weights in memory.")
     ] = None,
-    backend: Annotated[
-        str, typer.Option(help="What runs a decoder: auto, transformer-lens or hugging-face.")
-    ] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
+    backend: _Backend = "auto",
+    dtype: _Dtype = "float32",
+    device: _Device = "cpu",
 ) -> None:
     """List the bundled models, or describe one model."""
     from layerwise.models import known_models

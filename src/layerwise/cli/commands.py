@@ -16,13 +16,13 @@ import typer
 from layerwise.ground.arguments import check_ahead
 from layerwise.ground.process import keep_texts_as_objects, settle
 
-from .narrow_tables import show_score
 from .options import FLAGS, PAIRED, Flag, Option, help_of, options_of, read_layers, read_positions
 from .printing import (
     say,
     show_profile,
     show_removal,
     show_result,
+    show_score,
     show_series,
     show_written,
     tell_time,
@@ -31,35 +31,24 @@ from .signatures import REQUIRED, Signature, signature_of
 
 # Bars are shown where there is a terminal.
 _NOT_ASKED = ("progress",)
-_LOADING = "layerwise.models.load:load_model"
 _MODEL = "Bundled alias, GGUF file, folder in hub format, or hub id."
 
 
 @dataclass(frozen=True)
 class Command:
-    """A public function as a command.
+    """A public function as a command."""
 
-    Attributes:
-        target: the function, ``module:name``; it is imported when the command runs.
-        show: prints what the function returns, given the folder that it wrote to.
-        flags: what of its options does not follow from the function, beside ``FLAGS``.
-        model: the model if none is named.
-        folder: where it writes if nobody says, from the model's name; None for nowhere.
-        offload: whether it can run a model whose weights stay on disk.
-        beside: the parameter that is a second model, named after the first; None if there is none.
-        called: what help calls the first argument, if not by its name.
-        several: whether there may be several of the first.
-    """
-
-    target: str
+    target: str  # the function, ``module:name``; it is imported when the command runs
+    # Prints what the function returns, given the folder that it wrote to.
     show: Callable[[Any, Any], None] = show_result
+    # What of its options does not follow from the function, beside ``FLAGS``.
     flags: Mapping[str, Flag] = field(default_factory=dict)
-    model: Any = REQUIRED
-    folder: Callable[[str], Path] | None = None
-    offload: bool = True
-    beside: str | None = None
-    called: str | None = None
-    several: bool = False
+    model: Any = REQUIRED  # the model if none is named
+    folder: Callable[[str], Path] | None = None  # where it writes if nobody says, by the model
+    offload: bool = True  # whether it can run a model whose weights stay on disk
+    beside: str | None = None  # the parameter that is a second model, named after the first
+    called: str | None = None  # what help calls the first argument, if not by its name
+    several: bool = False  # whether there may be several of the first
 
     @property
     def signature(self) -> Signature:
@@ -82,7 +71,7 @@ class Command:
         if self.signature.parameters[self.first].annotation != "Model":
             return {}
         names = ("dtype", "device", "backend", *(("offload",) if self.offload else ()))
-        return options_of(signature_of(_LOADING), names, FLAGS)
+        return options_of(signature_of("layerwise.models.load:load_model"), names, FLAGS)
 
     def function(self) -> Callable[..., None]:
         """The command as a function that typer reads."""

@@ -33,9 +33,6 @@ _TYPES: Mapping[str, Any] = {
     "str | Sequence[str]": list[str],
     "TaskLike | Sequence[TaskLike]": list[str],
 }
-# Paths are texts to typer: some of its releases make a path of a text before a callback sees it,
-# and then an empty one is the folder that one is in.
-READ: Mapping[str, Any] = {"metavar": "<path>"}
 
 
 def read_layers(text: str) -> list[int | str]:
@@ -50,11 +47,6 @@ def read_layers(text: str) -> list[int | str]:
             )
         layers += [f"{stack}.{n}" if dot else n for n in _numbers(numbers, "layers")]
     return layers
-
-
-def read_heads(text: str) -> list[int]:
-    """Heads from ``0-5,9``."""
-    return _numbers(text, "heads")
 
 
 def _numbers(text: str, named: str) -> list[int]:
@@ -109,19 +101,12 @@ def read_executor(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Flag:
-    """What of an option does not follow from the function's parameter.
+    """What of an option does not follow from the function's parameter."""
 
-    Attributes:
-        names: its names; made of the parameter's if there are none.
-        help: its help; the docstring's text if empty.
-        default: its default, where that is not the function's.
-        read: makes the value of a text, where the value is given as one.
-    """
-
-    names: tuple[str, ...] = ()
-    help: str = ""
-    default: Any = SAME
-    read: Callable[[str], Any] | None = None
+    names: tuple[str, ...] = ()  # made of the parameter's if there are none
+    help: str = ""  # the docstring's text if empty
+    default: Any = SAME  # where that is not the function's
+    read: Callable[[str], Any] | None = None  # makes the value of a text, where it is given as one
 
 
 _TASK = ("--task", "--tasks")
@@ -137,7 +122,8 @@ FLAGS: Mapping[str, Flag] = {
         read=read_layers,
     ),
     "heads": Flag(
-        help="Heads of z, or key/value groups, e.g. 0,2,5-8; all if left out.", read=read_heads
+        help="Heads of z, or key/value groups, e.g. 0,2,5-8; all if left out.",
+        read=lambda text: _numbers(text, "heads"),
     ),
     "offload": Flag(help="disk: only the layer that runs has its weights in memory."),
     "backend": Flag(help="What runs a decoder: auto, transformer-lens or hugging-face."),
@@ -159,17 +145,11 @@ FLAGS: Mapping[str, Flag] = {
 
 @dataclass(frozen=True)
 class Option:
-    """A parameter of a public function as an option.
-
-    Attributes:
-        parameter: the parameter.
-        text: its description.
-        flag: what does not follow from it.
-    """
+    """A parameter of a public function as an option."""
 
     parameter: inspect.Parameter
-    text: str
-    flag: Flag = Flag()
+    text: str  # its description
+    flag: Flag = Flag()  # what does not follow from the parameter
 
     @property
     def kind(self) -> Any:
@@ -208,9 +188,7 @@ class Option:
         if not self._is_path:
             return {"callback": value_of(called)}
         name = self.parameter.name
-        refuse = refuse_unusable_folder if name == "out" else None
-        of_path, of_value = path_of(name, refuse), value_of(called)
-        return {**READ, "callback": lambda given: of_path(of_value(given))}
+        return reading_path(name, refuse_unusable_folder if name == "out" else None, called)
 
     def value(self, given: Any) -> Any:
         """The function's argument, of what was given."""
@@ -252,27 +230,24 @@ def value_of(called: str) -> Callable[[Any], Any]:
     return read
 
 
-def path_of(
-    name: str, refuse: Callable[[Path], None] | None = None
-) -> Callable[[str | None], str | None]:
-    """A callback that refuses a text that is no path: ``Path`` takes an empty one for ``.``."""
+def reading_path(
+    name: str, refuse: Callable[[Path], None] | None = None, called: str = ""
+) -> dict[str, Any]:
+    """What an option or argument has whose texts are paths: ``Path`` takes an empty one for ``.``.
 
-    def read(given: str | None) -> str | None:
-        if given is not None:
-            refuse_path(name, given)
-            if refuse is not None:
-                refuse(Path(given))
+    Paths are texts to typer: some of its releases make a path of a text before a callback sees it,
+    and then an empty one is the folder that one is in.
+    """
+    of_value = value_of(called) if called else None
+
+    def read(given: Any) -> Any:
+        if of_value is not None:
+            of_value(given)
+        for text in given if isinstance(given, list) else [given]:
+            if text is not None:
+                refuse_path(name, text)
+                if refuse is not None:
+                    refuse(Path(text))
         return given
 
-    return read
-
-
-def paths_of(name: str) -> Callable[[list[str] | None], list[str]]:
-    """The same for several paths."""
-
-    def read(given: list[str] | None) -> list[str]:
-        for text in given or ():
-            refuse_path(name, text)
-        return list(given or ())
-
-    return read
+    return {"metavar": "<path>", "callback": read}

@@ -11,7 +11,9 @@ import typer
 from layerwise.errors import printable
 
 if TYPE_CHECKING:
+    from layerwise.prompts.grid import Grid
     from layerwise.storage.base import Result
+
 
 # What is not read on a terminal is not cut to its width.
 WIDE = 240
@@ -132,3 +134,116 @@ def _text(value: object) -> Any:
     from rich.text import Text
 
     return Text(printable(str(value), lines=True))
+
+
+# Longer texts lose their middle; the columns wrap what is left between words.
+_LONGEST = {"question": 100, "gold": 30, "intact": 30, "without": 30}
+_SCORE = ("task", "protocol", "n", "right", "chance", "blind", "none", "takes", "signal")
+_LEGEND = (
+    "Percent of items that are right, with the 95 % interval, and what that is\n"
+    "compared with: chance; blind, asked another item's question; none, without any\n"
+    "layer. takes: the option that is taken most often."
+)
+# Of a column of answers on a terminal.
+_WIDTH = 13
+
+
+def show_items(items: Any, layer: str, *, every: bool) -> None:
+    """A table for each protocol, and how many items changed."""
+    for protocol, group in items.groupby("protocol", sort=True):
+        counts = [int((group["fate"] == fate).sum()) for fate in ("lost", "gained")]
+        say(
+            f"{group['task'].iloc[0]}, {protocol}, without layer {layer}: {counts[0]} lost, "
+            f"{counts[1]} gained, of {len(group)} items."
+        )
+        shown = group if every else group.loc[group["fate"].isin(("lost", "gained"))]
+        if len(shown):
+            _show_answers(shown, layer)
+    if not every:
+        say("--all lists the items that did not change, too.")
+
+
+def _show_answers(shown: Any, layer: str) -> None:
+    from layerwise.analyses.ablation.items import shortened
+
+    margins = bool(shown["margin_change"].notna().any())
+    rows = [
+        [
+            row["fate"],
+            *(shortened(row[name], most) for name, most in _LONGEST.items()),
+            *([f"{row['margin_change']:+.1f} nats"] if margins else []),
+        ]
+        for row in shown.to_dict("records")
+    ]
+    narrow = _WIDTH if sys.stdout.isatty() else None
+    answers = dict.fromkeys(("answer", "intact", f"without {layer}"), narrow)
+    heads = {"": None, "asked": None, **answers} | ({"margin": None} if margins else {})
+    _print(heads, rows, whole=("", "margin"))
+
+
+def show_score(result: Any, out: Path | None) -> None:
+    """A model's accuracy beside its controls, and what to try where it has no signal."""
+    table = result.summary_rows()
+    say(f"{result!r}\n\n{_LEGEND}")
+    rows = [list(map(str, row)) for row in table.itertuples(index=False)]
+    _print(dict.fromkeys(_SCORE), rows, whole=_SCORE[1:])
+    show_notes(result)
+    if out is not None:
+        say(f"Tables: {out}")
+
+
+def _print(heads: dict[str, int | None], rows: list[list[str]], whole: tuple[str, ...]) -> None:
+    """Print a table that breaks lines between words alone."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for head, width in heads.items():
+        table.add_column(head, overflow="ellipsis", max_width=width, no_wrap=head in whole)
+    for row in rows:
+        table.add_row(*(Text(printable(text)) for text in row))
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def print_grid(grid: Grid) -> None:
+    """Print a grid as wide as the terminal; of many columns the last."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from layerwise.prompts.drawing import colors_of
+    from layerwise.prompts.grid import ILLUSTRATION
+
+    console, size = Console(), 9
+    console.print(Text(f"{grid.title} (colour: {grid.unit})", style="bold"))
+    for place, panel in enumerate(grid.panels):
+        names = max(len(panel.row_axis), *map(len, panel.rows)) + 1
+        first = max(0, len(panel.columns) - (console.width - names) // (size + 1))
+        table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False)
+        table.add_column(Text(panel.row_axis), justify="right")
+        for name in panel.columns[first:]:
+            table.add_column(Text(name[:size]), width=size, no_wrap=True, overflow="crop")
+        cells = {
+            (row.row, row.column): row
+            for row in grid.table.loc[grid.table["panel"] == place].itertuples()
+        }
+        order = range(len(panel.rows))
+        for row in reversed(order) if grid.upward else order:
+            texts = []
+            for column in range(first, len(panel.columns)):
+                cell = cells.get((row, column))
+                if cell is None:
+                    texts.append(Text(""))
+                    continue
+                back, front = colors_of(grid, float(cell.value))  # type: ignore[arg-type]
+                texts.append(Text(str(cell.text)[:size].ljust(size), style=f"{front} on {back}"))
+            table.add_row(Text(panel.rows[row]), *texts)
+        console.print(table)
+        if first:
+            shown = f"{len(panel.columns) - first} of {len(panel.columns)} columns"
+            console.print(f"Shown are the last {shown}: a wider terminal has room for more.")
+    for note in grid.notes:
+        console.print(Text(note))
+    console.print(Text(ILLUSTRATION, style="dim"))

@@ -17,23 +17,20 @@ from layerwise.storage.places import (
     refuse_unusable_page,
 )
 
-from .narrow_tables import show_items
-from .options import READ, path_of, paths_of
-from .printing import say, show_series, tell_claims
+from .options import reading_path
+from .printing import say, show_items, show_series, tell_claims
+
+_Folders = Annotated[
+    list[str], typer.Argument(help="Folders of finished runs.", **reading_path("folders"))
+]
 
 
 def report(
-    folders: Annotated[
-        list[str],
-        typer.Argument(help="Folders of finished runs.", callback=paths_of("folders"), **READ),
-    ],
+    folders: _Folders,
     out: Annotated[
         str | None,
         typer.Option(
-            "--out",
-            help="File to write; report.html in the first folder.",
-            callback=path_of("out"),
-            **READ,
+            "--out", help="File to write; report.html in the first folder.", **reading_path("out")
         ),
     ] = None,
 ) -> None:
@@ -56,10 +53,7 @@ def report(
 
 
 def show(
-    folders: Annotated[
-        list[str],
-        typer.Argument(help="Folders of finished runs.", callback=paths_of("folders"), **READ),
-    ],
+    folders: _Folders,
 ) -> None:
     """Print the answer of saved runs again: the strip over the layers, and what is claimed."""
     from layerwise.report import report_from_folders
@@ -70,9 +64,7 @@ def show(
 def items(
     run: Annotated[
         str,
-        typer.Argument(
-            help="Folder of a finished run with an ablation.", callback=path_of("run"), **READ
-        ),
+        typer.Argument(help="Folder of a finished run with an ablation.", **reading_path("run")),
     ],
     layer: Annotated[str, typer.Option(help="Which layer, e.g. 11, or encoder.3.")],
     task: Annotated[str, typer.Option(help="Which task of the run.")],
@@ -91,11 +83,10 @@ def items(
 
 def figures(
     folder: Annotated[
-        str,
-        typer.Argument(help="Folder of a finished run.", callback=path_of("folder"), **READ),
+        str, typer.Argument(help="Folder of a finished run.", **reading_path("folder"))
     ],
     out: Annotated[
-        str, typer.Option("--out", help="Folder to write to.", callback=path_of("out"), **READ)
+        str, typer.Option("--out", help="Folder to write to.", **reading_path("out"))
     ] = "figures",
     width: Annotated[
         str, typer.Option(help="Of the figures, in inches, or with a unit: 84mm.")
@@ -115,7 +106,7 @@ def verify(
     folder: Annotated[
         str,
         typer.Argument(
-            help="Folder of a run, comparison or pruned model.", callback=path_of("folder"), **READ
+            help="Folder of a run, comparison or pruned model.", **reading_path("folder")
         ),
     ],
 ) -> None:
@@ -136,8 +127,7 @@ def compare(
         typer.Argument(
             help="Folders of two or more runs of different models, or two logs of "
             "lm-evaluation-harness (samples_*.jsonl).",
-            callback=paths_of("runs"),
-            **READ,
+            **reading_path("runs"),
         ),
     ] = None,
     group: Annotated[
@@ -151,8 +141,7 @@ def compare(
         typer.Option(
             "--out",
             help="Folder for the page, tables and figures.",
-            callback=path_of("out", refuse_unusable_folder),
-            **READ,
+            **reading_path("out", refuse_unusable_folder),
         ),
     ] = "comparison",
     seed: Annotated[int, typer.Option(help="Decides the bootstrap over items.")] = 0,
@@ -168,7 +157,18 @@ def compare(
 ) -> None:
     """Test differences between saved runs of different models, or between groups of them."""
     if series:
-        _join_series(runs or [], group or [], Path(out), seed)
+        from layerwise.analyses.training.api import compare_series
+        from layerwise.analyses.training.joined import FOLDER as SERIES
+
+        if group:
+            raise UserError(
+                "Groups were given of a series: expected the runs of one model's checkpoints; "
+                "leave --group or --series out."
+            )
+        SERIES.refuse_unusable(Path(out))
+        joined = compare_series(runs or [], seed=seed)
+        joined.save(Path(out))
+        show_series(joined, Path(out))
         return
     if runs and len(runs) == 2 and all(path.endswith(".jsonl") for path in runs):
         from layerwise.analyses.comparison.harness_logs import compare_logs
@@ -188,19 +188,3 @@ def compare(
     tell_claims(comparison.established()[:5])
     say(caution(comparison))
     say(f"Comparison: {page}")
-
-
-def _join_series(runs: list[str], groups: list[str], out: Path, seed: int) -> None:
-    """Join the runs of one model's checkpoints, and print what they say."""
-    from layerwise.analyses.training.api import compare_series
-    from layerwise.analyses.training.joined import FOLDER
-
-    if groups:
-        raise UserError(
-            "Groups were given of a series: expected the runs of one model's checkpoints; leave "
-            "--group or --series out."
-        )
-    FOLDER.refuse_unusable(out)
-    series = compare_series(runs, seed=seed)
-    series.save(out)
-    show_series(series, out)
