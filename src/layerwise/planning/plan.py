@@ -46,16 +46,11 @@ SHORT = 8
 
 @dataclass
 class WithWeights:
-    """The models of a plan, each of which is loaded once.
+    """The models of a plan, each of which is loaded once."""
 
-    Attributes:
-        untimed: whether none is to be loaded.
-        backend: what is to run them.
-        loaded: by the id of a model or meta model the model itself.
-    """
-
-    untimed: bool
-    backend: str = "auto"
+    untimed: bool  # whether none is to be loaded
+    backend: str = "auto"  # what is to run them
+    # By the id of a model or meta model the model itself.
     loaded: dict[int, Model] = field(default_factory=dict)
 
     def why_not(self, model: Model) -> str | None:
@@ -130,31 +125,28 @@ class RunPlan:
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        total = PlanRow("total", "", "", self.total, self.seconds)
-        table = pd.DataFrame([_shown(row) for row in (*self.rows, total)])
+        shown = []
+        for row in (*self.rows, PlanRow("total", "", "", self.total, self.seconds)):
+            cost, passes = row.cost, row.cost.token_passes
+            fewer = cost.brute_force_token_passes / passes if passes else 1.0
+            shown.append({
+                "analysis": row.analysis,
+                "task": row.task,
+                "protocol": row.protocol,
+                "requests": f"{cost.requests:,}",
+                "changes": f"{cost.interventions:,}",
+                "walks": f"{cost.walks:,}",
+                "token-passes": f"{passes:,.0f}",
+                "fewer": f"{fewer:.1f} x",
+                "TFLOP": f"{cost.flop / 1e12:.3g}",
+                "GiB": f"{cost.peak_bytes / 2**30:.2f}",
+                "time here": "?" if row.seconds is None else seconds_in_words(row.seconds),
+            })  # fmt: skip
         sizes = (
             f"Memory budget: {self.memory_budget / 2**30:.4g} GiB. Tokens pushed through a block "
             f"at once: {self.tokens_at_once:,}. Weights: {self.weight_bytes / 2**30:.4g} GiB."
         )
-        return "\n".join([table.to_string(index=False), sizes, *self.notes])
-
-
-def _shown(row: PlanRow) -> dict[str, str]:
-    cost = row.cost
-    fewer = cost.brute_force_token_passes / cost.token_passes if cost.token_passes else 1.0
-    return {
-        "analysis": row.analysis,
-        "task": row.task,
-        "protocol": row.protocol,
-        "requests": f"{cost.requests:,}",
-        "changes": f"{cost.interventions:,}",
-        "walks": f"{cost.walks:,}",
-        "token-passes": f"{cost.token_passes:,.0f}",
-        "fewer": f"{fewer:.1f} x",
-        "TFLOP": f"{cost.flop / 1e12:.3g}",
-        "GiB": f"{cost.peak_bytes / 2**30:.2f}",
-        "time here": "?" if row.seconds is None else seconds_in_words(row.seconds),
-    }
+        return "\n".join([pd.DataFrame(shown).to_string(index=False), sizes, *self.notes])
 
 
 @check_arguments(
@@ -216,12 +208,15 @@ def _plan_of(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) -> R
     if unknown is not None:
         notes.append(NO_TIME.format(unknown))
     texts = {} if unknown is not None else _few_texts(jobs, known)
-    rows: list[PlanRow] = []
+    rows: list[PlanRow] = []  # none of a task that offers a job nothing
     sweeps: dict[str, list[PlannedSweep]] = {}
-    for row in _rows(jobs):
-        rows.append(row)
-        sweeps.setdefault(row.analysis, []).extend(setup.sweeps)
-        setup.sweeps.clear()
+    for name, job in jobs.items():
+        for task, protocol in job.setup.pieces():
+            cost = job.expected(task, protocol)
+            if cost.requests:
+                rows.append(PlanRow(name, task.name, protocol, cost))
+                sweeps.setdefault(name, []).extend(setup.sweeps)
+                setup.sweeps.clear()
     costs = list(_costs(jobs, rows))
     trainings = {name: training.cost() for name, training in planned.trainings.items()}
     total = sum((cost for _, cost in costs), start=sum(trainings.values(), start=Cost()))
@@ -286,15 +281,6 @@ def _refuse_unused(planned: Planned, options: PlanOptions) -> None:
             f"{wrong[0]!r} was given, which only the plan of {owner!r} has, and the plan of "
             f"{planned.name!r} would be the same without it; plan {owner!r}, or leave it out."
         )
-
-
-def _rows(jobs: Mapping[str, PlannedJob]) -> Iterator[PlanRow]:
-    """Each task and protocol on its own; none of a task that offers a job nothing."""
-    for name, job in jobs.items():
-        for task, protocol in job.setup.pieces():
-            cost = job.expected(task, protocol)
-            if cost.requests:
-                yield PlanRow(name, task.name, protocol, cost)
 
 
 def _costs(jobs: Mapping[str, PlannedJob], rows: Sequence[PlanRow]) -> Iterator[tuple[str, Cost]]:

@@ -76,11 +76,7 @@ class PlannedSweep(NamedTuple):
 
 @dataclass(frozen=True)
 class PlannedSetup(Setup):
-    """A setup that keeps every sweep whose cost is asked for.
-
-    Attributes:
-        sweeps: these, by setups made from this one too.
-    """
+    """A setup that keeps every sweep whose cost is asked for, by setups made from it too."""
 
     sweeps: list[PlannedSweep] = field(default_factory=list, repr=False, compare=False)
 
@@ -101,17 +97,11 @@ class Timed(NamedTuple):
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds by the work that takes them.
+    """Seconds by the work that takes them."""
 
-    Attributes:
-        flop: for an operation of prompts, options and readings.
-        step: for a step of decoding, however many texts are written.
-        text_flop: for an operation of texts.
-    """
-
-    flop: float
-    step: float = 0.0
-    text_flop: float = 0.0
+    flop: float  # for an operation of prompts, options and readings
+    step: float = 0.0  # for a step of decoding, however many texts are written
+    text_flop: float = 0.0  # for an operation of texts
 
     def seconds(self, cost: Cost) -> float:
         """Seconds for some work."""

@@ -5,7 +5,8 @@ Each analysis is in its own module; here they share one folder, one bar and one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -15,11 +16,9 @@ import pandas as pd
 
 from layerwise.analyses.ablation.api import enough_items, planned_power
 from layerwise.analyses.ablation.job import Ablation
-from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.contract import (
-    Job,
     Planned,
     PlannedJob,
     PlannedJobs,
@@ -82,21 +81,17 @@ class Profile:
         ``brute_force_seconds`` is what plain hooked forwards would have taken, from the time of
         a few of them.
         """
-        work = self.results[0].facts.work
+        work: tuple[dict[str, Any], ...] = self.results[0].facts.work
         entries = [e for e in work if "token_passes" in e]
         keys = ("token_passes", "brute_force_token_passes", "seconds")
-        totals = {key: float(sum(_number(e[key]) for e in entries)) for key in keys}
+        totals = {key: sum((float(e[key]) for e in entries), start=0.0) for key in keys}
         for timed in (e for e in work if "forward_seconds" in e):
-            rate = _number(timed["forward_seconds"]) / _number(timed["forward_token_passes"])
+            rate = timed["forward_seconds"] / timed["forward_token_passes"]
             totals["brute_force_seconds"] = rate * totals["brute_force_token_passes"]
         return totals
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
-
-
-def _number(value: Any) -> float:
-    return float(value)
 
 
 def _refuse_unusable_page(out: str | Path | None) -> None:
@@ -169,17 +164,13 @@ def profile(
     )  # fmt: skip
     with meter(progress) as progressed:
         progressed.doing("drawing the page")
-        return _with_page(results, out)
-
-
-def _with_page(results: Sequence[Result], out: str | Path | None) -> Profile:
-    page = report(results)
-    if out is None:
-        return Profile(tuple(results), page)
-    with never_made_again(Path(out)):
-        page.save_figures(Path(out) / FIGURES)
-        page.save_claims(out)
-        return Profile(tuple(results), page, page.save(Path(out) / PAGE))
+        page = report(results)
+        if out is None:
+            return Profile(tuple(results), page)
+        with never_made_again(Path(out)):
+            page.save_figures(Path(out) / FIGURES)
+            page.save_claims(out)
+            return Profile(tuple(results), page, page.save(Path(out) / PAGE))
 
 
 def _amount(job: Any) -> float:
@@ -207,16 +198,14 @@ class Jobs:
         """The analyses of a setup, the ablation with some draws of examples; and what is wanted."""
         read = {"letter": "letter", "continuation": "continuation", "generate": "continuation"}
         protocols = tuple(dict.fromkeys(read[protocol] for protocol in setup.protocols))
+        sites = ("resid_pre", "z") if "heads" in extras else ("resid_pre",)
         return cls(
             Ablation(
                 setup, changes_of(setup, extras), only_with_signal=not exhaustive,
                 fewshot_seeds=fewshot_seeds,
             ),
             Lens(replace(setup, protocols=protocols), strict=False),
-            Patching(
-                replace(setup, protocols=("continuation",)), patched_sites(extras), pairs,
-                strict=False,
-            ),
+            Patching(replace(setup, protocols=("continuation",)), sites, pairs, strict=False),
             extras,
         )  # fmt: skip
 
@@ -237,9 +226,17 @@ class Jobs:
             return result
 
         ablation, lens = made(self.ablation, first[0]), made(self.lens, first[1])
-        able = self._able(ablation)
+        # Only the tasks that the model can do: a lucky guess carries no answer.
+        signal = ablation.signal()
+        known = set(signal.loc[signal["signal"], "task"])
+        able = replace(setup, tasks=tuple(task for task in setup.tasks if task.name in known))
         start = ProfileStart(able, replace(able, protocols=reads.protocols), pairs)
-        jobs = [self._patching(able), *jobs_of(self.extras, start)]
+        of_pairs = replace(self.patching.setup, tasks=able.tasks)
+        # First those that need no task, for none may be left.
+        extras = sorted((EXTRAS[name] for name in self.extras), key=lambda extra: extra.asks_tasks)
+        more = (job for extra in extras if able.tasks or not extra.asks_tasks
+                for job in extra.jobs(start))  # fmt: skip
+        jobs = [replace(self.patching, setup=of_pairs), *more]
         amounts = [_amount(job) for job in jobs]
         progress.expect(sum(amounts) - later)
         patching, *more = map(made, jobs, amounts)
@@ -278,17 +275,6 @@ class Jobs:
             parts.write_part(name, pd.DataFrame([entry]))
         return parts.read_part(name).to_dict("records")[0]
 
-    def _able(self, ablation: AblationResult) -> Setup:
-        """The setup with those tasks that the model can do; a lucky guess carries no answer."""
-        signal = ablation.signal()
-        able = set(signal.loc[signal["signal"], "task"])
-        setup = self.ablation.setup
-        return replace(setup, tasks=tuple(task for task in setup.tasks if task.name in able))
-
-    def _patching(self, able: Setup) -> Patching:
-        setup = replace(self.patching.setup, tasks=able.tasks)
-        return replace(self.patching, setup=setup)
-
 
 def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
     """Names of extras in their usual order; ``all`` stands for those that the model allows.
@@ -298,20 +284,13 @@ def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
     for name in names:
         if name != "all":
             EXTRAS[name].refuse(cfg)
-    every = "all" in names
-    return tuple(
-        name
-        for name, extra in EXTRAS.items()
-        if name in names or (every and extra.in_all and _allows(cfg, name))
-    )
-
-
-def _allows(cfg: Any, name: str) -> bool:
-    try:
-        EXTRAS[name].refuse(cfg)
-    except UserError:
-        return False
-    return True
+    wanted = set(names)
+    for name, extra in EXTRAS.items() if "all" in names else ():
+        if extra.in_all:
+            with suppress(UserError):
+                extra.refuse(cfg)
+                wanted.add(name)
+    return tuple(name for name in EXTRAS if name in wanted)
 
 
 def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[AblationSpec, ...]:
@@ -329,23 +308,10 @@ def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[AblationSpec, ...]:
     return tuple(AblationSpec.of(model, "skip", site, layers) for site in sites)
 
 
-def patched_sites(extras: Sequence[str]) -> tuple[str, ...]:
-    """The sites that a profile patches."""
-    return ("resid_pre", "z") if "heads" in extras else ("resid_pre",)
-
-
 def planned_jobs(extras: Sequence[str], start: ProfileStart) -> dict[str, Any]:
     """By name, the jobs of those extras of which a plan can say what they cost."""
     chosen = (EXTRAS[name] for name in extras)
     return {extra.name: job for extra in chosen if extra.planned for job in extra.jobs(start)}
-
-
-def jobs_of(extras: Sequence[str], start: ProfileStart) -> Iterator[Job[Result]]:
-    """The jobs of all extras; first those that need no task, for none may be left."""
-    chosen = sorted((EXTRAS[name] for name in extras), key=lambda extra: extra.asks_tasks)
-    for extra in chosen:
-        if start.able.tasks or not extra.asks_tasks:
-            yield from extra.jobs(start)
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:

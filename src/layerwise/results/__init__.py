@@ -1,78 +1,36 @@
-"""The types of all results, loaded on first use, and what is saved with them.
+"""The types of all results, and what is saved with them.
 
 What a result of one analysis is, that analysis says; what all of them can do is in ``storage``.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from layerwise.analyses.ablation.result import AblationResult as AblationResult
-    from layerwise.analyses.attribution.result import AttributionResult as AttributionResult
-    from layerwise.analyses.attribution_patching.result import (
-        AttributionPatchingResult as AttributionPatchingResult,
-    )
-    from layerwise.analyses.distillation.result import DistillationResult as DistillationResult
-    from layerwise.analyses.early_exit.result import EarlyExitResult as EarlyExitResult
-    from layerwise.analyses.emergence.result import EmergenceResult as EmergenceResult
-    from layerwise.analyses.heads.result import HeadsResult as HeadsResult
-    from layerwise.analyses.interactions.result import InteractionsResult as InteractionsResult
-    from layerwise.analyses.loading import load_results as load_results
-    from layerwise.analyses.logit_lens.result import LensResult as LensResult
-    from layerwise.analyses.patching.result import PatchingResult as PatchingResult
-    from layerwise.analyses.path_patching.result import PathPatchingResult as PathPatchingResult
-    from layerwise.analyses.pruning.result import PruningResult as PruningResult
-    from layerwise.analyses.registry import RESULTS as RESULTS
-    from layerwise.analyses.removal.result import RemovalResult as RemovalResult
-    from layerwise.analyses.similarity.result import SimilarityResult as SimilarityResult
-    from layerwise.analyses.transplant.result import TransplantResult as TransplantResult
-    from layerwise.analyses.tuned_lens.result import TunedLensResult as TunedLensResult
-    from layerwise.runs.folder import RunFolder as RunFolder
-    from layerwise.storage.base import Result as Result
-    from layerwise.storage.provenance import RUN_FILE as RUN_FILE
-    from layerwise.storage.provenance import Facts as Facts
-    from layerwise.storage.provenance import ModelFacts as ModelFacts
-    from layerwise.storage.provenance import TaskFacts as TaskFacts
-    from layerwise.storage.provenance import installed_versions as installed_versions
-    from layerwise.storage.provenance import join_facts as join_facts
-    from layerwise.storage.provenance import read_facts as read_facts
-
-_WHERE = {
-    "AblationResult": "layerwise.analyses.ablation.result",
-    "AttributionPatchingResult": "layerwise.analyses.attribution_patching.result",
-    "AttributionResult": "layerwise.analyses.attribution.result",
-    "DistillationResult": "layerwise.analyses.distillation.result",
-    "EarlyExitResult": "layerwise.analyses.early_exit.result",
-    "EmergenceResult": "layerwise.analyses.emergence.result",
-    "Facts": "layerwise.storage.provenance",
-    "HeadsResult": "layerwise.analyses.heads.result",
-    "InteractionsResult": "layerwise.analyses.interactions.result",
-    "LensResult": "layerwise.analyses.logit_lens.result",
-    "ModelFacts": "layerwise.storage.provenance",
-    "PatchingResult": "layerwise.analyses.patching.result",
-    "PathPatchingResult": "layerwise.analyses.path_patching.result",
-    "PruningResult": "layerwise.analyses.pruning.result",
-    "RESULTS": "layerwise.analyses.registry",
-    "RUN_FILE": "layerwise.storage.provenance",
-    "RemovalResult": "layerwise.analyses.removal.result",
-    "Result": "layerwise.storage.base",
-    "RunFolder": "layerwise.runs.folder",
-    "SimilarityResult": "layerwise.analyses.similarity.result",
-    "TaskFacts": "layerwise.storage.provenance",
-    "TransplantResult": "layerwise.analyses.transplant.result",
-    "TunedLensResult": "layerwise.analyses.tuned_lens.result",
-    "installed_versions": "layerwise.storage.provenance",
-    "join_facts": "layerwise.storage.provenance",
-    "load_results": "layerwise.analyses.loading",
-    "read_facts": "layerwise.storage.provenance",
-}
-
-__all__ = list(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
+from layerwise.analyses.ablation.result import AblationResult as AblationResult
+from layerwise.analyses.attribution.result import AttributionResult as AttributionResult
+from layerwise.analyses.attribution_patching.result import (
+    AttributionPatchingResult as AttributionPatchingResult,
+)
+from layerwise.analyses.distillation.result import DistillationResult as DistillationResult
+from layerwise.analyses.early_exit.result import EarlyExitResult as EarlyExitResult
+from layerwise.analyses.emergence.result import EmergenceResult as EmergenceResult
+from layerwise.analyses.heads.result import HeadsResult as HeadsResult
+from layerwise.analyses.interactions.result import InteractionsResult as InteractionsResult
+from layerwise.analyses.loading import load_results as load_results
+from layerwise.analyses.logit_lens.result import LensResult as LensResult
+from layerwise.analyses.patching.result import PatchingResult as PatchingResult
+from layerwise.analyses.path_patching.result import PathPatchingResult as PathPatchingResult
+from layerwise.analyses.pruning.result import PruningResult as PruningResult
+from layerwise.analyses.registry import RESULTS as RESULTS
+from layerwise.analyses.removal.result import RemovalResult as RemovalResult
+from layerwise.analyses.similarity.result import SimilarityResult as SimilarityResult
+from layerwise.analyses.transplant.result import TransplantResult as TransplantResult
+from layerwise.analyses.tuned_lens.result import TunedLensResult as TunedLensResult
+from layerwise.runs.folder import RunFolder as RunFolder
+from layerwise.storage.base import Result as Result
+from layerwise.storage.provenance import RUN_FILE as RUN_FILE
+from layerwise.storage.provenance import Facts as Facts
+from layerwise.storage.provenance import ModelFacts as ModelFacts
+from layerwise.storage.provenance import TaskFacts as TaskFacts
+from layerwise.storage.provenance import installed_versions as installed_versions
+from layerwise.storage.provenance import join_facts as join_facts
+from layerwise.storage.provenance import read_facts as read_facts
