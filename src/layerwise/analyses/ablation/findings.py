@@ -26,10 +26,9 @@ from layerwise.presentation.over_run import (
     evidence_for,
     together,
 )
-from layerwise.presentation.rows import asked_of, layers_of, numbers, records, rows
+from layerwise.presentation.rows import asked_of, by_protocol, layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
     HEAD_WORDS,
-    PROTOCOL_ORDER,
     capitalised,
     counted,
     in_order,
@@ -46,42 +45,38 @@ from layerwise.stats.share_tests.equivalence import Interest, excludable_loss
 from layerwise.storage.run_tables import RunTables
 
 from .claims import claims
-from .findings_scoring import book_findings, ladder_findings
+from .findings_scoring import ladder_findings, passage_findings
 from .saved_effects import HEADS, ablations, done, effects_of, effects_of_layers
 
 NO_LOSS = "no loss"
+Row = dict[str, Any]
 
 
 def layers_without_loss(run: RunTables) -> list[Claim]:
     """Per protocol, the layers that are shown to lose less than what would matter."""
-    claims, smallest = [], Interest.of(run.facts.settings)
+    made, smallest = [], Interest.of(run.facts.settings)
     for kind, site in ablations(run)[:1]:
-        effects = effects_of(run, kind, site, signal=True)
-        cells = {
-            protocol: rows(effects, protocol=protocol)
-            for protocol in in_order(effects["protocol"], PROTOCOL_ORDER)
-        }
-        whole = [no_loss_by_layer(cell) for cell in cells.values()]
-        over_run = holm(np.concatenate([list(p.values()) for p in whole] or [np.zeros(0)]))
-        for cell in cells.values():
-            p = no_loss(cell)
-            by_task, over_run = over_run[: len(p)], over_run[len(p) :]
-            shown = dict(zip(p, by_task.tolist(), strict=True)), every_test(sum(map(len, whole)))
-            claims.append(
-                _shown(cell, p, *shown, smallest)
-                if min(p.values()) < ALPHA
-                else _none(cell, len(p), smallest)
-            )
-    return spaced(claims, 2)
+        cells = [cell for _, cell in by_protocol(effects_of(run, kind, site, signal=True))]
+        by_layer = [no_loss_by_layer(cell) for cell in cells]
+        over_run = holm(np.concatenate([np.zeros(0), *by_layer]))
+        for cell, uncorrected in zip(cells, by_layer, strict=True):
+            tests = pd.DataFrame({"table": no_loss(cell), "run": over_run[: len(uncorrected)]})
+            over_run = over_run[len(uncorrected) :]
+            if tests["table"].min() < ALPHA:
+                n_tests = sum(map(len, by_layer))
+                made.append(_without_loss(cell, tests, n_tests, smallest))
+            else:
+                made.append(_no_layer(cell, smallest))
+    return spaced(made, 2)
 
 
-def no_loss(effects: pd.DataFrame) -> dict[int, float]:
+def no_loss(effects: pd.DataFrame) -> pd.Series:
     """By layer, p that it loses less than what would matter, corrected over the layers."""
-    p = no_loss_by_layer(effects)
-    return dict(zip(p, map(float, holm(np.array(list(p.values())))), strict=True))
+    by_layer = no_loss_by_layer(effects)
+    return pd.Series(holm(by_layer.to_numpy()), by_layer.index)
 
 
-def no_loss_by_layer(effects: pd.DataFrame) -> dict[int, float]:
+def no_loss_by_layer(effects: pd.DataFrame) -> pd.Series:
     """By layer, the p-value that it loses less than what would matter, in each of the tasks.
 
     All tasks must show it, and nats beside accuracy where there are any, so the largest p-value of
@@ -89,42 +84,45 @@ def no_loss_by_layer(effects: pd.DataFrame) -> dict[int, float]:
     in every task has 1.
     """
     points, nats = (numbers(effects, name) for name in ("p_no_loss", "p_no_loss_nats"))
-    larger = np.fmax(np.where(np.isnan(points), 1.0, points), nats)
-    n_tasks, layers = len(set(effects["task"])), layers_of(effects)
-    of_layer = [larger[np.asarray(effects["layer"] == layer, dtype=bool)] for layer in layers]
-    whole = [float(each.max()) if len(each) == n_tasks else 1.0 for each in of_layer]
-    return dict(zip(layers, whole, strict=True))
+    larger = pd.Series(np.fmax(np.where(np.isnan(points), 1.0, points), nats))
+    by_layer = larger.groupby(effects["layer"].to_numpy(dtype=int))
+    return by_layer.max().where(by_layer.size() == effects["task"].nunique(), 1.0)
 
 
-def _shown(
-    cell: pd.DataFrame, p: dict[int, float], run: dict[int, float], tests: str, smallest: Interest
+def _without_loss(
+    cell: pd.DataFrame, tests: pd.DataFrame, n_tests: int, smallest: Interest
 ) -> Claim:
     """The layers that are shown over the run; where there is none, those within the table."""
-    in_table, over_run = ([layer for layer in p if each[layer] < ALPHA] for each in (p, run))
-    layers, each = (over_run, run) if over_run else (in_table, p)
+    over_run = bool(tests["run"].min() < ALPHA)
+    sure = {name: tests.loc[tests[name] < ALPHA, name] for name in ("table", "run")}
+    p = sure["run" if over_run else "table"]
+    layers = [int(layer) for layer in p.index]
     named = f"any one of {len(layers)} layers" if layers[1:] else f"layer {name_layer(layers[0])}"
-    more = [f"Holm over the layers alone: {layer_ranges(in_table)}."] if layers != in_table else []
+    family = f"{every_test(n_tests)} of the run" if over_run else counted(len(tests), "layer")
     return Claim(
         short=f"{_doing(cell, named)} costs less than {_points(cell, smallest)}.",
         evidence=Evidence.ESTABLISHED if over_run else Evidence.IN_TABLE,
-        importance=weight(0.75, len(layers) / len(p)), layers=tuple(layers),
-        p=max(each[layer] for layer in layers),
-        test="the largest; one-sided paired tests, Holm over "
-        f"{f'{tests} of the run' if over_run else counted(len(p), 'layer')}",
+        importance=weight(0.75, len(layers) / len(tests)),
+        layers=tuple(layers),
+        p=float(p.max()),
+        test=f"the largest; one-sided paired tests, Holm over {family}",
         details=(
-            f"A larger loss is excluded for {len(layers)} of {counted(len(p), 'layer')} in each "
-            f"task with signal: {layer_ranges(layers)}.",
-            *more, *_margins(cell, smallest),
+            f"A larger loss is excluded for {len(layers)} of {counted(len(tests), 'layer')} in "
+            f"each task with signal: {layer_ranges(layers)}.",
+            f"Holm over the layers alone: {layer_ranges(sure['table'].index)}.",
+            *_margins(cell, smallest),
         ),
         **_scope(cell, layer=layers),
-    )  # fmt: skip
+    )
 
 
-def _none(cell: pd.DataFrame, n_layers: int, smallest: Interest) -> Claim:
+def _no_layer(cell: pd.DataFrame, smallest: Interest) -> Claim:
+    n_layers = len(layers_of(cell))
     least = excludable_loss(independent(cell), ALPHA / n_layers)
     return Claim(
         short=f"No layer is shown to cost less than {_points(cell, smallest)}.",
-        evidence=Evidence.OPEN, importance=weight(0.4, 0.0),
+        evidence=Evidence.OPEN,
+        importance=weight(0.4, 0.0),
         details=(
             f"{_doing(cell, 'each layer')} was tested (one-sided paired tests, Holm over "
             f"{counted(n_layers, 'layer')}).",
@@ -133,21 +131,11 @@ def _none(cell: pd.DataFrame, n_layers: int, smallest: Interest) -> Claim:
             *_margins(cell, smallest),
         ),
         **_scope(cell),
-    )  # fmt: skip
+    )
 
 
 def _doing(cell: pd.DataFrame, where: str) -> str:
     return capitalised(done(records(cell)[0], where))
-
-
-def _scope(cell: pd.DataFrame, **at: list[int]) -> dict[str, Any]:
-    first = records(cell)[0]
-    where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
-    return {
-        "kind": NO_LOSS, "tasks": tuple(in_order(cell["task"], ())),
-        "protocols": (where["protocol"],), "items": f"items: {items_of(cell)} a task",
-        "source": source("effects", where | {"signal": True}, **at),
-    }  # fmt: skip
 
 
 def _points(cell: pd.DataFrame, smallest: Interest) -> str:
@@ -161,19 +149,31 @@ def _margins(cell: pd.DataFrame, smallest: Interest) -> list[str]:
     return [loss] if np.isfinite(numbers(cell, "nats")).any() else []
 
 
+def _scope(cell: pd.DataFrame, **at: list[int]) -> dict[str, Any]:
+    first = records(cell)[0]
+    where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
+    return {
+        "kind": NO_LOSS,
+        "tasks": tuple(in_order(cell["task"], ())),
+        "protocols": (where["protocol"],),
+        "items": f"items: {items_of(cell)} a task",
+        "source": source("effects", where | {"signal": True}, **at),
+    }
+
+
 def needed_heads(run: RunTables) -> list[Claim]:
     """The head whose loss costs most, or what the intervals allow where none is significant."""
-    claims = []
+    every = effects_of_layers(run, heads=True)
     for kind, site in ablations(run, HEADS)[:1]:
         heads = effects_of(run, kind, site, HEADS, signal=True)
         losses = pd.DataFrame(rows(heads, significant=True).query("acc_diff > 0"))
-        every, smallest = effects_of_layers(run, heads=True), Interest.of(run.facts.settings).loss
-        large = (numbers(losses, "acc_diff") >= smallest - 1e-9).any()
-        if len(heads) and every is not None:
-            claims.append(
-                _largest_loss(heads, losses, every) if large else _no_head(heads, every, smallest)
-            )
-    return claims
+        smallest = Interest.of(run.facts.settings).loss
+        if heads.empty or every is None:
+            return []
+        if (numbers(losses, "acc_diff") >= smallest - 1e-9).any():
+            return [_largest_loss(heads, losses, every)]
+        return [_no_head(heads, every, smallest)]
+    return []
 
 
 def _largest_loss(heads: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> Claim:
@@ -186,7 +186,7 @@ def _largest_loss(heads: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame
     within = f"{RATE} over {counted(len(there), noun)}"
     return Claim(
         kind=HEADS, importance=weight(0.8, float(np.nan_to_num(top["share_low"]))),
-        short=f"{capitalised(done(top, name_of(top)))} costs {number(100 * top['acc_diff'])} "
+        short=f"{capitalised(done(top, _head(top)))} costs {number(100 * top['acc_diff'])} "
         f"accuracy points of {top['task']} {when(cell['protocol'])}, the largest loss of any "
         f"{noun}.",
         tasks=(cell["task"],), protocols=(cell["protocol"],), layers=(int(top["layer"]),),
@@ -200,12 +200,6 @@ def _largest_loss(heads: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame
         ),
         source=source("effects", cell, layer=int(top["layer"]), head=int(top["head"])),
     )  # fmt: skip
-
-
-def _head_points(row: dict[str, Any], every: pd.DataFrame) -> Estimate:
-    value, low, high = (100 * float(row[f"acc_diff{end}"]) for end in ("", "_run_low", "_run_high"))
-    unit = f"accuracy points of {row['task']} {when(row['protocol'])} without {name_of(row)}"
-    return Estimate(value, low, high, unit, together(every))
 
 
 def _no_head(heads: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim:
@@ -222,22 +216,26 @@ def _no_head(heads: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim
             f"{capitalised(done(worst, f'any one {noun}'))} has a significant loss of "
             f"{100 * smallest:.3g} points or more in none of the "
             f"{counted(pairs, 'task-protocol pair')} with signal (Benjamini-Hochberg).",
-            f"The largest loss is that without {name_of(worst)}.",
+            f"The largest loss is that without {_head(worst)}.",
         ),
     )  # fmt: skip
 
 
-def name_of(row: dict[str, Any]) -> str:
+def _head_points(row: Row, every: pd.DataFrame) -> Estimate:
+    value, low, high = (100 * float(row[f"acc_diff{end}"]) for end in ("", "_run_low", "_run_high"))
+    unit = f"accuracy points of {row['task']} {when(row['protocol'])} without {_head(row)}"
+    return Estimate(value, low, high, unit, together(every))
+
+
+def _head(row: Row) -> str:
     """``"head 7.3"``: the kind of head, its layer and its number."""
     return f"{HEAD_WORDS[row['site']]} {name_layer(row['layer'])}.{row['head']}"
 
 
-_FINDERS = (claims, ladder_findings, book_findings, needed_heads, layers_without_loss)
-
-
 def findings(run: RunTables) -> list[Claim]:
     """What layers and heads are for, and whether that depends on the protocol."""
-    return [claim for finder in _FINDERS for claim in finder(run)]
+    finders = (claims, ladder_findings, passage_findings, needed_heads, layers_without_loss)
+    return [claim for finder in finders for claim in finder(run)]
 
 
 def silent(run: RunTables) -> list[Claim]:
@@ -246,23 +244,28 @@ def silent(run: RunTables) -> list[Claim]:
     if signal is None:
         return []
     dull = rows(signal, signal=False)
-    importance = weight(0.5, len(dull) / len(signal))
     missed = f"It is not shown to be better than {not_better_than(signal)}."
-    claims = [
-        Claim(
-            kind=SILENT, evidence=OPEN, importance=importance,
-            short=f"Nothing is said of what layers cost for {in_short([row])}.",
-            source=source("signal", {name: row[name] for name in ("task", "protocol")}),
-            details=(missed, *in_full(row, signal, run.facts)),
-            **asked_of(rows(dull, task=row["task"], protocol=row["protocol"])),
+    parts = [dull.iloc[[i]] for i in range(min(len(dull), NAMED))]
+    parts += [dull.iloc[NAMED:]] if len(dull) > NAMED else []
+    made: list[Claim] = []
+    for part in parts:
+        row, where = records(part)[0], {"signal": False}
+        details: tuple[str, ...] = ()
+        more = counted(len(part), "further task-protocol pair")
+        short = f"Nor is anything said of what layers cost for {more}."
+        if len(made) < NAMED:
+            short = f"Nothing is said of what layers cost for {in_short([row])}."
+            where = {name: row[name] for name in ("task", "protocol")}
+            details = in_full(row, signal, run.facts)
+        made.append(
+            Claim(
+                kind=SILENT,
+                evidence=OPEN,
+                importance=weight(0.5, len(dull) / len(signal)),
+                short=short,
+                source=source("signal", where),
+                details=(missed, *details),
+                **asked_of(part),
+            )
         )
-        for row in records(dull)[:NAMED]
-    ]  # fmt: skip
-    if len(dull) > NAMED:
-        more = counted(len(dull) - NAMED, "further task-protocol pair")
-        claims.append(Claim(
-            kind=SILENT, evidence=OPEN, importance=importance,
-            short=f"Nor is anything said of what layers cost for {more}.", details=(missed,),
-            source=source("signal", {"signal": False}), **asked_of(dull.iloc[NAMED:]),
-        ))  # fmt: skip
-    return claims
+    return made
