@@ -10,7 +10,7 @@ import pytest
 from legible import assert_legible
 from matplotlib.lines import Line2D
 
-from layerwise.analyses.ablation.report_passages import books_section
+from layerwise.analyses.ablation.report import passages_section
 from layerwise.analyses.registry import tables_of_run
 from layerwise.report import figures, report
 from layerwise.results import AblationResult
@@ -60,9 +60,9 @@ def test_the_page_has_the_figure_the_tables_and_the_sentence(books: AblationResu
 def test_pairs_without_signal_are_named_and_no_pairs_have_no_part(books: AblationResult) -> None:
     rng = np.random.default_rng(0)
     guessed = np.repeat(rng.random((60, 1)) < 0.25, 9, axis=1)
-    silent = books_section(tables_of_run([ablation(asked_twice(guessed, ~guessed))]))
+    silent = passages_section(tables_of_run([ablation(asked_twice(guessed, ~guessed))]))
     assert "there is none of told under continuation" in silent.words
     assert [table.title for table in silent.tables] == ["Pairs of tasks"]
     assert not silent.drawings
     alone = replace(books, records=books.records.assign(closed_book=pd.NA))
-    assert not books_section(tables_of_run([alone])).tables
+    assert not passages_section(tables_of_run([alone])).tables

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from planted_heads import planted_heads
 from synthetic import Plan, wide_plan
 
-from layerwise.analyses.ablation.report import head_effects_tables
+from layerwise.analyses.ablation.report import effects_tables
 from layerwise.analyses.ablation.saved_effects import HEADS, ablations, effects_of_layers
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.rows import numbers, rows
@@ -71,7 +71,7 @@ def test_tasks_without_signal_are_not_drawn_and_not_told(ablation):
     assert ablations(run, HEADS) == [("zero", "z")]
     figure = head_effect_maps(ablation.effects(), "letter")
     assert sum(mesh.get_array().size == 12 for mesh in figure.findobj(QuadMesh)) == 1
-    assert not any(row[:2] == ["two-hop", "letter"] for t in head_effects_tables(run)
+    assert not any(row[:2] == ["two-hop", "letter"] for t in effects_tables(run, of_heads=True)
                    for row in t.cells)  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def test_the_page_has_a_section_with_the_strongest_heads_first(ablation):
     assert list(page.figures) == ["head_effects_zero_z_letter", "head_effects_zero_z_generate"]
     assert "Ablation of heads" in page.html
     assert "Role map" not in page.html
-    top, every = head_effects_tables(tables_of_run([ablation]))
+    top, every = effects_tables(tables_of_run([ablation]), of_heads=True)
     assert {row[2] for row in top.cells[:5]} == {"zero:z,layer=1,head=2", "zero:z,layer=3,head=0"}
     assert [row[-1] for row in top.cells[:6]] == ["yes"] * 5 + ["no"]
     assert len(every.cells) == 3 * 12

@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 
 from layerwise.storage.base import Result
+from layerwise.storage.run_tables import RunTables
 
 from .naming import name_layer, naming_layers_of
 from .rows import records
-from .section import bounds
+from .section import Table, bounds
 from .wording import number
 
 Row = dict[str, Any]
@@ -72,6 +73,15 @@ def heads(columns: Sequence[Column]) -> tuple[str, ...]:
 def cells(columns: Sequence[Column], table: pd.DataFrame) -> list[list[str]]:
     """The rows of a table as text."""
     return [[column.text(row) for column in columns] for row in records(table)]
+
+
+def table_of(
+    run: RunTables, name: str, title: str, columns: Sequence[Column], *, collapsed: bool = True
+) -> list[Table]:
+    """A run's table as text; none if it has no rows. ``{n}`` in the title is their number."""
+    table = run.table(name)
+    shown = [] if table is None else cells(columns, table)
+    return [Table(title.format(n=len(shown)), heads(columns), shown, collapsed)] if shown else []
 
 
 def in_short(result: Result, columns: Sequence[Column], table: pd.DataFrame) -> pd.DataFrame:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from layerwise.errors import UserError, printable, unknown_name
@@ -18,7 +19,7 @@ from layerwise.ground.path_readers import path
 from layerwise.ground.readers import plain, text, truth, whole
 from layerwise.presentation.claim import GENERAL
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.rows import rows
+from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.section import Section, Table
 from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, ranges
 from layerwise.stats.effects import INTACT
@@ -34,10 +35,6 @@ from .saved_effects import ablations, effects_of, kinds_and_sites, single_layers
 
 # What became of an item, in the order in which items are listed.
 FATES = ("lost", "gained", "right", "wrong")
-COLUMNS = (
-    *KEY, "change", "fate", "prompt", "question", "options", "gold", "intact", "without",
-    "right_intact", "right_without", "margin_intact", "margin_without", "margin_change",
-)  # fmt: skip
 
 
 def _run(name: str, value: Any) -> Any:
@@ -89,10 +86,10 @@ def items(
     facts, model = result.facts, result.facts.model
     if isinstance(layer, str) or not 0 <= layer < model.n_layers:
         layer = layer_number(str(layer), model.n_encoder_layers, model.n_layers)
-    records = _of_task(result.records, task, protocol)
-    without = _changed_at(records, layer, facts)
+    outcomes = _of_task(result.records, task, protocol)
+    without = _changed_at(outcomes, layer, facts)
     questions = questions_of([]) if result.questions is None else result.questions()
-    table = answers(records, without, questions)
+    table = answers(outcomes, without, questions)
     return table.loc[table["fate"].isin(FATES[:2])].reset_index(drop=True) if changed else table
 
 
@@ -114,22 +111,22 @@ def _loaded(run: Any) -> AblationResult:
     return AblationResult.load(folder)
 
 
-def _of_task(records: pd.DataFrame, task: str, protocol: str | None) -> pd.DataFrame:
-    """The records of one task, under one protocol or all."""
-    names = set(records["task"])
+def _of_task(outcomes: pd.DataFrame, task: str, protocol: str | None) -> pd.DataFrame:
+    """The outcomes of one task, under one protocol or all."""
+    names = set(outcomes["task"])
     named = task if task in names else Path(task).stem
     if named not in names:
         raise unknown_name("task of this run", task, names)
-    own = rows(records, task=named)
+    own = rows(outcomes, task=named)
     protocols = set(own["protocol"])
     if protocol is not None and protocol not in protocols:
         raise unknown_name(f"protocol of task {named!r} in this run", protocol, protocols)
     return own if protocol is None else rows(own, protocol=protocol)
 
 
-def _changed_at(records: pd.DataFrame, layer: int, facts: Facts) -> pd.DataFrame:
+def _changed_at(outcomes: pd.DataFrame, layer: int, facts: Facts) -> pd.DataFrame:
     """Records without one layer; of several kinds of change the first (skips before others)."""
-    changed = single_layers(records.loc[records["layer"].notna()])
+    changed = single_layers(outcomes.loc[outcomes["layer"].notna()])
     at = rows(changed, layer=layer)
     for kind, site in kinds_and_sites(at)[:1]:
         return rows(at, kind=kind, site=site)
@@ -144,67 +141,52 @@ def _changed_at(records: pd.DataFrame, layer: int, facts: Facts) -> pd.DataFrame
     )
 
 
-def answers(records: pd.DataFrame, without: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
-    """The frame of ``items``, of all items."""
-    intact = _first(rows(records, kind=INTACT))
-    both = intact.merge(_first(without), on=KEY, suffixes=("_intact", "_without"), how="inner")
+def answers(outcomes: pd.DataFrame, without: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+    """The frame of ``items``, of all items; of several draws the first."""
+    first, other = (
+        of.sort_values([name for name in ("draw", "examples") if name in of]).drop_duplicates(KEY)
+        for of in (rows(outcomes, kind=INTACT), without)
+    )
+    names = [*KEY, "intervention", "correct", "margin", "chosen", "generated"]
+    both = first[names].merge(other[names], on=KEY, suffixes=("_intact", "_without"))
     both = both.merge(questions, on=KEY, how="left")
-    made = [_row(row) for row in both.to_dict("records")]
-    table = pd.DataFrame(made, columns=list(COLUMNS))
+    right, still = (both[f"correct_{model}"].astype(bool) for model in ("intact", "without"))
+    before, after = (numbers(both, f"margin_{model}") for model in ("intact", "without"))
+    options = [given if isinstance(given, list) else [] for given in both["options"]]
+    table = both[KEY].assign(
+        change=both["intervention_without"],
+        fate=np.select([right & ~still, ~right & still, right & still], FATES[:3], FATES[3]),
+        prompt=_texts(both["prompt"]),
+        question=_texts(both["question"]),
+        options=[given or None for given in options],
+        gold=_texts(both["gold"]),
+        intact=_given(both["chosen_intact"], both["generated_intact"], options),
+        without=_given(both["chosen_without"], both["generated_without"], options),
+        right_intact=right,
+        right_without=still,
+        margin_intact=before,
+        margin_without=after,
+        margin_change=after - before,
+    )
     order = table["fate"].map(FATES.index)
-    sorted_by = table.assign(order=order).sort_values(["protocol", "order", "margin_change"])
-    return sorted_by.drop(columns="order").reset_index(drop=True)
+    ordered = table.assign(order=order).sort_values(["protocol", "order", "margin_change"])
+    return ordered.drop(columns="order").reset_index(drop=True)
 
 
-def _first(records: pd.DataFrame) -> pd.DataFrame:
-    """One record per item: of several draws, of noise or of examples, the first."""
-    once = [name for name in ("draw", "examples") if name in records]
-    names = [*KEY, "intervention", "correct", "margin", "chosen", "generated", "extracted"]
-    return pd.DataFrame(records.sort_values(once).drop_duplicates(KEY)[names])
+def _given(chosen: pd.Series, written: pd.Series, options: Sequence[list[str]]) -> list[str | None]:
+    """The option that was taken of each item, or the text that was written."""
+    return [
+        text
+        if pd.isna(place)
+        else of_item[int(place)]
+        if int(place) < len(of_item)
+        else f"option {int(place) + 1}"
+        for place, text, of_item in zip(chosen, _texts(written), options, strict=True)
+    ]
 
 
-def _row(row: dict[str, Any]) -> dict[str, Any]:
-    right, still = bool(row["correct_intact"]), bool(row["correct_without"])
-    fate = {(True, False): "lost", (False, True): "gained", (True, True): "right"}
-    options = row["options"] if isinstance(row["options"], list) else []
-    margins = [_number(row[f"margin_{when}"]) for when in ("intact", "without")]
-    return {
-        **{name: row[name] for name in KEY},
-        "change": row["intervention_without"],
-        "fate": fate.get((right, still), "wrong"),
-        **{name: _text(row[name]) for name in ("prompt", "question")},
-        "options": options or None,
-        "gold": _text(row["gold"]) or _known(row),
-        "intact": _answer(row, "intact", options),
-        "without": _answer(row, "without", options),
-        "right_intact": right,
-        "right_without": still,
-        "margin_intact": margins[0],
-        "margin_without": margins[1],
-        "margin_change": margins[1] - margins[0],
-    }
-
-
-def _answer(row: dict[str, Any], when: str, options: Sequence[str]) -> str | None:
-    """The option that was taken, or the text that was written."""
-    chosen = row[f"chosen_{when}"]
-    if pd.isna(chosen):
-        return _text(row[f"generated_{when}"])
-    return options[int(chosen)] if int(chosen) < len(options) else f"option {int(chosen) + 1}"
-
-
-def _known(row: dict[str, Any]) -> str | None:
-    """The right answer where only a model said it, as runs of earlier versions saved it."""
-    right = [when for when in ("intact", "without") if row[f"correct_{when}"]]
-    return _text(row[f"extracted_{right[0]}"]) if right else None
-
-
-def _text(value: Any) -> str | None:
-    return value.strip() if isinstance(value, str) else None
-
-
-def _number(value: Any) -> float:
-    return float("nan") if pd.isna(value) else float(value)
+def _texts(values: pd.Series) -> list[str | None]:
+    return [value.strip() if isinstance(value, str) else None for value in values]
 
 
 def shortened(text: Any, most: int) -> str:
@@ -228,49 +210,25 @@ _WORDS = (
 )
 
 
-class Example(NamedTuple):
-    """An item, and what was answered.
-
-    Attributes:
-        task: its task.
-        protocol: how it was asked.
-        question: the prompt without what all prompts of the task share.
-        gold: the right answer; None if the run did not save it.
-        intact: the intact model's answer.
-        layer: the layer that costs the task most, of those that not every capability needs; None
-            without signal.
-        without: the answer without this layer; None without signal.
-    """
-
-    task: str
-    protocol: str
-    question: str | None
-    gold: str | None
-    intact: str | None
-    layer: int | None
-    without: str | None
-
-
-def example_items(run: RunTables, task: str) -> list[Example]:
-    """At most two items of a task: one that breaks without a layer, one that stays right.
+def example_items(run: RunTables, task: str) -> pd.DataFrame:
+    """At most two items of a task: one that breaks without a ``layer``, one that stays right.
 
     Without signal there is no such layer: they are one that is right, if any, and one that is not.
     """
-    records, questions = run.table("records"), run.table(QUESTIONS)
-    if records is None or questions is None:
-        return []
-    own = rows(records, task=task)
-    worst = _worst(run, task)
+    outcomes, questions = run.table("records"), run.table(QUESTIONS)
+    if outcomes is None or questions is None:
+        return pd.DataFrame()
+    of_task, worst = rows(outcomes, task=task), _worst(run, task)
     if worst is None:
-        protocols = in_order(rows(own, kind=INTACT)["protocol"], _TELLING)
-        own = rows(own, protocol=protocols[:1])
-        every = answers(own, rows(own, kind=INTACT), questions)
-        chosen = _chosen(every, "right", "wrong")
-        return [_example(row | {"without": None}, None) for row in chosen]
-    own = rows(own, protocol=worst["protocol"])
-    without = rows(own, intervention=worst["intervention"])
-    every = answers(own, without, questions)
-    return [_example(row, int(worst["layer"])) for row in _chosen(every, "lost", "right")]
+        protocols = in_order(rows(of_task, kind=INTACT)["protocol"], _TELLING)
+        asked, layer, fates = rows(of_task, protocol=protocols[:1]), None, ("right", "wrong")
+        without = rows(asked, kind=INTACT)
+    else:
+        asked, layer = rows(of_task, protocol=worst["protocol"]), int(worst["layer"])
+        without, fates = rows(asked, intervention=worst["intervention"]), ("lost", "right")
+    every = answers(asked, without, questions)
+    firsts = [rows(every, fate=fate).head(1) for fate in fates]
+    return pd.concat([*firsts, every]).drop_duplicates("item").head(2).assign(layer=layer)
 
 
 def _worst(run: RunTables, task: str) -> dict[str, Any] | None:
@@ -285,38 +243,23 @@ def _worst(run: RunTables, task: str) -> dict[str, Any] | None:
             every = rows(effects, protocol=protocol)
             others = every.loc[~every["layer"].isin(sorted(general))]
             lost = others if len(others) else every
-            most = lost.sort_values(by="share_lost", ascending=False, kind="stable").iloc[0]
-            return {str(name): value for name, value in most.items()}
+            return records(lost.sort_values("share_lost", ascending=False, kind="stable"))[0]
     return None
-
-
-def _chosen(every: pd.DataFrame, *fates: str) -> list[dict[str, Any]]:
-    """The first item of each fate, filled up to two with others."""
-    firsts = [rows(every, fate=fate).head(1) for fate in fates]
-    chosen = pd.concat([*firsts, every]).drop_duplicates("item")
-    return [{str(k): v for k, v in row.items()} for row in chosen.head(2).to_dict("records")]
-
-
-def _example(row: dict[str, Any], layer: int | None) -> Example:
-    return Example(layer=layer, **{name: row[name] for name in Example._fields if name != "layer"})
 
 
 def examples_section(run: RunTables) -> Section:
     """Examples of all tasks; empty if the run did not save what it asked."""
-    effects = run.table("signal")
-    tasks = [] if effects is None else in_order(effects["task"], ())
-    examples = [example for task in tasks for example in example_items(run, task)]
+    signal = run.table("signal")
+    tasks = [] if signal is None else in_order(signal["task"], ())
     cells = [
         [
-            row.task, row.protocol,
-            *(shortened(text, _LONGEST) for text in (row.question, row.gold, row.intact)),
-            "–" if row.layer is None else f"layer {name_layer(row.layer)}: "
-            + shortened(row.without, _LONGEST),
+            row["task"], row["protocol"],
+            *(shortened(row[name], _LONGEST) for name in ("question", "gold", "intact")),
+            "–" if row["layer"] is None else f"layer {name_layer(row['layer'])}: "
+            + shortened(row["without"], _LONGEST),
         ]
-        for row in examples
+        for task in tasks for row in records(example_items(run, task))
     ]  # fmt: skip
-    columns = (
-        "task", "protocol", "asked", "right answer", "intact model", "without a layer",
-    )  # fmt: skip
+    columns = "task", "protocol", "asked", "right answer", "intact model", "without a layer"
     tables = (Table(f"Example items ({len(cells)})", columns, cells, True),) if cells else ()
     return Section("examples", "Examples", 6, _WORDS, (), tables)

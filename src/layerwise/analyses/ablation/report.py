@@ -5,15 +5,15 @@ The figures are drawn elsewhere; here they get their names, captions and alterna
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import partial
 
 import pandas as pd
 
 from layerwise.presentation.claim import ROLES, SCORING, SILENT
-from layerwise.presentation.columns import Column, cells, heads
-from layerwise.presentation.over_run import RATE, count_that_hold
-from layerwise.presentation.rows import numbers, rows
+from layerwise.presentation.columns import cells, heads, table_of
+from layerwise.presentation.over_run import HOLM, LEVEL, RATE, count_that_hold, n_tests
+from layerwise.presentation.rows import by_protocol, numbers, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table, others
 from layerwise.presentation.wording import (
     HEAD_WORDS,
@@ -27,16 +27,18 @@ from layerwise.presentation.wording import (
 )
 from layerwise.storage.run_tables import RunTables
 
-from .columns import SIGNAL, STEPS, effect_columns
+from .columns import BOOK_PAIRS, BOOKS, SIGNAL, STEPS, effect_columns
+from .findings_scoring import BOOKS as BOOKS_KIND
 from .items import examples_section
-from .report_passages import books_section
 from .saved_effects import (
     HEADS,
     SETS,
     ablations,
     effects_of,
     effects_of_layers,
+    kinds_and_sites,
     sets_noun,
+    single_layers,
     what_could_be_seen,
 )
 
@@ -68,181 +70,185 @@ _SILENT_WORDS = (
     "Holm’s correction over all tasks and protocols. Without signal a layer has nothing to take "
     "away, and nothing is said about layers."
 )
+_PASSAGE_WORDS = (
+    "The same questions with a passage that states the answer, and without it. A task that is "
+    "answered more surely loses less under any damage. So a smaller loss with the passage does "
+    "not show where knowledge is. The test takes the items that the intact model gets right both "
+    "ways. It compares the answers that a layer loses without the passage only with those that it "
+    "loses with the passage only. The passage protects if some layers lose more without it, and "
+    "others more with it."
+)
 _TOP, _MOST = 15, 2000
 
 
-def role_maps(run: RunTables) -> list[FigureSpec]:
-    """A role map for each kind and site of intervention."""
+def _role_map(run: RunTables, kind: str, site: str) -> FigureSpec:
     from .figures import role_map
 
-    signal = run.table("signal")
-    figures = []
-    for kind, site in ablations(run):
-        effects = effects_of(run, kind, site)
-        action = doing(kind, site, "a layer")
-        caption = (
-            f"Role map for {action}. A panel per task, grouped by capability, with a row per "
-            f"protocol; layers run across. Colour: share of the above-floor accuracy "
-            "lost, from 0 (as the intact model) to 1 (as without any layer), clipped "
-            f"(n = {spread_of(effects['n_items'], 'item')} a row). Dot: "
-            "loss significant after Holm's correction over the layers of the row (exact McNemar "
-            f"test, p < 0.05); triangle: significant gain{_hold(run, effects)}. Hatched: no "
-            "signal, so nothing is claimed. The intervals are in the tables below."
-        )
-        alt = f"Heat map of accuracy lost by {action}, tasks and protocols by layers."
-        draw = partial(role_map, effects, kind, site, signal=signal)
-        figures.append(FigureSpec(f"role_map_{kind}_{site}", draw, caption, alt))
-    return figures
+    effects = effects_of(run, kind, site)
+    action = doing(kind, site, "a layer")
+    caption = (
+        f"Role map for {action}. A panel per task, grouped by capability, with a row per "
+        f"protocol; layers run across. Colour: share of the above-floor accuracy "
+        "lost, from 0 (as the intact model) to 1 (as without any layer), clipped "
+        f"(n = {spread_of(effects['n_items'], 'item')} a row). Dot: "
+        "loss significant after Holm's correction over the layers of the row (exact McNemar "
+        f"test, p < 0.05); triangle: significant gain{_hold(run, effects)}. Hatched: no "
+        "signal, so nothing is claimed. The intervals are in the tables below."
+    )
+    alt = f"Heat map of accuracy lost by {action}, tasks and protocols by layers."
+    draw = partial(role_map, effects, kind, site, signal=run.table("signal"))
+    return FigureSpec(f"role_map_{kind}_{site}", draw, caption, alt)
 
 
-def _hold(run: RunTables, shown: pd.DataFrame, *, heads: bool = False) -> str:
+def _hold(run: RunTables, shown: pd.DataFrame, *, of_heads: bool = False) -> str:
     """How many of the marks of a figure hold over the whole run."""
-    every = effects_of_layers(run, heads=heads)
+    every = effects_of_layers(run, heads=of_heads)
     assert every is not None
-    counts = count_that_hold(rows(shown, significant=True), every, *([RATE] if heads else []))
+    correction = RATE if of_heads else HOLM
+    counts = count_that_hold(rows(shown, significant=True), every, correction)
     return f"; {counts}" if counts else ""
 
 
-def accuracies(run: RunTables) -> list[FigureSpec]:
-    """Accuracy by layer for the first kind and site of intervention."""
+def _accuracy(run: RunTables, kind: str, site: str) -> FigureSpec:
     from .figures import accuracy_by_layer
 
-    figures = []
-    for kind, site in ablations(run)[:1]:
-        effects = effects_of(run, kind, site)
-        action = doing(kind, site, "one layer")
-        caption = (
-            f"Accuracy after {action}, by task; a line per protocol "
-            f"({joined(in_order(effects['protocol'], PROTOCOL_ORDER))}). Dotted: the intact "
-            f"model. Dashed: floor, the accuracy without any layer (stated chance where it was not "
-            "measured). Arrowheads at the right: the intact model asked other items' questions. "
-            "Bands: paired bootstrap 95 % interval of the change "
-            f"(n = {spread_of(effects['n_items'], 'item')}). Pale lines have no signal."
-        )
-        alt = f"Line charts of accuracy against the layer, after {action}, one chart per task."
-        draw = partial(accuracy_by_layer, effects, kind, site, signal=run.table("signal"))
-        figures.append(FigureSpec(f"accuracy_{kind}_{site}", draw, caption, alt))
-    return figures
+    effects = effects_of(run, kind, site)
+    action = doing(kind, site, "one layer")
+    caption = (
+        f"Accuracy after {action}, by task; a line per protocol "
+        f"({joined(in_order(effects['protocol'], PROTOCOL_ORDER))}). Dotted: the intact "
+        f"model. Dashed: floor, the accuracy without any layer (stated chance where it was not "
+        "measured). Arrowheads at the right: the intact model asked other items' questions. "
+        "Bands: paired bootstrap 95 % interval of the change "
+        f"(n = {spread_of(effects['n_items'], 'item')}). Pale lines have no signal."
+    )
+    alt = f"Line charts of accuracy against the layer, after {action}, one chart per task."
+    draw = partial(accuracy_by_layer, effects, kind, site, signal=run.table("signal"))
+    return FigureSpec(f"accuracy_{kind}_{site}", draw, caption, alt)
 
 
-def head_effects(run: RunTables) -> list[FigureSpec]:
-    """What single heads are needed for, a figure for each kind, site and protocol with signal."""
+def _head_maps(run: RunTables) -> Iterator[FigureSpec]:
+    """A figure for each kind, site and protocol with signal."""
     from .figures import head_effect_maps
 
-    figures = []
     for kind, site in ablations(run, HEADS):
         effects = effects_of(run, kind, site, HEADS, signal=True)
         for protocol in in_order(effects["protocol"], PROTOCOL_ORDER):
-            own = rows(effects, protocol=protocol)
+            shown = rows(effects, protocol=protocol)
             noun = HEAD_WORDS[site]
             action = doing(kind, site, f"one {noun}")
             caption = (
                 f"Share of the above-floor accuracy lost by {action}, layers by {noun}s, under "
-                f"{protocol} (n = {spread_of(own['n_items'], 'item')} a task, tasks with "
+                f"{protocol} (n = {spread_of(shown['n_items'], 'item')} a task, tasks with "
                 "signal). Red is lost, blue gained. Dot: significant after Benjamini-Hochberg "
-                f"correction over the {spread(own.groupby('task').size())} {noun}s of a task "
-                f"(exact McNemar test, q < 0.05{_hold(run, own, heads=True)}). The intervals are "
-                "in the table below."
+                f"correction over the {spread(shown.groupby('task').size())} {noun}s of a task "
+                f"(exact McNemar test, q < 0.05{_hold(run, shown, of_heads=True)}). The "
+                "intervals are in the table below."
             )
             alt = f"Heat maps of accuracy lost by {action}, layers by {noun}s."
-            draw = partial(head_effect_maps, own)
-            figures.append(FigureSpec(f"head_effects_{kind}_{site}_{protocol}", draw, caption, alt))
-    return figures
+            name = f"head_effects_{kind}_{site}_{protocol}"
+            yield FigureSpec(name, partial(head_effect_maps, shown), caption, alt)
 
 
-def set_effects(run: RunTables) -> list[FigureSpec]:
+def _sets(run: RunTables) -> Iterator[FigureSpec]:
     """What blocks and sets are needed for, a figure for each kind and site with signal."""
     from .figures import MOST, action_on_sets, set_losses
 
-    figures = []
     for kind, site in ablations(run, SETS):
-        own = effects_of(run, kind, site, SETS, signal=True)
-        if own.empty:
+        shown = effects_of(run, kind, site, SETS, signal=True)
+        if shown.empty:
             continue
-        sets = len(set(own["intervention"]))
-        most = f", the {MOST} of {sets} that lose most" if sets > MOST else ""
-        noun = sets_noun(site)
+        n_sets = shown["intervention"].nunique()
+        most = f", the {MOST} of {n_sets} that lose most" if n_sets > MOST else ""
+        action = action_on_sets(kind, site)
         caption = (
-            f"{capitalised(action_on_sets(kind, site))}: share of the above-floor accuracy lost "
-            f"(n = {spread_of(own['n_items'], 'item')} a task, tasks with signal under "
-            f"{joined(in_order(own['protocol'], PROTOCOL_ORDER))}). A row per block or set of "
-            f"{noun}{most}. Lines: paired bootstrap 95 % intervals. Filled: significant after "
-            "Holm's correction over the sets of a task and protocol (exact McNemar test, "
-            f"p < 0.05{_hold(run, own)}). The numbers are in the tables below."
+            f"{capitalised(action)}: share of the above-floor accuracy lost "
+            f"(n = {spread_of(shown['n_items'], 'item')} a task, tasks with signal under "
+            f"{joined(in_order(shown['protocol'], PROTOCOL_ORDER))}). A row per block or set of "
+            f"{sets_noun(site)}{most}. Lines: paired bootstrap 95 % intervals. Filled: "
+            "significant after Holm's correction over the sets of a task and protocol (exact "
+            f"McNemar test, p < 0.05{_hold(run, shown)}). The numbers are in the tables below."
         )
-        alt = f"Points with intervals: accuracy lost by {action_on_sets(kind, site)}."
-        draw = partial(set_losses, own, kind, site)
-        figures.append(FigureSpec(f"sets_{kind}_{site}", draw, caption, alt))
-    return figures
+        alt = f"Points with intervals: accuracy lost by {action}."
+        draw = partial(set_losses, shown, kind, site)
+        yield FigureSpec(f"sets_{kind}_{site}", draw, caption, alt)
 
 
-def comparisons(run: RunTables) -> list[FigureSpec]:
+def _protocols(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]:
     """The loss under each protocol, of tasks with signal under two or more."""
     from .figures import protocol_comparison
 
-    figures = []
-    for kind, site in ablations(run)[:1]:
-        effects = effects_of(run, kind, site, signal=True)
-        several = [
-            task
-            for task in in_order(effects["task"], ())
-            if len(set(rows(effects, task=task)["protocol"])) > 1
-        ]
-        effects = rows(effects, task=several)
-        caption = (
-            f"Does the answer change with the way of scoring? Share of the above-floor accuracy "
-            f"lost by {doing(kind, site, 'one layer')}, of tasks with signal under two or more "
-            f"protocols (n = {spread_of(effects['n_items'], 'item')}). Bands: paired bootstrap 95 "
-            "% intervals. Filled markers: significant after Holm's correction over the layers"
-            f"{_hold(run, effects)}. Ticks at the foot: of the items right under both protocols, "
-            "the layer loses more under one (exact tests, Holm over the layers)."
-        )
-        alt = "Line charts of accuracy lost against the layer, one line per protocol."
-        apart = run.table("dissociations")
-        draw = partial(protocol_comparison, effects, kind, site, dissociations=apart)
-        figures += [FigureSpec(f"protocols_{kind}_{site}", draw, caption, alt)] if several else []
-    return figures
+    effects = effects_of(run, kind, site, signal=True)
+    several = effects.groupby("task")["protocol"].transform("nunique") > 1
+    shown = pd.DataFrame(effects.loc[several])
+    if shown.empty:
+        return
+    caption = (
+        f"Does the answer change with the way of scoring? Share of the above-floor accuracy "
+        f"lost by {doing(kind, site, 'one layer')}, of tasks with signal under two or more "
+        f"protocols (n = {spread_of(shown['n_items'], 'item')}). Bands: paired bootstrap 95 "
+        "% intervals. Filled markers: significant after Holm's correction over the layers"
+        f"{_hold(run, shown)}. Ticks at the foot: of the items right under both protocols, "
+        "the layer loses more under one (exact tests, Holm over the layers)."
+    )
+    alt = "Line charts of accuracy lost against the layer, one line per protocol."
+    apart = run.table("dissociations")
+    draw = partial(protocol_comparison, shown, kind, site, dissociations=apart)
+    yield FigureSpec(f"protocols_{kind}_{site}", draw, caption, alt)
 
 
-def _power_words(run: RunTables) -> str:
-    """How large a loss could have been found, by protocol."""
-    parts = []
-    for kind, site in ablations(run)[:1]:
-        effects = effects_of(run, kind, site, signal=True)
-        parts = [
-            f"Under {protocol}, {what_could_be_seen(rows(effects, protocol=protocol))}."
-            for protocol in in_order(effects["protocol"], PROTOCOL_ORDER)
-        ]
-    return " ".join(parts)
-
-
-def ladders(run: RunTables) -> list[FigureSpec]:
-    """What every layer costs on each rung of scoring."""
+def _ladder(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]:
+    """What every layer costs at each scoring step, of tasks with signal at some step."""
     from .figures import ladder
 
     table = run.table("ladder")
     if table is None:
-        return []
-    figures = []
-    for kind, site in ablations(run)[:1]:
-        own = rows(table, kind=kind, site=site)
-        with_signal = in_order(rows(own, signal=True)["task"], ())
-        own = rows(own, task=with_signal)
+        return
+    shown = rows(table, kind=kind, site=site)
+    shown = rows(shown, task=list(rows(shown, signal=True)["task"]))
+    if shown.empty:
+        return
+    caption = (
+        f"The scoring steps, {doing(kind, site, 'one layer')}: the same items from naming "
+        "the letter to free generation. Margin: log-probability of the right text above the "
+        "best wrong one (share of its nats). Choice: the right text is the likeliest option. "
+        "First token: the right text's first token is the likeliest of the vocabulary. "
+        "Teacher forcing: so is each of its tokens after those before it. Colour: share of "
+        "the score lost, clipped. Dots: significant loss (exact McNemar test, sign flips for "
+        "the margin; Holm over the layers). The 95 % intervals are in ladder.parquet. At the "
+        "right: the intact model. Tasks with signal on some step "
+        f"(n = {spread(shown['n_items'])})."
+    )
+    alt = "Grids of layers by way of scoring, coloured by the share lost."
+    yield FigureSpec(f"ladder_{kind}_{site}", partial(ladder, shown, kind, site), caption, alt)
+
+
+def _passages(run: RunTables) -> Iterator[FigureSpec]:
+    """What a passage protects, a figure for each pair of tasks."""
+    from .figures import book_losses
+
+    books = run.table("books")
+    layers = pd.DataFrame() if books is None else single_layers(books)
+    if layers.empty:
+        return
+    kind, site = kinds_and_sites(layers)[0]
+    pairs = rows(layers, kind=kind, site=site).groupby(["closed", "open"], sort=False)
+    for i, ((closed, opened), shown) in enumerate(pairs):
+        sure = shown.loc[shown["loses_more"].notna()]
+        n_holding = int((numbers(sure, "p_run") < LEVEL).sum())
         caption = (
-            f"The scoring steps, {doing(kind, site, 'one layer')}: the same items from naming "
-            "the letter to free generation. Margin: log-probability of the right text above the "
-            "best wrong one (share of its nats). Choice: the right text is the likeliest option. "
-            "First token: the right text's first token is the likeliest of the vocabulary. "
-            "Teacher forcing: so is each of its tokens after those before it. Colour: share of "
-            "the score lost, clipped. Dots: significant loss (exact McNemar test, sign flips for "
-            "the margin; Holm over the layers). The 95 % intervals are in ladder.parquet. At the "
-            "right: the intact model. Tasks with signal on some step "
-            f"(n = {spread(own['n_items'])})."
+            f"{closed} without the passage and {opened} with it, {doing(kind, site, 'one layer')}. "
+            "Above: the share of the above-floor accuracy that is lost, each from its own floor. "
+            "Below: the paired difference (bootstrap 95 % intervals, "
+            f"n = {spread_of(shown['n_pairs'], 'item')} both ways). Triangles: of the items right "
+            "both ways the layer loses more without the passage (up), or with it (down). Exact "
+            "tests allow for lucky and flipped answers: p < 0.05 after Holm's correction over the "
+            f"layers of a panel. Of {len(sure)} such layers {n_holding} hold over all "
+            f"{n_tests(layers)} tests of the run."
         )
-        alt = "Grids of layers by way of scoring, coloured by the share lost."
-        draw = partial(ladder, own, kind, site)
-        figures += [FigureSpec(f"ladder_{kind}_{site}", draw, caption, alt)] if with_signal else []
-    return figures
+        alt = "Line charts of the accuracy lost by layer, with and without the passage."
+        draw = partial(book_losses, shown, kind, site)
+        yield FigureSpec(f"books_{kind}_{site}_{i}", draw, caption, alt)
 
 
 def _over_draws(run: RunTables) -> str:
@@ -262,75 +268,91 @@ def _over_draws(run: RunTables) -> str:
 
 def sections(run: RunTables) -> list[Section]:
     """Role maps first, the numbers and what has no signal last."""
-    numbers = (*effects_tables(run), *signal_table(run, True))
-    silent = tuple(signal_table(run, False))
+    every, first = ablations(run), ablations(run)[:1]
+    power = [
+        f"Under {protocol}, {what_could_be_seen(cell)}."
+        for kind, site in first
+        for protocol, cell in by_protocol(effects_of(run, kind, site, signal=True))
+    ]
+    steps = table_of(
+        run, "ladder_steps", "From step to step, and whether other layers are needed ({n})", STEPS
+    )
+    roles = Section(
+        "roles", "Role map", 5, _ROLE_WORDS + _over_draws(run),
+        tuple(_role_map(run, *pair) for pair in every), kinds=ROLES,
+    )  # fmt: skip
+    accuracy = tuple(_accuracy(run, *pair) for pair in first)
     return [
-        Section("roles", "Role map", 5, _ROLE_WORDS + _over_draws(run), tuple(role_maps(run)),
-                kinds=ROLES),
+        roles,
         examples_section(run),
-        Section("accuracy", "Accuracy per layer", 10, "", tuple(accuracies(run))),
-        Section("head-effects", "Ablation of heads", 12, _HEAD_WORDS, tuple(head_effects(run)),
-                tuple(head_effects_tables(run)), kinds=(HEADS,)),
-        Section("sets", "Ablation of blocks and sets", 14, _SET_WORDS, tuple(set_effects(run))),
-        Section("ladder", "Scoring steps", 18, _LADDER_WORDS, tuple(ladders(run)),
-                tuple(ladder_tables(run)), kinds=(SCORING,)),
-        books_section(run),
-        Section("protocols", "Protocol comparison", 20, _PROTOCOL_WORDS, tuple(comparisons(run))),
-        Section("effects", "Effects in numbers", 90, _power_words(run), (), numbers),
-        Section("silent", "No signal", 95, _SILENT_WORDS, (), silent, kinds=(SILENT,)),
+        Section("accuracy", "Accuracy per layer", 10, "", accuracy),
+        Section("head-effects", "Ablation of heads", 12, _HEAD_WORDS, tuple(_head_maps(run)),
+                tuple(effects_tables(run, of_heads=True)), kinds=(HEADS,)),
+        Section("sets", "Ablation of blocks and sets", 14, _SET_WORDS, tuple(_sets(run))),
+        Section("ladder", "Scoring steps", 18, _LADDER_WORDS,
+                tuple(figure for pair in first for figure in _ladder(run, *pair)), tuple(steps),
+                kinds=(SCORING,)),
+        passages_section(run),
+        Section("protocols", "Protocol comparison", 20, _PROTOCOL_WORDS,
+                tuple(figure for pair in first for figure in _protocols(run, *pair))),
+        Section("effects", "Effects in numbers", 90, " ".join(power), (),
+                (*effects_tables(run), *signal_table(run, True))),
+        Section("silent", "No signal", 95, _SILENT_WORDS, (), tuple(signal_table(run, False)),
+                kinds=(SILENT,)),
     ]  # fmt: skip
 
 
-def effects_tables(run: RunTables) -> list[Table]:
-    """The largest effects, significant ones first, and all of them on demand."""
-    effects = effects_of_layers(run)
+def passages_section(run: RunTables) -> Section:
+    """What a passage protects; empty where there is no pair of tasks."""
+    books, pairs = run.table("books"), run.table("book_pairs")
+    silent = [] if pairs is None else [
+        f"{joined(row[kind] for kind in ('closed', 'open') if not row[f'signal_{kind}'])} under "
+        f"{row['protocol']}"
+        for row in records(pairs) if not (row["signal_closed"] and row["signal_open"])
+    ]  # fmt: skip
+    words = _PASSAGE_WORDS
+    if silent:
+        words += f" Nothing is claimed without signal of both: there is none of {joined(silent)}."
+    tables = table_of(run, "book_pairs", "Pairs of tasks", BOOK_PAIRS, collapsed=False)
+    if books is not None:
+        ranked = books.sort_values("p", kind="stable")
+        shown = cells(BOOKS, ranked.head(_MOST))
+        note = others(len(ranked), len(shown), "rows are in books.parquet")
+        title = f"With and without the passage, change by change ({len(ranked)})"
+        tables.append(Table(title, heads(BOOKS), shown, True, note))
+    figures = tuple(_passages(run))
+    return Section("books", "What a passage protects", 19, words, figures, tuple(tables),
+                   kinds=(BOOKS_KIND,))  # fmt: skip
+
+
+def effects_tables(run: RunTables, *, of_heads: bool = False) -> list[Table]:
+    """The largest effects of layers and sets, or of heads, significant ones first; then all."""
+    effects = effects_of_layers(run, heads=of_heads)
     if effects is None:
         return []
-    columns = effect_columns("p_holm", "Holm")
-    shown, n, note = _effects(effects, columns)
-    title = f"Largest effects ({min(_TOP, len(shown))} of {n})"
-    top = Table(title, heads(columns), shown[:_TOP])
-    return [top, Table(f"All effects ({n})", heads(columns), shown, True, note)]
-
-
-def head_effects_tables(run: RunTables) -> list[Table]:
-    """The heads with the largest effects, significant ones first, and all of them on demand."""
-    of_heads = effects_of_layers(run, heads=True)
-    effects = pd.DataFrame() if of_heads is None else rows(of_heads, signal=True)
+    title, every, columns = "Largest effects", "All effects", effect_columns("p_holm", "Holm")
+    if of_heads:
+        effects = rows(effects, signal=True)
+        title, every = "Strongest heads", "All effects of heads, tasks with signal"
+        columns = effect_columns("p_bh", "BH")
     if effects.empty:
         return []
-    columns = effect_columns("p_bh", "BH")
-    shown, n, note = _effects(effects, columns)
-    title = f"Strongest heads ({min(_TOP, len(shown))} of {n})"
-    top = Table(title, heads(columns), shown[:_TOP])
-    return [top, Table(f"All effects of heads, tasks with signal ({n})", heads(columns), shown,
-                       True, note)]  # fmt: skip
-
-
-def _effects(effects: pd.DataFrame, columns: Sequence[Column]) -> tuple[list[list[str]], int, str]:
-    """Effects as text, strongest first, how many there are, and where the others are."""
     ranked = effects.sort_values(
         by=["significant", "share_lost"], ascending=False, kind="stable", na_position="last"
     )
-    shown = cells(columns, ranked.head(_MOST))
-    return shown, len(ranked), others(len(ranked), len(shown), "rows are in effects.parquet")
+    shown, n = cells(columns, ranked.head(_MOST)), len(ranked)
+    note = others(n, len(shown), "rows are in effects.parquet")
+    return [
+        Table(f"{title} ({min(_TOP, len(shown))} of {n})", heads(columns), shown[:_TOP]),
+        Table(f"{every} ({n})", heads(columns), shown, True, note),
+    ]
 
 
 def signal_table(run: RunTables, above_chance: bool) -> list[Table]:
     """The intact model's accuracy in task-protocol pairs with signal, or without."""
     signal = run.table("signal")
-    if signal is None:
-        return []
-    shown = cells(SIGNAL, rows(signal, signal=above_chance))
-    silent = "Not shown to be better than blind"
-    title = "Intact model, tasks with signal" if above_chance else silent
+    shown = [] if signal is None else cells(SIGNAL, rows(signal, signal=above_chance))
+    title = (
+        "Intact model, tasks with signal" if above_chance else "Not shown to be better than blind"
+    )
     return [Table(title, heads(SIGNAL), shown, above_chance)] if shown else []
-
-
-def ladder_tables(run: RunTables) -> list[Table]:
-    """Each rung against the next, and the protocols against each other."""
-    steps = run.table("ladder_steps")
-    if steps is None:
-        return []
-    title = f"From step to step, and whether other layers are needed ({len(steps)})"
-    return [Table(title, heads(STEPS), cells(STEPS, steps), True)]
