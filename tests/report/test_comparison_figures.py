@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from synthetic import Plan
 
-from layerwise.analyses.emergence.analysis import agreement_tables, interaction_tables
-from layerwise.analyses.emergence.findings_methods import agreements, interactions
+from layerwise.analyses.emergence.analysis import sections
+from layerwise.analyses.emergence.findings import agreements, interactions
 from layerwise.presentation.rows import rows
 from layerwise.report.figures import agreement_ranges, interaction_profiles
 from layerwise.storage.run_tables import RunTables
@@ -142,9 +142,10 @@ def test_methods_stand_side_by_side_and_never_against_each_other(run: RunTables,
 
 
 def test_tables_show_every_row(run: RunTables, interaction, agreement):
-    (shown,) = interaction_tables(run)
+    by_anchor = {section.anchor: section for section in sections(run)}
+    (shown,) = by_anchor["interaction"].tables
     assert len(shown.cells) == len(interaction)
     assert "early (0–9)" in shown.cells[0]
-    (shown,) = agreement_tables(run)
+    (shown,) = by_anchor["agreement"].tables
     assert len(shown.cells) == len(agreement)
     assert shown.cells[1][6:8] == ["–", "–"]

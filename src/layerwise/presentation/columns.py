@@ -16,7 +16,7 @@ from layerwise.storage.run_tables import RunTables
 
 from .naming import name_layer, naming_layers_of
 from .rows import records
-from .section import Table, bounds
+from .section import Table, bounds, others
 from .wording import number
 
 Row = dict[str, Any]
@@ -53,8 +53,8 @@ def estimated(head: str, middle: str, ends: str, scale: int = 1, digits: int = 0
 
 
 def p_column(head: str, name: str) -> Column:
-    """A column of p-values."""
-    return Column(head, lambda row: f"{row[name]:.3g}")
+    """A column of p-values; a dash where there is none."""
+    return Column(head, lambda row: "–" if pd.isna(row[name]) else f"{row[name]:.3g}")
 
 
 def decided(head: str, name: str) -> Column:
@@ -76,12 +76,20 @@ def cells(columns: Sequence[Column], table: pd.DataFrame) -> list[list[str]]:
 
 
 def table_of(
-    run: RunTables, name: str, title: str, columns: Sequence[Column], *, collapsed: bool = True
-) -> list[Table]:
-    """A run's table as text; none if it has no rows. ``{n}`` in the title is their number."""
+    run: RunTables, name: str, title: str, columns: Sequence[Column], *, by: str = "",
+    most: int = 2000, collapsed: bool = True,
+) -> list[Table]:  # fmt: skip
+    """A run's table as text; none without rows. ``{n}`` in the title is their number.
+
+    Rows go by rising values of a column, and beyond the first so many are left to the file.
+    """
     table = run.table(name)
-    shown = [] if table is None else cells(columns, table)
-    return [Table(title.format(n=len(shown)), heads(columns), shown, collapsed)] if shown else []
+    if table is None or table.empty:
+        return []
+    ranked = table.sort_values(by, kind="stable") if by else table
+    shown = cells(columns, ranked.head(most))
+    note = others(len(ranked), len(shown), f"rows are in {name}.parquet")
+    return [Table(title.format(n=len(ranked)), heads(columns), shown, collapsed, note)]
 
 
 def in_short(result: Result, columns: Sequence[Column], table: pd.DataFrame) -> pd.DataFrame:

@@ -34,11 +34,6 @@ def _guessed(row: Row) -> str:
     return f"{number(100 * row['guesser'])} ({rule})"
 
 
-def _over_run(row: Row) -> str:
-    """The p-value over the whole run; a dash without signal."""
-    return "–" if pd.isna(row["p_run"]) else f"{row['p_run']:.3g}"
-
-
 def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
     """The columns of effects."""
     return (
@@ -51,7 +46,7 @@ def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
         estimated("gold log-prob. lost (nats)", "nats", "nats_", 1, 2),
         estimated("margin lost (nats)", "margin", "margin_", 1, 2),
         p_column(f"p ({correction})", p),
-        Column(f"p (run, {correction})", _over_run),
+        p_column(f"p (run, {correction})", "p_run"),
         Column("significant", lambda row: "yes" if row["signal"] and row["significant"] else "no"),
     )
 
@@ -146,9 +141,5 @@ BOOK_PAIRS = (
     Column("no signal", _without_signal),
     named("changes that lose more closed", "n_closed_more"),
     named("more open", "n_open_more"),
-    Column("both sorts: p (Holm)", lambda row: _p(row["p_holm"])),
+    p_column("both sorts: p (Holm)", "p_holm"),
 )
-
-
-def _p(value: float) -> str:
-    return "–" if pd.isna(value) else f"{value:.3g}"

@@ -304,7 +304,7 @@ def sections(run: RunTables) -> list[Section]:
 
 def passages_section(run: RunTables) -> Section:
     """What a passage protects; empty where there is no pair of tasks."""
-    books, pairs = run.table("books"), run.table("book_pairs")
+    pairs = run.table("book_pairs")
     silent = [] if pairs is None else [
         f"{joined(row[kind] for kind in ('closed', 'open') if not row[f'signal_{kind}'])} under "
         f"{row['protocol']}"
@@ -313,13 +313,12 @@ def passages_section(run: RunTables) -> Section:
     words = _PASSAGE_WORDS
     if silent:
         words += f" Nothing is claimed without signal of both: there is none of {joined(silent)}."
-    tables = table_of(run, "book_pairs", "Pairs of tasks", BOOK_PAIRS, collapsed=False)
-    if books is not None:
-        ranked = books.sort_values("p", kind="stable")
-        shown = cells(BOOKS, ranked.head(_MOST))
-        note = others(len(ranked), len(shown), "rows are in books.parquet")
-        title = f"With and without the passage, change by change ({len(ranked)})"
-        tables.append(Table(title, heads(BOOKS), shown, True, note))
+    tables = [
+        *table_of(run, "book_pairs", "Pairs of tasks", BOOK_PAIRS, collapsed=False),
+        *table_of(
+            run, "books", "With and without the passage, change by change ({n})", BOOKS, by="p"
+        ),
+    ]
     figures = tuple(_passages(run))
     return Section("books", "What a passage protects", 19, words, figures, tuple(tables),
                    kinds=(BOOKS_KIND,))  # fmt: skip

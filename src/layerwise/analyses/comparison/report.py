@@ -13,11 +13,21 @@ import numpy as np
 import pandas as pd
 
 from layerwise.presentation.claim import Claim, evidence, narrowed
+from layerwise.presentation.columns import (
+    Column,
+    cells,
+    estimated,
+    heads,
+    named,
+    numbered,
+    p_column,
+    plain,
+)
 from layerwise.presentation.naming import Stacks
 from layerwise.presentation.over_run import n_tests
 from layerwise.presentation.page import Report, filled, pictures
-from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.section import FigureSpec, Table, bounds, others
+from layerwise.presentation.rows import numbers, rows
+from layerwise.presentation.section import FigureSpec, Table, others
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
@@ -35,7 +45,6 @@ from .runs import UNITS, ComparedRuns
 
 # Claims on the first screen.
 MOST = 4
-_WHAT = ("capability", "protocol", "method", "measure", "axis")
 _MOST = 1000
 # Tasks that are named under the first picture.
 _FEW = 8
@@ -68,7 +77,8 @@ def _page(
         "layerwise.analyses.comparison",
         "comparison.html.j2",
         names=names,
-        headline=headline(comparison.claimable()) or _none(names),
+        headline=headline(comparison.claimable())
+        or f"No difference is established between {joined(names)}.",
         facts=comparison.facts,
         counts=(len(comparison.differences), n_sure),
         n_tests=n_tests(comparison.differences),
@@ -79,11 +89,8 @@ def _page(
         not_established=_with_rows(comparison, rest),
         pictures=[made[drawing] for drawing in drawings],
         basis=[runs_table(comparison), tasks_table(comparison)],
-        tables=[
-            *difference_tables(comparison), *spread_table(comparison),
-            *estimate_tables(comparison), *left_out_table(comparison),
-        ],
-    )  # fmt: skip
+        tables=numbers_tables(comparison),
+    )
     return text, figures
 
 
@@ -91,10 +98,6 @@ def _with_rows(comparison: ComparedRuns, findings: Sequence[Claim]) -> list[tupl
     """Sentences, each with the rows that it stands on."""
     file = "comparison_differences.parquet"
     return [(finding, evidence(finding, comparison.differences, file)) for finding in findings]
-
-
-def _none(names: Sequence[str]) -> str:
-    return f"No difference is established between {joined(names)}."
 
 
 def caution(comparison: ComparedRuns) -> str:
@@ -244,82 +247,49 @@ def tasks_table(comparison: ComparedRuns) -> Table:
     return Table("Tasks compared", ("task", "capability", "items", "few-shot", "hash"), cells)
 
 
-def difference_tables(comparison: ComparedRuns) -> list[Table]:
-    """All differences of each family, the surest first."""
+_WHAT = plain("capability", "protocol", "method", "measure", "axis")
+_SPREAD = (
+    *plain("group"), named("runs", "n_runs"), *plain("tasks"), *_WHAT,
+    numbered("mean", "mean", 100), numbered("standard deviation over runs", "sd", 100),
+    numbered("least", "least", 100), numbered("most", "most", 100),
+)  # fmt: skip
+_LEFT_OUT = plain("runs", "capability", "task", "protocol", "method", "reason")
+
+
+def _shown(title: str, name: str, table: pd.DataFrame, columns: Sequence[Column]) -> list[Table]:
+    """The first rows of a saved table as text; what is alike in all of them is told below."""
+    if table.empty:
+        return []
+    texts = cells(columns, table.head(_MOST))
+    note = others(len(table), len(texts), f"rows are in comparison_{name}.parquet")
+    names, texts, alike = narrowed(heads(columns), texts)
+    return [Table(f"{title} ({len(table)})", names, texts, True, note + alike)]
+
+
+def numbers_tables(comparison: ComparedRuns) -> list[Table]:
+    """Differences of each family, the surest first; spread, each run, and what is left out."""
     tables = []
     for family in COMPARED:
-        of_family = rows(comparison.differences, family=family)
-        if len(of_family):
-            tables.append(_differences(family, of_family))
-    return tables
-
-
-def _differences(family: str, differences: pd.DataFrame) -> Table:
-    by_run = bool((differences["unit"] == "run").all())
-    ranked = differences.iloc[numbers(differences, "p_holm").argsort(kind="stable")].head(_MOST)
-    cells = [
-        [
-            row["first"], row["second"], row["tasks"], *(str(row[name]) for name in _WHAT),
-            *(number(100 * row[f"estimate_{which}"]) for which in ("first", "second")),
-            bounds(row, "difference", "low", "high", 100),
-            f"{row['n_second']} against {row['n_first']}" if by_run else str(row["n_items"]),
-            f"{row['p']:.3g}", f"{row['p_holm']:.3g}",
-            "–" if pd.isna(row["p_run"]) else f"{row['p_run']:.3g}",
-            "established" if row["significant"] else "not established",
-        ]
-        for row in records(ranked)
-    ]  # fmt: skip
-    columns = (
-        "first", "second", "tasks", *_WHAT, "of first", "of second",
-        f"difference of {UNITS[family][0]}", "runs" if by_run else "n", "p",
-        "p (Holm, of this kind)", "p (Holm, of the page)", "difference is",
-    )  # fmt: skip
-    note = others(len(differences), len(cells), "rows are in comparison_differences.parquet")
-    columns, cells, alike = narrowed(columns, cells)
-    return Table(f"Differences: {family} ({len(differences)})", columns, cells, True, note + alike)
-
-
-def estimate_tables(comparison: ComparedRuns) -> list[Table]:
-    """Each run by itself."""
-    tables = []
+        ranked = rows(comparison.differences, family=family).sort_values("p_holm", kind="stable")
+        by_run = bool((ranked["unit"] == "run").all())
+        columns = (
+            *plain("first", "second", "tasks"), *_WHAT,
+            numbered("of first", "estimate_first", 100),
+            numbered("of second", "estimate_second", 100),
+            estimated(f"difference of {UNITS[family][0]}", "difference", "", 100),
+            Column("runs", lambda row: f"{row['n_second']} against {row['n_first']}") if by_run
+            else named("n", "n_items"),
+            p_column("p", "p"),
+            p_column("p (Holm, of this kind)", "p_holm"),
+            p_column("p (Holm, of the page)", "p_run"),
+            Column("difference is", lambda row: "established" if row["significant"]
+                   else "not established"),
+        )  # fmt: skip
+        tables += _shown(f"Differences: {family}", "differences", ranked, columns)
+    tables += _shown("Spread within groups", "groups", comparison.groups, _SPREAD)
     for family in FAMILIES:
+        estimate = estimated(UNITS[family][0], "estimate", "", 100)
+        columns = (*plain("run", "tasks"), *_WHAT, named("n", "n_items"), estimate)
         of_family = rows(comparison.estimates, family=family)
-        cells = [
-            [row["run"], row["tasks"], *(str(row[name]) for name in _WHAT), str(row["n_items"]),
-             bounds(row, "estimate", "low", "high", 100)]
-            for row in records(of_family.head(_MOST))
-        ]  # fmt: skip
-        columns = ("run", "tasks", *_WHAT, "n", UNITS[family][0])
-        if cells:
-            title = f"Each run by itself: {family} ({len(of_family)})"
-            tables.append(
-                Table(title, *narrowed(columns, cells)[:2], True, narrowed(columns, cells)[2])
-            )
-    return tables
-
-
-def spread_table(comparison: ComparedRuns) -> list[Table]:
-    """The spread over the runs of each group."""
-    cells = [_spread(row) for row in records(comparison.groups.head(_MOST))]
-    columns = (
-        "group", "runs", "tasks", *_WHAT, "mean", "standard deviation over runs", "least", "most",
-    )  # fmt: skip
-    title = f"Spread within groups ({len(comparison.groups)})"
-    return [Table(title, columns, cells, True)] if cells else []
-
-
-def _spread(row: dict[str, Any]) -> list[str]:
-    return [
-        row["group"], str(row["n_runs"]), row["tasks"], *(str(row[name]) for name in _WHAT),
-        *(number(100 * row[name]) for name in ("mean", "sd", "least", "most")),
-    ]  # fmt: skip
-
-
-def left_out_table(comparison: ComparedRuns) -> list[Table]:
-    """What was not compared, and why."""
-    names = ("runs", "capability", "task", "protocol", "method", "reason")
-    cells = [
-        ["–" if pd.isna(row[name]) else str(row[name]) for name in names]
-        for row in records(comparison.left_out)
-    ]
-    return [Table(f"Left out, and why ({len(cells)})", names, cells, True)] if cells else []
+        tables += _shown(f"Each run by itself: {family}", "estimates", of_family, columns)
+    return tables + _shown("Left out, and why", "left_out", comparison.left_out, _LEFT_OUT)

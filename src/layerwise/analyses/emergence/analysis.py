@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import pandas as pd
@@ -9,14 +10,20 @@ import pandas as pd
 from layerwise.analyses.contract import Analysis
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
 from layerwise.presentation.claim import ORDER
-from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.section import FigureSpec, Section, Table, bounds
+from layerwise.presentation.columns import (
+    Column,
+    estimated,
+    named,
+    p_column,
+    plain,
+    table_of,
+)
+from layerwise.presentation.rows import records, rows
+from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import layer_ranges, spread, spread_of
 from layerwise.storage.run_tables import RunTables
 
-from .findings import findings
-from .findings_methods import AGREEMENT
+from .findings import AGREEMENT, findings
 from .result import DEPTHS, EmergenceResult, listed
 
 _EMERGENCE_WORDS = (
@@ -36,21 +43,18 @@ _AGREEMENT_WORDS = (
 )
 
 
-def ranges(run: RunTables) -> list[FigureSpec]:
-    """The depths at which capabilities emerge."""
+def _ranges(run: RunTables) -> Iterator[FigureSpec]:
+    """The depths at which capabilities emerge, over the whole model and within its stacks."""
     from .figures import DEPTHS, emergence_ranges
 
     emergence = run.table("emergence")
-    if emergence is None:
-        return []
-    figures = []
     for name, axes, where in (
         ("emergence", (COMPUTATION,), ""),
         ("emergence_within_stacks", (ENCODER, DECODER), " within each stack alone"),
     ):
-        of_axis = rows(emergence, axis=axes)
-        if of_axis.empty or not len(rows(of_axis, measure=DEPTHS)):
+        if emergence is None or rows(emergence, axis=axes, measure=DEPTHS).empty:
             continue
+        of_axis = rows(emergence, axis=axes)
         caption = (
             f"Depth at which each capability emerges{where}, by method and protocol. It runs "
             f"from 0 (first layer{' of the stack' * bool(where)}) to 1 (last). Lines: 95 % "
@@ -58,21 +62,18 @@ def ranges(run: RunTables) -> list[FigureSpec]:
             "layers of the critical set."
         )
         alt = f"Points with intervals on an axis of depth{where}, by capability and method."
-        figures.append(FigureSpec(name, partial(emergence_ranges, of_axis), caption, alt))
-    return figures
+        yield FigureSpec(name, partial(emergence_ranges, of_axis), caption, alt)
 
 
-def interactions(run: RunTables) -> list[FigureSpec]:
+def _interactions(run: RunTables) -> Iterator[FigureSpec]:
     """What groups of layers cost under each two protocols."""
     from .figures import interaction_profiles
 
-    protocol_interaction = run.table("protocol_interaction")
-    if protocol_interaction is None:
-        return []
-    table = protocol_interaction
-    named = table.drop_duplicates("group")
+    table = run.table("protocol_interaction")
+    if table is None:
+        return
     groups = "; ".join(f"{row['group']}: layers {layer_ranges(row['layers'])}"
-                       for row in records(named))  # fmt: skip
+                       for row in records(table.drop_duplicates("group")))  # fmt: skip
     caption = (
         "Share of the above-floor accuracy that is lost when one layer is skipped, mean over a "
         f"group of layers. Groups: {groups}. Two protocols are compared on the same items (n = "
@@ -81,17 +82,16 @@ def interactions(run: RunTables) -> list[FigureSpec]:
         "groups (interaction, sign flips by item, Holm over all panels, p < 0.05)."
     )
     alt = "Line charts of the share lost by group of layers, one line per protocol."
-    return [FigureSpec("protocol_interaction", partial(interaction_profiles, table), caption, alt)]
+    yield FigureSpec("protocol_interaction", partial(interaction_profiles, table), caption, alt)
 
 
-def agreements(run: RunTables) -> list[FigureSpec]:
+def _agreements(run: RunTables) -> Iterator[FigureSpec]:
     """Differences of depth and correlations between methods."""
     from .figures import agreement_ranges
 
-    method_agreement = run.table("method_agreement")
-    if method_agreement is None:
-        return []
-    table = method_agreement
+    table = run.table("method_agreement")
+    if table is None:
+        return
     caption = (
         "Every two methods that place a capability on the same prompts and items (n = "
         f"{spread(table['n_items'])}). First: half-effect depth by the second method minus that by "
@@ -101,106 +101,62 @@ def agreements(run: RunTables) -> list[FigureSpec]:
         "correlations), depths by no less than is of interest."
     )
     alt = "Points with intervals: differences of depth and rank correlations between methods."
-    return [FigureSpec("method_agreement", partial(agreement_ranges, table), caption, alt)]
+    yield FigureSpec("method_agreement", partial(agreement_ranges, table), caption, alt)
+
+
+_ORDER = (
+    *plain("first", "second", "protocol", "method", "measure"),
+    estimated("depth of second minus first", "difference", "", 1, 2),
+    Column("shared layers, left out", lambda row: listed(row.get("shared"))),
+    p_column("p (Holm)", "p_holm"),
+)
+_LEFT_OUT = plain("capability", "task", "protocol", "method", "axis", "reason")
+INTERACTIONS = (
+    *plain("capability"),
+    Column("protocols", lambda row: f"{row['first']}, {row['second']}"),
+    Column("layers", lambda row: f"{row['group']} ({layer_ranges(row['layers'])})"),
+    named("n", "n_items"),
+    estimated("share lost, first (%)", "share_first", "share_first_", 100),
+    estimated("second (%)", "share_second", "share_second_", 100),
+    estimated("difference (points)", "difference", "", 100),
+    p_column("p of interaction (Holm)", "p_holm"),
+)
+
+
+def _depth(head: str, name: str) -> Column:
+    """A depth; a dash for what has none."""
+    return Column(head, lambda row: "–" if pd.isna(row[name]) else f"{row[name]:.2f}")
+
+
+AGREEMENTS = (
+    *plain("capability", "protocol", "first", "second", "measure"),
+    named("n", "n_items"),
+    _depth("depth by first", "first_depth"),
+    _depth("by second", "second_depth"),
+    estimated("difference or correlation", "estimate", "", 1, 2),
+    p_column("p (Holm)", "p_holm"),
+)
 
 
 def sections(run: RunTables) -> list[Section]:
     """Protocols and groups of layers, depths, and agreement of methods."""
+    interaction = table_of(
+        run, "protocol_interaction", "Loss by group of layers and protocol ({n})", INTERACTIONS
+    )
+    depths = (
+        *table_of(run, "emergence", "Depths and critical sets ({n})", DEPTHS),
+        *table_of(run, "order", "Tests of order ({n})", _ORDER, by="p_holm"),
+        *table_of(run, "left_out", "Left out of the depths, and why", _LEFT_OUT, collapsed=False),
+    )
+    methods = table_of(run, "method_agreement", "Agreement of methods ({n})", AGREEMENTS)
     return [
         Section("interaction", "Protocols and groups of layers", 25, _INTERACTION_WORDS,
-                tuple(interactions(run)), tuple(interaction_tables(run))),
+                tuple(_interactions(run)), tuple(interaction)),
         Section("emergence", "Where capabilities emerge", 60, _EMERGENCE_WORDS,
-                tuple(ranges(run)), tuple(emergence_tables(run)), kinds=(ORDER,)),
+                tuple(_ranges(run)), depths, kinds=(ORDER,)),
         Section("agreement", "Agreement of methods", 65, _AGREEMENT_WORDS,
-                tuple(agreements(run)), tuple(agreement_tables(run)), kinds=(AGREEMENT,)),
+                tuple(_agreements(run)), tuple(methods), kinds=(AGREEMENT,)),
     ]  # fmt: skip
-
-
-def emergence_tables(run: RunTables) -> list[Table]:
-    """Depths, tests of order, and what was left out."""
-    emergence = run.table("emergence")
-    shown = [] if emergence is None else cells(DEPTHS, emergence)
-    title = f"Depths and critical sets ({len(shown)})"
-    tables = [Table(title, heads(DEPTHS), shown, True)]
-    return [*(tables if shown else []), *_order(run), *_left_out(run)]
-
-
-def _order(run: RunTables) -> list[Table]:
-    order = run.table("order")
-    if order is None:
-        return []
-    columns = (
-        "first", "second", "protocol", "method", "measure", "depth of second minus first",
-        "shared layers, left out", "p (Holm)",
-    )  # fmt: skip
-    ranked = order.iloc[numbers(order, "p_holm").argsort(kind="stable")]
-    cells = [
-        [
-            row["first"], row["second"], row["protocol"], row["method"], row["measure"],
-            bounds(row, "difference", "low", "high", 1, 2), listed(row.get("shared")),
-            f"{row['p_holm']:.3g}",
-        ]
-        for row in records(ranked)
-    ]  # fmt: skip
-    return [Table(f"Tests of order ({len(cells)})", columns, cells, True)]
-
-
-def _left_out(run: RunTables) -> list[Table]:
-    left_out = run.table("left_out")
-    if left_out is None:
-        return []
-    names = ("capability", "task", "protocol", "method", "axis", "reason")
-    cells = [
-        [str(row[name]) if not pd.isna(row[name]) else "–" for name in names]
-        for row in records(left_out)
-    ]
-    return [Table("Left out of the depths, and why", names, cells)]
-
-
-def interaction_tables(run: RunTables) -> list[Table]:
-    """The same in numbers."""
-    protocol_interaction = run.table("protocol_interaction")
-    if protocol_interaction is None:
-        return []
-    columns = (
-        "capability", "protocols", "layers", "n", "share lost, first (%)", "second (%)",
-        "difference (points)", "p of interaction (Holm)",
-    )  # fmt: skip
-    cells = [
-        [
-            row["capability"], f"{row['first']}, {row['second']}",
-            f"{row['group']} ({layer_ranges(row['layers'])})", str(row["n_items"]),
-            *(bounds(row, name, f"{name}_low", f"{name}_high", 100)
-              for name in ("share_first", "share_second")),
-            bounds(row, "difference", "low", "high", 100), f"{row['p_holm']:.3g}",
-        ]
-        for row in records(protocol_interaction)
-    ]  # fmt: skip
-    return [Table(f"Loss by group of layers and protocol ({len(cells)})", columns, cells, True)]
-
-
-def agreement_tables(run: RunTables) -> list[Table]:
-    """The same in numbers."""
-    method_agreement = run.table("method_agreement")
-    if method_agreement is None:
-        return []
-    columns = (
-        "capability", "protocol", "first", "second", "measure", "n", "depth by first",
-        "by second", "difference or correlation", "p (Holm)",
-    )  # fmt: skip
-    cells = [
-        [
-            *(row[name] for name in ("capability", "protocol", "first", "second", "measure")),
-            str(row["n_items"]), *(_depth(row[f"{name}_depth"]) for name in ("first", "second")),
-            bounds(row, "estimate", "low", "high", 1, 2), f"{row['p_holm']:.3g}",
-        ]
-        for row in records(method_agreement)
-    ]  # fmt: skip
-    return [Table(f"Agreement of methods ({len(cells)})", columns, cells, True)]
-
-
-def _depth(depth: float) -> str:
-    return "–" if depth != depth else f"{depth:.2f}"
 
 
 ANALYSIS = Analysis("emergence", EmergenceResult, sections, findings)

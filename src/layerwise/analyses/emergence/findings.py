@@ -1,7 +1,7 @@
-"""Claims on depths, their order, and the agreement of methods.
+"""Claims on depths, their order, and whether protocols and methods agree.
 
-They read order tests; no test is made here. An order becomes a claim where all significant tests
-of a pair say the same one; centres of mass are not tested.
+They read tested comparisons; no test is made here. An order becomes a claim where all significant
+tests of a pair say the same one; centres of mass are not tested.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ import pandas as pd
 from layerwise.analyses.shared.difficulty_words import beside_order, beside_orders
 from layerwise.ground.layer_names import COMPUTATION
 from layerwise.presentation.claim import (
+    ESTABLISHED,
     IN_TABLE,
     LENS,
+    OPEN,
     ORDER,
+    SCORING,
     Claim,
     Estimate,
-    Evidence,
     source,
     spaced,
     weight,
 )
 from layerwise.presentation.naming import name_layer, stacks
-from layerwise.presentation.over_run import after_holm
+from layerwise.presentation.over_run import LEVEL, after_holm
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
@@ -36,64 +38,103 @@ from layerwise.presentation.wording import (
     in_order,
     interval,
     joined,
+    layer_ranges,
     number,
     p_value,
+    percent,
+    spread,
     when,
 )
+from layerwise.stats.depth.layer_curves import ABLATION, ATTRIBUTION, PATCHING
 from layerwise.storage.run_tables import RunTables
 
-from .findings_methods import agreements, interactions
+AGREEMENT = "agreement"
+HALF, RANKS = "half-effect depth", "rank correlation"
+_ENDS = ("difference", "low", "high")
+# An interval over more of the depth than this names no place.
+_WIDEST = 0.5
+# What each method says of the layer in which half of its effect is reached.
+_DOES = {
+    ABLATION: "needed around", ATTRIBUTION: "written around",
+    "logit lens": "readable by logit lens after", PATCHING: "decided around",
+}  # fmt: skip
+Row = dict[str, Any]
 
 
-def lens_depths(run: RunTables) -> list[Claim]:
-    """Per protocol, the layer at which half of the rise of the answer is reached."""
-    emergence = run.table("emergence")
-    if emergence is None:
+def interactions(run: RunTables) -> list[Claim]:
+    """One sentence per capability whose profile changes with the protocol, and one for the rest."""
+    table = run.table("protocol_interaction")
+    if table is None:
         return []
-    where = {"method": "logit lens", "measure": "half-effect depth", "axis": COMPUTATION}
-    table = rows(emergence, **where)
-    claims = []
-    for protocol in in_order(table["protocol"], PROTOCOL_ORDER):
-        place = {**where, "protocol": protocol}
-        claims.append(_lens_depth(rows(table, protocol=protocol), place, run))
-    return spaced(claims, 2)
+    n_tests = len(table[["capability", "first", "second"]].drop_duplicates())
+    sure = table.loc[table["p_holm"] < LEVEL]
+    differ = [_depends(part, n_tests) for _, part in sure.groupby("capability", sort=False)]
+    quiet = table.loc[~table["capability"].isin(sure["capability"])]
+    return spaced(differ, 2) + ([_no_interaction(quiet, n_tests)] if len(quiet) else [])
 
 
-def _lens_depth(depths_of: pd.DataFrame, where: dict[str, str], run: RunTables) -> Claim:
-    names = in_order(depths_of["capability"], CAPABILITY_ORDER)
-    depths = sorted(records(depths_of), key=lambda row: row["estimate"])
-    first, last = (name_layer(round(depths[end]["layer"])) for end in (0, -1))
-    ends = f"{first} ({depths[0]['capability']}) and {last} ({depths[-1]['capability']})"
-    at = f"between layers {ends}" if first != last else f"at layer {first} ({joined(names)})"
-    spread = depths[-1]["estimate"] - depths[0]["estimate"]
+def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
+    """Where losses differ most and least, of the pair of protocols with the smallest p.
+
+    Written from the protocol under which the group with the widest difference loses more.
+    """
+    pairs = [part for _, part in sure.groupby(["first", "second"], sort=False)]
+    best = min(pairs, key=lambda pair: (pair["p_holm"].iloc[0], -_apart(pair)))
+    difference = numbers(best, "difference")
+    sign = -1 if -difference.min() > difference.max() else 1
+    least, *_, most = records(best.sort_values("difference", kind="stable"))[::sign]
+    where = {name: str(most[name]) for name in ("capability", "first", "second")}
+    pair = (where["first"], where["second"])
+    more, less = pair[::-sign]
+    by_group = {}
+    for row in records(best):
+        middle, *ends = (100 * sign * row[end] for end in _ENDS)
+        by_group[row["group"]] = middle, min(ends), max(ends)
+    shares = (
+        f"{percent(*(most[f'share_{which}{end}'] for end in ('', '_low', '_high')))} {when(name)}"
+        for which, name in zip(("first", "second"), pair, strict=True)
+    )
+    listed = joined(f"{group} {interval(*ends)}" for group, ends in by_group.items())
     return Claim(
-        kind=LENS, evidence=IN_TABLE, importance=weight(0.6, spread),
-        short=f"By the logit lens, the answer's probability has risen halfway {at} "
-        f"{when(where['protocol'])}.",
-        capabilities=tuple(names), protocols=(where["protocol"],),
-        details=tuple(_depth(records(rows(depths_of, capability=name))[0], run) for name in names),
-        source=source("emergence", where),
+        kind=SCORING, evidence=ESTABLISHED, importance=weight(0.92, 2 * _apart(best)),
+        short=f"For {most['capability']}, losses {when(more)} exceed those {when(less)} by "
+        f"{number(by_group[most['group']][0])} % in {few_layers(list(most['layers']))}, by "
+        f"{number(by_group[least['group']][0])} % in {few_layers(list(least['layers']))}.",
+        capabilities=(where["capability"],), protocols=pair, p=float(most["p_holm"]),
+        items=f"{most['n_items']} items",
+        test=f"interaction with the layer group, {after_holm(n_tests)}",
+        estimate=Estimate(*by_group[most["group"]], f"% of the score more {when(more)}, in "
+                          f"{most['group']} layers"),
+        details=(
+            f"Losses {when(more)} minus {when(less)}, in % of the score: {listed}.",
+            f"In the {most['group']} layers ({layer_ranges(most['layers'])}): {', '.join(shares)}.",
+        ),
+        caveat="That other layers are needed does not follow: a harder way of scoring loses more "
+        "wherever something is lost.",
+        source=source("protocol_interaction", where, group=str(most["group"])),
     )  # fmt: skip
 
 
-def _depth(row: dict[str, Any], run: RunTables) -> str:
-    layers = interval(row["layer"], row["layer_low"], row["layer_high"], 1)
-    order = " in order of computation" if stacks().n_encoder else ""
-    name = capitalised(str(row["capability"]))
-    return f"{name}: layer {layers}{order} (n = {row['n_items']}{_read(row, run)})."
+def _apart(pair: pd.DataFrame) -> float:
+    """How far the differences of groups are from their mean, at most."""
+    difference = numbers(pair, "difference")
+    return float(np.abs(difference - difference.mean()).max())
 
 
-def _read(row: dict[str, Any], run: RunTables) -> str:
-    """Of how many items the answer's first token tells it from the other options, if not of all."""
-    tasks = row["tasks"].split(",")
-    n_asked = sum(task.n_items for task in run.facts.tasks if task.name in tasks)
-    if n_asked <= row["n_items"]:
-        return ""
-    return f" of {n_asked} items, those whose answer begins as no other option does"
-
-
-_LEVEL = 0.05
-Row = dict[str, Any]
+def _no_interaction(quiet: pd.DataFrame, n_tests: int) -> Claim:
+    capabilities = in_order(quiet["capability"], ())
+    pairs = in_order(zip(quiet["first"], quiet["second"], strict=True), ())
+    return Claim(
+        kind=SCORING, evidence=OPEN, importance=weight(0.5, 0.0),
+        capabilities=tuple(capabilities),
+        short="That two ways of scoring differ more at some depths than at others is not "
+        f"established for {joined(capabilities)}.",
+        p=float(numbers(quiet, "p_holm").min()), items=f"{spread(quiet['n_items'])} items",
+        test=f"the smallest; interaction with the layer group, {after_holm(n_tests)}",
+        details=(f"{capitalised(joined(f'{a} against {b}' for a, b in pairs))} were compared.",),
+        protocols=tuple(in_order([name for pair in pairs for name in pair], PROTOCOL_ORDER)),
+        source=source("protocol_interaction", {"capability": capabilities}),
+    )  # fmt: skip
 
 
 def orders(run: RunTables) -> list[Claim]:
@@ -101,26 +142,21 @@ def orders(run: RunTables) -> list[Claim]:
     order = run.table("order")
     if order is None:
         return []
-    established, contrary, open_pairs = [], [], []
-    names = in_order(zip(order["first"], order["second"], strict=True), ())
-    for first, second in names:
-        pair = rows(order, first=first, second=second)
+    established, contrary, unordered = [], [], []
+    for _, pair in order.groupby(["first", "second"], sort=False):
         sure = records(rows(pair, significant=True))
         if not sure:
-            open_pairs.append((first, second))
+            unordered.append(pair)
         elif len({row["difference"] < 0 for row in sure}) > 1:
             contrary.append(_contrary(sure, len(pair), len(order), run))
         else:
             established.append(_before(pair, sure, run, len(order)))
-    return [
-        *spaced(established, 3),
-        *spaced(contrary, 3),
-        *([_not_established(order, open_pairs)] if open_pairs else []),
-    ]
+    no_order = [_no_order(unordered, len(order))] if unordered else []
+    return spaced(established, 3) + spaced(contrary, 3) + no_order
 
 
 def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Claim:
-    """The clearest test of either order."""
+    """Significant tests that say both orders, with the clearest of either."""
     clearest = [
         min((row for row in sure if (row["difference"] < 0) == later), key=lambda r: r["p_holm"])
         for later in (False, True)
@@ -132,7 +168,7 @@ def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Clai
         for row, (before, after) in zip(clearest, ((first, second), (second, first)), strict=True)
     )
     return Claim(
-        kind=ORDER, evidence=Evidence.ESTABLISHED, importance=weight(0.7, 0.0),
+        kind=ORDER, evidence=ESTABLISHED, importance=weight(0.7, 0.0),
         capabilities=(first, second),
         short=f"Whether {first} or {second} comes first depends on how it is measured.",
         protocols=tuple(in_order([str(row["protocol"]) for row in clearest], PROTOCOL_ORDER)),
@@ -144,99 +180,70 @@ def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Clai
 
 
 def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> Claim:
+    """One order, told from the earlier side by its clearest test."""
     best = min(sure, key=lambda row: (row["p_holm"], -abs(row["difference"])))
     flipped = best["difference"] < 0
     names = [str(best["first"]), str(best["second"])]
     earlier, later = names[::-1] if flipped else names
-    bounds = (best["difference"], best["low"], best["high"])
-    ahead = (-bounds[0], -bounds[2], -bounds[1]) if flipped else bounds
+    ahead, *ends = ((-1 if flipped else 1) * best[end] for end in _ENDS)
     at = {name: str(best[name]) for name in ("protocol", "method", "measure")}
+    beyond, only = "", ""
+    if isinstance(best.get("shared"), list):  # of ablation, which layers both need is left out
+        shared = best["shared"]
+        beyond = ", beyond the layers they share" if shared else ""
+        without = f", without {few_layers(shared)}, which cost both" if shared else ""
+        only = f"It is of what layers cost beyond what any layer costs{without}."
+    emergence = run.table("emergence")
+    known = pd.DataFrame() if emergence is None else rows(emergence, **at, axis=COMPUTATION)
+    n_items = {row["capability"]: row["n_items"] for row in records(known)}
+    n_sure = f"{len(sure)} {'is' if len(sure) == 1 else 'are'} significant"
     return Claim(
-        kind=ORDER, evidence=Evidence.ESTABLISHED, importance=weight(0.9, 3 * abs(bounds[0])),
-        short=f"By {at['method']}{_beyond(best)}, {earlier} comes before {later} "
-        f"{when(at['protocol'])}, by {number(100 * ahead[0])} % of the model's depth.",
+        kind=ORDER, evidence=ESTABLISHED, importance=weight(0.9, 3 * abs(ahead)),
+        short=f"By {at['method']}{beyond}, {earlier} comes before {later} "
+        f"{when(at['protocol'])}, by {number(100 * ahead)} % of the model's depth.",
         capabilities=(earlier, later), protocols=(at["protocol"],), p=float(best["p_holm"]),
         test=f"order of the {at['measure']}, {after_holm(n_run)}",
-        estimate=Estimate(*ahead, "of the model's depth earlier", digits=2),
-        items=_items(best, earlier, later, run),
+        estimate=Estimate(
+            ahead, min(ends), max(ends), "of the model's depth earlier", digits=2
+        ),
+        items=f"{n_items[earlier]} items of {earlier} and {n_items[later]} of {later}",
         details=tuple(filter(None, (
-            f"Of {counted(len(pair), 'test')} of this pair, {len(sure)} {_are(len(sure))} "
-            f"significant, {'all ' * (len(sure) > 1)}in this direction.",
-            _left_out(best),
+            f"Of {counted(len(pair), 'test')} of this pair, {n_sure}, "
+            f"{'all ' * (len(sure) > 1)}in this direction.",
+            only,
             beside_order(best, run, flipped).strip(),
         ))),
         source=source("order", {"first": names[0], "second": names[1]}, **at),
     )  # fmt: skip
 
 
-def _beyond(row: Row) -> str:
-    return ", beyond the layers they share" if _shared(row) else ""
-
-
-def _left_out(row: Row) -> str:
-    """What an order by ablation is of."""
-    shared = _shared(row)
-    if shared is None:
-        return ""
-    without = f", without {few_layers(shared)}, which cost both" if shared else ""
-    return f"It is of what layers cost beyond what any layer costs{without}."
-
-
-def _shared(row: Row) -> list[int] | None:
-    return row["shared"] if isinstance(row.get("shared"), list) else None
-
-
-def _items(best: Row, earlier: str, later: str, run: RunTables) -> str:
-    emergence = run.table("emergence")
-    assert emergence is not None
-    keys = {name: best[name] for name in ("protocol", "method", "measure")}
-    keys["axis"] = COMPUTATION
-    counts = [
-        int(rows(emergence, capability=name, **keys)["n_items"].iloc[0])
-        for name in (earlier, later)
-    ]
-    return f"{counts[0]} items of {earlier} and {counts[1]} of {later}"
-
-
-def _not_established(order: pd.DataFrame, pairs: list[tuple[str, str]]) -> Claim:
-    named = [f"{first} and {second}" for first, second in pairs]
-    pair_rows = pd.concat([rows(order, first=first, second=second) for first, second in pairs])
-    where = {"first": [a for a, _ in pairs], "second": [b for _, b in pairs]}
-    p, several = numbers(pair_rows, "p_holm"), len(pairs) > 1
-    away = (numbers(pair_rows, "low") > 0) | (numbers(pair_rows, "high") < 0)
-    nothing = np.isnan(numbers(pair_rows, "difference"))
-    unsure, either, small = p >= _LEVEL, (p < _LEVEL) & ~away, (p < _LEVEL) & away
-    left = unsure & ~nothing
-    tests = {
-        f"{_are(int(left.sum()))} not significant": left,
-        "found nothing that one of both needs beyond the layers they share": nothing,
-        "found two different depths, but not which of them comes first": either,
-        "found a difference too small to be of interest": small,
+def _no_order(unordered: list[pd.DataFrame], n_run: int) -> Claim:
+    """Pairs without a significant test of order, and what their tests found instead."""
+    tests = pd.concat(unordered)
+    pairs = [tuple(str(pair[end].iloc[0]) for end in ("first", "second")) for pair in unordered]
+    named = [" and ".join(pair) for pair in pairs]
+    p, (difference, low, high) = numbers(tests, "p_holm"), (numbers(tests, end) for end in _ENDS)
+    away, unsure = (low > 0) | (high < 0), (p >= LEVEL) & np.isfinite(difference)
+    found = {
+        f"{'is' if unsure.sum() == 1 else 'are'} not significant": unsure,
+        "found nothing that one of both needs beyond the layers they share": np.isnan(difference),
+        "found two different depths, but not which of them comes first": (p < LEVEL) & ~away,
+        "found a difference too small to be of interest": (p < LEVEL) & away,
     }
+    several = len(pairs) > 1
     return Claim(
-        kind=ORDER, evidence=Evidence.OPEN, importance=weight(0.55, 0.0),
-        source=source("order", where),
+        kind=ORDER, evidence=OPEN, importance=weight(0.55, 0.0),
+        source=source("order", {end: [pair[i] for pair in pairs]
+                                for i, end in enumerate(("first", "second"))}),
         short="Which capability comes first is open: no order is established "
         f"{f'in {len(pairs)} pairs' if several else f'between {named[0]}'}.",
         capabilities=tuple(dict.fromkeys(name for pair in pairs for name in pair)),
         details=(*([f"The pairs: {'; '.join(named)}."] if several else []),
-                 *(f"{each.sum()} of {counted(len(pair_rows), 'test')} {words}."
-                   for words, each in tests.items() if each.any())),
-        estimate=_left_open(pd.DataFrame(pair_rows.loc[either])),
-        p=float(p.min()) if unsure.all() else None,
-        test=f"the smallest, {after_holm(len(order))}",
+                 *(f"{each.sum()} of {counted(len(tests), 'test')} {words}."
+                   for words, each in found.items() if each.any())),
+        p=float(p.min()) if (p >= LEVEL).all() else None,
+        test=f"the smallest, {after_holm(n_run)}",
     )  # fmt: skip
-
-
-def _left_open(pair_rows: pd.DataFrame) -> Estimate | None:
-    """What the surest test that finds two different depths leaves open of their difference."""
-    for row in records(
-        pair_rows.sort_values("p_holm", kind="stable").dropna(subset=["low", "high"])
-    ):
-        unit = f"of the model's depth that {row['second']} lies behind {row['first']}, by "
-        unit += f"{row['method']} {when(row['protocol'])}"
-        return Estimate(row["difference"], row["low"], row["high"], unit, digits=2)
-    return None
 
 
 def suites_apart(run: RunTables) -> list[Claim]:
@@ -244,34 +251,143 @@ def suites_apart(run: RunTables) -> list[Claim]:
     emergence = run.table("emergence")
     if emergence is None:
         return []
-    return spaced([_apart(row) for row in records(emergence.dropna(subset=["p_tasks"]))], 3)
+    claims = []
+    for row in records(emergence.dropna(subset=["p_tasks"])):
+        where = {name: str(row[name]) for name in ("capability", "protocol", "method", "measure")}
+        first, last = str(row["task_first"]), str(row["task_last"])
+        early, late = (name_layer(round(row[f"layer_{end}"])) for end in ("first", "last"))
+        claims.append(Claim(
+            kind=ORDER, evidence=ESTABLISHED,
+            importance=weight(0.8, abs(row["layer_last"] - row["layer_first"]) / 10),
+            short=f"Suites of {row['capability']} disagree {when(where['protocol'])}: by "
+            f"{row['method']}, {first} lies around layer {early}, {last} around layer {late}.",
+            capabilities=(where["capability"],), tasks=(first, last),
+            protocols=(where["protocol"],),
+            p=float(row["p_tasks"]), items=counted(int(row["n_items"]), "item"),
+            test=f"order of the {row['measure']} of two suites, after Holm's correction over all "
+            "such pairs of the run",
+            caveat=f"So the depth of {row['capability']} is a mean of places that differ.",
+            source=source("emergence", {**where, "axis": COMPUTATION}),
+        ))  # fmt: skip
+    return spaced(claims, 3)
 
 
-def _apart(row: Row) -> Claim:
-    where = {name: str(row[name]) for name in ("capability", "protocol", "method", "measure")}
-    ends = [(str(row[f"task_{end}"]), row[f"layer_{end}"]) for end in ("first", "last")]
-    (first, early), (last, late) = ((task, name_layer(round(at))) for task, at in ends)
+def lens_depths(run: RunTables) -> list[Claim]:
+    """Per protocol, the layer at which half of the rise of the answer is reached."""
+    emergence = run.table("emergence")
+    if emergence is None:
+        return []
+    where = {"method": "logit lens", "measure": HALF, "axis": COMPUTATION}
+    placed, claims = rows(emergence, **where), []
+    for protocol in in_order(placed["protocol"], PROTOCOL_ORDER):
+        depths = rows(placed, protocol=protocol)
+        names = in_order(depths["capability"], CAPABILITY_ORDER)
+        by_depth = records(depths.sort_values("estimate", kind="stable"))
+        first, last = (name_layer(round(by_depth[end]["layer"])) for end in (0, -1))
+        ends = f"{first} ({by_depth[0]['capability']}) and {last} ({by_depth[-1]['capability']})"
+        at = f"between layers {ends}" if first != last else f"at layer {first} ({joined(names)})"
+        claims.append(Claim(
+            kind=LENS, evidence=IN_TABLE,
+            importance=weight(0.6, by_depth[-1]["estimate"] - by_depth[0]["estimate"]),
+            short=f"By the logit lens, the answer's probability has risen halfway {at} "
+            f"{when(protocol)}.",
+            capabilities=tuple(names), protocols=(protocol,),
+            details=tuple(
+                _lens_depth(records(rows(depths, capability=name))[0], run) for name in names
+            ),
+            source=source("emergence", where | {"protocol": protocol}),
+        ))  # fmt: skip
+    return spaced(claims, 2)
+
+
+def _lens_depth(row: Row, run: RunTables) -> str:
+    """A capability's layer, and of how many items an answer's first token tells it from others."""
+    layers = interval(row["layer"], row["layer_low"], row["layer_high"], 1)
+    order = " in order of computation" if stacks().n_encoder else ""
+    tasks = row["tasks"].split(",")
+    n_asked = sum(task.n_items for task in run.facts.tasks if task.name in tasks)
+    read = f" of {n_asked} items, those whose answer begins as no other option does"
+    read = read if n_asked > row["n_items"] else ""
+    return f"{capitalised(row['capability'])}: layer {layers}{order} (n = {row['n_items']}{read})."
+
+
+def agreements(run: RunTables) -> list[Claim]:
+    """What each method says of a capability's depth, side by side, and how ranks go together."""
+    emergence, methods = run.table("emergence"), run.table("method_agreement")
+    claims = [] if emergence is None else _side_by_side(emergence)
+    ranks = pd.DataFrame() if methods is None else rows(methods, measure=RANKS)
+    return claims + ([_ranks(ranks)] if len(ranks) else [])
+
+
+def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
+    """One claim for each capability that several methods place.
+
+    Methods ask different things, so that other depths are no disagreement.
+    """
+    depths, claims = rows(emergence, measure=HALF, axis=COMPUTATION), []
+    for capability, of_capability in depths.groupby("capability", sort=False):
+        protocol = str(of_capability["protocol"].value_counts().idxmax())
+        placed = records(rows(of_capability, protocol=protocol))
+        placed = [row for row in placed if row["high"] - row["low"] <= _WIDEST]
+        words = [
+            f"{does} {_place(row)}"
+            for method, does in _DOES.items()
+            for row in placed if row["method"] == method
+        ]  # fmt: skip
+        if len(words) < 2:
+            continue
+        claims.append(Claim(
+            kind=AGREEMENT, short=f"{capitalised(str(capability))} is {joined(words)}.",
+            evidence=IN_TABLE, importance=0.55, protocols=(protocol,),
+            details=tuple(
+                f"By {row['method']}: layer "
+                f"{interval(row['layer'], row['layer_low'], row['layer_high'], 1)}."
+                for row in placed
+            ),
+            capabilities=(str(capability),),
+            items=f"{spread(row['n_items'] for row in placed)} items",
+            caveat="Half of the effect lies before each; the methods ask different things.",
+            source=source("emergence", {"measure": HALF, "axis": COMPUTATION,
+                                        "capability": capability, "protocol": protocol}),
+        ))  # fmt: skip
+    return claims
+
+
+def _place(row: Row) -> str:
+    """The layer of half of the effect, or those of two suites that disagree."""
+    if pd.isna(row["p_tasks"]):
+        return f"layer {name_layer(round(row['layer']))}"
+    first, last = (name_layer(round(row[f"layer_{end}"])) for end in ("first", "last"))
+    return f"layers {first} or {last}"
+
+
+def _ranks(ranks: pd.DataFrame) -> Claim:
+    """In how many comparisons two methods rank the layers alike."""
+    p = numbers(ranks, "p_holm")
+    sure = (p < LEVEL) & (numbers(ranks, "estimate") > 0)
+    ordered = records(ranks.sort_values(by="estimate"))
+    ends = (
+        f"{which} correlation: {interval(row['estimate'], row['low'], row['high'], 2)}, of "
+        f"{row['first']} and {row['second']} for {row['capability']} {when(row['protocol'])}."
+        for which, row in (("Lowest", ordered[0]), ("Highest", ordered[-1]))
+    )
     return Claim(
-        kind=ORDER, evidence=Evidence.ESTABLISHED,
-        importance=weight(0.8, abs(ends[1][1] - ends[0][1]) / 10),
-        short=f"Suites of {row['capability']} disagree {when(where['protocol'])}: by "
-        f"{row['method']}, {first} lies around layer {early}, {last} around layer {late}.",
-        capabilities=(where["capability"],), tasks=(first, last), protocols=(where["protocol"],),
-        p=float(row["p_tasks"]), items=counted(int(row["n_items"]), "item"),
-        test=f"order of the {row['measure']} of two suites, after Holm's correction over all such "
-        "pairs of the run",
-        caveat=f"So the depth of {row['capability']} is a mean of places that differ.",
-        source=source("emergence", {**where, "axis": COMPUTATION}),
+        kind=AGREEMENT, evidence=ESTABLISHED if sure.any() else OPEN,
+        importance=weight(0.55, float(sure.mean())),
+        short=f"In {int(sure.sum())} of {counted(len(ranks), 'comparison')} two methods rank the "
+        "layers alike.",
+        capabilities=tuple(in_order(ranks["capability"], ())),
+        protocols=tuple(in_order(ranks["protocol"], PROTOCOL_ORDER)),
+        p=float(p[sure].max() if sure.any() else p.min()),
+        items=f"{spread(ranks['n_items'])} items",
+        test=f"the {'largest' if sure.any() else 'smallest'}; Spearman's correlation above 0, "
+        f"{after_holm(len(ranks))}",
+        details=tuple(ends),
+        source=source("method_agreement", {"measure": RANKS}),
     )  # fmt: skip
-
-
-def _are(n: int) -> str:
-    return "is" if n == 1 else "are"
-
-
-_FINDERS = (interactions, orders, suites_apart, lens_depths, agreements)
 
 
 def findings(run: RunTables) -> list[Claim]:
     """Where capabilities emerge and in which order, and whether protocols and methods agree."""
-    return [finding for finder in _FINDERS for finding in finder(run)]
+    finders = (interactions, orders, suites_apart, lens_depths, agreements)
+    return [finding for finder in finders for finding in finder(run)]
