@@ -89,39 +89,26 @@ class PlannedJobs(NamedTuple):
 
 @dataclass(frozen=True)
 class Planned:
-    """An analysis that can be planned.
+    """An analysis that can be planned."""
 
-    Attributes:
-        name: by which its plan is asked for.
-        jobs: its jobs, of a setup and the options of the plan.
-        protocols: those it takes if none are named.
-        paired: whether it asks pairs of prompts: by default of the tasks that offer them, and
-            under its protocols alone.
-        options: names of ``PlanOptions`` that its plan alone has.
-        enough: how many items it asks where no limit is given; None for all.
-    """
-
-    name: str
+    name: str  # by which its plan is asked for
+    # Its jobs, of a setup and the options of the plan.
     jobs: Callable[[Setup, PlanOptions], PlannedJobs]
-    protocols: tuple[str, ...] = PROTOCOLS
+    protocols: tuple[str, ...] = PROTOCOLS  # those it takes if none are named
+    # Whether it asks pairs of prompts: by default of the tasks that offer them, and under its
+    # protocols alone.
     paired: bool = False
-    options: tuple[str, ...] = ()
-    enough: Enough | None = None
+    options: tuple[str, ...] = ()  # names of ``PlanOptions`` that its plan alone has
+    enough: Enough | None = None  # how many items it asks where no limit is given; None for all
 
 
 @dataclass(frozen=True)
 class ProfileStart:
-    """What a profile has when its main analyses are made.
+    """What a profile has when its main analyses are made."""
 
-    Attributes:
-        able: a setup with the tasks that the model can do; none may be left.
-        reading: the same with protocols that have a prompt to read.
-        pairs: pairs of prompts a task.
-    """
-
-    able: Setup
-    reading: Setup
-    pairs: int
+    able: Setup  # a setup with the tasks that the model can do; none may be left
+    reading: Setup  # the same with protocols that have a prompt to read
+    pairs: int  # pairs of prompts a task
 
 
 def no_jobs(start: ProfileStart) -> list[Job[Result]]:
@@ -135,25 +122,18 @@ def any_model(cfg: Any) -> None:
 
 @dataclass(frozen=True)
 class Extra:
-    """What a profile can do beyond its main analyses.
+    """What a profile can do beyond its main analyses."""
 
-    Attributes:
-        name: by which it is asked for.
-        words: what it does.
-        jobs: its jobs; none if the main analyses change or patch more by it.
-        asks_tasks: whether it is made only where a task is left that the model can do.
-        planned: whether a plan can say what it costs: its jobs know (``PlannedJob``), or it is
-            part of the main analyses.
-        in_all: whether ``all`` means it too.
-        refuse: raises a ``UserError`` for the configuration of a model that does not allow it.
-    """
-
-    name: str
-    words: str
+    name: str  # by which it is asked for
+    words: str  # what it does
+    # Its jobs; none if the main analyses change or patch more by it.
     jobs: Callable[[ProfileStart], Iterable[Job[Result]]] = no_jobs
-    asks_tasks: bool = True
+    asks_tasks: bool = True  # whether it is made only where a task is left that the model can do
+    # Whether a plan can say what it costs: its jobs know (``PlannedJob``), or it is part of the
+    # main analyses.
     planned: bool = False
-    in_all: bool = True
+    in_all: bool = True  # whether ``all`` means it too
+    # Raises a ``UserError`` for the configuration of a model that does not allow it.
     refuse: Callable[[Any], None] = any_model
 
 
@@ -170,45 +150,33 @@ def nothing(run: RunTables) -> list[Any]:
 
 @dataclass(frozen=True)
 class Curves:
-    """Where an analysis' curves over the layers come from, which ``emergence`` joins.
+    """Where an analysis' curves over the layers come from, which ``emergence`` joins."""
 
-    Attributes:
-        words: what makes such curves, after "expected an ...".
-        evidence: what a result says of each task, or why it says nothing; given the signal that
-            is known of tasks, and the resamples.
-        signal: which tasks the model can do, of a result that tests it; other results' curves
-            are asked after it is known.
-    """
-
-    words: str
+    words: str  # what makes such curves, after "expected an ..."
+    # What a result says of each task, or why it says nothing; given the signal that is known of
+    # tasks, and the resamples.
     evidence: Callable[[Any, Signal, Sampling], Iterable[MethodCurve | LeftOut]]
+    # Which tasks the model can do, of a result that tests it; other results' curves are asked after
+    # it is known.
     signal: Callable[[Any], Signal] | None = None
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """An analysis, as everything that stands across analyses sees it.
+    """An analysis, as everything that stands across analyses sees it."""
 
-    Attributes:
-        name: of its folder.
-        result: the type of its result, which draws itself by ``plot``.
-        sections: its parts of a run's page; none where its tables are missing.
-        findings: the sentences that its tables earn, each with its source.
-        caveats: sentences that no page leaves out for want of room.
-        tables: what of a result its sections and sentences read, given all results of the run.
-        files: where such a table is, in words, if it is in no file of its name.
-        curves: its curves over the layers; None if it has none.
-        plans: what of it can be planned.
-        extras: what a profile makes of it if asked.
-    """
-
-    name: str
-    result: type[Result]
+    name: str  # of its folder
+    result: type[Result]  # the type of its result, which draws itself by ``plot``
+    # Its parts of a run's page; none where its tables are missing.
     sections: Callable[[RunTables], Iterable[Section]] = nothing
+    # The sentences that its tables earn, each with its source.
     findings: Callable[[RunTables], Iterable[Claim]] = nothing
+    # Sentences that no page leaves out for want of room.
     caveats: Callable[[RunTables], Iterable[Claim]] = nothing
+    # What of a result its sections and sentences read, given all results of the run.
     tables: Callable[[Any, Sequence[Result]], Mapping[str, TableSource]] = saved_tables
+    # Where such a table is, in words, if it is in no file of its name.
     files: Mapping[str, str] = field(default_factory=dict)
-    curves: Curves | None = None
-    plans: tuple[Planned, ...] = ()
-    extras: tuple[Extra, ...] = ()
+    curves: Curves | None = None  # its curves over the layers; None if it has none
+    plans: tuple[Planned, ...] = ()  # what of it can be planned
+    extras: tuple[Extra, ...] = ()  # what a profile makes of it if asked

@@ -26,15 +26,10 @@ Sweeps = Callable[[Sequence[Intervention], Sequence[TaskRequest]], Sweep]
 
 
 class DrawnChange(NamedTuple):
-    """A change, and which draw of its noise or of its donor it is made with.
-
-    Attributes:
-        change: the change.
-        draw: from 0; None if the change draws nothing.
-    """
+    """A change, and which draw of its noise or of its donor it is made with."""
 
     change: Intervention
-    draw: int | None
+    draw: int | None  # from 0; None if the change draws nothing
 
 
 def with_draws(changes: Sequence[Intervention], n_draws: int) -> list[DrawnChange]:

@@ -56,24 +56,16 @@ MOST_COUNTED, MOST_CHARACTERS = 16, 2**18
 
 @dataclass(frozen=True)
 class Piece:
-    """Work that is finished and saved together.
-
-    Attributes:
-        task: the task.
-        items: some of its items.
-        protocols: the protocols under which they are asked.
-        stage: ``intact``, or ``swept`` for the intact model and every change.
-        analysis: what asks for it.
-        examples: which draw of its few-shot examples the task has; None if there is but one.
-        counted: the items whose cost is taken for that of these; its own in a task of few pieces.
-    """
+    """Work that is finished and saved together."""
 
     task: Task
     items: tuple[Item, ...]
     protocols: tuple[str, ...]
-    stage: str
-    analysis: str
+    stage: str  # ``intact``, or ``swept`` for the intact model and every change
+    analysis: str  # what asks for it
+    # Which draw of its few-shot examples the task has; None if there is but one.
     examples: int | None = None
+    # The items whose cost is taken for that of these; its own in a task of few pieces.
     counted: tuple[Item, ...] = field(default=(), compare=False, repr=False)
 
     @property
@@ -93,25 +85,18 @@ class Piece:
 
 @dataclass(frozen=True)
 class Ablation:
-    """A planned ablation; makes its pieces one by one and joins them.
-
-    Attributes:
-        setup: what it starts from.
-        changes: what is changed, one set after the other; none to measure the model alone.
-        method: ``engine`` or ``reference``.
-        only_with_signal: measure the intact model first, and change layers only under those
-            protocols under which it is better than blind: elsewhere no claim would be made.
-        analysis: what asks for it, as its work is named.
-        fewshot_seeds: with how many draws of their few-shot examples the items are asked.
-        counted: costs of pieces that were counted so far.
-    """
+    """A planned ablation; makes its pieces one by one and joins them."""
 
     setup: Setup
+    # What is changed, one set after the other; none to measure the model alone.
     changes: tuple[AblationSpec, ...]
-    method: str = "engine"
+    method: str = "engine"  # ``engine`` or ``reference``
+    # Measure the intact model first, and change layers only under those protocols under which it is
+    # better than blind: elsewhere no claim would be made.
     only_with_signal: bool = False
-    analysis: str = "ablation"
-    fewshot_seeds: int = 1
+    analysis: str = "ablation"  # what asks for it, as its work is named
+    fewshot_seeds: int = 1  # with how many draws of their few-shot examples the items are asked
+    # Costs of pieces that were counted so far.
     counted: dict[Any, Cost] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -365,14 +350,10 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job:
 
 @dataclass
 class _Measuring:
-    """Makes pieces of an ablation; what a task's pieces are changed by is made once.
-
-    Attributes:
-        job: the ablation.
-        changes: those of the last piece's stage and task, by both.
-    """
+    """Makes pieces of an ablation; what a task's pieces are changed by is made once."""
 
     job: Ablation
+    # Those of the last piece's stage and task, by both.
     changes: dict[tuple[str, str], list[Intervention]] = field(default_factory=dict)
 
     def __call__(self, piece: Piece) -> Recorded:

@@ -43,15 +43,10 @@ CLOSED, OPEN = _KINDS = ("closed", "open")
 
 
 class Pair(NamedTuple):
-    """The records of two tasks that ask the same, of the items that both have.
+    """The records of two tasks that ask the same, of the items that both have."""
 
-    Attributes:
-        closed: without the passage.
-        open: with it; items go by the names of those without.
-    """
-
-    closed: pd.DataFrame
-    open: pd.DataFrame
+    closed: pd.DataFrame  # without the passage
+    open: pd.DataFrame  # with it; items go by the names of those without
 
 
 def book_tables(

@@ -46,26 +46,17 @@ Contexts = Callable[[], Sequence[Tokens]]
 
 @dataclass(frozen=True)
 class AblationSpec:
-    """A kind of change, and where it is made.
+    """A kind of change, and where it is made."""
 
-    Attributes:
-        kind: ``skip``, ``zero``, ``mean``, ``resample`` or ``noise``.
-        site: what is changed.
-        layers: which layers.
-        heads: which heads of ``z``, or which key/value groups; None for sites without heads.
-        block: so many layers, one after the other, are changed at once.
-        as_one: change all layers and heads at once instead of one after the other.
-        mean_by: ``pooled`` over positions, or by ``position``.
-        draws: how many draws of noise, or of another item to be resampled from, each item has.
-    """
-
-    kind: str
-    site: str
-    layers: tuple[int, ...]
+    kind: str  # ``skip``, ``zero``, ``mean``, ``resample`` or ``noise``
+    site: str  # what is changed
+    layers: tuple[int, ...]  # which layers
+    # Which heads of ``z``, or which key/value groups; None for sites without heads.
     heads: tuple[int, ...] | None = None
-    block: int = 1
-    as_one: bool = False
-    mean_by: str = "pooled"
+    block: int = 1  # so many layers, one after the other, are changed at once
+    as_one: bool = False  # change all layers and heads at once instead of one after the other
+    mean_by: str = "pooled"  # ``pooled`` over positions, or by ``position``
+    # How many draws of noise, or of another item to be resampled from, each item has.
     draws: int = 1
 
     @classmethod

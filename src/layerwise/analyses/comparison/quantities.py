@@ -56,52 +56,36 @@ class Key(NamedTuple):
 
 
 class Quantity(NamedTuple):
-    """One quantity of one run.
+    """One quantity of one run."""
 
-    Attributes:
-        draws: its value in the sample (row 0) and in resamples of the items.
-        n_items: number of items.
-        clusters: which of them ask for the same thing.
-        right: of an accuracy, the answers; otherwise None.
-        parts: of a share lost, what each item adds to it; otherwise None.
-        shares: of a share lost, that of each task; otherwise None.
-        lost: of a share lost, what each task's items lose and have to lose; otherwise empty.
-        scales: of a share lost, what the sample of each task leaves open of it; otherwise empty.
-        n_layers: of a share lost, over how many skipped layers it is the mean; otherwise 1.
-        curves: of a depth that is inferred without resampling, the curves of each task.
-        axis: of a depth, how layers become depths; otherwise None.
-    """
-
+    # Its value in the sample (row 0) and in resamples of the items.
     draws: Float[np.ndarray, " draws"]
     n_items: int
-    clusters: Clusters
-    right: Bool[np.ndarray, " items"] | None = None
+    clusters: Clusters  # which of them ask for the same thing
+    right: Bool[np.ndarray, " items"] | None = None  # of an accuracy, the answers; otherwise None
+    # Of a share lost, what each item adds to it; otherwise None.
     parts: Float[np.ndarray, " items"] | None = None
+    # Of a share lost, that of each task; otherwise None.
     shares: Float[np.ndarray, "tasks 1"] | None = None
+    # Of a share lost, what each task's items lose and have to lose; otherwise empty.
     lost: tuple[LostOf, ...] = ()
+    # Of a share lost, what the sample of each task leaves open of it; otherwise empty.
     scales: tuple[Scale, ...] = ()
-    n_layers: int = 1
+    n_layers: int = 1  # of a share lost, over how many skipped layers it is the mean; otherwise 1
+    # Of a depth that is inferred without resampling, the curves of each task.
     curves: tuple[ItemCurves, ...] = ()
-    axis: Axis | None = None
+    axis: Axis | None = None  # of a depth, how layers become depths; otherwise None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run with what its methods say about each task.
-
-    Attributes:
-        run: the run.
-        sampling: the resamples, the same for all runs, and this run's number of layers.
-        evidence: what each method says about each task.
-        silent: what was left out of the evidence, and why.
-        cells: its ablation records by task and protocol.
-    """
+    """A run with what its methods say about each task."""
 
     run: SavedRun
-    sampling: Sampling
-    evidence: tuple[MethodCurve, ...]
-    silent: tuple[LeftOut, ...]
-    cells: dict[tuple[str, str], Cell]
+    sampling: Sampling  # the resamples, the same for all runs, and this run's number of layers
+    evidence: tuple[MethodCurve, ...]  # what each method says about each task
+    silent: tuple[LeftOut, ...]  # what was left out of the evidence, and why
+    cells: dict[tuple[str, str], Cell]  # its ablation records by task and protocol
 
     @property
     def axes(self) -> dict[str, range]:

@@ -119,19 +119,12 @@ class ComparedRuns(JoinedRuns):
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run as it is compared.
+    """A run as it is compared."""
 
-    Attributes:
-        name: what it is called; unique among the runs.
-        group: the group that it belongs to; None if there are no groups.
-        facts: what is needed to repeat it.
-        results: its results of the kinds that can be compared.
-    """
-
-    name: str
-    group: str | None
-    facts: Facts
-    results: tuple[Result, ...]
+    name: str  # what it is called; unique among the runs
+    group: str | None  # the group that it belongs to; None if there are no groups
+    facts: Facts  # what is needed to repeat it
+    results: tuple[Result, ...]  # its results of the kinds that can be compared
 
     @property
     def ablation(self) -> AblationResult | None:

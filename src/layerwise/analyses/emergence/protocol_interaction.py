@@ -35,19 +35,14 @@ THIRDS = ("early", "middle", "late")
 
 
 class Profile(NamedTuple):
-    """One task under one protocol: what skipping a layer of each group costs on average.
+    """One task under one protocol: what skipping a layer of each group costs on average."""
 
-    Attributes:
-        cell: the answers.
-        scale: what the sample leaves open of a share, where all resamples say the same.
-        values: of each item what is above the floor, then what each group loses on average.
-        pseudo: of each item by group; their mean is the share lost of the sample, and their spread
-            is that of the share, denominator included.
-    """
-
-    cell: Cell
-    scale: Scale
+    cell: Cell  # the answers
+    scale: Scale  # what the sample leaves open of a share, where all resamples say the same
+    # Of each item what is above the floor, then what each group loses on average.
     values: Float[np.ndarray, "items columns"]
+    # Of each item by group; their mean is the share lost of the sample, and their spread is that of
+    # the share, denominator included.
     pseudo: Float[np.ndarray, "items groups"]
 
     def draws(self, counts: Counts) -> Float[np.ndarray, "draws groups"]:

@@ -134,33 +134,21 @@ CRITICAL, SETTLED = "critical set", "prediction depth"
 
 
 class Summary(NamedTuple):
-    """One measure of one capability.
-
-    Attributes:
-        capability: which.
-        protocol: under which it was asked.
-        method: by which it was placed.
-        measure: which.
-        draws: in layers from the axis's first; row 0 from the sample, the others from resamples.
-        tasks: names of its tasks.
-        n_items: number of items of all tasks.
-        clusters: which of these items ask for the same thing.
-        layers: of a critical set, its layers; otherwise None.
-        curves: of depths that are inferred without resampling, the curves of each task.
-        axis: the layers that it is about.
-    """
+    """One measure of one capability."""
 
     capability: str
-    protocol: str
-    method: str
+    protocol: str  # under which it was asked
+    method: str  # by which it was placed
     measure: str
+    # In layers from the axis's first; row 0 from the sample, the others from resamples.
     draws: Float[np.ndarray, " draws"]
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...]  # names of its tasks
     n_items: int
-    clusters: Clusters
-    layers: list[int] | None = None
+    clusters: Clusters  # which of these items ask for the same thing
+    layers: list[int] | None = None  # of a critical set, its layers; otherwise None
+    # Of depths that are inferred without resampling, the curves of each task.
     curves: tuple[ItemCurves, ...] = ()
-    axis: str = COMPUTATION
+    axis: str = COMPUTATION  # the layers that it is about
 
     def bounds(self) -> tuple[float, float]:
         """Its 95 % interval, in layers from the axis's first."""

@@ -21,15 +21,10 @@ MEASURES = {NATS: "gold_logprob", MARGIN: "margin", ACCURACY: "correct"}
 
 
 class Player(NamedTuple):
-    """What is removed as one; a player of the cooperative game whose values are costs.
-
-    Attributes:
-        layer: the layer.
-        head: the head, or the key/value group; None for what has none.
-    """
+    """What is removed as one; a player of the cooperative game whose values are costs."""
 
     layer: int
-    head: int | None = None
+    head: int | None = None  # the head, or the key/value group; None for what has none
 
 
 Players = tuple[Player, ...]
@@ -44,31 +39,19 @@ def players(layers: Iterable[int], heads: Iterable[int] | None) -> Players:
 
 @dataclass(frozen=True)
 class Costs:
-    """One task under one protocol.
-
-    Attributes:
-        task: the task.
-        capability: its capability.
-        protocol: the protocol.
-        site: what is removed of each layer.
-        sets: the sets removed, one for each column.
-        costs: by measure, a row per item: intact minus removed, in nats or 0 to 1.
-        right: whether an item is answered right without each set.
-        clusters: which items ask for the same thing.
-        signal: whether the intact model is better than blind.
-        chance: accuracy by guessing.
-    """
+    """One task under one protocol."""
 
     task: str
     capability: str
     protocol: str
-    site: str
-    sets: tuple[Players, ...]
+    site: str  # what is removed of each layer
+    sets: tuple[Players, ...]  # the sets removed, one for each column
+    # By measure, a row per item: intact minus removed, in nats or 0 to 1.
     costs: dict[str, Float[np.ndarray, "items sets"]]
-    right: Bool[np.ndarray, "items sets"]
-    clusters: Clusters
-    signal: bool
-    chance: float
+    right: Bool[np.ndarray, "items sets"]  # whether an item is answered right without each set
+    clusters: Clusters  # which items ask for the same thing
+    signal: bool  # whether the intact model is better than blind
+    chance: float  # accuracy by guessing
 
     @property
     def named(self) -> dict[str, str]:

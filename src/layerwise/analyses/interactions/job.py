@@ -25,17 +25,11 @@ from .spec import SetsSpec
 
 @dataclass(frozen=True)
 class Interactions:
-    """Planned interactions; the pieces are those of an ablation.
-
-    Attributes:
-        setup: what it starts from.
-        spec: what is removed.
-        method: ``engine`` or ``reference``.
-    """
+    """Planned interactions; the pieces are those of an ablation."""
 
     setup: Setup
-    spec: SetsSpec
-    method: str = "engine"
+    spec: SetsSpec  # what is removed
+    method: str = "engine"  # ``engine`` or ``reference``
 
     def __post_init__(self) -> None:
         _ = self.ablation  # which refuses bad input before any work is done

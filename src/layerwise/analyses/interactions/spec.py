@@ -47,20 +47,13 @@ def refuse_sets(order: int, permutations: int) -> None:
 
 @dataclass(frozen=True)
 class SetsSpec(AblationSpec):
-    """Sets of layers or heads to be skipped.
+    """Sets of layers or heads to be skipped."""
 
-    Attributes:
-        players: what is removed as one, by layer and head.
-        order: 1 removes each alone, 2 also all pairs.
-        permutations: how many orders of all players are drawn, whose beginnings are removed; 0
-            for none.
-        seed: decides these orders.
-    """
-
-    players: Players = ()
-    order: int = 2
+    players: Players = ()  # what is removed as one, by layer and head
+    order: int = 2  # 1 removes each alone, 2 also all pairs
+    # How many orders of all players are drawn, whose beginnings are removed; 0 for none.
     permutations: int = 0
-    seed: int = 0
+    seed: int = 0  # decides these orders
 
     @classmethod
     def among(
