@@ -85,7 +85,7 @@ def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
     least, *_, most = records(best.sort_values("difference", kind="stable"))[::sign]
     where = {name: str(most[name]) for name in ("capability", "first", "second")}
     pair = (where["first"], where["second"])
-    more, less = pair[::-sign]
+    more, less = pair[::sign]
     by_group = {}
     for row in records(best):
         middle, *ends = (100 * sign * row[end] for end in _ENDS)

@@ -12,14 +12,25 @@ import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
 from layerwise.errors import UserError, counted
+from layerwise.presentation.columns import (
+    Column,
+    Row,
+    cells,
+    estimated,
+    heads,
+    named,
+    numbered,
+    p_column,
+    plain,
+)
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.section import FigureSpec, Section, Table, bounds
 from layerwise.presentation.wording import HEAD_WORDS, number, spread, spread_of
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .costs import ACCURACY, MARGIN, NATS, measure_of
+from .costs import ACCURACY, MARGIN, measure_of
 from .findings import KIND, SIGNAL, caveats, findings, pair_name
 from .result import InteractionsResult
 from .tables import PAIRS, PERMUTATIONS
@@ -41,17 +52,17 @@ _BY = {
 }
 
 
-def triangles(run: RunTables) -> list[FigureSpec]:
+def _triangles(run: RunTables) -> Iterator[FigureSpec]:
     """The interactions of all pairs."""
     from .figures import interaction_triangles
 
     pairs = run.table("interaction_pairs")
     if pairs is None:
-        return []
+        return
     measure = measure_of(pairs)
     shown = rows(pairs, measure=measure, signal=True)
     if shown.empty:
-        return []
+        return
     noun = HEAD_WORDS.get(str(shown["site"].iloc[0]), "layer")
     sizes = shown.groupby(["task", "protocol"]).size()
     unit = "accuracy" if measure == ACCURACY else "nats of the answer's log-probability"
@@ -66,120 +77,105 @@ def triangles(run: RunTables) -> list[FigureSpec]:
     )
     alt = f"Triangles of interactions, {noun}s by {noun}s, one for each task and protocol."
     draw = partial(interaction_triangles, pairs, measure)
-    return [FigureSpec("interactions", draw, caption, alt)]
+    yield FigureSpec("interactions", draw, caption, alt)
 
 
-def values(run: RunTables) -> list[FigureSpec]:
+def _values(run: RunTables) -> Iterator[FigureSpec]:
     """Shapley values of layers, a figure for each way of estimation."""
     from .figures import shapley_values
 
     shapley = run.table("shapley")
     if shapley is None:
-        return []
-    shown = rows(shapley, signal=True, measure=measure_of(shapley))
-    shown = shown.loc[shown["head"].isna()]
-    figures = []
-    for by in dict.fromkeys(shown["by"]):
-        own = rows(shown, by=by)
+        return
+    measure = measure_of(shapley)
+    layers = rows(shapley, signal=True, measure=measure)
+    for by, shown in layers.loc[layers["head"].isna()].groupby("by", sort=False):
+        errors, sampling = numbers(shown, "se_sampling"), ""
+        if np.isfinite(errors).any():
+            sampling = (
+                f", for the {spread(shown['n_permutations'])} orders that were drawn; other orders "
+                "would change a value by a standard error of up to "
+                f"{number(float(np.nanmax(errors)), 2)}"
+            )
         caption = (
-            f"Shapley values, {_BY[by]}. Lines: bootstrap 95 % intervals over "
-            f"n = {spread_of(own['n_items'], 'item')}{_sampling(own)}. Open: the layer skipped "
-            "alone."
+            f"Shapley values, {_BY[str(by)]}. Lines: bootstrap 95 % intervals over "
+            f"n = {spread_of(shown['n_items'], 'item')}{sampling}. Open: the layer skipped alone."
         )
         alt = "Line charts of Shapley values against the layer, one chart per task."
-        draw = partial(shapley_values, own, by, measure_of(own))
-        figures.append(FigureSpec(f"shapley_{by}", draw, caption, alt))
-    return figures
+        draw = partial(shapley_values, shown, str(by), measure)
+        yield FigureSpec(f"shapley_{by}", draw, caption, alt)
 
 
-def _sampling(own: pd.DataFrame) -> str:
-    """How far off values may be because not all orders were tried."""
-    errors = numbers(own, "se_sampling")
-    if np.isnan(errors).all():
-        return ""
-    return (
-        f", for the {spread(own['n_permutations'])} orders that were drawn; other orders would "
-        f"change a value by a standard error of up to {number(float(np.nanmax(errors)), 2)}"
-    )
-
-
-def pairs_table(run: RunTables) -> list[Table]:
-    """The pairs with the strongest interactions."""
+def _pairs_table(run: RunTables) -> Iterator[Table]:
+    """The pairs with the strongest interactions, in nats with margin and accuracy beside."""
     pairs = run.table("interaction_pairs")
     if pairs is None:
-        return []
-    shown = rows(pairs, signal=True, measure=measure_of(pairs))
-    size = np.abs(numbers(shown, "interaction"))
-    ranked = shown.iloc[np.argsort(-size, kind="stable")]
+        return
+    measure = measure_of(pairs)
+    shown = rows(pairs, signal=True, measure=measure)
+    ranked = shown.sort_values("interaction", key=abs, ascending=False, kind="stable")
     key = ["task", "protocol", "first_layer", "first_head", "second_layer", "second_head"]
-    beside = {name: _by_pair(rows(pairs, measure=name), key) for name in (MARGIN, ACCURACY)}
-    unit = "accuracy" if measure_of(pairs) == ACCURACY else "nats"
-    cells = []
-    for row in records(ranked.head(_MOST)):
-        place = tuple(str(row[name]) for name in key)
-        margin, accuracy = (beside[name].get(place) for name in (MARGIN, ACCURACY))
-        cells.append(
-            [
-                str(row["task"]), str(row["protocol"]), str(row["n_items"]), pair_name(row),
-                number(row["cost_first"], 2), number(row["cost_second"], 2),
-                number(row["cost_both"], 2), bounds(row, "interaction", "low", "high", 1, 2),
-                bounds(row, "excess", "excess_low", "excess_high", 1, 2),
-                f"{row['p_bh']:.3g}", _shown(margin, 1, 2), _shown(accuracy, 100, 0),
-                str(row["at_floor"]), "–" if pd.isna(row["verdict"]) else str(row["verdict"]),
-            ]
-        )  # fmt: skip
+    top = ranked.head(_MOST)
+    for other in (MARGIN, ACCURACY):
+        beside = rows(pairs, measure=other)[[*key, "interaction", "low", "high"]]
+        top = top.merge(beside, on=key, how="left", suffixes=("", f"_{other}"))
     columns = (
-        "task", "protocol", "n", "pair", f"first alone ({unit})", "second alone", "both",
-        "interaction [95 %]", "beyond pairs with one of them", "q (BH)", "in margin (nats)",
-        "in accuracy (points)", "alone leaves it guessing", "verdict",
+        *plain("task", "protocol"), named("n", "n_items"), Column("pair", pair_name),
+        numbered(f"first alone ({_unit(measure)})", "cost_first", 1, 2),
+        numbered("second alone", "cost_second", 1, 2), numbered("both", "cost_both", 1, 2),
+        estimated("interaction [95 %]", "interaction", "", 1, 2),
+        estimated("beyond pairs with one of them", "excess", "excess_", 1, 2),
+        p_column("q (BH)", "p_bh"),
+        _beside("in margin (nats)", MARGIN, 1, 2), _beside("in accuracy (points)", ACCURACY, 100),
+        named("alone leaves it guessing", "at_floor"), named("verdict", "verdict"),
     )  # fmt: skip
-    title = f"Pairs by the size of their interaction ({len(cells)} of {len(ranked)})"
-    return [Table(title, columns, cells, True)] if cells else []
+    if len(top):
+        title = f"Pairs by the size of their interaction ({len(top)} of {len(ranked)})"
+        yield Table(title, heads(columns), cells(columns, top), True)
 
 
-def _by_pair(table: pd.DataFrame, key: list[str]) -> dict[tuple[str, ...], dict]:
-    return {tuple(str(row[name]) for name in key): row for row in records(table)}
+def _unit(measure: str) -> str:
+    return "accuracy" if measure == ACCURACY else "nats"
 
 
-def _shown(row: dict | None, scale: int, digits: int) -> str:
-    return "–" if row is None else bounds(row, "interaction", "low", "high", scale, digits)
+def _beside(head: str, measure: str, scale: int, digits: int = 0) -> Column:
+    """The interaction in another measure."""
+    names = [f"{name}_{measure}" for name in ("interaction", "low", "high")]
+    return Column(head, lambda row: bounds(row, *names, scale, digits))
 
 
-def values_table(run: RunTables) -> list[Table]:
+def _values_table(run: RunTables) -> Iterator[Table]:
     """Shapley values in numbers."""
     shapley = run.table("shapley")
     if shapley is None:
-        return []
-    shown = rows(shapley, signal=True, measure=measure_of(shapley))
-    cells = [
-        [
-            str(row["task"]), str(row["protocol"]), str(row["by"]), _player(row),
-            number(row["alone"], 2), bounds(row, "value", "low", "high", 1, 2),
-            "–" if pd.isna(row["se_sampling"]) else number(row["se_sampling"], 2),
-            number(row["total"], 2),
-        ]
-        for row in records(shown)
-    ]  # fmt: skip
-    unit = "accuracy" if measure_of(shapley) == ACCURACY else NATS
+        return
+    measure = measure_of(shapley)
+    shown = rows(shapley, signal=True, measure=measure)
     columns = (
-        "task", "protocol", "from", "layer", f"alone ({unit})", "Shapley value [95 %]",
-        "sampling error", "sum of all",
+        *plain("task", "protocol"), named("from", "by"), Column("layer", _player),
+        numbered(f"alone ({_unit(measure)})", "alone", 1, 2),
+        estimated("Shapley value [95 %]", "value", "", 1, 2),
+        Column("sampling error", _sampling), numbered("sum of all", "total", 1, 2),
     )  # fmt: skip
-    return [Table(f"Shapley values ({len(cells)})", columns, cells, True)] if cells else []
+    if len(shown):
+        yield Table(f"Shapley values ({len(shown)})", heads(columns), cells(columns, shown), True)
 
 
-def _player(row: dict) -> str:
+def _player(row: Row) -> str:
     layer = name_layer(row["layer"])
     return layer if pd.isna(row["head"]) else f"{layer}.{int(row['head'])}"
 
 
+def _sampling(row: Row) -> str:
+    return "–" if pd.isna(row["se_sampling"]) else number(row["se_sampling"], 2)
+
+
 def sections(run: RunTables) -> list[Section]:
     """Interactions of pairs, Shapley values, and both in numbers."""
-    return [
-        Section("interactions", "What costs more together than apart", 16, _WORDS,
-                (*triangles(run), *values(run)), (*pairs_table(run), *values_table(run)),
-                kinds=(KIND,)),
-    ]  # fmt: skip
+    figures = (*_triangles(run), *_values(run))
+    tables = (*_pairs_table(run), *_values_table(run))
+    title = "What costs more together than apart"
+    return [Section("interactions", title, 16, _WORDS, figures, tables, kinds=(KIND,))]
 
 
 def _tables(result: InteractionsResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:

@@ -5,13 +5,10 @@ They read the table of pairs alone; what each could be mistaken for is said in i
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
-from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import RATE, evidence_for, together
 from layerwise.presentation.rows import asked_of, numbers, records, rows
 from layerwise.presentation.wording import (
@@ -26,7 +23,8 @@ from layerwise.presentation.wording import (
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.run_tables import RunTables
 
-from .costs import ACCURACY, NATS
+from .costs import NATS
+from .result import Row, part_name
 from .tables import NATS_ALONE, OVERLAPPING, REDUNDANT
 
 KIND = "interaction of layers"
@@ -35,21 +33,28 @@ _TABLE = "interaction_pairs"
 _MOST, _MOST_NAMED = 2, 4
 # Nats at which the size of an interaction counts in full for the order of sentences.
 _LARGE = 2.0
+_CELL = "task-protocol pair"
+_FLOOR = "but one alone leaves it guessing"
 
 
 def findings(run: RunTables) -> list[Claim]:
     """What the pairs of a run say, at most two sentences of each sort."""
     every = run.table(_TABLE)
-    if every is None:
+    pairs = pd.DataFrame() if every is None else rows(every, measure=NATS, signal=True)
+    if every is None or pairs.empty:
         return []
-    pairs = rows(every, measure=NATS, signal=True)
     smallest = Interest.of(run.facts.settings).nats
-    cells = [group for _, group in pairs.groupby(["task", "protocol"], sort=True)]
-    claims = [
-        *spaced([claim for cell in cells for claim in _redundant(cell, every, smallest)], _MOST),
-        *spaced([claim for cell in cells for claim in _overlapping(cell, every, smallest)], _MOST),
-    ]
-    return claims or [_nothing(pairs, every, smallest)] if len(pairs) else []
+    cells = [cell for _, cell in pairs.groupby(["task", "protocol"], sort=True)]
+    large = {
+        verdict: [
+            _strongest_of(cell, every, chosen)
+            for cell in cells
+            if len(chosen := _of_size(rows(cell, verdict=verdict), smallest))
+        ]
+        for verdict in (REDUNDANT, OVERLAPPING)
+    }
+    claims = [claim for found in large.values() for claim in spaced(found, _MOST)]
+    return claims or [_nothing(pairs, every, smallest)]
 
 
 def caveats(run: RunTables) -> list[Claim]:
@@ -74,55 +79,70 @@ def caveats(run: RunTables) -> list[Claim]:
     )]  # fmt: skip
 
 
-_CELL = "task-protocol pair"
-_FLOOR = "but one alone leaves it guessing"
+def _of_size(pairs: pd.DataFrame, smallest: float) -> pd.DataFrame:
+    return pd.DataFrame(pairs.loc[np.abs(numbers(pairs, "interaction")) >= smallest])
 
 
-def _redundant(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list[Claim]:
-    """The pair of a task and protocol that costs most beyond the sum of its two."""
-    top = _top(cell, REDUNDANT, smallest)
-    if top is None:
-        return []
-    cost = f"cost {number(top['interaction'], 2)} nats"
-    beyond = f"{cost} beyond their sum {when(top['protocol'])}"
+def _strongest(pairs: pd.DataFrame) -> Row:
+    return records(pairs)[int(np.argmax(np.abs(numbers(pairs, "interaction"))))]
+
+
+def _strongest_of(cell: pd.DataFrame, every: pd.DataFrame, chosen: pd.DataFrame) -> Claim:
+    """The strongest pair of a task, protocol and verdict, those off the floor before others."""
+    free = rows(chosen, at_floor="neither")
+    top = _strongest(free if len(free) else chosen)
+    says, caveat, worth = (_overlapping if top["verdict"] == OVERLAPPING else _redundant)(top)
+    alone = joined(number(top[f"cost_{which}"], 2) for which in ("first", "second"))
+    about = {"task": top["task"], "protocol": top["protocol"]}
+    place = {name: value for name, value in _place(top).items() if name not in about}
+    over = f"over {counted(len(cell), 'pair')} ({RATE})"
+    return Claim(
+        kind=KIND, importance=weight(worth, abs(top["interaction"]) / _LARGE),
+        short=f"On {top['task']}, {pair_name(top)} {says}.", source=source(_TABLE, about, **place),
+        layers=tuple(sorted({int(top["first_layer"]), int(top["second_layer"])})),
+        estimate=_estimate(top, every), caveat=caveat,
+        details=(
+            f"Alone they cost {alone} nats.", f"It is the strongest such pair of {len(cell)}.",
+        ),
+        **evidence_for(top, every, "sign flips of items", ("p_bh", over), RATE),
+        **asked_of(pd.DataFrame([top])),
+    )  # fmt: skip
+
+
+def _redundant(top: Row) -> tuple[str, str, float]:
+    """What a pair that costs more together says, its caveat, and the weight of the claim."""
+    cost, how = f"cost {number(top['interaction'], 2)} nats", when(top["protocol"])
     if top["at_floor"] != "neither":
-        says, caveat = f"{beyond}, {_FLOOR}", (
+        return f"{cost} beyond their sum {how}, {_FLOOR}", (
             f"Without {_floored(top)} it guesses; what is lost beyond that is how sure it is of "
             "wrong answers."
-        )  # fmt: skip
-    elif not _stands_out(top):
-        says, caveat = f"{beyond}, like other pairs with either", (
-            f"Pairs with either do so in general (mean "
-            f"{number(top['interaction'] - top['excess'], 2)}), which does not single these two "
+        ), 0.45  # fmt: skip
+    if top["excess_low"] <= 0:  # there are others that share a layer, and it costs no more
+        mean = number(top["interaction"] - top["excess"], 2)
+        return f"{cost} beyond their sum {how}, like other pairs with either", (
+            f"Pairs with either do so in general (mean {mean}), which does not single these two "
             "out: skipping more is worse there."
-        )  # fmt: skip
-    else:
-        says = f"{cost} more together than apart {when(top['protocol'])}"
-        either = "Each may do the other's work; or the model's last norm turns losses that add up "
-        return [_claim(says, 0.75, top, cell, every, f"{either}into one that is larger.")]
-    return [_claim(says, 0.45, top, cell, every, caveat)]
+        ), 0.45  # fmt: skip
+    return f"{cost} more together than apart {how}", (
+        "Each may do the other's work; or the model's last norm turns losses that add up into one "
+        "that is larger."
+    ), 0.75  # fmt: skip
 
 
-def _overlapping(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list[Claim]:
-    """The pair that costs least beside the sum of its two; what is at the floor comes last."""
-    top = _top(cell, OVERLAPPING, smallest)
-    if top is None:
-        return []
+def _overlapping(top: Row) -> tuple[str, str, float]:
+    """The same of a pair that costs less together."""
     overlap = f"overlap {when(top['protocol'])}"
     if top["at_floor"] != "neither":
         caveat = f"Without {_floored(top)} it guesses, with little left to lose."
-        return [_claim(f"{overlap}, {_FLOOR}", 0.45, top, cell, every, caveat)]
+        return f"{overlap}, {_FLOOR}", caveat, 0.45
     less = f"together they cost {number(-top['interaction'], 2)} nats less than apart"
-    caveat = "Part of what one gives is gone without the other."
-    return [_claim(f"{overlap}: {less}", 0.6, top, cell, every, caveat)]
+    return f"{overlap}: {less}", "Part of what one gives is gone without the other.", 0.6
 
 
-def _top(cell: pd.DataFrame, verdict: str, smallest: float) -> dict[str, Any] | None:
-    """The strongest pair of a verdict that matters, those off the floor before those at it."""
-    chosen = rows(cell, verdict=verdict)
-    chosen = pd.DataFrame(chosen.loc[np.abs(numbers(chosen, "interaction")) >= smallest])
-    free = rows(chosen, at_floor="neither")
-    return None if chosen.empty else _strongest(free if len(free) else chosen)
+def _floored(top: Row) -> str:
+    """Which of a pair alone leaves the model guessing."""
+    which = top["at_floor"]
+    return "either" if which == "both" else f"{_kind(top)} {part_name(top, which)}"
 
 
 def _nothing(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim:
@@ -148,85 +168,27 @@ def _nothing(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim
     )  # fmt: skip
 
 
-def _strongest(pairs: pd.DataFrame) -> dict[str, Any]:
-    return records(pairs)[int(np.argmax(np.abs(numbers(pairs, "interaction"))))]
-
-
-def _stands_out(row: dict[str, Any]) -> bool:
-    """Whether a pair costs more than pairs that share one of its two; True if there are none."""
-    return pd.isna(row["excess_low"]) or row["excess_low"] > 0
-
-
-def _floored(row: dict[str, Any]) -> str:
-    """Which of a pair alone leaves the model guessing."""
-    return "either" if row["at_floor"] == "both" else part_name(row, row["at_floor"])
-
-
-def _accuracy(row: dict[str, Any], every: pd.DataFrame) -> str:
-    """The accuracy lost by each and by both, beside."""
-    table = rows(every, measure=ACCURACY, **_place(row))
-    if table.empty:
-        return ""
-    costs = records(table)[0]
-    first, second, both = (number(100 * costs[f"cost_{of}"]) for of in ("first", "second", "both"))
-    return f"Accuracy points lost: {first}, {second}, together {both}."
-
-
-def _estimate(row: dict[str, Any], every: pd.DataFrame) -> Estimate:
+def _estimate(row: Row, every: pd.DataFrame) -> Estimate:
     """The interaction with bounds for the run."""
     value, low, high = (row[name] for name in ("interaction", "run_low", "run_high"))
     unit = "nats beyond the sum of the two alone"
     return Estimate(value, low, high, unit, together(every), 2)
 
 
-def _claim(
-    says: str, top: float, row: dict[str, Any], cell: pd.DataFrame, every: pd.DataFrame,
-    caveat: str,
-) -> Claim:  # fmt: skip
-    """A claim on one pair, the strongest of its sort in a task and protocol."""
-    alone = joined(number(row[f"cost_{which}"], 2) for which in ("first", "second"))
-    of = f"It is the strongest such pair of {len(cell)}." if len(cell) > 1 else ""
-    details = (f"Alone they cost {alone} nats.", _accuracy(row, every), of)
-    about = {"task": row["task"], "protocol": row["protocol"]}
-    place = {k: v for k, v in _place(row).items() if k not in about}
-    over = f"over {counted(len(cell), 'pair')} ({RATE})"
-    return Claim(
-        kind=KIND, importance=weight(top, abs(row["interaction"]) / _LARGE),
-        short=f"On {row['task']}, {pair_name(row)} {says}.", source=source(_TABLE, about, **place),
-        layers=tuple(sorted({int(row["first_layer"]), int(row["second_layer"])})),
-        estimate=_estimate(row, every), caveat=caveat,
-        details=tuple(filter(None, details)),
-        **evidence_for(row, every, "sign flips of items", ("p_bh", over), RATE),
-        **asked_of(pd.DataFrame([row])),
-    )  # fmt: skip
-
-
-def _place(row: dict[str, Any]) -> dict[str, Any]:
+def _place(row: Row) -> Row:
     """The columns that pick a pair's rows, of all measures."""
     place = {name: str(row[name]) for name in ("task", "protocol")}
     columns = ("first_layer", "first_head", "second_layer", "second_head")
     return place | {name: int(row[name]) for name in columns if not pd.isna(row[name])}
 
 
-def pair_name(row: dict[str, Any]) -> str:
+def pair_name(row: Row) -> str:
     """``"layers 5 and 11"``, ``"attention of layers 5 and 11"``, ``"heads 5.0 and 11.3"``."""
-    named = f"{_player(row, 'first')} and {_player(row, 'second')}"
+    return f"{_kind(row)}s {part_name(row, 'first')} and {part_name(row, 'second')}"
+
+
+def _kind(row: Row) -> str:
+    """``"layer"``, ``"attention of layer"`` or ``"head"``."""
     site = str(row["site"])
-    if site in HEAD_WORDS:
-        return f"{HEAD_WORDS[site]}s {named}"
-    return f"{_of(site)}layers {named}"
-
-
-def part_name(row: dict[str, Any], which: str) -> str:
-    """``"layer 5"``, ``"attention of layer 5"``, ``"head 5.0"``: one of a pair."""
-    site, named = str(row["site"]), _player(row, which)
-    return f"{HEAD_WORDS[site]} {named}" if site in HEAD_WORDS else f"{_of(site)}layer {named}"
-
-
-def _of(site: str) -> str:
-    return f"{SUBLAYER_WORDS[site]} of " if site in SUBLAYER_WORDS else ""
-
-
-def _player(row: dict[str, Any], which: str) -> str:
-    layer, head = name_layer(row[f"{which}_layer"]), row[f"{which}_head"]
-    return layer if pd.isna(head) else f"{layer}.{int(head)}"
+    sublayer = f"{SUBLAYER_WORDS[site]} of " if site in SUBLAYER_WORDS else ""
+    return HEAD_WORDS.get(site, f"{sublayer}layer")

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 
-from layerwise.ground.layer_names import layer_name
 from layerwise.presentation import no_signal
-from layerwise.presentation.rows import records
+from layerwise.presentation.columns import (
+    Column,
+    Row,
+    estimated,
+    in_short,
+    named,
+    numbered,
+    p_column,
+    plain,
+)
+from layerwise.presentation.naming import name_layer
 from layerwise.presentation.section import drawn
-from layerwise.storage.base import Result, computed_once, intervals, number
+from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 
-from .costs import NATS, measure_of, signal_of
+from .costs import ACCURACY, NATS, measure_of, signal_of
 from .tables import PERMUTATIONS, pairs_table, shapley_table
 
 
@@ -80,42 +87,29 @@ class InteractionsResult(Result):
         return no_signal.sentences(self.signal(), self.facts)
 
     def summary_rows(self) -> pd.DataFrame:
-        """The strongest interactions in nats, by task and protocol."""
-        return interaction_rows(self.pairs(), self.facts.model.n_encoder_layers)
+        """The strongest interactions by task and protocol, in accuracy where there are no nats."""
+        pairs, cell = self.pairs(), ["task", "protocol"]
+        has_nats = pairs.groupby(cell)["measure"].transform(lambda of: (of == NATS).any())
+        known = pairs.loc[pairs["signal"] & ((pairs["measure"] == NATS) | ~has_nats.astype(bool))]
+        ranked = known.sort_values("interaction", key=abs, ascending=False, kind="stable")
+        top = ranked.groupby(cell, sort=True).head(5).sort_values(by=cell, kind="stable")
+        return in_short(self, _SHORT, top)
 
 
-def interaction_rows(pairs: pd.DataFrame, n_encoder: int = 0, n_top: int = 5) -> pd.DataFrame:
-    """The pairs with the strongest interactions of each task and protocol, in nats.
-
-    Where there are none in nats, as under ``generate``, they are told in accuracy.
-    """
-    cell = ["task", "protocol"]
-    has_nats = pairs.groupby(cell)["measure"].transform(lambda of: (of == NATS).any())
-    known = pairs.loc[pairs["signal"] & ((pairs["measure"] == NATS) | ~has_nats.astype(bool))]
-    size = known["interaction"].abs()
-    known = known.loc[size.sort_values(ascending=False, kind="stable").index]
-    top = known.groupby(cell, sort=True).head(n_top).sort_values(by=cell, kind="stable")
-    name = partial(player_label, n_encoder=n_encoder)
-    return pd.DataFrame(
-        {
-            "task": top["task"],
-            "protocol": top["protocol"],
-            "pair": [f"{name(row, 'first')}, {name(row, 'second')}" for row in records(top)],
-            "alone": [
-                f"{number(a)}, {number(b)}"
-                for a, b in zip(top["cost_first"], top["cost_second"], strict=True)
-            ],
-            "together": top["cost_both"].map(number),
-            "unit": np.where(top["measure"] == NATS, "nats", "accuracy"),
-            "interaction [95 %]": intervals(top, "interaction", "low", "high"),
-            "q": top["p_bh"].map("{:.2g}".format),
-            "verdict": top["verdict"].fillna("-"),
-        }
-    )
-
-
-def player_label(row: dict[str, Any], which: str, n_encoder: int = 0) -> str:
+def part_name(row: Row, which: str) -> str:
     """``"7"``, ``"encoder.3"`` or ``"7.2"``, the layer and head, of one of a row's pair."""
-    layer, head = row[f"{which}_layer"], row[f"{which}_head"]
-    named = layer_name(int(layer), n_encoder)
-    return named if pd.isna(head) else f"{named}.{int(head)}"
+    layer, head = name_layer(row[f"{which}_layer"]), row[f"{which}_head"]
+    return layer if pd.isna(head) else f"{layer}.{int(head)}"
+
+
+_SHORT = (
+    *plain("task", "protocol"),
+    Column("pair", lambda row: f"{part_name(row, 'first')}, {part_name(row, 'second')}"),
+    numbered("first alone", "cost_first", 1, 2),
+    numbered("second alone", "cost_second", 1, 2),
+    numbered("together", "cost_both", 1, 2),
+    Column("unit", lambda row: NATS if row["measure"] == NATS else ACCURACY),
+    estimated("interaction", "interaction", "", 1, 2),
+    p_column("q", "p_bh"),
+    named("verdict", "verdict"),
+)
