@@ -88,8 +88,9 @@ def test_parts_sum_to_the_differences_of_the_models_own_logits(model):
         expected = (WEIGHTS[index] * (logits[ANSWERS[index]] - logits)).sum(-1)
         torch.testing.assert_close(reading.value[index], expected, atol=1e-4, rtol=0)
         torch.testing.assert_close(parts.total[index], expected, atol=1e-4, rtol=0)
-    heads = parts.heads.sum(-1) + parts.attn_bias
-    torch.testing.assert_close(heads, parts.attn_out, atol=1e-4, rtol=0)
+    own = parts.own
+    heads = own["z"].sum(-1) + own["attn_bias"]
+    torch.testing.assert_close(heads, own["attn_out"], atol=1e-4, rtol=0)
 
 
 def test_every_part_is_what_it_wrote_read_through_the_final_norm(model):
@@ -97,12 +98,12 @@ def test_every_part_is_what_it_wrote_read_through_the_final_norm(model):
     for index, context in enumerate(CONTEXTS):
         logits, seen = cached(model, context)
         expected = by_hand(model, index, seen["blocks.0.hook_resid_pre"][-1], seen, logits)
-        close(parts.embedding[index], expected)
+        close(parts.own["embedding"][index], expected)
         for layer in range(N_LAYERS):
             for site in ("attn_out", "mlp_out"):
                 if f"blocks.{layer}.hook_{site}" in seen:
                     wrote = seen[f"blocks.{layer}.hook_{site}"][-1]
-                    found = getattr(parts, site)[index, :, layer]
+                    found = parts.own[site][index, :, layer]
                     close(found, by_hand(model, index, wrote, seen, logits))
 
 
@@ -117,7 +118,7 @@ def test_heads_are_their_own_rows_of_the_output_projection(model):
         norm = after_attention(model, model.blocks[layer])
         for head in range(N_HEADS):
             part = norm_by_hand(norm, projected, wrote[head])
-            found = parts.heads[0, :, layer, head]
+            found = parts.own["z"][0, :, layer, head]
             close(found, by_hand(model, 0, part, seen, logits))
 
 
@@ -134,8 +135,8 @@ def test_heads_sliced_after_the_output_projection_would_be_seen(kind):
         sliced.append(by_hand(model, 0, part, seen, logits))
     wrong = torch.stack(sliced, dim=-1)
     # The mistake is not seen in their sum, only in the heads.
-    close(wrong.sum(-1), parts.attn_out[0, :, 1])
-    assert ((wrong - parts.heads[0, :, 1]).abs() > 0.01).any(-1).all()
+    close(wrong.sum(-1), parts.own["attn_out"][0, :, 1])
+    assert ((wrong - parts.own["z"][0, :, 1]).abs() > 0.01).any(-1).all()
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "gpt2", "gemma 2"])
@@ -144,7 +145,7 @@ def test_a_stale_norm_would_be_seen(kind):
     model = model_of(kind)
     parts, _ = parts_of(model)
     logits, seen = cached(model, CONTEXTS[0])
-    total = parts.norm_bias[0] + parts.unembed_bias[0]
+    total = parts.own["norm_bias"][0] + parts.own["unembed_bias"][0]
     wrote = {"blocks.0.hook_resid_pre": "blocks.0.hook_resid_pre"}
     for layer in range(N_LAYERS):
         wrote[f"blocks.{layer}.hook_attn_out"] = f"blocks.{layer}.hook_resid_mid"
@@ -170,7 +171,7 @@ def test_transformer_lens_attributes_the_same_to_heads():
                 stack, tokens=int(ANSWERS[index]), incorrect_tokens=17, pos_slice=-1,
                 has_batch_dim=True,
             )  # fmt: skip
-        found = parts.heads[index, 0].flatten()
+        found = parts.own["z"][index, 0].flatten()
         torch.testing.assert_close(found.float(), expected.flatten(), atol=1e-4, rtol=0)
 
 

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from layerwise.analyses.heads.api import Heads, head_scores, scores_of
+from layerwise.analyses.heads.api import Heads, head_scores
+from layerwise.analyses.heads.repeated_tokens import RepeatedSequence, RepeatedTokens
+from layerwise.analyses.heads.scoring import scores_of
 from layerwise.models import model_facts
 from layerwise.report import report
 from layerwise.results import HeadsResult, load_results
@@ -54,9 +56,15 @@ def wired() -> HookedTransformer:
     return model
 
 
+def scores_when_repeated(model, before: int, *once: int):
+    given = RepeatedTokens((before,), (), (), (), seq2seq=False, n_ctx=model.cfg.n_ctx)
+    (scored,) = scores_of(model, given, RepeatedSequence(once))
+    return scored.scores
+
+
 def test_a_head_that_is_made_to_be_one_is_found_and_no_other():
     drawn = np.random.default_rng(0).permutation(WORDS)[:31].tolist()
-    found = scores_of(wired(), [*drawn, *drawn[1:]], 30)
+    found = scores_when_repeated(wired(), *drawn)
     matching = np.array([[0, 0], [1, 0]])
     np.testing.assert_allclose(found["prefix_matching"][1, 0], 1, atol=1e-5)
     assert (found["prefix_matching"][matching == 0] < 0.05).all()
@@ -75,7 +83,7 @@ def test_a_duplicate_token_head_is_told_from_an_induction_head():
         * (torch.arange(attn.W_K.shape[1]) < WORDS)[:, None]
     )
     drawn = np.random.default_rng(1).permutation(WORDS)[:31].tolist()
-    found = scores_of(model, [*drawn, *drawn[1:]], 30)
+    found = scores_when_repeated(model, *drawn)
     # Half goes to the token itself, which is the same.
     np.testing.assert_allclose(found["duplicate_token"][1, 0], 0.5, atol=1e-4)
     assert found["prefix_matching"][1, 0] < 1e-4

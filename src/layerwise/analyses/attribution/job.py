@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 
-from layerwise.analyses.shared.decompose import Direct, LogitSums, Values, direct, read_differences
-from layerwise.analyses.shared.decompose_seq2seq import DirectSeq2Seq, direct_seq2seq
+from layerwise.analyses.shared.decompose import Direct, Values, direct, read_differences
+from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
 from layerwise.analyses.shared.left_out import left_out
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model, is_seq2seq, logit_cap
@@ -47,6 +46,10 @@ AGAINST = ("mean", "best")
 # Prompts that are read together at most.
 _AT_ONCE = 64
 METRICS = ("logit_diff", "logprob")
+_BY_LAYER = (
+    "attn_out", "mlp_out", "attn_bias", "z", "layer_norm_bias", "cross_attn_out",
+    "cross_attn_bias", "cross_v_bias", "cross_z",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,10 @@ class Attribution:
         questions = self.blind_questions(task, protocol)
         if not questions:
             return {}
-        requests = [_first_tokens(each) for each in questions]
+        requests = [
+            [LogLikelihood(each.context, (token,)) for token in (each.answer, *each.distractors)]
+            for each in questions
+        ]
         (outcomes,) = by.sweep([intact()], [r for of in requests for r in of]).outcomes
         scored = iter([outcome for outcome in outcomes if isinstance(outcome, Scored)])
         right = {}
@@ -221,34 +227,26 @@ def read_parts(
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> tuple[pd.DataFrame, float]:
     """The parts of some questions, and by how much their sum misses the total at most."""
-    final, take_apart = _read(model, [q.context for q in questions], memory_budget // 2)
-    uncapped = uncapped_logits_of(model, final).double()
-    logits = capped(uncapped, logit_cap(model))
+    contexts = [q.context for q in questions]
+    read_sites, take_apart = (
+        (seq2seq_sites, direct_seq2seq) if is_seq2seq(model) else (last_sites, direct)
+    )
+    sites: Any = read_sites(model, contexts, memory_budget=memory_budget // 2)  # type: ignore[arg-type]
+    uncapped, cap = uncapped_logits_of(model, sites.final).double(), logit_cap(model)
+    logits = uncapped if cap is None else cap * torch.tanh(uncapped / cap)
     answers = torch.tensor([q.answer for q in questions], device=uncapped.device)
     logprobs = torch.log_softmax(logits, dim=-1)
     weights = torch.stack([_compared(questions, logits, against), logprobs.exp()], dim=1)
     entropy = -(logprobs.exp() * logprobs).sum(-1)
     reading = read_differences(model, uncapped, answers, weights)
-    parts = take_apart(reading)
-    gap = parts.gap(reading.value)
+    parts = take_apart(model, sites, reading)  # type: ignore[arg-type]
     table = as_table([q.item for q in questions], reading.value, parts, entropy)
     right, chance = _right(questions, logits)
     # Without distractors there is no difference, and a difference has no entropy.
     compared = table["item"].isin([q.item for q in questions if q.distractors])
     keep = (table["metric"] == "logprob") | (compared & (table["component"] != "entropy"))
     seen = pd.DataFrame({"item": [q.item for q in questions], "correct": right, "chance": chance})
-    return table.loc[keep].merge(seen, on="item"), gap
-
-
-def _read(
-    model: Model, contexts: Sequence[Tokens], memory_budget: int
-) -> tuple[Float[torch.Tensor, "item d_model"], Callable[[LogitSums], Direct | DirectSeq2Seq]]:
-    """The stream that logits are read from, and what takes a reading of it apart."""
-    sites_of, take_apart = (
-        (seq2seq_sites, direct_seq2seq) if is_seq2seq(model) else (last_sites, direct)
-    )
-    sites: Any = sites_of(model, contexts, memory_budget=memory_budget)  # type: ignore[arg-type]
-    return sites.final, partial(take_apart, model, sites)
+    return table.loc[keep].merge(seen, on="item"), parts.gap(reading.value)
 
 
 def _compared(
@@ -262,19 +260,6 @@ def _compared(
             tokens = [max(tokens, key=lambda token: float(logits[row, token]))]
         weights[row, tokens] = 1 / max(1, len(tokens))
     return weights
-
-
-def _first_tokens(question: Question) -> list[LogLikelihood]:
-    """The first tokens of an item's answer and of its other choices, the answer's first."""
-    tokens = (question.answer, *question.distractors)
-    return [LogLikelihood(question.context, (token,)) for token in tokens]
-
-
-def capped(
-    logits: Float[torch.Tensor, "item d_vocab"], cap: float | None
-) -> Float[torch.Tensor, "item d_vocab"]:
-    """Logits after the soft-cap."""
-    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def _right(
@@ -291,86 +276,40 @@ def _right(
     return np.array(right), np.array(chance)
 
 
-class _Rows(NamedTuple):
-    """Some parts of one component: its name, the layer and head of each, and their values."""
-
-    component: str
-    places: list[tuple[int | None, int | None]]
-    values: Float[torch.Tensor, "item metric part"]
-
-
 def as_table(
     items: Sequence[str],
     value: Values,
-    parts: Direct | DirectSeq2Seq,
+    parts: Direct,
     entropy: Float[torch.Tensor, " item"],
 ) -> pd.DataFrame:
     """One row per item, metric and part; the total is the last of each."""
     less = torch.stack([torch.zeros_like(entropy), -entropy], dim=1)
-    rows = [
-        *(_of_two_stacks(parts) if isinstance(parts, DirectSeq2Seq) else _of_one_stack(parts)),
-        _single("entropy", less),
-        _single("total", value + less),
-    ]
-    names = [(row.component, *place) for row in rows for place in row.places]
-    values = torch.cat([row.values for row in rows], dim=2).cpu().numpy()
+    names, values = [], []
+    for component, first, part in (
+        *_components(parts), ("entropy", 0, less), ("total", 0, value + less)
+    ):  # fmt: skip
+        for layer, head in ((*place, None, None)[:2] for place in np.ndindex(*part.shape[2:])):
+            names.append((component, None if layer is None else first + layer, head))
+        values.append(part.reshape(*part.shape[:2], -1))
     index = pd.MultiIndex.from_product([items, METRICS, range(len(names))])
     item, metric, part = (index.get_level_values(level) for level in range(3))
     listed = pd.DataFrame(names, columns=["component", "layer", "head"]).astype(
         {"layer": "Int64", "head": "Int64"}
     )
     table = listed.iloc[part].reset_index(drop=True)
+    values = torch.cat(values, dim=2).cpu().numpy()
     return table.assign(item=item, metric=metric, value=values.ravel())
 
 
-def _of_one_stack(parts: Direct) -> Iterator[_Rows]:
-    for component in ("attn_out", "mlp_out", "attn_bias"):
-        yield _layers(component, getattr(parts, component))
-    yield _heads("z", parts.heads)
-    for component in ("embedding", "norm_bias", "unembed_bias"):
-        yield _single(component, getattr(parts, component))
-
-
-def _of_two_stacks(parts: DirectSeq2Seq) -> Iterator[_Rows]:
-    """Layers are numbered in the order of computation, the encoder's first."""
-    encoder, decoder, cross = parts.encoder, parts.decoder, parts.cross
-    first = encoder.attn_out.shape[2]
-    for component in ("attn_out", "mlp_out", "attn_bias"):
-        both = torch.cat([getattr(stack, component) for stack in (encoder, decoder)], dim=2)
-        yield _layers(component, both)
-    yield _heads("z", encoder.heads)
-    yield _heads("z", decoder.heads, first)
-    if parts.post_norm:
-        both = torch.cat([encoder.layer_norm_bias, decoder.layer_norm_bias], dim=2)
-        yield _layers("norm_bias", both)
-    yield _layers("cross_attn_out", cross.out, first)
-    yield _layers("cross_attn_bias", cross.bias, first)
-    yield _layers("cross_v_bias", cross.value_bias, first)
-    yield _heads("cross_z", cross.heads, first)
-    yield _single("encoder_embedding", encoder.embedding)
-    yield _single("encoder_norm_bias", encoder.norm_bias)
-    yield _single("embedding", decoder.embedding)
-    yield _single("norm_bias", decoder.norm_bias)
-    yield _single("unembed_bias", parts.unembed_bias)
-
-
-def _layers(
-    component: str, values: Float[torch.Tensor, "item metric layer"], first: int = 0
-) -> _Rows:
-    return _Rows(component, [(first + n, None) for n in range(values.shape[2])], values)
-
-
-def _heads(
-    component: str, values: Float[torch.Tensor, "item metric layer head"], first: int = 0
-) -> _Rows:
-    n_layers, n_heads = values.shape[2:]
-    places = [(first + layer, head) for layer in range(n_layers) for head in range(n_heads)]
-    return _Rows(
-        component,
-        [*places],
-        rearrange(values, "item metric layer head -> item metric (layer head)"),
-    )
-
-
-def _single(component: str, value: Values) -> _Rows:
-    return _Rows(component, [(None, None)], value[:, :, None])
+def _components(parts: Direct) -> Iterator[tuple[str, int, torch.Tensor]]:
+    """What parts are called in the table, and their first layer, the encoder's before others."""
+    n_encoder = parts.encoder["attn_out"].shape[2] if parts.encoder else 0
+    stacks = (("encoder_", 0, parts.encoder), ("", n_encoder, parts.own))
+    for component in _BY_LAYER:
+        for _, first, stack in stacks:
+            if component in stack:
+                yield component.removeprefix("layer_"), first, stack[component]
+    for prefix, _, stack in stacks:
+        for component in ("embedding", "norm_bias", "unembed_bias"):
+            if component in stack:
+                yield f"{prefix}{component}", 0, stack[component]

@@ -2,7 +2,7 @@
 
 After the second occurrence of a token an induction head attends to what followed the first
 (Olsson et al. 2022, arXiv:2209.11895). Definitions are in ``docs/heads.md``; no task is asked.
-What heads attend to is read in ``repeated_tokens``.
+What heads attend to is read in ``scoring``.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
-import torch
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute
-from layerwise.analyses.shared.decompose import direct
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts
 from layerwise.models.huggingface.originals import refuse_nonfinite
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import refuse_changed_weights
-from layerwise.models.instance.kinds import DecoderOnly, Model, by_kind, hook_name
+from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.executors import LOCAL, Executor, Work, make_missing
 from layerwise.runs.options import WorkOptions
@@ -34,22 +32,11 @@ from layerwise.runs.setup import facts_of_run
 from layerwise.storage.parquet import conform, refuse_too_many_rows
 from layerwise.storage.provenance import Facts
 from layerwise.storage.schemas import SCHEMAS
-from layerwise.sweep.activations.last_sites import StackSites
 from layerwise.sweep.checks.faithful import check_faithful, refuse_states
 
-from .repeated_tokens import (
-    SHORTEST,
-    RepeatedSequence,
-    RepeatedTokens,
-    Scored,
-    Scores,
-    attention_hook,
-    next_tokens_read,
-    no_scores,
-    places_when_repeated,
-    seq2seq_scores,
-)
+from .repeated_tokens import SHORTEST, RepeatedSequence, RepeatedTokens
 from .result import HeadsResult
+from .scoring import Scored, scores_of
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
 
@@ -101,11 +88,7 @@ def head_scores(
     check_faithful(model)
     maker = run["executor"] or LOCAL
     maker.admit(model)
-    job = (
-        fitting_heads(model, loaded, threshold, seed, sequences, maker)
-        if length is None
-        else Heads(model, loaded, sequences, length, threshold, seed, maker)
-    )
+    job = fitting_heads(model, loaded, threshold, seed, sequences, length, maker)
     settings = job.settings()
     (result,) = execute(
         lambda parts, progress: [job.run(parts, settings, progress)],
@@ -121,11 +104,13 @@ def fitting_heads(
     threshold: float,
     seed: int,
     sequences: int = SEQUENCES,
+    length: int | None = None,
     executor: Executor = LOCAL,
 ) -> Heads:
-    """Planned scores on sequences of the usual length, or the longest that the model takes."""
-    tried = Heads(model, loaded, sequences, SHORTEST, threshold, seed, executor)
-    return replace(tried, length=min(LENGTH, tried.given.longest))
+    """Planned scores; on sequences of the usual length, or the longest that fits, if it is None."""
+    first = SHORTEST if length is None else length
+    job = Heads(model, loaded, sequences, first, threshold, seed, executor)
+    return replace(job, length=min(LENGTH, job.given.longest)) if length is None else job
 
 
 @dataclass(frozen=True)
@@ -173,7 +158,10 @@ class Heads:
         work = Work(names, "scoring heads", each * self.sequences, (), reports=True)
         make_missing(self.executor, parts, progress, [work], partial(self._tables, progress))
         work = parts.read_part("heads work").to_dict("records")
-        facts = self._facts(self.settings() | settings, work)
+        facts = Facts(
+            model=facts_of_run(self.loaded, self.model), tasks=(), protocols=(), seed=self.seed,
+            settings=self.settings() | settings, work=tuple(work),
+        )  # fmt: skip
         return HeadsResult(rows_of(parts, "heads", ["heads"]), facts)
 
     def _amount(self) -> float:
@@ -184,33 +172,15 @@ class Heads:
         """The scores on all sequences, and what they took."""
         started, tables = time.perf_counter(), []
         for number, drawn in enumerate(self.drawn()):
-            tables.append(_rows(number, self.scored(drawn)))
+            tables.append(_rows(number, scores_of(self.model, self.given, drawn)))
             progress.done(self._amount())
         took = {"analysis": "head scores", "seconds": time.perf_counter() - started}
         scores = conform("heads", pd.concat(tables, ignore_index=True))
         return {"heads work": pd.DataFrame([took]), "heads": scores}
 
-    def _facts(self, settings: dict[str, Any], work: list[dict[Any, Any]]) -> Facts:
-        return Facts(
-            model=facts_of_run(self.loaded, self.model),
-            tasks=(), protocols=(), seed=self.seed, settings=settings, work=tuple(work),
-        )  # fmt: skip
-
     def drawn(self) -> list[RepeatedSequence]:
         """The sequences, before they are repeated."""
         return self.given.drawn(self.sequences, self.length, self.seed)
-
-    def scored(self, drawn: RepeatedSequence) -> tuple[Scored, ...]:
-        """The scores on one sequence, of every kind of attention that the model has."""
-        return by_kind(
-            self.model,
-            partial(self._scored, drawn=drawn),
-            lambda model: seq2seq_scores(model, self.given, drawn),
-        )
-
-    def _scored(self, model: DecoderOnly, drawn: RepeatedSequence) -> tuple[Scored, ...]:
-        tokens = self.given.read(drawn.once, drawn.once)
-        return (Scored("z", 0, scores_of(model, tokens, self.length)),)
 
 
 def _rows(number: int, scored: Sequence[Scored]) -> pd.DataFrame:
@@ -222,47 +192,3 @@ def _rows(number: int, scored: Sequence[Scored]) -> pd.DataFrame:
         place = {"site": one.site, "layer": one.first + layer.ravel(), "head": head.ravel()}
         tables.append(pd.DataFrame({"sequence": number, **place, **columns}))
     return pd.concat(tables, ignore_index=True).reindex(columns=SCHEMAS["heads"].names)
-
-
-@torch.inference_mode()
-def scores_of(model: DecoderOnly, tokens: Sequence[int], length: int) -> dict[str, Scores]:
-    """The scores of every head on one sequence that ends in ``length`` tokens given twice.
-
-    Read at the repeated tokens, but for the last, whose successor is not given: mean attention to
-    the successor of the first occurrence (``prefix_matching``), to the first occurrence
-    (``duplicate_token``); at all tokens but the first, to the one before (``previous_token``); and
-    what the head adds directly to the logit of the right next token, against the mean over the
-    sequence's tokens, in nats (``induction``).
-    """
-    cfg, first = model.cfg, len(tokens) - 2 * length
-    places = places_when_repeated(first, length, both_ways=False)
-    queries, _ = places["prefix_matching"]
-    scores = no_scores(places, cfg.n_layers, cfg.n_heads)
-    sites = _no_sites(model, len(queries))
-
-    def wrote(z: torch.Tensor, hook: Any) -> None:
-        sites.z[hook.layer()] = z[0, queries]
-
-    def left(resid: torch.Tensor, hook: Any) -> None:
-        sites.final[:] = resid[0, queries]
-
-    hooks: list[Any] = [
-        *(
-            (hook_name(model, layer, "pattern"), attention_hook(places, scores, layer))
-            for layer in range(cfg.n_layers)
-        ),
-        (lambda name: name.endswith("attn.hook_z"), wrote),
-        (f"blocks.{cfg.n_layers - 1}.hook_resid_post", left),
-    ]
-    tokens_read = torch.tensor([list(tokens)], device=model.W_E.device)
-    model.run_with_hooks(tokens_read, fwd_hooks=hooks, stop_at_layer=cfg.n_layers)
-    reading = next_tokens_read(model, sites.final, tokens_read[0, queries + 1], tokens[-length:])
-    heads = direct(model, sites, reading).heads[:, 0]
-    return scores | {"induction": heads.mean(0).cpu().numpy()}
-
-
-def _no_sites(model: DecoderOnly, count: int) -> StackSites:
-    cfg, zeros = model.cfg, model.W_E.new_zeros
-    wide = zeros(cfg.n_layers, count, cfg.d_model)
-    z = zeros(cfg.n_layers, count, cfg.n_heads, cfg.d_head)
-    return StackSites(zeros(count, cfg.d_model), z, wide, wide, zeros(count, cfg.d_model))

@@ -6,8 +6,8 @@ is not (norms, soft-cap, softmax) is held at its value in this very run. Knows n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from einops import einsum
@@ -28,52 +28,57 @@ Values = Float[torch.Tensor, "item metric"]
 _COLUMNS = 8192
 
 
+# By component as in tables: of a layer ``item metric layer``, of heads with one more axis, last.
+Parts = dict[str, torch.Tensor]
+# The terms of the last stream and the logits; heads and biases of sublayers are within these.
+_TERMS = ("embedding", "norm_bias", "unembed_bias")
+_TERMS_BY_LAYER = ("attn_out", "mlp_out", "layer_norm_bias", "cross_attn_out")
+
+
 @dataclass(frozen=True)
 class LogitSums:
-    """What is decomposed: weighted sums of differences between logits.
-
-    Attributes:
-        value: by the model's own logits.
-        direction: what is read of the normed residual stream.
-        bias: what the unembedding's bias adds.
-    """
+    """Weighted sums of differences between logits: the model's own, and what they are read by."""
 
     value: Values
-    direction: Directions
-    bias: Values
+    direction: Directions  # what is read of the normed residual stream
+    bias: Values  # what the unembedding's bias adds
 
 
 @dataclass(frozen=True)
 class Direct:
-    """What every part of the model adds to some readings.
+    """What every part of a model adds to some readings.
 
     Attributes:
-        embedding: of what enters the first layer, positions included.
-        heads: of each head.
-        attn_bias: of each layer's attention outside of its heads: bias of the output projection.
-        attn_out: of each layer's attention as a whole.
-        mlp_out: of each layer's MLP.
-        norm_bias: of the final norm's bias.
-        unembed_bias: of the unembedding's bias.
+        own: of the only stack, or of the decoder; its cross-attention is among them.
+        encoder: of an encoder, through cross-attention: another way to take that apart.
     """
 
-    embedding: Values
-    heads: Float[torch.Tensor, "item metric layer head"]
-    attn_bias: Float[torch.Tensor, "item metric layer"]
-    attn_out: Float[torch.Tensor, "item metric layer"]
-    mlp_out: Float[torch.Tensor, "item metric layer"]
-    norm_bias: Values
-    unembed_bias: Values
+    own: Parts
+    encoder: Parts = field(default_factory=dict)
 
     @property
     def total(self) -> Values:
-        """All of it, heads taken as parts of attention."""
-        layers = self.attn_out.sum(-1) + self.mlp_out.sum(-1)
-        return self.embedding + layers + self.norm_bias + self.unembed_bias
+        """All that sums to the reading."""
+        return _total(self.own)
+
+    @property
+    def through_cross(self) -> Values:
+        """All of cross-attention, by the encoder's parts and the biases on the way."""
+        biases = self.own["cross_attn_bias"] + self.own["cross_v_bias"]
+        return _total(self.encoder) + biases.sum(-1)
 
     def gap(self, value: Values) -> float:
-        """By how much the parts miss the value that they should sum to, at most."""
-        return float((self.total - value).abs().max())
+        """By how much the parts miss what they should sum to, at most."""
+        missed = [self.total - value]
+        if self.encoder:
+            missed.append(self.through_cross - self.own["cross_attn_out"].sum(-1))
+        return max(float(part.abs().max()) for part in missed)
+
+
+def _total(parts: Parts) -> Values:
+    terms = [parts[name] for name in _TERMS if name in parts]
+    layers = [parts[name].sum(-1) for name in _TERMS_BY_LAYER if name in parts]
+    return torch.stack([*terms, *layers]).sum(0)
 
 
 def read_differences(
@@ -120,23 +125,14 @@ def _through_unembedding(
     return total
 
 
-class _Norm(NamedTuple):
-    """What a norm does: centre or not, divide by the root of the mean square, scale, shift."""
-
-    centring: bool
-    eps: float
-    weight: torch.Tensor | None
-    bias: torch.Tensor | None
-
-
-def _known(norm: Any, width: int) -> _Norm:
-    """A norm of either kind of models."""
+def _known(norm: Any, width: int) -> tuple[bool, float, Any, Any]:
+    """Of a norm of either kind of models: does it centre, its epsilon, its weight and its bias."""
     if isinstance(norm, LayerNorm | LayerNormPre | RMSNorm | RMSNormPre):
         centring = isinstance(norm, LayerNorm | LayerNormPre)
-        return _Norm(centring, norm.eps, getattr(norm, "w", None), getattr(norm, "b", None))
+        return centring, norm.eps, getattr(norm, "w", None), getattr(norm, "b", None)
     formula = formula_of(norm, width)
     if formula is not None:
-        return _Norm(formula.centring, formula.eps, formula.weight, formula.bias)
+        return formula.centring, formula.eps, formula.weight, formula.bias
     raise UserError(
         f"Attribution does not know the norm {type(norm).__name__}: expected LayerNorm or "
         "RMSNorm; use ablation or patching for this model."
@@ -177,13 +173,15 @@ def direct(model: DecoderOnly, sites: StackSites, reading: LogitSums) -> Direct:
         heads.append(of_heads)
         biases.append(of_bias)
     return Direct(
-        embedding=along(sites.embedding, read),
-        heads=torch.stack(heads, dim=2),
-        attn_bias=torch.stack(biases, dim=2),
-        attn_out=einsum(sites.attn_out.double(), read, _BY_LAYER),
-        mlp_out=einsum(sites.mlp_out.double(), read, _BY_LAYER),
-        norm_bias=norm_bias,
-        unembed_bias=reading.bias,
+        {
+            "attn_out": einsum(sites.attn_out.double(), read, _BY_LAYER),
+            "mlp_out": einsum(sites.mlp_out.double(), read, _BY_LAYER),
+            "attn_bias": torch.stack(biases, dim=2),
+            "z": torch.stack(heads, dim=2),
+            "embedding": along(sites.embedding, read),
+            "norm_bias": norm_bias,
+            "unembed_bias": reading.bias,
+        }
     )
 
 

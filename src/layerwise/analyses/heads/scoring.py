@@ -1,0 +1,161 @@
+"""Where heads attend on repeated tokens, and what they add to the logit of the right next one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from layerwise.analyses.shared.decompose import LogitSums, direct, read_differences
+from layerwise.analyses.shared.decompose_seq2seq import taken_apart
+from layerwise.ground.layer_names import DECODER
+from layerwise.models.instance.kinds import (
+    DecoderOnly,
+    Model,
+    by_kind,
+    hook_name,
+    n_encoder_layers,
+    n_heads_of,
+)
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.sweep.activations.last_sites import StackSites
+from layerwise.sweep.requests import Tokens
+from layerwise.sweep.seq2seq.sites import CrossSites
+from layerwise.sweep.walk.readout import uncapped_logits_of
+
+from .repeated_tokens import RepeatedSequence, RepeatedTokens
+
+_ADDED = ("attn_out", "z", "cross_attn_out", "cross_z", "mlp_out")
+_PATTERNS = {"z": "pattern", "cross_z": "cross_pattern"}
+# By score: the positions that attend, and for each of them the one that is attended to.
+Places = dict[str, tuple[Int[torch.Tensor, " n"], Int[torch.Tensor, " n"]]]
+
+
+class Scored(NamedTuple):
+    """Scores of heads at ``z`` or ``cross_z`` on one sequence, from a first layer on."""
+
+    site: str
+    first: int
+    scores: dict[str, Float[np.ndarray, "layer head"]]
+
+
+@torch.inference_mode()
+def scores_of(model: Model, given: RepeatedTokens, drawn: RepeatedSequence) -> list[Scored]:
+    """The scores of every head on one sequence, by kind of attention, each in a run of its own.
+
+    Read at the repeated tokens, but for the last, whose successor is not given: mean attention to
+    the successor of the first occurrence (``prefix_matching``), to the first occurrence
+    (``duplicate_token``); at all tokens but the first, to the one before (``previous_token``); and
+    what the head adds directly to the logit of the right next token, against the mean over the
+    sequence's tokens, in nats (``induction``).
+    """
+    once, length = drawn.once, len(drawn.once)
+    before, begins = len(given.before), len(given.begins)
+    n_encoder, layers = n_encoder_layers(model), range(model.cfg.n_layers)
+    if not n_encoder:
+        repeated = places_when_repeated(before, length, both_ways=False)
+        return [_scored(model, "z", layers, repeated, [given.read(once, once)], once)]
+    encoder, decoder = layers[:n_encoder], layers[n_encoder:]
+    return [
+        _scored(model, "z", encoder, places_when_repeated(before, length, both_ways=True),
+                [given.read(once, once), given.begins]),
+        _scored(model, "z", decoder, places_when_repeated(begins, length, both_ways=False),
+                [given.read(drawn.others), (*given.begins, *once, *once)], once),
+        _scored(model, "cross_z", decoder, places_when_copied(begins, before, length),
+                [given.read(once), (*given.begins, *once)], once),
+    ]  # fmt: skip
+
+
+def _scored(
+    model: Model,
+    site: str,
+    layers: range,
+    places: Places,
+    inputs: Sequence[Tokens],
+    among: Tokens = (),
+) -> Scored:
+    """The scores at a site in one run; ``induction`` if the next token is compared with some."""
+    shape = len(layers), n_heads_of(model, layers[0])
+    scores = {name: np.zeros(shape) for name in places}
+    queries, _ = places["prefix_matching"]
+    rows = {hook_name(model, layer, _PATTERNS[site]): row for row, layer in enumerate(layers)}
+    last = hook_name(model, layers[-1], "resid_post")
+    kept: dict[str, torch.Tensor] = {}
+
+    def attended(pattern: Float[torch.Tensor, "1 head query key"], hook: Any) -> None:
+        for name, (at, to) in places.items():
+            scores[name][rows[hook.name]] = pattern[0, :, at, to].double().mean(-1).cpu().numpy()
+
+    def keep(tensor: torch.Tensor, hook: Any) -> None:
+        kept[hook.name] = tensor[0, queries]
+
+    def stacked(at: str) -> torch.Tensor:
+        return torch.stack([kept[hook_name(model, layer, at)] for layer in layers])
+
+    def of_decoder(model: DecoderOnly, reading: LogitSums) -> dict[str, torch.Tensor]:
+        z, final = stacked("z"), kept[last]
+        zeros = final.new_zeros(len(layers), *final.shape)  # sublayers are not taken apart
+        return direct(model, StackSites(zeros[0], z, zeros, zeros, final), reading).own
+
+    def of_seq2seq(model: Seq2SeqModel, reading: LogitSums) -> dict[str, torch.Tensor]:
+        attn_out, z, cross_out, cross_z, mlp_out = map(stacked, _ADDED)
+        own = StackSites(kept[f"{DECODER}.hook_embed"], z, attn_out, mlp_out, kept[last])
+        cross = CrossSites(cross_z, cross_out)
+        return taken_apart(model.parts.decoder, own, reading.direction, cross)[0]
+
+    hooks: list[Any] = [(name, attended) for name in rows]
+    two_stacks = n_encoder_layers(model) > 0
+    if among:
+        sites = _ADDED if two_stacks else ("z",)
+        ends = [last, f"{DECODER}.hook_embed"] if two_stacks else [last]
+        names = [*ends, *(hook_name(model, layer, at) for layer in layers for at in sites)]
+        hooks += [(name, keep) for name in names]
+    read = [torch.tensor([list(tokens)], device=model.W_E.device) for tokens in inputs]
+    # A decoder-only model's own logits are not needed.
+    stop = {} if two_stacks else {"stop_at_layer": len(layers)}
+    model.run_with_hooks(*read, fwd_hooks=hooks, **stop)
+    if among:
+        reading = _next_tokens(model, kept[last], read[-1][0, queries + 1], among)
+        added = by_kind(model, lambda m: of_decoder(m, reading), lambda m: of_seq2seq(m, reading))
+        scores["induction"] = added[site][:, 0].mean(0).cpu().numpy()
+    return Scored(site, layers[0], scores)
+
+
+def _next_tokens(
+    model: Model,
+    final: Float[torch.Tensor, "query d_model"],
+    right: Int[torch.Tensor, " query"],
+    among: Tokens,
+) -> LogitSums:
+    """The logit of the right next token at each position, less the mean over some tokens."""
+    logits = uncapped_logits_of(model, final).double()
+    weights = torch.zeros_like(logits)
+    weights[:, list(among)] = 1 / len(among)
+    return read_differences(model, logits, right, weights[:, None])
+
+
+def places_when_repeated(first: int, length: int, *, both_ways: bool) -> Places:
+    """What is scored of self-attention on tokens that are given twice in a row."""
+    again = torch.arange(first + length, first + 2 * length - 1)
+    every = torch.arange(first, first + 2 * length)
+    back = torch.full_like(again, -length)
+    if both_ways:
+        again, back = torch.cat([again, again - length]), torch.cat([back, -back])
+    places = {
+        "prefix_matching": (again, again + back + 1),
+        "duplicate_token": (again, again + back),
+        "previous_token": (every[1:], every[:-1]),
+    }
+    return places | ({"next_token": (every[:-1], every[1:])} if both_ways else {})
+
+
+def places_when_copied(first: int, read_first: int, length: int) -> Places:
+    """What is scored of cross-attention where the decoder is given what the encoder reads."""
+    at = torch.arange(length - 1)
+    return {
+        "prefix_matching": (first + at, read_first + at + 1),
+        "duplicate_token": (first + at, read_first + at),
+    }
