@@ -181,7 +181,7 @@ FAULTS = [
     Fault(
         "pairs that were solved by guessing, patched and believed",
         "analyses/patching/tables.py",
-        ".assign(signal=signals[_place(group)])",
+        ".assign(signal=signals[task, protocol])",
         ".assign(signal=True)",
         (
             "tests/test_patching_tables.py::"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from layerwise.analyses.patching.api import patch_activations
-from layerwise.analyses.patching.cells import Position, positions_of
+from layerwise.analyses.patching.cells import places_in_prompt
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.models.huggingface.quiet import no_deprecation_of
@@ -63,9 +63,10 @@ def test_a_row_for_every_pair_site_layer_and_position(model, task, patching):
     assert list(patching.columns) == analysis.documented_columns("patching.parquet")
     tokenizer = original_tokenizer(model)
     expected = [
-        (item.id, site, layer, position.clean, position.label)
+        (item.id, site, layer, places[0][0], label)
         for item in task.items
-        for position in positions_of(patching_prompts(task, item, tokenizer))
+        for label, places in places_in_prompt(patching_prompts(task, item, tokenizer))
+        if label != "all"
         for site in PLAIN_SITES
         for layer in range(3)
     ]
@@ -162,9 +163,8 @@ def test_deeper_down_the_answer_is_in_more_than_one_place(patching):
 def labels(clean: str, corrupted: str) -> list[tuple[int, str]]:
     """The labelled positions of two prompts, one token a letter."""
     prompts = PatchingPrompts("made-up", tuple(map(ord, clean)), tuple(map(ord, corrupted)), 1, 2)
-    found = positions_of(prompts)
-    assert all(isinstance(position, Position) for position in found)
-    return [(position.clean, position.label) for position in found]
+    found = places_in_prompt(prompts)
+    return [(places[0][0], label) for label, places in found if label != "all"]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_columns_are_documented():
 
 
 @pytest.mark.parametrize("direction", ["denoising", "noising"])
-@pytest.mark.parametrize("metric", [metric.name for metric in METRICS])
+@pytest.mark.parametrize("metric", METRICS)
 def test_the_planted_head_is_found_and_no_other(direction, metric):
     table = head_rows(direction)
     found = patching_effects(table, 0).query("metric == @metric")

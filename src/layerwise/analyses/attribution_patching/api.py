@@ -20,15 +20,14 @@ from layerwise import stats
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.patching.cells import (
-    PATTERNS,
     Cell,
     PatchingLayout,
     answer_logits,
     refuse_unknown_places,
 )
-from layerwise.analyses.patching.job import Patching, grouped, runs_of
+from layerwise.analyses.patching.job import Patching, grouped
 from layerwise.analyses.patching.pairs import Pair
-from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
+from layerwise.analyses.patching.tables import DIRECTIONS
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
@@ -116,11 +115,9 @@ def heads_estimated(model: Model) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class AttributionPatching:
-    """A planned estimate of a patching; one piece per task.
+    """A planned estimate of a patching in one direction, with a sample truly patched.
 
-    Attributes:
-        patching: what is estimated, in one direction.
-        sample: how many cells of each task and site are truly patched.
+    So many cells of each task and site; one piece per task.
     """
 
     patching: Patching
@@ -155,20 +152,11 @@ class AttributionPatching:
         work = together(parts, [f"estimates work {name}" for name in names]).to_dict("records")
         table = rows_of(parts, "attribution_patching", [f"estimates {name}" for name in names])
         work = self.patching.choice().with_left_out(work, "attribution patching")
-        facts = self.patching.setup.facts(settings, work)
-        empty = frame("attribution_patching", [])
-        changes = with_clusters(table, tasks) if names else empty
-        return AttributionPatchingResult(changes, facts)
+        changes = with_clusters(table, tasks) if names else frame("attribution_patching", [])
+        return AttributionPatchingResult(changes, self.setup.facts(settings, work))
 
     def _tables(self, task: Task) -> dict[str, pd.DataFrame]:
-        """The parts of a piece, by their names."""
-        rows, work = self._piece(task)
-        return {
-            f"estimates work {task.name}": pd.DataFrame([work]),
-            f"estimates {task.name}": frame("attribution_patching", rows),
-        }
-
-    def _piece(self, task: Task) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The rows of a task and its entry of the work, by the names of these parts."""
         job = self.patching
         (direction,) = job.directions
         known, cost = job.choice().solved(task)
@@ -181,10 +169,20 @@ class AttributionPatching:
         rows = []
         for pair, cells_of, estimated, patched in zip(known, cells, changes, true, strict=True):
             truly = {tuple(row[name] for name in _PLACE): row for row in patched}
+            base, aim = pair.diffs(direction)
             for cell, change in zip(cells_of, estimated, strict=True):
-                rows.append(of_task | _row(pair, direction, cell, change, truly))
+                named = cell.row()
+                made = truly.get(tuple(named[name] for name in _PLACE), {})
+                rows.append({
+                    **of_task, **pair.row(direction), **named, "estimated_diff": base + change,
+                    "estimated": change / (aim - base), "patched_diff": made.get("patched_diff"),
+                    "recovered": made.get("recovered"),
+                })  # fmt: skip
         work = work_entry("attribution patching", task.name, cost + of_estimates + of_true)
-        return rows, {**work, "pairs": len(known)}
+        return {
+            f"estimates work {task.name}": pd.DataFrame([{**work, "pairs": len(known)}]),
+            f"estimates {task.name}": frame("attribution_patching", rows),
+        }
 
     def _chosen(self, task: Task, cells: Sequence[Sequence[Cell]]) -> set[tuple[Any, ...]]:
         """The cells that are truly patched, the same in all pairs of a task."""
@@ -202,7 +200,7 @@ class AttributionPatching:
     ) -> tuple[list[list[float]], SweepStats]:
         """The estimated change of each pair's cells; pairs of one shape are run side by side."""
         model, started = self.patching.setup.model, time.perf_counter()
-        runs = [runs_of(pair.prompts, direction) for pair in pairs]
+        runs = [pair.runs(direction) for pair in pairs]
         answers = [(pair.prompts.clean_answer, pair.prompts.corrupted_answer) for pair in pairs]
         shapes = [
             (tuple(of_pair), len(tokens), len(source))
@@ -275,32 +273,6 @@ def _change(
     """The change by one cell in each row, from gradients and activations at its hook."""
     total = torch.zeros(len(slope), dtype=torch.float64, device=slope.device)
     for pos, source in cell.places:
-        if cell.site in PATTERNS:
-            at, of = (slice(None), cell.head, pos), (slice(None), cell.head, source)
-        elif cell.head is not None:
-            at, of = (slice(None), pos, cell.head), (slice(None), source, cell.head)
-        else:
-            at, of = (slice(None), pos), (slice(None), source)
+        at, of = ((slice(None), *cell.index(place)) for place in (pos, source))
         total += (slope[at] * (there[of] - here[at])).flatten(1).sum(dim=1)
     return total
-
-
-def _row(
-    pair: Pair, direction: str, cell: Cell, change: float, truly: dict[Any, dict[str, Any]]
-) -> dict[str, Any]:
-    base, aim = patched_and_source(pair.clean_diff, pair.corrupted_diff, direction)
-    pos, _ = cell.place
-    true = truly.get((cell.site, cell.layer, cell.head, cell.label, pos))
-    return {
-        **pair.row(),
-        "direction": direction,
-        "site": cell.site,
-        "layer": cell.layer,
-        "head": cell.head,
-        "pos": pos,
-        "pos_label": cell.label,
-        "estimated_diff": base + change,
-        "estimated": change / (aim - base),
-        "patched_diff": None if true is None else true["patched_diff"],
-        "recovered": None if true is None else true["recovered"],
-    }

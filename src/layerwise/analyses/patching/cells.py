@@ -30,7 +30,17 @@ from layerwise.sweep.requests import Tokens
 from layerwise.sweep.walk.readout import logits_of
 from layerwise.tasks import PatchingPrompts
 
-from .tables import patched_and_source
+from .tables import (
+    ALL,
+    ANSWER,
+    BEFORE,
+    HEAD_LABELS,
+    LABELS,
+    OF_DECODER,
+    OF_PROMPT,
+    START,
+    patched_and_source,
+)
 
 OF_BLOCK = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "pattern")
 OF_CROSS = ("resid_mid_cross", "cross_attn_out", "cross_z", "cross_pattern")
@@ -40,12 +50,6 @@ PATCH_SITES = (*OF_BLOCK, *OF_CROSS, *OF_INPUT)
 HEAD_SITES = ("z", "pattern", "cross_z", "cross_pattern")
 PATTERNS = ("pattern", "cross_pattern")
 Where = Literal["prompt", "decoder"]
-BEFORE, START, ANSWER, ALL = "before", "start", "answer", "all"
-OF_PROMPT = (BEFORE, "first changed", "middle changed", "last changed", "next", "further", "last")
-OF_DECODER = (START, ANSWER)
-LABELS = (*OF_PROMPT, *OF_DECODER, ALL)
-# What a map of layers by heads shows where nobody asks for other positions.
-HEAD_LABELS = ("last changed", "last", ANSWER, ALL)
 # Of the tokens between the changed ones and the last, at most so many are patched.
 FURTHER = 4
 Places = tuple[tuple[int, int], ...]
@@ -67,13 +71,54 @@ def refuse_unknown_places(
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One patch: a site of a layer or of one of its heads, at some positions.
+
+    ``places`` are those of the run that is patched, each with that in the source run; ``label`` is
+    the label of the position, ``all`` for all that differ between the runs.
+    """
+
+    site: str
+    layer: int
+    head: int | None
+    label: str
+    places: Places
+
+    @property
+    def place(self) -> tuple[int, int] | tuple[None, None]:
+        """The position that is patched and that in the source run; nothing for ``all``."""
+        return (None, None) if self.label == ALL else self.places[0]
+
+    def index(self, pos: int) -> tuple[int, ...]:
+        """Where a position of the cell stands in the activation of a prompt."""
+        if self.head is None:
+            return (pos,)
+        return (self.head, pos) if self.site in PATTERNS else (pos, self.head)
+
+    def row(self) -> dict[str, Any]:
+        """The columns of tables that name it."""
+        named = {"site": self.site, "layer": self.layer, "head": self.head}
+        return {**named, "pos": self.place[0], "pos_label": self.label}
+
+    def intervention(self) -> Intervention:
+        """The patch as the engine takes it."""
+        site: Any = self.site
+        pos, source_pos = self.places[0]
+        first = patch(site, self.layer, pos, self.head, source_pos=source_pos)
+        if self.label != ALL:
+            return first
+        edits = tuple(PatchSite(self.layer, site, pos, self.head, at) for pos, at in self.places)
+        return Intervention(
+            f"{first.id.partition(',pos=')[0]},pos={ALL}", "patch", self.site, edits
+        )
+
+
+@dataclass(frozen=True)
 class PatchingLayout:
     """Which layers of a model have which sites, and where these can be patched.
 
-    Attributes:
-        n_encoder: layers of the encoder; 0 in a decoder-only model.
-        heads: heads of each layer.
-        n_begins: tokens that the decoder begins with; 0 in a decoder-only model.
+    It has the number of the encoder's layers and of the tokens that a decoder begins with, both 0
+    in a decoder-only model, and the number of each layer's heads.
     """
 
     n_encoder: int
@@ -105,100 +150,39 @@ class PatchingLayout:
     def labels(self, sites: Sequence[str]) -> tuple[str, ...]:
         """The labels of the positions that any of some sites can have."""
         wheres = {where for site in sites for _, where in self.parts(site)}
-        known = {ALL, *(OF_PROMPT if "prompt" in wheres else ())}
-        known |= set(OF_DECODER) if "decoder" in wheres else set()
-        known -= {START} if self.n_begins < 2 else set()
-        known -= set() if self.n_encoder else {BEFORE}
-        return tuple(label for label in LABELS if label in known)
-
-    def usual_labels(self, site: str, where: Where) -> tuple[str, ...]:
-        """The labels of a site's positions where nobody asks for others."""
-        if site not in HEAD_SITES:
-            return LABELS[:-1]
-        once = where == "decoder" and self.n_begins == 1  # all is the answer's position
-        return HEAD_LABELS[:-1] if once else HEAD_LABELS
-
-    def places(self, where: Where, prompts: PatchingPrompts) -> list[tuple[str, Places]]:
-        """The labels of a pair, each with the positions that it stands for."""
-        if where == "decoder":
-            return places_in_decoder(self.n_begins)
-        return places_in_prompt(prompts, both_ways=self.n_encoder > 0)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One patch.
-
-    Attributes:
-        site: the site.
-        layer: the layer.
-        head: which head, for ``HEAD_SITES``; None for other sites.
-        label: the label of the position; ``all`` for all that differ between the runs.
-        places: positions in the run that is patched, each with that in the source run.
-    """
-
-    site: str
-    layer: int
-    head: int | None
-    label: str
-    places: Places
-
-    @property
-    def place(self) -> tuple[int, int] | tuple[None, None]:
-        """The position that is patched and that in the source run; nothing for ``all``."""
-        return (None, None) if self.label == ALL else self.places[0]
-
-    def intervention(self) -> Intervention:
-        """The patch as the engine takes it."""
-        site: Any = self.site
-        pos, source_pos = self.places[0]
-        first = patch(site, self.layer, pos, self.head, source_pos=source_pos)
-        if self.label != ALL:
-            return first
-        edits = tuple(PatchSite(self.layer, site, pos, self.head, at) for pos, at in self.places)
-        return Intervention(
-            f"{first.id.partition(',pos=')[0]},pos={ALL}", "patch", self.site, edits
+        of_prompt = OF_PROMPT if self.n_encoder else OF_PROMPT[1:]
+        of_decoder = OF_DECODER if self.n_begins > 1 else OF_DECODER[1:]
+        return (
+            *(of_prompt if "prompt" in wheres else ()),
+            *(of_decoder if "decoder" in wheres else ()),
+            ALL,
         )
 
-
-def cells_of(
-    prompts: PatchingPrompts,
-    direction: str,
-    site: str,
-    layout: PatchingLayout,
-    labels: Sequence[str] | None = None,
-) -> Iterator[Cell]:
-    """The cells of one pair and site."""
-    by_head = site in HEAD_SITES
-    for layers, where in layout.parts(site):
-        wanted = labels or layout.usual_labels(site, where)
-        for label, pairs in layout.places(where, prompts):
-            if label not in wanted:
-                continue
-            places = tuple(patched_and_source(a, b, direction) for a, b in pairs)
-            for layer in layers:
-                for head in range(layout.heads[layer]) if by_head else (None,):
-                    yield Cell(site, layer, head, label, places)
-
-
-@dataclass(frozen=True)
-class Position:
-    """A position that is patched.
-
-    Attributes:
-        clean: from 0 in the clean prompt.
-        corrupted: the one that stands for it in the corrupted prompt; the same where both
-            prompts have as many tokens.
-        label: where it stands relative to what was changed.
-    """
-
-    clean: int
-    corrupted: int
-    label: str
+    def cells(
+        self, prompts: PatchingPrompts, direction: str, site: str, labels: Sequence[str] | None
+    ) -> Iterator[Cell]:
+        """The cells of one pair and site; at the site's usual positions if no labels are given."""
+        for layers, where in self.parts(site):
+            once = where == "decoder" and self.n_begins == 1  # all is the answer's position
+            usual = HEAD_LABELS if site in HEAD_SITES and not once else LABELS[:-1]
+            labelled = (
+                places_in_decoder(self.n_begins)
+                if where == "decoder"
+                else places_in_prompt(prompts, both_ways=self.n_encoder > 0)
+            )
+            for label, pairs in labelled:
+                if label not in (labels or usual):
+                    continue
+                places = tuple(patched_and_source(a, b, direction) for a, b in pairs)
+                for layer in layers:
+                    heads = range(self.heads[layer]) if site in HEAD_SITES else (None,)
+                    yield from (Cell(site, layer, head, label, places) for head in heads)
 
 
-def positions_of(prompts: PatchingPrompts, *, both_ways: bool = False) -> list[Position]:
-    """The positions of a prompt that are worth patching.
+def places_in_prompt(
+    prompts: PatchingPrompts, *, both_ways: bool = False
+) -> list[tuple[str, Places]]:
+    """Labels, each with the positions in the clean and the corrupted prompt that it stands for.
 
     The labels are those of Meng et al. 2022 (arXiv:2202.05262, figure 2) with "changed" for
     "subject"; of further tokens a few, evenly spaced, stand for all. In prompts of unequal
@@ -206,40 +190,33 @@ def positions_of(prompts: PatchingPrompts, *, both_ways: bool = False) -> list[P
     from the end; tokens between have no counterpart and are left out.
     """
     clean, corrupted = prompts.changed
-    ends, after = (len(prompts.clean), len(prompts.corrupted)), len(prompts.clean) - clean.stop
-    positions = []
+    alike, after = len(clean) == len(corrupted), len(prompts.clean) - clean.stop
+    tail = [
+        (len(prompts.clean) - left, len(prompts.corrupted) - left)
+        for left in range(max(after, 1), 0, -1)
+    ]
+    labelled: list[tuple[str, tuple[int, int]]] = []
     if both_ways:
-        positions += [
-            Position(pos, pos, BEFORE) for pos in range(0, clean.start, _step(clean.start))
-        ]
+        labelled += [(BEFORE, (at, at)) for at in range(0, clean.start, _step(clean.start))]
     if min(len(clean), len(corrupted)) > 1:
-        positions.append(Position(clean[0], corrupted[0], "first changed"))
-    if len(clean) == len(corrupted):
-        positions += [Position(pos, pos, "middle changed") for pos in clean[1:-1]]
+        labelled.append(("first changed", (clean[0], corrupted[0])))
+    if alike:
+        labelled += [("middle changed", (at, at)) for at in clean[1:-1]]
     if after:
-        positions.append(Position(clean[-1], corrupted[-1], "last changed"))
-    tail = [(ends[0] - left, ends[1] - left) for left in range(max(after, 1), 0, -1)]
+        labelled.append(("last changed", (clean[-1], corrupted[-1])))
     if len(tail) > 1:
-        positions.append(Position(*tail[0], "next"))
-    positions += [Position(*pair, "further") for pair in tail[1:-1][:: _step(len(tail) - 2)]]
-    return [*positions, Position(*tail[-1], "last")]
+        labelled.append(("next", tail[0]))
+    labelled += [("further", pair) for pair in tail[1:-1][:: _step(len(tail) - 2)]]
+    places = [(label, (pair,)) for label, pair in (*labelled, ("last", tail[-1]))]
+    if not alike:
+        return places
+    every = range(0 if both_ways else clean.start, len(prompts.clean))
+    return [*places, (ALL, tuple((at, at) for at in every))]
 
 
 def _step(n: int) -> int:
     """The step by which a few of n positions are taken."""
     return max(1, -(-n // FURTHER))
-
-
-def places_in_prompt(prompts: PatchingPrompts, *, both_ways: bool) -> list[tuple[str, Places]]:
-    """Labels, each with the positions in the clean and the corrupted prompt that it stands for."""
-    places: list[tuple[str, Places]] = [
-        (at.label, ((at.clean, at.corrupted),)) for at in positions_of(prompts, both_ways=both_ways)
-    ]
-    clean, corrupted = prompts.changed
-    if len(clean) == len(corrupted):
-        every = range(0 if both_ways else clean.start, len(prompts.clean))
-        places.append((ALL, tuple((pos, pos) for pos in every)))
-    return places
 
 
 def places_in_decoder(n_begins: int) -> list[tuple[str, Places]]:
@@ -301,12 +278,7 @@ def _hooks(model: Model, cells: Sequence[Cell], cache: Any) -> list[Hook]:
         patched, value = tensor.clone(), cache[hook.name][0]
         for row, cell in rows[hook.name]:
             for pos, source in cell.places:
-                if cell.site in PATTERNS:
-                    patched[row, cell.head, pos] = value[cell.head, source]
-                elif cell.head is not None:
-                    patched[row, pos, cell.head] = value[source, cell.head]
-                else:
-                    patched[row, pos] = value[source]
+                patched[(row, *cell.index(pos))] = value[cell.index(source)]
         return patched
 
     return [(name, put) for name in rows]

@@ -28,10 +28,8 @@ from layerwise.presentation.section import bounds
 from layerwise.presentation.style import FULL_WIDTH, styled
 from layerwise.presentation.wording import in_order, number, spread
 
-POSITIONS = (
-    "before", "first changed", "middle changed", "last changed", "next", "further", "last",
-    "start", "answer", "all",
-)  # fmt: skip
+from .tables import LABELS
+
 _VERBS = {"denoising": "recovered", "noising": "lost"}
 _SITES = {
     "resid_pre": "the residual stream before each layer",
@@ -81,7 +79,7 @@ def patching_map(
     direction = str(shown["direction"].iloc[0]) if direction is None else direction
     shown = rows(shown, direction=direction)
     tasks, layers = by_task(shown), layers_of(shown)
-    names = in_order(shown["pos_label"], POSITIONS)
+    names = in_order(shown["pos_label"], LABELS)
     down, _ = rows_and_columns(len(tasks), width, _LEAST)
     height = height_of(len(layers), 0.14, 4.2 if down == 1 else 2.6)
     titles = [task_title(of_task) for _, of_task in tasks]
@@ -148,7 +146,7 @@ def patching_heads(
             rows(of_task, pos_label=at),
         )
         for task, of_task in by_task(shown)
-        for at in in_order(of_task["pos_label"], POSITIONS)
+        for at in in_order(of_task["pos_label"], LABELS)
     ]
     limit = limit_of(shown, "recovered")
     return head_maps(

@@ -1,24 +1,21 @@
-"""A planned activation patching: which cells there are, and a row for each.
-
-What is patched is in ``cells``, which pairs in ``pairs``; averages and
-tests are made of the rows in ``tables``.
-"""
+"""A planned activation patching: which cells there are, and a row for each."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import token_passes
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.dry_sweeps import tell_of_more_memory
-from layerwise.runs.pieces import Recorded, joined_work
+from layerwise.runs.pieces import Recorded
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import with_clusters, work_entry
+from layerwise.runs.records import work_entry
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import frame
 from layerwise.sweep import LogLikelihood, SweepStats, intact
@@ -30,21 +27,20 @@ from .cells import (
     PATTERNS,
     Cell,
     PatchingLayout,
-    cells_of,
     hooked_logprobs,
     intact_logprobs,
     refuse_unknown_places,
 )
 from .pairs import (
     PAIRS_AT_ONCE,
-    ChosenPairs,
     Pair,
     PairChoice,
-    PairPieces,
+    PairPiece,
     answer_requests,
     both,
     cut,
     logprob_of,
+    run_pairs,
 )
 from .result import PatchingResult
 from .tables import DENOISING, patched_and_source
@@ -52,27 +48,12 @@ from .tables import DENOISING, patched_and_source
 _Key = TypeVar("_Key", bound=Hashable)
 
 
-class _Outcome(NamedTuple):
-    """What a patched run says: the answers' log-probabilities, and its distance to the source."""
-
-    clean_answer: float
-    corrupted_answer: float
-    kl: float | None = None
-
-
 @dataclass(frozen=True)
 class Patching:
     """A planned patching; a few pairs of a task make a piece.
 
-    Attributes:
-        setup: the start.
-        sites: which sites.
-        pairs: at most so many pairs a task.
-        strict: refuse a task without any pair.
-        directions: ``denoising``, ``noising``.
-        positions: labels of positions; None for the sites' own.
-        kl: also measure KL divergences.
-        align: take pairs of unequal length, too.
+    At most so many pairs a task; ``positions`` are labels, the sites' own if None; ``strict``
+    refuses a task without any pair, and ``align`` takes pairs of unequal length, too.
     """
 
     setup: Setup
@@ -90,7 +71,12 @@ class Patching:
         refuse_unknown_places(self.sites, self.positions, layout.sites(), labels)
         self._refuse_missing_sites()
         for site in self.sites:
-            self._refuse_missing_labels(site, layout.labels([site]))
+            known = layout.labels([site])
+            if self.positions is not None and not set(self.positions) & set(known):
+                raise UserError(
+                    f"Site {site} is not at position {', '.join(map(repr, self.positions))}: "
+                    f"expected one of {', '.join(known)}; name one of these, or leave the site out."
+                )
         self.choice()
 
     def layout(self) -> PatchingLayout:
@@ -116,13 +102,6 @@ class Patching:
                 "expected other sites when pairs are aligned, so leave pattern or align out."
             )
 
-    def _refuse_missing_labels(self, site: str, known: Sequence[str]) -> None:
-        if self.positions is not None and not set(self.positions) & set(known):
-            raise UserError(
-                f"Site {site} is not at position {', '.join(map(repr, self.positions))}: expected "
-                f"one of {', '.join(known)}; name one of these, or leave the site out."
-            )
-
     def settings(self) -> dict[str, Any]:
         """What makes it this patching and no other."""
         return {
@@ -138,24 +117,20 @@ class Patching:
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> PatchingResult:
         """Make the pieces that are missing, and join all of them."""
-        pair_pieces = PairPieces(self.choice(), "patching", "activation patching")
-        pieces, asking = pair_pieces.chosen(parts, progress)
-        self._tell_of_more_memory(pieces, progress)
-        table, work = pair_pieces.make(parts, progress, pieces, self.cost, self.measure, "patching")
-        entries = joined_work([*asking, *work])
-        entries = self.choice().with_left_out(entries, "activation patching")
-        facts = self.setup.facts(settings, entries)
-        records = with_clusters(table, self.setup.tasks) if pieces else frame("patching", [])
-        return PatchingResult(records, facts)
+        records, work = run_pairs(
+            self.choice(), parts, progress, "patching", "activation patching", self.cost,
+            self.measure, partial(self._tell_of_more_memory, progress),
+        )  # fmt: skip
+        return PatchingResult(records, self.setup.facts(settings, work))
 
-    def _tell_of_more_memory(self, pieces: Sequence[ChosenPairs], progress: Meter) -> None:
+    def _tell_of_more_memory(self, progress: Meter, pieces: Sequence[PairPiece[Pair]]) -> None:
         costs = [self.cost(piece) for piece in pieces]
         tell_of_more_memory(
             self.setup, costs, progress,
             lambda roomy, at: replace(self, setup=roomy).cost(pieces[at]),
         )  # fmt: skip
 
-    def cost(self, piece: ChosenPairs) -> Cost:
+    def cost(self, piece: PairPiece[Pair]) -> Cost:
         """What a piece is expected to cost."""
         return self._cost(piece.task, [pair.prompts for pair in piece.pairs])
 
@@ -186,7 +161,8 @@ class Patching:
     def _expected_hooked(
         self, task: Task, prompts: PatchingPrompts, direction: str, cells: Sequence[Cell]
     ) -> Cost:
-        n, tokens = len(self._by_whom(cells)[1]), runs_of(prompts, direction)[0]
+        tokens, _ = patched_and_source(prompts.clean, prompts.corrupted, direction)
+        n = len(self._by_whom(cells)[1])
         if not n:
             return Cost()
         passes = token_passes(self.setup.model, len(tokens)) * n
@@ -202,7 +178,7 @@ class Patching:
         return [
             cell
             for site in self.sites
-            for cell in cells_of(prompts, direction, site, layout, self.positions)
+            for cell in layout.cells(prompts, direction, site, self.positions)
         ]
 
     def _by_whom(self, cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
@@ -210,7 +186,7 @@ class Patching:
         swept = [cell for cell in cells if not self.kl and cell.site in ENGINE_SITES]
         return swept, [cell for cell in cells if self.kl or cell.site not in ENGINE_SITES]
 
-    def measure(self, piece: ChosenPairs) -> Recorded:
+    def measure(self, piece: PairPiece[Pair]) -> Recorded:
         """The rows of a piece, and what they cost."""
         task, pairs = piece.task, piece.pairs
         by_direction, stats = [], SweepStats()
@@ -238,13 +214,12 @@ class Patching:
             for cell, outcomes in zip(swept, sweep.outcomes, strict=True):
                 values = [logprob_of(outcome) for outcome in outcomes]
                 for i, clean, corrupted in zip(alike, values[::2], values[1::2], strict=True):
-                    rows[i].append(_row(pairs[i], direction, cell, _Outcome(clean, corrupted)))
+                    rows[i].append(_row(pairs[i], direction, cell, clean, corrupted))
         for pair, own_cells, of_pair in zip(pairs, cells, rows, strict=True):
             if hooked := self._by_whom(own_cells)[1]:
-                unpatched, hooked_outcomes, cost = self._hooked(pair.prompts, direction, hooked)
+                hooked_rows, cost = self._hooked(pair, direction, hooked)
+                of_pair += hooked_rows
                 stats = stats + cost
-                for cell, outcome in zip(hooked, hooked_outcomes, strict=True):
-                    of_pair.append(_row(pair, direction, cell, outcome, unpatched))
         return rows, stats
 
     def _swept(
@@ -260,19 +235,19 @@ class Patching:
         swept = [tuple(self._by_whom(own_cells)[0]) for own_cells in cells]
         for patched, alike in grouped(swept).items():
             if patched:
-                of_pairs = (
-                    answer_requests(prompts[i], *runs_of(prompts[i], direction)) for i in alike
-                )
+                runs = [(p, patched_and_source(p.clean, p.corrupted, direction))
+                        for p in (prompts[i] for i in alike)]  # fmt: skip
+                of_pairs = (answer_requests(p, tokens, source) for p, (tokens, source) in runs)
                 yield patched, list(chain.from_iterable(of_pairs)), alike
 
     def _hooked(
-        self, prompts: PatchingPrompts, direction: str, cells: Sequence[Cell]
-    ) -> tuple[float | None, list[_Outcome], SweepStats]:
-        """What runs patched with plain hooks say, and how far the unpatched run is."""
-        model, (tokens, source) = self.setup.model, runs_of(prompts, direction)
+        self, pair: Pair, direction: str, cells: Sequence[Cell]
+    ) -> tuple[list[dict[str, Any]], SweepStats]:
+        """The rows of runs patched with plain hooks, and their cost."""
+        model, (tokens, source) = self.setup.model, pair.runs(direction)
         started = time.perf_counter()
         patched = hooked_logprobs(model, tokens, source, cells)
-        answers = [prompts.clean_answer, prompts.corrupted_answer]
+        answers = [pair.prompts.clean_answer, pair.prompts.corrupted_answer]
         values: list[list[float]] = patched[:, answers].tolist()
         unpatched, divergences = None, [None] * len(cells)
         if self.kl:
@@ -282,8 +257,11 @@ class Patching:
         n_layers, passes = model.cfg.n_layers, token_passes(model, len(tokens)) * len(cells)
         seconds = time.perf_counter() - started
         stats = SweepStats(n_layers * len(cells), n_layers * len(cells), passes, passes, seconds)
-        outcomes = [_Outcome(a, b, kl) for (a, b), kl in zip(values, divergences, strict=True)]
-        return unpatched, outcomes, stats
+        rows = [
+            _row(pair, direction, cell, *both, unpatched, kl)
+            for cell, both, kl in zip(cells, values, divergences, strict=True)
+        ]
+        return rows, stats
 
 
 def _kl(wanted: Any, given: Any) -> Any:
@@ -300,31 +278,26 @@ def grouped(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
     return places
 
 
-def runs_of(prompts: PatchingPrompts, direction: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The prompt whose run is patched, and the one that activations are taken from."""
-    return patched_and_source(prompts.clean, prompts.corrupted, direction)
-
-
 def _row(
-    pair: Pair, direction: str, cell: Cell, outcome: _Outcome, unpatched_kl: float | None = None
+    pair: Pair,
+    direction: str,
+    cell: Cell,
+    clean: float,
+    corrupted: float,
+    unpatched_kl: float | None = None,
+    kl: float | None = None,
 ) -> dict[str, Any]:
-    patched = outcome.clean_answer - outcome.corrupted_answer
-    base, aim = patched_and_source(pair.clean_diff, pair.corrupted_diff, direction)
-    pos, source = cell.place
+    """A row of the table, of both answers' log-probabilities under a patch."""
+    base, aim = pair.diffs(direction)
     return {
-        **pair.row(),
-        "direction": direction,
-        "site": cell.site,
-        "layer": cell.layer,
-        "head": cell.head,
-        "pos": pos,
-        "source_pos": source,
-        "pos_label": cell.label,
-        "patched_diff": patched,
-        "recovered": (patched - base) / (aim - base),
+        **pair.row(direction),
+        **cell.row(),
+        "source_pos": cell.place[1],
+        "patched_diff": clean - corrupted,
+        "recovered": (clean - corrupted - base) / (aim - base),
         "clean_logprob": pair.clean_logprob,
         "corrupted_logprob": pair.corrupted_logprob,
-        "patched_logprob": outcome.clean_answer,
+        "patched_logprob": clean,
         "unpatched_kl": unpatched_kl,
-        "patched_kl": outcome.kl,
+        "patched_kl": kl,
     }

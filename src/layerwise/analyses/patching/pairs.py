@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from operator import add
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,36 +20,40 @@ from layerwise.analyses.shared.left_out import left_out
 from layerwise.errors import UserError
 from layerwise.presentation.wording import joined
 from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
-from layerwise.runs.pieces import Recorded, make_pieces
+from layerwise.runs.pieces import Recorded, joined_work, make_pieces
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import work_entry
+from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.stats.items.clusters import Clusters, paired_p_values
+from layerwise.storage.parquet import frame
 from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact
 from layerwise.sweep.plans.cost import Cost
+from layerwise.sweep.requests import Tokens
 from layerwise.tasks import PatchingPrompts, Task
 from layerwise.tasks.pairs import check_room
+
+from .tables import patched_and_source
 
 # Pairs that the intact model answers in one sweep: they share their few-shot examples, so that
 # fewer at once take more work (of 268 pairs of facts 5 % of what patching 16 of them takes).
 BATCH = 128
+# Pairs that are patched and saved together. Each takes its activations from a run of its own, so
+# that pairs share nothing but the way through the layers: fewer at once take no more token-passes.
+PAIRS_AT_ONCE = 4
 _Value = TypeVar("_Value")
+# The intact model's log-probabilities of the clean and the corrupted answer's first tokens after
+# the clean prompt, then of both after the corrupted one, in nats.
+_ANSWERS = ["clean", "corrupted", "clean_after_corrupted", "corrupted_after_corrupted"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A pair that the intact model solves, and its log-probabilities.
+    """A pair that the intact model solves, and what it says of it.
 
-    Attributes:
-        prompts: the two prompts and answers.
-        clean_diff: log-probability of the clean answer's first token minus that of the
-            corrupted answer's after the clean prompt, in nats; the difference of their logits.
-        corrupted_diff: the same after the corrupted prompt.
-        clean_logprob: log-probability of the clean answer's first token after the clean prompt.
-        corrupted_logprob: the same after the corrupted prompt.
-        pairs_solved: of the task's pairs that can be compared, how many the model solves.
-        pairs_reversed: in how many it prefers the other prompt's answer, in both prompts.
-        pairs_p: p-value of "no more are solved than reversed", by what pairs ask for.
+    Differences are of the logits of the clean and the corrupted answer's first tokens, in nats, and
+    log-probabilities of the clean one's, after either prompt. Of the task's pairs that can be
+    compared so many are solved, so many the wrong way round, with the p-value of "no more are
+    solved than reversed" by what pairs ask for.
     """
 
     prompts: PatchingPrompts
@@ -61,7 +65,7 @@ class Pair:
     pairs_reversed: int
     pairs_p: float
 
-    def row(self) -> dict[str, object]:
+    def row(self, direction: str) -> dict[str, object]:
         """The columns that every table about pairs has."""
         return {
             "item": self.prompts.item,
@@ -71,34 +75,32 @@ class Pair:
             "pairs_solved": self.pairs_solved,
             "pairs_reversed": self.pairs_reversed,
             "pairs_p": self.pairs_p,
+            "direction": direction,
         }
 
+    def runs(self, direction: str) -> tuple[Tokens, Tokens]:
+        """The prompt whose run is patched, and the one that activations are taken from."""
+        return patched_and_source(self.prompts.clean, self.prompts.corrupted, direction)
 
-class PairAnswers(NamedTuple):
-    """The intact model's answers to a pair: log-probabilities of answers' first tokens, in nats.
+    def diffs(self, direction: str) -> tuple[float, float]:
+        """The logit differences of these two."""
+        return patched_and_source(self.clean_diff, self.corrupted_diff, direction)
 
-    Attributes:
-        clean_after_clean: of the clean answer after the clean prompt.
-        corrupted_after_clean: of the corrupted answer after the clean prompt.
-        clean_after_corrupted: of the clean answer after the corrupted prompt.
-        corrupted_after_corrupted: of the corrupted answer after the corrupted prompt.
-    """
 
-    clean_after_clean: float
-    corrupted_after_clean: float
-    clean_after_corrupted: float
-    corrupted_after_corrupted: float
+@dataclass(frozen=True)
+class PairPiece(Generic[_Value]):
+    """Pairs of a task that are made together: answered by the intact model, or patched."""
+
+    name: str  # unique within a run
+    task: Task
+    pairs: tuple[_Value, ...]
 
 
 @dataclass(frozen=True)
 class PairChoice:
-    """The rule by which pairs are chosen.
+    """The rule by which pairs are chosen: how many of a task at most, and of which prompts.
 
-    Attributes:
-        setup: where tasks and model are from.
-        pairs: at most so many of each task.
-        align: take pairs of unequal length, too, and align them by what differs.
-        strict: refuse a task without any pair.
+    ``align`` takes pairs of unequal length, too; ``strict`` refuses a task without any pair.
     """
 
     setup: Setup
@@ -124,35 +126,37 @@ class PairChoice:
         """The tasks that have any."""
         return [task for task in self.setup.tasks if self.usable(task)]
 
-    def solved(self, task: Task) -> tuple[list[Pair], SweepStats]:
-        """The pairs of a task that are used, and the work of choosing them."""
-        answers, stats = list[PairAnswers](), SweepStats()
-        for batch in self.batches(task):
-            of_batch, cost = self.answers(batch)
-            answers, stats = answers + of_batch, stats + cost
-        return self.chosen(task, answers), stats
-
     def batches(self, task: Task) -> list[tuple[PatchingPrompts, ...]]:
         """The pairs of a task that can be compared, in batches of one sweep."""
         return cut(self.usable(task), BATCH)
 
-    def answers(self, prompts: Sequence[PatchingPrompts]) -> tuple[list[PairAnswers], SweepStats]:
-        """The intact model's answers to some pairs, and the work of the sweep."""
+    def answers(self, prompts: Sequence[PatchingPrompts]) -> tuple[pd.DataFrame, SweepStats]:
+        """The intact model's answers to some pairs, a row each, and the work of the sweep."""
         swept = self.setup.sweep([intact()], both(prompts))
         values = [logprob_of(outcome) for outcome in swept.outcomes[0]]
-        return [PairAnswers(*four) for four in cut(values, 4)], swept.stats
+        return pd.DataFrame(cut(values, 4), columns=_ANSWERS), swept.stats
 
-    def chosen(self, task: Task, answers: Sequence[tuple[float, ...]]) -> list[Pair]:
+    def answered(self, analysis: str, batch: PairPiece[PatchingPrompts]) -> Recorded:
+        """The same of a piece, with its entry of the work."""
+        answers, stats = self.answers(batch.pairs)
+        return answers, {**work_entry(analysis, batch.task.name, stats), "pairs": 0}
+
+    def solved(self, task: Task) -> tuple[list[Pair], SweepStats]:
+        """The pairs of a task that are used, and the work of choosing them."""
+        answers, stats = zip(*map(self.answers, self.batches(task)), strict=True)
+        return self.chosen(task, pd.concat(answers)), sum(stats, start=SweepStats())
+
+    def chosen(self, task: Task, answers: pd.DataFrame) -> list[Pair]:
         """The first pairs of which the intact model prefers the right answer in both prompts.
 
         Elsewhere there is nothing to carry.
         """
-        usable = self.usable(task)
-        net = [int(a > b and c < d) - int(a < b and c > d) for a, b, c, d in answers]
+        usable, four = self.usable(task), answers.to_numpy(dtype=float).tolist()
+        net = [int(a > b and c < d) - int(a < b and c > d) for a, b, c, d in four]
         clusters = {item.id: item.cluster for item in task.items}
         pairs_p = more_solved_p_value(net, [clusters[prompts.item] for prompts in usable])
         n_solved, n_turned = net.count(1), net.count(-1)
-        solved = [(p, *v) for p, v, sign in zip(usable, answers, net, strict=True) if sign == 1]
+        solved = [(p, *v) for p, v, sign in zip(usable, four, net, strict=True) if sign == 1]
         return [
             Pair(prompts, a - b, c - d, a, c, n_solved, n_turned, pairs_p)
             for prompts, a, b, c, d in solved[: self.pairs]
@@ -245,112 +249,45 @@ def logprob_of(outcome: object) -> float:
     return outcome.logprob
 
 
-# Pairs that are patched and saved together. Each takes its activations from a run of its own, so
-# that pairs share nothing but the way through the layers: fewer at once take no more token-passes.
-PAIRS_AT_ONCE = 4
+def run_pairs(
+    choice: PairChoice,
+    parts: CheckpointStore,
+    progress: Meter,
+    table: str,
+    analysis: str,
+    cost: Callable[[PairPiece[Pair]], Cost],
+    measure: Callable[[PairPiece[Pair]], Recorded],
+    before: Callable[[Sequence[PairPiece[Pair]]], None] = lambda pieces: None,
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Choose the pairs of all tasks, and make the pieces of a table that are missing.
 
-
-@dataclass(frozen=True)
-class PairBatch:
-    """Pairs that the intact model answers in one sweep.
-
-    Attributes:
-        task: their task.
-        prompts: the pairs.
-        whose: the analysis that asks, as its pieces are named.
+    ``before`` is called with the pieces. The entries of the work are of ``analysis``, and say which
+    items are left out.
     """
-
-    task: Task
-    prompts: tuple[PatchingPrompts, ...]
-    whose: str
-
-    @property
-    def name(self) -> str:
-        """Unique within a run."""
-        return f"pairs of {self.whose} {self.task.name} {self.prompts[0].item}"
-
-
-@dataclass(frozen=True)
-class ChosenPairs:
-    """Pairs that are patched.
-
-    Attributes:
-        task: their task.
-        pairs: the pairs.
-        whose: the analysis that patches them, as its pieces are named.
-    """
-
-    task: Task
-    pairs: tuple[Pair, ...]
-    whose: str
-
-    @property
-    def name(self) -> str:
-        """Unique within a run."""
-        return f"{self.whose} {self.task.name} {self.pairs[0].prompts.item}"
-
-
-@dataclass(frozen=True)
-class PairPieces:
-    """The pieces of an analysis of pairs.
-
-    Attributes:
-        choice: which pairs are used.
-        whose: the analysis, as its pieces are named.
-        analysis: the same in words.
-    """
-
-    choice: PairChoice
-    whose: str
-    analysis: str
-
-    def chosen(
-        self, parts: CheckpointStore, progress: Meter
-    ) -> tuple[list[ChosenPairs], list[pd.DataFrame]]:
-        """Choose the pairs of all tasks, by what the intact model says."""
-        tasks = self.choice.tasks()
-        batches = {task.name: self._batches(task) for task in tasks}
-        make_pieces(
-            self.choice.setup.executor, parts, progress,
-            list(chain.from_iterable(batches.values())),
-            lambda batch: f"asking the model: {batch.task.name}", self._cost_of_batch,
-            self._answers,
-        )  # fmt: skip
-        every = chain.from_iterable(batches.values())
-        work = [parts.read_part(f"work {batch.name}") for batch in every]
-        pieces = []
-        for task in tasks:
-            answers = together(parts, [f"records {batch.name}" for batch in batches[task.name]])
-            pairs = self.choice.chosen(task, list(answers.itertuples(index=False, name=None)))
-            pieces += [
-                ChosenPairs(task, pairs_of, self.whose) for pairs_of in cut(pairs, PAIRS_AT_ONCE)
-            ]
-        return pieces, work
-
-    def make(
-        self,
-        parts: CheckpointStore,
-        progress: Meter,
-        pieces: Sequence[ChosenPairs],
-        cost: Callable[[ChosenPairs], Cost],
-        measure: Callable[[ChosenPairs], Recorded],
-        table: str,
-    ) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
-        """Make the pieces that are missing, and join all of them."""
-        make_pieces(
-            self.choice.setup.executor, parts, progress, pieces,
-            lambda piece: f"{self.analysis}: {piece.task.name}", cost, measure,
-        )  # fmt: skip
-        rows = rows_of(parts, table, [f"records {piece.name}" for piece in pieces])
-        return rows, [parts.read_part(f"work {piece.name}") for piece in pieces]
-
-    def _batches(self, task: Task) -> list[PairBatch]:
-        return [PairBatch(task, batch, self.whose) for batch in self.choice.batches(task)]
-
-    def _cost_of_batch(self, batch: PairBatch) -> Cost:
-        return self.choice.setup.cost(batch.task, [intact()], both(batch.prompts))
-
-    def _answers(self, batch: PairBatch) -> Recorded:
-        answers, stats = self.choice.answers(batch.prompts)
-        work = work_entry(self.analysis, batch.task.name, stats)
-        return pd.DataFrame(answers), {**work, "pairs": 0}
+    setup = choice.setup
+    batches = [
+        PairPiece(f"pairs of {table} {task.name} {some[0].item}", task, some)
+        for task in choice.tasks() for some in choice.batches(task)
+    ]  # fmt: skip
+    make_pieces(
+        setup.executor, parts, progress, batches,
+        lambda batch: f"asking the model: {batch.task.name}",
+        lambda batch: setup.cost(batch.task, [intact()], both(batch.pairs)),
+        partial(choice.answered, analysis),
+    )  # fmt: skip
+    pieces = []
+    for task in choice.tasks():
+        names = [f"records {batch.name}" for batch in batches if batch.task is task]
+        pieces += [
+            PairPiece(f"{table} {task.name} {some[0].prompts.item}", task, some)
+            for some in cut(choice.chosen(task, together(parts, names)), PAIRS_AT_ONCE)
+        ]
+    before(pieces)
+    make_pieces(
+        setup.executor, parts, progress, pieces,
+        lambda piece: f"{analysis}: {piece.task.name}", cost, measure,
+    )  # fmt: skip
+    rows = rows_of(parts, table, [f"records {piece.name}" for piece in pieces])
+    work = joined_work([parts.read_part(f"work {one.name}") for one in (*batches, *pieces)])
+    rows = with_clusters(rows, setup.tasks) if pieces else frame(table, [])
+    return rows, choice.with_left_out(work, analysis)

@@ -5,7 +5,6 @@ Only tables are read here; ``docs/patching.md`` has the formulas.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +12,6 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import when
 from layerwise.stats.families.estimate import bounded_columns, estimate, student
 from layerwise.stats.items.clusters import Clusters, clusters_of
@@ -23,6 +21,12 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.schemas import SCHEMAS
 
 DENOISING, NOISING = DIRECTIONS = ("denoising", "noising")
+BEFORE, START, ANSWER, ALL = "before", "start", "answer", "all"
+OF_PROMPT = (BEFORE, "first changed", "middle changed", "last changed", "next", "further", "last")
+OF_DECODER = (START, ANSWER)
+LABELS = (*OF_PROMPT, *OF_DECODER, ALL)
+# What a map of layers by heads shows where nobody asks for other positions.
+HEAD_LABELS = ("last changed", "last", ANSWER, ALL)
 NO_PAIR = (
     "No pair could be patched: there is none in which the model prefers the right answer in "
     "both prompts."
@@ -39,80 +43,64 @@ def patched_and_source(clean: End, corrupted: End, direction: str) -> tuple[End,
     return (corrupted, clean) if direction == DENOISING else (clean, corrupted)
 
 
-@dataclass(frozen=True)
-class Metric:
-    """What is measured of a run.
-
-    Its normalised form is always (patched - unpatched) / (source - unpatched): 0 if the patch
-    does nothing, 1 if it makes the run as the one that it takes the activation from.
-
-    Attributes:
-        name: its name in tables.
-        unit: of a run's value.
-        formula: of a run's value.
-        columns: where the values of the clean, the corrupted and the patched run are; of a
-            divergence, which is 0 in the source run, those of the unpatched and patched run.
-    """
-
-    name: str
-    unit: str
-    formula: str
-    columns: tuple[str, ...]
-
-    def values(self, table: pd.DataFrame, direction: str) -> pd.DataFrame:
-        """``change`` by the patch, and the ``whole`` way to the source run, a row per row."""
-        if len(self.columns) == 2:
-            base, patched = (table[name] for name in self.columns)
-            aim = 0.0 * base
-        else:
-            clean, corrupted = self.columns[0], self.columns[1]
-            base, aim = (table[n] for n in patched_and_source(clean, corrupted, direction))
-            patched = table[self.columns[2]]
-        return table.assign(change=patched - base, whole=aim - base).dropna(
-            subset=["change", "whole"]
-        )
-
-
-LOGIT_DIFFERENCE = Metric(
-    "logit difference", "nats", "logit(clean answer) - logit(corrupted answer)",
-    ("clean_diff", "corrupted_diff", "patched_diff"),
-)  # fmt: skip
-LOG_PROBABILITY = Metric(
-    "log-probability", "nats", "log p(clean answer)",
-    ("clean_logprob", "corrupted_logprob", "patched_logprob"),
-)  # fmt: skip
-KL = Metric(
-    "KL divergence", "nats", "sum over tokens of p_source (log p_source - log p_run)",
-    ("unpatched_kl", "patched_kl"),
-)  # fmt: skip
-METRICS = (LOGIT_DIFFERENCE, LOG_PROBABILITY, KL)
+# Where the values of the clean, the corrupted and the patched run are; of a divergence, which is 0
+# in the source run, those of the unpatched and the patched run.
+LOGIT_DIFFERENCE = "logit difference"
+METRICS = {
+    LOGIT_DIFFERENCE: ("clean_diff", "corrupted_diff", "patched_diff"),
+    "log-probability": ("clean_logprob", "corrupted_logprob", "patched_logprob"),
+    "KL divergence": ("unpatched_kl", "patched_kl"),
+}
 
 
 def patching_effects(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
     """``patching_effects.parquet``: every cell by every metric that was measured.
 
-    The normalised value is the ratio of the means over pairs, for a mean of the pairs' ratios is
-    ruled by pairs whose two runs hardly differ. Tests are corrected (Benjamini and Hochberg)
-    over the cells of one task, direction, site and metric, and over all of the run.
+    The normalised value, (patched - unpatched) / (source - unpatched), is the ratio of the means
+    over pairs, for a mean of the pairs' ratios is ruled by pairs whose two runs hardly differ.
+    Tests are corrected (Benjamini and Hochberg) over the cells of one task, direction, site and
+    metric, and over all of the run.
     """
-    plain = heads_filled(patching)
+    return _effects(patching, "patching_effects", list(METRICS), _CELL, "site", seed)
+
+
+def path_effects(paths: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """``path_effects.parquet``: the logit difference by receiver and sender.
+
+    Tests are corrected over the senders of one task and receiver, and over all of the run.
+    """
+    cell = ["receiver", "sender", "site", "layer", "head"]
+    return _effects(paths, "path_effects", [LOGIT_DIFFERENCE], cell, "receiver", seed)
+
+
+def _effects(
+    patched: pd.DataFrame, name: str, metrics: list[str], cell: list[str], family: str, seed: int
+) -> pd.DataFrame:
+    """The table ``name``, corrected over the cells of a task and family, and over the run."""
     parts = []
-    for direction, mine in plain.groupby("direction", sort=False):
-        for metric in METRICS:
-            values = metric.values(mine, str(direction))
+    for direction, rows_ in heads_filled(patched).groupby("direction", sort=False):
+        for metric in metrics:
+            values = _changes(rows_, METRICS[metric], str(direction))
             if len(values):
-                effects = effects_over_pairs(values, _CELL, "site", seed)
-                parts.append(effects.assign(direction=direction, metric=metric.name))
-    return _estimated(parts, "patching_effects", ["direction", "metric", "site"])
-
-
-def _estimated(parts: list[pd.DataFrame], name: str, by: list[str]) -> pd.DataFrame:
-    """The table ``name``, corrected over the cells of a task that share columns, and the run."""
+                effects = effects_over_pairs(values, cell, family, seed)
+                parts.append(effects.assign(direction=direction, metric=metric))
     if not parts:
         return frame(name, [])
-    whole = pd.concat(parts, ignore_index=True)
-    bounds, ends = student("recovered"), "recovered_run_"
-    return heads_emptied(estimate(whole, bounds, [*TASK, *by], by_rate=True, ends=ends), name)
+    table = estimate(
+        pd.concat(parts, ignore_index=True), student("recovered"),
+        [*TASK, "direction", "metric", family], by_rate=True, ends="recovered_run_",
+    )  # fmt: skip
+    heads = table["head"].astype("Int64").where(table["head"] != _NO_HEAD)
+    table = table.assign(head=heads, layer=table["layer"].astype("Int64"))
+    return table.reindex(columns=SCHEMAS[name].names)
+
+
+def _changes(table: pd.DataFrame, columns: tuple[str, ...], direction: str) -> pd.DataFrame:
+    """``change`` by the patch, and the ``whole`` way to the source run, a row per row."""
+    *ends, patched = (table[name] for name in columns)
+    base, aim = patched_and_source(*ends, direction) if len(ends) == 2 else (ends[0], 0.0 * ends[0])
+    changes = table.assign(change=patched - base, whole=aim - base)
+    return changes.dropna(subset=["change", "whole"])
 
 
 def effects_over_pairs(
@@ -123,8 +111,8 @@ def effects_over_pairs(
     turned = values.assign(gain=sign * values["change"], whole=sign * values["whole"])
     signals = signals_of_pairs(values)
     parts = [
-        _of_task(group, cell, family, seed).assign(signal=signals[_place(group)])
-        for _, group in turned.groupby(TASK)
+        _of_task(group, cell, family, seed).assign(signal=signals[task, protocol])
+        for (task, _, protocol), group in turned.groupby(TASK)
     ]
     return pd.concat(parts, ignore_index=True).astype({"signal": "boolean"})
 
@@ -177,41 +165,27 @@ def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
     where pairs ask for the same thing, as the table's ``pairs_p`` has it), with Holm's correction
     over all tasks and protocols of the run.
     """
-    found: dict[tuple[str, str], bool | None] = {}
-    counts: dict[tuple[str, str], list[int]] = {}
-    by_cluster: dict[tuple[str, str], float] = {}
-    for _, group in pairs.groupby(["task", "protocol"]):
-        found[_place(group)] = None
-        first = group[["pairs_solved", "pairs_reversed"]].head(1).dropna()
-        if len(first):
-            counts[_place(group)] = [int(n) for n in first.iloc[0]]
-        if "pairs_p" in group and bool(group["pairs_p"].notna().all()):
-            by_cluster[_place(group)] = float(group["pairs_p"].iloc[0])
-    solved, turned = np.array(list(counts.values()), dtype=int).reshape(-1, 2).T
-    p = above_chance_p_values(solved, solved + turned, np.full(len(counts), GUESSED))
-    p = np.array(
-        [by_cluster.get(place, one) for place, one in zip(counts, p.tolist(), strict=True)]
-    )
-    return found | dict(zip(counts, have_signal(np.array(p)).tolist(), strict=True))
+    columns = ["task", "protocol", "pairs_solved", "pairs_reversed", "pairs_p"]
+    known = pairs.reindex(columns=columns).groupby(["task", "protocol"]).first()
+    counted = known.dropna(subset=["pairs_solved", "pairs_reversed"])
+    solved, turned = counted[["pairs_solved", "pairs_reversed"]].to_numpy(dtype=int).T
+    p = above_chance_p_values(solved, solved + turned, np.full(len(counted), GUESSED))
+    by_cluster = counted["pairs_p"].to_numpy(dtype=float)
+    signals = have_signal(np.where(np.isnan(by_cluster), p, by_cluster)).tolist()
+    return dict.fromkeys(known.index) | dict(zip(counted.index, signals, strict=True))
 
 
 def pair_notes(pairs: pd.DataFrame) -> list[str]:
     """A sentence for each task and protocol without signal, by ``signals_of_pairs``."""
-    counts = pairs.groupby(TASK).first()
-    told = []
-    for (task, protocol), signal in signals_of_pairs(pairs).items() if len(pairs) else ():
-        if signal is False:
-            row = rows(counts.reset_index(), task=task, protocol=protocol).iloc[0]
-            told.append(
-                f"No signal: {task} {when(protocol)}: {row['pairs_solved']} pairs are solved, "
-                f"{row['pairs_reversed']} the wrong way round."
-            )
-    return [*told, "layerwise score says what to try."] if told else []
-
-
-def _place(group: pd.DataFrame) -> tuple[str, str]:
-    """The task and protocol of rows that share them."""
-    return str(group["task"].iloc[0]), str(group["protocol"].iloc[0])
+    columns = ["pairs_solved", "pairs_reversed"]
+    counts = pairs.groupby(["task", "protocol"])[columns].first()
+    notes = [
+        f"No signal: {task} {when(protocol)}: {counts.loc[(task, protocol), 'pairs_solved']} pairs "
+        f"are solved, {counts.loc[(task, protocol), 'pairs_reversed']} the wrong way round."
+        for (task, protocol), signal in signals_of_pairs(pairs).items()
+        if signal is False
+    ]
+    return [*notes, "layerwise score says what to try."] if notes else []
 
 
 def heads_filled(table: pd.DataFrame) -> pd.DataFrame:
@@ -222,32 +196,10 @@ def heads_filled(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def heads_emptied(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The table as ``name``, null again where there is no head."""
-    heads = table["head"].astype("Int64").where(table["head"] != _NO_HEAD)
-    table = table.assign(head=heads, layer=table["layer"].astype("Int64"))
-    return table.reindex(columns=SCHEMAS[name].names)
-
-
-def path_effects(paths: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """``path_effects.parquet``: the logit difference by receiver and sender.
-
-    Tests are corrected over the senders of one task and receiver, and over all of the run.
-    """
-    if paths.empty:
-        return frame("path_effects", [])
-    plain, parts = heads_filled(paths), []
-    cell = ["receiver", "sender", "site", "layer", "head"]
-    for direction, mine in plain.groupby("direction", sort=False):
-        values = LOGIT_DIFFERENCE.values(mine, str(direction))
-        parts.append(effects_over_pairs(values, cell, "receiver", seed).assign(direction=direction))
-    return _estimated(parts, "path_effects", ["direction", "receiver"])
-
-
 def patching_summary(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
     """The share of the logit difference per cell, with its interval and test."""
     table = patching_effects(patching, seed)
-    mine = table.loc[table["metric"] == LOGIT_DIFFERENCE.name]
+    mine = table.loc[table["metric"] == LOGIT_DIFFERENCE]
     bounds = ["recovered", "recovered_low", "recovered_high", "p_bh", "signal", "significant"]
     bounds += ["p_run", "run_tests", "recovered_run_low", "recovered_run_high"]
     columns = [*TASK, "direction", *_CELL, "n_items", *bounds]

@@ -16,8 +16,8 @@ import torch
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.analyses.patching.pairs import ChosenPairs, Pair, PairChoice, PairPieces
-from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
+from layerwise.analyses.patching.pairs import Pair, PairChoice, PairPiece, run_pairs
+from layerwise.analyses.patching.tables import DIRECTIONS
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
@@ -30,16 +30,16 @@ from layerwise.models.instance.kinds import (
 )
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import PairOptions
-from layerwise.runs.pieces import Recorded, joined_work
+from layerwise.runs.pieces import Recorded
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import with_clusters, work_entry
+from layerwise.runs.records import work_entry
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
 
-from .components import Receiver, Sender, parse_receiver, senders_of
+from .components import Receiver, parse_receiver, senders_of
 from .paths import received, written
 from .result import PathPatchingResult
 
@@ -123,16 +123,13 @@ class PathPatching:
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> PathPatchingResult:
         """Make the pieces that are missing, and join all of them."""
-        made = PairPieces(self._choice(), "paths", "path patching")
-        pieces, asking = made.chosen(parts, progress)
-        table, work = made.make(parts, progress, pieces, self.cost, self.measure, "path_patching")
-        entries = joined_work([*asking, *work])
-        entries = self._choice().with_left_out(entries, "path patching")
-        facts = self.setup.facts(settings, entries)
-        whole = with_clusters(table, self.setup.tasks) if pieces else frame("path_patching", [])
-        return PathPatchingResult(whole, facts)
+        table, work = run_pairs(
+            self._choice(), parts, progress, "path_patching", "path patching", self.cost,
+            self.measure,
+        )  # fmt: skip
+        return PathPatchingResult(table, self.setup.facts(settings, work))
 
-    def cost(self, piece: ChosenPairs) -> Cost:
+    def cost(self, piece: PairPiece[Pair]) -> Cost:
         """What a piece is expected to cost."""
         passes = sum(self._work_of_pair(pair).token_passes for pair in piece.pairs)
         return Cost(
@@ -143,7 +140,7 @@ class PathPatching:
 
     def _work_of_pair(self, pair: Pair) -> SweepStats:
         """What the paths of a pair take: its two runs, and those into each receiver."""
-        model, (tokens, _) = self.setup.model, self._runs(pair)
+        model, (tokens, _) = self.setup.model, pair.runs(self.direction)
         senders, parallel = senders_of(model), model.cfg.parallel_attn_mlp
         work = _work(2, model.cfg.n_layers, token_passes(model, len(tokens)))
         for receiver in self._receivers():
@@ -151,7 +148,7 @@ class PathPatching:
             work = work + _work_of(model, tokens, receiver, n_heard)
         return work
 
-    def measure(self, piece: ChosenPairs) -> Recorded:
+    def measure(self, piece: PairPiece[Pair]) -> Recorded:
         """The rows of a piece, and what they cost."""
         task, rows, stats = piece.task, [], SweepStats()
         for pair in piece.pairs:
@@ -161,15 +158,10 @@ class PathPatching:
         work = work_entry("path patching", task.name, stats)
         return frame("path_patching", rows), {**work, "pairs": len(piece.pairs)}
 
-    def _runs(self, pair: Pair) -> tuple[Tokens, Tokens]:
-        """The prompt whose run is patched, and the one that activations are taken from."""
-        prompts = pair.prompts
-        return patched_and_source(prompts.clean, prompts.corrupted, self.direction)
-
     def _paths(self, pair: Pair) -> tuple[list[dict[str, Any]], SweepStats]:
         """A row for every receiver and sender of one pair."""
         model, prompts = self.setup.model, pair.prompts
-        tokens, source = self._runs(pair)
+        tokens, source = pair.runs(self.direction)
         started, parallel = time.perf_counter(), model.cfg.parallel_attn_mlp
         senders = senders_of(model)
         runs = written(model, source, senders), written(model, tokens, senders)
@@ -182,26 +174,22 @@ class PathPatching:
             values = (
                 logprobs[:, prompts.clean_answer] - logprobs[:, prompts.corrupted_answer]
             ).tolist()
-            for sender, value in zip(heard, values, strict=True):
-                rows.append(self._row(pair, receiver, sender, value))
+            base, aim = pair.diffs(self.direction)
+            rows += [
+                {
+                    **pair.row(self.direction),
+                    "receiver": receiver.name,
+                    "sender": sender.name,
+                    "site": sender.site,
+                    "layer": sender.layer,
+                    "head": sender.head,
+                    "patched_diff": patched,
+                    "recovered": (patched - base) / (aim - base),
+                }
+                for sender, patched in zip(heard, values, strict=True)
+            ]
         seconds = time.perf_counter() - started
         return rows, replace(self._work_of_pair(pair), seconds=seconds)
-
-    def _row(
-        self, pair: Pair, receiver: Receiver, sender: Sender, patched: float
-    ) -> dict[str, Any]:
-        base, aim = patched_and_source(pair.clean_diff, pair.corrupted_diff, self.direction)
-        return {
-            **pair.row(),
-            "direction": self.direction,
-            "receiver": receiver.name,
-            "sender": sender.name,
-            "site": sender.site,
-            "layer": sender.layer,
-            "head": sender.head,
-            "patched_diff": patched,
-            "recovered": (patched - base) / (aim - base),
-        }
 
 
 def _work(n: int, blocks: int, tokens: int) -> SweepStats:
