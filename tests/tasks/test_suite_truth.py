@@ -26,7 +26,7 @@ from layerwise.tasks.suites import (
     two_hop,
     word_problems,
 )
-from layerwise.tasks.suites._facts_data import all_facts
+from layerwise.tasks.suites.facts import all_facts
 
 
 def everything(name: str) -> tuple[Item, ...]:

@@ -9,10 +9,7 @@ import pytest
 from layerwise.errors import UserError
 from layerwise.tasks import CAPABILITIES, Task, expand_task_names, load_task, registry
 from layerwise.tasks.registry import stated_defaults
-from layerwise.tasks.suites import MATCHED
-from layerwise.tasks.suites.arithmetic import arithmetic
-from layerwise.tasks.suites.facts import facts
-from layerwise.tasks.suites.key_value import kv_words
+from layerwise.tasks.suites import MATCHED, arithmetic, facts, kv_words
 
 from .small import small_task
 

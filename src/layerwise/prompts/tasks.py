@@ -8,8 +8,14 @@ from typing import Any
 from layerwise.errors import UserError, shown, unknown_name
 from layerwise.ground.arguments import check_arguments
 from layerwise.ground.readers import one_of, text
-from layerwise.tasks.items import CAPABILITIES, Corruption, Item, repeats_joined
-from layerwise.tasks.jsonl import chance_of, room_for
+from layerwise.tasks.items import (
+    CAPABILITIES,
+    Corruption,
+    Item,
+    chance_of,
+    repeats_joined,
+    room_for,
+)
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
 from .reading import rows

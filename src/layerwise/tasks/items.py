@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -85,3 +86,28 @@ def repeats_joined(items: Sequence[Item]) -> tuple[Item, ...]:
     return tuple(
         replace(item, cluster=joined[item.id]) if item.id in joined else item for item in items
     )
+
+
+def commonest_answer(items: Sequence[Item]) -> float:
+    """Accuracy of always giving the commonest answer of an item's group."""
+    # The best that a guesser can do who sees what kind of question it is and knows how often each
+    # answer is right, but not what is asked.
+    groups: dict[str | None, Counter[str]] = {}
+    for item in items:
+        groups.setdefault(item.group, Counter())[item.answer.casefold()] += 1
+    return sum(max(counts.values()) for counts in groups.values()) / len(items)
+
+
+def chance_of(items: Sequence[Item], written: float | None = None) -> dict[str, float]:
+    """Guessing among the choices; of answers that are written, the commonest one if None."""
+    chance = {"generate": commonest_answer(items) if written is None else written}
+    if all(item.choices for item in items):
+        share = sum(1 / len(item.choices) for item in items) / len(items)
+        chance |= {"letter": share, "continuation": share}
+    return chance
+
+
+def room_for(items: Sequence[Item]) -> int:
+    """Tokens that an answer may take under ``generate``, before a tokenizer is known."""
+    # A token is seldom under two bytes of text, digits apart.
+    return 8 + max(len(item.answer.encode()) for item in items) // 2

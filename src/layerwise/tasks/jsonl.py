@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +19,7 @@ from layerwise.errors import UserError, counted, shown
 
 from ._lines import bad_line as bad_line
 from ._lines import csv_rows, objects, parquet_rows
-from .items import CAPABILITIES, Capability, Corruption, Item, repeats_joined
+from .items import CAPABILITIES, Capability, Corruption, Item, chance_of, repeats_joined, room_for
 from .task import GenerateSpec, Task, Template
 
 READERS = {".jsonl": objects, ".csv": csv_rows, ".parquet": parquet_rows}
@@ -246,22 +245,3 @@ def _twin(row: Row) -> Corruption | None:
         row.corrupted_answer,
         row.corrupted_context or row.context,
     )
-
-
-def room_for(items: Sequence[Item]) -> int:
-    """Tokens that an answer may take under ``generate``."""
-    # Before a tokenizer is known: a token is seldom under two bytes of text, digits apart.
-    longest = max(len(item.answer.encode()) for item in items)
-    return 8 + longest // 2
-
-
-def chance_of(items: Sequence[Item]) -> dict[str, float]:
-    """Guessing among the choices; under ``generate``, always giving the commonest answer."""
-    # With n answers that are all different the latter is 1/n: such a guesser knows the file's
-    # answers, but not which question each belongs to.
-    answers = Counter(item.answer.casefold() for item in items)
-    chance = {"generate": max(answers.values()) / len(items)}
-    if all(item.choices for item in items):
-        share = sum(1 / len(item.choices) for item in items) / len(items)
-        chance |= {"letter": share, "continuation": share}
-    return chance

@@ -12,8 +12,7 @@ from string import ascii_letters, digits
 from typing import Any
 
 from layerwise.errors import UserError, counted, one_line, unknown_name
-from layerwise.tasks.items import Item, repeats_joined
-from layerwise.tasks.jsonl import chance_of, room_for
+from layerwise.tasks.items import Item, chance_of, repeats_joined, room_for
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
 from .quiet import quiet

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from layerwise.tasks.items import Capability
-from layerwise.tasks.suites.arithmetic import arithmetic, sum_chain
-from layerwise.tasks.suites.chains import order, two_hop
-from layerwise.tasks.suites.facts import facts, facts_open_book
-from layerwise.tasks.suites.key_value import kv_ids, kv_words
-from layerwise.tasks.suites.open_book import open_book
-from layerwise.tasks.suites.passage import passage
-from layerwise.tasks.suites.structure import brackets, repetition
-from layerwise.tasks.suites.word_problems import word_problems
 from layerwise.tasks.task import Task
+
+from .coherence import brackets, passage, repetition
+from .facts import facts, facts_open_book, open_book
+from .in_context import kv_ids, kv_words, order, two_hop
+from .sums import arithmetic, sum_chain, word_problems
 
 BUILT_IN: tuple[tuple[str, Capability, Callable[..., Task]], ...] = (
     ("kv-words", "retrieval", kv_words),

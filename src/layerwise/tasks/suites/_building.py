@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -13,16 +12,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from layerwise.errors import UserError
-from layerwise.tasks.items import Item
-from layerwise.tasks.task import MOST_FEWSHOT_SEEDS
+from layerwise.tasks.items import Capability, Item, chance_of
+from layerwise.tasks.task import MOST_FEWSHOT_SEEDS, GenerateSpec, Task, Template
 
 T = TypeVar("T")
 
 N_ITEMS = 200
+_PLAIN = Template()
+# After so many drafts in vain in a row there are no more different questions.
 _MOST_MISSES = 5000
-"""After so many drafts in vain in a row there are no more different questions."""
-_TRIES = 50
-"""After so many blocks in vain the next kind of question has its turn."""
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
@@ -30,9 +28,11 @@ def generator(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, *name.encode()])
 
 
+@cache
 def data(name: str) -> Any:
-    """The content of ``data/<name>.json``; read once."""
-    return json.loads(_data_text(name))
+    """The content of ``data/<name>.json``."""
+    text = files("layerwise.tasks").joinpath("data", f"{name}.json").read_text(encoding="utf-8")
+    return json.loads(text)
 
 
 def words(kind: str) -> tuple[str, ...]:
@@ -58,20 +58,13 @@ def distinct(
     key: Callable[[Item], Hashable] = lambda item: (item.context, item.question),
 ) -> list[Item]:
     """``count`` drafts of which no two, and none of ``taken``, are the same question."""
-    # A draft that happens to have the same choice twice is drawn again.
-    seen = {key(item) for item in taken}
-    drafts: list[Item] = []
-    misses = 0
-    while len(drafts) < count and misses < _MOST_MISSES:
-        draft = make(len(drafts))
-        misses += 1
-        if key(draft) not in seen and len(set(draft.choices)) == len(draft.choices):
-            seen.add(key(draft))
-            drafts.append(draft)
-            misses = 0
-    if len(drafts) == count:
-        return drafts
-    raise _too_few(len(drafts), count)
+
+    def block(turn: int) -> list[Item]:
+        draft = make(turn)
+        # A draft that happens to have the same choice twice is drawn again.
+        return [draft] if len(set(draft.choices)) == len(draft.choices) else []
+
+    return turned_over(block, count, taken, key, tries=_MOST_MISSES)
 
 
 def turned_over(
@@ -79,10 +72,12 @@ def turned_over(
     count: int,
     taken: Collection[Item] = (),
     key: Callable[[Item], Hashable] = lambda item: (item.context, item.question),
+    tries: int = 50,
 ) -> list[Item]:
     """``count`` drafts in blocks that turn one set of options over: each is right once."""
     # So no rule that goes by the options' texts alone is right more often than by chance, neither
-    # in a whole suite nor in its first few blocks.
+    # in a whole suite nor in its first few blocks. After so many tries in vain the next kind of
+    # question has its turn.
     seen = {key(item) for item in taken}
     drafts: list[Item] = []
     turn = misses = 0
@@ -95,9 +90,12 @@ def turned_over(
             turn, misses = turn + 1, 0
             continue
         misses += 1
-        turn += misses % _TRIES == 0
+        turn += misses % tries == 0
         if misses == _MOST_MISSES:
-            raise _too_few(len(drafts), count)
+            raise UserError(
+                f"Only {len(drafts)} different questions were found, not {count}; ask for fewer "
+                "items or for more difficult ones."
+            )
     return drafts[:count]
 
 
@@ -128,44 +126,41 @@ def settle(rng: np.random.Generator, name: str, drafts: Sequence[Item]) -> tuple
     return tuple(items)
 
 
-def other_draws(
-    rng: np.random.Generator, name: str, make: Callable[[], Sequence[Item]]
-) -> tuple[tuple[Item, ...], ...]:
-    """Further draws of a suite's few-shot examples; called last, so that nothing else changes."""
-    return tuple(
-        settle(rng, f"{name}/fewshot-{number}", make()) for number in range(1, MOST_FEWSHOT_SEEDS)
+def suite(
+    rng: np.random.Generator,
+    name: str,
+    capability: Capability,
+    description: str,
+    items: Sequence[Item],
+    examples: Sequence[Item] = (),
+    redraw: Callable[[], Sequence[Item]] | None = None,
+    *,
+    generate: GenerateSpec,
+    guess: float | None = None,
+    template: Template = _PLAIN,
+    ids: str = "",
+) -> Task:
+    """A suite's task of settled items, and of drafts of few-shot examples."""
+    # guess: accuracy by guessing where the answer is written; of the commonest answer if None.
+    # redraw: makes drafts of further examples, which come last so that all else stays.
+    # ids: what ids of examples begin with, if not with the name.
+    begun = f"{ids or name}/fewshot"
+    fewshot = settle(rng, begun, examples)
+    numbers = range(1, MOST_FEWSHOT_SEEDS) if redraw else ()
+    return Task(
+        name=name,
+        capability=capability,
+        description=description,
+        items=tuple(items),
+        fewshot=fewshot,
+        other_fewshot=tuple(settle(rng, f"{begun}-{n}", redraw()) for n in numbers if redraw),
+        generate=generate,
+        chance=chance_of(items, guess),
+        template=template,
     )
-
-
-def chance(items: Sequence[Item], generate: float) -> Mapping[str, float]:
-    """Chance levels: one over the number of options, and what is given for ``generate``."""
-    options = sum(1 / len(item.choices) for item in items) / len(items)
-    return {"letter": options, "continuation": options, "generate": generate}
-
-
-def commonest_answer(items: Sequence[Item]) -> float:
-    """Accuracy of always giving the commonest answer of an item's group."""
-    # The best that a guesser can do who sees what kind of question it is and knows how often each
-    # answer is right, but not what is asked.
-    groups: dict[str | None, Counter[str]] = {}
-    for item in items:
-        groups.setdefault(item.group, Counter())[item.answer.casefold()] += 1
-    return sum(max(counts.values()) for counts in groups.values()) / len(items)
 
 
 def require(condition: bool, what: str) -> None:
     """Refuse a suite's parameter."""
     if not condition:
         raise UserError(f"{what}; choose another value.")
-
-
-def _too_few(n: int, wanted: int) -> UserError:
-    return UserError(
-        f"Only {n} different questions were found, not {wanted}; ask for fewer items or "
-        "for more difficult ones."
-    )
-
-
-@cache
-def _data_text(name: str) -> str:
-    return files("layerwise.tasks").joinpath("data", f"{name}.json").read_text(encoding="utf-8")

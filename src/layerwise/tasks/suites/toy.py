@@ -10,28 +10,34 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import permutations, product
-from typing import Any
 
 import numpy as np
 
-from layerwise.models.organisms.forms import END, answered, ask, ask_fact, ask_twice, pair
+from layerwise.models.organisms.forms import (
+    END,
+    answered,
+    ask,
+    ask_closing,
+    ask_fact,
+    ask_twice,
+    pair,
+)
 from layerwise.models.organisms.language import Language
-from layerwise.tasks.items import Capability, Corruption, Item
-from layerwise.tasks.suites._building import (
+from layerwise.tasks.items import Capability, Corruption, Item, chance_of, commonest_answer
+from layerwise.tasks.task import GenerateSpec, Task, Template
+
+from ._building import (
     N_ITEMS,
-    chance,
-    commonest_answer,
     distinct,
     draw,
     generator,
     require,
     settle,
     spread,
+    suite,
     turned_over,
 )
-from layerwise.tasks.suites._facts_data import Fact, option_groups
-from layerwise.tasks.suites._toy_brackets import bracket_block
-from layerwise.tasks.task import GenerateSpec, Task, Template
+from .facts import Fact, option_groups
 
 _TEMPLATE = Template(answer_end=f" {END}", separator=" ", context_end=" ")
 _N_OPTIONS = 4
@@ -70,17 +76,8 @@ def lookup(
     rng = generator(seed, name)
     pool = _by_last(_kept(language, product(language.keys, language.values)))
     drafts = distinct(lambda _: _lookup_item(language, rng, pool, n_pairs, n_before), n_items)
-    items = settle(rng, name, drafts)
-    return Task(
-        name=name,
-        capability="retrieval",
-        description=f"{n_pairs} pairs of made-up words in the context, one looked up",
-        items=items,
-        fewshot=(),
-        generate=_ONE_WORD,
-        chance=chance(items, 1 / (n_pairs - n_before)),
-        template=_TEMPLATE,
-    )
+    what = f"{n_pairs} pairs of made-up words in the context, one looked up"
+    return _task(rng, name, "retrieval", what, drafts, 1 / (n_pairs - n_before))
 
 
 def facts(language: Language, seed: int = 0, *, n_before: int = 1, n_items: int = N_ITEMS) -> Task:
@@ -98,17 +95,8 @@ def facts(language: Language, seed: int = 0, *, n_before: int = 1, n_items: int 
     rng = generator(seed, name)
     chosen = _asked_facts(language, rng)[:n_items]
     drafts = [_fact_item(language, rng, *combination, n_before) for combination in chosen]
-    items = settle(rng, name, drafts)
-    return Task(
-        name=name,
-        capability="knowledge",
-        description="made-up facts from memory, each behind another one",
-        items=items,
-        fewshot=(),
-        generate=_ONE_WORD,
-        chance=chance(items, commonest_answer(items)),
-        template=_TEMPLATE,
-    )
+    what = "made-up facts from memory, each behind another one"
+    return _task(rng, name, "knowledge", what, drafts)
 
 
 def facts_open_book(language: Language, seed: int = 0, *, n_items: int = N_ITEMS) -> Task:
@@ -139,7 +127,7 @@ def facts_open_book(language: Language, seed: int = 0, *, n_items: int = N_ITEMS
         description="the same made-up facts, each stated in the context among others",
         items=tuple(items),
         # One of the answers that the context states, or the commonest one.
-        chance=chance(items, max(1 / _N_OPTIONS, commonest_answer(items))),
+        chance=chance_of(items, max(1 / _N_OPTIONS, commonest_answer(items))),
     )
 
 
@@ -161,18 +149,8 @@ def two_hop(
     ends = _kept(language, product(language.keys, language.values))
     pool = _by_last([(*link, value) for link in links for key, value in ends if key == link[1]])
     drafts = distinct(lambda _: _two_hop_item(language, rng, pool, n_chains, n_before), n_items)
-    items = settle(rng, name, drafts)
-    return Task(
-        name=name,
-        capability="reasoning",
-        description=f"from a made-up word to a second to a third, {n_chains} chains in the context",
-        items=items,
-        fewshot=(),
-        generate=_ONE_WORD,
-        # The last words of the chains have a form of their own.
-        chance=chance(items, 1 / (n_chains - n_before)),
-        template=_TEMPLATE,
-    )
+    what = f"from a made-up word to a second to a third, {n_chains} chains in the context"
+    return _task(rng, name, "reasoning", what, drafts, 1 / (n_chains - n_before))
 
 
 def brackets(
@@ -196,16 +174,37 @@ def brackets(
     require(depth >= 4, f"At least 4 brackets must be open, not {depth}")
     name = f"{language.name}-brackets"
     rng = generator(seed, name)
-    drafts = turned_over(lambda _: bracket_block(language, rng, depth, n_closed), n_items)
+    drafts = turned_over(lambda _: _bracket_block(language, rng, depth, n_closed), n_items)
+    what = f"{depth} open brackets of four kinds, to be closed"
+    return _task(
+        rng,
+        name,
+        "coherence",
+        what,
+        drafts,
+        len(language.brackets) ** -depth,
+        GenerateSpec((END,), depth + 2, "symbols"),
+    )
+
+
+def _task(
+    rng: np.random.Generator,
+    name: str,
+    capability: Capability,
+    description: str,
+    drafts: Sequence[Item],
+    guess: float | None = None,
+    generate: GenerateSpec = _ONE_WORD,
+) -> Task:
     items = settle(rng, name, drafts)
-    return Task(
-        name=name,
-        capability="coherence",
-        description=f"{depth} open brackets of four kinds, to be closed",
-        items=items,
-        fewshot=(),
-        generate=GenerateSpec((END,), depth + 2, "symbols"),
-        chance=chance(items, len(language.brackets) ** -depth),
+    return suite(
+        rng,
+        name,
+        capability,
+        description,
+        items,
+        generate=generate,
+        guess=guess,
         template=_TEMPLATE,
     )
 
@@ -238,11 +237,6 @@ def _by_last(combinations: Iterable[tuple[str, ...]]) -> dict[str, list[tuple[st
     return grouped
 
 
-def _options(rng: np.random.Generator, pool: Mapping[str, Any]) -> list[str]:
-    """Words that can be asked for, each as often; the first one is."""
-    return draw(rng, list(pool), _N_OPTIONS)
-
-
 def _beside(rng: np.random.Generator, words: Sequence[str], taken: Sequence[str]) -> list[str]:
     """``taken``, and behind it all other words in random order."""
     return [*taken, *draw(rng, [word for word in words if word not in taken], len(words))]
@@ -255,7 +249,7 @@ def _lookup_item(
     n_pairs: int,
     n_before: int,
 ) -> Item:
-    options = _options(rng, pool)
+    options = draw(rng, list(pool), _N_OPTIONS)  # the first one is asked
     key, value = draw(rng, pool[options[0]], 1)[0]
     keys = _beside(rng, language.keys, [key])[:n_pairs]
     values = _beside(rng, language.values, options)[:n_pairs]
@@ -308,9 +302,10 @@ def _two_hop_item(
     n_chains: int,
     n_before: int,
 ) -> Item:
-    options = _options(rng, pool)
+    options = draw(rng, list(pool), _N_OPTIONS)  # the first one is asked
     first, middle, last = draw(rng, pool[options[0]], 1)[0]
-    starts, middles = _chain_keys(_beside(rng, language.keys, [first, middle]), n_chains)
+    keys = _beside(rng, language.keys, [first, middle])
+    starts, middles = keys[: 2 * n_chains : 2], keys[1 : 2 * n_chains : 2]
     ends = _beside(rng, language.values, options)[:n_chains]
     pairs = [*map(pair, starts, middles), *map(pair, middles, ends)]
     context = " ".join(draw(rng, pairs, len(pairs)))
@@ -326,10 +321,6 @@ def _two_hop_item(
     )
 
 
-def _chain_keys(keys: Sequence[str], n_chains: int) -> tuple[Sequence[str], Sequence[str]]:
-    return keys[: 2 * n_chains : 2], keys[1 : 2 * n_chains : 2]
-
-
 def _require_unasked(count: int, n_before: int, of: str) -> None:
     """Refuse to ask about the four options, or to leave nothing else in the context."""
     most = count - _N_OPTIONS
@@ -342,3 +333,50 @@ def _asked_before(
     """A context with questions behind it about the first things in it that are no options."""
     examples = list(map(answered, questions, answers))[_N_OPTIONS:]
     return " ".join([context, *examples[:count]])
+
+
+def _bracket_block(
+    language: Language, rng: np.random.Generator, depth: int, n_closed: int
+) -> list[Item]:
+    """Four sequences that are kept for tests, closed by different brackets first."""
+    kinds = [kind for kind, _ in language.brackets]
+    closing = dict(language.brackets)
+
+    def opened_with(last: str) -> list[str]:
+        return [*(str(kind) for kind in rng.choice(kinds, depth - 1)), last]
+
+    rows = []
+    for last in draw(rng, kinds, len(kinds)):
+        opened = opened_with(last)
+        while not language.for_tests(*opened):
+            opened = opened_with(last)
+        rows.append(opened)
+    answers = [" ".join(closing[bracket] for bracket in reversed(row)) for row in rows]
+    items = []
+    for index, (opened, answer) in enumerate(zip(rows, answers, strict=True)):
+        other = draw(rng, [kind for kind in kinds if kind != opened[-1]], 1)[0]
+        closed = [(int(rng.integers(depth + 1)), str(rng.choice(kinds))) for _ in range(n_closed)]
+        items.append(
+            Item(
+                id="",
+                question=ask_closing(_among(opened, closed, closing)),
+                answer=answer,
+                choices=(answer, *answers[:index], *answers[index + 1 :]),
+                corruption=Corruption(
+                    ask_closing(_among([*opened[:-1], other], closed, closing)),
+                    " ".join([closing[other], *answer.split()[1:]]),
+                ),
+                group=f"{depth} open",
+            )
+        )
+    return items
+
+
+def _among(
+    opened: Sequence[str], closed: Iterable[tuple[int, str]], closing: Mapping[str, str]
+) -> list[str]:
+    """Open brackets, and closed pairs of a kind behind so many of them."""
+    row = [[bracket] for bracket in ("", *opened)]
+    for place, kind in closed:
+        row[place] += [kind, closing[kind]]
+    return [bracket for part in row for bracket in part if bracket]
