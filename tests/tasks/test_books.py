@@ -13,7 +13,7 @@ from layerwise.errors import UserError
 from layerwise.models.organisms.language import ORGANISM, WIRED
 from layerwise.runs.task_loading import load_tasks
 from layerwise.tasks import Task, load_task
-from layerwise.tasks.passage_pairs import closed_book
+from layerwise.tasks.items import closed_book
 from layerwise.tasks.suites import toy
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from layerwise.sweep.requests import Generated
 from layerwise.tasks import GenerateSpec, Item, Task, build_requests, load_task, score
-from layerwise.tasks.chat import for_chat
+from layerwise.tasks.task import for_chat
 
 from .small import FRANCE, small_task
 from .tokenizers import with_chat

@@ -8,15 +8,8 @@ from typing import Any
 from layerwise.errors import UserError, shown, unknown_name
 from layerwise.ground.arguments import check_arguments
 from layerwise.ground.readers import one_of, text
-from layerwise.tasks.items import (
-    CAPABILITIES,
-    Corruption,
-    Item,
-    chance_of,
-    repeats_joined,
-    room_for,
-)
-from layerwise.tasks.task import GenerateSpec, Task, Template
+from layerwise.tasks.items import CAPABILITIES, Corruption, Item, chance_of, repeats_joined
+from layerwise.tasks.task import Task, Template, one_line_answers
 
 from .reading import rows
 
@@ -72,7 +65,7 @@ def task_from_prompts(
         description="prompts that were written by hand",
         items=items,
         fewshot=(),
-        generate=GenerateSpec(("\n",), room_for(items), "first_line"),
+        generate=one_line_answers(items),
         chance=chance_of(items),
         template=Template(delimiter=" " if spaced == {True} else ""),
         source="prompts",

@@ -18,8 +18,7 @@ from layerwise.storage.written import REQUESTS_FILE
 from layerwise.sweep import Generate, Intervention, Sweep, SweepStats
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task, TaskRequest, build_requests, score
-from layerwise.tasks.items import Item
-from layerwise.tasks.passage_pairs import closed_book
+from layerwise.tasks.items import Item, closed_book
 
 
 def record_rows(

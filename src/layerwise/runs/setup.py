@@ -35,11 +35,10 @@ from layerwise.sweep.run import model_shape, plan_for
 from layerwise.sweep.seq2seq.cost import seq2seq_cost
 from layerwise.sweep.walk.engine import TOKENS_AT_ONCE
 from layerwise.tasks import PatchingPrompts, Task, TaskRequest, with_room
-from layerwise.tasks.chat import for_chat
 from layerwise.tasks.items import Item
 from layerwise.tasks.pairs import check_room
 from layerwise.tasks.registry import paired_names
-from layerwise.tasks.task import take
+from layerwise.tasks.task import for_chat, take
 
 from .encoding import Built
 from .executors import LOCAL, Executor

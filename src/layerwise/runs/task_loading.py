@@ -18,9 +18,8 @@ from layerwise.models.instance.facts import language_of
 from layerwise.models.instance.kinds import Model
 from layerwise.stats.signals.power import items_for_any_signal
 from layerwise.tasks import Task, expand_task_names, load_task, task_names
-from layerwise.tasks._own import check_own_task
+from layerwise.tasks._own import check_own_task, refuse_false_pairs
 from layerwise.tasks.items import Item
-from layerwise.tasks.passage_pairs import refuse_false_pairs
 from layerwise.tasks.registry import TEXT
 from layerwise.tasks.task import take
 

@@ -23,20 +23,20 @@ def bad_line(path: str, number: int, what: str) -> UserError:
     return UserError(f"File {path!r}, line {number}: {what}.")
 
 
-def objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON Lines file, each with its line number; blank lines are passed over."""
-    # Read as they are asked for. A byte-order mark is passed over.
-    for number, line in lines(path):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise bad_line(path, number, "not UTF-8; save the file in that encoding") from error
-        if text.strip():
-            yield number, _object(path, number, text)
+def ordinary(path: str) -> Path:
+    """A path to a file; a pipe or a device would have the reader wait, or never end."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder, opening tells
+        raise UserError(
+            f"File {path!r} is a pipe or a device; expected an ordinary file: save what it gives "
+            "into one."
+        )
+    return Path(path)
 
 
-def lines(path: str) -> Iterator[tuple[int, bytes]]:
+def lines(path: str) -> Iterator[tuple[int, str]]:
     """The lines of an ordinary file, with their numbers, as they are asked for."""
+    number = 0
     try:
         with open(ordinary(path), "rb") as file:
             for number in range(1, MOST_LINES + 2):
@@ -44,11 +44,12 @@ def lines(path: str) -> Iterator[tuple[int, bytes]]:
                 if not line:
                     return
                 if len(line) > MOST_BYTES_A_LINE:
-                    raise bad_line(
-                        path, number,
-                        f"longer than {MOST_BYTES_A_LINE:,} bytes; expected one question a line",
-                    )  # fmt: skip
-                yield number, line.rstrip(b"\n")
+                    what = f"longer than {MOST_BYTES_A_LINE:,} bytes; expected one question a line"
+                    raise bad_line(path, number, what)
+                # A byte-order mark is passed over.
+                yield number, line.rstrip(b"\n").decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise bad_line(path, number, "not UTF-8; save the file in that encoding") from error
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -61,42 +62,28 @@ def lines(path: str) -> Iterator[tuple[int, bytes]]:
     )
 
 
-def ordinary(path: str) -> Path:
-    """A path to a file; a pipe or a device would have the reader wait, or never end."""
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder, opening tells
-        raise UserError(
-            f"File {path!r} is a pipe or a device; expected an ordinary file: save what it gives "
-            "into one."
-        )
-    return Path(path)
-
-
-def _object(path: str, number: int, text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text, object_pairs_hook=_distinct)
-    except UserError as error:
-        raise bad_line(path, number, str(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise bad_line(
-            path, number, f"not JSON ({_reason(error)}); expected one object a line"
-        ) from error
-    if not isinstance(value, dict):
-        raise bad_line(
-            path, number, 'not a JSON object; expected one like {"question": ..., "answer": ...}'
-        )
-    for field, entry in value.items():
-        refuse_broken(path, number, field, field)
-        for element in entry if isinstance(entry, list) else [entry]:
-            refuse_broken(path, number, field, element)
-    return value
-
-
-def _reason(error: ValueError | RecursionError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return error.msg
-    # The only other ValueError is that of Python's own bound for the digits of a number.
-    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+def objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON Lines file, each with its line number; blank lines are passed over."""
+    for number, text in lines(path):
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text, object_pairs_hook=_distinct)
+        except UserError as error:
+            raise bad_line(path, number, str(error)) from error
+        except (ValueError, RecursionError) as error:
+            # The only other ValueError is that of Python's own bound for the digits of a number.
+            deep = isinstance(error, RecursionError)
+            reason = "nested too deeply" if deep else "a number is too long"
+            what = f"not JSON ({getattr(error, 'msg', reason)}); expected one object a line"
+            raise bad_line(path, number, what) from error
+        if not isinstance(value, dict):
+            what = 'not a JSON object; expected one like {"question": ..., "answer": ...}'
+            raise bad_line(path, number, what)
+        for field in value:
+            refuse_broken(path, number, field, field)
+        _refuse_broken_values(path, number, value)
+        yield number, value
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -108,24 +95,44 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text can stand in tables and pages: no null, no half of a character (surrogate)."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def refuse_broken(path: str, number: int, field: str, value: Any) -> None:
     """Refuse a text that no table or page can hold."""
-    if isinstance(value, str) and ("\0" in value or any("\ud800" <= c <= "\udfff" for c in value)):
-        raise bad_line(
-            path, number,
-            f"field {shown(field)} has a null character or half of one (a lone surrogate); "
-            "expected a text of whole characters",
-        )  # fmt: skip
+    if isinstance(value, str) and not is_whole(value):
+        what = f"field {shown(field)} has a null character or half of one (a lone surrogate)"
+        raise bad_line(path, number, f"{what}; expected a text of whole characters")
 
 
-# A cell of a table of texts holds several of them.
-_LISTS = ("choices", "aliases")
-_BETWEEN = "|"
+def _refuse_broken_values(path: str, number: int, row: Mapping[str, Any]) -> None:
+    for field, value in row.items():
+        for element in value if isinstance(value, list) else [value]:
+            refuse_broken(path, number, field, element)
+
+
+def known_values(path: str, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of typed columns without those that are empty."""
+    known = {field: value for field, value in row.items() if value is not None}
+    _refuse_broken_values(path, number, known)
+    return known
 
 
 def csv_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a CSV file with a header, each with the number of its last line."""
-    reader = csv.reader(_texts(path), strict=True)
+
+    def texts() -> Iterator[str]:
+        for number, text in lines(path):
+            refuse_broken(path, number, "a cell", text)
+            yield text.rstrip("\r") + "\n"
+
+    def cell(field: str, text: str) -> Any:
+        several = field in ("choices", "aliases")
+        return [part.strip() for part in text.split("|")] if several else text
+
+    reader = csv.reader(texts(), strict=True)
     try:
         header = next(reader, [])
         twice = [name for name in header if header.count(name) > 1]
@@ -135,34 +142,12 @@ def csv_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             if len(row) > len(header):
                 what = f"{len(row)} cells, but {len(header)} columns; expected one for each column"
                 raise bad_line(path, reader.line_num, f"{what}, with quotes around commas")
-            cells = {field: cell for field, cell in zip(header, row, strict=False) if cell.strip()}
+            named = zip(header, row, strict=False)
+            cells = {field: cell(field, text) for field, text in named if text.strip()}
             if cells:
-                yield reader.line_num, {field: _cell(field, text) for field, text in cells.items()}
+                yield reader.line_num, cells
     except csv.Error as error:
         raise bad_line(path, reader.line_num, f"not CSV ({one_line(error)})") from error
-
-
-def _cell(field: str, text: str) -> Any:
-    return [part.strip() for part in text.split(_BETWEEN)] if field in _LISTS else text
-
-
-def known_values(path: str, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of typed columns without those that are empty."""
-    known = {field: value for field, value in row.items() if value is not None}
-    for field, value in known.items():
-        for each in value if isinstance(value, list) else [value]:
-            refuse_broken(path, number, field, each)
-    return known
-
-
-def _texts(path: str) -> Iterator[str]:
-    for number, line in lines(path):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise bad_line(path, number, "not UTF-8; save the file in that encoding") from error
-        refuse_broken(path, number, "a cell", text)
-        yield text.rstrip("\r") + "\n"
 
 
 def parquet_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:

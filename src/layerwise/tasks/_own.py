@@ -1,37 +1,39 @@
-"""A user's own ``Task``, checked before anything is asked: types, items, stops, chance levels."""
+"""Users' own tasks, checked before anything is asked: each ``Task``, and pairs between several."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 from layerwise.errors import UserError, shown
+from layerwise.tasks._lines import is_whole
 from layerwise.tasks.extractors import extractor
-from layerwise.tasks.items import Corruption, Item, repeats_joined
+from layerwise.tasks.items import Corruption, Item, closed_book, repeats_joined
 from layerwise.tasks.task import GenerateSpec, Task, Template
+
+_TEMPLATE = tuple(field.name for field in fields(Template))
 
 
 def check_own_task(task: Task) -> Task:
     """The task, with tuples where it had lists."""
     where = f"Task {_text('A task', 'name', task.name)!r}"
-    for field, value in (("capability", task.capability), ("source", task.source)):
-        _text(where, field, value)
-    for field, value in (("description", task.description), ("system", task.system)):
-        _text(where, field, value, empty=True)
-    items, fewshot = (_items(where, field, getattr(task, field)) for field in ("items", "fewshot"))
+    _check_texts(where, task, ("capability", "source"), empty=("description", "system"))
+    items, fewshot, unasked = (
+        _items(where, field, getattr(task, field)) for field in ("items", "fewshot", "unasked")
+    )
     if not items:
         raise UserError(f"{where} has no items; expected at least one; add the items.")
-    if not isinstance(task.other_fewshot, (tuple, list)):
-        raise _bad(where, "other_fewshot", task.other_fewshot, "a tuple of draws of examples")
-    others = tuple(_items(where, "other_fewshot", draw) for draw in task.other_fewshot)
-    unasked = _items(where, "unasked", task.unasked)
+    draws = _listed(where, "other_fewshot", task.other_fewshot, "a tuple of draws of examples")
+    others = tuple(_items(where, "other_fewshot", draw) for draw in draws)
     for draw in (fewshot, *others):
         _refuse_twins(where, items, draw)
-    _check_template(where, task.template)
+    _check_kind(where, "template", task.template, Template, "a Template")
+    _check_texts(f"{where}, template", task.template, empty=_TEMPLATE)
     _check_chance(where, task.chance)
+    _check_kind(where, "generate", task.generate, GenerateSpec, "a GenerateSpec")
     whole = repeats_joined((*items, *unasked))
     return replace(
         task, items=whole[: len(items)], unasked=whole[len(items) :], fewshot=fewshot,
@@ -43,58 +45,70 @@ def _bad(where: str, field: str, value: object, expected: str) -> UserError:
     return UserError(f"{where}: {field!r} is {shown(value)}; expected {expected}.")
 
 
+def _check_kind(
+    where: str, field: str, value: object, kind: type | tuple[type, ...], expected: str
+) -> None:
+    if not isinstance(value, kind):
+        raise _bad(where, field, value, expected)
+
+
+def _listed(where: str, field: str, value: Any, expected: str) -> tuple[Any, ...]:
+    _check_kind(where, field, value, (tuple, list), expected)
+    return tuple(value)
+
+
 def _text(where: str, field: str, value: Any, *, empty: bool = False) -> str:
     if not isinstance(value, str) or not (empty or value.strip()):
         raise _bad(where, field, value, "a text" if empty else "a text that is not empty")
-    if "\0" in value or not _is_whole(value):
+    if not is_whole(value):
         raise _bad(where, field, value, "a text of whole characters, none of them null")
     return value
 
 
-def _is_whole(text: str) -> bool:
-    """Whether a text has no half of a character (a surrogate), which no file can hold."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _texts(where: str, field: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, (tuple, list)):
-        raise _bad(where, field, value, "a tuple of texts, such as ('a', 'b')")
-    return tuple(_text(where, field, text) for text in value)
+def _check_texts(
+    where: str,
+    value: Any,
+    filled: Sequence[str] = (),
+    *,
+    empty: Sequence[str] = (),
+    optional: Sequence[str] = (),
+) -> None:
+    """Check fields that are texts; some may be empty, some None."""
+    for field in (*filled, *empty, *optional):
+        text = getattr(value, field)
+        if text is not None or field not in optional:
+            _text(where, field, text, empty=field in empty)
 
 
 def _items(where: str, field: str, value: Any) -> tuple[Item, ...]:
-    if not isinstance(value, (tuple, list)) or not all(isinstance(item, Item) for item in value):
+    items = _listed(where, field, value, "a tuple of Item values")
+    if not all(isinstance(item, Item) for item in items):
         raise _bad(where, field, value, "a tuple of Item values")
-    return tuple(_item(where, item) for item in value)
+    return tuple(_item(where, item) for item in items)
 
 
 def _item(where: str, item: Item) -> Item:
     place = f"Item {_text(where, 'id', item.id)!r} of {where[:1].lower()}{where[1:]}"
-    _text(place, "question", item.question)
-    _text(place, "answer", item.answer)
-    for field in ("context", "worked", "pair", "group", "cluster"):
-        if getattr(item, field) is not None:
-            _text(place, field, getattr(item, field))
+    optional = ("context", "worked", "pair", "group", "cluster")
+    _check_texts(place, item, ("question", "answer"), optional=optional)
     choices, aliases = (
-        _texts(place, field, getattr(item, field)) for field in ("choices", "aliases")
+        tuple(
+            _text(place, field, text)
+            for text in _listed(
+                place, field, getattr(item, field), "a tuple of texts, such as ('a', 'b')"
+            )
+        )
+        for field in ("choices", "aliases")
     )
     if len(set(choices)) < len(choices):
         raise UserError(f"{place} has equal choices; expected different ones; remove one of them.")
     if choices and item.answer not in choices:
         raise UserError(f"{place} has an answer that is not among its choices; add it to them.")
-    _check_corruption(place, item.corruption)
+    if item.corruption is not None:
+        _check_kind(place, "corruption", item.corruption, Corruption, "a Corruption, or None")
+        texts = ("question", "answer")
+        _check_texts(f"{place}, corruption", item.corruption, texts, optional=("context",))
     return replace(item, choices=choices, aliases=aliases)
-
-
-def _check_corruption(place: str, change: Any) -> None:
-    if change is None:
-        return
-    if not isinstance(change, Corruption):
-        raise _bad(place, "corruption", change, "a Corruption, or None")
-    _text(f"{place}, corruption", "question", change.question)
-    _text(f"{place}, corruption", "answer", change.answer)
-    if change.context is not None:
-        _text(f"{place}, corruption", "context", change.context)
 
 
 def _refuse_twins(where: str, items: tuple[Item, ...], fewshot: tuple[Item, ...]) -> None:
@@ -114,16 +128,9 @@ def _refuse_twins(where: str, items: tuple[Item, ...], fewshot: tuple[Item, ...]
             )
 
 
-def _check_template(where: str, template: Any) -> None:
-    if not isinstance(template, Template):
-        raise _bad(where, "template", template, "a Template")
-    for field in fields(Template):
-        _text(f"{where}, template", field.name, getattr(template, field.name), empty=True)
-
-
 def _check_chance(where: str, chance: Any) -> None:
-    if not isinstance(chance, Mapping):
-        raise _bad(where, "chance", chance, "a level for each protocol, such as {'letter': 0.25}")
+    expected = "a level for each protocol, such as {'letter': 0.25}"
+    _check_kind(where, "chance", chance, Mapping, expected)
     for protocol, level in chance.items():
         number = isinstance(level, (int, float)) and not isinstance(level, bool)
         if not number or not math.isfinite(level) or not 0 <= level <= 1:
@@ -133,18 +140,58 @@ def _check_chance(where: str, chance: Any) -> None:
             )
 
 
-def _spec(where: str, spec: Any) -> GenerateSpec:
-    if not isinstance(spec, GenerateSpec):
-        raise _bad(where, "generate", spec, "a GenerateSpec")
-    if not isinstance(spec.stop, (tuple, list)) or not all(
-        isinstance(stop, str) and stop for stop in spec.stop
-    ):
-        raise _bad(
-            where, "stop", spec.stop, "a tuple of texts, none of them empty, for every text ends "
-            "with the empty one"
-        )  # fmt: skip
+def _spec(where: str, spec: GenerateSpec) -> GenerateSpec:
+    expected = "a tuple of texts, none of them empty, for every text ends with the empty one"
+    stops = _listed(where, "stop", spec.stop, expected)
+    if not all(isinstance(stop, str) and stop for stop in stops):
+        raise _bad(where, "stop", spec.stop, expected)
     most = spec.max_tokens
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
         raise _bad(where, "max_tokens", most, "a whole number, 1 or more")
     extractor(_text(where, "extractor", spec.extractor))
-    return replace(spec, stop=tuple(spec.stop))
+    return replace(spec, stop=stops)
+
+
+def refuse_false_pairs(tasks: Sequence[Task]) -> None:
+    """Refuse items that name another one as asking the same without the passage, but do not."""
+    # Names of items that are not among the tasks are passed over: such a task is asked by itself.
+    # So are built-in suites, of which one may be asked with several arguments: their clusters say
+    # which belong together.
+    known: dict[str, list[tuple[Task, Item]]] = {}
+    for task in tasks:
+        for item in task.items:
+            known.setdefault(item.id, []).append((task, item))
+    for task in tasks:
+        if task.source == "built-in":
+            continue
+        named = Counter(filter(None, map(closed_book, task.items)))
+        twice = [name for name, n in named.items() if n > 1]
+        if twice:
+            raise UserError(
+                f"Several items of task {task.name!r} are paired with {twice[0]!r}: expected each "
+                "question once with a passage; put other passages into tasks of their own."
+            )
+        for item in task.items:
+            wrong = _false_pair(task, item, known.get(closed_book(item) or "", []))
+            if wrong:
+                raise UserError(
+                    f"Item {item.id!r} of task {task.name!r} is paired with {item.pair!r}{wrong}: "
+                    "expected one item of another task, which asks the same question without the "
+                    "passage; pair it with that one, or ask the tasks in two runs."
+                )
+
+
+def _false_pair(task: Task, item: Item, twins: Sequence[tuple[Task, Item]]) -> str | None:
+    """What is wrong with an item's pair; None if nothing is."""
+    if any(other is task for other, _ in twins):
+        return ", an item of the same task"
+    if len(twins) > 1:
+        return f", which stands in the tasks {' and '.join(other.name for other, _ in twins)}"
+    for other, twin in twins:
+        if twin.answer != item.answer:
+            return (
+                f"of task {other.name!r}, whose answer is {twin.answer!r} and not {item.answer!r}"
+            )
+        if closed_book(twin) == item.id:
+            return ", which has a passage and names it in turn"
+    return None

@@ -105,7 +105,20 @@ def _check_letters(task: Task, item: Item) -> None:
 
 def prompt(task: Task, item: Item, protocol: str) -> str:
     """The text that an item is put to the model as, without a chat template."""
-    return (letter_prompt if protocol == "letter" else open_prompt)(task, item)
+    # Few-shot examples with their answers, then the item up to where its answer begins.
+    template, lettered = task.template, protocol == "letter"
+    delimiter = LETTER_DELIMITER if lettered else template.delimiter
+    end = LETTER_SEPARATOR if lettered else template.answer_end + template.separator
+    before = "".join(
+        _asked(template, example, lettered) + delimiter + _answer(example, lettered) + end
+        for example in task.fewshot
+    )
+    return before + _asked(template, item, lettered)
+
+
+def open_prompt(task: Task, item: Item) -> str:
+    """The same without listed options: the context of ``continuation`` and of ``generate``."""
+    return prompt(task, item, "continuation")
 
 
 def continuations(
@@ -121,48 +134,30 @@ def continuations(
     return tuple(delimiter + text for text in texts)
 
 
-def open_prompt(task: Task, item: Item) -> str:
-    """Few-shot examples with their answers, then the item up to where its answer begins."""
-    # This is the context of ``continuation`` and of ``generate``.
-    before = "".join(
-        _answered(task.template, example) + task.template.answer_end + task.template.separator
-        for example in task.fewshot
-    )
-    return before + _open_question(task.template, item)
-
-
-def letter_prompt(task: Task, item: Item) -> str:
-    """The same with lettered options; the few-shot answers are letters."""
-    before = "".join(
-        _lettered_with_answer(task.template, example) + LETTER_SEPARATOR for example in task.fewshot
-    )
-    return before + _lettered(task.template, item)
-
-
 def turns(task: Task, item: Item, protocol: str) -> list[dict[str, str]]:
     """The same as turns of a chat: system prompt, examples, and the item as the user's last one."""
-    lettered = protocol == "letter"
-    ask = _lettered if lettered else _open_question
+    template, lettered = task.template, protocol == "letter"
     said = [("system", task.system)] if task.system else []
     if item.turns and not lettered:
         said += item.turns
     else:
         for example in task.fewshot:
-            answer = _letter(example) if lettered else example.worked or example.answer
-            said += [("user", ask(task.template, example)), ("assistant", answer)]
-        said.append(("user", ask(task.template, item)))
+            answer = _answer(example, lettered)
+            said += [("user", _asked(template, example, lettered)), ("assistant", answer)]
+        said.append(("user", _asked(template, item, lettered)))
     if [role for role, _ in said[:2]] == ["system", "system"]:
-        both = task.template.separator.join(content for _, content in said[:2])
+        both = template.separator.join(content for _, content in said[:2])
         said[:2] = [("system", both)]
     return [{"role": role, "content": content} for role, content in said]
 
 
 def with_option(item: Item, option: str) -> Item:
     """An item whose question, and the user's last turn, end with an option."""
-    if not item.turns:
-        return replace(item, question=item.question + option)
-    *before, (role, content) = item.turns
-    return replace(item, question=item.question + option, turns=(*before, (role, content + option)))
+    turns = item.turns
+    if turns:
+        *before, (role, content) = turns
+        turns = (*before, (role, content + option))
+    return replace(item, question=item.question + option, turns=turns)
 
 
 def answer_is_begun(item: Item, protocol: str) -> bool:
@@ -173,28 +168,17 @@ def answer_is_begun(item: Item, protocol: str) -> bool:
     return role == "assistant" and not content[-1:].isspace()
 
 
-def _question(template: Template, item: Item) -> str:
+def _asked(template: Template, item: Item, lettered: bool) -> str:
+    """An item's context, question and options up to where its answer begins."""
     context = item.context + template.context_end if item.context is not None else ""
-    return context + template.question_prefix + item.question
-
-
-def _open_question(template: Template, item: Item) -> str:
-    return _question(template, item) + template.answer_cue
-
-
-def _answered(template: Template, example: Item) -> str:
-    answer = example.worked or example.answer
-    return _open_question(template, example) + template.delimiter + answer
-
-
-def _lettered_with_answer(template: Template, example: Item) -> str:
-    return _lettered(template, example) + LETTER_DELIMITER + _letter(example)
-
-
-def _letter(example: Item) -> str:
-    return LETTERS[example.choices.index(example.answer)]
-
-
-def _lettered(template: Template, item: Item) -> str:
+    asked = context + template.question_prefix + item.question
+    if not lettered:
+        return asked + template.answer_cue
     options = "".join(f"\n{LETTERS[i]}. {choice}" for i, choice in enumerate(item.choices))
-    return _question(template, item) + options + LETTER_CUE
+    return asked + options + LETTER_CUE
+
+
+def _answer(example: Item, lettered: bool) -> str:
+    if lettered:
+        return LETTERS[example.choices.index(example.answer)]
+    return example.worked or example.answer

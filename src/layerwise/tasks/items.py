@@ -43,7 +43,7 @@ class Item:
         worked: a worked-out answer that ends in the answer (few-shot examples of reasoning).
         aliases: other spellings that count as right under ``generate``.
         pair: the id of the item of another task that asks the same with or without the passage; of
-            an item that has a ``context`` it names its closed book (``tasks.passage_pairs``).
+            an item that has a ``context`` it names its closed book (``closed_book``).
         corruption: what activation patching patches from.
         group: a label within the suite, e.g. the relation or the number of pairs.
         cluster: the fact that is asked for, e.g. ``"capital: France"``. Items of one cluster, in
@@ -68,6 +68,11 @@ class Item:
     cluster: str | None = None
     ending: str | None = None
     turns: tuple[tuple[str, str], ...] = ()
+
+
+def closed_book(item: Item) -> str | None:
+    """The id of the item that asks the same without the passage; None if there is none."""
+    return None if item.context is None else item.pair
 
 
 def repeats_joined(items: Sequence[Item]) -> tuple[Item, ...]:
@@ -105,9 +110,3 @@ def chance_of(items: Sequence[Item], written: float | None = None) -> dict[str, 
         share = sum(1 / len(item.choices) for item in items) / len(items)
         chance |= {"letter": share, "continuation": share}
     return chance
-
-
-def room_for(items: Sequence[Item]) -> int:
-    """Tokens that an answer may take under ``generate``, before a tokenizer is known."""
-    # A token is seldom under two bytes of text, digits apart.
-    return 8 + max(len(item.answer.encode()) for item in items) // 2

@@ -19,12 +19,13 @@ from layerwise.errors import UserError, counted, shown
 
 from ._lines import bad_line as bad_line
 from ._lines import csv_rows, objects, parquet_rows
-from .items import CAPABILITIES, Capability, Corruption, Item, chance_of, repeats_joined, room_for
-from .task import GenerateSpec, Task, Template
+from .items import CAPABILITIES, Capability, Corruption, Item, chance_of, repeats_joined
+from .task import Task, Template, one_line_answers
 
 READERS = {".jsonl": objects, ".csv": csv_rows, ".parquet": parquet_rows}
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-FEWSHOT = 3
+# So many rows are set apart as few-shot examples; none in a file of fewer rows than the second.
+FEWSHOT, ROWS_FOR_FEWSHOT = 3, 8
 
 
 class Row(BaseModel):
@@ -71,7 +72,6 @@ class Row(BaseModel):
                 "field 'pair' is there without a 'context'; the row that has the passage names the "
                 "other one"
             )
-        self._refuse_half_a_twin()
         if self.choices is None:
             return self
         if len(self.choices) < 2:
@@ -80,14 +80,13 @@ class Row(BaseModel):
             raise ValueError("field 'choices' has the same text twice; expected different ones")
         if self.answer not in self.choices:
             raise ValueError(f"field 'answer' is {shown(self.answer)}; expected one of the choices")
-        wrong = [
-            name for name in self.aliases or () if name != self.answer and name in self.choices
-        ]
+        wrong = [name for name in self.aliases or () if name in {*self.choices} - {self.answer}]
         if wrong:
             raise ValueError(f"field 'aliases' has the wrong choice {shown(wrong[0])}; remove it")
         return self
 
-    def _refuse_half_a_twin(self) -> None:
+    @model_validator(mode="after")
+    def _twin_is_whole(self) -> Row:
         changed = (self.corrupted_question, self.corrupted_context)
         if (self.corrupted_answer is None) != (changed == (None, None)):
             raise ValueError(
@@ -98,6 +97,7 @@ class Row(BaseModel):
             raise ValueError("field 'corrupted_context' is there without a 'context'; add it")
         if self.corrupted_answer in (self.answer, *(self.aliases or ())):
             raise ValueError("field 'corrupted_answer' is right for the row itself; change it")
+        return self
 
 
 def read_rows(path: str) -> list[tuple[int, Row]]:
@@ -141,11 +141,6 @@ def _sentence(error: Any, value: dict[str, Any]) -> str:
             return str(error["msg"]).removeprefix("Value error, ")
 
 
-"""So many rows are set apart as few-shot examples, if the file has enough of them."""
-ROWS_FOR_FEWSHOT = 8
-"""With fewer rows than this, every one is a question and none an example."""
-
-
 def matches(name: str) -> bool:
     """Whether a task's name is a path to such a file."""
     return name.endswith(tuple(READERS)) and ":data=" not in name
@@ -171,39 +166,31 @@ def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:
 
 def task_of(path: str, rows: Sequence[tuple[int, Row]], fewshot: int | None) -> Task:
     """The task that a file's rows make."""
-    capability = _capability(path, rows)
+    capability = rows[0][1].capability
+    for number, row in rows:
+        if row.capability != capability:
+            what = f"field 'capability' is {row.capability!r}, but {capability!r} before"
+            raise bad_line(path, number, f"{what}; make one file for each capability")
     items = _items(path, rows)
-    split = len(items) - _fewshot_count(path, len(items), fewshot)
+    n = len(items)
+    count = (FEWSHOT if n >= ROWS_FOR_FEWSHOT else 0) if fewshot is None else fewshot
+    if not 0 <= count < n:
+        raise UserError(
+            f"File {path!r} has {counted(n, 'row')}, so {count} of them cannot be few-shot "
+            f"examples; ask for a number from 0 to {n - 1}."
+        )
+    split = n - count
     return Task(
         name=task_name(path),
         capability=capability,
         description=f"questions from {Path(path).name}",
         items=items[:split],
         fewshot=items[split:],
-        generate=GenerateSpec(("\n",), room_for(items), "first_line"),
+        generate=one_line_answers(items),
         chance=chance_of(items[:split]),
         template=Template(question_prefix="Question: ", answer_cue="\nAnswer:"),
         source=path,
     )
-
-
-def _fewshot_count(path: str, rows: int, wanted: int | None) -> int:
-    count = (FEWSHOT if rows >= ROWS_FOR_FEWSHOT else 0) if wanted is None else wanted
-    if not 0 <= count < rows:
-        raise UserError(
-            f"File {path!r} has {counted(rows, 'row')}, so {count} of them cannot be few-shot "
-            f"examples; ask for a number from 0 to {rows - 1}."
-        )
-    return count
-
-
-def _capability(path: str, rows: Sequence[tuple[int, Row]]) -> Capability:
-    first = rows[0][1].capability
-    for number, row in rows:
-        if row.capability != first:
-            what = f"field 'capability' is {row.capability!r}, but {first!r} before"
-            raise bad_line(path, number, f"{what}; make one file for each capability")
-    return first
 
 
 def _items(path: str, rows: Sequence[tuple[int, Row]]) -> tuple[Item, ...]:
@@ -222,7 +209,13 @@ def _items(path: str, rows: Sequence[tuple[int, Row]]) -> tuple[Item, ...]:
             cluster=row.cluster,
             pair=row.pair,
             aliases=tuple(row.aliases or ()),
-            corruption=_twin(row),
+            corruption=Corruption(
+                row.corrupted_question or row.question,
+                row.corrupted_answer,
+                row.corrupted_context or row.context,
+            )
+            if row.corrupted_answer is not None
+            else None,
         )
     return repeats_joined(list(items.values()))
 
@@ -235,13 +228,3 @@ def _yes_or_no(answer: str) -> tuple[str, ...]:
             if answer in both:
                 return both
     return ()
-
-
-def _twin(row: Row) -> Corruption | None:
-    if row.corrupted_answer is None:
-        return None
-    return Corruption(
-        row.corrupted_question or row.question,
-        row.corrupted_answer,
-        row.corrupted_context or row.context,
-    )

@@ -11,7 +11,7 @@ from typing import Any
 
 from layerwise.errors import UserError, counted
 from layerwise.ground.readers import at_least_one_item
-from layerwise.tasks.extractors import Words, plain, words_of
+from layerwise.tasks.extractors import NAMED, Words, plain, words_of
 from layerwise.tasks.items import Capability, Item
 
 
@@ -28,6 +28,13 @@ class GenerateSpec:
     stop: tuple[str, ...]
     max_tokens: int
     extractor: str
+
+
+def one_line_answers(items: Sequence[Item]) -> GenerateSpec:
+    """Answers of one line, with room for the longest, before a tokenizer is known."""
+    # A token is seldom under two bytes of text, digits apart.
+    longest = max(len(item.answer.encode()) for item in items)
+    return GenerateSpec(("\n",), 8 + longest // 2, "first_line")
 
 
 @dataclass(frozen=True)
@@ -144,9 +151,6 @@ class Task:
         return f"{self.name} ({self.capability}; {size}): {self.description}"
 
 
-_LATER_FIELDS = ("cluster", "ending", "turns")
-
-
 def counted_hash(items: Sequence[Item]) -> str:
     """How many items these are, and a SHA-256 over them."""
     text = json.dumps([_shaping(item) for item in items], sort_keys=True)
@@ -154,9 +158,9 @@ def counted_hash(items: Sequence[Item]) -> str:
 
 
 def _shaping(item: Item) -> dict[str, Any]:
-    """An item's fields; of those that hashes are older than, the ones that are set."""
-    fields = asdict(item)
-    return {key: value for key, value in fields.items() if value or key not in _LATER_FIELDS}
+    """An item's fields; of those that few items have, the ones that are set."""
+    fields, rare = asdict(item), ("cluster", "ending", "turns")
+    return {key: value for key, value in fields.items() if value or key not in rare}
 
 
 def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Task:
@@ -208,3 +212,17 @@ def with_examples(task: Task, number: int) -> Task:
             "of them (other_fewshot)."
         )
     return replace(task, fewshot=task.other_fewshot[number - 1])
+
+
+def for_chat(task: Task) -> Task:
+    """The task with answers that may stand in sentences of several lines, as chat models write.
+
+    Tasks whose extractor reads such texts already, and those with a judge of their own, stay.
+    """
+    spec = task.generate
+    in_sentences = {"first_line": NAMED, "first_word": NAMED, "integer": "final_number"}
+    if task.judge is not None or spec.extractor not in in_sentences:
+        return task
+    # 32 tokens of a sentence around the answer.
+    generate = GenerateSpec((), spec.max_tokens + 32, in_sentences[spec.extractor])
+    return replace(task, generate=generate)

@@ -95,20 +95,21 @@ def truthfulqa(row: Row) -> Item:
     return _choice(row["question"], list(targets), list(targets.values()).index(1))
 
 
-def key_value(row: Row, rng: np.random.Generator) -> Item:
-    """A look-up among pairs of identifiers; its twin asks for another key of them."""
-    pairs = dict(row["ordered_kv_records"])
-    value = row["value"]
-    others = [key for key in pairs if pairs[key][0] != value[0]]
-    if not others:
-        raise ValueError("all values begin alike")
-    drawn = [others[place] for place in rng.permutation(len(others))[: N_OPTIONS - 1].tolist()]
-    context = "JSON data:\n" + json.dumps(pairs, indent=0)
-    twin = Corruption(f'Key: "{drawn[0]}"', pairs[drawn[0]], context)
-    options = mixed([value, *(pairs[key] for key in drawn)], rng)
-    return replace(
-        _item(f'Key: "{row["key"]}"', value), choices=options, context=context, corruption=twin
-    )
+def key_values(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Item]:
+    """Look-ups among pairs of identifiers; the twin asks for another key of them."""
+    for row in rows:
+        pairs, value = dict(row["ordered_kv_records"]), row["value"]
+        others = [key for key in pairs if pairs[key][0] != value[0]]
+        if not others:
+            raise ValueError("all values begin alike")
+        drawn = [others[place] for place in rng.permutation(len(others))[: N_OPTIONS - 1].tolist()]
+        context = "JSON data:\n" + json.dumps(pairs, indent=0)
+        yield replace(
+            _item(f'Key: "{row["key"]}"', value),
+            choices=mixed([value, *(pairs[key] for key in drawn)], rng),
+            context=context,
+            corruption=Corruption(f'Key: "{drawn[0]}"', pairs[drawn[0]], context),
+        )
 
 
 def known_facts(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Item]:

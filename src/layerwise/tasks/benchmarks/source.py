@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,9 +17,8 @@ from layerwise import stats
 from layerwise.errors import UserError, counted, one_line, unknown_name
 from layerwise.tasks._lines import objects, ordinary, refuse_broken
 from layerwise.tasks._source_names import SourceName, read_source_name
-from layerwise.tasks.items import Item, repeats_joined
-from layerwise.tasks.jsonl import room_for
-from layerwise.tasks.task import GenerateSpec, Task
+from layerwise.tasks.items import Item, chance_of, commonest_answer, repeats_joined
+from layerwise.tasks.task import Task, one_line_answers
 
 from .rows import N_OPTIONS, Row, mixed
 from .table import BENCHMARKS, Benchmark
@@ -38,10 +37,19 @@ def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     source, benchmark = _read(name)
     files = _found(source, benchmark.files) or _missing(source, benchmark)
     read = [item for part, path in files for item in _items(source, benchmark, part, path, seed)]
-    kept = _by_turns([item for item in read if _can_be_asked(item)])
+    # The items of each group by turns, so that all have their share of any beginning.
+    places: Counter[str | None] = Counter()
+    turns = []
+    for item in filter(_can_be_asked, read):
+        turns.append((places[item.group], item))
+        places[item.group] += 1
+    kept = [item for _, item in sorted(turns, key=lambda turn: turn[0])]
     if not kept:
         raise UserError(f"Task {name!r} has no item that can be asked; expected one at least.")
     examples, items = _apart(source, benchmark, kept, fewshot, seed)
+    # Who writes may give the commonest answer of a group, or a value that a context lists.
+    listed = [(item.context or "").count('": "') for item in items]
+    stated = sum(1 / n if n else 0.0 for n in listed) / len(items)
     dropped = len(read) - len(kept)
     return Task(
         name=source.label,
@@ -50,8 +58,8 @@ def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
         + (f"; {counted(dropped, 'row')} left out, with equal options or none" if dropped else ""),
         items=repeats_joined(items),
         fewshot=tuple(examples),
-        generate=benchmark.generate or GenerateSpec(("\n",), room_for(kept), "first_line"),
-        chance=_chance(items),
+        generate=benchmark.generate or one_line_answers(kept),
+        chance=chance_of(items, max(commonest_answer(items), stated)),
         template=benchmark.template,
         source=name,
     )
@@ -141,8 +149,10 @@ def _rows(path: Path) -> list[Row]:
     if path.stat().st_size > _MOST_BYTES:
         raise UserError(f"File {str(path)!r} is larger than 1 GiB; expected less, so cut it.")
     with ordinary(str(path)).open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix == ".csv":
-            return list(_csv_rows(file))
+        if path.suffix == ".csv":  # with a header, or without as MMLU is published
+            fields = ["question", *(f"choice{place}" for place in range(N_OPTIONS)), "answer"]
+            rows = [row for row in csv.reader(file) if row and row != fields]
+            return [dict(zip(fields, row, strict=True)) for row in rows]
         read: Any = json.load(file)
     rows = read if isinstance(read, list) else [read]
     if not all(isinstance(row, dict) for row in rows):
@@ -150,28 +160,10 @@ def _rows(path: Path) -> list[Row]:
     return rows
 
 
-def _csv_rows(file: Iterable[str]) -> Iterator[Row]:
-    """Rows of a table with a header, or of one that has none, as MMLU is published."""
-    fields = ["question", *(f"choice{place}" for place in range(N_OPTIONS)), "answer"]
-    for row in csv.reader(file):
-        if row and row != fields:
-            yield dict(zip(fields, row, strict=True))
-
-
 def _can_be_asked(item: Item) -> bool:
     """Whether it has a question, an answer, and options that differ, if it has any."""
     texts = (item.question, item.answer, *item.choices)
     return all(texts) and len(set(item.choices)) == len(item.choices) != 1
-
-
-def _by_turns(items: Sequence[Item]) -> list[Item]:
-    """The items of each group by turns, so that all have their share of any beginning."""
-    places: Counter[str | None] = Counter()
-    turn = {}
-    for item in items:
-        turn[item.id] = places[item.group]
-        places[item.group] += 1
-    return sorted(items, key=lambda item: turn[item.id])
 
 
 def _apart(
@@ -195,23 +187,3 @@ def _apart(
         )
     kept = len(items) if dev else len(items) - count
     return (dev or items[kept:])[:count], items[:kept]
-
-
-def _chance(items: Sequence[Item]) -> dict[str, float]:
-    """Guessing among the options; writing, the commonest answer of the group or any listed one."""
-    answers: dict[str | None, Counter[str]] = defaultdict(Counter)
-    for item in items:
-        answers[item.group][item.answer.casefold()] += 1
-    commonest = sum(max(group.values()) for group in answers.values()) / len(items)
-    listed = sum(_listed(item) for item in items) / len(items)
-    chance = {"generate": max(commonest, listed)}
-    if all(item.choices for item in items):
-        share = sum(1 / len(item.choices) for item in items) / len(items)
-        chance |= {"letter": share, "continuation": share}
-    return chance
-
-
-def _listed(item: Item) -> float:
-    """How often one of the values that the context lists is the answer."""
-    listed = (item.context or "").count('": "')
-    return 1 / listed if listed else 0.0

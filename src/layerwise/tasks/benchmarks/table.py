@@ -18,7 +18,7 @@ from .rows import Row
 
 _QUESTION = Template(question_prefix="Question: ", answer_cue="\nAnswer:")
 _FACT = Template(separator="\n")
-# Five answers of Hendrycks et al. 2021 and Cobbe et al. 2021; lm-evaluation-harness has as many.
+# Examples of Hendrycks et al. 2021 and Cobbe et al. 2021; lm-evaluation-harness has as many.
 _FIVE = 5
 
 Items = Callable[[Sequence[Row], np.random.Generator], Iterator[Item]]
@@ -57,10 +57,6 @@ class Benchmark:
 def _each(item: Callable[[Row], Item]) -> Items:
     """A reader of rows that knows one row at a time."""
     return lambda rows, _: map(item, rows)
-
-
-def _key_values(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Item]:
-    return (rows_of.key_value(row, rng) for row in rows)
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -106,7 +102,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "kv_retrieval": Benchmark(
         "retrieval", "pairs of identifiers, one looked up (Liu et al. 2023)",
-        ("kv-retrieval-*.jsonl",), _key_values,
+        ("kv-retrieval-*.jsonl",), rows_of.key_values,
         # Behind a quotation mark, so that answers do not all begin with the same token.
         template=Template(
             answer_cue='\nCorresponding value: "', delimiter="", answer_end='"', context_end="\n\n"

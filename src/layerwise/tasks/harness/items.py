@@ -12,8 +12,8 @@ from string import ascii_letters, digits
 from typing import Any
 
 from layerwise.errors import UserError, counted, one_line, unknown_name
-from layerwise.tasks.items import Item, chance_of, repeats_joined, room_for
-from layerwise.tasks.task import GenerateSpec, Task, Template
+from layerwise.tasks.items import Item, chance_of, repeats_joined
+from layerwise.tasks.task import GenerateSpec, Task, Template, one_line_answers
 
 from .quiet import quiet
 
@@ -120,7 +120,7 @@ def as_task(
         f"prompt{dropped if left_out else ''}",
         items=repeats_joined(made.items),
         fewshot=(),
-        generate=made.generate or GenerateSpec(("\n",), room_for(made.items), "first_line"),
+        generate=made.generate or one_line_answers(made.items),
         chance=_chance(kind, made, examples),
         template=made.template,
         source=name,
