@@ -200,7 +200,7 @@ def assert_carried_by(result: Any, layer: int, head: int, words: str) -> None:
         assert of.loc[~here, "moved"].eq(0).all()
         assert list(of["significant"]) == list(here)
     assert set(effects["direction"]) == {"brings", "destroys"}
-    assert any(one.full.startswith(f"{words} carries what") for one in findings([result]))
+    assert any(f"is carried by {words}." in one.short for one in findings([result]))
 
 
 @pytest.mark.parametrize("better", ["other", "base"])
@@ -210,7 +210,7 @@ def test_the_head_in_which_two_decoders_differ_is_found_in_both_directions(bette
     pair = (broken, whole) if better == "other" else (whole, broken)
     found = exchange(*pair, small_task("retrieval"), site="z", layers=[1, 3])
     assert len(found.effects()) == 2 * 2 * 2
-    assert_carried_by(found, 1, 0, "Head 1.0")
+    assert_carried_by(found, 1, 0, "head 1.0")
     assert found.ranks()["n_layers"].eq(4).all()
     assert found.ranks()["rho"].eq(1).all()
 
@@ -219,9 +219,9 @@ def test_a_query_head_is_told_from_its_siblings_and_a_group_from_its_heads():
     whole, task = small_model(GROUPED), small_task("retrieval")
     broken = without_head(whole, "z", 1, 2)
     heads = exchange(broken, whole, task, site="z", layers=[1])
-    assert_carried_by(heads, 1, 2, "Head 1.2")
+    assert_carried_by(heads, 1, 2, "head 1.2")
     groups = exchange(broken, whole, task, site="kv_group", layers=[1])
-    assert_carried_by(groups, 1, 1, "Key/value group 1.1")
+    assert_carried_by(groups, 1, 1, "key/value group 1.1")
     # what a group shares is no single head's to bring
     keys = copy.deepcopy(whole)
     with torch.no_grad():
@@ -229,7 +229,7 @@ def test_a_query_head_is_told_from_its_siblings_and_a_group_from_its_heads():
     alone = exchange(keys, whole, task, site="z", layers=[1], heads=[2, 3])
     assert alone.effects()["moved"].eq(0).all()
     found = exchange(keys, whole, task, site="kv_group", layers=[1])
-    assert_carried_by(found, 1, 1, "Key/value group 1.1")
+    assert_carried_by(found, 1, 1, "key/value group 1.1")
 
 
 def test_sets_of_heads_add_one_head_after_the_other(tmp_path):

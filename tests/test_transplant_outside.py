@@ -132,14 +132,14 @@ def test_the_unembedding_in_which_two_decoders_differ_is_found(better):
     assert set(found.effects()["site"]) == {"unembed"}
     assert found.effects()["share"].eq(1).all()
     (told,) = [one.full for one in findings([found]) if one.kind == "transplant"]
-    assert told.startswith("The unembedding carries what")
+    assert "is carried by the unembedding." in told
     with pytest.raises(UserError, match="No layers were exchanged one by one"):
         found.plot()
     assert "Share of the gap in accuracy" not in lw.report(found).html
     embed = exchange(*pair, task, site="embed")
     assert embed.effects()["moved"].eq(0).all()
     (told,) = [one.full for one in findings([embed]) if one.kind == "transplant"]
-    assert told.startswith("The embeddings are not established to move the lead")
+    assert told.startswith("Exchanging the embeddings is not established to move the lead")
 
 
 def test_tied_embeddings_go_together_and_are_called_so():

@@ -34,10 +34,11 @@ def test_a_layer_that_brings_and_destroys_carries():
     made = result({3: BETTER}, {3: WORSE})
     claim = only_claim(made)
     assert claim.short == (
-        "Layer 3 carries what the other model can do and the base cannot in keys when it chooses."
+        "What the other model can do and the base cannot in keys when it chooses is carried by "
+        "layer 3."
     )
     assert "The lead is 70 [" in claim.full
-    assert "It is the only one of 6 layers that does so." in claim.details
+    assert "Exchanges that do so: 1 of 6." in claim.details
     assert "The base is made-up, the other model trained." in claim.details
     assert claim.evidence == "established"
     assert claim.test.startswith("the larger of both; exact McNemar test")
@@ -55,22 +56,22 @@ def test_a_layer_that_brings_and_destroys_carries():
 
 def test_a_layer_that_only_brings_is_not_said_to_be_needed():
     claim = only_claim(result({2: PART}))
-    assert claim.short.startswith("Layer 2 of the other model, put into the base, brings 40 points")
+    assert claim.short.startswith("With layer 2 of the other model, the base gains 40 points")
     assert claim.caveat.startswith("That the lead is lost without it is not established")
 
 
 def test_a_layer_that_only_destroys_may_not_fit():
     claim = only_claim(result(losses={1: WORSE, 4: PART}))
-    assert claim.short.startswith(
-        "Layer 1 of the base, put into the other model, destroys 70 points"
-    )
+    assert claim.short.startswith("With layer 1 of the base, the other model loses 70 points")
     assert "it may be needed there, or not fit" in claim.caveat
-    assert "It is the strongest of 2 such layers of 6." in claim.details
+    assert "Exchanges that do so: 2 of 6." in claim.details
 
 
 def test_where_nothing_moves_it_is_said_how_little_that_excludes():
     claim = only_claim(result())
-    assert claim.short.startswith("No single layer is established to move the lead of the other")
+    assert claim.short.startswith(
+        "None of 6 exchanges is established to move the lead of the other"
+    )
     assert claim.evidence == "not established"
     assert claim.estimate.low < claim.estimate.value == 0 < claim.estimate.high
     assert claim.estimate.bounds == "bounds for all 12 tests of the run together"
@@ -81,7 +82,7 @@ def test_moves_below_what_is_of_interest_make_no_claim():
     settings = small.facts.settings | {"smallest_loss": 0.9}
     facts = small.facts.model_copy(update={"settings": settings})
     claim = only_claim(type(small)(small.transplant, small.transplant_distances, facts))
-    assert claim.short.startswith("No single layer")
+    assert claim.short.startswith("None of 6 exchanges")
 
 
 def test_without_a_gap_no_layer_is_named():
@@ -120,11 +121,11 @@ def test_a_stream_is_told_beside_the_weights_of_its_layer():
     behind = dict.fromkeys(range(2, 6), BETTER)
     alone = told_of_streams(with_activations(result(), streams(behind)))
     assert alone.startswith(
-        "The residual stream after layer 2 of the other model, put into the base, brings 70 points"
+        "With the residual stream after layer 2 of the other model, the base gains 70 points"
     )
     assert "the first that is established to; after layer 1: 0 [" in alone
-    assert "That the weights of that layer alone bring any is not established: 0 [" in alone
-    assert "it may be what reaches the layer" in alone
+    assert "The weights of that layer alone bring 0 [" in alone
+    assert "which is not established; it may be what reaches the layer" in alone
     with_weights = told_of_streams(with_activations(result({2: BETTER}), streams(behind)))
     assert "The weights of that layer alone bring 70 [" in with_weights
     assert "weights" not in told_of_streams(streams(behind))
@@ -134,18 +135,18 @@ def test_a_stream_is_told_beside_the_weights_of_its_layer():
 
 def test_where_no_stream_moves_the_lead_none_is_named():
     claim = only_claim(streams())
-    assert claim.short.startswith("What leaves no single layer is established to move the lead")
+    assert claim.short.startswith("None of 6 exchanges is established to move the lead")
 
 
 def test_outputs_of_sublayers_are_named():
     made = result({3: BETTER}, {3: WORSE}, exchange="activations", site="mlp_out")
     claim = only_claim(made)
-    assert claim.short.startswith("The MLP output of layer 3 is where the other model can do")
+    assert claim.short.endswith("is carried by the MLP output of layer 3.")
 
 
 def test_layers_of_two_stacks_are_named():
     claim = only_claim(result({3: BETTER}, {3: WORSE}, n_encoder=2))
-    assert claim.short.startswith("Layer decoder.1 carries")
+    assert claim.short.endswith("is carried by layer decoder.1.")
 
 
 def shown():
@@ -185,16 +186,14 @@ def heads(gains=None, losses=None, site="z", **options):
 def test_a_head_is_named_by_its_layer_and_number():
     made = heads({(3, 1): BETTER}, {(3, 1): WORSE})
     claim = only_claim(made)
-    assert claim.short.startswith("Head 3.1 carries what the other model can do")
-    assert "It is the only one of 16 heads that does so." in claim.details
+    assert claim.short.endswith("is carried by head 3.1.")
+    assert "Exchanges that do so: 1 of 16." in claim.details
     groups = heads({(3, 1): PART, (2, 0): PART}, site="kv_group", n_encoder=2)
     claim = only_claim(groups)
-    assert claim.short.startswith("Key/value group decoder.")
+    assert claim.short.startswith("With key/value group decoder.")
     assert "of the other model" in claim.short
-    assert "It is the strongest of 2 such key/value groups of 16." in claim.details
-    assert only_claim(heads(site="cross_z")).short.startswith(
-        "No single cross-attention head is established to move"
-    )
+    assert "Exchanges that do so: 2 of 16." in claim.details
+    assert "that of cross-attention head" in only_claim(heads(site="cross_z")).full
 
 
 @pytest.mark.parametrize("width", WIDTHS)

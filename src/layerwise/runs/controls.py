@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from itertools import product
+from itertools import chain, product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from layerwise.errors import UserError
@@ -21,7 +22,7 @@ from layerwise.tasks.items import Item
 from layerwise.tasks.scoring import Score
 
 from .dry_sweeps import Sweeper
-from .records import record_rows
+from .records import record_rows, write_requests
 from .setup import Setup
 
 
@@ -169,3 +170,18 @@ def records_as_is(
     for sweep in others:
         rows += blind_rows(task, asked_blind(setup, task, task.items, protocols), sweep)
     return rows, [sweep.stats for sweep in (swept, *others)]
+
+
+def write_all_requests(setup: Setup, folder: Path) -> None:
+    """Write all that a model is asked, item by item, and then other items' questions."""
+    every = [(task, item) for task in setup.tasks for item in task.items]
+    asked = (
+        one for task, item in every for one in requests_of(setup, task, [item], setup.protocols)
+    )
+    blind = (
+        request
+        for task, item in every
+        for blind_item in asked_blind(setup, task, [item], setup.protocols)
+        for request in blind_item.requests
+    )
+    write_requests(chain(asked, blind), folder)

@@ -10,13 +10,12 @@ import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Planned, PlannedJobs, PlanOptions
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.rows import records, rows
+from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.section import FigureSpec, Section, Table, others
 from layerwise.presentation.wording import HEAD_WORDS, spread, spread_of, when
 from layerwise.storage.run_tables import RunTables
 
-from .columns import DISTANCES, EFFECTS, GAPS, GREEDY, RANKS
-from .findings import caveats, findings
+from .findings import KIND, caveats, findings
 from .names import (
     BRINGS,
     BY_HEAD,
@@ -28,8 +27,7 @@ from .names import (
     SINGLE,
     WEIGHTS,
 )
-from .naming import KIND
-from .result import TransplantResult
+from .result import DISTANCES, EFFECTS, GAPS, GREEDY, RANKS, TransplantResult
 
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
@@ -42,10 +40,21 @@ _WORDS = (
     "last norm and unembedding stay those of the model that is changed."
 )
 _MOST = 200
+_TABLES = {
+    "transplant_gaps": (GAPS, "The gap between the two models"),
+    "transplant_effects": (EFFECTS, "What moves"),
+    "transplant_greedy": (GREEDY, "Chosen one after the other, each as the one that moves most"),
+    "transplant_ranks": (RANKS, "Is where weights differ most where the gap moves most?"),
+    "transplant_distances": (DISTANCES, "Distance of weights, relative to the base's"),
+}
+_NOTES = {
+    "transplant_greedy": "Some items chose the order of layers, and the others show what moves. "
+    "Other items may choose another order.",
+}
 
 
 def _figures(run: RunTables) -> list[FigureSpec]:
-    """Shares of the gap by layer, a figure for each way of choosing layers."""
+    """Shares of the gap by layer and by head, a figure for each way of choosing them."""
     from .figures import moved_by_layer
 
     effects = run.table("transplant_effects")
@@ -67,8 +76,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
         )
         alt = "Line charts of the share of the gap moved against the layer, one chart per task."
         draw = partial(moved_by_layer, effects, chosen, exchange=exchange)
-        suffix = "" if exchange == WEIGHTS else f"_{exchange}"
-        figures.append(FigureSpec(f"transplant_{chosen}{suffix}", draw, caption, alt))
+        figures.append(FigureSpec(_name(chosen, exchange), draw, caption, alt))
     return figures
 
 
@@ -76,64 +84,50 @@ def _of_heads(effects: pd.DataFrame) -> list[FigureSpec]:
     """Shares of the gap by layer and head, a figure for each protocol and direction."""
     from .figures import moved_by_head
 
-    alone = rows(effects, set=SINGLE, t=1.0, signal=True)
+    single = rows(effects, set=SINGLE, t=1.0, signal=True)
     figures = []
-    for (exchange, protocol, direction), shown in alone.loc[alone["head"].notna()].groupby(
+    for key, shown in single.loc[single["head"].notna()].groupby(
         ["exchange", "protocol", "direction"], sort=True
     ):
+        exchange, protocol, direction = map(str, key)
         noun = HEAD_WORDS[str(shown["site"].iloc[0])]
         what = noun if exchange == WEIGHTS else f"{noun}'s output"
-        whose = "better model's" if direction == BRINGS else "other model's"
-        host = "other" if direction == BRINGS else "better model"
+        models = ("better model's put into the other", "other model's put into the better model")
         caption = (
             f"Share of the gap in accuracy between the two models that moves with one {what}: the "
-            f"{whose} put into the {host}, {when(str(protocol))}, on n = "
-            f"{spread(shown['n_items'])} items. Dots: significant after Holm's "
-            f"correction over the {noun}s of a panel. The intervals are in the table below."
+            f"{models[direction != BRINGS]}, {when(protocol)}, on n = {spread(shown['n_items'])} "
+            f"items. Dots: significant after Holm's correction over the {noun}s of a panel. The "
+            "intervals are in the table below."
         )
         alt = f"Heat maps of layers by {noun}s, one per task: the share of the gap that moves."
-        draw = partial(
-            moved_by_head, effects, str(direction), str(protocol), exchange=str(exchange)
-        )
-        suffix = "" if exchange == WEIGHTS else f"_{exchange}"
-        figures.append(FigureSpec(f"transplant_{direction}_{protocol}{suffix}", draw, caption, alt))
+        draw = partial(moved_by_head, effects, direction, protocol, exchange=exchange)
+        name = _name(f"{direction}_{protocol}", exchange)
+        figures.append(FigureSpec(name, draw, caption, alt))
     return figures
 
 
+def _name(of: str, exchange: str) -> str:
+    return f"transplant_{of}" + ("" if exchange == WEIGHTS else f"_{exchange}")
+
+
 def _tables(run: RunTables) -> list[Table]:
+    """The tables that have rows, all but the gaps to be opened."""
     tables = []
-    gaps = run.table("transplant_gaps")
-    if gaps is not None:
-        tables.append(Table("The gap between the two models", heads(GAPS), cells(GAPS, gaps)))
-    effects = run.table("transplant_effects")
-    if effects is not None:
-        shown = effects.head(_MOST)
-        left = others(len(effects), len(shown), "are in transplant_effects.parquet")
-        title, moved = f"What moves ({len(shown)})", cells(EFFECTS, shown)
-        tables.append(Table(title, heads(EFFECTS), moved, True, left))
-    greedy = run.table("transplant_greedy")
-    if greedy is not None and len(greedy):
-        title = "Chosen one after the other, each as the one that moves most"
-        note = (
-            "Some items chose the order of layers, and the others show what moves. Other items "
-            "may choose another order."
-        )
-        tables.append(Table(title, heads(GREEDY), cells(GREEDY, greedy), True, note))
-    ranks = run.table("transplant_ranks")
-    if ranks is not None:
-        title = "Is where weights differ most where the gap moves most?"
-        tables.append(Table(title, heads(RANKS), cells(RANKS, ranks), True))
-    distances = run.table("transplant_distances")
-    if distances is not None:
-        title = "Distance of weights, relative to the base's"
-        apart = sum(1 for row in records(distances) if row["site"] == OUTSIDE and row["distance"])
-        note = (
-            f"Outside of the layers {apart} weights differ; no exchange of layers moves these."
-            if apart
-            else "Outside of the layers the weights are the same."
-        )
-        distances_cells = cells(DISTANCES, distances)
-        tables.append(Table(title, heads(DISTANCES), distances_cells, True, note))
+    for name, (columns, title) in _TABLES.items():
+        table = run.table(name)
+        if table is None or table.empty:
+            continue
+        left = others(len(table), _MOST, f"are in {name}.parquet")
+        shown, note = cells(columns, table.head(_MOST)), _NOTES.get(name, "")
+        if name == "transplant_distances":
+            apart = int((numbers(rows(table, site=OUTSIDE), "distance") > 0).sum())
+            note = (
+                f"Outside of the layers {apart} weights differ; no exchange of layers moves these."
+                if apart
+                else "Outside of the layers the weights are the same."
+            )
+        collapsed = name != "transplant_gaps"
+        tables.append(Table(title, heads(columns), shown, collapsed, f"{note} {left}".strip()))
     return tables
 
 
@@ -149,13 +143,6 @@ def sections(run: RunTables) -> list[Section]:
     ]  # fmt: skip
 
 
-_NOTES = (
-    "The other model is taken to be of the same size, and every task to have a gap between the two "
-    "under every protocol: without one no layers are exchanged. Greedy searches and activations "
-    "come on top.",
-)
-
-
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     from layerwise.runs.setup import check_layers
 
@@ -166,7 +153,12 @@ def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     spec = TransplantSpec.of(
         setup.model, setup.model, options["site"] or "layer", layers, (SINGLE,), 1, named
     )
-    return PlannedJobs({"transplant": Transplant(setup, setup, spec)}, _NOTES)
+    notes = (
+        "The other model is taken to be of the same size, and every task to have a gap between the "
+        "two under every protocol: without one no layers are exchanged. Greedy searches and "
+        "activations come on top.",
+    )
+    return PlannedJobs({"transplant": Transplant(setup, setup, spec)}, notes)
 
 
 ANALYSIS = Analysis(

@@ -17,8 +17,8 @@ from layerwise.presentation.section import bounds
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
 from layerwise.presentation.wording import HEAD_WORDS
 
-from .names import ACTIVATIONS, WEIGHTS
-from .naming import part_words
+from .names import WEIGHTS
+from .result import site_words
 
 _TITLES = {
     "single": "one layer",
@@ -79,11 +79,9 @@ def moved_by_layer(
     least, most = min(_LEAST, np.nanmin(shares) - 5), max(_MOST, np.nanmax(shares) + 5)
     panels.flat[0].set_ylim(max(low, least), min(high, most))
     panels.over_layers(layers_of(shown))
-    site = str(shown["site"].iloc[0])
-    part = "" if site == "layer" else f"{part_words(site)} of "
-    if str(shown["exchange"].iloc[0]) == ACTIVATIONS:
-        part = f"the {part_words(site)} output of " if part else "the residual stream after "
-    title = f"What moves with {part}{_TITLES[chosen or name]}, between two models"
+    first = shown.iloc[0]
+    where = f"{site_words(first['site'], first['exchange'])}{_TITLES[chosen or name]}"
+    title = f"What moves with {where}, between two models"
     return panels.finish(title, "layer", ["share of the gap (%)"])
 
 

@@ -6,7 +6,7 @@ chosen by the one part, and what they move is estimated on the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +21,8 @@ from layerwise.stats.effects import INTACT, Chance
 from layerwise.storage.parquet import conform, frame
 from layerwise.tasks import Task
 
-from .names import BRINGS, HOSTS
+from .names import BRINGS
 from .tables import effects_table
-
-_KEYS = ["task", "protocol"]
 
 
 def parted(task: Task, held_out: float, seed: int) -> dict[str, Task]:
@@ -52,43 +50,36 @@ def parted(task: Task, held_out: float, seed: int) -> dict[str, Task]:
 def best_of(tried: Sequence[pd.DataFrame], direction: str) -> int:
     """Which of some changes moves most: by accuracy, then log-probability, then the first."""
     sign = 1 if direction == BRINGS else -1
-    right, nats = (
-        [float(numbers(table, name).mean()) for table in tried]
-        for name in ("correct", "gold_logprob")
-    )
-    scores = [
-        (sign * accuracy, 0.0 if np.isnan(mean) else sign * mean)
-        for accuracy, mean in zip(right, nats, strict=True)
+    means = [
+        [sign * float(numbers(table, name).mean()) for name in ("correct", "gold_logprob")]
+        for table in tried
     ]
-    return max(range(len(scores)), key=lambda i: (*scores[i], -i))
+    scores = [(right, 0.0 if np.isnan(nats) else nats, -i) for i, (right, nats) in enumerate(means)]
+    return -max(scores)[2]
 
 
 def greedy_table(
     transplant: pd.DataFrame, gaps: pd.DataFrame, chance: Chance, seed: int
 ) -> pd.DataFrame:
     """``transplant_greedy.parquet``: what layers that were chosen one after the other move."""
-    held_out = pd.DataFrame(transplant.loc[transplant["split"] == HELD_OUT])
+    held_out = rows(transplant, split=HELD_OUT)
     if held_out.empty:
         return frame("transplant_greedy", [])
-    plain = pd.DataFrame(
-        transplant.loc[(transplant["kind"] == INTACT) & transplant["split"].isna()]
-    )
-    items = held_out[[*_KEYS, "item"]].drop_duplicates()
-    joined = pd.concat([plain.merge(items, on=[*_KEYS, "item"]), held_out.assign(split=None)])
+    plain = transplant.loc[(transplant["kind"] == INTACT) & transplant["split"].isna()]
+    items = held_out[["task", "protocol", "item"]].drop_duplicates()
+    joined = pd.concat([plain.merge(items), held_out.assign(split=None)])
     effects = effects_table(conform("transplant", joined), gaps, chance, seed)
-    steps = held_out.drop_duplicates([*_KEYS, "host", "intervention"])
-    chosen = effects.merge(
-        steps[[*_KEYS, "host", "intervention", "step"]], on=[*_KEYS, "host", "intervention"]
-    )
+    change = ["task", "protocol", "host", "intervention"]
+    chosen = effects.merge(held_out[[*change, "step"]].drop_duplicates(change), on=change)
     chosen_by = [_selection(row, transplant) for row in chosen.to_dict("records")]
     table = pd.concat([chosen, pd.DataFrame(chosen_by)], axis=1)
-    order = [*_KEYS, "host", "step"]
+    order = ["task", "protocol", "host", "step"]
     return conform("transplant_greedy", table.sort_values(order).reset_index(drop=True))
 
 
 def _selection(row: dict[str, Any], transplant: pd.DataFrame) -> dict[str, Any]:
     """How many were tried at a step, and what the chosen one moved on what it was chosen by."""
-    about = {name: row[name] for name in (*_KEYS, "host")}
+    about = {name: row[name] for name in ("task", "protocol", "host")}
     tried = rows(transplant, **about, split=SELECTION, step=row["step"])
     with_change = rows(tried, intervention=row["intervention"])
     plain = rows(transplant, **about, kind=INTACT, item=list(with_change["item"]))
@@ -98,11 +89,3 @@ def _selection(row: dict[str, Any], transplant: pd.DataFrame) -> dict[str, Any]:
         "n_selection": len(with_change),
         "moved_selection": moved if row["direction"] == BRINGS else -moved,
     }
-
-
-def hosts_with_gaps(gaps: pd.DataFrame) -> Iterator[tuple[str, str, str, str]]:
-    """Task, protocol, host and direction of each search: where there is a gap to be moved."""
-    for gap in gaps.loc[gaps["found"]].to_dict("records"):
-        for host in HOSTS:
-            direction = "destroys" if host == gap["better"] else BRINGS
-            yield str(gap["task"]), str(gap["protocol"]), host, direction

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import chain
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,20 @@ import pandas as pd
 
 from layerwise.analyses.ablation.job import ITEMS_AT_ONCE
 from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
-from layerwise.models.instance.kinds import Model
 from layerwise.models.weights.footprint import weight_bytes
 from layerwise.presentation.rows import rows
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import (
     answers_as_is,
-    asked_blind,
     guessed_rows,
     records_as_is,
     requests_of,
+    write_all_requests,
 )
 from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
 from layerwise.runs.pieces import Recorded, joined_work, make_pieces
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import record_rows, work_entry, write_requests
+from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.runs.task_loading import refuse_no_chance
 from layerwise.storage.parquet import frame
@@ -36,13 +35,13 @@ from layerwise.sweep import Intervention, Sweep
 from layerwise.sweep.changes.interventions import with_weights
 from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.plans.cost import Cost
-from layerwise.tasks import Task, TaskRequest
+from layerwise.tasks import Task
 
-from .gaps import gaps_table
-from .greedy import best_of, hosts_with_gaps, parted
-from .names import ACTIVATIONS, HOSTS, WEIGHTS
+from .greedy import best_of, parted
+from .names import ACTIVATIONS, BRINGS, DESTROYS, HOSTS, WEIGHTS
 from .result import TransplantResult
 from .spec import Change, TransplantSpec
+from .tables import gaps_table, with_gap
 from .weights import (
     Exchange,
     distances,
@@ -56,7 +55,7 @@ from .weights import (
 _KEPT = (
     "intervention", "kind", "site", "layer", "layers", "task", "capability", "item", "protocol",
     "correct", "correct_norm", "gold_logprob", "margin", "generated", "extracted", "chosen",
-    "cluster",
+    "cluster", "set", "t", "head", "heads", "exchange",
 )  # fmt: skip
 
 
@@ -125,14 +124,13 @@ class Transplant:
         return self.base
 
     @cached_property
-    def _exchanges(self) -> dict[str, Exchange]:
-        models = (self.base.model, self.other.model)
-        pairs = zip(HOSTS, models, reversed(models), strict=True)
-        return {name: Exchange(host, donor) for name, host, donor in pairs}
-
-    @cached_property
     def _setups(self) -> dict[str, Setup]:
         return dict(zip(HOSTS, (self.base, self.other), strict=True))
+
+    @cached_property
+    def _exchanges(self) -> dict[str, Exchange]:
+        base, other = self.base.model, self.other.model
+        return dict(zip(HOSTS, (Exchange(base, other), Exchange(other, base)), strict=True))
 
     def settings(self) -> dict[str, Any]:
         """What makes it this run and no other."""
@@ -147,15 +145,13 @@ class Transplant:
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> TransplantResult:
         """Make the pieces that are missing, and join all of them."""
-        first = [
+        intact = [
             Piece(host, task, self.base.protocols) for task in self.base.tasks for host in HOSTS
         ]
-        self._make(first, parts, progress)
-        intact_records = rows_of(parts, "transplant", [f"records {piece.name}" for piece in first])
-        gaps = self._gaps(intact_records)
+        gaps = self._gaps(self._made(intact, parts, progress))
         changed = list(self._pieces(gaps))
-        self._make(changed, parts, progress)
-        pieces = [*first, *changed, *self._searched(gaps, parts, progress)]
+        self._made(changed, parts, progress)
+        pieces = [*intact, *changed, *self._searched(gaps, parts, progress)]
         work = [parts.read_part(f"work {piece.name}") for piece in pieces]
         apart = distances(self.base.model, self.other.model, self.spec.site)
         return TransplantResult(
@@ -180,38 +176,30 @@ class Transplant:
         """The pieces of greedy searches, made as they come: each step needs the one before."""
         if not self.spec.greedy:
             return
-        tasks = {task.name: task for task in self.base.tasks}
-        for name, protocol, host, direction in hosts_with_gaps(gaps):
-            halves = parted(tasks[name], self.spec.held_out, self.base.seed)
-            piece = partial(self._steps, host, protocol, halves)
+        tasks, every = {task.name: task for task in self.base.tasks}, range(len(self.spec.layers))
+        for gap, host in product(gaps.loc[gaps["found"]].to_dict("records"), HOSTS):
+            halves = parted(tasks[gap["task"]], self.spec.held_out, self.base.seed)
+            direction = DESTROYS if host == gap["better"] else BRINGS
             chosen: tuple[int, ...] = ()
             for _ in range(self.spec.greedy):
-                left = [i for i in range(len(self.spec.layers)) if i not in chosen]
-                tried = piece([(*chosen, i) for i in left], SELECTION)
-                self._make(tried, parts, progress)
+                left = [i for i in every if i not in chosen]
+                changes = [self.spec.chosen((*chosen, i)) for i in left]
+                task, protocols = halves[SELECTION], (gap["protocol"],)
+                tried = list(self._cut(host, task, protocols, changes, SELECTION))
+                records = self._made(tried, parts, progress)
                 yield from tried
-                records = rows_of(parts, "transplant", [f"records {piece.name}" for piece in tried])
-                ids = [self.spec.chosen((*chosen, i)).id for i in left]
-                best = best_of([rows(records, intervention=name) for name in ids], direction)
-                chosen = (*chosen, left[best])
-            held_out = piece([chosen[: i + 1] for i in range(len(chosen))], HELD_OUT)
-            self._make(held_out, parts, progress)
-            yield from held_out
-
-    def _steps(
-        self, host: str, protocol: str, halves: Mapping[str, Task],
-        chosen: Sequence[tuple[int, ...]], split: str,
-    ) -> list[Piece]:  # fmt: skip
-        """Greedy steps with some layers each, numbers in those of ``spec``, on a part of items."""
-        changes = [self.spec.chosen(places) for places in chosen]
-        return list(self._cut(host, halves[split], (protocol,), changes, split))
+                tables = [rows(records, intervention=change.id) for change in changes]
+                chosen = (*chosen, left[best_of(tables, direction)])
+            steps = [self.spec.chosen(chosen[: i + 1]) for i in range(len(chosen))]
+            measured = list(self._cut(host, halves[HELD_OUT], protocols, steps, HELD_OUT))
+            self._made(measured, parts, progress)
+            yield from measured
 
     def _pieces(self, gaps: pd.DataFrame) -> Iterator[Piece]:
         """What is worth exchanging: only where the two models differ is there a gap to move."""
-        with_gap = gaps.loc[gaps["found"]]
+        found = with_gap(gaps)
         for task in self.base.tasks:
-            names = set(with_gap.loc[with_gap["task"] == task.name, "protocol"])
-            protocols = tuple(name for name in self.base.protocols if name in names)
+            protocols = tuple(name for name in self.base.protocols if (task.name, name) in found)
             if protocols:
                 yield from self._of_task(task, protocols)
 
@@ -236,73 +224,68 @@ class Transplant:
                 part = replace(task, items=task.items[start : start + ITEMS_AT_ONCE])
                 yield Piece(host, part, protocols, some, split)
 
-    def _make(self, pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter) -> None:
+    def _made(
+        self, pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter
+    ) -> pd.DataFrame:
+        """The records of pieces, which are made if they are missing."""
         make_pieces(
             self.base.executor, parts, progress, pieces,
-            lambda one: f"transplanting: {one.task.name}", self._cost, self._measure,
+            lambda piece: f"transplanting: {piece.task.name}", self._cost, self._measure,
         )  # fmt: skip
-
-    def _requests(self, task: Task, protocols: Sequence[str]) -> list[TaskRequest]:
-        return requests_of(self.base, task, task.items, protocols)
+        return rows_of(parts, "transplant", [f"records {piece.name}" for piece in pieces])
 
     def _measure(self, piece: Piece) -> Recorded:
         """The records of a piece, and what they cost."""
-        task = piece.task
+        task, setup = piece.task, self._setups[piece.host]
         if piece.changes:
-            changes = self._changes(piece)
+            exchange, changes = self._exchanges[piece.host], self._changes(piece)
             if piece.exchange == WEIGHTS:  # blocks are run by the engine as the host's are
-                check_faithful(self._donor(piece), self.method)
-            with self._in_place(piece):
-                swept = self._answers(piece, changes, self._setups[piece.host])
-            of = dict(zip((change.id for change in changes), piece.changes, strict=True))
-            requests = self._requests(task, piece.protocols)
-            rows = [
-                row | _as_change(of[row["intervention"]])
-                for row in record_rows(task, task.items, requests, changes, swept)
-            ]
-            stats = [swept.stats]
+                check_faithful(exchange.donor, self.method)
+            with self._in_place(piece, exchange):
+                swept = self._answers(piece, changes, setup)
+            ids = (change.id for change in changes)
+            described = dict(zip(ids, map(_as_change, piece.changes), strict=True))
+            requests = requests_of(self.base, task, task.items, piece.protocols)
+            made = record_rows(task, task.items, requests, changes, swept)
+            rows, stats = [row | described[row["intervention"]] for row in made], [swept.stats]
         else:
-            setup = self._setups[piece.host]
             rows, stats = records_as_is(self.base, task, piece.protocols, self.method, setup)
             rows += guessed_rows(self.base, task, task.items, piece.protocols)
         work = pd.DataFrame([work_entry("transplant", task.name, each) for each in stats])
         kept = [
-            {name: row[name] for name in _KEPT}
+            {name: row.get(name) for name in _KEPT}
             | {"host": piece.host, "split": piece.split}
-            | {name: row.get(name) for name in ("set", "t", "head", "heads", "exchange")}
             | {"step": len(row["layers"]) if piece.split else None}
             for row in rows
-        ]  # fmt: skip
+        ]
         return frame("transplant", kept), joined_work([work])[0]
 
     def _changes(self, piece: Piece) -> list[Intervention]:
         """What is exchanged as what a sweep makes of it; nothing where it is done in place."""
+        exchange = self._exchanges[piece.host]
         if piece.exchange == ACTIVATIONS:
-            return [patched_with(change, self._donor(piece)) for change in piece.changes]
+            return [patched_with(change, exchange.donor) for change in piece.changes]
         return [
             with_weights(change.id, change.site, ())
             if is_alone(change)
-            else self._exchanges[piece.host].intervention(change)
+            else exchange.intervention(change)
             for change in piece.changes
         ]
 
     def _answers(self, piece: Piece, changes: Sequence[Intervention], by: Sweeper) -> Sweep:
         """The answers of a model with layers of the other, or with what the other has there."""
-        requests = [request.request for request in self._requests(piece.task, piece.protocols)]
+        made = requests_of(self.base, piece.task, piece.task.items, piece.protocols)
+        requests = [request.request for request in made]
         if piece.exchange == ACTIVATIONS:
             return swept_with_donor(by, changes, requests, self.method)
         return by.sweep(changes, requests, self.method)
 
-    def _in_place(self, piece: Piece) -> AbstractContextManager[object]:
+    def _in_place(self, piece: Piece, exchange: Exchange) -> AbstractContextManager[object]:
         """With weights changed in the model itself that no branch of a sweep can have."""
-        one, host, donor = piece.changes[0], self._setups[piece.host].model, self._donor(piece)
+        one, *_ = piece.changes
         if piece.exchange == ACTIVATIONS or not is_alone(one):
             return nullcontext()
-        return transplanted(host, donor, one.site, one.layers, one.t, one.heads)
-
-    def _donor(self, piece: Piece) -> Model:
-        """The other model."""
-        return next(setup.model for name, setup in self._setups.items() if name != piece.host)
+        return transplanted(exchange.host, exchange.donor, one.site, one.layers, one.t, one.heads)
 
     def _cost(self, piece: Piece) -> Cost:
         """What a piece is expected to cost."""
@@ -315,32 +298,18 @@ class Transplant:
 
     def _weight_bytes(self, piece: Piece) -> int:
         """Weights of both models, and those that are made of both: all while texts are written."""
-        setup, donor = self._setups[piece.host], self._donor(piece)
+        exchange = self._exchanges[piece.host]
         made = [
-            donated(setup.model, donor, c.site, c.layers, c.t, c.heads).copied_bytes
+            donated(exchange.host, exchange.donor, c.site, c.layers, c.t, c.heads).copied_bytes
             for c in piece.changes
             if c.exchange == WEIGHTS
         ]
         copied = sum(made) if "generate" in piece.protocols else max(made, default=0)
-        return sum(weight_bytes(one.model) for one in self._setups.values()) + copied
+        return weight_bytes(exchange.host) + weight_bytes(exchange.donor) + copied
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the models, one line per request."""
-        tasks, protocols = self.base.tasks, self.base.protocols
-        requests = (
-            request
-            for task in tasks
-            for item in task.items
-            for request in requests_of(self.base, task, [item], protocols)
-        )
-        blind = (
-            request
-            for task in tasks
-            for item in task.items
-            for blind in asked_blind(self.base, task, [item], protocols)
-            for request in blind.requests
-        )
-        write_requests(chain(requests, blind), folder)
+        write_all_requests(self.base, folder)
 
 
 def _as_change(change: Change) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The typed result of a transplant, and the compact table that it shows in a notebook."""
+"""The typed result of a transplant, and what its tables say of each row in words."""
 
 from __future__ import annotations
 
@@ -7,15 +7,27 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise.presentation.columns import in_short
+from layerwise.analyses.ablation.saved_effects import set_name
+from layerwise.presentation.columns import (
+    Column,
+    Row,
+    decided,
+    estimated,
+    in_short,
+    named,
+    numbered,
+    p_column,
+    plain,
+)
+from layerwise.presentation.naming import name_layer
 from layerwise.presentation.section import drawn
+from layerwise.presentation.wording import SUBLAYER_WORDS, layer_ranges, number
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 
-from .columns import EFFECTS
-from .gaps import gaps_table
 from .greedy import greedy_table
-from .tables import effects_table, ranks_table
+from .names import ACTIVATIONS, BY_HEAD, NORMS, OF_NO_LAYER, WEIGHTS
+from .tables import effects_table, gaps_table, ranks_table
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -86,3 +98,107 @@ class TransplantResult(Result):
     def summary_rows(self) -> pd.DataFrame:
         """What each change moves of the gap, where there is one."""
         return in_short(self, EFFECTS, self.effects())
+
+
+def set_of(row: Row) -> str:
+    """``3–5``, or of heads ``2: 0–3; 5: 1``, of one ``7.3``; nothing outside of the layers."""
+    if row["site"] in OF_NO_LAYER:
+        return ""
+    if row["site"] not in BY_HEAD:
+        return layer_ranges(row["layers"])
+    if len(row["heads"]) == 1:
+        return order_of(row)
+    return set_name(row["layers"], [int(head) for head in row["heads"]])
+
+
+def order_of(row: Row) -> str:
+    """``3, 1, 4`` or ``7.3, 2.0``: what was chosen, one after the other."""
+    layers = [name_layer(layer) for layer in row["layers"]]
+    if row["site"] not in BY_HEAD:
+        return ", ".join(layers)
+    return ", ".join(f"{a}.{int(b)}" for a, b in zip(layers, row["heads"], strict=True))
+
+
+def site_words(site: str, exchange: str) -> str:
+    """What stands before the layers or heads: ``attention of``, ``the MLP output of``."""
+    part = "" if site in ("layer", *BY_HEAD) else f"{(SUBLAYER_WORDS | {NORMS: NORMS})[site]} "
+    if exchange != ACTIVATIONS:
+        return f"{part}of " if part else ""
+    return "the residual stream after " if site == "layer" else f"the {part}output of "
+
+
+_SETS = {
+    "together": " (together)",
+    "from_first": " (from the first on)",
+    "from_last": " (from the last on)",
+}
+
+
+def _which(row: Row) -> str:
+    """The layers of a change, and how they were chosen."""
+    part = "" if row["site"] == "layer" else f" {row['site']}"
+    step = "" if row["t"] == 1 else f", t = {number(row['t'], 2)}"
+    step += "" if row["exchange"] == WEIGHTS else " (activations)"
+    return f"{set_of(row)}{part}{_SETS.get(row['set'], '')}{step}".lstrip()
+
+
+def _place(row: Row) -> str:
+    """``7``, or of a head ``7.3``."""
+    if pd.isna(row["layer"]):
+        return "–"
+    head = "" if pd.isna(row["head"]) else f".{int(row['head'])}"
+    return f"{name_layer(row['layer'])}{head}"
+
+
+EFFECTS = (
+    *plain("task", "protocol"),
+    Column("layers", _which),
+    named("put into", "host"),
+    *plain("direction"),
+    named("n", "n_items"),
+    numbered("accuracy (%)", "acc", 100),
+    estimated("moved (points)", "moved", "moved_", 100),
+    estimated("share of the gap (%)", "share", "share_", 100),
+    estimated("moved (nats)", "nats", "nats_", 1, 2),
+    p_column("p (Holm)", "p_holm"),
+    p_column("p (run)", "p_run"),
+)
+GREEDY = (
+    *plain("task", "protocol"),
+    named("put into", "host"),
+    *plain("direction", "step"),
+    Column("layers, as they were chosen", order_of),
+    named("of", "n_candidates"),
+    numbered("moved on what it was chosen by (points)", "moved_selection", 100),
+    named("n held out", "n_items"),
+    estimated("moved on held-out items (points)", "moved", "moved_", 100),
+    estimated("share of the gap (%)", "share", "share_", 100),
+    p_column("p (Holm, steps of the run)", "p_run"),
+)
+GAPS = (
+    *plain("task", "protocol"),
+    named("n", "n_items"),
+    numbered("base (%)", "acc_base", 100),
+    numbered("other (%)", "acc_other", 100),
+    *plain("better"),
+    estimated("lead (points)", "gap", "gap_", 100),
+    estimated("lead (nats)", "nats", "nats_", 1, 2),
+    p_column("p (Holm)", "p_holm"),
+    decided("a gap to move", "found"),
+)
+DISTANCES = (
+    named("part", "site"),
+    Column("layer", _place),
+    named("weight", "part"),
+    named("parameters", "n_parameters"),
+    numbered("distance", "distance", 1, 4),
+)
+RANKS = (
+    *plain("task", "protocol"),
+    named("put into", "host"),
+    *plain("direction"),
+    named("layers", "n_layers"),
+    named("n", "n_items"),
+    estimated("rank correlation of distance and points moved", "rho", "rho_", 1, 2),
+    Column("p", lambda row: "–" if pd.isna(row["rho_p"]) else f"{row['rho_p']:.3g}"),
+)

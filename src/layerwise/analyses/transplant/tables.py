@@ -1,19 +1,31 @@
-"""What each change moves of the gap between two models, with intervals and tests over items.
+"""The gap between two models, and what each change moves of it, with intervals and tests.
 
 Definitions are in ``docs/transplant.md``; columns in ``docs/results.md``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.stats.effects import Chance
-from layerwise.stats.families.estimate import bounded_columns, estimate, exact, resampled
+from layerwise.presentation.rows import rows
+from layerwise.stats.cells import Cell, cells_by_host, intact_nats
+from layerwise.stats.effects import ALPHA, Chance
+from layerwise.stats.families.estimate import (
+    bounded_columns,
+    estimate,
+    exact,
+    known,
+    mean_columns,
+    paired_bounds,
+    resampled,
+    with_holm,
+)
 from layerwise.stats.families.rank_correlation import rank_correlation
 from layerwise.stats.items.clusters import (
     Clusters,
@@ -26,11 +38,12 @@ from layerwise.stats.share_tests.share_bounds import share_scale, with_unseen_it
 from layerwise.stats.signals.signal import (
     above_chance_p_values,
     better_than_all_p_value,
+    have_signal,
+    signal_p_values,
     without_the_question,
 )
 from layerwise.storage.parquet import conform, frame
 
-from .gaps import Pair, pairs_of
 from .names import BASE, BRINGS, DESTROYS, HOSTS, OTHER, SINGLE, WEIGHTS
 
 # What statistics of effects call the columns of moved accuracy.
@@ -38,15 +51,107 @@ _AS_EFFECTS = {
     "acc_diff": "moved", "acc_diff_low": "moved_low", "acc_diff_high": "moved_high",
     "n_lost": "n_moved", "n_gained": "n_against", "share_lost": "share",
 }  # fmt: skip
+_DESCRIBED = ["set", "site", "layer", "layers", "t", "head", "heads", "exchange"]
+
+
+class Pair(NamedTuple):
+    """One task under one protocol, asked of both models.
+
+    Attributes:
+        cells: by host, its records as matrices; rows are the same items.
+        nats: by host, the intact model's gold log-probabilities; nan where there are none.
+        described: by intervention, what was exchanged.
+        better: the model that is right more often, ``other`` if neither is.
+        worse: the other one.
+    """
+
+    cells: dict[str, Cell]
+    nats: dict[str, Float[np.ndarray, " items"]]
+    described: pd.DataFrame
+    better: str
+    worse: str
+
+    @property
+    def clusters(self) -> Clusters:
+        """Which items ask for the same thing."""
+        return self.cells[BASE].clusters
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Task and protocol."""
+        return self.cells[BASE].task, self.cells[BASE].protocol
+
+    @property
+    def lead(self) -> Int[np.ndarray, " items"]:
+        """What the better model is right in and the other not, minus the reverse."""
+        return self.cells[self.better].intact.astype(int) - self.cells[self.worse].intact
+
+    def about(self) -> dict[str, Any]:
+        """Task, capability and protocol."""
+        base = self.cells[BASE]
+        return {"task": base.task, "capability": base.capability, "protocol": base.protocol}
+
+
+def pairs_of(transplant: pd.DataFrame) -> Iterator[Pair]:
+    """Both models' records by task and protocol, in alphabetical order."""
+    transplant = transplant.loc[transplant["split"].isna()]
+    for cells in cells_by_host(transplant, HOSTS, "both models; run the transplant"):
+        base, other = cells[BASE], cells[OTHER]
+        of = rows(transplant, task=base.task, protocol=base.protocol)
+        once = of.loc[of["set"].notna()].drop_duplicates("intervention")
+        order = HOSTS if base.intact.sum() > other.intact.sum() else HOSTS[::-1]
+        yield Pair(cells, intact_nats(of, base), once.set_index("intervention")[_DESCRIBED], *order)
+
+
+def gaps_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
+    """``transplant_gaps.parquet``: is one of the two models better than the other, and which?
+
+    A gap is found where the better model is right on significantly more of the same items
+    (McNemar's exact test, by clusters; Holm over all tasks and protocols) and has signal itself.
+    """
+    pairs = list(pairs_of(transplant))
+    if not pairs:
+        return frame("transplant_gaps", [])
+    cells = [pair.cells[host] for pair in pairs for host in HOSTS]
+    signal = have_signal(signal_p_values(cells, chance)).reshape(-1, 2).tolist()
+    gaps = with_holm([_gap(pair, seed) for pair in pairs])
+    for row, pair, of_hosts in zip(gaps, pairs, signal, strict=True):
+        has: dict[str, bool] = dict(zip(HOSTS, of_hosts, strict=True))
+        row |= {f"signal_{host}": has[host] for host in HOSTS}
+        row["found"] = row["p_holm"] < ALPHA and has[pair.better]
+        row["chance"] = chance(row["task"], row["protocol"])
+    return frame("transplant_gaps", gaps)
+
+
+def _gap(pair: Pair, seed: int) -> dict[str, Any]:
+    net, clusters = pair.lead, pair.clusters
+    low, high = paired_bounds(net, clusters)
+    apart = (pair.nats[pair.better] - pair.nats[pair.worse])[:, None]
+    random = stats.generator(seed, pair.cells[BASE].task)
+    nats = mean_columns("nats", "nats_", apart, clusters, random)
+    return {
+        **pair.about(),
+        "better": pair.better,
+        "n_items": len(net),
+        "n_clusters": clusters.n,
+        **{f"acc_{host}": float(pair.cells[host].intact.mean()) for host in HOSTS},
+        "gap": float(net.mean()),
+        "gap_low": low,
+        "gap_high": high,
+        "n_better": int((net > 0).sum()),
+        "n_worse": int((net < 0).sum()),
+        "p": float(paired_p_values(net[:, None], clusters)[0]),
+        **{name: known(values[0]) for name, values in nats.items()},
+    }
 
 
 def effects_table(
     transplant: pd.DataFrame, gaps: pd.DataFrame, chance: Chance, seed: int
 ) -> pd.DataFrame:
     """``transplant_effects.parquet``: what every change moves of the gap between the two models."""
-    known = gaps.set_index(["task", "protocol"])["found"] if len(gaps) else {}
+    found = with_gap(gaps)
     tables = [
-        _effects(pair, host, chance, seed, bool(known[pair.base.task, pair.base.protocol]))
+        _effects(pair, host, chance, seed, has_gap=pair.key in found)
         for pair in pairs_of(transplant)
         for host in HOSTS
         if len(pair.cells[host].interventions)
@@ -61,32 +166,40 @@ def effects_table(
     return conform("transplant_effects", table.rename(columns=_AS_EFFECTS))
 
 
-def _effects(pair: Pair, host: str, chance: Chance, seed: int, has_gap: bool) -> pd.DataFrame:
+def with_gap(gaps: pd.DataFrame) -> set[tuple[str, str]]:
+    """Tasks and protocols with a gap that can be moved."""
+    return {(row.task, row.protocol) for row in gaps.loc[gaps["found"]].itertuples()}
+
+
+def _effects(pair: Pair, host: str, chance: Chance, seed: int, *, has_gap: bool) -> pd.DataFrame:
     """One model with everything that was put into it."""
-    cell = pair.cells[host]
-    brings = host == pair.worse
+    cell, clusters, brings = pair.cells[host], pair.clusters, host == pair.worse
     changed = cell.correct.astype(int) - cell.intact[:, None]
     net = changed if brings else -changed
     moved, against = net > 0, net < 0
-    alone = [independent_items(each, pair.clusters) for each in (moved, against)]
-    p = paired_p_values(net, pair.clusters)
+    p = paired_p_values(net, clusters)
     if brings:  # what a model that guesses anew gets right by luck is not brought
-        level = chance(cell.task, cell.protocol)
-        guessing = _above_chance(cell.correct, level, pair.clusters)
-        p = np.maximum.reduce([p, guessing, _above_controls(cell.correct, pair)])
-    names = list(cell.interventions["intervention"])
-    table = pair.described.loc[names].reset_index()
+        n = np.full(net.shape[1], len(net))
+        level = np.full(len(n), chance(cell.task, cell.protocol))
+        guessing = with_design_effect(
+            above_chance_p_values(cell.correct.sum(axis=0), n, level),
+            design_effects(cell.correct.astype(float), clusters),
+            clusters,
+        )
+        # The changed models are not asked without the question: the better model's answers to
+        # other items' questions stand for theirs, and a guesser's of the options alone.
+        controls = without_the_question(pair.cells[pair.better])
+        blind = [better_than_all_p_value(right, controls, clusters) for right in cell.correct.T]
+        p = np.maximum.reduce([p, guessing, np.array(blind)])
+    table = pair.described.loc[list(cell.interventions["intervention"])].reset_index()
     table = table.assign(
-        task=cell.task,
-        capability=cell.capability,
-        protocol=cell.protocol,
+        **pair.about(),
         host=host,
         direction=BRINGS if brings else DESTROYS,
         n_items=len(net),
-        n_clusters=pair.clusters.n,
-        n_independent=np.minimum(*alone),
-        acc_base=pair.answers(BASE).mean(),
-        acc_other=pair.answers(OTHER).mean(),
+        n_clusters=clusters.n,
+        n_independent=np.minimum(*(independent_items(one, clusters) for one in (moved, against))),
+        **{f"acc_{name}": pair.cells[name].intact.mean() for name in HOSTS},
         acc=cell.correct.mean(axis=0),
         n_lost=moved.sum(axis=0),
         n_gained=against.sum(axis=0),
@@ -94,36 +207,16 @@ def _effects(pair: Pair, host: str, chance: Chance, seed: int, has_gap: bool) ->
         signal=has_gap,
         **_bootstrapped(pair, host, seed, has_scale=has_gap),
     )
-    gap = pair.answers(pair.better).astype(int) - pair.answers(pair.worse)
-    return table.assign(**with_unseen_items(table, share_scale(gap, pair.clusters)))
-
-
-def _above_chance(
-    correct: np.ndarray, chance: float, clusters: Clusters
-) -> Float[np.ndarray, " changes"]:
-    """One-sided exact tests of changed models' accuracies against guessing, by clusters."""
-    n = np.full(correct.shape[1], len(correct))
-    p = above_chance_p_values(correct.sum(axis=0), n, np.full(len(n), chance))
-    return with_design_effect(p, design_effects(correct.astype(float), clusters), clusters)
-
-
-def _above_controls(correct: np.ndarray, pair: Pair) -> Float[np.ndarray, " changes"]:
-    """Tests of changed models' answers against those without the question, the largest of each.
-
-    Held against them is what the better model gets right of other items' questions, and what a
-    guesser does of the options alone: the changed models are asked neither.
-    """
-    controls = without_the_question(pair.cells[pair.better])
-    return np.array([better_than_all_p_value(one, controls, pair.clusters) for one in correct.T])
+    return table.assign(**with_unseen_items(table, share_scale(pair.lead, clusters)))
 
 
 def _bootstrapped(pair: Pair, host: str, seed: int, *, has_scale: bool) -> dict[str, Any]:
     cell, brings = pair.cells[host], host == pair.worse
     sign, n = (-1 if brings else 1), len(cell.intact)
+    intact = (pair.cells[name].intact for name in (pair.better, pair.worse, host))
     better, worse, own, changed, nats = resampled(
-        pair.base.task, pair.clusters, seed, pair.answers(pair.better), pair.answers(pair.worse),
-        cell.intact, cell.correct, sign * cell.nats,
-    )  # fmt: skip
+        cell.task, pair.clusters, seed, *intact, cell.correct, sign * cell.nats
+    )
     share = stats.shares(better, changed, worse if has_scale else np.full_like(worse, np.inf))
     if brings:
         share = 1 - share
@@ -143,45 +236,40 @@ def ranks_table(
     accuracy, with a smoothed bootstrap interval over items: for these layers, and other items
     like these.
     """
-    with_gap = set(map(tuple, gaps.loc[gaps["found"], ["task", "protocol"]].to_numpy().tolist()))
-    rows = [
-        row
+    found = with_gap(gaps)
+    ranks = [
+        _ranks(pair, host, distances, seed)
         for pair in pairs_of(transplant)
-        if (pair.base.task, pair.base.protocol) in with_gap
+        if pair.key in found
         for host in HOSTS
-        for row in _ranks(pair, host, distances, seed)
     ]
-    return frame("transplant_ranks", rows)
+    return frame("transplant_ranks", [row for row in ranks if row])
 
 
-def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
+def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """The correlation in one host; nothing of fewer than three layers."""
     cell = pair.cells[host]
-    names = list(cell.interventions["intervention"])
-    of = pair.described.loc[names]
-    alone = (of["set"] == SINGLE) & (of["t"] == 1) & (of["exchange"] == WEIGHTS)
-    chosen = np.flatnonzero(alone)
+    of = pair.described.loc[list(cell.interventions["intervention"])]
+    single = (of["set"] == SINGLE) & (of["t"] == 1) & (of["exchange"] == WEIGHTS)
+    chosen = np.flatnonzero(single)
     if len(chosen) < 3:
-        return []
+        return {}
     site = str(of["site"].iloc[chosen[0]])
     apart = distances.loc[distances["site"] == site].set_index(["layer", "head"])["distance"]
     places = pd.MultiIndex.from_frame(of[["layer", "head"]].iloc[chosen])
     sign = 1 if host == pair.worse else -1
     moved = sign * (cell.correct[:, chosen].astype(float) - cell.intact[:, None])
-    (means,) = resampled(pair.base.task, pair.clusters, seed, moved)
+    (means,) = resampled(cell.task, pair.clusters, seed, moved)
     far = np.broadcast_to(apart.reindex(places).to_numpy(dtype=float), means.shape)
-    random = stats.generator(seed, "rank correlation", pair.base.task, host)
+    random = stats.generator(seed, "rank correlation", cell.task, host)
     # distances of weights are no means over items
     rho = rank_correlation(far, means, pair.clusters.n, random, sampled=(False, True))
-    return [
-        {
-            "task": cell.task,
-            "capability": cell.capability,
-            "protocol": cell.protocol,
-            "host": host,
-            "direction": BRINGS if host == pair.worse else DESTROYS,
-            "site": site,
-            "n_layers": len(chosen),
-            "n_items": len(cell.intact),
-            **rho.columns("rho", "rho_"),
-        }
-    ]
+    return {
+        **pair.about(),
+        "host": host,
+        "direction": BRINGS if host == pair.worse else DESTROYS,
+        "site": site,
+        "n_layers": len(chosen),
+        "n_items": len(cell.intact),
+        **rho.columns("rho", "rho_"),
+    }
