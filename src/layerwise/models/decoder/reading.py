@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -38,23 +38,16 @@ _EMBEDDINGS = ("embed_tokens", "embed_in", "wte", "word_embeddings")
 
 
 @dataclass(frozen=True)
-class Scales:
-    """Numbers that a family multiplies by outside of its modules."""
-
-    embed: float = 1.0  # embeddings
-    residual: float = 1.0  # outputs of sublayers
-    logits: float = 1.0
-
-
-@dataclass(frozen=True)
 class FamilyTraits:
     """How a family differs from the usual module layout."""
 
-    # Numbers that it multiplies by outside of its modules.
-    scales: Scales = field(default_factory=Scales)
+    # Numbers that it multiplies embeddings, outputs of sublayers and logits by outside of modules.
+    embed_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
     # Makes, of an attention module that does not use transformers' attention interface, one that
     # does with the same weights.
-    handing_over: Callable[[nn.Module], nn.Module] = lambda module: module
+    handing_over: Callable[[Any], nn.Module] = lambda module: module
     # Finds the module that has embeddings and layers in the model within the original.
     within: Callable[[Any], Any] = lambda base: base
     # Makes, of that module, one that embeds tokens and has the table as its weight.
@@ -75,7 +68,6 @@ def read_parts(original: nn.Module, how: FamilyTraits | None = None) -> Parts:
     # Its attention is made to go through ``capture`` from then on.
     model: Any = original
     how = how or FamilyTraits()
-    scales = how.scales
     config, base = model.config, model.base_model
     if base is model:
         raise unknown(model, "has no model within it")
@@ -85,14 +77,14 @@ def read_parts(original: nn.Module, how: FamilyTraits | None = None) -> Parts:
     layers = _module(base, ("layers", "h", "blocks"), "layers")
     return Parts(
         embedding=how.embedding(base),
-        embed_scale=scales.embed,
+        embed_scale=how.embed_scale,
         blocks=tuple(
             _block(layer, _Place(number, base, config, n_ctx, positions is not None, how))
             for number, layer in enumerate(layers)
         ),
         final_norm=_module(base, _FINAL_NORMS, "final norm"),
         unembed=model.get_output_embeddings(),
-        logit_scale=scales.logits,
+        logit_scale=how.logit_scale,
         logit_cap=getattr(config, "final_logit_softcapping", None),
         n_ctx=n_ctx,
         positions=positions,
@@ -158,7 +150,7 @@ def _block(layer: Any, place: _Place) -> BlockParts:
     else:
         attn_after, mlp_norm = second, norms.get("pre_feedforward_layernorm")
     attn = _attention(layer, place)
-    mlp, scale = place.how.mlp(layer), place.how.scales.residual
+    mlp, scale = place.how.mlp(layer), place.how.residual_scale
     return BlockParts(attn, before, attn_after, mlp, mlp_norm, after, parallel, scale)
 
 

@@ -5,18 +5,35 @@ like the others.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
 from layerwise.models.decoder.parts import Parts
-from layerwise.models.decoder.reading import read_parts
+from layerwise.models.decoder.reading import FamilyTraits, read_parts
 
-from . import bloom, cohere, fairseq, falcon, gpt_neo, gptj, granite, mpt
+from . import alibi, fairseq, own_attention
 
-_FAMILIES = (bloom, cohere, fairseq, falcon, gpt_neo, gptj, granite, mpt)
+
+def _cohere(original: nn.Module) -> Parts:
+    """Command R: logits are scaled."""
+    config: Any = original.config
+    return read_parts(original, FamilyTraits(logit_scale=config.logit_scale))
+
+
+def _granite(original: nn.Module) -> Parts:
+    """Granite: embeddings, outputs of sublayers and logits are scaled."""
+    config: Any = original.config
+    scales = config.embedding_multiplier, config.residual_multiplier, 1 / config.logits_scaling
+    return read_parts(original, FamilyTraits(*scales))
+
 
 _PARTS_OF: dict[str, Callable[[nn.Module], Parts]] = {
-    architecture: family.parts_of for family in _FAMILIES for architecture in family.ARCHITECTURES
+    **alibi.PARTS_OF,
+    **fairseq.PARTS_OF,
+    **own_attention.PARTS_OF,
+    **dict.fromkeys(("CohereForCausalLM", "Cohere2ForCausalLM"), _cohere),
+    **dict.fromkeys(("GraniteForCausalLM", "GraniteMoeForCausalLM"), _granite),
 }
 
 TESTED = frozenset(

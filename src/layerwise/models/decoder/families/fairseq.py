@@ -16,24 +16,23 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import nn
 
-from layerwise.models.decoder.capture import attend
 from layerwise.models.decoder.parts import Parts
 from layerwise.models.decoder.reading import FamilyTraits, read_parts, unknown
 
-from .handing_over import TwoProducts, WithProjections
-
-ARCHITECTURES = ("OPTForCausalLM", "BioGptForCausalLM", "XGLMForCausalLM")
+from .own_attention import HandingOver, TwoProducts
 
 
-def parts_of(original: nn.Module) -> Parts:
-    """The parts of one of them."""
+def _parts_of(original: nn.Module) -> Parts:
     how = FamilyTraits(positions=_Positions, mlp=_mlp)
     if type(original).__name__ == "OPTForCausalLM":
         _refuse_other_opts(original)
-        how = replace(how, within=_decoder)
+        how = replace(how, within=lambda base: base.decoder)
     elif type(original).__name__ == "XGLMForCausalLM":
-        how = replace(how, handing_over=_HandingOver)
+        how = replace(how, handing_over=lambda attn: HandingOver(attn, scaling=attn.scaling))
     return read_parts(original, how)
+
+
+PARTS_OF = dict.fromkeys(("OPTForCausalLM", "BioGptForCausalLM", "XGLMForCausalLM"), _parts_of)
 
 
 def _refuse_other_opts(original: nn.Module) -> None:
@@ -44,21 +43,6 @@ def _refuse_other_opts(original: nn.Module) -> None:
         raise unknown(original, "has no norm behind its layers")
     if config.word_embed_proj_dim != config.hidden_size:
         raise unknown(original, "projects its embeddings")
-
-
-def _decoder(base: Any) -> Any:
-    return base.decoder
-
-
-class _HandingOver(WithProjections):
-    """An XGLM's attention up to where it attends."""
-
-    def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **given: Any
-    ) -> Any:
-        """As attention modules that use transformers' attention interface; see ``capture``."""
-        query, key, value = (heads.transpose(1, 2) for heads in self.made(hidden_states))
-        return attend(self, query, key, value, attention_mask, scaling=self.attention.scaling)
 
 
 class _Positions(nn.Module):

@@ -1,7 +1,7 @@
-"""What of Hugging Face each family of encoder-decoder models needs, one file a family.
+"""What of Hugging Face each family of encoder-decoder models needs.
 
-A new family is a file with ``ARCHITECTURES``, ``parts_of`` and ``STORED``, its name in
-``_FAMILIES``, and its line in the tests.
+A family, or several that are built alike, is a file with ``ARCHITECTURES``, ``parts_of`` and
+``STORED``, its name in ``_FAMILIES``, and its line in the tests.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 from layerwise.models.seq2seq.parts import Parts, StoredStack
 
-from . import bart, marian, mbart, pegasus, t5
+from . import fairseq, t5
 
-_FAMILIES = (t5, bart, mbart, marian, pegasus)
+_FAMILIES = (t5, fairseq)
 
 PARTS_OF: dict[str, Callable[[Any], Parts]] = {
     architecture: family.parts_of for family in _FAMILIES for architecture in family.ARCHITECTURES

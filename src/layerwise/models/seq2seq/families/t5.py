@@ -10,7 +10,6 @@ import torch
 from layerwise.models.seq2seq.parts import (
     AttentionParts,
     BlockParts,
-    Embed,
     MlpParts,
     Parts,
     RelativeBias,
@@ -48,17 +47,13 @@ def _stack(stack: Any, *, bidirectional: bool) -> StackParts:
     first = stack.block[0].layer[0].SelfAttention
     return StackParts(
         blocks=tuple(_block(block) for block in stack.block),
-        embed=_embed(stack.embed_tokens),
+        embed=partial(_without_positions, stack.embed_tokens),
         final_norm=stack.final_layer_norm,
         post_norm=False,
         relative=RelativeBias(
             first.relative_attention_bias, bidirectional, first.relative_attention_max_distance
         ),
     )
-
-
-def _embed(embedding: torch.nn.Embedding) -> Embed:
-    return partial(_without_positions, embedding)
 
 
 def _without_positions(

@@ -1,8 +1,11 @@
-"""What BART, mBART, Marian and Pegasus have in common: names of modules, scaled scores, biases."""
+"""BART, mBART, Marian and Pegasus, as fairseq builds encoder-decoders.
+
+BART and mBART have learned positions and a norm of the embedding, Marian and Pegasus sinusoids;
+BART and Marian have norms behind the sums, mBART and Pegasus before the sublayers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,8 +28,32 @@ STORED = (
 )
 
 
-def parts(original: Any, embed: Callable[[Any], Embed], *, post_norm: bool) -> Parts:
+def _with_sinusoids(stack: Any, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Scaled token embedding plus a table of sinusoids by position."""
+    return stack.embed_tokens(tokens) * stack.embed_scale + stack.embed_positions.weight[positions]
+
+
+def _with_learned(stack: Any, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Token embedding (which scales itself) plus learned positions, and a norm of both."""
+    table = stack.embed_positions
+    return stack.layernorm_embedding(
+        stack.embed_tokens(tokens) + table.weight[positions + table.offset]
+    )
+
+
+# What embeds tokens, and whether norms come behind the sums.
+_KINDS = {
+    "BartForConditionalGeneration": (_with_learned, True),
+    "MBartForConditionalGeneration": (_with_learned, False),
+    "MarianMTModel": (_with_sinusoids, True),
+    "PegasusForConditionalGeneration": (_with_sinusoids, False),
+}
+ARCHITECTURES = tuple(_KINDS)
+
+
+def parts_of(original: Any) -> Parts:
     """The parts of a model with ``model.encoder``, ``model.decoder`` and ``lm_head``."""
+    embed, post_norm = _KINDS[type(original).__name__]
     encoder, decoder = original.model.encoder, original.model.decoder
     return Parts(
         encoder=_stack(encoder, embed, post_norm),
@@ -39,10 +66,11 @@ def parts(original: Any, embed: Callable[[Any], Embed], *, post_norm: bool) -> P
     )
 
 
-def _stack(stack: Any, embed: Callable[[Any], Embed], post_norm: bool) -> StackParts:
+def _stack(stack: Any, embed: Embed, post_norm: bool) -> StackParts:
     final = torch.nn.Identity() if post_norm else stack.layer_norm
     blocks = tuple(_block(layer) for layer in stack.layers)
-    return StackParts(blocks, embed(stack), final, post_norm, None)
+    # A partial function and no closure: a copy of a model must read the copy's own weights.
+    return StackParts(blocks, partial(embed, stack), final, post_norm, None)
 
 
 def _block(layer: Any) -> BlockParts:
@@ -64,25 +92,3 @@ def _attention(attention: Any) -> AttentionParts:
 
 def _logits_bias(original: Any) -> torch.Tensor:
     return original.final_logits_bias[0]
-
-
-# Partial functions and no closures: a copy of a model must read the copy's own weights.
-def sinusoidal(stack: Any) -> Embed:
-    """Scaled token embedding plus a table of sinusoids by position."""
-    return partial(_with_sinusoids, stack)
-
-
-def _with_sinusoids(stack: Any, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    return stack.embed_tokens(tokens) * stack.embed_scale + stack.embed_positions.weight[positions]
-
-
-def learned(stack: Any) -> Embed:
-    """Token embedding (which scales itself) plus learned positions, and a norm of both."""
-    return partial(_with_learned, stack)
-
-
-def _with_learned(stack: Any, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    table = stack.embed_positions
-    return stack.layernorm_embedding(
-        stack.embed_tokens(tokens) + table.weight[positions + table.offset]
-    )
