@@ -1,4 +1,4 @@
-"""Whether the texts of a figure can be read: big enough, inside it, and clear of each other."""
+"""What figures hold, and whether their texts can be read: big enough, inside it, and apart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
@@ -26,6 +28,29 @@ def texts(figure: Figure) -> list[Text]:
     return [text for text in found if id(text) not in beyond]
 
 
+def words(figure: Figure) -> str:
+    """All texts, each on a line."""
+    return "\n".join(text.get_text() for text in texts(figure))
+
+
+def lines(figure: Figure, gid: str) -> list[Line2D]:
+    """The lines of this name."""
+    return [line for line in figure.findobj(Line2D) if line.get_gid() == gid]
+
+
+def line(figure: Figure, gid: str) -> Line2D:
+    """The one line of this name."""
+    (found,) = lines(figure, gid)
+    return found
+
+
+def cells(axes: Axes) -> np.ndarray:
+    """The values of the one map in a panel, NaN where nothing is, by row and column."""
+    (mesh,) = (one for one in axes.collections if isinstance(one, QuadMesh))
+    values = np.ma.filled(np.ma.masked_invalid(mesh.get_array()).astype(float), np.nan)
+    return values.reshape([size - 1 for size in mesh.get_coordinates().shape[:2]])
+
+
 def _beyond(axes: Axes) -> list[Text]:
     hidden = []
     for axis in (axes.xaxis, axes.yaxis):
@@ -35,8 +60,12 @@ def _beyond(axes: Axes) -> list[Text]:
     return hidden
 
 
-def assert_legible(figure: Figure) -> None:
-    """Fails if a text is under 7 points, leaves the figure, or meets another text or a bar."""
+def assert_legible(figure: Figure, width: float | None = None) -> None:
+    """Fails if a text is under 7 points, leaves the figure, or meets another text or a bar.
+
+    Also if the figure is wider than ``width``.
+    """
+    assert width is None or figure.get_figwidth() <= width + 1e-9
     found = texts(figure)
     small = [text.get_text() for text in found if text.get_fontsize() < 7]
     assert not small, f"under 7 points: {small}"

@@ -101,36 +101,6 @@ def test_a_model_that_guesses_everywhere_gets_no_strip_of_shades(is_swept: bool)
     assert not any(claim.kind == SILENT for claim in found.claims)
 
 
-def test_rows_of_other_tasks_are_named() -> None:
-    tasks = (("facts", "knowledge"), ("cloze", "knowledge"), ("look-up", "retrieval"))
-    silent = (("facts", "letter"), ("cloze", "generate"))
-    run = planted(replace(TWO, tasks=tasks, silent=silent))
-    assert (
-        "Knowledge is cloze when it picks a letter and facts when it writes: "
-        "do not compare these rows."
-    ) in answer_of(run, findings_of(run)).not_shown
-
-
-def test_a_run_without_a_loss_says_that_none_is_shown() -> None:
-    run = planted(replace(TWO, critical={"letter": (), "generate": ()}))
-    found = answer_of(run, findings_of(run))
-    assert found.headline.startswith("No layer is shown to be needed.")
-    assert found.general == frozenset()
-
-
-def test_that_no_layer_is_needed_by_all_is_said() -> None:
-    run = planted(replace(TWO, critical={"letter": (), "generate": ()}), facts=5, look_up=7)
-    assert answer_of(run, findings_of(run)).headline == (
-        "Retrieval needs layer 7 more than another does; knowledge 5. "
-        "No layer is shown to be needed by all."
-    )
-
-
-def test_one_capability_alone_is_not_called_everything() -> None:
-    run = planted(replace(TWO, tasks=(("facts", "knowledge"),), silent=()))
-    assert answer_of(run, findings_of(run)).headline == "Knowledge needs layer 2."
-
-
 @pytest.mark.parametrize("n_layers", [1, 8, 30, 53, 54, 200])
 def test_the_text_fits_a_terminal(n_layers: int, answer: Answer) -> None:
     columns = tuple(Column(i, str(i), str(i) * (i % 10 == 0), "", False) for i in range(n_layers))

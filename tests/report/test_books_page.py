@@ -32,8 +32,7 @@ def books() -> AblationResult:
 def test_texts_of_books_are_readable_and_apart(width: float, books: AblationResult) -> None:
     for table in (books.books(), books.books().query("protocol == 'letter' and layer < 6")):
         figure = figures.book_losses(table, width=width)
-        assert figure.get_figwidth() <= width + 1e-9
-        assert_legible(figure)
+        assert_legible(figure, width)
 
 
 def test_lines_and_marks_are_those_of_the_table(books: AblationResult) -> None:

@@ -6,10 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
-from legible import WIDTHS, assert_legible
+from legible import WIDTHS, assert_legible, lines
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from synthetic import Plan
 
 from layerwise.analyses.emergence.analysis import sections
@@ -17,10 +15,6 @@ from layerwise.analyses.emergence.findings import agreements, interactions
 from layerwise.presentation.rows import rows
 from layerwise.report.figures import agreement_ranges, interaction_profiles
 from layerwise.storage.run_tables import RunTables
-
-
-def lines(figure: Figure, gid: str) -> list[Line2D]:
-    return [line for line in figure.findobj(Line2D) if line.get_gid() == gid]
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +40,11 @@ def test_texts_are_readable_and_apart(width, interaction, agreement):
     few = rows(interaction, capability="retrieval", first="letter", second="generate")
     for table in (interaction, few, hard(interaction)):
         figure = interaction_profiles(table, width)
-        assert figure.get_figwidth() <= width + 1e-9
-        assert_legible(figure)
+        assert_legible(figure, width)
     few = rows(agreement, capability="retrieval", first="activation patching")
     for table in (agreement, few, hard(agreement)):
         figure = agreement_ranges(table, width)
-        assert figure.get_figwidth() <= width + 1e-9
-        assert_legible(figure)
+        assert_legible(figure, width)
 
 
 def test_profiles_are_the_table_and_filled_where_they_differ(interaction):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import synthetic
 from conftest import SMALL
@@ -110,13 +109,6 @@ def test_all_sentences_are_on_the_page(compared: lw.Comparison, page: Report):
     assert f"A typical 95 % interval is ±{50 * width:.0f} accuracy points, ±" in text
 
 
-def test_no_sentence_tells_a_difference_of_centres_of_mass(compared: lw.Comparison):
-    assert "centre of mass" in set(compared.estimates["measure"])
-    assert "centre of mass" not in set(compared.differences["measure"])
-    told = [*established(compared.differences), *not_established(compared.differences)]
-    assert not any("centre of mass" in finding.full for finding in told)
-
-
 def test_the_planted_depths_are_told(compared: lw.Comparison):
     told = " ".join(claim.short for claim in established(compared.differences))
     # Layer 5 of 6 against layer 0.
@@ -131,12 +123,6 @@ def test_the_headline_is_the_difference_that_most_capabilities_share(compared: l
     assert headline(differences.loc[~differences["significant"]]) == ""
     accuracy = differences.assign(significant=differences["family"] == "accuracy")
     assert " is right more often than " in headline(accuracy)
-
-
-def test_stacks_are_compared_by_themselves(compared: lw.Comparison):
-    assert set(compared.differences["axis"]) == {"computation", "decoder"}
-    told = [claim.short for claim in established(compared.differences)]
-    assert any("of the decoder's depth) than in" in short for short in told)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -187,17 +173,6 @@ def test_names_from_users_are_escaped(page: Report):
     assert "<b>x" not in page.html
     assert "&lt;b&gt;x" in page.html
     assert "About architectures or ways of training one run says nothing." in page.html
-
-
-def test_sizes_of_critical_sets_are_not_told_of_tables_of_earlier_versions(compared: lw.Comparison):
-    of_depth = compared.differences.query("family == 'depth'").head(1)
-    earlier = of_depth.assign(family="critical set", measure="critical set", significant=True)
-    with_sizes = pd.concat([compared.differences, earlier], ignore_index=True)
-    page = replace(compared, differences=with_sizes).report()
-    assert len(page.findings) == len(compared.report().findings)
-    assert not any("critical" in one.full for one in page.findings)
-    assert "Differences: critical set" not in page.html
-    assert "Each run by itself: critical set" in page.html
 
 
 def test_what_the_lens_cannot_see_of_an_encoder_decoder_is_told(

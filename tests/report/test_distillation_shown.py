@@ -7,7 +7,6 @@ import pytest
 from legible import WIDTHS, assert_legible
 
 from layerwise.analyses.distillation.figures import training_curve
-from layerwise.analyses.distillation.pipeline import card
 from layerwise.presentation.rows import rows
 from layerwise.report import report
 from layerwise.report.html import findings
@@ -58,15 +57,6 @@ def test_where_nothing_is_established_it_is_said_how_little_that_excludes():
     assert "not established to be better or worse than before in any of 2 tasks" in claim.short
     assert claim.estimate.low < claim.estimate.value == 0 < claim.estimate.high
     assert claim.estimate.bounds == "bounds for all 2 tests of the run together"
-
-
-def test_a_healed_model_is_named_by_what_it_lacks():
-    made = distillation_result({"keys": answers(FEW, SOME)}, removed=["3", "4"])
-    (claim,) = told(made)
-    assert claim.short.startswith("The healed model is better than before")
-    assert claim.details[0] == "It is large without layers 3 and 4, healed."
-    assert card(made).splitlines()[7].startswith("# Large without layers 3 and 4, healed")
-    assert "`layerwise heal`" in card(made)
 
 
 def test_sentences_stand_on_the_row_that_they_quote():

@@ -72,13 +72,6 @@ def test_one_row_is_turned(table):
     )
 
 
-def test_one_row_with_a_column_named_value_is_turned():
-    table = pd.DataFrame({"task": ["facts"], "value": [2.5]})
-    shown = evidence(claim_of(source("attribution_summary", {"task": "facts"})), table, "a.parquet")
-    assert shown.columns == ("column", "value")
-    assert shown.cells == [["task", "facts"], ["value", "2.5"]]
-
-
 def test_of_many_rows_the_first_are_shown(table):
     claim = claim_of(source("effects", {"task": "facts"}))
     shown = evidence(claim, table, "effects.parquet")

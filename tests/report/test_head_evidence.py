@@ -35,12 +35,6 @@ def test_patching_names_the_planted_head_and_the_strongest_position() -> None:
     assert row[4] == "2 of 3"
 
 
-def test_scores_name_induction_heads() -> None:
-    (row,) = listed(RunTables(FACTS, {"heads_summary": summary(4, 3)}))
-    assert row[:3] == ["3.2", "Attention on repeated tokens", "prefix matching"]
-    assert row[4] == "induction head"
-
-
 def test_methods_stand_beside_each_other_by_head() -> None:
     patched = heads(n_pairs=16).summary()
     attributed = made_up(n_heads=4).summary()
@@ -58,7 +52,3 @@ def test_methods_stand_beside_each_other_by_head() -> None:
     assert heads_there == sorted(heads_there)
     assert {"3.1", "3.2"} <= set(heads_there)
     assert "No head of this layer has a significant effect" in shown[5].note
-
-
-def test_without_heads_there_is_nothing() -> None:
-    assert head_evidence(RunTables(FACTS)) == {}

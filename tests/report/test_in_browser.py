@@ -194,15 +194,6 @@ def test_tables_fit_on_paper_and_without_script(browser: Any, page_file: Path) -
     context.close()
 
 
-def test_words_are_explained_by_their_link(shown: Any) -> None:
-    shown.locator('.subtitle a[href="#words"]').click()
-    terms = shown.locator("#words dt")
-    assert terms.first.is_visible()
-    assert {"signal", "logit lens", "teacher forcing", "points"} <= set(terms.all_inner_texts())
-    for meaning in shown.locator("#words dd").all_inner_texts():
-        assert all(len(sentence.split()) <= 25 for sentence in meaning.split(". ")), meaning
-
-
 def test_without_script_all_is_there(browser: Any, page_file: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()

@@ -124,8 +124,3 @@ def test_names_hold_inside_only():
             assert name_layer(3) == "3"
         assert name_layer(1) == "encoder.1"
     assert name_layer(3) == "3"
-
-
-def test_results_drawn_alone_have_the_names_too(results: list[Result]):
-    for result in results[:3]:
-        assert lines(result.plot())

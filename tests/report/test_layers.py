@@ -10,8 +10,6 @@ import synthetic
 from planted_heads import planted_heads
 from synthetic import Plan
 
-from layerwise.analyses.ablation.report import effects_tables
-from layerwise.analyses.ablation.saved_effects import ablations, effects_of
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import Part
@@ -163,25 +161,6 @@ def test_only_what_was_run_is_shown() -> None:
     lens = LensResult(synthetic.lens(PLAN, protocols=("letter",)), told)
     assert layer_grid(tables_of_run([lens])) is None
     assert layer_grid(tables_of_run([planted_heads(PLAN, NEEDED)])) is None
-
-
-def test_several_changes_at_once_are_in_no_map_of_single_layers() -> None:
-    told = synthetic.facts(PLAN)
-    table = synthetic.records(Plan(**{**vars(PLAN), "kinds": (("skip", "layer"),)}))
-    changed = table["intervention"] != "intact"
-    blocks = table.assign(
-        intervention=table["intervention"].where(~changed, table["intervention"] + "+9"),
-        site=table["site"].where(~changed, "layers"),
-        layers=[[*one, 9] if one else one for one in table["layers"]],
-    )
-    run = tables_of_run([AblationResult(blocks, told), AblationResult(table, told)])
-    assert ablations(run) == [("skip", "layer")]
-    assert len(effects_of(run, "skip", "layers")) == 0
-    assert len(effects_tables(run)[1].cells) == 2 * len(effects_of(run, "skip", "layer"))
-    alone = report(AblationResult(blocks, told))
-    assert set(alone.figures) == {"sets_skip_layers"}
-    assert {finding.kind for finding in alone.findings} == {"no signal"}
-    assert "skip:layer=1+9" in alone.html
 
 
 class Opened(HTMLParser):

@@ -38,11 +38,6 @@ def test_the_planted_path_is_named_with_its_share(acting):
     assert (found.evidence, found.p, found.items) == ("established", row["p_run"], "16 pairs")
 
 
-def test_paths_that_are_not_significant_make_no_sentence(acting):
-    quiet = acting.tables["path_effects"].assign(significant=False)
-    assert direct_paths(RunTables(acting.facts, {"path_effects": quiet})) == []
-
-
 def test_estimates_are_told_with_their_lowest_correlation():
     run = tables_of_run([estimates(("keys", "facts"))])
     (found,) = estimates_hold(run)

@@ -10,7 +10,6 @@ import pytest
 
 import layerwise as lw
 from layerwise.presentation.section import Table
-from layerwise.presentation.style import without_titles
 from layerwise.report.paper import latex
 from tests.commands import run
 from tests.models.tiny import tiny_model
@@ -42,13 +41,6 @@ def test_each_figure_has_a_picture_a_caption_and_its_values(folder, tmp_path):
     assert "The seed was 0." in methods
     assert "2510.02091" in (tmp_path / "references.bib").read_text("utf-8")
     assert any(name.endswith(".tex") for name in names)
-
-
-def test_figures_for_a_paper_have_no_title(folder):
-    run = lw.results.AblationResult.load(folder)
-    assert run.plot()._suptitle is not None
-    with without_titles():
-        assert run.plot()._suptitle is None
 
 
 def test_a_table_in_latex_is_escaped():

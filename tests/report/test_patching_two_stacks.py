@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 from legible import WIDTHS, assert_legible, texts
 from matplotlib.axes import Axes
@@ -94,13 +93,6 @@ def test_layers_of_the_decoder_alone_are_numbered_in_it_and_it_is_named(page, na
     assert len(drawn(axes)) == N_LAYERS - N_ENCODER
 
 
-def test_layers_of_the_encoder_alone_are_named_too(result):
-    kept = result.patching.loc[result.patching["layer"] < N_ENCODER]
-    page = report(PatchingResult(kept.reset_index(drop=True), result.facts))
-    axes = page.figures["patching_resid_pre"].axes[0]
-    assert stack_names(axes) == ["encoder"]
-
-
 @pytest.mark.parametrize("layers", [range(8), range(5), range(5, 8)])
 @pytest.mark.parametrize("along", ["x", "y"])
 def test_a_stack_is_named_where_a_layers_number_stands_in_its_middle(result, layers, along):
@@ -121,15 +113,6 @@ def test_the_page_says_where_was_patched(page):
     assert "at the prompt&#39;s positions" in page.html
     assert "or at all of the stack" in page.html
     assert f">decoder.{LAYOUT.copy.layer - N_ENCODER}<" in page.html
-
-
-def test_of_one_stack_nothing_is_said_of_two(result):
-    model = result.facts.model.model_copy(update={"n_encoder_layers": 0})
-    facts = result.facts.model_copy(update={"model": model})
-    kept = result.patching.loc[result.patching["pos_label"] == "last"]
-    page = report(PatchingResult(pd.DataFrame(kept).reset_index(drop=True), facts))
-    assert "or at all from the first changed token on" in page.html
-    assert "of the stack" not in page.html
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -21,7 +21,6 @@ from layerwise.presentation.wording import (
     layer_ranges,
     number,
     p_value,
-    spread,
     spread_of,
     when,
 )
@@ -108,23 +107,17 @@ def test_layers_that_are_needed_are_those_that_were_planted(
 
 def test_sentences_of_the_ladder_say_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
     """The planted sets are nested: every way of scoring needs what an easier one needs."""
-    *told, alike = of_table(found, "ladder_steps")
-    assert told
-    for finding in told:
+    *steps_told, alike = of_table(found, "ladder_steps")
+    assert steps_told
+    for finding in steps_told:
         assert (finding.kind, finding.evidence) == ("scoring", "established")
         steps = quoted(run, finding)
         for _, row in steps.iterrows():
             assert said(finding.full, *(100 * row[n] for n in ("difference", "low", "high")))
             assert row["p_holm"] <= finding.p < 0.05
-        most = number(100 * steps["difference"].max())
-        assert finding.short.startswith(
-            f"For {finding.tasks[0]}, skipping one layer costs {most} points more when it "
-        )
-        assert "Other layers are not shown to be needed" in finding.caveat
-    steps = run.tables["ladder_steps"]
-    assert not steps["other_layers"].any()
+        assert f" costs {number(100 * steps['difference'].max())} points more " in finding.short
+    assert not run.tables["ladder_steps"]["other_layers"].any()
     assert alike.evidence == "not established"
-    assert f"is not established in {len(steps)} comparisons." in alike.short
 
 
 def test_other_layers_are_told_of_a_double_dissociation() -> None:
@@ -134,23 +127,12 @@ def test_other_layers_are_told_of_a_double_dissociation() -> None:
         critical={"letter": (2, 5), "generate": (5, 9)},
     )  # fmt: skip
     run = tables_of_run([AblationResult(synthetic.records(plan), synthetic.facts(plan))])
-    told = of_table(findings_of(run, EVERYTHING), "dissociations", "ladder_steps")
-    assert len(told) == 2
-    for finding in told:
-        mine = about(run, finding).set_index("layer")
-        assert finding.short == (
-            f"For {finding.tasks[0]}, the model needs other layers when it writes (most clearly "
-            "layer 9) than when it picks a letter (layer 2)."
-        )
-        assert (finding.evidence, finding.layers) == ("established", (2, 9))
-        assert finding.items == f"{mine['n_common'].iloc[0]} items right both ways"
-        assert f"{mine['only_first'][2]} items only when it picks a letter" in finding.details[0]
-        assert f"{mine['only_second'][9]} only when it writes" in finding.details[1]
-        assert (
-            finding.details[2]
-            == "More when it picks a letter: layer 2; more when it writes: layer 9."
-        )
-        assert set(quoted(run, finding)["layer"]) == {2, 9}
+    claims = of_table(findings_of(run, EVERYTHING), "dissociations", "ladder_steps")
+    assert len(claims) == 2
+    for claim in claims:
+        assert "needs other layers when it writes (most clearly layer 9)" in claim.short
+        assert (claim.evidence, claim.layers) == ("established", (2, 9))
+        assert set(quoted(run, claim)["layer"]) == {2, 9}
 
 
 def test_layers_without_loss_are_those_that_the_tests_say(
@@ -162,20 +144,13 @@ def test_layers_without_loss_are_those_that_the_tests_say(
     quiet = effects.assign(
         p_no_loss=np.where(planted, 0.9, 1e-6), p_no_loss_nats=np.where(planted, 0.9, 1e-4)
     )
-    told = of_kind(findings_of(synthetic.with_tables(run, effects=quiet), EVERYTHING), "no loss")
-    assert told
-    for finding in told:
-        mine = about(run, finding)
-        layers = sorted(set(mine["layer"]) - set(effects.loc[planted, "layer"]))
-        assert finding.short.startswith(
-            f"Skipping any one of {len(layers)} layers costs less than 5 accuracy points when it "
-        )
-        assert finding.evidence == "established"
-        assert f"for {len(layers)} of 30 layers in each task" in finding.details[0]
-        assert finding.details[0].endswith(f": {layer_ranges(layers)}.")
-        assert finding.layers == tuple(layers)
-        assert finding.source["at"] == {"layer": layers}
-        assert ("0.1 nats" in finding.full) == mine["nats"].notna().any()
+    claims = of_kind(findings_of(synthetic.with_tables(run, effects=quiet), EVERYTHING), "no loss")
+    assert claims
+    for claim in claims:
+        layers = sorted(set(about(run, claim)["layer"]) - set(effects.loc[planted, "layer"]))
+        assert f" {len(layers)} layers costs less than 5 accuracy points " in claim.short
+        assert (claim.evidence, claim.layers) == ("established", tuple(layers))
+        assert claim.source["at"] == {"layer": layers}
 
 
 def test_layers_without_loss_within_their_table_alone_are_not_established(run: RunTables) -> None:
@@ -192,120 +167,60 @@ def test_layers_without_loss_within_their_table_alone_are_not_established(run: R
 def test_where_no_layer_is_shown_to_lose_nothing_it_is_told_what_could_be_seen(
     run: RunTables, found: list[Claim]
 ) -> None:
-    told = of_kind(found, "no loss")
-    assert told
-    for finding in told:
-        n = int(about(run, finding)["n_items"].min())
-        least = 100 * excludable_loss(n, 0.05 / 30)
-        assert finding.short.startswith("No layer is shown to cost less than 5 accuracy points")
-        assert finding.evidence == "not established"
-        assert "Holm over 30 layers" in finding.full
-        assert f"no loss below {least:.0f} points could be excluded" in finding.full
-
-
-def test_tables_of_earlier_versions_show_no_layer_to_lose_nothing(run: RunTables) -> None:
-    earlier = run.tables["effects"].assign(p_no_loss=np.nan, p_no_loss_nats=np.nan)
-    for finding in of_kind(
-        findings_of(synthetic.with_tables(run, effects=earlier), EVERYTHING), "no loss"
-    ):
-        assert finding.evidence == "not established"
+    claims = of_kind(found, "no loss")
+    assert claims
+    for claim in claims:
+        least = 100 * excludable_loss(int(about(run, claim)["n_items"].min()), 0.05 / 30)
+        assert claim.evidence == "not established"
+        assert f"no loss below {least:.0f} points could be excluded" in claim.full
 
 
 def test_lens_sentence_says_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
-    (finding,) = of_table(of_kind(found, "lens"), "emergence")
-    mine = about(run, finding)
-    assert len(mine) == 4
-    ends = [f"{row['layer']:.0f} ({row['capability']})"
-            for _, row in mine.sort_values("layer").iloc[[0, -1]].iterrows()]  # fmt: skip
-    assert f"has risen halfway between layers {ends[0]} and {ends[1]} when it" in finding.short
-    for (_, row), detail in zip(mine.iterrows(), finding.details, strict=True):
+    (claim,) = of_table(of_kind(found, "lens"), "emergence")
+    found_rows = about(run, claim)
+    assert len(found_rows) == 4
+    for (_, row), detail in zip(found_rows.iterrows(), claim.details, strict=True):
         assert said(detail, row["layer"], row["layer_low"], row["layer_high"], 1)
-        assert detail.startswith(f"{row['capability'].capitalize()}: ")
         assert f"(n = {row['n_items']})" in detail
 
 
-def test_lens_sentence_names_a_layer_that_capabilities_share_once(run: RunTables) -> None:
-    same = run.tables["emergence"].assign(layer=29.0, estimate=1.0)
-    found = findings_of(synthetic.with_tables(run, emergence=same), EVERYTHING)
-    (finding,) = of_table(of_kind(found, "lens"), "emergence")
-    assert " at layer 29 (retrieval, knowledge, reasoning and coherence) " in finding.short
-
-
 def test_hand_over_is_at_the_planted_layer(run: RunTables, found: list[Claim]) -> None:
-    (finding,) = of_kind(found, "patching")
-    assert finding.layers == (11,)  # what enters layer 12 holds it: layer 11 moved it
-    assert "in layer 11 [11, 11]" in finding.full
-    for _, row in quoted(run, finding).iterrows():
-        bounds = (100 * row[name] for name in _RECOVERED)
-        assert said(finding.full, *bounds)
-        assert finding.items == f"{row['n_items']} pairs"
+    (claim,) = of_kind(found, "patching")
+    assert claim.layers == (11,)  # what enters layer 12 holds it: layer 11 moved it
+    for _, row in quoted(run, claim).iterrows():
+        assert said(claim.full, *(100 * row[name] for name in _RECOVERED))
+        assert claim.items == f"{row['n_items']} pairs"
 
 
-@pytest.mark.parametrize("layer", [1, 5, 9])
-def test_hand_over_is_found_wherever_it_is_planted(layer: int) -> None:
+@pytest.mark.parametrize(("layer", "found"), [(1, 1), (9, 9), (0, None), (10, None)])
+def test_hand_over_is_found_wherever_it_is_planted(layer: int, found: int | None) -> None:
+    """None without a change of sides."""
     plan = Plan(n_layers=10, tasks=(("facts", "knowledge"),))
     result = PatchingResult(synthetic.patching(plan, layer), synthetic.facts(plan))
-    assert overtaking(result.summary(), "last changed") == (layer, layer, layer)
-
-
-def test_no_hand_over_without_a_change_of_sides() -> None:
-    plan = Plan(n_layers=10, tasks=(("facts", "knowledge"),))
-    for never in (0, 10):
-        result = PatchingResult(synthetic.patching(plan, never), synthetic.facts(plan))
-        assert overtaking(result.summary(), "last changed") is None
+    expected = None if found is None else (found, found, found)
+    assert overtaking(result.summary(), "last changed") == expected
 
 
 def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
     before, open_ones = of_kind(found, "order")
     (row,) = quoted(run, before).to_dict("records")
     assert said(before.full, row["difference"], row["low"], row["high"], 2)
-    assert before.short == (
-        "By ablation, retrieval comes before knowledge when it writes, by "
-        f"{100 * row['difference']:.0f} % of the model's depth."
-    )
+    assert "retrieval comes before knowledge when it writes" in before.short
     assert (before.evidence, before.p) == ("established", row["p_holm"])
-    pair = about(run, before)
-    assert len(pair) == 6
-    assert before.details == (
-        "Of 6 tests of this pair, 2 are significant, all in this direction.",
-        "It is of what layers cost beyond what any layer costs.",
-        "The intact model is right in 90 % of the items of retrieval and 60 % of the items of "
-        "knowledge (p = 0.002). Difficulty may account for the order (--task matched-generate asks "
-        "suites that are about as difficult).",
-    )
+    assert len(about(run, before)) == 6
+    assert "Difficulty may account for the order" in before.full
     rest = about(run, open_ones)
     assert open_ones.evidence == "not established"
     assert "retrieval and knowledge" not in open_ones.full
-    assert f"{len(rest)} of {len(rest)} tests are not significant" in open_ones.full
     assert (rest["p_holm"] >= 0.05).all()
 
 
 def test_an_order_is_told_from_the_earlier_side(run: RunTables) -> None:
     order = run.tables["order"].copy()
     order[["difference", "low", "high"]] = -order[["difference", "high", "low"]].to_numpy()
-    told = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
-    assert "knowledge comes before retrieval" in told.full
-    assert "0.20 [0.10, 0.30]" in told.full
-
-
-def test_an_order_by_ablation_names_the_layers_that_were_left_out(run: RunTables) -> None:
-    order = run.tables["order"]
-    order = order.assign(shared=[[0, 2, 3, 4]] * len(order))
-    told = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
-    assert told.short.startswith(
-        "By ablation, beyond the layers they share, retrieval comes before knowledge"
-    )
-    assert "beyond what any layer costs, without layers 0 and 2–4, which cost both." in told.full
-
-
-def test_what_has_nothing_beyond_shared_layers_is_counted(run: RunTables) -> None:
-    order = run.tables["order"].assign(significant=False, p_holm=1.0)
-    order.loc[order.index[:3], ["difference", "low", "high"]] = np.nan
-    (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
-    assert told.details[1:] == (
-        "33 of 36 tests are not significant.",
-        "3 of 36 tests found nothing that one of both needs beyond the layers they share.",
-    )
+    claim = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
+    assert "knowledge comes before retrieval" in claim.full
+    assert "0.20 [0.10, 0.30]" in claim.full
 
 
 def test_no_order_is_told_where_tests_contradict_each_other(run: RunTables) -> None:
@@ -313,65 +228,21 @@ def test_no_order_is_told_where_tests_contradict_each_other(run: RunTables) -> N
     turned = order["significant"] & order["measure"].eq("prediction depth")
     bounds = ["difference", "low", "high"]
     order.loc[turned, bounds] = -order.loc[turned, ["difference", "high", "low"]].to_numpy()
-    told = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
-    assert told.short == (
-        "Whether retrieval or knowledge comes first depends on how it is measured."
-    )
-    assert told.details[0].startswith(
-        "Retrieval comes before knowledge by ablation when it writes (half-effect depth, p = 0.010"
-    )
-    assert "2 of 6 tests of this pair are significant." in told.full
-    assert told.full.count("Difficulty may account for either order") == 1
-    assert "90 % of the items of retrieval and 60 % of the items of knowledge when it" in told.full
+    claim = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
+    assert claim.short.endswith("comes first depends on how it is measured.")
+    assert "Difficulty may account for either order" in claim.full
 
 
 def test_an_order_by_less_than_is_of_interest_is_not_told(run: RunTables) -> None:
     order = run.tables["order"].assign(significant=False)
-    (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
-    assert told.details[1:] == (
-        "34 of 36 tests are not significant.",
-        "2 of 36 tests found a difference too small to be of interest.",
-    )
-    assert told.p is None
-
-
-def test_different_depths_in_no_known_order_are_told_as_that(run: RunTables) -> None:
-    order = run.tables["order"].assign(significant=False)
-    planted = order["p_holm"] < 0.05
-    order.loc[planted, "low"] = -0.4
-    (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
-    assert told.details[2:] == (
-        "2 of 36 tests found two different depths, but not which of them comes first.",
-    )
-    assert told.p is None
-
-
-def test_a_single_test_without_an_order_is_told_in_the_singular(run: RunTables) -> None:
-    order = run.tables["order"].iloc[[-1]]
-    (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
-    assert told.details == ("1 of 1 test is not significant.",)
-    assert (told.p, told.test) == (
-        1.0, "the smallest, after Holm's correction over the one test of the run"
-    )  # fmt: skip
-
-
-def test_difficulty_is_told_as_it_was_measured(run: RunTables) -> None:
-    def sentence(**values: object) -> str:
-        order = run.tables["order"].assign(**values)
-        told = findings_of(synthetic.with_tables(run, order=order), EVERYTHING)
-        return of_kind(told, "order")[0].full
-
-    alike = "60 % of the items of knowledge, no significant difference (p = 0.200)."
-    assert alike in sentence(p_accuracy=0.2)
-    assert "The intact model" not in sentence(p_accuracy=np.nan)
+    (claim,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
+    assert (claim.evidence, claim.p) == ("not established", None)
 
 
 def test_without_a_significant_order_none_is_claimed(run: RunTables, plan: Plan) -> None:
     unsure = synthetic.with_tables(run, order=synthetic.order(plan, p_holm=0.2))
-    (told,) = of_kind(findings_of(unsure, EVERYTHING), "order")
-    assert told.short == "Which capability comes first is open: no order is established in 6 pairs."
-    assert "36 of 36 tests are not significant." in told.details
-    assert told.p == 0.2
+    (claim,) = of_kind(findings_of(unsure, EVERYTHING), "order")
+    assert (claim.evidence, claim.p) == ("not established", 0.2)
 
 
 def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(
@@ -424,12 +295,6 @@ def test_nothing_is_claimed_about_noise() -> None:
     assert alike.short.startswith("That another way of scoring needs other layers is not")
 
 
-def test_patching_without_accuracy_says_so(patched: pd.DataFrame, plan: Plan) -> None:
-    tables = RunTables(synthetic.facts(plan), {"patching_summary": patched})
-    (finding,) = findings_of(tables)
-    assert finding.caveat == "The intact model's accuracy was not measured."
-
-
 def test_results_without_rows_say_nothing(plan: Plan) -> None:
     told = synthetic.facts(plan)
     empty = [
@@ -449,47 +314,22 @@ def test_results_without_rows_say_nothing(plan: Plan) -> None:
 def test_words() -> None:
     assert layer_ranges([0, 1, 2, 7, 11, 12]) == "0–2, 7, 11 and 12"
     assert layer_ranges([]) == "none"
-    assert number(-0.2) == "0"
-    assert number(-3.26, 1) == "−3.3"
-    assert number(float("inf")) == "∞"
+    assert [number(-0.2), number(-3.26, 1), number(float("inf"))] == ["0", "−3.3", "∞"]
     assert interval(1.0, float("nan"), -2.0) == "1 [?, −2]"
     assert interval(1.0, float("nan"), float("nan")) == "1 (no interval)"
     assert str(Estimate(1.0, float("nan"), float("nan"), "points")) == "1 points (no interval)"
     assert interval(0.4286, 0.4261, 0.4311, 2) == "0.429 [0.426, 0.431]"
     assert interval(0.0, 0.0, 1e-9, 2) == "0.00 [0.00, 0.00]"
     assert joined(["a", "b", "c"]) == "a, b and c"
-    assert counted(1, "layer") == "1 layer"
-    assert spread([60, 40, 60]) == "40–60"
-    assert p_value(0.0002) == "p < 0.001"
-    assert p_value(0.0121) == "p = 0.012"
-    assert doing("mean", "mlp_out", "layer 3") == "setting the MLP output of layer 3 to its mean"
-    assert doing("resample", "attn_out", "a layer") == "resampling the attention output of a layer"
-    assert doing("noise", "z", "head 3.1") == "adding noise to head 3.1"
-    assert doing("skip", "mlp_out", "layer 3") == "skipping the MLP output of layer 3"
-    after = doing("zero", "resid_post", "layer 3")
-    assert after == "setting the residual stream after layer 3 to zero"
-
-
-def test_a_lens_that_reads_some_of_the_items_says_so(run: RunTables) -> None:
-    emergence = run.tables["emergence"].copy()
-    of_lens = emergence["method"].eq("logit lens")
-    whole = of_table(of_kind(findings_of(run, EVERYTHING), "lens"), "emergence")[0]
-    assert "begins as no other option does" not in whole.full
-    emergence.loc[of_lens, "n_items"] = 37
-    few = findings_of(synthetic.with_tables(run, emergence=emergence), EVERYTHING)
-    told = of_table(of_kind(few, "lens"), "emergence")
-    assert told
-    assert all("(n = 37 of " in finding.full for finding in told)
-    assert all("begins as no other option does)" in finding.full for finding in told)
-
-
-def test_one_of_a_kind_is_told_in_the_singular():
-    assert [counted(n, "layer") for n in (0, 1, 2, 12_000)] == [
-        "0 layers", "1 layer", "2 layers", "12,000 layers",
+    assert [counted(n, "layer") for n in (0, 1, 12_000)] == [
+        "0 layers", "1 layer", "12,000 layers",
     ]  # fmt: skip
-    assert counted(2, "entry", "entries") == "2 entries"
-    told = [spread_of(values, "item") for values in ([1, 1], [60], [40, 60], [1, 2])]
-    assert told == ["1 item", "60 items", "40–60 items", "1–2 items"]
+    assert [spread_of(values, "item") for values in ([1, 1], [60], [40, 60])] == [
+        "1 item", "60 items", "40–60 items",
+    ]  # fmt: skip
+    assert [p_value(0.0002), p_value(0.0121)] == ["p < 0.001", "p = 0.012"]
+    assert doing("mean", "mlp_out", "layer 3") == "setting the MLP output of layer 3 to its mean"
+    assert doing("noise", "z", "head 3.1") == "adding noise to head 3.1"
 
 
 def test_claims_are_saved_for_programs(found: list[Claim], tmp_path) -> None:
@@ -503,9 +343,3 @@ def test_claims_are_saved_for_programs(found: list[Claim], tmp_path) -> None:
         assert row["layers"].tolist() == list(claim.layers)
         if claim.estimate is not None:
             assert (row["estimate"], row["low"]) == (claim.estimate.value, claim.estimate.low)
-
-
-def test_claims_are_short(found: list[Claim]) -> None:
-    for claim in found:
-        words = [word for word in claim.short.split() if word not in ("%", "–")]
-        assert len(words) <= 25, claim.short

@@ -54,19 +54,6 @@ def test_a_layer_that_brings_and_destroys_carries():
     assert f"The other's put into the better model destroys {points} points." in claim.details
 
 
-def test_a_layer_that_only_brings_is_not_said_to_be_needed():
-    claim = only_claim(result({2: PART}))
-    assert claim.short.startswith("With layer 2 of the other model, the base gains 40 points")
-    assert claim.caveat.startswith("That the lead is lost without it is not established")
-
-
-def test_a_layer_that_only_destroys_may_not_fit():
-    claim = only_claim(result(losses={1: WORSE, 4: PART}))
-    assert claim.short.startswith("With layer 1 of the base, the other model loses 70 points")
-    assert "it may be needed there, or not fit" in claim.caveat
-    assert "Exchanges that do so: 2 of 6." in claim.details
-
-
 def test_where_nothing_moves_it_is_said_how_little_that_excludes():
     claim = only_claim(result())
     assert claim.short.startswith(
@@ -133,22 +120,6 @@ def test_a_stream_is_told_beside_the_weights_of_its_layer():
     assert "the first that" not in first
 
 
-def test_where_no_stream_moves_the_lead_none_is_named():
-    claim = only_claim(streams())
-    assert claim.short.startswith("None of 6 exchanges is established to move the lead")
-
-
-def test_outputs_of_sublayers_are_named():
-    made = result({3: BETTER}, {3: WORSE}, exchange="activations", site="mlp_out")
-    claim = only_claim(made)
-    assert claim.short.endswith("is carried by the MLP output of layer 3.")
-
-
-def test_layers_of_two_stacks_are_named():
-    claim = only_claim(result({3: BETTER}, {3: WORSE}, n_encoder=2))
-    assert claim.short.endswith("is carried by layer decoder.1.")
-
-
 def shown():
     rng = np.random.default_rng(0)
     noisy = {k: np.where(rng.random(N) < 0.2, rng.permutation(WORSE), WORSE) for k in range(6)}
@@ -211,24 +182,6 @@ def test_the_map_of_heads_is_legible_and_marks_what_moves(width):
         ]  # fmt: skip
         expected = {"brings": [(1, 3), (0, 1)], "destroys": [(1, 3), (2, 2)]}[direction]
         assert sorted(marked) == sorted(expected)
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_figures_of_activations_say_so(width):
-    made = with_activations(result({3: BETTER}), streams(dict.fromkeys(range(3, 6), BETTER)))
-    figure = moved_by_layer(made.effects(), width=width, exchange="activations")
-    assert_legible(figure)
-    said = " ".join(text.get_text() for text in figure.texts)
-    assert "What moves with the residual stream after one layer" in " ".join(said.split())
-    line = next(x for x in figure.axes[0].lines if x.get_gid() == "brings continuation")
-    np.testing.assert_allclose(line.get_ydata(), [0, 0, 0, 100, 100, 100])
-
-
-def test_the_page_shows_both_maps_of_heads():
-    page = report(heads({(3, 1): BETTER}, {(3, 1): WORSE})).html
-    assert "with one head: the better model&#39;s put into the other" in page
-    assert "with one head: the other model&#39;s put into the better model" in page
-    assert "that moves with layers" not in page
 
 
 def test_the_page_has_its_part_with_tables():
