@@ -69,8 +69,18 @@ def small() -> Plan:
 
 
 @pytest.fixture(scope="session")
-def page(small: Plan) -> Report:
-    return report(synthetic.results(small))
+def small_results(small: Plan) -> list[Result]:
+    return synthetic.results(small)
+
+
+@pytest.fixture(scope="session")
+def small_run(small_results: list[Result]) -> RunTables:
+    return tables_of_run(small_results)
+
+
+@pytest.fixture(scope="session")
+def page(small_results: list[Result]) -> Report:
+    return report(small_results)
 
 
 @pytest.fixture(scope="session")

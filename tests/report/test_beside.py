@@ -70,7 +70,7 @@ def two_cores(monkeypatch):
     [
         pytest.param(drawn, True, id="draws all", marks=pytest.mark.long),
         pytest.param(drawn, False, id="is helped"),
-        pytest.param(drawn_here_only, True, id="is ended"),
+        pytest.param(drawn_here_only, True, id="is ended", marks=pytest.mark.long),
     ],
 )
 def test_a_second_process_gives_the_pictures_of_this_one(two_cores, how, waits) -> None:

@@ -34,8 +34,7 @@ CAPABILITIES = ("retrieval", "knowledge", "reasoning", "coherence")
 PROTOCOLS = ("letter", "continuation", "generate")
 EVERYTHING = 1000
 SEEDS = (1, 5, 6, 7, 8)
-MORE_SEEDS = (11, 12, *range(14, 21), 23)
-SLOW_SEEDS = (10, 13, 21, 22)  # of many layers and items, which take as long as all others
+MORE_SEEDS = (*range(10, 24),)
 Needs = set[tuple[str, int]]
 
 
@@ -93,8 +92,7 @@ def run_and_claims(seed: int) -> tuple[RunTables, list[Claim]]:
 @pytest.fixture(
     params=[
         *SEEDS,
-        *(pytest.param(seed, marks=pytest.mark.slow) for seed in MORE_SEEDS),
-        *(pytest.param(seed, marks=pytest.mark.long) for seed in SLOW_SEEDS),
+        *(pytest.param(seed, marks=pytest.mark.long) for seed in MORE_SEEDS),
     ]
 )
 def made_up(request: pytest.FixtureRequest) -> tuple[RunTables, list[Claim]]:

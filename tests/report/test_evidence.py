@@ -5,26 +5,22 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import IN_TABLE, MOST, Claim, evidence, source
 from layerwise.presentation.rows import rows
 from layerwise.report._page import evidence_of
-from layerwise.report.html import findings_of, report
+from layerwise.report.html import findings_of
 
 
-@pytest.mark.usefixtures("blank_pictures")
-def test_every_sentence_of_a_page_opens_to_its_rows(results):
-    run = tables_of_run(results)
-    found = findings_of(run)
-    page = report(results).html
+def test_every_sentence_of_a_page_opens_to_its_rows(small_run, page):
+    found = findings_of(small_run)
     assert len(found) > 3
     for claim in found:
-        table = evidence_of(run, claim)
+        table = evidence_of(small_run, claim)
         assert table.collapsed
         assert table.cells
         assert all(len(row) == len(table.columns) for row in table.cells)
         assert all(f"{name} " in table.note for name in claim.source["where"])
-        assert f"<summary>{table.title}</summary>" in page
+        assert f"<summary>{table.title}</summary>" in page.html
 
 
 def claim_of(where: dict) -> Claim:

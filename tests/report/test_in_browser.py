@@ -147,7 +147,7 @@ def test_one_of_several_figures_is_shown_and_another_on_request(shown: Any) -> N
     assert [figures.nth(i).is_visible() for i in range(2)] == [False, True]
 
 
-@pytest.mark.parametrize("width", [1400, 800, 420])
+@pytest.mark.parametrize("width", [1400, 420])
 def test_sections_open_by_their_links_below_the_contents(shown: Any, width: int) -> None:
     shown.set_viewport_size({"width": width, "height": 860})
     part, contents = shown.locator("#roles"), shown.locator("nav")
@@ -166,7 +166,7 @@ CUT = """() => {
 }"""
 
 
-@pytest.mark.parametrize("width", [1400, 800, 420])
+@pytest.mark.parametrize("width", [1400, pytest.param(800, marks=pytest.mark.long), 420])
 def test_nothing_is_cut_at_any_width(browser: Any, page_file: Path, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 860})
     page.goto(page_file.as_uri())

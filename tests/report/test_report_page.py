@@ -13,12 +13,12 @@ import synthetic
 from synthetic import HOSTILE, Plan
 
 from layerwise.analyses.ablation.report import effects_tables
-from layerwise.analyses.registry import tables_of_run
 from layerwise.errors import UserError
 from layerwise.presentation.section import FigureSpec
 from layerwise.report import Report, report, report_from_folders
 from layerwise.report.html import grouped
 from layerwise.results import AblationResult, LensResult, PatchingResult
+from layerwise.storage.run_tables import RunTables
 from tests.pages import blank, blank_pages
 
 VOID = {"meta", "img", "source", "br", "hr", "link", "input", "col"}
@@ -187,15 +187,16 @@ def test_silent_pairs_are_listed_with_their_reason(page: Report) -> None:
     assert "generate" not in part
 
 
-def test_the_largest_effects_come_first_and_all_are_there(page: Report, small: Plan) -> None:
-    run = tables_of_run([AblationResult(synthetic.records(small), synthetic.facts(small))])
-    top, everything = effects_tables(run)
+def test_the_largest_effects_come_first_and_all_are_there(
+    page: Report, small_run: RunTables
+) -> None:
+    top, everything = effects_tables(small_run)
     assert everything.collapsed
     assert not top.collapsed
-    assert len(everything.cells) == len(run.tables["effects"])
+    assert len(everything.cells) == len(small_run.tables["effects"])
     sure = [row[-1] == "yes" for row in everything.cells]
     assert sure == sorted(sure, reverse=True)
-    assert sum(sure) == run.tables["effects"]["significant"].sum()
+    assert sum(sure) == small_run.tables["effects"]["significant"].sum()
     assert page.html.count("<details>") >= 4
 
 
