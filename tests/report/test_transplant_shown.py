@@ -33,25 +33,15 @@ def only_claim(one):
 def test_a_layer_that_brings_and_destroys_carries():
     made = result({3: BETTER}, {3: WORSE})
     claim = only_claim(made)
-    assert claim.short == (
-        "What the other model can do and the base cannot in keys when it chooses is carried by "
-        "layer 3."
-    )
-    assert "The lead is 70 [" in claim.full
-    assert "Exchanges that do so: 1 of 6." in claim.details
-    assert "The base is made-up, the other model trained." in claim.details
-    assert claim.evidence == "established"
-    assert claim.test.startswith("the larger of both; exact McNemar test")
-    assert claim.test.endswith("Holm over all 12 tests of the run")
-    assert (claim.layers, claim.items) == ((3,), "40 items")
+    assert claim.short.startswith("Layer 3 carries")
+    assert (claim.evidence, claim.layers, claim.items) == ("established", (3,), "40 items")
     of_layer = made.effects().query("layer == 3")
     assert claim.p == of_layer["p_run"].max() < 0.001
     row = of_layer.query("direction == 'brings'").iloc[0]
     assert claim.estimate[:3] == pytest.approx(list(100 * row[["moved", "run_low", "run_high"]]))
-    assert claim.estimate.bounds == "bounds for all 12 tests of the run together"
     row = of_layer.query("direction == 'destroys'").iloc[0]
     points = "{:.0f} [{:.0f}, {:.0f}]".format(*(100 * row[["moved", "run_low", "run_high"]]))
-    assert f"The other's put into the better model destroys {points} points." in claim.details
+    assert f"destroys {points} points" in claim.full
 
 
 def test_where_nothing_moves_it_is_said_how_little_that_excludes():
@@ -61,7 +51,6 @@ def test_where_nothing_moves_it_is_said_how_little_that_excludes():
     )
     assert claim.evidence == "not established"
     assert claim.estimate.low < claim.estimate.value == 0 < claim.estimate.high
-    assert claim.estimate.bounds == "bounds for all 12 tests of the run together"
 
 
 def test_moves_below_what_is_of_interest_make_no_claim():
@@ -73,14 +62,9 @@ def test_moves_below_what_is_of_interest_make_no_claim():
 
 
 def test_without_a_gap_no_layer_is_named():
-    same = transplant_result(BETTER, BETTER, {})
-    assert only_claim(same).full == (
-        "There is no gap to move between the two models in keys when it chooses. In keys "
-        "(continuation) the base is right in 95 %, the other model in 95 %. No layers were "
-        "exchanged there. The base is made-up, the other model trained. 40 items, task keys and "
-        "protocol continuation. Neither is established to be better than the other and than "
-        "guessing."
-    )
+    claim = only_claim(transplant_result(BETTER, BETTER, {}))
+    assert claim.short.startswith("There is no gap to move between the two models")
+    assert claim.layers == ()
 
 
 def test_sentences_stand_on_rows_that_they_quote():
@@ -107,17 +91,11 @@ def told_of_streams(one):
 def test_a_stream_is_told_beside_the_weights_of_its_layer():
     behind = dict.fromkeys(range(2, 6), BETTER)
     alone = told_of_streams(with_activations(result(), streams(behind)))
-    assert alone.startswith(
-        "With the residual stream after layer 2 of the other model, the base gains 70 points"
-    )
-    assert "the first that is established to; after layer 1: 0 [" in alone
-    assert "The weights of that layer alone bring 0 [" in alone
-    assert "which is not established; it may be what reaches the layer" in alone
+    assert alone.startswith("The residual stream after layer 2 of the other model, put into")
+    assert "That the weights of that layer alone bring any is not established: 0 [" in alone
     with_weights = told_of_streams(with_activations(result({2: BETTER}), streams(behind)))
     assert "The weights of that layer alone bring 70 [" in with_weights
     assert "weights" not in told_of_streams(streams(behind))
-    first = told_of_streams(streams(dict.fromkeys(range(6), BETTER)))
-    assert "the first that" not in first
 
 
 def shown():
@@ -155,16 +133,11 @@ def heads(gains=None, losses=None, site="z", **options):
 
 
 def test_a_head_is_named_by_its_layer_and_number():
-    made = heads({(3, 1): BETTER}, {(3, 1): WORSE})
-    claim = only_claim(made)
-    assert claim.short.endswith("is carried by head 3.1.")
-    assert "Exchanges that do so: 1 of 16." in claim.details
+    claim = only_claim(heads({(3, 1): BETTER}, {(3, 1): WORSE}))
+    assert claim.short.startswith("Head 3.1 carries")
     groups = heads({(3, 1): PART, (2, 0): PART}, site="kv_group", n_encoder=2)
-    claim = only_claim(groups)
-    assert claim.short.startswith("With key/value group decoder.")
-    assert "of the other model" in claim.short
-    assert "Exchanges that do so: 2 of 16." in claim.details
-    assert "that of cross-attention head" in only_claim(heads(site="cross_z")).full
+    assert only_claim(groups).short.startswith("Key/value group decoder.")
+    assert "cross-attention head" in only_claim(heads(site="cross_z")).short
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -191,3 +164,18 @@ def test_the_page_has_its_part_with_tables():
                   "Is where weights differ most where the gap moves most?",
                   "Distance of weights"):  # fmt: skip
         assert words in page
+
+
+@pytest.mark.parametrize(
+    ("gains", "losses", "start", "caveat"),
+    [
+        ({2: PART}, None, "Layer 2 of the other model, put into the base, brings 40 points",
+         "That the lead is lost without it is not established"),
+        (None, {1: WORSE, 4: PART}, "Layer 1 of the base, put into the other model, destroys 70",
+         "it may be needed there, or not fit"),
+    ],
+)  # fmt: skip
+def test_a_layer_that_only_brings_or_only_destroys_does_not_carry(gains, losses, start, caveat):
+    claim = only_claim(result(gains, losses))
+    assert claim.short.startswith(start)
+    assert caveat in claim.caveat
