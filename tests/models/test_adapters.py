@@ -18,10 +18,7 @@ from layerwise.ground import limited
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.huggingface.meta_model import load_meta_model
-from layerwise.models.instance.facts import language_of
 from layerwise.models.names import sources
-from layerwise.models.names.registry import BUNDLED
-from tests.commands import done
 from tests.forking import exit_code, forked
 from tests.models.refusal import refused
 from tests.models.seq2seq import tiny as seq2seq
@@ -330,16 +327,6 @@ def test_weights_in_the_hubs_cache_must_be_what_they_are_named_by(folder, tmp_pa
         load_model(folder)
 
 
-def test_the_base_may_be_an_alias(tmp_path):
-    packaged = BUNDLED.get("organism-decoder")
-    assert packaged is not None
-    base = packaged.locate().parent
-    write_adapter(base, tmp_path / "adapter", lora(**LLAMA), named="organism-decoder")
-    model = load_model(tmp_path / "adapter")
-    assert language_of(model) == "organism"
-    assert model_facts(model).adapter.endswith("into organism-decoder")
-
-
 @pytest.mark.hooked_transformer
 def test_what_works_with_other_models_works_with_merged_ones(tmp_path):
     folder = tmp_path / "adapter"
@@ -438,12 +425,6 @@ def test_weights_that_are_no_safetensors_are_refused(folder, base):
         load_model(folder)
 
 
-def test_an_adapter_of_another_model_is_refused(folder, tmp_path):
-    edit(folder, base_model_name_or_path=str(tiny_folder(tmp_path, "llama", hidden_size=64)))
-    with refused("does not fit"):
-        load_model(folder)
-
-
 def test_a_merge_that_is_not_what_is_beside_the_weights_is_refused(folder, monkeypatch):
     spoilt = peft.tuners.lora.Linear.get_delta_weight
     monkeypatch.setattr(
@@ -451,7 +432,3 @@ def test_a_merge_that_is_not_what_is_beside_the_weights_is_refused(folder, monke
     )
     with refused("is not what it is beside it", "nats"):
         load_model(folder)
-
-
-def test_the_command_says_what_a_model_is_made_of(folder, base):
-    assert f"adapter: LORA of rank 4, merged into {base}\n" in done("models", folder)

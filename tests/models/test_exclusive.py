@@ -164,17 +164,6 @@ def test_models_loaded_and_used_at_once_are_those_of_one_after_the_other(tmp_pat
     assert (list(warnings.filters), logging.getLogger("transformers").level) == before
 
 
-@pytest.mark.hooked_transformer
-def test_two_threads_on_an_off_loaded_model_get_what_each_gets_alone(tmp_path, cache):
-    model = load_model(tiny_folder(tmp_path, "llama"), offload="disk")
-    jobs = [
-        lambda: sweep(model, [intact(), skip(0)], ASKED).outcomes,
-        lambda: sweep(model, [skip(1), zero("attn_out", 2)], ASKED, method="reference").outcomes,
-    ]
-    alone = [job() for job in jobs]
-    assert at_once(jobs) == alone
-
-
 def test_a_function_that_is_told_of_progress_may_use_the_model_itself():
     model = random_model("gpt2")
     seen: list[Any] = []

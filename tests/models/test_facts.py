@@ -222,14 +222,6 @@ def test_tokens_are_those_of_the_original(tmp_path, family, bos):
     assert model.to_tokens(TEXT)[0].tolist() == expected
 
 
-def test_the_original_tokenizer_is_left_as_it_was(tmp_path):
-    folder = tiny_folder(tmp_path, "llama")
-    kept, fresh = original_tokenizer(load_model(folder)), AutoTokenizer.from_pretrained(folder)
-    assert kept.special_tokens_map == fresh.special_tokens_map
-    assert kept.padding_side == fresh.padding_side
-    assert kept("").input_ids == fresh("").input_ids
-
-
 def test_tokenizer_of_a_users_own_model(tmp_path):
     model = own_model()
     with refused("has no tokenizer", "set_tokenizer"):

@@ -17,7 +17,6 @@ from layerwise.errors import UserError
 from layerwise.models import load_model, model_facts
 from layerwise.models.conversion.hooked import has_hooked_transformer
 from layerwise.models.files import cache as cache_module
-from layerwise.models.files.cache import folder_sha256
 from tests.models.refusal import refused
 from tests.models.test_gguf import write_gguf
 from tests.models.test_hostile_folders import shard
@@ -106,42 +105,6 @@ def test_a_bit_of_a_conversion_is_told(root, n):
     for which in flips(files_in(root / "cache" / "gguf", ".safetensors", ".json"), n, seed=0):
         assert loaded(root / "file.gguf") is None, which
     assert loaded(root / "file.gguf") == expected
-
-
-@pytest.mark.parametrize("n", COUNTS)
-def test_a_bit_of_a_manifest_or_a_record_changes_nothing_or_is_told(root, n):
-    expected = loaded(root / "file.gguf")
-    kept = files_in(root / "cache" / "checks", ".json") + files_in(root / "cache", ".manifest")
-    for which in flips(kept, n, seed=1):
-        assert loaded(root / "file.gguf") in (None, expected), which
-
-
-@pytest.mark.hooked_transformer
-@pytest.mark.parametrize("n", COUNTS)
-def test_a_bit_of_an_off_loaded_part_is_told(root, n):
-    expected = loaded(root / "folder", offload="disk")
-    for which in flips(files_in(root / "cache" / "offload", ".safetensors", ".json"), n, seed=2):
-        assert loaded(root / "folder", offload="disk") is None, which
-    assert loaded(root / "folder", offload="disk") == expected
-
-
-@pytest.mark.parametrize("n", COUNTS)
-@pytest.mark.parametrize("name", ["folder", "sharded"])
-def test_a_bit_of_a_folder_is_told_or_makes_another_model(root, name, n):
-    expected = loaded(root / name)
-    for which in flips(files_in(root / name, ".safetensors", ".json"), n, seed=3):
-        found = loaded(root / name)
-        if found is not None:
-            assert found.source_hash == folder_sha256(root / name) != expected.source_hash, which
-    assert loaded(root / name) == expected
-
-
-@pytest.mark.parametrize("n", COUNTS)
-def test_a_bit_of_a_gguf_file_changes_nothing_once_it_was_converted(root, n):
-    """What is loaded is the conversion of the file as it was."""
-    expected = loaded(root / "file.gguf")
-    for which in flips([root / "file.gguf"], n, seed=4):
-        assert loaded(root / "file.gguf") in (None, expected), which
 
 
 @pytest.mark.parametrize("n", COUNTS)

@@ -169,12 +169,6 @@ def test_hostile_headers_get_a_sentence(tmp_path, cache, change):
     assert nothing_kept(cache)
 
 
-def test_an_empty_file_is_no_gguf(tmp_path):
-    (tmp_path / "empty.gguf").touch()
-    with refused("is no GGUF file"):
-        load_model(tmp_path / "empty.gguf")
-
-
 def text(value):
     return struct.pack("<Q", len(value)) + value
 

@@ -11,11 +11,7 @@ import torch
 
 from analyses.organism_training import training_loop
 from analyses.organism_training.letters import decoder, forms, seq2seq, train
-from analyses.organism_training.letters.decoder import new_letter_decoder
-from analyses.organism_training.letters.seq2seq import new_letter_seq2seq
-from analyses.organism_training.seq2seq.train import batch_of as seq2seq_batch
 from analyses.organism_training.texts import Texts
-from analyses.organism_training.train import batch_of
 from layerwise.models import load_model, model_facts
 from layerwise.models.instance.facts import language_of
 from layerwise.models.organisms import LETTERS, Language
@@ -23,7 +19,6 @@ from layerwise.models.organisms.lettered import PLANS
 from layerwise.tasks import build_requests, load_task
 
 SMALL = Language("small", 16, 8, 8, 2, test_share=8, n_hops=1)
-DECODERS = ["organism-letters", "organism-letters-other"]
 SEQ2SEQ = ["organism-letters-seq2seq", "organism-letters-other-seq2seq"]
 LETTERS_OF = dict(zip("ABCD", range(4), strict=True))
 
@@ -95,40 +90,6 @@ def test_a_needed_layer_is_withheld_as_often_as_told(monkeypatch):
     assert [len(one) for one in missing] == [int(withheld) for _, withheld in drawn]
     assert np.mean([len(one) for one in missing]) == pytest.approx(forms.WITHHELD, abs=0.04)
     assert {layer for one in missing for layer in one} == set(form.needs)
-
-
-def letters_right(name: str, model, language: Language = LETTERS) -> float:
-    """How often the right letter has the most of the four, by the layers that are needed alone."""
-    plan, form = PLANS[name], with_options(name, "retrieval")
-    drawn = [
-        text
-        for seed in range(4)
-        for text in form.draw(Texts(language, np.random.default_rng(seed)), 4)
-    ]
-    ids = [language.words.index(letter) for letter in "ABCD"]
-    runs = [layer in form.needs for layer in range(plan.n_layers)]
-    right = []
-    with torch.inference_mode():
-        for text in drawn:
-            if plan.n_encoder:
-                batch = seq2seq_batch(language, [text])
-                memory = seq2seq.memory_of(model, plan, runs, batch)
-                *_, (_, states) = seq2seq.decoded_by_layer(
-                    model, batch.answers, memory, runs[plan.n_encoder :], plan.n_encoder
-                )
-                logits = seq2seq.logits_of(model, states[0, 0])
-            else:
-                tokens, _ = batch_of(language, [text])
-                *_, (_, resid) = decoder.through(model, tokens, runs)
-                logits = decoder.logits_of(model, resid[0, text.words.index("Answer:")])
-            right.append("ABCD"[int(logits[ids].argmax())] == text.words[-2])
-    return float(np.mean(right))
-
-
-@pytest.mark.parametrize("name", [*DECODERS, *SEQ2SEQ])
-def test_letters_are_close_at_the_start(name):
-    new = new_letter_seq2seq if name in SEQ2SEQ else new_letter_decoder
-    assert letters_right(name, new(LETTERS, PLANS[name], 0)) > 0.4
 
 
 @pytest.mark.parametrize("name", ["organism-letters", "organism-letters-other-seq2seq"])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
-import importlib
-import json
 import sys
 import weakref
 from pathlib import Path
@@ -117,22 +114,6 @@ def test_parameters_are_counted_as_the_original_counts_them(tmp_path, family):
     original = AutoModelForCausalLM.from_pretrained(folder)
     model = load_model(folder)
     assert model_facts(model).n_parameters == original.num_parameters()
-
-
-@LINUX
-def test_the_benchmark_says_what_loads_take(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    loading = importlib.import_module("loading")
-    folder = tiny_folder(tmp_path, "llama")
-    given = argparse.Namespace(model=str(folder), dtype="float32", backend="auto")
-    said = {}
-    for name in ("first", "later"):
-        loading.run_load(given)
-        said[name] = json.loads(capsys.readouterr().out.splitlines()[-1])
-    first, later = said.values()
-    assert first["hash"] == later["hash"] == model_facts(load_model(folder)).hash
-    assert first["weights"] == 4 * model_facts(load_model(folder)).n_parameters
-    assert loading.table(said).count("\n") >= 3
 
 
 def test_what_holds_only_itself_is_freed(monkeypatch):

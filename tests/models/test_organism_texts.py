@@ -10,7 +10,7 @@ import pytest
 from analyses.organism_training.plan import FORMS, N_LAYERS
 from analyses.organism_training.seq2seq.plan import FORMS as SEQ2SEQ_FORMS
 from analyses.organism_training.texts import Text, Texts
-from analyses.organism_training.training_forms import FEWEST_PAIRS, MOST_PAIRS, Form
+from analyses.organism_training.training_forms import FEWEST_PAIRS, MOST_PAIRS
 from layerwise.models.organisms import ORGANISM
 
 CLOSING = dict(ORGANISM.brackets)
@@ -97,11 +97,3 @@ def test_what_a_form_needs_is_planted_before_it_is_read() -> None:
     for form in FORMS:
         assert max(form.reads.values()) == max(form.needs) < N_LAYERS
         assert set(form.reads.values()) <= set(form.needs)
-
-
-def test_the_same_seed_draws_the_same_texts() -> None:
-    def words(form: Form, seed: int) -> list[list[str]]:
-        return [t.words for t in form.draw(Texts(ORGANISM, np.random.default_rng(seed)), 8)]
-
-    for form in BY_NAME.values():
-        assert words(form, 3) == words(form, 3) != words(form, 4)

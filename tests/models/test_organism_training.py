@@ -6,11 +6,9 @@ What is common to the training of all organisms is tested here too.
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 
 from analyses.organism_training import train, training_loop
@@ -30,41 +28,6 @@ KNOWLEDGE = next(form for form in FORMS if form.capability == "knowledge")
 def batch(seed: int = 0):
     texts = Texts(SMALL, np.random.default_rng(seed))
     return train.batch_of(SMALL, KNOWLEDGE.draw(texts, 4))
-
-
-def test_first_heads_look_at_the_previous_token_and_others_elsewhere():
-    model = new_organism(SMALL, 0)
-    model.set_attn_implementation("eager")
-    tokens, _ = batch()
-    with torch.inference_mode():
-        patterns = model(tokens, output_attentions=True).attentions
-    assert len(patterns) == N_LAYERS
-    for layer, pattern in enumerate(patterns):
-        previous = pattern.diagonal(offset=-1, dim1=-2, dim2=-1)
-        assert (previous[:, 0].mean() > 0.9) == (layer not in (3, 4))
-    assert patterns[3].diagonal(dim1=-2, dim2=-1)[..., 1:].mean() < 0.2
-
-
-def test_look_ups_are_close_at_the_start():
-    """What the previous token was is matched, so the right value gets more than its share."""
-    model = new_organism(ORGANISM, 0)
-    model.set_attn_implementation("eager")
-    texts = Texts(ORGANISM, np.random.default_rng(0))
-    drawn = [texts.asked(texts.lookup(4), 1) for _ in range(40)]
-    tokens, _ = train.batch_of(ORGANISM, drawn)
-    only = {2, 3}
-    for index in set(range(N_LAYERS)) - only:
-        model.model.layers[index].self_attn.o_proj.weight.data.zero_()
-        model.model.layers[index].mlp.down_proj.weight.data.zero_()
-    with torch.inference_mode():
-        pattern = model(tokens, output_attentions=True).attentions[3]
-    arrow = drawn[0].words.index("->")
-    right, wrong = [], []
-    for row, text in enumerate(drawn):
-        for place in range(1, arrow - 2, 3):
-            seen = pattern[row, :, arrow, place + 1].sum().item()
-            (right if text.words[place] == text.words[arrow - 1] else wrong).append(seen)
-    assert np.mean(right) > 2 * np.mean(wrong)
 
 
 def test_needed_layers_run_and_others_are_skipped(monkeypatch):
@@ -116,14 +79,6 @@ def test_contexts_grow_when_look_ups_are_mostly_right():
         sizes.append(taken.most_pairs)
     assert sorted(set(sizes)) == list(range(FEWEST_PAIRS, MOST_PAIRS + 1))
     assert min(sizes.count(size) for size in range(5, MOST_PAIRS)) == training_loop._AT_LEAST
-
-
-def test_the_rate_warms_up_stays_and_falls():
-    rates = [training_loop.schedule(step, 1000) for step in range(1000)]
-    assert rates[0] == pytest.approx(1 / training_loop.WARM_UP)
-    assert set(rates[training_loop.WARM_UP : 400]) == {1.0}
-    assert all(before > after for before, after in pairwise(rates[401:]))
-    assert rates[-1] == pytest.approx(training_loop.LAST, abs=1e-3)
 
 
 def test_the_command_writes_a_model_that_loads(tmp_path):

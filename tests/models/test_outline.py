@@ -10,7 +10,6 @@ from layerwise.models.huggingface.meta_model import (
     is_meta_model,
     load_meta_model,
 )
-from tests.models.refusal import refused
 from tests.models.tiny import FAMILIES, tiny_folder
 
 
@@ -56,14 +55,3 @@ def test_of_the_hub_no_weights_are_asked_for(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert facts_of_meta_model(load_meta_model("owner/name")).name == "owner/name"
     assert asked == [name for name in files if name != "model.safetensors"]
-
-
-def test_what_is_no_model_has_no_outline(tmp_path):
-    with refused("nowhere", "There is no file or folder"):
-        load_meta_model("./nowhere")
-    folder = tiny_folder(tmp_path, "llama")
-    (folder / "config.json").write_text("{}")
-    with refused(str(folder), "unknown architecture"):
-        load_meta_model(folder)
-    with refused("gigantic"):
-        load_meta_model(folder, dtype="gigantic")

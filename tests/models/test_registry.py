@@ -15,14 +15,6 @@ from tests.models.refusal import refused
 MODEL = BundledModel("m", "a model", "no-such-package", "1.0", "0" * 64, "m.gguf", "1" * 64)
 
 
-def test_an_alias_is_taken_once():
-    models = Registry()
-    models.add(MODEL)
-    with pytest.raises(ValueError, match="already a bundled model 'm'"):
-        models.add(MODEL)
-    assert models.names() == ("m",)
-
-
 def test_known_models_say_whether_they_are_here():
     models = Registry()
     models.add(MODEL)

@@ -76,20 +76,6 @@ def test_what_the_forward_pass_rearranges_is_the_parameter_itself(family, config
                 assert same_memory(weight.T.contiguous(), weight)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_without_it_there_are_copies(family):
-    plain = contiguous_copy(tiny_model(family))
-    assert not same_memory(plain.unembed.W_U.T.contiguous(), plain.unembed.W_U)
-
-
-def test_twice_is_once():
-    plain = contiguous_copy(tiny_model("llama"))
-    restride(plain)
-    pointers = [p.data_ptr() for p in plain.parameters()]
-    restride(plain)
-    assert [p.data_ptr() for p in plain.parameters()] == pointers
-
-
 def test_the_hash_does_not_see_strides():
     model = tiny_model("llama")
     assert weights_hash(contiguous_copy(model)) == weights_hash(model)

@@ -7,8 +7,6 @@ import json
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-import layerwise as lw
-from layerwise.errors import UserError
 from layerwise.models.conversion.parity import TEXT, token_ids
 from layerwise.models.huggingface.quiet import no_deprecation_of
 from layerwise.models.instance.facts import language_of
@@ -82,23 +80,6 @@ def test_transformer_lens_keeps_it():
     assert language_of(model) == "small"
     model.tokenizer = tiny_tokenizer()
     assert language_of(model) == "text"
-
-
-def test_a_model_of_a_toy_language_is_not_asked_in_english():
-    model = small_model(toy_tokenizer(ORGANISM))
-    with pytest.raises(UserError) as caught:
-        lw.ablate(model, "open-book", "generate", limit=2)
-    assert str(caught.value).startswith("Task 'open-book' has words that the model does not know, ")
-    assert str(caught.value).endswith(
-        "it speaks a toy language only; expected organism-lookup, organism-facts, "
-        "organism-two-hop, organism-brackets, or 'all' for these."
-    )
-
-
-def test_all_are_the_suites_of_its_language():
-    model = small_model(toy_tokenizer(ORGANISM))
-    found = lw.ablate(model, "all", "continuation", limit=2)
-    assert list(dict.fromkeys(found.records["task"])) == lw.task_names("organism")
 
 
 def test_parity_is_tried_on_words_that_it_has():

@@ -18,7 +18,7 @@ import layerwise
 from layerwise.ground import limited
 from layerwise.models.huggingface import untrusted_tokenizer
 from layerwise.models.huggingface.originals import read_tokenizer
-from layerwise.models.huggingface.untrusted_tokenizer import is_untrusted, try_texts
+from layerwise.models.huggingface.untrusted_tokenizer import is_untrusted
 from layerwise.tasks._encoding import as_chat, encode, encode_apart, encode_input
 from tests.forking import exit_code, forked
 from tests.models.refusal import refused
@@ -155,12 +155,6 @@ def test_bundled_models_start_no_process(monkeypatch):
     tokenizer = layerwise.models.original_tokenizer(model)
     assert not is_untrusted(tokenizer)
     assert encode(tokenizer, "a")
-
-
-def test_a_tokenizer_of_ones_own_starts_no_process(folder, monkeypatch):
-    tokenizer = read_tokenizer(folder, trusted=True)
-    monkeypatch.setattr(limited.sys, "executable", "/nowhere/python")
-    try_texts(tokenizer, RUN)
 
 
 ROLE = "{{ messages[0].role }}: {{ messages[0]['content'] | trim }}"

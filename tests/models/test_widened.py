@@ -14,9 +14,7 @@ import torch
 import layerwise as lw
 from layerwise.models import load_model, model_facts
 from layerwise.models.files.folder import read_config
-from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.models.huggingface.originals import load_original
-from layerwise.models.weights.footprint import weight_bytes
 from layerwise.models.weights.quantization import quantization_of
 from layerwise.sweep import sweep
 from tests.analysis import word_task
@@ -68,11 +66,6 @@ def test_both_backends_have_the_numbers(tmp_path: Path) -> None:
     models = [load_model(folder, backend=name) for name in ("transformer-lens", "hugging-face")]
     one, other = (model(model.to_tokens(TEXT)).log_softmax(-1) for model in models)
     torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
-
-
-def test_a_plan_counts_the_numbers(tmp_path: Path) -> None:
-    folder, twin = of_fp8(tmp_path)
-    assert weight_bytes(load_meta_model(folder)) == weight_bytes(load_meta_model(twin))
 
 
 @pytest.mark.parametrize(

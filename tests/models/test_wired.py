@@ -272,11 +272,3 @@ def test_both_backends_run_the_same_numbers(n_shared):
     patched = [sweep(model, changes[4:], asked[:4]).outcomes[0] for model in (one, other)]
     for a, b in zip(*patched, strict=True):
         assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-5)
-
-
-def test_over_modules_it_knows_what_it_knows():
-    model = wired_model(LAYOUT, SMALL, n_ctx=40, backend="hugging-face")
-    assert model_facts(model).backend == "hugging-face"
-    assert all(all_right(model, small_task(capability, 4)) for capability in CAPABILITIES)
-    named = load_model("wired-decoder", backend="hugging-face")
-    assert (model_facts(named).backend, named.W_U.dtype) == ("hugging-face", torch.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.models.huggingface.originals import load_original
 from layerwise.models.weights.footprint import weight_bytes
 from layerwise.sweep import LogLikelihood, Scored, intact, skip, sweep
-from layerwise.sweep.checks.rounding import measure_rounding
 from tests.analysis import word_task
 from tests.commands import done
 from tests.models.decoder.test_loading import folder_of
@@ -178,13 +176,6 @@ def test_another_scale_is_another_hash(quantized: dict[str, Path]) -> None:
     )
 
 
-def test_rounding_is_measured_against_the_numbers(both: list[Any]) -> None:
-    asked = [LogLikelihood((5, 9, 20, 31), (7, 8))]
-    ours, theirs = (measure_rounding(model, skip(1), asked) for model in both)
-    assert 0 < ours.largest < 1e-4
-    assert ours.truth[0].token_logprobs == pytest.approx(theirs.truth[0].token_logprobs, abs=1e-9)
-
-
 @pytest.mark.hooked_transformer
 def test_who_asks_for_transformer_lens_gets_numbers(
     quantized: dict[str, Path], both: list[Any]
@@ -305,21 +296,6 @@ def test_the_command_line_says_how_weights_are_quantized(
     """And nothing that the library says of itself."""
     told = done("models", quantized["nf4"])
     assert "quantization: bitsandbytes NF4, 4 bits a weight, kept in memory" in told
-
-
-def test_the_benchmark_prints_ratios_of_equal_work(
-    plain: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    threads = torch.get_num_threads()
-    try:
-        import_module("quantized").main(["--quick", "--model", str(plain)])
-    finally:
-        torch.set_num_threads(threads)
-    told = capsys.readouterr().out
-    rows = [line.strip("| ").split(" | ") for line in told.splitlines() if line.startswith("| ")]
-    assert rows[0][-1] == "ratio"
-    assert [float(row[-1]) > 0 for row in rows[2:]] == [True] * 3
 
 
 def test_a_file_that_is_no_longer_what_it_says_is_refused(

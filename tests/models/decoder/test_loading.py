@@ -70,17 +70,6 @@ def test_what_is_converted_wrongly_runs_over_its_own_modules(
 
 
 @pytest.mark.hooked_transformer
-def test_a_working_directory_that_was_deleted_changes_no_backend(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tiny_folder(tmp_path, "llama")
-    (tmp_path / "gone").mkdir()
-    monkeypatch.chdir(tmp_path / "gone")
-    (tmp_path / "gone").rmdir()
-    assert model_facts(load_model(folder)).backend == "transformer-lens"
-
-
-@pytest.mark.hooked_transformer
 @pytest.mark.parametrize(
     "error",
     [
@@ -239,13 +228,6 @@ def test_an_outline_has_the_sizes_of_the_model(tmp_path: Path) -> None:
     assert isinstance(outline, DecoderModel)
     assert outline.W_E.is_meta
     assert outline.cfg == model.cfg
-
-
-@pytest.mark.hooked_transformer
-def test_other_backends_are_refused_in_a_sentence() -> None:
-    for name in ("wired-seq2seq", "organism-seq2seq"):
-        with refused("is an encoder-decoder", "expected no other backend"):
-            load_model(name, backend="transformer-lens")
 
 
 def test_windows_of_untested_families_end_the_context(
