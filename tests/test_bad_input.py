@@ -1,10 +1,15 @@
-"""Every mistake of a user's at the command line: one sentence, exit code 2, nothing left behind."""
+"""Mistakes at the command line: one sentence, exit code 2, nothing left behind.
+
+Wrong values of single options, in Python and at the command line, are in
+``tests/hostile/wrong_calls.py``; here are those of files, models, folders and their combinations.
+"""
 
 from __future__ import annotations
 
 import errno
 import io
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +21,11 @@ from layerwise.errors import UserError
 from tests import analysis, commands
 from tests.analysis import word_task, write_jsonl
 from tests.commands import assert_refused, refused, run
-from tests.models.tiny import session_folder, tiny_folder
+from tests.models.tiny import tiny_folder
 
-ANALYSES = ["ablate", "lens", "patch", "profile"]
 COMMA = '{"question": "a", "answer": "b",}'
+ORGANISM = "organism-decoder"
+LOOKUP = ["--task", "organism-lookup", "--limit", "6"]
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +33,27 @@ def model() -> Path:
     return commands.model_folder()
 
 
+def write_files(folder: Path) -> Path:
+    """Files of questions and texts, good and bad."""
+    items = word_task(4).items
+    write_jsonl(folder / "good.jsonl", items)
+    write_jsonl(folder / "bare.jsonl", [replace(item, choices=()) for item in items])
+    write_jsonl(folder / "long.jsonl", [items[0], replace(items[1], question="the key " * 200)])
+    (folder / "empty.jsonl").write_text("\n\n")
+    (folder / "broken.jsonl").write_text((folder / "good.jsonl").read_text() + COMMA + "\n")
+    (folder / "file").write_text("a file")
+    (folder / "latin.txt").write_bytes("Größe".encode("latin-1"))
+    (folder / "short.txt").write_text("ask k8 -> v2")
+    return folder
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
-    """The working folder of a command, with some files of questions."""
+    """The working folder of a command."""
     monkeypatch.chdir(tmp_path)
-    items = word_task(4).items
-    write_jsonl(tmp_path / "good.jsonl", items)
-    write_jsonl(tmp_path / "bare.jsonl", [replace(item, choices=()) for item in items])
-    write_jsonl(tmp_path / "long.jsonl", [items[0], replace(items[1], question="the key " * 200)])
-    (tmp_path / "empty.jsonl").write_text("\n\n")
-    good = (tmp_path / "good.jsonl").read_text()
-    (tmp_path / "broken.jsonl").write_text(good + COMMA + "\n")
-    (tmp_path / "file").write_text("a file")
-    return tmp_path
+    return write_files(tmp_path)
 
 
-@pytest.mark.parametrize("command", ANALYSES)
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -52,134 +63,136 @@ def here(tmp_path, monkeypatch) -> Path:
         ("file", "file is no GGUF file"),
     ],
 )
-def test_unknown_model(here, command, name, says):
-    refused(command, name, "--task", "good.jsonl", "--out", "run", says=says, unchanged=here)
+def test_unknown_model(here, name, says):
+    refused("profile", name, "--task", "good.jsonl", "--out", "run", says=says, unchanged=here)
 
 
-@pytest.mark.parametrize("command", ANALYSES)
+TOO_LONG = "but the model takes 256; take fewer few-shot examples or"
+OF_THE_TINY_MODEL = [
+    ("profile --task kv-word", "Unknown task 'kv-word'. Did you mean 'kv-words'?"),
+    ("lens --task empty.jsonl", "File 'empty.jsonl' is empty; expected one JSON object a line"),
+    ("ablate --task broken.jsonl", "File 'broken.jsonl', line 5: not JSON"),
+    ("ablate --fewshot 4", "has 4 rows, so 4 of them cannot be few-shot examples; ask for a"),
+    ("profile --out file", "file is a file: expected a folder for the run; choose another path."),
+    ("ablate --out file/below", "Cannot write file/below (file is a file): choose a folder"),
+    ("ablate --task bare.jsonl --protocol letter",
+     "Item 'words/0000' of task 'bare' has no choices, which protocol 'letter' needs; add"),
+    ("lens --task long.jsonl", TOO_LONG),
+    ("profile --task kv-words", TOO_LONG),
+    ("patch --task kv-words", TOO_LONG),
+    ("ablate --site resid_post", "Expected one of: attn_out, cross_attn_out, cross_z, kv_group,"),
+    ("ablate --kind mean --site layer", "Expected one of: attn_out, cross_attn_out,"),
+    ("ablate --site z --heads a", "Cannot read heads 'a'"),
+    ("ablate --layers 0-7", "Layer 3 is out of range: the model has layers 0 to 2."),
+    ("ablate --layers first", "Cannot read layers 'first': expected numbers and ranges like"),
+    ("ablate --layers 1-", "Cannot read layers '1-'"),
+    ("ablate --layers ''", "Cannot read layers ''"),
+    ("ablate --layers ²", "Cannot read layers '²'"),
+    ("ablate --layers 0-99999999999", "Cannot read layers '0-99999999999'"),
+    ("lens --protocol generate",
+     "The logit lens reads the prompt of 'letter' or 'continuation'; 'generate' has the"),
+    ("patch", "Task 'good' has no pairs for activation patching"),
+    ("patch --site resid", "Unknown site 'resid'. Did you mean 'resid_pre'?"),
+    ("patch --task facts --pairs 0", "At least one pair is needed for patching"),
+    ("profile --pairs 0", "At least one pair is needed"),
+    ("patch --task facts --fewshot 0 --limit 1",
+     "No pair of task 'facts' can be patched: The answers to item 'facts/0000' and to its "),
+    ("ablate --ray --seed 1", "--ray has no value: expected one behind it and found --seed"),
+    ("ablate --dtype --device cpu", "--dtype has no value"),
+]  # fmt: skip
+
+
+def words_of(text: str, **usual: str) -> list[str]:
+    """The words of a command, with options that it does not name."""
+    words = shlex.split(text)
+    more = [(f"--{name}", value) for name, value in usual.items() if f"--{name}" not in words]
+    return [*words[1:], *(word for pair in more for word in pair)]
+
+
+@pytest.mark.parametrize(("command", "says"), OF_THE_TINY_MODEL)
+def test_what_a_model_cannot_be_asked(here, model, command, says):
+    name = command.split()[0]
+    usual = {} if name == "patch" else {"protocol": "continuation"}
+    words = words_of(command, task="good.jsonl", out="run", **usual)
+    refused(name, model, *words, says=says, unchanged=here)
+
+
+OF_THE_ORGANISM = [
+    ("lens --over generated --protocol letter", "ask for that protocol alone"),
+    ("lens --over continuation --positions -2", "Positions are those of the"),
+    ("lens --positions -1,x", "Cannot read positions '-1,x': expected negative"),
+    ("lens --positions -99", "no position -99; ask for positions from"),
+    ("train-lens --texts -3", "At most -3 texts were asked for; expected 10 at least"),
+    ("train-lens --text none.txt", "Cannot read none.txt (No such file or directory)"),
+    ("train-lens --text latin.txt", "latin.txt is no UTF-8 text; save it as UTF-8."),
+    ("train-lens --text good.jsonl", "'good.jsonl', line 1: not a JSON object"),
+    ("train-lens --text short.txt", "Only 1 text to train a tuned lens on came from"),
+    ("attribution --protocol generate", "Attribution reads the prompt of 'letter' or"),
+    ("path-patch --receiver q:3", "Cannot read the receiver 'q:3': expected logits,"),
+    ("path-patch --receiver q:3.9", "which has layers 0 to 7 and heads 0 to 3 for it"),
+    ("path-patch --receiver mlp:8", "has layers 0 to 7; choose one of these."),
+    ("attribution-patch --site layer", "Unknown site 'layer'. Expected one of: attn_"),
+    ("attribution-patch --position end", "Unknown position 'end'. Expected one of:"),
+    ("attribution-patch --direction both", "Unknown direction 'both'."),
+    ("attribution-patch --sample -2", "A sample of -2 cells says nothing about"),
+    ("remove --layers -1", "The number of layers to remove is -1; expected 1 to 7,"),
+    ("prune --remove -1", "Cannot read layers '-1': expected numbers and ranges"),
+    ("distill organism-decoder-1 --out .", "choose another"),
+    ("similarity --task good.jsonl", "it speaks a toy language only; expected organism-lookup,"),
+]
+
+
+@pytest.mark.parametrize(("command", "says"), OF_THE_ORGANISM)
+def test_what_other_analyses_cannot_do(here, command, says):
+    words = words_of(command, task="organism-lookup", limit="6", out="run")
+    refused(command.split()[0], ORGANISM, *words, says=says, unchanged=here)
+
+
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("length", "says"),
     [
-        (["--task", "kv-word"], "Unknown task 'kv-word'. Did you mean 'kv-words'?"),
-        (["--task", "none.jsonl"], "File 'none.jsonl' cannot be read (No such file or directory)"),
-        (["--task", "empty.jsonl"], "File 'empty.jsonl' is empty; expected one JSON object a line"),
-        (["--task", "broken.jsonl"], "File 'broken.jsonl', line 5: not JSON"),
-        (["--limit", "0"], "The limit of items must be at least 1, not 0; leave it out for all."),
-        (["--seed", "-1"], "The seed is -1; expected 0 or a positive whole number."),
-        (["--fewshot", "4"], "has 4 rows, so 4 of them cannot be few-shot examples; ask for a"),
-        (["--memory-budget", "lots"], "Cannot read the memory budget 'lots': expected a size such"),
-        (["--memory-budget", "1KB"], "A memory budget of 1000 bytes is too small"),
-        (["--dtype", "float8"], "Unknown dtype 'float8'. Did you mean 'float"),
-        (["--device", "gpu"], "Unknown device 'gpu'."),
-        (["--out", "file"], "file is a file: expected a folder for the run; choose another path."),
-        (["--out", "file/below"], "Cannot write file/below (file is a file): choose a folder"),
+        (1, "Sequences of length 1 were asked for; expected at least 2 tokens"),
+        (90, "need 181 when they are repeated, but the model takes 128; choose a"),
     ],
 )
-def test_bad_options(here, model, command, options, says):
-    chosen = ["--task", "good.jsonl", "--out", "run", *options]
-    if command == "lens":
-        chosen += ["--protocol", "continuation"]
-    if command == "patch" and "--out" in options:  # this one is told only if there are pairs
-        chosen = ["--task", "facts", "--fewshot", "0", "--limit", "40", *options]
-    refused(command, model, *_last_of_each(chosen), says=says, unchanged=here)
+def test_heads_that_cannot_be_scored(here, length, says):
+    refused("heads", ORGANISM, "--length", length, "--out", "run", says=says, unchanged=here)
 
 
-def _last_of_each(options: list[str]) -> list[str]:
-    """Each option once, because tasks and protocols would add up."""
-    found = dict(zip(options[::2], options[1::2], strict=True))
-    return [word for pair in found.items() for word in pair]
-
-
-@pytest.mark.parametrize("command", ["ablate", "lens", "profile"])
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--protocol", "leter"], "Unknown protocol 'leter'. Did you mean 'letter'?"),
-        (
-            ["--task", "bare.jsonl", "--protocol", "letter"],
-            "Item 'words/0000' of task 'bare' has no choices, which protocol 'letter' needs; add",
-        ),
-        (
-            ["--task", "long.jsonl", "--protocol", "continuation"],
-            "(prompt and answer), but the model takes 256; take fewer few-shot examples or",
-        ),
-        (["--chat"], "This model's tokenizer has no chat template; expected one because chat"),
-    ],
-)
-def test_questions_that_cannot_be_asked(here, model, command, options, says):
-    task = [] if "--task" in options else ["--task", "good.jsonl"]
-    refused(command, model, *task, *options, "--out", "run", says=says, unchanged=here)
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--site", "resid_post"], "Expected one of: attn_out, cross_attn_out, cross_z, kv_group,"),
-        (["--kind", "mean", "--site", "layer"], "Expected one of: attn_out, cross_attn_out,"),
-        (["--site", "z", "--heads", "a"], "Cannot read heads 'a'"),
-        (["--layers", "0-7"], "Layer 3 is out of range: the model has layers 0 to 2."),
-        (["--layers", "first"], "Cannot read layers 'first': expected numbers and ranges like"),
-        (["--layers", "1-"], "Cannot read layers '1-'"),
-        (["--layers", ""], "Cannot read layers ''"),
-        (["--layers", "²"], "Cannot read layers '²'"),
-        (["--layers", "0-99999999999"], "Cannot read layers '0-99999999999'"),
-    ],
-)
-def test_ablations_that_do_not_exist(here, model, options, says):
-    command = ["ablate", model, "--task", "good.jsonl", *options, "--out", "run"]
-    refused(*command, says=says, unchanged=here)
-
-
-@pytest.mark.parametrize(
-    ("command", "says"),
-    [
-        (
-            ["lens", "--task", "good.jsonl", "--protocol", "generate"],
-            "The logit lens reads the prompt of 'letter' or 'continuation'; 'generate' has the",
-        ),
-        (["patch", "--task", "good.jsonl"], "Task 'good' has no pairs for activation patching"),
-        (["patch", "--site", "resid"], "Unknown site 'resid'. Did you mean 'resid_pre'?"),
-        (["patch", "--task", "facts", "--pairs", "0"], "At least one pair is needed for patching"),
-        (["patch", "--task", "kv-words"], "but the model takes 256; take fewer few-shot examples"),
-        (
-            ["patch", "--task", "facts", "--fewshot", "0", "--limit", "1"],
-            "No pair of task 'facts' can be patched: The answers to item 'facts/0000' and to its ",
-        ),
-        (["profile", "--task", "good.jsonl", "--pairs", "0"], "At least one pair is needed"),
-        (
-            ["profile", "--task", "kv-words", "--protocol", "continuation"],
-            "but the model takes 256; take fewer few-shot",
-        ),
-    ],
-)
-def test_what_lens_and_patching_cannot_do(here, model, command, says):
-    name, *options = command
-    refused(name, model, *options, "--out", "run", says=says, unchanged=here)
-
-
-@pytest.mark.parametrize("command", ANALYSES)
-def test_a_device_that_is_not_here(here, model, monkeypatch, command):
+def test_a_device_that_is_not_here(here, model, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     says = "Device 'cuda' is not available here: expected 'cpu'; choose that"
-    refused(command, model, "--device", "cuda", "--out", "run", says=says, unchanged=here)
+    refused("profile", model, "--device", "cuda", "--out", "run", says=says, unchanged=here)
 
 
-@pytest.mark.parametrize("command", ANALYSES)
-def test_weights_that_are_no_numbers(here, model, command):
+def test_weights_that_are_no_numbers(here):
     def spoil(weights):
         weights["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
 
-    bad = session_folder() / f"{model.name}-edited"
-    if not bad.exists():
-        analysis.edited_folder(model, spoil)
+    bad = analysis.edited_folder(tiny_folder(here, "llama"), spoil)
     says = "has NaN or infinite weights in model.layers.1.mlp.up_proj.weight"
-    refused(command, bad, "--task", "good.jsonl", "--out", "run", says=says, unchanged=here)
+    refused("profile", bad, "--task", "good.jsonl", "--out", "run", says=says, unchanged=here)
 
 
 def test_model_and_tokenizer_that_do_not_match(here, tmp_path_factory):
     bad = tiny_folder(tmp_path_factory.mktemp("models"), "llama", vocab_size=290)
     says = "do not match: the tokenizer has token id 299, expected ids below the model's"
     refused("ablate", bad, "--task", "good.jsonl", "--out", "run", says=says, unchanged=here)
+
+
+def test_a_model_without_files_cannot_be_pruned(here):
+    says = "The model has no Hugging Face original to write from: expected one that load_model"
+    command = ["prune", "wired-decoder", "--remove", "0", "--task", "wired-lookup", "--out", "run"]
+    refused(*command, says=says, unchanged=here)
+
+
+@pytest.mark.parametrize("model", [ORGANISM, "organism-seq2seq"])
+def test_a_lens_of_another_model(here, model):
+    commands.done("train-lens", f"{model}-1", *LOOKUP, "--kind", "bias", "--texts", 20, "--steps",
+                  1, "--out", "other")  # fmt: skip
+    command = ["lens", model, *LOOKUP, "--lens", "tuned", "--tuned", "other", "--out", "run"]
+    says = f"This tuned lens was trained on '{model}-1' with weights "
+    refused(*command, says=says, unchanged=here)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -189,41 +202,55 @@ def test_a_folder_that_may_not_be_written(here, model):
     refused(*command, says="Cannot write", unchanged=here)
 
 
-@pytest.mark.parametrize("command", ["ablate", "lens", "profile"])
-def test_a_folder_of_something_else(here, model, command):
+def test_a_folder_of_something_else(here, model):
     (here / "thesis").mkdir()
     (here / "thesis" / "chapter.tex").write_text("text")
     says = "thesis holds other files (chapter.tex, ...) and no run.json: expected an empty folder"
     options = ["--task", "good.jsonl", "--protocol", "continuation", "--out", "thesis"]
-    refused(command, model, *options, says=says, unchanged=here)
+    refused("profile", model, *options, says=says, unchanged=here)
+
+
+RUN = ["--task", "good.jsonl", "--protocol", "continuation", "--out", "a"]
+
+
+@pytest.fixture(scope="module")
+def finished(model, tmp_path_factory) -> Path:
+    """A folder in which there is a finished run; do not change it."""
+    folder = write_files(tmp_path_factory.mktemp("finished"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        commands.done("ablate", model, *RUN)
+    return folder
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("command", "options", "says"),
     [
-        (["--seed", "1"], "(seed was 0 and is now 1)"),
-        (["--layers", "0"], "(layers was [0, 1, 2] and is now [0])"),
-        (["--kind", "zero", "--site", "mlp_out"], '(kind was "skip" and is now "zero"; site was'),
-        (["--protocol", "generate"], '(protocols was ["continuation"] and is now ["continuation",'),
-        (["--limit", "2"], "(task good: 4 items -> 2 items; task good items not asked: "),
-        (
-            ["--dtype", "bfloat16"],
-            '(dtype was "float32" and is now "bfloat16"; the weights changed',
-        ),
-        (["--memory-budget", "300MiB"], "(memory_budget was "),
+        ("ablate", ["--seed", "1"], "(seed was 0 and is now 1)"),
+        ("ablate", ["--layers", "0"], "(layers was [0, 1, 2] and is now [0])"),
+        ("ablate", ["--kind", "zero", "--site", "mlp_out"],
+         '(kind was "skip" and is now "zero"; site was'),
+        ("ablate", ["--protocol", "generate"], '(protocols was ["continuation"] and is now ["cont'),
+        ("ablate", ["--limit", "2"], "(task good: 4 items -> 2 items; task good items not asked: "),
+        ("ablate", ["--dtype", "bfloat16"],
+         '(dtype was "float32" and is now "bfloat16"; the weights changed'),
+        ("ablate", ["--memory-budget", "300MiB"], "(memory_budget was "),
+        ("lens", [], '(analysis was "ablation" and is now "logit lens"'),
     ],
-)
-def test_a_folder_of_a_run_with_other_settings(here, model, options, says):
-    command = ["ablate", model, "--task", "good.jsonl", "--protocol", "continuation", "--out", "a"]
+)  # fmt: skip
+def test_a_folder_of_a_run_with_other_settings(
+    finished, model, monkeypatch, command, options, says
+):
+    monkeypatch.chdir(finished)
+    says = f"a holds a run with other settings {says}"
+    refused(command, model, *RUN, *options, says=says, unchanged=finished)
+
+
+def test_a_folder_that_holds_a_pruned_model(here):
+    command = ["prune", ORGANISM, "--remove", "7", *LOOKUP, "--protocol", "letter", "--out", "p"]
     commands.done(*command)
-    refused(*command, *options, says=f"a holds a run with other settings {says}", unchanged=here)
-
-
-def test_another_analysis_in_the_folder_is_refused(here, model):
-    options = ["--task", "good.jsonl", "--protocol", "continuation", "--out", "a"]
-    commands.done("ablate", model, *options)
-    says = 'a holds a run with other settings (analysis was "ablation" and is now "logit lens"'
-    refused("lens", model, *options, says=says, unchanged=here)
+    says = "p/compared holds a run with other settings (removed was [7] and is now [6])"
+    refused(*(part.replace("7", "6") for part in command), says=says, unchanged=here)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +302,7 @@ def full_after(monkeypatch, writes: int) -> None:
     monkeypatch.setattr(os, "fsync", fsync)
 
 
-@pytest.mark.parametrize("writes", [0, 1, 2, 3, 5, 6, 8])
+@pytest.mark.parametrize("writes", [0, 1, 2, 5, 8])
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     here, model, whole_run, monkeypatch, writes
 ):
@@ -293,11 +320,6 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     pd.testing.assert_frame_equal(pd.read_parquet(here / "run" / "records.parquet"), expected)
 
 
-def test_the_disk_has_room_for_a_whole_run_after_nine_writes(here, model, monkeypatch):
-    full_after(monkeypatch, 9)
-    commands.done("ablate", model, "--task", "good.jsonl", "--protocol", "letter", "--out", "run")
-
-
 def test_a_report_on_a_full_disk(here, model, whole_run, monkeypatch):
     (here / "whole").mkdir()
     for file, content in whole_run.items():
@@ -309,35 +331,15 @@ def test_a_report_on_a_full_disk(here, model, whole_run, monkeypatch):
     assert commands.contents(here) == before
 
 
-def offline_process(monkeypatch, home: Path):
-    """In a process of its own, which says no more than commands do in this one."""
-    return lambda *args: commands.process(*args, HF_HUB_OFFLINE="1", HF_HOME=str(home))
-
-
-def offline_here(monkeypatch, home: Path):
-    """The variables of these names are read when the library is imported, which it is."""
+def test_no_network_for_a_hub_model(here, monkeypatch):
+    # The variables of these names are read when the library is imported, which it is.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
-    return run
-
-
-@pytest.mark.parametrize(
-    "by", [offline_here, pytest.param(offline_process, marks=pytest.mark.long)]
-)
-def test_no_network_for_a_hub_model(here, monkeypatch, by):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(here / "hub"))
     says = (
         "Model 'owner/name' is not in the local hub cache and the hub cannot be reached: expected "
         "a network connection (and HF_HUB_OFFLINE unset); connect, or give a local folder."
     )
-    refused(
-        "lens",
-        "owner/name",
-        "--out",
-        "run",
-        says=says,
-        unchanged=here,
-        by=by(monkeypatch, here / "hub"),
-    )
+    refused("lens", "owner/name", "--out", "run", says=says, unchanged=here)
 
 
 @pytest.mark.parametrize(
@@ -351,14 +353,6 @@ def test_links_to_themselves(here, monkeypatch, arguments):
     (here / "loop").symlink_to("loop")
     monkeypatch.setattr(commands, "contents", lambda folder: sorted(os.listdir(folder)))
     refused(*arguments, says="loop", unchanged=here)
-
-
-def test_options_that_are_no_numbers_are_told_by_the_parser(here, model):
-    outcome = run("ablate", model, "--limit", "many")
-    assert outcome.code == 2
-    assert "--limit" in outcome.err
-    assert "Traceback" not in outcome.err
-    assert not (here / "run").exists()
 
 
 def test_a_sentence_spells_out_what_is_no_character_that_can_be_shown():

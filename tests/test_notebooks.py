@@ -11,12 +11,17 @@ from typing import Any
 
 import pytest
 
+from tests.cases import in_long_runs
+
 FILES = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 LARGEST = 350_000
-# Of the real model little is computed; the committed outputs are those of whole runs.
+# By day with toy models and little work; the committed outputs are those of whole runs.
 TOY = {"MODEL": "organism-decoder"}
-RUNS = [(1, {"LIMIT": 3}), (1, TOY), (2, {}), (2, TOY), (3, {}), (4, {"PAIRS": 2}), (4, TOY),
-        (5, {}), (6, {})]  # fmt: skip
+RUNS = [
+    (1, TOY), (2, TOY), (3, {"LIMIT": 16, "PAIRS": 4}), (4, TOY), (5, {"LIMIT": 24}),
+    (6, {"LIMIT": 12, "PAIRS": 4}),
+    *in_long_runs((1, {"LIMIT": 3}), (2, {}), (3, {}), (4, {"PAIRS": 2}), (5, {}), (6, {})),
+]  # fmt: skip
 
 
 def run_cells(cells: list[str]) -> dict[str, Any]:
