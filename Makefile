@@ -47,8 +47,7 @@ CORE ?= tests/models tests/sweep tests/tasks tests/test_ablation.py tests/test_a
 # What test-transformer-lens-4 tries.
 BRIDGED ?= tests/models tests/sweep tests/test_ablation.py tests/test_logit_lens.py \
 	tests/test_patching.py tests/test_attribution.py tests/test_heads.py tests/test_profiling.py \
-	tests/test_cli.py tests/test_commands.py tests/test_startup.py tests/test_public_names.py \
-	tests/test_benchmarks.py tests/test_growth_and_patching_benchmarks.py
+	tests/test_cli.py tests/test_commands.py tests/test_public_names.py tests/test_benchmarks.py
 
 .PHONY: demo notebook test test-suite test-kept test-long test-hostile test-mutants test-mistakes \
 	test-settings test-lowest test-transformer-lens-4 test-quantized test-cuda lint docs lock clean

@@ -85,14 +85,14 @@ FAULTS = [
         '        named = f"zero:resid_post,layer={layer}"\n'
         '        return Intervention(named, "zero", site, (SkipLayer(layer),))\n'
         '    return _named("zero", SetSite(layer, site, _ZERO, _heads(site, head)))',
-        (GROUND_TRUTH + "ablation_finds_the_planted_layers[zero-resid_post]",),
+        (GROUND_TRUTH + "ablation_finds_the_planted_layers[resid_post-zero]",),
     ),
     Fault(
         "a skip that zeroes the stream",
         "sweep/changes/interventions.py",
         '"layer", (SkipLayer(layer),))',
         '"layer", (SetSite(layer, "resid_post", _ZERO),))',
-        (GROUND_TRUTH + "ablation_finds_the_planted_layers[skip-layer]",),
+        (GROUND_TRUTH + "ablation_finds_the_planted_layers[layer-skip]",),
     ),
     Fault(
         "stale norm in the lens",
@@ -129,7 +129,7 @@ FAULTS = [
         "sweep/activations/intact_run.py",
         "    return seen[site]\n",
         '    return seen["resid_pre"]\n',
-        (GROUND_TRUTH + "the_lens_reads_the_answer_from_the_planted_layer_on",),
+        (GROUND_TRUTH + "lenses_read_the_answer_from_the_planted_layer_on[decoder]",),
     ),
     Fault(
         "the depth at which an answer is on top once, not to stay",
@@ -167,7 +167,7 @@ FAULTS = [
         'share = stats.shares(np.array([float(intact["acc"])]), acc, floor)',
         'share = float(intact["acc"]) - acc',
         (
-            "tests/test_removal_floor.py::test_shares_are_of_the_way_to_the_model_without_layers",
+            "tests/test_removal.py::test_shares_are_of_the_way_to_the_model_without_layers",
             "tests/test_removal.py::test_tasks_with_signal_decide_together_with_the_same_weight",
         ),
     ),

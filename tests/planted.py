@@ -5,11 +5,9 @@ What each method must find in them is told by ``layerwise.models.organisms.truth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 
-import pandas as pd
 import torch
 from hypothesis import strategies as st
 
@@ -18,7 +16,6 @@ from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
 from layerwise.models.organisms.truth import Planted as Planted
 from layerwise.models.organisms.truth import spared as spared
 from layerwise.models.organisms.wired import wired_model
-from layerwise.results import AblationResult
 from layerwise.tasks import Corruption, Item, Task
 from layerwise.tasks.suites import toy
 from tests.hooked import HookedTransformer
@@ -42,32 +39,6 @@ def small_task(capability: str, n_items: int = 24, seed: int = 0) -> Task:
     """The suite of a capability in the small language."""
     make = {"retrieval": toy.lookup, "knowledge": toy.facts, "reasoning": toy.two_hop}
     return make[capability](SMALL, seed, n_items=n_items)
-
-
-def assert_no_bit_changed(records: pd.DataFrame, idle: Iterable[int], method: str) -> None:
-    """Skipping layers that do nothing leaves every log-probability as it is.
-
-    The engine computes a branch beside others, where matrix products may round differently
-    (docs/engine.md); the reference computes each by itself.
-    """
-    rounding = 0.0 if method == "reference" else 2e-6
-    wide = records.pivot(index=["task", "item"], columns="intervention", values="gold_logprob")
-    for layer in idle:
-        assert (wide[f"skip:layer={layer}"] - wide["intact"]).abs().max() <= rounding
-
-
-def assert_lost_answers_are_not_written(records: pd.DataFrame) -> None:
-    """Where an answer was lost, none is written."""
-    wrong = records.loc[~records["correct"] & (records["kind"] == "skip")]
-    assert len(wrong)
-    assert wrong["generated"].str.strip().eq("").all()
-
-
-def assert_nothing_is_claimed_of_letters(result: AblationResult) -> None:
-    """A wired model does not understand letters."""
-    assert not result.signal()["signal"].any()
-    assert result.signal()["accuracy"].eq(1 / 4).all()
-    assert not result.effects()["significant"].any()
 
 
 def with_values_swapped(task: Task) -> Task:

@@ -10,22 +10,19 @@ import pandas as pd
 import pytest
 import torch
 
-import layerwise as lw
 from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.ablation.spec import resampled_from
 from layerwise.errors import UserError
-from layerwise.models import load_model, original_tokenizer, weights_hash
+from layerwise.models import original_tokenizer, weights_hash
 from layerwise.results import AblationResult
 from layerwise.stats.effects import BASELINES, BLIND, CONTROLS, NO_LAYERS
-from layerwise.sweep import Generate, LogLikelihood, noise, resample, site_noise, sweep
-from layerwise.sweep.changes.edits import source_position
 from layerwise.sweep.checks.reference import reference_outcome
 from layerwise.tasks import GenerateSpec, build_requests, load_task, with_other_questions
 from layerwise.tasks.blind import guesses
 from tests import analysis
-from tests.analysis import greedy_text, logprob, solved_by, word_task
+from tests.analysis import greedy_text, logprob, word_task
 from tests.models.real import smollm2
-from tests.models.tiny import tiny_folder, tiny_model
+from tests.models.tiny import tiny_model
 
 PROTOCOLS = ("letter", "continuation", "generate")
 KEY = ["intervention", "task", "item", "protocol"]
@@ -235,6 +232,7 @@ def hooked_scores(model, asked, hooks=()) -> tuple[float, float, bool]:
     return scores[gold], scores[gold] - max(others), scores.index(max(scores)) == gold
 
 
+@any_model
 @pytest.mark.parametrize(("kind", "site"), COMBINATIONS)
 def test_records_equal_hooks_written_by_hand(model, kind, site):
     records = ablate(model, TASK, kind=kind, site=site, layers=[1], progress=False).records
@@ -255,60 +253,6 @@ def test_records_equal_hooks_written_by_hand(model, kind, site):
     assert changed.loc[(item.id, "generate"), "generated"] == text
 
 
-def test_one_head_is_taken_out_before_the_output_projection(model):
-    """Against a hook on ``z``; what is sliced after the projection is another thing."""
-    records = ablate(model, TASK, "continuation", kind="zero", site="z", progress=False).records
-    assert set(records["head"].dropna()) == set(range(model.cfg.n_heads))
-
-    def without_head(tensor, hook):
-        tensor = tensor.clone()
-        tensor[:, :, 2] = 0
-        return tensor
-
-    item = TASK.items[1]
-    asked = build_requests(TASK, item, "continuation", original_tokenizer(model))
-    gold, *_ = hooked_scores(model, asked, [("blocks.1.attn.hook_z", without_head)])
-    row = records.loc[(records["layer"] == 1) & (records["head"] == 2)].set_index("item")
-    assert row.loc[item.id, "gold_logprob"] == pytest.approx(gold, abs=1e-4)
-    assert row.loc[item.id, "intervention"] == "zero:z,layer=1,head=2"
-
-
-def test_a_group_of_heads_is_all_that_share_keys(model):
-    options = {"protocols": "continuation", "kind": "mean", "layers": [1]}
-    groups = records_of(model, TASK, site="kv_group", **options)
-    shared = model.cfg.n_heads // (model.cfg.n_key_value_heads or model.cfg.n_heads)
-    heads = list(range(shared))
-    as_set = records_of(model, TASK, site="z", heads=heads, as_one=True, **options)
-    one = groups.xs("mean:kv_group,layer=1,group=0")["gold_logprob"]
-    (name,) = set(as_set.index.get_level_values("intervention")) - {"intact"}
-    pd.testing.assert_series_equal(one, as_set.xs(name)["gold_logprob"], rtol=0, atol=1e-5)
-
-
-def test_resampling_takes_another_items_prompt(model):
-    """Against hooks that put the other prompt's activations in by the stated rule."""
-    result = ablate(model, TASK, "continuation", kind="resample", site="attn_out", progress=False)
-    tokenizer = original_tokenizer(model)
-    prompts = {
-        item.id: build_requests(TASK, item, "continuation", tokenizer) for item in TASK.items
-    }
-    contexts = {name: asked[0].request.context for name, asked in prompts.items()}
-    name, item = "blocks.1.hook_attn_out", TASK.items[0]
-    row = result.records.loc[result.records["layer"] == 1].set_index("item").loc[item.id]
-    found = []
-    for other in contexts.values():
-        cache = model.run_with_cache(torch.tensor([other]), names_filter=name)[1][name][0]
-
-        def put(tensor, hook, cache=cache, other=other):
-            n_context = len(contexts[item.id])
-            at = [source_position(p, n_context, len(other)) for p in range(tensor.shape[1])]
-            return cache[at][None]
-
-        found.append(hooked_scores(model, prompts[item.id], [(name, put)])[0])
-    # One of the other items' prompts, and not its own.
-    assert any(row["gold_logprob"] == pytest.approx(gold, abs=1e-4) for gold in found[1:])
-    assert row["gold_logprob"] != pytest.approx(found[0], abs=1e-4)
-
-
 def test_each_item_is_resampled_from_another_one_and_each_prompt_serves_once():
     items = word_task(7).items
     pairs = resampled_from(3, items, "words")
@@ -317,22 +261,6 @@ def test_each_item_is_resampled_from_another_one_and_each_prompt_serves_once():
     assert resampled_from(4, items, "words") != pairs
     with pytest.raises(UserError, match="takes activations from another one; take more items"):
         resampled_from(3, items[:1], "words")
-
-
-def test_a_text_under_a_change_is_scored_as_it_was_written(model):
-    """The change holds at generated positions: greedy tokens are the most likely ones there."""
-    tokenizer = original_tokenizer(model)
-    prompts = [
-        build_requests(TASK, item, "generate", tokenizer)[0].request.context for item in TASK.items
-    ]
-    value = site_noise(model, prompts, ["mlp_out"], seed=0)["mlp_out", 1]
-    changes = [noise("mlp_out", 1, value), resample("z", 1, 0), resample("resid_mid", 0)]
-    texts = [Generate(prompts[0], 5, (), prompts[1])]
-    written = sweep(model, changes, texts, tokenizer=tokenizer).outcomes
-    for change, (text,) in zip(changes, written, strict=True):
-        again = [LogLikelihood(prompts[0], text.tokens, prompts[1])]
-        ((scored,),) = sweep(model, [change], again).outcomes
-        assert scored.greedy
 
 
 @any_model
@@ -423,23 +351,6 @@ def test_a_run_says_what_is_needed_to_repeat_it(model, tmp_path):
 
 
 @any_model
-def test_a_finished_run_is_read_and_not_made_again(model, tmp_path, monkeypatch):
-    first = ablate(model, TASK, out=tmp_path / "run", progress=False)
-    monkeypatch.setattr("layerwise.sweep.walk.engine_run.block_runners", None)
-    again = ablate(model, TASK, out=tmp_path / "run", progress=False)
-    pd.testing.assert_frame_equal(again.records, first.records)
-    (loaded,) = lw.load_results(tmp_path / "run")
-    pd.testing.assert_frame_equal(loaded.records, first.records)
-    assert loaded.facts == first.facts
-
-
-@any_model
-def test_a_folder_changes_nothing(model, tmp_path):
-    kept = ablate(model, TASK, out=tmp_path / "run", progress=False)
-    pd.testing.assert_frame_equal(kept.records, ablate(model, TASK, progress=False).records)
-
-
-@any_model
 def test_pieces_are_joined_in_order(model, monkeypatch):
     whole = ablate(model, word_task(5), progress=False).records
     monkeypatch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 2)
@@ -451,78 +362,6 @@ def test_pieces_are_joined_in_order(model, monkeypatch):
     pd.testing.assert_frame_equal(
         one.reset_index(drop=True), other.reset_index(drop=True), rtol=0, atol=1e-4
     )
-
-
-NO_OP = 1
-
-
-@pytest.fixture(scope="module")
-def with_no_op(tmp_path_factory):
-    """A model one of whose layers adds nothing to the residual stream."""
-
-    def silence(weights):
-        for name in ("self_attn.o_proj", "mlp.down_proj"):
-            weights[f"model.layers.{NO_OP}.{name}.weight"].zero_()
-
-    root = tmp_path_factory.mktemp("no-op")
-    folder = analysis.edited_folder(tiny_folder(root, "llama"), silence)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAYERWISE_CACHE", str(root / "cache"))
-        return load_model(folder)
-
-
-SCORES = ["correct", "correct_norm", "gold_logprob", "margin", "generated", "extracted", "chosen",
-          "correct_first", "correct_forced"]  # fmt: skip
-
-
-def intact_and_without(records: pd.DataFrame, layer: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    by_item = records.set_index(["item", "protocol"])
-    intact = by_item.loc[by_item["intervention"] == "intact", SCORES]
-    return intact, by_item.loc[by_item["layer"] == layer, SCORES]
-
-
-@pytest.mark.parametrize("method", ["engine", "reference"])
-@pytest.mark.parametrize("site", ["layer", "attn_out", "mlp_out"])
-def test_skipping_a_layer_that_does_nothing_changes_no_bit(with_no_op, site, method):
-    result = ablate(
-        with_no_op, word_task(3), site=site, layers=[NO_OP], method=method, progress=False
-    )
-    intact, silent = intact_and_without(result.records, NO_OP)
-    if site == "layer" or method == "reference":
-        pd.testing.assert_frame_equal(silent, intact, check_exact=True)
-        assert (result.effects()["nats"].dropna() == 0).all()
-    pd.testing.assert_frame_equal(silent, intact, rtol=0, atol=1e-5)
-
-
-def test_a_layer_that_does_nothing_is_not_found_and_others_are(with_no_op):
-    task = solved_by(with_no_op, word_task(60))
-    result = ablate(with_no_op, task, ["letter", "continuation"], progress=False)
-    # Beside other branches in one matrix product the last bit may be rounded otherwise.
-    intact, silent = intact_and_without(result.records, NO_OP)
-    pd.testing.assert_frame_equal(silent, intact, rtol=0, atol=1e-5)
-    effects = result.effects().set_index(["protocol", "layer"])
-    for protocol in ("letter", "continuation"):
-        assert effects.loc[(protocol, NO_OP), "acc_diff"] == 0
-        assert effects.loc[(protocol, NO_OP), "p"] == 1
-        assert abs(effects.loc[(protocol, NO_OP), "nats"]) < 1e-6
-    assert effects.index[effects["significant"]].tolist() == [("continuation", 0)]
-    found = lw.emergence([result]).emergence
-    critical = found.loc[found["measure"] == "critical set"]
-    assert critical["layers"].map(list).tolist() == [[0]]
-
-
-def test_nothing_is_found_in_random_weights():
-    result = ablate(tiny_model("llama"), word_task(60, seed=1), progress=False)
-    assert not result.signal()["signal"].any()
-    effects = result.effects()
-    assert len(effects) == 3 * len(PROTOCOLS)
-    assert not effects["significant"].any()
-    assert effects["share_lost"].isna().all()
-    assert len(result.summary_rows()) == 0
-    assert "No task has signal" in result._repr_html_()
-    found = lw.emergence([result])
-    assert len(found.emergence) == len(found.order) == 0
-    assert set(found.left_out["protocol"]) == set(PROTOCOLS)
 
 
 @any_model
@@ -545,6 +384,7 @@ def test_weights_that_are_no_numbers_are_told():
         ablate(model, TASK, progress=False)
 
 
+@pytest.mark.long
 @pytest.mark.smollm2
 def test_the_real_model_needs_its_first_layer():
     model = smollm2()

@@ -27,7 +27,7 @@ from layerwise.stats.families.estimate import exact_where_alike
 from layerwise.storage.parquet import frame
 from tests.cases import data_sets, most_errors
 from tests.interacting import interactions_result, with_pairs
-from tests.test_removal_floor import rows_of
+from tests.test_removal import rows_of
 
 N, LAYERS, LAYER, SELDOM = 24, 12, 5, 1 / 30
 

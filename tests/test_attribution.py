@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +15,7 @@ from layerwise.analyses.attribution.api import attribution
 from layerwise.analyses.attribution.job import Attribution
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
-from layerwise.results import AttributionResult, load_results
+from layerwise.results import AttributionResult
 from layerwise.runs.checkpoints import MemoryCheckpoints
 from layerwise.runs.progress import LineMeter
 from layerwise.runs.setup import prepare
@@ -230,32 +229,12 @@ def attribution_facts(model, task):
                        progress=False).facts  # fmt: skip
 
 
-def test_a_run_can_be_kept_and_is_not_made_again(tmp_path, monkeypatch):
-    model = tiny_model("llama")
-    out = tmp_path / "run"
-    first = attribution(model, TASK, "continuation", out=out, progress=False)
-    assert sorted(path.name for path in out.iterdir()) == [
-        "attribution.parquet", "attribution_summary.parquet", "run.json",
-    ]  # fmt: skip
-    (work,) = json.loads((out / "run.json").read_text())["work"]
-    assert work["largest_gap"] < 1e-4
-    (loaded,) = load_results(out)
-    pd.testing.assert_frame_equal(loaded.attribution, first.attribution)
-    monkeypatch.setattr("layerwise.analyses.attribution.job.last_sites", None)
-    again = attribution(model, TASK, "continuation", out=out, progress=False)
-    pd.testing.assert_frame_equal(again.attribution, first.attribution)
-    with pytest.raises(UserError, match=r'against was "mean" and is now "best"'):
-        attribution(model, TASK, "continuation", against="best", out=out, progress=False)
-
-
 ALIKE = Item(id="alike", question="which is", answer="open", choices=("key", "open", "one"))
 
 
 @pytest.mark.parametrize(
     ("task", "options", "sentence"),
     [
-        (TASK, {"protocols": "generate"}, "'generate' has the prompt of 'continuation', so ask"),
-        (TASK, {"against": "worst"}, "Unknown distractor to compare with 'worst'."),
         (replace(TASK, items=(ALIKE,)), {}, "every answer begins with the same token as another"),
         (TASK, {"protocols": "letter"}, "under protocol 'letter' every answer begins with the"),
     ],
@@ -288,6 +267,7 @@ def test_a_task_without_any_item_to_read_is_named_beside_those_that_are_read():
     )
 
 
+@pytest.mark.long
 @pytest.mark.smollm2
 def test_parts_sum_to_the_real_models_answers():
     result = attribution(smollm2(), "facts", "continuation", limit=1, progress=False)

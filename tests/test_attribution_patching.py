@@ -12,7 +12,6 @@ from layerwise.analyses.attribution_patching.api import attribute_patches, estim
 from layerwise.analyses.attribution_patching.result import agreement_table
 from layerwise.analyses.patching.api import patch_activations
 from layerwise.analyses.patching.cells import Cell, hooked_logprobs
-from layerwise.errors import UserError
 from layerwise.models import load_model
 from layerwise.models.huggingface.quiet import no_deprecation_of
 from layerwise.models.instance.kinds import hook_name
@@ -208,17 +207,3 @@ def test_agreement_is_whole_without_noise_and_none_by_chance():
     assert none.spearman_low < 0 < none.spearman_high
     (single,) = agreement_table(made_up(1, 0.5), 0).itertuples()
     assert single.spearman_low is None or np.isnan(single.spearman_low)
-
-
-def test_a_run_is_kept_and_read_again(model, task, tmp_path, monkeypatch):
-    options = {"positions": "last", "sample": 3, "pairs": 1, "out": tmp_path / "run"}
-    first = attribute_patches(model, task, progress=False, **options)
-    monkeypatch.setattr("layerwise.analyses.attribution_patching.api.estimated_changes", None)
-    again = attribute_patches(model, task, progress=False, **options)
-    pd.testing.assert_frame_equal(again.attribution_patching, first.attribution_patching)
-    pd.testing.assert_frame_equal(again.agreement(), first.agreement())
-
-
-def test_a_sample_too_small_is_refused(model, task):
-    with pytest.raises(UserError, match="A sample of 2 cells says nothing about agreement"):
-        attribute_patches(model, task, sample=2, progress=False)

@@ -1,6 +1,6 @@
 """Gradient estimates in both stacks: slopes by hand in every family, and true patches in the limit.
 
-Where the truth was planted, they are held to it in ``test_ground_truth_seq2seq``.
+Where the truth was planted, they are held to it in ``test_ground_truth``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,10 @@ from layerwise.analyses.patching.cells import (
     PatchingLayout,
     hooked_logprobs,
 )
-from layerwise.errors import UserError
 from layerwise.models.instance.kinds import hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
 from tests.analysis import prompt_pair, word_task
 from tests.cases import LONG
-from tests.commands import done
 from tests.models.seq2seq.tiny import CASES, tiny_original, tiny_seq2seq
 
 CLEAN, OTHER = (11, 7, 30, 9, 12, 5), (11, 8, 30, 9, 20, 5)
@@ -192,28 +190,3 @@ def test_all_cells_are_estimated_and_sampled_ones_truly_patched(direction: str, 
     assert every.max() > 10
     assert {"all", "answer", "last"} <= set(sampled["pos_label"])
     np.testing.assert_allclose(sampled["patched_diff"], sampled["patched_diff_true"], atol=1e-4)
-
-
-def test_heads_of_both_kinds_of_attention_are_estimated_where_nothing_is_named(
-    tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    done("attribution-patch", "wired-seq2seq", "--task", "wired-lookup", "--limit", 6, "--pairs", 2,
-         "--sample", 4, "--out", "run")  # fmt: skip
-    (result,) = lw.load_results("run")
-    assert isinstance(result, lw.AttributionPatchingResult)
-    assert set(result.attribution_patching["site"]) == {"z", "cross_z"}
-    assert list(lw.report([result]).figures) == ["estimates_denoising"]
-    assert set(result.agreement()["n_cells"]) == {4}
-
-
-def test_sites_and_positions_that_are_not_there_are_told_before_work_begins(tmp_path):
-    model = tiny_seq2seq("t5")
-    task = word_task(items=(prompt_pair(model, "pair/0", *CHANGES[0]),))
-    with pytest.raises(UserError, match="Unknown site 'cross'"):
-        lw.attribute_patches(model, task, sites="cross", out=tmp_path / "run", progress=False)
-    with pytest.raises(UserError, match="Site cross_z is not at position 'last'"):
-        lw.attribute_patches(
-            model, task, sites="cross_z", positions="last", out=tmp_path / "run", progress=False
-        )
-    assert not (tmp_path / "run").exists()

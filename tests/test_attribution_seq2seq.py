@@ -19,7 +19,6 @@ from layerwise.runs.setup import prepare
 from layerwise.tasks import with_other_questions
 from tests import analysis
 from tests.analysis import word_task
-from tests.commands import done
 from tests.models.seq2seq.tiny import tiny_folder
 
 TASK = word_task(5)
@@ -96,17 +95,6 @@ def test_layers_and_heads_have_the_numbers_of_the_order_of_computation(case):
     assert norms.isna().sum() == 1
 
 
-def test_items_are_read_in_order_whatever_the_budget(monkeypatch):
-    model = model_of("bart")
-    whole = lw.attribution(model, TASK, "continuation", progress=False).attribution
-    monkeypatch.setattr("layerwise.analyses.attribution.job._AT_ONCE", 2)
-    pieces = lw.attribution(
-        model, TASK, "continuation", memory_budget=2**20, progress=False
-    ).attribution
-    np.testing.assert_allclose(pieces["value"], whole["value"], atol=1e-5)
-    pd.testing.assert_frame_equal(pieces.drop(columns="value"), whole.drop(columns="value"))
-
-
 def test_summary_tests_layers_with_cross_attention_and_its_heads():
     result = organism()
     n_encoder = result.facts.model.n_encoder_layers
@@ -172,11 +160,3 @@ def test_a_plan_counts_the_prompts_that_are_read():
     assert len(set(blind)) > 1
     passes = sum(map(len, asked)) * cfg.n_encoder_layers + len(asked) * cfg.n_decoder_layers
     assert row.cost.token_passes == passes
-
-
-def test_the_command_line_takes_both_kinds(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    said = done("attribution", "organism-seq2seq", "--task", "organism-lookup", "--protocol",
-                "continuation", "--limit", 16, "--out", "run")  # fmt: skip
-    assert "decoder.0" in said
-    assert "cross-attention decoder.0" in said

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import copy
+import csv
 import functools
 import importlib
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import LlamaConfig
 
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.instance.kinds import over_original
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact, skip, sweep
 from layerwise.sweep.checks.rounding import measure_rounding
+from layerwise.tasks import PatchingPrompts, load_task, task_names
+from tests.analysis import WORDS, prompt_pair, word_task
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_folder, tiny_model
-from tests.sweep.models import amplifying_model
+from tests.sweep.models import amplifying_model, random_model
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 RUNS = [
@@ -234,3 +242,343 @@ def test_other_outcomes_of_encoder_decoders_end_the_program():
     assert module.agreement(model, [0], texts, [[text]], [[text.tokens]]) == "1 texts, the same"
     with pytest.raises(SystemExit, match="part without a tie"):
         module.agreement(model, [0], texts, [[text]], [[other]])
+
+
+@pytest.fixture
+def plan_vs_actual(monkeypatch, tmp_path):
+    monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path))
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("plan_vs_actual")
+
+
+@pytest.mark.parametrize("made", [lambda: tiny_model("llama"), lambda: tiny_seq2seq("t5")])
+def test_three_jobs_are_planned_and_run(plan_vs_actual, made):
+    model = made()
+    pair = prompt_pair(model, "pair", "the red key opens", "the blue key opens")
+    assert pair is not None
+    asked = (word_task(5),)
+    suites = plan_vs_actual.Suites(asked, asked, (word_task(items=(pair,)),))
+    scored, written, patched = plan_vs_actual.compare(model, suites, 3, 2)
+    assert scored.planned_passes == scored.passes > 0
+    assert patched.planned_passes == patched.passes > 0
+    assert written.passes > 0
+    rows = (scored, written, patched)
+    assert all(row.ratio == pytest.approx(row.seconds / row.planned_seconds) for row in rows)
+    lines = plan_vs_actual.table(list(rows)).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {row.job}" for row in rows]
+
+
+def test_suites_are_there(plan_vs_actual):
+    for suites, known in (
+        (plan_vs_actual.TEXTS, task_names()),
+        (plan_vs_actual.TOYS, task_names("organism")),
+    ):
+        assert {*suites.scored, *suites.written, *suites.patched} <= set(known)
+
+
+PROMPTS = PatchingPrompts(
+    "made-up", tuple(range(1, 13)), (1, 2, 3, 20, 21, *range(6, 13)), clean_answer=30,
+    corrupted_answer=31,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def imported():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(FOLDER)
+        yield importlib.import_module
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "gpt2"])
+def test_patching_agrees_and_its_seconds_are_scaled(imported, kind):
+    patching, model = imported("patching_sweep"), random_model(kind)
+    positions = patching.positions_of(PROMPTS, 3)
+    assert positions == [3, 7, 11]
+    found = patching.compare(
+        model, PROMPTS, ["resid_pre", "attn_out", "mlp_out", "z"], positions, 2
+    )
+    assert found.gap < 1e-4
+    assert [row.cells for row in found.rows] == [12, 12, 12, 48, 84]
+    assert found.cells == (12 + 12 + 12 + 48) // 2
+    *alone, together = found.rows
+    assert together.hooks.seconds == pytest.approx(sum(row.hooks.seconds for row in alone))
+    text = patching.table(found.rows, 4, 2)
+    assert "from 2 of 4 layers" in text
+    assert text.count("\n") == 6
+
+
+def test_patching_over_own_modules_agrees(imported):
+    model = imported("growth").over_own_modules(4, 64, 32)
+    sites = ["resid_pre", "attn_out", "mlp_out", "z"]
+    found = imported("patching_sweep").compare(model, PROMPTS, sites, [3, 7, 11], 2)
+    assert 0 < found.gap < 1e-4
+    assert [row.cells for row in found.rows] == [12, 12, 12, 96, 132]
+
+
+def test_a_patch_that_differs_leaves_no_table(imported, monkeypatch):
+    patching, model = imported("patching_sweep"), random_model("llama-gqa")
+    swapped = replace(PROMPTS, clean=PROMPTS.corrupted)
+    true = patching.by_hooks
+    monkeypatch.setattr(patching, "by_hooks", lambda model, _, *rest: true(model, swapped, *rest))
+    with pytest.raises(SystemExit, match="with hooks"):
+        patching.compare(model, PROMPTS, ["resid_pre"], [3], 4)
+
+
+def test_the_pair_of_prompts_exchanges_two_values(imported):
+    item = load_task("kv-words", limit=1).items[0]
+    changed = imported("patching_sweep").exchange(item).corruption
+    assert changed.question == item.question
+    assert changed.answer in item.choices
+    assert f"{item.question.removeprefix('> ')} {changed.answer}" in changed.context
+    assert sorted(changed.context.replace(",", "").split()) == sorted(
+        item.context.replace(",", "").split()
+    )
+
+
+def test_growth_is_measured_saved_and_drawn(imported, tmp_path, monkeypatch, capsys):
+    growth = imported("growth")
+    monkeypatch.setattr(growth, "QUICK", {"layers": (2, 4), "items": (1, 2)})
+    # tests/sweep/test_peak_memory.py measures in processes of their own.
+    monkeypatch.setattr(growth, "each_apart", lambda points: list(map(growth.measure, points)))
+    growth.main(["--quick", "--out", str(tmp_path)])
+    found = pd.read_csv(tmp_path / "results" / "growth.csv")
+    assert found["block_passes"].tolist() == [3, 10, 3, 3]
+    assert found["formula"].tolist() == [3, 10, 3, 3]
+    assert (found["peak"] < found["budget"]).all()
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+    assert capsys.readouterr().out.count("\n| ") == 1 + 4
+
+
+def test_growth_beyond_what_is_promised_is_refused(imported):
+    growth = imported("growth")
+    good = {
+        "varied": "items", "value": 2, "block_passes": 3, "formula": 3, "peak": 10, "budget": 10,
+    }  # fmt: skip
+    growth.refuse_excess(pd.DataFrame([good]))
+    for bad, sentence in ({"block_passes": 4}, "4 block passes"), ({"peak": 11}, "a peak of"):
+        with pytest.raises(SystemExit, match=f"items 2: {sentence}"):
+            growth.refuse_excess(pd.DataFrame([good, {**good, **bad}]))
+
+
+def test_slope_of_a_power_law(imported):
+    assert imported("growth").slope([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
+
+
+def test_growth_of_whole_runs_is_measured(imported):
+    growth = imported("growth_of_runs")
+    sizes = [growth.Size(items=n, options=3, layers=2) for n in (4, 8)]
+    rows = [
+        {"varied": "items", "value": size.items, **asdict(growth.measure(size))} for size in sizes
+    ]
+    found = pd.DataFrame(rows)
+    assert (found[["load", "run", "tables"]] > 0).all(axis=None)
+    text = growth.table(found)
+    assert text.count("\n| items") == 2
+    planned = growth.measure(growth.Size(planned=8, options=3))
+    assert planned.run > 0
+    assert planned.tables == planned.comparison == 0
+
+
+def test_growth_over_runs_is_that_of_their_comparison(imported):
+    growth = imported("growth_of_runs")
+    whole = {"load": 1.0, "run": 1.0, "tables": 1.0, "peak": 2**20}
+    rows = [{"varied": "runs", "value": n, **whole, "comparison": float(n**2)} for n in (2, 4)]
+    assert growth.table(pd.DataFrame(rows)).endswith("| 16.0 | 2.00 | 1 |")
+
+
+ANSWERS = pd.DataFrame({"gold_logprob": [-1.0, -2.0], "generated": ["a", None]})
+
+
+class Worker:
+    """Takes as many seconds as letters stand in its setting's name."""
+
+    def __init__(self, setting: str, works: Any, folder: Path) -> None:
+        self.setting, self.found = setting, ANSWERS
+
+    def run(self, model: str, work: Any, before_others: bool) -> tuple[float, float]:
+        return float(len(self.setting)), 1.0
+
+    def records(self) -> pd.DataFrame:
+        return self.found
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(FOLDER)
+    module: Any = importlib.import_module("busy_machine")
+    monkeypatch.setattr(module, "Worker", Worker)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    return module
+
+
+def test_settings_take_turns_and_are_held_against_the_best(busy, tmp_path, capsys):
+    out = tmp_path / "results" / "busy.csv"
+    busy.main(["--quick", "--rounds", "2", "--out", str(out)])
+    busy.main(["--quick", "--rounds", "1", "--out", str(out), "--add"])
+    rows = pd.read_csv(out)
+    n, left_out = len(busy.SETTINGS), len(busy.LEFT_OUT)
+    assert len(rows) == 3 * (3 * n - left_out)
+    first = rows.groupby(rows.index // (3 * n - left_out))["setting"].first()
+    assert first[0] != first[1]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("| ")
+    ]
+    assert [line[0] for line in lines[2 : n + 2]] == list(busy.SETTINGS)
+    of = {line[0]: line[1:] for line in lines[2 : n + 2]}
+    shortest, longest = min(busy.SETTINGS, key=len), max(busy.SETTINGS, key=len)
+    assert of[longest][-1] == f"{len(longest) / len(shortest):.2f}"
+    assert of[shortest][1:3] == ["", ""]
+
+
+def test_other_answers_end_it_without_a_table(busy, monkeypatch, tmp_path):
+    class Other(Worker):
+        def records(self) -> pd.DataFrame:
+            other = self.setting == "OMP_NUM_THREADS=1"
+            return ANSWERS.assign(gold_logprob=[-1.0, -2.1 if other else -2.0])
+
+    monkeypatch.setattr(busy, "Worker", Other)
+    with pytest.raises(SystemExit, match="Not the same work"):
+        busy.main(["--quick", "--rounds", "1", "--out", str(tmp_path / "busy.csv")])
+
+
+def test_busy_processes_end_with_it(busy, monkeypatch):
+    started: list[Any] = []
+
+    def start(*given: Any) -> Any:
+        started.append(start_process(*given))
+        return started[-1]
+
+    start_process = subprocess.Popen
+    monkeypatch.setattr(busy.subprocess, "Popen", start)
+
+    def interrupted() -> None:
+        with busy.beside(2):
+            assert [one.poll() for one in started] == [None, None]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert all(one.returncode is not None for one in started)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux")
+def test_real_processes_are_measured(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "busy_machine.py"), "--quick", "--rounds", "1", "--out",
+         str(tmp_path / "busy.csv")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "| the command line's |" in done.stdout
+
+
+def write_data(folder: Path) -> Path:
+    """Two items of each benchmark that has choices, and of each that has none."""
+    first, second, third, fourth, fifth, *_ = WORDS
+    (folder / "mmlu" / "test").mkdir(parents=True)
+    with (folder / "mmlu" / "test" / "words.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["question", *(f"choice{k}" for k in range(4)), "answer"])
+        for n in range(3):
+            rows.writerow([f"what {n}", first, second, third, fourth, n])
+    (folder / "mathqa").mkdir()
+    options = f"A ) {first} , B ) {second} , C ) {third} , D ) {fourth} , E ) {fifth}"
+    maths = [{"instruction": f"what {n} The options: {options}", "answer": "B"} for n in range(3)]
+    (folder / "mathqa" / "test.json").write_text(json.dumps(maths))
+    (folder / "openbookqa").mkdir()
+    asked = f"Please choose: what\n\nAnswer1: {first} Answer2: {second}\n\nAnswer format: ..."
+    book = [{"instruction": asked, "answer": "answer2"}] * 3
+    (folder / "openbookqa" / "test.json").write_text(json.dumps(book))
+    lines = {
+        "hellaswag/validation_2000.jsonl": {"ctx": "what", "endings": [first, second], "label": 1},
+        "gsm8k/test.jsonl": {"question": "what", "answer": "two and two\n#### 4"},
+        "kv_retrieval/kv-retrieval-75_keys_100.jsonl": {
+            "ordered_kv_records": [["a", "b"], ["c", "d"]], "key": "c", "value": "d",
+        },
+    }  # fmt: skip
+    for name, row in lines.items():
+        (folder / name).parent.mkdir()
+        asked = [json.dumps(row | {"question": f"what {n}"}) for n in range(3)]
+        (folder / name).write_text("\n".join(asked) + "\n")
+    return folder
+
+
+def test_items_are_read_as_they_are_asked(tmp_path):
+    study: Any = importlib.import_module("paper_study")
+    data = write_data(tmp_path)
+    read = {name: next(iter(one.read(data))) for name, one in study.BENCHMARKS.items()}
+    assert read["MMLU"].answer == WORDS[0]
+    assert read["MathQA"].answer == WORDS[1]
+    assert read["MathQA"].choices == WORDS[:5]
+    assert (read["OpenBookQA"].question, read["OpenBookQA"].answer) == ("what", WORDS[1])
+    assert read["HellaSwag"].answer == WORDS[1]
+    assert read["GSM8K"].worked == "two and two The answer is 4"
+    assert read["key-value retrieval"].answer == "d"
+    assert '"c": "d"' in read["key-value retrieval"].context
+
+
+@pytest.mark.smollm2
+def test_a_study_is_counted_from_plans_of_its_models(tmp_path, monkeypatch, capsys):
+    study: Any = importlib.import_module("paper_study")
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=3,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=2048,
+        tie_word_embeddings=False, architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
+    monkeypatch.setattr(study, "MODELS", {"tiny": config})
+    few = {
+        "MathQA": study.BENCHMARKS["MathQA"],
+        "GSM8K": study.Benchmark(8, 1, 4, ("generate",), study.gsm8k),
+    }
+    monkeypatch.setattr(study, "BENCHMARKS", few)
+    study.main([str(write_data(tmp_path)), "--items", "2"])
+    told = capsys.readouterr().out
+    assert "### tiny" in told
+    rows = [line.split("|") for line in told.splitlines() if line.startswith("| ")]
+    assert [row[1].strip() for row in rows[2:]] == ["MathQA", "GSM8K", "all"]
+    assert rows[-1][2].strip() == f"{2985 + 8:,}"
+    layer = 32 * (2 * 32 + 2 * 16) + 3 * 32 * 64 + 2 * 32
+    whole = 2 * 49152 * 32 + 32 + 3 * layer
+    assert f"Weights: {whole * 2 / 1e9:.1f} GB" in told
+
+
+def test_hours_follow_from_operations_and_data_sheets():
+    study: Any = importlib.import_module("paper_study")
+    assert study.row([2e9, 20e9, 312e12 * 0.4 * 3600, 10 * 312e12 * 0.4 * 3600]) == [
+        "2.00", "20.00", "10.0", "449", "1.0", "10.0", "0.3", "3.2",
+    ]  # fmt: skip
+
+
+def test_workers_are_held_against_one_process_by_medians():
+    benchmark: Any = importlib.import_module("ray_workers")
+    seconds = {way: [6.0 / (n + 1), 12.0 / (n + 1), 90.0] for n, way in enumerate(benchmark.WAYS)}
+    rows = [
+        {"way": way, "seconds": one, "processor_seconds": 2 * one}
+        for way, measured in seconds.items()
+        for one in measured
+    ]
+    assert benchmark.table_of(pd.DataFrame(rows)) == [
+        ["one process, two threads", "12.0", "24.0", "1.00", "1.00"],
+        ["one worker, one thread", "6.0", "12.0", "2.00", "2.00"],
+        ["two workers, one thread each", "4.0", "8.0", "3.00", "3.00"],
+    ]
+
+
+@pytest.mark.smollm2
+@pytest.mark.long
+@pytest.mark.filterwarnings(
+    "ignore:subprocess .* is still running:ResourceWarning",
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning",
+)
+def test_workers_are_measured_beside_one_process(capsys, tmp_path):
+    benchmark: Any = importlib.import_module("ray_workers")
+    out = tmp_path / "results" / "rows.csv"
+    asked = ["--layers", "2", "--items", "4", "--rounds", "1", "--out", str(out)]
+    benchmark.main(asked)
+    told = capsys.readouterr().out
+    assert list(pd.read_csv(out)["way"]) == list(benchmark.WAYS)
+    assert "two workers, one thread each" in told

@@ -138,25 +138,6 @@ def test_the_seed_decides_the_built_in_items(here):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_lens(here):
-    said = done("lens", model_folder(), "--task", "solved.jsonl", "--protocol", "continuation",
-                "--limit", 6, "--out", "run")  # fmt: skip
-    (result,) = lw.load_results("run")
-    assert len(result.lens) == 6 * 4
-    assert "median rank" in said
-    assert "Tables: run" in said
-
-
-def test_patch(here):
-    said = done("patch", model_folder(), "--task", "arithmetic", "--fewshot", 0, "--limit", 60,
-                "--pairs", 2, "--site", "attn_out", "--site", "resid_pre",
-                "--out", "run")  # fmt: skip
-    (result,) = lw.load_results("run")
-    assert set(result.patching["site"]) == {"attn_out", "resid_pre"}
-    assert result.patching["item"].nunique() == 2
-    assert "recovered" in said
-
-
 def test_patch_heads_in_both_directions(here):
     done("patch", model_folder(), "--task", "arithmetic", "--fewshot", 0, "--limit", 60,
          "--pairs", 1, "--site", "z", "--direction", "denoising", "--direction", "noising",

@@ -16,8 +16,8 @@ from layerwise.analyses.comparison.api import compare, runs_or_groups
 from layerwise.analyses.comparison.quantities import COMPARED
 from layerwise.errors import UserError
 from tests import synthetic
-from tests.commands import assert_refused, run
-from tests.comparing import CHANCE, ablation, answers, model, one_run, row, saved
+from tests.commands import run
+from tests.comparing import ablation, answers, model, one_run, row, saved
 
 KEYS = ("keys", "retrieval", "letter")
 SUMS = ("sums", "reasoning", "letter")
@@ -233,30 +233,3 @@ def test_the_command_writes_the_page_and_says_what_is_established(runs, tmp_path
     assert "By ablation, retrieval lies" in done.out
     assert "About architectures or ways of training one run says nothing." in done.out
     assert (tmp_path / "out" / "comparison.html").is_file()
-
-
-def test_the_command_takes_groups(groups, tmp_path: Path):
-    given = [f"--group={name}={','.join(map(str, g))}" for name, g in groups.items()]
-    done = run("compare", *given, "--out", str(tmp_path / "out"))
-    assert done.code == 0, done.err
-    assert "The unit is the training run (3 of small and 3 of large)" in done.out
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        (["{0}"], "There is nothing to compare with"),
-        (["{0}", "{0}"], "A folder was given twice"),
-        (["{0}", "nowhere"], "No folder nowhere"),
-        (["--group", "a={0}"], "There is nothing to compare with"),
-        (["--group", "a", "--group", "b"], "Cannot read the group 'a'"),
-        (["{0}", "--group", "a={1}"], "given at once"),
-        (["{0}", "{1}", "--out", "{0}/run.json"], "is a file: expected a folder"),
-    ],
-)
-def test_mistakes_at_the_command_line_are_one_sentence(given, says: str, runs):
-    assert_refused(run("compare", *(word.format(*runs) for word in given)), says)
-
-
-def test_chance_is_that_of_the_made_up_tasks(runs):
-    assert lw.load_results(runs[0])[0].facts.chance("keys", "letter") == CHANCE

@@ -38,7 +38,7 @@ FAMILIES: dict[str, Callable[[], Model]] = {
     "gpt2": lambda: tiny_model("gpt2"),
     "t5": lambda: load_model(seq2seq_folder("t5")),
 }
-MEMORY = 2**30
+MEMORY, LITTLE = 2**30, 2 * 8 * 4 * 304 * 30
 # How far a plan's memory may be from what is taken.
 ABOUT = 0.02
 
@@ -93,8 +93,13 @@ def work_of(model: Model, **given: Any) -> TrainingWork:
     return TrainingWork(model, model, **(options | given))
 
 
-@pytest.mark.parametrize("memory", [MEMORY, 2 * 8 * 4 * 304 * 30])
-@pytest.mark.parametrize("name", ["llama", "t5"])
+@pytest.mark.parametrize(
+    ("name", "memory"),
+    [
+        ("llama", MEMORY), ("t5", LITTLE),
+        *in_long_runs(("llama", LITTLE), ("t5", MEMORY)),
+    ],
+)  # fmt: skip
 def test_a_training_reads_the_tokens_that_were_planned(name, memory):
     """Also if only two of the longest texts fit into memory together."""
     model = FAMILIES[name]()
@@ -153,9 +158,11 @@ def test_texts_of_its_own_cost_between_none_and_the_most():
 @pytest.mark.parametrize(
     ("name", "trained"),
     [
-        ("llama", {}), ("llama", {"rank": 4}), ("llama", {"layers": (2,)}),
-        ("gpt2", {"rank": 4}), ("t5", {}), ("t5", {"rank": 4}),
-        *in_long_runs(("gpt2", {}), ("gpt2", {"layers": (2,)}), ("t5", {"layers": (2,)})),
+        ("llama", {"layers": (2,)}), ("gpt2", {"rank": 4}), ("t5", {}),
+        *in_long_runs(
+            ("llama", {}), ("llama", {"rank": 4}), ("t5", {"rank": 4}), ("gpt2", {}),
+            ("gpt2", {"layers": (2,)}), ("t5", {"layers": (2,)}),
+        ),
     ],
     ids=str,
 )  # fmt: skip
@@ -163,7 +170,7 @@ def test_a_step_takes_the_memory_that_was_planned(name, trained):
     check_memory(FAMILIES[name](), trained)
 
 
-@pytest.mark.parametrize("case", ["qwen 3 moe", "gpt-oss"])
+@pytest.mark.parametrize("case", ["qwen 3 moe", *in_long_runs(("gpt-oss",))])
 def test_a_step_over_experts_takes_the_memory_that_was_planned(case, tmp_path):
     """Which experts a token has depends on its values, which a plan has not."""
     tiny_original(case, vocab_size=304).save_pretrained(tmp_path)
@@ -189,7 +196,10 @@ def check_memory(model: Model, trained: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "trained"),
-    [("organism-decoder", {"layers": (1, 2)}), ("organism-seq2seq", {"rank": 8})],
+    [
+        ("organism-decoder", {"layers": (1, 2)}),
+        *in_long_runs(("organism-seq2seq", {"rank": 8})),
+    ],
 )
 def test_memory_of_a_meta_model_is_that_of_the_model(name, trained):
     """Both dry steps are the same; what the loaded models and their names say may differ."""

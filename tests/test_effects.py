@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import doctest
 import time
+from inspect import signature
 
 import numpy as np
 import pandas as pd
@@ -8,14 +10,24 @@ import pytest
 from scipy.stats import binom, binomtest
 from statsmodels.stats.multitest import multipletests
 
+import layerwise as lw
 from layerwise import stats
 from layerwise.errors import UserError
+from layerwise.report import findings
 from layerwise.results import AblationResult
 from layerwise.stats.families.estimate import exact_difference_bounds, exact_where_alike
 from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.share_tests.equivalence import (
+    Interest,
+    no_loss_of_nats_p_values,
+    score_p_values,
+)
 from layerwise.stats.share_tests.share_bounds import share_scale
+from layerwise.stats.signals import power
 from tests import synthetic
+from tests.analysis import distinct, solved_by, word_task
 from tests.cases import data_sets, most_errors
+from tests.models.tiny import tiny_model
 from tests.synthetic import cell_records, planted
 
 
@@ -193,3 +205,93 @@ def test_the_paired_interval_of_noise_covers_zero_as_often_as_it_says():
     for low, high in (("acc_diff_low", "acc_diff_high"), ("nats_low", "nats_high")):
         missed = ((table[low] > 0) | (table[high] < 0)).sum()
         assert binom.ppf(0.01, len(table), 0.05) <= missed <= most_errors(len(table))
+
+
+@pytest.mark.parametrize("n_tests", [1, 2, 8, 30, 60])
+def test_so_many_changes_and_no_fewer_are_significant_alone_among_the_tests(n_tests):
+    enough = power.least_change(n_tests)
+    for changed, significant in ((enough, True), (enough - 1, False)):
+        p = np.array([stats.mcnemar_exact(changed, 0), *[1.0] * (n_tests - 1)])
+        assert (stats.holm(p)[0] < 0.05) == significant
+
+
+@pytest.mark.parametrize(
+    ("n", "chance", "n_tests"), [(60, 0.25, 1), (80, 0.25, 32), (24, 0.08, 60)]
+)
+def test_so_many_right_answers_and_no_fewer_are_above_guessing(n, chance, n_tests):
+    enough = power.least_right(n, chance, n_tests)
+    assert enough is not None
+    for right, above in ((enough, True), (enough - 1, False)):
+        p = binomtest(right, n, chance, alternative="greater").pvalue
+        assert (p * n_tests < 0.05) == above
+
+
+def test_of_too_few_items_none_are_enough():
+    assert power.least_right(4, 0.5) is None
+
+
+def test_no_tests_at_all_are_refused():
+    for ask in (lambda: power.least_change(0), lambda: power.least_right(8, 0.5, 0)):
+        with pytest.raises(UserError, match="at least one test, not 0"):
+            ask()
+
+
+def test_examples_hold():
+    assert doctest.testmod(power).failed == 0
+
+
+@pytest.fixture(scope="module")
+def task():
+    return solved_by(tiny_model("llama"), distinct(word_task(60)))
+
+
+def test_defaults_are_the_same_everywhere():
+    usual = Interest()
+    for function in (lw.ablate, lw.profile, lw.interactions, lw.emergence, lw.compare):
+        for name, value in vars(usual).items():
+            parameter = signature(function).parameters.get(f"smallest_{name}")
+            assert parameter is None or parameter.default == value
+    assert usual.settings() == {}
+    assert Interest.of({}) == usual
+
+
+def test_what_is_asked_for_is_kept_and_tested(task, tmp_path):
+    asked = {"smallest_loss": 0.2, "smallest_nats": 0.5}
+    result = lw.ablate(
+        tiny_model("llama"), task, "continuation", out=tmp_path / "run", progress=False, **asked
+    )
+    again = lw.load_results(tmp_path / "run")[0]
+    settings = again.facts.settings
+    assert {name: settings[name] for name in asked} == asked
+    assert Interest.of(settings) == Interest(0.2, 0.5)
+    effects = again.effects()
+    counts = [effects[name].to_numpy(dtype=int) for name in ("n_lost", "n_gained", "n_items")]
+    np.testing.assert_allclose(effects["p_no_loss"], score_p_values(*counts, 0.2))
+    wide = result.records.pivot(index="item", columns="intervention", values="gold_logprob")
+    nats = np.column_stack([wide["intact"] - wide[one] for one in effects["intervention"]])
+    np.testing.assert_allclose(effects["p_no_loss_nats"], no_loss_of_nats_p_values(nats, 0.5))
+    usual = lw.ablate(tiny_model("llama"), task, "continuation", progress=False)
+    assert not set(asked) & set(usual.facts.settings)
+    told = [f.full for f in findings([again]) if f.kind == "no loss"]
+    assert told
+    assert all("20 accuracy points and 0.5 nats, of which" in sentence for sentence in told)
+
+
+def test_of_joined_runs_the_largest_counts():
+    assert Interest.of({"smallest_loss": [0.05, 0.1]}).loss == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("smallest_loss", 0.0, "The smallest loss of accuracy of interest is 0.0: expected"),
+        ("smallest_loss", 1.5, "expected a number above 0 and below 1; leave it out"),
+        ("smallest_nats", -1.0, "The smallest loss of log-probability of interest is -1.0"),
+        ("smallest_nats", float("nan"), "'smallest_nats' is nan"),
+    ],
+)
+def test_impossible_effects_are_refused(name, value, says):
+    with pytest.raises(UserError, match=says):
+        lw.ablate(
+            tiny_model("llama"), word_task(5), "continuation", progress=False, **{name: value}
+        )

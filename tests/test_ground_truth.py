@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -12,87 +17,137 @@ import layerwise as lw
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.patching.api import patch_activations
+from layerwise.analyses.path_patching.components import parse_receiver, senders_of
+from layerwise.analyses.path_patching.paths import received, written
 from layerwise.analyses.removal.api import removal_order
+from layerwise.analyses.shared.decompose import LogitSums
+from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.models.organisms.layout import Spot, WiredLayout
-from tests.cases import in_long_runs
+from layerwise.models.organisms.wired_seq2seq import truth as truth_seq2seq
+from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
+from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq
+from layerwise.sweep.seq2seq.sites import seq2seq_sites
 from tests.planted import (
     CAPABILITIES,
     ROUNDING,
     Planted,
-    assert_lost_answers_are_not_written,
-    assert_no_bit_changed,
-    assert_nothing_is_claimed_of_letters,
     layouts,
     small_model,
     small_task,
     spared,
     with_values_swapped,
 )
+from tests.planted_seq2seq import answers_of, seq2seq_layouts, small_seq2seq, tokens_of
 
-LAYOUT = WiredLayout(8, 2, Spot(1, 1), Spot(2, 0), Spot(3, 1), Spot(5, 0), Spot(6, 1))
 TASKS = [small_task(capability) for capability in CAPABILITIES]
 # Without layers some guess so well that 12 items, half of a task, are no signal, and its layers go.
 MORE_ITEMS = [small_task(capability, 48) for capability in CAPABILITIES]
+LONG = pytest.mark.long
 anywhere = settings(max_examples=2, deadline=None, phases=(Phase.explicit, Phase.generate))
 seeds = st.integers(0, 1000)
 
 
-def ablated(layout, seed=0, protocols="continuation", **options):
-    model = small_model(layout, seed)
-    return lw.ablate(model, TASKS, protocols, progress=False, **options)
+@dataclass(frozen=True)
+class Kind:
+    """One kind of wired models: a layout, any layout, the models and what is true of them."""
+
+    layout: Any
+    layouts: st.SearchStrategy
+    model: Callable[..., Any]
+    truth: Callable[..., Any]
+    spared: Callable[..., list[int]]
+
+    def ablated(self, layout: Any, seed: int = 0, protocols: Any = "continuation", **options: Any):
+        model = self.model(layout, seed)
+        return lw.ablate(model, TASKS, protocols, progress=False, **options)
 
 
-def check_effects(layout: WiredLayout, site: str, effects: pd.DataFrame) -> None:
+LAYOUT = WiredLayout(8, 2, Spot(1, 1), Spot(2, 0), Spot(3, 1), Spot(5, 0), Spot(6, 1))
+GROUPED = WiredLayout(6, 4, Spot(0, 1), Spot(2, 3), Spot(3, 0), Spot(4, 2), Spot(5, 1), n_shared=2)
+SEQ2SEQ_LAYOUT = WiredSeq2SeqLayout(
+    5, 4, 2, 3, Spot(0, 1), Spot(2, 0), Spot(3, 1), Spot(4, 0), Spot(5, 1), Spot(7, 2), 8
+)
+DECODER = Kind(LAYOUT, layouts(), small_model, Planted, spared)
+SEQ2SEQ = Kind(
+    SEQ2SEQ_LAYOUT, seq2seq_layouts(), small_seq2seq, PlantedSeq2Seq, truth_seq2seq.spared
+)
+KINDS = {"decoder": DECODER, "seq2seq": SEQ2SEQ}
+of_both = pytest.mark.parametrize("of", KINDS.values(), ids=KINDS.keys())
+
+
+def cases(by_day: dict[str, list[tuple[str, str]]], long: dict[str, list[tuple[str, str]]]) -> Any:
+    """Sites and kinds of change; those of encoder-decoders are named as such."""
+    return [
+        pytest.param(
+            KINDS[name], site, change, marks=marks,
+            id=f"{'seq2seq-' * (name == 'seq2seq')}{site}-{change}",
+        )
+        for listed, marks in ((by_day, []), (long, LONG))
+        for name, pairs in listed.items()
+        for site, change in pairs
+    ]  # fmt: skip
+
+
+def assert_only_layers(of: Kind, site: str, change: str, group: pd.DataFrame, truth: Any) -> None:
+    """Exactly the planted layers are needed; all else changes next to nothing."""
+    critical = truth.critical(site, change)
+    assert set(group.loc[group["significant"], "layer"]) == critical
+    rest = group.loc[~group["layer"].isin(critical)]
+    assert not rest["nats"].abs().gt(ROUNDING).any()
+
+
+def check_effects(of: Kind, layout: Any, site: str, change: str, effects: pd.DataFrame) -> None:
     """What is needed is lost, down to chance; all else changes nothing at all."""
+    idle = of.spared(layout, *CAPABILITIES)
     for (capability, _), group in effects.groupby(["capability", "protocol"]):
-        critical = Planted(layout, str(capability)).critical(site)
-        assert set(group.loc[group["significant"], "layer"]) == critical
-        rest = group.loc[~group["layer"].isin(critical)]
+        truth = of.truth(layout, str(capability))
+        assert_only_layers(of, site, change, group, truth)
+        rest = group.loc[~group["layer"].isin(truth.critical(site, change))]
         assert (group["acc_intact"] == 1).all()
         assert (rest["acc"] == 1).all()
-        assert not rest["nats"].abs().gt(ROUNDING).any()
-        idle = rest.loc[~rest["layer"].isin(layers_in_use(layout))]
-        assert not idle["nats"].abs().gt(0).any()
-
-
-def layers_in_use(layout: WiredLayout) -> set[int]:
-    return {layer for c in CAPABILITIES for layer in Planted(layout, c).critical("layer")}
+        assert not rest.loc[rest["layer"].isin(idle), "nats"].abs().gt(0).any()
 
 
 # By day each kind and each site; what a kind does to a site is held by the tests of the sweep.
 @pytest.mark.parametrize(
-    ("kind", "site"),
-    [
-        ("skip", "layer"), ("zero", "mlp_out"), ("zero", "resid_post"), ("mean", "attn_out"),
-        *in_long_runs(
-            ("skip", "attn_out"), ("skip", "mlp_out"), ("zero", "attn_out"), ("mean", "mlp_out"),
-            ("mean", "resid_post"),
-        ),
-    ],
+    ("of", "site", "change"),
+    cases(
+        {
+            "decoder": [("layer", "skip"), ("mlp_out", "zero"), ("resid_post", "zero"),
+                        ("attn_out", "mean")],
+            "seq2seq": [("layer", "skip"), ("attn_out", "zero"), ("resid_post", "zero"),
+                        ("cross_attn_out", "mean"), ("mlp_out", "mean")],
+        },
+        {
+            "decoder": [("attn_out", "skip"), ("mlp_out", "skip"), ("attn_out", "zero"),
+                        ("mlp_out", "mean"), ("resid_post", "mean")],
+            "seq2seq": [("cross_attn_out", "zero"), ("mlp_out", "zero"), ("attn_out", "mean"),
+                        ("resid_post", "mean")],
+        },
+    ),
 )  # fmt: skip
-def test_ablation_finds_the_planted_layers(kind, site):
-    check_effects(LAYOUT, site, ablated(LAYOUT, kind=kind, site=site).effects())
+def test_ablation_finds_the_planted_layers(of, site, change):
+    effects = of.ablated(of.layout, kind=change, site=site).effects()
+    check_effects(of, of.layout, site, change, effects)
 
 
+@of_both
 @anywhere
-@given(layouts(), seeds)
-def test_ablation_finds_them_wherever_they_are(layout, seed):
-    result = ablated(layout, seed, ("continuation", "generate"))
-    check_effects(layout, "layer", result.effects())
+@given(st.data(), seeds)
+def test_ablation_finds_them_wherever_they_are(of, data, seed):
+    layout = data.draw(of.layouts)
+    result = of.ablated(layout, seed, ("continuation", "generate"))
+    check_effects(of, layout, "layer", "skip", result.effects())
 
 
-GROUPED = WiredLayout(6, 4, Spot(0, 1), Spot(2, 3), Spot(3, 0), Spot(4, 2), Spot(5, 1), n_shared=2)
-
-
-def check_heads(layout: WiredLayout, site: str, kind: str, effects: pd.DataFrame) -> None:
+def check_heads(of: Kind, layout: Any, site: str, change: str, effects: pd.DataFrame) -> None:
     """Exactly the planted heads are needed; all others, in the same layers too, do nothing."""
     for (capability, _), group in effects.groupby(["capability", "protocol"]):
-        truth = Planted(layout, str(capability))
+        truth = of.truth(layout, str(capability))
         spots = [Spot(int(row.layer), int(row.head)) for row in group.itertuples()]
-        critical = truth.critical_heads(site, kind)
         found = [s for s, yes in zip(spots, group["significant"], strict=True) if yes]
-        assert set(found) == critical
+        assert set(found) == truth.critical_heads(site, change)
         assert len(spots) == len(set(spots))
         assert set(spots) > truth.critical_heads(site)
         rest = group.loc[[spot not in truth.critical_heads(site) for spot in spots]]
@@ -101,77 +156,160 @@ def check_heads(layout: WiredLayout, site: str, kind: str, effects: pd.DataFrame
 
 
 @pytest.mark.parametrize(
-    ("site", "kind"),
-    [
-        ("z", "zero"), ("z", "resample"), ("kv_group", "skip"),
-        *in_long_runs(
-            ("z", "skip"), ("z", "mean"), ("kv_group", "zero"), ("kv_group", "mean"),
-            ("kv_group", "resample"),
-        ),
-    ],
+    ("of", "site", "change"),
+    cases(
+        {"decoder": [("z", "zero"), ("z", "resample"), ("kv_group", "skip")],
+         "seq2seq": [("z", "zero"), ("cross_z", "mean"), ("cross_z", "resample")]},
+        {"decoder": [("z", "skip"), ("z", "mean"), ("kv_group", "zero"), ("kv_group", "mean"),
+                     ("kv_group", "resample")],
+         "seq2seq": [("z", "mean"), ("z", "resample"), ("cross_z", "zero")]},
+    ),
 )  # fmt: skip
-def test_ablation_finds_the_planted_heads(kind, site):
+def test_ablation_finds_the_planted_heads(of, site, change):
     """Heads that share keys and values with a planted one, too, are told from it."""
-    check_heads(GROUPED, site, kind, ablated(GROUPED, kind=kind, site=site).effects())
+    layout = GROUPED if of is DECODER else of.layout
+    check_heads(of, layout, site, change, of.ablated(layout, kind=change, site=site).effects())
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("of", "site"), [(DECODER, "z"), (SEQ2SEQ, "z"), (SEQ2SEQ, "cross_z")])
 @anywhere
-@given(layouts(), seeds)
-def test_ablation_finds_the_heads_wherever_they_are(layout, seed):
-    result = ablated(layout, seed, ("continuation", "generate"), kind="zero", site="z")
-    check_heads(layout, "z", "zero", result.effects())
+@given(st.data(), seeds)
+def test_ablation_finds_the_heads_wherever_they_are(of, site, data, seed):
+    layout = data.draw(of.layouts)
+    result = of.ablated(layout, seed, ("continuation", "generate"), kind="zero", site=site)
+    check_heads(of, layout, site, "zero", result.effects())
 
 
+@pytest.mark.parametrize(
+    ("of", "site", "change"),
+    cases(
+        {"decoder": [("attn_out", "resample")],
+         "seq2seq": [("attn_out", "resample"), ("cross_attn_out", "resample")]},
+        {"decoder": [("mlp_out", "resample")],
+         "seq2seq": [("mlp_out", "resample"), ("resid_post", "resample")]},
+    ),
+)  # fmt: skip
+def test_resampling_finds_the_layers_that_carry_what_is_asked_about(of, site, change):
+    """What other prompts have too is not missed; two may have one answer, so not all is lost."""
+    effects = of.ablated(of.layout, kind=change, site=site).effects()
+    for capability, group in effects.groupby("capability"):
+        assert_only_layers(of, site, change, group, of.truth(of.layout, str(capability)))
+
+
+@pytest.mark.parametrize(
+    ("of", "site", "change"),
+    cases(
+        {"decoder": [("mlp_out", "noise")], "seq2seq": [("cross_attn_out", "noise")]},
+        {"decoder": [("attn_out", "noise")],
+         "seq2seq": [("attn_out", "noise"), ("mlp_out", "noise")]},
+    ),
+)  # fmt: skip
+def test_noise_does_nothing_where_there_is_nothing(of, site, change):
+    """It has a site's own covariance: none at all where nothing is written."""
+    effects = of.ablated(of.layout, kind=change, site=site).effects()
+    rest = effects.loc[effects["layer"].isin(of.spared(of.layout, *CAPABILITIES))]
+    assert len(rest)
+    # items are changed one by one and answered without a change together
+    assert not rest["nats"].abs().gt(ROUNDING).any()
+    for capability, group in effects.groupby("capability"):
+        critical = of.truth(of.layout, str(capability)).critical(site)
+        assert set(group.loc[group["significant"], "layer"]) <= critical
+
+
+@of_both
 @pytest.mark.parametrize("method", ["engine", "reference"])
-def test_skipping_idle_layers_changes_no_bit(method):
-    idle = sorted(set(range(LAYOUT.n_layers)) - layers_in_use(LAYOUT))
+def test_skipping_idle_layers_changes_no_bit(of, method):
+    """The engine computes a branch beside others, where products may round otherwise."""
+    idle = of.spared(of.layout, *CAPABILITIES)
     # The reference computes each by itself, so that others beside them change nothing.
     layers = idle if method == "reference" else None
-    records = ablated(LAYOUT, method=method, layers=layers, limit=1).records
-    assert_no_bit_changed(records, idle, method)
+    records = of.ablated(of.layout, method=method, layers=layers, limit=1).records
+    wide = records.pivot(index=["task", "item"], columns="intervention", values="gold_logprob")
+    for layer in idle:
+        gap = (wide[f"skip:layer={layer}"] - wide["intact"]).abs().max()
+        assert gap <= (0.0 if method == "reference" else 2e-6)
 
 
-def test_a_model_that_lost_its_answer_writes_none():
-    assert_lost_answers_are_not_written(ablated(LAYOUT, protocols="generate", limit=8).records)
+@of_both
+def test_a_model_that_lost_its_answer_writes_none(of):
+    records = of.ablated(of.layout, protocols="generate", limit=8).records
+    wrong = records.loc[~records["correct"] & (records["kind"] == "skip")]
+    assert len(wrong)
+    assert wrong["generated"].str.strip().eq("").all()
 
 
-def test_letters_are_not_understood_and_nothing_is_claimed():
-    assert_nothing_is_claimed_of_letters(ablated(LAYOUT, protocols="letter"))
+@of_both
+def test_letters_are_not_understood_and_nothing_is_claimed(of):
+    result = of.ablated(of.layout, protocols="letter")
+    assert not result.signal()["signal"].any()
+    assert result.signal()["accuracy"].eq(1 / 4).all()
+    assert not result.effects()["significant"].any()
 
 
+@of_both
 @anywhere
-@given(layouts(), seeds)
-def test_the_lens_reads_the_answer_from_the_planted_layer_on(layout, seed):
-    """From there on they are settled, too."""
-    result = logit_lens(small_model(layout, seed), TASKS, "continuation", progress=False)
-    for capability, group in result.lens.groupby("capability"):
-        readable = group["layer"] >= Planted(layout, str(capability)).readable_from
+@given(st.data(), seeds)
+def test_lenses_read_the_answer_from_the_planted_layer_on(of, data, seed):
+    """From there on they are settled, too; of two stacks also where the encoder ends early."""
+    layout = data.draw(of.layouts)
+    read = logit_lens(of.model(layout, seed), TASKS, "continuation", progress=False)
+    assert read.lens.groupby("capability")["lens"].nunique().eq(1 + (of is SEQ2SEQ)).all()
+
+    def planted(capability: str, lens: str) -> int:
+        truth = of.truth(layout, capability)
+        return truth.found_at if lens == "decoder" else truth.readable_from
+
+    for (capability, lens), group in read.lens.groupby(["capability", "lens"]):
+        readable = group["layer"] >= planted(str(capability), str(lens))
+        assert readable.any()
         assert (group.loc[readable, "rank"] == 0).all()
         assert (group.loc[~readable, "rank"] > 0).all()
         assert np.exp(group.loc[readable, "logprob"]).min() > 0.99
-        shown = group.loc[readable]
-        assert shown["kl"].max() < ROUNDING
-    depths = result.prediction_depths()
-    assert depths["right"].all()
-    for capability, group in depths.groupby("capability"):
-        assert set(group["layer"]) == {Planted(layout, str(capability)).readable_from}
+        assert group.loc[readable, "kl"].max() < ROUNDING
+    for (capability, lens), group in read.prediction_depths().groupby(["capability", "lens"]):
+        assert group["right"].all()
+        assert (group["layer"] == planted(str(capability), str(lens))).all()
+
+
+def tuned_shares(of: Kind, layout: Any, change: str, n_texts: int, steps: int) -> pd.Series:
+    """How often the answer is on top, by capability, lens and layer."""
+    model = of.model(layout)
+    options: Any = {"kind": change, "n_texts": n_texts, "steps": steps, "progress": False}
+    lens = train_lens(model, TASKS, **options).lens
+    read = logit_lens(model, TASKS, "continuation", lens="tuned", tuned=lens, progress=False)
+    tops = read.lens.assign(top=read.lens["rank"] == 0)
+    return tops.groupby(["capability", "lens", "layer"])["top"].mean()
 
 
 def test_a_tuned_lens_reads_the_answer_once_it_was_brought_and_not_before():
     """Biases read what the logit lens reads; a map, what was looked up and not yet let out."""
-    model = small_model(GROUPED)
     for kind, steps in (("bias", 15), ("full", 60)):
-        lens = train_lens(model, TASKS, kind=kind, n_texts=60, steps=steps, progress=False).lens
-        read = logit_lens(model, TASKS, "continuation", lens="tuned", tuned=lens, progress=False)
-        tops = read.lens.assign(top=read.lens["rank"] == 0).groupby(["capability", "layer"])["top"]
-        for (capability, layer), share in tops.mean().items():
+        tops = tuned_shares(DECODER, GROUPED, kind, 60, steps)
+        for (capability, _, layer), share in tops.items():
             truth = Planted(GROUPED, str(capability))
             assert layer < truth.readable_from or share == 1
             assert layer >= truth.brought_at or share < 0.4
             assert kind == "full" or layer >= truth.readable_from or share == 0
         retrieved = Planted(GROUPED, "retrieval")
-        assert kind == "bias" or tops.mean()["retrieval", retrieved.brought_at] > 0.5
+        assert kind == "bias" or tops["retrieval", "tuned", retrieved.brought_at] > 0.5
+
+
+@pytest.mark.long
+def test_tuned_lenses_of_two_stacks_read_it_once_it_was_brought_and_not_before():
+    """To the position where it is said in the decoder, to the prompt's end in the encoder."""
+    copy = SEQ2SEQ_LAYOUT.copy.layer
+    for kind, steps in (("bias", 15), ("full", 30)):
+        shares = tuned_shares(SEQ2SEQ, SEQ2SEQ_LAYOUT, kind, 40, steps)
+        for (capability, name, layer), share in shares.items():
+            truth = PlantedSeq2Seq(SEQ2SEQ_LAYOUT, str(capability))
+            of_encoder = name == "tuned decoder"
+            brought = truth.found_at if of_encoder else copy
+            readable = truth.found_at if of_encoder else truth.readable_from
+            assert layer < readable or share == 1
+            assert layer >= brought or share < 0.4
+            assert kind == "full" or layer >= readable or share < 0.4
+        assert kind == "bias" or shares["retrieval", "tuned", copy] > 0.5
 
 
 @anywhere
@@ -218,7 +356,7 @@ def test_patching_follows_what_is_stated_to_the_look_up(layout, seed):
 def test_capabilities_emerge_at_the_planted_depth(layout, seed):
     model = small_model(layout, seed)
     results = [
-        ablated(layout, seed),
+        DECODER.ablated(layout, seed),
         logit_lens(model, TASKS, "continuation", progress=False),
         patch_activations(model, TASKS, pairs=3, progress=False),
     ]
@@ -235,24 +373,63 @@ def test_capabilities_emerge_at_the_planted_depth(layout, seed):
         assert set(critical) == planted.critical("layer")
 
 
+@anywhere
+@given(seq2seq_layouts(), seeds)
+def test_capabilities_of_two_stacks_emerge_at_the_planted_depth(layout, seed):
+    """On one axis of computation, the encoder first, and in the order of each stack alone."""
+    read = logit_lens(small_seq2seq(layout, seed), TASKS, "continuation", progress=False)
+    found = emergence([SEQ2SEQ.ablated(layout, seed), read], n_resamples=200)
+    assert found.left_out.empty
+    for (capability, axis), group in found.emergence.groupby(["capability", "axis"]):
+        truth = PlantedSeq2Seq(layout, str(capability))
+        depth = group.set_index(["method", "measure"])
+        if axis != "computation":
+            check_stack(truth, str(axis), depth)
+            continue
+        half = depth.xs("half-effect depth", level="measure")["layer"]
+        assert half["ablation"] == pytest.approx(truth.half_effect_depth)
+        assert half["logit lens"] == pytest.approx(truth.readable_from, abs=0.01)
+        assert half["decoder lens"] == pytest.approx(truth.found_at, abs=0.01)
+        assert set(depth.loc[("ablation", "critical set"), "layers"]) == truth.critical("layer")
+
+
+def check_stack(truth: PlantedSeq2Seq, stack: str, depth: pd.DataFrame) -> None:
+    """The layers of the chain that are in one stack, and the one lens that runs through it."""
+    layout = truth.layout
+    first = layout.n_encoder_layers if stack == "decoder" else 0
+    n_layers = layout.n_decoder_layers if stack == "decoder" else layout.n_encoder_layers
+    lens, at = {
+        "encoder": ("decoder lens", truth.found_at),
+        "decoder": ("logit lens", truth.readable_from),
+    }[stack]
+    half = depth.xs("half-effect depth", level="measure")
+    assert set(half.index) == {"ablation", lens}
+    assert half["layer"]["ablation"] == pytest.approx(truth.half_effect_depth_in(stack))
+    assert half["layer"][lens] == pytest.approx(at, abs=0.01)
+    relative = (half["layer"] - first) / (n_layers - 1)
+    assert half["estimate"].tolist() == pytest.approx(relative.tolist())
+    planted = {layer for layer in truth.critical("layer") if first <= layer < first + n_layers}
+    critical = depth.loc[("ablation", "critical set")]
+    assert set(critical["layers"]) == planted
+    assert critical["layer"] == len(planted)
+    assert critical["estimate"] == pytest.approx(len(planted) / n_layers)
+    centre = depth.loc[("ablation", "centre of mass"), "layer"]
+    assert centre == pytest.approx(sum(planted) / len(planted))
+
+
 @pytest.mark.long
 @anywhere
 @given(layouts(), seeds)
-def test_methods_differ_by_what_was_planted_and_groups_lose_it(layout, seed):
+def test_methods_differ_by_what_was_planted(layout, seed):
     model = small_model(layout, seed)
     results = [
-        ablated(layout, seed, ("continuation", "generate")),
+        DECODER.ablated(layout, seed, ("continuation", "generate")),
         logit_lens(model, TASKS, "continuation", progress=False),
         patch_activations(model, TASKS, pairs=3, progress=False),
         lw.attribution(model, TASKS, "continuation", progress=False),
     ]
     found = emergence(results, n_resamples=200)
-    half = found.method_agreement.query("measure == 'half-effect depth'")
-    by_patching = half[["first", "second"]].eq("activation patching").any(axis=1)
-    assert (~by_patching).sum() == len(CAPABILITIES) * (3 + 2)
-    # of three items all can be right by luck without a layer, and then there is no depth
-    assert 0 < by_patching.sum() <= len(CAPABILITIES) * (3 + 1)
-    for row in half.itertuples():
+    for row in found.method_agreement.query("measure == 'half-effect depth'").itertuples():
         planted = Planted(layout, str(row.capability))
         depth = {
             "ablation": planted.half_effect_depth,
@@ -262,34 +439,20 @@ def test_methods_differ_by_what_was_planted_and_groups_lose_it(layout, seed):
         }
         apart = (depth[str(row.second)] - depth[str(row.first)]) / (layout.n_layers - 1)
         assert row.estimate == pytest.approx(apart, abs=0.01)
-        assert (row.first_depth, row.second_depth) == pytest.approx(
-            (depth[str(row.first)] / (layout.n_layers - 1),
-             depth[str(row.second)] / (layout.n_layers - 1)), abs=0.01
-        )  # fmt: skip
         # the pairs of patching are three items, of which no test can be sure
         few = "activation patching" in (row.first, row.second)
-        assert row.n_items == (3 if few else 24)
         assert row.p < 0.05 or few or apart == 0
         assert row.p > 0.05 or row.estimate != 0
-    reads = found.method_agreement.query("first == 'direct attribution' and second == 'logit lens'")
-    assert reads.query("measure == 'rank correlation'")["estimate"].gt(0.5).all()
     # what is lost under generation is lost wholly, so the layers can be counted
-    interaction = found.protocol_interaction
-    assert len(interaction) == len(CAPABILITIES) * 3
-    for row in interaction.itertuples():
+    for row in found.protocol_interaction.itertuples():
         critical = Planted(layout, str(row.capability)).critical("layer")
-        assert row.second == "generate"
         assert row.share_second == pytest.approx(np.mean([k in critical for k in row.layers]))
-        # all resamples say the same, and what so few items leave open is told beside it
         assert row.share_second_low < row.share_second < row.share_second_high
 
 
 @pytest.mark.parametrize(
     "capabilities",
-    [
-        ("knowledge",),
-        *(pytest.param(some, marks=pytest.mark.long) for some in (("retrieval",), CAPABILITIES)),
-    ],
+    [("knowledge",), *(pytest.param(some, marks=LONG) for some in (("retrieval",), CAPABILITIES))],
 )
 def test_layers_that_nothing_needs_are_removed_first(capabilities):
     tasks = [small_task(capability, 24) for capability in capabilities]
@@ -304,35 +467,48 @@ def test_layers_that_nothing_needs_are_removed_first(capabilities):
     assert n == len(idle) or (steps.loc[~free, "acc"] < 1).any()
 
 
-@pytest.mark.long
+@of_both
 @anywhere
-@given(layouts(), seeds)
-def test_they_are_removed_first_wherever_they_are(layout, seed):
-    idle = spared(layout, "retrieval")
-    n = len(idle)
-    task = small_task("retrieval", 48)
-    result = removal_order(small_model(layout, seed), task, n_removed=n, progress=False)
-    assert result.order[-1] == tuple(idle)
+@given(st.data(), seeds)
+def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(of, data, seed):
+    layout = data.draw(of.layouts)
+    model, idle = of.model(layout, seed), of.spared(layout, *CAPABILITIES)
+    found = lw.similarity(model, MORE_ITEMS, "continuation", progress=False)
+    single = found.angular().query("n_layers == 1")
+    for table, column in ((found.influence(), "influence"), (single, "distance")):
+        turned = table.groupby("layer")[column].max()
+        assert set(turned.index[turned < ROUNDING]) == set(idle)
+    if idle and of is DECODER:  # of two stacks see test_removal_seq2seq
+        ways = ("effect", "influence")
+        result = removal_order(model, MORE_ITEMS, n_removed=len(idle), by=ways, progress=False)
+        last = {way: result.orders[way, "continuation"][-1] for way in ways}
+        assert last == dict.fromkeys(ways, tuple(idle))
 
 
+@of_both
 @anywhere
-@given(layouts(), seeds)
-def test_attribution_credits_only_the_mlp_that_writes_the_answer(layout, seed):
-    """What is looked up is only prepared by heads; they add nothing themselves."""
-    found = lw.attribution(small_model(layout, seed), TASKS, "continuation", progress=False)
+@given(st.data(), seeds)
+def test_attribution_credits_only_the_mlp_that_says_the_answer(of, data, seed):
+    """What is found and copied is only prepared; neither heads nor the encoder add anything."""
+    layout = data.draw(of.layouts)
+    found = lw.attribution(of.model(layout, seed), TASKS, "continuation", progress=False)
+    assert max(work["largest_gap"] for work in found.facts.work) < 1e-4
     summary = found.summary()
-    parts = summary.loc[
-        (summary["metric"] == "logit_diff")
-        & summary["component"].isin(["attn_out", "mlp_out", "z"])
-    ]
+    sites = ["attn_out", "cross_attn_out", "mlp_out", "z", "cross_z"]
+    parts = summary.loc[(summary["metric"] == "logit_diff") & summary["component"].isin(sites)]
     assert parts["signal"].all()
     for capability, mine in parts.groupby("capability"):
-        writes = Planted(layout, str(capability)).readable_from
-        planted = (mine["component"] == "mlp_out") & (mine["layer"] == writes)
-        assert set(mine.loc[mine["significant"], "layer"]) == {writes}
+        layer = of.truth(layout, str(capability)).readable_from
+        planted = (mine["component"] == "mlp_out") & (mine["layer"] == layer)
+        assert planted.sum() == 1
         assert (mine["significant"] == planted).all()
         assert (mine.loc[planted, "value"] > 1).all()
         assert not mine.loc[~planted, "value"].abs().gt(ROUNDING).any()
+    every = emergence([found], n_resamples=200).emergence
+    half = every.query("measure == 'half-effect depth' and axis == 'computation'")
+    assert len(half) == len(CAPABILITIES)
+    for row in half.itertuples():
+        assert row.layer == pytest.approx(of.truth(layout, row.capability).readable_from, abs=0.01)
 
 
 def test_the_previous_token_head_is_the_planted_one():
@@ -343,43 +519,100 @@ def test_the_previous_token_head_is_the_planted_one():
     assert (found["previous_token"] > 0.9).sum() == 1
 
 
-@pytest.mark.parametrize("site", ["attn_out", pytest.param("mlp_out", marks=pytest.mark.long)])
-def test_resampling_finds_the_layers_that_carry_what_is_asked_about(site):
-    effects = ablated(LAYOUT, kind="resample", site=site).effects()
-    for capability, group in effects.groupby("capability"):
-        truth = Planted(LAYOUT, str(capability))
-        found = group.loc[group["significant"], "layer"]
-        assert set(found) == truth.critical(site, "resample")
-        rest = group.loc[~group["layer"].isin(truth.critical(site))]
-        assert not rest["nats"].abs().gt(ROUNDING).any()
+@anywhere
+@given(seq2seq_layouts(), seeds)
+def test_head_scores_find_the_previous_token_head_in_the_encoder(layout, seed):
+    """What ``begin`` and ``copy`` look at is no word of a sequence, so they score 0."""
+    found = lw.head_scores(small_seq2seq(layout, seed), sequences=3, progress=False)
+    summary = found.summary()
+    places = {
+        (row["site"], Spot(int(row["layer"]), int(row["head"]))): row
+        for row in summary.to_dict("records")
+    }
+    assert {at for at, row in places.items() if row["previous_token"] > 0.9} == {
+        ("z", layout.previous)
+    }
+    assert places["z", layout.previous]["previous_token"] == pytest.approx(1, abs=1e-3)
+    # It attends to relation and entity alike, one and three tokens back.
+    half = places["z", layout.facts]["previous_token"]
+    assert half == pytest.approx(0.5, abs=0.1)
+    for at in (("z", layout.begin), ("cross_z", layout.copy)):
+        scores = [places[at][name] for name in ("prefix_matching", "duplicate_token")]
+        assert scores == pytest.approx([0, 0], abs=1e-3)
+    assert places["z", layout.begin]["previous_token"] == pytest.approx(0, abs=1e-3)
+    assert found.induction_heads() == []
 
 
-@pytest.mark.parametrize("site", ["mlp_out", pytest.param("attn_out", marks=pytest.mark.long)])
-def test_noise_does_nothing_where_there_is_nothing(site):
-    """It has a site's own covariance: none at all where nothing is written."""
-    effects = ablated(LAYOUT, kind="noise", site=site).effects()
-    for capability, group in effects.groupby("capability"):
-        critical = Planted(LAYOUT, str(capability)).critical(site)
-        assert set(group.loc[group["significant"], "layer"]) <= critical
-        assert (group.loc[group["layer"].isin(critical), "nats"].abs() > 0).any()
-        idle = group.loc[~group["layer"].isin(layers_in_use(LAYOUT))]
-        assert not idle["nats"].abs().gt(0).any()
+@of_both
+@anywhere
+@given(st.data(), seeds)
+def test_each_link_of_the_chain_is_the_one_direct_path(of, data, seed):
+    """From the logits, through the decoder, cross-attention and the encoder, to the embedding."""
+    layout = data.draw(of.layouts)
+    for capability in CAPABILITIES:
+        links = of.truth(layout, capability).links
+        found = lw.patch_paths(
+            of.model(layout, seed), small_task(capability), list(links), pairs=1, progress=False
+        ).effects()
+        assert set(found["receiver"]) == set(links)
+        for receiver, senders in found.groupby("receiver"):
+            heads = senders["head"].astype(object).where(senders["head"].notna(), None)
+            sent = list(zip(senders["site"], senders["layer"], heads, strict=True))
+            planted = links[str(receiver)]
+            if of is DECODER:
+                sent = [sender[1:] for sender in sent]
+            expected = [float(sender == planted) for sender in sent]
+            assert sum(expected) == (planted is not None)
+            assert senders["recovered"].tolist() == pytest.approx(expected, abs=ROUNDING)
 
 
 @anywhere
-@given(layouts(), seeds)
-def test_each_link_of_the_chain_is_the_one_direct_path(layout, seed):
-    for capability in CAPABILITIES:
-        links = Planted(layout, capability).links
-        found = lw.patch_paths(
-            small_model(layout, seed), small_task(capability), list(links), pairs=1, progress=False
-        ).effects()
-        for receiver, senders in found.groupby("receiver"):
-            heads = senders["head"].astype(object).where(senders["head"].notna(), None)
-            sent = list(zip(senders["layer"], heads, strict=True))
-            expected = [float(sender == links[str(receiver)]) for sender in sent]
-            assert sum(expected) == 1
-            assert senders["recovered"].tolist() == pytest.approx(expected, abs=ROUNDING)
+@given(seq2seq_layouts(), seeds)
+def test_one_head_alone_tells_cross_attention_that_the_answer_begins(layout, seed):
+    """Nothing of it depends on what is asked, so what each sender writes is taken away here."""
+    model, task = small_seq2seq(layout, seed), small_task("retrieval")
+    tokens = tuple(tokens_of(model, task)[0].tolist())
+    answer = int(answers_of(model, task)[0])
+    copy = f"{layout.named(layout.copy.layer)}.{layout.copy.head}"
+    receiver = parse_receiver(f"cross_q:{copy}", model)
+    heard = [sender for sender in senders_of(model) if receiver.hears(sender, False)]
+    without = -torch.stack(written(model, tokens, heard))
+    said = received(model, tokens, receiver, heard, without)[:, answer].exp()
+    lost = {s.name for s, p in zip(heard, said, strict=True) if p < 0.5}
+    assert lost == {f"head {layout.named(layout.begin.layer)}.{layout.begin.head}"}
+    assert ((said < 0.5) | (said > 0.99)).all()
+
+
+@anywhere
+@given(seq2seq_layouts(), seeds, st.sampled_from(CAPABILITIES))
+@torch.inference_mode()
+def test_what_the_mlp_says_was_copied_from_the_part_of_the_encoder_that_found_it(
+    layout, seed, capability
+):
+    """Read what ``say`` reads, instead of the logits: what its neuron for the answer looks for."""
+    model, task = small_seq2seq(layout, seed), small_task(capability, 6)
+    links = PlantedSeq2Seq(layout, capability).links
+    sites = seq2seq_sites(model, [tuple(row) for row in tokens_of(model, task).tolist()])
+    first = layout.n_encoder_layers
+    mlp = model.parts.decoder.blocks[layout.say - first].mlp
+    # Where cross-attention has copied the answer to; biases would let chance win now and then.
+    neurons = (sites.final @ mlp.up.weight.T).argmax(1)
+    read = mlp.up.weight[neurons].double()[:, None]
+    value = torch.einsum("id,imd->im", sites.final.double(), read)
+    assert (value > 1).all()
+    parts = direct_seq2seq(model, sites, LogitSums(value, read, torch.zeros_like(value)))
+    assert parts.gap(value) < ROUNDING
+    _, copied, head = links[f"mlp:{layout.named(layout.say)}"]
+    found = parts.cross.heads[..., copied - first, head]
+    torch.testing.assert_close(found, value, atol=ROUNDING, rtol=0)
+    site, layer, head = links[f"cross_v:{layout.named(copied)}.{head}"]
+    mlps, heads = parts.encoder.mlp_out.clone(), parts.encoder.heads.clone()
+    planted = heads[..., layer, head] if site == "z" else mlps[..., layer]
+    torch.testing.assert_close(planted, value, atol=ROUNDING, rtol=0)
+    planted.zero_()
+    assert mlps.abs().max() < ROUNDING
+    assert heads.abs().max() < ROUNDING
+    assert parts.encoder.embedding.abs().max() < ROUNDING
 
 
 @anywhere
@@ -400,16 +633,21 @@ def test_gradients_see_the_last_head_of_the_chain_and_miss_those_before_it(layou
 
 
 @anywhere
-@given(layouts(), seeds)
-def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(layout, seed):
-    model, idle = small_model(layout, seed), spared(layout, *CAPABILITIES)
-    found = lw.similarity(model, MORE_ITEMS, "continuation", progress=False)
-    single = found.angular().query("n_layers == 1")
-    for table, column in ((found.influence(), "influence"), (single, "distance")):
-        turned = table.groupby("layer")[column].max()
-        assert set(turned.index[turned < ROUNDING]) == set(idle)
-    if idle:
-        ways = ("effect", "influence")
-        result = removal_order(model, MORE_ITEMS, n_removed=len(idle), by=ways, progress=False)
-        last = {way: result.orders[way, "continuation"][-1] for way in ways}
-        assert last == dict.fromkeys(ways, tuple(idle))
+@given(seq2seq_layouts(), seeds, st.sampled_from(["denoising", "noising"]))
+def test_gradients_see_what_is_copied_on_and_miss_what_asks(layout, seed, direction):
+    """Saturated attention has no slope: heads that act by way of a query are credited with 0."""
+    found = lw.attribute_patches(
+        small_seq2seq(layout, seed), TASKS, positions=("last", "answer"), direction=direction,
+        pairs=2, sample=200, progress=False,
+    )  # fmt: skip
+    table = found.attribution_patching
+    assert set(table["site"]) == {"z", "cross_z"}
+    assert table["recovered"].notna().all()
+    for row in table.itertuples():
+        truth, spot = (
+            PlantedSeq2Seq(layout, str(row.capability)),
+            Spot(int(row.layer), int(row.head)),
+        )
+        true, credited = truth.recovers_by_head, truth.credited_by_gradient
+        assert row.recovered == pytest.approx(true(row.site, spot), abs=1e-3), row
+        assert row.estimated == pytest.approx(credited(row.site, spot), abs=1e-3), row

@@ -13,8 +13,7 @@ from layerwise.analyses.heads.api import Heads, head_scores
 from layerwise.analyses.heads.repeated_tokens import RepeatedSequence, RepeatedTokens
 from layerwise.analyses.heads.scoring import scores_of
 from layerwise.models import model_facts
-from layerwise.report import report
-from layerwise.results import HeadsResult, load_results
+from layerwise.results import HeadsResult
 from tests import analysis
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.tiny import tiny_model
@@ -160,17 +159,3 @@ def test_summary_is_the_mean_over_sequences(result):
     strict = HeadsResult(pd.DataFrame(tables), result.facts.model_copy(
         update={"settings": result.facts.settings | {"threshold": 0.9}}))  # fmt: skip
     assert strict.induction_heads() == []
-
-
-def test_a_run_can_be_kept_and_has_a_section_in_the_report(tmp_path, result, monkeypatch):
-    out = tmp_path / "run"
-    options = {"sequences": 4, "length": 10, "threshold": 0.0, "progress": False, "out": out}
-    kept = head_scores(tiny_model("gpt2"), **options)
-    pd.testing.assert_frame_equal(kept.heads, result.heads)
-    monkeypatch.setattr("layerwise.analyses.heads.api.scores_of", None)
-    again = head_scores(tiny_model("gpt2"), **options)
-    pd.testing.assert_frame_equal(again.heads, kept.heads)
-    page = report(load_results(out))
-    assert list(page.figures) == ["head_scores"]
-    assert 'id="heads"' in page.html
-    assert len(kept.summary_rows()) == 12

@@ -1,6 +1,6 @@
 """Scores of heads in both stacks and across: loops over cached patterns, and planted attention.
 
-What is found in a wired encoder-decoder is told in ``test_ground_truth_seq2seq``.
+What is found in a wired encoder-decoder is told in ``test_ground_truth``.
 """
 
 from __future__ import annotations
@@ -13,20 +13,18 @@ import pytest
 import torch
 from tokenizers import processors
 
-import layerwise as lw
 from layerwise.analyses.heads.api import Heads, head_scores
 from layerwise.analyses.heads.repeated_tokens import RepeatedTokens
 from layerwise.errors import UserError
 from layerwise.models import model_facts
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.results import HeadsResult, load_results
-from tests.commands import assert_refused, done, run
+from layerwise.results import HeadsResult
+from tests.commands import assert_refused, run
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer
 
 LENGTH = 7
 OF_ENCODER = {"prefix_matching", "previous_token", "next_token", "duplicate_token"}
-OF_DECODER = OF_ENCODER - {"next_token"}
 OF_CROSS = {"prefix_matching", "duplicate_token"}
 
 
@@ -267,30 +265,6 @@ def test_rows_and_means_are_in_the_order_of_computation(result: HeadsResult):
     assert summary["induction"].notna().tolist() == [layer >= 2 for layer, _, _ in places]
     assert summary["previous_token"].notna().tolist() == [site == "z" for _, site, _ in places]
     assert {layer for layer, _ in result.induction_heads()} <= set(range(4))
-
-
-def test_a_run_is_kept_and_its_report_has_both_stacks(result: HeadsResult, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    done("heads", "wired-seq2seq", "--sequences", 2, "--out", "run")
-    (kept,) = load_results("run")
-    assert isinstance(kept, HeadsResult)
-    assert kept.facts.settings["length"] == 31  # of the 62 words beside <s>
-    page = lw.report([kept])
-    assert list(page.figures) == ["head_scores"]
-    assert "encoder.1.2" in page.html
-    assert "decoder.3.2, cross-attention" in page.html
-    assert "while the encoder has read others" in page.html
-    rows = result.summary_rows()
-    assert rows["head"].str.endswith(", cross-attention").any()
-    assert len(rows) == 15
-    unscored = rows["head"].str.startswith("encoder") == rows["induction (nats) [95 %]"].eq("–")
-    assert unscored.all()
-
-
-def test_sequences_that_are_too_long_are_refused():
-    says = "need 81 when they are repeated, but the model takes 64; choose a length of 31 at most"
-    with pytest.raises(UserError, match=says):
-        head_scores(lw.load_model("wired-seq2seq"), length=40, progress=False)
 
 
 def test_a_vocabulary_that_has_no_others_for_the_encoder_is_too_small():

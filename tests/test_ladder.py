@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,12 @@ from layerwise import ablate, load_model, stats
 from layerwise.analyses.ablation.scoring_steps import ladder_table, step_tables
 from layerwise.models.organisms.lettered import PLANS
 from layerwise.results import AblationResult
-from layerwise.stats.share_tests.scoring_steps import NAMES, SCORING_STEPS, step_records
+from layerwise.stats.cells import cells
+from layerwise.stats.share_tests.scoring_steps import SCORING_STEPS, step_records
+from layerwise.stats.signals.signal import signals
+from tests import synthetic, weak
+from tests.cases import data_sets, in_long_runs, most_errors
+from tests.comparing import CHANCE, answers
 
 LETTERED = tuple(PLANS)
 # By day a decoder of the one kind and an encoder-decoder of the other.
@@ -121,19 +127,6 @@ def test_records_without_places_have_the_rungs_that_are_protocols(brackets) -> N
     assert steps["next_rung"].all()
 
 
-def test_rungs_in_the_records_are_documented_ones(ladder: pd.DataFrame) -> None:
-    assert set(ladder["rung"]) <= {*NAMES, "margin"}
-
-
-def test_a_run_saves_its_ladder_and_reads_it_again(brackets: AblationResult, tmp_path) -> None:
-    brackets.save(tmp_path)
-    for name, table in brackets.derived().items():
-        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / f"{name}.parquet").iloc[:, :1],
-                                      table.iloc[:, :1], check_dtype=False)  # fmt: skip
-    again = AblationResult.load(tmp_path)
-    pd.testing.assert_frame_equal(again.ladder(), brackets.ladder())
-
-
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_other_layers_are_claimed_of_the_model_that_has_them(name: str) -> None:
     """One model says letters and words by one layer, which letters need, too; the other by two."""
@@ -153,3 +146,56 @@ def test_other_layers_are_claimed_of_the_model_that_has_them(name: str) -> None:
         if row["other_layers"]:
             assert row["layer_first"] in letter
             assert row["layer_second"] in text
+
+
+BY_PROTOCOL = dict(zip(weak.PROTOCOLS, ("letter", "choice", "generate"), strict=True))
+
+
+def steps_of(
+    rng: np.random.Generator, accuracy: float, hits: dict[int, float], n_tasks: int = 9
+) -> pd.DataFrame:
+    """Tasks named by letter more often than by text; all rungs need the same layer, or none."""
+    n, n_layers, parts = 100, 3, []
+    names = [f"task {i}" for i in range(n_tasks)]
+    for task in names:
+        for protocol, right in zip(BY_PROTOCOL, (0.8, accuracy, accuracy), strict=True):
+            drawn = answers(rng, rng.random(n) < right, hits, n_layers, 1.0, right)
+            floor = rng.random(n) < CHANCE
+            parts.append(synthetic.cell_records(drawn, task, task, protocol, floor))
+    records = pd.concat(parts, ignore_index=True)
+    tasks = [
+        synthetic.task_facts(task, task, n_items=n).model_copy(
+            update={"chance": dict.fromkeys(BY_PROTOCOL, CHANCE)}
+        )
+        for task in names
+    ]
+    facts = synthetic.facts(*tasks, n_layers=n_layers, protocols=tuple(BY_PROTOCOL))
+    signal = signals(list(cells(records)), facts.chance)
+    ladder = pd.DataFrame(
+        {"task": task, "capability": task, "kind": "skip", "site": "layer",
+         "rung": BY_PROTOCOL[protocol], "signal": able}
+        for (task, protocol), able in signal.items()
+    )  # fmt: skip
+    return step_tables(records, ladder, facts)["ladder_steps"]
+
+
+def told(several: Sequence[pd.DataFrame]) -> int:
+    return sum(bool((each["p_holm"] < 0.05).any()) for each in several)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "hits"), [(0.36, {}), *in_long_runs((0.4, {}), (0.4, {2: 1.0}), (0.45, {2: 1.0}))]
+)
+def test_steps_between_rungs_that_need_the_same_layer_are_told_as_rarely_as_stated(accuracy, hits):
+    """The rungs compared are those on which the model was lucky."""
+    n = data_sets(40)
+    found = [steps_of(np.random.default_rng(seed), accuracy, hits) for seed in range(n)]
+    assert sum(len(each) > 0 for each in found) > n / 10
+    assert told(found) <= most_errors(n)
+
+
+def test_steps_of_rungs_without_signal_count_among_the_tests():
+    rng = np.random.default_rng(0)
+    while not 0 < len(found := steps_of(rng, 0.4, {2: 1.0}, n_tasks=2)) < 6:
+        continue
+    assert found["p_holm"].min() == pytest.approx(min(6 * found["p"].min(), 1.0))

@@ -35,7 +35,7 @@ MODELS = [
     pytest.param(("llama", True), id="llama, BOS"),
     pytest.param(("gpt2", False), id="gpt2"),
     pytest.param(("gpt2", True), id="gpt2, BOS"),
-    pytest.param("smollm2-135m", id="smollm2", marks=[pytest.mark.smollm2, pytest.mark.slow]),
+    pytest.param("smollm2-135m", id="smollm2", marks=[pytest.mark.smollm2, pytest.mark.long]),
 ]
 
 
@@ -111,8 +111,6 @@ def answers(both: Both, protocol: str) -> Iterator[Answer]:
 
 @pytest.mark.parametrize("protocol", ["letter", "continuation"])
 def test_likelihoods_and_choices_are_the_harness_own(both: Both, protocol: str) -> None:
-    if both.able and protocol == "letter" and not LONG:
-        pytest.skip("options in prompts of a real model are asked in long runs")
     found = list(answers(both, protocol))
     for one in found:
         for asked, ours, strings, theirs in zip(

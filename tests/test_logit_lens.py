@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import replace
 
@@ -134,22 +133,6 @@ def test_every_depth_equals_the_lens_worked_out_by_hand(model):
             assert list(row["top_tokens"]) == [tokenizer.decode([token]) for token in best]
 
 
-@pytest.mark.hooked_transformer
-def test_a_wrong_norm_would_be_seen(model):
-    """A stale scale, no norm at all, or one without its weight give other numbers."""
-    lens = read(model, TASK, "continuation").set_index(["item", "layer"])
-    item = TASK.items[0]
-    asked = gold_request(model, item)
-    streams = residuals(model, asked.context)
-    row, stream = lens.loc[(item.id, -1)], streams[-1]
-    last = streams[model.cfg.n_layers - 1]
-    if model.cfg.normalization_type == "LN":
-        last = last - last.mean()
-    for wrong in ({"norm": scale(model, last)}, {"norm": 1.0}, {"weight": False}):
-        value = float(logprobs_of(model, stream, **wrong)[asked.continuation[0]])
-        assert abs(value - row["logprob"]) > 0.01, wrong
-
-
 def test_letters_are_read_where_the_tokenizer_tells_them_apart():
     model = handmade(word_level())
     lens = read(model, TASK, "letter").set_index(["item", "layer"])
@@ -270,75 +253,6 @@ def test_items_without_choices_are_read_under_continuation():
         read(model, bare, "letter")
 
 
-@pytest.mark.hooked_transformer
-def test_many_prompts_are_read_in_order():
-    task = word_task(67)
-    lens = read(tiny_model("gpt2"), task, "continuation").set_index(["item", "layer"])
-    for index in (0, 63, 64, 66):
-        asked = gold_request(tiny_model("gpt2"), task.items[index])
-        stream = residuals(tiny_model("gpt2"), asked.context)[1]
-        expected = logprobs_of(tiny_model("gpt2"), stream)[asked.continuation[0]]
-        assert lens.loc[(task.items[index].id, 1), "logprob"] == pytest.approx(
-            float(expected), abs=1e-4
-        )
-
-
-def test_summary_is_the_mean_over_items():
-    result = logit_lens(tiny_model("llama"), TASK, "continuation", progress=False)
-    summary = result.summary().set_index("layer")
-    for layer in (-1, 2):
-        mine = result.lens.loc[result.lens["layer"] == layer]
-        assert summary.loc[layer, "logprob"] == pytest.approx(mine["logprob"].mean())
-        assert summary.loc[layer, "median_rank"] == mine["rank"].median()
-        low, high = summary.loc[layer, ["logprob_low", "logprob_high"]]
-        assert low < summary.loc[layer, "logprob"] < high
-    assert len(result.summary_rows()) == 4
-
-
-def test_a_run_can_be_kept_and_is_not_made_again(tmp_path, monkeypatch):
-    model = tiny_model("llama")
-    first = logit_lens(model, TASK, "continuation", out=tmp_path / "run", progress=False)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "lens.parquet",
-        "prediction_depth.parquet",
-        "prediction_depth_comparisons.parquet",
-        "prediction_depth_means.parquet",
-        "run.json",
-    ]
-    facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert facts["tasks"][0]["hash"] == TASK.hash
-    assert facts["settings"]["analysis"] == "logit lens"
-    monkeypatch.setattr("layerwise.analyses.logit_lens.job.residuals_at", None)
-    again = logit_lens(model, TASK, "continuation", out=tmp_path / "run", progress=False)
-    pd.testing.assert_frame_equal(again.lens, first.lens)
-    with pytest.raises(UserError, match=r"other settings \(seed was 0 and is now 1\)"):
-        logit_lens(model, TASK, "continuation", seed=1, out=tmp_path / "run", progress=False)
-
-
-LONG = Item(id="long", question="the key " * 300, answer="red", choices=("red", "blue"))
-
-
-@pytest.mark.parametrize(
-    ("task", "protocols", "sentence"),
-    [
-        (
-            TASK,
-            ["generate"],
-            "The logit lens reads the prompt of 'letter' or 'continuation'; 'generate' has the "
-            "prompt of 'continuation', so ask for that.",
-        ),
-        (TASK, [], "name at least one task and one protocol"),
-        (TASK, "leter", "Unknown protocol 'leter'. Did you mean 'letter'?"),
-        (replace(TASK, items=(LONG,)), "continuation", "Item 'long' of task 'words' needs "),
-    ],
-)
-def test_what_cannot_be_read_is_told_before_work_begins(tmp_path, task, protocols, sentence):
-    with pytest.raises(UserError) as told:
-        read(tiny_model("llama"), task, protocols, out=tmp_path / "run")
-    assert sentence in str(told.value)
-    assert not (tmp_path / "run").exists()
-
-
 def by_cache(model, tokens) -> dict[tuple[str, int], torch.Tensor]:
     """The residual stream at every site and layer, by one plain forward."""
     with torch.inference_mode():
@@ -446,12 +360,7 @@ def test_few_streams_at_once_change_nothing(monkeypatch):
 @pytest.mark.parametrize(
     ("family", "options", "sentence"),
     [
-        ("llama", {"sites": "resid"}, "Unknown site of the lens 'resid'."),
         ("gpt_neox", {"sites": "resid_mid"}, "This model has no resid_mid"),
-        ("llama", {"over": "text"}, "Unknown kind of tokens to read 'text'."),
-        ("llama", {"positions": (0,)}, "The positions to read are [0]; expected negative"),
-        ("llama", {"positions": (-99,)}, "and no position -99; ask for positions from -"),
-        ("llama", {"positions": "last"}, "Cannot read positions 'last'"),
         ("llama", {"over": "generated"}, "Generated text is that of protocol 'generate'"),
     ],
 )

@@ -15,7 +15,6 @@ from layerwise.analyses.patching.cells import HEAD_SITES, PATCH_SITES, PatchingL
 from layerwise.analyses.patching.findings import hand_overs, take_ups
 from layerwise.analyses.registry import tables_of_run
 from layerwise.errors import UserError
-from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -24,7 +23,6 @@ from layerwise.report.html import findings
 from layerwise.sweep import LogLikelihood
 from layerwise.tasks import PatchingPrompts, Task, build_requests, load_task, patching_prompts
 from tests.analysis import prompt_pair, word_task
-from tests.commands import assert_refused, done, run
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model
 from tests.planted import CAPABILITIES, small_task
@@ -224,30 +222,7 @@ def test_the_prompts_are_those_of_the_continuation_protocol():
         assert (pair.clean, pair.clean_answer) == (gold.context, gold.continuation[0])
 
 
-WHERE = {"last changed": "asked", "last": "end", "answer": "begin"}
-STREAMS = ("resid_pre", "resid_mid", "resid_mid_cross", "resid_post")
-OUTS = ("attn_out", "cross_attn_out", "mlp_out")
 planted = settings(max_examples=2, deadline=None, phases=(Phase.explicit, Phase.generate))
-
-
-@planted
-@given(seq2seq_layouts(), st.integers(0, 1000), st.sampled_from(CAPABILITIES))
-def test_the_planted_layers_positions_and_heads_are_found_by_every_metric(layout, seed, capability):
-    model, truth = small_seq2seq(layout, seed), PlantedSeq2Seq(layout, capability)
-    task = small_task(capability, 6)
-    result = lw.patch_activations(
-        model, task, sites=(*STREAMS, *OUTS, "z", "cross_z"), directions=BOTH,
-        positions=tuple(WHERE), kl=True, pairs=2, progress=False,
-    )  # fmt: skip
-    table = result.effects()
-    assert set(table["metric"]) == {"logit difference", "log-probability", "KL divergence"}
-    for row in table.itertuples():
-        if row.site in HEAD_SITES:
-            there = truth.recovers_by_head(row.site, Spot(int(row.layer), int(row.head)))
-            expected = there if row.pos_label != "last changed" else 0.0
-        else:
-            expected = truth.recovers(row.site, int(row.layer), WHERE[row.pos_label])
-        assert row.recovered == pytest.approx(expected, abs=1e-3), row
 
 
 @planted
@@ -304,24 +279,10 @@ def test_without_a_rise_in_the_decoder_nothing_is_said_of_it():
         assert hand_overs(tables_of_run([part])) == take_ups(tables_of_run([part])) == []
 
 
-def test_the_command_patches_both_stacks(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    asked = ["patch", "wired-seq2seq", "--task", "wired-lookup", "--limit", 6, "--pairs", 2]
-    done(*asked, "--site", "resid_pre", "--site", "cross_v", "--position", "last",
-         "--position", "answer", "--out", "run")  # fmt: skip
-    (result,) = lw.load_results("run")
-    found = set(map(tuple, result.patching[["site", "pos_label"]].to_numpy()))
-    assert found == {("resid_pre", "last"), ("resid_pre", "answer"), ("cross_v", "last")}
-    outcome = run(*asked, "--site", "cross_attn_out", "--position", "last")
-    assert_refused(outcome, "Site cross_attn_out is not at position 'last'")
-
-
 @pytest.mark.parametrize(
     ("case", "options", "sentence"),
     [
-        ("t5", {"sites": "cross"}, "Unknown site 'cross'"),
         ("t5", {"positions": "start"}, "Unknown position 'start'"),
-        ("bart", {"positions": "end"}, "Unknown position 'end'"),
         (
             "t5",
             {"sites": ["resid_pre", "cross_attn_out"], "positions": ["last", "before"]},
@@ -340,38 +301,6 @@ def test_what_cannot_be_patched_is_told_before_work_begins(case, options, senten
         )
     assert sentence in str(told.value)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"sites": "cross_attn_out"}, "Unknown site 'cross_attn_out'"),
-        ({"positions": "answer"}, "Unknown position 'answer'"),
-        ({"positions": "before"}, "Unknown position 'before'"),
-    ],
-)
-def test_a_decoder_only_model_has_neither_sites_nor_positions_of_two_stacks(options, sentence):
-    with pytest.raises(UserError, match=sentence):
-        lw.patch_activations(tiny_model("llama"), word_task(2), progress=False, **options)
-
-
-def test_a_run_says_its_stacks_and_can_be_kept(tmp_path):
-    layout = WiredSeq2SeqLayout()
-    model, task = small_seq2seq(layout), small_task("retrieval", 6)
-    options = {"sites": ["cross_z", "cross_v"], "pairs": 2, "progress": False}
-    first = lw.patch_activations(model, task, out=tmp_path / "run", **options)
-    assert first.facts.model.n_encoder_layers == layout.n_encoder_layers
-    again = lw.patch_activations(model, task, out=tmp_path / "run", **options)
-    assert again.patching.equals(first.patching)
-    (work,) = first.facts.work
-    assert work["pairs"] == 2
-    assert work["token_passes"] < work["brute_force_token_passes"]
-    there = layout.named(layout.copy.layer)
-    for site, head in (("cross_z", str(layout.copy.head)), ("cross_v", "–")):
-        rows = first.summary_rows()
-        (top,) = rows.loc[rows["site"] == site][:1].itertuples()
-        assert (top.layer, top.head) == (there, head)
-    assert f"<td>{there}</td>" in first._repr_html_()
 
 
 def test_the_layout_of_a_decoder_only_model_is_one_stack():

@@ -127,29 +127,9 @@ def test_a_row_for_every_pair_receiver_and_sender(model, task, direction):
     assert "sender" in result._repr_html_()
 
 
-def test_a_run_is_kept_and_read_again(model, task, tmp_path, monkeypatch):
-    first = patch_paths(model, task, pairs=1, out=tmp_path / "run", progress=False)
-    names = ["path_effects.parquet", "path_patching.parquet", "run.json"]
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == names
-    monkeypatch.setattr("layerwise.analyses.path_patching.api.written", None)
-    again = patch_paths(model, task, pairs=1, out=tmp_path / "run", progress=False)
-    assert again.path_patching.equals(first.path_patching)
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"receivers": "q5"}, "Cannot read the receiver 'q5': expected logits, mlp:LAYER, or q"),
-        ({"receivers": "q:9.0"}, "Receiver 'q:9.0' is not in the model, which has layers 0 to 2"),
-        ({"receivers": "k:1.2"}, "heads 0 to 1 for it"),
-        ({"receivers": []}, "'receivers' is empty; expected"),
-        ({"direction": "up"}, "Unknown direction 'up'."),
-    ],
-)
-def test_what_cannot_be_asked(model, task, options, sentence):
-    with pytest.raises(UserError) as told:
-        patch_paths(model, task, progress=False, **options)
-    assert sentence in str(told.value)
+def test_a_group_has_keys_of_its_own(model, task):
+    with pytest.raises(UserError, match="heads 0 to 1 for it"):
+        patch_paths(model, task, "k:1.2", progress=False)
 
 
 def test_models_whose_heads_have_no_term_of_their_own_are_refused():

@@ -20,13 +20,12 @@ from layerwise.tasks import patching_prompts
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
 from tests.cases import cases
-from tests.commands import done
 from tests.frozen_paths import assert_is_what_was_said, by_freezing, cached, intact
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.planted import small_task
 from tests.planted_seq2seq import small_seq2seq
 from tests.sweep.seq2seq.test_engine import FAMILIES
-from tests.test_ground_truth_seq2seq import LAYOUT
+from tests.test_ground_truth import SEQ2SEQ_LAYOUT as LAYOUT
 
 CLEAN, OTHER = (5, 6, 7, 8, 9, 10), (5, 6, 17, 8, 30, 10)
 LONG = pytest.mark.long
@@ -226,16 +225,3 @@ def test_receivers_that_the_model_does_not_have(receiver: str, sentence: str):
     with pytest.raises(UserError) as told:
         parse_receiver(receiver, tiny_seq2seq("t5"))
     assert sentence in str(told.value)
-
-
-def test_from_the_command_line(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    asked = ["--task", "wired-lookup", "--limit", 8, "--pairs", 2, "--receiver", "logits"]
-    asked += ["--receiver", "cross_v:decoder.3.2", "--out", "run"]
-    said = done("path-patch", "wired-seq2seq", *asked)
-    (result,) = lw.load_results("run")
-    table = result.effects()
-    best = table.loc[table.groupby("receiver")["recovered"].idxmax()].set_index("receiver")
-    planted = {"logits": "mlp decoder.4", "cross_v:decoder.3.2": "head encoder.3.0"}
-    assert best["sender"].to_dict() == planted
-    assert "head encoder.3.0" in said

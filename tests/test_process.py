@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import os
 import platform
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from layerwise.cli import app
+from layerwise.ground import waiting
 from layerwise.ground.process import keep_freed_memory
+from layerwise.ground.waiting import (
+    DECIDED_BY,
+    SECONDS,
+    Delays,
+    ProcessorCounts,
+    Waiting,
+    busy_seconds,
+    loaded_libraries,
+    wait_briefly_beside_others,
+)
 
 PAGES = """
 import gc, resource, sys
@@ -87,3 +103,211 @@ def test_other_errors_of_torch_are_seen_whole(command_line) -> None:
 
     with pytest.raises(RuntimeError, match="of its own"):
         command_line(command)
+
+
+LINUX = sys.platform.startswith("linux")
+
+
+def after(looks: list[tuple[float, float]]) -> list[bool]:
+    """Whether threads wait briefly after each of some looks: delayed, and processors taken."""
+    found, now = [], Waiting()
+    for delayed, taken in looks:
+        now = now.after(delayed, taken)
+        found.append(now.briefly)
+    return found
+
+
+def test_two_looks_beside_a_busy_process_are_enough():
+    assert after([(0.0, 1.0), (0.5, 1.0), (0.5, 1.0)]) == [False, False, True]
+
+
+def test_a_moment_now_and_then_changes_nothing():
+    a_second = [(0.5, 0.2), *[(0.0, 0.0)] * 9]
+    assert not any(after(a_second * 20))
+
+
+def test_threads_that_sleep_sleep_on_while_others_have_their_processors():
+    """They hardly wait for processors, which is not to say that nobody else wants these."""
+    assert all(after([(2.0, 1.0), *[(0.01, 0.7)] * 100]))
+
+
+def test_threads_wait_awake_again_a_second_or_two_after_the_others_have_ended():
+    one, two = round(1 / SECONDS), round(2 / SECONDS)
+    found = after([(2.0, 1.0)] * 30 + [(0.0, 0.0)] * two)
+    assert all(found[: 30 + one])
+    assert not found[-1]
+
+
+def test_delays_are_those_of_threads_in_both_looks():
+    before = ProcessorCounts(10.0, {"1": 10, "2": 5 * 10**8}, 0.0, 0.0)
+    now = ProcessorCounts(12.0, {"2": 10**9, "3": 7 * 10**9}, 0.0, 0.0)
+    assert now.delayed_since(before) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("busy", "own", "usable", "taken"),
+    [
+        (0.2, 0.19, 2, 0.005 / 0.1 * 2),  # alone: what is left is what was rounded
+        (0.2, 0.1, 2, 1.0),  # beside one that is always busy
+        (0.4, 0.2, 4, 2.0),
+        (0.4, 0.2, 2, 0.0),  # there are as many others as this process may not use
+        (0.1, 0.12, 2, 0.0),
+    ],
+)
+def test_processors_are_taken_that_others_are_busy_on(busy, own, usable, taken):
+    n = max(usable, round(busy / 0.1))
+    before, now = (
+        ProcessorCounts(3.0, {}, 5.0, 1.0),
+        ProcessorCounts(3.1, {}, 5.0 + busy, 1.0 + own),
+    )
+    assert now.taken_since(before, usable, n) == pytest.approx(taken)
+
+
+@pytest.mark.skipif(not LINUX, reason="asks Linux")
+def test_processors_have_been_busy_for_as_long_as_the_kernel_says(tmp_path, monkeypatch):
+    assert 0 < busy_seconds() <= time.monotonic() * 2 * (os.cpu_count() or 1) + 60
+    (tmp_path / "stat").write_text("cpu  100 20 30 7000 900 5 6 39 400 0\ncpu0 1 2 3 4 5 6 7 8\n")
+    monkeypatch.setattr(waiting, "_PROCESS", tmp_path / "self")
+    assert busy_seconds() * os.sysconf("SC_CLK_TCK") == 200
+
+
+@pytest.mark.skipif(not LINUX, reason="asks Linux")
+def test_every_thread_of_the_process_has_its_delay():
+    delays = Delays()
+    before = delays.now()
+    if not before:
+        pytest.skip("this kernel does not tell how long threads wait")
+    end = threading.Event()
+    more = threading.Thread(target=end.wait)
+    more.start()
+    after = delays.now()
+    end.set()
+    more.join()
+    assert {*before, str(more.native_id)} <= after.keys()
+    assert all(after[each] >= before[each] for each in before)
+
+
+@pytest.mark.skipif(not LINUX, reason="reads files of Linux")
+def test_threads_that_ended_and_files_that_are_not_there_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "_PROCESS", tmp_path)
+    assert Delays().now() == {}
+    fields = " ".join(str(number) for number in range(100, 140))
+    (tmp_path / "stat").write_text(f"7 (a name) of (its own)) R {fields}\n")
+    for number, text in {"7": "100 2500 3\n", "8": "", "9": None}.items():
+        (tmp_path / "task" / number).mkdir(parents=True)
+        if text is not None:
+            (tmp_path / "task" / number / "schedstat").write_text(text)
+    assert Delays().now() == {"7": 2500}
+
+
+def test_copies_of_the_library_are_found_whatever_their_path():
+    lines = [
+        "7f00-7f01 r-xp 00000000 08:01 12    /opt/a folder/torch/lib/libgomp.so.1",
+        "7f01-7f02 r--p 00001000 08:01 12    /opt/a folder/torch/lib/libgomp.so.1",
+        "7f02-7f03 r-xp 00000000 08:01 13    /opt/sklearn.libs/libgomp-a34b3233.so.1.0.0",
+        "7f03-7f04 r-xp 00000000 08:01 14    /opt/torch/lib/libtorch_cpu.so",
+        "7f04-7f05 rw-p 00000000 00:00 0",
+        "",
+    ]
+    assert list(loaded_libraries(line for line in lines if line)) == [
+        "/opt/a folder/torch/lib/libgomp.so.1",
+        "/opt/sklearn.libs/libgomp-a34b3233.so.1.0.0",
+    ]
+
+
+@pytest.fixture
+def begun(monkeypatch) -> list[str]:
+    """Names of threads that would have been started."""
+    names: list[str] = []
+    monkeypatch.setattr(waiting.threading.Thread, "start", lambda self: names.append(self.name))
+    monkeypatch.setattr(waiting.sys, "platform", "linux")
+    monkeypatch.setattr(Delays, "now", lambda self: {"1": 0})
+    return names
+
+
+def test_a_machine_is_looked_after_where_its_user_has_not_decided(begun):
+    environment: dict[str, str] = {}
+    assert wait_briefly_beside_others(environment)
+    assert begun == ["layerwise-waiting"]
+    assert environment == {}
+
+
+@pytest.mark.parametrize("name", DECIDED_BY)
+def test_what_a_user_has_set_stays(name, begun, monkeypatch):
+    for told in ({"1": 0}, {}):
+        monkeypatch.setattr(Delays, "now", lambda self, told=told: told)
+        environment = {name: "1"}
+        assert not wait_briefly_beside_others(environment)
+        assert environment == {name: "1"}
+    assert begun == []
+
+
+def test_threads_always_wait_briefly_where_the_kernel_does_not_tell(begun, monkeypatch):
+    monkeypatch.setattr(Delays, "now", lambda self: {})
+    environment: dict[str, str] = {}
+    assert not wait_briefly_beside_others(environment)
+    assert environment == {"GOMP_SPINCOUNT": "1000"}
+    monkeypatch.setattr(waiting.sys, "platform", "darwin")
+    elsewhere: dict[str, str] = {}
+    assert not wait_briefly_beside_others(elsewhere)
+    assert elsewhere == {}
+    assert begun == []
+
+
+BEGIN = """
+import sys
+from layerwise.ground import waiting
+def begin():
+    print("torch" in sys.modules)
+    raise SystemExit(3)
+import layerwise.cli.app as app
+app.wait_briefly_beside_others = begin
+sys.argv = ["layerwise", "models"]
+app.main()
+"""
+
+
+def test_the_command_line_begins_with_it_before_torch_is_imported():
+    done = subprocess.run([sys.executable, "-c", BEGIN], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (3, "False")
+
+
+# Two threads add, then there is nothing to do for longer than they would wait awake.
+AWAKE = """
+import json, os, time
+import torch
+from layerwise.ground.waiting import Waiting, _MoreThreads
+torch.set_num_threads(2)
+numbers = torch.ones(2**17)
+def awake():
+    before = time.process_time()
+    for _ in range(20):
+        numbers.add_(1)
+        time.sleep(0.02)
+    return time.process_time() - before
+def settled(wanted, n):
+    more.set(wanted)
+    for _ in range(500):
+        time.sleep(0.01)
+        if (len(os.listdir("/proc/self/task")) > n) == wanted:
+            return awake()
+more, _ = _MoreThreads(), awake()
+n = len(os.listdir("/proc/self/task"))
+found = [awake(), settled(True, n), settled(False, n)]
+print(json.dumps([found, torch.get_num_threads()]))
+"""
+
+
+@pytest.mark.skipif(not LINUX, reason="GNU's library of OpenMP")
+def test_more_threads_let_those_that_compute_sleep_soon():
+    gnu = list(Path(torch.__file__).parent.glob("lib/libgomp*"))
+    if not gnu or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("torch has another library of OpenMP here, or there is one processor")
+    plain = {name: value for name, value in os.environ.items() if name not in DECIDED_BY}
+    done = subprocess.run(
+        [sys.executable, "-c", AWAKE], env=plain, capture_output=True, text=True, check=True
+    )
+    (alone, with_more, alone_again), threads = json.loads(done.stdout)
+    assert with_more < alone / 3
+    assert alone_again > 3 * with_more
+    assert threads == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from html import unescape
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pandas as pd
 import pytest
@@ -144,47 +144,25 @@ def test_all_cells_are_unembedded_at_once(look, monkeypatch):
     assert max(rows) > 2
 
 
-@pytest.mark.parametrize("case", MODELS)
-@pytest.mark.parametrize("site", ["resid_pre", "z"])
-def test_patch_grid_is_what_a_plain_patched_run_gives_back(case, site):
-    model = made(case)
-    grid = lw.patch_grid(model, PROMPT, OTHER, 7, 8, site=site)
-    clean, corrupted = (changed(model, one) for one in (PROMPT, OTHER))
-    low, high = (float(one[7] - one[8]) for one in (corrupted, clean))
-    for layer in range(model.cfg.n_layers):
-        (source,), _ = cached(model, PROMPT, (layer, site))
-        of_layer = grid.table.loc[grid.table["layer"] == layer].sort_values("column")
-        row = of_layer.iloc[len(of_layer) // 2]
-
-        def put(tensor, hook, source=source, column=int(row["column"])):
-            patched = tensor.clone()
-            if site == "z":
-                patched[0, :, column] = source[:, column]
-            else:
-                patched[0, column] = source[column]
-            return patched
-
-        expected = changed(model, OTHER, (hook_name(model, layer, site), put))
-        difference = float(expected[7] - expected[8])
-        assert row["logit_difference"] == pytest.approx(difference, abs=1e-4)
-        assert row["value"] == pytest.approx((difference - low) / (high - low), abs=2e-3)
-
-
-# The last changed tokens, 40 and 42, stand for each other; 41 stands alone.
+# Of unequal ones the last changed tokens, 40 and 42, stand for each other; 41 stands alone.
 UNEQUAL = ((5, 17, 40, 9, 33), (5, 17, 41, 42, 9, 33))
-PAIRS = {0: 0, 1: 1, 3: 2, 4: 3, 5: 4}
+PAIRS = {(PROMPT, OTHER): {n: n for n in range(5)}, UNEQUAL: {0: 0, 1: 1, 3: 2, 4: 3, 5: 4}}
 
 
-@pytest.mark.parametrize("case", MODELS)
+@pytest.mark.parametrize(
+    ("case", "prompts"), [*product(MODELS, [UNEQUAL]), *product(("llama", "t5"), [(PROMPT, OTHER)])]
+)
 @pytest.mark.parametrize("site", ["resid_pre", "z"])
-def test_patch_grid_of_unequal_prompts_is_what_a_plain_patched_run_gives_back(case, site):
-    model, (clean, corrupted) = made(case), UNEQUAL
+def test_patch_grid_is_what_a_plain_patched_run_gives_back(case, prompts, site):
+    model, (clean, corrupted) = made(case), prompts
     grid = lw.patch_grid(model, clean, corrupted, 7, 8, site=site)
-    assert grid.notes[-1].startswith("Without counterpart in the other prompt, so not patched: ")
+    unequal = "Without counterpart in the other prompt, so not patched: "
+    assert any(note.startswith(unequal) for note in grid.notes) == (prompts == UNEQUAL)
+    high, low = (float(said[7] - said[8]) for said in (changed(model, one) for one in prompts))
     sources, _ = cached(model, clean, *((layer, site) for layer in range(model.cfg.n_layers)))
     for row in grid.table.itertuples():
         of_prompt = len(sources[row.layer]) == len(clean)
-        pairs = PAIRS if of_prompt else {0: 0}
+        pairs = PAIRS[prompts] if of_prompt else {0: 0}
 
         def put(tensor, hook, row=row, pairs=pairs):
             patched = tensor.clone()
@@ -195,12 +173,13 @@ def test_patch_grid_of_unequal_prompts_is_what_a_plain_patched_run_gives_back(ca
             return patched
 
         expected = changed(model, corrupted, (hook_name(model, row.layer, site), put))
-        assert row.logit_difference == pytest.approx(float(expected[7] - expected[8]), abs=1e-4)
+        difference = float(expected[7] - expected[8])
+        assert row.logit_difference == pytest.approx(difference, abs=1e-4)
+        assert row.value == pytest.approx((difference - low) / (high - low), abs=2e-3)
     if site == "resid_pre":
         assert len(grid.panels[0].columns) == len(corrupted)
         first = grid.table.loc[grid.table["layer"] == 0]
-        assert first.set_index("position")["clean_position"].to_dict() == PAIRS
-        assert 2 not in set(first["column"])
+        assert first.set_index("position")["clean_position"].to_dict() == PAIRS[prompts]
 
 
 def test_first_and_last_changed_tokens_are_paired_and_others_are_named():

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import layerwise as lw
-from layerwise.errors import UserError
 from layerwise.models import load_model
 from layerwise.models.seq2seq import Seq2SeqModel
 from tests import analysis, commands
@@ -136,17 +135,6 @@ def test_names_without_the_head_of_the_model_are_known_too(tmp_path: Path) -> No
     torch.testing.assert_close(found, logits(expected, folder), atol=1e-5, rtol=0)
 
 
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    analysis.write_jsonl(tmp_path / "words.jsonl", word_task(2).items)
-    said = commands.done(
-        "prune", tiny_folder("t5"), "--remove", "encoder.0-1,decoder.1", "--out", "new",
-        "--task", "words.jsonl",
-    )  # fmt: skip
-    assert "Model: new" in said
-    assert "n_layers: 2" in commands.done("models", tmp_path / "new")
-
-
 @pytest.mark.parametrize(
     ("removed", "says"),
     [
@@ -166,8 +154,3 @@ def test_what_cannot_be_written_is_told(
         "prune", tiny_folder("t5"), "--remove", removed, "--out", "new", "--task", "words.jsonl",
         says=says, unchanged=tmp_path,
     )  # fmt: skip
-
-
-def test_a_model_without_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no Hugging Face original to write from"):
-        lw.prune_model(load_model("wired-seq2seq"), ["encoder.0"], tmp_path / "o", "wired-facts")

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import pytest
 import layerwise as lw
 from tests import commands
 from tests.analysis import word_task, write_jsonl
+from tests.every import ANALYSES, LETTERS, MODEL, tables_of
 
 pytest.importorskip("ray")
 pytestmark = [
@@ -33,8 +34,6 @@ pytestmark = [
     ),
 ]
 KILLS, SEED = 10, int(os.environ.get("LAYERWISE_HOSTILE_SEED", "0"))
-MODEL = "organism-letters"
-LETTERS = {"limit": 12, "progress": False, "seed": 1}
 
 
 @pytest.fixture(scope="module")
@@ -46,50 +45,6 @@ def workers() -> Iterator[lw.RayExecutor]:
 @pytest.fixture(scope="module")
 def model() -> Any:
     return lw.load_model(MODEL)
-
-
-def tables_of(result: Any) -> dict[str, pd.DataFrame]:
-    results = result.results if isinstance(result, lw.Profile) else (result,)
-    return {name: getattr(one, name) for one in results for name in one.tables}
-
-
-def other_model() -> Any:
-    return lw.load_model("organism-letters-other")
-
-
-ANALYSES: dict[str, Callable[..., Any]] = {
-    "ablate": lambda model, **more: lw.ablate(model, "all", **LETTERS, **more),
-    "mean ablation": lambda model, **more: lw.ablate(model, "all", kind="mean", **LETTERS, **more),
-    "logit lens": lambda model, **more: lw.logit_lens(model, "all", **LETTERS, **more),
-    "attribution": lambda model, **more: lw.attribution(model, "all", **LETTERS, **more),
-    "similarity": lambda model, **more: lw.similarity(model, "all", **LETTERS, **more),
-    "patching": lambda model, **more: lw.patch_activations(model, pairs=2, **LETTERS, **more),
-    "path patching": lambda model, **more: lw.patch_paths(model, pairs=2, **LETTERS, **more),
-    "estimates": lambda model, **more: lw.attribute_patches(model, pairs=2, **LETTERS, **more),
-    "removal": lambda model, **more: lw.removal_order(
-        model,
-        "all",
-        "letter",
-        n_removed=2,
-        by=("greedy", "block"),
-        held_out=0.25,
-        **LETTERS,
-        **more,
-    ),
-    "interactions": lambda model, **more: lw.interactions(
-        model, "all", "letter", layers=[0, 1, 2], **LETTERS, **more
-    ),
-    "heads": lambda model, **more: lw.head_scores(
-        model, sequences=4, length=8, progress=False, **more
-    ),
-    "transplant": lambda model, **more: lw.transplant(
-        model, other_model(), "all", "letter", **LETTERS, **more
-    ),
-    "profile": lambda model, **more: lw.profile(model, "all", pairs=2, **LETTERS, **more),
-    "checkpoints": lambda model, **more: lw.profile_training(
-        {1: MODEL, 2: "organism-letters-other"}, "all", "letter", **LETTERS, **more
-    ),
-}
 
 
 @pytest.mark.parametrize("name", ANALYSES)

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import shutil
 from dataclasses import replace
-from functools import cache
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import typer.main
 
 import layerwise as lw
+from layerwise.analyses.registry import tables_of_run
 from layerwise.analyses.removal.api import removal_order
-from layerwise.analyses.removal.tables import best_candidate
+from layerwise.analyses.removal.figures import removal_orders
+from layerwise.analyses.removal.job import Order
+from layerwise.analyses.removal.orders import by_angle
+from layerwise.analyses.removal.result import prune_command
+from layerwise.analyses.removal.tables import WAYS, _curve, best_candidate, tasks_that_count
+from layerwise.cli.app import app
 from layerwise.errors import UserError
-from layerwise.models import load_model, original_tokenizer
-from layerwise.results import RunFolder
+from layerwise.models import original_tokenizer
+from layerwise.report import report
+from layerwise.report._layers import sections
+from layerwise.results import RemovalResult
+from layerwise.stats import effects as _effects
+from layerwise.storage.parquet import frame
 from layerwise.sweep import intact, skip_layers, sweep
-from layerwise.tasks import build_requests, score
-from tests import analysis, commands
+from layerwise.sweep.activations.stream_reading import Streams
+from layerwise.tasks import build_requests, score, with_other_questions
+from layerwise.tasks.blind import guesses
+from tests import commands, synthetic
 from tests.analysis import (
     decided_by_layers,
     documented_columns,
@@ -28,7 +42,9 @@ from tests.analysis import (
     word_task,
     write_jsonl,
 )
-from tests.models.tiny import tiny_folder, tiny_model
+from tests.cases import data_sets, most_errors
+from tests.models.tiny import tiny_model
+from tests.synthetic import facts, task_facts
 
 N_LAYERS = 5
 N_ITEMS, N_TRIED = 24, 160
@@ -120,19 +136,6 @@ def test_the_order_is_that_of_brute_force(family, by, protocol):
     assert result.order == order
 
 
-def test_engine_and_reference_find_the_same(model):
-    few = decided_by_layers(model, word_task(N_TRIED), 14)
-    fast, slow = (
-        removal_order(model, few, n_removed=2, method=method, progress=False)
-        for method in ("engine", "reference")
-    )
-    rest = [column for column in fast.removal.columns if column != "gold_logprob"]
-    pd.testing.assert_frame_equal(fast.removal[rest], slow.removal[rest])
-    gap = (fast.removal["gold_logprob"] - slow.removal["gold_logprob"]).abs()
-    assert fast.order
-    assert gap.max() < 1e-4
-
-
 def test_every_layer_that_remains_is_tried_once_at_each_step(greedy, task):
     table = greedy.removal
     assert list(table.columns) == documented_columns("removal.parquet")
@@ -195,56 +198,10 @@ def test_candidates_say_what_each_would_have_lost(greedy):
     assert (table["share_lost"] >= table["step"].map(chosen.set_index("step")["share_lost"])).all()
 
 
-DEAD = (1, 3, 4)
-
-
 def test_layers_that_were_not_chosen_are_not_taken_for_options(greedy):
     signal = greedy.signal()
     assert signal["most_taken"].isna().all()
     assert not any("It takes" in note for note in greedy.notes())
-
-
-@pytest.fixture(scope="module")
-def with_dead_layers(tmp_path_factory):
-    """A model of six layers, three of which add nothing to the residual stream, the last much."""
-
-    def silence(weights):
-        for name in ("self_attn.o_proj", "mlp.down_proj"):
-            for layer in DEAD:
-                weights[f"model.layers.{layer}.{name}.weight"].zero_()
-            weights[f"model.layers.5.{name}.weight"] *= 10
-
-    root = tmp_path_factory.mktemp("dead")
-    folder = analysis.edited_folder(tiny_folder(root, "llama", num_hidden_layers=6), silence)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAYERWISE_CACHE", str(root / "cache"))
-        return load_model(folder)
-
-
-@pytest.mark.parametrize(
-    ("method", "n_items", "n_removed"),
-    [("engine", 32, 4), pytest.param("reference", 24, 3, marks=pytest.mark.long)],
-)
-def test_layers_that_do_nothing_go_first_the_deepest_of_them_before_all(
-    with_dead_layers, method, n_items, n_removed
-):
-    task = decided_by_layers(with_dead_layers, word_task(10 * n_items), n_items)
-    result = removal_order(
-        with_dead_layers, task, n_removed=n_removed, method=method, progress=False
-    )
-    assert result.order[:3] == [(4,), (4, 3), (4, 3, 1)]
-    steps = result.steps().set_index(["split", "step"])
-    for split in (SELECTION, HELD_OUT):
-        for step in (1, 2, 3):
-            assert steps.loc[(split, step), "acc_diff"] == 0
-            assert steps.loc[(split, step), "nats"] == pytest.approx(0, abs=1e-5)
-        assert n_removed == 3 or steps.loc[(split, 4), "acc_diff"] > 0
-
-
-def test_a_block_of_layers_that_do_nothing_is_found(with_dead_layers):
-    task = decided_by_layers(with_dead_layers, word_task(320), 32)
-    result = removal_order(with_dead_layers, task, n_removed=2, by="block", progress=False)
-    assert result.order == [(4,), (3, 4)]
 
 
 def candidate(name: str, share: float, nats: float | None, *layers: int) -> dict:
@@ -341,70 +298,6 @@ def test_a_step_is_one_sweep(model, task, monkeypatch):
     ]
 
 
-class StopError(Exception):
-    """Stands for whatever may end a process."""
-
-
-@pytest.fixture(scope="module")
-def whole_run(model, task, tmp_path_factory):
-    """By way: options of a run of three steps, its folder, and what it finds when left alone."""
-
-    @cache
-    def of(by):
-        options = {"n_removed": 3, "by": by, "progress": False}
-        folder = tmp_path_factory.mktemp("removal") / "whole"
-        return options, folder, removal_order(model, task, out=folder, **options)
-
-    return of
-
-
-@pytest.mark.parametrize(
-    ("by", "writes"),
-    [("greedy", 1), ("greedy", 4), ("greedy", 7), ("block", 0), ("block", 3)],
-)
-def test_a_run_goes_on_at_the_step_it_was_stopped_in(
-    whole_run, model, task, tmp_path, monkeypatch, by, writes
-):
-    """Two parts for each of three steps and for the held-out items."""
-    options, whole_folder, whole = whole_run(by)
-    done, real = [], RunFolder.write_part
-
-    def write_part(self, name, table):
-        if len(done) == writes:
-            raise StopError
-        done.append(name)
-        real(self, name, table)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_part", write_part)
-        with pytest.raises(StopError):
-            removal_order(model, task, out=tmp_path / "run", **options)
-    assert len(list((tmp_path / "run").glob("parts/*"))) == writes
-    from layerwise.runs import setup as _setup
-
-    swept, sweep_again = [], _setup.sweep
-    monkeypatch.setattr(_setup, "sweep", lambda *a, **k: swept.append(1) or sweep_again(*a, **k))
-    again = removal_order(model, task, out=tmp_path / "run", **options)
-    assert len(swept) == 4 - writes // 2
-    assert again.order == whole.order
-    names = ["removal", "removal_candidates", "removal_curves", "removal_steps"]
-    assert sorted(path.stem for path in (tmp_path / "run").glob("*.parquet")) == names
-    for name in names:
-        one, other = (
-            pd.read_parquet(folder / f"{name}.parquet")
-            for folder in (tmp_path / "run", whole_folder)
-        )
-        pd.testing.assert_frame_equal(one, other, check_exact=True)
-    facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert [entry["token_passes"] for entry in facts["work"]] == [
-        entry["token_passes"] for entry in whole.facts.work
-    ]
-    lines = (tmp_path / "run" / "requests.jsonl").read_text().splitlines()
-    assert len(lines) == 24 * 3
-    (loaded,) = lw.load_results(tmp_path / "run")
-    assert loaded.order == whole.order
-
-
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory):
     """The tiny model of ``commands`` has the weights of ``tiny_model``."""
@@ -453,3 +346,314 @@ def test_what_cannot_be_done_is_told_before_work_begins(here, options, says):
     words = [word for pair in given.items() for word in pair]
     command = ["remove", commands.model_folder(), *words, "--fewshot", 0, "--out", "run"]
     commands.refused(*command, says=says, unchanged=here)
+
+
+def rows_of(right: dict[str, np.ndarray], split: str, task: str = "facts") -> list[dict]:
+    """Records of one order; ``right`` is by intervention: ``intact``, a control, or a step."""
+    found = []
+    for name, answers in right.items():
+        step = int(name) if name.isdigit() else 0
+        kind = name.split(":")[0] if not step else "skip"
+        found += [
+            {
+                "by": "deep", "step": step, "intervention": f"skip:{step}" if step else name,
+                "kind": kind, "layers": list(range(step)), "chosen": step > 0, "split": split,
+                "task": task, "capability": "knowledge", "item": f"{split}/{i:03d}",
+                "protocol": "continuation", "correct": bool(one), "gold_logprob": -1.0,
+            }
+            for i, one in enumerate(answers)
+        ]  # fmt: skip
+    return found
+
+
+def result_of(rows: list[dict], *tasks: str) -> RemovalResult:
+    facts = [synthetic.task_facts(name, "knowledge", 0.25) for name in tasks or ("facts",)]
+    return RemovalResult(frame("removal", rows), synthetic.facts(*facts))
+
+
+def test_shares_are_of_the_way_to_the_model_without_layers():
+    n = 40
+    first = np.arange(n)
+    right = {"intact": first < 36, "no layers": first % 10 == 9, "1": first < 20}
+    rows = rows_of(right, "selection") + rows_of(right, "held out")
+    result = result_of(rows)
+    floor = np.mean(right["no layers"])
+    expected = (0.9 - 0.5) / (0.9 - floor)
+    assert result.steps()["share_lost"].tolist() == pytest.approx([expected] * 2)
+    assert result.steps()["floor"].tolist() == pytest.approx([floor] * 2)
+    assert result.candidates()["share_lost"].tolist() == pytest.approx([expected])
+    assert result.curves()["share_lost"].tolist() == pytest.approx([expected])
+    stated = result_of([row for row in rows if row["kind"] != "no layers"])
+    assert stated.curves()["share_lost"].tolist() == pytest.approx([0.4 / 0.65])
+
+
+def test_a_gain_of_many_items_is_no_drop_of_the_mean_over_tasks():
+    """Of 200 items a third is gained, of 20 all but two are lost: significant is the gain alone."""
+    rows = []
+    for task, before, after, n in (("many", 0.6, 0.93, 200), ("few", 1.0, 0.1, 20)):
+        right = {"intact": np.arange(n) < before * n, "no layers": np.zeros(n, bool)}
+        for split in ("selection", "held out"):
+            rows += rows_of(right | {"1": np.arange(n) < after * n}, split, task)
+    (step,) = result_of(rows, "many", "few").curves().to_dict("records")
+    assert step["share_lost"] == pytest.approx((-0.55 + 0.9) / 2)
+    assert step["p_holm"] < 0.05
+    assert not step["significant"]
+
+
+@pytest.mark.parametrize(("few", "accuracy"), [(30, 0.7), (60, 0.6)])
+def test_what_one_task_loses_and_another_gains_is_a_drop_as_rarely_as_stated(
+    few: int, accuracy: float, monkeypatch
+):
+    """150 items lose a fifth, fewer gain as large a share: pooled it drops, its mean does not."""
+    monkeypatch.setattr(_effects, "N_RESAMPLES", 20)
+    sets, rng, told = data_sets(200), np.random.default_rng(2), 0
+    for _ in range(sets):
+        cells = []
+        for name, n, right in (("many", 150, 0.95), ("few", few, accuracy)):
+            intact, chosen = rng.random(n) < right, rng.random(n)
+            gain = 0.2 * right / (1 - right)
+            changed = intact & (chosen >= 0.2) if name == "many" else intact | (chosen < gain)
+            table = synthetic.cell_records(
+                np.column_stack([intact, changed]), name, "knowledge", no_layers=np.zeros(n, bool)
+            )
+            cells += _effects.cells(table)
+        (row,) = _curve(cells, lambda *_: 0.25, 0)
+        assert row["n_tasks"] == 2
+        told += row["significant"]
+    assert told <= most_errors(sets)
+
+
+def test_the_interval_of_a_share_resamples_the_floor_along():
+    rng = np.random.default_rng(0)
+    right = {"intact": rng.random(40) < 0.8, "no layers": rng.random(40) < 0.2,
+             "1": rng.random(40) < 0.5}  # fmt: skip
+    curve = result_of(rows_of(right, "selection") + rows_of(right, "held out")).curves().iloc[0]
+    drawn = np.random.default_rng(1).integers(0, 40, (20000, 40))
+    full, floor, less = (right[name][drawn].mean(axis=1) for name in ("intact", "no layers", "1"))
+    low, high = np.quantile((full - less) / (full - floor), [0.025, 0.975])
+    assert (curve["share_low"], curve["share_high"]) == pytest.approx((low, high), abs=0.03)
+
+
+def test_a_model_that_does_not_read_the_question_gets_an_order_as_rarely_as_stated():
+    """Three tasks whose options give 55 % away, where guessing among four gives 25 %."""
+    sets, rng, found = data_sets(240), np.random.default_rng(1), 0
+    names = ["a", "b", "c"]
+    for _ in range(sets):
+        rows = []
+        for name in names:
+            easy = rng.random(40) * 0.9 + 0.1
+            asked = ["intact", "blind:1", "blind:2", "blind:3"]
+            right = {one: rng.random(40) < easy for one in asked}
+            rows += rows_of(right, "selection", name)
+        found += bool(tasks_that_count(frame("removal", rows), lambda *_: 0.25))
+    assert found <= most_errors(sets, 0.025)
+
+
+def test_what_is_told_is_corrected_over_all_tasks_that_were_asked():
+    first = np.arange(20)
+    just = {"intact": first < 10, "no layers": first < 0, "1": first < 0}  # p = 0.014
+    sure = {"intact": first < 20, "no layers": first < 0, "1": first < 0}
+    both = ("selection", "held out")
+    rows = [row for split in both for row in rows_of(sure if split == "selection" else just, split)]
+    assert result_of(rows).curves()["tasks"].tolist() == ["facts"]
+    others = [row for name in "ab" for split in both
+              for row in rows_of(sure if split == "selection" else just, split, name)]  # fmt: skip
+    told = result_of(rows + others, "facts", "a", "b")
+    assert told.curves().empty
+    held = told.steps().query("split == 'held out'")
+    assert len(held) == 3
+    assert not held["signal"].any()
+
+
+def test_controls_are_those_of_brute_force_on_both_splits():
+    model, task = tiny_model("llama"), word_task(8, chance={"continuation": 0.0})
+    result = lw.removal_order(model, task, n_removed=1, by="deep", progress=False)
+    seen = result.removal.loc[result.removal["kind"] != "skip"]
+    guessed = seen["kind"].str.startswith("guesser")
+    found = guesses(task, "continuation", tokenizer=original_tokenizer(model))
+    right = dict(zip(seen.loc[guessed, "item"], seen.loc[guessed, "correct"], strict=True))
+    assert set(right) == set(seen["item"])
+    assert right == {item: found.right[item] for item in right}
+    seen = seen.loc[~guessed]
+    assert set(seen["kind"]) == {"intact", "blind", "no layers"}
+    others = with_other_questions(task, task.items)
+    every = skip_layers(range(model.cfg.n_layers))
+    for row in seen.itertuples():
+        (item,) = (one for one in task.items if one.id == row.item)
+        if row.kind == "blind":
+            item = others[item.id][int(row.intervention[-1]) - 1]
+        change = every if row.kind == "no layers" else intact()
+        asked = build_requests(task, item, "continuation", original_tokenizer(model))
+        requests = [one.request for one in asked]
+        (outcomes,) = sweep(model, [change], requests, method="reference").outcomes
+        assert row.correct == score(task, item, "continuation", asked, outcomes).correct
+        assert list(row.layers) == []
+        assert row.step == 0
+    held = seen.loc[seen["split"] == "held out"]
+    assert held.empty == (not result.order)
+
+
+def test_a_run_asks_other_questions_once_for_each_split(tmp_path):
+    model, task = tiny_model("llama"), word_task(8, chance={"continuation": 0.0})
+    task = replace(task, name="asked")
+    lw.removal_order(model, task, n_removed=1, by=("deep", "effect"), out=tmp_path / "run",
+                     progress=False)  # fmt: skip
+    lines = (tmp_path / "run" / "requests.jsonl").read_text().splitlines()
+    assert len(lines) == len(set(lines)) == 8 * 3 * (1 + 3)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """What was measured for ``result``: items of a split, without a set of layers."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(model, task, measured):
+    measure = Order._measure
+
+    def watched(self, tasks, split, tried):
+        measured.extend((split, frozenset(layers)) for layers in tried)
+        return measure(self, tasks, split, tried)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Order, "_measure", watched)
+        return removal_order(model, task, ["continuation"], n_removed=3, by=WAYS, progress=False)
+
+
+def test_orders_that_are_made_together_are_those_made_alone(model, task, result):
+    for by in ("greedy", "angular"):
+        alone = removal_order(model, task, n_removed=3, by=by, progress=False)
+        assert alone.order == result.orders[by, "continuation"]
+        mine = result.steps().query("by == @by").reset_index(drop=True)
+        of_run = ["p_run", "run_tests"]
+        ours, theirs = (one.drop(columns=of_run) for one in (mine, alone.steps()))
+        pd.testing.assert_frame_equal(ours, theirs, atol=1e-4)
+    with pytest.raises(UserError, match="There are several orders"):
+        _ = result.order
+
+
+def test_every_order_is_measured_on_the_same_held_out_items(result):
+    held = result.removal.query("split == 'held out'")
+    items = {frozenset(group["item"]) for _, group in held.groupby(["by", "step"])}
+    assert len(items) == 1
+    assert held.groupby("by")["step"].unique().map(sorted).tolist() == [[0, 1, 2, 3]] * len(WAYS)
+
+
+def test_no_set_of_layers_is_measured_twice(result, measured):
+    table = result.removal
+    used = set(zip(table["split"], table["layers"].map(frozenset), strict=True))
+    assert len(measured) == len(set(measured))
+    assert set(measured) == used
+    by_order = table.groupby(["by", "split", "step", "intervention"]).ngroups
+    assert len(measured) < by_order  # orders share the intact model and the single layers at least
+    assert len(result.facts.work) <= len(measured)
+
+
+def test_angles_choose_blocks_and_ties_go_deep():
+    turns = np.cumsum([0, 0.5, 0.0, 0.0, 0.3])  # layers 1 and 2 do nothing
+    last = torch.tensor(np.stack([np.cos(turns), np.sin(turns)], axis=1))[:, None]
+    assert by_angle([[Streams(last, torch.zeros(4, 1))]], 3) == [(2,), (1, 2), (1, 2, 3)]
+
+
+def planted(costs: dict[tuple[str, str], int], n: int = 60) -> RemovalResult:
+    """Every step of an order under a protocol costs so many of the items."""
+    rows = [
+        {
+            "by": by, "step": step, "layers": list(range(step)), "chosen": step > 0,
+            "intervention": f"skip:layers={step}" if step else "intact", "split": split,
+            "task": "facts", "capability": "knowledge", "item": f"{split}/{i:02d}",
+            "protocol": protocol, "correct": i >= cost * step, "gold_logprob": -1.0,
+            "kind": "skip" if step else "intact",
+        }
+        for (by, protocol), cost in costs.items() for split in ("selection", "held out")
+        for step in range(6) for i in range(n)
+    ]  # fmt: skip
+    facts = synthetic.facts(synthetic.task_facts("facts", "knowledge", 0.25))
+    return RemovalResult(frame("removal", rows), facts)
+
+
+COSTS = {("greedy", "continuation"): 1, ("greedy", "generate"): 3, ("deep", "continuation"): 9}
+
+
+def test_curves_and_the_sentence_say_how_many_layers_can_go():
+    result = planted(COSTS)
+    curves = result.curves()
+    assert list(curves.columns) == documented_columns("removal_curves.parquet")
+    lost = curves.set_index(["by", "protocol", "step"])["share_lost"]
+    assert lost["greedy", "continuation", 5] == pytest.approx(5 / 60 / 0.75)
+    assert lost["greedy", "generate", 2] == pytest.approx(6 / 60)
+    page = report(result)
+    assert list(page.figures) == ["removal_orders"]
+    (claim,) = [claim for claim in page.findings if "greedily" in claim.short]
+    assert claim.short.endswith("greedily, knowledge shows a loss from 3 on when it writes.")
+    assert claim.evidence == "established"
+    assert claim.protocols == ("continuation", "generate")
+    assert "No loss up to 5 when it chooses: 11 [" in claim.full
+    assert claim.layers == (0, 1, 2)
+
+
+def test_the_short_table_has_a_row_for_each_step_of_each_order():
+    shown = planted(COSTS).summary_rows()
+    assert len(shown) == 3 * 5
+    assert not shown.duplicated(["order", "protocol", "removed"]).any()
+
+
+def test_the_figure_has_a_line_per_order():
+    figure = removal_orders(planted(COSTS).curves())
+    lines = [line for axes in figure.axes for line in axes.get_lines()]
+    drawn = [str(line.get_gid()) for line in lines if str(line.get_gid()).startswith("left")]
+    assert sorted(drawn) == ["left deep", "left greedy", "left greedy"]
+    (deep,) = [line for line in lines if line.get_gid() == "left deep"]
+    np.testing.assert_allclose(deep.get_ydata(), [100 - 100 * 9 * k / 60 / 0.75 for k in range(6)])
+
+
+def test_several_protocols_have_orders_of_their_own(model, task):
+    both = removal_order(model, task, ["letter", "continuation"], n_removed=1, by="deep",
+                         held_out=0.25, progress=False)  # fmt: skip
+    assert set(both.orders) <= {("deep", "letter"), ("deep", "continuation")}
+    assert both.orders["deep", "continuation"] == [(4,)]
+
+
+def test_notes_name_the_layers_what_was_not_tested_and_the_smallest_loss(model, task):
+    result = removal_order(model, task, n_removed=2, by=["deep", "block"], progress=False)
+    notes = result.notes()
+    assert notes[0] == "Removed in this order (deep, chosen when it chooses): 4, 3."
+    block = ", ".join(map(str, result.orders["block", "continuation"][-1]))
+    assert notes[1] == f"Removed (block, chosen when it chooses): {block}."
+    assert notes[2].startswith("They may cost more when it picks a letter and when it writes")
+    assert "with 12 held-out items" in notes[3]
+    assert "would be found in 8 of 10 samples" in notes[3]
+    assert all(len(note.split()) <= 25 for note in notes)
+    run = tables_of_run([result])
+    (words,) = (part.words for part in sections(run) if part.anchor == "removal")
+    assert all(note in words for note in notes)
+
+
+def test_without_an_order_the_notes_say_why_and_what_to_try():
+    task = word_task(8)
+    result = removal_order(tiny_model("llama"), task, "letter", n_removed=1, progress=False)
+    assert result.orders.get(("greedy", "letter"), []) == []
+    (note,) = result.notes()
+    assert note.startswith("No signal: words when it picks a letter: right in")
+    assert "Try" in note
+
+
+def test_the_command_that_writes_the_model_can_be_given():
+    run = facts(task_facts("keys", "retrieval", n_items=30))
+    words = shlex.split(prune_command((6, 2), ["continuation"], run))
+    assert words[:2] == ["layerwise", "prune"]
+    group: Any = typer.main.get_command(app)
+    given = group.commands["prune"].make_context("prune", words[2:]).params
+    assert given["remove"] == "2,6"
+    assert given["protocols"] == ["continuation", "letter", "generate"]
+    assert given["out"] == "made-up-without-2"
+    assert given["limit"] == 30
+    own = run.model_copy(update={"model": run.model.model_copy(update={"source": "user"})})
+    assert prune_command((6, 2), ["continuation"], own) == ""
+    (task,) = run.tasks
+    made = task.model_copy(update={"source": "built-in"})  # a ``Task`` says so, too
+    of_task = run.model_copy(update={"tasks": (made,)})
+    assert prune_command((6, 2), ["continuation"], of_task) == ""
+    suite = made.model_copy(update={"name": "facts"})
+    assert "--task facts" in prune_command((6,), [], run.model_copy(update={"tasks": (suite,)}))

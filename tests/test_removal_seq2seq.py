@@ -195,18 +195,6 @@ def test_layers_that_nothing_needs_are_removed_first(layout: WiredSeq2SeqLayout)
     assert (result.steps()["acc"] == 1).all()
 
 
-def test_what_is_kept_costs_when_it_goes() -> None:
-    idle = spared(LAYOUT, *CAPABILITIES)
-    tasks = [small_task(name, 24) for name in CAPABILITIES]
-    n = len(idle) + 1
-    result = lw.removal_order(small_seq2seq(LAYOUT), tasks, n_removed=n, progress=False)
-    assert result.order[-2] == tuple(idle)
-    steps = result.steps()
-    assert (steps.loc[steps["step"] < n, "acc"] == 1).all()
-    assert (steps.loc[steps["step"] == n, "acc"] < 1).any()
-    assert "decoder.5" in set(result.summary_rows()["layer or block"])
-
-
 @pytest.mark.parametrize(
     ("n", "by", "says"),
     [

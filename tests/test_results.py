@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,7 @@ from layerwise.results import (
 )
 from layerwise.runs.checkpoints import read_part_file, write_bytes_part
 from layerwise.storage.parquet import frame, read_table
+from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, meaning
 from tests import synthetic
 
 
@@ -118,30 +121,6 @@ def test_patching_summary_with_labels_that_some_prompts_lack():
     table = both.summary().set_index(["pos_label", "layer"])
     assert table.loc[("next", 1), "n_items"] == 1
     assert table.loc[("next", 1), "recovered"] == pytest.approx(0.25)
-
-
-def test_html_is_short_and_escaped(ablation, lens, patching):
-    evil = "<script>alert(1)</script>"
-    model = ablation.facts.model.model_copy(update={"name": evil})
-    facts = ablation.facts.model_copy(update={"model": model})
-    found = [
-        AblationResult(
-            ablation.records.assign(intervention=ablation.records["intervention"].str.replace(
-                "skip:", evil)), facts),
-        LensResult(lens.lens, facts),
-        results.PatchingResult(patching.patching.assign(site=evil), facts),
-    ]  # fmt: skip
-    for result in found:
-        text = result._repr_html_()
-        assert "<script>" not in text
-        assert "&lt;script&gt;" in text
-        assert text.count("<tr") <= 20
-    assert "skip:layer=3" in ablation._repr_html_()
-    assert "120 items" not in found[1]._repr_html_()
-    assert (
-        "No task has signal"
-        in AblationResult(ablation.records.query("task == 'sums'"), ablation.facts)._repr_html_()
-    )
 
 
 def test_repr_is_one_line(ablation, lens):
@@ -340,3 +319,25 @@ def test_what_follows_from_the_tables_is_computed_once(ablation, lens, monkeypat
     for name, found in lens.derived().items():
         assert found is not parts[name]
         pd.testing.assert_frame_equal(found, parts[name])
+
+
+SCRIPT = Path(__file__).parents[1] / "docs" / "make_results.py"
+
+
+def test_the_page_is_what_make_docs_writes():
+    made = runpy.run_path(str(SCRIPT))
+    assert made["PAGE"].read_text("utf-8") == made["page"]()
+
+
+def test_every_description_is_of_a_column():
+    used = {meaning(table, c)[:2] for table, columns in SCHEMAS.items() for c in columns.names}
+    own = {"": SHARED, **TABLES}
+    written = {(table, columns) for table, texts in own.items() for columns in texts}
+    assert {key for key in written if key[1] not in {"fold", "rows", "like", "columns"}} == used
+
+
+def test_a_bound_is_described_with_its_value_unless_by_itself():
+    assert meaning("effects", "nats_low").columns == "nats"
+    assert meaning("effects", "acc_diff_run_high").columns == "acc_diff"
+    assert meaning("early_exit_layers", "share_low").table == "effects"
+    assert meaning("training_onsets", "low").table == "training_onsets"

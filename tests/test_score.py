@@ -53,15 +53,6 @@ def test_a_score_is_an_ablation_without_changes():
     pd.testing.assert_frame_equal(found.signal()[names], swept.signal()[names])
 
 
-def test_a_score_is_saved_and_read_again(tmp_path):
-    found = lw.score(tiny_model("llama"), TASK, "generate", out=tmp_path, progress=False)
-    (again,) = lw.load_results(tmp_path)
-    pd.testing.assert_frame_equal(again.records, found.records)
-    assert list(again.summary_rows()["task"]) == ["words"]
-    assert again.questions()["gold"].tolist() == [item.answer for item in TASK.items]
-    assert lw.report_from_folders(tmp_path).findings
-
-
 def test_the_command_prints_controls_and_what_to_try_in_80_columns(tmp_path, monkeypatch):
     monkeypatch.setattr("layerwise.cli.printing.WIDE", 80)
     write_jsonl(tmp_path / "words.jsonl", TASK.items)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,7 +21,7 @@ from layerwise.results import AblationResult, SimilarityResult
 from layerwise.storage.parquet import frame
 from layerwise.storage.run_tables import RunTables
 from layerwise.tasks import build_requests
-from tests import analysis, commands, synthetic
+from tests import analysis, synthetic
 from tests.analysis import documented_columns, solved_by, word_task, write_jsonl
 from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
@@ -322,32 +321,3 @@ def here(tmp_path, monkeypatch):
     write_jsonl(tmp_path / "open.jsonl", [analysis.replace(i, choices=()) for i in
                                           word_task(3).items])  # fmt: skip
     return tmp_path
-
-
-def test_the_command_writes_what_the_function_finds(here):
-    said = commands.done("similarity", commands.model_folder(), "--task", "words.jsonl",
-                         "--out", "run")  # fmt: skip
-    assert "block influence" in said
-    (result,) = lw.load_results("run")
-    assert isinstance(result, SimilarityResult)
-    names = ["angular", "cka", "influence", "similarity"]
-    assert sorted(path.stem for path in (here / "run").glob("*.parquet")) == names
-    assert commands.done("similarity", commands.model_folder(), "--task", "words.jsonl",
-                         "--out", "run").partition("\n")[2] == said.partition("\n")[2]  # fmt: skip
-    commands.done("report", "run")
-    assert (here / "run" / "figures" / "similarity_letter.png").exists()
-    again = pd.read_parquet(here / "run" / "influence.parquet")
-    pd.testing.assert_frame_equal(again, result.influence(), check_dtype=False)
-
-
-def test_questions_without_choices_can_be_read(here):
-    commands.done("similarity", commands.model_folder(), "--task", "open.jsonl",
-                  "--protocol", "continuation")  # fmt: skip
-    commands.refused(
-        "similarity", commands.model_folder(), "--task", "open.jsonl", "--protocol", "letter",
-        says="has no choices", unchanged=here,
-    )  # fmt: skip
-    commands.refused(
-        "similarity", commands.model_folder(), "--task", "words.jsonl", "--protocol", "generate",
-        says="'generate' has the prompt of 'continuation', so ask for that.", unchanged=here,
-    )  # fmt: skip

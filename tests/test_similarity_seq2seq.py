@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from layerwise.report.figures import prediction_ranges, similarity_map
 from layerwise.results import AblationResult, SimilarityResult
 from layerwise.runs.setup import prepare
 from layerwise.tasks import Task
-from tests import commands
 from tests.analysis import word_task
 from tests.cases import LONG
 from tests.models.seq2seq.tiny import tiny_folder
@@ -187,20 +185,3 @@ def test_figures_are_legible_and_part_the_stacks() -> None:
         shown = [tick.get_text() for tick in names.axes[0].get_yticklabels()]
         assert shown == ["retrieval", "encoder", "decoder", "knowledge", "encoder", "decoder",
                          "reasoning", "encoder", "decoder"]  # fmt: skip
-
-
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    said = commands.done(
-        "similarity", "wired-seq2seq", "--task", "wired-lookup", "--limit", 12,
-        "--protocol", "continuation", "--out", "run",
-    )  # fmt: skip
-    # Layers that look-ups turn nothing in; which of them are named is a matter of rounding.
-    idle = [one for one in spared(LAYOUT, "retrieval") if one < LAYOUT.n_encoder_layers]
-    assert any(f"encoder.{layer}" in said for layer in idle)
-    commands.done("report", "run")
-    assert (tmp_path / "run" / "figures" / "similarity_continuation.png").exists()
-    commands.refused(
-        "similarity", "wired-seq2seq", "--task", "wired-lookup", "--protocol", "generate",
-        says="'generate' has the prompt of 'continuation', so ask for that.", unchanged=tmp_path,
-    )  # fmt: skip

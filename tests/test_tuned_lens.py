@@ -298,23 +298,6 @@ def test_positions_hold_the_last_and_never_the_first():
         assert len(read) == len(set(read)) == min(16, n - 1)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "sentence"),
-    [
-        ("a.md", "text", "expected a .txt file, or a .jsonl file"),
-        ("a.txt", "too short", "expected 10 at least"),
-        ("a.jsonl", '{"words": 1}', "not a JSON object with a field 'text'"),
-        ("none.txt", None, "Cannot read"),
-    ],
-)
-def test_text_that_cannot_be_used_is_told(tmp_path, name, content, sentence):
-    if content is not None:
-        (tmp_path / name).write_text(content)
-    with pytest.raises(UserError) as told:
-        train_lens(tiny_model("llama"), TASK, text=tmp_path / name, progress=False)
-    assert sentence in str(told.value)
-
-
 def test_jsonl_texts_are_cut_in_pieces(tmp_path):
     path = tmp_path / "some.jsonl"
     lines = [{"text": " ".join(random.Random(i).choices(WORDS, k=200))} for i in range(4)]

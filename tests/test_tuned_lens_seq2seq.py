@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 import layerwise as lw
 from layerwise.analyses.emergence.api import emergence
-from layerwise.analyses.logit_lens.job import Lens
 from layerwise.analyses.shared.lens_names import UNTRANSLATED
 from layerwise.analyses.shared.texts import Text, texts_of_file, texts_of_tasks
 from layerwise.analyses.shared.translators import TunedLens
@@ -273,21 +272,6 @@ def test_translators_that_only_do_harm_are_left_out_of_the_encoder():
     assert lens.weight.flatten(1).any(dim=1).tolist() == lens.bias.any(dim=1).tolist()
 
 
-def test_a_stale_depth_is_noticed():
-    """A translator put to the depth beside its own gives other numbers in both stacks."""
-    model = tiny_seq2seq("t5")
-    lens = drawn_lens(model, 0.2)
-    texts = [Text((5, 6, 7, 8, 9), 3), Text((9, 8, 7, 5, 6), 4)]
-    assert lens.weight is not None
-    moved = TunedLens(lens.weight.roll(1, 0), lens.bias.roll(1, 0), {})
-    one, other = (
-        pd.DataFrame(compare(model, given, texts, 0, BUDGET)).set_index(["layer", "text"])
-        for given in (lens, moved)
-    )
-    assert (one["kl_logit"] == other["kl_logit"]).all()
-    assert ((one["kl_tuned"] - other["kl_tuned"]).abs() > 1e-3).groupby("layer").any().all()
-
-
 def test_prompts_go_to_the_encoder_and_right_answers_to_the_decoder():
     model = lw.load_model("wired-seq2seq")
     setup = prepare(model, ["wired-lookup", "wired-facts"], "continuation", limit=5)
@@ -364,11 +348,3 @@ def test_emergence_and_the_page_take_a_tuned_lens_of_two_stacks(tmp_path):
     titles = [axes.get_title("left") for axes in page.figures["tuned_lens"].axes]
     assert titles == ["encoder: decoder and tuned decoder lens", "decoder: logit and tuned lens"]
     assert "tuned decoder" in trained.result._repr_html_()
-
-
-def test_a_planned_lens_of_two_stacks_is_refused_for_other_weights():
-    model, other = tiny_seq2seq("t5"), tiny_seq2seq("flan-t5")
-    setup = prepare(model, TASK, "continuation")
-    Lens(setup, tuned=drawn_lens(model, 0.0))
-    with pytest.raises(UserError, match="train a lens for this model"):
-        Lens(setup, tuned=drawn_lens(other, 0.0))

@@ -1,0 +1,98 @@
+"""What every analysis does alike: it goes on where it was stopped, and is read as it was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import layerwise as lw
+from layerwise.runs.folder import RunFolder
+from tests.analysis import documented_columns
+from tests.every import ANALYSES, MODEL, tables_of
+
+LOOKUP = {"tasks": "organism-lookup", "limit": 8, "progress": False, "memory_budget": 2**24}
+BOTH_STACKS = {
+    "ablate": lambda model, **more: lw.ablate(model, protocols="continuation", **LOOKUP, **more),
+    "logit lens": lambda model, **more: lw.logit_lens(model, **LOOKUP, **more),
+    "attribution": lambda model, **more: lw.attribution(model, **LOOKUP, **more),
+    "patching": lambda model, **more: lw.patch_activations(model, pairs=2, **LOOKUP, **more),
+    "heads": lambda model, **more: lw.head_scores(
+        model, sequences=2, length=6, progress=False, **more
+    ),
+}  # fmt: skip
+
+
+class StopError(Exception):
+    """Stands for whatever may end a process."""
+
+
+def written(patch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[str]:
+    """The parts that a run keeps, as it keeps them; it may be stopped after some."""
+    names, write = [], RunFolder.write_part
+
+    def write_part(self: RunFolder, name: str, *more: Any) -> None:
+        if len(names) == stop_after:
+            raise StopError
+        names.append(name)
+        write(self, name, *more)
+
+    patch.setattr(RunFolder, "write_part", write_part)
+    return names
+
+
+def assert_equal(found: Any, expected: Any) -> None:
+    ours, theirs = tables_of(found), tables_of(expected)
+    assert ours.keys() == theirs.keys()
+    for name, table in theirs.items():
+        pd.testing.assert_frame_equal(ours[name], table)
+
+
+def check(run: Any, model: Any, folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        parts = written(patch)
+        whole = run(model, out=folder / "whole")
+    out = folder / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        before = written(patch, stop_after=len(parts) // 2)
+        with pytest.raises(StopError):
+            run(model, out=out)
+    with pytest.MonkeyPatch.context() as patch:
+        after = written(patch)
+        again = run(model, out=out)
+    made = [name for name in before + after if "work" not in name]  # kept before what was made
+    assert sorted(made) == sorted(set(made)), "a part was made twice"
+    assert_equal(again, whole)
+    seconds = {"seconds": 0.0}
+    assert [one | seconds for one in again.facts.work] == [
+        one | seconds for one in whole.facts.work
+    ]
+    names = sorted(path.name for path in (folder / "whole").iterdir())
+    assert sorted(path.name for path in out.iterdir()) == names
+    with pytest.MonkeyPatch.context() as patch:
+        written(patch, stop_after=0)
+        assert_equal(run(model, out=out), whole)  # read, and not made again
+    (loaded,) = lw.load_results(out)
+    assert_equal(loaded, whole)
+    assert loaded.facts == again.facts
+    assert loaded._repr_html_() == again._repr_html_()
+    for name, table in loaded.derived().items():
+        pd.testing.assert_frame_equal(table, whole.derived()[name])
+    for path in out.glob("*.parquet"):
+        if path.stem in [*tables_of(whole), *whole.derived()]:
+            assert list(pd.read_parquet(path).columns) == documented_columns(path.name)
+    assert lw.verify(out).ok
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in ANALYSES if name not in ("profile", "checkpoints")]
+)
+def test_an_analysis_goes_on_where_it_was_stopped_and_is_read_as_it_was_saved(name, tmp_path):
+    check(ANALYSES[name], lw.load_model(MODEL), tmp_path)
+
+
+@pytest.mark.parametrize("name", BOTH_STACKS)
+def test_an_analysis_of_two_stacks_goes_on_and_is_read(name, tmp_path):
+    check(BOTH_STACKS[name], lw.load_model("organism-seq2seq"), tmp_path)
