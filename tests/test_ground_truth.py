@@ -603,16 +603,16 @@ def test_what_the_mlp_says_was_copied_from_the_part_of_the_encoder_that_found_it
     parts = direct_seq2seq(model, sites, LogitSums(value, read, torch.zeros_like(value)))
     assert parts.gap(value) < ROUNDING
     _, copied, head = links[f"mlp:{layout.named(layout.say)}"]
-    found = parts.cross.heads[..., copied - first, head]
+    found = parts.own["cross_z"][..., copied - first, head]
     torch.testing.assert_close(found, value, atol=ROUNDING, rtol=0)
     site, layer, head = links[f"cross_v:{layout.named(copied)}.{head}"]
-    mlps, heads = parts.encoder.mlp_out.clone(), parts.encoder.heads.clone()
+    mlps, heads = parts.encoder["mlp_out"].clone(), parts.encoder["z"].clone()
     planted = heads[..., layer, head] if site == "z" else mlps[..., layer]
     torch.testing.assert_close(planted, value, atol=ROUNDING, rtol=0)
     planted.zero_()
     assert mlps.abs().max() < ROUNDING
     assert heads.abs().max() < ROUNDING
-    assert parts.encoder.embedding.abs().max() < ROUNDING
+    assert parts.encoder["embedding"].abs().max() < ROUNDING
 
 
 @anywhere

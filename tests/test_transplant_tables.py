@@ -297,9 +297,9 @@ def test_the_layer_of_the_larger_part_comes_first_and_the_other_next(tmp_path):
     assert not set(held["item"]) & set(chose["item"])
     acc = held.loc[held["step"] == 1, "correct"].astype(float).mean()
     assert found["acc"].loc[1] == pytest.approx(acc)
-    (told,) = [one.full for one in findings([result]) if "chosen in this order" in one.full]
-    assert told.startswith("Layers 1, 2 of the other model, put into the base, bring")
-    assert "that did not choose them" in told
+    (told,) = [one.full for one in findings([result]) if "Chosen in this order" in one.full]
+    assert told.startswith("With 2 greedily chosen layers of the other model, the base gains")
+    assert "that did not choose" in told
     # effects are of all items and know nothing of the search
     assert set(result.effects()["set"]) == {"together"}
     (again,) = lw.load_results(tmp_path)

@@ -14,7 +14,7 @@ from planted_heads import planted_heads
 from synthetic import Plan, wide_plan
 from test_attribution_figures import made_up as made_up_attribution
 
-from layerwise.analyses.ablation.report import head_effects_tables
+from layerwise.analyses.ablation.report import effects_tables
 from layerwise.analyses.ablation.saved_effects import HEADS, ablations, effects_of_layers
 from layerwise.analyses.heads.result import SCORES, summary_table
 from layerwise.analyses.patching.figures import patching_heads
@@ -197,7 +197,7 @@ def test_tasks_without_signal_are_not_drawn_and_not_told(ablation):
     assert ablations(run, HEADS) == [("zero", "z")]
     figure = head_effect_maps(ablation.effects(), "letter")
     assert len(lines(figure, "significant")) == 1
-    told = [row[:2] for table in head_effects_tables(run) for row in table.cells]
+    told = [row[:2] for table in effects_tables(run, of_heads=True) for row in table.cells]
     assert ["two-hop", "letter"] not in told
 
 
@@ -206,7 +206,7 @@ def test_the_page_of_ablations_has_the_strongest_heads_first(ablation):
     assert list(page.figures) == ["head_effects_zero_z_letter", "head_effects_zero_z_generate"]
     assert "Ablation of heads" in page.html
     assert "Role map" not in page.html
-    top, every = head_effects_tables(tables_of_run([ablation]))
+    top, every = effects_tables(tables_of_run([ablation]), of_heads=True)
     assert {row[2] for row in top.cells[:5]} == {"zero:z,layer=1,head=2", "zero:z,layer=3,head=0"}
     assert [row[-1] for row in top.cells[:6]] == ["yes"] * 5 + ["no"]
     assert len(every.cells) == 3 * 12

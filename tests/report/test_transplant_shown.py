@@ -169,9 +169,9 @@ def test_the_page_has_its_part_with_tables():
 @pytest.mark.parametrize(
     ("gains", "losses", "start", "caveat"),
     [
-        ({2: PART}, None, "Layer 2 of the other model, put into the base, brings 40 points",
+        ({2: PART}, None, "With layer 2 of the other model, the base gains 40 points",
          "That the lead is lost without it is not established"),
-        (None, {1: WORSE, 4: PART}, "Layer 1 of the base, put into the other model, destroys 70",
+        (None, {1: WORSE, 4: PART}, "With layer 1 of the base, the other model loses 70 points",
          "it may be needed there, or not fit"),
     ],
 )  # fmt: skip
