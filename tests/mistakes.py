@@ -29,11 +29,11 @@ FAULTS = [
     Fault(
         "heads sliced after the output projection, while a text is written",
         "sweep/packed/packed_block.py",
-        'return self._output(sites.changed("z", heads()).flatten(2))',
+        'return self._output(edits.changed("z", heads()).flatten(2))',
         "out = self._output(heads().flatten(2)).clone()\n"
         "        even = out.shape[-1] // self.cfg.n_heads * self.cfg.n_heads\n"
         "        parts = out[..., :even].unflatten(-1, (self.cfg.n_heads, -1))\n"
-        '        out[..., :even] = sites.changed("z", parts).flatten(2)\n'
+        '        out[..., :even] = edits.changed("z", parts).flatten(2)\n'
         "        return out",
         ("tests/test_ablation.py::test_engine_and_reference_agree[llama-zero-z]",),
     ),

@@ -56,28 +56,28 @@ FAULTS = [
     ),
     Fault(
         "a sink is left out of prompts",
-        "packed/packed_attention.py",
+        "packed/attention.py",
         "self.scoring.merged([part], self.group)",
         "part.out",
         ("tests/sweep/decoder",),
     ),
     Fault(
         "a sink is left out of what is patched late",
-        "packed/packed_attention.py",
+        "packed/attention.py",
         "self.scoring.merged(parts, self.group)",
         "Scoring(1.0).merged(parts, self.group)",
         ("tests/sweep/decoder",),
     ),
     Fault(
         "a sink is left out of new tokens",
-        "packed/step_attention.py",
+        "packed/attention.py",
         "scoring.merged(parts, group)",
         "merged(parts)",
         ("tests/sweep/decoder",),
     ),
     Fault(
         "a sink is another head's",
-        "packed/step_attention.py",
+        "packed/attention.py",
         "unflatten(0, (-1, group)).repeat_interleave(n_query, 1)",
         "unflatten(0, (-1, group)).repeat(1, n_query)",
         ("tests/sweep/decoder",),
@@ -85,9 +85,9 @@ FAULTS = [
     # Positions.
     Fault(
         "learned position shifted by one",
-        "walk/embedding.py",
-        "torch.tensor(plan.trie.positions, dtype=torch.long, device=device)",
-        "torch.tensor(plan.trie.positions, dtype=torch.long, device=device) + 1",
+        "walk/engine.py",
+        "for numbers in (trie.tokens, trie.positions)",
+        "for numbers in (trie.tokens, [position + 1 for position in trie.positions])",
     ),
     Fault(
         "rotary position of one token",
@@ -122,8 +122,8 @@ FAULTS = [
     ),
     Fault(
         "mean for the first branch only",
-        "changes/row_edits.py",
-        "mask[i] = True if where is None else where",
+        "changes/layer_edits.py",
+        "mask[row] = True if where is None else where",
         "mask[0] = True if where is None else where",
     ),
     Fault(
@@ -155,7 +155,7 @@ FAULTS = [
     ),
     Fault(
         "patch on the wrong head",
-        "changes/row_edits.py",
+        "changes/layer_edits.py",
         "torch.tensor(heads).to(every))",
         "(torch.tensor(heads).to(every) + 1) % len(every))",
     ),
@@ -187,7 +187,7 @@ FAULTS = [
     # Decoding.
     Fault(
         "stale keys behind a text are attended to",
-        "packed/step_attention.py",
+        "packed/attention.py",
         "<= layout.index[..., None]",
         "<= layout.index.amax(dim=-1, keepdim=True)[..., None]",
     ),
@@ -229,7 +229,7 @@ FAULTS = [
     ),
     Fault(
         "scores of shared keys not scaled",
-        "packed/step_attention.py",
+        "packed/attention.py",
         "torch.matmul(queries * scale, ",
         "torch.matmul(queries, ",
     ),
@@ -266,8 +266,8 @@ FAULTS = [
     Fault(
         "zero and mean in the prompt only",
         "decoding/decode_step.py",
-        "if edit.site not in sites or edit.position is not None:",
-        "if edit.site not in sites or not (edit.resamples or edit.adds):",
+        "if edit.site in sites and edit.position is None",
+        "if edit.site in sites and (edit.resamples or edit.adds)",
     ),
     # Sources, tables and noise.
     Fault(
@@ -332,19 +332,19 @@ FAULTS = [
     ),
     Fault(
         "a window one token too wide, at a text's own keys",
-        "packed/step_attention.py",
+        "packed/attention.py",
         "seen &= layout.index[..., None] - places < scoring.window",
         "seen &= layout.index[..., None] - places <= scoring.window",
     ),
     Fault(
         "shared beginnings are seen beyond the window",
-        "packed/step_attention.py",
+        "packed/attention.py",
         "hidden = layout.positions[shared.rows][..., None] - places >= window",
         "hidden = layout.positions[shared.rows][..., None] - places >= layout.longest",
     ),
     Fault(
         "a soft-cap is left out where keys lie in two parts",
-        "packed/packed_attention.py",
+        "packed/attention.py",
         "attend_part(folded, k, v, self.scale, split.own_bias, self.cap)",
         "attend_part(folded, k, v, self.scale, split.own_bias)",
     ),
@@ -501,8 +501,8 @@ FAULTS = [
             (
                 "two stacks: a branch looks with the model's own keys",
                 "seq2seq/walk.py",
-                "self._push(other, chunk, cross[weights], edits, own, None)",
-                "self._push(other, chunk, cross[None], edits, own, None)",
+                "self._push(other, chunk, cross[weights], edits, own)",
+                "self._push(other, chunk, cross[None], edits, own)",
             ),
             (
                 "two stacks: texts look with the model's own keys",

@@ -39,7 +39,7 @@ class Sizes:
         """The engine with these sizes."""
         patches: list[Any] = [
             mock.patch.object(
-                engine_run._Engine, "_tokens_at_once", return_value=self.tokens_at_once
+                engine_run.Engine, "_tokens_at_once", return_value=self.tokens_at_once
             ),
             mock.patch.object(engine_run, "capacity_for", return_value=self.capacity),
             mock.patch.object(outcomes, "ROWS_AT_ONCE", self.rows_at_once),

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from layerwise.errors import UserError
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, skip, sweep
 from layerwise.sweep.run import plan_for
-from layerwise.sweep.walk.outcomes import Engine
+from layerwise.sweep.walk.engine_run import Engine
 from tests.cases import in_long_runs
 from tests.models.seq2seq.tiny import tiny_seq2seq
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerwise.sweep.decoding.decode_step import _by_source
-from layerwise.sweep.packed.runner import KeptKeysValues, SharedKeys, StepLayout
-from layerwise.sweep.packed.step_attention import Scoring, attend_step
+from layerwise.sweep.packed.attention import Scoring, attend_step
+from layerwise.sweep.packed.layout import KeptKeysValues, SharedKeys, StepLayout
 
 D_HEAD, N_KV, ROOM, N_SLOTS = 4, 2, 6, 7
 

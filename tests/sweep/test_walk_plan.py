@@ -72,7 +72,7 @@ def test_a_patch_carries_what_it_can_reach_and_nothing_else():
     carried = [None if g.carried is None else sorted(g.carried) for g in groups]
     # A skip reaches all tokens of the prompt, and none of the source run's own.
     assert carried == [[2, 3, 4], [3, 4], [0, 1, 2, 3, 4]]
-    assert [[b.members for b in g.branches.branches] for g in groups] == [
+    assert [[b.members for b in g.branches] for g in groups] == [
         [(2,), (0,)],
         [(1,)],
         [(3,)],
@@ -103,13 +103,13 @@ def test_branches_that_change_what_attention_gives_begin_inside_their_block():
     request = LogLikelihood((1, 2), (3,), (1, 4))
     for intervention, expected in [*((i, True) for i in inside), *((i, False) for i in outside)]:
         plan = plan_walk([intact(), intervention], [request], N_LAYERS)
-        (branch,) = plan.groups[0].branches.branches
+        (branch,) = plan.groups[0].branches
         assert plan.starts_inside(branch) is expected, intervention.id
         assert plan.sites_needed[branch.first_layer] is expected, intervention.id
     # Alone and without a source run, the trunk does not come so far.
     request = LogLikelihood((1, 2), (3,))
     (group,) = (alone := plan_walk([zero("attn_out", 1)], [request], N_LAYERS)).groups
-    assert not alone.starts_inside(group.branches.branches[0])
+    assert not alone.starts_inside(group.branches[0])
 
 
 def test_the_last_layer_gives_only_what_is_read():

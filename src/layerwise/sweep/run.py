@@ -14,19 +14,18 @@ import torch
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import generation_settings, origin_of, original_tokenizer
 from layerwise.models.instance.kinds import Model, vocabularies
-from layerwise.sweep.changes.donors import refuse_texts
 from layerwise.sweep.changes.interventions import Intervention, donors_of
 from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.checks.reference import reference_outcomes
 from layerwise.sweep.decoding.stopping import Stopper, make_stopper
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.walk.engine import TOKENS_AT_ONCE, Work
-from layerwise.sweep.walk.engine_run import Progress, engine_for, engine_outcomes
+from layerwise.sweep.walk.engine_run import Progress, brute_force, engine_outcomes
 from layerwise.sweep.walk.engine_run import model_shape as model_shape
 from layerwise.sweep.walk.engine_run import plan_for as plan_for
 
-from ..errors import unknown_name
-from .requests import Outcome, Request, refuse_unknown_tokens
+from ..errors import UserError, unknown_name
+from .requests import Generate, Outcome, Request, refuse_unknown_tokens
 
 
 @dataclass(frozen=True)
@@ -107,23 +106,28 @@ def sweep(
     if method not in ("engine", "reference"):
         raise unknown_name("method", method, ("engine", "reference"))
     check_faithful(model, method)
-    for donor in donors_of(interventions):
+    donors = donors_of(interventions)
+    for donor in donors:
         check_faithful(donor, method)
-    if method == "engine":
-        refuse_texts(interventions, requests)
+    if method == "engine" and donors and any(isinstance(r, Generate) for r in requests):
+        # The donor would have to read all that is written under each intervention, token by token.
+        raise UserError(
+            "The engine does not write texts under another model's activations; expected "
+            "log-likelihoods; use method='reference' for texts."
+        )
     started = time.perf_counter()
     refuse_unknown_tokens(requests, *vocabularies(model))
     stopper = _stopper(model, requests, tokenizer)
     if method == "reference":
         plan = plan_for(model, interventions, requests, memory_budget)
         outcomes = reference_outcomes(model, interventions, requests, stopper)
-        brute = engine_for(model).brute_force(model, requests, outcomes)
+        brute = brute_force(model, requests, outcomes)
         work = Work(model.cfg.n_layers * len(interventions), brute)
     else:
         outcomes, work, plan = engine_outcomes(
             model, interventions, requests, stopper, memory_budget, tokens_at_once, progress
         )
-        brute = engine_for(model).brute_force(model, requests, outcomes)
+        brute = brute_force(model, requests, outcomes)
     stats = SweepStats(
         work.block_passes,
         sum(model.cfg.n_layers * len(b.interventions) for b in plan.batches),

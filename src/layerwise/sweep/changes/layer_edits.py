@@ -1,16 +1,19 @@
 """What is changed within one layer for one batch of activations, ready to be applied.
 
-Both block runners ask the same three questions of it: what becomes of an output, need it be
-computed at all, and what leaves the layer. Knows neither interventions nor requests.
+Blocks ask what becomes of an output, and whether it need be computed at all. Edits of rows are made
+such replacements here. Knows no requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+
+from .edits import BY_HEAD, Edit, SiteEdit, SkipLayer, SwapWeights, heads_of
 
 Activation = Float[torch.Tensor, "group token d_model"]
 OfLayout = Float[torch.Tensor, "_ _ d_model"]  # of one of several layouts
@@ -39,10 +42,11 @@ class Replacement:
 
 @dataclass(frozen=True)
 class LayerEdits:
-    """All changes to one layer."""
+    """All changes to one layer, and who is told of the activations at its sites."""
 
     # Replacements by site name, applied in order.
     sites: dict[str, tuple[Replacement, ...]] = field(default_factory=dict)
+    observe: Observe | None = None  # told of the activation of each site, changed or not
 
     def changes(self, site: str) -> bool:
         """Whether a site is changed anywhere."""
@@ -69,15 +73,13 @@ class LayerEdits:
             out, rest = compute(), list(replacements)
         for replacement in rest:
             out = self._replaced(out, replacement)
+        if self.observe is not None:
+            self.observe(site, out)
         return out
 
     def changed(self, site: str, activation: AtSite) -> AtSite:
         """Apply the changes to a given activation of a site."""
         return self.output(site, lambda: activation, activation)
-
-    def leaving(self, resid_pre: AtSite, compute: Callable[[], AtSite]) -> AtSite:
-        """The residual stream that leaves the layer."""
-        return self.output("resid_post", compute, resid_pre)
 
     def of_rows(self, rows: Int[torch.Tensor, " row"]) -> LayerEdits:
         """The changes to some rows of the group."""
@@ -95,25 +97,82 @@ class LayerEdits:
         return torch.where(replacement.mask[..., None], value, activation)
 
 
-@dataclass(frozen=True)
-class Sites:
-    """The sites of a layer on one pass through it."""
-
-    edits: LayerEdits  # the changes
-    observe: Observe | None  # told of the activation of each site, changed or not
-
-    def output(self, site: str, compute: Callable[[], AtSite], like: AtSite) -> AtSite:
-        """As ``LayerEdits.output``."""
-        return self._observed(site, self.edits.output(site, compute, like))
-
-    def changed(self, site: str, activation: AtSite) -> AtSite:
-        """As ``LayerEdits.changed``."""
-        return self._observed(site, self.edits.changed(site, activation))
-
-    def _observed(self, site: str, activation: AtSite) -> AtSite:
-        if self.observe is not None:
-            self.observe(site, activation)
-        return activation
-
-
 NO_EDITS = LayerEdits()
+
+
+Value = tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]
+
+
+def edits_of(
+    changes: Iterable[tuple[int | np.ndarray, Sequence[Edit]]],
+    n_rows: int,
+    n_tokens: int,
+    n_heads: int,
+    value_of: Callable[[SiteEdit], Value],
+    device: torch.device,
+) -> LayerEdits:
+    """The edits of some rows to one layer, by row or rows; equal values are shared."""
+    # What is put at the tokens of all rows, and at which (None is all), is asked of ``value_of``.
+    replacements: dict[str, list[Replacement]] = {}
+    values: dict[Hashable, Value] = {}
+    for row, edits in changes:
+        for edit in edits:
+            if isinstance(edit, (SkipLayer, SwapWeights)):  # puts nothing at any site
+                continue
+            key = edit.value_key
+            if key not in values:
+                values[key] = value_of(edit)
+            value, where = values[key]
+            heads = heads_of(edit, n_heads)
+            if n_rows > 1 or where is not None or heads is not None:
+                mask = torch.zeros(n_rows, n_tokens, dtype=torch.bool, device=device)
+                mask[row] = True if where is None else where
+                where = mask
+                if edit.site in BY_HEAD:
+                    where = mask[..., None] & head_mask(heads, n_heads, device)
+            replacements.setdefault(edit.site, []).append(Replacement(value, where, edit.adds))
+    if not replacements:
+        return NO_EDITS
+    return LayerEdits({site: _joined(parts) for site, parts in replacements.items()})
+
+
+def taken_from(
+    edit: SiteEdit,
+    n_tokens: int,
+    paths: Sequence[Sequence[int]],
+    sources: Sequence[Sequence[int] | None],
+    n_given: Sequence[int],
+) -> Int[torch.Tensor, " token"]:
+    """The token whose activation an edit puts at each token; -1 where it puts none."""
+    source_of = torch.full((n_tokens,), -1, dtype=torch.long)
+    for path, source, given in zip(paths, sources, n_given, strict=True):
+        assert source is not None, "the plan refuses such edits without a source"
+        for pos, source_pos in edit.taken(len(path), given, len(source)):
+            source_of[path[pos]] = source[source_pos]
+    return source_of
+
+
+def head_mask(
+    heads: Sequence[int] | None, n_heads: int, device: torch.device
+) -> Bool[torch.Tensor, " head"]:
+    """Mask of the chosen heads; None means all."""
+    every = torch.arange(n_heads, device=device)
+    return torch.isin(every, every if heads is None else torch.tensor(heads).to(every))
+
+
+def _joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
+    """Join successive replacements by the same value."""
+    joined: list[Replacement] = []
+    for part in parts:
+        last = joined[-1] if joined else None
+        if (
+            last is None
+            or part.adds
+            or last.value is not part.value
+            or last.mask is None
+            or part.mask is None
+        ):
+            joined.append(part)
+        else:
+            joined[-1] = Replacement(last.value, last.mask | part.mask)
+    return tuple(joined)

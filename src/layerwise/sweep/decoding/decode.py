@@ -19,11 +19,10 @@ from jaxtyping import Float, Int
 from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.sweep.changes.edits import EMBED, END
 from layerwise.sweep.changes.other_weights import in_place
-from layerwise.sweep.packed.runner import KeptKeysValues
+from layerwise.sweep.packed.layout import KeptKeysValues
 from layerwise.sweep.requests import Generate, Generated, Tokens
-from layerwise.sweep.walk.embedding import embed_tokens
 from layerwise.sweep.walk.engine import Walk
-from layerwise.sweep.walk.readout import CHUNK, first_argmax, logits_of
+from layerwise.sweep.walk.readout import CHUNK, embed_tokens, first_argmax, logits_of
 
 from .decode_step import Beginning, Decoding, Job, Step
 from .stopping import Stopper

@@ -14,12 +14,11 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from layerwise.sweep.changes.edits import BLOCK, SITES, SiteEdit, SwapWeights, heads_of
-from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Replacement
+from layerwise.sweep.changes.edits import BLOCK, SITES, SiteEdit, SwapWeights
+from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of
 from layerwise.sweep.changes.other_weights import OtherWeights
-from layerwise.sweep.changes.row_edits import head_mask
-from layerwise.sweep.packed.layout import KeysValues
-from layerwise.sweep.packed.runner import BlockRunner, KeptKeysValues, SharedKeys, StepLayout
+from layerwise.sweep.packed.blocks import BlockRunner
+from layerwise.sweep.packed.layout import KeptKeysValues, KeysValues, SharedKeys, StepLayout
 from layerwise.sweep.plans.branches import Branch
 from layerwise.sweep.requests import Generate
 from layerwise.sweep.walk.engine import Walk
@@ -66,7 +65,7 @@ class Decoding:
         cls, walk: Walk, begins: Mapping[int, Beginning | None], caches: Sequence[KeptKeysValues]
     ) -> Decoding:
         """Of a finished walk."""
-        branches = [None, *range(sum(len(group.branches.branches) for group in walk.groups))]
+        branches = [None, *range(sum(len(group.branches) for group in walk.groups))]
         layers = range(walk.plan.n_layers)
         sources = [[walk.source(branch, layer) for branch in branches] for layer in layers]
         states = [[_state(walk, branch, layer) for branch in branches] for layer in layers]
@@ -93,8 +92,7 @@ class Decoding:
         """Layers and places in which any branch has other weights than the model."""
         return frozenset(
             (layer, edit.site)
-            for group in self.walk.groups
-            for branch in group.branches.branches
+            for branch in self.branches
             for layer, edits in branch.edits.items()
             for edit in edits
             if isinstance(edit, SwapWeights)
@@ -104,7 +102,12 @@ class Decoding:
         """The branch of a text; None is the trunk."""
         if job.branch is None:
             return None
-        return self.walk.groups[0].branches.branches[job.branch]
+        return self.branches[job.branch]
+
+    @cached_property
+    def branches(self) -> list[Branch]:
+        """The branches of the walk's one group, if there are any."""
+        return [branch for group in self.walk.groups for branch in group.branches]
 
 
 class Step:
@@ -247,39 +250,30 @@ class Step:
         """The edits of a layer at newly generated positions, each on its branch's rows."""
         # A replacement or noise holds at generated positions as it does in the prompt, and a copy
         # goes on with the source's last position; a patch changes the prompt only.
-        changes: dict[str, tuple[Replacement, ...]] = {}
-        of_branch = self.branches[rows]
-        for number in np.unique(of_branch):
-            if not number:
-                continue
-            branch = self.batch.walk.groups[0].branches.branches[number - 1]
-            here = torch.from_numpy(of_branch == number).to(device)[:, None]
-            for edit in branch.edits.get(layer, ()):
-                if edit.site not in sites or edit.position is not None:
-                    continue
-                mask = here
-                if edit.site == "z":
-                    n_heads = self.batch.walk.model.cfg.n_heads
-                    mask = here[..., None] & head_mask(heads_of(edit, n_heads), n_heads, device)
-                value = self._value(edit, layer, rows, device)
-                change = Replacement(value, mask, edit.adds)
-                changes[edit.site] = (*changes.get(edit.site, ()), change)
-        return LayerEdits(changes) if changes else NO_EDITS
+        branches, of_branch = self.batch.branches, self.branches[rows]
+        changes = [
+            (
+                np.flatnonzero(of_branch == number),
+                [
+                    edit
+                    for edit in branches[number - 1].edits.get(layer, ())
+                    if edit.site in sites and edit.position is None
+                ],
+            )
+            for number in np.unique(of_branch[of_branch > 0])
+        ]
 
-    def _value(
-        self,
-        edit: SiteEdit,
-        layer: int,
-        rows: np.ndarray,
-        device: torch.device,
-    ) -> torch.Tensor:
-        """The vectors that an edit puts, or adds, at the new tokens of some rows."""
-        given = edit.value_at(torch.from_numpy(self.positions[rows]).to(device))
-        if given is not None:
-            return given
-        requests = torch.tensor([self.rows[row].request for row in rows])
-        ends = self.batch.walk.source_ends[layer, edit.site]
-        return ends[requests.to(device)][:, None]
+        def value_of(edit: SiteEdit) -> Value:
+            """The vectors that an edit puts, or adds, at the new tokens."""
+            given = edit.value_at(torch.from_numpy(self.positions[rows]).to(device))
+            if given is not None:
+                return given, None
+            requests = torch.tensor([self.rows[row].request for row in rows])
+            ends = self.batch.walk.source_ends[layer, edit.site]
+            return ends[requests.to(device)][:, None], None
+
+        n_heads = self.batch.walk.model.cfg.n_heads
+        return edits_of(changes, len(rows), 1, n_heads, value_of, device)
 
 
 def _by_source(
@@ -299,7 +293,7 @@ def _by_source(
 def _state(walk: Walk, branch: int | None, layer: int) -> int:
     """Whose forward pass a branch follows in a layer: 0 for the trunk, else branch number + 1."""
     while branch is not None:
-        known = walk.groups[0].branches.branches[branch]
+        known = walk.groups[0].branches[branch]
         if layer >= known.first_layer:
             return 1 + branch
         branch = known.parent

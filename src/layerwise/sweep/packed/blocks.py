@@ -9,7 +9,7 @@ Where the weights are on disk, a runner reads those of its block when it is firs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,21 +20,18 @@ from layerwise.models.decoder.norms import FormulaOf, FormulasOnce, formula_of
 from layerwise.models.instance.kinds import (
     DecoderOnly,
     Model,
-    by_kind,
     heads_per_key,
     over_original,
 )
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.weights.offload import BlocksOnDisk, blocks_on_disk
 from layerwise.sweep.changes.layer_edits import Activation, HeadActivation, OfLayout
 from layerwise.sweep.changes.other_weights import OtherWeights
 
+from .attention import Attended, PackedAttention, Scoring
 from .hooked_block import HookedBlock
 from .layout import KeysValues, Layout
-from .packed_attention import Attended, PackedAttention
 from .packed_block import PackedBlock
-from .runner import BlockRunner as BlockRunner
-from .runner import StepLayout
-from .step_attention import Scoring
 
 
 class ModuleBlock(PackedBlock):
@@ -57,30 +54,29 @@ class ModuleBlock(PackedBlock):
     def packed_several(
         self, parts: Sequence[tuple[OfLayout, Layout]], outside: KeysValues | None
     ) -> list[OfLayout]:
-        """See ``BlockRunner``; one layout after the other."""
+        """As of ``PackedBlock``; one layout after the other."""
         return [self.packed(resid, layout, outside)[0] for resid, layout in parts]
 
     def _packed_heads(
         self, resid: OfLayout, layout: Layout, outside: KeysValues | None, kept: list[KeysValues]
     ) -> Attended:
         """What each head reads, at the tokens that leave the block; keeps own keys and values."""
-        made = self.parts.attn.queried(self.norm_1(resid), layout.positions, layout.longest)
-        kept.append(KeysValues(made.keys, made.values))
-        return self.attend(layout.leaving(made.queries), kept[-1], outside, layout)
+        queries, own = self._queried(self.norm_1(resid), layout.positions, layout.longest)
+        kept.append(own)
+        return self.attend(layout.leaving(queries), own, outside, layout)
 
-    def _step_queried(
-        self, normed: Activation, layout: StepLayout
+    def _queried(
+        self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int
     ) -> tuple[HeadActivation, KeysValues]:
-        """Queries of the new tokens, and their own keys and values."""
-        made = self.parts.attn.queried(normed, layout.positions, layout.longest)
+        """Queries, and own keys and values, made at once."""
+        made = self.parts.attn.queried(normed, positions, longest)
         return made.queries, KeysValues(made.keys, made.values)
 
     def _keys_values(
         self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int
     ) -> KeysValues:
         """Own keys and values."""
-        made = self.parts.attn.queried(normed, positions, longest)
-        return KeysValues(made.keys, made.values)
+        return self._queried(normed, positions, longest)[1]
 
     def _plain(self, resid: Activation, z: Float[torch.Tensor, ...]) -> Activation:
         """The block without changes, written in the place of what enters it."""
@@ -136,15 +132,11 @@ def why_not_packed(model: DecoderOnly) -> str | None:
 
 def attention_in_use(model: Model) -> str:
     """Which attention the engine uses for a model, in words."""
-    return by_kind(
-        model, _attention_in_use, lambda _: "scaled_dot_product_attention in both stacks"
-    )
-
-
-def _attention_in_use(model: DecoderOnly) -> str:
-    reason = why_not_packed(model)
+    if isinstance(model, Seq2SeqModel):
+        return "scaled_dot_product_attention in both stacks"
     if over_original(model):
         return "scaled_dot_product_attention on packed tokens, within Hugging Face's own layers"
+    reason = why_not_packed(model)
     if reason is None:
         return "scaled_dot_product_attention on packed tokens"
     return f"TransformerLens's own block ({reason})"
@@ -178,7 +170,7 @@ def runner_with(model: DecoderOnly, layer: int, weights: OtherWeights) -> BlockR
     return kind(weights.twin(model.blocks[layer]), model.cfg)
 
 
-class RunnersOnDisk(Sequence[BlockRunner]):
+class RunnersOnDisk(Sequence["BlockRunner"]):
     """Block runners of an off-loaded model, created on each access."""
 
     def __init__(self, on_disk: BlocksOnDisk, kind: Any, make: Any) -> None:
@@ -200,25 +192,17 @@ class RunnerOnDisk:
     def __init__(self, on_disk: BlocksOnDisk, kind: Any, make: Any, layer: int) -> None:
         self.exact, self.in_parts = kind.exact, kind.in_parts
         self.on_disk, self.make, self.layer = on_disk, make, layer
+        self.runner: Any = None
 
-    @cached_property
-    def runner(self) -> BlockRunner:
-        """The runner of the block in memory."""
-        block = self.on_disk.hold_for(self, self.layer)
-        return self.make(block, self.on_disk.model.cfg)
+    def __getattr__(self, name: str) -> Any:
+        """What the runner of the block in memory has."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self.runner is None:
+            block = self.on_disk.hold_for(self, self.layer)
+            self.runner = self.make(block, self.on_disk.model.cfg)
+        return getattr(self.runner, name)
 
-    def packed(self, *args: Any, **named: Any) -> Any:
-        """See ``BlockRunner``."""
-        return self.runner.packed(*args, **named)
 
-    def packed_several(self, *args: Any, **named: Any) -> Any:
-        """See ``BlockRunner``."""
-        return self.runner.packed_several(*args, **named)
-
-    def from_sites(self, *args: Any, **named: Any) -> Any:
-        """See ``BlockRunner``."""
-        return self.runner.from_sites(*args, **named)
-
-    def step(self, *args: Any, **named: Any) -> Any:
-        """See ``BlockRunner``."""
-        return self.runner.step(*args, **named)
+BlockRunner = PackedBlock | HookedBlock | RunnerOnDisk
+"""What pushes packed tokens, or a few new tokens per row, through one block."""

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from layerwise.sweep.changes.layer_edits import NO_EDITS, Activation, LayerEdits, Observe, OfLayout
+from layerwise.sweep.changes.layer_edits import NO_EDITS, Activation, LayerEdits, OfLayout
 
-from .layout import KeysValues, Layout
-from .runner import StepLayout
+from .layout import KeysValues, Layout, StepLayout
 
 
 class HookedBlock:
@@ -38,23 +37,22 @@ class HookedBlock:
         layout: Layout,
         outside: KeysValues | None = None,
         edits: LayerEdits = NO_EDITS,
-        observe: Observe | None = None,
         overwrite: bool = False,
     ) -> tuple[Float[torch.Tensor, "group output d_model"], KeysValues | None]:
-        """See ``BlockRunner``."""
+        """As of ``PackedBlock``."""
         resid = edits.changed("resid_pre", resid)
         group, n_tokens, _ = resid.shape
         own = self._empty(group, n_tokens, resid)
         through = torch.empty_like(resid)
         seen: dict[str, torch.Tensor] = {}
-        merged = _Merged(layout, own, outside)
+        all_keys, all_values = layout.full(own, outside)  # of all tokens, filled ancestors first
         for rows in layout.rows:
             n_query, n_key = rows.queries.shape[1], rows.keys.shape[1]
-            past_keys, past_values = merged.at(rows.keys[:, : n_key - n_query])
+            past = rows.keys[:, : n_key - n_query]
             out, keys, values, sites = self._call(
                 resid[:, rows.queries].flatten(0, 1),
-                past_keys.flatten(0, 1),
-                past_values.flatten(0, 1),
+                all_keys[:, past].flatten(0, 1),
+                all_values[:, past].flatten(0, 1),
                 lambda site, x, rows=rows: self._edit(edits, site, x, rows.queries, group),
             )
             through[:, rows.queries] = out.unflatten(0, (group, -1))
@@ -63,24 +61,26 @@ class HookedBlock:
                     site, activation.new_empty(group, n_tokens, *activation.shape[2:])
                 )
                 whole[:, rows.queries] = activation.unflatten(0, (group, -1))
-            merged.put(
-                rows.queries, keys.unflatten(0, (group, -1)), values.unflatten(0, (group, -1))
-            )
-        if observe is not None:
+            new_keys, new_values = (x.unflatten(0, (group, -1)) for x in (keys, values))
+            own.keys[:, rows.queries], own.values[:, rows.queries] = new_keys, new_values
+            if layout.carried is not None:
+                packed = layout.carried[rows.queries]
+                all_keys[:, packed], all_values[:, packed] = new_keys, new_values
+        if edits.observe is not None:
             for site, activation in seen.items():
-                observe(site, activation)
-        return edits.leaving(resid, lambda: through), own
+                edits.observe(site, activation)
+        return edits.output("resid_post", lambda: through, resid), own
 
     def packed_several(
         self, parts: Sequence[tuple[OfLayout, Layout]], outside: KeysValues | None
     ) -> list[OfLayout]:
-        """See ``BlockRunner``; one layout after the other."""
+        """As of ``PackedBlock``; one layout after the other."""
         return [self.packed(resid, layout, outside)[0] for resid, layout in parts]
 
     def from_sites(
         self, resid_pre: Activation, sites: Mapping[str, torch.Tensor], edits: LayerEdits
     ) -> Activation:
-        """See ``BlockRunner``; a block that is one whole cannot."""
+        """As of ``PackedBlock``; a block that is one whole cannot."""
         raise NotImplementedError("TransformerLens's own block runs as a whole.")
 
     def step(
@@ -89,7 +89,7 @@ class HookedBlock:
         layout: StepLayout,
         edits: LayerEdits = NO_EDITS,
     ) -> tuple[Float[torch.Tensor, "row new d_model"], KeysValues | None]:
-        """See ``BlockRunner``; rows of one length go together, so that no row is padded."""
+        """As of ``PackedBlock``; rows of one length go together, so that no row is padded."""
         resid = edits.changed("resid_pre", resid)
         through = torch.empty_like(resid)
         kept = self._empty(len(resid), 1, resid)
@@ -106,7 +106,7 @@ class HookedBlock:
             through[rows], kept.keys[rows], kept.values[rows] = out, keys, values
         layout.own.keys[layout.slots, :, positions] = kept.keys[:, 0]
         layout.own.values[layout.slots, :, positions] = kept.values[:, 0]
-        return edits.leaving(resid, lambda: through), kept
+        return edits.output("resid_post", lambda: through, resid), kept
 
     def _empty(self, group: int, n_tokens: int, like: torch.Tensor) -> KeysValues:
         shape = (group, n_tokens, self.n_kv, self.cfg.d_head)
@@ -180,20 +180,3 @@ def _cut(value: torch.Tensor, tokens: torch.Tensor, group: int) -> torch.Tensor:
         return value
     taken = value[:, tokens]
     return taken.expand(group, *taken.shape[1:]).flatten(0, 1)
-
-
-class _Merged:
-    """Keys and values of all packed tokens while a layer is being filled, ancestors first."""
-
-    def __init__(self, layout: Layout, own: KeysValues, outside: KeysValues | None) -> None:
-        self.layout, self.own = layout, own
-        self.keys, self.values = layout.full(own, outside)
-
-    def at(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.keys[:, index], self.values[:, index]
-
-    def put(self, tokens: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
-        self.own.keys[:, tokens], self.own.values[:, tokens] = keys, values
-        if self.layout.carried is not None:
-            packed = self.layout.carried[tokens]
-            self.keys[:, packed], self.values[:, packed] = keys, values

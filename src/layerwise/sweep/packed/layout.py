@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,6 +30,37 @@ class KeysValues:
     def of(self, members: Sequence[int] | slice) -> KeysValues:
         """Keys and values of some members of the group."""
         return KeysValues(self.keys[members], self.values[members])
+
+
+@dataclass(frozen=True)
+class KeptKeysValues:
+    """A cache of keys and values, heads before tokens, so that slices are views."""
+
+    # Of each source (a branch, or a row that is decoded) and token.
+    keys: Float[torch.Tensor, "source kv_head token d_head"]
+    values: Float[torch.Tensor, "source kv_head token d_head"]  # the same
+
+    @classmethod
+    def empty(cls, sources: int, tokens: int, cfg: Any, like: torch.Tensor) -> KeptKeysValues:
+        """An empty cache for so many sources and tokens."""
+        # Zeros: keys that are masked still enter the products, and NaN times zero is NaN.
+        shape = (sources, cfg.n_key_value_heads or cfg.n_heads, tokens, cfg.d_head)
+        return cls(like.new_zeros(shape), like.new_zeros(shape))
+
+    def put(
+        self,
+        sources: Sequence[int],
+        own: KeysValues,
+        tokens: Int[torch.Tensor, " token"] | None = None,
+    ) -> None:
+        """Keep the keys and values of some sources, at all tokens or at some."""
+        if tokens is None:
+            self.keys[sources] = own.keys.transpose(1, 2)
+            self.values[sources] = own.values.transpose(1, 2)
+            return
+        of_sources = torch.tensor(sources, device=tokens.device)[:, None]
+        self.keys[of_sources, :, tokens] = own.keys
+        self.values[of_sources, :, tokens] = own.values
 
 
 @dataclass(frozen=True)
@@ -277,3 +309,33 @@ def _hiding(seen: Bool[torch.Tensor, ...], like: torch.Tensor) -> Float[torch.Te
     """Additive mask: 0 where True, minus infinity elsewhere."""
     seen = seen.to(like.device)
     return like.new_zeros(seen.shape).masked_fill_(~seen, float("-inf"))
+
+
+@dataclass(frozen=True)
+class SharedKeys:
+    """Keys and values of a prompt's beginning that several rows attend to, without copies."""
+
+    # A view of what the walk kept, for the sources in use.
+    keys: Float[torch.Tensor, "source kv_head shared d_head"]
+    values: Float[torch.Tensor, "source kv_head shared d_head"]  # the same
+    # The rows that attend to each source; padding repeats the first.
+    rows: Int[torch.Tensor, "source slot"]
+    # For each row, its place in ``rows`` when that is laid out flat.
+    place: Int[torch.Tensor, " attending"]
+    attending: Int[torch.Tensor, " attending"]  # the rows that ``place`` is about, in order
+
+
+@dataclass(frozen=True)
+class StepLayout:
+    """Positions and attended keys of the new tokens of some rows."""
+
+    positions: Int[torch.Tensor, "row new"]  # in their sequences
+    longest: int  # one more than the largest position
+    # Where their keys and values go in the cache: their position among the row's own.
+    index: Int[torch.Tensor, "row new"]
+    n_own: int  # one more than the largest index
+    slots: Int[torch.Tensor, " row"]  # the rows' places in the cache
+    span: slice | None  # the part of the cache that holds these places, where it holds few others
+    own: KeptKeysValues  # the cache of each row's own keys and values
+    # Beginnings of prompts that are not in the cache, each for other rows.
+    shared: tuple[SharedKeys, ...] = ()

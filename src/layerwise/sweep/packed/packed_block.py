@@ -16,16 +16,12 @@ from layerwise.sweep.changes.layer_edits import (
     Activation,
     HeadActivation,
     LayerEdits,
-    Observe,
     OfLayout,
-    Sites,
 )
 
-from .layout import KeysValues, Layout
+from .attention import Attended, PackedAttention, Scoring, attend_step
+from .layout import KeysValues, Layout, StepLayout
 from .modules import FusedMLP, add_product, norm_of
-from .packed_attention import Attended, PackedAttention
-from .runner import StepLayout
-from .step_attention import Scoring, attend_step
 
 
 class PackedBlock:
@@ -34,7 +30,9 @@ class PackedBlock:
     # Invariant: for each token the result is that of TransformerLens's block on the token's own
     # sequence, up to rounding; keys are kept rotated.
 
-    exact = False
+    exact = False  # whether rectangles must be without padding
+    # Whether it can leave out tokens that need not leave the block, start from sites, decode
+    # several new tokens at once and attend to shared beginnings.
     in_parts = True
 
     def __init__(self, block: Any, cfg: Any) -> None:
@@ -64,27 +62,27 @@ class PackedBlock:
         layout: Layout,
         outside: KeysValues | None = None,
         edits: LayerEdits = NO_EDITS,
-        observe: Observe | None = None,
         overwrite: bool = False,
     ) -> tuple[Float[torch.Tensor, "group output d_model"], KeysValues | None]:
-        """See ``BlockRunner``."""
+        """Push packed tokens through; keys and values are None if nobody computed them."""
+        # With ``overwrite`` the result may be written in the place of ``resid``.
         resid = edits.changed("resid_pre", resid)
         base = layout.leaving(resid)
         kept: list[KeysValues] = []
         heads = partial(self._packed_heads, resid, layout, outside, kept)
         if not layout.n_outputs:
             return base, self._keys_values(self.norm_1(resid), layout.positions, layout.longest)
-        if observe is None and edits is NO_EDITS:
+        if edits is NO_EDITS:
             own_place = overwrite or layout.outputs is not None
             out = self._plain(base if own_place else base.clone(), heads().flatten(2))
         else:
-            out = self._edited(base, heads, edits, observe)
+            out = self._edited(base, heads, edits)
         return out, kept[0] if kept else None
 
     def packed_several(
         self, parts: Sequence[tuple[OfLayout, Layout]], outside: KeysValues | None
     ) -> list[OfLayout]:
-        """See ``BlockRunner``."""
+        """Push tokens of several layouts through at once, without changes."""
         shapes = [resid.shape[:2] for resid, _ in parts]
         normed = self.norm_1(_together([resid for resid, _ in parts]))
         leaving = [
@@ -122,7 +120,7 @@ class PackedBlock:
     def from_sites(
         self, resid_pre: Activation, sites: Mapping[str, torch.Tensor], edits: LayerEdits
     ) -> Activation:
-        """See ``BlockRunner``."""
+        """What leaves the block, given its unchanged sites and changes after its attention."""
         group, attn_out = len(resid_pre), sites["attn_out"]
         if edits.changes("z"):
             at = edits.where("z")
@@ -135,11 +133,13 @@ class PackedBlock:
         attn_out = edits.changed("attn_out", attn_out.expand_as(resid_pre))
         resid_mid = edits.changed("resid_mid", resid_pre + attn_out)
         if self.mlp is None:
-            return edits.leaving(resid_pre, lambda: resid_mid)
+            return edits.changed("resid_post", resid_mid)
         known = sites["mlp_out"].expand_as(resid_mid)
         mlp_out = partial(self._mlp_where, edits, resid_mid, known)
-        return edits.leaving(
-            resid_pre, lambda: resid_mid + edits.output("mlp_out", mlp_out, resid_pre)
+        return edits.output(
+            "resid_post",
+            lambda: resid_mid + edits.output("mlp_out", mlp_out, resid_pre),
+            resid_pre,
         )
 
     def step(
@@ -148,14 +148,14 @@ class PackedBlock:
         layout: StepLayout,
         edits: LayerEdits = NO_EDITS,
     ) -> tuple[Float[torch.Tensor, "row new d_model"], KeysValues | None]:
-        """See ``BlockRunner``."""
+        """Push new tokens through; their keys and values go to the cache and are returned."""
         resid = edits.changed("resid_pre", resid)
         kept: list[KeysValues] = []
         heads = partial(self._step_heads, resid, layout, kept)
         if edits is NO_EDITS:
             out = self._plain(resid.clone(), heads().flatten(2))
         else:
-            out = self._edited(resid, heads, edits, None)
+            out = self._edited(resid, heads, edits)
         return out, kept[0] if kept else None
 
     def _step_heads(
@@ -165,19 +165,19 @@ class PackedBlock:
         kept: list[KeysValues],
     ) -> HeadActivation:
         """What each head reads at the new tokens, whose keys and values go into the cache."""
-        queries, own = self._step_queried(self.norm_1(resid), layout)
+        queries, own = self._queried(self.norm_1(resid), layout.positions, layout.longest)
         kept.append(own)
         slots = layout.slots[:, None]
         layout.own.keys[slots, :, layout.index] = own.keys
         layout.own.values[slots, :, layout.index] = own.values
         return attend_step(queries, layout, self.group, self.scoring)
 
-    def _step_queried(
-        self, normed: Activation, layout: StepLayout
+    def _queried(
+        self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int
     ) -> tuple[HeadActivation, KeysValues]:
-        """Queries of the new tokens, and their own keys and values."""
-        own = self._keys_values(normed, layout.positions, layout.longest)
-        return self._queries(normed, layout.positions, layout.longest), own
+        """Queries, and own keys and values."""
+        own = self._keys_values(normed, positions, longest)
+        return self._queries(normed, positions, longest), own
 
     def _mlp_where(self, edits: LayerEdits, resid_mid: Activation, known: Activation) -> Activation:
         """The MLP's output, computed only where its input has changed."""
@@ -207,26 +207,24 @@ class PackedBlock:
         add_product(resid, z, self.w_out.T, bias)
         return self.mlp.add_to(resid, self.norm_2(resid))
 
-    def _edited(
-        self, resid_pre: Activation, heads: Any, edits: LayerEdits, observe: Observe | None
-    ) -> Activation:
+    def _edited(self, resid_pre: Activation, heads: Any, edits: LayerEdits) -> Activation:
         """Norms, sublayers and residual sums, with the edits in their places."""
-        through = partial(self._through, resid_pre, heads, Sites(edits, observe))
-        return edits.leaving(resid_pre, through)
+        through = partial(self._through, resid_pre, heads, edits)
+        return edits.output("resid_post", through, resid_pre)
 
-    def _through(self, resid_pre: Activation, heads: Any, sites: Sites) -> Activation:
+    def _through(self, resid_pre: Activation, heads: Any, edits: LayerEdits) -> Activation:
         """The stream after both sublayers."""
-        attn_out = sites.output("attn_out", partial(self._attn_out, heads, sites), resid_pre)
+        attn_out = edits.output("attn_out", partial(self._attn_out, heads, edits), resid_pre)
         total = resid_pre + attn_out
         if self.mlp is None or self.norm_2 is None:
-            return sites.edits.changed("resid_mid", total)
-        resid_mid = sites.changed("resid_mid", total)
+            return total
+        resid_mid = edits.changed("resid_mid", total)
         source = resid_pre if self.cfg.parallel_attn_mlp else resid_mid
         mlp, norm = self.mlp, self.norm_2
-        return resid_mid + sites.output("mlp_out", lambda: mlp(norm(source)), resid_pre)
+        return resid_mid + edits.output("mlp_out", lambda: mlp(norm(source)), resid_pre)
 
-    def _attn_out(self, heads: Any, sites: Sites) -> Activation:
-        return self._output(sites.changed("z", heads()).flatten(2))
+    def _attn_out(self, heads: Any, edits: LayerEdits) -> Activation:
+        return self._output(edits.changed("z", heads()).flatten(2))
 
     def _product(self, which: int, normed: Activation) -> Float[torch.Tensor, "group token out"]:
         """Queries (0), keys (1) or values (2), heads side by side."""

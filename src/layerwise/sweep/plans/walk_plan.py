@@ -14,7 +14,7 @@ from layerwise.sweep.changes.edits import Edit
 from layerwise.sweep.changes.interventions import Intervention
 from layerwise.sweep.requests import Generate, Request, Tokens
 
-from .branches import Branch, Branches, make_branches
+from .branches import Branch, make_branches
 from .trie import TokenTrie
 
 # Sites of a block behind its attention's scores: a change there leaves what is before it as it was.
@@ -27,7 +27,12 @@ class GroupPlan:
 
     # Packed indices of the tokens that their changes can reach; None if all.
     carried: frozenset[int] | None
-    branches: Branches  # the branches, and how long they need the trunk
+    branches: tuple[Branch, ...]  # in order of opening
+    trunk_until: int  # the trunk is pushed through the layers before this one
+
+    def n_tokens(self, n_packed: int) -> int:
+        """How many tokens each branch carries."""
+        return n_packed if self.carried is None else len(self.carried)
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,14 @@ class WalkPlan:
         """The trunk is pushed through the layers before this one."""
         if self.intact:
             return self.n_layers
-        return max((group.branches.trunk_until for group in self.groups), default=0)
+        return max((group.trunk_until for group in self.groups), default=0)
 
     @cached_property
     def sites_needed(self) -> tuple[bool, ...]:
         """By layer, whether the trunk's activations within the block are asked for."""
         needed = [False] * self.n_layers
         for group in self.groups:
-            for branch in group.branches.branches:
+            for branch in group.branches:
                 for layer, edits in branch.edits.items():
                     if any(edit.needs_source for edit in edits):
                         needed[layer] = True
@@ -89,8 +94,8 @@ class WalkPlan:
         for layer in range(self.trunk_until):
             passes.append((1, self.trunk_tokens(layer, in_parts)))
         for group in self.groups:
-            whole = len(self.trie) if group.carried is None else len(group.carried)
-            for branch in group.branches.branches:
+            whole = group.n_tokens(len(self.trie))
+            for branch in group.branches:
                 for layer in range(branch.first_layer, self.n_layers):
                     inside = layer == branch.first_layer and self.starts_inside(branch)
                     if branch.idle(layer) or (inside and in_parts):
@@ -111,7 +116,7 @@ class WalkPlan:
         return any(
             branch.parent is None and branch.first_layer == self.n_layers
             for group in self.groups
-            for branch in group.branches.branches
+            for branch in group.branches
         )
 
 
@@ -145,10 +150,14 @@ def plan_walk(
             by_carried.setdefault(carried, []).append(index)
         else:
             intact.append(index)
-    groups = tuple(
-        GroupPlan(carried, _branches(interventions, members, n_layers, carried is not None))
-        for carried, members in by_carried.items()
-    )
+    groups = []
+    for carried, members in by_carried.items():
+        # The trunk goes all the way where branches carry a part of the tokens, and so may attend to
+        # the trunk's; and where they take its activations.
+        taking = any(e.needs_source for index in members for e in interventions[index].edits)
+        whole = taking or carried is not None
+        made = make_branches(interventions, n_layers, whole_trunk=whole, only=members)
+        groups.append(GroupPlan(carried, made.branches, made.trunk_until))
     ends = zip(paths, requests, strict=True)
     read = {packed for path, request in ends for packed in path[len(request.context) - 1 :]}
     return WalkPlan(
@@ -157,22 +166,11 @@ def plan_walk(
         tuple(sources),
         tuple(sorted(read)),
         tuple(intact),
-        groups,
+        tuple(groups),
         n_layers,
         generates,
         tuple(len(request.context) for request in requests),
     )
-
-
-def _branches(
-    interventions: Sequence[Intervention], members: Sequence[int], n_layers: int, in_part: bool
-) -> Branches:
-    """Branches of some interventions."""
-    # The trunk goes all the way where branches carry a part of the tokens, and so may attend to the
-    # trunk's; and where they take its activations.
-    edits = [edit for index in members for edit in interventions[index].edits]
-    taking = any(edit.needs_source for edit in edits)
-    return make_branches(interventions, n_layers, whole_trunk=taking or in_part, only=members)
 
 
 def _reached(

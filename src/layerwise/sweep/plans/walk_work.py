@@ -59,7 +59,7 @@ class WalkWork:
     @cached_property
     def n_ends(self) -> int:
         """Branches at whose end something is read, the trunk among them if it is asked for."""
-        return bool(self.plan.intact) + sum(len(g.branches.branches) for g in self.plan.groups)
+        return bool(self.plan.intact) + sum(len(g.branches) for g in self.plan.groups)
 
     @cached_property
     def parts(self) -> tuple[PassBatch, ...]:
@@ -71,10 +71,10 @@ class WalkWork:
         weights = [_weight(group, plan) for group in plan.groups]
         parts = [PassBatch(trunk, len(plan.trie), 1, attention_work(plan.trie))]
         for group, weight in zip(plan.groups, weights, strict=True):
-            n_tokens = len(plan.trie) if group.carried is None else len(group.carried)
+            n_tokens = group.n_tokens(len(plan.trie))
             pairs = attention_work(plan.trie, group.carried)
             share = rest * weight / max(1, sum(weights))
-            parts.append(PassBatch(share, n_tokens, len(group.branches.branches), pairs))
+            parts.append(PassBatch(share, n_tokens, len(group.branches), pairs))
         return tuple(part for part in parts if part.passes)
 
     @cached_property
@@ -96,7 +96,7 @@ class WalkWork:
         if self.plan.intact:
             branches.append((self._more(known.intact), float(n_layers)))
         for group in self.plan.groups:
-            for branch in group.branches.branches:
+            for branch in group.branches:
                 own, every = (
                     _layers(branch, branch.first_layer, n_layers),
                     _layers(branch, 0, n_layers),
@@ -168,9 +168,8 @@ class WalkWork:
 
 def _weight(group: GroupPlan, plan: WalkPlan) -> int:
     """About how many tokens a group pushes through blocks."""
-    n_tokens = len(plan.trie) if group.carried is None else len(group.carried)
-    branches = group.branches.branches
-    return n_tokens * sum(_layers(branch, branch.first_layer, plan.n_layers) for branch in branches)
+    layers = (_layers(branch, branch.first_layer, plan.n_layers) for branch in group.branches)
+    return group.n_tokens(len(plan.trie)) * sum(layers)
 
 
 def _layers(branch: Branch, first: int, n_layers: int) -> int:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import nn
 
 from layerwise.models.seq2seq.parts import AttentionParts, BlockParts
-from layerwise.sweep.changes.layer_edits import Activation, LayerEdits, Observe, Sites
+from layerwise.sweep.changes.layer_edits import Activation, LayerEdits
 from layerwise.sweep.packed.layout import KeysValues
 
 Attend = Callable[[torch.Tensor, KeysValues], torch.Tensor]
@@ -39,41 +39,42 @@ class Block:
         attend: Attend,
         cross: Look | None,
         edits: LayerEdits,
-        observe: Observe | None = None,
     ) -> Activation:
         """The block's output."""
-        parts, sites = self.parts, Sites(edits, observe)
-        stream = sites.changed("resid_pre", resid)
-        attention = partial(self._attention, attend, sites)
+        parts = self.parts
+        stream = edits.changed("resid_pre", resid)
+        attention = partial(self._attention, attend, edits)
         names = ("attn_out", "resid_mid")
-        stream = self._sublayer(stream, parts.attn_norm, attention, sites, names)
+        stream = self._sublayer(stream, parts.attn_norm, attention, edits, names)
         if parts.cross_norm is not None:
-            attention = partial(self._cross_attention, cross, sites)
+            attention = partial(self._cross_attention, cross, edits)
             names = ("cross_attn_out", "resid_mid_cross")
-            stream = self._sublayer(stream, parts.cross_norm, attention, sites, names)
-        return self._sublayer(stream, parts.mlp_norm, parts.mlp, sites, ("mlp_out", "resid_post"))
+            stream = self._sublayer(stream, parts.cross_norm, attention, edits, names)
+        return self._sublayer(stream, parts.mlp_norm, parts.mlp, edits, ("mlp_out", "resid_post"))
 
     def _sublayer(
-        self, stream: Activation, norm: nn.Module, compute: Any, sites: Sites, names: Names
+        self, stream: Activation, norm: nn.Module, compute: Any, edits: LayerEdits, names: Names
     ) -> Activation:
         """Add a sublayer's output (first site) to the stream (second site)."""
         out, after = names
-        total = stream + sites.output(
+        total = stream + edits.output(
             out, lambda: compute(stream if self.post_norm else norm(stream)), stream
         )
-        return sites.changed(after, norm(total) if self.post_norm else total)
+        return edits.changed(after, norm(total) if self.post_norm else total)
 
-    def _attention(self, attend: Attend, sites: Sites, read: Activation) -> Activation:
+    def _attention(self, attend: Attend, edits: LayerEdits, read: Activation) -> Activation:
         attn = self.parts.attn
         z = attend(_queries(attn, read), keys_values(attn, read))
-        return attn.out(sites.changed("z", z).flatten(2))
+        return attn.out(edits.changed("z", z).flatten(2))
 
-    def _cross_attention(self, look: Look | None, sites: Sites, read: Activation) -> Activation:
+    def _cross_attention(
+        self, look: Look | None, edits: LayerEdits, read: Activation
+    ) -> Activation:
         attn = self.parts.cross_attn
         assert look is not None
         assert attn is not None
         z = look(_queries(attn, read))
-        return attn.out(sites.changed("cross_z", z).flatten(2))
+        return attn.out(edits.changed("cross_z", z).flatten(2))
 
 
 def _queries(

@@ -77,7 +77,7 @@ class _Walk:
     @cached_property
     def read_rows(self) -> int:
         """Positions of prompts and options whose logits are computed."""
-        branches = len(self.plan.branches.branches)
+        branches = len(self.plan.branches)
         return len(self.plan.read) * (branches + bool(self.plan.intact))
 
     def cost(self) -> Cost:
@@ -86,7 +86,7 @@ class _Walk:
         most = sum(max(0, r.max_tokens - 1) for r in self.requests if isinstance(r, Generate))
         layers, read = range(cfg.n_layers), 2.0 * cfg.d_model * cfg.d_vocab
         longest = max(len(plan.encoder.tokens), len(plan.decoder.tokens))
-        streams = (len(plan.branches.branches) + 4) * cfg.d_model * longest
+        streams = (len(plan.branches) + 4) * cfg.d_model * longest
         kept = 2 * (1 + self.n_early) * len(plan.encoder.tokens) * cfg.n_heads * cfg.d_head
         kept *= 2 * cfg.n_decoder_layers if plan.generates else 1
         return Cost(
@@ -104,7 +104,7 @@ class _Walk:
         memory = 0.0
         if layer >= self.model.cfg.n_encoder_layers:
             memory = self._memory_tokens(layer)
-        return _of_block(self._block(layer), self._pushed(layer), memory)
+        return _of_block(self._block(layer), self.plan.pushed(self._side(layer), layer), memory)
 
     def _text_flop(self, layer: int) -> float:
         block = self._block(layer)
@@ -129,17 +129,9 @@ class _Walk:
             branch.first_layer <= layer
             and not branch.idle(layer)
             and plan.memory_of(number, self.n_early) > 0
-            for number, branch in enumerate(plan.branches.branches)
+            for number, branch in enumerate(plan.branches)
         )
         return n_tokens + reading * reading_as_tokens(plan.looks(), d_head)
-
-    def _pushed(self, layer: int) -> int:
-        """Tokens of prompts and options that are pushed through a layer."""
-        side, branches = self._side(layer), self.plan.branches
-        running = sum(
-            branch.first_layer <= layer and not branch.idle(layer) for branch in branches.branches
-        )
-        return len(side.tokens) * (layer < branches.trunk_until) + side.n_requested * running
 
 
 def _of_block(block: BlockParts, tokens: float | int, memory_tokens: float) -> float:

@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 
 from layerwise.sweep.changes.edits import EMBED, END, Edit, SiteEdit
-from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits
+from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of
 from layerwise.sweep.changes.other_weights import OtherWeights, in_place
-from layerwise.sweep.changes.row_edits import edits_of
 from layerwise.sweep.decoding.decode_step import Job
 from layerwise.sweep.decoding.stopping import Stopper
 from layerwise.sweep.packed.layout import KeysValues
@@ -227,11 +226,10 @@ class TextDecoder:
         if not any(changes):
             return NO_EDITS
         n_heads = self.walk.model.cfg.heads_of(layer)
-        return edits_of(changes, n_heads, partial(self._value, rows, layer), 1, self.walk.device)
+        value_of = partial(self._value, rows, layer)
+        return edits_of(enumerate(changes), len(rows), 1, n_heads, value_of, self.walk.device)
 
-    def _value(
-        self, rows: Sequence[Job], layer: int, edit: SiteEdit
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _value(self, rows: Sequence[Job], layer: int, edit: SiteEdit) -> Value:
         """The vector that an edit puts at the new position, and its rows; None is all."""
         walk = self.walk
         if edit.position is not None:

@@ -15,7 +15,7 @@ from layerwise.ground.layer_names import layer_name
 from layerwise.models.seq2seq import Seq2SeqConfig
 from layerwise.sweep.changes.edits import CROSS_SITES, Edit, SwapWeights
 from layerwise.sweep.changes.interventions import Intervention
-from layerwise.sweep.plans.branches import Branches, make_branches
+from layerwise.sweep.plans.branches import Branch, Branches, make_branches
 from layerwise.sweep.plans.plan import (
     Batch,
     SweepPlan,
@@ -60,7 +60,10 @@ class Seq2SeqPlan:
     # For each request the decoder tokens of its source run, if it has one.
     source_paths: tuple[tuple[int, ...] | None, ...]
     read: tuple[int, ...]  # packed decoder tokens whose prediction is read, in ascending order
-    branches: Branches  # the branches; layers are numbered through both stacks
+    branches: tuple[Branch, ...]  # in order of opening; layers are numbered through both stacks
+    trunk_until: int  # the trunk is pushed through the layers before this one
+    intact: tuple[int, ...]  # interventions (as indices) that change nothing
+    n_layers: int  # layers of both stacks
     # For each request, how many decoder tokens are given before the answer.
     n_given: tuple[int, ...]
     # For each request, how many tokens are written at most; None if it writes none.
@@ -71,24 +74,19 @@ class Seq2SeqPlan:
         """Whether any request generates."""
         return any(n_new is not None for n_new in self.n_new)
 
-    @property
-    def intact(self) -> tuple[int, ...]:
-        """Interventions (as indices) that change nothing."""
-        return self.branches.intact
-
     @cached_property
     def sites_needed(self) -> frozenset[int]:
         """Layers whose intact activations are taken by a change."""
         return frozenset(
             layer
-            for branch in self.branches.branches
+            for branch in self.branches
             for layer, edits in branch.edits.items()
             if any(edit.needs_source for edit in edits)
         )
 
     def n_early(self, n_encoder: int) -> int:
         """Branches that leave in the encoder and make a memory of their own; they come first."""
-        return sum(branch.first_layer < n_encoder for branch in self.branches.branches)
+        return sum(branch.first_layer < n_encoder for branch in self.branches)
 
     def memory_of(self, branch: int | None, n_early: int) -> int:
         """Which memory a branch reads: 0 is the trunk's, 1 + i that of branch i."""
@@ -96,7 +94,7 @@ class Seq2SeqPlan:
             return 0
         if branch < n_early:
             return 1 + branch
-        return self.memory_of(self.branches.branches[branch].parent, n_early)
+        return self.memory_of(self.branches[branch].parent, n_early)
 
     def reads_memory(self, d_head: int) -> bool:
         """True if branches attend to encoder outputs directly, without keys and values."""
@@ -112,16 +110,16 @@ class Seq2SeqPlan:
 
     def token_passes(self, n_encoder: int) -> int:
         """Tokens pushed through a block of either stack, the texts that are written left out."""
-        branches, total = self.branches, 0
-        for layer in range(branches.n_layers):
+        total = 0
+        for layer in range(self.n_layers):
             side = self.encoder if layer < n_encoder else self.decoder
-            if layer < branches.trunk_until:
-                total += len(side.tokens)
-            total += side.n_requested * sum(
-                branch.first_layer <= layer and not branch.idle(layer)
-                for branch in branches.branches
-            )
+            total += self.pushed(side, layer)
         return total
+
+    def pushed(self, side: Side, layer: int) -> int:
+        """Tokens of prompts and options that are pushed through a layer of one side."""
+        running = sum(b.first_layer <= layer and not b.idle(layer) for b in self.branches)
+        return len(side.tokens) * (layer < self.trunk_until) + side.n_requested * running
 
 
 def decoder_tokens_of(request: Request, prefix: Tokens) -> Tokens:
@@ -172,6 +170,7 @@ def plan_seq2seq_walk(
         tuple(Run(s.queries, s.keys, causal=True) for s in trie.segments()),
         len({packed for path in paths[:n_requests] for packed in path}),
     )
+    made = _branches(interventions, n_layers)
     return Seq2SeqPlan(
         encoder,
         decoder,
@@ -181,7 +180,10 @@ def plan_seq2seq_walk(
         tuple(None if source_path is None else source_path[0] for source_path in source_paths),
         tuple(None if source_path is None else source_path[1] for source_path in source_paths),
         tuple(sorted({p for path in paths[:n_requests] for p in path[len(prefix) - 1 :]})),
-        _branches(interventions, n_layers),
+        made.branches,
+        made.trunk_until,
+        made.intact,
+        n_layers,
         (len(prefix),) * n_requests,
         tuple(r.max_tokens if isinstance(r, Generate) else None for r in requests),
     )

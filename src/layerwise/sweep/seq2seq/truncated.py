@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float
@@ -20,9 +21,8 @@ from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.requests import LogLikelihood, Tokens
 from layerwise.sweep.walk.engine import Work
+from layerwise.sweep.walk.engine_run import plan_for, walk_for
 
-from .plan import plan_seq2seq_walk
-from .run import Seq2SeqEngine
 from .walk import Seq2SeqWalk
 
 Translate = Callable[[Place, torch.Tensor], torch.Tensor]
@@ -46,17 +46,16 @@ def truncated_encoder(
     requests = [
         LogLikelihood(text[:n], (*text[n:], 0)) for text, n in zip(texts, n_prompt, strict=True)
     ]
-    starts = [0]
-    for position in positions:
-        starts.append(starts[-1] + len(position))
+    starts = list(accumulate(map(len, positions), initial=0))
     out = model.W_E.new_empty(len(changes), starts[-1], model.cfg.d_model)
     begin = len(model.prefix)
-    for batch in Seq2SeqEngine.plan(model, changes, requests, memory_budget).batches:
+    for batch in plan_for(model, changes, requests, memory_budget).batches:
         batch_requests = [requests[index] for index in batch.requests]
         some = [changes[index] for index in batch.interventions]
-        plan = plan_seq2seq_walk(some, batch_requests, model.prefix, model.cfg.n_layers)
-        walk = Seq2SeqWalk(model, plan, batch_requests, Work())
+        walk = walk_for(model, some, batch_requests, Work())
+        assert isinstance(walk, Seq2SeqWalk)
         walk.run(partial(_translate, walk, translate) if translate is not None else None)
+        plan = walk.plan
         columns, rows = [], []
         for path, index in zip(plan.paths, batch.requests, strict=True):
             columns += range(starts[index], starts[index + 1])
@@ -64,8 +63,7 @@ def truncated_encoder(
             rows += [bisect_left(plan.read, path[pos]) for pos in decoder_positions]
         ends = [(walk.trunk[0], plan.intact)]
         (group,) = walk.groups
-        branches = group.branches.branches
-        ends += [(group.read[i], branch.members) for i, branch in enumerate(branches)]
+        ends += [(group.read[i], branch.members) for i, branch in enumerate(group.branches)]
         for resid, members in ends:
             for member in members:
                 out[batch.interventions[member], columns] = resid[rows]

@@ -14,31 +14,28 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts, StackParts
 from layerwise.sweep.changes.edits import EMBED, MEMORY_NORM, SiteEdit
-from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Observe
+from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of, taken_from
 from layerwise.sweep.changes.other_weights import OtherWeights, in_place
-from layerwise.sweep.changes.row_edits import edits_of
 from layerwise.sweep.packed.layout import KeysValues
-from layerwise.sweep.plans.branches import Branches
+from layerwise.sweep.plans.branches import Branch
 from layerwise.sweep.requests import Request
-from layerwise.sweep.walk.engine import TOKENS_AT_ONCE, Work
+from layerwise.sweep.walk.engine import TOKENS_AT_ONCE, Seen, Work
 
 from .attention import AttentionLayout, attention_layout, in_a_row
 from .block import Block, keys_values
 from .plan import Seq2SeqPlan, Side
-
-Seen = dict[str, torch.Tensor]
 
 
 @dataclass
 class Group:
     """All branches, in the form that readers of a walk expect."""
 
-    branches: Branches  # the branches, in order of opening
+    branches: tuple[Branch, ...]  # in order of opening
     # After the last layer, their residual streams at the tokens that are read.
     read: Float[torch.Tensor, "branch output d_model"]
 
@@ -101,7 +98,7 @@ class Seq2SeqWalk:
     def __post_init__(self) -> None:
         self.device, self.kept, self.source_ends = self.model.W_E.device, [], {}
         self.n_encoder = self.model.cfg.n_encoder_layers
-        self.branches = self.plan.branches.branches
+        self.branches = self.plan.branches
         like = self.model.W_E
         parts = self.model.parts
         self.stacks = (
@@ -141,7 +138,7 @@ class Seq2SeqWalk:
         read = torch.tensor(self.plan.read, dtype=torch.long, device=self.device)
         self._open(self.model.cfg.n_layers)
         self.trunk = self.trunk[:, read]
-        self.groups = [Group(self.plan.branches, self.resid[:, read])]
+        self.groups = [Group(self.branches, self.resid[:, read])]
 
     def layers(self, observe: bool = False) -> Iterator[tuple[int, Seen]]:
         """Push everything through layer by layer; with the trunk's sites if asked for."""
@@ -210,16 +207,14 @@ class Seq2SeqWalk:
         self.donated = {donor: next(layers) for donor, layers in self.donors.items()}
         cross = self._cross_keys(block) if in_decoder else None
         own: list[tuple[list[int], KeysValues]] = []
-        if observe or layer < self.plan.branches.trunk_until:
-            wanted = observe or layer in self.plan.sites_needed
-            record = self.seen.__setitem__ if wanted else None
-            self._push(block, None, cross, NO_EDITS, own, record)
+        if observe or layer < self.plan.trunk_until:
+            observing = observe or layer in self.plan.sites_needed
+            edits = LayerEdits(observe=self.seen.__setitem__) if observing else NO_EDITS
+            self._push(block, None, cross, edits, own)
             if in_decoder and layer in self.plan.sites_needed:
                 last = [0 if path is None else path[-1] for path in self.plan.source_paths]
-                ends = {site: activations[0, last] for site, activations in self.seen.items()}
-                self.source_ends |= {
-                    (layer, site): activations for site, activations in ends.items()
-                }
+                for site, activations in self.seen.items():
+                    self.source_ends[layer, site] = activations[0, last]
         of_weights: dict[OtherWeights | None, Cross | None] = {None: cross}
         self._push_branches(block, layer, of_weights, own)
         if in_decoder and self.plan.generates:
@@ -267,19 +262,19 @@ class Seq2SeqWalk:
                 alike[self.memory_of(row) == 0].append(row)
             elif branch.edits.get(layer):
                 edits = self._edits([row], layer)
-                self._push(block, [row], cross[None], edits, own, None)
+                self._push(block, [row], cross[None], edits, own)
             else:
                 # Branches that read the intact memory look at the same keys.
                 plain[self.memory_of(row) == 0].append(row)
         for rows in plain.values():
             for chunk in self._chunks(rows):
-                self._push(block, chunk, cross[None], NO_EDITS, own, None)
+                self._push(block, chunk, cross[None], NO_EDITS, own)
         for weights, alike in swapped.items():
             other, every = self.block_of(layer, weights), [*alike[True], *alike[False]]
             cross[weights] = None if cross[None] is None else self._cross_keys(other, every)
             for chunk in (*self._chunks(alike[True]), *self._chunks(alike[False])):
                 edits = self._edits(chunk, layer)
-                self._push(other, chunk, cross[weights], edits, own, None)
+                self._push(other, chunk, cross[weights], edits, own)
 
     def _chunks(self, rows: list[int]) -> Iterator[list[int]]:
         at_once = max(1, self.tokens_at_once // max(1, self.resid.shape[1]))
@@ -299,7 +294,6 @@ class Seq2SeqWalk:
         cross: Cross | None,
         edits: LayerEdits,
         own: list[tuple[list[int], KeysValues]],
-        observe: Observe | None,
     ) -> None:
         """Push the trunk (rows is None) or some branches through a block."""
         layouts = self.stacks[cross is not None]
@@ -309,7 +303,7 @@ class Seq2SeqWalk:
         attend = partial(self._attend, block, layout, rows, keep)
         look = None if cross is None else partial(self._look, block, cross, rows)
         resid = self.trunk if rows is None else self.resid[_rows(rows)]
-        out = block.run(resid, attend, look, edits, observe)
+        out = block.run(resid, attend, look, edits)
         if rows is None:
             self.trunk = out
         else:
@@ -351,32 +345,28 @@ class Seq2SeqWalk:
         side = self.stacks[layer >= self.n_encoder].side
         positions = torch.tensor(side.positions[: side.n_requested], device=self.device)
         return edits_of(
-            [self.branches[row].edits.get(layer, ()) for row in rows],
+            enumerate(self.branches[row].edits.get(layer, ()) for row in rows),
+            len(rows),
+            len(positions),
             self.model.cfg.heads_of(layer),
             lambda edit: self._value(edit, layer, positions),
-            len(positions),
             self.device,
         )
 
-    def _value(
-        self, edit: SiteEdit, layer: int, positions: torch.Tensor
-    ) -> tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]:
+    def _value(self, edit: SiteEdit, layer: int, positions: torch.Tensor) -> Value:
         """The vectors that an edit puts at tokens of requests, and their mask (None: all)."""
         given = edit.value_at(positions[None])
         if given is not None:
             return given, None
-        in_decoder, plan = layer >= self.n_encoder, self.plan
-        paths = plan.paths if in_decoder else plan.inputs
-        sources, seen = plan.source_paths if in_decoder else plan.source_inputs, self.seen
+        plan, seen = self.plan, self.seen
+        if layer >= self.n_encoder:
+            paths, sources, n_given = plan.paths, plan.source_paths, plan.n_given
+        else:
+            paths, sources = plan.inputs, plan.source_inputs
+            n_given = [len(path) for path in paths]
         if edit.donor is not None:
             sources, seen = paths, self.donated[id(edit.donor)]
-        source_of = torch.full((len(positions),), -1, dtype=torch.long)
-        for number, (path, source) in enumerate(zip(paths, sources, strict=True)):
-            assert source is not None, "the plan refuses such edits without a source"
-            n_given = plan.n_given[number] if in_decoder else len(path)
-            for pos, source_pos in edit.taken(len(path), n_given, len(source)):
-                source_of[path[pos]] = source[source_pos]
-        source_of = source_of.to(self.device)
+        source_of = taken_from(edit, len(positions), paths, sources, n_given).to(self.device)
         value = seen[edit.site][:, source_of.clamp(min=0)]
         return value, None if edit.resamples or edit.donor is not None else source_of >= 0
 

@@ -11,25 +11,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from layerwise.models.instance.kinds import DecoderOnly, heads_per_key
 from layerwise.sweep.changes.edits import EMBED, SiteEdit
-from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits
+from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of, taken_from
 from layerwise.sweep.changes.other_weights import OtherWeights
-from layerwise.sweep.changes.row_edits import edits_of
 from layerwise.sweep.packed.blocks import BlockRunner, runner_with
-from layerwise.sweep.packed.layout import SCRATCH, KeysValues, Layout, make_layout
-from layerwise.sweep.packed.runner import KeptKeysValues
-from layerwise.sweep.plans.branches import Branches
+from layerwise.sweep.packed.layout import SCRATCH, KeptKeysValues, KeysValues, Layout, make_layout
+from layerwise.sweep.plans.branches import Branch
 from layerwise.sweep.plans.walk_plan import INSIDE, WalkPlan
 from layerwise.sweep.requests import Request
 
-from .embedding import embed
+from .readout import embed_tokens
 
 # Tokens pushed through a block at once: enough for the matrix products to run at full rate, few
 # enough for their activations to stay in cache. How it was chosen is in docs/planning.md.
 TOKENS_AT_ONCE = 1024
+
+
+Seen = dict[str, torch.Tensor]
+"""Activations of one layer by site."""
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Work:
 class Group:
     """Branches that carry the same tokens, with their residual streams."""
 
-    branches: Branches  # the branches, in order of opening
+    branches: tuple[Branch, ...]  # in order of opening
     layout: Layout  # where their tokens lie
     last: Layout  # the same for the last layer, out of which comes only what is read
     # Their residual streams; the first ``open`` rows are in use.
@@ -67,11 +69,12 @@ class Walk:
     work: Work
     tokens_at_once: int = TOKENS_AT_ONCE
     scratch: int = SCRATCH
-    donors: Mapping[int, Iterator[Mapping[str, torch.Tensor]]] = field(default_factory=dict)
+    donors: Mapping[int, Iterator[Seen]] = field(default_factory=dict)
     trunk: Float[torch.Tensor, "1 token d_model"] = field(init=False)
     trunk_layout: Layout = field(init=False)
     groups: list[Group] = field(init=False)
     kept: list[KeptKeysValues | None] = field(init=False)
+    seen: Seen = field(init=False)  # the trunk's activations in the layer, where they are needed
     # The blocks of branches that have other weights than the model.
     own_blocks: dict[OtherWeights, BlockRunner] = field(default_factory=dict, init=False)
     # By layer and site that is copied: each request's source run at its last position.
@@ -81,18 +84,27 @@ class Walk:
         runner = self.runners[0]
         self.exact, self.in_parts = runner.exact, runner.in_parts
         self.device = self.model.W_E.device
-        self.trunk = embed(self.model, self.plan, self.device)
+        self.trunk = self._embedded()[None]
         self.trunk_layout = self._layout(None)
         self.groups, self.kept, self.source_ends = [], [], {}
         for group in self.plan.groups:
             layout = self.trunk_layout if group.carried is None else self._layout(group.carried)
             last = self._layout(group.carried, self.plan.read) if self.in_parts else layout
-            n_branches, width = len(group.branches.branches), self.trunk.shape[-1]
+            n_branches, width = len(group.branches), self.trunk.shape[-1]
             resid = self.trunk.new_empty(n_branches, layout.n_tokens, width)
             read = resid
             if last.outputs is not None:
                 read = self.trunk.new_empty(n_branches, len(self.plan.read), width)
             self.groups.append(Group(group.branches, layout, last, resid, read))
+
+    def _embedded(self) -> Float[torch.Tensor, "token d_model"]:
+        """The residual stream that enters the first block."""
+        trie = self.plan.trie
+        tokens, positions = (
+            torch.tensor(numbers, dtype=torch.long, device=self.device)
+            for numbers in (trie.tokens, trie.positions)
+        )
+        return embed_tokens(self.model, tokens, positions)
 
     def _layout(
         self, carried: frozenset[int] | None, outputs: Sequence[int] | None = None
@@ -109,10 +121,10 @@ class Walk:
 
     def run(self, on_layer: Callable[[int], None] | None = None) -> None:
         """Push everything through all layers."""
-        for layer in range(self.plan.n_layers):
-            self._layer(layer)
+        for layer, _ in self.layers():
             if on_layer is not None:
                 on_layer(layer)
+        self.seen = {}
         read = torch.tensor(self.plan.read, dtype=torch.long, device=self.device)
         if self.trunk.shape[1] == self.trunk_layout.n_tokens:
             self.trunk = self.trunk[:, read]
@@ -123,20 +135,30 @@ class Walk:
                 group.read = group.resid[:, at]
             self._open(group, self.plan.n_layers, group.read)
 
-    def _layer(self, layer: int) -> None:
+    def layers(self, observe: bool = False) -> Iterator[tuple[int, Seen]]:
+        """Push everything through layer by layer; with the trunk's sites if asked for."""
+        for layer in range(self.plan.n_layers):
+            self._layer(layer, observe)
+            yield layer, self.seen
+
+    def _layer(self, layer: int, observe: bool) -> None:
         runner = self.runners[layer]
         for group in self.groups:
             self._open(group, layer, group.resid)
-        kept = self._new_kept(layer)
-        seen: dict[str, torch.Tensor] = {}
+        kept = None
+        if self.plan.generates:  # room for keys and values of the trunk, then the open branches
+            n_sources = 1 + sum(group.open for group in self.groups)
+            n_packed = len(self.plan.trie)
+            kept = KeptKeysValues.empty(n_sources, n_packed, self.model.cfg, like=self.trunk)
+        self.seen = {}
         self.donated = {donor: next(layers) for donor, layers in self.donors.items()}
         outside = None
         if layer < self.plan.trunk_until:
-            outside = self._push_trunk(runner, layer, seen)
+            outside = self._push_trunk(runner, layer, observe)
             if kept is not None and outside is not None:
                 kept.put([0], outside)
-                self._keep_source_ends(layer, seen)
-        plain = [self._push(runner, group, layer, outside, seen, kept) for group in self.groups]
+                self._keep_source_ends(layer)
+        plain = [self._push(runner, group, layer, outside, kept) for group in self.groups]
         if len(self.groups) == 1:
             (group,), (rows,) = self.groups, plain
             layout, into = self._ends(group, layer)
@@ -146,55 +168,41 @@ class Walk:
             self._push_together(runner, layer, outside, plain)
         self.kept.append(kept)
 
-    def _new_kept(self, layer: int) -> KeptKeysValues | None:
-        """Room for the layer's keys and values: the trunk's, then those of the open branches."""
-        if not self.plan.generates:
-            return None
-        n_open = sum(group.open for group in self.groups)
-        return KeptKeysValues.empty(
-            1 + n_open, len(self.plan.trie), self.model.cfg, like=self.trunk
-        )
-
-    def _push_trunk(
-        self, runner: BlockRunner, layer: int, seen: dict[str, torch.Tensor]
-    ) -> KeysValues | None:
-        n_tokens = self.plan.trunk_tokens(layer, self.in_parts)
+    def _push_trunk(self, runner: BlockRunner, layer: int, observe: bool) -> KeysValues | None:
         layout = self.trunk_layout
+        n_tokens = layout.n_tokens if observe else self.plan.trunk_tokens(layer, self.in_parts)
         if n_tokens < layout.n_tokens:
             layout = self._layout(None, self.plan.read if n_tokens else ())
-        if self.plan.sites_needed[layer]:
-            seen["resid_pre"] = self.trunk
-            self.trunk, own = runner.packed(self.trunk, layout, observe=seen.__setitem__)
-            seen["resid_post"] = self.trunk
-        else:
-            self.trunk, own = runner.packed(self.trunk, layout, overwrite=True)
+        observing = observe or self.plan.sites_needed[layer]
+        edits = LayerEdits(observe=self.seen.__setitem__) if observing else NO_EDITS
+        self.trunk, own = runner.packed(self.trunk, layout, edits=edits, overwrite=True)
         self._count(1, n_tokens)
         return own
 
-    def _keep_source_ends(self, layer: int, seen: dict[str, torch.Tensor]) -> None:
+    def _keep_source_ends(self, layer: int) -> None:
         """Keep source activations for copies at generated positions."""
-        branches = [branch for group in self.groups for branch in group.branches.branches]
         copied = {
             edit.site
-            for branch in branches
+            for group in self.groups
+            for branch in group.branches
             for edit in branch.edits.get(layer, ())
             if edit.resamples
         }
         if copied:
             last = torch.tensor([0 if path is None else path[-1] for path in self.plan.sources])
             for site in copied:
-                self.source_ends[layer, site] = seen[site][0, last.to(self.device)]
+                self.source_ends[layer, site] = self.seen[site][0, last.to(self.device)]
 
     def _open(self, group: Group, layer: int, streams: torch.Tensor) -> None:
         """Start the branches whose first own layer this is, in their group's streams."""
-        branches = group.branches.branches
+        branches = group.branches
         while group.open < len(branches) and branches[group.open].first_layer == layer:
             row, parent = group.open, branches[group.open].parent
             carried = group.layout.carried if streams is group.resid else None
             weights = branches[row].weights(layer, EMBED)
             if weights is not None:
                 with weights.in_place():
-                    left = embed(self.model, self.plan, self.device)[0]
+                    left = self._embedded()
             else:
                 left = self.trunk[0] if parent is None else streams[parent]
             whole = parent is None or weights is not None
@@ -218,17 +226,15 @@ class Walk:
         group: Group,
         layer: int,
         outside: KeysValues | None,
-        seen: dict[str, torch.Tensor],
         kept: KeptKeysValues | None,
     ) -> list[int]:
         """Push a group's branches with edits in this layer through; the others are returned."""
         ways: dict[str, list[int]] = {"plain": [], "inside": [], "idle": []}
         edited: dict[OtherWeights | None, list[int]] = {}
         before: list[int] = []
-        for row, branch in enumerate(group.branches.branches[: group.open]):
+        for row, branch in enumerate(group.branches[: group.open]):
             edits = branch.edits.get(layer, ())
-            entering = [edit for edit in edits if edit.site == "resid_pre"]
-            if entering:
+            if any(edit.site == "resid_pre" for edit in edits):
                 before.append(row)
             if branch.idle(layer):
                 ways["idle"].append(row)
@@ -240,19 +246,19 @@ class Walk:
                 edited.setdefault(branch.weights(layer), []).append(row)
         layout, into = self._ends(group, layer)
         if before:
-            edits = self._edits(group, before, layer, ("resid_pre",), group.layout, seen)
+            edits = self._edits(group, before, layer, ("resid_pre",), group.layout)
             group.resid[before] = edits.changed("resid_pre", group.resid[before])
         for weights, of_block in edited.items():
             block = runner if weights is None else self.runner_of(layer, weights)
             for rows in self._chunks(of_block, layout):
-                edits = self._edits(group, rows, layer, INSIDE, layout, seen)
+                edits = self._edits(group, rows, layer, INSIDE, layout)
                 self._through(block, group, rows, layout, into, outside, edits, kept)
         for rows in self._chunks(ways["inside"], layout):
-            edits = self._edits(group, rows, layer, INSIDE, layout, seen)
-            sites = {name: layout.of_trunk(x) for name, x in seen.items()}
+            edits = self._edits(group, rows, layer, INSIDE, layout)
+            sites = {name: layout.of_trunk(x) for name, x in self.seen.items()}
             into[rows] = runner.from_sites(layout.leaving(group.resid[rows]), sites, edits)
         for rows in self._chunks(ways["idle"], layout):
-            edits = self._edits(group, rows, layer, ("resid_post",), layout, seen)
+            edits = self._edits(group, rows, layer, ("resid_post",), layout)
             if edits.changes("resid_post") or layout.outputs is not None:
                 leaving = layout.leaving(group.resid[rows])
                 into[rows] = edits.changed("resid_post", leaving)
@@ -307,7 +313,7 @@ class Walk:
 
     def starts_inside(self, group: Group, row: int) -> bool:
         """Whether a branch begins with the trunk's attention."""
-        return self.in_parts and self.plan.starts_inside(group.branches.branches[row])
+        return self.in_parts and self.plan.starts_inside(group.branches[row])
 
     def _chunks(self, rows: list[int], layout: Layout) -> Iterator[list[int]]:
         at_once = max(1, self.tokens_at_once // max(1, layout.n_tokens))
@@ -347,50 +353,44 @@ class Walk:
         layer: int,
         sites: Sequence[str],
         layout: Layout,
-        seen: dict[str, torch.Tensor],
     ) -> LayerEdits:
         """The edits at some sites of a layer, each on the rows of its own branch."""
         entering = sites == ("resid_pre",)
-        of_rows = (group.branches.branches[row].edits.get(layer, ()) for row in rows)
+        of_rows = (group.branches[row].edits.get(layer, ()) for row in rows)
+        changes = ([edit for edit in edits if edit.site in sites] for edits in of_rows)
         return edits_of(
-            [[edit for edit in edits if edit.site in sites] for edits in of_rows],
-            self.model.cfg.n_heads,
-            lambda edit: self._value(edit, layout, seen, entering),
+            enumerate(changes),
+            len(rows),
             layout.n_tokens if entering else layout.n_outputs,
+            self.model.cfg.n_heads,
+            lambda edit: self._value(edit, layout, entering),
             self.device,
         )
 
-    def _value(
-        self, edit: SiteEdit, layout: Layout, seen: dict[str, torch.Tensor], entering: bool
-    ) -> tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]:
+    def _value(self, edit: SiteEdit, layout: Layout, entering: bool) -> Value:
         """The vectors that an edit puts at tokens of a layout, and their mask (None: all)."""
         positions = layout.positions if entering else layout.leaving_positions
         given = edit.value_at(positions[None])
         if given is not None:
             return given, None
-        source_of = torch.full((layout.n_packed,), -1, dtype=torch.long)
-        sources, activations = self.plan.sources, seen
+        plan, sources, activations = self.plan, self.plan.sources, self.seen
         if edit.donor is not None:
-            sources, activations = self.plan.paths, self.donated[id(edit.donor)]
-        for path, source, request in zip(self.plan.paths, sources, self.requests, strict=True):
-            assert source is not None, "the plan refuses such edits without a source"
-            for pos, source_pos in edit.taken(len(path), len(request.context), len(source)):
-                source_of[path[pos]] = source[source_pos]
+            sources, activations = plan.paths, self.donated[id(edit.donor)]
+        source_of = taken_from(edit, layout.n_packed, plan.paths, sources, plan.n_given)
         source_of = source_of.to(self.device)
         if layout.carried is not None:
             source_of = source_of[layout.carried]
         if layout.outputs is not None and not entering:
             source_of = source_of[layout.outputs]
-        there = source_of >= 0
         value = activations[edit.site][:, source_of.clamp(min=0)]
-        return value, None if edit.resamples or edit.donor is not None else there
+        return value, None if edit.resamples or edit.donor is not None else source_of >= 0
 
     def source(self, row: int | None, layer: int) -> int:
         """Where the keys and values of a branch are kept in a layer; None is the trunk."""
         if row is None:
             return 0
         (group,) = self.groups
-        branch = group.branches.branches[row]
+        branch = group.branches[row]
         own = layer > branch.first_layer or (
             layer == branch.first_layer and not self.starts_inside(group, row)
         )

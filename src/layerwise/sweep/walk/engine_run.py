@@ -1,19 +1,30 @@
-"""One run of the engine over a model: its plan, its walks, its outcomes."""
+"""One run of the engine over a model: its plan, its walks, its outcomes.
+
+A walk for which the device has no room is made in smaller ones.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 
-from layerwise.models.instance.kinds import DecoderOnly, Model, heads_per_key, is_seq2seq
-from layerwise.sweep.changes.donors import Seen, in_step
-from layerwise.sweep.changes.interventions import Intervention, intact
+import torch
+
+from layerwise.errors import UserError
+from layerwise.models.instance.kinds import (
+    DecoderOnly,
+    Model,
+    before_answer,
+    heads_per_key,
+    n_encoder_layers,
+)
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.sweep.changes.interventions import Intervention, donors_of, intact
 from layerwise.sweep.decoding.decode import Decoder, capacity_for
 from layerwise.sweep.decoding.decode_step import Job
 from layerwise.sweep.decoding.stopping import Stopper
-from layerwise.sweep.packed.blocks import block_runners, why_not_packed
+from layerwise.sweep.packed.blocks import BlockRunner, block_runners, why_not_packed
 from layerwise.sweep.packed.layout import SCRATCH
 from layerwise.sweep.plans.plan import (
     DEFAULT_MEMORY_BUDGET,
@@ -21,21 +32,20 @@ from layerwise.sweep.plans.plan import (
     ModelShape,
     SweepPlan,
     plan_sweep,
-    walk_of,
 )
 from layerwise.sweep.plans.walk_plan import plan_walk
-from layerwise.sweep.requests import Generated, LogLikelihood, Outcome, Request
-from layerwise.sweep.seq2seq.run import Seq2SeqEngine
+from layerwise.sweep.requests import Generate, Generated, LogLikelihood, Outcome, Request
+from layerwise.sweep.seq2seq.decode import TextDecoder
+from layerwise.sweep.seq2seq.plan import plan_seq2seq_sweep, plan_seq2seq_walk
+from layerwise.sweep.seq2seq.walk import Seq2SeqWalk
 
-from .engine import TOKENS_AT_ONCE, Walk, Work
-from .outcomes import Engine, OnText
+from .engine import TOKENS_AT_ONCE, Seen, Walk, Work
+from .outcomes import read_scores
+from .readout import CHUNK
 
 Progress = Callable[[float], None]
-
-
-def engine_for(model: Model) -> type[Engine]:
-    """The engine of a model's kind."""
-    return Seq2SeqEngine if is_seq2seq(model) else _Engine
+# The share of a batch's progress that its walk has, where texts are written after it.
+_WALKED = 0.5
 
 
 def plan_for(
@@ -45,7 +55,12 @@ def plan_for(
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> SweepPlan:
     """The plan of a sweep over a model, whose weights need not be there."""
-    return engine_for(model).plan(model, interventions, requests, memory_budget)
+    if isinstance(model, Seq2SeqModel):
+        size = model.W_E.element_size()
+        return plan_seq2seq_sweep(
+            interventions, requests, model.cfg, model.prefix, size, memory_budget
+        )
+    return plan_sweep(interventions, requests, model_shape(model), memory_budget)
 
 
 def model_shape(model: DecoderOnly) -> ModelShape:
@@ -71,6 +86,46 @@ def model_shape(model: DecoderOnly) -> ModelShape:
     )
 
 
+def walk_for(
+    model: Model,
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    work: Work,
+    tokens_at_once: int = TOKENS_AT_ONCE,
+    scratch: int = SCRATCH,
+    runners: Sequence[BlockRunner] | None = None,
+) -> Walk | Seq2SeqWalk:
+    """The walk of some requests under some interventions, with walks of their donors in step."""
+    # A donor's walk packs the same tokens in the same order, so that a token has one index in both.
+    donors = {id(donor): donor_layers(donor, requests, work) for donor in donors_of(interventions)}
+    n_layers = model.cfg.n_layers
+    if isinstance(model, Seq2SeqModel):
+        plan = plan_seq2seq_walk(interventions, requests, model.prefix, n_layers)
+        return Seq2SeqWalk(model, plan, requests, work, tokens_at_once, donors)
+    plan = plan_walk(interventions, requests, n_layers)
+    runners = block_runners(model) if runners is None else runners
+    return Walk(model, runners, plan, requests, work, tokens_at_once, scratch, donors)
+
+
+def donor_layers(model: Model, requests: Sequence[Request], work: Work) -> Iterator[Seen]:
+    """The activations of another model by layer, over the tokens of a walk."""
+    for _, seen in walk_for(model, [intact()], requests, work).layers(observe=True):
+        yield seen
+
+
+def brute_force(
+    model: Model, requests: Sequence[Request], outcomes: Sequence[Sequence[Outcome]]
+) -> int:
+    """Token-passes that one cached forward per intervention and request takes."""
+    n_encoder, total = n_encoder_layers(model), 0
+    for of_intervention in outcomes:
+        for request, outcome in zip(requests, of_intervention, strict=True):
+            answer = outcome.tokens if isinstance(outcome, Generated) else outcome.token_logprobs
+            n_read = len(before_answer(model, request.context)) + max(0, len(answer) - 1)
+            total += n_encoder * len(request.context) + (model.cfg.n_layers - n_encoder) * n_read
+    return total
+
+
 def engine_outcomes(
     model: Model,
     interventions: Sequence[Intervention],
@@ -82,82 +137,142 @@ def engine_outcomes(
 ) -> tuple[list[list[Outcome]], Work, SweepPlan]:
     """Put every request to the model under every intervention, whatever the model is."""
     plan = plan_for(model, interventions, requests, memory_budget)
-    engine = engine_for(model)(
-        model, interventions, requests, stopper, memory_budget, tokens_at_once, Work()
-    )
+    engine = Engine(model, interventions, requests, stopper, memory_budget, tokens_at_once)
     return engine.run(plan.batches, progress), engine.work, plan
 
 
-@dataclass
-class _Engine(Engine):
-    """The engine of decoder-only models."""
+class Engine:
+    """Runs the walks of a plan and collects outcomes."""
 
-    def __post_init__(self) -> None:
-        self.shape, self.runners = model_shape(self.model), block_runners(self.model)
-
-    @classmethod
-    def plan(
-        cls,
-        model: DecoderOnly,
+    def __init__(
+        self,
+        model: Model,
         interventions: Sequence[Intervention],
         requests: Sequence[Request],
+        stopper: Stopper,
         memory_budget: int,
-    ) -> SweepPlan:
-        """See ``Engine``."""
-        return plan_sweep(interventions, requests, model_shape(model), memory_budget)
+        tokens_at_once: int = TOKENS_AT_ONCE,
+    ) -> None:
+        self.model, self.interventions, self.requests = model, interventions, requests
+        self.stopper, self.memory_budget = stopper, memory_budget
+        self.tokens_at_once, self.work = tokens_at_once, Work()
+        self.runners = None if isinstance(model, Seq2SeqModel) else block_runners(model)
+        self.outcomes: dict[tuple[int, int], Outcome] = {}
 
-    @classmethod
-    def brute_force(
-        cls,
-        model: DecoderOnly,
-        requests: Sequence[Request],
-        outcomes: Sequence[Sequence[Outcome]],
-    ) -> int:
-        """See ``Engine``."""
-        total = 0
-        for of_intervention in outcomes:
-            for request, outcome in zip(requests, of_intervention, strict=True):
-                if isinstance(outcome, Generated):
-                    total += len(request.context) + max(0, len(outcome.tokens) - 1)
-                else:
-                    assert isinstance(request, LogLikelihood)
-                    total += len(request.context) + len(request.continuation) - 1
-        return total * model.cfg.n_layers
+    def run(self, batches: Sequence[Batch], progress: Progress | None) -> list[list[Outcome]]:
+        """All outcomes, by intervention and request."""
+        waiting, done = deque((batch, 1 / len(batches)) for batch in batches), 0.0
+        too_large = math.inf
+        while waiting:
+            batch, share = waiting.popleft()
+            halves = _halves(batch)
+            if halves and _size(batch) >= too_large:
+                waiting.extendleft((half, share / 2) for half in reversed(halves))
+                continue
 
-    def walk(self, batch: Batch) -> Walk:
-        """See ``Engine``."""
-        requests = [self.requests[index] for index in batch.requests]
-        changed = [self.interventions[index] for index in batch.interventions]
-        return Walk(
-            self.model,
-            self.runners,
-            walk_of(batch, self.interventions, self.requests, self.shape.n_layers),
-            requests,
-            self.work,
-            self._tokens_at_once(self.shape),
-            min(SCRATCH, self.memory_budget // 16),
-            in_step(changed, partial(donor_layers, requests=requests, work=self.work)),
+            def progressed(part: float, ended: float = done, share: float = share) -> None:
+                if progress is not None:
+                    progress(min(1.0, ended + share * part))
+
+            if self._has_room(batch, progressed):
+                done += share
+                continue
+            if not halves:
+                raise self._no_room(batch)
+            if self.model.W_E.device.type == "cuda":  # what torch keeps of its memory for later
+                torch.cuda.empty_cache()
+            # Batches that wait are as large, and what is made beside their streams is, too.
+            too_large, self.memory_budget = _size(batch), max(1, self.memory_budget // 2)
+            waiting.appendleft((batch, share))
+        return [
+            [self.outcomes[i, r] for r in range(len(self.requests))]
+            for i in range(len(self.interventions))
+        ]
+
+    def _has_room(self, batch: Batch, progressed: Progress) -> bool:
+        """Run a batch; False if the device has no room for it. All that it made is gone then."""
+        try:
+            walk, n_layers = self.walk(batch), self.model.cfg.n_layers
+            walked = _WALKED if any(isinstance(r, Generate) for r in walk.requests) else 1.0
+            walk.run(lambda layer: progressed(walked * (layer + 1) / n_layers))
+            self._read(batch, walk, lambda texts: progressed(walked + (1 - walked) * texts))
+        except torch.OutOfMemoryError:
+            return False
+        return True
+
+    def _no_room(self, batch: Batch) -> UserError:
+        changed, device = self.interventions[batch.interventions[0]], self.model.W_E.device
+        return UserError(
+            f"The device {device} ran out of memory with request {batch.requests[0]} under "
+            f"intervention {changed.id!r} alone: expected room for one request beside the weights; "
+            "free memory, load the model with a smaller dtype or with offload, or shorten the "
+            "request."
         )
 
-    def decode(self, walk: Walk, jobs: list[Job], done: OnText, logit_rows: int) -> None:
-        """See ``Engine``."""
-        generating = sorted({job.request for job in jobs})
-        capacity = capacity_for(walk, generating, self.memory_budget // 4)
-        Decoder(walk, self.stopper, deque(jobs), capacity, done, logit_rows=logit_rows).run()
+    def walk(self, batch: Batch) -> Walk | Seq2SeqWalk:
+        """The walk of a batch."""
+        changed = [self.interventions[index] for index in batch.interventions]
+        requests = [self.requests[index] for index in batch.requests]
+        at_once, scratch = self._tokens_at_once(), min(SCRATCH, self.memory_budget // 16)
+        return walk_for(self.model, changed, requests, self.work, at_once, scratch, self.runners)
 
-    def _tokens_at_once(self, shape: ModelShape) -> int:
+    def _tokens_at_once(self) -> int:
         """As asked for, or as few as the budget has room for."""
-        return max(64, min(self.tokens_at_once, self.memory_budget // 8 // shape.passing))
+        if isinstance(self.model, Seq2SeqModel):
+            return self.tokens_at_once
+        room = self.memory_budget // 8 // model_shape(self.model).passing
+        return max(64, min(self.tokens_at_once, room))
+
+    def _read(self, batch: Batch, walk: Walk | Seq2SeqWalk, progressed: Progress) -> None:
+        """Score a finished walk's log-likelihoods, decode its texts, and report progress."""
+        # Logits are there in the model's format and in float32.
+        per_row = self.model.cfg.d_vocab * (4 + self.model.W_E.element_size())
+        chunk = max(8, min(CHUNK, self.memory_budget // 8 // per_row))
+        jobs: list[Job] = []
+        members: dict[int | None, tuple[int, ...]] = {}
+
+        def put(branch: int | None, index: int, outcome: Outcome) -> None:
+            for member in members[branch]:
+                place = batch.interventions[member], batch.requests[index]
+                self.outcomes[place] = outcome
+
+        for branch, of_branch, answers in read_scores(walk, chunk):
+            members[branch] = of_branch
+            for index, (request, answer) in enumerate(zip(walk.requests, answers, strict=True)):
+                if isinstance(request, LogLikelihood):
+                    assert not isinstance(answer, int)
+                    put(branch, index, answer)
+                else:
+                    assert isinstance(answer, int)
+                    jobs.append(Job(branch, index, request, [answer]))
+        n_texts, n_ended = len(jobs), 0
+
+        def done(job: Job, text: Generated) -> None:
+            nonlocal n_ended
+            put(job.branch, job.request, text)
+            n_ended += 1
+            progressed(n_ended / n_texts)
+
+        if isinstance(walk, Seq2SeqWalk):
+            TextDecoder(walk, self.stopper, chunk).run(jobs, done)
+        elif jobs:
+            generating = sorted({job.request for job in jobs})
+            capacity = capacity_for(walk, generating, self.memory_budget // 4)
+            Decoder(walk, self.stopper, deque(jobs), capacity, done, logit_rows=chunk).run()
 
 
-def donor_layers(model: DecoderOnly, requests: Sequence[Request], work: Work) -> Iterator[Seen]:
-    """The activations of another model by layer, over the tokens of a walk."""
-    plan = plan_walk([intact()], requests, model.cfg.n_layers)
-    walk = Walk(model, block_runners(model), plan, requests, work)
-    for runner in walk.runners:
-        seen = {"resid_pre": walk.trunk}
-        walk.trunk, _ = runner.packed(walk.trunk, walk.trunk_layout, observe=seen.__setitem__)
-        work.block_passes += 1
-        work.token_passes += walk.trunk.shape[1]
-        seen["resid_post"] = walk.trunk
-        yield seen
+def _size(batch: Batch) -> int:
+    """A number that a batch's memory grows with."""
+    return batch.n_packed * len(batch.interventions)
+
+
+def _halves(batch: Batch) -> list[Batch]:
+    """A batch in two, by requests if there are several; none of one request and intervention."""
+    requests, changed = batch.requests, batch.interventions
+    if len(requests) > 1:
+        cut, n_packed = len(requests) // 2, (batch.n_packed + 1) // 2
+        return [Batch(part, changed, n_packed) for part in (requests[:cut], requests[cut:])]
+    if len(changed) > 1:
+        cut = len(changed) // 2
+        return [Batch(requests, part, batch.n_packed) for part in (changed[:cut], changed[cut:])]
+    return []

@@ -16,8 +16,8 @@ from ..decoding.stopping import make_stopper
 from ..plans.plan import DEFAULT_MEMORY_BUDGET
 from ..requests import Generate, Tokens
 from ..seq2seq.walk import Seq2SeqWalk
-from .engine import TOKENS_AT_ONCE, Walk, Work
-from .engine_run import engine_for, plan_for
+from .engine import Walk
+from .engine_run import Engine, plan_for
 from .readout import CHUNK, logits_of
 
 
@@ -43,10 +43,7 @@ def next_logprobs(
     check_faithful(model)
     requests = [Generate(context, 1, source=source)]
     plan = plan_for(model, interventions, requests, memory_budget)
-    stopper = make_stopper(None, ())
-    engine = engine_for(model)(
-        model, interventions, requests, stopper, memory_budget, TOKENS_AT_ONCE, Work()
-    )
+    engine = Engine(model, interventions, requests, make_stopper(None, ()), memory_budget)
     out = model.W_E.new_empty(len(interventions), model.cfg.d_vocab, dtype=torch.float32)
     for batch in plan.batches:
         walk = engine.walk(batch)
@@ -70,5 +67,5 @@ def _ends(
     if plan.intact:
         yield plan.intact, walk.trunk[0, row]
     for group in walk.groups:
-        for branch, resid in zip(group.branches.branches, group.read, strict=True):
+        for branch, resid in zip(group.branches, group.read, strict=True):
             yield branch.members, resid[row]

@@ -1,17 +1,35 @@
-"""From the residual stream to logits and log-probabilities, as the model itself does it.
+"""From tokens to the residual stream, and from it to logits, as the model itself does it.
 
 Final norm, unembedding and soft-cap live here and nowhere else.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 
-from layerwise.models.instance.kinds import Model, has_final_norm, logit_cap
+from layerwise.models.decoder.model import DecoderModel
+from layerwise.models.instance.kinds import DecoderOnly, Model, has_final_norm, logit_cap
 
 # Rows whose logits exist at once, where the budget allows it.
 CHUNK = 256
+
+
+def embed_tokens(
+    model: DecoderOnly,
+    tokens: Int[torch.Tensor, " token"],
+    positions: Int[torch.Tensor, " token"],
+) -> Float[torch.Tensor, "token d_model"]:
+    """Token and, where the model adds them, position embeddings."""
+    if isinstance(model, DecoderModel):
+        return model.embed_at(tokens, positions)
+    resid = model.embed(tokens[None])[0]
+    if model.cfg.positional_embedding_type == "standard":
+        learned: Any = model.pos_embed
+        resid = resid + learned.W_pos[positions]
+    return resid
 
 
 def logits_of(

@@ -34,15 +34,11 @@ class _WithSlopes(HandingOver):
     slopes: list[float]  # how much a score grows from a key to the next, by head
 
     def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        position_ids: Int[torch.Tensor, "rows pos"],
-        **given: Any,
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **given: Any
     ) -> Any:
         """As attention modules that use transformers' attention interface; see ``capture``."""
         query, key, value = (heads.transpose(1, 2) for heads in self.made(hidden_states))
-        places = position_ids[:, None].expand(*query.shape[:-1])
+        places = given["position_ids"][:, None].expand(*query.shape[:-1])
         slopes = torch.tensor(self.slopes, device=query.device)[:, None] / self.options["scaling"]
         grown = slopes.expand(places.shape)
         beside_query = torch.stack([_LOW * grown, grown, -grown * places], dim=-1)
