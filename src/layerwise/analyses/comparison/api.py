@@ -5,19 +5,19 @@ Reads the folders of runs and runs no model. Definitions are in ``docs/comparing
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from layerwise.analyses.ablation.saved_effects import is_set
+from layerwise.analyses.ablation.saved_effects import single_layers
 from layerwise.errors import UserError, counted
 from layerwise.ground.arguments import check_arguments
-from layerwise.presentation.rows import records
+from layerwise.presentation.rows import rows
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
-from layerwise.storage.parquet import frame
+from layerwise.storage.parquet import conform, frame
 
 from .quantities import Prepared, n_comparisons, prepared
 from .runs import (
@@ -109,19 +109,31 @@ def compare(
     shared, silent = on_shared_tasks(saved)
     change = shared_change(shared)
     ready = [prepared(run, seed, n_resamples) for run in shared]
-    silent += [row for run in ready for row in _unsaid(run)]
-    n_planned = n_comparisons(list(_groups(ready).values()) or [[run] for run in ready])
-    differences, spread = _compared(ready, n_planned, silent, smallest_depth)
+    for run in ready:
+        for each in run.silent:  # what its own evidence leaves out
+            what = each._asdict()
+            what = {name: what[name] for name in ("capability", "protocol", "method", "task")}
+            known = {name: value for name, value in what.items() if value is not None}
+            silent.append(left_out(run.run.name, each.reason, **known))
+    by_group: dict[str, list[Prepared]] = {}
+    for run in ready:
+        by_group.setdefault(run.run.group or "", []).append(run)
+    by_group.pop("", None)
+    n_planned = n_comparisons(list(by_group.values()) or [[run] for run in ready])
+    differences, spread = _compared(ready, by_group, n_planned, silent, smallest_depth)
     if not differences:
         raise _nothing(silent)
-    layers = [row for run in shared for row in _layer_rows(run, change)]
+    layers = [table for run in shared for table in _layers(run, change)]
+    distinct = {tuple(sorted(row.items())): row for row in silent}
     run_facts = tuple(RunFacts(name=run.name, group=run.group, facts=run.facts) for run in shared)
     return Comparison(
-        frame("comparison_layers", layers),
+        conform("comparison_layers", pd.concat(layers))
+        if layers
+        else frame("comparison_layers", []),
         frame("comparison_estimates", list(estimate_rows(ready))),
         frame("comparison_differences", differences),
         frame("comparison_groups", spread),
-        frame("comparison_left_out", _distinct(silent)),
+        frame("comparison_left_out", list(distinct.values())),
         ComparisonFacts(
             seed=seed,
             n_resamples=n_resamples,
@@ -175,38 +187,16 @@ def _listed(runs: Folders | Mapping[str, Folders]) -> tuple[list[Path], list[str
     return [folder for folder, _ in pairs], [name for _, name in pairs]
 
 
-def _groups(ready: Sequence[Prepared]) -> dict[str, list[Prepared]]:
-    """The runs of each group; none if runs are compared one by one."""
-    groups: dict[str, list[Prepared]] = {}
-    for each in ready:
-        if each.run.group is not None:
-            groups.setdefault(each.run.group, []).append(each)
-    return groups
-
-
 def _compared(
-    ready: Sequence[Prepared],
-    n_planned: Mapping[str, int],
-    silent: list[dict[str, Any]],
-    smallest_depth: float,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    ready: Sequence[Prepared], groups: Mapping[str, list[Prepared]], n_planned: Mapping[str, int],
+    silent: list[dict[str, Any]], smallest_depth: float,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:  # fmt: skip
     """Rows of differences, and of the spread within groups."""
-    groups = _groups(ready)
     if not groups:
         return pair_rows(ready, silent, smallest_depth), []
     pairs = combinations(groups.values(), 2)
     rows = [row for pair in pairs for row in group_difference_rows(*pair, silent, smallest_depth)]
     return corrected(rows, n_planned), list(group_rows(groups))
-
-
-def _unsaid(ready: Prepared) -> Iterator[dict[str, Any]]:
-    """What a run's own evidence leaves out."""
-    for each in ready.silent:
-        task = {} if each.task is None else {"task": each.task}
-        yield left_out(
-            ready.run.name, each.reason, capability=each.capability, protocol=each.protocol,
-            method=each.method, **task,
-        )  # fmt: skip
 
 
 def _nothing(silent: Sequence[dict[str, Any]]) -> UserError:
@@ -218,22 +208,11 @@ def _nothing(silent: Sequence[dict[str, Any]]) -> UserError:
     )
 
 
-def _layer_rows(run: SavedRun, change: tuple[str, str] | None) -> Iterator[dict[str, Any]]:
+def _layers(run: SavedRun, change: tuple[str, str] | None) -> list[pd.DataFrame]:
     """Effects of changing one layer, with the part of the depth that each layer takes."""
     if run.ablation is None or change is None:
-        return
-    effects = run.ablation.effects()
-    single = effects["head"].isna() & ~is_set(effects)
-    chosen = single & effects["kind"].eq(change[0]) & effects["site"].eq(change[1])
-    kept = [
-        "capability", "task", "protocol", "kind", "site", "layer", "n_items", "share_lost",
-        "share_low", "share_high", "acc_diff", "p_holm", "signal", "significant",
-    ]  # fmt: skip
-    n_layers = run.facts.model.n_layers
-    for row in records(pd.DataFrame(effects.loc[chosen, kept])):
-        ends = {"start": row["layer"] / n_layers, "end": (row["layer"] + 1) / n_layers}
-        yield {"run": run.name} | row | ends
-
-
-def _distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return list({tuple(sorted(row.items())): row for row in rows}.values())
+        return []
+    kind, site = change
+    effects = rows(single_layers(run.ablation.effects()), kind=kind, site=site)
+    layer, n_layers = effects["layer"].to_numpy(dtype=int), run.facts.model.n_layers
+    return [effects.assign(run=run.name, start=layer / n_layers, end=(layer + 1) / n_layers)]

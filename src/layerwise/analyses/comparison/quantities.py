@@ -131,30 +131,19 @@ def _accuracies(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key,
     signal = [signals(list(run.cells.values()), run.run.facts.chance) for run in runs]
     for task, protocol in _shared([set(run.cells) for run in runs]):
         cells_of = [run.cells[task, protocol] for run in runs]
-        reason = _silenced(cells_of, any(of_run[task, protocol] for of_run in signal))
+        capability, reason = cells_of[0].capability, ""
+        if len({cell.items for cell in cells_of}) > 1:
+            reason = "the items with an answer differ"
+        elif not any(of_run[task, protocol] for of_run in signal):
+            reason = "no signal: no intact model is better than blind"
         if reason:
-            what = {"task": task, "protocol": protocol, "capability": cells_of[0].capability}
+            what = {"task": task, "protocol": protocol, "capability": capability}
             note(left_out(_names(runs), reason, **what))
             continue
-        key = Key(
-            ACCURACY,
-            cells_of[0].capability,
-            protocol,
-            "intact model",
-            ACCURACY,
-            COMPUTATION,
-            (task,),
+        yield (
+            Key(ACCURACY, capability, protocol, "intact model", ACCURACY, COMPUTATION, (task,)),
+            [_accuracy(*each) for each in zip(runs, cells_of, strict=True)],
         )
-        yield key, [_accuracy(*each) for each in zip(runs, cells_of, strict=True)]
-
-
-def _silenced(cells_of: Sequence[Cell], signal: bool) -> str | None:
-    """Why accuracies are not compared; None if they are."""
-    if len({cell.items for cell in cells_of}) > 1:
-        return "the items with an answer differ"
-    if not signal:
-        return "no signal: no intact model is better than blind"
-    return None
 
 
 def _accuracy(run: Prepared, cell: Cell) -> Quantity:
