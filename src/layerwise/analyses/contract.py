@@ -111,15 +111,6 @@ class ProfileStart:
     pairs: int  # pairs of prompts a task
 
 
-def no_jobs(start: ProfileStart) -> list[Job[Result]]:
-    """The jobs of what is part of a profile's main analyses."""
-    return []
-
-
-def any_model(cfg: Any) -> None:
-    """Refuse no model."""
-
-
 @dataclass(frozen=True)
 class Extra:
     """What a profile can do beyond its main analyses."""
@@ -127,25 +118,20 @@ class Extra:
     name: str  # by which it is asked for
     words: str  # what it does
     # Its jobs; none if the main analyses change or patch more by it.
-    jobs: Callable[[ProfileStart], Iterable[Job[Result]]] = no_jobs
+    jobs: Callable[[ProfileStart], Iterable[Job[Result]]] = lambda start: ()
     asks_tasks: bool = True  # whether it is made only where a task is left that the model can do
     # Whether a plan can say what it costs: its jobs know (``PlannedJob``), or it is part of the
     # main analyses.
     planned: bool = False
     in_all: bool = True  # whether ``all`` means it too
     # Raises a ``UserError`` for the configuration of a model that does not allow it.
-    refuse: Callable[[Any], None] = any_model
+    refuse: Callable[[Any], None] = lambda cfg: None
 
 
 def saved_tables(result: Result, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
     """All tables that a result saves, by the names of their files."""
     own = {name: getattr(result, name) for name in result.tables}
     return own | result.derived()
-
-
-def nothing(run: RunTables) -> list[Any]:
-    """What an analysis hands in that has no sections or earns no sentences."""
-    return []
 
 
 @dataclass(frozen=True)
@@ -168,11 +154,11 @@ class Analysis:
     name: str  # of its folder
     result: type[Result]  # the type of its result, which draws itself by ``plot``
     # Its parts of a run's page; none where its tables are missing.
-    sections: Callable[[RunTables], Iterable[Section]] = nothing
+    sections: Callable[[RunTables], Iterable[Section]] = lambda run: ()
     # The sentences that its tables earn, each with its source.
-    findings: Callable[[RunTables], Iterable[Claim]] = nothing
+    findings: Callable[[RunTables], Iterable[Claim]] = lambda run: ()
     # Sentences that no page leaves out for want of room.
-    caveats: Callable[[RunTables], Iterable[Claim]] = nothing
+    caveats: Callable[[RunTables], Iterable[Claim]] = lambda run: ()
     # What of a result its sections and sentences read, given all results of the run.
     tables: Callable[[Any, Sequence[Result]], Mapping[str, TableSource]] = saved_tables
     # Where such a table is, in words, if it is in no file of its name.

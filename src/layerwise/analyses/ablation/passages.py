@@ -7,7 +7,7 @@ Which items are pairs is told by the records (``closed_book``); definitions are 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,13 +42,6 @@ from layerwise.storage.provenance import Facts
 CLOSED, OPEN = _KINDS = ("closed", "open")
 
 
-class Pair(NamedTuple):
-    """The records of two tasks that ask the same, of the items that both have."""
-
-    closed: pd.DataFrame  # without the passage
-    open: pd.DataFrame  # with it; items go by the names of those without
-
-
 def book_tables(
     records: pd.DataFrame, signal: pd.DataFrame, facts: Facts
 ) -> dict[str, pd.DataFrame]:
@@ -61,12 +54,24 @@ def book_tables(
     tables: list[pd.DataFrame] = []
     # answers are compared one by one, which means over draws of examples are not
     comparable = () if has_several_examples(records) else tuple(_pairs(of_one_draw(records)))
-    for pair in comparable:
-        both = tuple(next(cells(side)) for side in pair)
-        where = {CLOSED: both[0].task, OPEN: both[1].task, "protocol": both[0].protocol}
-        known = where | _described(both, facts)
-        known |= {f"signal_{k}": has[c.task, c.protocol] for k, c in zip(_KINDS, both, strict=True)}
-        places = _comparable(pair, facts) if known["signal_closed"] and known["signal_open"] else []
+    for sides in comparable:
+        closed, opened = (next(cells(side)) for side in sides)
+        where = {CLOSED: closed.task, OPEN: opened.task, "protocol": closed.protocol}
+        known = where | {
+            "n_pairs": len(closed.items),
+            "n_clusters": closed.clusters.n,
+            "n_common": int((closed.intact & opened.intact).sum()),
+        }
+        for kind, cell in ((CLOSED, closed), (OPEN, opened)):
+            floor = cell.floor(facts.chance(cell.task, cell.protocol)).mean()
+            known |= {
+                f"acc_{kind}": float(cell.intact.mean()),
+                f"floor_{kind}": float(floor),
+                f"signal_{kind}": has[cell.task, cell.protocol],
+            }
+        places = (
+            _comparable(sides, facts) if known["signal_closed"] and known["signal_open"] else []
+        )
         for kind, site, first, second in places:
             turned = crossed(first.answers, second.answers, first.cell.clusters)
             tables.append(_compared(first, second, turned.apart, facts).assign(**where))
@@ -81,30 +86,26 @@ def book_tables(
         ends="protected_run_",
     )  # fmt: skip
     table["loses_more"] = table["more"].where(table["significant"], None)
+    # Are there changes of both sorts? Corrected over all pairs that were compared.
+    for pair in (tested := with_holm([row for row in pairs if "p" in row])):
+        more = list(rows(table, **{name: pair[name] for name in _KEY})["loses_more"])
+        pair |= {f"n_{kind}_more": more.count(kind) for kind in _KINDS}
+        pair["both_sorts"] = pair["p_holm"] < ALPHA
+    in_turn = iter(tested)
     return {
         "books": conform("books", table),
-        "book_pairs": frame("book_pairs", list(_with_both_sorts(pairs, table))),
+        "book_pairs": frame("book_pairs", [next(in_turn) if "p" in p else p for p in pairs]),
     }
 
 
 _KEY = [*_KINDS, "protocol", "kind", "site"]
 
 
-def _with_both_sorts(pairs: list[dict[str, Any]], books: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Pairs with Holm's correction over all that were compared: are there changes of both sorts?"""
-    tested = iter(with_holm([row for row in pairs if "p" in row]))
-    for pair in pairs:
-        if "p" not in pair:
-            yield pair
-            continue
-        row = next(tested)
-        more = rows(books, **{name: row[name] for name in _KEY})["loses_more"]
-        counts = {f"n_{kind}_more": list(more).count(kind) for kind in _KINDS}
-        yield row | counts | {"both_sorts": row["p_holm"] < ALPHA}
+def _pairs(records: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Records of two tasks that ask the same, without the passage and with it.
 
-
-def _pairs(records: pd.DataFrame) -> Iterator[Pair]:
-    """Tasks of which one names items of the other as asking the same without the passage."""
+    Items of the task with the passage go by the names of those without.
+    """
     if "closed_book" not in records:
         return
     named = records.loc[records["closed_book"].notna()]
@@ -119,7 +120,7 @@ def _pairs(records: pd.DataFrame) -> Iterator[Pair]:
                 continue
             item = there["closed_book"].astype(first["item"].dtype)
             cluster = pd.Series([of_item[name] for name in item], index=there.index, dtype=object)
-            yield Pair(first, there.assign(item=item, cluster=cluster))
+            yield first, there.assign(item=item, cluster=cluster)
 
 
 def _ask_the_same(opened: pd.DataFrame, of_item: dict[Any, Any]) -> bool:
@@ -129,25 +130,13 @@ def _ask_the_same(opened: pd.DataFrame, of_item: dict[Any, Any]) -> bool:
     return all(first == other for first, other in pairs if not (pd.isna(first) or pd.isna(other)))
 
 
-def _described(both: tuple[Cell, ...], facts: Facts) -> dict[str, Any]:
-    closed, opened = both
-    floors = [cell.floor(facts.chance(cell.task, cell.protocol)).mean() for cell in both]
-    return {
-        "n_pairs": len(closed.items),
-        "n_clusters": closed.clusters.n,
-        "acc_closed": float(closed.intact.mean()),
-        "acc_open": float(opened.intact.mean()),
-        "floor_closed": float(floors[0]),
-        "floor_open": float(floors[1]),
-        "n_common": int((closed.intact & opened.intact).sum()),
-    }
-
-
-def _comparable(pair: Pair, facts: Facts) -> list[tuple[str, str, StepAnswers, StepAnswers]]:
+def _comparable(
+    sides: tuple[pd.DataFrame, pd.DataFrame], facts: Facts
+) -> list[tuple[str, str, StepAnswers, StepAnswers]]:
     """Both tasks' answers under the changes of each kind and site that both were asked under."""
-    protocol = str(pair.closed["protocol"].iloc[0])
+    protocol = str(sides[0]["protocol"].iloc[0])
     as_asked = ScoringStep(protocol, protocol, "correct", protocol)
-    answers = [step for records in pair for step in step_answers(records, as_asked, facts.chance)]
+    answers = [step for records in sides for step in step_answers(records, as_asked, facts.chance)]
     if len(answers) != 2:
         return []
     places = answers[0].cell.interventions[["kind", "site"]].dropna().drop_duplicates()
@@ -201,7 +190,6 @@ def _bootstrapped(first: StepAnswers, second: StepAnswers, facts: Facts) -> dict
     share = tuple(
         lost / np.where(whole > 0, whole, np.nan) for lost, whole in zip(loss, above, strict=True)
     )
-    levels = [facts.chance(answers.cell.task, answers.cell.protocol) for answers in (first, second)]
     columns: dict[str, Any] = {}
     for name, values, ends in (
         ("loss", loss, ("difference", "")),
@@ -211,8 +199,11 @@ def _bootstrapped(first: StepAnswers, second: StepAnswers, facts: Facts) -> dict
     ):
         columns |= {f"{name}_{k}": value[0] for k, value in zip(_KINDS, values, strict=True)}
         columns |= bounded_columns(*ends, values[0] - values[1], n)
-    scales = [scale_of(r.cell, level) for r, level in zip((first, second), levels, strict=True)]
-    each = [bounded(values, scale) for values, scale in zip(share, scales, strict=True)]
+    chances = [facts.chance(step.cell.task, step.cell.protocol) for step in (first, second)]
+    each = [
+        bounded(values, scale_of(step.cell, chance))
+        for values, step, chance in zip(share, (first, second), chances, strict=True)
+    ]
     apart = (columns["share_low"], columns["share_high"])
     ends = difference_wide_enough(columns["share_difference"], apart, *each)
     named = zip(("share_low", "share_high"), ends, strict=True)

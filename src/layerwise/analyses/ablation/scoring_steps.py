@@ -115,7 +115,7 @@ def step_tables(
     Only rungs that have signal are compared, of the same items.
     """
     steps: list[dict[str, Any]] = []
-    layers: list[dict[str, Any]] = []
+    layers: list[pd.DataFrame] = []
     single = of_one_draw(of_single_layers(records))
     every = {
         (step.cell.task, rung.name): step
@@ -140,13 +140,14 @@ def step_tables(
                 step, by_layer = _step(*both, (shares[first], shares[second]), facts.seed)
                 follows = (first, second) in pairwise(answers)
                 steps.append(where | step | {"next_rung": follows})
-                layers += [where | row for row in by_layer]
+                layers.append(by_layer.assign(**where))
     steps = with_holm(steps, _n_steps(single))
     steps = with_holm(steps, p="p_other_layers", to="p_other_layers_holm")
     steps = [row | {"other_layers": row["p_other_layers_holm"] < ALPHA} for row in steps]
+    whole = pd.concat(layers, ignore_index=True) if layers else frame("dissociations", [])
     return {
         "ladder_steps": frame("ladder_steps", steps),
-        "dissociations": frame("dissociations", layers),
+        "dissociations": conform("dissociations", whole),
     }
 
 
@@ -168,7 +169,8 @@ def _step(
     second: StepAnswers,
     shares: tuple[Float[np.ndarray, "draws 1"], Float[np.ndarray, "draws 1"]],
     seed: int,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The comparison of two steps, and of each layer under both."""
     cell = first.cell
     difference, low, high, p = step_difference(first, second, shares, seed)
     turned = crossed(first.answers, second.answers, cell.clusters)
@@ -193,19 +195,16 @@ def _step(
         "layer_first": None if turned.first is None else int(layers[turned.first]),
         "layer_second": None if turned.second is None else int(layers[turned.second]),
     }
-    by_layer = [
-        names
-        | {
-            "layer": int(layer),
-            "n_common": tests.n_common,
-            "only_first": int(tests.only_first[i]),
-            "only_second": int(tests.only_second[i]),
-            "lost_both": int(tests.both[i]),
-            "luck_first": float(first.answers.luck[i]),
-            "luck_second": float(second.answers.luck[i]),
-            "p_first": float(tests.p_first[i]),
-            "p_second": float(tests.p_second[i]),
+    by_layer = pd.DataFrame(
+        {
+            "layer": layers,
+            "only_first": tests.only_first,
+            "only_second": tests.only_second,
+            "lost_both": tests.both,
+            "luck_first": first.answers.luck,
+            "luck_second": second.answers.luck,
+            "p_first": tests.p_first,
+            "p_second": tests.p_second,
         }
-        for i, layer in enumerate(layers)
-    ]
+    ).assign(n_common=tests.n_common, **names)
     return step, by_layer

@@ -215,4 +215,5 @@ def _layers(run: SavedRun, change: tuple[str, str] | None) -> list[pd.DataFrame]
     kind, site = change
     effects = rows(single_layers(run.ablation.effects()), kind=kind, site=site)
     layer, n_layers = effects["layer"].to_numpy(dtype=int), run.facts.model.n_layers
-    return [effects.assign(run=run.name, start=layer / n_layers, end=(layer + 1) / n_layers)]
+    ends = {"start": layer / n_layers, "end": (layer + 1) / n_layers}
+    return [effects.assign(run=run.name, **ends)] if len(effects) else []
