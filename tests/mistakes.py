@@ -226,7 +226,7 @@ FAULTS = [
     ),
     Fault(
         "the same noise in every draw",
-        "analyses/ablation/item_draws.py",
+        "analyses/ablation/spec.py",
         'return (f"draw {draw}",) if draw else ()',
         "return ()",
         ("tests/test_draws.py::test_the_engine_gives_every_draw_what_the_reference_gives[noise]",),

@@ -12,8 +12,7 @@ import torch
 from scipy.stats import permutation_test
 
 from layerwise import ablate
-from layerwise.analyses.ablation.item_draws import with_own_draws
-from layerwise.analyses.ablation.spec import resampled_from
+from layerwise.analyses.ablation.spec import resampled_from, with_own_draws
 from layerwise.errors import UserError
 from layerwise.planning.plan import plan_run
 from layerwise.stats.effects import cells, effects_table

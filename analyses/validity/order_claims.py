@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 from layer_claims import CHANCE, N_LAYERS, Asked, made_up_cells, profile
 
-from layerwise.analyses.emergence.order import order_rows
-from layerwise.analyses.emergence.summaries import HALF, Summary
+from layerwise.analyses.emergence.summaries import HALF, Summary, order_rows
 from layerwise.stats.cells import Cell
 from layerwise.stats.depth.item_curves import losses_by_item
 from layerwise.stats.depth.layer_curves import ABLATION

@@ -41,10 +41,9 @@ from layerwise.tasks._requests import open_prompt
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples
 
-from .item_draws import RESAMPLE, DrawnChange, swept_apart, with_draws
 from .questions import questions_of
 from .result import AblationResult
-from .spec import AblationSpec, resampled_from
+from .spec import RESAMPLE, AblationSpec, DrawnChange, resampled_from, swept_apart, with_draws
 
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32

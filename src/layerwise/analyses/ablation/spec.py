@@ -1,12 +1,13 @@
 """What an ablation changes: a kind, a site, and which layers and heads, made into interventions.
 
-What the changes mean is in ``sweep.changes``; measuring them is the job's business.
+An item may have several draws, of noise or of the item that it is resampled from; they are no
+further items. What the changes mean is in ``sweep.changes``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from layerwise.models.instance.kinds import Model, heads_per_key, n_encoder_laye
 from layerwise.runs.setup import Setup
 from layerwise.sweep import (
     Intervention,
+    Sweep,
     mean,
     mean_activations,
     noise,
@@ -28,11 +30,18 @@ from layerwise.sweep import (
     together,
     zero,
 )
-from layerwise.sweep.changes.edits import CROSS_SITES
-from layerwise.sweep.requests import Tokens
+from layerwise.sweep.changes.edits import CROSS_SITES, AddSite, Edit
+from layerwise.sweep.requests import LogLikelihood, Request, Tokens
+from layerwise.sweep.run import SweepStats
+from layerwise.tasks import TaskRequest
 from layerwise.tasks.items import Item
 
-from .item_draws import DRAWN
+RESAMPLE, NOISE = DRAWN = ("resample", "noise")
+"""Kinds of change that are drawn by the seed, for each item."""
+Sweeps = Callable[[Sequence[Intervention], Sequence[TaskRequest]], Sweep]
+DrawnChange = tuple[Intervention, int | None]
+"""A change, and which draw of its noise or donor it is made with; None if it draws nothing."""
+
 
 KINDS = ("skip", "zero", "mean", "resample", "noise")
 _SUBLAYERS = ("attn_out", "mlp_out", "z", "kv_group", "cross_attn_out", "cross_z")
@@ -87,12 +96,9 @@ class AblationSpec:
 
     def settings(self) -> dict[str, Any]:
         """What makes them these and no others; the usual is not told."""
-        more = {"heads": self.heads, "block": self.block, "as_one": self.as_one,
-                "mean_by": self.mean_by, "draws": self.draws}  # fmt: skip
-        usual = {"heads": None, "block": 1, "as_one": False, "mean_by": "pooled", "draws": 1}
-        given = {key: value for key, value in more.items() if value != usual[key]}
-        if self.heads is not None:
-            given["heads"] = list(self.heads)
+        usual = {"block": 1, "as_one": False, "mean_by": "pooled", "draws": 1}
+        given = {} if self.heads is None else {"heads": list(self.heads)}
+        given |= {key: getattr(self, key) for key in usual if getattr(self, key) != usual[key]}
         return {"kind": self.kind, "site": self.site, "layers": list(self.layers), **given}
 
     def interventions(self, setup: Setup, contexts: Contexts) -> list[Intervention]:
@@ -245,3 +251,94 @@ def resampled_from(seed: int, items: Sequence[Item], name: str, draw: int = 0) -
     order = stats.generator(seed, f"resample {name}").permutation(len(items)).tolist()
     circle = zip(order, [*order[draw + 1 :], *order[: draw + 1]], strict=True)
     return {items[item].id: items[other] for item, other in circle}
+
+
+def with_draws(changes: Sequence[Intervention], n_draws: int) -> list[DrawnChange]:
+    """Changes, those by noise or by resampling once for each of so many draws."""
+    return [
+        (change, draw)
+        for change in changes
+        for draw in (range(n_draws) if change.kind in DRAWN else (None,))
+    ]
+
+
+def swept_apart(
+    sweeps: Sweeps,
+    drawn: Sequence[DrawnChange],
+    requests_of: Callable[[int], Sequence[TaskRequest]],
+    seed: int,
+) -> Sweep:
+    """Outcomes of changes, each item's noise being its own.
+
+    Draws that items share are one sample of noise, however many items there are: an interval over
+    items would know nothing of how other draws might have come out.
+    """
+    outcomes: list[list] = [[] for _ in drawn]
+    work = SweepStats()
+    by_draw: dict[int, list[int]] = {}
+    noisy: dict[int, list[int]] = {}
+    for place, (change, draw) in enumerate(drawn):
+        (noisy if change.kind == NOISE else by_draw).setdefault(draw or 0, []).append(place)
+    for draw, places in by_draw.items():
+        swept = sweeps([drawn[place][0] for place in places], requests_of(draw))
+        work += swept.stats
+        for place, answers in zip(places, swept.outcomes, strict=True):
+            outcomes[place] = answers
+    first = requests_of(0)
+    by_item: dict[str, list[int]] = {}
+    for at, request in enumerate(first):
+        by_item.setdefault(request.item, []).append(at)
+    in_order = sorted(place for places in noisy.values() for place in places)
+    for place in in_order:
+        outcomes[place] = [None] * len(first)
+    for positions in by_item.values() if noisy else ():
+        asked = [first[at] for at in positions]
+        names = seed, asked[0].task, asked[0].item
+        made: dict[int, Intervention] = {}
+        for draw, places in noisy.items():
+            changes = [drawn[place][0] for place in places]
+            requests = [each.request for each in asked]
+            own = with_own_draws(changes, requests, *names, *_name_of(draw))
+            made |= dict(zip(places, own, strict=True))
+        swept = sweeps([made[place] for place in in_order], asked)
+        work += swept.stats
+        for place, answers in zip(in_order, swept.outcomes, strict=True):
+            for at, outcome in zip(positions, answers, strict=True):
+                outcomes[place][at] = outcome
+    return Sweep(outcomes, work)
+
+
+def _name_of(draw: int) -> tuple[str, ...]:
+    """Of the first draw noise is what it would be if there were no others."""
+    return (f"draw {draw}",) if draw else ()
+
+
+def with_own_draws(
+    changes: Sequence[Intervention], requests: Sequence[Request], seed: int, *names: str
+) -> list[Intervention]:
+    """Noise of the same covariance, drawn anew for each position of an item's requests.
+
+    A draw is the sum of all rows of the shared table, each times a standard normal number, over
+    the square root of their number. Heads of a layer share their draws.
+    """
+    # of each request all that is changed at most, and one for what a decoder begins with
+    n_positions = 1 + max(
+        len(request.context)
+        + (len(request.continuation) if isinstance(request, LogLikelihood) else request.max_tokens)
+        for request in requests
+    )
+    known: dict[tuple[str, int], torch.Tensor] = {}
+
+    def drawn(edit: Edit) -> Edit:
+        if not isinstance(edit, AddSite):
+            return edit
+        place, table = (edit.site, edit.layer), edit.value
+        if place not in known:
+            # by row, so that a position's draw does not depend on how many others there are
+            draws = stats.generator(seed, NOISE, *names, edit.site, str(edit.layer))
+            parts = torch.from_numpy(draws.standard_normal((n_positions, len(table)))).to(table)
+            mixed = parts @ table.flatten(1) / len(table) ** 0.5
+            known[place] = mixed.unflatten(1, table.shape[1:])
+        return replace(edit, value=known[place])
+
+    return [replace(change, edits=tuple(map(drawn, change.edits))) for change in changes]

@@ -23,14 +23,20 @@ from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import join_facts
 
-from .order import order_rows, tasks_apart
 from .protocol_interaction import Groups, interaction_rows, layer_groups
 from .result import EmergenceResult
 from .summaries import CENTRE as CENTRE
 from .summaries import CRITICAL as CRITICAL
 from .summaries import HALF as HALF
 from .summaries import SETTLED as SETTLED
-from .summaries import agreement_rows, evidence_key, summarised, summary_row
+from .summaries import (
+    agreement_rows,
+    evidence_key,
+    order_rows,
+    summarised,
+    summary_row,
+    tasks_apart,
+)
 
 
 @check_arguments()

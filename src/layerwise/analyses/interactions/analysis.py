@@ -30,10 +30,9 @@ from layerwise.presentation.wording import HEAD_WORDS, number, spread, spread_of
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .costs import ACCURACY, MARGIN, measure_of
 from .findings import KIND, SIGNAL, caveats, findings, pair_name
 from .result import InteractionsResult
-from .tables import PAIRS, PERMUTATIONS
+from .tables import ACCURACY, MARGIN, PAIRS, PERMUTATIONS, measure_of
 
 _WORDS = (
     "Layers that do the same work look unimportant one at a time. So each was skipped alone, and "
@@ -184,7 +183,7 @@ def _tables(result: InteractionsResult, others: Sequence[Result]) -> dict[str, p
 
 def refuse_unpaired(cfg: Any) -> None:
     """Refuse a model that has no two layers, or more pairs of them than are removed."""
-    from .spec import MOST_SETS
+    from .job import MOST_SETS
 
     n_layers = cfg.n_layers
     n_sets = n_layers + n_layers * (n_layers - 1) // 2
@@ -201,8 +200,7 @@ PROTOCOLS = ("continuation", "letter")
 
 
 def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    from .job import Interactions
-    from .spec import SetsSpec
+    from .job import Interactions, SetsSpec
 
     chosen = [name for name in PROTOCOLS if name in start.able.protocols][:1]
     if chosen:

@@ -17,9 +17,8 @@ from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 
-from .job import Interactions
+from .job import Interactions, SetsSpec, refuse_sets, refuse_unknown_skip
 from .result import InteractionsResult
-from .spec import SetsSpec, refuse_sets, refuse_unknown_skip
 
 
 @check_arguments(refuse_unknown_skip, refuse_sets)

@@ -23,9 +23,8 @@ from layerwise.presentation.wording import (
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.run_tables import RunTables
 
-from .costs import NATS
 from .result import Row, part_name
-from .tables import NATS_ALONE, OVERLAPPING, REDUNDANT
+from .tables import NATS, NATS_ALONE, OVERLAPPING, REDUNDANT
 
 KIND = "interaction of layers"
 SIGNAL = "interaction_signal"

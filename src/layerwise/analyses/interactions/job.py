@@ -2,25 +2,137 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from layerwise import stats
 from layerwise.analyses.ablation.job import Ablation
+from layerwise.analyses.ablation.spec import AblationSpec, refuse_unknown_site
+from layerwise.errors import UserError
+from layerwise.models.instance.kinds import Model, heads_per_key, n_heads_of
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
 from layerwise.stats.effects import CONTROLS
 from layerwise.storage.parquet import conform, frame
+from layerwise.sweep import Intervention, together
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 
-from .costs import Players
 from .result import InteractionsResult
-from .spec import SetsSpec
+from .tables import Player, Players
+
+MOST_SETS, MOST_PERMUTATIONS = 5000, 10_000
+
+
+def refuse_unknown_skip(site: str) -> None:
+    """Refuse a site that cannot be skipped in any model."""
+    refuse_unknown_site("skip", site)
+
+
+def refuse_sets(order: int, permutations: int) -> None:
+    """Refuse sets that are none of any model."""
+    if order not in (1, 2):
+        raise UserError(
+            f"The order is {order}; expected 2 (each alone and all pairs), or 1 (each alone, with "
+            "permutations)."
+        )
+    if order == 1 and not permutations:
+        raise UserError(
+            "Nothing would be removed together: expected order 2, or a number of permutations."
+        )
+    if not 0 <= permutations <= MOST_PERMUTATIONS:
+        raise UserError(
+            f"The number of permutations is {permutations}; expected 0 (none) to "
+            f"{MOST_PERMUTATIONS}."
+        )
+
+
+@dataclass(frozen=True)
+class SetsSpec(AblationSpec):
+    """Sets of layers or heads to be skipped."""
+
+    players: Players = ()  # what is removed as one, by layer and head
+    order: int = 2  # 1 removes each alone, 2 also all pairs
+    # How many orders of all players are drawn, whose beginnings are removed; 0 for none.
+    permutations: int = 0
+    seed: int = 0  # decides these orders
+
+    @classmethod
+    def among(
+        cls,
+        model: Model,
+        site: str,
+        layers: tuple[int, ...],
+        heads: Sequence[int] | None,
+        *,
+        order: int,
+        permutations: int,
+        seed: int,
+    ) -> SetsSpec:
+        """The sets that are made of some layers or heads of a model."""
+        basis = AblationSpec.of(model, "skip", site, layers, heads=heads)
+        players = tuple(
+            Player(layer, head)
+            for layer, head in product(sorted(basis.layers), sorted(basis.heads or ()) or (None,))
+            if head is None or head < n_heads_of(model, layer)
+        )
+        spec = cls(
+            basis.kind, basis.site, basis.layers, basis.heads,
+            players=players, order=order, permutations=permutations, seed=seed,
+        )  # fmt: skip
+        spec.refuse()
+        return spec
+
+    def refuse(self) -> None:
+        """Refuse sets that say nothing, or are too many."""
+        refuse_sets(self.order, self.permutations)
+        noun = "layers" if self.heads is None else "heads"
+        if len(self.players) < 2:
+            raise UserError(
+                f"Only one of the {noun} would be removed; expected at least two, to be removed "
+                "alone and together: name more."
+            )
+        n = len(self.players)
+        most = n + (n * (n - 1) // 2) * (self.order == 2) + self.permutations * n
+        if most > MOST_SETS and len(self.sets) > MOST_SETS:
+            raise UserError(
+                f"Of {n} {noun} {len(self.sets):,} sets would be removed; expected at most "
+                f"{MOST_SETS:,}: name fewer {noun}, or draw fewer permutations."
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """What makes them these sets and no others."""
+        more = {"permutations": self.permutations} if self.permutations else {}
+        return super().settings() | {"order": self.order, **more}
+
+    @cached_property
+    def orders(self) -> tuple[Players, ...]:
+        """The permutations of all players that are drawn."""
+        draws = stats.generator(self.seed, "permutations of players")
+        n = len(self.players)
+        return tuple(
+            tuple(self.players[i] for i in draws.permutation(n).tolist())
+            for _ in range(self.permutations)
+        )
+
+    @cached_property
+    def sets(self) -> tuple[Players, ...]:
+        """What is removed together: each player, all pairs, beginnings of the drawn orders."""
+        pairs = combinations(self.players, 2) if self.order == 2 else ()
+        begun = (tuple(sorted(o[: i + 1])) for o in self.orders for i in range(len(o)))
+        return tuple(dict.fromkeys([*((player,) for player in self.players), *pairs, *begun]))
+
+    def _made(self, make: Callable[..., Intervention], model: Model) -> list[Intervention]:
+        n_shared = heads_per_key(model.cfg)
+        alone = {p: self._of(make, p.layer, p.head, n_shared) for p in self.players}
+        return [together([alone[player] for player in removed]) for removed in self.sets]
 
 
 @dataclass(frozen=True)

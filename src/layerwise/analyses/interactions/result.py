@@ -23,8 +23,7 @@ from layerwise.presentation.section import drawn
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 
-from .costs import ACCURACY, NATS, measure_of, signal_of
-from .tables import PERMUTATIONS, pairs_table, shapley_table
+from .tables import ACCURACY, NATS, PERMUTATIONS, measure_of, pairs_table, shapley_table, signal_of
 
 
 @dataclass(frozen=True, repr=False, eq=False)
