@@ -119,30 +119,25 @@ class Ablation:
         return max((changes.draws for changes in self.changes), default=1)
 
     @property
+    def _resampled(self) -> bool:
+        return any(changes.kind == RESAMPLE for changes in self.changes)
+
+    @property
     def _source_draws(self) -> range:
         """The draws in which requests differ, by the other item that they are resampled from."""
-        resampled = any(changes.kind == RESAMPLE for changes in self.changes)
-        return range(self.n_draws if resampled else 1)
+        return range(self.n_draws if self._resampled else 1)
 
     def settings(self) -> dict[str, Any]:
         """What makes it this ablation and no other."""
         first, *others = [changes.settings() for changes in self.changes] or [{}]
-        return {
-            **first,
-            **({"also_changed": others} if others else {}),
-            "method": self.method,
-            "only_with_signal": self.only_with_signal,
-            **self._examples(),
-        }
-
-    def _examples(self) -> dict[str, Any]:
-        """Which draws of few-shot examples are asked with, where there are several."""
-        if self.fewshot_seeds == 1:
-            return {}
-        hashes = {task.name: [] for task in self.setup.tasks}
-        for task in self._tasks():
-            hashes[task.name].append(task.hash)
-        return {"fewshot_seeds": self.fewshot_seeds, "examples": hashes}
+        settings = first | ({"also_changed": others} if others else {})
+        settings |= {"method": self.method, "only_with_signal": self.only_with_signal}
+        if self.fewshot_seeds > 1:
+            hashes = {task.name: [] for task in self.setup.tasks}
+            for task in self._tasks():
+                hashes[task.name].append(task.hash)
+            settings |= {"fewshot_seeds": self.fewshot_seeds, "examples": hashes}
+        return settings
 
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
@@ -152,16 +147,20 @@ class Ablation:
         warn_of_few_items(setup.pieces())
         meter = PartMeter(progress, self.amount())
         progress.expect(meter.counted)
-        pieces = self._swept_pieces(parts, meter) if self.only_with_signal else self._all_pieces()
+        intact = self._all_pieces("intact") if self.only_with_signal else []
+        if intact:
+            _make(intact, parts, meter, self)
+        pieces = self._able_pieces(parts) if self.only_with_signal else self._all_pieces()
         meter.only(sum((self.cost(p).amount for p in unrecorded(parts, pieces)), start=0.0))
         _make(pieces, parts, meter, self)
-        tables = [rows_of(parts, "records", [f"records {piece.name}"]) for piece in pieces]
-        work = [parts.read_part(f"work {piece.name}") for piece in pieces]
-        if self.only_with_signal:
-            intact = self._intact_pieces()
-            intact_tables = [rows_of(parts, "records", [f"records {p.name}"]) for p in intact]
-            work += [parts.read_part(f"work {p.name}") for p in intact]
-            tables += [_without(table, tables) for table in intact_tables]
+        work = [parts.read_part(f"work {piece.name}") for piece in (*pieces, *intact)]
+        tables = [_records(parts, [piece]) for piece in pieces]
+        # of the intact model the tasks and protocols that were not swept, and controls, asked once
+        swept = {pair for t in tables for pair in zip(t["task"], t["protocol"], strict=True)}
+        for piece in intact:
+            table = _records(parts, [piece])
+            again = [pair in swept for pair in zip(table["task"], table["protocol"], strict=True)]
+            tables.append(table.loc[table["kind"].isin(CONTROLS) | ~np.array(again, dtype=bool)])
         records = pd.concat(tables, ignore_index=True)
         facts = setup.facts(settings, joined_work(work))
         how = setup.tokenizer, setup.chat, is_seq2seq(setup.model), setup.pieces()
@@ -171,30 +170,33 @@ class Ablation:
         protocols = self.setup.protocols
         return [piece for task in self.setup.tasks for piece in self._cut(task, protocols, part)]
 
-    def _intact_pieces(self) -> list[Piece]:
-        return self._all_pieces("intact")
-
     def amount(self) -> float:
         """The work of all pieces as far as it is known: at most, with signal in all tasks."""
-        pieces = self._all_pieces()
-        if self.only_with_signal:
-            pieces += self._intact_pieces()
+        stages = ("swept", "intact") if self.only_with_signal else ("swept",)
+        pieces = [piece for stage in stages for piece in self._all_pieces(stage)]
         return sum((self.cost(piece).amount for piece in pieces), start=0.0)
 
-    def _swept_pieces(self, parts: CheckpointStore, progress: Meter) -> list[Piece]:
-        """The pieces worth sweeping, after measuring the intact model."""
-        _make(self._intact_pieces(), parts, progress, self)
+    def _able_pieces(self, parts: CheckpointStore) -> list[Piece]:
+        """The pieces of protocols under which the intact model, once measured, has signal."""
         pieces: list[Piece] = []
         for task in self.setup.tasks:
-            measured = self._cut(task, self.setup.protocols, "intact")
-            records = rows_of(parts, "records", [f"records {piece.name}" for piece in measured])
-            pieces += self._cut(task, _with_signal(task, records, self.setup.protocols), "swept")
+            records = _records(parts, self._cut(task, self.setup.protocols, "intact"))
+            # each protocol by itself, for the correction is over all tasks of a finished run
+            able = {
+                cell.protocol
+                for cell in cells(records, over_examples=True)
+                if all(signals([cell], lambda _, name, task=task: task.chance[name]).values())
+            }
+            protocols = tuple(p for p in self.setup.protocols if p in able)
+            pieces += self._cut(task, protocols, "swept")
         return pieces
 
     def _cut(self, task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
         starts = range(0, len(task.items), ITEMS_AT_ONCE) if protocols else ()
         parts = [task.items[i : i + ITEMS_AT_ONCE] for i in starts]
-        several, apart = self.fewshot_seeds > 1, _pieces_apart(task, parts)
+        size = sum(len(open_prompt(task, item)) for part in parts[:1] for item in part)
+        most = max(1, min(MOST_COUNTED, MOST_CHARACTERS // max(1, size)))
+        several, apart = self.fewshot_seeds > 1, -(-len(parts) // most)  # one in so many is counted
         return [
             Piece(
                 variant, part, protocols, stage, self.analysis, number if several else None,
@@ -250,8 +252,9 @@ class Ablation:
 
     def _donors(self, task: Task, draw: int) -> dict[str, Item]:
         """By item id the other item that it is resampled from; empty if nothing is resampled."""
-        resampled = any(changes.kind == RESAMPLE for changes in self.changes)
-        return resampled_from(self.setup.seed, task.items, task.name, draw) if resampled else {}
+        if not self._resampled:
+            return {}
+        return resampled_from(self.setup.seed, task.items, task.name, draw)
 
     def _requests(self, piece: Piece, draw: int = 0) -> list[TaskRequest]:
         """What is put to the model in a piece."""
@@ -308,7 +311,7 @@ class Ablation:
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""
-        first = self._intact_pieces() if self.only_with_signal else self._all_pieces()
+        first = self._all_pieces("intact" if self.only_with_signal else "swept")
         requests = (
             request
             for task in self._tasks()
@@ -319,11 +322,8 @@ class Ablation:
         write_requests(chain(requests, blind), folder)
 
 
-def _pieces_apart(task: Task, parts: Sequence[Sequence[Item]]) -> int:
-    """One of so many pieces is counted."""
-    size = sum(len(open_prompt(task, item)) for part in parts[:1] for item in part)
-    most = max(1, min(MOST_COUNTED, MOST_CHARACTERS // max(1, size)))
-    return -(-len(parts) // most)
+def _records(parts: CheckpointStore, pieces: Sequence[Piece]) -> pd.DataFrame:
+    return rows_of(parts, "records", [f"records {piece.name}" for piece in pieces])
 
 
 def _questions(*how: Any) -> pd.DataFrame:
@@ -360,18 +360,3 @@ class _Measuring:
         if key not in self.changes:
             self.changes = {key: self.job.interventions(piece)}
         return self.job.measure(piece, self.changes[key])
-
-
-def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:
-    """The protocols under which the intact model is better than blind, each asked by itself."""
-    known = {cell.protocol: cell for cell in cells(records, over_examples=True)}
-    return tuple(
-        p for p in protocols if signals([known[p]], lambda _, name: task.chance[name])[task.name, p]
-    )
-
-
-def _without(table: pd.DataFrame, swept: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The rows of tasks and protocols that were not swept, and controls, which are asked once."""
-    done = {pair for t in swept for pair in zip(t["task"], t["protocol"], strict=True)}
-    again = [pair in done for pair in zip(table["task"], table["protocol"], strict=True)]
-    return table.loc[table["kind"].isin(CONTROLS) | ~np.array(again, dtype=bool)]

@@ -126,27 +126,23 @@ class AblationResult(Result):
         effects = self.effects()
         if effects.empty:
             return in_short(self, SCORE, self.signal())
-        return in_short(self, _SHOWN, most_harmful(effects))
+        ranked = effects.loc[effects["signal"]].sort_values(
+            by="share_lost", ascending=False, kind="stable"
+        )
+        top = ranked.groupby("protocol", sort=True).head(5)
+        top = top.sort_values("protocol", kind="stable")
+        return in_short(self, _SHOWN, top.assign(p_corrected=corrected(top)))
 
     def notes(self) -> list[str]:
         """How often the model is right where it has no signal, and what to try."""
         return no_signal.sentences(self.signal(), self.facts)
 
 
-_HIDDEN = (
+_SHOWN = without(
+    effect_columns("p_corrected", "corrected"),
     "n", "accuracy (%)", "change (points)", "gold log-prob. lost (nats)", "margin lost (nats)",
     "p (run, corrected)",
 )  # fmt: skip
-_SHOWN = without(effect_columns("p_corrected", "corrected"), *_HIDDEN)
-
-
-def most_harmful(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
-    """The most harmful interventions under each protocol, of tasks that have signal."""
-    ranked = effects.loc[effects["signal"]].sort_values(
-        by="share_lost", ascending=False, kind="stable"
-    )
-    top = ranked.groupby("protocol", sort=True).head(n_top).sort_values("protocol", kind="stable")
-    return top.assign(p_corrected=corrected(top))
 
 
 def join_ablations(results: Sequence[Result]) -> list[Result]:
@@ -161,9 +157,8 @@ def join_ablations(results: Sequence[Result]) -> list[Result]:
             "them apart."
         )
     records = pd.concat([result.records for result in runs], ignore_index=True)
-    each = [*_ANSWER, "draw", "examples"]
-    each = [*_ANSWER, "draw", "examples"]
-    records = records.loc[~records.duplicated(each)]  # the intact model, asked again
+    again = records.duplicated([*_ANSWER, "draw", "examples"])  # the intact model, asked again
+    records = records.loc[~again]
     joined = AblationResult(records, _facts([result.facts for result in runs]), runs[0].questions)
     return [
         joined if result is runs[0] else result
@@ -174,27 +169,20 @@ def join_ablations(results: Sequence[Result]) -> list[Result]:
 
 def joinable(first: AblationResult, other: AblationResult) -> bool:
     """Whether no change is in both, and the intact model answered alike where both asked."""
-    own, others = (
-        result.records.drop_duplicates([*_CELL, "intervention"]) for result in (first, other)
-    )
-    both = own.merge(others, on=[*_CELL, "intervention"])
-    same = set(both.loc[~both["kind_x"].isin(BASELINES), "intervention"])
-    return not same and _answered_alike(first, other, both)
-
-
-def _answered_alike(first: AblationResult, other: AblationResult, both: pd.DataFrame) -> bool:
-    keys = pd.DataFrame(both[_CELL])
-    own, others = (
+    change = [*_CELL, "intervention", "kind"]
+    own, others = (result.records[change].drop_duplicates() for result in (first, other))
+    both = own.merge(others)
+    if not both["kind"].isin(BASELINES).all():
+        return False
+    one, two = (
         result.records.query("intervention == 'intact'")
-        .merge(keys)
+        .merge(both[_CELL].drop_duplicates())
         .sort_values([*_ANSWER, "examples"])
         for result in (first, other)
     )
-    if own["item"].tolist() != others["item"].tolist():
-        return False
-    gold = (table["gold_logprob"].to_numpy(dtype=float) for table in (own, others))
-    same = own["correct"].tolist() == others["correct"].tolist()
-    return same and np.allclose(*gold, rtol=0, atol=_SAME, equal_nan=True)
+    alike = all(one[name].tolist() == two[name].tolist() for name in ("item", "correct"))
+    gold = (table["gold_logprob"].to_numpy(dtype=float) for table in (one, two))
+    return alike and np.allclose(*gold, rtol=0, atol=_SAME, equal_nan=True)
 
 
 def _facts(every: Sequence[Facts]) -> Facts:
