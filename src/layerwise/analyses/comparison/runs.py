@@ -139,8 +139,17 @@ def left_out(runs: str, reason: str, **what: str) -> dict[str, Any]:
 
 def saved_runs(folders: Sequence[Path], groups: Sequence[str | None]) -> list[SavedRun]:
     """Read the folders."""
-    names = _names(folders)
-    return [_read(*each) for each in zip(folders, names, groups, strict=True)]
+    runs = []
+    for folder, name, group in zip(folders, _names(folders), groups, strict=True):
+        results = with_curves(load_results(folder))
+        if not results:
+            raise UserError(
+                f"The run in {folder} has nothing to compare: expected an {curves_in_words()}; run "
+                "one of these, or a profile, with this folder."
+            )
+        facts = join_facts([result.facts for result in results])
+        runs.append(SavedRun(name, group, facts, tuple(results)))
+    return runs
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -153,16 +162,6 @@ def _names(folders: Sequence[Path]) -> list[str]:
     raise UserError(
         "A folder was given twice: expected the folder of another run each time; leave one out."
     )
-
-
-def _read(folder: Path, name: str, group: str | None) -> SavedRun:
-    results = with_curves(load_results(folder))
-    if not results:
-        raise UserError(
-            f"The run in {folder} has nothing to compare: expected an {curves_in_words()}; run "
-            "one of these, or a profile, with this folder."
-        )
-    return SavedRun(name, group, join_facts([r.facts for r in results]), tuple(results))
 
 
 def refuse_same_model(runs: Sequence[SavedRun]) -> None:
@@ -221,11 +220,18 @@ def on_shared_tasks(runs: Sequence[SavedRun]) -> tuple[list[SavedRun], list[dict
         if reason is not None
     ]  # fmt: skip
     if not shared:
+        name, reason = next(iter(reasons.items()))
         raise UserError(
-            f"The runs share no task with the same items ({_first(reasons)}): expected at least "
+            f"The runs share no task with the same items ({name!r}: {reason}): expected at least "
             "one; make the runs again with the same --task, --limit, --seed and few-shot examples."
         )
-    return [_restricted(run, shared) for run in runs], rows
+    restricted = []
+    for run in runs:
+        kept = tuple(task for task in run.facts.tasks if task.name in shared)
+        results = tuple(_of_tasks(result, shared) for result in run.results)
+        facts = run.facts.model_copy(update={"tasks": kept})
+        restricted.append(replace(run, facts=facts, results=results))
+    return restricted, rows
 
 
 def _difference(having: Mapping[str, TaskFacts], runs: Sequence[SavedRun]) -> str | None:
@@ -243,23 +249,10 @@ def _difference(having: Mapping[str, TaskFacts], runs: Sequence[SavedRun]) -> st
     return None if len(levels) == 1 else "the accuracy by guessing differs"
 
 
-def _first(reasons: Mapping[str, str | None]) -> str:
-    name, reason = next(iter(reasons.items()))
-    return f"{name!r}: {reason}"
-
-
-def _restricted(run: SavedRun, tasks: Sequence[str]) -> SavedRun:
-    results = [_of_tasks(result, tasks) for result in run.results]
-    kept = tuple(task for task in run.facts.tasks if task.name in tasks)
-    return replace(run, facts=run.facts.model_copy(update={"tasks": kept}), results=tuple(results))
-
-
 def _of_tasks(result: Result, tasks: Sequence[str]) -> Result:
-    fields: dict[str, Any] = {"facts": result.facts}
-    for name in result.tables:
-        table: pd.DataFrame = getattr(result, name)
-        fields[name] = table.loc[table["task"].isin(tasks)]
-    return type(result)(**fields)
+    tables: dict[str, pd.DataFrame] = {name: getattr(result, name) for name in result.tables}
+    shown = {name: table.loc[table["task"].isin(tasks)] for name, table in tables.items()}
+    return type(result)(facts=result.facts, **shown)
 
 
 def shared_change(runs: Sequence[SavedRun]) -> tuple[str, str] | None:
@@ -270,7 +263,7 @@ def shared_change(runs: Sequence[SavedRun]) -> tuple[str, str] | None:
         return min(shared, key=lambda change: change != ("skip", "layer"))
     if all(listed.values()):
         each = "; ".join(
-            f"{_changes_in_words(changes)} in {name}" for name, changes in listed.items()
+            f"{', '.join(map(' '.join, changes))} in {name}" for name, changes in listed.items()
         )
         raise UserError(
             f"The metric differs, for layers were changed in different ways ({each}): expected "
@@ -287,7 +280,3 @@ def _changes(run: SavedRun) -> list[tuple[str, str]]:
     single = table["head"].isna() & table["layer"].notna() & table["site"].ne("layers")
     listed = table.loc[single, ["kind", "site"]].drop_duplicates()
     return [(str(kind), str(site)) for kind, site in listed.to_numpy()]
-
-
-def _changes_in_words(changes: Sequence[tuple[str, str]]) -> str:
-    return ", ".join(f"{kind} {site}" for kind, site in changes)

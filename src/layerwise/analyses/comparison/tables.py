@@ -50,12 +50,8 @@ def estimate_rows(runs: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
     for run in runs:
         for key, (quantity,) in quantities([run]).items():
             low, high = _own_interval(key, quantity)
-            about = {
-                "run": run.run.name,
-                "group": run.run.group,
-                "estimate": float(quantity.draws[0]),
-            }
-            yield about | _named(key, quantity) | {"low": low, "high": high}
+            values = {"estimate": float(quantity.draws[0]), "low": low, "high": high}
+            yield {"run": run.run.name, "group": run.run.group} | _named(key, quantity) | values
 
 
 def pair_rows(

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.errors import UserError
+from layerwise.presentation.wording import in_order
 from layerwise.stats.depth.layer_curves import Sampling
 from layerwise.stats.effects import Cell, cells, layer_skips, scale_of
 from layerwise.stats.families.estimate import known, with_holm
@@ -100,30 +101,24 @@ def interaction_rows(
         and signal[cell.task, cell.protocol]
     }
     tables = []
-    for capability in _in_order({key[0] for key in profiles}, tuple(CAPABILITIES)):
+    for capability in in_order(sorted({key[0] for key in profiles}), tuple(CAPABILITIES)):
         own = {key[1:]: profile for key, profile in profiles.items() if key[0] == capability}
-        for pair in combinations(_in_order({key[1] for key in own}, PROTOCOLS), 2):
-            both = _both(own, pair)
+        protocols = in_order(sorted({protocol for _, protocol in own}), PROTOCOLS)
+        for pair in combinations(protocols, 2):
+            # the tasks whose very same items were asked under both protocols
+            both = [
+                (own[task, pair[0]], own[task, pair[1]])
+                for task in sorted({task for task, _ in own})
+                if all((task, protocol) in own for protocol in pair)
+            ]
+            both = [
+                (a, b) for a, b in both if a.cell.items == b.cell.items and len(a.cell.items) > 1
+            ]
             if both:
                 tables.append(_rows(capability, pair, both, groups, sampling))
     adjusted = with_holm([rows[0] for rows in tables])
     return [row | {"p_holm": first["p_holm"]} for first, rows in zip(adjusted, tables, strict=True)
             for row in rows]  # fmt: skip
-
-
-def _in_order(names: set[str], order: Sequence[str]) -> list[str]:
-    known = [name for name in order if name in names]
-    return known + sorted(names - set(known))
-
-
-def _both(
-    profiles: dict[tuple[str, str], Profile], pair: tuple[str, str]
-) -> list[tuple[Profile, Profile]]:
-    """The profiles of the tasks whose very same items were asked under both protocols."""
-    tasks = sorted({task for task, _ in profiles})
-    pairs = [(profiles.get((task, pair[0])), profiles.get((task, pair[1]))) for task in tasks]
-    return [(a, b) for a, b in pairs if a and b and a.cell.items == b.cell.items
-            and len(a.cell.items) > 1]  # fmt: skip
 
 
 def loss_profile(cell: Cell, chance: float, groups: Groups) -> Profile:
@@ -161,30 +156,26 @@ def _rows(
         "tasks": ",".join(a.cell.task for a, _ in both),
         "p": interaction_p(np.concatenate(parts), sampling.seed, together),
     }
-    shares = [_bounded([profiles[i] for profiles in both], drawn)
-              for i, drawn in enumerate((first, second))]  # fmt: skip
-    n_layers = np.array([len(layers) for layers in groups.values()])
-    own = [
-        Bounded(*ends, moved_by_an_answer([profiles[i].scale for profiles in both], n_layers))
-        for i, ends in enumerate(shares)
-    ]
+    sides, n_layers = zip(*both, strict=True), np.array(list(map(len, groups.values())))
+    columns: dict[str, Float[np.ndarray, " groups"]] = {}
+    own = []
+    for which, drawn, profiles in zip(("first", "second"), (first, second), sides, strict=True):
+        scales = [profile.scale for profile in profiles]
+        shares = np.stack([profile.pseudo.mean(axis=0) for profile in profiles])
+        # percentile bounds of the mean share, joint ones where all resamples are the same
+        ends = wide_enough(stats.percentile_bounds(drawn[1:], 0.95), shares, scales)
+        own.append(Bounded(*ends, moved_by_an_answer(scales, n_layers)))
+        names = (f"share_{which}{end}" for end in ("", "_low", "_high"))
+        columns |= dict(zip(names, (drawn[0], *ends), strict=True))
     apart = stats.percentile_bounds((first - second)[1:], 0.95)
-    ends = {
-        "share_first": (first, shares[0]),
-        "share_second": (second, shares[1]),
-        "difference": (first - second, difference_wide_enough((first - second)[0], apart, *own)),
-    }
+    ends = difference_wide_enough((first - second)[0], apart, *own)
+    columns |= {"difference": (first - second)[0], "low": ends[0], "high": ends[1]}
     return [
-        named | {"group": name, "layers": list(layers)} | _estimates(ends, i)
+        named
+        | {"group": name, "layers": list(layers)}
+        | {column: known(values[i]) for column, values in columns.items()}
         for i, (name, layers) in enumerate(groups.items())
     ]
-
-
-def _bounded(profiles: Sequence[Profile], drawn: Float[np.ndarray, "draws groups"]) -> stats.Bounds:
-    """Percentile bounds of the mean share by group, joint ones where all resamples are the same."""
-    shares = np.stack([profile.pseudo.mean(axis=0) for profile in profiles])
-    bounds = stats.percentile_bounds(drawn[1:], 0.95)
-    return stats.Bounds(*wide_enough(bounds, shares, [profile.scale for profile in profiles]))
 
 
 def interaction_p(
@@ -199,15 +190,3 @@ def interaction_p(
     contrasts[np.abs(contrasts) < 1e-12] = 0.0
     together = contrasts if clusters is None else clusters.sums(contrasts)
     return stats.joint_sign_flip_p(together, seed=stats.generator(seed, "interaction"))
-
-
-def _estimates(
-    ends: Mapping[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]], group: int
-) -> dict[str, float | None]:
-    """Estimates with their bounds; null where there is no end."""
-    estimates: dict[str, float | None] = {}
-    for name, (draws, (low, high)) in ends.items():
-        prefix = f"{name}_" if name != "difference" else ""
-        estimates |= {name: float(draws[0, group]), f"{prefix}low": known(low[group]),
-                  f"{prefix}high": known(high[group])}  # fmt: skip
-    return estimates

@@ -25,9 +25,9 @@ from layerwise.stats.families.estimate import (
     student,
 )
 from layerwise.stats.items.clusters import Clusters, clustered_interval, clusters_of, mean_errors
+from layerwise.stats.signals.signal import signals_of
 from layerwise.storage.parquet import conform, frame
 
-_CELL = ["item", "intervention"]
 NATS, MARGIN, ACCURACY = "nats", "margin", "accuracy"
 MEASURES = {NATS: "gold_logprob", MARGIN: "margin", ACCURACY: "correct"}
 
@@ -53,10 +53,7 @@ def players(layers: Iterable[int], heads: Iterable[int] | None) -> Players:
 class Costs:
     """One task under one protocol."""
 
-    task: str
-    capability: str
-    protocol: str
-    site: str  # what is removed of each layer
+    named: dict[str, str]  # task, capability, protocol, and site: what is removed of each layer
     sets: tuple[Players, ...]  # the sets removed, one for each column
     # By measure, a row per item: intact minus removed, in nats or 0 to 1.
     costs: dict[str, Float[np.ndarray, "items sets"]]
@@ -64,16 +61,6 @@ class Costs:
     clusters: Clusters  # which items ask for the same thing
     signal: bool  # whether the intact model is better than blind
     chance: float  # accuracy by guessing
-
-    @property
-    def named(self) -> dict[str, str]:
-        """The columns that all rows made of it share."""
-        return {
-            "task": self.task,
-            "capability": self.capability,
-            "protocol": self.protocol,
-            "site": self.site,
-        }
 
     @property
     def players(self) -> Players:
@@ -92,49 +79,40 @@ class Costs:
 
 def costs_of(interactions: pd.DataFrame, chance: Chance) -> Iterator[Costs]:
     """Each task and protocol of which something was removed, in alphabetical order."""
-    signal = signal_of(interactions, chance)
-    heard = signal.loc[signal["signal"]]
-    able = set(zip(heard["task"], heard["protocol"], strict=True))
+    able = signals_of(signal_of(interactions, chance))
     changed = interactions.loc[~_kinds(interactions).isin(CONTROLS)]
-    for _, group in changed.groupby(["task", "capability", "protocol"], sort=True):
-        if set(group["intervention"]) != {INTACT}:
-            place = group["task"].iloc[0], group["protocol"].iloc[0]
-            yield _costs(group, chance, place in able)
-
-
-def _costs(group: pd.DataFrame, chance: Chance, signal: bool) -> Costs:
-    task, capability, protocol = (str(group[c].iloc[0]) for c in ("task", "capability", "protocol"))
-    once = group.loc[~group["intervention"].duplicated()]
-    names = [str(name) for name in once["intervention"]]
-    n_rows = len(names) * group["item"].nunique()
-    if INTACT not in names or len(group) != n_rows or group.duplicated(_CELL).any():
-        raise UserError(
-            f"The interactions of task {task!r} under protocol {protocol!r} are incomplete or "
-            "doubled: expected every item once in the intact model and without every set; run "
-            "the analysis again."
+    for names, group in changed.groupby(["task", "capability", "protocol"], sort=True):
+        task, capability, protocol = map(str, names)
+        once = group.drop_duplicates("intervention")
+        order = [INTACT, *(name for name in once["intervention"] if name != INTACT)]
+        if order == [INTACT] == list(once["intervention"]):
+            continue
+        doubled = group.duplicated(["item", "intervention"]).any()
+        if len(order) > len(once) or doubled or len(group) != len(once) * group["item"].nunique():
+            raise UserError(
+                f"The interactions of task {task!r} under protocol {protocol!r} are incomplete or "
+                "doubled: expected every item once in the intact model and without every set; run "
+                "the analysis again."
+            )
+        removed = dict(
+            zip(once["intervention"], map(players, once["layers"], once["heads"]), strict=True)
         )
-    removed = dict(zip(names, map(players, once["layers"], once["heads"]), strict=True))
-    order = [INTACT, *(name for name in names if name != INTACT)]
-    wide = {
-        measure: group.pivot(index="item", columns="intervention", values=column)
-        .reindex(columns=order)
-        .to_numpy(dtype=float, na_value=np.nan)
-        for measure, column in MEASURES.items()
-    }
-    level = chance(task, protocol)
-    right = wide[ACCURACY].astype(bool)
-    return Costs(
-        task=task,
-        capability=capability,
-        protocol=protocol,
-        site=str(once["site"].iloc[0]),
-        sets=tuple(removed[name] for name in order[1:]),
-        costs={m: v[:, :1] - v[:, 1:] for m, v in wide.items() if not np.isnan(v).any()},
-        right=right[:, 1:],
-        clusters=clusters_of(group, sorted(set(group["item"]))),
-        signal=signal,
-        chance=level,
-    )
+        wide = {
+            measure: group.pivot(index="item", columns="intervention", values=column)
+            .reindex(columns=order)
+            .to_numpy(dtype=float, na_value=np.nan)
+            for measure, column in MEASURES.items()
+        }
+        site = str(once["site"].iloc[0])
+        yield Costs(
+            {"task": task, "capability": capability, "protocol": protocol, "site": site},
+            sets=tuple(removed[name] for name in order[1:]),
+            costs={m: v[:, :1] - v[:, 1:] for m, v in wide.items() if not np.isnan(v).any()},
+            right=wide[ACCURACY].astype(bool)[:, 1:],
+            clusters=clusters_of(group, sorted(set(group["item"]))),
+            signal=able[task, protocol],
+            chance=chance(task, protocol),
+        )
 
 
 def measure_of(table: pd.DataFrame) -> str:
@@ -209,7 +187,7 @@ def _measured(
     both = np.array([column[pair] for pair in pairs])
     beyond = costs[:, both] - costs[:, first] - costs[:, second]
     others = _beyond_others(beyond, pairs, cell.players)
-    p = _p_values(beyond, cell.clusters, stats.generator(seed, cell.task, "interactions"))
+    p = _p_values(beyond, cell.clusters, stats.generator(seed, cell.named["task"], "interactions"))
     places = {
         f"{which}_{part}": [getattr(pair[i], part) for pair in pairs]
         for i, which in enumerate(("first", "second"))
@@ -378,7 +356,7 @@ def _with_bounds(
     name: str, ends: str, values: PerItem, cell: Costs, seed: int, most: float | None = None
 ) -> dict[str, Any]:
     """Means with bootstrap bounds; of values that have a most, exact where all resamples agree."""
-    random = stats.generator(seed, cell.task)
+    random = stats.generator(seed, cell.named["task"])
     columns = mean_columns(name, ends, values, cell.clusters, random)
     if most is None:
         return columns
