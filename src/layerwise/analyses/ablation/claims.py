@@ -163,7 +163,7 @@ def _needed(effects: pd.DataFrame, losses: pd.DataFrame, general: list[int]) -> 
     n, n_tests = int(first["n_items"]), int(first["n_tests"])
     answers = int(independent_answers(n, int(first["n_answers"])))
     power = f"With {counted(n, 'item')} {could_be_found(answers, n_tests)}."
-    common = {
+    common: dict[str, Any] = {
         "kind": NEEDED,
         "capabilities": (capability,),
         "details": (power,),

@@ -116,7 +116,7 @@ def _steps_that_lose(losing: pd.DataFrame) -> Claim:
         f"{number(100 * most['difference'])} points more {_scored(most['second'])} than "
         f"{_scored(most['first'])}, on average.",
         capabilities=(str(most["capability"]),), tasks=(cell["task"],),
-        p=float(losing["p_holm"].max()),
+        p=float(numbers(losing, "p_holm").max()),
         test="the largest; paired randomisation tests, Holm over the run",
         items=f"{spread(losing['n_items'])} items",
         details=tuple(

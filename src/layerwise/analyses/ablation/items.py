@@ -5,7 +5,7 @@ Saved tables and requests are read; no model is run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,9 @@ def answers(outcomes: pd.DataFrame, without: pd.DataFrame, questions: pd.DataFra
     return ordered.drop(columns="order").reset_index(drop=True)
 
 
-def _given(chosen: pd.Series, written: pd.Series, options: Sequence[list[str]]) -> list[str | None]:
+def _given(
+    chosen: Iterable[Any], written: Iterable[Any], options: Sequence[list[str]]
+) -> list[str | None]:
     """The option that was taken of each item, or the text that was written."""
     return [
         text
@@ -185,7 +187,7 @@ def _given(chosen: pd.Series, written: pd.Series, options: Sequence[list[str]]) 
     ]
 
 
-def _texts(values: pd.Series) -> list[str | None]:
+def _texts(values: Iterable[Any]) -> list[str | None]:
     return [value.strip() if isinstance(value, str) else None for value in values]
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from layerwise.presentation.claim import ROLES, SCORING, SILENT
 from layerwise.presentation.columns import cells, heads, table_of
 from layerwise.presentation.over_run import HOLM, LEVEL, RATE, count_that_hold, n_tests
-from layerwise.presentation.rows import by_protocol, numbers, records, rows
+from layerwise.presentation.rows import by_protocol, by_task, numbers, parts, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table, others
 from layerwise.presentation.wording import (
     HEAD_WORDS,
@@ -158,7 +158,7 @@ def _sets(run: RunTables) -> Iterator[FigureSpec]:
         shown = effects_of(run, kind, site, SETS, signal=True)
         if shown.empty:
             continue
-        n_sets = shown["intervention"].nunique()
+        n_sets = len(set(shown["intervention"]))
         most = f", the {MOST} of {n_sets} that lose most" if n_sets > MOST else ""
         action = action_on_sets(kind, site)
         caption = (
@@ -179,8 +179,8 @@ def _protocols(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]:
     from .figures import protocol_comparison
 
     effects = effects_of(run, kind, site, signal=True)
-    several = effects.groupby("task")["protocol"].transform("nunique") > 1
-    shown = pd.DataFrame(effects.loc[several])
+    several = [task for task, part in by_task(effects) if len(set(part["protocol"])) > 1]
+    shown = rows(effects, task=several)
     if shown.empty:
         return
     caption = (
@@ -232,7 +232,7 @@ def _passages(run: RunTables) -> Iterator[FigureSpec]:
     if layers.empty:
         return
     kind, site = kinds_and_sites(layers)[0]
-    pairs = rows(layers, kind=kind, site=site).groupby(["closed", "open"], sort=False)
+    pairs = parts(rows(layers, kind=kind, site=site), closed=(), open=())
     for i, ((closed, opened), shown) in enumerate(pairs):
         sure = shown.loc[shown["loses_more"].notna()]
         n_holding = int((numbers(sure, "p_run") < LEVEL).sum())

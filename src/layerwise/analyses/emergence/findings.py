@@ -86,7 +86,7 @@ def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
     where = {name: str(most[name]) for name in ("capability", "first", "second")}
     pair = (where["first"], where["second"])
     more, less = pair[::sign]
-    by_group = {}
+    by_group: dict[str, tuple[float, float, float]] = {}
     for row in records(best):
         middle, *ends = (100 * sign * row[end] for end in _ENDS)
         by_group[row["group"]] = middle, min(ends), max(ends)

@@ -139,8 +139,8 @@ def _unit(measure: str) -> str:
 
 def _beside(head: str, measure: str, scale: int, digits: int = 0) -> Column:
     """The interaction in another measure."""
-    names = [f"{name}_{measure}" for name in ("interaction", "low", "high")]
-    return Column(head, lambda row: bounds(row, *names, scale, digits))
+    middle, low, high = (f"{name}_{measure}" for name in ("interaction", "low", "high"))
+    return Column(head, lambda row: bounds(row, middle, low, high, scale, digits))
 
 
 def _values_table(run: RunTables) -> Iterator[Table]:
