@@ -30,7 +30,15 @@ from layerwise.presentation.charts.lines import (
 from layerwise.presentation.charts.marks import PALE, level, points
 from layerwise.presentation.charts.panels import Bar, Panels, task_title
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.rows import by_protocol, by_task, layers_of, numbers, records, rows
+from layerwise.presentation.rows import (
+    by_protocol,
+    by_task,
+    layers_of,
+    numbers,
+    parts,
+    records,
+    rows,
+)
 from layerwise.presentation.style import FULL_WIDTH, look, protocol_look, styled
 from layerwise.presentation.wording import (
     HEAD_WORDS,
@@ -318,11 +326,10 @@ def action_on_sets(kind: str, site: str) -> str:
 
 def largest_sets(effects: pd.DataFrame) -> list[str]:
     """The interventions in the order of the table; those that lose most, if there are many."""
-    named = list(dict.fromkeys(effects["intervention"]))
-    losses = {name: float(numbers(rows(effects, intervention=name), "share_lost").mean())
-              for name in named}  # fmt: skip
-    kept = sorted(named, key=lambda name: -losses[name])[:MOST]
-    return [name for name in named if name in kept]
+    losses = {name: float(numbers(part, "share_lost").mean())
+              for (name,), part in parts(effects, intervention=())}  # fmt: skip
+    kept = sorted(losses, key=lambda name: -losses[name])[:MOST]
+    return [name for name in losses if name in kept]
 
 
 @styled

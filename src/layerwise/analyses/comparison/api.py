@@ -19,13 +19,12 @@ from layerwise.presentation.rows import rows
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
 from layerwise.storage.parquet import conform, frame
 
-from .quantities import Prepared, n_comparisons, prepared
+from .quantities import Prepared, n_comparisons, prepared, unsaid
 from .runs import (
     ComparedRuns,
     ComparisonFacts,
     RunFacts,
     SavedRun,
-    left_out,
     on_shared_tasks,
     refuse_mixed_group,
     refuse_other_prompts,
@@ -109,12 +108,7 @@ def compare(
     shared, silent = on_shared_tasks(saved)
     change = shared_change(shared)
     ready = [prepared(run, seed, n_resamples) for run in shared]
-    for run in ready:
-        for each in run.silent:  # what its own evidence leaves out
-            what = each._asdict()
-            what = {name: what[name] for name in ("capability", "protocol", "method", "task")}
-            known = {name: value for name, value in what.items() if value is not None}
-            silent.append(left_out(run.run.name, each.reason, **known))
+    silent += [unsaid(run, each) for run in ready for each in run.silent]
     by_group: dict[str, list[Prepared]] = {}
     for run in ready:
         by_group.setdefault(run.run.group or "", []).append(run)

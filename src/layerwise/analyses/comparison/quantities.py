@@ -109,6 +109,13 @@ def prepared(run: SavedRun, seed: int, n_resamples: int) -> Prepared:
     )
 
 
+def unsaid(run: Prepared, each: LeftOut) -> dict[str, Any]:
+    """A row on what a run's own evidence leaves out."""
+    task = {} if each.task is None else {"task": each.task}
+    where = {"capability": each.capability, "protocol": each.protocol, "method": each.method}
+    return left_out(run.run.name, each.reason, **where, **task)
+
+
 def quantities(
     runs: Sequence[Prepared], note: Callable[[dict[str, Any]], object] = lambda row: None
 ) -> dict[Key, list[Quantity]]:
@@ -202,35 +209,26 @@ def _in_all(
     note: Callable,
 ) -> Iterator[tuple[Key, list[Quantity]]]:
     """The measures that every run has, in relative depth and as shares of layers."""
-    measured = [{s.measure: s for s in of_run if not isinstance(s, LeftOut)} for of_run in settled]
     for run, of_run in zip(runs, settled, strict=True):
         for each in of_run:
             if isinstance(each, LeftOut):
-                note(left_out(run.run.name, each.reason, capability=each.capability,
-                              protocol=each.protocol, method=each.method))  # fmt: skip
+                note(unsaid(run, each))
+    measured = [{s.measure: s for s in of_run if not isinstance(s, LeftOut)} for of_run in settled]
     for measure in _shared([set(of_run) for of_run in measured]):
         of_run = [each[measure] for each in measured]
-        family, shift = (SIZE, 0.0) if measure == CRITICAL else (DEPTH, 0.5)
-        first, tasks = (
-            of_run[0],
-            tuple(t for t in of_run[0].tasks if all(t in s.tasks for s in of_run)),
-        )
-        if any(s.tasks != tasks for s in of_run):  # settled in other tasks
+        first, n_items = of_run[0], min(each.n_items for each in of_run)
+        if any(s.tasks != first.tasks for s in of_run):  # settled in other tasks
             continue
-        key = Key(family, first.capability, first.protocol, first.method, measure, axis, tasks)
-        yield (
-            key,
-            [
-                Quantity(
-                    (s.draws + shift) / size,
-                    min(each.n_items for each in of_run),
-                    min((each.clusters for each in of_run), key=lambda clusters: clusters.n),
-                    curves=s.curves,
-                    axis=Axis(size, shift, size) if family == DEPTH else None,
-                )
-                for s, size in zip(of_run, sizes, strict=True)
-            ],
-        )
+        family, shift = (SIZE, 0.0) if measure == CRITICAL else (DEPTH, 0.5)
+        clusters = min((each.clusters for each in of_run), key=lambda clusters: clusters.n)
+        where = first.capability, first.protocol, first.method
+        key = Key(family, *where, measure, axis, first.tasks)
+        of_key = []
+        for s, size in zip(of_run, sizes, strict=True):
+            scale = Axis(size, shift, size) if family == DEPTH else None
+            draws = (s.draws + shift) / size
+            of_key.append(Quantity(draws, n_items, clusters, curves=s.curves, axis=scale))
+        yield key, of_key
 
 
 def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:

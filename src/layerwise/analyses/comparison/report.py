@@ -5,11 +5,10 @@ No HTML is written here; escaping is the template's business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from layerwise.presentation.claim import Claim, evidence, narrowed
@@ -70,7 +69,7 @@ def _page(
 ) -> tuple[str, dict[str, Any]]:
     """The page's text, and its figures by name."""
     names = list(comparison.facts.groups or [run.name for run in comparison.facts.runs])
-    drawings = _drawings(comparison)
+    drawings = list(_drawings(comparison))
     n_sure = int(numbers(comparison.differences, "significant").sum())
     made, figures = pictures(drawings)
     text = filled(
@@ -139,17 +138,19 @@ _OF = {"accuracy": " accuracy points", "depth": " % of the depth", "share lost":
 
 def _reach(differences: pd.DataFrame) -> list[str]:
     """How small a difference could be seen, by the width of most intervals."""
-    parts = []
     bounded = differences.dropna(subset=["low", "high"])
-    for family in in_order(bounded["family"].loc[bounded["family"].isin(_OF)], COMPARED):
-        of_family = rows(bounded, family=family)
-        width = np.median(numbers(of_family, "high") - numbers(of_family, "low"))
-        parts.append(f"±{number(50 * width)}{_OF[family]}")
-    typical = f"A typical 95 % interval is {joined(parts)}: smaller differences are likely missed."
-    return [typical] if parts else []
+    widths = (bounded["high"] - bounded["low"]).groupby(bounded["family"]).median()
+    reach = joined(
+        f"±{number(50 * float(widths[family]))}{_OF[family]}"
+        for family in COMPARED
+        if family in widths
+    )
+    if not reach:
+        return []
+    return [f"A typical 95 % interval is {reach}: smaller differences are likely missed."]
 
 
-def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
+def _drawings(comparison: ComparedRuns) -> Iterator[FigureSpec]:
     from .figures import Block, compared_depths, compared_roles, difference_ranges
 
     blocks = [
@@ -157,19 +158,21 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
               run.group)
         for run in comparison.facts.runs
     ]  # fmt: skip
-    figures = []
+    tasks = comparison.facts.runs[0].facts.tasks
+    names = in_order((task.capability for task in tasks), CAPABILITY_ORDER)
+    named = (f"{name}: {joined(t.name for t in tasks if t.capability == name)}" for name in names)
+    listed = f" {capitalised('; '.join(named))}." if len(tasks) <= _FEW else ""
     for protocol in in_order(comparison.layers["protocol"], PROTOCOL_ORDER):
         caption = (
             f"What each layer is needed for {when(protocol)}: input left, output right, a row a "
             "task. Colour: how much of its score, the accuracy above guessing, the model loses "
-            "without the layer. Dots: significant within the row (exact McNemar test, Holm). "
-            f"{_tasks(comparison)}"
+            "without the layer. Dots: significant within the row (exact McNemar test, Holm)."
+            f"{listed}"
         )
         alt = f"Maps of layers by tasks, one under the other for each run, {protocol}."
         draw = partial(compared_roles, comparison.layers, blocks, protocol)
-        figures.append(FigureSpec(f"roles_{protocol}", draw, caption, alt))
-    depths = rows(comparison.estimates, family="depth")
-    if len(depths):
+        yield FigureSpec(f"roles_{protocol}", draw, caption, alt)
+    if len(rows(comparison.estimates, family="depth")):
         caption = (
             "Where each capability emerges, by run, from the first layer (0) to the last (1), "
             "with 95 % intervals over items. Each run on all tasks with signal; the differences "
@@ -177,44 +180,24 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
         )
         alt = "Points with intervals on an axis of depth, one per capability and run."
         draw = partial(compared_depths, comparison.estimates, blocks)
-        figures.append(FigureSpec("depths", draw, caption, alt))
-    there = rows(comparison.differences, family=list(COMPARED))
-    for family in in_order(there["family"], COMPARED):
+        yield FigureSpec("depths", draw, caption, alt)
+    for family in COMPARED:
         of_family = rows(comparison.differences, family=family)
-        caption = _caption(family, str(of_family["unit"].iloc[0]), spread(of_family["n_items"]))
+        if of_family.empty:
+            continue
+        how = "intervals and tests over runs and items at once (Welch, plus the error over items)"
+        if of_family["unit"].iloc[0] == "item":
+            tests = "exact McNemar tests" if family == "accuracy" else "paired tests"
+            how = f"paired intervals over items and {tests}"
+        caption = (
+            f"Differences of {family}, second minus first, on the same items (n = "
+            f"{spread(of_family['n_items'])}); {how}. Filled: different from 0 after Holm's "
+            "correction over all comparisons of this kind"
+            f"{', by no less than is of interest' * (family == 'depth')}."
+        )
         draw = partial(difference_ranges, comparison.differences, family)
         alt = f"Points with intervals: differences of {family}, a panel per protocol and method."
-        figures.append(FigureSpec(f"differences_{family.replace(' ', '_')}", draw, caption, alt))
-    return figures
-
-
-def _tasks(comparison: ComparedRuns) -> str:
-    """``"Knowledge: facts and cloze."`` for each capability; empty if they are many."""
-    tasks = comparison.facts.runs[0].facts.tasks
-    if len(tasks) > _FEW:
-        return ""
-    names = in_order((task.capability for task in tasks), CAPABILITY_ORDER)
-    of = {name: joined(t.name for t in tasks if t.capability == name) for name in names}
-    return f"{capitalised('; '.join(f'{name}: {named}' for name, named in of.items()))}."
-
-
-_TESTS = {
-    "accuracy": "paired bootstrap intervals and exact McNemar tests",
-    "depth": "paired intervals and tests",
-    "share lost": "paired intervals and tests",
-}
-
-
-def _caption(family: str, unit: str, items: str) -> str:
-    how = _TESTS[family] if unit == "item" else (
-        "intervals and tests over runs and items at once (Welch over runs, plus the error over "
-        "items)"
-    )  # fmt: skip
-    return (
-        f"Differences of {family}, second minus first, on the same items (n = {items}); {how}. "
-        "Filled: different from 0 after Holm's correction over all comparisons of this kind"
-        f"{', by no less than is of interest' * (family == 'depth')}."
-    )
+        yield FigureSpec(f"differences_{family.replace(' ', '_')}", draw, caption, alt)
 
 
 def runs_table(comparison: ComparedRuns) -> Table:
