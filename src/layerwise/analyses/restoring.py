@@ -11,12 +11,7 @@ from layerwise.storage.base import Result
 from layerwise.storage.file_list import NOT_KEPT_FILE, State, hashes_of, states
 from layerwise.storage.parquet import AGAIN
 from layerwise.storage.provenance import RUN_FILE, listed_files, read_facts, write_run_file
-from layerwise.storage.written import (
-    REQUESTS_FILE,
-    RUN_TABLES,
-    TABLE_FILES,
-    unlisted_for,
-)
+from layerwise.storage.written import REQUESTS_FILE, RUN_TABLES, TABLE_FILES, unlisted_for
 
 Kinds = Sequence[type[Result]]
 Join = Callable[[Path, Sequence[Result], Sequence[str]], None]

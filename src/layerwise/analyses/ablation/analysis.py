@@ -102,9 +102,7 @@ def _by_item(values: Float[np.ndarray, "items columns"], clusters: Clusters) -> 
     return losses_by_item(values[:, 0], values[:, 2:], values[:, 1], clusters)
 
 
-def _shares_lost(
-    means: Float[np.ndarray, "draws columns"],
-) -> Float[np.ndarray, "draws layers"]:
+def _shares_lost(means: Float[np.ndarray, "draws columns"]) -> Float[np.ndarray, "draws layers"]:
     """Of means of the intact model, of what is left at the floor, and without each layer."""
     return stats.shares(means[:, :1], means[:, 2:], means[:, 1:2])
 

@@ -14,13 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.stats.effects import (
-    BASELINES,
-    INTACT,
-    NO_LAYERS,
-    cells,
-    effects_table,
-)
+from layerwise.stats.effects import BASELINES, INTACT, NO_LAYERS, cells, effects_table
 from layerwise.stats.families.estimate import (
     bounded_columns,
     corrected_within,

@@ -158,11 +158,7 @@ def difference_ranges(differences: pd.DataFrame, family: str, width: float = FUL
     ]
     pairs = in_order(zip(shown["first"], shown["second"], strict=True), ())
     groups = [
-        (
-            {"first": first, "second": second},
-            look(i),
-            f"{second} minus {first}",
-        )
+        ({"first": first, "second": second}, look(i), f"{second} minus {first}")
         for i, (first, second) in enumerate(pairs)
     ]
     listed = parts(shown, axis=AXES, measure=MEASURES, method=METHODS, protocol=PROTOCOL_ORDER)

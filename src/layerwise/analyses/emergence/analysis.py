@@ -10,14 +10,7 @@ import pandas as pd
 from layerwise.analyses.contract import Analysis
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
 from layerwise.presentation.claim import ORDER
-from layerwise.presentation.columns import (
-    Column,
-    estimated,
-    named,
-    p_column,
-    plain,
-    table_of,
-)
+from layerwise.presentation.columns import Column, estimated, named, p_column, plain, table_of
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import layer_ranges, spread, spread_of

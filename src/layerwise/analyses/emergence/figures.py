@@ -31,11 +31,7 @@ METHODS = (
     "activation patching",
     "direct attribution",
 )
-_ORDERS = {
-    "axis": (COMPUTATION, ENCODER, DECODER),
-    "method": METHODS,
-    "protocol": PROTOCOL_ORDER,
-}
+_ORDERS = {"axis": (COMPUTATION, ENCODER, DECODER), "method": METHODS, "protocol": PROTOCOL_ORDER}
 DEPTHS = ("half-effect depth", "centre of mass")
 SETTLED = "prediction depth"
 # Inches of a row, by how many points it has.
