@@ -32,7 +32,7 @@ from layerwise.stats.depth.layer_curves import (
 )
 from layerwise.stats.effects import ALPHA, Cell, cells, layer_skips
 from layerwise.stats.items.clusters import Clusters, Counts, resampled_tests
-from layerwise.stats.signals.signal import signals
+from layerwise.stats.signals.signal import signals, signals_of
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import TableSource
 from layerwise.storage.written import REQUESTS_FILE
@@ -45,14 +45,10 @@ from .result import AblationResult
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
 
-_SEVERAL_EXAMPLES = "asked with several draws of few-shot examples, whose spread no depth knows of"
-
 
 def signal_by_task(result: AblationResult) -> Signal:
     """Under which protocol the intact model can do which task."""
-    table = result.signal()
-    keys = zip(table["task"], table["protocol"], strict=True)
-    return dict(zip(keys, table["signal"].tolist(), strict=True))
+    return signals_of(result.signal())
 
 
 def ablation_evidence(
@@ -61,9 +57,10 @@ def ablation_evidence(
     """Share lost by layer when the layer is skipped, per task and protocol."""
     records, chance = result.records, result.facts.chance
     if has_several_examples(records):
+        why = "asked with several draws of few-shot examples, whose spread no depth knows of"
         groups = records[["capability", "protocol", "task"]].drop_duplicates()
         for capability, protocol, task in sorted(groups.itertuples(index=False, name=None)):
-            yield LeftOut(capability, protocol, ABLATION, task, _SEVERAL_EXAMPLES)
+            yield LeftOut(capability, protocol, ABLATION, task, why)
         return
     every = list(cells(layer_skips(records)))
     own = signals(every, chance)

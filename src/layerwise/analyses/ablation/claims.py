@@ -6,6 +6,7 @@ Claims read ``estimates.parquet`` alone; no test is made here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,27 +92,22 @@ def _needed_together(losses: pd.DataFrame, names: Sequence[str], noun: str) -> I
             kind, named = GENERAL, f"{'both' if len(names) == 2 else f'all {len(names)}'} {noun}"
             caveat = "A layer that only passes things on is needed by all, too."
         elif len(who) >= _MANY:
-            kind, named, caveat = (
-                SHARED,
-                joined(who),
-                "That the others do not need it is not shown.",
-            )
+            kind, named = SHARED, joined(who)
+            caveat = "That the others do not need it is not shown."
         else:
             continue
         about = rows(losses, layer=layers)
         are, one = ("is", "it") if len(layers) == 1 else ("are", "one")
         points = spread((100 * numbers(about, "estimate")).round())
-        yield Claim(
-            kind=kind,
-            short=f"{capitalised(few_layers(layers))} {are} needed by {named}: losing {one} costs "
+        yield _established(
+            kind,
+            f"{capitalised(few_layers(layers))} {are} needed by {named}: losing {one} costs "
             f"{points} accuracy points.",
-            evidence=ESTABLISHED,
-            source=source("estimates", {"what": NEEDED, "layer": layers, "capability": list(who)}),
+            about,
+            {"what": NEEDED, "layer": layers, "capability": list(who)},
             capabilities=who,
-            layers=tuple(layers),
             test=f"the largest of each capability's, {_flips(about)}",
             caveat=caveat,
-            **_standing_on(about),
         )
 
 
@@ -124,75 +120,62 @@ def _needed_more(more: pd.DataFrame) -> Iterator[Claim]:
     for capability in in_order(more["capability"], CAPABILITY_ORDER):
         about = rows(more.assign(shared=shared), capability=capability)
         others = in_order(about["other"], CAPABILITY_ORDER)
-        layers = layers_of(about)
         top = records(about.sort_values(["shared", "estimate"], ascending=[True, False]))[0]
         layer, share = name_layer(top["layer"]), float(top["share"])
         average = " on average" * (0.005 <= share < 0.995)  # over tasks and ways of scoring
-        where = {"what": MORE, "capability": capability, "other": others, "established": True}
-        yield Claim(
-            kind=MORE,
-            short=f"{capitalised(capability)} needs {few_layers(layers)} more than "
+        unit = f"% of the score more than {top['other']} without layer {layer}"
+        yield _established(
+            MORE,
+            f"{capitalised(capability)} needs {few_layers(layers_of(about))} more than "
             f"{others[0] if len(others) == 1 else 'another capability'} does. Without {layer} it "
             f"loses {share_lost(share)}{average}, {top['other']} {share_lost(top['share_other'])}.",
-            evidence=ESTABLISHED,
+            about,
+            {"what": MORE, "capability": capability, "other": others, "established": True},
             importance=min(float(top["estimate"]), 1.0),
-            source=source("estimates", where, layer=layers),
             capabilities=(capability, *others),
-            layers=tuple(layers),
             details=tuple(
                 f"More than {other}: {layer_ranges(layers_of(rows(about, other=other)))}."
                 for other in others
             ),
-            estimate=_estimate(
-                top, f"% of the score more than {top['other']} without layer {layer}", "contrasts"
-            ),
+            estimate=_estimate(top, unit, "contrasts"),
             test="the largest of Welch's t over items, of the losses and of what exceeds each "
             f"capability's usual loss; Holm over {counted(int(top['n_tests']), 'contrast')}",
             caveat="Other layers may break without it; that does not show what it does.",
-            **_standing_on(about),
         )
 
 
 def _needed(effects: pd.DataFrame, losses: pd.DataFrame, general: list[int]) -> Claim:
     """The layers that a capability needs, those that all need left out if there are others."""
     first = records(effects)[0]
-    capability, where = (
-        str(first["capability"]),
-        {"what": NEEDED, "capability": first["capability"]},
-    )
-    n, n_tests = int(first["n_items"]), int(first["n_tests"])
-    answers = int(independent_answers(n, int(first["n_answers"])))
-    power = f"With {counted(n, 'item')} {could_be_found(answers, n_tests)}."
+    capability, n_items = str(first["capability"]), int(first["n_items"])
+    where = {"what": NEEDED, "capability": capability}
+    answers = int(independent_answers(n_items, int(first["n_answers"])))
+    found = could_be_found(answers, int(first["n_tests"]))
     common: dict[str, Any] = {
-        "kind": NEEDED,
         "capabilities": (capability,),
-        "details": (power,),
+        "details": (f"With {counted(n_items, 'item')} {found}.",),
         "caveat": "No significant loss is not no loss.",
     }
     if losses.empty:
-        return Claim(
-            short=f"{capitalised(capability)}: no layer is shown to be needed.",
-            evidence=OPEN,
-            test=f"the smallest; {_flips(effects)}",
-            source=source("estimates", where),
-            **common | _standing_on(effects) | {"p": float(numbers(effects, "p_family").min())},
-        )
+        none = f"{capitalised(capability)}: no layer is shown to be needed."
+        test = f"the smallest; {_flips(effects)}"
+        claim = _established(NEEDED, none, effects, where, test=test, **common)
+        least = float(numbers(effects, "p_family").min())
+        return replace(claim, evidence=OPEN, source=source("estimates", where), layers=(), p=least)
     own = [layer for layer in layers_of(losses) if layer not in general]
-    shown = own or layers_of(losses)
-    about = rows(losses, layer=shown)
+    about = rows(losses, layer=own or layers_of(losses))
     top = records(about.sort_values("acc", kind="stable"))[0]
-    layer = name_layer(top["layer"])
-    also = "also " if own and general else ""
-    return Claim(
-        short=f"{capitalised(capability)} {also}needs {few_layers(shown)}. Without {layer}, "
+    layer, also = name_layer(top["layer"]), "also " if own and general else ""
+    return _established(
+        NEEDED,
+        f"{capitalised(capability)} {also}needs {few_layers(layers_of(about))}. Without {layer}, "
         f"accuracy falls from {_percent(top['acc_intact'])} to {_percent(top['acc'])} %.",
-        evidence=ESTABLISHED,
+        about,
+        where,
         importance=min(float(top["estimate"]), 1.0),
-        source=source("estimates", where, layer=shown),
-        layers=tuple(shown),
         estimate=_estimate(top, f"accuracy points without layer {layer}"),
         test=f"the largest; {_flips(effects)}",
-        **common | _standing_on(about),
+        **common,
     )
 
 
@@ -201,67 +184,76 @@ def _gains(gains: pd.DataFrame, run: RunTables) -> Iterator[Claim]:
     pooled = rows(gains, what=NEEDED)
     known = set(zip(pooled["capability"], pooled["layer"], strict=True))
     for row in records(gains):
-        layer, task, protocol = int(row["layer"]), str(row["tasks"]), str(row["protocols"])
-        capability, about = str(row["capability"]), pd.DataFrame([row])
-        who, caveat, test = f"{capability} improves", "", _flips(about)
-        details: tuple[str, ...] = ()
+        task, protocol, capability = (str(row[of]) for of in ("tasks", "protocols", "capability"))
+        about = pd.DataFrame([row])
+        who, test = f"{capability} improves", _flips(about)
+        details, caveat = (), ""
         if row["what"] == GAINED:
             if (row["capability"], row["layer"]) in known:
                 continue
-            test = f"Holm over {counted(int(row['n_tests']), 'test')} (tasks, protocols and layers)"
-            if has_signal(run, task, protocol):
-                who, test = (
-                    f"{task} improves {when(protocol)}",
-                    f"exact sign flips of items, {test}",
-                )
-                caveat = "Other tasks of the capability may lose."
-            else:
+            holm = f"Holm over {counted(int(row['n_tests']), 'test')} (tasks, protocols and layers)"
+            who, test = f"{task} improves {when(protocol)}", f"exact sign flips of items, {holm}"
+            caveat = "Other tasks of the capability may lose."
+            if not has_signal(run, task, protocol):
                 who = f"the model answers {task} {when(protocol)}"
+                test = f"the largest of exact tests against the intact model and controls, {holm}"
                 details = ("The intact model is not shown to be better than its controls there.",)
-                test = (
-                    f"the largest of exact tests against the intact model and its controls, {test}"
-                )
                 caveat = "Other items' questions were asked of the intact model alone."
         where = {"what": row["what"], "capability": capability, "tasks": task}
-        yield Claim(
-            kind=GAINED,
-            short=f"Without layer {name_layer(layer)}, {who}: accuracy rises from "
+        yield _established(
+            GAINED,
+            f"Without layer {name_layer(row['layer'])}, {who}: accuracy rises from "
             f"{_percent(row['acc_intact'])} to {_percent(row['acc'])} %.",
-            evidence=ESTABLISHED,
+            about,
+            where | {"protocols": protocol},
             importance=min(abs(float(row["estimate"])), 1.0),
-            source=source("estimates", where | {"protocols": protocol}, layer=layer),
             capabilities=(capability,),
-            layers=(layer,),
             details=details,
             test=test,
             caveat=caveat,
-            **_standing_on(about),
         )
 
 
-def _spare(spare: pd.DataFrame, names: Sequence[str], noun: str) -> list[Claim]:
+def _spare(spare: pd.DataFrame, names: Sequence[str], noun: str) -> Iterator[Claim]:
     """Layers of which a loss that matters is excluded for every capability with signal."""
     sure = rows(spare, established=True, capability=list(names))
     n_capabilities = sure.groupby("layer")["capability"].transform("nunique")
     about = pd.DataFrame(sure.loc[n_capabilities == len(names)])
-    if about.empty:
-        return []
-    layers = layers_of(about)
-    return [
-        Claim(
-            kind=SPARED,
-            short=f"{capitalised(few_layers(layers))} can {'each ' * (len(layers) > 1)}be spared: "
+    if len(about):
+        layers = layers_of(about)
+        yield _established(
+            SPARED,
+            f"{capitalised(few_layers(layers))} can {'each ' * (len(layers) > 1)}be spared: "
             f"none of the {noun} loses enough to matter.",
-            evidence=ESTABLISHED,
-            source=source("estimates", {"what": SPARED, "layer": layers}),
+            about,
+            {"what": SPARED, "layer": layers},
             capabilities=tuple(names),
-            layers=tuple(layers),
             test="the largest; paired tests of equivalence over items, Holm over "
             f"{counted(int(spare['n_tests'].iloc[0]), 'test')}",
             caveat="Nothing is shown about leaving out several.",
-            **_standing_on(about),
         )
-    ]
+
+
+def _established(
+    kind: str, short: str, about: pd.DataFrame, where: dict[str, Any], **more: Any
+) -> Claim:
+    """A claim on the layers of some estimates, with the largest of their p-values."""
+    layers = layers_of(about)
+    names = {
+        name: tuple(dict.fromkeys(part for row in about[name] for part in row.split(", ")))
+        for name in ("tasks", "protocols")
+    }
+    return Claim(
+        kind=kind,
+        short=short,
+        evidence=ESTABLISHED,
+        source=source("estimates", where, layer=layers),
+        layers=tuple(layers),
+        p=float(numbers(about, "p_family").max()),
+        items=f"{spread(about['n_items'])} items a capability",
+        **names,
+        **more,
+    )
 
 
 def _estimate(row: Row, unit: str, tests: str = "tests") -> Estimate:
@@ -272,16 +264,6 @@ def _estimate(row: Row, unit: str, tests: str = "tests") -> Estimate:
 def _flips(about: pd.DataFrame) -> str:
     n = counted(int(about["n_tests"].iloc[0]), "test")
     return f"exact sign flips of items, Holm over {n} (capabilities and layers)"
-
-
-def _standing_on(about: pd.DataFrame) -> dict[str, Any]:
-    """The largest p-value of some estimates, their tasks, protocols and number of items."""
-    names = {
-        name: tuple(dict.fromkeys(part for row in about[name] for part in row.split(", ")))
-        for name in ("tasks", "protocols")
-    }
-    items = f"{spread(about['n_items'])} items a capability"
-    return names | {"items": items, "p": float(numbers(about, "p_family").max())}
 
 
 def _percent(share: float) -> str:

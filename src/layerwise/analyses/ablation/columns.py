@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import pandas as pd
 
-from layerwise.presentation.columns import Column, Row, decided, estimated, named, p_column, plain
+from layerwise.presentation.columns import (
+    Column,
+    Row,
+    decided,
+    estimated,
+    named,
+    numbered,
+    p_column,
+    plain,
+)
 from layerwise.presentation.naming import name_intervention
 from layerwise.presentation.no_signal import option_name
 from layerwise.presentation.section import bounds
 from layerwise.presentation.wording import items_of, layer_ranges, number
-
-
-def _accuracy(row: Row) -> str:
-    return f"{number(100 * row['acc_intact'])} → {number(100 * row['acc'])}"
 
 
 def _share(row: Row) -> str:
@@ -21,9 +26,14 @@ def _share(row: Row) -> str:
     return bounds(row, "share_lost", "share_low", "share_high", 100)
 
 
-def _measured(row: Row, name: str) -> str:
+def _from_to(head: str, first: str, second: str) -> Column:
+    """Two shares in percent, one after the other."""
+    return Column(head, lambda row: f"{number(100 * row[first])} → {number(100 * row[second])}")
+
+
+def _measured(head: str, name: str) -> Column:
     """A share in percent; a dash where it was not measured."""
-    return "–" if pd.isna(row[name]) else number(100 * row[name])
+    return Column(head, lambda row: "–" if pd.isna(row[name]) else number(100 * row[name]))
 
 
 def _guessed(row: Row) -> str:
@@ -40,7 +50,7 @@ def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
         *plain("task", "protocol"),
         Column("intervention", lambda row: name_intervention(row["intervention"])),
         Column("n", items_of),
-        Column("accuracy (%)", _accuracy),
+        _from_to("accuracy (%)", "acc_intact", "acc"),
         estimated("change (points)", "acc_diff", "acc_diff_", -100),
         Column("share lost (%)", _share, True),
         estimated("gold log-prob. lost (nats)", "nats", "nats_", 1, 2),
@@ -64,9 +74,9 @@ SIGNAL = (
     *plain("task", "capability", "protocol"),
     Column("n", items_of),
     estimated("accuracy (%)", "accuracy", "", 100),
-    Column("chance (%)", lambda row: number(100 * row["chance"])),
-    Column("other questions (%)", lambda row: _measured(row, "blind")),
-    Column("no layers (%)", lambda row: _measured(row, "no_layers")),
+    numbered("chance (%)", "chance", 100),
+    _measured("other questions (%)", "blind"),
+    _measured("no layers (%)", "no_layers"),
     Column("without the question (%)", _guessed),
 )
 
@@ -80,16 +90,12 @@ SCORE = (
 )
 
 
-def _from_to(row: Row, first: str, second: str, scale: float = 100) -> str:
-    return f"{number(scale * row[first])} → {number(scale * row[second])}"
-
-
 STEPS = (
     *plain("task", "kind", "site"),
     Column("step", lambda row: f"{row['first']} → {row['second']}"),
     Column("n", items_of),
-    Column("accuracy (%)", lambda row: _from_to(row, "accuracy_first", "accuracy_second")),
-    Column("mean share lost (%)", lambda row: _from_to(row, "share_first", "share_second")),
+    _from_to("accuracy (%)", "accuracy_first", "accuracy_second"),
+    _from_to("mean share lost (%)", "share_first", "share_second"),
     estimated("difference (points)", "difference", "", 100),
     p_column("p (Holm)", "p_holm"),
     named("right under both", "n_common"),
@@ -104,11 +110,17 @@ def _more(row: Row) -> str:
     return "–" if pd.isna(row["loses_more"]) else words[row["loses_more"]]
 
 
+def _both(head: str, name: str) -> Column:
+    """A share in percent without the passage and with it."""
+    return Column(
+        head, lambda row: ", ".join(number(100 * row[f"{name}_{k}"]) for k in ("closed", "open"))
+    )
+
+
 BOOKS = (
     *plain("closed", "open", "protocol"),
     Column("intervention", lambda row: name_intervention(row["intervention"])),
-    Column("share lost, closed and open (%)",
-           lambda row: f"{number(100 * row['share_closed'])}, {number(100 * row['share_open'])}"),
+    _both("share lost, closed and open (%)", "share"),
     estimated("difference (points)", "share_difference", "share_", 100),
     estimated("difference (accuracy points)", "difference", "", 100),
     estimated("difference (nats)", "nats_difference", "nats_", 1, 2),
@@ -123,10 +135,6 @@ BOOKS = (
 )  # fmt: skip
 
 
-def _both(row: Row, name: str) -> str:
-    return f"{number(100 * row[f'{name}_closed'])}, {number(100 * row[f'{name}_open'])}"
-
-
 def _without_signal(row: Row) -> str:
     silent = [row[kind] for kind in ("closed", "open") if not row[f"signal_{kind}"]]
     return " and ".join(silent) if silent else "–"
@@ -135,8 +143,8 @@ def _without_signal(row: Row) -> str:
 BOOK_PAIRS = (
     *plain("closed", "open", "protocol"),
     Column("n", lambda row: items_of({**row, "n_items": row["n_pairs"]})),
-    Column("accuracy (%)", lambda row: _both(row, "acc")),
-    Column("floor (%)", lambda row: _both(row, "floor")),
+    _both("accuracy (%)", "acc"),
+    _both("floor (%)", "floor"),
     named("right both ways", "n_common"),
     Column("no signal", _without_signal),
     named("changes that lose more closed", "n_closed_more"),

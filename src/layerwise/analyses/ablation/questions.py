@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -48,29 +49,21 @@ def questions_of(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         elif option not in row["options"]:
             row["options"].append(option)
             row["gold"] = option.strip() if line["gold"] else row["gold"]
-    shared = _shared(rows)
+    prompts: dict[tuple[str, str], list[str]] = {}
+    for (task, protocol, _), row in rows.items():
+        prompts.setdefault((task, protocol), []).append(row["prompt"])
+    # the length of the whole lines with which all prompts of a task and protocol begin, which are
+    # those with which the first and the last in order begin
+    shared = dict.fromkeys(prompts, 0)
+    for key, texts in prompts.items():
+        lines = (text.split("\n")[:-1] for text in (min(texts), max(texts)))
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(*lines, strict=False))
+        shared[key] = sum(len(line) + 1 for line, _ in same) if len(texts) > 1 else 0
     made = []
     for key, row in rows.items():
         prompt, options = row["prompt"], [option.strip() for option in row["options"]]
         made.append([*key, prompt, prompt[shared[key[:2]] :], options, row["gold"]])
     return pd.DataFrame(made, columns=_COLUMNS)
-
-
-def _shared(rows: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> dict[tuple[str, str], int]:
-    """By task and protocol, the length of the whole lines with which all prompts begin."""
-    prompts: dict[tuple[str, str], list[str]] = {}
-    for key, row in rows.items():
-        prompts.setdefault(key[:2], []).append(row["prompt"])
-    return {
-        key: _prefix(min(texts), max(texts)).rfind("\n") + 1 if len(texts) > 1 else 0
-        for key, texts in prompts.items()
-    }
-
-
-def _prefix(first: str, other: str) -> str:
-    """What two texts begin with; of the first and last of many in order, what all begin with."""
-    length = min(len(first), len(other))
-    return first[: next((i for i in range(length) if first[i] != other[i]), length)]
 
 
 def read_questions(folder: Path, items: frozenset[str]) -> pd.DataFrame:
