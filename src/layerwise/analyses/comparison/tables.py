@@ -71,30 +71,7 @@ def _pair(
     one: Prepared, other: Prepared, key: Key, first: Quantity, second: Quantity
 ) -> dict[str, Any]:
     differences = later_by(first.draws, second.draws)
-    if first.curves and first.axis and second.axis:
-        # no exact paired test of so few items could be surer
-        low, high, p = depth_difference(
-            first.curves, second.curves, (first.axis, second.axis),
-            paired=True, measure=key.measure, least=2.0 ** (1 - first.clusters.n),
-        )  # fmt: skip
-    else:
-        low, high = _interval(key, differences, first.clusters.n)
-        if key.family == LOSS:
-            own = [
-                Bounded(
-                    *_one(_own_interval(key, each)), moved_by_an_answer(each.scales, each.n_layers)
-                )
-                for each in (second, first)
-            ]
-            ends = difference_wide_enough(differences[:1], _one((low, high)), *own)
-            low, high = (float(end[0]) for end in ends)
-        if key.family == ACCURACY:
-            low, high = _with_unseen_items((low, high), first.clusters.n, least=-1.0)
-        p = _p(key, first, second, differences, one.sampling.seed)
-        if key.family == LOSS:
-            inverted = share_difference(first.lost, second.lost, first.clusters)
-            *ends, p = no_surer(low, high, p, inverted)
-            low, high = (end if np.isfinite(end) else np.nan for end in ends)
+    low, high, p = _tested(key, first, second, differences, one.sampling.seed)
     return {
         "unit": ITEM,
         "first": one.run.name,
@@ -111,25 +88,42 @@ def _pair(
     }
 
 
-def _p(key: Key, first: Quantity, second: Quantity, differences: Draws, seed: int) -> float:
-    """Exact McNemar for accuracies, sign flips for shares lost, else resampled differences.
+def _tested(
+    key: Key, first: Quantity, second: Quantity, differences: Draws, seed: int
+) -> tuple[float, float, float]:
+    """Bounds and p: exact McNemar for accuracies, sign flips for shares lost, depths by contrast.
 
     All of clusters, of which one's items are exchanged together.
     """
+    clusters = first.clusters
+    low, high = _interval(key, differences, clusters.n)
     if first.right is not None and second.right is not None:
         net = first.right.astype(int) - second.right
-        return float(paired_p_values(net[:, None], first.clusters)[0])
+        p = float(paired_p_values(net[:, None], clusters)[0])
+        return *_with_unseen_items((low, high), clusters.n, least=-1.0), p
     if first.parts is not None and second.parts is not None:
+        own = [
+            Bounded(*_one(_own_interval(key, each)), moved_by_an_answer(each.scales, each.n_layers))
+            for each in (second, first)
+        ]
+        ends = difference_wide_enough(differences[:1], _one((low, high)), *own)
         parts = second.parts - first.parts
         parts[np.abs(parts) < 1e-12] = 0.0
-        drawn = stats.generator(seed, *key.tasks)
-        summed = first.clusters.sums(parts[:, None])
-        return float(stats.sign_flip_p_values(summed, seed=drawn)[0])
-    kept, low, _ = bounds(differences, first.clusters.n)
-    if np.isnan(low):
-        return 1.0
+        summed = clusters.sums(parts[:, None])
+        p = float(stats.sign_flip_p_values(summed, seed=stats.generator(seed, *key.tasks))[0])
+        inverted = share_difference(first.lost, second.lost, clusters)
+        low, high, p = no_surer(float(ends[0][0]), float(ends[1][0]), p, inverted)
+        low, high = (end if np.isfinite(end) else np.nan for end in (low, high))
+        return low, high, p
     # no exact paired test of so few items could be surer
-    return two_sided_p(kept, least=2.0 ** (1 - first.clusters.n))
+    least = 2.0 ** (1 - clusters.n)
+    if first.curves and first.axis and second.axis:
+        axes = first.axis, second.axis
+        return depth_difference(
+            first.curves, second.curves, axes, paired=True, measure=key.measure, least=least
+        )
+    kept, low, _ = bounds(differences, clusters.n)
+    return low, high, 1.0 if np.isnan(low) else two_sided_p(kept, least=least)
 
 
 def _of_interest(every: Sequence[Quantity], smallest_depth: float) -> dict[str, float]:
