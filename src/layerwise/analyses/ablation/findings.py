@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -95,72 +96,65 @@ def _without_loss(
     cell: pd.DataFrame, tests: pd.DataFrame, n_tests: int, smallest: Interest
 ) -> Claim:
     """The layers that are shown over the run; where there is none, those within the table."""
-    over_run = bool(tests["run"].min() < ALPHA)
     sure = {name: tests.loc[tests[name] < ALPHA, name] for name in ("table", "run")}
+    over_run = len(sure["run"]) > 0
     p = sure["run" if over_run else "table"]
     layers = [int(layer) for layer in p.index]
     named = f"any one of {len(layers)} layers" if layers[1:] else f"layer {name_layer(layers[0])}"
     family = f"{every_test(n_tests)} of the run" if over_run else counted(len(tests), "layer")
-    return Claim(
-        short=f"{_doing(cell, named)} costs less than {_points(cell, smallest)}.",
+    return _no_loss(
+        cell,
+        smallest,
+        f"{capitalised(done(records(cell)[0], named))} costs",
+        f"A larger loss is excluded for {len(layers)} of {counted(len(tests), 'layer')} in each "
+        f"task with signal: {layer_ranges(layers)}.",
+        f"Holm over the layers alone: {layer_ranges(sure['table'].index)}.",
+        layers=layers,
         evidence=Evidence.ESTABLISHED if over_run else Evidence.IN_TABLE,
         importance=weight(0.75, len(layers) / len(tests)),
-        layers=tuple(layers),
         p=float(p.max()),
         test=f"the largest; one-sided paired tests, Holm over {family}",
-        details=(
-            f"A larger loss is excluded for {len(layers)} of {counted(len(tests), 'layer')} in "
-            f"each task with signal: {layer_ranges(layers)}.",
-            f"Holm over the layers alone: {layer_ranges(sure['table'].index)}.",
-            *_margins(cell, smallest),
-        ),
-        **_scope(cell, layer=layers),
     )
 
 
 def _no_layer(cell: pd.DataFrame, smallest: Interest) -> Claim:
     n_layers = len(layers_of(cell))
     least = excludable_loss(independent(cell), ALPHA / n_layers)
-    return Claim(
-        short=f"No layer is shown to cost less than {_points(cell, smallest)}.",
+    return _no_loss(
+        cell,
+        smallest,
+        "No layer is shown to cost",
+        f"{capitalised(done(records(cell)[0], 'each layer'))} was tested (one-sided paired tests, "
+        f"Holm over {counted(n_layers, 'layer')}).",
+        f"With so many items, no loss below {100 * least:.0f} points could be excluded even "
+        "where no answer changes.",
         evidence=Evidence.OPEN,
         importance=weight(0.4, 0.0),
-        details=(
-            f"{_doing(cell, 'each layer')} was tested (one-sided paired tests, Holm over "
-            f"{counted(n_layers, 'layer')}).",
-            f"With so many items, no loss below {100 * least:.0f} points could be excluded even "
-            "where no answer changes.",
-            *_margins(cell, smallest),
-        ),
-        **_scope(cell),
     )
 
 
-def _doing(cell: pd.DataFrame, where: str) -> str:
-    return capitalised(done(records(cell)[0], where))
-
-
-def _points(cell: pd.DataFrame, smallest: Interest) -> str:
-    return f"{100 * smallest.loss:.3g} accuracy points {when(records(cell)[0]['protocol'])}"
-
-
-def _margins(cell: pd.DataFrame, smallest: Interest) -> list[str]:
-    """What is excluded where nats are tested as well."""
-    nats = f"{smallest.nats:g} nats, of which an item counts for one at most"
-    loss = f"A loss is to be below {100 * smallest.loss:.3g} accuracy points and {nats}."
-    return [loss] if np.isfinite(numbers(cell, "nats")).any() else []
-
-
-def _scope(cell: pd.DataFrame, **at: list[int]) -> dict[str, Any]:
-    first = records(cell)[0]
+def _no_loss(
+    cell: pd.DataFrame, smallest: Interest, who: str, *details: str, layers: Sequence[int] = (),
+    **more: Any,
+) -> Claim:  # fmt: skip
+    """A claim on losses that do not matter, under one protocol."""
+    first, points = records(cell)[0], f"{100 * smallest.loss:.3g} accuracy points"
     where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
-    return {
-        "kind": NO_LOSS,
-        "tasks": tuple(in_order(cell["task"], ())),
-        "protocols": (where["protocol"],),
-        "items": f"items: {items_of(cell)} a task",
-        "source": source("effects", where | {"signal": True}, **at),
-    }
+    if np.isfinite(numbers(cell, "nats")).any():  # which are tested as well
+        nats = f"{smallest.nats:g} nats, of which an item counts for one at most"
+        details = (*details, f"A loss is to be below {points} and {nats}.")
+    at = {"layer": list(layers)} if layers else {}
+    return Claim(
+        kind=NO_LOSS,
+        short=f"{who} less than {points} {when(where['protocol'])}.",
+        source=source("effects", where | {"signal": True}, **at),
+        tasks=tuple(in_order(cell["task"], ())),
+        protocols=(where["protocol"],),
+        layers=tuple(layers),
+        items=f"items: {items_of(cell)} a task",
+        details=details,
+        **more,
+    )
 
 
 def needed_heads(run: RunTables) -> list[Claim]:

@@ -17,7 +17,6 @@ from layerwise.presentation.wording import (
     counted,
     joined,
     number,
-    spread,
     when,
 )
 from layerwise.stats.share_tests.equivalence import Interest
@@ -29,7 +28,7 @@ from .tables import NATS, NATS_ALONE, OVERLAPPING, REDUNDANT
 KIND = "interaction of layers"
 SIGNAL = "interaction_signal"
 _TABLE = "interaction_pairs"
-_MOST, _MOST_NAMED = 2, 4
+_MOST = 2
 # Nats at which the size of an interaction counts in full for the order of sentences.
 _LARGE = 2.0
 _CELL = "task-protocol pair"
@@ -43,16 +42,11 @@ def findings(run: RunTables) -> list[Claim]:
     if every is None or pairs.empty:
         return []
     smallest = Interest.of(run.facts.settings).nats
-    cells = [cell for _, cell in pairs.groupby(["task", "protocol"], sort=True)]
-    large = {
-        verdict: [
-            _strongest_of(cell, every, chosen)
-            for cell in cells
-            if len(chosen := _of_size(rows(cell, verdict=verdict), smallest))
-        ]
-        for verdict in (REDUNDANT, OVERLAPPING)
-    }
-    claims = [claim for found in large.values() for claim in spaced(found, _MOST)]
+    large = pairs.loc[np.abs(numbers(pairs, "interaction")) >= smallest]
+    claims: list[Claim] = []
+    for verdict in (REDUNDANT, OVERLAPPING):
+        cells = rows(large, verdict=verdict).groupby(["task", "protocol"], sort=True)
+        claims += spaced([_strongest_of(chosen, pairs, every) for _, chosen in cells], _MOST)
     return claims or [_nothing(pairs, every, smallest)]
 
 
@@ -64,44 +58,35 @@ def caveats(run: RunTables) -> list[Claim]:
     silent = rows(signal, signal=False)
     if silent.empty:
         return []
-    named = joined(
-        f"{row['task']} ({row['protocol']})" for row in records(silent.head(_MOST_NAMED))
-    )
-    more = len(silent) - _MOST_NAMED
-    others = f" and {counted(more, 'other')}" if more > 0 else ""
     return [Claim(
         kind="no signal", evidence=OPEN, importance=weight(0.3, 0.0),
         short=f"Nothing is said of interactions in {counted(len(silent), _CELL)}: the intact model "
         "is not better than blind there.",
-        details=(f"No layers were skipped in {named}{others}.",),
-        items=f"{spread(silent['n_items'])} items", source=source(SIGNAL, {"signal": False}),
+        source=source(SIGNAL, {"signal": False}), **asked_of(silent),
     )]  # fmt: skip
-
-
-def _of_size(pairs: pd.DataFrame, smallest: float) -> pd.DataFrame:
-    return pd.DataFrame(pairs.loc[np.abs(numbers(pairs, "interaction")) >= smallest])
 
 
 def _strongest(pairs: pd.DataFrame) -> Row:
     return records(pairs)[int(np.argmax(np.abs(numbers(pairs, "interaction"))))]
 
 
-def _strongest_of(cell: pd.DataFrame, every: pd.DataFrame, chosen: pd.DataFrame) -> Claim:
+def _strongest_of(chosen: pd.DataFrame, pairs: pd.DataFrame, every: pd.DataFrame) -> Claim:
     """The strongest pair of a task, protocol and verdict, those off the floor before others."""
     free = rows(chosen, at_floor="neither")
     top = _strongest(free if len(free) else chosen)
+    n_pairs = len(rows(pairs, task=top["task"], protocol=top["protocol"]))
     says, caveat, worth = (_overlapping if top["verdict"] == OVERLAPPING else _redundant)(top)
     alone = joined(number(top[f"cost_{which}"], 2) for which in ("first", "second"))
     about = {"task": top["task"], "protocol": top["protocol"]}
     place = {name: value for name, value in _place(top).items() if name not in about}
-    over = f"over {counted(len(cell), 'pair')} ({RATE})"
+    over = f"over {counted(n_pairs, 'pair')} ({RATE})"
     return Claim(
         kind=KIND, importance=weight(worth, abs(top["interaction"]) / _LARGE),
         short=f"On {top['task']}, {pair_name(top)} {says}.", source=source(_TABLE, about, **place),
         layers=tuple(sorted({int(top["first_layer"]), int(top["second_layer"])})),
         estimate=_estimate(top, every), caveat=caveat,
         details=(
-            f"Alone they cost {alone} nats.", f"It is the strongest such pair of {len(cell)}.",
+            f"Alone they cost {alone} nats.", f"It is the strongest such pair of {n_pairs}.",
         ),
         **evidence_for(top, every, "sign flips of items", ("p_bh", over), RATE),
         **asked_of(pd.DataFrame([top])),
