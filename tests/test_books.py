@@ -125,7 +125,6 @@ def test_what_is_planted_is_found_and_told(books: AblationResult) -> None:
     run = tables_of_run([books])
     (finding,) = passage_findings(run)
     row = table.set_index("layer").loc[2]
-    lost = row["only_closed"] + row["lost_both"]
     assert finding.short == (
         "When it chooses, skipping layer 2 loses more answers of told without the passage than "
         "with it, layer 5 fewer."
@@ -133,11 +132,6 @@ def test_what_is_planted_is_found_and_told(books: AblationResult) -> None:
     assert finding.evidence == "established"
     assert finding.p == table.loc[table["loses_more"].notna(), "p_run"].max()
     assert "(p < 0.001, Holm over layers and pairs" in finding.full
-    assert (
-        f"{row['only_closed']} of the {lost} answers of told that skipping layer 2 loses"
-        in (finding.details[0])
-    )
-    assert f"{row['only_open']} answer" in finding.details[1]
     assert finding.items == f"{row['n_common']} items right both ways"
     ends = ("protected", "protected_run_low", "protected_run_high")
     assert interval(*(100 * row[name] for name in ends)) in finding.full

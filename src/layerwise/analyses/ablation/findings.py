@@ -37,7 +37,6 @@ from layerwise.presentation.wording import (
     items_of,
     layer_ranges,
     number,
-    share_lost,
     when,
 )
 from layerwise.stats import holm
@@ -190,7 +189,6 @@ def _largest_loss(heads: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame
         **evidence_for(top, every, "exact McNemar test", ("p_bh", within), RATE),
         items=f"items: {items_of(top)}",
         details=(
-            f"That is {share_lost(top['share_lost'])} of the score above the floor.",
             f"{capitalised(noun)}s with a significant loss there: {len(here)}"
             f"{f'; {over_run}' if over_run else ''}.",
         ),

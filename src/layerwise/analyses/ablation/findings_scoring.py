@@ -31,7 +31,6 @@ from layerwise.presentation.wording import (
     counted,
     few_layers,
     in_order,
-    interval,
     joined,
     number,
     p_value,
@@ -81,11 +80,6 @@ def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
     quoted = [int(row[name]) for name in ("layer_first", "layer_second")]
     both = [records(rows(layers, **where, layer=layer))[0] for layer in quoted]
     first, second = (_scored(where[end]) for end in ("first", "second"))
-    lost = tuple(
-        f"{capitalised(done(row | {'layer': layer['layer']}))} loses {layer['only_first']} items "
-        f"only {first} and {layer['only_second']} only {second}."
-        for layer in both
-    )
     size = min(both[0]["only_first"], both[1]["only_second"]) / max(row["n_common"], 1)
     return Claim(
         kind=SCORING, evidence=ESTABLISHED, importance=weight(1.0, size),
@@ -96,7 +90,7 @@ def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
         test="one layer costs more one way, another the other way, Holm over layers and the "
         f"{counted(n_steps, 'comparison')} of the run",
         items=f"{spread_of([row['n_common']], 'item')} right both ways",
-        details=(*lost, f"More {first}: {few_layers(row['layers_first'])}; "
+        details=(f"More {first}: {few_layers(row['layers_first'])}; "
                  f"more {second}: {few_layers(row['layers_second'])}."),
         source=source("dissociations", where, layer=quoted),
     )  # fmt: skip
@@ -119,12 +113,6 @@ def _steps_that_lose(losing: pd.DataFrame) -> Claim:
         p=float(numbers(losing, "p_holm").max()),
         test="the largest; paired randomisation tests, Holm over the run",
         items=f"{spread(losing['n_items'])} items",
-        details=tuple(
-            f"From {row['first']} to {row['second']}: "
-            f"{interval(*(100 * row[name] for name in ('difference', 'low', 'high')))} points more "
-            "of the above-floor accuracy."
-            for row in steps
-        ),
         caveat="Other layers are not shown to be needed: the scoring may only be harder.",
         source=source(
             "ladder_steps", cell, first=[row["first"] for row in steps],
@@ -187,13 +175,10 @@ def _protected(
     best = [records(way)[0] for way in ways.values() if len(way)]
     crossed = bool(pair["both_sorts"]) and len(best) == 2
     top, quoted = best[0], [int(row["layer"]) for row in best[: 1 + crossed]]
-    way, other, sign, more, less = (
-        ("closed", "open", 100, "without", "with") if top["loses_more"] == "closed"
-        else ("open", "closed", -100, "with", "without")
-    )  # fmt: skip
+    closed = top["loses_more"] == "closed"
+    sign, more, less = (100, "without", "with") if closed else (-100, "with", "without")
     over_run = all(row["p_run"] < LEVEL for row in best[: 1 + crossed])
     net, *ends = (sign * float(top[f"protected{end}"]) for end in ("", "_run_low", "_run_high"))
-    kept, lost = int(top[f"only_{way}"]), int(top[f"only_{way}"]) + int(top["lost_both"])
     losing = joined(
         f"{few_layers(layers_of(part))} lose{'s' * (len(part) == 1)} more {words} the passage"
         for part, words in ((ways["closed"], "without"), (ways["open"], "with"))
@@ -219,9 +204,6 @@ def _protected(
         p=max(float(row["p_run" if over_run else "p_corrected"]) for row in best[: 1 + crossed]),
         test=f"exact test, {family(layers) if over_run else 'Holm over the layers'}",
         details=(
-            f"{capitalised(less)} the passage, {kept} of the {counted(lost, 'answer')} of "
-            f"{pair[way]} that {done(top)} loses are kept ({pair[other]}).",
-            f"{counted(int(top[f'only_{other}']), 'answer')} lost the other way round.",
             f"{capitalised(losing)} (Holm over the layers).",
             cross if crossed else f"That layers cross is not established {p}.",
         ),

@@ -20,7 +20,6 @@ from layerwise.presentation.wording import (
     capitalised,
     counted,
     in_order,
-    interval,
     joined,
     number,
     when,
@@ -164,22 +163,14 @@ def _scope(about: pd.DataFrame) -> dict[str, Any]:
 
 
 def _nothing(differences: pd.DataFrame) -> Claim:
-    every = records(differences)
-    first, family = every[0], every[0]["family"]
-    parts = (
-        f"{capitalised(row['tasks' if family == 'accuracy' else 'capability'])}: "
-        f"{interval(*(100 * row[end] for end in ('difference', 'low', 'high')))} {_UNITS[family]}, "
-        f"n = {row['n_items']}."
-        for row in every
-    )
+    first = records(differences)[0]
+    what = _NO_DIFFERENCE[first["family"]].format(**_words(first))
     return Claim(
         kind=NOTHING,
-        short=f"No difference in {_NO_DIFFERENCE[family].format(**_words(first))} is established "
-        f"between {first['first']} and {first['second']} {when(first['protocol'])}.",
+        short=f"No difference in {what} is established between {first['first']} and "
+        f"{first['second']} {when(first['protocol'])}.",
         evidence=Evidence.OPEN,
         importance=0.1,
         source=_source(first, *_CELL),
-        details=tuple(parts),
-        caveat=f"Of the {first['measure']}: the second minus the first, with 95 % intervals.",
         **_scope(differences),
     )

@@ -26,7 +26,7 @@ from layerwise.presentation.claim import (
     spaced,
     weight,
 )
-from layerwise.presentation.naming import name_layer, stacks
+from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import LEVEL, after_holm
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
@@ -36,13 +36,11 @@ from layerwise.presentation.wording import (
     counted,
     few_layers,
     in_order,
-    interval,
     joined,
-    layer_ranges,
     number,
     p_value,
-    percent,
     spread,
+    spread_of,
     when,
 )
 from layerwise.stats.depth.layer_curves import ABLATION, ATTRIBUTION, PATCHING
@@ -86,29 +84,17 @@ def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
     where = {name: str(most[name]) for name in ("capability", "first", "second")}
     pair = (where["first"], where["second"])
     more, less = pair[::sign]
-    by_group: dict[str, tuple[float, float, float]] = {}
-    for row in records(best):
-        middle, *ends = (100 * sign * row[end] for end in _ENDS)
-        by_group[row["group"]] = middle, min(ends), max(ends)
-    shares = (
-        f"{percent(*(most[f'share_{which}{end}'] for end in ('', '_low', '_high')))} {when(name)}"
-        for which, name in zip(("first", "second"), pair, strict=True)
-    )
-    listed = joined(f"{group} {interval(*ends)}" for group, ends in by_group.items())
+    gap, *ends = (100 * sign * float(most[end]) for end in _ENDS)
     return Claim(
         kind=SCORING, evidence=ESTABLISHED, importance=weight(0.92, 2 * _apart(best)),
         short=f"For {most['capability']}, losses {when(more)} exceed those {when(less)} by "
-        f"{number(by_group[most['group']][0])} % in {few_layers(list(most['layers']))}, by "
-        f"{number(by_group[least['group']][0])} % in {few_layers(list(least['layers']))}.",
+        f"{number(gap)} % in {few_layers(list(most['layers']))}, by "
+        f"{number(100 * sign * least['difference'])} % in {few_layers(list(least['layers']))}.",
         capabilities=(where["capability"],), protocols=pair, p=float(most["p_holm"]),
         items=f"{most['n_items']} items",
         test=f"interaction with the layer group, {after_holm(n_tests)}",
-        estimate=Estimate(*by_group[most["group"]], f"% of the score more {when(more)}, in "
+        estimate=Estimate(gap, min(ends), max(ends), f"% of the score more {when(more)}, in "
                           f"{most['group']} layers"),
-        details=(
-            f"Losses {when(more)} minus {when(less)}, in % of the score: {listed}.",
-            f"In the {most['group']} layers ({layer_ranges(most['layers'])}): {', '.join(shares)}.",
-        ),
         caveat="That other layers are needed does not follow: a harder way of scoring loses more "
         "wherever something is lost.",
         source=source("protocol_interaction", where, group=str(most["group"])),
@@ -292,23 +278,11 @@ def lens_depths(run: RunTables) -> list[Claim]:
             short=f"By the logit lens, the answer's probability has risen halfway {at} "
             f"{when(protocol)}.",
             capabilities=tuple(names), protocols=(protocol,),
-            details=tuple(
-                _lens_depth(records(rows(depths, capability=name))[0], run) for name in names
-            ),
+            items=f"{spread_of(depths['n_items'], 'item')} a capability",
+            caveat="It reads only items whose answer begins as no other option does.",
             source=source("emergence", where | {"protocol": protocol}),
         ))  # fmt: skip
     return spaced(claims, 2)
-
-
-def _lens_depth(row: Row, run: RunTables) -> str:
-    """A capability's layer, and of how many items an answer's first token tells it from others."""
-    layers = interval(row["layer"], row["layer_low"], row["layer_high"], 1)
-    order = " in order of computation" if stacks().n_encoder else ""
-    tasks = row["tasks"].split(",")
-    n_asked = sum(task.n_items for task in run.facts.tasks if task.name in tasks)
-    read = f" of {n_asked} items, those whose answer begins as no other option does"
-    read = read if n_asked > row["n_items"] else ""
-    return f"{capitalised(row['capability'])}: layer {layers}{order} (n = {row['n_items']}{read})."
 
 
 def agreements(run: RunTables) -> list[Claim]:
@@ -339,11 +313,6 @@ def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
         claims.append(Claim(
             kind=AGREEMENT, short=f"{capitalised(str(capability))} is {joined(words)}.",
             evidence=IN_TABLE, importance=0.55, protocols=(protocol,),
-            details=tuple(
-                f"By {row['method']}: layer "
-                f"{interval(row['layer'], row['layer_low'], row['layer_high'], 1)}."
-                for row in placed
-            ),
             capabilities=(str(capability),),
             items=f"{spread(row['n_items'] for row in placed)} items",
             caveat="Half of the effect lies before each; the methods ask different things.",
@@ -365,12 +334,6 @@ def _ranks(ranks: pd.DataFrame) -> Claim:
     """In how many comparisons two methods rank the layers alike."""
     p = numbers(ranks, "p_holm")
     sure = (p < LEVEL) & (numbers(ranks, "estimate") > 0)
-    ordered = records(ranks.sort_values(by="estimate"))
-    ends = (
-        f"{which} correlation: {interval(row['estimate'], row['low'], row['high'], 2)}, of "
-        f"{row['first']} and {row['second']} for {row['capability']} {when(row['protocol'])}."
-        for which, row in (("Lowest", ordered[0]), ("Highest", ordered[-1]))
-    )
     return Claim(
         kind=AGREEMENT, evidence=ESTABLISHED if sure.any() else OPEN,
         importance=weight(0.55, float(sure.mean())),
@@ -382,7 +345,6 @@ def _ranks(ranks: pd.DataFrame) -> Claim:
         items=f"{spread(ranks['n_items'])} items",
         test=f"the {'largest' if sure.any() else 'smallest'}; Spearman's correlation above 0, "
         f"{after_holm(len(ranks))}",
-        details=tuple(ends),
         source=source("method_agreement", {"measure": RANKS}),
     )  # fmt: skip
 

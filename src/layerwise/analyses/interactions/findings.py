@@ -15,7 +15,6 @@ from layerwise.presentation.wording import (
     HEAD_WORDS,
     SUBLAYER_WORDS,
     counted,
-    joined,
     number,
     when,
 )
@@ -76,7 +75,6 @@ def _strongest_of(chosen: pd.DataFrame, pairs: pd.DataFrame, every: pd.DataFrame
     top = _strongest(free if len(free) else chosen)
     n_pairs = len(rows(pairs, task=top["task"], protocol=top["protocol"]))
     says, caveat, worth = (_overlapping if top["verdict"] == OVERLAPPING else _redundant)(top)
-    alone = joined(number(top[f"cost_{which}"], 2) for which in ("first", "second"))
     about = {"task": top["task"], "protocol": top["protocol"]}
     place = {name: value for name, value in _place(top).items() if name not in about}
     over = f"over {counted(n_pairs, 'pair')} ({RATE})"
@@ -85,9 +83,7 @@ def _strongest_of(chosen: pd.DataFrame, pairs: pd.DataFrame, every: pd.DataFrame
         short=f"On {top['task']}, {pair_name(top)} {says}.", source=source(_TABLE, about, **place),
         layers=tuple(sorted({int(top["first_layer"]), int(top["second_layer"])})),
         estimate=_estimate(top, every), caveat=caveat,
-        details=(
-            f"Alone they cost {alone} nats.", f"It is the strongest such pair of {n_pairs}.",
-        ),
+        details=(f"It is the strongest such pair of {n_pairs}.",),
         **evidence_for(top, every, "sign flips of items", ("p_bh", over), RATE),
         **asked_of(pd.DataFrame([top])),
     )  # fmt: skip
