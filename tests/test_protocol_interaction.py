@@ -51,12 +51,14 @@ def asked(
     ]  # fmt: skip
 
 
+def chance(task: str, protocol: str) -> float:
+    return CHANCE[protocol]
+
+
 def rows(cells: list[pd.DataFrame], n_resamples: int = 2) -> pd.DataFrame:
     records = pd.concat(cells, ignore_index=True)
-    tasks = records["task"].unique()
-    chance = {(task, name): level for task in tasks for name, level in CHANCE.items()}
-    found = interaction_rows(records, chance, GROUPS, Sampling(0, n_resamples, 6))
-    return pd.DataFrame(found)
+    sampling = Sampling(0, n_resamples, 6)
+    return pd.DataFrame(interaction_rows(records, chance, GROUPS, sampling))
 
 
 NULLS = {
@@ -91,9 +93,10 @@ def measured(
         cells.append(
             cell_records(right, "keys", "retrieval", protocol, no_layers=rng.random(n) < floor)
         )
-    stated = {("keys", "letter"): 0.25, ("keys", "generate"): 1 / 3}
-    records = pd.concat(cells, ignore_index=True)
-    return pd.DataFrame(interaction_rows(records, stated, GROUPS, Sampling(0, 2, 6)))
+    stated = {"letter": 0.25, "generate": 1 / 3}
+    records, sampling = pd.concat(cells, ignore_index=True), Sampling(0, 2, 6)
+    found = interaction_rows(records, lambda _, protocol: stated[protocol], GROUPS, sampling)
+    return pd.DataFrame(found)
 
 
 @pytest.mark.parametrize(

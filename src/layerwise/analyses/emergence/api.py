@@ -95,7 +95,7 @@ def emergence(
         row
         for result in ablated
         if not has_several_examples(result.records)
-        for row in interaction_rows(result.records, _chances(result), grouped, sampling)
+        for row in interaction_rows(result.records, result.facts.chance, grouped, sampling)
     ]
     apart = tasks_apart(whole, n_layers, smallest_depth)
     return EmergenceResult(
@@ -132,11 +132,6 @@ def _answers(ablated: Sequence[AblationResult]) -> dict[tuple[str, str], Answers
         if not has_several_examples(result.records)
         for cell in cells(layer_skips(result.records))
     }
-
-
-def _chances(result: AblationResult) -> dict[tuple[str, str], float]:
-    pairs = result.records[["task", "protocol"]].drop_duplicates().to_numpy()
-    return {(task, name): result.facts.chance(task, name) for task, name in pairs}
 
 
 def _refuse_doubles(evidence: Sequence[MethodCurve | LeftOut]) -> None:

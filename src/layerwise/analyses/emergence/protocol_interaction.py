@@ -17,7 +17,7 @@ from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.presentation.wording import in_order
 from layerwise.stats.depth.layer_curves import Sampling
-from layerwise.stats.effects import Cell, cells, layer_skips, scale_of
+from layerwise.stats.effects import Cell, Chance, cells, layer_skips, scale_of
 from layerwise.stats.families.estimate import known, with_holm
 from layerwise.stats.items.clusters import Clusters, Counts
 from layerwise.stats.share_tests.share_bounds import (
@@ -84,7 +84,7 @@ def layer_groups(n_layers: int, groups: Groups | None = None) -> dict[str, list[
 
 def interaction_rows(
     records: pd.DataFrame,
-    chance: Mapping[tuple[str, str], float],
+    chance: Chance,
     groups: Groups,
     sampling: Sampling,
 ) -> list[dict[str, Any]]:
@@ -92,11 +92,11 @@ def interaction_rows(
     if len(groups) < 2:
         return []
     every = list(cells(layer_skips(records)))
-    signal = signals(every, lambda task, protocol: chance[task, protocol])
+    signal = signals(every, chance)
     profiles = {
         (cell.capability, cell.task, cell.protocol): loss_profile(cell, level, groups)
         for cell in every
-        if (level := chance[cell.task, cell.protocol]) < 1
+        if (level := chance(cell.task, cell.protocol)) < 1
         and cell.interventions["layer"].tolist() == list(range(sampling.n_layers))
         and signal[cell.task, cell.protocol]
     }
