@@ -107,13 +107,14 @@ class AblationSpec:
 
     def like(self, model: Model) -> list[Intervention]:
         """Changes that cost the same, without running anything."""
-        alike = {"skip": skip_site, "resample": resample, "noise": _noise_like}.get(self.kind, zero)
-        return self._made(alike, model)
+        nothing = torch.zeros(1, 1)
+        alike = _PLAIN | {NOISE: lambda site, layer, head: noise(site, layer, nothing, head)}
+        return self._made(alike.get(self.kind, zero), model)
 
     def _one(self, setup: Setup, contexts: Contexts) -> Callable[..., Intervention]:
         """What makes the change to one site of one layer, or to one head."""
-        if self.kind in ("skip", "zero", "resample"):
-            return {"skip": skip_site, "zero": zero, "resample": resample}[self.kind]
+        if self.kind in _PLAIN:
+            return _PLAIN[self.kind]
         site: Any = "z" if self.site == "kv_group" else self.site
         budget = {"memory_budget": setup.memory_budget}
         if self.kind == "noise":
@@ -169,9 +170,10 @@ def skip_site(site: str, layer: int, head: int | None) -> Intervention:
     return skip(layer, site, head)
 
 
-def _noise_like(site: Any, layer: int, head: int | None) -> Intervention:
-    """Noise of no size."""
-    return noise(site, layer, torch.zeros(1, 1), head)
+# Changes that need nothing but their place.
+_PLAIN: dict[str, Callable[..., Intervention]] = {
+    "skip": skip_site, "zero": zero, RESAMPLE: resample,
+}  # fmt: skip
 
 
 def _with_site(model: Model, site: str, layers: tuple[int, ...]) -> tuple[int, ...]:
