@@ -97,15 +97,15 @@ FAULTS = [
     Fault(
         "stale norm in the lens",
         "analyses/logit_lens/job.py",
-        "                reading = read_lens(model, stream[here], logprobs, wanted)\n",
-        "                stale = []\n"
-        '                place_of_norm = "ln_final.hook_scale"\n'
-        "                keep = [(place_of_norm, lambda scale, hook: stale.append(scale))]\n"
-        "                with model.hooks(fwd_hooks=keep):\n"
-        "                    logits_of(model, final[here])\n"
-        "                put = [(place_of_norm, lambda scale, hook: stale[0])]\n"
-        "                with model.hooks(fwd_hooks=put):\n"
-        "                    reading = read_lens(model, stream[here], logprobs, wanted)\n",
+        "            reading = read_lens(model, stream, logprobs, targets)\n",
+        "            stale = []\n"
+        '            place_of_norm = "ln_final.hook_scale"\n'
+        "            keep = [(place_of_norm, lambda scale, hook: stale.append(scale))]\n"
+        "            with model.hooks(fwd_hooks=keep):\n"
+        "                logits_of(model, final)\n"
+        "            put = [(place_of_norm, lambda scale, hook: stale[0])]\n"
+        "            with model.hooks(fwd_hooks=put):\n"
+        "                reading = read_lens(model, stream, logprobs, targets)\n",
         ("tests/test_logit_lens.py::test_every_depth_equals_the_lens_worked_out_by_hand",),
     ),
     Fault(

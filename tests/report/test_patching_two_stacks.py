@@ -10,7 +10,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 import layerwise as lw
-from layerwise.analyses.patching.report import patchings
+from layerwise.analyses.patching.analysis import patchings
 from layerwise.analyses.registry import tables_of_run
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.presentation.layer_axis import name_layers

@@ -1,21 +1,15 @@
-"""A planned lens: which tokens of which tasks are read, at which places, piece by piece.
-
-What one reading is, is in ``reading``; the public function with its arguments in
-``logit_lens``.
-"""
+"""A planned lens: which tokens of which tasks are read, at which places, piece by piece."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial, reduce
-from operator import add
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float
 
 from layerwise.analyses.shared.left_out import left_out
 from layerwise.analyses.shared.lens_names import (
@@ -33,8 +27,9 @@ from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
-from layerwise.storage.parquet import frame
-from layerwise.sweep import Generate, LogLikelihood, Scored, intact, residuals_at, skip_layers
+from layerwise.storage.parquet import conform, frame
+from layerwise.storage.schemas import SCHEMAS
+from layerwise.sweep import Generate, Scored, intact, residuals_at, skip_layers
 from layerwise.sweep.activations.intact_run import Place
 from layerwise.sweep.plans.cost import UNKNOWN_LENGTHS, Cost, cost_of_reading
 from layerwise.sweep.requests import Tokens
@@ -47,11 +42,9 @@ from .reading import (
     GENERATED,
     PROMPT,
     SITES,
-    LensReading,
     Passage,
     blind_requests,
     gold_requests,
-    most_tokens,
     passages,
     places_of,
     read_lens,
@@ -83,13 +76,9 @@ def refuse_protocols(over: str, protocols: Sequence[str] | None) -> None:
 class Lens:
     """A planned lens; one piece per task and protocol.
 
-    Attributes:
-        setup: what it starts from.
-        sites: of the residual stream.
-        over: ``prompt``, ``continuation`` or ``generated``: which tokens are read.
-        positions: of the prompt, from its end; all if None.
-        strict: refuse a task of which no item can be read.
-        tuned: translators that are read through; None for the logit lens.
+    It reads sites of the residual stream over the prompt (at positions from its end, all if None),
+    the continuation or generated text, through translators if it is ``tuned``. ``strict`` refuses
+    a task of which no item can be read.
     """
 
     setup: Setup
@@ -107,18 +96,13 @@ class Lens:
         self._check_positions()
         refuse_protocols(self.over, self.setup.protocols)
         for task, protocol in self.setup.pieces():
-            readable = self._n_readable(task, protocol)  # bad input is told before work is done
-            if self.strict and not readable:
+            texts = self._texts(task, protocol)  # bad input is told before work is done
+            if self.strict and not texts:
                 raise UserError(
                     f"The logit lens reads the tokens that tell an answer apart, but in task "
                     f"{task.name!r} under protocol {protocol!r} every answer is the beginning of "
                     "another of its choices; use other choices, or another protocol."
                 )
-
-    @property
-    def name(self) -> str:
-        """Which lens it is."""
-        return LOGIT if self.tuned is None else TUNED
 
     def _check_positions(self) -> None:
         if self.over != PROMPT and self.positions != LAST:
@@ -128,33 +112,33 @@ class Lens:
             )
         model = self.setup.model
         if is_seq2seq(model):
-            return self._check_decoder_positions(len(decoder_prefix(model)))
-        if self.positions is None:
-            return
-        if not self.positions or max(self.positions) >= 0:
+            n_given = len(decoder_prefix(model))
+            if self.positions is None or not set(self.positions) <= set(range(-n_given, 0)):
+                raise UserError(
+                    "Of an encoder-decoder the lens reads the decoder, which begins with "
+                    f"{n_given} token(s) before the answer: expected positions from -{n_given} to "
+                    "-1; leave positions out for the last."
+                )
+        elif self.positions is not None and max(self.positions, default=0) >= 0:
             raise UserError(
                 f"The positions to read are {list(self.positions)}; expected negative numbers, "
                 "counted from the end of the prompt (-1 is its last token), or all."
             )
-
-    def _check_decoder_positions(self, n_given: int) -> None:
-        if self.positions is None or not set(self.positions) <= set(range(-n_given, 0)):
-            raise UserError(
-                "Of an encoder-decoder the lens reads the decoder, which begins with "
-                f"{n_given} token(s) before the answer: expected positions from -{n_given} to -1; "
-                "leave positions out for the last."
-            )
-
-    def _n_readable(self, task: Task, protocol: str) -> int:
-        return len(self._texts(task, protocol))
 
     def _texts(self, task: Task, protocol: str) -> list[tuple[Tokens, int]]:
         """The prompts, and how many tokens are likely to be read of each."""
         if self.over == PROMPT:
             read = passages(self.setup, task, protocol, self.over, self.positions)
             return [(text.tokens[: text.n_prompt], len(text.positions)) for text in read]
-        requests = gold_requests(self.setup, task, protocol)
-        return [most_tokens(request, UNKNOWN_LENGTHS.intact) for request in requests]
+        texts = []
+        for request in (gold.request for gold in gold_requests(self.setup, task, protocol)):
+            n = (
+                max(1, round(request.max_tokens * UNKNOWN_LENGTHS.intact))
+                if isinstance(request, Generate)
+                else len(request.continuation)
+            )
+            texts.append((request.context, n))
+        return texts
 
     def settings(self) -> dict[str, Any]:
         """What makes it this lens and no other."""
@@ -165,15 +149,9 @@ class Lens:
     def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> LensResult:
         """Make the pieces that are missing, and join all of them."""
         work, (table,) = run_resumable(
-            self.setup.executor,
-            parts,
-            progress,
-            "reading layers",
-            self.setup.pieces(),
-            ("lens",),
-            self.expected,
-            self._piece,
-        )
+            self.setup.executor, parts, progress, "reading layers", self.setup.pieces(), ["lens"],
+            self.expected, self._piece,
+        )  # fmt: skip
         return LensResult(table, self.setup.facts(settings, work))
 
     def expected(self, task: Task, *protocols: str) -> Cost:
@@ -207,16 +185,14 @@ class Lens:
     def _piece(self, task: Task, protocol: str) -> Made:
         started = time.perf_counter()
         read = passages(self.setup, task, protocol, self.over, self.positions)
-        order = {passage.item: place for place, passage in enumerate(read)}
+        items = [passage.item for passage in read]
         blind = self._blind(task, protocol, self.setup)
         named = {"task": task.name, "capability": task.capability, "protocol": protocol}
-        tables = [
-            frame("lens", [
-                {**named, **row, "blind": blind.get(row["item"])}
-                for row in sorted(joined(rows), key=lambda row: _rank(row, order))
-            ])
-            for rows in self._rows(read)
-        ]  # fmt: skip
+        tables = [frame("lens", [])]
+        for seen in self._readings(read):
+            known = pd.array([blind.get(item) for item in seen["item"]], dtype="boolean")
+            ordered = _ordered(joined(seen.assign(**named, blind=known)), items)
+            tables.append(conform("lens", ordered.reindex(columns=SCHEMAS["lens"].names)))
         why = "the model writes nothing"
         if self.over == PROMPT:
             why = "the answer is the beginning of another choice"
@@ -224,14 +200,16 @@ class Lens:
             "analysis": "logit lens",
             "task": task.name,
             "protocol": protocol,
-            **left_out([item.id for item in task.items if item.id not in order], why),
+            **left_out([item.id for item in task.items if item.id not in set(items)], why),
             "seconds": time.perf_counter() - started,
         }
-        return work, {"lens": pd.concat(tables or [frame("lens", [])], ignore_index=True)}
+        return work, {"lens": pd.concat(tables, ignore_index=True)}
 
     def _blind(self, task: Task, protocol: str, by: Sweeper) -> dict[str, bool]:
         """Whether items' answers end on top when another item's question is asked, by item id."""
-        blind = self._blind_requests(task, protocol)
+        # Other questions are asked where the answer is looked for at the end of a prompt.
+        wanted = self.over == PROMPT and (self.positions is None or LAST[0] in self.positions)
+        blind = blind_requests(self.setup, task, protocol) if wanted else {}
         if not blind:
             return {}
         (outcomes,) = by.sweep([intact()], [request for request, _ in blind.values()]).outcomes
@@ -241,127 +219,107 @@ class Lens:
         ]
         return dict(zip(blind, greedy, strict=True))
 
-    def _blind_requests(self, task: Task, protocol: str) -> dict[str, tuple[LogLikelihood, slice]]:
-        """Other questions are asked where the answer is looked for at the end of a prompt."""
-        wanted = self.over == PROMPT and (self.positions is None or LAST[0] in self.positions)
-        return blind_requests(self.setup, task, protocol) if wanted else {}
-
-    def _rows(self, read: Sequence[Passage]) -> Iterator[list[dict[str, Any]]]:
-        """The rows of all readings, those of passages that are there together at once."""
+    def _readings(self, read: Sequence[Passage]) -> Iterator[pd.DataFrame]:
+        """All readings, those of passages whose streams are there together at once."""
         model, places = self.setup.model, places_of(self.setup.model, self.sites)
         # what the model itself says is needed everywhere, and read first
         every = [("resid_post", model.cfg.n_layers - 1), *places]
         a_row = len(every) * model.cfg.d_model * model.W_E.element_size()
         for chunk in _chunks(read, max(1, self.setup.memory_budget // 8 // a_row)):
-            yield self._rows_together(chunk, every)
+            yield self._readings_together(chunk, every)
 
     @torch.inference_mode()
-    def _rows_together(
-        self, chunk: Sequence[Passage], every: Sequence[Place]
-    ) -> list[dict[str, Any]]:
+    def _readings_together(self, chunk: Sequence[Passage], every: Sequence[Place]) -> pd.DataFrame:
         model, budget = self.setup.model, self.setup.memory_budget
         given = (
             [passage.tokens for passage in chunk], [passage.positions for passage in chunk],
         )  # fmt: skip
         prompts = [passage.n_prompt for passage in chunk]
-        residuals = residuals_at(model, *given, every, memory_budget=budget, n_prompt=prompts)
-        final, *others = residuals
+        final, *others = residuals_at(model, *given, every, memory_budget=budget, n_prompt=prompts)
+        translate = None if self.tuned is None else self.tuned.translate
+        own, of_encoder = (
+            (LOGIT, DECODER_LENS) if self.tuned is None else (TUNED, TUNED_DECODER_LENS)
+        )
         streams = [
-            (self.name, place, self._translated(place, resid))
+            ((own, *place), translate(place, resid) if translate else resid)
             for place, resid in zip(every[1:], others, strict=True)
         ]
         if is_seq2seq(model) and "resid_post" in self.sites:
-            translate = None if self.tuned is None else self.tuned.translate
             early = truncated_encoder(
                 model, *given, prompts, memory_budget=budget, translate=translate
             )
-            name = DECODER_LENS if self.tuned is None else TUNED_DECODER_LENS
-            streams += [(name, ("resid_post", n - 1), resid) for n, resid in enumerate(early)]
+            streams += [((of_encoder, "resid_post", n - 1), one) for n, one in enumerate(early)]
         tokens = [(passage, k) for passage in chunk for k in range(len(passage.positions))]
-        return list(self._read(tokens, final, streams))
-
-    def _translated(
-        self, place: Place, resid: Float[torch.Tensor, "read d_model"]
-    ) -> Float[torch.Tensor, "read d_model"]:
-        return resid if self.tuned is None else self.tuned.translate(place, resid)
+        return pd.concat(
+            [
+                self._read(tokens[start : start + AT_ONCE], final[start : start + AT_ONCE],
+                           [(place, one[start : start + AT_ONCE]) for place, one in streams])
+                for start in range(0, len(tokens), AT_ONCE)
+            ],
+            ignore_index=True,
+        )  # fmt: skip
 
     def _read(
         self,
         tokens: Sequence[tuple[Passage, int]],
         final: torch.Tensor,
-        streams: Sequence[tuple[str, Place, torch.Tensor]],
-    ) -> Iterator[dict[str, Any]]:
-        """Read streams of some tokens, some of them at once."""
-        model = self.setup.model
-        for start in range(0, len(tokens), AT_ONCE):
-            here = slice(start, start + AT_ONCE)
-            targets = [passage.targets[k] for passage, k in tokens[here]]
-            wanted = torch.tensor(targets, device=final.device)
-            logprobs = torch.log_softmax(logits_of(model, final[here]), dim=-1)
-            readings: list[LensReading] = []
-            for _, _, stream in streams:
-                reading = read_lens(model, stream[here], logprobs, wanted)
-                readings.append(reading)
-            columns = _on_host(readings)
-            for (lens, place, _), values in zip(streams, columns, strict=True):
-                yield from self._reading_rows(tokens[here], lens, place, values)
-
-    def _reading_rows(
-        self,
-        tokens: Sequence[tuple[Passage, int]],
-        lens: str,
-        place: Place,
-        columns: Sequence[list[Any]],
-    ) -> Iterator[dict[str, Any]]:
-        site, layer = place
-        text_of = _decoder(self.setup.tokenizer)
-        for (passage, k), *values, top in zip(tokens, *columns, strict=True):
-            rank, final_rank, logprob, entropy, kl = values
-            yield {
-                "item": passage.item,
-                "lens": lens,
-                "over": self.over,
-                "site": site,
-                "layer": layer,
-                "pos": passage.pos[k],
-                "token": text_of(passage.targets[k]),
-                "rank": rank,
-                "final_rank": final_rank,
-                "logprob": logprob,
-                "entropy": entropy,
-                "kl": kl,
-                "top_tokens": [text_of(token) for token in top],
-                "options": _n_options(passage, k, top[0], rank),
-            }
+        streams: Sequence[tuple[tuple[str, str, int], torch.Tensor]],
+    ) -> pd.DataFrame:
+        """What the lens reads of some tokens, stream by stream."""
+        model, text_of = self.setup.model, cache(lambda token: self.setup.tokenizer.decode([token]))
+        targets = torch.tensor([passage.targets[k] for passage, k in tokens], device=final.device)
+        logprobs = torch.log_softmax(logits_of(model, final), dim=-1)
+        readings = []
+        for _, stream in streams:
+            reading = read_lens(model, stream, logprobs, targets)
+            readings.append(reading)
+        # The device is waited for once, not by place.
+        columns = {
+            name: torch.cat([reading[name] for reading in readings]).tolist()
+            for name in readings[0]
+        }
+        top = columns.pop("top")
+        places = pd.DataFrame([place for place, _ in streams], columns=["lens", "site", "layer"])
+        read = pd.DataFrame(
+            [(passage.item, passage.pos[k], text_of(passage.targets[k])) for passage, k in tokens],
+            columns=["item", "pos", "token"],
+        )
+        options = [
+            _n_options(passage, k, first, rank)
+            for (passage, k), (first, *_), rank in zip(
+                list(tokens) * len(streams), top, columns["rank"], strict=True
+            )
+        ]
+        return places.merge(read, how="cross").assign(
+            **columns, over=self.over, options=pd.array(options, dtype="Int64"),
+            top_tokens=[list(map(text_of, ids)) for ids in top],
+        )  # fmt: skip
 
 
-def _on_host(readings: Sequence[LensReading]) -> Iterator[tuple[list[Any], ...]]:
-    """The numbers of readings, each as its columns; the device is waited for once, not by place."""
-    names = ("rank", "final_rank", "logprob", "entropy", "kl", "top")
-    columns = (torch.stack([getattr(part, name) for part in readings]).tolist() for name in names)
-    yield from zip(*columns, strict=True)
+def joined(readings: pd.DataFrame) -> pd.DataFrame:
+    """Several tokens that tell an answer apart as one: all must be on top together.
+
+    The worst rank, the summed log-probability, the means of the distributions' measures.
+    """
+    key = ["item", "lens", "site", "layer", "pos"]
+    if not readings.duplicated(key).any():
+        return readings
+    how = dict.fromkeys(readings.columns.drop(key), "last")
+    how |= dict.fromkeys(("rank", "final_rank"), "max") | dict.fromkeys(("entropy", "kl"), "mean")
+    how |= dict.fromkeys(("token", "logprob"), "sum") | {"options": "min"}
+    return readings.groupby(key, sort=False, as_index=False).agg(how)
 
 
-def joined(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of several tokens that tell an answer apart as one: all must be on top together."""
-    by_key: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        key = tuple(row[name] for name in ("item", "lens", "site", "layer", "pos"))
-        by_key.setdefault(key, []).append(row)
-    return [same[0] if len(same) == 1 else _as_one(same) for same in by_key.values()]
-
-
-def _as_one(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The worst rank, the summed log-probability, the means of the distributions' measures."""
-    made = dict(rows[-1])
-    for name in ("rank", "final_rank"):
-        made[name] = max(row[name] for row in rows)
-    for name in ("entropy", "kl"):
-        made[name] = sum(row[name] for row in rows) / len(rows)
-    for name in ("token", "logprob"):
-        made[name] = reduce(add, (row[name] for row in rows))
-    made["options"] = None if made["options"] is None else min(row["options"] for row in rows)
-    return made
+def _ordered(readings: pd.DataFrame, items: Sequence[str]) -> pd.DataFrame:
+    """By item, position and layer, however passages were cut in chunks; lenses of encoders last."""
+    order = pd.DataFrame({
+        "item": readings["item"].map({item: place for place, item in enumerate(items)}),
+        "pos": readings["pos"],
+        "later": readings["lens"].isin(OF_ENCODER),
+        "layer": readings["layer"],
+        "site": readings["site"].map(SITES.index),
+    })  # fmt: skip
+    return readings.loc[order.sort_values(list(order), kind="stable").index]
 
 
 def _chunks(read: Sequence[Passage], most: int) -> Iterator[list[Passage]]:
@@ -379,18 +337,8 @@ def _chunks(read: Sequence[Passage], most: int) -> Iterator[list[Passage]]:
         yield chunk
 
 
-def _rank(row: dict[str, Any], order: dict[str, int]) -> tuple[int, ...]:
-    """Where a row stands, however the passages were cut in chunks."""
-    later = int(row["lens"] in OF_ENCODER)
-    return order[row["item"]], row["pos"], later, row["layer"], SITES.index(row["site"])
-
-
 def _n_options(passage: Passage, k: int, top: int, rank: int) -> int | None:
     """How many choices the token on top belongs to one of; 0 if it is in none of them."""
     if not passage.options:
         return None
     return passage.n_options if rank == 0 or top in passage.options[k] else 0
-
-
-def _decoder(tokenizer: Any) -> Any:
-    return cache(lambda token: tokenizer.decode([token]))

@@ -1,13 +1,10 @@
-"""What a lens reads: which tokens of an item are read, at which sites, and what is seen there.
-
-How the readings of many items become a result is the business of ``job``.
-"""
+"""What a lens reads: which tokens of an item, at which sites, and what is seen there."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -16,38 +13,16 @@ from layerwise.errors import UserError, counted
 from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.runs.controls import with_another_question
 from layerwise.runs.setup import Setup
-from layerwise.sweep import Generate, LogLikelihood, intact
+from layerwise.sweep import LogLikelihood, intact
 from layerwise.sweep.activations.intact_run import Place
-from layerwise.sweep.requests import Generated, Tokens
+from layerwise.sweep.requests import Generated, Tokens, n_shared
 from layerwise.sweep.walk.readout import divergence, first_argmax, logits_of
 from layerwise.tasks import Task, TaskRequest
-
-from .deciding import Deciding, answer_tokens, choosable, deciding_tokens
+from layerwise.tasks.items import Item
 
 PROMPT, CONTINUATION, GENERATED = OVER = ("prompt", "continuation", "generated")
 SITES = ("resid_pre", "resid_mid", "resid_post")
 TOP = 5
-
-
-@dataclass(frozen=True)
-class LensReading:
-    """What the lens shows at one place for some tokens.
-
-    Attributes:
-        rank: rank of the token looked for; 0 is the top, equal logits share the better rank.
-        final_rank: rank of the token that the whole model puts on top.
-        logprob: log-probability of the token looked for, in nats.
-        entropy: entropy of the distribution, in nats.
-        kl: KL divergence from the final distribution to this one, in nats.
-        top: ids of the most likely tokens.
-    """
-
-    rank: Int[torch.Tensor, " read"]
-    final_rank: Int[torch.Tensor, " read"]
-    logprob: Float[torch.Tensor, " read"]
-    entropy: Float[torch.Tensor, " read"]
-    kl: Float[torch.Tensor, " read"]
-    top: Int[torch.Tensor, "read top"]
 
 
 def read_lens(
@@ -55,24 +30,108 @@ def read_lens(
     resid: Float[torch.Tensor, "read d_model"],
     final: Float[torch.Tensor, "read d_vocab"],
     targets: Int[torch.Tensor, " read"],
-) -> LensReading:
-    """Read residual streams as if they were the last."""
+) -> dict[str, torch.Tensor]:
+    """Read residual streams as if they were the last, beside the final distribution.
+
+    Ranks are of the tokens looked for, and of those that the whole model puts on top: 0 is the
+    top, and equal logits share the better rank. Log-probability, entropy and divergence from the
+    final distribution are in nats; ``top`` are the ids of the most likely tokens.
+    """
     logits = logits_of(model, resid)
     logprobs = torch.log_softmax(logits, dim=-1)
-    return LensReading(
-        rank=_rank(logits, targets),
-        final_rank=_rank(logits, first_argmax(final)),
-        logprob=logprobs.gather(1, targets[:, None])[:, 0],
-        entropy=-(logprobs.exp() * logprobs).sum(dim=-1),
-        kl=divergence(final, logprobs),
-        top=logits.topk(min(TOP, logits.shape[-1]), dim=-1).indices,
-    )
+    return {
+        "rank": _rank(logits, targets),
+        "final_rank": _rank(logits, first_argmax(final)),
+        "logprob": logprobs.gather(1, targets[:, None])[:, 0],
+        "entropy": -(logprobs.exp() * logprobs).sum(dim=-1),
+        "kl": divergence(final, logprobs),
+        "top": logits.topk(min(TOP, logits.shape[-1]), dim=-1).indices,
+    }
 
 
 def _rank(
     logits: Float[torch.Tensor, "read d_vocab"], tokens: Int[torch.Tensor, " read"]
 ) -> Int[torch.Tensor, " read"]:
     return (logits > logits.gather(1, tokens[:, None])).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """The tokens of an item's answer that tell it apart, up to where every other option differs.
+
+    ``gold`` is the request of the right option; ``start`` tokens are shared by all options, and the
+    model is given them. ``options`` are at each token those that it may be in options that are the
+    same before it, ``n_options`` how many options are told apart; none where the item has none.
+    """
+
+    gold: TaskRequest
+    start: int
+    tokens: Tokens
+    options: tuple[frozenset[int], ...] = ()
+    n_options: int = 0
+
+
+def deciding_tokens(setup: Setup, task: Task, protocol: str) -> Iterator[Deciding]:
+    """The deciding tokens of each item; none of one whose answer is another option's beginning.
+
+    Answers of items without choices are told apart from those of the task's other such items.
+    """
+    shared = _shared_by_task(setup, task, protocol)
+    for item in task.items:
+        requests = setup.requests(task, choosable(task, item, protocol), protocol)
+        others = [answer_tokens(request) for request in requests if not request.gold]
+        for gold in (request for request in requests if request.gold):
+            deciding = _deciding(gold, others, shared)
+            if deciding is not None:
+                yield deciding
+
+
+def _deciding(gold: TaskRequest, others: list[Tokens], shared: int) -> Deciding | None:
+    answer = answer_tokens(gold)
+    if not others:
+        return Deciding(gold, shared, answer[shared : shared + 1])
+    start = min(n_shared(answer, other) for other in others)
+    stop = 1 + max(n_shared(answer, other) for other in others)
+    if stop > len(answer):
+        return None
+    every = [answer, *others]
+    options = tuple(
+        frozenset(other[at] for other in every if other[:at] == answer[:at] and at < len(other))
+        for at in range(start, stop)
+    )
+    n_options = len({other[start:stop] for other in every})
+    return Deciding(gold, start, answer[start:stop], options, n_options)
+
+
+def _shared_by_task(setup: Setup, task: Task, protocol: str) -> int:
+    """Tokens that the answers of all items without choices begin with, but for the last one."""
+    bare = [item for item in task.items if not item.choices]
+    answers = [
+        answer_tokens(request)
+        for item in bare
+        for request in setup.requests(task, choosable(task, item, protocol), protocol)
+    ]
+    if len(set(answers)) < 2:
+        return 0
+    return min(min(n_shared(answers[0], answer), len(answer) - 1) for answer in answers)
+
+
+def answer_tokens(request: TaskRequest) -> Tokens:
+    """The tokens of a request's answer."""
+    assert isinstance(request.request, LogLikelihood)
+    return request.request.continuation
+
+
+def choosable(task: Task, item: Item, protocol: str) -> Item:
+    """An item without choices can still be read: only its answer is asked for."""
+    if item.choices:
+        return item
+    if protocol == "letter":
+        raise UserError(
+            f"Item {item.id!r} of task {task.name!r} has no choices, which protocol 'letter' "
+            "needs; add choices or use protocol 'continuation'."
+        )
+    return replace(item, choices=(item.answer,))
 
 
 @dataclass(frozen=True)
@@ -87,9 +146,8 @@ class Passage:
         pos: where each counts, from the end of what is given; all that tell an answer apart
             count at its end, -1, and become one reading.
         targets: the token looked for at each.
-        options: at each, what that token is in the item's choices; none where it has no choices,
-            or where not the answer is looked for.
-        n_options: how many choices can be told apart.
+        options: as in ``Deciding``; none where not the answer is looked for.
+        n_options: the same.
     """
 
     item: str
@@ -185,14 +243,6 @@ def blind_requests(
             answer = answer_tokens(gold)[: deciding.stop]
             blind[item] = LogLikelihood(gold.request.context, answer), deciding
     return blind
-
-
-def most_tokens(request: TaskRequest, share: float) -> tuple[Tokens, int]:
-    """A request's prompt, and how many tokens of what follows it are likely to be read."""
-    question = request.request
-    if isinstance(question, Generate):
-        return question.context, max(1, round(question.max_tokens * share))
-    return question.context, len(question.continuation)
 
 
 def places_of(model: Model, sites: Sequence[str]) -> tuple[Place, ...]:

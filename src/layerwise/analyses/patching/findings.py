@@ -15,8 +15,8 @@ import pandas as pd
 from layerwise.presentation.claim import PATCHING, Claim, Estimate, Evidence, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.no_signal import has_signal
-from layerwise.presentation.rows import asked_of, layers_of, numbers, records, rows
-from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, percent, when
+from layerwise.presentation.rows import asked_of, layers_of, numbers, parts, records, rows
+from layerwise.presentation.wording import PROTOCOL_ORDER, percent, when
 from layerwise.storage.run_tables import RunTables
 
 _CHANGED = ("last changed", "first changed")
@@ -29,16 +29,17 @@ _UNMEASURED = "The intact model's accuracy was not measured."
 
 def hand_overs(run: RunTables) -> list[Claim]:
     """Where the last position takes over from the changed token, where that is established."""
-    return spaced(
-        [claim for of_site, note in _patched(run) for claim in _hand_over(of_site, note)], 1
-    )
+    return spaced([c for of_site, note in _patched(run) for c in _hand_over(of_site, note)], 1)
 
 
 def take_ups(run: RunTables) -> list[Claim]:
     """Where a decoder takes up what the encoder has found, where that is established."""
-    return spaced(
-        [claim for of_site, note in _patched(run) for claim in _taken_up(of_site, note)], 1
-    )
+    return spaced([c for of_site, note in _patched(run) for c in _taken_up(of_site, note)], 1)
+
+
+def findings(run: RunTables) -> list[Claim]:
+    """Hand-overs from token to token, and take-ups from the encoder."""
+    return [*hand_overs(run), *take_ups(run)]
 
 
 def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, str]]:
@@ -46,12 +47,11 @@ def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, str]]:
     patching = run.table("patching_summary")
     if patching is None:
         return
-    for task in in_order(patching["task"], ()):
-        of_site = rows(patching, task=task, site="resid_pre", direction="denoising")
-        for protocol in in_order(of_site["protocol"], PROTOCOL_ORDER):
-            signal, there = has_signal(run, task, protocol), rows(of_site, protocol=protocol)
-            if signal is not False and rows(there, signal=False).empty:
-                yield there, "" if signal is not None else _UNMEASURED
+    streams = rows(patching, site="resid_pre", direction="denoising")
+    for (task, protocol), of_site in parts(streams, task=(), protocol=PROTOCOL_ORDER):
+        signal = has_signal(run, task, protocol)
+        if signal is not False and rows(of_site, signal=False).empty:
+            yield of_site, "" if signal is not None else _UNMEASURED
 
 
 def _hand_over(of_site: pd.DataFrame, note: str) -> list[Claim]:
@@ -160,8 +160,3 @@ def _stays(holds: Sequence[bool] | np.ndarray) -> int | None:
     broken = np.flatnonzero(~np.asarray(holds, dtype=bool))
     first = int(broken[-1]) + 1 if len(broken) else 0
     return first if first < len(holds) else None
-
-
-def findings(run: RunTables) -> list[Claim]:
-    """Hand-overs from token to token, and take-ups from the encoder."""
-    return [*hand_overs(run), *take_ups(run)]

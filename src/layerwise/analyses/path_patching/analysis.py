@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart
-from layerwise.analyses.patching.report import PATCHES
+from layerwise.analyses.patching.analysis import PATCHES
 from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.presentation.claim import Claim, Estimate, source, weight
 from layerwise.presentation.columns import cells, heads
