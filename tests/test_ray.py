@@ -19,7 +19,7 @@ from layerwise.models.names.by_name import loading_of
 from layerwise.runs.checkpoints import Machine, MemoryCheckpoints, machines_of, note_machine
 from layerwise.runs.executors import LOCAL, Work, make_missing
 from layerwise.runs.folder import RunFolder
-from layerwise.runs.progress import SilentMeter
+from layerwise.runs.progress import Meter
 from layerwise.runs.ray_executor import RayExecutor
 from layerwise.runs.ray_pool import Needs, Pool
 from layerwise.runs.travel import pack, unpack
@@ -168,7 +168,7 @@ def works_of(n: int) -> list[Work]:
 def test_a_piece_that_fails_three_times_is_named_and_the_others_are_kept(workers):
     parts = MemoryCheckpoints()
     with pytest.raises(lw.UserError) as caught:
-        make_missing(workers, parts, SilentMeter(), works_of(6), odd_ones_fail)
+        make_missing(workers, parts, Meter(), works_of(6), odd_ones_fail)
     told = str(caught.value)
     assert "1 piece of the run could not be made: 'made 3' failed 3 times" in told
     assert "ValueError: cannot do 3\\x1b[31m" in told

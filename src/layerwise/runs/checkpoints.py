@@ -20,7 +20,7 @@ from layerwise.errors import UserError
 from layerwise.ground.regular_files import read_regular
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.base import Result
-from layerwise.storage.parquet import parsed, refuse_other_columns, to_bytes
+from layerwise.storage.parquet import parsed, refuse_other_columns
 from layerwise.storage.provenance import distinct, installed_versions
 
 from .differences import Environment, environment_now
@@ -71,9 +71,7 @@ def with_origin(result: AnyResult, parts: CheckpointStore) -> AnyResult:
 
 
 def _known(parts: CheckpointStore) -> pd.DataFrame:
-    known = parts.read_part(_PART) if parts.has_part(_PART) else pd.DataFrame(columns=_COLUMNS)
-    # Earlier versions did not keep under what a machine worked.
-    return known if "environment" in known else known.assign(environment="{}")
+    return parts.read_part(_PART) if parts.has_part(_PART) else pd.DataFrame(columns=_COLUMNS)
 
 
 _HEAD = b"layerwise part "
@@ -146,17 +144,10 @@ def rows_of(parts: CheckpointStore, table: str, names: list[str]) -> pd.DataFram
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def write_part_file(
-    path: Path, run: str, name: str, table: pa.Table, environment: Mapping[str, Any]
-) -> None:
-    """Write a part atomically."""
-    write_bytes_part(path, run, name, to_bytes(table), environment)
-
-
 def write_bytes_part(
     path: Path, run: str, name: str, content: bytes, environment: Mapping[str, Any]
 ) -> None:
-    """Write a part that is no table; arguments and errors are those of ``write_part_file``."""
+    """Write the bytes of a part atomically, with their hash and what they were made under."""
     under = b" " + json.dumps(environment).encode()
     head = _HEAD + _digest(run, name, under, content) + under
     write_atomically(path, head + b"\n" + content)
@@ -174,7 +165,7 @@ def environment_of(path: Path) -> dict[str, Any] | None:
 
 
 def read_part_file(path: Path, run: str, name: str) -> pa.Table:
-    """Read a part as it was written."""
+    """Read a part that is a table."""
     content = read_bytes_part(path, run, name)
     try:
         return parsed(path, content)
@@ -183,7 +174,7 @@ def read_part_file(path: Path, run: str, name: str) -> pa.Table:
 
 
 def read_bytes_part(path: Path, run: str, name: str) -> bytes:
-    """Read a part that is no table; arguments and errors are those of ``read_part_file``."""
+    """Read the bytes of a part, if they are those that this run wrote."""
     try:
         head, _, content = read_regular(path).partition(b"\n")
     except OSError as error:

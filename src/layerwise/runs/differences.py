@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# Settings that earlier versions did not keep, so that their runs cannot be held to them.
+# Settings that kept runs of published studies lack, so that they cannot be held to them.
 _LATER = ("source_hash", "tokenizer_hash", "tasks_as_read", "prompts_hash", "beside")
 _COUNTED, _HASH = re.compile(r"(\d+) items, [0-9a-f]{64}"), re.compile("[0-9a-f]{64}")
 _WITHIN = {"tasks": "task", "tasks_as_read": "task"}
@@ -33,11 +33,10 @@ def kept_since(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Differences between settings, nested entries included."""
-    kept = kept_since(old, new)
+    kept, without = kept_since(old, new), {"prompts_hash": None}
     # Prompts follow from all else, and the clock.
-    if old | {"prompts_hash": None} != kept | {"prompts_hash": None}:
-        old, kept = ({**settings, "prompts_hash": None} for settings in (old, kept))
-    return _differences("", old, kept)
+    alike = old | without == kept | without
+    return _differences("", old, kept) if alike else _differences("", old | without, kept | without)
 
 
 def _differences(within: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -61,15 +60,9 @@ def _difference(key: str, was: Any, now: Any) -> str:
         return f"{key}: {counts if before[1] != after[1] else 'other items'}"
     if _HASH.fullmatch(str(was)) and _HASH.fullmatch(str(now)):
         return _HASHED.get(key, f"{key.replace('_', ' ')} changed")
-    return f"{key} was {_short(was)} and is now {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-"""Versions, threads and kernels by name, as plain JSON values."""
+    texts = (json.dumps(value) for value in (was, now))
+    short = [text if len(text) <= 60 else f"{text[:57]}..." for text in texts]
+    return f"{key} was {short[0]} and is now {short[1]}"
 
 
 def environment_now(versions: Mapping[str, str]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import pyarrow as pa
 from layerwise.errors import OtherEnvironmentWarning, UserError
 from layerwise.storage.atomic_files import deleted, disk_error, never_made_again, remove_temporaries
 from layerwise.storage.file_list import hashes_of
+from layerwise.storage.parquet import to_bytes
 from layerwise.storage.places import refuse_unusable_folder
 from layerwise.storage.provenance import (
     RUN_FILE,
@@ -40,7 +41,6 @@ from .checkpoints import (
     read_bytes_part,
     read_part_file,
     write_bytes_part,
-    write_part_file,
 )
 from .differences import Environment, differences, environment_now, kept_since
 
@@ -72,27 +72,33 @@ class RunFolder:
     def open(cls, path: str | Path, settings: dict[str, Any]) -> RunFolder:
         """Make the folder, or go on in the one of an earlier run with the same settings."""
         path, settings = Path(path), json.loads(json.dumps(settings))
-        _make_folder(path)
-        _refuse_foreign(path)
+        refuse_unusable_folder(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(error, path) from error
+        visible = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+        if visible and RUN_FILE not in visible:
+            refuse_without_list(path)
+            raise UserError(
+                f"{path} holds other files ({visible[0]}, ...) and no {RUN_FILE}: expected an "
+                "empty folder or that of an earlier run; choose another folder."
+            )
         lock = _acquire(path / _LOCK)
         try:
             folder = cls(path, _agree(path, settings), lock)
-            folder._warn_of_other_environment()
+            # Others made those that name a machine.
+            known = [made for made in folder.environments() if "machine" not in made]
+            if known and (other := differing([*known, folder._environment()])):
+                warnings.warn(
+                    f"The run in {path} goes on under other {other} than it began with: its last "
+                    "digits may differ from those of an undisturbed run, and its facts say so.",
+                    OtherEnvironmentWarning, stacklevel=3,
+                )  # fmt: skip
         except BaseException:
             _release(lock)
             raise
         return folder
-
-    def _warn_of_other_environment(self) -> None:
-        known = [
-            environment for environment in self.environments() if "machine" not in environment
-        ]  # others made those
-        if known and (other := differing([*known, self._environment()])):
-            warnings.warn(
-                f"The run in {self.path} goes on under other {other} than it began with: its last "
-                "digits may differ from those of an undisturbed run, and its facts say so.",
-                OtherEnvironmentWarning, stacklevel=4,
-            )  # fmt: skip
 
     @property
     def finished(self) -> bool:
@@ -114,9 +120,9 @@ class RunFolder:
     ) -> None:
         """Keep a part of the run's work."""
         self.refuse_deleted()
-        arrow = pa.Table.from_pandas(table, preserve_index=False)
+        content = to_bytes(pa.Table.from_pandas(table, preserve_index=False))
         made_under = self._environment() if environment is None else environment
-        write_part_file(self._part(name), self._run, name, arrow, made_under)
+        write_bytes_part(self._part(name), self._run, name, content, made_under)
 
     def read_part(self, name: str) -> pd.DataFrame:
         """A part as it was written."""
@@ -200,33 +206,10 @@ class RunFolder:
         self.close()
 
     def _part(self, name: str) -> Path:
-        return self.path / _PARTS / f"{_file_name(name)}.part"
-
-
-def _file_name(name: str) -> str:
-    """A part's name as that of a file; a long one is cut, with a hash to tell it apart."""
-    quoted = quote(name, safe=" =,")
-    if len(quoted) <= _LONGEST:
-        return quoted
-    return f"{quoted[: _LONGEST - 65]} {hashlib.sha256(name.encode()).hexdigest()}"
-
-
-def _make_folder(path: Path) -> None:
-    refuse_unusable_folder(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_error(error, path) from error
-
-
-def _refuse_foreign(path: Path) -> None:
-    visible = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
-    if visible and RUN_FILE not in visible:
-        refuse_without_list(path)
-        raise UserError(
-            f"{path} holds other files ({visible[0]}, ...) and no {RUN_FILE}: expected an empty "
-            "folder or that of an earlier run; choose another folder."
-        )
+        quoted = quote(name, safe=" =,")
+        if len(quoted) > _LONGEST:  # it is cut, with a hash to tell it apart
+            quoted = f"{quoted[: _LONGEST - 65]} {hashlib.sha256(name.encode()).hexdigest()}"
+        return self.path / _PARTS / f"{quoted}.part"
 
 
 def _agree(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -237,7 +220,12 @@ def _agree(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
         _begin(path, settings)
         return settings
     run = read_run_file(path)
-    _refuse_other_settings(path, run["settings"], settings)
+    changed = "; ".join(differences(run["settings"], settings))
+    if changed:
+        raise UserError(
+            f"{path} holds a run with other settings ({changed}): expected the same settings; "
+            "choose another folder, or delete this one to start afresh."
+        )
     if is_finished(run):  # a process killed within finish() may have left parts
         shutil.rmtree(path / _PARTS, ignore_errors=True)
     return kept_since(run["settings"], settings)
@@ -247,15 +235,6 @@ def _begin(path: Path, settings: dict[str, Any]) -> None:
     write_run_file(path, {"finished": False, "settings": settings}, {})
 
 
-def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    changed = "; ".join(differences(old, new))
-    if changed:
-        raise UserError(
-            f"{path} holds a run with other settings ({changed}): expected the same settings; "
-            "choose another folder, or delete this one to start afresh."
-        )
-
-
 def _acquire(path: Path) -> IO[str]:
     """Open and lock the lock file; the lock of a dead process is free by itself."""
     while True:
@@ -263,7 +242,7 @@ def _acquire(path: Path) -> IO[str]:
             file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise disk_error(error, path) from error
-        _lock(file, path)
+        _refuse_locked(file, path)
         if _is_at(file, path):
             break
         file.close()  # its owner finished and removed it between our opening and locking
@@ -272,23 +251,6 @@ def _acquire(path: Path) -> IO[str]:
         file.write(str(os.getpid()))
         file.flush()
     return file
-
-
-def _lock(file: IO[str], path: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        owner = file.read(20).strip() or "unknown"
-        file.close()
-        raise UserError(
-            f"{path.parent} is in use by another run (process {owner}): expected a folder that "
-            "no run is writing to; wait until it ends, or choose another folder."
-        ) from error
-    except OSError:  # a file system without locks
-        return
 
 
 def _is_at(file: IO[str], path: Path) -> bool:
@@ -304,3 +266,20 @@ def _release(lock: IO[str]) -> None:
             Path(lock.name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             lock.close()
+
+
+def _refuse_locked(file: IO[str], path: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        owner = file.read(20).strip() or "unknown"
+        file.close()
+        raise UserError(
+            f"{path.parent} is in use by another run (process {owner}): expected a folder that "
+            "no run is writing to; wait until it ends, or choose another folder."
+        ) from error
+    except OSError:  # a file system without locks
+        return

@@ -32,16 +32,17 @@ def run_resumable(
     make: Callable[[Task, str], Made],
 ) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
     """Make the pieces that are missing, and join all of them."""
-    names = [f"{task.name} {protocol}" for task, protocol in pieces]
+    entries = f"{kinds[0]} work"
     works = []
-    for (task, protocol), name in zip(pieces, names, strict=True):
-        cost = expected(task, protocol)
-        of_piece = (f"{kinds[0]} work {name}", *(f"{kind} {name}" for kind in reversed(kinds)))
+    for task, protocol in pieces:
+        cost, name = expected(task, protocol), f"{task.name} {protocol}"
+        names = tuple(f"{kind} {name}" for kind in (entries, *reversed(kinds)))
         arguments = (task, protocol, name, cost)
-        works.append(Work(of_piece, f"{doing}: {task.name}", cost.amount, arguments))
+        works.append(Work(names, f"{doing}: {task.name}", cost.amount, arguments))
     make_missing(executor, parts, progress, works, partial(_tables, make, kinds))
-    work = together(parts, [f"{kinds[0]} work {name}" for name in names]).to_dict("records")
-    tables = [rows_of(parts, kind, [f"{kind} {name}" for name in names]) for kind in kinds]
+    of_pieces = [f"{task.name} {protocol}" for task, protocol in pieces]
+    work = together(parts, [f"{entries} {name}" for name in of_pieces]).to_dict("records")
+    tables = [rows_of(parts, kind, [f"{kind} {name}" for name in of_pieces]) for kind in kinds]
     tasks = [task for task, _ in pieces]
     tables = [with_clusters(table, tasks) if "item" in table else table for table in tables]
     return [{str(key): value for key, value in entry.items()} for entry in work], tables
@@ -68,11 +69,6 @@ class RecordedPiece(Protocol):
     @property
     def name(self) -> str:
         """Unique within a run."""
-        ...
-
-    @property
-    def task(self) -> Task:
-        """Its task."""
         ...
 
 

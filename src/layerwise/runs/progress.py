@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
@@ -20,6 +20,8 @@ from rich.table import Column
 from rich.text import Text
 
 from layerwise.errors import printable
+
+from .records import seconds_in_words
 
 # Seconds until the first line, so that short commands say nothing, and between further ones.
 FIRST, EVERY = 30.0, 60.0
@@ -35,8 +37,24 @@ def say(line: str) -> None:
         print(f"layerwise: {line}", file=sys.stderr, flush=True)
 
 
+class Meter:
+    """What an analysis reports progress to; this one shows nothing."""
+
+    def expect(self, amount: float) -> None:
+        """Add expected work."""
+
+    def doing(self, what: str) -> None:
+        """Set the current activity."""
+
+    def done(self, amount: float) -> None:
+        """Add finished work."""
+
+    def note(self, sentence: str) -> None:
+        """Show a note."""
+
+
 @dataclass(kw_only=True)
-class Tally:
+class Tally(Meter):
     """How much of the work is done, and how long the rest takes at the rate so far."""
 
     clock: Callable[[], float] = time.monotonic  # seconds, from whenever
@@ -112,21 +130,15 @@ class LineMeter(Tally):
         """Write the last line, where there were others."""
         if self.printed:
             self.most = 1.0
-            self.write(f"100% done after {_in_words(self.clock() - self.started)}")
+            self.write(f"100% done after {seconds_in_words(self.clock() - self.started)}")
 
     def line(self) -> str:
         """How far the work is."""
-        elapsed = _in_words(self.clock() - self.started)
+        elapsed = seconds_in_words(self.clock() - self.started)
         if not self.total:  # nobody said how much there is to do
             return f"{self.what} for {elapsed}"
-        rest = "" if self.left is None else f", about {_in_words(self.left)} left"
+        rest = "" if self.left is None else f", about {seconds_in_words(self.left)} left"
         return f"{self.share:.0%} done after {elapsed}{rest} ({self.what})"
-
-
-def _in_words(seconds: float) -> str:
-    from .records import seconds_in_words
-
-    return seconds_in_words(seconds)
 
 
 @contextlib.contextmanager
@@ -147,45 +159,8 @@ def ticking(meter: LineMeter, pause: float = 1.0) -> Iterator[LineMeter]:
         watcher.join()
 
 
-@runtime_checkable
-class Meter(Protocol):
-    """Interface by which an analysis reports progress."""
-
-    def expect(self, amount: float) -> None:
-        """Add expected work."""
-        ...
-
-    def doing(self, what: str) -> None:
-        """Set the current activity."""
-        ...
-
-    def done(self, amount: float) -> None:
-        """Add finished work."""
-        ...
-
-    def note(self, sentence: str) -> None:
-        """Show a note."""
-        ...
-
-
-class SilentMeter:
-    """A meter without output."""
-
-    def expect(self, amount: float) -> None:
-        """See ``Meter``."""
-
-    def doing(self, what: str) -> None:
-        """See ``Meter``."""
-
-    def done(self, amount: float) -> None:
-        """See ``Meter``."""
-
-    def note(self, sentence: str) -> None:
-        """See ``Meter``."""
-
-
 @dataclass
-class BarMeter:
+class BarMeter(Meter):
     """Draws a bar on the standard error stream."""
 
     progress: Progress
@@ -217,25 +192,20 @@ class BarMeter:
         self.progress.console.print(f"layerwise: {printable(sentence)}", markup=False)
 
 
-_ROOM_FOR_LEFT = len("23 h 59 min left")
-
-
 class _Left(ProgressColumn):
     """The time that is left by a tally."""
 
     def __init__(self, tally: Tally) -> None:
-        super().__init__(Column(no_wrap=True, min_width=_ROOM_FOR_LEFT))
+        super().__init__(Column(no_wrap=True, min_width=len("23 h 59 min left")))
         self.tally = tally
 
     def render(self, task: Task) -> Text:
-        from .records import seconds_in_words
-
         left = self.tally.left
         return Text("" if left is None else f"{seconds_in_words(left)} left")
 
 
 @dataclass
-class PartMeter:
+class PartMeter(Meter):
     """Reports to a meter a part of the work that it already expects."""
 
     whole: Meter
@@ -319,7 +289,7 @@ def meter(show: bool) -> Iterator[Meter]:
     # In a notebook rich would want ipywidgets; plain text works everywhere.
     console = Console(stderr=True, force_jupyter=False)
     if not show:
-        yield SilentMeter()
+        yield Meter()
         return
     if not console.is_terminal:
         with ticking(LineMeter()) as lines:

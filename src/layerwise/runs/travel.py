@@ -20,7 +20,7 @@ from layerwise.models.instance.kinds import Model
 
 from .encoding import Built
 from .executors import LOCAL, Executor
-from .progress import BarMeter, LineMeter, PartMeter, SilentMeter
+from .progress import Meter
 
 
 class _Packer(pickle.Pickler):
@@ -38,17 +38,15 @@ class _Packer(pickle.Pickler):
             return "built", obj.digests
         if isinstance(obj, Executor):
             return "executor", 0
-        if isinstance(obj, (BarMeter, LineMeter, PartMeter, SilentMeter)):
+        if isinstance(obj, Meter):
             return "meter", 0
-        for number, tokenizer in enumerate(self._tokenizers):
-            if obj is tokenizer:
-                return "tokenizer", number
-        return None
+        known = (number for number, one in enumerate(self._tokenizers) if one is obj)
+        return next((("tokenizer", number) for number in known), None)
 
     def _number(self, model: Model) -> int:
-        for number, known in enumerate(self.models):
-            if known is model:
-                return number
+        known = (number for number, one in enumerate(self.models) if one is model)
+        if (number := next(known, None)) is not None:
+            return number
         self.models.append(model)
         self._tokenizers.append(original_tokenizer(model))
         return len(self.models) - 1
@@ -70,7 +68,7 @@ class _Unpacker(pickle.Unpickler):
             return self._models[number]
         if kind == "tokenizer":
             return original_tokenizer(self._models[number])
-        return {"executor": LOCAL, "meter": SilentMeter()}[kind]
+        return {"executor": LOCAL, "meter": Meter()}[kind]
 
 
 def pack(job: Any) -> tuple[bytes, list[Model]]:
