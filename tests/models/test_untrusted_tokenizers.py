@@ -223,7 +223,7 @@ FIXED = {
     "models/seq2seq/load.py": {"_put_before"},
     "analyses/heads/repeated_tokens.py": {"of"},
     "analyses/shared/texts.py": {"pieces"},
-    "tasks/_encoding.py": {"_adds_after"},
+    "tasks/_encoding.py": {"_begins_anew_at_spaces"},
 }
 
 

@@ -6,7 +6,6 @@ What surely has room is known without encoding. Nothing here knows about items o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -95,8 +94,13 @@ def is_byte_level(tokenizer: Any) -> bool:
     unknown = () if model.unk_token is None else (model.unk_token,)
     known = all(backend.token_to_id(one) is not None for one in ("Ġ", *_VISIBLE, *unknown))
     splits = _splits(json.loads(before.__getstate__()))
-    added = backend.get_added_tokens_decoder().values()
-    return plain and known and splits and _are_apart(added)
+    # No added token takes white space beside it, or has both that and other characters.
+    apart = all(
+        not (token.lstrip or token.rstrip or token.single_word)
+        and (token.content.isspace() or not any(map(str.isspace, token.content)))
+        for token in backend.get_added_tokens_decoder().values()
+    )
+    return plain and known and splits and apart
 
 
 def _splits(before: dict[str, Any]) -> bool:
@@ -113,15 +117,6 @@ def _splits(before: dict[str, Any]) -> bool:
         for part in patterns
     )  # fmt: skip
     return not last["add_prefix_space"] and known and (last["use_regex"] or bool(patterns))
-
-
-def _are_apart(added: Iterable[Any]) -> bool:
-    """Whether no added token takes white space beside it, or has both that and other characters."""
-    return all(
-        not (token.lstrip or token.rstrip or token.single_word)
-        and (token.content.isspace() or not any(map(str.isspace, token.content)))
-        for token in added
-    )
 
 
 _SAME: dict[int, int] = {}
@@ -175,14 +170,10 @@ def encode_pair(
 def _begins_anew_at_spaces(tokenizer: Tokenizer) -> bool:
     """Whether a space behind another character begins a text that is encoded as by itself."""
     if tokenizer not in _BEGINS_ANEW:
-        _BEGINS_ANEW[tokenizer] = is_byte_level(tokenizer) and not _adds_after(tokenizer)
+        alone = tokenizer(" b", add_special_tokens=False)["input_ids"]
+        adds_after = tokenizer("a b")["input_ids"] != tokenizer("a")["input_ids"] + alone
+        _BEGINS_ANEW[tokenizer] = is_byte_level(tokenizer) and not adds_after
     return _BEGINS_ANEW[tokenizer]
-
-
-def _adds_after(tokenizer: Tokenizer) -> bool:
-    """Whether it puts special tokens behind a text."""
-    alone = tokenizer(" b", add_special_tokens=False)["input_ids"]
-    return tokenizer("a b")["input_ids"] != tokenizer("a")["input_ids"] + alone
 
 
 def encode_apart(
@@ -214,15 +205,6 @@ def encode_input(tokenizer: Tokenizer, text: str) -> Tokens:
 def _tokens(ids: list[int]) -> Tokens:
     """Token ids, equal ones as one object, so that prompts take a fourth of the memory."""
     return tuple(map(_SAME.setdefault, ids, ids))
-
-
-def lengths_of_answers(
-    tokenizer: Tokenizer, texts: Sequence[str], *, apart: bool = False
-) -> list[int]:
-    """Tokens of each text as a model writes it, without special ones."""
-    encode_all: Any = tokenizer
-    given = {"text_target": list(texts)} if apart else {"text": list(texts)}
-    return [len(ids) for ids in encode_all(**given, add_special_tokens=False)["input_ids"]]
 
 
 def as_chat(tokenizer: Tokenizer, prompt: str | list[dict[str, str]]) -> str:

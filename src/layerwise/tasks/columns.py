@@ -20,9 +20,6 @@ from .jsonl import READERS, row_of, task_of
 from .task import Task
 
 PREFIX = "hf"
-_FIELDS = ("question", "answer", "choices", "context", "cluster")
-_HOLE = re.compile(r"\{(\w+)\}")
-_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 # The split behind the name, which may also be given as ``split=``.
 _SPLIT = re.compile(rf"({PREFIX}:[^:]+):([^:=]+)(?=:|$)")
 
@@ -34,7 +31,8 @@ def matches(name: str) -> bool:
 
 def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     """Read a split of a data set from a folder, or fetch it from the hub."""
-    known = (*_FIELDS, "split", "capability", "config")
+    fields = ("question", "answer", "choices", "context", "cluster")
+    known = (*fields, "split", "capability", "config")
     source = read_source_name(_SPLIT.sub(r"\1:split=\2", name, count=1), known)
     path, rows = "", []
     for path, line, values in _rows(source, name):
@@ -65,7 +63,7 @@ def _rows(source: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, A
 
 def _of_hub(source: SourceName, split: str, name: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """The rows of a split on the hub, or in its cache on this machine."""
-    if not _ON_HUB.fullmatch(source.base):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source.base, re.ASCII):
         raise UserError(
             f"Task {name!r} names no data set on the hub; expected hf:OWNER/NAME:SPLIT, or the "
             f"folder of its files behind data=, such as {name}:data=FOLDER."
@@ -113,7 +111,7 @@ def _fields(
 
     def text(spec: str) -> Any:
         if "{" in spec:
-            return _HOLE.sub(lambda match: str(column(match[1])), spec)
+            return re.sub(r"\{(\w+)\}", lambda match: str(column(match[1])), spec)
         return column(spec)
 
     given = {key: text(named.get(key, key)) for key in ("question", "answer")}

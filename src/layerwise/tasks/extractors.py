@@ -106,37 +106,31 @@ def _number(text: str) -> str:
     return str(int(match[0].replace(",", "").replace("\u2212", "-"))) if match else plain(text)
 
 
-def _first_line(text: str) -> str | None:
-    return next((line for line in text.splitlines() if line.strip()), None)
-
-
-def _first_word(text: str) -> str | None:
-    return next(iter(text.split()), None)
-
-
-def _integer(text: str) -> str | None:
-    match = _INTEGER.search(text)
-    return match[0] if match else None
-
-
-@lru_cache(maxsize=64)
-def _matched(pattern: str) -> Callable[[str], str | None]:
-    """Takes what a regular expression matches first: its first group that took part, or all."""
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UserError(
-            f"The extractor's regular expression {shown(pattern)} cannot be read "
-            f"({one_line(error)}); expected one of Python's, such as regex:answer: (\\w+)."
-        ) from error
+def _first(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
+    """Takes what a pattern matches first: its first group that took part, or all."""
 
     def find(text: str) -> str | None:
-        match = compiled.search(text)
+        match = pattern.search(text)
         if match is None:
             return None
         return next((group for group in match.groups() if group is not None), match[0])
 
     return find
+
+
+def _first_line(text: str) -> str | None:
+    return next((line for line in text.splitlines() if line.strip()), None)
+
+
+@lru_cache(maxsize=64)
+def _matched(pattern: str) -> Callable[[str], str | None]:
+    try:
+        return _first(re.compile(pattern))
+    except re.error as error:
+        raise UserError(
+            f"The extractor's regular expression {shown(pattern)} cannot be read "
+            f"({one_line(error)}); expected one of Python's, such as regex:answer: (\\w+)."
+        ) from error
 
 
 def _answer_is(text: str) -> str | None:
@@ -150,11 +144,6 @@ def _final_number(text: str) -> str | None:
     _, mark, rest = text.partition("####")
     numbers = _NUMBER.findall(rest if mark else text)
     return numbers[0 if mark else -1] if numbers else None
-
-
-def _first_number(text: str) -> str | None:
-    match = _NUMBER.search(text)
-    return match[0] if match else None
 
 
 def _value(text: str) -> str:
@@ -172,9 +161,9 @@ EXTRACTORS = {
     extractor.name: extractor
     for extractor in (
         Extractor("first_line", _first_line, plain),
-        Extractor("first_word", _first_word, plain),
-        Extractor("integer", _integer, _number),
-        Extractor("first_number", _first_number, _value),
+        Extractor("first_word", _first(re.compile(r"\S+")), plain),
+        Extractor("integer", _first(_INTEGER), _number),
+        Extractor("first_number", _first(_NUMBER), _value),
         Extractor("answer_is", _answer_is, _number),
         Extractor("final_number", _final_number, _value),
         # The harness judges the whole text itself; this compares answers for the blind control.

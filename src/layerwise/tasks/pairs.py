@@ -70,12 +70,25 @@ def patching_prompts(
     twin = replace(item, question=change.question, context=change.context, answer=change.answer)
     clean, answer = _prompt_and_answer(task, item, tokenizer, apart)
     corrupted, other = _prompt_and_answer(task, twin, tokenizer, apart)
-    alike = _alike(item, answer, other) or _unchanged(item, clean, corrupted)
-    return PatchingPrompts(
-        item.id, clean, corrupted, answer, other,
-        problem=_unequal(item, clean, corrupted) or alike,
-        problem_aligned=alike,
-    )  # fmt: skip
+    alike, unequal = None, None
+    if answer == other:
+        alike = (
+            f"The answers to item {item.id!r} and to its corruption begin with the same token; "
+            "patching needs different ones."
+        )
+    elif not all(changed_spans(clean, corrupted)):
+        # The prompts are the same, or one is the other with tokens put in.
+        alike = (
+            f"Item {item.id!r} and its corruption do not both have tokens that the other lacks; "
+            "patching needs a changed token in each."
+        )
+    if len(clean) != len(corrupted):
+        unequal = (
+            f"Item {item.id!r} and its corruption have {len(clean)} and "
+            f"{counted(len(corrupted), 'token')}; patching needs equal lengths, or pairs that are "
+            "aligned."
+        )
+    return PatchingPrompts(item.id, clean, corrupted, answer, other, unequal or alike, alike)
 
 
 def check_room(task: Task, prompts: PatchingPrompts, max_length: int) -> None:
@@ -98,55 +111,21 @@ def shared_first_tokens(task: Task, tokenizer: Tokenizer) -> tuple[str, ...]:
     Returns:
         Item ids, in the task's order.
     """
-    return tuple(item.id for item in task.items if _shares(task, item, tokenizer))
-
-
-def _shares(task: Task, item: Item, tokenizer: Tokenizer) -> bool:
-    prompt = open_prompt(task, item)
-    first = {
-        choice: _first_token(task, prompt, choice, tokenizer)
-        for choice in (item.answer, *item.choices)
-    }
-    answer = first.pop(item.answer)
-    return answer in first.values()
+    shared = []
+    for item in task.items:
+        first = {
+            choice: _prompt_and_answer(task, replace(item, answer=choice), tokenizer, False)[1]
+            for choice in (item.answer, *item.choices)
+        }
+        answer = first.pop(item.answer)
+        shared += [item.id] if answer in first.values() else []
+    return tuple(shared)
 
 
 def _prompt_and_answer(
     task: Task, item: Item, tokenizer: Tokenizer, apart: bool
 ) -> tuple[Tokens, int]:
+    """Tokens of an item's prompt, and the first one of its answer."""
     prompt, encoded = open_prompt(task, item), encode_apart if apart else encode_pair
     context, rest = encoded(tokenizer, prompt, task.template.delimiter + item.answer)
     return context, rest[0]
-
-
-def _first_token(task: Task, prompt: str, answer: str, tokenizer: Tokenizer) -> int:
-    return encode_pair(tokenizer, prompt, task.template.delimiter + answer)[1][0]
-
-
-def _unequal(item: Item, clean: Tokens, corrupted: Tokens) -> str | None:
-    if len(clean) == len(corrupted):
-        return None
-    return (
-        f"Item {item.id!r} and its corruption have {len(clean)} and "
-        f"{counted(len(corrupted), 'token')}; patching needs equal lengths, or pairs that are "
-        "aligned."
-    )
-
-
-def _alike(item: Item, answer: int, other: int) -> str | None:
-    if answer != other:
-        return None
-    return (
-        f"The answers to item {item.id!r} and to its corruption begin with the same token; "
-        "patching needs different ones."
-    )
-
-
-def _unchanged(item: Item, clean: Tokens, corrupted: Tokens) -> str | None:
-    """The prompts are the same, or one is the other with tokens put in."""
-    if all(changed_spans(clean, corrupted)):
-        return None
-    return (
-        f"Item {item.id!r} and its corruption do not both have tokens that the other lacks; "
-        "patching needs a changed token in each."
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from layerwise.errors import UserError
 from layerwise.sweep.requests import Generate, LogLikelihood
@@ -14,7 +15,6 @@ from layerwise.tasks._encoding import (
     encode_apart,
     encode_input,
     encode_pair,
-    lengths_of_answers,
 )
 from layerwise.tasks._requests import PROTOCOLS as PROTOCOLS
 from layerwise.tasks._requests import TaskRequest as TaskRequest
@@ -70,7 +70,13 @@ def build_requests(
     else:
         contexts = [prompt(task, one, protocol) for one in prompted]
     if protocol == "generate":
-        built = (_generation(task, item, contexts[0], tokenizer, apart),)
+        (context,) = contexts
+        tokens = (encode_input if apart else encode)(tokenizer, context)
+        if not tokens:
+            raise _no_tokens(task, item)
+        request = Generate(tokens, task.max_tokens, task.generate.stop)
+        known = (item.id, task.name, protocol, context, None, True, request, item.answer)
+        built = (TaskRequest(*known),)
     else:
         # A chat template ends where the answer begins, so nothing stands between them, unless the
         # answer is begun in the prompt; as in lm-evaluation-harness.
@@ -93,20 +99,12 @@ def with_room(task: Task, tokenizer: Tokenizer, *, apart: bool = False) -> Task:
         return task
     accepted = [(item.answer, *item.aliases) for item in task.items]
     texts = sorted({task.template.delimiter + one for each in accepted for one in each})
-    lengths = dict(zip(texts, lengths_of_answers(tokenizer, texts, apart=apart), strict=True))
+    encode_all: Any = tokenizer
+    encoded = encode_all(**{"text_target" if apart else "text": texts}, add_special_tokens=False)
+    lengths = dict(zip(texts, map(len, encoded["input_ids"]), strict=True))
     longest = max(min(lengths[task.template.delimiter + one] for one in each) for each in accepted)
     fits = longest <= task.generate.max_tokens
     return task if fits else replace(task, answer_tokens=longest + _BESIDE)
-
-
-def _generation(
-    task: Task, item: Item, context: str, tokenizer: Tokenizer, apart: bool
-) -> TaskRequest:
-    tokens = (encode_input if apart else encode)(tokenizer, context)
-    if not tokens:
-        raise _no_tokens(task, item)
-    request = Generate(tokens, task.max_tokens, task.generate.stop)
-    return TaskRequest(item.id, task.name, "generate", context, None, True, request, item.answer)
 
 
 def _options(

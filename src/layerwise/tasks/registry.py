@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from layerwise.errors import UserError, shown, unknown_name
@@ -23,13 +23,11 @@ SuiteFactory = Callable[..., Task]
 Matches = Callable[[str], bool]
 Load = Callable[[str, int, int | None], Task]
 TEXT = "text"
+"""The language of ordinary models, of which the suites are in English."""
 Arguments = Mapping[str, "int | tuple[int, ...]"]
 _NOT_ASKED = ("language", "seed")
 _KINDS = {"int": False, "int | None": False, "Sequence[int]": True}
 _NUMBERS = re.compile(r"\d{1,4}(\+\d{1,4})*", re.ASCII)
-
-
-"""The language of ordinary models, of which the suites are in English."""
 
 
 @dataclass(frozen=True)
@@ -123,17 +121,16 @@ def expand_task_names(names: Iterable[str], language: str = TEXT) -> list[str]:
     Raises:
         UserError: an unknown name, or two tasks that would go by the same name in results.
     """
-    expanded = list(
-        dict.fromkeys(expanded for name in names for expanded in _expand(name, language))
-    )
-    for index, name in enumerate(expanded):
-        twins = [other for other in expanded[:index] if _label(other) == _label(name)]
-        if twins:
+    expanded = [other for name in names for other in _expand(name, language)]
+    by_label: dict[str, str] = {}
+    for name in expanded:
+        label = _label(name)
+        if by_label.setdefault(label, name) != name:
             raise UserError(
-                f"Tasks {twins[0]!r} and {name!r} would both be called {_label(name)!r} in the "
+                f"Tasks {by_label[label]!r} and {name!r} would both be called {label!r} in the "
                 "results; rename one of the files."
             )
-    return expanded
+    return list(by_label.values())
 
 
 @check_arguments()
@@ -212,7 +209,8 @@ def _drawn(factory: SuiteFactory, name: str, seed: int) -> Task:
 def _stated(name: str) -> str:
     """The one name of a suite's variant, however its arguments were written."""
     base = base_of(name)
-    return variant_name(base, read_arguments(name, _suites[base].factory))
+    arguments = read_arguments(name, _suites[base].factory)
+    return ":".join([base, *(f"{key}={_written(value)}" for key, value in arguments.items())])
 
 
 def _expand(name: str, language: str) -> list[str]:
@@ -243,13 +241,6 @@ def _label(name: str) -> str:
     return next((source.task_name(name) for source in paths if source.matches(name)), name)
 
 
-def _load_task_file(path: str, seed: int, fewshot: int | None) -> Task:
-    def load_other(name: str, seed: int, fewshot: int | None) -> Task:
-        return load_task(name, seed=seed, fewshot=fewshot)
-
-    return task_files.load(path, seed, fewshot, load_other)
-
-
 def _known() -> list[str]:
     return [*_suites, *CAPABILITIES, *_SETS, *_SOURCES]
 
@@ -263,7 +254,7 @@ register_source(jsonl.matches, jsonl.load)
 register_source(benchmarks.matches, benchmarks.load)
 register_source(columns.matches, columns.load)
 register_source(harness.matches, harness.load)
-register_source(task_files.matches, _load_task_file)
+register_source(task_files.matches, partial(task_files.load, load_other=load_task))
 
 
 def suite_arguments(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -292,7 +283,14 @@ def read_arguments(name: str, factory: Callable[..., Any]) -> Arguments:
         several = argument in known and _KINDS[known[argument].annotation]
         right = _NUMBERS.fullmatch(value) and (several or "+" not in value)
         if argument not in known or argument in given or not (equals and right):
-            raise _unreadable(base, name, part, known)
+            if not known:
+                raise UserError(f"Suite {base!r} takes no arguments; ask for {base!r} alone.")
+            first, kind = next((key, _KINDS[one.annotation]) for key, one in known.items())
+            raise UserError(
+                f"Cannot read {shown(part)} in the task name {shown(name)}: expected arguments of "
+                f"{base!r}, each once, with whole numbers of at most four digits, such as "
+                f"{base}:{first}={'1+2' if kind else '8'}; it takes {', '.join(known)}."
+            )
         numbers = tuple(map(int, value.split("+")))
         given[argument] = numbers if several else numbers[0]
     if given.get("n_items") == 0:
@@ -300,35 +298,13 @@ def read_arguments(name: str, factory: Callable[..., Any]) -> Arguments:
     return {argument: given[argument] for argument in known if argument in given}
 
 
-def variant_name(base: str, arguments: Arguments) -> str:
-    """What the suite with these arguments is called in results; the bare name without any."""
-    stated = ":".join(f"{argument}={_written(value)}" for argument, value in arguments.items())
-    return f"{base}:{stated}" if stated else base
-
-
 def stated_defaults(factory: Callable[..., Any]) -> str:
     """The arguments that a name can set with their usual values, as a name writes them."""
-    parameters = suite_arguments(factory).values()
+    usual = {name: one.default for name, one in suite_arguments(factory).items()}
     return ", ".join(
-        parameter.name
-        if parameter.default is None
-        else f"{parameter.name}={_written(parameter.default)}"
-        for parameter in parameters
+        name if value is None else f"{name}={_written(value)}" for name, value in usual.items()
     )
 
 
 def _written(value: int | Sequence[int]) -> str:
     return str(value) if isinstance(value, int) else "+".join(map(str, value))
-
-
-def _unreadable(
-    base: str, name: str, part: str, known: Mapping[str, inspect.Parameter]
-) -> UserError:
-    if not known:
-        return UserError(f"Suite {base!r} takes no arguments; ask for {base!r} alone.")
-    examples = [f"{name}={'1+2' if _KINDS[known[name].annotation] else '8'}" for name in known]
-    return UserError(
-        f"Cannot read {shown(part)} in the task name {shown(name)}: expected arguments of "
-        f"{base!r}, each once, with whole numbers of at most four digits, such as "
-        f"{base}:{examples[0]}; it takes {', '.join(known)}."
-    )

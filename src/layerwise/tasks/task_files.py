@@ -18,13 +18,11 @@ from layerwise.errors import UserError, one_line, shown
 from . import jsonl
 from ._lines import MOST_BYTES_A_LINE, ordinary
 from ._own import check_own_task
-from .items import Item
 from .task import GenerateSpec, Task, Template, take
 
 SUFFIX = ".toml"
 _TEMPLATE = [field.name for field in fields(Template)]
 _GENERATE = [field.name for field in fields(GenerateSpec)]
-Load = Callable[[str, int, int | None], Task]
 
 
 class TaskFile(BaseModel):
@@ -59,7 +57,7 @@ def task_name(path: str) -> str:
     return Path(path).name.removesuffix(SUFFIX)
 
 
-def load(path: str, seed: int, fewshot: int | None, load_other: Load) -> Task:
+def load(path: str, seed: int, fewshot: int | None, load_other: Callable[..., Task]) -> Task:
     """The task that a file describes, of the items that ``load_other`` makes of its name.
 
     Without a file of examples they are those of the other task.
@@ -71,9 +69,14 @@ def load(path: str, seed: int, fewshot: int | None, load_other: Load) -> Task:
             "the path of its items."
         )
     own = read.fewshot is not None
-    task = load_other(_beside(path, read.task), seed, 0 if own else fewshot)
+    count = 0 if own else fewshot
+    task = load_other(_beside(path, read.task), seed=seed, fewshot=count)
     if read.fewshot is not None:
-        task = replace(task, fewshot=_examples(_beside(path, read.fewshot)), other_fewshot=())
+        # Their ids are apart from those of the items.
+        file = _beside(path, read.fewshot)
+        shown_items = jsonl.task_of(file, jsonl.read_rows(file), 0).items
+        examples = tuple(replace(item, id=f"example/{item.id}") for item in shown_items)
+        task = replace(task, fewshot=examples, other_fewshot=())
     given = read.model_dump(exclude_none=True)
     if read.stop is not None:
         given["stop"] = tuple(read.stop)
@@ -121,9 +124,3 @@ def _beside(path: str, name: str) -> str:
     """A file beside the task file, if there is one of that name."""
     beside = Path(path).parent / name
     return str(beside) if beside.is_file() else name
-
-
-def _examples(path: str) -> tuple[Item, ...]:
-    """Few-shot examples, whose ids are apart from those of the items."""
-    items = jsonl.task_of(path, jsonl.read_rows(path), 0).items
-    return tuple(replace(item, id=f"example/{item.id}") for item in items)

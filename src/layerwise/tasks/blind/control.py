@@ -1,18 +1,20 @@
 """Guessing without the question: the table of all guessers, and the one of a run.
 
 It is fitted on all items of a task, also on those that are not asked, for what gives answers away
-can be known without the model. Whether a model is better is tested in ``stats.signals``.
+can be known without the model. What is chosen among many, be it a rule or a guesser, is never
+measured where it was chosen. Whether a model is better is tested in ``stats.signals``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from layerwise.stats import exact_interval, holm
 from layerwise.tasks._encoding import Tokenizer
@@ -20,9 +22,8 @@ from layerwise.tasks.extractors import extractor
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import Task
 
-from .crossfit import best_afterwards, best_of, cross_fitted
 from .features import features_of, mentions_of
-from .guessers import Guesser, Record, Weighed, in_words, simple_guessers
+from .guessers import Guesser, in_words, record, simple_guessers, weighed
 from .options import Options, options_of, quarters_of
 
 
@@ -83,14 +84,14 @@ def blind_guesses(task: Task, *, tokenizer: Tokenizer | None = None) -> pd.DataF
     options = options_of(task)
     rows = []
     for guesser in guessers_of(options, tokenizer, context=True):
-        fitted = cross_fitted(options, guesser)
-        hits, n = int(fitted.right.sum()), len(fitted.right)
+        right, rule = cross_fitted(options, guesser)
+        hits, n = int(right.sum()), len(right)
         interval = exact_interval(hits, n)
         rows.append(
             {
                 "guesser": guesser.name,
                 "sees": guesser.sees,
-                "rule": fitted.rule,
+                "rule": rule,
                 "n": n,
                 "accuracy": hits / n,
                 "low": interval.low,
@@ -136,10 +137,10 @@ def guessers_of(
     features = features_of(options, tokenizer)
     return [
         *simple_guessers(options, features, mentions_of(options) if context else {}),
-        Record(options, "texts", lambda text: (text,)),
-        Record(options, "words", str.split),
-        Record(options, "characters", iter),
-        Weighed(options, features),
+        record(options, "texts", lambda text: (text,)),
+        record(options, "words", str.split),
+        record(options, "characters", iter),
+        weighed(options, features),
     ]
 
 
@@ -180,18 +181,19 @@ def guesses(
     items = (*task.items, *task.unasked[: max(0, _MOST_FITTED - len(task.items))])
     if protocol == "generate":
         return _most_frequent_answer(task, items, alone)
-    if not all(map(_has_one_right_option, items)):
-        return None
+    for item in items:
+        right = {item.answer, *item.aliases}.intersection(item.choices)
+        if len(item.choices) < 2 or right != {item.answer}:
+            return None
     options = options_of(replace(task, items=items))
     choose = best_afterwards if alone else best_of
     right, chosen = choose(options, guessers_of(options, tokenizer, context=False))
     p = p_uniform(int(right.sum()), 1 / options.counts)
-    return _guesses(items, right, in_words(*_commonest(chosen)), alone or p < ABOVE_CHANCE)
-
-
-def _has_one_right_option(item: Item) -> bool:
-    right = {item.answer, *item.aliases}.intersection(item.choices)
-    return len(item.choices) > 1 and right == {item.answer}
+    # The guesser that most quarters are answered by, with a rule of it.
+    name = _first_of([name for name, _ in chosen])
+    rule = in_words(name, _first_of([rule for other, rule in chosen if other == name]))
+    by_id = dict(zip(options.items, right.tolist(), strict=True))
+    return Guesses(by_id, rule, alone or p < ABOVE_CHANCE)
 
 
 def _most_frequent_answer(task: Task, items: Sequence[Item], alone: bool) -> Guesses:
@@ -209,14 +211,8 @@ def _most_frequent_answer(task: Task, items: Sequence[Item], alone: bool) -> Gue
             spelled = (items[at].answer, *items[at].aliases)
             right[at] = guess in map(normalise, spelled)
     p = binom.sf(int(right.sum()) - 1, len(items), task.chance.get("generate", 0.0))
-    return _guesses(items, right, f"saying {_first_of(given)!r}", alone or bool(p < ABOVE_CHANCE))
-
-
-def _guesses(
-    items: Sequence[Item], right: Bool[np.ndarray, " items"], rule: str, counts: bool
-) -> Guesses:
     by_id = dict(zip((item.id for item in items), right.tolist(), strict=True))
-    return Guesses(by_id, rule, counts)
+    return Guesses(by_id, f"saying {_first_of(given)!r}", alone or bool(p < ABOVE_CHANCE))
 
 
 def _first_of(texts: Sequence[str]) -> str:
@@ -225,7 +221,58 @@ def _first_of(texts: Sequence[str]) -> str:
     return min(counts, key=lambda text: (-counts[text], text))
 
 
-def _commonest(chosen: Sequence[tuple[str, str]]) -> tuple[str, str]:
-    """The guesser that most quarters are answered by, with a rule of it."""
-    name = _first_of([name for name, _ in chosen])
-    return name, _first_of([rule for other, rule in chosen if other == name])
+# Which items are right, and for each part the guesser's name and its rule.
+Fitted = tuple[Bool[np.ndarray, " items"], tuple[tuple[str, str], ...]]
+
+
+def _by_part(
+    n_items: int,
+    parts: Iterable[Bool[np.ndarray, " items"]],
+    guesser_of: Callable[[int], Guesser],
+) -> Fitted:
+    """Each part of the items by the rule that its guesser chooses on all others."""
+    right, rules = np.zeros(n_items, dtype=bool), []
+    for number, part in enumerate(parts):
+        guesser = guesser_of(number)
+        own, rule = guesser.fit(~part)
+        right[part] = own[part]
+        rules.append((guesser.name, rule))
+    return right, tuple(rules)
+
+
+def _quarters(options: Options) -> list[Bool[np.ndarray, " items"]]:
+    return [options.quarter == quarter for quarter in range(4)]
+
+
+def cross_fitted(options: Options, guesser: Guesser) -> tuple[Bool[np.ndarray, " items"], str]:
+    """A guesser on all items, each half with the rule that was best on the other."""
+    halves = [options.quarter % 2 == half for half in (0, 1)]
+    right, rules = _by_part(len(options.items), halves, lambda _: guesser)
+    return right, "; ".join(dict.fromkeys(rule for _, rule in rules))
+
+
+def best_of(options: Options, guessers: Sequence[Guesser]) -> Fitted:
+    """For each quarter, the guesser that is best on the other three (itself cross-fitted)."""
+    counts = np.array([_right_elsewhere(options, guesser) for guesser in guessers])
+    best = counts.argmax(axis=0)
+    return _by_part(len(options.items), _quarters(options), lambda at: guessers[int(best[at])])
+
+
+def best_afterwards(options: Options, guessers: Sequence[Guesser]) -> Fitted:
+    """The guesser that is right most often when each quarter's rule is chosen on the others."""
+    # It is chosen by what it does on all items, so that it looks better than it is, where there are
+    # few items by a lot; but no guesser that was tried is better.
+    every = (
+        _by_part(len(options.items), _quarters(options), lambda _, one=guesser: one)
+        for guesser in guessers
+    )
+    return max(every, key=lambda fitted: int(fitted[0].sum()))
+
+
+def _right_elsewhere(options: Options, guesser: Guesser) -> Int[np.ndarray, " quarters"]:
+    """For each quarter how many of the others' items are right, each fitted without both."""
+    counts, quarters = np.zeros(4, dtype=int), _quarters(options)
+    for first, second in combinations(range(4), 2):
+        right, _ = guesser.fit(~(quarters[first] | quarters[second]))
+        counts[[first, second]] += [right[quarters[second]].sum(), right[quarters[first]].sum()]
+    return counts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import chain, pairwise
 
 import numpy as np
@@ -34,7 +34,10 @@ def features_of(options: Options, tokenizer: Tokenizer | None) -> Mapping[str, F
         "times offered in the task": _each(options, lambda text: times[text]),
     }
     if tokenizer is not None:
-        made["tokens"] = _each(options, lambda text: _n_tokens(tokenizer, text))
+        try_texts(tokenizer, *times)
+        made["tokens"] = _each(
+            options, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        )
     for middle, of in (("mean", np.nanmean), ("median", np.nanmedian)):
         made[f"distance from the options' {middle}"] = _from_middle(made["number"], of)
     return {name: feature for name, feature in made.items() if tells_apart(feature)}
@@ -42,16 +45,16 @@ def features_of(options: Options, tokenizer: Tokenizer | None) -> Mapping[str, F
 
 def mentions_of(options: Options) -> Mapping[str, Feature]:
     """Where and how often the context has an option, where it lists two or more of them."""
-    rows = [
-        _mentions(context, texts)
-        for context, texts in zip(options.contexts, options.texts, strict=True)
-    ]
-    columns = {
-        "first mention in the context": lambda places: places[0] if places else np.inf,
-        "last mention in the context": lambda places: places[-1] if places else np.inf,
-        "times mentioned in the context": len,
-    }
-    made = {name: _filled(options, rows, column) for name, column in columns.items()}
+    names = ("first mention", "last mention", "times mentioned")
+    made = {f"{name} in the context": np.full(options.offered.shape, np.nan) for name in names}
+    first, last, times = made.values()
+    for index, (context, texts) in enumerate(zip(options.contexts, options.texts, strict=True)):
+        patterns = [rf"(?<!\w){re.escape(text)}(?!\w)" for text in texts]
+        found = [[m.start() for m in re.finditer(each, context or "")] for each in patterns]
+        if sum(map(bool, found)) >= 2:
+            first[index, : len(texts)] = [places[0] if places else np.inf for places in found]
+            last[index, : len(texts)] = [places[-1] if places else np.inf for places in found]
+            times[index, : len(texts)] = list(map(len, found))
     return {name: feature for name, feature in made.items() if tells_apart(feature)}
 
 
@@ -59,28 +62,6 @@ def tells_apart(feature: Feature) -> bool:
     """Whether a feature differs between the options of any item."""
     low, high = np.fmin.reduce(feature, axis=1), np.fmax.reduce(feature, axis=1)
     return bool((low < high).any())
-
-
-def _mentions(context: str | None, texts: Sequence[str]) -> list[list[int]] | None:
-    if context is None:
-        return None
-    mentions = [
-        [match.start() for match in re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", context)]
-        for text in texts
-    ]
-    return mentions if sum(map(bool, mentions)) >= 2 else None
-
-
-def _filled(
-    options: Options,
-    rows: Sequence[list[list[int]] | None],
-    column: Callable[[list[int]], float],
-) -> Feature:
-    values = np.full(options.offered.shape, np.nan)
-    for index, row in enumerate(rows):
-        if row is not None:
-            values[index, : len(row)] = [column(value) for value in row]
-    return values
 
 
 def _each(options: Options, measure: Callable[[str], float]) -> Feature:
@@ -105,11 +86,6 @@ def _number(text: str) -> float:
 
 def _pairs(text: str) -> Iterable[tuple[str, str]]:
     return pairwise(text.split())
-
-
-def _n_tokens(tokenizer: Tokenizer, text: str) -> int:
-    try_texts(tokenizer, text)
-    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _from_middle(numbers: Feature, middle: Callable[..., Float[np.ndarray, "items 1"]]) -> Feature:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -29,64 +28,33 @@ _MEASURES = {
 }
 
 
-class Fitted(NamedTuple):
-    """A guesser whose rule was chosen."""
-
-    right: Bool[np.ndarray, " items"]  # whether it is right, for every item of the task
-    rule: str  # the rule in words
-
-
-@runtime_checkable
-class Guesser(Protocol):
-    """A family of rules that never see a question."""
-
-    # name: what it goes by.
-    # sees: what it looks at.
-
-    @property
-    def name(self) -> str:
-        """What it goes by."""
-        ...
-
-    @property
-    def sees(self) -> Sees:
-        """What it looks at."""
-        ...
-
-    def fitted(self, train: Bool[np.ndarray, " items"]) -> Fitted:
-        """Choose the rule that is best on the items of ``train``, and apply it to all."""
-        ...
+Fit = Callable[[Bool[np.ndarray, " items"]], tuple[Bool[np.ndarray, " items"], str]]
 
 
 @dataclass(frozen=True)
-class Rules:
-    """A guesser that has a list of rules to choose from."""
+class Guesser:
+    """A family of rules that never see a question."""
 
-    name: str  # what it goes by
+    name: str
     sees: Sees  # what it looks at
-    rules: tuple[str, ...]  # the rules in words
-    right: Bool[np.ndarray, "rules items"]  # whether each one is right
-
-    def fitted(self, train: Bool[np.ndarray, " items"]) -> Fitted:
-        """The rule that is right most often on ``train``; of equal ones the first."""
-        best = int(self.right[:, train].sum(axis=1).argmax())
-        return Fitted(self.right[best], self.rules[best])
+    # Chooses the rule that is best on some items; returns which of all it gets right, and the rule.
+    fit: Fit
 
 
-def by_position(options: Options) -> Rules:
-    """Always the option at one place, counted from the beginning or from the end."""
-    places = np.where(options.offered, np.arange(options.offered.shape[1]), np.nan)
-    return by_rank(options, "position", places, ("", " from the end"))
+def _of_rules(
+    name: str, sees: Sees, rules: Sequence[str], right: Bool[np.ndarray, "rules items"]
+) -> Guesser:
+    """A guesser with a list of rules: the one that is right most often, of equal ones the first."""
+
+    def fit(train: Bool[np.ndarray, " items"]) -> tuple[Bool[np.ndarray, " items"], str]:
+        best = int(right[:, train].sum(axis=1).argmax())
+        return right[best], rules[best]
+
+    return Guesser(name, sees, fit)
 
 
-def by_rank(
-    options: Options,
-    name: str,
-    feature: Feature,
-    ends: tuple[str, str] = (" from the low end", " from the high end"),
-    sees: Sees = "options",
-) -> Rules:
-    """Always the k-th option in the order of a feature; equal ones are in random order."""
+def right_by_rank(options: Options, feature: Feature) -> Bool[np.ndarray, "rules items"]:
+    """Whether the k-th option by a feature is right, from the low end, then from the high one."""
     low = ranks(options, feature)[np.arange(len(options.gold)), options.gold]
     places = np.arange(options.offered.shape[1])
     # An item for which the feature says nothing, or that has no such option, is left to chance.
@@ -94,23 +62,31 @@ def by_rank(
     by_chance = options.pick(np.zeros(options.offered.shape))
     right = [np.where(known, rank == places[:, None], by_chance)
              for rank in (low, options.counts - 1 - low)]  # fmt: skip
-    rules = tuple(f"number {place + 1}{end}" for end in ends for place in places.tolist())
-    return Rules(name, sees, rules, np.concatenate(right))
+    return np.concatenate(right)
 
 
-def by_constant(options: Options, name: str, feature: Feature) -> Rules:
+def _by_rank(
+    options: Options,
+    name: str,
+    feature: Feature,
+    ends: tuple[str, str] = (" from the low end", " from the high end"),
+    sees: Sees = "options",
+) -> Guesser:
+    """Always the k-th option in the order of a feature; equal ones are in random order."""
+    places = range(1, options.offered.shape[1] + 1)
+    rules = [f"number {place}{end}" for end in ends for place in places]
+    return _of_rules(name, sees, rules, right_by_rank(options, feature))
+
+
+def _by_constant(options: Options, name: str, feature: Feature) -> Guesser:
     """The option nearest to a constant, any that the options themselves have (or 100 of them)."""
-    values = np.unique(feature[np.isfinite(feature)])
+    known = feature[np.isfinite(feature)]
+    values = np.unique(known)
     if len(values) > _MOST_CONSTANTS:
-        values = np.unique(np.quantile(feature[np.isfinite(feature)], _steps()))
-    scored = ((f"nearest to {value:g}", -np.abs(feature - value)) for value in values)
-    return _rules(options, f"{name}, nearest to a constant", "options", scored)
-
-
-def by_parity(options: Options, numbers: Feature) -> Rules:
-    """An even number, or an odd one."""
-    odd = np.where(np.isnan(numbers), 0.0, numbers % 2)
-    return _rules(options, "parity", "options", [("even", -odd), ("odd", odd)])
+        values = np.unique(np.quantile(known, np.linspace(0, 1, _MOST_CONSTANTS)))
+    right = np.array([options.pick(-np.abs(feature - value)) for value in values])
+    rules = [f"nearest to {value:g}" for value in values]
+    return _of_rules(f"{name}, nearest to a constant", "options", rules, right)
 
 
 def ranks(options: Options, feature: Feature) -> Int[np.ndarray, "items options"]:
@@ -121,34 +97,21 @@ def ranks(options: Options, feature: Feature) -> Int[np.ndarray, "items options"
 
 def simple_guessers(
     options: Options, features: Mapping[str, Feature], mentions: Mapping[str, Feature]
-) -> Iterator[Rules]:
+) -> Iterator[Guesser]:
     """All guessers with a rule to choose that features allow."""
-    yield by_position(options)
+    places = np.where(options.offered, np.arange(options.offered.shape[1]), np.nan)
+    yield _by_rank(options, "position", places, ("", " from the end"))
     for name, feature in features.items():
-        yield by_rank(options, name, feature)
+        yield _by_rank(options, name, feature)
     for name in ("number", "characters"):
         if name in features:
-            yield by_constant(options, name, features[name])
+            yield _by_constant(options, name, features[name])
     if "number" in features:
-        yield by_parity(options, features["number"])
+        odd = np.where(np.isnan(features["number"]), 0.0, features["number"] % 2)
+        right = np.array([options.pick(-odd), options.pick(odd)])
+        yield _of_rules("parity", "options", ["even", "odd"], right)
     for name, feature in mentions.items():
-        yield by_rank(options, name, feature, sees="options and context")
-
-
-def _rules(
-    options: Options,
-    name: str,
-    sees: Sees,
-    scored: Iterable[tuple[str, Float[np.ndarray, "items options"]]],
-) -> Rules:
-    named = [(rule, options.pick(score)) for rule, score in scored]
-    return Rules(
-        name, sees, tuple(rule for rule, _ in named), np.array([right for _, right in named])
-    )
-
-
-def _steps() -> Float[np.ndarray, " steps"]:
-    return np.linspace(0, 1, _MOST_CONSTANTS)
+        yield _by_rank(options, name, feature, sees="options and context")
 
 
 def in_words(name: str, rule: str) -> str:
@@ -166,18 +129,13 @@ def in_words(name: str, rule: str) -> str:
     place, _, end = rule.removeprefix("number ").partition(" from the ")
     number = int(place)
     if name in _ORDERS:
-        last = end in ("end", "high end")
-        return f"choosing the {_place(number, last=last)} option{_ORDERS[name]}"
+        nth = _ordinal(number)
+        if end in ("end", "high end"):
+            nth = "last" if number == 1 else f"{nth} to last"
+        return f"choosing the {nth} option{_ORDERS[name]}"
     nth = "" if number == 1 else f"{_ordinal(number)} "
     most = "lowest" if end == "low end" else "highest"
     return f"choosing the option with the {nth}{most} {_MEASURES.get(name, f'number of {name}')}"
-
-
-def _place(number: int, *, last: bool) -> str:
-    """A place in an order, from its beginning or from its end."""
-    if not last:
-        return _ordinal(number)
-    return "last" if number == 1 else f"{_ordinal(number)} to last"
 
 
 def _ordinal(number: int) -> str:
@@ -189,96 +147,75 @@ def _ordinal(number: int) -> str:
 
 
 _MOST_FITTED = 20_000
-_RIDGE = 1.0
 # Only the first places have weights, so that their number does not grow with the options.
 _MOST_PLACES = 32
 
 
-@dataclass(frozen=True)
-class Record:
+def record(options: Options, of: str, parts: Callable[[str], Iterable[str]]) -> Guesser:
     """A naive Bayes guesser over the parts of options."""
-
     # A part's weight is the logarithm of how often options with it were right, over how often they
     # would be if each of an item's options were right with the same probability; one is added to
     # both.
+    from scipy.sparse import csr_array
 
-    options: Options
-    of: str  # what the parts are
-    parts: Callable[[str], Iterable[str]]  # takes a text apart
-    sees: Sees = "options"
+    # Which option (rows, those that are offered) has which part (columns).
+    known: dict[str, int] = {}
+    columns, ends = [], [0]
+    for text in (text for row in options.texts for text in row):
+        own = dict.fromkeys(parts(text.casefold()))
+        columns += [known.setdefault(part, len(known)) for part in own]
+        ends.append(len(columns))
+    shape = (len(ends) - 1, len(known))
+    matrix = csr_array((np.ones(len(columns)), columns, ends), shape=shape)
+    rows = np.flatnonzero(options.offered.ravel())
+    counts = np.repeat(options.counts, options.counts)
+    gold = np.repeat(options.gold, options.counts) == rows % options.offered.shape[1]
 
-    @property
-    def name(self) -> str:
-        """What it goes by."""
-        return f"record of {self.of}"
-
-    def fitted(self, train: Bool[np.ndarray, " items"]) -> Fitted:
-        """Learn weights from ``train``."""
-        options, parts = self.options, self._matrix
-        rows = np.flatnonzero(options.offered.ravel())
-        counts = np.repeat(options.counts, options.counts)
+    def fit(train: Bool[np.ndarray, " items"]) -> tuple[Bool[np.ndarray, " items"], str]:
         trained = np.repeat(train, options.counts)
-        gold = np.repeat(options.gold, options.counts) == rows % options.offered.shape[1]
-        right = parts.T @ (trained & gold).astype(float)
-        expected = parts.T @ (trained / counts)
+        right = matrix.T @ (trained & gold).astype(float)
+        expected = matrix.T @ (trained / counts)
         scores = np.zeros(options.offered.size)
-        scores[rows] = parts @ np.log((right + 1) / (expected + 1))
-        return Fitted(options.pick(scores.reshape(options.offered.shape)), "most often right")
+        scores[rows] = matrix @ np.log((right + 1) / (expected + 1))
+        return options.pick(scores.reshape(options.offered.shape)), "most often right"
 
-    @cached_property
-    def _matrix(self):
-        """Which option (rows, those that are offered) has which part (columns); sparse."""
-        from scipy.sparse import csr_array
-
-        known: dict[str, int] = {}
-        columns, ends = [], [0]
-        for row in self.options.texts:
-            for text in row:
-                own = dict.fromkeys(self.parts(text.casefold()))
-                columns += [known.setdefault(part, len(known)) for part in own]
-                ends.append(len(columns))
-        shape = (len(ends) - 1, len(known))
-        return csr_array((np.ones(len(columns)), columns, ends), shape=shape)
+    return Guesser(f"record of {of}", "options", fit)
 
 
-@dataclass(frozen=True)
-class Weighed:
+def weighed(options: Options, features: Mapping[str, Feature]) -> Guesser:
     """All features together, weighed by a conditional logit model."""
-
     # P(option) is proportional to exp(w x) over an item's options (McFadden 1974, in Zarembka,
     # *Frontiers in Econometrics*), w by maximum likelihood with a ridge penalty |w|^2 / 2.
+    inputs = weighed_inputs(options, features)
 
-    options: Options
-    features: Mapping[str, Feature]  # by name
-    name: str = "all features weighed"
-    sees: Sees = "options"
+    def fit(train: Bool[np.ndarray, " items"]) -> tuple[Bool[np.ndarray, " items"], str]:
+        rows = np.flatnonzero(train)[:_MOST_FITTED]
+        weights = conditional_logit(inputs[rows], options.offered[rows], options.gold[rows])
+        return options.pick(inputs @ weights), "weights"
 
-    def fitted(self, train: Bool[np.ndarray, " items"]) -> Fitted:
-        """Learn weights from ``train``, or from its first 20,000 items."""
-        options, rows = self.options, np.flatnonzero(train)[:_MOST_FITTED]
-        weights = conditional_logit(self._inputs[rows], options.offered[rows], options.gold[rows])
-        return Fitted(options.pick(self._inputs @ weights), "weights")
+    return Guesser("all features weighed", "options", fit)
 
-    @cached_property
-    def _inputs(self) -> Float[np.ndarray, "items options columns"]:
-        """Of each feature the rank, how far that is from the middle, and the standard score."""
-        options = self.options
-        width = options.offered.shape[1]
-        columns = [np.broadcast_to(np.arange(width) == place, options.offered.shape) * 1.0
-                   for place in range(min(width, _MOST_PLACES))]  # fmt: skip
-        for feature in self.features.values():
-            filled = np.where(np.isfinite(feature), feature, np.nan)
-            known = np.isfinite(filled).any(axis=1, keepdims=True)
-            centred = ranks(options, feature) - (options.counts[:, None] - 1) / 2
-            columns += [centred * known, np.abs(centred) * known, _standard(filled)]
-        return np.stack([np.where(options.offered, column, 0.0) for column in columns], axis=-1)
+
+def weighed_inputs(
+    options: Options, features: Mapping[str, Feature]
+) -> Float[np.ndarray, "items options columns"]:
+    """Of each feature the rank, how far that is from the middle, and the standard score."""
+    width = options.offered.shape[1]
+    columns = [np.broadcast_to(np.arange(width) == place, options.offered.shape) * 1.0
+               for place in range(min(width, _MOST_PLACES))]  # fmt: skip
+    for feature in features.values():
+        filled = np.where(np.isfinite(feature), feature, np.nan)
+        known = np.isfinite(filled).any(axis=1, keepdims=True)
+        centred = ranks(options, feature) - (options.counts[:, None] - 1) / 2
+        columns += [centred * known, np.abs(centred) * known, _standard(filled)]
+    return np.stack([np.where(options.offered, column, 0.0) for column in columns], axis=-1)
 
 
 def conditional_logit(
     x: Float[np.ndarray, "items options columns"],
     offered: Bool[np.ndarray, "items options"],
     gold: Int[np.ndarray, " items"],
-    ridge: float = _RIDGE,
+    ridge: float = 1.0,
 ) -> Float[np.ndarray, " columns"]:
     """Weights of a conditional logit model (McFadden 1974), by penalized maximum likelihood."""
     from scipy.optimize import minimize

@@ -5,7 +5,9 @@ Whether its code may run is in ``loading``.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -15,7 +17,22 @@ from typing import Any
 from layerwise.errors import UserError, one_line, shown
 from layerwise.tasks._source_names import SourceName
 
-from .quiet import quiet
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the harness's progress bars and warnings, and with templates that run no code."""
+    import lm_eval.utils as utils
+    from jinja2.sandbox import SandboxedEnvironment
+
+    usual = utils.env
+    safe = SandboxedEnvironment(undefined=usual.undefined, keep_trailing_newline=True)
+    safe.filters = usual.filters
+    utils.env = safe
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        utils.env = usual
 
 
 def members(asked: SourceName, name: str) -> list[str]:

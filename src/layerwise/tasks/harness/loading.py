@@ -10,8 +10,7 @@ from typing import Any
 from layerwise.errors import UserError, one_line, shown
 from layerwise.tasks._source_names import SourceName
 
-from .files import file_of, harness, members, own_folder, read_yaml
-from .quiet import quiet
+from .files import file_of, harness, members, own_folder, quiet, read_yaml
 
 # Of the builders of data sets that come with ``datasets``, those that read plain values.
 _PLAIN = ("json", "csv", "parquet", "arrow", "text")
@@ -32,6 +31,7 @@ def trusted_config(asked: SourceName, name: str) -> dict[str, Any]:
 
 def _code_of(path: Path, config: Mapping[str, Any]) -> str | None:
     """What a task would run beside the harness itself; None if nothing."""
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
     from lm_eval.api import metrics as _metrics
     from lm_eval.api.registry import METRIC_REGISTRY
 
@@ -49,7 +49,7 @@ def _code_of(path: Path, config: Mapping[str, Any]) -> str | None:
             if field in config:
                 return f"it has the field {field}"
         builder = config.get("dataset_path")
-        if _is_builder(builder) and builder not in _PLAIN:
+        if builder in _PACKAGED_DATASETS_MODULES and builder not in _PLAIN:
             return f"its data set is read by {builder!r}"
     for metric in config.get("metric_list") or ():
         named = metric.get("metric")
@@ -60,26 +60,16 @@ def _code_of(path: Path, config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _is_builder(path: Any) -> bool:
-    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
-
-    return path in _PACKAGED_DATASETS_MODULES
-
-
 def _included(path: Path) -> Iterator[Path]:
     """A user's file and those that it includes, without the harness's own."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
     yield path
-    include = _yaml_alone(path).get("include") or []
+    include = load_yaml(path, resolve_func=False, recursive=False).get("include") or []
     for one in include if isinstance(include, list) else [include]:
         inner = path.parent / one
         if not inner.resolve().is_relative_to(own_folder().resolve()):
             yield from _included(inner)
-
-
-def _yaml_alone(path: Path) -> dict[str, Any]:
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    return load_yaml(path, resolve_func=False, recursive=False)
 
 
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
