@@ -12,8 +12,16 @@ from typing import Any, ParamSpec, TypeVar
 
 from layerwise.errors import UserError, shown
 from layerwise.ground import arguments as _arguments
-from layerwise.ground.path_readers import model_name, path, task_name
-from layerwise.ground.readers import Reader, entries, plain, refuse, some_of
+from layerwise.ground.readers import (
+    Reader,
+    entries,
+    model_name,
+    path,
+    plain,
+    refuse,
+    some_of,
+    task_name,
+)
 from layerwise.runs.options import TEXTS
 from layerwise.storage.base import Result
 from layerwise.storage.places import refuse_unusable_folder

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from layerwise.errors import UserError
-from layerwise.ground.path_readers import refuse_path
+from layerwise.ground.readers import refuse_path
 from layerwise.storage.places import refuse_unusable_folder
 
 from .signatures import Signature

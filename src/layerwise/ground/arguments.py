@@ -15,17 +15,21 @@ from typing import Any, ParamSpec, TypeVar
 from layerwise.errors import unknown_name
 
 from .options import filled, whole_docstring
-from .path_readers import model_name, path, paths, runs, task_name
 from .readers import (
     Reader,
     groups,
     limit,
     memory_budget,
+    model_name,
     numbers,
     one_of,
+    path,
+    paths,
     real,
     resamples,
+    runs,
     seed,
+    task_name,
     text,
     texts,
     truth,
@@ -60,8 +64,6 @@ READERS_OF_TYPES: Mapping[str, Reader] = {
     "Folders | Mapping[str, Folders]": runs,
 }
 """How all others are read, by their types as they are written, without None."""
-# These may be None, whatever they are if nobody says.
-_NONE_FOR_ALL = {"limit"}
 
 
 def reader_of(parameter: inspect.Parameter, types: Mapping[str, Reader]) -> Reader | None:
@@ -134,7 +136,8 @@ def read_all(
 ) -> None:
     """Read arguments in place; None stays where it is the default."""
     for name, value in given.items():
-        optional = signature.parameters[name].default is None or name in _NONE_FOR_ALL
+        # A limit may be None whatever it is if nobody says.
+        optional = signature.parameters[name].default is None or name == "limit"
         if value is not None or not optional:
             given[name] = readers[name](name, value)
 

@@ -30,7 +30,6 @@ MEMORY = 2 * 2**30
 _IDLE_SECONDS = 30  # then it ends, and gives its memory back
 _WAITED = 15  # times as long by the clock, for what waits for ever
 _ALONE = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-_SCRIPT = Path(__file__).with_name("limited_jobs.py")
 
 
 class OverLimitError(Exception):
@@ -75,11 +74,12 @@ class LimitedProcess:
             raise
 
     def _started(self) -> subprocess.Popen[bytes]:
+        script = Path(__file__).with_name("limited_jobs.py")
         limits = (str(MEMORY), str(_IDLE_SECONDS))
         paths = (path for path in sys.path if os.path.isdir(path))
         try:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_SCRIPT), self._job, *limits, *paths],
+                [sys.executable, "-I", "-S", str(script), self._job, *limits, *paths],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -96,6 +96,7 @@ class LimitedProcess:
 
 def _exchange(process: subprocess.Popen[bytes], request: Any, n_characters: int) -> Any:
     seconds = SECONDS * (1 + n_characters / 1e6)
+    time = f"{seconds:.3g} seconds of the processor"
     line = json.dumps({"seconds": seconds, "request": request}).encode() + b"\n"
     assert process.stdin is not None
     assert process.stdout is not None
@@ -105,25 +106,18 @@ def _exchange(process: subprocess.Popen[bytes], request: Any, n_characters: int)
     poll = select.poll()
     poll.register(process.stdout, select.POLLIN)
     if not poll.poll(1000 * seconds * _WAITED):
-        raise OverLimitError(_time(seconds))
+        raise OverLimitError(time)
     reply = process.stdout.readline()
     if not reply:
         ended_by = -process.wait()
         if ended_by == signal.SIGALRM:
             raise _IdleError
-        raise OverLimitError(_time(seconds) if ended_by == signal.SIGPROF else _memory())
+        memory = f"{MEMORY / 2**30:.3g} GiB of memory"
+        raise OverLimitError(time if ended_by == signal.SIGPROF else memory)
     answer = json.loads(reply)
     if "error" in answer:
         raise JobError(": ".join(answer["error"]))
     return answer["answer"]
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.3g} seconds of the processor"
-
-
-def _memory() -> str:
-    return f"{MEMORY / 2**30:.3g} GiB of memory"
 
 
 def _stop(process: subprocess.Popen[bytes], started_by: int) -> None:

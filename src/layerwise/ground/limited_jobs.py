@@ -53,10 +53,14 @@ def count_tokens() -> Start:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         # Words that are added later are normalized, too.
-        for text in texts_in([_content(path) for path in setup.get("beside", [])]):
-            _n_tokens(tokenizer, text)
-            with contextlib.suppress(Exception):
-                tokenizer.normalizer.normalize_str(text)
+        for path in setup.get("beside", []):
+            content = None
+            with contextlib.suppress(ValueError, RecursionError), open(path, "rb") as file:
+                content = json.load(file)
+            for text in texts_in(content):
+                _n_tokens(tokenizer, text)
+                with contextlib.suppress(Exception):
+                    tokenizer.normalizer.normalize_str(text)
         return lambda texts: [_n_tokens(tokenizer, text) for text in texts]
 
     return start
@@ -69,12 +73,6 @@ def _n_tokens(tokenizer: Any, text: str) -> int | str:
         raise
     except BaseException as error:  # a panic of the library's is no Exception
         return f"{type(error).__name__}: {error}"
-
-
-def _content(path: str) -> Any:
-    """What a JSON file holds; None if it is none."""
-    with contextlib.suppress(ValueError, RecursionError), open(path, encoding="utf-8") as file:
-        return json.load(file)
 
 
 def texts_in(value: Any) -> Iterator[str]:

@@ -42,15 +42,11 @@ _PROCESS = Path("/proc/self")
 _N_THREADS = 17
 
 
-def decided_by_user(environment: Mapping[str, str]) -> bool:
-    """Whether the environment says how OpenMP's threads wait or how many there are."""
-    return any(name in environment for name in DECIDED_BY)
-
-
 def wait_briefly_beside_others(environment: MutableMapping[str, str] = os.environ) -> bool:
     """From now on, let OpenMP's threads wait briefly whenever other programs want processors."""
     # To be called before torch is imported.
-    if decided_by_user(environment) or not sys.platform.startswith("linux"):
+    decided = any(name in environment for name in DECIDED_BY)
+    if decided or not sys.platform.startswith("linux"):
         return False
     if not Delays().now():
         environment["GOMP_SPINCOUNT"] = _TURNS
@@ -141,10 +137,6 @@ class ProcessorCounts:
         return max(0.0, others - (n_processors - usable))
 
 
-def _look(delays: Delays) -> ProcessorCounts:
-    return ProcessorCounts(time.monotonic(), delays.now(), busy_seconds(), time.process_time())
-
-
 def busy_seconds() -> float:
     """Seconds that the machine's processors were busy, together, since it was started."""
     counted = [
@@ -158,10 +150,14 @@ def _look_after() -> None:
     """Measure now and then how long threads had to wait, and set their waiting accordingly."""
     waiting, more, delays = Waiting(), _MoreThreads(), Delays()
     usable, n_processors = len(os.sched_getaffinity(0)), os.cpu_count() or 1
-    before = _look(delays)
+
+    def look() -> ProcessorCounts:
+        return ProcessorCounts(time.monotonic(), delays.now(), busy_seconds(), time.process_time())
+
+    before = look()
     while True:
         time.sleep(SECONDS)
-        now = _look(delays)
+        now = look()
         taken = now.taken_since(before, usable, n_processors)
         waiting = waiting.after(now.delayed_since(before), taken)
         more.set(waiting.briefly)
@@ -177,19 +173,16 @@ class _MoreThreads:
     def set(self, wanted: bool) -> None:
         """Have them from now on, or no longer."""
         if wanted and self._end is None:
-            libraries = list(loaded_libraries(_mapped()))
+            mapped: list[str] = []
+            with suppress(OSError):
+                mapped = (_PROCESS / "maps").read_text(errors="replace").splitlines()
+            libraries = list(loaded_libraries(mapped))
             if libraries:  # not before torch is loaded
                 self._end = threading.Event()
                 threading.Thread(target=_hold, args=(libraries, self._end), daemon=True).start()
         elif not wanted and self._end is not None:
             self._end.set()
             self._end = None
-
-
-def _mapped() -> list[str]:
-    with suppress(OSError):
-        return (_PROCESS / "maps").read_text(errors="replace").splitlines()
-    return []
 
 
 def loaded_libraries(mapped: Iterable[str]) -> Iterator[str]:

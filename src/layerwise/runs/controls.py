@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +53,13 @@ def asked_blind(
 ) -> list[BlindItem]:
     """Items under other items' questions, which the run's seed decides."""
     others = setup.built.other_questions(task, setup.seed)
-    return list(_blind_items(setup, task, items, protocols, others))
+    blind = []
+    for item in items:
+        for (number, other), protocol in product(enumerate(others[item.id], 1), protocols):
+            with contextlib.suppress(UserError):  # too long for the model
+                requests = setup.requests(task, other, protocol)
+                blind.append(BlindItem(item, f"{BLIND}:{number}", other, requests))
+    return blind
 
 
 def with_another_question(setup: Setup, task: Task, items: Iterable[Item]) -> dict[str, Item]:
@@ -60,21 +67,6 @@ def with_another_question(setup: Setup, task: Task, items: Iterable[Item]) -> di
     # One is enough where the model says one thing of many, and seldom the right one by luck.
     others = setup.built.other_questions(task, setup.seed)
     return {item.id: others[item.id][0] for item in items if others[item.id]}
-
-
-def _blind_items(
-    setup: Setup,
-    task: Task,
-    items: Sequence[Item],
-    protocols: Sequence[str],
-    others: dict[str, tuple[Item, ...]],
-) -> Iterator[BlindItem]:
-    """Those that are not too long for the model, from the items with other questions, by id."""
-    for item in items:
-        for (number, other), protocol in product(enumerate(others[item.id], 1), protocols):
-            with contextlib.suppress(UserError):
-                requests = setup.requests(task, other, protocol)
-                yield BlindItem(item, f"{BLIND}:{number}", other, requests)
 
 
 def blind_answers(
@@ -89,14 +81,10 @@ def blind_rows(
     task: Task, blind_items: Sequence[BlindItem], swept: Sweep
 ) -> Iterator[dict[str, Any]]:
     """Records of the intact model that was asked other items' questions."""
-    requests = [request for blind_item in blind_items for request in blind_item.requests]
-    by_request = {
-        (blind_item.changed.id, blind_item.requests[0].protocol): blind_item
-        for blind_item in blind_items
-    }
-    for row in record_rows(
-        task, [blind_item.changed for blind_item in blind_items], requests, [intact()], swept
-    ):
+    requests = [request for item in blind_items for request in item.requests]
+    by_request = {(item.changed.id, item.requests[0].protocol): item for item in blind_items}
+    changed = [item.changed for item in blind_items]
+    for row in record_rows(task, changed, requests, [intact()], swept):
         item = by_request[row["item"], row["protocol"]]
         yield row | {"item": item.item.id, "intervention": item.name, "kind": BLIND}
 
@@ -106,16 +94,11 @@ def guessed_rows(
 ) -> Iterator[dict[str, Any]]:
     """Records of the guesser that reads no question, under each protocol."""
     # It is fitted on the whole task (``tasks.blind``). No model is run.
+    alone = not any(setup.built.other_questions(task, setup.seed).values())
     for protocol in protocols:
-        guessed = setup.built.once(
-            (setup.tokenizer, "guesses", task.hash, len(task.unasked), protocol == "generate"),
-            lambda protocol=protocol: guesses(
-                task,
-                protocol,
-                tokenizer=setup.tokenizer,
-                alone=not any(setup.built.other_questions(task, setup.seed).values()),
-            ),
-        )
+        key = (setup.tokenizer, "guesses", task.hash, len(task.unasked), protocol == "generate")
+        guess = partial(guesses, task, protocol, tokenizer=setup.tokenizer, alone=alone)
+        guessed = setup.built.once(key, guess)
         if guessed is None:
             continue
         kind = GUESSER if guessed.held else GUESSER_AT_CHANCE

@@ -18,8 +18,6 @@ from layerwise.tasks import Task
 from .progress import Meter
 from .setup import Setup
 
-WORTH_TELLING = 1.5
-
 
 def tell_of_more_memory(
     setup: Setup, costs: Sequence[Cost], progress: Meter, cost_with: Callable[[Setup, int], Cost]
@@ -33,7 +31,7 @@ def tell_of_more_memory(
     dearest = max(range(len(costs)), key=lambda index: costs[index].token_passes)
     roomy = cost_with(replace(setup, memory_budget=usual), dearest)
     times = costs[dearest].token_passes / max(1.0, roomy.token_passes)
-    if times >= WORTH_TELLING:
+    if times >= 1.5:
         progress.note(
             f"with a memory budget of {setup.memory_budget / 2**20:,.0f} MiB this takes about "
             f"{times:.0f} times the work that it takes with {usual / 2**20:,.0f} MiB, which are "
@@ -46,17 +44,11 @@ _TEXT, _SCORE = Generated((), ""), Scored((0.0,), (False,))
 
 @dataclass
 class DrySweeps:
-    """Adds up the costs of sweeps, whose answers are stand-ins.
-
-    Attributes:
-        setup: whose model would be asked.
-        task: whose requests are put to it.
-        cost: of all sweeps so far.
-    """
+    """Adds up the costs of sweeps of a task's requests, whose answers are stand-ins."""
 
     setup: Setup
     task: Task
-    cost: Cost = field(default_factory=Cost)
+    cost: Cost = field(default_factory=Cost)  # of all sweeps so far
 
     def sweep(
         self,

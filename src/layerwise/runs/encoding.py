@@ -73,12 +73,24 @@ class Built:
                 task, item, protocol, tokenizer, chat=chat, max_length=n_ctx, apart=apart
             )
             refuse_unknown_tokens([request.request for request in made], *vocabularies(model))
-            if chat:
-                self._refuse_moved(task, item, protocol, made)
+            if not chat:
+                return made
+            whole = repr([request.request for request in made])
+            digest = hashlib.sha256(whole.encode()).digest()[:8]
+            if self.digests.setdefault((task.hash, item.id, protocol), digest) != digest:
+                raise UserError(
+                    f"The prompts of task {task.name!r} changed while the run went on: expected a "
+                    "chat template that makes the same prompt each time, without today's date; "
+                    "take the date out of it, or turn the chat option off."
+                )
             return made
 
-        key = (tokenizer, chat, task.hash, item.id, protocol)
-        return self.of(key, encode, _n_tokens)
+        def n_tokens(made: tuple[TaskRequest, ...]) -> int:
+            plain = [request.request for request in made]  # they share one context
+            own = sum(len(r.continuation) for r in plain if isinstance(r, LogLikelihood))
+            return len(plain[0].context) + own + _TOKENS_OF_REQUEST * len(plain)
+
+        return self.of((tokenizer, chat, task.hash, item.id, protocol), encode, n_tokens)
 
     def refuse(
         self, model: Model, tokenizer: Any, chat: bool, task: Task, item: Item, protocol: str
@@ -93,18 +105,6 @@ class Built:
             or not counted.surely_fits(task, item, protocol, model.cfg.n_ctx)
         ):
             self.requests(model, tokenizer, chat, task, item, protocol)
-
-    def _refuse_moved(
-        self, task: Task, item: Item, protocol: str, made: tuple[TaskRequest, ...]
-    ) -> None:
-        """Refuse an item's requests if they were others when it was encoded before."""
-        digest = hashlib.sha256(repr([request.request for request in made]).encode()).digest()[:8]
-        if self.digests.setdefault((task.hash, item.id, protocol), digest) != digest:
-            raise UserError(
-                f"The prompts of task {task.name!r} changed while the run went on: expected a chat "
-                "template that makes the same prompt each time, without today's date; take the "
-                "date out of it, or turn the chat option off."
-            )
 
     def expect(self, digests: dict[tuple[str, ...], bytes]) -> None:
         """Refuse other requests than those that another process of the run encoded."""
@@ -127,10 +127,3 @@ class Built:
             return len(made.clean) + len(made.corrupted) if made else 1
 
         return self.of((tokenizer, "pair", task.hash, item.id), encode, n_tokens)
-
-
-def _n_tokens(requests: tuple[TaskRequest, ...]) -> int:
-    """The memory of an item's requests, in tokens; they share one context."""
-    plain = [request.request for request in requests]
-    own = sum(len(request.continuation) for request in plain if isinstance(request, LogLikelihood))
-    return len(plain[0].context) + own + _TOKENS_OF_REQUEST * len(plain)

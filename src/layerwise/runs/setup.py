@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -142,6 +142,11 @@ class Setup:
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """Settings that identify a run, as plain JSON values."""
+        # End tokens are named if they are not just the tokenizer's.
+        ends = generation_settings(self.model).end_tokens
+        unusual = "generate" in self.protocols and ends not in ((), (self.tokenizer.eos_token_id,))
+        # What the weights of further models are, the analysis says.
+        beside = {setup.loaded.name: setup._files() for setup in self.beside}
         return {
             "model": self.loaded.name,
             "model_hash": self.loaded.hash,
@@ -156,9 +161,9 @@ class Setup:
             "chat": self.chat,
             "memory_budget": self.memory_budget,
             "tokens_at_once": self.tokens_at_once,
-            **self._end_tokens(),
+            **({"end_tokens": list(ends)} if unusual else {}),
             **self.interest.settings(),
-            **self._beside(),
+            **({"beside": beside} if beside else {}),
             **more,
         }
 
@@ -166,11 +171,6 @@ class Setup:
         """Hashes of the model's source and of its tokenizer."""
         source = {"source_hash": self.loaded.source_hash} if self.loaded.source_hash else {}
         return source | {"tokenizer_hash": tokenizer_hash(self.tokenizer)}
-
-    def _beside(self) -> dict[str, Any]:
-        """The files of further models; what their weights are, the analysis says."""
-        files = {setup.loaded.name: setup._files() for setup in self.beside}
-        return {"beside": files} if files else {}
 
     def _prompts_hash(self) -> str:
         """SHA-256 over what the items are put to the model as, in hexadecimal."""
@@ -189,18 +189,27 @@ class Setup:
         for setup in (self, *self.beside):
             refuse_changed_weights(setup.loaded, setup.model)
 
-    def _end_tokens(self) -> dict[str, Any]:
-        """End tokens, if they are not just the tokenizer's."""
-        ends = generation_settings(self.model).end_tokens
-        usual = ends in ((), (self.tokenizer.eos_token_id,))
-        return {} if usual or "generate" not in self.protocols else {"end_tokens": list(ends)}
-
     def facts(self, settings: dict[str, Any], work: Sequence[dict[str, Any]] = ()) -> Facts:
         """The facts that go with a result."""
-        model = facts_of_run(self.loaded, self.model)
+        tasks = [
+            TaskFacts(
+                name=task.name,
+                capability=task.capability,
+                description=task.description,
+                hash=task.hash,
+                n_items=len(task.items),
+                n_available=len(task.items) + len(task.unasked),
+                n_fewshot=task.n_fewshot,
+                chance=dict(task.chance),
+                source=task.source,
+                too_long=self.too_long.get(task.name, ()),
+                extractor=task.generate.extractor if "generate" in task.chance else "",
+            )
+            for task in self.tasks
+        ]
         return Facts(
-            model=model,
-            tasks=tuple(_task_facts(task, self.too_long) for task in self.tasks),
+            model=facts_of_run(self.loaded, self.model),
+            tasks=tuple(tasks),
             protocols=self.protocols,
             seed=self.seed,
             settings=settings,
@@ -217,22 +226,6 @@ def facts_of_run(loaded: LoadedFacts, model: Model) -> ModelFacts:
         end_tokens=generation.end_tokens,
         unused_generation_settings=generation.unused,
         **known,
-    )
-
-
-def _task_facts(task: Task, too_long: Mapping[str, tuple[str, ...]]) -> TaskFacts:
-    return TaskFacts(
-        name=task.name,
-        capability=task.capability,
-        description=task.description,
-        hash=task.hash,
-        n_items=len(task.items),
-        n_available=len(task.items) + len(task.unasked),
-        n_fewshot=task.n_fewshot,
-        chance=dict(task.chance),
-        source=task.source,
-        too_long=too_long.get(task.name, ()),
-        extractor=task.generate.extractor if "generate" in task.chance else "",
     )
 
 
@@ -278,7 +271,10 @@ def prepare(
     if "generate" in wanted:
         _warn_of_unused_settings(model)
         loaded_tasks = _with_room(model, loaded_tasks)
-    before = _numbers_of_run(given["out"])
+    before: dict[str, Any] = {}
+    with contextlib.suppress(UserError):  # told when the folder is opened
+        before = read_run_file(Path(given["out"]))["settings"] if given["out"] else {}
+    known = {key: value for key, value in before.items() if type(value) is int}
     setup = Setup(
         model,
         loaded,
@@ -288,9 +284,9 @@ def prepare(
         seed,
         given["chat"],
         given["memory_budget"]
-        or before.get("memory_budget")
+        or known.get("memory_budget")
         or max(SMALLEST, default_memory_budget(loaded.device) // executor.beside),
-        before.get("tokens_at_once") or TOKENS_AT_ONCE,
+        known.get("tokens_at_once") or TOKENS_AT_ONCE,
         interest or Interest(),
         executor=executor,
     )
@@ -328,16 +324,6 @@ def _with_room(model: Model, tasks: Sequence[Task]) -> tuple[Task, ...]:
             stacklevel=4,
         )
     return roomy
-
-
-def _numbers_of_run(out: str | Path | None) -> dict[str, int]:
-    """The settings of the run in a folder that are numbers; none if there is no run."""
-    if out is None:
-        return {}
-    with contextlib.suppress(UserError):  # told when the folder is opened
-        settings = read_run_file(Path(out))["settings"]
-        return {key: value for key, value in settings.items() if type(value) is int}
-    return {}
 
 
 def _as_sequence(value: Any) -> tuple[Any, ...]:

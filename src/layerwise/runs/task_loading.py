@@ -29,12 +29,7 @@ _NAMED = 3
 def without_long_items(
     pieces: Sequence[tuple[Task, str]], refuse: Callable[[Task, Item, str], None]
 ) -> tuple[tuple[Task, ...], dict[str, tuple[str, ...]]]:
-    """Tasks without items that are too long under a protocol, and their ids; with a warning.
-
-    Args:
-        pieces: every task under every protocol.
-        refuse: refuses an item that cannot be put to the model.
-    """
+    """Tasks without items that are too long under a protocol, and their ids; with a warning."""
     tasks = {task.name: task for task, _ in pieces}
     left_out = {}
     for name, task in tasks.items():
@@ -57,13 +52,12 @@ def without_long_items(
             LongItemsWarning,
             stacklevel=5,
         )
-    return tuple(_without(task, left_out.get(name, ())) for name, task in tasks.items()), left_out
-
-
-def _without(task: Task, left_out: Sequence[str]) -> Task:
-    out = set(left_out)
-    kept = tuple(item for item in task.items if item.id not in out)
-    return replace(task, items=kept) if left_out else task
+    kept = []
+    for name, task in tasks.items():
+        long = set(left_out.get(name, ()))
+        items = tuple(item for item in task.items if item.id not in long)
+        kept.append(replace(task, items=items) if long else task)
+    return tuple(kept), left_out
 
 
 def _is_long(

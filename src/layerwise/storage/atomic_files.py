@@ -16,8 +16,6 @@ import psutil
 
 from layerwise.errors import UserError
 
-# A process's number as systems give it.
-_PROCESS = re.compile(r"[0-9]{1,9}")
 # File systems allow names of so many bytes.
 LONGEST_NAME = 255
 _staying: ContextVar[Path | None] = ContextVar("staying", default=None)
@@ -81,14 +79,6 @@ def deleted(folder: Path) -> UserError:
     )
 
 
-def _make_folder_of(path: Path) -> None:
-    staying = _staying.get()
-    if staying is None or not path.is_relative_to(staying):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    elif path.parent != staying:
-        path.parent.mkdir(exist_ok=True)
-
-
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file so that it is never seen half-written, whatever happens meanwhile.
 
@@ -96,17 +86,20 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """
     if is_special(path):
         raise special_file(path)
-    temporary = temporary_path(path)
+    temporary, staying = temporary_path(path), _staying.get()
+    within = staying is not None and path.is_relative_to(staying)
     try:
-        _make_folder_of(path)
+        if not within:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        elif path.parent != staying:
+            path.parent.mkdir(exist_ok=True)
         with open(temporary, "wb") as file:
             file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        staying = _staying.get()
-        if staying is not None and path.is_relative_to(staying) and not staying.exists():
+        if staying is not None and within and not staying.exists():
             raise deleted(staying) from error
         raise disk_error(error, path) from error
     finally:
@@ -119,13 +112,10 @@ def remove_temporaries(folder: Path, name: str | None = None) -> None:
     pattern = "*" if name is None else glob.escape(name)
     for leftover in folder.glob(f".{pattern}.*.tmp"):
         process = leftover.suffixes[-2].removeprefix(".")
-        if _PROCESS.fullmatch(process) and not _is_another(int(process)):
+        if not re.fullmatch(r"[0-9]{1,9}", process):
+            continue
+        if int(process) == os.getpid() or not psutil.pid_exists(int(process)):
             _remove(leftover)
-
-
-def _is_another(process: int) -> bool:
-    """Whether it is another process that is still running."""
-    return process != os.getpid() and psutil.pid_exists(process)
 
 
 def _remove(path: Path) -> None:

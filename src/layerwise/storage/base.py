@@ -101,7 +101,15 @@ class Result:
         """
         folder = Path(folder)
         refuse_results_of_others(folder, (), JOINED_TABLES)
-        joined = _facts_for(folder, self.facts, self.joins_others)
+        # The facts for ``run.json``, which stays as it is where a result only joins what is there;
+        # none while a run in the folder goes on.
+        joined: Facts | None = self.facts
+        if (folder / RUN_FILE).exists():
+            joined = None
+            if is_finished(read_run_file(folder)):
+                before = read_facts(folder)
+                together = join_facts([before, self.facts])
+                joined = before if self.joins_others else together
         own = {name: getattr(self, name) for name in self.tables}
         self.write_tables(folder, own | self.derived(), joined)
 
@@ -149,8 +157,13 @@ class Result:
         fields: dict[str, Any] = {}
         for name in cls.tables:
             path = folder / f"{name}.parquet"
-            digest = None if listed is None else _digest(path, listed)
-            fields[name], saved = read_table(path, name, digest)
+            if listed is not None and path.name not in listed and path.exists():
+                raise DamagedResultsError(
+                    f"{path} is not in the list of {RUN_FILE}, as if it was being saved when the "
+                    "process ended, or was put there later: expected a table that is listed; save "
+                    "the result again, or delete the file."
+                )
+            fields[name], saved = read_table(path, name, (listed or {}).get(path.name))
         path = folder / f"{cls.tables[-1]}.parquet"
         if saved is not None and not (folder / RUN_FILE).exists():
             warnings.warn(
@@ -181,29 +194,6 @@ class Result:
     def _repr_html_(self) -> str:
         empty = " ".join([self.if_empty, *self.notes()])
         return to_html(self.title, self._heading(), self.summary_rows(), empty)
-
-
-def _digest(path: Path, listed: Mapping[str, str]) -> str | None:
-    """The SHA-256 that a table must have."""
-    if path.name not in listed and path.exists():
-        raise DamagedResultsError(
-            f"{path} is not in the list of {RUN_FILE}, as if it was being saved when the process "
-            "ended, or was put there later: expected a table that is listed; save the result "
-            "again, or delete the file."
-        )
-    return listed.get(path.name)
-
-
-def _facts_for(folder: Path, facts: Facts, joins_others: bool) -> Facts | None:
-    """What ``run.json`` is to hold; None while a run in the folder goes on."""
-    # It stays as it is where a result only joins what is there.
-    if not (folder / RUN_FILE).exists():
-        return facts
-    if not is_finished(read_run_file(folder)):
-        return None
-    before = read_facts(folder)
-    joined = join_facts([before, facts])
-    return before if joins_others else joined
 
 
 def intervals(

@@ -75,7 +75,10 @@ class JoinedFolder(Generic[_Facts]):
         self.refuse_unusable(folder)
         text = facts.model_dump_json(exclude={"files"})
         remove_temporaries(folder)
-        _remove(folder / self.list_file)  # tables of two joinings never stand under one list
+        try:  # tables of two joinings never stand under one list
+            (folder / self.list_file).unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(error, folder / self.list_file) from error
         for name, file in zip(self.tables, self.table_files, strict=True):
             write_table(folder / file, self._schema(name), tables[name], text)
         files = hashes_of(folder, self.table_files)
@@ -158,10 +161,3 @@ class JoinedRuns:
 
     def _repr_html_(self) -> str:
         return self.report()._repr_html_()
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise disk_error(error, path) from error

@@ -26,7 +26,7 @@ _FACTS_KEY = b"layerwise.facts"
 _BYTES_A_CELL, _ROWS_TO_DOUBT = 16, 10_000_000
 # Columns that a table may lack, in which items are told apart from what they ask for, draws, and
 # books that are open.
-_LACKING = ("cluster", "n_clusters", "draw", "n_draws", "closed_book", "examples", "n_examples")
+_LACKING = {"cluster", "n_clusters", "draw", "n_draws", "closed_book", "examples", "n_examples"}
 
 
 def frame(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -66,7 +66,20 @@ def read_table(
     """Read a table, and the facts that are in its metadata, if any."""
     if name not in SCHEMAS:
         raise unknown_name("table", name, SCHEMAS)
-    arrow = read_arrow(path, digest)
+    try:
+        # the file is read whole first, so that none stays open and memory-mapped
+        content = read_regular(path)
+        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+            raise DamagedResultsError(
+                f"{path} was changed after it was written (its SHA-256 is not the one listed): "
+                f"expected what layerwise wrote; {AGAIN}."
+            )
+        arrow = parsed(path, content)
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedResultsError(
+            f"{path} is missing, damaged or not a Parquet file: expected a table that layerwise "
+            f"wrote; {AGAIN}."
+        ) from error
     missing = [column for column in SCHEMAS[name].names if column not in arrow.column_names]
     if missing:
         raise DamagedResultsError(
@@ -81,24 +94,6 @@ def read_table(
             f"{name}.parquet as layerwise writes it; {AGAIN}."
         ) from error
     return _to_pandas(table), (arrow.schema.metadata or {}).get(_FACTS_KEY)
-
-
-def read_arrow(path: Path, digest: str | None = None) -> pa.Table:
-    """Read a Parquet file and verify its checksums."""
-    try:
-        # the file is read whole first, so that none stays open and memory-mapped
-        content = read_regular(path)
-        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
-            raise DamagedResultsError(
-                f"{path} was changed after it was written (its SHA-256 is not the one listed): "
-                f"expected what layerwise wrote; {AGAIN}."
-            )
-        return parsed(path, content)
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedResultsError(
-            f"{path} is missing, damaged or not a Parquet file: expected a table that layerwise "
-            f"wrote; {AGAIN}."
-        ) from error
 
 
 def refuse_too_many_rows(name: str, n_rows: int, work: str) -> None:
@@ -136,23 +131,15 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def _from_pandas(name: str, table: pd.DataFrame) -> pa.Table:
-    absent = [
-        column for column in _LACKING if column in SCHEMAS[name].names and column not in table
-    ]
-    table = table.assign(**dict.fromkeys(absent))  # items that each stand by themselves
-    missing = set(SCHEMAS[name].names) - set(table.columns)
-    if missing:
+    missing = {column for column in SCHEMAS[name].names if column not in table}
+    # items that each stand by themselves
+    table = table.assign(**dict.fromkeys(sorted(missing & _LACKING)))
+    if missing := missing - _LACKING:
         raise ValueError(f"missing columns for {name}: {sorted(missing)}")
     # a list column without any list may have come as floats, and so may one without any cluster
     lists = [field.name for field in SCHEMAS[name]
              if pa.types.is_list(field.type) or field.name == "cluster"]  # fmt: skip
-    table = table.assign(
-        **{
-            column: table[column].astype(object)
-            for column in lists
-            if table[column].dtype != object
-        }
-    )
+    table = table.astype({name: object for name in lists if table[name].dtype != object})
     try:
         return _checked(pa.Table.from_pandas(table, SCHEMAS[name], preserve_index=False))
     except pa.ArrowException as error:

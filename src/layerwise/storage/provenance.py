@@ -251,9 +251,15 @@ def join_facts(facts: Sequence[Facts]) -> Facts:
     # first.
     first, tasks, settings = facts[0], {}, {}
     for each in facts:
-        _same("model", first.model.name, first.model.hash, each.model.hash)
-        for task in each.tasks:
-            _same("task", task.name, tasks.setdefault(task.name, task).hash, task.hash)
+        pairs = [("model", first.model, each.model)]
+        pairs += [("task", tasks.setdefault(task.name, task), task) for task in each.tasks]
+        for what, one, other in pairs:
+            if one.hash != other.hash:
+                raise UserError(
+                    f"These results do not belong together: {what} {one.name!r} has hash "
+                    f"{one.hash[:12]} in one and {other.hash[:12]} in another; expected results of "
+                    "the same model and items, so keep them in separate folders."
+                )
         settings |= each.settings
     return first.model_copy(
         update={
@@ -266,15 +272,6 @@ def join_facts(facts: Sequence[Facts]) -> Facts:
             ),
         }
     )
-
-
-def _same(what: str, name: str, facts: str, other: str) -> None:
-    if facts != other:
-        raise UserError(
-            f"These results do not belong together: {what} {name!r} has hash {facts[:12]} in one "
-            f"and {other[:12]} in another; expected results of the same model and items, "
-            "so keep them in separate folders."
-        )
 
 
 def parse_facts(text: str | bytes, path: Path) -> Facts:
@@ -296,14 +293,17 @@ def read_run_file(folder: Path) -> dict[str, Any]:
     path = folder / RUN_FILE
     try:
         content = json.loads(read_regular(path))
+        if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+            raise ValueError("no settings")
     except FileNotFoundError as error:
         raise UserError(
             f"No {RUN_FILE} in {folder}: expected the folder of a run; check the path."
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(_unreadable(path)) from error
-    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
-        raise UserError(_unreadable(path))
+        raise UserError(
+            f"{path} cannot be read: expected the JSON that layerwise wrote; "
+            "restore it, or delete the folder and give the same command again."
+        ) from error
     refuse_edited(content, path)
     return content
 
@@ -321,13 +321,6 @@ def listed_files(folder: Path) -> dict[str, str] | None:
         return None
     run = read_run_file(folder)
     return listed(run, RUN_FILE) if is_finished(run) else None
-
-
-def _unreadable(path: Path) -> str:
-    return (
-        f"{path} cannot be read: expected the JSON that layerwise wrote; "
-        "restore it, or delete the folder and give the same command again."
-    )
 
 
 def is_finished(run: dict[str, Any]) -> bool:

@@ -15,8 +15,7 @@ import pandas as pd
 from layerwise.errors import UserError, printable, unknown_name
 from layerwise.ground.arguments import check_arguments
 from layerwise.ground.layer_names import layer_name, layer_number
-from layerwise.ground.path_readers import path
-from layerwise.ground.readers import plain, text, truth, whole
+from layerwise.ground.readers import path, plain, text, truth, whole
 from layerwise.presentation.claim import GENERAL
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers, records, rows

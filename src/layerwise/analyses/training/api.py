@@ -23,8 +23,7 @@ from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.logit_lens.result import LensResult
 from layerwise.errors import UserError, counted, shown
 from layerwise.ground.options import of_kind
-from layerwise.ground.path_readers import path
-from layerwise.ground.readers import plain, refuse, some_of, whole
+from layerwise.ground.readers import path, plain, refuse, some_of, whole
 from layerwise.models.conversion.bridge import accepted
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
