@@ -1,41 +1,101 @@
-"""Off-loaded models: the same outcomes, one or two blocks in memory, and files that are whole."""
+"""Off-loaded models: the same outcomes, one or two layers in memory, and files that are whole.
+
+Both those that TransformerLens converts and those that run over their own modules.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import layerwise as lw
+from layerwise.errors import UserError
 from layerwise.models import load_model, model_facts, weights_hash
 from layerwise.models.conversion import backends
+from layerwise.models.decoder.load import hooked_decoder
+from layerwise.models.decoder.weight_parts import part_by_name
 from layerwise.models.files import weight_files
 from layerwise.models.huggingface.originals import refuse_nonfinite
 from layerwise.models.weights import offload
 from layerwise.models.weights.offload import BlocksOnDisk, OnDisk, blocks_on_disk
-from layerwise.sweep import (
-    last_residuals,
-    mean_activations,
-    sweep,
-)
+from layerwise.sweep import Generated, last_residuals, mean_activations, sweep
 from tests import commands
 from tests.analysis import word_task, write_jsonl
+from tests.models.decoder.test_loading import folder_of
+from tests.models.decoder.tiny import CASES, tiny_original
 from tests.models.off_disk import ASKED, CHANGES, CONTEXTS, PATCHES, SOURCED, TOKENS, mapped
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder
+from tests.test_over_original import pairs
 
-pytestmark = pytest.mark.hooked_transformer
-
-# By day three that differ most: two kinds of attention, tied embeddings, experts.
+HOOKED, OWN = "transformer-lens", "hugging-face"
+hooked = pytest.mark.hooked_transformer
+both = pytest.mark.parametrize("backend", [pytest.param(HOOKED, marks=hooked), OWN])
+# How far outcomes may be apart, in nats.
+NATS = {HOOKED: 0.0, OWN: 1e-4}
+# By day those that differ most. Converted: two kinds of attention, tied embeddings, experts.
+CONVERTED = [
+    ("gpt_neo", {}), ("llama", {"tie_word_embeddings": True}), ("mixtral", {}),
+    ("gpt2", {}), ("qwen3", {}),
+]  # fmt: skip
+# Over their own modules: soft-caps and norms behind, rotations of two kinds, a layer's numbers
+# that are no parameter, attention handed over, rotations that grow, matrices transposed, an MLP
+# without a module.
+OFTEN = ("gemma 2", "gemma 3", "deepseek 3", "falcon", "llama, dynamic", "gpt-2, by layer", "opt")
 MODELS = [
-    ("gpt_neo", {}),
-    ("llama", {"tie_word_embeddings": True}),
-    ("mixtral", {}),
-    *(pytest.param(family, {}, marks=pytest.mark.long) for family in ("gpt2", "qwen3")),
-]
+    *(pytest.param(HOOKED, family, fields, marks=[hooked] if place < 3 else [
+        hooked, pytest.mark.long]) for place, (family, fields) in enumerate(CONVERTED)),
+    *(pytest.param(OWN, case, {}, marks=[] if case in OFTEN else pytest.mark.long)
+      for case in CASES),
+]  # fmt: skip
+
+
+def written(backend: str, tmp_path: Path, case: str = "", **fields: Any) -> Path:
+    """A folder with a tiny model for a backend."""
+    if backend == HOOKED:
+        return tiny_folder(tmp_path, case or "llama", **fields)
+    return folder_of(case or "gemma 2", tmp_path, **fields)
+
+
+def from_disk(folder: Path, backend: str = OWN, **options: Any) -> Any:
+    return load_model(folder, backend=backend, offload="disk", **options)
+
+
+def in_memory(folder: Path, backend: str = OWN, **options: Any) -> Any:
+    return load_model(folder, backend=backend, **options)
+
+
+def stored_in(model: Any) -> BlocksOnDisk:
+    stored = blocks_on_disk(model)
+    assert stored is not None
+    return stored
+
+
+def layer_weights(model: Any) -> list[torch.nn.Parameter]:
+    return [model.get_parameter(name) for name in stored_in(model).part_with]
+
+
+def all_on_disk(model: Any) -> bool:
+    return all(isinstance(weight, OnDisk) for weight in layer_weights(model))
+
+
+def assert_same(given: Any, expected: Any, nats: float = NATS[OWN]) -> None:
+    if not nats:
+        assert given.outcomes == expected.outcomes
+        return
+    for mine, theirs in zip(given.outcomes, expected.outcomes, strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            if isinstance(a, Generated):
+                assert a == b
+            else:
+                assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=nats)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +104,7 @@ def prepared(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("prepared")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("LAYERWISE_CACHE", str(root / "cache"))
-        load_model(tiny_folder(root, "llama").rename(root / "model"), offload="disk")
+        from_disk(tiny_folder(root, "llama").rename(root / "model"), HOOKED)
     return root
 
 
@@ -63,156 +123,214 @@ def fresh(tmp_path) -> Path:
 
 @pytest.fixture
 def model(folder):
-    return load_model(folder, offload="disk")
+    return from_disk(folder, HOOKED)
 
 
 @pytest.fixture
 def stored(model) -> Path:
     """The folder with the weights of ``model``."""
-    return files_of(model)
+    return stored_in(model).files.folder
 
 
-def files_of(model) -> Path:
-    return blocks_on_disk(model).files.folder
-
-
-def all_on_disk(model) -> bool:
-    return all(isinstance(parameter, OnDisk) for parameter in model.blocks.parameters())
-
-
-@pytest.mark.parametrize(("family", "config"), MODELS)
-def test_outcomes_are_those_of_the_model_in_memory(tmp_path, family, config):
-    folder = tiny_folder(tmp_path, family, **config)
-    whole, model = load_model(folder), load_model(folder, offload="disk")
+@pytest.mark.parametrize(("backend", "case", "fields"), MODELS)
+def test_outcomes_are_those_of_the_model_in_memory(backend, case, fields, tmp_path):
+    folder = written(backend, tmp_path, case, **fields)
+    whole, model = in_memory(folder, backend), from_disk(folder, backend)
     assert model_facts(model) == model_facts(whole)
+    expected = dict(whole.named_buffers())
+    assert all(torch.equal(one, expected[name]) for name, one in model.named_buffers())
     for changes, asked, budget in (
         (CHANGES, ASKED, 10_000_000),
         (CHANGES, ASKED[1:3], 50_000),
         (PATCHES, SOURCED, 10_000_000),
     ):
-        expected = sweep(whole, changes, asked, memory_budget=budget).outcomes
-        assert sweep(model, changes, asked, memory_budget=budget).outcomes == expected
+        run = functools.partial(sweep, interventions=changes, requests=asked, memory_budget=budget)
+        assert_same(run(model), run(whole), NATS[backend])
+    assert len(layer_weights(model)) > model.cfg.n_layers
     assert all_on_disk(model)
 
 
-def test_brute_force_and_hooks_of_ones_own_work_too(folder, model):
-    whole = load_model(folder)
-    slow = [sweep(one, CHANGES, ASKED, method="reference").outcomes for one in (model, whole)]
-    assert slow[0] == slow[1]
+@both
+def test_brute_force_hooks_means_and_residuals(backend, tmp_path):
+    folder = written(backend, tmp_path)
+    whole, model = in_memory(folder, backend), from_disk(folder, backend)
+    slow = [sweep(one, CHANGES, ASKED, method="reference") for one in (model, whole)]
+    assert_same(*slow, NATS[backend])
+    close = functools.partial(torch.testing.assert_close, atol=NATS[backend] / 10, rtol=1e-5)
     halve = [("blocks.1.hook_resid_pre", lambda resid, hook: resid / 2)]
-    given, expected = (one.run_with_hooks(TOKENS, fwd_hooks=halve) for one in (model, whole))
-    assert torch.equal(given, expected)
-    assert torch.equal(
-        model.run_with_cache(TOKENS)[1]["blocks.2.attn.hook_z"],
-        whole.run_with_cache(TOKENS)[1]["blocks.2.attn.hook_z"],
-    )
-    assert all_on_disk(model)
-
-
-def test_means_and_residuals(folder, model):
-    whole = load_model(folder)
+    close(*(one.run_with_hooks(TOKENS, fwd_hooks=halve) for one in (model, whole)))
+    close(*(one.run_with_cache(TOKENS)[1]["blocks.2.attn.hook_z"] for one in (model, whole)))
     given, expected = (mean_activations(one, CONTEXTS, ["attn_out"]) for one in (model, whole))
-    assert all(torch.equal(given[key], expected[key]) for key in expected)
-    assert torch.equal(last_residuals(model, CONTEXTS), last_residuals(whole, CONTEXTS))
-
-
-def test_a_sweep_leaves_a_model_that_can_be_used(model):
-    sweep(model, CHANGES, ASKED)
-    model(TOKENS).sum().backward()
+    for key, value in expected.items():
+        close(given[key], value)
+    close(last_residuals(model, CONTEXTS), last_residuals(whole, CONTEXTS))
+    resid = torch.randn(1, 5, model.cfg.d_model, requires_grad=True)
+    positions = () if backend == HOOKED else (torch.arange(5),)
+    model.blocks[2](resid, *positions).sum().backward()
+    assert resid.grad is not None
+    assert resid.grad.abs().sum() > 0
+    assert all_on_disk(model)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize(
-    ("family", "method"), [("llama", "engine"), ("llama", "reference"), ("gpt_neo", "engine")]
+    ("backend", "case", "method"),
+    [
+        pytest.param(HOOKED, "llama", "engine", marks=hooked),
+        pytest.param(HOOKED, "llama", "reference", marks=hooked),
+        pytest.param(HOOKED, "gpt_neo", "engine", marks=hooked),
+        (OWN, "gemma 2", "engine"),
+        pytest.param(OWN, "llama", "reference", marks=pytest.mark.long),
+        (OWN, "deepseek 3", "engine"),
+    ],
 )
-def test_no_more_than_two_blocks_are_in_memory(tmp_path, monkeypatch, family, method):
-    model = load_model(tiny_folder(tmp_path, family), offload="disk")
-    n_held, n_mapped, fill = [], [], BlocksOnDisk._fill
+def test_no_more_than_two_layers_are_in_memory(backend, case, method, tmp_path, monkeypatch):
+    model = from_disk(written(backend, tmp_path, case), backend)
+    files, n_held, n_mapped, fill = stored_in(model).files.folder, [], [], BlocksOnDisk._fill
 
-    def watched(blocks, layer):
+    def watched(blocks: BlocksOnDisk, layer: int) -> None:
         fill(blocks, layer)
-        in_memory = [not isinstance(p, OnDisk) for p in model.blocks.parameters()]
-        n_held.append(sum(in_memory) / len(in_memory) * model.cfg.n_layers)
-        assert f"blocks.{layer}.safetensors" in mapped(files_of(model))
-        n_mapped.append(len(mapped(files_of(model))))
+        n_held.append(sum(holders > 0 for holders in blocks.holders) + 1)
+        assert f"blocks.{layer}.safetensors" in mapped(files)
+        n_mapped.append(len(mapped(files)))
 
     monkeypatch.setattr(BlocksOnDisk, "_fill", watched)
     sweep(model, CHANGES, ASKED[1:3], method=method)
+    assert len(n_held) >= model.cfg.n_layers
     assert max(n_held) <= 2
     assert max(n_mapped) <= 2
     assert all_on_disk(model)
-    assert mapped(files_of(model)) == set()
+    assert mapped(files) == set()
 
 
+@both
 def test_a_later_load_needs_neither_the_original_nor_this_machine(
-    fresh, cache, tmp_path, monkeypatch
+    backend, cache, tmp_path, monkeypatch
 ):
-    expected = model_facts(load_model(fresh, offload="disk"))
+    folder = written(backend, tmp_path)
+    expected = model_facts(from_disk(folder, backend))
     cache.rename(tmp_path / "cache-elsewhere")
     monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path / "cache-elsewhere"))
-    moved = fresh.rename(tmp_path / "elsewhere")
+    moved = folder.rename(tmp_path / "elsewhere")
 
-    def fail(*_, **__):
+    def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("loaded again")
 
     monkeypatch.setattr(backends, "load_original", fail)
     monkeypatch.setattr(backends, "hooked_model", fail)
-    assert model_facts(load_model(moved, offload="disk")) == replace(expected, name=str(moved))
+    assert model_facts(from_disk(moved, backend)) == replace(expected, name=str(moved))
 
 
-def test_a_loaded_model_keeps_to_its_number_format(folder):
-    model = load_model(folder, dtype="bfloat16", offload="disk")
-    whole = load_model(folder, dtype="bfloat16")
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+@both
+def test_narrow_formats_keep_what_stays_wide(backend, tmp_path):
+    folder = written(backend, tmp_path)
+    whole, model = (load(folder, backend, dtype="bfloat16") for load in (in_memory, from_disk))
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    kept = dict(whole.named_buffers())
+    for name, mine in model.named_buffers():
+        assert mine.dtype == kept[name].dtype
+        assert torch.equal(mine, kept[name])
     assert model_facts(model) == model_facts(whole)
-    assert torch.equal(model(TOKENS), whole(TOKENS))
+    torch.testing.assert_close(model(TOKENS), whole(TOKENS))
 
 
+@hooked
 def test_tied_embeddings_are_stored_once_and_can_be_changed_apart(tmp_path):
-    model = load_model(tiny_folder(tmp_path, "llama", tie_word_embeddings=True), offload="disk")
-    embedding = (files_of(model) / "embed.safetensors").stat().st_size
-    assert (files_of(model) / "unembed.safetensors").stat().st_size < embedding / 2
+    model = from_disk(tiny_folder(tmp_path, "llama", tie_word_embeddings=True), HOOKED)
+    files = stored_in(model).files.folder
+    embedding = (files / "embed.safetensors").stat().st_size
+    assert (files / "unembed.safetensors").stat().st_size < embedding / 2
     before = model.unembed.W_U.data.clone()
     digest = weights_hash(model)
     model.embed.W_E.data.zero_()
     assert torch.equal(model.unembed.W_U, before)
     assert weights_hash(model) != digest
-
-
-def test_tables_are_kept_once(model):
-    for name in ("rotary_sin", "rotary_cos"):
+    for name in ("rotary_sin", "rotary_cos"):  # tables are kept once
         assert len({getattr(block.attn, name).data_ptr() for block in model.blocks}) == 1
 
 
+def test_tied_embeddings_over_own_modules_are_one_weight(tmp_path):
+    folder = folder_of("gemma", tmp_path, tie_word_embeddings=True)
+    model = from_disk(folder)
+    assert model.parts.unembed.weight is model.parts.embedding.weight
+    assert not isinstance(model.W_E, OnDisk)
+    outside = [path.name for path in stored_in(model).files.folder.glob("original*")]
+    assert sorted(outside) == [
+        "original.model.embed_tokens.safetensors", "original.model.norm.safetensors",
+    ]  # fmt: skip
+    assert model_facts(model) == model_facts(in_memory(folder))
+
+
+def test_models_with_the_same_weights_keep_their_own_settings(tmp_path):
+    """One folder of weights serves both, and rotations are each model's own."""
+    folders = [folder_of(case, tmp_path) for case in ("llama 3", "llama, yarn")]
+    models = [from_disk(folder) for folder in folders]
+    assert len({stored_in(model).files.folder for model in models}) == 1
+    for model, folder in zip(models, folders, strict=True):
+        assert_same(sweep(model, CHANGES, ASKED), sweep(in_memory(folder), CHANGES, ASKED))
+
+
+def test_a_buffer_that_files_hold_is_part_of_the_hash(tmp_path):
+    folder = folder_of("deepseek 3", tmp_path)
+    model = in_memory(folder)
+    digest = weights_hash(model)
+    model.original.model.layers[2].mlp.gate.e_score_correction_bias += 1.0
+    assert weights_hash(model) != digest
+    changed = shutil.copytree(folder, tmp_path / "changed")
+    model.original.save_pretrained(changed)
+    swept = [sweep(load(changed), CHANGES, ASKED) for load in (from_disk, in_memory)]
+    assert_same(*swept)
+
+
 @pytest.mark.parametrize(
-    "do",
+    ("backend", "do"),
     [
-        lambda model: model.blocks[0].attn.W_Q.data,
-        lambda model: model.blocks[0].mlp.W_in.detach().mul_(2),
-        lambda model: setattr(model.blocks[1].attn.W_O, "data", torch.zeros(4, 12, 48)),
-        lambda model: model.W_Q,
-        lambda model: model.state_dict(),
-        lambda model: model.to("cpu", print_details=False),
-        lambda model: model.blocks[0].ln1(torch.zeros(1, 1, 48)),
+        *(pytest.param(HOOKED, do, marks=hooked) for do in (
+            lambda model: model.blocks[0].attn.W_Q.data,
+            lambda model: model.blocks[0].mlp.W_in.detach().mul_(2),
+            lambda model: setattr(model.blocks[1].attn.W_O, "data", torch.zeros(4, 12, 48)),
+            lambda model: model.W_Q,
+            lambda model: model.state_dict(),
+            lambda model: model.to("cpu", print_details=False),
+            lambda model: model.blocks[0].ln1(torch.zeros(1, 1, 48)),
+        )),
+        *((OWN, do) for do in (
+            lambda model: model.blocks[0].attn.W_O,
+            lambda model: model.original.model.layers[0].mlp.up_proj.weight.data,
+            lambda model: model.state_dict(),
+            lambda model: model.to("cpu"),
+            lambda model: model.original.model.layers[0].input_layernorm(torch.zeros(1, 1, 32)),
+            lambda model: model.original(TOKENS),
+        )),
     ],
-)
-def test_what_needs_weights_that_are_on_disk_is_refused(model, do):
+)  # fmt: skip
+def test_what_needs_weights_that_are_on_disk_is_refused(backend, do, tmp_path):
+    model = from_disk(written(backend, tmp_path), backend)
     with refused("blocks are on disk", "without offload"):
         do(model)
     with torch.inference_mode():
         assert torch.isfinite(model(TOKENS)).all()
 
 
-def test_a_parameter_of_the_users_own_is_refused_and_not_forgotten(model):
+@both
+def test_a_weight_of_the_users_own_is_refused_and_not_forgotten(backend, tmp_path):
+    model = from_disk(written(backend, tmp_path), backend)
     digest = weights_hash(model)
-    model.blocks[1].attn.W_O = torch.nn.Parameter(torch.zeros(4, 12, 48))
-    assert weights_hash(model) != digest
+    if backend == HOOKED:
+        name, holder = "blocks.1.attn.W_O", model.blocks[1].attn
+        holder.W_O = torch.nn.Parameter(torch.zeros(4, 12, 48))
+    else:
+        name, holder = "layers.1.mlp.up_proj.weight", model.original.model.layers[1].mlp.up_proj
+        holder.weight = torch.nn.Parameter(torch.zeros(48, 32))
     for do in (lambda: sweep(model, CHANGES, ASKED), lambda: model(TOKENS)):
-        with refused("blocks.1.attn.W_O", "was replaced", "without offload"):
+        with refused(name, "was replaced", "without offload"):
             do()
+    if backend == HOOKED:
+        assert weights_hash(model) != digest
 
 
-def test_numbers_that_are_none_are_found_on_disk(tmp_path, model, monkeypatch):
+@hooked
+def test_numbers_that_are_none_are_found_on_disk(model, monkeypatch):
     refuse_nonfinite("tiny", model)
     read = weight_files.WeightFiles.read
 
@@ -225,6 +343,7 @@ def test_numbers_that_are_none_are_found_on_disk(tmp_path, model, monkeypatch):
         refuse_nonfinite("tiny", model)
 
 
+@hooked
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_writing_that_stops_leaves_nothing(fresh, cache, monkeypatch, error):
     write, done = weight_files._aligned, []
@@ -240,44 +359,46 @@ def test_writing_that_stops_leaves_nothing(fresh, cache, monkeypatch, error):
         patched.setattr(weight_files, "_aligned", stop)
         if isinstance(error, OSError):
             with refused("cannot be written", "No space left on device", "LAYERWISE_CACHE"):
-                load_model(fresh, offload="disk")
+                from_disk(fresh, HOOKED)
         else:
             with pytest.raises(KeyboardInterrupt):
-                load_model(fresh, offload="disk")
+                from_disk(fresh, HOOKED)
     assert list((cache / "offload").iterdir()) == []
-    assert model_facts(load_model(fresh, offload="disk")) == model_facts(load_model(fresh))
+    assert model_facts(from_disk(fresh, HOOKED)) == model_facts(load_model(fresh))
 
 
+@hooked
 def test_what_was_not_written_as_meant_is_not_used(fresh, monkeypatch):
     write = weight_files._aligned
     halved = lambda tensors: write({name: tensor / 2 for name, tensor in tensors.items()})  # noqa: E731
     monkeypatch.setattr(weight_files, "_aligned", halved)
     with refused("cannot be read", "not those of the model in memory"):
-        load_model(fresh, offload="disk")
+        from_disk(fresh, HOOKED)
 
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
 
 
+def foreign(path: Path) -> None:
+    path.write_text(json.dumps({"n_parameters": 3}))
+
+
+@hooked
 @pytest.mark.parametrize("name", ["blocks.1.safetensors", "embed.safetensors", "index.json"])
-@pytest.mark.parametrize("harm", [truncate, Path.unlink])
+@pytest.mark.parametrize("harm", [truncate, Path.unlink, foreign])
 def test_damaged_files_are_told_at_the_next_load(folder, stored, name, harm):
     harm(stored / name)
     with refused("cannot be read", str(stored), "delete that folder"):
-        load_model(folder, offload="disk")
+        from_disk(folder, HOOKED)
 
 
-def test_an_index_of_something_else(folder, stored):
-    (stored / "index.json").write_text(json.dumps({"n_parameters": 3}))
-    with refused("cannot be read", "delete that folder"):
-        load_model(folder, offload="disk")
-
-
+@both
 @pytest.mark.parametrize("harm", [truncate, Path.unlink])
-def test_files_that_are_damaged_meanwhile_are_told(model, stored, harm):
+def test_files_that_are_damaged_meanwhile_are_told(backend, harm, tmp_path):
+    model = from_disk(written(backend, tmp_path), backend)
     expected = sweep(model, CHANGES, ASKED).outcomes
-    path = stored / "blocks.1.safetensors"
+    path = stored_in(model).files.folder / "blocks.1.safetensors"
     whole = path.read_bytes()
     harm(path)
     for method in ("engine", "reference"):
@@ -287,40 +408,27 @@ def test_files_that_are_damaged_meanwhile_are_told(model, stored, harm):
     assert sweep(model, CHANGES, ASKED).outcomes == expected
 
 
-def test_a_run_that_is_interrupted_lets_go_of_the_weights(model):
-    def stop(resid, hook):
+@hooked
+def test_what_is_interrupted_leaves_the_weights_on_disk(model, monkeypatch):
+    def stop_run(resid, hook):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        model.run_with_hooks(TOKENS, fwd_hooks=[("blocks.1.hook_resid_mid", stop)])
+        model.run_with_hooks(TOKENS, fwd_hooks=[("blocks.1.hook_resid_mid", stop_run)])
     assert all_on_disk(model)
-
-
-def test_reading_that_is_interrupted_leaves_the_weights_on_disk(model, monkeypatch):
     expected, put = sweep(model, CHANGES, ASKED).outcomes, offload.put_parameters
 
-    def stop(model, weights):
-        half = dict(list(weights.items())[: len(weights) // 2])
-        put(model, half)
+    def stop_reading(model, weights):
+        put(model, dict(list(weights.items())[: len(weights) // 2]))
         monkeypatch.setattr(offload, "put_parameters", put)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(offload, "put_parameters", stop)
+    monkeypatch.setattr(offload, "put_parameters", stop_reading)
     with pytest.raises(KeyboardInterrupt):
         sweep(model, CHANGES, ASKED)
     assert all_on_disk(model)
+    monkeypatch.delattr(weight_files.os, "posix_fadvise", raising=False)  # not on every system
     assert sweep(model, CHANGES, ASKED).outcomes == expected
-
-
-def test_a_system_that_cannot_be_asked_to_read_ahead(model, monkeypatch):
-    expected = sweep(model, CHANGES, ASKED).outcomes
-    monkeypatch.delattr(weight_files.os, "posix_fadvise", raising=False)
-    assert sweep(model, CHANGES, ASKED).outcomes == expected
-
-
-def test_an_unknown_place(folder):
-    with refused("Unknown place to off-load to 'disc'. Did you mean 'disk'?"):
-        load_model(folder, offload="disc")
 
 
 def test_pieces_are_the_whole(monkeypatch):
@@ -331,6 +439,7 @@ def test_pieces_are_the_whole(monkeypatch):
         assert all(len(piece) == 1 or piece.nbytes <= 100 for piece in pieces)
 
 
+@hooked
 def test_a_run_goes_on_with_the_other_kind(tmp_path):
     write_jsonl(tmp_path / "words.jsonl", word_task(9).items)
     out = tmp_path / "run"
@@ -341,9 +450,61 @@ def test_a_run_goes_on_with_the_other_kind(tmp_path):
     assert (out / "records.parquet").read_bytes() == records
 
 
-def test_a_command_with_an_unknown_place(tmp_path):
-    for command in ("ablate", "lens", "patch", "profile"):
-        commands.refused(
-            command, commands.model_folder(), "--offload", "gpu",
-            says="Unknown place to off-load to 'gpu'.", unchanged=tmp_path,
-        )  # fmt: skip
+def test_an_unknown_place(tmp_path):
+    with refused("Unknown place to off-load to 'disc'. Did you mean 'disk'?"):
+        load_model(tiny_folder(tmp_path, "llama"), offload="disc")
+    commands.refused(
+        "profile", commands.model_folder(), "--offload", "gpu",
+        says="Unknown place to off-load to 'gpu'.", unchanged=tmp_path,
+    )  # fmt: skip
+
+
+def test_layers_that_share_weights_are_refused():
+    for of, own in (("self_attn", "q_proj"), ("mlp", "up_proj")):
+        original = tiny_original("llama")
+        first, second = (getattr(layer, of) for layer in original.model.layers[:2])
+        getattr(second, own).weight = getattr(first, own).weight
+        with refused("cannot be off-loaded", "in another place", "leave offload out"):
+            part_by_name(hooked_decoder(original, None, "tied"))
+    original = tiny_original("llama")
+    original.model.layers[1].mlp = original.model.layers[0].mlp
+    with refused("cannot be off-loaded", "in another place"):
+        part_by_name(hooked_decoder(original, None, "shared"))
+
+
+def test_numbers_that_are_no_weights_are_refused(tmp_path, monkeypatch):
+    original = tiny_original("llama")
+    original.model.layers[1].mlp.offset = torch.ones(32)
+    with refused("keeps numbers outside of its weights", "layers.1.mlp", "leave offload out"):
+        part_by_name(hooked_decoder(original, None, "offset"))
+    from layerwise.models import load
+
+    def not_by_layer(model: Any) -> None:
+        raise UserError("not by layer: expected layers; leave offload out.")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(load, "part_by_name", not_by_layer)
+    monkeypatch.setattr(load, "_on_disk", fail)
+    with refused("not by layer"):
+        from_disk(written(OWN, tmp_path))
+
+
+ANALYSES = {
+    "attribution": lambda model: lw.attribution(model, word_task(3), "continuation").attribution,
+    "paths": lambda model: (
+        lw.patch_paths(model, pairs(model), receivers=("logits", "v:2.0")).path_patching
+    ),
+    "heads": lambda model: lw.head_scores(model, sequences=2, length=8).heads,
+    "patching": lambda model: lw.patch_activations(model, pairs(model)).patching,
+}
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_analyses_give_the_tables_of_the_model_in_memory(name: str, tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path, "llama", seed=1)
+    tables = [ANALYSES[name](model) for model in (in_memory(folder), from_disk(folder))]
+    numbers = [table.select_dtypes("number") for table in tables]
+    assert len(numbers[0])
+    assert (numbers[0] - numbers[1]).abs().max().max() < 5e-4

@@ -126,13 +126,6 @@ def test_values_are_told_apart_by_their_numbers():
     assert [b.members for b in make_branches([one, other, one], 3).branches] == [(0, 2), (1,)]
 
 
-def test_only_some_interventions():
-    found = make_branches([intact(), *SINGLES], N_LAYERS, only=[2, 4])
-    assert [b.members for b in found.branches] == [(2,), (4,)]
-    assert found.intact == ()
-    assert found.trunk_until == 3
-
-
 def test_a_layer_is_idle_if_nothing_of_it_is_left():
     edits = {1: (SkipLayer(1),), 2: zero("resid_post", 2).edits, 3: patch("resid_post", 3, 0).edits}
     branch = Branch(edits, 1, None, (0,))

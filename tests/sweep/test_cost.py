@@ -15,7 +15,7 @@ from layerwise.sweep import (
     zero,
 )
 from layerwise.sweep.checks.faithful import check_faithful
-from layerwise.sweep.plans.cost import Cost, TextLengths, cost_of, cost_of_reading, matrix_flop
+from layerwise.sweep.plans.cost import Cost, TextLengths, cost_of, matrix_flop
 from layerwise.sweep.run import model_shape
 from tests.sweep.models import N_LAYERS, random_model
 
@@ -92,15 +92,6 @@ def test_layers_before_a_change_are_shared_while_texts_agree():
     assert shared.text_token_passes == tokens * (N_LAYERS + N_LAYERS - 3)
 
 
-def test_expected_texts_are_between_none_and_all():
-    short, half, whole = (
-        cost(SINGLES, TEXTS, lengths=TextLengths(share, share)) for share in (0.0, 0.5, 1.0)
-    )
-    assert short.text_token_passes == 0 < half.text_token_passes < whole.text_token_passes
-    assert whole.text_token_passes <= whole.most_text_token_passes
-    assert half.most_text_token_passes == whole.most_text_token_passes
-
-
 def test_arithmetic_is_that_of_the_matrix_products():
     """One plain forward, its matrix products counted by torch."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -112,27 +103,6 @@ def test_arithmetic_is_that_of_the_matrix_products():
             model(torch.zeros(1, n, dtype=torch.long))
         expected = matrix_flop(model_shape(model), n * N_LAYERS, n * n * N_LAYERS, n)
         assert expected == pytest.approx(counter.get_total_flops(), rel=0.02)
-
-
-@pytest.mark.parametrize(
-    ("interventions", "requests"),
-    [([*SINGLES, zero("attn_out", 0)], ASKED), (SINGLES, ASKED + ASKED[:3] + TEXTS)],
-)
-def test_more_work_never_costs_less(interventions, requests):
-    small, large = cost(SINGLES, ASKED), cost(interventions, requests)
-    for name in ("token_passes", "flop", "pairs", "peak_bytes"):
-        assert getattr(large, name) >= getattr(small, name)
-    assert large.token_passes > small.token_passes
-
-
-def test_work_of_texts_is_apart_from_that_of_prompts():
-    lengths = TextLengths(1.0, 1.0)
-    prompts = cost(SINGLES, [Generate(text.context, 0) for text in TEXTS])
-    texts = cost(SINGLES, TEXTS, lengths=lengths)
-    assert prompts.text_flop == prompts.steps == 0
-    assert texts.prompt_flop == prompts.prompt_flop
-    assert texts.flop == texts.prompt_flop + texts.text_flop
-    assert texts.steps == 5
 
 
 def test_texts_that_do_not_fit_at_once_take_more_steps():
@@ -154,20 +124,3 @@ def test_costs_add_up():
     assert both.steps == one.steps + other.steps
     assert both.peak_bytes == max(one.peak_bytes, other.peak_bytes)
     assert Cost() + one == one
-
-
-def test_brute_force_costs_its_own_token_passes():
-    planned = cost(SINGLES, ASKED + TEXTS)
-    brute = planned.by_brute_force()
-    assert brute.token_passes == pytest.approx(planned.brute_force_token_passes, abs=1)
-
-
-def test_reading_costs_its_rows():
-    shape = model_shape(random_model("llama-gqa"))
-    read = cost_of_reading(64, shape)
-    assert (read.rows, read.token_passes) == (64, 0)
-    assert read.flop == 2 * 64 * shape.d_model * shape.d_vocab
-
-
-def test_nothing_costs_nothing():
-    assert cost([], []) == Cost()

@@ -37,15 +37,6 @@ def test_prompts_share_what_they_have_in_common():
     assert beginnings(paths, 4) == [None] * 4
 
 
-def test_a_prompt_alone_shares_nothing():
-    assert beginnings(paths_of((1, 2, 3)), 1) == [None]
-    assert beginnings([], 1) == []
-
-
-def test_the_same_prompt_twice_is_shared_whole():
-    assert beginnings(paths_of((1, 2), (1, 2)), 1) == [Beginning(0, 2)] * 2
-
-
 @given(prompts, st.integers(1, 4))
 def test_a_beginning_is_a_run_of_each_of_its_prompts(sequences, shortest):
     paths = paths_of(*sequences)

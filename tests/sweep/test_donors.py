@@ -96,14 +96,6 @@ def test_the_whole_stream_is_the_donors_layers_so_far_with_its_embeddings(protoc
         assert_close(found, stitched)
 
 
-def test_the_last_stream_of_the_same_model_changes_nothing():
-    host, _ = pair("gpt2")
-    asked = requests_of(host, "continuation")
-    same = from_donor("resid_post", 0, copy.deepcopy(host))
-    mine, plain = sweep(host, [same, intact()], asked).outcomes
-    assert_close(mine, plain)
-
-
 def test_texts_are_not_written_by_the_engine_under_a_donor():
     host, donor = pair("gpt2")
     with pytest.raises(UserError, match="use method='reference'"):

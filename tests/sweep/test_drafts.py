@@ -53,10 +53,3 @@ def test_a_branch_whose_guesses_are_refused_gets_no_more():
     assert known.measures[3] == (TRIAL, TRIAL)
     assert known.measures[3][1] >= LEAST_CONFIRMED * TRIAL
     assert known.draft(3, 0, [7], ASKED, 5) == (8, 10)
-
-
-def test_equal_texts_are_remembered_once():
-    known = drafter()
-    known.learn(0, [7, 8])
-    known.learn(0, (7, 8))
-    assert known.finished == {0: [(7, 8)]}

@@ -18,7 +18,6 @@ from layerwise.sweep import (
     patch,
     plan_sweep,
     position_means,
-    resample,
     site_noise,
     skip,
     skip_layers,
@@ -230,13 +229,6 @@ def test_an_mlp_that_is_not_there_is_refused():
         sweep(random_model("attention only"), [zero("mlp_out", 1)], [])
 
 
-def test_progress_ends_at_one():
-    seen: list[float] = []
-    sweep(random_model("gpt2"), SINGLES, [LogLikelihood((1, 2), (3,))], progress=seen.append)
-    assert seen == sorted(seen)
-    assert seen[-1] == 1.0
-
-
 def test_hooks_left_on_the_model_are_refused():
     model = random_model("gpt2")
     with (
@@ -244,11 +236,6 @@ def test_hooks_left_on_the_model_are_refused():
         pytest.raises(UserError, match="reset_hooks"),
     ):
         sweep(model, [intact()], [LogLikelihood((1, 2), (3,))])
-
-
-def test_unknown_method_is_refused():
-    with pytest.raises(UserError, match="Did you mean 'engine'"):
-        sweep(random_model("gpt2"), [intact()], [], method="engin")
 
 
 @kinds
@@ -322,11 +309,6 @@ def test_noise_has_the_covariance_of_its_site():
 )
 def test_which_position_of_a_source_stands_for_which(pos, n_context, n_source, expected):
     assert source_position(pos, n_context, n_source) == expected
-
-
-def test_a_source_is_needed_to_resample():
-    with pytest.raises(UserError, match="Request 0 has no source run, which resampling needs"):
-        sweep(random_model("gpt2"), [resample("z", 1)], [LogLikelihood((1, 2), (3,))])
 
 
 @pytest.mark.parametrize("kind", ["neox", "attention only"])

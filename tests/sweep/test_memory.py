@@ -56,11 +56,6 @@ def test_a_container_has_less_than_the_machine(machine, limit, used, free):
     assert free_memory() == free
 
 
-def test_this_machine_has_some_memory():
-    assert free_memory() > 0
-    assert memory.SMALLEST <= default_memory_budget() <= memory.LARGEST
-
-
 def test_a_gpu_is_asked_itself_and_keeps_some_for_torch(machine, monkeypatch):
     """Of the machine's own memory nothing is said."""
     machine(GIB)

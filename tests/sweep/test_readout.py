@@ -16,10 +16,6 @@ def test_of_equal_logits_the_smallest_id_wins(rows):
     assert first_argmax(logits).tolist() == [row.index(max(row)) for row in rows]
 
 
-def test_a_vocabulary_of_one():
-    assert first_argmax(torch.zeros(3, 1)).tolist() == [0, 0, 0]
-
-
 def test_normalisers_are_those_of_their_rows():
     logits = torch.randn(5, 9, generator=torch.Generator().manual_seed(0)) * 5
     logits[3] += 1000.0  # would overflow

@@ -11,7 +11,7 @@ import pytest
 
 from layerwise.errors import UserError
 from layerwise.runs.task_loading import load_tasks
-from layerwise.tasks import Task, build_requests, expand_task_names, load_task, patching_prompts
+from layerwise.tasks import Task, build_requests, load_task, patching_prompts
 from layerwise.tasks._own import check_own_task
 from layerwise.tasks.benchmarks import BENCHMARKS
 
@@ -235,16 +235,6 @@ def test_relations_one_all_and_a_kind(tmp_path: Path) -> None:
     whole = load_task(f"benchmark:relations:data={tmp_path}")
     assert {item.group for item in whole.items} == {"cities", "towns"}
     assert whole.fewshot == ()
-
-
-def test_the_same_name_gives_the_same_items(tmp_path: Path) -> None:
-    row = {"ordered_kv_records": pairs(9), "key": "key1", "value": "b-value"}
-    path = write(tmp_path, "any.jsonl", [row] * 3)
-    name = f"benchmark:kv_retrieval:data={path}"
-    first, again = load_task(name), load_tasks([name], seed=0, limit=None, fewshot=None)[0]
-    assert (first.hash, first.source) == (again.hash, name)
-    assert load_task(name, seed=1).hash != first.hash
-    assert expand_task_names([name]) == [name]
 
 
 @pytest.mark.parametrize(

@@ -71,10 +71,6 @@ def test_a_file_of_rows_with_passages_names_rows_of_another(tmp_path: Path) -> N
         load_task(str(tmp_path / "bad.jsonl"))
 
 
-def test_a_task_without_its_twin_is_asked_by_itself(toy_pair: tuple[Task, Task]) -> None:
-    assert loaded(toy_pair[1]) == (toy_pair[1],)
-
-
 def test_pairs_that_are_none_are_refused(toy_pair: tuple[Task, Task]) -> None:
     closed, opened = map(own, toy_pair)
     first, second = closed.items[:2]
@@ -91,8 +87,3 @@ def test_pairs_that_are_none_are_refused(toy_pair: tuple[Task, Task]) -> None:
     same = opened.items[1].id
     with pytest.raises(UserError, match=f"with '{same}', an item of the same task"):
         loaded(replace(opened, items=(replace(opened.items[0], pair=same), opened.items[1])))
-
-
-def test_suites_with_other_arguments_can_be_asked_beside_a_pair() -> None:
-    tasks = loaded("facts", "facts:rarity=2", "facts-open-book")
-    assert len(tasks) == 3

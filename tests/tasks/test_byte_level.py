@@ -39,20 +39,6 @@ def changed(more_added: tuple[Any, ...] = (), **parts: Any) -> PreTrainedTokeniz
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
 
 
-class Noted:
-    """A tokenizer that keeps what it encodes."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer, self.texts = tokenizer, list[str]()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.tokenizer, name)
-
-    def __call__(self, text: str, **more: Any) -> Any:
-        self.texts.append(text)
-        return self.tokenizer(text, **more)
-
-
 def with_unknown(token: str) -> PreTrainedTokenizerFast:
     state = json.loads(byte_level().backend_tokenizer.to_str())
     state["model"]["unk_token"] = token
@@ -103,14 +89,6 @@ def test_options_behind_a_space_are_encoded_without_the_context(
         start = encode(tokenizer, context.rstrip())
         whole = encode(tokenizer, f"{context} {behind}")
         assert encode_pair(tokenizer, context, f" {behind}") == (start, whole[len(start) :]), name
-
-
-def test_a_long_context_is_encoded_once() -> None:
-    tokenizer = Noted(byte_level())
-    for option in (" b", " c", " d"):
-        _, rest = encode_pair(tokenizer, "a long context", option, (1, 2))
-        assert rest == tuple(byte_level()(option, add_special_tokens=False)["input_ids"])
-    assert [text for text in tokenizer.texts if "context" in text] == []
 
 
 @pytest.mark.parametrize(

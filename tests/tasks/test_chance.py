@@ -56,17 +56,6 @@ def test_guessing_among_the_threads_of_a_passage() -> None:
     assert np.mean(hits) == pytest.approx(task.chance["generate"], abs=0.01)
 
 
-def test_guessing_brackets_one_by_one() -> None:
-    task = load_task("brackets")
-    rng = np.random.default_rng(0)
-    hits = [
-        " ".join(rng.choice(list(")]}>"), 4)) == item.answer
-        for item in task.items
-        for _ in range(ROUNDS)
-    ]
-    assert np.mean(hits) == pytest.approx(task.chance["generate"], abs=0.002)
-
-
 @pytest.mark.parametrize("name", ["facts", "arithmetic", "sum-chain", "word-problems"])
 def test_the_commonest_answer_of_each_kind_reaches_the_stated_chance(name: str) -> None:
     task = load_task(name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -62,12 +60,6 @@ def test_the_answer_is_the_first_that_is_named(
     assert taken(named(*items), items[0], text) == (right, extracted)
 
 
-def test_answers_of_another_group_are_no_answers() -> None:
-    month = Item("month", "After April comes", "May", group="months")
-    verb = Item("verb", "I am allowed: I", "can", group="verbs")
-    assert taken(named(month, verb), verb, "It may be: can") == (True, "can")
-
-
 def test_a_text_that_names_every_answer_is_right_no_more_often_than_a_guess() -> None:
     task = for_chat(load_task("facts"))
     every = sorted({item.answer for item in task.items})
@@ -93,8 +85,3 @@ def test_chat_takes_answers_from_sentences(suite: str, extractor: str) -> None:
 def test_extractors_that_read_long_texts_and_judges_stay() -> None:
     worked, judged = load_task("word-problems"), small_task(judge=lambda item, text: (True, text))
     assert (for_chat(worked), for_chat(judged)) == (worked, judged)
-
-
-def test_the_system_prompt_is_part_of_the_hash_only_where_there_is_one() -> None:
-    assert small_task().hash == replace(small_task(), system="").hash
-    assert small_task().hash != small_task(system="Be brief.").hash

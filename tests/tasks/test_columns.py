@@ -77,11 +77,6 @@ def test_what_the_data_set_does_not_have(tmp_path: Path, arguments: str, part: s
     assert part in str(caught.value)
 
 
-def test_a_name_without_a_folder() -> None:
-    with pytest.raises(UserError, match="such as hf:arc:question=q:data=FOLDER"):
-        load_task("hf:arc:question=q")
-
-
 MAPPED = "question=q:choices=choices:answer=key"
 
 
@@ -127,9 +122,3 @@ def test_a_split_of_the_hub_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"'layerwise\[datasets\]', or give local"):
         load_task(name)
-
-
-def test_a_column_that_the_hub_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub(monkeypatch, ARC)
-    with pytest.raises(UserError, match="no column 'query'; its columns are id, q, choices, key"):
-        load_task("hf:allenai/arc:test:question=query:answer=key")

@@ -20,7 +20,7 @@ from layerwise.tasks import (
     patching_prompts,
     score,
 )
-from layerwise.tasks._lines import MOST_BYTES_A_LINE, MOST_LINES, lines
+from layerwise.tasks._lines import MOST_BYTES_A_LINE
 
 from .tokenizers import byte_level
 
@@ -98,11 +98,6 @@ def test_rows_that_repeat_a_question_are_one_cluster(tmp_path: Path) -> None:
     assert [item.cluster for item in task.items] == ["as mine/0001"] * 2
 
 
-def test_capability_is_the_files(tmp_path: Path) -> None:
-    path = written(tmp_path, *(row(number, capability="reasoning") for number in range(3)))
-    assert load_task(path).capability == "reasoning"
-
-
 @pytest.mark.parametrize(("rows", "asked"), [(2, 2), (7, 7), (8, 5), (20, 17)])
 def test_the_last_rows_are_fewshot_examples_if_there_are_enough(
     tmp_path: Path, rows: int, asked: int
@@ -125,21 +120,6 @@ def test_number_of_fewshot_examples_can_be_chosen(tmp_path: Path) -> None:
     )
 
 
-def test_prompt(tmp_path: Path) -> None:
-    path = written(tmp_path, row(1, context="Count."), row(2))
-    task = load_task(path, fewshot=1)
-    (free,) = build_requests(task, task.items[0], "generate", byte_level())
-    assert free.context == (
-        "Question: What is 2 + 1?\nAnswer: 3\n\nCount.\nQuestion: What is 1 + 1?\nAnswer:"
-    )
-    lettered = build_requests(task, task.items[0], "letter", byte_level())
-    assert lettered[1].context == (
-        "Question: What is 2 + 1?\nA. 2\nB. 3\nAnswer: B\n\n"
-        "Count.\nQuestion: What is 1 + 1?\nA. 1\nB. 2\nAnswer:"
-    )
-    assert [one.gold for one in lettered] == [False, True]
-
-
 def test_chance_levels(tmp_path: Path) -> None:
     four = {"question": "Which?", "answer": "a", "choices": ["a", "b", "c", "d"]}
     two = {"question": "Which one?", "answer": "A", "choices": ["A", "B"]}
@@ -156,13 +136,6 @@ def test_there_is_room_for_the_longest_answer(tmp_path: Path) -> None:
     spec = load_task(path).generate
     assert spec.max_tokens >= len(byte_level()(" " + long)["input_ids"])
     assert (spec.stop, spec.extractor) == (("\n",), "first_line")
-
-
-def test_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
-    path = tmp_path / "windows.jsonl"
-    lines = "\r\n".join(json.dumps(row(number)) for number in range(2))
-    path.write_bytes(b"\xef\xbb\xbf" + lines.encode())
-    assert len(load_task(str(path)).items) == 2
 
 
 GOOD = json.dumps(row(1))
@@ -341,15 +314,6 @@ def test_a_long_line_is_refused_before_it_is_read_to_its_end(tmp_path: Path) -> 
         assert tracemalloc.get_traced_memory()[1] < 8 * MOST_BYTES_A_LINE
     finally:
         tracemalloc.stop()
-
-
-def test_a_file_of_too_many_lines_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "many.jsonl"
-    path.write_bytes(b"\n" * MOST_LINES)
-    assert sum(1 for _ in lines(str(path))) == MOST_LINES
-    path.write_bytes(b"\n" * (MOST_LINES + 1))
-    with pytest.raises(UserError, match="has more than 1,000,000 lines; expected fewer"):
-        load_task(str(path))
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,6 @@ def test_corrupted_context_is_put_in_place_of_the_items() -> None:
     assert pair.corrupted_answer == ids("Ben")[0]
 
 
-def test_item_without_corruption_has_no_pair() -> None:
-    assert patching_prompts(small_task(), BEN, word_level()) is None
-
-
 def test_unequal_lengths_are_a_problem() -> None:
     item = replace(FRANCE, corruption=Corruption("The capital of the Spain is", "Madrid"))
     pair = patching_prompts(small_task(fewshot=()), item, word_level())

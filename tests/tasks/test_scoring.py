@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwise.errors import UserError
 from layerwise.sweep.requests import Generated, Scored
 from layerwise.tasks import Score, build_requests, score
 
@@ -107,11 +106,6 @@ def test_outcomes_must_answer_the_requests() -> None:
         score(TASK, FRANCE, "letter", ASKED["letter"], scored((-1.0,)))
     with pytest.raises(ValueError, match="Expected 1 outcomes of type Generated"):
         score(TASK, FRANCE, "generate", ASKED["generate"], scored((-1.0,)))
-
-
-def test_unknown_protocol() -> None:
-    with pytest.raises(UserError, match=r"Unknown protocol 'letters'\. Did you mean 'letter'"):
-        score(TASK, FRANCE, "letters", ASKED["letter"], scored((-1.0,)))
 
 
 logprobs = st.lists(st.floats(-50, 0), min_size=1, max_size=9).map(tuple)

@@ -53,14 +53,6 @@ def test_sums_are_right(name: str) -> None:
         assert all(choice.isdigit() for choice in item.choices)
 
 
-def test_arithmetic_groups_say_digits_and_sign() -> None:
-    for item in load_task("arithmetic").items:
-        first, sign, second = item.question.replace("$", "").split()
-        kind = "sum" if sign == "+" else "difference"
-        assert item.group == f"{len(first)}-digit {kind}"
-        assert len(first) == len(second)
-
-
 def test_word_problems_are_worked_out_right() -> None:
     for item in everything("word-problems"):
         first, second = sorted(map(int, re.findall(r"\d+", item.question)), reverse=True)
@@ -153,19 +145,6 @@ def test_open_book_contradicts_the_world_or_goes_beyond_it() -> None:
     assert set(groups) == {"contradicts", "absent"}
 
 
-def test_facts_and_open_book_go_in_pairs() -> None:
-    closed, opened = load_task("facts").items, load_task("facts-open-book").items
-    for one, other in zip(closed, opened, strict=True):
-        assert (one.pair, other.pair) == (other.id, one.id)
-        assert (one.question, one.answer, one.choices) == (
-            other.question,
-            other.answer,
-            other.choices,
-        )
-        assert one.context is None
-        assert other.context is not None
-
-
 def test_facts_are_true_to_the_data_and_distractors_are_false() -> None:
     world = {fact.question: fact for fact in all_facts()}
     for item in everything("facts"):
@@ -196,12 +175,6 @@ def test_fact_data_is_well_formed() -> None:
             assert all(one and one == one.strip() for one in texts)
             assert len({one.casefold() for one in texts}) == len(texts)
     assert sum(len(relation["facts"]) for relation in relations) >= 300
-
-
-def test_word_lists_have_no_word_twice() -> None:
-    text = files("layerwise.tasks").joinpath("data", "words.json").read_text(encoding="utf-8")
-    for known in json.loads(text).values():
-        assert len(set(known)) == len(known)
 
 
 def test_order_follows_from_the_comparisons() -> None:

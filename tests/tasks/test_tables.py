@@ -61,11 +61,6 @@ def test_windows_line_ends(tmp_path: Path) -> None:
     assert load_task(path).items == load_task(as_lines(tmp_path)).items
 
 
-def test_names_that_results_could_not_tell_apart(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="would both be called 'mine' in the results"):
-        expand_task_names([as_csv(tmp_path), as_parquet(tmp_path)])
-
-
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

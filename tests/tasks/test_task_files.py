@@ -9,7 +9,7 @@ import pytest
 
 from layerwise.errors import UserError
 from layerwise.sweep.requests import Generated
-from layerwise.tasks import build_requests, expand_task_names, load_task, score
+from layerwise.tasks import build_requests, load_task, score
 
 from .tokenizers import byte_level, with_chat
 
@@ -98,8 +98,3 @@ def test_a_bad_task_file_is_refused_in_a_sentence(tmp_path: Path, text: str, sai
     with pytest.raises(UserError) as caught:
         load_task(written(tmp_path, text))
     assert said in str(caught.value)
-
-
-def test_results_could_not_tell_task_files_of_one_name_apart() -> None:
-    with pytest.raises(UserError, match="would both be called 'mine'"):
-        expand_task_names(["mine.toml", "mine.jsonl"])

@@ -19,7 +19,6 @@ from layerwise.tasks import (
     shared_first_tokens,
     task_names,
 )
-from layerwise.tasks.suites.toy import toy_suites
 
 NAMES = task_names("organism")
 CLOSING = dict(ORGANISM.brackets)
@@ -127,19 +126,6 @@ def test_an_eighth_is_kept_for_tests_and_all_where_nothing_is_trained() -> None:
     kept = [ORGANISM.for_tests(*pair) for pair in pairwise(map(str, range(4000)))]
     assert 1 / 9 < sum(kept) / len(kept) < 1 / 7
     assert Language("wired", 4, 4, 0, 0).for_tests("k0", "v0")
-
-
-def test_a_small_language_has_the_suites_that_its_words_suffice_for() -> None:
-    def suites(**more: int) -> list[str]:
-        sizes = {"n_keys": 4, "n_values": 4, "n_entities": 0, "n_relations": 0}
-        return [name for name, _, _ in toy_suites(Language("toy", **(sizes | more)))]
-
-    assert suites() == ["toy-lookup"]
-    assert suites(n_keys=8) == ["toy-lookup", "toy-two-hop"]
-    assert suites(n_keys=8, n_hops=1) == ["toy-lookup"]
-    assert suites(n_entities=6, n_relations=2) == ["toy-lookup", "toy-facts"]
-    assert suites(n_entities=3, n_relations=2) == ["toy-lookup"]
-    assert suites(n_brackets=4) == ["toy-lookup", "toy-brackets"]
 
 
 @pytest.mark.parametrize(

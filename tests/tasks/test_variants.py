@@ -85,14 +85,6 @@ def test_a_matched_set_has_one_suite_of_each_capability(name: str, language: str
     assert [load_task(one).capability for one in names] == list(CAPABILITIES)
 
 
-def test_a_set_is_no_task_and_no_language_has_an_empty_one() -> None:
-    with pytest.raises(UserError) as caught:
-        load_task("matched")
-    assert str(caught.value).startswith("'matched' stands for all tasks of its kind; expected one;")
-    with pytest.raises(UserError, match="No suite in the language 'wired' is of 'matched'"):
-        expand_task_names(["matched"], "wired")
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_matched_suites_have_enough_items_and_balanced_answers(name: str) -> None:
     task = load_task(name)
@@ -135,35 +127,3 @@ def test_what_is_asked_before_is_in_the_context_and_never_an_option() -> None:
                 key, answer = question.removeprefix(f"{ask} ").split(" -> ")
                 assert answer == (told[key] if ask == "ask" else told[told[key]])
                 assert answer not in item.choices
-
-
-def test_facts_before_are_true_and_other_ones() -> None:
-    from layerwise.models.organisms.language import ORGANISM
-
-    for item in load_task("organism-facts:n_before=5").items:
-        before = (item.context or "").strip(" ;").split(" ; ")
-        assert len(set(before)) == 5
-        for one in before:
-            relation, entity, value = one.replace(" of ", " ").replace(" -> ", " ").split()
-            assert ORGANISM.facts[relation, entity] == value
-            assert not one.startswith(item.question)
-
-
-def test_closed_pairs_leave_the_open_brackets_as_they_are() -> None:
-    from layerwise.models.organisms.language import ORGANISM
-
-    closing = dict(ORGANISM.brackets)
-    for item in load_task("organism-brackets:n_closed=3").items:
-        for question, answer in (
-            (item.question, item.answer),
-            (item.corruption.question, item.corruption.answer),  # type: ignore[union-attr]
-        ):
-            row = question.removeprefix("open ").removesuffix(" ->").split()
-            stack: list[str] = []
-            for one in row:
-                if one in closing:
-                    stack.append(closing[one])
-                else:
-                    assert stack.pop() == one
-            assert len(row) == 6 + 2 * 3
-            assert " ".join(reversed(stack)) == answer
