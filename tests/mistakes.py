@@ -258,14 +258,14 @@ FAULTS = [
         "stream = norm(total) if self.model.cfg.post_norm else total",
         "new = written(place)\n"
         "            stream = norm(total - new) + new if self.model.cfg.post_norm else total",
-        ("tests/test_path_patching_seq2seq.py::test_all_that_a_receiver_hears_at_once",),
+        ("tests/test_path_patching.py::test_paths_equal_runs_with_all_else_frozen",),
     ),
     Fault(
         "cross-attention that reads the encoder's stream before its final norm",
         "analyses/path_patching/paths.py",
         "read = self.model.parts.encoder.final_norm(streams)",
         "read = streams",
-        ("tests/test_path_patching_seq2seq.py::test_all_that_a_receiver_hears_at_once",),
+        ("tests/test_path_patching.py::test_paths_equal_runs_with_all_else_frozen",),
     ),
 ]
 

@@ -14,7 +14,7 @@ from statsmodels.stats.multitest import multipletests
 from layerwise.analyses.attribution.api import attribution
 from layerwise.analyses.attribution.job import Attribution
 from layerwise.errors import UserError
-from layerwise.models import load_model, original_tokenizer
+from layerwise.models import original_tokenizer
 from layerwise.results import AttributionResult
 from layerwise.runs.checkpoints import MemoryCheckpoints
 from layerwise.runs.progress import LineMeter
@@ -23,7 +23,7 @@ from layerwise.tasks import Item, build_requests
 from tests import analysis
 from tests.analysis import word_task
 from tests.models.real import smollm2
-from tests.models.tiny import tiny_folder, tiny_model, tiny_tokenizer
+from tests.models.tiny import tiny_model, tiny_tokenizer
 from tests.test_logit_lens import handmade
 
 TASK = word_task(5)
@@ -133,13 +133,6 @@ def test_items_are_read_in_order_whatever_the_budget(monkeypatch):
     pieces = attribute(model, task)
     np.testing.assert_allclose(pieces["value"], whole["value"], atol=1e-5)
     pd.testing.assert_frame_equal(pieces.drop(columns="value"), whole.drop(columns="value"))
-
-
-@pytest.mark.hooked_transformer
-def test_weights_on_disk_give_the_same(tmp_path):
-    folder = tiny_folder(tmp_path, "llama")
-    whole, on_disk = (attribute(load_model(folder, offload=place)) for place in (None, "disk"))
-    np.testing.assert_allclose(on_disk["value"], whole["value"], atol=1e-6)
 
 
 @pytest.fixture(scope="module")

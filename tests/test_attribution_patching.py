@@ -13,12 +13,10 @@ from layerwise.analyses.attribution_patching.result import agreement_table
 from layerwise.analyses.patching.api import patch_activations
 from layerwise.analyses.patching.cells import Cell, hooked_logprobs
 from layerwise.models import load_model
-from layerwise.models.huggingface.quiet import no_deprecation_of
 from layerwise.models.instance.kinds import hook_name
 from layerwise.storage.parquet import frame
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
-from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.tiny import tiny_folder, tiny_model
 from tests.sweep.models import random_model
 
@@ -41,20 +39,6 @@ def true_changes(model, wanted) -> np.ndarray:
     intact = model(torch.tensor([CLEAN]))[0, -1].detach().double()
     base = float(intact[ANSWERS[0]] - intact[ANSWERS[1]])
     return (said[:, ANSWERS[0]] - said[:, ANSWERS[1]]).numpy() - base
-
-
-def test_on_a_linear_model_estimates_are_true_patches():
-    """One layer of attention without norms: the logits are linear in pattern and head output."""
-    config = HookedTransformerConfig(
-        n_layers=1, d_model=16, n_ctx=16, d_head=8, n_heads=2, d_vocab=30, attn_only=True,
-        normalization_type=None, device="cpu", seed=0, initializer_range=0.4,
-    )  # fmt: skip
-    with no_deprecation_of("HookedTransformer"):
-        model = HookedTransformer(config).eval()
-    wanted = cells(("z", "pattern", "attn_out", "resid_post"), 1, 2)
-    (found,) = estimated_changes(model, [(CLEAN, OTHER)], [ANSWERS], wanted)
-    np.testing.assert_allclose(found, true_changes(model, wanted), atol=1e-4)
-    assert np.abs(found).max() > 0.01
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "gpt2", "neox", "soft-caps"])

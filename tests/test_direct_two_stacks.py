@@ -223,20 +223,6 @@ def test_heads_and_biases_of_cross_attention(case):
         close(parts.own["unembed_bias"][index], run.differences(logits))
 
 
-@pytest.mark.parametrize("case", ["bart", "marian"])
-@torch.inference_mode()
-def test_a_norm_left_out_on_the_way_would_be_seen(case):
-    """In a post-norm model: the part's own norm alone, and not those of later sublayers."""
-    model = tiny_seq2seq(case)
-    parts, _ = parts_of(model, CONTEXTS)
-    run = Held(model, CONTEXTS[0])
-    wrote = run.at("decoder", 0, "hook_attn_out")
-    norm, names = next(iter(run._norms("decoder", 0)))
-    entered = run.at("decoder", 0, names[0]) + run.at("decoder", 0, names[1])
-    wrong = run.read(norm_by_hand(norm, entered, wrote))
-    assert ((wrong - parts.own["attn_out"][0, :, 0]).abs() > 0.01).any()
-
-
 @torch.inference_mode()
 def test_where_cross_attention_looks_is_what_the_model_itself_has():
     for case in CASES:

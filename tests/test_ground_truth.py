@@ -478,7 +478,7 @@ def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(of, da
     for table, column in ((found.influence(), "influence"), (single, "distance")):
         turned = table.groupby("layer")[column].max()
         assert set(turned.index[turned < ROUNDING]) == set(idle)
-    if idle and of is DECODER:  # of two stacks see test_removal_seq2seq
+    if idle and of is DECODER:  # of two stacks see test_removal_orders
         ways = ("effect", "influence")
         result = removal_order(model, MORE_ITEMS, n_removed=len(idle), by=ways, progress=False)
         last = {way: result.orders[way, "continuation"][-1] for way in ways}

@@ -73,21 +73,6 @@ def test_a_head_that_is_made_to_be_one_is_found_and_no_other():
     np.testing.assert_allclose(found["induction"], matching * 3 * (1 - 1 / 30), atol=1e-4)
 
 
-def test_a_duplicate_token_head_is_told_from_an_induction_head():
-    model = wired()
-    attn = model.blocks[1].attn
-    # Keys of the token itself rather than of the one before.
-    attn.W_K.data[0] = (
-        torch.cat([attn.W_K.data[0, WORDS : 2 * WORDS], attn.W_K.data[0]])[: attn.W_K.shape[1]]
-        * (torch.arange(attn.W_K.shape[1]) < WORDS)[:, None]
-    )
-    drawn = np.random.default_rng(1).permutation(WORDS)[:31].tolist()
-    found = scores_when_repeated(model, *drawn)
-    # Half goes to the token itself, which is the same.
-    np.testing.assert_allclose(found["duplicate_token"][1, 0], 0.5, atol=1e-4)
-    assert found["prefix_matching"][1, 0] < 1e-4
-
-
 @pytest.mark.hooked_transformer
 @pytest.mark.parametrize(("family", "bos"), [("gpt2", False), ("llama", True), ("gpt_neox", False)])
 def test_scores_equal_loops_over_a_cache(family, bos):

@@ -5,9 +5,6 @@ What is found in a wired encoder-decoder is told in ``test_ground_truth``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 import torch
@@ -25,7 +22,6 @@ from tests.models.tiny import tiny_tokenizer
 
 LENGTH = 7
 OF_ENCODER = {"prefix_matching", "previous_token", "next_token", "duplicate_token"}
-OF_CROSS = {"prefix_matching", "duplicate_token"}
 
 
 def bounded(case: str) -> Seq2SeqModel:
@@ -175,66 +171,6 @@ def test_scores_equal_loops_over_a_cache(case: str):
                     checked += 1
     assert checked == len(table)
     assert table["induction"].abs().max() > 1e-2
-
-
-Rule = Callable[[int, int], int]
-N_READ = 2 * LENGTH
-RULES: dict[str, Rule] = {
-    "previous_token": lambda query, n: query - 1,
-    "next_token": lambda query, n: query + 1,
-    "duplicate_token": lambda query, n: query - LENGTH if query >= n // 2 else query + LENGTH,
-    "prefix_matching": lambda query, n: (
-        query - LENGTH + 1 if query >= n // 2 else query + LENGTH + 1
-    ),
-}
-ACROSS: dict[str, Rule] = {
-    "duplicate_token": lambda query, n: query,
-    "prefix_matching": lambda query, n: query + 1,
-}
-
-
-@contextmanager
-def attending(model: Seq2SeqModel, name: str, first: int, rules: dict[int, Rule]) -> Iterator[None]:
-    """Heads of one attention that look where they are told, counted from the first token."""
-
-    def look(pattern: torch.Tensor, hook: object) -> torch.Tensor:
-        pattern = pattern.clone()
-        n_keys = pattern.shape[-1]
-        for head, rule in rules.items():
-            for query in range(pattern.shape[-2]):
-                key = rule(query - first, N_READ)
-                pattern[:, head, query] = 0
-                pattern[:, head, query, key % n_keys] = 1
-        return pattern
-
-    model.add_hook(name, look, is_permanent=True)
-    try:
-        yield
-    finally:
-        model.reset_hooks(including_permanent=True)
-
-
-def test_heads_that_are_made_to_attend_in_one_way_are_found_and_no_other(monkeypatch):
-    """T5's encoder and its cross-attention; nothing stands before the encoder's tokens."""
-    model = tiny_seq2seq("t5")
-    # The hooks that plant what heads attend to would be refused, as a user's own are.
-    monkeypatch.setattr("layerwise.analyses.heads.api.check_faithful", lambda model: None)
-    rules = dict(enumerate(RULES.values()))
-    with attending(model, "encoder.blocks.1.attn.hook_pattern", 0, rules):
-        summary = head_scores(model, sequences=2, length=LENGTH, progress=False).summary()
-    here = summary.query("layer == 1 and site == 'z'").set_index("head")
-    expected = np.eye(4)
-    np.testing.assert_allclose(here[list(RULES)].to_numpy(dtype=float), expected, atol=1e-6)
-    assert here["induction_head"].tolist() == [False, False, False, True]
-    rest = summary.drop(summary.index[(summary["layer"] == 1)])
-    assert rest[list(OF_CROSS)].to_numpy().max() < 0.9
-    across = dict(enumerate(ACROSS.values()))
-    with attending(model, "decoder.blocks.0.cross_attn.hook_pattern", 1, across):
-        summary = head_scores(model, sequences=2, length=LENGTH, progress=False).summary()
-    here = summary.query("layer == 3 and site == 'cross_z' and head < 2").set_index("head")
-    np.testing.assert_allclose(here[list(ACROSS)].to_numpy(dtype=float), np.eye(2), atol=1e-6)
-    # What attends across stacks is no induction head, though it attends like one.
-    assert not here["induction_head"].any()
 
 
 @pytest.fixture(scope="module")

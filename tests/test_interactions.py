@@ -1,4 +1,4 @@
-"""Interactions against hooks written by hand, and in models whose answer is known."""
+"""Interactions in models whose answer is known; sums and costs are in test_interactions_tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import doctest
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import Phase, given, settings
@@ -16,13 +15,11 @@ from hypothesis import strategies as st
 import layerwise as lw
 from layerwise.analyses.interactions import api
 from layerwise.errors import UserError
-from layerwise.models import original_tokenizer
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.truth import Planted
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
-from layerwise.tasks import build_requests
 from tests import planted_seq2seq
-from tests.analysis import logprob, solved_by, word_task
+from tests.analysis import word_task
 from tests.cases import LONG
 from tests.models.tiny import tiny_model
 from tests.planted import CAPABILITIES, layouts, small_model, small_task
@@ -35,114 +32,15 @@ STACKS = WiredSeq2SeqLayout(
 NATS = "measure == 'nats'"
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
-def model(request):
-    return tiny_model(request.param)
-
-
-@pytest.fixture(scope="module")
-def task(model):
-    return solved_by(model, word_task(24))
-
-
 def quiet(model, task, **options):
     return lw.interactions(model, task, progress=False, **options)
 
 
-def skipping(layers):
-    """Hooks that leave layers out."""
-    kept = {}
-
-    def keep(resid, hook):
-        kept[hook.layer()] = resid
-
-    def put(resid, hook):
-        return kept[hook.layer()]
-
-    return [
-        (f"blocks.{layer}.{name}", hook)
-        for layer in layers
-        for name, hook in (("hook_resid_pre", keep), ("hook_resid_post", put))
-    ]
-
-
-def without_heads(heads):
-    """Hooks that take what some heads write away."""
-
-    def take(z, hook):
-        for layer, head in heads:
-            if layer == hook.layer():
-                z[:, :, head] = 0
-        return z
-
-    return [(f"blocks.{layer}.attn.hook_z", take) for layer in {layer for layer, _ in heads}]
-
-
-def gold_requests(model, task):
-    """What asks for the gold option, item by item."""
-    tokenizer = original_tokenizer(model)
-    asked = [build_requests(task, item, "continuation", tokenizer) for item in task.items]
-    return [next(one.request for one in options if one.gold) for options in asked]
-
-
-def gold_logprobs(model, task, hooks):
-    """The gold option's log-probability, item by item, by plain hooked forwards."""
-    asked = gold_requests(model, task)
-    return np.array([logprob(model, one.context, one.continuation, hooks()) for one in asked])
-
-
-def assert_interactions_are(pairs: pd.DataFrame, model, task, hooks_of) -> None:
-    """Each pair's mean interaction in nats is that of hooks made for its players."""
-    intact = gold_logprobs(model, task, list)
-    sets = {
-        removed
-        for row in pairs.itertuples()
-        for removed in ((_first(row),), (_second(row),), (_first(row), _second(row)))
-    }
-    cost = {
-        removed: intact - gold_logprobs(model, task, lambda removed=removed: hooks_of(removed))
-        for removed in sets
-    }
-    for row in pairs.itertuples():
-        a, b = _first(row), _second(row)
-        beyond = cost[a, b] - cost[(a,)] - cost[(b,)]
-        assert row.interaction == pytest.approx(beyond.mean(), abs=1e-4)
-        assert row.cost_both == pytest.approx(cost[a, b].mean(), abs=1e-4)
-
-
-def _first(row):
-    return row.first_layer if pd.isna(row.first_head) else (row.first_layer, row.first_head)
-
-
-def _second(row):
-    return row.second_layer if pd.isna(row.second_head) else (row.second_layer, row.second_head)
-
-
-@pytest.mark.parametrize("method", ["engine", pytest.param("reference", marks=pytest.mark.long)])
-def test_pairs_of_layers_are_those_of_hooks_written_by_hand(model, task, method):
-    pairs = quiet(model, task, method=method).pairs().query(NATS)
-    assert len(pairs) == 3
-    assert_interactions_are(pairs, model, task, skipping)
-
-
-def test_pairs_of_heads_are_those_of_hooks_written_by_hand(model, task):
-    found = quiet(model, task, site="z", layers=[0, 2], heads=[1, 3])
-    pairs = found.pairs().query(NATS)
-    assert len(pairs) == 6
-    assert_interactions_are(pairs, model, task, without_heads)
-    assert set(found.shapley()["head"]) == {1, 3}
-
-
 def test_both_stacks_of_an_encoder_decoder_interact():
     model, task = planted_seq2seq.small_seq2seq(STACKS), small_task("retrieval", 16)
-    asked: dict = {"layers": ["encoder.1", "encoder.2", "decoder.1"]}
-    one, other = (quiet(model, task, method=m, **asked) for m in ("engine", "reference"))
-    assert verdicts(one)["overlapping"] == {(1, 6)}
-    key = ["intervention", "item"]
-    joined = one.interactions.merge(other.interactions, on=key, validate="1:1")
-    assert len(joined) == len(one.interactions)
-    np.testing.assert_allclose(joined["gold_logprob_x"], joined["gold_logprob_y"], atol=1e-4)
-    assert "encoder.1, decoder.1" in set(one.summary_rows()["pair"])
+    found = quiet(model, task, layers=["encoder.1", "encoder.2", "decoder.1"])
+    assert verdicts(found)["overlapping"] == {(1, 6)}
+    assert "encoder.1, decoder.1" in set(found.summary_rows()["pair"])
 
 
 def verdicts(found) -> dict[str, set[tuple[int, int]]]:

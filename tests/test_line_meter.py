@@ -29,6 +29,7 @@ from layerwise.runs.progress import (
     told_of_sweep,
 )
 from tests.analysis import decided_by_layers, word_task
+from tests.cases import in_long_runs
 from tests.models.tiny import tiny_model
 
 
@@ -245,7 +246,7 @@ def test_an_ablation_moves_within_its_first_piece(shares):
     ablate(tiny_model("llama"), word_task(4), "generate", progress=True)
 
 
-@pytest.mark.parametrize("by", [["greedy"], ["deep", "block"], ["angular"]])
+@pytest.mark.parametrize("by", [["greedy"], *in_long_runs((["deep", "block"],), (["angular"],))])
 def test_a_removal_moves_within_each_piece(shares, by):
     model = tiny_model("llama", num_hidden_layers=5)
     task = decided_by_layers(model, word_task(160), 24)

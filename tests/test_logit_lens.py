@@ -85,33 +85,6 @@ def logprobs_of(model, resid: torch.Tensor, norm=None, weight=True) -> torch.Ten
     return (cap * torch.tanh(logits / cap) if cap > 0 else logits).log_softmax(-1)
 
 
-def test_a_row_for_every_item_and_depth(model):
-    lens = read(model, TASK, "continuation")
-    assert list(lens.columns) == analysis.documented_columns("lens.parquet")
-    expected = [(item.id, layer) for item in TASK.items for layer in range(-1, model.cfg.n_layers)]
-    assert sorted(zip(lens["item"], lens["layer"], strict=True)) == sorted(expected)
-    assert set(lens["protocol"]) == {"continuation"}
-    assert set(lens["capability"]) == {"knowledge"}
-    assert (lens["logprob"] < 0).all()
-    assert (lens["kl"] >= 0).all()
-    assert (lens["top_tokens"].map(len) == 5).all()
-
-
-def test_the_last_layer_is_the_model_itself(model):
-    lens = read(model, TASK, "continuation").set_index(["item", "layer"])
-    for item in TASK.items:
-        asked = gold_request(model, item)
-        with torch.inference_mode():
-            final = model(torch.tensor([asked.context]))[0, -1].float().log_softmax(-1)
-        row = lens.loc[(item.id, model.cfg.n_layers - 1)]
-        assert row["kl"] == 0
-        assert row["logprob"] == pytest.approx(float(final[asked.continuation[0]]), abs=1e-5)
-        assert row["rank"] == int((final > final[asked.continuation[0]]).sum())
-        best = original_tokenizer(model).decode([int(final.argmax())])
-        assert row["top_tokens"][0] == best
-    assert (lens.loc[(slice(None), -1), "kl"] > 0.01).all()
-
-
 @pytest.mark.hooked_transformer
 def test_every_depth_equals_the_lens_worked_out_by_hand(model):
     lens = read(model, TASK, "continuation").set_index(["item", "layer"])

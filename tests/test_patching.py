@@ -366,27 +366,6 @@ def test_every_site_direction_and_metric_equals_hooks_written_by_hand(model, tas
     assert found["patched_kl"].notna().all() == kl
 
 
-def test_all_positions_of_the_stream_together_make_the_source_run(model, task):
-    """From the first changed token on everything is the other run's, so the whole run is."""
-    found = patch_activations(
-        model, task, sites=("resid_pre", "resid_post"), directions=("denoising", "noising"),
-        positions="all", kl=True, progress=False,
-    )  # fmt: skip
-    table = found.patching
-    assert table["pos"].isna().all()
-    assert table["recovered"].tolist() == pytest.approx([1.0] * len(table), abs=1e-3)
-    assert table["patched_kl"].max() < 1e-6
-    assert table["unpatched_kl"].min() > 1e-3
-    effects = found.effects()
-    assert set(effects["metric"]) == {"logit difference", "log-probability", "KL divergence"}
-    assert effects["recovered"].tolist() == pytest.approx([1.0] * len(effects), abs=1e-3)
-    one = effects.query("direction == 'noising' and site == 'resid_pre' and layer == 0")
-    change = one.set_index("metric")["change"]
-    expected = (table["corrupted_diff"] - table["clean_diff"]).groupby(table["item"]).mean().mean()
-    assert change["logit difference"] == pytest.approx(expected, abs=1e-3)
-    assert change["KL divergence"] < 0
-
-
 def test_heads_have_positions_of_their_own(model, task):
     found = patch_activations(model, task, sites="z", pairs=2, progress=False).patching
     assert set(found["pos_label"]) <= {"last changed", "last", "all"}

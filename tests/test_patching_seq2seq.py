@@ -172,28 +172,6 @@ def test_there_is_a_row_for_every_site_layer_head_and_position(case: str):
     assert (found["pos"].dropna() == found["source_pos"].dropna()).all()
 
 
-@pytest.mark.parametrize("case", ["t5", "bart"])
-def test_what_makes_the_whole_run_that_of_the_source_recovers_all(case: str):
-    """The encoder's stream at all positions, and what leaves the last layer at the answer's."""
-    model = begun(case)
-    found = lw.patch_activations(
-        model, pairs_for(model), sites=("resid_pre", "resid_post"), directions=BOTH,
-        positions=("all", "answer"), kl=True, progress=False,
-    ).patching  # fmt: skip
-    n_encoder, last = model.cfg.n_encoder_layers, model.cfg.n_layers - 1
-    ends = (found["layer"] == last) & (found["site"] == "resid_post")
-    whole = found.loc[(found["layer"] < n_encoder) | ends]
-    assert set(whole["pos_label"]) == {"all", "answer"}
-    assert whole["recovered"].tolist() == pytest.approx([1] * len(whole), abs=1e-3)
-    assert whole["patched_kl"].max() < 1e-6
-    rest = found.drop(whole.index)
-    assert (rest["recovered"] - 1).abs().max() > 0.05
-    # Before anything was read from the encoder the two runs are the same.
-    begin = rest.loc[(rest["layer"] == n_encoder) & (rest["site"] == "resid_pre")]
-    assert len(begin)
-    assert begin["recovered"].abs().max() < 1e-4
-
-
 def test_pairs_of_unequal_length_are_aligned_in_the_encoder_only():
     model = begun("bart")
     task = pairs_for(model, [UNEQUAL])

@@ -1,13 +1,17 @@
-"""Direct paths against runs in which everything else is frozen by hand, and where they add up."""
+"""Direct paths against runs in which everything else is frozen by hand, in one stack and in two."""
 
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from layerwise.analyses.path_patching.api import patch_paths, refuse_norms_after
+from layerwise.analyses.path_patching.api import _work_of, patch_paths, refuse_norms_after
 from layerwise.analyses.path_patching.components import (
     EMBEDDING,
     Receiver,
@@ -17,65 +21,201 @@ from layerwise.analyses.path_patching.components import (
 )
 from layerwise.analyses.path_patching.paths import received, written
 from layerwise.errors import UserError
+from layerwise.ground.layer_names import layer_name
 from layerwise.models import original_tokenizer
+from layerwise.models.instance.kinds import Model, hook_name
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.seq2seq.blocks import HookedBlock
 from layerwise.tasks import patching_prompts
+from layerwise.tasks.pairs import PatchingPrompts
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
-from tests.frozen_paths import assert_is_what_was_said, by_freezing, cached, intact
+from tests.cases import cases
+from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model
 from tests.sweep.models import random_model
+from tests.sweep.seq2seq.test_engine import FAMILIES
 
-CLEAN, OTHER = (1, 7, 3, 9, 12, 5), (1, 8, 3, 9, 20, 5)
+# The slow reference: plain runs in which all but the path is frozen by hand.
+FROZEN = ("attn.hook_z", "hook_mlp_out")
+BEGINS = ("blocks.0.hook_resid_pre", "encoder.hook_embed", "decoder.hook_embed")
+
+
+def batch(model: Model, tokens: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    rows = (tokens, model.prefix) if isinstance(model, Seq2SeqModel) else (tokens,)
+    return tuple(torch.tensor([row]) for row in rows)
+
+
+@torch.inference_mode()
+def cached(model: Model, tokens: tuple[int, ...]) -> Any:
+    return model.run_with_cache(*batch(model, tokens))[1]
+
+
+@torch.inference_mode()
+def intact(model: Model, tokens: tuple[int, ...]) -> torch.Tensor:
+    return model(*batch(model, tokens))[0, -1].double().log_softmax(-1)
+
+
+def of_sender(model: Model, sender: Sender) -> str:
+    """The hook that holds what a sender writes, of a head before its projection."""
+    if sender.site == EMBEDDING:
+        return f"{sender.stack}.hook_embed" if sender.stack else BEGINS[0]
+    return hook_name(model, sender.layer, sender.site)
+
+
+def of_receiver(model: Model, receiver: Receiver) -> str:
+    assert receiver.layer is not None
+    names = {"mlp": "hook_mlp_out"}
+    names |= {letter: f"attn.hook_{letter}" for letter in "qkv"}
+    names |= {f"cross_{letter}": f"cross_attn.hook_{letter}" for letter in "qkv"}
+    if isinstance(model, Seq2SeqModel):
+        return model.hook_name(receiver.layer, names[receiver.reads])
+    return f"blocks.{receiver.layer}.{names[receiver.reads]}"
+
+
+def frozen_hooks(
+    model: Model, tokens: tuple[int, ...], source: tuple[int, ...], sender: Sender
+) -> list[Any]:
+    """Every embedding, head and MLP as in the first run, but the sender as in the second."""
+    mine, theirs = cached(model, tokens), cached(model, source)
+
+    def fix(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+        value = mine[hook.name].clone()
+        if hook.name != of_sender(model, sender):
+            return value
+        if sender.head is None:
+            return theirs[hook.name]
+        value[:, :, sender.head] = theirs[hook.name][:, :, sender.head]
+        return value
+
+    return [(name, fix) for name in mine if name in BEGINS or name.endswith(FROZEN)]
+
+
+@torch.inference_mode()
+def by_freezing(
+    model: Model,
+    tokens: tuple[int, ...],
+    source: tuple[int, ...],
+    sender: Sender,
+    receiver: Receiver,
+) -> torch.Tensor:
+    """Wang et al.'s three runs: record, freeze all but the path, let the receiver's change act."""
+    hooks = frozen_hooks(model, tokens, source, sender)
+    if receiver.layer is None:
+        logits = model.run_with_hooks(*batch(model, tokens), fwd_hooks=hooks)
+        return logits[0, -1].double().log_softmax(-1)
+    name, seen = of_receiver(model, receiver), {}
+    # the receiver's own output is not frozen while it is recorded
+    free = [hook for hook in hooks if hook[0] != name]
+    record = (name, lambda x, hook: seen.update(x=x.clone()))
+    model.run_with_hooks(*batch(model, tokens), fwd_hooks=[*free, record])
+
+    def put(x: torch.Tensor, hook: Any) -> torch.Tensor:
+        if receiver.head is None:
+            return seen["x"]
+        x = x.clone()
+        x[:, :, receiver.head] = seen["x"][:, :, receiver.head]
+        return x
+
+    logits = model.run_with_hooks(*batch(model, tokens), fwd_hooks=[(name, put)])
+    return logits[0, -1].double().log_softmax(-1)
+
+
+def assert_is_what_was_said(row: Any, said: torch.Tensor, prompts: PatchingPrompts) -> None:
+    """A row of ``path_patching.parquet`` has the numbers of a run of the reference.
+
+    Args:
+        row: of the table.
+        said: log-probabilities that the reference gave.
+        prompts: the pair.
+    """
+    diff = float(said[prompts.clean_answer] - said[prompts.corrupted_answer])
+    assert row.patched_diff == pytest.approx(diff, abs=1e-4)
+    base, aim = (row.clean_diff, row.corrupted_diff)[:: 1 if row.direction == "noising" else -1]
+    assert row.recovered == pytest.approx((diff - base) / (aim - base), abs=1e-3)
+
+
+CLEAN, OTHER = (5, 7, 3, 9, 12, 10), (5, 8, 3, 9, 20, 10)
 KINDS = ("llama-gqa", "gpt2", "neox", "attention only", "qk-norm", "soft-caps")
 RECEIVERS = ("logits", "q:2.1", "k:2.0", "v:3.0", "mlp:2")
-# By day queries, keys and values by turns, each in two kinds of blocks.
+RECEIVERS_OF_TWO = (
+    "logits", "mlp:decoder.1", "cross_q:decoder.1.1", "cross_v:decoder.1.0", "cross_k:decoder.0.1",
+    "q:encoder.1.2", "k:decoder.1.1", "v:decoder.1.0",
+)  # fmt: skip
+# By day queries, keys and values of decoders by turns, each in two kinds of blocks; norms behind
+# with each receiver, and norms before where the encoder's last norm is read.
 BY_DAY = [
-    (name, kind)
-    for i, kind in enumerate(KINDS)
-    for name in ("logits", "mlp:2", RECEIVERS[1 + i % 3])
+    *((kind, name) for i, kind in enumerate(KINDS)
+      for name in ("logits", "mlp:2", RECEIVERS[1 + i % 3])),
+    *product(("bart",), RECEIVERS_OF_TWO),
+    *(("t5", name) for name in RECEIVERS_OF_TWO if "cross" in name),
+]  # fmt: skip
+CASES = [
+    pytest.param(*case, marks=[] if case in BY_DAY else pytest.mark.long)
+    for case in (*product(KINDS, RECEIVERS), *product(("bart", "t5"), RECEIVERS_OF_TWO))
+    if case != ("attention only", "mlp:2")
 ]
 
 
-def flows_of(model, senders):
+def begun(case: str) -> Seq2SeqModel:
+    """A tiny model whose decoder begins with two tokens, the second of which can look back."""
+    model = tiny_seq2seq(case)
+    model.prefix = (*model.prefix, 7)
+    return model
+
+
+def receivers_of(model: Seq2SeqModel) -> list[str]:
+    cfg, found = model.cfg, ["logits"]
+    for layer in range(cfg.n_layers):
+        named = layer_name(layer, cfg.n_encoder_layers)
+        found.append(f"mlp:{named}")
+        reads = ("q", "k", "v", "cross_q", "cross_k", "cross_v")
+        for what in reads if layer >= cfg.n_encoder_layers else reads[:3]:
+            found += [f"{what}:{named}.{head}" for head in range(cfg.heads_of(layer))]
+    return found
+
+
+def flows_of(model: Model, senders: list[Sender]) -> list[torch.Tensor]:
     runs = (written(model, tokens, senders) for tokens in (OTHER, CLEAN))
-    return torch.stack([theirs - mine for theirs, mine in zip(*runs, strict=True)])
+    return [theirs - mine for theirs, mine in zip(*runs, strict=True)]
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        pytest.param(*each, marks=[] if each in BY_DAY else pytest.mark.long)
-        for each in product(RECEIVERS, KINDS)
-    ],
-)
-def test_paths_equal_runs_with_all_else_frozen(kind, name):
-    model = random_model(kind)
-    if model.cfg.attn_only and name.startswith("mlp"):
-        return
+@pytest.mark.parametrize(("case", "name"), CASES)
+def test_paths_equal_runs_with_all_else_frozen(case: str, name: str):
+    model = begun(case) if case in FAMILIES else random_model(case)
     receiver = parse_receiver(name, model)
-    chosen = [s for s in senders_of(model) if receiver.hears(s, model.cfg.parallel_attn_mlp)]
-    flows = flows_of(model, chosen)
-    found = received(model, CLEAN, receiver, chosen, flows)
-    nothing = received(model, CLEAN, receiver, chosen[:1], torch.zeros_like(flows[:1]))[0]
-    torch.testing.assert_close(nothing, intact(model, CLEAN), atol=1e-4, rtol=0)
-    for i in range(0, len(chosen), 2):
-        expected = by_freezing(model, CLEAN, OTHER, chosen[i], receiver)
+    parallel = getattr(model.cfg, "parallel_attn_mlp", False)
+    heard = [sender for sender in senders_of(model) if receiver.hears(sender, parallel)]
+    flows = torch.stack(flows_of(model, heard))
+    found = received(model, CLEAN, receiver, heard, flows)
+    for i in range(0, len(heard), 3):
+        expected = by_freezing(model, CLEAN, OTHER, heard[i], receiver)
         torch.testing.assert_close(found[i], expected, atol=1e-4, rtol=0)
-    assert float((found - nothing).abs().max()) > 1e-2
+    nothing = received(model, CLEAN, receiver, heard, torch.zeros_like(flows))
+    same = intact(model, CLEAN).expand_as(nothing)
+    torch.testing.assert_close(nothing, same, atol=1e-4, rtol=0)
+    assert ((found - nothing).abs().amax(dim=-1) > 1e-3).any()
 
 
-def test_without_norms_all_paths_into_the_logits_add_up_to_the_whole():
-    model = random_model("no norm")
-    senders = senders_of(model)
-    flows = flows_of(model, senders)
-    ends = [cached(model, t)["blocks.3.hook_resid_post"][0] for t in (OTHER, CLEAN)]
-    torch.testing.assert_close(flows.sum(0), ends[0] - ends[1], atol=1e-4, rtol=0)
-    # a difference of two logits is linear in the stream here
-    said = received(model, CLEAN, Receiver("logits"), senders, flows)
-    difference = said[:, 4] - said[:, 5]
-    logits = [model(torch.tensor([t]))[0, -1].detach().double() for t in (CLEAN, OTHER)]
-    base, aim = (float(x[4] - x[5]) for x in logits)
-    assert float((difference - base).sum()) == pytest.approx(aim - base, abs=1e-3)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_who_is_not_heard_has_no_effect(family: str):
+    """Any sender and receiver of two stacks; in the slow runs, too, only who is heard has any."""
+    model = begun(family)
+    senders, original = senders_of(model), intact(model, CLEAN)
+
+    @cases(parts=10)
+    @given(st.sampled_from(receivers_of(model)).map(lambda name: parse_receiver(name, model)),
+           st.sampled_from(senders))  # fmt: skip
+    def agree(receiver: Receiver, sender: Sender) -> None:
+        expected = by_freezing(model, CLEAN, OTHER, sender, receiver)
+        if not receiver.hears(sender, False):
+            torch.testing.assert_close(expected, original, atol=1e-4, rtol=0)
+            return
+        (flow,) = flows_of(model, [sender])
+        found = received(model, CLEAN, receiver, [sender], flow[None])[0]
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+    agree()
 
 
 def test_who_is_heard():
@@ -92,44 +232,111 @@ def test_who_is_heard():
     ]
 
 
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model("llama", seed=1)
+def test_only_cross_attention_hears_the_encoder_in_the_decoder():
+    model = begun("t5")
+    for name in receivers_of(model):
+        receiver = parse_receiver(name, model)
+        assert receiver.name == name
+        heard = {s.stack for s in senders_of(model) if receiver.hears(s, False)}
+        in_encoder = "encoder" in name or name.startswith(("cross_k", "cross_v"))
+        assert heard == {"encoder" if in_encoder else "decoder"}
+    heads = ["cross-attention head decoder.0.1", "mlp decoder.0", "head decoder.1.0"]
+    senders = {sender.name: sender for sender in senders_of(model)}
+    hears = [
+        [parse_receiver(name, model).hears(senders[head], False) for head in heads]
+        for name in ("cross_q:decoder.0.0", "mlp:decoder.0", "q:decoder.1.0", "cross_q:decoder.1.0")
+    ]
+    assert hears == [
+        [False, False, False],
+        [True, False, False],
+        [True, True, False],
+        [True, True, True],
+    ]
+    memory = parse_receiver("cross_v:decoder.0.0", model)
+    assert all(memory.hears(s, False) for s in senders.values() if s.stack == "encoder")
 
 
-@pytest.fixture(scope="module")
-def task(model):
-    changes = (("the red door of the what is", "the blue door of the what is"),
-               ("the four key is", "the four what is"))  # fmt: skip
-    items = [prompt_pair(model, f"pair/{i}", *change) for i, change in enumerate(changes)]
-    return word_task(items=tuple(items))
+CHANGES = (
+    ("the red door of the what is", "the blue door of the what is"),
+    ("the four key is", "the four what is"),
+)
 
 
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
-def test_a_row_for_every_pair_receiver_and_sender(model, task, direction):
-    receivers = ("logits", "q:1.2")
+@pytest.mark.parametrize(
+    ("case", "receivers"),
+    [("llama", ("logits", "q:1.2")), ("t5", ("logits", "cross_v:decoder.1.1")),
+     ("bart", ("logits", "cross_v:decoder.1.1"))],
+)  # fmt: skip
+def test_a_row_for_every_pair_receiver_and_sender(case: str, receivers, direction: str):
+    model = tiny_model("llama", seed=1) if case == "llama" else begun(case)
+    items = [prompt_pair(model, f"pair/{i}", *change) for i, change in enumerate(CHANGES)]
+    task = word_task(items=tuple(items))
     result = patch_paths(model, task, receivers, direction=direction, progress=False)
     table = result.path_patching
     assert list(table.columns) == analysis.documented_columns("path_patching.parquet")
-    assert table["receiver"].value_counts().to_dict() == {"logits": 2 * 16, "q:1.2": 2 * 6}
-    prompts = patching_prompts(task, task.items[0], original_tokenizer(model))
+    if isinstance(model, Seq2SeqModel):
+        n_senders = [1 + n * (heads + 1) for n, heads in (
+            (model.cfg.n_decoder_layers, 8), (model.cfg.n_encoder_layers, 4))]  # fmt: skip
+    else:
+        n_senders = [16, 6]
+    counts = dict(zip(receivers, n_senders, strict=True))
+    assert table.query("item == 'pair/0'")["receiver"].value_counts().to_dict() == counts
+    prompts = patching_prompts(task, items[0], original_tokenizer(model), apart=case != "llama")
+    assert prompts is not None
     runs = (prompts.clean, prompts.corrupted)[:: 1 if direction == "noising" else -1]
-    mine = table.loc[table["item"] == "pair/0"]
-    for row in mine.sample(8, random_state=0).itertuples():
-        head = int(row.head) if row.site == "z" else None
-        sender = Sender(int(row.layer), head, row.site)
-        assert sender.name == row.sender
-        said = by_freezing(model, *runs, sender, parse_receiver(row.receiver, model))
+    senders = {sender.name: sender for sender in senders_of(model)}
+    for row in table.query("item == 'pair/0'").sample(10, random_state=0).itertuples():
+        sender = senders[row.sender]
+        assert (row.site, row.layer) == (sender.site, sender.layer)
+        assert row.head is pd.NA if sender.head is None else row.head == sender.head
+        receiver = parse_receiver(row.receiver, model)
+        said = by_freezing(model, *runs, sender, receiver)
         assert_is_what_was_said(row, said, prompts)
     effects = result.effects()
-    assert list(effects.columns) == analysis.documented_columns("path_effects.parquet")
-    assert len(effects) == 16 + 6
-    assert "sender" in result._repr_html_()
+    assert len(effects) == sum(n_senders)
+    assert ("cross-attention head" in result._repr_html_()) == (case != "llama")
 
 
-def test_a_group_has_keys_of_its_own(model, task):
-    with pytest.raises(UserError, match="heads 0 to 1 for it"):
-        patch_paths(model, task, "k:1.2", progress=False)
+@pytest.mark.parametrize(
+    "name", ["logits", "mlp:encoder.1", "cross_v:decoder.0.2", "q:decoder.1.0"]
+)
+def test_the_work_that_is_told_is_what_is_done(monkeypatch, name: str):
+    """Senders into a receiver in the decoder run the decoder alone."""
+    model, run, counts = begun("t5"), HookedBlock.forward, []
+
+    def counted(block, resid, *rest):
+        counts.append((resid.shape[0], resid.shape[0] * resid.shape[1]))
+        return run(block, resid, *rest)
+
+    monkeypatch.setattr(HookedBlock, "forward", counted)
+    receiver = parse_receiver(name, model)
+    heard = [sender for sender in senders_of(model) if receiver.hears(sender, False)]
+    length = 2 if receiver.stack == "decoder" else len(CLEAN)
+    received(model, CLEAN, receiver, heard, torch.zeros(len(heard), length, model.cfg.d_model))
+    told = _work_of(model, CLEAN, receiver, len(heard))
+    assert tuple(map(sum, zip(*counts, strict=True))) == (told.block_passes, told.token_passes)
+
+
+@pytest.mark.parametrize(
+    ("receiver", "sentence"),
+    [
+        ("k:1.2", "heads 0 to 1 for it"),
+        ("q:5.1", "Cannot read the receiver 'q:5.1': expected logits, mlp:LAYER such as mlp:enc"),
+        ("z:encoder.1.1", "q, k or v of a head such as q:decoder.3.1, with cross_ before it"),
+        ("q:encoder.9.0", "'q:encoder.9.0' is not in the model, which has layers encoder.0 to enc"
+         "oder.2, decoder.0 to decoder.1; choose one of these."),
+        ("mlp:decoder.2", "which has layers encoder.0 to encoder.2, decoder.0 to decoder.1"),
+        ("k:encoder.1.4", "and heads 0 to 3 for it"),
+        ("cross_q:encoder.1.0", "which has cross-attention in layers decoder.0 to decoder.1;"),
+        ("cross_v:decoder.1.7", "in layers decoder.0 to decoder.1 and heads 0 to 3 for it"),
+    ],
+)  # fmt: skip
+def test_receivers_that_the_model_does_not_have(receiver: str, sentence: str):
+    model = tiny_model("llama") if receiver == "k:1.2" else tiny_seq2seq("t5")
+    with pytest.raises(UserError) as told:
+        parse_receiver(receiver, model)
+    assert sentence in str(told.value)
 
 
 def test_models_whose_heads_have_no_term_of_their_own_are_refused():

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.models.huggingface.meta_model import load_meta_model
-from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.planning import plan as planning
 from layerwise.planning import timing
 from layerwise.planning.plan import plan_run
@@ -39,12 +35,14 @@ from layerwise.sweep import (
 from layerwise.sweep.requests import Outcome
 from layerwise.tasks import Task, load_task, with_other_questions
 from tests.analysis import prompt_pair, solved_by, word_task, write_jsonl
+from tests.cases import in_long_runs
 from tests.commands import done, model_folder, refused
 from tests.models.seq2seq.tiny import tiny_folder as two_stacks
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import tiny_folder, tiny_model
 from tests.planted import small_model, small_task
+from tests.transplanting import LAYOUT, without
 
 
 def n_blind(task: Task) -> int:
@@ -132,13 +130,8 @@ def test_a_lens_and_a_profile_are_planned_by_their_own_pieces():
 
 
 def test_a_transplant_does_what_was_planned_where_there_is_a_gap():
-    whole = small_model(WiredLayout(
-        n_layers=5, n_heads=2, previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1),
-        second_hop=Spot(3, 0), gate=Spot(4, 1),
-    ))  # fmt: skip
-    broken = copy.deepcopy(whole)
-    with torch.no_grad():
-        broken.blocks[1].attn.W_O.mul_(1e-6)
+    whole = small_model(LAYOUT)
+    broken = without(whole, (1, "attn_out"))
     task = small_task("retrieval")
     asked: dict[str, Any] = {"analysis": "transplant", "layers": [1, 2]}
     plan = plan_run(broken, task, "continuation", **asked)
@@ -184,15 +177,6 @@ def test_additions_are_those_of_a_profile(here):
     said = done(*command, "all", "--analysis", "profile", "--protocol", "continuation")
     assert "similarity" in said
     assert "Not in this plan, and not in its time: head-scores, removal, estimates, paths." in said
-
-
-def test_more_items_cost_more():
-    model = tiny_model("llama")
-    costs = [plan_run(model, word_task(n), "letter").total for n in (4, 16, 64)]
-    for name in ("requests", "token_passes", "flop"):
-        values = [getattr(cost, name) for cost in costs]
-        assert values == sorted(values)
-        assert values[0] < values[-1]
 
 
 def test_a_model_without_weights_is_planned_without_time(tmp_path):
@@ -315,27 +299,6 @@ def test_seconds_in_words(seconds, words):
     assert seconds_in_words(seconds) == words
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--analysis", "lenses"], "Unknown analysis 'lenses'. Did you mean 'lens'?"),
-        (["--kind", "skp"], "Unknown kind of ablation 'skp'. Did you mean 'skip'?"),
-        (["--layers", "9"], "Layer 9 is out of range: the model has layers 0 to 2."),
-        (["--analysis", "patching"], "has no pairs for activation patching"),
-        (["--analysis", "patching", "--pairs", "0"], "At least one pair"),
-        (["--memory-budget", "little"], "Cannot read the memory budget 'little'"),
-        (["--dtype", "float8"], "Unknown dtype 'float8'"),
-        (["--limit", "0"], "The limit of items must be at least 1"),
-    ],
-)
-def test_what_cannot_be_planned(here, options, says):
-    refused("plan", model_folder(), "--task", "good.jsonl", *options, says=says, unchanged=here)
-
-
-def test_a_model_that_is_not_there(here):
-    refused("plan", "./nowhere", "--task", "good.jsonl", says="There is no file", unchanged=here)
-
-
 MODELS = {"decoder": lambda: tiny_model("llama"), "two stacks": lambda: tiny_seq2seq("t5")}
 FLOP, STEP, TEXT_FLOP = 1e-8, 1e-2, 4e-8
 
@@ -425,8 +388,13 @@ def test_patches_are_timed_on_patches(clock):
     assert plan.seconds == pytest.approx(FLOP * plan.total.prompt_flop)
 
 
-@pytest.mark.parametrize("protocol", ["letter", "generate"])
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    ("kind", "protocol"),
+    [
+        ("decoder", "generate"), ("two stacks", "letter"),
+        *in_long_runs(("decoder", "letter"), ("two stacks", "generate")),
+    ],
+)  # fmt: skip
 def test_a_run_takes_about_as_long_as_planned(kind, protocol, monkeypatch):
     """In seconds of the processor, so that other work on the machine is not in them."""
     clock = SimpleNamespace(perf_counter=time.process_time)
@@ -461,44 +429,6 @@ def test_lengths_in_a_sweep():
     changed: list[Outcome] = [Generated((1, 2, 9, 9, 9, 9), ""), Generated((5, 6), "")]
     found = lengths_in(Sweep([first, changed], SweepStats()), [Generate((1,), 8)] * 2)
     assert (found.intact, found.changed, found.agreed) == (6 / 16, 8 / 16, 4 / 8)
-
-
-LAYOUT = WiredLayout(
-    n_layers=5, n_heads=2, previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1),
-    second_hop=Spot(3, 0), gate=Spot(4, 1),
-)  # fmt: skip
-
-
-def exchanged() -> Any:
-    """A transplant between a wired model and the same without a layer that it needs."""
-    whole = small_model(LAYOUT)
-    broken = copy.deepcopy(whole)
-    with torch.no_grad():
-        broken.blocks[1].attn.W_O.mul_(1e-6)
-    task = small_task("retrieval", 8)
-    return lw.transplant(broken, whole, task, "continuation", layers=[1, 2], progress=False)
-
-
-ASKED: dict[str, Any] = {"protocols": "continuation", "limit": 4, "progress": False}
-RUNS: dict[str, Callable[[], Any]] = {
-    "removal": lambda: lw.removal_order(
-        tiny_model("llama"), word_task(12), n_removed=1, by="deep", **ASKED
-    ),
-    "interactions": lambda: lw.interactions(
-        small_model(LAYOUT), small_task("retrieval", 8), **ASKED
-    ),
-    "transplant": exchanged,
-}
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_a_run_takes_the_token_passes_that_were_planned(name):
-    work: list[Any] = list(RUNS[name]().facts.work)
-    planned, made = (
-        [entry[key] for entry in work] for key in ("planned_token_passes", "token_passes")
-    )
-    assert planned == made
-    assert sum(made) > 0
 
 
 def test_stand_ins_are_of_the_kinds_that_are_asked_for():

@@ -152,9 +152,9 @@ def test_closed_and_open_book_are_not_compared_over_draws_of_examples(model, tmp
         draws = [whole.items[150 + i : 151 + i] for i in range(2)]
         chosen = {"items": whole.items[:12], "fewshot": draws[0], "other_fewshot": (draws[1],)}
         tasks.append(replace(whole, **chosen))
-    given = {"protocols": "continuation", "progress": False}
-    found = lw.profile(model, tasks, fewshot_seeds=2, pairs=1, out=tmp_path, **given)
-    several, once = found.results[0], lw.ablate(model, tasks, layers=[0], **given)
+    given = {"protocols": "continuation", "layers": [0], "progress": False}
+    several = lw.ablate(model, tasks, fewshot_seeds=2, out=tmp_path, **given)
+    once = lw.ablate(model, tasks, **given)
     assert [len(one.book_tables()["book_pairs"]) for one in (several, once)] == [0, 1]
     assert several.books().empty
     assert not list(tmp_path.glob("book*.parquet"))
@@ -162,7 +162,7 @@ def test_closed_and_open_book_are_not_compared_over_draws_of_examples(model, tmp
     effects = several.effects()
     assert set(effects["task"]) == {one.name for one in tasks}
     assert set(effects["n_examples"]) == {2}
-    page = (tmp_path / "report.html").read_text("utf-8")
+    page = lw.report(several).html
     assert "the scoring steps and what a passage protects are left out" in page
     assert 'id="books"' not in page
     assert lw.load_results(tmp_path)[0].books().empty

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 import layerwise as lw
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.models import load_model
+from layerwise.models.seq2seq import Seq2SeqModel
 from tests import analysis, commands
 from tests.analysis import documented_columns, word_task
 from tests.models.real import smollm2
+from tests.models.seq2seq.tiny import CASES
+from tests.models.seq2seq.tiny import tiny_folder as seq2seq_folder
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
 
 REMOVED = [0, 2]
+OF_DECODER = [(0, layer) for layer in REMOVED]
+FIRST = ["encoder.0", "decoder.0"]
 N_LAYERS = {"gpt_neo": "num_layers"}
 N_LAYERS |= dict.fromkeys(("gpt2", "gptj", "bloom"), "n_layer")
+FIELDS = {"T5Config": ("num_layers", "num_decoder_layers")}
+FIELDS["MT5Config"] = FIELDS["T5Config"]
 
 
 @pytest.fixture
@@ -40,40 +49,71 @@ def folder_of(place: Path, family: str, n_layers: int = 4, **more) -> Path:
 
 
 def original(folder: Path):
-    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    of_two = json.loads((folder / "config.json").read_text()).get("is_encoder_decoder")
+    kind = AutoModelForSeq2SeqLM if of_two else AutoModelForCausalLM
+    return kind.from_pretrained(folder, attn_implementation="eager").eval()
 
 
-def without_layers(model, removed):
-    """The Hugging Face model with the modules of some layers taken out of their list."""
+def stacks(model: Any) -> list[torch.nn.ModuleList]:
+    """The lists of layers, the encoder's first."""
+    if model.config.is_encoder_decoder:
+        return [getattr(stack, "block", None) or stack.layers
+                for stack in (model.get_encoder(), model.get_decoder())]  # fmt: skip
     n_layers = model.config.num_hidden_layers
     lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
     (layers,) = (one for one in lists if len(one) == n_layers)
-    for layer in sorted(removed, reverse=True):
-        del layers[layer]
-    model.config.num_hidden_layers = n_layers - len(removed)
+    return [layers]
+
+
+def without_layers(model: Any, removed: list[tuple[int, int]]) -> Any:
+    """The Hugging Face model without the modules of some layers, each named with its stack."""
+    for number, blocks in enumerate(stacks(model)):
+        first, n_layers = blocks[0], len(blocks)
+        gone = [layer for of, layer in removed if of == number]
+        for layer in sorted(gone, reverse=True):
+            del blocks[layer]
+        if not model.config.is_encoder_decoder:
+            model.config.num_hidden_layers = n_layers - len(gone)
+        elif 0 in gone and hasattr(first, "layer"):  # T5's first block has the bias for all
+            attention, given = blocks[0].layer[0].SelfAttention, first.layer[0].SelfAttention
+            attention.has_relative_attention_bias = True
+            attention.relative_attention_bias = given.relative_attention_bias
     return model
 
 
 @torch.inference_mode()
-def logits(model, folder: Path) -> torch.Tensor:
+def logits(model: Any, folder: Path) -> torch.Tensor:
     tokens = AutoTokenizer.from_pretrained(folder)(TEXT, return_tensors="pt").input_ids
-    return model(input_ids=tokens, use_cache=False).logits
+    if not model.config.is_encoder_decoder:
+        return model(input_ids=tokens, use_cache=False).logits
+    said = torch.cat([torch.tensor([[model.config.decoder_start_token_id]]), tokens[:, :9]], dim=1)
+    return model(input_ids=tokens, decoder_input_ids=said, use_cache=False).logits
 
 
-# Their tensors and configurations are named as those of a family that is tried by day.
+# Tensors and configurations of the others are named as those of a family that is tried by day.
 LIKE_OTHERS = ("mistral", "qwen2", "gptj")
+NAMED = ("t5", "flan-t5", "bart", "marian")
 OF_ALL = [
-    pytest.param(family, marks=pytest.mark.long if family in LIKE_OTHERS else [])
-    for family in FAMILIES
-]
+    *(pytest.param(family, REMOVED, marks=pytest.mark.long if family in LIKE_OTHERS else [])
+      for family in FAMILIES),
+    *(pytest.param(case, FIRST, marks=[] if case in NAMED else pytest.mark.long)
+      for case in CASES if case != "t5-one-layer"),
+    ("t5", ["encoder.1", "decoder.1"]), ("bart", ["encoder.1", "decoder.1"]),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("family", OF_ALL)
-def test_the_written_model_is_the_original_without_the_modules(place, family):
-    folder = folder_of(place, family)
-    result = lw.prune_model(load_model(folder), REMOVED, place / "out", word_task(2))
-    expected = logits(without_layers(original(folder), REMOVED), folder)
-    torch.testing.assert_close(logits(original(place / "out"), folder), expected, atol=1e-5, rtol=0)
+@pytest.mark.parametrize(("family", "removed"), OF_ALL)
+def test_the_written_model_is_the_original_without_the_modules(place, family, removed):
+    folder = folder_of(place, family) if family in FAMILIES else seq2seq_folder(family)
+    result = lw.prune_model(load_model(folder), removed, place / "out", word_task(2))
+    by_stack = [
+        (0, one) if isinstance(one, int) else (int(one.startswith("dec")), int(one[-1]))
+        for one in removed
+    ]
+    found = logits(original(place / "out"), folder)
+    expected = logits(without_layers(original(folder), by_stack), folder)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert (found - logits(original(folder), folder)).abs().max() > 1e-2
     table = result.pruning
     assert list(table.columns) == documented_columns("pruning.parquet")
     assert len(table) == 2 * 3
@@ -84,6 +124,11 @@ def test_the_written_model_is_the_original_without_the_modules(place, family):
     assert table.loc[wrote, "measured_generated"].notna().all()
     assert (table.loc[wrote, "predicted_generated"] == table.loc[wrote, "measured_generated"]).all()
     assert (table["intact_gold_logprob"] - table["measured_gold_logprob"]).abs().max() > 1e-3
+    if family in CASES:
+        fields = json.loads((place / "out" / "config.json").read_text())
+        known = CASES[family]
+        for name in FIELDS.get(known.config, ("encoder_layers", "decoder_layers")):
+            assert fields[name] == known.given[name] - 1
 
 
 def test_weights_are_copied_bit_by_bit_with_new_numbers(place):
@@ -121,7 +166,7 @@ def test_a_folder_of_several_files_is_written_as_several(place):
     index = json.loads((place / "out" / "model.safetensors.index.json").read_text())
     on_disk = {path.name for path in (place / "out").glob("*.safetensors")}
     assert set(index["weight_map"].values()) == on_disk
-    expected = logits(without_layers(model, REMOVED), folder)
+    expected = logits(without_layers(model, OF_DECODER), folder)
     torch.testing.assert_close(logits(original(place / "out"), folder), expected, atol=1e-5, rtol=0)
 
 
@@ -331,3 +376,68 @@ def test_the_folder_of_something_else_beside_a_comparison_is_refused(tmp_path):
     (tmp_path / "compared" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty"):
         lw.prune_model(tiny_model("llama"), [1], tmp_path, word_task(2))
+
+
+@pytest.mark.parametrize("removed", [["encoder.0"], ["encoder.0", "encoder.1"]])
+def test_the_bias_of_all_layers_goes_to_the_first_that_is_left(
+    tmp_path: Path, removed: list[str]
+) -> None:
+    lw.prune_model(load_model(seq2seq_folder("t5")), removed, tmp_path / "out", word_task(2))
+    before, after = (load_file(f / "model.safetensors") for f in (seq2seq_folder("t5"),
+                                                                  tmp_path / "out"))  # fmt: skip
+    end = "layer.0.SelfAttention.relative_attention_bias.weight"
+    assert [name for name in after if name.startswith("encoder") and name.endswith(end)] == [
+        f"encoder.block.0.{end}"
+    ]
+    first = len(removed)
+    for name, tensor in after.items():
+        _, _, number, *_ = [*name.split(".", 3), "", "", ""]
+        moved = name.startswith("encoder.block.") and not name.endswith(end)
+        of = name.replace(f".{number}.", f".{int(number) + first}.", 1) if moved else name
+        assert torch.equal(tensor, before[of])
+
+
+def test_a_decoder_of_another_length_than_the_encoder_is_said_to_be(tmp_path: Path) -> None:
+    """T5's configuration may leave out the decoder's layers where they are as many."""
+    folder = tmp_path / "equal"
+    lw.prune_model(load_model(seq2seq_folder("t5")), ["encoder.1"], folder, word_task(2))
+    fields = json.loads((folder / "config.json").read_text())
+    del fields["num_decoder_layers"]
+    (folder / "config.json").write_text(json.dumps(fields))
+    lw.prune_model(load_model(folder), ["decoder.1"], tmp_path / "out", word_task(2))
+    written = load_model(tmp_path / "out")
+    assert isinstance(written, Seq2SeqModel)
+    assert (written.cfg.n_encoder_layers, written.cfg.n_decoder_layers) == (2, 1)
+
+
+def test_names_without_the_head_of_the_model_are_known_too(tmp_path: Path) -> None:
+    """Some published weights are of the model alone: ``encoder.layers``, without ``model.``."""
+    seq2seq_folder("bart")
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for path in seq2seq_folder("bart").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    kept = load_file(folder / "model.safetensors")
+    kept.pop("final_logits_bias")
+    bare = {name.removeprefix("model."): tensor for name, tensor in kept.items()}
+    save_file(bare, folder / "model.safetensors", {"format": "pt"})
+    result = lw.prune_model(load_model(folder), ["decoder.2", 0], tmp_path / "out", word_task(2))
+    assert result.facts.settings["removed"] == [0, 4]
+    expected = without_layers(copy.deepcopy(original(folder)), [(0, 0), (1, 2)])
+    found = logits(original(tmp_path / "out"), folder)
+    torch.testing.assert_close(found, logits(expected, folder), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("removed", "says"),
+    [
+        ("encoder.0-2", "All 3 layers of the encoder would be removed: expected that at least"),
+        ("decoder.0-1,encoder.1", "All 2 layers of the decoder would be removed: expected that"),
+        ("encoder.3", "There is no layer 'encoder.3': expected one of encoder.0 to encoder.2, "),
+        ("middle.1", "Cannot read layers 'middle.1': expected numbers and ranges like 0-5,9, or"),
+        ("7", "Layer 7 is out of range: the model has layers 0 to 4."),
+    ],
+)
+def test_layers_of_two_stacks_that_cannot_be_removed(here, removed, says):
+    refused = ["prune", seq2seq_folder("t5"), "--remove", removed, "--out", "new"]
+    commands.refused(*refused, "--task", "words.jsonl", says=says, unchanged=here)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,10 @@ from tests.analysis import (
 from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
 from tests.synthetic import facts, task_facts
+from tests.test_removal_orders import HELD_OUT, SELECTION, items_of, scores
 
 N_LAYERS = 5
 N_ITEMS, N_TRIED = 24, 160
-SELECTION, HELD_OUT = "selection", "held out"
 
 
 @pytest.fixture(scope="module")
@@ -64,76 +64,6 @@ def task(model):
 @pytest.fixture(scope="module")
 def greedy(model, task):
     return removal_order(model, task, n_removed=3, progress=False)
-
-
-def scores(model, task, protocol, items, layers) -> tuple[int, float]:
-    """Right answers and the sum of gold log-probabilities without some layers, by brute force."""
-    asked = [build_requests(task, item, protocol, original_tokenizer(model)) for item in items]
-    change = skip_layers(layers) if layers else intact()
-    flat = [one.request for requests in asked for one in requests]
-    outcomes = iter(sweep(model, [change], flat, method="reference").outcomes[0])
-    found = [
-        score(task, item, protocol, requests, [next(outcomes) for _ in requests])
-        for item, requests in zip(items, asked, strict=True)
-    ]
-    return sum(one.correct for one in found), sum(one.gold_logprob or 0.0 for one in found)
-
-
-def written_by(model, task):
-    """The same questions, with what the model writes as the answer."""
-    table = lw.ablate(model, task, "generate", layers=[0], progress=False).records
-    written = table.loc[table["kind"] == "intact"].set_index("item")["extracted"]
-    said = written.where(written.notna() & written.ne(""), "nothing")
-    items = [replace(item, aliases=(said[item.id],)) for item in task.items]
-    return replace(task, items=tuple(items))
-
-
-def items_of(result, split, name="words") -> set[str]:
-    table = result.removal
-    return set(table.loc[(table["split"] == split) & (table["task"] == name), "item"])
-
-
-# By day each family, way and protocol meets each value of the other two; in long runs all do.
-BY_DAY = {
-    ("llama", "greedy", "letter"), ("gpt2", "block", "letter"), ("gpt2", "greedy", "continuation"),
-    ("llama", "block", "continuation"), ("llama", "greedy", "generate"),
-    ("gpt2", "block", "generate"),
-}  # fmt: skip
-CASES = [
-    pytest.param(*case, marks=[] if case in BY_DAY else pytest.mark.long)
-    for case in product(
-        ("llama", "gpt2"), ("greedy", "block"), ("letter", "continuation", "generate")
-    )
-]
-
-
-@pytest.mark.parametrize(("family", "by", "protocol"), CASES)
-def test_the_order_is_that_of_brute_force(family, by, protocol):
-    layers = {"llama": "num_hidden_layers", "gpt2": "n_layer"}[family]
-    model = tiny_model(family, **{layers: N_LAYERS})
-    chance = dict.fromkeys(("letter", "continuation", "generate"), 0.0)  # so that it has signal
-    task = word_task(N_ITEMS if protocol == "generate" else 10 * N_ITEMS, chance=chance)
-    if protocol == "generate":
-        task = written_by(model, task)
-    else:
-        task = decided_by_layers(model, task, 14, protocol)
-    result = removal_order(model, task, protocol, n_removed=2, by=by, progress=False)
-    seen = [item for item in task.items if item.id in items_of(result, SELECTION)]
-    assert scores(model, task, protocol, seen, ())[0] > 0
-    removed, order = (), []
-    for step in (1, 2):
-        tried = (
-            [(*removed, layer) for layer in range(N_LAYERS) if layer not in removed]
-            if by == "greedy"
-            else [tuple(range(i, i + step)) for i in range(N_LAYERS - step + 1)]
-        )
-        found = {layers: scores(model, task, protocol, seen, layers) for layers in tried}
-        right = max(one for one, _ in found.values())
-        nats = max(gold for one, gold in found.values() if one == right)
-        near = [k for k, (one, gold) in found.items() if one == right and gold > nats - 1e-4]
-        removed = max(near, key=lambda layers: layers[-1])
-        order.append(removed)
-    assert result.order == order
 
 
 def test_every_layer_that_remains_is_tried_once_at_each_step(greedy, task):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,73 +20,114 @@ from layerwise.analyses.similarity.analysis import similarity_predicts
 from layerwise.analyses.similarity.measures import angular_distances, linear_cka, unbiased_cka
 from layerwise.analyses.similarity.result import prediction_table
 from layerwise.errors import UserError
-from layerwise.models import original_tokenizer
+from layerwise.models import load_model
+from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
+from layerwise.report.figures import prediction_ranges, similarity_map
 from layerwise.results import AblationResult, SimilarityResult
+from layerwise.runs.setup import prepare
 from layerwise.storage.parquet import frame
 from layerwise.storage.run_tables import RunTables
-from layerwise.tasks import build_requests
-from tests import analysis, synthetic
-from tests.analysis import documented_columns, solved_by, word_task, write_jsonl
+from tests import synthetic
+from tests.analysis import solved_by, word_task
 from tests.cases import data_sets, most_errors
+from tests.models.seq2seq.tiny import tiny_folder
 from tests.models.tiny import tiny_model
+from tests.planted import CAPABILITIES, small_task
+from tests.planted_seq2seq import small_seq2seq
+from tests.report.legible import assert_legible
+
+pytestmark = pytest.mark.drawn
 
 N_LAYERS = 4
+LAYOUT = WiredSeq2SeqLayout()
+ROUNDING = 1e-5
+TASK = word_task(12)
+CASES = ("llama", "t5", "bart")
+Depths = list[np.ndarray]
+
+
+@cache
+def model_of(case: str) -> Any:
+    if case == "llama":
+        return tiny_model("llama", num_hidden_layers=N_LAYERS)
+    return load_model(tiny_folder(case))
+
+
+@cache
+def found_in(case: str) -> SimilarityResult:
+    return lw.similarity(model_of(case), TASK, progress=False)
 
 
 @pytest.fixture(scope="module")
-def model():
-    return tiny_model("llama", num_hidden_layers=N_LAYERS)
+def found():
+    return found_in("llama")
 
 
-@pytest.fixture(scope="module")
-def task(model):
-    return solved_by(model, word_task(24))
+def streams(case: str, index: int, protocol: str) -> dict[str | None, Depths]:
+    """By stack the streams of an item's prompt, depth by position, by one plain forward."""
+    model = model_of(case)
+    setup = prepare(model, TASK, protocol)
+    context = setup.requests(TASK, TASK.items[index], protocol)[0].request.context
+    sizes: dict[str | None, int] = {None: N_LAYERS}
+    inputs = [torch.tensor([context])]
+    if case != "llama":
+        sizes = {"encoder": model.cfg.n_encoder_layers, "decoder": model.cfg.n_decoder_layers}
+        inputs.append(torch.tensor([model.prefix]))
+    _, cache = model.run_with_cache(*inputs)
+    found = {}
+    for stack, size in sizes.items():
+        begin = "blocks" if stack is None else f"{stack}.blocks"
+        names = [f"{begin}.{layer}.hook_resid_pre" for layer in range(size)]
+        names.append(f"{begin}.{size - 1}.hook_resid_post")
+        found[stack] = [cache[name][0].double().numpy() for name in names]
+    return found
 
 
-@pytest.fixture(scope="module")
-def found(model, task):
-    return lw.similarity(model, task, progress=False)
-
-
-def streams(model, task, item, protocol) -> np.ndarray:
-    """The streams of an item's prompt, depth by position, by one plain forward."""
-    asked = build_requests(task, item, protocol, original_tokenizer(model))
-    tokens = torch.tensor([next(one for one in asked if one.gold).request.context])
-    _, cache = model.run_with_cache(tokens)
-    places = [cache["resid_pre", layer][0] for layer in range(N_LAYERS)]
-    return torch.stack([*places, cache["resid_post", N_LAYERS - 1][0]]).double().numpy()
+def read(stack: str | None, resid: np.ndarray) -> np.ndarray:
+    """The vector that stands for a prompt at a depth."""
+    return resid.mean(axis=0) if stack == "encoder" else resid[-1]
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> float:
     return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
 
 
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("protocol", ["letter", "continuation"])
-def test_every_item_is_as_by_brute_force(model, task, found, protocol):
-    assert list(found.similarity.columns) == documented_columns("similarity.parquet")
-    for item in task.items[:5]:
-        x = streams(model, task, item, protocol)
-        rows = found.similarity.query("item == @item.id and protocol == @protocol")
-        assert rows["layer"].tolist() == list(range(N_LAYERS))
-        for row in rows.itertuples():
-            turned = [cosine(a, b) for a, b in zip(x[row.layer], x[row.layer + 1], strict=True)]
-            assert row.influence == pytest.approx(1 - np.mean(turned), abs=1e-5)
-            last = [np.arccos(cosine(x[row.layer, -1], later)) for later in x[row.layer + 1 :, -1]]
-            np.testing.assert_allclose(row.angular, np.array(last) / np.pi, atol=1e-5)
+def test_every_item_is_as_by_brute_force(case: str, protocol: str) -> None:
+    for index in range(3):
+        at, table = 0, found_in(case).similarity
+        mine = (table["item"] == TASK.items[index].id) & (table["protocol"] == protocol)
+        rows = table.loc[mine].set_index("layer")
+        for stack, depths in streams(case, index, protocol).items():
+            for k, (before, after) in enumerate(pairwise(depths)):
+                turned = [cosine(x, y) for x, y in zip(before, after, strict=True)]
+                assert rows["influence"][at] == pytest.approx(1 - np.mean(turned), abs=1e-5)
+                here = read(stack, before)
+                angles = [np.arccos(cosine(here, read(stack, y))) for y in depths[k + 1 :]]
+                np.testing.assert_allclose(rows["angular"][at], np.array(angles) / np.pi, atol=1e-5)
+                at += 1
+        assert len(rows) == at
 
 
-def test_cka_is_that_of_the_textbook(model, task, found):
-    assert list(found.cka.columns) == documented_columns("cka.parquet")
-    ends = np.stack([streams(model, task, i, "continuation")[:, -1] for i in task.items], axis=1)
-    centred = ends - ends.mean(axis=1, keepdims=True)
-    rows = found.cka.query("protocol == 'continuation'")
-    assert len(rows) == (N_LAYERS + 1) * (N_LAYERS + 2) // 2
-    assert rows["cka"].isna().sum() == N_LAYERS + 1  # all prompts end with the same token
-    for row in rows.dropna().itertuples():
-        x, y = centred[row.layer], centred[row.other]
-        norm = np.linalg.norm
-        expected = norm(y.T @ x) ** 2 / (norm(x.T @ x) * norm(y.T @ y))
-        assert row.cka == pytest.approx(expected, abs=1e-4)
+@pytest.mark.parametrize("case", CASES)
+def test_cka_is_that_of_the_textbook_within_each_stack(case: str) -> None:
+    items = [streams(case, index, "continuation") for index in range(len(TASK.items))]
+    table, before = found_in(case).cka.query("protocol == 'continuation'"), 0
+    for stack in items[0]:
+        n = len(items[0][stack])
+        ends = np.array([[read(stack, x) for x in one[stack]] for one in items]).swapaxes(0, 1)
+        centred = ends - ends.mean(axis=1, keepdims=True)
+        rows = table if stack is None else table.loc[table["stack"] == stack]
+        assert len(rows) == n * (n + 1) // 2
+        # A decoder begins with the same tokens whatever is asked, and all prompts end alike.
+        assert rows["cka"].isna().sum() == (0 if stack == "encoder" else n)
+        for row in rows.dropna().itertuples():
+            x, y = centred[row.layer - before], centred[row.other - before]
+            norm = np.linalg.norm
+            expected = norm(y.T @ x) ** 2 / (norm(x.T @ x) * norm(y.T @ y))
+            assert row.cka == pytest.approx(expected, abs=1e-4)
+        before += n - 1
 
 
 def test_known_angles():
@@ -285,9 +330,10 @@ def test_correlations_are_scipys():
     assert np.isnan(stats.rank_correlations(np.ones((1, 5)), other[:1, :5]))[0]
 
 
-def test_a_result_predicts_an_ablation_of_the_same_items_and_the_report_shows_it(
-    model, task, found
-):
+def test_a_result_predicts_an_ablation_of_the_same_items_and_the_report_shows_it():
+    model = model_of("llama")
+    task = solved_by(model, word_task(24))
+    found = lw.similarity(model, task, progress=False)
     ablation = lw.ablate(model, task, ["letter", "continuation"], progress=False)
     table = found.predicts(ablation)
     effects = ablation.effects().query("protocol == 'continuation'")["share_lost"]
@@ -314,10 +360,64 @@ def test_other_items_are_refused():
         SimilarityResult(similar, cka, facts[0]).predicts(AblationResult(records, facts[1]))
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_jsonl(tmp_path / "words.jsonl", word_task(6).items)
-    write_jsonl(tmp_path / "open.jsonl", [analysis.replace(i, choices=()) for i in
-                                          word_task(3).items])  # fmt: skip
-    return tmp_path
+def test_blocks_are_within_one_stack() -> None:
+    """Of 3 encoder and 2 decoder layers."""
+    angular = found_in("t5").angular().query("protocol == 'letter'")
+    assert set(zip(angular["layer"], angular["n_layers"], strict=True)) == {
+        (0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1), (3, 1), (3, 2), (4, 1)
+    }  # fmt: skip
+    for _, cells in angular.groupby("n_layers"):
+        assert cells.loc[cells["least"], "distance"].tolist() == [cells["distance"].min()]
+
+
+@cache
+def predicted() -> tuple[SimilarityResult, AblationResult]:
+    tasks, model = [small_task(name, 24) for name in CAPABILITIES], small_seq2seq(LAYOUT)
+    found = lw.similarity(model, tasks, "continuation", progress=False)
+    return found, lw.ablate(model, tasks, "continuation", progress=False)
+
+
+def test_effects_are_predicted_over_both_stacks_and_over_each() -> None:
+    found, ablation = predicted()
+    table, n = found.predicts(ablation), LAYOUT.n_encoder_layers
+    assert len(table) == len(CAPABILITIES) * 3 * 2 * 3
+    assert set(table["stack"].dropna()) == {"encoder", "decoder"}
+    effects = ablation.effects().query("capability == 'reasoning'")["nats"].to_numpy(float)
+    turned = found.influence().query("capability == 'reasoning'")["influence"].to_numpy(float)
+    rows = table.query("capability == 'reasoning' and effect == 'nats' and predictor=='influence'")
+    for stack, layers in ((None, slice(None)), ("encoder", slice(n)), ("decoder", slice(n, None))):
+        mine = rows.loc[rows["stack"].isna() if stack is None else rows["stack"] == stack]
+        (row,) = mine.itertuples()
+        assert row.rho == pytest.approx(spearmanr(turned[layers], effects[layers]).statistic)
+        assert row.n_layers == len(turned[layers])
+        assert row.low <= row.rho + 1e-9
+
+
+def test_a_stack_of_one_layer_says_nothing_and_does_not_fail() -> None:
+    model = model_of("t5-one-layer")
+    task: Task = TASK
+    found = lw.similarity(model, task, "continuation", progress=False)
+    assert found.angular()["n_layers"].tolist() == [1, 1]
+    ablation = lw.ablate(model, task, "continuation", progress=False)
+    assert found.predicts(ablation)["rho"].dropna().abs().le(1).all()
+
+
+def test_figures_are_legible_and_part_the_stacks() -> None:
+    found, ablation = predicted()
+    page = lw.report([found, ablation])
+    assert {"similarity_continuation", "prediction"} <= set(page.figures)
+    figure = page.figures["similarity_continuation"]
+    parted = [line for axes in figure.axes for line in axes.get_lines()
+              if line.get_gid() == "encoder | decoder"]  # fmt: skip
+    explained = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert explained == [*CAPABILITIES, "turns the stream least"]
+    assert len(parted) == 4  # one axis of blocks and of layers each, and two of depths
+    assert "stream is averaged over its positions, the decoder" in page.html
+    predictions = found.predicts(ablation)
+    for width in (3.3, 6.9):
+        assert_legible(similarity_map(found.angular(), found.influence(), found.cka, width=width))
+        names = prediction_ranges(predictions, width)
+        assert_legible(names)
+        shown = [tick.get_text() for tick in names.axes[0].get_yticklabels()]
+        assert shown == ["retrieval", "encoder", "decoder", "knowledge", "encoder", "decoder",
+                         "reasoning", "encoder", "decoder"]  # fmt: skip

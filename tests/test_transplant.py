@@ -12,45 +12,30 @@ import torch
 
 import layerwise as lw
 from layerwise.analyses.shared.blocks import parts_of_block
+from layerwise.analyses.transplant.parts import head_parts
 from layerwise.analyses.transplant.spec import refuse_misfit
 from layerwise.analyses.transplant.weights import distances, transplanted
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import blocks_of
-from layerwise.models.organisms.layout import Spot, WiredLayout
+from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
+from layerwise.presentation.rows import rows
 from layerwise.report.html import findings
 from layerwise.sweep import intact, sweep
-from layerwise.tasks import build_requests
 from tests.analysis import word_task
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model
 from tests.planted import small_model, small_task
 from tests.planted_seq2seq import small_seq2seq
+from tests.transplanting import LAYOUT, asked_of, exchange, without
 
-SMALL = WiredLayout(
-    n_layers=5, n_heads=2, previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1),
-    second_hop=Spot(3, 0), gate=Spot(4, 1),
-)  # fmt: skip
 SMALL_SEQ2SEQ = WiredSeq2SeqLayout(
     n_encoder_layers=4, n_decoder_layers=3, encoder_heads=2, decoder_heads=2,
     previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1), second_hop=Spot(3, 0),
     begin=Spot(4, 1), copy=Spot(5, 0), say=6,
 )  # fmt: skip
-
-
-def exchange(model, other, task, protocols="continuation", **options):
-    return lw.transplant(model, other, task, protocols, progress=False, **options)
-
-
-def without(model: Any, layer: int, site: str) -> Any:
-    """A copy of a model whose part of a layer computes next to nothing."""
-    broken = copy.deepcopy(model)
-    with torch.no_grad():
-        for weight in parts_of_block(broken, blocks_of(broken)[layer])[site]:
-            weight.mul_(1e-6)
-    return broken
 
 
 def put_in(host: Any, donor: Any, layer: int, prefixes: tuple[str, ...]) -> Any:
@@ -61,11 +46,6 @@ def put_in(host: Any, donor: Any, layer: int, prefixes: tuple[str, ...]) -> Any:
     assert given
     merged.load_state_dict(host.state_dict() | given)
     return merged
-
-
-def requests_of(model: Any, task: Any, protocol: str) -> list[Any]:
-    tokenizer = original_tokenizer(model)
-    return [build_requests(task, item, protocol, tokenizer) for item in task.items]
 
 
 PARTS = {
@@ -79,7 +59,7 @@ PARTS = {
                                               ("llama", "mlp_out")])  # fmt: skip
 def test_answers_are_those_of_a_model_that_really_has_the_layer(family, site):
     model, other = tiny_model(family), tiny_model(family, seed=1)
-    asked = [r.request for of in requests_of(model, word_task(3), "continuation") for r in of]
+    asked = asked_of(model, ["continuation"], 3)
     for host, donor in ((model, other), (other, model)):
         merged = put_in(host, donor, 1, PARTS[site])
         (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
@@ -105,8 +85,8 @@ def test_texts_are_those_of_the_changed_weights_token_for_token(kind, t):
     with torch.no_grad():
         for weight, donated in zip(mine, theirs, strict=True):
             weight.copy_(weight + t * (donated - weight) if t != 1 else donated)
-    asked = [r.request for of in requests_of(model, word_task(2), "generate") for r in of]
-    scored = [r.request for of in requests_of(model, word_task(2), "continuation") for r in of]
+    asked = asked_of(model, ["generate"])
+    scored = asked_of(model, ["continuation"])
     (plain,) = sweep(merged, [intact()], asked + scored, method="reference").outcomes
     with transplanted(model, other, "layer", [layer], t):
         (found,) = sweep(model, [intact()], asked + scored).outcomes
@@ -142,8 +122,8 @@ def assert_carried_by(result: Any, task: str, layer: int, words: str) -> None:
 
 @pytest.mark.parametrize("better", ["other", "base"])
 def test_the_layer_in_which_two_decoders_differ_is_found_in_both_directions(better):
-    whole = small_model(SMALL)
-    broken = without(whole, SMALL.look_up.layer, "attn_out")
+    whole = small_model(LAYOUT)
+    broken = without(whole, (LAYOUT.look_up.layer, "attn_out"))
     pair = (broken, whole) if better == "other" else (whole, broken)
     tasks = [small_task("retrieval"), small_task("knowledge")]
     protocols = ["continuation", "generate"] if better == "other" else ["continuation"]
@@ -152,17 +132,17 @@ def test_the_layer_in_which_two_decoders_differ_is_found_in_both_directions(bett
     assert gaps["wired-lookup"].all()
     assert not gaps["wired-facts"].any()
     assert set(result.gaps().query("found")["better"]) == {better}
-    assert_carried_by(result, "wired-lookup", SMALL.look_up.layer, "layer 1")
+    assert_carried_by(result, "wired-lookup", LAYOUT.look_up.layer, "Layer 1")
     (none,) = (one for one in findings([result]) if "no gap to move" in one.full)
     assert "the base is right in 100 %, the other model in 100 %" in none.full
 
 
 def test_the_part_in_which_two_decoders_differ_is_found_and_the_other_part_moves_nothing():
-    whole = small_model(SMALL)
-    broken = without(whole, SMALL.facts.layer, "mlp_out")
+    whole = small_model(LAYOUT)
+    broken = without(whole, (LAYOUT.facts.layer, "mlp_out"))
     task = small_task("knowledge")
     found = exchange(broken, whole, task, site="mlp_out")
-    assert_carried_by(found, task.name, SMALL.facts.layer, "MLP of layer 2")
+    assert_carried_by(found, task.name, LAYOUT.facts.layer, "MLP of layer 2")
     attention = exchange(broken, whole, task, site="attn_out")
     assert attention.effects()["moved"].eq(0).all()
     told = [one.full for one in findings([attention])]
@@ -171,7 +151,7 @@ def test_the_part_in_which_two_decoders_differ_is_found_and_the_other_part_moves
 
 def test_the_layer_in_which_two_encoder_decoders_differ_is_found_in_both_directions():
     whole = small_seq2seq(SMALL_SEQ2SEQ)
-    broken = without(whole, SMALL_SEQ2SEQ.copy.layer, "cross_attn_out")
+    broken = without(whole, (SMALL_SEQ2SEQ.copy.layer, "cross_attn_out"))
     task, at = small_task("retrieval"), SMALL_SEQ2SEQ.copy.layer
     found = exchange(broken, whole, task, site="cross_attn_out")
     assert_carried_by(found, task.name, at, "cross-attention of layer decoder.1")
@@ -183,7 +163,7 @@ def test_the_layer_in_which_two_encoder_decoders_differ_is_found_in_both_directi
 
 
 def test_of_the_same_weights_nothing_is_exchanged_and_nothing_said():
-    model = small_model(SMALL)
+    model = small_model(LAYOUT)
     result = exchange(model, copy.deepcopy(model), small_task("retrieval"))
     assert not result.gaps()["found"].any()
     assert result.effects().empty
@@ -197,31 +177,9 @@ def test_of_the_same_weights_nothing_is_exchanged_and_nothing_said():
         result.plot()
 
 
-def test_cumulative_sets_and_steps_reach_the_whole_way():
-    whole = small_model(SMALL)
-    broken = without(whole, 1, "attn_out")
-    sets = ["together", "from_first", "from_last"]
-    effects = exchange(
-        broken, whole, small_task("retrieval"), sets=sets, layers=[1, 3], steps=2
-    ).effects()
-    full = effects.loc[(effects["t"] == 1) & (effects["direction"] == "brings")]
-    shares = {
-        name: dict(zip(map(tuple, of["layers"]), of["share"].round(6), strict=True))
-        for name, of in full.groupby("set")
-    }
-    assert shares == {
-        "together": {(1, 3): 1},
-        "from_first": {(1,): 1, (1, 3): 1},
-        "from_last": {(3,): 0, (1, 3): 1},
-    }
-    assert set(full.loc[full["set"] == "from_last", "layer"]) == {1, 3}
-    assert set(effects["t"]) == {0.5, 1}
-    assert not effects.duplicated(["host", "intervention"]).any()
-
-
 def test_weights_are_put_back_whatever_happens():
-    other = small_model(SMALL)
-    model = without(other, 1, "attn_out")
+    other = small_model(LAYOUT)
+    model = without(other, (1, "attn_out"))
     before = [weights_hash(one) for one in (model, other)]
     places = [weight.data_ptr() for weight in model.parameters()]
     exchange(model, other, small_task("retrieval"), layers=[1], steps=2)
@@ -304,3 +262,85 @@ def test_parts_that_a_layer_does_not_have_are_refused():
         exchange(model, model, word_task(), steps=0)
     with pytest.raises(UserError, match="Unknown choice of layers 'pairs'"):
         exchange(model, model, word_task(), sets="pairs")
+
+
+def shares(result: Any, what: str, direction: str = "brings") -> list[float]:
+    effects = rows(result.effects(), exchange=what, direction=direction)
+    return list(effects.sort_values(by="layer")["share"].round(6))
+
+
+@pytest.mark.parametrize("better", ["other", "base"])
+def test_weights_bring_it_at_their_layer_and_streams_from_there_on(better, tmp_path):
+    whole, broken = small_model(LAYOUT), without(small_model(LAYOUT), (1, "attn_out"))
+    pair = (broken, whole) if better == "other" else (whole, broken)
+    found = exchange(
+        *pair, small_task("retrieval"), layers=[0, 1, 2],
+        exchange=["weights", "activations"], out=tmp_path,
+    )  # fmt: skip
+    for direction in ("brings", "destroys"):
+        assert shares(found, "weights", direction) == [0, 1, 0]
+        assert shares(found, "activations", direction) == [0, 1, 1]
+    told = [one.full for one in findings([found])]
+    (stream,) = [text for text in told if "residual stream" in text]
+    assert stream.startswith("The residual stream after layer 1 of")
+    assert "The weights of that layer alone bring 79 [" in stream
+    assert any(text.startswith("Layer 1 carries") for text in told)
+    assert found.ranks()["n_layers"].eq(3).all()
+    (again,) = lw.load_results(tmp_path)
+    pd.testing.assert_frame_equal(found.effects(), again.effects())
+
+
+def test_a_layer_that_works_on_what_an_earlier_one_found_does_not_bring_it_by_weights():
+    """Two links of a chain are missing: the first works in the host, the second on it alone."""
+    whole = small_model(LAYOUT)
+    broken = without(whole, (0, "attn_out"), (1, "attn_out"))
+    found = exchange(
+        broken, whole, small_task("retrieval"), layers=[0, 1, 2],
+        exchange=["weights", "activations"],
+    )  # fmt: skip
+    assert shares(found, "weights") == [0, 0, 0]
+    assert shares(found, "activations") == [0, 1, 1]
+    (stream,) = [o.full for o in findings([found]) if "residual stream" in o.full]
+    assert "is not established: 0 [" in stream
+    assert "it may be what reaches the layer" in stream
+
+
+def test_texts_under_activations_are_those_of_the_other_model():
+    whole, broken = small_model(LAYOUT), without(small_model(LAYOUT), (2, "mlp_out"))
+    task = small_task("knowledge")
+    found = exchange(
+        broken, whole, task, ["continuation", "generate"], site="mlp_out", layers=[1, 2],
+        exchange="activations",
+    )  # fmt: skip
+    assert found.gaps()["found"].all()
+    for protocol in ("continuation", "generate"):
+        of = rows(found.effects(), protocol=protocol, direction="brings")
+        assert list(of["share"].round(6)) == [0, 1]
+    (told, _) = [o.full for o in findings([found]) if o.kind == "transplant"]
+    assert told.startswith("The MLP output of layer 2 is where")
+    table = found.transplant.query("protocol == 'generate' and layer == 2 and host == 'base'")
+    plain = found.transplant.query("protocol == 'generate' and kind == 'intact'")
+    texts = plain.loc[plain["host"] == "other"].set_index("item")["generated"]
+    assert table.set_index("item")["generated"].equals(texts.loc[table["item"]])
+
+
+def test_the_output_of_a_head_is_found_and_its_siblings_move_nothing():
+    whole = small_model(LAYOUT)
+    broken = copy.deepcopy(whole)
+    with torch.no_grad():
+        for part in head_parts(broken, blocks_of(broken)[1], "z", 0)[-4:]:
+            part.of(part.weight).mul_(1e-6)  # its keys and values
+    found = exchange(
+        broken, whole, small_task("retrieval"), site="z", layers=[1], exchange="activations"
+    )
+    assert list(found.effects().query("direction == 'brings'")["share"]) == [1, 0]
+    (told,) = [o.full for o in findings([found]) if o.kind == "transplant"]
+    assert told.startswith("The output of head 1.0 is where")
+
+
+def test_activations_of_what_puts_out_none_are_refused():
+    model = tiny_model("llama")
+    with pytest.raises(UserError, match="Activations were asked for at site 'norms', which has"):
+        exchange(model, model, word_task(), site="norms", exchange="activations")
+    with pytest.raises(UserError, match="Unknown exchange 'weight'"):
+        exchange(model, model, word_task(), exchange="weight")

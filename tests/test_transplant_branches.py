@@ -13,7 +13,6 @@ from layerwise.analyses.transplant.parts import site_outside
 from layerwise.analyses.transplant.spec import Change, TransplantSpec
 from layerwise.analyses.transplant.weights import Exchange, is_alone, transplanted
 from layerwise.errors import UserError
-from layerwise.models import original_tokenizer
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.structure import version_of
@@ -22,12 +21,10 @@ from layerwise.sweep.changes.interventions import with_weights
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.run import plan_for
 from layerwise.sweep.seq2seq.plan import plan_seq2seq_walk
-from layerwise.tasks import build_requests
-from tests.analysis import word_task
 from tests.models.decoder.tiny import tiny_original
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model, tiny_tokenizer
-from tests.transplanting import assert_answers_equal
+from tests.transplanting import asked_of, assert_answers_equal
 
 SEQ2SEQ = ("t5", "bart", "flan-t5")
 # Over their own modules: norms on both sides; norms of all queries; one norm for two sublayers;
@@ -55,13 +52,8 @@ def pair(case: str) -> tuple[Any, Any]:
 
 
 def requests_of(model: Any, n: int = 2) -> list[Any]:
-    tokenizer, task = original_tokenizer(model), word_task(n)
-    return [
-        replace(one.request, max_tokens=6) if protocol == "generate" else one.request
-        for item in task.items
-        for protocol in ("continuation", "generate")
-        for one in build_requests(task, item, protocol, tokenizer)
-    ]
+    found = asked_of(model, n=n)
+    return [replace(one, max_tokens=6) if isinstance(one, Generate) else one for one in found]
 
 
 def changes_of(model: Any, other: Any, site: str, sets: tuple[str, ...], steps: int) -> list[Any]:

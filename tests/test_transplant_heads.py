@@ -16,30 +16,24 @@ from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant.parts import head_parts, n_heads_at
 from layerwise.analyses.transplant.weights import distances, transplanted
 from layerwise.errors import UserError
-from layerwise.models import original_tokenizer
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.report.html import findings
 from layerwise.sweep import intact, sweep
-from layerwise.tasks import build_requests
 from tests.analysis import word_task
 from tests.models.decoder.tiny import tiny_decoder, tiny_original
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import session_folder, tiny_folder, tiny_model
 from tests.planted import small_model, small_task
-from tests.transplanting import assert_answers_equal
+from tests.transplanting import LAYOUT, asked_of, assert_answers_equal, exchange
 
 Weights = dict[str, torch.Tensor]
 LAYER, HEAD, WIDTH = 1, 2, 12  # the head that is exchanged; the width of the tiny models' heads
 GROUPED = WiredLayout(
     n_layers=5, n_heads=4, previous=Spot(0, 1), look_up=Spot(1, 2), facts=Spot(2, 1),
     second_hop=Spot(3, 0), gate=Spot(4, 1), n_shared=2,
-)  # fmt: skip
-APART = WiredLayout(
-    n_layers=5, n_heads=2, previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1),
-    second_hop=Spot(3, 0), gate=Spot(4, 1),
 )  # fmt: skip
 
 
@@ -79,14 +73,6 @@ CASES = {
 }
 
 
-def requests_of(model: Any, protocol: str, n: int = 2) -> list[Any]:
-    tokenizer = original_tokenizer(model)
-    task = word_task(n)
-    return [
-        r.request for item in task.items for r in build_requests(task, item, protocol, tokenizer)
-    ]
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_answers_are_those_of_a_folder_that_really_has_the_slices(case, tmp_path, monkeypatch):
     family, site, head, put = CASES[case]
@@ -99,7 +85,7 @@ def test_answers_are_those_of_a_folder_that_really_has_the_slices(case, tmp_path
     put(weights, theirs.state_dict())
     assert any((weights[name] != weight).any() for name, weight in before.items())
     mine.save_pretrained(folders[0])
-    asked = requests_of(model, "continuation") + requests_of(model, "generate")
+    asked = asked_of(model)
     (plain,) = sweep(lw.load_model(folders[0]), [intact()], asked, method="reference").outcomes
     with transplanted(model, other, site, [LAYER], heads=[head]):
         (found,) = sweep(model, [intact()], asked).outcomes
@@ -148,7 +134,7 @@ def test_heads_of_encoder_decoders_are_their_rows_and_columns(case, site):
                 weight[:, at] = theirs[name][:, at]
                 changed += 1
     assert changed == (4 if case == "t5" else 7)
-    asked = requests_of(model, "continuation") + requests_of(model, "generate")
+    asked = asked_of(model)
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
     with transplanted(model, other, site, [layer], heads=[1]):
         (found,) = sweep(model, [intact()], asked).outcomes
@@ -187,10 +173,6 @@ def without_head(model: Any, site: str, layer: int, head: int) -> Any:
     return broken
 
 
-def exchange(model: Any, other: Any, task: Any, **options: Any) -> Any:
-    return lw.transplant(model, other, task, progress=False, **options)
-
-
 def assert_carried_by(result: Any, layer: int, head: int, words: str) -> None:
     """One head brings all of the gap and destroys all of it; no other moves anything."""
     effects = result.effects()
@@ -205,8 +187,8 @@ def assert_carried_by(result: Any, layer: int, head: int, words: str) -> None:
 
 @pytest.mark.parametrize("better", ["other", "base"])
 def test_the_head_in_which_two_decoders_differ_is_found_in_both_directions(better):
-    whole = small_model(APART)
-    broken = without_head(whole, "z", *(APART.look_up.layer, APART.look_up.head))
+    whole = small_model(LAYOUT)
+    broken = without_head(whole, "z", *(LAYOUT.look_up.layer, LAYOUT.look_up.head))
     pair = (broken, whole) if better == "other" else (whole, broken)
     found = exchange(*pair, small_task("retrieval"), site="z", layers=[1, 3])
     assert len(found.effects()) == 2 * 2 * 2
@@ -233,7 +215,7 @@ def test_a_query_head_is_told_from_its_siblings_and_a_group_from_its_heads():
 
 
 def test_sets_of_heads_add_one_head_after_the_other(tmp_path):
-    whole = small_model(APART)
+    whole = small_model(LAYOUT)
     broken = without_head(whole, "z", 1, 0)
     found = exchange(
         broken, whole, small_task("retrieval"), site="z", layers=[0, 1],

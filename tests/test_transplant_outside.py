@@ -17,7 +17,6 @@ from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import blocks_of
-from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.report.html import findings
 from layerwise.sweep import intact, sweep
 from layerwise.tasks import build_requests
@@ -25,15 +24,7 @@ from tests.analysis import word_task
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model
 from tests.planted import small_model, small_task
-
-LAYOUT = WiredLayout(
-    n_layers=5, n_heads=2, previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1),
-    second_hop=Spot(3, 0), gate=Spot(4, 1),
-)  # fmt: skip
-
-
-def exchange(model: Any, other: Any, task: Any, **options: Any) -> Any:
-    return lw.transplant(model, other, task, progress=False, **options)
+from tests.transplanting import LAYOUT, exchange
 
 
 def moved_about(model: Any) -> Any:

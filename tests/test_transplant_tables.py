@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from scipy.stats import binomtest, spearmanr
 from statsmodels.stats.multitest import multipletests
 
 import layerwise as lw
-from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant import tables
 from layerwise.analyses.transplant.greedy import best_of, parted
 from layerwise.errors import UserError
-from layerwise.models.instance.kinds import blocks_of
-from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.presentation.rows import rows
 from layerwise.report.html import findings
 from layerwise.stats.families import estimate
@@ -27,7 +22,14 @@ from tests import analysis
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
 from tests.planted import small_model, small_task
-from tests.transplanting import both, joined_results, transplant_result, with_activations
+from tests.transplanting import (
+    LAYOUT,
+    both,
+    joined_results,
+    transplant_result,
+    with_activations,
+    without,
+)
 
 RNG = np.random.default_rng(7)
 
@@ -253,21 +255,6 @@ def test_records_of_other_items_are_refused(known):
     assert tables.effects_table(none, result.gaps().head(0), lambda *_: 0.25, 0).empty
 
 
-LAYOUT = WiredLayout(
-    n_layers=5, n_heads=2, previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1),
-    second_hop=Spot(3, 0), gate=Spot(4, 1),
-)  # fmt: skip
-
-
-def without(*parts: tuple[int, str]) -> Any:
-    broken = copy.deepcopy(small_model(LAYOUT))
-    with torch.no_grad():
-        for layer, site in parts:
-            for weight in parts_of_block(broken, blocks_of(broken)[layer])[site]:
-                weight.mul_(1e-6)
-    return broken
-
-
 def two_abilities() -> Any:
     """Look-ups, and half as many facts, in one task."""
     first, second = small_task("retrieval", 32), small_task("knowledge", 16)
@@ -276,7 +263,10 @@ def two_abilities() -> Any:
 
 
 def test_the_layer_of_the_larger_part_comes_first_and_the_other_next(tmp_path):
-    whole, broken = small_model(LAYOUT), without((1, "attn_out"), (2, "mlp_out"))
+    whole, broken = (
+        small_model(LAYOUT),
+        without(small_model(LAYOUT), (1, "attn_out"), (2, "mlp_out")),
+    )
     result = lw.transplant(
         broken, whole, two_abilities(), layers=[0, 1, 2], greedy=2, sets="together",
         progress=False, out=tmp_path,

@@ -18,15 +18,13 @@ from layerwise.analyses.transplant.spec import TransplantSpec
 from layerwise.analyses.transplant.weights import transplanted
 from layerwise.analyses.transplant.writing import write_merged
 from layerwise.errors import UserError
-from layerwise.models import original_tokenizer
-from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.sweep import intact, sweep
-from layerwise.tasks import build_requests
 from tests.analysis import word_task
 from tests.models.decoder.test_loading import folder_of
 from tests.models.seq2seq.tiny import tiny_folder as seq2seq_folder
 from tests.models.tiny import session_folder, tiny_folder
 from tests.planted import small_model
+from tests.transplanting import LAYOUT, asked_of
 
 
 @pytest.fixture(autouse=True)
@@ -54,16 +52,6 @@ def spec_of(base: Any, other: Any, site: str = "layer", layers: tuple[int, ...] 
     return TransplantSpec.of(base, other, site, layers, ["single"], 1, bool(layers))
 
 
-def requests_of(model: Any) -> list[Any]:
-    tokenizer, task = original_tokenizer(model), word_task(2)
-    return [
-        r.request
-        for item in task.items
-        for protocol in ("continuation", "generate")
-        for r in build_requests(task, item, protocol, tokenizer)
-    ]
-
-
 CASES = [
     ("qwen2", "layer", (0, 2)), ("gpt2", "attn_out", (1,)), ("qwen3", "mlp_out", (1, 2)),
     ("qwen3", "unembed", ()), ("gpt2", "embed", ()), ("llama", "ln_final", ()),
@@ -85,7 +73,7 @@ def test_the_folder_answers_as_the_exchange_in_memory(tmp_path, family, site, la
     base, other = pair(tmp_path, family)
     spec, out = spec_of(base, other, site, layers), tmp_path / "out"
     write_merged(base, other, spec, out)
-    asked = requests_of(base)
+    asked = asked_of(base)
     with transplanted(base, other, spec.site, spec.layers):
         (expected,) = sweep(base, [intact()], asked).outcomes
     (found,) = sweep(lw.load_model(out), [intact()], asked).outcomes
@@ -158,10 +146,7 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_left(tmp_path, monkeyp
     ):
         with pytest.raises(UserError, match=re.escape(named)):
             lw.transplant(base, other, word_task(4), write=out, progress=False, **options)
-    wired = small_model(WiredLayout(
-        n_layers=5, n_heads=2, previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1),
-        second_hop=Spot(3, 0), gate=Spot(4, 1),
-    ))  # fmt: skip
+    wired = small_model(LAYOUT)
     with pytest.raises(UserError, match="no Hugging Face original to write from"):
         write_merged(wired, wired, spec_of(wired, wired, layers=(1,)), out)
     # files whose names tell something else than what is exchanged

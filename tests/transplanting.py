@@ -1,17 +1,59 @@
-"""Made-up answers of two models and of each with layers of the other, as results."""
+"""Two models and each with layers of the other: wired pairs, questions, made-up answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
+import layerwise as lw
+from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant.names import BASE, HOSTS, OTHER
 from layerwise.analyses.transplant.result import TransplantResult
+from layerwise.models import original_tokenizer
+from layerwise.models.instance.kinds import blocks_of
+from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.storage.parquet import conform, frame
+from layerwise.tasks import build_requests
+from tests.analysis import word_task
 from tests.synthetic import facts, task_facts
+
+LAYOUT = WiredLayout(
+    n_layers=5, n_heads=2, previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1),
+    second_hop=Spot(3, 0), gate=Spot(4, 1),
+)  # fmt: skip
+
+
+def without(model: Any, *parts: tuple[int, str]) -> Any:
+    """A copy of a model whose parts of some layers compute next to nothing."""
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        for layer, site in parts:
+            for weight in parts_of_block(broken, blocks_of(broken)[layer])[site]:
+                weight.mul_(1e-6)
+    return broken
+
+
+def exchange(model: Any, other: Any, task: Any, *protocols: Any, **options: Any) -> Any:
+    return lw.transplant(model, other, task, *protocols, progress=False, **options)
+
+
+def asked_of(
+    model: Any, protocols: Sequence[str] = ("continuation", "generate"), n: int = 2
+) -> list[Any]:
+    """The requests of a few questions about words."""
+    tokenizer, task = original_tokenizer(model), word_task(n)
+    return [
+        one.request
+        for item in task.items
+        for protocol in protocols
+        for one in build_requests(task, item, protocol, tokenizer)
+    ]
+
 
 Right = np.ndarray
 Place = int | tuple[int, int]

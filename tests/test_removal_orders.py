@@ -1,10 +1,10 @@
-"""Removal of layers of encoder-decoders against brute force, plain rules and planted answers."""
+"""Orders of removal, of one stack and of two: brute force, plain rules and planted answers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from layerwise.models import load_model
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import spared
-from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import RemovalResult, SimilarityResult
 from layerwise.runs.setup import prepare
 from layerwise.sweep import intact, skip_layers
@@ -28,36 +27,56 @@ from tests import commands
 from tests.analysis import decided_by_layers, word_task
 from tests.cases import LONG
 from tests.models.seq2seq.tiny import tiny_folder
+from tests.models.tiny import tiny_model
 from tests.planted import CAPABILITIES, small_task
 from tests.planted_seq2seq import seq2seq_layouts, small_seq2seq
 
-CHANCE = dict.fromkeys(("letter", "continuation", "generate"), 0.0)
+CHANCE = dict.fromkeys(("letter", "continuation", "generate"), 0.0)  # so that all have signal
 LAYOUT = WiredSeq2SeqLayout()
+SELECTION, HELD_OUT = "selection", "held out"
+N_LAYERS, N_ITEMS = 5, 24
+SIZES = {"llama": {"num_hidden_layers": N_LAYERS}, "gpt2": {"n_layer": N_LAYERS}}
 
 
 @cache
-def model_of(case: str) -> Seq2SeqModel:
-    model = load_model(tiny_folder(case))
-    assert isinstance(model, Seq2SeqModel)
-    return model
+def model_of(case: str) -> Any:
+    return tiny_model(case, **SIZES[case]) if case in SIZES else load_model(tiny_folder(case))
 
 
 @cache
-def task_of(case: str, n_items: int = 16) -> Task:
+def task_of(case: str, n_items: int = 16, protocol: str = "continuation") -> Task:
     """Questions whose answer is what the intact model prefers, and not without any layer."""
-    return decided_by_layers(model_of(case), word_task(10 * n_items, chance=CHANCE), n_items)
+    if protocol == "generate":
+        return written_by(model_of(case), word_task(N_ITEMS, chance=CHANCE))
+    task = word_task(10 * max(n_items, N_ITEMS * (case in SIZES)), chance=CHANCE)
+    return decided_by_layers(model_of(case), task, n_items, protocol)
 
 
-def scores(case: str, items: list, layers: tuple[int, ...]) -> tuple[int, float]:
+def written_by(model, task):
+    """The same questions, with what the model writes as the answer."""
+    table = lw.ablate(model, task, "generate", layers=[0], progress=False).records
+    written = table.loc[table["kind"] == "intact"].set_index("item")["extracted"]
+    said = written.where(written.notna() & written.ne(""), "nothing")
+    items = [replace(item, aliases=(said[item.id],)) for item in task.items]
+    return replace(task, items=tuple(items))
+
+
+def items_of(result, split, name="words") -> set[str]:
+    table = result.removal
+    return set(table.loc[(table["split"] == split) & (table["task"] == name), "item"])
+
+
+def scores(
+    model: Any, task: Task, protocol: str, items: list, layers: tuple[int, ...]
+) -> tuple[int, float]:
     """Right answers and the sum of gold log-probabilities without some layers, by brute force."""
-    task = task_of(case)
-    setup = prepare(model_of(case), task, "continuation")
-    asked = [setup.requests(task, item, "continuation") for item in items]
+    setup = prepare(model, task, protocol)
+    asked = [setup.requests(task, item, protocol) for item in items]
     change = skip_layers(layers) if layers else intact()
     flat = [one.request for requests in asked for one in requests]
     outcomes = iter(setup.sweep([change], flat, "reference").outcomes[0])
     found = [
-        score(task, item, "continuation", requests, [next(outcomes) for _ in requests])
+        score(task, item, protocol, requests, [next(outcomes) for _ in requests])
         for item, requests in zip(items, asked, strict=True)
     ]
     return sum(one.correct for one in found), sum(one.gold_logprob or 0.0 for one in found)
@@ -66,44 +85,57 @@ def scores(case: str, items: list, layers: tuple[int, ...]) -> tuple[int, float]
 def sizes_of(case: str) -> list[range]:
     """The layers of each stack."""
     cfg = model_of(case).cfg
-    return [range(cfg.n_encoder_layers), range(cfg.n_encoder_layers, cfg.n_layers)]
+    n_encoder = getattr(cfg, "n_encoder_layers", 0)
+    return [stack for stack in (range(n_encoder), range(n_encoder, cfg.n_layers)) if stack]
+
+
+def tried_at(case: str, by: str, step: int, removed: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The sets of layers that a step chooses from: of two stacks, one layer of each must stay."""
+    stacks = sizes_of(case)
+    least = int(len(stacks) > 1)
+    if by == "greedy":
+        return [
+            (*removed, layer) for stack in stacks for layer in stack
+            if layer not in removed and len(set(stack) - set(removed)) > least
+        ]  # fmt: skip
+    return [
+        tuple(stack[i : i + step]) for stack in stacks for i in range(len(stack) - step + 1)
+        if len(stack) - step >= least
+    ]  # fmt: skip
+
+
+BY_DAY = [
+    ("gpt2", "greedy", "letter", 2), ("llama", "block", "continuation", 2),
+    ("llama", "greedy", "generate", 2), ("t5", "greedy", "continuation", 3),
+    ("bart", "block", "continuation", 2),
+]  # fmt: skip
+CASES = [
+    *((*case, 2) for case in product(SIZES, ("greedy", "block"), CHANCE)),
+    *((case, by, "continuation", n) for case in ("t5", "bart")
+      for by, n in (("greedy", 3), ("block", 2))),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("case", "by", "n"),
-    [
-        ("t5", "greedy", 3),
-        ("bart", "block", 2),
-        pytest.param("bart", "greedy", 3, marks=pytest.mark.long),
-        pytest.param("t5", "block", 2, marks=pytest.mark.long),
-    ],
+    ("case", "by", "protocol", "n"),
+    [pytest.param(*case, marks=[] if case in BY_DAY else pytest.mark.long) for case in CASES],
 )
-def test_the_order_is_that_of_brute_force(case: str, by: str, n: int) -> None:
-    result = lw.removal_order(
-        model_of(case), task_of(case), n_removed=n, by=by, progress=False
-    )  # fmt: skip
-    table, stacks = result.removal, sizes_of(case)
-    selected = set(table.loc[table["split"] == "selection", "item"])
-    items = [item for item in task_of(case).items if item.id in selected]
-    assert scores(case, items, ())[0] == len(items)
+def test_the_order_is_that_of_brute_force(case: str, by: str, protocol: str, n: int) -> None:
+    model, task = model_of(case), task_of(case, 14 if case in SIZES else 16, protocol)
+    result = lw.removal_order(model, task, protocol, n_removed=n, by=by, progress=False)
+    items = [item for item in task.items if item.id in items_of(result, SELECTION)]
+    assert scores(model, task, protocol, items, ())[0] > 0
     removed: tuple[int, ...] = ()
-    order = []
+    order, table = [], result.removal
     for step in range(1, n + 1):
-        if by == "greedy":
-            tried = [
-                (*removed, layer) for stack in stacks for layer in stack
-                if layer not in removed and len(set(stack) - set(removed)) > 1
-            ]  # fmt: skip
-        else:
-            tried = [tuple(stack[i : i + step]) for stack in stacks
-                     for i in range(len(stack) - step + 1) if step < len(stack)]  # fmt: skip
-        found = {layers: scores(case, items, layers) for layers in tried}
+        tried = tried_at(case, by, step, removed)
+        found = {layers: scores(model, task, protocol, items, layers) for layers in tried}
         right = max(one for one, _ in found.values())
         nats = max(gold for one, gold in found.values() if one == right)
         near = [k for k, (one, gold) in found.items() if one == right and gold > nats - 1e-4]
         removed = max(near, key=lambda layers: layers[-1])
         order.append(removed)
-        mine = table.loc[(table["step"] == step) & (table["split"] == "selection")]
+        mine = table.loc[(table["step"] == step) & (table["split"] == SELECTION)]
         assert {tuple(layers) for layers in mine["layers"]} == set(tried)
     assert result.order == order
 
