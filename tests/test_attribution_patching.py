@@ -1,67 +1,152 @@
-"""Gradient estimates: exact where the metric is linear, slopes elsewhere, beside true patches."""
+"""Gradient estimates: slopes by hand in every kind of model, beside true patches, and agreement.
+
+Where the truth was planted, they are compared with it in ``test_ground_truth``.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
 import torch
+from transformers.models.mt5.modeling_mt5 import MT5LayerNorm
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from layerwise.analyses.attribution_patching.api import attribute_patches, estimated_changes
 from layerwise.analyses.attribution_patching.result import agreement_table
 from layerwise.analyses.patching.api import patch_activations
-from layerwise.analyses.patching.cells import Cell, hooked_logprobs
+from layerwise.analyses.patching.cells import (
+    HEAD_SITES,
+    PATTERNS,
+    Cell,
+    PatchingLayout,
+    hooked_logprobs,
+)
 from layerwise.models import load_model
-from layerwise.models.instance.kinds import hook_name
+from layerwise.models.instance.kinds import Model, hook_name, inputs_of
 from layerwise.storage.parquet import frame
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
+from tests.models.seq2seq.tiny import CASES, tiny_original, tiny_seq2seq
 from tests.models.tiny import tiny_folder, tiny_model
 from tests.sweep.models import random_model
 
-CLEAN, OTHER = (1, 7, 3, 9, 12, 5), (1, 8, 3, 9, 20, 5)
-ANSWERS = (4, 6)
+CLEAN, OTHER = (11, 7, 30, 9, 12, 5), (11, 8, 30, 9, 20, 5)
+CHANGED = 4
+ANSWERS = (14, 26)
+BEGINS = 5
+DECODERS = ("llama-gqa", "gpt2", "neox", "soft-caps")
+# Tied and relative, untied and gated, norms behind and learned positions, norms before and
+# sinusoids.
+BY_DAY = (*DECODERS, "t5", "flan-t5", "bart", "pegasus-scaled")
+Cache = Mapping[str, torch.Tensor]
 
 
-def cells(sites, n_layers: int, n_heads: int) -> list[Cell]:
-    return [
-        Cell(site, layer, head, "last", ((pos, pos),))
-        for site in sites
-        for layer in range(n_layers)
-        for head in (range(n_heads) if site in ("z", "pattern") else (None,))
-        for pos in (1, 4, 5)
-    ] + [Cell("z", 0, 1, "all", tuple((p, p) for p in range(1, 6)))]
+def normed(norm: T5LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    """T5's norm in the precision that it is given; its own takes the variance in float32."""
+    return norm.weight * x * (x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt()
 
 
-def true_changes(model, wanted) -> np.ndarray:
-    said = hooked_logprobs(model, CLEAN, OTHER, wanted)
-    intact = model(torch.tensor([CLEAN]))[0, -1].detach().double()
-    base = float(intact[ANSWERS[0]] - intact[ANSWERS[1]])
-    return (said[:, ANSWERS[0]] - said[:, ANSWERS[1]]).numpy() - base
-
-
-@pytest.mark.parametrize("kind", ["llama-gqa", "gpt2", "neox", "soft-caps"])
-def test_estimates_are_the_slope_towards_the_patch(kind):
-    """A thousandth of the way, taken by hand, changes the metric by a thousandth of it."""
-    model, step = random_model(kind).double(), 1e-3
+@contextmanager
+def in_double(case: str) -> Iterator[Model]:
+    """A tiny model in float64, a decoder of two stacks begun with two tokens; some are shared."""
+    if case in DECODERS:
+        model = random_model(case).double()
+        try:
+            yield model
+        finally:
+            model.float()
+        return
+    model = tiny_seq2seq(case).double()
+    model.prefix = (*model.prefix, BEGINS)
     try:
-        parallel = model.cfg.parallel_attn_mlp
-        sites = ("z", "pattern", "resid_pre", "mlp_out") + (() if parallel else ("resid_mid",))
-        wanted = cells(sites, 4, 4)[::7]
-        (found,) = estimated_changes(model, [(CLEAN, OTHER)], [ANSWERS], wanted)
-        for cell, estimate in zip(wanted, found, strict=True):
-            assert (nudged(model, cell, step) - nudged(model, cell, -step)) / (
-                2 * step
-            ) == pytest.approx(estimate, abs=1e-3, rel=1e-2)
-        assert np.abs(np.array(found) - true_changes(model, wanted)).max() > 1e-3
+        with (
+            patch.object(T5LayerNorm, "forward", normed),
+            patch.object(MT5LayerNorm, "forward", normed),
+        ):
+            yield model
     finally:
-        model.float()
+        tiny_original(case).float()
 
 
-@pytest.mark.parametrize("kind", ["llama-gqa", "gpt2"])
-def test_pairs_side_by_side_are_estimated_as_each_alone(kind):
-    model, wanted = random_model(kind), cells(("z", "pattern", "resid_pre"), 4, 4)[::5]
+def sites_of(model: Model) -> list[str]:
+    parallel = getattr(model.cfg, "parallel_attn_mlp", False)
+    return [s for s in PatchingLayout.of(model).sites() if not (parallel and s == "resid_mid")]
+
+
+def cells(model: Model) -> list[Cell]:
+    """Every site, layer and head, of both stacks if there are two, at some positions and at all."""
+    layout, found = PatchingLayout.of(model), []
+    for site in sites_of(model):
+        for layers, where in layout.parts(site):
+            n, one = (len(CLEAN), CHANGED) if where == "prompt" else (2, 1)
+            every = tuple((at, at) for at in range(n))
+            places = [("one", (every[one],)), ("all", every), ("first", every[:1])]
+            for number, layer in enumerate(layers):
+                for head in range(layout.heads[layer]) if site in HEAD_SITES else (None,):
+                    label, at = places[(number + (head or 0)) % 3]
+                    found.append(Cell(site, layer, head, label, at))
+    return found
+
+
+@torch.inference_mode()
+def slopes(model: Model, cells: list[Cell], step: float = 1e-4) -> list[float]:
+    """Changes of the logit difference towards the source run, by a small step to both sides."""
+    here, there = (
+        model.run_with_cache(*inputs_of(model, [tokens]))[1] for tokens in (CLEAN, OTHER)
+    )
+    return [_slope(model, cell, here, there, step) for cell in cells]
+
+
+def _slope(model: Model, cell: Cell, here: Cache, there: Cache, step: float) -> float:
+    name = hook_name(model, cell.layer, cell.site)
+
+    def nudged(step: float) -> float:
+        def move(x: torch.Tensor, hook: object) -> torch.Tensor:
+            x = x.clone()
+            for pos, _ in cell.places:
+                at = (0, pos) if cell.head is None else (0, pos, cell.head)
+                at = (0, cell.head, pos) if cell.site in PATTERNS else at
+                x[at] += step * (there[name][at] - here[name][at])
+            return x
+
+        logits = model.run_with_hooks(*inputs_of(model, [CLEAN]), fwd_hooks=[(name, move)])
+        return float(logits[0, -1, ANSWERS[0]] - logits[0, -1, ANSWERS[1]])
+
+    return (nudged(step) - nudged(-step)) / (2 * step)
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in BY_DAY else pytest.param(case, marks=pytest.mark.long)
+             for case in (*DECODERS, *CASES)]
+)  # fmt: skip
+def test_estimates_are_slopes_at_every_site(case: str):
+    with in_double(case) as model:
+        wanted, sites = cells(model), set(sites_of(model))
+        wanted = wanted[::3] if case in DECODERS else wanted
+        assert {cell.site for cell in wanted} == sites
+        (found,) = estimated_changes(model, [(CLEAN, OTHER)], [ANSWERS], wanted)
+        np.testing.assert_allclose(found, slopes(model, wanted), rtol=1e-4, atol=1e-6)
+        seen = {cell.site for cell, change in zip(wanted, found, strict=True) if abs(change) > 1e-3}
+        assert seen == sites
+        # and no true patches, which go the whole way
+        said = hooked_logprobs(model, CLEAN, OTHER, wanted[:9])
+        intact = model(*inputs_of(model, [CLEAN]))[0, -1].detach()
+        base = float(intact[ANSWERS[0]] - intact[ANSWERS[1]])
+        true = (said[:, ANSWERS[0]] - said[:, ANSWERS[1]]).numpy() - base
+        assert np.abs(true - found[:9]).max() > 1e-3
+
+
+@pytest.mark.parametrize("case", ["llama-gqa", "gpt2"])
+def test_pairs_side_by_side_are_estimated_as_each_alone(case: str):
+    model = random_model(case)
+    wanted = cells(model)[::5]
     runs = [(CLEAN, OTHER), (OTHER, CLEAN), (CLEAN[::-1], OTHER[::-1])]
     answers = [ANSWERS, ANSWERS[::-1], (5, 7)]
     found = np.array(estimated_changes(model, runs, answers, wanted))
@@ -73,31 +158,20 @@ def test_pairs_side_by_side_are_estimated_as_each_alone(kind):
     assert np.abs(found[0] - found[2]).max() > 1e-2
 
 
-@torch.inference_mode()
-def nudged(model, cell: Cell, step: float) -> float:
-    name = hook_name(model, cell.layer, cell.site)
-    _, cache = model.run_with_cache(torch.tensor([OTHER]))
-
-    def move(x, hook):
-        x, there = x.clone(), cache[name]
-        for pos, _ in cell.places:
-            at = (0, pos) if cell.head is None else (0, pos, cell.head)
-            at = (0, cell.head, pos) if cell.site == "pattern" else at
-            x[at] = x[at] + step * (there[at] - x[at])
-        return x
-
-    logits = model.run_with_hooks(torch.tensor([CLEAN]), fwd_hooks=[(name, move)])[0, -1]
-    return float(logits[ANSWERS[0]] - logits[ANSWERS[1]])
+CHANGES = (
+    ("the key by the red what is", "the what by the blue key is"),
+    ("the four key is", "the four what is"),
+)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model("llama", seed=1)
+def pairs_for(model: Model) -> Any:
+    items = [prompt_pair(model, f"pair/{i}", *change) for i, change in enumerate(CHANGES)]
+    return word_task(items=tuple(items))
 
 
 @pytest.mark.parametrize("backend", ["auto", "hugging-face"])
-def test_weights_on_disk_give_the_same(tmp_path, task, backend):
-    folder = tiny_folder(tmp_path, "llama")
+def test_weights_on_disk_give_the_same(tmp_path, backend):
+    folder, task = tiny_folder(tmp_path, "llama"), pairs_for(tiny_model("llama", seed=1))
     found, expected = (
         attribute_patches(
             load_model(folder, backend=backend, offload=place), task, sites=("z",),
@@ -108,42 +182,47 @@ def test_weights_on_disk_give_the_same(tmp_path, task, backend):
     pd.testing.assert_frame_equal(found, expected, atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def task(model):
-    changes = (("the red door of the what is", "the blue door of the what is"),
-               ("the four key is", "the four what is"),
-               ("the key by the red what is", "the what by the blue key is"))  # fmt: skip
-    items = [prompt_pair(model, f"pair/{i}", *change) for i, change in enumerate(changes)]
-    return word_task(items=tuple(items))
+OF_TWO = ("resid_pre", "z", "cross_attn_out", "cross_z", "cross_v")
 
 
-@pytest.mark.parametrize("direction", ["denoising", "noising"])
-def test_all_cells_are_estimated_and_the_sampled_ones_truly_patched(model, task, direction):
-    sites = ("z", "resid_pre")
-    result = attribute_patches(
-        model, task, sites=sites, direction=direction, positions="last", sample=5, progress=False
-    )
+# By day each direction and each beginning.
+@pytest.mark.parametrize(
+    ("case", "direction", "begins"),
+    [
+        ("llama", "denoising", 0), ("llama", "noising", 0),
+        ("bart", "denoising", 2), ("bart", "noising", 1),
+        pytest.param("bart", "denoising", 1, marks=pytest.mark.long),
+        pytest.param("bart", "noising", 2, marks=pytest.mark.long),
+    ],
+)  # fmt: skip
+def test_all_cells_are_estimated_and_sampled_ones_truly_patched(case, direction, begins):
+    if case == "llama":
+        model, sites, positions = tiny_model("llama", seed=1), ("z", "resid_pre"), ("last",)
+    else:
+        model, sites = tiny_seq2seq(case), OF_TWO
+        model.prefix = (*model.prefix, BEGINS)[:begins]
+        positions = ("before", "last", "answer", "all", *["start"] * (begins > 1))
+    asked: dict[str, Any] = {"sites": sites, "positions": positions, "progress": False}
+    task = pairs_for(model)
+    result = attribute_patches(model, task, direction=direction, sample=10, **asked)
     table = result.attribution_patching
-    assert list(table.columns) == analysis.documented_columns("attribution_patching.parquet")
-    assert len(table) == 3 * (12 + 3)
-    true = table.dropna(subset=["patched_diff"])
-    assert true.groupby(["site", "item"]).size().to_dict() == {
-        (site, f"pair/{i}"): min(5, {"z": 12, "resid_pre": 3}[site])
-        for site in sites for i in range(3)
-    }  # fmt: skip
-    patched = patch_activations(
-        model, task, sites=sites, directions=direction, positions="last", progress=False
-    ).patching
-    key = ["item", "site", "layer", "head"]
-    both = true.merge(patched, on=key, suffixes=("", "_true"))
-    assert len(both) == len(true)
-    np.testing.assert_allclose(both["patched_diff"], both["patched_diff_true"], atol=1e-4)
+    patched = patch_activations(model, task, directions=direction, **asked).patching
+    key = ["item", "site", "layer", "head", "pos_label", "pos"]
+    both = table.merge(patched, on=key, suffixes=("", "_true"), validate="one_to_one")
+    assert len(both) == len(table) == len(patched)
+    sampled = both.dropna(subset=["patched_diff"])
+    cell = ["site", "layer", "head", "pos_label"]
+    every, some = (t.drop_duplicates(cell).groupby("site").size() for t in (table, sampled))
+    assert some.to_dict() == every.clip(upper=10).to_dict()
+    assert every.max() > 10
+    np.testing.assert_allclose(sampled["patched_diff"], sampled["patched_diff_true"], atol=1e-4)
     base = table["corrupted_diff" if direction == "denoising" else "clean_diff"]
     aim = table["clean_diff" if direction == "denoising" else "corrupted_diff"]
     np.testing.assert_allclose(table["estimated"], (table["estimated_diff"] - base) / (aim - base))
-    found = result.agreement()
-    assert list(found.columns) == analysis.documented_columns("attribution_agreement.parquet")
-    assert found["n_cells"].tolist() == [5, 3]
+    assert list(result.agreement().columns) == analysis.documented_columns(
+        "attribution_agreement.parquet"
+    )
+    assert result.agreement()["n_cells"].tolist() == some.loc[list(sites)].tolist()
     assert "rank correlation" in result._repr_html_()
 
 

@@ -32,6 +32,27 @@ WEIGHTS[:, 1, [3, 21]] = 0.5
 WEIGHTS[:, 2] = torch.rand(3, D_VOCAB, generator=torch.Generator().manual_seed(0)).double() / 25
 
 
+_MORE: dict[str, dict[str, Any]] = {
+    "gemma 2": {
+        "use_normalization_before_and_after": True,
+        "attn_scores_soft_cap": 5.0,
+        "output_logits_soft_cap": 3.0,
+        "n_key_value_heads": 2,
+    },
+    "olmo 2": {"original_architecture": "Olmo2ForCausalLM"},
+    "folded": {"normalization_type": "LNPre"},
+    "folded rms": {"normalization_type": "RMSPre"},
+}
+KINDS = [*models.KINDS, *_MORE]
+
+
+@functools.cache
+def model_of(kind: str) -> HookedTransformer:
+    """One of ``KINDS``; do not change its weights."""
+    with mock.patch.dict(models.KINDS, _MORE):
+        return models.random_model(kind)
+
+
 @pytest.fixture(params=KINDS)
 def model(request):
     return model_of(request.param)
@@ -162,24 +183,3 @@ def test_a_norm_that_is_not_known_is_refused():
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-
-
-_MORE: dict[str, dict[str, Any]] = {
-    "gemma 2": {
-        "use_normalization_before_and_after": True,
-        "attn_scores_soft_cap": 5.0,
-        "output_logits_soft_cap": 3.0,
-        "n_key_value_heads": 2,
-    },
-    "olmo 2": {"original_architecture": "Olmo2ForCausalLM"},
-    "folded": {"normalization_type": "LNPre"},
-    "folded rms": {"normalization_type": "RMSPre"},
-}
-KINDS = [*models.KINDS, *_MORE]
-
-
-@functools.cache
-def model_of(kind: str) -> HookedTransformer:
-    """One of ``KINDS``; do not change its weights."""
-    with mock.patch.dict(models.KINDS, _MORE):
-        return models.random_model(kind)

@@ -59,7 +59,10 @@ CASES = [
     ("gemma 2", "mlp_out", (0, 2)), ("deepseek 3", "layer", (1, 2)), ("cohere 2", "unembed", ()),
 ]  # fmt: skip
 # Others have their names of weights, and others theirs of the site.
-FOR_LONG_RUNS = [("qwen3", "mlp_out"), ("gemma 2", "mlp_out"), ("gpt2", "embed")]
+FOR_LONG_RUNS = [
+    ("qwen3", "mlp_out"), ("gemma 2", "mlp_out"), ("gpt2", "embed"), ("qwen3", "unembed"),
+    ("t5", "embed"), ("cohere 2", "unembed"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
