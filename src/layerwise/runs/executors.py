@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,21 +20,15 @@ Tables = Mapping[str, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Work:
-    """A work unit of a run, made and kept as a whole.
+    """A work unit of a run, made and kept as a whole."""
 
-    Attributes:
-        names: the parts that it consists of, in the order in which they are kept: the last one
-            says that the piece is there.
-        doing: what is being done, for whoever waits.
-        amount: how much work it is, as ``Cost.amount`` has it.
-        arguments: those that it is made with.
-        reports: whether its making reports progress itself, as far as it is made in this process.
-    """
-
+    # The parts that it consists of, in the order in which they are kept: the last one says that
+    # the piece is there.
     names: tuple[str, ...]
-    doing: str
-    amount: float
-    arguments: tuple[Any, ...]
+    doing: str  # what is being done, for whoever waits
+    amount: float  # how much work it is, as ``Cost.amount`` has it
+    arguments: tuple[Any, ...]  # those that it is made with
+    # Whether its making reports progress itself, as far as it is made in this process.
     reports: bool = False
 
 
@@ -43,36 +36,19 @@ Make = Callable[..., Tables]
 Keep = Callable[[Work, Tables, Machine | None], None]
 
 
-class Executor(ABC):
-    """Makes pieces, in whichever order, and hands each back as soon as it is made."""
+class Executor:
+    """Makes pieces and hands each back when it is made; this one in this process, in turn."""
 
     @property
-    @abstractmethod
     def beside(self) -> int:
         """How many processes share the memory of this machine."""
-
-    @abstractmethod
-    def admit(self, model: Model) -> None:
-        """Refuse a model that pieces cannot be made with."""
-
-    @abstractmethod
-    def make(self, works: Sequence[Work], make: Make, keep: Keep, progress: Meter) -> None:
-        """Make pieces."""
-
-
-class LocalExecutor(Executor):
-    """Makes pieces in this process, one after the other."""
-
-    @property
-    def beside(self) -> int:
-        """See ``Executor``."""
         return 1
 
     def admit(self, model: Model) -> None:
-        """See ``Executor``: every model will do."""
+        """Refuse a model that pieces cannot be made with."""
 
     def make(self, works: Sequence[Work], make: Make, keep: Keep, progress: Meter) -> None:
-        """See ``Executor``; what fails is raised as it is."""
+        """Make pieces; what fails is raised as it is."""
         for work in works:
             progress.doing(work.doing)
             telling = nullcontext() if work.reports else telling_of_piece(progress, work.amount)
@@ -80,7 +56,7 @@ class LocalExecutor(Executor):
                 keep(work, make(*work.arguments), None)
 
 
-LOCAL = LocalExecutor()
+LOCAL = Executor()
 
 
 def make_missing(
@@ -99,11 +75,12 @@ def make_missing(
             parts.write_part(name, tables[name], *made_under)
 
     progress.expect(sum((work.amount for work in works), start=0.0))
-    missing = [work for work in works if not parts.has_part(*work.names)]
-    there = {work.names for work in works} - {work.names for work in missing}
+    missing = []
     for work in works:
-        if work.names in there:
+        if parts.has_part(*work.names):
             progress.doing(work.doing)
             progress.done(work.amount)
+        else:
+            missing.append(work)
     if missing:
         executor.make(missing, make, keep, progress)

@@ -67,7 +67,11 @@ class RayExecutor(Executor):
 
     def __post_init__(self) -> None:
         address = self.address
-        if address is not None and (not isinstance(address, str) or not _is_address(address)):
+        host, _, port = str(address).rpartition(":")
+        known = host and "/" not in host and port.isdecimal() and 0 < int(port[:6]) < 2**16
+        if address is not None and (
+            not isinstance(address, str) or not (known or address == "auto")
+        ):
             raise UserError(
                 f"The address of a Ray cluster is {shown(str(address))}; expected that of its "
                 "head, such as 10.0.0.1:6379, or auto; leave it out for this machine alone."
@@ -168,21 +172,16 @@ class RayExecutor(Executor):
         self.close()
 
 
-def _is_address(text: str) -> bool:
-    host, _, port = text.rpartition(":")
-    return text == "auto" or (
-        bool(host) and "/" not in host and port.isdecimal() and 0 < int(port[:6]) < 2**16
-    )
-
-
 def _refuse_number(name: str, value: Any, least: int | float, *, whole: bool = False) -> None:
     kinds = (int,) if whole else (int, float)
     plain = isinstance(value, kinds) and not isinstance(value, bool)
     if not plain or not math.isfinite(value) or not least <= value <= _MOST:
-        what = "a whole number" if whole else "a number, such as 1"
-        more = " or 0" if not least else ""
-        limits = f", at least 1 and at most {_MOST:,}" if whole else f"{more}, at most {_MOST:,}"
-        raise UserError(f"{name} of Ray's workers is {shown(str(value))}; expected {what}{limits}.")
+        what = "a whole number, at least 1 and" if whole else "a number, such as 1"
+        more = " or 0," if not least else "," * (not whole)
+        raise UserError(
+            f"{name} of Ray's workers is {shown(str(value))}; expected {what}{more} at most "
+            f"{_MOST:,}."
+        )
 
 
 def _number(text: str, value: str) -> int | float:
@@ -196,10 +195,6 @@ class Round:
     """Pieces that workers make, until each is kept or given up."""
 
     def __init__(self, pool: Pool, works: Sequence[Work], keep: Keep, progress: Meter) -> None:
-        # pool: the workers, which have the job.
-        # works: the pieces.
-        # keep: keeps one.
-        # progress: is told of it.
         self._pool, self._works, self._keep, self._progress = pool, works, keep, progress
         self._left = sorted(range(len(works)), key=lambda number: -works[number].amount)
         self._idle: list[Worker] = []
@@ -224,7 +219,15 @@ class Round:
                 self._pool.look()
             self._tell()
         if self._given_up:
-            raise UserError(self._sentence())
+            works, given_up = self._works, sorted(self._given_up.items())
+            whys = [f"{works[number].names[-1]!r} {why}" for number, why in given_up]
+            more = f", and {counted(len(whys) - 3, 'other')}" if len(whys) > 3 else ""
+            raise UserError(
+                f"{counted(len(whys), 'piece')} of the run could not be made: "
+                f"{'; '.join(whys[:3])}{more}. All other pieces are kept: expected each; "
+                "give the same command again to try what is missing, without Ray to see all of an "
+                "error."
+            )
 
     def _give_out(self) -> None:
         while self._left and self._idle:
@@ -284,12 +287,3 @@ class Round:
             self._progress.note(
                 "no worker of Ray's is ready yet: machines load the model, or have no room."
             )
-
-    def _sentence(self) -> str:
-        whys = [f"{self._works[n].names[-1]!r} {why}" for n, why in sorted(self._given_up.items())]
-        more = f", and {counted(len(whys) - 3, 'other')}" if len(whys) > 3 else ""
-        return (
-            f"{counted(len(whys), 'piece')} of the run could not be made: {'; '.join(whys[:3])}"
-            f"{more}. All other pieces are kept: expected each to be made; give the same command "
-            "again to try what is missing, without Ray to see all of an error."
-        )

@@ -40,8 +40,6 @@ _SETTINGS_OF_RAY = {
     "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-# Tables and jobs are small.
-_OBJECTS = 2**28
 
 
 def refuse_without_ray() -> None:
@@ -105,12 +103,14 @@ class Needs:
 class Pool:
     """Workers on all machines of a cluster, as they come and go."""
 
-    # address: of its head; ``auto`` for that of this machine; None to start one here.
-
     def __init__(self, address: str | None, needs: Needs) -> None:
         self._needs = needs  # what each worker takes
         self._ray, self._mine = _connected(address, needs)
-        self._heard, self._needed = 0.0, _addresses(self._ray)
+        # Where the cluster's head listens, and Ray on this machine.
+        here = self._ray.get_runtime_context()
+        (own,) = [node for node in self._ray.nodes() if node["NodeID"] == here.get_node_id()]
+        beside = f"{own['NodeManagerAddress']}:{own['NodeManagerPort']}"
+        self._heard, self._needed = 0.0, [here.gcs_address, beside]
         self.workers: list[Worker] = []
         self.pending: dict[Any, Worker] = {}
         self.refused: list[str] = []
@@ -165,9 +165,8 @@ class Pool:
         if answer is None:
             self._lost[worker.node] += 1
             if self._lost[worker.node] >= LOST_AT_START:
-                self._give_up(
-                    worker.node, f"workers on {self.name_of(worker.node)} end as they begin"
-                )
+                name = self.name_of(worker.node)
+                self._give_up(worker.node, f"workers on {name} end as they begin")
             self.drop(worker)
             return False
         if "refused" in answer:
@@ -195,10 +194,8 @@ class Pool:
 
     def name_of(self, node: str) -> str:
         """A machine's name."""
-        names = [
-            machine["NodeManagerHostname"] for machine in self._nodes() if machine["NodeID"] == node
-        ]
-        return names[0] if names else node[:8]
+        names = {one["NodeID"]: one["NodeManagerHostname"] for one in self._nodes()}
+        return names.get(node, node[:8])
 
     @property
     def n_workers(self) -> int:
@@ -292,13 +289,6 @@ class Pool:
             return None
 
 
-def _addresses(ray: Any) -> list[str]:
-    """Where the cluster's head listens, and Ray on this machine."""
-    here = ray.get_runtime_context()
-    (own,) = [node for node in ray.nodes() if node["NodeID"] == here.get_node_id()]
-    return [here.gcs_address, f"{own['NodeManagerAddress']}:{own['NodeManagerPort']}"]
-
-
 def _listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError):
@@ -316,21 +306,24 @@ def _connected(address: str | None, needs: Needs) -> tuple[Any, bool]:
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     if ray.is_initialized():
-        _refuse_other(address, str(ray.get_runtime_context().gcs_address))
+        # A cluster beside the one that this process is connected to is refused, as its port tells.
+        connected = str(ray.get_runtime_context().gcs_address)
+        port = None if address in (None, "auto") else str(address).rpartition(":")[2]
+        if port is not None and port != connected.rpartition(":")[2]:
+            raise UserError(
+                f"This process is connected to another Ray cluster ({connected}) than "
+                f"{shown(str(address))}: expected one at a time; close the other executor first."
+            )
         return ray, False
-    options: dict[str, Any] = {"address": address}
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    options: dict[str, Any] = {"address": address or "local", **quiet}
     if address is None:
         room = math.ceil(needs.num_cpus * (needs.actors or 1))
-        options = {
-            "address": "local",
-            "num_cpus": max(os.cpu_count() or 1, room),
-            "object_store_memory": _OBJECTS,
-            "include_dashboard": False,
-        }
+        # Tables and jobs are small.
+        options |= {"num_cpus": max(os.cpu_count() or 1, room), "object_store_memory": 2**28}
+        options["include_dashboard"] = False
     elif address != "auto":
         refuse_silent(address)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    options.update(quiet)
     try:
         ray.init(**options)
     except Exception as error:  # a plain one, where the machine is too busy
@@ -339,24 +332,10 @@ def _connected(address: str | None, needs: Needs) -> tuple[Any, bool]:
             "cluster that this machine belongs to, with the same Ray and Python; start it with "
             "'ray start', or give its head's address."
         ) from error
-    _silence()
-    return ray, True
-
-
-def _silence() -> None:
-    """Keep off the terminal what Ray prints of each lost worker, for which it has no option."""
+    # Keep off the terminal what Ray prints of each lost worker, for which it has no option.
     with contextlib.suppress(ImportError, AttributeError):
         from ray._private import worker
 
         if callable(worker.print_to_stdstream):
             worker.print_to_stdstream = lambda data, ignore_prefix: None
-
-
-def _refuse_other(address: str | None, connected: str) -> None:
-    """Refuse a cluster beside the one that this process is connected to, as its port tells."""
-    port = None if address in (None, "auto") else str(address).rpartition(":")[2]
-    if port is not None and port != connected.rpartition(":")[2]:
-        raise UserError(
-            f"This process is connected to another Ray cluster ({connected}) than "
-            f"{shown(str(address))}: expected one at a time; close the other executor first."
-        )
+    return ray, True

@@ -22,8 +22,6 @@ from .travel import table_to_bytes, unpack
 class RayWorker:
     """Loads models by name, and makes pieces of a job."""
 
-    # threads: how many threads products of matrices may take.
-
     def __init__(self, threads: int, device: str) -> None:
         import torch
 
@@ -50,9 +48,13 @@ class RayWorker:
             return {"refused": f"on {machine}: {error}"}
         except Exception as error:
             return {"refused": f"on {machine}: {type(error).__name__}: {error}"}
+        import torch
+
+        cuda = self._device.startswith("cuda")
+        device = torch.cuda.get_device_name(self._device) if cuda else self._device
         return {
             "machine": machine,
-            "device": _device_name(self._device),
+            "device": device,
             "environment": {"machine": machine, **environment_now(installed_versions())},
         }
 
@@ -86,11 +88,3 @@ class RayWorker:
             self._models.append(model)
         self._wanted = models
         settle()
-
-
-def _device_name(device: str) -> str:
-    if not device.startswith("cuda"):
-        return device
-    import torch
-
-    return torch.cuda.get_device_name(device)

@@ -26,21 +26,15 @@ from .task import Task
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
 _REST = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 PATTERNS = tuple(f"{_CONTRACTIONS}{numbers}{_REST}" for numbers in (r"\p{N}{1,3}", r"\p{N}"))
-_MOST_BYTES = 4  # of a character
 _VISIBLE = frozenset(map(chr, range(ord("!"), ord("~") + 1)))
 
 
 @dataclass(frozen=True)
 class ByteLevel:
-    """A byte-level tokenizer whose tokens the model all knows.
+    """A byte-level tokenizer whose tokens the model all knows."""
 
-    Attributes:
-        n_special: special tokens that it adds to a text.
-        end: the end token's text, which encoding may take off.
-    """
-
-    n_special: int
-    end: str
+    n_special: int  # special tokens that it adds to a text
+    end: str  # the end token's text, which encoding may take off
 
     @classmethod
     def of(cls, tokenizer: Any, n_known: int) -> ByteLevel | None:
@@ -54,11 +48,7 @@ class ByteLevel:
         return cls(backend.num_special_tokens_to_add(False), end)
 
     def surely_fits(self, task: Task, item: Item, protocol: str, room: int) -> bool:
-        """Whether an item's requests surely have tokens of their own, and room in the model.
-
-        Raises:
-            UserError: an item that cannot be asked under the protocol.
-        """
+        """Whether an item's requests surely have tokens of their own, and room in the model."""
         check_item(task, item, protocol)
         context = prompt(task, item, protocol)
         start = context.rstrip()
@@ -77,7 +67,7 @@ class ByteLevel:
         return True
 
     def _most_tokens(self, text: str) -> int:
-        n_bytes = len(text) if text.isascii() else _MOST_BYTES * len(text)
+        n_bytes = len(text) if text.isascii() else 4 * len(text)  # at most of a character
         return self.n_special + n_bytes
 
 

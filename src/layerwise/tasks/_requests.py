@@ -70,8 +70,20 @@ def check_item(task: Task, item: Item, protocol: str) -> None:
         raise UserError(f"{where} has equal choices; expected different ones; remove one of them.")
     if item.answer not in item.choices:
         raise UserError(f"{where} has an answer that is not among its choices; add it to them.")
-    if protocol == "letter":
-        _check_letters(task, item)
+    if protocol != "letter":
+        return
+    bare = [example.id for example in task.fewshot if example.answer not in example.choices]
+    if bare:
+        raise UserError(
+            f"Few-shot example {bare[0]!r} of task {task.name!r} has no choices, which protocol "
+            "'letter' needs; add choices, take no few-shot examples, or use another protocol."
+        )
+    most = max(len(shown.choices) for shown in (item, *task.fewshot))
+    if most > len(LETTERS):
+        raise UserError(
+            f"Task {task.name!r} has a question with {most} choices, but there are "
+            f"{len(LETTERS)} letters; leave some out or use protocol 'continuation'."
+        )
 
 
 def check_length(request: TaskRequest, max_length: int | None, *, apart: bool = False) -> None:
@@ -85,21 +97,6 @@ def check_length(request: TaskRequest, max_length: int | None, *, apart: bool = 
             f"Item {request.item!r} of task {request.task!r} needs {needed} tokens ({what}), but "
             f"the model takes {max_length}; take fewer few-shot examples or a shorter context, or "
             "leave such items out (skip_long)."
-        )
-
-
-def _check_letters(task: Task, item: Item) -> None:
-    bare = [example.id for example in task.fewshot if example.answer not in example.choices]
-    if bare:
-        raise UserError(
-            f"Few-shot example {bare[0]!r} of task {task.name!r} has no choices, which protocol "
-            "'letter' needs; add choices, take no few-shot examples, or use another protocol."
-        )
-    most = max(len(shown.choices) for shown in (item, *task.fewshot))
-    if most > len(LETTERS):
-        raise UserError(
-            f"Task {task.name!r} has a question with {most} choices, but there are "
-            f"{len(LETTERS)} letters; leave some out or use protocol 'continuation'."
         )
 
 

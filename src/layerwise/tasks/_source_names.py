@@ -13,19 +13,12 @@ from layerwise.errors import UserError, shown
 
 @dataclass(frozen=True)
 class SourceName:
-    """A name, taken apart.
+    """A name, taken apart."""
 
-    Attributes:
-        source: the source, such as ``benchmark``.
-        base: the task's name there.
-        arguments: what stands behind it, as texts.
-        data: the folder or file of its data; None if the name gives none.
-    """
-
-    source: str
-    base: str
-    arguments: dict[str, str]
-    data: str | None
+    source: str  # such as ``benchmark``
+    base: str  # the task's name there
+    arguments: dict[str, str]  # what stands behind it, as texts
+    data: str | None  # the folder or file of its data; None if the name gives none
 
     @property
     def label(self) -> str:

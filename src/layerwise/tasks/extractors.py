@@ -30,16 +30,11 @@ Words = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Extractor:
-    """A rule that takes an answer from text.
+    """A rule that takes an answer from text."""
 
-    Attributes:
-        name: how tasks ask for it.
-        find: text to answer; None if there is none.
-        normalise: applied to the found and to the gold answer before they are compared.
-    """
-
-    name: str
-    find: Callable[[str], str | None]
+    name: str  # how tasks ask for it
+    find: Callable[[str], str | None]  # text to answer; None if there is none
+    # Applied to the found and to the gold answer before they are compared.
     normalise: Callable[[str], str]
 
     def __call__(self, text: str) -> str | None:
@@ -73,11 +68,6 @@ def named_answer(known: Mapping[Words, str], question: str, text: str) -> str | 
     Answers that stand in the question count only where the text names no other, for who answers
     in a sentence repeats the question. Which answer is right is not known here, so that a text
     that names many gains nothing.
-
-    Args:
-        known: answers by their words.
-        question: what the text answers.
-        text: the text.
     """
     repeated = set(_named(known, question))
     named = list(_named(known, text))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from layerwise.errors import UserError, shown, unknown_name
 from layerwise.ground.arguments import check_arguments
@@ -30,15 +30,14 @@ _KINDS = {"int": False, "int | None": False, "Sequence[int]": True}
 _NUMBERS = re.compile(r"\d{1,4}(\+\d{1,4})*", re.ASCII)
 
 
-@dataclass(frozen=True)
-class _Suite:
+class _Suite(NamedTuple):
     capability: Capability
     factory: SuiteFactory
     language: str
 
 
-_SETS = ("all", *MATCHED)
-"""Names for several suites of a language, beside the capabilities."""
+# Names for several suites of a language.
+_SETS = ("all", *MATCHED, *CAPABILITIES)
 _SOURCES = (
     "a path to a .jsonl, .csv, .parquet or .toml file",
     "benchmark:NAME:data=FOLDER",
@@ -68,7 +67,7 @@ def register_suite(
     Raises:
         ValueError: the name is taken or reserved.
     """
-    if name in (*_suites, *_SETS, *CAPABILITIES) or ":" in name:
+    if name in (*_suites, *_SETS) or ":" in name:
         raise ValueError(f"The name {name!r} is taken; register the suite under another one.")
     _suites[name] = _Suite(capability, factory, language)
 
@@ -154,7 +153,7 @@ def load_task(
     for matches, load in _sources:
         if matches(name_or_path):
             return take(load(name_or_path, seed, fewshot), limit)
-    if name_or_path in (*_SETS, *CAPABILITIES):
+    if name_or_path in _SETS:
         suites = " or ".join(_expand(name_or_path, TEXT))
         raise UserError(
             f"{name_or_path!r} stands for all tasks of its kind; expected one; load {suites}."
@@ -168,7 +167,7 @@ def refuse_unusable_task(name: str, *, seed: int, limit: int | None, fewshot: in
         load_task(name, seed=seed, limit=limit, fewshot=fewshot)
     elif harness.matches(name):
         harness.refuse_unknown(name)
-    elif name not in (*_SETS, *CAPABILITIES) and not any(matches(name) for matches, _ in _sources):
+    elif name not in _SETS and not any(matches(name) for matches, _ in _sources):
         raise unknown_name("task", name, _known())
 
 
@@ -214,7 +213,7 @@ def _stated(name: str) -> str:
 
 
 def _expand(name: str, language: str) -> list[str]:
-    if name in (*_SETS, *CAPABILITIES):
+    if name in _SETS:
         spoken = task_names(language)
         names = [suite for suite in spoken if name in ("all", _suites[suite].capability)]
         if name in MATCHED:
@@ -242,7 +241,7 @@ def _label(name: str) -> str:
 
 
 def _known() -> list[str]:
-    return [*_suites, *CAPABILITIES, *_SETS, *_SOURCES]
+    return [*_suites, *_SETS, *_SOURCES]
 
 
 for _name, _capability, _factory in BUILT_IN:

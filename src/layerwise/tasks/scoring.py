@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from layerwise.sweep.requests import Generated, Outcome, Scored
 from layerwise.tasks._requests import TaskRequest, check_protocol
@@ -100,40 +100,32 @@ def _multiple_choice(
     item: Item, protocol: str, golds: Sequence[bool], outcomes: Sequence[Scored]
 ) -> Score:
     logprobs = [outcome.logprob for outcome in outcomes]
+    gold = golds.index(True)
+    right, (early, late) = outcomes[gold], _halves(outcomes[gold].token_logprobs)
+    # An answer without distractors is right if it is the greedy text (``loglikelihood``).
+    score = Score(
+        correct=right.greedy,
+        gold_logprob=right.logprob,
+        early_logprob=early,
+        late_logprob=late,
+        correct_first=right.token_greedy[0],
+        correct_forced=right.greedy,
+    )
+    if len(logprobs) == 1:
+        return score
     # The text without its delimiter, in characters: what acc_norm of the harness divides by. Where
     # the same text is scored after each option, there is no length to correct for.
     alike = protocol == "letter" or item.ending is not None
     lengths = [1 if alike else len(choice) for choice in item.choices]
     per_length = [value / length for value, length in zip(logprobs, lengths, strict=True)]
-    gold = golds.index(True)
-    if len(logprobs) == 1:
-        return _single(outcomes[gold])
     best_distractor = max(value for index, value in enumerate(logprobs) if index != gold)
-    early, late = _halves(outcomes[gold].token_logprobs)
     chosen = _first_best(logprobs)
-    return Score(
+    return replace(
+        score,
         correct=chosen == gold,
         correct_norm=_first_best(per_length) == gold,
-        gold_logprob=logprobs[gold],
-        margin=logprobs[gold] - best_distractor,
-        early_logprob=early,
-        late_logprob=late,
+        margin=right.logprob - best_distractor,
         chosen=chosen,
-        correct_first=outcomes[gold].token_greedy[0],
-        correct_forced=outcomes[gold].greedy,
-    )
-
-
-def _single(outcome: Scored) -> Score:
-    """An answer without distractors is right if it is the greedy text (``loglikelihood``)."""
-    early, late = _halves(outcome.token_logprobs)
-    return Score(
-        correct=outcome.greedy,
-        gold_logprob=outcome.logprob,
-        early_logprob=early,
-        late_logprob=late,
-        correct_first=outcome.token_greedy[0],
-        correct_forced=outcome.greedy,
     )
 
 

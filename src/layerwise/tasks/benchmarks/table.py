@@ -26,32 +26,19 @@ Items = Callable[[Sequence[Row], np.random.Generator], Iterator[Item]]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark: where its items stand in a folder, and how they are put to a model.
-
-    Attributes:
-        capability: what its items ask for.
-        description: one line.
-        files: patterns of its file, of which the first that matches is read; ``{part}`` stands
-            for a part.
-        items: makes items of a file's rows.
-        part: the argument that names one of its parts, such as ``subject``.
-        dev: patterns of the file of its few-shot examples; without, they are its last rows.
-        fewshot: how many examples it has if nobody says.
-        template: what stands around a question.
-        generate: how it is written; None for one line.
-        mix: whether its file has the right option at a fixed place.
-    """
+    """A benchmark: where its items stand in a folder, and how they are put to a model."""
 
     capability: Capability
-    description: str
+    description: str  # one line
+    # Patterns of its file, of which the first that matches is read; ``{part}`` stands for a part.
     files: tuple[str, ...]
-    items: Items
-    part: str | None = None
-    dev: tuple[str, ...] = ()
-    fewshot: int = 0
+    items: Items  # makes items of a file's rows
+    part: str | None = None  # the argument that names one of its parts, such as ``subject``
+    dev: tuple[str, ...] = ()  # as ``files``, of its examples; without, they are its last rows
+    fewshot: int = 0  # how many examples it has if nobody says
     template: Template = _QUESTION
-    generate: GenerateSpec | None = None
-    mix: bool = False
+    generate: GenerateSpec | None = None  # how it is written; None for one line
+    mix: bool = False  # whether its file has the right option at a fixed place
 
 
 def _each(item: Callable[[Row], Item]) -> Items:

@@ -20,20 +20,13 @@ from .files import quiet
 
 @dataclass(frozen=True)
 class HarnessJudge:
-    """Says whether a text is right, by a task's own filters and metric.
+    """Says whether a text is right, by a task's own filters and metric."""
 
-    Attributes:
-        theirs: the harness's task.
-        documents: its documents by item id.
-        filter: the name of its filter.
-        metric: the name of its metric, which is 1 for a right answer.
-        loaded_by: what loads it elsewhere, with its arguments; None of a task object's judge.
-    """
-
-    theirs: Any = field(repr=False)
-    documents: Mapping[str, Any] = field(repr=False)
-    filter: str
-    metric: str
+    theirs: Any = field(repr=False)  # the harness's task
+    documents: Mapping[str, Any] = field(repr=False)  # its documents by item id
+    filter: str  # name of its filter
+    metric: str  # name of its metric, which is 1 for a right answer
+    # What loads it elsewhere, with its arguments; None of a task object's judge.
     loaded_by: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -64,28 +57,18 @@ class HarnessJudge:
 
 # The harness's own default for few-shot examples.
 _FEWSHOT_SEED = 1234
-_ACCURACIES = ("acc", "exact", "match")
 
 
 @dataclass(frozen=True)
 class _Made:
-    """What a type of task makes of its documents.
+    """What a type of task makes of its documents."""
 
-    Attributes:
-        items: those that can be asked.
-        template: what stands around a question.
-        lettered: whether the options can be listed with letters.
-        generate: how answers are written; None for one line.
-        judge: what says whether a written answer is right; None for the extractor.
-        suffix: what of the name's arguments decides about scores.
-    """
-
-    items: list[Item]
+    items: list[Item]  # those that can be asked
     template: Template
-    lettered: bool = False
-    generate: GenerateSpec | None = None
-    judge: HarnessJudge | None = None
-    suffix: str = ""
+    lettered: bool = False  # whether the options can be listed with letters
+    generate: GenerateSpec | None = None  # how answers are written; None for one line
+    judge: HarnessJudge | None = None  # of written answers; None for the extractor
+    suffix: str = ""  # what of the name's arguments decides about scores
 
 
 def as_task(
@@ -217,11 +200,15 @@ def _chosen(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) 
         options = tuple(theirs.doc_to_choice(document))
         right = theirs.doc_to_target(document)
         answer = right if isinstance(right, str) else dict(enumerate(options)).get(right)
-        distinct = len(set(options)) == len(options) > 1 and all(map(str.strip, options))
-        if answer is not None and answer in options and distinct:
+        if answer is not None and answer in options and _are_apart(options):
             items.append(Item(number, instances[0].args[0], answer, options))
     lettered = any(len(option) > 1 for item in items for option in item.choices)
     return _cued(items, delimiter, lettered=lettered)
+
+
+def _are_apart(options: Sequence[str]) -> bool:
+    """Whether there are several options, all different, none of them empty."""
+    return len(set(options)) == len(options) > 1 and all(map(str.strip, options))
 
 
 def _in_prompts(theirs: Any, documents: Documents, delimiter: str, name: str) -> _Made:
@@ -239,8 +226,7 @@ def _in_prompts(theirs: Any, documents: Documents, delimiter: str, name: str) ->
         options = tuple(text[len(stem) :] for text in texts)
         prompt, scored = instances[0].args
         ending = scored.removeprefix(delimiter)
-        distinct = len(set(options)) == len(options) > 1 and all(map(str.strip, options))
-        if right in range(len(options)) and distinct and ending.strip():
+        if right in range(len(options)) and _are_apart(options) and ending.strip():
             question = prompt.removesuffix(options[0])
             items.append(Item(number, question, options[right], options, ending=ending))
     return _Made(items, Template(delimiter=delimiter))
@@ -251,13 +237,11 @@ def _given(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) -
     _refuse_other_metrics(theirs, name)
     if any(len(instances) > 1 for instances in documents.values()):
         raise _refused(name, "scores several texts for a document", "one for each")
-    pairs = {number: one.args for number, (one,) in documents.items()}
     # The harness has no delimiter here: white space is part of the text, in a chat too.
-    items = [
-        Item(number, prompt, answer, (answer,))
-        for number, (prompt, answer) in pairs.items()
-        if answer.strip()
-    ]
+    items = []
+    for number, (one,) in documents.items():
+        prompt, answer = one.args
+        items += [Item(number, prompt, answer, (answer,))] if answer.strip() else []
     return _cued(items, "")
 
 
@@ -306,7 +290,7 @@ _MAKERS = {"multiple_choice": _chosen, "loglikelihood": _given, "generate_until"
 
 def _is_accuracy(metric: str) -> bool:
     """Whether a metric says right or wrong of each document, by its name."""
-    return any(word in metric for word in _ACCURACIES)
+    return any(word in metric for word in ("acc", "exact", "match"))
 
 
 def _refuse_other_metrics(theirs: Any, name: str) -> None:
