@@ -44,7 +44,7 @@ def test_options_of_one_item_share_the_room_of_their_prompt():
         context = made[0].request.context
         assert all(one.request.context is context for one in made)
         own = sum(len(one.request.continuation) for one in made)
-        assert encoding._n_tokens(made) == len(context) + own
+        assert encoding.memory_in_tokens(made) == len(context) + own
 
 
 def many_options(n_options: int, n_items: int = 12):

@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import Sequence, Split
 from transformers import PreTrainedTokenizerFast
 
 from layerwise.errors import UserError
-from layerwise.runs import encoding
+from layerwise.runs import setup as set_up
 from layerwise.runs.setup import Setup, prepare
 from layerwise.tasks import Item, build_requests
 from layerwise.tasks._encoding import PATTERNS, ByteLevel, encode, encode_pair
@@ -132,13 +132,13 @@ def test_smollm2_is_known_though_it_lacks_some_bytes() -> None:
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The items that are encoded from now on."""
-    items, build = list[str](), encoding.build_requests
+    items, build = list[str](), set_up.build_requests
 
     def noted(task: Any, item: Item, *args: Any, **more: Any) -> Any:
         items.append(item.id)
         return build(task, item, *args, **more)
 
-    monkeypatch.setattr(encoding, "build_requests", noted)
+    monkeypatch.setattr(set_up, "build_requests", noted)
     return items
 
 

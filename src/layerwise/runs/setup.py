@@ -22,7 +22,7 @@ from layerwise.models.instance.facts import (
     refuse_changed_weights,
     tokenizer_hash,
 )
-from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers
+from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers, vocabularies
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.provenance import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise.sweep import Intervention, Sweep, sweep
@@ -30,17 +30,25 @@ from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.packed.blocks import attention_in_use
 from layerwise.sweep.plans.cost import UNKNOWN_LENGTHS, Cost, TextLengths, cost_of
 from layerwise.sweep.plans.memory import SMALLEST, default_memory_budget
-from layerwise.sweep.requests import Request
+from layerwise.sweep.requests import LogLikelihood, Request, refuse_unknown_tokens
 from layerwise.sweep.run import model_shape, plan_for
 from layerwise.sweep.seq2seq.cost import seq2seq_cost
 from layerwise.sweep.walk.engine import TOKENS_AT_ONCE
-from layerwise.tasks import PatchingPrompts, Task, TaskRequest, with_room
+from layerwise.tasks import (
+    PatchingPrompts,
+    Task,
+    TaskRequest,
+    build_requests,
+    patching_prompts,
+    with_room,
+)
+from layerwise.tasks._encoding import ByteLevel
 from layerwise.tasks.items import Item
 from layerwise.tasks.pairs import check_room
 from layerwise.tasks.registry import paired_names
 from layerwise.tasks.task import for_chat, take
 
-from .encoding import Built
+from .encoding import Built, memory_in_tokens
 from .executors import LOCAL, Executor
 from .options import DEFAULTS, RunOptions
 from .progress import told_of_sweep
@@ -82,11 +90,34 @@ class Setup:
 
     def requests(self, task: Task, item: Item, protocol: str) -> tuple[TaskRequest, ...]:
         """The requests of one item; encoded once for all analyses."""
-        return self.built.requests(self.model, self.tokenizer, self.chat, task, item, protocol)
+        model, tokenizer, chat = self.model, self.tokenizer, self.chat
+
+        def encode() -> tuple[TaskRequest, ...]:
+            n_ctx, apart = model.cfg.n_ctx, is_seq2seq(model)
+            made = build_requests(
+                task, item, protocol, tokenizer, chat=chat, max_length=n_ctx, apart=apart
+            )
+            refuse_unknown_tokens([request.request for request in made], *vocabularies(model))
+            if chat:
+                self.built.refuse_moved(task, item, made)
+            return made
+
+        key = (tokenizer, chat, task.hash, item.id, protocol)
+        return self.built.of(key, encode, memory_in_tokens)
 
     def refuse(self, task: Task, item: Item, protocol: str) -> None:
-        """Refuse an item that cannot be put to the model, most without encoding them."""
-        self.built.refuse(self.model, self.tokenizer, self.chat, task, item, protocol)
+        """Refuse an item that cannot be put to the model; encode it only if that is in doubt."""
+        n_known = min(vocabularies(self.model))
+        known: ByteLevel | None = self.built.once(
+            (self.tokenizer, "bytes"), lambda: ByteLevel.of(self.tokenizer, n_known)
+        )
+        if (
+            known is None
+            or self.chat
+            or is_seq2seq(self.model)
+            or not known.surely_fits(task, item, protocol, self.model.cfg.n_ctx)
+        ):
+            self.requests(task, item, protocol)
 
     def refuse_items(self, task: Task) -> None:
         """Refuse a task that has an item which cannot be put to the model under a protocol."""
@@ -96,7 +127,18 @@ class Setup:
 
     def pair(self, task: Task, item: Item) -> PatchingPrompts | None:
         """The two prompts of an item that are patched between; None if it has no corruption."""
-        return self.built.pair(self.model, self.tokenizer, task, item)
+
+        def encode() -> PatchingPrompts | None:
+            made = patching_prompts(task, item, self.tokenizer, apart=is_seq2seq(self.model))
+            if made is not None:
+                both = LogLikelihood(made.clean, (), made.corrupted)
+                refuse_unknown_tokens([both], *vocabularies(self.model))
+            return made
+
+        def n_tokens(made: PatchingPrompts | None) -> int:
+            return len(made.clean) + len(made.corrupted) if made else 1
+
+        return self.built.of((self.tokenizer, "pair", task.hash, item.id), encode, n_tokens)
 
     def refuse_long_pair(self, task: Task, item: Item, protocol: str = "continuation") -> None:
         """Refuse an item one of whose two prompts the model has no room for."""

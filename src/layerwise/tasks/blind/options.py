@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -98,19 +99,16 @@ def quarters_of(items: Sequence[Item]) -> Int[np.ndarray, " items"]:
 
 
 def _roots(items: Sequence[Item]) -> list[int]:
-    """For each item one that stands for all that it goes with (union-find)."""
-    parent = list(range(len(items)))
+    """For each item a number that all have which go together."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    for together in (*_grouped([item.cluster for item in items]), *_same_options(items)):
-        for index in together[1:]:
-            parent[root(index)] = root(together[0])
-    return [root(index) for index in range(len(items))]
+    groups = (*_grouped([item.cluster for item in items]), *_same_options(items))
+    edges = [pair for group in groups for pair in pairwise(group)]
+    first, second = zip(*edges, strict=True) if edges else ((), ())
+    n = len(items)
+    graph = csr_array((np.ones(len(edges)), (first, second)), shape=(n, n))
+    return connected_components(graph, directed=False)[1].tolist()
 
 
 def _same_options(items: Sequence[Item]) -> list[list[int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import permutations, product
+from itertools import pairwise, permutations, product
 
 import numpy as np
 
@@ -75,7 +75,9 @@ def lookup(
     name = f"{language.name}-lookup"
     rng = generator(seed, name)
     pool = _by_last(_kept(language, product(language.keys, language.values)))
-    drafts = distinct(lambda _: _lookup_item(language, rng, pool, n_pairs, n_before), n_items)
+    drafts = distinct(
+        lambda _: _chain_item(language, rng, pool, n_pairs, n_before, "pairs"), n_items
+    )
     what = f"{n_pairs} pairs of made-up words in the context, one looked up"
     return _task(rng, name, "retrieval", what, drafts, 1 / (n_pairs - n_before))
 
@@ -148,7 +150,9 @@ def two_hop(
     links = _kept(language, permutations(language.keys, 2))
     ends = _kept(language, product(language.keys, language.values))
     pool = _by_last([(*link, value) for link in links for key, value in ends if key == link[1]])
-    drafts = distinct(lambda _: _two_hop_item(language, rng, pool, n_chains, n_before), n_items)
+    drafts = distinct(
+        lambda _: _chain_item(language, rng, pool, n_chains, n_before, "chains"), n_items
+    )
     what = f"from a made-up word to a second to a third, {n_chains} chains in the context"
     return _task(rng, name, "reasoning", what, drafts, 1 / (n_chains - n_before))
 
@@ -242,27 +246,33 @@ def _beside(rng: np.random.Generator, words: Sequence[str], taken: Sequence[str]
     return [*taken, *draw(rng, [word for word in words if word not in taken], len(words))]
 
 
-def _lookup_item(
+def _chain_item(
     language: Language,
     rng: np.random.Generator,
     pool: Mapping[str, Sequence[tuple[str, ...]]],
-    n_pairs: int,
+    count: int,
     n_before: int,
+    of: str,
 ) -> Item:
+    """Chains of one or two keys and a value, in pairs, of which one is followed to its end."""
     options = draw(rng, list(pool), _N_OPTIONS)  # the first one is asked
-    key, value = draw(rng, pool[options[0]], 1)[0]
-    keys = _beside(rng, language.keys, [key])[:n_pairs]
-    values = _beside(rng, language.values, options)[:n_pairs]
-    context = " ".join(draw(rng, list(map(pair, keys, values)), n_pairs))
-    context = _asked_before(context, map(ask, keys), values, n_before)
+    *links, last = draw(rng, pool[options[0]], 1)[0]
+    hops, keys = len(links), _beside(rng, language.keys, links)
+    ends = _beside(rng, language.values, options)[:count]
+    steps = [*(keys[hop : hops * count : hops] for hop in range(hops)), ends]
+    pairs = [stated for both in pairwise(steps) for stated in map(pair, *both)]
+    ask_for = ask if hops == 1 else ask_twice
+    # Behind the pairs, questions about the first things in them that are no options.
+    before = list(map(answered, map(ask_for, steps[0]), ends))[_N_OPTIONS:][:n_before]
+    context = " ".join([*draw(rng, pairs, len(pairs)), *before])
     return Item(
         id="",
-        question=ask(key),
-        answer=value,
+        question=ask_for(links[0]),
+        answer=last,
         choices=tuple(options),
         context=context,
-        corruption=Corruption(ask(keys[1]), values[1], context),
-        group=f"{n_pairs} pairs",
+        corruption=Corruption(ask_for(steps[0][1]), ends[1], context),
+        group=f"{count} {of}",
     )
 
 
@@ -295,44 +305,10 @@ def _fact_item(
     )
 
 
-def _two_hop_item(
-    language: Language,
-    rng: np.random.Generator,
-    pool: Mapping[str, Sequence[tuple[str, ...]]],
-    n_chains: int,
-    n_before: int,
-) -> Item:
-    options = draw(rng, list(pool), _N_OPTIONS)  # the first one is asked
-    first, middle, last = draw(rng, pool[options[0]], 1)[0]
-    keys = _beside(rng, language.keys, [first, middle])
-    starts, middles = keys[: 2 * n_chains : 2], keys[1 : 2 * n_chains : 2]
-    ends = _beside(rng, language.values, options)[:n_chains]
-    pairs = [*map(pair, starts, middles), *map(pair, middles, ends)]
-    context = " ".join(draw(rng, pairs, len(pairs)))
-    context = _asked_before(context, map(ask_twice, starts), ends, n_before)
-    return Item(
-        id="",
-        question=ask_twice(first),
-        answer=last,
-        choices=tuple(options),
-        context=context,
-        corruption=Corruption(ask_twice(starts[1]), ends[1], context),
-        group=f"{n_chains} chains",
-    )
-
-
 def _require_unasked(count: int, n_before: int, of: str) -> None:
     """Refuse to ask about the four options, or to leave nothing else in the context."""
     most = count - _N_OPTIONS
     require(0 <= n_before <= most, f"Of {count} {of} 0 to {most} are asked before, not {n_before}")
-
-
-def _asked_before(
-    context: str, questions: Iterable[str], answers: Sequence[str], count: int
-) -> str:
-    """A context with questions behind it about the first things in it that are no options."""
-    examples = list(map(answered, questions, answers))[_N_OPTIONS:]
-    return " ".join([context, *examples[:count]])
 
 
 def _bracket_block(
