@@ -16,7 +16,7 @@ from layerwise.analyses.attribution.job import Attribution
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.results import AttributionResult
-from layerwise.runs.checkpoints import MemoryCheckpoints
+from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import LineMeter
 from layerwise.runs.setup import prepare
 from layerwise.tasks import Item, build_requests
@@ -252,7 +252,7 @@ def test_answers_that_begin_alike_are_left_out_and_counted():
 def test_a_task_without_any_item_to_read_is_named_beside_those_that_are_read():
     alike = replace(TASK, name="alike", items=(ALIKE,))
     job = Attribution(prepare(tiny_model("llama"), [TASK, alike], "continuation"), strict=False)
-    result = job.run(MemoryCheckpoints(), {}, LineMeter(lambda line: None))
+    result = job.run(CheckpointStore(), {}, LineMeter(lambda line: None))
     assert set(result.attribution["task"]) == {"words"}
     assert result.notes()[0] == (
         "Direct logit attribution leaves out 1 of 1 items of alike when it chooses, as the answer "

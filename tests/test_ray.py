@@ -16,7 +16,7 @@ import pytest
 
 import layerwise as lw
 from layerwise.models.names.by_name import loading_of
-from layerwise.runs.checkpoints import Machine, MemoryCheckpoints, machines_of, note_machine
+from layerwise.runs.checkpoints import CheckpointStore, Machine, machines_of, note_machine
 from layerwise.runs.executors import LOCAL, Work, make_missing
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.progress import Meter
@@ -166,7 +166,7 @@ def works_of(n: int) -> list[Work]:
 
 
 def test_a_piece_that_fails_three_times_is_named_and_the_others_are_kept(workers):
-    parts = MemoryCheckpoints()
+    parts = CheckpointStore()
     with pytest.raises(lw.UserError) as caught:
         make_missing(workers, parts, Meter(), works_of(6), odd_ones_fail)
     told = str(caught.value)
@@ -338,7 +338,7 @@ def test_a_job_travels_without_its_model_and_finds_another(model):
 
 
 def test_the_machine_of_a_piece_that_is_made_again_here_is_forgotten():
-    parts = MemoryCheckpoints()
+    parts = CheckpointStore()
     note_machine(parts, "a", None)
     assert not parts.has_part("machines")
     for piece in ("a", "b"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from layerwise.errors import DamagedResultsError, MadeAgainWarning
-from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints, with_origin
+from layerwise.runs.checkpoints import CheckpointStore, with_origin
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.options import WorkOptions
 from layerwise.runs.progress import Meter, meter
@@ -59,7 +59,7 @@ def execute(
     json.dumps(settings, allow_nan=False)
     if out is None:
         with meter(progress) as reported:
-            results = _made(make, MemoryCheckpoints(), reported)
+            results = _made(make, CheckpointStore(), reported)
         refuse_changed()
         return results
     with RunFolder.open(out, settings) as folder:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -78,38 +78,15 @@ _HEAD = b"layerwise part "
 _LONGEST_HEAD = 10_000
 
 
-@runtime_checkable
-class CheckpointStore(Protocol):
-    """Interface of ``RunFolder`` and ``MemoryCheckpoints``."""
-
-    def has_part(self, *names: str) -> bool:
-        """Whether all of these pieces are there, whole and of this very run."""
-        ...
-
-    def write_part(
-        self, name: str, table: pd.DataFrame, environment: Environment | None = None
-    ) -> None:
-        """Keep a piece, and what another process made it under."""
-        ...
-
-    def read_part(self, name: str) -> pd.DataFrame:
-        """A piece as it was kept."""
-        ...
-
-    def environments(self) -> list[dict[str, Any]]:
-        """Environments in which the pieces were made, each once."""
-        ...
-
-
-class MemoryCheckpoints:
-    """Pieces in memory, for a run without a folder."""
+class CheckpointStore:
+    """Finished pieces under their names; these in memory, for a run without a folder."""
 
     def __init__(self) -> None:
         self._tables: dict[str, pd.DataFrame] = {}
         self._elsewhere: dict[str, Environment | None] = {}
 
     def has_part(self, *names: str) -> bool:
-        """Whether all of these pieces are there."""
+        """Whether all of these pieces are there, whole and of this very run."""
         return self._tables.keys() >= set(names)
 
     def write_part(

@@ -37,6 +37,7 @@ from layerwise.storage.provenance import (
 from layerwise.storage.written import refuse_without_list, written_files
 
 from .checkpoints import (
+    CheckpointStore,
     environment_of,
     read_bytes_part,
     read_part_file,
@@ -56,7 +57,7 @@ _LONGEST = 200
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunFolder(CheckpointStore):
     """A folder that one run writes to, and goes on in after an interruption."""
 
     # Use it as a context manager, so that the folder is given back whatever happens.

@@ -17,7 +17,6 @@ from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import (
     CheckpointStore,
     Machine,
-    MemoryCheckpoints,
     machines_of,
     note_machine,
     rows_of,
@@ -146,7 +145,7 @@ def measured_by_task(
     amount: float,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The table and the work of a piece, its tasks measured apart, each a share of it."""
-    apart = MemoryCheckpoints()
+    apart = CheckpointStore()
     largest_first = sorted(tasks, key=lambda task: -len(task.items))
     n_items = sum(len(task.items) for task in tasks)
     works = [
