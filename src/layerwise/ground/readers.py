@@ -240,19 +240,25 @@ def groups(name: str, value: Any) -> dict[str, tuple[int | str, ...]]:
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 
 
+def _path_text(name: str, value: Any, expected: str) -> str:
+    given = plain(value)
+    if not isinstance(given, (str, os.PathLike)) or isinstance(os.fspath(given), bytes):
+        raise refuse(name, value, expected)
+    return str(os.fspath(given))
+
+
 def path(name: str, value: Any) -> str | Path:
     """Read the path of a file or folder; ``~`` is the user's home folder."""
-    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
-        raise refuse(name, value, "the path of a file or folder, as a text or a Path")
-    refuse_path(name, os.fspath(value))
-    if not os.fspath(value).startswith("~"):
-        return value if isinstance(value, (str, Path)) else Path(value)
+    named = _path_text(name, value, "the path of a file or folder, as a text or a Path")
+    refuse_path(name, named)
+    if not named.startswith("~"):
+        return value if isinstance(value, (str, Path)) else Path(named)
     try:
-        return Path(value).expanduser()
+        return Path(named).expanduser()
     except RuntimeError:
         raise UserError(
-            f"Argument {name!r} is {shown(os.fspath(value))}, but the home folder it begins with "
-            "is unknown; expected a path, which begins with './' if its name has a tilde."
+            f"Argument {name!r} is {shown(named)}, but the home folder it begins with is unknown; "
+            "expected a path, which begins with './' if its name has a tilde."
         ) from None
 
 
@@ -285,10 +291,7 @@ def task_name(
     name: str, value: Any, expected: str = "a task's name, or the path of a .jsonl file"
 ) -> str:
     """Read the name of a task that is to be loaded, or the path of its file."""
-    given = plain(value)
-    if not isinstance(given, (str, os.PathLike)) or isinstance(os.fspath(given), bytes):
-        raise refuse(name, value, expected)
-    named = str(os.fspath(given))
+    named = _path_text(name, value, expected)
     if named.endswith((".jsonl", ".csv", ".parquet")):
         refuse_path(name, named)
     return named
@@ -314,9 +317,8 @@ def runs(name: str, value: Any) -> tuple[str | Path, ...] | dict[str, tuple[str 
 
 def model_name(name: str, value: Any) -> str:
     """Read the name of a model that can be loaded: an alias, a path, or a hub id."""
-    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
-        raise refuse(name, value, "a model's name: an alias, a path, or a hub id owner/name")
-    named = str(os.fspath(value))
+    expected = "a model's name: an alias, a path, or a hub id owner/name"
+    named = _path_text(name, value, expected)
     if not named.strip():
         raise UserError(
             f"The model's name is empty ({named!r}); expected an alias such as smollm2-135m, a "

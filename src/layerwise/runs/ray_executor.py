@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from layerwise.errors import UserError, counted, printable, shown
@@ -163,12 +162,7 @@ class RayExecutor(Executor):
     def __enter__(self) -> RayExecutor:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 
@@ -222,11 +216,11 @@ class Round:
             works, given_up = self._works, sorted(self._given_up.items())
             whys = [f"{works[number].names[-1]!r} {why}" for number, why in given_up]
             more = f", and {counted(len(whys) - 3, 'other')}" if len(whys) > 3 else ""
+            n_pieces, reasons = counted(len(whys), "piece"), "; ".join(whys[:3])
             raise UserError(
-                f"{counted(len(whys), 'piece')} of the run could not be made: "
-                f"{'; '.join(whys[:3])}{more}. All other pieces are kept: expected each; "
-                "give the same command again to try what is missing, without Ray to see all of an "
-                "error."
+                f"{n_pieces} of the run could not be made: {reasons}{more}. All other pieces are "
+                "kept: expected each to be made; give the same command again to try what is "
+                "missing, without Ray to see all of an error."
             )
 
     def _give_out(self) -> None:
@@ -248,17 +242,15 @@ class Round:
         return near if 2 * self._works[near].amount >= self._works[largest].amount else largest
 
     def _take(self, worker: Worker, number: int, answer: dict[str, Any] | None) -> None:
-        work = self._works[number]
+        work, on = self._works[number], worker.machine.machine if worker.machine else "a machine"
         if answer is None:
             self._pool.drop(worker)
-            on = worker.machine.machine if worker.machine else "a machine"
             self._progress.note(f"a worker on {on} was lost; its piece is made again.")
             self._again(number, "lost", MOST_LOST, "the worker was lost each time")
             return
         self._idle.append(worker)
         if "failed" in answer:
             reason = printable(str(answer["failed"]))[:_LONGEST]
-            on = worker.machine.machine if worker.machine else "a worker"
             self._again(number, "failed", MOST_FAILURES, f"last on {on}, {reason}")
             return
         tables = {name: table_from_bytes(table) for name, table in answer["tables"].items()}

@@ -11,7 +11,7 @@ from typing import Any
 from layerwise.errors import UserError, shown
 from layerwise.tasks._lines import is_whole
 from layerwise.tasks.extractors import extractor
-from layerwise.tasks.items import Corruption, Item, closed_book, repeats_joined
+from layerwise.tasks.items import Corruption, Item, bad_choices, closed_book, repeats_joined
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
 _TEMPLATE = tuple(field.name for field in fields(Template))
@@ -100,10 +100,8 @@ def _item(where: str, item: Item) -> Item:
         )
         for field in ("choices", "aliases")
     )
-    if len(set(choices)) < len(choices):
-        raise UserError(f"{place} has equal choices; expected different ones; remove one of them.")
-    if choices and item.answer not in choices:
-        raise UserError(f"{place} has an answer that is not among its choices; add it to them.")
+    if problem := bad_choices(item):
+        raise UserError(f"{place} {problem}")
     if item.corruption is not None:
         _check_kind(place, "corruption", item.corruption, Corruption, "a Corruption, or None")
         texts = ("question", "answer")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from layerwise.errors import TooLongError, UserError, unknown_name
 from layerwise.sweep.requests import Generate, Request
 
-from .items import Item
+from .items import Item, bad_choices
 from .task import Task, Template
 
 PROTOCOLS = ("letter", "continuation", "generate")
@@ -66,10 +66,8 @@ def check_item(task: Task, item: Item, protocol: str) -> None:
             f"{where} has no choices, which protocol {protocol!r} needs; add choices or use "
             "protocol 'generate'."
         )
-    if len(set(item.choices)) < len(item.choices):
-        raise UserError(f"{where} has equal choices; expected different ones; remove one of them.")
-    if item.answer not in item.choices:
-        raise UserError(f"{where} has an answer that is not among its choices; add it to them.")
+    if problem := bad_choices(item):
+        raise UserError(f"{where} {problem}")
     if protocol != "letter":
         return
     bare = [example.id for example in task.fewshot if example.answer not in example.choices]

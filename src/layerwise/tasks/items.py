@@ -75,6 +75,15 @@ def closed_book(item: Item) -> str | None:
     return None if item.context is None else item.pair
 
 
+def bad_choices(item: Item) -> str | None:
+    """What is wrong with an item's choices, and what to do about it; None if nothing is."""
+    if len(set(item.choices)) < len(item.choices):
+        return "has equal choices; expected different ones; remove one of them."
+    if item.choices and item.answer not in item.choices:
+        return "has an answer that is not among its choices; add it to them."
+    return None
+
+
 def repeats_joined(items: Sequence[Item]) -> tuple[Item, ...]:
     """Items of which those with the same passage, question, answer, ending are in one cluster."""
     # It is the first that one of them names, or is called after the first of them. Items that name
