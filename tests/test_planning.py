@@ -27,8 +27,8 @@ from layerwise.planning.timing import PlannedSweep, lengths_in
 from layerwise.runs import dry_sweeps
 from layerwise.runs.checkpoints import MemoryCheckpoints
 from layerwise.runs.dry_sweeps import cost_of_sweeps
-from layerwise.runs.progress import LineMeter
-from layerwise.runs.records import planned_and_actual, seconds_in_words
+from layerwise.runs.progress import LineMeter, seconds_in_words
+from layerwise.runs.records import planned_and_actual
 from layerwise.runs.setup import Setup, prepare
 from layerwise.sweep import (
     Generate,

@@ -124,7 +124,7 @@ def _tell_planned(result: Result) -> None:
 
 def tell_time(seconds: float) -> None:
     """How long a command took, by the clock."""
-    from layerwise.runs.records import seconds_in_words
+    from layerwise.runs.progress import seconds_in_words
 
     say(f"Took {seconds_in_words(seconds)}.")
 

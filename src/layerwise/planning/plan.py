@@ -30,7 +30,7 @@ from layerwise.models.weights.footprint import weight_bytes
 from layerwise.profiling.api import PLANNED as PROFILE
 from layerwise.profiling.api import read_extras
 from layerwise.runs.options import LoadingOptions, PlanOptions, PromptOptions
-from layerwise.runs.records import seconds_in_words
+from layerwise.runs.progress import seconds_in_words
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.memory import free_memory

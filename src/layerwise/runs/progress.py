@@ -21,8 +21,6 @@ from rich.text import Text
 
 from layerwise.errors import printable
 
-from .records import seconds_in_words
-
 # Seconds until the first line, so that short commands say nothing, and between further ones.
 FIRST, EVERY = 30.0, 60.0
 # Work that is done in less time was done before: a piece of an interrupted run.
@@ -35,6 +33,16 @@ def say(line: str) -> None:
     """Write a line to the error stream, as far as there is one."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         print(f"layerwise: {line}", file=sys.stderr, flush=True)
+
+
+def seconds_in_words(seconds: float | int) -> str:
+    """Seconds, minutes, or hours and minutes, with as many digits as mean something."""
+    if round(seconds) < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    if round(minutes) < 60:
+        return f"{minutes:.1f} min" if minutes < 9.95 else f"{minutes:.0f} min"
+    return f"{round(minutes) // 60} h {round(minutes) % 60:02d} min"
 
 
 class Meter:

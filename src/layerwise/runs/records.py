@@ -136,13 +136,3 @@ def planned_and_actual(work: Iterable[Mapping[str, Any]]) -> str | None:
         return None
     expected, made = (sum(entry[key] for entry in counted) for key in keys)
     return f"Token-passes planned: {expected:,}; made {made:,}."
-
-
-def seconds_in_words(seconds: float | int) -> str:
-    """Seconds, minutes, or hours and minutes, with as many digits as mean something."""
-    if round(seconds) < 60:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes = seconds / 60
-    if round(minutes) < 60:
-        return f"{minutes:.1f} min" if minutes < 9.95 else f"{minutes:.0f} min"
-    return f"{round(minutes) // 60} h {round(minutes) % 60:02d} min"

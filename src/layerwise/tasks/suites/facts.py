@@ -44,7 +44,7 @@ class Fact:
     """One fact."""
 
     relation: str  # e.g. ``"capital"``
-    cloze: str  # the relation's sentence up to where the answer stands, with ``{subject}``
+    question: str  # the sentence up to where the answer stands
     subject: str  # what it is about
     answer: str
     aliases: tuple[str, ...] = ()  # other right answers
@@ -54,22 +54,13 @@ class Fact:
         """What items that ask for it have as their cluster."""
         return f"{self.relation}: {self.subject}"
 
-    @property
-    def question(self) -> str:
-        """The sentence up to where the answer stands."""
-        return self.cloze.format(subject=self.subject)
-
-    def sentence(self, answer: str | None = None) -> str:
-        """The whole sentence, with another answer if one is given."""
-        return f"{self.question} {answer or self.answer}."
-
 
 def all_facts(rarity: int = 1) -> tuple[Fact, ...]:
     """Every fact, in the order of the data."""
     return tuple(
         Fact(
             relation["name"],
-            relation["cloze"],
+            relation["cloze"].format(subject=fact["subject"]),
             fact["subject"],
             fact["answer"],
             tuple(fact.get("aliases", ())),
@@ -243,7 +234,9 @@ def _fact_item(
         taken = {option.answer for option in group}
         more = [option for option in draw(order, kind, len(kind)) if option.answer not in taken]
         stated = [*group, *more][:n_sentences]
-        context = " ".join(option.sentence() for option in draw(order, stated, len(stated)))
+        context = " ".join(
+            f"{option.question} {option.answer}." for option in draw(order, stated, len(stated))
+        )
     return Item(
         id="",
         question=fact.question,
