@@ -91,7 +91,7 @@ def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
         f"{counted(n_steps, 'comparison')} of the run",
         items=f"{spread_of([row['n_common']], 'item')} right both ways",
         details=(f"More {first}: {few_layers(row['layers_first'])}; "
-                 f"more {second}: {few_layers(row['layers_second'])}."),
+                 f"more {second}: {few_layers(row['layers_second'])}.",),
         source=source("dissociations", where, layer=quoted),
     )  # fmt: skip
 
