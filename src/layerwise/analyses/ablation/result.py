@@ -24,10 +24,9 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts, join_facts
 
 from .columns import SCORE, effect_columns
-from .passages import book_tables
 from .questions import questions_in
 from .saved_effects import is_set
-from .scoring_steps import ladder_table, step_tables
+from .scoring_steps import book_tables, ladder_table, step_tables
 
 _CELL = ["task", "protocol"]
 _ANSWER = [*_CELL, "item", "intervention"]
