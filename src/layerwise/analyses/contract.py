@@ -37,15 +37,6 @@ _Made = TypeVar("_Made", covariant=True)
 class Job(Protocol[_Made]):
     """An analysis of one result whose arguments were checked."""
 
-    @property
-    def setup(self) -> Setup:
-        """What it starts from."""
-        ...
-
-    def settings(self) -> dict[str, Any]:
-        """What makes it this job and no other, beside its set-up, as plain JSON values."""
-        ...
-
     def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> _Made:
         """Make the pieces that are missing, and join all of them."""
         ...

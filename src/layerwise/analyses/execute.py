@@ -9,23 +9,38 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from layerwise.errors import DamagedResultsError, MadeAgainWarning
 from layerwise.runs.checkpoints import CheckpointStore, with_origin
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.options import WorkOptions
 from layerwise.runs.progress import Meter, meter
+from layerwise.runs.setup import Setup
 from layerwise.storage.base import Result
 
 from .contract import Job
 from .restoring import Join, Kinds, load_kinds, refuse_lost, restore, restore_requests
 
 _Read = TypeVar("_Read")
+_Found = TypeVar("_Found", covariant=True)
+
+
+class JobOfSetup(Job[_Found], Protocol[_Found]):
+    """A job that says what it is made from."""
+
+    @property
+    def setup(self) -> Setup:
+        """What it starts from."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this job and no other, beside its set-up, as plain JSON values."""
+        ...
 
 
 def execute_job(
-    job: Job[_Read],
+    job: JobOfSetup[_Read],
     result: type[Result],
     analysis: str,
     run: WorkOptions,
