@@ -56,8 +56,8 @@ def questions_of(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     # those with which the first and the last in order begin
     shared = dict.fromkeys(prompts, 0)
     for key, texts in prompts.items():
-        lines = (text.split("\n")[:-1] for text in (min(texts), max(texts)))
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(*lines, strict=False))
+        ends = (text.split("\n")[:-1] for text in (min(texts), max(texts)))
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(*ends, strict=False))
         shared[key] = sum(len(line) + 1 for line, _ in same) if len(texts) > 1 else 0
     made = []
     for key, row in rows.items():

@@ -171,7 +171,7 @@ def joinable(first: AblationResult, other: AblationResult) -> bool:
     change = [*_CELL, "intervention", "kind"]
     own, others = (result.records[change].drop_duplicates() for result in (first, other))
     both = own.merge(others)
-    if not both["kind"].isin(BASELINES).all():
+    if set(both["kind"]) - set(BASELINES):
         return False
     one, two = (
         result.records.query("intervention == 'intact'")

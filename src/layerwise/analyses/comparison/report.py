@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from layerwise.presentation.claim import Claim, evidence, narrowed
@@ -25,7 +26,7 @@ from layerwise.presentation.columns import (
 from layerwise.presentation.naming import Stacks
 from layerwise.presentation.over_run import n_tests
 from layerwise.presentation.page import Report, filled, pictures
-from layerwise.presentation.rows import numbers, rows
+from layerwise.presentation.rows import numbers, parts, rows
 from layerwise.presentation.section import FigureSpec, Table, others
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
@@ -139,11 +140,13 @@ _OF = {"accuracy": " accuracy points", "depth": " % of the depth", "share lost":
 def _reach(differences: pd.DataFrame) -> list[str]:
     """How small a difference could be seen, by the width of most intervals."""
     bounded = differences.dropna(subset=["low", "high"])
-    widths = (bounded["high"] - bounded["low"]).groupby(bounded["family"]).median()
+    widths = {
+        family: numbers(part, "high") - numbers(part, "low")
+        for (family,), part in parts(bounded, family=COMPARED)
+        if family in _OF
+    }
     reach = joined(
-        f"±{number(50 * float(widths[family]))}{_OF[family]}"
-        for family in COMPARED
-        if family in widths
+        f"±{number(50 * float(np.median(width)))}{_OF[family]}" for family, width in widths.items()
     )
     if not reach:
         return []

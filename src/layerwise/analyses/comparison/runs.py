@@ -250,9 +250,11 @@ def _difference(having: Mapping[str, TaskFacts], runs: Sequence[SavedRun]) -> st
 
 
 def _of_tasks(result: Result, tasks: Sequence[str]) -> Result:
-    tables: dict[str, pd.DataFrame] = {name: getattr(result, name) for name in result.tables}
-    shown = {name: table.loc[table["task"].isin(tasks)] for name, table in tables.items()}
-    return type(result)(facts=result.facts, **shown)
+    fields: dict[str, Any] = {"facts": result.facts}
+    for name in result.tables:
+        table: pd.DataFrame = getattr(result, name)
+        fields[name] = table.loc[table["task"].isin(tasks)]
+    return type(result)(**fields)
 
 
 def shared_change(runs: Sequence[SavedRun]) -> tuple[str, str] | None:
