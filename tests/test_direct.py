@@ -17,7 +17,7 @@ from layerwise.analyses.shared.decompose import (
     secant_slopes,
 )
 from layerwise.errors import UserError
-from layerwise.sweep.activations.last_sites import last_sites
+from layerwise.sweep.activations.sites import last_sites
 from layerwise.sweep.walk.readout import uncapped_logits_of
 from tests.hooked import HookedTransformer
 from tests.sweep import models

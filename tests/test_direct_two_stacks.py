@@ -15,7 +15,7 @@ from torch import nn
 from layerwise.analyses.shared.decompose import read_differences
 from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.sweep.seq2seq.sites import seq2seq_sites
+from layerwise.sweep.activations.sites import seq2seq_sites
 from layerwise.sweep.walk.readout import uncapped_logits_of
 from tests.cases import cases
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq

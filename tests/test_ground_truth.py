@@ -27,7 +27,7 @@ from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired_seq2seq import truth as truth_seq2seq
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq
-from layerwise.sweep.seq2seq.sites import seq2seq_sites
+from layerwise.sweep.activations.sites import seq2seq_sites
 from tests.planted import (
     CAPABILITIES,
     ROUNDING,

@@ -31,7 +31,7 @@ from layerwise.results import RemovalResult
 from layerwise.stats import effects as _effects
 from layerwise.storage.parquet import frame
 from layerwise.sweep import intact, skip_layers, sweep
-from layerwise.sweep.activations.stream_reading import Streams
+from layerwise.sweep.activations.streams import Streams
 from layerwise.tasks import build_requests, score, with_other_questions
 from layerwise.tasks.blind import guesses
 from tests import commands, synthetic

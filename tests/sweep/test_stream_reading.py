@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from layerwise.sweep import residuals_at
-from layerwise.sweep.activations.stream_reading import read_streams
+from layerwise.sweep.activations.streams import read_streams
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model
 

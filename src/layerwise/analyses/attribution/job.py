@@ -31,11 +31,10 @@ from layerwise.runs.records import with_clusters
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import conform, frame
 from layerwise.sweep import LogLikelihood, Scored, intact
-from layerwise.sweep.activations.last_sites import last_sites
+from layerwise.sweep.activations.sites import last_sites, seq2seq_sites
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.seq2seq.sites import seq2seq_sites
 from layerwise.sweep.walk.readout import uncapped_logits_of
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item

@@ -21,9 +21,8 @@ from layerwise.models.instance.kinds import (
     n_heads_of,
 )
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.sweep.activations.last_sites import StackSites
+from layerwise.sweep.activations.sites import CrossSites, StackSites
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.seq2seq.sites import CrossSites
 from layerwise.sweep.walk.readout import uncapped_logits_of
 
 from .repeated_tokens import RepeatedSequence, RepeatedTokens

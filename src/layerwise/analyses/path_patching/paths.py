@@ -27,7 +27,7 @@ from layerwise.models.instance.kinds import (
 )
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts
-from layerwise.sweep.activations.last_sites import loaded_block
+from layerwise.sweep.activations.sites import loaded_block
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.walk.readout import logits_of
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from layerwise.analyses.similarity.measures import angular_distances
 from layerwise.ground.layer_names import removable, spans
-from layerwise.sweep.activations.stream_reading import Streams
+from layerwise.sweep.activations.streams import Streams
 
 from .tables import BLOCKS, best_candidate
 

@@ -20,7 +20,7 @@ from layerwise.models.conversion.hooked import LayerNorm, LayerNormPre, RMSNorm,
 from layerwise.models.decoder.model import DecoderConfig
 from layerwise.models.decoder.norms import formula_of
 from layerwise.models.instance.kinds import DecoderOnly, Model, logit_cap
-from layerwise.sweep.activations.last_sites import StackSites, loaded_block
+from layerwise.sweep.activations.sites import StackSites, loaded_block
 
 Directions = Float[torch.Tensor, "item metric d_model"]
 Values = Float[torch.Tensor, "item metric"]

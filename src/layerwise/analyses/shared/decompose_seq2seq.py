@@ -18,8 +18,7 @@ from torch import nn
 
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import AttentionParts, StackParts
-from layerwise.sweep.activations.last_sites import StackSites
-from layerwise.sweep.seq2seq.sites import CrossSites, Seq2SeqSites
+from layerwise.sweep.activations.sites import CrossSites, Seq2SeqSites, StackSites
 
 from .decompose import Direct, Directions, LogitSums, Parts, along, before_norm, heads_along
 

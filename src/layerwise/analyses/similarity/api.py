@@ -27,7 +27,7 @@ from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.storage.parquet import conform, frame
-from layerwise.sweep.activations.stream_reading import Streams, read_streams
+from layerwise.sweep.activations.streams import Streams, read_streams
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task

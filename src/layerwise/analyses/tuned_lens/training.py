@@ -30,7 +30,7 @@ from layerwise.models.instance.kinds import (
     n_encoder_layers,
 )
 from layerwise.sweep import residuals_at
-from layerwise.sweep.activations.both_streams import both_streams
+from layerwise.sweep.activations.streams import both_streams
 from layerwise.sweep.walk.readout import divergence, logits_of
 
 # Tokens read of a text.

@@ -128,7 +128,12 @@ class Residuals:
         for row, place in enumerate(places):
             self._rows.setdefault(place, []).append(row)
         self._n_encoder = n_encoder_layers(model)
-        self._wanted = _in_decoder(model, positions, n_prompt)
+        self._wanted = positions  # in the stack that is read
+        if is_seq2seq(model):
+            assert n_prompt is not None, "it must be known what the decoder says"
+            begin = len(decoder_prefix(model))
+            pairs = zip(positions, n_prompt, strict=True)
+            self._wanted = [[pos - n + begin for pos in of_text] for of_text, n in pairs]
         self._starts = list(accumulate(map(len, positions), initial=0))
         self._read = self._here = torch.empty(0, dtype=torch.long)
 
@@ -152,20 +157,6 @@ class Residuals:
         into = [row for text, _ in of for row in range(starts[text], starts[text + 1])]
         device = self.out.device
         self._read, self._here = torch.tensor([nodes, into], device=device, dtype=torch.long)
-
-
-def _in_decoder(
-    model: Model, positions: Sequence[Sequence[int]], n_prompt: Sequence[int] | None
-) -> Sequence[Sequence[int]]:
-    """Positions in the stack that is read."""
-    if not is_seq2seq(model):
-        return positions
-    assert n_prompt is not None, "it must be known what the decoder says"
-    begin = len(decoder_prefix(model))
-    return [
-        [pos - n + begin for pos in position]
-        for position, n in zip(positions, n_prompt, strict=True)
-    ]
 
 
 def _residual(site: str, seen: dict[str, torch.Tensor]) -> Float[torch.Tensor, "1 token d_model"]:
@@ -319,9 +310,8 @@ def noise_basis(
     for intact_layer in intact_layers(model, contexts, memory_budget):
         for site in set(sites) & set(intact_layer.seen):
             key = site, intact_layer.layer
-            apart = (
-                (intact_layer.seen[site][0, intact_layer.counted] - means[key]).flatten(1).double()
-            )
+            apart = intact_layer.seen[site][0, intact_layer.counted] - means[key]
+            apart = apart.flatten(1).double()
             products[key] = products.get(key, 0) + apart.T @ apart
             counts[key] = counts.get(key, 0) + len(apart)
     basis = {}

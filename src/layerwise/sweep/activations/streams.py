@@ -1,6 +1,7 @@
-"""The residual stream of an intact run in one pass: one vector a text, and how layers turn it.
+"""The residual stream of intact runs, each text in one pass.
 
-One vector a prompt and depth is kept; what all other positions hold is summed up and let go.
+Of an encoder that a decoder looks at, all positions are kept; else one vector a prompt and depth,
+and how layers turn the stream, and what other positions hold is summed up and let go.
 """
 
 from __future__ import annotations
@@ -13,12 +14,45 @@ from jaxtyping import Float
 
 from layerwise.ground.layer_names import spans
 from layerwise.models.instance.kinds import Model, n_encoder_layers
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.requests import Tokens
 
-from .intact_layers import IntactLayer, intact_layers
+from .intact_layers import IntactLayer, Paths, intact_layers
+from .intact_run import Residuals
 
-Paths = Sequence[tuple[int, ...]]
+
+class BothStreams(NamedTuple):
+    """Residual streams of texts in both stacks; depth k of a stack is the input of its layer k."""
+
+    # By text, at all positions of its input, ``[depth, pos, d_model]``; the last depth is what
+    # leaves the last layer, before the final norm.
+    encoder: tuple[torch.Tensor, ...]
+    decoder: Float[torch.Tensor, "depth read d_model"]  # a row for each text and position
+
+
+@torch.inference_mode()
+def both_streams(
+    model: Seq2SeqModel,
+    texts: Sequence[Tokens],
+    positions: Sequence[Sequence[int]],
+    n_prompt: Sequence[int],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> BothStreams:
+    """Residual streams of both stacks of the intact model; each distinct input is encoded once."""
+    n_encoder, n_layers, d_model = model.cfg.n_encoder_layers, model.cfg.n_layers, model.cfg.d_model
+    places = [("resid_post", layer) for layer in range(n_encoder - 1, n_layers)]
+    decoder = Residuals(model, positions, places, n_prompt)
+    encoder = tuple(model.W_E.new_empty(n_encoder + 1, n, d_model) for n in n_prompt)
+    for intact_layer in intact_layers(model, texts, memory_budget, n_prompt):
+        decoder.take(intact_layer)
+        if intact_layer.layer < n_encoder:
+            for text, path in zip(intact_layer.texts, intact_layer.paths, strict=True):
+                at = list(path)
+                encoder[text][intact_layer.layer] = intact_layer.seen["resid_pre"][0, at]
+                encoder[text][intact_layer.layer + 1] = intact_layer.seen["resid_post"][0, at]
+    return BothStreams(encoder, decoder.out)
 
 
 class Streams(NamedTuple):

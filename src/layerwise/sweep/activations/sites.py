@@ -1,23 +1,90 @@
-"""What the parts of an intact encoder-decoder write, and where its decoder looks, of one walk.
+"""What the parts of an intact model write, and where a decoder looks at its encoder, of one walk.
 
-The decoder is read where it begins to answer, the encoder at all of the prompt.
+A decoder is read at each prompt's last position, or where it begins to answer, an encoder at all of
+the prompt. Nothing is changed here, and what is written is not read further.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import torch
 from jaxtyping import Float
 
+from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.sweep.activations.intact_layers import IntactLayer, intact_layers
-from layerwise.sweep.activations.last_sites import StackSites
+from layerwise.models.weights.offload import blocks_on_disk
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.requests import Tokens
+
+from .intact_layers import IntactLayer, intact_layers
+
+
+@dataclass(frozen=True)
+class StackSites:
+    """All terms of the final residual stream of one stack, at some tokens."""
+
+    embedding: Float[torch.Tensor, "row d_model"]  # what enters the first block
+    # Each head's output before the output projection.
+    z: Float[torch.Tensor, "layer row head d_head"]
+    attn_out: Float[torch.Tensor, "layer row d_model"]  # what attention adds to the residual stream
+    # What the MLP adds; zeros in a model without MLPs.
+    mlp_out: Float[torch.Tensor, "layer row d_model"]
+    final: Float[torch.Tensor, "row d_model"]  # the residual stream that leaves the last block
+
+    @classmethod
+    def empty(cls, like: torch.Tensor, n_rows: int, n_layers: int, *head: int) -> StackSites:
+        """Empty tensors for some tokens."""
+        width = like.shape[-1]
+        return cls(
+            like.new_empty(n_rows, width), like.new_empty(n_layers, n_rows, *head),
+            like.new_empty(n_layers, n_rows, width), like.new_zeros(n_layers, n_rows, width),
+            like.new_empty(n_rows, width),
+        )  # fmt: skip
+
+    def take(self, walked: IntactLayer, layer: int, rows: list[int], tokens: list[int]) -> None:
+        """Store the terms of one layer of the stack (from 0) at some tokens of its walk."""
+        if walked.first:
+            self.embedding[rows] = walked.seen["resid_pre"][0, tokens]
+        for site in ("z", "attn_out", "mlp_out"):
+            if site in walked.seen:
+                getattr(self, site)[layer, rows] = walked.seen[site][0, tokens]
+        if layer == len(self.z) - 1:
+            self.final[rows] = walked.seen["resid_post"][0, tokens]
+
+
+@torch.inference_mode()
+def last_sites(
+    model: DecoderOnly,
+    contexts: Sequence[Tokens],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> StackSites:
+    """Read what every part of the intact model writes at each context's last position."""
+    cfg = model.cfg
+    sites = StackSites.empty(model.W_E, len(contexts), cfg.n_layers, cfg.n_heads, cfg.d_head)
+    for intact_layer in intact_layers(model, contexts, memory_budget):
+        last = [path[-1] for path in intact_layer.paths]
+        sites.take(intact_layer, intact_layer.layer, list(intact_layer.texts), last)
+    return sites
+
+
+@contextmanager
+def loaded_block(model: DecoderOnly, layer: int) -> Iterator[Any]:
+    """A block of the model, with its weights in memory meanwhile if they are on disk."""
+    on_disk = blocks_on_disk(model)
+    if on_disk is not None:
+        on_disk.hold(layer)
+    try:
+        yield model.blocks[layer]
+    finally:
+        if on_disk is not None:
+            on_disk.drop(layer)
 
 
 @dataclass(frozen=True)
@@ -79,21 +146,13 @@ def seq2seq_sites(
     )
     for intact_layer in intact_layers(model, contexts, memory_budget):
         if intact_layer.layer < n_encoder:
-            rows = [row for text in intact_layer.texts for row in _rows(sites, text)]
-            sites.encoder.take(
-                intact_layer,
-                intact_layer.layer,
-                rows,
-                [token for p in intact_layer.paths for token in p],
-            )
+            spans = [sites.spans[text] for text in intact_layer.texts]
+            rows = [row for span in spans for row in range(span.start, span.stop)]
+            tokens = [token for path in intact_layer.paths for token in path]
+            sites.encoder.take(intact_layer, intact_layer.layer, rows, tokens)
         else:
             _take_decoder(model, sites, intact_layer)
     return sites
-
-
-def _rows(sites: Seq2SeqSites, text: int) -> range:
-    span = sites.spans[text]
-    return range(span.start, span.stop)
 
 
 def _take_decoder(model: Seq2SeqModel, sites: Seq2SeqSites, walked: IntactLayer) -> None:
