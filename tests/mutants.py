@@ -117,7 +117,7 @@ FAULTS = [
     Fault(
         "zero and mean taken for equal",
         "changes/edits.py",
-        "return self, id(self.value)",
+        "return self, id(self.given)",
         "return self",
     ),
     Fault(
@@ -383,10 +383,10 @@ FAULTS = [
                 'self.resid[row : row + 1] = edits.changed("resid_post", entered)',
                 "self.resid[row : row + 1] = entered",
             ),
-            ("decoder tokens look ahead", "attention.py", "causal and n_query > 1", "False"),
+            ("decoder tokens look ahead", "block.py", "causal and n_query > 1", "False"),
             (
                 "relative positions of later queries",
-                "attention.py",
+                "block.py",
                 "queries = keys[n_key - n_query :]",
                 "queries = keys[:n_query]",
             ),
@@ -422,19 +422,19 @@ FAULTS = [
             ),
             (
                 "the values' bias left out where a memory is read",
-                "attention.py",
+                "block.py",
                 "if attention.v.bias is not None:",
                 "if False:",
             ),
             (
                 "memories mixed by the keys' matrix",
-                "attention.py",
+                "block.py",
                 "attention.v.weight.unflatten(0, (n_heads, d_head))",
                 "attention.k.weight.unflatten(0, (n_heads, d_head))",
             ),
             (
                 "tokens that stand in order taken from the start",
-                "attention.py",
+                "block.py",
                 "x[:, self.span]",
                 "x[:, : self.index.numel()]",
             ),
@@ -477,7 +477,7 @@ FAULTS = [
             (
                 "equal layers of two models taken for one change",
                 "changes/edits.py",
-                "return self, id(self.weights)",
+                "return self, id(self.given)",
                 "return self",
             ),
             (

@@ -16,7 +16,7 @@ from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.runs.setup import check_layers
 from layerwise.sweep import Generate, Generated, intact, sweep
-from layerwise.sweep.walk.next_tokens import next_logprobs
+from layerwise.sweep.run import next_logprobs
 
 from .cells import AMOUNT, SHARE, Panel
 from .grid import Grid

@@ -6,10 +6,11 @@ Also reads intact activations out of the same walk: means for ablation, residual
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
+from jaxtyping import Float
 
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import generation_settings, origin_of, original_tokenizer
@@ -19,13 +20,15 @@ from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.checks.reference import reference_outcomes
 from layerwise.sweep.decoding.stopping import Stopper, make_stopper
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
-from layerwise.sweep.walk.engine import TOKENS_AT_ONCE, Work
-from layerwise.sweep.walk.engine_run import Progress, brute_force, engine_outcomes
+from layerwise.sweep.seq2seq.walk import Seq2SeqWalk
+from layerwise.sweep.walk.engine import TOKENS_AT_ONCE, Walk, Work
+from layerwise.sweep.walk.engine_run import Engine, Progress, brute_force, engine_outcomes
 from layerwise.sweep.walk.engine_run import model_shape as model_shape
 from layerwise.sweep.walk.engine_run import plan_for as plan_for
+from layerwise.sweep.walk.readout import CHUNK, logits_of
 
 from ..errors import UserError, unknown_name
-from .requests import Generate, Outcome, Request, refuse_unknown_tokens
+from .requests import Generate, Outcome, Request, Tokens, refuse_unknown_tokens
 
 
 @dataclass(frozen=True)
@@ -150,3 +153,53 @@ def _stopper(model: Model, requests: Sequence[Request], tokenizer: object | None
     if own is None and any(getattr(request, "stop", ()) for request in requests):
         original_tokenizer(model)
     return make_stopper(own, generation_settings(model).end_tokens)
+
+
+@exclusive
+@torch.inference_mode()
+def next_logprobs(
+    model: Model,
+    interventions: Sequence[Intervention],
+    context: Tokens,
+    *,
+    source: Tokens | None = None,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> Float[torch.Tensor, "intervention d_vocab"]:
+    """Log-probabilities of the token after a prompt, in nats, under each intervention.
+
+    Args:
+        model: the model; what the engine would not see of it is refused.
+        interventions: what is changed; no other model's weights.
+        context: token ids of the prompt.
+        source: token ids of the run that activations are taken from, for patches.
+        memory_budget: bytes for activations.
+    """
+    check_faithful(model)
+    requests = [Generate(context, 1, source=source)]
+    plan = plan_for(model, interventions, requests, memory_budget)
+    engine = Engine(model, interventions, requests, make_stopper(None, ()), memory_budget)
+    out = model.W_E.new_empty(len(interventions), model.cfg.d_vocab, dtype=torch.float32)
+    for batch in plan.batches:
+        walk = engine.walk(batch)
+        walk.run()
+        # Many rows at once: for a single one, most of the time goes to reading the weights.
+        ends = list(_ends(walk))
+        for start in range(0, len(ends), CHUNK):
+            part = ends[start : start + CHUNK]
+            logprobs = logits_of(model, torch.stack([resid for _, resid in part])).log_softmax(-1)
+            for (members, _), of_branch in zip(part, logprobs, strict=True):
+                out[[batch.interventions[member] for member in members]] = of_branch
+    return out
+
+
+def _ends(
+    walk: Walk | Seq2SeqWalk,
+) -> Iterator[tuple[Sequence[int], Float[torch.Tensor, " d_model"]]]:
+    """By branch of a walk of one request: its interventions, and the last residual stream."""
+    plan = walk.plan
+    row = plan.read.index(plan.paths[0][plan.n_given[0] - 1])
+    if plan.intact:
+        yield plan.intact, walk.trunk[0, row]
+    for group in walk.groups:
+        for branch, resid in zip(group.branches, group.read, strict=True):
+            yield branch.members, resid[row]

@@ -22,13 +22,13 @@ from layerwise.sweep import (
 from layerwise.sweep.requests import Request
 from layerwise.sweep.seq2seq import attention as module
 from layerwise.sweep.seq2seq import decode
-from layerwise.sweep.seq2seq.attention import (
+from layerwise.sweep.seq2seq.block import (
     AttentionLayout,
     Run,
     attention_layout,
+    keys_values,
     memory_is_cheaper,
 )
-from layerwise.sweep.seq2seq.block import keys_values
 from layerwise.sweep.seq2seq.plan import plan_seq2seq_walk
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
@@ -49,18 +49,18 @@ def random_attention(*, bias: bool) -> AttentionParts:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("runs", [ORDERED, MIXED])
 def test_reading_the_memory_is_reading_its_keys_and_values(runs: list[Run], bias: bool) -> None:
-    attention, draw = random_attention(bias=bias), torch.Generator().manual_seed(3)
+    block, draw = random_attention(bias=bias), torch.Generator().manual_seed(3)
     n_queries = sum(len(run.queries) for run in runs)
     queries = torch.randn(3, n_queries, 2, 4, generator=draw, dtype=torch.float64)
     memory = torch.randn(3, 6, 12, generator=draw, dtype=torch.float64)
     layout: AttentionLayout = attention_layout(runs, n_queries, None, memory)
-    made = keys_values(attention, memory)
-    slow = layout.read(queries, made.keys, made.values, attention.scale)
-    torch.testing.assert_close(layout.read_memory(queries, memory, attention), slow)
+    made = keys_values(block, memory)
+    slow = layout.read(queries, made.keys, made.values, block.scale)
+    torch.testing.assert_close(layout.read_memory(queries, memory, block), slow)
     for run in runs:  # by hand, one query of one head after the other
         for query in run.queries:
             keys = list(run.keys)
-            scores = made.keys[1, keys, 1] @ queries[1, query, 1] * attention.scale
+            scores = made.keys[1, keys, 1] @ queries[1, query, 1] * block.scale
             by_hand = scores.softmax(0) @ made.values[1, keys, 1]
             torch.testing.assert_close(slow[1, query, 1], by_hand)
 

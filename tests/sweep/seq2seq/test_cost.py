@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.sweep import Generate, LogLikelihood, intact, skip, sweep
-from layerwise.sweep.plans.walk_work import TextLengths
+from layerwise.sweep.plans.cost import TextLengths
 from layerwise.sweep.run import plan_for
 from layerwise.sweep.seq2seq.cost import seq2seq_cost
 from tests.cases import cases

@@ -19,9 +19,8 @@ from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.models.instance.kinds import Model, blocks_of, heads_per_key, n_encoder_layers
 from layerwise.runs.dry_sweeps import Sweeper
 from layerwise.sweep import Generate, Intervention, Sweep, together
-from layerwise.sweep.changes.edits import BLOCK, EMBED, END, MEMORY_NORM, SwapWeights
+from layerwise.sweep.changes.edits import BLOCK, EMBED, END, MEMORY_NORM, OtherWeights, SwapWeights
 from layerwise.sweep.changes.interventions import from_donor, with_weights
-from layerwise.sweep.changes.other_weights import OtherWeights
 from layerwise.sweep.requests import Request
 
 from . import names

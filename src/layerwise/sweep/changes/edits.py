@@ -6,14 +6,70 @@ same in hooks of its own, so that the two cannot share a mistake. Nothing here r
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+import contextlib
+import copy
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Float, Int
+from torch import nn
 
-from .other_weights import OtherWeights
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False)
+class OtherWeights:
+    """Replacement tensors for some of a model's weights."""
+
+    # By parameter of the model what gives the tensor in its place, asked when it is needed; another
+    # model's own memory, or a tensor that is made anew.
+    made: Mapping[nn.Parameter, Callable[[], torch.Tensor]]
+    copied_bytes: int = 0  # memory of those that are made anew
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put these weights into the model within the context; restore its own afterwards."""
+        own = {weight: weight.data for weight in self.made}
+        try:
+            for weight, make in self.made.items():
+                weight.data = make()
+            yield
+        finally:
+            for weight, before in own.items():
+                weight.data = before
+
+    def twin(self, block: _T) -> _T:
+        """A copy of a block, or of its parts, with these weights in place of its own."""
+        memo: dict[int, Any] = {}
+        for module in _modules_in(block):
+            kept = [*module.parameters(), *module.buffers()]
+            settings = [m.__dict__.get(name) for m in module.modules() for name in _SETTINGS]
+            memo |= {id(name): name for name in (*kept, *settings) if name is not None}
+            for weight in module.parameters():
+                if weight in self.made:
+                    memo[id(weight)] = nn.Parameter(self.made[weight](), requires_grad=False)
+        return copy.deepcopy(block, memo)
+
+
+_SETTINGS = ("cfg", "config")
+
+
+def _modules_in(block: Any) -> Iterator[nn.Module]:
+    """The modules of a block: itself and those of its parts, or those that its fields hold."""
+    if isinstance(block, nn.Module):
+        yield block
+        yield from _modules_in(getattr(block, "parts", None))
+    elif is_dataclass(block):
+        for value in vars(block).values():
+            yield from _modules_in(value)
+
+
+def in_place(weights: OtherWeights | None) -> contextlib.AbstractContextManager[None]:
+    """As ``OtherWeights.in_place``; with None the model stays as it is."""
+    return contextlib.nullcontext() if weights is None else weights.in_place()
+
 
 Value = Float[torch.Tensor, "..."]
 Site = Literal[
@@ -27,12 +83,17 @@ BY_HEAD = ("z", "cross_z")
 
 
 class _Edit:
-    """Base of edits: the properties that a sweep reads, with their usual values."""
+    """Base of edits: what a sweep asks of them, with the usual answers."""
 
     needs_source: ClassVar[bool] = False
     """Whether it takes activations of the request's source run."""
     adds: ClassVar[bool] = False
     """Whether its value is added to the activation, rather than put in its place."""
+
+    @property
+    def given(self) -> object | None:
+        """A tensor, model or weights that count by which object they are, not by their numbers."""
+        return None
 
     @property
     def donor(self) -> object | None:
@@ -55,23 +116,29 @@ class _Edit:
         return self.needs_source and self.position is None
 
     @property
-    def replaces_layer(self) -> bool:
+    def replaces_layer(self: Any) -> bool:
         """True if the layer's whole output is replaced, so that it need not be run."""
-        return False
+        everywhere = not self.adds and self.position is None
+        return self.site == "layer" or (self.site == "resid_post" and everywhere)
 
     @property
     def identity(self) -> Hashable:
         """A key that two edits share exactly if they make the same change."""
-        return self
+        return self, id(self.given)
+
+    @property
+    def value_key(self: Any) -> Hashable:
+        """A key that edits of one layer share if they put the same values, on any rows or heads."""
+        return type(self), self.site, self.position, self.source_position, id(self.given)
 
     def value_at(
         self, positions: Int[torch.Tensor, "group token"]
     ) -> Float[torch.Tensor, ...] | None:
-        """Vectors that it puts, or adds, at positions; None if they are the source run's."""
+        """Vectors that it puts, or adds, at positions; None if they are of another run."""
         return None
 
     def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
-        """Changed positions, each with its position of the source run."""
+        """Changed positions, each with its position of the other run."""
         return iter(())
 
 
@@ -84,11 +151,6 @@ class SkipLayer(_Edit):
 
     layer: int
 
-    @property
-    def replaces_layer(self) -> bool:
-        """Always."""
-        return True
-
 
 @dataclass(frozen=True)
 class _GivenSite(_Edit):
@@ -100,14 +162,9 @@ class _GivenSite(_Edit):
     heads: tuple[int, ...] | None = None
 
     @property
-    def identity(self) -> Hashable:
-        """Tensors are compared by identity, not by their numbers."""
-        return self, id(self.value)
-
-    @property
-    def value_key(self) -> Hashable:
-        """A key that edits of one layer share if they put the same values, on any rows or heads."""
-        return type(self), id(self.value)
+    def given(self) -> Value:
+        """The vectors."""
+        return self.value
 
 
 @dataclass(frozen=True)
@@ -129,11 +186,6 @@ class SetSite(_GivenSite):
     def by_position(self) -> bool:
         """Whether positions have vectors of their own."""
         return self.value.ndim == (3 if self.site in BY_HEAD else 2)
-
-    @property
-    def replaces_layer(self) -> bool:
-        """If all that leaves the layer is given."""
-        return self.site == "resid_post"
 
     def value_at(self, positions: Int[torch.Tensor, "group token"]) -> Float[torch.Tensor, ...]:
         """The given vectors; they broadcast to the site's activation."""
@@ -178,16 +230,6 @@ class CopySite(_Edit):
     site: Site
     heads: tuple[int, ...] | None = None
 
-    @property
-    def replaces_layer(self) -> bool:
-        """If all that leaves the layer is the source run's."""
-        return self.site == "resid_post"
-
-    @property
-    def value_key(self) -> Hashable:
-        """As of ``SetSite``."""
-        return type(self), self.site
-
     def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
         """Every position, with that of the source run which stands for it."""
         for pos in range(n_sequence):
@@ -229,11 +271,6 @@ class PatchSite(_Edit):
         """The head; None for sites that have none."""
         return None if self.head is None else (self.head,)
 
-    @property
-    def value_key(self) -> Hashable:
-        """As of ``SetSite``."""
-        return type(self), self.site, self.pos, self.source_pos
-
     def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
         """One position, with that of the source run."""
         pos = self.pos % n_context
@@ -251,24 +288,14 @@ class DonorSite(_Edit):
     heads: tuple[int, ...] | None = None  # as in ``SetSite``
 
     @property
-    def donor(self) -> object:
+    def given(self) -> object:
         """The model."""
         return self.model
 
     @property
-    def replaces_layer(self) -> bool:
-        """If all that leaves the layer is the donor's."""
-        return self.site == "resid_post"
-
-    @property
-    def identity(self) -> Hashable:
-        """The donor counts by which model it is."""
-        return self, id(self.donor)
-
-    @property
-    def value_key(self) -> Hashable:
-        """As of ``SetSite``."""
-        return type(self), self.site, id(self.donor)
+    def donor(self) -> object:
+        """The model."""
+        return self.model
 
     def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
         """Every position, with the same position of the donor's run."""
@@ -295,9 +322,9 @@ class SwapWeights(_Edit):
     weights: OtherWeights = field(compare=False, repr=False)  # the weights there
 
     @property
-    def identity(self) -> Hashable:
-        """The weights count by which value they are."""
-        return self, id(self.weights)
+    def given(self) -> OtherWeights:
+        """The weights."""
+        return self.weights
 
 
 SiteEdit = SetSite | AddSite | CopySite | PatchSite | DonorSite

@@ -17,8 +17,7 @@ import torch
 from jaxtyping import Float, Int
 
 from layerwise.models.instance.kinds import DecoderOnly
-from layerwise.sweep.changes.edits import EMBED, END
-from layerwise.sweep.changes.other_weights import in_place
+from layerwise.sweep.changes.edits import EMBED, END, in_place
 from layerwise.sweep.packed.layout import KeptKeysValues
 from layerwise.sweep.requests import Generate, Generated, Tokens
 from layerwise.sweep.walk.engine import Walk

@@ -14,9 +14,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from layerwise.sweep.changes.edits import BLOCK, SITES, SiteEdit, SwapWeights
+from layerwise.sweep.changes.edits import BLOCK, SITES, OtherWeights, SiteEdit, SwapWeights
 from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of
-from layerwise.sweep.changes.other_weights import OtherWeights
 from layerwise.sweep.packed.blocks import BlockRunner
 from layerwise.sweep.packed.layout import KeptKeysValues, KeysValues, SharedKeys, StepLayout
 from layerwise.sweep.plans.branches import Branch

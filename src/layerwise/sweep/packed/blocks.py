@@ -25,8 +25,8 @@ from layerwise.models.instance.kinds import (
 )
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.weights.offload import BlocksOnDisk, blocks_on_disk
+from layerwise.sweep.changes.edits import OtherWeights
 from layerwise.sweep.changes.layer_edits import Activation, HeadActivation, OfLayout
-from layerwise.sweep.changes.other_weights import OtherWeights
 
 from .attention import Attended, PackedAttention, Scoring
 from .hooked_block import HookedBlock

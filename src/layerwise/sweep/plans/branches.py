@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from layerwise.sweep.changes.edits import BLOCK, Edit, SwapWeights
+from layerwise.sweep.changes.edits import BLOCK, Edit, OtherWeights, SwapWeights
 from layerwise.sweep.changes.interventions import Intervention
-from layerwise.sweep.changes.other_weights import OtherWeights
 
 
 @dataclass(frozen=True)

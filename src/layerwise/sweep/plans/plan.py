@@ -6,8 +6,9 @@ model. It bounds memory; the engine that follows it decides nothing more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from layerwise.errors import UserError, counted
 from layerwise.sweep.changes.edits import (
@@ -111,7 +112,13 @@ def plan_sweep(
     Raises:
         UserError: if a layer, a position or a length is out of range.
     """
-    _check(interventions, requests, shape)
+    check_sweep(
+        interventions,
+        requests,
+        shape.n_layers,
+        partial(_check_edit, shape),
+        partial(_check_request, shape),
+    )
     # With all interventions at once a small budget may have room for few requests, which then
     # share little; with fewer at once, for more.
     plans = []
@@ -119,22 +126,19 @@ def plan_sweep(
     while not plans or (at_once > 1 and len(plans[-1]) > 1):
         plans.append(_cut(interventions, requests, shape, memory_budget, at_once))
         at_once = (at_once + 1) // 2
-    counted = [
-        (_token_passes(batches, interventions, requests, shape), batches) for batches in plans
+    made = [
+        (
+            sum(
+                walk_of(batch, interventions, requests, shape.n_layers).token_passes(shape.in_parts)
+                for batch in batches
+            ),
+            batches,
+        )
+        for batches in plans
     ]
-    passes, batches = min(counted, key=lambda both: both[0])
+    passes, batches = min(made, key=lambda both: both[0])
     brute = sum(len(sequence_of(r)) for r in requests) * len(interventions) * shape.n_layers
     return SweepPlan(tuple(batches), passes, brute)
-
-
-def _token_passes(
-    batches: Sequence[Batch],
-    interventions: Sequence[Intervention],
-    requests: Sequence[Request],
-    shape: ModelShape,
-) -> int:
-    walks = (walk_of(batch, interventions, requests, shape.n_layers) for batch in batches)
-    return sum(walk.token_passes(shape.in_parts) for walk in walks)
 
 
 def _cut(
@@ -232,36 +236,51 @@ class _Room:
         at_once = self.at_once
         while at_once > 1 and n_packed * self._bytes_per_token(at_once) > self.budget:
             at_once = (at_once + 1) // 2
-        return [
-            Batch(
-                tuple(inside),
-                tuple(range(start, min(start + at_once, len(self.interventions)))),
-                n_packed,
-            )
-            for start in range(0, len(self.interventions), at_once)
-        ]
+        return split(inside, n_packed, len(self.interventions), at_once)
 
 
-def _check(
-    interventions: Sequence[Intervention], requests: Sequence[Request], shape: ModelShape
+def split(inside: list[int], n_packed: int, n_interventions: int, at_once: int) -> list[Batch]:
+    """Walks of some requests, with at most so many interventions each."""
+    starts = range(0, n_interventions, at_once)
+    parts = (range(start, min(start + at_once, n_interventions)) for start in starts)
+    return [Batch(tuple(inside), tuple(part), n_packed) for part in parts]
+
+
+def check_sweep(
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    n_layers: int,
+    check_edit: Callable[[str, Edit], None],
+    check_request: Callable[[int, Request], None],
+    begins: Callable[[Edit], int | None] = lambda edit: None,
 ) -> None:
+    """Refuse changes and requests that do not fit a model, or each other."""
+    # ``begins``: how many tokens a decoder begins with, if an edit is one of its layers.
     for intervention in interventions:
-        check_swaps(intervention, shape.n_layers)
+        _check_swaps(intervention, n_layers)
         for edit in intervention.edits:
             if not isinstance(edit, SwapWeights):
-                _check_edit(intervention.id, edit, shape)
+                check_edit(intervention.id, edit)
     edits = [edit for intervention in interventions for edit in intervention.edits]
     patched = [edit for edit in edits if edit.position is not None]
     resampled = any(edit.resamples for edit in edits)
     for number, request in enumerate(requests):
-        _check_request(number, request, shape)
+        if not request.context or (isinstance(request, LogLikelihood) and not request.continuation):
+            raise UserError(
+                f"Request {number} has an empty context or continuation; give each at least one "
+                "token."
+            )
+        check_request(number, request)
         for edit in patched:
-            check_patch(number, request, edit)
-        if resampled:
-            check_has_source(number, request)
+            _check_patch(number, request, edit, begins(edit))
+        if resampled and not request.source:
+            raise UserError(
+                f"Request {number} has no source run, which resampling needs; give it the prompt "
+                "of another item as its source."
+            )
 
 
-def check_swaps(intervention: Intervention, n_layers: int) -> None:
+def _check_swaps(intervention: Intervention, n_layers: int) -> None:
     """Refuse other weights where there is no such place, or twice in one place."""
     swaps = [edit for edit in intervention.edits if isinstance(edit, SwapWeights)]
     for edit in swaps:
@@ -277,7 +296,7 @@ def check_swaps(intervention: Intervention, n_layers: int) -> None:
         )
 
 
-def _check_edit(name: str, edit: Edit, shape: ModelShape) -> None:
+def _check_edit(shape: ModelShape, name: str, edit: Edit) -> None:
     if not 0 <= edit.layer < shape.n_layers:
         raise UserError(
             f"Layer {edit.layer} of intervention {name!r} is out of range: "
@@ -313,11 +332,10 @@ def _check_edit(name: str, edit: Edit, shape: ModelShape) -> None:
         )
 
 
-def _check_request(number: int, request: Request, shape: ModelShape) -> None:
+def _check_request(shape: ModelShape, number: int, request: Request) -> None:
     length = len(sequence_of(request))
     if isinstance(request, Generate):
         length += request.max_tokens
-    check_not_empty(number, request)
     if max(length, len(request.source or ())) > shape.n_ctx:
         raise UserError(
             f"Request {number} needs {length} tokens, but the model's context is {shape.n_ctx}; "
@@ -325,7 +343,7 @@ def _check_request(number: int, request: Request, shape: ModelShape) -> None:
         )
 
 
-def check_patch(number: int, request: Request, edit: Edit, begins: int | None = None) -> None:
+def _check_patch(number: int, request: Request, edit: Edit, begins: int | None) -> None:
     """Refuse to patch at positions that a prompt, or what a decoder begins with, does not have."""
     pos, source_pos, source = edit.position, edit.source_position, request.source
     if not source or (source_pos is None and len(source) != len(request.context)):
@@ -341,20 +359,3 @@ def check_patch(number: int, request: Request, edit: Edit, begins: int | None = 
                 f"Patch position {at} is out of range for request {number}, whose "
                 f"{what if begins is None else 'decoder begins with'} {counted(n, 'token')}."
             )
-
-
-def check_not_empty(number: int, request: Request) -> None:
-    """Refuse a request that has nothing to go on from, or nothing to score."""
-    if not request.context or (isinstance(request, LogLikelihood) and not request.continuation):
-        raise UserError(
-            f"Request {number} has an empty context or continuation; give each at least one token."
-        )
-
-
-def check_has_source(number: int, request: Request) -> None:
-    """Refuse to resample a request without a source run."""
-    if not request.source:
-        raise UserError(
-            f"Request {number} has no source run, which resampling needs; give it the prompt "
-            "of another item as its source."
-        )

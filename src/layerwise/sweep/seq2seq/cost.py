@@ -9,12 +9,11 @@ from functools import cached_property
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts
 from layerwise.sweep.changes.interventions import Intervention
-from layerwise.sweep.plans.cost import Cost
+from layerwise.sweep.plans.cost import Cost, TextLengths
 from layerwise.sweep.plans.plan import SweepPlan
-from layerwise.sweep.plans.walk_work import TextLengths
 from layerwise.sweep.requests import Generate, Request
 
-from .attention import reading_as_tokens
+from .block import reading_as_tokens
 from .plan import Seq2SeqPlan, Side, plan_seq2seq_walk
 
 

@@ -15,17 +15,15 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 
-from layerwise.sweep.changes.edits import EMBED, END, Edit, SiteEdit
+from layerwise.sweep.changes.edits import EMBED, END, Edit, OtherWeights, SiteEdit, in_place
 from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of
-from layerwise.sweep.changes.other_weights import OtherWeights, in_place
 from layerwise.sweep.decoding.decode_step import Job
 from layerwise.sweep.decoding.stopping import Stopper
 from layerwise.sweep.packed.layout import KeysValues
 from layerwise.sweep.requests import Generated
 from layerwise.sweep.walk.readout import first_argmax, logits_of
 
-from .attention import bias_of, read_out_of
-from .block import Block
+from .block import Block, bias_of, read_out_of
 from .walk import Cross, Seq2SeqWalk
 
 # Rows that have ended are left in the batch until so many have.

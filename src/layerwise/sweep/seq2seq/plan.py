@@ -8,28 +8,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from layerwise.errors import UserError, counted
 from layerwise.ground.layer_names import layer_name
 from layerwise.models.seq2seq import Seq2SeqConfig
-from layerwise.sweep.changes.edits import CROSS_SITES, Edit, SwapWeights
+from layerwise.sweep.changes.edits import CROSS_SITES, Edit
 from layerwise.sweep.changes.interventions import Intervention
 from layerwise.sweep.plans.branches import Branch, Branches, make_branches
-from layerwise.sweep.plans.plan import (
-    Batch,
-    SweepPlan,
-    check_has_source,
-    check_not_empty,
-    check_patch,
-    check_swaps,
-    donor_streams,
-)
+from layerwise.sweep.plans.plan import Batch, SweepPlan, check_sweep, donor_streams, split
 from layerwise.sweep.plans.trie import TokenTrie
 from layerwise.sweep.plans.walk_plan import share_key
 from layerwise.sweep.requests import Generate, Request, Tokens
 
-from .attention import Run, memory_is_cheaper
+from .block import Run, memory_is_cheaper
 
 
 @dataclass(frozen=True)
@@ -170,11 +162,18 @@ def plan_seq2seq_walk(
         tuple(Run(s.queries, s.keys, causal=True) for s in trie.segments()),
         len({packed for path in paths[:n_requests] for packed in path}),
     )
+    # All decoder tokens of an input look at all of it.
+    looking: dict[int, set[int]] = {}
+    for key, path in zip(keys, paths, strict=True):
+        looking.setdefault(inputs[key], set()).update(path)
     made = _branches(interventions, n_layers)
     return Seq2SeqPlan(
         encoder,
         decoder,
-        _cross(begins, [inputs[key] for key in keys], paths),
+        tuple(
+            Run(tuple(sorted(looks)), begins[number], causal=False)
+            for number, looks in looking.items()
+        ),
         tuple(begins[inputs[key]] for key in keys[:n_requests]),
         tuple(paths[:n_requests]),
         tuple(None if source_path is None else source_path[0] for source_path in source_paths),
@@ -186,19 +185,6 @@ def plan_seq2seq_walk(
         n_layers,
         (len(prefix),) * n_requests,
         tuple(r.max_tokens if isinstance(r, Generate) else None for r in requests),
-    )
-
-
-def _cross(
-    begins: Sequence[tuple[int, ...]], inputs: Sequence[int], paths: Sequence[tuple[int, ...]]
-) -> tuple[Run, ...]:
-    """All decoder tokens of an input look at all of it."""
-    looking: dict[int, set[int]] = {}
-    for number, path in zip(inputs, paths, strict=True):
-        looking.setdefault(number, set()).update(path)
-    return tuple(
-        Run(tuple(sorted(tokens)), begins[number], causal=False)
-        for number, tokens in looking.items()
     )
 
 
@@ -217,20 +203,29 @@ def plan_seq2seq_sweep(
     memory_budget: int,
 ) -> SweepPlan:
     """Cut a sweep into walks that fit a memory budget."""
-    _check(interventions, requests, cfg, prefix)
+    n_encoder, n_decoder = cfg.n_encoder_layers, cfg.n_decoder_layers
+    check_sweep(
+        interventions,
+        requests,
+        cfg.n_layers,
+        partial(_check_edit, cfg),
+        partial(_check_request, cfg, prefix),
+        lambda edit: None if edit.layer < n_encoder else len(prefix),
+    )
     groups: dict[object, list[int]] = {}
     for index, request in enumerate(requests):
         groups.setdefault((request.context, request.source), []).append(index)
     sizes = [_tokens_of([requests[i] for i in group], prefix) for group in groups.values()]
+    generates = any(isinstance(request, Generate) for request in requests)
     at_once = max(1, len(interventions))
 
     def room() -> float:
         spread = _branches(interventions[:at_once], cfg.n_layers).branches
-        early = sum(branch.first_layer < cfg.n_encoder_layers for branch in spread)
+        early = sum(branch.first_layer < n_encoder for branch in spread)
         streams = len(spread) + 4 + donor_streams(interventions)
         # Of each encoder branch the keys and values of one decoder layer, or, to write, of all;
         # while rows are decoded there is a second copy of them.
-        kept = 2 * (early + 1) * (2 * cfg.n_decoder_layers if _generates(requests) else 1)
+        kept = 2 * (early + 1) * (2 * n_decoder if generates else 1)
         width = cfg.n_heads * cfg.d_head
         passing = 8 * cfg.d_model + 3 * cfg.d_mlp
         return memory_budget / 2 / itemsize / (streams * cfg.d_model + kept * width + passing)
@@ -241,12 +236,11 @@ def plan_seq2seq_sweep(
     inside, used, limit = [], 0, room()
     for group, size in zip(groups.values(), sizes, strict=True):
         if inside and used + size > limit:
-            batches += _split(inside, used, len(interventions), at_once)
+            batches += split(inside, used, len(interventions), at_once)
             inside, used = [], 0
         inside, used = inside + group, used + size
     if inside:
-        batches += _split(inside, used, len(interventions), at_once)
-    n_encoder, n_decoder = cfg.n_encoder_layers, cfg.n_decoder_layers
+        batches += split(inside, used, len(interventions), at_once)
     passes = sum(
         plan_seq2seq_walk(
             [interventions[i] for i in batch.interventions],
@@ -260,10 +254,6 @@ def plan_seq2seq_sweep(
     return SweepPlan(tuple(batches), passes, brute)
 
 
-def _generates(requests: Sequence[Request]) -> bool:
-    return any(isinstance(request, Generate) for request in requests)
-
-
 def _tokens_of(requests: Sequence[Request], prefix: Tokens) -> int:
     """Tokens of both stacks, of requests with one input; texts that are written at their most."""
     total = len(requests[0].context) + len(requests[0].source or ())
@@ -273,43 +263,7 @@ def _tokens_of(requests: Sequence[Request], prefix: Tokens) -> int:
     return total
 
 
-def _split(inside: list[int], n_packed: int, n_interventions: int, at_once: int) -> list[Batch]:
-    return [
-        Batch(
-            tuple(inside),
-            tuple(range(start, min(start + at_once, n_interventions))),
-            n_packed,
-        )
-        for start in range(0, n_interventions, at_once)
-    ]
-
-
-def _check(
-    interventions: Sequence[Intervention],
-    requests: Sequence[Request],
-    cfg: Seq2SeqConfig,
-    prefix: Tokens,
-) -> None:
-    edits = [
-        (intervention.id, edit) for intervention in interventions for edit in intervention.edits
-    ]
-    for intervention in interventions:
-        check_swaps(intervention, cfg.n_layers)
-    for name, edit in edits:
-        if not isinstance(edit, SwapWeights):
-            _check_edit(name, edit, cfg)
-    resampled = any(edit.resamples for _, edit in edits)
-    patched = [edit for _, edit in edits if edit.position is not None]
-    for number, request in enumerate(requests):
-        _check_request(number, request, cfg, prefix)
-        if resampled:
-            check_has_source(number, request)
-        for edit in patched:
-            in_encoder = edit.layer < cfg.n_encoder_layers
-            check_patch(number, request, edit, None if in_encoder else len(prefix))
-
-
-def _check_edit(name: str, edit: Edit, cfg: Seq2SeqConfig) -> None:
+def _check_edit(cfg: Seq2SeqConfig, name: str, edit: Edit) -> None:
     n_encoder, last = cfg.n_encoder_layers, cfg.n_layers - 1
     if not 0 <= edit.layer <= last:
         raise UserError(
@@ -330,8 +284,7 @@ def _check_edit(name: str, edit: Edit, cfg: Seq2SeqConfig) -> None:
             )
 
 
-def _check_request(number: int, request: Request, cfg: Seq2SeqConfig, prefix: Tokens) -> None:
-    check_not_empty(number, request)
+def _check_request(cfg: Seq2SeqConfig, prefix: Tokens, number: int, request: Request) -> None:
     answer = len(decoder_tokens_of(request, prefix)) + (
         request.max_tokens if isinstance(request, Generate) else 0
     )

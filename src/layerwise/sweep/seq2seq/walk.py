@@ -18,16 +18,14 @@ from jaxtyping import Float
 
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts, StackParts
-from layerwise.sweep.changes.edits import EMBED, MEMORY_NORM, SiteEdit
+from layerwise.sweep.changes.edits import EMBED, MEMORY_NORM, OtherWeights, SiteEdit, in_place
 from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of, taken_from
-from layerwise.sweep.changes.other_weights import OtherWeights, in_place
 from layerwise.sweep.packed.layout import KeysValues
 from layerwise.sweep.plans.branches import Branch
 from layerwise.sweep.requests import Request
 from layerwise.sweep.walk.engine import TOKENS_AT_ONCE, Seen, Work
 
-from .attention import AttentionLayout, attention_layout, in_a_row
-from .block import Block, keys_values
+from .block import AttentionLayout, Block, attention_layout, in_a_row, keys_values
 from .plan import Seq2SeqPlan, Side
 
 

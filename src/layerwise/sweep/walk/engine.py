@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Float
 
 from layerwise.models.instance.kinds import DecoderOnly, heads_per_key
-from layerwise.sweep.changes.edits import EMBED, SiteEdit
+from layerwise.sweep.changes.edits import EMBED, OtherWeights, SiteEdit
 from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of, taken_from
-from layerwise.sweep.changes.other_weights import OtherWeights
 from layerwise.sweep.packed.blocks import BlockRunner, runner_with
 from layerwise.sweep.packed.layout import SCRATCH, KeptKeysValues, KeysValues, Layout, make_layout
 from layerwise.sweep.plans.branches import Branch

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 
-from layerwise.sweep.changes.edits import END
-from layerwise.sweep.changes.other_weights import OtherWeights, in_place
+from layerwise.sweep.changes.edits import END, OtherWeights, in_place
 from layerwise.sweep.requests import LogLikelihood, Scored
 from layerwise.sweep.seq2seq.walk import Seq2SeqWalk
 
