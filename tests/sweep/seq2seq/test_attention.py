@@ -20,7 +20,7 @@ from layerwise.sweep import (
     zero,
 )
 from layerwise.sweep.requests import Request
-from layerwise.sweep.seq2seq import attention as module
+from layerwise.sweep.seq2seq import block as module
 from layerwise.sweep.seq2seq import decode
 from layerwise.sweep.seq2seq.block import (
     AttentionLayout,
