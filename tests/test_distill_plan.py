@@ -14,12 +14,12 @@ import torch
 
 import layerwise as lw
 from layerwise.analyses.distillation import planned as planned_module
-from layerwise.analyses.distillation.amounts import MadeBytes, amount_written
+from layerwise.analyses.distillation.amounts import MadeBytes, amount_written, passes_of
 from layerwise.analyses.distillation.examples import Example, Examples
 from layerwise.analyses.distillation.losses import Objective
 from layerwise.analyses.distillation.planned import TrainingWork
 from layerwise.analyses.distillation.student import Student, Teacher
-from layerwise.analyses.distillation.training import Trainer
+from layerwise.analyses.distillation.training import Trainer, Training
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.huggingface.meta_model import load_meta_model
@@ -73,24 +73,22 @@ class Reader:
 
 def trainer_of(work: TrainingWork) -> tuple[Trainer, Reader, Reader]:
     """The training of a plan, and who counts what teacher and student read."""
-    student = Student.of(work.student, files_of(work.student), work.layers, work.rank, 0)
+    training = work.training
+    files = files_of(work.student)
+    student = Student.of(work.student, files, training.layers, training.rank, 0)
     own = Reader([student.original.get_submodule(name) for name in student.blocks])
     teacher = load_model(files_of(work.teacher))
     read = Reader([getattr(block, "module", block) for block in blocks_of(teacher)])
-    trainer = Trainer(
-        Teacher(teacher), student, work.examples.train, work.examples.held_out, work.objective,
-        original_tokenizer(work.student), work.steps, 1e-4, work.batch, work.seed,
-        work.memory_budget,
-    )  # fmt: skip
+    trainer = Trainer(Teacher(teacher), student, original_tokenizer(work.student), training)
     return trainer, read, own
 
 
 def work_of(model: Model, **given: Any) -> TrainingWork:
     options: dict[str, Any] = {
         "layers": None, "rank": None, "batch": 4, "steps": 12, "seed": 3, "memory_budget": MEMORY,
-        "objective": Objective(), "examples": Examples(MIXED, MIXED[:2], "texts"),
+        "rate": 1e-4, "objective": Objective(), "examples": Examples(MIXED, MIXED[:2], "texts"),
     }  # fmt: skip
-    return TrainingWork(model, model, **(options | given))
+    return TrainingWork(model, model, Training(**(options | given)))
 
 
 @pytest.mark.parametrize(
@@ -106,16 +104,16 @@ def test_a_training_reads_the_tokens_that_were_planned(name, memory):
     work = work_of(model, memory_budget=memory)
     trainer, _, student = trainer_of(work)
     trainer.begin()
-    while trainer.done < trainer.steps:
+    while trainer.done < trainer.training.steps:
         trainer.step()
-    planned = work.read(range(work.steps), None)
-    assert student.with_gradient == planned.trained.passes(model)
-    assert student.without == planned.besides.passes(model)
-    assert planned.teacher.passes(model) == student.with_gradient + student.without
+    planned = work.read(range(work.training.steps), None)
+    assert student.with_gradient == passes_of(planned.trained, model)
+    assert student.without == passes_of(planned.besides, model)
+    assert passes_of(planned.teacher, model) == student.with_gradient + student.without
     cost = work.cost()
     assert cost.text_token_passes == 0
-    teacher, trained = planned.teacher.passes(model), planned.trained.passes(model)
-    assert cost.prompt_token_passes == teacher + 3 * trained + planned.besides.passes(model)
+    teacher, trained, besides = (passes_of(amount, model) for amount in planned)
+    assert cost.prompt_token_passes == teacher + 3 * trained + besides
 
 
 def test_the_teacher_reads_the_tokens_that_were_planned():
@@ -123,7 +121,7 @@ def test_the_teacher_reads_the_tokens_that_were_planned():
     trainer, teacher, _ = trainer_of(work)
     for _ in range(3):
         trainer.step()
-    planned = work.read(range(3), None).teacher.passes(work.teacher)
+    planned = passes_of(work.read(range(3), None).teacher, work.teacher)
     begun = 3 * 2 * (14 - 1)  # the curve's first point, of two texts in three layers
     assert teacher.with_gradient + teacher.without == planned - begun
 
@@ -134,7 +132,7 @@ def test_a_student_that_writes_reads_the_tokens_that_were_planned(name):
     trainer, _, student = trainer_of(work_of(model))
     texts = trainer.student.sample(MIXED, trainer.tokenizer, list(range(6)), MEMORY)
     planned = amount_written(MIXED, [len(one.targets) for one in texts], model, MEMORY)
-    assert student.without == planned.passes(model)
+    assert student.without == passes_of(planned, model)
     assert student.with_gradient == 0
 
 
@@ -143,11 +141,11 @@ def test_texts_of_its_own_cost_between_none_and_the_most():
     work = work_of(model, objective=Objective(on_policy=0.5))
     trainer, _, student = trainer_of(work)
     trainer.begin()
-    while trainer.done < trainer.steps:
+    while trainer.done < trainer.training.steps:
         trainer.step()
-    least, most = (work.read(range(work.steps), share) for share in (None, 1.0))
+    least, most = (work.read(range(work.training.steps), share) for share in (None, 1.0))
     for part, made in (("trained", student.with_gradient), ("besides", student.without)):
-        low, high = (getattr(one, part).passes(model) for one in (least, most))
+        low, high = (passes_of(getattr(one, part), model) for one in (least, most))
         assert low < made <= high
     cost = work.cost()
     assert 0 < cost.text_token_passes < cost.most_text_token_passes

@@ -17,14 +17,19 @@ from safetensors.torch import load_file, save_file
 
 import layerwise as lw
 from layerwise.analyses.distillation import job
-from layerwise.analyses.distillation.examples import Example, questions_of_tasks
+from layerwise.analyses.distillation.examples import (
+    Example,
+    Examples,
+    questions_of_tasks,
+    teacher_answers,
+)
 from layerwise.analyses.distillation.losses import Objective
 from layerwise.analyses.distillation.student import (
     Student,
     Teacher,
     matching_layers,
 )
-from layerwise.analyses.distillation.training import Trainer
+from layerwise.analyses.distillation.training import Trainer, Training
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.instance.own_files import files_of
@@ -78,17 +83,20 @@ def trainer_of(
     n_encoder = getattr(student.cfg, "n_encoder_layers", 0)
     stacks = [n for n in (n_encoder, student.cfg.n_layers - n_encoder) if n]
     wanted = matching_layers(stacks, stacks) if objective.hidden else ()
-    return Trainer(
-        Teacher(teacher, wanted), trained, examples, examples, objective,
-        original_tokenizer(student), 4, 1e-3, 3, of.get("seed", 0), budget,
+    layers = None if of.get("layers") is None else tuple(of["layers"])
+    texts = Examples(tuple(examples), tuple(examples), "made up")
+    training = Training(
+        texts, objective, layers, of.get("rank"), batch=3, steps=4, rate=1e-3,
+        seed=of.get("seed", 0), memory_budget=budget,
     )  # fmt: skip
+    return Trainer(Teacher(teacher, wanted), trained, original_tokenizer(student), training)
 
 
 def plain_loss(trainer: Trainer, teacher: Any) -> torch.Tensor:
     """The loss of all texts, each by a forward of its own, with torch's divergence."""
     original, total, entropy, n = trainer.student.original, 0.0, 0.0, 0
     prefix = trainer.student.prefix
-    for example in trainer.train:
+    for example in trainer.training.examples.train:
         if prefix is None:
             ids, first = torch.tensor([example.tokens]), example.n_prompt - 1
             expected, logits = teacher(ids)[0], original(input_ids=ids, use_cache=False).logits[0]
@@ -102,7 +110,7 @@ def plain_loss(trainer: Trainer, teacher: Any) -> torch.Tensor:
         total += torch.nn.functional.kl_div(log_q, expected[at].softmax(-1), reduction="sum")
         entropy -= log_q[range(len(example.targets)), list(example.targets)].sum()
         n += len(example.targets)
-    return total / n + trainer.objective.cross_entropy * entropy / n
+    return total / n + trainer.training.objective.cross_entropy * entropy / n
 
 
 MODELS = {
@@ -119,7 +127,7 @@ def test_gradients_are_those_of_plain_forwards_of_each_text(kind, budget):
     """Also if no two texts fit into memory together."""
     teacher, student = MODELS[kind]()
     trainer = trainer_of(teacher, student, Objective(cross_entropy=0.5), budget)
-    row = trainer._backward(trainer.train, [False] * 3)
+    row = trainer._backward(trainer.training.examples.train, [False] * 3)
     found = [weight.grad.clone() for weight in trainer.weights if weight.grad is not None]
     trainer.optimizer.zero_grad()
     expected = plain_loss(trainer, teacher)
@@ -137,35 +145,40 @@ def test_streams_are_compared_layer_by_layer_where_the_models_have_them(kind):
     """Of a model and itself they are the same; of another student they are those of its hooks."""
     teacher, student = MODELS[kind]()
     trainer = trainer_of(student, student, Objective(hidden=1.0))
-    assert trainer._backward(trainer.train, [False] * 3)["hidden"] < 1e-9
+    assert trainer._backward(trainer.training.examples.train, [False] * 3)["hidden"] < 1e-9
     trainer = trainer_of(teacher, student, Objective(hidden=1.0))
-    batch = trainer.student.batch(trainer.train[:1])
+    batch = trainer.student.batch(trainer.training.examples.train[:1])
     _, theirs = Teacher(student, trainer.teacher.layers)(batch)
     _, mine = trainer.student(batch, streams=True)
     assert len(theirs) == len(mine) == student.cfg.n_layers
     for one, other in zip(theirs, mine, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
-    assert trainer._backward(trainer.train, [False] * 3)["hidden"] > 0.1
+    assert trainer._backward(trainer.training.examples.train, [False] * 3)["hidden"] > 0.1
 
 
 def test_answers_that_the_student_wrote_have_no_cross_entropy():
     teacher, student = MODELS["llama"]()
     trainer = trainer_of(teacher, student, Objective(cross_entropy=1.0))
-    one = trainer._backward(trainer.train, [True, False, True])["cross_entropy"]
-    alone = trainer._backward(trainer.train[1:2], [False])["cross_entropy"]
+    one = trainer._backward(trainer.training.examples.train, [True, False, True])["cross_entropy"]
+    alone = trainer._backward(trainer.training.examples.train[1:2], [False])["cross_entropy"]
     assert one == pytest.approx(alone, rel=1e-5)
-    assert trainer._backward(trainer.train, [True] * 3)["cross_entropy"] is None
+    assert trainer._backward(trainer.training.examples.train, [True] * 3)["cross_entropy"] is None
+
+
+def with_held_out(trainer: Trainer, *texts: Example) -> Training:
+    examples = replace(trainer.training.examples, held_out=texts)
+    return replace(trainer.training, examples=examples)
 
 
 def test_the_curve_is_of_held_out_texts_of_every_task():
     """Texts lie task by task; the first of many would leave out what is learned last."""
     trainer = trainer_of(*MODELS["llama"](), Objective())
-    early, late = trainer.train[0], trainer.train[1]
+    early, late = trainer.training.examples.train[0], trainer.training.examples.train[1]
     alone = {}
     for text in (early, late):
-        trainer.held_out = [text]
+        trainer.training = with_held_out(trainer, text)
         alone[text] = trainer.held_out_kl() * len(text.targets), len(text.targets)
-    trainer.held_out = [early] * 60 + [late] * 60
+    trainer.training = with_held_out(trainer, *[early] * 60, *[late] * 60)
     (first, n_first), (last, n_last) = alone[early], alone[late]
     mixtures = [
         (k * first + (32 - k) * last) / (k * n_first + (32 - k) * n_last) for k in range(5, 28)
@@ -262,7 +275,7 @@ def test_merged_adapters_say_what_they_said_beside_the_weights(family, rank):
     trainer = trainer_of(teacher, student, Objective(), layers=[0, 2], rank=rank)
     trained = trainer.student
     assert all(".lora_" in name for name in trained.trained)
-    batch = trained.batch(trainer.train)
+    batch = trained.batch(trainer.training.examples.train)
     with torch.no_grad():
         at_first = trained(batch)[0]
     for _ in range(3):
@@ -355,7 +368,7 @@ def test_a_seed_repeats_a_training_and_another_seed_does_not():
     ended = []
     for seed in (3, 3, 4):
         trainer = trainer_of(teacher, student, Objective(on_policy=0.5), rank=2, seed=seed)
-        for _ in range(trainer.steps):
+        for _ in range(trainer.training.steps):
             trainer.step()
         ended.append([weight.detach() for weight in trainer.weights])
     same = [all(map(torch.equal, ended[0], other)) for other in ended[1:]]
@@ -380,8 +393,6 @@ def test_a_finished_distillation_is_read_again_and_its_card_written_anew(whole, 
 
 
 def test_the_teachers_answers_are_those_it_gives(tmp_path):
-    from layerwise.analyses.distillation.pipeline import teacher_answers
-
     teacher = tiny_model("llama", seed=1)
     setup = prepare(teacher, words(), ("letter", "continuation", "generate"))
     every = [one for group in questions_of_tasks(setup, 30) for one in group]

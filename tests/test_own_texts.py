@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import GenerationConfig, StoppingCriteriaList
 
+from layerwise.analyses.distillation.batches import sampling_batches
 from layerwise.analyses.distillation.examples import Example
-from layerwise.analyses.distillation.own_texts import sampling_batches
 from layerwise.analyses.distillation.student import Student
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.instance.kinds import Model

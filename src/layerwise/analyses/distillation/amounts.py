@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -32,12 +33,16 @@ from layerwise.sweep.plans.cost import matrix_flop
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.run import model_shape
 
-from .batches import Batch, fitting
+from .batches import Batch, fitting, sampling_batches
 from .examples import Example
 from .losses import Objective
-from .own_texts import sampling_batches
 from .student import Student, Teacher
-from .training import Trainer
+from .training import Trainer, Training
+
+# Of one layer of each stack: tokens of the encoder, if there is one, and of the decoder or only
+# stack, and their attention pairs, queries times keys.
+Amount = Int[np.ndarray, "4"]
+NOTHING: Amount = np.zeros(4, dtype=int)
 
 
 class StepMemory(NamedTuple):
@@ -69,26 +74,17 @@ class _TeacherOfSizes(Teacher):
         return logits[batch.rows, batch.columns], []
 
 
-def step_memory(
-    teacher: Model,
-    student: Model,
-    texts: Sequence[Example],
-    layers: Sequence[int] | None,
-    rank: int | None,
-    memory_budget: int,
-) -> StepMemory:
-    """Memory of a step on some texts, which the student does not write itself."""
+def step_memory(teacher: Model, student: Model, training: Training) -> StepMemory:
+    """Memory of a step on all texts of a training, which the student does not write itself."""
     origin = origin_of(student)
     assert origin is not None
     folder = find_without_weights(origin.facts.name).folder
     with torch.device("meta"):
         original = meta_original(read_any_config(folder))
-        trained = Student.of_original(original, student, folder, layers, rank, 0)
-    trainer = Trainer(
-        _TeacherOfSizes(teacher), trained, texts, texts, Objective(), None,
-        # So many steps that none is a point of the curve.
-        10_000, 1e-6, len(texts), 0, memory_budget,
-    )  # fmt: skip
+        trained = Student.of_original(original, student, folder, training.layers, training.rank, 0)
+    # So many steps that none is a point of the curve.
+    training = replace(training, objective=Objective(), steps=10_000)
+    trainer = Trainer(_TeacherOfSizes(teacher), trained, None, training)
     with MadeBytes():
         trainer.step()  # makes the optimizer's moments
     with MadeBytes() as made:
@@ -142,96 +138,64 @@ def _outcome(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return func(*args, **kwargs)
 
 
-@dataclass(frozen=True)
-class Amount:
-    """Tokens and attention pairs of one layer of each stack.
-
-    Attributes:
-        encoder: tokens of the encoder, if there is one.
-        decoder: tokens of the decoder, or of the only stack.
-        encoder_pairs: queries times keys in the encoder.
-        decoder_pairs: the same in the decoder, or the only stack.
-    """
-
-    encoder: int = 0
-    decoder: int = 0
-    encoder_pairs: int = 0
-    decoder_pairs: int = 0
-
-    def __add__(self, other: Amount) -> Amount:
-        names = [field.name for field in fields(self)]
-        return Amount(*(getattr(self, name) + getattr(other, name) for name in names))
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of both stacks."""
-        return self.encoder + self.decoder
-
-    def passes(self, model: Model) -> int:
-        """Tokens pushed through a block, over all layers of a model."""
-        n_encoder = n_encoder_layers(model)
-        return n_encoder * self.encoder + (model.cfg.n_layers - n_encoder) * self.decoder
-
-    def flop(self, model: Model) -> float:
-        """Operations of a forward, with logits at every token of the last stack (``cost``)."""
-        cfg, n_encoder = model.cfg, n_encoder_layers(model)
-        n_decoder = cfg.n_layers - n_encoder
-        if not isinstance(model, Seq2SeqModel):
-            shape = model_shape(model)
-            pairs = n_decoder * self.decoder_pairs
-            return matrix_flop(shape, n_decoder * self.decoder, pairs, self.decoder)
-        weights = [
-            sum(weight.numel() for weight in parts_of_block(model, block)["layer"])
-            for block in blocks_of(model)
-        ]
-        pairs = n_encoder * self.encoder_pairs + n_decoder * self.decoder_pairs
-        return float(
-            2 * sum(weights[:n_encoder]) * self.encoder
-            + 2 * sum(weights[n_encoder:]) * self.decoder
-            + 4 * pairs * cfg.n_heads * cfg.d_head
-            + 2 * self.decoder * cfg.d_model * cfg.d_vocab
-        )
-
-
 def batch_amount(examples: Sequence[Example], prefix: Tokens | None) -> Amount:
     """Amount of one padded batch of training."""
     n = len(examples)
     if prefix is None:
         longest = max(len(example.tokens) - 1 for example in examples)
-        return Amount(decoder=n * longest, decoder_pairs=n * longest**2)
+        return np.array([0, n * longest, 0, n * longest**2])
     n_encoded = max(example.n_prompt for example in examples)
     n_decoded = len(prefix) + max(len(example.targets) for example in examples) - 1
-    return Amount(
-        n * n_encoded, n * n_decoded, n * n_encoded**2, n * n_decoded * (n_decoded + n_encoded)
-    )
+    pairs = n * n_encoded**2, n * n_decoded * (n_decoded + n_encoded)
+    return np.array([n * n_encoded, n * n_decoded, *pairs])
 
 
 def amount_of(examples: Sequence[Example], model: Model, d_vocab: int, memory: int) -> Amount:
-    """Amount of a step, in as many batches as memory needs."""
+    """Amount of a step, in as many batches as memory needs; nothing of no texts."""
     prefix = decoder_prefix(model) if is_seq2seq(model) else None
-    batches = fitting(examples, d_vocab, memory)
-    return sum((batch_amount(batch, prefix) for batch in batches), start=Amount())
+    batches = [batch_amount(batch, prefix) for batch in fitting(examples, d_vocab, memory)]
+    return np.sum([NOTHING, *batches], axis=0)
 
 
 def amount_written(
     examples: Sequence[Example], lengths: Sequence[int], model: Model, memory: int
 ) -> Amount:
     """Amount of a student that writes texts of known lengths."""
-    prefix, total = decoder_prefix(model) if is_seq2seq(model) else None, Amount()
+    prefix, total = decoder_prefix(model) if is_seq2seq(model) else None, NOTHING
     for places in sampling_batches(examples, prefix, model.cfg.d_vocab, memory):
         n, batch = len(places), [examples[place] for place in places]
         first = [example.n_given if prefix is None else len(prefix) for example in batch]
-        ends = [n + lengths[place] for n, place in zip(first, places, strict=True)]
-        n_encoded = 0 if prefix is None else n * max(example.n_given for example in batch)
+        end = max(n + lengths[place] for n, place in zip(first, places, strict=True))
+        n_encoded = 0 if prefix is None else max(example.n_given for example in batch)
         # The last token that is written is not read.
-        n_decoded = n * (max(ends) - 1)
-        total += Amount(
-            n_encoded, n_decoded, n_encoded * (n_encoded // n), n_decoded * max(ends) // 2
-        )
+        n_decoded = n * (end - 1)
+        pairs = n * n_encoded**2, n_decoded * end // 2
+        total = total + np.array([n * n_encoded, n_decoded, *pairs])
     return total
 
 
-def with_length(example: Example, length: int) -> Example:
-    """The example with so many meaningless tokens as its targets."""
-    tokens = (*example.given, *(0,) * length)
-    return example._replace(tokens=tokens, n_prompt=example.n_given)
+def passes_of(amount: Amount, model: Model) -> int:
+    """Tokens pushed through a block, over all layers of a model."""
+    n_encoder = n_encoder_layers(model)
+    return int(n_encoder * amount[0] + (model.cfg.n_layers - n_encoder) * amount[1])
+
+
+def flop_of(amount: Amount, model: Model) -> float:
+    """Operations of a forward, with logits at every token of the last stack (``cost``)."""
+    cfg, n_encoder = model.cfg, n_encoder_layers(model)
+    n_decoder = cfg.n_layers - n_encoder
+    encoder, decoder, encoder_pairs, decoder_pairs = map(int, amount)
+    if not isinstance(model, Seq2SeqModel):
+        pairs = n_decoder * decoder_pairs
+        return matrix_flop(model_shape(model), n_decoder * decoder, pairs, decoder)
+    weights = [
+        sum(weight.numel() for weight in parts_of_block(model, block)["layer"])
+        for block in blocks_of(model)
+    ]
+    pairs = n_encoder * encoder_pairs + n_decoder * decoder_pairs
+    return float(
+        2 * sum(weights[:n_encoder]) * encoder
+        + 2 * sum(weights[n_encoder:]) * decoder
+        + 4 * pairs * cfg.n_heads * cfg.d_head
+        + 2 * decoder * cfg.d_model * cfg.d_vocab
+    )

@@ -1,30 +1,44 @@
 """``distill`` and ``heal``: a student trained on a teacher's predictions, and what it can do.
 
-The training is in ``training``, its losses in ``losses``, its texts in ``examples``.
+The training is in ``training``, its losses in ``losses``, its texts in ``examples``; ``job`` goes
+from two loaded models to a written one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.shared.written_model import TABLES
+from layerwise.analyses.execute import read_finished
+from layerwise.analyses.shared.written_model import TABLES, refuse_occupied
 from layerwise.errors import UserError
 from layerwise.ground.options import of_kind
 from layerwise.ground.readers import one_of
 from layerwise.models import load_model, model_facts
+from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.kinds import Model
-from layerwise.runs.options import HealingOptions, LoadingOptions, TrainingOptions
-from layerwise.runs.setup import TaskLike
+from layerwise.models.instance.own_files import files_of
+from layerwise.runs.checkpoints import with_origin
+from layerwise.runs.folder import RunFolder
+from layerwise.runs.options import HealingOptions, LoadingOptions, PromptOptions, TrainingOptions
+from layerwise.runs.progress import meter
+from layerwise.runs.setup import TaskLike, check_layers, prepare
+from layerwise.storage.atomic_files import remove_temporaries, write_atomically
 from layerwise.storage.file_list import states
 from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
 
+from .examples import training_examples
+from .job import Distillation
 from .losses import Objective
-from .names import ANSWERS, DIVERGENCES
-from .pipeline import refuse_steps, train_student
+from .names import ANSWERS, DIVERGENCES, OF_TASK, card
 from .result import DistillationResult
+from .student import refuse_incomparable
+from .training import Training, refuse_steps
+
+CARD = "README.md"
 
 
 @check_arguments(
@@ -174,3 +188,58 @@ def distill(
             folder that cannot be written.
     """
     return train_student(model, student, tasks, protocols, Path(out), training)
+
+
+def train_student(
+    teacher: Model,
+    student: Model,
+    tasks: TaskLike | Sequence[TaskLike],
+    protocols: str | Sequence[str],
+    out: Path,
+    training: TrainingOptions,
+    removed: tuple[int, ...] | None = None,
+) -> DistillationResult:
+    """Train a student, write it, and evaluate teacher, student and distilled student."""
+    objective = Objective(**{field.name: training[field.name] for field in fields(Objective)})
+    rank, batch, steps = training["rank"], training["batch"], training["steps"]
+    refuse_steps(rank, batch, steps, training["rate"])
+    with several_exclusive(teacher, student):
+        refuse_incomparable(teacher, student, objective)
+        files_of(student)  # refused before any work is done
+        refuse_occupied(out)
+        prompts = of_kind(PromptOptions, training)
+        setup = prepare(student, tasks, protocols, out=out / TABLES, **prompts)
+        teachers = prepare(
+            teacher, setup.tasks, setup.protocols, seed=setup.seed, chat=setup.chat,
+            memory_budget=setup.memory_budget, out=out / TABLES,
+        )  # fmt: skip
+        setup = replace(setup, beside=(teachers,))
+        layers, answers, text = training["layers"], training["answers"], training["text"]
+        how = Training(
+            training_examples(
+                setup, teachers, text, training["n_texts"], by_teacher=answers != OF_TASK
+            ),
+            objective, None if layers is None else check_layers(layers, student), rank, batch,
+            steps, training["rate"], setup.seed, setup.memory_budget,
+        )  # fmt: skip
+        job = Distillation(setup, teachers, how, answers, text is not None, removed)
+        return _run(job, out, training["progress"])
+
+
+def _run(job: Distillation, out: Path, progress: bool) -> DistillationResult:
+    settings = job.student.settings(analysis="distillation", **job.settings())
+    with RunFolder.open(out / TABLES, settings) as run:
+        results = read_finished(run, (DistillationResult,)) if run.finished else None
+        if results:
+            (result,) = results
+        else:
+            with meter(progress) as progress_meter:
+                result, files = job.run(run, out, settings, progress_meter)
+            run.refuse_deleted()
+            run.refuse_changed(job.student.refuse_changed)
+            result = with_origin(result, run)
+            result.save(run.path)
+            run.finish(result.facts, {f"../{name}": digest for name, digest in files.items()})
+        remove_temporaries(out, CARD)
+        write_atomically(out / CARD, card(result).encode())
+    return result

@@ -1,14 +1,15 @@
 """Training examples: prompts of unmeasured items with answers, or a file's texts.
 
-The teacher's answers come from ``pipeline``; no model is run here.
+A model is run only where the teacher answers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ from layerwise.analyses.shared.texts import (
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import is_seq2seq
 from layerwise.runs.setup import Setup
-from layerwise.sweep.requests import Tokens
+from layerwise.sweep import Generate, Generated, Scored, intact
+from layerwise.sweep.requests import Outcome, Tokens
 from layerwise.tasks import Task, TaskRequest, load_task
 from layerwise.tasks._encoding import encode_apart, encode_pair
 from layerwise.tasks.items import Item
@@ -124,22 +126,24 @@ def _example(tokens: Tokens, n_prompt: int, n_given: int) -> Example:
     return Example(tokens, n_prompt, n_given, len(tokens) - n_given)
 
 
-def examples_of_questions(
-    groups: Sequence[Sequence[Question]],
-    answer: Callable[[Question], Example | None],
-    setup: Setup,
-    n_texts: int,
-    n_ctx: int,
+def training_examples(
+    setup: Setup, teacher: Setup, text: str | Path | None, n_texts: int, *, by_teacher: bool = False
 ) -> Examples:
-    """Examples of questions with their answers."""
-    has_encoder = is_seq2seq(setup.model)
-    answered = [[answer(question) for question in group] for group in groups]
-    fitting = [
-        [example for example in group if example and _length(example, has_encoder) <= n_ctx]
-        for group in answered
-    ]
-    names = ", ".join(dict.fromkeys(question.task.name for group in groups for question in group))
-    return _parted(fitting, n_texts, setup, f"prompts of {names or 'the tasks'}")
+    """The texts of a file, or prompts of the tasks with the tasks' own answers or the teacher's."""
+    if text is not None:
+        return examples_of_file(Path(text), setup, n_texts)
+    n_ctx = min(one.model.cfg.n_ctx for one in (setup, teacher))
+    groups = questions_of_tasks(setup, n_texts)
+    questions = [question for group in groups for question in group]
+    if by_teacher:
+        answered = iter(teacher_answers(teacher, setup, questions))
+    else:
+        answered = iter([task_answer(setup, question) for question in questions])
+    examples = [[example for example in islice(answered, len(group))
+                 if example and _length(example, is_seq2seq(setup.model)) <= n_ctx]
+                for group in groups]  # fmt: skip
+    names = ", ".join(dict.fromkeys(question.task.name for question in questions))
+    return _parted(examples, n_texts, setup, f"prompts of {names or 'the tasks'}")
 
 
 def _length(example: Example, has_encoder: bool) -> int:
@@ -164,23 +168,29 @@ def questions_of_tasks(setup: Setup, n_texts: int) -> list[list[Question]]:
 
     A built-in suite gives them by other seeds, another task by the items that a limit leaves over.
     """
-    measured, groups = _Measured.of(setup.tasks), list[list[Question]]()
-    suites = {task.name: task for task in setup.tasks if is_from_suite(task)}
+    measured = [item for task in setup.tasks for item in task.items]
+    questions = {(item.context, item.question) for item in measured}
+    facts = {item.cluster for item in measured if item.cluster is not None}
+
+    def is_fresh(item: Item) -> bool:
+        return (item.context, item.question) not in questions and item.cluster not in facts
+
+    suites = [task for task in setup.tasks if is_from_suite(task)]
+    groups: list[list[Question]] = []
     for task in setup.tasks:
-        if task.name not in suites:
-            fresh = [item for item in task.unasked if measured.allows(item)]
+        if not is_from_suite(task):
+            fresh = [item for item in task.unasked if is_fresh(item)]
             cut = [fresh[i : i + TOGETHER] for i in range(0, len(fresh), TOGETHER)]
-            groups += [list(_questions(setup, task, items)) for items in cut]
+            groups += [_questions(setup, task, items) for items in cut]
     for seed in range(setup.seed + 1, setup.seed + 1 + MOST_SEEDS):
         if not suites or sum(map(len, groups)) >= n_texts:
             break
-        groups.append(
-            [
-                question
-                for task in suites.values()
-                for question in _fresh_questions(setup, task, seed, measured)
-            ]
-        )
+        group: list[Question] = []
+        for task in suites:
+            other = load_task(task.name, seed=seed, fewshot=len(task.fewshot))
+            fresh = [item for item in other.items if is_fresh(item)]
+            group += _questions(setup, other, fresh[:TOGETHER])
+        groups.append(group)
     if not any(groups):
         raise UserError(
             "There are no questions to train a student on: none of the tasks has items beside "
@@ -190,65 +200,32 @@ def questions_of_tasks(setup: Setup, n_texts: int) -> list[list[Question]]:
     return groups
 
 
-class _Measured(NamedTuple):
-    """Questions and facts that no training example may have."""
-
-    questions: frozenset[tuple[str | None, str]]
-    facts: frozenset[str]
-
-    @classmethod
-    def of(cls, tasks: Sequence[Task]) -> _Measured:
-        items = [item for task in tasks for item in task.items]
-        return cls(
-            frozenset((item.context, item.question) for item in items),
-            frozenset(item.cluster for item in items if item.cluster is not None),
-        )
-
-    def allows(self, item: Item) -> bool:
-        """True if an item has another question and another fact."""
-        return (item.context, item.question) not in self.questions and item.cluster not in (
-            self.facts
-        )
-
-
-def _fresh_questions(
-    setup: Setup, task: Task, seed: int, measured: _Measured
-) -> Iterator[Question]:
-    other = load_task(task.name, seed=seed, fewshot=len(task.fewshot))
-    fresh = [item for item in other.items if measured.allows(item)]
-    yield from _questions(setup, other, fresh[:TOGETHER])
-
-
-def _questions(setup: Setup, task: Task, items: Sequence[Item]) -> Iterator[Question]:
-    for item in items:
-        for protocol in setup.protocols:
-            yield Question(task, item, protocol, setup.requests(task, item, protocol))
+def _questions(setup: Setup, task: Task, items: Sequence[Item]) -> list[Question]:
+    return [
+        Question(task, item, protocol, setup.requests(task, item, protocol))
+        for item in items
+        for protocol in setup.protocols
+    ]
 
 
 def task_answer(setup: Setup, question: Question) -> Example | None:
-    """A question with the task's own answer, worked out where the task has it so.
+    """A question with the task's own answer, worked out where the task has it so; None if empty.
 
     Under ``generate`` it ends as few-shot examples do, or with the end token if nothing there
     would stop a text.
     """
     task, protocol = question.task, question.protocol
     gold = next(request for request in question.requests if request.gold)
-    if protocol != "generate":
-        return encoded_example(setup, question, gold.context, gold.continuation or "", end=False)
-    answer = question.item.worked or question.item.answer
-    closing = task.template.answer_end + task.template.separator
-    stops = any(stop in closing for stop in task.generate.stop)
-    written = ("" if setup.chat else task.template.delimiter) + answer + (closing if stops else "")
-    return encoded_example(setup, question, gold.context, written, end=not stops)
-
-
-def encoded_example(
-    setup: Setup, question: Question, context: str, answer: str, *, end: bool
-) -> Example | None:
-    """A prompt and an answer as an example; None if the answer has no token of its own."""
+    answer, ends = gold.continuation or "", False
+    if protocol == "generate":
+        answer = question.item.worked or question.item.answer
+        closing = task.template.answer_end + task.template.separator
+        ends = not any(stop in closing for stop in task.generate.stop)
+        start = "" if setup.chat else task.template.delimiter
+        answer = start + answer + ("" if ends else closing)
     encode = encode_apart if is_seq2seq(setup.model) else encode_pair
-    prompt, targets = encode(setup.tokenizer, context, answer)
-    return example_of(setup, question, prompt, targets, end=end) if targets else None
+    prompt, targets = encode(setup.tokenizer, gold.context, answer)
+    return example_of(setup, question, prompt, targets, end=ends) if targets else None
 
 
 def example_of(
@@ -261,3 +238,35 @@ def example_of(
     task = question.task
     most, stop = (task.max_tokens, task.generate.stop) if is_free_text else (len(targets), ())
     return Example((*prompt, *targets), len(prompt), len(prompt), most, stop)
+
+
+def teacher_answers(
+    teacher: Setup, student: Setup, questions: Sequence[Question]
+) -> list[Example | None]:
+    """The teacher's answers: the option that it finds most likely, or what it writes, greedily."""
+    requests = [request.request for question in questions for request in question.requests]
+    (outcomes,) = teacher.sweep([intact()], requests).outcomes
+    answers = iter(outcomes)
+    return [
+        _answer(student, question, list(islice(answers, len(question.requests))))
+        for question in questions
+    ]
+
+
+def _answer(setup: Setup, question: Question, outcomes: Sequence[Outcome]) -> Example | None:
+    if question.protocol == "generate":
+        (outcome,), (request,) = outcomes, question.requests
+        assert isinstance(outcome, Generated)
+        assert isinstance(request.request, Generate)
+        ended = len(outcome.tokens) < request.request.max_tokens and not any(
+            stop in setup.tokenizer.decode(outcome.tokens) for stop in request.request.stop
+        )
+        prompt, answer = request.request.context, outcome.tokens
+        return example_of(setup, question, prompt, answer, end=ended) if answer or ended else None
+    options = [
+        (outcome.logprob, request.request)
+        for outcome, request in zip(outcomes, question.requests, strict=True)
+        if isinstance(outcome, Scored) and not isinstance(request.request, Generate)
+    ]
+    _, best = max(options, key=lambda option: option[0])
+    return example_of(setup, question, best.context, best.continuation, end=False)

@@ -6,7 +6,7 @@ Each step is kept in the run's folder, where an interrupted one goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from layerwise.analyses.shared.written_model import write_model
 from layerwise.ground.layer_names import layer_name
 from layerwise.models import weights_hash
 from layerwise.models.instance.kinds import Model, n_encoder_layers
-from layerwise.models.instance.own_files import load_alike
+from layerwise.models.instance.own_files import files_of, load_alike
 from layerwise.runs.checkpoints import together
 from layerwise.runs.controls import guessed_rows, records_as_is
 from layerwise.runs.folder import RunFolder
@@ -29,12 +29,10 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.schemas import SCHEMAS
 from layerwise.tasks import Task
 
-from .examples import Examples
-from .losses import Objective
 from .names import DISTILLED, STUDENT, TEACHER
 from .result import DistillationResult
 from .student import Student, Teacher, matching_layers
-from .training import Trainer
+from .training import Trainer, Training
 
 # Seconds after which a training is kept between two points of its curve.
 KEPT_EVERY = 120.0
@@ -48,64 +46,49 @@ class Distillation:
     Attributes:
         student: what it starts from, with the student before training.
         teacher: the same with the teacher.
-        folder: the student's files.
-        examples: texts to train on and to test on.
-        answers: whose answers these have.
+        training: texts, steps and sizes.
+        answers: whose answers the texts have.
         from_file: whether they are a file's.
-        objective: what is minimised.
-        layers: the layers that are trained, by number; None for all weights.
-        rank: of low-rank adapters; None for none.
-        batch: texts a step.
-        steps: number of steps.
-        rate: largest step size.
         removed: the teacher's layers that the student lacks, where it is the teacher without them.
     """
 
     student: Setup
     teacher: Setup
-    folder: Path
-    examples: Examples
+    training: Training
     answers: str
     from_file: bool
-    objective: Objective
-    layers: tuple[int, ...] | None
-    rank: int | None
-    batch: int
-    steps: int
-    rate: float
     removed: tuple[int, ...] | None = None
 
     def settings(self) -> dict[str, Any]:
         """What makes it this distillation and no other."""
-        return {
+        training, examples = self.training, self.training.examples
+        n_encoder = self.teacher.loaded.n_encoder_layers
+        settings = {
             "teacher": self.teacher.loaded.name,
             "teacher_hash": self.teacher.loaded.hash,
-            **self.objective.settings(),
+            **vars(training.objective),
             "answers": self.answers,
             "from_file": self.from_file,
-            "layers": None if self.layers is None else list(self.layers),
-            "rank": self.rank,
-            "text": self.examples.source,
-            "text_hash": self.examples.hash,
-            "texts_trained_on": len(self.examples.train),
-            "texts_held_out": len(self.examples.held_out),
-            "batch": self.batch,
-            "steps": self.steps,
-            "rate": self.rate,
-            **({} if self.removed is None else {"removed": self._removed_names(self.removed)}),
+            "layers": None if training.layers is None else list(training.layers),
+            "rank": training.rank,
+            "text": examples.source,
+            "text_hash": examples.hash,
+            "texts_trained_on": len(examples.train),
+            "texts_held_out": len(examples.held_out),
+            "batch": training.batch,
+            "steps": training.steps,
+            "rate": training.rate,
         }
-
-    def _removed_names(self, removed: Sequence[int]) -> list[str]:
-        """What the teacher calls the layers that the student lacks."""
-        n_encoder = self.teacher.loaded.n_encoder_layers
-        return [layer_name(layer, n_encoder) for layer in removed]
+        if self.removed is not None:  # as the teacher names them
+            settings["removed"] = [layer_name(layer, n_encoder) for layer in self.removed]
+        return settings
 
     def run(
         self, run: RunFolder, out: Path, settings: dict[str, Any], progress: Meter
     ) -> tuple[DistillationResult, dict[str, str]]:
         """Train and evaluate, from where an interrupted run stopped."""
         step_flop = self._step_flop()
-        progress.expect(step_flop * self.steps)
+        progress.expect(step_flop * self.training.steps)
         files = write_model(
             run, out, lambda place: self._trained(run, progress, step_flop).save(place)
         )
@@ -117,10 +100,10 @@ class Distillation:
 
     def _step_flop(self) -> float:
         """Operations of a step: one pass of the teacher, three of the student with its gradient."""
-        texts = self.examples.train
+        texts = self.training.examples.train
         length = sum(len(text.tokens) for text in texts) / max(len(texts), 1)
         passed = self.teacher.loaded.n_parameters + 3 * self.student.loaded.n_parameters
-        return length * min(self.batch, len(texts)) * 2 * passed
+        return length * min(self.training.batch, len(texts)) * 2 * passed
 
     def _trained(self, run: RunFolder, progress: Meter, step_flop: float) -> Student:
         """The student as it is after all steps, from where an interrupted run stopped."""
@@ -133,29 +116,27 @@ class Distillation:
             trainer.resume(state)
             progress.done(step_flop * trainer.done)
         saved_at = time.monotonic()
-        while trainer.done < self.steps:
+        while trainer.done < self.training.steps:
             trainer.step()
             progress.done(step_flop)
-            if trainer.at_point or time.monotonic() - saved_at > KEPT_EVERY:
+            if self.training.at_point(trainer.done) or time.monotonic() - saved_at > KEPT_EVERY:
                 run.write_bytes(_STATE, trainer.state())
                 saved_at = time.monotonic()
         run.write_part(_CURVE, frame("distillation_curve", trainer.rows))
         return trainer.student
 
     def _trainer(self) -> Trainer:
-        setup = self.student
-        student = Student.of(setup.model, self.folder, self.layers, self.rank, setup.seed)
+        setup, training = self.student, self.training
+        folder = files_of(setup.model)
+        student = Student.of(setup.model, folder, training.layers, training.rank, training.seed)
         teacher_layers: tuple[int, ...] = ()
-        if self.objective.hidden and self.removed is not None:
+        if training.objective.hidden and self.removed is not None:
             layers = range(self.teacher.loaded.n_layers)
             teacher_layers = tuple(layer for layer in layers if layer not in self.removed)
-        elif self.objective.hidden:
+        elif training.objective.hidden:
             teacher_layers = matching_layers(_stacks(setup.model), _stacks(self.teacher.model))
-        return Trainer(
-            Teacher(self.teacher.model, teacher_layers), student, self.examples.train,
-            self.examples.held_out, self.objective, setup.tokenizer, self.steps, self.rate,
-            self.batch, setup.seed, setup.memory_budget,
-        )  # fmt: skip
+        teacher = Teacher(self.teacher.model, teacher_layers)
+        return Trainer(teacher, student, setup.tokenizer, training)
 
     def _evaluated(
         self, run: RunFolder, written: Model, progress: Meter
@@ -199,10 +180,6 @@ def records_of(
     rows, stats = records_as_is(setup, task, setup.protocols, "engine", setup)
     rows += guessed_rows(guessed_by, task, task.items, setup.protocols)
     work = pd.DataFrame([work_entry("distillation", task.name, entry) for entry in stats])
-    return frame("distillation", list(_kept(rows, host))), pd.DataFrame(joined_work([work]))
-
-
-def _kept(rows: list[dict[str, Any]], host: str) -> Iterator[dict[str, Any]]:
-    names = [name for name in SCHEMAS["distillation"].names if name != "host"]
-    for row in rows:
-        yield {"host": host} | {name: row.get(name) for name in names}
+    names = SCHEMAS["distillation"].names
+    kept = [{name: (row | {"host": host}).get(name) for name in names} for row in rows]
+    return frame("distillation", kept), pd.DataFrame(joined_work([work]))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -36,10 +35,6 @@ class Objective:
     on_policy: float = 0.0
     cross_entropy: float = 0.0
     hidden: float = 0.0
-
-    def settings(self) -> dict[str, Any]:
-        """What of it makes a run this run and no other."""
-        return dict(vars(self))
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:

@@ -24,24 +24,24 @@ from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 
 from .amounts import (
+    NOTHING,
     Amount,
     StepMemory,
     amount_of,
     amount_written,
     batch_amount,
+    flop_of,
+    passes_of,
     step_memory,
-    with_length,
 )
 from .api import pruned_from
 from .batches import fitting
-from .examples import Example, Examples
+from .examples import Example, Examples, training_examples
 from .losses import Objective
 from .names import DISTILLED, STUDENT, TEACHER
-from .pipeline import refuse_steps, training_examples
 from .student import Student, Teacher, refuse_incomparable
-from .training import Trainer, at_point, curve_examples, texts_at
+from .training import Trainer, Training, refuse_steps
 
-TRAINING = "training"
 _NOTES = (
     "A backward counts as two forwards. Answers are taken to be the tasks' own; those of the "
     "teacher (`answers`) come on top.",
@@ -54,6 +54,8 @@ MOMENTS = 2
 OF_STATE = 2
 # Steps of a training are timed for so long, and one that warms up comes before.
 SECONDS = 1.5
+# A plan has no rate: none changes what a step takes.
+RATE = 1e-6
 # Of texts that a student writes itself so much is expected of the length that they may have.
 HALF = 0.5
 
@@ -115,21 +117,20 @@ def _beside(setup: Setup, other: Model) -> Setup:
 
 
 def _jobs(teacher: Setup, student: Setup, options: PlanOptions) -> PlannedJobs:
-    objective = Objective(on_policy=options["on_policy"])
     refuse_steps(options["rank"], options["batch"], options["steps"])
     refuse_no_files(student.model)
     chosen = None if options["layers"] is None else check_layers(options["layers"], student.model)
-    n_ctx = min(setup.model.cfg.n_ctx for setup in (student, teacher))
-    training = TrainingWork(
-        teacher.model, student.model,
-        training_examples(student, options["text"], options["n_texts"], n_ctx), objective, chosen,
-        options["rank"], options["batch"], options["steps"], student.seed, student.memory_budget,
+    training = Training(
+        training_examples(student, teacher, options["text"], options["n_texts"]),
+        Objective(on_policy=options["on_policy"]), chosen, options["rank"], options["batch"],
+        options["steps"], RATE, student.seed, student.memory_budget,
     )  # fmt: skip
     evaluations: dict[str, PlannedJob] = {
         host: Evaluation(setup)
         for host, setup in ((TEACHER, teacher), (STUDENT, student), (DISTILLED, student))
     }
-    return PlannedJobs(evaluations, _NOTES, {TRAINING: training})
+    work = TrainingWork(teacher.model, student.model, training)
+    return PlannedJobs(evaluations, _NOTES, {"training": work})
 
 
 class TokensRead(NamedTuple):
@@ -145,13 +146,6 @@ class TokensRead(NamedTuple):
     trained: Amount
     besides: Amount
 
-    def __add__(self, other: object) -> TokensRead:
-        assert isinstance(other, TokensRead)
-        return TokensRead(*(own + others for own, others in zip(self, other, strict=True)))
-
-
-NOTHING = TokensRead(Amount(), Amount(), Amount())
-
 
 @dataclass(frozen=True)
 class TrainingWork:
@@ -160,26 +154,12 @@ class TrainingWork:
     Attributes:
         teacher: the teacher, or its meta model.
         student: the student, or its meta model.
-        examples: texts to train on and to test on.
-        objective: what is minimised.
-        layers: the layers that are trained; None for all weights.
-        rank: of low-rank adapters; None for none.
-        batch: texts a step.
-        steps: number of steps.
-        seed: of all draws.
-        memory_budget: bytes for logits.
+        training: texts, steps and sizes.
     """
 
     teacher: Model
     student: Model
-    examples: Examples
-    objective: Objective
-    layers: tuple[int, ...] | None
-    rank: int | None
-    batch: int
-    steps: int
-    seed: int
-    memory_budget: int
+    training: Training
 
     @property
     def models(self) -> tuple[Model, Model]:
@@ -189,18 +169,18 @@ class TrainingWork:
     @property
     def words(self) -> tuple[str, str]:
         """What it is trained on, and for how long."""
-        return f"{len(self.examples.train)} texts", f"{self.steps} steps"
+        return f"{len(self.training.examples.train)} texts", f"{self.training.steps} steps"
 
     def cost(self) -> Cost:
         """All of it; texts that the student writes are taken to be half as long as they may be."""
-        steps = range(self.steps)
+        steps = range(self.training.steps)
         fixed, expected, most = (self.read(steps, share) for share in (None, HALF, 1.0))
         (passes, flop), (all_passes, all_flop) = self._work(fixed), self._work(expected)
         activations, weights = self.memory()
         return Cost(
-            requests=self.steps * min(self.batch, len(self.examples.train)),
+            requests=len(steps) * min(self.training.batch, len(self.training.examples.train)),
             interventions=1,
-            walks=self.steps,
+            walks=len(steps),
             prompt_token_passes=passes,
             text_token_passes=float(all_passes - passes),
             most_text_token_passes=self._work(most)[0] - passes,
@@ -212,51 +192,48 @@ class TrainingWork:
         )
 
     def read(self, steps: Sequence[int], share: float | None) -> TokensRead:
-        """Tokens that are read in some steps."""
-        of_steps = sum((self._read_at(step, share) for step in steps), start=NOTHING)
-        n_points = sum(at_point(step + 1, self.steps) for step in steps) + (0 in steps)
-        held_out = self._amount(curve_examples(self.examples.held_out, self.seed))
-        curve = TokensRead(held_out, Amount(), held_out)
-        return sum((curve for _ in range(n_points)), start=of_steps)
-
-    def _read_at(self, step: int, share: float | None) -> TokensRead:
-        examples, own = self._examples_at(step, share)
-        amount = self._amount(examples)
-        if not own:
-            return TokensRead(amount, amount, Amount())
-        lengths = [len(example.targets) for example in own]
-        written = amount_written(own, lengths, self.student, self.memory_budget)
-        return TokensRead(amount, amount, written)
+        """Tokens that are read in some steps, of texts that the student writes a share of all."""
+        held_out = self._amount(self.training.curve_examples())
+        n_points = sum(self.training.at_point(step + 1) for step in steps) + (0 in steps)
+        trained, written = NOTHING, NOTHING
+        for step in steps:
+            examples, own = self._examples_at(step, share)
+            lengths = [len(example.targets) for example in own]
+            trained = trained + self._amount(examples)
+            budget = self.training.memory_budget
+            written = written + amount_written(own, lengths, self.student, budget)
+        curve = n_points * held_out
+        return TokensRead(trained + curve, trained, written + curve)
 
     def _examples_at(self, step: int, share: float | None) -> tuple[list[Example], list[Example]]:
-        """The texts of a step, and those of them that the student writes."""
-        train = self.examples.train
-        drawn = texts_at(step, self.seed, len(train), self.batch, self.objective.on_policy)
+        """The texts of a step, and those of them that the student writes; without these if None."""
+        drawn = self.training.texts_at(step)
         examples, own = [], []
         for place, is_own in zip(drawn.places, drawn.own, strict=True):
-            example = train[place]
-            if is_own and share is None:
-                continue
-            if is_own and share is not None:
-                example = with_length(example, max(1, round(share * example.most)))
+            example = self.training.examples.train[place]
+            if is_own:
+                if share is None:
+                    continue
+                # So many meaningless tokens are its targets.
+                tokens = (*example.given, *(0,) * max(1, round(share * example.most)))
+                example = example._replace(tokens=tokens, n_prompt=example.n_given)
                 own.append(example)
             examples.append(example)
         return examples, own
 
     def _amount(self, examples: Sequence[Example]) -> Amount:
-        if not examples:
-            return Amount()
-        return amount_of(examples, self.student, self.teacher.cfg.d_vocab, self.memory_budget)
+        d_vocab, memory_budget = self.teacher.cfg.d_vocab, self.training.memory_budget
+        return amount_of(examples, self.student, d_vocab, memory_budget)
 
     def _work(self, read: TokensRead) -> tuple[int, float]:
         """Token-passes and operations, a backward as two forwards."""
-        teacher, student = self.teacher, self.student
-        passes = read.teacher.passes(teacher) + read.besides.passes(student)
-        flop = read.teacher.flop(teacher) + read.besides.flop(student)
-        return (
-            passes + WITH_BACKWARD * read.trained.passes(student),
-            flop + WITH_BACKWARD * read.trained.flop(student),
+        passes, flop = (
+            of(read.teacher, self.teacher)
+            + of(read.besides, self.student)
+            + WITH_BACKWARD * of(read.trained, self.student)
+            for of in (passes_of, flop_of)
         )
+        return int(passes), flop
 
     def memory(self) -> tuple[int, int]:
         """Bytes that a step works on, and bytes of weights, gradients and moments, at the most."""
@@ -274,33 +251,34 @@ class TrainingWork:
         """Memory of the step whose texts are most tokens."""
         batches = [
             batch
-            for step in range(self.steps)
+            for step in range(self.training.steps)
             for batch in fitting(
-                self._examples_at(step, 1.0)[0], self.teacher.cfg.d_vocab, self.memory_budget
+                self._examples_at(step, 1.0)[0],
+                self.teacher.cfg.d_vocab,
+                self.training.memory_budget,
             )
         ]
         prefix = decoder_prefix(self.student) if is_seq2seq(self.student) else None
-        largest = max(batches, key=lambda batch: batch_amount(batch, prefix).tokens)
-        return step_memory(
-            self.teacher, self.student, largest, self.layers, self.rank, self.memory_budget
-        )
+        largest = max(batches, key=lambda batch: batch_amount(batch, prefix)[:2].sum())
+        texts = Examples(tuple(largest), tuple(largest), "")
+        of_step = replace(self.training, examples=texts, batch=len(largest))
+        return step_memory(self.teacher, self.student, of_step)
 
     def seconds(self, loaded: Callable[[Model], Model]) -> float:
         """About how long it takes, from a few of its steps."""
         teacher, student = loaded(self.teacher), loaded(self.student)
         origin = origin_of(student)
         assert origin is not None
-        trainer = Trainer(
-            Teacher(teacher), Student.of(student, files_of(student), self.layers, self.rank, 0),
-            self.examples.train, self.examples.held_out, self.objective, origin.tokenizer,
-            # So many steps that no point of the curve is among those that are timed.
-            self.steps + 10_000, 1e-6, self.batch, self.seed, self.memory_budget,
-        )  # fmt: skip
+        training = self.training
+        trained = Student.of(student, files_of(student), training.layers, training.rank, 0)
+        # So many steps that no point of the curve is among those that are timed.
+        timed = replace(training, steps=training.steps + 10_000)
+        trainer = Trainer(Teacher(teacher), trained, origin.tokenizer, timed)
         trainer.step()
         started = time.perf_counter()
         while trainer.done < 2 or time.perf_counter() - started < SECONDS:
             trainer.step()
         spent = time.perf_counter() - started
-        timed = replace(self, steps=trainer.steps).read(range(1, trainer.done), HALF)
-        whole = self.read(range(self.steps), HALF)
-        return spent / self._work(timed)[1] * self._work(whole)[1]
+        done = replace(self, training=timed).read(range(1, trainer.done), HALF)
+        whole = self.read(range(training.steps), HALF)
+        return spent / self._work(done)[1] * self._work(whole)[1]

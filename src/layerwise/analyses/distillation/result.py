@@ -5,13 +5,12 @@ Definitions are in ``docs/distillation.md``; columns in ``docs/results.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from layerwise import stats
 from layerwise.presentation.columns import (
@@ -77,127 +76,95 @@ class DistillationResult(Result):
         return in_short(self, GAINS, self.gains())
 
 
-class TaskAnswers(NamedTuple):
-    """One task under one protocol, asked of all three models.
-
-    Attributes:
-        cells: by host, its records as matrices; rows are the same items.
-        nats: by host, gold log-probabilities; nan where there are none.
-    """
-
-    cells: dict[str, Cell]
-    nats: dict[str, Float[np.ndarray, " items"]]
-
-    @property
-    def clusters(self) -> Clusters:
-        """Which items ask for the same thing."""
-        return self.cells[STUDENT].clusters
-
-
-def answers_of(distillation: pd.DataFrame) -> Iterator[TaskAnswers]:
-    """The three models' records by task and protocol, in alphabetical order."""
-    for by_host in cells_by_host(distillation, HOSTS, "all three models; run the distillation"):
-        yield TaskAnswers(by_host, intact_nats(distillation, by_host[STUDENT]))
-
-
 def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
     """``distillation_gains.parquet``: what the distilled student can do more or less than before.
 
     A gain is established where McNemar's exact test of the student's answers before and after,
     by clusters of items and corrected by Holm over all tasks and protocols, says so and the
     distilled student has signal itself; a loss, where it does and the student had signal. The
-    share of the teacher's lead that is closed is told where that lead is established in the same
-    way.
+    share of the teacher's lead that is closed is reported where that lead is established in the
+    same way.
     """
-    every = list(answers_of(distillation))
+    every = list(cells_by_host(distillation, HOSTS, "all three models; run the distillation"))
     if not every:
         return frame("distillation_gains", [])
-    hosts = [task.cells[host] for task in every for host in HOSTS]
-    signal = have_signal(signal_p_values(hosts, chance)).reshape(-1, len(HOSTS))
-    p, lead_p = (
-        stats.holm(np.array([_p(task, host, STUDENT) for task in every]))
-        for host in (DISTILLED, TEACHER)
-    )
+    hosts = [cells[host] for cells in every for host in HOSTS]
+    signal = have_signal(signal_p_values(hosts, chance)).reshape(-1, len(HOSTS)).tolist()
+    p, lead_p = (np.array([_p(cells, host) for cells in every]) for host in (DISTILLED, TEACHER))
+    p_holm, lead_p_holm = stats.holm(p), stats.holm(lead_p)
     rows = []
-    for place, task in enumerate(every):
-        has: dict[str, bool] = dict(zip(HOSTS, map(bool, signal[place]), strict=True))
-        answers = {host: task.cells[host].intact for host in HOSTS}
-        gain = int(answers[DISTILLED].sum()) - int(answers[STUDENT].sum())
-        lead = int(answers[TEACHER].sum()) - int(answers[STUDENT].sum())
-        leads = bool(lead_p[place] < ALPHA and lead > 0 and has[TEACHER])
-        sure = bool(p[place] < ALPHA)
-        low, high = paired_bounds(_net(task, DISTILLED, STUDENT), task.clusters, len(every))
+    for place, cells in enumerate(every):
+        student, clusters = cells[STUDENT], cells[STUDENT].clusters
+        has: dict[str, bool] = dict(zip(HOSTS, signal[place], strict=True))
+        gain, lead = _net(cells, DISTILLED), _net(cells, TEACHER)
+        leads = bool(lead_p_holm[place] < ALPHA and lead.sum() > 0 and has[TEACHER])
+        sure = bool(p_holm[place] < ALPHA)
+        run_low, run_high = paired_bounds(gain, clusters, len(every))
+        nats = intact_nats(distillation, student)
         rows.append(
-            _described(task, chance, has)
-            | _difference(task, DISTILLED, STUDENT, "gain")
-            | {"n_gained": int((_net(task, DISTILLED, STUDENT) > 0).sum())}
-            | {"n_lost": int((_net(task, DISTILLED, STUDENT) < 0).sum())}
-            | {"p": _p(task, DISTILLED, STUDENT), "p_holm": float(p[place])}
-            | {"improved": sure and gain > 0 and has[DISTILLED]}
-            | {"worse": sure and gain < 0 and has[STUDENT]}
-            | _difference(task, TEACHER, STUDENT, "lead")
-            | {"gain_run_low": low, "gain_run_high": high}
-            | {"lead_p_holm": float(lead_p[place]), "leads": leads}
-            | _bootstrapped(task, seed, leads=leads)
+            {
+                "task": student.task,
+                "capability": student.capability,
+                "protocol": student.protocol,
+                "n_items": len(gain),
+                "n_clusters": clusters.n,
+                "chance": chance(student.task, student.protocol),
+                **{f"acc_{host}": float(cells[host].intact.mean()) for host in HOSTS},
+                **{f"signal_{host}": has[host] for host in HOSTS},
+                **_difference(gain, clusters, "gain"),
+                "gain_run_low": run_low,
+                "gain_run_high": run_high,
+                "n_gained": int((gain > 0).sum()),
+                "n_lost": int((gain < 0).sum()),
+                "p": float(p[place]),
+                "p_holm": float(p_holm[place]),
+                "improved": sure and gain.sum() > 0 and has[DISTILLED],
+                "worse": sure and gain.sum() < 0 and has[STUDENT],
+                **_difference(lead, clusters, "lead"),
+                "lead_p_holm": float(lead_p_holm[place]),
+                "leads": leads,
+                **_bootstrapped(cells, nats[DISTILLED] - nats[STUDENT], seed, leads=leads),
+            }
         )
     return frame("distillation_gains", rows)
 
 
-def _described(task: TaskAnswers, chance: Chance, has: dict[str, bool]) -> dict[str, Any]:
-    cell = task.cells[STUDENT]
-    return (
-        {
-            "task": cell.task,
-            "capability": cell.capability,
-            "protocol": cell.protocol,
-            "n_items": len(cell.intact),
-            "n_clusters": task.clusters.n,
-            "chance": chance(cell.task, cell.protocol),
-        }
-        | {f"acc_{host}": float(task.cells[host].intact.mean()) for host in HOSTS}
-        | {f"signal_{host}": has[host] for host in HOSTS}
-    )
+def _net(cells: dict[str, Cell], host: str) -> Int[np.ndarray, " items"]:
+    """What a model is right in and the student before training not, minus the reverse."""
+    return cells[host].intact.astype(int) - cells[STUDENT].intact
 
 
-def _net(task: TaskAnswers, host: str, other: str) -> np.ndarray:
-    return task.cells[host].intact.astype(int) - task.cells[other].intact
+def _p(cells: dict[str, Cell], host: str) -> float:
+    return float(paired_p_values(_net(cells, host)[:, None], cells[STUDENT].clusters)[0])
 
 
-def _p(task: TaskAnswers, host: str, other: str) -> float:
-    return float(paired_p_values(_net(task, host, other)[:, None], task.clusters)[0])
-
-
-def _difference(task: TaskAnswers, host: str, other: str, name: str) -> dict[str, Any]:
-    """Accuracy of one model minus that of another, with exact bounds over clusters of items."""
-    net = _net(task, host, other)
-    low, high = paired_bounds(net, task.clusters)
+def _difference(net: Int[np.ndarray, " items"], clusters: Clusters, name: str) -> dict[str, Any]:
+    """A difference of accuracies, with exact bounds over clusters of items."""
+    low, high = paired_bounds(net, clusters)
     return {name: float(net.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
-def _bootstrapped(task: TaskAnswers, seed: int, *, leads: bool) -> dict[str, Any]:
-    """Share of the teacher's lead that is closed, and what is gained in nats."""
-    answers = [task.cells[host].intact for host in HOSTS]
-    nats = task.nats[DISTILLED] - task.nats[STUDENT]
-    teacher, student, distilled, gained = resampled(
-        task.cells[STUDENT].task, task.clusters, seed, *answers, nats
+def _bootstrapped(
+    cells: dict[str, Cell], nats: Float[np.ndarray, " items"], seed: int, *, leads: bool
+) -> dict[str, Any]:
+    """Share of the teacher's lead that is closed, and what is gained in nats.
+
+    Bounds of the share are no narrower than unseen items allow.
+    """
+    student, n = cells[STUDENT], len(nats)
+    answers = (cells[host].intact for host in HOSTS)
+    teacher, before, distilled, gained = resampled(
+        student.task, student.clusters, seed, *answers, nats
     )
-    share = 1 - stats.shares(teacher, distilled, student if leads else np.full_like(student, 1.0))
-    n = len(nats)
+    share = 1 - stats.shares(teacher, distilled, before if leads else np.full_like(before, 1.0))
+    closed, low, high = bounded_columns("closed", "", share, n).values()
+    if not np.isnan(closed).any():
+        scale = share_scale(_net(cells, TEACHER), student.clusters)
+        ends = wide_enough((low, high), closed[None], [scale])
+        low, high = (np.where(np.isfinite(end), end, np.nan) for end in ends)
     columns = bounded_columns("nats", "nats_", gained, n)
-    columns |= dict(zip(("closed", "closed_low", "closed_high"), _closed(task, share), strict=True))
+    columns |= {"closed": closed, "closed_low": low, "closed_high": high}
     return {name: known(value[0]) for name, value in columns.items()}
-
-
-def _closed(
-    task: TaskAnswers, share: Float[np.ndarray, "draws 1"]
-) -> list[Float[np.ndarray, " 1"]]:
-    """The share of the sample, and bounds no narrower than unseen items allow."""
-    teacher, student = (task.cells[host].intact.astype(int) for host in (TEACHER, STUDENT))
-    estimate, low, high = bounded_columns("closed", "", share, len(teacher)).values()
-    if np.isnan(estimate).any():
-        return [estimate, low, high]
-    ends = wide_enough((low, high), estimate[None], [share_scale(teacher - student, task.clusters)])
-    return [estimate, *(np.where(np.isfinite(end), end, np.nan) for end in ends)]
 
 
 def _verdict(row: Row) -> str:

@@ -24,10 +24,9 @@ from layerwise.models.instance.own_files import stored_stacks
 from layerwise.models.weights.offload import OnDisk
 from layerwise.sweep.requests import Tokens
 
-from .batches import Batch
+from .batches import Batch, sample_texts, sampling_batches
 from .examples import Example
 from .losses import Objective
-from .own_texts import sample_texts, sampling_batches
 
 # What an organism's folder says of its own training.
 _OF_BEFORE = ("training.json",)

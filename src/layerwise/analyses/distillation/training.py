@@ -21,15 +21,92 @@ from layerwise.errors import UserError
 from layerwise.models.instance.kinds import n_encoder_layers
 
 from .batches import Batch, fitting
-from .examples import Example
+from .examples import Example, Examples
 from .losses import Objective, divergences, kl, stream_distance
-from .student import Student, Teacher
+from .student import Student, Teacher, need_peft
 
 # Steps of warm-up, at most.
 WARM_UP = 50
 _FACTS = "facts"
+# No step of a descent is larger.
+LARGEST_RATE = 1.0
 # Points of the curve where held-out texts are read, and how many of them, at most.
 POINTS, MEASURED = 10, 32
+
+
+def refuse_steps(rank: int | None, batch: int, steps: int, rate: float = LARGEST_RATE) -> None:
+    """Check the sizes of a training."""
+    if steps < 1 or batch < 1 or not 0 < rate <= LARGEST_RATE:
+        raise UserError(
+            f"A student cannot be trained in {steps} steps of {batch} texts at rate {rate:g}; "
+            f"expected one or more of both, and a rate above 0 and at most {LARGEST_RATE:g}."
+        )
+    if rank is not None:
+        if rank < 1:
+            raise UserError(
+                f"The rank of the adapters is {rank}; expected 1 or more, or none to train the "
+                "weights themselves."
+            )
+        need_peft()
+
+
+class StepTexts(NamedTuple):
+    """The texts of a step.
+
+    Attributes:
+        places: which texts.
+        own: of each, whether the student writes it itself.
+        seeds: of what it writes.
+    """
+
+    places: list[int]
+    own: list[bool]
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a student is trained, whichever models there are.
+
+    Attributes:
+        examples: texts to train on and to test on.
+        objective: what is minimised.
+        layers: the layers that are trained, by number; None for all weights.
+        rank: of low-rank adapters; None for none.
+        batch: texts a step.
+        steps: number of steps.
+        rate: largest step size.
+        seed: of all draws.
+        memory_budget: bytes for logits.
+    """
+
+    examples: Examples
+    objective: Objective
+    layers: tuple[int, ...] | None
+    rank: int | None
+    batch: int
+    steps: int
+    rate: float
+    seed: int
+    memory_budget: int
+
+    def texts_at(self, step: int) -> StepTexts:
+        """Which texts of ``train`` a step reads."""
+        rng = stats.generator(self.seed, f"step {step} of the distillation")
+        chosen = rng.permutation(len(self.examples.train))[: self.batch]
+        own = (rng.random(len(chosen)) < self.objective.on_policy).tolist()
+        return StepTexts(chosen.tolist(), own, rng.integers(2**62, size=len(chosen)).tolist())
+
+    def curve_examples(self) -> list[Example]:
+        """The held-out texts that the curve is measured on."""
+        # The texts lie task by task, so the first ones would leave the last tasks out.
+        held_out = self.examples.held_out
+        order = stats.generator(self.seed, "texts of the curve").permutation(len(held_out))
+        return [held_out[place] for place in order[:MEASURED]]
+
+    def at_point(self, done: int) -> bool:
+        """Whether held-out texts are read after so many steps."""
+        return done == self.steps or done % -(-self.steps // POINTS) == 0
 
 
 @dataclass
@@ -42,36 +119,23 @@ class Trainer:
     Attributes:
         teacher: whose predictions are trained on.
         student: the model that is trained.
-        train: texts to train on.
-        held_out: texts that the curve is measured on.
-        objective: what is minimised.
         tokenizer: of what the student writes itself.
-        steps: number of steps.
-        rate: largest step size.
-        batch: texts a step.
-        seed: of all draws.
-        memory_budget: bytes for logits.
+        training: texts, steps and sizes.
         done: steps done.
         rows: the curve.
     """
 
     teacher: Teacher
     student: Student
-    train: Sequence[Example]
-    held_out: Sequence[Example]
-    objective: Objective
     tokenizer: Any
-    steps: int
-    rate: float
-    batch: int
-    seed: int
-    memory_budget: int
+    training: Training
     done: int = field(default=0, init=False)
     rows: list[dict[str, Any]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.weights = list(self.student.trained.values())
-        self.optimizer = torch.optim.AdamW(self.weights, lr=self.rate, weight_decay=0.0)
+        rate = self.training.rate
+        self.optimizer = torch.optim.AdamW(self.weights, lr=rate, weight_decay=0.0)
 
     def begin(self) -> None:
         """Measure the student as it is, for the first point of the curve."""
@@ -83,7 +147,7 @@ class Trainer:
             examples, own = self._step_examples()
             row = self._backward(examples, own)
         torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
-        rate = self.rate * schedule(self.done, self.steps)
+        rate = self.training.rate * schedule(self.done, self.training.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -91,24 +155,17 @@ class Trainer:
         self.done += 1
         self._refuse_divergence(row["loss"])
         self.rows.append({"step": self.done, "rate": rate, **row})
-        if self.at_point:
+        if self.training.at_point(self.done):
             self.rows[-1]["held_out_kl"] = self.held_out_kl()
-
-    @property
-    def at_point(self) -> bool:
-        """Whether held-out texts are read after the steps done."""
-        return at_point(self.done, self.steps)
 
     def _step_examples(self) -> tuple[list[Example], list[bool]]:
         """The texts of a step, and which of them the student wrote itself."""
-        places, own, seeds = texts_at(
-            self.done, self.seed, len(self.train), self.batch, self.objective.on_policy
-        )
-        examples = [self.train[place] for place in places]
+        places, own, seeds = self.training.texts_at(self.done)
+        examples = [self.training.examples.train[place] for place in places]
         own_places = [place for place, written in enumerate(own) if written]
         written = self.student.sample(
             [examples[place] for place in own_places], self.tokenizer,
-            [seeds[place] for place in own_places], self.memory_budget,
+            [seeds[place] for place in own_places], self.training.memory_budget,
         )  # fmt: skip
         for place, example in zip(own_places, written, strict=True):
             examples[place] = example
@@ -122,14 +179,15 @@ class Trainer:
             for example, is_own in zip(examples, own, strict=True)
             if not is_own
         )
+        objective = self.training.objective
         weights = {
             "divergence": 1.0,
-            "cross_entropy": self.objective.cross_entropy if n_given else 0.0,
-            "hidden": self.objective.hidden,
+            "cross_entropy": objective.cross_entropy if n_given else 0.0,
+            "hidden": objective.hidden,
         }
         parts = dict.fromkeys(weights, 0.0)
         at = 0
-        for piece in fitting(examples, self.teacher.model.cfg.d_vocab, self.memory_budget):
+        for piece in self._fitting(examples):
             is_own = torch.tensor(own[at : at + len(piece)])
             at += len(piece)
             batch = self.student.batch(piece)
@@ -149,6 +207,9 @@ class Trainer:
         return {"loss": whole, **reported, "n_texts": len(examples), "n_own": sum(own),
                 "n_tokens": n_targets}  # fmt: skip
 
+    def _fitting(self, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
+        return fitting(examples, self.teacher.model.cfg.d_vocab, self.training.memory_budget)
+
     def _losses(
         self, batch: Batch
     ) -> tuple[
@@ -157,37 +218,30 @@ class Trainer:
         Float[torch.Tensor, ""],
     ]:
         """Divergence and cross-entropy of each prediction, and the mean distance of streams."""
-        wanted = self.objective.hidden > 0
+        wanted = self.training.objective.hidden > 0
         expected, teacher_streams = self.teacher(batch)
         logits, student_streams = self.student(batch, streams=wanted)
         n = min(expected.shape[-1], logits.shape[-1])
-        apart = divergences(expected[:, :n], logits[:, :n], self.objective)
+        apart = divergences(expected[:, :n], logits[:, :n], self.training.objective)
         entropies = torch.nn.functional.cross_entropy(
             logits[:, :n].float(), batch.targets, reduction="none"
         )
         if not wanted:
             return apart, entropies, logits.new_zeros(())
+        # An encoder's streams are of its tokens, a decoder's of its own.
         n_encoder = n_encoder_layers(self.teacher.model)
-        behind = len(student_streams) - sum(layer < n_encoder for layer in self.teacher.layers)
-        distances = [
-            stream_distance(*(stream[self._real(batch, place, behind)] for stream in pair))
-            for place, pair in enumerate(zip(teacher_streams, student_streams, strict=True))
-        ]
+        masks = [batch.mask if layer < n_encoder or batch.decoder_mask is None
+                 else batch.decoder_mask for layer in self.teacher.layers]  # fmt: skip
+        streams = zip(teacher_streams, student_streams, masks, strict=True)
+        distances = [stream_distance(of[mask], own[mask]) for of, own, mask in streams]
         return apart, entropies, torch.stack(distances).mean()
-
-    def _real(self, batch: Batch, place: int, behind: int) -> torch.Tensor:
-        """What is no padding in a layer's stream."""
-        decodes = place >= len(self.teacher.layers) - behind
-        mask = batch.decoder_mask if decodes else batch.mask
-        return batch.mask if mask is None else mask
 
     @torch.no_grad()
     def held_out_kl(self) -> float:
         """KL(teacher || student) at temperature 1 on held-out texts, nats a token."""
         total = n = 0.0
-        measured = curve_examples(self.held_out, self.seed)
         with self._memory():
-            for examples in fitting(measured, self.teacher.model.cfg.d_vocab, self.memory_budget):
+            for examples in self._fitting(self.training.curve_examples()):
                 batch = self.student.batch(examples)
                 (expected, _), (logits, _) = self.teacher(batch), self.student(batch)
                 size = min(expected.shape[-1], logits.shape[-1])
@@ -201,20 +255,22 @@ class Trainer:
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not _is_of_memory(error):
+            said = str(error).lower()
+            if isinstance(error, RuntimeError) and not ("out of memory" in said or "alloc" in said):
                 raise
             raise UserError(
                 f"There is no memory for step {self.done + 1} of the distillation, of "
-                f"{self.batch} texts: expected more free memory, where the same command goes on; "
-                "or choose a smaller batch, or adapters of a low rank, and another folder."
+                f"{self.training.batch} texts: expected more free memory, where the same command "
+                "goes on; or choose a smaller batch, or adapters of a low rank, and another folder."
             ) from error
 
     def _refuse_divergence(self, loss: float) -> None:
         finite = np.isfinite(loss) and all(bool(weight.isfinite().all()) for weight in self.weights)
         if not finite:
             raise UserError(
-                f"The distillation diverged at step {self.done} of {self.steps}: expected finite "
-                f"weights and loss; choose a rate below {self.rate:g}, and another folder."
+                f"The distillation diverged at step {self.done} of {self.training.steps}: "
+                "expected finite weights and loss; choose a rate below "
+                f"{self.training.rate:g}, and another folder."
             )
 
     def state(self) -> bytes:
@@ -249,11 +305,6 @@ def schedule(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / rising) * (1 - step / steps)
 
 
-def _is_of_memory(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text or "alloc" in text
-
-
 def pack(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> bytes:
     """Tensors by name, and facts as JSON."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -265,37 +316,3 @@ def unpack(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     return load(content), json.loads(header["__metadata__"][_FACTS])
-
-
-class StepTexts(NamedTuple):
-    """The texts of a step.
-
-    Attributes:
-        places: which texts.
-        own: of each, whether the student writes it itself.
-        seeds: of what it writes.
-    """
-
-    places: list[int]
-    own: list[bool]
-    seeds: list[int]
-
-
-def texts_at(step: int, seed: int, n_texts: int, batch: int, on_policy: float) -> StepTexts:
-    """The texts of a step."""
-    rng = stats.generator(seed, f"step {step} of the distillation")
-    chosen = rng.permutation(n_texts)[:batch]
-    own = (rng.random(len(chosen)) < on_policy).tolist()
-    return StepTexts(chosen.tolist(), own, rng.integers(2**62, size=len(chosen)).tolist())
-
-
-def curve_examples(held_out: Sequence[Example], seed: int) -> list[Example]:
-    """The held-out texts that the curve is measured on."""
-    # The texts lie task by task, so the first ones would leave the last tasks out.
-    order = stats.generator(seed, "texts of the curve").permutation(len(held_out))
-    return [held_out[place] for place in order[:MEASURED]]
-
-
-def at_point(done: int, steps: int) -> bool:
-    """Whether held-out texts are read after so many steps."""
-    return done == steps or done % -(-steps // POINTS) == 0
