@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from .analyses.pruning.api import prune_model as prune_model
     from .analyses.removal.api import removal_order as removal_order
     from .analyses.similarity.api import similarity as similarity
-    from .analyses.training.api import TrainingSeries as TrainingSeries
     from .analyses.training.api import compare_series as compare_series
     from .analyses.training.api import profile_training as profile_training
+    from .analyses.training.joined import TrainingSeries as TrainingSeries
     from .analyses.transplant.api import transplant as transplant
     from .analyses.tuned_lens.api import train_lens as train_lens
     from .analyses.verifying import Verification as Verification
@@ -99,7 +99,8 @@ _ATTRIBUTES = {
     "analyses.pruning.api": ["prune_model"],
     "analyses.removal.api": ["removal_order"],
     "analyses.similarity.api": ["similarity"],
-    "analyses.training.api": ["TrainingSeries", "compare_series", "profile_training"],
+    "analyses.training.api": ["compare_series", "profile_training"],
+    "analyses.training.joined": ["TrainingSeries"],
     "analyses.transplant.api": ["transplant"],
     "analyses.tuned_lens.api": ["train_lens"],
     "analyses.verifying": ["Verification", "verify"],

@@ -11,10 +11,20 @@ import pandas as pd
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
 from layerwise.analyses.shared.left_out import HELD_OUT
 from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
+from layerwise.presentation.columns import (
+    Column,
+    cells,
+    decided,
+    estimated,
+    heads,
+    named,
+    p_column,
+    plain,
+)
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import evidence_for
 from layerwise.presentation.rows import asked_of, records, rows
-from layerwise.presentation.section import FigureSpec, Section, Table, bounds
+from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
@@ -206,22 +216,26 @@ def removal_table(run: RunTables) -> list[Table]:
     removal = run.table("removal_steps")
     if removal is None:
         return []
-    columns = (
-        "order", "task", "protocol", "items", "n", "layers removed", "which", "accuracy (%)",
-        "change (points)", "p (Holm)", "significant",
-    )  # fmt: skip
-    cells = [
-        [
-            *(row[name] for name in ("by", "task", "protocol", "split")),
-            str(row["n_items"]), str(row["step"]),
-            ", ".join(map(name_layer, row["layers"])),
-            f"{number(100 * row['acc_intact'])} → {number(100 * row['acc'])}",
-            bounds(row, "acc_diff", "acc_diff_low", "acc_diff_high", -100),
-            f"{row['p_holm']:.3g}", "yes" if row["significant"] else "no",
-        ]
-        for row in records(removal)
-    ]  # fmt: skip
-    return [Table(f"Steps of the removal ({len(cells)})", columns, cells, True)]
+    return [
+        Table(f"Steps of the removal ({len(removal)})", heads(STEPS), cells(STEPS, removal), True)
+    ]
+
+
+STEPS = (
+    named("order", "by"),
+    *plain("task", "protocol"),
+    named("items", "split"),
+    named("n", "n_items"),
+    named("layers removed", "step"),
+    Column("which", lambda row: ", ".join(map(name_layer, row["layers"]))),
+    Column(
+        "accuracy (%)",
+        lambda row: f"{number(100 * row['acc_intact'])} → {number(100 * row['acc'])}",
+    ),
+    estimated("change (points)", "acc_diff", "acc_diff_", -100),
+    p_column("p (Holm)", "p_holm"),
+    decided("significant", "significant"),
+)
 
 
 def _words(run: RunTables) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ from layerwise.ground.layer_names import removable
 from layerwise.models.instance.kinds import n_encoder_layers
 from layerwise.presentation.wording import when
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
-from layerwise.runs.controls import asked_blind
+from layerwise.runs.controls import asked_blind, requests_of, write_all_requests
 from layerwise.runs.dry_sweeps import cost_of_sweeps, tell_of_more_memory
 from layerwise.runs.executors import LOCAL
 from layerwise.runs.progress import Meter, PartMeter, telling_of_piece
-from layerwise.runs.records import planned, write_requests
+from layerwise.runs.records import planned
 from layerwise.runs.setup import Setup
 from layerwise.runs.task_loading import refuse_no_chance
 from layerwise.storage.parquet import conform, frame
@@ -35,7 +34,7 @@ from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
-from .measuring import Layers, TaskRequests, answers, evaluation_of, measured, measured_by_task
+from .measuring import Layers, TaskRequests, answers, measured, measured_by_task
 from .orders import blocks_of, by_angle, by_effect, by_influence, from_the_end, most_removed
 from .result import RemovalResult
 from .tables import (
@@ -187,28 +186,18 @@ class Removal:
     def evaluated(
         self, tasks: Sequence[Task], split: str, protocol: str, tried: Sequence[Layers]
     ) -> list[TaskRequests]:
-        """The requests of a split's items without some sets of layers."""
-        return [
-            evaluation_of(self.setup, task, self.split(task)[split], protocol, tried)
-            for task in tasks
-        ]
+        """A split's items as they are asked; blind too beside the intact model."""
+        evaluated = []
+        for task in tasks:
+            items = self.split(task)[split]
+            requests = requests_of(self.setup, task, items, [protocol])
+            blind = asked_blind(self.setup, task, items, [protocol]) if () in tried else []
+            evaluated.append(TaskRequests(task, items, requests, blind))
+        return evaluated
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""
-        every = [
-            (task, item, protocol)
-            for task in self.setup.tasks
-            for protocol in self.setup.protocols
-            for item in task.items
-        ]
-        requests = (request for one in every for request in self.setup.requests(*one))
-        blind = (
-            request
-            for task, item, protocol in every
-            for one in asked_blind(self.setup, task, [item], [protocol])
-            for request in one.requests
-        )
-        write_requests(chain(requests, blind), folder)
+        write_all_requests(self.setup, folder)
 
 
 @dataclass(frozen=True)
@@ -341,14 +330,6 @@ class Order:
             of_row = made["layers"].map(frozenset)
             for layers in map(frozenset, fresh):
                 self.known[split, layers] = made.loc[of_row == layers]
-        return self._joined(split, tried, tasks)
-
-    def _knows(self, split: str, layers: Layers, tasks: Sequence[Task]) -> bool:
-        rows = self.known.get((split, frozenset(layers)))
-        return rows is not None and {task.name for task in tasks} <= set(rows["task"])
-
-    def _joined(self, split: str, tried: Sequence[Layers], tasks: Sequence[Task]) -> pd.DataFrame:
-        """What is known of some sets, by task and set, as rows of this order."""
         tables = []
         for layers in tried:
             rows = self.known[split, frozenset(layers)]
@@ -357,6 +338,10 @@ class Order:
         every = pd.concat(tables, ignore_index=True)
         of_tasks = [every.loc[every["task"] == task.name] for task in tasks]
         return conform("removal", pd.concat(of_tasks, ignore_index=True))
+
+    def _knows(self, split: str, layers: Layers, tasks: Sequence[Task]) -> bool:
+        rows = self.known.get((split, frozenset(layers)))
+        return rows is not None and {task.name for task in tasks} <= set(rows["task"])
 
     def pieces(self) -> list[Piece]:
         """Its pieces as they can be known beforehand, whichever layers go first."""

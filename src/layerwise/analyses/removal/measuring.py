@@ -5,7 +5,7 @@ Which sets are tried is the business of ``job``; what follows from the answers i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -23,7 +23,6 @@ from layerwise.runs.checkpoints import (
 )
 from layerwise.runs.controls import (
     BlindItem,
-    asked_blind,
     blind_answers,
     blind_rows,
     guessed_rows,
@@ -63,15 +62,6 @@ class TaskRequests(NamedTuple):
     blind: list[BlindItem]
 
 
-def evaluation_of(
-    setup: Setup, task: Task, items: Sequence[Item], protocol: str, tried: Sequence[Layers]
-) -> TaskRequests:
-    """Items as they are asked without some sets of layers; blind beside the intact model alone."""
-    requests = [r for item in items for r in setup.requests(task, item, protocol)]
-    blind = asked_blind(setup, task, items, [protocol]) if () in tried else []
-    return TaskRequests(task, items, requests, blind)
-
-
 def changes_of(model: Model, tried: Sequence[Layers]) -> list[Intervention]:
     """An intervention for each set of layers; beside the intact model also that without any."""
     changes = [skip_layers(layers) if layers else intact() for layers in tried]
@@ -100,39 +90,32 @@ def measured(
     layers_of = dict(zip((change.id for change in changes), map(list, tried), strict=False))
     swept, *others = answers(setup, evaluated, tried, method, setup)
     rows: list[dict[str, Any]] = []
-    for of_task, part in _by_task(
-        swept, evaluated, [len(of_task.requests) for of_task in evaluated]
-    ):
-        rows += record_rows(of_task.task, of_task.items, of_task.requests, changes, part)
+    parts = _parts(swept, [len(of_task.requests) for of_task in evaluated])
+    for (task, items, requests, _), part in zip(evaluated, parts, strict=True):
+        rows += record_rows(task, items, requests, changes, part)
     spent = swept.stats
-    for swept in others:
-        sizes = [sum(len(requests.requests) for requests in of_task.blind) for of_task in evaluated]
-        for of_task, part in _by_task(swept, evaluated, sizes):
+    for other in others:
+        sizes = [sum(len(item.requests) for item in of_task.blind) for of_task in evaluated]
+        for of_task, part in zip(evaluated, _parts(other, sizes), strict=True):
             rows += blind_rows(of_task.task, of_task.blind, part)
-        spent += swept.stats
+        spent += other.stats
     if () in tried:
-        for of_task in evaluated:
-            protocols = dict.fromkeys(request.protocol for request in of_task.requests)
-            rows += guessed_rows(setup, of_task.task, of_task.items, tuple(protocols))
+        for task, items, requests, _ in evaluated:
+            protocols = dict.fromkeys(request.protocol for request in requests)
+            rows += guessed_rows(setup, task, items, tuple(protocols))
+    kept = []
+    for row in rows:
+        removed = layers_of.get(row["intervention"], [])
+        kept.append({name: row[name] for name in _KEPT} | {"layers": removed, "step": len(removed)})
     names = ", ".join(of_task.task.name for of_task in evaluated)
-    layers = [layers_of.get(row["intervention"], []) for row in rows]
-    kept = [
-        {name: row[name] for name in _KEPT} | {"layers": removed, "step": len(removed)}
-        for row, removed in zip(rows, layers, strict=True)
-    ]
     return kept, work_entry("layer removal", names, spent)
 
 
-def _by_task(
-    swept: Sweep, evaluated: Sequence[TaskRequests], sizes: Sequence[int]
-) -> Iterable[tuple[TaskRequests, Sweep]]:
+def _parts(swept: Sweep, sizes: Sequence[int]) -> Iterator[Sweep]:
     """The outcomes of each task's requests, which follow each other."""
     outcomes = [iter(of_change) for of_change in swept.outcomes]
-    for each, size in zip(evaluated, sizes, strict=True):
-        yield (
-            each,
-            replace(swept, outcomes=[list(islice(of_change, size)) for of_change in outcomes]),
-        )
+    for size in sizes:
+        yield replace(swept, outcomes=[list(islice(of_change, size)) for of_change in outcomes])
 
 
 def measured_by_task(

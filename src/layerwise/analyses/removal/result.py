@@ -87,8 +87,7 @@ class RemovalResult(Result):
     @computed_once
     def signal(self) -> pd.DataFrame:
         """As ``signal.parquet``: is the intact model better than blind, on items to select by?"""
-        split = SELECTION
-        return signal_table(self.removal, self.facts.chance, split)
+        return signal_table(self.removal, self.facts.chance)
 
     @computed_once
     def steps(self) -> pd.DataFrame:
@@ -133,15 +132,12 @@ class RemovalResult(Result):
 
 def orders_of(removal: pd.DataFrame) -> dict[tuple[str, str], list[tuple[int, ...]]]:
     """The layers left out at each step, by order and protocol, from ``removal.parquet``."""
-    return {
-        (str(group["by"].iloc[0]), str(group["protocol"].iloc[0])): _removed(group)
-        for _, group in removal.groupby(["by", "protocol"], sort=False)
-    }
-
-
-def _removed(order: pd.DataFrame) -> list[tuple[int, ...]]:
-    chosen = order.loc[order["chosen"]].drop_duplicates("step")
-    return [tuple(layers) for layers in chosen.sort_values(by="step")["layers"]]
+    orders: dict[tuple[str, str], list[tuple[int, ...]]] = {}
+    for _, group in removal.groupby(["by", "protocol"], sort=False):
+        chosen = group.loc[group["chosen"]].drop_duplicates("step").sort_values(by="step")
+        key = str(group["by"].iloc[0]), str(group["protocol"].iloc[0])
+        orders[key] = [tuple(layers) for layers in chosen["layers"]]
+    return orders
 
 
 def removal_rows(steps: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:
@@ -178,22 +174,17 @@ def next_steps(orders: Orders, curves: pd.DataFrame, facts: Facts) -> Iterator[s
         order = "" if by in BLOCKS else " in this order"
         yield f"Removed{order} ({by}, chosen {when(protocol)}): {names}."
     protocols = [name for name in PROTOCOL_ORDER if name in {name for _, name in made}]
-    yield from _untested(protocols, facts)
+    others = _others(protocols, facts)
+    if others:
+        yield f"They may cost more {joined(map(when, others))}, which was not tested."
+    if len(protocols) > 1:
+        yield "Each way of scoring has its own order; what one chose may cost another more."
     yield from _power(curves)
     (by, protocol), layers = next(iter(made.items()))
     command = prune_command(layers, protocols, facts)
     if command:
         several = f" ({by}, chosen {when(protocol)})" if len(made) > 1 else ""
         yield f"Write the model without these layers{several}, and test it:\n  {command}"
-
-
-def _untested(protocols: Sequence[str], facts: Facts) -> Iterator[str]:
-    """That other ways of scoring may lose more."""
-    others = _others(protocols, facts)
-    if others:
-        yield f"They may cost more {joined(map(when, others))}, which was not tested."
-    if len(protocols) > 1:
-        yield "Each way of scoring has its own order; what one chose may cost another more."
 
 
 def _others(protocols: Sequence[str], facts: Facts) -> list[str]:

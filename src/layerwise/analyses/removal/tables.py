@@ -31,10 +31,10 @@ BLOCKS = (BLOCK, ANGULAR)
 _SAME_SHARE, _SAME_NATS = 1e-9, 1e-4
 
 
-def signal_table(removal: pd.DataFrame, chance: Chance, split: str) -> pd.DataFrame:
-    """``signal.parquet`` of one split's items: is the intact model better than blind?"""
+def signal_table(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
+    """``signal.parquet`` of the selection items: is the intact model better than blind?"""
     # Here ``chosen`` says of a layer that it was removed; in records it is the option taken.
-    baselines = _baselines(removal, split).drop(columns="chosen", errors="ignore")
+    baselines = _baselines(removal, SELECTION).drop(columns="chosen", errors="ignore")
     return _effects.signal_table(_as_records(baselines), chance)
 
 
@@ -138,11 +138,9 @@ def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFram
         for split in baselines
     ]
     whole = pd.concat(parts, ignore_index=True)
-    of_rest = whole["split"].eq(HELD_OUT).to_numpy(dtype=bool)
-    tested, sizes = (
-        of_rest & whole["signal"].eq(True).to_numpy(dtype=bool),
-        Sizes(int(of_rest.sum()), 0),
-    )
+    held_out = whole["split"].eq(HELD_OUT).to_numpy(dtype=bool)
+    tested = held_out & whole["signal"].eq(True).to_numpy(dtype=bool)
+    sizes = Sizes(int(held_out.sum()), 0)
     p = over_run(whole["p"].to_numpy(dtype=float), tested, sizes=sizes)
     return whole.assign(p_run=p, run_tests=sizes.of_rows(tested))
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.result import AblationResult
@@ -33,14 +33,9 @@ from layerwise.runs.setup import TaskLike, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
 
-from .joined import FOLDER, JoinedCheckpoints, SeriesFacts
+from .joined import FOLDER, SeriesFacts, TrainingSeries
 from .series import checkpoints_of_one_model, joined_series
 from .tables import series_tables
-
-if TYPE_CHECKING:
-    from layerwise.presentation.claim import Claim
-    from layerwise.presentation.page import Report
-
 
 LENS = "lens"
 _READ = {"letter": "letter", "continuation": "continuation", "generate": "continuation"}
@@ -112,7 +107,11 @@ def one_by_one(
     seen: set[int] = set()
     pairs: Any = checkpoints.items() if isinstance(checkpoints, Mapping) else checkpoints
     for step, checkpoint in pairs:
-        _refuse_twice(step, seen)
+        if step in seen:
+            raise UserError(
+                f"Two checkpoints are of step {step}: expected one of each step; leave one out, or "
+                "say its step, as in STEP=FOLDER."
+            )
         seen.add(step)
         yield step, checkpoint
 
@@ -124,14 +123,6 @@ def _in_order(pairs: list[tuple[int, Any]]) -> dict[int, Any]:
             "of one model's training; give more, or use `layerwise profile` for one model."
         )
     return dict(one_by_one(sorted(pairs, key=lambda pair: pair[0])))
-
-
-def _refuse_twice(step: int, seen: set[int]) -> None:
-    if step in seen:
-        raise UserError(
-            f"Two checkpoints are of step {step}: expected one of each step; leave one out, or "
-            "say its step, as in STEP=FOLDER."
-        )
 
 
 def _entry(name: str, value: Any) -> tuple[int, Any]:
@@ -167,43 +158,6 @@ def _named(name: str, text: str) -> tuple[int, str | Path]:
             "its step, such as checkpoint-500, or STEP=FOLDER."
         )
     return int(digits[1]), path(name, text)
-
-
-class TrainingSeries(JoinedCheckpoints):
-    """Onsets of capabilities in training, and their layers; tables: ``JoinedCheckpoints``'."""
-
-    def report(self) -> Report:
-        """The page with figures, sentences and tables."""
-        from .report import series_report
-
-        return series_report(self)
-
-    def findings(self) -> list[Claim]:
-        """The sentences that the tables earn, the most important first."""
-        from .report import sentences
-
-        return sentences(self)
-
-    def plot(self, protocol: str | None = None) -> Any:
-        """Accuracy over steps with onsets, above what each layer costs at each step.
-
-        Args:
-            protocol: which; the first of the series if None.
-
-        Returns:
-            A matplotlib figure.
-        """
-        from .report import figure_of
-
-        return figure_of(self, protocol)
-
-    def __repr__(self) -> str:
-        n, steps = sum(self.onsets["appears"]), self.facts.steps
-        rows = counted(len(self.onsets), "task and protocol", "tasks and protocols")
-        return (
-            f"TrainingSeries({counted(len(steps), 'checkpoint')}, steps {steps[0]} to "
-            f"{steps[-1]}; {n} of {rows} there to stay)"
-        )
 
 
 Folders = Mapping[int, str | Path] | Sequence[str | Path]
@@ -317,4 +271,4 @@ def _series(
         seed=seed, smallest_gain=smallest_gain, smallest_loss=interest.loss,
         smallest_depth=interest.depth, steps=series.steps, runs=run_facts,
     )  # fmt: skip
-    return TrainingSeries(*series_tables(series, seed, smallest_gain, interest), facts)
+    return TrainingSeries(**series_tables(series, seed, smallest_gain, interest), facts=facts)

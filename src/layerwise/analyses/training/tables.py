@@ -6,7 +6,7 @@ Definitions are in ``docs/training.md``; how onsets and moves are inferred, in `
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,13 @@ from layerwise.presentation.rows import numbers, records, rows
 from layerwise.stats import holm
 from layerwise.stats.cells import Cell
 from layerwise.stats.depth.layer_curves import Sampling
-from layerwise.stats.depth.onset import Excess, Onset, Trend, depth_trend, onset
+from layerwise.stats.depth.onset import Excess, depth_trend, onset
 from layerwise.stats.effects import ALPHA, signal_table
 from layerwise.stats.families.estimate import known, with_holm
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.stats.signals.signal import LEVEL
 from layerwise.storage.parquet import frame
+from layerwise.storage.schemas import SCHEMAS
 
 from .joined import n_layer_tests
 from .series import Series
@@ -44,46 +45,34 @@ _LAYERS = [
 ]  # fmt: skip
 
 
-class Tables(NamedTuple):
-    """The tables of a series, by the names of their files without ``training_``."""
-
-    accuracy: pd.DataFrame
-    layers: pd.DataFrame
-    depths: pd.DataFrame
-    onsets: pd.DataFrame
-    moves: pd.DataFrame
-
-
-def series_tables(series: Series, seed: int, smallest_gain: float, interest: Interest) -> Tables:
-    """All tables of a series."""
+def series_tables(
+    series: Series, seed: int, smallest_gain: float, interest: Interest
+) -> dict[str, pd.DataFrame]:
+    """All tables of a series, by the names of their files without ``training_``."""
     asked = series.cells()
     accuracy = _accuracy(series)
     layers = _layers(series, accuracy)
     onsets = _onsets(series, asked, accuracy, layers, smallest_gain, interest)
-    return Tables(
-        accuracy, layers, _depths(series, seed),
-        frame("training_onsets", onsets),
-        frame("training_moves", _moves(series, asked, accuracy, layers, interest)),
-    )  # fmt: skip
+    moves = _moves(series, asked, accuracy, layers, interest)
+    return {
+        "accuracy": accuracy,
+        "layers": layers,
+        "depths": _depths(series, seed),
+        "onsets": frame("training_onsets", onsets),
+        "moves": frame("training_moves", moves),
+    }
 
 
 def _accuracy(series: Series) -> pd.DataFrame:
     """Intact accuracy with its controls; signal after Holm's correction over the series."""
-    kept = [name for name in SIGNAL if name not in ("step", "p_series", "signal")]
     tables = [
-        signal_table(ablation.records, series.chance)[kept].assign(step=step)
+        signal_table(ablation.records, series.chance).assign(step=step)
         for step, ablation in zip(series.steps, series.ablations(), strict=True)
     ]
     whole = pd.concat(tables, ignore_index=True)
     p = holm(numbers(whole, "p"))
     whole = whole.assign(p_series=p, signal=p < LEVEL)
-    return frame("training_accuracy", records(pd.DataFrame(whole[list(SIGNAL)])))
-
-
-SIGNAL = (
-    "step", "task", "capability", "protocol", "n_items", "n_clusters", "chance", "accuracy",
-    "low", "high", "blind", "no_layers", "p", "p_series", "signal",
-)  # fmt: skip
+    return frame("training_accuracy", records(whole[SCHEMAS["training_accuracy"].names]))
 
 
 def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:
@@ -156,12 +145,13 @@ def _onsets(
         excess = excess_of(cells, series.chance(task, protocol))
         when = onset(excess, p, smallest_gain, ALPHA / len(asked))
         last = min(1.0, float(p[-1]) * len(asked))
-        onsets.append(
-            _about(cells[0], series.steps)
-            | {"p": p[-1], "p_corrected": last, "appears": when is not None}
-            | _steps(when, series.steps)
-            | (_needed(rows(layers, task=task, protocol=protocol), interest) if when else {})
-        )
+        row = _about(cells[0], series.steps)
+        row |= {"p": p[-1], "p_corrected": last, "appears": when is not None}
+        if when is not None:
+            places = {"onset": when.estimate, "low": when.low, "high": when.high}
+            row |= {name: series.steps[place] for name, place in places.items()}
+            row |= _needed(rows(layers, task=task, protocol=protocol), interest)
+        onsets.append(row)
     return onsets
 
 
@@ -170,12 +160,6 @@ def _about(cell: Cell, steps: Sequence[int]) -> dict[str, Any]:
         "task": cell.task, "capability": cell.capability, "protocol": cell.protocol,
         "n_steps": len(steps), "n_items": len(cell.intact), "n_clusters": cell.clusters.n,
     }  # fmt: skip
-
-
-def _steps(when: Onset | None, steps: Sequence[int]) -> dict[str, int]:
-    if when is None:
-        return {}
-    return {"onset": steps[when.estimate], "low": steps[when.low], "high": steps[when.high]}
 
 
 def _needed(of_step: pd.DataFrame, interest: Interest) -> dict[str, Any]:
@@ -199,49 +183,33 @@ def _moves(
     """Whether what is needed lies deeper in the later half of the checkpoints with signal."""
     moves = []
     for (task, protocol), cells in asked.items():
-        signal = rows(accuracy, task=task, protocol=protocol, signal=True)["step"]
+        signal = set(rows(accuracy, task=task, protocol=protocol, signal=True)["step"])
         chosen = [
             i
             for i, step in enumerate(series.steps)
-            if step in set(signal) and len(cells[i].interventions) == series.n_layers
+            if step in signal and len(cells[i].interventions) == series.n_layers
         ]
-        sure = rows(layers, task=task, protocol=protocol, significant=True)["step"]
-        steps = [series.steps[i] for i in chosen]
-        if not _both_halves(steps, set(map(int, sure))):
+        sure = set(rows(layers, task=task, protocol=protocol, significant=True)["step"])
+        steps, half = [series.steps[i] for i in chosen], len(chosen) // 2
+        # Enough steps, and some layer is needed in the earlier and in the later half.
+        if len(steps) < FEWEST_STEPS or not (sure & set(steps[:half]) and sure & set(steps[half:])):
             continue
-        trend = depth_trend(lost(cells, chosen), _halves(len(chosen)), cells[0].clusters)
+        later = (np.arange(len(steps)) >= half).astype(float)
+        trend = depth_trend(lost(cells, chosen), later, cells[0].clusters)
         if trend is not None:
-            moves.append(_about(cells[0], steps) | _move(trend, steps))
-    return [
-        row | {"significant": _is_sure(row, row["p_holm"], interest)} for row in with_holm(moves)
-    ]
+            moves.append(
+                _about(cells[0], steps)
+                | {"first_step": steps[0], "last_step": steps[-1], "layer_early": trend.first}
+                | {"layer_late": trend.first + trend.change, "change": trend.change}
+                | {"low": known(trend.low), "high": known(trend.high), "p": trend.p}
+            )
+    for row in (moves := with_holm(moves)):
+        away = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+        far = abs(row["change"]) > interest.depth - 1e-9
+        row["significant"] = bool(row["p_holm"] < ALPHA and away and far)
+    return moves
 
 
 def lost(cells: Sequence[Cell], chosen: Sequence[int]) -> Float[np.ndarray, "items steps layers"]:
     """What each item loses without each layer, at some of the steps."""
     return np.stack([cells[i].change for i in chosen], axis=1)
-
-
-def _halves(n_steps: int) -> Float[np.ndarray, " steps"]:
-    """0 in the earlier half of the steps, 1 in the later."""
-    return (np.arange(n_steps) >= n_steps // 2).astype(float)
-
-
-def _both_halves(steps: Sequence[int], sure: set[int]) -> bool:
-    """Whether enough steps have signal, and some layer is needed in the earlier and later half."""
-    half = len(steps) // 2
-    parts = steps[:half], steps[half:]
-    return len(steps) >= FEWEST_STEPS and all(sure & set(part) for part in parts)
-
-
-def _move(trend: Trend, steps: Sequence[int]) -> dict[str, Any]:
-    return {
-        "first_step": steps[0], "last_step": steps[-1], "layer_early": trend.first,
-        "layer_late": trend.first + trend.change, "change": trend.change,
-        "low": known(trend.low), "high": known(trend.high), "p": trend.p,
-    }  # fmt: skip
-
-
-def _is_sure(row: Mapping[str, Any], p: float, interest: Interest) -> bool:
-    away = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
-    return bool(p < ALPHA and away and abs(row["change"]) > interest.depth - 1e-9)
