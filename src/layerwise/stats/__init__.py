@@ -12,13 +12,13 @@ from .inference import holm as holm
 from .inference import joint_sign_flip_p as joint_sign_flip_p
 from .inference import mcnemar_exact as mcnemar_exact
 from .inference import mcnemar_p_values as mcnemar_p_values
+from .inference import mean_p_values as mean_p_values
 from .inference import paired_bootstrap as paired_bootstrap
 from .inference import percentile_bounds as percentile_bounds
 from .inference import rank_correlations as rank_correlations
 from .inference import share_lost as share_lost
 from .inference import shares as shares
 from .inference import sign_flip_p_values as sign_flip_p_values
-from .items.clusters import mean_p_values as mean_p_values
 from .resampling import generator as generator
 from .resampling import resample_counts as resample_counts
 from .resampling import resample_indices as resample_indices

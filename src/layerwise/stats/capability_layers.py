@@ -168,20 +168,24 @@ def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float)
     n_capabilities = len({cell.capability for cell in every})
     of_layers = layer_estimates(pools(only, signal, floors), n_capabilities, smallest_loss)
     table = _joined([of_layers, task_gains(only, signal, chance)])
-    return conform("estimates", table.assign(kind=kind, site=site))
+    if table.empty:
+        return frame("estimates", [])
+    # of a single capability nothing is compared
+    compared = {name: None for name in ("other", "n_other", "share_other") if name not in table}
+    return conform("estimates", table.assign(kind=kind, site=site, **compared))
 
 
 def _is_single(interventions: pd.DataFrame) -> pd.Series:
     """Whether changes are of one layer or part of it: no heads, no sets."""
-    return interventions["head"].isna() & (interventions["layers"].map(len) == 1)
+    return pd.Series(interventions["head"].isna() & (interventions["layers"].map(len) == 1))
 
 
 def layer_estimates(
     every: Sequence[Pool], n_capabilities: int, smallest_loss: float
 ) -> pd.DataFrame:
     """Rows of ``estimates.parquet``: what each capability needs, needs more, and can spare."""
-    needed, more = _needed(every, n_capabilities), _needed_more(every, n_capabilities)
-    return _joined([needed, more, _spare(every, n_capabilities, smallest_loss)])
+    needed, spare = (_each(what, every, n_capabilities, smallest_loss) for what in (NEEDED, SPARE))
+    return _joined([needed, _needed_more(every, n_capabilities), spare])
 
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -235,19 +239,26 @@ def _corrected(tables: Sequence[pd.DataFrame], n_tests: int) -> pd.DataFrame:
     )
 
 
-def _needed(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
-    """Test whether the net change of right answers is 0, by exact sign flips of items."""
+def _each(
+    what: str, every: Sequence[Pool], n_capabilities: int, smallest_loss: float
+) -> pd.DataFrame:
+    """Test each layer: whether the loss is 0, or whether it is smaller than what is of interest."""
     rows = []
     n_tests = n_capabilities * max((len(pool.layers) for pool in every), default=0)
     for pool in every:
-        # Tasks and protocols with signal are partly those that were lucky: any choice of as many
-        # could have been tested.
-        p = paired_p_values(pool.net, pool.clusters)
-        if pool.draws is not None:
-            p = np.maximum(p, crossed_means(pool.draws, pool.clusters).p_values())
-        p = np.minimum(p * pool.n_choices, 1.0)
-        bounds = _loss_bounds(pool, n_tests * pool.n_choices)
-        rows.append(_rows(NEEDED, pool, pool.loss.mean(axis=0), bounds, p))
+        means = None if pool.draws is None else crossed_means(pool.draws, pool.clusters)
+        n_choices = 1
+        if what == NEEDED:
+            # By exact sign flips of items. Tasks and protocols with signal are partly those that
+            # were lucky: any choice of as many could have been tested.
+            n_choices, p = pool.n_choices, paired_p_values(pool.net, pool.clusters)
+            p = p if means is None else np.maximum(p, means.p_values())
+            p = np.minimum(p * n_choices, 1.0)
+        else:
+            p = no_loss_p_values(pool.loss, smallest_loss, pool.clusters)
+            p = p if means is None else np.maximum(p, 1 - means.upper_p_values(smallest_loss))
+        bounds = _loss_bounds(pool, n_tests * n_choices)
+        rows.append(_rows(what, pool, pool.loss.mean(axis=0), bounds, p))
     return _corrected(rows, n_tests)
 
 
@@ -264,20 +275,6 @@ def _loss_bounds(pool: Pool, n_tests: int) -> tuple[Float[np.ndarray, " layers"]
     return low, high
 
 
-def _spare(every: Sequence[Pool], n_capabilities: int, smallest: float) -> pd.DataFrame:
-    """Test whether the loss is smaller than the smallest loss of interest."""
-    rows = []
-    n_tests = n_capabilities * max((len(pool.layers) for pool in every), default=0)
-    for pool in every:
-        p = no_loss_p_values(pool.loss, smallest, pool.clusters)
-        if pool.draws is not None:
-            means = crossed_means(pool.draws, pool.clusters)
-            p = np.maximum(p, 1 - means.upper_p_values(smallest))
-        bounds = _loss_bounds(pool, n_tests)
-        rows.append(_rows(SPARE, pool, pool.loss.mean(axis=0), bounds, p))
-    return _corrected(rows, n_tests)
-
-
 def _needed_more(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
     """Test whether one capability loses more than another, also beyond its background loss."""
     # Both are compared under the protocols that both have signal under. Both contrasts of shares
@@ -285,6 +282,7 @@ def _needed_more(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
     rows = []
     n_layers = max((len(pool.layers) for pool in every), default=0)
     n_tests = comb(n_capabilities, 2) * n_layers
+    level = LEVEL / max(n_tests, 1)
     for pair in combinations(every, 2):
         both = [name for name in pair[0].protocols if name in pair[1].protocols]
         # Draws of examples that all items share are no part of Welch's test.
@@ -292,16 +290,14 @@ def _needed_more(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
         first, second = (pool.under(both) for pool in pair)
         if not both or not alike or min(first.clusters.n, second.clusters.n) < 2:
             continue
-        whole = _contrast(first, second, first.loss, second.loss)
-        beyond = _contrast(
-            first, second, beyond_background(first.loss), beyond_background(second.loss)
-        )
-        agree = np.sign(whole.difference) == np.sign(beyond.difference)
-        p = np.where(agree, np.maximum(whole.p, beyond.p), 1.0)
-        reach = whole.reach(LEVEL / max(n_tests, 1))
-        more = whole.difference >= 0
+        difference, p, reach = _contrast(first, second, first.loss, second.loss, level)
+        losses = beyond_background(first.loss), beyond_background(second.loss)
+        beyond, p_beyond, _ = _contrast(first, second, *losses, level)
+        agree = np.sign(difference) == np.sign(beyond)
+        p = np.where(agree, np.maximum(p, p_beyond), 1.0)
+        more = difference >= 0
         for pool, less, more_here, sign in ((first, second, more, 1), (second, first, ~more, -1)):
-            away = sign * whole.difference
+            away = sign * difference
             contrasts = _rows(NEEDED_MORE, pool, away, (away - reach, away + reach), p)
             contrasts = contrasts.assign(
                 other=less.capability, n_other=less.clusters.n,
@@ -311,32 +307,17 @@ def _needed_more(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
     return _corrected(rows, n_tests)
 
 
-class _Contrast(NamedTuple):
-    """Differences of shares lost, by layer."""
-
-    difference: Float[np.ndarray, " layers"]
-    error: Float[np.ndarray, " layers"]
-    freedom: Float[np.ndarray, " layers"]
-
-    @property
-    def p(self) -> Float[np.ndarray, " layers"]:
-        from scipy.special import stdtr
-
-        return 2 * stdtr(self.freedom, -np.abs(self.difference) / self.error)
-
-    def reach(self, level: float) -> Float[np.ndarray, " layers"]:
-        from scipy.special import stdtrit
-
-        return -stdtrit(self.freedom, level / 2) * self.error
-
-
 def _contrast(
     first: Pool,
     second: Pool,
     loss: Float[np.ndarray, "answers layers"],
     other_loss: Float[np.ndarray, "others layers"],
-) -> _Contrast:
-    """Welch's test of two shares (Welch 1947, Biometrika 34), over clusters of items."""
+    level: float,
+) -> list[Float[np.ndarray, " layers"]]:
+    """Difference of two shares lost, its p-value and how far its bounds are away, by layer."""
+    # Welch's test (Welch 1947, Biometrika 34) over clusters of items.
+    from scipy.special import stdtr, stdtrit
+
     shares, squared, freedom, moves = [], [], [], []
     for pool, values in ((first, loss), (second, other_loss)):
         share, moved = pool.shares(values)
@@ -344,19 +325,15 @@ def _contrast(
         moves.append(moved)
         squared.append(np.maximum((moved**2).sum(axis=0), pool.least_error**2))
         freedom.append(pool.clusters.n - 1)
-    total = squared[0] + squared[1] + _shared(first, second, moves)
-    df = total**2 / sum(each**2 / n for each, n in zip(squared, freedom, strict=True))
-    return _Contrast(shares[0] - shares[1], np.sqrt(total), np.minimum(df, sum(freedom)))
-
-
-def _shared(
-    first: Pool, second: Pool, moves: Sequence[Float[np.ndarray, "clusters layers"]]
-) -> Shaped[np.ndarray, " layers"]:
-    """Covariance from items that both capabilities share; at least 0."""
+    # covariance from items that both capabilities share; at least 0
     rows = first.clusters.row_of_label, second.clusters.row_of_label
     both = sorted(rows[0].keys() & rows[1].keys())
     products = moves[0][[rows[0][b] for b in both]] * moves[1][[rows[1][b] for b in both]]
-    return np.maximum(-2 * products.sum(axis=0), 0.0)
+    total = squared[0] + squared[1] + np.maximum(-2 * products.sum(axis=0), 0.0)
+    df = total**2 / sum(each**2 / n for each, n in zip(squared, freedom, strict=True))
+    difference, error, df = shares[0] - shares[1], np.sqrt(total), np.minimum(df, sum(freedom))
+    p = 2 * stdtr(df, -np.abs(difference) / error)
+    return [difference, p, -stdtrit(df, level / 2) * error]
 
 
 def _rows(

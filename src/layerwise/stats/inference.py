@@ -40,6 +40,8 @@ class Bounds(NamedTuple):
     high: Float[np.ndarray, " columns"]
 
 
+# A run asks of the same few counts again and again, and each bound is searched for.
+@lru_cache(maxsize=4096)
 def exact_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     """Clopper-Pearson interval of a proportion (Clopper and Pearson 1934, Biometrika 26).
 
@@ -54,12 +56,6 @@ def exact_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     Raises:
         ValueError: if ``successes`` is not in 0..``n``.
     """
-    return _exact_interval(successes, n, level)
-
-
-# A run asks of the same few counts again and again, and each bound is searched for.
-@lru_cache(maxsize=4096)
-def _exact_interval(successes: int, n: int, level: float) -> Interval:
     from scipy.stats import binomtest
 
     if n == 0 and successes == 0:
@@ -148,6 +144,27 @@ def paired_bootstrap(
     draws = resampled_means(values[:, None], resample_indices(len(values), n_resamples, seed))
     bounds = percentile_bounds(draws, level)
     return Interval(float(values.mean()), float(bounds.low[0]), float(bounds.high[0]), level)
+
+
+def mean_p_values(values: Float[np.ndarray, "n columns"]) -> Float[np.ndarray, " columns"]:
+    """Two-sided one-sample t-test of every column's mean against 0 (Student 1908, Biometrika 6).
+
+    Args:
+        values: one row per item.
+
+    Returns:
+        The p-values; 1 for fewer than two items, and where all values are 0. Equal values that
+        are not 0 give 0.
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        return np.ones(values.shape[1])
+    mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = np.where(mean == 0, 0.0, np.abs(mean) / error)
+    return np.asarray(2 * t.sf(statistic, n - 1))
 
 
 def sign_flip_p_values(

@@ -166,10 +166,9 @@ def same_depth_p_value(
     # at worst one changes only before d and the other only behind it, as ``mixture_p`` has it.
     if not (_measured(first) and _measured(second)):
         return 1.0
-    contrast, other_contrast, _ = _both(first, second, axes, measure)
-    pairs = _in_both(first, second, contrast, other_contrast, paired)
-    shared = _correlation(contrast, other_contrast, pairs, diagonal=True)
-    return mixture_p(nearest_to_zero(contrast.z, other_contrast.z, shared))
+    contrasts, _ = _both((first, second), axes, measure)
+    shared = _correlation((first, second), contrasts, paired, diagonal=True)
+    return mixture_p(nearest_to_zero(contrasts[0].z, contrasts[1].z, shared))
 
 
 def depth_difference(
@@ -188,10 +187,9 @@ def depth_difference(
     if not (_measured(first) and _measured(second)):
         return Difference(np.nan, np.nan, 1.0)
     p = max(least, same_depth_p_value(first, second, axes, paired=paired, measure=measure))
-    contrast, other_contrast, depths = _both(first, second, axes, measure)
-    pairs = _in_both(first, second, contrast, other_contrast, paired)
-    shared = _correlation(contrast, other_contrast, pairs)
-    z = contrast.z[:, None], other_contrast.z[None]
+    contrasts, depths = _both((first, second), axes, measure)
+    shared = _correlation((first, second), contrasts, paired)
+    z = contrasts[0].z[:, None], contrasts[1].z[None]
     length = (z[0] ** 2 - 2 * shared * z[0] * z[1] + z[1] ** 2) / (1 - shared**2)
     accepted = length <= critical_distance(1 - level)
     shift = axes[1].inside(depths)[None] - axes[0].inside(depths)[:, None]
@@ -202,13 +200,11 @@ def depth_difference(
 
 
 def _both(
-    first: Sequence[ItemCurves],
-    second: Sequence[ItemCurves],
+    groups: tuple[Sequence[ItemCurves], Sequence[ItemCurves]],
     axes: tuple[Axis, Axis],
     measure: str,
-) -> tuple[_Contrast, _Contrast, Draws]:
+) -> tuple[tuple[_Contrast, _Contrast], Draws]:
     """The contrasts of both at the same depths."""
-    groups = first, second
     own = [axis.depth(_places(group, measure)) for axis, group in zip(axes, groups, strict=True)]
     depths = np.unique(np.round(np.concatenate(own), 12))
     start, end = max(d[0] for d in own), min(d[-1] for d in own)
@@ -217,7 +213,7 @@ def _both(
         _contrast(group, measure, axis.places(depths), ROUNDING)
         for axis, group in zip(axes, groups, strict=True)
     )
-    return one, other, depths
+    return (one, other), depths
 
 
 def _measured(group: Sequence[ItemCurves]) -> bool:
@@ -314,39 +310,27 @@ def _boundary(
     return inside
 
 
-def _in_both(
-    first: Sequence[ItemCurves],
-    second: Sequence[ItemCurves],
-    contrast: _Contrast,
-    other_contrast: _Contrast,
-    paired: bool,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Deviations of the same clusters in both: of all, or of those that ask for the same thing."""
-    if paired:
-        return list(zip(contrast.parts, other_contrast.parts, strict=True))
-    pairs = []
-    for task, part in zip(first, contrast.parts, strict=True):
-        for twin, twins in zip(second, other_contrast.parts, strict=True):
-            rows, other_rows = task.grouped.row_of_label, twin.grouped.row_of_label
-            both = sorted(rows.keys() & other_rows.keys())
-            if both:
-                pairs.append((part[[rows[b] for b in both]], twins[[other_rows[b] for b in both]]))
-    return pairs
-
-
 def _correlation(
-    contrast: _Contrast,
-    other_contrast: _Contrast,
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    groups: tuple[Sequence[ItemCurves], Sequence[ItemCurves]],
+    contrasts: tuple[_Contrast, _Contrast],
+    paired: bool,
     *,
     diagonal: bool = False,
 ) -> Float[np.ndarray, "*places"]:
     """Correlations of all pairs of contrasts, or of those at the same depth."""
-    sizes = (
-        contrast.error * other_contrast.error
-        if diagonal
-        else contrast.error[:, None] * other_contrast.error[None]
-    )
+    # From deviations of the same clusters in both: of all, or of those that ask for the same thing.
+    first, second = contrasts
+    if paired:
+        pairs = list(zip(first.parts, second.parts, strict=True))
+    else:
+        pairs = []
+        for task, part in zip(groups[0], first.parts, strict=True):
+            for twin, twins in zip(groups[1], second.parts, strict=True):
+                rows, other_rows = task.grouped.row_of_label, twin.grouped.row_of_label
+                if both := sorted(rows.keys() & other_rows.keys()):
+                    own, others = ([each[label] for label in both] for each in (rows, other_rows))
+                    pairs.append((part[own], twins[others]))
+    sizes = first.error * second.error if diagonal else first.error[:, None] * second.error[None]
     if not pairs:
         return np.zeros(sizes.shape)
     way = "ij,ij->j" if diagonal else "ij,ik->jk"

@@ -148,9 +148,13 @@ def exact(rows: pd.DataFrame, n_tests: int) -> Ends:
     """Bounds of paired differences of accuracies, which also know of draws of examples."""
     lost, gained, n = independent_counts(rows)
     low, high = exact_difference_bounds(lost, gained, n, n_tests=n_tests)
-    if "crossed" in rows:
-        ends = _crossed_bounds(rows, n_tests)
-        low, high = np.fmin(low, ends[0]), np.fmax(high, ends[1])
+    tail = (1 - 0.95) / 2 / max(n_tests, 1)
+    crossed: Any = rows.get("crossed", ())
+    for i, means in enumerate(crossed):
+        if isinstance(means, CrossedMeans):
+            mean, half = float(means.mean[0]), float(means.half_widths(tail)[0])
+            low[i] = min(low[i], max(mean - half, -1.0))
+            high[i] = max(high[i], min(mean + half, 1.0))
     return low, high
 
 
@@ -268,19 +272,6 @@ def _binomial_bounds(
     low = betaincinv(np.where(count > 0, count, 1), np.maximum(n - count, 0) + 1, tail)
     high = betaincinv(count + 1, np.where(count < n, n - count, 1), 1 - tail)
     return np.where(count > 0, low, 0.0), np.where(count < n, high, 1.0)
-
-
-def _crossed_bounds(
-    effects: pd.DataFrame, n_tests: int, level: float = 0.95
-) -> Float[np.ndarray, "2 rows"]:
-    """Bounds that know of the draws of few-shot examples; nan where there is but one draw."""
-    tail = (1 - level) / 2 / max(n_tests, 1)
-    bounds = np.full((2, len(effects)), np.nan)
-    for i, means in enumerate(effects["crossed"]):
-        if isinstance(means, CrossedMeans):
-            mean, half = float(means.mean[0]), float(means.half_widths(tail)[0])
-            bounds[:, i] = max(mean - half, -1.0), min(mean + half, 1.0)
-    return bounds
 
 
 def independent_counts(effects: pd.DataFrame) -> list[Float[np.ndarray, " rows"]]:

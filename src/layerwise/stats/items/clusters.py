@@ -254,21 +254,11 @@ def mean_errors(
 
 
 def mean_p_values(
-    values: Float[np.ndarray, "items columns"], clusters: Clusters | None = None
+    values: Float[np.ndarray, "items columns"], clusters: Clusters
 ) -> Float[np.ndarray, " columns"]:
-    """Two-sided one-sample t-test of every column's mean against 0 (Student 1908, Biometrika 6).
-
-    Args:
-        values: one row per item.
-        clusters: which items ask for the same thing; each stands by itself if None.
-
-    Returns:
-        The p-values; 1 for fewer than two items or clusters, and where all values are 0. Equal
-        values that are not 0 give 0.
-    """
+    """``stats.mean_p_values`` over clusters: 1 for fewer than two."""
     from scipy.stats import t
 
-    clusters = clusters or Clusters.apart(len(values))
     if clusters.n < 2:
         return np.ones(values.shape[1])
     mean, error = values.mean(axis=0), mean_errors(values, clusters)
