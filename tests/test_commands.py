@@ -14,8 +14,7 @@ import layerwise as lw
 from layerwise.cli import saved_runs
 from layerwise.cli.app import app
 from layerwise.cli.commands import COMMANDS, Command
-from layerwise.cli.options import Flag, Option, help_of
-from layerwise.cli.signatures import REQUIRED, signature_of
+from layerwise.cli.options import REQUIRED, Flag, Option, help_of, signature_of
 from layerwise.models import load_model
 from layerwise.planning.plan import plan_run
 from tests.commands import assert_refused, run

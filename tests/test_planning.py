@@ -179,7 +179,7 @@ def test_what_a_profile_adds_is_planned_or_said_to_be_left_out():
 
 def test_additions_are_those_of_a_profile(here):
     command = ["plan", model_folder(), "--task", "good.jsonl", "--also"]
-    says = "'heads' was asked for beside 'ablation', but only a profile has more; plan 'profile'"
+    says = "'also' was given, which only the plan of 'profile' has"
     refused(*command, "heads", says=says, unchanged=here)
     says = "Unknown addition to a profile 'head'. Did you mean 'heads'?"
     refused(*command, "head", "--analysis", "profile", says=says, unchanged=here)

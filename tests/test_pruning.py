@@ -258,7 +258,7 @@ def test_the_command_writes_a_model_that_can_be_asked_for(here):
     [
         (["--remove", "0-2"], "All 3 layers would be removed: expected that at least one stays;"),
         (["--remove", "1-3"], "Layer 3 is out of range: the model has layers 0 to 2."),
-        (["--remove", "a"], "Cannot read layers 'a': expected numbers and ranges like 0-5,9."),
+        (["--remove", "a"], "Cannot read layers 'a': expected numbers and ranges like 0-5,9"),
         (["--out", "full"], "full is not empty: expected a new or empty folder for the model, or"),
         (["--out", "words.jsonl"], "words.jsonl is a file: expected a folder"),
         (["--task", "nothing"], "Unknown task 'nothing'"),

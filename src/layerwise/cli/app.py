@@ -149,7 +149,7 @@ app = typer.Typer(
 )
 
 
-def _tell_version(wanted: bool) -> bool:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         say(f"layerwise {metadata.version('layerwise')}")
         raise typer.Exit
@@ -161,7 +161,7 @@ def settings(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Say which version this is.", is_eager=True, callback=_tell_version
+            "--version", help="Say which version this is.", is_eager=True, callback=_show_version
         ),
     ] = False,
 ) -> None:
@@ -184,7 +184,7 @@ _FULL = (
     "expected room for the command's files and for what it prints; free some space, or print to "
     "another place, and give the same command again."
 )
-_TOLD = (
+_WARNINGS = (
     MadeAgainWarning, DamagedFileWarning, OtherEnvironmentWarning, UnusedSettingsWarning,
     LongAnswersWarning, LongItemsWarning, NoSignalPossibleWarning,
 )  # fmt: skip
@@ -194,7 +194,7 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any
 ) -> None:  # fmt: skip
     """Print this package's warnings as one line; those of others as Python does."""
-    if category in _TOLD:
+    if category in _WARNINGS:
         say(f"layerwise: {message}", err=True)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
@@ -207,7 +207,7 @@ def main() -> None:
     wait_briefly_beside_others()
     try:
         with warnings.catch_warnings():
-            for category in _TOLD:
+            for category in _WARNINGS:
                 warnings.simplefilter("always", category)
             warnings.showwarning = _show_warning
             app(prog_name="layerwise")

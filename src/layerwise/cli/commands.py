@@ -16,18 +16,20 @@ import typer
 from layerwise.ground.arguments import check_ahead
 from layerwise.ground.process import keep_texts_as_objects, settle
 
-from .options import FLAGS, PAIRED, Flag, Option, help_of, options_of, read_layers, read_positions
-from .printing import (
-    say,
-    show_profile,
-    show_removal,
-    show_result,
-    show_score,
-    show_series,
-    show_written,
-    tell_time,
+from . import printing
+from .options import (
+    FLAGS,
+    PAIRED,
+    REQUIRED,
+    Flag,
+    Option,
+    Signature,
+    help_of,
+    options_of,
+    read_layers,
+    read_positions,
+    signature_of,
 )
-from .signatures import REQUIRED, Signature, signature_of
 
 # Bars are shown where there is a terminal.
 _NOT_ASKED = ("progress",)
@@ -40,7 +42,7 @@ class Command:
 
     target: str  # the function, ``module:name``; it is imported when the command runs
     # Prints what the function returns, given the folder that it wrote to.
-    show: Callable[[Any, Any], None] = show_result
+    show: Callable[[Any, Any], None] = printing.show_result
     # What of its options does not follow from the function, beside ``FLAGS``.
     flags: Mapping[str, Flag] = field(default_factory=dict)
     model: Any = REQUIRED  # the model if none is named
@@ -78,6 +80,8 @@ class Command:
         options, loading = self.options(), self.loading()
 
         def run(**given: Any) -> None:
+            from layerwise.runs.progress import seconds_in_words
+
             started = time.monotonic()
             model = given.pop(self.first)
             how = {name: given.pop(name) for name in loading}
@@ -87,10 +91,10 @@ class Command:
                 arguments["out"] = self.folder(model)
             result = self._call(named, how, arguments)
             if "progress" in self.signature.parameters:
-                tell_time(time.monotonic() - started)
+                printing.say(f"Took {seconds_in_words(time.monotonic() - started)}.")
             self.show(result, arguments.get("out"))
             if arguments.get("write") is not None:
-                say(f"Model: {arguments['write']}")
+                printing.say(f"Model: {arguments['write']}")
 
         declared = {self.first: (self._named_first(), self.model)}
         if self.beside is not None:
@@ -146,7 +150,7 @@ _ANALYSES = "layerwise.analyses"
 _PAIRED = {"tasks": PAIRED}
 COMMANDS: Mapping[str, Command] = {
     "profile": Command(
-        "layerwise.profiling.api:profile", show_profile, model="smollm2-135m",
+        "layerwise.profiling.api:profile", printing.show_profile, model="smollm2-135m",
         folder=default_folder,
         flags={
             "limit": Flag(
@@ -156,9 +160,9 @@ COMMANDS: Mapping[str, Command] = {
         },
     ),
     "ablate": Command(f"{_ANALYSES}.ablation.api:ablate"),
-    "score": Command(f"{_ANALYSES}.ablation.api:score", show_score),
+    "score": Command(f"{_ANALYSES}.ablation.api:score", printing.show_score),
     "profile-training": Command(
-        f"{_ANALYSES}.training.api:profile_training", show_series, several=True,
+        f"{_ANALYSES}.training.api:profile_training", printing.show_series, several=True,
         called="CHECKPOINT...",
         flags={
             "checkpoints": Flag(
@@ -180,7 +184,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "train-lens": Command(
         f"{_ANALYSES}.tuned_lens.api:train_lens",
-        lambda trained, out: show_result(trained.result, out),
+        lambda trained, out: printing.show_result(trained.result, out),
     ),
     "attribution": Command(f"{_ANALYSES}.attribution.api:attribution"),
     "heads": Command(f"{_ANALYSES}.heads.api:head_scores"),
@@ -192,18 +196,19 @@ COMMANDS: Mapping[str, Command] = {
     "interactions": Command(f"{_ANALYSES}.interactions.api:interactions"),
     "transplant": Command(f"{_ANALYSES}.transplant.api:transplant", offload=False, beside="other"),
     "distill": Command(
-        f"{_ANALYSES}.distillation.api:distill", show_written, offload=False, beside="student",
-        called="TEACHER", flags={"out": Flag(help="New folder for the distilled student.")},
+        f"{_ANALYSES}.distillation.api:distill", printing.show_written, offload=False,
+        beside="student", called="TEACHER",
+        flags={"out": Flag(help="New folder for the distilled student.")},
     ),
     "heal": Command(
-        f"{_ANALYSES}.distillation.api:heal", show_written, called="FOLDER",
+        f"{_ANALYSES}.distillation.api:heal", printing.show_written, called="FOLDER",
         flags={"out": Flag(help="New folder for the healed model.")},
     ),
     "early-exit": Command(f"{_ANALYSES}.early_exit.api:early_exit"),
     "similarity": Command(f"{_ANALYSES}.similarity.api:similarity"),
-    "remove": Command(f"{_ANALYSES}.removal.api:removal_order", show_removal),
+    "remove": Command(f"{_ANALYSES}.removal.api:removal_order", printing.show_removal),
     "prune": Command(
-        f"{_ANALYSES}.pruning.api:prune_model", show_written,
+        f"{_ANALYSES}.pruning.api:prune_model", printing.show_written,
         flags={
             "remove": Flag(
                 help="Which layers, e.g. 20-23, or encoder.3,decoder.1.", read=read_layers
@@ -213,7 +218,7 @@ COMMANDS: Mapping[str, Command] = {
         },
     ),
     "plan": Command(
-        "layerwise.planning.plan:plan_run", lambda plan, _: say(plan),
+        "layerwise.planning.plan:plan_run", lambda plan, _: printing.say(plan),
         flags={"tasks": Flag(("--task", "--tasks"))},
     ),
 }  # fmt: skip

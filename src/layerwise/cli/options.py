@@ -1,25 +1,64 @@
 """What a parameter of a public function is on the command line: its flag, type, text and help.
 
 All of it follows from the function's signature and docstring but for what ``FLAGS`` says: values
-that texts stand for (``0-5,9``, ``2GiB``), and descriptions that speak of Python.
+that texts stand for (``0-5,9``, ``2GiB``), and descriptions that speak of Python. Both are read
+from the source text: an analysis loads torch when it is imported, and its help must not wait for
+that. What stands as a default in the signature of a public function is therefore a literal.
 """
 
 from __future__ import annotations
 
+import ast
+import functools
+import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from layerwise.errors import UserError
+from layerwise.ground.options import filled
 from layerwise.ground.readers import refuse_path
+from layerwise.runs import options
 from layerwise.storage.places import refuse_unusable_folder
 
-from .signatures import Signature
+REQUIRED = inspect.Parameter.empty
+
+
+class Signature(NamedTuple):
+    """What the source of a public function says of it."""
+
+    summary: str  # the first sentence of its docstring
+    parameters: Mapping[str, inspect.Parameter]  # by name, in their order
+    texts: Mapping[str, str]  # their descriptions, each in one line
+
+
+@functools.cache
+def signature_of(target: str) -> Signature:
+    """Read a function's signature and docstring."""
+    module, _, name = target.partition(":")
+    spec = importlib.util.find_spec(module)
+    loader: Any = spec.loader if spec else None
+    # The text of the function, without its decorators: to parse all of a module takes longer.
+    pattern = rf"^def {name}\(.*?(?=^[^\s)]|\Z)"
+    match = re.search(pattern, loader.get_source(module), re.MULTILINE | re.DOTALL)
+    assert match is not None, f"{module} has no function {name}"
+    tree = ast.parse(match.group())
+    (definition,) = tree.body
+    assert isinstance(definition, ast.FunctionDef)
+    del definition.body[1:]  # all but the docstring, so that nothing needs an import
+    namespace = dict(vars(options))
+    flags = annotations.compiler_flag
+    exec(compile(tree, name, "exec", flags, dont_inherit=True), namespace)
+    function: Any = namespace[name]
+    signature, texts = filled(function, options.TEXTS)
+    summary = inspect.cleandoc(function.__doc__ or "").partition("\n\n")[0]
+    return Signature(" ".join(summary.split()), signature.parameters, texts)
+
 
 SAME = object()
 _TYPES: Mapping[str, Any] = {
@@ -37,33 +76,30 @@ _TYPES: Mapping[str, Any] = {
 
 def read_layers(text: str) -> list[int | str]:
     """Layers from ``0-5,9``, or from ``encoder.0-3,decoder.2``."""
-    layers: list[int | str] = []
-    for piece in text.split(","):
-        stack, dot, numbers = piece.strip().rpartition(".")
-        if dot and stack not in ("encoder", "decoder"):
-            raise UserError(
-                f"Cannot read layers {text!r}: expected numbers and ranges like 0-5,9, or of an "
-                "encoder-decoder encoder.0-3,decoder.2."
-            )
-        layers += [f"{stack}.{n}" if dot else n for n in _numbers(numbers, "layers")]
-    return layers
+    return _numbers(text, "layers", ", or of an encoder-decoder encoder.0-3,decoder.2")
 
 
-def _numbers(text: str, named: str) -> list[int]:
-    chosen: list[int] = []
-    for piece in text.split(","):
-        match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", piece.strip())
-        if match is None:
+def read_heads(text: str) -> list[int | str]:
+    """Heads from ``0-5,9``."""
+    return _numbers(text, "heads", "")
+
+
+def _numbers(text: str, named: str, of_stacks: str) -> list[int | str]:
+    """Numbers from ranges, with their stack in front where that is named and may be."""
+    chosen: list[int | str] = []
+    for piece in map(str.strip, text.split(",")):
+        match = re.fullmatch(r"(encoder\.|decoder\.)?([0-9]{1,4})(?:-([0-9]{1,4}))?", piece)
+        if match is None or (match[1] and not of_stacks):
             raise UserError(
-                f"Cannot read {named} {text!r}: expected numbers and ranges like 0-5,9."
+                f"Cannot read {named} {text!r}: expected numbers and ranges like 0-5,9{of_stacks}."
             )
-        first, last = (int(number or match[1]) for number in match.groups())
+        first, last = int(match[2]), int(match[3] or match[2])
         if last < first:
             raise UserError(
-                f"Cannot read {named} {text!r}, where {piece.strip()} runs backwards: expected the "
+                f"Cannot read {named} {text!r}, where {piece} runs backwards: expected the "
                 f"smaller number first, {last}-{first}."
             )
-        chosen += range(first, last + 1)
+        chosen += [f"{match[1]}{n}" if match[1] else n for n in range(first, last + 1)]
     return chosen
 
 
@@ -123,7 +159,7 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "heads": Flag(
         help="Heads of z, or key/value groups, e.g. 0,2,5-8; all if left out.",
-        read=lambda text: _numbers(text, "heads"),
+        read=read_heads,
     ),
     "offload": Flag(help="disk: only the layer that runs has its weights in memory."),
     "backend": Flag(help="What runs a decoder: auto, transformer-lens or hugging-face."),

@@ -11,6 +11,8 @@ import typer
 from layerwise.errors import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from layerwise.prompts.grid import Grid
     from layerwise.storage.base import Result
 
@@ -26,10 +28,15 @@ def say(text: object, err: bool = False) -> None:
     typer.echo(printable(str(text), lines=True), err=err)
 
 
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else WIDE)
+
+
 def show_result(result: Result, out: Path | None) -> None:
     """A result's compact table, what was planned and what it took, and where its data lie."""
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
     table = result.summary_rows()
@@ -41,28 +48,25 @@ def show_result(result: Result, out: Path | None) -> None:
         shown.add_column(_text(name), overflow="fold", min_width=max(map(len, words), default=1))
     for row in texts.itertuples(index=False):
         shown.add_row(*map(_text, row))
-    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    console = _console()
     console.print(_text(repr(result)))
     console.print(shown if len(table) else _text(result.if_empty))
-    show_notes(result)
-    _tell_planned(result)
+    _show_notes(result)
+    _show_planned(result)
     if out is not None:
         say(f"Tables: {out}")
 
 
-def show_notes(result: Result) -> None:
+def _show_notes(result: Result) -> None:
     """A result's notes; lines break between words, but for those of a command, to be copied."""
-    from rich.console import Console
-
-    console = Console(width=None if sys.stdout.isatty() else WIDE)
     for line in "\n".join(result.notes()).splitlines():
-        console.print(_text(line), soft_wrap=line.startswith("  layerwise "))
+        _console().print(_text(line), soft_wrap=line.startswith("  layerwise "))
 
 
 def show_profile(profile: Any, out: Path | None) -> None:
     """The answer of a profile, and where its page lies."""
-    _tell_work(profile.work, "layer, item and option")
-    _tell_planned(profile.results[0])
+    _show_work(profile.work, "layer, item and option")
+    _show_planned(profile.results[0])
     say(profile.report.text)
     say(f"Report: {profile.path}")
 
@@ -70,7 +74,7 @@ def show_profile(profile: Any, out: Path | None) -> None:
 def show_removal(removal: Any, out: Path | None) -> None:
     """An order of removal, and how much less was done than trying all."""
     show_result(removal, out)
-    _tell_work(removal.work, "candidate, item and option")
+    _show_work(removal.work, "candidate, item and option")
 
 
 def show_written(written: Any, out: Path) -> None:
@@ -86,18 +90,18 @@ def show_series(series: Any, out: Path | None) -> None:
     from layerwise.storage.places import SERIES_PAGE
 
     say(repr(series))
-    tell_claims(series.findings()[:SENTENCES])
+    show_claims(series.findings()[:SENTENCES])
     if out is not None:
         say(f"Series: {out / SERIES_PAGE}")
 
 
-def tell_claims(claims: Any) -> None:
+def show_claims(claims: Any) -> None:
     """A line for each claim, with its evidence."""
     for claim in claims:
         say(f"- {claim.short} ({claim.evidence})")
 
 
-def _tell_work(work: dict[str, float], each: str) -> None:
+def _show_work(work: dict[str, float], each: str) -> None:
     """How much less was done than one forward for each pair of change and request."""
     if work["token_passes"]:
         ratio = work["brute_force_token_passes"] / work["token_passes"]
@@ -113,20 +117,13 @@ def _tell_work(work: dict[str, float], each: str) -> None:
         )
 
 
-def _tell_planned(result: Result) -> None:
+def _show_planned(result: Result) -> None:
     """What was planned and what was made, in one line."""
     from layerwise.runs.records import planned_and_actual
 
     line = planned_and_actual(result.facts.work)
     if line is not None:
         say(line)
-
-
-def tell_time(seconds: float) -> None:
-    """How long a command took, by the clock."""
-    from layerwise.runs.progress import seconds_in_words
-
-    say(f"Took {seconds_in_words(seconds)}.")
 
 
 def _text(value: object) -> Any:
@@ -136,58 +133,47 @@ def _text(value: object) -> Any:
     return Text(printable(str(value), lines=True))
 
 
-# Longer texts lose their middle; the columns wrap what is left between words.
-_LONGEST = {"question": 100, "gold": 30, "intact": 30, "without": 30}
-_SCORE = ("task", "protocol", "n", "right", "chance", "blind", "none", "takes", "signal")
-_LEGEND = (
-    "Percent of items that are right, with the 95 % interval, and what that is\n"
-    "compared with: chance; blind, asked another item's question; none, without any\n"
-    "layer. takes: the option that is taken most often."
-)
-# Of a column of answers on a terminal.
-_WIDTH = 13
-
-
 def show_items(items: Any, layer: str, *, every: bool) -> None:
     """A table for each protocol, and how many items changed."""
+    from layerwise.analyses.ablation.items import shortened
+
+    # Longer texts lose their middle; the columns wrap what is left between words.
+    longest = {"question": 100, "gold": 30, "intact": 30, "without": 30}
+    narrow = 13 if sys.stdout.isatty() else None
+    heads: dict[str, int | None] = {"": None, "asked": None}
+    heads |= dict.fromkeys(("answer", "intact", f"without {layer}"), narrow)
     for protocol, group in items.groupby("protocol", sort=True):
-        counts = [int((group["fate"] == fate).sum()) for fate in ("lost", "gained")]
+        lost, gained = (int((group["fate"] == fate).sum()) for fate in ("lost", "gained"))
         say(
-            f"{group['task'].iloc[0]}, {protocol}, without layer {layer}: {counts[0]} lost, "
-            f"{counts[1]} gained, of {len(group)} items."
+            f"{group['task'].iloc[0]}, {protocol}, without layer {layer}: {lost} lost, "
+            f"{gained} gained, of {len(group)} items."
         )
         shown = group if every else group.loc[group["fate"].isin(("lost", "gained"))]
-        if len(shown):
-            _show_answers(shown, layer)
+        rows = [[row["fate"], *(shortened(row[name], most) for name, most in longest.items())]
+                for row in shown.to_dict("records")]  # fmt: skip
+        margins = shown["margin_change"]
+        if margins.notna().any():
+            rows = [[*row, f"{change:+.1f} nats"]
+                    for row, change in zip(rows, margins, strict=True)]  # fmt: skip
+        if rows:
+            more = {"margin": None} if margins.notna().any() else {}
+            _print(heads | more, rows, whole=("", "margin"))
     if not every:
         say("--all lists the items that did not change, too.")
 
 
-def _show_answers(shown: Any, layer: str) -> None:
-    from layerwise.analyses.ablation.items import shortened
-
-    margins = bool(shown["margin_change"].notna().any())
-    rows = [
-        [
-            row["fate"],
-            *(shortened(row[name], most) for name, most in _LONGEST.items()),
-            *([f"{row['margin_change']:+.1f} nats"] if margins else []),
-        ]
-        for row in shown.to_dict("records")
-    ]
-    narrow = _WIDTH if sys.stdout.isatty() else None
-    answers = dict.fromkeys(("answer", "intact", f"without {layer}"), narrow)
-    heads = {"": None, "asked": None, **answers} | ({"margin": None} if margins else {})
-    _print(heads, rows, whole=("", "margin"))
-
-
 def show_score(result: Any, out: Path | None) -> None:
     """A model's accuracy beside its controls, and what to try where it has no signal."""
-    table = result.summary_rows()
-    say(f"{result!r}\n\n{_LEGEND}")
-    rows = [list(map(str, row)) for row in table.itertuples(index=False)]
-    _print(dict.fromkeys(_SCORE), rows, whole=_SCORE[1:])
-    show_notes(result)
+    say(
+        f"{result!r}\n\n"
+        "Percent of items that are right, with the 95 % interval, and what that is\n"
+        "compared with: chance; blind, asked another item's question; none, without any\n"
+        "layer. takes: the option that is taken most often."
+    )
+    rows = [list(map(str, row)) for row in result.summary_rows().itertuples(index=False)]
+    heads = ("task", "protocol", "n", "right", "chance", "blind", "none", "takes", "signal")
+    _print(dict.fromkeys(heads), rows, whole=heads[1:])
+    _show_notes(result)
     if out is not None:
         say(f"Tables: {out}")
 
@@ -195,7 +181,6 @@ def show_score(result: Any, out: Path | None) -> None:
 def _print(heads: dict[str, int | None], rows: list[list[str]], whole: tuple[str, ...]) -> None:
     """Print a table that breaks lines between words alone."""
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -204,7 +189,7 @@ def _print(heads: dict[str, int | None], rows: list[list[str]], whole: tuple[str
         table.add_column(head, overflow="ellipsis", max_width=width, no_wrap=head in whole)
     for row in rows:
         table.add_row(*(Text(printable(text)) for text in row))
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+    _console().print(table)
 
 
 def print_grid(grid: Grid) -> None:

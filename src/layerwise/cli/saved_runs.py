@@ -18,7 +18,7 @@ from layerwise.storage.places import (
 )
 
 from .options import reading_path
-from .printing import say, show_items, show_series, tell_claims
+from .printing import say, show_claims, show_items, show_series
 
 _Folders = Annotated[
     list[str], typer.Argument(help="Folders of finished runs.", **reading_path("folders"))
@@ -185,6 +185,6 @@ def compare(
     comparison = run(given, seed=seed, n_resamples=resamples)
     page = comparison.save(out)
     say(repr(comparison))
-    tell_claims(comparison.established()[:5])
+    show_claims(comparison.established()[:5])
     say(caution(comparison))
     say(f"Comparison: {page}")

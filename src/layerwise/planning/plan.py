@@ -270,11 +270,6 @@ def _refuse_unused(planned: Planned, options: PlanOptions) -> None:
     unused = owners.keys() - planned.options
     usual = options_of(PlanOptions)
     wrong = [name for name in usual if name in unused and options[name] != usual[name][0].default]
-    if "also" in wrong:
-        raise UserError(
-            f"{options['also'][0]!r} was asked for beside {planned.name!r}, but only a profile has "
-            "more; plan 'profile', or leave it out."
-        )
     if wrong:
         owner = owners[wrong[0]]
         raise UserError(

@@ -53,25 +53,16 @@ class PlannedSweep(NamedTuple):
         change = skip_layers(sorted(skipped)) if skipped else intact()
         return PlannedSweep(self.task, [change], [replace(self.requests[0], source=None)])
 
-    def with_prompts_of(self, most: int) -> PlannedSweep:
-        """The same with the ends of longer prompts."""
-        cut = [
-            replace(each, context=each.context[:1] + each.context[1:][-most:])
-            if each.source is None
-            else each
-            for each in self.requests
-        ]
-        return self._replace(requests=cut)
-
-    def with_texts_of(self, most: int) -> PlannedSweep:
-        """The same with texts of at most so many tokens."""
-        cut = [
-            replace(each, max_tokens=min(most, each.max_tokens))
-            if isinstance(each, Generate)
-            else each
-            for each in self.requests
-        ]
-        return self._replace(requests=cut)
+    def cut(self, *, prompts: int | None = None, texts: int | None = None) -> PlannedSweep:
+        """The same with the ends of longer prompts, and texts of at most so many tokens."""
+        requests = []
+        for each in self.requests:
+            if prompts is not None and each.source is None:
+                each = replace(each, context=each.context[:1] + each.context[1:][-prompts:])
+            if texts is not None and isinstance(each, Generate):
+                each = replace(each, max_tokens=min(texts, each.max_tokens))
+            requests.append(each)
+        return self._replace(requests=requests)
 
 
 @dataclass(frozen=True)
@@ -150,7 +141,7 @@ def few_texts(setup: Setup, task: Task) -> PlannedSweep:
             break
         requests += of_item
     changes = [intact(), skip(setup.model.cfg.n_layers // 2)]
-    return PlannedSweep(task, changes, requests).with_prompts_of(MOST_TRIED)
+    return PlannedSweep(task, changes, requests).cut(prompts=MOST_TRIED)
 
 
 def speed_of(setup: Setup, planned: Sequence[PlannedSweep], few: Timed | None) -> Speed:
@@ -159,7 +150,7 @@ def speed_of(setup: Setup, planned: Sequence[PlannedSweep], few: Timed | None) -
     Where texts are written, also from few texts, in which steps take the time, and from the
     beginnings of many, in which arithmetic does.
     """
-    some, whole = _spread(setup, [sweep.with_texts_of(0) for sweep in planned])
+    some, whole = _spread(setup, [sweep.cut(texts=0) for sweep in planned])
     least = some[0].part(0.0)
     flop_of_least = Setup.cost(setup, *least).flop
     n_layers = setup.model.cfg.n_layers
@@ -176,11 +167,11 @@ def speed_of(setup: Setup, planned: Sequence[PlannedSweep], few: Timed | None) -
     flop = last.seconds / last.cost.prompt_flop
     if few is None:
         return Speed(flop)
-    writing = [sweep for sweep in planned if sweep.with_texts_of(0) != sweep]
-    some, whole = _spread(setup, [sweep.with_prompts_of(SHORT_PROMPTS) for sweep in writing])
+    writing = [sweep for sweep in planned if sweep.cut(texts=0) != sweep]
+    some, whole = _spread(setup, [sweep.cut(prompts=SHORT_PROMPTS) for sweep in writing])
     share = SECONDS / 4 / flop / whole
-    many = [sweep.part(share).with_texts_of(SHORT_TEXTS) for sweep in some]
-    prompts = run_timed(setup, [sweep.with_texts_of(0) for sweep in many])
+    many = [sweep.part(share).cut(texts=SHORT_TEXTS) for sweep in some]
+    prompts = run_timed(setup, [sweep.cut(texts=0) for sweep in many])
     texts = run_timed(setup, many)
     work = np.array([(timed.cost.steps, timed.cost.text_flop) for timed in (few, texts)])
     unit = work.max(axis=0).clip(min=1.0)
