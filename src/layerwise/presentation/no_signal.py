@@ -161,12 +161,12 @@ def _controls(row: Row) -> Iterator[str]:
 
 def _known(row: Row) -> list[tuple[str, str]]:
     """The controls that were measured."""
-    return [pair for pair in _MEASURED if pd.notna(row.get(pair[0]))]
+    return [(name, words) for name, words in _MEASURED if name in row and pd.notna(row[name])]
 
 
 def _is_held(row: Row) -> bool:
     """Whether guessing without the question is better than chance."""
-    held = row.get("guesser_held")
+    held: Any = row.get("guesser_held")
     return bool(pd.notna(held) and held)
 
 
@@ -190,12 +190,12 @@ def taken(row: Row) -> str:
 def what_to_try(row: Row, signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
     """What may give signal, each a sentence that begins with the option to give."""
     gates = rows(signal, task=row["task"])
-    heard = [name for name in PROTOCOL_ORDER if name in set(rows(gates, signal=True)["protocol"])]
+    able = [name for name in PROTOCOL_ORDER if name in set(rows(gates, signal=True)["protocol"])]
     task = facts.task(row["task"])
     known = [name for name in PROTOCOL_ORDER if name in task.chance]
     left = [name for name in known if name not in set(gates["protocol"])]
-    if heard:
-        yield f"There is signal {joined(map(when, heard))}: use {_flags('protocol', heard)}."
+    if able:
+        yield f"There is signal {joined(map(when, able))}: use {_flags('protocol', able)}."
     elif left:
         yield f"Try {_flags('protocol', left)}."
     controls = [float(row[name]) for name, _ in _known(row)]

@@ -125,8 +125,8 @@ def _tests(run: RunTables, row: dict[str, Any]) -> int:
     signal = run.table("signal")
     if signal is None:
         return row["n_tests"]
-    gates = rows(signal, capability=row["capability"])
-    return row["n_tests"] * comb(len(gates), int(gates["signal"].sum()))
+    gates = records(rows(signal, capability=row["capability"]))
+    return row["n_tests"] * comb(len(gates), sum(gate["signal"] for gate in gates))
 
 
 # Settings of an ablation that a command of few words does not repeat.
@@ -136,8 +136,10 @@ _LEFT_OUT = ("also_changed", "heads", "block", "as_one", "mean_by", "draws", "fe
 def _command(run: RunTables, limit: int) -> str | None:
     """The command that asks more items; None of a run that it would not repeat."""
     facts, signal = run.facts, run.table("signal")
-    heard = [] if signal is None else list(rows(signal, signal=True)["protocol"])
-    protocols = [name for name in facts.protocols if name in heard]  # the others need other items
+    with_signal = [] if signal is None else list(rows(signal, signal=True)["protocol"])
+    protocols = [
+        name for name in facts.protocols if name in with_signal
+    ]  # the others need other items
     name = {"profile": "profile", "ablation": "ablate"}.get(str(facts.settings.get("analysis")))
     left_out = name == "ablate" and any(option in facts.settings for option in _LEFT_OUT)
     if name is None or left_out or facts.model.source == "user":

@@ -43,12 +43,14 @@ def figure_bytes(figure: Figure, file_format: str) -> bytes:
     the layout, and that was settled when the figure was made. A page and a folder show the same
     SVG, which is drawn once unless the figure was changed in between.
     """
+    buffer = io.BytesIO()
     if file_format == "svg":
         if figure.stale or figure not in _SVG:
-            _SVG[figure] = _svg_bytes(figure)
+            with _canvas(figure, FigureCanvasSVG) as canvas:
+                canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
+            _SVG[figure] = buffer.getvalue()
             figure.stale = False
         return _SVG[figure]
-    buffer = io.BytesIO()
     with _canvas(figure, FigureCanvasAgg) as canvas:
         canvas.print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
@@ -61,13 +63,6 @@ def picture_bytes(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     with style(), rc_context({"pdf.fonttype": 42}):
         figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
-    return buffer.getvalue()
-
-
-def _svg_bytes(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with _canvas(figure, FigureCanvasSVG) as canvas:
-        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 

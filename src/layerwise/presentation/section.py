@@ -77,7 +77,8 @@ def basis(row: dict[str, Any]) -> str:
 def change_of(row: dict[str, Any]) -> str:
     """``"skip|layer|facts|generate|11"``: whose items a mark is of; empty if not a layer's."""
     change = [row.get(name) for name in ("kind", "site", "task", "protocol", "layer")]
-    if any(map(pd.isna, change)) or not pd.isna(row.get("head")):
+    head: Any = row.get("head")
+    if any(map(pd.isna, change)) or not pd.isna(head):
         return ""
     return "|".join([*map(str, change[:-1]), str(int(row["layer"]))])
 

@@ -96,7 +96,7 @@ class LayerFigure(Figure):
         if _WITH_TITLES.get():
             self.suptitle("\n".join(lines), x=0.01, ha="left")
 
-    def tell(self, axes: Axes, corners: Sequence[Any], text: str, change: str = "") -> None:
+    def add_tooltip(self, axes: Axes, corners: Sequence[Any], text: str, change: str = "") -> None:
         """Add a tooltip between two corners of a panel, or close to a point."""
         x, y, right, low = map(float, corners)
         if text and math.isfinite(x + y):

@@ -79,7 +79,7 @@ class Block(NamedTuple):
     more: frozenset[int]  # layers that it is shown to need more than another capability does
 
     @property
-    def heard(self) -> int:
+    def n_with_signal(self) -> int:
         """Number of bands with signal."""
         return sum(not band.silent for band in self.bands)
 
@@ -197,19 +197,16 @@ def _columns(layers: Sequence[int], n_encoder: int) -> tuple[Column, ...]:
     """The axis: first, last and some layers between are named."""
     n = len(layers)
     step = next((s for s in (1, 2, 5, 10, 20, 50, 100) if n <= _LABELS * s), max(n // _LABELS, 1))
+    near = (step + 1) // 2 + (n > 20)  # so close to an end there is no room for another label
+    ends = [i for i, layer in enumerate(layers) if i == n - 1 or layer == n_encoder - 1]
     columns = []
     for i, layer in enumerate(layers):
-        starts = bool(n_encoder) and layer == n_encoder
-        within = layer - n_encoder if n_encoder and layer >= n_encoder else layer
-        ends = i == n - 1 or (bool(n_encoder) and layer == n_encoder - 1)
-        crowded = not ends and any(
-            i + k < n and (i + k == n - 1 or layers[i + k] == n_encoder - 1)
-            for k in range(1, (step + 1) // 2 + (n > 20))
-        )
-        named = ends or (within % step == 0 and not crowded)
+        within = layer - n_encoder if layer >= n_encoder else layer
+        crowded = any(0 < end - i < near for end in ends)
+        named = i in ends or (within % step == 0 and not crowded)
         name = name_layer(layer)
         label, stack = str(within) if named else "", name.rpartition(".")[0]
-        columns.append(Column(layer, name, label, stack, starts))
+        columns.append(Column(layer, name, label, stack, 0 < n_encoder == layer))
     return tuple(columns)
 
 
@@ -218,9 +215,9 @@ def _blocks(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> t
     if effects.empty or signal is None:
         return ()
     general = _of_kind(claims, GENERAL)
-    heard = rows(signal, signal=True)["protocol"]
-    if len(heard):  # a way of scoring that no task has signal under is in the box alone
-        signal = rows(signal, protocol=list(heard.unique()))
+    lit = rows(signal, signal=True)["protocol"]
+    if len(lit):  # a way of scoring that no task has signal under is in the box alone
+        signal = rows(signal, protocol=list(lit.unique()))
     blocks = []
     for capability in map(str, in_order(signal["capability"], CAPABILITY_ORDER)):
         of_capability, gates = (rows(table, capability=capability) for table in (effects, signal))
@@ -229,26 +226,20 @@ def _blocks(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> t
             for protocol in in_order(gates["protocol"], PROTOCOL_ORDER)
         ]
         ordered = tuple(sorted(bands, key=lambda band: bool(band.silent)))
-        needed = _of_kind(claims, NEEDED, capability) | general
-        blocks.append(
-            Block(
-                capability,
-                tuple(in_order(gates["task"], ())),
-                ordered,
-                frozenset() if all(band.silent for band in bands) else needed,
-                _of_kind(claims, MORE, capability),
-            )
-        )
+        silent = all(band.silent for band in bands)
+        needed = frozenset() if silent else _of_kind(claims, NEEDED, capability) | general
+        tasks, more = tuple(in_order(gates["task"], ())), _of_kind(claims, MORE, capability)
+        blocks.append(Block(capability, tasks, ordered, needed, more))
     return tuple(blocks)
 
 
 def _band(protocol: str, effects: pd.DataFrame, gates: pd.DataFrame) -> Band:
-    heard = rows(effects, signal=True)
-    if heard.empty:
+    lit = rows(effects, signal=True)
+    if lit.empty:
         return Band(protocol, {}, f"no signal: {levels(records(gates))}")
     cells = {}
-    for layer in layers_of(heard):
-        at = rows(heard, layer=layer)
+    for layer in layers_of(lit):
+        at = rows(lit, layer=layer)
         share = float(np.nanmean(numbers(at, "share_lost")))
         tasks = "; ".join(
             f"{row['task']} {percent(row['share_lost'], row['share_low'], row['share_high'])}, "
@@ -293,9 +284,9 @@ def _not_shown(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -
     return tuple(shown)
 
 
-def _unlike(heard: pd.DataFrame) -> Iterator[str]:
+def _unlike(lit: pd.DataFrame) -> Iterator[str]:
     """Where the ways of scoring are of other tasks, for want of signal in the rest."""
-    for capability, part in heard.groupby("capability", sort=False):
+    for capability, part in lit.groupby("capability", sort=False):
         of_way = {way: set(rows(part, protocol=way)["task"]) for way in set(part["protocol"])}
         if of_way and not set.intersection(*of_way.values()):
             ways = in_order(of_way, PROTOCOL_ORDER)

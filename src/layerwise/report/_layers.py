@@ -114,8 +114,8 @@ def _lenses(run: RunTables) -> Iterator[Reading]:
     table = rows(lens, over="prompt", pos=-1, site="resid_post")
     for lens in in_order(table["lens"], LENS_ORDER):
         gains, ranks = {}, {}
-        for (task, protocol), part in rows(table, lens=lens).groupby(["task", "protocol"]):
-            key = str(task), str(protocol)
+        for _, part in rows(table, lens=lens).groupby(["task", "protocol"]):
+            key = str(part["task"].iloc[0]), str(part["protocol"].iloc[0])
             gains |= {(at, *key): text for at, text in _gains(part, run.facts.seed, key[0])}
             median = 1 + part.groupby("layer")["rank"].median().astype(float)
             after = {int(at): number(value) for at, value in median.items()}  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ def _settled(run: RunTables) -> Iterator[Reading]:
         whole = kept.groupby(["task", "protocol"]).size()
         counts = kept.groupby(["layer", "task", "protocol"], as_index=False).size()
         texts = {_place(row): f"{row['size']} of {whole[row['task'], row['protocol']]}"
-                 for row in records(counts)}  # fmt: skip
+                 for row in records(pd.DataFrame(counts))}  # fmt: skip
         yield f"Right answers that settle here ({lens} lens)", texts
 
 
@@ -291,10 +291,10 @@ def layer_grid(run: RunTables) -> Grid | None:
 def _cell(effects: pd.DataFrame, where: str) -> GridCell:
     if effects.empty:
         return GridCell("", None, "not changed")
-    heard = rows(effects, signal=True)
-    if heard.empty:
+    lit = rows(effects, signal=True)
+    if lit.empty:
         return GridCell("–", None, f"{where}: no signal")
-    row = records(heard)[int(np.argmax(numbers(heard, "share_lost")))]
+    row = records(lit)[int(np.argmax(numbers(lit, "share_lost")))]
     lost = percent(row["share_lost"], row["share_low"], row["share_high"])
     sure = ", significant" if row["significant"] else ""
     return GridCell(

@@ -100,7 +100,7 @@ def _agreement(exits: pd.DataFrame) -> pd.DataFrame:
     pairs = zip(counts.pop("sum"), counts.pop("size"), strict=True)
     bounds = pd.DataFrame([stats.exact_interval(int(count), int(n)) for count, n in pairs])
     counts[["same", "same_low", "same_high"]] = bounds[["estimate", "low", "high"]]
-    return counts.astype({"layer": "Int64"})
+    return pd.DataFrame(counts).astype({"layer": "Int64"})
 
 
 def earliest(table: pd.DataFrame) -> pd.DataFrame:

@@ -35,16 +35,9 @@ if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
 
 SIMILARITY = "similarity"
-_PREDICTORS = {
-    "influence": "block influence",
-    "angular": "angular distance",
-    "cka": "1 minus linear CKA",
-}
+_PREDICTORS = {"influence": "block influence", "angular": "angular distance",
+               "cka": "1 minus linear CKA"}  # fmt: skip
 _COSTS = {"share_lost": "above-floor accuracy", "nats": "log-probability of right answers"}
-_SIMILARITY_WORDS = (
-    "How little a layer changes the residual stream. Layers that hardly turn it are often called "
-    "dispensable. If layers were skipped too, the page shows how far that is true."
-)
 
 
 def similarity_predicts(run: RunTables) -> list[Claim]:
@@ -53,8 +46,8 @@ def similarity_predicts(run: RunTables) -> list[Claim]:
     if prediction is None:
         return []
     sure = prediction.loc[prediction["stack"].isna() & (numbers(prediction, "p_holm") < 0.05)]
-    tests = prediction.groupby("effect").size()
-    return spaced([_prediction(row, int(tests[row["effect"]])) for row in records(sure)], 1)
+    listed = ((row, len(rows(prediction, effect=row["effect"]))) for row in records(sure))
+    return spaced([_prediction(row, n_tests) for row, n_tests in listed], 1)
 
 
 def _prediction(row: dict[str, Any], n_tests: int) -> Claim:
@@ -84,6 +77,11 @@ def similarities(run: RunTables) -> list[FigureSpec]:
     angular, influence, cka = map(run.table, ("angular", "influence", "cka"))
     if angular is None or influence is None or cka is None:
         return []
+    of_stacks = (
+        " The encoder's stream is averaged over its positions, the decoder's read where the "
+        "answer begins, and influence there is over what the decoder begins with. Blocks and "
+        "pairs of depths are within one stack."
+    ) * bool(stacks().n_encoder)
     figures = []
     for protocol in in_order(influence["protocol"], PROTOCOL_ORDER):
         table = rows(influence, protocol=protocol)
@@ -95,24 +93,12 @@ def similarities(run: RunTables) -> list[FigureSpec]:
             "the cosine of what enters and what leaves a layer, mean over all positions; bands: "
             "range over the capability's tasks; values below 0.001 stand there. Right: unbiased "
             "linear CKA between depths, at the last position, over items; grey: undefined. The "
-            "intervals are in the table below."
-            f"{_of_two_stacks()}"
+            f"intervals are in the table below.{of_stacks}"
         )
         alt = f"Heat maps and curves of how similar layers are, {protocol} prompts."
         draw = partial(similarity_map, angular, influence, cka, protocol)
         figures.append(FigureSpec(f"similarity_{protocol}", draw, caption, alt))
     return figures
-
-
-def _of_two_stacks() -> str:
-    """What is read where in an encoder-decoder."""
-    if not stacks().n_encoder:
-        return ""
-    return (
-        " The encoder's stream is averaged over its positions, the decoder's read where the "
-        "answer begins, and influence there is over what the decoder begins with. Blocks and "
-        "pairs of depths are within one stack."
-    )
 
 
 def predictions(run: RunTables) -> list[FigureSpec]:
@@ -149,9 +135,13 @@ def similarity_tables(run: RunTables) -> list[Table]:
 
 def sections(run: RunTables) -> list[Section]:
     """Maps of similarity, how well it predicts what skipping costs, and both in numbers."""
+    figures, tables = (*similarities(run), *predictions(run)), tuple(similarity_tables(run))
+    words = (
+        "How little a layer changes the residual stream. Layers that hardly turn it are often "
+        "called dispensable. If layers were skipped too, the page shows how far that is true."
+    )
     return [
-        Section("similarity", "Similarity of layers", 70, _SIMILARITY_WORDS,
-                (*similarities(run), *predictions(run)), tuple(similarity_tables(run)),
+        Section("similarity", "Similarity of layers", 70, words, figures, tables,
                 kinds=(SIMILARITY,)),
     ]  # fmt: skip
 

@@ -46,8 +46,8 @@ Drawn = Callable[[Counts], dict[str, Float[np.ndarray, "draws layers"]]]
 
 def _by_item(group: pd.DataFrame, column: str) -> Float[np.ndarray, "item cell"]:
     """A column of one task, by item (in the order of their ids) and layer, or cell of the map."""
-    ordered = group.sort_values(["item", "layer"])[column].explode()
-    return ordered.to_numpy(dtype=float).reshape(group["item"].nunique(), -1)
+    values = pd.Series(group.sort_values(["item", "layer"])[column]).explode()
+    return values.to_numpy(dtype=float).reshape(len(set(group["item"])), -1)
 
 
 def _map_of(group: pd.DataFrame) -> pd.DataFrame:

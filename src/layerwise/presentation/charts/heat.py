@@ -113,7 +113,7 @@ def draw_heat(
         x, y = middles[at[:, 1]], at[:, 0] + 0.5
         points(axes, x, y, mark.marker, mark.gid, mark.meaning, **looks)
     for y, x, text, change in shown.tooltips:
-        figure_of(axes).tell(axes, (edges[x], y, edges[x + 1], y + 1.0), text, change)
+        figure_of(axes).add_tooltip(axes, (edges[x], y, edges[x + 1], y + 1.0), text, change)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(n_down, 0)
     axes.tick_params(length=0)

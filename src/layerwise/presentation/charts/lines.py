@@ -143,9 +143,14 @@ def _draw(axes: Axes, data: Series, words: Words, upright: bool) -> None:
             filled: dict[str, Any] = {"color": NOTE, "mfc": NOTE if kind == "sure" else "white"}
             note(axes, Line2D([], [], ls="", marker="o", ms=_SIZE, label=meaning, **filled))
     if data.label:
-        figure_of(axes).entries.setdefault(data.label, _handle(data))
+        face = data.look.color if sure.any() else "white"
+        handle = Line2D(
+            [], [], color=data.look.color, marker=data.look.marker, mfc=face, ms=_SIZE, lw=0.9,
+            ls=data.look.linestyle if data.line else "-", label=shorten(data.label, 40),
+        )  # fmt: skip
+        figure_of(axes).entries.setdefault(data.label, handle)
     for at, value, *tip in zip(data.at, data.middle, data.tooltips, data.changes, strict=False):
-        figure_of(axes).tell(axes, place(at, value) * 2, *tip)
+        figure_of(axes).add_tooltip(axes, place(at, value) * 2, *tip)
 
 
 def _with_gap(data: Series, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,14 +160,6 @@ def _with_gap(data: Series, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     if not 0 < gap < len(data.at):
         return data.at, values
     return np.insert(data.at.astype(float), gap, np.nan), np.insert(values, gap, np.nan)
-
-
-def _handle(data: Series) -> Line2D:
-    look, filled = data.look, data.sure is None or data.sure.any()
-    return Line2D(
-        [], [], color=look.color, marker=look.marker, ls=look.linestyle if data.line else "-",
-        ms=_SIZE, lw=0.9, mfc=look.color if filled else "white", label=shorten(data.label, 40),
-    )  # fmt: skip
 
 
 def draw_accuracy(
@@ -250,5 +247,5 @@ def draw_scatter(
     axes.plot(ends, ends, c="0.6", lw=0.6, ls="--", gid="equal")
     axes.plot(x, y, ls="", marker="o", ms=2.5, mew=0, alpha=0.7, c=look(0).color, gid="cells")
     for at, value, text in zip(x, y, tooltips, strict=True):
-        figure_of(axes).tell(axes, (at, value, at, value), text)
+        figure_of(axes).add_tooltip(axes, (at, value, at, value), text)
     axes.spines[["top", "right"]].set_visible(False)
