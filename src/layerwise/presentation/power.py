@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, comb
 from pathlib import PurePath
-from typing import Any
 
 from layerwise.stats.capability_layers import NEEDED
 from layerwise.stats.signals.power import (
@@ -98,10 +97,13 @@ def how_sure(run: RunTables) -> HowSure | None:
     if table is None:
         return None
     tested = rows(table, what=NEEDED).drop_duplicates("capability")
-    every = [
-        (independent_answers(row["n_items"], row["n_answers"]), _tests(run, row), row["capability"])
-        for row in records(tested)
-    ]
+    every, signal = [], run.table("signal")
+    for row in records(tested):
+        # p-values of a capability are corrected for the choice of what has signal, too
+        gates = [] if signal is None else records(rows(signal, capability=row["capability"]))
+        n_tests = row["n_tests"] * comb(len(gates), sum(gate["signal"] for gate in gates))
+        answers = independent_answers(row["n_items"], row["n_answers"])
+        every.append((answers, n_tests, row["capability"]))
     if not every:
         return None
     answers, n_tests, capability = max(every, key=lambda pair: smallest_loss(*pair[:2]) or 1.0)
@@ -118,15 +120,6 @@ def how_sure(run: RunTables) -> HowSure | None:
     minutes = seconds / 60 * more / items if seconds else None
     command = _command(run, more) if more <= there else None
     return HowSure(capability, items, there, loss, half, more, minutes, command)
-
-
-def _tests(run: RunTables, row: dict[str, Any]) -> int:
-    """Tests that a capability's p-values are corrected for, the choice of what has signal too."""
-    signal = run.table("signal")
-    if signal is None:
-        return row["n_tests"]
-    gates = records(rows(signal, capability=row["capability"]))
-    return row["n_tests"] * comb(len(gates), sum(gate["signal"] for gate in gates))
 
 
 # Settings of an ablation that a command of few words does not repeat.

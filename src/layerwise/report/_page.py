@@ -34,7 +34,7 @@ from layerwise.presentation.wording import counted, doing, in_order, joined, num
 from layerwise.report._answer import Answer, answer_of
 from layerwise.report._layers import sections
 from layerwise.stats.effects import INTACT
-from layerwise.storage.provenance import Facts, differing
+from layerwise.storage.provenance import differing
 from layerwise.storage.run_tables import RunTables
 
 
@@ -176,7 +176,10 @@ def facts_tables(run: RunTables) -> list[Table]:
         if name != "tasks_as_read"  # they are in the table of tasks
     ]
     versions = [[name, version] for name, version in facts.versions.items()]
-    note = _note_of_environments(facts)
+    elsewhere: list[Any] = [part["environment"] for part in facts.machines if "environment" in part]
+    keys = differing([*facts.environments, *elsewhere])
+    note = f"Parts of this run were made under different {keys}: last digits may differ."
+    note = note if keys else ""
     columns = tuple(dict.fromkeys(name for entry in facts.work for name in entry))
     work = [[_value(entry.get(name, "–")) for name in columns] for entry in facts.work]
     heads = tuple(name.replace("_", " ") for name in columns)
@@ -187,15 +190,6 @@ def facts_tables(run: RunTables) -> list[Table]:
         Table("Versions", named, versions, not note, note),
         *([Table("Work done and time taken", heads, work)] if work else []),
     ]
-
-
-def _note_of_environments(facts: Facts) -> str:
-    """What differed while the run's parts were made; empty if nothing did."""
-    elsewhere: list[Any] = [part["environment"] for part in facts.machines if "environment" in part]
-    keys = differing([*facts.environments, *elsewhere])
-    if not keys:
-        return ""
-    return f"Parts of this run were made under different {keys}: last digits may differ."
 
 
 def _tasks(run: RunTables) -> Table:

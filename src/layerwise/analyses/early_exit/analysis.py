@@ -108,9 +108,13 @@ def _about(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _strips(table: pd.DataFrame) -> FigureSpec:
+def sections(run: RunTables) -> list[Section]:
+    """What each exit costs, and the first safe ones."""
     from .figures import exit_strips
 
+    table = run.table(_LAYERS)
+    if table is None or table.empty:
+        return []
     caption = (
         "Early exit: accuracy that is lost by stopping after each layer (n = "
         f"{spread_of(table['n_items'], 'item')} a task). The answer's first token is read there "
@@ -120,21 +124,13 @@ def _strips(table: pd.DataFrame) -> FigureSpec:
     if stacks().n_encoder:
         caption += " In the encoder, the whole decoder reads the stream after the layer."
     alt = "Strips of accuracy lost by an exit after each layer, one row per protocol."
-    return FigureSpec("early_exit", partial(exit_strips, table), caption, alt)
-
-
-def sections(run: RunTables) -> list[Section]:
-    """What each exit costs, and the first safe ones."""
-    table = run.table(_LAYERS)
-    if table is None or table.empty:
-        return []
+    figure = FigureSpec("early_exit", partial(exit_strips, table), caption, alt)
     safe = earliest(table)
     tables = [Table(f"First safe exits ({len(safe)})", heads(EXITS), cells(EXITS, safe))]
     tables += gate_tables(run, _GATE, _RIGHT, "without the question (%)")
     return [
-        Section("early-exit", "Early exit", 36, _WORDS, (_strips(table),), tuple(tables),
-                kinds=(KIND,)),
-    ]  # fmt: skip
+        Section("early-exit", "Early exit", 36, _WORDS, (figure,), tuple(tables), kinds=(KIND,))
+    ]
 
 
 def _tables(result: EarlyExitResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:

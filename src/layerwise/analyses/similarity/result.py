@@ -18,7 +18,6 @@ from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.presentation.columns import (
     LAYER,
     Column,
-    Row,
     estimated,
     in_short,
     named,
@@ -245,11 +244,6 @@ class SimilarityResult(Result):
         return in_short(self, without(INFLUENCE, "n"), top)
 
 
-def _of_stack(row: Row) -> str:
-    """How many layers a row is about, and of which stack if of one alone."""
-    return str(row["n_layers"]) + ("" if pd.isna(row["stack"]) else f" ({row['stack']})")
-
-
 INFLUENCE = (
     *plain("task", "protocol"),
     LAYER,
@@ -260,7 +254,10 @@ PREDICTION = (
     *plain("capability", "protocol"),
     named("measure", "predictor"),
     *plain("effect"),
-    Column("layers", _of_stack),
+    Column(  # of which stack, if of one alone
+        "layers",
+        lambda row: str(row["n_layers"]) + ("" if pd.isna(row["stack"]) else f" ({row['stack']})"),
+    ),
     named("n", "n_items"),
     estimated("rank correlation", "rho", "", 1, 2),
     p_column("p (Holm)", "p_holm"),

@@ -187,13 +187,10 @@ def draw_accuracy(
     alpha = 1.0 if signal else PALE
     looks: dict[str, Any] = {"color": look.color, "alpha": alpha}
     level(axes, 100 * intact, gid="intact", label="intact model", ls=DOTTED, lw=0.9, **looks)
-    level(axes, floor_of(line), gid="floor", label="floor", ls=DASHED, lw=0.8, **looks)
-
-
-def floor_of(line: pd.DataFrame) -> float:
-    """The floor of a line of effects, in percent; stated chance in tables that have none."""
-    floor = line["floor"].astype(float).iloc[0] if "floor" in line else np.nan
-    return 100 * float(line["chance"].iloc[0] if np.isnan(floor) else floor)
+    # stated chance in tables that have no floor
+    floor = float(line["floor"].astype(float).iloc[0]) if "floor" in line else np.nan
+    floor = float(first["chance"]) if np.isnan(floor) else floor
+    level(axes, 100 * floor, gid="floor", label="floor", ls=DASHED, lw=0.8, **looks)
 
 
 Group = tuple[dict[str, Any], Look, str]
