@@ -8,8 +8,11 @@ are marked ``long``; otherwise each kind is tried a little, in some seconds.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 
 KILLS = int(os.environ.get("LAYERWISE_KILLS", "2"))
 FLIPS = int(os.environ.get("LAYERWISE_FLIPS", "30"))
@@ -17,12 +20,18 @@ FUZZED = int(os.environ.get("LAYERWISE_FUZZED", "60"))
 SEED = int(os.environ.get("LAYERWISE_HOSTILE_SEED", "0"))
 
 
-def fuzzed(parts: int) -> settings:
-    """Settings of a property test that is one of so many that share the fuzzed files."""
-    return settings(
+def fuzz(parts: int, **drawn: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], None]:
+    """Call the function below at once, with values drawn anew each time.
+
+    Args:
+        parts: how many tests share the fuzzed files.
+        drawn: a strategy for each of its arguments.
+    """
+    often = settings(
         max_examples=max(1, FUZZED // parts),
         deadline=None,
         database=None,
         phases=(Phase.explicit, Phase.generate),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
+    return lambda tried: seed(SEED)(often(given(**drawn)(tried)))()

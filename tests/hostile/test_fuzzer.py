@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, seed
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -41,7 +40,7 @@ from tests.hostile.documents import (
     replacing,
     texts_of,
 )
-from tests.hostile.extent import SEED, fuzzed
+from tests.hostile.extent import fuzz
 from tests.hostile.flipped_files import SMALL, cache_folder, finished_run, read_lens, read_model
 from tests.hostile.limits import limited
 from tests.hostile.sentences import is_sentence
@@ -82,6 +81,12 @@ def folder(tmp_path_factory) -> Path:
     return tiny_folder(tmp_path_factory.mktemp("models"), "llama", **SMALL)
 
 
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    """The model in a folder that may be changed."""
+    return shutil.copytree(folder, tmp_path / "model")
+
+
 ROW = {
     "question": "Where?", "answer": "Rome", "choices": ["Rome", "Oslo"], "context": "It is here.",
     "capability": "knowledge", "id": "one",
@@ -95,19 +100,24 @@ LINES = st.one_of(
 )
 
 
-@seed(SEED)
-@fuzzed(OF_OTHERS)
-@given(lines=st.lists(LINES, max_size=4), end=st.sampled_from(["\n", "\r\n", "\u2028", "\r"]))
-def test_any_file_of_questions_is_read_or_refused(lines: list[str], end: str):
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "mine.jsonl"
-        path.write_bytes(end.join(lines).encode("utf-8", "surrogatepass"))
-        task = outcome(lambda: load_task(str(path), fewshot=0))
-        if task is not None:
-            rows = [
-                json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()
-            ]
-            assert [item.question for item in task.items] == [r["question"].strip() for r in rows]
+def test_any_file_of_questions_is_read_or_refused():
+    @fuzz(
+        OF_OTHERS,
+        lines=st.lists(LINES, max_size=4),
+        end=st.sampled_from(["\n", "\r\n", "\u2028", "\r"]),
+    )
+    def tried(lines: list[str], end: str):
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place) / "mine.jsonl"
+            path.write_bytes(end.join(lines).encode("utf-8", "surrogatepass"))
+            task = outcome(lambda: load_task(str(path), fewshot=0))
+            if task is not None:
+                rows = [
+                    json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()
+                ]
+                assert [item.question for item in task.items] == [
+                    r["question"].strip() for r in rows
+                ]
 
 
 @pytest.mark.parametrize("kind", ["decoder", "seq2seq"])
@@ -119,14 +129,10 @@ def test_any_description_of_a_model_is_read_or_refused(
     shutil.copytree(folder if kind == "decoder" else tiny_seq2seq_folder("t5"), copy)
     document = json.loads((copy / name).read_bytes())
 
-    @seed(SEED)
-    @fuzzed(OF_MODELS)
-    @given(content=texts_of(document))
+    @fuzz(OF_MODELS, content=texts_of(document))
     def tried(content: bytes):
         (copy / name).write_bytes(content)
         same_twice(copy)
-
-    tried()
 
 
 @pytest.fixture
@@ -163,25 +169,19 @@ RUNS = st.builds(lambda one, n, end: one * n + end, st.sampled_from(["a", "_", "
 
 
 @pytest.mark.usefixtures("little")
-def test_any_tokenizer_encodes_or_is_refused(folder: Path, tmp_path: Path):
-    copy = tmp_path / "model"
-    shutil.copytree(folder, copy)
-    document = json.loads((copy / "tokenizer.json").read_bytes())
+def test_any_tokenizer_encodes_or_is_refused(copied: Path, tmp_path: Path):
+    document = json.loads((copied / "tokenizer.json").read_bytes())
 
-    @seed(SEED)
-    @fuzzed(OF_MODELS)
-    @given(fields=STEPS, text=RUNS)
+    @fuzz(OF_MODELS, fields=STEPS, text=RUNS)
     def tried(fields: dict[str, Any], text: str):
-        (copy / "tokenizer.json").write_text(json.dumps(document | fields))
+        (copied / "tokenizer.json").write_text(json.dumps(document | fields))
 
         def used() -> None:
-            tokenizer = read_tokenizer(copy)
+            tokenizer = read_tokenizer(copied)
             tokenizer.decode(encode(tokenizer, text))
 
         with cache_folder(tmp_path / "cache"):
             refused_or_done(used)
-
-    tried()
 
 
 @pytest.mark.usefixtures("little")
@@ -189,14 +189,10 @@ def test_any_chat_template_is_rendered_or_refused(folder: Path, tmp_path: Path):
     with cache_folder(tmp_path / "cache"):
         tokenizer = read_tokenizer(folder)
 
-    @seed(SEED)
-    @fuzzed(OF_MODELS)
-    @given(template=TEMPLATES)
+    @fuzz(OF_MODELS, template=TEMPLATES)
     def tried(template: str):
         tokenizer.chat_template = template
         refused_or_done(lambda: as_chat(tokenizer, "Who?"))
-
-    tried()
 
 
 @pytest.mark.usefixtures("little")
@@ -212,24 +208,18 @@ def test_any_patterns_of_an_adapter_are_matched_or_refused(folder: Path, tmp_pat
         PATTERNS.map(lambda p: {"rank_pattern": {p: 1}, "target_modules": ["q_proj"]}),
     )
 
-    @seed(SEED)
-    @fuzzed(OF_MODELS)
-    @given(more=more)
+    @fuzz(OF_MODELS, more=more)
     def tried(more: dict[str, Any]):
         (adapter / "adapter_config.json").write_text(json.dumps(fields | more))
         refused_or_done(lambda: read_model(adapter, tmp_path / "cache"))
 
-    tried()
 
-
-def test_any_index_of_weights_is_read_or_refused(folder: Path, tmp_path: Path):
-    copy = tmp_path / "model"
-    shutil.copytree(folder, copy)
-    tensors = load_file(copy / "model.safetensors")
-    (copy / "model.safetensors").unlink()
+def test_any_index_of_weights_is_read_or_refused(copied: Path, folder: Path, tmp_path: Path):
+    tensors = load_file(copied / "model.safetensors")
+    (copied / "model.safetensors").unlink()
     for number, names in enumerate((list(tensors)[::2], list(tensors)[1::2]), start=1):
         part = {name: tensors[name] for name in names}
-        save_file(part, copy / f"model-{number}-of-2.safetensors", metadata={"format": "pt"})
+        save_file(part, copied / f"model-{number}-of-2.safetensors", metadata={"format": "pt"})
     shards = {name: f"model-{i % 2 + 1}-of-2.safetensors" for i, name in enumerate(tensors)}
     index = {"metadata": {"total_size": 1}, "weight_map": shards}
     (tmp_path / "outside.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
@@ -239,29 +229,22 @@ def test_any_index_of_weights_is_read_or_refused(folder: Path, tmp_path: Path):
         st.sampled_from(list(shards)), outside,
     )  # fmt: skip
 
-    @seed(SEED)
-    @fuzzed(OF_MODELS)
-    @given(content=st.one_of(texts_of(index), redirected.map(json.dumps).map(str.encode)))
+    @fuzz(OF_MODELS, content=st.one_of(texts_of(index), redirected.map(json.dumps).map(str.encode)))
     def tried(content: bytes):
-        (copy / "model.safetensors.index.json").write_bytes(content)
-        same_twice(copy)
+        (copied / "model.safetensors.index.json").write_bytes(content)
+        same_twice(copied)
         if b"outside" in content:
-            assert outcome(lambda: read_model(copy, tmp_path / "cache")) is None
-
-    tried()
+            assert outcome(lambda: read_model(copied, tmp_path / "cache")) is None
 
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.int64, torch.bool]
 
 
-def test_any_tensors_of_a_model_are_read_or_refused(folder: Path, tmp_path: Path):
-    copy = tmp_path / "model"
-    shutil.copytree(folder, copy)
+def test_any_tensors_of_a_model_are_read_or_refused(copied: Path, folder: Path):
     tensors = load_file(folder / "model.safetensors")
 
-    @seed(SEED)
-    @fuzzed(OF_MODELS)
-    @given(
+    @fuzz(
+        OF_MODELS,
         name=st.sampled_from(list(tensors)),
         change=st.sampled_from(["drop", "rename", "narrow", "transpose", "type", "nan", "add"]),
         dtype=st.sampled_from(DTYPES),
@@ -273,10 +256,8 @@ def test_any_tensors_of_a_model_are_read_or_refused(folder: Path, tmp_path: Path
             made[name + ".x" * (change == "rename")] = altered(one, change, dtype)
         if change == "add":
             made["model.layers.9.mlp.up_proj.weight"] = one.clone()
-        save_file(made, copy / "model.safetensors", metadata={"format": "pt"})
-        same_twice(copy)
-
-    tried()
+        save_file(made, copied / "model.safetensors", metadata={"format": "pt"})
+        same_twice(copied)
 
 
 def altered(tensor: torch.Tensor, change: str, dtype: torch.dtype) -> torch.Tensor:
@@ -314,14 +295,10 @@ def test_any_header_of_a_gguf_file_is_read_or_refused(tmp_path: Path):
         lambda name: Mutated(content.replace(name.encode(), name.encode()[::-1], 1))
     )
 
-    @seed(SEED)
-    @fuzzed(OF_MODELS)
-    @given(made=st.one_of(fields, renamed, mutated(content, header)))
+    @fuzz(OF_MODELS, made=st.one_of(fields, renamed, mutated(content, header)))
     def tried(made: bytes):
         path.write_bytes(made)
         same_twice(path)
-
-    tried()
 
 
 NEIGHBOURS = {
@@ -357,9 +334,7 @@ def test_no_neighbour_of_a_gguf_file_has_an_effect(tmp_path: Path, monkeypatch):
     content = write_gguf(tmp_path / "tiny.gguf").read_bytes()
     expected, mark = read_model(tmp_path / "tiny.gguf", tmp_path / "cache"), tmp_path / "ran"
 
-    @seed(SEED)
-    @fuzzed(OF_MODELS)
-    @given(files=neighbours())
+    @fuzz(OF_MODELS, files=neighbours())
     def tried(files: dict[str, bytes]):
         monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 99))
         with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as cache:
@@ -373,8 +348,6 @@ def test_no_neighbour_of_a_gguf_file_has_an_effect(tmp_path: Path, monkeypatch):
         assert found is not None
         assert found.identity == expected.identity
         assert found.numbers[:3] == expected.numbers[:3]
-
-    tried()
 
 
 def with_number(content: bytes, name: str, value: int) -> bytes:
@@ -394,12 +367,14 @@ def test_any_tuned_lens_is_read_or_refused(tmp_path: Path):
     }
     shapes = st.lists(st.sampled_from([0, 1, 2, 3, 16, 17]), max_size=3)
 
-    @seed(SEED)
-    @fuzzed(OF_OTHERS)
-    @given(
-        told=texts_of(facts), bias=shapes, weight=st.one_of(st.none(), shapes),
-        dtype=st.sampled_from(DTYPES), value=st.sampled_from([0.0, float("nan"), float("inf")]),
-    )  # fmt: skip
+    @fuzz(
+        OF_OTHERS,
+        told=texts_of(facts),
+        bias=shapes,
+        weight=st.one_of(st.none(), shapes),
+        dtype=st.sampled_from(DTYPES),
+        value=st.sampled_from([0.0, float("nan"), float("inf")]),
+    )
     def tried(told: bytes, bias: list[int], weight: list[int] | None, dtype, value: float):
         made = {"bias": torch.zeros(bias)}
         if weight is not None:
@@ -418,8 +393,6 @@ def test_any_tuned_lens_is_read_or_refused(tmp_path: Path):
         )
         assert found is None or right, "nobody trained this lens"
 
-    tried()
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
@@ -428,19 +401,19 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
-def test_any_facts_of_a_run_are_read_or_refused(finished: Path, tmp_path: Path):
-    copy = tmp_path / "run"
-    shutil.copytree(finished, copy)
-    document = json.loads((finished / "run.json").read_bytes())
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A finished run in a folder that may be changed."""
+    return shutil.copytree(finished, tmp_path / "run")
 
-    @seed(SEED)
-    @fuzzed(OF_OTHERS)
-    @given(content=texts_of(document))
+
+def test_any_facts_of_a_run_are_read_or_refused(run: Path):
+    document = json.loads((run / "run.json").read_bytes())
+
+    @fuzz(OF_OTHERS, content=texts_of(document))
     def tried(content: bytes):
-        (copy / "run.json").write_bytes(content)
-        outcome(lambda: [result.summary_rows() for result in load_results(copy)])
-
-    tried()
+        (run / "run.json").write_bytes(content)
+        outcome(lambda: [result.summary_rows() for result in load_results(run)])
 
 
 COLUMN_TYPES = [
@@ -452,43 +425,37 @@ COLUMN_TYPES = [
 NUMBERS = ["n_layers", "n_encoder_layers", "n_heads", "d_model", "d_vocab", "n_ctx"]
 
 
-def test_any_size_that_a_run_says_is_read_or_refused(finished: Path, tmp_path: Path):
-    copy = tmp_path / "run"
-    shutil.copytree(finished, copy)
-    facts = json.loads((finished / "run.json").read_bytes())
+def test_any_size_that_a_run_says_is_read_or_refused(run: Path):
+    facts = json.loads((run / "run.json").read_bytes())
     del facts["files"]  # or its own hash would refuse every change
 
-    @seed(SEED)
-    @fuzzed(OF_OTHERS)
-    @given(names=st.sets(st.sampled_from(NUMBERS), min_size=1), size=st.sampled_from(SIZES))
+    @fuzz(
+        OF_OTHERS, names=st.sets(st.sampled_from(NUMBERS), min_size=1), size=st.sampled_from(SIZES)
+    )
     def tried(names: set[str], size: int):
         lying = facts | {"model": facts["model"] | dict.fromkeys(names, size)}
-        (copy / "run.json").write_text(json.dumps(lying))
-        outcome(lambda: [result.summary_rows() for result in load_results(copy)])
-        outcome(lambda: verify(copy))
-
-    tried()
+        (run / "run.json").write_text(json.dumps(lying))
+        outcome(lambda: [result.summary_rows() for result in load_results(run)])
+        outcome(lambda: verify(run))
 
 
-def test_any_number_of_rows_is_read_or_refused(finished: Path, tmp_path: Path):
-    copy = tmp_path / "run"
-    shutil.copytree(finished, copy)
-    facts = json.loads((finished / "run.json").read_bytes())
+def test_any_number_of_rows_is_read_or_refused(run: Path):
+    facts = json.loads((run / "run.json").read_bytes())
     del facts["files"]
-    (copy / "run.json").write_text(json.dumps(facts))
-    path = copy / "records.parquet"
+    (run / "run.json").write_text(json.dumps(facts))
+    path = run / "records.parquet"
     table = pq.read_table(path)
 
-    @seed(SEED)
-    @fuzzed(OF_OTHERS)
-    @given(name=st.sampled_from(table.column_names), rows=st.sampled_from([2 * 10**7, 10**8]))
+    @fuzz(
+        OF_OTHERS,
+        name=st.sampled_from(table.column_names),
+        rows=st.sampled_from([2 * 10**7, 10**8]),
+    )
     def tried(name: str, rows: int):
         pq.write_table(pa.table({name: pa.nulls(rows)}), path, row_group_size=rows)
-        assert outcome(lambda: load_results(copy)) is None
-        found = outcome(lambda: verify(copy))
+        assert outcome(lambda: load_results(run)) is None
+        found = outcome(lambda: verify(run))
         assert found is None or not found.ok
-
-    tried()
 
 
 @pytest.mark.filterwarnings("ignore")  # of peft and transformers
@@ -501,9 +468,8 @@ def test_any_rank_of_an_adapter_is_read_or_refused(folder: Path, tmp_path: Path)
     path = adapter / "adapter_config.json"
     fields = json.loads(path.read_bytes())
 
-    @seed(SEED)
-    @fuzzed(OF_OTHERS)
-    @given(
+    @fuzz(
+        OF_OTHERS,
         name=st.sampled_from(["r", "rank_pattern", "lora_alpha", "lora_dropout"]),
         size=st.sampled_from([*SIZES, 1e308, "many", [3]]),
     )
@@ -513,18 +479,13 @@ def test_any_rank_of_an_adapter_is_read_or_refused(folder: Path, tmp_path: Path)
         with tempfile.TemporaryDirectory() as cache:
             outcome(lambda: read_model(adapter, Path(cache)))
 
-    tried()
 
-
-def test_any_table_is_read_or_refused(finished: Path, tmp_path: Path):
-    copy = tmp_path / "run"
-    shutil.copytree(finished, copy)
-    path = copy / "records.parquet"
+def test_any_table_is_read_or_refused(run: Path):
+    path = run / "records.parquet"
     table = pq.read_table(path)
 
-    @seed(SEED)
-    @fuzzed(OF_OTHERS)
-    @given(
+    @fuzz(
+        OF_OTHERS,
         name=st.sampled_from(table.column_names),
         change=st.sampled_from(["drop", "type", "values", "twice", "rows"]),
         kind=st.sampled_from(COLUMN_TYPES),
@@ -532,9 +493,7 @@ def test_any_table_is_read_or_refused(finished: Path, tmp_path: Path):
     )
     def tried(name: str, change: str, kind: pa.DataType, values: list[Any]):
         pq.write_table(other_table(table, name, change, kind, values), path)
-        outcome(lambda: [result.summary_rows() for result in load_results(copy)])
-
-    tried()
+        outcome(lambda: [result.summary_rows() for result in load_results(run)])
 
 
 def other_table(
