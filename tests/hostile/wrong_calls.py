@@ -74,22 +74,6 @@ def at_own(function: Callable[..., object], options: Any = None, **changes: Any)
     return lambda at: function(at.model, replace(at.task, **changes), **(options or {}))
 
 
-def item(**changes: Any) -> Callable[[Place], object]:
-    """Ablation of an own task whose first item was changed."""
-
-    def call(at: Place) -> object:
-        first, *others = at.task.items
-        task = replace(at.task, items=(replace(first, **changes), *others))
-        return lw.ablate(at.model, task, "continuation")
-
-    return call
-
-
-def writing(**changes: Any) -> Callable[[Place], object]:
-    """Ablation of an own task whose texts are written in another way."""
-    return lambda at: own(generate=replace(at.task.generate, **changes))(at)
-
-
 def loading(name: Any, **options: Any) -> Callable[[Place], object]:
     """Loading of a model."""
     return lambda at: lw.load_model(name, **options)
@@ -209,23 +193,6 @@ CALLS = [
     Call("device unknown", loading("a/b", device="gpu"), ("Unknown device 'gpu'",)),
     Call("offload unknown", loading("a/b", offload="ram"), ("'ram'", "disk")),
     Call("offload is a bool", loading("a/b", offload=True), ("is True", "'disk'")),
-    Call("own task without items", own(items=()), ("has no items", "add the items")),
-    Call("own task with chance NaN", own(chance={"letter": np.nan}), ("is nan", "from 0 to 1")),
-    Call("own task with chance 2", own(chance={"letter": 2.0}), ("is 2.0", "from 0 to 1")),
-    Call("own task without a name", own(name=""), ("'name' is ''", "a text that is not empty")),
-    Call("own task with equal ids", lambda at: own(items=at.task.items[:1] * 2)(at),
-         ("twice; expected each once", "rename one")),
-    Call("own task that shows its answers",
-         lambda at: own(fewshot=(replace(at.task.items[0], id="shown"),))(at),
-         ("shows the answer", "remove one")),
-    Call("own task with an empty stop", writing(stop=("",)), ("none of them empty",)),
-    Call("own task that writes nothing", writing(max_tokens=0), ("'max_tokens' is 0", "1 or more")),
-    Call("own task read by nobody", writing(extractor="last"), ("Unknown extractor", "one of")),
-    Call("item without an answer", item(answer=""), ("'answer' is ''", "that is not empty")),
-    Call("item without a question", item(question=" "), ("'question' is ' '", "not empty")),
-    Call("item with another answer", item(answer="no"), ("not among its choices", "add it")),
-    Call("item with half a character", item(question="\ud800"), ("of whole characters",)),
-    Call("item with a null", item(question="a\0"), ("of whole characters, none of them null",)),
     Call("two tasks of one name",
          lambda at: lw.ablate(at.model, [at.task, replace(at.task, items=at.task.items[:1])]),
          ("have the same name", "rename one")),
