@@ -96,7 +96,7 @@ def cells(model: Model) -> list[Cell]:
 
 
 @torch.inference_mode()
-def slopes(model: Model, cells: list[Cell], step: float = 1e-4) -> list[float]:
+def slopes(model: Model, cells: list[Cell], step: float) -> list[float]:
     """Changes of the logit difference towards the source run, by a small step to both sides."""
     here, there = (
         model.run_with_cache(*inputs_of(model, [tokens]))[1] for tokens in (CLEAN, OTHER)
@@ -132,7 +132,9 @@ def test_estimates_are_slopes_at_every_site(case: str):
         wanted = wanted[::3] if case in DECODERS else wanted
         assert {cell.site for cell in wanted} == sites
         (found,) = estimated_changes(model, [(CLEAN, OTHER)], [ANSWERS], wanted)
-        np.testing.assert_allclose(found, slopes(model, wanted), rtol=1e-4, atol=1e-6)
+        # TransformerLens takes norms in float32 all the same.
+        step, rtol, atol = (1e-3, 1e-2, 1e-3) if case in DECODERS else (1e-4, 1e-4, 1e-6)
+        np.testing.assert_allclose(found, slopes(model, wanted, step), rtol=rtol, atol=atol)
         seen = {cell.site for cell, change in zip(wanted, found, strict=True) if abs(change) > 1e-3}
         assert seen == sites
         # and no true patches, which go the whole way

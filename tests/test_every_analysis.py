@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
+from layerwise.errors import UserError
 from layerwise.runs.folder import RunFolder
 from tests.analysis import documented_columns
 from tests.every import ANALYSES, MODEL, tables_of
@@ -22,6 +23,16 @@ BOTH_STACKS = {
     "heads": lambda model, **more: lw.head_scores(
         model, sequences=2, length=6, progress=False, **more
     ),
+}  # fmt: skip
+
+
+# An option of each that makes it another run.
+OTHER = {
+    "ablate": {"layers": [0]}, "logit lens": {"sites": "resid_mid"},
+    "attribution": {"against": "best"}, "similarity": {"protocols": "letter"},
+    "patching": {"directions": "noising"}, "path patching": {"direction": "denoising"},
+    "estimates": {"direction": "noising"}, "interactions": {"permutations": 2},
+    "heads": {"threshold": 0.3}, "transplant": {"steps": 2}, "removal": {},
 }  # fmt: skip
 
 
@@ -50,7 +61,7 @@ def assert_equal(found: Any, expected: Any) -> None:
         pd.testing.assert_frame_equal(ours[name], table)
 
 
-def check(run: Any, model: Any, folder: Path) -> None:
+def check(run: Any, model: Any, folder: Path, **other: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         parts = written(patch)
         whole = run(model, out=folder / "whole")
@@ -77,6 +88,9 @@ def check(run: Any, model: Any, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         written(patch, stop_after=0)
         assert_equal(run(model, out=out), whole)  # read, and not made again
+    for option in other:
+        with pytest.raises(UserError, match=rf"holds a run with other settings .*{option} was"):
+            run(model, out=out, **other)
     (loaded,) = lw.load_results(out)
     assert_equal(loaded, whole)
     assert loaded.facts == again.facts
@@ -93,7 +107,7 @@ def check(run: Any, model: Any, folder: Path) -> None:
     "name", [name for name in ANALYSES if name not in ("profile", "checkpoints")]
 )
 def test_an_analysis_goes_on_where_it_was_stopped_and_is_read_as_it_was_saved(name, tmp_path):
-    check(ANALYSES[name], lw.load_model(MODEL), tmp_path)
+    check(ANALYSES[name], lw.load_model(MODEL), tmp_path, **OTHER[name])
 
 
 @pytest.mark.parametrize("name", BOTH_STACKS)

@@ -263,13 +263,9 @@ def test_without_ray_its_extra_is_named(model, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"address": "10.0.0.1"}, "address of a Ray cluster is '10.0.0.1'; expected"),
-        ({"address": "ray://head:10001"}, "address of a Ray cluster is"),
         ({"address": "head:0"}, "address of a Ray cluster is"),
-        ({"address": ""}, "address of a Ray cluster is ''"),
         ({"num_cpus": 0}, "num_cpus of Ray's workers is '0'; expected a number"),
         ({"num_cpus": True}, "num_cpus of Ray's workers is 'True'"),
-        ({"num_gpus": -1}, "num_gpus of Ray's workers is '-1'"),
         ({"num_gpus": float("nan")}, "num_gpus of Ray's workers is 'nan'"),
         ({"actors": -2}, "actors of Ray's workers is '-2'; expected a whole number"),
         ({"actors": 0}, "actors of Ray's workers is '0'"),
@@ -280,12 +276,6 @@ def test_options_that_are_none_are_refused(options, says):
     with pytest.raises(lw.UserError) as caught:
         RayExecutor(**options)
     assert says in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["auto,workers=2", "auto,gpus", "auto,gpus=many", "", "a b"])
-def test_texts_that_name_no_cluster_are_refused(text):
-    with pytest.raises(lw.UserError, match="Ray cluster"):
-        RayExecutor.of(text)
 
 
 def test_a_text_names_a_cluster_and_what_workers_take():
