@@ -25,7 +25,7 @@ from layerwise.planning import timing
 from layerwise.planning.plan import plan_run
 from layerwise.planning.timing import PlannedSweep, lengths_in
 from layerwise.runs import dry_sweeps
-from layerwise.runs.checkpoints import MemoryCheckpoints
+from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.dry_sweeps import cost_of_sweeps
 from layerwise.runs.progress import LineMeter, seconds_in_words
 from layerwise.runs.records import planned_and_actual
@@ -475,7 +475,7 @@ def test_a_small_budget_is_told_of_once_and_the_usual_one_not(monkeypatch, name,
         memory_budget=USUAL,
     )  # fmt: skip
     job = JOBS[name](replace(setup, memory_budget=int(USUAL * share)))
-    job.run(MemoryCheckpoints(), {}, LineMeter(lines.append))
+    job.run(CheckpointStore(), {}, LineMeter(lines.append))
     assert len(lines) == n_lines
     if lines:
         assert "with a memory budget of 0 MiB this takes about" in lines[0]
