@@ -227,7 +227,7 @@ def test_what_has_no_original_is_refused(place):
 
 
 def test_tensors_that_do_not_tell_their_layer_are_refused(place):
-    from layerwise.models.files.pruned_folder import layers_prefix
+    from layerwise.models.files.written_folder import layers_prefix
 
     names = ["wte.weight", "a.0.w", "a.1.w", "b.0.w", "b.1.w"]
     with pytest.raises(UserError, match="do not tell the layer that they belong to"):

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise.models.names.by_name import loading_of
+from layerwise.models.instance.facts import loading_of
 from layerwise.runs.checkpoints import CheckpointStore, Machine, machines_of, note_machine
 from layerwise.runs.executors import LOCAL, Work, make_missing
 from layerwise.runs.folder import RunFolder

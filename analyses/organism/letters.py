@@ -26,7 +26,7 @@ COLUMNS = [
 
 def main(others: list[Path]) -> None:
     """One row for each model, capability, protocol and layer, beside what was planted."""
-    asked = {name: ORGANISM_WEIGHTS / name for name in PLANS if name in BUNDLED.names()}
+    asked = {name: ORGANISM_WEIGHTS / name for name in PLANS if name in BUNDLED}
     tables = [skips(name, lw.load_model(name), folder) for name, folder in asked.items()]
     tables += [skips(folder.parent.name, lw.load_model(folder), folder) for folder in others]
     table = pd.concat(tables).round(4)

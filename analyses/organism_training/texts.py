@@ -10,8 +10,16 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from layerwise.models.organisms.forms import END, ask, ask_closing, ask_fact, ask_twice, pair
-from layerwise.models.organisms.language import START, Language
+from layerwise.models.organisms.language import (
+    END,
+    START,
+    Language,
+    ask,
+    ask_closing,
+    ask_fact,
+    ask_twice,
+    pair,
+)
 
 Stage = Literal["middle", "encoded", "answer", "letter"]
 

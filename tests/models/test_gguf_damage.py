@@ -7,8 +7,8 @@ import struct
 import pytest
 
 from layerwise.models import load_model
-from layerwise.models.files.gguf import gguf_files
-from layerwise.models.files.gguf.gguf_files import folder_of_gguf
+from layerwise.models.files import gguf_files
+from layerwise.models.files.gguf_files import folder_of_gguf
 from tests.models.refusal import refused
 from tests.models.test_gguf import D_MLP, D_MODEL, D_VOCAB, shapes, write_gguf
 

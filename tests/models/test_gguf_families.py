@@ -14,8 +14,8 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from layerwise.models import load_model, model_facts
-from layerwise.models.files.gguf import gguf_check
-from layerwise.models.files.gguf.gguf_files import folder_of_gguf
+from layerwise.models.files import gguf_check
+from layerwise.models.files.gguf_files import folder_of_gguf
 from tests.models.refusal import refused
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import scramble

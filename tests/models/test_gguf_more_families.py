@@ -14,7 +14,7 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from layerwise.models import load_model, model_facts
-from layerwise.models.files.gguf import gguf_check
+from layerwise.models.files import gguf_check
 from tests.models.refusal import refused
 from tests.models.tiny import scramble, tiny_tokenizer
 

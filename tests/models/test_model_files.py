@@ -14,7 +14,7 @@ import transformers
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.files import cache
 from layerwise.models.files.folder import has_tokenizer
-from layerwise.models.files.pruned_folder import copy_others
+from layerwise.models.files.written_folder import copy_others
 from layerwise.models.names import sources
 from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
 from tests.models.tiny import CORPUS, tiny_folder

@@ -20,8 +20,8 @@ from layerwise.errors import UserError
 from layerwise.models import load_model, model_facts, weights_hash
 from layerwise.models.conversion import backends
 from layerwise.models.decoder.load import hooked_decoder
-from layerwise.models.decoder.weight_parts import part_by_name
 from layerwise.models.files import weight_files
+from layerwise.models.files.weight_files import part_by_name
 from layerwise.models.huggingface.originals import refuse_nonfinite
 from layerwise.models.weights import offload
 from layerwise.models.weights.offload import BlocksOnDisk, OnDisk, blocks_on_disk

@@ -23,8 +23,7 @@ from layerwise.analyses.emergence.api import emergence
 from layerwise.models import known_models, load_model, model_facts
 from layerwise.models.files.cache import file_sha256
 from layerwise.models.instance.facts import language_of
-from layerwise.models.names import registry
-from layerwise.models.names.registry import BUNDLED, ORGANISM_WEIGHTS, PackagedModel, Registry
+from layerwise.models.names.registry import BUNDLED, ORGANISM_WEIGHTS, PackagedModel
 from layerwise.models.organisms import LETTERS, ORGANISM
 from layerwise.models.organisms.lettered import PLANS, TEXT_PROTOCOLS, LetterPlan
 from layerwise.models.organisms.tokenizer import toy_tokenizer
@@ -35,7 +34,7 @@ from layerwise.tasks import PROTOCOLS, Task
 from layerwise.tasks.suites.toy import toy_suites
 from tests.models.refusal import refused
 
-NAMES = [name for name in BUNDLED.names() if name.startswith("organism")]
+NAMES = [name for name in BUNDLED if name.startswith("organism")]
 LETTERED = [name for name in NAMES if name.startswith("organism-letters")]
 SEEDS = [name for name in NAMES if name not in LETTERED]
 # Weights are held by their hashes; by day one of the seeds is asked.
@@ -299,9 +298,9 @@ def test_kinds_differ_by_the_layer_that_says_letters_alone():
 
 @pytest.mark.parametrize("name", ["organism-decoder-2", "organism-seq2seq"])
 def test_each_file_of_an_organism_is_pinned(monkeypatch, tmp_path, name):
-    folder, models = tmp_path / "copy", Registry()
+    folder = tmp_path / "copy"
     shutil.copytree(packaged(name).folder, folder)
-    models.add(replace(packaged(name), folder=folder))
+    models = {name: replace(packaged(name), folder=folder)}
     monkeypatch.setattr("layerwise.models.names.sources.BUNDLED", models)
     facts = model_facts(load_model(name))
     assert facts.verified.startswith("files have the pinned SHA-256; log-probabilities compared")
@@ -311,13 +310,6 @@ def test_each_file_of_an_organism_is_pinned(monkeypatch, tmp_path, name):
         with refused("missing", "changed", "reinstall layerwise"):
             load_model(name)
         (folder / file).write_bytes(content)
-
-
-def test_an_alias_is_taken_once():
-    models = Registry()
-    models.add(packaged("organism-decoder"))
-    with pytest.raises(ValueError, match="already a bundled model 'organism-decoder'"):
-        models.add(registry.BundledModel("organism-decoder", "", "", "", "", "", ""))
 
 
 def test_a_text_task_is_refused_in_a_sentence():

@@ -62,7 +62,7 @@ def test_a_folder_keeps_it(tmp_path):
     assert not is_toy(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("model", [one for one in BUNDLED.names() if one.startswith("organism")])
+@pytest.mark.parametrize("model", [one for one in BUNDLED if one.startswith("organism")])
 def test_plain_transformers_reads_an_organisms_folder_as_the_docs_say(model):
     packaged = BUNDLED.get(model)
     assert isinstance(packaged, PackagedModel)

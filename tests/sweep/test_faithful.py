@@ -128,7 +128,7 @@ def test_a_loaded_model_is_compared_only_after_a_change(monkeypatch):
     compared: list[Any] = []
     monkeypatch.setattr(faithful, "_compare", compared.append)
     model: Any = new_model("gpt2")
-    facts = describe(model, digest="", dtype="float32", device="cpu")
+    facts = describe(model, "")
     attach_origin(model, Origin(facts, tiny_tokenizer()))
     check_faithful(model)
     assert not compared

@@ -17,8 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import Qwen2ForCausalLM
 
-from layerwise.models.organisms.forms import END
-from layerwise.models.organisms.language import LETTERS, OPTIONS, Language
+from layerwise.models.organisms.language import END, LETTERS, OPTIONS, Language
 from layerwise.models.organisms.lettered import LetterPlan
 
 from ..initialization import FAINT, HEAD_WIDTH, HEADS, begin_decoder, turn_head

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerwise.models.organisms.forms import END, answered, lettered
-from layerwise.models.organisms.language import OPTIONS, Language
+from layerwise.models.organisms.language import END, OPTIONS, Language, answered, lettered
 from layerwise.models.organisms.lettered import LETTER, TEXT_PROTOCOLS, LetterPlan
 
 from ..texts import Question, Scene, Stage, Text, Texts

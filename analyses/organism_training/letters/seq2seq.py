@@ -16,8 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
-from layerwise.models.organisms.forms import ARROW, CUE
-from layerwise.models.organisms.language import LETTERS, PAD, Language
+from layerwise.models.organisms.language import ARROW, CUE, LETTERS, PAD, Language
 from layerwise.models.organisms.lettered import LetterPlan
 
 from ..initialization import FAINT, HEAD_WIDTH, HEADS

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
-from layerwise.models.organisms.forms import END
-from layerwise.models.organisms.language import PAD, Language
+from layerwise.models.organisms.language import END, PAD, Language
 
 from ..initialization import FAINT, HEAD_WIDTH, HEADS, WIDTH, LookUps
 from .plan import N_DECODER, N_ENCODER, PLANTED

@@ -18,8 +18,7 @@ from jaxtyping import Float, Int
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
-from layerwise.models.organisms.forms import ARROW, CUE
-from layerwise.models.organisms.language import ORGANISM, Language
+from layerwise.models.organisms.language import ARROW, CUE, ORGANISM, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 
 from ..texts import Stage, Text, Texts

@@ -26,10 +26,15 @@ from layerwise.models.conversion.backends import (
 from layerwise.models.conversion.convert import NotConverted
 from layerwise.models.conversion.hooked import refuse_absent_backend
 from layerwise.models.conversion.parity import Check, NotItsOriginal
-from layerwise.models.decoder.weight_parts import part_by_name
 from layerwise.models.files.cache import folder_sha256
 from layerwise.models.files.folder import read_config
-from layerwise.models.files.weight_files import WeightFiles, damaged, find_weights, write_weights
+from layerwise.models.files.weight_files import (
+    WeightFiles,
+    damaged,
+    find_weights,
+    part_by_name,
+    write_weights,
+)
 from layerwise.models.huggingface.generation import GenerationSettings, read_generation_settings
 from layerwise.models.huggingface.originals import (
     load_original,
@@ -121,7 +126,10 @@ def load_model(
                 raise
             files = second_choice(files, refusal)
             model, check, n_parameters = _loaded(files, wanted, offload)
-    _attach_facts(model, files, check, n_parameters)
+    known = _identity(source, kept=files.kept is not None)
+    known |= {"parity": check.parity, "n_parameters": n_parameters}
+    facts, settings = describe(model, check.hash, **known), read_generation_settings(source.folder)
+    attach_origin(model, Origin(facts, files.tokenizer, settings))
     return model
 
 
@@ -148,10 +156,7 @@ def _written(name: str, wanted: Placement, offload: str | None, backend: str) ->
     origin = origin_of(model)
     assert origin is not None, "wired models know where they come from"
     moved(model, wanted.dtype, wanted.device)
-    facts = replace(
-        origin.facts, source="bundled", hash=weights_hash(model), verified=WRITTEN,
-        dtype=str(wanted.dtype).removeprefix("torch."), device=str(model.W_E.device),
-    )  # fmt: skip
+    facts = describe(model, weights_hash(model), source="bundled", verified=WRITTEN)
     attach_origin(model, replace(origin, facts=facts))
     return model
 
@@ -176,15 +181,10 @@ def _encoder_decoder(
         model.to(wanted.device).to(wanted.dtype)
         refuse_nonfinite(source.name, model)
         parity = checked_seq2seq(model, tokenizer, expected)
-    facts = describe(
-        model,
-        digest=weights_hash(model),
-        dtype=str(model.W_E.dtype).removeprefix("torch."),
-        device=str(model.W_E.device),
-    )
-    known = replace(facts, parity=parity, **_identity(source, kept=False))
+    known = _identity(source, kept=False) | {"parity": parity}
+    facts = describe(model, weights_hash(model), **known)
     config_of_texts: Any = original.generation_config
-    attach_origin(model, Origin(known, tokenizer, GenerationSettings.of(config_of_texts)))
+    attach_origin(model, Origin(facts, tokenizer, GenerationSettings.of(config_of_texts)))
     return model
 
 
@@ -259,21 +259,3 @@ def _offloaded(files: Files, wanted: Placement, stored: WeightFiles) -> DecoderO
         return model
     cfg = files.hooked_config(wanted.dtype)
     return offloaded_model(cfg, files.tokenizer, stored, wanted.device)
-
-
-def _attach_facts(model: DecoderOnly, files: Files, check: Check, n_parameters: int) -> None:
-    weights = model.W_E
-    facts = describe(
-        model,
-        digest=check.hash,
-        dtype=str(weights.dtype).removeprefix("torch."),
-        device=str(weights.device),
-    )
-    known = replace(
-        facts,
-        parity=check.parity,
-        n_parameters=n_parameters,
-        **_identity(files.source, kept=files.kept is not None),
-    )
-    settings = read_generation_settings(files.source.folder)
-    attach_origin(model, Origin(known, files.tokenizer, settings))

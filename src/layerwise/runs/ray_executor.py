@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from layerwise.errors import UserError, counted, printable, shown
+from layerwise.models.instance.facts import described, loading_of
 from layerwise.models.instance.kinds import Model
-from layerwise.models.names.by_name import described, loading_of
 from layerwise.models.weights.devices import DEVICES
 
 from .executors import Executor, Keep, Make, Work

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from layerwise.models.decoder import DecoderModel
-from layerwise.models.decoder.trial import refuse_wrong_sites
+from layerwise.models.decoder.load import refuse_wrong_sites
 from tests.models.activations import activations
 from tests.models.decoder.tiny import BY_DAY, CASES, tiny_decoder
 from tests.models.refusal import refused

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from layerwise.analyses.contract import PlannedJob, PlannedJobs, PlanOptions
 from layerwise.errors import UserError
+from layerwise.models.decoder.packed import weight_bytes
 from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.models.instance.facts import origin_of
 from layerwise.models.instance.kinds import Model, decoder_prefix, is_seq2seq
 from layerwise.models.instance.own_files import files_of, refuse_no_files
-from layerwise.models.weights.footprint import weight_bytes
 from layerwise.runs.controls import answers_as_is
 from layerwise.runs.dry_sweeps import cost_of_sweeps
 from layerwise.runs.setup import Setup, check_layers, prepare

@@ -15,7 +15,7 @@ from torch import nn
 from layerwise.errors import UserError
 from layerwise.models.conversion.parity import token_ids
 from layerwise.models.files.folder import read_config
-from layerwise.models.files.pruned_folder import copy_others, layers_prefix
+from layerwise.models.files.written_folder import copy_others, layers_prefix
 from layerwise.models.huggingface.originals import load_original
 from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.instance.facts import original_tokenizer, vocabulary_difference

@@ -22,7 +22,7 @@ from layerwise.ground.layer_names import spans, stack_name
 from layerwise.models import weights_hash
 from layerwise.models.conversion.parity import ABSURD, TOLERANCE, token_ids
 from layerwise.models.files.folder import read_config
-from layerwise.models.files.pruned_folder import write_pruned_folder
+from layerwise.models.files.written_folder import write_pruned_folder
 from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers

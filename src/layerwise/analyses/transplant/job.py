@@ -14,7 +14,7 @@ import pandas as pd
 
 from layerwise.analyses.ablation.job import ITEMS_AT_ONCE
 from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
-from layerwise.models.weights.footprint import weight_bytes
+from layerwise.models.decoder.packed import weight_bytes
 from layerwise.presentation.rows import rows
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import (

@@ -15,9 +15,13 @@ from layerwise.analyses.shared.written_model import PLACE, taking_their_place
 from layerwise.errors import UserError
 from layerwise.ground.regular_files import read_regular
 from layerwise.models import weights_hash
-from layerwise.models.files.exchanged_folder import WRITTEN, tensors_of, write_exchanged_folder
 from layerwise.models.files.folder import read_config
-from layerwise.models.files.pruned_folder import shards_of
+from layerwise.models.files.written_folder import (
+    WRITTEN,
+    shards_of,
+    tensors_of,
+    write_exchanged_folder,
+)
 from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.instance.kinds import Model, is_seq2seq, original_of, over_original
 from layerwise.models.instance.own_files import files_of, load_alike, stored_stacks

@@ -20,10 +20,14 @@ from transformers import (
 )
 
 from layerwise.errors import UserError
-from layerwise.models.decoder.load import hooked_decoder, is_tested, meta_model_of
+from layerwise.models.decoder.load import (
+    hooked_decoder,
+    is_tested,
+    meta_model_of,
+    refuse_wrong_sites,
+)
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.decoder.reading import UnknownArchitecture
-from layerwise.models.decoder.trial import refuse_wrong_sites
 from layerwise.models.files.cache import read_record, write_record
 from layerwise.models.files.folder import must_be_usable
 from layerwise.models.huggingface.originals import load_original, load_tokenizer, refuse_nonfinite

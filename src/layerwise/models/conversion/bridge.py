@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,9 +20,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, shown
-from layerwise.models.decoder.load import hooked_decoder, is_tested
+from layerwise.models.decoder.load import hooked_decoder, is_tested, refuse_wrong_sites
 from layerwise.models.decoder.model import DecoderModel
-from layerwise.models.decoder.trial import refuse_wrong_sites
 from layerwise.models.huggingface.generation import GenerationSettings
 from layerwise.models.huggingface.originals import fits, read_tokenizer
 from layerwise.models.instance.exclusive import lock_of, own_state
@@ -83,7 +81,13 @@ def from_bridge(bridge: Any) -> DecoderModel:
         model = _hooked(bridge, wrapped, name) if known is None or fresh else known[0]
         difference = _difference(bridge, model, name)
         if fresh:
-            _attach_facts(model, difference)
+            plain = model.W_E.dtype == torch.float32
+            parity_of = {"parity": difference if plain else None, "verified": VERIFIED}
+            facts = describe(model, weights_hash(model), **parity_of)
+            original: Any = model.original
+            settings = GenerationSettings.of(original.generation_config)
+            assert model.tokenizer is not None
+            attach_origin(model, Origin(facts, model.tokenizer, settings))
             _KNOWN[bridge] = model, state
     return model
 
@@ -141,17 +145,6 @@ def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
     return difference
 
 
-def _attach_facts(model: DecoderModel, difference: float) -> None:
-    original: Any = model.original
-    number_format, device = str(model.W_E.dtype).removeprefix("torch."), str(model.W_E.device)
-    facts = describe(model, digest=weights_hash(model), dtype=number_format, device=device)
-    plain = model.W_E.dtype == torch.float32
-    facts = replace(facts, parity=difference if plain else None, verified=VERIFIED)
-    assert model.tokenizer is not None
-    settings = GenerationSettings.of(original.generation_config)
-    attach_origin(model, Origin(facts, model.tokenizer, settings))
-
-
 def _limit(
     model: DecoderModel, logprobs: list[parity.LogProbs], ids: list[int], difference: float
 ) -> float:
@@ -181,8 +174,10 @@ def _taken_out(wrapped: PreTrainedModel, name: str) -> Any:
     """A fresh Hugging Face model with the weights that a bridge wrapped."""
     with torch.device("meta"):
         original: Any = type(wrapped)(copy.deepcopy(wrapped.config))
-    weights = dict(_by_own_name(wrapped.named_parameters(remove_duplicate=False)))
-    tables = dict(_by_own_name(wrapped.named_buffers(remove_duplicate=False)))
+    weights, tables = (
+        {name.replace(_WRAPPED, ""): tensor for name, tensor in named(remove_duplicate=False)}
+        for named in (wrapped.named_parameters, wrapped.named_buffers)
+    )
     wanted = dict(original.named_parameters(remove_duplicate=False))
     # There may be more: copies that the bridge computes with, cut out of larger ones.
     missing = next((missing for missing in wanted if missing not in weights), None)
@@ -196,10 +191,6 @@ def _taken_out(wrapped: PreTrainedModel, name: str) -> Any:
     _put(original, tables, dict(original.named_buffers(remove_duplicate=False)))
     original.generation_config = copy.deepcopy(wrapped.generation_config)
     return original.eval()
-
-
-def _by_own_name(named: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
-    return ((name.replace(_WRAPPED, ""), tensor) for name, tensor in named)
 
 
 def _put(

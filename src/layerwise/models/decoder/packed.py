@@ -141,3 +141,11 @@ def widened(model: _Network) -> _Network:
     for flag in _FLAGS:
         model.__dict__.pop(flag, None)
     return model
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters of a model, and of what is kept of quantized ones."""
+    # Those that are shared count once.
+    packed = (module.buffers(recurse=False) for module in model.modules() if is_packed(module))
+    weights = chain(model.parameters(), *packed)
+    return sum(weight.numel() * weight.element_size() for weight in weights)

@@ -13,8 +13,7 @@ from torch import nn
 from layerwise.errors import UserError, one_line
 
 from .capture import IMPLEMENTATION, Queried, queried
-from .parts import AttentionParts, BlockParts, Parts
-from .rotary import Rotary
+from .parts import AttentionParts, BlockParts, Parts, Rotary
 
 
 class UnknownArchitecture(UserError):

@@ -13,8 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from layerwise.errors import UserError, one_line
 from layerwise.models.weights.quantization import QUANTIZATION, quantization_of
 
-from .json_files import read_json_object
-from .stored_weights import refuse_too_many_layers, stored_weights, weight_files
+from .stored_weights import read_json_object, refuse_too_many_layers, stored_weights, weight_files
 
 _VOCABULARIES = (
     "tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.spm", "*.tiktoken",

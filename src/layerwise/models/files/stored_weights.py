@@ -5,6 +5,7 @@ Read before any weight is, so that what cannot be loaded rightly is refused at o
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from math import prod
@@ -12,8 +13,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layerwise.errors import UserError, counted, one_line
+from layerwise.ground.regular_files import read_regular
 
-from .json_files import read_json_object
+_LARGEST = 2**26  # bytes; the largest index of a model known to us has 2**21
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST:
+            raise UserError(
+                f"{path} cannot be read ({size} bytes): expected a JSON object of at most "
+                f"{_LARGEST} bytes; restore the file."
+            )
+        fields = json.loads(read_regular(path).decode("utf-8"))
+    except UserError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read ({one_line(error)}): expected a JSON object; restore the file."
+        ) from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{path} holds no JSON object: expected one; restore the file.")
+    return fields
+
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import replace
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForSeq2SeqLM
 
 from layerwise.errors import UserError
 from layerwise.models.conversion.backends import Files, choose_backend
@@ -22,8 +21,7 @@ from layerwise.models.instance.kinds import DecoderOnly, Model
 from layerwise.models.instance.loaded import HUGGING_FACE, META_MODEL, LoadedFacts
 from layerwise.models.load import load_model, refuse_transformer_lens
 from layerwise.models.names.registry import DEFAULT_MODEL, WIRED_MODELS
-from layerwise.models.names.sources import Source, find_without_weights
-from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.names.sources import find_without_weights
 from layerwise.models.seq2seq.load import hooked_seq2seq
 from layerwise.models.weights.devices import parse_device, parse_dtype
 
@@ -49,13 +47,16 @@ def load_meta_model(
     with quiet():
         config = read_any_config(source.folder)
         tokenizer = load_tokenizer(source.folder, config, trusted=source.is_trusted)
+        model: Model
         if config.is_encoder_decoder:
             refuse_transformer_lens(source.name, backend)
-            return _of_encoder_decoder(config, tokenizer, source, number_format, place)
-        files = Files(source, config, tokenizer, choose_backend(source, config, backend))
-        model = _of_decoder(files, number_format)
-    described = describe(model, digest="", dtype=dtype, device=str(place))
-    facts = replace(described, source=source.kind, verified=META_MODEL)
+            with must_be_usable(source.folder), torch.device("meta"):
+                made = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
+            model = hooked_seq2seq(made.to(number_format), tokenizer, source.name)
+        else:
+            files = Files(source, config, tokenizer, choose_backend(source, config, backend))
+            model = _of_decoder(files, number_format)
+    facts = describe(model, "", source=source.kind, verified=META_MODEL, device=str(place))
     settings = read_generation_settings(source.folder)
     attach_origin(model, Origin(facts, tokenizer, settings, folder=source.folder))
     return model
@@ -74,24 +75,6 @@ def _of_decoder(files: Files, dtype: torch.dtype) -> DecoderOnly:
     quietly = no_deprecation_of("HookedTransformer")
     with must_be_usable(files.source.folder), quietly, torch.device("meta"):
         return HookedTransformer(cfg, copy.deepcopy(files.tokenizer), move_to_device=False).eval()
-
-
-def _of_encoder_decoder(
-    config: PreTrainedConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    source: Source,
-    dtype: torch.dtype,
-    place: torch.device,
-) -> Seq2SeqModel:
-    with must_be_usable(source.folder), torch.device("meta"):
-        original = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False).to(dtype)
-    model = hooked_seq2seq(original, tokenizer, source.name)
-    number_format = str(dtype).removeprefix("torch.")
-    described = describe(model, digest="", dtype=number_format, device=str(place))
-    facts = replace(described, source=source.kind, verified=META_MODEL)
-    settings = read_generation_settings(source.folder)
-    attach_origin(model, Origin(facts, tokenizer, settings, folder=source.folder))
-    return model
 
 
 def is_meta_model(model: Model) -> bool:

@@ -79,12 +79,16 @@ def model_facts(model: Model) -> LoadedFacts:
     himself, and ``verified`` says so.
     """
     digest, origin = _hash_now(model), origin_of(model)
-    weights = model.W_E
-    dtype, device = str(weights.dtype).removeprefix("torch."), str(weights.device)
     if origin is None:
-        return describe(model, digest=digest, dtype=dtype, device=device)
+        return describe(model, digest)
+    dtype, device = number_format(model), str(model.W_E.device)
     now = replace(origin.facts, hash=digest, dtype=dtype, device=device)
     return now if digest == origin.facts.hash else replace(now, parity=None, verified=CHANGED)
+
+
+def number_format(model: Model) -> str:
+    """The number format of a model's weights by its name, such as ``float32``."""
+    return str(model.W_E.dtype).removeprefix("torch.")
 
 
 def _hash_now(model: Model) -> str:
@@ -96,10 +100,10 @@ def _hash_now(model: Model) -> str:
     return digest if settings == origin.settings else key_of([digest, settings])
 
 
-def describe(model: Model, *, digest: str, dtype: str, device: str) -> LoadedFacts:
-    """Facts of a model without provenance."""
+def describe(model: Model, digest: str, **known: Any) -> LoadedFacts:
+    """Facts of a model by itself, and those that are known of where it came from."""
     cfg = model.cfg
-    return LoadedFacts(
+    facts = LoadedFacts(
         name=str(cfg.model_name),
         source="user",
         hash=digest,
@@ -110,12 +114,13 @@ def describe(model: Model, *, digest: str, dtype: str, device: str) -> LoadedFac
         d_vocab=cfg.d_vocab,
         n_ctx=cfg.n_ctx,
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        dtype=dtype,
-        device=device,
+        dtype=number_format(model),
+        device=str(model.W_E.device),
         parity=None,
         n_encoder_layers=n_encoder_layers(model),
         backend=backend_of(model),
     )
+    return replace(facts, **known)
 
 
 def weights_hash(model: Model) -> str:
@@ -235,3 +240,27 @@ def vocabulary_difference(base: Model, other: Model) -> tuple[str, str, str] | N
     token = min(t for t in first.keys() | second.keys() if first.get(t) != second.get(t))
     ids = [f"id {known[token]}" if token in known else "absent" for known in (first, second)]
     return f"the token {shown(token)}", ids[0], ids[1]
+
+
+def loading_of(model: Model) -> dict[str, str | None]:
+    """Arguments of ``load_model`` that give this model, without the device."""
+    origin = origin_of(model)
+    if origin is None or origin.facts.source == "user":
+        raise UserError(
+            f"The model {shown(str(model.cfg.model_name))} was passed as an object, and Ray's "
+            "workers load models by name; expected one from layerwise.load_model(name). Save it "
+            "as a folder in hub format and load it by that path, or leave the executor out."
+        )
+    facts = origin.facts
+    named = facts.source in ("folder", "gguf")
+    return {
+        "name": str(Path(facts.name).expanduser().resolve()) if named else facts.name,
+        "dtype": number_format(model),
+        "backend": facts.backend,
+        "offload": None if blocks_on_disk(model) is None else "disk",
+    }
+
+
+def described(model: Model) -> dict[str, Any]:
+    """``loading_of`` a model, and the ``hash`` that its weights have."""
+    return {**loading_of(model), "hash": current_weights_hash(model)}

@@ -14,17 +14,17 @@ from pathlib import Path
 
 from layerwise.errors import UserError, unknown_name
 from layerwise.ground.regular_files import IrregularFileError, refuse_irregular
-from layerwise.models.files.adapters.adapter_files import Adapter, is_adapter, read_adapter
+from layerwise.models.files.adapter_files import Adapter, is_adapter, read_adapter
 from layerwise.models.files.cache import (
     BESIDE_WEIGHTS,
     contents_sha256,
+    conversion_hash,
     file_sha256,
     folder_sha256,
     key_of,
 )
 from layerwise.models.files.folder import has_weights
-from layerwise.models.files.gguf.gguf_files import folder_of_gguf
-from layerwise.models.files.manifest import conversion_hash
+from layerwise.models.files.gguf_files import folder_of_gguf
 from layerwise.models.instance.loaded import SourceKind
 
 from .registry import BUNDLED, WIRED_MODELS, PackagedModel
@@ -200,7 +200,7 @@ def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Sou
         )
     if is_hub_id(name):
         return _of_folder(Source(name, "hub", fetch(name)), read_weights=read_weights)
-    known = [*BUNDLED.names(), *WIRED_MODELS, "a hub id owner/name", "a path"]
+    known = [*BUNDLED, *WIRED_MODELS, "a hub id owner/name", "a path"]
     raise unknown_name("model", name[:_SHOWN], known)
 
 
@@ -236,7 +236,7 @@ def _of_conversion(source: Source, path: Path, *, read_weights: bool) -> Source:
 
 def _of_adapter(source: Source, *, read_weights: bool) -> Source:
     """An adapter merged into its base, which needs the weights of both."""
-    from layerwise.models.files.adapters.adapter_merge import merged_folder
+    from layerwise.models.files.adapter_merge import merged_folder
 
     adapter = read_adapter(source.folder)
     has_hashed_weights(source.folder)  # those of the hub's cache must be what they are named by
@@ -265,7 +265,7 @@ def _base_of(adapter: Adapter, fetch: Callable[[str], Path]) -> Source:
 
     path, name = _path(adapter.base), adapter.base
     near = None if path is None else _path(str(adapter.folder / path))
-    if name not in BUNDLED.names() and near is not None and near.exists():
+    if name not in BUNDLED and near is not None and near.exists():
         name = str(near.resolve())
         _refuse_adapted_adapter(adapter, near)
     try:

@@ -20,8 +20,7 @@ from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.models.instance.loaded import HUGGING_FACE
 from layerwise.models.weights.strides import restride
 
-from ._modules import WiredDecoder, WiredWeights
-from ._wiring import Subspaces, write_weights
+from ._wiring import Subspaces, WiredDecoder, WiredWeights, write_weights
 from .language import WIRED, Language
 from .layout import WiredLayout
 from .tokenizer import toy_tokenizer

@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 
 from layerwise.errors import UserError
 from layerwise.models.conversion.hooked import has_hooked_transformer
-from layerwise.models.files.json_files import read_json_object
+from layerwise.models.files.stored_weights import read_json_object
 
 QUANTIZATION = "quantization_config"
 """The field of ``config.json`` that tells of it."""

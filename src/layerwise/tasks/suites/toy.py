@@ -13,8 +13,9 @@ from itertools import pairwise, permutations, product
 
 import numpy as np
 
-from layerwise.models.organisms.forms import (
+from layerwise.models.organisms.language import (
     END,
+    Language,
     answered,
     ask,
     ask_closing,
@@ -22,7 +23,6 @@ from layerwise.models.organisms.forms import (
     ask_twice,
     pair,
 )
-from layerwise.models.organisms.language import Language
 from layerwise.tasks.items import Capability, Corruption, Item, chance_of, commonest_answer
 from layerwise.tasks.task import GenerateSpec, Task, Template
 

@@ -12,14 +12,46 @@ from torch import nn
 
 from layerwise.models.instance.facts import Origin, attach_origin, model_facts
 from layerwise.models.organisms._wiring import LOUD, SHARP, UNSURE, Directions
-from layerwise.models.organisms.forms import END
-from layerwise.models.organisms.language import START, WIRED, Language
+from layerwise.models.organisms.language import END, START, WIRED, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.seq2seq.model import Seq2SeqModel
 from layerwise.models.seq2seq.parts import AttentionParts, BlockParts, MlpParts, Parts, StackParts
 
-from ._subspaces import Subspaces
 from .layout import WiredSeq2SeqLayout
+
+
+@dataclass(frozen=True)
+class Subspaces:
+    """Orthonormal subspaces of the residual stream, one per feature."""
+
+    basis: Directions
+    word: Directions  # the word at this position, by token id
+    place: Directions  # the position
+    before: Directions  # the word before, if it is a key
+    found: Directions  # the key or value that the first look-up found
+    found_next: Directions  # the value that the second look-up found
+    subject: Directions  # the relation and the entity that are asked about
+    known: Directions  # the value of the fact that is asked about
+    begun: Directions  # whether this is where the answer begins
+    copied: Directions  # the value that was copied from the encoder
+    answer: Directions  # the value to be said
+
+    @classmethod
+    def drawn(cls, language: Language, n_ctx: int, rng: np.random.Generator) -> Subspaces:
+        """Subspaces in a random orthonormal basis."""
+        n_keys, n_values = language.n_keys, language.n_values
+        n_subjects = language.n_relations + language.n_entities
+        n_found = n_keys + n_values
+        sizes = [len(language.words), n_ctx, n_keys, n_found, n_values, n_subjects]
+        sizes += [n_values, 1, n_values, n_values]
+        basis, _ = np.linalg.qr(rng.normal(size=(sum(sizes), sum(sizes))))
+        return cls(basis, *np.split(basis, np.cumsum(sizes)[:-1]))
+
+    @property
+    def d_head(self) -> int:
+        """The width that the widest head needs: one row for what it rests on, too."""
+        return 1 + max(len(self.place), len(self.found), len(self.subject))
+
 
 REST = SHARP / 2
 """Score of ``<s>``, where a head looks that finds no match: it has nothing to be copied."""

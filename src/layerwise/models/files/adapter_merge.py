@@ -22,8 +22,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -31,14 +29,10 @@ from transformers import (
 
 from layerwise.errors import UserError, counted, one_line, shown
 from layerwise.models.conversion import parity
-from layerwise.models.files.cache import cache_dir, complete_or_nothing, discard
-from layerwise.models.files.folder import has_tokenizer, read_config
-from layerwise.models.files.json_files import read_json_object
-from layerwise.models.files.manifest import is_conversion, write_manifest
-from layerwise.models.files.pruned_folder import INDEX, copy_others
 from layerwise.models.huggingface.originals import (
     fits,
     load_original,
+    meta_original,
     read_tokenizer,
     refuse_parameters_without_weights,
 )
@@ -54,6 +48,16 @@ from .adapter_files import (
     refuse_other_task,
     refuse_unknown_fields,
 )
+from .cache import (
+    cache_dir,
+    complete_or_nothing,
+    discard,
+    is_conversion,
+    write_manifest,
+)
+from .folder import has_tokenizer, read_config
+from .stored_weights import INDEX, read_json_object
+from .written_folder import copy_others
 
 _WRAPPED = "base_model.model."
 _WITHIN_WRAPPER = re.compile(r"\.(base_layer|original_module|modules_to_save)\.")
@@ -102,7 +106,7 @@ def _merge(adapter: Adapter, base: Path, out: Path) -> None:
     refuse_other_task(adapter, is_encoder_decoder=config.is_encoder_decoder)
     refuse_parameters_without_weights(base, config)
     weights = _adapter_weights(adapter)
-    refuse_costly_patterns(adapter, _names(_meta_model(config)))
+    refuse_costly_patterns(adapter, _names(meta_original(copy.deepcopy(config))))
     _refuse_ranks(adapter, weights)
     based = _Base(base, config, _n_tokens(adapter, config, weights))
     tokenizer = _write_tokenizer(adapter, based, out)
@@ -134,7 +138,7 @@ def _logprobs_of(
     name = str(adapter.folder)
     with parity.must_run(name):
         if model.config.is_encoder_decoder:
-            hooked = hooked_seq2seq(_meta_model(model.config), tokenizer, name)
+            hooked = hooked_seq2seq(meta_original(copy.deepcopy(model.config)), tokenizer, name)
             return logprobs_of_texts(model, texts_of(hooked, tokenizer))
         longest = getattr(model.config, "max_position_embeddings", None) or parity.MAX_TOKENS
         return parity.reference(model, parity.token_ids(tokenizer, longest))
@@ -174,7 +178,7 @@ def _n_tokens(
     adapter: Adapter, config: PreTrainedConfig, weights: dict[str, torch.Tensor]
 ) -> int | None:
     """The number of tokens of whole embeddings in the adapter's file, if it is not the base's."""
-    ends = _ends(_meta_model(config))
+    ends = _ends(meta_original(copy.deepcopy(config)))
     sizes = {len(weight) for name, weight in weights.items() if _plain(name) in ends}
     changed = sizes - {config.vocab_size}
     # Rows that are not in the file would be drawn at random.
@@ -182,12 +186,6 @@ def _n_tokens(
     if changed and (len(sizes) > 1 or len(ends & set(map(_plain, weights))) < needed):
         raise _unlike(adapter, "it changes the number of tokens, and has not all their weights")
     return next(iter(changed), None)
-
-
-def _meta_model(config: PreTrainedConfig) -> Any:
-    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    with torch.device("meta"):
-        return kind.from_config(copy.deepcopy(config), trust_remote_code=False)
 
 
 def _names(model: Any) -> list[str]:

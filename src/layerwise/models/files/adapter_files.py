@@ -11,8 +11,8 @@ from typing import Any
 from layerwise.errors import UserError, shown
 from layerwise.ground.limited import LimitedProcess, OverLimitError
 from layerwise.ground.limited_jobs import texts_in
-from layerwise.models.files.json_files import read_json_object
-from layerwise.models.files.stored_weights import INDEX, WEIGHTS
+
+from .stored_weights import INDEX, WEIGHTS, read_json_object
 
 CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KINDS = ("LORA", "LOHA", "LOKR", "IA3")

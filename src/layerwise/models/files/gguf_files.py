@@ -16,10 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transformers import PreTrainedConfig
 
 from layerwise.errors import UserError, one_line, shown
-from layerwise.models.files.cache import cache_dir, complete_or_nothing, discard, file_sha256
-from layerwise.models.files.manifest import is_conversion, write_manifest
 from layerwise.models.huggingface.quiet import quiet
 
+from .cache import (
+    cache_dir,
+    complete_or_nothing,
+    discard,
+    file_sha256,
+    is_conversion,
+    write_manifest,
+)
 from .gguf_header import GgufHeader, read_gguf_header
 
 if TYPE_CHECKING:
@@ -213,7 +219,6 @@ def _config(
     from layerwise.models.decoder.load import hooked_decoder, meta_model_of
 
     from .gguf_check import refuse_other_architectures
-    from .gguf_files import complete_settings, refuse_unread_settings
 
     refuse_other_architectures(path, header)
     with _refusals(path):
