@@ -113,10 +113,8 @@ class Files:
                 attn_implementation="eager",
                 trust_remote_code=False,
             )
-        return {
-            f"original.{name}": buffer
-            for name, buffer in made.named_buffers(remove_duplicate=False)
-        }
+        named = made.named_buffers(remove_duplicate=False)
+        return {f"original.{name}": buffer for name, buffer in named}
 
     @property
     def n_parameters(self) -> int:
@@ -146,8 +144,10 @@ def read_files(source: Source, config: PreTrainedConfig, backend: str) -> Files:
     chosen = choose_backend(source, config, backend)
     tokenizer = load_tokenizer(source.folder, config, trusted=source.is_trusted)
     files = Files(source, config, tokenizer, chosen)
-    passed_over = backend == "auto" and _passed_over(files)
-    return replace(files, backend=HUGGING_FACE) if passed_over else files
+    doubted = backend == "auto" and chosen == TRANSFORMER_LENS
+    if doubted and read_record(_KIND, files.check_key(PLAIN)) is not None:  # of an earlier load
+        return replace(files, backend=HUGGING_FACE)
+    return files
 
 
 def choose_backend(source: Source, config: PreTrainedConfig, backend: str) -> str:
@@ -186,20 +186,11 @@ def _refuse_unknown(source: Source, config: PreTrainedConfig) -> None:
     hooked_decoder(meta_model, None, source.name)
 
 
-def _passed_over(files: Files) -> bool:
-    """Whether TransformerLens was found to be wrong on these files at an earlier load."""
-    return files.backend == TRANSFORMER_LENS and read_record(_KIND, _key(files)) is not None
-
-
-def _key(files: Files) -> str:
-    return files.check_key(PLAIN)
-
-
 def second_choice(files: Files, refusal: UserError) -> Files:
     """Switch to Hugging Face's modules, as TransformerLens's copy is wrong."""
     # It is remembered, so that the next load begins with these.
     _refuse_also(refusal, files.source, files.config)
-    write_record(_KIND, _key(files), {"backend": HUGGING_FACE})
+    write_record(_KIND, files.check_key(PLAIN), {"backend": HUGGING_FACE})
     return replace(files, backend=HUGGING_FACE)
 
 

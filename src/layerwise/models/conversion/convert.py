@@ -67,9 +67,16 @@ def hooked_model(
         state = loading.get_pretrained_state_dict(str(cfg.tokenizer_name), cfg, original)
         nn.Module.to(original, "meta")
         model = without_weights(cfg, tokenizer)
-        state = model.fill_missing_keys(_taken(state, cfg.dtype))
-        for name, own in _by_block(state).items():
-            model.get_submodule(name).load_state_dict(own, strict=False, assign=True)
+        own = {}
+        with releasing_mapped() as release:
+            for key in list(state):
+                weight = state.pop(key)
+                own[key] = _own(weight, cfg.dtype)
+                release(weight)
+                del weight
+        state = model.fill_missing_keys(own)
+        for name, of_block in _by_block(state).items():
+            model.get_submodule(name).load_state_dict(of_block, strict=False, assign=True)
     if cfg.positional_embedding_type == "alibi" and hasattr(model, "pos_embed"):
         # Nothing reads these, and TransformerLens leaves them as it found the memory.
         model.pos_embed.W_pos.data.zero_()
@@ -87,15 +94,15 @@ def without_weights(
     return model.eval()
 
 
-def _taken(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    own = {}
-    with releasing_mapped() as let_go:
-        for key in list(state):
-            weight = state.pop(key)
-            own[key] = _own(weight, dtype)
-            let_go(weight)
-            del weight
-    return own
+def _own(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    # The original's memory is the mapped file, which somebody may write to; and tied embeddings
+    # are two parameters here, so that one can be changed without the other.
+    return tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+
+
+def _prepends_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    ids = tokenizer("a").input_ids
+    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
 
 
 def _by_block(state: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
@@ -106,17 +113,6 @@ def _by_block(state: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tenso
         name = block[0] if block else ""
         parts.setdefault(name, {})[key.removeprefix(f"{name}.")] = weight
     return parts
-
-
-def _own(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    # The original's memory is the mapped file, which somebody may write to; and tied embeddings
-    # are two parameters here, so that one can be changed without the other.
-    return tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
-
-
-def _prepends_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    ids = tokenizer("a").input_ids
-    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
 
 
 def _longest_context(config: PreTrainedConfig, cfg: HookedTransformerConfig) -> int:
@@ -137,26 +133,19 @@ def _longest_context(config: PreTrainedConfig, cfg: HookedTransformerConfig) -> 
 @contextlib.contextmanager
 def _neutral(folder: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="layerwise-") as place:
-        _write_config(folder, Path(place))
-        neutral = place if _is_neutral(place) else os.path.relpath(place)
-        if not _is_neutral(neutral):
+        fields = json.loads((folder / "config.json").read_text("utf-8"))
+        # TransformerLens reads GPT-2's context length under a name that transformers has dropped.
+        if "n_positions" in fields:
+            fields.setdefault("n_ctx", fields["n_positions"])
+        Path(place, "config.json").write_text(json.dumps(fields), "utf-8")
+        spellings = (place, os.path.relpath(place))
+        neutral = next((s for s in spellings if not any(w in s.lower() for w in _TELLTALE)), None)
+        if neutral is None:
             raise UserError(
                 f"The folder for temporary files, {tempfile.gettempdir()}, has the name of a model "
                 f"family in it: expected none of {', '.join(_TELLTALE)}; set TMPDIR to another."
             )
         yield neutral
-
-
-def _is_neutral(place: str) -> bool:
-    return not any(word in place.lower() for word in _TELLTALE)
-
-
-def _write_config(folder: Path, place: Path) -> None:
-    fields = json.loads((folder / "config.json").read_text("utf-8"))
-    # TransformerLens reads GPT-2's context length under a name that transformers has dropped.
-    if "n_positions" in fields:
-        fields.setdefault("n_ctx", fields["n_positions"])
-    (place / "config.json").write_text(json.dumps(fields), "utf-8")
 
 
 @contextlib.contextmanager

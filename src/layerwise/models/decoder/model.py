@@ -226,12 +226,6 @@ class DecoderModel(HookedRootModule):
         return self
 
 
-def _positions_of(parts: Parts) -> str:
-    if parts.positions is not None:
-        return "standard"
-    return "alibi" if parts.blocks[0].attn.rotary is None else "rotary"
-
-
 def _config(original: Any, parts: Parts, name: str) -> DecoderConfig:
     first, config = parts.blocks[0], original.config
     unembedded, width = parts.unembed.weight.shape
@@ -260,5 +254,11 @@ def _config(original: Any, parts: Parts, name: str) -> DecoderConfig:
         experts_per_token=experts,
         gated_mlp=experts is not None or hasattr(first.mlp, "gate_proj"),
         normalization_type=None if without else type(parts.final_norm).__name__,
-        positional_embedding_type=_positions_of(parts),
+        positional_embedding_type=(
+            "standard"
+            if parts.positions is not None
+            else "alibi"
+            if first.attn.rotary is None
+            else "rotary"
+        ),
     )

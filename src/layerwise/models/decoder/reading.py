@@ -197,7 +197,9 @@ def _attention(layer: Any, place: _Place) -> AttentionParts:
         raise unknown(module, f"attends with {', '.join(sorted(strange))}")
     if seen.values.shape[:-1] != seen.keys.shape[:-1]:
         raise unknown(module, "has another number of values than keys")
-    scale = seen.options.get("scaling")
+    scale, window = seen.options.get("scaling"), seen.options.get("sliding_window")
+    if kinds is not None and kinds[number] != "sliding_attention":
+        window = None
     return AttentionParts(
         handing,
         _module(module, _OUTPUTS, "output projection"),
@@ -208,15 +210,9 @@ def _attention(layer: Any, place: _Place) -> AttentionParts:
         d_value,
         d_key**-0.5 if scale is None else float(scale),
         seen.options.get("softcap"),
-        _window(seen.options, kinds, number),
+        None if window is None else int(window),
         has_sinks,
     )
-
-
-def _window(options: dict[str, Any], kinds: Any, number: int) -> int | None:
-    window = options.get("sliding_window")
-    sliding = kinds is None or kinds[number] == "sliding_attention"
-    return int(window) if window is not None and sliding else None
 
 
 @torch.no_grad()

@@ -162,7 +162,9 @@ def complete_or_nothing(folder: Path) -> Iterator[Path]:
     """A folder to fill, which becomes ``folder`` once it is complete and is removed otherwise."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep_leftovers(folder.parent)
+        for leftover in folder.parent.glob("partial-*"):
+            if time.time() - leftover.stat().st_mtime > _STALE_AFTER:
+                shutil.rmtree(leftover, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -176,12 +178,6 @@ def complete_or_nothing(folder: Path) -> Iterator[Path]:
         raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _sweep_leftovers(parent: Path) -> None:
-    for leftover in parent.glob("partial-*"):
-        if time.time() - leftover.stat().st_mtime > _STALE_AFTER:
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:

@@ -19,19 +19,17 @@ from layerwise.models.conversion.hooked import (
     Attention,
     Embed,
     GroupedQueryAttention,
+    HookedTransformer,
     PosEmbed,
     TransformerBlock,
     Unembed,
 )
 from layerwise.models.decoder import packed
 from layerwise.models.instance.kinds import (
-    DecoderOnly,
     Model,
     blocks_of,
-    by_kind,
     hook_name,
     looks_ahead,
-    over_original,
 )
 from layerwise.models.instance.structure import Structure
 from layerwise.models.weights.offload import blocks_on_disk
@@ -118,20 +116,14 @@ def _alterations(model: Model, structure: Structure) -> Iterator[str]:
         if module.training and module.p:
             yield f"{_name(model, module)} drops activations at random until model.eval() is called"
     yield from _of_blocks_on_disk(model)
-    yield from by_kind(model, lambda decoder: _of_decoder_only(decoder, structure), lambda _: ())
+    if isinstance(model, HookedTransformer):  # what the engine reads of its settings and places
+        if model.cfg.positional_embedding_type == "shortformer":
+            yield "The model adds positions to queries and keys alone ('shortformer')"
+        if not structure.looked_at:
+            yield from _of_places(model)
     if not structure.looked_at:
         yield from _of_modules(model, structure)
     structure.looked_at = True  # what follows from modules and classes need not be looked at again
-
-
-def _of_decoder_only(model: DecoderOnly, structure: Structure) -> Iterator[str]:
-    """What the engine reads of the settings, and of where modules stand, of TransformerLens."""
-    if over_original(model):
-        return
-    if model.cfg.positional_embedding_type == "shortformer":
-        yield "The model adds positions to queries and keys alone ('shortformer')"
-    if not structure.looked_at:
-        yield from _of_places(model)
 
 
 def _of_blocks_on_disk(model: Model) -> Iterator[str]:
@@ -174,20 +166,16 @@ def _name(model: Model, module: nn.Module) -> str:
     return f"{name} of the model" if name else "The model"
 
 
-def _kind(cls: type) -> _Kind:
+def _kind(cls: Any) -> _Kind:
     known = _KINDS.get(cls)
-    if known is None or known.forward is not _forward(cls):
+    if known is None or known.forward is not cls.forward:
         known = _KINDS[cls] = _looked_at(cls)
     return known
 
 
-def _forward(cls: Any) -> Any:
-    return cls.forward
-
-
-def _looked_at(cls: type) -> _Kind:
+def _looked_at(cls: Any) -> _Kind:
     """Which functions of a class matter, and whether one is not its library's own."""
-    forward = _forward(cls)
+    forward = cls.forward
     base = next(base for base in cls.__mro__ if _library(base) in _LIBRARIES)
     if base is nn.Module:  # a user's own module, which is called like any other
         return _Kind(forward, frozenset(_CALLS), None)

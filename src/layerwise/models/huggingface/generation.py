@@ -31,6 +31,8 @@ _CHANGING: dict[str, Any] = {
     "stop_strings": None,
 }
 
+_OF_MODEL: dict[str, Any] = {"_from_model_config": True}
+
 
 @dataclass(frozen=True)
 class GenerationSettings:
@@ -62,18 +64,14 @@ def read_generation_settings(folder: Path) -> GenerationSettings:
     # As in transformers, those of ``config.json`` where there is no such file.
     try:
         with quiet():
-            return GenerationSettings.of(_read(folder))
+            has_own = (folder / "generation_config.json").is_file()
+            file, more = ("generation_config.json", {}) if has_own else ("config.json", _OF_MODEL)
+            return GenerationSettings.of(
+                GenerationConfig.from_pretrained(folder, file, local_files_only=True, **more)
+            )
     except Exception as error:
         raise UserError(
             f"The generation settings in {folder} cannot be read ({type(error).__name__}: "
             f"{one_line(error)}): expected a generation_config.json that transformers accepts; "
             "restore the file."
         ) from error
-
-
-def _read(folder: Path) -> GenerationConfig:
-    if (folder / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return GenerationConfig.from_pretrained(
-        folder, "config.json", _from_model_config=True, local_files_only=True
-    )

@@ -69,13 +69,24 @@ def read_tokenizer(folder: Path, *, trusted: bool = False) -> PreTrainedTokenize
             )
         )
         if not trusted:
-            _refuse_far_ids(tokenizer, folder)
+            largest = _largest_id(tokenizer)
+            if largest >= _MOST_IDS:  # with gaps that it cannot list the library aborts the process
+                raise UserError(
+                    f"The tokenizer in {folder} has token id {largest:,}: expected ids below "
+                    f"{_MOST_IDS:,}; use the tokenizer that the model was trained with."
+                )
             distrust(tokenizer, folder)
-        _use(tokenizer)
+        # Used once, so that lazily raised errors appear now.
+        try_texts(tokenizer, "a", TEXT)  # all that a load encodes
+        tokenizer("a")
+        for special in ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id"):
+            getattr(tokenizer, special)
     except UserError:
         raise
     except BaseException as error:
-        if not isinstance(error, Exception) and not _is_panic(error):
+        # What the tokenizers library, written in Rust, raises where it did not foresee an error.
+        panic = type(error).__name__ == "PanicException"
+        if not isinstance(error, Exception) and not panic:
             raise
         raise UserError(
             f"The tokenizer in {folder} cannot be loaded ({type(error).__name__}: "
@@ -85,16 +96,6 @@ def read_tokenizer(folder: Path, *, trusted: bool = False) -> PreTrainedTokenize
     return tokenizer
 
 
-def _refuse_far_ids(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Refuse ids with gaps that the tokenizers library cannot list: it would abort the process."""
-    largest = _largest_id(tokenizer)
-    if largest >= _MOST_IDS:
-        raise UserError(
-            f"The tokenizer in {folder} has token id {largest:,}: expected ids below "
-            f"{_MOST_IDS:,}; use the tokenizer that the model was trained with."
-        )
-
-
 def fits(tokenizer: PreTrainedTokenizerBase, n_tokens: int) -> bool:
     """Whether a model of so many tokens has an embedding for each token of a tokenizer."""
     return _largest_id(tokenizer) < n_tokens
@@ -102,18 +103,6 @@ def fits(tokenizer: PreTrainedTokenizerBase, n_tokens: int) -> bool:
 
 def _largest_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return max(tokenizer.get_vocab().values(), default=-1)
-
-
-def _use(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
-    """Use a tokenizer once, so that lazily raised errors appear now."""
-    try_texts(tokenizer, "a", TEXT)  # all that a load encodes
-    special = ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
-    return [tokenizer("a").input_ids, *(getattr(tokenizer, name) for name in special)]
-
-
-def _is_panic(error: BaseException) -> bool:
-    # What the tokenizers library, written in Rust, raises where it did not foresee an error.
-    return type(error).__name__ == "PanicException"
 
 
 def load_original(

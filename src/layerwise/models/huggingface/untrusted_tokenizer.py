@@ -44,16 +44,13 @@ def refuse_costly_file(folder: Path) -> None:
     if not files or files[0].name != _FILE:
         return
     version = metadata.version("tokenizers")
-    key = key_of([version, *_RUNS, *(part for file in files for part in _named_hash(file))])
+    hashes = (part for file in files for part in (file.name, contents_sha256(file)))
+    key = key_of([version, *_RUNS, *hashes])
     if read_record(_KIND, key) is None:
         setup = {"file": str(files[0]), "beside": [str(file) for file in files[1:]]}
         with contextlib.suppress(JobError):  # its files cannot be read here either
             _refuse_costly(folder, LimitedProcess("count_tokens", lambda: setup), [*_RUNS])
         write_record(_KIND, key, {"passed": True})
-
-
-def _named_hash(path: Path) -> tuple[str, str]:
-    return path.name, contents_sha256(path)
 
 
 def distrust(tokenizer: Any, folder: Path) -> None:
@@ -88,8 +85,8 @@ def try_texts(tokenizer: Any, *texts: str) -> None:
     if folder is None or not tokenizer.is_fast:
         return
     if tokenizer not in _COUNTING:
-        alive = ref(tokenizer)
-        made = LimitedProcess("count_tokens", lambda: _json_of(alive()))
+        alive: Any = ref(tokenizer)
+        made = LimitedProcess("count_tokens", lambda: {"json": alive().backend_tokenizer.to_str()})
         _COUNTING[tokenizer] = made, set()
     process, tried = _COUNTING[tokenizer]
     new = {hash(text): text for text in texts if hash(text) not in tried}
@@ -108,10 +105,6 @@ def try_texts(tokenizer: Any, *texts: str) -> None:
     if len(tried) > _MOST_REMEMBERED:
         tried.clear()
     tried.update(new)
-
-
-def _json_of(tokenizer: Any) -> dict[str, str]:
-    return {"json": tokenizer.backend_tokenizer.to_str()}
 
 
 def _refuse_costly(

@@ -35,9 +35,11 @@ def parse_device(name: str) -> torch.device:
         raise unknown_name("device", name, DEVICES)
     count = _count(kind)
     if (device.index or 0) >= count:
+        here = ", ".join(f"{kind}:{index}" for index in range(count))
         raise UserError(
-            f"Device {name!r} is not available here: expected "
-            f"{_choices(kind, count)}; choose that, or run where torch sees the device."
+            f"Device {name!r} is not available here: expected 'cpu'"
+            f"{f' or one of {here}' if here else ''}; choose that, or run where torch sees the "
+            "device."
         )
     return device
 
@@ -48,8 +50,3 @@ def _count(kind: str) -> int:
     if kind == "mps":
         return int(torch.backends.mps.is_available())
     return 1
-
-
-def _choices(kind: str, count: int) -> str:
-    here = ", ".join(f"{kind}:{index}" for index in range(count))
-    return f"'cpu' or one of {here}" if here else "'cpu'"

@@ -24,7 +24,7 @@ def releasing_mapped() -> Iterator[Callable[[Weight], None]]:
     # are. Nobody may have written to a weight that is given.
     advise = getattr(ctypes.CDLL(None), "madvise", None) if _MAPS.exists() else None
     if advise is None:
-        yield _kept
+        yield lambda weight: None
         return
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     files = _mapped_weights()
@@ -51,10 +51,6 @@ def give_back_freed() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _MAPS.exists() else None
     if trim is not None:
         trim(0)
-
-
-def _kept(_: Weight) -> None:
-    pass
 
 
 def _place(weight: Weight) -> tuple[int, int]:

@@ -7,7 +7,7 @@ tests; a user's own model, or one that was changed since, may be something that 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from weakref import WeakKeyDictionary
 
@@ -98,7 +98,12 @@ def _compare(model: Model) -> None:
             "tokens): expected a model without chance in it; call model.eval(), and take out what "
             "draws at random."
         )
-    explained = max(CLOSE, TIMES * _spread(model, requests, plain))
+    spread = max(
+        _apart(logits, _run_model(model, request, seed))
+        for seed in range(DRAWS)
+        for request, logits in zip(requests, plain, strict=True)
+    )
+    explained = max(CLOSE, TIMES * spread)
     if difference <= explained:
         return
     raise UserError(
@@ -176,9 +181,9 @@ def _gap(outcome: float, other: float) -> float:
 def _run_model(model: Model, request: Request, disturbed: int | None = None) -> torch.Tensor:
     """Logits of a prompt and its continuation from the model itself; undisturbed if None."""
     continuation = request.continuation[:-1] if isinstance(request, LogLikelihood) else ()
-    hooks: Hooks | None = None
+    hooks: Hooks = []
     if disturbed is not None:
-        hooks = [(_everywhere, _Disturbance(disturbed))]
+        hooks = [(lambda name: True, _disturbing(disturbed))]
     try:
         return model_logits(model, request, continuation, hooks)
     except Exception as error:
@@ -189,33 +194,20 @@ def _run_model(model: Model, request: Request, disturbed: int | None = None) -> 
         ) from error
 
 
-def _everywhere(name: str) -> bool:
-    return True
+def _disturbing(seed: int) -> Callable[[torch.Tensor, object], torch.Tensor]:
+    """A hook that changes activations in their last bit, at random."""
+    generator = torch.Generator().manual_seed(seed)
 
-
-class _Disturbance:
-    """A hook that changes an activation in its last bit, at random."""
-
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, tensor: torch.Tensor, hook: object) -> torch.Tensor:
+    def disturb(tensor: torch.Tensor, hook: object) -> torch.Tensor:
         if not tensor.is_floating_point():
             return tensor
-        noise = torch.randn(tensor.shape, generator=self.generator, dtype=torch.float32)
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
         # A sum is off by its largest parts' last bit, also where it is nearly zero itself.
         size = tensor.abs().nan_to_num(0.0, 0.0, 0.0)
         size = torch.maximum(size, size.square().mean().sqrt())
         return tensor + noise.to(tensor) * size * torch.finfo(tensor.dtype).eps
 
-
-def _spread(model: Model, requests: Sequence[Request], plain: Sequence[torch.Tensor]) -> float:
-    """How far log-probabilities are apart when activations differ in their last bits, in nats."""
-    return max(
-        _apart(logits, _run_model(model, request, seed))
-        for seed in range(DRAWS)
-        for request, logits in zip(requests, plain, strict=True)
-    )
+    return disturb
 
 
 def _apart(outcome: torch.Tensor, other: torch.Tensor) -> float:

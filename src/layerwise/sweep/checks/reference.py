@@ -126,27 +126,22 @@ def _hooks(model: Model, edit: SkipLayer | SiteEdit, request: Request, answer: T
         ]
     name = hook_name(model, edit.layer, edit.site)
     if isinstance(edit, DonorSite):
-        given = _donated(edit.donor, name, request, answer)
+        given = _recorded(edit.donor, name, request.context, answer)
         return [(name, partial(_put, value=given, heads=edit.heads))]
-    source = _source(model, name, request) if edit.needs_source else None
+    source = None
+    if edit.needs_source:
+        assert request.source is not None, "such an edit needs a source run"
+        source = _recorded(model, name, request.source)[0]
     in_encoder = edit.layer < n_encoder_layers(model)
     given = request.context if in_encoder else before_answer(model, request.context)
     return [(name, partial(_change, edit=edit, n_given=len(given), source=source))]
 
 
-def _source(model: Model, name: str, request: Request) -> torch.Tensor:
-    assert request.source is not None, "such an edit needs a source run"
+def _recorded(model: Any, name: str, prompt: Tokens, answer: Tokens = ()) -> torch.Tensor:
+    """The activation at a hook of a model on a prompt and the answer so far."""
     store: dict[str, torch.Tensor] = {}
     with model.hooks(fwd_hooks=[(name, partial(_remember, store=store))]):
-        model(*inputs_of(model, [request.source]))
-    return store["site"][0]
-
-
-def _donated(donor: Any, name: str, request: Request, answer: Tokens) -> torch.Tensor:
-    """A donor's activation at a hook, on the same prompt and answer so far."""
-    store: dict[str, torch.Tensor] = {}
-    with donor.hooks(fwd_hooks=[(name, partial(_remember, store=store))]):
-        donor(*inputs_of(donor, [request.context], answer))
+        model(*inputs_of(model, [prompt], answer))
     return store["site"]
 
 

@@ -55,7 +55,12 @@ class Drafter:
         for other in self.finished.get(request, ()):
             if len(other) > len(text) and other[: len(text)] == text:
                 return other[len(text) : len(text) + room]
-        return _looked_up(generate.context + text, room)
+        sequence = generate.context + text
+        last = sequence[-2:]
+        for end in range(len(sequence) - 1, 1, -1):
+            if sequence[end - 2 : end] == last:
+                return sequence[end : end + room]
+        return ()
 
     def learn(self, request: int, tokens: Sequence[int]) -> None:
         """Remember a finished text."""
@@ -67,15 +72,6 @@ class Drafter:
         """Count the confirmed tokens of a draft."""
         before = self.measures.get(branch, (0, 0))
         self.measures[branch] = (before[0] + offered, before[1] + confirmed)
-
-
-def _looked_up(sequence: Tokens, room: int) -> Tokens:
-    """The continuation of the latest earlier occurrence of the last two tokens."""
-    last = sequence[-2:]
-    for end in range(len(sequence) - 1, 1, -1):
-        if sequence[end - 2 : end] == last:
-            return sequence[end : end + room]
-    return ()
 
 
 # A beginning must be so long to be worth attending to apart.

@@ -74,7 +74,13 @@ def make_branches(
     """The branches of interventions."""
     root = _Node(-1)
     for index in range(len(interventions)) if only is None else only:
-        _insert(root, index, interventions[index])
+        node = root
+        for layer, edits in by_layer(interventions[index]).items():
+            key = tuple(edit.identity for edit in edits)
+            if key not in node.children:
+                node.children[key] = _Node(layer, edits={**node.edits, layer: edits})
+            node = node.children[key]
+        node.members.append(index)
     ends: list[tuple[int, int | None, _Node]] = []
     last = max((child.layer for child in root.children.values()), default=0)
     _collect(root, None, True, ends)
@@ -91,22 +97,10 @@ def make_branches(
 
 def by_layer(intervention: Intervention) -> dict[int, tuple[Edit, ...]]:
     """An intervention's edits by layer, in ascending order of layers."""
-    layers = sorted({edit.layer for edit in intervention.edits})
     return {
-        layer: tuple(edit for edit in intervention.edits if edit.layer == layer) for layer in layers
+        layer: tuple(edit for edit in intervention.edits if edit.layer == layer)
+        for layer in intervention.layers
     }
-
-
-def _insert(root: _Node, index: int, intervention: Intervention) -> None:
-    node = root
-    for layer, edits in by_layer(intervention).items():
-        key = tuple(edit.identity for edit in edits)
-        child = node.children.get(key)
-        if child is None:
-            child = _Node(layer, edits={**node.edits, layer: edits})
-            node.children[key] = child
-        node = child
-    node.members.append(index)
 
 
 def _collect(

@@ -18,7 +18,7 @@ from layerwise.sweep.walk.readout import CHUNK
 from .branches import Branch
 from .plan import ModelShape, SweepPlan, walk_of
 from .trie import TokenTrie, restrict
-from .walk_plan import GroupPlan, WalkPlan
+from .walk_plan import WalkPlan
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,12 @@ class WalkWork:
         layers = range(plan.trunk_until)
         trunk = sum(plan.trunk_tokens(layer, self.shape.in_parts) for layer in layers)
         rest = plan.token_passes(self.shape.in_parts) - trunk
-        weights = [_weight(group, plan) for group in plan.groups]
+        # About how many tokens each group pushes through blocks.
+        weights = [
+            group.n_tokens(len(plan.trie))
+            * sum(_layers(branch, branch.first_layer, plan.n_layers) for branch in group.branches)
+            for group in plan.groups
+        ]
         parts = [PassBatch(trunk, len(plan.trie), 1, attention_work(plan.trie))]
         for group, weight in zip(plan.groups, weights, strict=True):
             n_tokens = group.n_tokens(len(plan.trie))
@@ -168,12 +173,6 @@ class WalkWork:
             + block
             + min(logits * (8 + shape.itemsize), memory_budget // 8)
         )
-
-
-def _weight(group: GroupPlan, plan: WalkPlan) -> int:
-    """About how many tokens a group pushes through blocks."""
-    layers = (_layers(branch, branch.first_layer, plan.n_layers) for branch in group.branches)
-    return group.n_tokens(len(plan.trie)) * sum(layers)
 
 
 def _layers(branch: Branch, first: int, n_layers: int) -> int:

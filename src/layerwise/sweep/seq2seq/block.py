@@ -100,12 +100,15 @@ class AttentionLayout:
         # The keys' matrix is put to the queries, and the values' to what was mixed: q (W m) is (q
         # W) m, and a sum of W m is W of the sum (DeepSeek-AI 2024, arXiv:2405.04434, section
         # 2.1.2). A bias of the keys is the same for all of them, and the softmax takes it off.
-        return self._in_order(
-            [
-                _rectangle_of_memory(queries, memory, attention, rectangle)
-                for rectangle in self.rectangles
-            ]
-        )
+        outputs = []
+        for rows in self.rectangles:
+            asking, seen = (
+                picked.out_of(x).flatten(0, 1)
+                for picked, x in ((rows.queries, queries), (rows.keys, memory))
+            )
+            z = read_out_of(seen, asking, attention)
+            outputs.append(z.unflatten(0, (len(queries), -1)).flatten(1, 2))
+        return self._in_order(outputs)
 
     def _in_order(self, outputs: list[torch.Tensor]) -> Heads:
         both = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
@@ -183,17 +186,6 @@ def _rectangle(
     q = q.transpose(2, 3).flatten(0, 1)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=rows.bias, scale=scale)
     return out.transpose(1, 2).unflatten(0, (n_branches, n_rows)).flatten(1, 2)
-
-
-def _rectangle_of_memory(
-    queries: Heads,
-    memory: Float[torch.Tensor, "branch input_token d_model"],
-    attention: AttentionParts,
-    rows: Rectangle,
-) -> Float[torch.Tensor, "branch row_query head d_head"]:
-    asking = rows.queries.out_of(queries).flatten(0, 1)
-    z = read_out_of(rows.keys.out_of(memory).flatten(0, 1), asking, attention)
-    return z.unflatten(0, (len(queries), -1)).flatten(1, 2)
 
 
 def read_out_of(
