@@ -55,24 +55,56 @@ def read_any_config(folder: Path) -> PreTrainedConfig:
 def config_without_weights(folder: Path) -> PreTrainedConfig:
     """The configuration of a language model, whether or not its weights are there."""
     fields = _config_fields(folder)
-    _refuse_remote_code(folder, fields)
+    native = str(fields.get("model_type")) in CONFIG_MAPPING
+    if fields.get("auto_map") and not native:
+        raise UserError(
+            f"The model in {folder} needs code of its own (auto_map in config.json), which "
+            "layerwise never runs: expected an architecture that transformers has itself; use "
+            "such a model."
+        )
     _refuse_kinds(folder, fields)
     quantization_of(folder)  # refused if it is of another kind
-    _refuse_other_weights(folder, fields)
+    # transformers would read these instead of model.safetensors.
+    sharded = sorted(path.name for path in folder.glob("shard-*-model-*-of-*.safetensors"))
+    other = sharded[0] if sharded else fields.get("transformers_weights")
+    if other is not None:
+        raise UserError(
+            f"The weights of {folder} are not in model.safetensors but in {str(other)[:80]!r}: "
+            "expected model.safetensors or shards with an index; write the model with "
+            "save_pretrained(folder), and give that folder."
+        )
     refuse_too_many_layers(folder / "config.json", fields)
-    _refuse_many_labels(folder, fields)
+    # transformers makes a name for each, though a language model has none.
+    labels = fields.get("num_labels") or 0
+    if type(labels) is not int or not 0 <= labels <= _MOST_LABELS:
+        raise UserError(
+            f"{folder / 'config.json'} calls for {str(labels)[:40]} labels (num_labels): expected "
+            f"at most {_MOST_LABELS}; leave the field out."
+        )
     _refuse_strange_token_ids(folder / "config.json", fields)
     if (folder / _GENERATION).is_file():
         generation = read_json_object(folder / _GENERATION)
         _refuse_strange_token_ids(folder / _GENERATION, generation)
-    _require_tokenizer(folder)
+    if not has_tokenizer(folder):
+        raise UserError(
+            f"{folder} has no tokenizer: expected tokenizer.json (or "
+            f"{', '.join(_VOCABULARIES[1:])}); put it there with "
+            "tokenizer.save_pretrained(folder)."
+        )
     with must_be_usable(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     if hasattr(config, QUANTIZATION):  # whoever loads weights looks for it in the folder
         delattr(config, QUANTIZATION)
     for name in _IMPLEMENTATIONS:  # of nested configurations, too
         setattr(config, name, None)
-    _refuse_long_contexts(folder, config)
+    longest = getattr(config, "max_position_embeddings", None) or 0
+    rotary = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    most = _LONGEST_ROTARY if rotary else _LONGEST
+    if type(longest) is not int or not 0 <= longest <= most:
+        raise UserError(
+            f"{folder / 'config.json'} allows texts of {str(longest)[:40]} tokens "
+            f"(max_position_embeddings): expected at most {most}; correct it."
+        )
     return config
 
 
@@ -98,28 +130,6 @@ def _config_fields(folder: Path) -> dict[str, Any]:
     return read_json_object(path)
 
 
-def _refuse_other_weights(folder: Path, fields: dict[str, Any]) -> None:
-    # transformers would read these instead of model.safetensors.
-    sharded = sorted(path.name for path in folder.glob("shard-*-model-*-of-*.safetensors"))
-    other = sharded[0] if sharded else fields.get("transformers_weights")
-    if other is not None:
-        raise UserError(
-            f"The weights of {folder} are not in model.safetensors but in {str(other)[:80]!r}: "
-            "expected model.safetensors or shards with an index; write the model with "
-            "save_pretrained(folder), and give that folder."
-        )
-
-
-def _refuse_many_labels(folder: Path, fields: dict[str, Any]) -> None:
-    # transformers makes a name for each, though a language model has none.
-    number = fields.get("num_labels") or 0
-    if type(number) is not int or not 0 <= number <= _MOST_LABELS:
-        raise UserError(
-            f"{folder / 'config.json'} calls for {str(number)[:40]} labels (num_labels): expected "
-            f"at most {_MOST_LABELS}; leave the field out."
-        )
-
-
 def _refuse_strange_token_ids(path: Path, fields: dict[str, Any]) -> None:
     for name in _TOKEN_IDS:
         value = fields.get(name)
@@ -132,30 +142,11 @@ def _refuse_strange_token_ids(path: Path, fields: dict[str, Any]) -> None:
             )
 
 
-def _refuse_long_contexts(folder: Path, config: PreTrainedConfig) -> None:
-    longest = getattr(config, "max_position_embeddings", None) or 0
-    rotary = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
-    most = _LONGEST_ROTARY if rotary else _LONGEST
-    if type(longest) is not int or not 0 <= longest <= most:
-        raise UserError(
-            f"{folder / 'config.json'} allows texts of {str(longest)[:40]} tokens "
-            f"(max_position_embeddings): expected at most {most}; correct it."
-        )
-
-
-def _refuse_remote_code(folder: Path, fields: dict[str, Any]) -> None:
-    native = str(fields.get("model_type")) in CONFIG_MAPPING
-    if fields.get("auto_map") and not native:
-        raise UserError(
-            f"The model in {folder} needs code of its own (auto_map in config.json), which "
-            "layerwise never runs: expected an architecture that transformers has itself; use "
-            "such a model."
-        )
-
-
 def _refuse_kinds(folder: Path, fields: dict[str, Any]) -> None:
     kind = fields.get("model_type")
-    architecture = _architecture_of(fields)
+    names = fields.get("architectures")
+    named_first = isinstance(names, list) and names and isinstance(names[0], str)
+    architecture = names[0] if named_first else None
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING or architecture is None:
         named = str(architecture or kind)[:80]
         raise UserError(
@@ -163,18 +154,6 @@ def _refuse_kinds(folder: Path, fields: dict[str, Any]) -> None:
             "expected a model_type and one of its classes in config.json that transformers knows; "
             "use another model."
         )
-    _refuse_multimodal(folder, architecture, fields)
-    if fields.get("is_encoder_decoder") or _defaults_to_encoder_decoder(kind):
-        return _refuse_encoder_decoders(folder, architecture)
-    if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
-        raise UserError(
-            f"The model in {folder} is no causal language model ({architecture}): expected a "
-            "class such as LlamaForCausalLM in config.json; use such a model."
-        )
-    return None
-
-
-def _refuse_multimodal(folder: Path, architecture: str, fields: dict[str, Any]) -> None:
     nested = [name for name in _NESTED if fields.get(name)]
     if nested:
         raise UserError(
@@ -182,36 +161,23 @@ def _refuse_multimodal(folder: Path, architecture: str, fields: dict[str, Any]) 
             f"{nested[0]}): expected a text model, whose config.json tells its layers itself; use "
             "a text model of that family."
         )
+    by_default = getattr(AutoConfig.for_model(kind), "is_encoder_decoder", False)
+    if fields.get("is_encoder_decoder") or by_default:
+        from layerwise.models.seq2seq.families import PARTS_OF
 
-
-def _refuse_encoder_decoders(folder: Path, architecture: str) -> None:
-    from layerwise.models.seq2seq.families import PARTS_OF
-
-    if architecture not in PARTS_OF:
+        if architecture not in PARTS_OF:
+            raise UserError(
+                f"The model in {folder} is an encoder-decoder model of a kind that is not "
+                f"supported ({architecture}): expected one of {', '.join(PARTS_OF)}; use such a "
+                "model."
+            )
+    elif architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         raise UserError(
-            f"The model in {folder} is an encoder-decoder model of a kind that is not supported "
-            f"({architecture}): expected one of {', '.join(PARTS_OF)}; use such a model."
+            f"The model in {folder} is no causal language model ({architecture}): expected a "
+            "class such as LlamaForCausalLM in config.json; use such a model."
         )
-
-
-def _architecture_of(fields: dict[str, Any]) -> str | None:
-    names = fields.get("architectures")
-    return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
-
-
-def _defaults_to_encoder_decoder(kind: str) -> bool:
-    return bool(getattr(AutoConfig.for_model(kind), "is_encoder_decoder", False))
 
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether a tokenizer is in a folder."""
     return any(path.is_file() for name in _VOCABULARIES for path in folder.glob(name))
-
-
-def _require_tokenizer(folder: Path) -> None:
-    if not has_tokenizer(folder):
-        raise UserError(
-            f"{folder} has no tokenizer: expected tokenizer.json (or "
-            f"{', '.join(_VOCABULARIES[1:])}); put it there with "
-            "tokenizer.save_pretrained(folder)."
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -183,31 +182,39 @@ UNSURE = 0.5
 end of an answer above them."""
 
 
-@dataclass(frozen=True)
 class Subspaces:
-    """Orthonormal subspaces of the residual stream, one per feature."""
+    """Orthonormal subspaces of the residual stream by feature, in a random basis."""
 
-    basis: Directions
-    word: Directions  # the word at this position, by token id
-    place: Directions  # the position
-    before: Directions  # the word before, if it is looked up
-    found: Directions  # the key or value that the first look-up found
-    found_next: Directions  # the value that the second look-up found
-    subject: Directions  # the relation and the entity that are asked about
-    asked: Directions  # whether one look-up is asked for; whether two are
-    answer: Directions  # the value to be said
+    def __init__(self, sizes: dict[str, int], rng: np.random.Generator) -> None:
+        n_features = sum(sizes.values())
+        self.basis, _ = np.linalg.qr(rng.normal(size=(n_features, n_features)))
+        parts = np.split(self.basis, np.cumsum(list(sizes.values()))[:-1])
+        self.parts = dict(zip(sizes, parts, strict=True))
 
-    @classmethod
-    def drawn(
-        cls, layout: WiredLayout, language: Language, n_ctx: int, rng: np.random.Generator
-    ) -> Subspaces:
-        """Subspaces in a random orthonormal basis."""
-        n_words, n_keys, n_values = len(language.words), language.n_keys, language.n_values
-        n_subjects = language.n_relations + language.n_entities
-        n_found, n_before = n_keys + n_values, len(looked_up(layout, language))
-        sizes = [n_words, n_ctx, n_before, n_found, n_values, n_subjects, 2, n_values]
-        basis, _ = np.linalg.qr(rng.normal(size=(sum(sizes), sum(sizes))))
-        return cls(basis, *np.split(basis, np.cumsum(sizes)[:-1]))
+    def __getattr__(self, feature: str) -> Directions:
+        """The directions of a feature, such as ``word`` by token id."""
+        if feature not in self.__dict__.get("parts", {}):
+            raise AttributeError(feature)
+        return self.parts[feature]
+
+
+def subspaces(
+    layout: WiredLayout, language: Language, n_ctx: int, rng: np.random.Generator
+) -> Subspaces:
+    """The subspaces of a wired decoder."""
+    n_keys, n_values = language.n_keys, language.n_values
+    sizes = {
+        "word": len(language.words),  # the word at this position, by token id
+        "place": n_ctx,  # the position
+        "before": len(looked_up(layout, language)),  # the word before, if it is looked up
+        "found": n_keys + n_values,  # the key or value that the first look-up found
+        "found_next": n_values,  # the value that the second look-up found
+        # The relation and the entity that are asked about.
+        "subject": language.n_relations + language.n_entities,
+        "asked": 2,  # whether one look-up is asked for; whether two are
+        "answer": n_values,  # the value to be said
+    }
+    return Subspaces(sizes, rng)
 
 
 def looked_up(layout: WiredLayout, language: Language) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.models.instance.loaded import HUGGING_FACE
 from layerwise.models.weights.strides import restride
 
-from ._wiring import Subspaces, WiredDecoder, WiredWeights, write_weights
+from ._wiring import Subspaces, WiredDecoder, WiredWeights, subspaces, write_weights
 from .language import WIRED, Language
 from .layout import WiredLayout
 from .tokenizer import toy_tokenizer
@@ -47,7 +47,7 @@ def wired_model(
     refuse_absent_backend(backend)
     layout = WiredLayout() if layout is None else layout
     rng = np.random.default_rng([seed, *b"wired"])
-    spaces = Subspaces.drawn(layout, language, n_ctx, rng)
+    spaces = subspaces(layout, language, n_ctx, rng)
     tokenizer = toy_tokenizer(language)
     sizes = _sizes(layout, language, spaces)
     model: DecoderOnly

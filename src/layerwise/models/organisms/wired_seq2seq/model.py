@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from layerwise.models.instance.facts import Origin, attach_origin, model_facts
-from layerwise.models.organisms._wiring import LOUD, SHARP, UNSURE, Directions
+from layerwise.models.organisms._wiring import LOUD, SHARP, UNSURE, Directions, Subspaces
 from layerwise.models.organisms.language import END, START, WIRED, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.seq2seq.model import Seq2SeqModel
@@ -20,37 +20,28 @@ from layerwise.models.seq2seq.parts import AttentionParts, BlockParts, MlpParts,
 from .layout import WiredSeq2SeqLayout
 
 
-@dataclass(frozen=True)
-class Subspaces:
-    """Orthonormal subspaces of the residual stream, one per feature."""
+def subspaces(language: Language, n_ctx: int, rng: np.random.Generator) -> Subspaces:
+    """The subspaces of a wired encoder-decoder."""
+    n_keys, n_values = language.n_keys, language.n_values
+    sizes = {
+        "word": len(language.words),  # the word at this position, by token id
+        "place": n_ctx,  # the position
+        "before": n_keys,  # the word before, if it is a key
+        "found": n_keys + n_values,  # the key or value that the first look-up found
+        "found_next": n_values,  # the value that the second look-up found
+        # The relation and the entity that are asked about.
+        "subject": language.n_relations + language.n_entities,
+        "known": n_values,  # the value of the fact that is asked about
+        "begun": 1,  # whether this is where the answer begins
+        "copied": n_values,  # the value that was copied from the encoder
+        "answer": n_values,  # the value to be said
+    }
+    return Subspaces(sizes, rng)
 
-    basis: Directions
-    word: Directions  # the word at this position, by token id
-    place: Directions  # the position
-    before: Directions  # the word before, if it is a key
-    found: Directions  # the key or value that the first look-up found
-    found_next: Directions  # the value that the second look-up found
-    subject: Directions  # the relation and the entity that are asked about
-    known: Directions  # the value of the fact that is asked about
-    begun: Directions  # whether this is where the answer begins
-    copied: Directions  # the value that was copied from the encoder
-    answer: Directions  # the value to be said
 
-    @classmethod
-    def drawn(cls, language: Language, n_ctx: int, rng: np.random.Generator) -> Subspaces:
-        """Subspaces in a random orthonormal basis."""
-        n_keys, n_values = language.n_keys, language.n_values
-        n_subjects = language.n_relations + language.n_entities
-        n_found = n_keys + n_values
-        sizes = [len(language.words), n_ctx, n_keys, n_found, n_values, n_subjects]
-        sizes += [n_values, 1, n_values, n_values]
-        basis, _ = np.linalg.qr(rng.normal(size=(sum(sizes), sum(sizes))))
-        return cls(basis, *np.split(basis, np.cumsum(sizes)[:-1]))
-
-    @property
-    def d_head(self) -> int:
-        """The width that the widest head needs: one row for what it rests on, too."""
-        return 1 + max(len(self.place), len(self.found), len(self.subject))
+def _d_head(spaces: Subspaces) -> int:
+    """The width that the widest head needs: one row for what it rests on, too."""
+    return 1 + max(len(spaces.place), len(spaces.found), len(spaces.subject))
 
 
 REST = SHARP / 2
@@ -106,6 +97,11 @@ class _Writer:
     language: Language
     spaces: Subspaces
 
+    @property
+    def d_head(self) -> int:
+        """Width of a head."""
+        return _d_head(self.spaces)
+
     def look_ups(self) -> None:
         """The word before; the word that came after it elsewhere; the word after that."""
         language, spaces = self.language, self.spaces
@@ -155,8 +151,8 @@ class _Writer:
         block = self._block(spot.layer)
         attn = block.cross_attn if mechanism == "copy" else block.attn
         key = np.concatenate([key, self._words([START])])
-        first = spot.head * self.spaces.d_head
-        rows = slice(first, first + self.spaces.d_head)
+        first = spot.head * self.d_head
+        rows = slice(first, first + self.d_head)
         for linear, weights in ((attn.q, SHARP * query), (attn.k, key), (attn.v, value)):
             linear.weight[rows] = 0
             linear.weight[first : first + len(weights)] = torch.from_numpy(weights).float()
@@ -201,7 +197,7 @@ def wired_seq2seq_model(
     """
     layout = WiredSeq2SeqLayout() if layout is None else layout
     rng = np.random.default_rng([seed, *b"wired-seq2seq"])
-    spaces = Subspaces.drawn(language, n_ctx, rng)
+    spaces = subspaces(language, n_ctx, rng)
     weights = _unwritten(layout, language, spaces)
     write_weights(weights, layout, language, spaces, rng)
     tokenizer, prefix = toy_tokenizer(language), (language.words.index(START),)
@@ -228,7 +224,7 @@ class WiredSeq2Seq(nn.Module):
         self.words, self.places = nn.Embedding(n_words, d_model), nn.Embedding(n_ctx, d_model)
         self.encoder, self.decoder = (
             nn.ModuleList(
-                _Block(d_model, n_heads, spaces.d_head, d_mlp, crosses=crosses)
+                _Block(d_model, n_heads, _d_head(spaces), d_mlp, crosses=crosses)
                 for _ in range(n_layers)
             )
             for n_layers, n_heads, crosses in (
