@@ -14,6 +14,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,22 @@ def merged_folder(adapter: Adapter, base: Path, digest: str) -> Path:
 
 
 def _merge(adapter: Adapter, base: Path, out: Path) -> None:
-    _need_peft(adapter)
+    if find_spec("peft") is None:
+        raise UserError(
+            f"{adapter.folder} holds an adapter, which is merged by the package peft, and that is "
+            "not installed: expected it beside layerwise; pip install 'layerwise[distill]', or "
+            "give a folder with whole weights."
+        )
     config = read_config(base)
     refuse_other_task(adapter, is_encoder_decoder=config.is_encoder_decoder)
     refuse_parameters_without_weights(base, config)
-    weights = _adapter_weights(adapter)
-    refuse_costly_patterns(adapter, _names(meta_original(copy.deepcopy(config))))
+    try:
+        weights = load_file(adapter.folder / ADAPTER_WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise _unlike(adapter, f"{type(error).__name__}: {one_line(error)}") from error
+    bare = meta_original(copy.deepcopy(config))
+    named = chain(bare.named_modules(), bare.named_parameters())
+    refuse_costly_patterns(adapter, [name for name, _ in named])
     _refuse_ranks(adapter, weights)
     based = _Base(base, config, _n_tokens(adapter, config, weights))
     tokenizer = _write_tokenizer(adapter, based, out)
@@ -144,24 +155,6 @@ def _logprobs_of(
         return parity.reference(model, parity.token_ids(tokenizer, longest))
 
 
-def _need_peft(adapter: Adapter) -> None:
-    try:
-        import peft as peft
-    except ImportError as error:
-        raise UserError(
-            f"{adapter.folder} holds an adapter, which is merged by the package peft, and that is "
-            "not installed: expected it beside layerwise; pip install 'layerwise[distill]', or "
-            "give a folder with whole weights."
-        ) from error
-
-
-def _adapter_weights(adapter: Adapter) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(adapter.folder / ADAPTER_WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise _unlike(adapter, f"{type(error).__name__}: {one_line(error)}") from error
-
-
 def _refuse_ranks(adapter: Adapter, weights: dict[str, torch.Tensor]) -> None:
     """Refuse a rank that no tensor has, before peft makes tensors of that size."""
     if adapter.kind not in _OF_RANK:
@@ -186,11 +179,6 @@ def _n_tokens(
     if changed and (len(sizes) > 1 or len(ends & set(map(_plain, weights))) < needed):
         raise _unlike(adapter, "it changes the number of tokens, and has not all their weights")
     return next(iter(changed), None)
-
-
-def _names(model: Any) -> list[str]:
-    """The names of a model's modules and parameters."""
-    return [name for name, _ in chain(model.named_modules(), model.named_parameters())]
 
 
 def _plain(name: str) -> str:

@@ -66,7 +66,8 @@ def tensor_names(path: Path, header: GgufHeader, config: PreTrainedConfig) -> di
     architecture = header.metadata["general.architecture"]
     with torch.device("meta"):
         meta_model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    table = gguf.get_tensor_name_map(_known(architecture), config.num_hidden_layers)
+    known = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    table = gguf.get_tensor_name_map(known, config.num_hidden_layers)
     wanted = {
         stored: name for name in meta_model.state_dict() for stored in _names_in_file(table, name)
     }
@@ -109,10 +110,6 @@ def refuse_other_values(
                 f"{path.name} was not converted rightly: {name} has other values than tensor "
                 f"{stored} of the file; expected the same; use the model's safetensors folder."
             )
-
-
-def _known(architecture: str) -> gguf.MODEL_ARCH:
-    return next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
 
 
 def _names_in_file(table: gguf.TensorNameMap, name: str) -> list[str]:

@@ -59,7 +59,10 @@ def read_gguf_header(path: Path) -> GgufHeader:
     try:
         with open_regular(path) as file:
             if file.read(4) != b"GGUF":
-                raise _refusal(path)
+                raise UserError(
+                    f"{path} is no GGUF file: expected one that begins with 'GGUF', or a model "
+                    "folder; give one of these, a hub id or an alias."
+                )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return _Reader(content).header()
     except OSError as error:
@@ -76,13 +79,6 @@ def read_gguf_header(path: Path) -> GgufHeader:
 
 class _Damaged(Exception):
     """What is wrong with the header, in a few words."""
-
-
-def _refusal(path: Path) -> UserError:
-    return UserError(
-        f"{path} is no GGUF file: expected one that begins with 'GGUF', or a model folder; "
-        "give one of these, a hub id or an alias."
-    )
 
 
 class _Reader:

@@ -151,15 +151,11 @@ def _by_part(model: DecoderOnly) -> dict[str, dict[str, Weight]]:
     by_part: dict[str, dict[str, Weight]] = {}
     parts = None if isinstance(model, HookedTransformer) else part_by_name(model)
     for name, weight in model.named_parameters():
-        part = _part_of(name) if parts is None else parts[name]
+        pieces = name.split(".")  # of TransformerLens: a block with its number, or a module
+        part = ".".join(pieces[: 2 if pieces[0] == "blocks" else 1])
+        part = part if parts is None else parts[name]
         by_part.setdefault(part, {})[name] = weight
     return by_part | ({BUFFERS: buffers} if (buffers := dict(kept_buffers(model))) else {})
-
-
-def _part_of(name: str) -> str:
-    """The part to which a parameter of TransformerLens belongs."""
-    pieces = name.split(".")
-    return ".".join(pieces[: 2 if pieces[0] == "blocks" else 1])
 
 
 def _write_part(

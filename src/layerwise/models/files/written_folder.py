@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedConfig
@@ -102,7 +101,10 @@ def _write_weights(folder: Path, stacks: Sequence[StackToCut], out: Path) -> Non
     cuts = {layers_prefix(folder, s.n_layers, names, s.stored.blocks): s for s in stacks}
     placed, size = {}, 0
     for shard in shards:
-        tensors, metadata = _kept_tensors(folder / shard, cuts)
+        with safe_open(folder / shard, "pt") as stored:
+            renamed = {name: _renumbered(name, cuts) for name in shards[shard]}
+            tensors = {new: stored.get_tensor(name) for name, new in renamed.items() if new}
+            metadata = stored.metadata()
         if tensors:
             save_file(tensors, out / shard, metadata)
         placed |= dict.fromkeys(tensors, shard)
@@ -123,15 +125,6 @@ def shards_of(folder: Path) -> dict[str, list[str]]:
         with safe_open(folder / name, "pt") as stored:
             shards[name] = list(stored.keys())
     return shards
-
-
-def _kept_tensors(
-    path: Path, cuts: Mapping[str, StackToCut]
-) -> tuple[dict[str, torch.Tensor], dict[str, str] | None]:
-    with safe_open(path, "pt") as stored:
-        renamed = {name: _renumbered(name, cuts) for name in stored.keys()}  # noqa: SIM118
-        tensors = {new: stored.get_tensor(name) for name, new in renamed.items() if new}
-        return tensors, stored.metadata()
 
 
 def _renumbered(name: str, cuts: Mapping[str, StackToCut]) -> str | None:

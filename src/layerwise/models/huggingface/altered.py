@@ -29,9 +29,9 @@ from layerwise.models.instance.kinds import (
     Model,
     blocks_of,
     hook_name,
-    looks_ahead,
 )
 from layerwise.models.instance.structure import Structure
+from layerwise.models.seq2seq.model import Seq2SeqModel
 from layerwise.models.weights.offload import blocks_on_disk
 
 _LIBRARIES = ("transformer_lens", "torch", "transformers", "layerwise", *packed.LIBRARIES)
@@ -65,7 +65,7 @@ def refuse_for_reference(model: Model, structure: Structure) -> None:
             "The model has hooks on it, which a sweep would not see; expected a model without "
             "hooks: call model.reset_hooks(including_permanent=True) first."
         )
-    if looks_ahead(model):
+    if not isinstance(model, Seq2SeqModel) and model.cfg.attention_dir != "causal":
         raise UserError(
             "The model attends in both directions (attention_dir='bidirectional'), so that a "
             "token's log-probability depends on the tokens behind it: expected causal attention; "

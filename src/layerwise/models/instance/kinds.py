@@ -6,7 +6,7 @@ itself differs, ``by_kind`` chooses. Decoders of both sorts have the same names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +14,6 @@ from torch import nn
 
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.conversion.hooked import HookedTransformer
-from layerwise.models.decoder.load import is_tested
 from layerwise.models.decoder.model import DecoderConfig, DecoderModel
 from layerwise.models.decoder.packed import has_packed, scales_of
 from layerwise.models.seq2seq.model import Seq2SeqConfig, Seq2SeqModel
@@ -45,11 +44,6 @@ def by_kind(
 def over_original(model: Model) -> bool:
     """Whether a decoder runs the modules of its Hugging Face original."""
     return isinstance(model, DecoderModel)
-
-
-def runs_unknown(model: Model) -> bool:
-    """Whether a decoder runs modules of a class that no test holds to the engine."""
-    return isinstance(model, DecoderModel) and not is_tested(model.original)
 
 
 def backend_of(model: Model) -> str:
@@ -95,22 +89,11 @@ def kept_buffers(model: Model) -> list[tuple[str, torch.Tensor]]:
     return [(f"original.{name}", buffer) for name, buffer in kept.items()]
 
 
-def parts_of_original(model: Model) -> Iterator[nn.Module | None]:
-    """The modules of the Hugging Face model that are run, where it is computed with."""
-    if isinstance(model, Seq2SeqModel | DecoderModel):
-        yield from model.parts.modules()
-
-
 def blocks_of(model: Model) -> list[Any]:
     """The blocks of all layers, in the order of computation."""
     if isinstance(model, Seq2SeqModel):
         return [*model.encoder.blocks, *model.decoder.blocks]
     return list(model.blocks)
-
-
-def looks_ahead(model: Model) -> bool:
-    """Whether tokens of an answer attend to those behind them."""
-    return not isinstance(model, Seq2SeqModel) and model.cfg.attention_dir != "causal"
 
 
 def decoder_prefix(model: Model) -> tuple[int, ...]:
@@ -140,11 +123,6 @@ def token_passes(model: Model, n_prompt: int) -> int:
         cfg = model.cfg
         return cfg.n_encoder_layers * n_prompt + cfg.n_decoder_layers * len(model.prefix)
     return model.cfg.n_layers * n_prompt
-
-
-def has_final_norm(model: Model) -> bool:
-    """Whether a norm stands before the unembedding, if one that does nothing."""
-    return isinstance(model, Seq2SeqModel) or model.cfg.normalization_type is not None
 
 
 def logit_cap(model: Model) -> float | None:

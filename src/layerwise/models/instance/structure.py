@@ -18,10 +18,12 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from layerwise.models.conversion.hooked import HookPoint
+from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.decoder.packed import LIBRARIES
+from layerwise.models.seq2seq.model import Seq2SeqModel
 from layerwise.models.weights.offload import OnDisk
 
-from .kinds import Model, original_of, parts_of_original
+from .kinds import Model, original_of
 
 _ATTRIBUTE = "layerwise_structure"
 _HOOKS = itemgetter(
@@ -239,7 +241,9 @@ def sample_of(buffer: torch.Tensor, most: int = _SAMPLED) -> bytes:
 def modules_run(model: Model) -> list[nn.Module]:
     """Every module that ``model(tokens)`` runs, each once, the model itself first."""
     # Of an original that it runs parts of, not the modules that hold them.
-    starts: list[Any] = [*parts_of_original(model), model]
+    starts: list[Any] = [model]
+    if isinstance(model, Seq2SeqModel | DecoderModel):
+        starts = [*model.parts.modules(), model]
     seen, modules = {id(original_of(model))}, []
     while starts:
         module = starts.pop()

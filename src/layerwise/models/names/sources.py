@@ -111,31 +111,22 @@ def _fetch(hub_id: str, wanted: Sequence[str]) -> Path:
             "again later, or give a local folder."
         ) from error
     except Exception as error:
-        if not _is_about_the_network(error):
-            raise _not_written(hub_id, error) from error
+        # The HTTP library underneath changed its name more than once over the supported versions.
+        library = type(error).__module__.partition(".")[0]
+        network = (errors.LocalEntryNotFoundError, ConnectionError, TimeoutError)
+        reached = not isinstance(error, network)
+        if reached and library not in {"httpx", "httpx2", "httpcore", "requests"}:
+            if not isinstance(error, OSError):
+                raise
+            raise UserError(
+                f"Model {hub_id!r} cannot be stored ({error.strerror or error}): expected a "
+                "writable hub cache with room for it; make room, or set HF_HOME to another folder."
+            ) from error
         raise UserError(
             f"Model {hub_id!r} is not in the local hub cache and the hub cannot be reached: "
             "expected a network connection (and HF_HUB_OFFLINE unset); connect, or give a local "
             "folder."
         ) from error
-
-
-def _is_about_the_network(error: Exception) -> bool:
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    # The HTTP library underneath changed its name more than once over the supported versions.
-    library = type(error).__module__.partition(".")[0]
-    network = (LocalEntryNotFoundError, ConnectionError, TimeoutError)
-    return isinstance(error, network) or library in {"httpx", "httpx2", "httpcore", "requests"}
-
-
-def _not_written(hub_id: str, error: Exception) -> Exception:
-    if not isinstance(error, OSError):
-        return error
-    return UserError(
-        f"Model {hub_id!r} cannot be stored ({error.strerror or error}): expected a writable hub "
-        "cache with room for it; make room, or set HF_HOME to another folder."
-    )
 
 
 _CHAT_TEMPLATES = "additional_chat_templates/*"
@@ -193,7 +184,7 @@ def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Sou
         checked = "conversion of the GGUF file has the recorded SHA-256"
         source = Source(name, "gguf", folder_of_gguf(path), verified=checked)
         return _of_conversion(source, path, read_weights=read_weights)
-    if _looks_like_a_path(name):
+    if name.startswith(("/", ".", "~")) or name.endswith(".gguf") or name.count("/") > 1:
         raise UserError(
             f"There is no file or folder {_shown(name)}: expected a GGUF file or a folder in hub "
             "format; check the path."
@@ -320,7 +311,3 @@ def _refuse_other_files(model: PackagedModel) -> None:
             f"expected those that layerwise came with (SHA-256 {model.files_sha256} over all); "
             "reinstall layerwise."
         )
-
-
-def _looks_like_a_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or name.endswith(".gguf") or name.count("/") > 1

@@ -44,7 +44,8 @@ def decoder_prefix(
     config: Any = original.generation_config
     # a configuration that was saved without it may have no such field at all
     of_model = getattr(original.config, "decoder_start_token_id", None)
-    start = _first(config.decoder_start_token_id, of_model)
+    own = config.decoder_start_token_id
+    start = of_model if own is None else own
     if start is None:
         raise UserError(
             f"Model {name!r} does not say with which token its decoder begins: expected "
@@ -54,10 +55,6 @@ def decoder_prefix(
     if config.forced_bos_token_id is not None:
         return int(start), int(config.forced_bos_token_id)
     return int(start), *_put_before(tokenizer)
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
 
 
 def _put_before(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from layerwise.errors import UserError, one_line
+from layerwise.models.decoder import DecoderModel
+from layerwise.models.decoder.load import is_tested
 from layerwise.models.huggingface.altered import refuse_for_engine, refuse_for_reference
 from layerwise.models.instance.facts import version_at_load
 from layerwise.models.instance.kinds import (
@@ -22,7 +24,6 @@ from layerwise.models.instance.kinds import (
     before_answer,
     decoder_prefix,
     is_seq2seq,
-    runs_unknown,
     vocabularies,
 )
 from layerwise.models.instance.structure import Version, structure_of, version_of
@@ -55,7 +56,8 @@ def check_faithful(model: Model, method: str = "engine") -> None:
         return refuse_for_reference(model, structure)
     refuse_for_engine(model, structure)
     version = structure.version(model.cfg)
-    loaded = None if runs_unknown(model) else version_at_load(model)
+    unknown = isinstance(model, DecoderModel) and not is_tested(model.original)
+    loaded = None if unknown else version_at_load(model)
     if version in (loaded, _TRIED.get(model)):
         return None
     _compare(model)

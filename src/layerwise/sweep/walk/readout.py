@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 
 from layerwise.models.decoder.model import DecoderModel
-from layerwise.models.instance.kinds import DecoderOnly, Model, has_final_norm, logit_cap
+from layerwise.models.instance.kinds import DecoderOnly, Model, logit_cap
+from layerwise.models.seq2seq import Seq2SeqModel
 
 # Rows whose logits exist at once, where the budget allows it.
 CHUNK = 256
@@ -47,7 +48,7 @@ def uncapped_logits_of(
 ) -> Float[torch.Tensor, "row d_vocab"]:
     """As ``logits_of``, before the soft-cap."""
     x = resid[None]
-    if has_final_norm(model):
+    if isinstance(model, Seq2SeqModel) or model.cfg.normalization_type is not None:
         x = model.ln_final(x)
     return model.unembed(x)[0].float()
 
