@@ -12,7 +12,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
-from layerwise.models.decoder.norms import FormulasOnce, formula_of
+from layerwise.models.decoder.norms import formula_of, formulas_once
 
 WIDTH = 16
 MODULES = {
@@ -52,13 +52,13 @@ class Halving(nn.Module):
 
 def test_what_is_no_norm_has_no_formula() -> None:
     assert formula_of(Halving(), WIDTH) is None
-    assert FormulasOnce()(Halving(), WIDTH) is None
+    assert formulas_once()(Halving(), WIDTH) is None
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_formula_found_once_has_the_weights_of_now(name: str, monkeypatch: Any) -> None:
     torch.manual_seed(0)
-    module, x, once = randomised(MODULES[name]()), inputs(), FormulasOnce()
+    module, x, once = randomised(MODULES[name]()), inputs(), formulas_once()
     first = once(module, WIDTH)
     expected = module(x)
     for own, weight in list(module.named_parameters()):

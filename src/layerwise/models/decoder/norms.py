@@ -36,24 +36,20 @@ class NormFormula:
 
 def formula_of(module: nn.Module, width: int) -> NormFormula | None:
     """The formula of a norm module; None if it is neither layer norm nor RMS norm."""
-    which = _which(module, width)
-    return None if which is None else _candidates(module, width)[which]
+    return formulas_once()(module, width)
 
 
-class FormulasOnce:
-    """Formulas of norms whose weights come and go; which one a module has is tried once."""
+def formulas_once() -> FormulaOf:
+    """As ``formula_of``, where weights come and go; which formula a module has is tried once."""
+    known: dict[nn.Module, int | None] = {}
 
-    # Invariant: modules compute what they did, whatever values their weights have.
-
-    def __init__(self) -> None:
-        self._which: dict[nn.Module, int | None] = {}
-
-    def __call__(self, module: nn.Module, width: int) -> NormFormula | None:
-        """As ``formula_of``, with the weights that the module has now."""
-        if module not in self._which:
-            self._which[module] = _which(module, width)
-        which = self._which[module]
+    def formula(module: nn.Module, width: int) -> NormFormula | None:
+        if module not in known:
+            known[module] = _which(module, width)
+        which = known[module]
         return None if which is None else _candidates(module, width)[which]
+
+    return formula
 
 
 @torch.no_grad()

@@ -89,18 +89,13 @@ def weight_of(linear: nn.Module) -> Float[torch.Tensor, "d_in d_out"]:
     if not is_packed(module):
         return module.weight if isinstance(module, Conv1D) else module.weight.T
     n_rows, place = module.in_features, next(chain(module.buffers(), module.parameters())).device
-    bare = _without_bias(module)
-    with torch.no_grad():
-        firsts = range(0, n_rows, _AT_ONCE)
-        return torch.cat([bare(_identity(n_rows, first, place)) for first in firsts])
-
-
-def _without_bias(module: Any) -> Any:
-    """A module of the same tensors."""
-    bare = copy.copy(module)
+    bare = copy.copy(module)  # of the same tensors, but for its bias
     bare._parameters, bare._buffers = dict(module._parameters), dict(module._buffers)
     bare.bias = None
-    return bare
+    with torch.no_grad():
+        parts = torch.arange(n_rows, device=place).split(_AT_ONCE)
+        rows = (nn.functional.one_hot(part, n_rows).to(torch.float32) for part in parts)
+        return torch.cat([bare(some) for some in rows])
 
 
 def with_packed_sizes(model: nn.Module, n_bits: int) -> None:
@@ -111,12 +106,6 @@ def with_packed_sizes(model: nn.Module, n_bits: int) -> None:
                 module.weight.numel() * n_bits // 8, dtype=torch.uint8, device="meta"
             )
             module.weight = nn.Parameter(packed, requires_grad=False)
-
-
-def _identity(n: int, first: int, device: torch.device) -> Float[torch.Tensor, "row n"]:
-    """Some rows of the identity matrix."""
-    rows = torch.arange(first, min(first + _AT_ONCE, n), device=device)
-    return nn.functional.one_hot(rows, n).to(torch.float32)
 
 
 def widened(model: _Network) -> _Network:

@@ -66,36 +66,26 @@ def complete_settings(header: GgufHeader, config: Any) -> None:
             setattr(config, field, stored.shape[-2])
 
 
-class _Setting(NamedTuple):
-    what: str
-    of_file: Any
-    of_config: Any
+# What a setting is, its value by the file, and by the configuration.
+_Setting = tuple[str, Any, Any]
 
 
 def refuse_unread_settings(path: Path, header: GgufHeader, config: PreTrainedConfig) -> None:
     """Refuse a configuration that differs from the header."""
-    for setting in _settings(header, config):
-        if not _same(setting.of_file, setting.of_config):
+    fields = _Fields(header, header.metadata["general.architecture"])
+    settings = [*_rotation(fields, config)] if fields.architecture in _ROTARY else []
+    if fields.architecture in _BY_HEADS:
+        settings += _attention_of_gemma(fields, config, _BY_HEADS[fields.architecture])
+    for what, of_file, of_config in settings:
+        same = of_file == of_config
+        if isinstance(of_file, float) and isinstance(of_config, int | float):
+            same = isclose(of_file, of_config, rel_tol=1e-6)
+        if not same:
             raise UserError(
-                f"{path.name} cannot be converted: its header says {shown(setting.of_file)} of "
-                f"{setting.what}, transformers reads {shown(setting.of_config)}; expected the "
-                "same; use the model's safetensors folder."
+                f"{path.name} cannot be converted: its header says {shown(of_file)} of {what}, "
+                f"transformers reads {shown(of_config)}; expected the same; use the model's "
+                "safetensors folder."
             )
-
-
-def _same(value: Any, other: Any) -> bool:
-    if isinstance(value, float) and isinstance(other, int | float):
-        return isclose(value, other, rel_tol=1e-6)
-    return value == other
-
-
-def _settings(header: GgufHeader, config: PreTrainedConfig) -> Iterator[_Setting]:
-    architecture = header.metadata["general.architecture"]
-    fields = _Fields(header, architecture)
-    if architecture in _ROTARY:
-        yield from _rotation(fields, config)
-    if architecture in _BY_HEADS:
-        yield from _attention_of_gemma(fields, config, _BY_HEADS[architecture])
 
 
 class _Fields(NamedTuple):
@@ -110,14 +100,14 @@ class _Fields(NamedTuple):
 
 def _rotation(fields: _Fields, config: PreTrainedConfig) -> Iterator[_Setting]:
     read = _rope(config, _GLOBAL)
-    yield _Setting("the rotary base", float(fields("rope.freq_base", _BASE)), read["rope_theta"])
+    yield "the rotary base", float(fields("rope.freq_base", _BASE)), read["rope_theta"]
     kind, factor = fields("rope.scaling.type"), float(fields("rope.scaling.factor") or 1)
     if kind is None:  # llama.cpp scales linearly by a factor that stands alone
         kind = "none" if factor == 1 else "linear"
     of_config = read.get("rope_type", "default").replace("default", "none")
-    yield _Setting("rotary scaling", kind, of_config)
+    yield "rotary scaling", kind, of_config
     if kind != "none":
-        yield _Setting("the factor of rotary scaling", factor, read.get("factor"))
+        yield "the factor of rotary scaling", factor, read.get("factor")
 
 
 def _rope(config: Any, kind: str) -> dict[str, Any]:
@@ -130,21 +120,21 @@ def _attention_of_gemma(fields: _Fields, config: Any, largest: int) -> Iterator[
     heads, width = fields("attention.head_count"), fields("embedding_length")
     by_heads = fields("block_count") == largest
     scaled_by = width // heads if by_heads else fields("attention.key_length")
-    yield _Setting("the width that attention is scaled by", scaled_by, config.query_pre_attn_scalar)
+    yield "the width that attention is scaled by", scaled_by, config.query_pre_attn_scalar
     if fields.architecture == "gemma2":
         capped = float(fields("attn_logit_softcapping", 50.0))
-        yield _Setting("the soft-cap of attention", capped, config.attn_logit_softcapping)
+        yield "the soft-cap of attention", capped, config.attn_logit_softcapping
         capped = float(fields("final_logit_softcapping", 30.0))
-        yield _Setting("the soft-cap of logits", capped, config.final_logit_softcapping)
+        yield "the soft-cap of logits", capped, config.final_logit_softcapping
     else:
         base = float(fields("rope.freq_base_swa", _BASE))
-        yield _Setting("the rotary base of windows", base, _rope(config, _LOCAL)["rope_theta"])
-    yield _Setting("the window", fields("attention.sliding_window"), config.sliding_window)
+        yield "the rotary base of windows", base, _rope(config, _LOCAL)["rope_theta"]
+    yield "the window", fields("attention.sliding_window"), config.sliding_window
     every = 2 if fields.architecture == "gemma2" else 6
     every = fields("attention.sliding_window_pattern", every)
     n_layers = config.num_hidden_layers
     kinds = [_LOCAL if (layer + 1) % every else _GLOBAL for layer in range(n_layers)]
-    yield _Setting("which layers have windows", kinds, list(config.layer_types))
+    yield "which layers have windows", kinds, list(config.layer_types)
 
 
 _NAME = "model.gguf"

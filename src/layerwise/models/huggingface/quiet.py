@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -22,9 +22,36 @@ _ALONE = threading.RLock()
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars of transformers, no notes of transformers and TransformerLens."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
     # Threads that load models meanwhile wait.
-    with _ALONE, _no_bars(), _no_notes_of_transformers(), _no_notes_of_transformer_lens():
+    with _ALONE, contextlib.ExitStack() as undone:
+        if are_progress_bars_disabled():
+            undone.callback(_on_bars, disable_progress_bars)
+        if transformers_logging.is_progress_bar_enabled():
+            undone.callback(_on_bars, transformers_logging.enable_progress_bar)
+        _on_bars(transformers_logging.disable_progress_bar)
+        undone.callback(transformers_logging.set_verbosity, transformers_logging.get_verbosity())
+        transformers_logging.set_verbosity_error()
+        # TransformerLens logs on the root logger, which would also get a handler if it had none.
+        root, handler = logging.getLogger(), logging.NullHandler()
+        root.addFilter(_is_not_transformer_lens)
+        undone.callback(root.removeFilter, _is_not_transformer_lens)
+        root.addHandler(handler)
+        undone.callback(root.removeHandler, handler)
         yield
+
+
+def _on_bars(change: Callable[[], object]) -> None:
+    # The user may have fixed the bars by HF_HUB_DISABLE_PROGRESS_BARS, which then wins.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Cannot .* progress bars")
+        change()
+
+
+def _is_not_transformer_lens(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or "transformer_lens" not in record.pathname
 
 
 @contextlib.contextmanager
@@ -73,58 +100,3 @@ def no_notes_of_gptqmodel() -> Iterator[None]:
 
 def _is_not_about_kernels(record: logging.LogRecord) -> bool:
     return "gemm_4bit_forward" not in record.getMessage()
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
-    from transformers.utils import logging as transformers_logging
-
-    shown, hub_hidden = transformers_logging.is_progress_bar_enabled(), are_progress_bars_disabled()
-    with _no_notes_on_bars():
-        transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        with _no_notes_on_bars():
-            if shown:
-                transformers_logging.enable_progress_bar()
-            if hub_hidden:
-                disable_progress_bars()
-
-
-@contextlib.contextmanager
-def _no_notes_on_bars() -> Iterator[None]:
-    # The user may have fixed the bars by HF_HUB_DISABLE_PROGRESS_BARS, which then wins.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Cannot .* progress bars")
-        yield
-
-
-@contextlib.contextmanager
-def _no_notes_of_transformers() -> Iterator[None]:
-    from transformers.utils import logging as transformers_logging
-
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
-
-
-def _is_not_transformer_lens(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR or "transformer_lens" not in record.pathname
-
-
-@contextlib.contextmanager
-def _no_notes_of_transformer_lens() -> Iterator[None]:
-    # TransformerLens logs on the root logger, which would also get a handler if it had none.
-    root, handler = logging.getLogger(), logging.NullHandler()
-    root.addFilter(_is_not_transformer_lens)
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.removeFilter(_is_not_transformer_lens)

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -30,15 +30,8 @@ _VERSIONS: WeakKeyDictionary[torch.nn.Module, Version] = WeakKeyDictionary()
 _LOOKED_AT = 2**14  # bytes of each weight
 
 
-class _Hashed(NamedTuple):
-    """A model when its weights were hashed: what torch counts, some numbers, and the hash."""
-
-    version: Version
-    numbers: bytes
-    digest: str
-
-
-_HASHED: WeakKeyDictionary[torch.nn.Module, _Hashed] = WeakKeyDictionary()
+# What torch counted of a model when its weights were hashed, some of its numbers, and the hash.
+_HASHED: WeakKeyDictionary[torch.nn.Module, tuple[Version, bytes, str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -137,7 +130,7 @@ def weights_hash(model: Model) -> str:
             flat = piece.cpu().contiguous().reshape(-1)
             digest.update(flat.view(torch.uint8).numpy().data)
     if blocks_on_disk(model) is None:  # files may change unseen
-        _HASHED[model] = _Hashed(version_of(model), _some_numbers(model), digest.hexdigest())
+        _HASHED[model] = (version_of(model), _some_numbers(model), digest.hexdigest())
     return digest.hexdigest()
 
 
@@ -146,7 +139,7 @@ def current_weights_hash(model: Model) -> str:
     # A single number of a large weight that is changed through ``.data`` may be missed.
     seen = _HASHED.get(model)
     if seen is not None and seen[:2] == (version_of(model), _some_numbers(model)):
-        return seen.digest
+        return seen[2]
     return weights_hash(model)
 
 

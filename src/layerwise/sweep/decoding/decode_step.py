@@ -70,11 +70,6 @@ class Decoding:
         states = [[_state(walk, branch, layer) for branch in branches] for layer in layers]
         return cls(walk, begins, caches, np.array(sources), np.array(states))
 
-    def weights_of(self, job: Job, layer: int, place: str = BLOCK) -> OtherWeights | None:
-        """Weights that replace the model's for a text in a place of a layer; None if none do."""
-        branch = self.branch_of(job)
-        return None if branch is None else branch.weights(layer, place)
-
     def apart(
         self, jobs: Sequence[Job], layer: int, place: str = BLOCK
     ) -> dict[OtherWeights | None, np.ndarray]:
@@ -83,7 +78,9 @@ class Decoding:
             return {None: np.arange(len(jobs))}
         numbers_by_weights: dict[OtherWeights | None, list[int]] = {}
         for number, job in enumerate(jobs):
-            numbers_by_weights.setdefault(self.weights_of(job, layer, place), []).append(number)
+            branch = self.branch_of(job)
+            weights = None if branch is None else branch.weights(layer, place)
+            numbers_by_weights.setdefault(weights, []).append(number)
         return {weights: np.array(numbers) for weights, numbers in numbers_by_weights.items()}
 
     @cached_property
@@ -99,9 +96,7 @@ class Decoding:
 
     def branch_of(self, job: Job) -> Branch | None:
         """The branch of a text; None is the trunk."""
-        if job.branch is None:
-            return None
-        return self.branches[job.branch]
+        return None if job.branch is None else self.branches[job.branch]
 
     @cached_property
     def branches(self) -> list[Branch]:

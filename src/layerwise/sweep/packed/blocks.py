@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 
 from layerwise.errors import UserError
-from layerwise.models.decoder.norms import FormulaOf, FormulasOnce, formula_of
+from layerwise.models.decoder.norms import FormulaOf, formula_of, formulas_once
 from layerwise.models.instance.kinds import (
     DecoderOnly,
     Model,
@@ -149,7 +149,7 @@ def block_runners(model: DecoderOnly) -> Sequence[BlockRunner]:
     if on_disk is None:
         return [kind(block, model.cfg) for block in model.blocks]
     # A runner is made each time that its block is read: at each token that is written.
-    make = partial(ModuleBlock, formula=FormulasOnce()) if kind is ModuleBlock else kind
+    make = partial(ModuleBlock, formula=formulas_once()) if kind is ModuleBlock else kind
     return RunnersOnDisk(on_disk, kind, make)
 
 

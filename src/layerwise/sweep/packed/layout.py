@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
+from torch.nn.utils.rnn import pad_sequence
 
 from layerwise.sweep.plans.trie import AttentionRows, TokenTrie, rectangles, restrict
 
@@ -288,21 +289,13 @@ def _split(
         own_mask[row, ~rows.valid[row], 0] = True
     padded = not bool(outside_mask.all())
     return SplitKeys(
-        _padded(outside, n_outside).to(like.device),
+        pad_sequence(outside, batch_first=True).to(like.device),
         _hiding(outside_mask, like).repeat(1, group if within else 1, 1)[:, None]
         if padded
         else None,
-        _padded(own, n_own).to(like.device),
+        pad_sequence(own, batch_first=True).to(like.device),
         _hiding(own_mask, like).repeat(1, group, 1)[:, None],
     )
-
-
-def _padded(parts: Sequence[torch.Tensor], length: int) -> Int[torch.Tensor, "row token"]:
-    """Stack index tensors, padded with 0."""
-    padded = torch.zeros(len(parts), length, dtype=torch.long)
-    for row, part in enumerate(parts):
-        padded[row, : len(part)] = part
-    return padded
 
 
 def _hiding(seen: Bool[torch.Tensor, ...], like: torch.Tensor) -> Float[torch.Tensor, ...]:
