@@ -211,16 +211,16 @@ def test_the_check_works_without_a_place_to_remember_it(tmp_path, monkeypatch):
 
 
 def test_the_text_is_checked_in_several_lengths_and_in_a_batch():
-    shapes = [tuple(tokens.shape) for tokens in parity.batches(list(range(100)))]
+    shapes = [tuple(text["input_ids"].shape) for text in parity.batches(list(range(100)))]
     assert shapes == [(1, 1), (1, 2), (1, 50), (1, 100), (2, 50)]
-    assert [tuple(t.shape) for t in parity.batches([5])] == [(1, 1), (2, 1)]
+    assert [tuple(text["input_ids"].shape) for text in parity.batches([5])] == [(1, 1), (2, 1)]
 
 
 def test_nan_is_an_infinite_difference(tmp_path):
     model = load_model(tiny_folder(tmp_path, "gpt2"))
-    ids = [5, 6, 7, 8]
-    expected = [torch.full((*t.shape, 304), math.nan) for t in parity.batches(ids)]
-    assert parity.largest_difference(model, expected, ids) == math.inf
+    texts = parity.batches([5, 6, 7, 8])
+    expected = [torch.full((*text["input_ids"].shape, 304), math.nan) for text in texts]
+    assert parity.largest_difference(model, expected, texts) == math.inf
     with refused("differ by up to inf nats", "at most 10"):
         parity.refuse_difference("m", math.inf, torch.float16)
 

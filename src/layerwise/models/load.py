@@ -51,8 +51,7 @@ from layerwise.models.names.registry import WIRED_MODELS
 from layerwise.models.names.sources import Source, find_source
 from layerwise.models.organisms.wired import wired_model
 from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
-from layerwise.models.seq2seq.load import checked as checked_seq2seq
-from layerwise.models.seq2seq.load import expected_logprobs, hooked_seq2seq
+from layerwise.models.seq2seq.load import hooked_seq2seq, texts_of
 from layerwise.models.weights.devices import parse_device, parse_dtype
 from layerwise.models.weights.offload import (
     leave_blocks_on_disk,
@@ -175,13 +174,15 @@ def _encoder_decoder(
     original = load_original(source.folder, config, torch.float32)
     refuse_nonfinite(source.name, original)
     model = hooked_seq2seq(original, tokenizer, source.name)
-    expected = expected_logprobs(model, tokenizer)
-    parity = checked_seq2seq(model, tokenizer, expected)
+    texts = texts_of(model, tokenizer)
+    with parity.must_run(source.name):
+        expected = parity.reference(original, texts)
+    difference = parity.compared(source.name, model, expected, texts, lambda: original)
     if wanted != PLAIN:
         model.to(wanted.device).to(wanted.dtype)
         refuse_nonfinite(source.name, model)
-        parity = checked_seq2seq(model, tokenizer, expected)
-    known = _identity(source, kept=False) | {"parity": parity}
+        difference = parity.compared(source.name, model, expected, texts, lambda: original)
+    known = _identity(source, kept=False) | {"parity": difference}
     facts = describe(model, weights_hash(model), **known)
     config_of_texts: Any = original.generation_config
     attach_origin(model, Origin(facts, tokenizer, GenerationSettings.of(config_of_texts)))

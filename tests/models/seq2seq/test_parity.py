@@ -34,7 +34,7 @@ from tests.models.tiny import TEXT, tiny_tokenizer
 def tolerance(case: str) -> float:
     """How far logits may be apart, in nats: as rounding explains, which gated T5s amplify."""
     texts = load.texts_of(tiny_seq2seq(case), tiny_tokenizer())
-    exact = parity.exact(tiny_original(case), lambda one: load.logprobs_of_texts(one, texts))
+    exact = parity.exact(tiny_original(case), lambda one: parity.reference(one, texts))
     return max(1e-4, parity.MULTIPLE * exact.rounding)
 
 
@@ -169,10 +169,8 @@ def test_a_difference_that_is_the_rounding_of_the_original_is_accepted(rounded: 
 def test_a_difference_above_rounding_is_refused_with_both_figures(
     rounded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = load._logprobs_of_hooked
-    monkeypatch.setattr(
-        load, "_logprobs_of_hooked", lambda *asked: [5 + one for one in given(*asked)]
-    )
+    given = parity.largest_difference
+    monkeypatch.setattr(parity, "largest_difference", lambda *asked: 5 + given(*asked))
     told = r"the copy is up to (\S+) nats .* the original itself up to (\S+) .* at most (\S+) was"
     with pytest.raises(UserError, match=told) as refusal:
         load_model(rounded)
@@ -184,7 +182,7 @@ def test_a_difference_above_rounding_is_refused_with_both_figures(
 def test_float64_is_not_asked_for_where_the_difference_is_small(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delattr(load, "exact")
+    monkeypatch.delattr(parity, "exact")
     for dtype in ("float32", "bfloat16"):
         load_model(tiny_folder("flan-t5"), dtype=dtype)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import nn
@@ -212,21 +212,14 @@ def checked(files: Files, wanted: Placement) -> tuple[DecoderOnly, Check]:
     name, first = files.source.name, files.first(wanted)
     original = files.original(first)
     refuse_nonfinite(name, original)
-    ids = parity.token_ids(files.tokenizer, files.n_ctx)
+    texts = parity.batches(parity.token_ids(files.tokenizer, files.n_ctx))
     with parity.must_run(name):
-        expected = parity.reference(original, ids)
+        expected = parity.reference(original, texts)
     model = delivered(files, original, first)
     del original
     parity.refuse_other_tokens(name, model, files.tokenizer)
-
-    def from_exact() -> tuple[float, parity.Exact]:
-        again = load_original(files.source.folder, files.config, torch.float32)
-        truth = parity.exact(again, lambda network: parity.reference(network, ids))
-        return parity.largest_difference(model, truth.logprobs, ids), truth
-
-    with parity.must_run(name):
-        difference = parity.largest_difference(model, expected, ids)
-    parity.refuse_difference(name, difference, first.dtype, from_exact)
+    reload = partial(load_original, files.source.folder, files.config, torch.float32)
+    difference = parity.compared(name, model, expected, texts, reload)
     if isinstance(model, DecoderModel) and not is_tested(model.original):
         refuse_wrong_sites(model)
     if wanted != first:
@@ -234,7 +227,5 @@ def checked(files: Files, wanted: Placement) -> tuple[DecoderOnly, Check]:
         give_back_freed()
         model = delivered(files, files.original(wanted), wanted)
         refuse_nonfinite(name, model)
-        with parity.must_run(name):
-            difference = parity.largest_difference(model, expected, ids)
-        parity.refuse_difference(name, difference, wanted.dtype, from_exact)
+        difference = parity.compared(name, model, expected, texts, reload)
     return model, Check(difference, weights_hash(model))

@@ -131,11 +131,11 @@ def _hooked(bridge: Any, wrapped: PreTrainedModel, name: str) -> DecoderModel:
 def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
     """Largest difference of the bridge's log-probabilities from the model's, in nats."""
     assert model.tokenizer is not None
-    ids = parity.token_ids(model.tokenizer, model.cfg.n_ctx)
+    texts = parity.batches(parity.token_ids(model.tokenizer, model.cfg.n_ctx))
     with parity.must_run(name):
-        logprobs = _logprobs_of_bridge(bridge, model.W_E.device, ids)
-        difference = parity.largest_difference(model, logprobs, ids)
-    if not difference <= _limit(model, logprobs, ids, difference):
+        logprobs = _logprobs_of_bridge(bridge, model.W_E.device, texts)
+        difference = parity.largest_difference(model, logprobs, texts)
+    if not difference <= _limit(model, logprobs, texts, difference):
         raise UserError(
             f"The TransformerBridge {shown(name)} does not say what the model that it wraps says: "
             f"log-probabilities differ by up to {difference:.3g} nats, expected at most "
@@ -146,7 +146,10 @@ def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
 
 
 def _limit(
-    model: DecoderModel, logprobs: list[parity.LogProbs], ids: list[int], difference: float
+    model: DecoderModel,
+    logprobs: list[parity.LogProbs],
+    texts: list[parity.Text],
+    difference: float,
 ) -> float:
     """The largest difference that is accepted, in nats; asks for float64 only if it must."""
     if model.W_E.dtype != torch.float32:
@@ -154,20 +157,22 @@ def _limit(
     if difference <= parity.TOLERANCE or model.W_E.device.type != "cpu":
         return parity.TOLERANCE
     original: Any = model.original
-    truth = parity.exact(original, lambda network: parity.reference(network, ids))
+    truth = parity.exact(original, lambda network: parity.reference(network, texts))
     near = parity.farthest(logprobs, truth.logprobs) <= truth.limit
     return 2 * truth.limit if near else parity.TOLERANCE
 
 
 @torch.inference_mode()
-def _logprobs_of_bridge(bridge: Any, device: torch.device, ids: list[int]) -> list[parity.LogProbs]:
+def _logprobs_of_bridge(
+    bridge: Any, device: torch.device, texts: list[parity.Text]
+) -> list[parity.LogProbs]:
     """Log-probabilities of the bridge, of the fixed texts."""
-    texts = [tokens.to(device) for tokens in parity.batches(ids)]
-    logits = (
-        bridge(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
-        for tokens in texts
-    )
-    return [parity.logprobs_of(values) for values in logits]
+    said = []
+    for text in texts:
+        tokens = text["input_ids"].to(device)
+        logits = bridge(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
+        said.append(parity.logprobs_of(logits))
+    return said
 
 
 def _taken_out(wrapped: PreTrainedModel, name: str) -> Any:

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, one_line
 from layerwise.models.files.cache import folder_sha256, key_of, read_record, write_record
-from layerwise.models.instance.kinds import DecoderOnly
+from layerwise.models.instance.kinds import DecoderOnly, Model
 from layerwise.models.instance.loaded import TRANSFORMER_LENS
+from layerwise.models.seq2seq.model import Seq2SeqModel
 
 from .rounding import MULTIPLE, StayFloat64, disturbances
 
@@ -44,8 +45,9 @@ MAX_TOKENS = 100
 _MIXING = 7919  # a prime above any toy vocabulary, so that no id comes twice
 _KIND = "checks"
 
+Text = dict[str, torch.Tensor]
+"""Inputs of a Hugging Face model, by its names for them."""
 # Batch and pos, which differ from one member of a list to the next.
-Tokens = Int[torch.Tensor, "_ _"]
 LogProbs = Float[torch.Tensor, "_ _ d_vocab"]
 
 
@@ -100,23 +102,23 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, n_ctx: int) -> list[int]:
     return ids[: min(MAX_TOKENS, n_ctx)]
 
 
-def batches(ids: list[int]) -> list[Tokens]:
+def batches(ids: list[int]) -> list[Text]:
     """The fixed text in several lengths, and two of its parts as a batch."""
     half = max(len(ids) // 2, 1)
     lengths = sorted({1, min(2, len(ids)), half, len(ids)})
-    single = [torch.tensor([ids[:length]]) for length in lengths]
-    return [*single, torch.tensor([ids[:half], ids[-half:]])]
-
-
-def reference(original: PreTrainedModel, ids: list[int]) -> list[LogProbs]:
-    """Log-probabilities of the original, on the device where it lies, for each of ``batches``."""
-    # One at a time: with a large vocabulary all logits together are a good part of the weights.
-    return [logprobs_of(_logits(original, tokens)) for tokens in batches(ids)]
+    rows = [*([ids[:length]] for length in lengths), [ids[:half], ids[-half:]]]
+    return [{"input_ids": torch.tensor(of_batch)} for of_batch in rows]
 
 
 @torch.inference_mode()
-def _logits(original: PreTrainedModel, tokens: Tokens) -> torch.Tensor:
-    return original(input_ids=tokens.to(original.device), use_cache=False).logits
+def reference(original: PreTrainedModel, texts: list[Text]) -> list[LogProbs]:
+    """Log-probabilities of an original, on the device where it lies, for some texts."""
+    # One at a time: with a large vocabulary all logits together are a good part of the weights.
+    said = []
+    for text in texts:
+        inputs = {name: tensor.to(original.device) for name, tensor in text.items()}
+        said.append(logprobs_of(original(**inputs, use_cache=False).logits))
+    return said
 
 
 def logprobs_of(logits: torch.Tensor) -> torch.Tensor:
@@ -125,11 +127,18 @@ def logprobs_of(logits: torch.Tensor) -> torch.Tensor:
     return logits.to(wide).log_softmax(-1).cpu()
 
 
-def largest_difference(model: DecoderOnly, expected: list[LogProbs], ids: list[int]) -> float:
+@torch.inference_mode()
+def largest_difference(model: Model, expected: list[LogProbs], texts: list[Text]) -> float:
     """Largest difference of log-probabilities from ``expected``, in nats; NaN makes it infinite."""
-    with torch.inference_mode():
-        given = (logprobs_of(model(tokens.to(model.W_E.device))) for tokens in batches(ids))
-        return farthest(given, expected)
+    return farthest((logprobs_of(_logits(model, text)) for text in texts), expected)
+
+
+def _logits(model: Model, text: Text) -> torch.Tensor:
+    inputs = {name: tensor.to(model.W_E.device) for name, tensor in text.items()}
+    if isinstance(model, Seq2SeqModel):
+        mask = inputs["attention_mask"].bool()
+        return model(inputs["input_ids"], inputs["decoder_input_ids"], mask)
+    return model(inputs["input_ids"])
 
 
 def farthest(given: Iterable[LogProbs], expected: list[LogProbs]) -> float:
@@ -178,6 +187,26 @@ def must_run(name: str) -> Iterator[None]:
             "log-probabilities of a short text; correct its config.json or its tokenizer's files, "
             "or use another model."
         ) from error
+
+
+def compared(
+    name: str,
+    model: Model,
+    expected: list[LogProbs],
+    texts: list[Text],
+    reload: Callable[[], PreTrainedModel],
+) -> float:
+    """Largest difference of a hooked model from what its original says, if it is small enough."""
+    # ``reload`` gives the original once more, where rounding is in question.
+    with must_run(name):
+        difference = largest_difference(model, expected, texts)
+
+    def from_exact() -> tuple[float, Exact]:
+        truth = exact(reload(), lambda network: reference(network, texts))
+        return largest_difference(model, truth.logprobs, texts), truth
+
+    refuse_difference(name, difference, model.W_E.dtype, from_exact)
+    return difference
 
 
 def refuse_difference(

@@ -38,7 +38,7 @@ from layerwise.models.huggingface.originals import (
     refuse_parameters_without_weights,
 )
 from layerwise.models.huggingface.quiet import quiet
-from layerwise.models.seq2seq.load import hooked_seq2seq, logprobs_of_texts, texts_of
+from layerwise.models.seq2seq.load import hooked_seq2seq, texts_of
 from layerwise.models.weights.quantization import QUANTIZATION
 
 from .adapter_files import (
@@ -150,9 +150,9 @@ def _logprobs_of(
     with parity.must_run(name):
         if model.config.is_encoder_decoder:
             hooked = hooked_seq2seq(meta_original(copy.deepcopy(model.config)), tokenizer, name)
-            return logprobs_of_texts(model, texts_of(hooked, tokenizer))
+            return parity.reference(model, texts_of(hooked, tokenizer))
         longest = getattr(model.config, "max_position_embeddings", None) or parity.MAX_TOKENS
-        return parity.reference(model, parity.token_ids(tokenizer, longest))
+        return parity.reference(model, parity.batches(parity.token_ids(tokenizer, longest)))
 
 
 def _refuse_ranks(adapter: Adapter, weights: dict[str, torch.Tensor]) -> None:

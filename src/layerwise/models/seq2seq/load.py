@@ -9,16 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
-from layerwise.models.conversion.parity import (
-    Exact,
-    LogProbs,
-    exact,
-    farthest,
-    logprobs_of,
-    must_run,
-    refuse_difference,
-    token_ids,
-)
+from layerwise.models.conversion.parity import Text, token_ids
 
 from .families import PARTS_OF
 from .model import Seq2SeqModel
@@ -74,69 +65,18 @@ def around(plain: Sequence[int], whole: Sequence[int]) -> tuple[Tokens, Tokens] 
     return None
 
 
-Pair = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-def texts_of(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -> list[Pair]:
-    """Inputs, masks and what the decoder has said, in several lengths; the last are padded."""
+def texts_of(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -> list[Text]:
+    """The fixed text in several lengths, with what the decoder has said; the last are padded."""
     ids = token_ids(tokenizer, min(model.cfg.n_ctx, 100) - len(model.prefix))
     half = max(len(ids) // 2, 1)
     # A decoder may have fewer words than the encoder.
     decoded = [*model.prefix, *[index % model.cfg.d_vocab for index in ids[: half + 1]]]
-    pairs = []
+    texts = []
     for length in sorted({1, half, len(ids)}):
         tokens = torch.tensor([ids[:length]])
-        pairs.append((tokens, torch.ones_like(tokens), torch.tensor([decoded[: length + 1]])))
+        texts.append((tokens, torch.ones_like(tokens), torch.tensor([decoded[: length + 1]])))
     mask = torch.ones(2, len(ids), dtype=torch.long)
     mask[1, half:] = 0
-    pairs.append((torch.tensor([ids, ids]), mask, torch.tensor([decoded, decoded])))
-    return pairs
-
-
-def expected_logprobs(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -> list[LogProbs]:
-    """Log-probabilities of the Hugging Face model on a fixed text."""
-    original: Any = model.original
-    with must_run(model.cfg.model_name):
-        return logprobs_of_texts(original, texts_of(model, tokenizer))
-
-
-@torch.inference_mode()
-def logprobs_of_texts(original: PreTrainedModel, texts: list[Pair]) -> list[LogProbs]:
-    """Log-probabilities of a Hugging Face model on some texts."""
-    every_logits = [
-        original(
-            input_ids=tokens.to(original.device),
-            attention_mask=mask.to(original.device),
-            decoder_input_ids=decoded.to(original.device),
-            use_cache=False,
-        ).logits
-        for tokens, mask, decoded in texts
-    ]
-    return [logprobs_of(logits) for logits in every_logits]
-
-
-def checked(
-    model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase, expected: list[LogProbs]
-) -> float:
-    """Largest difference from expected log-probabilities on the fixed text, in nats."""
-    original: Any = model.original
-    texts = texts_of(model, tokenizer)
-    with must_run(model.cfg.model_name):
-        given = _logprobs_of_hooked(model, texts)
-    difference = farthest(given, expected)
-
-    def from_exact() -> tuple[float, Exact]:
-        truth = exact(original, lambda network: logprobs_of_texts(network, texts))
-        return farthest(given, truth.logprobs), truth
-
-    refuse_difference(model.cfg.model_name, difference, model.W_E.dtype, from_exact)
-    return difference
-
-
-@torch.inference_mode()
-def _logprobs_of_hooked(model: Seq2SeqModel, texts: list[Pair]) -> list[LogProbs]:
-    device = model.W_E.device
-    return [
-        logprobs_of(model(tokens.to(device), decoded.to(device), mask.bool().to(device)))
-        for tokens, mask, decoded in texts
-    ]
+    texts.append((torch.tensor([ids, ids]), mask, torch.tensor([decoded, decoded])))
+    names = ("input_ids", "attention_mask", "decoder_input_ids")
+    return [dict(zip(names, text, strict=True)) for text in texts]
