@@ -17,7 +17,7 @@ from transformer_lens import TransformerLensKeyValueCache
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored
-from layerwise.sweep.decoding.stopping import Stopper
+from layerwise.sweep.requests import Stopper
 
 Hooks = list[tuple[str | Callable[..., Any], Callable[..., Any]]]
 

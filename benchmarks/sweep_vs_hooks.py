@@ -22,7 +22,7 @@ from same_work import Agreement, check
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.sweep import Intervention, intact, skip, sweep
-from layerwise.sweep.decoding.stopping import make_stopper
+from layerwise.sweep.requests import make_stopper
 from layerwise.tasks import build_requests, load_task
 
 SUITES = ("facts", "kv-words", "arithmetic")

@@ -351,7 +351,7 @@ FAULTS = [
     # Cutting up.
     Fault(
         "a large walk's last branches are left out",
-        "walk/outcomes.py",
+        "walk/engine_run.py",
         "start in range(0, len(resid), at_once)",
         "start in range(0, max(1, len(resid) - 1), at_once)",
     ),
@@ -441,8 +441,8 @@ FAULTS = [
             (
                 "texts read the intact memory where they read memories",
                 "decode.py",
-                "self.walk.memories[memories[:, None], inputs] if bare",
-                "self.walk.memories[0 * memories[:, None], inputs] if bare",
+                "walk.memories[memories[:, None], inputs] if bare",
+                "walk.memories[0 * memories[:, None], inputs] if bare",
             ),
             (
                 "branches read each other's memories",

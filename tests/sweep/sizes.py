@@ -11,7 +11,7 @@ from unittest import mock
 from hypothesis import strategies as st
 
 from layerwise.sweep.decoding import decode
-from layerwise.sweep.walk import engine_run, outcomes
+from layerwise.sweep.walk import engine_run
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Sizes:
                 engine_run.Engine, "_tokens_at_once", return_value=self.tokens_at_once
             ),
             mock.patch.object(engine_run, "capacity_for", return_value=self.capacity),
-            mock.patch.object(outcomes, "ROWS_AT_ONCE", self.rows_at_once),
+            mock.patch.object(engine_run, "ROWS_AT_ONCE", self.rows_at_once),
             mock.patch.object(decode, "SHORTEST_BEGINNING", self.beginning),
             mock.patch.object(decode, "STEP_ROOM", self.room),
         ]

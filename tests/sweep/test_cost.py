@@ -55,13 +55,13 @@ def test_patches_cost_what_the_engine_counts(kind, monkeypatch):
 
 
 def assert_counted(interventions, requests, kind, budget, monkeypatch) -> None:
-    from layerwise.sweep.walk import outcomes
+    from layerwise.sweep.walk import engine_run
 
     check_faithful(random_model(kind))  # once for each model, before its first sweep
     rows = []
-    real = outcomes.score_rows
+    real = engine_run.score_rows
     monkeypatch.setattr(
-        outcomes, "score_rows", lambda model, resid, *rest: rows.append(len(resid))
+        engine_run, "score_rows", lambda model, resid, *rest: rows.append(len(resid))
         or real(model, resid, *rest),
     )  # fmt: skip
     swept = sweep(random_model(kind), interventions, requests, memory_budget=budget)

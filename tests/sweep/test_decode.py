@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from layerwise.sweep import Generate, Generated, intact, mean, resample, skip, sweep, zero
 from layerwise.sweep.decoding.decode import Decoder, Drafter, beginnings, greedy_tokens
 from layerwise.sweep.decoding.decode_step import Beginning, Job, _by_source
-from layerwise.sweep.decoding.stopping import Stopper
 from layerwise.sweep.plans.trie import TokenTrie
+from layerwise.sweep.requests import Stopper
 from layerwise.sweep.walk.engine import Work
 from layerwise.sweep.walk.readout import logits_of
 

@@ -36,10 +36,10 @@ from layerwise.sweep.activations.intact_run import (
     site_noise,
 )
 from layerwise.sweep.decoding import decode
-from layerwise.sweep.decoding.stopping import make_stopper
 from layerwise.sweep.packed import modules as _modules
 from layerwise.sweep.packed.blocks import block_runners
 from layerwise.sweep.plans.walk_plan import plan_walk
+from layerwise.sweep.requests import make_stopper
 from layerwise.sweep.seq2seq.plan import plan_seq2seq_walk
 from layerwise.sweep.seq2seq.walk import Seq2SeqWalk
 from layerwise.sweep.walk.engine import Walk, Work

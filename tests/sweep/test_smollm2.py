@@ -11,7 +11,7 @@ import torch
 
 from layerwise.models import original_tokenizer
 from layerwise.sweep import intact, skip, sweep
-from layerwise.sweep.decoding.stopping import make_stopper
+from layerwise.sweep.requests import make_stopper
 from layerwise.tasks import PROTOCOLS, build_requests, load_task
 from tests.models.real import smollm2
 

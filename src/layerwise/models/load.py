@@ -59,7 +59,7 @@ from layerwise.models.weights.offload import (
     put_buffers,
     refuse_other_places,
 )
-from layerwise.models.weights.quantization import Quantization, how_to_dequantize, quantization_of
+from layerwise.models.weights.quantization import how_to_dequantize, quantization_of
 
 from .conversion import parity
 from .seq2seq import Seq2SeqModel
@@ -211,23 +211,18 @@ def _loaded(files: Files, wanted: Placement, offload: str | None) -> _Loaded:
     if files.quantization is not None:
         files.quantization.refuse_missing_packages(files.source.folder)
     if files.kept is not None:
-        _refuse_for_kept(files.source.name, files.kept, wanted, offload)
+        files.kept.refuse_format(files.source.name, wanted.dtype)
+        if offload is not None:
+            raise UserError(
+                f"The weights of {files.source.name!r} stay quantized ({files.kept.words}), and "
+                "only numbers are off-loaded: expected no offload; leave it out, or "
+                f"{how_to_dequantize()}."
+            )
     if offload is not None and files.backend == HUGGING_FACE:
         part_by_name(files.meta_decoder(torch.float32))  # what is not cut by layers is refused
     key = files.check_key(wanted)
     load = _in_memory if offload is None else _on_disk
     return load(files, wanted, key, parity.recorded_check(key))
-
-
-def _refuse_for_kept(
-    name: str, quantization: Quantization, wanted: Placement, offload: str | None
-) -> None:
-    quantization.refuse_format(name, wanted.dtype)
-    if offload is not None:
-        raise UserError(
-            f"The weights of {name!r} stay quantized ({quantization.words}), and only numbers are "
-            f"off-loaded: expected no offload; leave it out, or {how_to_dequantize()}."
-        )
 
 
 def _in_memory(files: Files, wanted: Placement, key: str, check: Check | None) -> _Loaded:

@@ -18,8 +18,8 @@ from layerwise.models.instance.kinds import Model, vocabularies
 from layerwise.sweep.changes.interventions import Intervention, donors_of
 from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.checks.reference import reference_outcomes
-from layerwise.sweep.decoding.stopping import Stopper, make_stopper
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
+from layerwise.sweep.requests import Stopper, make_stopper
 from layerwise.sweep.seq2seq.walk import Seq2SeqWalk
 from layerwise.sweep.walk.engine import TOKENS_AT_ONCE, Walk, Work
 from layerwise.sweep.walk.engine_run import Engine, Progress, brute_force, engine_outcomes

@@ -145,10 +145,14 @@ def folder_of_gguf(path: Path, *, expected_sha256: str | None = None) -> Path:
     # The weights are dequantized to float32 and held against the file's own tensors. The folder is
     # named by the file's hash and appears only when it is complete; a manifest in it tells the
     # hashes of its files (see ``manifest``).
-    if expected_sha256 is not None:
-        _refuse_another_file(path, expected_sha256)
+    digest = None if expected_sha256 is None else file_sha256(path)
+    if digest != expected_sha256:
+        raise UserError(
+            f"{path.name} is not the file it should be: expected SHA-256 {expected_sha256}, got "
+            f"{digest}; reinstall the package it came with."
+        )
     header = read_gguf_header(path)
-    digest = file_sha256(path)
+    digest = digest or file_sha256(path)
     folder = cache_dir() / "gguf" / digest
     if not is_conversion(folder):
         discard(folder)
@@ -156,15 +160,6 @@ def folder_of_gguf(path: Path, *, expected_sha256: str | None = None) -> Path:
             _convert(path, header, partial)
             write_manifest(partial)
     return folder
-
-
-def _refuse_another_file(path: Path, expected_sha256: str) -> None:
-    digest = file_sha256(path)
-    if digest != expected_sha256:
-        raise UserError(
-            f"{path.name} is not the file it should be: expected SHA-256 {expected_sha256}, got "
-            f"{digest}; reinstall the package it came with."
-        )
 
 
 def _convert(path: Path, header: GgufHeader, folder: Path) -> None:

@@ -115,7 +115,11 @@ def _alterations(model: Model, structure: Structure) -> Iterator[str]:
     for module in structure.dropouts:
         if module.training and module.p:
             yield f"{_name(model, module)} drops activations at random until model.eval() is called"
-    yield from _of_blocks_on_disk(model)
+    on_disk = blocks_on_disk(model)
+    parts = () if on_disk is None else zip(on_disk.parts, on_disk.forwards, strict=True)
+    for part, forward in parts:
+        if model.get_submodule(part).__dict__.get("forward") is not forward:
+            yield f"{part} of the model had its forward replaced"
     if isinstance(model, HookedTransformer):  # what the engine reads of its settings and places
         if model.cfg.positional_embedding_type == "shortformer":
             yield "The model adds positions to queries and keys alone ('shortformer')"
@@ -124,15 +128,6 @@ def _alterations(model: Model, structure: Structure) -> Iterator[str]:
     if not structure.looked_at:
         yield from _of_modules(model, structure)
     structure.looked_at = True  # what follows from modules and classes need not be looked at again
-
-
-def _of_blocks_on_disk(model: Model) -> Iterator[str]:
-    on_disk = blocks_on_disk(model)
-    for part, forward in (
-        () if on_disk is None else zip(on_disk.parts, on_disk.forwards, strict=True)
-    ):
-        if model.get_submodule(part).__dict__.get("forward") is not forward:
-            yield f"{part} of the model had its forward replaced"
 
 
 def _of_modules(model: Model, structure: Structure) -> Iterator[str]:

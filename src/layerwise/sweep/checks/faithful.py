@@ -28,8 +28,15 @@ from layerwise.models.instance.kinds import (
 )
 from layerwise.models.instance.structure import Version, structure_of, version_of
 from layerwise.sweep.changes.interventions import intact
-from layerwise.sweep.decoding.stopping import make_stopper
-from layerwise.sweep.requests import Generate, Generated, LogLikelihood, Request, Scored, Tokens
+from layerwise.sweep.requests import (
+    Generate,
+    Generated,
+    LogLikelihood,
+    Request,
+    Scored,
+    Tokens,
+    make_stopper,
+)
 from layerwise.sweep.walk.engine_run import engine_outcomes
 
 from .reference import Hooks, model_logits

@@ -35,7 +35,6 @@ from layerwise.sweep.changes.edits import (
     source_position,
 )
 from layerwise.sweep.changes.interventions import Intervention
-from layerwise.sweep.decoding.stopping import Stopper
 from layerwise.sweep.requests import (
     Generate,
     Generated,
@@ -43,6 +42,7 @@ from layerwise.sweep.requests import (
     Outcome,
     Request,
     Scored,
+    Stopper,
     Tokens,
 )
 

@@ -20,8 +20,7 @@ from layerwise.models.decoder import DecoderModel
 from layerwise.models.decoder.load import with_numbers
 from layerwise.models.instance.kinds import Model, moved
 from layerwise.sweep.changes.interventions import Intervention
-from layerwise.sweep.decoding.stopping import Stopper
-from layerwise.sweep.requests import LogLikelihood, Outcome, Scored
+from layerwise.sweep.requests import LogLikelihood, Outcome, Scored, Stopper
 
 from .reference import reference_outcome
 

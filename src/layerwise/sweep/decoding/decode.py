@@ -19,12 +19,11 @@ from jaxtyping import Float, Int
 from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.sweep.changes.edits import EMBED, END, in_place
 from layerwise.sweep.packed.layout import KeptKeysValues
-from layerwise.sweep.requests import Generate, Generated, Tokens
+from layerwise.sweep.requests import Generate, Generated, Stopper, Tokens
 from layerwise.sweep.walk.engine import Walk
 from layerwise.sweep.walk.readout import CHUNK, embed_tokens, first_argmax, logits_of
 
 from .decode_step import Beginning, Decoding, Job, Step
-from .stopping import Stopper
 
 # A branch whose drafts are confirmed more rarely than this, after so many guesses, gets no more.
 LEAST_CONFIRMED, TRIAL = 0.2, 12

@@ -15,12 +15,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 
-from layerwise.sweep.changes.edits import EMBED, END, Edit, OtherWeights, SiteEdit, in_place
-from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of
+from layerwise.sweep.changes.edits import EMBED, END, OtherWeights, SiteEdit, in_place
+from layerwise.sweep.changes.layer_edits import Value, edits_of
 from layerwise.sweep.decoding.decode_step import Job
-from layerwise.sweep.decoding.stopping import Stopper
 from layerwise.sweep.packed.layout import KeysValues
-from layerwise.sweep.requests import Generated
+from layerwise.sweep.requests import Generated, Stopper
 from layerwise.sweep.walk.readout import first_argmax, logits_of
 
 from .block import Block, bias_of, read_out_of
@@ -133,22 +132,18 @@ class TextDecoder:
             bare = walk.from_memory and memory > 0
             shape = (len(members), len(span), bare)
             shapes.setdefault(shape, []).append((memory, span, members))
-        self.readings = [self._reading(shape, bare) for (_, _, bare), shape in shapes.items()]
+        self.readings = []
+        for (_, _, bare), alike in shapes.items():
+            memories, inputs, members = (
+                torch.tensor(values, dtype=torch.long, device=walk.device)
+                for values in zip(*alike, strict=True)
+            )
+            memory = walk.memories[memories[:, None], inputs] if bare else None
+            self.readings.append(MemoryRows(members, memories, inputs, memory))
         self.read: list[list[KeysValues | None]] = [
             [_gathered(kept.cross[weights], reading) for reading in self.readings]
             for kept, weights in zip(walk.kept, self.weights, strict=False)
         ]
-
-    def _reading(
-        self, groups: Sequence[tuple[int, tuple[int, ...], list[int]]], bare: bool
-    ) -> MemoryRows:
-        """Rows grouped by shape, with their memories if these are read directly."""
-        memories, inputs, rows = (
-            torch.tensor(values, dtype=torch.long, device=self.walk.device)
-            for values in zip(*groups, strict=True)
-        )
-        memory = self.walk.memories[memories[:, None], inputs] if bare else None
-        return MemoryRows(rows, memories, inputs, memory)
 
     def _step(self, rows: Sequence[Job]) -> list[int]:
         """The next token of every row."""
@@ -177,7 +172,8 @@ class TextDecoder:
             () if j.branch is None else walk.branches[j.branch].edits.get(layer, ()) for j in rows
         ]
         idle = [j.branch is not None and walk.branches[j.branch].idle(layer) for j in rows]
-        edits = self._edits(rows, changes, layer)
+        n_heads, value_of = walk.model.cfg.heads_of(layer), partial(self._value, rows, layer)
+        edits = edits_of(enumerate(changes), len(rows), 1, n_heads, value_of, walk.device)
         attend, look = partial(self._attend, number, block), partial(self._look, number, block)
         out = block.run(resid, attend, look, edits)
         walk.work.token_passes += len(rows) - sum(idle)
@@ -216,16 +212,6 @@ class TextDecoder:
             weights = torch.matmul(q, read.keys.transpose(2, 3)).softmax(-1)
             out[reading.rows, 0] = torch.matmul(weights, read.values).transpose(1, 2)
         return out
-
-    def _edits(
-        self, rows: Sequence[Job], changes: Sequence[Sequence[Edit]], layer: int
-    ) -> LayerEdits:
-        """The changes at the new position."""
-        if not any(changes):
-            return NO_EDITS
-        n_heads = self.walk.model.cfg.heads_of(layer)
-        value_of = partial(self._value, rows, layer)
-        return edits_of(enumerate(changes), len(rows), 1, n_heads, value_of, self.walk.device)
 
     def _value(self, rows: Sequence[Job], layer: int, edit: SiteEdit) -> Value:
         """The vector that an edit puts at the new position, and its rows; None is all."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -61,16 +62,20 @@ class LayerMemory:
     cross: dict[OtherWeights | None, Cross | None]
 
 
-class _Stack:
-    """Layouts of one stack: of all tokens for the trunk, of requests' tokens for branches."""
+class _Stack(NamedTuple):
+    """Layouts of one stack."""
 
-    def __init__(self, parts: StackParts, side: Side, like: torch.Tensor) -> None:
-        self.side = side
-        self.whole = attention_layout(side.runs, len(side.tokens), parts.relative, like)
-        self.queried = self.whole
-        if side.n_requested < len(side.tokens):
-            runs = side.request_runs(side.runs)
-            self.queried = attention_layout(runs, side.n_requested, parts.relative, like)
+    side: Side
+    whole: AttentionLayout  # of all tokens, for the trunk
+    queried: AttentionLayout  # of requests' tokens, for branches
+
+
+def _stack(parts: StackParts, side: Side, like: torch.Tensor) -> _Stack:
+    whole = attention_layout(side.runs, len(side.tokens), parts.relative, like)
+    if side.n_requested == len(side.tokens):
+        return _Stack(side, whole, whole)
+    runs = side.request_runs(side.runs)
+    return _Stack(side, whole, attention_layout(runs, side.n_requested, parts.relative, like))
 
 
 @dataclass
@@ -100,8 +105,8 @@ class Seq2SeqWalk:
         like = self.model.W_E
         parts = self.model.parts
         self.stacks = (
-            _Stack(parts.encoder, self.plan.encoder, like),
-            _Stack(parts.decoder, self.plan.decoder, like),
+            _stack(parts.encoder, self.plan.encoder, like),
+            _stack(parts.decoder, self.plan.decoder, like),
         )
         n_decoder = len(self.plan.decoder.tokens)
         self.cross = attention_layout(self.plan.cross, n_decoder, None, like)
@@ -254,7 +259,10 @@ class Seq2SeqWalk:
             branch = self.branches[row]
             weights = branch.weights(layer)
             if branch.idle(layer):
-                self._idle(row, layer)
+                # Passed over: the layer is skipped, or its output replaced.
+                edits = self._edits([row], layer)
+                entered = edits.changed("resid_pre", self.resid[row : row + 1])
+                self.resid[row : row + 1] = edits.changed("resid_post", entered)
             elif weights is not None:
                 alike = swapped.setdefault(weights, {True: [], False: []})
                 alike[self.memory_of(row) == 0].append(row)
@@ -278,12 +286,6 @@ class Seq2SeqWalk:
         at_once = max(1, self.tokens_at_once // max(1, self.resid.shape[1]))
         for start in range(0, len(rows), at_once):
             yield rows[start : start + at_once]
-
-    def _idle(self, row: int, layer: int) -> None:
-        """Pass a branch over a layer that it skips, or whose output it replaces."""
-        edits = self._edits([row], layer)
-        entered = edits.changed("resid_pre", self.resid[row : row + 1])
-        self.resid[row : row + 1] = edits.changed("resid_post", entered)
 
     def _push(
         self,

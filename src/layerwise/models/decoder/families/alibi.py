@@ -120,13 +120,13 @@ class _MptAttention(_WithSlopes):
         return query, key, value
 
 
-def _mpt_mlp(layer: Any) -> TwoProducts:
-    """The MLP of a layer, which in the original adds the stream itself."""
-    return TwoProducts(layer.ffn.up_proj, layer.ffn.act, layer.ffn.down_proj)
-
-
 def _mpt(original: nn.Module) -> Parts:
-    how = FamilyTraits(handing_over=_MptAttention, rotary=lambda base: None, mlp=_mpt_mlp)
+    how = FamilyTraits(
+        handing_over=_MptAttention,
+        rotary=lambda base: None,
+        # In the original it adds the stream itself.
+        mlp=lambda layer: TwoProducts(layer.ffn.up_proj, layer.ffn.act, layer.ffn.down_proj),
+    )
     return read_parts(original, how)
 
 

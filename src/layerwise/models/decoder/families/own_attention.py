@@ -7,6 +7,7 @@ GPT-Neo (Black et al. 2021, doi:10.5281/zenodo.5297715).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,12 +126,8 @@ def _neo_attention(attention: Any) -> HandingOver:
     return HandingOver(attention, scaling=1.0, sliding_window=window)
 
 
-def _gpt_neo(original: nn.Module) -> Parts:
-    return read_parts(original, FamilyTraits(handing_over=_neo_attention))
-
-
 PARTS_OF = {
     "FalconForCausalLM": _falcon,
     "GPTJForCausalLM": _gptj,
-    "GPTNeoForCausalLM": _gpt_neo,
+    "GPTNeoForCausalLM": partial(read_parts, how=FamilyTraits(handing_over=_neo_attention)),
 }
