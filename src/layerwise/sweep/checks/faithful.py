@@ -107,12 +107,7 @@ def _compare(model: Model) -> None:
             "tokens): expected a model without chance in it; call model.eval(), and take out what "
             "draws at random."
         )
-    spread = max(
-        _apart(logits, _run_model(model, request, seed))
-        for seed in range(DRAWS)
-        for request, logits in zip(requests, plain, strict=True)
-    )
-    explained = max(CLOSE, TIMES * spread)
+    explained = max(CLOSE, TIMES * _spread(model, requests, plain))
     if difference <= explained:
         return
     raise UserError(
@@ -217,6 +212,15 @@ def _disturbing(seed: int) -> Callable[[torch.Tensor, object], torch.Tensor]:
         return tensor + noise.to(tensor) * size * torch.finfo(tensor.dtype).eps
 
     return disturb
+
+
+def _spread(model: Model, requests: Sequence[Request], plain: Sequence[torch.Tensor]) -> float:
+    """How far log-probabilities are apart when activations differ in their last bits, in nats."""
+    return max(
+        _apart(logits, _run_model(model, request, seed))
+        for seed in range(DRAWS)
+        for request, logits in zip(requests, plain, strict=True)
+    )
 
 
 def _apart(outcome: torch.Tensor, other: torch.Tensor) -> float:
