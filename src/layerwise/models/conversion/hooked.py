@@ -69,12 +69,9 @@ else:
 
         return type(name, (nn.Module,), {"__init__": refuse, "__module__": __name__})
 
-    (
-        HookedTransformer, HookedTransformerConfig, AbstractAttention, Attention, Embed,
-        GroupedQueryAttention, LayerNorm, LayerNormPre, GatedMLP, MLP, PosEmbed, RMSNorm,
-        RMSNormPre, TransformerBlock, Unembed,
-    ) = map(_absent, (
+    for _name in (
         "HookedTransformer", "HookedTransformerConfig", "AbstractAttention", "Attention", "Embed",
         "GroupedQueryAttention", "LayerNorm", "LayerNormPre", "GatedMLP", "MLP", "PosEmbed",
         "RMSNorm", "RMSNormPre", "TransformerBlock", "Unembed",
-    ))  # fmt: skip
+    ):  # fmt: skip
+        globals()[_name] = _absent(_name)

@@ -149,19 +149,53 @@ def _cut(
     at_once: int,
 ) -> list[Batch]:
     """Walks with at most so many interventions and as many requests as then fit."""
+    # Half of the budget is for residual streams and kept keys and values; the rest is for what a
+    # block makes of the tokens that are pushed through at once, for logits, and for texts' caches.
+    # A walk's tokens go through a block in one piece, even if they are of one branch only.
+    half, passing = budget // 2, budget // 4 // shape.passing
+    longest = max((max(len(sequence_of(r)), len(r.source or ())) for r in requests), default=0)
+    generates = any(isinstance(request, Generate) for request in requests)
+    per_token = partial(_bytes_per_token, interventions, shape, longest, generates)
+    most = min(half // per_token(at_once), passing)
+
+    def walks(inside: list[int], n_packed: int) -> list[Batch]:
+        fitting = at_once
+        while fitting > 1 and n_packed * per_token(fitting) > half:
+            fitting = (fitting + 1) // 2
+        return split(inside, n_packed, len(interventions), fitting)
+
     order = sorted(range(len(requests)), key=lambda i: (share_key(requests[i]) is not None, i))
-    room = _Room(interventions, requests, shape, budget, at_once)
     batches: list[Batch] = []
     trie, inside = TokenTrie(), []
     for index in order:
         before = len(trie)
         _add(trie, requests[index])
-        if inside and len(trie) > room.tokens:
-            batches += room.split(inside, before)
+        if inside and len(trie) > most:
+            batches += walks(inside, before)
             trie, inside = TokenTrie(), []
             _add(trie, requests[index])
         inside.append(index)
-    return batches + room.split(inside, len(trie)) if inside else batches
+    return batches + walks(inside, len(trie)) if inside else batches
+
+
+def _bytes_per_token(
+    interventions: Sequence[Intervention],
+    shape: ModelShape,
+    longest: int,
+    generates: bool,
+    n_branches: int,
+) -> int:
+    """Bytes that a packed token takes at most, with so many interventions."""
+    streams = (n_branches + 3 + donor_streams(interventions)) * shape.d_model
+    # Which keys a token may see: a bias and a mask. Its node in the trie: some 400 bytes.
+    attended = longest * (shape.group * shape.itemsize + 1) + 400
+    kept, n_layers = 0, shape.n_layers
+    if generates:
+        # The earlier the first change, the more is kept; so these are the worst case.
+        earliest = sorted(interventions, key=lambda i: n_layers if i.layer is None else i.layer)
+        spread = make_branches(earliest[:n_branches], n_layers)
+        kept = 2 * shape.d_kv * (spread.block_passes() + n_layers)
+    return (streams + kept) * shape.itemsize + attended
 
 
 def walk_of(
@@ -189,54 +223,6 @@ def donor_streams(interventions: Sequence[Intervention]) -> int:
     # Of each the stream and what is seen of one layer: before and after it, within it, the outputs
     # of its sublayers and of its heads.
     return 7 * len(donors_of(interventions))
-
-
-class _Room:
-    """How many requests and interventions fit a memory budget."""
-
-    # Half of it is for residual streams and kept keys and values; the rest is for what a block
-    # makes of the tokens that are pushed through at once, for logits, and for the texts' caches.
-
-    def __init__(
-        self,
-        interventions: Sequence[Intervention],
-        requests: Sequence[Request],
-        shape: ModelShape,
-        budget: int,
-        at_once: int,
-    ) -> None:
-        self.at_once = at_once
-        self.interventions, self.requests = interventions, requests
-        self.shape, self.budget = shape, budget // 2
-        self.generates = any(isinstance(request, Generate) for request in requests)
-        lengths = [max(len(sequence_of(r)), len(r.source or ())) for r in requests]
-        self.longest = max(lengths, default=0)
-        # A walk's tokens go through a block in one piece, even if they are of one branch only.
-        passing = budget // 4 // self.shape.passing
-        self.tokens = min(self.budget // self._bytes_per_token(at_once), passing)
-
-    def _bytes_per_token(self, n_branches: int) -> int:
-        """Bytes per token at most, with so many interventions."""
-        streams = (n_branches + 3 + donor_streams(self.interventions)) * self.shape.d_model
-        # Which keys a token may see: a bias and a mask. Its node in the trie: some 400 bytes.
-        attended = self.longest * (self.shape.group * self.shape.itemsize + 1) + 400
-        kept = 0
-        if self.generates:
-            # The earlier the first change, the more is kept; so these are the worst case.
-            n_layers = self.shape.n_layers
-            earliest = sorted(
-                self.interventions, key=lambda i: n_layers if i.layer is None else i.layer
-            )
-            spread = make_branches(earliest[:n_branches], n_layers)
-            kept = 2 * self.shape.d_kv * (spread.block_passes() + self.shape.n_layers)
-        return (streams + kept) * self.shape.itemsize + attended
-
-    def split(self, inside: list[int], n_packed: int) -> list[Batch]:
-        """Walks of some requests: one, or several where not all interventions fit."""
-        at_once = self.at_once
-        while at_once > 1 and n_packed * self._bytes_per_token(at_once) > self.budget:
-            at_once = (at_once + 1) // 2
-        return split(inside, n_packed, len(self.interventions), at_once)
 
 
 def split(inside: list[int], n_packed: int, n_interventions: int, at_once: int) -> list[Batch]:

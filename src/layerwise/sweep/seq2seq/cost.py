@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts
@@ -14,7 +12,7 @@ from layerwise.sweep.plans.plan import SweepPlan
 from layerwise.sweep.requests import Generate, Request
 
 from .block import reading_as_tokens
-from .plan import Seq2SeqPlan, Side, plan_seq2seq_walk
+from .plan import Seq2SeqPlan, plan_seq2seq_walk
 
 
 def seq2seq_cost(
@@ -40,97 +38,62 @@ def seq2seq_cost(
         batch_requests = [requests[index] for index in batch.requests]
         changes = [interventions[index] for index in batch.interventions]
         walk = plan_seq2seq_walk(changes, batch_requests, model.prefix, model.cfg.n_layers)
-        total += _Walk(model, walk, changes, batch_requests, lengths).cost()
+        total += _walk_cost(model, walk, changes, batch_requests, lengths)
     n_decoder = model.cfg.n_decoder_layers
     texts = sum(lengths.more_tokens(i, r) for i in interventions for r in requests)
     return total + Cost(brute_force_token_passes=plan.brute_force_token_passes + n_decoder * texts)
 
 
-@dataclass(frozen=True)
-class _Walk:
-    """The work of one walk, and of decoding what it prepared."""
+def _walk_cost(
+    model: Seq2SeqModel,
+    plan: Seq2SeqPlan,
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    lengths: TextLengths,
+) -> Cost:
+    """The cost of one walk and of decoding; token-passes of prompts come from the plan."""
+    cfg, n_inputs = model.cfg, len(plan.encoder.tokens)
+    n_early = plan.n_early(cfg.n_encoder_layers)
+    # The first token of a text comes from its prompt.
+    texts = [max(0, r.max_tokens - 1) for r in requests if isinstance(r, Generate)]
+    text_rows = sum(lengths.more_tokens(i, r) for i in interventions for r in requests)
+    read_rows = len(plan.read) * (len(plan.branches) + bool(plan.intact))
+    read = 2.0 * cfg.d_model * cfg.d_vocab
+    prompt_flop, text_flop = read * read_rows, read * text_rows
+    for layer, block in enumerate((*model.parts.encoder.blocks, *model.parts.decoder.blocks)):
+        if block.cross_attn is None:
+            prompt_flop += _of_block(block, plan.pushed(plan.encoder, layer), 0.0)
+            continue
+        memory = _memory_tokens(plan, layer, n_early, cfg.decoder_d_head)
+        prompt_flop += _of_block(block, plan.pushed(plan.decoder, layer), memory)
+        text_flop += _of_block(block, text_rows, 0.0)
+    streams = (len(plan.branches) + 4) * cfg.d_model * max(n_inputs, len(plan.decoder.tokens))
+    kept = 2 * (1 + n_early) * n_inputs * cfg.n_heads * cfg.d_head
+    kept *= 2 * cfg.n_decoder_layers if plan.generates else 1
+    return Cost(
+        text_token_passes=cfg.n_decoder_layers * text_rows,
+        most_text_token_passes=cfg.n_decoder_layers * sum(texts) * len(interventions),
+        rows=read_rows,
+        text_rows=text_rows,
+        steps=max(texts, default=0) if text_rows else 0,
+        prompt_flop=prompt_flop,
+        text_flop=text_flop,
+        peak_bytes=int((streams + kept) * model.W_E.element_size()),
+    )
 
-    model: Seq2SeqModel
-    plan: Seq2SeqPlan
-    interventions: Sequence[Intervention]
-    requests: Sequence[Request]
-    lengths: TextLengths
 
-    @cached_property
-    def n_early(self) -> int:
-        return self.plan.n_early(self.model.cfg.n_encoder_layers)
-
-    @cached_property
-    def text_rows(self) -> float:
-        """Tokens that are decoded, expected; the first of a text comes from its prompt."""
-        more = self.lengths.more_tokens
-        return sum(more(i, r) for i in self.interventions for r in self.requests)
-
-    @cached_property
-    def longest_text(self) -> int:
-        """Steps that the longest text may need."""
-        return max(
-            (max(0, r.max_tokens - 1) for r in self.requests if isinstance(r, Generate)), default=0
-        )
-
-    @cached_property
-    def read_rows(self) -> int:
-        """Positions of prompts and options whose logits are computed."""
-        branches = len(self.plan.branches)
-        return len(self.plan.read) * (branches + bool(self.plan.intact))
-
-    def cost(self) -> Cost:
-        """The cost of the walk; token-passes of prompts come from the plan."""
-        cfg, plan = self.model.cfg, self.plan
-        most = sum(max(0, r.max_tokens - 1) for r in self.requests if isinstance(r, Generate))
-        layers, read = range(cfg.n_layers), 2.0 * cfg.d_model * cfg.d_vocab
-        longest = max(len(plan.encoder.tokens), len(plan.decoder.tokens))
-        streams = (len(plan.branches) + 4) * cfg.d_model * longest
-        kept = 2 * (1 + self.n_early) * len(plan.encoder.tokens) * cfg.n_heads * cfg.d_head
-        kept *= 2 * cfg.n_decoder_layers if plan.generates else 1
-        return Cost(
-            text_token_passes=cfg.n_decoder_layers * self.text_rows,
-            most_text_token_passes=cfg.n_decoder_layers * most * len(self.interventions),
-            rows=self.read_rows,
-            text_rows=self.text_rows,
-            steps=self.longest_text if self.text_rows else 0,
-            prompt_flop=sum(map(self._prompt_flop, layers), start=read * self.read_rows),
-            text_flop=sum(map(self._text_flop, layers), start=read * self.text_rows),
-            peak_bytes=int((streams + kept) * self.model.W_E.element_size()),
-        )
-
-    def _prompt_flop(self, layer: int) -> float:
-        memory = 0.0
-        if layer >= self.model.cfg.n_encoder_layers:
-            memory = self._memory_tokens(layer)
-        return _of_block(self._block(layer), self.plan.pushed(self._side(layer), layer), memory)
-
-    def _text_flop(self, layer: int) -> float:
-        block = self._block(layer)
-        return 0.0 if block.cross_attn is None else _of_block(block, self.text_rows, 0.0)
-
-    def _block(self, layer: int) -> BlockParts:
-        n_encoder, parts = self.model.cfg.n_encoder_layers, self.model.parts
-        if layer < n_encoder:
-            return parts.encoder.blocks[layer]
-        return parts.decoder.blocks[layer - n_encoder]
-
-    def _side(self, layer: int) -> Side:
-        return self.plan.decoder if self._block(layer).cross_attn else self.plan.encoder
-
-    def _memory_tokens(self, layer: int) -> float:
-        """Input tokens whose keys and values a decoder layer makes, or equivalent work."""
-        plan, n_tokens = self.plan, len(self.plan.encoder.tokens)
-        d_head = self.model.cfg.decoder_d_head
-        if not plan.reads_memory(d_head):
-            return float((1 + self.n_early) * n_tokens)
-        reading = sum(
-            branch.first_layer <= layer
-            and not branch.idle(layer)
-            and plan.memory_of(number, self.n_early) > 0
-            for number, branch in enumerate(plan.branches)
-        )
-        return n_tokens + reading * reading_as_tokens(plan.looks(), d_head)
+def _memory_tokens(plan: Seq2SeqPlan, layer: int, n_early: int, d_head: int) -> float:
+    """Input tokens whose keys and values a decoder layer makes, or equivalent work."""
+    n_tokens = len(plan.encoder.tokens)
+    if not plan.reads_memory(d_head):
+        return float((1 + n_early) * n_tokens)
+    reading = sum(
+        branch.first_layer <= layer
+        and not branch.idle(layer)
+        and plan.memory_of(number, n_early) > 0
+        for number, branch in enumerate(plan.branches)
+    )
+    return n_tokens + reading * reading_as_tokens(plan.looks(), d_head)
 
 
 def _of_block(block: BlockParts, tokens: float | int, memory_tokens: float) -> float:
