@@ -118,8 +118,9 @@ class _Edit:
     @property
     def replaces_layer(self: Any) -> bool:
         """True if the layer's whole output is replaced, so that it need not be run."""
-        everywhere = not self.adds and self.position is None
-        return self.site == "layer" or (self.site == "resid_post" and everywhere)
+        if self.site != "resid_post":
+            return self.site == "layer"
+        return not self.adds and self.position is None
 
     @property
     def identity(self) -> Hashable:
