@@ -25,52 +25,30 @@ Stream = Float[torch.Tensor, "batch pos d_model"]
 
 @dataclass
 class DecoderConfig:
-    """Sizes of a decoder, under the names that ``HookedTransformerConfig`` has.
+    """Sizes of a decoder, under the names that ``HookedTransformerConfig`` has."""
 
-    Attributes:
-        model_name: the name it goes by.
-        original_architecture: the Hugging Face class.
-        n_layers: layers.
-        d_model: width of the residual stream.
-        n_heads: query heads of a layer.
-        n_key_value_heads: heads that have keys and values of their own.
-        d_head: width of a head.
-        d_mlp: width of the MLP's hidden layer.
-        d_vocab: tokens that can be read.
-        d_vocab_out: tokens that can be said.
-        n_ctx: longest text, in tokens.
-        parallel_attn_mlp: whether attention and MLP read the same stream.
-        use_normalization_before_and_after: whether a norm stands between a sublayer and the
-            stream.
-        output_logits_soft_cap: logits l become cap tanh(l / cap); None if they stay.
-        experts_per_token: how many experts a token goes to; None if there are none.
-        gated_mlp: whether the MLP has three matrices.
-        attn_only: false, as all blocks have an MLP.
-        normalization_type: the class of the final norm; None if there is none.
-        attention_dir: ``causal``.
-        positional_embedding_type: ``rotary`` (in some layers perhaps nothing at all),
-            ``standard`` if positions are added to the stream, ``alibi`` if scores grow with them.
-    """
-
-    model_name: str
-    original_architecture: str
+    model_name: str  # the name it goes by
+    original_architecture: str  # the Hugging Face class
     n_layers: int
-    d_model: int
-    n_heads: int
-    n_key_value_heads: int
-    d_head: int
-    d_mlp: int
-    d_vocab: int
-    d_vocab_out: int
-    n_ctx: int
-    parallel_attn_mlp: bool
+    d_model: int  # width of the residual stream
+    n_heads: int  # query heads of a layer
+    n_key_value_heads: int  # heads that have keys and values of their own
+    d_head: int  # width of a head
+    d_mlp: int  # width of the MLP's hidden layer
+    d_vocab: int  # tokens that can be read
+    d_vocab_out: int  # tokens that can be said
+    n_ctx: int  # longest text, in tokens
+    parallel_attn_mlp: bool  # whether attention and MLP read the same stream
+    # Whether a norm stands between a sublayer and the stream.
     use_normalization_before_and_after: bool
-    output_logits_soft_cap: float | None
-    experts_per_token: int | None
-    gated_mlp: bool
-    normalization_type: str | None
-    attn_only: bool = False
+    output_logits_soft_cap: float | None  # logits l become cap tanh(l / cap); None if they stay
+    experts_per_token: int | None  # how many experts a token goes to; None if there are none
+    gated_mlp: bool  # whether the MLP has three matrices
+    normalization_type: str | None  # the class of the final norm; None if there is none
+    attn_only: bool = False  # all blocks have an MLP
     attention_dir: str = "causal"
+    # ``rotary`` (in some layers perhaps nothing at all), ``standard`` if positions are added to the
+    # stream, ``alibi`` if scores grow with them.
     positional_embedding_type: str = "rotary"
 
 

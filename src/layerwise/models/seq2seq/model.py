@@ -28,43 +28,24 @@ Mask = Bool[torch.Tensor, "batch pos"]
 
 @dataclass
 class Seq2SeqConfig:
-    """Sizes of an encoder-decoder model, under the names that ``HookedTransformerConfig`` has.
+    """Sizes of an encoder-decoder, under the names that ``HookedTransformerConfig`` has."""
 
-    Attributes:
-        model_name: the name it goes by.
-        original_architecture: the Hugging Face class.
-        n_encoder_layers: layers of the encoder.
-        n_decoder_layers: layers of the decoder.
-        d_model: width of the residual stream.
-        encoder_heads: heads of an encoder layer.
-        decoder_heads: heads of a decoder layer, in self-attention and in cross-attention.
-        encoder_d_head: width of a head in the encoder.
-        decoder_d_head: width of a head in the decoder.
-        d_mlp: width of the MLP's hidden layer.
-        d_vocab: tokens that the decoder can say.
-        n_ctx: longest input, and longest output, in tokens.
-        post_norm: whether norms come after the sums.
-        n_key_value_heads: None, as heads share no keys and values in these models.
-        attn_only: false, as all blocks have an MLP.
-        parallel_attn_mlp: false, as sublayers follow one another.
-    """
-
-    model_name: str
-    original_architecture: str
+    model_name: str  # the name it goes by
+    original_architecture: str  # the Hugging Face class
     n_encoder_layers: int
     n_decoder_layers: int
-    d_model: int
-    encoder_heads: int
-    decoder_heads: int
-    encoder_d_head: int
-    decoder_d_head: int
-    d_mlp: int
-    d_vocab: int
-    n_ctx: int
-    post_norm: bool
-    n_key_value_heads: None = None
-    attn_only: bool = False
-    parallel_attn_mlp: bool = False
+    d_model: int  # width of the residual stream
+    encoder_heads: int  # heads of an encoder layer
+    decoder_heads: int  # heads of a decoder layer, in self-attention and in cross-attention
+    encoder_d_head: int  # width of a head in the encoder
+    decoder_d_head: int  # width of a head in the decoder
+    d_mlp: int  # width of the MLP's hidden layer
+    d_vocab: int  # tokens that the decoder can say
+    n_ctx: int  # longest input, and longest output, in tokens
+    post_norm: bool  # whether norms come after the sums
+    n_key_value_heads: None = None  # heads share no keys and values in these models
+    attn_only: bool = False  # all blocks have an MLP
+    parallel_attn_mlp: bool = False  # sublayers follow one another
 
     @property
     def n_layers(self) -> int:
