@@ -29,9 +29,9 @@ from layerwise.sweep import (
     residuals_at,
     site_noise,
 )
+from layerwise.sweep.activations.streams import truncated_encoder
 from layerwise.sweep.changes.edits import Site
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from layerwise.sweep.walk.readout import logits_of
 from layerwise.tasks._encoding import encode_apart, encode_input
 from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq

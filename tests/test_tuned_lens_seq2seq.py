@@ -29,7 +29,7 @@ from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.setup import prepare
 from layerwise.sweep import residuals_at
-from layerwise.sweep.seq2seq.truncated import truncated_encoder
+from layerwise.sweep.activations.streams import truncated_encoder
 from layerwise.sweep.walk.readout import divergence, logits_of
 from tests.analysis import word_task
 from tests.cases import LONG

@@ -31,9 +31,9 @@ from layerwise.storage.parquet import conform, frame
 from layerwise.storage.schemas import SCHEMAS
 from layerwise.sweep import Generate, Scored, intact, residuals_at, skip_layers
 from layerwise.sweep.activations.intact_run import Place
+from layerwise.sweep.activations.streams import truncated_encoder
 from layerwise.sweep.plans.cost import UNKNOWN_LENGTHS, Cost, cost_of_reading
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from layerwise.sweep.walk.engine_run import model_shape
 from layerwise.sweep.walk.readout import logits_of
 from layerwise.tasks import Task
