@@ -13,7 +13,7 @@ from statsmodels.stats.multitest import multipletests
 
 import layerwise as lw
 from layerwise.analyses.transplant import tables
-from layerwise.analyses.transplant.greedy import best_of, parted
+from layerwise.analyses.transplant.tables import best_of, parted
 from layerwise.errors import UserError
 from layerwise.presentation.rows import rows
 from layerwise.report.html import findings

@@ -34,8 +34,7 @@ from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresti
 from layerwise.storage.base import Result
 
 from .joined import FOLDER, SeriesFacts, TrainingSeries
-from .series import checkpoints_of_one_model, joined_series
-from .tables import series_tables
+from .tables import checkpoints_of_one_model, joined_series, series_tables
 
 LENS = "lens"
 _READ = {"letter": "letter", "continuation": "continuation", "generate": "continuation"}

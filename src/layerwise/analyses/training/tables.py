@@ -6,29 +6,145 @@ Definitions are in ``docs/training.md``; how onsets and moves are inferred, in `
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from layerwise.analyses.ablation.result import AblationResult
+from layerwise.analyses.comparison.runs import (
+    SavedRun,
+    on_shared_tasks,
+    refuse_other_prompts,
+    refuse_same_model,
+    shared_change,
+)
 from layerwise.analyses.emergence.api import evidence_of
 from layerwise.analyses.emergence.summaries import summarised, summary_row
+from layerwise.analyses.registry import with_curves
+from layerwise.errors import UserError, counted
 from layerwise.ground.layer_names import axes_of
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.stats import holm
-from layerwise.stats.cells import Cell
+from layerwise.stats.cells import BASELINES, Cell, cells
 from layerwise.stats.depth.layer_curves import Sampling
 from layerwise.stats.depth.onset import Excess, depth_trend, onset
 from layerwise.stats.effects import ALPHA, signal_table
 from layerwise.stats.families.estimate import known, with_holm
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.stats.signals.signal import LEVEL
+from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
+from layerwise.storage.provenance import join_facts
 from layerwise.storage.schemas import SCHEMAS
 
 from .joined import n_layer_tests
-from .series import Series
+
+LAYERS = ("skip", "layer")
+
+
+@dataclass(frozen=True)
+class Series:
+    """The runs of a series."""
+
+    steps: tuple[int, ...]  # of the checkpoints, in order
+    runs: tuple[SavedRun, ...]  # of each
+    change: tuple[str, str]  # kind and site of the changes of single layers
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return self.runs[0].facts.model.n_layers
+
+    def ablations(self) -> list[AblationResult]:
+        """The ablation of each checkpoint."""
+        return [run.ablation for run in self.runs if run.ablation is not None]
+
+    def chance(self, task: str, protocol: str) -> float:
+        """Accuracy by guessing."""
+        return self.runs[0].facts.chance(task, protocol)
+
+    def cells(self) -> dict[tuple[str, str], list[Cell]]:
+        """By task and protocol, the records of each checkpoint."""
+        listed = [
+            {(c.task, c.protocol): c for c in cells(_changed(each.records, self.change))}
+            for each in self.ablations()
+        ]
+        for step, by_key in zip(self.steps, listed, strict=True):
+            if set(by_key) != set(listed[0]):
+                differing = sorted(set(by_key) ^ set(listed[0]))[0]
+                raise UserError(
+                    f"Task {differing[0]!r} under {differing[1]} is in the run of step "
+                    f"{self.steps[0]} or in that of step {step}, and not in both: expected the "
+                    "same protocols at every step; run them again with the same --protocol."
+                )
+        return {key: [by_key[key] for by_key in listed] for key in listed[0]}
+
+
+def joined_series(results: Mapping[int, Sequence[Result]]) -> Series:
+    """The runs of a series, checked."""
+    if len(results) < 2:
+        raise UserError(
+            f"A series of {counted(len(results), 'checkpoint')} is none: expected two or more "
+            "steps of one model's training."
+        )
+    steps = tuple(sorted(results))
+    runs = checkpoints_of_one_model(results)
+    shared, left_out = on_shared_tasks(runs)
+    for row in left_out:
+        raise UserError(
+            f"Task {row['task']!r} does not have the same items at every step "
+            f"({row['reason']}): expected the same tasks of all; run them again with the same "
+            "--task, --limit, --seed and few-shot examples."
+        )
+    return Series(steps, tuple(shared), shared_change(shared) or LAYERS)
+
+
+def checkpoints_of_one_model(results: Mapping[int, Sequence[Result]]) -> list[SavedRun]:
+    """The runs so far in the order of their steps, of one model each time and never the same."""
+    runs = [_run(step, results[step]) for step in sorted(results)]
+    refuse_same_model(runs)
+    refuse_other_prompts(runs)
+    _refuse_other_shapes(runs)
+    return runs
+
+
+def _run(step: int, results: Sequence[Result]) -> SavedRun:
+    curves = with_curves(results)
+    if not any(isinstance(curve, AblationResult) for curve in curves):
+        raise UserError(
+            f"The run of step {step} has no ablation: expected layers that were skipped one by "
+            "one; run `layerwise profile-training` or `layerwise ablate` with this folder."
+        )
+    facts = join_facts([result.facts for result in curves])
+    return SavedRun(f"step {step}", None, facts, tuple(curves))
+
+
+def _refuse_other_shapes(runs: Sequence[SavedRun]) -> None:
+    shapes = {}
+    for run in runs:
+        model = run.facts.model
+        shape = f"{counted(model.n_layers, 'layer')}, {model.n_parameters} parameters"
+        shapes.setdefault(shape, run.name)
+    if len(shapes) > 1:
+        listed = "; ".join(f"{shape} at {name}" for shape, name in shapes.items())
+        raise UserError(
+            f"These are not checkpoints of one model ({listed}): expected the same layers and "
+            "parameters at every step; leave the others out, or compare them as models with "
+            "`layerwise compare`."
+        )
+
+
+def _changed(records: pd.DataFrame, change: tuple[str, str]) -> pd.DataFrame:
+    """The records of one change of single layers, and those that they are measured by."""
+    kind, site = change
+    single = (records["kind"] == kind) & (records["site"] == site)
+    if "head" in records:
+        single &= records["head"].isna()
+    return records.loc[single | records["kind"].isin(BASELINES)]
+
 
 Cells = Mapping[tuple[str, str], Sequence[Cell]]
 # Checkpoints with signal that a move is told from: two in either half.
@@ -140,12 +256,12 @@ def _onsets(
     interest: Interest,
 ) -> list[dict[str, Any]]:
     onsets = []
-    for (task, protocol), cells in asked.items():
+    for (task, protocol), of_steps in asked.items():
         p = numbers(rows(accuracy, task=task, protocol=protocol).sort_values("step"), "p")
-        excess = excess_of(cells, series.chance(task, protocol))
+        excess = excess_of(of_steps, series.chance(task, protocol))
         when = onset(excess, p, smallest_gain, ALPHA / len(asked))
         last = min(1.0, float(p[-1]) * len(asked))
-        row = _about(cells[0], series.steps)
+        row = _about(of_steps[0], series.steps)
         row |= {"p": p[-1], "p_corrected": last, "appears": when is not None}
         if when is not None:
             places = {"onset": when.estimate, "low": when.low, "high": when.high}
@@ -182,12 +298,12 @@ def _moves(
 ) -> list[dict[str, Any]]:
     """Whether what is needed lies deeper in the later half of the checkpoints with signal."""
     moves = []
-    for (task, protocol), cells in asked.items():
+    for (task, protocol), of_steps in asked.items():
         signal = set(rows(accuracy, task=task, protocol=protocol, signal=True)["step"])
         chosen = [
             i
             for i, step in enumerate(series.steps)
-            if step in signal and len(cells[i].interventions) == series.n_layers
+            if step in signal and len(of_steps[i].interventions) == series.n_layers
         ]
         sure = set(rows(layers, task=task, protocol=protocol, significant=True)["step"])
         steps, half = [series.steps[i] for i in chosen], len(chosen) // 2
@@ -195,10 +311,10 @@ def _moves(
         if len(steps) < FEWEST_STEPS or not (sure & set(steps[:half]) and sure & set(steps[half:])):
             continue
         later = (np.arange(len(steps)) >= half).astype(float)
-        trend = depth_trend(lost(cells, chosen), later, cells[0].clusters)
+        trend = depth_trend(lost(of_steps, chosen), later, of_steps[0].clusters)
         if trend is not None:
             moves.append(
-                _about(cells[0], steps)
+                _about(of_steps[0], steps)
                 | {"first_step": steps[0], "last_step": steps[-1], "layer_early": trend.first}
                 | {"layer_late": trend.first + trend.change, "change": trend.change}
                 | {"low": known(trend.low), "high": known(trend.high), "p": trend.p}

@@ -116,9 +116,8 @@ def _of_cell(cell: pd.DataFrame, effects: pd.DataFrame, run: RunTables) -> Claim
         for direction in (BRINGS, DESTROYS)
     }
     first = cell.iloc[0]
-    if by[BRINGS] and (first["exchange"], first["site"], first["set"]) == (
-        ACTIVATIONS, "layer", SINGLE,
-    ):  # fmt: skip
+    how = (first["exchange"], first["site"], first["set"])
+    if by[BRINGS] and how == (ACTIVATIONS, "layer", SINGLE):
         return _stream(cell, effects, run, min(by[BRINGS].values(), key=lambda row: row["layer"]))
     both = [change for change in by[BRINGS] if change in by[DESTROYS]]
     if both:
@@ -165,9 +164,7 @@ def _stream(cell: pd.DataFrame, effects: pd.DataFrame, run: RunTables, first: Ro
     for row in records(rows(effects, **same, exchange=WEIGHTS, t=1.0)):
         sure = row["p_run"] < LEVEL and row["moved"] > 0
         doubt = "" if sure else ", which is not established; it may be what reaches the layer"
-        details.append(
-            f"The weights of that layer alone bring {_points(row)} points{doubt}."
-        )  # fmt: skip
+        details.append(f"The weights of that layer alone bring {_points(row)} points{doubt}.")
     claim = _claim(cell, effects, run, first, 0)
     return replace(
         claim, importance=weight(0.65, first["share"]), details=(*details, *claim.details)

@@ -37,11 +37,10 @@ from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 
-from .greedy import best_of, parted
 from .names import ACTIVATIONS, BRINGS, DESTROYS, HOSTS, WEIGHTS
 from .result import TransplantResult
 from .spec import Change, TransplantSpec
-from .tables import gaps_table, with_gap
+from .tables import best_of, gaps_table, parted, with_gap
 from .weights import (
     Exchange,
     distances,
@@ -61,22 +60,15 @@ _KEPT = (
 
 @dataclass(frozen=True)
 class Piece:
-    """Work that is finished and saved together.
+    """Work that is finished and saved together."""
 
-    Attributes:
-        host: the model that answers, ``base`` or ``other``.
-        task: the task, or with changes of weights a part of its items.
-        protocols: the protocols of its requests.
-        changes: what it gets of the other model, in one sweep: changes of weights, or of
-            activations; none for the model as it is, with its controls.
-        split: of a greedy search, which part of the items it answers.
-    """
-
-    host: str
-    task: Task
-    protocols: tuple[str, ...]
+    host: str  # the model that answers, ``base`` or ``other``
+    task: Task  # the task, or with changes of weights a part of its items
+    protocols: tuple[str, ...]  # the protocols of its requests
+    # What it gets of the other model, in one sweep: changes of weights, or of activations; none for
+    # the model as it is, with its controls.
     changes: tuple[Change, ...] = ()
-    split: str | None = None
+    split: str | None = None  # of a greedy search, which part of the items it answers
 
     @property
     def exchange(self) -> str | None:
@@ -97,19 +89,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Transplant:
-    """A planned transplant.
+    """A planned transplant."""
 
-    Attributes:
-        base: what it starts from, with the base model.
-        other: the same with the other model.
-        spec: what is put from one into the other.
-        method: ``engine`` or ``reference``.
-    """
-
-    base: Setup
-    other: Setup
-    spec: TransplantSpec
-    method: str = "engine"
+    base: Setup  # what it starts from, with the base model
+    other: Setup  # the same with the other model
+    spec: TransplantSpec  # what is put from one into the other
+    method: str = "engine"  # ``engine`` or ``reference``
 
     def __post_init__(self) -> None:
         for task in self.base.tasks:  # bad input is refused before any work is done

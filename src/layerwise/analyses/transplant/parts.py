@@ -110,17 +110,11 @@ def site_outside(base: Model, other: Model, site: str) -> str:
 
 @dataclass(frozen=True)
 class WeightPart:
-    """A weight, or the slice of it that belongs to some heads.
+    """A weight, or the slice of it that belongs to some heads."""
 
-    Attributes:
-        weight: the parameter.
-        rows: which indices of ``dim``; None is the whole weight.
-        dim: the dimension in which heads lie one after the other.
-    """
-
-    weight: nn.Parameter
-    rows: slice | None = None
-    dim: int = 0
+    weight: nn.Parameter  # the parameter
+    rows: slice | None = None  # which indices of ``dim``; None is the whole weight
+    dim: int = 0  # the dimension in which heads lie one after the other
 
     def of(self, values: torch.Tensor) -> torch.Tensor:
         """The part of a tensor that is shaped like the weight, as a view."""

@@ -25,9 +25,8 @@ from layerwise.presentation.wording import SUBLAYER_WORDS, layer_ranges, number
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 
-from .greedy import greedy_table
 from .names import ACTIVATIONS, BY_HEAD, NORMS, OF_NO_LAYER, WEIGHTS
-from .tables import effects_table, gaps_table, ranks_table
+from .tables import effects_table, gaps_table, greedy_table, ranks_table
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -92,21 +92,16 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
 
 
 def _settings(model: Model) -> dict[str, Any]:
+    """The settings that decide how a model computes; an original's lists as texts."""
     original = original_of(model) if over_original(model) else None
-    whole = {} if original is None else _computing_settings(original.config)
+    whole = {
+        name: value if isinstance(value, _PLAIN) else str(value)
+        for name, value in ({} if original is None else original.config.to_dict()).items()
+        if not name.startswith("_") and not name.endswith("_token_id")
+    }
     known = [*whole.items(), *vars(model.cfg).items()]
     plain = ((k, v.item() if isinstance(v, np.generic) else v) for k, v in known)
     return {k: v for k, v in plain if k not in ASIDE and isinstance(v, _PLAIN)}
-
-
-def _computing_settings(config: Any) -> dict[str, Any]:
-    """The settings of an original that decide how it computes, lists as texts."""
-    settings = config.to_dict().items()
-    return {
-        name: value if isinstance(value, _PLAIN) else str(value)
-        for name, value in settings
-        if not name.startswith("_") and not name.endswith("_token_id")
-    }
 
 
 def _described(weight: torch.Tensor | None) -> str:
@@ -121,23 +116,17 @@ MOST_STEPS = 100
 
 @dataclass(frozen=True)
 class Change:
-    """One set of layers, of their parts or of heads that is put from one model into the other.
+    """One set of layers, of their parts or of heads that is put from one model into the other."""
 
-    Attributes:
-        set: how they were chosen; ``greedy`` is in the order of choice.
-        site: what of each layer: ``layer``, ``attn_out``, ``z`` and so on.
-        layers: the layers, in ascending order; of heads the layer of each; none of what is
-            outside of the layers.
-        t: weights become ``host + t (donor - host)``; 1 is the donor's layer.
-        heads: the head or key/value group in each of the layers; empty for other sites.
-        exchange: ``weights``, or ``activations`` that leave the layer, its part or the head.
-    """
-
-    set: str
-    site: str
+    set: str  # how they were chosen; ``greedy`` is in the order of choice
+    site: str  # what of each layer: ``layer``, ``attn_out``, ``z`` and so on
+    # The layers, in ascending order; of heads the layer of each; none of what is outside of the
+    # layers.
     layers: tuple[int, ...]
-    t: float = 1.0
+    t: float = 1.0  # weights become ``host + t (donor - host)``; 1 is the donor's layer
+    # The head or key/value group in each of the layers; empty for other sites.
     heads: tuple[int, ...] = ()
+    # ``weights``, or ``activations`` that leave the layer, its part or the head.
     exchange: str = WEIGHTS
 
     @property
@@ -178,27 +167,18 @@ class Change:
 
 @dataclass(frozen=True)
 class TransplantSpec:
-    """All that is put from one model into the other.
+    """All that is put from one model into the other."""
 
-    Attributes:
-        site: what of each layer.
-        layers: the layers; of heads the layer of each; none of what is outside of them.
-        sets: how they are put: alone, together, cumulatively.
-        steps: into how many steps the way from one model's weights to the other's is cut.
-        heads: the head or key/value group in each of the layers; empty for other sites.
-        exchange: weights, activations, or both.
-        greedy: how many are also chosen one after the other.
-        held_out: the share of items that these are not chosen by.
-    """
-
-    site: str
+    site: str  # what of each layer
+    # The layers; of heads the layer of each; none of what is outside of them.
     layers: tuple[int, ...]
-    sets: tuple[str, ...]
-    steps: int = 1
+    sets: tuple[str, ...]  # how they are put: alone, together, cumulatively
+    steps: int = 1  # into how many steps the way from one model's weights to the other's is cut
+    # The head or key/value group in each of the layers; empty for other sites.
     heads: tuple[int, ...] = ()
-    exchange: tuple[str, ...] = (WEIGHTS,)
-    greedy: int = 0
-    held_out: float = 0.5
+    exchange: tuple[str, ...] = (WEIGHTS,)  # weights, activations, or both
+    greedy: int = 0  # how many are also chosen one after the other
+    held_out: float = 0.5  # the share of items that these are not chosen by
 
     @classmethod
     def of(
@@ -234,17 +214,7 @@ class TransplantSpec:
 
     def settings(self) -> dict[str, Any]:
         """What makes them these changes and no others."""
-        settings: dict[str, Any] = {
-            "site": self.site,
-            "layers": list(self.layers),
-            "sets": list(self.sets),
-            "steps": self.steps,
-        }
-        if self.greedy:
-            settings |= {"greedy": self.greedy, "held_out": self.held_out}
-        if self.exchange != (WEIGHTS,):
-            settings["exchange"] = list(self.exchange)
-        return settings | ({"heads": list(self.heads)} if self.heads else {})
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 
     def searching(self, greedy: int, held_out: float) -> TransplantSpec:
         """The same with so many layers chosen one after the other."""

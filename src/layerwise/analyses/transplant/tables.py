@@ -5,7 +5,8 @@ Definitions are in ``docs/transplant.md``; columns in ``docs/results.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +14,11 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.presentation.rows import rows
+from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
+from layerwise.errors import UserError
+from layerwise.presentation.rows import numbers, rows
 from layerwise.stats.cells import Cell, cells_by_host, intact_nats
-from layerwise.stats.effects import ALPHA, Chance
+from layerwise.stats.effects import ALPHA, INTACT, Chance
 from layerwise.stats.families.estimate import (
     bounded_columns,
     estimate,
@@ -43,6 +46,7 @@ from layerwise.stats.signals.signal import (
     without_the_question,
 )
 from layerwise.storage.parquet import conform, frame
+from layerwise.tasks import Task
 
 from .names import BASE, BRINGS, DESTROYS, HOSTS, OTHER, SINGLE, WEIGHTS
 
@@ -55,21 +59,14 @@ _DESCRIBED = ["set", "site", "layer", "layers", "t", "head", "heads", "exchange"
 
 
 class Pair(NamedTuple):
-    """One task under one protocol, asked of both models.
+    """One task under one protocol, asked of both models."""
 
-    Attributes:
-        cells: by host, its records as matrices; rows are the same items.
-        nats: by host, the intact model's gold log-probabilities; nan where there are none.
-        described: by intervention, what was exchanged.
-        better: the model that is right more often, ``other`` if neither is.
-        worse: the other one.
-    """
-
-    cells: dict[str, Cell]
+    cells: dict[str, Cell]  # by host, its records as matrices; rows are the same items
+    # By host, the intact model's gold log-probabilities; nan where there are none.
     nats: dict[str, Float[np.ndarray, " items"]]
-    described: pd.DataFrame
-    better: str
-    worse: str
+    described: pd.DataFrame  # by intervention, what was exchanged
+    better: str  # the model that is right more often, ``other`` if neither is
+    worse: str  # the other one
 
     @property
     def clusters(self) -> Clusters:
@@ -272,4 +269,70 @@ def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> dict[st
         "n_layers": len(chosen),
         "n_items": len(cell.intact),
         **rho.columns("rho", "rho_"),
+    }
+
+
+def parted(task: Task, held_out: float, seed: int) -> dict[str, Task]:
+    """A task's items to choose by, and those held out, drawn by the seed.
+
+    Items that ask for the same thing are in the same part.
+    """
+    named = [item.id if item.cluster is None else item.cluster for item in task.items]
+    clusters = list(dict.fromkeys(named))
+    n = round(held_out * len(clusters))
+    if not 0 < n < len(clusters):
+        raise UserError(
+            f"Of task {task.name!r} {n} of {len(clusters)} items would be held out; expected at "
+            "least one item to choose layers by and one held out: take more items, or another "
+            "held_out."
+        )
+    drawn = stats.generator(seed, HELD_OUT).permutation(len(clusters))[:n]
+    out = {clusters[i] for i in drawn.tolist()}
+    halves = {SELECTION: [], HELD_OUT: []}
+    for item, cluster in zip(task.items, named, strict=True):
+        halves[HELD_OUT if cluster in out else SELECTION].append(item)
+    return {split: replace(task, items=tuple(items)) for split, items in halves.items()}
+
+
+def best_of(tried: Sequence[pd.DataFrame], direction: str) -> int:
+    """Which of some changes moves most: by accuracy, then log-probability, then the first."""
+    sign = 1 if direction == BRINGS else -1
+    means = [
+        [sign * float(numbers(table, name).mean()) for name in ("correct", "gold_logprob")]
+        for table in tried
+    ]
+    scores = [(right, 0.0 if np.isnan(nats) else nats, -i) for i, (right, nats) in enumerate(means)]
+    return -max(scores)[2]
+
+
+def greedy_table(
+    transplant: pd.DataFrame, gaps: pd.DataFrame, chance: Chance, seed: int
+) -> pd.DataFrame:
+    """``transplant_greedy.parquet``: what layers that were chosen one after the other move."""
+    held_out = rows(transplant, split=HELD_OUT)
+    if held_out.empty:
+        return frame("transplant_greedy", [])
+    plain = transplant.loc[(transplant["kind"] == INTACT) & transplant["split"].isna()]
+    items = held_out[["task", "protocol", "item"]].drop_duplicates()
+    joined = pd.concat([plain.merge(items), held_out.assign(split=None)])
+    effects = effects_table(conform("transplant", joined), gaps, chance, seed)
+    change = ["task", "protocol", "host", "intervention"]
+    chosen = effects.merge(held_out[[*change, "step"]].drop_duplicates(change), on=change)
+    chosen_by = [_selection(row, transplant) for row in chosen.to_dict("records")]
+    table = pd.concat([chosen, pd.DataFrame(chosen_by)], axis=1)
+    order = ["task", "protocol", "host", "step"]
+    return conform("transplant_greedy", table.sort_values(order).reset_index(drop=True))
+
+
+def _selection(row: dict[str, Any], transplant: pd.DataFrame) -> dict[str, Any]:
+    """How many were tried at a step, and what the chosen one moved on what it was chosen by."""
+    about = {name: row[name] for name in ("task", "protocol", "host")}
+    tried = rows(transplant, **about, split=SELECTION, step=row["step"])
+    with_change = rows(tried, intervention=row["intervention"])
+    plain = rows(transplant, **about, kind=INTACT, item=list(with_change["item"]))
+    moved = float(numbers(with_change, "correct").mean() - numbers(plain, "correct").mean())
+    return {
+        "n_candidates": len(set(tried["intervention"])),
+        "n_selection": len(with_change),
+        "moved_selection": moved if row["direction"] == BRINGS else -moved,
     }

@@ -7,7 +7,7 @@ weights a part has is in ``parts``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from layerwise.sweep.requests import Request
 
 from . import names
 from .names import BY_HEAD, KV_GROUP, NORMS, OUTSIDE
-from .parts import WeightPart, head_parts, n_heads_at, parts_at, sites_of_layer
+from .parts import WeightPart, n_heads_at, parts_at, sites_of_layer
 from .spec import Change
 
 # The share of the memory budget that copies of weights may take while texts are written.
@@ -48,14 +48,10 @@ class Exchange:
 
     What several changes have in common (the same layer, as far on the way) is one value, so that
     their branches part only where they differ.
-
-    Attributes:
-        host: the model.
-        donor: the other.
     """
 
-    host: Model
-    donor: Model
+    host: Model  # the model
+    donor: Model  # the other
     known: dict[Hashable, OtherWeights] = field(default_factory=dict, repr=False)
 
     def intervention(self, change: Change) -> Intervention:
@@ -213,29 +209,20 @@ def distances(base: Model, other: Model, site: str = "layer") -> list[dict[str, 
 
     The distance is the Frobenius norm of the difference divided by that of the base's weights.
     """
-    rows: list[dict[str, Any]] = []
-    inside: set[int] = set()
-    for layer, (block, other_block) in enumerate(
-        zip(blocks_of(base), blocks_of(other), strict=True)
-    ):
-        donated = parts_of_block(other, other_block)
-        for name, weights in parts_of_block(base, block).items():
-            pairs = zip(map(WeightPart, weights), map(WeightPart, donated[name]), strict=True)
-            rows.append({"site": name, "layer": layer} | _apart(pairs))
-            inside |= set(map(id, weights))
-        there = site in sites_of_layer(base, layer)
-        if site == NORMS and there:
-            norms = (parts_at(model, site, [layer]) for model in (base, other))
-            rows.append({"site": site, "layer": layer} | _apart(zip(*norms, strict=True)))
-        if site in BY_HEAD and there:
-            for head in range(n_heads_at(base, site, layer)):
-                both = (
-                    head_parts(m, b, site, head) for m, b in ((base, block), (other, other_block))
-                )
-                rows.append(
-                    {"site": site, "layer": layer, "head": head} | _apart(zip(*both, strict=True))
-                )
-    beside: Mapping[str, nn.Parameter] = dict(other.named_parameters())
+    rows, layers = [], range(base.cfg.n_layers)
+    for layer in layers:
+        parts = list(parts_of_block(base, blocks_of(base)[layer]))
+        if site in (NORMS, *BY_HEAD) and site in sites_of_layer(base, layer):
+            parts.append(site)
+        for name in parts:
+            heads = range(n_heads_at(base, name, layer)) if name in BY_HEAD else [None]
+            for head in heads:
+                of_head = () if head is None else (head,)
+                both = (parts_at(model, name, [layer], of_head) for model in (base, other))
+                pairs = zip(*both, strict=True)
+                rows.append({"site": name, "layer": layer, "head": head} | _apart(pairs))
+    inside = {id(part.weight) for part in parts_at(base, "layer", layers)}
+    beside = dict(other.named_parameters())
     for name, weight in base.named_parameters():
         if id(weight) not in inside:
             pair = (WeightPart(weight), WeightPart(beside[name]))
