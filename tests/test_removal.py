@@ -258,7 +258,7 @@ def test_the_command_writes_what_the_function_finds_and_a_report(here):
     }
     said = commands.done("report", "run")
     text = " ".join(said.split())
-    assert "the task solved shows a loss from 1 on when it chooses. (established)" in text
+    assert "shows a loss from 1 on when it chooses. (established)" in text
     page = (here / "run" / "report.html").read_text()
     assert "Removal of layers</h2>" in page
     assert (here / "run" / "figures" / "removal.png").exists()

@@ -34,15 +34,13 @@ from layerwise.runs.options import PromptOptions
 from layerwise.runs.pieces import joined_work
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
-from layerwise.storage.parquet import frame
+from layerwise.storage.parquet import conform, frame
 from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, skip_layers, sweep
 from layerwise.sweep.checks.rounding import distance, measure_rounding
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
 from .result import PruningResult
-
-Piece = tuple[Task, tuple[Item, ...]]
 
 
 @check_arguments()
@@ -183,25 +181,18 @@ def _compared(
 ) -> PruningResult:
     """The tasks' items put to the intact model, to it without the layers, and to the written."""
     names = []
-    for task, items in _pieces(setup):
-        name = f"{task.name} {items[0].id}"
-        if not run.has_part(f"pruning {name}", f"pruning work {name}"):
-            table, work = _measured(setup, task, items, removed, written)
-            run.write_part(f"pruning work {name}", pd.DataFrame(work))
-            run.write_part(f"pruning {name}", table)
-        names.append(name)
+    for task in setup.tasks:
+        for start in range(0, len(task.items), ITEMS_AT_ONCE):
+            items = task.items[start : start + ITEMS_AT_ONCE]
+            name = f"{task.name} {items[0].id}"
+            if not run.has_part(f"pruning {name}", f"pruning work {name}"):
+                table, work = _measured(setup, task, items, removed, written)
+                run.write_part(f"pruning work {name}", pd.DataFrame(work))
+                run.write_part(f"pruning {name}", table)
+            names.append(name)
     work = joined_work([run.read_part(f"pruning work {name}") for name in names])
     table = rows_of(run, "pruning", [f"pruning {name}" for name in names])
     return PruningResult(table, setup.facts(settings, work))
-
-
-def _pieces(setup: Setup) -> list[Piece]:
-    """Items that are asked and kept together."""
-    return [
-        (task, task.items[i : i + ITEMS_AT_ONCE])
-        for task in setup.tasks
-        for i in range(0, len(task.items), ITEMS_AT_ONCE)
-    ]
 
 
 def _measured(
@@ -219,22 +210,14 @@ def _measured(
     before = frame("records", list(record_rows(task, items, task_requests, changes, swept)))
     after = frame("records", list(record_rows(task, items, task_requests, [intact()], again)))
     work = [work_entry("pruning", task.name, request.stats) for request in (swept, again)]
-    return _side_by_side(before, after), work
-
-
-def _side_by_side(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    key = ["task", "capability", "item", "protocol"]
-    shown = [*key, "correct", "gold_logprob", "generated"]
     skipped = before["kind"] == "skip"
+    key, shown = (
+        ["task", "capability", "item", "protocol"],
+        ["correct", "gold_logprob", "generated"],
+    )
     parts = {"intact": before.loc[~skipped], "predicted": before.loc[skipped], "measured": after}
-    tables = [
-        part.reindex(columns=shown).rename(columns={c: f"{name}_{c}" for c in shown[len(key) :]})
+    plain, predicted, measured = (
+        part[[*key, *shown]].rename(columns={column: f"{name}_{column}" for column in shown})
         for name, part in parts.items()
-    ]
-    joined = tables[0].merge(tables[1], on=key).merge(tables[2], on=key)
-    return frame("pruning", [{str(k): _plain(v) for k, v in row.items()} for row in
-                             joined.to_dict("records")])  # fmt: skip
-
-
-def _plain(value: object) -> object:
-    return None if pd.isna(value) else value  # type: ignore[arg-type]
+    )
+    return conform("pruning", plain.merge(predicted, on=key).merge(measured, on=key)), work

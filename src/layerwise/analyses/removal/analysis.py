@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
-from layerwise.analyses.shared.left_out import HELD_OUT
 from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import (
     Column,
@@ -29,9 +28,9 @@ from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
     capitalised,
+    few_layers,
     in_order,
     interval,
-    layer_ranges,
     number,
     p_value,
     spread,
@@ -59,33 +58,11 @@ _REMOVAL_WORDS = (
 )
 
 
-def several_orders(run: RunTables) -> bool:
-    """Whether a run has several orders or protocols of removal."""
-    removal = run.table("removal_steps")
-    assert removal is not None
-    return len(removal.groupby(["by", "protocol"])) > 1
-
-
 def removals(run: RunTables) -> list[Claim]:
-    """The first significant loss on held-out items: per task, or per order if there are several."""
-    removal, curves = run.table("removal_steps"), run.table("removal_curves")
-    if removal is None:
+    """Per capability and order, how many layers can go under each protocol on held-out items."""
+    curves = run.table("removal_curves")
+    if curves is None:
         return []
-    if several_orders(run):
-        return [] if curves is None else spaced(_by_order(curves), 3)
-    held_out = rows(removal, split=HELD_OUT, signal=True)
-    claims = []
-    for task in in_order(held_out["task"], ()):
-        until = _until_loss(of_task := rows(held_out, task=task))
-        where = {name: str(of_task[name].iloc[0]) for name in ("task", "protocol", "split")}
-        about = source("removal_steps", where, step=until.row["step"])
-        size = weight(0.8, until.n_without / 10)
-        claims.append(_claim(f"the task {task}", [until], of_task, removal, size, about))
-    return spaced(claims, 2)
-
-
-def _by_order(curves: pd.DataFrame) -> list[Claim]:
-    """Per capability and order, how many layers can go under each protocol."""
     claims = []
     for capability in in_order(curves["capability"], CAPABILITY_ORDER):
         for by in in_order(rows(curves, capability=capability)["by"], WAYS):
@@ -96,8 +73,8 @@ def _by_order(curves: pd.DataFrame) -> list[Claim]:
                           key=lambda until: (not until.is_loss, until.n_without))  # fmt: skip
             n = [until.n_without for until in ends]
             size = weight(0.8, (max(n) - min(n)) / 10 if len(n) > 1 else max(n) / 20)
-            claims.append(_claim(str(capability), ends, curve, curves, size, about))
-    return claims
+            claims.append(_claim(ends, curve, curves, size, about))
+    return spaced(claims, 3)
 
 
 class _Until(NamedTuple):
@@ -122,14 +99,13 @@ class _Until(NamedTuple):
 
 def _until_loss(steps_of: pd.DataFrame) -> _Until:
     steps = records(steps_of.sort_values(by="step"))
-    lost = [row["significant"] and row.get("acc_diff", row["share_lost"]) > 0 for row in steps]
+    lost = [row["significant"] and row["share_lost"] > 0 for row in steps]
     return _Until(steps[: lost.index(True) + 1], True) if any(lost) else _Until(steps, False)
 
 
 def _claim(
-    subject: str, ends: list[_Until], steps: pd.DataFrame, every: pd.DataFrame, size: float,
-    about: dict[str, Any],
-) -> Claim:  # fmt: skip
+    ends: list[_Until], steps: pd.DataFrame, every: pd.DataFrame, size: float, about: dict[str, Any]
+) -> Claim:
     """The loss of an order that comes first, under whatever protocol; the others beside it."""
     first, *others = ends
     row = first.row
@@ -142,7 +118,7 @@ def _claim(
                        f"({tested['evidence']}, {p_value(tested['p'])}).")  # fmt: skip
     return Claim(
         kind=REMOVAL, importance=size, source=about, layers=tuple(sorted(row["layers"])),
-        short=f"With layers removed {HOW[row['by']]}, {subject} shows {first}.",
+        short=f"With layers removed {HOW[row['by']]}, {row['capability']} shows {first}.",
         estimate=_lost(row), details=tuple(details),
         caveat="" if first.is_loss else "No significant loss is not no loss.",
         **_tested(first, every), **asked_of(steps, "held-out item"),
@@ -157,58 +133,44 @@ def _tested(until: _Until, every: pd.DataFrame) -> dict[str, Any]:
 
 
 def _lost(row: dict[str, Any]) -> Estimate:
-    names, unit = ("share_lost", "share_low", "share_high"), "% of the above-floor accuracy"
-    if "acc_diff" in row:
-        names, unit = ("acc_diff", "acc_diff_low", "acc_diff_high"), "accuracy points"
-    value, low, high = (100 * row[name] for name in names)
-    layers = f"layer{'s' * (len(row['layers']) > 1)} {layer_ranges(row['layers'])}"
-    return Estimate(value, low, high, f"{unit} lost without {layers}")
+    value, low, high = (100 * row[name] for name in ("share_lost", "share_low", "share_high"))
+    layers = few_layers(row["layers"])
+    return Estimate(value, low, high, f"% of the above-floor accuracy lost without {layers}")
 
 
 def _figures(run: RunTables) -> list[FigureSpec]:
-    """The accuracy that is left as layers are removed."""
-    from .figures import removal_curve
+    """The accuracy that is left as layers are removed; of several orders the share of it."""
+    from .figures import removal_curve, removal_orders
 
-    removal = run.table("removal_steps")
-    if removal is None:
+    removal, curves = run.table("removal_steps"), run.table("removal_curves")
+    if removal is None or curves is None:
         return []
-    if several_orders(run):
-        return _orders(run)
+    if len(removal.groupby(["by", "protocol"])) > 1:
+        caption = (
+            "What is left of the accuracy above the floor as layers are removed in different "
+            "orders, by capability and protocol: 100 % is the intact model, 0 % the floor (the "
+            "accuracy without any layer; stated chance where it was not measured); mean over the "
+            f"capability's tasks with signal (n = {spread(curves['n_items'])} held-out items, "
+            "which no order was made from). Bands: paired bootstrap 95 % interval. Filled: "
+            "significant loss after Holm's correction over the steps (exact McNemar test, "
+            "p < 0.05)."
+        )
+        alt = "Line charts of accuracy left against layers removed, by capability and protocol."
+        return [FigureSpec("removal_orders", partial(removal_orders, curves), caption, alt)]
     first = removal.iloc[0]
-    way = HOW[str(first["by"])]
     counts = [
         f"{split} items: n = {spread(rows(removal, split=split)['n_items'])}"
         for split in in_order(removal["split"], ())
     ]
     caption = (
-        f"Accuracy {when(first['protocol'])}, as layers are removed {way}; what each step removed "
-        f"stands along the upper edge ({', '.join(counts)}). The choice was made on the selection "
-        "items, so their line is too good; held-out items were not seen by the search. Dotted: the "
-        "intact model. Dashed: floor, the accuracy without any layer (stated chance where it was "
-        "not measured). Bands: paired bootstrap 95 % interval of the loss."
+        f"Accuracy {when(first['protocol'])}, as layers are removed {HOW[str(first['by'])]}; what "
+        f"each step removed stands along the upper edge ({', '.join(counts)}). The choice was made "
+        "on the selection items, so their line is too good; held-out items were not seen by the "
+        "search. Dotted: the intact model. Dashed: floor, the accuracy without any layer (stated "
+        "chance where it was not measured). Bands: paired bootstrap 95 % interval of the loss."
     )
     alt = "Line charts of accuracy against the number of layers removed, one chart per task."
     return [FigureSpec("removal", partial(removal_curve, removal), caption, alt)]
-
-
-def _orders(run: RunTables) -> list[FigureSpec]:
-    """All orders under all protocols in one figure."""
-    from .figures import removal_orders
-
-    removal_curves = run.table("removal_curves")
-    if removal_curves is None:
-        return []
-    caption = (
-        "What is left of the accuracy above the floor as layers are removed in different orders, "
-        "by capability and protocol: 100 % is the intact model, 0 % the floor (the accuracy "
-        "without any layer; stated chance where it was not measured); mean over the "
-        f"capability's tasks with signal (n = {spread(removal_curves['n_items'])} held-out "
-        "items, which no order was made from). Bands: paired bootstrap 95 % interval. Filled: "
-        "significant loss after Holm's correction over the steps (exact McNemar test, p < 0.05)."
-    )
-    alt = "Line charts of accuracy left against layers removed, one chart per capability, protocol."
-    draw = partial(removal_orders, removal_curves)
-    return [FigureSpec("removal_orders", draw, caption, alt)]
 
 
 def removal_table(run: RunTables) -> list[Table]:

@@ -66,21 +66,13 @@ def refuse_bad_share(held_out: float) -> None:
 
 @dataclass(frozen=True)
 class Removal:
-    """A planned removal: every order under every protocol.
+    """A planned removal: every order under every protocol."""
 
-    Attributes:
-        setup: what it starts from.
-        n_removed: how many layers are removed.
-        by: the orders, of ``WAYS``.
-        held_out: the share of each task's items that no order sees.
-        method: ``engine`` or ``reference``.
-    """
-
-    setup: Setup
-    n_removed: int
-    by: tuple[str, ...]
-    held_out: float
-    method: str = "engine"
+    setup: Setup  # what it starts from
+    n_removed: int  # how many layers are removed
+    by: tuple[str, ...]  # the orders, of ``WAYS``
+    held_out: float  # the share of each task's items that no order sees
+    method: str = "engine"  # ``engine`` or ``reference``
 
     def __post_init__(self) -> None:
         self._refuse_too_many()
@@ -202,18 +194,12 @@ class Removal:
 
 @dataclass(frozen=True)
 class Order:
-    """One order under one protocol; sets of layers that orders share are measured once.
+    """One order under one protocol; sets of layers that orders share are measured once."""
 
-    Attributes:
-        job: what it is an order of.
-        protocol: the protocol.
-        by: which order.
-        known: what orders of this protocol have measured so far.
-    """
-
-    job: Removal
-    protocol: str
-    by: str
+    job: Removal  # what it is an order of
+    protocol: str  # the protocol
+    by: str  # which order
+    # What orders of this protocol have measured so far.
     known: Known = field(repr=False, compare=False)
 
     def run(

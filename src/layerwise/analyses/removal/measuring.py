@@ -47,19 +47,12 @@ Measure = Callable[[Sequence[Task]], tuple[pd.DataFrame, dict[str, Any]]]
 
 
 class TaskRequests(NamedTuple):
-    """Some items of a task, under one protocol.
+    """Some items of a task, under one protocol."""
 
-    Attributes:
-        task: the task.
-        items: the items.
-        requests: what is put to the model for them.
-        blind: the items under other items' questions, if these are evaluated.
-    """
-
-    task: Task
-    items: Sequence[Item]
-    requests: list[TaskRequest]
-    blind: list[BlindItem]
+    task: Task  # the task
+    items: Sequence[Item]  # the items
+    requests: list[TaskRequest]  # what is put to the model for them
+    blind: list[BlindItem]  # the items under other items' questions, if these are evaluated
 
 
 def changes_of(model: Model, tried: Sequence[Layers]) -> list[Intervention]:
