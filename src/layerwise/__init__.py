@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .analyses.similarity.api import similarity as similarity
     from .analyses.training.api import compare_series as compare_series
     from .analyses.training.api import profile_training as profile_training
-    from .analyses.training.joined import TrainingSeries as TrainingSeries
+    from .analyses.training.report import TrainingSeries as TrainingSeries
     from .analyses.transplant.api import transplant as transplant
     from .analyses.tuned_lens.api import train_lens as train_lens
     from .analyses.verifying import Verification as Verification
@@ -100,7 +100,7 @@ _ATTRIBUTES = {
     "analyses.removal.api": ["removal_order"],
     "analyses.similarity.api": ["similarity"],
     "analyses.training.api": ["compare_series", "profile_training"],
-    "analyses.training.joined": ["TrainingSeries"],
+    "analyses.training.report": ["TrainingSeries"],
     "analyses.transplant.api": ["transplant"],
     "analyses.tuned_lens.api": ["train_lens"],
     "analyses.verifying": ["Verification", "verify"],

@@ -46,17 +46,11 @@ NOTHING: Amount = np.zeros(4, dtype=int)
 
 
 class StepMemory(NamedTuple):
-    """Bytes of a training in float32.
+    """Bytes of a training in float32."""
 
-    Attributes:
-        copied: the copy of the student that is trained, with its adapters.
-        trained: the weights that change; so much take their gradients, too.
-        made: what a step makes at the most at any time: activations, gradients, temporaries.
-    """
-
-    copied: int
-    trained: int
-    made: int
+    copied: int  # the copy of the student that is trained, with its adapters
+    trained: int  # the weights that change; so much take their gradients, too
+    made: int  # what a step makes at the most at any time: activations, gradients, temporaries
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,11 @@ from layerwise.storage.atomic_files import remove_temporaries, write_atomically
 from layerwise.storage.file_list import states
 from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
 
+from .card import card
 from .examples import training_examples
 from .job import Distillation
 from .losses import Objective
-from .names import ANSWERS, DIVERGENCES, OF_TASK, card
+from .names import ANSWERS, DIVERGENCES, OF_TASK
 from .result import DistillationResult
 from .student import refuse_incomparable
 from .training import Training, refuse_steps
@@ -87,19 +88,12 @@ def heal(
 
 
 class PrunedFrom(NamedTuple):
-    """What a pruned model's folder says of its original.
+    """What a pruned model's folder says of its original."""
 
-    Attributes:
-        name: the name that it was loaded by.
-        source_hash: SHA-256 over its files; empty if it is not known.
-        removed: the layers that were left out, in the order of computation.
-        is_path: whether the name is that of a folder or file of one's own.
-    """
-
-    name: str
-    source_hash: str
-    removed: tuple[int, ...]
-    is_path: bool
+    name: str  # the name that it was loaded by
+    source_hash: str  # SHA-256 over its files; empty if it is not known
+    removed: tuple[int, ...]  # the layers that were left out, in the order of computation
+    is_path: bool  # whether the name is that of a folder or file of one's own
 
 
 def pruned_from(folder: Path) -> PrunedFrom:

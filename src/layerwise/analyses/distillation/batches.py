@@ -22,25 +22,17 @@ from .examples import Example
 
 @dataclass(frozen=True)
 class Batch:
-    """A padded batch of training examples.
+    """A padded batch of training examples."""
 
-    Attributes:
-        tokens: what a decoder reads, or the encoder of an encoder-decoder.
-        mask: which of them are no padding.
-        decoder_tokens: inputs of the decoder behind an encoder; None without one.
-        decoder_mask: which of these are no padding.
-        rows: of each prediction, its text.
-        columns: its position, in the stack that answers.
-        targets: the token that comes there.
-    """
-
+    # What a decoder reads, or the encoder of an encoder-decoder.
     tokens: Int[torch.Tensor, "texts pos"]
-    mask: Bool[torch.Tensor, "texts pos"]
+    mask: Bool[torch.Tensor, "texts pos"]  # which of them are no padding
+    # Inputs of the decoder behind an encoder; None without one.
     decoder_tokens: Int[torch.Tensor, "texts decoder_pos"] | None
-    decoder_mask: Bool[torch.Tensor, "texts decoder_pos"] | None
-    rows: Int[torch.Tensor, " predictions"]
-    columns: Int[torch.Tensor, " predictions"]
-    targets: Int[torch.Tensor, " predictions"]
+    decoder_mask: Bool[torch.Tensor, "texts decoder_pos"] | None  # which of these are no padding
+    rows: Int[torch.Tensor, " predictions"]  # of each prediction, its text
+    columns: Int[torch.Tensor, " predictions"]  # its position, in the stack that answers
+    targets: Int[torch.Tensor, " predictions"]  # the token that comes there
 
     @classmethod
     def of(cls, examples: Sequence[Example], prefix: Tokens | None, device: torch.device) -> Batch:

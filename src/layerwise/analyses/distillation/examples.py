@@ -37,21 +37,13 @@ TOGETHER = 12
 
 
 class Example(NamedTuple):
-    """A tokenised training text with its targets.
+    """A tokenised training text with its targets."""
 
-    Attributes:
-        tokens: token ids.
-        n_prompt: how many stand before the targets; an encoder reads these.
-        n_given: how many are given when the student writes the rest itself.
-        most: at most so many tokens are written then.
-        stop: strings that end what is written.
-    """
-
-    tokens: Tokens
-    n_prompt: int
-    n_given: int
-    most: int
-    stop: tuple[str, ...] = ()
+    tokens: Tokens  # token ids
+    n_prompt: int  # how many stand before the targets; an encoder reads these
+    n_given: int  # how many are given when the student writes the rest itself
+    most: int  # at most so many tokens are written then
+    stop: tuple[str, ...] = ()  # strings that end what is written
 
     @property
     def prompt(self) -> Tokens:
@@ -70,34 +62,21 @@ class Example(NamedTuple):
 
 
 class Question(NamedTuple):
-    """An item that is not measured, under one protocol.
+    """An item that is not measured, under one protocol."""
 
-    Attributes:
-        task: the task.
-        item: the item.
-        protocol: the protocol.
-        requests: its requests to a model.
-    """
-
-    task: Task
-    item: Item
-    protocol: str
-    requests: tuple[TaskRequest, ...]
+    task: Task  # the task
+    item: Item  # the item
+    protocol: str  # the protocol
+    requests: tuple[TaskRequest, ...]  # its requests to a model
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Training examples and held-out ones; no text is in both.
+    """Training examples and held-out ones; no text is in both."""
 
-    Attributes:
-        train: to train on.
-        held_out: to test on.
-        source: name of the file or the tasks.
-    """
-
-    train: tuple[Example, ...]
-    held_out: tuple[Example, ...]
-    source: str
+    train: tuple[Example, ...]  # to train on
+    held_out: tuple[Example, ...]  # to test on
+    source: str  # name of the file or the tasks
 
     @property
     def hash(self) -> str:
@@ -139,9 +118,12 @@ def training_examples(
         answered = iter(teacher_answers(teacher, setup, questions))
     else:
         answered = iter([task_answer(setup, question) for question in questions])
-    examples = [[example for example in islice(answered, len(group))
-                 if example and _length(example, is_seq2seq(setup.model)) <= n_ctx]
-                for group in groups]  # fmt: skip
+    has_encoder = is_seq2seq(setup.model)
+    of_groups = [list(islice(answered, len(group))) for group in groups]
+    examples = [
+        [example for example in group if example and _length(example, has_encoder) <= n_ctx]
+        for group in of_groups
+    ]
     names = ", ".join(dict.fromkeys(question.task.name for question in questions))
     return _parted(examples, n_texts, setup, f"prompts of {names or 'the tasks'}")
 

@@ -41,22 +41,14 @@ _STATE, _CURVE = "training", "curve"
 
 @dataclass(frozen=True)
 class Distillation:
-    """A planned distillation.
+    """A planned distillation."""
 
-    Attributes:
-        student: what it starts from, with the student before training.
-        teacher: the same with the teacher.
-        training: texts, steps and sizes.
-        answers: whose answers the texts have.
-        from_file: whether they are a file's.
-        removed: the teacher's layers that the student lacks, where it is the teacher without them.
-    """
-
-    student: Setup
-    teacher: Setup
-    training: Training
-    answers: str
-    from_file: bool
+    student: Setup  # what it starts from, with the student before training
+    teacher: Setup  # the same with the teacher
+    training: Training  # texts, steps and sizes
+    answers: str  # whose answers the texts have
+    from_file: bool  # whether they are a file's
+    # The teacher's layers that the student lacks, where it is the teacher without them.
     removed: tuple[int, ...] | None = None
 
     def settings(self) -> dict[str, Any]:

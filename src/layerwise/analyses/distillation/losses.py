@@ -18,23 +18,16 @@ from .names import FORWARD, REVERSE
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised.
+    """What is minimised."""
 
-    Attributes:
-        divergence: one of ``DIVERGENCES``.
-        temperature: both models' logits are divided by it.
-        mixture: the teacher's share of the mixture that ``jensen-shannon`` compares with, in 0..1.
-        on_policy: share of the texts that the student writes itself.
-        cross_entropy: weight of the cross-entropy on answers that the student did not write.
-        hidden: weight of the distance of residual streams.
-    """
-
-    divergence: str = FORWARD
-    temperature: float = 1.0
+    divergence: str = FORWARD  # one of ``DIVERGENCES``
+    temperature: float = 1.0  # both models' logits are divided by it
+    # The teacher's share of the mixture that ``jensen-shannon`` compares with, in 0..1.
     mixture: float = 0.5
-    on_policy: float = 0.0
+    on_policy: float = 0.0  # share of the texts that the student writes itself
+    # Weight of the cross-entropy on answers that the student did not write.
     cross_entropy: float = 0.0
-    hidden: float = 0.0
+    hidden: float = 0.0  # weight of the distance of residual streams
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:

@@ -62,13 +62,9 @@ HALF = 0.5
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The evaluation of one of the three models.
+    """The evaluation of one of the three models."""
 
-    Attributes:
-        setup: the model with tasks and protocols.
-    """
-
-    setup: Setup
+    setup: Setup  # the model with tasks and protocols
 
     def expected(self, task: Task, /, *protocols: str) -> Cost:
         """Expected cost of a task under some protocols, evaluated together."""
@@ -134,32 +130,20 @@ def _jobs(teacher: Setup, student: Setup, options: PlanOptions) -> PlannedJobs:
 
 
 class TokensRead(NamedTuple):
-    """Tokens that the models of a training read.
+    """Tokens that the models of a training read."""
 
-    Attributes:
-        teacher: those of the teacher.
-        trained: those of the student with its gradient.
-        besides: those of the student without: held-out texts, and what it writes itself.
-    """
-
-    teacher: Amount
-    trained: Amount
-    besides: Amount
+    teacher: Amount  # those of the teacher
+    trained: Amount  # those of the student with its gradient
+    besides: Amount  # those of the student without: held-out texts, and what it writes itself
 
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """A training as a plan needs it.
+    """A training as a plan needs it."""
 
-    Attributes:
-        teacher: the teacher, or its meta model.
-        student: the student, or its meta model.
-        training: texts, steps and sizes.
-    """
-
-    teacher: Model
-    student: Model
-    training: Training
+    teacher: Model  # the teacher, or its meta model
+    student: Model  # the student, or its meta model
+    training: Training  # texts, steps and sizes
 
     @property
     def models(self) -> tuple[Model, Model]:

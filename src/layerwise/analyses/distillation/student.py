@@ -12,14 +12,20 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from layerwise.errors import UserError
+from layerwise.errors import UserError, shown
 from layerwise.models.conversion.parity import token_ids
 from layerwise.models.files.folder import read_config
 from layerwise.models.files.written_folder import copy_others, layers_prefix
 from layerwise.models.huggingface.originals import load_original
 from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.instance.facts import original_tokenizer, vocabulary_difference
-from layerwise.models.instance.kinds import Model, decoder_prefix, is_seq2seq, n_encoder_layers
+from layerwise.models.instance.kinds import (
+    Model,
+    blocks_of,
+    decoder_prefix,
+    is_seq2seq,
+    n_encoder_layers,
+)
 from layerwise.models.instance.own_files import stored_stacks
 from layerwise.models.weights.offload import OnDisk
 from layerwise.sweep.requests import Tokens
@@ -34,23 +40,14 @@ _OF_BEFORE = ("training.json",)
 
 @dataclass
 class Student:
-    """A model that is trained.
+    """A model that is trained."""
 
-    Attributes:
-        original: the Hugging Face model.
-        blocks: the names of the modules of its layers, in the order of computation.
-        trained: the weights that change, by name.
-        prefix: what its decoder begins with, behind an encoder; None without one.
-        adapters: peft's model of the adapters, if these are what changes.
-        folder: the files that it came from.
-    """
-
-    original: Any
-    blocks: tuple[str, ...]
-    trained: dict[str, nn.Parameter]
-    prefix: Tokens | None
-    adapters: Any
-    folder: Path
+    original: Any  # the Hugging Face model
+    blocks: tuple[str, ...]  # the names of the modules of its layers, in the order of computation
+    trained: dict[str, nn.Parameter]  # the weights that change, by name
+    prefix: Tokens | None  # what its decoder begins with, behind an encoder; None without one
+    adapters: Any  # peft's model of the adapters, if these are what changes
+    folder: Path  # the files that it came from
 
     @classmethod
     def of(
@@ -192,34 +189,29 @@ def _difference(
     if difference is not None:
         return difference
     n_ctx = min(model.cfg.n_ctx for model in both)
-    encoded = [token_ids(original_tokenizer(model), n_ctx) for model in both]
-    if encoded[0] != encoded[1]:
-        return "the beginning of an encoded text", str(encoded[0][:8]), str(encoded[1][:8])
-    if decoder_prefix(teacher) != decoder_prefix(student):
-        return "the decoder's beginning", *_as_text(*map(decoder_prefix, both))
-    places = [str(model.W_E.device) for model in both]
-    if places[0] != places[1] and "meta" not in places:
-        return "the device", places[0], places[1]
-    widths = [model.cfg.d_model for model in both]
-    if objective.hidden and widths[0] != widths[1]:
-        return "the width of the residual stream, which its distance needs,", *_as_text(*widths)
+    properties: dict[str, list[Any]] = {
+        "the beginning of an encoded text": [
+            token_ids(original_tokenizer(model), n_ctx) for model in both
+        ],
+        "the decoder's beginning": [decoder_prefix(model) for model in both],
+        "the device": [str(model.W_E.device) for model in both],
+        "the width of the residual stream, which its distance needs,": [
+            model.cfg.d_model if objective.hidden else None for model in both
+        ],
+    }
+    for what, (of_teacher, of_student) in properties.items():
+        # A model without weights is on no device.
+        if of_teacher != of_student and "meta" not in (of_teacher, of_student):
+            return what, shown(of_teacher), shown(of_student)
     return None
-
-
-def _as_text(teacher: object, student: object) -> tuple[str, str]:
-    return str(teacher), str(student)
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """The model whose predictions are trained on.
+    """The model whose predictions are trained on."""
 
-    Attributes:
-        model: the model.
-        layers: whose residual streams are wanted, by number; none if there are none.
-    """
-
-    model: Model
+    model: Model  # the model
+    # Whose residual streams are wanted, by number; none if there are none.
     layers: tuple[int, ...] = ()
 
     @torch.no_grad()
@@ -235,19 +227,13 @@ class Teacher:
         def keep(value: torch.Tensor, hook: Any) -> None:
             kept[hook.name] = value
 
-        names = [self._hook(layer) for layer in self.layers]
+        blocks: Any = blocks_of(self.model)
+        names = [blocks[layer].hook_resid_post.name for layer in self.layers]
         inputs: tuple[Any, ...] = (batch.tokens,)
         if is_seq2seq(self.model):
             inputs = (batch.tokens, batch.decoder_tokens, batch.mask, batch.decoder_mask)
         logits = self.model.run_with_hooks(*inputs, fwd_hooks=[(name, keep) for name in names])
         return logits[batch.rows, batch.columns], [kept[name] for name in names]
-
-    def _hook(self, layer: int) -> str:
-        n_encoder = n_encoder_layers(self.model)
-        if not n_encoder:
-            return f"blocks.{layer}.hook_resid_post"
-        stack, own = ("encoder", layer) if layer < n_encoder else ("decoder", layer - n_encoder)
-        return f"{stack}.blocks.{own}.hook_resid_post"
 
 
 def matching_layers(n_student: Sequence[int], n_teacher: Sequence[int]) -> tuple[int, ...]:

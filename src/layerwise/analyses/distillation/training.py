@@ -51,44 +51,26 @@ def refuse_steps(rank: int | None, batch: int, steps: int, rate: float = LARGEST
 
 
 class StepTexts(NamedTuple):
-    """The texts of a step.
+    """The texts of a step."""
 
-    Attributes:
-        places: which texts.
-        own: of each, whether the student writes it itself.
-        seeds: of what it writes.
-    """
-
-    places: list[int]
-    own: list[bool]
-    seeds: list[int]
+    places: list[int]  # which texts
+    own: list[bool]  # of each, whether the student writes it itself
+    seeds: list[int]  # of what it writes
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a student is trained, whichever models there are.
+    """How a student is trained, whichever models there are."""
 
-    Attributes:
-        examples: texts to train on and to test on.
-        objective: what is minimised.
-        layers: the layers that are trained, by number; None for all weights.
-        rank: of low-rank adapters; None for none.
-        batch: texts a step.
-        steps: number of steps.
-        rate: largest step size.
-        seed: of all draws.
-        memory_budget: bytes for logits.
-    """
-
-    examples: Examples
-    objective: Objective
-    layers: tuple[int, ...] | None
-    rank: int | None
-    batch: int
-    steps: int
-    rate: float
-    seed: int
-    memory_budget: int
+    examples: Examples  # texts to train on and to test on
+    objective: Objective  # what is minimised
+    layers: tuple[int, ...] | None  # the layers that are trained, by number; None for all weights
+    rank: int | None  # of low-rank adapters; None for none
+    batch: int  # texts a step
+    steps: int  # number of steps
+    rate: float  # largest step size
+    seed: int  # of all draws
+    memory_budget: int  # bytes for logits
 
     def texts_at(self, step: int) -> StepTexts:
         """Which texts of ``train`` a step reads."""
@@ -115,22 +97,14 @@ class Trainer:
 
     AdamW without weight decay, gradients clipped at norm 1, a rate that rises over a tenth of the
     steps (50 at most) and then falls to 0 linearly.
-
-    Attributes:
-        teacher: whose predictions are trained on.
-        student: the model that is trained.
-        tokenizer: of what the student writes itself.
-        training: texts, steps and sizes.
-        done: steps done.
-        rows: the curve.
     """
 
-    teacher: Teacher
-    student: Student
-    tokenizer: Any
-    training: Training
-    done: int = field(default=0, init=False)
-    rows: list[dict[str, Any]] = field(default_factory=list, init=False)
+    teacher: Teacher  # whose predictions are trained on
+    student: Student  # the model that is trained
+    tokenizer: Any  # of what the student writes itself
+    training: Training  # texts, steps and sizes
+    done: int = field(default=0, init=False)  # steps done
+    rows: list[dict[str, Any]] = field(default_factory=list, init=False)  # the curve
 
     def __post_init__(self) -> None:
         self.weights = list(self.student.trained.values())
@@ -230,8 +204,8 @@ class Trainer:
             return apart, entropies, logits.new_zeros(())
         # An encoder's streams are of its tokens, a decoder's of its own.
         n_encoder = n_encoder_layers(self.teacher.model)
-        masks = [batch.mask if layer < n_encoder or batch.decoder_mask is None
-                 else batch.decoder_mask for layer in self.teacher.layers]  # fmt: skip
+        behind = batch.mask if batch.decoder_mask is None else batch.decoder_mask
+        masks = [batch.mask if layer < n_encoder else behind for layer in self.teacher.layers]
         streams = zip(teacher_streams, student_streams, masks, strict=True)
         distances = [stream_distance(of[mask], own[mask]) for of, own, mask in streams]
         return apart, entropies, torch.stack(distances).mean()

@@ -33,7 +33,8 @@ from layerwise.runs.setup import TaskLike, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
 
-from .joined import FOLDER, SeriesFacts, TrainingSeries
+from .joined import FOLDER, SeriesFacts
+from .report import TrainingSeries
 from .tables import checkpoints_of_one_model, joined_series, series_tables
 
 LENS = "lens"

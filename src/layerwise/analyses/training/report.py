@@ -1,4 +1,4 @@
-"""The page of a series: its claims with their rows, its figures and its tables.
+"""The typed result of a series, and its page: claims with their rows, figures and tables.
 
 Nothing is computed from answers here.
 """
@@ -6,8 +6,9 @@ Nothing is computed from answers here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -40,8 +41,9 @@ from layerwise.presentation.wording import (
     spread,
     when,
 )
+from layerwise.storage.joined_folder import JoinedFolder, JoinedRuns
 
-from .joined import TrainingSeries, n_layer_tests
+from .joined import FOLDER, SeriesFacts, n_layer_tests
 
 _MOST = 1000
 # Claims on the first screen.
@@ -49,10 +51,70 @@ _FIRST = 6
 ONSET, FIRST_LAYERS, MOVES = "onset", "first layers", "moves"
 
 
-def series_report(series: TrainingSeries) -> Report:
-    """The page of a series, as ``TrainingSeries.report`` gives it."""
-    claims = sentences(series)
-    return Report(tuple(claims), lambda: _page(series, claims))
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainingSeries(JoinedRuns):
+    """Onsets of capabilities in training, their layers, and whether their place moves.
+
+    Attributes:
+        accuracy: ``training_accuracy.parquet``: the intact model at each step, with its controls.
+        layers: ``training_layers.parquet``: what each layer costs at each step.
+        depths: ``training_depths.parquet``: depths of capabilities at each step.
+        onsets: ``training_onsets.parquet``: when each task is there to stay, and by which layers.
+        moves: ``training_moves.parquet``: whether what is needed comes to lie deeper.
+        facts: what is needed to repeat it.
+    """
+
+    home: ClassVar[JoinedFolder[Any]] = FOLDER
+    tables: ClassVar[tuple[str, ...]] = FOLDER.tables
+
+    accuracy: pd.DataFrame
+    layers: pd.DataFrame
+    depths: pd.DataFrame
+    onsets: pd.DataFrame
+    moves: pd.DataFrame
+    facts: SeriesFacts = field(repr=False)
+
+    def report(self) -> Report:
+        """The page with figures, sentences and tables."""
+        claims = self.findings()
+        return Report(tuple(claims), lambda: _page(self, claims))
+
+    def findings(self) -> list[Claim]:
+        """The sentences that the tables earn, the most important first."""
+        n_tests = n_layer_tests(self.accuracy, self.layers)
+        with naming_layers_of(self.facts.runs[0].facts.model):
+            claims = [
+                *onset_findings(self.onsets, self.facts.steps, self.facts.smallest_gain),
+                *first_layer_findings(self.onsets, n_tests),
+                *move_findings(self.moves),
+            ]
+        return sorted(claims, key=lambda claim: -claim.importance)
+
+    def plot(self, protocol: str | None = None) -> Any:
+        """Accuracy over steps with onsets, above what each layer costs at each step.
+
+        Args:
+            protocol: which; the first of the series if None.
+
+        Returns:
+            A matplotlib figure.
+        """
+        protocols = in_order(self.accuracy["protocol"], PROTOCOL_ORDER)
+        chosen = protocols[0] if protocol is None else protocol
+        if chosen not in protocols:
+            raise UserError(
+                f"The series has no protocol {chosen!r}: expected one of {', '.join(protocols)}."
+            )
+        with naming_layers_of(self.facts.runs[0].facts.model):
+            return _course(self, chosen)()
+
+    def __repr__(self) -> str:
+        n, steps = sum(self.onsets["appears"]), self.facts.steps
+        rows = counted(len(self.onsets), "task and protocol", "tasks and protocols")
+        return (
+            f"TrainingSeries({counted(len(steps), 'checkpoint')}, steps {steps[0]} to "
+            f"{steps[-1]}; {n} of {rows} there to stay)"
+        )
 
 
 def _page(series: TrainingSeries, claims: Sequence[Claim]) -> tuple[str, dict[str, Any]]:
@@ -82,29 +144,6 @@ def _page(series: TrainingSeries, claims: Sequence[Claim]) -> tuple[str, dict[st
 def _evidence(series: TrainingSeries, claim: Claim) -> Table:
     name = claim.source["table"]
     return evidence(claim, getattr(series, name.removeprefix("training_")), f"{name}.parquet")
-
-
-def sentences(series: TrainingSeries) -> list[Claim]:
-    """What the tables of a series earn, the most important first."""
-    with naming_layers_of(series.facts.runs[0].facts.model):
-        claims = [
-            *onset_findings(series.onsets, series.facts.steps, series.facts.smallest_gain),
-            *first_layer_findings(series.onsets, n_layer_tests(series.accuracy, series.layers)),
-            *move_findings(series.moves),
-        ]
-    return sorted(claims, key=lambda finding: -finding.importance)
-
-
-def figure_of(series: TrainingSeries, protocol: str | None = None) -> Any:
-    """The figure of one protocol, at its full width."""
-    protocols = in_order(series.accuracy["protocol"], PROTOCOL_ORDER)
-    chosen = protocols[0] if protocol is None else protocol
-    if chosen not in protocols:
-        raise UserError(
-            f"The series has no protocol {chosen!r}: expected one of {', '.join(protocols)}."
-        )
-    with naming_layers_of(series.facts.runs[0].facts.model):
-        return _course(series, chosen)()
 
 
 def _course(series: TrainingSeries, protocol: str) -> partial[Any]:

@@ -188,7 +188,9 @@ def _accuracy(series: Series) -> pd.DataFrame:
     whole = pd.concat(tables, ignore_index=True)
     p = holm(numbers(whole, "p"))
     whole = whole.assign(p_series=p, signal=p < LEVEL)
-    return frame("training_accuracy", records(whole[SCHEMAS["training_accuracy"].names]))
+    return frame(
+        "training_accuracy", records(pd.DataFrame(whole[SCHEMAS["training_accuracy"].names]))
+    )
 
 
 def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:

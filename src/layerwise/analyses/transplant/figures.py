@@ -17,8 +17,7 @@ from layerwise.presentation.section import bounds
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
 from layerwise.presentation.wording import HEAD_WORDS
 
-from .names import WEIGHTS
-from .result import site_words
+from .names import WEIGHTS, site_words
 
 _TITLES = {
     "single": "one layer",

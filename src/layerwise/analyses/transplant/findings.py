@@ -41,8 +41,9 @@ from .names import (
     TOGETHER,
     UNEMBED,
     WEIGHTS,
+    site_words,
 )
-from .result import order_of, set_of, site_words
+from .result import order_of, set_of
 
 KIND = "transplant"
 EFFECTS, GAPS, GREEDY = "transplant_effects", "transplant_gaps", "transplant_greedy"
@@ -134,12 +135,11 @@ def _of_cell(cell: pd.DataFrame, effects: pd.DataFrame, run: RunTables) -> Claim
 def _carries(
     cell: pd.DataFrame, effects: pd.DataFrame, run: RunTables, brings: Row, destroys: Row, n: int
 ) -> Claim:
-    better, worse = _models(brings)
+    better, _ = _models(brings)
     claim = _claim(cell, effects, run, brings, n)
     return replace(
         claim,
-        short=f"What {better} can do and {worse} cannot {_where(brings)} is carried by "
-        f"{_brief(brings)}.",
+        short=f"The lead of {better} {_where(brings)} is carried by {_brief(brings)}.",
         importance=weight(0.85, min(brings["share"], destroys["share"])),
         p=max(float(brings["p_run"]), float(destroys["p_run"])),
         test=f"the larger of both; {claim.test}",

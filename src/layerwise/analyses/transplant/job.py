@@ -15,7 +15,7 @@ import pandas as pd
 from layerwise.analyses.ablation.job import ITEMS_AT_ONCE
 from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.models.decoder.packed import weight_bytes
-from layerwise.presentation.rows import rows
+from layerwise.presentation.rows import records, rows
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import (
     answers_as_is,
@@ -162,18 +162,18 @@ class Transplant:
         if not self.spec.greedy:
             return
         tasks, every = {task.name: task for task in self.base.tasks}, range(len(self.spec.layers))
-        for gap, host in product(gaps.loc[gaps["found"]].to_dict("records"), HOSTS):
+        for gap, host in product(records(rows(gaps, found=True)), HOSTS):
             halves = parted(tasks[gap["task"]], self.spec.held_out, self.base.seed)
             direction = DESTROYS if host == gap["better"] else BRINGS
-            chosen: tuple[int, ...] = ()
+            chosen, protocols = tuple[int, ...](), (gap["protocol"],)
             for _ in range(self.spec.greedy):
                 left = [i for i in every if i not in chosen]
                 changes = [self.spec.chosen((*chosen, i)) for i in left]
-                task, protocols = halves[SELECTION], (gap["protocol"],)
+                task = halves[SELECTION]
                 tried = list(self._cut(host, task, protocols, changes, SELECTION))
-                records = self._made(tried, parts, progress)
+                answers = self._made(tried, parts, progress)
                 yield from tried
-                tables = [rows(records, intervention=change.id) for change in changes]
+                tables = [rows(answers, intervention=change.id) for change in changes]
                 chosen = (*chosen, left[best_of(tables, direction)])
             steps = [self.spec.chosen(chosen[: i + 1]) for i in range(len(chosen))]
             measured = list(self._cut(host, halves[HELD_OUT], protocols, steps, HELD_OUT))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from layerwise.presentation.wording import SUBLAYER_WORDS
+
 BASE, OTHER = HOSTS = ("base", "other")
 """The two models."""
 BRINGS, DESTROYS = "brings", "destroys"
@@ -32,3 +34,11 @@ WITH_ACTIVATIONS = ("layer", "attn_out", "mlp_out", "cross_attn_out", *BY_HEAD)
 """Where activations can be put in: those that leave a layer, a sublayer or a head."""
 OUTSIDE = "outside"
 """Weights of no layer, one by one: embeddings, norms, the unembedding."""
+
+
+def site_words(site: str, exchange: str) -> str:
+    """What stands before the layers or heads: ``attention of``, ``the MLP output of``."""
+    part = "" if site in ("layer", *BY_HEAD) else f"{(SUBLAYER_WORDS | {NORMS: NORMS})[site]} "
+    if exchange != ACTIVATIONS:
+        return f"{part}of " if part else ""
+    return "the residual stream after " if site == "layer" else f"the {part}output of "

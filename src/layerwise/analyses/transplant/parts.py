@@ -22,6 +22,7 @@ from layerwise.models.instance.kinds import (
     blocks_of,
     by_kind,
     heads_per_key,
+    is_seq2seq,
     n_heads_of,
     over_original,
 )  # fmt: skip
@@ -173,36 +174,50 @@ def head_parts(model: Model, block: Any, site: str, head: int) -> list[WeightPar
     the sublayer and norms of queries and keys of a head's width are the whole sublayer's, and no
     head's; of norms over all heads side by side a head has its own slice of the scale.
     """
-    n_shared = heads_per_key(model.cfg)
-    if site == KV_GROUP:
-        queries, keys = slice(head * n_shared, (head + 1) * n_shared), slice(head, head + 1)
-    else:
-        queries = slice(head, head + 1)
-        keys = queries if n_shared == 1 else None
+    attn: Any
+    out: Any
+    norms: Sequence[nn.Module | None]
+    n_shared, is_group = heads_per_key(model.cfg), site == KV_GROUP
+    queries = slice(head * n_shared, (head + 1) * n_shared) if is_group else slice(head, head + 1)
+    keys = slice(head, head + 1) if is_group or n_shared == 1 else None
     if over_original(model):
-        return _of_original(block.parts.attn, queries, keys)
-
-    def of_seq2seq(_: Any) -> list[WeightPart]:
-        attention = block.parts.cross_attn if site == "cross_z" else block.parts.attn
-        linears = (attention.q, attention.k, attention.v, attention.out)
-        return _of_linears(linears, queries, keys, attention.d_head)
-
-    return by_kind(
-        model, lambda one: _of_attention(block.attn, queries, keys, one.cfg.d_head), of_seq2seq
-    )
-
-
-def _of_attention(attn: Any, queries: slice, keys: slice | None, width: int) -> list[WeightPart]:
-    """Of an attention of TransformerLens, whose weights have a dimension of heads in front."""
-    parts = [WeightPart(weight, queries) for weight in (attn.W_Q, attn.b_Q, attn.W_O)]
-    sinks = getattr(attn, "sinks", None)
-    if isinstance(sinks, nn.Parameter):
-        parts.append(WeightPart(sinks, queries))
-    if keys is not None:
-        under = "_" if hasattr(attn, "_W_K") else ""
-        weights = (getattr(attn, under + name) for name in ("W_K", "b_K", "W_V", "b_V"))
-        parts += [WeightPart(weight, keys) for weight in weights]
-    return [*parts, *_of_wide_norms(attn.q_norm, attn.k_norm, queries, keys, width)]
+        attn = block.parts.attn
+        linears, sinks, width = linears_of(attn), attn.sinks, attn.d_head
+        assert linears is not None, "layers whose heads are not told apart have no such site"
+        norms = [getattr(attn.module, name, None) for name in ("q_norm", "k_norm")]
+    elif is_seq2seq(model):
+        attn = block.parts.cross_attn if site == "cross_z" else block.parts.attn
+        linears, sinks, width = [attn.q, attn.k, attn.v, attn.out], None, attn.d_head
+        norms = ()
+    else:
+        attn = block.attn
+        linears, sinks, width = None, getattr(attn, "sinks", None), model.cfg.d_head
+        norms = [attn.q_norm, attn.k_norm]
+    of_sinks = [WeightPart(sinks, queries)] if isinstance(sinks, nn.Parameter) else []
+    if linears is None:  # TransformerLens's weights have a dimension of heads in front
+        parts = [WeightPart(weight, queries) for weight in (attn.W_Q, attn.b_Q, attn.W_O)]
+        parts += of_sinks
+        if keys is not None:
+            under = "_" if hasattr(attn, "_W_K") else ""
+            names = ("W_K", "b_K", "W_V", "b_V")
+            parts += [WeightPart(getattr(attn, under + name), keys) for name in names]
+    else:  # heads lie side by side
+        *inputs, out = linears
+        parts = [
+            WeightPart(weight, _wide(heads, width))
+            for linear, heads in zip(inputs, (queries, keys, keys), strict=True)
+            if heads is not None
+            for weight in linear.parameters()
+        ]
+        parts += [WeightPart(out.weight, _wide(queries, width), dim=1), *of_sinks]
+    # Of norms over all heads each has its own slice; those of one head's width are no head's.
+    return parts + [
+        WeightPart(weight, _wide(heads, width))
+        for norm, heads in zip(norms, (queries, keys), strict=False)
+        if norm is not None and heads is not None
+        for weight in norm.parameters()
+        if weight.numel() > width
+    ]
 
 
 def linears_of(attn: AttentionParts) -> list[nn.Linear] | None:
@@ -216,49 +231,6 @@ def linears_of(attn: AttentionParts) -> list[nn.Linear] | None:
     numbers = (attn.n_heads, attn.n_key_value_heads, attn.n_key_value_heads)
     fits = [linear.out_features for linear in linears[:3]] == [n * attn.d_head for n in numbers]
     return linears if fits and len(linears) == 4 and attn.d_value == attn.d_head else None
-
-
-def _of_original(attn: AttentionParts, queries: slice, keys: slice | None) -> list[WeightPart]:
-    linears = linears_of(attn)
-    assert linears is not None, "layers whose heads are not told apart have no such site"
-    of_queries, of_keys = (getattr(attn.module, name, None) for name in ("q_norm", "k_norm"))
-    sinks: Any = attn.sinks
-    return [
-        *_of_linears(linears, queries, keys, attn.d_head),
-        *([] if sinks is None else [WeightPart(sinks, queries)]),
-        *_of_wide_norms(of_queries, of_keys, queries, keys, attn.d_head),
-    ]
-
-
-def _of_linears(
-    linears: Sequence[Any], queries: slice, keys: slice | None, width: int
-) -> list[WeightPart]:
-    """Of what makes queries, keys, values and the output, where heads lie side by side."""
-    *inputs, out = linears
-    parts = [
-        WeightPart(weight, _wide(heads, width))
-        for linear, heads in zip(inputs, (queries, keys, keys), strict=True)
-        if heads is not None
-        for weight in linear.parameters()
-    ]
-    return [*parts, WeightPart(out.weight, _wide(queries, width), dim=1)]
-
-
-def _of_wide_norms(
-    query_norm: nn.Module | None,
-    key_norm: nn.Module | None,
-    queries: slice,
-    keys: slice | None,
-    width: int,
-) -> list[WeightPart]:
-    """Of norms over all heads side by side; those of one head's width are no head's."""
-    return [
-        WeightPart(weight, _wide(heads, width))
-        for norm, heads in ((query_norm, queries), (key_norm, keys))
-        if norm is not None and heads is not None
-        for weight in norm.parameters()
-        if weight.numel() > width
-    ]
 
 
 def _wide(heads: slice, width: int) -> slice:

@@ -21,11 +21,11 @@ from layerwise.presentation.columns import (
 )
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.section import drawn
-from layerwise.presentation.wording import SUBLAYER_WORDS, layer_ranges, number
+from layerwise.presentation.wording import layer_ranges, number
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 
-from .names import ACTIVATIONS, BY_HEAD, NORMS, OF_NO_LAYER, WEIGHTS
+from .names import BY_HEAD, OF_NO_LAYER, WEIGHTS
 from .tables import effects_table, gaps_table, greedy_table, ranks_table
 
 
@@ -116,14 +116,6 @@ def order_of(row: Row) -> str:
     if row["site"] not in BY_HEAD:
         return ", ".join(layers)
     return ", ".join(f"{a}.{int(b)}" for a, b in zip(layers, row["heads"], strict=True))
-
-
-def site_words(site: str, exchange: str) -> str:
-    """What stands before the layers or heads: ``attention of``, ``the MLP output of``."""
-    part = "" if site in ("layer", *BY_HEAD) else f"{(SUBLAYER_WORDS | {NORMS: NORMS})[site]} "
-    if exchange != ACTIVATIONS:
-        return f"{part}of " if part else ""
-    return "the residual stream after " if site == "layer" else f"the {part}output of "
 
 
 _SETS = {

@@ -93,7 +93,7 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
 
 def _settings(model: Model) -> dict[str, Any]:
     """The settings that decide how a model computes; an original's lists as texts."""
-    original = original_of(model) if over_original(model) else None
+    original: Any = original_of(model) if over_original(model) else None
     whole = {
         name: value if isinstance(value, _PLAIN) else str(value)
         for name, value in ({} if original is None else original.config.to_dict()).items()

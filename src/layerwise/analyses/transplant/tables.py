@@ -317,7 +317,8 @@ def greedy_table(
     joined = pd.concat([plain.merge(items), held_out.assign(split=None)])
     effects = effects_table(conform("transplant", joined), gaps, chance, seed)
     change = ["task", "protocol", "host", "intervention"]
-    chosen = effects.merge(held_out[[*change, "step"]].drop_duplicates(change), on=change)
+    steps = pd.DataFrame(held_out[[*change, "step"]]).drop_duplicates(change)
+    chosen = effects.merge(steps, on=change)
     chosen_by = [_selection(row, transplant) for row in chosen.to_dict("records")]
     table = pd.concat([chosen, pd.DataFrame(chosen_by)], axis=1)
     order = ["task", "protocol", "host", "step"]
