@@ -40,7 +40,6 @@ FAMILIES = (ACCURACY, DEPTH, LOSS, SIZE)
 # Given for each run and not compared: noise draws centres of mass to the middle, and how many
 # layers have a significant loss depends on how much a model has to lose.
 COMPARED, DESCRIBED = (ACCURACY, DEPTH, LOSS), (CENTRE, CRITICAL)
-_Place = tuple[str, str, str]
 
 
 class Key(NamedTuple):
@@ -328,20 +327,11 @@ def _comparisons_of(runs: Sequence[Prepared]) -> Counter[str]:
     cells = set.intersection(*(set(run.cells) for run in runs))
     places = {(runs[0].cells[cell].capability, cell[1]) for cell in cells}
     thirds = set.intersection(*(set(thirds_of(run.sampling.n_layers)) for run in runs))
-    read = set.intersection(*map(_places, runs))
-    measures = _measures(runs)
+    read = set.intersection(
+        *({(e.capability, e.protocol, e.method) for e in (*r.evidence, *r.silent)} for r in runs)
+    )
+    # a method gives one depth on each axis that it has, and a lens another if any answer settles
+    settling = {e.method for run in runs for e in run.evidence if e.settled is not None}
     axes = len(axes_of_all(runs))
-    depths = sum(axes if method == ABLATION else measures[method] for *_, method in read)
+    depths = sum(axes if method == ABLATION else 1 + (method in settling) for *_, method in read)
     return Counter({ACCURACY: len(cells), DEPTH: depths, LOSS: len(places) * len(thirds)})
-
-
-def _places(run: Prepared) -> set[_Place]:
-    """Capability, protocol and method of all that a run speaks of or is silent about."""
-    return {(each.capability, each.protocol, each.method) for each in (*run.evidence, *run.silent)}
-
-
-def _measures(runs: Sequence[Prepared]) -> Counter[str]:
-    """How many depths a method gives: a lens two, if any answer settles."""
-    methods = {method for run in runs for *_, method in _places(run)}
-    lenses = {e.method for run in runs for e in run.evidence if e.settled is not None}
-    return Counter({method: 1 + (method in lenses) for method in methods})

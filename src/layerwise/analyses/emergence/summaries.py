@@ -104,7 +104,7 @@ def _compared(
     means = [np.mean([e.rows for e in side], axis=0) for side in (first, second)]
     unit = max(sampling.n_layers - 1, 1)
     depths = [
-        half_depth(_curve(side[0], mean)[:1]) / unit
+        half_depth((accumulated(mean) if side[0].of_losses else mean)[:1]) / unit
         for side, mean in zip((first, second), means, strict=True)
     ]
     later = later_by(*depths)
@@ -124,10 +124,6 @@ def _compared(
     rho = rank_correlation(ranked, also_ranked, together.n, random, least=2.0 ** (1 - together.n))
     if not np.isnan(rho.estimate):
         yield named | {"measure": RANKS} | rho._asdict()
-
-
-def _curve(of: MethodCurve, rows: Rows) -> Float[np.ndarray, "draws edges"]:
-    return accumulated(rows) if of.of_losses else rows
 
 
 def _by_layer(of: MethodCurve, rows: Rows) -> Float[np.ndarray, "draws layers"]:
