@@ -69,16 +69,13 @@ def model(name: str, value: Any) -> Any:
 
     value = accepted(value)
     if not isinstance(value, Model):
+        named = isinstance(value, (str, os.PathLike)) or value is None
+        given = shown(value) if named else f"of type {type(value).__name__}"
         raise UserError(
-            f"Argument {name!r} is {_kind_of(value)}; expected a loaded model: load it first, "
-            "with layerwise.load_model(...)."
+            f"Argument {name!r} is {given}; expected a loaded model: load it first, with "
+            "layerwise.load_model(...)."
         )
     return value
-
-
-def _kind_of(value: Any) -> str:
-    named = isinstance(value, (str, os.PathLike)) or value is None
-    return shown(value) if named else f"of type {type(value).__name__}"
 
 
 def model_or_name(name: str, value: Any) -> Any:

@@ -38,9 +38,10 @@ def load_results(folder: str | Path) -> list[Result]:
     refuse_without_list(folder)
     results = load_kinds(folder, RESULTS, join_again)
     if not results:
+        *files, last = (f"{kind.tables[0]}.parquet" for kind in RESULTS)
         raise DamagedResultsError(
-            f"No results in {folder}: expected {_or([kind.tables[0] for kind in RESULTS])}; "
-            "check the path, or run an analysis with this folder."
+            f"No results in {folder}: expected {', '.join(files)} or {last}; check the path, or "
+            "run an analysis with this folder."
         )
     return results
 
@@ -71,8 +72,3 @@ def _draws(folder: Path) -> int | None:
     except UserError:
         return None
     return int(table.iloc[0]["n_resamples"]) if len(table) else None
-
-
-def _or(names: Sequence[str]) -> str:
-    files = [f"{name}.parquet" for name in names]
-    return f"{', '.join(files[:-1])} or {files[-1]}"

@@ -62,7 +62,13 @@ def restore(folder: Path, kinds: Kinds, join: Join | None = None) -> None:
     files = listed_files(folder)
     if files is None:
         return
-    _refuse_unlisted(folder, files)
+    there = [name for name in RUN_TABLES if name not in files and (folder / name).exists()]
+    if there:
+        raise DamagedResultsError(
+            f"{', '.join(there)} in {folder} is not in the list of {RUN_FILE}, as if it was being "
+            "saved when the process ended, or was put there later: expected tables that are "
+            "listed; save the result again, or delete the file."
+        )
     inside = {name: digest for name, digest in files.items() if name in TABLE_FILES}
     lost = _lost(folder, inside)
     measured = {f"{name}.parquet" for kind in kinds for name in _own_tables(kind)}
@@ -86,16 +92,6 @@ def _own_tables(kind: type[Result]) -> Sequence[str]:
     return () if kind.joins_others else kind.tables
 
 
-def _refuse_unlisted(folder: Path, files: Mapping[str, str]) -> None:
-    there = [name for name in RUN_TABLES if name not in files and (folder / name).exists()]
-    if there:
-        raise DamagedResultsError(
-            f"{', '.join(there)} in {folder} is not in the list of {RUN_FILE}, as if it was being "
-            "saved when the process ended, or was put there later: expected tables that are "
-            "listed; save the result again, or delete the file."
-        )
-
-
 def _refusal(folder: Path, lost: Mapping[str, State]) -> DamagedResultsError:
     states = ", ".join(f"{name} is {_in_words(state)}" for name, state in sorted(lost.items()))
     return DamagedResultsError(
@@ -112,7 +108,11 @@ def _in_words(state: State) -> str:
 def _make_again(folder: Path, lost: Sequence[str], kinds: Kinds, join: Join | None) -> None:
     """Write tables anew that follow from others; what cannot be made is no longer listed."""
     facts = read_facts(folder)
-    whole = [kind.load(folder) for kind in kinds if _is_whole(kind, folder)]
+    whole = [
+        kind.load(folder)
+        for kind in kinds
+        if (names := _own_tables(kind)) and all((folder / f"{n}.parquet").exists() for n in names)
+    ]
     for result in whole:
         again = {n: t for n, t in result.derived().items() if f"{n}.parquet" in lost}
         if again:
@@ -124,11 +124,6 @@ def _make_again(folder: Path, lost: Sequence[str], kinds: Kinds, join: Join | No
     for name in stale:  # of what this version derives no more
         (folder / name).unlink(missing_ok=True)
     unlisted_for(folder, stale)
-
-
-def _is_whole(kind: type[Result], folder: Path) -> bool:
-    names = _own_tables(kind)
-    return bool(names) and all((folder / f"{name}.parquet").exists() for name in names)
 
 
 def load_kinds(folder: Path, kinds: Kinds, join: Join | None = None) -> list[Result]:

@@ -125,19 +125,15 @@ def verify(folder: str | Path) -> Verification:
 
 def _together(folder: Path, several: Sequence[Verification]) -> Verification:
     """Of a folder with several lists; a file of one is none that the others lack."""
+    known = {name for one in several for name, state in one.files.items() if state != NOT_LISTED}
     files: dict[str, str] = {}
     for one in several:
         inside = "" if one.folder == folder else f"{one.folder.name}/"
         for name, state in one.files.items():
-            if state != NOT_LISTED or name not in _names_of(several):
+            if state != NOT_LISTED or name not in known:
                 files[f"{inside}{name}"] = state
     problems = tuple(problem for part in several for problem in part.problems)
     return Verification(folder, files, problems, all(part.checksums for part in several))
-
-
-def _names_of(several: Sequence[Verification]) -> set[str]:
-    """Names of the files that any of the lists has."""
-    return {name for part in several for name, state in part.files.items() if state != NOT_LISTED}
 
 
 def _verified_run(folder: Path) -> Verification:
