@@ -46,11 +46,6 @@ if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
 
 
-def signal_by_task(result: AblationResult) -> Signal:
-    """Under which protocol the intact model can do which task."""
-    return signals_of(result.signal())
-
-
 def ablation_evidence(
     result: AblationResult, signal: Signal, sampling: Sampling
 ) -> Iterator[MethodCurve | LeftOut]:
@@ -138,7 +133,7 @@ ANALYSIS = Analysis(
     caveats=silent,
     tables=_tables,
     files={QUESTIONS: REQUESTS_FILE},
-    curves=Curves("ablation", ablation_evidence, signal_by_task),
+    curves=Curves("ablation", ablation_evidence, lambda result: signals_of(result.signal())),
     plans=(Planned("ablation", _planned_jobs, options=_OPTIONS),),
     extras=(PARTS, HEADS),
 )

@@ -105,9 +105,7 @@ STEPS = (
 )
 
 
-def _more(row: Row) -> str:
-    words = {"closed": "without the passage", "open": "with the passage"}
-    return "–" if pd.isna(row["loses_more"]) else words[row["loses_more"]]
+_WAYS = {"closed": "without the passage", "open": "with the passage"}
 
 
 def _both(head: str, name: str) -> Column:
@@ -131,13 +129,8 @@ BOOKS = (
     )),
     p_column("p (corrected)", "p_corrected"),
     p_column("p (run)", "p_run"),
-    Column("loses more", _more),
+    Column("loses more", lambda row: _WAYS.get(row["loses_more"], "–")),
 )  # fmt: skip
-
-
-def _without_signal(row: Row) -> str:
-    silent = [row[kind] for kind in ("closed", "open") if not row[f"signal_{kind}"]]
-    return " and ".join(silent) if silent else "–"
 
 
 BOOK_PAIRS = (
@@ -146,7 +139,13 @@ BOOK_PAIRS = (
     _both("accuracy (%)", "acc"),
     _both("floor (%)", "floor"),
     named("right both ways", "n_common"),
-    Column("no signal", _without_signal),
+    Column(
+        "no signal",
+        lambda row: (
+            " and ".join(row[kind] for kind in ("closed", "open") if not row[f"signal_{kind}"])
+            or "–"
+        ),
+    ),
     named("changes that lose more closed", "n_closed_more"),
     named("more open", "n_open_more"),
     p_column("both sorts: p (Holm)", "p_holm"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerwise.analyses.shared.lens_names import LENS_ORDER
@@ -139,38 +138,33 @@ def interaction_profiles(interaction: pd.DataFrame, width: float = FULL_WIDTH) -
 
     ``interaction`` is the table ``protocol_interaction.parquet``.
     """
-    keys = ["capability", "first", "second"]
-    plan = in_order(map(tuple, interaction[keys].to_numpy()), ())
-    shown = [rows(interaction, **dict(zip(keys, key, strict=True))) for key in plan]
+    shown = [part for _, part in parts(interaction, capability=(), first=(), second=())]
     titles = [
         [f"{profile['capability'].iloc[0]}, n = {profile['n_items'].iloc[0]}",
          f"{p_value(profile['p_holm'].iloc[0])} (Holm)"]
         for profile in shown
     ]  # fmt: skip
     # three abreast where they fit, so that each capability has its row
-    three = len({key[1:] for key in plan}) == 3 < len(plan) and width >= 3 * 2.2
+    pairs = {tuple(pair) for pair in interaction[["first", "second"]].to_numpy()}
+    three = len(pairs) == 3 < len(shown) and width >= 3 * 2.2
     panels = Panels(titles, width, least=2.2 if three else 1.6, left=0.8)
     for axes, profile in zip(panels.flat, shown, strict=True):
-        _draw_interaction(axes, profile)
+        differ = profile.assign(sure=bool((profile["p_holm"] < 0.05).all()))
+        x = np.arange(len(profile), dtype=float)
+        level(axes, 0)
+        drawn = [
+            series(
+                differ, f"share {name}", protocol_look(name), f"share_{which}", x="group",
+                at=x + shift, scale=100, unit=" % lost per layer", sure="sure", label=name,
+                ends=(f"share_{which}_low", f"share_{which}_high"), band=False,
+            )
+            for which, shift in (("first", -0.07), ("second", 0.07))
+            for name in [str(profile[which].iloc[0])]
+        ]  # fmt: skip
+        draw_series(axes, drawn, Words("filled: profiles differ", interval="95 % interval"))
+        axes.set_xticks(x, [label(str(name), 8) for name in profile["group"]])
+        axes.set_xlim(-0.4, len(profile) - 0.6)
     low, high = panels.flat[0].get_ylim()
     panels.flat[0].set_ylim(max(low, 100 - _MOST), min(high, _MOST))
     title = "Does it depend on the way of asking where the loss is? (95 % intervals)"
     return panels.finish(title, y=["above-floor accuracy\nlost per layer (%)"])
-
-
-def _draw_interaction(axes: Axes, profile: pd.DataFrame) -> None:
-    profile = profile.assign(sure=bool((profile["p_holm"] < 0.05).all()))
-    x = np.arange(len(profile), dtype=float)
-    level(axes, 0)
-    named = {which: str(profile[which].iloc[0]) for which in ("first", "second")}
-    drawn = [
-        series(
-            profile, f"share {name}", protocol_look(name), f"share_{which}", x="group",
-            at=x + (0.07 if which == "second" else -0.07), scale=100, unit=" % lost per layer",
-            ends=(f"share_{which}_low", f"share_{which}_high"), sure="sure", label=name, band=False,
-        )
-        for which, name in named.items()
-    ]  # fmt: skip
-    draw_series(axes, drawn, Words("filled: profiles differ", interval="95 % interval"))
-    axes.set_xticks(x, [label(str(name), 8) for name in profile["group"]])
-    axes.set_xlim(-0.4, len(profile) - 0.6)
