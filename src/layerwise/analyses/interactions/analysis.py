@@ -23,7 +23,6 @@ from layerwise.presentation.columns import (
     p_column,
     plain,
 )
-from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.section import FigureSpec, Section, Table, bounds
 from layerwise.presentation.wording import HEAD_WORDS, number, spread, spread_of
@@ -32,7 +31,7 @@ from layerwise.storage.run_tables import RunTables
 
 from .findings import KIND, SIGNAL, caveats, findings, pair_name
 from .result import InteractionsResult
-from .tables import ACCURACY, MARGIN, PAIRS, PERMUTATIONS, measure_of
+from .tables import ACCURACY, MARGIN, PAIRS, PERMUTATIONS, measure_of, player_name
 
 _WORDS = (
     "Layers that do the same work look unimportant one at a time. So each was skipped alone, and "
@@ -151,18 +150,14 @@ def _values_table(run: RunTables) -> Iterator[Table]:
     measure = measure_of(shapley)
     shown = rows(shapley, signal=True, measure=measure)
     columns = (
-        *plain("task", "protocol"), named("from", "by"), Column("layer", _player),
+        *plain("task", "protocol"), named("from", "by"),
+        Column("layer", lambda row: player_name(row["layer"], row["head"])),
         numbered(f"alone ({_unit(measure)})", "alone", 1, 2),
         estimated("Shapley value [95 %]", "value", "", 1, 2),
         Column("sampling error", _sampling), numbered("sum of all", "total", 1, 2),
     )  # fmt: skip
     if len(shown):
         yield Table(f"Shapley values ({len(shown)})", heads(columns), cells(columns, shown), True)
-
-
-def _player(row: Row) -> str:
-    layer = name_layer(row["layer"])
-    return layer if pd.isna(row["head"]) else f"{layer}.{int(row['head'])}"
 
 
 def _sampling(row: Row) -> str:

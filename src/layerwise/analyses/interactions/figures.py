@@ -14,13 +14,12 @@ from layerwise.presentation.charts.lines import Words, draw_series, series
 from layerwise.presentation.charts.marks import level, points
 from layerwise.presentation.charts.panels import Bar, Panels, rows_and_columns, task_title
 from layerwise.presentation.layer_axis import layer_ticks, name_layers
-from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import by_protocol, by_task, layers_of, numbers, rows
 from layerwise.presentation.section import bounds
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, protocol_look, styled
 from layerwise.presentation.wording import HEAD_WORDS, spread
 
-from .tables import NATS_ALONE, OVERLAPPING, REDUNDANT
+from .tables import NATS_ALONE, OVERLAPPING, REDUNDANT, player_name
 
 _FILLED = {"color": "0.1", "mec": "white", "mew": 0.4}
 _LOOKS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -65,7 +64,7 @@ def interaction_triangles(
     for axes, (_, part) in zip(panels.flat, listed, strict=True):
         drawn = cells(
             part, "interaction", ("other", parts[1:]), ("one", parts[:-1]), marks,
-            lambda row: f"{_named(row['one'])} and {_named(row['other'])}: "
+            lambda row: f"{player_name(*row['one'])} and {player_name(*row['other'])}: "
                         f"{bounds(row, 'interaction', 'low', 'high', 1, 2)} {unit}",
         )  # fmt: skip
         draw_heat(axes, drawn, bar, (panels.room, height))
@@ -91,12 +90,7 @@ def _name_axes(axes: Axes, parts: list[Part], room: float, height: float) -> Non
         (axes.set_xticks, parts[:-1], room, 90), (axes.set_yticks, parts[1:], height, 0)
     ):  # fmt: skip
         at = layer_ticks(range(len(shown)), inches, 0.13)
-        set_ticks([i + 0.5 for i in at], [_named(shown[i]) for i in at], rotation=turned)
-
-
-def _named(part: Part) -> str:
-    layer, head = part
-    return name_layer(layer) if head < 0 else f"{name_layer(layer)}.{head}"
+        set_ticks([i + 0.5 for i in at], [player_name(*shown[i]) for i in at], rotation=turned)
 
 
 @styled

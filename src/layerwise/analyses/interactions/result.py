@@ -18,12 +18,20 @@ from layerwise.presentation.columns import (
     p_column,
     plain,
 )
-from layerwise.presentation.naming import name_layer
 from layerwise.presentation.section import drawn
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 
-from .tables import ACCURACY, NATS, PERMUTATIONS, measure_of, pairs_table, shapley_table, signal_of
+from .tables import (
+    ACCURACY,
+    NATS,
+    PERMUTATIONS,
+    measure_of,
+    pairs_table,
+    player_name,
+    shapley_table,
+    signal_of,
+)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -96,9 +104,8 @@ class InteractionsResult(Result):
 
 
 def part_name(row: Row, which: str) -> str:
-    """``"7"``, ``"encoder.3"`` or ``"7.2"``, the layer and head, of one of a row's pair."""
-    layer, head = name_layer(row[f"{which}_layer"]), row[f"{which}_head"]
-    return layer if pd.isna(head) else f"{layer}.{int(head)}"
+    """The layer and head of one of a row's pair."""
+    return player_name(row[f"{which}_layer"], row[f"{which}_head"])
 
 
 _SHORT = (

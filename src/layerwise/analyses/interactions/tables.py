@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from layerwise import stats
 from layerwise.errors import UserError
+from layerwise.presentation.naming import name_layer
 from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, Chance, signal_table
 from layerwise.stats.families.estimate import (
     Ends,
@@ -40,6 +41,12 @@ class Player(NamedTuple):
 
 
 Players = tuple[Player, ...]
+
+
+def player_name(layer: int, head: Any = None) -> str:
+    """``"7"``, ``"encoder.3"``, or with a head ``"7.2"``; no head is missing or -1."""
+    named = name_layer(layer)
+    return named if pd.isna(head) or head < 0 else f"{named}.{int(head)}"
 
 
 def players(layers: Iterable[int], heads: Iterable[int] | None) -> Players:
