@@ -172,5 +172,6 @@ def _nothing(differences: pd.DataFrame) -> Claim:
         evidence=Evidence.OPEN,
         importance=0.1,
         source=_source(first, *_CELL),
+        caveat="How large a difference may be, the intervals of its rows say.",
         **_scope(differences),
     )
