@@ -11,8 +11,7 @@ import torch
 from scipy.stats import false_discovery_control, ttest_1samp
 from statsmodels.stats.multitest import multipletests
 
-from layerwise.analyses.attribution.api import attribution
-from layerwise.analyses.attribution.job import Attribution
+from layerwise.analyses.attribution.api import Attribution, attribution
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.results import AttributionResult
@@ -129,7 +128,7 @@ def test_right_is_that_the_answers_first_token_is_above_the_others():
 def test_items_are_read_in_order_whatever_the_budget(monkeypatch):
     model, task = tiny_model("gpt2"), word_task(9)
     whole = attribute(model, task)
-    monkeypatch.setattr("layerwise.analyses.attribution.job._AT_ONCE", 2)
+    monkeypatch.setattr("layerwise.analyses.attribution.api._AT_ONCE", 2)
     pieces = attribute(model, task)
     np.testing.assert_allclose(pieces["value"], whole["value"], atol=1e-5)
     pd.testing.assert_frame_equal(pieces.drop(columns="value"), whole.drop(columns="value"))

@@ -17,8 +17,7 @@ import layerwise as lw
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.patching.api import patch_activations
-from layerwise.analyses.path_patching.components import parse_receiver, senders_of
-from layerwise.analyses.path_patching.paths import received, written
+from layerwise.analyses.path_patching.paths import parse_receiver, received, senders_of, written
 from layerwise.analyses.removal.api import removal_order
 from layerwise.analyses.shared.decompose import LogitSums
 from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise.analyses.patching.findings import hand_overs, overtaking
+from layerwise.analyses.patching.analysis import hand_overs, overtaking
 from layerwise.analyses.patching.result import PatchingResult
 from layerwise.analyses.patching.tables import patching_summary
 from layerwise.analyses.registry import tables_of_run

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from layerwise.analyses.heads.api import Heads, head_scores
-from layerwise.analyses.heads.repeated_tokens import RepeatedSequence, RepeatedTokens
-from layerwise.analyses.heads.scoring import scores_of
+from layerwise.analyses.heads.scoring import RepeatedSequence, RepeatedTokens, scores_of
 from layerwise.models import model_facts
 from layerwise.results import HeadsResult
 from tests import analysis

@@ -11,7 +11,7 @@ import torch
 from tokenizers import processors
 
 from layerwise.analyses.heads.api import Heads, head_scores
-from layerwise.analyses.heads.repeated_tokens import RepeatedTokens
+from layerwise.analyses.heads.scoring import RepeatedTokens
 from layerwise.errors import UserError
 from layerwise.models import model_facts
 from layerwise.models.seq2seq import Seq2SeqModel

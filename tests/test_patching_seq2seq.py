@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import layerwise as lw
 from layerwise.analyses.emergence.api import emergence
+from layerwise.analyses.patching.analysis import hand_overs, take_ups
 from layerwise.analyses.patching.cells import HEAD_SITES, PATCH_SITES, PatchingLayout
-from layerwise.analyses.patching.findings import hand_overs, take_ups
 from layerwise.analyses.registry import tables_of_run
 from layerwise.errors import UserError
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout

@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.analyses.path_patching.api import _work_of, patch_paths, refuse_norms_after
-from layerwise.analyses.path_patching.components import (
+from layerwise.analyses.path_patching.paths import (
     EMBEDDING,
     Receiver,
     Sender,
     parse_receiver,
+    received,
     senders_of,
+    written,
 )
-from layerwise.analyses.path_patching.paths import received, written
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
 from layerwise.models import original_tokenizer

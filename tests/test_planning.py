@@ -15,7 +15,7 @@ import pytest
 import layerwise as lw
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import AblationSpec
-from layerwise.analyses.patching.job import Patching
+from layerwise.analyses.patching.api import Patching
 from layerwise.analyses.removal.job import Removal
 from layerwise.errors import UserError
 from layerwise.models import load_model

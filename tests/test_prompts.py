@@ -18,9 +18,8 @@ from layerwise.models.instance.kinds import (
     logit_cap,
     n_encoder_layers,
 )
-from layerwise.prompts.aligned import Aligned
-from layerwise.prompts.drawing import colors_of, in_cell
-from layerwise.prompts.placing import SMALL
+from layerwise.prompts.drawing import SMALL, colors_of, in_cell
+from layerwise.prompts.patch import Aligned
 from layerwise.prompts.texts import closed, encode_prompt, readable, token_of, token_text, visible
 from layerwise.sweep.walk import readout
 

@@ -221,7 +221,7 @@ FIXED = {
     "models/conversion/convert.py": {"_prepends_bos"},
     "models/conversion/parity.py": {"token_ids", "refuse_other_tokens"},
     "models/seq2seq/load.py": {"_put_before"},
-    "analyses/heads/repeated_tokens.py": {"of"},
+    "analyses/heads/scoring.py": {"of"},
     "analyses/shared/texts.py": {"pieces"},
     "tasks/_encoding.py": {"_begins_anew_at_spaces"},
 }

@@ -10,7 +10,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 import layerwise as lw
-from layerwise.analyses.patching.analysis import patchings
+from layerwise.analyses.patching.analysis import sections
 from layerwise.analyses.registry import tables_of_run
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.presentation.layer_axis import name_layers
@@ -118,7 +118,7 @@ def test_the_page_says_where_was_patched(page):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_texts_stay_readable_and_apart(result, width):
     with naming_layers_of(result.facts.model):
-        for drawing in patchings(tables_of_run([result])):
+        for drawing in sections(tables_of_run([result]))[0].drawings:
             figure = drawing.draw(width=width)
             assert texts(figure)
             assert_legible(figure)

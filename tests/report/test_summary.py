@@ -9,7 +9,7 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise.analyses.patching.findings import overtaking
+from layerwise.analyses.patching.analysis import overtaking
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import ROLES, Estimate, save_claims
 from layerwise.presentation.rows import rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -21,8 +22,7 @@ from layerwise.models.instance.kinds import (
 from .cells import SHARE, Panel
 from .grid import Grid
 from .lens import MOST_COLUMNS, called
-from .reading import probability, prompt
-from .texts import Prompt, encode_prompt, readable
+from .texts import Prompt, encode_prompt, probability, prompt, readable
 
 PATTERNS = ("pattern", "cross_pattern")
 
@@ -68,28 +68,29 @@ def attention_grid(
             f"Layer {layer} has no cross-attention: expected a layer of an encoder-decoder's "
             "decoder; use site='pattern'."
         )
-    pattern = _pattern(model, tokens, layer, site)
+    kept: list[torch.Tensor] = []
+    hook = hook_name(model, layer, site), lambda tensor, hook: kept.append(tensor[0].float().cpu())
+    with torch.inference_mode(), model.hooks(fwd_hooks=[hook]):
+        model(*inputs_of(model, [tokens]))
+    pattern = kept[0].numpy()  # head by token by token
     heads = range(len(pattern)) if head is None else [head]
     if head is not None and not 0 <= head < len(pattern):
         raise UserError(f"There is no head {head}: expected one of 0 to {len(pattern) - 1}.")
-    begins = decoder_prefix(model)
-    of_decoder = 0 < n_encoder <= layer
-    from_, to = (begins if of_decoder else tokens), tokens
+    from_ = decoder_prefix(model) if 0 < n_encoder <= layer else tokens
     to = from_ if site == "pattern" else tokens
     skipped = [max(0, len(ids) - MOST_COLUMNS) for ids in (from_, to)]
     names = [readable(model, ids[cut:]) for ids, cut in zip((from_, to), skipped, strict=True)]
     rows = []
     for place, number in enumerate(heads):
-        values = pattern[number, skipped[0] :, skipped[1] :]
-        for row, column in [(r, c) for r in range(values.shape[0]) for c in range(values.shape[1])]:
+        seen = pattern[number, skipped[0] :, skipped[1] :].astype(float)
+        for (row, column), value in np.ndenumerate(seen):
             if site == "pattern" and n_encoder == 0 and column > row:
                 continue  # what comes later is not seen
-            value = float(values[row, column])
             rows.append({
                 "panel": place, "row": row, "column": column, "layer": layer, "head": number,
-                "position": row + skipped[0], "attended": column + skipped[1], "value": value,
-                "text": "", "details": f"{names[0][row]} looks at {names[1][column]}: "
-                f"{probability(value)}",
+                "position": row + skipped[0], "attended": column + skipped[1],
+                "value": float(value), "text": "", "details": f"{names[0][row]} looks at "
+                f"{names[1][column]}: {probability(float(value))}",
             })  # fmt: skip
     axes, notes = ["token", "token it looks at"], []
     if any(skipped):
@@ -104,16 +105,3 @@ def attention_grid(
     title = f"Attention of layer {layer_name(layer, n_encoder)} of {called(model)}"
     table = pd.DataFrame(rows)
     return Grid(title, table, panels, "share of attention", SHARE, tuple(notes), upward=False)
-
-
-@torch.inference_mode()
-def _pattern(model: Model, tokens: tuple[int, ...], layer: int, site: str) -> torch.Tensor:
-    """A layer's attention pattern, head by token by token."""
-    kept: list[torch.Tensor] = []
-
-    def keep(tensor: torch.Tensor, hook: object) -> None:
-        kept.append(tensor[0].float().cpu())
-
-    with model.hooks(fwd_hooks=[(hook_name(model, layer, site), keep)]):
-        model(*inputs_of(model, [tokens]))
-    return kept[0]

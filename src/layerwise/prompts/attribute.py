@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.attribution.job import Question, read_parts
+from layerwise.analyses.attribution.api import Question, read_parts
 from layerwise.ground.layer_names import layer_name
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, n_encoder_layers
@@ -15,8 +15,7 @@ from layerwise.models.instance.kinds import Model, n_encoder_layers
 from .cells import SIGNED, Panel
 from .grid import Grid
 from .lens import called
-from .reading import prompt, token
-from .texts import Prompt, answers_of, encode_prompt
+from .texts import Prompt, answers_of, encode_prompt, prompt, token
 
 _OUTSIDE = ("embedding", "norm_bias", "unembed_bias")
 _SUBLAYERS = ("attn_out", "cross_attn_out", "mlp_out", "norm_bias")
@@ -60,23 +59,16 @@ def attribute(
     parts, _ = read_parts(model, [Question("prompt", tokens, right, (other,))])
     shares = parts.loc[parts["metric"] == "logit_diff"]
     n_encoder = n_encoder_layers(model)
-    known = set(shares.loc[shares["layer"].notna(), "component"])
-    present = [name for name in _SUBLAYERS if name in known]
+    placed = shares.dropna(subset=["layer"])
+    present = [name for name in _SUBLAYERS if name in set(placed["component"])]
+    panel_of = {**dict.fromkeys(present, 0), "z": 1, "cross_z": 2}
     rows: list[dict[str, Any]] = []
-    for row in shares.to_dict("records"):
-        component, value = str(row["component"]), float(row["value"])
-        head = row["head"]
-        if pd.isna(row["layer"]):
-            continue
-        if component in present:
-            place = {"panel": 0, "column": present.index(component)}
-        elif component in ("z", "cross_z") and not pd.isna(head):
-            place = {"panel": 1 if component == "z" else 2, "column": int(head)}
-        else:
-            continue
-        layer = int(row["layer"])
+    for row in placed.loc[placed["component"].isin(list(panel_of))].to_dict("records"):
+        component, value, layer = str(row["component"]), float(row["value"]), int(row["layer"])
+        head = None if pd.isna(row["head"]) else int(row["head"])
         rows.append({
-            **place, "row": layer, "layer": layer, "head": None if pd.isna(head) else int(head),
+            "panel": panel_of[component], "row": layer, "layer": layer, "head": head,
+            "column": present.index(component) if head is None else head,
             "component": component, "value": value,
             "text": f"{value:.1f}" if abs(value) >= 0.05 else "",
             "details": f"{component} of layer {layer_name(layer, n_encoder)} adds {value:.2f}",
@@ -86,10 +78,10 @@ def attribute(
     columns = tuple(_NAMES[name] for name in present)
     panels = [Panel("sublayers", names, columns, column_axis="")]
     for place, name in ((1, "heads"), (2, "heads of cross-attention")):
-        columns_of = table.loc[table["panel"] == place, "column"].tolist()
-        if columns_of:
-            n_heads = max(columns_of) + 1
-            panels.append(Panel(name, names, tuple(map(str, range(n_heads))), column_axis="head"))
+        columns_of = table.loc[table["panel"] == place, "column"]
+        if len(columns_of):
+            heads = tuple(map(str, range(columns_of.max() + 1)))
+            panels.append(Panel(name, names, heads, column_axis="head"))
     total = float(shares.loc[shares["component"] == "total", "value"].iloc[0])
     alone = shares.loc[shares["layer"].isna() & shares["component"].isin(_OUTSIDE)]
     outside = dict(zip(alone["component"], alone["value"], strict=True))

@@ -28,8 +28,18 @@ from layerwise.tasks._encoding import encode_apart
 
 from .cells import AMOUNT, SHARE, SIGNED, Panel
 from .grid import Grid
-from .reading import most_likely, positions, positions_of, probability, prompts, tokens
-from .texts import Prompt, encode_prompt, readable, token_of
+from .texts import (
+    Prompt,
+    encode_prompt,
+    most_likely,
+    positions,
+    positions_of,
+    probability,
+    prompts,
+    readable,
+    token_of,
+    tokens,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -173,13 +183,16 @@ def lens_grid(
             "one, or leave color= out."
         )
     given = None if lens == "logit" else _tuned(model, tuned, site)
-    chosen = _chosen(model, token)
-    prompts = _several(prompt)
+    ids = [] if token is None else [token_of(model, text) for text in token]
+    chosen = dict(zip(readable(model, ids), ids, strict=True))  # by their readable names
+    many = not isinstance(prompt, str) and len(prompt) and all(isinstance(p, str) for p in prompt)
+    prompts: list[Any] = list(prompt) if many else [prompt]
     tables, panels, notes = [], [], []
     for number, one in enumerate(prompts):
         tokens = encode_prompt(model, one, chat=chat)
         answer = _target(model, tokens, target)
-        every = _every(model, tokens, answer)
+        last = len(tokens) - 1
+        every = range(last, last + 1 + len(answer)) if is_seq2seq(model) else range(len(tokens))
         at = positions_of(every, positions, every[-MOST_COLUMNS:])
         axis = "token that is read at"
         if positions is None and len(at) < len(every):
@@ -190,8 +203,14 @@ def lens_grid(
         name = repr(one) if len(prompts) > 1 else ""
         tables.append(table.assign(panel=number, prompt=number))
         panels.append(Panel(name, names, tuple(columns), column_axis=axis))
-    table = _with_values(pd.concat(tables, ignore_index=True), tuple(chosen), color)
-    of = f"{color} of {next(iter(chosen))}" if chosen else "probability of the top token"
+    table = pd.concat(tables, ignore_index=True)
+    shown = f"{color} of {next(iter(chosen))}" if chosen else ""
+    table = table.assign(
+        value=(table[shown] if chosen else table["top_probability"].str[0]).astype(float),
+        text=table["top"].str[0],
+        details=[_details(row, tuple(chosen)) for row in table.to_dict("records")],
+    )
+    of = shown or "probability of the top token"
     title = f"{'Tuned' if given else 'Logit'} lens of {called(model)}"
     return LensGrid(
         title, table, tuple(panels), of if color != "log-probability" else f"{of} (nats)",
@@ -203,20 +222,6 @@ def lens_grid(
 def called(model: Model) -> str:
     """What a model is called."""
     return str(model.cfg.model_name)
-
-
-def _several(prompt: Any) -> list[Any]:
-    """One prompt or several: a list of texts is several."""
-    many = not isinstance(prompt, str) and len(prompt) and all(isinstance(p, str) for p in prompt)
-    return list(prompt) if many else [prompt]
-
-
-def _chosen(model: Model, token: Any) -> dict[str, int]:
-    """The tokens that are followed, by their readable names."""
-    if token is None:
-        return {}
-    ids = [token_of(model, text) for text in token]
-    return dict(zip(readable(model, ids), ids, strict=True))
 
 
 def _tuned(model: Model, tuned: Any, site: str) -> TunedLens:
@@ -241,12 +246,6 @@ def _target(model: Model, tokens: Tokens, target: str | None) -> Tokens:
         )
     tokenizer: Any = original_tokenizer(model)
     return encode_apart(tokenizer, "", target, tokens)[1]
-
-
-def _every(model: Model, tokens: Tokens, answer: Tokens) -> range:
-    """All positions that can be read; in an encoder-decoder those of the decoder."""
-    last = len(tokens) - 1
-    return range(last, last + 1 + len(answer)) if is_seq2seq(model) else range(len(tokens))
 
 
 def _places(model: Model, site: str) -> tuple[list[Place], tuple[str, ...]]:
@@ -277,35 +276,33 @@ def _read(
     """The cells of one prompt, and the names of its columns."""
     n_prompt = [len(tokens)] if is_seq2seq(model) else None
     streams = residuals_at(model, [(*tokens, *answer)], [at], places, n_prompt=n_prompt)
-    under = (*([] if n_prompt is None else tokens[:-1]), *_read_at(model, tokens, answer))
+    # In an encoder-decoder its decoder is read, at what it begins with and what it has written.
+    under = tokens
+    if n_prompt is not None:
+        under = (*tokens[:-1], *decoder_prefix(model)[-1:], *answer)
     columns = readable(model, [under[i] for i in at])
     if tuned is not None:
         pairs = zip(places[:-1], streams[:-1], strict=True)
         translated = [tuned.translate(place, stream) for place, stream in pairs]
         streams = torch.stack([*translated, streams[-1]])
-    seen = _cells(model, streams, chosen)
-    rows = [
-        {"row": row, "column": column, "position": at[column] - (at[0] if n_prompt else 0),
-         "token": columns[column], "site": place[0], "layer": place[1],
-         **seen[row * len(at) + column]}
-        for row, place in enumerate(places) for column in range(len(at))
-    ]  # fmt: skip
-    return pd.DataFrame(rows), columns
-
-
-def _read_at(model: Model, tokens: Tokens, answer: Tokens) -> Tokens:
-    """The tokens at whose positions is read: of a decoder of its own what it begins with first."""
-    if not is_seq2seq(model):
-        return tokens
-    return (*decoder_prefix(model)[-1:], *answer)
+    first = at[0] if n_prompt else 0
+    named = pd.DataFrame(
+        [
+            (row, column, at[column] - first, columns[column], site, layer)
+            for row, (site, layer) in enumerate(places)
+            for column in range(len(at))
+        ],
+        columns=["row", "column", "position", "token", "site", "layer"],
+    )
+    return named.join(_cells(model, streams, chosen)), columns
 
 
 def _cells(
     model: Model, streams: Float[torch.Tensor, "place read d_model"], chosen: dict[str, int]
-) -> list[dict[str, Any]]:
-    """What is read of residual streams, of which the last are the model's own: a cell each."""
+) -> pd.DataFrame:
+    """What is read of residual streams, of which the last are the model's own: a row each."""
     final = logits_of(model, streams[-1]).log_softmax(-1)
-    usual, listed = final.exp(), []
+    usual, tables = final.exp(), []
     # Several layers at once: for a few rows, most of the time goes to reading the weights.
     for part in streams.split(max(1, _ROWS_AT_ONCE // len(final))):
         logprobs = logits_of(model, part.flatten(0, 1)).log_softmax(-1).unflatten(0, part.shape[:2])
@@ -313,37 +310,27 @@ def _cells(
         kl = torch.einsum("rv,prv->pr", usual, final - logprobs).clamp(min=0).flatten()
         logprobs = logprobs.flatten(0, 1)
         best = logprobs.topk(min(TOP, logprobs.shape[-1]))
-        texts = readable(model, best.indices.flatten().tolist())
-        width = best.indices.shape[1]
-        cells: list[dict[str, Any]] = [
-            {"top": texts[place * width : (place + 1) * width], "top_probability": values.tolist(),
-             "entropy": float(entropy[place]), "kl": float(kl[place])}
-            for place, values in enumerate(best.values.exp())
-        ]  # fmt: skip
+        texts = iter(readable(model, best.indices.flatten().tolist()))
+        cells = {
+            "top": list(map(list, zip(*[texts] * best.indices.shape[1], strict=True))),
+            "top_probability": best.values.exp().tolist(),
+            "entropy": entropy.tolist(),
+            "kl": kl.tolist(),
+        }
         for name, token in chosen.items():
             of = logprobs[:, token]
-            ranks = (logprobs > of[:, None]).sum(-1)
-            for cell, value, rank in zip(cells, of.tolist(), ranks.tolist(), strict=True):
-                cell[f"probability of {name}"] = math.exp(value)
-                cell[f"log-probability of {name}"] = value
-                cell[f"rank of {name}"] = rank
-        listed += cells
-    return listed
-
-
-def _with_values(table: pd.DataFrame, chosen: tuple[str, ...], color: str) -> pd.DataFrame:
-    """The table with its colours, texts and details."""
-    value = table["top_probability"].str[0] if not chosen else table[f"{color} of {chosen[0]}"]
-    details = [_details(row, chosen) for row in table.to_dict("records")]
-    return table.assign(value=value.astype(float), text=table["top"].str[0], details=details)
+            cells[f"probability of {name}"] = list(map(math.exp, of.tolist()))
+            cells[f"log-probability of {name}"] = of.tolist()
+            cells[f"rank of {name}"] = (logprobs > of[:, None]).sum(-1).tolist()
+        tables.append(pd.DataFrame(cells))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _details(row: dict[str, Any], chosen: tuple[str, ...]) -> str:
     """What is under the pointer."""
-    best = most_likely(row)
     followed = [
         f"{name}: {probability(row[f'probability of {name}'])}, rank {row[f'rank of {name}']}"
         for name in chosen
     ]
     numbers = f"entropy {row['entropy']:.2f} nats, KL to the output {row['kl']:.2f} nats"
-    return "\n".join([best, *followed, numbers])
+    return "\n".join([most_likely(row), *followed, numbers])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.patching.cells import ALL, Cell
+from layerwise.analyses.patching.cells import ALL, Cell, paired_positions
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
 from layerwise.ground.readers import numbers, one_of
@@ -17,13 +18,88 @@ from layerwise.models.instance.kinds import Model, decoder_prefix, n_encoder_lay
 from layerwise.runs.setup import check_layers
 from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, sweep
 from layerwise.sweep.requests import Tokens
+from layerwise.tasks.pairs import changed_spans
 
-from .aligned import Aligned, Pair
 from .cells import SIGNED, Panel
 from .grid import Grid
-from .lens import called
-from .reading import positions, prompt, token
-from .texts import Prompt, answers_of, closed, encode_prompt
+from .lens import MOST_COLUMNS, called
+from .texts import (
+    Prompt,
+    answers_of,
+    closed,
+    encode_prompt,
+    positions,
+    positions_of,
+    prompt,
+    readable,
+    token,
+)
+
+Pair = tuple[int | None, int | None]
+"""A position of the clean prompt and one of the corrupted; None where there is no counterpart."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A clean and a corrupted prompt, with their positions in pairs, from the first on."""
+
+    clean: Tokens
+    corrupted: Tokens
+    pairs: tuple[Pair, ...]
+
+    @classmethod
+    def of(cls, model: Model, clean: Tokens, corrupted: Tokens) -> Aligned:
+        """Pair what both prompts begin and end with, and the first and last tokens between.
+
+        Raises:
+            UserError: for equal prompts, or such of unequal length that end differently.
+        """
+        if clean == corrupted:
+            raise UserError("Both prompts are the same: expected other words in one; change some.")
+        before, changed, after = paired_positions(clean, corrupted)
+        spans = changed_spans(clean, corrupted)
+        if not after and len(clean) != len(corrupted):
+            texts = [f"{len(one)} ({'|'.join(readable(model, one))})" for one in (clean, corrupted)]
+            raise UserError(
+                f"The clean prompt has {texts[0]} tokens and the corrupted one {texts[1]}: "
+                "expected as many, or the same words at their ends; change words before the end."
+            )
+        alone = [(pos, None) for pos in spans[0] if pos not in [pair[0] for pair in changed]]
+        alone += [(None, pos) for pos in spans[1] if pos not in [pair[1] for pair in changed]]
+        first, last = changed[:-1], changed[-1:]
+        return cls(clean, corrupted, (*before, *first, *alone, *last, *after))
+
+    def shown(self, positions: Sequence[int] | str | None) -> list[Pair]:
+        """The pairs at some positions of the corrupted prompt; of too many the most telling."""
+        every = range(len(self.pairs))
+        differ = [number for number in every if len(set(self._tokens(self.pairs[number]))) > 1]
+        kept = set(differ[: MOST_COLUMNS // 2])
+        for number in reversed(every):
+            if len(kept) < MOST_COLUMNS:
+                kept.add(number)
+        of_corrupted = [number for number in every if self.pairs[number][1] is not None]
+        known = every if positions == "all" else of_corrupted
+        return [self.pairs[number] for number in positions_of(known, positions, sorted(kept))]
+
+    def names(self, model: Model, pairs: Sequence[Pair]) -> list[str]:
+        """The tokens of both prompts, once where they are the same."""
+        return [
+            "/".join(
+                "–" if token is None else closed(readable(model, [token])[0])
+                for token in dict.fromkeys(self._tokens(pair))
+            )
+            for pair in pairs
+        ]
+
+    def without_counterpart(self, model: Model) -> list[str]:
+        """The tokens that are in no pair."""
+        alone = [token for pair in self.pairs if None in pair for token in self._tokens(pair)]
+        return readable(model, [token for token in alone if token is not None])
+
+    def _tokens(self, pair: Pair) -> tuple[int | None, ...]:
+        sides = zip(pair, (self.clean, self.corrupted), strict=True)
+        return tuple(None if pos is None else tokens[pos] for pos, tokens in sides)
+
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
 

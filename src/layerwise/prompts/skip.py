@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-import torch
 
 from layerwise.analyses.ablation.spec import BY_HEAD, SITES, AblationSpec
 from layerwise.analyses.arguments import check_arguments
@@ -21,10 +20,11 @@ from layerwise.sweep.run import next_logprobs
 from .cells import AMOUNT, SHARE, Panel
 from .grid import Grid
 from .lens import TOP, called
-from .reading import most_likely, new_tokens, prompt
-from .texts import Prompt, encode_prompt, readable
+from .texts import Prompt, encode_prompt, most_likely, new_tokens, prompt, readable
 
 _PLACES = ("1st", "2nd", "3rd", "4th", "5th")
+_NAMES = {"attn_out": "attention", "mlp_out": "MLP", "z": "head", "cross_z": "head of "
+          "cross-attention", "cross_attn_out": "cross-attention"}  # fmt: skip
 
 
 @check_arguments(
@@ -73,69 +73,49 @@ def skip_grid(
     spec = AblationSpec.of(model, "skip", site, tuple(sorted(check_layers(layers, model))))
     changes = [intact(), *spec.like(model)]
     logprobs = next_logprobs(model, changes, tokens)
-    found = _found(model, logprobs)
+    probabilities = logprobs.exp()
+    best = probabilities.topk(min(TOP, logprobs.shape[-1]))
+    kl = (probabilities[0] * (logprobs[0] - logprobs)).sum(-1).clamp(min=0)
+    seen: list[dict[str, Any]] = [
+        {"kl": float(divergence), "top": readable(model, ids.tolist()),
+         "top_probability": values.tolist()}
+        for divergence, values, ids in zip(kl, best.values, best.indices, strict=True)
+    ]  # fmt: skip
     if new_tokens:
         outcomes = sweep(model, changes, [Generate(tokens, new_tokens)]).outcomes
-        for one, (text,) in zip(found, outcomes, strict=True):
+        for one, (text,) in zip(seen, outcomes, strict=True):
             assert isinstance(text, Generated)
             one["continuation"] = text.text
-    n_encoder = n_encoder_layers(model)
-    for one, change in zip(found, changes, strict=True):
-        one |= {"layer": change.layer, "head": change.head}
+    n_encoder, details = n_encoder_layers(model), []
+    for one, change in zip(seen, changes, strict=True):
+        one |= {"layer": change.layer, "head": change.head, "panel": 0}
+        written = f"\nwrites: {one['continuation']!r}" if new_tokens else ""
+        details.append(f"{most_likely(one)}\nKL to the intact model {one['kl']:.2f} nats{written}")
     title = f"{called(model)} without each {_NAMES.get(site, site)}"
-    if site in BY_HEAD:
-        return _by_head(title, found, n_encoder)
-    names = [
-        "intact" if one["layer"] is None else layer_name(one["layer"], n_encoder) for one in found
-    ]
+    layers: list[Any] = [change.layer for change in changes[1:]]
+    if site in BY_HEAD:  # coloured by how far the next token's distribution moves
+        usual, places = seen[0]["top"][0], sorted(set(layers))
+        rows = [
+            {**one, "row": places.index(one["layer"]), "column": one["head"], "value": one["kl"],
+             "text": "" if one["top"][0] == usual else one["top"][0], "details": words}
+            for one, words in zip(seen[1:], details[1:], strict=True)
+        ]  # fmt: skip
+        columns = tuple(str(head) for head in range(1 + max(row["column"] for row in rows)))
+        names = tuple(layer_name(layer, n_encoder) for layer in places)
+        note = (
+            f"Intact, the model says {most_likely(seen[0])}. "
+            "Cells name the next token where it changes."
+        )
+        panel = Panel("", names, columns, "layer", "head")
+        unit = "KL to the intact model (nats)"
+        return Grid(title, pd.DataFrame(rows), (panel,), unit, AMOUNT, (note,))
     rows = [
-        {**one, "panel": 0, "row": row, "column": column, "value": value, "text": text,
-         "details": _details(one)}
-        for row, one in enumerate(found)
+        {**one, "row": row, "column": column, "value": value, "text": text, "details": words}
+        for row, (one, words) in enumerate(zip(seen, details, strict=True))
         for column, (text, value) in enumerate(
             zip(one["top"], one["top_probability"], strict=True)
         )
     ]  # fmt: skip
-    panel = Panel("", tuple(names), _PLACES[: len(found[0]["top"])], "without layer", "next token")
+    names = ("intact", *(layer_name(layer, n_encoder) for layer in layers))
+    panel = Panel("", names, _PLACES[: len(seen[0]["top"])], "without layer", "next token")
     return Grid(title, pd.DataFrame(rows), (panel,), "probability", SHARE, upward=False)
-
-
-_NAMES = {"attn_out": "attention", "mlp_out": "MLP", "z": "head", "cross_z": "head of "
-          "cross-attention", "cross_attn_out": "cross-attention"}  # fmt: skip
-
-
-def _by_head(title: str, found: list[dict[str, Any]], n_encoder: int) -> Grid:
-    """A cell per head, coloured by how far the next token's distribution moves."""
-    usual = found[0]["top"][0]
-    heads = [one for one in found if one["layer"] is not None]
-    layers = sorted({one["layer"] for one in heads})
-    rows = [
-        {**one, "panel": 0, "row": layers.index(one["layer"]), "column": one["head"],
-         "value": one["kl"], "text": "" if one["top"][0] == usual else one["top"][0],
-         "details": _details(one)}
-        for one in heads
-    ]  # fmt: skip
-    columns = tuple(str(head) for head in range(1 + max(one["head"] for one in heads)))
-    names = tuple(layer_name(layer, n_encoder) for layer in layers)
-    panel = Panel("", names, columns, "layer", "head")
-    likely = most_likely(found[0])
-    note = f"Intact, the model says {likely}. Cells name the next token where it changes."
-    table = pd.DataFrame(rows)
-    return Grid(title, table, (panel,), "KL to the intact model (nats)", AMOUNT, (note,))
-
-
-def _found(model: Model, logprobs: torch.Tensor) -> list[dict[str, Any]]:
-    """The most likely tokens of each distribution, and its divergence from the first."""
-    probabilities = logprobs.exp()
-    best = probabilities.topk(min(TOP, logprobs.shape[-1]))
-    kl = (probabilities[0] * (logprobs[0] - logprobs)).sum(-1).clamp(min=0)
-    return [
-        {"kl": float(kl[place]), "top": readable(model, ids.tolist()),
-         "top_probability": values.tolist()}
-        for place, (values, ids) in enumerate(zip(best.values, best.indices, strict=True))
-    ]  # fmt: skip
-
-
-def _details(one: dict[str, Any]) -> str:
-    written = f"\nwrites: {one['continuation']!r}" if "continuation" in one else ""
-    return f"{most_likely(one)}\nKL to the intact model {one['kl']:.2f} nats{written}"

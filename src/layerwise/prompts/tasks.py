@@ -11,7 +11,7 @@ from layerwise.ground.readers import one_of, text
 from layerwise.tasks.items import CAPABILITIES, Corruption, Item, chance_of, repeats_joined
 from layerwise.tasks.task import Task, Template, one_line_answers
 
-from .reading import rows
+from .texts import rows
 
 _FIELDS = ("prompt", "answer", "wrong", "corrupted", "corrupted_answer")
 

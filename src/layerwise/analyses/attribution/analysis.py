@@ -26,13 +26,12 @@ from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.no_signal import gate_tables
 from layerwise.presentation.over_run import HOLM, RATE, evidence_for, together
-from layerwise.presentation.rows import asked_of, numbers, records, rows
+from layerwise.presentation.rows import asked_of, numbers, parts, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table, others
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     PROTOCOL_ORDER,
     SUBLAYER_WORDS,
-    in_order,
     interval,
     number,
     spread,
@@ -55,8 +54,7 @@ from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
 from .result import ANALYSIS as NAME
-from .result import CONTRIBUTIONS, AttributionResult
-from .tables import HEADS, SUBLAYERS, attribution_gate
+from .result import CONTRIBUTIONS, HEADS, SUBLAYERS, AttributionResult, attribution_gate
 
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
@@ -112,22 +110,17 @@ def attributions(run: RunTables) -> list[Claim]:
     if attribution is None:
         return []
     shown = rows(attribution, metric="logit_diff", signal=True)
-    claims = [
-        claim
-        for protocol in in_order(shown["protocol"], PROTOCOL_ORDER)
-        for task in in_order(rows(shown, protocol=protocol)["task"], ())
-        for claim in _task(rows(shown, protocol=protocol, task=task), attribution)
-    ]
-    return spaced(claims, 2)
+    groups = parts(shown, protocol=PROTOCOL_ORDER, task=())
+    return spaced([claim for _, of_task in groups for claim in _task(of_task, attribution)], 2)
 
 
-def _task(parts: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
-    of_encoder = (parts["layer"] < stacks().n_encoder).fillna(False).astype(bool)
-    written, read = parts.loc[~of_encoder], parts.loc[of_encoder]
+def _task(of_task: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
+    of_encoder = (of_task["layer"] < stacks().n_encoder).fillna(False).astype(bool)
+    written, read = of_task.loc[~of_encoder], of_task.loc[of_encoder]
     part, head = _most(written, list(_THE)), _most(written, list(_HEADS))
     if part is None:
         return []
-    (total,) = records(rows(parts, component="total"))
+    (total,) = records(rows(of_task, component="total"))
     of_heads = every["component"].isin(list(_HEADS))
     tests = pd.DataFrame(every.loc[~of_heads])
     details = [f"The whole logit difference to the other choices is "
@@ -176,43 +169,38 @@ def _run_nats(row: dict[str, Any], every: pd.DataFrame, correction: str = HOLM) 
     return f"{shown} nats ({_tested(row, every, correction)['evidence']})"
 
 
-def _figures(run: RunTables) -> list[FigureSpec]:
+def _figures(attribution: pd.DataFrame) -> list[FigureSpec]:
     """What layers and heads add to the answer, a figure of each for each protocol with signal."""
     from .figures import attribution_heads, attribution_lines
 
-    attribution = run.table("attribution_summary")
-    if attribution is None:
-        return []
     figures, two = [], stacks().n_encoder > 0
+    where, through = ("where the answer begins", _THROUGH_CROSS) if two else ("last position", "")
     shown = rows(attribution, metric="logit_diff", signal=True)
-    for protocol in in_order(shown["protocol"], PROTOCOL_ORDER):
-        items = spread(rows(shown, protocol=protocol)["n_items"])
-        where = "where the answer begins" if two else "last position"
+    for (protocol,), of_protocol in parts(shown, protocol=PROTOCOL_ORDER):
         what = (
             f"to the answer's first token against the other choices' ({protocol} prompts, {where}, "
-            f"n = {items} items a task, tasks with signal)"
+            f"n = {spread(of_protocol['n_items'])} items a task, tasks with signal)"
         )
+        alt = "of what each {} adds to the logit difference, one chart per task."
         lines = (
             f"What each sublayer of each layer adds directly {what}: logit difference in nats, "
             "mean over items, with bootstrap 95 % intervals. Filled markers: not 0 after Holm's "
             "correction over the layers. Layers that prepare what others write are not credited."
-            f"{_THROUGH_CROSS if two else ''}"
+            f"{through}"
         )
-        alt = "of what each {} adds to the logit difference, one chart per task."
         draw = partial(attribution_lines, shown, protocol)
         figures.append(
             FigureSpec(f"attribution_{protocol}", draw, lines, f"Line charts {alt.format('layer')}")
         )
         for component, name in _ATTRIBUTED_HEADS.items():
-            if rows(shown, component=component).empty:
+            if component not in set(shown["component"]):
                 continue
-            head = HEAD_WORDS[component]
-            grey = " Grey: no such head." if two and component == "z" else ""
+            head, grey = HEAD_WORDS[component], " Grey: no such head." + through
             heads = (
                 f"What each {head} adds directly {what}: logit difference in nats, mean over "
                 "items. Dots: not 0 after Benjamini-Hochberg correction over all heads of the "
-                f"task. The largest, with their intervals, are in the table below.{grey}"
-                f"{_THROUGH_CROSS if two and component == 'z' else ''}"
+                "task. The largest, with their intervals, are in the table below."
+                f"{grey if two and component == 'z' else ''}"
             )
             draw = partial(attribution_heads, shown, protocol, component=component)
             figures.append(
@@ -221,14 +209,13 @@ def _figures(run: RunTables) -> list[FigureSpec]:
     return figures
 
 
-def attribution_tables(run: RunTables) -> list[Table]:
-    """The parts that add most to the logit difference, of tasks with signal."""
+def sections(run: RunTables) -> list[Section]:
+    """What layers and heads write, and the largest contributions of tasks with signal."""
     attribution = run.table("attribution_summary")
     if attribution is None:
         return []
-    parts = rows(attribution, metric="logit_diff", component=[*SUBLAYERS, *HEADS])
-    silent = sorted(set(rows(parts, signal=False)["task"]))
-    heard = rows(parts, signal=True)
+    every = rows(attribution, metric="logit_diff", component=[*SUBLAYERS, *HEADS])
+    silent, heard = sorted(set(rows(every, signal=False)["task"])), rows(every, signal=True)
     ranked = heard.iloc[(-abs(numbers(heard, "value"))).argsort(kind="stable")]
     shown = cells(CONTRIBUTIONS, ranked.head(_MOST))
     note = others(len(ranked), len(shown), "are in attribution_summary.parquet")
@@ -237,17 +224,12 @@ def attribution_tables(run: RunTables) -> list[Table]:
     if silent:
         note = f"{note} No signal, so left out: {', '.join(silent)}.".strip()
     title = f"Largest contributions to the logit difference ({len(shown)} of {len(ranked)})"
-    return [Table(title, heads(CONTRIBUTIONS), shown, True, note)]
-
-
-def sections(run: RunTables) -> list[Section]:
-    """What layers and heads write, and the largest contributions in numbers."""
+    gates = gate_tables(run, "attribution_gate", _RIGHT, "guessing among choices (%)")
+    table = Table(title, heads(CONTRIBUTIONS), shown, True, note)
+    words = words_and_left_out(_ATTRIBUTION_WORDS, run.facts, NAME)
     return [
-        Section("attribution", "Direct logit attribution", 50,
-                words_and_left_out(_ATTRIBUTION_WORDS, run.facts, NAME),
-                tuple(_figures(run)),
-                (*gate_tables(run, "attribution_gate", _RIGHT, "guessing among choices (%)"),
-                 *attribution_tables(run)), kinds=(KIND,)),
+        Section("attribution", "Direct logit attribution", 50, words,
+                tuple(_figures(attribution)), (*gates, table), kinds=(KIND,)),
     ]  # fmt: skip
 
 
@@ -257,13 +239,13 @@ def _with_gate(result: AttributionResult, others: Sequence[Result]) -> dict[str,
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    from .job import Attribution
+    from .api import Attribution
 
     return PlannedJobs({"attribution": Attribution(setup)})
 
 
 def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    from .job import Attribution
+    from .api import Attribution
 
     yield Attribution(start.reading, strict=False)
 

@@ -17,8 +17,6 @@ from layerwise.presentation.rows import by_task, layers_of, numbers, rows
 from layerwise.presentation.section import bounds
 from layerwise.presentation.style import FULL_WIDTH, look, styled
 
-from .tables import ROUNDING
-
 METRICS = {"logit_diff": "logit difference (nats)", "logprob": "log-probability (nats)"}
 _LINES = {
     "attn_out": ("attention", look(0)),
@@ -92,7 +90,7 @@ def attribution_heads(
     """
     shown = _shown(summary, protocol, metric, [component])
     largest = float(np.abs(numbers(shown, "value")).max())
-    largest = largest if largest > ROUNDING else 1.0  # colours are not for rounding
+    largest = largest if largest > 1e-6 else 1.0  # colours are not for rounding
     return head_maps(
         [(task_title(part), part) for _, part in by_task(shown)],
         "value",

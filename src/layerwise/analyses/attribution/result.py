@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
+from layerwise import stats
 from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.presentation import no_signal
 from layerwise.presentation.columns import (
@@ -23,12 +26,99 @@ from layerwise.presentation.columns import (
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.section import drawn
 from layerwise.presentation.wording import HEAD_WORDS, SUBLAYER_WORDS
+from layerwise.stats.families.estimate import estimate, mean_columns, student
+from layerwise.stats.items.clusters import Clusters, clusters_of, mean_errors, mean_p_values
+from layerwise.stats.signals.signal import Answered, gate_table, signals_of
 from layerwise.storage.base import Result, computed_once
+from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
-from .tables import HEADS, SUBLAYERS, attribution_gate, summary_table
+_PIECE = ["task", "capability", "protocol", "metric"]
+_PART = ["component", "layer", "head"]
+# What a layer adds to the stream.
+SUBLAYERS = ("attn_out", "cross_attn_out", "mlp_out")
+HEADS = ("z", "cross_z")
+# What can be told from nothing by a test; the rest is only shown with its interval.
+TESTED = ("layer", *SUBLAYERS, *HEADS)
+# What float32 sums of a run may differ by, with room; less is nothing.
+ROUNDING = 1e-6
+
+
+def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """``attribution_summary.parquet``: the mean of every part, per task, protocol and metric.
+
+    Layers are attention, cross-attention and MLP together. Tests are of a mean of 0 (one-sample
+    t), corrected within task, protocol, metric and component: heads by Benjamini-Hochberg, the
+    rest by Holm; and again so over all tests of tasks with signal. Without signal nothing is
+    significant.
+    """
+    signal = signals_of(attribution_gate(attribution))
+    tables = [
+        _piece(group, seed, signal[str(task), str(protocol)])
+        for (task, _, protocol, _), group in attribution.groupby(_PIECE, sort=False)
+    ]
+    if not tables:
+        return frame("attribution_summary", [])
+    whole = pd.concat(tables, ignore_index=True)
+    heads = whole["component"].isin(HEADS).to_numpy(dtype=bool)
+    table = estimate(whole, student("value"), [*_PIECE, "component"], by_rate=heads)
+    return conform("attribution_summary", table.rename(columns={"p_corrected": "p_adjusted"}))
+
+
+def attribution_gate(attribution: pd.DataFrame) -> pd.DataFrame:
+    """Whether the answer's first token is the best of the choices' more often than blind.
+
+    That is more often than by chance (exact binomial test), which is one over the number of
+    distinct first tokens, averaged over items (a binomial tail of equal chances is too wide, if
+    anything, for unequal ones: Hoeffding 1956, Ann. Math. Stat. 27), and than when another item's
+    question is asked, where that was measured (exact McNemar test). Corrected by Holm over all
+    tasks and protocols of the run.
+    """
+    answers, chances = [], {}
+    for place, group in attribution.groupby(["task", "protocol"]):
+        items = group.drop_duplicates("item")
+        answers.append(Answered.of_items(items, items["correct"].to_numpy(dtype=bool)))
+        chances[place] = float(items["chance"].to_numpy(dtype=float).mean())
+    return gate_table(answers, lambda task, protocol: chances[task, protocol])
+
+
+def _piece(group: pd.DataFrame, seed: int, signal: bool) -> pd.DataFrame:
+    task = str(group["task"].iloc[0])
+    parts, values, clusters = _wide(group)
+    tested = np.where(np.abs(values).max(axis=0) > ROUNDING, mean_p_values(values, clusters), 1.0)
+    return parts.assign(
+        **{name: group[name].iloc[0] for name in _PIECE},
+        n_items=len(values),
+        **mean_columns("value", "", values, clusters, stats.generator(seed, task)),
+        p=np.where(parts["component"].isin(TESTED), tested, np.nan),
+        signal=signal,
+        error=mean_errors(values, clusters),
+        n_clusters=clusters.n,
+    )
+
+
+def _wide(
+    group: pd.DataFrame,
+) -> tuple[pd.DataFrame, Float[np.ndarray, "items parts"], Clusters]:
+    """The parts, layers among them, their values by item, and which items belong together."""
+    numbered = group.assign(part=group.groupby(_PART, dropna=False, sort=False).ngroup())
+    parts = numbered.drop_duplicates("part").sort_values(_PART, ignore_index=True)
+    wide = numbered.pivot(index="item", columns="part", values="value")
+    values = wide[parts["part"]].to_numpy(dtype=float)
+    parts = parts.reindex(columns=_PART)
+    sublayers = parts["component"].isin(SUBLAYERS).to_numpy()
+    layers = sorted(set(parts.loc[sublayers, "layer"]))
+    placed = parts["layer"].fillna(-1)
+    of_layers = [sublayers & (placed == layer).to_numpy(dtype=bool) for layer in layers]
+    added = [values[:, chosen].sum(axis=1) for chosen in of_layers]
+    named = pd.DataFrame({"component": "layer", "layer": layers, "head": pd.NA})
+    together = pd.concat([named.astype(parts.dtypes), parts], ignore_index=True)
+    return together, np.column_stack([*added, values]), clusters_of(group, wide.index)
+
 
 ANALYSIS = "direct logit attribution"
+# Parts of each task and protocol in the short view.
+_SHOWN = 5
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -73,16 +163,13 @@ class AttributionResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """The parts that add most to the logit difference, of tasks with signal."""
-        return in_short(self, without(CONTRIBUTIONS, "n"), largest(self.summary()))
-
-
-def largest(summary: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
-    """The sublayers and heads that add most to an answer, of tasks that have signal."""
-    parts = summary["component"].isin([*SUBLAYERS, *HEADS])
-    heard = summary.loc[summary["signal"] & parts & (summary["metric"] == "logit_diff")]
-    ranked = heard.sort_values(by="value", ascending=False, kind="stable")
-    top = ranked.groupby(["protocol", "task"], sort=True).head(n_top)
-    return top.sort_values(["protocol", "task"], kind="stable")
+        summary = self.summary()
+        parts = summary["component"].isin([*SUBLAYERS, *HEADS])
+        heard = summary.loc[summary["signal"] & parts & (summary["metric"] == "logit_diff")]
+        ranked = heard.sort_values(by="value", ascending=False, kind="stable")
+        top = ranked.groupby(["protocol", "task"], sort=True).head(_SHOWN)
+        top = top.sort_values(["protocol", "task"], kind="stable")
+        return in_short(self, without(CONTRIBUTIONS, "n"), top)
 
 
 def _part(row: Row) -> str:

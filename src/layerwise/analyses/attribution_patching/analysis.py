@@ -13,7 +13,7 @@ from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, save
 from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.presentation.claim import IN_TABLE, OPEN, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.rows import asked_of, numbers, records, rows
+from layerwise.presentation.rows import asked_of, numbers, parts, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import counted, in_order, spread_of
 from layerwise.stats import holm
@@ -35,53 +35,43 @@ def estimates_hold(run: RunTables) -> list[Claim]:
     agreement = run.table("attribution_agreement")
     if agreement is None:
         return []
-    claims = []
-    for direction in in_order(agreement["direction"], ()):
-        gated = rows(agreement, direction=direction)
-        gated = pd.DataFrame(gated.loc[~gated["signal"].eq(False).fillna(False)])
-        for site in in_order(gated["site"], ()):
-            of_site = rows(gated, site=site)
-            if np.isfinite(numbers(of_site, "spearman_low")).any():
-                claims.append(_agreement(of_site, {"direction": direction, "site": site}))
-    return spaced(claims, 1)
+    known = agreement.loc[~agreement["signal"].eq(False).fillna(False)]
+    known = pd.DataFrame(known.dropna(subset=["spearman_low"]))
+    return spaced(
+        [_agreement(cells, *where) for where, cells in parts(known, direction=(), site=())], 1
+    )
 
 
-def _agreement(cells: pd.DataFrame, where: dict[str, str]) -> Claim:
-    known = cells.loc[np.isfinite(numbers(cells, "spearman_low"))]
-    shown = records(known.loc[_beyond_chance(known)])
+def _agreement(known: pd.DataFrame, direction: str, site: str) -> Claim:
+    # where pairs and cells both say so
+    sure = (numbers(known, "spearman_low") > 0) & (holm(numbers(known, "spearman_p")) < ALPHA)
+    n_sure = int(sure.sum())
     least = records(known)[int(np.argmin(numbers(known, "spearman")))]
     value, low, high = (float(least[f"spearman{end}"]) for end in ("", "_low", "_high"))
-    several = len(known) > 1 and np.isfinite(numbers(known, "spearman_p")).all()
-    family = ", corrected by Holm over the tasks" if several else ""
+    family = ", corrected by Holm over the tasks" if len(known) > 1 else ""
     unit = f"rank correlation over cells on {least['task']}, the lowest"
+    where = {"direction": direction, "site": site}
     return Claim(
-        kind=ESTIMATES, evidence=IN_TABLE if shown else OPEN, importance=weight(0.35, value),
-        short=f"Gradients rank patches of {where['site']} as true patches do in {len(shown)} of "
+        kind=ESTIMATES, evidence=IN_TABLE if n_sure else OPEN, importance=weight(0.35, value),
+        short=f"Gradients rank patches of {site} as true patches do in {n_sure} of "
         f"{counted(len(known), 'task')}.",
         estimate=Estimate(value, low, high, unit, digits=2),
-        details=(f"They agree beyond chance there{family}; direction: {where['direction']}.",),
+        details=(f"They agree beyond chance there{family}; direction: {direction}.",),
         source=source("attribution_agreement", where, task=str(least["task"])),
         **asked_of(known, "pair"),
     )  # fmt: skip
 
 
-def _beyond_chance(known: pd.DataFrame) -> np.ndarray:
-    """Where pairs and cells both say so; cells are not asked in tables of earlier versions."""
-    p = numbers(known, "spearman_p")
-    return (numbers(known, "spearman_low") > 0) & (np.isnan(p) | (holm(p) < ALPHA))
-
-
-def estimates(run: RunTables) -> list[FigureSpec]:
-    """Estimated against true patches, a figure for each direction."""
+def sections(run: RunTables) -> list[Section]:
+    """Estimated against true patches, a figure for each direction, and their agreement."""
     from .figures import estimate_agreement
 
-    estimates = run.table("attribution_cells")
-    agreement = run.table("attribution_agreement")
+    estimates, agreement = run.table("attribution_cells"), run.table("attribution_agreement")
     if estimates is None or agreement is None:
         return []
     figures = []
     for direction in in_order(agreement["direction"], ()):
-        cells, agreed = (rows(t, direction=direction) for t in (estimates, agreement))
+        estimated, agreed = (rows(t, direction=direction) for t in (estimates, agreement))
         caption = (
             f"Attribution patching ({direction}): the change of the logit difference that a "
             "gradient predicts for a patch, against that of the true patch, for cells drawn at "
@@ -89,26 +79,14 @@ def estimates(run: RunTables) -> list[FigureSpec]:
             "rank correlations' intervals are in the table below."
         )
         alt = "Scatter plots of estimated against true changes, one per task and site."
-        draw = partial(estimate_agreement, cells, agreed)
+        draw = partial(estimate_agreement, estimated, agreed)
         figures.append(FigureSpec(f"estimates_{direction}", draw, caption, alt))
-    return figures
-
-
-def agreement_shown(run: RunTables) -> list[Table]:
-    """How gradient estimates agree with true patches."""
-    agreement = run.table("attribution_agreement")
-    if agreement is None:
-        return []
     shown = cells(AGREEMENT, agreement)
-    return [Table("Agreement of estimates and true patches", heads(AGREEMENT), shown)]
-
-
-def sections(run: RunTables) -> list[Section]:
-    """Estimated against true patches, and their agreement in numbers."""
+    table = Table("Agreement of estimates and true patches", heads(AGREEMENT), shown)
+    words = words_and_left_out(_ESTIMATE_WORDS, run.facts, "attribution patching")
     return [
-        Section("estimates", "Estimated patches", 44,
-                words_and_left_out(_ESTIMATE_WORDS, run.facts, "attribution patching"),
-                tuple(estimates(run)), tuple(agreement_shown(run)), kinds=(ESTIMATES,)),
+        Section("estimates", "Estimated patches", 44, words, tuple(figures), (table,),
+                kinds=(ESTIMATES,)),
     ]  # fmt: skip
 
 

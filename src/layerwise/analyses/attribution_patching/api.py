@@ -19,13 +19,13 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
+from layerwise.analyses.patching.api import Patching, grouped
 from layerwise.analyses.patching.cells import (
     Cell,
     PatchingLayout,
     answer_logits,
     refuse_unknown_places,
 )
-from layerwise.analyses.patching.job import Patching, grouped
 from layerwise.analyses.patching.pairs import Pair
 from layerwise.analyses.patching.tables import DIRECTIONS
 from layerwise.errors import UserError

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from layerwise.presentation.charts.lines import draw_scatter
 from layerwise.presentation.charts.panels import Panels
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.rows import by_task, numbers, records, rows
+from layerwise.presentation.rows import numbers, parts, records, rows
 from layerwise.presentation.style import FULL_WIDTH, styled
-from layerwise.presentation.wording import in_order, number
+from layerwise.presentation.wording import CAPABILITY_ORDER, number
 
 
 @styled
@@ -24,9 +24,8 @@ def estimate_agreement(
     """
     shown = pd.DataFrame(cells.dropna(subset=["true"]))
     named = [
-        (rows(part, site=site), rows(agreement, task=task, site=site)["spearman"].iloc[0])
-        for task, part in by_task(shown)
-        for site in in_order(part["site"], ())
+        (part, rows(agreement, task=task, site=site)["spearman"].iloc[0])
+        for (_, task, site), part in parts(shown, capability=CAPABILITY_ORDER, task=(), site=())
     ]
     titles = [
         [part["task"].iloc[0], f"{part['site'].iloc[0]}, {len(part)} cells",

@@ -16,7 +16,6 @@ from layerwise.analyses.patching.tables import (
     pair_notes,
     signals_of_pairs,
 )
-from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.presentation.columns import estimated, in_short, named, numbered, plain, without
 from layerwise.presentation.section import drawn
 from layerwise.stats.families.rank_correlation import rank_correlation
@@ -32,6 +31,7 @@ AGREEMENT = (
     estimated("rank correlation", "spearman", "spearman_", 1, 2),
     numbered("median error (nats)", "median_error", digits=3),
 )
+_CELL = ["layer", "head", "pos_label"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -58,7 +58,13 @@ class AttributionPatchingResult(Result):
             ``task``, ``capability``, ``protocol``, ``direction``, ``site``, ``layer``, ``head``,
             ``pos_label``, ``n_items``, ``estimate``, ``true`` (nan where it was not patched).
         """
-        return cell_means(self.attribution_patching)
+        key = ["task", "capability", "protocol", "direction", "site", *_CELL]
+        grouped = _changes(self.attribution_patching).groupby(key, as_index=False, sort=False)
+        means = grouped.agg(
+            n_items=("item", "nunique"), estimate=("estimate", "mean"), true=("true", "mean")
+        )
+        heads = means["head"].astype("Int64").where(means["head"] >= 0)
+        return means.assign(head=heads, layer=means["layer"].astype("Int64"))
 
     @computed_once
     def agreement(self) -> pd.DataFrame:
@@ -78,23 +84,11 @@ class AttributionPatchingResult(Result):
 
     def notes(self) -> list[str]:
         """Items that are left out, and how many pairs the model solves where it has no signal."""
-        left_out = left_out_sentences(self.facts, "attribution patching")
-        return [*left_out, *pair_notes(self.attribution_patching)]
+        return pair_notes(self.attribution_patching, self.facts, "attribution patching")
 
     def summary_rows(self) -> pd.DataFrame:
         """How estimates and true patches agree, by task and site."""
         return in_short(self, without(AGREEMENT, "median error (nats)"), self.agreement())
-
-
-def cell_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over pairs of every cell's estimated and, where it was patched, true change."""
-    changes = _changes(table)
-    key = ["task", "capability", "protocol", "direction", "site", "layer", "head", "pos_label"]
-    means = changes.groupby(key, as_index=False, sort=False).agg(
-        n_items=("item", "nunique"), estimate=("estimate", "mean"), true=("true", "mean")
-    )
-    heads = means["head"].astype("Int64").where(means["head"] >= 0)
-    return means.assign(head=heads, layer=means["layer"].astype("Int64"))
 
 
 def _changes(table: pd.DataFrame) -> pd.DataFrame:
@@ -116,31 +110,26 @@ def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> 
     rows = []
     key = ["task", "capability", "protocol", "direction", "site"]
     sampled, signals = _changes(table).dropna(subset=["true"]), signals_of_pairs(table)
-    for _, group in sampled.groupby(key, sort=False):
-        named = {name: group[name].iloc[0] for name in key}
-        signal = signals[str(named["task"]), str(named["protocol"])]
-        rows.append({**named, **_agreement(group, seed, n_resamples), "signal": signal})
+    for place, changes in sampled.groupby(key, sort=False):
+        where: dict[str, Any] = dict(zip(key, place, strict=True))
+        estimate, true = (
+            changes.pivot_table(index="item", columns=_CELL, values=name).dropna(axis=1)
+            for name in ("estimate", "true")
+        )
+        n, clusters = len(estimate), clusters_of(changes, estimate.index)
+        random = stats.generator(seed, str(where["task"]))
+        indices = sample_and_resamples(clusters.n, n_resamples, random)
+        first, second = (
+            clusters.resampled_means(wide.to_numpy(dtype=float), indices)
+            for wide in (estimate, true)
+        )
+        rho = rank_correlation(first, second, clusters.n, random)
+        gap = np.abs(first[0] - second[0])
+        rows.append({
+            **where, "n_items": n, "n_cells": estimate.shape[1],
+            **rho.columns("spearman", "spearman_"),
+            "median_error": float(np.median(gap)) if len(gap) else None,
+            "largest_error": float(gap.max()) if len(gap) else None,
+            "signal": signals[where["task"], where["protocol"]],
+        })  # fmt: skip
     return frame("attribution_agreement", rows)
-
-
-def _agreement(changes: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Any]:
-    cell = ["layer", "head", "pos_label"]
-    estimate, true = (
-        changes.pivot_table(index="item", columns=cell, values=name, aggfunc="mean").dropna(axis=1)
-        for name in ("estimate", "true")
-    )
-    n, clusters = len(estimate), clusters_of(changes, estimate.index)
-    random = stats.generator(seed, str(changes["task"].iloc[0]))
-    indices = sample_and_resamples(clusters.n, n_resamples, random)
-    means = [
-        clusters.resampled_means(wide.to_numpy(dtype=float), indices) for wide in (estimate, true)
-    ]
-    rho = rank_correlation(means[0], means[1], clusters.n, random)
-    gap = np.abs(means[0][0] - means[1][0])
-    return {
-        "n_items": n,
-        "n_cells": estimate.shape[1],
-        **rho.columns("spearman", "spearman_"),
-        "median_error": float(np.median(gap)) if len(gap) else None,
-        "largest_error": float(gap.max()) if len(gap) else None,
-    }

@@ -24,57 +24,38 @@ _HEADS_WORDS = (
 _MOST = 200
 
 
-def head_scores(run: RunTables) -> list[FigureSpec]:
-    """Where heads attend on repeated random tokens."""
+def sections(run: RunTables) -> list[Section]:
+    """Where heads attend on repeated random tokens, by layer and head, and the highest scores."""
     from .figures import head_score_maps
 
     heads = run.table("heads_summary")
     if heads is None:
         return []
     chosen = len(rows(heads, induction_head=True))
-    caption = (
-        f"Mean attention on random tokens that are repeated once, over n = "
-        f"{spread_of(heads['n_sequences'], 'sequence')}: from the second occurrence of a token to "
-        "the successor of the first (prefix matching, as induction heads attend), to the token "
-        f"before, and to the first occurrence.{_of_each_attention()} Dots: "
-        f"{counted(chosen, 'induction head')}, whose prefix matching lies above "
-        f"{run.facts.settings['threshold']} with its whole 95 % interval (bootstrap over "
-        "sequences)."
-    )
-    alt = "Heat maps of attention scores, layers by heads, one for each kind of attention."
-    return [FigureSpec("head_scores", partial(head_score_maps, heads), caption, alt)]
-
-
-def _of_each_attention() -> str:
-    """Where what is repeated stands in an encoder-decoder."""
-    if not stacks().n_encoder:
-        return ""
-    return (
+    # Where what is repeated stands in an encoder-decoder.
+    two_stacks = (
         " The encoder reads the tokens twice, and there each occurrence is also asked about the "
         "other, and all tokens about the next. The decoder's self-attention is given them twice, "
         "while the encoder has read others; for cross-attention the encoder has read them once "
         "and the decoder is given them once. Grey: no such score, or no such head."
     )
-
-
-def heads_table(run: RunTables) -> list[Table]:
-    """The heads with the highest prefix-matching scores."""
-    heads = run.table("heads_summary")
-    if heads is None:
-        return []
+    caption = (
+        f"Mean attention on random tokens that are repeated once, over n = "
+        f"{spread_of(heads['n_sequences'], 'sequence')}: from the second occurrence of a token to "
+        "the successor of the first (prefix matching, as induction heads attend), to the token "
+        f"before, and to the first occurrence.{two_stacks if stacks().n_encoder else ''} Dots: "
+        f"{counted(chosen, 'induction head')}, whose prefix matching lies above "
+        f"{run.facts.settings['threshold']} with its whole 95 % interval (bootstrap over "
+        "sequences)."
+    )
+    alt = "Heat maps of attention scores, layers by heads, one for each kind of attention."
+    figure = FigureSpec("head_scores", partial(head_score_maps, heads), caption, alt)
     columns = head_columns(heads)
     ranked = heads.sort_values(by="prefix_matching", ascending=False, kind="stable")
     shown = cells(columns, ranked.head(_MOST))
     title = f"Heads by prefix matching ({len(shown)} of {len(ranked)})"
-    return [Table(title, headed(columns), shown, True)]
-
-
-def sections(run: RunTables) -> list[Section]:
-    """Scores by layer and head, and the highest in numbers."""
-    return [
-        Section("heads", "Induction heads", 55, _HEADS_WORDS,
-                tuple(head_scores(run)), tuple(heads_table(run))),
-    ]  # fmt: skip
+    table = Table(title, headed(columns), shown, True)
+    return [Section("heads", "Induction heads", 55, _HEADS_WORDS, (figure,), (table,))]
 
 
 def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:

@@ -34,9 +34,8 @@ from layerwise.storage.provenance import Facts
 from layerwise.storage.schemas import SCHEMAS
 from layerwise.sweep.checks.faithful import check_faithful, refuse_states
 
-from .repeated_tokens import SHORTEST, RepeatedSequence, RepeatedTokens
 from .result import HeadsResult
-from .scoring import Scored, scores_of
+from .scoring import SHORTEST, RepeatedSequence, RepeatedTokens, Scored, scores_of
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
 

@@ -25,9 +25,11 @@ def head_score_maps(summary: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
 
     ``summary`` is the table ``heads_summary.parquet``.
     """
-    shown = []
+    shown, places = [], summary[["layer", "head"]].drop_duplicates()
     for site, score in ((site, score) for site in _SITES for score in _SCORES):
-        table = _whole(summary, site).assign(score=lambda table, score=score: table[score])
+        # a row of nulls for what has none of a kind of attention
+        table = places.merge(rows(summary, site=site), how="left", on=["layer", "head"])
+        table = table.assign(score=table[score])
         if np.isfinite(numbers(table, "score")).any():
             # a dot stands once for each head
             table["induction"] = table["induction_head"].isin([True]) & (not shown)
@@ -43,9 +45,3 @@ def head_score_maps(summary: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
         marked="induction",
         tell=lambda row: number(row["score"], 2),
     )
-
-
-def _whole(summary: pd.DataFrame, site: str) -> pd.DataFrame:
-    """The rows of one kind of attention, and a row of nulls for what has none of it."""
-    places = summary[["layer", "head"]].drop_duplicates()
-    return places.merge(rows(summary, site=site), how="left", on=["layer", "head"])

@@ -99,17 +99,15 @@ def head_columns(heads: pd.DataFrame) -> tuple[Column, ...]:
 
 def summary_table(heads: pd.DataFrame, threshold: float, seed: int) -> pd.DataFrame:
     """``heads_summary.parquet``: means over sequences with bootstrap 95 % intervals."""
-    summary: pd.DataFrame | None = None
     # in the order of computation
     heads = heads.assign(site=heads["site"].astype(_SITES)).sort_values(_HEAD, kind="stable")
-    for score in SCORES:
-        wide = heads.pivot(index="sequence", columns=_HEAD, values=score)
-        values = wide.to_numpy(dtype=float)
-        if summary is None:
-            summary = wide.columns.to_frame(index=False).assign(n_sequences=len(values))
-        apart, random = Clusters.apart(len(values)), stats.generator(seed, "heads")
-        summary = summary.assign(**mean_columns(score, f"{score}_", values, apart, random))
-    assert summary is not None
+    wide = {score: heads.pivot(index="sequence", columns=_HEAD, values=score) for score in SCORES}
+    first = wide[SCORES[0]]
+    summary = first.columns.to_frame(index=False).assign(n_sequences=len(first))
+    for score, values in wide.items():
+        apart, random = Clusters.apart(len(first)), stats.generator(seed, "heads")
+        columns = mean_columns(score, f"{score}_", values.to_numpy(dtype=float), apart, random)
+        summary = summary.assign(**columns)
     above = (summary["prefix_matching_low"] > threshold).fillna(False)
     summary["induction_head"] = above & (summary["site"] == "z")
     return conform("heads_summary", summary)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,15 +21,24 @@ from layerwise.analyses.shared.difficulty_words import beside_order
 from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.analyses.shared.lens_names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
 from layerwise.presentation.claim import ESTABLISHED, LENS, Claim, Estimate, source, spaced, weight
+from layerwise.presentation.columns import (
+    Column,
+    cells,
+    decided,
+    estimated,
+    heads,
+    numbered,
+    p_column,
+    plain,
+)
 from layerwise.presentation.no_signal import gate_tables
 from layerwise.presentation.over_run import after_holm
-from layerwise.presentation.rows import records, rows
-from layerwise.presentation.section import FigureSpec, Section, Table, bounds
+from layerwise.presentation.rows import parts, records, rows
+from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
     capitalised,
     counted,
-    in_order,
     interval,
     number,
     spread_of,
@@ -58,6 +66,14 @@ if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
 
 SETTLED = "prediction depth"
+COMPARISONS = (
+    *plain("lens", "protocol", "first", "second"),
+    Column("n", lambda row: f"{row['n_first']}, {row['n_second']}"),
+    estimated("depth of second minus first", "difference", "", 1, 2),
+    numbered("an item of second settles later (%)", "later", 100),
+    p_column("p (Holm)", "p_holm"),
+    decided("significant", "significant"),
+)
 _LENS_WORDS = (
     "What the model would answer if each layer were its last (final norm and unembedding applied "
     "to the residual stream)."
@@ -84,28 +100,23 @@ def settled_later(run: RunTables) -> list[Claim]:
     Ranks of items may differ where mean depths, which the sentence tells, cannot be told apart:
     both must.
     """
-    prediction_depth_means = run.table("prediction_depth_means")
-    prediction_depth_comparisons = run.table("prediction_depth_comparisons")
-    if prediction_depth_comparisons is None or prediction_depth_means is None:
+    means, compared = (run.table(f"prediction_depth_{name}") for name in ("means", "comparisons"))
+    if compared is None or means is None:
         return []
-    ranked = records(rows(prediction_depth_comparisons, significant=True))
-    sure = [row for row in ranked if row["low"] > 0 or row["high"] < 0]
-    n_tests = len(prediction_depth_comparisons)
-    return spaced([_later(row, run, n_tests) for row in sure], 1)
+    sure = rows(compared, significant=True).query("low > 0 or high < 0")
+    return spaced([_later(row, run, means, len(compared)) for row in records(sure)], 1)
 
 
-def _later(row: dict[str, Any], run: RunTables, n_tests: int) -> Claim:
+def _later(row: dict[str, Any], run: RunTables, means: pd.DataFrame, n_tests: int) -> Claim:
     flipped = row["later"] < 0.5
     earlier, later = ("second", "first") if flipped else ("first", "second")
     share = 1 - row["later"] if flipped else row["later"]
     names = (str(row[later]), str(row[earlier]))
-    table = run.table("prediction_depth_means")
-    assert table is not None
-    at = {name: row[name] for name in ("lens", "protocol")}
-    means = [records(rows(table, capability=name, **at))[0] for name in names]
-    depths = " against ".join(number(100 * mean["depth"]) for mean in means)
-    shown = (interval(*(mean[n] for n in ("depth", "low", "high")), digits=2) for mean in means)
     where = {name: str(row[name]) for name in ("lens", "protocol", "first", "second")}
+    here = rows(means, lens=where["lens"], protocol=where["protocol"])
+    both = [records(rows(here, capability=name))[0] for name in names]
+    depths = " against ".join(number(100 * mean["depth"]) for mean in both)
+    shown = (interval(*(mean[n] for n in ("depth", "low", "high")), digits=2) for mean in both)
     sign = -1 if flipped else 1
     low, high = sorted(sign * float(row[name]) for name in ("low", "high"))
     return Claim(
@@ -113,7 +124,7 @@ def _later(row: dict[str, Any], run: RunTables, n_tests: int) -> Claim:
         short=f"By the {row['lens']} lens, the final answer is fixed later for {names[0]} than "
         f"for {names[1]} {when(row['protocol'])}: at {depths} % of the depth.",
         capabilities=names, protocols=(where["protocol"],),
-        tasks=tuple(task for mean in means for task in mean["tasks"].split(",")),
+        tasks=tuple(task for mean in both for task in mean["tasks"].split(",")),
         details=(
             f"Right answers come to stay on top at mean relative depth {' against '.join(shown)}.",
             f"{100 * share:.0f} % of the pairs of items are in this order.",
@@ -193,17 +204,12 @@ def _with_settled(
     )
 
 
-def lenses(run: RunTables) -> list[FigureSpec]:
+def lenses(lens_read: pd.DataFrame, seed: int) -> list[FigureSpec]:
     """Lens curves, a figure for each lens, site and protocol's prompts."""
     from .figures import lens_curves
 
-    lens = run.table("lens")
-    if lens is None:
-        return []
-    figures = []
-    table = rows(lens, over="prompt", pos=-1)
-    for lens, site, protocol in _curves_of(table):
-        own = rows(table, lens=lens, site=site, protocol=protocol)
+    figures, orders = [], {"lens": LENS_ORDER, "site": ("resid_post",), "protocol": PROTOCOL_ORDER}
+    for (lens, site, protocol), own in parts(rows(lens_read, over="prompt", pos=-1), **orders):
         after = {"resid_pre": "before each layer", "resid_mid": "after each layer's attention"}
         where = after.get(site, "after each layer")
         caption = (
@@ -216,29 +222,17 @@ def lenses(run: RunTables) -> list[FigureSpec]:
             f"{_OF_ENCODER.get(lens, '')}"
         )
         alt = f"Line charts of what the {lens} lens reads {where}, {protocol} prompts."
-        draw = partial(lens_curves, own, protocol, seed=run.facts.seed)
+        draw = partial(lens_curves, own, protocol, seed=seed)
         named = (lens.replace(" ", "_"), site)
         marks = [name for name in named if name not in (LOGIT, "resid_post")]
         figures.append(FigureSpec("_".join(["lens", *marks, protocol]), draw, caption, alt))
     return figures
 
 
-def _curves_of(table: pd.DataFrame) -> list[tuple[str, str, str]]:
-    orders = {"lens": LENS_ORDER, "site": ("resid_post",), "protocol": PROTOCOL_ORDER}
-    named = [in_order(table[name], order) for name, order in orders.items()]
-    there = set(zip(*(table[name] for name in orders), strict=True))
-    return [combination for combination in product(*named) if combination in there]
-
-
-def settlings(run: RunTables) -> list[FigureSpec]:
+def settlings(depths: pd.DataFrame, means: pd.DataFrame) -> FigureSpec:
     """From which depth on right answers stay on top of the lens."""
     from .figures import prediction_depth_curves
 
-    prediction_depth = run.table("prediction_depth")
-    prediction_depth_means = run.table("prediction_depth_means")
-    depths, means = prediction_depth, prediction_depth_means
-    if depths is None or means is None:
-        return []
     caption = (
         "Prediction depth: the first layer from which on the answer stays the lens's most likely "
         "token (after Baldock et al. 2021). Steps: share of the items "
@@ -247,42 +241,31 @@ def settlings(run: RunTables) -> list[FigureSpec]:
         "intervals over items, those of the table of depths."
     )
     alt = "Cumulative shares of answers settled by depth, one line per capability."
-    return [FigureSpec("prediction_depth", partial(prediction_depth_curves, depths, means),
-                    caption, alt)]  # fmt: skip
-
-
-def settling_tables(run: RunTables) -> list[Table]:
-    """Tests of prediction depth between capabilities."""
-    prediction_depth_comparisons = run.table("prediction_depth_comparisons")
-    if prediction_depth_comparisons is None:
-        return []
-    columns = (
-        "lens", "protocol", "first", "second", "n", "depth of second minus first",
-        "an item of second settles later (%)", "p (Holm)", "significant",
-    )  # fmt: skip
-    cells = [
-        [
-            row["lens"], row["protocol"], row["first"], row["second"],
-            f"{row['n_first']}, {row['n_second']}", bounds(row, "difference", "low", "high", 1, 2),
-            number(100 * row["later"]), f"{row['p_holm']:.3g}",
-            "yes" if row["significant"] else "no",
-        ]
-        for row in records(prediction_depth_comparisons)
-    ]  # fmt: skip
-    return [Table(f"Prediction depth, capabilities compared ({len(cells)})", columns, cells, True)]
+    draw = partial(prediction_depth_curves, depths, means)
+    return FigureSpec("prediction_depth", draw, caption, alt)
 
 
 def sections(run: RunTables) -> list[Section]:
-    """Lens curves, and prediction depth."""
-    return [
-        Section("lens", "Logit lens", 30,
-                words_and_left_out(_LENS_WORDS, run.facts, "logit lens"),
-                tuple(lenses(run)),
-                tuple(gate_tables(run, "lens_gate", _RIGHT, "without the question (%)")),
-                kinds=(LENS,)),
-        Section("settled", "Prediction depth", 34, _SETTLED_WORDS,
-                tuple(settlings(run)), tuple(settling_tables(run))),
-    ]  # fmt: skip
+    """Lens curves, and prediction depth with tests of it between capabilities."""
+    lens, depths, means, compared = map(
+        run.table,
+        ("lens", "prediction_depth", "prediction_depth_means", "prediction_depth_comparisons"),
+    )
+    if lens is None:
+        return []
+    words = words_and_left_out(_LENS_WORDS, run.facts, "logit lens")
+    gates = gate_tables(run, "lens_gate", _RIGHT, "without the question (%)")
+    curves = Section("lens", "Logit lens", 30, words, tuple(lenses(lens, run.facts.seed)),
+                     tuple(gates), kinds=(LENS,))  # fmt: skip
+    if depths is None or means is None:
+        return [curves]
+    tables = []
+    if compared is not None:
+        title = f"Prediction depth, capabilities compared ({len(compared)})"
+        tables.append(Table(title, heads(COMPARISONS), cells(COMPARISONS, compared), True))
+    figures = (settlings(depths, means),)
+    settled = Section("settled", "Prediction depth", 34, _SETTLED_WORDS, figures, tuple(tables))
+    return [curves, settled]
 
 
 def _tables(result: LensResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:

@@ -89,8 +89,14 @@ def logit_lens(
     if protocols is None:
         protocols = ("generate",) if over == GENERATED else LENS_PROTOCOLS
     refuse_unread_lens(lens, tuned)
+    if isinstance(positions, str) and positions != "all":
+        raise UserError(
+            f"Cannot read positions {positions!r}: expected negative numbers, counted from the "
+            "end of the prompt, or 'all'."
+        )
+    places = None if isinstance(positions, str) else tuple(sorted(set(positions)))
     setup = prepare(model, tasks, protocols, **run)
-    job = Lens(setup, tuple(sites), over, _positions(positions))
+    job = Lens(setup, tuple(sites), over, places)
     if lens == TUNED:
         if tuned is None:
             alike = of_kind(PromptOptions, run)
@@ -99,14 +105,3 @@ def logit_lens(
             tuned = TunedLens.load(tuned)
         job = replace(job, tuned=tuned)
     return execute_job(job, LensResult, "logit lens", run)
-
-
-def _positions(positions: str | Sequence[int]) -> tuple[int, ...] | None:
-    if positions == "all":
-        return None
-    if isinstance(positions, str):
-        raise UserError(
-            f"Cannot read positions {positions!r}: expected negative numbers, counted from the "
-            "end of the prompt, or 'all'."
-        )
-    return tuple(sorted(set(positions)))

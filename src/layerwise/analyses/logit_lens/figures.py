@@ -163,7 +163,15 @@ def prediction_depth_curves(
         drawn = ranges(part, capabilities, "capability", groups, ("depth", "low", "high"), span=0.0)
         draw_ranges(lower, capabilities, drawn)
         for row in records(part):
-            _write_mean(lower, row, capabilities.index(row["capability"]))
+            # In numbers where there is more room: left of a late mean, right of an early one.
+            late = row["depth"] > 0.5
+            at = row["low"] if late else row["high"], capabilities.index(row["capability"])
+            lower.annotate(
+                f"{interval(row['depth'], row['low'], row['high'], digits=2)}, "
+                f"n = {row['n_items']}",
+                at, xytext=(-5 if late else 5, 0), textcoords="offset points", va="center",
+                ha="right" if late else "left",
+            )  # fmt: skip
         name_depths(lower)
     panels.axes[0][0].set_xlim(-0.03, 1.03)
     panels.axes[0][0].set_ylim(-0.02, 1.02)
@@ -186,13 +194,3 @@ def _steps(axes: Axes, depths: pd.DataFrame, means: pd.DataFrame, order: list[st
     name_depths(axes)
     axes.grid(color="0.92", lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _write_mean(axes: Axes, row: dict, y: int) -> None:
-    """A mean in numbers where there is more room: left of a late one, right of an early one."""
-    late = row["depth"] > 0.5
-    axes.annotate(
-        f"{interval(row['depth'], row['low'], row['high'], digits=2)}, n = {row['n_items']}",
-        (row["low"] if late else row["high"], y), xytext=(-5 if late else 5, 0),
-        textcoords="offset points", va="center", ha="right" if late else "left",
-    )  # fmt: skip

@@ -87,18 +87,14 @@ class LensResult(Result):
         return [*left_out_sentences(self.facts, "logit lens"), *silent]
 
     def summary_rows(self) -> pd.DataFrame:
-        """Median rank and log-probability per protocol and layer."""
-        return lens_rows(self.lens, self.facts.model.n_encoder_layers)
-
-
-def lens_rows(lens: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:
-    """Median rank and mean log-probability, per protocol and layer, and lens and site if many."""
-    several = [name for name in ("lens", "site") if len(set(lens[name])) > 1]
-    table = lens.groupby(["protocol", *several, "layer"], as_index=False).agg(
-        rank=("rank", "median"), logprob=("logprob", "mean")
-    )
-    if n_encoder:
-        named = table if "lens" in table else table.assign(lens=lens["lens"].iloc[0])
-        table["layer"] = streams_read(named, n_encoder)
-    names = {"rank": "median rank", "logprob": "log-probability (nats)"}
-    return table.assign(logprob=table["logprob"].map(number)).rename(columns=names)
+        """Median rank and log-probability per protocol and layer, and lens and site if many."""
+        lens, n_encoder = self.lens, self.facts.model.n_encoder_layers
+        several = [name for name in ("lens", "site") if len(set(lens[name])) > 1]
+        table = lens.groupby(["protocol", *several, "layer"], as_index=False).agg(
+            rank=("rank", "median"), logprob=("logprob", "mean")
+        )
+        if n_encoder:
+            named = table if "lens" in table else table.assign(lens=lens["lens"].iloc[0])
+            table["layer"] = streams_read(named, n_encoder)
+        names = {"rank": "median rank", "logprob": "log-probability (nats)"}
+        return table.assign(logprob=table["logprob"].map(number)).rename(columns=names)

@@ -36,16 +36,16 @@ def answers_read(lens: pd.DataFrame) -> pd.DataFrame:
 
 def answers_on_top(lens: pd.DataFrame) -> pd.DataFrame:
     """Share of the items whose answer is on top after each layer, with exact 95 % intervals."""
-    rows_ = []
-    for _, group in answers_read(lens).groupby(["task", "layer"]):
-        task, layer = str(group["task"].iloc[0]), int(group["layer"].iloc[0])
-        on_top = group["rank"].eq(0).to_numpy(dtype=bool)
-        top = stats.exact_interval(int(on_top.sum()), len(group))
-        rows_.append(
-            {"task": task, "layer": layer, "n_items": len(group), "on_top": top.estimate,
-             "low": top.low, "high": top.high}
-        )  # fmt: skip
-    return pd.DataFrame(rows_)
+    answers = answers_read(lens).assign(on_top=lambda table: table["rank"] == 0)
+    grouped = answers.groupby(["task", "layer"], as_index=False)
+    table = grouped.agg(n_items=("on_top", "size"), on_top=("on_top", "sum"))
+    shares = [
+        stats.exact_interval(int(n_right), int(n))
+        for n_right, n in zip(table["on_top"], table["n_items"], strict=True)
+    ]
+    ends = [(share.estimate, share.low, share.high) for share in shares]
+    table[["on_top", "low", "high"]] = np.array(ends).reshape(-1, 3)
+    return table
 
 
 def prediction_depths(lens: pd.DataFrame, n_layers: int, n_encoder: int = 0) -> pd.DataFrame:
@@ -126,18 +126,9 @@ def _by_choosing(last: pd.DataFrame) -> float:
 
 
 class Sample(NamedTuple):
-    """The depths of a capability's right answers, in tasks with signal.
+    """The relative depths of a capability's right answers by a lens, in tasks with signal.
 
-    Attributes:
-        lens: one of ``LENS_ORDER``.
-        protocol: the protocol.
-        capability: the capability.
-        tasks: its tasks.
-        depths: relative depth of each item.
-        mean: mean over tasks of the mean over items.
-        clusters: which items ask for the same thing.
-        curves: where the right answers of each task settle, by which means are bounded.
-        n_layers: of the model.
+    The mean is over tasks, of their means; the curves, where answers of each task settle, bound it.
     """
 
     lens: str
@@ -156,11 +147,12 @@ def samples(depths: pd.DataFrame, signal: Signal, n_layers: int) -> Iterator[Sam
 
     A task counts if it has signal (``lens_gate``) and right answers to two things at least.
     """
-    keys = {tuple(map(str, key)) for key in depths[_TASK[:3]].to_numpy()}
-    for lens, protocol, capability in sorted(keys, key=lambda key: (*key[:2], _place(key[2]))):
-        here = (depths[_TASK[:3]] == [lens, protocol, capability]).all(axis=1)
+    known = [*CAPABILITIES, *sorted(set(depths["capability"]) - set(CAPABILITIES))]
+    ordered = depths.assign(place=depths["capability"].map(known.index))
+    for _, of_capability in ordered.groupby(["lens", "protocol", "place"], sort=True):
+        lens, protocol, capability = (str(of_capability[name].iloc[0]) for name in _TASK[:3])
         solved: list[tuple[str, np.ndarray, Clusters, ItemCurves]] = []
-        for task, group in depths.loc[here].groupby("task", sort=True):
+        for task, group in of_capability.groupby("task", sort=True):
             right = group["right"].to_numpy(dtype=bool)
             clusters = clusters_of(group, group["item"].tolist())
             if not signal.get((str(task), protocol), False) or clusters.only(right).n < 2:
@@ -171,16 +163,11 @@ def samples(depths: pd.DataFrame, signal: Signal, n_layers: int) -> Iterator[Sam
             solved.append((str(task), own_depths, clusters.only(right), curve))
         if solved:
             tasks, each, clusters, curves = zip(*solved, strict=True)
-            mean, joined = float(np.mean([x.mean() for x in each])), Clusters.joined(clusters)
-            every = np.concatenate(each)
             yield Sample(
-                lens, protocol, capability, tasks, every, mean, joined, curves, n_layers
+                lens, protocol, capability, tasks, np.concatenate(each),
+                float(np.mean([x.mean() for x in each])), Clusters.joined(clusters), curves,
+                n_layers,
             )  # fmt: skip
-
-
-def _place(capability: str) -> tuple[int, str]:
-    known: list[str] = list(CAPABILITIES)
-    return (known.index(capability) if capability in known else len(known), capability)
 
 
 def depth_means(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,13 @@ import pandas as pd
 from layerwise.analyses.contract import Analysis, Curves, Planned, PlannedJobs, PlanOptions
 from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.presentation.claim import PATCHING as KIND
+from layerwise.presentation.claim import Claim, Estimate, Evidence, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.naming import stacks
-from layerwise.presentation.rows import parts
+from layerwise.presentation.naming import name_layer, stacks
+from layerwise.presentation.no_signal import has_signal
+from layerwise.presentation.rows import asked_of, layers_of, numbers, parts, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table, others
-from layerwise.presentation.wording import joined, spread_of
+from layerwise.presentation.wording import PROTOCOL_ORDER, joined, percent, spread_of, when
 from layerwise.stats.depth.layer_curves import (
     PATCHING,
     TASK,
@@ -32,12 +34,154 @@ from layerwise.stats.depth.layer_curves import (
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .findings import findings
 from .result import CELLS, PatchingResult
 from .tables import signals_of_pairs
 
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
+
+
+_CHANGED = ("last changed", "first changed")
+_BOUNDS = ("recovered", "recovered_run_low", "recovered_run_high")
+# Of what the answer depends on; two places that hold so much together hold about all of it.
+_HALF, _ABOUT_ALL = 0.5, 0.75
+_TOGETHER = "bounds for all that the run patched together"
+_UNMEASURED = "The intact model's accuracy was not measured."
+
+
+def hand_overs(run: RunTables) -> list[Claim]:
+    """Where the last position takes over from the changed token, where that is established."""
+    return spaced([c for of_site, note in _patched(run) for c in _hand_over(of_site, note)], 1)
+
+
+def take_ups(run: RunTables) -> list[Claim]:
+    """Where a decoder takes up what the encoder has found, where that is established."""
+    return spaced([c for of_site, note in _patched(run) for c in _taken_up(of_site, note)], 1)
+
+
+def findings(run: RunTables) -> list[Claim]:
+    """Hand-overs from token to token, and take-ups from the encoder."""
+    return [*hand_overs(run), *take_ups(run)]
+
+
+def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, str]]:
+    """Averages of each task, and what is not known of it."""
+    patching = run.table("patching_summary")
+    if patching is None:
+        return
+    streams = rows(patching, site="resid_pre", direction="denoising")
+    for (task, protocol), of_site in parts(streams, task=(), protocol=PROTOCOL_ORDER):
+        signal = has_signal(run, task, protocol)
+        if signal is not False and rows(of_site, signal=False).empty:
+            yield of_site, "" if signal is not None else _UNMEASURED
+
+
+def _hand_over(of_site: pd.DataFrame, note: str) -> list[Claim]:
+    changed = next((name for name in _CHANGED if name in set(of_site["pos_label"])), None)
+    if changed is None or "last" not in set(of_site["pos_label"]):
+        return []
+    bounds = overtaking(of_site, changed)
+    if bounds is None:
+        return []
+    middle, low, high = bounds
+    there = {row["pos_label"]: row for row in records(rows(of_site, layer=middle))}
+    # What is there before a layer, and was not before the one in front of it, moved in that one.
+    at, first, last = (name_layer(layer - 1) for layer in bounds)
+    token = percent(*(there[changed][name] for name in _BOUNDS))
+    details = (
+        f"The last position overtakes the {changed} token in layer {at} [{first}, {last}].",
+        f"Patching the {changed} token behind it recovers {token} of the logit difference.",
+    )
+    says, layers = (
+        f"moves from the changed word to the prompt's last token in layer {at}",
+        (middle - 1,),
+    )
+    evidence, between = Evidence.ESTABLISHED, _elsewhere(of_site, changed)
+    if between is not None:
+        evidence, layers, (left, reached) = Evidence.IN_TABLE, between, map(name_layer, between)
+        says = f"leaves the changed word in layer {left} and reaches the last token in {reached}"
+        details = ("In between it is at neither.", *details)
+    return [_claim(
+        f"what decides the answer {says}", there["last"], [changed, "last"], layers=layers,
+        evidence=evidence, importance=weight(0.65, 1 - (high - low) / 10), details=details,
+        caveat=note,
+    )]  # fmt: skip
+
+
+def _claim(says: str, row: dict[str, Any], places: list[str] | str, **more: Any) -> Claim:
+    """A claim on a row, with the share that patching before its layer recovers."""
+    where = {name: str(row[name]) for name in ("task", "protocol", "direction", "site")}
+    value, low, high = (100 * float(row[name]) for name in _BOUNDS)
+    at = "the last position" if row["pos_label"] == "last" else "where the answer is predicted"
+    unit = f"% of the logit difference, by patching {at} before layer {name_layer(row['layer'])}"
+    return Claim(
+        kind=KIND, short=f"On {row['task']}, {says} {when(row['protocol'])}.",
+        source=source("patching_summary", {**where, "pos_label": places}, layer=int(row["layer"])),
+        estimate=Estimate(value, low, high, unit, _TOGETHER), **more,
+        **asked_of(pd.DataFrame([row]), "pair"),
+    )  # fmt: skip
+
+
+def _elsewhere(of_site: pd.DataFrame, changed: str) -> tuple[int, int] | None:
+    """The layers at which the answer leaves one place and reaches the other, if they are two.
+
+    None where both places together hold about all of it at every layer from the one to the other.
+    """
+    layers = layers_of(rows(of_site, pos_label="last"))
+    token, last = (
+        numbers(rows(of_site, pos_label=name).set_index("layer").reindex(layers), "recovered")
+        for name in (changed, "last")
+    )
+    left, reached = _stays(token < _HALF), _stays(last > _HALF)
+    if left is None or reached is None or reached <= left:
+        return None
+    both = (token + last)[left:reached]
+    return (layers[max(left - 1, 0)], layers[reached - 1]) if both.min() < _ABOUT_ALL else None
+
+
+def _taken_up(of_site: pd.DataFrame, note: str) -> list[Claim]:
+    """The layer in which more than half arrives where the decoder answers, to stay."""
+    answer = rows(of_site, pos_label="answer").sort_values("layer")
+    if answer.empty:
+        return []
+    bounds = [_stays(numbers(answer, name) > _HALF) for name in _BOUNDS]
+    middle, last, first = (None if at is None else layers_of(answer)[at] for at in bounds)
+    if middle is None or last is None or first is None or middle == layers_of(answer)[0]:
+        return []
+    row = records(rows(answer, layer=middle))[0]
+    # What is there before a layer, and was not before the one in front of it, came in that one.
+    at, early, late = (name_layer(layer - 1) for layer in (middle, first, last))
+    return [_claim(
+        f"more than half of what decides the answer reaches the decoder's answer in layer {at}",
+        row, "answer", layers=(middle - 1,), evidence=Evidence.ESTABLISHED, caveat=note,
+        importance=weight(0.6, 1 - (last - first) / 10),
+        details=(f"The layer lies in [{early}, {late}], with bounds over all that the run "
+                 "patched.",),
+    )]  # fmt: skip
+
+
+def overtaking(of_site: pd.DataFrame, changed: str) -> tuple[int, int, int] | None:
+    """The layer from which the last position recovers more than the changed token, with bounds."""
+    layers = layers_of(rows(of_site, pos_label="last"))  # in an encoder-decoder, the encoder's
+    token, last = (
+        rows(of_site, pos_label=name).set_index("layer").reindex(layers)
+        for name in (changed, "last")
+    )
+    middle, low, high = (
+        _stays(numbers(last, _BOUNDS[a]) > numbers(token, _BOUNDS[b]))
+        for a, b in ((0, 0), (2, 1), (1, 2))
+    )
+    before = numbers(token, _BOUNDS[1])[0] > numbers(last, _BOUNDS[2])[0]
+    if not before or middle is None or low is None or high is None:
+        return None
+    return layers[middle], layers[low], layers[high]
+
+
+def _stays(holds: Sequence[bool] | np.ndarray) -> int | None:
+    """The first index from which on something holds to the end."""
+    broken = np.flatnonzero(~np.asarray(holds, dtype=bool))
+    first = int(broken[-1]) + 1 if len(broken) else 0
+    return first if first < len(holds) else None
 
 
 _PATCHING_WORDS = (
@@ -86,19 +230,6 @@ def patching_evidence(
         yield progress(PATCHING, group, wide, edges, own_signal, sampling, why, from_first=False)
 
 
-def patchings(run: RunTables) -> list[FigureSpec]:
-    """Patching heat maps, a figure for each direction and site."""
-    patching = run.table("patching_summary")
-    if patching is None:
-        return []
-    return [
-        _figure(table, direction, site)
-        for (direction, site), table in parts(
-            patching, direction=("denoising",), site=("resid_pre",)
-        )
-    ]
-
-
 def _figure(table: pd.DataFrame, direction: str, site: str) -> FigureSpec:
     from .figures import patching_heads, patching_map, verb
 
@@ -143,23 +274,25 @@ def _where(site: str) -> str:
     )
 
 
-def patching_table(run: RunTables) -> list[Table]:
-    """The patched cells that recover most, and all of them on demand."""
+def sections(run: RunTables) -> list[Section]:
+    """Heat maps, one for each direction and site, and the cells that recover most."""
     patching = run.table("patching_summary")
     if patching is None:
         return []
+    figures = [
+        _figure(table, direction, site)
+        for (direction, site), table in parts(
+            patching, direction=("denoising",), site=("resid_pre",)
+        )
+    ]
     ranked = patching.sort_values(by="recovered", ascending=False, kind="stable")
     shown = cells(CELLS, ranked.head(_MOST))
     note = others(len(ranked), len(shown), "rows follow from patching.parquet")
-    return [Table(f"Patched cells by share ({len(ranked)})", heads(CELLS), shown, True, note)]
-
-
-def sections(run: RunTables) -> list[Section]:
-    """Heat maps, and the cells in numbers."""
+    table = Table(f"Patched cells by share ({len(ranked)})", heads(CELLS), shown, True, note)
+    words = words_and_left_out(_PATCHING_WORDS, run.facts, "activation patching")
     return [
-        Section("patching", "Activation patching", 40,
-                words_and_left_out(_PATCHING_WORDS, run.facts, "activation patching"),
-                tuple(patchings(run)), tuple(patching_table(run)), kinds=(KIND,)),
+        Section("patching", "Activation patching", 40, words, tuple(figures), (table,),
+                kinds=(KIND,)),
     ]  # fmt: skip
 
 
@@ -168,7 +301,7 @@ def _tables(result: PatchingResult, others: Sequence[Result]) -> dict[str, pd.Da
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    from .job import Patching
+    from .api import Patching
 
     return PlannedJobs({"patching": Patching(setup, ("resid_pre",), options["pairs"])})
 

@@ -8,21 +8,310 @@ arXiv:2404.15255).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Unpack
+import time
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from typing import Any, TypeVar, Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
+from layerwise.errors import UserError
 from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
+from layerwise.models.instance.kinds import Model, token_passes
+from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.dry_sweeps import tell_of_more_memory
 from layerwise.runs.options import PairOptions
-from layerwise.runs.setup import TaskLike, prepare
+from layerwise.runs.pieces import Recorded
+from layerwise.runs.progress import Meter
+from layerwise.runs.records import work_entry
+from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.storage.parquet import frame
+from layerwise.sweep import LogLikelihood, SweepStats, intact
+from layerwise.sweep.changes.edits import SITES as ENGINE_SITES
+from layerwise.sweep.plans.cost import Cost
+from layerwise.tasks import PatchingPrompts, Task
 
-from .cells import refuse_unknown_places
-from .job import Patching
+from .cells import (
+    PATTERNS,
+    Cell,
+    PatchingLayout,
+    hooked_logprobs,
+    intact_logprobs,
+    refuse_unknown_places,
+)
+from .pairs import (
+    PAIRS_AT_ONCE,
+    Pair,
+    PairChoice,
+    PairPiece,
+    answer_requests,
+    both,
+    cut,
+    logprob_of,
+    run_pairs,
+)
 from .result import PatchingResult
-from .tables import DIRECTIONS
+from .tables import DENOISING, DIRECTIONS, patched_and_source
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Patching:
+    """A planned patching; a few pairs of a task make a piece.
+
+    At most so many pairs a task; ``positions`` are labels, the sites' own if None; ``strict``
+    refuses a task without any pair, and ``align`` takes pairs of unequal length, too.
+    """
+
+    setup: Setup
+    sites: tuple[str, ...]
+    pairs: int
+    strict: bool = True
+    directions: tuple[str, ...] = (DENOISING,)
+    positions: tuple[str, ...] | None = None
+    kl: bool = False
+    align: bool = False
+
+    def __post_init__(self) -> None:
+        layout = self.layout()
+        labels = layout.labels(layout.sites())
+        refuse_unknown_places(self.sites, self.positions, layout.sites(), labels)
+        self._refuse_missing_sites()
+        for site in self.sites:
+            known = layout.labels([site])
+            if self.positions is not None and not set(self.positions) & set(known):
+                raise UserError(
+                    f"Site {site} is not at position {', '.join(map(repr, self.positions))}: "
+                    f"expected one of {', '.join(known)}; name one of these, or leave the site out."
+                )
+        self.choice()
+
+    def layout(self) -> PatchingLayout:
+        """Which sites and positions the model has."""
+        return PatchingLayout.of(self.setup.model)
+
+    def choice(self) -> PairChoice:
+        """Which pairs are used."""
+        return PairChoice(self.setup, self.pairs, self.align, self.strict)
+
+    def _refuse_missing_sites(self) -> None:
+        cfg = self.setup.model.cfg
+        if "mlp_out" in self.sites and cfg.attn_only:
+            raise UserError("The model's blocks have no MLP; choose site resid_pre or attn_out.")
+        if "resid_mid" in self.sites and (cfg.attn_only or cfg.parallel_attn_mlp):
+            raise UserError(
+                "The model's blocks have no residual stream between attention and MLP; "
+                "choose site resid_pre, attn_out or resid_post."
+            )
+        if self.align and set(PATTERNS) & set(self.sites):
+            raise UserError(
+                "Attention patterns of prompts of unequal length have different keys; "
+                "expected other sites when pairs are aligned, so leave pattern or align out."
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this patching and no other."""
+        return {
+            "sites": list(self.sites),
+            "pairs": self.pairs,
+            "directions": list(self.directions),
+            "positions": None if self.positions is None else list(self.positions),
+            "kl": self.kl,
+            "align": self.align,
+        }
+
+    def run(
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
+    ) -> PatchingResult:
+        """Make the pieces that are missing, and join all of them."""
+        records, work = run_pairs(
+            self.choice(), parts, progress, "patching", "activation patching", self.cost,
+            self.measure, partial(self._tell_of_more_memory, progress),
+        )  # fmt: skip
+        return PatchingResult(records, self.setup.facts(settings, work))
+
+    def _tell_of_more_memory(self, progress: Meter, pieces: Sequence[PairPiece[Pair]]) -> None:
+        costs = [self.cost(piece) for piece in pieces]
+        tell_of_more_memory(
+            self.setup, costs, progress,
+            lambda roomy, at: replace(self, setup=roomy).cost(pieces[at]),
+        )  # fmt: skip
+
+    def cost(self, piece: PairPiece[Pair]) -> Cost:
+        """What a piece is expected to cost."""
+        return self._cost(piece.task, [pair.prompts for pair in piece.pairs])
+
+    def expected(self, task: Task, *protocols: str) -> Cost:
+        """What a task is expected to cost: as if the model solved the first pairs.
+
+        All pairs are of ``continuation``, whichever protocols are named.
+        """
+        usable = self.choice().usable(task)
+        if not usable:
+            return Cost()
+        together = self.choice().batches(task)
+        total = sum((self.setup.cost(task, [intact()], both(p)) for p in together), start=Cost())
+        pieces = cut(usable[: self.pairs], PAIRS_AT_ONCE)
+        return sum((self._cost(task, prompts) for prompts in pieces), start=total)
+
+    def _cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
+        total = Cost()
+        for direction in self.directions:
+            cells = [self.cells(prompts, direction) for prompts in some]
+            for swept, requests, _ in self._swept(some, direction, cells):
+                patches = [cell.intervention() for cell in swept]
+                total += self.setup.cost(task, patches, requests)
+            for prompts, own_cells in zip(some, cells, strict=True):
+                total += self._expected_hooked(task, prompts, direction, own_cells)
+        return total
+
+    def _expected_hooked(
+        self, task: Task, prompts: PatchingPrompts, direction: str, cells: Sequence[Cell]
+    ) -> Cost:
+        tokens, _ = patched_and_source(prompts.clean, prompts.corrupted, direction)
+        n = len(self._by_whom(cells)[1])
+        if not n:
+            return Cost()
+        passes = token_passes(self.setup.model, len(tokens)) * n
+        one = self.setup.cost(task, [intact()], answer_requests(prompts, tokens)[:1])
+        return Cost(
+            requests=2, interventions=n, prompt_token_passes=passes,
+            brute_force_token_passes=float(passes), rows=n, prompt_flop=n * one.flop,
+        )  # fmt: skip
+
+    def cells(self, prompts: PatchingPrompts, direction: str) -> list[Cell]:
+        """The cells of a pair."""
+        layout = self.layout()
+        return [
+            cell
+            for site in self.sites
+            for cell in layout.cells(prompts, direction, site, self.positions)
+        ]
+
+    def _by_whom(self, cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
+        """The cells that the engine patches, and those that plain hooks do."""
+        swept = [cell for cell in cells if not self.kl and cell.site in ENGINE_SITES]
+        return swept, [cell for cell in cells if self.kl or cell.site not in ENGINE_SITES]
+
+    def measure(self, piece: PairPiece[Pair]) -> Recorded:
+        """The rows of a piece, and what they cost."""
+        task, pairs = piece.task, piece.pairs
+        by_direction, stats = [], SweepStats()
+        for direction in self.directions:
+            cells = [self.cells(pair.prompts, direction) for pair in pairs]
+            patched_rows, cost = self.patched(pairs, direction, cells)
+            by_direction.append(patched_rows)
+            stats = stats + cost
+        of_task = {"task": task.name, "capability": task.capability}
+        rows = [
+            of_task | row for of_pair in zip(*by_direction, strict=True) for row in chain(*of_pair)
+        ]
+        work = work_entry("activation patching", task.name, stats)
+        return frame("patching", rows), {**work, "pairs": len(pairs)}
+
+    def patched(
+        self, pairs: Sequence[Pair], direction: str, cells: Sequence[Sequence[Cell]]
+    ) -> tuple[list[list[dict[str, Any]]], SweepStats]:
+        """For each pair a row for each of its cells, and the cost of all."""
+        stats, rows = SweepStats(), [list[dict[str, Any]]() for _ in pairs]
+        prompts = [pair.prompts for pair in pairs]
+        for swept, requests, alike in self._swept(prompts, direction, cells):
+            sweep = self.setup.sweep([cell.intervention() for cell in swept], requests)
+            stats = stats + sweep.stats
+            for cell, outcomes in zip(swept, sweep.outcomes, strict=True):
+                values = [logprob_of(outcome) for outcome in outcomes]
+                for i, clean, corrupted in zip(alike, values[::2], values[1::2], strict=True):
+                    rows[i].append(_row(pairs[i], direction, cell, clean, corrupted))
+        for pair, own_cells, of_pair in zip(pairs, cells, rows, strict=True):
+            if hooked := self._by_whom(own_cells)[1]:
+                hooked_rows, cost = self._hooked(pair, direction, hooked)
+                of_pair += hooked_rows
+                stats = stats + cost
+        return rows, stats
+
+    def _swept(
+        self,
+        prompts: Sequence[PatchingPrompts],
+        direction: str,
+        cells: Sequence[Sequence[Cell]],
+    ) -> Iterator[tuple[tuple[Cell, ...], list[LogLikelihood], list[int]]]:
+        """What the engine patches: cells, requests, and of which pairs, by number.
+
+        Pairs whose cells are the same, as those of one template are, share a sweep.
+        """
+        swept = [tuple(self._by_whom(own_cells)[0]) for own_cells in cells]
+        for patched, alike in grouped(swept).items():
+            if patched:
+                runs = [(p, patched_and_source(p.clean, p.corrupted, direction))
+                        for p in (prompts[i] for i in alike)]  # fmt: skip
+                of_pairs = (answer_requests(p, tokens, source) for p, (tokens, source) in runs)
+                yield patched, list(chain.from_iterable(of_pairs)), alike
+
+    def _hooked(
+        self, pair: Pair, direction: str, cells: Sequence[Cell]
+    ) -> tuple[list[dict[str, Any]], SweepStats]:
+        """The rows of runs patched with plain hooks, and their cost."""
+        model, (tokens, source) = self.setup.model, pair.runs(direction)
+        started = time.perf_counter()
+        patched = hooked_logprobs(model, tokens, source, cells)
+        answers = [pair.prompts.clean_answer, pair.prompts.corrupted_answer]
+        values: list[list[float]] = patched[:, answers].tolist()
+        unpatched, divergences = None, [None] * len(cells)
+        if self.kl:
+            wanted = intact_logprobs(model, source)
+            divergences = _kl(wanted, patched).tolist()
+            unpatched = float(_kl(wanted, intact_logprobs(model, tokens)))
+        n_layers, passes = model.cfg.n_layers, token_passes(model, len(tokens)) * len(cells)
+        seconds = time.perf_counter() - started
+        stats = SweepStats(n_layers * len(cells), n_layers * len(cells), passes, passes, seconds)
+        rows = [
+            _row(pair, direction, cell, *both, unpatched, kl)
+            for cell, both, kl in zip(cells, values, divergences, strict=True)
+        ]
+        return rows, stats
+
+
+def _kl(wanted: Any, given: Any) -> Any:
+    """KL divergence from a distribution to others, in nats, from log-probabilities."""
+    # rounding may leave -1e-17 where the two are the same
+    return (wanted.exp() * (wanted - given)).sum(dim=-1).clamp(min=0)
+
+
+def grouped(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
+    """The numbers of those that have the same key, by key, in the order of their first."""
+    places: dict[_Key, list[int]] = {}
+    for i, key in enumerate(keys):
+        places.setdefault(key, []).append(i)
+    return places
+
+
+def _row(
+    pair: Pair,
+    direction: str,
+    cell: Cell,
+    clean: float,
+    corrupted: float,
+    unpatched_kl: float | None = None,
+    kl: float | None = None,
+) -> dict[str, Any]:
+    """A row of the table, of both answers' log-probabilities under a patch."""
+    base, aim = pair.diffs(direction)
+    return {
+        **pair.row(direction),
+        **cell.row(),
+        "source_pos": cell.place[1],
+        "patched_diff": clean - corrupted,
+        "recovered": (clean - corrupted - base) / (aim - base),
+        "clean_logprob": pair.clean_logprob,
+        "corrupted_logprob": pair.corrupted_logprob,
+        "patched_logprob": clean,
+        "unpatched_kl": unpatched_kl,
+        "patched_kl": kl,
+    }
 
 
 @check_arguments(refuse_unknown_places, directions=some_of("direction", DIRECTIONS))

@@ -29,6 +29,7 @@ from layerwise.sweep import Intervention, PatchSite, patch
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.walk.readout import logits_of
 from layerwise.tasks import PatchingPrompts
+from layerwise.tasks.pairs import changed_spans
 
 from .tables import (
     ALL,
@@ -179,39 +180,45 @@ class PatchingLayout:
                     yield from (Cell(site, layer, head, label, places) for head in heads)
 
 
+Pairs = list[tuple[int, int]]
+
+
+def paired_positions(clean: Tokens, corrupted: Tokens) -> tuple[Pairs, Pairs, Pairs]:
+    """The positions of two prompts that stand for each other: before, in and after what differs.
+
+    In prompts of unequal length the first and last changed tokens stand for each other, and what
+    follows is counted from the end; tokens between have no counterpart.
+    """
+    spans = changed_spans(clean, corrupted)
+    changed = list(zip(*spans, strict=False))
+    if changed and len(spans[0]) != len(spans[1]):
+        changed = [*changed[:-1][:1], (spans[0][-1], spans[1][-1])]
+    n_after = len(clean) - spans[0].stop
+    after = [(len(clean) - left, len(corrupted) - left) for left in range(n_after, 0, -1)]
+    return [(at, at) for at in range(spans[0].start)], changed, after
+
+
 def places_in_prompt(
     prompts: PatchingPrompts, *, both_ways: bool = False
 ) -> list[tuple[str, Places]]:
     """Labels, each with the positions in the clean and the corrupted prompt that it stands for.
 
     The labels are those of Meng et al. 2022 (arXiv:2202.05262, figure 2) with "changed" for
-    "subject"; of further tokens a few, evenly spaced, stand for all. In prompts of unequal
-    length the first and last changed tokens stand for each other, and what follows is counted
-    from the end; tokens between have no counterpart and are left out.
+    "subject"; of further tokens a few, evenly spaced, stand for all.
     """
-    clean, corrupted = prompts.changed
-    alike, after = len(clean) == len(corrupted), len(prompts.clean) - clean.stop
-    tail = [
-        (len(prompts.clean) - left, len(prompts.corrupted) - left)
-        for left in range(max(after, 1), 0, -1)
-    ]
-    labelled: list[tuple[str, tuple[int, int]]] = []
-    if both_ways:
-        labelled += [(BEFORE, (at, at)) for at in range(0, clean.start, _step(clean.start))]
-    if min(len(clean), len(corrupted)) > 1:
-        labelled.append(("first changed", (clean[0], corrupted[0])))
-    if alike:
-        labelled += [("middle changed", (at, at)) for at in clean[1:-1]]
-    if after:
-        labelled.append(("last changed", (clean[-1], corrupted[-1])))
-    if len(tail) > 1:
-        labelled.append(("next", tail[0]))
-    labelled += [("further", pair) for pair in tail[1:-1][:: _step(len(tail) - 2)]]
-    places = [(label, (pair,)) for label, pair in (*labelled, ("last", tail[-1]))]
-    if not alike:
+    before, changed, after = paired_positions(prompts.clean, prompts.corrupted)
+    labelled = [(BEFORE, pair) for pair in before[:: _step(len(before))] if both_ways]
+    labels = ["first changed", *["middle changed"] * (len(changed) - 2), "last changed"]
+    labelled += list(zip(labels[len(labels) - len(changed) :], changed, strict=True))
+    if len(after) > 1:
+        labelled.append(("next", after[0]))
+    labelled += [("further", pair) for pair in after[1:-1][:: _step(len(after) - 2)]]
+    # where nothing follows what differs, its last token is the prompt's
+    last = after[-1] if after else labelled.pop()[1]
+    places = [(label, (pair,)) for label, pair in (*labelled, ("last", last))]
+    if len(prompts.clean) != len(prompts.corrupted):
         return places
-    every = range(0 if both_ways else clean.start, len(prompts.clean))
-    return [*places, (ALL, tuple((at, at) for at in every))]
+    return [*places, (ALL, (*(before if both_ways else ()), *changed, *after))]
 
 
 def _step(n: int) -> int:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerwise.presentation.charts.heat import (
     ABSENT,
     DIVERGING,
-    Cells,
     Mark,
     Row,
     cells,
@@ -50,8 +48,6 @@ _HEAD_SITES = {
     "cross_z": "each cross-attention head's output",
     "cross_pattern": "each head's cross-attention pattern",
 }
-_WHERE = {"all": "from change to end", "last": "last position"}
-_IN_TWO_STACKS = {"all": "all positions", "last": "last, then answer"}
 _MINUS = Mark(
     f"below {number(_NEGATIVE, 1)}", lambda row: row["recovered"] < _NEGATIVE, "_", "negative",
     {"ms": 4.0, "mew": 0.7, "mec": "0.15"},
@@ -93,8 +89,11 @@ def patching_map(
         drawn = cells(of_task, "recovered", ("layer", layers), ("pos_label", names),
                       [] if written else [_MINUS], _tell)  # fmt: skip
         draw_heat(axes, drawn, bar, (panels.room, height), absent=ABSENT)
-        if written:
-            _write_values(axes, drawn)
+        for (y, x), value in np.ndenumerate(drawn.values) if written else ():
+            if not np.isnan(value):
+                color = "white" if abs(value) > _DARK else "black"
+                axes.text(x + 0.5, y + 0.5, number(float(value), 1), ha="center",
+                          va="center_baseline", color=color)  # fmt: skip
         name_layers(axes, "y", layers, height, cells=True)
         axes.set_xticks(np.arange(len(names)) + 0.5, [label(one, 16) for one in names], rotation=90)
     what = _SITES.get(site, label(site))
@@ -114,14 +113,6 @@ def _tell(row: Row) -> str:
     return f"layer {name_layer(row['layer'])}, {row['pos_label']}: {share} %"
 
 
-def _write_values(axes: Axes, drawn: Cells) -> None:
-    for (y, x), value in np.ndenumerate(drawn.values):
-        if not np.isnan(value):
-            color = "white" if abs(value) > _DARK else "black"
-            axes.text(x + 0.5, y + 0.5, number(float(value), 1), ha="center",
-                      va="center_baseline", color=color)  # fmt: skip
-
-
 @styled
 def patching_heads(
     summary: pd.DataFrame, site: str = "z", direction: str | None = None, width: float = FULL_WIDTH
@@ -135,11 +126,15 @@ def patching_heads(
 
     ``summary`` is the table that ``PatchingResult.summary`` gives.
     """
-    shown = _ends_together(rows(summary, site=site))
+    shown = rows(summary, site=site)
     direction = str(shown["direction"].iloc[0]) if direction is None else direction
-    shown, where = rows(shown, direction=direction), _WHERE
+    shown = rows(shown, direction=direction)
+    if "last" in set(shown["pos_label"]):
+        # the answer's position in the decoder, and the prompt's last in the encoder
+        shown = shown.assign(pos_label=shown["pos_label"].replace("answer", "last"))
+    where = {"all": "from change to end", "last": "last position"}
     if stacks().n_encoder:
-        where = _WHERE | _IN_TWO_STACKS
+        where = {"all": "all positions", "last": "last, then answer"}
     named = [
         (
             [f"{task}, n = {spread(of_task['n_items'])}", where.get(at, at)],
@@ -158,10 +153,3 @@ def patching_heads(
         mark="significant (FDR 5 %)",
         tell=lambda row: f"{bounds(row, 'recovered', 'recovered_low', 'recovered_high', 100)} %",
     )
-
-
-def _ends_together(shown: pd.DataFrame) -> pd.DataFrame:
-    """The answer's position in the decoder under the name of the prompt's last in the encoder."""
-    if "last" not in set(shown["pos_label"]):
-        return shown
-    return shown.assign(pos_label=shown["pos_label"].replace("answer", "last"))

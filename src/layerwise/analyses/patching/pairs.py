@@ -120,7 +120,16 @@ class PairChoice:
 
     def usable(self, task: Task) -> list[PatchingPrompts]:
         """The pairs of a task that can be compared."""
-        return [prompts for prompts in self._prompts(task) if self._problem(prompts) is None]
+        return [prompts for prompts, problem in self._pairs(task) if problem is None]
+
+    def _pairs(self, task: Task) -> list[tuple[PatchingPrompts, str | None]]:
+        """The pairs of a task, each with why it cannot be patched, if so."""
+        pairs = [self.setup.pair(task, item) for item in task.items]
+        return [
+            (prompts, prompts.problem_aligned if self.align else prompts.problem)
+            for prompts in pairs
+            if prompts is not None
+        ]
 
     def tasks(self) -> list[Task]:
         """The tasks that have any."""
@@ -168,39 +177,30 @@ class PairChoice:
 
     def _entries(self, task: Task, analysis: str) -> Iterator[dict[str, Any]]:
         """What is said of a task that has pairs, if some of its items are left out."""
-        every = {item.id: self.setup.pair(task, item) for item in task.items}
-        reasons = {item: self._reason(prompts) for item, prompts in every.items()}
-        unused = {item: why for item, why in reasons.items() if why is not None}
-        if unused and any(every.values()):
+        pairs = {prompts.item: (prompts, problem) for prompts, problem in self._pairs(task)}
+        unused = {}
+        for item in (item.id for item in task.items):
+            prompts, problem = pairs.get(item, (None, ""))
+            if prompts is None:
+                unused[item] = "there is no corrupted prompt"
+            elif problem is None:
+                continue
+            elif not self.align and len(prompts.clean) != len(prompts.corrupted):
+                unused[item] = "the two prompts differ in length"
+            elif prompts.clean_answer == prompts.corrupted_answer:
+                unused[item] = "both answers begin with the same token"
+            else:
+                unused[item] = "one prompt has all tokens of the other"
+        if unused and pairs:
             counts = Counter(unused.values())
             numbers = [f" ({n})" if len(counts) > 1 else "" for n in counts.values()]
             why = joined(map(add, counts, numbers))
             named = {"analysis": analysis, "task": task.name, "protocol": "continuation"}
             yield {**named, **left_out(list(unused), why)}
 
-    def _reason(self, prompts: PatchingPrompts | None) -> str | None:
-        """Why patching leaves an item out, in few words; None if it does not."""
-        if prompts is None:
-            return "there is no corrupted prompt"
-        if self._problem(prompts) is None:
-            return None
-        if not self.align and len(prompts.clean) != len(prompts.corrupted):
-            return "the two prompts differ in length"
-        if prompts.clean_answer == prompts.corrupted_answer:
-            return "both answers begin with the same token"
-        return "one prompt has all tokens of the other"
-
-    def _prompts(self, task: Task) -> list[PatchingPrompts]:
-        pairs = (self.setup.pair(task, item) for item in task.items)
-        return [prompts for prompts in pairs if prompts is not None]
-
-    def _problem(self, prompts: PatchingPrompts) -> str | None:
-        return prompts.problem_aligned if self.align else prompts.problem
-
     def _why_none(self, task: Task) -> str:
-        problems = [self._problem(prompts) for prompts in self._prompts(task)]
-        if problems:
-            return f"No pair of task {task.name!r} can be patched: {problems[0]}"
+        for _, problem in self._pairs(task):
+            return f"No pair of task {task.name!r} can be patched: {problem}"
         return (
             f"Task {task.name!r} has no pairs for activation patching; "
             "choose a task whose items have a corruption, e.g. kv-words or facts."

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.presentation.columns import (
     LAYER,
     estimated,
@@ -85,8 +84,7 @@ class PatchingResult(Result):
 
     def notes(self) -> list[str]:
         """Items that are left out, and how many pairs the model solves where it has no signal."""
-        left_out = left_out_sentences(self.facts, "activation patching")
-        return [*left_out, *pair_notes(self.patching)]
+        return pair_notes(self.patching, self.facts, "activation patching")
 
     def summary_rows(self) -> pd.DataFrame:
         """The layers and positions that recover most."""

@@ -12,12 +12,14 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from layerwise import stats
+from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.presentation.wording import when
 from layerwise.stats.families.estimate import bounded_columns, estimate, student
 from layerwise.stats.items.clusters import Clusters, clusters_of
 from layerwise.stats.items.over_items import TASK, means_of_known
 from layerwise.stats.signals.signal import above_chance_p_values, have_signal
 from layerwise.storage.parquet import frame
+from layerwise.storage.provenance import Facts
 from layerwise.storage.schemas import SCHEMAS
 
 DENOISING, NOISING = DIRECTIONS = ("denoising", "noising")
@@ -175,8 +177,8 @@ def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
     return dict.fromkeys(known.index) | dict(zip(counted.index, signals, strict=True))
 
 
-def pair_notes(pairs: pd.DataFrame) -> list[str]:
-    """A sentence for each task and protocol without signal, by ``signals_of_pairs``."""
+def pair_notes(pairs: pd.DataFrame, facts: Facts, analysis: str) -> list[str]:
+    """Items that are left out, and how many pairs the model solves where it has no signal."""
     columns = ["pairs_solved", "pairs_reversed"]
     counts = pairs.groupby(["task", "protocol"])[columns].first()
     notes = [
@@ -185,7 +187,8 @@ def pair_notes(pairs: pd.DataFrame) -> list[str]:
         for (task, protocol), signal in signals_of_pairs(pairs).items()
         if signal is False
     ]
-    return [*notes, "layerwise score says what to try."] if notes else []
+    tried = ["layerwise score says what to try."] if notes else []
+    return [*left_out_sentences(facts, analysis), *notes, *tried]
 
 
 def heads_filled(table: pd.DataFrame) -> pd.DataFrame:

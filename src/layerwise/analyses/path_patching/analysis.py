@@ -63,13 +63,13 @@ def _path(row: dict[str, Any], every: pd.DataFrame) -> Claim:
     )  # fmt: skip
 
 
-def paths(run: RunTables) -> list[FigureSpec]:
-    """Direct paths, a figure for each direction."""
+def sections(run: RunTables) -> list[Section]:
+    """Direct paths by layer and head, a figure for each direction, and by what they carry."""
     from layerwise.analyses.patching.figures import verb
 
-    paths = run.table("path_effects")
     from .figures import path_senders
 
+    paths = run.table("path_effects")
     if paths is None:
         return []
     figures, cross = [], " c0, c1, ...: heads of cross-attention." * bool(stacks().n_encoder)
@@ -86,26 +86,13 @@ def paths(run: RunTables) -> list[FigureSpec]:
         )
         alt = "Heat maps of what each head and MLP carries to a receiver."
         figures.append(FigureSpec(f"paths_{direction}", partial(path_senders, own), caption, alt))
-    return figures
-
-
-def paths_table(run: RunTables) -> list[Table]:
-    """The direct paths by the size of what they carry."""
-    paths = run.table("path_effects")
-    if paths is None:
-        return []
     ranked = paths.iloc[(-abs(numbers(paths, "recovered"))).argsort(kind="stable")]
     shown = cells(PATHS, ranked.head(_MOST))
     note = others(len(ranked), len(shown), "rows are in path_effects.parquet")
-    return [Table(f"Direct paths by share ({len(ranked)})", heads(PATHS), shown, True, note)]
-
-
-def sections(run: RunTables) -> list[Section]:
-    """Senders by layer and head, and the paths in numbers."""
+    listed = Table(f"Direct paths by share ({len(ranked)})", heads(PATHS), shown, True, note)
+    words = words_and_left_out(_PATH_WORDS, run.facts, "path patching")
     return [
-        Section("paths", "Direct paths", 42,
-                words_and_left_out(_PATH_WORDS, run.facts, "path patching"),
-                tuple(paths(run)), tuple(paths_table(run)), kinds=(KIND,)),
+        Section("paths", "Direct paths", 42, words, tuple(figures), (listed,), kinds=(KIND,)),
     ]  # fmt: skip
 
 

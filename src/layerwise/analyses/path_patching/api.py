@@ -1,8 +1,6 @@
 """Path patching: which components act on a receiver directly, not by way of others.
 
-The receiver is the query, key or value of a head, an MLP, or the logits. How a path is patched
-is told in ``paths``, how its ends are named in ``components``; which pairs are used, in
-``patching.pairs``.
+The receiver is the query, key or value of a head, an MLP, or the logits.
 """
 
 from __future__ import annotations
@@ -39,8 +37,7 @@ from layerwise.sweep import SweepStats
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
 
-from .components import Receiver, parse_receiver, senders_of
-from .paths import received, written
+from .paths import Receiver, parse_receiver, received, senders_of, written
 from .result import PathPatchingResult
 
 

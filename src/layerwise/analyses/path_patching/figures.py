@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from layerwise.analyses.patching.figures import verb
 from layerwise.presentation.charts.heat import DIVERGING, head_maps, limit_of
 from layerwise.presentation.charts.panels import Bar
-from layerwise.presentation.rows import by_task, records, rows
+from layerwise.presentation.rows import by_task, parts, records
 from layerwise.presentation.section import bounds
 from layerwise.presentation.style import FULL_WIDTH, styled
-from layerwise.presentation.wording import in_order, spread
+from layerwise.presentation.wording import spread
 
 # The letter of a head's column, by its site.
 _GROUPS = {"z": "", "cross_z": "c", "mlp_out": "MLP"}
@@ -35,9 +35,9 @@ def path_senders(effects: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     shown = shown.assign(column=columns)
     groups = list(_GROUPS.values())
     named = [
-        ([f"{task}, n = {spread(part['n_items'])}", f"to {to}"], rows(part, receiver=to))
-        for task, part in by_task(shown)
-        for to in in_order(part["receiver"], ("logits",))
+        ([f"{task}, n = {spread(of_task['n_items'])}", f"to {to}"], part)
+        for task, of_task in by_task(shown)
+        for (to,), part in parts(of_task, receiver=("logits",))
     ]
     limit, what = limit_of(shown, "recovered"), verb(str(shown["direction"].iloc[0]))
     return head_maps(

@@ -8,7 +8,9 @@ The ends of paths are named in ``components``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,13 +18,16 @@ from jaxtyping import Float
 from torch import nn
 
 from layerwise.analyses.patching.cells import AT_ONCE, Hook, answer_logits
-from layerwise.ground.layer_names import ENCODER
+from layerwise.errors import UserError
+from layerwise.ground.layer_names import DECODER, ENCODER, layer_name, spans, stack_name
 from layerwise.models.instance.kinds import (
     DecoderOnly,
     Model,
     by_kind,
     hook_name,
     inputs_of,
+    n_encoder_layers,
+    n_heads_of,
     over_original,
 )
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -31,7 +36,154 @@ from layerwise.sweep.activations.sites import loaded_block
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.walk.readout import logits_of
 
-from .components import BEGINNING, CROSS_HEAD, EMBEDDING, HEAD, MLP, OF_MEMORY, Receiver, Sender
+EMBEDDING, HEAD, CROSS_HEAD, MLP = "embed", "z", "cross_z", "mlp_out"
+_NOUNS = {HEAD: "head", CROSS_HEAD: "cross-attention head", MLP: "mlp"}
+LOGITS = "logits"
+OF_MEMORY = ("cross_k", "cross_v")  # read the encoder's output, not the decoder's stream
+# The order in which the sublayers of a block write and read.
+_FIRST, _SECOND, _THIRD = range(3)
+BEGINNING = (-1, _FIRST)  # where an embedding writes
+_WRITES = {HEAD: _FIRST, CROSS_HEAD: _SECOND, MLP: _THIRD}
+_READS = {"q": _FIRST, "k": _FIRST, "v": _FIRST, "cross_q": _SECOND, "mlp": _THIRD}
+
+
+@dataclass(frozen=True)
+class Sender:
+    """What writes into a residual stream: a head, an MLP, or (in layer -1) an embedding.
+
+    Layers are numbered in the order of computation; a decoder-only model has no ``stack``.
+    """
+
+    layer: int
+    head: int | None
+    site: str
+    stack: str = ""
+    n_encoder: int = 0
+
+    @property
+    def name(self) -> str:
+        """``head 3.1``, ``mlp encoder.3``, ``cross-attention head decoder.3.1``, ``embedding``."""
+        if self.site == EMBEDDING:
+            return f"{self.stack} embedding".strip()
+        named = f"{_NOUNS[self.site]} {layer_name(self.layer, self.n_encoder)}"
+        return named if self.head is None else f"{named}.{self.head}"
+
+    @property
+    def writes_at(self) -> tuple[int, int]:
+        """Its layer, and which sublayer of that: those of one stack write in this order."""
+        return self.layer, _WRITES.get(self.site, _FIRST)
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """What reads from a residual stream; the logits in no layer.
+
+    It ``reads`` as ``q``, ``k`` or ``v`` of a head, the same with ``cross_`` before, as ``mlp`` or
+    ``logits``. Under grouped-query attention ``k`` and ``v`` have groups of heads for heads.
+    """
+
+    reads: str
+    layer: int | None = None
+    head: int | None = None
+    n_encoder: int = 0
+
+    @property
+    def name(self) -> str:
+        """``q:3.1``, ``mlp:encoder.3`` or ``logits``, as it is asked for."""
+        if self.layer is None:
+            return self.reads
+        named = f"{self.reads}:{layer_name(self.layer, self.n_encoder)}"
+        return named if self.head is None else f"{named}.{self.head}"
+
+    @property
+    def stack(self) -> str:
+        """The stack whose stream is read; empty in a decoder-only model."""
+        if not self.n_encoder:
+            return ""
+        if self.reads in OF_MEMORY:
+            return ENCODER
+        return DECODER if self.layer is None else stack_name(self.layer, self.n_encoder)
+
+    @property
+    def site(self) -> str:
+        """The hook that holds what it makes of the stream, without its block's name."""
+        if self.reads == "mlp":
+            return "hook_mlp_out"
+        crosses, _, letter = self.reads.rpartition("_")
+        return f"{'cross_attn' if crosses else 'attn'}.hook_{letter}"
+
+    @property
+    def reads_at(self) -> tuple[int | float, int]:
+        """Where in the order of ``Sender.writes_at``; whatever writes before is heard."""
+        if self.layer is None:
+            return float("inf"), _FIRST
+        if self.reads in OF_MEMORY:
+            return self.n_encoder, _FIRST
+        return self.layer, _READS[self.reads]
+
+    def hears(self, sender: Sender, parallel: bool) -> bool:
+        """Whether the sender has written into the stream that is read, before it is read."""
+        layer, sublayer = self.reads_at
+        reads_at = (layer, _FIRST if parallel else sublayer)
+        return sender.stack == self.stack and sender.writes_at < reads_at
+
+
+def parse_receiver(text: str, model: Model) -> Receiver:
+    """A receiver from ``q:3.1``, ``k:3.1``, ``v:3.1``, ``mlp:3`` or ``logits``.
+
+    In an encoder-decoder layers are named by address, as in ``q:encoder.3.1``, and there are
+    ``cross_q:decoder.3.1``, ``cross_k:decoder.3.1`` and ``cross_v:decoder.3.1``, too.
+    """
+    n_encoder, n_layers = n_encoder_layers(model), model.cfg.n_layers
+    if text == LOGITS:
+        return Receiver(LOGITS, n_encoder=n_encoder)
+    address, cross = r"\d+", ""
+    if n_encoder:
+        address, cross = rf"(?:{ENCODER}|{DECODER})\.\d+", "(?:cross_)?"
+    match = re.fullmatch(rf"({cross}[qkv]):({address})\.(\d+)|(mlp):({address})", text)
+    if match is None:
+        expected = "mlp:LAYER, or q, k or v of a head such as q:5.1."
+        if n_encoder:
+            expected = (
+                "mlp:LAYER such as mlp:encoder.3, or q, k or v of a head such as q:decoder.3.1, "
+                "with cross_ before it for a head of cross-attention."
+            )
+        raise UserError(f"Cannot read the receiver {text!r}: expected logits, {expected}")
+    if match[4] and model.cfg.attn_only:
+        raise UserError("The model's blocks have no MLP; choose another receiver.")
+    reads, named = match[1] or match[4], match[2] or match[5]
+    head = None if match[3] is None else int(match[3])
+    crosses = reads.startswith("cross")
+    bounds = spans(n_encoder, n_layers)[-1:] if crosses else spans(n_encoder, n_layers)
+    known = {layer_name(n, n_encoder): n for start, end in bounds for n in range(start, end + 1)}
+    layer = known.get(named)
+    n_heads = 0 if layer is None else n_heads_of(model, layer)
+    if reads in ("k", "v"):  # groups of heads share them
+        n_heads = model.cfg.n_key_value_heads or n_heads
+    if layer is None or (head is not None and head >= n_heads):
+        ends = (" to ".join(layer_name(end, n_encoder) for end in span) for span in bounds)
+        heads = "" if layer is None else f" and heads 0 to {n_heads - 1} for it"
+        raise UserError(
+            f"Receiver {text!r} is not in the model, which has {'cross-attention in ' * crosses}"
+            f"layers {', '.join(ends)}{heads}; choose one of these."
+        )
+    return Receiver(reads, layer, head, n_encoder)
+
+
+def senders_of(model: Model) -> list[Sender]:
+    """Everything that writes into a residual stream, in the order of computation."""
+    n_encoder, senders = n_encoder_layers(model), []
+    for start, end in spans(n_encoder, model.cfg.n_layers):
+        stack = stack_name(start, n_encoder) if n_encoder else ""
+        senders.append(Sender(-1, None, EMBEDDING, stack, n_encoder))
+        for layer in range(start, end + 1):
+            heads = range(n_heads_of(model, layer))
+            sites = (HEAD, CROSS_HEAD) if stack == DECODER else (HEAD,)
+            senders += [Sender(layer, h, site, stack, n_encoder) for site in sites for h in heads]
+            mlp = Sender(layer, None, MLP, stack, n_encoder)
+            senders += [] if model.cfg.attn_only else [mlp]
+    return senders
+
 
 _ROTATED = {"attn.hook_q": "attn.hook_rot_q", "attn.hook_k": "attn.hook_rot_k"}
 _HELD = ("hook_embed", "hook_attn_out", "hook_cross_attn_out", "hook_mlp_out", "hook_final")
@@ -68,7 +220,14 @@ def _projection(model: Model, sender: Sender) -> Float[torch.Tensor, "d_head d_m
         with loaded_block(model, sender.layer) as block:
             return block.attn.W_O[sender.head]
 
-    return by_kind(model, of_decoder, lambda m: head_projection(m, sender))
+    def of_seq2seq(model: Seq2SeqModel) -> torch.Tensor:
+        block = _block(model, sender.layer)
+        attention = block.cross_attn if sender.site == CROSS_HEAD else block.attn
+        assert attention is not None
+        weight = attention.out.weight.unflatten(1, (attention.n_heads, attention.d_head))
+        return weight[:, sender.head].T
+
+    return by_kind(model, of_decoder, of_seq2seq)
 
 
 @torch.inference_mode()
@@ -141,20 +300,16 @@ class _HeldStream:
         self, receiver: Receiver, streams: Float[torch.Tensor, "sender pos d_model"]
     ) -> Float[torch.Tensor, "sender pos *out"]:
         assert receiver.layer is not None
-        kept: dict[str, torch.Tensor] = {}
-
-        def keep(tensor: torch.Tensor, hook: Any) -> None:
-            kept["output"] = tensor
-
+        kept: list[torch.Tensor] = []
         self._model.run_with_hooks(
             *inputs_of(self._model, [self._tokens] * len(streams)),
             fwd_hooks=[
                 (self.entry_of(receiver), _putting(None, streams)),
-                (self.output_of(receiver), keep),
+                (self.output_of(receiver), lambda tensor, hook: kept.append(tensor)),
             ],
             stop_at_layer=receiver.layer + 1,
         )
-        return kept["output"]
+        return kept[0]
 
     def logprobs(self, hook: Hook, n: int) -> Float[torch.Tensor, "row d_vocab"]:
         return answer_logits(self._model, [self._tokens] * n, [hook]).double().log_softmax(-1)
@@ -164,7 +319,6 @@ class HeldStreams:
     """The streams of one run of an encoder-decoder, to be read with one sender changed."""
 
     def __init__(self, model: Seq2SeqModel, tokens: Tokens) -> None:
-        """Run the model on a prompt, and what its decoder begins with."""
         self.model, self._tokens = model, tokens
         _, self._held = model.run_with_cache(
             *inputs_of(model, [tokens]), names_filter=lambda name: name.endswith(_HELD)
@@ -239,16 +393,6 @@ class HeldStreams:
                 if norm is not None:
                     place = Sender(layer, None, site).writes_at
                     yield place, self.model.hook_name(layer, _OUTPUTS[site]), norm
-
-
-def head_projection(model: Seq2SeqModel, sender: Sender) -> Float[torch.Tensor, "d_head d_model"]:
-    """The output projection of one head of self-attention or cross-attention."""
-    assert sender.head is not None
-    block = _block(model, sender.layer)
-    attention = block.cross_attn if sender.site == CROSS_HEAD else block.attn
-    assert attention is not None
-    of_head = slice(sender.head * attention.d_head, (sender.head + 1) * attention.d_head)
-    return attention.out.weight[:, of_head].T
 
 
 def _block(model: Seq2SeqModel, layer: int) -> BlockParts:

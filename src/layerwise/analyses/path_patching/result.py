@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.patching.tables import NO_PAIR, pair_notes, path_effects
-from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.presentation.columns import estimated, in_short, named, p_column, plain, without
 from layerwise.presentation.section import drawn
 from layerwise.storage.base import Result, computed_once
@@ -59,8 +58,7 @@ class PathPatchingResult(Result):
 
     def notes(self) -> list[str]:
         """Items that are left out, and how many pairs the model solves where it has no signal."""
-        left_out = left_out_sentences(self.facts, "path patching")
-        return [*left_out, *pair_notes(self.path_patching)]
+        return pair_notes(self.path_patching, self.facts, "path patching")
 
     def summary_rows(self) -> pd.DataFrame:
         """The paths that matter most."""

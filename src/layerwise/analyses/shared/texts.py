@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,39 +36,17 @@ MOST_BYTES = 2**28
 
 
 class Text(NamedTuple):
-    """One text.
-
-    Attributes:
-        tokens: token ids.
-        n_prompt: how many of them an encoder reads; its decoder says the others. 0 where there is
-            no encoder.
-    """
+    """One text, and how many of its tokens an encoder reads; its decoder says the others."""
 
     tokens: Tokens
     n_prompt: int = 0
-
-
-@runtime_checkable
-class HasTokens(Protocol):
-    """What can be told apart by its tokens."""
-
-    @property
-    def tokens(self) -> Tokens:
-        """Token ids."""
-        ...
-
-
-_Text = TypeVar("_Text", bound=HasTokens)
 
 
 @dataclass(frozen=True)
 class Texts:
     """Texts to train on and texts to test on; no text is in both.
 
-    Attributes:
-        train: to train on.
-        held_out: to test on. Of prompts, these have few-shot examples of their own.
-        source: where they come from.
+    Prompts that are held out have few-shot examples of their own.
     """
 
     train: tuple[Text, ...]
@@ -88,14 +66,14 @@ def split(groups: Sequence[Sequence[Text]], n_texts: int, seed: int, source: str
 
 
 def parted(
-    groups: Sequence[Sequence[_Text]],
+    groups: Sequence[Sequence[Any]],
     n_texts: int,
     rng: np.random.Generator,
     source: str,
     trained: str,
-) -> tuple[tuple[_Text, ...], tuple[_Text, ...]]:
-    """Texts to train on, and a fifth of all that is held out; no text is in both."""
-    seen: set[_Text] = set()
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Texts (or others with tokens) to train on, and a fifth of all that is held out."""
+    seen: set[Any] = set()
     whole = [
         [text for text in group if len(text.tokens) > 1 and not (text in seen or seen.add(text))]
         for group in groups
@@ -116,7 +94,7 @@ def parted(
             f"Only {counted(n_all, 'text')} to train {trained} on came from {source}; expected "
             f"{FEWEST} at least, of two tokens or more: give a longer text."
         )
-    held_out: list[_Text] = []
+    held_out: list[Any] = []
     while len(held_out) < HELD_OUT_SHARE * n_all and len(shuffled) > 1:
         held_out += shuffled.pop()
     train = [text for group in shuffled for text in group]
@@ -130,36 +108,32 @@ def texts_of_file(path: Path, setup: Setup, n_texts: int) -> Texts:
     the decoder says the second.
     """
     model, length = setup.model, min(LENGTH, setup.model.cfg.n_ctx)
-    if is_seq2seq(model):
-        groups = [list(halves(text, setup.tokenizer, length, model)) for text in read_texts(path)]
-    else:
-        groups = [list(pieces(text, setup.tokenizer, length)) for text in read_texts(path)]
+    groups = [
+        list(
+            halves(text, setup.tokenizer, length, model)
+            if is_seq2seq(model)
+            else pieces(text, setup.tokenizer, length)
+        )
+        for text in read_texts(path)
+    ]
     return split(groups, n_texts, setup.seed, str(path))
 
 
 def read_texts(path: Path) -> list[str]:
-    """The texts of a file, as they stand there."""
+    """The texts of a file, as they stand there: in lines of JSON, or between blank lines."""
     if path.suffix not in (".txt", ".jsonl"):
         raise UserError(
             f"Cannot take text from {path}: expected a .txt file, or a .jsonl file with a field "
             "'text' in every line."
         )
     if path.suffix == ".jsonl":
-        return [_field(path, number, value) for number, value in objects(str(path))]
-    return list(_paragraphs(path))
-
-
-def _field(path: Path, number: int, value: dict[str, Any]) -> str:
-    text = value.get("text")
-    if not isinstance(text, str):
-        raise bad_line(
-            str(path), number, "not a JSON object with a field 'text' that is a text; correct it"
-        )
-    return text
-
-
-def _paragraphs(path: Path) -> Iterator[str]:
-    """What stands between blank lines."""
+        texts = []
+        for number, value in objects(str(path)):
+            if not isinstance(value.get("text"), str):
+                reason = "not a JSON object with a field 'text' that is a text; correct it"
+                raise bad_line(str(path), number, reason)
+            texts.append(value["text"])
+        return texts
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"Cannot read {path}: expected an ordinary file of UTF-8 text.")
@@ -175,9 +149,7 @@ def _paragraphs(path: Path) -> Iterator[str]:
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no UTF-8 text; save it as UTF-8.") from error
-    for text in whole.split("\n\n"):
-        if text.strip():
-            yield text.strip()
+    return [text.strip() for text in whole.split("\n\n") if text.strip()]
 
 
 def pieces(text: str, tokenizer: Any, length: int) -> Iterator[Text]:

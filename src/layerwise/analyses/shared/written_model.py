@@ -36,25 +36,20 @@ _MODEL = "written model"
 def refuse_occupied(out: Path) -> None:
     """Refuse a folder that holds anything but what ``prune_model`` writes."""
     refuse_unusable_folder(out, "a folder to write")
-    if not out.is_dir() or _is_ours(out):
+    if not out.is_dir():
         return
-    if any(path.name not in (PLACE, TABLES) for path in out.iterdir()) or _visible(out / TABLES):
+    tables = out / TABLES
+    if (tables / RUN_FILE).exists():
+        run = read_run_file(tables)
+        # of this or a later version
+        if not is_finished(run) or listed_files(tables) is not None:
+            return
+    others = tables.exists() and any(not path.name.startswith(".") for path in tables.iterdir())
+    if others or any(path.name not in (PLACE, TABLES) for path in out.iterdir()):
         raise UserError(
             f"{out} is not empty: expected a new or empty folder for the model, or that of the "
             "same command; choose another."
         )
-
-
-def _is_ours(out: Path) -> bool:
-    """Whether a run of this or a later version began there."""
-    if not (out / TABLES / RUN_FILE).exists():
-        return False
-    run = read_run_file(out / TABLES)
-    return not is_finished(run) or listed_files(out / TABLES) is not None
-
-
-def _visible(folder: Path) -> bool:
-    return folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
 def write_model(run: RunFolder, out: Path, write: Callable[[Path], None]) -> dict[str, str]:

@@ -20,14 +20,13 @@ _TUNED_WORDS = (
 )
 
 
-def tunings(run: RunTables) -> list[FigureSpec]:
-    """How much nearer to the final distribution the tuned lens is than the logit lens."""
+def sections(run: RunTables) -> list[Section]:
+    """How much nearer to the final distribution a translator brings each depth."""
     from .figures import tuned_lens_curves
 
-    tuned_lens_layers = run.table("tuned_lens_layers")
-    if tuned_lens_layers is None:
+    table = run.table("tuned_lens_layers")
+    if table is None:
         return []
-    table = tuned_lens_layers
     two_stacks = TUNED_DECODER_LENS in set(table["lens"])
     caption = (
         "KL divergence from the final distribution to that of the logit lens and of the tuned lens "
@@ -42,12 +41,8 @@ def tunings(run: RunTables) -> list[FigureSpec]:
             "(decoder lens, the exact run of a shorter model) or translated (a trained probe)."
         )
     alt = "Line chart of the divergence of both lenses against the layer."
-    return [FigureSpec("tuned_lens", partial(tuned_lens_curves, table), caption, alt)]
-
-
-def sections(run: RunTables) -> list[Section]:
-    """How much nearer to the final distribution a translator brings each depth."""
-    return [Section("tuned", "Tuned lens", 32, _TUNED_WORDS, tuple(tunings(run)))]
+    figure = FigureSpec("tuned_lens", partial(tuned_lens_curves, table), caption, alt)
+    return [Section("tuned", "Tuned lens", 32, _TUNED_WORDS, (figure,))]
 
 
 ANALYSIS = Analysis("tuned_lens", TunedLensResult, sections)

@@ -1,7 +1,6 @@
 """Tuned lens: a translator for each depth, trained so that its reading is like the final one.
 
-The training is in ``training``, the translators' file in ``translators``; read with one
-by ``logit_lens(..., lens="tuned")``.
+Read with one by ``logit_lens(..., lens="tuned")``.
 """
 
 from __future__ import annotations
@@ -124,15 +123,7 @@ def train_lens(
 
 @dataclass(frozen=True)
 class Training:
-    """A planned training.
-
-    Attributes:
-        setup: what it starts from.
-        texts: to train and to test on.
-        kind: ``full`` or ``bias``.
-        steps: number of steps.
-        rate: step size at first.
-    """
+    """A planned training, of a ``full`` lens or of a ``bias`` alone."""
 
     setup: Setup
     texts: Texts

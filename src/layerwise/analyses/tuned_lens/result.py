@@ -14,7 +14,7 @@ from layerwise.errors import counted
 from layerwise.presentation.section import drawn
 from layerwise.stats.effects import ALPHA, N_RESAMPLES
 from layerwise.storage.base import Result, computed_once, intervals
-from layerwise.storage.parquet import frame
+from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
 
@@ -51,25 +51,22 @@ class TunedLensResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """KL of both lenses by layer, with intervals."""
-        return tuned_rows(self.layers(), self.facts.model.n_encoder_layers)
+        layers, n_encoder = self.layers(), self.facts.model.n_encoder_layers
+        named = ["lens"] * (layers["lens"].nunique() > 1)
+        table = layers.reindex(columns=[*named, "layer"])
+        if n_encoder:
+            table["layer"] = streams_read(layers, n_encoder)
+        for name, column in (("logit", "kl_logit"), ("tuned", "kl_tuned"),
+                             ("lower by", "difference")):  # fmt: skip
+            in_words = intervals(layers, column, f"{column}_low", f"{column}_high")
+            table[f"{name} (nats) [95 %]"] = in_words
+        return table.assign(**{"p (Holm)": layers["p_holm"].map("{:.2g}".format)})
 
     def _heading(self) -> str:
         table = self.tuned_lens
         kinds = ", ".join(table["kind"].unique())
         texts = counted(len(set(table["text"])), "held-out text")
         return f"{self.facts.model.name}; {kinds}; {texts}"
-
-
-def tuned_rows(layers: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:
-    """Divergence of both lenses from the final distribution by layer, and their difference."""
-    named = ["lens"] * (layers["lens"].nunique() > 1)
-    table = layers.reindex(columns=[*named, "layer"])
-    if n_encoder:
-        table["layer"] = streams_read(layers, n_encoder)
-    for name, column in (("logit", "kl_logit"), ("tuned", "kl_tuned"), ("lower by", "difference")):
-        in_words = intervals(layers, column, f"{column}_low", f"{column}_high")
-        table[f"{name} (nats) [95 %]"] = in_words
-    return table.assign(**{"p (Holm)": layers["p_holm"].map("{:.2g}".format)})
 
 
 def layers_table(table: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -81,36 +78,25 @@ def layers_table(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     Intervals are percentile bootstrap intervals over texts; the test is Wilcoxon's signed-rank
     test (1945, Biometrics 1), two-sided, with Holm's correction over the layers.
     """
-    wide = {
-        name: table.pivot(index="text", columns="layer", values=name).to_numpy(dtype=float)
-        for name in ("kl_logit", "kl_tuned")
-    }
-    if not len(table):
-        return frame("tuned_lens_layers", [])
-    logit, tuned = wide["kl_logit"], wide["kl_tuned"]
-    n_layers = logit.shape[1]
-    drawn = stats.resample_indices(len(logit), N_RESAMPLES, stats.generator(seed, "held-out texts"))
-    means = stats.resampled_means(np.column_stack([logit, tuned, logit - tuned]), drawn)
-    low, high = (b.reshape(3, n_layers) for b in stats.percentile_bounds(means, 0.95))
-    p = np.array([_wilcoxon(logit[:, k] - tuned[:, k]) for k in range(n_layers)])
-    rows: list[dict[str, Any]] = []
-    name_of = dict(zip(table["layer"], table["lens"], strict=True))
-    for k, layer in enumerate(sorted(name_of)):
-        row: dict[str, Any] = {"kind": str(table["kind"].iloc[0]), "layer": int(layer)}
-        row["lens"] = str(name_of[layer])
-        row |= {"n_texts": len(logit), "p": float(p[k]), "p_holm": float(stats.holm(p)[k])}
-        estimates = {"kl_logit": logit, "kl_tuned": tuned, "difference": logit - tuned}
-        for i, (name, values) in enumerate(estimates.items()):
-            row[name] = float(values[:, k].mean())
-            row |= {f"{name}_low": float(low[i, k]), f"{name}_high": float(high[i, k])}
-        row["p_run"] = row["p_holm"]  # the layers are all that is tested of the run's lens
-        row["lower"] = bool(row["p_holm"] < ALPHA and row["difference_low"] > 0)
-        rows.append(row)
-    return frame("tuned_lens_layers", rows)
-
-
-def _wilcoxon(differences: np.ndarray) -> float:
     from scipy.stats import wilcoxon
 
-    tested: Any = wilcoxon(differences) if differences.any() else None
-    return 1.0 if tested is None else float(tested.pvalue)
+    if table.empty:
+        return frame("tuned_lens_layers", [])
+    logit, tuned = (
+        table.pivot(index="text", columns="layer", values=name).to_numpy(dtype=float)
+        for name in ("kl_logit", "kl_tuned")
+    )
+    values = {"kl_logit": logit, "kl_tuned": tuned, "difference": logit - tuned}
+    drawn = stats.resample_indices(len(logit), N_RESAMPLES, stats.generator(seed, "held-out texts"))
+    means = stats.resampled_means(np.column_stack(list(values.values())), drawn)
+    low, high = (b.reshape(3, -1) for b in stats.percentile_bounds(means, 0.95))
+    tested: Any = [wilcoxon(one).pvalue if one.any() else 1.0 for one in values["difference"].T]
+    p_holm = stats.holm(np.array(tested, dtype=float))
+    layers = table.drop_duplicates("layer").sort_values("layer", ignore_index=True)
+    layers = layers.assign(n_texts=len(logit), p=tested, p_holm=p_holm)
+    for i, (name, by_text) in enumerate(values.items()):
+        layers[name] = [float(column.mean()) for column in by_text.T]
+        layers[f"{name}_low"], layers[f"{name}_high"] = low[i], high[i]
+    # the layers are all that is tested of the run's lens
+    lower = (p_holm < ALPHA) & (low[2] > 0)
+    return conform("tuned_lens_layers", layers.assign(p_run=p_holm, lower=lower))

@@ -61,13 +61,9 @@ class Streams:
     Depth k is what enters layer k, in the order of computation: of an encoder-decoder the encoder's
     depths come first, then the decoder's.
 
-    Attributes:
-        model: the model.
-        texts: the texts.
-        positions: which of each text's tokens are read.
-        decoded: of the decoder, or the only stack, at these; what leaves the last layer stands
-            last.
-        encoded: of the encoder, by text, at all its positions, ``[depth, pos, d_model]``.
+    ``positions`` are those of each text's tokens that are read; ``decoded`` is of the decoder, or
+    the only stack, at these, with what leaves the last layer last; ``encoded`` is of the encoder,
+    by text, at all its positions, ``[depth, pos, d_model]``.
     """
 
     model: Model
@@ -196,14 +192,8 @@ class Trainer:
     They act on standardised coordinates (mean and spread of each, by depth, over a first batch),
     so that one step size fits all depths; as affine maps they are the same family.
 
-    Attributes:
-        model: the model; its weights stay as they are.
-        texts: to train on.
-        full: whether there is a matrix beside the bias.
-        steps: number of steps.
-        rate: step size at first, in spreads; falls to 0 linearly.
-        seed: draws the batches.
-        memory_budget: bytes for activations.
+    The step size, ``rate`` spreads at first, falls to 0 linearly; ``full`` is whether there is a
+    matrix beside the bias.
     """
 
     model: Model
