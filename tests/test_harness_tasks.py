@@ -32,7 +32,7 @@ from layerwise.tasks import (
     load_task,
     score,
 )
-from layerwise.tasks.harness import files, from_lm_eval
+from layerwise.tasks.harness import from_lm_eval, loading
 from layerwise.tasks.other_questions import with_other_questions
 from tests.commands import run
 from tests.harness import harness_model
@@ -180,18 +180,18 @@ def a_short_list() -> Iterator[None]:
     """The harness lists a few folders of its tasks: all of them take ten seconds."""
     from lm_eval import tasks
 
-    own = files.own_folder()
+    own = loading.own_folder()
     few = [own / name for name in ("arc", "winogrande", "mmlu/default")]
     whole = tasks.TaskManager
 
     def listed(include_defaults: bool = True) -> Any:
         return whole(include_path=few if include_defaults else None, include_defaults=False)
 
-    files.everything.cache_clear()
+    loading.everything.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "TaskManager", listed)
         yield
-    files.everything.cache_clear()
+    loading.everything.cache_clear()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -645,7 +645,7 @@ def test_a_named_task_does_not_list_all_others(monkeypatch: pytest.MonkeyPatch) 
     def listed(*_: Any) -> None:
         raise AssertionError("all tasks were listed")
 
-    monkeypatch.setattr(files, "everything", listed)
+    monkeypatch.setattr(loading, "everything", listed)
     assert expand_task_names(["lm-eval:mmlu_anatomy"]) == ["lm-eval:mmlu_anatomy"]
 
 

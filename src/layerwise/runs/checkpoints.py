@@ -23,12 +23,28 @@ from layerwise.storage.base import Result
 from layerwise.storage.parquet import parsed, refuse_other_columns
 from layerwise.storage.provenance import distinct, installed_versions
 
-from .differences import Environment, environment_now
-
 AnyResult = TypeVar("AnyResult", bound=Result)
+Environment = Mapping[str, Any]
 
 _PART = "machines"
 _COLUMNS = ["piece", "machine", "device", "environment"]
+
+
+def environment_now(versions: Mapping[str, str]) -> dict[str, Any]:
+    """This process's versions, threads and kernels, as plain JSON values."""
+    import torch
+
+    environment: dict[str, Any] = {
+        **versions,
+        "threads": torch.get_num_threads(),
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        "oneDNN": bool(torch.backends.mkldnn.enabled),
+        "float32 products": torch.get_float32_matmul_precision(),
+        "deterministic kernels": torch.are_deterministic_algorithms_enabled(),
+    }
+    if torch.cuda.is_initialized():
+        environment["GPU"] = torch.cuda.get_device_name()
+    return environment
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from layerwise.errors import UserError
 from layerwise.ground.process import collect_rarely, keep_texts_as_objects, settle
 from layerwise.storage.provenance import installed_versions
 
-from .differences import environment_now
+from .checkpoints import environment_now
 from .encoding import Built
 from .travel import table_to_bytes, unpack
 

@@ -20,8 +20,7 @@ from layerwise.tasks._source_names import SourceName, read_source_name
 from layerwise.tasks.items import Item, chance_of, commonest_answer, repeats_joined
 from layerwise.tasks.task import Task, one_line_answers
 
-from .rows import N_OPTIONS, Row, mixed
-from .table import BENCHMARKS, Benchmark
+from .table import BENCHMARKS, N_OPTIONS, Benchmark, Row, mixed
 
 PREFIX = "benchmark"
 _MOST_BYTES = 2**30

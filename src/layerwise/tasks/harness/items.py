@@ -15,7 +15,7 @@ from layerwise.errors import UserError, counted, one_line, unknown_name
 from layerwise.tasks.items import Item, chance_of, repeats_joined
 from layerwise.tasks.task import GenerateSpec, Task, Template, one_line_answers
 
-from .files import quiet
+from .loading import quiet
 
 
 @dataclass(frozen=True)

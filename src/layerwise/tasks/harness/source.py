@@ -1,7 +1,7 @@
 """Tasks of lm-evaluation-harness by name: ``lm-eval:arc_easy``, ``lm-eval:./mine.yaml``, a group.
 
-Where a task is found is in ``files``, whether its code may run in ``loading``, what becomes of its
-documents in ``items``. They load the harness, this module does not.
+Where a task is found and whether its code may run is in ``loading``, what becomes of its documents
+in ``items``. They load the harness, this module does not.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def from_lm_eval(
 
 def expand(name: str) -> list[str]:
     """The tasks that a group or a tag stands for; a task stands for itself."""
-    from .files import members
+    from .loading import members
 
     return members(_read(name), name)
 
