@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from layerwise.errors import UserError, one_line, shown
+from layerwise.ground.regular_files import open_regular, refuse_irregular
 
 # A line of 100 MB would take gigabytes once it is parsed, tokenised and kept; so would a file
 # without an end.
@@ -23,22 +22,11 @@ def bad_line(path: str, number: int, what: str) -> UserError:
     return UserError(f"File {path!r}, line {number}: {what}.")
 
 
-def ordinary(path: str) -> Path:
-    """A path to a file; a pipe or a device would have the reader wait, or never end."""
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder, opening tells
-        raise UserError(
-            f"File {path!r} is a pipe or a device; expected an ordinary file: save what it gives "
-            "into one."
-        )
-    return Path(path)
-
-
 def lines(path: str) -> Iterator[tuple[int, str]]:
     """The lines of an ordinary file, with their numbers, as they are asked for."""
     number = 0
     try:
-        with open(ordinary(path), "rb") as file:
+        with open_regular(Path(path)) as file:
             for number in range(1, MOST_LINES + 2):
                 line = file.readline(MOST_BYTES_A_LINE + 1)
                 if not line:
@@ -156,7 +144,8 @@ def parquet_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(ordinary(path))
+        refuse_irregular(Path(path))
+        file = pq.ParquetFile(path)
         if file.metadata.num_rows > MOST_LINES:
             raise UserError(
                 f"File {path!r} has more than {MOST_LINES:,} rows; expected fewer, so cut the file."

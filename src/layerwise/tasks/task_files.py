@@ -14,9 +14,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from layerwise.errors import UserError, one_line, shown
+from layerwise.ground.regular_files import open_regular
 
 from . import jsonl
-from ._lines import MOST_BYTES_A_LINE, ordinary
+from ._lines import MOST_BYTES_A_LINE
 from ._own import check_own_task
 from .task import GenerateSpec, Task, Template, take
 
@@ -102,10 +103,11 @@ def load(path: str, seed: int, fewshot: int | None, load_other: Callable[..., Ta
 
 def _read(path: str) -> TaskFile:
     try:
-        file = ordinary(path)
-        if file.stat().st_size > MOST_BYTES_A_LINE:
+        with open_regular(Path(path)) as file:
+            content = file.read(MOST_BYTES_A_LINE + 1)
+        if len(content) > MOST_BYTES_A_LINE:
             raise UserError(f"File {path!r} is larger than 1 MiB; expected a small task file.")
-        return TaskFile.model_validate(tomllib.loads(file.read_text("utf-8-sig")))
+        return TaskFile.model_validate(tomllib.loads(content.decode("utf-8-sig")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(
             f"File {path!r} cannot be read ({one_line(error)}); expected a task file in TOML, with "

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 from layerwise import stats
 from layerwise.errors import UserError, counted, one_line, unknown_name
-from layerwise.tasks._lines import objects, ordinary, refuse_broken
+from layerwise.ground.regular_files import refuse_irregular
+from layerwise.tasks._lines import objects, refuse_broken
 from layerwise.tasks._source_names import SourceName, read_source_name
 from layerwise.tasks.items import Item, chance_of, commonest_answer, repeats_joined
 from layerwise.tasks.task import Task, one_line_answers
@@ -147,7 +148,8 @@ def _rows(path: Path) -> list[Row]:
         return [row for _, row in objects(str(path))]
     if path.stat().st_size > _MOST_BYTES:
         raise UserError(f"File {str(path)!r} is larger than 1 GiB; expected less, so cut it.")
-    with ordinary(str(path)).open(encoding="utf-8-sig", newline="") as file:
+    refuse_irregular(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
         if path.suffix == ".csv":  # with a header, or without as MMLU is published
             fields = ["question", *(f"choice{place}" for place in range(N_OPTIONS)), "answer"]
             rows = [row for row in csv.reader(file) if row and row != fields]
