@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
+from layerwise.tasks._encoding import Tokenizer as Tokenizer
+from layerwise.tasks._requests import PROTOCOLS as PROTOCOLS
+from layerwise.tasks._requests import TaskRequest as TaskRequest
 from layerwise.tasks.harness import from_lm_eval as from_lm_eval
 from layerwise.tasks.items import CAPABILITIES as CAPABILITIES
 from layerwise.tasks.items import Capability as Capability
@@ -18,12 +21,7 @@ from layerwise.tasks.other_questions import with_other_questions as with_other_q
 from layerwise.tasks.pairs import PatchingPrompts as PatchingPrompts
 from layerwise.tasks.pairs import patching_prompts as patching_prompts
 from layerwise.tasks.pairs import shared_first_tokens as shared_first_tokens
-from layerwise.tasks.protocols import PROTOCOLS as PROTOCOLS
-from layerwise.tasks.protocols import Score as Score
-from layerwise.tasks.protocols import TaskRequest as TaskRequest
-from layerwise.tasks.protocols import Tokenizer as Tokenizer
 from layerwise.tasks.protocols import build_requests as build_requests
-from layerwise.tasks.protocols import score as score
 from layerwise.tasks.protocols import with_room as with_room
 from layerwise.tasks.registry import expand_task_names as expand_task_names
 from layerwise.tasks.registry import languages as languages
@@ -31,6 +29,8 @@ from layerwise.tasks.registry import load_task as load_task
 from layerwise.tasks.registry import register_source as register_source
 from layerwise.tasks.registry import register_suite as register_suite
 from layerwise.tasks.registry import task_names as task_names
+from layerwise.tasks.scoring import Score as Score
+from layerwise.tasks.scoring import score as score
 from layerwise.tasks.task import GenerateSpec as GenerateSpec
 from layerwise.tasks.task import Task as Task
 from layerwise.tasks.task import Template as Template

@@ -17,8 +17,7 @@ from pydantic import (
 
 from layerwise.errors import UserError, counted, shown
 
-from ._lines import bad_line as bad_line
-from ._lines import csv_rows, objects, parquet_rows
+from ._lines import bad_line, csv_rows, objects, parquet_rows
 from .items import CAPABILITIES, Capability, Corruption, Item, chance_of, repeats_joined
 from .task import Task, Template, one_line_answers
 

@@ -8,17 +8,16 @@ from typing import Any
 
 from layerwise.errors import UserError
 from layerwise.sweep.requests import Generate, LogLikelihood
-from layerwise.tasks._encoding import Tokenizer as Tokenizer
 from layerwise.tasks._encoding import (
+    Tokenizer,
     as_chat,
     encode,
     encode_apart,
     encode_input,
     encode_pair,
 )
-from layerwise.tasks._requests import PROTOCOLS as PROTOCOLS
-from layerwise.tasks._requests import TaskRequest as TaskRequest
 from layerwise.tasks._requests import (
+    TaskRequest,
     answer_is_begun,
     check_item,
     check_length,
@@ -28,8 +27,6 @@ from layerwise.tasks._requests import (
     with_option,
 )
 from layerwise.tasks.items import Item
-from layerwise.tasks.scoring import Score as Score
-from layerwise.tasks.scoring import score as score
 from layerwise.tasks.task import Task
 
 # Beside an answer: a token of white space before it, and one that ends its line.
