@@ -26,14 +26,6 @@ from ._building import (
 
 _CLOSING = {"(": ")", "[": "]", "{": "}", "<": ">"}
 _THREADS = 3
-_BETWEEN = (
-    "It is a fine day.",
-    "The sky is blue.",
-    "There is a lot to do.",
-    "The streets are quiet.",
-    "It is still early.",
-    "Nobody is in a hurry.",
-)
 
 
 def brackets(
@@ -188,10 +180,8 @@ def passage(seed: int = 0, *, n_between: int = 0, n_items: int = N_ITEMS) -> Tas
             harder.
         n_items: number of items; the frames take turns.
     """
-    require(
-        0 <= n_between <= len(_BETWEEN),
-        f"There are 0 to {len(_BETWEEN)} sentences between, not {n_between}",
-    )
+    most = len(data("passages")["between"])
+    require(0 <= n_between <= most, f"There are 0 to {most} sentences between, not {n_between}")
     rng = generator(seed, "passage")
     frames = [_Frame(**frame) for frame in data("passages")["frames"]]
     kinds = {"names": words("names"), **data("passages")["words"]}
@@ -227,7 +217,7 @@ def _passage_item(
     turned = [things[turn:] + things[:turn] for turn in range(len(things))]
     rests = [_filled(frame.rest, people[0], subjects, rest) for rest in turned]
     first, _, last = frame.start.rpartition(". ")
-    start = " ".join([f"{first}.", *draw(rng, _BETWEEN, n_between), last])
+    start = " ".join([f"{first}.", *draw(rng, data("passages")["between"], n_between), last])
     return Item(
         id="",
         question=_filled(start, people[0], subjects, things),

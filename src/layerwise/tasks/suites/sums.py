@@ -12,20 +12,12 @@ import numpy as np
 from layerwise.tasks.items import Corruption, Item
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
-from ._building import N_ITEMS, draw, generator, halves, require, settle, suite, turned_over, words
+from ._building import N_ITEMS, data, draw, generator, halves, require, settle, suite, turned_over
 
 # Many tokenizers make a token of its own of a space before a digit, and then all answers
 # would begin alike; sums of money have their digits right after the sign.
 _TEMPLATE = Template(answer_cue=" = $", delimiter="", separator="\n")
 _GENERATE = GenerateSpec(("\n",), 6, "integer")
-_STORIES = (
-    ("+", "{name} has {a} {things} and buys {b} more. How many {things} does {name} have now?"),
-    ("+", "{name} finds {a} {things} in the morning and {b} in the evening. How many is that?"),
-    ("+", "There are {a} {things} in a box. {name} puts {b} more in. How many are in it now?"),
-    ("-", "{name} has {a} {things} and gives {b} away. How many {things} are left?"),
-    ("-", "{name} had {a} {things} and lost {b}. How many {things} does {name} still have?"),
-    ("-", "There are {a} {things} on a table. {name} takes {b} of them. How many are left?"),
-)
 
 
 def span(digits: int) -> tuple[int, int]:
@@ -265,8 +257,8 @@ def word_problems(
     """
     require(largest >= 5, f"The largest number is 5 or more, not {largest}")
     rng = generator(seed, "word-problems")
-    shown_names, names = halves(rng, words("names"), n_fewshot)
-    shown_things, things = halves(rng, words("things"), n_fewshot)
+    shown_names, names = halves(rng, data("words")["names"], n_fewshot)
+    shown_things, things = halves(rng, data("words")["things"], n_fewshot)
 
     def make_examples(people: Sequence[str], story_things: Sequence[str]) -> list[list[Item]]:
         alone = [slice(index, index + 1) for index in range(n_fewshot)]
@@ -328,7 +320,7 @@ def _story(
     first, second = sorted(numbers, reverse=True)
     answer = value([first, second], sign)
     (name,), (thing,) = draw(rng, names, 1), draw(rng, things, 1)
-    story = draw(rng, [text for kind, text in _STORIES if kind == sign], 1)[0]
+    story = draw(rng, data("passages")["stories"][sign], 1)[0]
     return Item(
         id="",
         question=story.format(name=name, things=thing, a=first, b=second),
