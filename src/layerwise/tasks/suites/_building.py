@@ -35,11 +35,6 @@ def data(name: str) -> Any:
     return json.loads(text)
 
 
-def words(kind: str) -> tuple[str, ...]:
-    """One of the project's word lists: ``nouns``, ``names``, ``animals`` or ``places``."""
-    return tuple(data("words")[kind])
-
-
 def draw(rng: np.random.Generator, values: Sequence[T], count: int) -> list[T]:
     """``count`` different ones of ``values``, in random order."""
     return [values[int(index)] for index in rng.permutation(len(values))[:count]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import perm
 
 import numpy as np
@@ -11,18 +10,7 @@ import numpy as np
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
-from ._building import (
-    N_ITEMS,
-    data,
-    distinct,
-    draw,
-    generator,
-    halves,
-    require,
-    settle,
-    suite,
-    words,
-)
+from ._building import N_ITEMS, data, distinct, draw, generator, halves, require, settle, suite
 
 _CLOSING = {"(": ")", "[": "]", "{": "}", "<": ">"}
 _THREADS = 3
@@ -88,7 +76,7 @@ def repetition(
         0 < shown <= length - 4, f"At least 4 of {length} words must be left, not {length - shown}"
     )
     rng = generator(seed, "repetition")
-    kept, free = halves(rng, words("nouns"), length * n_fewshot)
+    kept, free = halves(rng, data("words")["nouns"], length * n_fewshot)
 
     def make_examples(listed: Sequence[str]) -> list[Item]:
         starts = range(0, n_fewshot * length, length)
@@ -152,19 +140,6 @@ def _list_item(rng: np.random.Generator, row: list[str], shown: int) -> Item:
     )
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """A kind of passage with three threads, each a subject and what belongs to it."""
-
-    name: str  # its group
-    # Up to where the rest begins; ``{x0}`` ... are subjects, ``{y0}`` ... what belongs to them,
-    # ``{who}`` is a person.
-    start: str
-    rest: str  # the rest, beginning with ``{y0}``
-    subjects: str  # kind of the subjects' words
-    things: str  # kind of the words that belong to them
-
-
 def passage(seed: int = 0, *, n_between: int = 0, n_items: int = N_ITEMS) -> Task:
     """Short passages with three threads; the start determines how each one ends.
 
@@ -183,8 +158,8 @@ def passage(seed: int = 0, *, n_between: int = 0, n_items: int = N_ITEMS) -> Tas
     most = len(data("passages")["between"])
     require(0 <= n_between <= most, f"There are 0 to {most} sentences between, not {n_between}")
     rng = generator(seed, "passage")
-    frames = [_Frame(**frame) for frame in data("passages")["frames"]]
-    kinds = {"names": words("names"), **data("passages")["words"]}
+    frames = data("passages")["frames"]
+    kinds = {"names": data("words")["names"], **data("passages")["words"]}
     split = {kind: halves(rng, known, _THREADS + 1) for kind, known in kinds.items()}
     shown, free = ({kind: parts[half] for kind, parts in split.items()} for half in (0, 1))
 
@@ -209,14 +184,18 @@ def passage(seed: int = 0, *, n_between: int = 0, n_items: int = N_ITEMS) -> Tas
 
 
 def _passage_item(
-    rng: np.random.Generator, frame: _Frame, kinds: dict[str, list[str]], n_between: int
+    rng: np.random.Generator, frame: dict[str, str], kinds: dict[str, list[str]], n_between: int
 ) -> Item:
+    """A passage of a kind with three threads, each a subject and what belongs to it."""
+    # ``{x0}`` ... are subjects, ``{y0}`` ... what belongs to them, ``{who}`` is a person.
     people = draw(rng, kinds["names"], _THREADS + 1)
-    subjects = people[1:] if frame.subjects == "names" else draw(rng, kinds[frame.subjects], 3)
-    things = draw(rng, kinds[frame.things], _THREADS + 1)
+    subjects = (
+        people[1:] if frame["subjects"] == "names" else draw(rng, kinds[frame["subjects"]], 3)
+    )
+    things = draw(rng, kinds[frame["things"]], _THREADS + 1)
     turned = [things[turn:] + things[:turn] for turn in range(len(things))]
-    rests = [_filled(frame.rest, people[0], subjects, rest) for rest in turned]
-    first, _, last = frame.start.rpartition(". ")
+    rests = [_filled(frame["rest"], people[0], subjects, rest) for rest in turned]
+    first, _, last = frame["start"].rpartition(". ")
     start = " ".join([f"{first}.", *draw(rng, data("passages")["between"], n_between), last])
     return Item(
         id="",
@@ -224,7 +203,7 @@ def _passage_item(
         answer=rests[0],
         choices=tuple(rests),
         aliases=(things[0],),
-        group=frame.name,
+        group=frame["name"],
     )
 
 

@@ -22,7 +22,6 @@ from ._building import (
     settle,
     spread,
     suite,
-    words,
 )
 
 _BY_RARITY = ("facts", "facts_rarer")
@@ -344,8 +343,8 @@ def _made_up_words(
     places = [onset + ending for onset in _ONSETS for ending in _ENDINGS]
     # Fruit is both: an orange may be a password, and orange a color.
     answers = {fact.answer for fact in all_facts()}
-    nouns = [noun for noun in words("nouns") if noun not in answers]
-    known = {"places": places, "names": words("names"), "nouns": nouns}
+    nouns = [noun for noun in data("words")["nouns"] if noun not in answers]
+    known = {"places": places, "names": data("words")["names"], "nouns": nouns}
     split = {kind: halves(rng, values, _MOST_STATEMENTS) for kind, values in known.items()}
     shown, used = ({kind: parts[half] for kind, parts in split.items()} for half in (0, 1))
     return shown, used

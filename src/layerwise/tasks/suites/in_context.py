@@ -10,7 +10,7 @@ import numpy as np
 from layerwise.tasks.items import Corruption, Item
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
-from ._building import N_ITEMS, distinct, draw, generator, halves, require, settle, suite, words
+from ._building import N_ITEMS, data, distinct, draw, generator, halves, require, settle, suite
 
 _CHAINS = Template(answer_end=".", separator="\n", context_end=" ")
 _ONE_NAME = GenerateSpec((".", ",", "\n"), 4, "first_line")
@@ -20,7 +20,7 @@ def kv_words(
     seed: int = 0, *, n_pairs: int = 5, n_items: int = N_ITEMS, n_fewshot: int = 3
 ) -> Task:
     """Pairs of words, one looked up."""
-    known = words("nouns")
+    known = data("words")["nouns"]
     most = len(known) // (2 * n_fewshot + 2)
     require(4 <= n_pairs <= most, f"There are 4 to {most} pairs, not {n_pairs}")
     rng = generator(seed, "kv-words")
@@ -160,7 +160,7 @@ def order(seed: int = 0, *, n_people: int = 3, n_items: int = N_ITEMS, n_fewshot
     """
     require(3 <= n_people <= 8, f"The row has 3 to 8 people, not {n_people}")
     rng = generator(seed, "order")
-    shown, used = halves(rng, words("names"), n_people * n_fewshot)
+    shown, used = halves(rng, data("words")["names"], n_people * n_fewshot)
 
     def make_examples(people: Sequence[str]) -> list[Item]:
         return [_order(rng, people[index::n_fewshot]) for index in range(n_fewshot)]
@@ -184,10 +184,10 @@ def two_hop(
     seed: int = 0, *, n_chains: int = 4, n_items: int = N_ITEMS, n_fewshot: int = 2
 ) -> Task:
     """From a person to an animal, and from the animal to a place."""
-    most = len(words("places")) // 2
+    most = len(data("words")["places"]) // 2
     require(4 <= n_chains <= most, f"There are 4 to {most} chains, not {n_chains}")
     rng = generator(seed, "two-hop")
-    kinds = [halves(rng, known, n_chains) for known in map(words, ("names", "animals", "places"))]
+    kinds = [halves(rng, data("words")[kind], n_chains) for kind in ("names", "animals", "places")]
     shown, used = [kind[0] for kind in kinds], [kind[1] for kind in kinds]
 
     def make_examples() -> list[Item]:
