@@ -133,13 +133,11 @@ def suite(
     generate: GenerateSpec,
     guess: float | None = None,
     template: Template = _PLAIN,
-    ids: str = "",
 ) -> Task:
     """A suite's task of settled items, and of drafts of few-shot examples."""
     # guess: accuracy by guessing where the answer is written; of the commonest answer if None.
     # redraw: makes drafts of further examples, which come last so that all else stays.
-    # ids: what ids of examples begin with, if not with the name.
-    begun = f"{ids or name}/fewshot"
+    begun = items[0].id.replace("/0000", "/fewshot")
     fewshot = settle(rng, begun, examples)
     numbers = range(1, MOST_FEWSHOT_SEEDS) if redraw else ()
     return Task(

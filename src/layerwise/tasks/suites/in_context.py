@@ -25,7 +25,6 @@ def kv_words(
     require(4 <= n_pairs <= most, f"There are 4 to {most} pairs, not {n_pairs}")
     rng = generator(seed, "kv-words")
     shown, used = halves(rng, known, 2 * n_pairs * n_fewshot)
-    ids = f"kv-words-{n_pairs}"
 
     def make_examples(words_of_all: Sequence[str]) -> list[Item]:
         starts = range(0, len(shown), 2 * n_pairs)
@@ -38,13 +37,12 @@ def kv_words(
         "kv-words",
         "retrieval",
         f"{n_pairs} pairs of words in the context, one looked up",
-        settle(rng, ids, drafts),
+        settle(rng, f"kv-words-{n_pairs}", drafts),
         examples,
         lambda: make_examples(draw(rng, shown, len(shown))),
         generate=GenerateSpec(("\n", ",", "."), 5, "first_line"),
         # Without the look-up, one of the values in the context is the best guess.
         guess=1 / n_pairs,
-        ids=ids,
     )
 
 
