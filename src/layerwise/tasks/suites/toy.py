@@ -83,14 +83,7 @@ def lookup(
 
 
 def facts(language: Language, seed: int = 0, *, n_before: int = 1, n_items: int = N_ITEMS) -> Task:
-    """Facts from memory, each behind others; training never shows the last one before it.
-
-    Args:
-        language: gives the facts.
-        seed: decides which facts are asked, and behind which.
-        n_before: facts that stand before the one asked; more is harder.
-        n_items: number of items, at most one for each fact.
-    """
+    """Facts from memory behind ``n_before`` others; training never shows the last before it."""
     most = len(language.facts) // 2
     require(1 <= n_before <= most, f"1 to {most} facts stand before, not {n_before}")
     name = f"{language.name}-facts"
@@ -165,16 +158,7 @@ def brackets(
     n_closed: int = 0,
     n_items: int = N_ITEMS,
 ) -> Task:
-    """Open brackets to be closed; training shows no such sequence.
-
-    Args:
-        language: gives the brackets, of four kinds.
-        seed: decides the brackets.
-        depth: how many are open; more is harder.
-        n_closed: pairs among them that are closed already, which training never shows; more is
-            harder.
-        n_items: number of items.
-    """
+    """Open brackets to be closed; training shows no such sequence, and no closed pairs in it."""
     require(depth >= 4, f"At least 4 brackets must be open, not {depth}")
     name = f"{language.name}-brackets"
     rng = generator(seed, name)
