@@ -52,17 +52,14 @@ def after_holm(n: int) -> str:
 
 
 def which_hold(
-    sure: pd.DataFrame,
-    every: pd.DataFrame,
-    named: Callable[[pd.DataFrame], str],
-    correction: str = HOLM,
+    sure: pd.DataFrame, every: pd.DataFrame, named: Callable[[pd.DataFrame], str]
 ) -> str:
     """What of a table's significant rows holds over the run, as the end of a sentence."""
     if not n_tests(every):
         return ""
     held = that_hold(sure)
     hold = "none" if held.empty else "all of them" if len(held) == len(sure) else named(held)
-    return f"; {family(every, correction)}: {hold}"
+    return f"; {family(every)}: {hold}"
 
 
 def count_that_hold(sure: pd.DataFrame, every: pd.DataFrame, correction: str = HOLM) -> str:

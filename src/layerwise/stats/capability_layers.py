@@ -184,7 +184,9 @@ def layer_estimates(
     every: Sequence[Pool], n_capabilities: int, smallest_loss: float
 ) -> pd.DataFrame:
     """Rows of ``estimates.parquet``: what each capability needs, needs more, and can spare."""
-    needed, spare = (_each(what, every, n_capabilities, smallest_loss) for what in (NEEDED, SPARE))
+    needed, spare = (
+        _test_layers(what, every, n_capabilities, smallest_loss) for what in (NEEDED, SPARE)
+    )
     return _joined([needed, _needed_more(every, n_capabilities), spare])
 
 
@@ -239,7 +241,7 @@ def _corrected(tables: Sequence[pd.DataFrame], n_tests: int) -> pd.DataFrame:
     )
 
 
-def _each(
+def _test_layers(
     what: str, every: Sequence[Pool], n_capabilities: int, smallest_loss: float
 ) -> pd.DataFrame:
     """Test each layer: whether the loss is 0, or whether it is smaller than what is of interest."""
@@ -326,9 +328,8 @@ def _contrast(
         squared.append(np.maximum((moved**2).sum(axis=0), pool.least_error**2))
         freedom.append(pool.clusters.n - 1)
     # covariance from items that both capabilities share; at least 0
-    rows = first.clusters.row_of_label, second.clusters.row_of_label
-    both = sorted(rows[0].keys() & rows[1].keys())
-    products = moves[0][[rows[0][b] for b in both]] * moves[1][[rows[1][b] for b in both]]
+    rows, other_rows = first.clusters.shared_with(second.clusters)
+    products = moves[0][rows] * moves[1][other_rows]
     total = squared[0] + squared[1] + np.maximum(-2 * products.sum(axis=0), 0.0)
     df = total**2 / sum(each**2 / n for each, n in zip(squared, freedom, strict=True))
     difference, error, df = shares[0] - shares[1], np.sqrt(total), np.minimum(df, sum(freedom))

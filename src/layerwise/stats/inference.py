@@ -112,13 +112,13 @@ def percentile_bounds(draws: Float[np.ndarray, "resamples columns"], level: floa
     return Bounds(low, high)
 
 
-def expanded_level(n: int, level: float = 0.95) -> float:
-    """The level at which percentile bounds of n clusters are as wide as Student's t asks for."""
+def expanded_level(n: int) -> float:
+    """The level at which percentile bounds of n clusters are as wide as those of t at 95 %."""
     # The spread of resamples is too small by a factor of sqrt((n - 1) / n), and percentiles know
     # nothing of the long tails of t (expanded percentiles: Hesterberg 2015, Am. Stat. 69).
     from scipy.special import ndtr, stdtrit
 
-    reach = np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + level) / 2)
+    reach = np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + 0.95) / 2)
     return float(2 * ndtr(reach) - 1)
 
 

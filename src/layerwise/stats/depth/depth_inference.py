@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtrit
 
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.equivalence import SMALLEST_DEPTH as SMALLEST_DEPTH
 from layerwise.stats.share_tests.equivalence import refuse_negative_depth as refuse_negative_depth
 
 from .item_curves import ItemCurves
-from .joint_null import Difference, critical_distance, nearest_to_zero
+from .joint_null import Difference, critical_distance, nearest_to_zero, z_values
 from .joint_null import mixture_p as mixture_p
 
 HALF, CENTRE = "half-effect depth", "centre of mass"
@@ -33,9 +33,9 @@ NOTHING, ROUNDING = 1e-9, 1e-4
 # How seldom a sample shows none of the items that bounds have to allow for.
 _UNSEEN = 0.025
 Draws = Float[np.ndarray, " places"]
+_LEVEL = 0.95  # of confidence sets
 # Places per layer at which contrasts are computed, besides those where they are 0.
 _PLACES = 8
-_SURE = 8.0
 # Between two of these an end of an interval is searched by so many halvings, so many at once.
 _HALVINGS, _AT_ONCE = 30, 5
 
@@ -61,11 +61,11 @@ class Axis(NamedTuple):
         return depths * self.unit - self.shift
 
 
-def is_established(row: Mapping[str, Any], p: float, smallest: float, level: float = 0.95) -> bool:
+def is_established(row: Mapping[str, Any], p: float, smallest: float) -> bool:
     """Whether a difference of depth is told: significant, and not too small to be of interest."""
     low, high, difference = row["low"], row["high"], row["difference"]
     away = min(low, difference) > 0 or max(high, difference) < 0
-    return bool(p < 1 - level and away and abs(difference) > smallest - 1e-9)
+    return bool(p < 1 - _LEVEL and away and abs(difference) > smallest - 1e-9)
 
 
 def knots_of(measure: str, values: Float[np.ndarray, "rows edges"]) -> tuple[Draws, np.ndarray]:
@@ -119,9 +119,7 @@ class _Contrast(NamedTuple):
     parts: tuple[Float[np.ndarray, "items places"], ...]
 
 
-def depth_bounds(
-    group: Sequence[ItemCurves], measure: str, level: float = 0.95
-) -> tuple[float, float]:
+def depth_bounds(group: Sequence[ItemCurves], measure: str) -> tuple[float, float]:
     """First and last place whose contrast is not significant, in layers."""
     # The whole range where too little is known, and places that are not in the set may lie between.
     n_layers = group[0].n_layers
@@ -129,7 +127,7 @@ def depth_bounds(
         return np.nan, np.nan
     if n_layers < 2:
         return 0.0, 0.0
-    limit = -float(ndtri((1 - level) / 2))
+    limit = -float(ndtri((1 - _LEVEL) / 2))
     places = _places(group, measure)
     z = _contrast(group, measure, places).z
     accepted = np.flatnonzero(np.abs(z) <= limit)
@@ -179,7 +177,6 @@ def depth_difference(
     paired: bool,
     measure: str = HALF,
     least: float = 0.0,
-    level: float = 0.95,
 ) -> Difference:
     """Second depth minus the first: all differences that are not rejected."""
     # A difference is rejected if no two depths that far apart are accepted together, by the
@@ -191,10 +188,10 @@ def depth_difference(
     shared = _correlation((first, second), contrasts, paired)
     z = contrasts[0].z[:, None], contrasts[1].z[None]
     length = (z[0] ** 2 - 2 * shared * z[0] * z[1] + z[1] ** 2) / (1 - shared**2)
-    accepted = length <= critical_distance(1 - level)
+    accepted = length <= critical_distance(1 - _LEVEL)
     shift = axes[1].inside(depths)[None] - axes[0].inside(depths)[:, None]
     shifts = shift[accepted if accepted.any() else length == length.min()]
-    if p >= 1 - level:
+    if p >= 1 - _LEVEL:
         shifts = np.append(shifts, 0.0)
     return Difference(float(shifts.min()), float(shifts.max()), p)
 
@@ -265,10 +262,8 @@ def _contrast(
     known = squared > 1e-24
     df = np.where(known, squared**2 / np.where(known, freedom, 1.0), 1.0)
     away = np.where(np.abs(mean) < rounding, 0.0, mean)
-    squared = np.maximum(squared, np.where(known, rounding**2, 0.0))
-    ratio = np.abs(away) / np.sqrt(np.where(known, squared, 1.0))
-    z = np.where(known, -ndtri(stdtr(df, -ratio)), np.where(away == 0, 0.0, _SURE))
-    return _Contrast(np.sign(away) * np.minimum(z, _SURE), np.sqrt(squared), tuple(parts))
+    error = np.sqrt(np.maximum(squared, np.where(known, rounding**2, 0.0)))
+    return _Contrast(z_values(away, error, df), error, tuple(parts))
 
 
 def _with_shared(
@@ -278,15 +273,13 @@ def _with_shared(
     # Tasks that ask for the same thing are no independent samples: twice the products of their
     # deviations is added by cluster, where that is more, and there are no more degrees of freedom
     # than clusters.
-    rows, shared = [clusters.row_of_label for clusters in grouped], np.zeros(len(squared))
-    pairs = [
-        (part[[own_rows[label] for label in both]] * other[[other_rows[label] for label in both]])
-        for (own_rows, part), (other_rows, other) in combinations(zip(rows, parts, strict=True), 2)
-        if (both := sorted(own_rows.keys() & other_rows.keys()))
-    ]
-    if not pairs:
+    shared, some = np.zeros(len(squared)), False
+    for (own, part), (other, others) in combinations(zip(grouped, parts, strict=True), 2):
+        rows, other_rows = own.shared_with(other)
+        some |= bool(rows)
+        shared += 2 * (part[rows] * others[other_rows]).sum(axis=0)
+    if not some:
         return squared, freedom
-    shared = sum((2 * products.sum(axis=0) for products in pairs), start=shared)
     total = squared + np.maximum(shared, 0.0)
     most = max(Clusters.joined(grouped).n - len(grouped), 1)
     ratio = total / np.where(squared > 0, squared, 1.0)
@@ -326,10 +319,9 @@ def _correlation(
         pairs = []
         for task, part in zip(groups[0], first.parts, strict=True):
             for twin, twins in zip(groups[1], second.parts, strict=True):
-                rows, other_rows = task.grouped.row_of_label, twin.grouped.row_of_label
-                if both := sorted(rows.keys() & other_rows.keys()):
-                    own, others = ([each[label] for label in both] for each in (rows, other_rows))
-                    pairs.append((part[own], twins[others]))
+                rows, other_rows = task.grouped.shared_with(twin.grouped)
+                if rows:
+                    pairs.append((part[rows], twins[other_rows]))
     sizes = first.error * second.error if diagonal else first.error[:, None] * second.error[None]
     if not pairs:
         return np.zeros(sizes.shape)

@@ -18,6 +18,22 @@ class Difference(NamedTuple):
     p: float
 
 
+# As far out as a contrast of no error may lie, in standard errors.
+_SURE = 8.0
+_ROUNDING = 1e-12
+
+
+def z_values(away: Path, error: Path, df: Path | float | int) -> Path:
+    """Contrasts as standard normal values, by Student's t; what has no error is surely away."""
+    from scipy.special import ndtri, stdtr
+
+    known = error > _ROUNDING
+    ratio = np.abs(away) / np.where(known, error, 1.0)
+    surely = np.where(np.abs(away) < _ROUNDING, 0.0, _SURE)
+    size = np.where(known, -ndtri(stdtr(df, -ratio)), surely)
+    return np.sign(away) * np.minimum(size, _SURE)
+
+
 def mixture_p(squared: float) -> float:
     """Tail probability of the squared distance to a corner of two half-lines."""
     # Of a standard normal pair one half lies where the distance is that to a line, a quarter where

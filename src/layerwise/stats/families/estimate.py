@@ -229,10 +229,9 @@ def exact_difference_bounds(
     lost: Shaped[np.ndarray, " rows"],
     gained: Shaped[np.ndarray, " rows"],
     n: Shaped[np.ndarray, " rows"],
-    level: float = 0.95,
     n_tests: int = 1,
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """Bounds of a paired difference of accuracies that never cover less than they say.
+    """Bounds (95 %) of a paired difference of accuracies that never cover less than they say.
 
     The narrower of two, at half of the error each, both made of the bounds of Clopper and Pearson
     (1934, Biometrika 26) at half of that: of the share that is lost minus the share that is gained,
@@ -244,7 +243,7 @@ def exact_difference_bounds(
     all three are told in independent items, of which there may be parts.
     """
     b, c, total = (np.asarray(each) for each in (lost, gained, n))
-    tail = (1 - level) / max(n_tests, 1) / 8
+    tail = (1 - 0.95) / max(n_tests, 1) / 8
     loses, gains, changes = (_binomial_bounds(each, total, tail) for each in (b, c, b + c))
     part = [2 * bound - 1 for bound in _binomial_bounds(b, b + c, tail)]
     low = part[0] * np.where(part[0] > 0, changes[0], changes[1])

@@ -62,6 +62,11 @@ class Clusters:
         pairs = zip(self.labels, self.codes.tolist(), strict=True)
         return {label: code for label, code in pairs if label is not None}
 
+    def shared_with(self, other: Clusters) -> tuple[list[int], list[int]]:
+        """Of the clusters that both ask for, the numbers here and there."""
+        both = sorted(self.row_of_label.keys() & other.row_of_label.keys())
+        return [self.row_of_label[b] for b in both], [other.row_of_label[b] for b in both]
+
     @cached_property
     def sizes(self) -> Int[np.ndarray, " clusters"]:
         """Number of items of each cluster."""

@@ -14,6 +14,8 @@ from scipy.stats import t
 
 from layerwise.stats import Interval
 
+_LEVEL = 0.95
+
 
 class CrossedDifference(NamedTuple):
     """A difference between two groups of units that were all asked the same items."""
@@ -31,8 +33,9 @@ class _Error(NamedTuple):
     squared: float
     df: float
 
-    def half_width(self, level: float) -> float:
-        return float(t.ppf(0.5 + level / 2, self.df) * np.sqrt(self.squared))
+    @property
+    def half_width(self) -> float:
+        return float(t.ppf(0.5 + _LEVEL / 2, self.df) * np.sqrt(self.squared))
 
     def p(self, difference: float) -> float:
         return float(2 * t.sf(abs(difference) / np.sqrt(self.squared), self.df))
@@ -43,7 +46,6 @@ def crossed_difference(
     second: Float[np.ndarray, " others"],
     error_items: float,
     n_items: int,
-    level: float = 0.95,
 ) -> CrossedDifference:
     """Difference of two groups' means where both their units and the items are samples."""
     # The squared standard error is that of Welch (1947, Biometrika 34) over units plus that over
@@ -59,8 +61,8 @@ def crossed_difference(
     p = max([error.p(difference) for error in errors], default=float(abs(difference) < 1e-12))
     if not units.df > 0 and abs(difference) > 1e-12:
         p = max(p, 2 / comb(len(first) + len(second), len(first)))
-    half = max([error.half_width(level) for error in errors], default=np.nan)
-    interval = Interval(difference, difference - half, difference + half, level)
+    half = max([error.half_width for error in errors], default=np.nan)
+    interval = Interval(difference, difference - half, difference + half, _LEVEL)
     return CrossedDifference(interval, p, float(np.sqrt(units.squared)), error_items, both.df)
 
 

@@ -62,7 +62,6 @@ def score_p_values(
 def no_loss_of_nats_p_values(
     losses: Float[np.ndarray, "n columns"],
     margin: float = SMALLEST_NATS,
-    most: float = MOST_NATS,
     clusters: Clusters | None = None,
 ) -> Float[np.ndarray, " columns"]:
     """Test that the mean loss over items is below a margin, where no item counts for too much.
@@ -75,7 +74,7 @@ def no_loss_of_nats_p_values(
     Stat. Soc. B 86, sections 2 and 4, with fixed bets; Markov's inequality). Of items that ask
     for the same thing one bet is made on their sum, as a share of the largest cluster's.
     """
-    capital = log_evidence_of_less(losses, margin, most, clusters)
+    capital = log_evidence_of_less(losses, margin, MOST_NATS, clusters)
     p = np.exp(np.minimum(0.0, -capital))
     return np.where(np.isnan(losses).any(axis=0), np.nan, p)
 

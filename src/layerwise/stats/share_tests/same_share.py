@@ -19,13 +19,13 @@ from layerwise.stats.depth.joint_null import (
     critical_distance,
     mixture_p,
     nearest_to_zero,
+    z_values,
 )
 from layerwise.stats.items.clusters import Clusters
 
+_LEVEL = 0.95  # of bounds
 # Shares that are tried lie at tangents of evenly spaced angles, so that all are within reach.
 _N_ANGLES = 121
-# As far out as a contrast of no error may lie, in standard errors.
-_SURE = 8.0
 _ROUNDING = 1e-12
 
 
@@ -37,10 +37,7 @@ class LostOf(NamedTuple):
 
 
 def share_difference(
-    first: Sequence[LostOf],
-    second: Sequence[LostOf],
-    clusters: Clusters,
-    level: float = 0.95,
+    first: Sequence[LostOf], second: Sequence[LostOf], clusters: Clusters
 ) -> Difference:
     """Difference of two mean shares lost over the same items: all that is not rejected."""
     # If both shares are s, both contrasts at s have mean 0. The statistic is the least, over all s,
@@ -57,13 +54,13 @@ def share_difference(
     p = mixture_p(nearest_to_zero(*z, np.clip(diagonal, -_ALIKE, _ALIKE)))
     shared = np.clip(one.directions(shares).T @ other.directions(shares), -_ALIKE, _ALIKE)
     length = z[0][:, None] ** 2 - 2 * shared * z[0][:, None] * z[1] + z[1] ** 2
-    accepted = length <= critical_distance(1 - level) * (1 - shared**2)
+    accepted = length <= critical_distance(1 - _LEVEL) * (1 - shared**2)
     accepted[one.at(shares), other.at(shares)] = True
     apart = (shares[None] - shares[:, None])[accepted]
     beyond = accepted[[0, -1]].any() or accepted[:, [0, -1]].any()
     if beyond:
         return Difference(-np.inf, np.inf, p)
-    ends = np.append(apart, 0.0) if p >= 1 - level else apart
+    ends = np.append(apart, 0.0) if p >= 1 - _LEVEL else apart
     return Difference(float(ends.min()), float(ends.max()), p)
 
 
@@ -130,12 +127,5 @@ class _Contrast(NamedTuple):
 
     def z(self, shares: Float[np.ndarray, " shares"]) -> Float[np.ndarray, " shares"]:
         """Contrasts as standard normal values, by Student's t over clusters."""
-        from scipy.special import ndtri, stdtr
-
-        total = self.share - shares
         error = np.linalg.norm(self._away(shares), axis=0)
-        known = error > _ROUNDING
-        ratio = np.abs(total) / np.where(known, error, 1.0)
-        surely = np.where(np.abs(total) < _ROUNDING, 0.0, _SURE)
-        size = np.where(known, -ndtri(stdtr(self.n - 1, -ratio)), surely)
-        return np.sign(total) * np.minimum(size, _SURE)
+        return z_values(self.share - shares, error, self.n - 1)

@@ -38,17 +38,15 @@ def power_of_mcnemar(loss: float, n: int, level: float, gained: float = GAINED) 
 
 
 @lru_cache(maxsize=1024)
-def detectable_loss(
-    n: int, level: float, gained: float = GAINED, power: float = POWER
-) -> float | None:
-    """The smallest loss of accuracy that so many items establish in so many samples."""
+def detectable_loss(n: int, level: float, gained: float = GAINED) -> float | None:
+    """The smallest loss of accuracy that so many items establish in 8 of 10 samples."""
     top = 1 - 2 * gained
-    if n < 1 or power_of_mcnemar(top, n, level, gained) < power:
+    if n < 1 or power_of_mcnemar(top, n, level, gained) < POWER:
         return None
     low, high = 0.0, top
     while high - low > 0.0005:
         middle = (low + high) / 2
-        enough = power_of_mcnemar(middle, n, level, gained) >= power
+        enough = power_of_mcnemar(middle, n, level, gained) >= POWER
         low, high = (low, middle) if enough else (middle, high)
     return high
 
