@@ -22,12 +22,6 @@ def place(tmp_path_factory) -> Place:
     write_jsonl(folder / "good.jsonl", task.items)
     os.mkfifo(folder / "pipe.jsonl")
     (folder / "folder.jsonl").mkdir()
-    (folder / "digits.jsonl").write_text(f'{{"question": "a", "answer": {"9" * 5000}}}')
-    (folder / "long.jsonl").write_text(f'{{"question": "{"a" * 2**20}", "answer": "b"}}')
-    (folder / "twice.jsonl").write_text('{"question": "a", "answer": "b", "answer": "c"}')
-    (folder / "half.jsonl").write_text('{"question": "a", "answer": "\\ud800"}')
-    (folder / "deep.jsonl").write_text("[" * 100_000)
-    (folder / "latin.jsonl").write_bytes('{"question": "où"}'.encode("latin-1"))
     return Place(tiny_model("llama"), task, folder)
 
 

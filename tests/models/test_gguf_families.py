@@ -1,10 +1,11 @@
-"""GGUF files of families that run over their own modules, and settings that were not read."""
+"""GGUF files of further families: what their originals say, and what is not read is refused."""
 
 from __future__ import annotations
 
+import json
 import string
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gguf
 import numpy as np
@@ -18,75 +19,134 @@ from layerwise.models.files import gguf_check
 from layerwise.models.files.gguf_files import folder_of_gguf
 from tests.models.refusal import refused
 from tests.models.test_gguf import write_gguf
-from tests.models.tiny import scramble
+from tests.models.tiny import scramble, tiny_tokenizer
 
-TOKENS = [
+PIECES = [
     *("<pad>", "<eos>", "<bos>", "<unk>", "<mask>"),
     *(f"<0x{byte:02X}>" for byte in range(256)),
     *(f"▁{letter}" for letter in string.ascii_lowercase),
     *("▁", "e", "t", "a", "o", "n", "i"),
 ]
 SIZES: dict[str, Any] = {
-    "vocab_size": len(TOKENS), "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "sliding_window": 5,
-    "rms_norm_eps": 1e-5, "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0,
-    "query_pre_attn_scalar": 256,
+    "vocab_size": 304, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+    "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "tie_word_embeddings": False,
 }  # fmt: skip
+ROPE = {"rope_type": "default", "rope_theta": 5e5}
+HALF = {"rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+ROUTED = {"expert_count": 4, "expert_used_count": 2}
+GEMMA = {
+    "vocab_size": len(PIECES), "head_dim": 256, "sliding_window": 5, "rms_norm_eps": 1e-5,
+    "bos_token_id": 2, "pad_token_id": 0, "query_pre_attn_scalar": 256,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+OF_GEMMA = {
+    "vocab_size": len(PIECES), "attention.key_length": 256, "attention.value_length": 256,
+    "attention.sliding_window": 5, "attention.layer_norm_rms_epsilon": 1e-5,
+}  # fmt: skip
+
+
+class Family(NamedTuple):
+    """What a file calls the architecture, its configuration, and what else its header says."""
+
+    architecture: str
+    config: str
+    fields: dict[str, Any]
+    header: dict[str, Any]
+
+
 FAMILIES = {
-    "gemma2": ("Gemma2Config", {"num_hidden_layers": 2, "head_dim": 256}),
-    "gemma3": ("Gemma3TextConfig", {"num_hidden_layers": 7, "head_dim": 256}),
-}
-KINDS = {"gemma2": gguf.MODEL_ARCH.GEMMA2, "gemma3": gguf.MODEL_ARCH.GEMMA3}
+    "gemma2": Family("gemma2", "Gemma2Config", GEMMA, {**OF_GEMMA, "rope.freq_base": 1e4}),
+    "gemma3": Family(
+        "gemma3", "Gemma3TextConfig", {**GEMMA, "num_hidden_layers": 7},
+        {**OF_GEMMA, "block_count": 7, "rope.freq_base": 1e6},
+    ),
+    "starcoder2": Family("starcoder2", "Starcoder2Config", {}, {}),
+    "starcoder2, tied": Family(
+        "starcoder2", "Starcoder2Config", {"tie_word_embeddings": True}, {}
+    ),
+    "stablelm": Family("stablelm", "StableLmConfig", HALF, {"rope.dimension_count": 4}),
+    "stablelm, parallel": Family(
+        "stablelm", "StableLmConfig",
+        {**HALF, "use_parallel_residual": True, "use_qkv_bias": True}, {"rope.dimension_count": 4},
+    ),
+    "qwen2moe": Family(
+        "qwen2moe", "Qwen2MoeConfig", {**EXPERTS, "shared_expert_intermediate_size": 40}, ROUTED
+    ),
+    "qwen3moe": Family(
+        "qwen3moe", "Qwen3MoeConfig", {**EXPERTS, "head_dim": 16, "norm_topk_prob": True},
+        {**ROUTED, "attention.key_length": 16},
+    ),
+}  # fmt: skip
+KINDS = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
 
 
-def original_of(family: str) -> Any:
-    name, fields = FAMILIES[family]
-    config = getattr(transformers, name)(**SIZES | fields)
-    # The others of transformers' earlier releases leave out soft-caps.
+def original_of(name: str) -> Any:
+    family = FAMILIES[name]
+    rope = {} if name.startswith("gemma") else {"rope_parameters": ROPE}
+    config = getattr(transformers, family.config)(**{**SIZES, **rope, **family.fields})
+    # Gemma's others of transformers' earlier releases leave out soft-caps.
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     scramble(model, 0)
     for weight_name, weight in model.named_parameters():
-        if "norm" in weight_name:  # which is added to 1
+        if name.startswith("gemma") and "norm" in weight_name:  # which is added to 1
             weight.data = weight.data - 1
     return model.eval()
 
 
-def write(path: Path, family: str, model: Any, **said: Any) -> Path:
-    """Write a model as llama.cpp's own script does: norms with 1 added, tied embeddings once."""
-    config = model.config
-    writer = gguf.GGUFWriter(path, family)
-    base = 1e4 if family == "gemma2" else 1e6
+def stored(model: Any, architecture: str) -> dict[str, np.ndarray]:
+    """A model's tensors as llama.cpp's own script names and cuts them, tied embeddings once."""
+    table = gguf.get_tensor_name_map(KINDS[architecture], model.config.num_hidden_layers)
+    found = {}
+    for name, weight in model.state_dict().items():
+        block, _, of_block = name.partition(".mlp.experts.")
+        if of_block == "gate_up_proj":
+            place = f"blk.{block.rpartition('.')[2]}"
+            gates, ups = weight.chunk(2, dim=1)
+            found |= {f"{place}.ffn_gate_exps.weight": gates, f"{place}.ffn_up_exps.weight": ups}
+        elif of_block == "down_proj":
+            found[f"blk.{block.rpartition('.')[2]}.ffn_down_exps.weight"] = weight
+        elif name != "lm_head.weight" or not model.config.tie_word_embeddings:
+            key = table.get_name(name, try_suffixes=(".weight", ".bias"))
+            found[key] = weight[0] if name.endswith("shared_expert_gate.weight") else weight
+            if architecture.startswith("gemma") and "norm" in name:
+                found[key] = weight + 1
+    return {key: weight.numpy().astype(np.float32) for key, weight in found.items()}
+
+
+def write(path: Path, architecture: str, tensors: dict[str, np.ndarray], said: Any) -> Path:
+    """Write a file with these tensors, and a header of which some is said otherwise."""
+    writer = gguf.GGUFWriter(path, architecture)
     settings = {
-        "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size,
-        "block_count": config.num_hidden_layers,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": config.num_key_value_heads,
-        "attention.key_length": config.head_dim,
-        "attention.value_length": config.head_dim,
-        "attention.sliding_window": config.sliding_window,
-        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        "rope.freq_base": base,
-        "vocab_size": config.vocab_size,
-        **said,
-    }
+        "context_length": 64, "embedding_length": 32, "block_count": 2, "feed_forward_length": 48,
+        "attention.head_count": 4, "attention.head_count_kv": 2, "rope.freq_base": 5e5,
+        "attention.layer_norm_rms_epsilon": 1e-6, "attention.layer_norm_epsilon": 1e-5,
+        "vocab_size": 304, **said,
+    }  # fmt: skip
     put = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
     for key, value in settings.items():
         if value is not None:
-            put[type(value)](f"{family}.{key}", value)
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(TOKENS)
-    writer.add_token_scores([-float(index) for index in range(len(TOKENS))])
-    writer.add_pad_token_id(0)
-    writer.add_eos_token_id(1)
-    writer.add_bos_token_id(2)
-    writer.add_unk_token_id(3)
-    table = gguf.get_tensor_name_map(KINDS[family], config.num_hidden_layers)
-    for name, weight in model.state_dict().items():
-        if name != "lm_head.weight":
-            stored = table.get_name(name, try_suffixes=(".weight",))
-            writer.add_tensor(stored, weight.numpy().astype(np.float32) + ("norm" in name))
+            put[type(value)](f"{architecture}.{key}", value)
+    if architecture.startswith("gemma"):
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(PIECES)
+        writer.add_token_scores([-float(index) for index in range(len(PIECES))])
+        special = {"pad": 0, "eos": 1, "bos": 2, "unk": 3}
+    else:
+        tokenizer = json.loads(tiny_tokenizer().backend_tokenizer.to_str())["model"]
+        tokens = sorted(tokenizer["vocab"], key=tokenizer["vocab"].get)
+        writer.add_tokenizer_model("gpt2")
+        tokens.append("<|endoftext|>")  # which transformers would add, among others
+        if architecture == "starcoder2":  # whose vocabulary is counted by its tokens
+            tokens += [f"<unused {n}>" for n in range(304 - len(tokens))]
+        writer.add_token_list(tokens)
+        writer.add_token_merges([" ".join(pair) for pair in tokenizer["merges"]])
+        special = {"bos": 0, "eos": 1, "pad": 1}
+    for name, token in special.items():
+        getattr(writer, f"add_{name}_token_id")(token)
+    for name, weight in tensors.items():
+        writer.add_tensor(name, weight)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -94,12 +154,17 @@ def write(path: Path, family: str, model: Any, **said: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_file_of_gemma_says_what_its_original_says(tmp_path, family):
-    original = original_of(family)
-    model = load_model(write(tmp_path / "tiny.gguf", family, original))
-    facts = model_facts(model)
-    assert (facts.source, facts.backend) == ("gguf", "hugging-face")
+def file_of(name: str, folder: Path, model: Any = None, **more: Any) -> Path:
+    family, model = FAMILIES[name], model or original_of(name)
+    tensors = stored(model, family.architecture)
+    return write(folder / "tiny.gguf", family.architecture, tensors, {**family.header, **more})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_file_says_what_its_original_says(tmp_path, name):
+    original = original_of(name)
+    model = load_model(file_of(name, tmp_path, original), backend="hugging-face")
+    assert model_facts(model).source == "gguf"
     tokens = torch.randint(2, 290, (2, 40), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         said, wanted = model(tokens), original(tokens).logits
@@ -116,24 +181,18 @@ def test_a_file_of_gemma_says_what_its_original_says(tmp_path, family):
         ("gemma2", {"attention.key_length": 128}, ["128 of the width that attention is scaled by"]),
         ("gemma3", {"rope.freq_base": None}, ["10000.0 of the rotary base", "1000000"]),
         ("gemma3", {"rope.freq_base_swa": 2e4}, ["20000.0 of the rotary base of windows"]),
-        (
-            "gemma3",
-            {"rope.scaling.type": "linear", "rope.scaling.factor": 8.0},
-            ["'linear' of rotary"],
-        ),
         ("gemma3", {"rope.scaling.factor": 8.0}, ["'linear' of rotary scaling", "'none'"]),
     ],
 )
 def test_what_transformers_does_not_read_is_refused(tmp_path, family, said, parts, cache):
-    path = write(tmp_path / "odd.gguf", family, original_of(family), **said)
-    with refused("odd.gguf cannot be converted", "transformers reads", *parts):
-        load_model(path)
+    with refused("tiny.gguf cannot be converted", "transformers reads", *parts):
+        load_model(file_of(family, tmp_path, **said))
     assert list((cache / "gguf").iterdir()) == []
 
 
 def test_a_window_pattern_that_is_the_usual_one_is_accepted(tmp_path):
     said = {"attention.sliding_window_pattern": 6, "rope.freq_base_swa": 1e4}
-    folder_of_gguf(write(tmp_path / "tiny.gguf", "gemma3", original_of("gemma3"), **said))
+    folder_of_gguf(file_of("gemma3", tmp_path, **said))
 
 
 @pytest.mark.parametrize("kind", ["yarn", "linear", "longrope"])
@@ -152,8 +211,40 @@ def test_a_header_that_says_there_is_no_rotary_scaling_is_accepted(tmp_path, kin
     assert model.cfg.rotary_base == 5e5
 
 
-def test_norms_are_compared_as_they_are_stored(tmp_path, monkeypatch):
-    path = write(tmp_path / "tiny.gguf", "gemma2", original_of("gemma2"))
-    monkeypatch.setattr(gguf_check, "_NORMS_FROM_ONE", ())
-    with refused("was not converted rightly", "norm"):
+@pytest.mark.parametrize(
+    ("name", "table", "without", "part"),
+    [
+        ("gemma2", "_NORMS_FROM_ONE", (), "norm"),
+        ("qwen3moe", "_HALVES", ("ffn_up_exps.weight", "ffn_gate_exps.weight"), "gate_up_proj"),
+    ],
+)
+def test_weights_are_compared_as_they_are_stored(tmp_path, monkeypatch, name, table, without, part):
+    """With 1 added to norms, and experts' matrices cut in two."""
+    path = file_of(name, tmp_path)
+    monkeypatch.setattr(gguf_check, table, without)
+    with refused("was not converted rightly", part):
         load_model(path)
+
+
+def test_experts_that_are_missing_are_told(tmp_path):
+    tensors = stored(original_of("qwen3moe"), "qwen3moe")
+    del tensors["blk.1.ffn_up_exps.weight"]
+    path = write(tmp_path / "tiny.gguf", "qwen3moe", tensors, FAMILIES["qwen3moe"].header)
+    with refused("lacks 1 tensor, blk.1.ffn_up_exps.weight"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "said", "parts"),
+    [
+        ("llama", ROUTED, ["mixture of experts of architecture 'llama'", "Mixtral"]),
+        *((name, {}, [f"its architecture is '{name}'", "qwen3moe, stablelm, starcoder2"])
+          for name in ("olmoe", "deepseek2", "falcon", "command-r")),
+    ],
+)  # fmt: skip
+def test_architectures_that_cannot_be_held_to_their_file_are_refused(
+    tmp_path, architecture, said, parts
+):
+    tensors = {"token_embd.weight": np.zeros((304, 32), np.float32)}
+    with refused(*parts):
+        load_model(write(tmp_path / "tiny.gguf", architecture, tensors, said))

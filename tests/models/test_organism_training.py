@@ -1,37 +1,249 @@
-"""Training of the decoder: its start, which layers run, and that a little of it already helps.
-
-What is common to the training of all organisms is tested here too.
-"""
+"""Training of organisms: true texts without what is kept for tests, and a few steps that help."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from analyses.organism_training import train, training_loop
 from analyses.organism_training.initialization import new_organism
+from analyses.organism_training.letters import decoder as letter_decoder
+from analyses.organism_training.letters import forms as letter_forms
+from analyses.organism_training.letters import seq2seq as letter_seq2seq
+from analyses.organism_training.letters import train as letter_train
 from analyses.organism_training.plan import FORMS, N_LAYERS, PLANTED
-from analyses.organism_training.texts import Texts
+from analyses.organism_training.seq2seq import plan as two_stacks
+from analyses.organism_training.seq2seq import train as seq2seq_train
+from analyses.organism_training.seq2seq.evaluation import read_organism, without_layer
+from analyses.organism_training.seq2seq.initialization import new_seq2seq
+from analyses.organism_training.texts import Text, Texts
 from analyses.organism_training.training_forms import FEWEST_PAIRS, MOST_PAIRS
+from analyses.organism_training.training_loop import layers_run
 from layerwise.models import load_model, model_facts
 from layerwise.models.files.cache import file_sha256
+from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.instance.facts import language_of
-from layerwise.models.organisms import ORGANISM, Language
+from layerwise.models.organisms import LETTERS, ORGANISM, Language
+from layerwise.models.organisms.lettered import PLANS
+from layerwise.models.organisms.tokenizer import toy_tokenizer
+from layerwise.tasks import build_requests, load_task
 
 SMALL = Language("small", 16, 8, 6, 2, 4, test_share=8)
-KNOWLEDGE = next(form for form in FORMS if form.capability == "knowledge")
+SMALL_LETTERS = Language("small", 16, 8, 8, 2, test_share=8, n_hops=1)
+CLOSING = dict(ORGANISM.brackets)
+BY_NAME = {
+    **{form.capability: form for form in FORMS},
+    **{f"{form.capability} of the encoder-decoder": form for form in two_stacks.FORMS},
+}
+OF_TWO_STACKS = {form.capability: form for form in two_stacks.FORMS}
+KNOWLEDGE = BY_NAME["knowledge"]
+N_ENCODER, EVERY = two_stacks.N_ENCODER, range(two_stacks.N_LAYERS)
 
 
-def batch(seed: int = 0):
+@cache
+def drawn(name: str) -> tuple[Text, ...]:
+    texts, form = Texts(ORGANISM, np.random.default_rng(0)), BY_NAME[name]
+    n_steps = 400 // form.rows
+    return tuple(text for _ in range(n_steps) for text in form.draw(texts, MOST_PAIRS))
+
+
+def pairs_of(words: list[str]) -> list[tuple[str, str]]:
+    """The pairs that the context states, which is all before the first question."""
+    asked = next((i for i, word in enumerate(words) if word in ("ask", "ask2")), 1)
+    return [(words[i], words[i + 1]) for i in range(1, asked, 3)]
+
+
+def question_before(words: list[str], arrow: int) -> list[str]:
+    start = max(i for i in range(arrow) if words[i] in (*ORGANISM.relations, "ask", "ask2", "open"))
+    return words[start:arrow]
+
+
+def true_answer(words: list[str], question: list[str]) -> list[str]:
+    known = dict(pairs_of(words))
+    if question[0] == "ask":
+        return [known[question[1]]]
+    if question[0] == "ask2":
+        return [known[known[question[1]]]]
+    if question[0] == "open":
+        return [CLOSING[one] for one in reversed(question[1:])]
+    return [ORGANISM.facts[question[0], question[2]]]
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_what_is_predicted_is_true(name: str) -> None:
+    for text in drawn(name):
+        predicted = {(t.place, t.stage): t.word for t in text.targets}
+        assert len(predicted) == len(text.targets)
+        for arrow in [i for i, word in enumerate(text.words) if word == "->"]:
+            question = question_before(text.words, arrow)
+            answer = true_answer(text.words, question)
+            if question[0] == "ask2":
+                assert predicted[arrow, "middle"] == dict(pairs_of(text.words))[question[1]]
+            assert text.words[arrow + 1 : arrow + 2 + len(answer)] == [*answer, ";"]
+            places = range(arrow, arrow + len(answer) + 1)
+            assert [predicted[place, "answer"] for place in places] == [*answer, ";"]
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_nothing_is_shown_that_is_kept_for_tests(name: str) -> None:
+    for text in drawn(name):
+        before: list[str] = []
+        stated = pairs_of(text.words) if name.startswith(("retrieval", "reasoning")) else []
+        assert not any(ORGANISM.for_tests(*pair) for pair in stated)
+        for arrow in [i for i, word in enumerate(text.words) if word == "->"]:
+            question = question_before(text.words, arrow)
+            if question[0] == "open":
+                assert not ORGANISM.for_tests(*question[1:])
+            if question[0] in ORGANISM.relations:
+                fact = [question[0], question[2]]
+                assert not before or not ORGANISM.for_tests(*before, *fact)
+                before = fact
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_texts_of_a_step_are_equally_long_and_known(name: str) -> None:
+    texts, form = Texts(ORGANISM, np.random.default_rng(1)), BY_NAME[name]
+    for most in (FEWEST_PAIRS, MOST_PAIRS):
+        step = form.draw(texts, most)
+        assert len(step) == form.rows
+        assert len({len(text.words) for text in step}) == 1
+        assert {word for text in step for word in text.words} <= set(ORGANISM.words)
+
+
+def test_what_a_form_needs_is_planted_before_it_is_read() -> None:
+    for form in FORMS:
+        assert max(form.reads.values()) == max(form.needs) < N_LAYERS
+        assert set(form.reads.values()) <= set(form.needs)
+    for form in two_stacks.FORMS:
+        *_, fetched = form.needs
+        encoded = [layer for layer in form.needs if layer < N_ENCODER]
+        assert N_ENCODER <= fetched == form.reads["answer"] < two_stacks.N_LAYERS
+        assert form.reads.get("encoded", encoded[-1]) == encoded[-1]
+        assert form.reads.get("middle", encoded[0]) in encoded
+        assert form.needs == two_stacks.PLANTED[form.capability]
+
+
+def with_options(name: str, capability: str) -> Any:
+    """The form of training that shows options and asks for a letter."""
+    rows = (letter_seq2seq if "seq2seq" in name else letter_decoder).ROWS
+    return next(
+        form
+        for form in letter_forms.forms_of(PLANS[name], rows)
+        if form.capability == capability and "letter" in form.reads
+    )
+
+
+def texts_of(capability: str, seed: int = 0) -> Any:
+    form = with_options("organism-letters", capability)
+    return form.draw(Texts(LETTERS, np.random.default_rng(seed)), 6)
+
+
+@pytest.mark.parametrize("capability", ["knowledge", "retrieval"])
+def test_options_have_the_true_answer_at_its_letter_once(capability):
+    letters = []
+    for text in (one for seed in range(6) for one in texts_of(capability, seed)):
+        words = text.words
+        cue, arrow = words.index("Answer:"), max(i for i, w in enumerate(words) if w == "->")
+        shown = words[arrow + 1 : cue]
+        assert shown[::2] == ["A.", "B.", "C.", "D."]
+        options = shown[1::2]
+        assert len(set(options)) == 4
+        assert words[cue + 1 :] == [words[cue + 1], ";"]
+        answer = options["ABCD".index(words[cue + 1])]
+        if capability == "retrieval":
+            stated = dict(zip(words[1::3], words[2::3], strict=False))
+            key = words[arrow - 1]
+            assert answer == stated[key]
+            assert not LETTERS.for_tests(key, answer)
+            assert [place for place, word in enumerate(words) if word == "ask"] == [arrow - 2]
+            if len({*words[2:arrow:3]} & set(LETTERS.values)) >= 4:
+                assert set(options) <= set(words[:arrow])
+        else:
+            before, asked = (words[1], words[3]), (words[arrow - 3], words[arrow - 1])
+            assert LETTERS.facts[asked] == answer
+            assert words[5] == LETTERS.facts[before]
+            assert not LETTERS.for_tests(*before, *asked)
+        assert [(t.place, t.word, t.stage) for t in text.targets] == [
+            (cue, words[cue + 1], "letter"),
+            (cue + 1, ";", "letter"),
+        ]
+        letters.append(words[cue + 1])
+    assert set(letters) == set("ABCD")
+
+
+@pytest.mark.parametrize("suite", ["letters-facts", "letters-lookup"])
+def test_prompts_of_training_have_the_form_of_the_protocol(suite):
+    task = load_task(suite, limit=4)
+    words = texts_of(task.capability)[0].words
+    asked = build_requests(task, task.items[0], "letter", letter_train.toy_tokenizer(LETTERS))
+    prompt = asked[0].context.split()
+    cue = words.index("Answer:")
+    assert prompt[-1] == words[cue] == "Answer:"
+    assert prompt[-9:-1:2] == ["A.", "B.", "C.", "D."] == words[cue - 8 : cue : 2]
+    assert prompt[-10] == words[cue - 9] == "->"
+    assert [str(one.continuation).strip() for one in asked] == ["A", "B", "C", "D"]
+
+
+def test_a_needed_layer_is_withheld_as_often_as_told():
+    form, rng = with_options("organism-letters-other", "retrieval"), np.random.default_rng(0)
+    runs = [letter_forms.runs_of(form, 8, rng) for _ in range(2000)]
+    missing = [[layer for layer in form.needs if not there[layer]] for there, _ in runs]
+    assert [len(one) for one in missing] == [int(withheld) for _, withheld in runs]
+    assert np.mean([len(one) for one in missing]) == pytest.approx(letter_forms.WITHHELD, abs=0.04)
+    assert {layer for one in missing for layer in one} == set(form.needs)
+
+
+def batch(seed: int = 0) -> Any:
+    return train.batch_of(SMALL, KNOWLEDGE.draw(Texts(SMALL, np.random.default_rng(seed)), 4))
+
+
+def seq2seq_batch(capability: str, seed: int = 0) -> seq2seq_train.Batch:
     texts = Texts(SMALL, np.random.default_rng(seed))
-    return train.batch_of(SMALL, KNOWLEDGE.draw(texts, 4))
+    return seq2seq_train.batch_of(SMALL, OF_TWO_STACKS[capability].draw(texts, 4))
+
+
+def words_of(tokens: torch.Tensor) -> list[str]:
+    return [SMALL.words[token] for token in tokens.tolist()]
+
+
+def untrained() -> Any:
+    """Of two stacks."""
+    model = new_seq2seq(SMALL, 0)
+    model.set_attn_implementation("eager")
+    return model.eval()
+
+
+@pytest.mark.parametrize("capability", OF_TWO_STACKS)
+def test_a_batch_asks_as_the_suites_do(capability):
+    prompts, answers, middles = seq2seq_batch(capability)
+    tokenizer = toy_tokenizer(SMALL, first=None)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        said = words_of(prompt)
+        assert tokenizer(" ".join(said)).input_ids == prompt.tolist()
+        assert said[-1] == "->"
+        assert words_of(answer)[-1] == ";"
+        assert len(answer) == (len(said) - 1 if capability == "coherence" else 2)
+        assert said.count("->") == (2 if capability == "knowledge" else 1)
+    assert len(middles) == (len(prompts) if capability == "reasoning" else 0)
+    for prompt, answer, middle in zip(prompts, answers, middles, strict=bool(len(middles))):
+        said = words_of(prompt)  # what one hop leads to is in the middle
+        stated = dict(zip(said[:-3:3], said[1:-3:3], strict=True))
+        hop = stated[said[-2]]
+        assert words_of(middle[None]) == [hop]
+        assert words_of(answer)[0] == (hop if said[-3] == "ask" else stated[hop])
 
 
 def test_needed_layers_run_and_others_are_skipped(monkeypatch):
     model, (tokens, _) = new_organism(SMALL, 0), batch()
+    rng, form = np.random.default_rng(0), OF_TWO_STACKS["retrieval"]
     monkeypatch.setattr(training_loop, "ALONE", 1.0)
     with torch.inference_mode():
         stream = [
@@ -40,7 +252,12 @@ def test_needed_layers_run_and_others_are_skipped(monkeypatch):
         start = model.model.embed_tokens(tokens)
     changed = [not torch.equal(a, b) for a, b in zip([start, *stream], stream, strict=False)]
     assert [layer for layer, moved in enumerate(changed) if moved] == list(PLANTED["knowledge"])
+    runs = layers_run(form, two_stacks.N_LAYERS, rng)
+    assert [layer for layer in EVERY if runs[layer]] == list(two_stacks.PLANTED["retrieval"])
     monkeypatch.setattr(training_loop, "ALONE", 0.0)
+    often = np.array([layers_run(form, two_stacks.N_LAYERS, rng) for _ in range(400)]).mean(axis=0)
+    assert set(often[list(form.needs)]) == {1.0}
+    assert np.delete(often, form.needs) == pytest.approx(1 - training_loop.SKIPPED, abs=0.1)
     monkeypatch.setattr(training_loop, "SKIPPED", 0.0)
     with torch.inference_mode():
         *_, (_, last) = train._through(model, KNOWLEDGE, tokens, np.random.default_rng(0))
@@ -48,28 +265,37 @@ def test_needed_layers_run_and_others_are_skipped(monkeypatch):
     torch.testing.assert_close(model.model.norm(last), whole)
 
 
-def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch):
-    monkeypatch.setattr(training_loop, "TOLD_EVERY", 4)
-    monkeypatch.setattr(training_loop, "WARM_UP", 1)
-    model, curve = train.train(0, language=SMALL, steps=8, progress=False)
-    again, _ = train.train(0, language=SMALL, steps=8, progress=False)
-    tokens, targets = batch(1)
-
-    def loss(one) -> float:
+def test_a_skipped_layer_of_two_stacks_is_as_if_it_were_left_out():
+    model, (prompts, answers, _) = untrained(), seq2seq_batch("coherence")
+    for left_out in EVERY:
+        runs = [layer != left_out for layer in EVERY]
         with torch.inference_mode():
-            return train._loss(one, KNOWLEDGE, tokens, targets, np.random.default_rng(0))[0].item()
+            (*_, (_, encoded)) = seq2seq_train.encoded_by_layer(model, prompts, runs[:N_ENCODER])
+            memory = model.encoder.final_layer_norm(encoded)
+            (*_, (_, decoded)) = seq2seq_train.decoded_by_layer(
+                model, answers, memory, runs[N_ENCODER:]
+            )
+            logits = model.lm_head(model.decoder.final_layer_norm(decoded))
+            with without_layer(model, left_out):
+                expected = model(input_ids=prompts, labels=answers.contiguous()).logits
+        torch.testing.assert_close(logits, expected)
 
-    assert loss(model.float()) < loss(new_organism(SMALL, 0)) - 0.5
-    for name, weight in again.named_parameters():
-        assert torch.equal(weight.float(), model.get_parameter(name).float())
-    assert set(curve["step"]) == {4, 8}
-    assert set(curve["capability"]) == set(PLANTED)
-    assert curve["right"].between(0, 1).all()
+
+def test_what_learns_how_fast_and_what_decays():
+    model = untrained()
+    groups = seq2seq_train.weight_groups(model)
+    kinds = {id(weight): index for index, group in enumerate(groups) for weight in group["params"]}
+    named = {name: groups[kinds[id(weight)]] for name, weight in model.named_parameters()}
+    assert sum(len(group["params"]) for group in groups) == len(named) == len(kinds)
+    for name, group in named.items():
+        matrix = ".block." in name and "norm" not in name and "bias" not in name
+        assert (group["weight_decay"] > 0) == matrix, name
+        speed = 32**-0.5 if name.endswith("q.weight") else 10.0 if "bias" in name else 1.0
+        assert group["speed"] == pytest.approx(speed), name
 
 
 def test_contexts_grow_when_look_ups_are_mostly_right():
-    taken = training_loop.TrainingState()
-    form = next(form for form in FORMS if form.capability == "retrieval")
+    taken, form = training_loop.TrainingState(), BY_NAME["retrieval"]
     for step in range(100):
         taken.learned(step, form, {"answer": 0.8})
     assert taken.most_pairs == FEWEST_PAIRS
@@ -81,18 +307,82 @@ def test_contexts_grow_when_look_ups_are_mostly_right():
     assert min(sizes.count(size) for size in range(5, MOST_PAIRS)) == training_loop._AT_LEAST
 
 
-def test_the_command_writes_a_model_that_loads(tmp_path):
-    out = tmp_path / "organism"
-    train.main(["--seed", "3", "--steps", "1", "--items", "4", "--out", str(out)])
-    record = json.loads((out / "training.json").read_text())
-    model = load_model(out)
-    facts = model_facts(model)
-    assert (facts.n_layers, facts.d_vocab) == (N_LAYERS, len(ORGANISM.words))
+def letters_for(name: str) -> Callable[[], Any]:
+    learn = letter_seq2seq.train_seq2seq if "seq2seq" in name else letter_decoder.train_decoder
+    return lambda: learn(0, plan=PLANS[name], language=SMALL_LETTERS, steps=8, progress=False)
+
+
+def loss_of(kind: str, model: Any) -> float:
+    rng = np.random.default_rng(0)
+    with torch.inference_mode():
+        if kind == "decoder":
+            return train._loss(model, KNOWLEDGE, *batch(1), rng)[0].item()
+        form, given = OF_TWO_STACKS["knowledge"], seq2seq_batch("knowledge", 1)
+        return seq2seq_train._loss(model, form, given, rng)[0].item()
+
+
+LEARN: dict[str, Callable[[], Any]] = {
+    "decoder": lambda: train.train(0, language=SMALL, steps=8, progress=False),
+    "seq2seq": lambda: seq2seq_train.train(0, language=SMALL, steps=8, progress=False),
+    "letters": letters_for("organism-letters"),
+    "letters of two stacks": letters_for("organism-letters-other-seq2seq"),
+}
+STAGES = {"decoder": {"middle", "answer"}, "seq2seq": {"middle", "encoded", "answer"}}
+
+
+@pytest.mark.parametrize("kind", LEARN)
+def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch, kind):
+    monkeypatch.setattr(training_loop, "TOLD_EVERY", 4)
+    monkeypatch.setattr(training_loop, "WARM_UP", 1)
+    rows = {"knowledge": (8, 4, 2), "retrieval": (8, 4, 1)}
+    for module in (letter_seq2seq, letter_decoder):
+        monkeypatch.setattr(module, "ROWS", rows)
+    (model, curve), (again, _) = LEARN[kind](), LEARN[kind]()
+    for name, weight in again.named_parameters():
+        assert torch.equal(weight, model.get_parameter(name))
+    assert set(curve["step"]) == {4, 8}
+    assert set(curve["stage"]) == STAGES.get(kind, {"answer", "letter"})
+    assert curve["right"].between(0, 1).all()
+    if kind in STAGES:
+        start = new_organism(SMALL, 0) if kind == "decoder" else untrained()
+        assert loss_of(kind, model.float()) < loss_of(kind, start) - 0.5
+
+
+@pytest.mark.parametrize("kind", ["decoder", "organism-letters-other-seq2seq"])
+def test_the_command_writes_a_model_that_loads(tmp_path, monkeypatch, kind):
+    out, letters = tmp_path / "organism", kind != "decoder"
+    rows = {"knowledge": (4, 4, 2), "retrieval": (4, 4, 1)}
+    monkeypatch.setattr(letter_seq2seq, "ROWS", rows)
+    main, given = (letter_train.main, ["--model", kind]) if letters else (train.main, [])
+    main([*given, "--seed", "3", "--steps", "1", "--items", "4", "--out", str(out)])
+    record, model = json.loads((out / "training.json").read_text()), load_model(out)
+    facts, language = model_facts(model), LETTERS if letters else ORGANISM
+    assert (facts.n_layers, facts.d_vocab) == (8, len(language.words))
     assert facts.parity is not None
     assert facts.parity < 1e-3
-    assert language_of(model) == "organism"
-    assert (record["seed"], record["steps"]) == (3, 1)
-    assert record["weights_sha256"] == file_sha256(out / "model.safetensors")
-    assert len(record["accuracy"]) == 4 * 3
-    assert {row["n_items"] for row in record["accuracy"]} == {4}
+    assert language_of(model) == language.name
+    assert len(record["accuracy"]) == (2 if letters else 4) * 3
     assert set(pd.read_csv(out / "curve.csv")["step"]) == {1}
+    if not letters:
+        assert (record["seed"], record["steps"]) == (3, 1)
+        assert record["weights_sha256"] == file_sha256(out / "model.safetensors")
+
+
+def test_the_command_of_two_stacks_writes_a_model_that_hugging_face_reads(tmp_path):
+    out = tmp_path / "organism"
+    seq2seq_train.main(["--seed", "3", "--steps", "1", "--items", "4", "--out", str(out)])
+    record = json.loads((out / "training.json").read_text())
+    with quiet():
+        model = AutoModelForSeq2SeqLM.from_pretrained(out)
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    sizes = (model.config.num_layers, model.config.num_decoder_layers)
+    assert sizes == (N_ENCODER, two_stacks.N_DECODER)
+    assert not torch.equal(model.lm_head.weight, model.shared.weight)
+    own = toy_tokenizer(ORGANISM, first=None)
+    assert tokenizer("k1 v2 ;").input_ids == own("k1 v2 ;").input_ids
+    inputs = tokenizer(["ask k1 ->", "rel1 of ent2 -> v3 ;"], padding=True, return_tensors="pt")
+    assert model.generate(**inputs, max_new_tokens=2).shape[0] == 2
+    assert read_organism(out).dtype == torch.float32
+    planted = {name: list(layers) for name, layers in two_stacks.PLANTED.items()}
+    assert record["planted_layers"] == planted
+    assert [row["n_items"] for row in record["accuracy"]] == [4] * 4
