@@ -139,16 +139,15 @@ def test_there_is_room_for_the_longest_answer(tmp_path: Path) -> None:
 
 
 GOOD = json.dumps(row(1))
+HALF = "has a null character or half of one (a lone surrogate); expected a text of whole characters"
+ONE = '{"question": "Who?", "answer": "a"'
 
 
 @pytest.mark.parametrize(
     ("line", "what"),
     [
         ('{"question": "Who?"', "not JSON (Expecting ',' delimiter); expected one object a line"),
-        (
-            '["Who?", "Anna"]',
-            'not a JSON object; expected one like {"question": ..., "answer": ...}',
-        ),
+        ('["Who?", "Anna"]', "not a JSON object; expected one like"),
         ("[" * 100_000, "not JSON (nested too deeply); expected one object a line"),
         ('{"question": "Who?"}', "field 'answer' is missing; expected a text"),
         ('{"answer": "Anna"}', "field 'question' is missing; expected a text"),
@@ -156,112 +155,41 @@ GOOD = json.dumps(row(1))
         ('{"question": "Who?", "answer": ""}', "field 'answer' is empty; expected a text"),
         ('{"question": "2?", "answer": 2}', "field 'answer' is not a text; put it in quotes"),
         ('{"question": "2?", "answer": null}', "field 'answer' is not a text; put it in quotes"),
-        (
-            '{"question": "Who?", "answer": "a\\nb"}',
-            "field 'answer' has a line break; expected one line",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "choices": "ab"}',
-            "field 'choices' is not a list; expected texts in square brackets",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "choices": ["a"]}',
-            "field 'choices' has length 1; expected 2 or more",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "choices": ["a", "b", "b "]}',
-            "field 'choices' has the same text twice; expected different ones",
-        ),
-        (
-            '{"question": "Who?", "answer": "c", "choices": ["a", "b"]}',
-            "field 'answer' is 'c'; expected one of the choices",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "choices": ["a", ""]}',
-            "field 'choices' is empty; expected a text",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "capability": "memory"}',
-            "field 'capability' is unknown; expected one of retrieval, knowledge, reasoning, "
-            "coherence",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "capability": "reasoning"}',
-            "field 'capability' is 'reasoning', but 'knowledge' before; make one file for each "
-            "capability",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "choice": ["a", "b"]}',
-            "field 'choice' is unknown; expected only question, answer, choices, context, "
-            "capability, id, cluster, pair, aliases, corrupted_question, corrupted_context, "
-            "corrupted_answer",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "aliases": ["b"], "choices": ["a", "b"]}',
-            "field 'aliases' has the wrong choice 'b'; remove it",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "corrupted_question": "Where?"}',
-            "a corrupted twin is not whole; expected 'corrupted_answer' beside "
-            "'corrupted_question' or 'corrupted_context'",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "corrupted_context": "b", "corrupted_answer": '
-            '"b"}',
-            "field 'corrupted_context' is there without a 'context'; add it",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "corrupted_question": "b", "corrupted_answer": '
-            '"a"}',
-            "field 'corrupted_answer' is right for the row itself; change it",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "id": "mine/0001"}',
-            "field 'id' is 'mine/0001', which an earlier line has; make it unique",
-        ),
-        (
-            '{"question": "How many?", "answer": %s}' % ("9" * 5000),
-            "not JSON (a number is too long); expected one object a line",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "question": "What?"}',
-            "field 'question' stands twice; expected each field once",
-        ),
-        (
-            '{"question": "Who?", "answer": "\\ud83d"}',
-            "field 'answer' has a null character or half of one (a lone surrogate); expected a "
-            "text of whole characters",
-        ),
-        (
-            '{"question": "Who\\u0000?", "answer": "a"}',
-            "field 'question' has a null character or half of one (a lone surrogate); expected a "
-            "text of whole characters",
-        ),
-        (
-            '{"question": "Who?", "answer": "a", "choices": ["a", "\\udc00"]}',
-            "field 'choices' has a null character or half of one (a lone surrogate); expected a "
-            "text of whole characters",
-        ),
-        (
-            '{"question": "Who\0?", "answer": "a"}',
-            "not JSON (Invalid control character at); expected one object a line",
-        ),
+        ('{"question": NaN, "answer": "a"}', "field 'question' is not a text; put it in quotes"),
+        ('{"question": "Who?", "answer": "a\\nb"}', "field 'answer' has a line break; expected"),
+        (ONE + ', "choices": "ab"}', "field 'choices' is not a list; expected texts in square"),
+        (ONE + ', "choices": ["a"]}', "field 'choices' has length 1; expected 2 or more"),
+        (ONE + ', "choices": ["a", "b", "b "]}', "field 'choices' has the same text twice"),
+        (ONE + ', "choices": ["c", "b"]}', "field 'answer' is 'a'; expected one of the choices"),
+        (ONE + ', "choices": ["a", ""]}', "field 'choices' is empty; expected a text"),
+        (ONE + ', "capability": "memory"}', "is unknown; expected one of retrieval, knowledge, "),
+        (ONE + ', "capability": "reasoning"}', "'knowledge' before; make one file for each"),
+        (ONE + ', "choice": ["a", "b"]}', "field 'choice' is unknown; expected only question, "),
+        (ONE + ', "aliases": ["b"], "choices": ["a", "b"]}', "has the wrong choice 'b'; remove it"),
+        (ONE + ', "corrupted_question": "Where?"}', "is not whole; expected 'corrupted_answer'"),
+        (ONE + ', "corrupted_context": "b", "corrupted_answer": "b"}', "without a 'context'; add"),
+        (ONE + ', "corrupted_question": "b", "corrupted_answer": "a"}', "right for the row itself"),
+        (ONE + ', "id": "mine/0001"}', "'mine/0001', which an earlier line has; make it unique"),
+        (ONE + ', "question": "What?"}', "field 'question' stands twice; expected each field once"),
+        ('{"answer": %s}' % ("9" * 5000), "not JSON (a number is too long); expected one object"),
+        ('{"question": "Who?", "answer": "\\ud83d"}', f"field 'answer' {HALF}"),
+        ('{"question": "Who\\u0000?", "answer": "a"}', f"field 'question' {HALF}"),
+        (ONE + ', "choices": ["a", "\\udc00"]}', f"field 'choices' {HALF}"),
+        ('{"question": "Who\0?", "answer": "a"}', "not JSON (Invalid control character at)"),
         (
             '{"question": "Who?", "answer": "%s", "choices": ["a", "b"]}' % ("c" * 9000),
             f"field 'answer' is '{'c' * 116}...; expected one of the choices",
         ),
-        (
-            '{"question": "%s", "answer": "a"}' % ("q" * MOST_BYTES_A_LINE),
-            "longer than 1,048,576 bytes; expected one question a line",
-        ),
-        ('{"question": NaN, "answer": "a"}', "field 'question' is not a text; put it in quotes"),
+        ('{"question": "%s"}' % ("q" * MOST_BYTES_A_LINE), "longer than 1,048,576 bytes; expected"),
     ],
+    ids=lambda value: value[:40],
 )
 def test_bad_lines_are_named(tmp_path: Path, line: str, what: str) -> None:
     path = written(tmp_path, GOOD, line)
     with pytest.raises(UserError) as caught:
         load_task(path)
-    assert str(caught.value) == f"File {path!r}, line 2: {what}."
+    assert str(caught.value).startswith(f"File {path!r}, line 2: ")
+    assert what in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["", "\n \n"])

@@ -22,56 +22,6 @@ def refusal(task: Task, item: Item, protocol: str, **options: int) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("protocol", ["letter", "continuation"])
-def test_items_without_choices(protocol: str) -> None:
-    assert refusal(small_task(), BARE, protocol) == (
-        f"Item 'small/0000' of task 'small' has no choices, which protocol {protocol!r} needs; "
-        "add choices or use protocol 'generate'."
-    )
-
-
-@pytest.mark.parametrize("protocol", ["letter", "continuation"])
-def test_equal_choices(protocol: str) -> None:
-    twice = replace(FRANCE, choices=("Paris", "Rome", "Rome"))
-    assert refusal(small_task(), twice, protocol) == (
-        "Item 'small/0000' of task 'small' has equal choices; expected different ones; remove "
-        "one of them."
-    )
-
-
-def test_answer_that_is_no_choice() -> None:
-    lost = replace(FRANCE, choices=("Rome", "Madrid"))
-    assert refusal(small_task(), lost, "continuation") == (
-        "Item 'small/0000' of task 'small' has an answer that is not among its choices; add it "
-        "to them."
-    )
-
-
-def test_fewshot_examples_without_choices_under_letter() -> None:
-    task = small_task(fewshot=(replace(SHOWN, choices=()),))
-    assert refusal(task, FRANCE, "letter") == (
-        "Few-shot example 'small/fewshot/0000' of task 'small' has no choices, which protocol "
-        "'letter' needs; add choices, take no few-shot examples, or use another protocol."
-    )
-    assert len(build_requests(task, FRANCE, "continuation", byte_level())) == 3
-
-
-def test_more_choices_than_letters() -> None:
-    many = replace(FRANCE, choices=("Paris", *(f"Rome {i}" for i in range(26))))
-    assert refusal(small_task(), many, "letter") == (
-        "Task 'small' has a question with 27 choices, but there are 26 letters; leave some out "
-        "or use protocol 'continuation'."
-    )
-    assert len(build_requests(small_task(), many, "continuation", byte_level())) == 27
-
-
-def test_unknown_protocol() -> None:
-    assert refusal(small_task(), FRANCE, "generation") == (
-        "Unknown protocol 'generation'. Did you mean 'generate'? Expected one of: continuation, "
-        "generate, letter."
-    )
-
-
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_too_long_for_the_model(protocol: str) -> None:
     built = build_requests(small_task(), FRANCE, protocol, byte_level())
@@ -120,3 +70,23 @@ def test_every_suite_makes_requests(name: str, protocol: str) -> None:
                 whole = one.request.context + one.request.continuation
                 told = byte_level().decode(whole, skip_special_tokens=True)
                 assert told == f"{one.context}{one.continuation}"
+
+
+@pytest.mark.parametrize(
+    ("task", "item", "protocol", "says"),
+    [
+        (small_task(), BARE, "letter", "no choices, which protocol 'letter' needs; add choices"),
+        (small_task(), BARE, "continuation", "no choices, which protocol 'continuation' needs"),
+        (small_task(), replace(FRANCE, choices=("Paris", "Rome", "Rome")), "letter",
+         "Item 'small/0000' of task 'small' has equal choices; expected different ones; remove"),
+        (small_task(), replace(FRANCE, choices=("Rome", "Madrid")), "continuation",
+         "Item 'small/0000' of task 'small' has an answer that is not among its choices; add it"),
+        (small_task(fewshot=(replace(SHOWN, choices=()),)), FRANCE, "letter",
+         "Few-shot example 'small/fewshot/0000' of task 'small' has no choices, which protocol"),
+        (small_task(), replace(FRANCE, choices=("Paris", *(f"Rome {i}" for i in range(26)))),
+         "letter", "has a question with 27 choices, but there are 26 letters; leave some out"),
+        (small_task(), FRANCE, "generation", "Unknown protocol 'generation'. Did you mean 'gen"),
+    ],
+)  # fmt: skip
+def test_what_a_protocol_cannot_ask_is_refused(task, item, protocol, says) -> None:
+    assert says in refusal(task, item, protocol)

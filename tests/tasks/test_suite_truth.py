@@ -258,51 +258,20 @@ def test_difficulty_is_a_parameter() -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (
-            lambda: kv_words(n_pairs=3),
-            "There are 4 to 26 pairs, not 3; choose another value.",
-        ),
-        (
-            lambda: kv_ids(sizes=(4, 40)),
-            "Sizes must be from 4 to 16, not (4, 40); choose another value.",
-        ),
-        (
-            lambda: facts_open_book(n_sentences=3),
-            "The context holds 4 to 8 facts, not 3; choose another value.",
-        ),
+        (lambda: kv_words(n_pairs=3), "There are 4 to 26 pairs, not 3"),
+        (lambda: kv_ids(sizes=(4, 40)), "Sizes must be from 4 to 16, not (4, 40)"),
+        (lambda: facts_open_book(n_sentences=3), "The context holds 4 to 8 facts, not 3"),
         (lambda: facts(n_options=9), "There are 2 to 6 options, not 9; choose another value."),
-        (
-            lambda: open_book(n_statements=3),
-            "There are 4 to 6 statements, not 3; choose another value.",
-        ),
-        (
-            lambda: arithmetic(digits=(0,)),
-            "Digits are 1 to 4, not (0,); choose another value.",
-        ),
-        (
-            lambda: word_problems(largest=4),
-            "The largest number is 5 or more, not 4; choose another value.",
-        ),
-        (
-            lambda: passage(n_between=7),
-            "There are 0 to 6 sentences between, not 7; choose another value.",
-        ),
-        (
-            lambda: sum_chain(terms=(2, 3)),
-            "A chain has 3 to 12 terms, not (2, 3); choose another value.",
-        ),
-        (
-            lambda: brackets(depth=1, n_closed=0),
-            "Only 0 different questions were found, not 200; ask for fewer items or for more "
-            "difficult ones.",
-        ),
-        (
-            lambda: repetition(length=6, shown=4),
-            "At least 4 of 6 words must be left, not 2; choose another value.",
-        ),
+        (lambda: open_book(n_statements=3), "There are 4 to 6 statements, not 3"),
+        (lambda: arithmetic(digits=(0,)), "Digits are 1 to 4, not (0,)"),
+        (lambda: word_problems(largest=4), "The largest number is 5 or more, not 4"),
+        (lambda: passage(n_between=7), "There are 0 to 6 sentences between, not 7"),
+        (lambda: sum_chain(terms=(2, 3)), "A chain has 3 to 12 terms, not (2, 3)"),
+        (lambda: brackets(depth=1, n_closed=0), "Only 0 different questions were found, not 200"),
+        (lambda: repetition(length=6, shown=4), "At least 4 of 6 words must be left, not 2"),
     ],
 )
 def test_impossible_difficulty_is_refused(make, sentence: str) -> None:
     with pytest.raises(UserError) as caught:
         make()
-    assert str(caught.value) == sentence
+    assert sentence in str(caught.value)
