@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerwise.models import load_model, model_facts
 from layerwise.models.conversion import backends, parity
+from tests.cases import in_long_runs
 from tests.models.refusal import refused
 from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
 
@@ -25,36 +26,38 @@ LLAMA3 = {
 }
 RIGHT = [
     ("gpt2", {}),
-    ("gpt2", {"n_layer": 2, "n_head": 1, "n_inner": 192}),
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
     ("gpt_neox", {}),
     ("gpt_neox", {"use_parallel_residual": False}),
-    ("gpt_neox", {"rotary_pct": 1.0, "tie_word_embeddings": True}),
-    ("llama", {"num_key_value_heads": 4}),
     ("llama", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
-    ("llama", {"num_key_value_heads": 2}),
     ("llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
     ("llama", {"rope_parameters": LLAMA3}),
     ("mistral", {"sliding_window": None}),
-    ("mistral", {"num_key_value_heads": 4}),
     ("mistral", {"num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": True}),
     ("mistral", {"sliding_window": 7}),
     ("qwen2", {}),
-    ("qwen2", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
-    ("qwen2", {"num_key_value_heads": 1}),
     ("qwen3", {}),
-    ("qwen3", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
     ("qwen3", {"num_key_value_heads": 1, "head_dim": 16}),
     ("opt", {}),
     ("opt", {"num_attention_heads": 2, "ffn_dim": 96, "activation_function": "gelu"}),
     ("phi3", {}),
-    ("phi3", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
     ("phi3", {"sliding_window": 9}),
     ("mixtral", {}),
     ("mixtral", {"num_key_value_heads": 4, "sliding_window": 8}),
     ("gptj", {}),
     ("gpt_neo", {}),
     ("bloom", {}),
+    *in_long_runs(
+        ("llama", {"num_key_value_heads": 4}),
+        ("llama", {"num_key_value_heads": 2}),
+        ("mistral", {"num_key_value_heads": 4}),
+        ("qwen2", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
+        ("qwen2", {"num_key_value_heads": 1}),
+        ("qwen3", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
+        ("gpt2", {"n_layer": 2, "n_head": 1, "n_inner": 192}),
+        ("gpt_neox", {"rotary_pct": 1.0, "tie_word_embeddings": True}),
+        ("phi3", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
+    ),
 ]
 LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
 YARN = {**LINEAR, "rope_type": "yarn", "original_max_position_embeddings": 64}

@@ -19,6 +19,9 @@ def folder(tmp_path):
     return tiny_folder(tmp_path, "llama")
 
 
+WEIGHTS = "model.safetensors"
+
+
 def edit_config(folder, **fields):
     path = folder / "config.json"
     kept = {**json.loads(path.read_text()), **fields}
@@ -42,29 +45,6 @@ def test_unknown_name_suggests_the_closest():
         load_model("smollm-135m")
 
 
-def test_a_folder_that_is_no_model(tmp_path):
-    with refused("is no model folder", "config.json"):
-        load_model(tmp_path)
-
-
-def test_config_that_transformers_refuses(folder):
-    edit_config(folder, hidden_size="wide")
-    with refused("config.json cannot be used", "correct it"):
-        load_model(folder)
-
-
-def test_missing_weights(folder):
-    (folder / "model.safetensors").unlink()
-    with refused("has no weights", "model.safetensors"):
-        load_model(folder)
-
-
-def test_pickled_weights(folder):
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with refused("has only pickled weights", "can run code", "safetensors"):
-        load_model(folder)
-
-
 def test_missing_shard(folder):
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
@@ -77,62 +57,19 @@ def test_missing_shard(folder):
         load_model(folder)
 
 
-def test_a_missing_tensor_is_not_filled_with_random_numbers(folder):
-    name = "model.layers.1.mlp.up_proj.weight"
-    edit_weights(folder, lambda weights: weights.pop(name))
-    with refused("lack 1 tensor, ", name):
-        load_model(folder)
-
-
-def test_a_tensor_without_a_place_is_not_dropped(folder):
-    edit_config(folder, num_hidden_layers=2)
-    with refused("have, against config.json", "model.layers.2."):
-        load_model(folder)
-
-
-def test_tensors_of_another_shape(folder):
-    edit_config(folder, intermediate_size=88)
-    with refused("cannot be loaded", "fit config.json"):
-        load_model(folder)
-
-
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 def test_weights_that_are_no_numbers(folder, number):
-    name = "model.layers.2.self_attn.o_proj.weight"
-
-    def spoil(weights):
-        weights[name][3, 4] = number
-
-    edit_weights(folder, spoil)
-    with refused("NaN or infinite", name):
+    edit_weights(folder, lambda weights: weights[UP][3].fill_(number))
+    with refused("NaN or infinite", UP):
         load_model(folder)
 
 
 @pytest.mark.hooked_transformer
 def test_weights_too_large_for_float16(folder):
-    def enlarge(weights):
-        weights["model.layers.0.mlp.up_proj.weight"][0, 0] = 1e6
-
-    edit_weights(folder, enlarge)
+    edit_weights(folder, lambda weights: weights[UP][0, :1].fill_(1e6))
     load_model(folder)
-    with refused("NaN or infinite", "blocks.0.mlp.W_in", "float16 was too narrow"):
+    with refused("NaN or infinite", "blocks.1.mlp.W_in", "float16 was too narrow"):
         load_model(folder, dtype="float16")
-
-
-def test_missing_tokenizer(folder):
-    (folder / "tokenizer.json").unlink()
-    with refused("has no tokenizer", "tokenizer.json"):
-        load_model(folder)
-
-
-def test_tokenizer_that_needs_code(folder):
-    path = folder / "tokenizer_config.json"
-    own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
-    path.write_text(json.dumps(own))
-    (folder / "own.py").write_text("raise SystemExit('code of the model was run')")
-    (folder / "tokenizer.json").rename(folder / "vocab.json")
-    with refused("The tokenizer in", "cannot be loaded", "without running code"):
-        load_model(folder)
 
 
 def test_model_and_tokenizer_that_do_not_match(tmp_path):
@@ -141,96 +78,42 @@ def test_model_and_tokenizer_that_do_not_match(tmp_path):
         load_model(folder)
 
 
-def test_model_that_needs_code_of_its_own(folder):
-    edit_config(folder, model_type="own", auto_map={"AutoConfig": "own.OwnConfig"})
-    (folder / "own.py").write_text("raise SystemExit('code of the model was run')")
-    with refused("code of its own", "auto_map", "never runs"):
-        load_model(folder)
-
-
 def test_code_of_a_model_that_has_a_native_class_is_not_run(folder):
     edit_config(folder, auto_map={"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"})
-    (folder / "own.py").write_text("raise SystemExit('code of the model was run')")
+    (folder / "own.py").write_text(CODE)
     assert load_model(folder).cfg.original_architecture == "LlamaForCausalLM"
 
 
 @pytest.mark.hooked_transformer
 @pytest.mark.parametrize(
-    ("fields", "parts"),
+    ("model_type", "architecture", "fields", "parts"),
     [
-        ({"model_type": "frobnicate"}, ["unknown architecture", "LlamaForCausalLM"]),
-        ({"architectures": None}, ["unknown architecture", "llama"]),
-        ({"architectures": ["LlamaForSequenceClassification"]}, ["no causal language model"]),
-        (
-            {"model_type": "led", "architectures": ["LEDForConditionalGeneration"]},
-            ["encoder-decoder", "not supported (LED", "T5ForConditionalGeneration"],
-        ),
-        (
-            {"model_type": "bart", "architectures": ["BartForSequenceClassification"]},
-            ["encoder-decoder", "BartForConditionalGeneration"],
-        ),
-        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, ["no causal language"]),
-        (
-            {"quantization_config": {"quant_method": "gptq", "bits": 3}},
-            ["quantized by gptq in a way", "GPTQ (2, 4, 8 bits)", "unquantized"],
-        ),
-        (
-            {"quantization_config": {"quant_method": "bitsandbytes"}},
-            ["quantized by bitsandbytes in a way"],
-        ),
-        (
-            {"quantization_config": {"quant_method": "awq", "bits": [4]}},
-            ["quantized by awq in a way"],
-        ),
-        ({"quantization_config": {"quant_method": "hqq"}}, ["quantized by hqq in a way"]),
-        ({"quantization_config": [4]}, ["are quantized in a way", "GGUF"]),
-        (
-            {
-                "model_type": "gemma3",
-                "architectures": ["Gemma3ForConditionalGeneration"],
-                "text_config": {"vocab_size": 304},
-                "vision_config": {"hidden_size": 8},
-            },
-            [
-                "for more than text (Gemma3ForConditionalGeneration, with vision_config)",
-                "text model",
-            ],
-        ),
-        (
-            {
-                "model_type": "llava",
-                "architectures": ["LlavaForConditionalGeneration"],
-                "text_config": {"vocab_size": 304},
-            },
-            ["for more than text (LlavaForConditionalGeneration, with text_config)"],
-        ),
-        (
-            {
-                "model_type": "falcon",
-                "architectures": ["FalconForCausalLM"],
-                "hidden_size": 48,
-                "num_attention_heads": 4,
-                "head_dim": None,
-                "alibi": True,
-            },
-            ["cannot convert this FalconForCausalLM", "Its own modules cannot be run"],
-        ),
-        (
-            {"model_type": "mamba", "architectures": ["MambaForCausalLM"]},
-            ["cannot convert this MambaForCausalLM", "MambaModel has no token embedding"],
-        ),
-        (
-            {"model_type": "ctrl", "architectures": ["CTRLLMHeadModel"]},
-            ["cannot convert this CTRLLMHeadModel", "Its own modules cannot be run, since"],
-        ),
+        ("frobnicate", "LlamaForCausalLM", {}, ["unknown architecture", "LlamaForCausalLM"]),
+        ("llama", None, {}, ["unknown architecture", "llama"]),
+        ("llama", "LlamaForSequenceClassification", {}, ["no causal language model"]),
+        ("led", "LEDForConditionalGeneration", {},
+         ["encoder-decoder", "not supported (LED", "T5ForConditionalGeneration"]),
+        ("bart", "BartForSequenceClassification", {}, ["BartForConditionalGeneration"]),
+        ("bert", "BertForMaskedLM", {}, ["no causal language"]),
+        ("gemma3", "Gemma3ForConditionalGeneration",
+         {**TEXT_OF_MORE, "vision_config": {"hidden_size": 8}},
+         ["for more than text (Gemma3ForConditionalGeneration, with vision_config)", "text model"]),
+        ("llava", "LlavaForConditionalGeneration", TEXT_OF_MORE,
+         ["for more than text (LlavaForConditionalGeneration, with text_config)"]),
+        ("falcon", "FalconForCausalLM", FALCON,
+         ["cannot convert this FalconForCausalLM", "Its own modules cannot be run"]),
+        ("mamba", "MambaForCausalLM", {},
+         ["cannot convert this MambaForCausalLM", "MambaModel has no token embedding"]),
+        ("ctrl", "CTRLLMHeadModel", {},
+         ["cannot convert this CTRLLMHeadModel", "Its own modules cannot be run, since"]),
     ],
-)
-def test_models_of_other_kinds(folder, fields, parts):
-    edit_config(folder, **fields)
-    with refused(*parts):
-        load_model(folder)
-    with refused(*parts):
-        load_meta_model(folder)
+)  # fmt: skip
+def test_models_of_other_kinds(folder, model_type, architecture, fields, parts):
+    architectures = architecture and [architecture]
+    edit_config(folder, model_type=model_type, architectures=architectures, **fields)
+    for load in (load_model, load_meta_model):
+        with refused(*parts):
+            load(folder)
 
 
 def test_unknown_dtype():
@@ -259,3 +142,66 @@ def test_mps_that_is_not_here(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with refused("Device 'mps' is not available here"):
         load_model(device="mps")
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+CODE = "raise SystemExit('code of the model was run')"
+
+
+def needs_code(folder):
+    edit_config(folder, model_type="own", auto_map={"AutoConfig": "own.OwnConfig"})
+    (folder / "own.py").write_text(CODE)
+
+
+def tokenizer_needs_code(folder):
+    own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(own))
+    (folder / "own.py").write_text(CODE)
+    (folder / "tokenizer.json").rename(folder / "vocab.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda f: (f / "config.json").unlink(), ["is no model folder", "config.json"]),
+        (lambda f: edit_config(f, hidden_size="wide"), ["config.json cannot be used", "correct"]),
+        (lambda f: (f / WEIGHTS).unlink(), ["has no weights", WEIGHTS]),
+        (lambda f: (f / WEIGHTS).rename(f / "pytorch_model.bin"),
+         ["has only pickled weights", "can run code", "safetensors"]),
+        (lambda f: edit_weights(f, lambda held: held.pop(UP)), ["lack 1 tensor, ", UP]),
+        (lambda f: edit_config(f, num_hidden_layers=2), ["have, against config.json", "layers.2."]),
+        (lambda f: edit_config(f, intermediate_size=88), ["cannot be loaded", "fit config.json"]),
+        (lambda f: (f / "tokenizer.json").unlink(), ["has no tokenizer", "tokenizer.json"]),
+        (tokenizer_needs_code, ["The tokenizer in", "cannot be loaded", "without running code"]),
+        (needs_code, ["code of its own", "auto_map", "never runs"]),
+    ],
+)  # fmt: skip
+def test_folders_that_are_no_whole_model_are_refused(folder, change, parts):
+    change(folder)
+    with refused(*parts):
+        load_model(folder)
+
+
+TEXT_OF_MORE = {"text_config": {"vocab_size": 304}}
+
+
+FALCON = {"hidden_size": 48, "num_attention_heads": 4, "head_dim": None, "alibi": True}
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({"quant_method": "gptq", "bits": 3}, ["by gptq in a way", "GPTQ (2, 4, 8 bits)"]),
+        ({"quant_method": "bitsandbytes"}, ["quantized by bitsandbytes in a way"]),
+        ({"quant_method": "awq", "bits": [4]}, ["quantized by awq in a way"]),
+        ({"quant_method": "hqq"}, ["quantized by hqq in a way"]),
+        ([4], ["are quantized in a way", "GGUF"]),
+    ],
+)
+def test_other_ways_to_quantize_are_refused(folder, settings, parts):
+    edit_config(folder, quantization_config=settings)
+    for load in (load_model, load_meta_model):
+        with refused(*parts):
+            load(folder)
