@@ -17,7 +17,6 @@ from layerwise.models.files.cache import (
     contents_sha256,
     file_sha256,
     folder_sha256,
-    key_of,
     read_record,
     write_record,
 )
@@ -68,13 +67,6 @@ def test_a_change_with_its_time_set_back_is_noticed(tmp_path, monkeypatch):
         assert digest(path) == hashlib.sha256(b"two").hexdigest()
 
 
-def test_a_file_that_was_just_written_is_read_again(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"one")
-    contents_sha256(path)
-    assert path not in cache_module._contents
-
-
 def test_a_record_with_another_value_counts_as_none(cache):
     write_record("kind", "key", {"parity": 0.25})
     path = cache / "kind" / "key.json"
@@ -97,10 +89,6 @@ def test_nothing_is_kept_where_nothing_can_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path / "file"))
     write_record("kind", "key", {})
     assert read_record("kind", "key") is None
-
-
-def test_a_key_depends_on_where_parts_end():
-    assert key_of(["ab", "c"]) != key_of(["a", "bc"])
 
 
 def test_a_folder_is_its_names_and_contents_that_matter(tmp_path):

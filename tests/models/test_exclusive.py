@@ -23,7 +23,7 @@ from layerwise.planning.plan import plan_run
 from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, sweep, zero
 from tests.analysis import word_task
 from tests.hooked import HookedTransformer
-from tests.models.tiny import tiny_folder, tiny_model
+from tests.models.tiny import tiny_folder
 from tests.sweep.models import new_model, random_model
 
 ASKED = [
@@ -121,17 +121,6 @@ def test_two_threads_on_one_model_get_what_each_gets_alone(method):
         for changes in CHANGES
     ]
     assert at_once(jobs) == alone
-
-
-def test_two_analyses_of_one_model_at_once_give_the_same_tables():
-    model, task = tiny_model("llama"), word_task()
-    jobs = [
-        lambda: lw.ablate(model, task, "continuation", limit=2, progress=False).to_pandas(),
-        lambda: lw.logit_lens(model, task, "continuation", limit=2, progress=False).to_pandas(),
-    ]
-    alone = [job() for job in jobs]
-    for one, other in zip(at_once(jobs), alone, strict=True):
-        assert one.equals(other)
 
 
 def test_different_models_do_not_wait_for_each_other():

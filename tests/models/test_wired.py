@@ -25,7 +25,7 @@ from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, sweep,
 from layerwise.tasks import Task, load_task, task_names
 from layerwise.tasks.suites import toy
 from tests.planted import CAPABILITIES, SMALL, layouts, small_model, small_task
-from tests.planted_seq2seq import prompt, seq2seq_layouts, small_seq2seq, tokens_of
+from tests.planted_seq2seq import prompt, seq2seq_layouts, small_seq2seq
 
 
 class Wired(NamedTuple):
@@ -134,21 +134,6 @@ def test_other_languages_are_spoken_too(kind, language):
         assert all_right(model, replace(task, items=task.items[:6]))
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-@torch.inference_mode()
-def test_padding_is_not_seen(side):
-    model = small_seq2seq(TWO_STACKS.layout)
-    for capability in CAPABILITIES:
-        task = small_task(capability, 4)
-        tokens = tokens_of(model, task)
-        pad = torch.zeros(len(tokens), 3, dtype=torch.long)
-        mask = torch.ones_like(tokens, dtype=torch.bool)
-        pair = [tokens, pad] if side == "right" else [pad, tokens]
-        masks = [mask, pad.bool()] if side == "right" else [pad.bool(), mask]
-        found = model(torch.cat(pair, 1), attention_mask=torch.cat(masks, 1))
-        torch.testing.assert_close(found, model(tokens), atol=1e-4, rtol=0)
-
-
 @pytest.mark.hooked_transformer
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @torch.inference_mode()
@@ -167,29 +152,6 @@ def test_idle_layers_and_heads_write_exactly_nothing(capability):
             assert idle == bool((z[:, head] @ block.attn.W_O[head] == 0).all())
         assert cache[f"blocks.{layer}.mlp.hook_post"].abs().sum() > 0 or layer in with_mlp
         assert layer in with_mlp or (cache[f"blocks.{layer}.hook_mlp_out"] == 0).all()
-
-
-def spread_over_coordinates(*several: torch.Tensor) -> bool:
-    """Whether no coordinate has half of a vector's length."""
-    lengths = [vectors.norm(dim=-1) for vectors in several]
-    largest = [(v.abs().amax(dim=-1) / n)[n > 0] for v, n in zip(several, lengths, strict=True)]
-    return all(one.max() < 0.5 for one in largest)
-
-
-@pytest.mark.hooked_transformer
-def test_nothing_can_be_read_off_single_coordinates():
-    model = small_model(LAYOUT)
-    facts = model.blocks[LAYOUT.facts.layer].mlp.W_in.T
-    assert spread_over_coordinates(model.W_E, model.W_pos, facts)
-
-
-@torch.inference_mode()
-def test_idle_heads_of_two_stacks_attend_and_nothing_can_be_read_off_single_coordinates():
-    model = small_seq2seq(TWO_STACKS.layout)
-    _, cache = model.run_with_cache(tokens_of(model, small_task("retrieval", 2)))
-    assert all(cache[name].abs().sum() > 0 for name in cache if name.endswith("hook_z"))
-    facts = model.encoder.blocks[TWO_STACKS.layout.facts.layer].parts.mlp.up.weight
-    assert spread_over_coordinates(model.W_E, facts, model.W_U.T)
 
 
 @both

@@ -13,7 +13,6 @@ from synthetic import Plan
 
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import GENERAL, MORE, SILENT
-from layerwise.presentation.naming import model_title
 from layerwise.report import report, report_from_folders
 from layerwise.report._answer import Answer, Column, answer_of
 from layerwise.report._terminal import MOST_LINES, WIDTH, answer_text
@@ -150,21 +149,6 @@ def test_the_page_opens_with_the_answer(run: RunTables) -> None:
     assert '<details class="part" open>' not in text
     assert text.index("<h1>") < text.index('class="strip"') < text.index('class="part"')
     assert page.text.splitlines()[0].startswith("tiny <b>model</b>")
-
-
-@pytest.mark.parametrize(
-    ("gguf", "words"),
-    [
-        ("SmolLM2-135M-Instruct.Q4_1", "SmolLM2-135M-Instruct, 4-bit (Q4_1) weights in float32"),
-        ("qwen-IQ2_XS", "qwen, 2-bit (IQ2_XS) weights in float32"),
-        ("model-f16", "model, f16 weights in float32"),
-        ("", "tiny <b>model</b>"),
-        ("just-a-name", "tiny <b>model</b>"),
-    ],
-)
-def test_a_gguf_file_names_its_model_in_full(gguf: str, words: str) -> None:
-    model = synthetic.facts(TWO).model.model_copy(update={"gguf": gguf, "dtype": "float32"})
-    assert model_title(model) == words
 
 
 def test_the_first_screen_of_a_saved_run_reads_no_items(tmp_path, monkeypatch) -> None:

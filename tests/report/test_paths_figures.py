@@ -6,7 +6,6 @@ import pytest
 from legible import WIDTHS, assert_legible
 from matplotlib.collections import QuadMesh
 
-from layerwise.errors import UserError
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.report import report
 from layerwise.results import AttributionPatchingResult, PathPatchingResult
@@ -111,16 +110,6 @@ def test_points_are_the_sampled_cells():
     np.testing.assert_allclose(points.get_xdata(), cells["true"])
     np.testing.assert_allclose(points.get_ydata(), cells["estimate"])
     assert set(cells["head"]) == {1, 2}
-
-
-def test_the_embedding_alone_is_told_in_a_table():
-    every = paths(receivers=("q:0.1",))
-    alone = PathPatchingResult(every.path_patching.query("layer < 0"), every.facts)
-    page = report(alone)
-    assert not page.figures
-    assert "embedding" in page.html
-    with pytest.raises(UserError, match="There is nothing to draw"):
-        alone.plot()
 
 
 def test_the_report_shows_both():

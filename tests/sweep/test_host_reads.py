@@ -28,13 +28,6 @@ from layerwise.sweep import (
     sweep,
     zero,
 )
-from layerwise.sweep.activations.intact_run import (
-    mean_activations,
-    noise_basis,
-    position_means,
-    residuals_at,
-    site_noise,
-)
 from layerwise.sweep.decoding import decode
 from layerwise.sweep.packed import modules as _modules
 from layerwise.sweep.packed.blocks import block_runners
@@ -65,11 +58,6 @@ WHOLE = [
     *(together([skip(0), zero("mlp_out", layer)]) for layer in LAYERS[1:]),
     *(patch("resid_pre", layer, pos) for layer in LAYERS for pos in (-1, 1)),
 ]
-
-
-# A walk's layout, which is made on the host and read there; and whether a bias is zero, which is
-# asked when a model's runners are made.
-ONCE = ("layout.py", "modules.py")
 
 
 def walk_of(model, interventions, requests) -> Walk:
@@ -161,32 +149,6 @@ def test_a_walk_of_two_stacks_reads_nothing(kind):
     with torch.inference_mode(), HostReads() as found:
         walk.run()
     assert found.places.total() == 0
-
-
-@pytest.mark.parametrize("kind", ["llama-gqa", "t5"])
-def test_what_is_read_of_intact_layers_is_not_waited_for_by_the_layer(kind):
-    model, texts = any_model(kind), [(1, 2, 3, 4), (1, 2, 5)]
-    mean_activations(model, texts, ["resid_post"])  # the model is looked at once
-    reads_of = {
-        mean_activations: 0,
-        site_noise: 0,
-        position_means: 1 + (kind == "t5"),  # which positions all contexts have, by the stack
-    }
-    for function, expected in reads_of.items():
-        for sites in (["resid_post"], ["resid_post", "attn_out", "mlp_out"]):
-            more = {"seed": 0} if function is site_noise else {}
-            with HostReads() as found:
-                function(model, texts, sites, **more)
-            waited = [place for place in found.places.elements() if not place.startswith(ONCE)]
-            assert len(waited) == expected, (function.__name__, waited)
-    with HostReads() as found:
-        noise_basis(model, texts, ["resid_post"], seed=0)
-    # Each covariance, once it is whole, is decomposed on the host.
-    assert all("eigh" in place or place.startswith(ONCE) for place in found.places)
-    with HostReads() as found:
-        places = [("resid_post", model.cfg.n_layers - 1)]
-        residuals_at(model, texts, [[1], [2]], places, n_prompt=[1, 2] if kind == "t5" else None)
-    assert all(place.startswith(ONCE) for place in found.places)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from layerwise import stats
-from layerwise.tasks import load_task, other_questions, task_names, with_other_questions
+from layerwise.tasks import load_task, task_names, with_other_questions
 from tests.analysis import word_task
 
 
@@ -76,23 +76,3 @@ def test_of_an_ordinary_task_questions_are_drawn_in_the_order_of_a_permutation()
         fit = [one.question for one in drawn if one.answer != own.answer]
         expected = list(dict.fromkeys(q for q in fit if q != own.question))[:3]
         assert [one.question for one in others] == expected
-
-
-def test_of_a_large_task_few_items_are_looked_at_for_each(monkeypatch):
-    monkeypatch.setattr(other_questions, "_MOST_TRIED", 8)
-    looked = []
-
-    class Counted(tuple):
-        def __getitem__(self, index):
-            looked.append(index)
-            return super().__getitem__(index)
-
-    task = word_task(400)
-    alike = [replace(item, aliases=tuple(i.answer for i in task.items)) for item in task.items]
-    task = replace(task, items=Counted(alike), name="all have one answer")
-    assert set(with_other_questions(task, alike[:20]).values()) == {()}
-    assert len(looked) <= 20 * 8
-    task = word_task(400)
-    found = with_other_questions(task, task.items)
-    assert {len(others) for others in found.values()} == {3}
-    assert len({other.question for others in found.values() for other in others}) > 50

@@ -24,7 +24,6 @@ from layerwise.models.huggingface.meta_model import (
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.seq2seq import DecoderCache, Seq2SeqModel, load
 from layerwise.models.seq2seq.load import decoder_prefix, hooked_seq2seq
-from layerwise.models.seq2seq.parts import RelativeBias
 from tests.models.seq2seq.tiny import CASES, tiny_folder, tiny_original, tiny_seq2seq
 from tests.models.tiny import TEXT, tiny_tokenizer
 
@@ -242,18 +241,6 @@ def test_a_folder_that_names_no_start_token_is_refused(tmp_path: Path) -> None:
 def test_offload_is_refused() -> None:
     with pytest.raises(UserError, match="expected no offload"):
         load_model(tiny_folder("t5"), offload="disk")
-
-
-@pytest.mark.parametrize("bidirectional", [True, False])
-def test_relative_positions_are_those_of_hugging_face(bidirectional: bool) -> None:
-    stack = tiny_original("t5").encoder if bidirectional else tiny_original("t5").decoder
-    attention = stack.block[0].layer[0].SelfAttention
-    bias = RelativeBias(
-        attention.relative_attention_bias, bidirectional, attention.relative_attention_max_distance
-    )
-    positions = torch.arange(70)
-    given = bias.between(positions, positions)
-    assert torch.equal(given, attention.compute_bias(70, 70)[0])
 
 
 @pytest.mark.parametrize("case", ["flan-t5", "bart"])
