@@ -101,135 +101,93 @@ def _settings(model: Any, **settings: Any) -> None:
         setattr(model.cfg, name, value)
 
 
-# What is refused: how it is done, to which kind of model, and a part of the sentence.
+def _hooked(at: str, hook: Any = _double, how: str = "forward_hook", **options: Any) -> Change:
+    return lambda m: getattr(m.get_submodule(at), f"register_{how}")(hook, **options)
+
+
+def _set(at: str, name: str, value: Callable[[Any], Any]) -> Change:
+    return lambda m: setattr(m.get_submodule(at), name, value(m))
+
+
+def _of_other_class(at: str, cls: type) -> Change:
+    return lambda m: _of_class(m.get_submodule(at), cls)
+
+
+def _z_of_zeros(m: Any) -> Callable[[Any, Any], Any]:
+    return lambda v, p: 0 * v
+
+
+KEYWORDS = {"with_kwargs": True}
+# What is refused: to which kind of model, how it is done, and a part of the sentence.
 REFUSED: dict[str, tuple[str, Change, str]] = {
-    "hook on a block": (
-        "llama-gqa",
-        lambda m: m.blocks[1].register_forward_hook(_double),
-        "blocks.1 .*hooks of torch",
-    ),
+    "hook on a block": ("llama-gqa", _hooked("blocks.1"), "blocks.1 .*hooks of torch"),
     "hook with keywords": (
-        "llama-gqa",
-        lambda m: m.blocks[1].attn.register_forward_hook(_double_with_kwargs, with_kwargs=True),
+        "llama-gqa", _hooked("blocks.1.attn", _double_with_kwargs, **KEYWORDS),
         "blocks.1.attn .*hooks of torch",
     ),
     "pre-hook on an MLP": (
-        "gpt2",
-        lambda m: m.blocks[0].mlp.register_forward_pre_hook(_double_input),
-        "hooks of torch",
+        "gpt2", _hooked("blocks.0.mlp", _double_input, "forward_pre_hook"), "hooks of torch",
     ),
     "pre-hook with keywords": (
-        "gpt2",
-        lambda m: m.blocks[0].attn.register_forward_pre_hook(_double_named_input, with_kwargs=True),
+        "gpt2", _hooked("blocks.0.attn", _double_named_input, "forward_pre_hook", **KEYWORDS),
         "hooks of torch",
     ),
-    "hook on a norm": (
-        "gpt2",
-        lambda m: m.blocks[3].ln2.register_forward_hook(_double),
-        "blocks.3.ln2 .*hooks",
-    ),
-    "torch hook on a hook point": (
-        "gpt2",
-        lambda m: m.blocks[3].hook_resid_mid.register_forward_hook(_double),
-        "hooks of torch",
-    ),
-    "hook on the positions": (
-        "gpt2",
-        lambda m: m.pos_embed.register_forward_hook(_double),
-        "pos_embed .*hooks of torch",
-    ),
-    "hook on the unembedding": (
-        "alibi",
-        lambda m: m.unembed.register_forward_hook(_double),
-        "unembed .*hooks of torch",
-    ),
-    "hook on the model": (
-        "gpt2",
-        lambda m: m.register_forward_hook(_double),
-        "The model has hooks of torch",
-    ),
+    "hook on a norm": ("gpt2", _hooked("blocks.3.ln2"), "blocks.3.ln2 .*hooks"),
+    "torch hook on a hook point": ("gpt2", _hooked("blocks.3.hook_resid_mid"), "hooks of torch"),
+    "hook on the positions": ("gpt2", _hooked("pos_embed"), "pos_embed .*hooks of torch"),
+    "hook on the unembedding": ("alibi", _hooked("unembed"), "unembed .*hooks of torch"),
+    "hook on the model": ("gpt2", _hooked(""), "The model has hooks of torch"),
     "backward hook": (
-        "gpt2",
-        lambda m: m.blocks[1].register_full_backward_hook(lambda *a: None),
-        "hooks of torch",
+        "gpt2", _hooked("blocks.1", lambda *a: None, "full_backward_hook"), "hooks of torch",
     ),
     "hook for all modules": (
-        "gpt2",
-        lambda m: torch_modules.register_module_forward_hook(_double),
-        "for all modules",
+        "gpt2", lambda m: torch_modules.register_module_forward_hook(_double), "for all modules",
     ),
     "forward of a block": (
-        "neox",
-        lambda m: _patched(m.blocks[2]),
-        "blocks.2 of the model had its forward replaced",
+        "neox", lambda m: _patched(m.blocks[2]), "blocks.2 of the model had its forward replaced",
     ),
     "forward of an attention": (
-        "neox",
-        lambda m: _patched(m.blocks[2].attn),
-        "attn of the model had its forward replaced",
+        "neox", lambda m: _patched(m.blocks[2].attn), "attn of the model had its forward replaced",
     ),
     "forward of the model": ("neox", _patched, "The model had its forward replaced"),
     "function of an attention": (
-        "gpt2",
-        lambda m: setattr(m.blocks[0].attn, "calculate_z_scores", lambda v, p: 0 * v),
+        "gpt2", _set("blocks.0.attn", "calculate_z_scores", _z_of_zeros),
         "had its calculate_z_scores replaced",
     ),
-    "class of a block": ("gpt2", lambda m: _of_class(m.blocks[1], LoudBlock), "LoudBlock.forward"),
+    "class of a block": ("gpt2", _of_other_class("blocks.1", LoudBlock), "LoudBlock.forward"),
     "class of an attention": (
-        "gpt2",
-        lambda m: _of_class(m.blocks[1].attn, EvenAttention),
-        "EvenAttention.calculate",
+        "gpt2", _of_other_class("blocks.1.attn", EvenAttention), "EvenAttention.calculate",
     ),
-    "class of the model": ("gpt2", lambda m: _of_class(m, Halved), "Halved.forward"),
+    "class of the model": ("gpt2", _of_other_class("", Halved), "Halved.forward"),
     "attention of one's own": (
-        "gpt2",
-        lambda m: setattr(m.blocks[1], "attn", nn.Identity()),
-        "no blocks.1.attn.hook_z",
+        "gpt2", _set("blocks.1", "attn", lambda m: nn.Identity()), "no blocks.1.attn.hook_z",
     ),
     "unembedding of one's own": (
-        "gpt2",
-        lambda m: setattr(m, "unembed", nn.Linear(32, 50)),
-        "unembed .* Linear of your own",
+        "gpt2", _set("", "unembed", lambda m: nn.Linear(32, 50)), "unembed .* Linear of your own",
     ),
     "one block twice": (
-        "llama-gqa",
-        lambda m: _put(m.blocks, 2, m.blocks[1]),
-        "blocks.2.hook_resid_pre of its own",
+        "llama-gqa", lambda m: _put(m.blocks, 2, m.blocks[1]), "blocks.2.hook_resid_pre of its own",
     ),
     "one attention twice": (
-        "gpt2",
-        lambda m: setattr(m.blocks[2], "attn", m.blocks[1].attn),
-        "blocks.2.attn.hook_z",
+        "gpt2", _set("blocks.2", "attn", lambda m: m.blocks[1].attn), "blocks.2.attn.hook_z",
     ),
     "another block without setup": (
-        "gpt2",
-        lambda m: _put(m.blocks, 2, copy.deepcopy(m.blocks[1])),
-        "model.setup()",
+        "gpt2", lambda m: _put(m.blocks, 2, copy.deepcopy(m.blocks[1])), "model.setup()",
     ),
     "shortformer": (
-        "gpt2",
-        lambda m: _settings(m, positional_embedding_type="shortformer"),
-        "'shortformer'",
+        "gpt2", lambda m: _settings(m, positional_embedding_type="shortformer"), "'shortformer'",
     ),
     "bidirectional": (
-        "gpt2",
-        lambda m: _settings(m, attention_dir="bidirectional"),
-        "attends in both directions",
+        "gpt2", lambda m: _settings(m, attention_dir="bidirectional"), "attends in both directions",
     ),
     "dropout in training": ("gpt2", _with_dropout, "drops activations at random .*model.eval"),
-    "chance": (
-        "gpt2",
-        lambda m: setattr(m.blocks[1].mlp, "act_fn", Restless()),
-        "other numbers each time",
-    ),
+    "chance": ("gpt2", _set("blocks.1.mlp", "act_fn", lambda m: Restless()), "other numbers each"),
     "an MLP that sees other positions": (
-        "gpt2",
-        lambda m: setattr(m.blocks[1], "mlp", OwnMlp(m.blocks[1].mlp, 0.1)),
+        "gpt2", _set("blocks.1", "mlp", lambda m: OwnMlp(m.blocks[1].mlp, 0.1)),
         r"does not compute what this model computes: .*nats",
     ),
     "weights on meta": ("gpt2", lambda m: m.to("meta"), "device 'meta'"),
-}
-
+}  # fmt: skip
 # What the reference runs as the model does, too.
 NOT_FOR_REFERENCE = {
     "one block twice", "one attention twice", "another block without setup", "bidirectional",
