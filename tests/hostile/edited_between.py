@@ -17,9 +17,9 @@ from tests.analysis import word_task, write_jsonl
 from tests.hostile.fork_server import Ended, ForkServer
 from tests.hostile.killed_commands import BUDGET, TASKS, model_of
 from tests.hostile.killer import Command
+from tests.hostile.limits import is_sentence
 from tests.hostile.moments import Moment
 from tests.hostile.same_outcome import differences
-from tests.hostile.sentences import is_sentence
 
 N_ITEMS, LIMIT = 5, 3
 DATED = "{{ strftime_now('%d %b') }}: {% for turn in messages %}{{ turn['content'] }}{% endfor %}"

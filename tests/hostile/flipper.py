@@ -15,8 +15,7 @@ from typing import Any
 
 from layerwise.errors import OtherEnvironmentWarning, UserError
 from tests.hostile.damage import Damage, Replaced
-from tests.hostile.limits import TooLongError, limited
-from tests.hostile.sentences import is_sentence
+from tests.hostile.limits import TooLongError, is_sentence, limited
 
 TOLD, UNCHANGED, VISIBLE = "told", "unchanged", "visible"
 

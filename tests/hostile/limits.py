@@ -1,4 +1,4 @@
-"""Limits of time and memory for what reads a damaged or hostile file in this process."""
+"""Limits of time and memory for what reads a hostile file here, and what its refusal looks like."""
 
 from __future__ import annotations
 
@@ -49,3 +49,8 @@ def limited() -> Iterator[None]:
 def _mapped() -> int:
     """Bytes of address space that the process has now."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def is_sentence(text: str) -> bool:
+    """Whether a message is one printable line that ends, and is not endless."""
+    return text.isprintable() and text.endswith((".", "?", ")")) and len(text) < 2000

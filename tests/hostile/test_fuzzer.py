@@ -42,8 +42,7 @@ from tests.hostile.documents import (
 )
 from tests.hostile.extent import fuzz
 from tests.hostile.flipped_files import SMALL, cache_folder, finished_run, read_lens, read_model
-from tests.hostile.limits import limited
-from tests.hostile.sentences import is_sentence
+from tests.hostile.limits import is_sentence, limited
 from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import tiny_folder

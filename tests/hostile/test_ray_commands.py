@@ -18,7 +18,7 @@ import torch
 import layerwise as lw
 from tests import commands
 from tests.analysis import word_task, write_jsonl
-from tests.hostile.sentences import is_sentence
+from tests.hostile.limits import is_sentence
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.long

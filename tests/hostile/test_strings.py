@@ -16,7 +16,7 @@ from layerwise.report import Report, report, report_from_folders
 from layerwise.results import AblationResult, LensResult, Result
 from layerwise.tasks import load_task
 from tests.cases import LONG
-from tests.hostile.sentences import is_sentence
+from tests.hostile.limits import is_sentence
 from tests.hostile.strings import (
     FILE_NAMES,
     STRINGS,

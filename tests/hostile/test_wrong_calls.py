@@ -10,7 +10,7 @@ import pytest
 from layerwise.errors import UserError
 from tests.analysis import word_task, write_jsonl
 from tests.commands import assert_refused, model_folder, run
-from tests.hostile.sentences import is_sentence
+from tests.hostile.limits import is_sentence
 from tests.hostile.wrong_calls import CALLS, COMMANDS, MODEL, UNKNOWN, Call, Command, Place
 from tests.models.tiny import tiny_model
 

@@ -22,7 +22,7 @@ from layerwise.models.names import sources
 from tests.forking import exit_code, forked
 from tests.models.refusal import refused
 from tests.models.seq2seq import tiny as seq2seq
-from tests.models.test_hub import put_into_hub_cache
+from tests.models.test_names import put_into_hub_cache
 from tests.models.tiny import TEXT, scramble, tiny_folder, tiny_tokenizer
 
 peft = pytest.importorskip("peft")

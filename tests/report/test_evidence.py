@@ -1,4 +1,4 @@
-"""A sentence opens to the rows that it stands on, as they are in the file that is named."""
+"""Tables of the page: rows that a sentence stands on, and those that a notebook shows, too."""
 
 from __future__ import annotations
 
@@ -6,9 +6,23 @@ import pandas as pd
 import pytest
 
 from layerwise.presentation.claim import IN_TABLE, MOST, Claim, evidence, source
+from layerwise.presentation.columns import (
+    cells,
+    decided,
+    estimated,
+    heads,
+    named,
+    numbered,
+    p_column,
+    plain,
+    without,
+)
 from layerwise.presentation.rows import rows
+from layerwise.presentation.section import Table
+from layerwise.report._layers import sections
 from layerwise.report._page import evidence_of
 from layerwise.report.html import findings_of
+from layerwise.results import AblationResult, EmergenceResult, PatchingResult
 
 
 def test_every_sentence_of_a_page_opens_to_its_rows(small_run, page):
@@ -73,3 +87,56 @@ def test_of_many_rows_the_first_are_shown(table):
     shown = evidence(claim, table, "effects.parquet")
     assert len(shown.cells) == MOST
     assert f"20 rows, the first {MOST} shown." in shown.note
+
+
+ROWS = pd.DataFrame(
+    {"task": ["keys", "sums"], "n": [12, pd.NA], "acc": [0.5, 0.25], "acc_low": [0.4, float("nan")],
+     "acc_high": [0.6, 0.3], "p": [0.01234, 1.0], "sure": [True, False]}
+)  # fmt: skip
+COLUMNS = (
+    *plain("task"), named("items", "n"), numbered("accuracy (%)", "acc", 100),
+    estimated("loss (points)", "acc", "acc_", -100), p_column("p (Holm)", "p"),
+    decided("significant", "sure"),
+)  # fmt: skip
+
+
+def test_columns_say_rows_in_their_units():
+    assert cells(COLUMNS, ROWS) == [
+        ["keys", "12", "50", "−50 [−60, −40]", "0.0123", "yes"],
+        ["sums", "–", "25", "−25 [−30, ?]", "1", "no"],
+    ]
+
+
+def test_columns_are_left_out_by_their_heads():
+    assert heads(without(COLUMNS, "items", "p (Holm)")) == (
+        "task", "accuracy (%)", "loss (points)", "significant",
+    )  # fmt: skip
+    with pytest.raises(KeyError, match="No column p among task, items"):
+        without(COLUMNS, "p")
+
+
+@pytest.fixture(scope="module")
+def shown(run) -> list[Table]:
+    """The tables of the page."""
+    return [table for section in sections(run) for table in section.tables]
+
+
+@pytest.mark.parametrize(
+    ("kind", "title"),
+    [
+        (AblationResult, "All effects ("),
+        (PatchingResult, "Patched cells by share"),
+        (EmergenceResult, "Depths and critical sets"),
+    ],
+)
+def test_the_short_view_says_what_the_page_says(results, shown, kind, title):
+    (result,) = [result for result in results if isinstance(result, kind)]
+    (page,) = [table for table in shown if table.title.startswith(title)]
+    short = result.summary_rows()
+    short.columns = [name.removesuffix(" [95 %]") for name in short.columns]
+    both = [name for name in short.columns if name in page.columns]
+    assert len(both) >= 5
+    whole = pd.DataFrame(page.cells, columns=list(page.columns))[both]
+    told = set(whole.itertuples(index=False, name=None))
+    assert len(short)
+    assert set(short[both].itertuples(index=False, name=None)) <= told

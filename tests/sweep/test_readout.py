@@ -1,13 +1,21 @@
+"""Reading out logits: of equal ones the smallest token id wins, by engine and reference."""
+
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, skip, sweep
+from layerwise.sweep.checks.reference import _logits
 from layerwise.sweep.walk.readout import first_argmax, log_normaliser, logits_of, score_rows
+from tests.cases import in_long_runs
 
-from .models import KINDS, random_model
+from .models import D_MODEL, D_VOCAB, KINDS, N_LAYERS, random_model
+from .sizes import Sizes
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=4), min_size=1, max_size=5))
@@ -42,3 +50,56 @@ def test_scores_are_those_of_all_chunks(chunk):
     expected = logits_of(model, resid).log_softmax(-1)
     torch.testing.assert_close(logprobs, expected[rows, tokens], atol=1e-5, rtol=1e-5)
     assert greedy.tolist() == expected.argmax(-1).tolist()
+
+
+HALF = D_VOCAB // 2
+CHANGES = [intact(), *(skip(layer) for layer in range(N_LAYERS))]
+
+
+def twins(kind: str, loud: float):
+    """A model in which token t and token t + 25 are always equally likely.
+
+    Both read the one number of the residual stream, since longer sums of equal terms come out
+    differently in different columns of a matrix product.
+    """
+    model = copy.deepcopy(random_model(kind, loud))
+    model.unembed.W_U.data = torch.eye(D_MODEL)[:, [*range(HALF), *range(HALF)]]
+    model.unembed.b_U.data[HALF:] = model.unembed.b_U.data[:HALF]
+    logits = _logits(model, intact(), LogLikelihood((1,), (2,)), (2, 3))
+    assert torch.equal(logits[:, HALF:], logits[:, :HALF])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "loud"),
+    [
+        ("llama-gqa", 1.0),
+        ("gpt2", 0.01),
+        ("soft-caps", 1.0),
+        *in_long_runs(("llama-gqa", 0.01), ("gpt2", 1.0), ("soft-caps", 0.01)),
+    ],
+)
+def test_the_smallest_id_wins(kind, loud):
+    model = twins(kind, loud)
+    texts = [Generate((1, 2, 3), 12), Generate((1, 2, 4), 5)]
+    with Sizes(room=16, capacity=2, beginning=1).in_use():
+        fast = sweep(model, CHANGES, texts)
+    slow = sweep(model, CHANGES, texts, method="reference")
+    assert fast.outcomes == slow.outcomes
+    for outcomes in fast.outcomes:
+        for text in outcomes:
+            assert isinstance(text, Generated)
+            assert max(text.tokens) < HALF
+    # The greedy text is greedy; the same with one token's equal is not, though as likely.
+    for change, outcomes in zip(CHANGES, slow.outcomes, strict=True):
+        tokens = outcomes[0].tokens[:3]
+        asked = [
+            LogLikelihood((1, 2, 3), tokens),
+            LogLikelihood((1, 2, 3), (*tokens[:2], tokens[2] + HALF)),
+        ]
+        for method in ("engine", "reference"):
+            ((first, twin),) = sweep(model, [change], asked, method=method).outcomes
+            assert isinstance(first, Scored)
+            assert isinstance(twin, Scored)
+            assert (first.greedy, twin.greedy) == (True, False), method
+            assert first.logprob == pytest.approx(twin.logprob, abs=1e-5)
