@@ -1,4 +1,4 @@
-"""What a model's name stands for: a folder, a bundled model or one of the hub, without a network."""
+"""What a model's name stands for: a folder, a bundled model or one of the hub, without network."""
 
 from __future__ import annotations
 
