@@ -31,6 +31,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GemmaConfi
 pytestmark = pytest.mark.filterwarnings("ignore")
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 LLAMA = {"target_modules": ["q_proj", "v_proj", "down_proj"]}
+TIED = {"tie_word_embeddings": True}
 
 
 def base_model(folder: Path) -> Any:
@@ -108,27 +109,11 @@ FORMS = {
         {},
         lora(rank_pattern={"v_proj": 2}, alpha_pattern={"q_proj": 3}, bias="all", **LLAMA),
     ),
-    "unembedding of tied": (
-        "llama",
-        {"tie_word_embeddings": True},
-        lora(target_modules=["lm_head"]),
-    ),
-    "embedding of tied": (
-        "llama",
-        {"tie_word_embeddings": True},
-        lora(target_modules=["embed_tokens", "q_proj"]),
-    ),
+    "unembedding of tied": ("llama", TIED, lora(target_modules=["lm_head"])),
+    "embedding of tied": ("llama", TIED, lora(target_modules=["embed_tokens", "q_proj"])),
     "whole embeddings": ("llama", {}, lora(modules_to_save=["embed_tokens", "lm_head"], **LLAMA)),
-    "whole embedding of tied": (
-        "llama",
-        {"tie_word_embeddings": True},
-        lora(modules_to_save=["embed_tokens"], **LLAMA),
-    ),
-    "chosen tokens": (
-        "llama",
-        {"tie_word_embeddings": True},
-        lora(trainable_token_indices=[3, 9], **LLAMA),
-    ),
+    "whole embedding of tied": ("llama", TIED, lora(modules_to_save=["embed_tokens"], **LLAMA)),
+    "chosen tokens": ("llama", TIED, lora(trainable_token_indices=[3, 9], **LLAMA)),
     "conv1d": ("gpt2", {}, lora(target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)),
     "some layers": ("llama", {}, lora(layers_to_transform=[1], layers_pattern="layers", **LLAMA)),
     "loha": ("llama", {}, peft.LoHaConfig(r=4, task_type="CAUSAL_LM", **LLAMA)),

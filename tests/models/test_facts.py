@@ -83,63 +83,39 @@ def test_facts_follow_an_edit_of_the_weights():
     assert after.source == "folder"
 
 
-def set_scale(model):
-    model.blocks[1].attn.attn_scale *= 2
-
-
-def set_own_scale(model):
-    model.blocks[1].parts.attn.module.scaling *= 2
-
-
-def set_eps(model):
-    model.ln_final.eps = 1e-3
-
-
-def set_own_eps(model):
-    model.ln_final.variance_epsilon = 1e-3
-
-
-def set_function(model):
-    model.blocks[0].mlp.act_fn = torch.nn.functional.gelu
-
-
-def set_lambda(model):
-    model.blocks[0].mlp.act_fn = lambda x: x.relu()
-
-
-def set_own_function(model):
-    model.blocks[0].parts.mlp.act_fn = torch.nn.GELU()
-
-
-def set_table(model):
-    model.blocks[2].attn.rotary_sin[1, 0] += 1e-3
-
-
-def set_frequencies(model):
-    model.parts.blocks[0].attn.rotary.module.inv_freq[3] *= 1.001
-
-
-def set_cap(model):
-    model.cfg.output_logits_soft_cap = 30.0
+CHANGED_BY = {
+    "scale": ("auto", lambda m: m.blocks[1].attn, "attn_scale", lambda old: 2 * old),
+    "eps": ("auto", lambda m: m.ln_final, "eps", lambda old: 1e-3),
+    "function": ("auto", lambda m: m.blocks[0].mlp, "act_fn", lambda old: torch.nn.functional.gelu),
+    "lambda": ("auto", lambda m: m.blocks[0].mlp, "act_fn", lambda old: lambda x: x.relu()),
+    "table": ("auto", lambda m: m.blocks[2].attn, "rotary_sin", lambda old: old.add_(1e-3)),
+    "own scale": (
+        "hugging-face", lambda m: m.blocks[1].parts.attn.module, "scaling", lambda old: 2 * old,
+    ),
+    "own eps": ("hugging-face", lambda m: m.ln_final, "variance_epsilon", lambda old: 1e-3),
+    "own function": (
+        "hugging-face", lambda m: m.blocks[0].parts.mlp, "act_fn", lambda old: torch.nn.GELU(),
+    ),
+    "frequencies": (
+        "hugging-face", lambda m: m.parts.blocks[0].attn.rotary.module, "inv_freq",
+        lambda old: old.mul_(1.001),
+    ),
+    "cap": ("hugging-face", lambda m: m.cfg, "output_logits_soft_cap", lambda old: 30.0),
+}  # fmt: skip
 
 
 @pytest.mark.hooked_transformer
-@pytest.mark.parametrize(
-    ("backend", "change"),
-    [
-        *(("auto", one) for one in (set_scale, set_eps, set_function, set_lambda, set_table)),
-        *(("hugging-face", one) for one in (set_own_scale, set_own_eps, set_own_function)),
-        *(("hugging-face", one) for one in (set_frequencies, set_cap)),
-    ],
-)
-def test_facts_follow_a_change_of_what_shapes_the_numbers(llama_folder, backend, change):
+@pytest.mark.parametrize("name", CHANGED_BY)
+def test_facts_follow_a_change_of_what_shapes_the_numbers(llama_folder, name):
+    backend, holder_of, attribute, new = CHANGED_BY[name]
     model = load_model(llama_folder, backend=backend)
     before, version = model_facts(model), version_of(model)
     copied = copy.deepcopy(model)
     assert model_facts(copied) == before
     for one in (model, copied):
         with torch.inference_mode(False), torch.no_grad():
-            change(one)
+            holder = holder_of(one)
+            setattr(holder, attribute, new(getattr(holder, attribute)))
         after = model_facts(one)
         assert (after.parity, after.verified) == (None, CHANGED)
         assert after.hash != before.hash

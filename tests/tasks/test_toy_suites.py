@@ -70,24 +70,6 @@ def test_items_are_kept_from_training(name: str) -> None:
         assert all(ORGANISM.for_tests(*words) for words in kept_words(name, item))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_choices_are_four_and_gold_stands_at_each_place_equally_often(name: str) -> None:
-    items = load_task(name).items
-    assert len({(item.context, item.question) for item in items}) == len(items) == 200
-    assert all(len(set(item.choices)) == 4 and item.answer in item.choices for item in items)
-    for limit in range(1, 201):
-        places = Counter(item.choices.index(item.answer) for item in items[:limit])
-        assert max(places.values()) - min(places[place] for place in range(4)) <= 1
-
-
-@pytest.mark.parametrize("name", ["organism-facts", "organism-brackets", "wired-facts"])
-def test_each_option_of_a_block_is_right_once(name: str) -> None:
-    items = load_task(name).items
-    for start in range(0, len(items), 4):
-        block = items[start : start + 4]
-        assert {frozenset(item.choices) for item in block} == {frozenset(i.answer for i in block)}
-
-
 def test_facts_are_asked_once_each_and_name_themselves() -> None:
     for name, n in (("organism-facts", 200), ("wired-facts", 48)):
         items = load_task(name).items
