@@ -20,6 +20,8 @@ def folder(tmp_path):
 
 
 WEIGHTS = "model.safetensors"
+TEXT_OF_MORE = {"text_config": {"vocab_size": 304}}
+FALCON = {"hidden_size": 48, "num_attention_heads": 4, "head_dim": None, "alibi": True}
 
 
 def edit_config(folder, **fields):
@@ -182,12 +184,6 @@ def test_folders_that_are_no_whole_model_are_refused(folder, change, parts):
     change(folder)
     with refused(*parts):
         load_model(folder)
-
-
-TEXT_OF_MORE = {"text_config": {"vocab_size": 304}}
-
-
-FALCON = {"hidden_size": 48, "num_attention_heads": 4, "head_dim": None, "alibi": True}
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import torch
 
 from layerwise.models.instance.kinds import before_answer
-from layerwise.sweep import Generated, LogLikelihood, Scored, Sweep
+from layerwise.sweep import Generated, LogLikelihood, Scored, Sweep, sweep
 from layerwise.sweep.checks.reference import _logits
 from layerwise.sweep.checks.rounding import FLOOR, distance, measure_rounding
+
+from .sizes import Sizes
 
 
 def assert_agree(model, interventions, requests, one: Sweep, other: Sweep) -> None:
@@ -47,3 +52,23 @@ def _assert_tie(model, intervention, request, new, last_only=False) -> None:
         scored = LogLikelihood(request.context, (*answer, int(tokens[-1, 0])), request.source)
         bound = measure_rounding(model, intervention, [scored]).bound
         assert gap <= bound, f"{intervention.id}: {request} differs; the best two are {gap} apart"
+
+
+def assert_reference(
+    model: Any, changes: Any, requests: Any, sizes: Sizes | None = None, **given: Any
+) -> Sweep:
+    """The engine's sweep, its work cut by some sizes, which agrees with the reference.
+
+    Args:
+        model: the model.
+        changes: the interventions.
+        requests: what is asked under each.
+        sizes: of the engine's work; its own if None.
+        given: arguments of both sweeps.
+    """
+    with nullcontext() if sizes is None else sizes.in_use():
+        own = {} if sizes is None else {"memory_budget": sizes.budget}
+        fast = sweep(model, changes, requests, **own, **given)
+    slow = sweep(model, changes, requests, method="reference", **given)
+    assert_agree(model, changes, requests, fast, slow)
+    return fast

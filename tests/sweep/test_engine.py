@@ -32,7 +32,7 @@ from layerwise.sweep.run import model_shape
 
 from ..cases import cases
 from . import strategies
-from .agreement import assert_agree
+from .agreement import assert_agree, assert_reference
 from .letters import Letters
 from .models import D_HEAD, D_MODEL, KINDS, N_HEADS, N_LAYERS, PACKED, random_model
 from .sizes import Sizes, sizes
@@ -63,13 +63,7 @@ def possible(model, intervention) -> bool:
 def test_engine_equals_reference(kind, requests, interventions, sizes, end, loud):
     model = random_model(kind, loud)
     interventions = [i for i in interventions if possible(model, i)]
-    tokenizer = Letters(end)
-    with sizes.in_use():
-        fast = sweep(
-            model, interventions, requests, tokenizer=tokenizer, memory_budget=sizes.budget
-        )
-    slow = sweep(model, interventions, requests, tokenizer=tokenizer, method="reference")
-    assert_agree(model, interventions, requests, fast, slow)
+    fast = assert_reference(model, interventions, requests, sizes, tokenizer=Letters(end))
     planned = plan_sweep(interventions, requests, model_shape(model), sizes.budget)
     decoded = fast.stats.token_passes - planned.token_passes
     texts = any(isinstance(request, Generate) for request in requests)
@@ -82,10 +76,7 @@ def test_engine_equals_reference(kind, requests, interventions, sizes, end, loud
 def test_patches_equal_reference(kind, requests, interventions, sizes):
     model = random_model(kind)
     interventions = [i for i in interventions if possible(model, i)]
-    with sizes.in_use():
-        fast = sweep(model, interventions, requests, memory_budget=sizes.budget)
-    slow = sweep(model, interventions, requests, method="reference")
-    assert_agree(model, interventions, requests, fast, slow)
+    fast = assert_reference(model, interventions, requests, sizes)
     planned = plan_sweep(interventions, requests, model_shape(model), sizes.budget)
     assert fast.stats.token_passes == planned.token_passes
 
@@ -97,12 +88,7 @@ def test_copies_equal_reference(kind, requests, interventions, sizes):
     """Resampling from other prompts, also while texts are decoded."""
     model = random_model(kind)
     interventions = [i for i in interventions if possible(model, i)]
-    with sizes.in_use():
-        fast = sweep(
-            model, interventions, requests, tokenizer=Letters(None), memory_budget=sizes.budget
-        )
-    slow = sweep(model, interventions, requests, tokenizer=Letters(None), method="reference")
-    assert_agree(model, interventions, requests, fast, slow)
+    assert_reference(model, interventions, requests, sizes, tokenizer=Letters(None))
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "neox", "soft-caps"])
@@ -115,10 +101,7 @@ def test_all_sets_of_layers_equal_reference(kind):
         constants = (mean("mlp_out", layer, torch.ones(D_MODEL)) for layer in others)
         changes.append(strategies.together([zero("attn_out", first), *constants]))
     requests = [LogLikelihood((1, 2, 3), (4, 5)), Generate((1, 2, 3), 5), Generate((1, 2, 6), 5)]
-    with Sizes(beginning=1, tokens_at_once=9, capacity=7).in_use():
-        fast = sweep(model, changes, requests)
-    slow = sweep(model, changes, requests, method="reference")
-    assert_agree(model, changes, requests, fast, slow)
+    assert_reference(model, changes, requests, Sizes(beginning=1, tokens_at_once=9, capacity=7))
 
 
 @kinds
@@ -131,9 +114,7 @@ def test_a_patch_may_reach_all_of_one_prompt_and_the_end_of_another(kind):
         LogLikelihood((2, 1, 1, 2), (1, 2), (2, 0, 2, 0)),
     ]
     changes = [patch("resid_pre", 0, -3), patch("attn_out", 1, -3)]
-    fast = sweep(model, changes, requests)
-    slow = sweep(model, changes, requests, method="reference")
-    assert_agree(model, changes, requests, fast, slow)
+    assert_reference(model, changes, requests)
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "neox", "soft-caps"])
@@ -160,9 +141,7 @@ def test_one_context_with_several_sources_and_lengths(kind):
     changes += [patch("z", layer, -2, head) for layer in (0, 2) for head in range(N_HEADS)]
     changes = [change for change in changes if possible(model, change)]
     changes.append(strategies.together([patch("z", 1, -1, 0), patch("z", 1, 1, 3), skip(2)]))
-    fast = sweep(model, changes, requests)
-    slow = sweep(model, changes, requests, method="reference")
-    assert_agree(model, changes, requests, fast, slow)
+    assert_reference(model, changes, requests)
 
 
 @pytest.mark.parametrize("kind", PACKED)

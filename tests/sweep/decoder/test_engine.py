@@ -19,10 +19,10 @@ from tests.models.decoder.tiny import BY_DAY, CASES, tiny_decoder
 from tests.models.refusal import refused
 
 from .. import strategies
-from ..agreement import assert_agree
+from ..agreement import assert_agree, assert_reference
 from ..letters import Letters
 from ..models import D_HEAD
-from ..sizes import Sizes, sizes
+from ..sizes import sizes
 
 FAMILIES = [pytest.param(case, marks=() if case in BY_DAY else pytest.mark.long) for case in CASES]
 each_kind = cases(3 * len(CASES))
@@ -55,45 +55,27 @@ def fitting(model: Any, interventions: list[Intervention]) -> list[Intervention]
     sizes=sizes,
     end=st.sampled_from([None, 0, 2]),
 )
-def test_engine_equals_reference(
-    case: str, requests: list, interventions: list, sizes: Sizes, end: int | None
-) -> None:
+def test_engine_equals_reference(case, requests, interventions, sizes, end) -> None:
     model = tiny_decoder(case)
-    interventions = fitting(model, interventions)
-    letters = Letters(end)
-    with sizes.in_use():
-        fast = sweep(model, interventions, requests, tokenizer=letters, memory_budget=sizes.budget)
-    slow = sweep(model, interventions, requests, tokenizer=letters, method="reference")
-    assert_agree(model, interventions, requests, fast, slow)
+    changes = fitting(model, interventions)
+    assert_reference(model, changes, requests, sizes, tokenizer=Letters(end))
 
 
 @pytest.mark.parametrize("case", FAMILIES)
 @each_kind
 @given(requests=strategies.patch_requests(), interventions=strategies.patches, sizes=sizes)
-def test_patches_equal_reference(
-    case: str, requests: list, interventions: list, sizes: Sizes
-) -> None:
+def test_patches_equal_reference(case, requests, interventions, sizes) -> None:
     model = tiny_decoder(case)
-    interventions = fitting(model, interventions)
-    with sizes.in_use():
-        fast = sweep(model, interventions, requests, memory_budget=sizes.budget)
-    slow = sweep(model, interventions, requests, method="reference")
-    assert_agree(model, interventions, requests, fast, slow)
+    assert_reference(model, fitting(model, interventions), requests, sizes)
 
 
 @pytest.mark.parametrize("case", FAMILIES)
 @each_kind
 @given(requests=strategies.copy_requests(), interventions=strategies.copies, sizes=sizes)
-def test_copies_equal_reference(
-    case: str, requests: list, interventions: list, sizes: Sizes
-) -> None:
+def test_copies_equal_reference(case, requests, interventions, sizes) -> None:
     model = tiny_decoder(case)
-    interventions = fitting(model, interventions)
-    letters = Letters(None)
-    with sizes.in_use():
-        fast = sweep(model, interventions, requests, tokenizer=letters, memory_budget=sizes.budget)
-    slow = sweep(model, interventions, requests, tokenizer=letters, method="reference")
-    assert_agree(model, interventions, requests, fast, slow)
+    changes = fitting(model, interventions)
+    assert_reference(model, changes, requests, sizes, tokenizer=Letters(None))
 
 
 @pytest.mark.parametrize("case", ["gemma 2", "cohere 2", "gpt-oss"])
@@ -106,9 +88,7 @@ def test_what_is_patched_late_attends_to_the_trunk_within_windows_and_soft_caps(
     ]
     changes = [patch("resid_pre", layer, pos) for layer in range(4) for pos in (-1, -3, 8)]
     changes += [patch("z", 1, -2, head) for head in range(4)]
-    fast = sweep(model, changes, requests)
-    slow = sweep(model, changes, requests, method="reference")
-    assert_agree(model, changes, requests, fast, slow)
+    assert_reference(model, changes, requests)
 
 
 def test_what_is_hung_on_a_module_of_the_original_is_refused() -> None:
