@@ -7,13 +7,11 @@ import os
 import re
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic
 from legible import WIDTHS, assert_legible, cells, lines, words
-from matplotlib import _pylab_helpers
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
@@ -341,15 +339,6 @@ def test_the_same_svg_is_drawn_once_until_the_figure_is_changed(effects: pd.Data
     assert changed != first
     figure.dpi = 2 * figure.dpi  # of no consequence, but a change
     assert figure_bytes(figure, "svg") == changed
-
-
-def test_drawing_leaves_no_state_behind(effects: pd.DataFrame) -> None:
-    before = dict(mpl.rcParams)
-    figure = figures.role_map(rows(effects, task="facts"))
-    assert dict(mpl.rcParams) == before
-    assert _pylab_helpers.Gcf.get_all_fig_managers() == []
-    assert figure._repr_png_().startswith(b"\x89PNG")
-    assert figure_bytes(figure, "png") == figure_bytes(figure, "png")
 
 
 def test_labels_are_safe_and_short() -> None:

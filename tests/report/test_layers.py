@@ -124,19 +124,6 @@ def test_what_is_read_at_a_layer_is_there(run: RunTables, layers: dict[int, Part
             assert settled not in named or said(part, settled, "sums", "letter") == "–"
 
 
-def test_patching_tells_where_most_is_recovered(run: RunTables, layers: dict[int, Part]) -> None:
-    for layer, part in layers.items():
-        mine = rows(run.tables["patching_summary"], task="facts", layer=layer).sort_values(
-            "recovered"
-        )
-        best = mine.iloc[-1]
-        ends = (100 * best[name] for name in ("recovered", "recovered_low", "recovered_high"))
-        text = interval(*ends) + " •" * bool(best["significant"]) + f", {best['pos_label']}"
-        column = "Patching resid_pre: recovered (%), where most"
-        assert said(part, column, "facts", "continuation") == text
-    assert text.endswith("last")
-
-
 def test_heads_are_told_apart_under_the_attention(layers: dict[int, Part]) -> None:
     found = {}
     for layer, part in layers.items():

@@ -230,11 +230,6 @@ def test_results_are_sorted_into_runs(small: Plan) -> None:
     assert grouped([ablation, ablation]) == [[ablation], [ablation]]
 
 
-def test_saving_to_a_folder_is_refused_in_one_sentence(page: Report, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is a folder: expected the name of the file .*\.html\.$"):
-        page.save(tmp_path)
-
-
 def test_figures_are_saved_as_png_and_svg(tmp_path: Path) -> None:
     made = report(AblationResult(synthetic.records(TINY), synthetic.facts(TINY)))
     paths = made.save_figures(tmp_path)

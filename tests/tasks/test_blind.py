@@ -14,7 +14,7 @@ from statsmodels.discrete.conditional_models import ConditionalLogit
 from layerwise.errors import UserError
 from layerwise.tasks import Item, Task, best_blind, blind_guesses
 from layerwise.tasks.blind.control import cross_fitted, guessers_of, p_uniform
-from layerwise.tasks.blind.guessers import conditional_logit, in_words
+from layerwise.tasks.blind.guessers import conditional_logit
 from layerwise.tasks.blind.options import options_of
 from tests.cases import data_sets, most_errors
 
@@ -254,25 +254,3 @@ def test_tasks_without_options(items: tuple[Item, ...], sentence: str) -> None:
         with pytest.raises(UserError) as caught:
             ask(small_task(items=items, fewshot=()))
         assert str(caught.value) == sentence
-
-
-@pytest.mark.parametrize(
-    ("name", "rule", "words"),
-    [
-        ("position", "number 3", "the third option"),
-        ("position", "number 1 from the end", "the last option"),
-        ("alphabetical order", "number 2 from the low end",
-         "the second option in alphabetical order"),
-        ("alphabetical order", "number 22 from the high end",
-         "the 22nd to last option in alphabetical order"),
-        ("characters", "number 1 from the high end",
-         "the option with the highest number of characters"),
-        ("words shared with the other options", "number 2 from the low end",
-         "the option with the second lowest number of words shared with the other options"),
-        ("number", "number 6 from the low end", "the option with the 6th lowest value"),
-        ("distance from the options' mean", "number 1 from the low end",
-         "the option with the lowest distance from the options' mean"),
-    ],
-)  # fmt: skip
-def test_a_rule_of_order_in_words(name: str, rule: str, words: str) -> None:
-    assert in_words(name, rule) == f"choosing {words}"

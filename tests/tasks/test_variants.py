@@ -91,13 +91,6 @@ def test_examples_of_rare_facts_give_none_of_them_away() -> None:
         assert not told & {text for one in task.items for text in (one.answer, one.question)}
 
 
-def test_rare_facts_are_paired_with_their_open_book() -> None:
-    closed, book = load_task("facts:rarity=2"), load_task("facts-open-book:rarity=2")
-    for one, other in zip(closed.items, book.items, strict=True):
-        assert (one.question, one.choices) == (other.question, other.choices)
-        assert f"{one.question} {one.answer}." in (other.context or "")
-
-
 def test_what_is_asked_before_is_in_the_context_and_never_an_option() -> None:
     for name, ask in (("lookup:n_pairs=9", "ask"), ("two-hop:n_chains=9", "ask2")):
         task = load_task(f"organism-{name}:n_before=3")

@@ -15,7 +15,6 @@ from layerwise.models.conversion import backends
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.decoder.families import TESTED
 from layerwise.models.decoder.load import hooked_decoder
-from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact, patch, resample, skip, sweep
 from layerwise.sweep import zero as zero_at
 from tests.hooked import HookedTransformer
@@ -107,15 +106,6 @@ def test_transformer_lens_comes_first_and_either_can_be_asked_for(tmp_path: Path
     assert isinstance(by_name["hugging-face"], DecoderModel)
     with refused("Unknown backend 'jax'", "hugging-face"):
         load_model(folder, backend="jax")
-
-
-@pytest.mark.hooked_transformer
-def test_who_asks_for_a_conversion_that_there_is_not_is_told_of_the_other_backend(
-    tmp_path: Path,
-) -> None:
-    folder = folder_of("gemma 2", tmp_path)
-    with refused("TransformerLens cannot convert", "or leave the backend to be chosen (`auto`)"):
-        load_model(folder, backend="transformer-lens")
 
 
 @pytest.mark.hooked_transformer
@@ -220,14 +210,6 @@ def test_narrow_formats_are_loaded_as_transformers_does(tmp_path: Path) -> None:
     assert model.W_E.dtype == torch.bfloat16
     # Summed in another order than transformers' default attention does.
     assert (given - expected).abs().max() < 1.0
-
-
-def test_an_outline_has_the_sizes_of_the_model(tmp_path: Path) -> None:
-    folder = folder_of("gemma 2", tmp_path)
-    outline, model = load_meta_model(folder), load_model(folder)
-    assert isinstance(outline, DecoderModel)
-    assert outline.W_E.is_meta
-    assert outline.cfg == model.cfg
 
 
 def test_windows_of_untested_families_end_the_context(
