@@ -143,15 +143,25 @@ def test_a_loaded_adapter_is_the_merged_and_the_unmerged_model(tmp_path, form):
     assert model_facts(model).adapter.endswith(f"merged into {base}")
 
 
-@pytest.fixture
-def base(tmp_path):
-    return tiny_folder(tmp_path, "llama")
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    """A base and an adapter, drawn once."""
+    root = tmp_path_factory.mktemp("adapters")
+    base = tiny_folder(root, "llama").rename(root / "base")
+    write_adapter(base, root / "adapter", lora(**LLAMA))
+    return root
 
 
 @pytest.fixture
-def folder(tmp_path, base):
-    write_adapter(base, tmp_path / "adapter", lora(**LLAMA))
-    return tmp_path / "adapter"
+def base(tmp_path, drawn) -> Path:
+    return shutil.copytree(drawn / "base", tmp_path / "base")
+
+
+@pytest.fixture
+def folder(tmp_path, base, drawn) -> Path:
+    adapter = shutil.copytree(drawn / "adapter", tmp_path / "adapter")
+    edit(adapter, base_model_name_or_path=str(base))
+    return adapter
 
 
 def test_merged_weights_are_those_that_peft_merges(folder, base, cache):
