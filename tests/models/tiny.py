@@ -11,6 +11,7 @@ import functools
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -128,26 +129,42 @@ def tiny_folder(
         seed: seed of the weights.
         config: fields of the Hugging Face configuration that differ from the tiny defaults.
     """
-    import transformers
-
-    config_name, defaults = FAMILIES[family]
-    tokenizer = tiny_tokenizer(bos=bos)
-    fields = {
-        "vocab_size": 304,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        **defaults,
-        **config,
-    }
-    model = transformers.AutoModelForCausalLM.from_config(
-        getattr(transformers, config_name)(**fields)
-    )
-    scramble(model, seed)
     folder = Path(tempfile.mkdtemp(prefix=f"{family}-", dir=tmp_path))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+
+    def write(drawn: Path) -> None:
+        import transformers
+
+        config_name, defaults = FAMILIES[family]
+        tokenizer = tiny_tokenizer(bos=bos)
+        fields = {
+            "vocab_size": 304,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            **defaults,
+            **config,
+        }
+        model = transformers.AutoModelForCausalLM.from_config(
+            getattr(transformers, config_name)(**fields)
+        )
+        scramble(model, seed)
+        model.save_pretrained(drawn)
+        tokenizer.save_pretrained(drawn)
+
+    return copied_folder(f"{family} {bos} {seed} {config}", write, folder)
+
+
+def copied_folder(key: str, write: Callable[[Path], None], folder: Path) -> Path:
+    """Fill a folder with what ``write`` writes, which is kept by its key for the next time."""
+    if key not in _WRITTEN:
+        drawn = Path(tempfile.mkdtemp(dir=session_folder()))
+        write(drawn)
+        _WRITTEN[key] = drawn
+    # Files of now: by their times the cache of hashes tells what may still change.
+    return shutil.copytree(_WRITTEN[key], folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+
+
+_WRITTEN: dict[str, Path] = {}
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from layerwise.sweep import Generate, LogLikelihood, Scored, intact, patch, resa
 from layerwise.sweep import zero as zero_at
 from tests.hooked import HookedTransformer
 from tests.models.refusal import refused
-from tests.models.tiny import TEXT, scramble, tiny_folder, tiny_tokenizer
+from tests.models.tiny import TEXT, copied_folder, scramble, tiny_folder, tiny_tokenizer
 
 from .tiny import tiny_original
 
@@ -29,10 +29,12 @@ HEADS = {"head_dim": 20}
 
 def folder_of(case: str, tmp_path: Path, **fields: Any) -> Path:
     """A tiny model of a family, in hub format with a tokenizer that prepends ``<s>``."""
-    folder = tmp_path / case
-    tiny_original(case, vocab_size=304, **fields).save_pretrained(folder)
-    tiny_tokenizer(bos=True).save_pretrained(folder)
-    return folder
+
+    def write(drawn: Path) -> None:
+        tiny_original(case, vocab_size=304, **fields).save_pretrained(drawn)
+        tiny_tokenizer(bos=True).save_pretrained(drawn)
+
+    return copied_folder(f"decoder {case} {fields}", write, tmp_path / case)
 
 
 @pytest.mark.parametrize("case", ["gemma", "gemma 2", "gemma 3", "olmo", "granite", "cohere 2"])
