@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 KILLS = int(os.environ.get("LAYERWISE_KILLS", "2"))
-FLIPS = int(os.environ.get("LAYERWISE_FLIPS", "30"))
+FLIPS = int(os.environ.get("LAYERWISE_FLIPS", "15"))
 FUZZED = int(os.environ.get("LAYERWISE_FUZZED", "60"))
 SEED = int(os.environ.get("LAYERWISE_HOSTILE_SEED", "0"))
 

@@ -20,6 +20,7 @@ from layerwise.models.huggingface import untrusted_tokenizer
 from layerwise.models.huggingface.originals import read_tokenizer
 from layerwise.models.huggingface.untrusted_tokenizer import is_untrusted
 from layerwise.tasks._encoding import as_chat, encode, encode_apart, encode_input
+from tests.cases import in_long_runs
 from tests.forking import exit_code, forked
 from tests.models.refusal import refused
 from tests.models.tiny import TEXT, tiny_folder
@@ -108,7 +109,10 @@ def test_words_that_are_added_are_tried_before_they_are_normalized(folder):
     refused_in_time(lambda: read_tokenizer(folder), "seconds of the processor")
 
 
-@pytest.mark.parametrize("encoder", [encode, encode_input, lambda *a: encode_apart(*a, "")])
+@pytest.mark.parametrize(
+    "encoder",
+    [encode, *in_long_runs((encode_input,), (lambda *a: encode_apart(*a, ""),))],
+)
 def test_a_text_that_hangs_is_refused_where_it_is_encoded(folder, encoder):
     edit(folder / FILE, pre_tokenizer=many("pretokenizers", [
         splitting(SLOW), {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,

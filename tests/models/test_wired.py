@@ -73,7 +73,7 @@ def all_right(model: Any, task: Task) -> bool:
 
 
 @both
-@settings(max_examples=7, deadline=None, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=4, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(st.data(), st.integers(0, 1000))
 def test_it_writes_every_answer_wherever_the_mechanisms_are(kind, data, seed):
     model = kind.small(data.draw(kind.layouts()), seed)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cases import LONG
+from tests.cases import LONG, in_long_runs
 
 pytestmark = pytest.mark.hooked_transformer  # what is measured is such a model, of any size
 MIB = 2**20
@@ -63,7 +63,7 @@ def test_peak_stays_within_the_budget(growth):
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak cannot be set back")
 @pytest.mark.parametrize(
     ("size", "items"),
-    [("generation", 12), pytest.param("distinct items", 64, marks=pytest.mark.long)],
+    in_long_runs(("generation", 12), ("distinct items", 64)),
 )
 def test_without_a_limit_the_peak_is_larger(growth, size, items):
     point = growth.Point(budget=2**34, runs=1, **SIZES[size] | {"items": items})
