@@ -246,13 +246,6 @@ def test_a_folder_of_a_run_with_other_settings(
     refused(command, model, *RUN, *options, says=says, unchanged=finished)
 
 
-def test_a_folder_that_holds_a_pruned_model(here):
-    command = ["prune", ORGANISM, "--remove", "7", *LOOKUP, "--protocol", "letter", "--out", "p"]
-    commands.done(*command)
-    says = "p/compared holds a run with other settings (removed was [7] and is now [6])"
-    refused(*(part.replace("7", "6") for part in command), says=says, unchanged=here)
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

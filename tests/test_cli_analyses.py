@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise.models import load_model
 from layerwise.planning.plan import plan_run
 from layerwise.tasks import task_names
 from tests.cases import in_long_runs
@@ -142,21 +141,6 @@ def test_a_model_is_patched_in_its_own_language_if_no_task_is_named(model, comma
     done(command, model, "--pairs", 1, "--limit", 3, "--out", "run")
     spoken = task_names(model.split("-")[0])
     assert set(only_result().to_pandas()["task"]) == set(spoken)
-
-
-def test_functions_take_the_suites_of_the_models_language_too():
-    """Those that patch are called by the commands above."""
-    model = load_model(MODEL)
-    options = {"limit": 2, "progress": False}
-    spoken = set(task_names("organism"))
-    asked = (
-        lw.ablate(model, protocols="continuation", layers=[0], **options),
-        lw.logit_lens(model, protocols="continuation", **options),
-        lw.attribution(model, **options),
-        lw.similarity(model, **options),
-    )
-    for result in asked:
-        assert set(result.to_pandas()["task"]) == spoken, type(result).__name__
 
 
 @pytest.mark.parametrize(

@@ -256,14 +256,6 @@ def test_tables_written_by_other_tools_take_the_facts_of_run_json(ablation, tmp_
         AblationResult.load(tmp_path)
 
 
-def test_emergence_result_round_trip(tmp_path):
-    tables = {name: frame(name, []) for name in EmergenceResult.tables}
-    EmergenceResult(**tables, facts=synthetic.facts()).save(tmp_path)
-    found = EmergenceResult.load(tmp_path)
-    pd.testing.assert_frame_equal(found.order, tables["order"])
-    assert "No capability can be placed" in found._repr_html_()
-
-
 def test_joined_results_leave_the_settings_of_a_finished_run_alone(tmp_path):
     ablation = synthetic.small_ablation()
     settings = ablation.facts.settings
