@@ -15,7 +15,7 @@ from huggingface_hub import constants, errors
 import layerwise.models
 from layerwise.models import DEFAULT_MODEL, known_models, load_model, model_facts
 from layerwise.models.names import registry
-from layerwise.models.names.registry import BUNDLED, BundledModel, Registry
+from layerwise.models.names.registry import BundledModel
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder
 
@@ -56,10 +56,9 @@ def test_an_alias_goes_before_a_folder_and_a_folder_before_the_hub(tmp_path, mon
 MODEL = BundledModel("m", "a model", "no-such-package", "1.0", "0" * 64, "m.gguf", "1" * 64)
 
 
-def test_known_models_say_whether_they_are_here():
-    models = Registry()
-    models.add(MODEL)
-    (known,) = models.known()
+def test_known_models_say_whether_they_are_here(monkeypatch):
+    monkeypatch.setattr(registry, "BUNDLED", {"m": MODEL})
+    known = known_models()[0]
     assert known.name == "m"
     assert known.summary == "a model"
     assert not known.available
@@ -87,7 +86,7 @@ def test_a_missing_wheel_is_asked_for_by_its_command(monkeypatch):
 @pytest.mark.parametrize("files", [None, []])
 def test_a_wheel_without_its_file_is_missing(monkeypatch, files):
     monkeypatch.setattr(registry.metadata, "files", lambda _: files)
-    assert BUNDLED.known()[0].available is False
+    assert known_models()[0].available is False
 
 
 def test_a_changed_bundled_file_is_refused(monkeypatch, tmp_path):
