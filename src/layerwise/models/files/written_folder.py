@@ -23,6 +23,7 @@ from layerwise.errors import UserError
 from layerwise.models.seq2seq.parts import StoredStack
 
 from .cache import BESIDE_WEIGHTS
+from .stored_weights import INDEX, WEIGHTS
 
 # What stands before the first part of a tensor's name that is a number, that number, the rest.
 _NUMBERED = re.compile(r"((?:[^.]+\.)*?)(\d+)\.(.+)")
