@@ -27,6 +27,7 @@ from layerwise.results import AblationResult, SimilarityResult
 from layerwise.runs.setup import prepare
 from layerwise.storage.parquet import frame
 from layerwise.storage.run_tables import RunTables
+from layerwise.tasks import Task
 from tests import synthetic
 from tests.analysis import solved_by, word_task
 from tests.cases import data_sets, most_errors
