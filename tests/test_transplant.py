@@ -108,7 +108,7 @@ def assert_carried_by(result: Any, task: str, layer: int, words: str) -> None:
         assert of.set_index("layer")["significant"].pipe(lambda s: list(s[s].index)) == [layer]
     ranks = result.ranks()
     assert ranks["rho"].eq(1).all()
-    assert any(f"is carried by {words}." in one.short for one in findings([result]))
+    assert any(f"lies in {words}." in one.short for one in findings([result]))
     # with that layer each model answers as the other one does
     table = result.transplant
     for host, beside in (("base", "other"), ("other", "base")):
@@ -159,7 +159,7 @@ def test_the_layer_in_which_two_encoder_decoders_differ_is_found_in_both_directi
     effects = result.effects()
     assert effects.loc[effects["layer"] == at, "share"].eq(1).all()
     assert effects.loc[effects["layer"] != at, "share"].eq(0).all()
-    assert any("is carried by layer decoder.1." in one.full for one in findings([result]))
+    assert any("lies in layer decoder.1." in one.full for one in findings([result]))
 
 
 def test_of_the_same_weights_nothing_is_exchanged_and_nothing_said():
@@ -282,9 +282,9 @@ def test_weights_bring_it_at_their_layer_and_streams_from_there_on(better, tmp_p
         assert shares(found, "activations", direction) == [0, 1, 1]
     told = [one.full for one in findings([found])]
     (stream,) = [text for text in told if "residual stream" in text]
-    assert stream.startswith("The residual stream after layer 1 of")
+    assert stream.startswith("With the residual stream after layer 1 of")
     assert "The weights of that layer alone bring 79 [" in stream
-    assert any(text.startswith("Layer 1 carries") for text in told)
+    assert any("lies in layer 1." in text for text in told)
     assert found.ranks()["n_layers"].eq(3).all()
     (again,) = lw.load_results(tmp_path)
     pd.testing.assert_frame_equal(found.effects(), again.effects())
@@ -301,7 +301,7 @@ def test_a_layer_that_works_on_what_an_earlier_one_found_does_not_bring_it_by_we
     assert shares(found, "weights") == [0, 0, 0]
     assert shares(found, "activations") == [0, 1, 1]
     (stream,) = [o.full for o in findings([found]) if "residual stream" in o.full]
-    assert "is not established: 0 [" in stream
+    assert "bring 0 [" in stream
     assert "it may be what reaches the layer" in stream
 
 
@@ -317,7 +317,7 @@ def test_texts_under_activations_are_those_of_the_other_model():
         of = rows(found.effects(), protocol=protocol, direction="brings")
         assert list(of["share"].round(6)) == [0, 1]
     (told, _) = [o.full for o in findings([found]) if o.kind == "transplant"]
-    assert told.startswith("The MLP output of layer 2 is where")
+    assert "lies in the MLP output of layer 2." in told
     table = found.transplant.query("protocol == 'generate' and layer == 2 and host == 'base'")
     plain = found.transplant.query("protocol == 'generate' and kind == 'intact'")
     texts = plain.loc[plain["host"] == "other"].set_index("item")["generated"]
@@ -335,7 +335,7 @@ def test_the_output_of_a_head_is_found_and_its_siblings_move_nothing():
     )
     assert list(found.effects().query("direction == 'brings'")["share"]) == [1, 0]
     (told,) = [o.full for o in findings([found]) if o.kind == "transplant"]
-    assert told.startswith("The output of head 1.0 is where")
+    assert "lies in the output of head 1.0." in told
 
 
 def test_activations_of_what_puts_out_none_are_refused():

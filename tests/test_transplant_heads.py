@@ -182,7 +182,7 @@ def assert_carried_by(result: Any, layer: int, head: int, words: str) -> None:
         assert of.loc[~here, "moved"].eq(0).all()
         assert list(of["significant"]) == list(here)
     assert set(effects["direction"]) == {"brings", "destroys"}
-    assert any(f"is carried by {words}." in one.short for one in findings([result]))
+    assert any(f"lies in {words}." in one.short for one in findings([result]))
 
 
 @pytest.mark.parametrize("better", ["other", "base"])

@@ -123,7 +123,7 @@ def test_the_unembedding_in_which_two_decoders_differ_is_found(better):
     assert set(found.effects()["site"]) == {"unembed"}
     assert found.effects()["share"].eq(1).all()
     (told,) = [one.full for one in findings([found]) if one.kind == "transplant"]
-    assert "is carried by the unembedding." in told
+    assert "lies in the unembedding." in told
     with pytest.raises(UserError, match="No layers were exchanged one by one"):
         found.plot()
     assert "Share of the gap in accuracy" not in lw.report(found).html

@@ -78,7 +78,7 @@ def small_run(small_results: list[Result]) -> RunTables:
     return tables_of_run(small_results)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page(small_results: list[Result]) -> Report:
     return report(small_results)
 

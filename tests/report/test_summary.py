@@ -21,6 +21,7 @@ from layerwise.presentation.wording import (
     layer_ranges,
     number,
     p_value,
+    spread,
     spread_of,
     when,
 )
@@ -176,11 +177,13 @@ def test_where_no_layer_is_shown_to_lose_nothing_it_is_told_what_could_be_seen(
 
 def test_lens_sentence_says_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
     (claim,) = of_table(of_kind(found, "lens"), "emergence")
-    found_rows = about(run, claim)
-    assert len(found_rows) == 4
-    for (_, row), detail in zip(found_rows.iterrows(), claim.details, strict=True):
-        assert said(detail, row["layer"], row["layer_low"], row["layer_high"], 1)
-        assert f"(n = {row['n_items']})" in detail
+    of_claim = about(run, claim)
+    assert len(of_claim) == 4
+    ends = of_claim.sort_values("layer").iloc[[0, -1]].to_dict("records")
+    first, last = (f"{row['layer']:.0f} ({row['capability']})" for row in ends)
+    assert f"has risen halfway between layers {first} and {last} when it" in claim.short
+    assert claim.items == f"{spread(of_claim['n_items'])} items a capability"
+    assert "items whose answer begins as no other option does" in claim.caveat
 
 
 def test_hand_over_is_at_the_planted_layer(run: RunTables, found: list[Claim]) -> None:

@@ -33,7 +33,7 @@ def only_claim(one):
 def test_a_layer_that_brings_and_destroys_carries():
     made = result({3: BETTER}, {3: WORSE})
     claim = only_claim(made)
-    assert claim.short.startswith("Layer 3 carries")
+    assert claim.short == "The lead of the other model in keys when it chooses lies in layer 3."
     assert (claim.evidence, claim.layers, claim.items) == ("established", (3,), "40 items")
     of_layer = made.effects().query("layer == 3")
     assert claim.p == of_layer["p_run"].max() < 0.001
@@ -91,8 +91,8 @@ def told_of_streams(one):
 def test_a_stream_is_told_beside_the_weights_of_its_layer():
     behind = dict.fromkeys(range(2, 6), BETTER)
     alone = told_of_streams(with_activations(result(), streams(behind)))
-    assert alone.startswith("The residual stream after layer 2 of the other model, put into")
-    assert "That the weights of that layer alone bring any is not established: 0 [" in alone
+    assert alone.startswith("With the residual stream after layer 2 of the other model")
+    assert "The weights of that layer alone bring 0 [" in alone
     with_weights = told_of_streams(with_activations(result({2: BETTER}), streams(behind)))
     assert "The weights of that layer alone bring 70 [" in with_weights
     assert "weights" not in told_of_streams(streams(behind))
@@ -134,10 +134,10 @@ def heads(gains=None, losses=None, site="z", **options):
 
 def test_a_head_is_named_by_its_layer_and_number():
     claim = only_claim(heads({(3, 1): BETTER}, {(3, 1): WORSE}))
-    assert claim.short.startswith("Head 3.1 carries")
+    assert claim.short.endswith("lies in head 3.1.")
     groups = heads({(3, 1): PART, (2, 0): PART}, site="kv_group", n_encoder=2)
-    assert only_claim(groups).short.startswith("Key/value group decoder.")
-    assert "cross-attention head" in only_claim(heads(site="cross_z")).short
+    assert only_claim(groups).short.startswith("With key/value group decoder.")
+    assert "cross-attention head" in only_claim(heads(site="cross_z")).full
 
 
 @pytest.mark.parametrize("width", WIDTHS)

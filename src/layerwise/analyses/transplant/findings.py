@@ -139,7 +139,7 @@ def _carries(
     claim = _claim(cell, effects, run, brings, n)
     return replace(
         claim,
-        short=f"The lead of {better} {_where(brings)} is carried by {_brief(brings)}.",
+        short=f"The lead of {better} {_where(brings)} lies in {_brief(brings)}.",
         importance=weight(0.85, min(brings["share"], destroys["share"])),
         p=max(float(brings["p_run"]), float(destroys["p_run"])),
         test=f"the larger of both; {claim.test}",
