@@ -1,4 +1,8 @@
-"""From a Hugging Face decoder to a hooked one that runs its modules."""
+"""From a Hugging Face decoder to a hooked one that runs its modules, and a trial of its sites.
+
+Sites of a family that no test knows are tried: what one changes is read from all behind and before
+it; nothing is compared with the original here.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,6 @@ from layerwise.errors import UserError
 from .families import TESTED, WRITTEN, parts_of
 from .model import DecoderModel
 from .packed import has_packed, is_packed, widened
-from .parts import Parts
 from .reading import unknown
 
 _TOKENS = 6
@@ -90,7 +93,9 @@ def hooked_decoder(
     if is_packed(parts.unembed):
         raise unknown(parts.unembed, "stands for an unembedding whose weights are quantized")
     if not is_tested(original):
-        parts = _within_windows(parts)
+        # Texts as short as the shortest window: no comparison of short texts sees one.
+        windows = [block.attn.window for block in parts.blocks if block.attn.window is not None]
+        parts = replace(parts, n_ctx=min([parts.n_ctx, *windows]))
     return DecoderModel(original, parts, name=name, tokenizer=tokenizer)
 
 
@@ -104,12 +109,6 @@ def with_numbers(model: DecoderModel) -> DecoderModel:
 def is_tested(original: nn.Module) -> bool:
     """Whether tests hold models of this class to their originals, and the engine to them."""
     return type(original).__name__ in TESTED | WRITTEN
-
-
-def _within_windows(parts: Parts) -> Parts:
-    """Texts as short as the shortest window: no comparison of short texts sees one."""
-    windows = [block.attn.window for block in parts.blocks if block.attn.window is not None]
-    return replace(parts, n_ctx=min([parts.n_ctx, *windows]))
 
 
 def meta_model_of(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> nn.Module:

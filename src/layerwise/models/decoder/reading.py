@@ -136,7 +136,12 @@ class _Place(NamedTuple):
 
 
 def _block(layer: Any, place: _Place) -> BlockParts:
-    norms = _norms(layer)
+    names = (
+        *_NORMS_BEFORE, *_SECOND_NORMS, "post_feedforward_layernorm", "post_self_attn_layernorm",
+        "post_mlp_layernorm",
+    )  # fmt: skip
+    modules = ((name, getattr(layer, name, None)) for name in names)
+    norms = {name: norm for name, norm in modules if isinstance(norm, nn.Module)}
     before, second = _first(norms, *_NORMS_BEFORE), _first(norms, *_SECOND_NORMS)
     after = norms.get("post_feedforward_layernorm", norms.get("post_mlp_layernorm"))
     parallel = after is None and (
@@ -151,16 +156,6 @@ def _block(layer: Any, place: _Place) -> BlockParts:
     attn = _attention(layer, place)
     mlp, scale = place.how.mlp(layer), place.how.residual_scale
     return BlockParts(attn, before, attn_after, mlp, mlp_norm, after, parallel, scale)
-
-
-def _norms(layer: Any) -> dict[str, nn.Module]:
-    """The norms of a layer, by name."""
-    names = (
-        *_NORMS_BEFORE, *_SECOND_NORMS, "post_feedforward_layernorm", "post_self_attn_layernorm",
-        "post_mlp_layernorm",
-    )  # fmt: skip
-    modules = ((name, getattr(layer, name, None)) for name in names)
-    return {name: norm for name, norm in modules if isinstance(norm, nn.Module)}
 
 
 def _first(norms: dict[str, nn.Module], *names: str) -> nn.Module | None:

@@ -7,6 +7,7 @@ TransformerLens's.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -139,17 +140,9 @@ class HookedStack(nn.Module):
         blocks = [HookedBlock(block, post_norm=parts.post_norm) for block in parts.blocks]
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(
-        self,
-        tokens: Int[torch.Tensor, "batch pos"],
-        mask: Bool[torch.Tensor, "batch seen"] | None,
-        memory: torch.Tensor | None = None,
-        memory_mask: Bool[torch.Tensor, "batch input_pos"] | None = None,
-        cache: DecoderCache | None = None,
-    ) -> Float[torch.Tensor, "batch pos d_model"]:
-        """Run the stack."""
-        resid = self.last_stream(tokens, mask, memory, memory_mask, cache)
-        return self.hook_final(self.parts.final_norm(resid))
+    def forward(self, *given: Any) -> Float[torch.Tensor, "batch pos d_model"]:
+        """Run the stack; takes what ``last_stream`` takes."""
+        return self.hook_final(self.parts.final_norm(self.last_stream(*given)))
 
     def last_stream(
         self,
@@ -159,7 +152,7 @@ class HookedStack(nn.Module):
         memory_mask: Bool[torch.Tensor, "batch input_pos"] | None = None,
         cache: DecoderCache | None = None,
     ) -> Float[torch.Tensor, "batch pos d_model"]:
-        """What leaves the last block, before the final norm; takes what ``forward`` takes."""
+        """What leaves the last block, before the final norm."""
         before = 0 if cache is None else cache.n_tokens
         positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
         resid = self.hook_embed(self.parts.embed(tokens, positions))

@@ -59,7 +59,10 @@ class BlocksOnDisk:
     def __init__(self, model: DecoderOnly, files: WeightFiles, device: torch.device) -> None:
         self.model, self.files, self.device = model, files, device
         self.parts = [f"blocks.{layer}" for layer in range(model.cfg.n_layers)]
-        self.absent = [_stand_ins(model, files, part) for part in self.parts]
+        self.absent: list[dict[str, OnDisk]] = []
+        for part in self.parts:
+            named = ((place.name, model.get_parameter(place.name)) for place in files.places[part])
+            self.absent.append({name: OnDisk(w, w.requires_grad) for name, w in named})
         self.part_with = {
             name: part
             for part, weights in zip(self.parts, self.absent, strict=True)
@@ -116,11 +119,6 @@ class BlocksOnDisk:
             put_parameters(self.model, self.absent[layer])
             raise
         self.files.prefetch(self.parts[(layer + 1) % len(self.parts)])
-
-
-def _stand_ins(model: nn.Module, files: WeightFiles, part: str) -> dict[str, OnDisk]:
-    weights = {place.name: model.get_parameter(place.name) for place in files.places[part]}
-    return {name: OnDisk(weight, weight.requires_grad) for name, weight in weights.items()}
 
 
 def put_parameters(model: nn.Module, weights: Mapping[str, Weight]) -> None:
