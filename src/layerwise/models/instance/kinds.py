@@ -1,6 +1,6 @@
 """The kinds of models: decoders of TransformerLens or over their originals, encoder-decoders.
 
-All that depends on the kind is asked here, since one of the classes is not ours; where code
+What several places ask of the kind is asked here, since one of the classes is not ours; where code
 itself differs, ``by_kind`` chooses. Decoders of both sorts have the same names.
 """
 
