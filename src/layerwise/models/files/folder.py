@@ -145,8 +145,8 @@ def _refuse_strange_token_ids(path: Path, fields: dict[str, Any]) -> None:
 def _refuse_kinds(folder: Path, fields: dict[str, Any]) -> None:
     kind = fields.get("model_type")
     names = fields.get("architectures")
-    named_first = isinstance(names, list) and names and isinstance(names[0], str)
-    architecture = names[0] if named_first else None
+    first = names[0] if isinstance(names, list) and names else None
+    architecture = first if isinstance(first, str) else None
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING or architecture is None:
         named = str(architecture or kind)[:80]
         raise UserError(
