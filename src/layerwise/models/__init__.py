@@ -5,9 +5,8 @@ Everything that needs torch is imported on first use, so that listing models sta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import lazy_loader
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .instance.loaded import LoadedFacts as LoadedFacts
 from .instance.loaded import SourceKind as SourceKind
@@ -16,7 +15,6 @@ from .names.registry import KnownModel as KnownModel
 from .names.registry import known_models as known_models
 
 if TYPE_CHECKING:
-    from . import organisms as organisms
     from .conversion.bridge import from_bridge as from_bridge
     from .instance.facts import model_facts as model_facts
     from .instance.facts import original_tokenizer as original_tokenizer
@@ -24,13 +22,33 @@ if TYPE_CHECKING:
     from .load import load_model as load_model
     from .weights.strides import restride as restride
 
-__getattr__, __dir__, _ = lazy_loader.attach(
-    __name__,
-    submodules=["organisms"],
-    submod_attrs={
-        "conversion.bridge": ["from_bridge"],
-        "instance.facts": ["model_facts", "original_tokenizer", "weights_hash"],
-        "load": ["load_model"],
-        "weights.strides": ["restride"],
-    },
-)
+_LAZY = {
+    "from_bridge": "layerwise.models.conversion.bridge",
+    "load_model": "layerwise.models.load",
+    "model_facts": "layerwise.models.instance.facts",
+    "original_tokenizer": "layerwise.models.instance.facts",
+    "restride": "layerwise.models.weights.strides",
+    "weights_hash": "layerwise.models.instance.facts",
+}
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "KnownModel",
+    "LoadedFacts",
+    "SourceKind",
+    "from_bridge",
+    "known_models",
+    "load_model",
+    "model_facts",
+    "original_tokenizer",
+    "restride",
+    "weights_hash",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "organisms":
+        return import_module("layerwise.models.organisms")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

@@ -130,6 +130,10 @@ def _longest_context(config: PreTrainedConfig, cfg: HookedTransformerConfig) -> 
     return int(min(limits))
 
 
+def _is_neutral(place: str) -> bool:
+    return not any(word in place.lower() for word in _TELLTALE)
+
+
 @contextlib.contextmanager
 def _neutral(folder: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="layerwise-") as place:
@@ -138,9 +142,9 @@ def _neutral(folder: Path) -> Iterator[str]:
         if "n_positions" in fields:
             fields.setdefault("n_ctx", fields["n_positions"])
         Path(place, "config.json").write_text(json.dumps(fields), "utf-8")
-        spellings = (place, os.path.relpath(place))
-        neutral = next((s for s in spellings if not any(w in s.lower() for w in _TELLTALE)), None)
-        if neutral is None:
+        # A working directory that is gone has no relative path; so it is asked for only if need be.
+        neutral = place if _is_neutral(place) else os.path.relpath(place)
+        if not _is_neutral(neutral):
             raise UserError(
                 f"The folder for temporary files, {tempfile.gettempdir()}, has the name of a model "
                 f"family in it: expected none of {', '.join(_TELLTALE)}; set TMPDIR to another."

@@ -89,17 +89,17 @@ def contents_sha256(path: Path) -> str:
     """SHA-256 of a file's contents, which are read at least once by each process."""
     # They are read again when size, inode or a time of change say that they may be others, the time
     # of the last change of the inode among them, which nobody can set back.
-    path = _resolved(path)
+    real = _resolved(path)
     try:
-        stamp = _stamp(path)
-        known = _contents.get(path)
+        stamp = _stamp(real)
+        known = _contents.get(real)
         if known is not None and known[0] == stamp:
             return known[1]
-        with open_regular(path) as file:
+        with open_regular(real) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         # A change within one tick of the file system's clock would leave the stamp as it is.
-        if time.time() - path.stat().st_ctime > _SETTLED_AFTER:
-            _contents[path] = (stamp, digest)
+        if time.time() - real.stat().st_ctime > _SETTLED_AFTER:
+            _contents[real] = (stamp, digest)
         return digest
     except OSError as error:
         raise UserError(
