@@ -11,16 +11,9 @@ import pandas as pd
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
 from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import (
-    Column,
     cells,
-    decided,
-    estimated,
     heads,
-    named,
-    p_column,
-    plain,
 )
-from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import evidence_for
 from layerwise.presentation.rows import asked_of, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table
@@ -31,7 +24,6 @@ from layerwise.presentation.wording import (
     few_layers,
     in_order,
     interval,
-    number,
     p_value,
     spread,
     when,
@@ -39,7 +31,7 @@ from layerwise.presentation.wording import (
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .result import RemovalResult, next_steps, orders_of
+from .result import STEPS, RemovalResult, next_steps, orders_of
 from .tables import WAYS
 
 REMOVAL = "removal"
@@ -126,7 +118,7 @@ def _claim(
 
 
 def _tested(until: _Until, every: pd.DataFrame) -> dict[str, Any]:
-    mean = " and t-test of the mean over tasks, the larger p" * (until.row.get("n_tasks", 1) > 1)
+    mean = " and t-test of the mean over tasks, the larger p" * (until.row["n_tasks"] > 1)
     within = ("p_holm", "over the steps (Holm)")
     evidence = evidence_for(until.row, every, f"exact McNemar test{mean}", within)
     return evidence if until.is_loss else evidence | {"evidence": OPEN}
@@ -173,33 +165,6 @@ def _figures(run: RunTables) -> list[FigureSpec]:
     return [FigureSpec("removal", partial(removal_curve, removal), caption, alt)]
 
 
-def removal_table(run: RunTables) -> list[Table]:
-    """What each step of a removal left out, and what that cost."""
-    removal = run.table("removal_steps")
-    if removal is None:
-        return []
-    return [
-        Table(f"Steps of the removal ({len(removal)})", heads(STEPS), cells(STEPS, removal), True)
-    ]
-
-
-STEPS = (
-    named("order", "by"),
-    *plain("task", "protocol"),
-    named("items", "split"),
-    named("n", "n_items"),
-    named("layers removed", "step"),
-    Column("which", lambda row: ", ".join(map(name_layer, row["layers"]))),
-    Column(
-        "accuracy (%)",
-        lambda row: f"{number(100 * row['acc_intact'])} → {number(100 * row['acc'])}",
-    ),
-    estimated("change (points)", "acc_diff", "acc_diff_", -100),
-    p_column("p (Holm)", "p_holm"),
-    decided("significant", "significant"),
-)
-
-
 def _words(run: RunTables) -> str:
     """How to read it, what was removed, what was not tested, and the command that writes it."""
     removal, curves = run.table("removal"), run.table("removal_curves")
@@ -210,9 +175,13 @@ def _words(run: RunTables) -> str:
 
 def sections(run: RunTables) -> list[Section]:
     """Accuracy by layers removed, and the steps in numbers."""
+    steps, tables = run.table("removal_steps"), list[Table]()
+    if steps is not None:
+        title = f"Steps of the removal ({len(steps)})"
+        tables.append(Table(title, heads(STEPS), cells(STEPS, steps), True))
     return [
         Section("removal", "Removal of layers", 75, _words(run),
-                tuple(_figures(run)), tuple(removal_table(run)), kinds=(REMOVAL,)),
+                tuple(_figures(run)), tuple(tables), kinds=(REMOVAL,)),
     ]  # fmt: skip
 
 

@@ -1,20 +1,28 @@
-"""The typed result of orders of removal, its table in a notebook, and what to do with an order."""
+"""The typed result of orders of removal, its steps in words, and what to do with an order."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import PurePath
 from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
 from layerwise.presentation import no_signal
+from layerwise.presentation.columns import (
+    Column,
+    decided,
+    estimated,
+    in_short,
+    named,
+    p_column,
+    plain,
+)
+from layerwise.presentation.naming import name_layer
 from layerwise.presentation.power import could_be_found
 from layerwise.presentation.rows import rows
 from layerwise.presentation.section import drawn
@@ -24,9 +32,10 @@ from layerwise.presentation.wording import (
     counted,
     independent,
     joined,
+    number,
     when,
 )
-from layerwise.storage.base import Result, computed_once, intervals, number
+from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 from layerwise.tasks.registry import is_suite
 
@@ -127,7 +136,7 @@ class RemovalResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """Each step's accuracy, where layers were selected and where they were not."""
-        return removal_rows(self.steps(), self.facts.model.n_encoder_layers)
+        return in_short(self, STEPS, self.steps())
 
 
 def orders_of(removal: pd.DataFrame) -> dict[tuple[str, str], list[tuple[int, ...]]]:
@@ -140,27 +149,21 @@ def orders_of(removal: pd.DataFrame) -> dict[tuple[str, str], list[tuple[int, ..
     return orders
 
 
-def removal_rows(steps: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:
-    """Each step's accuracy on the items selected by, and the accuracy lost on those held out."""
-    key = ["by", "task", "protocol", "step"]
-    selection, held_out = (steps.loc[steps["split"] == split] for split in (SELECTION, HELD_OUT))
-    joined = selection.merge(held_out, on=key, how="left", suffixes=("", "_held"))
-    pairs = zip(joined["by"], joined["layers"], strict=True)
-    name = partial(layer_name, n_encoder=n_encoder)
-    bounds = ("acc_diff_held", "acc_diff_low_held", "acc_diff_high_held")
-    return pd.DataFrame(
-        {
-            "order": joined["by"],
-            "task": joined["task"],
-            "protocol": joined["protocol"],
-            "removed": joined["step"],
-            "layer or block": [removed_label(by, layers, name) for by, layers in pairs],
-            "selection: accuracy": joined["acc"].map(number),
-            "held out: accuracy": joined["acc_held"].map(number),
-            "held out: lost [95 %]": intervals(joined, *bounds),
-            "p (Holm)": ["?" if pd.isna(p) else f"{p:.2g}" for p in joined["p_holm_held"]],
-        }
-    )
+STEPS = (
+    named("order", "by"),
+    *plain("task", "protocol"),
+    named("items", "split"),
+    named("n", "n_items"),
+    named("removed", "step"),
+    Column("layer or block", lambda row: removed_label(row["by"], row["layers"], name_layer)),
+    Column(
+        "accuracy (%)",
+        lambda row: f"{number(100 * row['acc_intact'])} → {number(100 * row['acc'])}",
+    ),
+    estimated("change (points)", "acc_diff", "acc_diff_", -100),
+    p_column("p (Holm)", "p_holm"),
+    decided("significant", "significant"),
+)
 
 
 def next_steps(orders: Orders, curves: pd.DataFrame, facts: Facts) -> Iterator[str]:

@@ -104,30 +104,21 @@ def joined_series(results: Mapping[int, Sequence[Result]]) -> Series:
 
 def checkpoints_of_one_model(results: Mapping[int, Sequence[Result]]) -> list[SavedRun]:
     """The runs so far in the order of their steps, of one model each time and never the same."""
-    runs = [_run(step, results[step]) for step in sorted(results)]
+    runs: list[SavedRun] = []
+    shapes: dict[str, str] = {}
+    for step in sorted(results):
+        curves = with_curves(results[step])
+        if not any(isinstance(curve, AblationResult) for curve in curves):
+            raise UserError(
+                f"The run of step {step} has no ablation: expected layers that were skipped one by "
+                "one; run `layerwise profile-training` or `layerwise ablate` with this folder."
+            )
+        facts = join_facts([result.facts for result in curves])
+        runs.append(SavedRun(f"step {step}", None, facts, tuple(curves)))
+        layers, n_parameters = counted(facts.model.n_layers, "layer"), facts.model.n_parameters
+        shapes.setdefault(f"{layers}, {n_parameters} parameters", runs[-1].name)
     refuse_same_model(runs)
     refuse_other_prompts(runs)
-    _refuse_other_shapes(runs)
-    return runs
-
-
-def _run(step: int, results: Sequence[Result]) -> SavedRun:
-    curves = with_curves(results)
-    if not any(isinstance(curve, AblationResult) for curve in curves):
-        raise UserError(
-            f"The run of step {step} has no ablation: expected layers that were skipped one by "
-            "one; run `layerwise profile-training` or `layerwise ablate` with this folder."
-        )
-    facts = join_facts([result.facts for result in curves])
-    return SavedRun(f"step {step}", None, facts, tuple(curves))
-
-
-def _refuse_other_shapes(runs: Sequence[SavedRun]) -> None:
-    shapes = {}
-    for run in runs:
-        model = run.facts.model
-        shape = f"{counted(model.n_layers, 'layer')}, {model.n_parameters} parameters"
-        shapes.setdefault(shape, run.name)
     if len(shapes) > 1:
         listed = "; ".join(f"{shape} at {name}" for shape, name in shapes.items())
         raise UserError(
@@ -135,6 +126,7 @@ def _refuse_other_shapes(runs: Sequence[SavedRun]) -> None:
             "parameters at every step; leave the others out, or compare them as models with "
             "`layerwise compare`."
         )
+    return runs
 
 
 def _changed(records: pd.DataFrame, change: tuple[str, str]) -> pd.DataFrame:
