@@ -133,7 +133,7 @@ FAULTS = [
     ),
     Fault(
         "the depth at which an answer is on top once, not to stay",
-        "analyses/logit_lens/tables.py",
+        "analyses/logit_lens/result.py",
         "return np.where(below.any(axis=1), last_below, -1)",
         "return np.where(on_top.any(axis=1), np.argmax(on_top, axis=1), n_columns) - 1",
         ("tests/test_lens_tables.py::test_planted_depths_are_found_exactly",),
@@ -200,7 +200,7 @@ FAULTS = [
     ),
     Fault(
         "an option that is chosen by luck taken for an answer that is known",
-        "analyses/logit_lens/tables.py",
+        "analyses/logit_lens/result.py",
         "max(float(most), _by_choosing(last), stated)",
         "max(float(most), stated)",
         (

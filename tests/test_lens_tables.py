@@ -12,7 +12,7 @@ from scipy import stats as reference
 from layerwise import stats
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
-from layerwise.analyses.logit_lens.tables import answers_on_top, settled
+from layerwise.analyses.logit_lens.result import answers_on_top, settled
 from layerwise.report import report
 from layerwise.results import LensResult
 from layerwise.storage.parquet import frame

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 import layerwise as lw
 from layerwise.analyses.attribution.result import attribution_gate
-from layerwise.analyses.logit_lens.tables import lens_gate
+from layerwise.analyses.logit_lens.result import lens_gate
 from layerwise.models.organisms.wired import wired_model
 from layerwise.presentation.no_signal import gate_tables
 from layerwise.stats.signals.signal import signals_of

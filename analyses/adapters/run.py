@@ -19,7 +19,7 @@ from adapters_trained import Trained, trained
 from seeds import BASE, again
 
 import layerwise as lw
-from layerwise.analyses.logit_lens.tables import answers_on_top
+from layerwise.analyses.logit_lens.result import answers_on_top
 from layerwise.presentation.rows import rows
 from layerwise.tasks import Task
 

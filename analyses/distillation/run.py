@@ -17,7 +17,7 @@ from students import student_before, suites, write_texts
 from told import in_readme
 
 import layerwise as lw
-from layerwise.analyses.logit_lens.tables import answers_on_top
+from layerwise.analyses.logit_lens.result import answers_on_top
 from layerwise.presentation.rows import rows
 from layerwise.presentation.save import save_figure
 from layerwise.tasks import Task

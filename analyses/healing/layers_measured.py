@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 import layerwise as lw
-from layerwise.analyses.logit_lens.tables import answers_on_top
+from layerwise.analyses.logit_lens.result import answers_on_top
 from layerwise.models.instance.kinds import Model
 from layerwise.presentation.rows import rows
 from layerwise.results import AblationResult, LensResult, PatchingResult

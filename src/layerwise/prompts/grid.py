@@ -5,7 +5,6 @@ It shows one prompt and tests nothing: an illustration. What the cells hold is f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -30,6 +29,7 @@ TABLES, PICTURES = (".csv", ".parquet", ".html"), (".png", ".svg", ".pdf")
 _PANELS = "display:flex;flex-wrap:wrap;gap:1em 2em"
 _STYLE = "font:inherit;border-collapse:collapse;display:block;overflow:auto;max-height:50em"
 _NAME = "padding:1px 5px;white-space:pre;text-align:left"
+_ROW_NAME = "padding:1px 6px;text-align:right"
 _CELL = "padding:1px 5px;border:1px solid #8883;white-space:pre;text-align:left"
 
 
@@ -97,11 +97,15 @@ class Grid(Cells):
             (int(row.row), int(row.column)): row
             for row in self.table.loc[self.table["panel"] == place].itertuples()
         }
-        order = range(len(panel.rows))
-        lines = [_line("th", [panel.row_axis, *panel.columns])]
+        heads = "".join(
+            f"<th style='{_NAME}'><bdi>{escape(text)}</bdi></th>"
+            for text in (panel.row_axis, *panel.columns)
+        )
+        lines, order = [f"<tr>{heads}</tr>"], range(len(panel.rows))
         for row in reversed(order) if self.upward else order:
-            of_row = [cells.get((row, column)) for column in range(len(panel.columns))]
-            lines.append(f"<tr>{_heading(panel.rows[row])}{''.join(map(self._cell, of_row))}</tr>")
+            of_row = (cells.get((row, column)) for column in range(len(panel.columns)))
+            name = f'<th style="{_ROW_NAME}">{escape(panel.rows[row])}</th>'
+            lines.append(f"<tr>{name}{''.join(map(self._cell, of_row))}</tr>")
         name = f"<caption>{escape(panel.name)}</caption>" if panel.name else ""
         return f'<table style="{_STYLE}">{name}{"".join(lines)}</table>'
 
@@ -115,12 +119,3 @@ class Grid(Cells):
             f'<td style="{_CELL};background:{back};color:{front}" title="{escape(row.details)}">'
             f"<bdi>{escape(row.text)}</bdi></td>"
         )
-
-
-def _line(kind: str, texts: Sequence[str]) -> str:
-    cells = [f"<{kind} style='{_NAME}'><bdi>{escape(text)}</bdi></{kind}>" for text in texts]
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def _heading(text: str) -> str:
-    return f'<th style="padding:1px 6px;text-align:right">{escape(text)}</th>'

@@ -183,7 +183,8 @@ def lens_grid(
             "one, or leave color= out."
         )
     given = None if lens == "logit" else _tuned(model, tuned, site)
-    ids = [] if token is None else [token_of(model, text) for text in token]
+    followed: Any = [] if token is None else token  # a list, as it was read
+    ids = [token_of(model, text) for text in followed]
     chosen = dict(zip(readable(model, ids), ids, strict=True))  # by their readable names
     many = not isinstance(prompt, str) and len(prompt) and all(isinstance(p, str) for p in prompt)
     prompts: list[Any] = list(prompt) if many else [prompt]

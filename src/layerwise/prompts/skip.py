@@ -92,9 +92,9 @@ def skip_grid(
         written = f"\nwrites: {one['continuation']!r}" if new_tokens else ""
         details.append(f"{most_likely(one)}\nKL to the intact model {one['kl']:.2f} nats{written}")
     title = f"{called(model)} without each {_NAMES.get(site, site)}"
-    layers: list[Any] = [change.layer for change in changes[1:]]
+    skipped: list[Any] = [change.layer for change in changes[1:]]
     if site in BY_HEAD:  # coloured by how far the next token's distribution moves
-        usual, places = seen[0]["top"][0], sorted(set(layers))
+        usual, places = seen[0]["top"][0], sorted(set(skipped))
         rows = [
             {**one, "row": places.index(one["layer"]), "column": one["head"], "value": one["kl"],
              "text": "" if one["top"][0] == usual else one["top"][0], "details": words}
@@ -116,6 +116,6 @@ def skip_grid(
             zip(one["top"], one["top_probability"], strict=True)
         )
     ]  # fmt: skip
-    names = ("intact", *(layer_name(layer, n_encoder) for layer in layers))
+    names = ("intact", *(layer_name(layer, n_encoder) for layer in skipped))
     panel = Panel("", names, _PLACES[: len(seen[0]["top"])], "without layer", "next token")
     return Grid(title, pd.DataFrame(rows), (panel,), "probability", SHARE, upward=False)

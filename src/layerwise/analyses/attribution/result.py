@@ -53,9 +53,10 @@ def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
     significant.
     """
     signal = signals_of(attribution_gate(attribution))
+    pieces: Any = attribution.groupby(_PIECE, sort=False)
     tables = [
         _piece(group, seed, signal[str(task), str(protocol)])
-        for (task, _, protocol, _), group in attribution.groupby(_PIECE, sort=False)
+        for (task, _, protocol, _), group in pieces
     ]
     if not tables:
         return frame("attribution_summary", [])

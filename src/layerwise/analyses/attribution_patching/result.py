@@ -110,7 +110,8 @@ def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> 
     rows = []
     key = ["task", "capability", "protocol", "direction", "site"]
     sampled, signals = _changes(table).dropna(subset=["true"]), signals_of_pairs(table)
-    for place, changes in sampled.groupby(key, sort=False):
+    grouped: Any = sampled.groupby(key, sort=False)
+    for place, changes in grouped:
         where: dict[str, Any] = dict(zip(key, place, strict=True))
         estimate, true = (
             changes.pivot_table(index="item", columns=_CELL, values=name).dropna(axis=1)

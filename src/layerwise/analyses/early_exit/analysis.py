@@ -18,7 +18,7 @@ from layerwise.analyses.contract import (
     ProfileStart,
     saved_tables,
 )
-from layerwise.analyses.logit_lens.tables import guessing
+from layerwise.analyses.logit_lens.result import guessing
 from layerwise.presentation.claim import ESTABLISHED, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.naming import stacks

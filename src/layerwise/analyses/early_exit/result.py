@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise.analyses.logit_lens.tables import guessing
+from layerwise.analyses.logit_lens.result import guessing
 from layerwise.presentation import no_signal
 from layerwise.presentation.columns import (
     Column,

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.analyses.logit_lens.tables import answers_read, lens_gate
+from layerwise.analyses.logit_lens.result import answers_read, lens_gate
 from layerwise.analyses.shared.lens_names import LOGIT, OF_ENCODER
 from layerwise.ground.layer_names import stream_name
 from layerwise.presentation.naming import name_layer, stacks

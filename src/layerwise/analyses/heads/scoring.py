@@ -219,7 +219,7 @@ def _scored(
         hooks += [(name, keep) for name in names]
     read = [torch.tensor([list(tokens)], device=model.W_E.device) for tokens in inputs]
     # A decoder-only model's own logits are not needed.
-    stop = {} if two_stacks else {"stop_at_layer": len(layers)}
+    stop: dict[str, Any] = {} if two_stacks else {"stop_at_layer": len(layers)}
     model.run_with_hooks(*read, fwd_hooks=hooks, **stop)
     if among:
         reading = _next_tokens(model, kept[last], read[-1][0, queries + 1], among)

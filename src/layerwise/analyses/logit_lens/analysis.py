@@ -59,8 +59,7 @@ from layerwise.stats.items.clusters import clusters_of
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .result import LensResult
-from .tables import answers_read, covers_a_stack, guessing, lens_gate, prediction_depths
+from .result import LensResult, answers_read, covers_a_stack, guessing, lens_gate, prediction_depths
 
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup

@@ -312,13 +312,14 @@ def joined(readings: pd.DataFrame) -> pd.DataFrame:
 
 def _ordered(readings: pd.DataFrame, items: Sequence[str]) -> pd.DataFrame:
     """By item, position and layer, however passages were cut in chunks; lenses of encoders last."""
+    place_of = {item: place for place, item in enumerate(items)}
     order = pd.DataFrame({
-        "item": readings["item"].map({item: place for place, item in enumerate(items)}),
+        "item": [place_of[item] for item in readings["item"]],
         "pos": readings["pos"],
         "later": readings["lens"].isin(OF_ENCODER),
         "layer": readings["layer"],
-        "site": readings["site"].map(SITES.index),
-    })  # fmt: skip
+        "site": [SITES.index(site) for site in readings["site"]],
+    }, index=readings.index)  # fmt: skip
     return readings.loc[order.sort_values(list(order), kind="stable").index]
 
 

@@ -269,8 +269,8 @@ class Patching:
         seconds = time.perf_counter() - started
         stats = SweepStats(n_layers * len(cells), n_layers * len(cells), passes, passes, seconds)
         rows = [
-            _row(pair, direction, cell, *both, unpatched, kl)
-            for cell, both, kl in zip(cells, values, divergences, strict=True)
+            _row(pair, direction, cell, clean, corrupted, unpatched, kl)
+            for cell, (clean, corrupted), kl in zip(cells, values, divergences, strict=True)
         ]
         return rows, stats
 

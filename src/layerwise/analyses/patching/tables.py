@@ -5,7 +5,7 @@ Only tables are read here; ``docs/patching.md`` has the formulas.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -99,8 +99,8 @@ def _effects(
 
 def _changes(table: pd.DataFrame, columns: tuple[str, ...], direction: str) -> pd.DataFrame:
     """``change`` by the patch, and the ``whole`` way to the source run, a row per row."""
-    *ends, patched = (table[name] for name in columns)
-    base, aim = patched_and_source(*ends, direction) if len(ends) == 2 else (ends[0], 0.0 * ends[0])
+    first, *second, patched = (table[name] for name in columns)
+    base, aim = patched_and_source(first, second[0], direction) if second else (first, 0.0 * first)
     changes = table.assign(change=patched - base, whole=aim - base)
     return changes.dropna(subset=["change", "whole"])
 
@@ -112,9 +112,10 @@ def effects_over_pairs(
     sign = np.sign(values["whole"].mean())  # so that the whole way is above 0
     turned = values.assign(gain=sign * values["change"], whole=sign * values["whole"])
     signals = signals_of_pairs(values)
+    tasks: Any = turned.groupby(TASK)
     parts = [
         _of_task(group, cell, family, seed).assign(signal=signals[task, protocol])
-        for (task, _, protocol), group in turned.groupby(TASK)
+        for (task, _, protocol), group in tasks
     ]
     return pd.concat(parts, ignore_index=True).astype({"signal": "boolean"})
 

@@ -39,28 +39,26 @@ def direct_paths(run: RunTables) -> list[Claim]:
     if paths is None:
         return []
     sure = pd.DataFrame(rows(paths, significant=True).query("recovered > 0"))
-    ranked = records(sure.sort_values(by="recovered", ascending=False, kind="stable"))
-    return [_path(row, paths) for row in ranked[:1]]
-
-
-def _path(row: dict[str, Any], every: pd.DataFrame) -> Claim:
+    if sure.empty:
+        return []
+    row = records(sure.sort_values(by="recovered", ascending=False, kind="stable"))[0]
     keys = ("task", "protocol", "direction", "receiver")
     where = {name: str(row[name]) for name in keys}
     receiver = "the logits" if row["receiver"] == "logits" else f"receiver {row['receiver']}"
     names = ("recovered", "recovered_run_low", "recovered_run_high")
     value, low, high = (100 * float(row[name]) for name in names)
     within = ("p_bh", f"over the senders ({RATE})")
-    return Claim(
+    return [Claim(
         kind=KIND, importance=weight(0.5, float(row["recovered"])),
         short=f"On {row['task']}, {row['sender']} acts most directly on {receiver} "
         f"{when(row['protocol'])}: its path {_ACTIONS[row['direction']]} {number(value)} % of the "
         "logit difference.",
         source=source("path_effects", where, sender=str(row["sender"])),
         layers=(int(row["layer"]),) if row["layer"] >= 0 else (),
-        estimate=Estimate(value, low, high, "% of the logit difference", together(every)),
+        estimate=Estimate(value, low, high, "% of the logit difference", together(paths)),
         details=("Only this path was patched.",), **asked_of(pd.DataFrame([row]), "pair"),
-        **evidence_for(row, every, "sign flips of pairs", within, RATE),
-    )  # fmt: skip
+        **evidence_for(row, paths, "sign flips of pairs", within, RATE),
+    )]  # fmt: skip
 
 
 def sections(run: RunTables) -> list[Section]:

@@ -90,7 +90,8 @@ def layers_table(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     drawn = stats.resample_indices(len(logit), N_RESAMPLES, stats.generator(seed, "held-out texts"))
     means = stats.resampled_means(np.column_stack(list(values.values())), drawn)
     low, high = (b.reshape(3, -1) for b in stats.percentile_bounds(means, 0.95))
-    tested: Any = [wilcoxon(one).pvalue if one.any() else 1.0 for one in values["difference"].T]
+    signed_ranks: Any = wilcoxon
+    tested = [signed_ranks(one).pvalue if one.any() else 1.0 for one in values["difference"].T]
     p_holm = stats.holm(np.array(tested, dtype=float))
     layers = table.drop_duplicates("layer").sort_values("layer", ignore_index=True)
     layers = layers.assign(n_texts=len(logit), p=tested, p_holm=p_holm)
