@@ -301,6 +301,7 @@ print(json.dumps([found, torch.get_num_threads()]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not LINUX, reason="GNU's library of OpenMP")
 def test_more_threads_let_those_that_compute_sleep_soon():
     gnu = list(Path(torch.__file__).parent.glob("lib/libgomp*"))
