@@ -423,11 +423,10 @@ def test_shares_by_protocol_and_their_difference_miss_no_more_often_than_stated(
     """Drawn apart, both miss in one of seven."""
     n, difference, share = data_sets(150), 0, 0
     groups = {"early": [0, 1], "late": [2, 3, 4, 5]}
-    chance = {(task, name): 0.0 for task in TASKS for name in ("continuation", "generate")}
     for seed in range(n):
         rng = np.random.default_rng(seed)
         parts = [t for p in ("continuation", "generate") for t in asked_twice(rng, p, 0.5, (1,))]
-        found = interaction_rows(pd.concat(parts), chance, groups, Sampling(0, 500, 6))[0]
+        found = interaction_rows(pd.concat(parts), lambda *_: 0.0, groups, Sampling(0, 500, 6))[0]
         difference += not found["low"] <= 0 <= found["high"]
         share += not found["share_first_low"] <= 0.25 <= found["share_first_high"]
     assert difference <= most_errors(n)

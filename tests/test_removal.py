@@ -525,8 +525,8 @@ def test_curves_and_the_sentence_say_how_many_layers_can_go():
 
 def test_the_short_table_has_a_row_for_each_step_of_each_order():
     shown = planted(COSTS).summary_rows()
-    assert len(shown) == 3 * 5
-    assert not shown.duplicated(["order", "protocol", "removed"]).any()
+    assert len(shown) == 3 * 5 * 2  # on the items selected by, and on those held out
+    assert not shown.duplicated(["order", "protocol", "items", "removed"]).any()
 
 
 def test_the_figure_has_a_line_per_order():

@@ -132,7 +132,7 @@ def test_the_layer_in_which_two_decoders_differ_is_found_in_both_directions(bett
     assert gaps["wired-lookup"].all()
     assert not gaps["wired-facts"].any()
     assert set(result.gaps().query("found")["better"]) == {better}
-    assert_carried_by(result, "wired-lookup", LAYOUT.look_up.layer, "Layer 1")
+    assert_carried_by(result, "wired-lookup", LAYOUT.look_up.layer, "layer 1")
     (none,) = (one for one in findings([result]) if "no gap to move" in one.full)
     assert "the base is right in 100 %, the other model in 100 %" in none.full
 
