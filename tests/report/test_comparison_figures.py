@@ -81,7 +81,7 @@ def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):
     assert (depends.evidence, depends.p, depends.items) == ("established", 0.0012, "120 items")
     assert depends.estimate is not None
     assert depends.estimate[:3] == pytest.approx((33, 26, 40))
-    assert "late layers" in str(depends.estimate)
+    assert "early 0 [−7, 7], middle 0 [−7, 7] and late 33 [26, 40]" in depends.details[0]
     assert depends.caveat.startswith("That other layers are needed does not follow")
     assert (none.evidence, none.p) == ("not established", 1.0)
 
@@ -104,7 +104,8 @@ def test_methods_stand_side_by_side_and_never_against_each_other(run: RunTables,
     ]  # fmt: skip
     assert "disagree" not in placed[0].full
     assert placed[0].short.startswith("Retrieval is needed around layer ")
-    assert " and readable by logit lens after layer " in placed[0].short
+    for row in rows(run.tables["emergence"], **placed[0].source["where"]).to_dict("records"):
+        assert f"By {row['method']}: layer {row['layer']:.1f} [" in placed[0].full
     wide = run.tables["emergence"].copy()
     wide.loc[wide["method"] == "ablation", ["low", "high"]] = [0.1, 0.7]
     assert "needed" not in agreements(synthetic.with_tables(run, emergence=wide))[0].full

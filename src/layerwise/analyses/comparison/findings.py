@@ -20,6 +20,7 @@ from layerwise.presentation.wording import (
     capitalised,
     counted,
     in_order,
+    interval,
     joined,
     number,
     when,
@@ -165,6 +166,7 @@ def _scope(about: pd.DataFrame) -> dict[str, Any]:
 def _nothing(differences: pd.DataFrame) -> Claim:
     first = records(differences)[0]
     what = _NO_DIFFERENCE[first["family"]].format(**_words(first))
+    named = "tasks" if first["family"] == "accuracy" else "capability"
     return Claim(
         kind=NOTHING,
         short=f"No difference in {what} is established between {first['first']} and "
@@ -172,6 +174,12 @@ def _nothing(differences: pd.DataFrame) -> Claim:
         evidence=Evidence.OPEN,
         importance=0.1,
         source=_source(first, *_CELL),
-        caveat="How large a difference may be, the intervals of its rows say.",
+        details=tuple(
+            f"{capitalised(row[named])}: "
+            f"{interval(*(100 * row[end] for end in ('difference', 'low', 'high')))} "
+            f"{_UNITS[row['family']]}, n = {row['n_items']}."
+            for row in records(differences)
+        ),
+        caveat=f"Of the {first['measure']}: the second minus the first, with 95 % intervals.",
         **_scope(differences),
     )

@@ -26,7 +26,7 @@ from layerwise.presentation.claim import (
     spaced,
     weight,
 )
-from layerwise.presentation.naming import name_layer
+from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.over_run import LEVEL, after_holm
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
@@ -36,6 +36,7 @@ from layerwise.presentation.wording import (
     counted,
     few_layers,
     in_order,
+    interval,
     joined,
     number,
     p_value,
@@ -84,17 +85,23 @@ def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
     where = {name: str(most[name]) for name in ("capability", "first", "second")}
     pair = (where["first"], where["second"])
     more, less = pair[::sign]
-    gap, *ends = (100 * sign * float(most[end]) for end in _ENDS)
+
+    def of_group(row: Row) -> tuple[float, float, float]:
+        gap, *ends = (100 * sign * float(row[end]) for end in _ENDS)
+        return gap, min(ends), max(ends)
+
+    listed = joined(f"{row['group']} {interval(*of_group(row))}" for row in records(best))
     return Claim(
         kind=SCORING, evidence=ESTABLISHED, importance=weight(0.92, 2 * _apart(best)),
         short=f"For {most['capability']}, losses {when(more)} exceed those {when(less)} by "
-        f"{number(gap)} % in {few_layers(list(most['layers']))}, by "
-        f"{number(100 * sign * least['difference'])} % in {few_layers(list(least['layers']))}.",
+        f"{number(of_group(most)[0])} % in {few_layers(list(most['layers']))}, by "
+        f"{number(of_group(least)[0])} % in {few_layers(list(least['layers']))}.",
         capabilities=(where["capability"],), protocols=pair, p=float(most["p_holm"]),
         items=f"{most['n_items']} items",
         test=f"interaction with the layer group, {after_holm(n_tests)}",
-        estimate=Estimate(gap, min(ends), max(ends), f"% of the score more {when(more)}, in "
+        estimate=Estimate(*of_group(most), f"% of the score more {when(more)}, in "
                           f"{most['group']} layers"),
+        details=(f"In % of the score: {listed}.",),
         caveat="That other layers are needed does not follow: a harder way of scoring loses more "
         "wherever something is lost.",
         source=source("protocol_interaction", where, group=str(most["group"])),
@@ -278,6 +285,7 @@ def lens_depths(run: RunTables) -> list[Claim]:
             short=f"By the logit lens, the answer's probability has risen halfway {at} "
             f"{when(protocol)}.",
             capabilities=tuple(names), protocols=(protocol,),
+            details=tuple(_depth(row["capability"], row) for row in by_depth),
             items=f"{spread_of(depths['n_items'], 'item')} a capability",
             caveat="It reads only items whose answer begins as no other option does.",
             source=source("emergence", where | {"protocol": protocol}),
@@ -314,12 +322,20 @@ def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
             kind=AGREEMENT, short=f"{capitalised(str(capability))} is {joined(words)}.",
             evidence=IN_TABLE, importance=0.55, protocols=(protocol,),
             capabilities=(str(capability),),
+            details=tuple(_depth(f"by {row['method']}", row) for row in placed),
             items=f"{spread(row['n_items'] for row in placed)} items",
             caveat="Half of the effect lies before each; the methods ask different things.",
             source=source("emergence", {"measure": HALF, "axis": COMPUTATION,
                                         "capability": capability, "protocol": protocol}),
         ))  # fmt: skip
     return claims
+
+
+def _depth(what: str, row: Row) -> str:
+    """A layer with its interval, counted as layers compute."""
+    layers = interval(row["layer"], row["layer_low"], row["layer_high"], 1)
+    order = " in order of computation" if stacks().n_encoder else ""
+    return f"{capitalised(what)}: layer {layers}{order}."
 
 
 def _place(row: Row) -> str:
