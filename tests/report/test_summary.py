@@ -115,6 +115,7 @@ def test_sentences_of_the_ladder_say_what_the_rows_say(run: RunTables, found: li
         steps = quoted(run, finding)
         for _, row in steps.iterrows():
             assert row["p_holm"] <= finding.p < 0.05
+            assert said(finding.full, *(100 * row[n] for n in ("difference", "low", "high")))
         assert f" costs {number(100 * steps['difference'].max())} points more " in finding.short
     assert not run.tables["ladder_steps"]["other_layers"].any()
     assert alike.evidence == "not established"

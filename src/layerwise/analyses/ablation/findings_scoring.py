@@ -31,6 +31,7 @@ from layerwise.presentation.wording import (
     counted,
     few_layers,
     in_order,
+    interval,
     joined,
     number,
     p_value,
@@ -113,6 +114,11 @@ def _steps_that_lose(losing: pd.DataFrame) -> Claim:
         p=float(numbers(losing, "p_holm").max()),
         test="the largest; paired randomisation tests, Holm over the run",
         items=f"{spread(losing['n_items'])} items",
+        details=tuple(
+            f"From {row['first']} to {row['second']}: "
+            f"{interval(*(100 * row[name] for name in ('difference', 'low', 'high')))} points more."
+            for row in steps
+        ),
         caveat="Other layers are not shown to be needed: the scoring may only be harder.",
         source=source(
             "ladder_steps", cell, first=[row["first"] for row in steps],
