@@ -42,8 +42,10 @@ def named(head: str, name: str) -> Column:
 
 
 def numbered(head: str, name: str, scale: int = 1, digits: int = 0) -> Column:
-    """A column of numbers, in units of one by ``scale``."""
-    return Column(head, lambda row: number(scale * row[name], digits))
+    """A column of numbers, in units of one by ``scale``; a dash where there is none."""
+    return Column(
+        head, lambda row: "–" if pd.isna(row[name]) else number(scale * row[name], digits)
+    )
 
 
 def estimated(head: str, middle: str, ends: str, scale: int = 1, digits: int = 0) -> Column:
@@ -75,6 +77,22 @@ def cells(columns: Sequence[Column], table: pd.DataFrame) -> list[list[str]]:
     return [[column.text(row) for column in columns] for row in records(table)]
 
 
+def as_text(
+    title: str, columns: Sequence[Column], table: pd.DataFrame, *, most: int = 2000,
+    where: str = "", collapsed: bool = True,
+) -> Table:  # fmt: skip
+    """The first rows of a table as text, and a note where the others are.
+
+    In the title ``{n}`` is the number of all rows, ``{shown}`` of those that are shown.
+    """
+    shown = cells(columns, table.head(most))
+    named, note = (
+        title.format(n=len(table), shown=len(shown)),
+        others(len(table), len(shown), where),
+    )
+    return Table(named, heads(columns), shown, collapsed, note)
+
+
 def table_of(
     run: RunTables, name: str, title: str, columns: Sequence[Column], *, by: str = "",
     most: int = 2000, collapsed: bool = True,
@@ -87,9 +105,8 @@ def table_of(
     if table is None or table.empty:
         return []
     ranked = table.sort_values(by, kind="stable") if by else table
-    shown = cells(columns, ranked.head(most))
-    note = others(len(ranked), len(shown), f"rows are in {name}.parquet")
-    return [Table(title.format(n=len(ranked)), heads(columns), shown, collapsed, note)]
+    where = f"rows are in {name}.parquet"
+    return [as_text(title, columns, ranked, most=most, where=where, collapsed=collapsed)]
 
 
 def in_short(result: Result, columns: Sequence[Column], table: pd.DataFrame) -> pd.DataFrame:

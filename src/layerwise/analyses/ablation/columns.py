@@ -31,11 +31,6 @@ def _from_to(head: str, first: str, second: str) -> Column:
     return Column(head, lambda row: f"{number(100 * row[first])} → {number(100 * row[second])}")
 
 
-def _measured(head: str, name: str) -> Column:
-    """A share in percent; a dash where it was not measured."""
-    return Column(head, lambda row: "–" if pd.isna(row[name]) else number(100 * row[name]))
-
-
 def _guessed(row: Row) -> str:
     """What the best guesser gets right, and how; a dash where none was measured."""
     if pd.isna(row["guesser"]):
@@ -75,8 +70,8 @@ SIGNAL = (
     Column("n", items_of),
     estimated("accuracy (%)", "accuracy", "", 100),
     numbered("chance (%)", "chance", 100),
-    _measured("other questions (%)", "blind"),
-    _measured("no layers (%)", "no_layers"),
+    numbered("other questions (%)", "blind", 100),
+    numbered("no layers (%)", "no_layers", 100),
     Column("without the question (%)", _guessed),
 )
 

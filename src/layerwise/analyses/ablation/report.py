@@ -11,10 +11,10 @@ from functools import partial
 import pandas as pd
 
 from layerwise.presentation.claim import ROLES, SCORING, SILENT
-from layerwise.presentation.columns import cells, heads, table_of
+from layerwise.presentation.columns import as_text, table_of
 from layerwise.presentation.over_run import HOLM, LEVEL, RATE, count_that_hold, n_tests
 from layerwise.presentation.rows import by_protocol, by_task, numbers, parts, records, rows
-from layerwise.presentation.section import FigureSpec, Section, Table, others
+from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     PROTOCOL_ORDER,
@@ -78,7 +78,6 @@ _PASSAGE_WORDS = (
     "loses with the passage only. The passage protects if some layers lose more without it, and "
     "others more with it."
 )
-_TOP, _MOST = 15, 2000
 
 
 def _role_map(run: RunTables, kind: str, site: str) -> FigureSpec:
@@ -339,19 +338,18 @@ def effects_tables(run: RunTables, *, of_heads: bool = False) -> list[Table]:
     ranked = effects.sort_values(
         by=["significant", "share_lost"], ascending=False, kind="stable", na_position="last"
     )
-    shown, n = cells(columns, ranked.head(_MOST)), len(ranked)
-    note = others(n, len(shown), "rows are in effects.parquet")
+    where = "rows are in effects.parquet"
     return [
-        Table(f"{title} ({min(_TOP, len(shown))} of {n})", heads(columns), shown[:_TOP]),
-        Table(f"{every} ({n})", heads(columns), shown, True, note),
+        as_text(f"{title} ({{n}} of {len(ranked)})", columns, ranked.head(15), collapsed=False),
+        as_text(f"{every} ({{n}})", columns, ranked, where=where),
     ]
 
 
 def signal_table(run: RunTables, above_chance: bool) -> list[Table]:
     """The intact model's accuracy in task-protocol pairs with signal, or without."""
     signal = run.table("signal")
-    shown = [] if signal is None else cells(SIGNAL, rows(signal, signal=above_chance))
+    shown = pd.DataFrame() if signal is None else rows(signal, signal=above_chance)
     title = (
         "Intact model, tasks with signal" if above_chance else "Not shown to be better than blind"
     )
-    return [Table(title, heads(SIGNAL), shown, above_chance)] if shown else []
+    return [as_text(title, SIGNAL, shown, collapsed=above_chance)] if len(shown) else []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,12 @@ from layerwise.analyses.contract import (
 )
 from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.presentation.claim import Claim, Estimate, source, spaced, weight
-from layerwise.presentation.columns import cells, heads
+from layerwise.presentation.columns import as_text
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.no_signal import gate_tables
 from layerwise.presentation.over_run import HOLM, RATE, evidence_for, together
 from layerwise.presentation.rows import asked_of, numbers, parts, records, rows
-from layerwise.presentation.section import FigureSpec, Section, Table, others
+from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     PROTOCOL_ORDER,
@@ -68,7 +69,6 @@ _ATTRIBUTION_WORDS = (
     "others may have no share."
 )
 _RIGHT = "the answer's first token above those of the other choices"
-_MOST = 200
 _ATTRIBUTED_HEADS = {"z": "attribution_heads", "cross_z": "attribution_cross_heads"}
 _THROUGH_CROSS = (
     " The encoder's parts act through cross-attention, whose patterns are held: with its embedding "
@@ -217,25 +217,23 @@ def sections(run: RunTables) -> list[Section]:
     every = rows(attribution, metric="logit_diff", component=[*SUBLAYERS, *HEADS])
     silent, heard = sorted(set(rows(every, signal=False)["task"])), rows(every, signal=True)
     ranked = heard.iloc[(-abs(numbers(heard, "value"))).argsort(kind="stable")]
-    shown = cells(CONTRIBUTIONS, ranked.head(_MOST))
-    note = others(len(ranked), len(shown), "are in attribution_summary.parquet")
-    if stacks().n_encoder:
-        note = f"{note} What the encoder's parts add is within what cross-attention adds.".strip()
-    if silent:
-        note = f"{note} No signal, so left out: {', '.join(silent)}.".strip()
-    title = f"Largest contributions to the logit difference ({len(shown)} of {len(ranked)})"
+    table = as_text(
+        "Largest contributions to the logit difference ({shown} of {n})", CONTRIBUTIONS, ranked,
+        most=200, where="are in attribution_summary.parquet",
+    )  # fmt: skip
+    notes = [
+        table.note,
+        "What the encoder's parts add is within what cross-attention adds."
+        if stacks().n_encoder else "",
+        f"No signal, so left out: {', '.join(silent)}." if silent else "",
+    ]  # fmt: skip
+    table = replace(table, note=" ".join(filter(None, notes)))
     gates = gate_tables(run, "attribution_gate", _RIGHT, "guessing among choices (%)")
-    table = Table(title, heads(CONTRIBUTIONS), shown, True, note)
     words = words_and_left_out(_ATTRIBUTION_WORDS, run.facts, NAME)
     return [
         Section("attribution", "Direct logit attribution", 50, words,
                 tuple(_figures(attribution)), (*gates, table), kinds=(KIND,)),
     ]  # fmt: skip
-
-
-def _with_gate(result: AttributionResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
-    own = attribution_gate(result.attribution)
-    return saved_tables(result, others) | {"attribution_gate": own}
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
@@ -255,7 +253,9 @@ ANALYSIS = Analysis(
     AttributionResult,
     sections,
     attributions,
-    tables=_with_gate,
+    tables=lambda result, others: (
+        saved_tables(result, others) | {"attribution_gate": attribution_gate(result.attribution)}
+    ),
     files={"attribution_gate": "attribution.parquet, answers counted"},
     curves=Curves("attribution", attribution_evidence),
     plans=(Planned("attribution", _planned_jobs, ("letter", "continuation")),),

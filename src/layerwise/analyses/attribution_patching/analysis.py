@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -12,9 +12,9 @@ import pandas as pd
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
 from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.presentation.claim import IN_TABLE, OPEN, Claim, Estimate, source, spaced, weight
-from layerwise.presentation.columns import cells, heads
+from layerwise.presentation.columns import as_text
 from layerwise.presentation.rows import asked_of, numbers, parts, records, rows
-from layerwise.presentation.section import FigureSpec, Section, Table
+from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import counted, in_order, spread_of
 from layerwise.stats import holm
 from layerwise.stats.effects import ALPHA
@@ -81,17 +81,13 @@ def sections(run: RunTables) -> list[Section]:
         alt = "Scatter plots of estimated against true changes, one per task and site."
         draw = partial(estimate_agreement, estimated, agreed)
         figures.append(FigureSpec(f"estimates_{direction}", draw, caption, alt))
-    shown = cells(AGREEMENT, agreement)
-    table = Table("Agreement of estimates and true patches", heads(AGREEMENT), shown)
+    title = "Agreement of estimates and true patches"
+    table = as_text(title, AGREEMENT, agreement, collapsed=False)
     words = words_and_left_out(_ESTIMATE_WORDS, run.facts, "attribution patching")
     return [
         Section("estimates", "Estimated patches", 44, words, tuple(figures), (table,),
                 kinds=(ESTIMATES,)),
     ]  # fmt: skip
-
-
-def _tables(result: AttributionPatchingResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
-    return saved_tables(result, others) | {"attribution_cells": result.cells()}
 
 
 def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
@@ -102,8 +98,11 @@ def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
     yield AttributionPatching(Patching(paired, sites, start.pairs, strict=False), SAMPLE)
 
 
-_SAMPLED = "attribution patching, with a sample truly patched"
 ANALYSIS = Analysis(
-    "attribution_patching", AttributionPatchingResult, sections, estimates_hold, tables=_tables,
-    extras=(Extra("estimates", _SAMPLED, _jobs_of_a_profile),),
+    "attribution_patching", AttributionPatchingResult, sections, estimates_hold,
+    tables=lambda result, others: saved_tables(result, others)
+    | {"attribution_cells": result.cells()},
+    extras=(
+        Extra("estimates", "attribution patching, with a sample truly patched", _jobs_of_a_profile),
+    ),
 )  # fmt: skip

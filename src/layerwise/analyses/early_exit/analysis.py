@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,12 @@ from layerwise.analyses.contract import (
 )
 from layerwise.analyses.logit_lens.result import guessing
 from layerwise.presentation.claim import ESTABLISHED, Claim, Estimate, source, spaced, weight
-from layerwise.presentation.columns import cells, heads
+from layerwise.presentation.columns import as_text
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.no_signal import gate_tables
 from layerwise.presentation.over_run import evidence_for
 from layerwise.presentation.rows import asked_of, records, rows
-from layerwise.presentation.section import FigureSpec, Section, Table
+from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import counted, interval, number, spread_of, when
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.base import Result
@@ -125,17 +125,9 @@ def sections(run: RunTables) -> list[Section]:
         caption += " In the encoder, the whole decoder reads the stream after the layer."
     alt = "Strips of accuracy lost by an exit after each layer, one row per protocol."
     figure = FigureSpec("early_exit", partial(exit_strips, table), caption, alt)
-    safe = earliest(table)
-    tables = [Table(f"First safe exits ({len(safe)})", heads(EXITS), cells(EXITS, safe))]
-    tables += gate_tables(run, _GATE, _RIGHT, "without the question (%)")
-    return [
-        Section("early-exit", "Early exit", 36, _WORDS, (figure,), tuple(tables), kinds=(KIND,))
-    ]
-
-
-def _tables(result: EarlyExitResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
-    own = gate(result.early_exit, guessing(result.facts))
-    return saved_tables(result, others) | {_GATE: own}
+    safe = as_text("First safe exits ({n})", EXITS, earliest(table), collapsed=False)
+    tables = (safe, *gate_tables(run, _GATE, _RIGHT, "without the question (%)"))
+    return [Section("early-exit", "Early exit", 36, _WORDS, (figure,), tables, kinds=(KIND,))]
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
@@ -150,10 +142,16 @@ def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
     yield EarlyExit(Lens(start.reading, strict=False), shared=True)
 
 
-_EXITS = "the layers after which the model could stop"
 ANALYSIS = Analysis(
-    "early_exit", EarlyExitResult, sections, findings, tables=_tables,
+    "early_exit", EarlyExitResult, sections, findings,
+    tables=lambda result, others: saved_tables(result, others)
+    | {_GATE: gate(result.early_exit, guessing(result.facts))},
     files={_GATE: "early_exit.parquet, answers counted"},
     plans=(Planned("early-exit", _planned_jobs, ("letter", "continuation")),),
-    extras=(Extra("early-exit", _EXITS, _jobs_of_a_profile, planned=True),),
+    extras=(
+        Extra(
+            "early-exit", "the layers after which the model could stop", _jobs_of_a_profile,
+            planned=True,
+        ),
+    ),
 )  # fmt: skip

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-import pandas as pd
-
 from layerwise.analyses.contract import Analysis
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
 from layerwise.presentation.claim import ORDER
-from layerwise.presentation.columns import Column, estimated, named, p_column, plain, table_of
+from layerwise.presentation.columns import (
+    Column,
+    estimated,
+    named,
+    numbered,
+    p_column,
+    plain,
+    table_of,
+)
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import layer_ranges, spread, spread_of
@@ -116,16 +122,11 @@ INTERACTIONS = (
 )
 
 
-def _depth(head: str, name: str) -> Column:
-    """A depth; a dash for what has none."""
-    return Column(head, lambda row: "–" if pd.isna(row[name]) else f"{row[name]:.2f}")
-
-
 AGREEMENTS = (
     *plain("capability", "protocol", "first", "second", "measure"),
     named("n", "n_items"),
-    _depth("depth by first", "first_depth"),
-    _depth("by second", "second_depth"),
+    numbered("depth by first", "first_depth", 1, 2),
+    numbered("by second", "second_depth", 1, 2),
     estimated("difference or correlation", "estimate", "", 1, 2),
     p_column("p (Holm)", "p_holm"),
 )

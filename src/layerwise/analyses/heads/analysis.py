@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart
-from layerwise.presentation.columns import cells
-from layerwise.presentation.columns import heads as headed
+from layerwise.presentation.columns import as_text
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
-from layerwise.presentation.section import FigureSpec, Section, Table
+from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import counted, spread_of
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
@@ -21,7 +20,6 @@ _HEADS_WORDS = (
     "Random tokens are given twice. What a head attends to the second time shows whether it can "
     "continue what was there before."
 )
-_MOST = 200
 
 
 def sections(run: RunTables) -> list[Section]:
@@ -50,11 +48,9 @@ def sections(run: RunTables) -> list[Section]:
     )
     alt = "Heat maps of attention scores, layers by heads, one for each kind of attention."
     figure = FigureSpec("head_scores", partial(head_score_maps, heads), caption, alt)
-    columns = head_columns(heads)
     ranked = heads.sort_values(by="prefix_matching", ascending=False, kind="stable")
-    shown = cells(columns, ranked.head(_MOST))
-    title = f"Heads by prefix matching ({len(shown)} of {len(ranked)})"
-    table = Table(title, headed(columns), shown, True)
+    title = "Heads by prefix matching ({shown} of {n})"
+    table = as_text(title, head_columns(heads), ranked, most=200)
     return [Section("heads", "Induction heads", 55, _HEADS_WORDS, (figure,), (table,))]
 
 
@@ -65,8 +61,12 @@ def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
     yield fitting_heads(able.model, able.loaded, THRESHOLD, able.seed, executor=able.executor)
 
 
-_SCORES = "scores of heads on repeated random tokens"
 ANALYSIS = Analysis(
     "heads", HeadsResult, sections,
-    extras=(Extra("head-scores", _SCORES, _jobs_of_a_profile, asks_tasks=False),),
+    extras=(
+        Extra(
+            "head-scores", "scores of heads on repeated random tokens", _jobs_of_a_profile,
+            asks_tasks=False,
+        ),
+    ),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,17 +14,15 @@ from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, save
 from layerwise.errors import UserError, counted
 from layerwise.presentation.columns import (
     Column,
-    Row,
-    cells,
+    as_text,
     estimated,
-    heads,
     named,
     numbered,
     p_column,
     plain,
 )
 from layerwise.presentation.rows import numbers, rows
-from layerwise.presentation.section import FigureSpec, Section, Table, bounds
+from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import HEAD_WORDS, number, spread, spread_of
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
@@ -50,17 +48,15 @@ _BY = {
 }
 
 
-def _triangles(run: RunTables) -> Iterator[FigureSpec]:
-    """The interactions of all pairs."""
+def _pairs(run: RunTables) -> tuple[list[FigureSpec], list[Table]]:
+    """The interactions of all pairs; in numbers the strongest, margin and accuracy beside."""
     from .figures import interaction_triangles
 
     pairs = run.table("interaction_pairs")
-    if pairs is None:
-        return
-    measure = measure_of(pairs)
-    shown = rows(pairs, measure=measure, signal=True)
-    if shown.empty:
-        return
+    measure = ACCURACY if pairs is None else measure_of(pairs)
+    shown = pd.DataFrame() if pairs is None else rows(pairs, measure=measure, signal=True)
+    if pairs is None or shown.empty:
+        return [], []
     noun = HEAD_WORDS.get(str(shown["site"].iloc[0]), "layer")
     sizes = shown.groupby(["task", "protocol"]).size()
     unit = "accuracy" if measure == ACCURACY else "nats of the answer's log-probability"
@@ -75,19 +71,43 @@ def _triangles(run: RunTables) -> Iterator[FigureSpec]:
     )
     alt = f"Triangles of interactions, {noun}s by {noun}s, one for each task and protocol."
     draw = partial(interaction_triangles, pairs, measure)
-    yield FigureSpec("interactions", draw, caption, alt)
+    ranked = shown.sort_values("interaction", key=abs, ascending=False, kind="stable")
+    top, key = ranked.head(_MOST), ["task", "protocol"]
+    key += ["first_layer", "first_head", "second_layer", "second_head"]
+    for other in (MARGIN, ACCURACY):
+        beside = rows(pairs, measure=other)[[*key, "interaction", "low", "high"]]
+        top = top.merge(beside.set_axis([*key, other, f"{other}_low", f"{other}_high"], axis=1),
+                        on=key, how="left")  # fmt: skip
+    columns = (
+        *plain("task", "protocol"), named("n", "n_items"), Column("pair", pair_name),
+        numbered(f"first alone ({_unit(measure)})", "cost_first", 1, 2),
+        numbered("second alone", "cost_second", 1, 2), numbered("both", "cost_both", 1, 2),
+        estimated("interaction [95 %]", "interaction", "", 1, 2),
+        estimated("beyond pairs with one of them", "excess", "excess_", 1, 2),
+        p_column("q (BH)", "p_bh"),
+        estimated("in margin (nats)", MARGIN, f"{MARGIN}_", 1, 2),
+        estimated("in accuracy (points)", ACCURACY, f"{ACCURACY}_", 100),
+        named("alone leaves it guessing", "at_floor"), named("verdict", "verdict"),
+    )  # fmt: skip
+    title = f"Pairs by the size of their interaction ({len(top)} of {len(ranked)})"
+    return [FigureSpec("interactions", draw, caption, alt)], [as_text(title, columns, top)]
 
 
-def _values(run: RunTables) -> Iterator[FigureSpec]:
-    """Shapley values of layers, a figure for each way of estimation."""
+def _unit(measure: str) -> str:
+    return "accuracy" if measure == ACCURACY else "nats"
+
+
+def _values(run: RunTables) -> tuple[list[FigureSpec], list[Table]]:
+    """Shapley values of layers, a figure for each way of estimation, and in numbers."""
     from .figures import shapley_values
 
     shapley = run.table("shapley")
-    if shapley is None:
-        return
-    measure = measure_of(shapley)
-    layers = rows(shapley, signal=True, measure=measure)
-    for by, shown in layers.loc[layers["head"].isna()].groupby("by", sort=False):
+    measure = ACCURACY if shapley is None else measure_of(shapley)
+    able = pd.DataFrame() if shapley is None else rows(shapley, signal=True, measure=measure)
+    if able.empty:
+        return [], []
+    figures = []
+    for by, shown in able.loc[able["head"].isna()].groupby("by", sort=False):
         errors, sampling = numbers(shown, "se_sampling"), ""
         if np.isfinite(errors).any():
             sampling = (
@@ -101,79 +121,24 @@ def _values(run: RunTables) -> Iterator[FigureSpec]:
         )
         alt = "Line charts of Shapley values against the layer, one chart per task."
         draw = partial(shapley_values, shown, str(by), measure)
-        yield FigureSpec(f"shapley_{by}", draw, caption, alt)
-
-
-def _pairs_table(run: RunTables) -> Iterator[Table]:
-    """The pairs with the strongest interactions, in nats with margin and accuracy beside."""
-    pairs = run.table("interaction_pairs")
-    if pairs is None:
-        return
-    measure = measure_of(pairs)
-    shown = rows(pairs, signal=True, measure=measure)
-    ranked = shown.sort_values("interaction", key=abs, ascending=False, kind="stable")
-    key = ["task", "protocol", "first_layer", "first_head", "second_layer", "second_head"]
-    top = ranked.head(_MOST)
-    for other in (MARGIN, ACCURACY):
-        beside = rows(pairs, measure=other)[[*key, "interaction", "low", "high"]]
-        top = top.merge(beside, on=key, how="left", suffixes=("", f"_{other}"))
-    columns = (
-        *plain("task", "protocol"), named("n", "n_items"), Column("pair", pair_name),
-        numbered(f"first alone ({_unit(measure)})", "cost_first", 1, 2),
-        numbered("second alone", "cost_second", 1, 2), numbered("both", "cost_both", 1, 2),
-        estimated("interaction [95 %]", "interaction", "", 1, 2),
-        estimated("beyond pairs with one of them", "excess", "excess_", 1, 2),
-        p_column("q (BH)", "p_bh"),
-        _beside("in margin (nats)", MARGIN, 1, 2), _beside("in accuracy (points)", ACCURACY, 100),
-        named("alone leaves it guessing", "at_floor"), named("verdict", "verdict"),
-    )  # fmt: skip
-    if len(top):
-        title = f"Pairs by the size of their interaction ({len(top)} of {len(ranked)})"
-        yield Table(title, heads(columns), cells(columns, top), True)
-
-
-def _unit(measure: str) -> str:
-    return "accuracy" if measure == ACCURACY else "nats"
-
-
-def _beside(head: str, measure: str, scale: int, digits: int = 0) -> Column:
-    """The interaction in another measure."""
-    middle, low, high = (f"{name}_{measure}" for name in ("interaction", "low", "high"))
-    return Column(head, lambda row: bounds(row, middle, low, high, scale, digits))
-
-
-def _values_table(run: RunTables) -> Iterator[Table]:
-    """Shapley values in numbers."""
-    shapley = run.table("shapley")
-    if shapley is None:
-        return
-    measure = measure_of(shapley)
-    shown = rows(shapley, signal=True, measure=measure)
+        figures.append(FigureSpec(f"shapley_{by}", draw, caption, alt))
     columns = (
         *plain("task", "protocol"), named("from", "by"),
         Column("layer", lambda row: player_name(row["layer"], row["head"])),
         numbered(f"alone ({_unit(measure)})", "alone", 1, 2),
         estimated("Shapley value [95 %]", "value", "", 1, 2),
-        Column("sampling error", _sampling), numbered("sum of all", "total", 1, 2),
+        numbered("sampling error", "se_sampling", 1, 2), numbered("sum of all", "total", 1, 2),
     )  # fmt: skip
-    if len(shown):
-        yield Table(f"Shapley values ({len(shown)})", heads(columns), cells(columns, shown), True)
-
-
-def _sampling(row: Row) -> str:
-    return "–" if pd.isna(row["se_sampling"]) else number(row["se_sampling"], 2)
+    return figures, [as_text("Shapley values ({n})", columns, able)]
 
 
 def sections(run: RunTables) -> list[Section]:
     """Interactions of pairs, Shapley values, and both in numbers."""
-    figures = (*_triangles(run), *_values(run))
-    tables = (*_pairs_table(run), *_values_table(run))
-    title = "What costs more together than apart"
-    return [Section("interactions", title, 16, _WORDS, figures, tables, kinds=(KIND,))]
-
-
-def _tables(result: InteractionsResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
-    return saved_tables(result, others) | {SIGNAL: result.signal()}
+    (triangles, pairs), (values, in_numbers) = _pairs(run), _values(run)
+    return [
+        Section("interactions", "What costs more together than apart", 16, _WORDS,
+                (*triangles, *values), (*pairs, *in_numbers), kinds=(KIND,)),
+    ]  # fmt: skip
 
 
 def refuse_unpaired(cfg: Any) -> None:
@@ -208,7 +173,8 @@ def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
 
 
 ANALYSIS = Analysis(
-    "interactions", InteractionsResult, sections, findings, caveats, _tables,
+    "interactions", InteractionsResult, sections, findings, caveats,
+    lambda result, others: saved_tables(result, others) | {SIGNAL: result.signal()},
     {SIGNAL: "interactions.parquet, its intact model"},
     extras=(
         Extra(

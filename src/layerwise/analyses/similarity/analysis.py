@@ -20,10 +20,10 @@ from layerwise.analyses.contract import (
     saved_tables,
 )
 from layerwise.presentation.claim import IN_TABLE, Claim, Estimate, source, spaced, weight
-from layerwise.presentation.columns import cells, heads
+from layerwise.presentation.columns import table_of
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import asked_of, numbers, records, rows
-from layerwise.presentation.section import FigureSpec, Section, Table
+from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import PROTOCOL_ORDER, counted, in_order, spread_of, when
 from layerwise.stats.cells import has_several_examples
 from layerwise.storage.base import Result
@@ -120,30 +120,19 @@ def predictions(run: RunTables) -> list[FigureSpec]:
     return [FigureSpec("prediction", partial(prediction_ranges, prediction), caption, alt)]
 
 
-def similarity_tables(run: RunTables) -> list[Table]:
-    """Block influence by layer, and how well similarity predicts what skipping costs."""
-    listed = (
-        ("Similarity against effects", PREDICTION, run.table("prediction")),
-        ("Block influence", INFLUENCE, run.table("influence")),
-    )
-    return [
-        Table(f"{title} ({len(table)})", heads(columns), cells(columns, table), True)
-        for title, columns, table in listed
-        if table is not None
-    ]
-
-
 def sections(run: RunTables) -> list[Section]:
     """Maps of similarity, how well it predicts what skipping costs, and both in numbers."""
-    figures, tables = (*similarities(run), *predictions(run)), tuple(similarity_tables(run))
+    figures = (*similarities(run), *predictions(run))
+    tables = (
+        *table_of(run, "prediction", "Similarity against effects ({n})", PREDICTION),
+        *table_of(run, "influence", "Block influence ({n})", INFLUENCE),
+    )
     words = (
         "How little a layer changes the residual stream. Layers that hardly turn it are often "
         "called dispensable. If layers were skipped too, the page shows how far that is true."
     )
-    return [
-        Section("similarity", "Similarity of layers", 70, words, figures, tables,
-                kinds=(SIMILARITY,)),
-    ]  # fmt: skip
+    title = "Similarity of layers"
+    return [Section("similarity", title, 70, words, figures, tables, kinds=(SIMILARITY,))]
 
 
 def _tables(result: SimilarityResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
@@ -169,9 +158,12 @@ def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
     yield Similarity(start.reading)
 
 
-_MEASURES = "angular distance, block influence, CKA"
 ANALYSIS = Analysis(
     "similarity", SimilarityResult, sections, similarity_predicts, tables=_tables,
     plans=(Planned("similarity", _planned_jobs, ("letter", "continuation")),),
-    extras=(Extra("similarity", _MEASURES, _jobs_of_a_profile, planned=True),),
+    extras=(
+        Extra(
+            "similarity", "angular distance, block influence, CKA", _jobs_of_a_profile, planned=True
+        ),
+    ),
 )  # fmt: skip
