@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from layerwise.analyses.ablation.saved_effects import single_layers
-from layerwise.errors import UserError, counted
+from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.presentation.rows import rows
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
@@ -21,7 +20,7 @@ from layerwise.storage.parquet import conform, frame
 
 from .quantities import Prepared, n_comparisons, prepared, unsaid
 from .runs import (
-    ComparedRuns,
+    Comparison,
     ComparisonFacts,
     RunFacts,
     SavedRun,
@@ -33,34 +32,6 @@ from .runs import (
     shared_change,
 )
 from .tables import corrected, estimate_rows, group_difference_rows, group_rows, n_tests, pair_rows
-
-if TYPE_CHECKING:
-    from layerwise.presentation.claim import Claim
-    from layerwise.presentation.page import Report
-
-
-class Comparison(ComparedRuns):
-    """Differences between runs, with intervals and tests; its tables are ``ComparedRuns``'."""
-
-    def report(self) -> Report:
-        """The page with figures, sentences and tables."""
-        from .report import comparison_report
-
-        return comparison_report(self)
-
-    def established(self) -> list[Claim]:
-        """The sentences that a test supports, the largest difference first."""
-        from .report import sure_claims
-
-        return sure_claims(self)
-
-    def __repr__(self) -> str:
-        n_established = sum(self.differences["significant"])
-        return (
-            f"Comparison({', '.join(self.facts.groups or [r.name for r in self.facts.runs])}; "
-            f"{n_established} of {counted(len(self.differences), 'difference')} established)"
-        )
-
 
 Folders = Sequence[str | Path]
 
@@ -114,9 +85,21 @@ def compare(
         by_group.setdefault(run.run.group or "", []).append(run)
     by_group.pop("", None)
     n_planned = n_comparisons(list(by_group.values()) or [[run] for run in ready])
-    differences, spread = _compared(ready, by_group, n_planned, silent, smallest_depth)
+    if by_group:
+        pairs = combinations(by_group.values(), 2)
+        tested = [
+            row for pair in pairs for row in group_difference_rows(*pair, silent, smallest_depth)
+        ]
+        differences, spread = corrected(tested, n_planned), list(group_rows(by_group))
+    else:
+        differences, spread = pair_rows(ready, silent, smallest_depth), []
     if not differences:
-        raise _nothing(silent)
+        reasons = "; ".join(dict.fromkeys(row["reason"] for row in silent[-3:]))
+        raise UserError(
+            "The runs share items, and yet nothing can be compared "
+            f"({reasons or 'no protocol and method is in all of them'}): expected the same "
+            "protocols and analyses; run them again with the same --protocol."
+        )
     layers = [table for run in shared for table in _layers(run, change)]
     distinct = {tuple(sorted(row.items())): row for row in silent}
     run_facts = tuple(RunFacts(name=run.name, group=run.group, facts=run.facts) for run in shared)
@@ -179,27 +162,6 @@ def _listed(runs: Folders | Mapping[str, Folders]) -> tuple[list[Path], list[str
         )
     pairs = [(Path(folder), name) for name, folders in runs.items() for folder in folders]
     return [folder for folder, _ in pairs], [name for _, name in pairs]
-
-
-def _compared(
-    ready: Sequence[Prepared], groups: Mapping[str, list[Prepared]], n_planned: Mapping[str, int],
-    silent: list[dict[str, Any]], smallest_depth: float,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:  # fmt: skip
-    """Rows of differences, and of the spread within groups."""
-    if not groups:
-        return pair_rows(ready, silent, smallest_depth), []
-    pairs = combinations(groups.values(), 2)
-    rows = [row for pair in pairs for row in group_difference_rows(*pair, silent, smallest_depth)]
-    return corrected(rows, n_planned), list(group_rows(groups))
-
-
-def _nothing(silent: Sequence[dict[str, Any]]) -> UserError:
-    reasons = "; ".join(dict.fromkeys(row["reason"] for row in silent[-3:]))
-    reason = reasons or "no protocol and method is in all of them"
-    return UserError(
-        f"The runs share items, and yet nothing can be compared ({reason}): expected the same "
-        "protocols and analyses; run them again with the same --protocol."
-    )
 
 
 def _layers(run: SavedRun, change: tuple[str, str] | None) -> list[pd.DataFrame]:

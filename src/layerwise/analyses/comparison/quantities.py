@@ -317,21 +317,27 @@ def _names(runs: Sequence[Prepared]) -> str:
 
 
 def n_comparisons(several: Sequence[Sequence[Prepared]]) -> Counter[str]:
-    """How many comparisons of each family are asked for between every two groups of runs."""
-    pairs = (_comparisons_of([*one, *other]) for one, other in combinations(several, 2))
-    return sum(pairs, start=Counter())
+    """How many comparisons of each family are asked for between every two groups of runs.
 
-
-def _comparisons_of(runs: Sequence[Prepared]) -> Counter[str]:
-    """Of what every one of these runs speaks, or is silent."""
-    cells = set.intersection(*(set(run.cells) for run in runs))
-    places = {(runs[0].cells[cell].capability, cell[1]) for cell in cells}
-    thirds = set.intersection(*(set(thirds_of(run.sampling.n_layers)) for run in runs))
-    read = set.intersection(
-        *({(e.capability, e.protocol, e.method) for e in (*r.evidence, *r.silent)} for r in runs)
-    )
-    # a method gives one depth on each axis that it has, and a lens another if any answer settles
-    settling = {e.method for run in runs for e in run.evidence if e.settled is not None}
-    axes = len(axes_of_all(runs))
-    depths = sum(axes if method == ABLATION else 1 + (method in settling) for *_, method in read)
-    return Counter({ACCURACY: len(cells), DEPTH: depths, LOSS: len(places) * len(thirds)})
+    They are of what every one of these runs speaks, or is silent.
+    """
+    planned: Counter[str] = Counter()
+    for one, other in combinations(several, 2):
+        runs = [*one, *other]
+        cells = set.intersection(*(set(run.cells) for run in runs))
+        places = {(runs[0].cells[cell].capability, cell[1]) for cell in cells}
+        thirds = set.intersection(*(set(thirds_of(run.sampling.n_layers)) for run in runs))
+        read = set.intersection(
+            *(
+                {(e.capability, e.protocol, e.method) for e in (*r.evidence, *r.silent)}
+                for r in runs
+            )
+        )
+        # a method gives one depth on each axis that it has, a lens another if any answer settles
+        settling = {e.method for run in runs for e in run.evidence if e.settled is not None}
+        axes = len(axes_of_all(runs))
+        depths = sum(
+            axes if method == ABLATION else 1 + (method in settling) for *_, method in read
+        )
+        planned += Counter({ACCURACY: len(cells), DEPTH: depths, LOSS: len(places) * len(thirds)})
+    return planned

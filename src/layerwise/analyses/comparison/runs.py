@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 from pydantic import Field
@@ -23,6 +23,10 @@ from layerwise.storage.base import Result
 from layerwise.storage.joined_folder import JoinedFolder, JoinedRuns
 from layerwise.storage.places import COMPARISON_PAGE
 from layerwise.storage.provenance import Facts, Frozen, Stamped, TaskFacts, join_facts
+
+if TYPE_CHECKING:
+    from layerwise.presentation.claim import Claim
+    from layerwise.presentation.page import Report
 
 # Centres of mass and critical sets are given for each run, and not compared.
 MEASURES = (
@@ -76,9 +80,9 @@ FOLDER = JoinedFolder(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class ComparedRuns(JoinedRuns):
-    """What differs between runs, and how sure that is, as tables.
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(JoinedRuns):
+    """Differences between runs, or groups of runs, with intervals and tests, as tables.
 
     Attributes:
         layers: ``comparison_layers.parquet``: what changing each layer of each run costs.
@@ -92,12 +96,12 @@ class ComparedRuns(JoinedRuns):
     home: ClassVar[JoinedFolder[Any]] = FOLDER
     tables: ClassVar[tuple[str, ...]] = FOLDER.tables
 
-    layers: pd.DataFrame = field(repr=False)
-    estimates: pd.DataFrame = field(repr=False)
-    differences: pd.DataFrame = field(repr=False)
-    groups: pd.DataFrame = field(repr=False)
-    left_out: pd.DataFrame = field(repr=False)
-    facts: ComparisonFacts = field(repr=False)
+    layers: pd.DataFrame
+    estimates: pd.DataFrame
+    differences: pd.DataFrame
+    groups: pd.DataFrame
+    left_out: pd.DataFrame
+    facts: ComparisonFacts
 
     def claimable(self) -> pd.DataFrame:
         """The differences of which something may be claimed.
@@ -105,16 +109,29 @@ class ComparedRuns(JoinedRuns):
         A mean loss over the layers of a third counts layers: it is not compared between models
         that have other numbers of them.
         """
-        depths: dict[str, set[int]] = {}
-        for run in self.facts.runs:
-            depths.setdefault(run.group or run.name, set()).add(run.facts.model.n_layers)
-        alike = [
-            family != "share lost" or depths.get(first) == depths.get(second)
-            for family, first, second in self.differences[["family", "first", "second"]].itertuples(
-                index=False
-            )
-        ]
+        depths = {run.group or run.name: run.facts.model.n_layers for run in self.facts.runs}
+        first, second = (self.differences[end].map(depths) for end in ("first", "second"))
+        alike = (self.differences["family"] != "share lost") | first.eq(second)
         return pd.DataFrame(self.differences.loc[alike])
+
+    def report(self) -> Report:
+        """The page with figures, sentences and tables."""
+        from .report import comparison_report
+
+        return comparison_report(self)
+
+    def established(self) -> list[Claim]:
+        """The sentences that a test supports, the largest difference first."""
+        from .report import sure_claims
+
+        return sure_claims(self)
+
+    def __repr__(self) -> str:
+        n_established = sum(self.differences["significant"])
+        return (
+            f"Comparison({', '.join(self.facts.groups or [r.name for r in self.facts.runs])}; "
+            f"{n_established} of {counted(len(self.differences), 'difference')} established)"
+        )
 
 
 @dataclass(frozen=True)

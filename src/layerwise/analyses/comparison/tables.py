@@ -58,33 +58,38 @@ def pair_rows(
     runs: Sequence[Prepared], left_out: list[dict[str, Any]], smallest_depth: float = 1.0
 ) -> list[dict[str, Any]]:
     """Rows of ``comparison_differences.parquet``: every two runs, paired over items."""
-    rows = [
-        _pair(one, other, key, first, second) | _of_interest([first, second], smallest_depth)
-        for one, other in combinations(runs, 2)
-        for key, (first, second) in quantities([one, other], left_out.append).items()
-        if key.measure not in DESCRIBED
-    ]
+    rows = []
+    for pair in combinations(runs, 2):
+        names = [run.run.name for run in pair]
+        for key, both in quantities(pair, left_out.append).items():
+            if key.measure not in DESCRIBED:
+                differences = later_by(both[0].draws, both[1].draws)
+                bounds_and_p = _tested(key, *both, differences, pair[0].sampling.seed)
+                tested = dict(zip(("low", "high", "p"), bounds_and_p, strict=True))
+                tested |= {"unit": ITEM, "difference": float(differences[0])}
+                rows.append(_row(key, names, both, 1, smallest_depth) | tested)
     return corrected(rows, n_comparisons([[run] for run in runs]))
 
 
-def _pair(
-    one: Prepared, other: Prepared, key: Key, first: Quantity, second: Quantity
-) -> dict[str, Any]:
-    differences = later_by(first.draws, second.draws)
-    low, high, p = _tested(key, first, second, differences, one.sampling.seed)
+def _row(
+    key: Key, names: Sequence[str | None], every: Sequence[Quantity], split: int,
+    smallest_depth: float,
+) -> dict[str, Any]:  # fmt: skip
+    """What a difference of two runs, or of two groups of which one ends at ``split``, is of.
+
+    The smallest difference of interest is in layers of the model that has the fewest.
+    """
+    values = np.array([quantity.draws[0] for quantity in every])
+    units = [quantity.axis.unit for quantity in every if quantity.axis]
     return {
-        "unit": ITEM,
-        "first": one.run.name,
-        "second": other.run.name,
-        **_named(key, first),
-        "estimate_first": float(first.draws[0]),
-        "estimate_second": float(second.draws[0]),
-        "difference": float(differences[0]),
-        "low": low,
-        "high": high,
-        "p": p,
-        "n_first": 1,
-        "n_second": 1,
+        "first": names[0],
+        "second": names[1],
+        **_named(key, every[0]),
+        "estimate_first": float(values[:split].mean()),
+        "estimate_second": float(values[split:].mean()),
+        "n_first": split,
+        "n_second": len(every) - split,
+        _SMALLEST: smallest_depth / min(units) if units else 0.0,
     }
 
 
@@ -126,12 +131,6 @@ def _tested(
     return low, high, 1.0 if np.isnan(low) else two_sided_p(kept, least=least)
 
 
-def _of_interest(every: Sequence[Quantity], smallest_depth: float) -> dict[str, float]:
-    """The smallest difference of interest, in layers of the model that has the fewest."""
-    units = [quantity.axis.unit for quantity in every if quantity.axis]
-    return {_SMALLEST: smallest_depth / min(units) if units else 0.0}
-
-
 # A column that is not saved.
 _SMALLEST = "smallest of interest"
 
@@ -143,7 +142,7 @@ def group_difference_rows(
     smallest_depth: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
     """Rows of ``comparison_differences.parquet`` of two groups of runs, not corrected yet."""
-    split = len(first)
+    split, names = len(first), [group[0].run.group for group in (first, second)]
     for key, every in quantities([*first, *second], left_out.append).items():
         if key.measure in DESCRIBED:
             continue
@@ -152,23 +151,19 @@ def group_difference_rows(
         over_items = draws[split:].mean(axis=0) - draws[:split].mean(axis=0)
         error = float(np.nanstd(over_items[1:]))
         difference = crossed_difference(values[:split], values[split:], error, every[0].clusters.n)
-        yield {
-            "unit": RUN,
-            "first": first[0].run.group,
-            "second": second[0].run.group,
-            **_named(key, every[0]),
-            "estimate_first": float(values[:split].mean()),
-            "estimate_second": float(values[split:].mean()),
-            "difference": difference.interval.estimate,
-            "low": difference.interval.low,
-            "high": difference.interval.high,
-            "p": difference.p,
-            "n_first": split,
-            "n_second": len(every) - split,
-            "error_runs": difference.error_units,
-            "error_items": error,
-            "df": difference.df,
-        } | _of_interest(every, smallest_depth)
+        low_high = {end: getattr(difference.interval, end) for end in ("low", "high")}
+        yield (
+            _row(key, names, every, split, smallest_depth)
+            | low_high
+            | {
+                "unit": RUN,
+                "difference": difference.interval.estimate,
+                "p": difference.p,
+                "error_runs": difference.error_units,
+                "error_items": error,
+                "df": difference.df,
+            }
+        )
 
 
 def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, Any]]:
