@@ -147,3 +147,16 @@ def _refuse_tasks(
     for one in tasks or ():
         if isinstance(one, str):
             refuse_unusable_task(one, seed=seed, limit=limit, fewshot=fewshot)
+
+
+def refuse_generate_of(reads: str) -> Callable[[Sequence[str]], None]:
+    """What refuses the protocol that has no prompts of its own, for an analysis of prompts."""
+
+    def refuse_generate(protocols: Sequence[str]) -> None:
+        if "generate" in protocols:
+            raise UserError(
+                f"{reads} of 'letter' or 'continuation'; 'generate' has the prompt of "
+                "'continuation', so ask for that."
+            )
+
+    return refuse_generate

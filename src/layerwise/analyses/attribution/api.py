@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import check_arguments, refuse_generate_of
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.shared.decompose import Direct, Values, direct, read_differences
 from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
@@ -70,13 +70,7 @@ class Question:
     distractors: tuple[int, ...]
 
 
-def refuse_generate(protocols: Sequence[str]) -> None:
-    """Refuse the protocol that has no prompts of its own."""
-    if "generate" in protocols:
-        raise UserError(
-            "Attribution reads the prompt of 'letter' or 'continuation'; 'generate' has the "
-            "prompt of 'continuation', so ask for that."
-        )
+refuse_generate = refuse_generate_of("Attribution reads the prompt")
 
 
 @dataclass(frozen=True)
@@ -119,19 +113,14 @@ class Attribution:
             first[request.gold].append(request.request.continuation[0])
         return Question(item.id, context, first[True][0], tuple(dict.fromkeys(first[False])))
 
-    def blind_questions(self, task: Task, protocol: str) -> list[Question]:
-        """The same items under another item's question, where one can be asked."""
+    def _blind(self, task: Task, protocol: str, by: Sweeper) -> dict[str, bool]:
+        """Whether the answer's first token is right when another question is asked, by item."""
         there = {question.item for question in self.questions(task, protocol)}
         items = [item for item in task.items if item.id in there]
         questions = []
         for item, other in with_another_question(self.setup, task, items).items():
-            with contextlib.suppress(UserError):
+            with contextlib.suppress(UserError):  # one that cannot be asked
                 questions.append(replace(self._question(task, other, protocol), item=item))
-        return questions
-
-    def _blind(self, task: Task, protocol: str, by: Sweeper) -> dict[str, bool]:
-        """Whether the answer's first token is right when another question is asked, by item."""
-        questions = self.blind_questions(task, protocol)
         if not questions:
             return {}
         requests = [
@@ -171,13 +160,11 @@ class Attribution:
         return total
 
     def _together(self, task: Task, protocol: str) -> list[list[Question]]:
-        """The questions of a task whose prompts are read together."""
-        questions = self.questions(task, protocol)
-        at_once = self._at_once([each.context for each in questions])
-        return [questions[start : start + at_once] for start in range(0, len(questions), at_once)]
+        """The questions of a task in groups whose prompts are read together.
 
-    def _at_once(self, contexts: Sequence[Tokens]) -> int:
-        """Prompts read together: a quarter of the budget for what is kept of them."""
+        A quarter of the budget is for what is kept of them.
+        """
+        questions = self.questions(task, protocol)
         cfg, itemsize = self.setup.model.cfg, self.setup.model.W_E.element_size()
         sites = 2 * cfg.d_model + cfg.n_heads * cfg.d_head
         # Logits, probabilities, slopes and pulls, in float64 and by metric.
@@ -189,8 +176,9 @@ class Attribution:
             looked = cfg.n_decoder_layers * cfg.decoder_heads * itemsize
             streams = 2 * cfg.d_model * cfg.post_norm
             token = cfg.n_encoder_layers * (sites + streams) * itemsize + looked + heads
-            each += max(map(len, contexts), default=0) * token
-        return max(1, min(_AT_ONCE, self.setup.memory_budget // 4 // each))
+            each += max((len(question.context) for question in questions), default=0) * token
+        at_once = max(1, min(_AT_ONCE, self.setup.memory_budget // 4 // each))
+        return [questions[start : start + at_once] for start in range(0, len(questions), at_once)]
 
     def _piece(self, task: Task, protocol: str) -> Made:
         started = time.perf_counter()

@@ -15,6 +15,7 @@ from typing import Any, Unpack
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.logit_lens.job import Lens, refuse_protocols
+from layerwise.analyses.logit_lens.result import answers_read
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
@@ -22,11 +23,11 @@ from layerwise.runs.options import RunOptions
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
+from layerwise.storage.parquet import conform
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 
 from .result import EarlyExitResult
-from .tables import exits_read
 
 
 def refuse_generate(protocols: Sequence[str]) -> None:
@@ -105,4 +106,4 @@ class EarlyExit:
         read = self.lens.run(parts, settings, progress)
         work = () if self.shared else read.facts.work
         facts = read.facts.model_copy(update={"work": work})
-        return EarlyExitResult(exits_read(read.lens), facts)
+        return EarlyExitResult(conform("early_exit", answers_read(read.lens)), facts)

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.analyses.logit_lens.result import answers_read, lens_gate
+from layerwise.analyses.logit_lens.result import lens_gate
 from layerwise.analyses.shared.lens_names import LOGIT, OF_ENCODER
 from layerwise.ground.layer_names import stream_name
 from layerwise.presentation.naming import name_layer, stacks
@@ -18,11 +18,6 @@ from layerwise.stats.share_tests.equivalence import Interest, excludable_loss
 from layerwise.storage.parquet import conform
 
 _SEQUENCE = ["task", "protocol", "lens"]
-
-
-def exits_read(lens: pd.DataFrame) -> pd.DataFrame:
-    """``early_exit.parquet``: what the untrained lenses read of each answer's first token."""
-    return conform("early_exit", answers_read(lens))
 
 
 def gate(exits: pd.DataFrame, chance: Chance) -> pd.DataFrame:

@@ -84,19 +84,33 @@ def emergence(
     n_layers = facts.model.n_layers
     grouped, sampling = layer_groups(n_layers, groups), Sampling(seed, n_resamples, n_layers)
     everything = list(evidence_of(used, sampling))
-    _refuse_doubles(everything)
+    seen = set()
+    for each in everything:
+        key = (each.method, each.task, each.protocol)
+        if key in seen:
+            raise UserError(
+                f"Two results hold the {each.method} of task {each.task!r} under protocol "
+                f"{each.protocol!r}: expected each once; leave one of them out."
+            )
+        seen.add(key)
     axes = axes_of(facts.model.n_encoder_layers, n_layers)
     summaries, left_out = summarised(everything, axes, sampling)
     whole = [summary for summary in summaries if summary.axis == COMPUTATION]
     placed = {(s.capability, s.protocol, s.method) for s in whole if s.measure == HALF}
     evidence = sorted((e for e in everything if isinstance(e, MethodCurve)), key=evidence_key)
-    ablated = [result for result in used if isinstance(result, AblationResult)]
+    # both are of one draw of few-shot examples
+    ablated = [
+        (result.records, result.facts.chance) for result in used
+        if isinstance(result, AblationResult) and not has_several_examples(result.records)
+    ]  # fmt: skip
     interaction = [
-        row
-        for result in ablated
-        if not has_several_examples(result.records)
-        for row in interaction_rows(result.records, result.facts.chance, grouped, sampling)
+        row for ablation in ablated for row in interaction_rows(*ablation, grouped, sampling)
     ]
+    answers = {
+        (cell.task, cell.protocol): Answers(cell.intact, cell.clusters)
+        for records, _ in ablated
+        for cell in cells(layer_skips(records))
+    }
     apart = tasks_apart(whole, n_layers, smallest_depth)
     return EmergenceResult(
         frame(
@@ -106,7 +120,7 @@ def emergence(
                 for each in summaries
             ],
         ),
-        frame("order", order_rows(whole, n_layers, smallest_depth, _answers(ablated))),
+        frame("order", order_rows(whole, n_layers, smallest_depth, answers)),
         frame("method_agreement", agreement_rows(evidence, placed, sampling, smallest_depth)),
         frame("protocol_interaction", interaction),
         frame("left_out", [each._asdict() for each in left_out]),
@@ -122,25 +136,3 @@ def evidence_of(results: Sequence[Result], sampling: Sampling) -> Iterator[Metho
         signal |= {} if curves.signal is None else curves.signal(result)
     for result, curves in sorted(curves_of, key=lambda each: each[1].signal is None):
         yield from curves.evidence(result, signal, sampling)
-
-
-def _answers(ablated: Sequence[AblationResult]) -> dict[tuple[str, str], Answers]:
-    """What the intact model answered, by task and protocol, with one draw of examples."""
-    return {
-        (cell.task, cell.protocol): Answers(cell.intact, cell.clusters)
-        for result in ablated
-        if not has_several_examples(result.records)
-        for cell in cells(layer_skips(result.records))
-    }
-
-
-def _refuse_doubles(evidence: Sequence[MethodCurve | LeftOut]) -> None:
-    seen = set()
-    for each in evidence:
-        key = (each.method, each.task, each.protocol)
-        if key in seen:
-            raise UserError(
-                f"Two results hold the {each.method} of task {each.task!r} under protocol "
-                f"{each.protocol!r}: expected each once; leave one of them out."
-            )
-        seen.add(key)

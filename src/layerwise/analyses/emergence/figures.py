@@ -69,7 +69,12 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
         drawn = ranges(depths, capabilities, "capability", looks, span=0.0)
         draw_ranges(axes, capabilities, drawn, Words(interval="95 % interval"))
         for row in records(rows(of_panel, measure="critical set")):
-            at = _critical(row)
+            at, set_of = np.empty(0), row["layers"]
+            if set_of is not None and len(set_of):
+                # the size is there in layers and as a share of them, which gives their number
+                n_layers = round(float(row["layer"] / row["estimate"]))
+                first = stacks().n_encoder * int(row["axis"] == DECODER)
+                at = (np.asarray(set_of, dtype=float) - first) / max(1, n_layers - 1)
             points(axes, at, np.full(len(at), capabilities.index(row["capability"])), "|",
                    "critical", "layer of critical set", color="0.55", zorder=1)  # fmt: skip
         if axis == COMPUTATION:
@@ -82,16 +87,6 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
         f"Where capabilities emerge{within} (95 % intervals over items, {items})",
         f"relative depth (0 = first {first}, 1 = last)",
     )
-
-
-def _critical(row: dict) -> np.ndarray:
-    """The relative depths of the layers of a critical set."""
-    if row["layers"] is None or not len(row["layers"]):
-        return np.empty(0)
-    # The size is there in layers and as a share of them, which gives their number.
-    n_layers = round(float(row["layer"] / row["estimate"]))
-    first = stacks().n_encoder * int(row["axis"] == DECODER)
-    return (np.asarray(row["layers"], dtype=float) - first) / max(1, n_layers - 1)
 
 
 @styled

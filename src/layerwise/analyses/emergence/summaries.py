@@ -42,7 +42,6 @@ from layerwise.tasks.items import CAPABILITIES
 
 RANKS = "rank correlation"
 Key = tuple[str, str, str]
-Rows = Float[np.ndarray, "draws columns"]
 # Decimals of shares; what differs by less is rounding, and ranks no layer above another.
 _ROUNDING = 6
 
@@ -117,17 +116,14 @@ def _compared(
         known = {"first_depth": float(depths[0][0]), "second_depth": float(depths[1][0])}
         yield named | known | {"measure": HALF, "estimate": float(later[0])} | test._asdict()
     ranked, also_ranked = (
-        _by_layer(e, mean) for e, mean in zip((one[0], other[0]), means, strict=True)
+        np.round(mean if side[0].of_losses else np.diff(mean, axis=1), _ROUNDING)
+        for side, mean in zip((one, other), means, strict=True)
     )
     random = stats.generator(sampling.seed, RANKS, *(a.task for a, *_ in both))
     # no exact paired test of so few items could be surer
     rho = rank_correlation(ranked, also_ranked, together.n, random, least=2.0 ** (1 - together.n))
     if not np.isnan(rho.estimate):
         yield named | {"measure": RANKS} | rho._asdict()
-
-
-def _by_layer(of: MethodCurve, rows: Rows) -> Float[np.ndarray, "draws layers"]:
-    return np.round(rows if of.of_losses else np.diff(rows, axis=1), _ROUNDING)
 
 
 CRITICAL, SETTLED = "critical set", "prediction depth"
@@ -185,12 +181,9 @@ def summarised(
 
 def evidence_key(evidence: MethodCurve) -> tuple[Any, ...]:
     """The order of evidence: by method, protocol, capability and task."""
-    return (evidence.method, evidence.protocol, _rank(evidence.capability), evidence.task)
-
-
-def _rank(capability: str) -> tuple[int, str]:
-    known = list(CAPABILITIES)
-    return (known.index(capability) if capability in known else len(known), capability)
+    known, capability = list(CAPABILITIES), evidence.capability
+    rank = known.index(capability) if capability in known else len(known)
+    return (evidence.method, evidence.protocol, rank, capability, evidence.task)
 
 
 def capability_summaries(
@@ -262,12 +255,16 @@ def order_rows(
 ) -> list[dict[str, Any]]:
     """Rows of ``order.parquet``: every two capabilities by one protocol, method and measure."""
     depths = [s for s in summaries if s.measure in (HALF, SETTLED)]
-    rows = [
-        _order_row(first, second, n_layers) | _accuracies(first, second, answered)
-        for first, second in combinations(depths, 2)
-        if (first.method, first.protocol, first.measure)
-        == (second.method, second.protocol, second.measure)
-    ]
+    rows = []
+    for both in combinations(depths, 2):
+        if len({(s.method, s.protocol, s.measure) for s in both}) > 1:
+            continue
+        rows.append(_order_row(*both, n_layers))
+        keys = [[(task, summary.protocol) for task in summary.tasks] for summary in both]
+        if all(key in answered for side in keys for key in side):
+            accuracy = accuracy_difference(*([answered[key] for key in side] for side in keys))
+            first, second, p = accuracy.first, accuracy.second, accuracy.p
+            rows[-1] |= {"accuracy_first": first, "accuracy_second": second, "p_accuracy": p}
     smallest = smallest_depth / max(n_layers - 1, 1)
     return [
         row | {"significant": is_established(row, row["p_holm"], smallest)}
@@ -282,11 +279,15 @@ def tasks_apart(
 
     Tests are those of the order of capabilities; Holm's correction is over all pairs of tasks.
     """
-    pairs = [
-        ((summary[:4], summary.axis), pair)
-        for summary in summaries if summary.measure == HALF
-        for pair in combinations(_by_task(summary), 2)
-    ]  # fmt: skip
+    pairs = []
+    for summary in (each for each in summaries if each.measure == HALF):
+        alone = [
+            summary._replace(capability=task, tasks=(task,), curves=(curves,),
+                             clusters=curves.grouped, draws=np.array([_half_depth([curves])]))
+            for task, curves in zip(summary.tasks, summary.curves, strict=True)
+        ]  # fmt: skip
+        placed = [task for task in alone if not np.isnan(task.draws[0])]
+        pairs += [((summary[:4], summary.axis), pair) for pair in combinations(placed, 2)]
     rows = [_order_row(first, second, n_layers) for _, (first, second) in pairs]
     smallest = smallest_depth / max(n_layers - 1, 1)
     by_pair: dict[Any, dict[str, Any]] = {}
@@ -303,16 +304,6 @@ def tasks_apart(
                 "p_tasks": row["p_holm"],
             }  # fmt: skip
     return by_pair
-
-
-def _by_task(summary: Summary) -> list[Summary]:
-    """The half-effect depth of each task by itself, where it has one."""
-    alone = [
-        summary._replace(capability=task, tasks=(task,), curves=(curves,), clusters=curves.grouped,
-                         draws=np.array([_half_depth([curves])]))
-        for task, curves in zip(summary.tasks, summary.curves, strict=True)
-    ]  # fmt: skip
-    return [summary for summary in alone if not np.isnan(summary.draws[0])]
 
 
 def _half_depth(group: Sequence[ItemCurves]) -> float:
@@ -354,19 +345,4 @@ def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]
         "high": high,
         "p": p,
         "shared": shared,
-    }
-
-
-def _accuracies(
-    first: Summary, second: Summary, answered: Mapping[tuple[str, str], Answers]
-) -> dict[str, float]:
-    """How often the intact model is right in each one's tasks; nothing where it is not known."""
-    keys = [[(task, summary.protocol) for task in summary.tasks] for summary in (first, second)]
-    if not all(key in answered for side in keys for key in side):
-        return {}
-    accuracy = accuracy_difference(*([answered[key] for key in side] for side in keys))
-    return {
-        "accuracy_first": accuracy.first,
-        "accuracy_second": accuracy.second,
-        "p_accuracy": accuracy.p,
     }

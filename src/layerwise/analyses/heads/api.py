@@ -8,7 +8,6 @@ What heads attend to is read in ``scoring``.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Unpack
@@ -35,7 +34,7 @@ from layerwise.storage.schemas import SCHEMAS
 from layerwise.sweep.checks.faithful import check_faithful, refuse_states
 
 from .result import HeadsResult
-from .scoring import SHORTEST, RepeatedSequence, RepeatedTokens, Scored, scores_of
+from .scoring import SHORTEST, RepeatedSequence, RepeatedTokens, scores_of
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
 
@@ -171,23 +170,19 @@ class Heads:
         """The scores on all sequences, and what they took."""
         started, tables = time.perf_counter(), []
         for number, drawn in enumerate(self.drawn()):
-            tables.append(_rows(number, scores_of(self.model, self.given, drawn)))
+            for one in scores_of(self.model, self.given, drawn):
+                layer, head = np.indices(one.scores["prefix_matching"].shape)
+                columns = {name: values.ravel() for name, values in one.scores.items()}
+                place = {"layer": one.first + layer.ravel(), "head": head.ravel()}
+                named = {"sequence": number, "site": one.site}
+                tables.append(pd.DataFrame({**named, **place, **columns}))
             progress.done(self._amount())
         took = {"analysis": "head scores", "seconds": time.perf_counter() - started}
-        scores = conform("heads", pd.concat(tables, ignore_index=True))
+        # scores that a kind of attention does not have are null
+        scores = pd.concat(tables, ignore_index=True).reindex(columns=SCHEMAS["heads"].names)
+        scores = conform("heads", scores)
         return {"heads work": pd.DataFrame([took]), "heads": scores}
 
     def drawn(self) -> list[RepeatedSequence]:
         """The sequences, before they are repeated."""
         return self.given.drawn(self.sequences, self.length, self.seed)
-
-
-def _rows(number: int, scored: Sequence[Scored]) -> pd.DataFrame:
-    """A row per head and kind of attention; scores that a kind does not have are null."""
-    tables = []
-    for one in scored:
-        layer, head = np.indices(one.scores["prefix_matching"].shape)
-        columns = {name: values.ravel() for name, values in one.scores.items()}
-        place = {"site": one.site, "layer": one.first + layer.ravel(), "head": head.ravel()}
-        tables.append(pd.DataFrame({"sequence": number, **place, **columns}))
-    return pd.concat(tables, ignore_index=True).reindex(columns=SCHEMAS["heads"].names)

@@ -222,23 +222,15 @@ def _scored(
     stop: dict[str, Any] = {} if two_stacks else {"stop_at_layer": len(layers)}
     model.run_with_hooks(*read, fwd_hooks=hooks, **stop)
     if among:
-        reading = _next_tokens(model, kept[last], read[-1][0, queries + 1], among)
+        # the logit of the right next token at each position, less the mean over some tokens
+        logits = uncapped_logits_of(model, kept[last]).double()
+        weights = torch.zeros_like(logits)
+        weights[:, list(among)] = 1 / len(among)
+        right = read[-1][0, queries + 1]
+        reading = read_differences(model, logits, right, weights[:, None])
         added = by_kind(model, lambda m: of_decoder(m, reading), lambda m: of_seq2seq(m, reading))
         scores["induction"] = added[site][:, 0].mean(0).cpu().numpy()
     return Scored(site, layers[0], scores)
-
-
-def _next_tokens(
-    model: Model,
-    final: Float[torch.Tensor, "query d_model"],
-    right: Int[torch.Tensor, " query"],
-    among: Tokens,
-) -> LogitSums:
-    """The logit of the right next token at each position, less the mean over some tokens."""
-    logits = uncapped_logits_of(model, final).double()
-    weights = torch.zeros_like(logits)
-    weights[:, list(among)] = 1 / len(among)
-    return read_differences(model, logits, right, weights[:, None])
 
 
 def places_when_repeated(first: int, length: int, *, both_ways: bool) -> Places:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerwise.presentation.charts.heat import DIVERGING, Mark, cells, draw_heat
@@ -68,7 +67,17 @@ def interaction_triangles(
                         f"{bounds(row, 'interaction', 'low', 'high', 1, 2)} {unit}",
         )  # fmt: skip
         draw_heat(axes, drawn, bar, (panels.room, height))
-        _name_axes(axes, parts, panels.room, height)
+        # layers as everywhere where they follow one another; otherwise each by its name
+        layers = [layer for layer, _ in parts]
+        if parts[0][1] < 0 and layers == list(range(layers[0], layers[-1] + 1)):
+            name_layers(axes, "x", layers[:-1], panels.room, 0.2, cells=True)
+            name_layers(axes, "y", layers[1:], height, cells=True)
+            continue
+        for set_ticks, named, inches, turned in (
+            (axes.set_xticks, parts[:-1], panels.room, 90), (axes.set_yticks, parts[1:], height, 0)
+        ):  # fmt: skip
+            at = layer_ticks(range(len(named)), inches, 0.13)
+            set_ticks([i + 0.5 for i in at], [player_name(*named[i]) for i in at], rotation=turned)
     noun = HEAD_WORDS.get(str(shown["site"].iloc[0]), "layer")
     title = f"Two {noun}s skipped: cost beyond their sum"
     return panels.finish(title, noun, [noun], bar, below=0.16 if noun == "layer" else 0.45)
@@ -77,20 +86,6 @@ def interaction_triangles(
 def _parts(pairs: pd.DataFrame, which: str) -> list[Part]:
     heads = pairs[f"{which}_head"].astype(float).fillna(-1)
     return [(int(n), int(k)) for n, k in zip(pairs[f"{which}_layer"], heads, strict=True)]
-
-
-def _name_axes(axes: Axes, parts: list[Part], room: float, height: float) -> None:
-    """Layers as everywhere where they follow one another; otherwise each by its name."""
-    layers = [layer for layer, _ in parts]
-    if parts[0][1] < 0 and layers == list(range(layers[0], layers[-1] + 1)):
-        name_layers(axes, "x", layers[:-1], room, 0.2, cells=True)
-        name_layers(axes, "y", layers[1:], height, cells=True)
-        return
-    for set_ticks, shown, inches, turned in (
-        (axes.set_xticks, parts[:-1], room, 90), (axes.set_yticks, parts[1:], height, 0)
-    ):  # fmt: skip
-        at = layer_ticks(range(len(shown)), inches, 0.13)
-        set_ticks([i + 0.5 for i in at], [player_name(*shown[i]) for i in at], rotation=turned)
 
 
 @styled

@@ -9,8 +9,6 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from layerwise import stats
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import AblationSpec, refuse_unknown_site
@@ -77,6 +75,7 @@ class SetsSpec(AblationSpec):
         seed: int,
     ) -> SetsSpec:
         """The sets that are made of some layers or heads of a model."""
+        refuse_sets(order, permutations)
         basis = AblationSpec.of(model, "skip", site, layers, heads=heads)
         players = tuple(
             Player(layer, head)
@@ -87,25 +86,19 @@ class SetsSpec(AblationSpec):
             basis.kind, basis.site, basis.layers, basis.heads,
             players=players, order=order, permutations=permutations, seed=seed,
         )  # fmt: skip
-        spec.refuse()
-        return spec
-
-    def refuse(self) -> None:
-        """Refuse sets that say nothing, or are too many."""
-        refuse_sets(self.order, self.permutations)
-        noun = "layers" if self.heads is None else "heads"
-        if len(self.players) < 2:
+        n, noun = len(players), "layers" if basis.heads is None else "heads"
+        if n < 2:
             raise UserError(
                 f"Only one of the {noun} would be removed; expected at least two, to be removed "
                 "alone and together: name more."
             )
-        n = len(self.players)
-        most = n + (n * (n - 1) // 2) * (self.order == 2) + self.permutations * n
-        if most > MOST_SETS and len(self.sets) > MOST_SETS:
+        most = n + (n * (n - 1) // 2) * (order == 2) + permutations * n
+        if most > MOST_SETS and len(spec.sets) > MOST_SETS:
             raise UserError(
-                f"Of {n} {noun} {len(self.sets):,} sets would be removed; expected at most "
+                f"Of {n} {noun} {len(spec.sets):,} sets would be removed; expected at most "
                 f"{MOST_SETS:,}: name fewer {noun}, or draw fewer permutations."
             )
+        return spec
 
     def settings(self) -> dict[str, Any]:
         """What makes them these sets and no others."""
@@ -160,15 +153,9 @@ class Interactions:
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> InteractionsResult:
-        """Make the pieces that are missing, and join all of them."""
+        """Make the pieces that are missing; join them, with the layers and heads of each set."""
         measured = self.ablation.run(parts, settings, progress)
-        return InteractionsResult(
-            self._with_players(measured.records), self._orders(), measured.facts
-        )
-
-    def _with_players(self, records: pd.DataFrame) -> pd.DataFrame:
-        """Ablation records with the layers and heads of each set, as ``interactions.parquet``."""
-        changes = self.spec.like(self.setup.model)
+        records, changes = measured.records, self.spec.like(self.setup.model)
         removed: dict[str, Players] = {"intact": ()} | {
             change.id: players for change, players in zip(changes, self.spec.sets, strict=True)
         }
@@ -182,15 +169,13 @@ class Interactions:
             layers=[[player.layer for player in players] for players in of_row],
             heads=[[player.head for player in players] if by_head else None for players in of_row],
         )
-        return conform("interactions", table)
-
-    def _orders(self) -> pd.DataFrame:
-        rows = [
+        orders = [
             {"permutation": number, "place": place, "layer": player.layer, "head": player.head}
             for number, order in enumerate(self.spec.orders)
             for place, player in enumerate(order)
         ]
-        return frame("interaction_orders", rows)
+        orders = frame("interaction_orders", orders)
+        return InteractionsResult(conform("interactions", table), orders, measured.facts)
 
     def expected(self, task: Task, *protocols: str) -> Cost:
         """What a task is expected to cost under some protocols, at most: with signal in all."""

@@ -79,9 +79,11 @@ class Costs:
         """The column of each set."""
         return {removed: i for i, removed in enumerate(self.sets)}
 
-    def alone(self, player: Player) -> int:
-        """The column of what is removed alone."""
-        return self.column[(player,)]
+    @property
+    def pairs(self) -> list[tuple[Player, Player]]:
+        """The pairs of players if all were removed."""
+        pairs, removed = list(combinations(self.players, 2)), set(self.sets)
+        return pairs if removed.issuperset(pairs) else []
 
 
 def costs_of(interactions: pd.DataFrame, chance: Chance) -> Iterator[Costs]:
@@ -155,9 +157,9 @@ PerItem = Float[np.ndarray, "items columns"]
 def pairs_table(interactions: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
     """``interaction_pairs.parquet``: what each pair costs beyond the sum of its two."""
     tables = [
-        _measured(costs, pairs, measure, seed)
+        _measured(costs, measure, seed)
         for costs in costs_of(interactions, chance)
-        if (pairs := _of_pairs(costs))
+        if costs.pairs
         for measure in costs.costs
     ]
     if not tables:
@@ -179,21 +181,13 @@ def _bounds(table: pd.DataFrame, n_tests: int) -> Ends:
     return low, high
 
 
-def _of_pairs(costs: Costs) -> list[tuple[Player, Player]]:
-    """The pairs of players if all were removed."""
-    pairs = list(combinations(costs.players, 2))
-    return pairs if all(pair in costs.column for pair in pairs) else []
-
-
-def _measured(
-    cell: Costs, pairs: list[tuple[Player, Player]], measure: str, seed: int
-) -> pd.DataFrame:
+def _measured(cell: Costs, measure: str, seed: int) -> pd.DataFrame:
     """The rows of one measure."""
-    costs, column = cell.costs[measure], cell.column
-    first, second = (np.array([cell.alone(pair[i]) for pair in pairs]) for i in (0, 1))
+    costs, column, pairs = cell.costs[measure], cell.column, cell.pairs
+    first, second = (np.array([column[pair[i],] for pair in pairs]) for i in (0, 1))
     both = np.array([column[pair] for pair in pairs])
     beyond = costs[:, both] - costs[:, first] - costs[:, second]
-    others = _beyond_others(beyond, pairs, cell.players)
+    others, most = _beyond_others(beyond, cell), _MOST_BEYOND if measure == ACCURACY else None
     p = _p_values(beyond, cell.clusters, stats.generator(seed, cell.named["task"], "interactions"))
     places = {
         f"{which}_{part}": [getattr(pair[i], part) for pair in pairs]
@@ -207,8 +201,8 @@ def _measured(
         cost_first=costs[:, first].mean(axis=0),
         cost_second=costs[:, second].mean(axis=0),
         cost_both=costs[:, both].mean(axis=0),
-        **_with_bounds("interaction", "", beyond, cell, seed, _most(measure, 1)),
-        **_with_bounds("excess", "excess_", others, cell, seed, _most(measure, 2)),
+        **_with_bounds("interaction", "", beyond, cell, seed, most),
+        **_with_bounds("excess", "excess_", others, cell, seed, most and 2 * most),
         p=p,
         signal=cell.signal,
         at_floor=_at_floor(cell, first, second),
@@ -219,17 +213,12 @@ def _measured(
     return table.astype(dict.fromkeys(heads, "Int64"))
 
 
-def _beyond_others(
-    beyond: PerItem, pairs: list[tuple[Player, Player]], players: tuple[Player, ...]
-) -> PerItem:
-    """What a pair's interaction exceeds the mean of those that share one of its two by.
-
-    All nan if there are no others.
-    """
-    n = len(players)
+def _beyond_others(beyond: PerItem, cell: Costs) -> PerItem:
+    """What a pair's interaction exceeds the mean of those that share one of its two by, if any."""
+    n = len(cell.players)
     if n < 3:
         return np.full(beyond.shape, np.nan)
-    within = np.array([[float(player in pair) for player in players] for pair in pairs])
+    within = np.array([[float(player in pair) for player in cell.players] for pair in cell.pairs])
     sums = beyond @ within @ within.T - 2 * beyond
     return beyond - sums / (2 * (n - 2))
 
@@ -251,9 +240,8 @@ def _at_floor(
     cell: Costs, first: Int[np.ndarray, " pairs"], second: Int[np.ndarray, " pairs"]
 ) -> np.ndarray:
     """Which of a pair alone already leaves the model not above chance."""
-    guesses = np.array(
-        [clustered_interval(right, cell.clusters).low <= cell.chance for right in cell.right.T]
-    )
+    lows = [clustered_interval(right, cell.clusters).low for right in cell.right.T]
+    guesses = np.array(lows) <= cell.chance
     names = np.array(["neither", "first", "second", "both"])
     return names[guesses[first] + 2 * guesses[second]]
 
@@ -289,21 +277,19 @@ def shapley_table(
     tables = []
     for cell in costs_of(interactions, chance):
         for measure in cell.costs:
-            if pairs := _of_pairs(cell):
-                tables.append(_by_pairs(cell, pairs, measure, seed))
+            if cell.pairs:
+                tables.append(_by_pairs(cell, measure, seed))
             if drawn:
                 tables.append(_by_orders(cell, drawn, measure, seed))
     return pd.concat(tables, ignore_index=True) if tables else frame("shapley", [])
 
 
-def _by_pairs(
-    cell: Costs, pairs: list[tuple[Player, Player]], measure: str, seed: int
-) -> pd.DataFrame:
+def _by_pairs(cell: Costs, measure: str, seed: int) -> pd.DataFrame:
     """The 2-additive approximation: what a player costs alone, and half of its interactions."""
     costs, column = cell.costs[measure], cell.column
-    alone = {player: costs[:, cell.alone(player)] for player in cell.players}
+    alone = {player: costs[:, column[player,]] for player in cell.players}
     values = {player: cost.copy() for player, cost in alone.items()}
-    for first, other in pairs:
+    for first, other in cell.pairs:
         half = (costs[:, column[first, other]] - alone[first] - alone[other]) / 2
         values[first] += half
         values[other] += half
@@ -333,7 +319,8 @@ def _by_orders(
 def _shared_out(
     cell: Costs, measure: str, shares: PerItem, seed: int, *, by: str, **more: Any
 ) -> pd.DataFrame:
-    alone = cell.costs[measure][:, [cell.alone(player) for player in cell.players]]
+    column = cell.column
+    alone = cell.costs[measure][:, [column[player,] for player in cell.players]]
     table = pd.DataFrame(
         {
             "layer": [player.layer for player in cell.players],
@@ -354,15 +341,13 @@ def _shared_out(
     return conform("shapley", table.astype({"n_permutations": "Int64"}))
 
 
-def _most(measure: str, times: int) -> float | None:
-    """How far an item may lie from the mean, in accuracy; None of what has no bound."""
-    return times * _MOST_BEYOND if measure == ACCURACY else None
-
-
 def _with_bounds(
     name: str, ends: str, values: PerItem, cell: Costs, seed: int, most: float | None = None
 ) -> dict[str, Any]:
-    """Means with bootstrap bounds; of values that have a most, exact where all resamples agree."""
+    """Means with bootstrap bounds; exact where all resamples agree, of values with a bound.
+
+    That is how far, at most, an item may lie from the mean.
+    """
     random = stats.generator(seed, cell.named["task"])
     columns = mean_columns(name, ends, values, cell.clusters, random)
     if most is None:

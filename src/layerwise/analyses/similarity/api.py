@@ -14,9 +14,8 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import check_arguments, refuse_generate_of
 from layerwise.analyses.execute import execute_job
-from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
@@ -36,14 +35,7 @@ from layerwise.tasks.items import Item
 from .measures import angular_distances, linear_cka, unbiased_cka
 from .result import SimilarityResult
 
-
-def refuse_generate(protocols: Sequence[str]) -> None:
-    """Refuse the protocol that has no prompts of its own."""
-    if "generate" in protocols:
-        raise UserError(
-            "Similarity is read on the prompts of 'letter' or 'continuation'; 'generate' has the "
-            "prompt of 'continuation', so ask for that."
-        )
+refuse_generate = refuse_generate_of("Similarity is read on the prompts")
 
 
 @check_arguments(refuse_generate)

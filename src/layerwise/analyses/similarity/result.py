@@ -57,38 +57,16 @@ def _map_of(group: pd.DataFrame) -> pd.DataFrame:
     return cells.assign(layer=cells["layer"].astype(int), n_layers=n_layers)
 
 
-def angular_table(similarity: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """``angular.parquet``: mean distance per task, layer and number of layers."""
-    tables = []
-    for group in _groups(similarity):
-        table = _means_of(group, _by_item(group, "angular"), "distance", seed)
-        table = table.assign(**_map_of(group)[["layer", "n_layers"]])
-        lowest = table.groupby("n_layers")["distance"].transform("min")
-        tables.append(table.assign(least=table["distance"] == lowest))
-    return conform("angular", pd.concat(tables)) if tables else frame("angular", [])
-
-
-def influence_table(similarity: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """``influence.parquet``: mean block influence per task and layer."""
-    tables = []
-    for group in _groups(similarity):
-        table = _means_of(group, _by_item(group, "influence"), "influence", seed)
-        tables.append(table.assign(layer=range(len(table))))
-    return conform("influence", pd.concat(tables)) if tables else frame("influence", [])
-
-
-def _groups(similarity: pd.DataFrame) -> list[pd.DataFrame]:
-    return [group for _, group in similarity.groupby(_TASK, sort=True)]
-
-
 def _means_of(
-    group: pd.DataFrame, values: Float[np.ndarray, "item column"], name: str, seed: int
-) -> pd.DataFrame:
-    """Means over items with their bootstrap intervals, a row per column."""
-    task, clusters = str(group["task"].iloc[0]), clusters_of(group, sorted(set(group["item"])))
-    columns = mean_columns(name, "", values, clusters, stats.generator(seed, task))
-    key = {column: group[column].iloc[0] for column in _TASK}
-    return pd.DataFrame(columns).assign(**key, n_items=len(values))
+    similarity: pd.DataFrame, column: str, name: str, seed: int
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The rows of each task, and means over its items with bootstrap intervals, a row per cell."""
+    for _, group in similarity.groupby(_TASK, sort=True):
+        task, clusters = str(group["task"].iloc[0]), clusters_of(group, sorted(set(group["item"])))
+        values, random = _by_item(group, column), stats.generator(seed, task)
+        columns = mean_columns(name, "", values, clusters, random)
+        key = {each: group[each].iloc[0] for each in _TASK}
+        yield group, pd.DataFrame(columns).assign(**key, n_items=len(values))
 
 
 def prediction_table(
@@ -204,13 +182,20 @@ class SimilarityResult(Result):
 
     @computed_once
     def angular(self) -> pd.DataFrame:
-        """``angular.parquet``: angular distance across every block of layers."""
-        return angular_table(self.similarity, self.facts.seed)
+        """``angular.parquet``: mean angular distance per task, layer and number of layers."""
+        tables = []
+        for group, table in _means_of(self.similarity, "angular", "distance", self.facts.seed):
+            table = table.assign(**_map_of(group)[["layer", "n_layers"]])
+            lowest = table.groupby("n_layers")["distance"].transform("min")
+            tables.append(table.assign(least=table["distance"] == lowest))
+        return conform("angular", pd.concat(tables)) if tables else frame("angular", [])
 
     @computed_once
     def influence(self) -> pd.DataFrame:
-        """``influence.parquet``: block influence of every layer."""
-        return influence_table(self.similarity, self.facts.seed)
+        """``influence.parquet``: mean block influence per task and layer."""
+        means = _means_of(self.similarity, "influence", "influence", self.facts.seed)
+        tables = [table.assign(layer=range(len(table))) for _, table in means]
+        return conform("influence", pd.concat(tables)) if tables else frame("influence", [])
 
     def derived(self) -> dict[str, pd.DataFrame]:
         """``angular`` and ``influence``."""
