@@ -227,8 +227,8 @@ FAULTS = [
     Fault(
         "the same noise in every draw",
         "analyses/ablation/spec.py",
-        'return (f"draw {draw}",) if draw else ()',
-        "return ()",
+        'further = (f"draw {draw}",) if draw else ()',
+        "further = ()",
         ("tests/test_draws.py::test_the_engine_gives_every_draw_what_the_reference_gives[noise]",),
     ),
     Fault(

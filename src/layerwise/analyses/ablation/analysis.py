@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from layerwise.analyses.contract import (
     saved_tables,
 )
 from layerwise.stats.cells import has_several_examples
-from layerwise.stats.depth.item_curves import ItemCurves, losses_by_item
+from layerwise.stats.depth.item_curves import losses_by_item
 from layerwise.stats.depth.layer_curves import (
     ABLATION,
     LeftOut,
@@ -31,10 +31,8 @@ from layerwise.stats.depth.layer_curves import (
     partly,
 )
 from layerwise.stats.effects import ALPHA, Cell, cells, layer_skips
-from layerwise.stats.items.clusters import Clusters, Counts, resampled_tests
+from layerwise.stats.items.clusters import Counts, resampled_tests
 from layerwise.stats.signals.signal import signals, signals_of
-from layerwise.storage.base import Result
-from layerwise.storage.run_tables import TableSource
 from layerwise.storage.written import REQUESTS_FILE
 
 from .findings import findings, silent
@@ -84,25 +82,16 @@ def _ablated(cell: Cell, chance: float, sampling: Sampling) -> MethodCurve:
     values = np.concatenate([intact, cell.floor(chance)[:, None], correct], axis=1).astype(float)
     return MethodCurve(
         ABLATION, cell.capability, cell.protocol, cell.task, cell.items, cell.clusters, values,
-        _shares_lost, _by_item,
+        _shares_lost,
+        lambda of, clusters: losses_by_item(of[:, 0], of[:, 2:], of[:, 1], clusters),
         _shares_lost(cell.clusters.means_of_counts(values, counts)), critical(counts),
         tested=Tested(cell.clusters, critical),
     )  # fmt: skip
 
 
-def _by_item(values: Float[np.ndarray, "items columns"], clusters: Clusters) -> ItemCurves:
-    return losses_by_item(values[:, 0], values[:, 2:], values[:, 1], clusters)
-
-
 def _shares_lost(means: Float[np.ndarray, "draws columns"]) -> Float[np.ndarray, "draws layers"]:
     """Of means of the intact model, of what is left at the floor, and without each layer."""
     return stats.shares(means[:, :1], means[:, 2:], means[:, 1:2])
-
-
-def _tables(result: AblationResult, others: Sequence[Result]) -> Mapping[str, TableSource]:
-    """The saved tables, and what was asked where that is known."""
-    questions = {} if result.questions is None else {QUESTIONS: cache(result.questions)}
-    return saved_tables(result, others) | questions
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
@@ -131,7 +120,10 @@ ANALYSIS = Analysis(
     sections,
     findings,
     caveats=silent,
-    tables=_tables,
+    tables=lambda result, others: (
+        saved_tables(result, others)
+        | ({} if result.questions is None else {QUESTIONS: cache(result.questions)})
+    ),
     files={QUESTIONS: REQUESTS_FILE},
     curves=Curves("ablation", ablation_evidence, lambda result: signals_of(result.signal())),
     plans=(Planned("ablation", _planned_jobs, options=_OPTIONS),),

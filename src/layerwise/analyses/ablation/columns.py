@@ -26,9 +26,11 @@ def _share(row: Row) -> str:
     return bounds(row, "share_lost", "share_low", "share_high", 100)
 
 
-def _from_to(head: str, first: str, second: str) -> Column:
-    """Two shares in percent, one after the other."""
-    return Column(head, lambda row: f"{number(100 * row[first])} → {number(100 * row[second])}")
+def _two(head: str, first: str, second: str, between: str = " → ") -> Column:
+    """Two shares in percent."""
+    return Column(
+        head, lambda row: between.join(number(100 * row[name]) for name in (first, second))
+    )
 
 
 def _guessed(row: Row) -> str:
@@ -45,7 +47,7 @@ def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
         *plain("task", "protocol"),
         Column("intervention", lambda row: name_intervention(row["intervention"])),
         Column("n", items_of),
-        _from_to("accuracy (%)", "acc_intact", "acc"),
+        _two("accuracy (%)", "acc_intact", "acc"),
         estimated("change (points)", "acc_diff", "acc_diff_", -100),
         Column("share lost (%)", _share, True),
         estimated("gold log-prob. lost (nats)", "nats", "nats_", 1, 2),
@@ -89,8 +91,8 @@ STEPS = (
     *plain("task", "kind", "site"),
     Column("step", lambda row: f"{row['first']} → {row['second']}"),
     Column("n", items_of),
-    _from_to("accuracy (%)", "accuracy_first", "accuracy_second"),
-    _from_to("mean share lost (%)", "share_first", "share_second"),
+    _two("accuracy (%)", "accuracy_first", "accuracy_second"),
+    _two("mean share lost (%)", "share_first", "share_second"),
     estimated("difference (points)", "difference", "", 100),
     p_column("p (Holm)", "p_holm"),
     named("right under both", "n_common"),
@@ -103,17 +105,10 @@ STEPS = (
 _WAYS = {"closed": "without the passage", "open": "with the passage"}
 
 
-def _both(head: str, name: str) -> Column:
-    """A share in percent without the passage and with it."""
-    return Column(
-        head, lambda row: ", ".join(number(100 * row[f"{name}_{k}"]) for k in ("closed", "open"))
-    )
-
-
 BOOKS = (
     *plain("closed", "open", "protocol"),
     Column("intervention", lambda row: name_intervention(row["intervention"])),
-    _both("share lost, closed and open (%)", "share"),
+    _two("share lost, closed and open (%)", "share_closed", "share_open", ", "),
     estimated("difference (points)", "share_difference", "share_", 100),
     estimated("difference (accuracy points)", "difference", "", 100),
     estimated("difference (nats)", "nats_difference", "nats_", 1, 2),
@@ -131,8 +126,8 @@ BOOKS = (
 BOOK_PAIRS = (
     *plain("closed", "open", "protocol"),
     Column("n", lambda row: items_of({**row, "n_items": row["n_pairs"]})),
-    _both("accuracy (%)", "acc"),
-    _both("floor (%)", "floor"),
+    _two("accuracy (%)", "acc_closed", "acc_open", ", "),
+    _two("floor (%)", "floor_closed", "floor_open", ", "),
     named("right both ways", "n_common"),
     Column(
         "no signal",

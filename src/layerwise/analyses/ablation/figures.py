@@ -214,23 +214,18 @@ def protocol_comparison(
             for protocol, line in by_protocol(part)
         ]  # fmt: skip
         draw_series(axes, lines, _SURE)
-        apart = _layers_apart(dissociations, task, kind, site)
+        apart: list[int] = []  # cost significantly more under one protocol than under another
+        if dissociations is not None and len(dissociations):
+            both = ["letter", "choice", "generate"]
+            pairs = rows(dissociations, task=task, kind=kind, site=site, first=both, second=both)
+            least = pairs[["p_first", "p_second"]].min(axis=1)
+            apart = layers_of(pd.DataFrame(pairs.loc[least < ALPHA]))
         points(axes, apart, np.full(len(apart), 0.05), "|", "apart", "one protocol loses more",
                transform=axes.get_xaxis_transform())  # fmt: skip
     panels.flat[0].set_ylim(*LIMITS)
     panels.over_layers(layers_of(shown))
     title = f"{capitalised(doing(kind, site, 'one layer'))}: loss by way of scoring"
     return panels.finish(title, "layer", [LOST_UNIT])
-
-
-def _layers_apart(table: pd.DataFrame | None, task: str, kind: str, site: str) -> list[int]:
-    """Layers that cost significantly more under one protocol than under another."""
-    if table is None or table.empty:
-        return []
-    protocols = ["letter", "choice", "generate"]
-    pairs = rows(table, task=task, kind=kind, site=site, first=protocols, second=protocols)
-    least = pairs[["p_first", "p_second"]].min(axis=1)
-    return layers_of(pd.DataFrame(pairs.loc[least < ALPHA]))
 
 
 @styled
@@ -307,15 +302,12 @@ def set_losses(
             span=0.5, scale=100, unit=" % lost", sure="significant",
         )  # fmt: skip
         draw_ranges(axes, names, drawn, _SURE, longest=18)
-    noun, action = sets_noun(str(shown["site"].iloc[0])), action_on_sets(*_of(shown))
+    kind, site = (str(shown[name].iloc[0]) for name in ("kind", "site"))
+    noun, action = sets_noun(site), action_on_sets(kind, site)
     return panels.finish(
         f"{capitalised(action)}: accuracy lost (lines: 95 % intervals)", LOST_UNIT,
         [noun if noun == "layers" else f"layer: {noun}"],
     )  # fmt: skip
-
-
-def _of(effects: pd.DataFrame) -> tuple[str, str]:
-    return str(effects["kind"].iloc[0]), str(effects["site"].iloc[0])
 
 
 def action_on_sets(kind: str, site: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from layerwise.presentation.over_run import (
     evidence_for,
     together,
 )
-from layerwise.presentation.rows import asked_of, by_protocol, layers_of, numbers, records, rows
+from layerwise.presentation.rows import asked_of, by_protocol, numbers, records, rows
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     capitalised,
@@ -58,15 +57,11 @@ def layers_without_loss(run: RunTables) -> list[Claim]:
     for kind, site in ablations(run)[:1]:
         cells = [cell for _, cell in by_protocol(effects_of(run, kind, site, signal=True))]
         by_layer = [no_loss_by_layer(cell) for cell in cells]
-        over_run = holm(np.concatenate([np.zeros(0), *by_layer]))
+        over_run, n_tests = holm(np.concatenate([np.zeros(0), *by_layer])), sum(map(len, by_layer))
         for cell, uncorrected in zip(cells, by_layer, strict=True):
             tests = pd.DataFrame({"table": no_loss(cell), "run": over_run[: len(uncorrected)]})
             over_run = over_run[len(uncorrected) :]
-            if bool((tests["table"] < ALPHA).any()):
-                n_tests = sum(map(len, by_layer))
-                made.append(_without_loss(cell, tests, n_tests, smallest))
-            else:
-                made.append(_no_layer(cell, smallest))
+            made.append(_no_loss(cell, tests, n_tests, smallest))
     return spaced(made, 2)
 
 
@@ -91,68 +86,56 @@ def no_loss_by_layer(effects: pd.DataFrame) -> pd.Series:
     return pd.Series(p, by_layer.index)
 
 
-def _without_loss(
-    cell: pd.DataFrame, tests: pd.DataFrame, n_tests: int, smallest: Interest
-) -> Claim:
-    """The layers that are shown over the run; where there is none, those within the table."""
+def _no_loss(cell: pd.DataFrame, tests: pd.DataFrame, n_tests: int, smallest: Interest) -> Claim:
+    """Under one protocol, the layers that are shown over the run; else those within the table."""
+    first, n_layers = records(cell)[0], len(tests)
     sure = {name: tests.loc[tests[name] < ALPHA, name] for name in ("table", "run")}
     over_run = len(sure["run"]) > 0
     p = sure["run" if over_run else "table"]
     layers = [int(layer) for layer in p.index]
-    named = f"any one of {len(layers)} layers" if layers[1:] else f"layer {name_layer(layers[0])}"
-    family = f"{every_test(n_tests)} of the run" if over_run else counted(len(tests), "layer")
-    return _no_loss(
-        cell,
-        smallest,
-        f"{capitalised(done(records(cell)[0], named))} costs",
-        f"A larger loss is excluded for {len(layers)} of {counted(len(tests), 'layer')} in each "
-        f"task with signal: {layer_ranges(layers)}.",
-        f"Holm over the layers alone: {layer_ranges(sure['table'].index)}.",
-        layers=layers,
-        evidence=Evidence.ESTABLISHED if over_run else Evidence.IN_TABLE,
-        importance=weight(0.75, len(layers) / len(tests)),
-        p=float(p.max()),
-        test=f"the largest; one-sided paired tests, Holm over {family}",
-    )
-
-
-def _no_layer(cell: pd.DataFrame, smallest: Interest) -> Claim:
-    n_layers = len(layers_of(cell))
-    least = excludable_loss(independent(cell), ALPHA / n_layers)
-    return _no_loss(
-        cell,
-        smallest,
-        "No layer is shown to cost",
-        f"{capitalised(done(records(cell)[0], 'each layer'))} was tested (one-sided paired tests, "
-        f"Holm over {counted(n_layers, 'layer')}).",
-        f"With so many items, no loss below {100 * least:.0f} points could be excluded even "
-        "where no answer changes.",
-        evidence=Evidence.OPEN,
-        importance=weight(0.4, 0.0),
-    )
-
-
-def _no_loss(
-    cell: pd.DataFrame, smallest: Interest, who: str, *details: str, layers: Sequence[int] = (),
-    **more: Any,
-) -> Claim:  # fmt: skip
-    """A claim on losses that do not matter, under one protocol."""
-    first, points = records(cell)[0], f"{100 * smallest.loss:.3g} accuracy points"
-    where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
+    evidence = Evidence.ESTABLISHED if over_run else Evidence.IN_TABLE
+    if layers:
+        named = (
+            f"any one of {len(layers)} layers" if layers[1:] else f"layer {name_layer(layers[0])}"
+        )
+        family = f"{every_test(n_tests)} of the run" if over_run else counted(n_layers, "layer")
+        who = f"{capitalised(done(first, named))} costs"
+        details = (
+            f"A larger loss is excluded for {len(layers)} of {counted(n_layers, 'layer')} in each "
+            f"task with signal: {layer_ranges(layers)}.",
+            f"Holm over the layers alone: {layer_ranges(sure['table'].index)}.",
+        )
+        tested = {
+            "p": float(p.max()),
+            "test": f"the largest; one-sided paired tests, Holm over {family}",
+        }
+    else:
+        evidence, who, tested = Evidence.OPEN, "No layer is shown to cost", {}
+        least = excludable_loss(independent(cell), ALPHA / n_layers)
+        details = (
+            f"{capitalised(done(first, 'each layer'))} was tested (one-sided paired tests, Holm "
+            f"over {counted(n_layers, 'layer')}).",
+            f"With so many items, no loss below {100 * least:.0f} points could be excluded even "
+            "where no answer changes.",
+        )
+    points = f"{100 * smallest.loss:.3g} accuracy points"
     if np.isfinite(numbers(cell, "nats")).any():  # which are tested as well
         nats = f"{smallest.nats:g} nats, of which an item counts for one at most"
         details = (*details, f"A loss is to be below {points} and {nats}.")
-    at = {"layer": list(layers)} if layers else {}
+    where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
+    at = {"layer": layers} if layers else {}
     return Claim(
         kind=NO_LOSS,
         short=f"{who} less than {points} {when(where['protocol'])}.",
+        evidence=evidence,
+        importance=weight(0.75, len(layers) / n_layers) if layers else weight(0.4, 0.0),
         source=source("effects", where | {"signal": True}, **at),
         tasks=tuple(in_order(cell["task"], ())),
         protocols=(where["protocol"],),
         layers=tuple(layers),
         items=f"items: {items_of(cell)} a task",
         details=details,
-        **more,
+        **tested,
     )
 
 

@@ -172,9 +172,8 @@ class Ablation:
 
     def amount(self) -> float:
         """The work of all pieces as far as it is known: at most, with signal in all tasks."""
-        stages = ("swept", "intact") if self.only_with_signal else ("swept",)
-        pieces = [piece for stage in stages for piece in self._all_pieces(stage)]
-        return sum((self.cost(piece).amount for piece in pieces), start=0.0)
+        tasks, protocols = self.setup.tasks, self.setup.protocols
+        return sum((self.expected(task, *protocols).amount for task in tasks), start=0.0)
 
     def _able_pieces(self, parts: CheckpointStore) -> list[Piece]:
         """The pieces of protocols under which the intact model, once measured, has signal."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ _TOKENS = b', "context_tokens": '
 # Of bytes; what is longer is no line of ours.
 _LONGEST_LINE = 2**26
 _TEXTS = {"item": str, "task": str, "protocol": str, "context": str, "gold": bool}
+_MORE = ("continuation", "answer", "option")
 
 
 def questions_of(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -77,7 +77,11 @@ def _lines(path: Path, items: frozenset[str]) -> Iterator[dict[str, Any]]:
             for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
                 named = _ITEM.match(line)
                 read = named and _read(named[1]) in items and _read(line.partition(_TOKENS)[0], "}")
-                if isinstance(read, dict) and _is_whole(read):
+                if (
+                    isinstance(read, dict)
+                    and all(isinstance(read.get(name), kind) for name, kind in _TEXTS.items())
+                    and all(isinstance(read.get(name), str | None) for name in _MORE)
+                ):
                     yield read
     except OSError:
         return
@@ -89,14 +93,3 @@ def _read(text: bytes, end: str = "") -> Any:
         return json.loads(text.decode() + end)
     except (ValueError, RecursionError):
         return None
-
-
-def _is_whole(line: Mapping[str, Any]) -> bool:
-    texts = all(isinstance(line.get(name), kind) for name, kind in _TEXTS.items())
-    more = (line.get(name) for name in ("continuation", "answer", "option"))
-    return texts and all(value is None or isinstance(value, str) for value in more)
-
-
-def questions_in(folder: Path, records: pd.DataFrame) -> partial[pd.DataFrame]:
-    """What reads the questions of a saved run, once somebody asks for them."""
-    return partial(read_questions, folder, frozenset(map(str, records["item"].unique())))

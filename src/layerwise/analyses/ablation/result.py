@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts, join_facts
 
 from .columns import SCORE, effect_columns
-from .questions import questions_in
+from .questions import read_questions
 from .saved_effects import is_set
 from .scoring_steps import book_tables, ladder_table, step_tables
 
@@ -56,7 +57,8 @@ class AblationResult(Result):
     def load(cls, folder: str | Path) -> AblationResult:
         """As of every result; questions are read from its folder when they are asked for."""
         result = super().load(folder)
-        return replace(result, questions=questions_in(Path(folder), result.records))
+        items = frozenset(map(str, result.records["item"].unique()))
+        return replace(result, questions=partial(read_questions, Path(folder), items))
 
     @computed_once
     def signal(self) -> pd.DataFrame:
@@ -158,7 +160,15 @@ def join_ablations(results: Sequence[Result]) -> list[Result]:
     records = pd.concat([result.records for result in runs], ignore_index=True)
     again = records.duplicated([*_ANSWER, "draw", "examples"])  # the intact model, asked again
     records = records.loc[~again]
-    joined = AblationResult(records, _facts([result.facts for result in runs]), runs[0].questions)
+    facts = join_facts([result.facts for result in runs])
+    settings = {}  # all values of one in which they differ
+    for name in facts.settings:
+        every = (result.facts.settings for result in runs)
+        values = [of_run[name] for of_run in every if name in of_run]
+        distinct = [value for i, value in enumerate(values) if value not in values[:i]]
+        settings[name] = distinct[0] if len(distinct) == 1 else distinct
+    facts = facts.model_copy(update={"settings": settings})
+    joined = AblationResult(records, facts, runs[0].questions)
     return [
         joined if result is runs[0] else result
         for result in results
@@ -182,14 +192,3 @@ def joinable(first: AblationResult, other: AblationResult) -> bool:
     alike = all(one[name].tolist() == two[name].tolist() for name in ("item", "correct"))
     gold = (table["gold_logprob"].to_numpy(dtype=float) for table in (one, two))
     return alike and np.allclose(*gold, rtol=0, atol=_SAME, equal_nan=True)
-
-
-def _facts(every: Sequence[Facts]) -> Facts:
-    """The facts of all, with all its values for a setting in which they differ."""
-    joined = join_facts(every)
-    settings = {}
-    for name in joined.settings:
-        values = [facts.settings[name] for facts in every if name in facts.settings]
-        distinct = [value for i, value in enumerate(values) if value not in values[:i]]
-        settings[name] = distinct[0] if len(distinct) == 1 else distinct
-    return joined.model_copy(update={"settings": settings})

@@ -38,7 +38,6 @@ from layerwise.tasks.items import Item
 
 RESAMPLE, NOISE = DRAWN = ("resample", "noise")
 """Kinds of change that are drawn by the seed, for each item."""
-Sweeps = Callable[[Sequence[Intervention], Sequence[TaskRequest]], Sweep]
 DrawnChange = tuple[Intervention, int | None]
 """A change, and which draw of its noise or donor it is made with; None if it draws nothing."""
 
@@ -88,10 +87,9 @@ class AblationSpec:
         if mean_by != "pooled" and kind != "mean":
             raise UserError(f"Means by {mean_by} were asked for, but kind is {kind!r}; use mean.")
         refuse_draws(kind, draws)
-        _refuse_sites_that_are_not_there(model, site)
         layers = _with_site(model, site, layers)
         spec = cls(kind, site, layers, _heads(model, site, heads), block, as_one, mean_by, draws)
-        _refuse_blocks(spec)
+        _refuse_what_is_not_there(model, spec)
         return spec
 
     def settings(self) -> dict[str, Any]:
@@ -165,14 +163,9 @@ def refuse_draws(kind: str, draws: int) -> None:
         )
 
 
-def skip_site(site: str, layer: int, head: int | None) -> Intervention:
-    """``skip`` with its arguments in the order of the other kinds."""
-    return skip(layer, site, head)
-
-
 # Changes that need nothing but their place.
 _PLAIN: dict[str, Callable[..., Intervention]] = {
-    "skip": skip_site, "zero": zero, RESAMPLE: resample,
+    "skip": lambda site, layer, head: skip(layer, site, head), "zero": zero, RESAMPLE: resample,
 }  # fmt: skip
 
 
@@ -208,8 +201,9 @@ def _heads(model: Model, site: str, heads: Sequence[int] | None) -> tuple[int, .
     return wanted
 
 
-def _refuse_sites_that_are_not_there(model: Model, site: str) -> None:
-    cfg = model.cfg
+def _refuse_what_is_not_there(model: Model, changes: AblationSpec) -> None:
+    """Refuse sites that a model has not, and blocks that its layers do not make."""
+    cfg, site, n_layers = model.cfg, changes.site, len(changes.layers)
     if site == "mlp_out" and cfg.attn_only:
         raise UserError("The model's blocks have no MLP; choose site attn_out.")
     if site == "resid_mid" and (cfg.attn_only or cfg.parallel_attn_mlp):
@@ -217,10 +211,6 @@ def _refuse_sites_that_are_not_there(model: Model, site: str) -> None:
             "In this model nothing is between attention and MLP; choose site resid_pre, attn_out "
             "or resid_post."
         )
-
-
-def _refuse_blocks(changes: AblationSpec) -> None:
-    n_layers = len(changes.layers)
     if not 1 <= changes.block <= n_layers:
         raise UserError(
             f"Blocks of {counted(changes.block, 'layer')} were asked for; expected from 1 to the "
@@ -265,7 +255,7 @@ def with_draws(changes: Sequence[Intervention], n_draws: int) -> list[DrawnChang
 
 
 def swept_apart(
-    sweeps: Sweeps,
+    sweeps: Callable[[Sequence[Intervention], Sequence[TaskRequest]], Sweep],
     drawn: Sequence[DrawnChange],
     requests_of: Callable[[int], Sequence[TaskRequest]],
     seed: int,
@@ -300,7 +290,9 @@ def swept_apart(
         for draw, places in noisy.items():
             changes = [drawn[place][0] for place in places]
             requests = [each.request for each in asked]
-            own = with_own_draws(changes, requests, *names, *_name_of(draw))
+            # of the first draw noise is what it would be if there were no others
+            further = (f"draw {draw}",) if draw else ()
+            own = with_own_draws(changes, requests, *names, *further)
             made |= dict(zip(places, own, strict=True))
         swept = sweeps([made[place] for place in in_order], asked)
         work += swept.stats
@@ -308,11 +300,6 @@ def swept_apart(
             for at, outcome in zip(positions, answers, strict=True):
                 outcomes[place][at] = outcome
     return Sweep(outcomes, work)
-
-
-def _name_of(draw: int) -> tuple[str, ...]:
-    """Of the first draw noise is what it would be if there were no others."""
-    return (f"draw {draw}",) if draw else ()
 
 
 def with_own_draws(

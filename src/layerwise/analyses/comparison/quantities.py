@@ -146,16 +146,15 @@ def _accuracies(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key,
             what = {"task": task, "protocol": protocol, "capability": capability}
             note(left_out(_names(runs), reason, **what))
             continue
+        of_runs = []
+        for run, cell in zip(runs, cells_of, strict=True):
+            right = cell.intact[:, None].astype(float)
+            draws = run.sampling.means(task, right, cell.clusters)[:, 0]
+            of_runs.append(Quantity(draws, len(right), cell.clusters, cell.intact))
         yield (
             Key(ACCURACY, capability, protocol, "intact model", ACCURACY, COMPUTATION, (task,)),
-            [_accuracy(*each) for each in zip(runs, cells_of, strict=True)],
+            of_runs,
         )
-
-
-def _accuracy(run: Prepared, cell: Cell) -> Quantity:
-    right = cell.intact[:, None].astype(float)
-    draws = run.sampling.means(cell.task, right, cell.clusters)[:, 0]
-    return Quantity(draws, len(cell.intact), cell.clusters, cell.intact)
 
 
 def _depths(
