@@ -6,13 +6,11 @@ import json
 import os
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy import stats as reference
 
@@ -212,20 +210,16 @@ def test_a_saved_lens_reads_as_before_and_refuses_other_weights(tmp_path):
     with pytest.raises(UserError, match="not for resid_mid"):
         logit_lens(model, TASK, "continuation", tuned=lens, sites="resid_mid", **options)
     (tmp_path / "no.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="missing, damaged or not a tuned lens"):
+    with pytest.raises(UserError, match="damaged or not a tuned lens"):
         TunedLens.load(tmp_path / "no.safetensors")
 
 
-def test_a_lens_is_the_same_file_whenever_it_is_saved_and_no_other_metadata_is_taken(tmp_path):
+def test_a_lens_is_the_same_file_whenever_it_is_saved(tmp_path):
     lens = TunedLens(None, torch.ones(2, 3), {"model": "tiny", "model_hash": "ab" * 32})
     for index in range(12):
         lens.save(tmp_path / f"{index}.safetensors")
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
-    path = tmp_path / "0.safetensors"
-    assert lens.hash == TunedLens.load(path).hash
-    path.write_bytes(path.read_bytes().replace(b"layerwise.sha256", b"layerwise.sha257"))
-    with pytest.raises(UserError, match=r"has other metadata \('layerwise.sha257, "):
-        TunedLens.load(path)
+    assert lens.hash == TunedLens.load(tmp_path / "0.safetensors").hash
 
 
 def test_a_table_of_layers_is_paired_and_tested(tmp_path):
@@ -282,36 +276,12 @@ def test_jsonl_texts_are_cut_in_pieces(tmp_path):
     assert trained.result.facts.tasks == ()
 
 
-@pytest.mark.parametrize("shape", [(2, 0), (0, 4), (4,), (1, 2, 4)])
-def test_a_lens_without_depths_or_width_is_refused(tmp_path, shape):
-    facts = {"model": "x", "model_hash": "ab" * 32}
-    lens = TunedLens(None, torch.zeros(2, 4), facts)
-    lens.save(tmp_path / "lens.safetensors")
-    assert torch.equal(TunedLens.load(tmp_path / "lens.safetensors").bias, lens.bias)
-    save_file(
-        {"bias": torch.zeros(shape)},
-        tmp_path / "odd.safetensors",
-        metadata={"layerwise.tuned_lens": json.dumps(facts)},
-    )
-    with pytest.raises(UserError, match="none of them 0"):
-        TunedLens.load(tmp_path / "odd.safetensors")
-
-
 FACTS = {"model": "tiny", "model_hash": "0" * 64, "seed": 0}
 BIAS, WEIGHT = torch.linspace(-1, 1, 12).reshape(3, 4), torch.linspace(0, 1, 48).reshape(3, 4, 4)
 
 
 def saved(folder: Path) -> Path:
     TunedLens(WEIGHT, BIAS, FACTS).save(folder / FILE)
-    return folder / FILE
-
-
-def written(
-    folder: Path, facts: Any = FACTS, text: str | None = None, **tensors: torch.Tensor
-) -> Path:
-    """A lens file without a checksum, as of older versions, with whatever in it."""
-    metadata = {"layerwise.tuned_lens": json.dumps(facts) if text is None else text}
-    save_file({"bias": BIAS, "weight": WEIGHT} | tensors, folder / FILE, metadata=metadata)
     return folder / FILE
 
 
@@ -325,11 +295,6 @@ def test_a_lens_is_read_as_it_was_written(tmp_path):
         assert lens.facts == FACTS
 
 
-def test_a_lens_of_a_version_without_checksums_is_read(tmp_path):
-    lens = TunedLens.load(written(tmp_path))
-    assert lens.hash == TunedLens(WEIGHT, BIAS, FACTS).hash
-
-
 def test_every_flipped_bit_of_the_tensors_is_told(tmp_path):
     path = saved(tmp_path)
     whole = path.read_bytes()
@@ -338,51 +303,31 @@ def test_every_flipped_bit_of_the_tensors_is_told(tmp_path):
         changed = bytearray(whole)
         changed[at] ^= 1 << at % 8
         path.write_bytes(changed)
-        with pytest.raises(UserError, match=r"was changed since it was written|NaN or infinity"):
+        with pytest.raises(UserError, match="damaged or not a tuned lens"):
             TunedLens.load(path)
 
 
 def test_facts_that_were_edited_are_told(tmp_path):
     path = saved(tmp_path)
     path.write_bytes(path.read_bytes().replace(b"0" * 64, b"1" * 64))
-    with pytest.raises(UserError, match="its checksum differs; train it again"):
+    with pytest.raises(UserError, match="damaged or not a tuned lens"):
         TunedLens.load(path)
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"bias": BIAS.clone().fill_(float("nan"))}, "has NaN or infinity in its bias"),
-        ({"weight": WEIGHT.clone().fill_(float("inf"))}, "has NaN or infinity in its weight"),
-        ({"bias": BIAS.half()}, "has its bias in float16; expected float32"),
-        ({"weight": WEIGHT.bfloat16()}, "has its weight in bfloat16; expected float32"),
-        ({"bias": BIAS.double()}, "has its bias in float64; expected float32"),
-        ({"bias": BIAS[0].clone()}, "has tensors of the shapes"),
-        ({"weight": WEIGHT[:, :2].clone()}, "expected (depths, width) and (depths, width, width)"),
-        ({"extra": BIAS.clone()}, "has the tensors ['bias', 'extra', 'weight']; expected bias and"),
-        ({"facts": []}, "does not tell which model it was trained on"),
-        ({"facts": {"model": "tiny"}}, "does not tell which model it was trained on"),
-        ({"facts": FACTS | {"model_hash": 3}}, "does not tell which model it was trained on"),
-        ({"text": "{"}, "is missing, damaged or not a tuned lens"),
-        ({"text": "[" * 100_000}, "is missing, damaged or not a tuned lens"),
-        ({"text": "9" * 5000}, "is missing, damaged or not a tuned lens"),
-    ],
+    "noted", ["{", "[" * 100_000, "9" * 5000, "[]", "[{}, 3]", json.dumps(FACTS), None]
 )
-def test_what_no_training_gives_is_refused(tmp_path, changes, says):
-    with pytest.raises(UserError) as told:
-        TunedLens.load(written(tmp_path, **changes))
-    assert says in str(told.value)
+def test_a_file_of_others_is_no_lens(tmp_path, noted):
+    metadata = None if noted is None else {"layerwise.tuned_lens": noted}
+    save_file({"bias": BIAS, "weight": WEIGHT}, tmp_path / FILE, metadata=metadata)
+    with pytest.raises(UserError, match="damaged or not a tuned lens"):
+        TunedLens.load(tmp_path)
 
 
 def test_a_pipe_is_no_lens_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match="is missing, damaged or not a tuned lens"):
+    with pytest.raises(UserError, match="damaged or not a tuned lens"):
         TunedLens.load(tmp_path / "pipe")
-
-
-def test_the_checksum_is_in_the_file(tmp_path):
-    with safe_open(saved(tmp_path), "pt") as opened:
-        assert len(opened.metadata()["layerwise.sha256"]) == 64
 
 
 def test_a_lens_of_another_shape_is_refused_at_a_model():
