@@ -18,7 +18,7 @@ from layerwise.analyses.distillation.losses import Objective, divergences, strea
 from layerwise.analyses.distillation.names import DISTILLED, STUDENT, TEACHER
 from layerwise.analyses.distillation.result import gains_table
 from layerwise.analyses.distillation.student import matching_layers
-from layerwise.analyses.distillation.training import pack, schedule, unpack
+from layerwise.analyses.distillation.training import schedule
 from layerwise.errors import UserError
 from tests.distilling import chance, records
 
@@ -228,18 +228,6 @@ def test_the_rate_rises_and_falls_to_nothing():
     assert shares[25:] == sorted(shares[25:], reverse=True)
     assert shares[-1] == pytest.approx(1 / 200)
     assert schedule(0, 1) == 1
-
-
-def test_a_state_is_kept_bit_by_bit_and_without_pickle():
-    tensors = {"weight a": logits(0), "optimizer 0 step": torch.tensor(3.0)}
-    facts = {"done": 3, "rows": [{"loss": 0.1 + 0.2, "held_out_kl": None}]}
-    content = pack(tensors, facts)
-    found, told = unpack(content)
-    assert told == facts
-    assert found.keys() == tensors.keys()
-    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
-    assert b"\x80\x02" not in content[:8]
-    assert not content.startswith(b"PK")  # as torch.save writes
 
 
 @pytest.mark.parametrize(

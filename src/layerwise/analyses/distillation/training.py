@@ -6,15 +6,14 @@ Every step draws from a generator of its own, so that a training which goes on d
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import load, save
 
 from layerwise import stats
 from layerwise.errors import UserError
@@ -27,7 +26,6 @@ from .student import Student, Teacher, need_peft
 
 # Steps of warm-up, at most.
 WARM_UP = 50
-_FACTS = "facts"
 # No step of a descent is larger.
 LARGEST_RATE = 1.0
 # Points of the curve where held-out texts are read, and how many of them, at most.
@@ -249,44 +247,21 @@ class Trainer:
 
     def state(self) -> bytes:
         """What is needed to go on: weights, the optimizer's memory, the steps done, the curve."""
-        tensors = {
-            f"weight {name}": weight.detach() for name, weight in self.student.trained.items()
-        }
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer {index} {key}": value for key, value in moments.items()}
-        return pack(tensors, {"done": self.done, "rows": self.rows})
+        buffer, kept = io.BytesIO(), [weight.detach() for weight in self.weights]
+        torch.save((self.done, self.rows, kept, self.optimizer.state_dict()), buffer)
+        return buffer.getvalue()
 
     def resume(self, state: bytes) -> None:
         """Go on from a state."""
-        tensors, facts = unpack(state)
-        self.done, self.rows = facts["done"], facts["rows"]
-        moments: dict[int, dict[str, torch.Tensor]] = {}
+        loaded = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+        self.done, self.rows, kept, optimizer = loaded
         with torch.no_grad():
-            for name, value in tensors.items():
-                kind, _, rest = name.partition(" ")
-                if kind == "weight":
-                    self.student.trained[rest].copy_(value)
-                else:
-                    index, _, key = rest.partition(" ")
-                    moments.setdefault(int(index), {})[key] = value
-        known = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**known, "state": moments})
+            for weight, value in zip(self.weights, kept, strict=True):
+                weight.copy_(value)
+        self.optimizer.load_state_dict(optimizer)
 
 
 def schedule(step: int, steps: int) -> float:
     """Share of the largest rate: up over a tenth of the steps, 50 at most, then down to 0."""
     rising = min(WARM_UP, max(1, steps // 10))
     return min(1.0, (step + 1) / rising) * (1 - step / steps)
-
-
-def pack(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> bytes:
-    """Tensors by name, and facts as JSON."""
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    return save(plain, metadata={_FACTS: json.dumps(facts)})
-
-
-def unpack(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What ``pack`` was given."""
-    size = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + size])
-    return load(content), json.loads(header["__metadata__"][_FACTS])
