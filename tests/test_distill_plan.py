@@ -15,11 +15,12 @@ import torch
 import layerwise as lw
 from layerwise.analyses.distillation import planned as planned_module
 from layerwise.analyses.distillation.amounts import MadeBytes, amount_written, passes_of
-from layerwise.analyses.distillation.examples import Example, Examples
+from layerwise.analyses.distillation.examples import Example
 from layerwise.analyses.distillation.losses import Objective
 from layerwise.analyses.distillation.planned import TrainingWork
 from layerwise.analyses.distillation.student import Student, Teacher
 from layerwise.analyses.distillation.training import Trainer, Training
+from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.huggingface.meta_model import load_meta_model
@@ -86,7 +87,7 @@ def trainer_of(work: TrainingWork) -> tuple[Trainer, Reader, Reader]:
 def work_of(model: Model, **given: Any) -> TrainingWork:
     options: dict[str, Any] = {
         "layers": None, "rank": None, "batch": 4, "steps": 12, "seed": 3, "memory_budget": MEMORY,
-        "rate": 1e-4, "objective": Objective(), "examples": Examples(MIXED, MIXED[:2], "texts"),
+        "rate": 1e-4, "objective": Objective(), "examples": Texts(MIXED, MIXED[:2], "texts"),
     }  # fmt: skip
     return TrainingWork(model, model, Training(**(options | given)))
 
@@ -178,7 +179,7 @@ def test_a_step_over_experts_takes_the_memory_that_was_planned(case, tmp_path):
 
 def check_memory(model: Model, trained: dict[str, Any]) -> None:
     long = some_examples([(60, 30, 30)] * 6)
-    work = work_of(model, examples=Examples(long, long[:1], "texts"), batch=6, **trained)
+    work = work_of(model, examples=Texts(long, long[:1], "texts"), batch=6, **trained)
     trainer, _, _ = trainer_of(work)
     trainer.step()  # the optimizer's memory is made
     with MadeBytes() as made:

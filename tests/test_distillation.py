@@ -19,7 +19,6 @@ import layerwise as lw
 from layerwise.analyses.distillation import job
 from layerwise.analyses.distillation.examples import (
     Example,
-    Examples,
     questions_of_tasks,
     teacher_answers,
 )
@@ -30,6 +29,7 @@ from layerwise.analyses.distillation.student import (
     matching_layers,
 )
 from layerwise.analyses.distillation.training import Trainer, Training
+from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.instance.own_files import files_of
@@ -84,7 +84,7 @@ def trainer_of(
     stacks = [n for n in (n_encoder, student.cfg.n_layers - n_encoder) if n]
     wanted = matching_layers(stacks, stacks) if objective.hidden else ()
     layers = None if of.get("layers") is None else tuple(of["layers"])
-    texts = Examples(tuple(examples), tuple(examples), "made up")
+    texts = Texts(tuple(examples), tuple(examples), "made up")
     training = Training(
         texts, objective, layers, of.get("rank"), batch=3, steps=4, rate=1e-3,
         seed=of.get("seed", 0), memory_budget=budget,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +35,6 @@ from layerwise.sweep.run import model_shape
 
 from .batches import Batch, fitting, sampling_batches
 from .examples import Example
-from .losses import Objective
 from .student import Student, Teacher
 from .training import Trainer, Training
 
@@ -69,15 +68,13 @@ class _TeacherOfSizes(Teacher):
 
 
 def step_memory(teacher: Model, student: Model, training: Training) -> StepMemory:
-    """Memory of a step on all texts of a training, which the student does not write itself."""
+    """Memory of a step of a training, on no device."""
     origin = origin_of(student)
     assert origin is not None
     folder = find_without_weights(origin.facts.name).folder
     with torch.device("meta"):
         original = meta_original(read_any_config(folder))
         trained = Student.of_original(original, student, folder, training.layers, training.rank, 0)
-    # So many steps that none is a point of the curve.
-    training = replace(training, objective=Objective(), steps=10_000)
     trainer = Trainer(_TeacherOfSizes(teacher), trained, None, training)
     with MadeBytes():
         trainer.step()  # makes the optimizer's moments

@@ -5,23 +5,13 @@ A model is run only where the teacher answers.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from layerwise import stats
-from layerwise.analyses.shared.texts import (
-    LENGTH,
-    MOST_SEEDS,
-    halves,
-    parted,
-    pieces,
-    read_texts,
-)
+from layerwise.analyses.shared.texts import MOST_SEEDS, Texts, pieces_of_file, split
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import is_seq2seq
 from layerwise.runs.setup import Setup
@@ -70,47 +60,18 @@ class Question(NamedTuple):
     requests: tuple[TaskRequest, ...]  # its requests to a model
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Training examples and held-out ones; no text is in both."""
-
-    train: tuple[Example, ...]  # to train on
-    held_out: tuple[Example, ...]  # to test on
-    source: str  # name of the file or the tasks
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 (hex) over all of them."""
-        return hashlib.sha256(json.dumps([self.train, self.held_out]).encode()).hexdigest()
-
-
-def examples_of_file(path: Path, setup: Setup, n_texts: int) -> Examples:
-    """A file's texts in pieces; all but the beginning of a piece is trained on.
-
-    A student that writes itself is given the first half; an encoder reads it.
-    """
-    length = min(LENGTH, setup.model.cfg.n_ctx)
-    groups: list[list[Example]] = []
-    for text in read_texts(path):
-        if is_seq2seq(setup.model):
-            cut = halves(text, setup.tokenizer, length, setup.model)
-            groups.append([_example(piece.tokens, piece.n_prompt, piece.n_prompt) for piece in cut])
-        else:
-            tokens = [piece.tokens for piece in pieces(text, setup.tokenizer, length)]
-            groups.append([_example(of, 1, (len(of) + 1) // 2) for of in tokens if len(of) > 1])
-    return _parted(groups, n_texts, setup, str(path))
-
-
-def _example(tokens: Tokens, n_prompt: int, n_given: int) -> Example:
-    return Example(tokens, n_prompt, n_given, len(tokens) - n_given)
-
-
 def training_examples(
     setup: Setup, teacher: Setup, text: str | Path | None, n_texts: int, *, by_teacher: bool = False
-) -> Examples:
-    """The texts of a file, or prompts of the tasks with the tasks' own answers or the teacher's."""
+) -> Texts:
+    """Pieces of a file's texts, or prompts of the tasks with their own answers or the teacher's.
+
+    All but the beginning of a piece is trained on. A student that writes itself is given the first
+    half; an encoder reads it.
+    """
+    rng = stats.generator(setup.seed, "texts of the distillation")
     if text is not None:
-        return examples_of_file(Path(text), setup, n_texts)
+        groups = [[_piece(*piece) for piece in of] for of in pieces_of_file(Path(text), setup)]
+        return split(groups, n_texts, rng, str(Path(text)), "a student")
     n_ctx = min(one.model.cfg.n_ctx for one in (setup, teacher))
     groups = questions_of_tasks(setup, n_texts)
     questions = [question for group in groups for question in group]
@@ -125,7 +86,12 @@ def training_examples(
         for group in of_groups
     ]
     names = ", ".join(dict.fromkeys(question.task.name for question in questions))
-    return _parted(examples, n_texts, setup, f"prompts of {names or 'the tasks'}")
+    return split(examples, n_texts, rng, f"prompts of {names or 'the tasks'}", "a student")
+
+
+def _piece(tokens: Tokens, n_prompt: int) -> Example:
+    n_given = n_prompt or (len(tokens) + 1) // 2
+    return Example(tokens, n_prompt or 1, n_given, len(tokens) - n_given)
 
 
 def _length(example: Example, has_encoder: bool) -> int:
@@ -136,13 +102,6 @@ def _length(example: Example, has_encoder: bool) -> int:
         if has_encoder
         else max(example.n_prompt, example.n_given) + n_answer
     )
-
-
-def _parted(
-    groups: Sequence[Sequence[Example]], n_texts: int, setup: Setup, source: str
-) -> Examples:
-    rng = stats.generator(setup.seed, "texts of the distillation")
-    return Examples(*parted(groups, n_texts, rng, source, "a student"), source)
 
 
 def questions_of_tasks(setup: Setup, n_texts: int) -> list[list[Question]]:

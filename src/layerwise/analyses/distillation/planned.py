@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layerwise.analyses.contract import PlannedJob, PlannedJobs, PlanOptions
+from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import UserError
 from layerwise.models.decoder.packed import weight_bytes
 from layerwise.models.huggingface.meta_model import load_meta_model
@@ -36,7 +37,7 @@ from .amounts import (
 )
 from .api import pruned_from
 from .batches import fitting
-from .examples import Example, Examples, training_examples
+from .examples import Example, training_examples
 from .losses import Objective
 from .names import DISTILLED, STUDENT, TEACHER
 from .student import Student, Teacher, refuse_incomparable
@@ -46,16 +47,8 @@ _NOTES = (
     "A backward counts as two forwards. Answers are taken to be the tasks' own; those of the "
     "teacher (`answers`) come on top.",
 )
-# A backward is about two forwards: one for what comes in, one for the weights.
-WITH_BACKWARD = 3
-# AdamW keeps two moments of each trained weight.
-MOMENTS = 2
-# A state is packed into bytes twice: each tensor, and all of them.
-OF_STATE = 2
 # Steps of a training are timed for so long, and one that warms up comes before.
 SECONDS = 1.5
-# A plan has no rate: none changes what a step takes.
-RATE = 1e-6
 # Of texts that a student writes itself so much is expected of the length that they may have.
 HALF = 0.5
 
@@ -119,7 +112,8 @@ def _jobs(teacher: Setup, student: Setup, options: PlanOptions) -> PlannedJobs:
     training = Training(
         training_examples(student, teacher, options["text"], options["n_texts"]),
         Objective(on_policy=options["on_policy"]), chosen, options["rank"], options["batch"],
-        options["steps"], RATE, student.seed, student.memory_budget,
+        # Any rate: it does not change what a step takes.
+        options["steps"], 1e-6, student.seed, student.memory_budget,
     )  # fmt: skip
     evaluations: dict[str, PlannedJob] = {
         host: Evaluation(setup)
@@ -210,11 +204,11 @@ class TrainingWork:
         return amount_of(examples, self.student, d_vocab, memory_budget)
 
     def _work(self, read: TokensRead) -> tuple[int, float]:
-        """Token-passes and operations, a backward as two forwards."""
+        """Token-passes and operations; a backward is two forwards, for inputs and for weights."""
         passes, flop = (
             of(read.teacher, self.teacher)
             + of(read.besides, self.student)
-            + WITH_BACKWARD * of(read.trained, self.student)
+            + 3 * of(read.trained, self.student)
             for of in (passes_of, flop_of)
         )
         return int(passes), flop
@@ -223,29 +217,30 @@ class TrainingWork:
         """Bytes that a step works on, and bytes of weights, gradients and moments, at the most."""
         step = self.step_memory()
         loaded = sum(map(weight_bytes, (self.teacher, self.student)))
-        state = step.trained * (1 + MOMENTS)
+        # AdamW keeps two moments of each trained weight; a state is packed into bytes twice.
+        state = step.trained * (1 + 2)
         # Gradients stand with the weights. A state is kept when there are none.
-        on_top = max(step.made, OF_STATE * state) - step.trained
-        weights = loaded + step.copied + step.trained + MOMENTS * step.trained
+        on_top = max(step.made, 2 * state) - step.trained
+        weights = loaded + step.copied + state
         # The distilled student is loaded and compared beside both models.
         loading = loaded + weight_bytes(self.student) + step.copied
         return on_top, max(weights, loading - on_top)
 
     def step_memory(self) -> StepMemory:
-        """Memory of the step whose texts are most tokens."""
+        """Memory of the step whose texts are most tokens, none written by the student itself."""
+        budget, d_vocab = self.training.memory_budget, self.teacher.cfg.d_vocab
         batches = [
             batch
             for step in range(self.training.steps)
-            for batch in fitting(
-                self._examples_at(step, 1.0)[0],
-                self.teacher.cfg.d_vocab,
-                self.training.memory_budget,
-            )
+            for batch in fitting(self._examples_at(step, 1.0)[0], d_vocab, budget)
         ]
         prefix = decoder_prefix(self.student) if is_seq2seq(self.student) else None
         largest = max(batches, key=lambda batch: batch_amount(batch, prefix)[:2].sum())
-        texts = Examples(tuple(largest), tuple(largest), "")
-        of_step = replace(self.training, examples=texts, batch=len(largest))
+        # So many steps that none is a point of the curve.
+        of_step = replace(
+            self.training, examples=Texts(tuple(largest), tuple(largest), ""), batch=len(largest),
+            objective=Objective(), steps=10_000,
+        )  # fmt: skip
         return step_memory(self.teacher, self.student, of_step)
 
     def seconds(self, loaded: Callable[[Model], Model]) -> float:

@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float
 
 from layerwise import stats
+from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import n_encoder_layers
 
 from .batches import Batch, fitting
-from .examples import Example, Examples
+from .examples import Example
 from .losses import Objective, divergences, kl, stream_distance
 from .student import Student, Teacher, need_peft
 
@@ -60,7 +61,7 @@ class StepTexts(NamedTuple):
 class Training:
     """How a student is trained, whichever models there are."""
 
-    examples: Examples  # texts to train on and to test on
+    examples: Texts  # texts to train on and to test on
     objective: Objective  # what is minimised
     layers: tuple[int, ...] | None  # the layers that are trained, by number; None for all weights
     rank: int | None  # of low-rank adapters; None for none

@@ -1,4 +1,4 @@
-"""Texts to train a tuned lens on: a user's file, or prompts of items that are not measured.
+"""Texts to train a tuned lens or a student on: a user's file, or prompts of unmeasured items.
 
 Nothing here runs a model.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from layerwise import stats
 from layerwise.errors import UserError, counted
 from layerwise.models.huggingface.untrusted_tokenizer import try_texts
-from layerwise.models.instance.kinds import Model, decoder_prefix, is_seq2seq
+from layerwise.models.instance.kinds import decoder_prefix, is_seq2seq
 from layerwise.runs.setup import Setup
 from layerwise.sweep.requests import LogLikelihood, Tokens
 from layerwise.tasks import Task, load_task
@@ -44,35 +44,29 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts to train on and texts to test on; no text is in both.
+    """Texts (or others with tokens) to train on and to test on; no text is in both.
 
     Prompts that are held out have few-shot examples of their own.
     """
 
-    train: tuple[Text, ...]
-    held_out: tuple[Text, ...]
-    source: str
+    train: tuple[Any, ...]
+    held_out: tuple[Any, ...]
+    source: str  # name of the file or the tasks
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) over all tokens."""
+        """SHA-256 (hex) over all of them."""
         return hashlib.sha256(json.dumps([self.train, self.held_out]).encode()).hexdigest()
 
 
-def split(groups: Sequence[Sequence[Text]], n_texts: int, seed: int, source: str) -> Texts:
-    """Cut groups of texts that belong together into those to train on and those to test on."""
-    return Texts(*parted(groups, n_texts, stats.generator(seed, "texts of the lens"), source,
-                         "a tuned lens"), source)  # fmt: skip
-
-
-def parted(
+def split(
     groups: Sequence[Sequence[Any]],
     n_texts: int,
     rng: np.random.Generator,
     source: str,
     trained: str,
-) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Texts (or others with tokens) to train on, and a fifth of all that is held out."""
+) -> Texts:
+    """Cut groups of texts that belong together; a fifth of all texts is held out."""
     seen: set[Any] = set()
     whole = [
         [text for text in group if len(text.tokens) > 1 and not (text in seen or seen.add(text))]
@@ -98,25 +92,29 @@ def parted(
     while len(held_out) < HELD_OUT_SHARE * n_all and len(shuffled) > 1:
         held_out += shuffled.pop()
     train = [text for group in shuffled for text in group]
-    return tuple(train[: n_all - len(held_out)]), tuple(held_out)
+    return Texts(tuple(train[: n_all - len(held_out)]), tuple(held_out), source)
+
+
+def _for_lens(groups: Sequence[Sequence[Text]], n_texts: int, seed: int, source: str) -> Texts:
+    return split(
+        groups, n_texts, stats.generator(seed, "texts of the lens"), source, "a tuned lens"
+    )
 
 
 def texts_of_file(path: Path, setup: Setup, n_texts: int) -> Texts:
-    """The texts of a file, in pieces of at most ``LENGTH`` tokens.
+    """The texts of a file, for a tuned lens."""
+    return _for_lens(pieces_of_file(path, setup), n_texts, setup.seed, str(path))
+
+
+def pieces_of_file(path: Path, setup: Setup) -> list[list[Text]]:
+    """The texts of a file, each in pieces of at most ``LENGTH`` tokens.
 
     For an encoder-decoder each piece is cut in the middle: the encoder reads the first half, and
     the decoder says the second.
     """
-    model, length = setup.model, min(LENGTH, setup.model.cfg.n_ctx)
-    groups = [
-        list(
-            halves(text, setup.tokenizer, length, model)
-            if is_seq2seq(model)
-            else pieces(text, setup.tokenizer, length)
-        )
-        for text in read_texts(path)
-    ]
-    return split(groups, n_texts, setup.seed, str(path))
+    cut = _halves if is_seq2seq(setup.model) else _pieces
+    length = min(LENGTH, setup.model.cfg.n_ctx)
+    return [list(cut(text, setup, length)) for text in read_texts(path)]
 
 
 def read_texts(path: Path) -> list[str]:
@@ -152,8 +150,9 @@ def read_texts(path: Path) -> list[str]:
     return [text.strip() for text in whole.split("\n\n") if text.strip()]
 
 
-def pieces(text: str, tokenizer: Any, length: int) -> Iterator[Text]:
+def _pieces(text: str, setup: Setup, length: int) -> Iterator[Text]:
     """A text's tokens in pieces, each with what the tokenizer puts before a text."""
+    tokenizer = setup.tokenizer
     whole = encode(tokenizer, text)  # tried there, too
     plain = tokenizer(text, add_special_tokens=False)["input_ids"]
     start = whole[: len(whole) - len(plain)]
@@ -162,11 +161,12 @@ def pieces(text: str, tokenizer: Any, length: int) -> Iterator[Text]:
         yield Text((*start, *plain[at : at + room]))
 
 
-def halves(text: str, tokenizer: Any, length: int, model: Model) -> Iterator[Text]:
+def _halves(text: str, setup: Setup, length: int) -> Iterator[Text]:
     """Pieces of a text, cut in the middle, encoded as a prompt and its answer are.
 
     A half that is longer than the model takes, once it has its special tokens, is left out.
     """
+    tokenizer, model = setup.tokenizer, setup.model
     try_texts(tokenizer, text)
     plain = tokenizer(text, add_special_tokens=False)["input_ids"]
     for at in range(0, len(plain), length):
@@ -198,7 +198,8 @@ def texts_of_tasks(setup: Setup, n_texts: int) -> Texts:
         groups.append([text for task in tasks for text in _prompts(setup, task, seed, measured)])
         if sum(map(len, groups)) >= n_texts:
             break
-    return split(groups, n_texts, setup.seed, "prompts of " + ", ".join(t.name for t in tasks))
+    source = "prompts of " + ", ".join(task.name for task in tasks)
+    return _for_lens(groups, n_texts, setup.seed, source)
 
 
 def _prompts(
