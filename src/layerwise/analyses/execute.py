@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -64,11 +64,12 @@ def execute(
     progress: bool,
     also: Callable[[Path], None] | None = None,
     join: Join | None = None,
+    beside: Mapping[str, str] | None = None,
 ) -> list[Any]:
     """Make results of some kinds, or read those of a finished run with the same settings.
 
     Of a finished run, what is lost and follows from the rest is made again from it; where that
-    is not enough, the run is made again.
+    is not enough, the run is made again. Files ``beside`` the folder are listed, too.
     """
     # What run.json could not hold must not be found out when everything is done.
     json.dumps(settings, allow_nan=False)
@@ -90,7 +91,7 @@ def execute(
             result.save(folder.path)
         if also is not None:
             also(folder.path)
-        folder.finish(results[0].facts)
+        folder.finish(results[0].facts, {f"../{name}": sha for name, sha in (beside or {}).items()})
     return results
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import read_finished
+from layerwise.analyses.execute import execute
 from layerwise.analyses.shared.written_model import TABLES, refuse_occupied
 from layerwise.errors import UserError
 from layerwise.ground.options import of_kind
@@ -21,10 +21,10 @@ from layerwise.models import load_model, model_facts
 from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.models.instance.own_files import files_of
-from layerwise.runs.checkpoints import with_origin
+from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.options import HealingOptions, LoadingOptions, PromptOptions, TrainingOptions
-from layerwise.runs.progress import meter
+from layerwise.runs.progress import Meter
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.storage.atomic_files import remove_temporaries, write_atomically
 from layerwise.storage.file_list import states
@@ -42,12 +42,15 @@ from .training import Training, refuse_steps
 CARD = "README.md"
 
 
-@check_arguments(
+_checked = check_arguments(
     Objective,
     refuse_steps,
     divergence=one_of("divergence", DIVERGENCES),
     answers=one_of("kind of answers", ANSWERS),
 )
+
+
+@_checked
 def heal(
     folder: str | Path,
     tasks: TaskLike | Sequence[TaskLike] = "all",
@@ -140,12 +143,7 @@ def _loaded(pruned: PrunedFrom, folder: Path, how: Mapping[str, Any]) -> Model:
     return model
 
 
-@check_arguments(
-    Objective,
-    refuse_steps,
-    divergence=one_of("divergence", DIVERGENCES),
-    answers=one_of("kind of answers", ANSWERS),
-)
+@_checked
 def distill(
     model: Model,
     student: Model,
@@ -217,23 +215,19 @@ def train_student(
             steps, training["rate"], setup.seed, setup.memory_budget,
         )  # fmt: skip
         job = Distillation(setup, teachers, how, answers, text is not None, removed)
-        return _run(job, out, training["progress"])
+        settings = setup.settings(analysis="distillation", **job.settings())
+        files: dict[str, str] = {}
 
+        def make(run: CheckpointStore, progress: Meter) -> list[DistillationResult]:
+            assert isinstance(run, RunFolder)
+            result, written = job.run(run, out, settings, progress)
+            files.update(written)
+            return [result]
 
-def _run(job: Distillation, out: Path, progress: bool) -> DistillationResult:
-    settings = job.student.settings(analysis="distillation", **job.settings())
-    with RunFolder.open(out / TABLES, settings) as run:
-        results = read_finished(run, (DistillationResult,)) if run.finished else None
-        if results:
-            (result,) = results
-        else:
-            with meter(progress) as progress_meter:
-                result, files = job.run(run, out, settings, progress_meter)
-            run.refuse_deleted()
-            run.refuse_changed(job.student.refuse_changed)
-            result = with_origin(result, run)
-            result.save(run.path)
-            run.finish(result.facts, {f"../{name}": digest for name, digest in files.items()})
+        (result,) = execute(
+            make, (DistillationResult,), out / TABLES, settings, setup.refuse_changed,
+            training["progress"], beside=files,
+        )  # fmt: skip
         remove_temporaries(out, CARD)
         write_atomically(out / CARD, card(result).encode())
-    return result
+        return result

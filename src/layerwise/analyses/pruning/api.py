@@ -14,7 +14,7 @@ import pandas as pd
 
 from layerwise.analyses.ablation.job import ITEMS_AT_ONCE
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import read_finished
+from layerwise.analyses.execute import execute
 from layerwise.analyses.shared.written_model import TABLES as TABLES
 from layerwise.analyses.shared.written_model import refuse_occupied, remove_model, write_model
 from layerwise.errors import UserError
@@ -27,11 +27,12 @@ from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers
 from layerwise.models.instance.own_files import files_of, load_alike, stored_stacks
-from layerwise.runs.checkpoints import rows_of, with_origin
+from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import requests_of
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.options import PromptOptions
 from layerwise.runs.pieces import joined_work
+from layerwise.runs.progress import Meter
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
 from layerwise.storage.parquet import conform, frame
@@ -84,18 +85,18 @@ def prune_model(
     refuse_occupied(out)
     setup = prepare(model, tasks, protocols, out=out / TABLES, **prompts)
     settings = setup.settings(analysis="pruning", removed=list(removed))
-    with RunFolder.open(out / TABLES, settings) as run:
-        if run.finished:
-            results = read_finished(run, (PruningResult,))
-            if results:
-                return results[0]
-        written, files = _written(model, source, removed, out, setup, run)
+    files: dict[str, str] = {}
+
+    def make(run: CheckpointStore, _: Meter) -> list[PruningResult]:
+        assert isinstance(run, RunFolder)
+        written, of_model = _written(model, source, removed, out, setup, run)
+        files.update(of_model)
         facts = settings | {"written_hash": weights_hash(written)}
-        result = with_origin(_compared(setup, facts, removed, written, run), run)
-        run.refuse_deleted()
-        run.refuse_changed(setup.refuse_changed)
-        result.save(run.path)
-        run.finish(result.facts, {f"../{name}": digest for name, digest in files.items()})
+        return [_compared(setup, facts, removed, written, run)]
+
+    (result,) = execute(
+        make, (PruningResult,), out / TABLES, settings, setup.refuse_changed, False, beside=files
+    )  # fmt: skip
     return result
 
 
