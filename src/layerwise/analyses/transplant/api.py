@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -16,6 +17,7 @@ from layerwise.analyses.execute import execute_job
 from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.kinds import Model
+from layerwise.runs.controls import write_all_requests
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
@@ -113,4 +115,5 @@ def transplant(
             write_merged(model, other, spec, Path(write))
         base = replace(base, beside=(second,))
         job = Transplant(base, second, spec.searching(greedy, held_out), method)
-        return execute_job(job, TransplantResult, "transplant", run, job.write_requests)
+        requests = partial(write_all_requests, base)
+        return execute_job(job, TransplantResult, "transplant", run, requests)

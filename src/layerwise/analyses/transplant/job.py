@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,7 +21,6 @@ from layerwise.runs.controls import (
     guessed_rows,
     records_as_is,
     requests_of,
-    write_all_requests,
 )
 from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
 from layerwise.runs.pieces import Recorded, joined_work, make_pieces
@@ -37,18 +35,16 @@ from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 
-from .names import ACTIVATIONS, BRINGS, DESTROYS, HOSTS, WEIGHTS
+from .names import ACTIVATIONS, BASE, BRINGS, DESTROYS, HOSTS, OTHER, WEIGHTS
 from .result import TransplantResult
 from .spec import Change, TransplantSpec
-from .tables import best_of, gaps_table, parted, with_gap
+from .tables import DESCRIBED, best_of, gaps_table, parted, with_gap
 from .weights import (
     Exchange,
     distances,
-    donated,
     is_alone,
     patched_with,
     swept_with_donor,
-    transplanted,
 )
 
 _KEPT = (
@@ -91,31 +87,26 @@ class Piece:
 class Transplant:
     """A planned transplant."""
 
-    base: Setup  # what it starts from, with the base model
+    setup: Setup  # what it starts from, with the base model
     other: Setup  # the same with the other model
     spec: TransplantSpec  # what is put from one into the other
     method: str = "engine"  # ``engine`` or ``reference``
 
     def __post_init__(self) -> None:
-        for task in self.base.tasks:  # bad input is refused before any work is done
-            self.base.refuse_items(task)
-            refuse_no_chance(task, self.base.protocols)
+        for task in self.setup.tasks:  # bad input is refused before any work is done
+            self.setup.refuse_items(task)
+            refuse_no_chance(task, self.setup.protocols)
             if self.spec.greedy:
-                parted(task, self.spec.held_out, self.base.seed)
-
-    @property
-    def setup(self) -> Setup:
-        """What it starts from."""
-        return self.base
+                parted(task, self.spec.held_out, self.setup.seed)
 
     @cached_property
-    def _setups(self) -> dict[str, Setup]:
-        return dict(zip(HOSTS, (self.base, self.other), strict=True))
-
-    @cached_property
-    def _exchanges(self) -> dict[str, Exchange]:
-        base, other = self.base.model, self.other.model
-        return dict(zip(HOSTS, (Exchange(base, other), Exchange(other, base)), strict=True))
+    def _hosts(self) -> dict[str, tuple[Setup, Exchange]]:
+        """By name, what a model starts from and what it gets of the other."""
+        base, other = self.setup.model, self.other.model
+        return {
+            BASE: (self.setup, Exchange(base, other)),
+            OTHER: (self.other, Exchange(other, base)),
+        }
 
     def settings(self) -> dict[str, Any]:
         """What makes it this run and no other."""
@@ -131,18 +122,22 @@ class Transplant:
     ) -> TransplantResult:
         """Make the pieces that are missing, and join all of them."""
         intact = [
-            Piece(host, task, self.base.protocols) for task in self.base.tasks for host in HOSTS
+            Piece(host, task, self.setup.protocols) for task in self.setup.tasks for host in HOSTS
         ]
-        gaps = self._gaps(self._made(intact, parts, progress))
+        chances = {task.name: task.chance for task in self.setup.tasks}
+        gaps = gaps_table(
+            self._made(intact, parts, progress), lambda task, name: chances[task][name],
+            self.setup.seed,
+        )  # fmt: skip
         changed = list(self._pieces(gaps))
         self._made(changed, parts, progress)
         pieces = [*intact, *changed, *self._searched(gaps, parts, progress)]
         work = [parts.read_part(f"work {piece.name}") for piece in pieces]
-        apart = distances(self.base.model, self.other.model, self.spec.site)
+        apart = distances(self.setup.model, self.other.model, self.spec.site)
         return TransplantResult(
             rows_of(parts, "transplant", [f"records {piece.name}" for piece in pieces]),
             frame("transplant_distances", apart),
-            self.base.facts(settings, joined_work(work)),
+            self.setup.facts(settings, joined_work(work)),
         )
 
     def expected(self, task: Task, /, *protocols: str) -> Cost:
@@ -151,19 +146,15 @@ class Transplant:
         pieces += self._of_task(task, protocols)
         return sum((self._cost(piece) for piece in pieces), start=Cost())
 
-    def _gaps(self, intact_records: pd.DataFrame) -> pd.DataFrame:
-        chances = {task.name: task.chance for task in self.base.tasks}
-        return gaps_table(intact_records, lambda task, name: chances[task][name], self.base.seed)
-
     def _searched(
         self, gaps: pd.DataFrame, parts: CheckpointStore, progress: Meter
     ) -> Iterator[Piece]:
         """The pieces of greedy searches, made as they come: each step needs the one before."""
         if not self.spec.greedy:
             return
-        tasks, every = {task.name: task for task in self.base.tasks}, range(len(self.spec.layers))
+        tasks, every = {task.name: task for task in self.setup.tasks}, range(len(self.spec.layers))
         for gap, host in product(records(rows(gaps, found=True)), HOSTS):
-            halves = parted(tasks[gap["task"]], self.spec.held_out, self.base.seed)
+            halves = parted(tasks[gap["task"]], self.spec.held_out, self.setup.seed)
             direction = DESTROYS if host == gap["better"] else BRINGS
             chosen, protocols = tuple[int, ...](), (gap["protocol"],)
             for _ in range(self.spec.greedy):
@@ -183,8 +174,8 @@ class Transplant:
     def _pieces(self, gaps: pd.DataFrame) -> Iterator[Piece]:
         """What is worth exchanging: only where the two models differ is there a gap to move."""
         found = with_gap(gaps)
-        for task in self.base.tasks:
-            protocols = tuple(name for name in self.base.protocols if (task.name, name) in found)
+        for task in self.setup.tasks:
+            protocols = tuple(name for name in self.setup.protocols if (task.name, name) in found)
             if protocols:
                 yield from self._of_task(task, protocols)
 
@@ -203,8 +194,8 @@ class Transplant:
         split: str | None = None,
     ) -> Iterator[Piece]:  # fmt: skip
         """Changes of weights that are made in one sweep, of some items at once."""
-        writes, budget = "generate" in protocols, self.base.memory_budget
-        for some in self._exchanges[host].together(changes, writes, budget):
+        writes, budget = "generate" in protocols, self.setup.memory_budget
+        for some in self._hosts[host][1].together(changes, writes, budget):
             for start in range(0, len(task.items), ITEMS_AT_ONCE):
                 part = replace(task, items=task.items[start : start + ITEMS_AT_ONCE])
                 yield Piece(host, part, protocols, some, split)
@@ -214,28 +205,34 @@ class Transplant:
     ) -> pd.DataFrame:
         """The records of pieces, which are made if they are missing."""
         make_pieces(
-            self.base.executor, parts, progress, pieces,
+            self.setup.executor, parts, progress, pieces,
             lambda piece: f"transplanting: {piece.task.name}", self._cost, self._measure,
         )  # fmt: skip
         return rows_of(parts, "transplant", [f"records {piece.name}" for piece in pieces])
 
     def _measure(self, piece: Piece) -> Recorded:
         """The records of a piece, and what they cost."""
-        task, setup = piece.task, self._setups[piece.host]
+        task, (setup, exchange) = piece.task, self._hosts[piece.host]
         if piece.changes:
-            exchange, changes = self._exchanges[piece.host], self._changes(piece)
+            changes, (first, *_) = self._changes(piece), piece.changes
+            in_place: AbstractContextManager[object] = nullcontext()
             if piece.exchange == WEIGHTS:  # blocks are run by the engine as the host's are
                 check_faithful(exchange.donor, self.method)
-            with self._in_place(piece, exchange):
+                if is_alone(first):  # weights that no branch of a sweep can have
+                    in_place = exchange.donated(first).in_place()
+            with in_place:
                 swept = self._answers(piece, changes, setup)
-            ids = (change.id for change in changes)
-            described = dict(zip(ids, map(_as_change, piece.changes), strict=True))
-            requests = requests_of(self.base, task, task.items, piece.protocols)
+            described = {
+                made.id: {name: getattr(change, name) for name in DESCRIBED}
+                | {"intervention": change.id, "kind": "transplant", "heads": change.heads or None}
+                for made, change in zip(changes, piece.changes, strict=True)
+            }
+            requests = requests_of(self.setup, task, task.items, piece.protocols)
             made = record_rows(task, task.items, requests, changes, swept)
             rows, stats = [row | described[row["intervention"]] for row in made], [swept.stats]
         else:
-            rows, stats = records_as_is(self.base, task, piece.protocols, self.method, setup)
-            rows += guessed_rows(self.base, task, task.items, piece.protocols)
+            rows, stats = records_as_is(self.setup, task, piece.protocols, self.method, setup)
+            rows += guessed_rows(self.setup, task, task.items, piece.protocols)
         work = pd.DataFrame([work_entry("transplant", task.name, each) for each in stats])
         kept = [
             {name: row.get(name) for name in _KEPT}
@@ -247,7 +244,7 @@ class Transplant:
 
     def _changes(self, piece: Piece) -> list[Intervention]:
         """What is exchanged as what a sweep makes of it; nothing where it is done in place."""
-        exchange = self._exchanges[piece.host]
+        _, exchange = self._hosts[piece.host]
         if piece.exchange == ACTIVATIONS:
             return [patched_with(change, exchange.donor) for change in piece.changes]
         return [
@@ -259,55 +256,27 @@ class Transplant:
 
     def _answers(self, piece: Piece, changes: Sequence[Intervention], by: Sweeper) -> Sweep:
         """The answers of a model with layers of the other, or with what the other has there."""
-        made = requests_of(self.base, piece.task, piece.task.items, piece.protocols)
+        made = requests_of(self.setup, piece.task, piece.task.items, piece.protocols)
         requests = [request.request for request in made]
         if piece.exchange == ACTIVATIONS:
             return swept_with_donor(by, changes, requests, self.method)
         return by.sweep(changes, requests, self.method)
 
-    def _in_place(self, piece: Piece, exchange: Exchange) -> AbstractContextManager[object]:
-        """With weights changed in the model itself that no branch of a sweep can have."""
-        one, *_ = piece.changes
-        if piece.exchange == ACTIVATIONS or not is_alone(one):
-            return nullcontext()
-        return transplanted(exchange.host, exchange.donor, one.site, one.layers, one.t, one.heads)
-
     def _cost(self, piece: Piece) -> Cost:
-        """What a piece is expected to cost."""
-        setup = self._setups[piece.host]
-        make = partial(answers_as_is, self.base, piece.task, piece.protocols, self.method)
+        """What a piece is expected to cost.
+
+        Weights are those of both models, and those that are made of both: all while texts are
+        written, else one after the other.
+        """
+        setup, exchange = self._hosts[piece.host]
+        make = partial(answers_as_is, self.setup, piece.task, piece.protocols, self.method)
         if piece.changes:
             make = partial(self._answers, piece, self._changes(piece))
-        cost = cost_of_sweeps(setup, piece.task, make)
-        return replace(cost, weight_bytes=self._weight_bytes(piece))
-
-    def _weight_bytes(self, piece: Piece) -> int:
-        """Weights of both models, and those that are made of both: all while texts are written."""
-        exchange = self._exchanges[piece.host]
         made = [
-            donated(exchange.host, exchange.donor, c.site, c.layers, c.t, c.heads).copied_bytes
-            for c in piece.changes
-            if c.exchange == WEIGHTS
+            exchange.donated(change).copied_bytes
+            for change in piece.changes
+            if change.exchange == WEIGHTS
         ]
         copied = sum(made) if "generate" in piece.protocols else max(made, default=0)
-        return weight_bytes(exchange.host) + weight_bytes(exchange.donor) + copied
-
-    def write_requests(self, folder: Path) -> None:
-        """Write exactly what was put to the models, one line per request."""
-        write_all_requests(self.base, folder)
-
-
-def _as_change(change: Change) -> dict[str, Any]:
-    """What records say of a change, in place of the intact model."""
-    return {
-        "intervention": change.id,
-        "kind": "transplant",
-        "site": change.site,
-        "layer": change.layer,
-        "layers": list(change.layers),
-        "head": change.head,
-        "heads": list(change.heads) or None,
-        "exchange": change.exchange,
-        "set": change.set,
-        "t": change.t,
-    }
+        held = weight_bytes(exchange.host) + weight_bytes(exchange.donor) + copied
+        return replace(cost_of_sweeps(setup, piece.task, make), weight_bytes=held)

@@ -55,7 +55,7 @@ _AS_EFFECTS = {
     "acc_diff": "moved", "acc_diff_low": "moved_low", "acc_diff_high": "moved_high",
     "n_lost": "n_moved", "n_gained": "n_against", "share_lost": "share",
 }  # fmt: skip
-_DESCRIBED = ["set", "site", "layer", "layers", "t", "head", "heads", "exchange"]
+DESCRIBED = ["set", "site", "layer", "layers", "t", "head", "heads", "exchange"]
 
 
 class Pair(NamedTuple):
@@ -97,7 +97,7 @@ def pairs_of(transplant: pd.DataFrame) -> Iterator[Pair]:
         of = rows(transplant, task=base.task, protocol=base.protocol)
         once = of.loc[of["set"].notna()].drop_duplicates("intervention")
         order = HOSTS if base.intact.sum() > other.intact.sum() else HOSTS[::-1]
-        yield Pair(cells, intact_nats(of, base), once.set_index("intervention")[_DESCRIBED], *order)
+        yield Pair(cells, intact_nats(of, base), once.set_index("intervention")[DESCRIBED], *order)
 
 
 def gaps_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:

@@ -87,6 +87,12 @@ class Exchange:
             self.known[key] = made
         return self.known[key]
 
+    def donated(self, change: Change) -> OtherWeights:
+        """What the weights of a change are to be."""
+        return donated(
+            self.host, self.donor, change.site, change.layers, change.t, change.heads
+        )  # fmt: skip
+
     def together(
         self, changes: Sequence[Change], writes: bool, memory_budget: int
     ) -> Iterator[tuple[Change, ...]]:
