@@ -20,21 +20,13 @@ _PRUNED_WORDS = (
 )
 
 
-def pruning_table(run: RunTables) -> list[Table]:
-    """A written model beside what was predicted of it."""
-    pruning = run.table("pruning_summary")
-    if pruning is None:
-        return []
-    shown = cells(WRITTEN, pruning)
-    return [Table("Written model, and prediction by skipping its layers", heads(WRITTEN), shown)]
-
-
 def sections(run: RunTables) -> list[Section]:
     """A written model beside what was predicted of it."""
-    return [
-        Section("pruned", "Written without layers", 80, _PRUNED_WORDS, (),
-                tuple(pruning_table(run))),
-    ]  # fmt: skip
+    pruning, tables = run.table("pruning_summary"), list[Table]()
+    if pruning is not None:
+        title = "Written model, and prediction by skipping its layers"
+        tables.append(Table(title, heads(WRITTEN), cells(WRITTEN, pruning)))
+    return [Section("pruned", "Written without layers", 80, _PRUNED_WORDS, (), tuple(tables))]
 
 
 def _tables(result: PruningResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:

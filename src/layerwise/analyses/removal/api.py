@@ -7,6 +7,7 @@ records by ``results``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Unpack
 
 from layerwise.analyses.arguments import check_arguments
@@ -14,6 +15,7 @@ from layerwise.analyses.execute import execute_job
 from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
+from layerwise.runs.controls import write_all_requests
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import TaskLike, prepare
 
@@ -68,4 +70,4 @@ def removal_order(
     """
     setup = prepare(model, tasks, protocols, method=method, **run)
     job = Removal(setup, n_removed, tuple(by), held_out, method)
-    return execute_job(job, RemovalResult, "layer removal", run, job.write_requests)
+    return execute_job(job, RemovalResult, "layer removal", run, partial(write_all_requests, setup))

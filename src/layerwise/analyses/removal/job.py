@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,7 +21,7 @@ from layerwise.ground.layer_names import removable
 from layerwise.models.instance.kinds import n_encoder_layers
 from layerwise.presentation.wording import when
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
-from layerwise.runs.controls import asked_blind, requests_of, write_all_requests
+from layerwise.runs.controls import asked_blind, requests_of
 from layerwise.runs.dry_sweeps import cost_of_sweeps, tell_of_more_memory
 from layerwise.runs.executors import LOCAL
 from layerwise.runs.progress import Meter, PartMeter, telling_of_piece
@@ -186,10 +185,6 @@ class Removal:
             blind = asked_blind(self.setup, task, items, [protocol]) if () in tried else []
             evaluated.append(TaskRequests(task, items, requests, blind))
         return evaluated
-
-    def write_requests(self, folder: Path) -> None:
-        """Write exactly what was put to the model, one line per request."""
-        write_all_requests(self.setup, folder)
 
 
 @dataclass(frozen=True)

@@ -83,17 +83,16 @@ def by_influence(read: Read, n: int) -> list[Layers]:
 
 def by_angle(read: Read, n: int) -> list[Layers]:
     """Of each size the block across which the stream turns least (arXiv:2403.17887)."""
-    maps = [_mean_distances([task[i] for task in read]) for i in range(len(read[0]))]
+    maps = [
+        np.mean([angular_distances(one.read.numpy()).mean(axis=0) for one in of_stack], axis=0)
+        for of_stack in zip(*read, strict=True)
+    ]
     chosen = []
     for size in range(1, n + 1):
         blocks = blocks_of(size, *_sizes(read))
         across = [np.diagonal(cosines, size) for cosines in maps if size < len(cosines) - 1]
         chosen.append(blocks[_least(np.concatenate(across))])
     return chosen
-
-
-def _mean_distances(streams: Sequence[Streams]) -> Float[np.ndarray, "depth depth"]:
-    return np.mean([angular_distances(s.read.numpy()).mean(axis=0) for s in streams], axis=0)
 
 
 def _sizes(read: Read) -> tuple[int, int]:
