@@ -62,7 +62,9 @@ def divergences(
     et al. 2015, arXiv:1503.02531, section 2).
     """
     log_p, log_q = (
-        (_at_least_single(logits) / objective.temperature).log_softmax(-1)
+        (
+            logits.to(torch.promote_types(logits.dtype, torch.float32)) / objective.temperature
+        ).log_softmax(-1)
         for logits in (teacher, student)
     )
     if objective.divergence == FORWARD:
@@ -81,11 +83,6 @@ def kl(
 ) -> Float[torch.Tensor, " positions"]:
     """Kullback-Leibler divergence KL(P || Q) in nats, of log-probabilities."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)
-
-
-def _at_least_single(values: Float[torch.Tensor, "*any"]) -> Float[torch.Tensor, "*any"]:
-    """In float32, unless they are more exact."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def stream_distance(

@@ -14,7 +14,7 @@ import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute
-from layerwise.analyses.shared.texts import Texts, texts_of_file, texts_of_tasks
+from layerwise.analyses.shared.texts import texts_of_file, texts_of_tasks
 from layerwise.analyses.shared.translators import FILE
 from layerwise.analyses.shared.translators import TunedLens as TunedLens
 from layerwise.errors import UserError
@@ -24,7 +24,7 @@ from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import PromptOptions
 from layerwise.runs.progress import Meter
-from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.runs.setup import TaskLike, prepare
 from layerwise.storage.parquet import frame
 
 from .result import TunedLensResult
@@ -105,14 +105,30 @@ def train_lens(
     else:
         setup = replace(setup, tasks=(), protocols=())
         texts = texts_of_file(Path(text), setup, n_texts)
-    job = Training(setup, texts, kind, steps, rate)
-    settings = setup.settings(analysis="tuned lens", **job.settings())
+    own = {
+        "kind": kind,
+        "text": texts.source,
+        "text_hash": texts.hash,
+        "texts_trained_on": len(texts.train),
+        "texts_held_out": len(texts.held_out),
+        "steps": steps,
+        "rate": rate,
+    }
+    settings = setup.settings(analysis="tuned lens", **own)
     made: list[TunedLens] = []
 
     def make(parts: CheckpointStore, progress: Meter) -> list[TunedLensResult]:
-        lens, result = job.run(parts, settings, progress)
-        made.append(lens)
-        return [result]
+        loaded = setup.loaded
+        facts = {"model": loaded.name, "model_hash": loaded.hash, "seed": setup.seed}
+        trainer = Trainer(
+            setup.model, texts.train, kind == "full", steps, rate, setup.seed, setup.memory_budget
+        )  # fmt: skip
+        made.append(_trained(trainer, facts | own, parts, progress))
+        progress.doing("testing the tuned lens")
+        rows = compare(setup.model, made[0], texts.held_out, setup.seed, setup.memory_budget)
+        progress.done(1.0)
+        table = frame("tuned_lens", [{"kind": kind, **row} for row in rows])
+        return [TunedLensResult(table, setup.facts(settings))]
 
     (result,) = execute(
         make, (TunedLensResult,), out, settings, setup.refuse_changed, progress,
@@ -121,52 +137,18 @@ def train_lens(
     return Trained(made[0] if made else TunedLens.load(Path(str(out))), result)
 
 
-@dataclass(frozen=True)
-class Training:
-    """A planned training, of a ``full`` lens or of a ``bias`` alone."""
-
-    setup: Setup
-    texts: Texts
-    kind: str
-    steps: int
-    rate: float
-
-    def settings(self) -> dict[str, Any]:
-        """What makes it this training and no other."""
-        return {
-            "kind": self.kind,
-            "text": self.texts.source,
-            "text_hash": self.texts.hash,
-            "texts_trained_on": len(self.texts.train),
-            "texts_held_out": len(self.texts.held_out),
-            "steps": self.steps,
-            "rate": self.rate,
-        }
-
-    def run(
-        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
-    ) -> tuple[TunedLens, TunedLensResult]:
-        """Train on from where an interrupted run stopped, then test."""
-        setup = self.setup
-        trainer = Trainer(
-            setup.model, self.texts.train, self.kind == "full", self.steps, self.rate,
-            setup.seed, setup.memory_budget,
-        )  # fmt: skip
-        if parts.has_part(_STATE):
-            trainer.resume(parts.read_part(_STATE)["state"].iloc[0])
-        progress.expect(self.steps + 1.0)
-        progress.doing("training the tuned lens")
-        progress.done(float(trainer.done))
-        while trainer.done < self.steps:
-            trainer.step()
-            progress.done(1.0)
-            if trainer.done % KEPT_EVERY == 0:
-                parts.write_part(_STATE, pd.DataFrame({"state": [trainer.state()]}))
-        loaded = setup.loaded
-        facts = {"model": loaded.name, "model_hash": loaded.hash, "seed": setup.seed}
-        lens = trainer.trained(facts | self.settings())
-        progress.doing("testing the tuned lens")
-        rows = compare(setup.model, lens, self.texts.held_out, setup.seed, setup.memory_budget)
+def _trained(
+    trainer: Trainer, facts: dict[str, Any], parts: CheckpointStore, progress: Meter
+) -> TunedLens:
+    """Train on from where an interrupted run stopped."""
+    if parts.has_part(_STATE):
+        trainer.resume(parts.read_part(_STATE)["state"].iloc[0])
+    progress.expect(trainer.steps + 1.0)
+    progress.doing("training the tuned lens")
+    progress.done(float(trainer.done))
+    while trainer.done < trainer.steps:
+        trainer.step()
         progress.done(1.0)
-        table = frame("tuned_lens", [{"kind": self.kind, **row} for row in rows])
-        return lens, TunedLensResult(table, setup.facts(settings))
+        if trainer.done % KEPT_EVERY == 0:
+            parts.write_part(_STATE, pd.DataFrame({"state": [trainer.state()]}))
+    return trainer.trained(facts)
