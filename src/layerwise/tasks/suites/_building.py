@@ -126,25 +126,29 @@ def suite(
     name: str,
     capability: Capability,
     description: str,
-    items: Sequence[Item],
+    drafts: Sequence[Item],
     examples: Sequence[Item] = (),
     redraw: Callable[[], Sequence[Item]] | None = None,
     *,
     generate: GenerateSpec,
     guess: float | None = None,
     template: Template = _PLAIN,
+    ids: str = "",
 ) -> Task:
-    """A suite's task of settled items, and of drafts of few-shot examples."""
+    """A suite's task, of drafts of its items and of few-shot examples."""
     # guess: accuracy by guessing where the answer is written; of the commonest answer if None.
     # redraw: makes drafts of further examples, which come last so that all else stays.
-    begun = items[0].id.replace("/0000", "/fewshot")
+    # ids: what ids begin with, if not with the name. Items that have ids are settled already, where
+    # what is drawn for the examples comes after that.
+    items = tuple(drafts) if drafts[0].id else settle(rng, ids or name, drafts)
+    begun = f"{ids or name}/fewshot"
     fewshot = settle(rng, begun, examples)
     numbers = range(1, MOST_FEWSHOT_SEEDS) if redraw else ()
     return Task(
         name=name,
         capability=capability,
         description=description,
-        items=tuple(items),
+        items=items,
         fewshot=fewshot,
         other_fewshot=tuple(settle(rng, f"{begun}-{n}", redraw()) for n in numbers if redraw),
         generate=generate,

@@ -10,7 +10,7 @@ import numpy as np
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
-from ._building import N_ITEMS, data, distinct, draw, generator, halves, require, settle, suite
+from ._building import N_ITEMS, data, distinct, draw, generator, halves, require, suite
 
 _CLOSING = {"(": ")", "[": "]", "{": "}", "<": ">"}
 _THREADS = 3
@@ -46,7 +46,7 @@ def brackets(
         "brackets",
         "coherence",
         f"nested brackets of four kinds, {depth} of them open, to be closed",
-        settle(rng, "brackets", drafts),
+        drafts,
         examples,
         lambda: make(n_fewshot, drafts),
         generate=GenerateSpec(("\n",), 2 * depth + 2, "symbols"),
@@ -89,7 +89,7 @@ def repetition(
         "repetition",
         "coherence",
         f"a list of {length} words, its repetition continued after {shown} of them",
-        settle(rng, "repetition", drafts),
+        drafts,
         examples,
         lambda: make_examples(draw(rng, kept, len(kept))),
         generate=GenerateSpec(("\n",), 3 * (length - shown), "first_line"),
@@ -175,7 +175,7 @@ def passage(seed: int = 0, *, n_between: int = 0, n_items: int = N_ITEMS) -> Tas
         "passage",
         "coherence",
         "short passages with three threads, whose rest follows from the start",
-        settle(rng, "passage", drafts),
+        drafts,
         examples,
         make_examples,
         generate=GenerateSpec((".", ",", "\n"), 4, "first_word"),

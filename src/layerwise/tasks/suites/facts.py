@@ -19,7 +19,6 @@ from ._building import (
     generator,
     halves,
     require,
-    settle,
     spread,
     suite,
 )
@@ -193,8 +192,7 @@ def _paired(seed: int, n_options: int, rarity: int, n_sentences: int) -> Task:
 
     examples = make_examples(pool)
     name, twin = ("facts-open-book", "facts")[:: 1 if n_sentences else -1]
-    settled = settle(rng, name, drafts)
-    items = [replace(item, pair=f"{twin}/{index:04d}") for index, item in enumerate(settled)]
+    items = [replace(draft, pair=f"{twin}/{index:04d}") for index, draft in enumerate(drafts)]
     # A guesser may take an answer from the context or the relation's commonest one.
     stated = [1 / f"{item.context} ".count(". ") for item in items] if n_sentences else [0.0]
     return suite(
@@ -279,13 +277,12 @@ def open_book(seed: int = 0, *, n_statements: int = 4, n_items: int = N_ITEMS) -
             return _made_up(rng, used, n_statements)
         return _contradicting(rng, draw(rng, free, 1)[0], n_statements)
 
-    items = settle(rng, "open-book", distinct(make, n_items, key=lambda item: item.question))
     return suite(
         rng,
         "open-book",
         "retrieval",
         "facts in the context that are false or made up, one looked up",
-        items,
+        distinct(make, n_items, key=lambda item: item.question),
         examples,
         make_examples,
         generate=_GENERATE,

@@ -37,12 +37,13 @@ def kv_words(
         "kv-words",
         "retrieval",
         f"{n_pairs} pairs of words in the context, one looked up",
-        settle(rng, f"kv-words-{n_pairs}", drafts),
+        drafts,
         examples,
         lambda: make_examples(draw(rng, shown, len(shown))),
         generate=GenerateSpec(("\n", ",", "."), 5, "first_line"),
         # Without the look-up, one of the values in the context is the best guess.
         guess=1 / n_pairs,
+        ids=f"kv-words-{n_pairs}",
     )
 
 
@@ -87,7 +88,7 @@ def kv_ids(
         "kv-ids",
         "retrieval",
         "random identifiers in pairs, one looked up, at several sizes and positions",
-        settle(rng, "kv-ids", drafts),
+        drafts,
         examples,
         make_examples,
         generate=GenerateSpec(('"', "\n"), 2 * digits, "first_line"),
@@ -198,7 +199,7 @@ def two_hop(
         "two-hop",
         "reasoning",
         f"from a person to an animal to a place, {n_chains} of each in the context",
-        settle(rng, "two-hop", drafts),
+        drafts,
         examples,
         make_examples,
         generate=_ONE_NAME,

@@ -277,13 +277,12 @@ def word_problems(
 
     examples = make_examples(shown_names, shown_things)
     drafts = turned_over(lambda turn: _stories(rng, turn, largest, names, things), n_items)
-    items = settle(rng, "word-problems", drafts)
     return suite(
         rng,
         "word-problems",
         "reasoning",
         "one-step word problems, answered by a worked-out sentence",
-        items,
+        drafts,
         [block[0] for block in examples],
         others,
         generate=GenerateSpec(("\n",), 28, "answer_is"),

@@ -32,7 +32,6 @@ from ._building import (
     draw,
     generator,
     require,
-    settle,
     spread,
     suite,
     turned_over,
@@ -41,7 +40,7 @@ from .facts import Fact, option_groups
 
 _TEMPLATE = Template(answer_end=f" {END}", separator=" ", context_end=" ")
 _N_OPTIONS = 4
-_ONE_WORD = GenerateSpec((END,), 2, "first_word")
+_suite = partial(suite, generate=GenerateSpec((END,), 2, "first_word"), template=_TEMPLATE)
 
 
 def toy_suites(language: Language) -> tuple[tuple[str, Capability, Callable[..., Task]], ...]:
@@ -79,7 +78,7 @@ def lookup(
         lambda _: _chain_item(language, rng, pool, n_pairs, n_before, "pairs"), n_items
     )
     what = f"{n_pairs} pairs of made-up words in the context, one looked up"
-    return _task(rng, name, "retrieval", what, drafts, 1 / (n_pairs - n_before))
+    return _suite(rng, name, "retrieval", what, drafts, guess=1 / (n_pairs - n_before))
 
 
 def facts(language: Language, seed: int = 0, *, n_before: int = 1, n_items: int = N_ITEMS) -> Task:
@@ -91,7 +90,7 @@ def facts(language: Language, seed: int = 0, *, n_before: int = 1, n_items: int 
     chosen = _asked_facts(language, rng)[:n_items]
     drafts = [_fact_item(language, rng, *combination, n_before) for combination in chosen]
     what = "made-up facts from memory, each behind another one"
-    return _task(rng, name, "knowledge", what, drafts)
+    return _suite(rng, name, "knowledge", what, drafts)
 
 
 def facts_open_book(language: Language, seed: int = 0, *, n_items: int = N_ITEMS) -> Task:
@@ -147,7 +146,7 @@ def two_hop(
         lambda _: _chain_item(language, rng, pool, n_chains, n_before, "chains"), n_items
     )
     what = f"from a made-up word to a second to a third, {n_chains} chains in the context"
-    return _task(rng, name, "reasoning", what, drafts, 1 / (n_chains - n_before))
+    return _suite(rng, name, "reasoning", what, drafts, guess=1 / (n_chains - n_before))
 
 
 def brackets(
@@ -164,37 +163,8 @@ def brackets(
     rng = generator(seed, name)
     drafts = turned_over(lambda _: _bracket_block(language, rng, depth, n_closed), n_items)
     what = f"{depth} open brackets of four kinds, to be closed"
-    return _task(
-        rng,
-        name,
-        "coherence",
-        what,
-        drafts,
-        len(language.brackets) ** -depth,
-        GenerateSpec((END,), depth + 2, "symbols"),
-    )
-
-
-def _task(
-    rng: np.random.Generator,
-    name: str,
-    capability: Capability,
-    description: str,
-    drafts: Sequence[Item],
-    guess: float | None = None,
-    generate: GenerateSpec = _ONE_WORD,
-) -> Task:
-    items = settle(rng, name, drafts)
-    return suite(
-        rng,
-        name,
-        capability,
-        description,
-        items,
-        generate=generate,
-        guess=guess,
-        template=_TEMPLATE,
-    )
+    guess, generate = len(language.brackets) ** -depth, GenerateSpec((END,), depth + 2, "symbols")
+    return _suite(rng, name, "coherence", what, drafts, guess=guess, generate=generate)
 
 
 def _asked_facts(language: Language, rng: np.random.Generator) -> list[tuple[Fact, Sequence[Fact]]]:
