@@ -33,7 +33,7 @@ from layerwise.sweep.activations.streams import truncated_encoder
 from layerwise.sweep.changes.edits import Site
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.walk.readout import logits_of
-from layerwise.tasks._encoding import encode_apart, encode_input
+from layerwise.tasks._encoding import encode, encode_pair
 from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer
 from tests.planted import small_task
@@ -76,11 +76,11 @@ def test_the_prompt_goes_to_the_encoder_and_the_answer_to_the_decoder() -> None:
 
 def test_white_space_moves_to_the_answer_and_special_tokens_stay_in_the_input() -> None:
     tokenizer = tiny_tokenizer(bos=True)
-    prompt, answer = encode_apart(tokenizer, "The capital of France is ", "Paris")
+    prompt, answer = encode_pair(tokenizer, "The capital of France is ", "Paris", apart=True)
     assert prompt == tuple(tokenizer("The capital of France is").input_ids)
     assert prompt[0] == tokenizer.bos_token_id
     assert tokenizer.decode(list(answer)) == " Paris"
-    assert encode_input(tokenizer, "<s>a") == tuple(tokenizer("a").input_ids)
+    assert encode(tokenizer, "<s>a", apart=True) == tuple(tokenizer("a").input_ids)
 
 
 def test_the_harness_encodes_in_the_same_way() -> None:
@@ -92,7 +92,7 @@ def test_the_harness_encodes_in_the_same_way() -> None:
         ),
     )
     for context, continuation in (("Question: 2 + 3? Answer:", " 5"), ("a key ", "opens a door")):
-        given = encode_apart(tokenizer, context, continuation)
+        given = encode_pair(tokenizer, context, continuation, apart=True)
         expected = TemplateLM._encode_pair(harness, context, continuation)  # type: ignore[arg-type]
         assert tuple(map(list, given)) == expected
 

@@ -19,7 +19,7 @@ from layerwise.ground import limited
 from layerwise.models.huggingface import untrusted_tokenizer
 from layerwise.models.huggingface.originals import read_tokenizer
 from layerwise.models.huggingface.untrusted_tokenizer import is_untrusted
-from layerwise.tasks._encoding import as_chat, encode, encode_apart, encode_input
+from layerwise.tasks._encoding import as_chat, encode, encode_pair
 from tests.cases import in_long_runs
 from tests.forking import exit_code, forked
 from tests.models.refusal import refused
@@ -111,7 +111,12 @@ def test_words_that_are_added_are_tried_before_they_are_normalized(folder):
 
 @pytest.mark.parametrize(
     "encoder",
-    [encode, *in_long_runs((encode_input,), (lambda *a: encode_apart(*a, ""),))],
+    [
+        encode,
+        *in_long_runs(
+            (lambda *a: encode(*a, apart=True),), (lambda *a: encode_pair(*a, "", apart=True),)
+        ),
+    ],
 )
 def test_a_text_that_hangs_is_refused_where_it_is_encoded(folder, encoder):
     edit(folder / FILE, pre_tokenizer=many("pretokenizers", [

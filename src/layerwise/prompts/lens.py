@@ -24,7 +24,7 @@ from layerwise.sweep.activations.intact_run import Place, residuals_at
 from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.walk.readout import logits_of
-from layerwise.tasks._encoding import encode_apart
+from layerwise.tasks._encoding import encode_pair
 
 from .cells import AMOUNT, SHARE, SIGNED, Panel
 from .grid import Grid
@@ -246,7 +246,7 @@ def _target(model: Model, tokens: Tokens, target: str | None) -> Tokens:
             "expected it as the end of the prompt; put it there."
         )
     tokenizer: Any = original_tokenizer(model)
-    return encode_apart(tokenizer, "", target, tokens)[1]
+    return encode_pair(tokenizer, "", target, tokens, apart=True)[1]
 
 
 def _places(model: Model, site: str) -> tuple[list[Place], tuple[str, ...]]:

@@ -13,7 +13,7 @@ from layerwise.models.huggingface.untrusted_tokenizer import try_texts
 from layerwise.models.instance.facts import origin_of, original_tokenizer
 from layerwise.models.instance.kinds import Model, is_seq2seq, vocabularies
 from layerwise.sweep.requests import Generate, Tokens, refuse_unknown_tokens
-from layerwise.tasks._encoding import as_chat, encode, encode_apart, encode_input
+from layerwise.tasks._encoding import as_chat, encode, encode_pair
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
 """A text, token ids, or the turns of a chat."""
@@ -39,7 +39,7 @@ def encode_prompt(model: Model, prompt: Prompt, *, chat: bool = False) -> Tokens
     text = as_chat(tokenizer, turns) if chat else turns
     if not text:
         raise UserError("The prompt is empty: expected some text; write one.")
-    return _checked(model, (encode_input if is_seq2seq(model) else encode)(tokenizer, text))
+    return _checked(model, encode(tokenizer, text, apart=is_seq2seq(model)))
 
 
 def _checked(model: Model, tokens: Tokens) -> Tokens:
@@ -67,7 +67,7 @@ def token_of(model: Model, text: str | int, name: str = "token") -> int:
         return text
     tokenizer: Any = original_tokenizer(model)
     if is_seq2seq(model):
-        _, ids = encode_apart(tokenizer, "", text, ())
+        _, ids = encode_pair(tokenizer, "", text, (), apart=True)
     else:
         try_texts(tokenizer, text)
         ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])

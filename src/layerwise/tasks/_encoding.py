@@ -126,34 +126,46 @@ class Tokenizer(Protocol):
         ...
 
 
-def encode(tokenizer: Tokenizer, text: str) -> Tokens:
+def encode(tokenizer: Tokenizer, text: str, *, apart: bool = False) -> Tokens:
     """Token ids of ``text``, with the special tokens that the tokenizer itself puts first."""
     # A text that starts with the BOS token (a chat template writes it) does not get a second one,
-    # and an end token that the tokenizer appends is dropped: the text goes on after it.
-    bos = getattr(tokenizer, "bos_token", None) or getattr(tokenizer, "eos_token", None)
-    special = not (bos and text.startswith(bos))
+    # and an end token that the tokenizer appends is dropped: the text goes on after it. An input of
+    # an encoder-decoder, which is encoded apart, has its end token.
+    bos, eos = (getattr(tokenizer, f"{name}_token", None) for name in ("bos", "eos"))
+    bos = bos or (None if apart else eos)
     try_texts(tokenizer, text)
+    special = not (bos and text.startswith(bos))
     ids = _tokens(tokenizer(text, add_special_tokens=special)["input_ids"])
-    eos = getattr(tokenizer, "eos_token", None)
     appended = bool(ids) and ids[-1] == getattr(tokenizer, "eos_token_id", None)
-    return ids[:-1] if appended and not text.endswith(eos or "") else ids
+    return ids[:-1] if appended and not apart and not text.endswith(eos or "") else ids
 
 
 def encode_pair(
-    tokenizer: Tokenizer, context: str, continuation: str, start: Tokens | None = None
+    tokenizer: Tokenizer,
+    context: str,
+    continuation: str,
+    start: Tokens | None = None,
+    *,
+    apart: bool = False,
 ) -> tuple[Tokens, Tokens]:
-    """Token ids of a context and of the continuation that is scored after it."""
-    # As ``_encode_pair`` of lm-evaluation-harness does for causal models: white space at the
-    # context's end moves to the continuation; the whole and the context are encoded, and the
-    # continuation is the rest. Where the rest surely has its own encoding there, long contexts are
-    # not encoded again with each option.
+    """Token ids of a context and of the continuation that is scored after it.
+
+    Of an encoder-decoder they are encoded apart: what it reads, and what its decoder is to say.
+    """
+    # As ``_encode_pair`` of lm-evaluation-harness does: white space at the context's end moves to
+    # the continuation. For causal models the whole and the context are encoded, and the
+    # continuation is the rest; where the rest surely has its own encoding there, long contexts are
+    # not encoded again with each option. Apart, the context gets all special tokens that the
+    # tokenizer has for it, and the continuation, as a target text, none.
     stripped = context.rstrip()
-    if start is None:
-        start = encode(tokenizer, stripped)
     rest = context[len(stripped) :] + continuation
-    if stripped and rest.startswith(" ") and _begins_anew_at_spaces(tokenizer):
+    if start is None:
+        start = encode(tokenizer, stripped, apart=apart)
+    if apart or (stripped and rest.startswith(" ") and _begins_anew_at_spaces(tokenizer)):
         try_texts(tokenizer, rest)
-        return start, _tokens(tokenizer(rest, add_special_tokens=False)["input_ids"])
+        encode_rest: Any = tokenizer
+        given = {"text_target" if apart else "text": rest}
+        return start, _tokens(encode_rest(**given, add_special_tokens=False)["input_ids"])
     return start, encode(tokenizer, context + continuation)[len(start) :]
 
 
@@ -164,32 +176,6 @@ def _begins_anew_at_spaces(tokenizer: Tokenizer) -> bool:
         adds_after = tokenizer("a b")["input_ids"] != tokenizer("a")["input_ids"] + alone
         _BEGINS_ANEW[tokenizer] = is_byte_level(tokenizer) and not adds_after
     return _BEGINS_ANEW[tokenizer]
-
-
-def encode_apart(
-    tokenizer: Tokenizer, context: str, continuation: str, start: Tokens | None = None
-) -> tuple[Tokens, Tokens]:
-    """Token ids of an input of an encoder-decoder, and of what its decoder is to say."""
-    # As ``_encode_pair`` of lm-evaluation-harness does for such models: white space at the
-    # context's end moves to the continuation; the context gets all special tokens that the
-    # tokenizer has for it, its end token too, and the continuation, as a target text, none.
-    stripped = context.rstrip()
-    target: Any = tokenizer
-    answer = context[len(stripped) :] + continuation
-    try_texts(tokenizer, answer)
-    encoded = target(text_target=answer, add_special_tokens=False)
-    if start is None:
-        start = encode_input(tokenizer, stripped)
-    return start, _tokens(encoded["input_ids"])
-
-
-def encode_input(tokenizer: Tokenizer, text: str) -> Tokens:
-    """Token ids of an input of an encoder-decoder, with all its special tokens."""
-    # A text that starts with the BOS token (a chat template writes it) gets none of them.
-    bos = getattr(tokenizer, "bos_token", None)
-    special = not (bos and text.startswith(bos))
-    try_texts(tokenizer, text)
-    return _tokens(tokenizer(text, add_special_tokens=special)["input_ids"])
 
 
 def _tokens(ids: list[int]) -> Tokens:

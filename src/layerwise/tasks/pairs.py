@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from layerwise.errors import TooLongError, counted
 from layerwise.sweep.requests import Tokens, n_shared
-from layerwise.tasks._encoding import Tokenizer, encode_apart, encode_pair
+from layerwise.tasks._encoding import Tokenizer, encode_pair
 from layerwise.tasks._requests import open_prompt
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import Task
@@ -126,6 +126,6 @@ def _prompt_and_answer(
     task: Task, item: Item, tokenizer: Tokenizer, apart: bool
 ) -> tuple[Tokens, int]:
     """Tokens of an item's prompt, and the first one of its answer."""
-    prompt, encoded = open_prompt(task, item), encode_apart if apart else encode_pair
-    context, rest = encoded(tokenizer, prompt, task.template.delimiter + item.answer)
+    answer = task.template.delimiter + item.answer
+    context, rest = encode_pair(tokenizer, open_prompt(task, item), answer, apart=apart)
     return context, rest[0]

@@ -8,14 +8,7 @@ from typing import Any
 
 from layerwise.errors import UserError
 from layerwise.sweep.requests import Generate, LogLikelihood
-from layerwise.tasks._encoding import (
-    Tokenizer,
-    as_chat,
-    encode,
-    encode_apart,
-    encode_input,
-    encode_pair,
-)
+from layerwise.tasks._encoding import Tokenizer, as_chat, encode, encode_pair
 from layerwise.tasks._requests import (
     TaskRequest,
     answer_is_begun,
@@ -68,7 +61,7 @@ def build_requests(
         contexts = [prompt(task, one, protocol) for one in prompted]
     if protocol == "generate":
         (context,) = contexts
-        tokens = (encode_input if apart else encode)(tokenizer, context)
+        tokens = encode(tokenizer, context, apart=apart)
         if not tokens:
             raise _no_tokens(task, item)
         request = Generate(tokens, task.max_tokens, task.generate.stop)
@@ -114,10 +107,10 @@ def _options(
     apart: bool,
 ) -> tuple[TaskRequest, ...]:
     texts = continuations(task, item, protocol, "" if joined else None)
-    built, starts, encoded = [], {}, encode_apart if apart else encode_pair
+    built, starts = [], {}
     for number, (text, choice) in enumerate(zip(texts, item.choices, strict=True)):
         context = contexts[number % len(contexts)]
-        start, rest = encoded(tokenizer, context, text, starts.get(context))
+        start, rest = encode_pair(tokenizer, context, text, starts.get(context), apart=apart)
         if not start or not rest:
             raise _no_tokens(task, item)
         starts[context] = start

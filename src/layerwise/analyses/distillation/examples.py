@@ -18,7 +18,7 @@ from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, Generated, Scored, intact
 from layerwise.sweep.requests import Outcome, Tokens
 from layerwise.tasks import Task, TaskRequest, load_task
-from layerwise.tasks._encoding import encode_apart, encode_pair
+from layerwise.tasks._encoding import encode_pair
 from layerwise.tasks.items import Item
 from layerwise.tasks.registry import is_from_suite
 
@@ -164,8 +164,8 @@ def task_answer(setup: Setup, question: Question) -> Example | None:
         ends = not any(stop in closing for stop in task.generate.stop)
         start = "" if setup.chat else task.template.delimiter
         answer = start + answer + ("" if ends else closing)
-    encode = encode_apart if is_seq2seq(setup.model) else encode_pair
-    prompt, targets = encode(setup.tokenizer, gold.context, answer)
+    apart = is_seq2seq(setup.model)
+    prompt, targets = encode_pair(setup.tokenizer, gold.context, answer, apart=apart)
     return example_of(setup, question, prompt, targets, end=ends) if targets else None
 
 

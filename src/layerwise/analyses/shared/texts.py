@@ -21,7 +21,7 @@ from layerwise.models.instance.kinds import decoder_prefix, is_seq2seq
 from layerwise.runs.setup import Setup
 from layerwise.sweep.requests import LogLikelihood, Tokens
 from layerwise.tasks import Task, load_task
-from layerwise.tasks._encoding import encode, encode_apart
+from layerwise.tasks._encoding import encode, encode_pair
 from layerwise.tasks._lines import bad_line, objects
 from layerwise.tasks.registry import is_from_suite
 
@@ -172,9 +172,8 @@ def _halves(text: str, setup: Setup, length: int) -> Iterator[Text]:
     for at in range(0, len(plain), length):
         piece = plain[at : at + length]
         middle = (len(piece) + 1) // 2
-        given, continued = encode_apart(
-            tokenizer, *map(tokenizer.decode, (piece[:middle], piece[middle:]))
-        )
+        both = map(tokenizer.decode, (piece[:middle], piece[middle:]))
+        given, continued = encode_pair(tokenizer, *both, apart=True)
         n_decoded = len(decoder_prefix(model)) + len(continued) - 1
         if continued and max(len(given), n_decoded) <= model.cfg.n_ctx:
             yield Text((*given, *continued), len(given))
