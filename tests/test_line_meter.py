@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
-from rich.progress import Progress
 
 from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.removal.api import removal_order
@@ -20,9 +19,7 @@ from layerwise.runs.progress import (
     LineMeter,
     Meter,
     PartMeter,
-    Tally,
     _Left,
-    bar_of,
     meter,
     telling_of_piece,
     ticking,
@@ -154,15 +151,14 @@ def test_a_part_expects_only_what_was_not_counted_of_it():
 
 
 def test_a_bar_shows_the_same_share_and_time(clock):
-    tally = Tally(clock=clock)
-    with Progress(disable=True) as progress:
-        bar = BarMeter(progress, tally)
-        bar.expect(100.0)
-        clock.now += 10.0
-        bar.done(25.0)
-        bar.expect(100.0)
-        assert progress.tasks[0].percentage == 25.0
-        assert str(_Left(tally).render(progress.tasks[0])) == "1.2 min left"
+    bar = BarMeter(Console(file=io.StringIO()), clock)
+    bar.expect(100.0)
+    clock.now += 10.0
+    bar.done(25.0)
+    bar.expect(100.0)
+    (task,) = bar.progress.tasks
+    assert task.percentage == 25.0
+    assert str(_Left(bar).render(task)) == "1.2 min left"
 
 
 def test_names_in_lines_are_shown_and_not_obeyed(told, clock, lines):
@@ -280,8 +276,8 @@ def test_what_is_done_is_said_in_the_users_words(monkeypatch):
 
 @pytest.mark.parametrize("width", [120, 80, 50])
 def test_a_bar_is_one_line_with_the_share_and_the_time_left(clock, width):
-    tally, console = Tally(clock=clock), Console(width=width, file=io.StringIO())
-    bar = BarMeter(bar_of(tally, console), tally)
+    console = Console(width=width, file=io.StringIO())
+    bar = BarMeter(console, clock)
     bar.expect(100.0)
     bar.doing("skipping layers: facts-open-book, chooses and writes")
     clock.now += 8.9 * 3600

@@ -167,19 +167,25 @@ def ticking(meter: LineMeter, pause: float = 1.0) -> Iterator[LineMeter]:
         watcher.join()
 
 
-@dataclass
-class BarMeter(Meter):
-    """Draws a bar on the standard error stream."""
+class BarMeter(Tally):
+    """Draws a bar of one line, on which what is being done is cut where there is no room for it."""
 
-    progress: Progress
-    tally: Tally
-
-    def __post_init__(self) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock=clock)
+        whole = Column(no_wrap=True, ratio=1)
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False, table_column=whole),
+            BarColumn(bar_width=10),
+            TextColumn("{task.fields[share]}", table_column=Column(no_wrap=True, min_width=4)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+            _Left(self),
+            console=console, transient=True, expand=True,
+        )  # fmt: skip
         self.bar = self.progress.add_task("starting", total=None, share="")
 
     def expect(self, amount: float) -> None:
         """See ``Meter``."""
-        self.tally.expect(amount)
+        super().expect(amount)
         self._show(total=1.0)
 
     def doing(self, what: str) -> None:
@@ -188,12 +194,12 @@ class BarMeter(Meter):
 
     def done(self, amount: float) -> None:
         """See ``Meter``."""
-        self.tally.done(amount)
+        super().done(amount)
         self._show()
 
     def _show(self, **changed: Any) -> None:
-        share = self.tally.share
-        self.progress.update(self.bar, completed=share, share=f"{share:.0%}", **changed)
+        shown = {"completed": self.share, "share": f"{self.share:.0%}", **changed}
+        self.progress.update(self.bar, **shown)
 
     def note(self, sentence: str) -> None:
         """See ``Meter``."""
@@ -212,30 +218,19 @@ class _Left(ProgressColumn):
         return Text("" if left is None else f"{seconds_in_words(left)} left")
 
 
-@dataclass
 class PartMeter(Meter):
     """Reports to a meter a part of the work that it already expects."""
 
-    whole: Meter
-    counted: float  # work that it expects of this part, and of which this part has told nothing
+    def __init__(self, whole: Meter, counted: float) -> None:
+        # counted: work that the meter expects of this part, and of which it was told nothing.
+        self.whole, self.counted = whole, counted
+        self.doing, self.done, self.note = whole.doing, whole.done, whole.note
 
     def expect(self, amount: float) -> None:
         """See ``Meter``; only what was not counted is new."""
         known = min(max(0.0, amount), self.counted)
         self.counted -= known
         self.whole.expect(amount - known)
-
-    def doing(self, what: str) -> None:
-        """See ``Meter``."""
-        self.whole.doing(what)
-
-    def done(self, amount: float) -> None:
-        """See ``Meter``."""
-        self.whole.done(amount)
-
-    def note(self, sentence: str) -> None:
-        """See ``Meter``."""
-        self.whole.note(sentence)
 
     def only(self, amount: float) -> None:
         """So much more is to come of this part, and not what was counted."""
@@ -304,18 +299,6 @@ def meter(show: bool) -> Iterator[Meter]:
             yield lines
             lines.end()
         return
-    tally = Tally()
-    with bar_of(tally, console) as progress:
-        yield BarMeter(progress, tally)
-
-
-def bar_of(tally: Tally, console: Console) -> Progress:
-    """A bar of one line, on which what is being done is cut where there is no room for it."""
-    columns = (
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
-        BarColumn(bar_width=10),
-        TextColumn("{task.fields[share]}", table_column=Column(no_wrap=True, min_width=4)),
-        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
-        _Left(tally),
-    )
-    return Progress(*columns, console=console, transient=True, expand=True)
+    bar = BarMeter(console)
+    with bar.progress:
+        yield bar
