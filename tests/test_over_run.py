@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from layerwise import stats
 from layerwise.analyses.patching.tables import effects_over_pairs
-from layerwise.presentation.over_run import count_that_hold, family, which_hold
+from layerwise.presentation.over_run import count_that_hold, family
 from layerwise.stats.effects import effects_table
 from layerwise.stats.families.estimate import (
     Sizes,
@@ -325,19 +325,11 @@ def told(p_run: list[float | None]) -> pd.DataFrame:
 
 def test_words_say_how_many_hold_and_over_how_many():
     every = told([0.01, 0.2, 0.03, None])
-    names = ", ".join
-
-    def named(table: pd.DataFrame) -> str:
-        return names(map(str, table["layer"]))
-
     assert family(every) == "over all 3 tests of the run (Holm)"
-    assert which_hold(every, every, named) == "; over all 3 tests of the run (Holm): 0, 2"
-    assert which_hold(every[:1], every, named).endswith(": all of them")
-    assert which_hold(every[1:2], every, named).endswith(": none")
     assert count_that_hold(every[:3], every) == (
         "of 3 significant effects 2 hold over all 3 tests of the run (Holm)"
     )
     assert count_that_hold(every[:1], every).startswith("this one effect holds")
-    assert which_hold(told([None]), told([None]), named) == ""
+    assert count_that_hold(told([None]), told([None])) == ""
     counted = every.assign(run_tests=pd.array([8, 8, 8, None], dtype="Int64"))
     assert family(counted[1:]) == "over all 8 tests of the run (Holm)"

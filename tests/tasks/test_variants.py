@@ -8,7 +8,7 @@ import pytest
 
 from layerwise.errors import UserError
 from layerwise.tasks import CAPABILITIES, Task, expand_task_names, load_task, registry
-from layerwise.tasks.registry import stated_defaults
+from layerwise.tasks.registry import arguments_in_words
 from layerwise.tasks.suites import MATCHED, arithmetic, facts, kv_words
 
 from .small import small_task
@@ -67,7 +67,7 @@ def test_suites_of_others_have_their_arguments_too(monkeypatch: pytest.MonkeyPat
     registry.register_suite("counted", "knowledge", counted)
     registry.register_suite("plain", "knowledge", lambda seed: small_task())
     assert load_task("counted:sizes=4+5:n_words=2", seed=1).description == "1 2 (4, 5)"
-    assert stated_defaults(counted) == "n_words=3, sizes=1+2"
+    assert arguments_in_words("counted") == "n_words=3, sizes=1+2"
     with pytest.raises(UserError, match="Suite 'plain' takes no arguments; ask for 'plain' alone"):
         load_task("plain:n_words=2")
     with pytest.raises(ValueError, match="The name 'matched' is taken"):

@@ -5,7 +5,6 @@ Nothing is computed here; the columns are those of ``stats.families``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,17 +48,6 @@ def together(table: pd.DataFrame) -> str:
 def after_holm(n: int) -> str:
     """``"after Holm's correction over all 12 tests of the run"``, of tables corrected as one."""
     return f"after Holm's correction over {every_test(n)} of the run"
-
-
-def which_hold(
-    sure: pd.DataFrame, every: pd.DataFrame, named: Callable[[pd.DataFrame], str]
-) -> str:
-    """What of a table's significant rows holds over the run, as the end of a sentence."""
-    if not n_tests(every):
-        return ""
-    held = that_hold(sure)
-    hold = "none" if held.empty else "all of them" if len(held) == len(sure) else named(held)
-    return f"; {family(every)}: {hold}"
 
 
 def count_that_hold(sure: pd.DataFrame, every: pd.DataFrame, correction: str = HOLM) -> str:

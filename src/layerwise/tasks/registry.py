@@ -189,7 +189,10 @@ def is_from_suite(task: Task) -> bool:
 
 def arguments_in_words(name: str) -> str:
     """The arguments that a suite's name can set, with their usual values; empty if none."""
-    return stated_defaults(_suites[name].factory)
+    return ", ".join(
+        key if one.default is None else f"{key}={_written(one.default)}"
+        for key, one in suite_arguments(_suites[name].factory).items()
+    )
 
 
 def _made(name: str, seed: int) -> Task:
@@ -295,14 +298,6 @@ def read_arguments(name: str, factory: Callable[..., Any]) -> Arguments:
     if given.get("n_items") == 0:
         raise UserError(f"The task name {shown(name)} asks for 0 items; expected 1 or more.")
     return {argument: given[argument] for argument in known if argument in given}
-
-
-def stated_defaults(factory: Callable[..., Any]) -> str:
-    """The arguments that a name can set with their usual values, as a name writes them."""
-    usual = {name: one.default for name, one in suite_arguments(factory).items()}
-    return ", ".join(
-        name if value is None else f"{name}={_written(value)}" for name, value in usual.items()
-    )
 
 
 def _written(value: int | Sequence[int]) -> str:
