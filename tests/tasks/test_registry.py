@@ -130,7 +130,7 @@ def test_limit_below_one(limit: int) -> None:
     with pytest.raises(UserError) as caught:
         load_task("facts", limit=limit)
     assert str(caught.value) == (
-        f"The limit of items must be at least 1, not {limit}; leave it out for all."
+        f"Argument 'limit' is {limit}; expected a whole number, such as 100 items, at least 1."
     )
 
 

@@ -18,8 +18,6 @@ Reader = Callable[[str, Any], Any]
 MOST_ENTRIES = 100_000
 # What a column of whole numbers, and every generator of random numbers, can hold.
 LARGEST = 2**63 - 1
-MOST_RESAMPLES = 100_000
-SMALLEST_BUDGET = 2**20
 _WHAT_IS_NO_LIST = (str, bytes, bytearray, set, frozenset, Mapping, os.PathLike)
 
 
@@ -36,11 +34,11 @@ def refuse(name: str, value: Any, expected: str) -> UserError:
     return UserError(f"Argument {name!r} is {kind}; expected {expected}.")
 
 
-def whole(example: int) -> Reader:
+def whole(example: int, least: int | None = None, most: int = LARGEST, unit: str = "") -> Reader:
     """Read a whole number; neither a bool nor a float is one, even if it has no fraction."""
+    expected = f"a whole number, such as {example}{unit}"
 
     def read(name: str, value: Any) -> int:
-        expected = f"a whole number, such as {example}"
         given = plain(value)
         if isinstance(given, (bool, float, complex)):
             raise refuse(name, value, expected)
@@ -53,52 +51,19 @@ def whole(example: int) -> Reader:
                 f"Argument {name!r} is a number of {number.bit_length()} bits; expected "
                 f"{expected}, of at most 63 bits."
             )
+        if number > most or (least is not None and number < least):
+            bound = f"at most {most:,}" if number > most else f"at least {least:,}"
+            raise UserError(f"Argument {name!r} is {number:,}; expected {expected}, {bound}.")
         return number
 
     return read
 
 
-def resamples(name: str, value: Any) -> int:
-    """Read a number of bootstrap samples."""
-    number = whole(10_000)(name, value)
-    if number > MOST_RESAMPLES:
-        raise UserError(
-            f"{number:,} bootstrap samples are too many; expected at most {MOST_RESAMPLES:,}, "
-            "which give the ends of an interval exactly enough: use fewer."
-        )
-    return number
-
-
-def seed(name: str, value: Any) -> int:
-    """Read a seed."""
-    number = whole(0)(name, value)
-    if number < 0:
-        raise UserError(f"The seed is {number}; expected 0 or a positive whole number.")
-    return number
-
-
-def limit(name: str, value: Any) -> int:
-    """Read a number of items."""
-    return at_least_one_item(whole(100)(name, value))
-
-
-def at_least_one_item(number: int) -> int:
-    """A limit of items that leaves some."""
-    if number < 1:
-        raise UserError(
-            f"The limit of items must be at least 1, not {number}; leave it out for all."
-        )
-    return number
-
-
-def memory_budget(name: str, value: Any) -> int:
-    """Read a number of bytes for activations."""
-    number = whole(2**30)(name, value)
-    if number < SMALLEST_BUDGET:
-        raise UserError(
-            f"A memory budget of {number} bytes is too small; give at least {SMALLEST_BUDGET}."
-        )
-    return number
+limit = whole(100, least=1, unit=" items")
+memory_budget = whole(2**30, least=2**20, unit=" bytes")
+# More give the ends of an interval no more exactly.
+resamples = whole(10_000, most=100_000, unit=" bootstrap samples")
+seed = whole(0, least=0)
 
 
 def real(example: float) -> Reader:
