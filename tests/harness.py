@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layerwise.tasks import Item, Task, TaskRequest
-from layerwise.tasks._requests import LETTER_DELIMITER
+from layerwise.tasks._requests import template_of
 
 Requests = Sequence[tuple[TaskRequest, ...]]
 
@@ -117,7 +117,7 @@ def _multiple_choice(task: Task, protocol: str) -> dict[str, Any]:
         "output_type": "multiple_choice",
         "doc_to_choice": "choices",
         "doc_to_target": "gold",
-        "target_delimiter": LETTER_DELIMITER if protocol == "letter" else task.template.delimiter,
+        "target_delimiter": template_of(task, protocol).delimiter,
         "metric_list": [_metric(name) for name in names],
     }
 

@@ -12,9 +12,6 @@ from .task import Task, Template
 
 PROTOCOLS = ("letter", "continuation", "generate")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-LETTER_CUE = "\nAnswer:"
-LETTER_DELIMITER = " "
-LETTER_SEPARATOR = "\n\n"
 
 
 @dataclass(frozen=True)
@@ -98,40 +95,42 @@ def check_length(request: TaskRequest, max_length: int | None, *, apart: bool = 
         )
 
 
-def prompt(task: Task, item: Item, protocol: str) -> str:
+def template_of(task: Task, protocol: str) -> Template:
+    """What stands around questions and answers; letters have a cue and a separator of their own."""
+    if protocol != "letter":
+        return task.template
+    return replace(
+        task.template, answer_cue="\nAnswer:", delimiter=" ", answer_end="", separator="\n\n"
+    )
+
+
+def prompt(task: Task, item: Item, protocol: str = "continuation") -> str:
     """The text that an item is put to the model as, without a chat template."""
     # Few-shot examples with their answers, then the item up to where its answer begins.
-    template, lettered = task.template, protocol == "letter"
-    delimiter = LETTER_DELIMITER if lettered else template.delimiter
-    end = LETTER_SEPARATOR if lettered else template.answer_end + template.separator
+    template, lettered = template_of(task, protocol), protocol == "letter"
+    end = template.answer_end + template.separator
     before = "".join(
-        _asked(template, example, lettered) + delimiter + _answer(example, lettered) + end
+        _asked(template, example, lettered) + template.delimiter + _answer(example, lettered) + end
         for example in task.fewshot
     )
     return before + _asked(template, item, lettered)
-
-
-def open_prompt(task: Task, item: Item) -> str:
-    """The same without listed options: the context of ``continuation`` and of ``generate``."""
-    return prompt(task, item, "continuation")
 
 
 def continuations(
     task: Task, item: Item, protocol: str, delimiter: str | None = None
 ) -> tuple[str, ...]:
     """The texts that are scored after the prompt, each behind the task's delimiter if None."""
-    lettered = protocol == "letter"
-    texts = LETTERS[: len(item.choices)] if lettered else item.choices
+    texts = LETTERS[: len(item.choices)] if protocol == "letter" else item.choices
     if item.ending is not None:
         texts = (item.ending,) * len(item.choices)
     if delimiter is None:
-        delimiter = LETTER_DELIMITER if lettered else task.template.delimiter
+        delimiter = template_of(task, protocol).delimiter
     return tuple(delimiter + text for text in texts)
 
 
 def turns(task: Task, item: Item, protocol: str) -> list[dict[str, str]]:
     """The same as turns of a chat: system prompt, examples, and the item as the user's last one."""
-    template, lettered = task.template, protocol == "letter"
+    template, lettered = template_of(task, protocol), protocol == "letter"
     said = [("system", task.system)] if task.system else []
     if item.turns and not lettered:
         said += item.turns
@@ -166,11 +165,9 @@ def answer_is_begun(item: Item, protocol: str) -> bool:
 def _asked(template: Template, item: Item, lettered: bool) -> str:
     """An item's context, question and options up to where its answer begins."""
     context = item.context + template.context_end if item.context is not None else ""
-    asked = context + template.question_prefix + item.question
-    if not lettered:
-        return asked + template.answer_cue
-    options = "".join(f"\n{LETTERS[i]}. {choice}" for i, choice in enumerate(item.choices))
-    return asked + options + LETTER_CUE
+    listed = zip(LETTERS, item.choices, strict=False) if lettered else ()
+    options = "".join(f"\n{letter}. {choice}" for letter, choice in listed)
+    return context + template.question_prefix + item.question + options + template.answer_cue
 
 
 def _answer(example: Item, lettered: bool) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from layerwise.errors import TooLongError, counted
 from layerwise.sweep.requests import Tokens, n_shared
 from layerwise.tasks._encoding import Tokenizer, encode_pair
-from layerwise.tasks._requests import open_prompt
+from layerwise.tasks._requests import prompt
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import Task
 
@@ -127,5 +127,5 @@ def _prompt_and_answer(
 ) -> tuple[Tokens, int]:
     """Tokens of an item's prompt, and the first one of its answer."""
     answer = task.template.delimiter + item.answer
-    context, rest = encode_pair(tokenizer, open_prompt(task, item), answer, apart=apart)
+    context, rest = encode_pair(tokenizer, prompt(task, item), answer, apart=apart)
     return context, rest[0]

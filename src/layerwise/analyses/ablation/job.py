@@ -37,7 +37,7 @@ from layerwise.sweep import Intervention, Sweep, intact
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task, TaskRequest
-from layerwise.tasks._requests import open_prompt
+from layerwise.tasks._requests import prompt
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples
 
@@ -193,7 +193,7 @@ class Ablation:
     def _cut(self, task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
         starts = range(0, len(task.items), ITEMS_AT_ONCE) if protocols else ()
         parts = [task.items[i : i + ITEMS_AT_ONCE] for i in starts]
-        size = sum(len(open_prompt(task, item)) for part in parts[:1] for item in part)
+        size = sum(len(prompt(task, item)) for part in parts[:1] for item in part)
         most = max(1, min(MOST_COUNTED, MOST_CHARACTERS // max(1, size)))
         several, apart = self.fewshot_seeds > 1, -(-len(parts) // most)  # one in so many is counted
         return [
