@@ -181,16 +181,13 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
         spared = of_all or "No layer is shown to be needed by all."
         return f"{capitalised('; '.join(parts))}. {spared}"
     shown = joined(f"{name} needs {few_layers(layers)}" for name, layers in needs.items())
-    sentences = [of_all or (f"{capitalised(shown)}." if shown else _none(run))]
+    nothing = "No layer is shown to be needed."
+    if run.table("estimates") is None:
+        nothing = "Layers are shown task by task; capabilities were not compared."
+    sentences = [of_all or (f"{capitalised(shown)}." if shown else nothing)]
     if len(names) > 1:
         sentences.append("No capability is shown to need a layer more than another does.")
     return " ".join(sentences)
-
-
-def _none(run: RunTables) -> str:
-    if run.table("estimates") is None:
-        return "Layers are shown task by task; capabilities were not compared."
-    return "No layer is shown to be needed."
 
 
 def _columns(layers: Sequence[int], n_encoder: int) -> tuple[Column, ...]:

@@ -11,6 +11,7 @@ from layerwise.report._answer import Answer, Block, Column
 WIDTH, MOST_LINES = 80, 39
 _SHADES = "·░░░▒▒▒▓▓██"
 _NEEDED, _MORE, _ALL = "•", "◆", "━"
+_STRENGTHS = ("", _ALL, _NEEDED, _MORE, *dict.fromkeys(_SHADES))
 _ROOM = 26  # for the names of a row
 
 
@@ -46,7 +47,7 @@ def _strip(answer: Answer) -> Iterator[str]:
         """The strongest mark of each group of layers."""
         return "".join(
             " " * any(at.starts_stack for at in group)
-            + f"{max((mark(at.layer) for at in group), key=_strength) or ' ':{wide}}"
+            + f"{max((mark(at.layer) for at in group), key=_STRENGTHS.index) or ' ':{wide}}"
             for group in groups
         )
 
@@ -58,10 +59,6 @@ def _strip(answer: Answer) -> Iterator[str]:
         yield from _block(block, row)
     yield _legend(answer, size)
     yield ""
-
-
-def _strength(mark: str) -> int:
-    return ("", _ALL, _NEEDED, _MORE, *dict.fromkeys(_SHADES)).index(mark)
 
 
 def _block(block: Block, row: Callable[[Callable[[int], str]], str]) -> Iterator[str]:

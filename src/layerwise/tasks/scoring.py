@@ -119,19 +119,14 @@ def _multiple_choice(
     lengths = [1 if alike else len(choice) for choice in item.choices]
     per_length = [value / length for value, length in zip(logprobs, lengths, strict=True)]
     best_distractor = max(value for index, value in enumerate(logprobs) if index != gold)
-    chosen = _first_best(logprobs)
+    chosen = logprobs.index(max(logprobs))
     return replace(
         score,
         correct=chosen == gold,
-        correct_norm=_first_best(per_length) == gold,
+        correct_norm=per_length.index(max(per_length)) == gold,
         margin=right.logprob - best_distractor,
         chosen=chosen,
     )
-
-
-def _first_best(values: Sequence[float]) -> int:
-    """The first of the highest, as NumPy's argmax has it."""
-    return max(range(len(values)), key=lambda index: values[index])
 
 
 def _halves(logprobs: Sequence[float]) -> tuple[float | None, float | None]:
