@@ -156,12 +156,19 @@ def mean_p_values(values: Float[np.ndarray, "n columns"]) -> Float[np.ndarray, "
         The p-values; 1 for fewer than two items, and where all values are 0. Equal values that
         are not 0 give 0.
     """
+    n = len(values)
+    error = values.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(values.shape[1])
+    return t_p_values(values.mean(axis=0), error, n)
+
+
+def t_p_values(
+    mean: Float[np.ndarray, " columns"], error: Float[np.ndarray, " columns"], n: int
+) -> Float[np.ndarray, " columns"]:
+    """Two-sided p-values of means that are 0, by their errors over so many independent values."""
     from scipy.stats import t
 
-    n = len(values)
     if n < 2:
-        return np.ones(values.shape[1])
-    mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(n)
+        return np.ones(len(mean))
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = np.where(mean == 0, 0.0, np.abs(mean) / error)
     return np.asarray(2 * t.sf(statistic, n - 1))

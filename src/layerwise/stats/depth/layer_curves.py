@@ -213,25 +213,20 @@ def progress(
     if len(values) < 2 or not stats.percentile_bounds(whole[1:], 0.95).low[0] > 0:
         return LeftOut(*key, why if len(values) > 1 else "a single item")
     items = tuple(map(str, wide.index))
-    curve, by_item = _recovered, progress_by_item
-    if from_first:
-        curve, by_item = _gained, _gained_by_item
+
+    def way(edges: np.ndarray) -> np.ndarray:
+        return edges - edges[:, :1] if from_first else edges
+
+    def curve(means: np.ndarray) -> np.ndarray:
+        last = way(means)[:, -1:]
+        return way(means) / np.where(last > 0, last, np.nan)
+
+    def by_item(values: np.ndarray, clusters: Clusters) -> ItemCurves:
+        return progress_by_item(way(values), clusters)
+
     return MethodCurve(
         method, capability, protocol, task, items, clusters, values, curve, by_item, curve(means)
     )  # fmt: skip
-
-
-def _recovered(means: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, "draws edges"]:
-    whole = means[:, -1:]
-    return means / np.where(whole > 0, whole, np.nan)
-
-
-def _gained(means: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, "draws edges"]:
-    return _recovered(means - means[:, :1])
-
-
-def _gained_by_item(values: Float[np.ndarray, "items edges"], clusters: Clusters) -> ItemCurves:
-    return progress_by_item(values - values[:, :1], clusters)
 
 
 def task_key(method: str, group: pd.DataFrame) -> tuple[str, str, str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 
-from layerwise.stats.inference import Interval, exact_interval, mcnemar_p_values
+from layerwise.stats.inference import Interval, exact_interval, mcnemar_p_values, t_p_values
 from layerwise.stats.resampling import counted_sums, generator, resample_counts, resample_indices
 
 
@@ -262,14 +262,7 @@ def mean_p_values(
     values: Float[np.ndarray, "items columns"], clusters: Clusters
 ) -> Float[np.ndarray, " columns"]:
     """``stats.mean_p_values`` over clusters: 1 for fewer than two."""
-    from scipy.stats import t
-
-    if clusters.n < 2:
-        return np.ones(values.shape[1])
-    mean, error = values.mean(axis=0), mean_errors(values, clusters)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        statistic = np.where(mean == 0, 0.0, np.abs(mean) / error)
-    return np.asarray(2 * t.sf(statistic, clusters.n - 1))
+    return t_p_values(values.mean(axis=0), mean_errors(values, clusters), clusters.n)
 
 
 def clustered_interval(
