@@ -68,10 +68,7 @@ def benchmark(name: str) -> Any:
 
 
 @pytest.mark.parametrize(("name", "arguments"), RUNS)
-def test_a_table_with_ratios_is_printed(
-    name: str, arguments: list[str], folder: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+def test_a_table_with_ratios_is_printed(name, arguments, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path))
     benchmark(name).main(["--quick", "--threads", "1", "--model", str(folder), *arguments])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
@@ -83,12 +80,7 @@ def test_a_table_with_ratios_is_printed(
     assert all(float(row[ratio]) >= 0 for row in rows)
 
 
-def test_heads_are_compared_with_hooks(
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_heads_are_compared_with_hooks(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path))
     benchmark("head_sweep").main(["--quick", "--threads", "1", "--model", str(folder)])
     printed = capsys.readouterr().out
@@ -96,9 +88,7 @@ def test_heads_are_compared_with_hooks(
     assert "nats apart at most" in printed
 
 
-def test_hooks_and_engine_are_compared_as_before(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
-) -> None:
+def test_hooks_and_engine_are_compared_as_before(monkeypatch, folder, tmp_path):
     monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path))
     script = benchmark("sweep_vs_hooks")
     monkeypatch.setattr(script, "SUITES", ("arithmetic",))

@@ -286,18 +286,14 @@ def without_layer(both: Both, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("name", IN_CHAT)
-def test_intact_scores_in_a_chat_template_are_the_harness_own(
-    both: Both, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_intact_scores_in_a_chat_template_are_the_harness_own(both, name, monkeypatch):
     for tokenizer in (original_tokenizer(both.model), both.lm.tokenizer):
         monkeypatch.setattr(tokenizer, "chat_template", CHAT, raising=False)
     assert_same_scores(both, both.lm, name, intact(), chat=True)
 
 
 @pytest.mark.parametrize("name", REMOVED)
-def test_scores_without_a_layer_are_those_of_a_checkpoint_without_it(
-    both: Both, without_layer: Any, name: str
-) -> None:
+def test_scores_without_a_layer_are_those_of_a_checkpoint_without_it(both, without_layer, name):
     assert len(without_layer.model.model.layers) == len(both.lm.model.model.layers) - 1
     assert_same_scores(both, without_layer, name, skip(1))
 
@@ -384,9 +380,7 @@ def test_options_in_several_prompts_are_asked_by_what_follows_them(both: Both) -
         (["他说水", "他说火"], "他说", ("水", "火")),
     ],
 )
-def test_what_options_begin_with_is_the_question(
-    tmp_path: Path, texts: list[str], question: str, options: tuple[str, ...]
-) -> None:
+def test_what_options_begin_with_is_the_question(tmp_path, texts, question, options):
     row = json.dumps({**ROWS[0], "filled": texts})
     for split in ("train", "test"):
         (tmp_path / f"{split}.jsonl").write_text(row, encoding="utf-8")
@@ -414,9 +408,7 @@ def test_examples_in_the_prompts_are_counted(both: Both) -> None:
 
 
 @pytest.mark.parametrize("name", ["examples", "described-examples"])
-def test_the_system_prompt_of_a_task_file_is_the_harness_own(
-    both: Both, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_system_prompt_of_a_task_file_is_the_harness_own(both, name, monkeypatch):
     monkeypatch.setattr(both.lm.tokenizer, "chat_template", CHAT, raising=False)
     path, file = both.folder / f"{name}.yaml", both.folder / f"{name}.toml"
     file.write_text(f"task = 'lm-eval:{path}'\nsystem = 'Be brief.'", encoding="utf-8")
@@ -447,9 +439,7 @@ def test_a_filter_is_chosen_by_name(both: Both) -> None:
         load_task(f"{name}:filter=frist")
 
 
-def test_documents_that_cannot_be_asked_are_left_out_and_counted(
-    both: Both, tmp_path: Path
-) -> None:
+def test_documents_that_cannot_be_asked_are_left_out_and_counted(both, tmp_path):
     rows = [*ROWS, {**ROWS[0], "label": 7}, {**ROWS[0], "choices": ["Po", "Po"], "label": 1}]
     for split in ("train", "test"):
         text = "\n".join(map(json.dumps, rows))
@@ -487,9 +477,7 @@ def test_documents_that_cannot_be_asked_are_left_out_and_counted(
         ),
     ],
 )  # fmt: skip
-def test_a_task_of_the_harness_on_local_files(
-    tmp_path: Path, both: Both, task: str, rows: list[Any], protocol: str, answer: str
-) -> None:
+def test_a_task_of_the_harness_on_local_files(tmp_path, both, task, rows, protocol, answer):
     for split in ("test", "train", "validation"):
         text = "\n".join(map(json.dumps, rows))
         (tmp_path / f"{split}-0.jsonl").write_text(text, encoding="utf-8")
@@ -545,9 +533,7 @@ def test_tasks_that_are_not_there() -> None:
         ({"dataset_path": "webdataset"}, "", "is read by 'webdataset'"),
     ],
 )
-def test_code_runs_only_if_it_is_trusted(
-    both: Both, tmp_path: Path, config: dict[str, Any], suffix: str, part: str
-) -> None:
+def test_code_runs_only_if_it_is_trusted(both, tmp_path, config, suffix, part):
     (tmp_path / "code.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
     name = write_task(tmp_path, "coded", {**CHOICE, **config}, suffix=suffix)
     sentence = refused(name)

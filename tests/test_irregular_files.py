@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,9 +62,7 @@ NAMES = [
 
 @pytest.mark.parametrize("put", KINDS)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_folder_with_a_pipe_or_a_device_is_refused(
-    tmp_path: Path, name: str, put: Callable[[Path], None]
-):
+def test_a_model_folder_with_a_pipe_or_a_device_is_refused(tmp_path, name, put):
     folder = tmp_path / "model"
     shutil.copytree(commands.model_folder(), folder)
     path = folder / name
@@ -75,9 +73,7 @@ def test_a_model_folder_with_a_pipe_or_a_device_is_refused(
 
 
 @pytest.mark.parametrize("put", KINDS)
-def test_a_gguf_or_lens_that_is_a_pipe_or_a_device_is_refused(
-    tmp_path: Path, put: Callable[[Path], None]
-):
+def test_a_gguf_or_lens_that_is_a_pipe_or_a_device_is_refused(tmp_path, put):
     put(tmp_path / "model.gguf")
     with pytest.raises(UserError, match=r"cannot be read \(a pipe or a device"):
         load_model(tmp_path / "model.gguf")
@@ -88,9 +84,7 @@ def test_a_gguf_or_lens_that_is_a_pipe_or_a_device_is_refused(
 
 @pytest.mark.parametrize("put", KINDS)
 @pytest.mark.parametrize("name", ["run.json", "records.parquet"])
-def test_results_that_are_a_pipe_or_a_device_are_refused(
-    tmp_path: Path, name: str, put: Callable[[Path], None]
-):
+def test_results_that_are_a_pipe_or_a_device_are_refused(tmp_path, name, put):
     folder = tmp_path / "run"
     synthetic.small_ablation().save(folder)
     put(folder / name)
@@ -105,9 +99,7 @@ def test_results_that_are_a_pipe_or_a_device_are_refused(
 
 @pytest.mark.parametrize("put", KINDS)
 @pytest.mark.parametrize("name", ["requests.jsonl", "not_kept.txt"])
-def test_what_lies_beside_tables_may_be_a_pipe_or_a_device(
-    tmp_path: Path, name: str, put: Callable[[Path], None]
-):
+def test_what_lies_beside_tables_may_be_a_pipe_or_a_device(tmp_path, name, put):
     folder = tmp_path / "run"
     with RunFolder.open(folder, {}) as run:
         result = synthetic.small_ablation()
@@ -124,9 +116,7 @@ def test_what_lies_beside_tables_may_be_a_pipe_or_a_device(
 
 
 @pytest.mark.parametrize("put", KINDS)
-def test_a_part_of_a_run_that_is_a_pipe_or_a_device_counts_as_missing(
-    tmp_path: Path, put: Callable[[Path], None]
-):
+def test_a_part_of_a_run_that_is_a_pipe_or_a_device_counts_as_missing(tmp_path, put):
     with RunFolder.open(tmp_path, {}) as run:
         run.write_bytes("part", b"content")
         put(tmp_path / "parts" / "part.part")
@@ -136,9 +126,7 @@ def test_a_part_of_a_run_that_is_a_pipe_or_a_device_counts_as_missing(
 
 @pytest.mark.parametrize("put", KINDS)
 @pytest.mark.parametrize("name", ["comparison.json", "training.json"])
-def test_lists_of_joined_runs_that_are_a_pipe_or_a_device_are_told(
-    tmp_path: Path, name: str, put: Callable[[Path], None]
-):
+def test_lists_of_joined_runs_that_are_a_pipe_or_a_device_are_told(tmp_path, name, put):
     put(tmp_path / name)
     with pytest.raises(UserError, match="expected the folder of a finished run, a comparison"):
         lw.verify(tmp_path)

@@ -55,9 +55,7 @@ def test_of_many_pieces_some_are_counted_and_stand_for_the_others(
     assert len(some.counted) == 5
 
 
-def test_of_long_prompts_fewer_pieces_are_counted(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_long_prompts_fewer_pieces_are_counted(setup, monkeypatch):
     monkeypatch.setattr(module, "ITEMS_AT_ONCE", 5)
     every = skipping(setup).expected(setup.tasks[0], "continuation")
     monkeypatch.setattr(module, "MOST_CHARACTERS", 1)
@@ -96,9 +94,7 @@ def test_only_means_and_noise_read_all_prompts_of_a_task(setup: Setup) -> None:
             AblationSpec.of(setup.model, kind, None, (0,)).interventions(setup, prompts)
 
 
-def test_questions_of_a_run_in_memory_are_made_when_they_are_read(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_questions_of_a_run_in_memory_are_made_when_they_are_read(setup, monkeypatch):
     made: list[Any] = []
     monkeypatch.setattr(records, "text_line", lambda request: made.append(request) or {})
     found = lw.ablate(

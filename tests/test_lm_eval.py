@@ -175,9 +175,7 @@ options = st.lists(st.text("aé東", min_size=1, max_size=6), min_size=2, max_si
 
 @pytest.mark.parametrize("protocol", ["letter", "continuation"])
 @given(choices=options, data=st.data())
-def test_any_likelihoods_are_scored_as_by_the_harness(
-    protocol: str, choices: list[str], data: st.DataObject
-) -> None:
+def test_any_likelihoods_are_scored_as_by_the_harness(protocol, choices, data):
     """Ties too; and lengths in characters, of which some are several bytes."""
     item = replace(FRANCE, choices=tuple(choices), answer=data.draw(st.sampled_from(choices)))
     logprobs = [data.draw(st.integers(-12, 0).map(float)) for _ in choices]
@@ -210,9 +208,7 @@ def test_acc_norm_of_the_harness_is_per_character_not_per_byte() -> None:
         ("symbols", ") ] )", [" ) ] )", ")])", ") ] ) ]", ") ]", "", ") ] )\n)"]),
     ],
 )
-def test_texts_by_hand_match_as_in_the_harness(
-    extractor: str, answer: str, texts: list[str]
-) -> None:
+def test_texts_by_hand_match_as_in_the_harness(extractor, answer, texts):
     ben = replace(BEN, answer=answer, choices=(answer, "Ben"))
     items = tuple(replace(ben, id=f"small/{number}") for number in range(len(texts)))
     spec = replace(TASK.generate, extractor=extractor)

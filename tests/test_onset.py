@@ -130,9 +130,7 @@ def test_what_is_there_from_the_start_and_what_is_lost_again():
 
 @pytest.mark.parametrize("n_series", SERIES)
 @pytest.mark.parametrize(("floor", "n"), [(0.02, 40), (0.25, 60)])
-def test_what_never_appears_is_said_to_appear_as_rarely_as_stated(
-    floor: float, n: int, n_series: int
-):
+def test_what_never_appears_is_said_to_appear_as_rarely_as_stated(floor, n, n_series):
     rng = np.random.default_rng(6)
     flat = np.full(N_STEPS, floor)
     told = [onset(*series(rng, flat, floor, n), 0.01) is not None for _ in range(n_series)]
@@ -150,9 +148,7 @@ def test_what_never_appears_is_said_to_appear_as_rarely_as_stated(
         (0.02, np.where(np.arange(N_STEPS) < 12, 0.02 + MARGIN - 0.02, 0.9)),  # nearly, before
     ],
 )
-def test_intervals_of_onsets_miss_as_rarely_as_stated(
-    floor: float, accuracy: np.ndarray, n_series: int
-):
+def test_intervals_of_onsets_miss_as_rarely_as_stated(floor, accuracy, n_series):
     rng, truth = np.random.default_rng(7), first_above(accuracy, floor)
     missed = []
     for _ in range(n_series):

@@ -379,9 +379,7 @@ def test_the_folder_of_something_else_beside_a_comparison_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("removed", [["encoder.0"], ["encoder.0", "encoder.1"]])
-def test_the_bias_of_all_layers_goes_to_the_first_that_is_left(
-    tmp_path: Path, removed: list[str]
-) -> None:
+def test_the_bias_of_all_layers_goes_to_the_first_that_is_left(tmp_path, removed):
     lw.prune_model(load_model(seq2seq_folder("t5")), removed, tmp_path / "out", word_task(2))
     before, after = (load_file(f / "model.safetensors") for f in (seq2seq_folder("t5"),
                                                                   tmp_path / "out"))  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise, product
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -245,9 +244,7 @@ def test_more_than_can_go_is_refused(n: int, by: str, says: str) -> None:
         lw.removal_order(model_of("t5"), task_of("t5"), n_removed=n, by=by, progress=False)
 
 
-def test_the_command_names_layers_by_their_stack(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_names_layers_by_their_stack(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = commands.done(
         "remove", "wired-seq2seq", "--task", "wired-lookup", "--limit", 32, "--layers", 2,

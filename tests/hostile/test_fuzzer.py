@@ -121,9 +121,7 @@ def test_any_file_of_questions_is_read_or_refused():
 
 @pytest.mark.parametrize("kind", ["decoder", "seq2seq"])
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
-def test_any_description_of_a_model_is_read_or_refused(
-    folder: Path, tmp_path: Path, kind: str, name: str
-):
+def test_any_description_of_a_model_is_read_or_refused(folder, tmp_path, kind, name):
     copy = tmp_path / kind
     shutil.copytree(folder if kind == "decoder" else tiny_seq2seq_folder("t5"), copy)
     document = json.loads((copy / name).read_bytes())

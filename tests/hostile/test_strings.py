@@ -81,9 +81,7 @@ def test_a_page_shows_hostile_names_and_does_nothing_else(page: Report, count: C
     count(COUNTED, 6 * len(TEXTS))
 
 
-def test_figures_of_hostile_names_are_well_formed_and_stay_in_their_folder(
-    page: Report, tmp_path: Path, count: Count
-):
+def test_figures_of_hostile_names_are_well_formed_and_stay_in_their_folder(page, tmp_path, count):
     paths = page.save_figures(tmp_path / "figures")
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(paths)
     for path in paths:
@@ -122,9 +120,7 @@ def row(text: str, index: int = 0) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("field", ["question", "answer", "context", "id", "choices"])
-def test_a_line_of_questions_is_taken_as_it_is_or_told_in_a_sentence(
-    tmp_path: Path, field: str, count: Count
-):
+def test_a_line_of_questions_is_taken_as_it_is_or_told_in_a_sentence(tmp_path, field, count):
     for text in STRINGS.values():
         value = ["Rome", text] if field == "choices" else text
         line = {"question": "Where?", "answer": "Rome", field: value}

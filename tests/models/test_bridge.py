@@ -132,9 +132,7 @@ def test_other_modules_within_it_are_refused(folder: Path) -> None:
         from_bridge(bridge)
 
 
-def test_what_wraps_no_decoder_of_transformers_is_refused(
-    bridge: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_wraps_no_decoder_of_transformers_is_refused(bridge, monkeypatch):
     with refused("is of type DecoderModel", "a TransformerBridge"):
         from_bridge(from_bridge(bridge))
     bridge.original_model.config.is_encoder_decoder = True

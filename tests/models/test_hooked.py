@@ -31,9 +31,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "has_hooked_transformer", lambda: False)
 
 
-def test_what_is_not_there_is_a_class_of_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_is_not_there_is_a_class_of_nothing(monkeypatch, tmp_path):
     elsewhere = ModuleSpec("transformer_lens", None)
     elsewhere.submodule_search_locations = [str(tmp_path)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: elsewhere)

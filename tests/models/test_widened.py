@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -32,9 +31,7 @@ MADE: dict[str, tuple[Callable[[Path], tuple[Path, Path]], str]] = {
 
 @pytest.mark.parametrize("method", MADE)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_weights_are_the_numbers_that_they_stand_for(
-    method: str, dtype: str, tmp_path: Path
-) -> None:
+def test_weights_are_the_numbers_that_they_stand_for(method, dtype, tmp_path):
     """Bit by bit those of a folder that holds the numbers."""
     make, words = MADE[method]
     model, twin = (load_model(folder, dtype=dtype) for folder in make(tmp_path))
@@ -80,9 +77,7 @@ def test_both_backends_have_the_numbers(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_the_method_is_told_from_the_configuration(
-    settings: dict[str, Any], method: str, n_bits: int, kept: bool, tmp_path: Path
-) -> None:
+def test_the_method_is_told_from_the_configuration(settings, method, n_bits, kept, tmp_path):
     folder = tiny_folder(tmp_path, "llama")
     edit_config(folder, quantization_config=settings)
     found = quantization_of(folder)
@@ -100,9 +95,7 @@ def test_the_method_is_told_from_the_configuration(
     ],
     ids=str,
 )
-def test_a_package_that_is_missing_is_named(
-    settings: dict[str, Any], parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_that_is_missing_is_named(settings, parts, tmp_path, monkeypatch):
     folder = tiny_folder(tmp_path, "llama")
     edit_config(folder, quantization_config=settings)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

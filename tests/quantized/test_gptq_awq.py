@@ -52,9 +52,7 @@ def both(method: str, folders: tuple[Path, Path]) -> list[Any]:
     ]
 
 
-def test_it_says_what_the_numbers_say(
-    method: str, folders: tuple[Path, Path], both: list[Any]
-) -> None:
+def test_it_says_what_the_numbers_say(method, folders, both):
     model, twin = both
     facts = model_facts(model)
     assert isinstance(model, DecoderModel)
@@ -70,9 +68,7 @@ def test_it_says_what_the_numbers_say(
 
 
 @pytest.mark.parametrize(("bits", "mixed"), [(2, False), (8, False), (4, True)])
-def test_other_ways_of_gptq_say_what_the_numbers_say(
-    bits: int, mixed: bool, tmp_path: Path
-) -> None:
+def test_other_ways_of_gptq_say_what_the_numbers_say(bits, mixed, tmp_path):
     settings = {**GPTQ, "bits": bits, "desc_act": mixed}
     folders = packed_folder(llama(tmp_path), tmp_path / "made", settings, gptq(bits, mixed=mixed))
     model, twin = (load_model(folder, backend="hugging-face") for folder in folders)
@@ -98,9 +94,7 @@ def test_the_engine_equals_its_reference_and_the_numbers(method: str, both: list
 
 
 @pytest.mark.parametrize("name", ANALYSES)
-def test_every_analysis_gives_the_tables_of_the_numbers(
-    name: str, method: str, both: list[Any]
-) -> None:
+def test_every_analysis_gives_the_tables_of_the_numbers(name, method, both):
     if method == "gptq":
         assert_same_tables(name, both)
     else:  # in 16 bits the best tokens of a random model change places
@@ -122,17 +116,13 @@ def test_a_plan_counts_packed_weights(method: str, folders: tuple[Path, Path]) -
     assert outline < loaded < 1.5 * outline
 
 
-def test_the_command_line_says_nothing_that_the_library_says(
-    method: str, folders: tuple[Path, Path]
-) -> None:
+def test_the_command_line_says_nothing_that_the_library_says(method, folders):
     told = done("models", folders[0], "--dtype", EXACT[method])
     assert f"quantization: {method.upper()}, 4 bits a weight, kept in memory" in told
     assert "INFO" not in told
 
 
-def test_awq_in_float32_and_exchanges_are_refused(
-    method: str, folders: tuple[Path, Path], both: list[Any]
-) -> None:
+def test_awq_in_float32_and_exchanges_are_refused(method, folders, both):
     if method == "awq":
         with refused("AWQ, whose modules compute in 16 bits", "dtype float16 or bfloat16"):
             load_model(folders[0])
@@ -142,9 +132,7 @@ def test_awq_in_float32_and_exchanges_are_refused(
         load_model(folders[0], dtype=EXACT[method], offload="disk")
 
 
-def test_layers_are_cut_out_of_the_files_as_they_are(
-    method: str, both: list[Any], tmp_path: Path
-) -> None:
+def test_layers_are_cut_out_of_the_files_as_they_are(method, both, tmp_path):
     lw.prune_model(both[0], [1], tmp_path / "cut", word_task(2))
     cut = load_model(tmp_path / "cut", dtype=EXACT[method])
     assert (cut.cfg.n_layers, model_facts(cut).quantization[:3].lower()) == (2, method[:3])

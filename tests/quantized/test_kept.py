@@ -79,9 +79,7 @@ def both(quantized: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_says_what_the_numbers_say(
-    kind: str, quantized: dict[str, Path], plain: Path, tmp_path: Path
-) -> None:
+def test_it_says_what_the_numbers_say(kind, quantized, plain, tmp_path):
     model = load_model(quantized[kind])
     twin = load_model(twin_of(quantized[kind], tmp_path / "twin"))
     facts = model_facts(model)
@@ -100,9 +98,7 @@ def test_it_says_what_the_numbers_say(
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_all_but_what_is_packed_has_the_number_format_asked_for(
-    dtype: str, quantized: dict[str, Path]
-) -> None:
+def test_all_but_what_is_packed_has_the_number_format_asked_for(dtype, quantized):
     """Whatever the files have it in."""
     model, exact = load_model(quantized["nf4"], dtype=dtype), load_model(quantized["nf4"])
     formats = {weight.dtype for weight in model.parameters()}
@@ -176,9 +172,7 @@ def test_another_scale_is_another_hash(quantized: dict[str, Path]) -> None:
 
 
 @pytest.mark.hooked_transformer
-def test_who_asks_for_transformer_lens_gets_numbers(
-    quantized: dict[str, Path], both: list[Any]
-) -> None:
+def test_who_asks_for_transformer_lens_gets_numbers(quantized, both):
     folder = quantized["nf4 double"]
     model = load_model(folder, backend="transformer-lens", offload="disk")
     facts = model_facts(model)
@@ -199,9 +193,7 @@ def test_what_changes_weights_is_refused(quantized: dict[str, Path], tmp_path: P
         load_model(quantized["nf4"], offload="disk")
 
 
-def test_layers_are_cut_out_of_the_files_as_they_are(
-    quantized: dict[str, Path], tmp_path: Path
-) -> None:
+def test_layers_are_cut_out_of_the_files_as_they_are(quantized, tmp_path):
     model = load_model(quantized["nf4 double"])
     result = lw.prune_model(model, [1], tmp_path / "cut", word_task(2))
     assert set(result.summary_rows()["protocol"])
@@ -216,9 +208,7 @@ def test_layers_are_cut_out_of_the_files_as_they_are(
     assert ours.token_logprobs == pytest.approx(theirs.token_logprobs, abs=1e-4)
 
 
-def test_eight_bits_are_the_numbers_whatever_else_is_in_a_batch(
-    quantized: dict[str, Path], plain: Path
-) -> None:
+def test_eight_bits_are_the_numbers_whatever_else_is_in_a_batch(quantized, plain):
     """The library itself would multiply by what is in the batch."""
     model, stored = load_model(quantized["int8"]), load_file(quantized["int8"] / WEIGHTS)
     assert model_facts(model).quantization == "bitsandbytes, 8 bits a weight, widened when loaded"
@@ -289,17 +279,13 @@ def test_a_quantized_unembedding_is_refused(plain: Path, tmp_path: Path) -> None
         load_model(tmp_path / "all")
 
 
-def test_the_command_line_says_how_weights_are_quantized(
-    quantized: dict[str, Path],
-) -> None:
+def test_the_command_line_says_how_weights_are_quantized(quantized):
     """And nothing that the library says of itself."""
     told = done("models", quantized["nf4"])
     assert "quantization: bitsandbytes NF4, 4 bits a weight, kept in memory" in told
 
 
-def test_a_file_that_is_no_longer_what_it_says_is_refused(
-    quantized: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_file_that_is_no_longer_what_it_says_is_refused(quantized, tmp_path):
     folder = tmp_path / "other"
     shutil.copytree(quantized["nf4"], folder)
     edit_config(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})

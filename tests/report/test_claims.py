@@ -119,9 +119,7 @@ def numbers_in(text: str) -> list[str]:
     return re.findall(r"−?\d+(?:\.\d+)?(?:–\d+)?", re.sub(r" \[[^]]*\]", "", text))
 
 
-def test_every_claim_is_short_and_says_how_sure_it_is(
-    made_up: tuple[RunTables, list[Claim]],
-) -> None:
+def test_every_claim_is_short_and_says_how_sure_it_is(made_up):
     for claim in made_up[1]:
         words = [word for word in without_names(claim).split() if word not in ("%", "–")]
         assert len(words) <= 25, claim.short
@@ -148,9 +146,7 @@ def test_every_claim_has_rows_of_its_own(made_up: tuple[RunTables, list[Claim]])
     assert len({claim.short for claim in found}) == len(found)
 
 
-def test_numbers_of_a_claim_are_those_of_its_rows(
-    made_up: tuple[RunTables, list[Claim]],
-) -> None:
+def test_numbers_of_a_claim_are_those_of_its_rows(made_up):
     run, found = made_up
     for claim in found:
         table = rows(run.tables[claim.source["table"]], **claim.source["where"])

@@ -173,9 +173,7 @@ def test_names_from_users_are_escaped(page: Report):
     assert "About architectures or ways of training one run says nothing." in page.html
 
 
-def test_what_the_lens_cannot_see_of_an_encoder_decoder_is_told(
-    compared: lw.Comparison, grouped: lw.Comparison, page: Report
-):
+def test_what_the_lens_cannot_see_of_an_encoder_decoder_is_told(compared, grouped, page):
     sentence = "By it no capability can lie in the encoder"
     assert sentence in caution(grouped)
     assert sentence in page.html
@@ -185,9 +183,7 @@ def test_what_the_lens_cannot_see_of_an_encoder_decoder_is_told(
     assert sentence not in caution(replace(compared, differences=unread))
 
 
-def test_losses_of_a_layer_are_not_claimed_between_models_of_other_numbers_of_layers(
-    compared: lw.Comparison,
-):
+def test_losses_of_a_layer_are_not_claimed_between_models_of_other_numbers_of_layers(compared):
     losses = rows(compared.differences, family="share lost", significant=True)
     deeper = rows(losses, second="seq2seq")
     assert len(deeper)

@@ -132,9 +132,7 @@ def test_accuracy_lines_are_the_table(effects: pd.DataFrame) -> None:
     assert len(bands) == 1
 
 
-def test_accuracies_stand_beside_the_measured_floor_and_other_questions(
-    effects: pd.DataFrame,
-) -> None:
+def test_accuracies_stand_beside_the_measured_floor_and_other_questions(effects):
     mine = rows(effects, task="facts").assign(floor=0.125)
     signal = mine.drop_duplicates("protocol").assign(blind=0.5)
     figure = figures.accuracy_by_layer(mine, signal=signal)
@@ -154,9 +152,7 @@ def test_bands_are_the_intervals(effects: pd.DataFrame) -> None:
     assert high == pytest.approx(min(most, 100.0))
 
 
-def test_protocol_lines_tell_significance_and_difference(
-    run: RunTables, effects: pd.DataFrame, plan: Plan
-) -> None:
+def test_protocol_lines_tell_significance_and_difference(run, effects, plan):
     mine = rows(effects, task="facts")
     figure = figures.protocol_comparison(mine, dissociations=run.tables["dissociations"])
     for protocol in plan.protocols:
@@ -318,9 +314,7 @@ def test_a_page_takes_a_figure_in_few_colours(effects: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize(("ending", "left_out"), [("svg", "Date Creator"), ("png", "Software")])
-def test_a_figure_is_what_matplotlib_itself_writes(
-    effects: pd.DataFrame, ending: str, left_out: str
-) -> None:
+def test_a_figure_is_what_matplotlib_itself_writes(effects, ending, left_out):
     figure = figures.role_map(rows(effects, task="facts"))
     canvas, dpi, buffer = figure.canvas, figure.dpi, io.BytesIO()
     with style():

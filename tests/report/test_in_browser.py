@@ -105,9 +105,7 @@ def test_a_click_opens_the_items_that_changed(shown: Any) -> None:
     assert panel.is_hidden()
 
 
-def test_a_click_on_a_mark_of_a_figure_opens_its_items_below_it(
-    shown: Any, page_file: Path, tmp_path: Path
-) -> None:
+def test_a_click_on_a_mark_of_a_figure_opens_its_items_below_it(shown, page_file, tmp_path):
     marks = "".join(
         f'<path data-change="{kind}|facts|generate|2" d="M{x} 0h9v9H{x}z"/>'
         for x, kind in ((0, "skip|layer"), (20, "zero|mlp_out"))

@@ -79,9 +79,7 @@ def test_the_grid_holds_the_largest_loss_of_each_capability(run: RunTables) -> N
     assert planted == [False, True, True, False]
 
 
-def test_effects_stand_under_the_layer_and_sublayer_that_was_changed(
-    run: RunTables, layers: dict[int, Part]
-) -> None:
+def test_effects_stand_under_the_layer_and_sublayer_that_was_changed(run, layers):
     columns = {
         ("skip", "layer"): "Skipping it: share lost (%)",
         ("zero", "attn_out"): "Setting it to zero: share lost (%)",

@@ -18,7 +18,6 @@ from layerwise.presentation.section import FigureSpec
 from layerwise.report import Report, report, report_from_folders
 from layerwise.report.html import grouped
 from layerwise.results import AblationResult, LensResult, PatchingResult
-from layerwise.storage.run_tables import RunTables
 from tests.pages import blank, blank_pages
 
 VOID = {"meta", "img", "source", "br", "hr", "link", "input", "col"}
@@ -187,9 +186,7 @@ def test_silent_pairs_are_listed_with_their_reason(page: Report) -> None:
     assert "generate" not in part
 
 
-def test_the_largest_effects_come_first_and_all_are_there(
-    page: Report, small_run: RunTables
-) -> None:
+def test_the_largest_effects_come_first_and_all_are_there(page, small_run):
     top, everything = effects_tables(small_run)
     assert everything.collapsed
     assert not top.collapsed
@@ -266,9 +263,7 @@ def test_depths_that_were_saved_are_not_computed_again(tmp_path: Path, small: Pl
 
 
 @pytest.mark.usefixtures("blank_pictures")
-def test_depths_are_computed_again_after_what_they_are_joined_from(
-    tmp_path: Path, small: Plan
-) -> None:
+def test_depths_are_computed_again_after_what_they_are_joined_from(tmp_path, small):
     planted = synthetic.results(small)[-1]
     planted.save(tmp_path)
     later = planted.facts.model_copy(update={"created": planted.facts.created + timedelta(days=1)})

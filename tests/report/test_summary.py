@@ -87,9 +87,7 @@ def test_every_sentence_is_one_sentence_with_n_and_rows(run: RunTables, found: l
             assert "n = " in finding.full or finding.items
 
 
-def test_layers_that_are_needed_are_those_that_were_planted(
-    run: RunTables, found: list[Claim], plan: Plan
-) -> None:
+def test_layers_that_are_needed_are_those_that_were_planted(run, found, plan):
     planted = set.union(*map(set, plan.critical.values()))
     (general,) = of_kind(found, "general")
     assert general.evidence == "established"
@@ -136,9 +134,7 @@ def test_other_layers_are_told_of_a_double_dissociation() -> None:
         assert set(quoted(run, claim)["layer"]) == {2, 9}
 
 
-def test_layers_without_loss_are_those_that_the_tests_say(
-    run: RunTables, found: list[Claim], plan: Plan
-) -> None:
+def test_layers_without_loss_are_those_that_the_tests_say(run, found, plan):
     """With 400 items and quiet layers some are shown; planted ones never are."""
     effects = run.tables["effects"]
     planted = effects["layer"].isin(set().union(*map(set, plan.critical.values())))
@@ -165,9 +161,7 @@ def test_layers_without_loss_within_their_table_alone_are_not_established(run: R
         assert finding.short.startswith("Skipping layer 8 costs less than 5 accuracy points")
 
 
-def test_where_no_layer_is_shown_to_lose_nothing_it_is_told_what_could_be_seen(
-    run: RunTables, found: list[Claim]
-) -> None:
+def test_where_no_layer_is_shown_to_lose_nothing_it_is_told_what_could_be_seen(run, found):
     claims = of_kind(found, "no loss")
     assert claims
     for claim in claims:
@@ -248,9 +242,7 @@ def test_without_a_significant_order_none_is_claimed(run: RunTables, plan: Plan)
     assert (claim.evidence, claim.p) == ("not established", 0.2)
 
 
-def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(
-    run: RunTables, found: list[Claim], plan: Plan
-) -> None:
+def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(run, found, plan):
     silent = of_kind(found, "no signal")
     assert {(*claim.tasks, *claim.protocols) for claim in silent} == set(plan.silent)
     for claim in silent:

@@ -138,9 +138,7 @@ HEADER = "question,choice0,choice1,choice2,choice3,answer\n"
 @pytest.mark.parametrize(
     ("suffix", "head", "answer"), [("", HEADER, "1"), ("_{}", "", "B")], ids=["header", "bare"]
 )
-def test_mmlu_by_subject_and_as_a_whole(
-    tmp_path: Path, suffix: str, head: str, answer: str
-) -> None:
+def test_mmlu_by_subject_and_as_a_whole(tmp_path, suffix, head, answer):
     for split in ("test", "dev"):
         for subject in ("rivers", "lakes"):
             rows = [f'"{subject}, {split} {n}?",Rhine,Danube,Seine,Po,{answer}' for n in range(6)]

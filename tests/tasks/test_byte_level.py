@@ -81,9 +81,7 @@ def test_what_surely_fits_is_not_refused_when_it_is_encoded(
 
 
 @given(TEXT, TEXT, st.sampled_from(["", " ", " \n"]))
-def test_options_behind_a_space_are_encoded_without_the_context(
-    before: str, behind: str, between: str
-) -> None:
+def test_options_behind_a_space_are_encoded_without_the_context(before, behind, between):
     context = f"a{before}{between}"
     for name, tokenizer in COUNTED.items():
         start = encode(tokenizer, context.rstrip())

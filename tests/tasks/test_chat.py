@@ -54,9 +54,7 @@ NO = Item("no", "Is the sky green?", "no")
         ((YES, NO), "Nobody knows", False, None),
     ],
 )
-def test_the_answer_is_the_first_that_is_named(
-    items: tuple[Item, ...], text: str, right: bool, extracted: str | None
-) -> None:
+def test_the_answer_is_the_first_that_is_named(items, text, right, extracted):
     assert taken(named(*items), items[0], text) == (right, extracted)
 
 

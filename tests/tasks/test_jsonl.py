@@ -99,9 +99,7 @@ def test_rows_that_repeat_a_question_are_one_cluster(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("rows", "asked"), [(2, 2), (7, 7), (8, 5), (20, 17)])
-def test_the_last_rows_are_fewshot_examples_if_there_are_enough(
-    tmp_path: Path, rows: int, asked: int
-) -> None:
+def test_the_last_rows_are_fewshot_examples_if_there_are_enough(tmp_path, rows, asked):
     task = load_task(written(tmp_path, *(row(number) for number in range(rows))))
     assert (len(task.items), len(task.fewshot)) == (asked, rows - asked)
     numbers = [item.answer for item in (*task.items, *task.fewshot)]
@@ -253,9 +251,7 @@ def test_a_long_line_is_refused_before_it_is_read_to_its_end(tmp_path: Path) -> 
         (["FALSE", "TRUE"], ("TRUE", "FALSE")),
     ],
 )
-def test_yes_and_no_are_choices_under_every_protocol(
-    tmp_path: Path, answers: list[Any], choices: tuple[str, ...]
-) -> None:
+def test_yes_and_no_are_choices_under_every_protocol(tmp_path, answers, choices):
     path = tmp_path / "mine.jsonl"
     rows = [{"question": f"Is it {n}?", "answer": answer} for n, answer in enumerate(answers * 2)]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")

@@ -112,9 +112,7 @@ def test_shared_first_tokens() -> None:
         ("passage", 0.0, 1.0),
     ],
 )
-def test_most_items_serve_patching_and_lens_on_smollm2(
-    name: str, usable: float, readable: float
-) -> None:
+def test_most_items_serve_patching_and_lens_on_smollm2(name, usable, readable):
     task, tokenizer = load_task(name, limit=None if LONG else 80), smollm2_tokenizer()
     pairs = [patching_prompts(task, item, tokenizer) for item in task.items]
     fit = sum(pair is not None and pair.problem is None for pair in pairs)

@@ -84,9 +84,7 @@ def test_a_language_without_such_suites(clean_registry: None) -> None:
         (["knowledge", "facts.jsonl"], "facts", "facts.jsonl", "facts"),
     ],
 )
-def test_tasks_that_results_could_not_tell_apart(
-    names: list[str], first: str, second: str, label: str
-) -> None:
+def test_tasks_that_results_could_not_tell_apart(names, first, second, label):
     with pytest.raises(UserError) as caught:
         expand_task_names(names)
     assert str(caught.value) == (

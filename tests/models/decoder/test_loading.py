@@ -60,9 +60,7 @@ def test_what_is_not_converted_runs_over_its_own_modules(case: str, tmp_path: Pa
 
 @pytest.mark.hooked_transformer
 @pytest.mark.parametrize("fields", [BIASES, HEADS], ids=str)
-def test_what_is_converted_wrongly_runs_over_its_own_modules(
-    fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_converted_wrongly_runs_over_its_own_modules(fields, tmp_path, monkeypatch):
     """And TransformerLens is not tried at the next load."""
     folder = tiny_folder(tmp_path, "llama", **fields)
     assert model_facts(load_model(folder)).backend == "hugging-face"
@@ -137,9 +135,7 @@ def test_both_backends_give_the_same_outcomes(family: str, tmp_path: Path) -> No
                     assert a == b
 
 
-def test_an_unknown_family_is_tried_and_compared_before_its_first_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_family_is_tried_and_compared_before_its_first_sweep(tmp_path, monkeypatch):
     import transformers
 
     from layerwise.sweep.checks import faithful
@@ -178,9 +174,7 @@ def test_an_unknown_family_is_tried_and_compared_before_its_first_sweep(
         ("OPTConfig", {"_remove_final_layer_norm": True}, "has no norm behind its layers"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_run_is_refused_before_weights_are_read(
-    config: str, fields: dict[str, Any], why: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_run_is_refused_before_weights_are_read(config, fields, why, tmp_path):
     import transformers
 
     sizes = {"vocab_size": 304, "hidden_size": 32, "intermediate_size": 48,
@@ -214,9 +208,7 @@ def test_narrow_formats_are_loaded_as_transformers_does(tmp_path: Path) -> None:
     assert (given - expected).abs().max() < 1.0
 
 
-def test_windows_of_untested_families_end_the_context(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_of_untested_families_end_the_context(tmp_path, monkeypatch):
     from layerwise.models.decoder import load
 
     folder = folder_of("gemma 3", tmp_path)
@@ -243,9 +235,7 @@ def test_a_family_with_a_width_for_each_mlp_is_refused_in_a_sentence(tmp_path: P
 
 
 @pytest.mark.parametrize("chosen", ["sdpa", "eager", "flash_attention_2", "owner/name", "none"])
-def test_an_implementation_of_attention_that_was_chosen_after_loading_is_refused(
-    tmp_path: Path, chosen: str
-) -> None:
+def test_an_implementation_of_attention_that_was_chosen_after_loading_is_refused(tmp_path, chosen):
     model = load_model(tiny_folder(tmp_path, "llama"), backend="hugging-face")
     assert isinstance(model, DecoderModel)
     tokens, original = torch.tensor([[1, 2, 3]]), cast("Any", model.original)

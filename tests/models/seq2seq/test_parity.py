@@ -165,9 +165,7 @@ def test_a_difference_that_is_the_rounding_of_the_original_is_accepted(rounded: 
 
 
 @pytest.mark.usefixtures("strict")
-def test_a_difference_above_rounding_is_refused_with_both_figures(
-    rounded: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_difference_above_rounding_is_refused_with_both_figures(rounded, monkeypatch):
     given = parity.largest_difference
     monkeypatch.setattr(parity, "largest_difference", lambda *asked: 5 + given(*asked))
     told = r"the copy is up to (\S+) nats .* the original itself up to (\S+) .* at most (\S+) was"
@@ -178,9 +176,7 @@ def test_a_difference_above_rounding_is_refused_with_both_figures(
     assert limit == pytest.approx(parity.MULTIPLE * own, rel=0.01)
 
 
-def test_float64_is_not_asked_for_where_the_difference_is_small(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_float64_is_not_asked_for_where_the_difference_is_small(monkeypatch):
     monkeypatch.delattr(parity, "exact")
     for dtype in ("float32", "bfloat16"):
         load_model(tiny_folder("flan-t5"), dtype=dtype)
