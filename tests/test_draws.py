@@ -86,14 +86,6 @@ def test_what_each_item_is_resampled_from_is_written(model, tmp_path):
     assert len(sources) == 4
 
 
-def test_an_interrupted_run_of_several_draws_goes_on(model, tmp_path):
-    given = GIVEN | {"kind": "noise", "draws": 2, "protocols": "continuation"}
-    whole = ablate(model, word_task(40), out=tmp_path / "a", **given)
-    again = ablate(model, word_task(40), out=tmp_path / "a", **given)
-    pd.testing.assert_frame_equal(whole.records, again.records)
-    pd.testing.assert_frame_equal(whole.effects(), again.effects())
-
-
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -104,15 +96,6 @@ def test_an_interrupted_run_of_several_draws_goes_on(model, tmp_path):
 def test_draws_that_cannot_be_are_refused(model, options, told):
     with pytest.raises(UserError, match=told):
         ablate(model, word_task(3), progress=False, **options)
-
-
-def test_a_plan_counts_the_draws(model):
-    given = {"kind": "noise", "site": "mlp_out", "untimed": True, "memory_budget": 2**28}
-    one, three = (
-        plan_run(model, word_task(3), "continuation", draws=n, **given).total.token_passes
-        for n in (1, 3)
-    )
-    assert 1.2 * one < three < 3 * one
 
 
 def test_a_plan_foretells_what_several_draws_take(model):
@@ -279,13 +262,3 @@ def test_runs_of_other_seeds_find_what_the_intervals_allow(model):
     spread = np.std([table["nats"] for table in found], axis=0, ddof=1)
     error = np.mean([(table["nats_high"] - table["nats_low"]) / 3.92 for table in found], axis=0)
     assert 0.4 < np.sqrt((spread**2).mean() / (error**2).mean()) < 1.6
-
-
-def test_the_engine_gives_the_items_what_the_reference_gives(model):
-    given = {"kind": "noise", "site": "mlp_out", "layers": [1], "progress": False}
-    one, other = (ablate(model, word_task(3), method=m, **given) for m in ("engine", "reference"))
-    for name in ("gold_logprob", "margin"):
-        assert one.records[name].to_numpy(dtype=float) == pytest.approx(
-            other.records[name].to_numpy(dtype=float), abs=1e-4, nan_ok=True
-        )
-    assert one.records["generated"].equals(other.records["generated"])

@@ -19,11 +19,13 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
+import torch
 
 import layerwise as lw
 from tests import commands
 from tests.analysis import word_task, write_jsonl
 from tests.every import ANALYSES, LETTERS, MODEL, tables_of
+from tests.hostile.limits import is_sentence
 
 pytest.importorskip("ray")
 pytestmark = [
@@ -59,10 +61,10 @@ def test_every_analysis_has_the_tables_of_a_local_run_on_four_workers(name, work
         pd.testing.assert_frame_equal(there[table], expected, rtol=1e-5, atol=1e-6)
 
 
-def worker_processes() -> list[psutil.Process]:
-    """The workers that are there, of this process's cluster."""
+def workers_of(starting: psutil.Process) -> list[psutil.Process]:
+    """The workers of the cluster that a process started."""
     found = []
-    for process in psutil.Process().children(recursive=True):
+    for process in starting.children(recursive=True):
         try:
             if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::RayWorker"):
                 found.append(process)
@@ -79,7 +81,7 @@ def test_workers_killed_at_random_moments_leave_the_same_tables(tmp_path, model,
 
     def kill() -> None:
         while len(killed) < KILLS and not stop.wait(rng.uniform(0.5, 4.0)):
-            there = worker_processes()
+            there = workers_of(psutil.Process())
             if there:
                 process = rng.choice(there)
                 process.kill()
@@ -103,19 +105,67 @@ def test_workers_killed_at_random_moments_leave_the_same_tables(tmp_path, model,
     assert len(killed) == KILLS
 
 
-def test_a_killed_starting_process_leaves_its_pieces_and_no_worker(tmp_path):
-    task = write_jsonl(tmp_path / "mine.jsonl", word_task(400, "mine").items)
-    out, whole = tmp_path / "run", tmp_path / "whole"
-    asked = [
-        "ablate", commands.model_folder(), "--task", task, "--fewshot", "0", "--protocol",
-        "letter", "--protocol", "generate", "--memory-budget", "256MiB",
+def asked_of(folder: Path, n_items: int) -> list[str]:
+    """An ablation of several pieces."""
+    task = write_jsonl(folder / "mine.jsonl", word_task(n_items, "mine").items)
+    return [
+        "ablate", str(commands.model_folder()), "--task", str(task), "--fewshot", "0",
+        "--protocol", "letter", "--protocol", "generate", "--memory-budget", "256MiB",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+@pytest.mark.parametrize(
+    ("cluster", "says"),
+    [
+        ("local,gpus=1", "1 worker(s) of 1 processor(s) and 1 GPU(s) each do not fit on any"),
+        ("local,actors=1,device=cuda", "Ray has no worker left for this run: on "),
+    ],
+)
+def test_gpus_that_no_machine_has_are_refused(tmp_path, cluster, says):
+    asked = asked_of(tmp_path, 100)
+    ended = commands.process(*asked, "--out", tmp_path / "run", "--ray", cluster)
+    assert ended.code == 2
+    assert "Traceback" not in ended.err + ended.out
+    last = ended.err.splitlines()[-1]
+    assert last.startswith(f"layerwise: {says}"), ended.err
+    assert is_sentence(last.removeprefix("layerwise: "))
+
+
+def test_a_worker_killed_under_a_command_is_told_and_leaves_the_same_tables(tmp_path):
+    asked, out = asked_of(tmp_path, 100), tmp_path / "run"
+    commands.done(*asked, "--out", tmp_path / "whole")
+    child = subprocess.Popen(
+        [*commands.COMMAND, *asked, "--out", str(out), "--ray", "local,actors=2"],
+        env=commands.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    killed, deadline = 0, time.monotonic() + 240
+    while child.poll() is None and time.monotonic() < deadline and not killed:
+        if list(out.glob("parts/records*.part")):
+            for worker in workers_of(psutil.Process(child.pid)):
+                worker.kill()
+                killed += 1
+        time.sleep(0.01)
+    told = child.communicate(timeout=240)[1]
+    assert child.returncode == 0, told
+    assert killed
+    lines = told.splitlines()
+    assert all(line.startswith("layerwise: ") for line in lines), lines
+    assert any("was lost; its piece is made again" in line for line in lines), lines
+    tables = (pd.read_parquet(tmp_path / name / "records.parquet") for name in ("whole", "run"))
+    pd.testing.assert_frame_equal(*tables)
+    assert lw.verify(out).ok
+
+
+def test_a_killed_starting_process_leaves_its_pieces_and_no_worker(tmp_path):
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    asked = asked_of(tmp_path, 400)
     alone = commands.run(*asked, "--out", whole)  # which tells of progress after half a minute
     assert alone.code == 0, alone
     rng, kept = random.Random(SEED), []
     for _ in range(3):
         child = subprocess.Popen(
-            [*commands.COMMAND, *map(str, asked), "--out", str(out), "--ray", "local,actors=4"],
+            [*commands.COMMAND, *asked, "--out", str(out), "--ray", "local,actors=4"],
             env=commands.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         before, deadline = len(list(out.glob("parts/records*.part"))), time.monotonic() + 240

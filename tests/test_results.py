@@ -226,20 +226,6 @@ def test_loading_says_what_is_wrong(ablation, tmp_path):
         load_results(tmp_path)
 
 
-def test_every_damage_to_the_data_is_noticed(ablation, tmp_path):
-    ablation.save(tmp_path)
-    path = tmp_path / "records.parquet"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="damaged"):
-        load_results(tmp_path)
-    flipped = bytearray(whole)
-    flipped[len(whole) // 4] ^= 0xFF
-    path.write_bytes(bytes(flipped))
-    with pytest.raises(UserError, match="damaged"):
-        load_results(tmp_path)
-
-
 def test_tables_written_by_other_tools_take_the_facts_of_run_json(ablation, tmp_path):
     ablation.save(tmp_path)
     synthetic.without_list(tmp_path)

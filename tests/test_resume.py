@@ -7,14 +7,12 @@ import json
 import os
 import shutil
 import signal
-import signal as signals
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -418,24 +416,6 @@ def test_parts_without_any_text_can_be_joined(tmp_path):
     assert joined.dtypes.equals(first.dtypes)
 
 
-def test_a_damaged_part_counts_as_missing(ablation, tmp_path):
-    with RunFolder.open(tmp_path, SETTINGS) as folder:
-        folder.write_part("one", ablation.records)
-        path = next((tmp_path / "parts").iterdir())
-        content = path.read_bytes()
-        for damaged in (content[:-10], content[: len(content) // 3], b""):
-            path.write_bytes(damaged)
-            assert not folder.has_part("one")
-        with pytest.raises(UserError, match="damaged"):
-            folder.read_part("one")
-        flipped = bytearray(content)
-        flipped[len(content) // 4] ^= 1
-        path.write_bytes(bytes(flipped))
-        assert not folder.has_part("one")
-        path.write_bytes(content)
-        assert folder.has_part("one")
-
-
 def test_other_settings_are_refused_by_name(tmp_path):
     RunFolder.open(tmp_path, SETTINGS).close()
     RunFolder.open(tmp_path, SETTINGS).close()
@@ -479,90 +459,15 @@ def test_a_lock_left_by_a_dead_process_is_taken_over(tmp_path):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
 
 
-def run_in_parts(folder, kill_at, step, said):
-    """One run in parts; it kills itself where it is told to, as an outsider would."""
-    calls, real = [], getattr(os, step)
-
-    def counted(*args):
-        calls.append(args)
-        if len(calls) == kill_at:
-            os.kill(os.getpid(), signals.SIGKILL)
-        return real(*args)
-
-    setattr(os, step, counted)
-    with RunFolder.open(folder, {"seed": 3}) as run:
-        cells = []
-        for name in ("keys", "sums"):
-            if not run.has_part(name):
-                rng = np.random.default_rng([3, len(name)])
-                right = synthetic.planted(rng, 20, 4, (1,), 0.9, 0.2)
-                run.write_part(name, synthetic.cell_records(right, name, "retrieval"))
-                os.write(said, f"computed {name}\n".encode())
-            cells.append(run.read_part(name))
-        result = synthetic.ablation(*cells)
-        result.save(folder)
-        run.finish(result.facts)
-
-
-def run_apart(folder, kill_at=0, step="fsync"):
-    """Run it in a process forked from this one; its exit code and what it said."""
-    reading, said = os.pipe()
-
-    def work():
-        try:
-            run_in_parts(folder, kill_at, step, said)
-        except UserError as error:
-            os.write(said, str(error).encode())
-            return 1
-        return 0
-
-    child = forked(work)
-    os.close(said)
-    with os.fdopen(reading) as pipe:
-        told = pipe.read()
-    return exit_code(child), told
-
-
-@pytest.fixture(scope="module")
-def whole_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    assert run_apart(folder) == (0, "computed keys\ncomputed sums\n")
-    return folder
-
-
-# fsync is within a write, replace is just before the file takes its name; the writes are
-# run.json, two parts, three tables, and run.json again
-@needs_fork
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kill_at", "step"),
-    [
-        (2, "replace"),
-        (5, "fsync"),
-        *in_long_runs((1, "fsync"), (3, "fsync"), (7, "replace")),
-    ],
-)
-def test_a_killed_run_goes_on_to_the_same_tables(whole_folder, tmp_path, kill_at, step):
-    broken = tmp_path / "broken"
-    code, done = run_apart(broken, kill_at, step)
-    assert code == -signals.SIGKILL, done
-    code, again = run_apart(broken)
-    assert code == 0, again
-    assert (done + again).splitlines() == ["computed keys", "computed sums"]
-    assert sorted(os.listdir(broken)) == sorted(os.listdir(whole_folder))
-    for name in ("records", "signal", "effects"):
-        pd.testing.assert_frame_equal(
-            pd.read_parquet(whole_folder / f"{name}.parquet"),
-            pd.read_parquet(broken / f"{name}.parquet"),
-        )
-
-
 @needs_fork
 def test_another_process_is_refused_while_one_runs(tmp_path):
+    def second() -> int:
+        with pytest.raises(UserError, match=rf"in use by another run \(process {os.getppid()}\)"):
+            RunFolder.open(tmp_path, {"seed": 3})
+        return 0
+
     with RunFolder.open(tmp_path, {"seed": 3}):
-        code, told = run_apart(tmp_path)
-    assert code == 1
-    assert f"in use by another run (process {os.getpid()})" in told
+        assert exit_code(forked(second)) == 0
 
 
 def test_rows_of_another_version_are_refused(ablation, tmp_path):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -193,6 +194,32 @@ def test_an_edited_file_of_questions_is_refused_in_words(edit, finished, tmp_pat
         ablate(model, str(path), out, **options)
     assert says in str(refusal.value)
     assert commands.contents(out) == before
+
+
+OTHERS: dict[str, Any] = {
+    "lens": lw.logit_lens,
+    "attribution": lw.attribution,
+    "similarity": lw.similarity,
+    "removal": partial(lw.removal_order, n_removed=1),
+    "pruning": partial(lw.prune_model, remove=[1]),
+    "profile": partial(lw.profile, pairs=1),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_analyses_refuse_an_edited_file_too(name, tmp_path):
+    path = write_jsonl(tmp_path / "mine.jsonl", word_task(8, "mine").items)
+    options = {"protocols": "continuation", "limit": 4, "fewshot": 0}
+
+    def run() -> None:
+        OTHERS[name](tiny_model("llama"), tasks=str(path), out=tmp_path / "run", **options)
+
+    run()
+    rewrite(path, 5, answer="red", choices=["red", "blue", "two"])
+    before = commands.contents(tmp_path / "run")
+    with pytest.raises(UserError, match=r"other settings .*task mine items not asked: other items"):
+        run()
+    assert commands.contents(tmp_path / "run") == before
 
 
 def test_fewer_items_are_told_by_their_number(tmp_path):

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -71,15 +70,9 @@ class ForkServer:
         assert self._process is not None
         self._process.communicate()
 
-    def run(
-        self, args: Sequence[object], folder: Path, moment: Moment | None = None, days: int = 0
-    ) -> Ended:
-        """Run ``layerwise ARGS`` in a folder, to its end or to the moment of its end.
-
-        Chat templates read a clock that is some days further on.
-        """
+    def run(self, args: Sequence[object], folder: Path, moment: Moment | None = None) -> Ended:
+        """Run ``layerwise ARGS`` in a folder, to its end or to the moment of its end."""
         asked = {
-            "days": days,
             "args": list(map(str, args)),
             "folder": str(folder),
             "moment": None if moment is None else moment.as_json(),
@@ -151,7 +144,6 @@ def _be_command(asked: dict[str, Any], moment: Moment | None, outs: list[int], t
             os.dup2(descriptor, target)
         os.chdir(asked["folder"])
         sys.argv = ["layerwise", *asked["args"]]
-        _set_clock_of_templates(asked["days"])
         counter.watch()
         if moment is not None and moment.kind == "byte":
             end_at_length(int(moment.at))
@@ -161,22 +153,6 @@ def _be_command(asked: dict[str, Any], moment: Moment | None, outs: list[int], t
         sys.stderr.flush()
         os.write(tell, str(counter.steps).encode())
         os._exit(code)
-
-
-def _set_clock_of_templates(days: int) -> None:
-    """Let chat templates read some days more than a day that is always the same."""
-    from transformers.utils import chat_template_utils
-
-    from layerwise.tasks import _encoding
-
-    class Clock:
-        @staticmethod
-        def now() -> datetime:
-            return datetime(2026, 1, 1) + timedelta(days)
-
-    chat_template_utils.datetime = Clock
-    # Another process would read its own clock.
-    _encoding.is_untrusted = lambda tokenizer: False
 
 
 def _exit_code() -> int:

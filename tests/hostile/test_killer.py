@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import cycle
 
 import pytest
 
 from tests import commands
-from tests.hostile.edited_between import EDITS, again, edited_commands
 from tests.hostile.extent import KILLS, SEED
 from tests.hostile.fork_server import ForkServer
 from tests.hostile.killed_commands import commands_of, joining_commands
@@ -46,22 +44,3 @@ def test_a_command_killed_at_any_moment_goes_on_to_the_same_files(
         assert not outcome.differing, outcome
         kills += len(outcome.moments)
     count("kills", kills)
-
-
-EDITED = edited_commands()
-EDITS_EACH = max(len(EDITS), -(-KILLS // len(EDITED)) // 4)
-
-
-@pytest.mark.long  # by day tests/test_run_identity.py tries each edit after a piece
-@pytest.mark.parametrize("command", EDITED, ids=lambda command: command.name)
-def test_a_run_that_is_edited_after_a_kill_is_refused_or_made_anew(
-    servers: tuple[ForkServer, ForkServer], command: Command, tmp_path, count
-):
-    drawn = drawn_moments(undisturbed(servers[0], command, tmp_path / "whole"), SEED)
-    refused = 0
-    for edit, _ in zip(cycle(EDITS), range(EDITS_EACH), strict=False):
-        moment, ended, wrong = again(servers, command, edit, drawn, tmp_path / "edited")
-        assert not wrong, (edit, moment, ended, wrong)
-        refused += ended.code == 2
-    count("edits after a kill", EDITS_EACH)
-    count("of them refused", refused)

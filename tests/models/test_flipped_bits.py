@@ -1,4 +1,4 @@
-"""Single flipped bits in files of models: told, or another model by its hash, or of no effect.
+"""Damage to files that were made of models: told when they are read, or made anew.
 
 Times of change are hidden from the package here, as if the bit had flipped on the disk itself,
 and each load is as in a new process.
@@ -7,7 +7,6 @@ and each load is as in a new process.
 from __future__ import annotations
 
 import os
-import random
 import shutil
 from pathlib import Path
 
@@ -19,10 +18,8 @@ from layerwise.models.conversion.hooked import has_hooked_transformer
 from layerwise.models.files import cache as cache_module
 from tests.models.refusal import refused
 from tests.models.test_gguf import write_gguf
-from tests.models.test_hostile_folders import shard
 from tests.models.tiny import tiny_folder
 
-FEW, MANY = 8, 200
 LITTLE = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
 
 
@@ -31,13 +28,11 @@ def prepared(tmp_path_factory) -> Path:
     """Models that were loaded before, and the cache of that time."""
     root = tmp_path_factory.mktemp("flipped")
     tiny_folder(root, "llama", **LITTLE).rename(root / "folder")
-    tiny_folder(root, "llama", **LITTLE, seed=1).rename(root / "sharded")
-    shard(root / "sharded")
     write_gguf(root / "file.gguf")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("LAYERWISE_CACHE", str(root / "cache"))
         hide_times(patched)
-        for name in ("folder", "sharded", "file.gguf"):
+        for name in ("folder", "file.gguf"):
             load_model(root / name)
         if has_hooked_transformer():  # only such models are off-loaded
             load_model(root / "folder", offload="disk")
@@ -77,46 +72,6 @@ def loaded(path: Path, **options):
     at_load = model.layerwise_origin.facts
     assert at_load == now, "the hash at load is not that of the weights in memory"
     return now
-
-
-def flips(files: list[Path], n: int, seed: int):
-    """Flip random bits of random files, one at a time, and flip them back."""
-    generator = random.Random(seed)
-    for _ in range(n):
-        path = generator.choice(files)
-        bit = generator.randrange(8 * path.stat().st_size)
-        flip(path, bit)
-        yield f"bit {bit} of {path.name}"
-        flip(path, bit)
-
-
-def files_in(folder: Path, *endings: str) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix in endings)
-    assert found
-    return found
-
-
-COUNTS = [FEW, pytest.param(MANY, marks=pytest.mark.long)]
-
-
-@pytest.mark.parametrize("n", COUNTS)
-def test_a_bit_of_a_conversion_is_told(root, n):
-    expected = loaded(root / "file.gguf")
-    for which in flips(files_in(root / "cache" / "gguf", ".safetensors", ".json"), n, seed=0):
-        assert loaded(root / "file.gguf") is None, which
-    assert loaded(root / "file.gguf") == expected
-
-
-@pytest.mark.parametrize("n", COUNTS)
-def test_a_bit_of_a_fresh_gguf_file_is_told_or_makes_another_model(root, monkeypatch, n):
-    expected = loaded(root / "file.gguf")
-    monkeypatch.undo()
-    monkeypatch.setenv("LAYERWISE_CACHE", str(root / "cache"))
-    for which in flips([root / "file.gguf"], n, seed=5):
-        found = loaded(root / "file.gguf")
-        if found is not None:
-            assert found.source_hash != expected.source_hash, which
-    assert loaded(root / "file.gguf") == expected
 
 
 def test_64_bits_of_a_conversion_are_told_with_what_to_do(root):
