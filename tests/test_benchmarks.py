@@ -44,9 +44,10 @@ RUNS = [
 
 
 @pytest.fixture(autouse=True)
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Scripts find their neighbours in their own folder."""
+def scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Scripts find their neighbours in their own folder, and load models into a new cache."""
     monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path / "cache"))
     # The text of two suites is enough for a tiny size, and so is a moment for each product.
     texts, products = map(importlib.import_module, ("texts", "products"))
     moment = functools.partial(products._fastest, for_seconds=0.01)
@@ -88,8 +89,7 @@ def test_heads_are_compared_with_hooks(folder, tmp_path, monkeypatch, capsys):
     assert "nats apart at most" in printed
 
 
-def test_hooks_and_engine_are_compared_as_before(monkeypatch, folder, tmp_path):
-    monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path))
+def test_hooks_and_engine_are_compared_as_before(monkeypatch, folder):
     script = benchmark("sweep_vs_hooks")
     monkeypatch.setattr(script, "SUITES", ("arithmetic",))
     model = load_model(folder)
@@ -234,16 +234,9 @@ def test_other_outcomes_of_encoder_decoders_end_the_program():
         module.agreement(model, [0], texts, [[text]], [[other]])
 
 
-@pytest.fixture
-def plan_vs_actual(monkeypatch, tmp_path):
-    monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path))
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("plan_vs_actual")
-
-
 @pytest.mark.parametrize("made", [lambda: tiny_model("llama"), lambda: tiny_seq2seq("t5")])
-def test_three_jobs_are_planned_and_run(plan_vs_actual, made):
-    model = made()
+def test_three_jobs_are_planned_and_run(made):
+    plan_vs_actual, model = benchmark("plan_vs_actual"), made()
     pair = prompt_pair(model, "pair", "the red key opens", "the blue key opens")
     assert pair is not None
     asked = (word_task(5),)
@@ -258,7 +251,8 @@ def test_three_jobs_are_planned_and_run(plan_vs_actual, made):
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {row.job}" for row in rows]
 
 
-def test_suites_are_there(plan_vs_actual):
+def test_suites_are_there():
+    plan_vs_actual = benchmark("plan_vs_actual")
     for suites, known in (
         (plan_vs_actual.TEXTS, task_names()),
         (plan_vs_actual.TOYS, task_names("organism")),
@@ -272,16 +266,9 @@ PROMPTS = PatchingPrompts(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def imported():
-    with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(FOLDER)
-        yield importlib.import_module
-
-
 @pytest.mark.parametrize("kind", ["llama-gqa", "gpt2"])
-def test_patching_agrees_and_its_seconds_are_scaled(imported, kind):
-    patching, model = imported("patching_sweep"), random_model(kind)
+def test_patching_agrees_and_its_seconds_are_scaled(kind):
+    patching, model = benchmark("patching_sweep"), random_model(kind)
     positions = patching.positions_of(PROMPTS, 3)
     assert positions == [3, 7, 11]
     found = patching.compare(
@@ -297,16 +284,16 @@ def test_patching_agrees_and_its_seconds_are_scaled(imported, kind):
     assert text.count("\n") == 6
 
 
-def test_patching_over_own_modules_agrees(imported):
-    model = imported("growth").over_own_modules(4, 64, 32)
+def test_patching_over_own_modules_agrees():
+    model = benchmark("growth").over_own_modules(4, 64, 32)
     sites = ["resid_pre", "attn_out", "mlp_out", "z"]
-    found = imported("patching_sweep").compare(model, PROMPTS, sites, [3, 7, 11], 2)
+    found = benchmark("patching_sweep").compare(model, PROMPTS, sites, [3, 7, 11], 2)
     assert 0 < found.gap < 1e-4
     assert [row.cells for row in found.rows] == [12, 12, 12, 96, 132]
 
 
-def test_a_patch_that_differs_leaves_no_table(imported, monkeypatch):
-    patching, model = imported("patching_sweep"), random_model("llama-gqa")
+def test_a_patch_that_differs_leaves_no_table(monkeypatch):
+    patching, model = benchmark("patching_sweep"), random_model("llama-gqa")
     swapped = replace(PROMPTS, clean=PROMPTS.corrupted)
     true = patching.by_hooks
     monkeypatch.setattr(patching, "by_hooks", lambda model, _, *rest: true(model, swapped, *rest))
@@ -314,9 +301,9 @@ def test_a_patch_that_differs_leaves_no_table(imported, monkeypatch):
         patching.compare(model, PROMPTS, ["resid_pre"], [3], 4)
 
 
-def test_the_pair_of_prompts_exchanges_two_values(imported):
+def test_the_pair_of_prompts_exchanges_two_values():
     item = load_task("kv-words", limit=1).items[0]
-    changed = imported("patching_sweep").exchange(item).corruption
+    changed = benchmark("patching_sweep").exchange(item).corruption
     assert changed.question == item.question
     assert changed.answer in item.choices
     assert f"{item.question.removeprefix('> ')} {changed.answer}" in changed.context
@@ -325,8 +312,8 @@ def test_the_pair_of_prompts_exchanges_two_values(imported):
     )
 
 
-def test_growth_is_measured_saved_and_drawn(imported, tmp_path, monkeypatch, capsys):
-    growth = imported("growth")
+def test_growth_is_measured_saved_and_drawn(tmp_path, monkeypatch, capsys):
+    growth = benchmark("growth")
     monkeypatch.setattr(growth, "QUICK", {"layers": (2, 4), "items": (1, 2)})
     # tests/sweep/test_peak_memory.py measures in processes of their own.
     monkeypatch.setattr(growth, "each_apart", lambda points: list(map(growth.measure, points)))
@@ -339,8 +326,8 @@ def test_growth_is_measured_saved_and_drawn(imported, tmp_path, monkeypatch, cap
     assert capsys.readouterr().out.count("\n| ") == 1 + 4
 
 
-def test_growth_beyond_what_is_promised_is_refused(imported):
-    growth = imported("growth")
+def test_growth_beyond_what_is_promised_is_refused():
+    growth = benchmark("growth")
     good = {
         "varied": "items", "value": 2, "block_passes": 3, "formula": 3, "peak": 10, "budget": 10,
     }  # fmt: skip
@@ -350,12 +337,12 @@ def test_growth_beyond_what_is_promised_is_refused(imported):
             growth.refuse_excess(pd.DataFrame([good, {**good, **bad}]))
 
 
-def test_slope_of_a_power_law(imported):
-    assert imported("growth").slope([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
+def test_slope_of_a_power_law():
+    assert benchmark("growth").slope([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
 
 
-def test_growth_of_whole_runs_is_measured(imported):
-    growth = imported("growth_of_runs")
+def test_growth_of_whole_runs_is_measured():
+    growth = benchmark("growth_of_runs")
     sizes = [growth.Size(items=n, options=3, layers=2) for n in (4, 8)]
     rows = [
         {"varied": "items", "value": size.items, **asdict(growth.measure(size))} for size in sizes
@@ -369,8 +356,8 @@ def test_growth_of_whole_runs_is_measured(imported):
     assert planned.tables == planned.comparison == 0
 
 
-def test_growth_over_runs_is_that_of_their_comparison(imported):
-    growth = imported("growth_of_runs")
+def test_growth_over_runs_is_that_of_their_comparison():
+    growth = benchmark("growth_of_runs")
     whole = {"load": 1.0, "run": 1.0, "tables": 1.0, "peak": 2**20}
     rows = [{"varied": "runs", "value": n, **whole, "comparison": float(n**2)} for n in (2, 4)]
     assert growth.table(pd.DataFrame(rows)).endswith("| 16.0 | 2.00 | 1 |")
@@ -396,8 +383,7 @@ class Worker:
 
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(FOLDER)
-    module: Any = importlib.import_module("busy_machine")
+    module = benchmark("busy_machine")
     monkeypatch.setattr(module, "Worker", Worker)
     monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
     return module
@@ -498,7 +484,7 @@ def write_data(folder: Path) -> Path:
 
 
 def test_items_are_read_as_they_are_asked(tmp_path):
-    study: Any = importlib.import_module("paper_study")
+    study = benchmark("paper_study")
     data = write_data(tmp_path)
     read = {name: next(iter(one.read(data))) for name, one in study.BENCHMARKS.items()}
     assert read["MMLU"].answer == WORDS[0]
@@ -513,7 +499,7 @@ def test_items_are_read_as_they_are_asked(tmp_path):
 
 @pytest.mark.smollm2
 def test_a_study_is_counted_from_plans_of_its_models(tmp_path, monkeypatch, capsys):
-    study: Any = importlib.import_module("paper_study")
+    study = benchmark("paper_study")
     config = LlamaConfig(
         vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=3,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=2048,
@@ -537,21 +523,21 @@ def test_a_study_is_counted_from_plans_of_its_models(tmp_path, monkeypatch, caps
 
 
 def test_hours_follow_from_operations_and_data_sheets():
-    study: Any = importlib.import_module("paper_study")
+    study = benchmark("paper_study")
     assert study.row([2e9, 20e9, 312e12 * 0.4 * 3600, 10 * 312e12 * 0.4 * 3600]) == [
         "2.00", "20.00", "10.0", "449", "1.0", "10.0", "0.3", "3.2",
     ]  # fmt: skip
 
 
 def test_workers_are_held_against_one_process_by_medians():
-    benchmark: Any = importlib.import_module("ray_workers")
-    seconds = {way: [6.0 / (n + 1), 12.0 / (n + 1), 90.0] for n, way in enumerate(benchmark.WAYS)}
+    script = benchmark("ray_workers")
+    seconds = {way: [6.0 / (n + 1), 12.0 / (n + 1), 90.0] for n, way in enumerate(script.WAYS)}
     rows = [
         {"way": way, "seconds": one, "processor_seconds": 2 * one}
         for way, measured in seconds.items()
         for one in measured
     ]
-    assert benchmark.table_of(pd.DataFrame(rows)) == [
+    assert script.table_of(pd.DataFrame(rows)) == [
         ["one process, two threads", "12.0", "24.0", "1.00", "1.00"],
         ["one worker, one thread", "6.0", "12.0", "2.00", "2.00"],
         ["two workers, one thread each", "4.0", "8.0", "3.00", "3.00"],
@@ -565,10 +551,10 @@ def test_workers_are_held_against_one_process_by_medians():
     "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning",
 )
 def test_workers_are_measured_beside_one_process(capsys, tmp_path):
-    benchmark: Any = importlib.import_module("ray_workers")
+    script = benchmark("ray_workers")
     out = tmp_path / "results" / "rows.csv"
     asked = ["--layers", "2", "--items", "4", "--rounds", "1", "--out", str(out)]
-    benchmark.main(asked)
+    script.main(asked)
     told = capsys.readouterr().out
-    assert list(pd.read_csv(out)["way"]) == list(benchmark.WAYS)
+    assert list(pd.read_csv(out)["way"]) == list(script.WAYS)
     assert "two workers, one thread each" in told
