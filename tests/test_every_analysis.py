@@ -10,9 +10,9 @@ import pytest
 
 import layerwise as lw
 from layerwise.errors import UserError
-from layerwise.runs.folder import RunFolder
 from tests.analysis import documented_columns
 from tests.every import ANALYSES, MODEL, tables_of
+from tests.stopping import kept_parts, stopped_after
 
 LOOKUP = {"tasks": "organism-lookup", "limit": 8, "progress": False, "memory_budget": 2**24}
 BOTH_STACKS = {
@@ -36,24 +36,6 @@ OTHER = {
 }  # fmt: skip
 
 
-class StopError(Exception):
-    """Stands for whatever may end a process."""
-
-
-def written(patch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[str]:
-    """The parts that a run keeps, as it keeps them; it may be stopped after some."""
-    names, write = [], RunFolder.write_part
-
-    def write_part(self: RunFolder, name: str, *more: Any) -> None:
-        if len(names) == stop_after:
-            raise StopError
-        names.append(name)
-        write(self, name, *more)
-
-    patch.setattr(RunFolder, "write_part", write_part)
-    return names
-
-
 def assert_equal(found: Any, expected: Any) -> None:
     ours, theirs = tables_of(found), tables_of(expected)
     assert ours.keys() == theirs.keys()
@@ -62,16 +44,12 @@ def assert_equal(found: Any, expected: Any) -> None:
 
 
 def check(run: Any, model: Any, folder: Path, **other: Any) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        parts = written(patch)
+    with kept_parts() as parts:
         whole = run(model, out=folder / "whole")
     out = folder / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        before = written(patch, stop_after=len(parts) // 2)
-        with pytest.raises(StopError):
-            run(model, out=out)
-    with pytest.MonkeyPatch.context() as patch:
-        after = written(patch)
+    with stopped_after(len(parts) // 2) as before:
+        run(model, out=out)
+    with kept_parts() as after:
         again = run(model, out=out)
     made = [name for name in before + after if "work" not in name]  # kept before what was made
     assert sorted(made) == sorted(set(made)), "a part was made twice"
@@ -86,8 +64,7 @@ def check(run: Any, model: Any, folder: Path, **other: Any) -> None:
             assert made is None or work.get("planned_token_passes", made) == made
     names = sorted(path.name for path in (folder / "whole").iterdir())
     assert sorted(path.name for path in out.iterdir()) == names
-    with pytest.MonkeyPatch.context() as patch:
-        written(patch, stop_after=0)
+    with kept_parts(0):
         assert_equal(run(model, out=out), whole)  # read, and not made again
     for option in other:
         with pytest.raises(UserError, match=rf"holds a run with other settings .*{option}s? was"):

@@ -26,6 +26,7 @@ from tests.models.seq2seq.tiny import CASES
 from tests.models.seq2seq.tiny import tiny_folder as seq2seq_folder
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
+from tests.stopping import StopError
 
 REMOVED = [0, 2]
 OF_DECODER = [(0, layer) for layer in REMOVED]
@@ -285,10 +286,6 @@ def test_smollm2_from_its_gguf_file_can_be_written_without_layers(tmp_path):
     )
     assert load_model(tmp_path / "out").cfg.n_layers == 6
     assert result.summary()["largest_difference"].max() < 1e-3
-
-
-class StopError(Exception):
-    """Stands for whatever may end a process."""
 
 
 @pytest.fixture(scope="module")

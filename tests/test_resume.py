@@ -10,6 +10,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from tests.analysis import solved_by, solved_file, word_task, write_jsonl
 from tests.cases import in_long_runs
 from tests.forking import exit_code, forked, needs_fork
 from tests.models.tiny import tiny_model
+from tests.stopping import stopped_after
 
 N_ITEMS, AT_ONCE = 28, 4
 
@@ -127,25 +129,6 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_records(command, who
     assert_same_run(folder, whole)
 
 
-class StopError(Exception):
-    """Stands for whatever may end a process."""
-
-
-def stop_after(monkeypatch, writes: int) -> None:
-    """Let the run end after so many parts."""
-    from layerwise.results import RunFolder
-
-    real, done = RunFolder.write_part, []
-
-    def write_part(self, name, table):
-        if len(done) == writes:
-            raise StopError
-        done.append(name)
-        real(self, name, table)
-
-    monkeypatch.setattr(RunFolder, "write_part", write_part)
-
-
 def empty_report(results: object) -> Report:
     return Report((), lambda: ("", {}))
 
@@ -184,10 +167,8 @@ def test_a_profile_goes_on_wherever_it_was_stopped(
 ):
     """Both parts of each piece: 4 of the intact model, 3 with layers skipped, 2 of the lens."""
     monkeypatch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 6)
-    with monkeypatch.context() as patch:
-        stop_after(patch, writes)
-        with pytest.raises(StopError):
-            small_profile(tasks, tmp_path / "stopped")
+    with stopped_after(writes):
+        small_profile(tasks, tmp_path / "stopped")
     assert len(list((tmp_path / "stopped").glob("parts/*"))) == writes
     small_profile(tasks, tmp_path / "stopped")
     assert_same_run(tmp_path / "stopped", whole_profile)
@@ -197,10 +178,8 @@ def test_pieces_that_are_there_are_not_made_again(tmp_path, monkeypatch):
     model = tiny_model("llama")
     monkeypatch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 4)
     task = word_task(12)
-    with monkeypatch.context() as patch:
-        stop_after(patch, 4)  # each piece has two parts, its records last
-        with pytest.raises(StopError):
-            ablate(model, task, "letter", out=tmp_path / "run", progress=False)
+    with stopped_after(4):  # each piece has two parts, its records last
+        ablate(model, task, "letter", out=tmp_path / "run", progress=False)
     swept = []
     from layerwise.runs import setup as _setup
 
@@ -294,13 +273,8 @@ def test_sizes_that_decide_rounding_are_those_of_the_first_start(tmp_path, monke
             "layerwise.runs.setup.default_memory_budget", lambda device, b=budget: b
         )
         monkeypatch.setattr("layerwise.runs.setup.TOKENS_AT_ONCE", at_once)
-        with monkeypatch.context() as patch:
-            if not chosen:
-                stop_after(patch, 1)
-                with pytest.raises(StopError):
-                    make(model, word_task(4), "continuation", out=folder, progress=False)
-            else:
-                make(model, word_task(4), "continuation", out=folder, progress=False)
+        with nullcontext() if chosen else stopped_after(1):
+            make(model, word_task(4), "continuation", out=folder, progress=False)
         settings = json.loads((folder / "run.json").read_text())["settings"]
         chosen.append((settings["memory_budget"], settings["tokens_at_once"]))
     assert chosen == [(2**30, 300)] * 2

@@ -24,19 +24,15 @@ from layerwise.models.instance.facts import tokenizer_hash
 from layerwise.report._page import facts_tables
 from layerwise.runs import encoding, folder
 from layerwise.runs.encoding import Built
-from layerwise.runs.folder import RunFolder
 from layerwise.runs.setup import Setup, prepare
 from layerwise.storage.provenance import installed_versions, read_facts
 from layerwise.storage.run_tables import RunTables
 from tests import commands
 from tests.analysis import word_task, write_jsonl
 from tests.models.tiny import tiny_folder, tiny_model, tiny_tokenizer
+from tests.stopping import stopped_after
 
 DATED = "{{ strftime_now('%d %b') }}: {% for turn in messages %}{{ turn['content'] }}{% endfor %}\n"
-
-
-class StopError(Exception):
-    """Stands for whatever may end a process."""
 
 
 @pytest.fixture(autouse=True)
@@ -61,18 +57,8 @@ def ablate(model: Any, task: Any, out: Path | None, **options: Any) -> Any:
 
 def begin(model: Any, task: Any, out: Path, **options: Any) -> None:
     """A run that is stopped after its first piece."""
-    real, written = RunFolder.write_part, []
-
-    def write_part(self: RunFolder, name: str, table: pd.DataFrame) -> None:
-        if len(written) == 2:
-            raise StopError
-        written.append(name)
-        real(self, name, table)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunFolder, "write_part", write_part)
-        with pytest.raises(StopError):
-            ablate(model, task, out, **options)
+    with stopped_after(2):
+        ablate(model, task, out, **options)
     assert list((out / "parts").iterdir())
 
 

@@ -32,6 +32,7 @@ from layerwise.storage.parquet import frame
 from tests import commands, synthetic
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
+from tests.stopping import stopped_after
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +256,7 @@ def test_results_that_share_a_folder_are_all_listed(folder):
 
 
 @contextlib.contextmanager
-def stopped_after(writes: int, monkeypatch) -> Iterator[None]:
+def interrupted_after(writes: int, monkeypatch) -> Iterator[None]:
     """Interrupt what would put one file more than so many in its place."""
     real, done = os.replace, []
 
@@ -275,7 +276,7 @@ def test_a_save_that_is_killed_leaves_no_table_that_differs_from_the_list(
     folder, ablation, monkeypatch, writes
 ):
     other = AblationResult(ablation.records.assign(margin=0.25), ablation.facts)
-    with stopped_after(writes, monkeypatch):
+    with interrupted_after(writes, monkeypatch):
         try:
             other.save(folder)
         except KeyboardInterrupt:
@@ -404,7 +405,7 @@ def test_a_comparison_that_was_killed_is_made_whole_by_the_next(
     comparison, tmp_path, monkeypatch, writes
 ):
     comparison.save(tmp_path)
-    with stopped_after(writes, monkeypatch), pytest.raises(KeyboardInterrupt):
+    with interrupted_after(writes, monkeypatch), pytest.raises(KeyboardInterrupt):
         comparison.save(tmp_path)
     with pytest.raises(UserError, match="compare the runs again"):
         Comparison.load(tmp_path)
@@ -453,17 +454,12 @@ def test_lost_requests_are_told_when_the_results_are_read(run_again, tmp_path, d
     assert not lw.verify(tmp_path).ok
 
 
-def test_a_run_that_is_made_again_can_be_killed_too(run_again, tmp_path, monkeypatch):
+def test_a_run_that_is_made_again_can_be_killed_too(run_again, tmp_path):
     whole = run_again(tmp_path).records
     (tmp_path / "records.parquet").unlink()
 
-    def killed(*given):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_part", killed)
-        with pytest.warns(MadeAgainWarning), pytest.raises(KeyboardInterrupt):
-            run_again(tmp_path)
+    with pytest.warns(MadeAgainWarning), stopped_after(0):
+        run_again(tmp_path)
     with pytest.raises(UserError, match="is not finished"):
         load_results(tmp_path)
     pd.testing.assert_frame_equal(run_again(tmp_path).records, whole)

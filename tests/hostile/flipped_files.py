@@ -26,7 +26,7 @@ from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.verifying import verify
 from layerwise.errors import DamagedFileWarning, MadeAgainWarning, UserError
 from layerwise.models import load_model, model_facts, original_tokenizer
-from layerwise.results import RunFolder, load_results, read_facts
+from layerwise.results import load_results, read_facts
 from layerwise.tasks import load_task
 from tests.analysis import word_task, write_jsonl
 from tests.hostile.flipper import Kept, Reading
@@ -34,6 +34,7 @@ from tests.hostile.same_outcome import contents
 from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import TEXT, session_folder, tiny_folder, tiny_model
+from tests.stopping import stopped_after
 
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
 N_TOKENS = 24
@@ -119,27 +120,12 @@ def finished_run(folder: Path) -> None:
     )  # fmt: skip
 
 
-class _StopError(Exception):
-    pass
-
-
 def _unfinished() -> Path:
     """A run that was stopped while it wrote its last part."""
     folder = _new_folder("unfinished") / "run"
-    real, written = RunFolder.write_part, []
-
-    def write_part(self: RunFolder, name: str, table: Any) -> None:
-        if len(written) == 3:
-            raise _StopError
-        written.append(name)
-        real(self, name, table)
-
-    with mock.patch.object(RunFolder, "write_part", write_part):
-        try:
-            finished_run(folder)
-        except _StopError:
-            return folder
-    raise AssertionError("the run has fewer parts than that")
+    with stopped_after(3):
+        finished_run(folder)
+    return folder
 
 
 def _new_folder(name: str) -> Path:
