@@ -209,16 +209,13 @@ def test_shuffled_answers_are_rarely_credited_to_any_head():
     model = tiny_model("llama")
     task = word_task(60)
     table = attribute(model, task)
-    false = AttributionResult(table.assign(correct=True), attribution_facts(model, task))
+    few = replace(task, items=task.items[:1])
+    facts = attribution(model, few, "continuation", progress=False).facts
+    false = AttributionResult(table.assign(correct=True), facts)
     summary = false.summary()
     chosen = summary[(summary["metric"] == "logit_diff") & (summary["component"] == "z")]
     assert len(chosen) == 12
     assert not chosen["significant"].any()
-
-
-def attribution_facts(model, task):
-    return attribution(model, replace(task, items=task.items[:1]), "continuation",
-                       progress=False).facts  # fmt: skip
 
 
 ALIKE = Item(id="alike", question="which is", answer="open", choices=("key", "open", "one"))

@@ -465,12 +465,6 @@ def bad(out: Path, says: str, **given: Any) -> None:
     assert not out.exists() or not list(out.rglob("*.safetensors"))
 
 
-def other_words(tmp_path: Path) -> Path:
-    folder = tiny_folder(tmp_path, "llama")
-    tiny_tokenizer(vocab_size=290).save_pretrained(folder)
-    return folder
-
-
 def test_what_is_refused(tmp_path, monkeypatch):
     out = tmp_path / "out"
     bad(out, "Layer 7 is out of range", layers=[7])
@@ -489,7 +483,9 @@ def test_what_is_refused(tmp_path, monkeypatch):
         teacher=tiny_model("llama", hidden_size=32))  # fmt: skip
     bad(out, "the kind of model is an encoder-decoder in the teacher",
         teacher=load_model("organism-seq2seq"))  # fmt: skip
-    bad(out, "the token", student=load_model(other_words(tmp_path)))
+    other_words = tiny_folder(tmp_path, "llama")
+    tiny_tokenizer(vocab_size=290).save_pretrained(other_words)
+    bad(out, "the token", student=load_model(other_words))
     bad(out, "The model has no Hugging Face original", teacher=load_model("wired-decoder"),
         student=load_model("wired-decoder"), tasks="wired-lookup")  # fmt: skip
     changed = copy.deepcopy(tiny_model("llama"))

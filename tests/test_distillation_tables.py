@@ -242,8 +242,6 @@ def test_the_rate_rises_and_falls_to_nothing():
     ],
 )
 def test_numbers_that_make_no_loss_are_refused(given, says):
-    from layerwise.errors import UserError
-
     with pytest.raises(UserError) as caught:
         Objective(**given)
     assert says in str(caught.value)

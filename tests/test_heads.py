@@ -54,15 +54,12 @@ def wired() -> HookedTransformer:
     return model
 
 
-def scores_when_repeated(model, before: int, *once: int):
-    given = RepeatedTokens((before,), (), (), (), seq2seq=False, n_ctx=model.cfg.n_ctx)
-    (scored,) = scores_of(model, given, RepeatedSequence(once))
-    return scored.scores
-
-
 def test_a_head_that_is_made_to_be_one_is_found_and_no_other():
     drawn = np.random.default_rng(0).permutation(WORDS)[:31].tolist()
-    found = scores_when_repeated(wired(), *drawn)
+    model, (before, *once) = wired(), drawn
+    given = RepeatedTokens((before,), (), (), (), seq2seq=False, n_ctx=model.cfg.n_ctx)
+    (scored,) = scores_of(model, given, RepeatedSequence(tuple(once)))
+    found = scored.scores
     matching = np.array([[0, 0], [1, 0]])
     np.testing.assert_allclose(found["prefix_matching"][1, 0], 1, atol=1e-5)
     assert (found["prefix_matching"][matching == 0] < 0.05).all()

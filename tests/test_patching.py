@@ -430,17 +430,12 @@ def test_tokens_that_are_only_put_in_change_nothing_that_could_be_aligned(model)
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("family", "options", "sentence"),
     [
-        ({"sites": "pattern", "align": True}, "of unequal length have different keys; expected"),
+        ("llama", {"sites": "pattern", "align": True}, "of unequal length have different keys;"),
+        ("gpt_neox", {"sites": "resid_mid"}, "no residual stream between attention and MLP"),
     ],
 )
-def test_options_that_cannot_be(options, sentence):
-    with pytest.raises(UserError) as told:
-        patch_activations(tiny_model("llama"), word_task(2), progress=False, **options)
-    assert sentence in str(told.value)
-
-
-def test_a_parallel_block_has_no_stream_between_attention_and_mlp():
-    with pytest.raises(UserError, match="no residual stream between attention and MLP"):
-        patch_activations(tiny_model("gpt_neox"), word_task(2), sites="resid_mid", progress=False)
+def test_options_that_cannot_be(family, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        patch_activations(tiny_model(family), word_task(2), progress=False, **options)

@@ -161,14 +161,11 @@ def odd_ones_fail(number: int, told: str) -> dict[str, pd.DataFrame]:
     return {f"made {number}": pd.DataFrame({"number": [number]})}
 
 
-def works_of(n: int) -> list[Work]:
-    return [Work((f"made {i}",), "making", 1.0, (i, "cannot do")) for i in range(n)]
-
-
 def test_a_piece_that_fails_three_times_is_named_and_the_others_are_kept(workers):
     parts = CheckpointStore()
+    works = [Work((f"made {i}",), "making", 1.0, (i, "cannot do")) for i in range(6)]
     with pytest.raises(lw.UserError) as caught:
-        make_missing(workers, parts, Meter(), works_of(6), odd_ones_fail)
+        make_missing(workers, parts, Meter(), works, odd_ones_fail)
     told = str(caught.value)
     assert "1 piece of the run could not be made: 'made 3' failed 3 times" in told
     assert "ValueError: cannot do 3\\x1b[31m" in told

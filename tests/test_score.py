@@ -116,11 +116,6 @@ def test_so_many_items_show_signal_in_8_of_10_samples(accuracy, chance):
     assert items_for_signal(0.5, 0.25, [0.3], 400) % 10 == 0
 
 
-def many_silent(n: int):
-    right = np.random.default_rng(0).random((20, 3)) < 0.2
-    return ablation(*(cell_records(right, f"task-{i}", "reasoning") for i in range(n)))
-
-
 def test_a_claim_says_how_often_the_model_is_right_and_what_chance_is():
     (claim,) = silent(tables_of_run([small_ablation()]))
     assert claim.short.startswith("Nothing is said of what layers cost for sums when it")
@@ -130,7 +125,8 @@ def test_a_claim_says_how_often_the_model_is_right_and_what_chance_is():
 
 
 def test_many_tasks_without_signal_are_named_up_to_a_few():
-    result = many_silent(7)
+    right = np.random.default_rng(0).random((20, 3)) < 0.2
+    result = ablation(*(cell_records(right, f"task-{i}", "reasoning") for i in range(7)))
     claims = silent(tables_of_run([result]))
     assert [claim.tasks for claim in claims[:-1]] == [(f"task-{i}",) for i in range(4)]
     assert claims[-1].short == (

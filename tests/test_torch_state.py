@@ -46,14 +46,11 @@ def tables(model: Any) -> list[pd.DataFrame]:
     pairs = pairs_of(model)
     noise = lw.ablate(model, word_task(), "generate", kind="noise", layers=[1], **quiet)
     estimated = lw.attribute_patches(model, pairs, sites=["resid_pre"], **quiet)
-    return [noise.to_pandas(), estimated.to_pandas(), site_noise_of(model)]
+    drawn = site_noise(model, [(1, 2, 3)], ["z"], seed=0)["z", 1].flatten(1)
+    return [noise.to_pandas(), estimated.to_pandas(), pd.DataFrame(drawn.tolist())]
 
 
 pairs_of = functools.cache(pairs_for)
-
-
-def site_noise_of(model: Any) -> pd.DataFrame:
-    return pd.DataFrame(site_noise(model, [(1, 2, 3)], ["z"], seed=0)["z", 1].flatten(1).tolist())
 
 
 @functools.cache

@@ -244,8 +244,6 @@ def test_intervals_of_shares_cover_the_share(n, monkeypatch):
 
 
 def test_records_of_other_items_are_refused(known):
-    from layerwise.errors import UserError
-
     result, _ = known
     table = result.transplant
     lacking = table.loc[(table["host"] == "base") | (table["item"] != "0003")]

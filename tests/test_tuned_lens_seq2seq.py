@@ -293,12 +293,12 @@ def test_prompts_go_to_the_encoder_and_right_answers_to_the_decoder():
 
 def test_texts_of_a_file_are_cut_in_the_middle(tmp_path):
     model = lw.load_model("organism-seq2seq")
-    words = [word for word in setup_words(model) if word.isalpha()][:40]
+    setup = prepare(model, "organism-lookup", "continuation")
+    words = [word for word in sorted(setup.tokenizer.get_vocab()) if word.isalpha()][:40]
     rng = random.Random(1)
     lines = [rng.choices(words, k=length) for length in (20, 21, 1, *[12] * 12)]
     path = tmp_path / "some.txt"
     path.write_text("\n\n".join(map(" ".join, lines)))
-    setup = prepare(model, "organism-lookup", "continuation")
     texts = texts_of_file(path, setup, 100)
     every = [*texts.train, *texts.held_out]
     assert len(every) == 14  # the one of a single word has no second half
@@ -315,11 +315,6 @@ def test_texts_of_a_file_are_cut_in_the_middle(tmp_path):
     for text in every:
         given = ids.decode(list(text.tokens[: text.n_prompt]), skip_special_tokens=True)
         assert list(text.tokens[: text.n_prompt]) == ids(given).input_ids
-
-
-def setup_words(model) -> list[str]:
-    return sorted(prepare(model, "organism-lookup", "continuation")
-                  .tokenizer.get_vocab())  # fmt: skip
 
 
 def test_positions_are_those_where_what_is_said_is_predicted():

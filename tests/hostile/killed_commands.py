@@ -52,10 +52,6 @@ def _layer(kind: str) -> str:
     return "1" if kind == "decoder" else "encoder.1"
 
 
-def _profiled() -> list[str]:
-    return ["--protocol", "continuation", "--pairs", "1"]
-
-
 def commands_of(kind: str) -> list[Command]:
     """The commands that run a model, for a ``decoder`` or a ``seq2seq``."""
     pruned = ("--remove", _layer(kind), "--protocol", "continuation")
@@ -69,7 +65,7 @@ def commands_of(kind: str) -> list[Command]:
         _on_questions(kind, "similarity", "--protocol", "continuation"),
         _on_questions(kind, "remove", "--layers", 1, "--by", "greedy"),
         _on_questions(kind, "prune", *pruned),
-        _on_questions(kind, "profile", *_profiled()),
+        _on_questions(kind, "profile", "--protocol", "continuation", "--pairs", "1"),
         _on_questions(kind, "interactions", "--protocol", "continuation"),
         Command(
             f"transplant-{kind}",

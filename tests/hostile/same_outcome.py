@@ -71,8 +71,5 @@ def _timeless(value: Any) -> Any:
 
 
 def _page(text: str) -> str:
-    return _TIMES_IN_PAGES.sub("TIME", _TABLE.sub(_without_seconds, text))
-
-
-def _without_seconds(table: re.Match[str]) -> str:
-    return "" if ">seconds<" in table[0] else table[0]
+    without_seconds = _TABLE.sub(lambda it: "" if ">seconds<" in it[0] else it[0], text)
+    return _TIMES_IN_PAGES.sub("TIME", without_seconds)

@@ -164,17 +164,14 @@ def test_ablation_finds_the_planted_layers(name):
             assert min(there) - 0.5 <= row.layer_low <= row.layer <= row.layer_high
             assert row.layer_high <= max(there) + 0.5
     # The same by Hugging Face without a block.
-    first = {kind: replace(task, items=task.items[:25]) for kind, task in first_items().items()}
+    suites = {kind: lw.load_task(suite) for suite, kind, _ in toy_suites(ORGANISM)}
+    first = {kind: replace(task, items=task.items[:25]) for kind, task in suites.items()}
     effects = lw.ablate(organism(name), "all", "generate", limit=25, progress=False).effects()
     accuracy = effects.set_index(["capability", "layer"])["acc"]
     for layer in range(seq2seq.N_LAYERS):
         with evaluation.without_layer(original(name), layer):
             for kind, task in first.items():
                 assert share_right(name, task) == pytest.approx(accuracy[kind, layer])
-
-
-def first_items() -> dict[str, Task]:
-    return {kind: lw.load_task(suite) for suite, kind, _ in toy_suites(ORGANISM)}
 
 
 @pytest.mark.parametrize("name", [one for one in ASKED if "decoder" in str(one.values[0])])

@@ -39,10 +39,6 @@ def same_memory(made: torch.Tensor, parameter: torch.Tensor) -> bool:
     return made.data_ptr() == parameter.data_ptr()
 
 
-def parameters_of(module):
-    return dict(module.named_parameters(recurse=False))
-
-
 @pytest.mark.parametrize(("family", "config"), MODELS)
 def test_logits_are_bit_identical(family, config):
     plain = contiguous_copy(tiny_model(family, **config))
@@ -65,7 +61,7 @@ def test_what_the_forward_pass_rearranges_is_the_parameter_itself(family, config
         restride(model)
     assert same_memory(model.unembed.W_U.T.contiguous(), model.unembed.W_U)
     for block in model.blocks:
-        for name, weight in parameters_of(block.attn).items():
+        for name, weight in block.attn.named_parameters(recurse=False):
             if name in ("W_Q", "W_K", "W_V", "_W_K", "_W_V"):
                 assert same_memory(einops.rearrange(weight, "h d k -> (h k) d"), weight)
         out = block.attn.W_O

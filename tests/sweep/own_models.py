@@ -64,14 +64,6 @@ def _double(module: nn.Module, inputs: Any, output: Any) -> Any:
     return 2 * output
 
 
-def _double_with_kwargs(module: nn.Module, inputs: Any, named: Any, output: Any) -> Any:
-    return 2 * output
-
-
-def _double_input(module: nn.Module, inputs: Any) -> Any:
-    return (2 * inputs[0], *inputs[1:])
-
-
 def _double_named_input(module: nn.Module, inputs: Any, named: Any) -> Any:
     return inputs, {
         key: 2 * value if key == "query_input" else value for key, value in named.items()
@@ -113,20 +105,17 @@ def _of_other_class(at: str, cls: type) -> Change:
     return lambda m: _of_class(m.get_submodule(at), cls)
 
 
-def _z_of_zeros(m: Any) -> Callable[[Any, Any], Any]:
-    return lambda v, p: 0 * v
-
-
 KEYWORDS = {"with_kwargs": True}
 # What is refused: to which kind of model, how it is done, and a part of the sentence.
 REFUSED: dict[str, tuple[str, Change, str]] = {
     "hook on a block": ("llama-gqa", _hooked("blocks.1"), "blocks.1 .*hooks of torch"),
     "hook with keywords": (
-        "llama-gqa", _hooked("blocks.1.attn", _double_with_kwargs, **KEYWORDS),
+        "llama-gqa", _hooked("blocks.1.attn", lambda *given: 2 * given[-1], **KEYWORDS),
         "blocks.1.attn .*hooks of torch",
     ),
     "pre-hook on an MLP": (
-        "gpt2", _hooked("blocks.0.mlp", _double_input, "forward_pre_hook"), "hooks of torch",
+        "gpt2", _hooked("blocks.0.mlp", lambda _, given: (2 * given[0],), "forward_pre_hook"),
+        "hooks of torch",
     ),
     "pre-hook with keywords": (
         "gpt2", _hooked("blocks.0.attn", _double_named_input, "forward_pre_hook", **KEYWORDS),
@@ -151,7 +140,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     ),
     "forward of the model": ("neox", _patched, "The model had its forward replaced"),
     "function of an attention": (
-        "gpt2", _set("blocks.0.attn", "calculate_z_scores", _z_of_zeros),
+        "gpt2", _set("blocks.0.attn", "calculate_z_scores", lambda _: lambda v, p: 0 * v),
         "had its calculate_z_scores replaced",
     ),
     "class of a block": ("gpt2", _of_other_class("blocks.1", LoudBlock), "LoudBlock.forward"),
