@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,17 +13,15 @@ from layerwise.analyses.shared.blocks import norms_of_block, parts_of_block
 from layerwise.analyses.transplant.parts import are_tied, weights_outside
 from layerwise.analyses.transplant.weights import distances, transplanted
 from layerwise.errors import UserError
-from layerwise.models import original_tokenizer
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import blocks_of
 from layerwise.report.html import findings
 from layerwise.sweep import intact, sweep
-from layerwise.tasks import build_requests
 from tests.analysis import word_task
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model
 from tests.planted import small_model, small_task
-from tests.transplanting import LAYOUT, exchange
+from tests.transplanting import LAYOUT, asked_of, assert_answers_equal, exchange
 
 
 def moved_about(model: Any) -> Any:
@@ -76,22 +73,13 @@ def test_answers_are_those_of_a_model_that_has_the_named_weights(case, site):
                 weight.copy_(theirs[name])
                 given += 1
     assert given >= len(NAMES[case, site])
-    asked = [
-        r.request
-        for item in word_task(2).items
-        for protocol in ("continuation", "generate")
-        for r in build_requests(word_task(2), item, protocol, original_tokenizer(model))
-    ]
+    asked = asked_of(model)
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
     named = "tied_embed" if site == "embed" and are_tied(model) else site
     before = weights_hash(model)
     with transplanted(model, other, named, [1] if site == "norms" else []):
         (found,) = sweep(model, [intact()], asked).outcomes
-    for one, reference in zip(found, plain, strict=True):
-        if hasattr(one, "tokens"):
-            assert one.tokens == reference.tokens
-        else:
-            np.testing.assert_allclose(one.token_logprobs, reference.token_logprobs, atol=1e-4)
+    assert_answers_equal(found, plain)
     assert weights_hash(model) == before
 
 
