@@ -12,7 +12,7 @@ from scipy import stats as reference
 from layerwise import stats
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
-from layerwise.analyses.logit_lens.result import settled
+from layerwise.analyses.logit_lens.result import answers_on_top, settled
 from layerwise.report import report
 from layerwise.results import LensResult
 from layerwise.storage.parquet import frame
@@ -108,6 +108,17 @@ def test_the_comparison_is_scipys_test_and_corrected():
     assert table["p_holm"].tolist() == pytest.approx(stats.holm(table["p"].to_numpy()).tolist())
     clear = table.loc[table["second"] == "reasoning"]
     assert clear["significant"].all()
+
+
+def test_shares_on_top_are_counts_with_exact_intervals():
+    """A quarter is on top from layer 2 on, all from 6 on, and each two layers earlier once."""
+    found = answers_on_top(reading({"keys/retrieval": [2] * 5 + [6] * 15}).lens)
+    by_layer = found.set_index("layer")
+    shares = [0.0, 0.25, 0.0, 0.25, 0.25, 1.0, 0.25]  # from layer -1 on
+    assert by_layer["on_top"].tolist() == shares + [1.0] * (len(found) - len(shares))
+    expected = reference.binomtest(5, 20).proportion_ci()
+    assert by_layer.loc[3, ["low", "high"]].tolist() == pytest.approx(expected)
+    assert set(found["n_items"]) == {20}
 
 
 def test_nothing_is_claimed_without_signal_nor_of_wrong_answers():

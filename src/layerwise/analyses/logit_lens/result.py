@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from layerwise import stats
 from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.analyses.shared.lens_names import streams_read
 from layerwise.presentation import no_signal
@@ -35,6 +36,20 @@ def answers_read(lens: pd.DataFrame) -> pd.DataFrame:
     wanted = {"over": "prompt", "pos": -1, "site": "resid_post"}
     chosen = [np.asarray(lens[name].eq(value), dtype=bool) for name, value in wanted.items()]
     return pd.DataFrame(lens.loc[np.logical_and.reduce(chosen)])
+
+
+def answers_on_top(lens: pd.DataFrame) -> pd.DataFrame:
+    """Share of the items whose answer is on top after each layer, with exact 95 % intervals."""
+    answers = answers_read(lens).assign(on_top=lambda table: table["rank"] == 0)
+    grouped = answers.groupby(["task", "layer"], as_index=False)
+    table = grouped.agg(n_items=("on_top", "size"), on_top=("on_top", "sum"))
+    shares = [
+        stats.exact_interval(int(n_right), int(n))
+        for n_right, n in zip(table["on_top"], table["n_items"], strict=True)
+    ]
+    ends = [(share.estimate, share.low, share.high) for share in shares]
+    table[["on_top", "low", "high"]] = np.array(ends).reshape(-1, 3)
+    return table
 
 
 def prediction_depths(lens: pd.DataFrame, n_layers: int, n_encoder: int = 0) -> pd.DataFrame:
