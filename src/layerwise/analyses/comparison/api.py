@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from layerwise.analyses.ablation.saved_effects import single_layers
-from layerwise.errors import UserError
+from layerwise.errors import UserError, counted
 from layerwise.ground.arguments import check_arguments
 from layerwise.presentation.rows import rows
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
@@ -20,7 +21,7 @@ from layerwise.storage.parquet import conform, frame
 
 from .quantities import Prepared, n_comparisons, prepared, unsaid
 from .runs import (
-    Comparison,
+    ComparedRuns,
     ComparisonFacts,
     RunFacts,
     SavedRun,
@@ -32,6 +33,34 @@ from .runs import (
     shared_change,
 )
 from .tables import corrected, estimate_rows, group_difference_rows, group_rows, n_tests, pair_rows
+
+if TYPE_CHECKING:
+    from layerwise.presentation.claim import Claim
+    from layerwise.presentation.page import Report
+
+
+class Comparison(ComparedRuns):
+    """Differences between runs, with intervals and tests; its tables are ``ComparedRuns``'."""
+
+    def report(self) -> Report:
+        """The page with figures, sentences and tables."""
+        from .report import comparison_report
+
+        return comparison_report(self)
+
+    def established(self) -> list[Claim]:
+        """The sentences that a test supports, the largest difference first."""
+        from .report import sure_claims
+
+        return sure_claims(self)
+
+    def __repr__(self) -> str:
+        n_established = sum(self.differences["significant"])
+        return (
+            f"Comparison({', '.join(self.facts.groups or [r.name for r in self.facts.runs])}; "
+            f"{n_established} of {counted(len(self.differences), 'difference')} established)"
+        )
+
 
 Folders = Sequence[str | Path]
 

@@ -41,7 +41,7 @@ from layerwise.presentation.wording import (
 
 from .findings import established, headline, not_established
 from .quantities import COMPARED, FAMILIES
-from .runs import UNITS, Comparison
+from .runs import UNITS, ComparedRuns
 
 # Claims on the first screen.
 MOST = 4
@@ -49,14 +49,14 @@ MOST = 4
 _FEW = 8
 
 
-def comparison_report(comparison: Comparison) -> Report:
+def comparison_report(comparison: ComparedRuns) -> Report:
     """The page of a comparison, as ``Comparison.report`` gives it."""
     sure = sure_claims(comparison)
     rest = not_established(comparison.differences)
     return Report((*sure, *rest), lambda: _page(comparison, sure, rest))
 
 
-def sure_claims(comparison: Comparison) -> list[Claim]:
+def sure_claims(comparison: ComparedRuns) -> list[Claim]:
     """A claim for each difference that is established, as ``Comparison.established`` gives it."""
     sure = established(comparison.claimable(), comparison.facts.n_tests)
     if _lens_of_one_stack(comparison):  # what the lens cannot see must not lead
@@ -65,7 +65,7 @@ def sure_claims(comparison: Comparison) -> list[Claim]:
 
 
 def _page(
-    comparison: Comparison, sure: Sequence[Claim], rest: Sequence[Claim]
+    comparison: ComparedRuns, sure: Sequence[Claim], rest: Sequence[Claim]
 ) -> tuple[str, dict[str, Any]]:
     """The page's text, and its figures by name."""
     names = list(comparison.facts.groups or [run.name for run in comparison.facts.runs])
@@ -93,18 +93,18 @@ def _page(
     return text, figures
 
 
-def _with_rows(comparison: Comparison, findings: Sequence[Claim]) -> list[tuple[Claim, Table]]:
+def _with_rows(comparison: ComparedRuns, findings: Sequence[Claim]) -> list[tuple[Claim, Table]]:
     """Sentences, each with the rows that it stands on."""
     file = "comparison_differences.parquet"
     return [(finding, evidence(finding, comparison.differences, file)) for finding in findings]
 
 
-def caution(comparison: Comparison) -> str:
+def caution(comparison: ComparedRuns) -> str:
     """What the differences are about, and what not."""
     return " ".join([*_about(comparison), *_lens_of_one_stack(comparison)])
 
 
-def _lens_of_one_stack(comparison: Comparison) -> list[str]:
+def _lens_of_one_stack(comparison: ComparedRuns) -> list[str]:
     """A caution if a lens is compared between models of one stack and of two."""
     kinds = {run.facts.model.n_encoder_layers > 0 for run in comparison.facts.runs}
     if len(kinds) < 2 or "logit lens" not in set(comparison.differences["method"]):
@@ -115,7 +115,7 @@ def _lens_of_one_stack(comparison: Comparison) -> list[str]:
     ]
 
 
-def _about(comparison: Comparison) -> list[str]:
+def _about(comparison: ComparedRuns) -> list[str]:
     """What the unit is, and what the tests hold for."""
     groups = comparison.facts.groups
     if not groups:
@@ -152,7 +152,7 @@ def _reach(differences: pd.DataFrame) -> list[str]:
     return [f"A typical 95 % interval is {reach}: smaller differences are likely missed."]
 
 
-def _drawings(comparison: Comparison) -> Iterator[FigureSpec]:
+def _drawings(comparison: ComparedRuns) -> Iterator[FigureSpec]:
     from .figures import Block, compared_depths, compared_roles, difference_ranges
 
     blocks = [
@@ -202,7 +202,7 @@ def _drawings(comparison: Comparison) -> Iterator[FigureSpec]:
         yield FigureSpec(f"differences_{family.replace(' ', '_')}", draw, caption, alt)
 
 
-def runs_table(comparison: Comparison) -> Table:
+def runs_table(comparison: ComparedRuns) -> Table:
     """Which runs were compared."""
     grouped = bool(comparison.facts.groups)
     columns = (
@@ -223,7 +223,7 @@ def runs_table(comparison: Comparison) -> Table:
     return Table("Runs", columns, cells)
 
 
-def tasks_table(comparison: Comparison) -> Table:
+def tasks_table(comparison: ComparedRuns) -> Table:
     """Which tasks were compared, the same items in all runs."""
     cells = [
         [task.name, task.capability, str(task.n_items), str(task.n_fewshot), task.hash[:12]]
@@ -251,7 +251,7 @@ def _shown(title: str, name: str, table: pd.DataFrame, columns: Sequence[Column]
     return [replace(shown, columns=names, cells=texts, note=shown.note + alike)]
 
 
-def numbers_tables(comparison: Comparison) -> list[Table]:
+def numbers_tables(comparison: ComparedRuns) -> list[Table]:
     """Differences of each family, the surest first; spread, each run, and what is left out."""
     tables = []
     for family in COMPARED:

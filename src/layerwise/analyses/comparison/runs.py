@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 from pydantic import Field
@@ -23,10 +23,6 @@ from layerwise.storage.base import Result
 from layerwise.storage.joined_folder import JoinedFolder, JoinedRuns
 from layerwise.storage.places import COMPARISON_PAGE
 from layerwise.storage.provenance import Facts, Frozen, Stamped, TaskFacts, join_facts
-
-if TYPE_CHECKING:
-    from layerwise.presentation.claim import Claim
-    from layerwise.presentation.page import Report
 
 # Centres of mass and critical sets are given for each run, and not compared.
 MEASURES = (
@@ -81,8 +77,8 @@ FOLDER = JoinedFolder(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison(JoinedRuns):
-    """Differences between runs, or groups of runs, with intervals and tests, as tables.
+class ComparedRuns(JoinedRuns):
+    """What differs between runs, and how sure that is, as tables.
 
     Attributes:
         layers: ``comparison_layers.parquet``: what changing each layer of each run costs.
@@ -113,25 +109,6 @@ class Comparison(JoinedRuns):
         first, second = (self.differences[end].map(depths) for end in ("first", "second"))
         alike = (self.differences["family"] != "share lost") | first.eq(second)
         return pd.DataFrame(self.differences.loc[alike])
-
-    def report(self) -> Report:
-        """The page with figures, sentences and tables."""
-        from .report import comparison_report
-
-        return comparison_report(self)
-
-    def established(self) -> list[Claim]:
-        """The sentences that a test supports, the largest difference first."""
-        from .report import sure_claims
-
-        return sure_claims(self)
-
-    def __repr__(self) -> str:
-        n_established = sum(self.differences["significant"])
-        return (
-            f"Comparison({', '.join(self.facts.groups or [r.name for r in self.facts.runs])}; "
-            f"{n_established} of {counted(len(self.differences), 'difference')} established)"
-        )
 
 
 @dataclass(frozen=True)
