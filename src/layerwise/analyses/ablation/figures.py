@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.presentation.charts.heat import (
     DIVERGING,
+    LOSS,
     LOST,
     Mark,
     Row,
     head_maps,
     limit_of,
+    loss_strips,
     lost,
-    strip_of_losses,
-    strips,
+    significant,
 )
 from layerwise.presentation.charts.lines import (
     Words,
@@ -81,23 +80,14 @@ def role_map(
     silent = [] if signal is None else [rows(signal, signal=False)]
     every, layers = pd.concat([shown, *silent]), layers_of(shown)
     marks = (
-        Mark("significant loss (Holm, p < 0.05)", partial(_changed, column="acc_diff", sign=1)),
-        Mark("significant gain", partial(_changed, column="acc_diff", sign=-1), "^", "gain"),
+        Mark(LOSS, significant()),
+        Mark("significant gain", significant(sign=-1), "^", "gain"),
     )
-    listed = [
-        strip_of_losses(
-            part, "protocol", in_order(part["protocol"], PROTOCOL_ORDER), layers, marks, _tell_loss
-        )
-        for _, part in by_task(every)
-    ]
-    panels = strips(listed, width, left=1.05, least=width)
-    panels.over_layers(layers, cells=True)
+    panels = loss_strips(
+        every, "protocol", PROTOCOL_ORDER, layers, marks, _tell_loss, width, left=1.05, least=width
+    )
     action = capitalised(doing(kind, site, "a layer"))
     return panels.finish(f"{action}: accuracy lost, by task and protocol", "layer", bar=LOST)
-
-
-def _changed(row: Row, column: str, sign: int) -> bool:
-    return row["significant"] is True and sign * row[column] > 0
 
 
 def _tell_loss(row: Row) -> str:
@@ -122,14 +112,10 @@ def ladder(
     ``table`` is the table ``ladder.parquet``.
     """
     shown = rows(table, kind=kind, site=site)
-    rungs, layers = in_order(shown["rung"], RUNG_ORDER), layers_of(shown)
-    mark = Mark("significant loss (Holm, p < 0.05)", partial(_changed, column="loss", sign=1))
-    listed = [
-        strip_of_losses(part, "rung", rungs, layers, [mark], _tell_loss, _intact)
-        for _, part in by_task(shown)
-    ]
-    panels = strips(listed, width, left=1.0, right=0.65)
-    panels.over_layers(layers, cells=True)
+    panels = loss_strips(
+        shown, "rung", RUNG_ORDER, layers_of(shown), [Mark(LOSS, significant("loss"))], _tell_loss,
+        width, left=1.0, right=0.65, beside=_intact,
+    )  # fmt: skip
     action = capitalised(doing(kind, site, "one layer"))
     title = f"{action}: what is lost, from naming a letter to free generation"
     return panels.finish(title, "layer", bar=LOST)

@@ -10,7 +10,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.analyses.emergence.figures import METHODS
-from layerwise.presentation.charts.heat import LOST, Mark, Row, Strip, cells, lost, strips
+from layerwise.presentation.charts.heat import (
+    LOSS,
+    LOST,
+    Mark,
+    Row,
+    Strip,
+    cells,
+    lost,
+    significant,
+    strips,
+)
 from layerwise.presentation.charts.lines import Words, draw_ranges, ranges
 from layerwise.presentation.charts.marks import level, points
 from layerwise.presentation.charts.panels import Panels
@@ -82,20 +92,15 @@ def _strip(estimates: pd.DataFrame, block: Block, tasks: list[str]) -> Strip:
     sizes = f"{n_layers} layers"
     if n_encoder:
         sizes = f"{n_encoder} {NAMES[0]} | {n_layers - n_encoder} {NAMES[1]} layers"
-    lit = rows(estimates, signal=True)
-    mark = Mark("significant loss (Holm, p < 0.05)", _lost)
+    lit, marks = rows(estimates, signal=True), [Mark(LOSS, significant())]
     columns = sorted(set(estimates["start"]))
     return Strip(
         [f"{block.name}, {sizes}"],
         tasks,
-        cells(lit, "share_lost", ("task", tasks), ("start", columns), [mark], _tell),
+        cells(lit, "share_lost", ("task", tasks), ("start", columns), marks, _tell),
         [i for i, task in enumerate(tasks) if task not in set(lit["task"])],
         edges=np.append(columns, numbers(estimates, "end").max()),
     )
-
-
-def _lost(row: Row) -> bool:
-    return row["significant"] is True and row["acc_diff"] > 0
 
 
 def _tell(row: Row) -> str:

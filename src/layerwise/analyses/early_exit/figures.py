@@ -6,19 +6,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.analyses.shared.lens_names import OF_ENCODER
-from layerwise.presentation.charts.heat import LOST, Mark, Row, lost, strip_of_losses, strips
+from layerwise.presentation.charts.heat import LOSS, LOST, Mark, Row, loss_strips, lost, significant
 from layerwise.presentation.naming import stacks
-from layerwise.presentation.rows import by_task, layers_of
+from layerwise.presentation.rows import layers_of
 from layerwise.presentation.style import FULL_WIDTH, styled
-from layerwise.presentation.wording import PROTOCOL_ORDER, in_order
+from layerwise.presentation.wording import PROTOCOL_ORDER
 
 from .tables import exit_name
 
 _MARKS = (
-    Mark(
-        "significant loss (Holm, p < 0.05)",
-        lambda row: bool(row["significant"]) and row["acc_diff"] > 0,
-    ),
+    Mark(LOSS, significant()),
     Mark(
         "safe: less is lost than is of interest, here and later", lambda row: bool(row["safe"]),
         "s", "safe", {"color": "black", "mec": "white"},
@@ -42,14 +39,9 @@ def exit_strips(exits: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     start = stacks().n_encoder - 1  # what enters the decoder is not behind an encoder's layer
     if start >= 0:
         exits = pd.DataFrame(exits.loc[(exits["layer"] != start) | exits["lens"].isin(OF_ENCODER)])
-    layers = layers_of(exits)
-    listed = [
-        strip_of_losses(
-            part, "protocol", in_order(part["protocol"], PROTOCOL_ORDER), layers, _MARKS, _tell
-        )
-        for _, part in by_task(exits)
-    ]
-    panels = strips(listed, width, left=1.05, least=width)
-    panels.over_layers(layers, cells=True)
+    panels = loss_strips(
+        exits, "protocol", PROTOCOL_ORDER, layers_of(exits), _MARKS, _tell, width, left=1.05,
+        least=width,
+    )  # fmt: skip
     title = "Early exit: accuracy lost by stopping after a layer, by task and protocol"
     return panels.finish(title, "exit after layer (−1: none)", bar=LOST)

@@ -19,10 +19,10 @@ from matplotlib.patches import Patch, Rectangle
 from layerwise.presentation.layer_axis import layer_ticks, name_layers
 from layerwise.presentation.lettering import characters, label
 from layerwise.presentation.naming import name_layer, stacks
-from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.rows import by_task, layers_of, numbers, records, rows
 from layerwise.presentation.section import basis, bounds, change_of
 from layerwise.presentation.style import figure_of
-from layerwise.presentation.wording import number, spread
+from layerwise.presentation.wording import in_order, number, spread
 
 from .marks import note, points
 from .panels import Bar, Panels, rows_and_columns
@@ -50,6 +50,14 @@ class Mark:
     marker: str = "o"
     gid: str = "significant"
     looks: dict[str, Any] = field(default_factory=dict)
+
+
+def significant(column: str = "acc_diff", sign: int = 1) -> Callable[[Row], bool]:
+    """Whether a row's change is significant, and has a sign."""
+    return lambda row: row["significant"] is True and sign * row[column] > 0
+
+
+LOSS = "significant loss (Holm, p < 0.05)"
 
 
 @dataclass(frozen=True)
@@ -216,21 +224,30 @@ class Strip:
     edges: np.ndarray | None = None  # of the cells; if None a cell is a layer
 
 
-def strip_of_losses(
-    part: pd.DataFrame, named: str, names: Sequence[str], layers: list[int], marks: Sequence[Mark],
-    tell: Callable[[Row], str], right: Callable[[Row], str] | None = None,
-) -> Strip:  # fmt: skip
-    """A task's shares lost, in rows over the layers; those without signal have no cells."""
-    first, lit = part.iloc[0], rows(part, signal=True)
-    title = f"{first['task']} ({first['capability']}, n = {spread(part['n_items'])})"
-    there = {row[named]: row for row in records(part)}
-    return Strip(
-        [title],
-        names,
-        cells(lit, "share_lost", (named, names), ("layer", layers), marks, tell),
-        [i for i, name in enumerate(names) if name in there and name not in set(lit[named])],
-        [right(there[name]) if name in there else "" for name in names] if right else (),
-    )
+def loss_strips(
+    shown: pd.DataFrame, named: str, order: tuple[str, ...], layers: list[int],
+    marks: Sequence[Mark], tell: Callable[[Row], str], width: float, *, left: float,
+    right: float = 0.1, least: float = 2.9, beside: Callable[[Row], str] | None = None,
+) -> Panels:  # fmt: skip
+    """A panel per task of shares lost, in rows over the layers; those without signal have no cells.
+
+    With words beside the rows, all tasks have the same.
+    """
+    listed = []
+    for _, part in by_task(shown):
+        first, lit = part.iloc[0], rows(part, signal=True)
+        names = in_order((shown if beside else part)[named], order)
+        there = {row[named]: row for row in records(part)}
+        listed.append(Strip(
+            [f"{first['task']} ({first['capability']}, n = {spread(part['n_items'])})"],
+            names,
+            cells(lit, "share_lost", (named, names), ("layer", layers), marks, tell),
+            [i for i, name in enumerate(names) if name in there and name not in set(lit[named])],
+            [beside(there[name]) if name in there else "" for name in names] if beside else (),
+        ))  # fmt: skip
+    panels = strips(listed, width, left=left, right=right, least=least)
+    panels.over_layers(layers, cells=True)
+    return panels
 
 
 def strips(
