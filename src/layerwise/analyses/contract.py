@@ -128,6 +128,23 @@ class Extra:
     refuse: Callable[[Any], None] = lambda cfg: None
 
 
+def reads_prompts(
+    name: str, words: str, make: Callable[[Setup, bool], Any]
+) -> tuple[tuple[Planned], tuple[Extra]]:
+    """How the job of an analysis that reads prompts is planned, and what a profile makes of it.
+
+    The job is made of a setup, and of whether it is one of a profile.
+    """
+
+    def planned(setup: Setup, options: PlanOptions) -> PlannedJobs:
+        return PlannedJobs({name: make(setup, False)})
+
+    return (
+        (Planned(name, planned, ("letter", "continuation")),),
+        (Extra(name, words, lambda start: [make(start.reading, True)], planned=True),),
+    )
+
+
 def saved_tables(result: Result, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
     """All tables that a result saves, by the names of their files."""
     own = {name: getattr(result, name) for name in result.tables}

@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.contract import (
-    Analysis,
-    Curves,
-    Extra,
-    Job,
-    Planned,
-    PlannedJobs,
-    PlanOptions,
-    ProfileStart,
-    saved_tables,
-)
+from layerwise.analyses.contract import Analysis, Curves, reads_prompts, saved_tables
 from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.presentation.claim import Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import as_text
@@ -51,7 +41,6 @@ from layerwise.stats.depth.layer_curves import (
     with_own_signal,
 )
 from layerwise.stats.signals.signal import signals_of
-from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
 from .result import ANALYSIS as NAME
@@ -59,6 +48,8 @@ from .result import CONTRIBUTIONS, HEADS, SUBLAYERS, AttributionResult, attribut
 
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
+
+    from .api import Attribution
 
 KIND = "attribution"
 _HEADS = {"z": "", "cross_z": " of cross-attention"}
@@ -236,18 +227,13 @@ def sections(run: RunTables) -> list[Section]:
     ]  # fmt: skip
 
 
-def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+def _job(setup: Setup, of_profile: bool) -> Attribution:
     from .api import Attribution
 
-    return PlannedJobs({"attribution": Attribution(setup)})
+    return Attribution(setup, strict=not of_profile)
 
 
-def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    from .api import Attribution
-
-    yield Attribution(start.reading, strict=False)
-
-
+_PLANS, _EXTRAS = reads_prompts("attribution", "direct logit attribution", _job)
 ANALYSIS = Analysis(
     "attribution",
     AttributionResult,
@@ -258,6 +244,6 @@ ANALYSIS = Analysis(
     ),
     files={"attribution_gate": "attribution.parquet, answers counted"},
     curves=Curves("attribution", attribution_evidence),
-    plans=(Planned("attribution", _planned_jobs, ("letter", "continuation")),),
-    extras=(Extra("attribution", "direct logit attribution", _jobs_of_a_profile, planned=True),),
+    plans=_PLANS,
+    extras=_EXTRAS,
 )

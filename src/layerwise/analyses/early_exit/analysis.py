@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from layerwise.analyses.contract import (
-    Analysis,
-    Extra,
-    Job,
-    Planned,
-    PlannedJobs,
-    PlanOptions,
-    ProfileStart,
-    saved_tables,
-)
+from layerwise.analyses.contract import Analysis, reads_prompts, saved_tables
 from layerwise.analyses.logit_lens.result import guessing
 from layerwise.presentation.claim import ESTABLISHED, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import as_text
@@ -28,7 +18,6 @@ from layerwise.presentation.rows import asked_of, records, rows
 from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import counted, interval, number, spread_of, when
 from layerwise.stats.share_tests.equivalence import Interest
-from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
 from .result import EXITS, EarlyExitResult
@@ -36,6 +25,8 @@ from .tables import earliest, exit_name, gate
 
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
+
+    from .api import EarlyExit
 
 KIND = "early exit"
 _LAYERS, _GATE = "early_exit_layers", "early_exit_gate"
@@ -130,28 +121,18 @@ def sections(run: RunTables) -> list[Section]:
     return [Section("early-exit", "Early exit", 36, _WORDS, (figure,), tables, kinds=(KIND,))]
 
 
-def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+def _job(setup: Setup, of_profile: bool) -> EarlyExit:
     from .api import EarlyExit, Lens
 
-    return PlannedJobs({"early-exit": EarlyExit(Lens(setup))})
+    return EarlyExit(Lens(setup, strict=not of_profile), shared=of_profile)
 
 
-def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    from .api import EarlyExit, Lens
-
-    yield EarlyExit(Lens(start.reading, strict=False), shared=True)
-
-
+_PLANS, _EXTRAS = reads_prompts("early-exit", "the layers after which the model could stop", _job)
 ANALYSIS = Analysis(
     "early_exit", EarlyExitResult, sections, findings,
     tables=lambda result, others: saved_tables(result, others)
     | {_GATE: gate(result.early_exit, guessing(result.facts))},
     files={_GATE: "early_exit.parquet, answers counted"},
-    plans=(Planned("early-exit", _planned_jobs, ("letter", "continuation")),),
-    extras=(
-        Extra(
-            "early-exit", "the layers after which the model could stop", _jobs_of_a_profile,
-            planned=True,
-        ),
-    ),
+    plans=_PLANS,
+    extras=_EXTRAS,
 )  # fmt: skip

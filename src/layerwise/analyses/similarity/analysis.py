@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
-from layerwise.analyses.contract import (
-    Analysis,
-    Extra,
-    Job,
-    Planned,
-    PlannedJobs,
-    PlanOptions,
-    ProfileStart,
-    saved_tables,
-)
+from layerwise.analyses.contract import Analysis, reads_prompts, saved_tables
 from layerwise.presentation.claim import IN_TABLE, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import table_of
 from layerwise.presentation.naming import stacks
@@ -34,6 +25,8 @@ from .result import INFLUENCE, PREDICTION, SimilarityResult
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
 
+    from .api import Similarity
+
 SIMILARITY = "similarity"
 _PREDICTORS = {"influence": "block influence", "angular": "angular distance",
                "cka": "1 minus linear CKA"}  # fmt: skip
@@ -46,28 +39,27 @@ def similarity_predicts(run: RunTables) -> list[Claim]:
     if prediction is None:
         return []
     sure = prediction.loc[prediction["stack"].isna() & (numbers(prediction, "p_holm") < 0.05)]
-    listed = ((row, len(rows(prediction, effect=row["effect"]))) for row in records(sure))
-    return spaced([_prediction(row, n_tests) for row, n_tests in listed], 1)
-
-
-def _prediction(row: dict[str, Any], n_tests: int) -> Claim:
-    names = ("capability", "protocol", "predictor", "effect")
-    where: dict[str, str | None] = {name: str(row[name]) for name in names}
-    if stacks().n_encoder:  # each stack has a row, too
-        where["stack"] = None
-    more = "more" if row["rho"] > 0 else "less"
-    rho, low, high = (float(row[name]) for name in ("rho", "low", "high"))
-    unit = f"rank correlation over {row['n_layers']} layers"
-    return Claim(
-        kind=SIMILARITY, evidence=IN_TABLE, importance=weight(0.45, abs(rho)),
-        short=f"In {row['capability']}, layers that change the stream more cost {more} when "
-        f"skipped, {when(row['protocol'])}.",
-        details=(f"Change is {_PREDICTORS[row['predictor']]}, cost is {_COSTS[row['effect']]}.",),
-        estimate=Estimate(rho, low, high, unit, digits=2), p=float(row["p_holm"]),
-        test=f"items and orders of layers, the larger p, Holm over {counted(n_tests, 'test')} of "
-        "this cost",
-        source=source("prediction", where), **asked_of(pd.DataFrame([row])),
-    )  # fmt: skip
+    claims = []
+    for row in records(sure):
+        n_tests = len(rows(prediction, effect=row["effect"]))
+        names = ("capability", "protocol", "predictor", "effect")
+        where: dict[str, str | None] = {name: str(row[name]) for name in names}
+        if stacks().n_encoder:  # each stack has a row, too
+            where["stack"] = None
+        rho, low, high = (float(row[name]) for name in ("rho", "low", "high"))
+        unit = f"rank correlation over {row['n_layers']} layers"
+        change, cost = _PREDICTORS[row["predictor"]], _COSTS[row["effect"]]
+        claims.append(Claim(
+            kind=SIMILARITY, evidence=IN_TABLE, importance=weight(0.45, abs(rho)),
+            short=f"In {row['capability']}, layers that change the stream more cost "
+            f"{'more' if rho > 0 else 'less'} when skipped, {when(row['protocol'])}.",
+            details=(f"Change is {change}, cost is {cost}.",),
+            estimate=Estimate(rho, low, high, unit, digits=2), p=float(row["p_holm"]),
+            test="items and orders of layers, the larger p, Holm over "
+            f"{counted(n_tests, 'test')} of this cost",
+            source=source("prediction", where), **asked_of(pd.DataFrame([row])),
+        ))  # fmt: skip
+    return spaced(claims, 1)
 
 
 def similarities(run: RunTables) -> list[FigureSpec]:
@@ -146,24 +138,15 @@ def _tables(result: SimilarityResult, others: Sequence[Result]) -> dict[str, pd.
     return tables | ({"prediction": result.predicts(ablations[0])} if ablations else {})
 
 
-def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+def _job(setup: Setup, of_profile: bool) -> Similarity:
     from .api import Similarity
 
-    return PlannedJobs({"similarity": Similarity(setup)})
+    return Similarity(setup)
 
 
-def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    from .api import Similarity
-
-    yield Similarity(start.reading)
-
-
+_PLANS, _EXTRAS = reads_prompts("similarity", "angular distance, block influence, CKA", _job)
 ANALYSIS = Analysis(
     "similarity", SimilarityResult, sections, similarity_predicts, tables=_tables,
-    plans=(Planned("similarity", _planned_jobs, ("letter", "continuation")),),
-    extras=(
-        Extra(
-            "similarity", "angular distance, block influence, CKA", _jobs_of_a_profile, planned=True
-        ),
-    ),
+    plans=_PLANS,
+    extras=_EXTRAS,
 )  # fmt: skip
