@@ -15,7 +15,7 @@ from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
 from .naming import name_layer, naming_layers_of
-from .rows import records
+from .rows import records, rows
 from .section import Table, bounds, others
 from .wording import number
 
@@ -95,16 +95,17 @@ def as_text(
 
 def table_of(
     run: RunTables, name: str, title: str, columns: Sequence[Column], *, by: str = "",
-    most: int = 2000, collapsed: bool = True,
+    most: int = 2000, collapsed: bool = True, **values: Any,
 ) -> list[Table]:  # fmt: skip
-    """A run's table as text; none without rows. ``{n}`` in the title is their number.
+    """A run's table as text, of rows with some values; none without rows.
 
-    Rows go by rising values of a column, and beyond the first so many are left to the file.
+    They go by rising values of a column, and beyond the first so many are left to the file.
     """
     table = run.table(name)
-    if table is None or table.empty:
+    chosen = None if table is None else rows(table, **values)
+    if chosen is None or chosen.empty:
         return []
-    ranked = table.sort_values(by, kind="stable") if by else table
+    ranked = chosen.sort_values(by, kind="stable") if by else chosen
     where = f"rows are in {name}.parquet"
     return [as_text(title, columns, ranked, most=most, where=where, collapsed=collapsed)]
 

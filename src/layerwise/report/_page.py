@@ -22,7 +22,6 @@ from layerwise.analyses.ablation.saved_effects import (
     ablations,
     effects_of,
     points,
-    significant_losses,
 )
 from layerwise.presentation.claim import Claim, evidence
 from layerwise.presentation.naming import name_layer, naming_layers_of
@@ -63,7 +62,7 @@ def _in_run(run: RunTables, task: str, protocol: str) -> str:
     if not ablations(run):
         return f"{accuracy}; no single layer was changed"
     effects = rows(effects_of(run, *ablations(run)[0]), task=task, protocol=protocol)
-    losses = significant_losses(effects)
+    losses = pd.DataFrame(rows(effects, significant=True).query("acc_diff > 0"))
     n_layers = counted(len(layers_of(effects)), "layer")
     text = f"{accuracy}; {len(losses)} of {n_layers} significant"
     if losses.empty:

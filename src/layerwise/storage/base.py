@@ -62,6 +62,8 @@ class Result:
     tables: ClassVar[tuple[str, ...]] = ()
     title: ClassVar[str] = ""
     if_empty: ClassVar[str] = ""
+    # Tables that follow from its own and are saved beside them, and the methods that give them.
+    derived_by: ClassVar[dict[str, str]] = {}
 
     facts: Facts
 
@@ -86,7 +88,7 @@ class Result:
 
     def derived(self) -> dict[str, pd.DataFrame]:
         """Tables that are computed from the result's own and saved beside them."""
-        return {}
+        return {name: getattr(self, method)() for name, method in self.derived_by.items()}
 
     def save(self, folder: str | Path) -> None:
         """Write the result's tables, and ``run.json`` unless a run in the folder goes on.

@@ -219,7 +219,16 @@ def example_items(run: RunTables, task: str) -> pd.DataFrame:
     outcomes, questions = run.table("records"), run.table(QUESTIONS)
     if outcomes is None or questions is None:
         return pd.DataFrame()
-    of_task, worst = rows(outcomes, task=task), _worst(run, task)
+    of_task, worst = rows(outcomes, task=task), None
+    # layers that every capability needs break everything, which says little: others go first
+    general = {layer for claim in claims(run) if claim.kind == GENERAL for layer in claim.layers}
+    for kind, site in ablations(run)[:1]:
+        effects = effects_of(run, kind, site, task=task, signal=True)
+        for protocol in in_order(effects["protocol"], _TELLING)[:1]:
+            every = rows(effects, protocol=protocol)
+            others = every.loc[~every["layer"].isin(sorted(general))]
+            lost = others if len(others) else every
+            worst = records(lost.sort_values("share_lost", ascending=False, kind="stable"))[0]
     if worst is None:
         protocols = in_order(rows(of_task, kind=INTACT)["protocol"], _TELLING)
         asked, layer, fates = rows(of_task, protocol=protocols[:1]), None, ("right", "wrong")
@@ -230,22 +239,6 @@ def example_items(run: RunTables, task: str) -> pd.DataFrame:
     every = answers(asked, without, questions)
     firsts = [rows(every, fate=fate).head(1) for fate in fates]
     return pd.concat([*firsts, every]).drop_duplicates("item").head(2).assign(layer=layer)
-
-
-def _worst(run: RunTables, task: str) -> dict[str, Any] | None:
-    """The effect of the layer that costs a task most; None without signal.
-
-    Layers that every capability needs break everything, which says little: others go first.
-    """
-    general = {layer for claim in claims(run) if claim.kind == GENERAL for layer in claim.layers}
-    for kind, site in ablations(run)[:1]:
-        effects = effects_of(run, kind, site, task=task, signal=True)
-        for protocol in in_order(effects["protocol"], _TELLING)[:1]:
-            every = rows(effects, protocol=protocol)
-            others = every.loc[~every["layer"].isin(sorted(general))]
-            lost = others if len(others) else every
-            return records(lost.sort_values("share_lost", ascending=False, kind="stable"))[0]
-    return None
 
 
 def examples_section(run: RunTables) -> Section:

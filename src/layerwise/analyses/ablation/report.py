@@ -294,10 +294,14 @@ def sections(run: RunTables) -> list[Section]:
         passages_section(run),
         Section("protocols", "Protocol comparison", 20, _PROTOCOL_WORDS,
                 tuple(figure for pair in first for figure in _protocols(run, *pair))),
-        Section("effects", "Effects in numbers", 90, " ".join(power), (),
-                (*effects_tables(run), *signal_table(run, True))),
-        Section("silent", "No signal", 95, _SILENT_WORDS, (), tuple(signal_table(run, False)),
-                kinds=(SILENT,)),
+        Section("effects", "Effects in numbers", 90, " ".join(power), (), (
+            *effects_tables(run),
+            *table_of(run, "signal", "Intact model, tasks with signal", SIGNAL, signal=True),
+        )),
+        Section("silent", "No signal", 95, _SILENT_WORDS, (), tuple(
+            table_of(run, "signal", "Not shown to be better than blind", SIGNAL, collapsed=False,
+                     signal=False)
+        ), kinds=(SILENT,)),
     ]  # fmt: skip
 
 
@@ -343,13 +347,3 @@ def effects_tables(run: RunTables, *, of_heads: bool = False) -> list[Table]:
         as_text(f"{title} ({{n}} of {len(ranked)})", columns, ranked.head(15), collapsed=False),
         as_text(f"{every} ({{n}})", columns, ranked, where=where),
     ]
-
-
-def signal_table(run: RunTables, above_chance: bool) -> list[Table]:
-    """The intact model's accuracy in task-protocol pairs with signal, or without."""
-    signal = run.table("signal")
-    shown = pd.DataFrame() if signal is None else rows(signal, signal=above_chance)
-    title = (
-        "Intact model, tasks with signal" if above_chance else "Not shown to be better than blind"
-    )
-    return [as_text(title, SIGNAL, shown, collapsed=above_chance)] if len(shown) else []

@@ -88,11 +88,6 @@ def sets_noun(site: str) -> str:
     return f"{HEAD_WORDS.get(site, 'layer')}s"
 
 
-def significant_losses(effects: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose effect is significant after Holm's correction and is a loss."""
-    return pd.DataFrame(rows(effects, significant=True).query("acc_diff > 0"))
-
-
 def points(row: dict[str, Any], sign: int = 1) -> str:
     """Accuracy points with bounds that cover together over all tests of the run."""
     ends = ("low", "high") if sign > 0 else ("high", "low")

@@ -151,7 +151,15 @@ def step_tables(
                 follows = (first, second) in pairwise(answers)
                 steps.append(where | step | {"next_rung": follows})
                 layers.append(by_layer.assign(**where))
-    steps = with_holm(steps, _n_steps(single))
+    # Steps that the run asks for, those of rungs without signal as well: of a model that hardly
+    # knows the answers, rungs with signal are those on which it was lucky.
+    rungs: dict[str, list[str]] = {}
+    for step in SCORING_STEPS:
+        for task in step_records(single, step)["task"].unique():
+            rungs.setdefault(task, []).append(step.name)
+    changed = single.loc[~single["kind"].isin(BASELINES), ["kind", "site"]].drop_duplicates()
+    n_steps = len(changed) * sum(len(in_steps(of_task)) for of_task in rungs.values())
+    steps = with_holm(steps, n_steps)
     steps = with_holm(steps, p="p_other_layers", to="p_other_layers_holm")
     steps = [row | {"other_layers": row["p_other_layers_holm"] < ALPHA} for row in steps]
     whole = pd.concat(layers, ignore_index=True) if layers else frame("dissociations", [])
@@ -159,19 +167,6 @@ def step_tables(
         "ladder_steps": frame("ladder_steps", steps),
         "dissociations": conform("dissociations", whole),
     }
-
-
-def _n_steps(records: pd.DataFrame) -> int:
-    """How many steps a run asks for, those of rungs without signal as well.
-
-    Of a model that hardly knows the answers, rungs with signal are those on which it was lucky.
-    """
-    steps: dict[str, list[str]] = {}
-    for step in SCORING_STEPS:
-        for task in step_records(records, step)["task"].unique():
-            steps.setdefault(task, []).append(step.name)
-    changed = records.loc[~records["kind"].isin(BASELINES), ["kind", "site"]].drop_duplicates()
-    return len(changed) * sum(len(in_steps(rungs)) for rungs in steps.values())
 
 
 def _step(
@@ -264,15 +259,12 @@ def book_tables(
     )  # fmt: skip
     table["loses_more"] = table["more"].where(table["significant"], None)
     # Are there changes of both sorts? Corrected over all pairs that were compared.
-    for pair in (tested := with_holm([row for row in pairs if "p" in row])):
+    tested = [row for row in pairs if "p" in row]
+    for pair, row in zip(tested, with_holm(tested), strict=True):
         more = list(rows(table, **{name: pair[name] for name in _KEY})["loses_more"])
         pair |= {f"n_{kind}_more": more.count(kind) for kind in _KINDS}
-        pair["both_sorts"] = pair["p_holm"] < ALPHA
-    in_turn = iter(tested)
-    return {
-        "books": conform("books", table),
-        "book_pairs": frame("book_pairs", [next(in_turn) if "p" in p else p for p in pairs]),
-    }
+        pair |= {"p_holm": row["p_holm"], "both_sorts": row["p_holm"] < ALPHA}
+    return {"books": conform("books", table), "book_pairs": frame("book_pairs", pairs)}
 
 
 _KEY = [*_KINDS, "protocol", "kind", "site"]
@@ -320,6 +312,13 @@ def _compared(
     first: StepAnswers, second: StepAnswers, tests: Dissociation, facts: Facts
 ) -> pd.DataFrame:
     cell, common = first.cell, max(tests.n_common, 1)
+    # what the items that are right both ways are worth, as independent ones
+    n_independent, both = np.zeros(len(first.luck)), first.cell.intact & second.cell.intact
+    if both.any():
+        lost = ~first.cell.correct[both], ~second.cell.correct[both]
+        alone = [lost[0] & ~lost[1], lost[1] & ~lost[0]]
+        clusters = cell.clusters.only(both)
+        n_independent = np.minimum(*(independent_items(names, clusters) for names in alone))
     table = cell.interventions.assign(
         n_pairs=len(cell.items),
         n_common=tests.n_common,
@@ -331,7 +330,7 @@ def _compared(
         protected=(tests.only_first - tests.only_second) / common if tests.n_common else np.nan,
         p=tests.two_sided,
         more=np.where(tests.p_first <= tests.p_second, CLOSED, OPEN),
-        n_independent=_independent(first, second),  # for exact bounds; not saved
+        n_independent=n_independent,  # for exact bounds; not saved
         **_bootstrapped(first, second, facts),
     )
     # no narrower than items that the sample would not show allow: each of these loses at most 1
@@ -340,17 +339,6 @@ def _compared(
     middle, *ends = (table[end].to_numpy(dtype=float) for end in ("difference", "low", "high"))
     low, high = no_narrower((ends[0], ends[1]), exact_where_alike(middle, alone, 2.0))
     return table.assign(low=low, high=high)
-
-
-def _independent(first: StepAnswers, second: StepAnswers) -> Float[np.ndarray, " changes"]:
-    """What the items that are right both ways are worth, as independent ones."""
-    common = first.cell.intact & second.cell.intact
-    if not common.any():
-        return np.zeros(len(first.luck))
-    clusters = first.cell.clusters.only(common)
-    lost = ~first.cell.correct[common], ~second.cell.correct[common]
-    alone = [lost[0] & ~lost[1], lost[1] & ~lost[0]]
-    return np.minimum(*(independent_items(names, clusters) for names in alone))
 
 
 def _bootstrapped(first: StepAnswers, second: StepAnswers, facts: Facts) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Unpack
@@ -225,7 +225,13 @@ def read_parts(
     logits = uncapped if cap is None else cap * torch.tanh(uncapped / cap)
     answers = torch.tensor([q.answer for q in questions], device=uncapped.device)
     logprobs = torch.log_softmax(logits, dim=-1)
-    weights = torch.stack([_compared(questions, logits, against), logprobs.exp()], dim=1)
+    distractors = torch.zeros_like(logits)  # that the answer's logit is compared with
+    for row, question in enumerate(questions):
+        tokens = list(question.distractors)
+        if against == "best" and tokens:
+            tokens = [max(tokens, key=lambda token, row=row: float(logits[row, token]))]
+        distractors[row, tokens] = 1 / max(1, len(tokens))
+    weights = torch.stack([distractors, logprobs.exp()], dim=1)
     entropy = -(logprobs.exp() * logprobs).sum(-1)
     reading = read_differences(model, uncapped, answers, weights)
     parts = take_apart(model, sites, reading)  # type: ignore[arg-type]
@@ -236,19 +242,6 @@ def read_parts(
     keep = (table["metric"] == "logprob") | (compared & (table["component"] != "entropy"))
     seen = pd.DataFrame({"item": [q.item for q in questions], "correct": right, "chance": chance})
     return table.loc[keep].merge(seen, on="item"), parts.gap(reading.value)
-
-
-def _compared(
-    questions: Sequence[Question], logits: Float[torch.Tensor, "item d_vocab"], against: str
-) -> Float[torch.Tensor, "item d_vocab"]:
-    """The weights of the distractors that the answer's logit is compared with."""
-    weights = torch.zeros_like(logits)
-    for row, question in enumerate(questions):
-        tokens = list(question.distractors)
-        if against == "best" and tokens:
-            tokens = [max(tokens, key=lambda token: float(logits[row, token]))]
-        weights[row, tokens] = 1 / max(1, len(tokens))
-    return weights
 
 
 def _right(
@@ -273,35 +266,30 @@ def as_table(
 ) -> pd.DataFrame:
     """One row per item, metric and part; the total is the last of each."""
     less = torch.stack([torch.zeros_like(entropy), -entropy], dim=1)
+    # what parts are called, and their first layer, the encoder's before others
+    n_encoder = parts.encoder["attn_out"].shape[2] if parts.encoder else 0
+    stacks = (("encoder_", 0, parts.encoder), ("", n_encoder, parts.own))
+    listed = [
+        (component.removeprefix("layer_"), first, stack[component])
+        for component in _BY_LAYER for _, first, stack in stacks if component in stack
+    ]  # fmt: skip
+    listed += [
+        (f"{prefix}{component}", 0, stack[component])
+        for prefix, _, stack in stacks
+        for component in ("embedding", "norm_bias", "unembed_bias") if component in stack
+    ]  # fmt: skip
     names, values = [], []
-    for component, first, part in (
-        *_components(parts), ("entropy", 0, less), ("total", 0, value + less)
-    ):  # fmt: skip
+    for component, first, part in (*listed, ("entropy", 0, less), ("total", 0, value + less)):
         for layer, head in ((*place, None, None)[:2] for place in np.ndindex(*part.shape[2:])):
             names.append((component, None if layer is None else first + layer, head))
         values.append(part.reshape(*part.shape[:2], -1))
     index = pd.MultiIndex.from_product([items, METRICS, range(len(names))])
     item, metric, part = (index.get_level_values(level) for level in range(3))
-    listed = pd.DataFrame(names, columns=["component", "layer", "head"]).astype(
-        {"layer": "Int64", "head": "Int64"}
-    )
-    table = listed.iloc[part].reset_index(drop=True)
+    named = pd.DataFrame(names, columns=["component", "layer", "head"])
+    named = named.astype({"layer": "Int64", "head": "Int64"})
+    table = named.iloc[part].reset_index(drop=True)
     values = torch.cat(values, dim=2).cpu().numpy()
     return table.assign(item=item, metric=metric, value=values.ravel())
-
-
-def _components(parts: Direct) -> Iterator[tuple[str, int, torch.Tensor]]:
-    """What parts are called in the table, and their first layer, the encoder's before others."""
-    n_encoder = parts.encoder["attn_out"].shape[2] if parts.encoder else 0
-    stacks = (("encoder_", 0, parts.encoder), ("", n_encoder, parts.own))
-    for component in _BY_LAYER:
-        for _, first, stack in stacks:
-            if component in stack:
-                yield component.removeprefix("layer_"), first, stack[component]
-    for prefix, _, stack in stacks:
-        for component in ("embedding", "norm_bias", "unembed_bias"):
-            if component in stack:
-                yield f"{prefix}{component}", 0, stack[component]
 
 
 @check_arguments(refuse_generate, against=one_of("distractor to compare with", AGAINST))

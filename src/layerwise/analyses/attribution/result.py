@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.analyses.shared.left_out import left_out_sentences
@@ -27,7 +26,7 @@ from layerwise.presentation.naming import name_layer
 from layerwise.presentation.section import drawn
 from layerwise.presentation.wording import HEAD_WORDS, SUBLAYER_WORDS
 from layerwise.stats.families.estimate import estimate, mean_columns, student
-from layerwise.stats.items.clusters import Clusters, clusters_of, mean_errors, mean_p_values
+from layerwise.stats.items.clusters import clusters_of, mean_errors, mean_p_values
 from layerwise.stats.signals.signal import Answered, gate_table, signals_of
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.parquet import conform, frame
@@ -84,8 +83,20 @@ def attribution_gate(attribution: pd.DataFrame) -> pd.DataFrame:
 
 
 def _piece(group: pd.DataFrame, seed: int, signal: bool) -> pd.DataFrame:
+    """The parts of a task, its layers among them, with the means of their values over items."""
     task = str(group["task"].iloc[0])
-    parts, values, clusters = _wide(group)
+    numbered = group.assign(part=group.groupby(_PART, dropna=False, sort=False).ngroup())
+    parts = numbered.drop_duplicates("part").sort_values(_PART, ignore_index=True)
+    wide = numbered.pivot(index="item", columns="part", values="value")
+    values = wide[parts["part"]].to_numpy(dtype=float)
+    parts = parts.reindex(columns=_PART)
+    sublayers = parts["component"].isin(SUBLAYERS).to_numpy()
+    layers, placed = sorted(set(parts.loc[sublayers, "layer"])), parts["layer"].fillna(-1)
+    of_layers = [sublayers & (placed == layer).to_numpy(dtype=bool) for layer in layers]
+    added = [values[:, chosen].sum(axis=1) for chosen in of_layers]
+    named = pd.DataFrame({"component": "layer", "layer": layers, "head": pd.NA})
+    parts = pd.concat([named.astype(parts.dtypes), parts], ignore_index=True)
+    values, clusters = np.column_stack([*added, values]), clusters_of(group, wide.index)
     tested = np.where(np.abs(values).max(axis=0) > ROUNDING, mean_p_values(values, clusters), 1.0)
     return parts.assign(
         **{name: group[name].iloc[0] for name in _PIECE},
@@ -96,25 +107,6 @@ def _piece(group: pd.DataFrame, seed: int, signal: bool) -> pd.DataFrame:
         error=mean_errors(values, clusters),
         n_clusters=clusters.n,
     )
-
-
-def _wide(
-    group: pd.DataFrame,
-) -> tuple[pd.DataFrame, Float[np.ndarray, "items parts"], Clusters]:
-    """The parts, layers among them, their values by item, and which items belong together."""
-    numbered = group.assign(part=group.groupby(_PART, dropna=False, sort=False).ngroup())
-    parts = numbered.drop_duplicates("part").sort_values(_PART, ignore_index=True)
-    wide = numbered.pivot(index="item", columns="part", values="value")
-    values = wide[parts["part"]].to_numpy(dtype=float)
-    parts = parts.reindex(columns=_PART)
-    sublayers = parts["component"].isin(SUBLAYERS).to_numpy()
-    layers = sorted(set(parts.loc[sublayers, "layer"]))
-    placed = parts["layer"].fillna(-1)
-    of_layers = [sublayers & (placed == layer).to_numpy(dtype=bool) for layer in layers]
-    added = [values[:, chosen].sum(axis=1) for chosen in of_layers]
-    named = pd.DataFrame({"component": "layer", "layer": layers, "head": pd.NA})
-    together = pd.concat([named.astype(parts.dtypes), parts], ignore_index=True)
-    return together, np.column_stack([*added, values]), clusters_of(group, wide.index)
 
 
 ANALYSIS = "direct logit attribution"
@@ -132,6 +124,7 @@ class AttributionResult(Result):
     """
 
     tables: ClassVar[tuple[str, ...]] = ("attribution",)
+    derived_by: ClassVar[dict[str, str]] = {"attribution_summary": "summary"}
     title: ClassVar[str] = "Direct logit attribution: what adds most to the answer"
     if_empty: ClassVar[str] = (
         "No task has signal: the answer's first token is not above those of the other choices "
@@ -145,10 +138,6 @@ class AttributionResult(Result):
     def summary(self) -> pd.DataFrame:
         """``attribution_summary.parquet``: means over items with intervals and tests."""
         return summary_table(self.attribution, self.facts.seed)
-
-    def derived(self) -> dict[str, pd.DataFrame]:
-        """``attribution_summary``."""
-        return {"attribution_summary": self.summary()}
 
     def plot(self) -> Any:
         """What each head adds directly, in tasks with signal."""

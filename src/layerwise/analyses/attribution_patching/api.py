@@ -161,7 +161,12 @@ class AttributionPatching:
         (direction,) = job.directions
         known, cost = job.choice().solved(task)
         cells = [job.cells(pair.prompts, direction) for pair in known]
-        chosen = self._chosen(task, cells)
+        chosen: set[tuple[Any, ...]] = set()  # the cells truly patched, the same in all pairs
+        every = {key_of(cell) for of_pair in cells for cell in of_pair}
+        for site in job.sites:
+            of_site = sorted((key for key in every if key[0] == site), key=str)
+            rng = stats.generator(job.setup.seed, task.name, site)
+            chosen.update(of_site[i] for i in rng.permutation(len(of_site))[: self.sample])
         changes, of_estimates = self._estimates(known, direction, cells)
         sampled = [[cell for cell in of_pair if key_of(cell) in chosen] for of_pair in cells]
         true, of_true = job.patched(known, direction, sampled)
@@ -183,17 +188,6 @@ class AttributionPatching:
             f"estimates work {task.name}": pd.DataFrame([{**work, "pairs": len(known)}]),
             f"estimates {task.name}": frame("attribution_patching", rows),
         }
-
-    def _chosen(self, task: Task, cells: Sequence[Sequence[Cell]]) -> set[tuple[Any, ...]]:
-        """The cells that are truly patched, the same in all pairs of a task."""
-        chosen: set[tuple[Any, ...]] = set()
-        every = {key_of(cell) for of_pair in cells for cell in of_pair}
-        for site in self.patching.sites:
-            of_site = sorted((key for key in every if key[0] == site), key=str)
-            rng = stats.generator(self.patching.setup.seed, task.name, site)
-            for i in rng.permutation(len(of_site))[: self.sample]:
-                chosen.add(of_site[i])
-        return chosen
 
     def _estimates(
         self, pairs: Sequence[Pair], direction: str, cells: Sequence[Sequence[Cell]]

@@ -44,6 +44,7 @@ class AttributionPatchingResult(Result):
     """
 
     tables: ClassVar[tuple[str, ...]] = ("attribution_patching",)
+    derived_by: ClassVar[dict[str, str]] = {"attribution_agreement": "agreement"}
     title: ClassVar[str] = "Attribution patching: gradient estimates, and how they agree"
     if_empty: ClassVar[str] = NO_PAIR
 
@@ -71,10 +72,6 @@ class AttributionPatchingResult(Result):
         """``attribution_agreement.parquet``: rank correlation with true patches of a sample."""
         table = self.attribution_patching
         return agreement_table(table, self.facts.seed)
-
-    def derived(self) -> dict[str, pd.DataFrame]:
-        """``attribution_agreement``."""
-        return {"attribution_agreement": self.agreement()}
 
     def plot(self) -> Any:
         """Estimated against true changes of the logit difference."""

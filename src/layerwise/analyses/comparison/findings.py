@@ -31,6 +31,7 @@ from .runs import AXES, MEASURES
 
 NOTHING = "no difference"
 Row = dict[str, Any]
+_TABLE = "comparison_differences"
 _CELL = ("first", "second", "family", "axis", "measure", "method", "protocol")
 _ORDERS = {"protocol": PROTOCOL_ORDER, "measure": MEASURES, "capability": CAPABILITY_ORDER}
 _UNITS = {"accuracy": "% points", "depth": "% of the depth", "share lost": "% of the score"}
@@ -72,14 +73,14 @@ def established(differences: pd.DataFrame, tests: Mapping[str, int] | None = Non
 def not_established(differences: pd.DataFrame) -> list[Claim]:
     """What no difference is established in, by pair, protocol, method and measure."""
     left = rows(differences, significant=False, measure=MEASURES)
-    ordered = left.sort_values(list(_ORDERS), key=_places, kind="stable")
+    ranks = {
+        name: {value: i for i, value in enumerate(in_order(left[name], order))}
+        for name, order in _ORDERS.items()
+    }
+    ordered = left.sort_values(
+        list(_ORDERS), key=lambda names: names.map(ranks[str(names.name)]), kind="stable"
+    )
     return [_nothing(part) for _, part in ordered.groupby(list(_CELL), sort=False)]
-
-
-def _places(names: pd.Series) -> pd.Series:
-    """Where the names of a column stand in its order."""
-    order = in_order(names, _ORDERS[str(names.name)])
-    return names.map({name: i for i, name in enumerate(order)})
 
 
 def headline(differences: pd.DataFrame) -> str:
@@ -93,7 +94,12 @@ def headline(differences: pd.DataFrame) -> str:
         alike.setdefault((*(row[name] for name in _CELL), row["difference"] > 0), []).append(row)
     if not alike:
         return ""
-    shared = max(alike.values(), key=lambda group: (_rank(group[0]["method"]), len(group)))
+
+    def rank(group: list[Row]) -> tuple[int, int]:
+        method = group[0]["method"]
+        return -1 if "lens" in method else int(method == ABLATION), len(group)
+
+    shared = max(alike.values(), key=rank)
     row, names = shared[0], in_order((each["capability"] for each in shared), CAPABILITY_ORDER)
     words, one = _words(row), len(names) == 1
     than = f"in {words['larger']} than in {words['smaller']} {when(row['protocol'])}"
@@ -105,10 +111,6 @@ def headline(differences: pd.DataFrame) -> str:
         return f"By {row['method']}, {joined(names)} {_VERBS[row['measure']][one]} deeper {than}."
     third = f"the {words['third']} of the layers"
     return f"{capitalised(joined(names))} need{'s' * one} {third} more {than}."
-
-
-def _rank(method: str) -> int:
-    return -1 if "lens" in method else int(method == ABLATION)
 
 
 def _words(row: Row) -> Row:
@@ -143,7 +145,7 @@ def _difference(row: Row, n_kind: int, n_whole: int) -> Claim:
         short=f"{_SHORT[row['family']].format(**words)} {when(row['protocol'])}.",
         evidence=Evidence.ESTABLISHED if holds else Evidence.IN_TABLE,
         importance=weight(0.9, abs(row["difference"])),
-        source=_source(row, *_CELL, "tasks"),
+        source=source(_TABLE, {name: row[name] for name in (*_CELL, "tasks")}),
         estimate=Estimate(size, min(ends), max(ends), unit),
         p=float(row["p_run"] if holds else row["p_holm"]),
         test=f"{test}, Holm over {tests}",
@@ -151,10 +153,6 @@ def _difference(row: Row, n_kind: int, n_whole: int) -> Claim:
         caveat="" if holds or not n_whole else f"Over {page} (Holm) it does not hold.",
         **_scope(pd.DataFrame([row])),
     )
-
-
-def _source(row: Row, *names: str) -> dict[str, Any]:
-    return source("comparison_differences", {name: row[name] for name in names})
 
 
 def _scope(about: pd.DataFrame) -> dict[str, Any]:
@@ -173,7 +171,7 @@ def _nothing(differences: pd.DataFrame) -> Claim:
         f"{first['second']} {when(first['protocol'])}.",
         evidence=Evidence.OPEN,
         importance=0.1,
-        source=_source(first, *_CELL),
+        source=source(_TABLE, {name: first[name] for name in _CELL}),
         details=tuple(
             f"{capitalised(row[named])}: "
             f"{interval(*(100 * row[end] for end in ('difference', 'low', 'high')))} "

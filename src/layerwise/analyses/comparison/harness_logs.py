@@ -103,8 +103,12 @@ def compare_logs(first: str | Path, second: str | Path, metric: str | None = Non
     flips of signs.
     """
     logs = [_read(Path(path)) for path in (first, second)]
-    measured = [_metrics(log) for log in logs]
-    name = _metric(metric, measured[0] & measured[1])
+    # numbers that all items of both have
+    measured = [
+        {name for name, value in row.items() if isinstance(value, int | float)}
+        for log in logs for row in log.values()
+    ]  # fmt: skip
+    name = _metric(metric, set.intersection(*measured) - {"doc_id"})
     shared = [key for key in logs[0] if key in logs[1]]
     if not shared:
         raise UserError(
@@ -157,14 +161,6 @@ def _no_log(path: Path, why: str) -> UserError:
         f"{path} {why}: expected a file samples_TASK_DATE.jsonl that lm_eval wrote; run lm_eval "
         "with --log_samples."
     )
-
-
-def _metrics(log: Mapping[Any, Mapping[str, Any]]) -> set[str]:
-    """Numbers that all items of a log have."""
-    kinds = (int, float)
-    each = [{name for name, value in row.items() if isinstance(value, kinds)} for row in
-            log.values()]  # fmt: skip
-    return set.intersection(*each) - {"doc_id"}
 
 
 def _metric(wanted: str | None, known: set[str]) -> str:

@@ -22,7 +22,7 @@ from layerwise.analyses.emergence.protocol_interaction import (
     loss_profile,
     mean_draws,
 )
-from layerwise.analyses.emergence.summaries import CRITICAL, capability_summaries
+from layerwise.analyses.emergence.summaries import CRITICAL, Summary, capability_summaries
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER, axes_of
 from layerwise.stats.depth.depth_inference import CENTRE, Axis
 from layerwise.stats.depth.item_curves import ItemCurves
@@ -161,7 +161,14 @@ def _depths(
     runs: Sequence[Prepared], axis: str, note: Callable
 ) -> Iterator[tuple[Key, list[Quantity]]]:
     """Depths and sizes of critical sets, on tasks that every run has evidence of."""
-    every = [_by_place(run, axis) for run in runs]
+    every: list[dict[tuple[str, str, str, str], MethodCurve]] = []
+    for run in runs:
+        of_axis = run.evidence
+        if axis != COMPUTATION:  # of one stack alone only ablation's
+            ablated = (e for e in run.evidence if e.method == ABLATION)
+            of_axis = [e for e in (within(e, run.axes[axis]) for e in ablated) if e is not None]
+        every.append({(e.capability, e.protocol, e.method, e.task): e for e in of_axis})
+    sizes = [len(run.axes[axis]) for run in runs]
     for place in _in_every([{key[:3] for key in of_run} for of_run in every], runs, note):
         tasks = _shared([{key[3] for key in of_run if key[:3] == place} for of_run in every])
         aligned = [_aligned([of_run[(*place, task)] for of_run in every], runs) for task in tasks]
@@ -170,23 +177,27 @@ def _depths(
             what = dict(zip(("capability", "protocol", "method"), place, strict=True))
             note(left_out(_names(runs), "no task has evidence in every run", **what))
             continue
-        settled = [
-            list(capability_summaries(list(group), run.sampling))
-            for run, group in zip(runs, zip(*kept, strict=True), strict=True)
-        ]
-        sizes = [len(run.axes[axis]) for run in runs]
-        yield from _in_all(settled, sizes, axis, runs, note)
-
-
-def _by_place(run: Prepared, axis: str) -> dict[tuple[str, str, str, str], MethodCurve]:
-    """Evidence by capability, protocol, method and task; of one stack alone only ablation's."""
-    by_place = {(e.capability, e.protocol, e.method, e.task): e for e in run.evidence}
-    if axis == COMPUTATION:
-        return by_place
-    ablated = {
-        key: within(e, run.axes[axis]) for key, e in by_place.items() if e.method == ABLATION
-    }
-    return {key: e for key, e in ablated.items() if e is not None}
+        measured: list[dict[str, Summary]] = []
+        for run, group in zip(runs, zip(*kept, strict=True), strict=True):
+            summaries = list(capability_summaries(list(group), run.sampling))
+            for silent in (each for each in summaries if isinstance(each, LeftOut)):
+                note(unsaid(run, silent))
+            measured.append({s.measure: s for s in summaries if not isinstance(s, LeftOut)})
+        for measure in _shared([set(of_run) for of_run in measured]):
+            of_runs = [of_run[measure] for of_run in measured]
+            named = {s.tasks for s in of_runs}
+            if len(named) > 1:  # settled in other tasks
+                continue
+            family, shift = (SIZE, 0.0) if measure == CRITICAL else (DEPTH, 0.5)
+            n_items = min(s.n_items for s in of_runs)
+            clusters = min((s.clusters for s in of_runs), key=lambda clusters: clusters.n)
+            of_key = []
+            for s, size in zip(of_runs, sizes, strict=True):
+                scale = Axis(size, shift, size) if family == DEPTH else None
+                draws = (s.draws + shift) / size
+                of_key.append(Quantity(draws, n_items, clusters, curves=s.curves, axis=scale))
+            # in relative depth, and as shares of layers
+            yield Key(family, *place, measure, axis, *named), of_key
 
 
 def _aligned(curves: Sequence[MethodCurve], runs: Sequence[Prepared]) -> list[MethodCurve]:
@@ -197,36 +208,6 @@ def _aligned(curves: Sequence[MethodCurve], runs: Sequence[Prepared]) -> list[Me
     if len(both) < 2:
         return []
     return [e.of_items(both, run.sampling) for e, run in zip(curves, runs, strict=True)]
-
-
-def _in_all(
-    settled: Sequence[Sequence[Any]],
-    sizes: Sequence[int],
-    axis: str,
-    runs: Sequence[Prepared],
-    note: Callable,
-) -> Iterator[tuple[Key, list[Quantity]]]:
-    """The measures that every run has, in relative depth and as shares of layers."""
-    for run, of_run in zip(runs, settled, strict=True):
-        for each in of_run:
-            if isinstance(each, LeftOut):
-                note(unsaid(run, each))
-    measured = [{s.measure: s for s in of_run if not isinstance(s, LeftOut)} for of_run in settled]
-    for measure in _shared([set(of_run) for of_run in measured]):
-        of_run = [each[measure] for each in measured]
-        first, n_items = of_run[0], min(each.n_items for each in of_run)
-        if any(s.tasks != first.tasks for s in of_run):  # settled in other tasks
-            continue
-        family, shift = (SIZE, 0.0) if measure == CRITICAL else (DEPTH, 0.5)
-        clusters = min((each.clusters for each in of_run), key=lambda clusters: clusters.n)
-        where = first.capability, first.protocol, first.method
-        key = Key(family, *where, measure, axis, first.tasks)
-        of_key = []
-        for s, size in zip(of_run, sizes, strict=True):
-            scale = Axis(size, shift, size) if family == DEPTH else None
-            draws = (s.draws + shift) / size
-            of_key.append(Quantity(draws, n_items, clusters, curves=s.curves, axis=scale))
-        yield key, of_key
 
 
 def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:

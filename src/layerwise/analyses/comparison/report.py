@@ -72,6 +72,10 @@ def _page(
     drawings = list(_drawings(comparison))
     n_sure = int(numbers(comparison.differences, "significant").sum())
     made, figures = pictures(drawings)
+    tasks = [
+        [task.name, task.capability, str(task.n_items), str(task.n_fewshot), task.hash[:12]]
+        for task in comparison.facts.runs[0].facts.tasks
+    ]
     text = filled(
         "layerwise.analyses.comparison",
         "comparison.html.j2",
@@ -87,7 +91,10 @@ def _page(
         most=MOST,
         not_established=_with_rows(comparison, rest),
         pictures=[made[drawing] for drawing in drawings],
-        basis=[runs_table(comparison), tasks_table(comparison)],
+        basis=[
+            runs_table(comparison),
+            Table("Tasks compared", ("task", "capability", "items", "few-shot", "hash"), tasks),
+        ],
         tables=numbers_tables(comparison),
     )
     return text, figures
@@ -221,15 +228,6 @@ def runs_table(comparison: ComparedRuns) -> Table:
             ]
         )  # fmt: skip
     return Table("Runs", columns, cells)
-
-
-def tasks_table(comparison: ComparedRuns) -> Table:
-    """Which tasks were compared, the same items in all runs."""
-    cells = [
-        [task.name, task.capability, str(task.n_items), str(task.n_fewshot), task.hash[:12]]
-        for task in comparison.facts.runs[0].facts.tasks
-    ]
-    return Table("Tasks compared", ("task", "capability", "items", "few-shot", "hash"), cells)
 
 
 _WHAT = plain("capability", "protocol", "method", "measure", "axis")

@@ -106,7 +106,7 @@ class ComparedRuns(JoinedRuns):
         that have other numbers of them.
         """
         depths = {run.group or run.name: run.facts.model.n_layers for run in self.facts.runs}
-        first, second = (self.differences[end].map(depths) for end in ("first", "second"))
+        first, second = (self.differences[end].map(depths.get) for end in ("first", "second"))
         alike = (self.differences["family"] != "share lost") | first.eq(second)
         return pd.DataFrame(self.differences.loc[alike])
 
@@ -184,20 +184,18 @@ def refuse_other_prompts(runs: Sequence[SavedRun]) -> None:
 def refuse_mixed_group(runs: Sequence[SavedRun]) -> None:
     """Refuse a group whose models are not seeds of one architecture."""
     for group in dict.fromkeys(run.group for run in runs):
-        of_group = [run for run in runs if run.group == group]
-        shapes = {_shape(run.facts): run.name for run in of_group}
+        shapes = {}
+        for run in (run for run in runs if run.group == group):
+            model, n_encoder = run.facts.model, run.facts.model.n_encoder_layers
+            stacks = f"{n_encoder} of the encoder, " if n_encoder else ""
+            layers = counted(model.n_layers, "layer")
+            shapes[f"{layers}, {stacks}{model.n_parameters} parameters"] = run.name
         if len(shapes) > 1:
             listed = "; ".join(f"{shape} in {name}" for shape, name in shapes.items())
             raise UserError(
                 f"Group {group!r} holds models of different shape ({listed}): expected training "
                 "seeds of one architecture; put the others into a group of their own."
             )
-
-
-def _shape(facts: Facts) -> str:
-    model = facts.model
-    stacks = f"{model.n_encoder_layers} of the encoder, " if model.n_encoder_layers else ""
-    return f"{counted(model.n_layers, 'layer')}, {stacks}{model.n_parameters} parameters"
 
 
 def on_shared_tasks(runs: Sequence[SavedRun]) -> tuple[list[SavedRun], list[dict[str, Any]]]:
@@ -222,9 +220,13 @@ def on_shared_tasks(runs: Sequence[SavedRun]) -> tuple[list[SavedRun], list[dict
     restricted = []
     for run in runs:
         kept = tuple(task for task in run.facts.tasks if task.name in shared)
-        results = tuple(_of_tasks(result, shared) for result in run.results)
+        results = []
+        for result in run.results:
+            own = {name: getattr(result, name) for name in result.tables}
+            own = {name: table.loc[table["task"].isin(shared)] for name, table in own.items()}
+            results.append(type(result)(**own, facts=result.facts))  # type: ignore[call-arg]
         facts = run.facts.model_copy(update={"tasks": kept})
-        restricted.append(replace(run, facts=facts, results=results))
+        restricted.append(replace(run, facts=facts, results=tuple(results)))
     return restricted, rows
 
 
@@ -243,17 +245,16 @@ def _difference(having: Mapping[str, TaskFacts], runs: Sequence[SavedRun]) -> st
     return None if len(levels) == 1 else "the accuracy by guessing differs"
 
 
-def _of_tasks(result: Result, tasks: Sequence[str]) -> Result:
-    fields: dict[str, Any] = {"facts": result.facts}
-    for name in result.tables:
-        table: pd.DataFrame = getattr(result, name)
-        fields[name] = table.loc[table["task"].isin(tasks)]
-    return type(result)(**fields)
-
-
 def shared_change(runs: Sequence[SavedRun]) -> tuple[str, str] | None:
     """The kind and site of single-layer changes that all runs have, skipped layers first."""
-    listed = {run.name: _changes(run) for run in runs}
+    listed: dict[str, list[tuple[str, str]]] = {}
+    for run in runs:
+        listed[run.name] = []
+        if run.ablation is not None:  # of whole layers or of a part, one layer at a time
+            table = run.ablation.records
+            single = table["head"].isna() & table["layer"].notna() & table["site"].ne("layers")
+            changes = table.loc[single, ["kind", "site"]].drop_duplicates().to_numpy()
+            listed[run.name] = [(str(kind), str(site)) for kind, site in changes]
     shared = [c for c in next(iter(listed.values())) if all(c in own for own in listed.values())]
     if shared:
         return min(shared, key=lambda change: change != ("skip", "layer"))
@@ -266,13 +267,3 @@ def shared_change(runs: Sequence[SavedRun]) -> tuple[str, str] | None:
             "one way that all runs have; run `layerwise ablate` with the same --kind and --site."
         )
     return None
-
-
-def _changes(run: SavedRun) -> list[tuple[str, str]]:
-    """Changes of whole layers or of a part, one layer at a time."""
-    if run.ablation is None:
-        return []
-    table = run.ablation.records
-    single = table["head"].isna() & table["layer"].notna() & table["site"].ne("layers")
-    listed = table.loc[single, ["kind", "site"]].drop_duplicates()
-    return [(str(kind), str(site)) for kind, site in listed.to_numpy()]

@@ -61,13 +61,13 @@ def pair_rows(
     rows = []
     for pair in combinations(runs, 2):
         names = [run.run.name for run in pair]
-        for key, both in quantities(pair, left_out.append).items():
+        for key, (first, second) in quantities(pair, left_out.append).items():
             if key.measure not in DESCRIBED:
-                differences = later_by(both[0].draws, both[1].draws)
-                bounds_and_p = _tested(key, *both, differences, pair[0].sampling.seed)
+                differences = later_by(first.draws, second.draws)
+                bounds_and_p = _tested(key, first, second, differences, pair[0].sampling.seed)
                 tested = dict(zip(("low", "high", "p"), bounds_and_p, strict=True))
                 tested |= {"unit": ITEM, "difference": float(differences[0])}
-                rows.append(_row(key, names, both, 1, smallest_depth) | tested)
+                rows.append(_row(key, names, [first, second], 1, smallest_depth) | tested)
     return corrected(rows, n_comparisons([[run] for run in runs]))
 
 
@@ -186,11 +186,11 @@ def corrected(
     tested, tests = [], n_tests([row["family"] for row in rows], asked or {})
     for family in COMPARED:
         of_family = with_holm((row for row in rows if row["family"] == family), tests[family])
-        tested += [
-            {name: value for name, value in row.items() if name != _SMALLEST}
-            | {"significant": bool(row["p_holm"] < ALPHA and _away(row))}
-            for row in of_family
-        ]
+        for row in of_family:
+            small = abs(row.get("difference", np.inf)) < row.pop(_SMALLEST, 0.0) - 1e-9
+            # whether the interval is away from 0, where there is one; the exact test has its own
+            away = family == ACCURACY or row["low"] > 0 or row["high"] < 0
+            tested.append(row | {"significant": bool(row["p_holm"] < ALPHA and away and not small)})
     whole = sum(tests.values())
     return with_holm([row | {"run_tests": whole} for row in tested], whole, to="p_run")
 
@@ -198,13 +198,6 @@ def corrected(
 def n_tests(families: Sequence[str], asked: Mapping[str, int]) -> dict[str, int]:
     """How many tests are corrected together, by family."""
     return {one: max(asked.get(one, 0), list(families).count(one)) for one in COMPARED}
-
-
-def _away(row: dict[str, Any]) -> bool:
-    """Whether the interval is away from 0, where there is one; the exact test has its own."""
-    if abs(row.get("difference", np.inf)) < row.get(_SMALLEST, 0.0) - 1e-9:
-        return False
-    return row["family"] == ACCURACY or row["low"] > 0 or row["high"] < 0
 
 
 def _named(key: Key, quantity: Quantity) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class EarlyExitResult(Result):
     """
 
     tables: ClassVar[tuple[str, ...]] = ("early_exit",)
+    derived_by: ClassVar[dict[str, str]] = {"early_exit_layers": "exits"}
     title: ClassVar[str] = "Early exit: the first layer after which the model could stop"
     if_empty: ClassVar[str] = "No exit is safe."
 
@@ -63,10 +64,6 @@ class EarlyExitResult(Result):
     def earliest(self) -> pd.DataFrame:
         """The first safe exit of each task and protocol, and in each stack; none where none is."""
         return earliest(self.exits())
-
-    def derived(self) -> dict[str, pd.DataFrame]:
-        """``early_exit_layers``."""
-        return {"early_exit_layers": self.exits()}
 
     def plot(self) -> Any:
         """What stopping after each layer costs, by task and protocol."""

@@ -36,7 +36,14 @@ def exits_table(exits: pd.DataFrame, chance: Chance, seed: int, interest: Intere
     floors = dict(zip(places, gates["floor"], strict=True))
     effects = effects_table(as_changes(exits), lambda *place: floors[place], seed, interest)
     table = effects.assign(lens=effects["site"]).sort_values(by=[*_SEQUENCE, "layer"])
-    table = table.merge(_agreement(exits), on=[*_SEQUENCE, "layer"], how="left")
+    # the share of the items whose most likely token is that of the whole model, with bounds
+    same = exits.assign(same=exits["final_rank"].eq(0).fillna(False).astype(int))
+    counts = same.groupby([*_SEQUENCE, "layer"], as_index=False)["same"].agg(["sum", "size"])
+    pairs = zip(counts.pop("sum"), counts.pop("size"), strict=True)
+    bounds = pd.DataFrame([stats.exact_interval(int(count), int(n)) for count, n in pairs])
+    counts[["same", "same_low", "same_high"]] = bounds[["estimate", "low", "high"]]
+    agreement = pd.DataFrame(counts).astype({"layer": "Int64"})
+    table = table.merge(agreement, on=[*_SEQUENCE, "layer"], how="left")
     sequences = table.groupby(_SEQUENCE, sort=False)["p_no_loss"]
     n = sequences.ngroups
     table["p_no_loss_run"] = sequences.transform(lambda p: safe_p_values(p.to_numpy(), n))
@@ -86,16 +93,6 @@ def items_needed(n: int, loss: float) -> int:
     while excludable_loss(items, ALPHA / n) >= loss:
         items += 1
     return items
-
-
-def _agreement(exits: pd.DataFrame) -> pd.DataFrame:
-    """Share of the items whose most likely token is that of the whole model, with bounds."""
-    same = exits.assign(same=exits["final_rank"].eq(0).fillna(False).astype(int))
-    counts = same.groupby([*_SEQUENCE, "layer"], as_index=False)["same"].agg(["sum", "size"])
-    pairs = zip(counts.pop("sum"), counts.pop("size"), strict=True)
-    bounds = pd.DataFrame([stats.exact_interval(int(count), int(n)) for count, n in pairs])
-    counts[["same", "same_low", "same_high"]] = bounds[["estimate", "low", "high"]]
-    return pd.DataFrame(counts).astype({"layer": "Int64"})
 
 
 def earliest(table: pd.DataFrame) -> pd.DataFrame:

@@ -64,45 +64,6 @@ def _ranges(run: RunTables) -> Iterator[FigureSpec]:
         yield FigureSpec(name, partial(emergence_ranges, of_axis), caption, alt)
 
 
-def _interactions(run: RunTables) -> Iterator[FigureSpec]:
-    """What groups of layers cost under each two protocols."""
-    from .figures import interaction_profiles
-
-    table = run.table("protocol_interaction")
-    if table is None:
-        return
-    groups = "; ".join(f"{row['group']}: layers {layer_ranges(row['layers'])}"
-                       for row in records(table.drop_duplicates("group")))  # fmt: skip
-    caption = (
-        "Share of the above-floor accuracy that is lost when one layer is skipped, mean over a "
-        f"group of layers. Groups: {groups}. Two protocols are compared on the same items (n = "
-        f"{spread(table['n_items'])}), in tasks with signal under both. Lines: bootstrap 95 % "
-        "intervals over items. Filled: the profiles differ by more than the same shift in all "
-        "groups (interaction, sign flips by item, Holm over all panels, p < 0.05)."
-    )
-    alt = "Line charts of the share lost by group of layers, one line per protocol."
-    yield FigureSpec("protocol_interaction", partial(interaction_profiles, table), caption, alt)
-
-
-def _agreements(run: RunTables) -> Iterator[FigureSpec]:
-    """Differences of depth and correlations between methods."""
-    from .figures import agreement_ranges
-
-    table = run.table("method_agreement")
-    if table is None:
-        return
-    caption = (
-        "Every two methods that place a capability on the same prompts and items (n = "
-        f"{spread(table['n_items'])}). First: half-effect depth by the second method minus that by "
-        "the first (0: the same depth; 1: the model's whole depth). Then: Spearman's correlation, "
-        "over layers, of what the two give each layer. Lines: paired 95 % intervals over items. "
-        "Filled: different from 0 after Holm's correction (over all differences, and over all "
-        "correlations), depths by no less than is of interest."
-    )
-    alt = "Points with intervals: differences of depth and rank correlations between methods."
-    yield FigureSpec("method_agreement", partial(agreement_ranges, table), caption, alt)
-
-
 _ORDER = (
     *plain("first", "second", "protocol", "method", "measure"),
     estimated("depth of second minus first", "difference", "", 1, 2),
@@ -134,6 +95,35 @@ AGREEMENTS = (
 
 def sections(run: RunTables) -> list[Section]:
     """Protocols and groups of layers, depths, and agreement of methods."""
+    from .figures import agreement_ranges, interaction_profiles
+
+    profiles, differences = run.table("protocol_interaction"), run.table("method_agreement")
+    figures: dict[str, tuple[FigureSpec, ...]] = {"interaction": (), "agreement": ()}
+    if profiles is not None:
+        groups = "; ".join(f"{row['group']}: layers {layer_ranges(row['layers'])}"
+                           for row in records(profiles.drop_duplicates("group")))  # fmt: skip
+        caption = (
+            "Share of the above-floor accuracy that is lost when one layer is skipped, mean over a "
+            f"group of layers. Groups: {groups}. Two protocols are compared on the same items (n = "
+            f"{spread(profiles['n_items'])}), in tasks with signal under both. Lines: bootstrap 95 "
+            "% intervals over items. Filled: the profiles differ by more than the same shift in "
+            "all groups (interaction, sign flips by item, Holm over all panels, p < 0.05)."
+        )
+        alt = "Line charts of the share lost by group of layers, one line per protocol."
+        draw = partial(interaction_profiles, profiles)
+        figures["interaction"] = (FigureSpec("protocol_interaction", draw, caption, alt),)
+    if differences is not None:
+        caption = (
+            "Every two methods that place a capability on the same prompts and items (n = "
+            f"{spread(differences['n_items'])}). First: half-effect depth by the second method "
+            "minus that by the first (0: the same depth; 1: the model's whole depth). Then: "
+            "Spearman's correlation, over layers, of what the two give each layer. Lines: paired "
+            "95 % intervals over items. Filled: different from 0 after Holm's correction (over all "
+            "differences, and over all correlations), depths by no less than is of interest."
+        )
+        alt = "Points with intervals: differences of depth and rank correlations between methods."
+        draw = partial(agreement_ranges, differences)
+        figures["agreement"] = (FigureSpec("method_agreement", draw, caption, alt),)
     interaction = table_of(
         run, "protocol_interaction", "Loss by group of layers and protocol ({n})", INTERACTIONS
     )
@@ -145,11 +135,11 @@ def sections(run: RunTables) -> list[Section]:
     methods = table_of(run, "method_agreement", "Agreement of methods ({n})", AGREEMENTS)
     return [
         Section("interaction", "Protocols and groups of layers", 25, _INTERACTION_WORDS,
-                tuple(_interactions(run)), tuple(interaction)),
+                figures["interaction"], tuple(interaction)),
         Section("emergence", "Where capabilities emerge", 60, _EMERGENCE_WORDS,
                 tuple(_ranges(run)), depths, kinds=(ORDER,)),
         Section("agreement", "Agreement of methods", 65, _AGREEMENT_WORDS,
-                tuple(_agreements(run)), tuple(methods), kinds=(AGREEMENT,)),
+                figures["agreement"], tuple(methods), kinds=(AGREEMENT,)),
     ]  # fmt: skip
 
 

@@ -106,14 +106,14 @@ def interaction_rows(
         protocols = in_order(sorted({protocol for _, protocol in own}), PROTOCOLS)
         for pair in combinations(protocols, 2):
             # the tasks whose very same items were asked under both protocols
-            both = [
-                (own[task, pair[0]], own[task, pair[1]])
+            sides = [
+                (own.get((task, pair[0])), own.get((task, pair[1])))
                 for task in sorted({task for task, _ in own})
-                if all((task, protocol) in own for protocol in pair)
             ]
             both = [
-                (a, b) for a, b in both if a.cell.items == b.cell.items and len(a.cell.items) > 1
-            ]
+                (a, b) for a, b in sides
+                if a and b and a.cell.items == b.cell.items and len(a.cell.items) > 1
+            ]  # fmt: skip
             if both:
                 tables.append(_rows(capability, pair, both, groups, sampling))
     adjusted = with_holm([rows[0] for rows in tables])

@@ -39,6 +39,7 @@ class HeadsResult(Result):
     """
 
     tables: ClassVar[tuple[str, ...]] = ("heads",)
+    derived_by: ClassVar[dict[str, str]] = {"heads_summary": "summary"}
     title: ClassVar[str] = "Heads on repeated random tokens: highest prefix matching"
     if_empty: ClassVar[str] = "No head was scored."
 
@@ -60,10 +61,6 @@ class HeadsResult(Result):
         summary = self.summary()
         chosen = summary.loc[summary["induction_head"]]
         return list(zip(map(int, chosen["layer"]), map(int, chosen["head"]), strict=True))
-
-    def derived(self) -> dict[str, pd.DataFrame]:
-        """``heads_summary``."""
-        return {"heads_summary": self.summary()}
 
     def plot(self) -> Any:
         """Attention scores, layers by heads."""

@@ -87,4 +87,4 @@ def interactions(
         order=order, permutations=permutations, seed=setup.seed,
     )  # fmt: skip
     job = Interactions(setup, spec, method)
-    return execute_job(job, InteractionsResult, "interactions", run, job.write_requests)
+    return execute_job(job, InteractionsResult, "interactions", run, job.ablation.write_requests)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
-from pathlib import Path
 from typing import Any
 
 from layerwise import stats
@@ -180,7 +179,3 @@ class Interactions:
     def expected(self, task: Task, *protocols: str) -> Cost:
         """What a task is expected to cost under some protocols, at most: with signal in all."""
         return self.ablation.expected(task, *protocols)
-
-    def write_requests(self, folder: Path) -> None:
-        """Write exactly what was put to the model, one line per request."""
-        self.ablation.write_requests(folder)

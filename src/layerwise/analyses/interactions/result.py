@@ -46,6 +46,7 @@ class InteractionsResult(Result):
     """
 
     tables: ClassVar[tuple[str, ...]] = ("interactions", "interaction_orders")
+    derived_by: ClassVar[dict[str, str]] = {"interaction_pairs": "pairs", "shapley": "shapley"}
     title: ClassVar[str] = "Interactions: what costs more together than alone, or less"
     if_empty: ClassVar[str] = (
         "No pair was removed: no task has signal (the intact model is not better than blind), or "
@@ -71,10 +72,6 @@ class InteractionsResult(Result):
         """``shapley.parquet``: how the cost of removing all is shared out."""
         chance, seed = self.facts.chance, self.facts.seed
         return shapley_table(self.interactions, self.interaction_orders, chance, seed)
-
-    def derived(self) -> dict[str, pd.DataFrame]:
-        """``interaction_pairs`` and ``shapley``."""
-        return {"interaction_pairs": self.pairs(), "shapley": self.shapley()}
 
     def plot(self) -> Any:
         """Triangles of interactions, or Shapley values of layers where no pairs were removed.

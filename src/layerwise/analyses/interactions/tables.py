@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from layerwise import stats
 from layerwise.errors import UserError
@@ -188,7 +188,16 @@ def _measured(cell: Costs, measure: str, seed: int) -> pd.DataFrame:
     both = np.array([column[pair] for pair in pairs])
     beyond = costs[:, both] - costs[:, first] - costs[:, second]
     others, most = _beyond_others(beyond, cell), _MOST_BEYOND if measure == ACCURACY else None
-    p = _p_values(beyond, cell.clusters, stats.generator(seed, cell.named["task"], "interactions"))
+    # flips enough for a single true pair among all to be found; within the engine's accuracy
+    # differences count as none
+    flips = max(_FLIPS, min(20 * len(pairs), _MOST_SIGNS // max(len(costs), 1)))
+    kept = cell.clusters.sums(np.where(np.abs(beyond) < ROUNDING, 0.0, beyond))
+    generator = stats.generator(seed, cell.named["task"], "interactions")
+    p = stats.sign_flip_p_values(kept, seed=generator, n_flips=flips)
+    # which of a pair alone already leaves the model not above chance
+    lows = [clustered_interval(right, cell.clusters).low for right in cell.right.T]
+    guesses = np.array(lows) <= cell.chance
+    names = np.array(["neither", "first", "second", "both"])
     places = {
         f"{which}_{part}": [getattr(pair[i], part) for pair in pairs]
         for i, which in enumerate(("first", "second"))
@@ -205,7 +214,7 @@ def _measured(cell: Costs, measure: str, seed: int) -> pd.DataFrame:
         **_with_bounds("excess", "excess_", others, cell, seed, most and 2 * most),
         p=p,
         signal=cell.signal,
-        at_floor=_at_floor(cell, first, second),
+        at_floor=names[guesses[first] + 2 * guesses[second]],
         error=mean_errors(beyond, cell.clusters),
         n_clusters=cell.clusters.n,
     )
@@ -221,29 +230,6 @@ def _beyond_others(beyond: PerItem, cell: Costs) -> PerItem:
     within = np.array([[float(player in pair) for player in cell.players] for pair in cell.pairs])
     sums = beyond @ within @ within.T - 2 * beyond
     return beyond - sums / (2 * (n - 2))
-
-
-def _p_values(
-    beyond: PerItem, clusters: Clusters, seed: np.random.Generator
-) -> Float[np.ndarray, " columns"]:
-    """Sign-flip tests of clusters, with flips enough for a single true pair among all to be found.
-
-    Differences within the engine's accuracy count as none.
-    """
-    n, m = beyond.shape
-    flips = max(_FLIPS, min(20 * m, _MOST_SIGNS // max(n, 1)))
-    kept = np.where(np.abs(beyond) < ROUNDING, 0.0, beyond)
-    return stats.sign_flip_p_values(clusters.sums(kept), seed=seed, n_flips=flips)
-
-
-def _at_floor(
-    cell: Costs, first: Int[np.ndarray, " pairs"], second: Int[np.ndarray, " pairs"]
-) -> np.ndarray:
-    """Which of a pair alone already leaves the model not above chance."""
-    lows = [clustered_interval(right, cell.clusters).low for right in cell.right.T]
-    guesses = np.array(lows) <= cell.chance
-    names = np.array(["neither", "first", "second", "both"])
-    return names[guesses[first] + 2 * guesses[second]]
 
 
 def _verdicts(pairs: pd.DataFrame) -> pd.Series:

@@ -74,18 +74,8 @@ def prediction_table(
     n_encoder: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """``prediction.parquet``: rank correlation of each predictor with each effect, over layers."""
-    known = list(_evidence(similarity, cka, records, chance))
-    known.sort(key=lambda each: (each[0].capability, each[0].protocol, each[0].task))
-    groups = groupby(known, key=lambda each: (each[0].capability, each[0].protocol))
-    rows = [row for _, group in groups for row in _rows(list(group), n_encoder, seed)]
-    return frame("prediction", with_holm(rows, by=["effect"]))
-
-
-def _evidence(
-    similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance
-) -> Iterator[tuple[Cell, Drawn]]:
-    """The tasks with signal of which all layers were skipped and the prompts read."""
-    every = list(cells(layer_skips(records)))
+    # the tasks with signal of which all layers were skipped and the prompts read
+    every, known = list(cells(layer_skips(records))), []
     signal = signals(every, chance)
     for cell in every:
         read = _of_prompts(similarity, cell)
@@ -100,7 +90,11 @@ def _evidence(
                     "items; run one of them again."
                 )
             level = chance(cell.task, cell.protocol)
-            yield cell, _drawn(cell, read, _of_prompts(cka, cell), level)
+            known.append((cell, _drawn(cell, read, _of_prompts(cka, cell), level)))
+    known.sort(key=lambda each: (each[0].capability, each[0].protocol, each[0].task))
+    groups = groupby(known, key=lambda each: (each[0].capability, each[0].protocol))
+    rows = [row for _, group in groups for row in _rows(list(group), n_encoder, seed)]
+    return frame("prediction", with_holm(rows, by=["effect"]))
 
 
 def _of_prompts(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
@@ -173,6 +167,7 @@ class SimilarityResult(Result):
     """
 
     tables: ClassVar[tuple[str, ...]] = ("similarity", "cka")
+    derived_by: ClassVar[dict[str, str]] = {"angular": "angular", "influence": "influence"}
     title: ClassVar[str] = "Similarity of layers: those that turn the stream least"
     if_empty: ClassVar[str] = "No prompt was read."
 
@@ -196,10 +191,6 @@ class SimilarityResult(Result):
         means = _means_of(self.similarity, "influence", "influence", self.facts.seed)
         tables = [table.assign(layer=range(len(table))) for _, table in means]
         return conform("influence", pd.concat(tables)) if tables else frame("influence", [])
-
-    def derived(self) -> dict[str, pd.DataFrame]:
-        """``angular`` and ``influence``."""
-        return {"angular": self.angular(), "influence": self.influence()}
 
     def predicts(self, ablation: AblationResult) -> pd.DataFrame:
         """``prediction.parquet``: how well similarity ranks layers by what skipping them costs.
