@@ -26,7 +26,7 @@ from layerwise.analyses.emergence.summaries import summarised, summary_row
 from layerwise.analyses.registry import with_curves
 from layerwise.errors import UserError, counted
 from layerwise.ground.layer_names import axes_of
-from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.rows import numbers, rows
 from layerwise.stats import holm
 from layerwise.stats.cells import BASELINES, Cell, cells
 from layerwise.stats.depth.layer_curves import Sampling
@@ -36,7 +36,7 @@ from layerwise.stats.families.estimate import known, with_holm
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.stats.signals.signal import LEVEL
 from layerwise.storage.base import Result
-from layerwise.storage.parquet import frame
+from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import join_facts
 from layerwise.storage.schemas import SCHEMAS
 
@@ -143,14 +143,6 @@ Cells = Mapping[tuple[str, str], Sequence[Cell]]
 FEWEST_STEPS = 4
 _RESAMPLES = 1000  # of depths that are resampled
 _KEY = ["task", "protocol"]
-_DEPTHS = [
-    "capability", "protocol", "method", "measure", "axis", "estimate", "low", "high", "layer",
-    "layer_low", "layer_high", "layers", "n_items", "tasks",
-]  # fmt: skip
-_LAYERS = [
-    "task", "capability", "protocol", "kind", "site", "layer", "n_items", "share_lost",
-    "share_low", "share_high", "acc_diff", "acc_diff_low", "acc_diff_high", "p",
-]  # fmt: skip
 
 
 def series_tables(
@@ -179,10 +171,7 @@ def _accuracy(series: Series) -> pd.DataFrame:
     ]
     whole = pd.concat(tables, ignore_index=True)
     p = holm(numbers(whole, "p"))
-    whole = whole.assign(p_series=p, signal=p < LEVEL)
-    return frame(
-        "training_accuracy", records(pd.DataFrame(whole[SCHEMAS["training_accuracy"].names]))
-    )
+    return conform("training_accuracy", whole.assign(p_series=p, signal=p < LEVEL))
 
 
 def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:
@@ -196,7 +185,7 @@ def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:
     tables = []
     for step, one in zip(series.steps, series.ablations(), strict=True):
         effects = rows(one.effects(), kind=kind, site=site)
-        single = effects.loc[effects["head"].isna() & effects["layer"].notna(), _LAYERS]
+        single = effects.loc[effects["head"].isna() & effects["layer"].notna()]
         tables.append(single.assign(step=step))
     whole = pd.concat(tables, ignore_index=True)
     signal = accuracy.set_index(["step", *_KEY])["signal"]
@@ -205,21 +194,19 @@ def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:
     )
     p = np.where(able, holm(numbers(whole, "p"), n_layer_tests(accuracy, whole)), np.nan)
     lost = able & (np.nan_to_num(p, nan=1.0) < ALPHA) & (numbers(whole, "acc_diff") > 0)
-    return frame(
-        "training_layers", records(whole.assign(p_series=p, signal=able, significant=lost))
-    )
+    return conform("training_layers", whole.assign(p_series=p, signal=able, significant=lost))
 
 
 def _depths(series: Series, seed: int) -> pd.DataFrame:
     """Depths of capabilities at each step, as ``emergence`` has them."""
     axes = axes_of(series.runs[0].facts.model.n_encoder_layers, series.n_layers)
     sampling = Sampling(seed, _RESAMPLES, series.n_layers)
-    rows = []
+    rows, names = [], SCHEMAS["training_depths"].names
     for step, run in zip(series.steps, series.runs, strict=True):
         summaries, _ = summarised(list(evidence_of(run.results, sampling)), axes, sampling)
         for one in summaries:
             row = summary_row(one, axes[one.axis])
-            rows.append({"step": step} | {name: row[name] for name in _DEPTHS if name in row})
+            rows.append({"step": step} | {name: row[name] for name in names if name in row})
     return frame("training_depths", rows)
 
 
