@@ -116,10 +116,9 @@ def token_text(tokenizer: Any, token: int) -> str:
 @cache
 def _bytes_of_characters() -> dict[str, int]:
     """The bytes that characters of byte-level pieces stand for (Radford et al. 2019, GPT-2)."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [code for code in range(256) if code not in plain]
-    named = {chr(code): code for code in plain}
-    return named | {chr(256 + place): code for place, code in enumerate(others)}
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    return {character: code for code, character in bytes_to_unicode().items()}
 
 
 def visible(text: str) -> str:
