@@ -68,7 +68,10 @@ def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> 
     with quiet():
         config = read_config(folders[0])
     stored = {name for of in shards_of(folders[0]).values() for name in of}
-    names = _names_of(base, spec)
+    names, original = None, original_of(base) if over_original(base) else None
+    if original is not None:
+        moved = {id(part.weight) for part in parts_at(base, spec.site, spec.layers)}
+        names = [name for name, weight in original.named_parameters() if id(weight) in moved]
     if names is None or not stored.issuperset(names):  # experts are stored one by one
         names = tensors_of(folders[0], config, spec.site, spec.layers, stored_stacks(base))
     with taking_their_place(out, parents=True) as place:
@@ -80,15 +83,6 @@ def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> 
         files = hashes_of(place, os.listdir(place))
         content = json.dumps(made | {"files": files}, indent=2) + "\n"
         (place / MADE).write_text(content, "utf-8")
-
-
-def _names_of(model: Model, spec: TransplantSpec) -> list[str] | None:
-    """The parameters of what is exchanged, of a decoder that runs over its own modules."""
-    original = original_of(model) if over_original(model) else None
-    if original is None:
-        return None
-    moved = {id(part.weight) for part in parts_at(model, spec.site, spec.layers)}
-    return [name for name, weight in original.named_parameters() if id(weight) in moved]
 
 
 def _is_there(out: Path, made: dict[str, Any]) -> bool:
