@@ -36,7 +36,7 @@ def findings(run: RunTables) -> list[Claim]:
     if gains is None or gains.empty:
         return []
     student = "The healed model" if "removed" in run.facts.settings else "The student"
-    claims = []
+    claims, n = [], len(gains)
     for row in records(gains.loc[gains["improved"] | gains["worse"]]):
         has, had, teacher = (
             f"{number(100 * row[f'acc_{host}'])} %" for host in ("distilled", "student", "teacher")
@@ -47,39 +47,40 @@ def findings(run: RunTables) -> list[Claim]:
             details.append(f"The gain is {share} of the teacher's lead.")
         short = f"{student} is {'better' if row['improved'] else 'worse'} than before in "
         short += f"{row['task']} {when(row['protocol'])}: {has} are right, {had} were."
-        about, importance = pd.DataFrame([row]), weight(0.8, abs(row["gain"]))
-        claims.append(_claim(run, row, about, len(gains), short, ESTABLISHED, importance, details))
+        claims.append(_claim(run, row, pd.DataFrame([row]), n, short, details))
     if claims:
         return spaced(claims, _MOST)
-    top, n = max(records(gains), key=lambda row: abs(row["gain"])), len(gains)
+    top = max(records(gains), key=lambda row: abs(row["gain"]))
     largest = f"{top['task']} {when(top['protocol'])}"
     cases = largest if n == 1 else f"any of {n} tasks and protocols"
     short = f"{student} is not established to be better or worse than before in {cases}."
-    details = [f"The largest change is in {largest}."]
-    return [_claim(run, top, gains, n, short, OPEN, weight(0.4, 0.0), details)]
+    return [_claim(run, top, gains, n, short, [f"The largest change is in {largest}."])]
 
 
 def _claim(
-    run: RunTables, row: dict[str, Any], about: pd.DataFrame, n: int, short: str, evidence: str,
-    importance: float, details: list[str],
-) -> Claim:  # fmt: skip
+    run: RunTables, row: dict[str, Any], about: pd.DataFrame, n: int, short: str, details: list[str]
+) -> Claim:
+    """A claim on a row of the table of gains, one of n, or on all of them."""
     gain, low, high = (100 * float(row[name]) for name in ("gain", "gain_run_low", "gain_run_high"))
-    together = f"bounds for {every_test(n)} of the run together"
+    sure = row["improved"] or row["worse"]
     which = "the smallest; " * (len(about) > 1)
     return Claim(
         kind=KIND,
         short=short,
-        evidence=evidence,
-        importance=importance,
+        evidence=ESTABLISHED if sure else OPEN,
+        importance=weight(0.8, abs(row["gain"])) if sure else weight(0.4, 0.0),
         source=source(
             "distillation_gains", {}, task=str(row["task"]), protocol=str(row["protocol"])
         ),
-        estimate=Estimate(gain, low, high, "accuracy points gained", together),
+        estimate=Estimate(
+            gain, low, high, "accuracy points gained",
+            f"bounds for {every_test(n)} of the run together",
+        ),
         p=float(numbers(about, "p_holm").min()),
         test=f"{which}exact McNemar test, Holm over {every_test(n)} of the run",
         details=(f"It is {student_in_words(run.facts)}.", *details),
         **asked_of(about),
-    )
+    )  # fmt: skip
 
 
 def _figures(run: RunTables) -> list[FigureSpec]:

@@ -6,10 +6,10 @@ from two loaded models to a written one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute
@@ -81,26 +81,30 @@ def heal(
         UserError: if the folder is none of a pruned model or was changed since, if its original is
             not there or is another by now, and as ``distill`` does.
     """
-    pruned = pruned_from(Path(folder))
-    if training["original"] is not None:
-        pruned = pruned._replace(name=str(training["original"]), is_path=False)
-    how = of_kind(LoadingOptions, training)
-    teacher = _loaded(pruned, Path(folder), how)
+    name, removed, run = pruned_from(Path(folder))
+    original, how = training["original"], of_kind(LoadingOptions, training)
+    is_path = original is None and run["model"]["source"] in ("folder", "gguf")
+    if is_path and not Path(name).expanduser().exists():
+        raise UserError(
+            f"The original that {folder} was written from is not at {name!r} any more: "
+            "expected its folder or file there; name the place where it is now, as `original` "
+            "(`--original` at the command line)."
+        )
+    name = name if original is None else str(original)
+    teacher = load_model(name, **how)
+    known, source_hash = run["settings"].get("source_hash"), model_facts(teacher).source_hash
+    if known and source_hash != known:
+        raise UserError(
+            f"{name!r} is not the model that {folder} was written from any more: its files have "
+            f"SHA-256 {source_hash[:12]}, expected {known[:12]}; restore them, or prune the model "
+            "again."
+        )
     cut = load_model(folder, **how)
-    return train_student(teacher, cut, tasks, protocols, Path(out), training, pruned.removed)
+    return train_student(teacher, cut, tasks, protocols, Path(out), training, removed)
 
 
-class PrunedFrom(NamedTuple):
-    """What a pruned model's folder says of its original."""
-
-    name: str  # the name that it was loaded by
-    source_hash: str  # SHA-256 over its files; empty if it is not known
-    removed: tuple[int, ...]  # the layers that were left out, in the order of computation
-    is_path: bool  # whether the name is that of a folder or file of one's own
-
-
-def pruned_from(folder: Path) -> PrunedFrom:
-    """What a folder out of ``prune_model`` says of its original."""
+def pruned_from(folder: Path) -> tuple[str, tuple[int, ...], dict[str, Any]]:
+    """Of a folder out of ``prune_model`` the original's name, the layers left out, and its run."""
     tables = folder / TABLES
     run = read_run_file(tables) if (tables / RUN_FILE).is_file() else {"settings": {}}
     settings = run["settings"]
@@ -118,29 +122,7 @@ def pruned_from(folder: Path) -> PrunedFrom:
             f"{folder} is not as it was written ({Path(changed[0]).name} is changed or missing): "
             "expected the model that `layerwise prune` wrote; prune it again."
         )
-    return PrunedFrom(
-        settings["model"], settings.get("source_hash", ""), tuple(settings["removed"]),
-        run["model"]["source"] in ("folder", "gguf"),
-    )  # fmt: skip
-
-
-def _loaded(pruned: PrunedFrom, folder: Path, how: Mapping[str, Any]) -> Model:
-    """The model that the layers were taken from, and no other."""
-    if pruned.is_path and not Path(pruned.name).expanduser().exists():
-        raise UserError(
-            f"The original that {folder} was written from is not at {pruned.name!r} any more: "
-            "expected its folder or file there; name the place where it is now, as `original` "
-            "(`--original` at the command line)."
-        )
-    model = load_model(pruned.name, **how)
-    source_hash = model_facts(model).source_hash
-    if pruned.source_hash and source_hash != pruned.source_hash:
-        raise UserError(
-            f"{pruned.name!r} is not the model that {folder} was written from any more: its files "
-            f"have SHA-256 {source_hash[:12]}, expected {pruned.source_hash[:12]}; restore them, "
-            "or prune the model again."
-        )
-    return model
+    return settings["model"], tuple(settings["removed"]), run
 
 
 @_checked

@@ -79,8 +79,8 @@ def distilled(setup: Setup, options: PlanOptions) -> PlannedJobs:
 
 def healed(setup: Setup, options: PlanOptions) -> PlannedJobs:
     """What healing costs."""
-    pruned = pruned_from(Path(setup.loaded.name))
-    teacher = _meta_model(setup, options["original"] or pruned.name, options["backend"])
+    name, _, _ = pruned_from(Path(setup.loaded.name))
+    teacher = _meta_model(setup, options["original"] or name, options["backend"])
     refuse_incomparable(teacher, setup.model, Objective())
     return _jobs(_beside(setup, teacher), setup, options)
 
