@@ -203,14 +203,10 @@ class TransplantSpec:
                 f"{', '.join(sites_of_layer(model, lacking[0]))}; name another site, or other "
                 "layers."
             )
-        chosen = tuple(sorted(having))
-        if site not in BY_HEAD:
-            return cls(site, chosen, tuple(sets), steps, (), tuple(exchange))
-        places = _places(model, site, chosen, heads)
-        return cls(
-            site, tuple(layer for layer, _ in places), tuple(sets), steps,
-            tuple(head for _, head in places), tuple(exchange),
-        )  # fmt: skip
+        chosen, of_layers = tuple(sorted(having)), tuple[int, ...]()
+        if site in BY_HEAD:
+            chosen, of_layers = zip(*_places(model, site, chosen, heads), strict=True)
+        return cls(site, chosen, tuple(sets), steps, of_layers, tuple(exchange))
 
     def settings(self) -> dict[str, Any]:
         """What makes them these changes and no others."""
