@@ -20,7 +20,7 @@ from layerwise.models.organisms.wired import wired_model
 from layerwise.presentation.wording import interval
 from layerwise.results import AblationResult
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.share_tests.dissociation import Answers, crossed, dissociation, losses_apart
+from layerwise.stats.share_tests.dissociation import Answers, crossed, losses_apart
 from layerwise.tasks.suites import toy
 from tests.hooked import HookedTransformer
 from tests.synthetic import ablation, cell_records
@@ -365,7 +365,7 @@ def test_a_double_dissociation_alone_would_claim_it_of_unlike_items() -> None:
     """Without the comparison of layers with each other the last cells would be false claims."""
     rng = np.random.default_rng(0)
     draw = ONE_SORT["unlike items"]
-    assert np.mean([dissociation(*draw(rng, 100)).p < LEVEL for _ in range(50)]) > 0.5
+    assert np.mean([losses_apart(*draw(rng, 100)).over_layers.p < LEVEL for _ in range(50)]) > 0.5
 
 
 @pytest.mark.parametrize(("n", "lost", "least"), [(40, 0.8, 0.9), (100, 0.5, 0.95)])

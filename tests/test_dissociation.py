@@ -13,8 +13,8 @@ from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.dissociation import (
     Answers,
     crossed,
-    dissociation,
     expected_agreement,
+    losses_apart,
 )
 
 N_LAYERS, LEVEL = 12, 0.05
@@ -29,7 +29,7 @@ def test_what_is_lost_is_counted_among_items_that_are_right_under_both() -> None
     #                     common items | right under one, or none
     first = answers([1, 1, 1, 1, 1, 0, 0], [[0], [0], [1], [1], [0], [1], [0]])
     second = answers([1, 1, 1, 1, 0, 1, 0], [[1], [0], [0], [1], [0], [0], [0]])
-    found = dissociation(first, second)
+    found = losses_apart(first, second).over_layers
     assert found.n_common == 4
     assert (found.only_first, found.only_second, found.both) == ([1], [1], [1])
     # the sixth item is gained under the first: 1 lost against 1 + 1
@@ -42,7 +42,7 @@ def test_without_luck_and_overlap_it_is_one_sided_mcnemar() -> None:
     lost = rng.random(80) < 0.3
     first = answers(np.ones(80), ~lost[:, None])
     second = answers(np.ones(80), (lost | (np.arange(80) >= 8))[:, None])
-    found = dissociation(first, second)
+    found = losses_apart(first, second).over_layers
     n10, n01 = int((lost & second.changed[:, 0]).sum()), int((~lost & ~second.changed[:, 0]).sum())
     assert (found.only_first[0], found.only_second[0]) == (n10, n01)
     expected = binomtest(n10, n10 + n01, alternative="greater").pvalue
@@ -54,15 +54,14 @@ def test_what_is_kept_by_luck_is_no_difference() -> None:
     kept = np.arange(100) < 25
     first = answers(np.ones(100), kept[:, None], luck=0.25)
     second = answers(np.ones(100), np.zeros((100, 1)))
-    assert dissociation(first, second).p_second[0] > 0.4
+    assert losses_apart(first, second).over_layers.p_second[0] > 0.4
     unaware = first._replace(luck=np.zeros(1))
-    assert dissociation(unaware, second).p_second[0] < 1e-6
+    assert losses_apart(unaware, second).over_layers.p_second[0] < 1e-6
 
 
 def test_nothing_is_said_of_no_items() -> None:
-    found = dissociation(
-        answers(np.zeros(5), np.zeros((5, 2))), answers(np.ones(5), np.zeros((5, 2)))
-    )
+    first, second = (answers(intact(5), np.zeros((5, 2))) for intact in (np.zeros, np.ones))
+    found = losses_apart(first, second).over_layers
     assert found.n_common == 0
     assert found.p == 1.0
 
@@ -152,7 +151,7 @@ def test_a_double_dissociation_alone_would_claim_other_layers_of_unlike_items() 
     """Why two layers must turn round: whichever layer damages more loses more both ways."""
     rng = np.random.default_rng(0)
     drawn = [unlike_items(rng, 100) for _ in range(100)]
-    assert np.mean([dissociation(*both).p < LEVEL for both in drawn]) > 0.8
+    assert np.mean([losses_apart(*both).over_layers.p < LEVEL for both in drawn]) > 0.8
     assert not any(crossed(*both).p < LEVEL for both in drawn)
 
 
@@ -183,7 +182,7 @@ def test_items_that_ask_for_the_same_are_not_counted_twice() -> None:
         flips = [np.repeat(rng.random((20, 1)) < 0.3, 4, axis=0) for _ in range(2)]
         one, other = (answers(np.ones(80), ~flip) for flip in flips)
         smallest.append([
-            dissociation(one, other, which).p_first[0] for which in (None, clusters)
+            losses_apart(one, other, which).over_layers.p_first[0] for which in (None, clusters)
         ])  # fmt: skip
     apart, together = np.mean(np.array(smallest) < LEVEL, axis=0)
     assert apart > 0.15

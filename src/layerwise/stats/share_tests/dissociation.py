@@ -55,28 +55,6 @@ class Dissociation(NamedTuple):
         return float(max(self.p_first.min(initial=1.0), self.p_second.min(initial=1.0)))
 
 
-def dissociation(first: Answers, second: Answers, clusters: Clusters | None = None) -> Dissociation:
-    """Test of a double dissociation between two ways of scoring, item by item.
-
-    If one way is only harder than the other, then whatever a layer's loss makes wrong under the
-    easier one is wrong under the harder one too: with the same threshold in every item or not,
-    with a ceiling or without one, all layers differ *in the same direction*. So layers of which
-    some cost more under the first and others more under the second cannot be explained by how hard
-    the two are (a double dissociation: Teuber 1955, Annu. Rev. Psychol. 6; Dunn and Kirsner 1988,
-    Psychol. Rev. 95, on what a single scale can explain). Items that are hard under one and easy
-    under the other still can, which ``crossed`` excludes.
-
-    Each direction of each layer has a one-sided exact test on the items that the intact model gets
-    right under both. For "more under the first", the items that only the first loses are held
-    against those that only the second loses; against the items that the first loses and the second
-    would have kept by luck, for a model that has lost everything under both still guesses; and
-    against the items that the first gains, for answers that flip for nothing are gained as often
-    as lost. With so many against ``k`` and a luck of ``g`` under the second, the count is binomial
-    of ``n`` = its own + k with probability at most 1 / (2 - g) if nothing is lost in truth.
-    """
-    return losses_apart(first, second, clusters).over_layers
-
-
 class Crossed(NamedTuple):
     """A crossed double dissociation: two layers whose order reverses between ways of asking."""
 
@@ -101,7 +79,7 @@ def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -
 
     Pairs of layers are those that differ between the ways of asking, in either direction (Holm
     over the layers); of a pair the larger of two exact one-sided p-values counts (Berger 1982,
-    Technometrics 24), made as in ``dissociation``, and pairs are corrected by Bonferroni's method.
+    Technometrics 24), made as in ``losses_apart``, and pairs are corrected by Bonferroni's method.
     """
     apart = losses_apart(first, second, clusters)
     double = apart.over_layers
@@ -129,7 +107,24 @@ def _loses_more(answers: Answers, layer: int, than: int, clusters: Clusters | No
 
 
 def losses_apart(first: Answers, second: Answers, clusters: Clusters | None = None) -> Dissociation:
-    """The same counts and tests of single layers, not corrected over them."""
+    """Tests of a double dissociation between two ways of scoring, by layer and not corrected.
+
+    If one way is only harder than the other, then whatever a layer's loss makes wrong under the
+    easier one is wrong under the harder one too: with the same threshold in every item or not,
+    with a ceiling or without one, all layers differ *in the same direction*. So layers of which
+    some cost more under the first and others more under the second cannot be explained by how hard
+    the two are (a double dissociation: Teuber 1955, Annu. Rev. Psychol. 6; Dunn and Kirsner 1988,
+    Psychol. Rev. 95, on what a single scale can explain). Items that are hard under one and easy
+    under the other still can, which ``crossed`` excludes.
+
+    Each direction of each layer has a one-sided exact test on the items that the intact model gets
+    right under both. For "more under the first", the items that only the first loses are held
+    against those that only the second loses; against the items that the first loses and the second
+    would have kept by luck, for a model that has lost everything under both still guesses; and
+    against the items that the first gains, for answers that flip for nothing are gained as often
+    as lost. With so many against ``k`` and a luck of ``g`` under the second, the count is binomial
+    of ``n`` = its own + k with probability at most 1 / (2 - g) if nothing is lost in truth.
+    """
     common = first.intact & second.intact
     lost = [common[:, None] & ~answers.changed for answers in (first, second)]
     only_first, only_second, both = lost[0] & ~lost[1], lost[1] & ~lost[0], lost[0] & lost[1]
