@@ -79,11 +79,6 @@ def read_layers(text: str) -> list[int | str]:
     return _numbers(text, "layers", ", or of an encoder-decoder encoder.0-3,decoder.2")
 
 
-def read_heads(text: str) -> list[int | str]:
-    """Heads from ``0-5,9``."""
-    return _numbers(text, "heads", "")
-
-
 def _numbers(text: str, named: str, of_stacks: str) -> list[int | str]:
     """Numbers from ranges, with their stack in front where that is named and may be."""
     chosen: list[int | str] = []
@@ -159,7 +154,7 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "heads": Flag(
         help="Heads of z, or key/value groups, e.g. 0,2,5-8; all if left out.",
-        read=read_heads,
+        read=lambda text: _numbers(text, "heads", ""),
     ),
     "offload": Flag(help="disk: only the layer that runs has its weights in memory."),
     "backend": Flag(help="What runs a decoder: auto, transformer-lens or hugging-face."),
