@@ -144,24 +144,18 @@ def texts(example: str, *, none: bool = False) -> Reader:
 
 def one_of(what: str, known: Sequence[str]) -> Reader:
     """Read one of some names."""
-    read_text = text(known[0])
-
-    def read(name: str, value: Any) -> str:
-        given = read_text(name, value)
-        if given not in known:
-            raise unknown_name(what, given, known)
-        return given
-
-    return read
+    return _known(what, known, text(known[0]))
 
 
 def some_of(what: str, known: Sequence[str], *, none: bool = False) -> Reader:
     """As ``one_of``, of one name or several; none at all only if ``none``."""
-    read_texts = texts(known[0], none=none)
+    return _known(what, known, texts(known[0], none=none))
 
-    def read(name: str, value: Any) -> tuple[str, ...]:
-        given = read_texts(name, value)
-        for element in given:
+
+def _known(what: str, known: Sequence[str], read_names: Reader) -> Reader:
+    def read(name: str, value: Any) -> str | tuple[str, ...]:
+        given = read_names(name, value)
+        for element in (given,) if isinstance(given, str) else given:
             if element not in known:
                 raise unknown_name(what, element, known)
         return given
