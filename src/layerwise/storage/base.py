@@ -189,8 +189,11 @@ class Result:
         return f"{type(self).__name__}({self._heading()})"
 
     def _repr_html_(self) -> str:
-        empty = " ".join([self.if_empty, *self.notes()])
-        return to_html(self.title, self._heading(), self.summary_rows(), empty)
+        title, text = html.escape(self.title), html.escape(self._heading())
+        rows = self.summary_rows()
+        shown = rows.to_html(index=False, escape=True, border=0, float_format=number, na_rep="")
+        empty = html.escape(" ".join([self.if_empty, *self.notes()]))
+        return f"<h4>{title}</h4><p>{text}</p>{shown if len(rows) else f'<p>{empty}</p>'}"
 
 
 def intervals(
@@ -214,13 +217,4 @@ def heading(facts: Facts, n_items: int, protocols: Sequence[str], tasks: Sequenc
     return (
         f"{facts.model.name}; tasks: {', '.join(tasks) or 'none'}; "
         f"protocols: {', '.join(protocols) or 'none'}; {counted(n_items, 'item')}"
-    )
-
-
-def to_html(title: str, text: str, rows: pd.DataFrame, if_empty: str) -> str:
-    """A heading, a line and a compact table, all text escaped."""
-    body = rows.to_html(index=False, escape=True, border=0, float_format=number, na_rep="")
-    return (
-        f"<h4>{html.escape(title)}</h4><p>{html.escape(text)}</p>"
-        f"{body if len(rows) else f'<p>{html.escape(if_empty)}</p>'}"
     )
