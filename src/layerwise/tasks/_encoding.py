@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -163,9 +164,9 @@ def encode_pair(
         start = encode(tokenizer, stripped, apart=apart)
     if apart or (stripped and rest.startswith(" ") and _begins_anew_at_spaces(tokenizer)):
         try_texts(tokenizer, rest)
-        encode_rest: Any = tokenizer
-        given = {"text_target" if apart else "text": rest}
-        return start, _tokens(encode_rest(**given, add_special_tokens=False)["input_ids"])
+        plain: Any = partial(tokenizer, add_special_tokens=False)
+        encoded = plain(text_target=rest) if apart else plain(rest)
+        return start, _tokens(encoded["input_ids"])
     return start, encode(tokenizer, context + continuation)[len(start) :]
 
 
