@@ -123,12 +123,7 @@ def tokenizers_tried_once():
 
 
 class ByContent:
-    """What is kept by tokenizer, shared by those of one content within a process.
-
-    Attributes:
-        keys: the content of each tokenizer.
-        kept: by key, the first tokenizer, which the value reads, and its value.
-    """
+    """Values by tokenizer, shared by those of one content; the first one stays alive."""
 
     MOST = 20
 

@@ -29,15 +29,7 @@ UNCHANGED = "unchanged"
 
 @dataclass(frozen=True)
 class Fault:
-    """A deliberate fault.
-
-    Attributes:
-        name: what is wrong.
-        file: where, within the folder of the package that the list is about.
-        old: the text that is replaced.
-        new: what it is replaced by.
-        tests: which tests are run; those of the whole list if none is named.
-    """
+    """A fault in a file of the list's folder, and its tests; those of the list if none."""
 
     name: str
     file: str
@@ -57,17 +49,7 @@ class Verdict(NamedTuple):
 def judge_all(
     faults: Sequence[Fault], names: Sequence[str], within: str = "", tests: Sequence[str] = ()
 ) -> int:
-    """Judge the unchanged copy and all faults; 0 if each is caught.
-
-    Args:
-        faults: the list.
-        names: only faults whose names contain one of these texts; all if none is given.
-        within: folder of the package that the faults' files are in.
-        tests: run for faults that name none.
-
-    Raises:
-        SystemExit: if no fault has such a name, or the tests cannot be run on the copy.
-    """
+    """Judge the unchanged copy and faults named like one of ``names``; 0 if all are caught."""
     chosen = [f for f in faults if not names or any(name in f.name for name in names)]
     if not chosen:
         raise SystemExit(f"No fault is called like {', '.join(names)}.")
@@ -123,11 +105,7 @@ def _judged(fault: Fault | None, tests: Sequence[str], within: str) -> Verdict:
 
 
 def _put_copy(fault: Fault | None, folder: Path, within: str) -> None:
-    """Put a copy of the package with a fault in a folder.
-
-    Raises:
-        SystemExit: the text to be replaced is not in its file exactly once.
-    """
+    """Put a copy of the package with a fault in a folder; its text must be there exactly once."""
     shutil.copytree(PACKAGE, folder / "layerwise", ignore=shutil.ignore_patterns("__pycache__"))
     if fault is None:
         return

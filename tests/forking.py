@@ -15,11 +15,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 def forked(work: Callable[[], int]) -> int:
-    """Fork this process; the child does the work and ends with the code that it gives.
-
-    Returns:
-        The id of the child.
-    """
+    """Fork this process; the child, whose id is returned, does the work and ends with its code."""
     with warnings.catch_warnings():
         # Newer Pythons warn of threads that the child lacks; those of pytest's workers only wait.
         warnings.simplefilter("ignore", DeprecationWarning)

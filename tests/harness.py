@@ -29,10 +29,7 @@ ANSWERS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 class Sample:
     """What the harness says about one item.
 
-    Attributes:
-        arguments: the strings put to the model, one tuple per option, or one to generate.
-        responses: (log-likelihood, greedy) per option, or the generated text.
-        metrics: ``acc``, ``acc_norm`` and ``acc_bytes``, or ``exact_match``; each 0 or 1.
+    An option has a tuple of strings and (log-likelihood, greedy), a text its prompt and itself.
     """
 
     arguments: list[tuple[Any, ...]]

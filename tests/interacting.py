@@ -35,18 +35,9 @@ def interactions_result(
     orders: pd.DataFrame | None = None,
     n_encoder: int = 0,
 ) -> InteractionsResult:
-    """A result with these costs per item; without ``margin`` it is that of the nats.
+    """A result with these costs by set of layers and item; ``margin`` is that of nats if None.
 
-    Args:
-        nats: by set of layers, a value per item.
-        margin: the same in the margin.
-        right: whether an item is right without the set; as in the intact model if None.
-        task: name of the task.
-        capability: its capability.
-        protocol: the protocol.
-        accuracy: of the intact model.
-        orders: ``interaction_orders.parquet``.
-        n_encoder: layers of the encoder.
+    ``right`` says whether an item is right without the set; as in the intact model if None.
     """
     margin = nats if margin is None else margin
     n = len(next(iter(nats.values())))

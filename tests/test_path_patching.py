@@ -123,13 +123,7 @@ def by_freezing(
 
 
 def assert_is_what_was_said(row: Any, said: torch.Tensor, prompts: PatchingPrompts) -> None:
-    """A row of ``path_patching.parquet`` has the numbers of a run of the reference.
-
-    Args:
-        row: of the table.
-        said: log-probabilities that the reference gave.
-        prompts: the pair.
-    """
+    """A row of ``path_patching.parquet`` has the log-probabilities that the reference gave."""
     diff = float(said[prompts.clean_answer] - said[prompts.corrupted_answer])
     assert row.patched_diff == pytest.approx(diff, abs=1e-4)
     base, aim = (row.clean_diff, row.corrupted_diff)[:: 1 if row.direction == "noising" else -1]

@@ -73,19 +73,10 @@ def transplant_result(
     exchange: str = "weights",
     n_encoder: int = 0,
 ) -> TransplantResult:
-    """A result with these answers.
+    """A result with these answers, by item.
 
-    Args:
-        base: whether the base is right, by item.
-        other: whether the other model is.
-        changed: by host and layer, or head, whether the host is right with that of the other.
-        task: name of the task.
-        capability: its capability.
-        protocol: the protocol.
-        distances: of weights, by layer; that of each layer is its number if None.
-        site: what is exchanged.
-        exchange: weights or activations.
-        n_encoder: layers of the encoder.
+    ``changed``: by host and layer, or head, whether the host is right with that of the other.
+    ``distances`` of weights are the layers' numbers if None.
     """
     intact = dict(zip(HOSTS, (base, other), strict=True))
     table = _table(intact, changed, site)

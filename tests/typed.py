@@ -48,11 +48,7 @@ def begin_test() -> None:
 
 
 def check_types() -> None:
-    """Check the package's functions from now on.
-
-    Raises:
-        RuntimeError: the package was imported before.
-    """
+    """Check the package's functions from now on; a RuntimeError if it was imported before."""
     if PACKAGE in sys.modules:
         raise RuntimeError(f"{PACKAGE} was imported before its types could be checked.")
     sys.meta_path.insert(0, _Finder())

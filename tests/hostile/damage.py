@@ -18,12 +18,9 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to a file's bytes.
+    """What is done to a file's bytes: some bits flip, it is cut at a byte, or zeros follow one.
 
-    Attributes:
-        kind: ``flip`` of the bits at some places, ``cut`` at a byte, ``zeros`` from a byte on.
-        at: which bits, counted from the file's first; or which byte.
-        unnoticed: whether the file's time of change stays, as when a disk rots.
+    ``unnoticed``: the file's time of change stays, as when a disk rots.
     """
 
     kind: Literal["flip", "cut", "zeros"]
@@ -53,11 +50,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Replaced:
-    """What stands in a file's place: a pipe without a writer, or a link.
-
-    Attributes:
-        by: ``pipe``; or what the link leads to, from the file's folder on.
-    """
+    """What stands in a file's place: a ``pipe`` without a writer, or a link and where it leads."""
 
     by: str
 

@@ -21,12 +21,7 @@ SEED = int(os.environ.get("LAYERWISE_HOSTILE_SEED", "0"))
 
 
 def fuzz(parts: int, **drawn: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], None]:
-    """Call the function below at once, with values drawn anew each time.
-
-    Args:
-        parts: how many tests share the fuzzed files.
-        drawn: a strategy for each of its arguments.
-    """
+    """Call the function below at once with drawn values; ``parts`` tests share the fuzzed files."""
     often = settings(
         max_examples=max(1, FUZZED // parts),
         deadline=None,

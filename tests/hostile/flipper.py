@@ -22,12 +22,7 @@ TOLD, UNCHANGED, VISIBLE = "told", "unchanged", "visible"
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read.
-
-    Attributes:
-        numbers: all that a user would take from it.
-        identity: what a result says that it was made from: hashes.
-    """
+    """What a user would take from a file, and hashes by which results name it."""
 
     numbers: Any
     identity: Any = None
@@ -35,14 +30,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Kept:
-    """A file that is read.
-
-    Attributes:
-        name: what it is called in the tests.
-        path: where it is.
-        read: reads it with whatever belongs to it.
-        defines_input: whether the user may change it, as long as results say so.
-    """
+    """A file that is read; what ``defines_input`` may change, as long as results say so."""
 
     name: str
     path: Path
@@ -52,13 +40,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Silent:
-    """Damage that was not met as it should be.
-
-    Attributes:
-        kept: the name of the file.
-        damage: what was done to it.
-        what: what happened.
-    """
+    """Damage to a kept file that was not met as it should be, and what happened."""
 
     kept: str
     damage: Damage | Replaced
@@ -68,9 +50,7 @@ class Silent:
 def judged(kept: Kept, damages: Iterable[Damage | Replaced]) -> tuple[Counter[str], list[Silent]]:
     """Damage a file in all these ways, one after the other; it is whole again afterwards.
 
-    Returns:
-        How many damages were told, changed nothing, or were visible in what identifies the
-        input; and those that were none of that.
+    Counts of what was told, changed nothing or showed in the input's identity; and all the rest.
     """
     whole, status = kept.path.read_bytes(), kept.path.stat()
     expected = kept.read()

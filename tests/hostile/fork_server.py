@@ -33,12 +33,7 @@ LIMIT_SECONDS = 120.0
 class Ended(NamedTuple):
     """How a command ended.
 
-    Attributes:
-        code: its exit code; the negative number of the signal that ended it.
-        out: what it printed.
-        err: what it printed on the error stream.
-        seconds: how long it took.
-        steps: how many steps on the disk it made; None if it was killed.
+    ``code`` is the negative number of a signal that ended it, and then ``steps`` on the disk None.
     """
 
     code: int
@@ -50,11 +45,7 @@ class Ended(NamedTuple):
 
 @dataclass
 class ForkServer:
-    """The server's process; use it as a context manager.
-
-    Attributes:
-        variables: environment variables of all commands.
-    """
+    """The server's process, a context manager; all commands have its environment variables."""
 
     variables: Mapping[str, str]
     _process: subprocess.Popen[str] | None = field(default=None, init=False)

@@ -19,13 +19,7 @@ KILLS_AT_MOST = 3
 
 @dataclass(frozen=True)
 class Command:
-    """A command that is killed.
-
-    Attributes:
-        name: what it is called in the tests.
-        args: its arguments; ``out`` in them is the folder that it writes.
-        prepare: puts what the command needs into the folder where it is run.
-    """
+    """A command that is killed; ``out`` in its arguments is the folder that it writes."""
 
     name: str
     args: tuple[object, ...]
@@ -40,13 +34,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Killed:
-    """What became of a command that was killed and given again.
-
-    Attributes:
-        moments: when it was killed.
-        ended: how it ended at last.
-        differing: files that are not those of the undisturbed run.
-    """
+    """When a command was killed, how it ended at last, and files unlike those of a calm run."""
 
     moments: tuple[Moment, ...]
     ended: Ended
@@ -54,11 +42,7 @@ class Killed:
 
 
 def undisturbed(server: ForkServer, command: Command, folder: Path) -> Course:
-    """Run a command to its end; what it took.
-
-    Raises:
-        AssertionError: if it does not end well.
-    """
+    """Run a command to its end, which must be good; what it took."""
     ended = server.run(command.args, command.place(folder))
     assert (ended.code, ended.err) == (0, ""), ended
     assert ended.steps is not None
@@ -74,15 +58,9 @@ def killed(
     folder: Path,
     most: int = KILLS_AT_MOST,
 ) -> Killed:
-    """Kill a command some times, give it again until it ends, and compare.
+    """Kill a command some times, give it again until it ends, and compare with ``whole``.
 
-    Args:
-        server: starts the processes.
-        command: the command.
-        whole: the folder where it ran undisturbed.
-        drawn: moments; what has ended before its moment is not killed.
-        folder: where it is run and killed; made anew.
-        most: how often it is killed at most.
+    What has ended before its moment is not killed.
     """
     command.place(folder)
     tried = [next(drawn) for _ in range(most)]

@@ -23,9 +23,7 @@ class TooLongError(BaseException):
 def limited() -> Iterator[None]:
     """Let the block take ``SECONDS`` and ``MEMORY`` more than there is, and no more.
 
-    Raises:
-        TooLongError: if it takes longer.
-        MemoryError: or whatever a library says, if it asks for more memory.
+    Else it ends in ``TooLongError``, in MemoryError or in whatever a library says of memory.
     """
 
     def over(number: int, frame: FrameType | None) -> None:

@@ -20,12 +20,9 @@ STEPS = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir")
 
 @dataclass(frozen=True)
 class Moment:
-    """When a process is to be ended.
+    """When a process ends: after ``seconds``, before a ``step`` (of ``STEPS``), or at a ``byte``.
 
-    Attributes:
-        kind: ``seconds`` after its start; ``step``, before so many calls of ``STEPS``; ``byte``,
-            within the first write that makes a file longer than so many bytes.
-        at: how many of these.
+    The last is within the first write that makes a file longer than that.
     """
 
     kind: Literal["seconds", "step", "byte"]
@@ -38,13 +35,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Course:
-    """What a run that nobody disturbs takes.
-
-    Attributes:
-        seconds: how long it is.
-        steps: how often it calls one of ``STEPS``.
-        longest: bytes of the longest file that it writes.
-    """
+    """Seconds of an undisturbed run, its calls of ``STEPS``, and bytes of its longest file."""
 
     seconds: float
     steps: int

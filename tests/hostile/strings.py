@@ -120,11 +120,7 @@ def _leads_nowhere(address: str) -> bool:
 
 
 def harm_in_svg(content: bytes) -> Iterator[str]:
-    """What in an SVG file would run or be loaded.
-
-    Raises:
-        xml.etree.ElementTree.ParseError: if it is not well-formed.
-    """
+    """What in an SVG file would run or be loaded; a ParseError if it is not well-formed."""
     for element in ElementTree.fromstring(content).iter():
         tag = element.tag.rpartition("}")[2]
         if tag in ("script", "foreignObject", "iframe", "a"):

@@ -11,14 +11,7 @@ from transformer_lens import HookedRootModule
 def activations(
     model: HookedRootModule, *inputs: torch.Tensor, name: str | None = None, edit: Any = None
 ) -> dict[str, torch.Tensor]:
-    """What is at every hook point, in the order in which it is computed.
-
-    Args:
-        model: the model.
-        inputs: what it is called with.
-        name: the hook point that is edited; none if None.
-        edit: what is done there.
-    """
+    """What is at every hook point, in order of computation; one may be edited."""
     found: dict[str, torch.Tensor] = {}
 
     def keep(value: torch.Tensor, hook: Any) -> None:

@@ -120,14 +120,9 @@ def scramble(model: PreTrainedModel, seed: int) -> None:
 def tiny_folder(
     tmp_path: Path, family: str, *, bos: bool = False, seed: int = 0, **config: Any
 ) -> Path:
-    """Write a tiny random model of ``family`` and its tokenizer; return the folder.
+    """Write a tiny random model of ``family`` and its tokenizer into a folder of a new name.
 
-    Args:
-        tmp_path: the folder is made in here, under a name of its own.
-        family: a key of ``FAMILIES``.
-        bos: whether the tokenizer prepends a BOS token.
-        seed: seed of the weights.
-        config: fields of the Hugging Face configuration that differ from the tiny defaults.
+    ``config`` are fields of the Hugging Face configuration that differ from the tiny defaults.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{family}-", dir=tmp_path))
 

@@ -51,11 +51,7 @@ def llama(root: Path, **fields: Any) -> Path:
 def by_bitsandbytes(folder: Path, out: Path, kind: str) -> Path:
     """A folder quantized by transformers with bitsandbytes.
 
-    Args:
-        folder: a folder with numbers.
-        out: a new folder.
-        kind: ``nf4``, ``fp4``, ``nf4 double`` (scales are quantized too), ``nf4 in bfloat16``
-            (four weights in a number of that format) or ``int8``.
+    In ``nf4 double`` scales are quantized too, in ``nf4 in bfloat16`` a number holds four weights.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig
 
@@ -85,12 +81,7 @@ def packed_folder(
 ) -> tuple[Path, Path]:
     """A folder with packed weights and its twin with the numbers that they stand for.
 
-    Args:
-        folder: a folder with numbers.
-        out: where both are made.
-        settings: what ``config.json`` says of them.
-        pack: gives tensors, by names that begin with the weight's, and the numbers.
-        endings: of the names of weights that are packed.
+    ``pack`` gives tensors, by names that begin with the weight's, and the numbers.
     """
     packed, twin = out / "packed", out / "twin"
     for place in (packed, twin):
@@ -111,13 +102,7 @@ def packed_folder(
 
 
 def _rounded(weight: torch.Tensor, groups: torch.Tensor, bits: int = 4) -> tuple[torch.Tensor, ...]:
-    """Whole numbers by input and output, scales and zeros by group, and the numbers.
-
-    Args:
-        weight: the matrix.
-        groups: the group of each input.
-        bits: of a whole number.
-    """
+    """Whole numbers by input and output, scales and zeros by group of inputs, and the numbers."""
     most, inputs = 2**bits - 1, weight.T
     by_group = [inputs[groups == group] for group in range(int(groups.max()) + 1)]
     low, high = (torch.stack([fn(one, 0) for one in by_group]) for fn in (torch.amin, torch.amax))
@@ -145,9 +130,7 @@ def _packed(
 def gptq(bits: int = 4, *, mixed: bool = False) -> Callable[[torch.Tensor, str], Packed]:
     """How weights are packed as GPTQ's files have them: zeros are stored less 1.
 
-    Args:
-        bits: of a weight.
-        mixed: whether groups are of inputs all over (``desc_act``), or of neighbours.
+    ``mixed``: groups are of inputs all over (``desc_act``), not of neighbours.
     """
 
     def pack(weight: torch.Tensor, name: str) -> Packed:

@@ -57,15 +57,7 @@ def _assert_tie(model, intervention, request, new, last_only=False) -> None:
 def assert_reference(
     model: Any, changes: Any, requests: Any, sizes: Sizes | None = None, **given: Any
 ) -> Sweep:
-    """The engine's sweep, its work cut by some sizes, which agrees with the reference.
-
-    Args:
-        model: the model.
-        changes: the interventions.
-        requests: what is asked under each.
-        sizes: of the engine's work; its own if None.
-        given: arguments of both sweeps.
-    """
+    """The engine's sweep, its work cut by some sizes, which agrees with the reference."""
     with nullcontext() if sizes is None else sizes.in_use():
         own = {} if sizes is None else {"memory_budget": sizes.budget}
         fast = sweep(model, changes, requests, **own, **given)

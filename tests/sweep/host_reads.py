@@ -28,11 +28,7 @@ MASKED = frozenset({"__getitem__", "__setitem__", "index_put", "index_put_"})
 
 
 class HostReads(TorchFunctionMode):
-    """Counts the reads that Python code asks for, by file and line.
-
-    Attributes:
-        places: how often each line made the host wait.
-    """
+    """Counts the reads that Python code asks for, by file and line."""
 
     def __init__(self) -> None:
         super().__init__()

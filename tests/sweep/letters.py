@@ -8,11 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Letters:
-    """Token 0 is "a", token 1 is "b" and so on.
-
-    Attributes:
-        eos_token_id: the token that ends a text, if there is one.
-    """
+    """Token 0 is "a", token 1 is "b" and so on."""
 
     eos_token_id: int | None = None
 

@@ -51,10 +51,8 @@ def new_model(kind: str) -> HookedTransformer:
 def random_model(kind: str, loud: float = 1.0) -> HookedTransformer:
     """A model whose biases and norm weights are random too, so that none can be forgotten.
 
-    Args:
-        kind: one of ``KINDS``.
-        loud: factor of what each sublayer writes. With little the next token hangs on the last
-            one most of all, so that texts repeat themselves and stay much the same under changes.
+    ``loud`` is a factor of what each sublayer writes. With little the next token hangs on the last
+    one most of all, so that texts repeat themselves and stay much the same under changes.
     """
     config: dict[str, Any] = {
         "n_layers": N_LAYERS,

@@ -25,12 +25,9 @@ CHANGES = [intact(), *(skip(layer) for layer in range(N_LAYERS))]
 
 
 class Device(TorchDispatchMode):
-    """A device on which no tensor may be larger than so many bytes.
+    """A device on which no tensor may be larger than ``most`` bytes.
 
-    Attributes:
-        most: so many.
-        largest: bytes of the largest that was made.
-        refused: how often there was no room.
+    It counts how often there was no room, and keeps the bytes of the largest that was made.
     """
 
     def __init__(self, most: int = 2**40) -> None:

@@ -171,13 +171,7 @@ BY_DAY = (
 
 
 def tiny_original(case: str, *, seed: int = 1, **fields: Any) -> Any:
-    """A Hugging Face model whose every weight matters, in evaluation mode.
-
-    Args:
-        case: a key of ``CASES``.
-        seed: of its weights.
-        fields: of the configuration that differ.
-    """
+    """A Hugging Face model of a case whose every weight matters, in evaluation mode."""
     name, own = CASES[case]
     unknown = _UNKNOWN.get(name, ())
     sizes = {field: value for field, value in _SIZES.items() if field not in unknown}

@@ -23,12 +23,7 @@ from ..strategies import STOPS, together, tokens
 
 @st.composite
 def requests(draw, *, equal: bool = False):
-    """Inputs with continuations and texts, some inputs more than once, all with a source run.
-
-    Args:
-        draw: hypothesis.
-        equal: source runs are as long as the inputs.
-    """
+    """Inputs with continuations and texts, some inputs more than once, all with a source run."""
     alphabet = draw(st.sampled_from([3, 50]))
     contexts = draw(st.lists(tokens(1, 9, alphabet), min_size=1, max_size=3))
     found = []
