@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -219,13 +218,6 @@ def test_unreadable_file(tmp_path: Path, name: str, reason: str) -> None:
     assert str(caught.value) == (
         f"File {path!r} cannot be read ({reason}); give the path of a .jsonl file."
     )
-
-
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
-    path = tmp_path / "pipe.jsonl"
-    os.mkfifo(path)
-    with pytest.raises(UserError, match=r"cannot be read \(a pipe or a device, no ordinary file\)"):
-        load_task(str(path))
 
 
 def test_a_long_line_is_refused_before_it_is_read_to_its_end(tmp_path: Path) -> None:

@@ -123,25 +123,6 @@ def test_limit_and_fewshot_take_the_first() -> None:
     assert load_task("facts", fewshot=0).fewshot == ()
 
 
-@pytest.mark.parametrize("limit", [0, -3])
-def test_limit_below_one(limit: int) -> None:
-    with pytest.raises(UserError) as caught:
-        load_task("facts", limit=limit)
-    assert str(caught.value) == (
-        f"Argument 'limit' is {limit}; expected a whole number, such as 100 items, at least 1."
-    )
-
-
-@pytest.mark.parametrize("fewshot", [-1, 6])
-def test_more_fewshot_examples_than_there_are(fewshot: int) -> None:
-    with pytest.raises(UserError) as caught:
-        load_task("facts", fewshot=fewshot)
-    assert str(caught.value) == (
-        f"Task 'facts' has 5 few-shot examples, so {fewshot} cannot be taken; ask for a number "
-        "from 0 to 5."
-    )
-
-
 def test_hash_is_of_what_shapes_requests() -> None:
     task = small_task()
     assert task.hash == small_task(description="other words", chance={}, source="x").hash
