@@ -69,8 +69,7 @@ def benchmark(name: str) -> Any:
 
 
 @pytest.mark.parametrize(("name", "arguments"), RUNS)
-def test_a_table_with_ratios_is_printed(name, arguments, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path))
+def test_a_table_with_ratios_is_printed(name, arguments, folder, capsys):
     benchmark(name).main(["--quick", "--threads", "1", "--model", str(folder), *arguments])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -81,8 +80,7 @@ def test_a_table_with_ratios_is_printed(name, arguments, folder, tmp_path, monke
     assert all(float(row[ratio]) >= 0 for row in rows)
 
 
-def test_heads_are_compared_with_hooks(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path))
+def test_heads_are_compared_with_hooks(folder, capsys):
     benchmark("head_sweep").main(["--quick", "--threads", "1", "--model", str(folder)])
     printed = capsys.readouterr().out
     assert "| heads | items x options |" in printed
