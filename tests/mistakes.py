@@ -141,8 +141,8 @@ FAULTS = [
     Fault(
         "left-padding that is attended to",
         "tasks/_encoding.py",
-        "return start, _tokens(encode_rest(",
-        "return (start[0],) * (-len(start) % 8) + start, _tokens(encode_rest(",
+        "return start, _tokens(encoded",
+        "return (start[0],) * (-len(start) % 8) + start, _tokens(encoded",
         ("tests/tasks/test_encoding.py::test_pairs_are_encoded_as_by_the_harness",),
     ),
     Fault(
