@@ -231,7 +231,7 @@ FIXED = {
     "models/conversion/parity.py": {"token_ids", "refuse_other_tokens"},
     "models/seq2seq/load.py": {"_put_before"},
     "analyses/heads/scoring.py": {"of"},
-    "analyses/shared/texts.py": {"pieces"},
+    "analyses/shared/texts.py": {"_pieces"},
     "tasks/_encoding.py": {"_begins_anew_at_spaces"},
 }
 
