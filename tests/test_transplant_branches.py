@@ -98,7 +98,7 @@ FOR_LONG_RUNS = [
     ("olmo 2", "unembed"), ("cohere 2", "layer"), ("cohere 2", "attn_out"), ("bart", "z"),
     ("olmo 2", "z"), ("bart", "embed"), ("gemma 2", "attn_out"),
     ("falcon, two norms", "layer"), ("falcon, two norms", "norms"), ("gpt-oss", "kv_group"),
-    ("opt", "embed"), ("gpt-neo", "z"), ("t5", "ln_final"), ("qwen3", "unembed"),
+    ("opt", "embed"), ("gpt-neo", "z"), ("qwen3", "unembed"),
     ("olmo 2", "kv_group"),
 ]  # fmt: skip
 
