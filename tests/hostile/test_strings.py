@@ -12,6 +12,7 @@ import pytest
 
 import layerwise as lw
 from layerwise.errors import UserError
+from layerwise.presentation.lettering import label
 from layerwise.report import Report, report, report_from_folders
 from layerwise.results import AblationResult, LensResult, Result
 from layerwise.tasks import load_task
@@ -79,6 +80,15 @@ def test_a_page_shows_hostile_names_and_does_nothing_else(page: Report, count: C
     missing = [name for name, each in TEXTS.items() if squeezed(each)[:20] not in text]
     assert missing == []
     count(COUNTED, 6 * len(TEXTS))
+
+
+def test_labels_of_figures_are_letters_that_can_be_drawn(count: Count):
+    for text in TEXTS.values():
+        shown = label(text)
+        assert shown.isprintable()
+        assert len(shown) <= 60
+        assert "$" not in shown.replace(r"\$", "")
+    count(COUNTED, len(TEXTS))
 
 
 def test_figures_of_hostile_names_are_well_formed_and_stay_in_their_folder(page, tmp_path, count):
