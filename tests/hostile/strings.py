@@ -130,9 +130,3 @@ def harm_in_svg(content: bytes) -> Iterator[str]:
                 yield f"attribute {name}"
             if name.endswith("href") and not value.startswith(("#", "data:image/png;base64,")):
                 yield f"address {value!r:.60}"
-
-
-def harm_in_terminal(text: str) -> Iterator[str]:
-    """Characters that a terminal obeys or that turn the reading order, line breaks apart."""
-    for found in _CONTROL.finditer(text):
-        yield f"{found[0]!r} after {text[max(0, found.start() - 30) : found.start()]!r}"
