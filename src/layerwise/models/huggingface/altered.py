@@ -6,13 +6,14 @@ was hung on them. Whether it computes the same numbers is measured in ``sweep.ch
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from torch.nn.modules import module as torch_modules
+from torch.nn.modules.dropout import _DropoutNd
 
 from layerwise.errors import UserError
 from layerwise.models.conversion.hooked import (
@@ -25,12 +26,8 @@ from layerwise.models.conversion.hooked import (
     Unembed,
 )
 from layerwise.models.decoder import packed
-from layerwise.models.instance.kinds import (
-    Model,
-    blocks_of,
-    hook_name,
-)
-from layerwise.models.instance.structure import Structure
+from layerwise.models.instance.kinds import Model, blocks_of, hook_name
+from layerwise.models.instance.structure import modules_run
 from layerwise.models.seq2seq.model import Seq2SeqModel
 from layerwise.models.weights.offload import blocks_on_disk
 
@@ -38,6 +35,8 @@ _LIBRARIES = ("transformer_lens", "torch", "transformers", "layerwise", *packed.
 _GLOBAL_HOOKS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
 # What every call of a module goes through, whatever its class.
 _CALLS = ("forward", "__call__", "_call_impl", "_wrapped_call_impl", "__getattr__")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_NO_SUMS = ("__init__", "__repr__", "extra_repr")
 # Functions of a whole model that its logits depend on; of a component it is all of them.
 _OF_MODEL = (
     "input_to_embed", "get_residual", "encode", "decode", "unembed", "ln_final", "embed",
@@ -45,22 +44,9 @@ _OF_MODEL = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """A class of modules."""
-
-    forward: Any  # its forward function, when it was looked at
-    functions: frozenset[str]  # names of functions that its output depends on
-    replaced: str | None  # a function that stands in for one of the library's; None if none does
-
-
-_KINDS: dict[type, _Kind] = {}
-
-
-def refuse_for_reference(model: Model, structure: Structure) -> None:
+def refuse_for_reference(model: Model) -> None:
     """Accept only a model whose sites can be changed by hooks, one layer at a time."""
-    points = model.hook_dict.values() if structure.hooked else ()
-    if any(point.fwd_hooks or point.bwd_hooks for point in points):
+    if any(point.fwd_hooks or point.bwd_hooks for point in model.hook_dict.values()):
         raise UserError(
             "The model has hooks on it, which a sweep would not see; expected a model without "
             "hooks: call model.reset_hooks(including_permanent=True) first."
@@ -71,15 +57,13 @@ def refuse_for_reference(model: Model, structure: Structure) -> None:
             "token's log-probability depends on the tokens behind it: expected causal attention; "
             "use a causal language model."
         )
-    if structure.sites is not model.hook_dict:
-        _refuse_shared_sites(model)
-        structure.sites = model.hook_dict
+    _refuse_shared_sites(model)
 
 
-def refuse_for_engine(model: Model, structure: Structure) -> None:
+def refuse_for_engine(model: Model) -> None:
     """Accept only a model whose modules compute what their classes say."""
-    refuse_for_reference(model, structure)
-    change = next(_alterations(model, structure), None)
+    refuse_for_reference(model)
+    change = next(_alterations(model), None)
     if change is not None:
         raise UserError(
             f"{change}, which the engine would not see: expected modules of the libraries as they "
@@ -105,41 +89,31 @@ def _refuse_shared_sites(model: Model) -> None:
                 )
 
 
-def _alterations(model: Model, structure: Structure) -> Iterator[str]:
+def _alterations(model: Model) -> Iterator[str]:
     """Alterations of modules, in words."""
     for name in _GLOBAL_HOOKS:
         if getattr(torch_modules, f"_global_{name}"):
             yield f"torch has {name.replace('_', ' ')} for all modules"
-    if structure.hooked:
-        yield f"{_name(model, structure.first_hooked())} has hooks of torch on it"
-    for module in structure.dropouts:
-        if module.training and module.p:
-            yield f"{_name(model, module)} drops activations at random until model.eval() is called"
     on_disk = blocks_on_disk(model)
-    parts = () if on_disk is None else zip(on_disk.parts, on_disk.forwards, strict=True)
-    for part, forward in parts:
+    forwards = () if on_disk is None else on_disk.forwards
+    for part, forward in zip(() if on_disk is None else on_disk.parts, forwards, strict=True):
         if model.get_submodule(part).__dict__.get("forward") is not forward:
             yield f"{part} of the model had its forward replaced"
     if isinstance(model, HookedTransformer):  # what the engine reads of its settings and places
         if model.cfg.positional_embedding_type == "shortformer":
             yield "The model adds positions to queries and keys alone ('shortformer')"
-        if not structure.looked_at:
-            yield from _of_places(model)
-    if not structure.looked_at:
-        yield from _of_modules(model, structure)
-    structure.looked_at = True  # what follows from modules and classes need not be looked at again
-
-
-def _of_modules(model: Model, structure: Structure) -> Iterator[str]:
-    """Functions that a module or its class has in place of the library's."""
-    on_disk = blocks_on_disk(model)
-    ours = () if on_disk is None else on_disk.forwards
-    for module in structure.modules:
-        fields, kind = module.__dict__, _kind(type(module))
-        if kind.replaced is not None:
-            yield f"{_name(model, module)} has a function of its own, {kind.replaced}"
-        for name in sorted(kind.functions & fields.keys()):
-            if fields[name] not in ours:
+        yield from _of_places(model)
+    for module in modules_run(model):
+        fields, kind = module.__dict__, type(module)
+        if any(fields[hooks] for hooks in _HOOKS):
+            yield f"{_name(model, module)} has hooks of torch on it"
+        if isinstance(module, _DropoutNd) and module.training and module.p:
+            yield f"{_name(model, module)} drops activations at random until model.eval() is called"
+        functions, replaced = _functions_of(kind, kind.forward)
+        if replaced is not None:
+            yield f"{_name(model, module)} has a function of its own, {replaced}"
+        for name in sorted(functions & fields.keys()):
+            if fields[name] not in forwards:
                 yield f"{_name(model, module)} had its {name} replaced"
 
 
@@ -161,19 +135,12 @@ def _name(model: Model, module: nn.Module) -> str:
     return f"{name} of the model" if name else "The model"
 
 
-def _kind(cls: Any) -> _Kind:
-    known = _KINDS.get(cls)
-    if known is None or known.forward is not cls.forward:
-        known = _KINDS[cls] = _looked_at(cls)
-    return known
-
-
-def _looked_at(cls: Any) -> _Kind:
-    """Which functions of a class matter, and whether one is not its library's own."""
-    forward = cls.forward
+@functools.cache
+def _functions_of(cls: Any, forward: Any) -> tuple[frozenset[str], str | None]:
+    """The functions that a module's output depends on; one that is not its library's own."""
     base = next(base for base in cls.__mro__ if _library(base) in _LIBRARIES)
     if base is nn.Module:  # a user's own module, which is called like any other
-        return _Kind(forward, frozenset(_CALLS), None)
+        return frozenset(_CALLS), None
     functions = frozenset(_functions(base))
     before = cls.__mro__[: cls.__mro__.index(base)]
     replaced = [
@@ -181,7 +148,7 @@ def _looked_at(cls: Any) -> _Kind:
     ]
     if not replaced and _library(forward) not in _LIBRARIES:
         replaced = [f"{cls.__name__}.forward"]
-    return _Kind(forward, functions, min(replaced, default=None))
+    return functions, min(replaced, default=None)
 
 
 def _functions(base: type) -> Iterator[str]:
@@ -190,16 +157,13 @@ def _functions(base: type) -> Iterator[str]:
     if base.__name__ in ("HookedTransformer", "DecoderModel", "Seq2SeqModel"):
         yield from _OF_MODEL
         return
-    for base_class in base.__mro__:
-        if base_class is nn.Module or _library(base_class) not in _LIBRARIES:
-            continue
-        for name, value in vars(base_class).items():
-            if (inspect.isfunction(value) or isinstance(value, property)) and name not in (
-                "__init__",
-                "__repr__",
-                "extra_repr",
-            ):
-                yield name
+    for of in base.__mro__:
+        if of is not nn.Module and _library(of) in _LIBRARIES:
+            for name, value in vars(of).items():
+                if (inspect.isfunction(value) or isinstance(value, property)) and (
+                    name not in _NO_SUMS
+                ):
+                    yield name
 
 
 def _library(owner: Any) -> str:

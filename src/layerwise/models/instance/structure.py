@@ -5,17 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import types
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain
-from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from layerwise.models.conversion.hooked import HookPoint
 from layerwise.models.decoder.model import DecoderModel
@@ -25,13 +19,6 @@ from layerwise.models.weights.offload import OnDisk
 
 from .kinds import Model, original_of
 
-_ATTRIBUTE = "layerwise_structure"
-_HOOKS = itemgetter(
-    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-)
-_FORWARD, _PRE = itemgetter("_forward_hooks"), itemgetter("_forward_pre_hooks")
-_CHILDREN, _PARAMETERS = itemgetter("_modules"), itemgetter("_parameters")
-_CHANGES = attrgetter("_version")
 _PLAIN = frozenset({bool, int, float, str, torch.dtype, type(None)})
 # Of a module's own attributes, what enters its sums: scales, epsilons, activation functions.
 _SHAPING = (
@@ -58,121 +45,36 @@ _SWITCHES = frozenset({
     "ungroup_grouped_query_attention",
 })  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Version:
-    """A fingerprint of everything that a model's outputs depend on."""
-
-    # Weights are told by their memory and by torch's count of changes in place, which does not
-    # count those made through ``.data``.
-
-    modules: int  # hash of the modules and of the functions of their classes
-    # Which tensors are the parameters, their memory and their changes.
-    weights: tuple[tuple[int, ...], ...]
-    shaping: tuple[Any, ...]  # numbers, functions and buffers of modules
-    settings: dict[str, Any]  # the plain values of ``cfg``
-
-
-class Structure:
-    """The modules that a model runs."""
-
-    # Kept on the model, so that the next look at a thousand modules takes a third of a millisecond.
-    # A copy of the model begins with an empty one.
-
-    def __init__(self, model: Model | None = None) -> None:
-        # Every module that the model runs, each once, the model itself first.
-        self.modules = [] if model is None else modules_run(model)
-        self._fields = [module.__dict__ for module in self.modules]
-        self._hooks = list(chain.from_iterable(map(_HOOKS, self._fields)))
-        self._parents = [children for children in map(_CHILDREN, self._fields) if children]
-        self._owners = [children for children in map(_PARAMETERS, self._fields) if children]
-        self._counted = [weight for weight in self._weights() if _has_count(weight)]
-        shaping = [module.__dict__ for module in self.modules if _may_shape(module)]
-        self._shaping = [(fields, key) for fields in shaping for key in _shaping_of(fields)]
-        self._buffers = [fields["_buffers"] for fields in shaping if fields["_buffers"]]
-        self._shape = self._shape_now()
-        # Those that drop activations in training mode.
-        self.dropouts = [module for module in self.modules if isinstance(module, _DropoutNd)]
-        # hooked: whether a module has hooks of torch; looked_at: whether they were found to be what
-        # their classes say (see ``altered``).
-        self.hooked, self.looked_at = any(self._hooks), False
-        # The hook points that were found to be those of the layers.
-        self.sites: dict[str, Any] | None = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Structure:
-        return Structure()
-
-    def __reduce__(self) -> tuple[type[Structure], tuple[()]]:
-        return Structure, ()
-
-    @cached_property
-    def classes(self) -> dict[type, Any]:
-        """The classes of the modules, with the functions that they had."""
-        kinds: list[Any] = list(dict.fromkeys(map(type, self.modules)))
-        return {kind: kind.forward for kind in kinds}
-
-    @property
-    def current(self) -> bool:
-        """Whether these are still the modules, with the same fields and classes, and no hooks."""
-        self.hooked = any(self._hooks)
-        known = all(kind.forward is forward for kind, forward in self.classes.items())
-        same = known and not self.hooked and self._shape == self._shape_now()
-        return bool(self.modules) and same
-
-    def first_hooked(self) -> nn.Module:
-        """A module that has hooks of torch; there must be one."""
-        return next(module for module in self.modules if any(_HOOKS(module.__dict__)))
-
-    def _shape_now(self) -> tuple[list[Any], ...]:
-        fields, children = self._fields, chain.from_iterable(map(dict.values, self._parents))
-        return (
-            list(map(type, self.modules)),
-            list(map(len, fields)),
-            list(map(id, children)),
-            list(map(id, map(_FORWARD, fields))),
-            list(map(id, map(_PRE, fields))),
-            list(map(id, self._weights())),
-        )
-
-    def _weights(self) -> Iterator[Any]:
-        return filter(_is_there, chain.from_iterable(map(dict.values, self._owners)))
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash((*map(id, self.modules), *self._shape[0], *self.classes.items()))
-
-    def version(self, cfg: Any) -> Version:
-        """The fingerprint now, given the model's settings."""
-        weights = (
-            tuple(self._shape[-1]),
-            tuple(map(torch.Tensor.data_ptr, self._counted)),
-            tuple(map(_CHANGES, self._counted)),
-        )
-        values = [fields.get(key) for fields, key in self._shaping]
-        buffers = list(filter(_is_there, chain.from_iterable(map(dict.values, self._buffers))))
-        shaping = (
-            *(value if type(value) in _PLAIN else id(value) for value in values),
-            *map(id, buffers),
-            *map(torch.Tensor.data_ptr, buffers),
-            *map(_CHANGES, filter(_has_count, buffers)),
-        )
-        settings = {key: value for key, value in vars(cfg).items() if type(value) in _PLAIN}
-        return Version(self._hash, weights, shaping, settings)
-
-
-def structure_of(model: Model) -> Structure:
-    """The structure of a model as it is now."""
-    kept = model.__dict__.get(_ATTRIBUTE)
-    if isinstance(kept, Structure) and kept.current:
-        return kept
-    model.__dict__[_ATTRIBUTE] = None  # so that its place is counted among the fields
-    structure = model.__dict__[_ATTRIBUTE] = Structure(model)
-    return structure
+Version = tuple[Any, ...]
+"""A fingerprint of everything that a model's outputs depend on."""
 
 
 def version_of(model: Model) -> Version:
-    """The fingerprint of a model as it is now."""
-    return structure_of(model).version(model.cfg)
+    """The fingerprint of a model as it is now: its modules, weights, what shapes them, settings."""
+    # Weights are told by their memory and by torch's count of changes in place, which does not
+    # count those made through ``.data``.
+    modules = modules_run(model)
+    weights = [w for module in modules for w in module._parameters.values() if w is not None]
+    shaping = [module for module in modules if _may_shape(module)]
+    fields = [module.__dict__ for module in shaping]
+    values = [of[key] for of in fields for key in _shaping_of(of)]
+    buffers = [b for module in shaping for b in module._buffers.values() if b is not None]
+    return (
+        [(id(module), type(module), type(module).forward) for module in modules],
+        list(map(_memory_of, weights)),
+        [value if type(value) in _PLAIN else id(value) for value in values],
+        list(map(_memory_of, buffers)),
+        {key: value for key, value in vars(model.cfg).items() if type(value) in _PLAIN},
+    )
+
+
+def _memory_of(weight: torch.Tensor) -> tuple[int, ...]:
+    """Which tensor it is, where its numbers lie, and how often they were changed."""
+    if isinstance(weight, OnDisk):  # which has no memory
+        return (id(weight),)
+    # Of tensors made in inference mode torch counts nothing.
+    changes = 0 if weight.is_inference() else weight._version
+    return id(weight), weight.data_ptr(), changes
 
 
 def settings_hash(model: Model) -> str:
@@ -182,18 +84,17 @@ def settings_hash(model: Model) -> str:
     digest = hashlib.sha256()
     for module in modules_run(model):
         digest.update(f"{type(module).__module__}.{type(module).__qualname__}\n".encode())
-        if _may_shape(module):
-            fields = module.__dict__
-            parts = getattr(fields.get("parts"), "__dict__", {})
-            for owner in (fields, parts):
-                for key in _shaping_of(owner):
-                    digest.update(f"{key} {_spelled(owner[key])}\n".encode())
-            for name, buffer in sorted(fields["_buffers"].items()):
-                if buffer is not None:
-                    if name in _GROWING:
-                        buffer = buffer[:_GROWN_FROM]
-                    digest.update(f"{name} {tuple(buffer.shape)} {buffer.dtype}\n".encode())
-                    digest.update(sample_of(buffer))
+        if not _may_shape(module):
+            continue
+        fields = module.__dict__
+        for owner in (fields, getattr(fields.get("parts"), "__dict__", {})):
+            for key in _shaping_of(owner):
+                digest.update(f"{key} {_spelled(owner[key])}\n".encode())
+        for name, buffer in sorted(module._buffers.items()):
+            if buffer is not None:
+                known = buffer[:_GROWN_FROM] if name in _GROWING else buffer
+                digest.update(f"{name} {tuple(known.shape)} {known.dtype}\n".encode())
+                digest.update(sample_of(known))
     aside = ASIDE | _SWITCHES
     plain = {k: v for k, v in vars(model.cfg).items() if type(v) in _PLAIN and k not in aside}
     digest.update(repr(sorted(plain.items())).encode())
@@ -203,12 +104,10 @@ def settings_hash(model: Model) -> str:
 def _may_shape(module: nn.Module) -> bool:
     """Whether numbers and buffers of a module stay as they are while it runs."""
     library = type(module).__module__.partition(".")[0]
+    if isinstance(module, HookPoint) or library in LIBRARIES:
+        return False
     kind = str(getattr(module, "rope_type", ""))
-    return not (
-        isinstance(module, HookPoint)
-        or library in LIBRARIES
-        or any(word in kind for word in _MADE_ANEW)
-    )
+    return not any(word in kind for word in _MADE_ANEW)
 
 
 def _shaping_of(fields: dict[str, Any]) -> list[str]:
@@ -250,14 +149,5 @@ def modules_run(model: Model) -> list[nn.Module]:
         if module is not None and id(module) not in seen:
             seen.add(id(module))
             modules.append(module)
-            starts.extend(module.__dict__["_modules"].values())
+            starts.extend(module._modules.values())
     return modules
-
-
-def _is_there(weight: Any) -> bool:
-    return weight is not None
-
-
-def _has_count(weight: torch.Tensor) -> bool:
-    """Whether torch counts the changes of a parameter; one on disk has no memory either."""
-    return not isinstance(weight, OnDisk) and not weight.is_inference()

@@ -26,7 +26,7 @@ from layerwise.models.instance.kinds import (
     is_seq2seq,
     vocabularies,
 )
-from layerwise.models.instance.structure import Version, structure_of, version_of
+from layerwise.models.instance.structure import Version, version_of
 from layerwise.sweep.changes.interventions import intact
 from layerwise.sweep.requests import (
     Generate,
@@ -53,16 +53,15 @@ _TRIED: WeakKeyDictionary[torch.nn.Module, Version] = WeakKeyDictionary()
 
 def check_faithful(model: Model, method: str = "engine") -> None:
     """Refuse a model whose engine outcomes differ from ``model(tokens)``."""
-    # What is hung on modules is looked for at every call, in less than a millisecond. A model that
+    # What is hung on modules is looked for at every call, in milliseconds. A model that
     # ``load_model`` did not make, or whose modules, weights or settings changed since, or which
     # runs the modules of a family that no test knows, is compared with the engine once, on a few
     # random prompts that share beginnings.
     refuse_states(model)
-    structure = structure_of(model)
     if method == "reference":
-        return refuse_for_reference(model, structure)
-    refuse_for_engine(model, structure)
-    version = structure.version(model.cfg)
+        return refuse_for_reference(model)
+    refuse_for_engine(model)
+    version = version_of(model)
     unknown = isinstance(model, DecoderModel) and not is_tested(model.original)
     loaded = None if unknown else version_at_load(model)
     if version in (loaded, _TRIED.get(model)):
