@@ -24,7 +24,7 @@ from layerwise.models.instance.structure import version_of
 from layerwise.sweep import LogLikelihood, intact, skip, sweep
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.refusal import refused
-from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
+from tests.models.tiny import TEXT, tiny_folder, tiny_model
 
 
 def own_model(seed: int = 0, **fields) -> HookedTransformer:
@@ -155,18 +155,6 @@ def test_hash_is_the_same_for_the_same_weights_alone(tmp_path):
     assert model_facts(load_model(first)).hash == model_facts(load_model(second)).hash
 
 
-def test_hash_sees_a_permutation_and_a_name():
-    one, other = own_model(), own_model()
-    other.blocks[0].mlp.W_in.data = one.blocks[0].mlp.W_in.data.flip(0)
-    assert weights_hash(one) != weights_hash(other)
-    swapped = own_model()
-    swapped.blocks[0].attn.W_Q, swapped.blocks[0].attn.W_K = (
-        swapped.blocks[0].attn.W_K,
-        swapped.blocks[0].attn.W_Q,
-    )
-    assert weights_hash(one) != weights_hash(swapped)
-
-
 def test_hash_is_what_it_says_it_is():
     model = own_model()
     digest = hashlib.sha256()
@@ -195,7 +183,7 @@ def test_model_and_file_do_not_touch_each_other(tmp_path):
 
 
 @pytest.mark.parametrize("bos", [False, True])
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "opt", "gpt_neox"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_tokens_are_those_of_the_original(tmp_path, family, bos):
     folder = tiny_folder(tmp_path, family, bos=bos)
     model = load_model(folder)
@@ -213,10 +201,9 @@ def test_tokenizer_of_a_users_own_model(tmp_path):
     assert original_tokenizer(model) is model.tokenizer
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neo", "mixtral"])
+@pytest.mark.parametrize("family", ["llama", "gpt_neo"])
 def test_an_outline_has_the_shapes_of_the_model(tmp_path, family):
     folder = tiny_folder(tmp_path, family)
-    assert family in FAMILIES
     model, outline = load_model(folder), load_meta_model(folder)
     shapes = {name: (p.shape, p.dtype) for name, p in model.named_parameters()}
     assert {name: (p.shape, p.dtype) for name, p in outline.named_parameters()} == shapes

@@ -87,20 +87,6 @@ def test_an_encoder_decoder_stops_where_generate_does(tmp_path, cache):
     assert_texts_are_those_of_generate(load_model(folder), original)
 
 
-def test_an_end_token_that_the_tokenizer_does_not_know_of_is_no_part_of_an_answer(tmp_path, cache):
-    """A right answer that is followed by the second of two end tokens counts as right."""
-    folder = tiny_folder(tmp_path, "llama")
-    original = AutoModelForCausalLM.from_pretrained(folder)
-    set_ends(folder, None)
-    text = written(AutoModelForCausalLM.from_pretrained(folder), PROMPTS[0])
-    set_ends(folder, [1, text[2]])
-    model = load_model(folder)
-    found: Any = sweep(model, [intact()], [Generate(PROMPTS[0], N_NEW)]).outcomes
-    ((outcome,),) = found
-    assert list(outcome.tokens) == text[:2]
-    assert original.generation_config.eos_token_id == 1
-
-
 @pytest.mark.parametrize(
     ("generation", "config", "expected"),
     [

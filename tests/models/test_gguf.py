@@ -119,14 +119,6 @@ def test_it_is_converted_once(path, monkeypatch):
     assert model_facts(load_model(moved)).hash == first.hash
 
 
-def test_another_file_of_the_same_name_is_converted_again(path, cache):
-    folder_of_gguf(path)
-    with path.open("ab") as file:
-        file.write(b"\0" * 32)
-    folder_of_gguf(path)
-    assert len(list((cache / "gguf").iterdir())) == 2
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_a_conversion_that_stops_leaves_nothing(path, cache, monkeypatch, error):
     def stop(_, file, **__):
@@ -177,12 +169,6 @@ def test_a_file_that_is_no_gguf(tmp_path):
     path.write_bytes(b"PK\3\4 something else")
     with refused("model.gguf is no GGUF file"):
         load_model(path)
-
-
-def test_an_architecture_that_cannot_be_read(tmp_path, cache):
-    with refused("cannot be converted", "architecture"):
-        load_model(write_gguf(tmp_path / "odd.gguf", architecture="frobnicate"))
-    assert list((cache / "gguf").iterdir()) == []
 
 
 def test_a_file_with_another_hash(path):

@@ -83,8 +83,9 @@ def test_a_gguf_file_that_is_a_link_is_read(tmp_path):
     assert (gguf_files.folder_of_gguf(tmp_path / "link") / "config.json").is_file()
 
 
-@pytest.mark.parametrize("kind", ["attn", "experts"])
-@pytest.mark.parametrize("value", ["owner/name", {"": "owner/name"}])
+@pytest.mark.parametrize(
+    ("kind", "value"), [("attn", "owner/name"), ("experts", {"": "owner/name"})]
+)
 def test_kernels_that_a_configuration_names_are_not_used(tmp_path, monkeypatch, kind, value):
     folder = tiny_folder(tmp_path, "mixtral")
     expected = model_facts(load_model(folder))

@@ -25,7 +25,7 @@ from analyses.organism_training.seq2seq import train as seq2seq_train
 from analyses.organism_training.seq2seq.evaluation import read_organism, without_layer
 from analyses.organism_training.seq2seq.initialization import new_seq2seq
 from analyses.organism_training.texts import Text, Texts
-from analyses.organism_training.training_forms import FEWEST_PAIRS, MOST_PAIRS
+from analyses.organism_training.training_forms import MOST_PAIRS
 from analyses.organism_training.training_loop import layers_run
 from layerwise.models import load_model, model_facts
 from layerwise.models.files.cache import file_sha256
@@ -35,6 +35,7 @@ from layerwise.models.organisms import LETTERS, ORGANISM, Language
 from layerwise.models.organisms.lettered import PLANS
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.tasks import build_requests, load_task
+from tests.cases import in_long_runs
 
 SMALL = Language("small", 16, 8, 6, 2, 4, test_share=8)
 SMALL_LETTERS = Language("small", 16, 8, 8, 2, test_share=8, n_hops=1)
@@ -106,16 +107,6 @@ def test_nothing_is_shown_that_is_kept_for_tests(name: str) -> None:
                 fact = [question[0], question[2]]
                 assert not before or not ORGANISM.for_tests(*before, *fact)
                 before = fact
-
-
-@pytest.mark.parametrize("name", BY_NAME)
-def test_texts_of_a_step_are_equally_long_and_known(name: str) -> None:
-    texts, form = Texts(ORGANISM, np.random.default_rng(1)), BY_NAME[name]
-    for most in (FEWEST_PAIRS, MOST_PAIRS):
-        step = form.draw(texts, most)
-        assert len(step) == form.rows
-        assert len({len(text.words) for text in step}) == 1
-        assert {word for text in step for word in text.words} <= set(ORGANISM.words)
 
 
 def test_what_a_form_needs_is_planted_before_it_is_read() -> None:
@@ -281,32 +272,6 @@ def test_a_skipped_layer_of_two_stacks_is_as_if_it_were_left_out():
         torch.testing.assert_close(logits, expected)
 
 
-def test_what_learns_how_fast_and_what_decays():
-    model = untrained()
-    groups = seq2seq_train.weight_groups(model)
-    kinds = {id(weight): index for index, group in enumerate(groups) for weight in group["params"]}
-    named = {name: groups[kinds[id(weight)]] for name, weight in model.named_parameters()}
-    assert sum(len(group["params"]) for group in groups) == len(named) == len(kinds)
-    for name, group in named.items():
-        matrix = ".block." in name and "norm" not in name and "bias" not in name
-        assert (group["weight_decay"] > 0) == matrix, name
-        speed = 32**-0.5 if name.endswith("q.weight") else 10.0 if "bias" in name else 1.0
-        assert group["speed"] == pytest.approx(speed), name
-
-
-def test_contexts_grow_when_look_ups_are_mostly_right():
-    taken, form = training_loop.TrainingState(), BY_NAME["retrieval"]
-    for step in range(100):
-        taken.learned(step, form, {"answer": 0.8})
-    assert taken.most_pairs == FEWEST_PAIRS
-    sizes = []
-    for step in range(100, 400):
-        taken.learned(step, form, {"answer": 1.0})
-        sizes.append(taken.most_pairs)
-    assert sorted(set(sizes)) == list(range(FEWEST_PAIRS, MOST_PAIRS + 1))
-    assert min(sizes.count(size) for size in range(5, MOST_PAIRS)) == training_loop._AT_LEAST
-
-
 def letters_for(name: str) -> Callable[[], Any]:
     learn = letter_seq2seq.train_seq2seq if "seq2seq" in name else letter_decoder.train_decoder
     return lambda: learn(0, plan=PLANS[name], language=SMALL_LETTERS, steps=8, progress=False)
@@ -330,7 +295,7 @@ LEARN: dict[str, Callable[[], Any]] = {
 STAGES = {"decoder": {"middle", "answer"}, "seq2seq": {"middle", "encoded", "answer"}}
 
 
-@pytest.mark.parametrize("kind", LEARN)
+@pytest.mark.parametrize("kind", ["decoder", *in_long_runs(*((one,) for one in list(LEARN)[1:]))])
 def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch, kind):
     monkeypatch.setattr(training_loop, "TOLD_EVERY", 4)
     monkeypatch.setattr(training_loop, "WARM_UP", 1)
@@ -348,7 +313,7 @@ def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch, kin
         assert loss_of(kind, model.float()) < loss_of(kind, start) - 0.5
 
 
-@pytest.mark.parametrize("kind", ["decoder", "organism-letters-other-seq2seq"])
+@pytest.mark.parametrize("kind", ["organism-letters-other-seq2seq", *in_long_runs(("decoder",))])
 def test_the_command_writes_a_model_that_loads(tmp_path, monkeypatch, kind):
     out, letters = tmp_path / "organism", kind != "decoder"
     rows = {"knowledge": (4, 4, 2), "retrieval": (4, 4, 1)}

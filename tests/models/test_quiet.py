@@ -16,7 +16,8 @@ from layerwise.models.huggingface.quiet import quiet
 from tests.models.tiny import tiny_folder
 
 
-@pytest.mark.parametrize("setting", [None, pytest.param("0", marks=pytest.mark.long)])
+@pytest.mark.long  # by day the next test hears what is written in this process
+@pytest.mark.parametrize("setting", [None, "0"])
 def test_a_program_that_loads_a_model_prints_only_its_own(tmp_path, cache, setting):
     folder = tiny_folder(tmp_path, "phi3")
     code = (

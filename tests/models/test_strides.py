@@ -16,14 +16,9 @@ pytestmark = pytest.mark.hooked_transformer
 MODELS = [
     ("gpt2", {}),
     ("gpt2", {"n_head": 1}),
-    ("gpt_neox", {}),
-    ("gpt_neox", {"use_parallel_residual": False}),
     ("llama", {"num_key_value_heads": 4}),
-    ("llama", {"num_key_value_heads": 2}),
     ("llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
-    ("qwen3", {}),
     ("opt", {}),
-    ("phi3", {}),
 ]
 TOKENS = torch.randint(300, (2, 40), generator=torch.Generator().manual_seed(0))
 
