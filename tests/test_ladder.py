@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from layerwise import ablate, load_model, stats
-from layerwise.analyses.ablation.scoring_steps import ladder_table, step_tables
+from layerwise.analyses.ablation.scoring_steps import scored_in_steps, steps_compared
 from layerwise.models.organisms.lettered import PLANS
 from layerwise.results import AblationResult
 from layerwise.stats.cells import cells
@@ -120,9 +120,9 @@ def test_the_difference_of_a_step_by_brute_force(brackets: AblationResult) -> No
 def test_records_without_places_have_the_rungs_that_are_protocols(brackets) -> None:
     columns = ["chosen", "correct_first", "correct_forced"]
     without = brackets.records.assign(**dict.fromkeys(columns, pd.NA))
-    ladder = ladder_table(without, brackets.effects(), brackets.facts)
+    ladder = scored_in_steps(without, brackets.effects(), brackets.facts)
     assert set(ladder["rung"]) == {"choice", "generate", "margin"}
-    steps = step_tables(without, ladder, brackets.facts)["ladder_steps"]
+    steps = steps_compared(without, ladder, brackets.facts)["ladder_steps"]
     assert list(zip(steps["first"], steps["second"], strict=True)) == [("choice", "generate")]
     assert steps["next_rung"].all()
 
@@ -176,7 +176,7 @@ def steps_of(
          "rung": BY_PROTOCOL[protocol], "signal": able}
         for (task, protocol), able in signal.items()
     )  # fmt: skip
-    return step_tables(records, ladder, facts)["ladder_steps"]
+    return steps_compared(records, ladder, facts)["ladder_steps"]
 
 
 def told(several: Sequence[pd.DataFrame]) -> int:

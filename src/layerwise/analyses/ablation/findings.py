@@ -44,7 +44,7 @@ from layerwise.stats.share_tests.equivalence import Interest, excludable_loss
 from layerwise.storage.run_tables import RunTables
 
 from .claims import claims
-from .findings_scoring import ladder_findings, passage_findings
+from .findings_scoring import passage_findings, step_findings
 from .saved_effects import HEADS, ablations, done, effects_of, effects_of_layers
 
 NO_LOSS = "no loss"
@@ -53,16 +53,14 @@ Row = dict[str, Any]
 
 def layers_without_loss(run: RunTables) -> list[Claim]:
     """Per protocol, the layers that are shown to lose less than what would matter."""
-    made, smallest = [], Interest.of(run.facts.settings)
     for kind, site in ablations(run)[:1]:
-        cells = [cell for _, cell in by_protocol(effects_of(run, kind, site, signal=True))]
-        by_layer = [no_loss_by_layer(cell) for cell in cells]
-        over_run, n_tests = holm(np.concatenate([np.zeros(0), *by_layer])), sum(map(len, by_layer))
-        for cell, uncorrected in zip(cells, by_layer, strict=True):
-            tests = pd.DataFrame({"table": no_loss(cell), "run": over_run[: len(uncorrected)]})
-            over_run = over_run[len(uncorrected) :]
-            made.append(_no_loss(cell, tests, n_tests, smallest))
-    return spaced(made, 2)
+        cells = dict(by_protocol(effects_of(run, kind, site, signal=True)))
+        if cells:
+            p = pd.concat({protocol: no_loss_by_layer(cell) for protocol, cell in cells.items()})
+            over_run = pd.Series(holm(p.to_numpy()), p.index)
+            made = [_no_loss(cell, over_run, run) for cell in cells.values()]
+            return spaced(made, 2)
+    return []
 
 
 def no_loss(effects: pd.DataFrame) -> pd.Series:
@@ -86,56 +84,51 @@ def no_loss_by_layer(effects: pd.DataFrame) -> pd.Series:
     return pd.Series(p, by_layer.index)
 
 
-def _no_loss(cell: pd.DataFrame, tests: pd.DataFrame, n_tests: int, smallest: Interest) -> Claim:
+def _no_loss(cell: pd.DataFrame, every: pd.Series, run: RunTables) -> Claim:
     """Under one protocol, the layers that are shown over the run; else those within the table."""
-    first, n_layers = records(cell)[0], len(tests)
-    sure = {name: tests.loc[tests[name] < ALPHA, name] for name in ("table", "run")}
-    over_run = len(sure["run"]) > 0
-    p = sure["run" if over_run else "table"]
-    layers = [int(layer) for layer in p.index]
-    evidence = Evidence.ESTABLISHED if over_run else Evidence.IN_TABLE
+    first, smallest, within = records(cell)[0], Interest.of(run.facts.settings), no_loss(cell)
+    where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
+    over_run, n_layers = every[where["protocol"]], counted(len(within), "layer")
+    sure, family = over_run[over_run < ALPHA], f"{every_test(len(every))} of the run"
+    evidence = Evidence.ESTABLISHED
+    if sure.empty:
+        sure, family, evidence = within[within < ALPHA], n_layers, Evidence.IN_TABLE
+    layers = [int(layer) for layer in sure.index]
+    points = f"{100 * smallest.loss:.3g} accuracy points"
     if layers:
-        named = (
-            f"any one of {len(layers)} layers" if layers[1:] else f"layer {name_layer(layers[0])}"
-        )
-        family = f"{every_test(n_tests)} of the run" if over_run else counted(n_layers, "layer")
+        named = f"any one of {len(layers)} layers"
+        named = named if layers[1:] else f"layer {name_layer(layers[0])}"
         who = f"{capitalised(done(first, named))} costs"
-        details = (
-            f"A larger loss is excluded for {len(layers)} of {counted(n_layers, 'layer')} in each "
-            f"task with signal: {layer_ranges(layers)}.",
-            f"Holm over the layers alone: {layer_ranges(sure['table'].index)}.",
-        )
-        tested = {
-            "p": float(p.max()),
-            "test": f"the largest; one-sided paired tests, Holm over {family}",
-        }
+        details = [
+            f"A larger loss is excluded for {len(layers)} of {n_layers} in each task with signal: "
+            f"{layer_ranges(layers)}.",
+            f"Holm over the layers alone: {layer_ranges(within[within < ALPHA].index)}.",
+        ]
     else:
-        evidence, who, tested = Evidence.OPEN, "No layer is shown to cost", {}
-        least = excludable_loss(independent(cell), ALPHA / n_layers)
-        details = (
+        evidence, who = OPEN, "No layer is shown to cost"
+        least = excludable_loss(independent(cell), ALPHA / len(within))
+        details = [
             f"{capitalised(done(first, 'each layer'))} was tested (one-sided paired tests, Holm "
-            f"over {counted(n_layers, 'layer')}).",
+            f"over {n_layers}).",
             f"With so many items, no loss below {100 * least:.0f} points could be excluded even "
             "where no answer changes.",
-        )
-    points = f"{100 * smallest.loss:.3g} accuracy points"
+        ]
     if np.isfinite(numbers(cell, "nats")).any():  # which are tested as well
         nats = f"{smallest.nats:g} nats, of which an item counts for one at most"
-        details = (*details, f"A loss is to be below {points} and {nats}.")
-    where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
-    at = {"layer": layers} if layers else {}
+        details.append(f"A loss is to be below {points} and {nats}.")
     return Claim(
         kind=NO_LOSS,
         short=f"{who} less than {points} {when(where['protocol'])}.",
         evidence=evidence,
-        importance=weight(0.75, len(layers) / n_layers) if layers else weight(0.4, 0.0),
-        source=source("effects", where | {"signal": True}, **at),
+        importance=weight(0.75, len(layers) / len(within)) if layers else weight(0.4, 0.0),
+        source=source("effects", where | {"signal": True}, **({"layer": layers} if layers else {})),
         tasks=tuple(in_order(cell["task"], ())),
         protocols=(where["protocol"],),
         layers=tuple(layers),
         items=f"items: {items_of(cell)} a task",
-        details=details,
-        **tested,
+        details=tuple(details),
+        p=float(sure.max()) if layers else None,
+        test=f"the largest; one-sided paired tests, Holm over {family}" if layers else "",
     )
 
 
@@ -211,7 +204,7 @@ def _head(row: Row) -> str:
 
 def findings(run: RunTables) -> list[Claim]:
     """What layers and heads are for, and whether that depends on the protocol."""
-    finders = (claims, ladder_findings, passage_findings, needed_heads, layers_without_loss)
+    finders = (claims, step_findings, passage_findings, needed_heads, layers_without_loss)
     return [claim for finder in finders for claim in finder(run)]
 
 
@@ -222,19 +215,18 @@ def silent(run: RunTables) -> list[Claim]:
         return []
     dull = rows(signal, signal=False)
     missed = f"It is not shown to be better than {not_better_than(signal)}."
-    parts = [dull.iloc[[i]] for i in range(min(len(dull), NAMED))]
-    parts += [dull.iloc[NAMED:]] if len(dull) > NAMED else []
-    made: list[Claim] = []
-    for part in parts:
-        row, where = records(part)[0], {"signal": False}
-        details: tuple[str, ...] = ()
-        more = counted(len(part), "further task-protocol pair")
-        short = f"Nor is anything said of what layers cost for {more}."
-        if len(made) < NAMED:
-            short = f"Nothing is said of what layers cost for {in_short([row])}."
+    claims = []
+    for i in range(min(len(dull), NAMED + 1)):
+        part, row, where = dull.iloc[[i]], records(dull)[i], {"signal": False}
+        short = f"Nothing is said of what layers cost for {in_short([row])}."
+        details = in_full(row, signal, run.facts)
+        if i < NAMED:
             where = {name: row[name] for name in ("task", "protocol")}
-            details = in_full(row, signal, run.facts)
-        made.append(
+        else:
+            part, details = dull.iloc[NAMED:], ()
+            more = counted(len(part), "further task-protocol pair")
+            short = f"Nor is anything said of what layers cost for {more}."
+        claims.append(
             Claim(
                 kind=SILENT,
                 evidence=OPEN,
@@ -245,4 +237,4 @@ def silent(run: RunTables) -> list[Claim]:
                 **asked_of(part),
             )
         )
-    return made
+    return claims

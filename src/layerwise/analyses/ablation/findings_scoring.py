@@ -14,11 +14,11 @@ import pandas as pd
 
 from layerwise.presentation.claim import (
     ESTABLISHED,
+    IN_TABLE,
     OPEN,
     SCORING,
     Claim,
     Estimate,
-    Evidence,
     source,
     spaced,
     weight,
@@ -46,32 +46,31 @@ from layerwise.storage.run_tables import RunTables
 from .saved_effects import done, kinds_and_sites, single_layers
 
 Row = dict[str, Any]
-# Ways of scoring that are no protocols.
+PASSAGES = "open book"
+# Scoring steps that are no protocols.
 _SCORED = {
     "choice": when("continuation"), "first token": "by the first token",
     "teacher forcing": "by teacher forcing",
 }  # fmt: skip
 
 
-def ladder_findings(run: RunTables) -> list[Claim]:
+def step_findings(run: RunTables) -> list[Claim]:
     """Other layers where they are established, steps that lose, and one sentence for the rest."""
-    steps, layers = run.table("ladder_steps"), run.table("dissociations")
+    steps, layers, signal = map(run.table, ("ladder_steps", "dissociations", "signal"))
     if steps is None or layers is None:
         return []
-    signal = run.table("signal")
     if signal is not None:  # of a task that the model cannot do under any protocol nothing is said
         steps = rows(steps, task=list(rows(signal, signal=True)["task"]))
     if steps.empty:
         return []
     kind, site = kinds_and_sites(steps)[0]
     steps, layers = rows(steps, kind=kind, site=site), rows(layers, kind=kind, site=site)
-    apart = rows(steps, other_layers=True)
+    apart, quiet = (rows(steps, other_layers=other) for other in (True, False))
     clearest = apart.sort_values("p_other_layers", kind="stable").drop_duplicates("task")
     other = [_other_layers(row, layers, len(steps)) for row in records(clearest)]
     loses = (steps["p_holm"] < ALPHA) & (steps["difference"] > 0) & steps["next_rung"]
     losing = steps.loc[loses & ~steps["task"].isin(apart["task"])]
     harder = [_steps_that_lose(part) for _, part in losing.groupby("task", sort=False)]
-    quiet = rows(steps, other_layers=False)
     alike = [_no_other_layers(quiet)] if len(quiet) else []
     return spaced(other, 3) + spaced(harder, 3) + alike
 
@@ -79,9 +78,9 @@ def ladder_findings(run: RunTables) -> list[Claim]:
 def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
     where = {name: str(row[name]) for name in ("task", "first", "second", "kind", "site")}
     quoted = [int(row[name]) for name in ("layer_first", "layer_second")]
-    both = [records(rows(layers, **where, layer=layer))[0] for layer in quoted]
+    one, two = (records(rows(layers, **where, layer=layer))[0] for layer in quoted)
     first, second = (_scored(where[end]) for end in ("first", "second"))
-    size = min(both[0]["only_first"], both[1]["only_second"]) / max(row["n_common"], 1)
+    size = min(one["only_first"], two["only_second"]) / max(row["n_common"], 1)
     return Claim(
         kind=SCORING, evidence=ESTABLISHED, importance=weight(1.0, size),
         short=f"For {row['task']}, the model needs other layers {second} (most clearly "
@@ -97,20 +96,21 @@ def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
     )  # fmt: skip
 
 
-def _scored(way: str) -> str:
-    return _SCORED.get(way) or when(way)
+def _scored(step: str) -> str:
+    return _SCORED.get(step) or when(step)
 
 
 def _steps_that_lose(losing: pd.DataFrame) -> Claim:
     steps = records(losing)
     most = max(steps, key=lambda row: row["difference"])
-    cell = {name: str(most[name]) for name in ("task", "kind", "site")}
+    where = {name: str(most[name]) for name in ("task", "kind", "site")}
+    at = {name: [row[name] for row in steps] for name in ("first", "second")}
     return Claim(
         kind=SCORING, evidence=ESTABLISHED, importance=weight(0.9, float(most["difference"])),
         short=f"For {most['task']}, {done(most, 'one layer')} costs "
         f"{number(100 * most['difference'])} points more {_scored(most['second'])} than "
         f"{_scored(most['first'])}, on average.",
-        capabilities=(str(most["capability"]),), tasks=(cell["task"],),
+        capabilities=(str(most["capability"]),), tasks=(where["task"],),
         p=float(numbers(losing, "p_holm").max()),
         test="the largest; paired randomisation tests, Holm over the run",
         items=f"{spread(losing['n_items'])} items",
@@ -120,10 +120,7 @@ def _steps_that_lose(losing: pd.DataFrame) -> Claim:
             for row in steps
         ),
         caveat="Other layers are not shown to be needed: the scoring may only be harder.",
-        source=source(
-            "ladder_steps", cell, first=[row["first"] for row in steps],
-            second=[row["second"] for row in steps], next_rung=True,
-        ),
+        source=source("ladder_steps", where, **at, next_rung=True),
     )  # fmt: skip
 
 
@@ -142,97 +139,95 @@ def _no_other_layers(quiet: pd.DataFrame) -> Claim:
     )  # fmt: skip
 
 
-BOOKS = "open book"
-
-
 def passage_findings(run: RunTables) -> list[Claim]:
     """For each pair of tasks and protocol: what is protected, what reading needs, or neither."""
-    books, pairs = run.table("books"), run.table("book_pairs")
-    if books is None or pairs is None:
-        return []
-    layers = single_layers(books)
-    if layers.empty:
+    effects, pairs = run.table("books"), run.table("book_pairs")
+    layers = pd.DataFrame() if effects is None else single_layers(effects)
+    if layers.empty or pairs is None:
         return []
     kind, site = kinds_and_sites(layers)[0]
     smallest = Interest.of(run.facts.settings).loss
     claims = []
     for pair in records(rows(pairs, kind=kind, site=site)):
-        at = {name: str(pair[name]) for name in ("closed", "open", "protocol", "kind", "site")}
-        tests = rows(layers, **at)
-        large = tests.loc[np.abs(numbers(tests, "protected")) >= smallest - 1e-9]
-        large = large.sort_values("protected", key=abs, ascending=False, kind="stable")
-        common = {
-            "kind": BOOKS, "tasks": (at["closed"], at["open"]), "protocols": (at["protocol"],),
-            "items": f"{int(pair['n_common'])} items right both ways",
-        }  # fmt: skip
-        sure = rows(large, loses_more=["closed", "open"])
+        where = {name: str(pair[name]) for name in ("closed", "open", "protocol", "kind", "site")}
+        tests = rows(layers, **where)
+        sure = rows(tests, loses_more=["closed", "open"])
+        sure = sure.loc[np.abs(numbers(sure, "protected")) >= smallest - 1e-9]
+        sure = sure.sort_values("protected", key=abs, ascending=False, kind="stable")
+        words = _not_protected(pair, tests, smallest)
+        if len(sure):
+            words = _protected(pair, sure, layers)
+        at = {"layer": list(words["layers"])} if len(sure) else {}
         claims.append(
-            _protected(pair, sure, layers, at, common)
-            if len(sure)
-            else _not_protected(pair, tests, smallest, at, common)
+            Claim(
+                kind=PASSAGES,
+                source=source("books", where, **at),
+                tasks=(where["closed"], where["open"]),
+                protocols=(where["protocol"],),
+                items=f"{int(pair['n_common'])} items right both ways",
+                **words,
+            )
         )
     return spaced(claims, 3)
 
 
-def _protected(
-    pair: Row, sure: pd.DataFrame, layers: pd.DataFrame, at: Row, common: dict[str, Any]
-) -> Claim:
-    ways = {name: rows(sure, loses_more=name) for name in ("closed", "open")}
-    best = [records(way)[0] for way in ways.values() if len(way)]
+def _protected(pair: Row, sure: pd.DataFrame, layers: pd.DataFrame) -> dict[str, Any]:
+    """What a claim says where a passage protects, or reading needs, some layer."""
+    without, with_it = (rows(sure, loses_more=name) for name in ("closed", "open"))
+    best = [records(part)[0] for part in (without, with_it) if len(part)]
     crossed = bool(pair["both_sorts"]) and len(best) == 2
-    top, quoted = best[0], [int(row["layer"]) for row in best[: 1 + crossed]]
+    best = best[: 1 + crossed]
+    top, quoted = best[0], [int(row["layer"]) for row in best]
     closed = top["loses_more"] == "closed"
     sign, more, less = (100, "without", "with") if closed else (-100, "with", "without")
-    over_run = all(row["p_run"] < LEVEL for row in best[: 1 + crossed])
     net, *ends = (sign * float(top[f"protected{end}"]) for end in ("", "_run_low", "_run_high"))
+    unit = f"points more {more} the passage (layer {name_layer(quoted[0])})"
+    over_run = all(row["p_run"] < LEVEL for row in best)
     losing = joined(
         f"{few_layers(layers_of(part))} lose{'s' * (len(part) == 1)} more {words} the passage"
-        for part, words in ((ways["closed"], "without"), (ways["open"], "with"))
+        for part, words in ((without, "without"), (with_it, "with"))
         if len(part)
     )
     p = f"({p_value(pair['p_holm'])}, Holm over layers and pairs of tasks of the run)"
-    cross = (
-        "Layers cross: one loses more than another without the passage and less with it "
-        f"{p}. So it is neither only that the passage makes the questions easier nor that one "
-        "layer matters more than another either way."
+    fewer = f", layer {name_layer(quoted[1])} fewer" if crossed else ""
+    cross = f"That layers cross is not established {p}."
+    caveat = (
+        "So it may only make the questions easier or harder: this does not say where knowledge is."
     )
-    return Claim(
-        importance=weight(0.95 if crossed else 0.6, abs(float(top["protected"]))),
-        short=f"{capitalised(when(at['protocol']))}, {done(top)} loses more answers of "
-        f"{pair['closed']} {more} the passage than {less} it"
-        f"{f', layer {name_layer(quoted[1])} fewer' if crossed else ''}.",
-        evidence=Evidence.ESTABLISHED if over_run else Evidence.IN_TABLE,
-        layers=tuple(quoted),
-        estimate=Estimate(
-            net, min(ends), max(ends),
-            f"points more {more} the passage (layer {name_layer(quoted[0])})", together(layers),
-        ),
-        p=max(float(row["p_run" if over_run else "p_corrected"]) for row in best[: 1 + crossed]),
-        test=f"exact test, {family(layers) if over_run else 'Holm over the layers'}",
-        details=(
-            f"{capitalised(losing)} (Holm over the layers).",
-            cross if crossed else f"That layers cross is not established {p}.",
-        ),
-        caveat="" if crossed else "So it may only make the questions easier or harder: this does "
-        "not say where knowledge is.",
-        source=source("books", at, layer=quoted), **common,
-    )  # fmt: skip
+    if crossed:
+        cross, caveat = (
+            "Layers cross: one loses more than another without the passage and less with it "
+            f"{p}. So it is neither only that the passage makes the questions easier nor that one "
+            "layer matters more than another either way.",
+            "",
+        )
+    return {
+        "importance": weight(0.95 if crossed else 0.6, abs(float(top["protected"]))),
+        "short": f"{capitalised(when(pair['protocol']))}, {done(top)} loses more answers of "
+        f"{pair['closed']} {more} the passage than {less} it{fewer}.",
+        "evidence": ESTABLISHED if over_run else IN_TABLE,
+        "layers": tuple(quoted),
+        "estimate": Estimate(net, min(ends), max(ends), unit, together(layers)),
+        "p": max(float(row["p_run" if over_run else "p_corrected"]) for row in best),
+        "test": f"exact test, {family(layers) if over_run else 'Holm over the layers'}",
+        "details": (f"{capitalised(losing)} (Holm over the layers).", cross),
+        "caveat": caveat,
+    }
 
 
-def _not_protected(
-    pair: Row, tests: pd.DataFrame, smallest: float, at: Row, common: dict[str, Any]
-) -> Claim:
+def _not_protected(pair: Row, tests: pd.DataFrame, smallest: float) -> dict[str, Any]:
+    """What a claim says where no layer is shown to lose more one way."""
     luck = max(float(numbers(tests, name).max()) for name in ("luck_closed", "luck_open"))
     least = math.ceil(math.log(2 * len(tests) / ALPHA) / math.log(2 - min(luck, 0.999)) - 1e-9)
-    return Claim(
-        evidence=Evidence.OPEN, importance=weight(0.4, 0.0), source=source("books", at),
-        short=f"That the passage of {pair['open']} protects answers of {pair['closed']} is not "
-        f"established {when(at['protocol'])}.",
-        details=(
+    return {
+        "evidence": OPEN,
+        "importance": weight(0.4, 0.0),
+        "short": f"That the passage of {pair['open']} protects answers of {pair['closed']} is not "
+        f"established {when(pair['protocol'])}.",
+        "details": (
             f"{capitalised(done(pair, 'one layer'))} is not shown to lose {100 * smallest:.3g} "
             "points or more, net, of the answers one way (exact tests, Holm over "
             f"{counted(len(tests), 'layer')}).",
             f"At least {least} would have to be lost one way and none the other.",
         ),
-        **common,
-    )  # fmt: skip
+    }

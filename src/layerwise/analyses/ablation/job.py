@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from layerwise.models.instance.kinds import is_seq2seq
@@ -30,7 +29,7 @@ from layerwise.runs.progress import Meter, PartMeter
 from layerwise.runs.records import record_rows, text_lines, work_entry, write_requests
 from layerwise.runs.setup import Setup
 from layerwise.runs.task_loading import refuse_no_chance, warn_of_few_items
-from layerwise.stats.effects import CONTROLS, cells
+from layerwise.stats.effects import cells
 from layerwise.stats.signals.signal import signals
 from layerwise.storage.parquet import frame, refuse_too_many_rows
 from layerwise.sweep import Intervention, Sweep, intact
@@ -42,7 +41,7 @@ from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples
 
 from .questions import questions_of
-from .result import AblationResult
+from .result import ANSWER, AblationResult
 from .spec import RESAMPLE, AblationSpec, DrawnChange, resampled_from, swept_apart, with_draws
 
 # Items that are finished and saved together: what a killed run can lose at most.
@@ -97,13 +96,17 @@ class Ablation:
     fewshot_seeds: int = 1  # with how many draws of their few-shot examples the items are asked
     # Costs of pieces that were counted so far.
     counted: dict[Any, Cost] = field(default_factory=dict, init=False, repr=False, compare=False)
+    # By stage and task, what pieces of the last of them change: means and noise are taken once.
+    made: dict[Any, list[Intervention]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         drawn = sum(len(change.like(self.setup.model)) * change.draws for change in self.changes)
         n_items = sum(len(task.items) for task in self.setup.tasks) * len(self.setup.protocols)
         what = f"{self.n_draws:,} draws" if self.n_draws > 1 else "So many items and changes"
         refuse_too_many_rows("records", drawn * n_items * self.fewshot_seeds, what)
-        for task in self._tasks():  # bad input is told before any work is done
+        for task in self._tasks():  # bad input is refused before any work is done
             self.setup.refuse_items(task)
             self._donors(task, self._source_draws[-1])
             refuse_no_chance(task, self.setup.protocols)
@@ -116,20 +119,16 @@ class Ablation:
     @property
     def n_draws(self) -> int:
         """Draws that each item has of noise, or of another item to be resampled from."""
-        return max((changes.draws for changes in self.changes), default=1)
-
-    @property
-    def _resampled(self) -> bool:
-        return any(changes.kind == RESAMPLE for changes in self.changes)
+        return max((change.draws for change in self.changes), default=1)
 
     @property
     def _source_draws(self) -> range:
         """The draws in which requests differ, by the other item that they are resampled from."""
-        return range(self.n_draws if self._resampled else 1)
+        return range(self.n_draws if any(c.kind == RESAMPLE for c in self.changes) else 1)
 
     def settings(self) -> dict[str, Any]:
         """What makes it this ablation and no other."""
-        first, *others = [changes.settings() for changes in self.changes] or [{}]
+        first, *others = [change.settings() for change in self.changes] or [{}]
         settings = first | ({"also_changed": others} if others else {})
         settings |= {"method": self.method, "only_with_signal": self.only_with_signal}
         if self.fewshot_seeds > 1:
@@ -147,33 +146,42 @@ class Ablation:
         warn_of_few_items(setup.pieces())
         meter = PartMeter(progress, self.amount())
         progress.expect(meter.counted)
-        intact = self._all_pieces("intact") if self.only_with_signal else []
-        if intact:
-            _make(intact, parts, meter, self)
-        pieces = self._able_pieces(parts) if self.only_with_signal else self._all_pieces()
+        intact = self._pieces("intact") if self.only_with_signal else []
+        self._make(intact, parts, meter)
+        pieces = self._able_pieces(parts) if self.only_with_signal else self._pieces("swept")
         meter.only(sum((self.cost(p).amount for p in unrecorded(parts, pieces)), start=0.0))
-        _make(pieces, parts, meter, self)
-        work = [parts.read_part(f"work {piece.name}") for piece in (*pieces, *intact)]
-        tables = [_records(parts, [piece]) for piece in pieces]
-        # of the intact model the tasks and protocols that were not swept, and controls, asked once
-        swept = {pair for t in tables for pair in zip(t["task"], t["protocol"], strict=True)}
-        for piece in intact:
-            table = _records(parts, [piece])
-            again = [pair in swept for pair in zip(table["task"], table["protocol"], strict=True)]
-            tables.append(table.loc[table["kind"].isin(CONTROLS) | ~np.array(again, dtype=bool)])
-        records = pd.concat(tables, ignore_index=True)
+        self._make(pieces, parts, meter)
+        pieces += intact
+        records = _records(parts, pieces)
+        again = records.duplicated(ANSWER)  # the intact model, asked before it was swept
+        work = [parts.read_part(f"work {piece.name}") for piece in pieces]
         facts = setup.facts(settings, joined_work(work))
         how = setup.tokenizer, setup.chat, is_seq2seq(setup.model), setup.pieces()
-        return AblationResult(records, facts, partial(_questions, *how))
+        return AblationResult(records.loc[~again], facts, partial(_questions, *how))
 
-    def _all_pieces(self, part: str = "swept") -> list[Piece]:
-        protocols = self.setup.protocols
-        return [piece for task in self.setup.tasks for piece in self._cut(task, protocols, part)]
+    def _make(self, pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter) -> None:
+        """Make the pieces that are missing."""
+        missing = unrecorded(parts, pieces)
+        if missing and missing[0].stage != "intact":
+            tell_of_more_memory(
+                self.setup,
+                [self.cost(piece) for piece in missing],
+                progress,
+                lambda roomy, at: replace(self, setup=roomy).cost(missing[at]),
+            )
+        make_pieces(
+            self.setup.executor, parts, progress, missing,
+            lambda piece: piece.doing(self.changes), self.cost, self.measure,
+        )  # fmt: skip
 
     def amount(self) -> float:
         """The work of all pieces as far as it is known: at most, with signal in all tasks."""
         tasks, protocols = self.setup.tasks, self.setup.protocols
         return sum((self.expected(task, *protocols).amount for task in tasks), start=0.0)
+
+    def _pieces(self, stage: str) -> list[Piece]:
+        protocols = self.setup.protocols
+        return [piece for task in self.setup.tasks for piece in self._cut(task, protocols, stage)]
 
     def _able_pieces(self, parts: CheckpointStore) -> list[Piece]:
         """The pieces of protocols under which the intact model, once measured, has signal."""
@@ -208,19 +216,18 @@ class Ablation:
 
     def interventions(self, piece: Piece) -> list[Intervention]:
         """What is changed in a piece, the intact model first."""
-        if piece.stage == "intact":
-            return [intact()]
 
         @cache
         def contexts() -> list[Tokens]:
-            requests = self._each_request(piece.task, piece.task.items)
+            requests = self._requests(piece.task, piece.task.items, self.setup.protocols)
             return sorted({request.request.context for request in requests})
 
-        made = (change.interventions(self.setup, contexts) for change in self.changes)
-        return self._with_intact(made)
+        return self._of_stage(piece, (c.interventions(self.setup, contexts) for c in self.changes))
 
-    def _with_intact(self, made: Iterable[list[Intervention]]) -> list[Intervention]:
-        return [intact(), without_layers(self.setup.model), *chain.from_iterable(made)]
+    def _of_stage(self, piece: Piece, changes: Iterable[list[Intervention]]) -> list[Intervention]:
+        if piece.stage == "intact":
+            return [intact()]
+        return [intact(), without_layers(self.setup.model), *chain.from_iterable(changes)]
 
     def _blind(self, piece: Piece) -> list[BlindItem]:
         """What is asked under other items' questions, once for each item."""
@@ -232,39 +239,34 @@ class Ablation:
         """Whether controls are measured with a piece: with the first that asks the intact model."""
         return piece.stage == "intact" or not self.only_with_signal
 
-    def _each_request(
-        self,
-        task: Task,
-        items: Sequence[Item],
-        protocols: Sequence[str] | None = None,
-        draw: int = 0,
+    def _requests(
+        self, task: Task, items: Sequence[Item], protocols: Sequence[str], draw: int = 0
     ) -> Iterator[TaskRequest]:
         """What is put to the model; for resampling with the other item's prompt, by the draw."""
         others = self._donors(task, draw)
-        for item in items:
-            for protocol in protocols or self.setup.protocols:
-                every = self.setup.requests(task, item, protocol)
-                if others:
-                    source = self.setup.requests(task, others[item.id], protocol)[0].request.context
-                    every = [replace(r, request=replace(r.request, source=source)) for r in every]
-                yield from every
+        for item, protocol in product(items, protocols):
+            requests = self.setup.requests(task, item, protocol)
+            if others:
+                source = self.setup.requests(task, others[item.id], protocol)[0].request.context
+                requests = [replace(r, request=replace(r.request, source=source)) for r in requests]
+            yield from requests
 
     def _donors(self, task: Task, draw: int) -> dict[str, Item]:
         """By item id the other item that it is resampled from; empty if nothing is resampled."""
-        if not self._resampled:
+        if not any(change.kind == RESAMPLE for change in self.changes):
             return {}
         return resampled_from(self.setup.seed, task.items, task.name, draw)
 
-    def _requests(self, piece: Piece, draw: int = 0) -> list[TaskRequest]:
-        """What is put to the model in a piece."""
-        return list(self._each_request(piece.task, piece.items, piece.protocols, draw))
-
-    def measure(self, piece: Piece, interventions: Sequence[Intervention]) -> Recorded:
+    def measure(self, piece: Piece) -> Recorded:
         """The records of a piece, and what they cost."""
-        drawn, blind = with_draws(interventions, self.n_draws), self._blind(piece)
+        key = piece.stage, piece.task.hash
+        if key not in self.made:
+            self.made.clear()
+            self.made[key] = self.interventions(piece)
+        drawn, blind = with_draws(self.made[key], self.n_draws), self._blind(piece)
         swept, *others = self._answers(piece, drawn, blind, self.setup)
         changes, draws = zip(*drawn, strict=True)
-        requests = self._requests(piece)
+        requests = list(self._requests(piece.task, piece.items, piece.protocols))
         records = record_rows(piece.task, piece.items, requests, changes, swept, draws)
         rows = list(as_controls(records))
         for sweep in others:
@@ -284,7 +286,10 @@ class Ablation:
         def sweep(changes: Sequence[Intervention], requests: Sequence[TaskRequest]) -> Sweep:
             return by.sweep(changes, [each.request for each in requests], self.method)
 
-        requests = [self._requests(piece, draw) for draw in self._source_draws]
+        requests = [
+            list(self._requests(piece.task, piece.items, piece.protocols, draw))
+            for draw in self._source_draws
+        ]
         swept = swept_apart(sweep, drawn, requests.__getitem__, self.setup.seed)
         return [swept, *blind_answers(by, blind, self.method)]
 
@@ -294,9 +299,7 @@ class Ablation:
         piece = replace(piece, items=piece.counted or piece.items)
         key = piece.name, piece.protocols
         if key not in self.counted:
-            alike = [intact()]
-            if piece.stage == "swept":
-                alike = self._with_intact(change.like(self.setup.model) for change in self.changes)
+            alike = self._of_stage(piece, (c.like(self.setup.model) for c in self.changes))
             drawn = with_draws(alike, self.n_draws)
             make = partial(self._answers, piece, drawn, self._blind(piece))
             self.counted[key] = cost_of_sweeps(self.setup, piece.task, make)
@@ -310,13 +313,13 @@ class Ablation:
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""
-        first = self._all_pieces("intact" if self.only_with_signal else "swept")
         requests = (
             request
             for task in self._tasks()
             for draw in self._source_draws
-            for request in self._each_request(task, task.items, draw=draw)
+            for request in self._requests(task, task.items, self.setup.protocols, draw)
         )
+        first = self._pieces("intact" if self.only_with_signal else "swept")
         blind = (r for piece in first for item in self._blind(piece) for r in item.requests)
         write_requests(chain(requests, blind), folder)
 
@@ -328,34 +331,3 @@ def _records(parts: CheckpointStore, pieces: Sequence[Piece]) -> pd.DataFrame:
 def _questions(*how: Any) -> pd.DataFrame:
     """What a run in memory asked; made only if somebody reads it."""
     return questions_of(text_lines(*how))
-
-
-def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job: Ablation) -> None:
-    """Make the pieces that are missing."""
-    missing = unrecorded(parts, pieces)
-    if missing and missing[0].stage != "intact":
-        tell_of_more_memory(
-            job.setup,
-            [job.cost(piece) for piece in missing],
-            progress,
-            lambda roomy, at: replace(job, setup=roomy).cost(missing[at]),
-        )
-    make_pieces(
-        job.setup.executor, parts, progress, missing,
-        lambda piece: piece.doing(job.changes), job.cost, _Measuring(job),
-    )  # fmt: skip
-
-
-@dataclass
-class _Measuring:
-    """Makes pieces of an ablation; what a task's pieces are changed by is made once."""
-
-    job: Ablation
-    # Those of the last piece's stage and task, by both.
-    changes: dict[tuple[str, str], list[Intervention]] = field(default_factory=dict)
-
-    def __call__(self, piece: Piece) -> Recorded:
-        key = (piece.stage, piece.task.hash)
-        if key not in self.changes:
-            self.changes = {key: self.job.interventions(piece)}
-        return self.job.measure(piece, self.changes[key])

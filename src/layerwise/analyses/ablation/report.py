@@ -28,7 +28,7 @@ from layerwise.presentation.wording import (
 from layerwise.storage.run_tables import RunTables
 
 from .columns import BOOK_PAIRS, BOOKS, SIGNAL, STEPS, effect_columns
-from .findings_scoring import BOOKS as BOOKS_KIND
+from .findings_scoring import PASSAGES
 from .items import examples_section
 from .saved_effects import (
     HEADS,
@@ -324,7 +324,7 @@ def passages_section(run: RunTables) -> Section:
     ]
     figures = tuple(_passages(run))
     return Section("books", "What a passage protects", 19, words, figures, tuple(tables),
-                   kinds=(BOOKS_KIND,))  # fmt: skip
+                   kinds=(PASSAGES,))  # fmt: skip
 
 
 def effects_tables(run: RunTables, *, of_heads: bool = False) -> list[Table]:

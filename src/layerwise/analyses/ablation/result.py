@@ -27,10 +27,11 @@ from layerwise.storage.provenance import Facts, join_facts
 from .columns import SCORE, effect_columns
 from .questions import read_questions
 from .saved_effects import is_set
-from .scoring_steps import book_tables, ladder_table, step_tables
+from .scoring_steps import scored_in_steps, steps_compared, with_passages
 
 _CELL = ["task", "protocol"]
-_ANSWER = [*_CELL, "item", "intervention"]
+# What names a record: the intact model's is one however often a run asks it.
+ANSWER = [*_CELL, "item", "intervention", "draw", "examples"]
 # Other batches round differently; other prompts differ by far more (nats).
 _SAME = 0.1
 
@@ -79,20 +80,20 @@ class AblationResult(Result):
 
     @computed_once
     def ladder(self) -> pd.DataFrame:
-        """``ladder.parquet``: what changing each layer costs on every rung of scoring."""
+        """``ladder.parquet``: what changing each layer costs at every scoring step."""
         if has_several_examples(self.records):
-            return frame("ladder", [])  # rungs are compared answer by answer
-        return ladder_table(self.records, self.effects(), self.facts)
+            return frame("ladder", [])  # steps are compared answer by answer
+        return scored_in_steps(self.records, self.effects(), self.facts)
 
     @computed_once
     def ladder_steps(self) -> dict[str, pd.DataFrame]:
-        """``ladder_steps`` and ``dissociations``: does another rung need other layers?"""
-        return step_tables(self.records, self.ladder(), self.facts)
+        """``ladder_steps`` and ``dissociations``: does another scoring step need other layers?"""
+        return steps_compared(self.records, self.ladder(), self.facts)
 
     @computed_once
     def book_tables(self) -> dict[str, pd.DataFrame]:
         """``books`` and ``book_pairs``: of items asked closed and open book, what is protected."""
-        return book_tables(self.records, self.signal(), self.facts)
+        return with_passages(self.records, self.signal(), self.facts)
 
     def books(self) -> pd.DataFrame:
         """``books.parquet``: what each change costs with a passage and without it."""
@@ -158,7 +159,7 @@ def join_ablations(results: Sequence[Result]) -> list[Result]:
             "them apart."
         )
     records = pd.concat([result.records for result in runs], ignore_index=True)
-    again = records.duplicated([*_ANSWER, "draw", "examples"])  # the intact model, asked again
+    again = records.duplicated(ANSWER)  # the intact model, asked again
     records = records.loc[~again]
     facts = join_facts([result.facts for result in runs])
     settings = {}  # all values of one in which they differ
@@ -186,7 +187,7 @@ def joinable(first: AblationResult, other: AblationResult) -> bool:
     one, two = (
         result.records.query("intervention == 'intact'")
         .merge(both[_CELL].drop_duplicates())
-        .sort_values([*_ANSWER, "examples"])
+        .sort_values(ANSWER)
         for result in (first, other)
     )
     alike = all(one[name].tolist() == two[name].tolist() for name in ("item", "correct"))

@@ -5,8 +5,8 @@ Definitions are in ``docs/statistics.md``; columns in ``docs/results.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ from layerwise.stats.share_tests.dissociation import Dissociation, crossed
 from layerwise.stats.share_tests.scoring_steps import (
     MARGIN,
     SCORING_STEPS,
+    STEPS,
     ScoringStep,
     StepAnswers,
     in_steps,
@@ -55,116 +56,106 @@ from layerwise.stats.signals.signal import signals_of
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
-_RENAMED = {
+from .saved_effects import single_layers
+
+_COLUMNS = {
     "protocol": "rung", "acc_intact": "intact", "acc": "changed", "acc_diff": "loss",
     "acc_diff_low": "loss_low", "acc_diff_high": "loss_high",
 }  # fmt: skip
 
 
-def ladder_table(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) -> pd.DataFrame:
-    """``ladder.parquet``: what changing each layer costs, rung by rung."""
+def scored_in_steps(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) -> pd.DataFrame:
+    """``ladder.parquet``: what changing each layer costs at each scoring step."""
     single = of_single_layers(records)
-    known = effects.loc[effects["head"].isna() & (effects["layers"].str.len() == 1)]
+    known = single_layers(effects)
     names = {step.protocol: step.name for step in SCORING_STEPS if step.column == "correct"}
     tables = [known.assign(protocol=known["protocol"].map(names))]
-    steps = [step_records(single, step) for step in SCORING_STEPS if step.column != "correct"]
-    tokens = pd.concat(steps, ignore_index=True)
+    of_tokens = [step_records(single, step) for step in SCORING_STEPS if step.column != "correct"]
+    tokens = pd.concat(of_tokens, ignore_index=True)
     if len(tokens):
         tables.append(effects_table(tokens, _chance(facts), facts.seed))
-    table = pd.concat(tables, ignore_index=True).rename(columns=_RENAMED).assign(unit="accuracy")
-    choice = table.loc[table["rung"] == "choice", ["task", "kind", "site", "signal"]]
-    signal = {tuple(where): bool(sure) for *where, sure in choice.drop_duplicates().to_numpy()}
-    every = pd.concat([table, *_margins(single, signal, facts.seed)], ignore_index=True)
-    # one rung makes no ladder
-    return conform("ladder", every) if len(set(every["rung"])) > 1 else frame("ladder", [])
+    table = pd.concat(tables, ignore_index=True).rename(columns=_COLUMNS).assign(unit="accuracy")
+    with_signal = set(rows(table, rung="choice", signal=True)["task"])
+    whole = pd.concat([table, *_margins(single, with_signal, facts.seed)], ignore_index=True)
+    several = whole["rung"].nunique() > 1
+    return conform("ladder", whole) if several else frame("ladder", [])
 
 
-def _chance(facts: Facts) -> Any:
-    """Stated chance on a rung; 0 where the task states none, so that the controls decide."""
-    of_rung = {rung.name: rung.guessing for rung in SCORING_STEPS}
-    return lambda task, rung: facts.task(task).chance.get(of_rung[rung], 0.0)
+def _chance(facts: Facts) -> Callable[[str, str], float]:
+    """Stated chance at a step; 0 where the task states none, so that the controls decide."""
+    protocols = {step.name: step.guessing for step in SCORING_STEPS}
+    return lambda task, step: facts.task(task).chance.get(protocols[step], 0.0)
 
 
-def _margins(
-    records: pd.DataFrame, signal: dict[tuple[Any, ...], bool], seed: int
-) -> Iterable[pd.DataFrame]:
-    """The margin's rows: means in nats, of tasks whose choice has signal or has none alike."""
+def _margins(records: pd.DataFrame, with_signal: set[str], seed: int) -> Iterator[pd.DataFrame]:
+    """The margin's rows: means in nats; a task has signal there if its choice has."""
     of_choice = records.loc[(records["protocol"] == "continuation") & records["margin"].notna()]
+    baselines = rows(of_choice, kind=[INTACT, NO_LAYERS])
     for cell in cells(of_choice) if len(of_choice) else ():
         if not len(cell.interventions):
             continue
-        values = of_choice.loc[of_choice["task"] == cell.task]
-        by_item = {
-            name: values.loc[values["kind"] == name].set_index("item")["margin"].reindex(cell.items)
-            for name in (INTACT, NO_LAYERS)
-        }
-        intact, floor = (by_item[name].to_numpy(dtype=float) for name in (INTACT, NO_LAYERS))
-        n = len(intact)
+        by_item = rows(baselines, task=cell.task).pivot(
+            index="item", columns="kind", values="margin"
+        )
+        of_items = by_item.reindex(index=cell.items, columns=[INTACT, NO_LAYERS])
+        intact, floor = of_items.to_numpy(dtype=float).T
         above, lost = resampled(cell.task, cell.clusters, seed, intact - floor, cell.margins)
-        share = lost / np.where(above > 0, above, np.nan)
+        share, n = lost / np.where(above > 0, above, np.nan), len(intact)
         generator = stats.generator(seed, cell.task, MARGIN)
-        p = stats.sign_flip_p_values(cell.clusters.sums(cell.margins), seed=generator)
         table = cell.interventions.assign(
             task=cell.task, capability=cell.capability, rung=MARGIN, unit="nats", n_items=n,
-            intact=intact.mean(), changed=intact.mean() - lost[0], floor=floor.mean(), p=p,
+            intact=intact.mean(), changed=intact.mean() - lost[0], floor=floor.mean(),
+            p=stats.sign_flip_p_values(cell.clusters.sums(cell.margins), seed=generator),
+            signal=cell.task in with_signal,
             **bounded_columns("loss", "loss_", lost, n),
             **bounded_columns("share_lost", "share_", share, n),
         )  # fmt: skip
         table["p_holm"] = corrected_within(table, ["kind", "site"])
-        places = zip(table["kind"], table["site"], strict=True)
-        table["signal"] = [signal.get((cell.task, *place), False) for place in places]
-        table["significant"] = table["signal"] & (table["p_holm"] < ALPHA)
-        yield table
+        yield table.assign(significant=table["signal"] & (table["p_holm"] < ALPHA))
 
 
-def step_tables(
-    records: pd.DataFrame, ladder: pd.DataFrame, facts: Facts
+def steps_compared(
+    records: pd.DataFrame, scores: pd.DataFrame, facts: Facts
 ) -> dict[str, pd.DataFrame]:
-    """``ladder_steps.parquet`` and ``dissociations.parquet``: rung against rung.
+    """``ladder_steps.parquet`` and ``dissociations.parquet``: one scoring step against another.
 
-    Only rungs that have signal are compared, of the same items.
+    Only steps that have signal are compared, of the same items.
     """
-    steps: list[dict[str, Any]] = []
+    compared: list[dict[str, Any]] = []
     layers: list[pd.DataFrame] = []
-    single = of_one_draw(of_single_layers(records))
-    every = {
-        (step.cell.task, rung.name): step
-        for rung in SCORING_STEPS
-        for step in step_answers(single, rung, _chance(facts))
-    }
-    with_signal = ladder.loc[ladder["signal"] & (ladder["rung"] != MARGIN)]
+    single, chance = of_one_draw(of_single_layers(records)), _chance(facts)
+    every = [step for each in SCORING_STEPS for step in step_answers(single, each, chance)]
+    with_signal = scores.loc[scores["signal"] & (scores["rung"] != MARGIN)]
     for (task, kind, site), part in with_signal.groupby(["task", "kind", "site"], sort=False):
-        there = set(part["rung"])
-        answers = {
-            rung.name: every[task, rung.name].only(kind, site)
-            for rung in SCORING_STEPS
-            if rung.name in there and (task, rung.name) in every
-        }
-        if not any(len(step.cell.interventions) for step in answers.values()):
-            continue  # changes with several draws
+        names = set(part["rung"])
+        chosen = [step for step in every if step.cell.task == task and step.cell.protocol in names]
+        answers = {step.cell.protocol: step.only(kind, site) for step in chosen}
+        # none of changes with several draws
+        answers = {name: step for name, step in answers.items() if len(step.luck)}
         shares = {name: step.share(facts.seed) for name, step in answers.items()}
         where = {"task": task, "capability": part["capability"].iloc[0], "kind": kind, "site": site}
         for first, second in in_steps(list(answers)):
             both = answers[first], answers[second]
             if same_items(*both) and len(both[0].cell.items) > 1:
-                step, by_layer = _step(*both, (shares[first], shares[second]), facts.seed)
-                follows = (first, second) in pairwise(answers)
-                steps.append(where | step | {"next_rung": follows})
+                row, by_layer = _step(*both, (shares[first], shares[second]), facts.seed)
+                compared.append(where | row | {"next_rung": (first, second) in pairwise(answers)})
                 layers.append(by_layer.assign(**where))
-    # Steps that the run asks for, those of rungs without signal as well: of a model that hardly
-    # knows the answers, rungs with signal are those on which it was lucky.
-    rungs: dict[str, list[str]] = {}
-    for step in SCORING_STEPS:
-        for task in step_records(single, step)["task"].unique():
-            rungs.setdefault(task, []).append(step.name)
+    # All that the run asked for are tested, without signal too: of a model that hardly knows the
+    # answers, steps with signal are those on which it was lucky.
+    asked = {
+        (task, step.name)
+        for step in SCORING_STEPS
+        for task in step_records(single, step)["task"].unique()
+    }
+    pairs = product(set(single["task"]), STEPS)
+    n_pairs = sum({(task, first), (task, second)} <= asked for task, (first, second) in pairs)
     changed = single.loc[~single["kind"].isin(BASELINES), ["kind", "site"]].drop_duplicates()
-    n_steps = len(changed) * sum(len(in_steps(of_task)) for of_task in rungs.values())
-    steps = with_holm(steps, n_steps)
-    steps = with_holm(steps, p="p_other_layers", to="p_other_layers_holm")
-    steps = [row | {"other_layers": row["p_other_layers_holm"] < ALPHA} for row in steps]
+    compared = with_holm(compared, len(changed) * n_pairs)
+    compared = with_holm(compared, p="p_other_layers", to="p_other_layers_holm")
+    compared = [row | {"other_layers": row["p_other_layers_holm"] < ALPHA} for row in compared]
     whole = pd.concat(layers, ignore_index=True) if layers else frame("dissociations", [])
     return {
-        "ladder_steps": frame("ladder_steps", steps),
+        "ladder_steps": frame("ladder_steps", compared),
         "dissociations": conform("dissociations", whole),
     }
 
@@ -179,46 +170,46 @@ def _step(
     cell = first.cell
     difference, low, high, p = step_difference(first, second, shares, seed)
     turned = crossed(first.answers, second.answers, cell.clusters)
-    tests = turned.apart.over_layers
-    names = {"first": first.cell.protocol, "second": second.cell.protocol}
+    tests, names = (
+        turned.apart.over_layers,
+        {"first": cell.protocol, "second": second.cell.protocol},
+    )
     layers = cell.interventions["layer"].to_numpy(dtype=int)
-    more = [np.flatnonzero(p < ALPHA) for p in (tests.p_first, tests.p_second)]
-    step = names | {
-        "n_items": len(cell.items),
-        "accuracy_first": float(first.cell.intact.mean()),
-        "accuracy_second": float(second.cell.intact.mean()),
-        "share_first": float(shares[0][0, 0]),
-        "share_second": float(shares[1][0, 0]),
-        "difference": difference,
-        "low": low,
-        "high": high,
-        "p": p,
-        "n_common": tests.n_common,
-        "layers_first": sorted(layers[more[0]].tolist()),
-        "layers_second": sorted(layers[more[1]].tolist()),
-        "p_other_layers": turned.p,
-        "layer_first": None if turned.first is None else int(layers[turned.first]),
-        "layer_second": None if turned.second is None else int(layers[turned.second]),
-    }
+    row = names | {
+        "n_items": len(cell.items), "n_common": tests.n_common,
+        "difference": difference, "low": low, "high": high, "p": p, "p_other_layers": turned.p,
+    }  # fmt: skip
+    for name, step, share, p_layers, clearest in (
+        ("first", first, shares[0], tests.p_first, turned.first),
+        ("second", second, shares[1], tests.p_second, turned.second),
+    ):
+        row |= {
+            f"accuracy_{name}": float(step.cell.intact.mean()),
+            f"share_{name}": float(share[0, 0]),
+            f"layers_{name}": sorted(layers[p_layers < ALPHA].tolist()),
+            f"layer_{name}": None if clearest is None else int(layers[clearest]),
+        }
     by_layer = pd.DataFrame(
         {
             "layer": layers,
             "only_first": tests.only_first,
             "only_second": tests.only_second,
             "lost_both": tests.both,
-            "luck_first": first.answers.luck,
-            "luck_second": second.answers.luck,
+            "luck_first": first.luck,
+            "luck_second": second.luck,
             "p_first": tests.p_first,
             "p_second": tests.p_second,
         }
     ).assign(n_common=tests.n_common, **names)
-    return step, by_layer
+    return row, by_layer
 
 
-CLOSED, OPEN = _KINDS = ("closed", "open")
+CLOSED, OPEN = _WAYS = ("closed", "open")
+_PAIR = [*_WAYS, "protocol"]
+_KEY = [*_PAIR, "kind", "site"]
 
 
-def book_tables(
+def with_passages(
     records: pd.DataFrame, signal: pd.DataFrame, facts: Facts
 ) -> dict[str, pd.DataFrame]:
     """``books.parquet`` and ``book_pairs.parquet``: what a passage protects from each change.
@@ -233,41 +224,35 @@ def book_tables(
     for sides in comparable:
         closed, opened = (next(cells(side)) for side in sides)
         where = {CLOSED: closed.task, OPEN: opened.task, "protocol": closed.protocol}
-        known = where | {
+        pair: dict[str, Any] = where | {
             "n_pairs": len(closed.items),
             "n_clusters": closed.clusters.n,
             "n_common": int((closed.intact & opened.intact).sum()),
         }
-        for kind, cell in ((CLOSED, closed), (OPEN, opened)):
+        for way, cell in ((CLOSED, closed), (OPEN, opened)):
             floor = cell.floor(facts.chance(cell.task, cell.protocol)).mean()
-            known |= {f"acc_{kind}": float(cell.intact.mean()), f"floor_{kind}": float(floor)}
-            known[f"signal_{kind}"] = has[cell.task, cell.protocol]
-        able = known["signal_closed"] and known["signal_open"]
-        places = _comparable(sides, facts) if able else []
+            pair |= {f"acc_{way}": float(cell.intact.mean()), f"floor_{way}": float(floor)}
+            pair[f"signal_{way}"] = has[cell.task, cell.protocol]
+        places = _comparable(sides, facts) if pair["signal_closed"] and pair["signal_open"] else []
         for kind, site, first, second in places:
             turned = crossed(first.answers, second.answers, first.cell.clusters)
             tables.append(_compared(first, second, turned.apart, facts).assign(**where))
-            pairs.append(known | {"kind": kind, "site": site, "p": turned.p})
-        pairs += [] if places else [known]
+            pairs.append(pair | {"kind": kind, "site": site, "p": turned.p})
+        pairs += [] if places else [pair]
     if not tables:
         return {"books": frame("books", []), "book_pairs": frame("book_pairs", pairs)}
     whole = pd.concat(tables, ignore_index=True)
     heads = whole["head"].notna().to_numpy(dtype=bool)
-    table = estimate(
-        whole, _exact, _KEY, by_rate=heads, n_asked=len(comparable), part=_KEY[:3],
-        ends="protected_run_",
-    )  # fmt: skip
+    n_pairs, ends = len(comparable), "protected_run_"
+    table = estimate(whole, _exact, _KEY, by_rate=heads, n_asked=n_pairs, part=_PAIR, ends=ends)
     table["loses_more"] = table["more"].where(table["significant"], None)
     # Are there changes of both sorts? Corrected over all pairs that were compared.
     tested = [row for row in pairs if "p" in row]
     for pair, row in zip(tested, with_holm(tested), strict=True):
         more = list(rows(table, **{name: pair[name] for name in _KEY})["loses_more"])
-        pair |= {f"n_{kind}_more": more.count(kind) for kind in _KINDS}
+        pair |= {f"n_{way}_more": more.count(way) for way in _WAYS}
         pair |= {"p_holm": row["p_holm"], "both_sorts": row["p_holm"] < ALPHA}
     return {"books": conform("books", table), "book_pairs": frame("book_pairs", pairs)}
-
-
-_KEY = [*_KINDS, "protocol", "kind", "site"]
 
 
 def _pairs(records: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
@@ -278,29 +263,27 @@ def _pairs(records: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]
     if "closed_book" not in records:
         return
     named = records.loc[records["closed_book"].notna()]
-    for (task, protocol), part in named.groupby(["task", "protocol"], sort=True):
+    for (task, protocol), opened in named.groupby(["task", "protocol"], sort=True):
         others = (records["protocol"] == protocol) & (records["task"] != task)
-        twins = records.loc[others & records["item"].isin(part["closed_book"])]
+        twins = records.loc[others & records["item"].isin(opened["closed_book"])]
         for _, closed in twins.groupby("task", sort=True):
             first = pd.DataFrame(closed)
-            of_item = dict(zip(first["item"], first["cluster"], strict=True))
-            there = pd.DataFrame(part.loc[part["closed_book"].isin(list(of_item))])
-            asked = [of_item[name] for name in there["closed_book"]]
-            both = zip(asked, there["cluster"], strict=True)
-            if any(a != b for a, b in both if not (pd.isna(a) or pd.isna(b))):
-                continue  # two items say that they ask for different things
-            item = there["closed_book"].astype(first["item"].dtype)
-            cluster = pd.Series(asked, index=there.index, dtype=object)
-            yield first, there.assign(item=item, cluster=cluster)
+            clusters = first.drop_duplicates("item").set_index("item")["cluster"]
+            second = pd.DataFrame(opened.loc[opened["closed_book"].isin(clusters.index)])
+            item = second["closed_book"].astype(first["item"].dtype)
+            cluster = pd.Series(list(clusters[item]), index=second.index, dtype=object)
+            differs = (cluster != second["cluster"]) & cluster.notna() & second["cluster"].notna()
+            if not differs.any():  # else two items say that they ask for different things
+                yield first, second.assign(item=item, cluster=cluster)
 
 
 def _comparable(
     sides: tuple[pd.DataFrame, pd.DataFrame], facts: Facts
 ) -> list[tuple[str, str, StepAnswers, StepAnswers]]:
-    """Both tasks' answers under the changes of each kind and site that both were asked under."""
+    """Both tasks' answers under each kind and site of change that both were asked under."""
     protocol = str(sides[0]["protocol"].iloc[0])
-    as_asked = ScoringStep(protocol, protocol, "correct", protocol)
-    answers = [step for records in sides for step in step_answers(records, as_asked, facts.chance)]
+    as_scored = ScoringStep(protocol, protocol, "correct", protocol)
+    answers = [step for side in sides for step in step_answers(side, as_scored, facts.chance)]
     if len(answers) != 2:
         return []
     places = answers[0].cell.interventions[["kind", "site"]].dropna().drop_duplicates()
@@ -311,14 +294,15 @@ def _comparable(
 def _compared(
     first: StepAnswers, second: StepAnswers, tests: Dissociation, facts: Facts
 ) -> pd.DataFrame:
-    cell, common = first.cell, max(tests.n_common, 1)
+    cell, common = first.cell, first.cell.intact & second.cell.intact
     # what the items that are right both ways are worth, as independent ones
-    n_independent, both = np.zeros(len(first.luck)), first.cell.intact & second.cell.intact
-    if both.any():
-        lost = ~first.cell.correct[both], ~second.cell.correct[both]
-        alone = [lost[0] & ~lost[1], lost[1] & ~lost[0]]
-        clusters = cell.clusters.only(both)
-        n_independent = np.minimum(*(independent_items(names, clusters) for names in alone))
+    n_independent = np.zeros(len(first.luck))
+    if common.any():
+        lost = ~first.cell.correct[common], ~second.cell.correct[common]
+        clusters = cell.clusters.only(common)
+        alone = (lost[0] & ~lost[1], lost[1] & ~lost[0])
+        n_independent = np.minimum(*(independent_items(items, clusters) for items in alone))
+    net = tests.only_first - tests.only_second
     table = cell.interventions.assign(
         n_pairs=len(cell.items),
         n_common=tests.n_common,
@@ -327,7 +311,7 @@ def _compared(
         lost_both=tests.both,
         luck_closed=first.luck,
         luck_open=second.luck,
-        protected=(tests.only_first - tests.only_second) / common if tests.n_common else np.nan,
+        protected=net / tests.n_common if tests.n_common else np.nan,
         p=tests.two_sided,
         more=np.where(tests.p_first <= tests.p_second, CLOSED, OPEN),
         n_independent=n_independent,  # for exact bounds; not saved
@@ -335,37 +319,34 @@ def _compared(
     )
     # no narrower than items that the sample would not show allow: each of these loses at most 1
     # one way and gains at most 1 the other
-    alone = independent_items(np.zeros((len(cell.items), len(table))), cell.clusters)
+    unseen = independent_items(np.zeros((len(cell.items), len(table))), cell.clusters)
     middle, *ends = (table[end].to_numpy(dtype=float) for end in ("difference", "low", "high"))
-    low, high = no_narrower((ends[0], ends[1]), exact_where_alike(middle, alone, 2.0))
+    low, high = no_narrower((ends[0], ends[1]), exact_where_alike(middle, unseen, 2.0))
     return table.assign(low=low, high=high)
 
 
 def _bootstrapped(first: StepAnswers, second: StepAnswers, facts: Facts) -> dict[str, Any]:
     """Losses in points, shares and nats, and their differences in the same resamples."""
-    cell, n = first.cell, len(first.cell.items)
-    both = [
-        (cell.intact[:, None] * 1.0 - cell.correct, cell.nats, cell.margins)
-        for cell in (first.cell, second.cell)
-    ]
+    sides, n = (first, second), len(first.cell.items)
+    values = [(s.cell.change, s.cell.nats, s.cell.margins) for s in sides]
     *above, loss1, nats1, margin1, loss2, nats2, margin2 = resampled(
-        cell.task, cell.clusters, facts.seed, first.above, second.above, *both[0], *both[1]
-    )
-    loss, nats, margin = (loss1, loss2), (nats1, nats2), (margin1, margin2)
+        first.cell.task, first.cell.clusters, facts.seed,
+        first.above, second.above, *values[0], *values[1],
+    )  # fmt: skip
+    loss = (loss1, loss2)
     share = [a / np.where(whole > 0, whole, np.nan) for a, whole in zip(loss, above, strict=True)]
     columns: dict[str, Any] = {}
-    for name, values, ends in (
-        ("loss", loss, ("difference", "")),
-        ("share", share, ("share_difference", "share_")),
-        ("nats", nats, ("nats_difference", "nats_")),
-        ("margin", margin, ("margin_difference", "margin_")),
+    for name, draws, difference, ends in (
+        ("loss", loss, "difference", ""),
+        ("share", share, "share_difference", "share_"),
+        ("nats", (nats1, nats2), "nats_difference", "nats_"),
+        ("margin", (margin1, margin2), "margin_difference", "margin_"),
     ):
-        columns |= {f"{name}_{k}": value[0] for k, value in zip(_KINDS, values, strict=True)}
-        columns |= bounded_columns(*ends, values[0] - values[1], n)
-    chances = [facts.chance(step.cell.task, step.cell.protocol) for step in (first, second)]
+        columns |= {f"{name}_{way}": value[0] for way, value in zip(_WAYS, draws, strict=True)}
+        columns |= bounded_columns(difference, ends, draws[0] - draws[1], n)
     each = [
-        bounded(values, scale_of(step.cell, chance))
-        for values, step, chance in zip(share, (first, second), chances, strict=True)
+        bounded(draws, scale_of(s.cell, facts.chance(s.cell.task, s.cell.protocol)))
+        for draws, s in zip(share, sides, strict=True)
     ]
     apart = (columns["share_low"], columns["share_high"])
     ends = difference_wide_enough(columns["share_difference"], apart, *each)
@@ -377,8 +358,8 @@ def _exact(table: pd.DataFrame, n_tests: int) -> Ends:
     """Exact bounds of what a passage protects; nan where no item is right both ways."""
     names = ("only_closed", "only_open", "n_independent", "n_common")
     lost, kept, alone, n = (table[name].to_numpy(dtype=float) for name in names)
-    there = np.where(n > 0, n, np.nan)
+    known = np.where(n > 0, n, np.nan)
     low, high = exact_difference_bounds(
-        lost * alone / there, kept * alone / there, alone, n_tests=n_tests
+        lost * alone / known, kept * alone / known, alone, n_tests=n_tests
     )
     return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)

@@ -6,7 +6,8 @@ further items. What the changes mean is in ``sweep.changes``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,20 +37,20 @@ from layerwise.sweep.run import SweepStats
 from layerwise.tasks import TaskRequest
 from layerwise.tasks.items import Item
 
-RESAMPLE, NOISE = DRAWN = ("resample", "noise")
-"""Kinds of change that are drawn by the seed, for each item."""
-DrawnChange = tuple[Intervention, int | None]
-"""A change, and which draw of its noise or donor it is made with; None if it draws nothing."""
-
-
 KINDS = ("skip", "zero", "mean", "resample", "noise")
+# Kinds of change that are drawn by the seed, for each item.
+RESAMPLE, NOISE = DRAWN = ("resample", "noise")
 _SUBLAYERS = ("attn_out", "mlp_out", "z", "kv_group", "cross_attn_out", "cross_z")
 _ANY = ("resid_pre", "resid_mid", "resid_mid_cross", "resid_post", *_SUBLAYERS)
 SITES = {"skip": ("layer", *_SUBLAYERS)} | dict.fromkeys(KINDS[1:], _ANY)
 BY_HEAD = ("z", "kv_group", "cross_z")
 MEANS = ("pooled", "position")
+# A change, and which draw of its noise or donor it is made with; None if it draws nothing.
+DrawnChange = tuple[Intervention, int | None]
+# Makes a change to a site of a layer, or to a head of it.
+MakeChange = Callable[..., Intervention]
+# Gives the prompts that means and noise are taken from; other changes do not ask for them.
 Contexts = Callable[[], Sequence[Tokens]]
-"""Gives the prompts that means and noise are taken from; other changes do not ask for them."""
 
 
 @dataclass(frozen=True)
@@ -76,24 +77,23 @@ class AblationSpec:
         layers: tuple[int, ...],
         *,
         heads: Sequence[int] | None = None,
-        block: int = 1,
-        as_one: bool = False,
-        mean_by: str = "pooled",
-        draws: int = 1,
+        **how: Any,
     ) -> AblationSpec:
         """Changes that can be made to a model."""
         site = site or ("layer" if kind == "skip" else "resid_post")
         refuse_unknown_site(kind, site, cross=bool(n_encoder_layers(model)))
-        if mean_by != "pooled" and kind != "mean":
-            raise UserError(f"Means by {mean_by} were asked for, but kind is {kind!r}; use mean.")
-        refuse_draws(kind, draws)
         layers = _with_site(model, site, layers)
-        spec = cls(kind, site, layers, _heads(model, site, heads), block, as_one, mean_by, draws)
+        spec = cls(kind, site, layers, _heads(model, site, heads), **how)
+        if spec.mean_by != "pooled" and kind != "mean":
+            raise UserError(
+                f"Means by {spec.mean_by} were asked for, but kind is {kind!r}; use mean."
+            )
+        refuse_draws(kind, spec.draws)
         _refuse_what_is_not_there(model, spec)
         return spec
 
     def settings(self) -> dict[str, Any]:
-        """What makes them these and no others; the usual is not told."""
+        """What makes them these and no others; the usual is left out."""
         usual = {"block": 1, "as_one": False, "mean_by": "pooled", "draws": 1}
         given = {} if self.heads is None else {"heads": list(self.heads)}
         given |= {key: getattr(self, key) for key in usual if getattr(self, key) != usual[key]}
@@ -101,48 +101,52 @@ class AblationSpec:
 
     def interventions(self, setup: Setup, contexts: Contexts) -> list[Intervention]:
         """All of the changes, with means and noise taken from some contexts."""
-        return self._made(self._one(setup, contexts), setup.model)
+        make = _PLAIN.get(self.kind)
+        if make is None:
+            site: Any = "z" if self.site == "kv_group" else self.site
+            read = (setup.model, contexts(), [site])
+            budget = {"memory_budget": setup.memory_budget}
+            if self.kind == NOISE:
+                make = _added(noise_basis(*read, seed=setup.seed, **budget))
+            else:
+                take = mean_activations if self.mean_by == "pooled" else position_means
+                make = _replaced(take(*read, **budget))
+        return self._made(make, setup.model)
 
     def like(self, model: Model) -> list[Intervention]:
         """Changes that cost the same, without running anything."""
-        nothing = torch.zeros(1, 1)
-        alike = _PLAIN | {NOISE: lambda site, layer, head: noise(site, layer, nothing, head)}
+        alike = _PLAIN | {NOISE: _added(defaultdict(lambda: torch.zeros(1, 1)))}
         return self._made(alike.get(self.kind, zero), model)
 
-    def _one(self, setup: Setup, contexts: Contexts) -> Callable[..., Intervention]:
-        """What makes the change to one site of one layer, or to one head."""
-        if self.kind in _PLAIN:
-            return _PLAIN[self.kind]
-        site: Any = "z" if self.site == "kv_group" else self.site
-        budget = {"memory_budget": setup.memory_budget}
-        if self.kind == "noise":
-            table = noise_basis(setup.model, contexts(), [site], seed=setup.seed, **budget)
-            return lambda site, layer, head: noise(site, layer, table[site, layer], head)
-        take = mean_activations if self.mean_by == "pooled" else position_means
-        means = take(setup.model, contexts(), [site], **budget)
-        return lambda site, layer, head: mean(site, layer, means[site, layer], head)
-
-    def _made(self, make: Callable[..., Intervention], model: Model) -> list[Intervention]:
-        n_shared = heads_per_key(model.cfg)
-        blocks = [
-            self.layers[start : start + self.block]
-            for start in range(len(self.layers) - self.block + 1)
+    def _made(self, make: MakeChange, model: Model) -> list[Intervention]:
+        starts = range(len(self.layers) - self.block + 1)
+        blocks = [self.layers[start : start + self.block] for start in starts]
+        changes = [
+            together([self._of(make, layer, head, model) for layer in block])
+            for head in self.heads or (None,)
+            for block in blocks
+            if head is None or all(head < n_heads_of(model, layer) for layer in block)
         ]
-        changes = []
-        for head in self.heads or (None,):
-            for block in blocks:
-                if head is None or all(head < n_heads_of(model, layer) for layer in block):
-                    made = [self._of(make, layer, head, n_shared) for layer in block]
-                    changes.append(together(made))
         return [together(changes)] if self.as_one else changes
 
-    def _of(
-        self, make: Callable[..., Intervention], layer: int, head: int | None, n_shared: int
-    ) -> Intervention:
-        if self.site != "kv_group":
+    def _of(self, make: MakeChange, layer: int, head: int | None, model: Model) -> Intervention:
+        if head is None or self.site != "kv_group":
             return make(self.site, layer, head)
-        assert head is not None
-        return of_kv_group(head, n_shared, lambda head: make("z", layer, head))
+        return of_kv_group(head, heads_per_key(model.cfg), lambda head: make("z", layer, head))
+
+
+def _added(table: Mapping[tuple[Any, int], torch.Tensor]) -> MakeChange:
+    return lambda site, layer, head: noise(site, layer, table[site, layer], head)
+
+
+def _replaced(means: Mapping[tuple[Any, int], torch.Tensor]) -> MakeChange:
+    return lambda site, layer, head: mean(site, layer, means[site, layer], head)
+
+
+# Changes that need nothing but their place.
+_PLAIN: dict[str, MakeChange] = {
+    "skip": lambda site, layer, head: skip(layer, site, head), "zero": zero, RESAMPLE: resample,
+}  # fmt: skip
 
 
 def refuse_unknown_site(kind: str, site: str | None, cross: bool = True) -> None:
@@ -161,12 +165,6 @@ def refuse_draws(kind: str, draws: int) -> None:
             f"{draws} draws were asked for, but kind {kind!r} draws nothing; use "
             f"{' or '.join(DRAWN)}, or leave the draws out."
         )
-
-
-# Changes that need nothing but their place.
-_PLAIN: dict[str, Callable[..., Intervention]] = {
-    "skip": lambda site, layer, head: skip(layer, site, head), "zero": zero, RESAMPLE: resample,
-}  # fmt: skip
 
 
 def _with_site(model: Model, site: str, layers: tuple[int, ...]) -> tuple[int, ...]:

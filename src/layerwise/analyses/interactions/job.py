@@ -12,7 +12,7 @@ from layerwise import stats
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import AblationSpec, refuse_unknown_site
 from layerwise.errors import UserError
-from layerwise.models.instance.kinds import Model, heads_per_key, n_heads_of
+from layerwise.models.instance.kinds import Model, n_heads_of
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
@@ -122,8 +122,7 @@ class SetsSpec(AblationSpec):
         return tuple(dict.fromkeys([*((player,) for player in self.players), *pairs, *begun]))
 
     def _made(self, make: Callable[..., Intervention], model: Model) -> list[Intervention]:
-        n_shared = heads_per_key(model.cfg)
-        alone = {p: self._of(make, p.layer, p.head, n_shared) for p in self.players}
+        alone = {p: self._of(make, p.layer, p.head, model) for p in self.players}
         return [together([alone[player] for player in removed]) for removed in self.sets]
 
 
