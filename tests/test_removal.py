@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -17,7 +16,6 @@ import typer.main
 import layerwise as lw
 from layerwise.analyses.registry import tables_of_run
 from layerwise.analyses.removal.api import removal_order
-from layerwise.analyses.removal.figures import removal_orders
 from layerwise.analyses.removal.job import Order
 from layerwise.analyses.removal.orders import by_angle
 from layerwise.analyses.removal.result import prune_command
@@ -34,14 +32,8 @@ from layerwise.sweep import intact, skip_layers, sweep
 from layerwise.sweep.activations.streams import Streams
 from layerwise.tasks import build_requests, score, with_other_questions
 from layerwise.tasks.blind import guesses
-from tests import commands, synthetic
-from tests.analysis import (
-    decided_by_layers,
-    documented_columns,
-    solved_file,
-    word_task,
-    write_jsonl,
-)
+from tests import synthetic
+from tests.analysis import decided_by_layers, documented_columns, word_task
 from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
 from tests.synthetic import facts, task_facts
@@ -86,12 +78,9 @@ def test_held_out_items_are_others_and_drawn_by_the_seed(model, task, greedy):
     seen, held = items_of(greedy, SELECTION), items_of(greedy, HELD_OUT)
     assert not seen & held
     assert seen | held == {item.id for item in task.items}
-    again, other = (
-        removal_order(model, task, n_removed=1, seed=seed, progress=False) for seed in (0, 1)
-    )
-    assert items_of(again, HELD_OUT) == held != items_of(other, HELD_OUT)
-    quarter = removal_order(model, task, n_removed=1, held_out=0.25, progress=False)
-    assert len(items_of(quarter, HELD_OUT)) == 6
+    other = removal_order(model, task, n_removed=1, held_out=0.25, seed=1, progress=False)
+    assert len(items_of(other, HELD_OUT)) == 6
+    assert not items_of(other, HELD_OUT) <= held
 
 
 def test_steps_are_paired_effects_of_what_was_removed(model, task, greedy):
@@ -128,30 +117,20 @@ def test_candidates_say_what_each_would_have_lost(greedy):
     assert (table["share_lost"] >= table["step"].map(chosen.set_index("step")["share_lost"])).all()
 
 
-def test_layers_that_were_not_chosen_are_not_taken_for_options(greedy):
-    signal = greedy.signal()
-    assert signal["most_taken"].isna().all()
-    assert not any("It takes" in note for note in greedy.notes())
-
-
-def candidate(name: str, share: float, nats: float | None, *layers: int) -> dict:
-    return {"intervention": name, "share_lost": share, "nats": nats, "layers": list(layers)}
-
-
 @pytest.mark.parametrize(
-    ("rows", "best"),
+    ("first", "second", "best"),
     [
-        ([candidate("a", 0.1, 5.0, 0), candidate("b", 0.2, 0.0, 9)], "a"),
-        ([candidate("a", 0.1, 0.5, 9), candidate("b", 0.1 + 1e-12, 0.2, 0)], "b"),
-        ([candidate("a", 0.1, 0.2, 5), candidate("b", 0.1, 0.20001, 7)], "b"),
-        ([candidate("a", 0.1, 0.2, 5), candidate("b", 0.1, 0.2002, 7)], "a"),
-        ([candidate("a", 0.1, -0.2, 7, 3), candidate("b", 0.1, -0.2, 7, 2)], "a"),
-        ([candidate("a", 0.0, None, 1), candidate("b", 0.0, None, 2)], "b"),
+        ((0.1, 5.0, 0), (0.2, 0.0, 9), 0),
+        ((0.1, 0.5, 9), (0.1 + 1e-12, 0.2, 0), 0),
+        ((0.1, 0.2, 5), (0.1, 0.20001, 7), 7),
+        ((0.1, 0.2, 5), (0.1, 0.2002, 7), 5),
+        ((0.0, None, 1), (0.0, None, 2), 2),
     ],
 )
-def test_accuracy_counts_first_then_nats_then_depth(rows, best):
-    assert best_candidate(pd.DataFrame(rows)) == best
-    assert best_candidate(pd.DataFrame(rows[::-1])) == best
+def test_accuracy_counts_first_then_nats_then_depth(first, second, best):
+    table = pd.DataFrame([first, second], columns=["share_lost", "nats", "layer"])
+    table["layers"] = [[8, layer] for layer in table["layer"]]
+    assert best_candidate(table) == best_candidate(table[::-1]) == (8, best)
 
 
 def test_tasks_with_signal_decide_together_with_the_same_weight(model, task):
@@ -184,6 +163,8 @@ def test_no_order_without_signal(model, tmp_path):
         "No order is concluded: on the items to select by, the intact model is not"
         in result._repr_html_()
     )
+    (note,) = result.notes()
+    assert note.startswith("No signal: words when it picks a letter: right in")
     with pytest.raises(UserError, match=r"nothing to draw.*No order is concluded"):
         result.plot()
     (loaded,) = lw.load_results(tmp_path / "a")
@@ -228,72 +209,36 @@ def test_a_step_is_one_sweep(model, task, monkeypatch):
     ]
 
 
-@pytest.fixture(scope="module")
-def questions(tmp_path_factory):
-    """The tiny model of ``commands`` has the weights of ``tiny_model``."""
-    folder = tmp_path_factory.mktemp("questions")
-    solved_file(tiny_model("llama"), folder / "solved.jsonl", 60)
-    write_jsonl(folder / "one.jsonl", word_task(1).items)
-    return folder
-
-
-@pytest.fixture
-def here(questions, tmp_path, monkeypatch):
-    shutil.copytree(questions, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_the_command_writes_what_the_function_finds_and_a_report(here):
-    base = ["--task", "solved.jsonl", "--fewshot", 0, "--layers", 2, "--by", "block"]
-    said = commands.done("remove", commands.model_folder(), *base, "--limit", 60, "--out", "run")
-    (result,) = lw.load_results("run")
-    assert len(result.order) == 2
-    assert len(result.order[1]) == 2
-    assert "times fewer token-passes through a layer than one forward per candidate" in said
-    assert "Tables: run" in said
-    assert result.facts.settings["by"] == ["block"]
-    assert items_of(result, HELD_OUT, "solved") | items_of(result, SELECTION, "solved") == {
-        f"solved/{i:04d}" for i in range(60)
-    }
-    said = commands.done("report", "run")
-    text = " ".join(said.split())
-    assert "shows a loss from 1 on when it chooses. (established)" in text
-    page = (here / "run" / "report.html").read_text()
-    assert "Removal of layers</h2>" in page
-    assert (here / "run" / "figures" / "removal.png").exists()
-
-
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("held_out", "n", "says"),
     [
-        (["--held-out", 0.001], "Of task 'solved' 0 of 60 items would be held out; expected at"),
-        (["--task", "one.jsonl"], "Of task 'one' 0 of 1 item would be held out; expected at"),
+        (0.001, 60, "Of task 'words' 0 of 60 items would be held out; expected at"),
+        (0.5, 1, "Of task 'words' 0 of 1 item would be held out; expected at"),
+        (1.0, 60, "The share of items held out is 1.0; expected 0 .none. or more"),
     ],
 )
-def test_what_cannot_be_done_is_told_before_work_begins(here, options, says):
-    given = {"--task": "solved.jsonl", "--layers": 1} | dict([options])
-    words = [word for pair in given.items() for word in pair]
-    command = ["remove", commands.model_folder(), *words, "--fewshot", 0, "--out", "run"]
-    commands.refused(*command, says=says, unchanged=here)
+def test_shares_that_leave_a_split_empty_are_refused(model, held_out, n, says):
+    with pytest.raises(UserError, match=says):
+        removal_order(model, word_task(n), n_removed=1, held_out=held_out, progress=False)
 
 
-def rows_of(right: dict[str, np.ndarray], split: str, task: str = "facts") -> list[dict]:
+def rows_of(
+    right: dict[str, np.ndarray], split: str, task: str = "facts", by: str = "deep",
+    protocol: str = "continuation",
+) -> list[dict]:  # fmt: skip
     """Records of one order; ``right`` is by intervention: ``intact``, a control, or a step."""
-    found = []
-    for name, answers in right.items():
-        step = int(name) if name.isdigit() else 0
-        kind = name.split(":")[0] if not step else "skip"
-        found += [
-            {
-                "by": "deep", "step": step, "intervention": f"skip:{step}" if step else name,
-                "kind": kind, "layers": list(range(step)), "chosen": step > 0, "split": split,
-                "task": task, "capability": "knowledge", "item": f"{split}/{i:03d}",
-                "protocol": "continuation", "correct": bool(one), "gold_logprob": -1.0,
-            }
-            for i, one in enumerate(answers)
-        ]  # fmt: skip
-    return found
+    return [
+        {
+            "by": by, "step": step, "intervention": f"skip:{step}" if step else name,
+            "kind": "skip" if step else name.split(":")[0], "layers": list(range(step)),
+            "chosen": step > 0, "split": split, "task": task, "capability": "knowledge",
+            "item": f"{split}/{i:03d}", "protocol": protocol, "correct": bool(correct),
+            "gold_logprob": -1.0,
+        }
+        for name, answers in right.items()
+        for step in [int(name) if name.isdigit() else 0]
+        for i, correct in enumerate(answers)
+    ]  # fmt: skip
 
 
 def result_of(rows: list[dict], *tasks: str) -> RemovalResult:
@@ -330,7 +275,9 @@ def test_a_gain_of_many_items_is_no_drop_of_the_mean_over_tasks():
     assert not step["significant"]
 
 
-@pytest.mark.parametrize(("few", "accuracy"), [(30, 0.7), (60, 0.6)])
+@pytest.mark.parametrize(
+    ("few", "accuracy"), [(30, 0.7), pytest.param(60, 0.6, marks=pytest.mark.long)]
+)
 def test_what_one_task_loses_and_another_gains_is_a_drop_as_rarely_as_stated(
     few: int, accuracy: float, monkeypatch
 ):
@@ -366,7 +313,7 @@ def test_the_interval_of_a_share_resamples_the_floor_along():
 
 def test_a_model_that_does_not_read_the_question_gets_an_order_as_rarely_as_stated():
     """Three tasks whose options give 55 % away, where guessing among four gives 25 %."""
-    sets, rng, found = data_sets(240), np.random.default_rng(1), 0
+    sets, rng, found = data_sets(120), np.random.default_rng(1), 0
     names = ["a", "b", "c"]
     for _ in range(sets):
         rows = []
@@ -433,14 +380,9 @@ def test_a_run_asks_other_questions_once_for_each_split(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def measured():
-    """What was measured for ``result``: items of a split, without a set of layers."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def result(model, task, measured):
-    measure = Order._measure
+def result_and_measured(model, task):
+    """All orders, and what was measured for them: items of a split, without a set of layers."""
+    measured, measure = [], Order._measure
 
     def watched(self, tasks, split, tried):
         measured.extend((split, frozenset(layers)) for layers in tried)
@@ -448,17 +390,23 @@ def result(model, task, measured):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Order, "_measure", watched)
-        return removal_order(model, task, ["continuation"], n_removed=3, by=WAYS, progress=False)
+        result = removal_order(model, task, n_removed=3, by=WAYS, progress=False)
+    return result, measured
 
 
-def test_orders_that_are_made_together_are_those_made_alone(model, task, result):
-    for by in ("greedy", "angular"):
-        alone = removal_order(model, task, n_removed=3, by=by, progress=False)
+@pytest.fixture(scope="module")
+def result(result_and_measured):
+    return result_and_measured[0]
+
+
+def test_orders_that_are_made_together_are_those_made_alone(model, task, greedy, result):
+    angular = removal_order(model, task, n_removed=3, by="angular", progress=False)
+    for by, alone in (("greedy", greedy), ("angular", angular)):
         assert alone.order == result.orders[by, "continuation"]
-        mine = result.steps().query("by == @by").reset_index(drop=True)
+        steps = result.steps().query("by == @by").reset_index(drop=True)
         of_run = ["p_run", "run_tests"]
-        ours, theirs = (one.drop(columns=of_run) for one in (mine, alone.steps()))
-        pd.testing.assert_frame_equal(ours, theirs, atol=1e-4)
+        together, apart = (one.drop(columns=of_run) for one in (steps, alone.steps()))
+        pd.testing.assert_frame_equal(together, apart, atol=1e-4)
     with pytest.raises(UserError, match="There are several orders"):
         _ = result.order
 
@@ -470,7 +418,8 @@ def test_every_order_is_measured_on_the_same_held_out_items(result):
     assert held.groupby("by")["step"].unique().map(sorted).tolist() == [[0, 1, 2, 3]] * len(WAYS)
 
 
-def test_no_set_of_layers_is_measured_twice(result, measured):
+def test_no_set_of_layers_is_measured_twice(result_and_measured):
+    result, measured = result_and_measured
     table = result.removal
     used = set(zip(table["split"], table["layers"].map(frozenset), strict=True))
     assert len(measured) == len(set(measured))
@@ -488,19 +437,12 @@ def test_angles_choose_blocks_and_ties_go_deep():
 
 def planted(costs: dict[tuple[str, str], int], n: int = 60) -> RemovalResult:
     """Every step of an order under a protocol costs so many of the items."""
-    rows = [
-        {
-            "by": by, "step": step, "layers": list(range(step)), "chosen": step > 0,
-            "intervention": f"skip:layers={step}" if step else "intact", "split": split,
-            "task": "facts", "capability": "knowledge", "item": f"{split}/{i:02d}",
-            "protocol": protocol, "correct": i >= cost * step, "gold_logprob": -1.0,
-            "kind": "skip" if step else "intact",
-        }
-        for (by, protocol), cost in costs.items() for split in ("selection", "held out")
-        for step in range(6) for i in range(n)
-    ]  # fmt: skip
-    facts = synthetic.facts(synthetic.task_facts("facts", "knowledge", 0.25))
-    return RemovalResult(frame("removal", rows), facts)
+    rows = []
+    for (by, protocol), cost in costs.items():
+        right = {str(step or "intact"): np.arange(n) >= cost * step for step in range(6)}
+        for split in (SELECTION, HELD_OUT):
+            rows += rows_of(right, split, by=by, protocol=protocol)
+    return result_of(rows)
 
 
 COSTS = {("greedy", "continuation"): 1, ("greedy", "generate"): 3, ("deep", "continuation"): 9}
@@ -515,6 +457,13 @@ def test_curves_and_the_sentence_say_how_many_layers_can_go():
     assert lost["greedy", "generate", 2] == pytest.approx(6 / 60)
     page = report(result)
     assert list(page.figures) == ["removal_orders"]
+    lines = [line for axes in result.plot().axes for line in axes.get_lines()]
+    drawn = {str(line.get_gid()): line for line in lines}
+    left = [100 - 100 * 9 * k / 60 / 0.75 for k in range(6)]
+    np.testing.assert_allclose(drawn["left deep"].get_ydata(), left)
+    shown = result.summary_rows()
+    assert len(shown) == 3 * 5 * 2  # on the items selected by, and on those held out
+    assert not shown.duplicated(["order", "protocol", "items", "removed"]).any()
     (claim,) = [claim for claim in page.findings if "greedily" in claim.short]
     assert claim.short.endswith("greedily, knowledge shows a loss from 3 on when it writes.")
     assert claim.evidence == "established"
@@ -523,50 +472,19 @@ def test_curves_and_the_sentence_say_how_many_layers_can_go():
     assert claim.layers == (0, 1, 2)
 
 
-def test_the_short_table_has_a_row_for_each_step_of_each_order():
-    shown = planted(COSTS).summary_rows()
-    assert len(shown) == 3 * 5 * 2  # on the items selected by, and on those held out
-    assert not shown.duplicated(["order", "protocol", "items", "removed"]).any()
-
-
-def test_the_figure_has_a_line_per_order():
-    figure = removal_orders(planted(COSTS).curves())
-    lines = [line for axes in figure.axes for line in axes.get_lines()]
-    drawn = [str(line.get_gid()) for line in lines if str(line.get_gid()).startswith("left")]
-    assert sorted(drawn) == ["left deep", "left greedy", "left greedy"]
-    (deep,) = [line for line in lines if line.get_gid() == "left deep"]
-    np.testing.assert_allclose(deep.get_ydata(), [100 - 100 * 9 * k / 60 / 0.75 for k in range(6)])
-
-
-def test_several_protocols_have_orders_of_their_own(model, task):
-    both = removal_order(model, task, ["letter", "continuation"], n_removed=1, by="deep",
-                         held_out=0.25, progress=False)  # fmt: skip
-    assert set(both.orders) <= {("deep", "letter"), ("deep", "continuation")}
-    assert both.orders["deep", "continuation"] == [(4,)]
-
-
-def test_notes_name_the_layers_what_was_not_tested_and_the_smallest_loss(model, task):
-    result = removal_order(model, task, n_removed=2, by=["deep", "block"], progress=False)
+def test_notes_name_the_layers_what_was_not_tested_and_the_smallest_loss(result):
     notes = result.notes()
-    assert notes[0] == "Removed in this order (deep, chosen when it chooses): 4, 3."
+    assert "Removed in this order (deep, chosen when it chooses): 4, 3, 2." in notes
     block = ", ".join(map(str, result.orders["block", "continuation"][-1]))
-    assert notes[1] == f"Removed (block, chosen when it chooses): {block}."
-    assert notes[2].startswith("They may cost more when it picks a letter and when it writes")
-    assert "with 12 held-out items" in notes[3]
-    assert "would be found in 8 of 10 samples" in notes[3]
+    assert f"Removed (block, chosen when it chooses): {block}." in notes
+    untested, power = notes[len(WAYS) : len(WAYS) + 2]
+    assert untested.startswith("They may cost more when it picks a letter and when it writes")
+    assert "with 12 held-out items" in power
+    assert "would be found in 8 of 10 samples" in power
     assert all(len(note.split()) <= 25 for note in notes)
     run = tables_of_run([result])
     (words,) = (part.words for part in sections(run) if part.anchor == "removal")
     assert all(note in words for note in notes)
-
-
-def test_without_an_order_the_notes_say_why_and_what_to_try():
-    task = word_task(8)
-    result = removal_order(tiny_model("llama"), task, "letter", n_removed=1, progress=False)
-    assert result.orders.get(("greedy", "letter"), []) == []
-    (note,) = result.notes()
-    assert note.startswith("No signal: words when it picks a letter: right in")
-    assert "Try" in note
 
 
 def test_the_command_that_writes_the_model_can_be_given():

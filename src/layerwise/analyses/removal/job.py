@@ -1,14 +1,11 @@
-"""A planned removal of layers: searches that try what can go next, and orders given beforehand.
-
-The public function with its arguments is in ``removal``; given orders are made in
-``orders``.
-"""
+"""A planned removal of layers: searches that try what can go next, and orders given beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -55,7 +52,7 @@ Known = dict[tuple[str, frozenset[int]], pd.DataFrame]
 
 
 def refuse_bad_share(held_out: float) -> None:
-    """Refuse to hold out less than none of the items, or all."""
+    """Raise unless 0 <= held_out < 1."""
     if not 0 <= held_out < 1:
         raise UserError(
             f"The share of items held out is {held_out}; expected 0 (none) or more, and less "
@@ -84,8 +81,7 @@ class Removal:
     @property
     def sizes(self) -> tuple[int, int]:
         """Layers of the encoder, 0 if there is none, and of the model."""
-        model = self.setup.model
-        return n_encoder_layers(model), model.cfg.n_layers
+        return n_encoder_layers(self.setup.model), self.setup.model.cfg.n_layers
 
     def _refuse_too_many(self) -> None:
         n_encoder, n_layers = self.sizes
@@ -102,51 +98,35 @@ class Removal:
 
     def settings(self) -> dict[str, Any]:
         """What makes it this removal and no other."""
-        return {
-            "by": list(self.by),
-            "n_removed": self.n_removed,
-            "held_out": self.held_out,
-            "method": self.method,
-        }
+        given = {"by": list(self.by), "n_removed": self.n_removed}
+        return given | {"held_out": self.held_out, "method": self.method}
 
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> RemovalResult:
         """Make the pieces that are missing, and join all of them."""
-        orders = self.orders()
-        costs = self.costs(orders)
-        every = [cost for of_order in costs for cost in of_order]
-        progress.expect(sum((cost.amount for cost in every), start=0.0))
-        pieces = [(order.protocol, *piece) for order in orders for piece in order.pieces()]
-        tell_of_more_memory(
-            self.setup,
-            every,
-            progress,
-            lambda roomy, at: replace(self, setup=roomy).cost(*pieces[at]),
-        )
-        tables, names = [], {}
-        for order, expected in zip(orders, costs, strict=True):
-            tables_of = order.run(parts, progress, expected)
-            tables += list(tables_of.values())
-            names |= dict.fromkeys(tables_of)
-        measured = [name for name in names if parts.has_part(f"removal work {name}")]
-        work = [parts.read_part(f"removal work {name}").to_dict("records")[0] for name in measured]
-        facts = self.setup.facts(settings, [{str(k): v for k, v in w.items()} for w in work])
-        return RemovalResult(pd.concat(tables, ignore_index=True), facts)
-
-    def orders(self) -> list[Order]:
-        """Every order under every protocol; those of a protocol share what they measure."""
         shared: dict[str, Known] = {protocol: {} for protocol in self.setup.protocols}
-        return [Order(self, p, by, shared[p]) for p in self.setup.protocols for by in self.by]
-
-    def costs(self, orders: Sequence[Order]) -> list[list[Cost]]:
-        """Expected costs of the pieces of each order, what orders share counted for each."""
-        known: dict[tuple[str, Piece], Cost] = {}
-        for order in orders:
-            for piece in order.pieces():
-                if (order.protocol, piece) not in known:
-                    known[order.protocol, piece] = self.cost(order.protocol, *piece)
-        return [[known[order.protocol, piece] for piece in order.pieces()] for order in orders]
+        orders = [Order(self, p, by, shared[p]) for p in self.setup.protocols for by in self.by]
+        # what orders share is counted for each
+        pieces = [[(order.protocol, *piece) for piece in order.pieces()] for order in orders]
+        listed = list(chain.from_iterable(pieces))
+        cost_of = {piece: self.cost(*piece) for piece in dict.fromkeys(listed)}
+        every = [cost_of[piece] for piece in listed]
+        progress.expect(sum((cost.amount for cost in every), start=0.0))
+        tell_of_more_memory(
+            self.setup, every, progress,
+            lambda roomy, at: replace(self, setup=roomy).cost(*listed[at]),
+        )  # fmt: skip
+        made = [
+            order.run(parts, progress, [cost_of[piece] for piece in of_order])
+            for order, of_order in zip(orders, pieces, strict=True)
+        ]
+        names = dict.fromkeys(f"removal work {name}" for of_order in made for name in of_order)
+        work = [parts.read_part(name).to_dict("records")[0] for name in names
+                if parts.has_part(name)]  # fmt: skip
+        facts = self.setup.facts(settings, [{str(k): v for k, v in w.items()} for w in work])
+        tables = [table for of_order in made for table in of_order.values()]
+        return RemovalResult(pd.concat(tables, ignore_index=True), facts)
 
     def cost(self, protocol: str, split: str, tried: Sequence[Layers]) -> Cost:
         """What it is expected to cost to leave out some sets of layers in turn."""
@@ -192,62 +172,62 @@ class Order:
     """One order under one protocol; sets of layers that orders share are measured once."""
 
     job: Removal  # what it is an order of
-    protocol: str  # the protocol
+    protocol: str
     by: str  # which order
     # What orders of this protocol have measured so far.
     known: Known = field(repr=False, compare=False)
+
+    def pieces(self) -> list[Piece]:
+        """Its pieces as they can be known beforehand, whichever layers go first."""
+        n = self.job.n_removed
+        sets = tuple(tuple(range(step)) for step in range(1, n + 1))
+        further = [sets]
+        if self.by in SEARCHES:
+            further = [tuple(self._candidates(len(s) + 1, s)) for s in sets[:-1]]
+        pieces = [(SELECTION, tried) for tried in (((), *self._singles()), *further)]
+        return [*pieces, (HELD_OUT, ((), *sets))] if self.job.held_out else pieces
 
     def run(
         self, parts: CheckpointStore, progress: Meter, expected: Sequence[Cost]
     ) -> dict[str, pd.DataFrame]:
         """The tables of its pieces, by their names; only the first where no task has signal."""
-        job, first_cost, *costs = self.job, *expected
+        job, (first_cost, *costs), singles = self.job, expected, self._singles()
         progress.doing(f"removing layers, {self.by}, {when(self.protocol)}")
-        every, singles = job.setup.tasks, self._singles()
+        make = partial(self._piece, parts, progress)
         name = f"{self.protocol} {'singles' if singles else 'intact'}"
-        first = self._piece(
-            parts, progress, name, every, SELECTION, [(), *singles], first_cost, step=1
-        )
-        tables = {name: first}
-        tasks = tuple(t for t in every if t.name in tasks_that_count(first, job.chance))
+        first = make(name, job.setup.tasks, SELECTION, [(), *singles], first_cost, step=1)
+        counting = tasks_that_count(first, job.chance)
+        tasks = [task for task in job.setup.tasks if task.name in counting]
         if not tasks:
             progress.expect(-sum((cost.amount for cost in costs), start=0.0))
-            return tables
-        start = f"{self.protocol} {self.by}"
-        for step, tried in self._tried(first, tables, tasks):
-            cost = costs.pop(0)
-            name = f"{start} {step or 'steps'}"
-            more = {"step": step} if step else {}
-            tables[name] = self._piece(parts, progress, name, tasks, SELECTION, tried, cost, **more)
-            self._mark(tables, tried if not step else None)
+            return {name: first}
+        tables, start = {name: first}, f"{self.protocol} {self.by}"
+        if self.by in SEARCHES:
+            chosen, baselines = [self._best(first)], first.loc[first["step"] == 0]
+            for step, cost in zip(range(2, job.n_removed + 1), costs, strict=False):
+                name, tried = f"{start} {step}", self._candidates(step, chosen[-1])
+                tables[name] = make(name, tasks, SELECTION, tried, cost, step=step)
+                chosen.append(self._best(pd.concat([baselines, tables[name]], ignore_index=True)))
+        else:
+            chosen, name = self._given(first, tasks), f"{start} steps"
+            if left := [layers for layers in chosen if layers not in singles]:
+                tables[name] = make(name, tasks, SELECTION, left, costs[0])
         if job.held_out:
             progress.doing(f"removing layers, {self.by}, {when(self.protocol)}, held-out items")
             name = f"{start} {HELD_OUT}"
-            sets = [(), *self._chosen(tables.values())]
-            table = self._piece(parts, progress, name, tasks, HELD_OUT, sets, costs[-1])
-            tables[name] = table.assign(chosen=table["step"] > 0)
-        return tables
+            tables[name] = make(name, tasks, HELD_OUT, [(), *chosen], costs[-1])
+        return {
+            name: table.assign(chosen=[tuple(layers) in chosen for layers in table["layers"]])
+            for name, table in tables.items()
+        }
 
     def _singles(self) -> list[Layers]:
         """What the first piece tries beside the intact model."""
         measured = self.by in (*SEARCHES, EFFECT)
         return [(layer,) for layer in removable((), *self.job.sizes)] if measured else []
 
-    def _tried(
-        self, first: pd.DataFrame, tables: dict[str, pd.DataFrame], tasks: Sequence[Task]
-    ) -> Iterator[tuple[int, list[Layers]]]:
-        """The further pieces: the steps of a search, or under 0 all steps of a given order."""
-        n = self.job.n_removed
-        if self.by in SEARCHES:
-            self._mark(tables, None)
-            for step in range(2, n + 1):
-                yield step, self._candidates(step, self._chosen(tables.values())[-1])
-            return
-        sets = self._given(first, tasks)
-        known = {tuple(layers) for layers in first["layers"]}
-        self._mark(tables, sets)
-        if left := [layers for layers in sets if layers not in known]:
-            yield 0, left
+    def _best(self, measured: pd.DataFrame) -> Layers:
+        return best_candidate(candidates_table(measured, self.job.chance))
 
     def _given(self, first: pd.DataFrame, tasks: Sequence[Task]) -> list[Layers]:
         """The sets of an order that is known before its steps are measured."""
@@ -268,34 +248,11 @@ class Order:
             return blocks_of(step, *self.job.sizes)
         return [(*removed, layer) for layer in removable(removed, *self.job.sizes)]
 
-    def _mark(self, tables: dict[str, pd.DataFrame], chosen: list[Layers] | None) -> None:
-        """Mark what the last piece chose: some sets, or the best of what was tried if None."""
-        first, name = next(iter(tables.values())), list(tables)[-1]
-        table = tables[name]
-        if chosen is not None:
-            marked = table["layers"].map(lambda layers: tuple(layers) in chosen)
-        else:
-            baselines = first.loc[first["step"] == 0]
-            known = table if table is first else pd.concat([baselines, table], ignore_index=True)
-            marked = table["intervention"] == best_candidate(
-                candidates_table(known, self.job.chance)
-            )
-        tables[name] = table.assign(chosen=marked)
-
-    @staticmethod
-    def _chosen(tables: Iterable[pd.DataFrame]) -> list[Layers]:
-        """What the steps so far leave out."""
-        rows = pd.concat([table.loc[table["chosen"]] for table in tables], ignore_index=True)
-        return [tuple(layers) for layers in rows.drop_duplicates("step")["layers"]]
-
     def _piece(
         self, parts: CheckpointStore, progress: Meter, name: str, tasks: Sequence[Task],
         split: str, tried: Sequence[Layers], cost: Cost, **more: Any,
     ) -> pd.DataFrame:  # fmt: skip
-        """A piece, made unless it is there; nothing in it is marked as chosen.
-
-        What another order has measured under this protocol is not measured again.
-        """
+        """A piece with nothing chosen, made unless it is there, without what others measured."""
         fresh = [layers for layers in tried if not self._knows(split, layers, tasks)]
         if not fresh or parts.has_part(f"removal {name}", f"removal work {name}"):
             progress.done(cost.amount)
@@ -309,8 +266,9 @@ class Order:
         if fresh:
             made = rows_of(parts, "removal", [f"removal {name}"])
             of_row = made["layers"].map(frozenset)
-            for layers in map(frozenset, fresh):
-                self.known[split, layers] = made.loc[of_row == layers]
+            self.known.update({
+                (split, layers): made.loc[of_row == layers] for layers in map(frozenset, fresh)
+            })  # fmt: skip
         tables = []
         for layers in tried:
             rows = self.known[split, frozenset(layers)]
@@ -323,18 +281,6 @@ class Order:
     def _knows(self, split: str, layers: Layers, tasks: Sequence[Task]) -> bool:
         rows = self.known.get((split, frozenset(layers)))
         return rows is not None and {task.name for task in tasks} <= set(rows["task"])
-
-    def pieces(self) -> list[Piece]:
-        """Its pieces as they can be known beforehand, whichever layers go first."""
-        n = self.job.n_removed
-        sets = tuple(tuple(range(step)) for step in range(1, n + 1))
-        further = (
-            [tuple(self._candidates(step, tuple(range(step - 1)))) for step in range(2, n + 1)]
-            if self.by in SEARCHES
-            else [sets]
-        )
-        pieces = [(SELECTION, tried) for tried in (((), *self._singles()), *further)]
-        return [*pieces, (HELD_OUT, ((), *sets))] if self.job.held_out else pieces
 
     def _made(
         self, parts: CheckpointStore, progress: Meter, name: str, tasks: Sequence[Task],

@@ -7,7 +7,7 @@ stays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -43,42 +43,33 @@ def blocks_of(size: int, n_encoder: int, n_layers: int) -> list[Layers]:
 
 
 def from_the_end(n: int, n_encoder: int, n_layers: int) -> list[Layers]:
-    """From the deep end of each stack, so that both shrink alike.
+    """From the deep end of each stack, first where the greater share is left, else the decoder."""
 
-    Of two stacks the one of which the greater share is left loses its last layer, the decoder
-    where they are the same.
-    """
-    order: list[int] = []
-    for _ in range(n):
-        can_go, candidates = set(removable(order, n_encoder, n_layers)), []
+    def deepest(can_go: list[int]) -> int:
+        ends = []
         for first, last in spans(n_encoder, n_layers):
-            left = [layer for layer in range(first, last + 1) if layer not in order]
-            if left[-1] in can_go:
-                candidates.append((len(left) / (last + 1 - first), left[-1]))
-        order.append(max(candidates)[1])
-    return _added(order)
+            if left := [layer for layer in can_go if first <= layer <= last]:
+                ends.append((len(left) / (last + 1 - first), left[-1]))
+        return max(ends)[1]
+
+    return _one_by_one(n, (n_encoder, n_layers), deepest)
 
 
 def by_effect(candidates: pd.DataFrame, n: int, n_encoder: int, n_layers: int) -> list[Layers]:
     """Single layers by what each loses when it alone is skipped, the least first."""
     alone = candidates.loc[candidates["step"] == 1]
     layers = alone["layers"].map(lambda listed: int(listed[0]))
-    order: list[int] = []
-    for _ in range(n):
-        left = alone.loc[layers.isin(removable(order, n_encoder, n_layers))]
-        best = left.loc[left["intervention"] == best_candidate(left), "layers"]
-        order.append(int(best.iloc[0][0]))
-    return _added(order)
+    return _one_by_one(
+        n, (n_encoder, n_layers),
+        lambda can_go: best_candidate(pd.DataFrame(alone.loc[layers.isin(can_go)]))[0],
+    )  # fmt: skip
 
 
 def by_influence(read: Read, n: int) -> list[Layers]:
     """Single layers by block influence, the least first (ShortGPT, arXiv:2403.03853)."""
     means = [np.concatenate([r.influence.numpy().mean(axis=1) for r in task]) for task in read]
-    values, order = np.mean(means, axis=0), []
-    for _ in range(n):
-        can_go = removable(order, *_sizes(read))
-        order.append(_least(np.where(np.isin(np.arange(len(values)), can_go), values, np.inf)))
-    return _added(order)
+    values = np.mean(means, axis=0)
+    return _one_by_one(n, _sizes(read), lambda can_go: can_go[_least(values[can_go])])
 
 
 def by_angle(read: Read, n: int) -> list[Layers]:
@@ -106,5 +97,9 @@ def _least(values: Float[np.ndarray, " choice"]) -> int:
     return int(np.flatnonzero(values <= np.nanmin(values) + _SAME)[-1])
 
 
-def _added(order: Sequence[int]) -> list[Layers]:
-    return [tuple(order[:step]) for step in range(1, len(order) + 1)]
+def _one_by_one(
+    n: int, sizes: tuple[int, int], pick: Callable[[list[int]], int]
+) -> list[Layers]:  # fmt: skip
+    """The sets that grow by what ``pick`` takes of the layers that can go."""
+    order: Layers = ()
+    return [order := (*order, pick(removable(order, *sizes))) for _ in range(n)]

@@ -114,19 +114,14 @@ def _lost(means: pd.DataFrame, floor: float) -> pd.DataFrame:
     return changed.assign(share_lost=share, nats=float(intact["gold"]) - changed["gold"])
 
 
-def best_candidate(candidates: pd.DataFrame) -> str:
-    """The intervention that loses least among the candidates of a step.
-
-    First the share of the above-floor accuracy counts; where that is equal, the nats of gold
-    log-probability, to 1e-4; then the deepest layers go first.
-    """
+def best_candidate(candidates: pd.DataFrame) -> tuple[int, ...]:
+    """The layers that lose least of a step's candidates: by share, by nats, the deepest first."""
     share = candidates["share_lost"]
     tied = candidates.loc[share <= share.min() + _SAME_SHARE]
     nats = tied["nats"]
     if nats.notna().all():
         tied = tied.loc[nats <= nats.min() + _SAME_NATS]
-    deepest = int(np.argmax([layers[-1] for layers in tied["layers"]]))
-    return str(tied["intervention"].iloc[deepest])
+    return tuple(map(int, max(tied["layers"], key=lambda layers: layers[-1])))
 
 
 def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
