@@ -1,27 +1,23 @@
-"""Saved runs side by side: what differs between models, or between groups of training seeds.
-
-Reads the folders of runs and runs no model. Definitions are in ``docs/comparing.md``.
-"""
+"""Saved runs side by side: what differs between models, or between groups of training seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from layerwise.analyses.ablation.saved_effects import single_layers
-from layerwise.errors import UserError, counted
+from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.presentation.rows import rows
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
 from layerwise.storage.parquet import conform, frame
 
 from .quantities import Prepared, n_comparisons, prepared, unsaid
+from .report import Comparison
 from .runs import (
-    ComparedRuns,
     ComparisonFacts,
     RunFacts,
     SavedRun,
@@ -33,34 +29,6 @@ from .runs import (
     shared_change,
 )
 from .tables import corrected, estimate_rows, group_difference_rows, group_rows, n_tests, pair_rows
-
-if TYPE_CHECKING:
-    from layerwise.presentation.claim import Claim
-    from layerwise.presentation.page import Report
-
-
-class Comparison(ComparedRuns):
-    """Differences between runs, with intervals and tests; its tables are ``ComparedRuns``'."""
-
-    def report(self) -> Report:
-        """The page with figures, sentences and tables."""
-        from .report import comparison_report
-
-        return comparison_report(self)
-
-    def established(self) -> list[Claim]:
-        """The sentences that a test supports, the largest difference first."""
-        from .report import sure_claims
-
-        return sure_claims(self)
-
-    def __repr__(self) -> str:
-        n_established = sum(self.differences["significant"])
-        return (
-            f"Comparison({', '.join(self.facts.groups or [r.name for r in self.facts.runs])}; "
-            f"{n_established} of {counted(len(self.differences), 'difference')} established)"
-        )
-
 
 Folders = Sequence[str | Path]
 
@@ -94,34 +62,33 @@ def compare(
         UserError: if a folder cannot be read; if two runs are of the same model; if items,
             protocols or metrics differ so that nothing is left to compare.
     """
-    folders, groups = _listed(runs)
+    folders = _listed(runs)
     if n_resamples < 100:
         raise UserError(
             f"{n_resamples} bootstrap samples are too few: expected 100 or more; leave it out."
         )
     refuse_negative_depth(smallest_depth)
-    saved = saved_runs(folders, groups)
+    saved = saved_runs(folders)
     refuse_same_model(saved)
     refuse_other_prompts(saved)
-    if groups[0] is not None:
+    if saved[0].group is not None:
         refuse_mixed_group(saved)
     shared, silent = on_shared_tasks(saved)
     change = shared_change(shared)
     ready = [prepared(run, seed, n_resamples) for run in shared]
     silent += [unsaid(run, each) for run in ready for each in run.silent]
-    by_group: dict[str, list[Prepared]] = {}
+    groups: dict[str, list[Prepared]] = {}
     for run in ready:
-        by_group.setdefault(run.run.group or "", []).append(run)
-    by_group.pop("", None)
-    n_planned = n_comparisons(list(by_group.values()) or [[run] for run in ready])
-    if by_group:
-        pairs = combinations(by_group.values(), 2)
+        groups.setdefault(run.run.group or run.run.name, []).append(run)
+    n_planned = n_comparisons(list(groups.values()))
+    if saved[0].group is None:
+        differences, spread = pair_rows(ready, silent, smallest_depth), []
+    else:
+        pairs = combinations(groups.values(), 2)
         tested = [
             row for pair in pairs for row in group_difference_rows(*pair, silent, smallest_depth)
         ]
-        differences, spread = corrected(tested, n_planned), list(group_rows(by_group))
-    else:
-        differences, spread = pair_rows(ready, silent, smallest_depth), []
+        differences, spread = corrected(tested, n_planned), list(group_rows(groups))
     if not differences:
         reasons = "; ".join(dict.fromkeys(row["reason"] for row in silent[-3:]))
         raise UserError(
@@ -129,13 +96,10 @@ def compare(
             f"({reasons or 'no protocol and method is in all of them'}): expected the same "
             "protocols and analyses; run them again with the same --protocol."
         )
-    layers = [table for run in shared for table in _layers(run, change)]
     distinct = {tuple(sorted(row.items())): row for row in silent}
     run_facts = tuple(RunFacts(name=run.name, group=run.group, facts=run.facts) for run in shared)
     return Comparison(
-        conform("comparison_layers", pd.concat(layers))
-        if layers
-        else frame("comparison_layers", []),
+        _layers(shared, change),
         frame("comparison_estimates", list(estimate_rows(ready))),
         frame("comparison_differences", differences),
         frame("comparison_groups", spread),
@@ -173,15 +137,15 @@ def runs_or_groups(
     return by_name
 
 
-def _listed(runs: Folders | Mapping[str, Folders]) -> tuple[list[Path], list[str | None]]:
-    """The folders, and the group of each."""
+def _listed(runs: Folders | Mapping[str, Folders]) -> list[tuple[Path, str | None]]:
+    """The folders, each with its group."""
     if isinstance(runs, str | Path) or len(runs) < 2:
         raise UserError(
             "There is nothing to compare with: expected two or more runs, or two or more groups "
             "of them; give another folder, or use `layerwise report` for one run."
         )
     if not isinstance(runs, Mapping):
-        return [Path(folder) for folder in runs], [None] * len(runs)
+        return [(Path(folder), None) for folder in runs]
     small = [name for name, folders in runs.items() if len(folders) < 2]
     if small:
         raise UserError(
@@ -189,16 +153,18 @@ def _listed(runs: Folders | Mapping[str, Folders]) -> tuple[list[Path], list[str
             "be said about an architecture: expected several seeds of each group; train more, or "
             "compare the runs as single models, without groups."
         )
-    pairs = [(Path(folder), name) for name, folders in runs.items() for folder in folders]
-    return [folder for folder, _ in pairs], [name for _, name in pairs]
+    return [(Path(folder), name) for name, folders in runs.items() for folder in folders]
 
 
-def _layers(run: SavedRun, change: tuple[str, str] | None) -> list[pd.DataFrame]:
+def _layers(runs: Sequence[SavedRun], change: tuple[str, str] | None) -> pd.DataFrame:
     """Effects of changing one layer, with the part of the depth that each layer takes."""
-    if run.ablation is None or change is None:
-        return []
-    kind, site = change
-    effects = rows(single_layers(run.ablation.effects()), kind=kind, site=site)
-    layer, n_layers = effects["layer"].to_numpy(dtype=int), run.facts.model.n_layers
-    ends = {"start": layer / n_layers, "end": (layer + 1) / n_layers}
-    return [effects.assign(run=run.name, **ends)] if len(effects) else []
+    tables = []
+    for run in runs:
+        if run.ablation is not None and change is not None:
+            kind, site = change
+            effects = rows(single_layers(run.ablation.effects()), kind=kind, site=site)
+            layer, n_layers = effects["layer"].to_numpy(dtype=int), run.facts.model.n_layers
+            ends = {"start": layer / n_layers, "end": (layer + 1) / n_layers}
+            tables += [effects.assign(run=run.name, **ends)] * bool(len(effects))
+    name = "comparison_layers"
+    return conform(name, pd.concat(tables)) if tables else frame(name, [])

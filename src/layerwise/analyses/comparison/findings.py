@@ -1,8 +1,4 @@
-"""Claims on what differs between runs: what is established, and what is not.
-
-They read a comparison's table of differences only. A difference becomes a claim only where its test
-supports it; centres of mass and the sizes of critical sets, which are not compared, have none.
-"""
+"""Claims on what differs between runs, from a comparison's table of differences alone."""
 
 from __future__ import annotations
 
@@ -57,10 +53,7 @@ _OF_RUNS = "test of training runs and items (min F')"
 
 
 def established(differences: pd.DataFrame, tests: Mapping[str, int] | None = None) -> list[Claim]:
-    """A claim for each difference that its test supports.
-
-    The largest of each capability and family come first, then the second largest of each.
-    """
+    """A claim for each supported difference, the largest of each capability and family first."""
     sure = rows(differences, significant=True, measure=MEASURES)
     kinds = tests or differences["family"].value_counts().to_dict()
     ranked = sure.sort_values("difference", key=abs, ascending=False, kind="stable")
@@ -84,10 +77,7 @@ def not_established(differences: pd.DataFrame) -> list[Claim]:
 
 
 def headline(differences: pd.DataFrame) -> str:
-    """The established difference that most capabilities share, without numbers; else empty.
-
-    What changing layers shows comes first; what only a lens sees, which reads one stack, last.
-    """
+    """The established difference that most capabilities share, a lens's last; else empty."""
     sure = records(rows(differences, significant=True, measure=MEASURES))
     alike: dict[tuple[Any, ...], list[Row]] = {}
     for row in sure:

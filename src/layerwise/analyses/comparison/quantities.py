@@ -1,8 +1,4 @@
-"""The quantities that runs are compared by, in the sample and in resamples of the same items.
-
-Differences and tests are the business of ``tables``; definitions are in
-``docs/comparing.md``.
-"""
+"""The quantities that runs are compared by, in the sample and in resamples of the same items."""
 
 from __future__ import annotations
 
@@ -28,9 +24,10 @@ from layerwise.stats.depth.depth_inference import CENTRE, Axis
 from layerwise.stats.depth.item_curves import ItemCurves
 from layerwise.stats.depth.layer_curves import ABLATION, LeftOut, MethodCurve, Sampling, within
 from layerwise.stats.effects import Cell, cells, layer_skips
+from layerwise.stats.families.estimate import Ends
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.same_share import LostOf
-from layerwise.stats.share_tests.share_bounds import Scale
+from layerwise.stats.share_tests.share_bounds import Bounded, moved_by_an_answer, wide_enough
 from layerwise.stats.signals.signal import signals
 
 from .runs import SavedRun, left_out
@@ -62,18 +59,40 @@ class Quantity(NamedTuple):
     n_items: int
     clusters: Clusters  # which of them ask for the same thing
     right: Bool[np.ndarray, " items"] | None = None  # of an accuracy, the answers; otherwise None
-    # Of a share lost, what each item adds to it; otherwise None.
-    parts: Float[np.ndarray, " items"] | None = None
-    # Of a share lost, that of each task; otherwise None.
-    shares: Float[np.ndarray, "tasks 1"] | None = None
-    # Of a share lost, what each task's items lose and have to lose; otherwise empty.
-    lost: tuple[LostOf, ...] = ()
-    # Of a share lost, what the sample of each task leaves open of it; otherwise empty.
-    scales: tuple[Scale, ...] = ()
-    n_layers: int = 1  # of a share lost, over how many skipped layers it is the mean; otherwise 1
-    # Of a depth that is inferred without resampling, the curves of each task.
+    loss: Loss | None = None  # of a share lost, where it comes from; otherwise None
+    # Of a depth, the curves of each task and how layers become depths; otherwise empty and None.
     curves: tuple[ItemCurves, ...] = ()
-    axis: Axis | None = None  # of a depth, how layers become depths; otherwise None
+    axis: Axis | None = None
+
+
+class Loss(NamedTuple):
+    """The mean share of the above-floor accuracy that a layer of a third costs."""
+
+    profiles: tuple[Profile, ...]  # of each task
+    column: int  # of the third in these
+    n_layers: int  # in the third
+
+    @property
+    def parts(self) -> Float[np.ndarray, " items"]:
+        """What each item adds to the mean over tasks of the mean over items."""
+        n_tasks, column = len(self.profiles), self.column
+        return np.concatenate(
+            [p.pseudo[:, column] / (len(p.pseudo) * n_tasks) for p in self.profiles]
+        )
+
+    @property
+    def lost(self) -> list[LostOf]:
+        """What each task's items lose, and have to lose."""
+        return [LostOf(p.values[:, 1 + self.column], p.values[:, 0]) for p in self.profiles]
+
+    def bounded(self, ends: Ends) -> Bounded:
+        """Bounds of resamples, no narrower than unseen items allow."""
+        scales = [profile.scale for profile in self.profiles]
+        shares = np.stack([p.pseudo[:, [self.column]].mean(axis=0) for p in self.profiles])
+        low, high = (
+            np.where(np.isfinite(end), end, np.nan) for end in wide_enough(ends, shares, scales)
+        )
+        return Bounded(low, high, moved_by_an_answer(scales, self.n_layers))
 
 
 @dataclass(frozen=True)
@@ -120,12 +139,12 @@ def quantities(
 ) -> dict[Key, list[Quantity]]:
     """All that can be said of every one of the runs, on tasks and items that they share."""
     by_key = dict(_accuracies(runs, note))
-    for axis in axes_of_all(runs):
+    for axis in _axes_of_all(runs):
         by_key |= dict(_depths(runs, axis, note if axis == COMPUTATION else lambda row: None))
     return by_key | dict(_losses(runs, note))
 
 
-def axes_of_all(runs: Sequence[Prepared]) -> list[str]:
+def _axes_of_all(runs: Sequence[Prepared]) -> list[str]:
     """The axes that every run has; of decoders alone, that of computation."""
     if not any(run.run.facts.model.n_encoder_layers for run in runs):
         return [COMPUTATION]
@@ -151,10 +170,8 @@ def _accuracies(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key,
             right = cell.intact[:, None].astype(float)
             draws = run.sampling.means(task, right, cell.clusters)[:, 0]
             of_runs.append(Quantity(draws, len(right), cell.clusters, cell.intact))
-        yield (
-            Key(ACCURACY, capability, protocol, "intact model", ACCURACY, COMPUTATION, (task,)),
-            of_runs,
-        )
+        key = ACCURACY, capability, protocol, "intact model", ACCURACY, COMPUTATION, (task,)
+        yield Key(*key), of_runs
 
 
 def _depths(
@@ -188,16 +205,15 @@ def _depths(
             named = {s.tasks for s in of_runs}
             if len(named) > 1:  # settled in other tasks
                 continue
-            family, shift = (SIZE, 0.0) if measure == CRITICAL else (DEPTH, 0.5)
             n_items = min(s.n_items for s in of_runs)
             clusters = min((s.clusters for s in of_runs), key=lambda clusters: clusters.n)
-            of_key = []
+            placed = []
             for s, size in zip(of_runs, sizes, strict=True):
-                scale = Axis(size, shift, size) if family == DEPTH else None
-                draws = (s.draws + shift) / size
-                of_key.append(Quantity(draws, n_items, clusters, curves=s.curves, axis=scale))
-            # in relative depth, and as shares of layers
-            yield Key(family, *place, measure, axis, *named), of_key
+                # in relative depth, and as shares of layers
+                scale = None if measure == CRITICAL else Axis(size, 0.5, size)
+                draws = s.draws / size if scale is None else scale.depth(s.draws)
+                placed.append(Quantity(draws, n_items, clusters, curves=s.curves, axis=scale))
+            yield Key(SIZE if measure == CRITICAL else DEPTH, *place, measure, axis, *named), placed
 
 
 def _aligned(curves: Sequence[MethodCurve], runs: Sequence[Prepared]) -> list[MethodCurve]:
@@ -224,33 +240,23 @@ def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, lis
             note(left_out(_names(runs), "no task has signal in every run", capability=capability,
                           protocol=protocol, method=ABLATION))  # fmt: skip
             continue
-        thirds = _shared([set(thirds_of(run.sampling.n_layers)) for run in runs])
-        for third in (name for name in THIRDS if name in thirds):
-            key = Key(LOSS, *place, ABLATION, f"{third} third", COMPUTATION, tuple(shown))
-            yield (
-                key,
-                [
-                    _loss([profiles[(*place, task)] for task in shown], third, run.sampling)
-                    for profiles, run in zip(every, runs, strict=True)
-                ],
-            )
+        of_runs = [
+            _by_third([profiles[(*place, task)] for task in shown], run.sampling)
+            for profiles, run in zip(every, runs, strict=True)
+        ]
+        for third in (name for name in THIRDS if all(name in by_third for by_third in of_runs)):
+            key = LOSS, *place, ABLATION, f"{third} third", COMPUTATION, tuple(shown)
+            yield Key(*key), [by_third[third] for by_third in of_runs]
 
 
-def _loss(profiles: Sequence[Profile], third: str, sampling: Sampling) -> Quantity:
-    groups = thirds_of(sampling.n_layers)
-    column = list(groups).index(third)
-    draws = mean_draws(profiles, sampling)[:, column]
-    # each item's part of the mean over tasks of the mean over items
-    parts = [p.pseudo[:, column] / (len(p.pseudo) * len(profiles)) for p in profiles]
-    whole = np.concatenate(parts)
-    together = Clusters.joined([profile.cell.clusters for profile in profiles])
-    shares = np.stack([p.pseudo[:, [column]].mean(axis=0) for p in profiles])
-    scales = tuple(profile.scale for profile in profiles)
-    return Quantity(
-        draws, len(whole), together, parts=whole, shares=shares,
-        lost=tuple(LostOf(p.values[:, 1 + column], p.values[:, 0]) for p in profiles),
-        scales=scales, n_layers=len(groups[third]),
-    )  # fmt: skip
+def _by_third(profiles: Sequence[Profile], sampling: Sampling) -> dict[str, Quantity]:
+    draws, n_items = mean_draws(profiles, sampling), sum(len(p.pseudo) for p in profiles)
+    clusters = Clusters.joined([profile.cell.clusters for profile in profiles])
+    return {
+        name: Quantity(draws[:, i], n_items, clusters,
+                       loss=Loss(tuple(profiles), i, len(layers)))
+        for i, (name, layers) in enumerate(thirds_of(sampling.n_layers).items())
+    }  # fmt: skip
 
 
 def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:
@@ -258,12 +264,11 @@ def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:
     profiles = {}
     signal = signals(list(run.cells.values()), run.run.facts.chance)
     for cell in run.cells.values():
-        level = run.run.facts.chance(cell.task, cell.protocol)
         whole = cell.interventions["layer"].tolist() == list(range(run.sampling.n_layers))
         if whole and len(cell.intact) > 1 and signal[cell.task, cell.protocol]:
-            groups = thirds_of(run.sampling.n_layers)
+            level = run.run.facts.chance(cell.task, cell.protocol)
             key = cell.capability, cell.protocol, cell.task
-            profiles[key] = loss_profile(cell, level, groups)
+            profiles[key] = loss_profile(cell, level, thirds_of(run.sampling.n_layers))
     return profiles
 
 
@@ -289,35 +294,29 @@ def _in_every(
 
 
 def _shared(sets: Sequence[set[Any]]) -> list[Any]:
-    return sorted(set.intersection(*sets)) if sets else []
+    return sorted(set.intersection(*sets))
 
 
 def _names(runs: Sequence[Prepared]) -> str:
     return ", ".join(run.run.name for run in runs)
 
 
-def n_comparisons(several: Sequence[Sequence[Prepared]]) -> Counter[str]:
-    """How many comparisons of each family are asked for between every two groups of runs.
-
-    They are of what every one of these runs speaks, or is silent.
-    """
+def n_comparisons(groups: Sequence[Sequence[Prepared]]) -> Counter[str]:
+    """How many comparisons of each family every two groups ask for, those left out as well."""
     planned: Counter[str] = Counter()
-    for one, other in combinations(several, 2):
+    for one, other in combinations(groups, 2):
         runs = [*one, *other]
-        cells = set.intersection(*(set(run.cells) for run in runs))
-        places = {(runs[0].cells[cell].capability, cell[1]) for cell in cells}
-        thirds = set.intersection(*(set(thirds_of(run.sampling.n_layers)) for run in runs))
-        read = set.intersection(
-            *(
-                {(e.capability, e.protocol, e.method) for e in (*r.evidence, *r.silent)}
-                for r in runs
-            )
-        )
+        shared = _shared([set(run.cells) for run in runs])
+        places = {(runs[0].cells[cell].capability, cell[1]) for cell in shared}
+        thirds = _shared([set(thirds_of(run.sampling.n_layers)) for run in runs])
+        read = _shared([
+            {(e.capability, e.protocol, e.method) for e in (*r.evidence, *r.silent)} for r in runs
+        ])  # fmt: skip
         # a method gives one depth on each axis that it has, a lens another if any answer settles
         settling = {e.method for run in runs for e in run.evidence if e.settled is not None}
-        axes = len(axes_of_all(runs))
+        axes = len(_axes_of_all(runs))
         depths = sum(
             axes if method == ABLATION else 1 + (method in settling) for *_, method in read
         )
-        planned += Counter({ACCURACY: len(cells), DEPTH: depths, LOSS: len(places) * len(thirds)})
+        planned += Counter({ACCURACY: len(shared), DEPTH: depths, LOSS: len(places) * len(thirds)})
     return planned

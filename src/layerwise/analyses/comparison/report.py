@@ -1,14 +1,11 @@
-"""The page of a comparison: sentences, figures and tables as rows of text, from its tables alone.
-
-No HTML is written here; escaping is the template's business.
-"""
+"""The typed result of a comparison and its page, from its tables alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -32,16 +29,18 @@ from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
     capitalised,
+    counted,
     in_order,
     joined,
     number,
     spread,
     when,
 )
+from layerwise.storage.joined_folder import JoinedFolder, JoinedRuns
 
 from .findings import established, headline, not_established
 from .quantities import COMPARED, FAMILIES
-from .runs import UNITS, ComparedRuns
+from .runs import FOLDER, UNITS, ComparisonFacts
 
 # Claims on the first screen.
 MOST = 4
@@ -49,33 +48,81 @@ MOST = 4
 _FEW = 8
 
 
-def comparison_report(comparison: ComparedRuns) -> Report:
-    """The page of a comparison, as ``Comparison.report`` gives it."""
-    sure = sure_claims(comparison)
-    rest = not_established(comparison.differences)
-    return Report((*sure, *rest), lambda: _page(comparison, sure, rest))
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(JoinedRuns):
+    """Differences between runs, with intervals and tests, as tables.
+
+    Attributes:
+        layers: ``comparison_layers.parquet``: what changing each layer of each run costs.
+        estimates: ``comparison_estimates.parquet``: each run by itself.
+        differences: ``comparison_differences.parquet``: every two runs, or every two groups.
+        groups: ``comparison_groups.parquet``: the spread within groups; empty without groups.
+        left_out: ``comparison_left_out.parquet``: what was not compared, and why.
+        facts: what is needed to repeat it.
+    """
+
+    home: ClassVar[JoinedFolder[Any]] = FOLDER
+    tables: ClassVar[tuple[str, ...]] = FOLDER.tables
+
+    layers: pd.DataFrame
+    estimates: pd.DataFrame
+    differences: pd.DataFrame
+    groups: pd.DataFrame
+    left_out: pd.DataFrame
+    facts: ComparisonFacts
+
+    def report(self) -> Report:
+        """The page with figures, sentences and tables."""
+        sure, rest = self.established(), not_established(self.differences)
+        return Report((*sure, *rest), lambda: _page(self, sure, rest))
+
+    def established(self) -> list[Claim]:
+        """The sentences that a test supports, the largest difference first."""
+        sure = established(self.claimable(), self.facts.n_tests)
+        if _lens_of_one_stack(self):  # what the lens cannot see must not lead
+            sure.sort(key=lambda claim: "lens" in str(claim.source["where"]["method"]))
+        return sure
+
+    def claimable(self) -> pd.DataFrame:
+        """The differences of which something may be claimed.
+
+        A mean loss over the layers of a third counts layers: it is not compared between models
+        that have other numbers of them.
+        """
+        depths = {run.group or run.name: run.facts.model.n_layers for run in self.facts.runs}
+        first, second = (self.differences[end].map(depths.get) for end in ("first", "second"))
+        alike = (self.differences["family"] != "share lost") | first.eq(second)
+        return pd.DataFrame(self.differences.loc[alike])
+
+    def __repr__(self) -> str:
+        n_established = sum(self.differences["significant"])
+        return (
+            f"Comparison({', '.join(_run_names(self))}; "
+            f"{n_established} of {counted(len(self.differences), 'difference')} established)"
+        )
 
 
-def sure_claims(comparison: ComparedRuns) -> list[Claim]:
-    """A claim for each difference that is established, as ``Comparison.established`` gives it."""
-    sure = established(comparison.claimable(), comparison.facts.n_tests)
-    if _lens_of_one_stack(comparison):  # what the lens cannot see must not lead
-        sure.sort(key=lambda claim: "lens" in str(claim.source["where"]["method"]))
-    return sure
+def _run_names(comparison: Comparison) -> list[str]:
+    """Names of the groups, or of the runs if there are none."""
+    return comparison.facts.groups or [run.name for run in comparison.facts.runs]
 
 
 def _page(
-    comparison: ComparedRuns, sure: Sequence[Claim], rest: Sequence[Claim]
+    comparison: Comparison, sure: Sequence[Claim], rest: Sequence[Claim]
 ) -> tuple[str, dict[str, Any]]:
     """The page's text, and its figures by name."""
-    names = list(comparison.facts.groups or [run.name for run in comparison.facts.runs])
-    drawings = list(_drawings(comparison))
+    names, drawings = _run_names(comparison), list(_drawings(comparison))
     n_sure = int(numbers(comparison.differences, "significant").sum())
     made, figures = pictures(drawings)
     tasks = [
         [task.name, task.capability, str(task.n_items), str(task.n_fewshot), task.hash[:12]]
         for task in comparison.facts.runs[0].facts.tasks
     ]
+
+    def with_rows(claims: Sequence[Claim]) -> list[tuple[Claim, Table]]:
+        file = "comparison_differences.parquet"
+        return [(claim, evidence(claim, comparison.differences, file)) for claim in claims]
+
     text = filled(
         "layerwise.analyses.comparison",
         "comparison.html.j2",
@@ -87,31 +134,25 @@ def _page(
         n_tests=n_tests(comparison.differences),
         about=[*_about(comparison), *_reach(comparison.differences)],
         lens=_lens_of_one_stack(comparison),
-        established=_with_rows(comparison, sure),
+        established=with_rows(sure),
         most=MOST,
-        not_established=_with_rows(comparison, rest),
+        not_established=with_rows(rest),
         pictures=[made[drawing] for drawing in drawings],
         basis=[
-            runs_table(comparison),
+            _runs_table(comparison),
             Table("Tasks compared", ("task", "capability", "items", "few-shot", "hash"), tasks),
         ],
-        tables=numbers_tables(comparison),
+        tables=list(_numbers_tables(comparison)),
     )
     return text, figures
 
 
-def _with_rows(comparison: ComparedRuns, findings: Sequence[Claim]) -> list[tuple[Claim, Table]]:
-    """Sentences, each with the rows that it stands on."""
-    file = "comparison_differences.parquet"
-    return [(finding, evidence(finding, comparison.differences, file)) for finding in findings]
-
-
-def caution(comparison: ComparedRuns) -> str:
+def caution(comparison: Comparison) -> str:
     """What the differences are about, and what not."""
     return " ".join([*_about(comparison), *_lens_of_one_stack(comparison)])
 
 
-def _lens_of_one_stack(comparison: ComparedRuns) -> list[str]:
+def _lens_of_one_stack(comparison: Comparison) -> list[str]:
     """A caution if a lens is compared between models of one stack and of two."""
     kinds = {run.facts.model.n_encoder_layers > 0 for run in comparison.facts.runs}
     if len(kinds) < 2 or "logit lens" not in set(comparison.differences["method"]):
@@ -122,7 +163,7 @@ def _lens_of_one_stack(comparison: ComparedRuns) -> list[str]:
     ]
 
 
-def _about(comparison: ComparedRuns) -> list[str]:
+def _about(comparison: Comparison) -> list[str]:
     """What the unit is, and what the tests hold for."""
     groups = comparison.facts.groups
     if not groups:
@@ -147,19 +188,16 @@ def _reach(differences: pd.DataFrame) -> list[str]:
     """How small a difference could be seen, by the width of most intervals."""
     bounded = differences.dropna(subset=["low", "high"])
     widths = {
-        family: numbers(part, "high") - numbers(part, "low")
+        family: float(np.median(numbers(part, "high") - numbers(part, "low")))
         for (family,), part in parts(bounded, family=COMPARED)
-        if family in _OF
     }
-    reach = joined(
-        f"±{number(50 * float(np.median(width)))}{_OF[family]}" for family, width in widths.items()
-    )
+    reach = joined(f"±{number(50 * width)}{_OF[family]}" for family, width in widths.items())
     if not reach:
         return []
     return [f"A typical 95 % interval is {reach}: smaller differences are likely missed."]
 
 
-def _drawings(comparison: ComparedRuns) -> Iterator[FigureSpec]:
+def _drawings(comparison: Comparison) -> Iterator[FigureSpec]:
     from .figures import Block, compared_depths, compared_roles, difference_ranges
 
     blocks = [
@@ -190,10 +228,7 @@ def _drawings(comparison: ComparedRuns) -> Iterator[FigureSpec]:
         alt = "Points with intervals on an axis of depth, one per capability and run."
         draw = partial(compared_depths, comparison.estimates, blocks)
         yield FigureSpec("depths", draw, caption, alt)
-    for family in COMPARED:
-        of_family = rows(comparison.differences, family=family)
-        if of_family.empty:
-            continue
+    for (family,), of_family in parts(comparison.differences, family=COMPARED):
         how = "intervals and tests over runs and items at once (Welch, plus the error over items)"
         if of_family["unit"].iloc[0] == "item":
             tests = "exact McNemar tests" if family == "accuracy" else "paired tests"
@@ -209,25 +244,20 @@ def _drawings(comparison: ComparedRuns) -> Iterator[FigureSpec]:
         yield FigureSpec(f"differences_{family.replace(' ', '_')}", draw, caption, alt)
 
 
-def runs_table(comparison: ComparedRuns) -> Table:
+def _runs_table(comparison: Comparison) -> Table:
     """Which runs were compared."""
-    grouped = bool(comparison.facts.groups)
-    columns = (
-        *(("group",) if grouped else ()), "run", "model", "layers", "parameters", "hash", "made",
-    )  # fmt: skip
+    columns = ["group", "run", "model", "layers", "parameters", "hash", "made"]
     cells = []
     for run in comparison.facts.runs:
-        model = run.facts.model
-        first = model.n_encoder_layers
+        model, first = run.facts.model, run.facts.model.n_encoder_layers
         layers = f"{first} encoder, {model.n_layers - first} decoder" if first else model.n_layers
+        parameters = f"{model.n_parameters:,}".replace(",", "\u202f")
+        made = run.facts.created.strftime("%Y-%m-%d %H:%M UTC")
         cells.append(
-            [
-                *([run.group or ""] if grouped else []), run.name, model.name, str(layers),
-                f"{model.n_parameters:,}".replace(",", "\u202f"), model.hash[:12],
-                run.facts.created.strftime("%Y-%m-%d %H:%M UTC"),
-            ]
-        )  # fmt: skip
-    return Table("Runs", columns, cells)
+            [run.group or "", run.name, model.name, str(layers), parameters, model.hash[:12], made]
+        )
+    first = 0 if comparison.facts.groups else 1
+    return Table("Runs", tuple(columns[first:]), [row[first:] for row in cells])
 
 
 _WHAT = plain("capability", "protocol", "method", "measure", "axis")
@@ -239,21 +269,18 @@ _SPREAD = (
 _LEFT_OUT = plain("runs", "capability", "task", "protocol", "method", "reason")
 
 
-def _shown(title: str, name: str, table: pd.DataFrame, columns: Sequence[Column]) -> list[Table]:
+def _shown(title: str, name: str, table: pd.DataFrame, columns: Sequence[Column]) -> Table:
     """The first rows of a saved table as text; what is alike in all of them is told below."""
-    if table.empty:
-        return []
     where = f"rows are in comparison_{name}.parquet"
     shown = as_text(f"{title} ({{n}})", columns, table, most=1000, where=where)
     names, texts, alike = narrowed(shown.columns, shown.cells)
-    return [replace(shown, columns=names, cells=texts, note=shown.note + alike)]
+    return replace(shown, columns=names, cells=texts, note=shown.note + alike)
 
 
-def numbers_tables(comparison: ComparedRuns) -> list[Table]:
+def _numbers_tables(comparison: Comparison) -> Iterator[Table]:
     """Differences of each family, the surest first; spread, each run, and what is left out."""
-    tables = []
-    for family in COMPARED:
-        ranked = rows(comparison.differences, family=family).sort_values("p_holm", kind="stable")
+    for (family,), differences in parts(comparison.differences, family=COMPARED):
+        ranked = differences.sort_values("p_holm", kind="stable")
         by_run = bool((ranked["unit"] == "run").all())
         columns = (
             *plain("first", "second", "tasks"), *_WHAT,
@@ -268,11 +295,12 @@ def numbers_tables(comparison: ComparedRuns) -> list[Table]:
             Column("difference is", lambda row: "established" if row["significant"]
                    else "not established"),
         )  # fmt: skip
-        tables += _shown(f"Differences: {family}", "differences", ranked, columns)
-    tables += _shown("Spread within groups", "groups", comparison.groups, _SPREAD)
-    for family in FAMILIES:
+        yield _shown(f"Differences: {family}", "differences", ranked, columns)
+    if len(comparison.groups):
+        yield _shown("Spread within groups", "groups", comparison.groups, _SPREAD)
+    for (family,), estimates in parts(comparison.estimates, family=FAMILIES):
         estimate = estimated(UNITS[family][0], "estimate", "", 100)
         columns = (*plain("run", "tasks"), *_WHAT, named("n", "n_items"), estimate)
-        of_family = rows(comparison.estimates, family=family)
-        tables += _shown(f"Each run by itself: {family}", "estimates", of_family, columns)
-    return tables + _shown("Left out, and why", "left_out", comparison.left_out, _LEFT_OUT)
+        yield _shown(f"Each run by itself: {family}", "estimates", estimates, columns)
+    if len(comparison.left_out):
+        yield _shown("Left out, and why", "left_out", comparison.left_out, _LEFT_OUT)

@@ -1,7 +1,4 @@
-"""Saved runs made ready to be compared: what they share, and what is refused or left out.
-
-Nothing is computed from answers here; a run is read from its folder, and no model is run.
-"""
+"""Saved runs made ready to be compared: what they share, and what is refused or left out."""
 
 from __future__ import annotations
 
@@ -10,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import pandas as pd
 from pydantic import Field
 
 from layerwise.analyses.ablation.result import AblationResult
@@ -20,7 +16,7 @@ from layerwise.analyses.loading import load_results
 from layerwise.analyses.registry import curves_in_words, with_curves
 from layerwise.errors import UserError, counted
 from layerwise.storage.base import Result
-from layerwise.storage.joined_folder import JoinedFolder, JoinedRuns
+from layerwise.storage.joined_folder import JoinedFolder
 from layerwise.storage.places import COMPARISON_PAGE
 from layerwise.storage.provenance import Facts, Frozen, Stamped, TaskFacts, join_facts
 
@@ -76,48 +72,13 @@ FOLDER = JoinedFolder(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class ComparedRuns(JoinedRuns):
-    """What differs between runs, and how sure that is, as tables.
-
-    Attributes:
-        layers: ``comparison_layers.parquet``: what changing each layer of each run costs.
-        estimates: ``comparison_estimates.parquet``: each run by itself.
-        differences: ``comparison_differences.parquet``: every two runs, or every two groups.
-        groups: ``comparison_groups.parquet``: the spread within groups; empty without groups.
-        left_out: ``comparison_left_out.parquet``: what was not compared, and why.
-        facts: what is needed to repeat it.
-    """
-
-    home: ClassVar[JoinedFolder[Any]] = FOLDER
-    tables: ClassVar[tuple[str, ...]] = FOLDER.tables
-
-    layers: pd.DataFrame
-    estimates: pd.DataFrame
-    differences: pd.DataFrame
-    groups: pd.DataFrame
-    left_out: pd.DataFrame
-    facts: ComparisonFacts
-
-    def claimable(self) -> pd.DataFrame:
-        """The differences of which something may be claimed.
-
-        A mean loss over the layers of a third counts layers: it is not compared between models
-        that have other numbers of them.
-        """
-        depths = {run.group or run.name: run.facts.model.n_layers for run in self.facts.runs}
-        first, second = (self.differences[end].map(depths.get) for end in ("first", "second"))
-        alike = (self.differences["family"] != "share lost") | first.eq(second)
-        return pd.DataFrame(self.differences.loc[alike])
-
-
 @dataclass(frozen=True)
 class SavedRun:
     """A run as it is compared."""
 
     name: str  # what it is called; unique among the runs
-    group: str | None  # the group that it belongs to; None if there are no groups
-    facts: Facts  # what is needed to repeat it
+    group: str | None  # None if there are no groups
+    facts: Facts
     results: tuple[Result, ...]  # its results of the kinds that can be compared
 
     @property
@@ -131,10 +92,10 @@ def left_out(runs: str, reason: str, **what: str) -> dict[str, Any]:
     return {"runs": runs, "reason": reason} | what
 
 
-def saved_runs(folders: Sequence[Path], groups: Sequence[str | None]) -> list[SavedRun]:
-    """Read the folders."""
-    runs = []
-    for folder, name, group in zip(folders, _names(folders), groups, strict=True):
+def saved_runs(folders: Sequence[tuple[Path, str | None]]) -> list[SavedRun]:
+    """Read the folders of runs, each with its group."""
+    runs, names = [], _names([folder for folder, _ in folders])
+    for name, (folder, group) in zip(names, folders, strict=True):
         results = with_curves(load_results(folder))
         if not results:
             raise UserError(
@@ -200,17 +161,12 @@ def refuse_mixed_group(runs: Sequence[SavedRun]) -> None:
 
 def on_shared_tasks(runs: Sequence[SavedRun]) -> tuple[list[SavedRun], list[dict[str, Any]]]:
     """The runs with the tasks alone that all of them asked by the very same items."""
-    names = dict.fromkeys(task.name for run in runs for task in run.facts.tasks)
-    by_task = {name: {r.name: t for r in runs for t in r.facts.tasks if t.name == name}
-             for name in names}  # fmt: skip
+    by_task: dict[str, dict[str, TaskFacts]] = {}
+    for run in runs:
+        for task in run.facts.tasks:
+            by_task.setdefault(task.name, {})[run.name] = task
     reasons = {name: _difference(having, runs) for name, having in by_task.items()}
-    shared = [name for name, reason in reasons.items() if reason is None]
-    rows = [
-        left_out(", ".join(r.name for r in runs), reason, task=name,
-                 capability=next(iter(by_task[name].values())).capability)
-        for name, reason in reasons.items()
-        if reason is not None
-    ]  # fmt: skip
+    shared, names = [name for name in reasons if not reasons[name]], ", ".join(r.name for r in runs)
     if not shared:
         name, reason = next(iter(reasons.items()))
         raise UserError(
@@ -227,11 +183,15 @@ def on_shared_tasks(runs: Sequence[SavedRun]) -> tuple[list[SavedRun], list[dict
             results.append(type(result)(**own, facts=result.facts))  # type: ignore[call-arg]
         facts = run.facts.model_copy(update={"tasks": kept})
         restricted.append(replace(run, facts=facts, results=tuple(results)))
-    return restricted, rows
+    return restricted, [
+        left_out(names, reason, task=name,
+                 capability=next(iter(by_task[name].values())).capability)
+        for name, reason in reasons.items() if reason
+    ]  # fmt: skip
 
 
-def _difference(having: Mapping[str, TaskFacts], runs: Sequence[SavedRun]) -> str | None:
-    """How a task differs between runs; None if it does not."""
+def _difference(having: Mapping[str, TaskFacts], runs: Sequence[SavedRun]) -> str:
+    """How a task differs between runs; empty if it does not."""
     lacking = [run.name for run in runs if run.name not in having]
     if lacking:
         return f"not in {', '.join(lacking)}"
@@ -241,24 +201,15 @@ def _difference(having: Mapping[str, TaskFacts], runs: Sequence[SavedRun]) -> st
             for run, task in having.items()
         )
         return f"the items differ: {differing}"
-    levels = {str(dict(sorted(task.chance.items()))): run for run, task in having.items()}
-    return None if len(levels) == 1 else "the accuracy by guessing differs"
+    levels = {tuple(sorted(task.chance.items())) for task in having.values()}
+    return "the accuracy by guessing differs" if len(levels) > 1 else ""
 
 
 def shared_change(runs: Sequence[SavedRun]) -> tuple[str, str] | None:
     """The kind and site of single-layer changes that all runs have, skipped layers first."""
-    listed: dict[str, list[tuple[str, str]]] = {}
-    for run in runs:
-        listed[run.name] = []
-        if run.ablation is not None:  # of whole layers or of a part, one layer at a time
-            table = run.ablation.records
-            single = table["head"].isna() & table["layer"].notna() & table["site"].ne("layers")
-            changes = table.loc[single, ["kind", "site"]].drop_duplicates().to_numpy()
-            listed[run.name] = [(str(kind), str(site)) for kind, site in changes]
-    shared = [c for c in next(iter(listed.values())) if all(c in own for own in listed.values())]
-    if shared:
-        return min(shared, key=lambda change: change != ("skip", "layer"))
-    if all(listed.values()):
+    listed = {run.name: _single_changes(run.ablation) for run in runs}
+    shared = [c for c in listed[runs[0].name] if all(c in own for own in listed.values())]
+    if not shared and all(listed.values()):
         each = "; ".join(
             f"{', '.join(map(' '.join, changes))} in {name}" for name, changes in listed.items()
         )
@@ -266,4 +217,14 @@ def shared_change(runs: Sequence[SavedRun]) -> tuple[str, str] | None:
             f"The metric differs, for layers were changed in different ways ({each}): expected "
             "one way that all runs have; run `layerwise ablate` with the same --kind and --site."
         )
-    return None
+    return min(shared, key=lambda change: change != ("skip", "layer"), default=None)
+
+
+def _single_changes(ablation: AblationResult | None) -> list[tuple[str, str]]:
+    """Kinds and sites of changes of whole layers or of a part, one layer at a time."""
+    if ablation is None:
+        return []
+    table = ablation.records
+    single = table["head"].isna() & table["layer"].notna() & table["site"].ne("layers")
+    changes = table.loc[single, ["kind", "site"]].drop_duplicates().to_numpy()
+    return [(str(kind), str(site)) for kind, site in changes]

@@ -1,7 +1,4 @@
-"""Estimates of each run, and differences between runs or groups with intervals and tests.
-
-What is estimated is made in ``quantities``; definitions are in ``docs/comparing.md``.
-"""
+"""Estimates of each run, and differences between runs or groups with intervals and tests."""
 
 from __future__ import annotations
 
@@ -14,26 +11,19 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.depth.depth_inference import depth_bounds, depth_difference
-from layerwise.stats.depth.depths import bounds, later_by, two_sided_p
+from layerwise.stats.depth.depths import bounds, later_by
 from layerwise.stats.effects import ALPHA
-from layerwise.stats.families.estimate import exact_where_alike, with_holm
+from layerwise.stats.families.estimate import Ends, exact_where_alike, with_holm
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.items.min_f_prime import crossed_difference
 from layerwise.stats.share_tests.same_share import no_surer, share_difference
-from layerwise.stats.share_tests.share_bounds import (
-    Bounded,
-    difference_wide_enough,
-    moved_by_an_answer,
-    wide_enough,
-)
+from layerwise.stats.share_tests.share_bounds import difference_wide_enough
 
 from .quantities import (
     ACCURACY,
     COMPARED,
     DESCRIBED,
-    LOSS,
-    SIZE,
     Key,
     Prepared,
     Quantity,
@@ -75,10 +65,7 @@ def _row(
     key: Key, names: Sequence[str | None], every: Sequence[Quantity], split: int,
     smallest_depth: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """What a difference of two runs, or of two groups of which one ends at ``split``, is of.
-
-    The smallest difference of interest is in layers of the model that has the fewest.
-    """
+    """What a difference of two runs, or of two groups of which one ends at ``split``, is of."""
     values = np.array([quantity.draws[0] for quantity in every])
     units = [quantity.axis.unit for quantity in every if quantity.axis]
     return {
@@ -96,39 +83,31 @@ def _row(
 def _tested(
     key: Key, first: Quantity, second: Quantity, differences: Draws, seed: int
 ) -> tuple[float, float, float]:
-    """Bounds and p: exact McNemar for accuracies, sign flips for shares lost, depths by contrast.
-
-    All of clusters, of which one's items are exchanged together.
-    """
+    """Bounds and p, over clusters, whose items are exchanged together."""
     clusters = first.clusters
-    low, high = _interval(key, differences, clusters.n)
     if first.right is not None and second.right is not None:
         net = first.right.astype(int) - second.right
         p = float(paired_p_values(net[:, None], clusters)[0])
-        return *_with_unseen_items((low, high), clusters.n, least=-1.0), p
-    if first.parts is not None and second.parts is not None:
-        own = [
-            Bounded(*_one(_own_interval(key, each)), moved_by_an_answer(each.scales, each.n_layers))
-            for each in (second, first)
-        ]
-        ends = difference_wide_enough(differences[:1], _one((low, high)), *own)
-        parts = second.parts - first.parts
+        return *_of_answers(differences, clusters.n, least=-1.0), p
+    if first.loss and second.loss:
+        own = [loss.bounded(_expanded(of.draws, clusters.n))
+               for of, loss in ((second, second.loss), (first, first.loss))]  # fmt: skip
+        ends = difference_wide_enough(differences[:1], _expanded(differences, clusters.n), *own)
+        parts = second.loss.parts - first.loss.parts
         parts[np.abs(parts) < 1e-12] = 0.0
         summed = clusters.sums(parts[:, None])
         p = float(stats.sign_flip_p_values(summed, seed=stats.generator(seed, *key.tasks))[0])
-        inverted = share_difference(first.lost, second.lost, clusters)
+        inverted = share_difference(first.loss.lost, second.loss.lost, clusters)
         low, high, p = no_surer(float(ends[0][0]), float(ends[1][0]), p, inverted)
         low, high = (end if np.isfinite(end) else np.nan for end in (low, high))
         return low, high, p
+    assert first.axis is not None
+    assert second.axis is not None
     # no exact paired test of so few items could be surer
-    least = 2.0 ** (1 - clusters.n)
-    if first.curves and first.axis and second.axis:
-        axes = first.axis, second.axis
-        return depth_difference(
-            first.curves, second.curves, axes, paired=True, measure=key.measure, least=least
-        )
-    kept, low, _ = bounds(differences, clusters.n)
-    return low, high, 1.0 if np.isnan(low) else two_sided_p(kept, least=least)
+    least, axes = 2.0 ** (1 - clusters.n), (first.axis, second.axis)
+    return depth_difference(
+        first.curves, second.curves, axes, paired=True, measure=key.measure, least=least
+    )
 
 
 # A column that is not saved.
@@ -146,24 +125,15 @@ def group_difference_rows(
     for key, every in quantities([*first, *second], left_out.append).items():
         if key.measure in DESCRIBED:
             continue
-        values = np.array([each.draws[0] for each in every])
         draws = np.array([each.draws for each in every])
         over_items = draws[split:].mean(axis=0) - draws[:split].mean(axis=0)
-        error = float(np.nanstd(over_items[1:]))
-        difference = crossed_difference(values[:split], values[split:], error, every[0].clusters.n)
-        low_high = {end: getattr(difference.interval, end) for end in ("low", "high")}
-        yield (
-            _row(key, names, every, split, smallest_depth)
-            | low_high
-            | {
-                "unit": RUN,
-                "difference": difference.interval.estimate,
-                "p": difference.p,
-                "error_runs": difference.error_units,
-                "error_items": error,
-                "df": difference.df,
-            }
-        )
+        error, n = float(np.nanstd(over_items[1:])), every[0].clusters.n
+        tested = crossed_difference(draws[:split, 0], draws[split:, 0], error, n)
+        value, low, high = (getattr(tested.interval, e) for e in ("estimate", "low", "high"))
+        yield _row(key, names, every, split, smallest_depth) | {
+            "unit": RUN, "difference": value, "low": low, "high": high, "p": tested.p,
+            "error_runs": tested.error_units, "error_items": error, "df": tested.df,
+        }  # fmt: skip
 
 
 def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, Any]]:
@@ -179,10 +149,7 @@ def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, A
 def corrected(
     rows: Sequence[dict[str, Any]], asked: Mapping[str, int] | None = None
 ) -> list[dict[str, Any]]:
-    """The rows with Holm's correction over all comparisons of a family, and over all families.
-
-    Significant is what is so after the correction and no smaller than is of interest.
-    """
+    """The rows with Holm's correction within each family and over all, and their significance."""
     tested, tests = [], n_tests([row["family"] for row in rows], asked or {})
     for family in COMPARED:
         of_family = with_holm((row for row in rows if row["family"] == family), tests[family])
@@ -206,43 +173,32 @@ def _named(key: Key, quantity: Quantity) -> dict[str, Any]:
 
 
 def _own_interval(key: Key, quantity: Quantity) -> tuple[float, float]:
-    if not (quantity.curves and quantity.axis):
-        ends = _interval(key, quantity.draws, quantity.clusters.n)
-        if key.family == ACCURACY:
-            return _with_unseen_items(ends, quantity.clusters.n, least=0.0)
-        if quantity.shares is None:
-            return ends
-        wide = wide_enough(_one(ends), quantity.shares, quantity.scales)
-        low, high = (float(end[0]) if np.isfinite(end[0]) else np.nan for end in wide)
-        return low, high
-    low, high = quantity.axis.depth(np.array(depth_bounds(quantity.curves, key.measure)))
-    return float(low), float(high)
+    """Bounds (95 %); nan where nothing can be said, or one side has no end."""
+    n, draws = quantity.clusters.n, quantity.draws
+    if quantity.axis:
+        low, high = quantity.axis.depth(np.array(depth_bounds(quantity.curves, key.measure)))
+        return float(low), float(high)
+    if quantity.loss:
+        low, high, _ = quantity.loss.bounded(_expanded(draws, n))
+        return float(low[0]), float(high[0])
+    if quantity.right is not None:
+        return _of_answers(draws, n, least=0.0)
+    _, low, high = bounds(draws, n)  # of a critical set: resampled tests find more layers
+    return min(low, float(draws[0])), max(high, float(draws[0]))
 
 
-def _with_unseen_items(ends: tuple[float, float], n: int, least: float) -> tuple[float, float]:
+def _of_answers(draws: Draws, n: int, least: float) -> tuple[float, float]:
     """Bounds of answers, or of their change, exact ones where all items of the sample are alike."""
-    if ends[0] != ends[1]:
-        return ends
+    _, low, high = bounds(draws, n)
+    if low != high:
+        return low, high
     middle, reach = (1 + least) / 2, (1 - least) / 2
-    exact = exact_where_alike(np.array([ends[0] - middle]), np.array([n]), reach)
+    exact = exact_where_alike(np.array([low - middle]), np.array([n]), reach)
     low, high = (float(end[0]) + middle for end in exact)
     return low, high
 
 
-def _one(ends: tuple[float, float]) -> tuple[Draws, Draws]:
-    """Bounds of a single row, for what takes those of many."""
-    return np.array(ends[:1]), np.array(ends[1:])
-
-
-def _interval(key: Key, draws: Draws, n: int) -> tuple[float, float]:
-    """Percentile bounds, expanded of shares; nan where nothing can be said, or one has no end."""
-    if key.family != LOSS:
-        _, low, high = bounds(draws, n)
-        if key.family == SIZE:  # resampled tests find more, see docs/statistics.md
-            low, high = min(low, float(draws[0])), max(high, float(draws[0]))
-        return low, high
-    if n < 2:
-        return np.nan, np.nan
-    low, high = stats.percentile_bounds(draws[1:, None], expanded_level(n))
-    ends = float(low[0]), float(high[0])
-    return ends if np.isfinite(ends).all() else (np.nan, np.nan)
+def _expanded(draws: Draws, n: int) -> Ends:
+    """Expanded percentile bounds of a share; nan of one item, or where one has no end."""
+    ends = stats.percentile_bounds(draws[1:, None], expanded_level(max(n, 2)))
+    return ends if n > 1 and np.isfinite(ends).all() else (np.full(1, np.nan), np.full(1, np.nan))
