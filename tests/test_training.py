@@ -60,9 +60,9 @@ def test_the_step_of_a_link_is_in_its_own_name(tmp_path: Path, monkeypatch: pyte
         (tmp_path / f"elsewhere-{other}").mkdir()
         (tmp_path / f"checkpoint-{step}").symlink_to(f"elsewhere-{other}")
     given = [tmp_path / "checkpoint-200", f"{tmp_path}/checkpoint-100/"]
-    assert list(read_checkpoints("checkpoints", given)) == [100, 200]
+    assert [*dict(read_checkpoints("checkpoints", given))] == [100, 200]
     monkeypatch.chdir(tmp_path / "elsewhere-7")
-    assert list(read_checkpoints("checkpoints", [".", "../elsewhere-3"])) == [3, 7]
+    assert [*dict(read_checkpoints("checkpoints", [".", "../elsewhere-3"]))] == [3, 7]
 
 
 def test_the_onset_and_the_layers_are_those_that_were_planted(series: lw.TrainingSeries):

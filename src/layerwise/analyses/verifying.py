@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from layerwise.analyses.comparison.runs import FOLDER as COMPARISON
-from layerwise.analyses.training.joined import FOLDER as SERIES
+from layerwise.analyses.training.tables import FOLDER as SERIES
 from layerwise.errors import UserError, counted
 from layerwise.ground.arguments import check_arguments
 from layerwise.storage.file_list import NOT_KEPT_FILE, listed, not_kept, states

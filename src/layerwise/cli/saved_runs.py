@@ -158,7 +158,7 @@ def compare(
     """Test differences between saved runs of different models, or between groups of them."""
     if series:
         from layerwise.analyses.training.api import compare_series
-        from layerwise.analyses.training.joined import FOLDER as SERIES
+        from layerwise.analyses.training.tables import FOLDER as SERIES
 
         if group:
             raise UserError(

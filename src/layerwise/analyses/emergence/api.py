@@ -1,8 +1,4 @@
-"""At what depth a capability emerges, by which method, how sure, and in what order.
-
-Joins the results of other analyses; definitions are in ``docs/statistics.md`` and
-``docs/emergence.md``.
-"""
+"""At what depth a capability emerges, by which method, how sure, and in what order."""
 
 from __future__ import annotations
 

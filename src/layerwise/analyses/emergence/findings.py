@@ -1,8 +1,4 @@
-"""Claims on depths, their order, and whether protocols and methods agree.
-
-They read tested comparisons; no test is made here. An order becomes a claim where all significant
-tests of a pair say the same one; centres of mass are not tested.
-"""
+"""Claims on depths, their order, and whether protocols and methods agree; no test is made here."""
 
 from __future__ import annotations
 
@@ -73,10 +69,7 @@ def interactions(run: RunTables) -> list[Claim]:
 
 
 def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
-    """Where losses differ most and least, of the pair of protocols with the smallest p.
-
-    Written from the protocol under which the group with the widest difference loses more.
-    """
+    """Where losses differ most and least, of the pair of protocols with the smallest p."""
     pairs = [part for _, part in sure.groupby(["first", "second"], sort=False)]
     best = min(pairs, key=lambda pair: (pair["p_holm"].iloc[0], -_apart(pair)))
     difference = numbers(best, "difference")
@@ -302,10 +295,7 @@ def agreements(run: RunTables) -> list[Claim]:
 
 
 def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
-    """One claim for each capability that several methods place.
-
-    Methods ask different things, so that other depths are no disagreement.
-    """
+    """One claim for each capability that several methods place, which ask different things."""
     depths, claims = rows(emergence, measure=HALF, axis=COMPUTATION), []
     for capability, of_capability in depths.groupby("capability", sort=False):
         protocol = str(of_capability["protocol"].value_counts().idxmax())

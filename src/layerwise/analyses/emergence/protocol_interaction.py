@@ -1,7 +1,4 @@
-"""Whether it depends on the protocol how much each group of layers matters, and a test of that.
-
-Definitions and the source of the test are in ``docs/emergence.md``.
-"""
+"""Whether it depends on the protocol how much each group of layers matters (docs/emergence.md)."""
 
 from __future__ import annotations
 
@@ -55,10 +52,7 @@ class Profile(NamedTuple):
 def mean_draws(
     profiles: Sequence[Profile], sampling: Sampling
 ) -> Float[np.ndarray, "draws groups"]:
-    """Mean over tasks of the share lost by group, in the sample and in resamples.
-
-    What tasks share is drawn together.
-    """
+    """Mean over tasks of the share lost by group, in the sample and in joint resamples."""
     cells_drawn = [profile.cell for profile in profiles]
     counts = sampling.counts([c.task for c in cells_drawn], [c.clusters for c in cells_drawn])
     drawn = (profile.draws(count) for profile, count in zip(profiles, counts, strict=True))

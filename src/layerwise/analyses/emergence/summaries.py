@@ -1,7 +1,4 @@
-"""The measures of each capability by each method, joined from its tasks, and whether methods agree.
-
-Definitions are in ``docs/statistics.md``.
-"""
+"""The measures of each capability by each method, and whether methods agree."""
 
 from __future__ import annotations
 
@@ -40,22 +37,24 @@ from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.signals.difficulty import Answers, accuracy_difference
 from layerwise.tasks.items import CAPABILITIES
 
-RANKS = "rank correlation"
-Key = tuple[str, str, str]
+CRITICAL, SETTLED, RANKS = "critical set", "prediction depth", "rank correlation"
 # Decimals of shares; what differs by less is rounding, and ranks no layer above another.
 _ROUNDING = 6
 
 
 def agreement_rows(
     evidence: Sequence[MethodCurve],
-    placed: Collection[Key],
+    placed: Collection[tuple[str, str, str]],
     sampling: Sampling,
     smallest_depth: float,
 ) -> list[dict[str, Any]]:
     """Every pair of methods that placed a capability, compared on the items of both."""
-    groups = {key: [e for e in evidence if _key(e) == key] for key in map(_key, evidence)}
-    pairs = combinations((group for key, group in groups.items() if key in placed), 2)
-    rows = [row for first, other in pairs if _same_tasks(first, other)
+    groups: dict[tuple[str, str, str], list[MethodCurve]] = {}
+    for e in evidence:
+        if (key := (e.capability, e.protocol, e.method)) in placed:
+            groups.setdefault(key, []).append(e)
+    pairs = combinations(groups.values(), 2)
+    rows = [row for first, other in pairs if _same_prompts(first[0], other[0])
             for row in _compared(first, other, sampling)]  # fmt: skip
     unit = max(sampling.n_layers - 1, 1)
     smallest = {HALF: smallest_depth / unit, RANKS: 0.0}
@@ -66,17 +65,13 @@ def agreement_rows(
     ]  # fmt: skip
 
 
-def _key(evidence: MethodCurve) -> Key:
-    return evidence.capability, evidence.protocol, evidence.method
-
-
-def _same_tasks(one: Sequence[MethodCurve], other: Sequence[MethodCurve]) -> bool:
+def _same_prompts(one: MethodCurve, other: MethodCurve) -> bool:
     """Whether two methods saw the same prompts; those of ``generate`` are continuation's."""
-    (first, protocol, method), (second, read, another) = _key(one[0]), _key(other[0])
-    if first != second or method == another:
+    if one.capability != other.capability or one.method == other.method:
         return False
-    generates = any(e.of_losses and e.protocol == "generate" for e in (one[0], other[0]))
-    return protocol == read or (generates and "continuation" in (protocol, read))
+    protocols = one.protocol, other.protocol
+    generates = any(e.of_losses and e.protocol == "generate" for e in (one, other))
+    return one.protocol == other.protocol or (generates and "continuation" in protocols)
 
 
 def _compared(
@@ -87,6 +82,7 @@ def _compared(
     both = [(a, b, items) for a, b, items in both if len(items) > 1]
     if not both:
         return
+    tasks = [a.task for a, *_ in both]
     named = {
         "capability": one[0].capability,
         # a method that reads prompts has no protocol of its own beside generation
@@ -95,38 +91,36 @@ def _compared(
         "second": other[0].method,
         "n_items": sum(len(items) for *_, items in both),
         "n_tasks": len(both),
-        "tasks": ",".join(a.task for a, *_ in both),
+        "tasks": ",".join(tasks),
     }
-    first = drawn_together([a.of_items(items, sampling) for a, _, items in both], sampling)
-    second = drawn_together([b.of_items(items, sampling) for _, b, items in both], sampling)
-    together = Clusters.joined([e.clusters for e in first])
-    means = [np.mean([e.rows for e in side], axis=0) for side in (first, second)]
-    unit = max(sampling.n_layers - 1, 1)
-    depths = [
-        half_depth((accumulated(mean) if side[0].of_losses else mean)[:1]) / unit
-        for side, mean in zip((first, second), means, strict=True)
+    sides = [
+        drawn_together([pair[i].of_items(pair[2], sampling) for pair in both], sampling)
+        for i in (0, 1)
     ]
-    later = later_by(*depths)
-    if not np.isnan(later[0]):
-        axis = Axis(sampling.n_layers, 0.0, unit)
-        one_curves, other_curves = ([e.item_curves for e in side] for side in (first, second))
-        # no exact paired test of so few items could be surer
-        least = 2.0 ** (1 - together.n)
-        test = depth_difference(one_curves, other_curves, (axis, axis), paired=True, least=least)
-        known = {"first_depth": float(depths[0][0]), "second_depth": float(depths[1][0])}
-        yield named | known | {"measure": HALF, "estimate": float(later[0])} | test._asdict()
-    ranked, also_ranked = (
-        np.round(mean if side[0].of_losses else np.diff(mean, axis=1), _ROUNDING)
-        for side, mean in zip((one, other), means, strict=True)
+    means = [np.mean([e.rows for e in side], axis=0) for side in sides]
+    of_losses = [side[0].of_losses for side in sides]
+    together, unit = Clusters.joined([e.clusters for e in sides[0]]), max(sampling.n_layers - 1, 1)
+    least = 2.0 ** (1 - together.n)  # no exact paired test of so few items could be surer
+    first, second = (
+        half_depth((accumulated(mean) if losses else mean)[:1]) / unit
+        for losses, mean in zip(of_losses, means, strict=True)
     )
-    random = stats.generator(sampling.seed, RANKS, *(a.task for a, *_ in both))
-    # no exact paired test of so few items could be surer
-    rho = rank_correlation(ranked, also_ranked, together.n, random, least=2.0 ** (1 - together.n))
+    later = later_by(first, second)
+    if not np.isnan(later[0]):
+        axes = (Axis(sampling.n_layers, 0.0, unit),) * 2
+        test = depth_difference(
+            *([e.item_curves for e in side] for side in sides), axes, paired=True, least=least
+        )
+        depths = {"first_depth": float(first[0]), "second_depth": float(second[0])}
+        yield named | depths | {"measure": HALF, "estimate": float(later[0])} | test._asdict()
+    added = (
+        np.round(mean if losses else np.diff(mean, axis=1), _ROUNDING)
+        for losses, mean in zip(of_losses, means, strict=True)
+    )
+    random = stats.generator(sampling.seed, RANKS, *tasks)
+    rho = rank_correlation(*added, together.n, random, least=least)
     if not np.isnan(rho.estimate):
         yield named | {"measure": RANKS} | rho._asdict()
-
-
-CRITICAL, SETTLED = "critical set", "prediction depth"
 
 
 class Summary(NamedTuple):
@@ -163,20 +157,18 @@ def summarised(
 ) -> tuple[list[Summary], list[LeftOut]]:
     """The measures on every axis, and what is left out of them."""
     evidence = sorted((e for e in curves if isinstance(e, MethodCurve)), key=evidence_key)
-    rows: list[Summary | LeftOut] = [each for each in curves if isinstance(each, LeftOut)]
+    summaries: list[Summary] = []
+    silent = [each for each in curves if isinstance(each, LeftOut)]
     for axis, layers in axes.items():
         placed = evidence if axis == COMPUTATION else [within(e, layers) for e in evidence]
         shown = [e for e in placed if e is not None]
         for _, group in groupby(shown, key=lambda e: (e.method, e.protocol, e.capability)):
-            of_axis = capability_summaries(list(group), sampling)
-            rows += [each._replace(axis=axis) for each in of_axis]
-    silent = [each for each in rows if isinstance(each, LeftOut)]
+            for each in capability_summaries(list(group), sampling):
+                of_axis: Any = each._replace(axis=axis)
+                (summaries if isinstance(each, Summary) else silent).append(of_axis)
     # what is left out of the whole axis is not told again of each stack
     whole = {each[:4] for each in silent if each.axis == COMPUTATION}
-    return (
-        [each for each in rows if isinstance(each, Summary)],
-        [each for each in silent if each.axis == COMPUTATION or each[:4] not in whole],
-    )
+    return summaries, [e for e in silent if e.axis == COMPUTATION or e[:4] not in whole]
 
 
 def evidence_key(evidence: MethodCurve) -> tuple[Any, ...]:
@@ -257,7 +249,7 @@ def order_rows(
     depths = [s for s in summaries if s.measure in (HALF, SETTLED)]
     rows = []
     for both in combinations(depths, 2):
-        if len({(s.method, s.protocol, s.measure) for s in both}) > 1:
+        if both[0][1:4] != both[1][1:4]:
             continue
         rows.append(_order_row(*both, n_layers))
         keys = [[(task, summary.protocol) for task in summary.tasks] for summary in both]
@@ -275,10 +267,7 @@ def order_rows(
 def tasks_apart(
     summaries: Sequence[Summary], n_layers: int, smallest_depth: float
 ) -> dict[Any, dict[str, Any]]:
-    """Two tasks of a capability whose depths are shown to differ: columns of ``emergence.parquet``.
-
-    Tests are those of the order of capabilities; Holm's correction is over all pairs of tasks.
-    """
+    """Columns of ``emergence.parquet``: two tasks of a capability shown to differ in depth."""
     pairs = []
     for summary in (each for each in summaries if each.measure == HALF):
         alone = [
@@ -288,12 +277,11 @@ def tasks_apart(
         ]  # fmt: skip
         placed = [task for task in alone if not np.isnan(task.draws[0])]
         pairs += [((summary[:4], summary.axis), pair) for pair in combinations(placed, 2)]
-    rows = [_order_row(first, second, n_layers) for _, (first, second) in pairs]
+    tested = with_holm([_order_row(first, second, n_layers) for _, (first, second) in pairs])
     smallest = smallest_depth / max(n_layers - 1, 1)
     by_pair: dict[Any, dict[str, Any]] = {}
-    tested = zip(pairs, with_holm(rows), strict=True)
-    for (key, pair), row in sorted(
-        tested, key=lambda each: np.nan_to_num(abs(each[1]["difference"]))
+    for (key, pair), row in sorted(  # the widest apart last, which stays
+        zip(pairs, tested, strict=True), key=lambda each: np.nan_to_num(abs(each[1]["difference"]))
     ):
         first, last = pair if row["difference"] > 0 else pair[::-1]
         apart = last.draws[0] - first.draws[0] > smallest_depth - 1e-9
@@ -315,24 +303,22 @@ def _half_depth(group: Sequence[ItemCurves]) -> float:
 def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]:
     """The order of two capabilities; of what is ablated, beyond what both need."""
     last, counts = max(n_layers - 1, 1), (first.clusters.n, second.clusters.n)
-    # no exact test of so few items could be surer
-    least = 2 / comb(sum(counts), counts[0])
-    axis, shared = Axis(n_layers, 0.0, last), None
-    one, other, depths = first.curves, second.curves, (first.draws[0], second.draws[0])
+    curves, depths, shared = (first.curves, second.curves), (first.draws[0], second.draws[0]), None
     if first.method == ABLATION:
         # Layers that both need say nothing of which comes first, and damage that is spread
         # evenly pulls a depth to the middle.
-        shared = sorted(costly_layers(one) & costly_layers(other))
-        one, other = (
-            tuple(curves_beyond_background(task, shared) for task in group)
-            for group in (one, other)
+        shared = sorted(costly_layers(curves[0]) & costly_layers(curves[1]))
+        curves = tuple(
+            tuple(curves_beyond_background(task, shared) for task in group) for group in curves
         )
-        depths = _half_depth(one), _half_depth(other)
+        depths = tuple(map(_half_depth, curves))
     later = later_by(*(np.array([depth]) / last for depth in depths))
     low, high, p = np.nan, np.nan, 1.0
     if not np.isnan(later[0]):
+        # no exact test of so few items could be surer
+        axis, least = Axis(n_layers, 0.0, last), 2 / comb(sum(counts), counts[0])
         low, high, p = depth_difference(
-            one, other, (axis, axis), paired=False, measure=first.measure, least=least
+            *curves, (axis, axis), paired=False, measure=first.measure, least=least
         )
     return {
         "first": first.capability,

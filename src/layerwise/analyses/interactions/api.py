@@ -1,8 +1,4 @@
-"""Interactions of layers: what removing two costs beyond the sum of removing each.
-
-What is removed is planned in ``spec`` and ``job``; interactions and Shapley values are computed
-from the records in ``tables``.
-"""
+"""Interactions of layers: what removing two costs beyond the sum of removing each."""
 
 from __future__ import annotations
 

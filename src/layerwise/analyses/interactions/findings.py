@@ -1,7 +1,4 @@
-"""Claims on interactions: which layers cost more together than apart, which less, or that none do.
-
-They read the table of pairs alone; what each could be mistaken for is said in it.
-"""
+"""Claims on interactions: what costs more together than apart, or less, or that nothing does."""
 
 from __future__ import annotations
 

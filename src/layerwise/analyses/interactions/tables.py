@@ -1,7 +1,4 @@
-"""Interactions of pairs and Shapley values, with intervals and tests over items.
-
-Definitions are in ``docs/interactions.md``; columns in ``docs/results.md``.
-"""
+"""Interactions of pairs and Shapley values, with intervals and tests (docs/interactions.md)."""
 
 from __future__ import annotations
 
@@ -330,10 +327,7 @@ def _shared_out(
 def _with_bounds(
     name: str, ends: str, values: PerItem, cell: Costs, seed: int, most: float | None = None
 ) -> dict[str, Any]:
-    """Means with bootstrap bounds; exact where all resamples agree, of values with a bound.
-
-    That is how far, at most, an item may lie from the mean.
-    """
+    """Means with bootstrap bounds; exact if all resamples agree, of items at most ``most`` away."""
     random = stats.generator(seed, cell.named["task"])
     columns = mean_columns(name, ends, values, cell.clusters, random)
     if most is None:

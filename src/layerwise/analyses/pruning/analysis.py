@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis
-from layerwise.presentation.columns import cells, heads
-from layerwise.presentation.section import Section, Table
+from layerwise.presentation.columns import table_of
+from layerwise.presentation.section import Section
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
@@ -22,10 +22,8 @@ _PRUNED_WORDS = (
 
 def sections(run: RunTables) -> list[Section]:
     """A written model beside what was predicted of it."""
-    pruning, tables = run.table("pruning_summary"), list[Table]()
-    if pruning is not None:
-        title = "Written model, and prediction by skipping its layers"
-        tables.append(Table(title, heads(WRITTEN), cells(WRITTEN, pruning)))
+    title = "Written model, and prediction by skipping its layers"
+    tables = table_of(run, "pruning_summary", title, WRITTEN, collapsed=False)
     return [Section("pruned", "Written without layers", 80, _PRUNED_WORDS, (), tuple(tables))]
 
 

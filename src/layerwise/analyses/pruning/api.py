@@ -115,10 +115,7 @@ def _removable(model: Model, remove: Sequence[int | str]) -> tuple[int, ...]:
 def _written(
     model: Model, source: Path, removed: Sequence[int], out: Path, setup: Setup, run: RunFolder
 ) -> tuple[Model, dict[str, str]]:
-    """The written model, loaded back and tried, and its files' SHA-256.
-
-    Nothing is left of it if it cannot be loaded, or does something else than was predicted.
-    """
+    """The written model, loaded back and tried, and its files' SHA-256; nothing if it fails."""
 
     def write(place: Path) -> None:
         with quiet():
@@ -139,8 +136,16 @@ def _written(
 def _refuse_other_model(model: Model, written: Model, removed: Sequence[int], setup: Setup) -> None:
     """Accept only a written model that says what was predicted, on a fixed text."""
     requests, single = [_fixed_text(model, setup)], setup.loaded.dtype == "float32"
-    predicted = _scored(model, skip_layers(removed), requests, setup)
-    measured = _scored(written, intact(), requests, setup)
+
+    def scored(model: Model, change: Intervention) -> Scored:
+        ((outcome,),) = sweep(
+            model, [change], requests, tokenizer=setup.tokenizer,
+            memory_budget=setup.memory_budget,
+        ).outcomes  # fmt: skip
+        assert isinstance(outcome, Scored)
+        return outcome
+
+    predicted, measured = scored(model, skip_layers(removed)), scored(written, intact())
     apart, limit = distance(predicted, measured), TOLERANCE if single else ABSURD
     if apart > limit and single:
         # Without some layers small differences grow.
@@ -166,17 +171,6 @@ def _fixed_text(model: Model, setup: Setup) -> LogLikelihood:
     return LogLikelihood(tuple(ids[:half]), tuple(continuation))
 
 
-def _scored(
-    model: Model, change: Intervention, requests: list[LogLikelihood], setup: Setup
-) -> Scored:
-    budget = setup.memory_budget
-    ((outcome,),) = sweep(
-        model, [change], requests, tokenizer=setup.tokenizer, memory_budget=budget
-    ).outcomes
-    assert isinstance(outcome, Scored)
-    return outcome
-
-
 def _compared(
     setup: Setup, settings: dict[str, Any], removed: Sequence[int], written: Model, run: RunFolder
 ) -> PruningResult:
@@ -185,12 +179,11 @@ def _compared(
     for task in setup.tasks:
         for start in range(0, len(task.items), ITEMS_AT_ONCE):
             items = task.items[start : start + ITEMS_AT_ONCE]
-            name = f"{task.name} {items[0].id}"
-            if not run.has_part(f"pruning {name}", f"pruning work {name}"):
+            names.append(f"{task.name} {items[0].id}")
+            if not run.has_part(f"pruning {names[-1]}", f"pruning work {names[-1]}"):
                 table, work = _measured(setup, task, items, removed, written)
-                run.write_part(f"pruning work {name}", pd.DataFrame(work))
-                run.write_part(f"pruning {name}", table)
-            names.append(name)
+                run.write_part(f"pruning work {names[-1]}", pd.DataFrame(work))
+                run.write_part(f"pruning {names[-1]}", table)
     work = joined_work([run.read_part(f"pruning work {name}") for name in names])
     table = rows_of(run, "pruning", [f"pruning {name}" for name in names])
     return PruningResult(table, setup.facts(settings, work))
@@ -211,14 +204,10 @@ def _measured(
     before = frame("records", list(record_rows(task, items, task_requests, changes, swept)))
     after = frame("records", list(record_rows(task, items, task_requests, [intact()], again)))
     work = [work_entry("pruning", task.name, request.stats) for request in (swept, again)]
-    skipped = before["kind"] == "skip"
-    key, shown = (
-        ["task", "capability", "item", "protocol"],
-        ["correct", "gold_logprob", "generated"],
-    )
+    skipped, key = before["kind"] == "skip", ["task", "capability", "item", "protocol"]
     parts = {"intact": before.loc[~skipped], "predicted": before.loc[skipped], "measured": after}
     plain, predicted, measured = (
-        part[[*key, *shown]].rename(columns={column: f"{name}_{column}" for column in shown})
+        part.set_index(key)[["correct", "gold_logprob", "generated"]].add_prefix(f"{name}_")
         for name, part in parts.items()
     )
-    return conform("pruning", plain.merge(predicted, on=key).merge(measured, on=key)), work
+    return conform("pruning", plain.join(predicted).join(measured).reset_index()), work

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 import pandas as pd
 
-from layerwise.presentation.columns import Column, Row, in_short, named, numbered, plain
-from layerwise.presentation.wording import number
+from layerwise.presentation.columns import Column, in_short, named, numbered, plain
 from layerwise.stats.items.over_items import pruning_summary
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
@@ -47,21 +46,15 @@ class PruningResult(Result):
         return in_short(self, WRITTEN, self.summary())
 
 
-def _difference(row: Row) -> str:
-    gap = row["largest_difference"]
-    return "–" if pd.isna(gap) else f"{gap:.1g}"
-
-
-def _same(row: Row) -> str:
-    return "–" if pd.isna(row["same_texts"]) else number(100 * row["same_texts"])
-
-
 WRITTEN = (
     *plain("task", "protocol"),
     named("n", "n_items"),
     numbered("accuracy (%): intact", "intact_accuracy", 100),
     numbered("predicted", "predicted_accuracy", 100),
     numbered("measured", "measured_accuracy", 100),
-    Column("largest difference (nats)", _difference),
-    Column("same texts (%)", _same),
+    Column(
+        "largest difference (nats)",
+        lambda row: "–" if pd.isna(gap := row["largest_difference"]) else f"{gap:.1g}",
+    ),
+    numbered("same texts (%)", "same_texts", 100),
 )

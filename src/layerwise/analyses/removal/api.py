@@ -1,8 +1,4 @@
-"""Removal of layers: in which orders they can go, and what is left without them.
-
-The steps are planned and made in ``job``; choices and effects are computed from the
-records by ``results``.
-"""
+"""Removal of layers: in which orders they can go, and what is left without them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The answers without some sets of layers, with the controls beside those of the intact model.
-
-Which sets are tried is the business of ``job``; what follows from the answers is in ``tables``.
-"""
+"""The answers without some sets of layers, with the controls beside those of the intact model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What was found by removing layers: candidates' scores, the best of them, and the curve.
-
-Only tables are read here; what is tried is the business of ``job``.
-"""
+"""What was found by removing layers: candidates' scores, the best of them, and the curve."""
 
 from __future__ import annotations
 
@@ -63,10 +60,7 @@ def _cells(table: pd.DataFrame) -> Iterator[_effects.Cell]:
 
 
 def candidates_table(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
-    """``removal_candidates.parquet``: what each candidate loses on the selection items.
-
-    Tasks weigh the same, whatever their floor and number of items.
-    """
+    """``removal_candidates.parquet``: what each loses on selection items, a mean over tasks."""
     parts = [_candidates(order, chance) for order in _orders(removal)]
     return pd.concat(parts, ignore_index=True)
 
@@ -121,7 +115,8 @@ def best_candidate(candidates: pd.DataFrame) -> tuple[int, ...]:
     nats = tied["nats"]
     if nats.notna().all():
         tied = tied.loc[nats <= nats.min() + _SAME_NATS]
-    return tuple(map(int, max(tied["layers"], key=lambda layers: layers[-1])))
+    layers: list[Any] = list(tied["layers"])
+    return tuple(map(int, max(layers, key=lambda layers: layers[-1])))
 
 
 def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:

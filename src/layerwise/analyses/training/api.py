@@ -1,7 +1,4 @@
-"""Checkpoints of one model, profiled and joined: ``profile_training`` and ``compare_series``.
-
-Each checkpoint's run is a saved result of its own; the series is computed from these runs alone.
-"""
+"""Checkpoints of one model, profiled and joined; each one's run is a saved result of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from layerwise.analyses.execute import execute
 from layerwise.analyses.loading import load_results
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.logit_lens.result import LensResult
-from layerwise.errors import UserError, counted, shown
+from layerwise.errors import UserError, shown
 from layerwise.ground.options import of_kind
 from layerwise.ground.readers import path, plain, refuse, some_of, whole
 from layerwise.models.conversion.bridge import accepted
@@ -33,9 +30,15 @@ from layerwise.runs.setup import TaskLike, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
 
-from .joined import FOLDER, SeriesFacts
 from .report import TrainingSeries
-from .tables import checkpoints_of_one_model, joined_series, series_tables
+from .tables import (
+    FOLDER,
+    SeriesFacts,
+    checkpoints_of_one_model,
+    joined_series,
+    refuse_single,
+    series_tables,
+)
 
 LENS = "lens"
 _READ = {"letter": "letter", "continuation": "continuation", "generate": "continuation"}
@@ -68,8 +71,7 @@ def measured(
 ) -> list[Result]:
     """Skip every layer of a checkpoint where it beats blind; read its lens if requested."""
     setup = prepare(model, tasks, protocols, **run)
-    layers = tuple(range(model.cfg.n_layers))
-    skipped = AblationSpec.of(model, "skip", None, layers)
+    skipped = AblationSpec.of(model, "skip", None, tuple(range(model.cfg.n_layers)))
     jobs: list[Any] = [Ablation(setup, (skipped,), only_with_signal=True)]
     if LENS in also:
         read = tuple(dict.fromkeys(_READ[protocol] for protocol in setup.protocols))
@@ -83,30 +85,29 @@ def measured(
     )  # fmt: skip
 
 
-def read_checkpoints(name: str, value: Any) -> Mapping[int, Any] | Iterable[tuple[int, Any]]:
-    """Read checkpoints by step; of a generator, pairs that are read as they come."""
-    if isinstance(value, Mapping):
-        return _in_order([_pair(name, one) for one in value.items()])
-    if isinstance(value, (str, bytes, os.PathLike)) or not isinstance(value, Iterable):
+def read_checkpoints(name: str, value: Any) -> Iterable[tuple[int, Any]]:
+    """Read (step, checkpoint) pairs, sorted; of a generator they are read as they come."""
+    entries = list(value.items()) if isinstance(value, Mapping) else value
+    if isinstance(entries, (str, bytes, os.PathLike)) or not isinstance(entries, Iterable):
         raise refuse(name, value, _EXPECTED)
-    if isinstance(value, Sequence):
-        return _in_order([_entry(name, one) for one in value])
-    return (_entry(name, one) for one in value)
+    pairs = (_pair(name, entry) for entry in entries)
+    if not isinstance(entries, Sequence):
+        return pairs
+    in_order = sorted(pairs, key=lambda pair: pair[0])
+    refuse_single(len(in_order))
+    return list(one_by_one(in_order))
 
 
 def read_series(name: str, value: Any) -> Mapping[int, str | Path]:
     """Read the folders of runs by step, as of checkpoints."""
-    folders = dict(one_by_one(read_checkpoints(name, value)))
-    return _in_order([(step, path(name, folder)) for step, folder in folders.items()])
+    pairs = one_by_one(read_checkpoints(name, value))
+    return {step: path(name, folder) for step, folder in pairs}
 
 
-def one_by_one(
-    checkpoints: Mapping[int, Any] | Iterable[tuple[int, Any]],
-) -> Iterator[tuple[int, Any]]:
+def one_by_one(checkpoints: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
     """Checkpoints as they come, none of them twice."""
     seen: set[int] = set()
-    pairs: Any = checkpoints.items() if isinstance(checkpoints, Mapping) else checkpoints
-    for step, checkpoint in pairs:
+    for step, checkpoint in checkpoints:
         if step in seen:
             raise UserError(
                 f"Two checkpoints are of step {step}: expected one of each step; leave one out, or "
@@ -116,22 +117,9 @@ def one_by_one(
         yield step, checkpoint
 
 
-def _in_order(pairs: list[tuple[int, Any]]) -> dict[int, Any]:
-    if len(pairs) < 2:
-        raise UserError(
-            f"A series of {counted(len(pairs), 'checkpoint')} is none: expected two or more steps "
-            "of one model's training; give more, or use `layerwise profile` for one model."
-        )
-    return dict(one_by_one(sorted(pairs, key=lambda pair: pair[0])))
-
-
-def _entry(name: str, value: Any) -> tuple[int, Any]:
+def _pair(name: str, value: Any) -> tuple[int, Any]:
     if isinstance(value, (str, os.PathLike)):
         return _named(name, os.fspath(value))
-    return _pair(name, value)
-
-
-def _pair(name: str, value: Any) -> tuple[int, Any]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise refuse(name, value, _EXPECTED)
     step, checkpoint = value

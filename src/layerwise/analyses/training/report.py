@@ -1,7 +1,4 @@
-"""The typed result of a series, and its page: claims with their rows, figures and tables.
-
-Nothing is computed from answers here.
-"""
+"""The typed result of a series, and its page: claims with their rows, figures and tables."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ from layerwise.presentation.wording import (
 )
 from layerwise.storage.joined_folder import JoinedFolder, JoinedRuns
 
-from .joined import FOLDER, SeriesFacts, n_layer_tests
+from .tables import FOLDER, SeriesFacts, n_layer_tests
 
 _MOST = 1000
 # Claims on the first screen.

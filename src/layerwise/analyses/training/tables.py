@@ -1,7 +1,4 @@
-"""The tables of a series of checkpoints: accuracy, layers and depths by step, onsets and moves.
-
-Definitions are in ``docs/training.md``; how onsets and moves are inferred, in ``stats.depth``.
-"""
+"""The tables of a series of checkpoints: accuracy, layers and depths by step, onsets and moves."""
 
 from __future__ import annotations
 
@@ -11,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from pydantic import Field
 
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.comparison.runs import (
+    RunFacts,
     SavedRun,
     on_shared_tasks,
     refuse_other_prompts,
@@ -36,13 +34,43 @@ from layerwise.stats.families.estimate import known, with_holm
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.stats.signals.signal import LEVEL
 from layerwise.storage.base import Result
+from layerwise.storage.joined_folder import JoinedFolder
 from layerwise.storage.parquet import conform, frame
-from layerwise.storage.provenance import join_facts
+from layerwise.storage.places import SERIES_PAGE
+from layerwise.storage.provenance import Stamped, join_facts
 from layerwise.storage.schemas import SCHEMAS
 
-from .joined import n_layer_tests
-
 LAYERS = ("skip", "layer")
+
+
+class SeriesFacts(Stamped):
+    """Everything needed to repeat the joining of a series."""
+
+    seed: int = Field(description="The seed of the bootstraps over items.")
+    smallest_gain: float = Field(
+        description="Accuracy above the floor from which on a capability is there."
+    )
+    smallest_loss: float = Field(description="Smallest loss of accuracy that is of interest.")
+    smallest_depth: float = Field(description="Smallest move that is of interest, in layers.")
+    steps: tuple[int, ...] = Field(description="The checkpoints' steps, in order.")
+    runs: tuple[RunFacts, ...] = Field(description="The runs of the checkpoints, in this order.")
+    files: dict[str, str] = Field(
+        default={},
+        description="In training.json: SHA-256 of each table by name, and under its own name "
+        "that of all else that it says.",
+    )
+
+
+FOLDER = JoinedFolder(
+    "training", SeriesFacts, SERIES_PAGE, "a folder for the series",
+    ("layerwise profile-training",
+     "give the same command again, which goes on from the runs of the checkpoints"),
+)  # fmt: skip
+
+
+def n_layer_tests(accuracy: pd.DataFrame, layers: pd.DataFrame) -> int:
+    """How many tests of single layers a series makes, those of tasks without signal as well."""
+    return len(accuracy) * len(layers["layer"].unique())
 
 
 @dataclass(frozen=True)
@@ -83,23 +111,26 @@ class Series:
         return {key: [by_key[key] for by_key in listed] for key in listed[0]}
 
 
+def refuse_single(n_checkpoints: int) -> None:
+    """Raise unless there are two checkpoints or more."""
+    if n_checkpoints < 2:
+        raise UserError(
+            f"A series of {counted(n_checkpoints, 'checkpoint')} is none: expected two or more "
+            "steps of one model's training; give more, or use `layerwise profile` for one model."
+        )
+
+
 def joined_series(results: Mapping[int, Sequence[Result]]) -> Series:
     """The runs of a series, checked."""
-    if len(results) < 2:
-        raise UserError(
-            f"A series of {counted(len(results), 'checkpoint')} is none: expected two or more "
-            "steps of one model's training."
-        )
-    steps = tuple(sorted(results))
-    runs = checkpoints_of_one_model(results)
-    shared, left_out = on_shared_tasks(runs)
+    refuse_single(len(results))
+    shared, left_out = on_shared_tasks(checkpoints_of_one_model(results))
     for row in left_out:
         raise UserError(
             f"Task {row['task']!r} does not have the same items at every step "
             f"({row['reason']}): expected the same tasks of all; run them again with the same "
             "--task, --limit, --seed and few-shot examples."
         )
-    return Series(steps, tuple(shared), shared_change(shared) or LAYERS)
+    return Series(tuple(sorted(results)), tuple(shared), shared_change(shared) or LAYERS)
 
 
 def checkpoints_of_one_model(results: Mapping[int, Sequence[Result]]) -> list[SavedRun]:
@@ -149,8 +180,7 @@ def series_tables(
     series: Series, seed: int, smallest_gain: float, interest: Interest
 ) -> dict[str, pd.DataFrame]:
     """All tables of a series, by the names of their files without ``training_``."""
-    asked = series.cells()
-    accuracy = _accuracy(series)
+    asked, accuracy = series.cells(), _accuracy(series)
     layers = _layers(series, accuracy)
     onsets = _onsets(series, asked, accuracy, layers, smallest_gain, interest)
     moves = _moves(series, asked, accuracy, layers, interest)
@@ -281,32 +311,27 @@ def _moves(
     moves = []
     for (task, protocol), of_steps in asked.items():
         signal = set(rows(accuracy, task=task, protocol=protocol, signal=True)["step"])
-        chosen = [
-            i
-            for i, step in enumerate(series.steps)
-            if step in signal and len(of_steps[i].interventions) == series.n_layers
-        ]
+        chosen = {
+            step: cell
+            for step, cell in zip(series.steps, of_steps, strict=True)
+            if step in signal and len(cell.interventions) == series.n_layers
+        }
         sure = set(rows(layers, task=task, protocol=protocol, significant=True)["step"])
-        steps, half = [series.steps[i] for i in chosen], len(chosen) // 2
+        steps, half = list(chosen), len(chosen) // 2
         # Enough steps, and some layer is needed in the earlier and in the later half.
         if len(steps) < FEWEST_STEPS or not (sure & set(steps[:half]) and sure & set(steps[half:])):
             continue
         later = (np.arange(len(steps)) >= half).astype(float)
-        trend = depth_trend(lost(of_steps, chosen), later, of_steps[0].clusters)
+        lost = np.stack([cell.change for cell in chosen.values()], axis=1)
+        trend = depth_trend(lost, later, of_steps[0].clusters)
         if trend is not None:
-            moves.append(
-                _about(of_steps[0], steps)
-                | {"first_step": steps[0], "last_step": steps[-1], "layer_early": trend.first}
-                | {"layer_late": trend.first + trend.change, "change": trend.change}
-                | {"low": known(trend.low), "high": known(trend.high), "p": trend.p}
-            )
+            moves.append(_about(of_steps[0], steps) | {
+                "first_step": steps[0], "last_step": steps[-1], "layer_early": trend.first,
+                "layer_late": trend.first + trend.change, "change": trend.change,
+                "low": known(trend.low), "high": known(trend.high), "p": trend.p,
+            })  # fmt: skip
     for row in (moves := with_holm(moves)):
         away = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
         far = abs(row["change"]) > interest.depth - 1e-9
         row["significant"] = bool(row["p_holm"] < ALPHA and away and far)
     return moves
-
-
-def lost(cells: Sequence[Cell], chosen: Sequence[int]) -> Float[np.ndarray, "items steps layers"]:
-    """What each item loses without each layer, at some of the steps."""
-    return np.stack([cells[i].change for i in chosen], axis=1)
