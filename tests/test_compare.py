@@ -154,6 +154,7 @@ REFUSED = {
     "none": (lambda r, f: [], "There is nothing to compare with"),
     "twice": (lambda r, f: [r[0], r[0]], "A folder was given twice"),
     "missing": (lambda r, f: [r[0], f / "nowhere"], "No folder"),
+    "unfinished": (lambda r, f: [r[0], _without_records(r[1], f)], r"records\.parquet is missing"),
     "same model": (
         lambda r, f: [r[0], one_run(f, "other", right(5), model=model("m0"))],
         "run0 and other are runs of the same model .m0, hash m00000000000.*layerwise report",
@@ -177,6 +178,12 @@ REFUSED = {
         "The metric differs, .*skip layer in run0; zero layer in b.*--kind",
     ),
 }  # fmt: skip
+
+
+def _without_records(run: Path, folder: Path) -> Path:
+    shutil.copytree(run, folder / "unfinished")
+    (folder / "unfinished" / "records.parquet").unlink()
+    return folder / "unfinished"
 
 
 def _zeroed(folder: Path) -> Path:
@@ -203,27 +210,14 @@ def test_groups_that_say_nothing_about_an_architecture_are_refused(runs, groups,
         compare(runs, n_resamples=5)
 
 
-def test_unfinished_and_foreign_folders_are_refused(runs, tmp_path: Path):
-    heads = tmp_path / "heads"
-    shutil.copytree(runs[0], heads)
-    (heads / "records.parquet").unlink()
-    with pytest.raises(UserError, match=r"records\.parquet is missing"):
-        compare([runs[1], heads])
-
-
-@pytest.mark.parametrize("words", ["a", "a=", "=x,y", " =x"])
-def test_groups_in_words_are_checked(words: str):
-    with pytest.raises(UserError, match="Cannot read the group"):
-        runs_or_groups([], [words])
-
-
-def test_groups_in_words_are_read():
+def test_groups_in_words_are_read_and_checked():
     assert runs_or_groups([], ["a=x, y", "b=z"]) == {"a": ["x", "y"], "b": ["z"]}
     assert runs_or_groups([Path("x")], []) == [Path("x")]
+    for words in (["a"], ["a="], ["=x,y"], [" =x"], ["a=x", "a=y"]):
+        with pytest.raises(UserError, match=r"Cannot read the group .* another name for each"):
+            runs_or_groups([], words)
     with pytest.raises(UserError, match="given at once"):
         runs_or_groups([Path("x")], ["a=x"])
-    with pytest.raises(UserError, match="another name for each group"):
-        runs_or_groups([], ["a=x", "a=y"])
 
 
 def test_the_command_writes_the_page_and_says_what_is_established(runs, tmp_path: Path):
