@@ -24,15 +24,7 @@ def brackets(
     n_items: int = N_ITEMS,
     n_fewshot: int = 4,
 ) -> Task:
-    """Brackets of four kinds, some of them closed already; close the open ones.
-
-    Args:
-        seed: decides the brackets.
-        depth: how many are open at the end; more is harder.
-        n_closed: how many pairs are closed already.
-        n_items: number of items.
-        n_fewshot: number of few-shot examples.
-    """
+    """Brackets of four kinds, some of them closed already; close the open ones."""
     require(depth >= 1, f"At least one bracket must be open, not {depth}")
     rng = generator(seed, "brackets")
 
@@ -63,15 +55,7 @@ def repetition(
     n_items: int = N_ITEMS,
     n_fewshot: int = 2,
 ) -> Task:
-    """A list of random words, and its repetition from where it breaks off.
-
-    Args:
-        seed: decides the words.
-        length: words in the list; more is harder.
-        shown: words of the repetition that are given; fewer is harder.
-        n_items: number of items.
-        n_fewshot: number of few-shot examples, of words that no item has.
-    """
+    """A list of random words, and its repetition from where it breaks off."""
     require(
         0 < shown <= length - 4, f"At least 4 of {length} words must be left, not {length - shown}"
     )
@@ -141,20 +125,11 @@ def _list_item(rng: np.random.Generator, row: list[str], shown: int) -> Item:
 
 
 def passage(seed: int = 0, *, n_between: int = 0, n_items: int = N_ITEMS) -> Task:
-    """Short passages with three threads; the start determines how each one ends.
-
-    The options are the true rest and three of broken coherence, all of the same form: of four
-    things in a circle each one takes three in a row, beginning with another one, and the start
-    tells which three it is about. The gold option has at least 12 words, so that its early
-    and late tokens can be told apart. Under ``generate`` the answer is the first word of
-    the rest, the one that the start determines; later words could be put in other ways.
-
-    Args:
-        seed: decides frames and words.
-        n_between: sentences between what is told and what follows from it, from 0 to 6; more is
-            harder.
-        n_items: number of items; the frames take turns.
-    """
+    """Short passages with three threads; the start determines how each one ends."""
+    # Of four things in a circle each option takes three in a row, and the start tells which. The
+    # gold one has at least 12 words, so that its early and late tokens can be told apart. Under
+    # ``generate`` its first word counts, which the start determines; later ones could be put in
+    # other ways.
     most = len(data("passages")["between"])
     require(0 <= n_between <= most, f"There are 0 to {most} sentences between, not {n_between}")
     rng = generator(seed, "passage")

@@ -134,28 +134,16 @@ def _clash(fact: Fact, other: Fact) -> bool:
 
 
 def facts(seed: int = 0, *, n_options: int = 4, rarity: int = 1) -> Task:
-    """Facts from memory: capitals, languages, opposites, colors and others.
-
-    The items come in blocks of one relation with the same options, each of them right once.
-
-    Args:
-        seed: decides the order, the options and which facts are few-shot examples.
-        n_options: options of an item, from 2 to 6; more is harder.
-        rarity: 1, or 2 for facts that are told more rarely: capitals of smaller countries and of
-            states, symbols of more elements, more currencies. The examples stay common ones.
-    """
+    """Facts from memory: capitals, languages, opposites, colors and others."""
     return _paired(seed, n_options, rarity, 0)
 
 
 def facts_open_book(
     seed: int = 0, *, n_options: int = 4, n_sentences: int = 4, rarity: int = 1
 ) -> Task:
-    """The same facts, each stated in the context among others of its kind.
-
-    Item by item the pair of ``facts`` with the same choices, so that the difference between
-    the two under one intervention is what the passage protects (Song et al. 2025,
-    arXiv:2510.02091, on retrieval augmentation); who knows the fact does not need the book.
-    """
+    """The same facts, each stated in the context among others of its kind."""
+    # Item by item the pair of ``facts`` with the same choices: their difference under one change is
+    # what the passage protects (Song et al. 2025, arXiv:2510.02091, on retrieval augmentation).
     require(
         n_options <= n_sentences <= _MOST_SENTENCES,
         f"The context holds {n_options} to {_MOST_SENTENCES} facts, not {n_sentences}",
@@ -248,13 +236,9 @@ def _fact_item(
 
 
 def open_book(seed: int = 0, *, n_statements: int = 4, n_items: int = N_ITEMS) -> Task:
-    """Facts in the context that contradict the world, or that the world does not have.
-
-    Half of the items state false facts of one relation about real things and have the true
-    answer among the choices, which the context states of something else (group
-    ``contradicts``); half are about made-up places (group ``absent``). The context states every
-    option, and all are of one kind.
-    """
+    """Facts in the context that contradict the world, or that the world does not have."""
+    # Half of the items state false facts, with the true answer among the choices (``contradicts``);
+    # half are about made-up places (``absent``). The context states every option.
     require(
         4 <= n_statements <= _MOST_STATEMENTS,
         f"There are 4 to {_MOST_STATEMENTS} statements, not {n_statements}",

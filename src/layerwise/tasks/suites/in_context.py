@@ -55,12 +55,8 @@ def kv_ids(
     n_items: int = N_ITEMS,
     n_fewshot: int = 2,
 ) -> Task:
-    """Pairs of random hexadecimal identifiers, one looked up, over sizes and positions.
-
-    A small sibling of the key-value task of "Lost in the Middle" (Liu et al. 2023,
-    arXiv:2307.03172, section 3). Every place is asked equally often; an item's group is its size
-    and the third of the context in which its key stands.
-    """
+    """Pairs of random hexadecimal identifiers, one looked up, over sizes and positions."""
+    # A small sibling of the task of "Lost in the Middle" (Liu et al. 2023, arXiv:2307.03172).
     require(4 <= min(sizes) <= max(sizes) <= 16, f"Sizes must be from 4 to 16, not {sizes}")
     require(digits >= 3, f"Identifiers need at least 3 digits, not {digits}")
     rng = generator(seed, "kv-ids")
@@ -146,17 +142,8 @@ def _identifiers(rng: np.random.Generator, count: int, digits: int, used: set[st
 
 
 def order(seed: int = 0, *, n_people: int = 3, n_items: int = N_ITEMS, n_fewshot: int = 4) -> Task:
-    """Each person is taller than the next one; which of the first and the last is taller?
-
-    The sentences come in a random order and the two people in either order, so that where a
-    name stands says nothing about the answer.
-
-    Args:
-        seed: decides names, comparisons and order.
-        n_people: people in the row; more is harder.
-        n_items: number of items.
-        n_fewshot: number of few-shot examples, of names that no item has.
-    """
+    """Each person is taller than the next one; which of the first and the last is taller?"""
+    # Sentences and the two people come in random order: where a name stands says nothing.
     require(3 <= n_people <= 8, f"The row has 3 to 8 people, not {n_people}")
     rng = generator(seed, "order")
     shown, used = halves(rng, data("words")["names"], n_people * n_fewshot)

@@ -100,16 +100,7 @@ def arithmetic(
     n_items: int = N_ITEMS,
     n_fewshot: int = 4,
 ) -> Task:
-    """Sums and differences of two numbers of equally many digits; the group says which.
-
-    The items come in blocks of four with the same options, each of them right once.
-
-    Args:
-        seed: decides the numbers.
-        digits: how many digits the numbers have, from 1 to 4; more is harder.
-        n_items: number of items; the kinds take turns, but there are few one-digit sums.
-        n_fewshot: number of few-shot examples, the kinds in the same turn.
-    """
+    """Sums and differences of two numbers of equally many digits; the group says which."""
     require(set(digits) <= {1, 2, 3, 4} and bool(digits), f"Digits are 1 to 4, not {digits}")
     rng = generator(seed, "arithmetic")
     kinds = [(n, "+-"[(index + turn) % 2]) for turn in (0, 1) for index, n in enumerate(digits)]
@@ -140,12 +131,8 @@ def sum_chain(
     n_items: int = N_ITEMS,
     n_fewshot: int = 4,
 ) -> Task:
-    """Sums of several one-digit numbers; the group is their number.
-
-    The items come in blocks of four with the same options, each of them right once. In every
-    other pair of blocks the options begin with different digits as far as sums allow, in the
-    rest they are at most 4 apart from one of them.
-    """
+    """Sums of several one-digit numbers; the group is their number."""
+    # In every other pair of blocks the options begin with different digits as far as sums allow.
     require(min(terms) >= 3 and max(terms) <= 12, f"A chain has 3 to 12 terms, not {terms}")
     rng = generator(seed, "sum-chain")
 
@@ -250,11 +237,8 @@ def _corrupted(rng: np.random.Generator, item: Item) -> Item:
 def word_problems(
     seed: int = 0, *, largest: int = 9, n_items: int = N_ITEMS, n_fewshot: int = 3
 ) -> Task:
-    """One sum or difference told as a story; few-shot answers are worked out in a sentence.
-
-    Under ``generate`` the model writes such a sentence, and the answer is what stands after
-    "The answer is" (chain of thought, Wei et al. 2022, arXiv:2201.11903).
-    """
+    """One sum or difference told as a story; few-shot answers are worked out in a sentence."""
+    # Chain of thought (Wei et al. 2022, arXiv:2201.11903).
     require(largest >= 5, f"The largest number is 5 or more, not {largest}")
     rng = generator(seed, "word-problems")
     shown_names, names = halves(rng, data("words")["names"], n_fewshot)

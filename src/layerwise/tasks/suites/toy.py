@@ -94,11 +94,8 @@ def facts(language: Language, seed: int = 0, *, n_before: int = 1, n_items: int 
 
 
 def facts_open_book(language: Language, seed: int = 0, *, n_items: int = N_ITEMS) -> Task:
-    """The items of ``facts``, with the fact stated in the context among those of the other options.
-
-    A statement is an entity and its value, as pairs are stated. No trained model was shown such
-    statements; the wired model reads them if its layout says so.
-    """
+    """The items of ``facts``, each fact stated in the context among those of the other options."""
+    # No trained model was shown such statements; the wired model reads them if its layout says so.
     closed = facts(language, seed, n_items=n_items)
     chosen = _asked_facts(language, generator(seed, closed.name))
     name = f"{language.name}-facts-open-book"
