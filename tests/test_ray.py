@@ -215,7 +215,7 @@ def test_an_address_at_which_nobody_listens_is_refused_at_once(model, tmp_path):
 def pool_of(address: str, ray: Any) -> Pool:
     """A pool that is connected to a cluster whose head is at an address."""
     pool = Pool.__new__(Pool)
-    vars(pool).update(_ray=ray, _needed=[address], _heard=0.0, pending={}, workers=[])
+    vars(pool).update(_ray=ray, _needed=[address], _heard=0.0, workers=[])
     return pool
 
 
@@ -261,11 +261,10 @@ def test_without_ray_its_extra_is_named(model, monkeypatch):
     ("options", "says"),
     [
         ({"address": "head:0"}, "address of a Ray cluster is"),
-        ({"num_cpus": 0}, "num_cpus of Ray's workers is '0'; expected a number"),
-        ({"num_cpus": True}, "num_cpus of Ray's workers is 'True'"),
-        ({"num_gpus": float("nan")}, "num_gpus of Ray's workers is 'nan'"),
-        ({"actors": -2}, "actors of Ray's workers is '-2'; expected a whole number"),
-        ({"actors": 0}, "actors of Ray's workers is '0'"),
+        ({"num_cpus": 0}, "Argument 'num_cpus' is 0.0; expected a finite number, such as 1.0, at"),
+        ({"num_cpus": True}, "Argument 'num_cpus' is True"),
+        ({"num_gpus": float("nan")}, "Argument 'num_gpus' is nan"),
+        ({"actors": 0}, "Argument 'actors' is 0; expected a whole number, such as 8, at least 1"),
         ({"device": "tpu"}, "device of Ray's workers is 'tpu'; expected one of cpu, cuda, mps"),
     ],
 )

@@ -66,7 +66,7 @@ resamples = whole(10_000, most=100_000, unit=" bootstrap samples")
 seed = whole(0, least=0)
 
 
-def real(example: float) -> Reader:
+def real(example: float, least: float = -math.inf, most: float = math.inf) -> Reader:
     """Read a finite number."""
 
     def read(name: str, value: Any) -> float:
@@ -80,6 +80,9 @@ def real(example: float) -> Reader:
             raise refuse(name, value, expected) from None
         if not math.isfinite(number):
             raise UserError(f"Argument {name!r} is {number}; expected {expected}.")
+        if not least <= number <= most:
+            bound = f"at most {most:,}" if number > most else f"at least {least:,}"
+            raise UserError(f"Argument {name!r} is {number:,}; expected {expected}, {bound}.")
         return number
 
     return read

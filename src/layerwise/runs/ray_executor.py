@@ -6,22 +6,24 @@ The process that plans the run keeps what they make exactly as if it had made it
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any
 
 from layerwise.errors import UserError, counted, printable, shown
+from layerwise.ground.readers import real, whole
 from layerwise.models.instance.facts import described, loading_of
 from layerwise.models.instance.kinds import Model
 from layerwise.models.weights.devices import DEVICES
 
+from .checkpoints import Machine
 from .executors import Executor, Keep, Make, Work
 from .progress import Meter
-from .ray_pool import PATIENCE, Needs, Pool, Worker, refuse_silent, refuse_without_ray
+from .ray_pool import Needs, Pool, Worker, refuse_silent, refuse_without_ray
 from .travel import pack, table_from_bytes
 
 _TEXT = {"cpus": "num_cpus", "gpus": "num_gpus", "actors": "actors", "device": "device"}
@@ -30,6 +32,10 @@ _LIKE = "local, auto or HOST:PORT, and after it what else is wanted: auto,actors
 # A piece that fails so often is given up; workers are lost through no fault of a piece, so that
 # more of them are forgiven.
 MOST_FAILURES, MOST_LOST = 3, 6
+# A machine on which so many workers were lost before they had begun is left out.
+LOST_AT_START = 5
+# Seconds between looks at which machines there are, and until whoever waits for workers is told.
+LOOK, PATIENCE = 5.0, 60.0
 _LONGEST = 300  # characters of what a worker says of a failure
 
 
@@ -75,10 +81,10 @@ class RayExecutor(Executor):
                 f"The address of a Ray cluster is {shown(str(address))}; expected that of its "
                 "head, such as 10.0.0.1:6379, or auto; leave it out for this machine alone."
             )
-        _refuse_number("num_cpus", self.num_cpus, 1 / 64)
-        _refuse_number("num_gpus", self.num_gpus, 0)
+        real(1.0, least=1 / 64, most=float(_MOST))("num_cpus", self.num_cpus)
+        real(1.0, least=0.0, most=float(_MOST))("num_gpus", self.num_gpus)
         if self.actors is not None:
-            _refuse_number("actors", self.actors, 1, whole=True)
+            whole(8, least=1, most=_MOST)("actors", self.actors)
         if self.device is not None and str(self.device).partition(":")[0] not in DEVICES:
             raise UserError(
                 f"The device of Ray's workers is {shown(str(self.device))}; expected one of "
@@ -151,8 +157,7 @@ class RayExecutor(Executor):
             needs = Needs(self.num_cpus, self.num_gpus, self.actors, self.device_of_workers)
             self._pools.append(Pool(self.address, needs))
         (pool,) = self._pools
-        pool.begin(job, [described(model) for model in models])
-        Round(pool, works, keep, progress).run()
+        Round(pool, job, [described(model) for model in models], works, keep, progress).run()
 
     def close(self) -> None:
         """End the workers, and the cluster if it was started for them."""
@@ -166,18 +171,6 @@ class RayExecutor(Executor):
         self.close()
 
 
-def _refuse_number(name: str, value: Any, least: int | float, *, whole: bool = False) -> None:
-    kinds = (int,) if whole else (int, float)
-    plain = isinstance(value, kinds) and not isinstance(value, bool)
-    if not plain or not math.isfinite(value) or not least <= value <= _MOST:
-        what = "a whole number, at least 1 and" if whole else "a number, such as 1"
-        more = " or 0," if not least else "," * (not whole)
-        raise UserError(
-            f"{name} of Ray's workers is {shown(str(value))}; expected {what}{more} at most "
-            f"{_MOST:,}."
-        )
-
-
 def _number(text: str, value: str) -> int | float:
     for read in (int, float):
         with contextlib.suppress(ValueError):
@@ -186,31 +179,45 @@ def _number(text: str, value: str) -> int | float:
 
 
 class Round:
-    """Pieces that workers make, until each is kept or given up."""
+    """Pieces of one job that workers make, until each is kept or given up."""
 
-    def __init__(self, pool: Pool, works: Sequence[Work], keep: Keep, progress: Meter) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        job: bytes,
+        models: list[dict[str, Any]],
+        works: Sequence[Work],
+        keep: Keep,
+        progress: Meter,
+    ) -> None:
         self._pool, self._works, self._keep, self._progress = pool, works, keep, progress
+        self._job, self._models = pool.put(job), models
         self._left = sorted(range(len(works)), key=lambda number: -works[number].amount)
         self._idle: list[Worker] = []
-        self._asked: dict[Any, tuple[Worker, int]] = {}
+        # Answers that are waited for: a worker's piece by its number, or that it begins (None).
+        self._asked: dict[Any, tuple[Worker, int | None]] = {}
         self._failures: Counter[tuple[str, int]] = Counter()
+        self._lost_at_start: Counter[str] = Counter()
         self._given_up: dict[int, str] = {}
+        self._left_out: dict[str, str] = {}  # machines, and why
         self._told: set[str] = set()
-        self._last = time.monotonic()
+        self._last, self._looked = time.monotonic(), 0.0
 
     def run(self) -> None:
         """Have all pieces made."""
-        while self._left or self._asked:
-            self._give_out()
-            for ref, beginning, answer in self._pool.wait(list(self._asked)):
-                self._last = time.monotonic()
-                if beginning is not None:
-                    if self._pool.begun(beginning, answer):
-                        self._idle.append(beginning)
-                else:
-                    self._take(*self._asked.pop(ref), answer)
+        for worker in self._pool.workers:
+            self._begin(worker)
+        while self._left or self._making:
             if self._left:
-                self._pool.look()
+                self._start_workers()
+            self._give_out()
+            for reference, answer in self._pool.wait(list(self._asked)):
+                self._last = time.monotonic()
+                worker, number = self._asked.pop(reference)
+                if number is None:
+                    self._begun(worker, answer)
+                else:
+                    self._take(worker, number, answer)
             self._tell()
         if self._given_up:
             works, given_up = self._works, sorted(self._given_up.items())
@@ -223,6 +230,54 @@ class Round:
                 "missing, without Ray to see all of an error."
             )
 
+    @property
+    def _making(self) -> bool:
+        """Whether any piece is being made."""
+        return any(number is not None for _, number in self._asked.values())
+
+    @property
+    def _n_workers(self) -> int:
+        """How many workers there are, those that only begin among them."""
+        return sum(not worker.refused for worker in self._pool.workers)
+
+    def _rooms(self) -> dict[str, int]:
+        """How many workers each machine is to have, but for those that are left out."""
+        rooms = self._pool.rooms()
+        return {node: room for node, room in rooms.items() if node not in self._left_out}
+
+    def _start_workers(self) -> None:
+        """Start workers where there is room for more, once in a while."""
+        if time.monotonic() - self._looked < LOOK and self._n_workers:
+            return
+        self._looked = time.monotonic()
+        for node, room in self._rooms().items():
+            for _ in range(room - sum(worker.node == node for worker in self._pool.workers)):
+                self._begin(self._pool.start(node))
+
+    def _begin(self, worker: Worker) -> None:
+        worker.machine, worker.refused = None, False
+        version = metadata.version("layerwise")
+        begun = worker.actor.begin.remote(self._job, self._models, version)
+        self._asked[begun] = worker, None
+
+    def _begun(self, worker: Worker, answer: dict[str, Any] | None) -> None:
+        node = worker.node
+        if answer is None:
+            self._lost_at_start[node] += 1
+            if self._lost_at_start[node] >= LOST_AT_START:
+                self._left_out[node] = f"workers on {self._pool.name_of(node)} end as they begin"
+            self._drop(worker)
+        elif "refused" in answer:  # it may be of use for the next job
+            self._left_out[node], worker.refused = answer["refused"], True
+        else:
+            worker.machine = Machine(answer["machine"], answer["device"], answer["environment"])
+            self._lost_at_start[node] = 0
+            self._idle.append(worker)
+
+    def _drop(self, worker: Worker) -> None:
+        self._pool.drop(worker)
+        self._looked = 0.0
+
     def _give_out(self) -> None:
         while self._left and self._idle:
             worker = self._idle.pop(0)
@@ -230,9 +285,8 @@ class Round:
             self._left.remove(number)
             work = self._works[number]
             worker.last = work.doing
-            workers = counted(self._pool.n_workers, "worker")
-            self._progress.doing(f"{work.doing}, on {workers}")
-            self._asked[self._pool.ask(worker, number)] = worker, number
+            self._progress.doing(f"{work.doing}, on {counted(self._n_workers, 'worker')}")
+            self._asked[worker.actor.make.remote(number)] = worker, number
 
     def _next(self, worker: Worker) -> int:
         """The largest piece; or one like the worker's last, with which it shares examples."""
@@ -244,7 +298,7 @@ class Round:
     def _take(self, worker: Worker, number: int, answer: dict[str, Any] | None) -> None:
         work, on = self._works[number], worker.machine.machine if worker.machine else "a machine"
         if answer is None:
-            self._pool.drop(worker)
+            self._drop(worker)
             self._progress.note(f"a worker on {on} was lost; its piece is made again.")
             self._again(number, "lost", MOST_LOST, "the worker was lost each time")
             return
@@ -266,16 +320,18 @@ class Round:
             self._left.insert(0, number)
 
     def _tell(self) -> None:
-        """Tell of machines that are refused, and of waiting for workers; end where none is left."""
-        for why in self._pool.refused:
-            if why not in self._told:
-                self._told.add(why)
-                self._progress.note(f"a machine is left out: {why}")
-        if not self._asked and self._pool.hopeless():
-            raise UserError(f"Ray has no worker left for this run: {'; '.join(self._pool.refused)}")
-        waiting = not self._asked and not self._idle
-        if waiting and "waiting" not in self._told and time.monotonic() > self._last + PATIENCE:
-            self._told.add("waiting")
-            self._progress.note(
-                "no worker of Ray's is ready yet: machines load the model, or have no room."
+        """Report machines that are left out, and waiting for workers; end where none is left."""
+        whys = dict.fromkeys(self._left_out.values())
+        hopeless = whys and not self._making and not self._n_workers
+        if hopeless and not any(self._rooms().values()):
+            raise UserError(f"Ray has no worker left for this run: {'; '.join(whys)}")
+        notes = [f"a machine is left out: {why}" for why in whys]
+        waiting = not self._making and not self._idle
+        if waiting and time.monotonic() > self._last + PATIENCE:
+            notes.append(
+                "no worker of Ray's is ready yet: machines load the model or have no room."
             )
+        for note in notes:
+            if note not in self._told:
+                self._told.add(note)
+                self._progress.note(note)

@@ -1,4 +1,4 @@
-"""The workers of a Ray cluster: where they run, which are ready, which are lost.
+"""A Ray cluster: how it is reached, where its workers run, and whether its head is lost.
 
 Ray is imported when a pool is opened.
 """
@@ -11,11 +11,10 @@ import math
 import os
 import socket
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import util
 from threading import Thread
 from typing import Any
 
@@ -24,11 +23,8 @@ from layerwise.errors import UserError, one_line, shown
 from .checkpoints import Machine
 from .ray_worker import RayWorker
 
-# Seconds: to reach a head, between looks whether it is there and at which machines there are, and
-# until one that waits for workers is told of it.
-REACH, HEARD, LOOK, PATIENCE = 5.0, 1.0, 5.0, 60.0
-# A machine on which so many workers were lost before they had begun is given up.
-LOST_AT_START = 5
+# Seconds: to reach a head, and between looks whether it is there.
+REACH, HEARD = 5.0, 1.0
 # A client of HTTP/2, which Ray's head speaks: its greeting, and a frame of no settings.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 _SETTINGS = 4
@@ -71,7 +67,7 @@ def refuse_silent(address: str) -> None:
 
 @dataclass
 class Worker:
-    """A worker and its state in the pool."""
+    """A worker and its state in the job that it was given last."""
 
     node: str  # id of the machine that it runs on
     actor: Any  # Ray's handle
@@ -101,7 +97,7 @@ class Needs:
 
 
 class Pool:
-    """Workers on all machines of a cluster, as they come and go."""
+    """Workers on all machines of a cluster, kept from one job to the next."""
 
     def __init__(self, address: str | None, needs: Needs) -> None:
         self._needs = needs  # what each worker takes
@@ -112,77 +108,67 @@ class Pool:
         beside = f"{own['NodeManagerAddress']}:{own['NodeManagerPort']}"
         self._heard, self._needed = 0.0, [here.gcs_address, beside]
         self.workers: list[Worker] = []
-        self.pending: dict[Any, Worker] = {}
-        self.refused: list[str] = []
-        self._lost: Counter[str] = Counter()
-        self._given_up: set[str] = set()
-        self._job: Any = None
-        self._models: list[dict[str, Any]] = []
-        self._looked = 0.0
-        self._refuse_too_small()
+        rooms, wanted = self.rooms(), needs.actors or 1
+        if max(rooms.values(), default=0) < wanted:
+            self.close()
+            raise UserError(
+                f"{wanted} worker(s) of {needs} each do not fit on any machine of the "
+                f"cluster, which has {len(rooms)}: expected what one of them has; ask for fewer "
+                "actors, processors or GPUs."
+            )
 
-    def begin(self, job: bytes, models: Sequence[dict[str, Any]]) -> None:
-        """Give a job to all workers, later ones included."""
-        self._job, self._models = self._ray.put(job), list(models)
-        self.pending.clear()
-        self._given_up.clear()
-        self._lost.clear()
-        self.refused.clear()
-        for worker in self.workers:
-            self._begin(worker)
-        self._looked = 0.0
-        self.look()
+    def rooms(self) -> dict[str, int]:
+        """How many workers each machine is to have, by its id."""
+        needs, nodes = self._needs, [node for node in self._nodes() if node["Alive"]]
+        fit = {node["NodeID"]: needs.fit(node["Resources"]) for node in nodes}
+        return {node: min(room, needs.actors or room) for node, room in fit.items()}
 
-    def look(self) -> None:
-        """Start workers where there is room for more, once in a while."""
-        if time.monotonic() - self._looked < LOOK and self.n_workers:
-            return
-        self._looked = time.monotonic()
-        for node, room in self._rooms():
-            for _ in range(room - sum(worker.node == node for worker in self.workers)):
-                self._start(node)
+    def name_of(self, node: str) -> str:
+        """A machine's name."""
+        names = {one["NodeID"]: one["NodeManagerHostname"] for one in self._nodes()}
+        return names.get(node, node[:8])
 
-    def ask(self, worker: Worker, number: int) -> Any:
-        """Make a worker build a piece; returns the reference to wait for."""
-        return worker.actor.make.remote(number)
+    def put(self, job: bytes) -> Any:
+        """A job where all workers can read it."""
+        return self._ray.put(job)
 
-    def wait(self, refs: Sequence[Any]) -> list[tuple[Any, Worker | None, dict[str, Any] | None]]:
-        """Wait a second at most for answers, of beginnings as well."""
+    def start(self, node: str) -> Worker:
+        """Start a worker on a machine."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        needs = self._needs
+        made: Any = self._ray.remote(RayWorker).options(
+            num_cpus=needs.num_cpus,
+            num_gpus=needs.num_gpus,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        threads = max(1, int(needs.num_cpus))
+        worker = Worker(node, self._of_head(lambda: made.remote(threads, needs.device)))
+        self.workers.append(worker)
+        return worker
+
+    def wait(self, references: Sequence[Any]) -> list[tuple[Any, dict[str, Any] | None]]:
+        """Wait a second at most for an answer; None of a worker that is lost."""
+        from ray.exceptions import RayError
+
         if time.monotonic() - self._heard > HEARD:
             self._refuse_lost_head()
-        waited = [*refs, *self.pending]
-        if not waited:
+        if not references:
             time.sleep(0.2)
             return []
-        ready, _ = self._ray.wait(waited, num_returns=1, timeout=1.0)
-        return [
-            (reference, self.pending.pop(reference, None), self._answer(reference))
-            for reference in ready
-        ]
-
-    def begun(self, worker: Worker, answer: dict[str, Any] | None) -> bool:
-        """Whether a worker is ready, by its answer; of one that is not its machine is told."""
-        if answer is None:
-            self._lost[worker.node] += 1
-            if self._lost[worker.node] >= LOST_AT_START:
-                name = self.name_of(worker.node)
-                self._give_up(worker.node, f"workers on {name} end as they begin")
-            self.drop(worker)
-            return False
-        if "refused" in answer:
-            self._give_up(worker.node, answer["refused"])
-            worker.refused = True  # it may be of use for the next job
-            return False
-        worker.machine = Machine(answer["machine"], answer["device"], answer["environment"])
-        self._lost[worker.node] = 0
-        return True
+        ready, _ = self._ray.wait(references, num_returns=1, timeout=1.0)
+        answers: list[tuple[Any, dict[str, Any] | None]] = []
+        for reference in ready:
+            try:
+                answers.append((reference, self._ray.get(reference)))
+            except RayError:
+                answers.append((reference, None))
+        return answers
 
     def drop(self, worker: Worker) -> None:
         """Forget a worker, and end it if it is still there."""
-        if worker in self.workers:
-            self.workers.remove(worker)
+        self.workers.remove(worker)
         self._ray.kill(worker.actor)
-        self._looked = 0.0
 
     def close(self) -> None:
         """End all workers, and the cluster if it was started here."""
@@ -191,28 +177,6 @@ class Pool:
                 self.drop(worker)
             if self._mine:
                 self._ray.shutdown()
-
-    def name_of(self, node: str) -> str:
-        """A machine's name."""
-        names = {one["NodeID"]: one["NodeManagerHostname"] for one in self._nodes()}
-        return names.get(node, node[:8])
-
-    @property
-    def n_workers(self) -> int:
-        """How many workers there are, those that only begin among them."""
-        return sum(not worker.refused for worker in self.workers)
-
-    def hopeless(self) -> bool:
-        """Whether there is no worker, and none can be expected."""
-        more = any(room for _, room in self._rooms())
-        return not self.n_workers and not more and bool(self.refused)
-
-    def _rooms(self) -> Iterator[tuple[str, int]]:
-        """Machines and their numbers of workers."""
-        for node in self._nodes():
-            if node["Alive"] and node["NodeID"] not in self._given_up:
-                fit, most = self._needs.fit(node["Resources"]), self._needs.actors
-                yield node["NodeID"], fit if most is None else min(fit, most)
 
     def _nodes(self) -> list[dict[str, Any]]:
         """The cluster's machines."""
@@ -244,49 +208,6 @@ class Pool:
                     "kept; start Ray again and give the same command again, or go on without it."
                 )
         self._heard = time.monotonic()
-
-    def _refuse_too_small(self) -> None:
-        fits = [self._needs.fit(node["Resources"]) for node in self._nodes() if node["Alive"]]
-        wanted = self._needs.actors or 1
-        if max(fits, default=0) < wanted:
-            self.close()
-            raise UserError(
-                f"{wanted} worker(s) of {self._needs} each do not fit on any machine of the "
-                f"cluster, which has {len(fits)}: expected what one of them has; ask for fewer "
-                "actors, processors or GPUs."
-            )
-
-    def _start(self, node: str) -> None:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        needs = self._needs
-        made: Any = self._ray.remote(RayWorker).options(
-            num_cpus=needs.num_cpus,
-            num_gpus=needs.num_gpus,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-        )
-        threads = max(1, int(needs.num_cpus))
-        worker = Worker(node, self._of_head(lambda: made.remote(threads, needs.device)))
-        self.workers.append(worker)
-        self._begin(worker)
-
-    def _begin(self, worker: Worker) -> None:
-        worker.machine, worker.refused = None, False
-        version = metadata.version("layerwise")
-        self.pending[worker.actor.begin.remote(self._job, self._models, version)] = worker
-
-    def _give_up(self, node: str, why: str) -> None:
-        self._given_up.add(node)
-        if why not in self.refused:
-            self.refused.append(why)
-
-    def _answer(self, answer: Any) -> dict[str, Any] | None:
-        from ray.exceptions import RayError
-
-        try:
-            return self._ray.get(answer)
-        except RayError:
-            return None
 
 
 def _listens(address: str) -> bool:
