@@ -399,14 +399,6 @@ def test_another_question_brings_its_own_examples_and_turns(both: Both) -> None:
             assert other.ending == by_id[item_id].ending
 
 
-def test_examples_in_the_prompts_are_counted(both: Both) -> None:
-    counts = {"texts": 0, "described": 0, "described-examples": 2, "several-filters": 1}
-    for name, n in counts.items():
-        task = load_task(f"lm-eval:{both.folder / name}.yaml")
-        assert task.n_fewshot == n
-        assert f"; {len(ROWS)} items, {n} few-shot)" in task.describe()
-
-
 @pytest.mark.parametrize("name", ["examples", "described-examples"])
 def test_the_system_prompt_of_a_task_file_is_the_harness_own(both, name, monkeypatch):
     monkeypatch.setattr(both.lm.tokenizer, "chat_template", CHAT, raising=False)
@@ -647,15 +639,6 @@ def test_without_a_file_of_examples_no_item_shows_its_own_answer(tmp_path: Path)
 def test_chance_without_distractors_is_that_of_the_commonest_answer(both: Both) -> None:
     task = load_task(f"lm-eval:{both.folder / 'next-word.yaml'}")
     assert task.chance == {"continuation": 0.2, "generate": 0.2}
-
-
-@pytest.mark.slow
-def test_answers_without_distractors_go_through_an_ablation(both: Both) -> None:
-    result = layerwise.ablate(
-        both.model, f"lm-eval:{both.folder / 'next-word.yaml'}", "continuation"
-    )
-    assert set(result.effects()["chance"]) == {0.2}
-    assert list(result.records["margin"].dropna()) == []
 
 
 @pytest.mark.long

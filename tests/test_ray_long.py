@@ -192,15 +192,6 @@ def test_a_killed_starting_process_leaves_its_pieces_and_no_worker(tmp_path):
     assert sum(len(one["pieces"]) for one in facts["machines"]) >= kept[-1] > 0
 
 
-def test_a_run_ends_well_on_the_command_line(tmp_path):
-    task = write_jsonl(tmp_path / "mine.jsonl", word_task(40, "mine").items)
-    asked = ["ablate", commands.model_folder(), "--task", task, "--fewshot", "0"]
-    ended = commands.process(*asked, "--out", tmp_path / "run", "--ray", "local,actors=2")
-    assert ended.code == 0, ended
-    assert all(line.startswith("layerwise: ") for line in ended.err.splitlines()), ended.err
-    assert Path(tmp_path / "run" / "records.parquet").exists()
-
-
 @pytest.mark.parametrize("lost", ["gcs_server", "raylet"])
 def test_a_head_that_dies_ends_the_run_in_a_sentence_and_nothing_is_lost(tmp_path, lost):
     task = write_jsonl(tmp_path / "mine.jsonl", word_task(400, "mine").items)

@@ -13,7 +13,7 @@ from statsmodels.discrete.conditional_models import ConditionalLogit
 
 from layerwise.errors import UserError
 from layerwise.tasks import Item, Task, best_blind, blind_guesses
-from layerwise.tasks.blind.control import cross_fitted, guessers_of, p_uniform
+from layerwise.tasks.blind.control import p_uniform
 from layerwise.tasks.blind.guessers import conditional_logit
 from layerwise.tasks.blind.options import options_of
 from tests.cases import data_sets, most_errors
@@ -225,17 +225,6 @@ def test_weights_are_those_of_a_conditional_logit() -> None:
     wide = np.concatenate([x, np.full((200, 1, 3), 9.0)], axis=1)
     offered = np.arange(5) < np.full((200, 1), 4)
     assert conditional_logit(wide, offered, gold, 0.0) == pytest.approx(ours)
-
-
-def test_every_guesser_is_cross_fitted_on_every_item() -> None:
-    task = planted(numbers, longest, 50)
-    options = options_of(task)
-    for guesser in guessers_of(options, None, context=True):
-        assert cross_fitted(options, guesser)[0].shape == (50,)
-    table = blind_guesses(task)
-    assert table["guesser"].is_unique
-    assert list(table["accuracy"]) == sorted(table["accuracy"], reverse=True)
-    assert table["accuracy"].between(table["low"], table["high"]).all()
 
 
 @pytest.mark.parametrize(

@@ -70,16 +70,7 @@ def test_the_commonest_answer_of_each_kind_reaches_the_stated_chance(name: str) 
     assert np.mean(hits) == pytest.approx(task.chance["generate"])
 
 
-@pytest.mark.parametrize("name", task_names())
-def test_always_the_same_letter_reaches_the_stated_chance(name: str) -> None:
-    task = load_task(name)
-    for letter in range(len(task.items[0].choices)):
-        hits = [item.choices[letter] == item.answer for item in task.items]
-        assert np.mean(hits) == pytest.approx(task.chance["letter"], abs=1 / len(hits))
-    assert task.chance["continuation"] == task.chance["letter"]
-
-
-ITEMS = 2000 if LONG else 800
+ITEMS = 2000 if LONG else 400
 SEEDS = (0, 1000, 2000, 3000, 4000) if LONG else (0,)
 AFTER = 500_000
 """Seeds of the items on which what was found is looked for again."""
@@ -112,15 +103,3 @@ def test_no_guesser_beats_one_over_the_number_of_options(name: str, first: int) 
     # Of twenty suites without a shortcut one has a winner by luck; it does not win again.
     found = winners(name, first)
     assert not found or not found & winners(name, first + AFTER)
-
-
-def test_what_gave_answers_away_would_be_found() -> None:
-    """The sum-chain of before: a sum and three values around it, none of them right elsewhere."""
-    task = many("sum-chain", 0)
-    items = tuple(
-        replace(item, choices=(item.answer, *(str(int(item.answer) + 10 * k) for k in (1, 2, 3))))
-        for item in task.items
-    )
-    table = blind_guesses(replace(task, items=items)).set_index("guesser")
-    assert table.loc["number", "accuracy"] == 1
-    assert table.loc["number, nearest to a constant", "accuracy"] > 0.5

@@ -73,23 +73,25 @@ class Harness:
         return tuple(tuple(one) for one in both)
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
-@pytest.mark.parametrize(("context", "continuation"), PAIRS)
-def test_pairs_are_encoded_as_by_the_harness(name: str, context: str, continuation: str) -> None:
-    tokenizer = TOKENIZERS[name]
+# Any text, and text of the alphabet that the tokenizers have merges for.
+text = st.one_of(st.text(min_size=1, max_size=30), st.sampled_from(" ".join(LINES).split(" ")))
+
+
+def assert_encoded_alike(tokenizer: Any, context: str, continuation: str) -> None:
     theirs = Harness(tokenizer).encode_pair(context, continuation)
     assert encode_pair(tokenizer, context, continuation) == theirs
 
 
-# Any text, and text of the alphabet that the tokenizers have merges for.
-text = st.one_of(st.text(min_size=1, max_size=30), st.sampled_from(" ".join(LINES).split(" ")))
+def test_pairs_are_encoded_as_by_the_harness() -> None:
+    for tokenizer in TOKENIZERS.values():
+        for pair in PAIRS:
+            assert_encoded_alike(tokenizer, *pair)
 
 
 @given(context=text, space=st.sampled_from(["", " ", "\n", "  "]), continuation=text)
 def test_any_pair_is_encoded_as_by_the_harness(context: str, space: str, continuation: str) -> None:
     for tokenizer in TOKENIZERS.values():
-        theirs = Harness(tokenizer).encode_pair(context + space, continuation)
-        assert encode_pair(tokenizer, context + space, continuation) == theirs
+        assert_encoded_alike(tokenizer, context + space, continuation)
 
 
 @given(text)
@@ -114,6 +116,8 @@ def test_special_tokens_are_those_of_the_tokenizer_at_the_start_only() -> None:
 @pytest.mark.parametrize("name", task_names())
 def test_suites_are_encoded_as_by_the_harness_for_smollm2(name: str) -> None:
     tokenizer = smollm2_tokenizer()
+    for pair in PAIRS:
+        assert_encoded_alike(tokenizer, *pair)
     task = load_task(name, limit=10)
     harness = Harness(tokenizer)
     for protocol in PROTOCOLS:
@@ -124,14 +128,6 @@ def test_suites_are_encoded_as_by_the_harness_for_smollm2(name: str) -> None:
                 if one.continuation is not None:
                     assert [getattr(one.request, "continuation")] == rest  # noqa: B009
                 assert context[0] != tokenizer.bos_token_id
-
-
-@pytest.mark.smollm2
-@pytest.mark.parametrize(("context", "continuation"), PAIRS)
-def test_pairs_are_encoded_as_by_the_harness_for_smollm2(context: str, continuation: str) -> None:
-    tokenizer = smollm2_tokenizer()
-    theirs = Harness(tokenizer).encode_pair(context, continuation)
-    assert encode_pair(tokenizer, context, continuation) == theirs
 
 
 def test_equal_tokens_are_one_object():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.errors import UserError
-from layerwise.sweep.requests import Generated, Scored
+from layerwise.sweep.requests import Scored
 from layerwise.tasks import Score, build_requests, score
 from layerwise.tasks.extractors import EXTRACTORS, extractor
 
-from .small import BEN, FRANCE, small_task
+from .small import FRANCE, small_task
 from .tokenizers import byte_level
 
 TASK = small_task()
@@ -68,39 +67,6 @@ def test_the_gold_options_tokens_are_judged_one_by_one(greedy, first, forced) ->
     ]
     result = score(TASK, FRANCE, "continuation", ASKED["continuation"], outcomes)
     assert (result.correct_first, result.correct_forced) == (first, forced)
-
-
-@pytest.mark.parametrize(("protocol", "right"), [("continuation", "Rome"), ("letter", "Rome")])
-def test_the_first_of_equal_options_wins(protocol: str, right: str) -> None:
-    outcomes = scored((-1.0,), (-1.0,), (-1.0,))
-    first = replace(FRANCE, answer=right)
-    for item, correct in ((FRANCE, False), (first, True)):
-        asked = build_requests(TASK, item, protocol, byte_level())
-        assert score(TASK, item, protocol, asked, outcomes).correct is correct
-
-
-def test_length_is_in_characters_as_in_the_harness() -> None:
-    item = replace(FRANCE, choices=("ééé", "Paris"))
-    asked = build_requests(TASK, item, "continuation", byte_level())
-    # Per character -1.1 and -1.04; per byte it would be -0.55 and -1.04.
-    outcomes = scored((-3.3,), (-5.2,))
-    assert score(TASK, item, "continuation", asked, outcomes).correct_norm is True
-
-
-@pytest.mark.parametrize(
-    ("text", "extracted", "correct"),
-    [
-        (" Anna", "anna", True),
-        (" Anna A.", "anna a", True),
-        ("  ANNA!\nBen", "anna", True),
-        (" Ben", "ben", False),
-        ("", None, False),
-    ],
-)
-def test_generated_by_hand(text: str, extracted: str | None, correct: bool) -> None:
-    asked = build_requests(TASK, BEN, "generate", byte_level())
-    result = score(TASK, BEN, "generate", asked, [Generated((1,), text)])
-    assert result == Score(correct=correct, generated=text, extracted=extracted)
 
 
 def test_outcomes_must_answer_the_requests() -> None:

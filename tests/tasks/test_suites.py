@@ -11,7 +11,6 @@ import pytest
 
 from layerwise.sweep.requests import Generate, Generated
 from layerwise.tasks import (
-    CAPABILITIES,
     PROTOCOLS,
     Item,
     Task,
@@ -27,20 +26,16 @@ from layerwise.tasks.suites import MATCHED
 NAMES = task_names()
 MATCHED_NAMES = {name for sets in MATCHED.values() for names in sets.values() for name in names}
 EVERY = sorted({*NAMES, *task_names("organism"), *MATCHED_NAMES})
-LOOKED_UP = ("kv-words", "kv-ids", "open-book", "facts-open-book", "two-hop", "order")
 SUMS = ("arithmetic", "sum-chain", "word-problems")
-CORRUPTED = (*LOOKED_UP, "facts", "arithmetic", "sum-chain")
+CORRUPTED = (
+    "kv-words", "kv-ids", "open-book", "facts-open-book", "two-hop", "order", "facts",
+    "arithmetic", "sum-chain",
+)  # fmt: skip
 
 
 @cache
 def suite(name: str) -> Task:
     return load_task(name)
-
-
-def test_every_capability_has_suites() -> None:
-    assert {suite(name).capability for name in NAMES} == set(CAPABILITIES)
-    assert suite("facts-open-book").capability == "retrieval"
-    assert len(NAMES) == 13
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -153,17 +148,12 @@ def test_corruptions_change_the_answer_but_not_the_number_of_words(name: str) ->
     assert same_length / len(suite(name).items) > 0.95
 
 
-@pytest.mark.parametrize("name", LOOKED_UP)
-def test_the_context_holds_the_answer(name: str) -> None:
-    for item in suite(name).items:
-        assert item.answer in (item.context or "")
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_every_protocol_has_a_chance_level_and_the_extractor_exists(name: str) -> None:
     task = suite(name)
     assert set(task.chance) == set(PROTOCOLS)
     assert all(0 < level < 1 for level in task.chance.values())
+    assert task.chance["letter"] == task.chance["continuation"] == 1 / len(task.items[0].choices)
     assert extractor(task.generate.extractor).name == task.generate.extractor
     assert task.describe().startswith(f"{name} ({task.capability}; {len(task.items)} items")
     assert "\n" not in task.describe()
