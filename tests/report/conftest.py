@@ -27,6 +27,11 @@ SMALL = Plan(
 )
 
 
+N_ENCODER = 2
+MODEL_OF_TWO_STACKS = synthetic.facts(SMALL).model.model_copy(
+    update={"n_encoder_layers": N_ENCODER}
+)
+
 # Where pictures are looked at, not only the figures that they are made of.
 WITH_PICTURES = ("test_beside", "test_figures", "test_report_page")
 
@@ -83,25 +88,15 @@ def page(small_results: list[Result]) -> Report:
     return report(small_results)
 
 
-@pytest.fixture(scope="session")
-def extremes() -> dict[str, RunTables]:
-    """The least and the most that a figure has to hold."""
-    plans = {
-        "least": synthetic.wide_plan(1, 2, protocols=("generate",)),
-        "most": synthetic.wide_plan(12, 80, n_items=10),
-    }
-    return {name: _run(plan) for name, plan in plans.items()}
-
-
-def _run(plan: Plan) -> RunTables:
+def run_of(plan: Plan) -> RunTables:
+    """Tables of a run of four analyses, quick to make."""
     told = synthetic.facts(plan)
-    found = [
+    results = [
         AblationResult(synthetic.records(plan), told),
         PatchingResult(synthetic.patching(plan, n_pairs=2), told),
     ]
-    tables = tables_of_run(found)
     return synthetic.with_tables(
-        tables,
+        tables_of_run(results),
         lens=synthetic.lens(plan, protocols=("letter",)),
         emergence=synthetic.emergence(plan),
     )

@@ -7,9 +7,8 @@ from html import unescape
 
 import numpy as np
 import pytest
-from legible import WIDTHS, assert_legible, cells, line
+from legible import cells, line
 
-from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import numbers, rows
 from layerwise.report import Report, report
 from layerwise.report.figures import attribution_heads, attribution_lines
@@ -100,33 +99,6 @@ def result() -> AttributionResult:
 @pytest.fixture(scope="module")
 def page(result: AttributionResult) -> Report:
     return report(result)
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("draw", [attribution_lines, attribution_heads])
-@pytest.mark.parametrize(
-    ("n_layers", "n_heads", "tasks"),
-    [
-        (4, 2, ("facts",)),
-        (30, 9, tuple(f"a task with a long name {i}" for i in "abcde")),
-        pytest.param(80, 64, ("facts",), marks=pytest.mark.long),
-    ],
-)
-def test_texts_are_readable_and_apart(width, draw, n_layers, n_heads, tasks):
-    assert_legible(draw(made_up(n_layers, n_heads, tasks, n=4).summary(), width=width), width)
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("component", ["lines", "z", "cross_z"])
-def test_texts_of_two_stacks_are_readable_and_apart(width, component):
-    made = made_up(tasks=tuple(f"a task with a long name {i}" for i in "abcde"), n=4,
-                   two_stacks=True)  # fmt: skip
-    with naming_layers_of(made.facts.model):
-        if component == "lines":
-            figure = attribution_lines(made.summary(), width=width)
-        else:
-            figure = attribution_heads(made.summary(), width=width, component=component)
-    assert_legible(figure, width)
 
 
 def test_lines_are_the_table_and_filled_where_significant():

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
-from legible import WIDTHS, assert_legible, cells, line, lines, words
+from legible import cells, line, lines, words
 from matplotlib.figure import Figure
 from planted_heads import planted_heads
 from synthetic import Plan, wide_plan
@@ -112,31 +112,6 @@ def effect_maps(n_tasks: int, n_layers: int, n_heads: int, width: float) -> Figu
 def patch_maps(n_layers: int, n_heads: int, tasks: tuple[str, ...], width: float) -> Figure:
     summary = patched_heads(n_layers, n_heads, tasks, n_pairs=2).summary()
     return patching_heads(summary, width=width)
-
-
-MANY = pytest.mark.long
-LONG_NAMES = ("keys", "a task with a long name indeed")
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda width: score_maps(2, 2, width),
-        lambda width: score_maps(30, 9, width),
-        pytest.param(lambda width: score_maps(80, 64, width), marks=MANY),
-        lambda width: score_maps(3, 2, width, 1),
-        lambda width: score_maps(24, 12, width, 12),
-        lambda width: effect_maps(1, 2, 2, width),
-        lambda width: effect_maps(6, 30, 9, width),
-        pytest.param(lambda width: effect_maps(1, 80, 32, width), marks=MANY),
-        lambda width: patch_maps(1, 1, ("keys",), width),
-        lambda width: patch_maps(30, 9, LONG_NAMES, width),
-        pytest.param(lambda width: patch_maps(48, 40, ("keys",), width), marks=MANY),
-    ],
-)
-def test_texts_are_readable_and_apart(draw, width):
-    assert_legible(draw(width), width)
 
 
 def test_scores_are_the_table_and_induction_heads_have_a_dot():

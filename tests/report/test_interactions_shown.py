@@ -6,17 +6,17 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from legible import WIDTHS, assert_legible
+from legible import words
 from matplotlib.collections import QuadMesh
 
-from layerwise.analyses.interactions.figures import interaction_triangles, shapley_values
+from layerwise.analyses.interactions.figures import interaction_triangles
 from layerwise.errors import UserError
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import rows
 from layerwise.report import report
 from layerwise.report.html import findings
 from layerwise.storage.parquet import frame
-from tests.interacting import Costs, interactions_result, joined_results, with_pairs
+from tests.interacting import Costs, interactions_result, with_pairs
 
 PLANTED = {(2, 7): 2.0, (1, 4): -1.0}
 
@@ -77,40 +77,11 @@ def test_what_is_sure_and_too_small_to_matter_makes_no_sentence():
     assert claim.evidence == "not established"
 
 
-def several(n_tasks: int, n_layers: int):
-    """A result of some tasks, with long names."""
-    return joined_results(
-        *(
-            planted(n_layers, 12, {}, seed, task=f"{'a-task-with-a-long-name-' * 2}{seed}")
-            for seed in range(n_tasks)
-        )
-    )
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize(
-    ("n_tasks", "n_layers"), [(1, 2), (4, 3), pytest.param(3, 30, marks=pytest.mark.long)]
-)
-def test_texts_are_readable_and_apart(width, n_tasks, n_layers):
-    result = several(n_tasks, n_layers)
-    for figure in (
-        interaction_triangles(result.pairs(), width=width),
-        shapley_values(result.shapley(), "pairs", width=width),
-    ):
-        assert_legible(figure, width)
-
-
-@pytest.mark.parametrize("n_layers", [6, 14])
-def test_layers_of_two_stacks_are_readable_and_named(n_layers):
-    result = planted(n_layers, planted={}, n_encoder=3)
+def test_layers_of_two_stacks_are_named():
+    result = planted(6, planted={}, n_encoder=3)
     with naming_layers_of(result.facts.model):
         figure = interaction_triangles(result.pairs(), width=3.3)
-    assert_legible(figure)
-    assert {"encoder", "decoder"} <= {text.get_text() for text in figure.findobj(_texts)}
-
-
-def _texts(artist) -> bool:
-    return hasattr(artist, "get_text")
+    assert {"encoder", "decoder"} <= set(words(figure).splitlines())
 
 
 def test_cells_are_the_table_and_marks_its_verdicts():

@@ -7,32 +7,24 @@ import re
 import numpy as np
 import pytest
 import synthetic
-from conftest import SMALL
-from legible import WIDTHS, assert_legible, texts
+from conftest import MODEL_OF_TWO_STACKS as MODEL
+from conftest import N_ENCODER, SMALL
+from legible import texts
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.naming import name_intervention, name_layer, naming_layers_of
 from layerwise.presentation.wording import layer_ranges
 from layerwise.report import Report, report
-from layerwise.report._layers import sections
-from layerwise.results import ModelFacts, Result
+from layerwise.results import ModelFacts
 
-N_ENCODER = 2
-MODEL = synthetic.facts(SMALL).model.model_copy(update={"n_encoder_layers": N_ENCODER})
 # Figures without an axis of layers or of depth.
 WITHOUT = ("method_agreement", "protocol_interaction", "emergence_within_stacks")
 
 
 @pytest.fixture(scope="module")
-def results() -> list[Result]:
-    return synthetic.results(SMALL, model=MODEL)
-
-
-@pytest.fixture(scope="module")
-def page(results: list[Result]) -> Report:
-    return report(results)
+def page() -> Report:
+    return report(synthetic.results(SMALL, model=MODEL))
 
 
 def lines(figure: Figure) -> list[tuple[Axes, float]]:
@@ -67,16 +59,6 @@ def test_the_line_lies_between_the_last_encoder_layer_and_the_first_decoder_laye
     }
     for name, place in places.items():
         assert {at for _, at in lines(page.figures[name])} == {place}, name
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("width", WIDTHS)
-def test_texts_stay_readable_and_apart(results: list[Result], width: float):
-    run = tables_of_run(results)
-    with naming_layers_of(MODEL):
-        for section in sections(run):
-            for drawing in section.drawings:
-                assert_legible(drawing.draw(width=width))
 
 
 def test_layers_are_numbered_within_their_stack(page: Report):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
-from legible import WIDTHS, assert_legible, texts
+from legible import texts
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 import layerwise as lw
-from layerwise.analyses.patching.analysis import sections
-from layerwise.analyses.registry import tables_of_run
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.naming import naming_layers_of
@@ -25,17 +25,22 @@ LAYOUT = WiredSeq2SeqLayout()
 N_ENCODER, N_LAYERS = LAYOUT.n_encoder_layers, LAYOUT.n_layers
 
 
-@pytest.fixture(scope="module")
-def result() -> PatchingResult:
+@cache
+def patched() -> PatchingResult:
     return lw.patch_activations(
         small_seq2seq(LAYOUT), small_task("retrieval", 6),
         sites=("resid_pre", "z", "cross_z", "cross_v"), pairs=3, progress=False,
     )  # fmt: skip
 
 
+@pytest.fixture
+def result() -> PatchingResult:
+    return patched()
+
+
 @pytest.fixture(scope="module")
-def page(result: PatchingResult) -> Report:
-    return report(result)
+def page() -> Report:
+    return report(patched())
 
 
 def drawn(axes: Axes) -> np.ndarray:
@@ -113,12 +118,3 @@ def test_the_page_says_where_was_patched(page):
     assert "at the prompt&#39;s positions" in page.html
     assert "or at all of the stack" in page.html
     assert f">decoder.{LAYOUT.copy.layer - N_ENCODER}<" in page.html
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_texts_stay_readable_and_apart(result, width):
-    with naming_layers_of(result.facts.model):
-        for drawing in sections(tables_of_run([result]))[0].drawings:
-            figure = drawing.draw(width=width)
-            assert texts(figure)
-            assert_legible(figure)

@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pytest
-from legible import WIDTHS, assert_legible
 from matplotlib.collections import QuadMesh
 
-from layerwise.presentation.naming import naming_layers_of
 from layerwise.report import report
 from layerwise.results import AttributionPatchingResult, PathPatchingResult
 from layerwise.storage.parquet import frame
@@ -65,22 +62,6 @@ def estimates(tasks: tuple[str, ...] = ("keys",)) -> AttributionPatchingResult:
     named = (synthetic.task_facts(task, "retrieval") for task in tasks)
     facts = synthetic.facts(*named, n_layers=4)
     return AttributionPatchingResult(frame("attribution_patching", rows), facts)
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize(("n_layers", "n_heads"), [(2, 1), (30, 9), (40, 32)])
-def test_texts_of_paths_are_readable_and_apart(width, n_layers, n_heads):
-    from layerwise.report.figures import path_senders
-
-    assert_legible(path_senders(paths(n_layers, n_heads, n_pairs=2).effects(), width))
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_texts_of_estimates_are_readable_and_apart(width):
-    from layerwise.report.figures import estimate_agreement
-
-    result = estimates(("keys", "a task with a long name indeed", "another"))
-    assert_legible(estimate_agreement(result.cells(), result.agreement(), width))
 
 
 def test_cells_of_paths_are_the_table():
@@ -165,13 +146,3 @@ def test_heads_of_cross_attention_have_columns_of_their_own():
     assert np.isnan(drawn[1][:, 2:4]).all()
     assert "heads of cross-attention" in report(result).html
     assert "c0, c1" not in report(paths()).html
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize(("n_layers", "n_heads"), [(2, 1), (12, 12)])
-def test_texts_of_paths_in_two_stacks_are_readable_and_apart(width, n_layers, n_heads):
-    from layerwise.report.figures import path_senders
-
-    result = in_two_stacks(n_layers, n_layers, n_heads)
-    with naming_layers_of(result.facts.model):
-        assert_legible(path_senders(result.effects(), width))

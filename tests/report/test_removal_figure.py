@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from legible import WIDTHS, assert_legible, lines, texts
-from matplotlib.figure import Figure
+from legible import lines, words
 
 from layerwise.report import report
 from layerwise.report.figures import removal_curve
@@ -40,24 +39,6 @@ def removal(
     return RemovalResult(frame("removal", rows), facts)
 
 
-def words(figure: Figure) -> list[str]:
-    return [text.get_text() for text in texts(figure)]
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize(
-    "by",
-    [pytest.param("greedy", marks=pytest.mark.long), "block"],  # which has the longer texts
-)
-@pytest.mark.parametrize("n_steps", [1, 12, 79])
-@pytest.mark.parametrize(
-    "tasks", [("facts",), tuple(f"a task with a long name {i}" for i in "abc")]
-)
-def test_texts_are_readable_and_apart(width, by, n_steps, tasks):
-    figure = removal_curve(removal(n_steps, by, tasks, n=8).steps(), width)
-    assert_legible(figure, width)
-
-
 def test_lines_and_bands_are_the_table():
     result = removal(5)
     figure, steps = removal_curve(result.steps()), result.steps()
@@ -88,7 +69,7 @@ def test_every_step_says_what_it_removed(by, names):
     figure = removal_curve(removal(3, by).steps())
     (upper,) = (axis for axis in figure.axes[0].child_axes if axis.get_gid() == "removed")
     assert [tick.get_text() for tick in upper.get_xticklabels()] == names
-    said = "\n".join(words(figure))
+    said = words(figure)
     assert "when it picks a letter" in said
     assert "selection n = 40, held out n = 40" in said
 

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
-from legible import WIDTHS, assert_legible
 from matplotlib.lines import Line2D
 from synthetic import Plan
 
@@ -46,15 +45,6 @@ def blocks(plan: Plan) -> AblationResult:
 @pytest.fixture(scope="module")
 def ablation() -> AblationResult:
     return blocks(PLAN)
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize(("n_tasks", "n_layers"), [(1, 1), (6, 30), (13, 4)])
-def test_texts_are_readable_and_apart(width, n_tasks, n_layers):
-    plan = synthetic.wide_plan(n_tasks, n_layers, n_items=12, protocols=("letter", "generate"))
-    effects = blocks(replace(plan, silent=())).effects()
-    figure = set_losses(effects, width=width)
-    assert_legible(figure, width)
 
 
 def test_points_are_the_table_and_filled_where_significant(ablation):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from legible import WIDTHS, assert_legible
 
 from layerwise.analyses.transplant.figures import moved_by_head, moved_by_layer
-from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import rows
 from layerwise.report import report
 from layerwise.report.html import findings
@@ -98,7 +96,7 @@ def test_a_stream_is_told_beside_the_weights_of_its_layer():
     assert "weights" not in told_of_streams(streams(behind))
 
 
-def shown():
+def layers_that_move():
     rng = np.random.default_rng(0)
     noisy = {k: np.where(rng.random(N) < 0.2, rng.permutation(WORSE), WORSE) for k in range(6)}
     back = {k: np.where(rng.random(N) < 0.2, rng.permutation(BETTER), BETTER) for k in range(6)}
@@ -108,13 +106,9 @@ def shown():
     return joined_results(first, second, other)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_the_figure_is_legible_and_shows_every_share(width):
-    made = shown()
-    with naming_layers_of(made.facts.model):
-        figure = moved_by_layer(made.effects(), width=width)
-    assert_legible(figure)
-    effects = made.effects()
+def test_the_figure_shows_every_share():
+    effects = layers_that_move().effects()
+    figure = moved_by_layer(effects)
     for direction, filled in (("brings", "sure"), ("destroys", "unsure")):
         of = rows(effects, task="keys", protocol="generate", direction=direction)
         drawn = next(
@@ -140,15 +134,16 @@ def test_a_head_is_named_by_its_layer_and_number():
     assert "cross-attention head" in only_claim(heads(site="cross_z")).full
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_the_map_of_heads_is_legible_and_marks_what_moves(width):
-    made = joined_results(
+def heads_that_move():
+    return joined_results(
         heads({(3, 1): BETTER}, {(3, 1): WORSE}),
         heads({(1, 0): PART}, {(2, 2): PART}, task="sums", capability="reasoning"),
     )
+
+
+def test_the_map_of_heads_marks_what_moves():
     for direction in ("brings", "destroys"):
-        figure = moved_by_head(made.effects(), direction, width=width)
-        assert_legible(figure)
+        figure = moved_by_head(heads_that_move().effects(), direction)
         marked = [
             tuple(np.concatenate(line.get_xydata()) - 0.5)
             for axes in figure.axes for line in axes.lines if line.get_gid() == "significant"
@@ -158,7 +153,7 @@ def test_the_map_of_heads_is_legible_and_marks_what_moves(width):
 
 
 def test_the_page_has_its_part_with_tables():
-    page = report(shown()).html
+    page = report(layers_that_move()).html
     assert 'id="transplant"' in page
     for words in ("What moves with which layers", "The gap between the two models",
                   "Is where weights differ most where the gap moves most?",
