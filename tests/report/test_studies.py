@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,202 +19,287 @@ from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
 import layerwise as lw
+from analyses.organism_training import plan as decoder_plan
+from analyses.organism_training.seq2seq import plan as seq2seq_plan
+from layerwise.analyses.comparison.findings import established
+from layerwise.analyses.loading import load_results
+from layerwise.analyses.training.report import (
+    first_layer_findings,
+    move_findings,
+    onset_findings,
+)
 from layerwise.models.organisms import ORGANISM
+from layerwise.presentation.claim import (
+    GAINED,
+    GENERAL,
+    LENS,
+    MORE,
+    NEEDED,
+    ORDER,
+    PATCHING,
+    ROLES,
+    SPARED,
+)
 from layerwise.presentation.rows import rows
+from layerwise.report.html import findings
 from layerwise.storage.parquet import frame
 
 STUDIES = Path(__file__).parents[2] / "analyses"
-MODULES = {
-    "distillation": ("drawn", "measures", "students", "told"),
-    "healing": ("healed_models", "healing_drawn", "healing_exchanged", "healing_told"),
-    "adapters": (
-        "adapters_drawn", "adapters_kept", "adapters_measured", "adapters_told", "healed_told",
-        "seeds", "seeds_told",
-    ),
-}  # fmt: skip
-CLAIMING = [("distillation", "told"), ("healing", "healing_told"), ("adapters", "adapters_told"),
-            ("adapters", "healed_told")]  # fmt: skip
+CLAIMS = sorted(STUDIES.rglob("claims.json"))
+PLANTED = {"decoder": decoder_plan.PLANTED, "seq2seq": seq2seq_plan.PLANTED}
+QUOTED = re.compile(r"^- (.+) \((established|in its table|not established)\)$", re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def modules() -> Any:
-    """The studies' own modules by name."""
-    found = {}
-    for study, names in MODULES.items():
-        with pytest.MonkeyPatch.context() as patched:
-            patched.syspath_prepend(STUDIES / study)
-            found |= {name: importlib.import_module(name) for name in names}
-    return found
+@cache
+def module(study: str, name: str) -> Any:
+    """A module of a study's own."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(STUDIES / study)
+        return importlib.import_module(name)
 
 
-@pytest.fixture(scope="module")
-def saved() -> dict[str, dict[str, pd.DataFrame]]:
-    """The saved tables of each study by name."""
-    return {
-        study: {
-            path.stem: pd.read_parquet(path)
-            for path in (STUDIES / study / "results").glob("*.parquet")
-        }
-        for study in MODULES
-    }
+@cache
+def saved(study: str, name: str) -> pd.DataFrame:
+    """A saved table of a study; not to be changed."""
+    path = STUDIES / study / "results" / name
+    csv = path.with_suffix(".csv")
+    return pd.read_csv(csv) if csv.exists() else pd.read_parquet(path.with_suffix(".parquet"))
 
 
-def config_of(study: str) -> dict[str, Any]:
-    return tomllib.loads((STUDIES / study / "config.toml").read_text())
+def tables(study: str) -> dict[str, pd.DataFrame]:
+    return {path.stem: saved(study, path.stem)
+            for path in (STUDIES / study / "results").glob("*.parquet")}  # fmt: skip
 
 
-@pytest.mark.parametrize(("study", "module"), CLAIMING)
-def test_the_pages_say_what_the_tables_say(modules, saved, study, module):
-    pages = (STUDIES / study / "README.md", STUDIES / study / "results" / "numbers.md")
-    text = "\n".join(page.read_text("utf-8") for page in pages)
-    assert modules[module].in_readme(text, saved[study]) == text
-    sentences = modules[module].findings(saved[study])
+def page(study: str) -> str:
+    return (STUDIES / study / "README.md").read_text("utf-8")
+
+
+def config(study: str) -> dict[str, Any]:
+    return tomllib.loads((STUDIES / study / "config.toml").read_text("utf-8"))
+
+
+def claimed(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text("utf-8"))
+
+
+# --- what pages say ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("study", "name"),
+    [
+        ("distillation", "told"), ("healing", "healing_told"), ("adapters", "adapters_told"),
+        ("adapters", "healed_told"),
+    ],
+)  # fmt: skip
+def test_the_pages_say_what_the_tables_say(study, name):
+    numbers = (STUDIES / study / "results" / "numbers.md").read_text("utf-8")
+    text, known = f"{page(study)}\n{numbers}", tables(study)
+    assert module(study, name).in_readme(text, known) == text
+    sentences = module(study, name).findings(known)
     assert len(sentences) > 12
     assert [sentence for sentence in sentences if sentence not in text] == []
 
 
-def test_there_are_three_seeds_of_every_case(modules, saved):
-    cases = modules["healing_drawn"].CASES
-    assert {case: tuple(removed) for case, removed in config_of("healing")["cases"].items()} == (
-        cases
-    )
-    counted = [("healing", "gains", len(cases)), ("healing", "layers", len(cases) + 1)]
-    counted += [("distillation", "gains", 3), ("distillation", "layers", 4)]
-    for study, table, n in counted:
-        assert len(saved[study][table][["case", "seed"]].drop_duplicates()) == 3 * n
+@pytest.mark.parametrize("study", sorted({path.relative_to(STUDIES).parts[0] for path in CLAIMS}))
+def test_quoted_claims_are_saved_ones(study):
+    claims = [claim for path in (STUDIES / study).rglob("claims.json") for claim in claimed(path)]
+    quoted = set(QUOTED.findall(page(study)))
+    assert quoted
+    assert quoted <= {(claim["short"], claim["evidence"]) for claim in claims}
+
+
+SAVED_RUNS = [path for path in CLAIMS if (path.parent / "run.json").exists()]
+LARGEST = max(SAVED_RUNS, key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.long] * (path == LARGEST)) for path in SAVED_RUNS],
+)
+def test_saved_claims_of_roles_are_made_again_from_the_tables(path):
+    """The same layers of the same capabilities, as surely; words and examples may be others."""
+    again = [claim.record() for claim in findings(load_results(path.parent))]
+    about = [
+        sorted(
+            (claim["kind"], claim["evidence"], *claim["capabilities"], *claim["layers"])
+            for claim in claims
+            if claim["kind"] in ROLES
+        )
+        for claims in (again, claimed(path))
+    ]
+    assert about[0] == about[1]
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_claims_on_organisms_are_of_what_was_planted(kind):
+    """What is needed and needed more is planted, and no other; orders are those of the plan."""
+    planted, claims = PLANTED[kind], {}
+    for claim in claimed(STUDIES / "organism/results/claimed" / f"organism-{kind}/claims.json"):
+        claims.setdefault(claim["kind"], []).append(claim)
+    for about in (NEEDED, MORE):
+        named = [(claim["capabilities"][0], tuple(claim["layers"])) for claim in claims[about]]
+        assert sorted(named) == sorted((name, tuple(layers)) for name, layers in planted.items())
+    assert not {GENERAL, SPARED, GAINED} & claims.keys()
+    for claim in claims[ORDER] + [one for one in claims[LENS] if len(one["capabilities"]) == 2]:
+        first, later = claim["capabilities"]
+        if claim["kind"] == LENS:  # "settles later than"
+            first, later = later, first
+        assert min(planted[first]) < min(planted[later])
+        assert max(planted[first]) <= max(planted[later])
+    for claim in claims[PATCHING]:
+        (capability,), (layer,) = claim["capabilities"], claim["layers"]
+        assert layer in planted[capability]
+
+
+# --- distillation, healing, adapters ----------------------------------------------------------
+
+
+def test_there_are_three_seeds_of_every_case_and_no_removed_layer_is_measured():
+    cases = module("healing", "healing_drawn").CASES
+    given = config("healing")["cases"].items()
+    assert {case: tuple(removed) for case, removed in given} == cases
+    counts = [("healing", "gains", len(cases)), ("healing", "layers", len(cases) + 1),
+              ("distillation", "gains", 3), ("distillation", "layers", 4)]  # fmt: skip
+    for study, table, n in counts:
+        assert len(saved(study, table)[["case", "seed"]].drop_duplicates()) == 3 * n
     for case, removed in cases.items():
-        numbers = set(rows(saved["healing"]["layers"], case=case)["original"])
+        numbers = set(rows(saved("healing", "layers"), case=case)["original"])
         assert numbers == set(range(8)) - set(removed)
 
 
-def test_the_adapted_suite_was_below_thirty_percent_and_is_better_on_held_out_items(saved):
-    (row,) = rows(saved["adapters"]["gains"], case="adapted").to_dict("records")
+@pytest.mark.parametrize("case", ["adapted", "healed"])
+def test_every_case_names_suites_and_options_that_there_are(case):
+    given = config("adapters")
+    options = given[case]
+    names = inspect.signature(lw.heal if options["remove"] else lw.distill).parameters
+    assert given["seed"] not in options["further_seeds"]
+    assert set(options["training"]) <= set(names)
+    tasks = module("adapters", "adapters_measured").tasks_of(
+        options["tasks"], options["fewshot"], given["seed"]
+    )
+    assert [task.name for task in tasks] == options["tasks"]
+    assert {len(task.fewshot) for task in tasks} == {options["fewshot"]}
+
+
+def test_the_adapted_suite_was_below_thirty_percent_and_is_better_on_held_out_items():
+    (row,) = rows(saved("adapters", "gains"), case="adapted").to_dict("records")
     assert row["acc_student"] < 0.3
     assert row["improved"]
     assert row["gain_low"] > 0
 
 
-@pytest.mark.parametrize("case", ["adapted", "healed"])
-def test_every_case_names_suites_and_options_that_there_are(modules, case):
-    config = config_of("adapters")
-    options = config[case]
-    names = inspect.signature(lw.heal if options["remove"] else lw.distill).parameters
-    assert config["seed"] not in options["further_seeds"]
-    assert set(options["training"]) <= set(names)
-    tasks_of = modules["adapters_measured"].tasks_of
-    tasks = tasks_of(options["tasks"], options["fewshot"], config["seed"])
-    assert [task.name for task in tasks] == options["tasks"]
-    assert {len(task.fewshot) for task in tasks} == {options["fewshot"]}
+def drawn_values(figure: Any, markers: str, along: str = "y") -> np.ndarray:
+    every = (line for axes in figure.axes for line in axes.lines)
+    drawn = [line for line in every if line.get_marker() in tuple(markers)]
+    return np.sort(np.concatenate([getattr(line, f"get_{along}data")() for line in drawn]))
 
 
-def drawn_values(figure: Any, markers: tuple[str, ...]) -> np.ndarray:
-    lines = [line for axes in figure.axes for line in axes.lines]
-    return np.sort(
-        np.concatenate([line.get_ydata() for line in lines if line.get_marker() in markers])
-    )
-
-
-def test_figures_are_legible_and_have_every_seed(modules, saved):
-    tables = saved["distillation"]
-    figure = modules["drawn"].where_two_hops_went(tables["layers"], tables["transplant"])
+def test_figures_are_legible_and_have_every_seed():
+    layers, moved = saved("distillation", "layers"), saved("distillation", "transplant")
+    figure = module("distillation", "drawn").where_two_hops_went(layers, moved)
     assert_legible(figure)
-    lost = rows(tables["layers"], protocol="generate")["share_lost"]
-    moved = rows(tables["transplant"], direction="brings")["share"]
-    wanted = 100 * np.concatenate([lost, moved]).astype(float)
-    np.testing.assert_allclose(drawn_values(figure, ("o", "s", "^", "D")), np.sort(wanted))
+    shares = [rows(layers, protocol="generate")["share_lost"],
+              rows(moved, direction="brings")["share"]]  # fmt: skip
+    expected = 100 * np.sort(np.concatenate(shares).astype(float))
+    np.testing.assert_allclose(drawn_values(figure, "os^D"), expected)
 
-    tables = saved["healing"]
-    figure = modules["healing_drawn"].what_came_back(tables["gains"])
+    drawing, gains = module("healing", "healing_drawn"), saved("healing", "gains")
+    figure = drawing.what_came_back(gains)
     assert_legible(figure)
-    gains = rows(tables["gains"], protocol="generate")
-    wanted = 100 * gains[["acc_teacher", "acc_student", "acc_distilled"]].to_numpy(float).ravel()
-    np.testing.assert_allclose(drawn_values(figure, ("o", "s", "^")), np.sort(wanted))
-    assert_legible(modules["healing_drawn"].where_it_lies(tables["layers"]))
+    written = rows(gains, protocol="generate")[["acc_teacher", "acc_student", "acc_distilled"]]
+    expected = 100 * np.sort(written.to_numpy(float).ravel())
+    np.testing.assert_allclose(drawn_values(figure, "os^"), expected)
+    assert_legible(drawing.where_it_lies(saved("healing", "layers")))
 
-    tables = saved["adapters"]
-    drawn = modules["adapters_drawn"]
-    assert_legible(drawn.where_it_is_done(tables["layers"], tables["transplant"]))
+    layers, moved = saved("adapters", "layers"), saved("adapters", "transplant")
+    assert_legible(module("adapters", "adapters_drawn").where_it_is_done(layers, moved))
+
+    depths = module("decoder_vs_seq2seq", "depths")
+    estimates = saved("decoder_vs_seq2seq", "estimates")
+    figure = depths.depths_over_seeds(estimates, 0.625)
+    assert_legible(figure)
+    shown = rows(estimates, family="depth", axis="computation")
+    expected = [rows(shown, method=method, measure=measure, protocol=protocol)["estimate"]
+                for method, measure, protocol in depths.PANELS]  # fmt: skip
+    assert list(drawn_values(figure, "|", "x")) == sorted(np.concatenate(expected))
 
 
-def test_a_ratio_has_fiellers_interval(modules):
+def test_a_ratio_has_fiellers_interval():
     """At its bounds Student's t of the contrast rejects at 5 %; in between it does not."""
-    rng = np.random.default_rng(0)
+    rng, fieller = np.random.default_rng(0), module("distillation", "measures").fieller
     part, whole = rng.normal(0.6, 0.5, 60), rng.normal(1.0, 0.4, 60)
-    share, low, high = modules["measures"].fieller(part, whole)
+    share, low, high = fieller(part, whole)
     assert share == pytest.approx(part.mean() / whole.mean())
     for bound in (low, high):
         assert ttest_1samp(bound * whole - part, 0).pvalue == pytest.approx(0.05)
     assert ttest_1samp(share * whole - part, 0).pvalue > 0.99
-    assert np.isinf(modules["measures"].fieller(part, whole - whole.mean())[1])
+    assert np.isinf(fieller(part, whole - whole.mean())[1])
 
 
-def test_a_layer_counts_by_what_of_it_lies_at_the_teachers_depths(modules):
-    overlap = modules["measures"].overlap
-    np.testing.assert_allclose(overlap(8), [0, 0, 1, 1, 1, 0, 0, 0])
-    np.testing.assert_allclose(overlap(4), [0, 1, 0.5, 0], atol=1e-12)
-
-
-def test_a_place_is_the_share_of_all_losses_in_the_teachers_layers(modules):
+def test_a_place_is_the_share_of_all_losses_in_the_teachers_layers():
     """Ten items: layer 3 takes all of them, layer 6 five, and layer 0 gives one back."""
-    right = {("intact", None): [False] + [True] * 9}
-    right |= {("skip", layer): right["intact", None] for layer in range(8)}
-    right["skip", 3] = [False] * 10
-    right["skip", 6] = [False] * 6 + [True] * 4
-    right["skip", 0] = [True] * 10
-    table = frame(
-        "records",
-        [
-            {
-                "intervention": f"{kind}:{layer}", "kind": kind,
-                "site": None if layer is None else "layer",
-                "layer": layer, "task": "two-hops", "capability": "reasoning", "item": f"{item}",
-                "protocol": "generate", "correct": correct,
-            }
-            for (kind, layer), answers in right.items() for item, correct in enumerate(answers)
-        ],
-    )  # fmt: skip
-    (place,) = modules["measures"].places(table, "two-hops", 8).to_dict("records")
+    measures = module("distillation", "measures")
+    right = {None: [False] + [True] * 9}
+    right |= {layer: right[None] for layer in range(8)}
+    right |= {3: [False] * 10, 6: [False] * 6 + [True] * 4, 0: [True] * 10}
+    listed = [
+        {
+            "intervention": f"skip:{layer}", "kind": "intact" if layer is None else "skip",
+            "site": None if layer is None else "layer", "layer": layer, "task": "two-hops",
+            "capability": "reasoning", "item": f"{item}", "protocol": "generate",
+            "correct": correct,
+        }
+        for layer, answers in right.items() for item, correct in enumerate(answers)
+    ]  # fmt: skip
+    (place,) = measures.places(frame("records", listed), "two-hops", 8).to_dict("records")
     assert place["share"] == pytest.approx(9 / (9 + 5 - 1))
+    # a layer of a smaller student counts by what of it lies at the teacher's depths
+    np.testing.assert_allclose(measures.overlap(8), [0, 0, 1, 1, 1, 0, 0, 0])
+    np.testing.assert_allclose(measures.overlap(4), [0, 1, 0.5, 0], atol=1e-12)
 
 
-def test_intervals_over_seeds_are_students(modules):
-    values = [0.2, 0.5, 0.35]
-    mean, low, high = modules["healing_told"].over_seeds(values)
-    wanted = student.interval(0.95, 2, np.mean(values), np.std(values, ddof=1) / np.sqrt(3))
-    assert (mean, low, high) == pytest.approx((np.mean(values), *wanted))
+def test_intervals_over_seeds_are_students():
+    values = np.array([0.2, 0.5, 0.35])
+    mean, error = values.mean(), values.std(ddof=1) / np.sqrt(3)
+    expected = (mean, *student.interval(0.95, 2, mean, error))
+    assert module("healing", "healing_told").over_seeds(values.tolist()) == pytest.approx(expected)
+    over_seeds = module("decoder_vs_seq2seq", "depths").interval_over_seeds
+    assert over_seeds(values) == pytest.approx(expected)
 
 
-def test_a_difference_of_nothing_has_a_width(modules):
+def test_a_difference_of_nothing_has_a_width():
     row = {"difference": 0.0, "low": 0.0, "high": 0.0, "n_items": 32}
-    value, low, high = modules["seeds_told"].with_width(row)
+    value, low, high = module("adapters", "seeds_told").with_width(row)
     assert (value, low) == (0.0, -high)
     # At 2.5 % a share of so many other items would not show in 32 (Clopper and Pearson).
     assert high > 1 - 0.025 ** (1 / 32)
 
 
-def test_nothing_that_is_kept_for_tests_is_trained_on(modules, tmp_path):
-    plans = {
-        "students": {"look-up": 40, "two-hops": 40},
-        "healed_models": {"look-up": 30, "two-hops": 30, "facts": 30, "brackets": 30,
-                          "depths": [4, 5]},
-    }  # fmt: skip
-    for module, plan in plans.items():
-        plan = plan | {"questions": 3, "first_links": 0.25}
-        path = modules[module].write_texts(tmp_path / f"{module}.jsonl", plan, 0)
-        texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
-        n_pairs = plan["look-up"] + plan["two-hops"]
-        assert len(texts) == n_pairs + plan.get("facts", 0) + plan.get("brackets", 0)
-        for text in texts[:n_pairs]:
-            stated = [one.split() for one in text.split(" ;") if one and "->" not in one]
-            assert stated
-            assert not [words for words in stated if ORGANISM.for_tests(*words)]
-        for text in texts[len(texts) - plan.get("brackets", 0) :]:
-            opened = [one.split("->")[0].split()[1:] for one in text.split(" ;") if "open" in one]
-            assert bool(opened) == ("brackets" in plan)
-            assert not [words for words in opened if ORGANISM.for_tests(*words)]
+@pytest.mark.parametrize(
+    ("study", "name", "others"),
+    [("distillation", "students", {}),
+     ("healing", "healed_models", {"facts": 30, "brackets": 30, "depths": [4, 5]})],
+)  # fmt: skip
+def test_nothing_that_is_kept_for_tests_is_trained_on(tmp_path, study, name, others):
+    plan = {"look-up": 30, "two-hops": 30, "questions": 3, "first_links": 0.25} | others
+    path = module(study, name).write_texts(tmp_path / "texts.jsonl", plan, 0)
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    n_brackets = plan.get("brackets", 0)
+    assert len(texts) == 60 + plan.get("facts", 0) + n_brackets
+    for text in texts[:60]:
+        stated = [one.split() for one in text.split(" ;") if one and "->" not in one]
+        assert stated
+        assert not [words for words in stated if ORGANISM.for_tests(*words)]
+    for text in texts[len(texts) - n_brackets :] if n_brackets else []:
+        opened = [one.split("->")[0].split()[1:] for one in text.split(" ;") if "open" in one]
+        assert opened
+        assert not [words for words in opened if ORGANISM.for_tests(*words)]
 
 
-def test_a_layer_that_was_not_needed_before_makes_it_others(modules):
+def test_a_layer_that_was_not_needed_before_makes_it_others():
     """Two hops need layers 2 and 3 before; after healing those, or layer 5, too, or no signal."""
 
     def lost(case: str, seed: int, layers: set[int]) -> list[dict[str, Any]]:
@@ -225,16 +312,14 @@ def test_a_layer_that_was_not_needed_before_makes_it_others(modules):
     sets = ((0, {2, 3}, True), (1, {2, 5}, True), (2, {2, 3}, False))
     each = [row for seed, after, _ in sets
             for row in lost("original", seed, {2, 3}) + lost("two-hops", seed, after)]  # fmt: skip
-    gains = [
-        {"case": "two-hops", "seed": seed, "task": "two-hops", "protocol": "generate",
-         "improved": improved} for seed, _, improved in sets
-    ]  # fmt: skip
-    tables = {"layers": pd.DataFrame(each), "gains": pd.DataFrame(gains)}
-    placed = modules["healing_told"].placed(tables, "two-hops", "two-hops")
+    gains = [{"case": "two-hops", "seed": seed, "task": "two-hops", "protocol": "generate",
+              "improved": improved} for seed, _, improved in sets]  # fmt: skip
+    known = {"layers": pd.DataFrame(each), "gains": pd.DataFrame(gains)}
+    placed = module("healing", "healing_told").placed(known, "two-hops", "two-hops")
     assert placed == {0: "same", 1: "others", 2: "none"}
 
 
-def test_a_carrier_brings_the_gain_and_its_return_destroys_it(modules):
+def test_a_carrier_brings_the_gain_and_its_return_destroys_it():
     """Layer 3 does both, 5 only destroys, and 7 brings less than before it brought nothing."""
     each = [
         {"case": "adapted", "task": "sum-chain", "set": "single", "direction": way,
@@ -244,17 +329,121 @@ def test_a_carrier_brings_the_gain_and_its_return_destroys_it(modules):
             ("brings", 5, 0.4, 0.1), ("brings", 7, 0.01, -0.2), ("destroys", 7, 0.01, 0.2),
         )
     ]  # fmt: skip
-    assert modules["adapters_told"].carriers({"transplant": pd.DataFrame(each)}) == [3]
+    carriers = module("adapters", "adapters_told").carriers
+    assert carriers({"transplant": pd.DataFrame(each)}) == [3]
 
 
-def test_tables_of_a_case_are_made_anew_and_others_stay(modules, tmp_path, monkeypatch):
-    monkeypatch.setattr(modules["adapters_kept"], "RESULTS", tmp_path)
-    for name in ("gains", "layers"):
-        pd.DataFrame({"case": ["base", "healed"], "value": [1, 2]}).to_parquet(
-            tmp_path / f"{name}.parquet"
+# --- decoders and encoder-decoders --------------------------------------------------------------
+
+
+def test_losses_of_decoders_and_encoder_decoders_are_at_the_planted_layers_and_no_others():
+    lost = rows(saved("decoder_vs_seq2seq", "layers"), protocol="generate", significant=True)
+    layers = lost.groupby(["run", "capability"])["layer"].agg(tuple)
+    assert len(layers) == 6 * 4
+    for (run, capability), of_run in layers.items():
+        assert of_run == PLANTED[run.split("-")[1]][capability]
+
+
+def test_differences_between_stacks_are_those_of_the_estimates_and_make_the_claims():
+    cell, study = ["capability", "protocol", "method", "measure"], "decoder_vs_seq2seq"
+    every = rows(saved(study, "estimates"), family="depth", axis="computation")
+    means = every.groupby(["group", *cell])["estimate"].mean()
+    differences = saved(study, "differences")
+    depths = rows(differences, family="depth", axis="computation", n_items=100)
+    assert len(depths) > 10
+    for row in depths.to_dict("records"):
+        key = [row[name] for name in cell]
+        expected = means["seq2seq", *key] - means["decoder", *key]
+        assert row["difference"] == pytest.approx(expected, abs=1e-3)
+    again = [claim.record() for claim in established(differences)]
+    about = [
+        sorted((one["kind"], one["evidence"], one["p"], one["estimate"]["value"]) for one in each)
+        for each in (claimed(STUDIES / study / "results" / "claims.json"), again)
+    ]
+    assert about[0] == about[1]
+
+
+# --- training -----------------------------------------------------------------------------------
+
+TRAINING = config("training")
+STEPS = TRAINING["checkpoints"]["steps"]
+SERIES = [f"{kind}-{seed}" for kind in TRAINING["kinds"] for seed in TRAINING["seeds"]]
+
+
+def layers_of(listed: object) -> set[int]:
+    return {int(layer) for layer in str(listed).split()}
+
+
+def test_every_checkpoint_was_asked_everything():
+    accuracy, profile = saved("training", "accuracy"), TRAINING["profile"]
+    assert len(STEPS) >= 30
+    assert set(accuracy["series"]) == set(SERIES)
+    assert len(accuracy) == (
+        len(SERIES) * len(STEPS) * len(profile["tasks"]) * len(profile["protocols"])
+    )
+    assert set(accuracy["n_items"]) == {profile["limit"]}
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_onsets_and_layers_in_the_readme_are_those_of_the_table(series: str):
+    (line,) = [line for line in page("training").splitlines() if line.startswith(f"| {series} ")]
+    onsets = rows(saved("training", "onsets"), series=series, protocol="generate")
+    cells = []
+    for capability in ("retrieval", "knowledge", "reasoning"):
+        (row,) = rows(onsets, capability=capability).to_dict("records")
+        if not row["appears"]:
+            cells += ["never", ""]
+            continue
+        first, last = (row[name].replace(" ", ", ") for name in ("layers_first", "layers_last"))
+        cells += [f"{row['onset']:.0f} [{row['low']:.0f}, {row['high']:.0f}]",
+                  f"{first}; {'the same' if first == last else last}"]  # fmt: skip
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == cells
+
+
+def test_what_is_needed_first_stays_needed_and_is_what_was_planted():
+    onsets = rows(saved("training", "onsets"), appears=True)
+    assert len(onsets) == 18 + 12
+    for row in onsets.to_dict("records"):
+        first, last = layers_of(row["layers_first"]), layers_of(row["layers_last"])
+        assert first <= last
+        if row["series"].startswith("planted"):
+            assert last == set(PLANTED["decoder"][row["capability"]])
+
+
+def test_left_free_knowledge_spreads_and_two_hops_are_not_learned():
+    free = saved("training", "onsets").query("series.str.startswith('free')")
+    assert not rows(free, capability="reasoning")["appears"].any()
+    written = rows(free, capability="knowledge", protocol="generate")
+    assert [layers_of(listed) for listed in written["layers_last"]] == [{0, 1, 2}] * 3
+    assert all(len(layers_of(listed)) < 3 for listed in written["layers_first"])
+
+
+def test_sentences_on_training_were_earned_and_are_made_again_from_the_tables():
+    kept, moves = saved("training", "sentences"), saved("training", "moves")
+    earned = set(zip(kept["short"], kept["evidence"], strict=True))
+    quoted = QUOTED.findall(page("training"))
+    assert quoted
+    assert set(quoted) <= earned
+    onsets = saved("training", "onsets").copy()
+    for name in ("layers_first", "layers_last"):
+        onsets[name] = onsets[name].map(lambda text: sorted(layers_of(text)), na_action="ignore")
+    made = [
+        (series, claim.kind, claim.evidence)
+        for series in SERIES
+        for claim in (
+            *onset_findings(rows(onsets, series=series), STEPS, 0.2),
+            *first_layer_findings(rows(onsets, series=series), len(STEPS) * 8 * 6),
+            *move_findings(rows(moves, series=series)),
         )
-    made = pd.DataFrame({"case": ["healed"], "value": [3]})
-    whole = modules["adapters_kept"].beside_saved({"gains": [made], "new": [made]}, ["healed"])
-    assert {name: list(table["value"]) for name, table in whole.items()} == {
-        "gains": [1, 3], "layers": [1, 2], "new": [3]
-    }  # fmt: skip
+    ]
+    again = kept[["series", "kind", "evidence"]].itertuples(index=False, name=None)
+    assert made == list(again)
+
+
+def test_moves_in_the_readme_are_those_of_the_table():
+    moves = saved("training", "moves")
+    (count,) = re.findall(r"claimed in (\d+) of (\d+) rows", page("training"))
+    assert (int(count[0]), int(count[1])) == (sum(moves["significant"]), len(moves))
+    largest = moves.loc[moves["change"].abs().idxmax()]
+    values = [f"{largest[name]:.2f}".replace("-", "−") for name in ("change", "low", "high")]
+    assert f"{values[0]} [{values[1]}, {values[2]}]" in page("training")
