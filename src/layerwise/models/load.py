@@ -9,23 +9,20 @@ import os
 from dataclasses import replace
 from typing import Any
 
-import torch
-from transformers import PreTrainedConfig
-
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.models.conversion.backends import (
-    PLAIN,
     Files,
     Placement,
     checked,
     delivered,
     read_files,
+    refuse_transformer_lens,
     second_choice,
 )
 from layerwise.models.conversion.convert import NotConverted
 from layerwise.models.conversion.hooked import refuse_absent_backend
-from layerwise.models.conversion.parity import Check, NotItsOriginal
+from layerwise.models.conversion.parity import Check, NotItsOriginal, record_check, recorded_check
 from layerwise.models.files.cache import folder_sha256
 from layerwise.models.files.folder import read_config
 from layerwise.models.files.weight_files import (
@@ -35,23 +32,17 @@ from layerwise.models.files.weight_files import (
     part_by_name,
     write_weights,
 )
-from layerwise.models.huggingface.generation import GenerationSettings, read_generation_settings
-from layerwise.models.huggingface.originals import (
-    load_original,
-    load_tokenizer,
-    refuse_nonfinite,
-    refuse_parameters_without_weights,
-)
+from layerwise.models.huggingface.generation import read_generation_settings
+from layerwise.models.huggingface.originals import refuse_parameters_without_weights
 from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.instance.exclusive import own_state
 from layerwise.models.instance.facts import Origin, attach_origin, describe, origin_of, weights_hash
 from layerwise.models.instance.kinds import DecoderOnly, Model, moved
-from layerwise.models.instance.loaded import HUGGING_FACE, TRANSFORMER_LENS, WRITTEN
+from layerwise.models.instance.loaded import HUGGING_FACE, WRITTEN
 from layerwise.models.names.registry import WIRED_MODELS
-from layerwise.models.names.sources import Source, find_source
+from layerwise.models.names.sources import find_source
 from layerwise.models.organisms.wired import wired_model
 from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
-from layerwise.models.seq2seq.load import hooked_seq2seq, texts_of
 from layerwise.models.weights.devices import parse_device, parse_dtype
 from layerwise.models.weights.offload import (
     leave_blocks_on_disk,
@@ -59,10 +50,7 @@ from layerwise.models.weights.offload import (
     put_buffers,
     refuse_other_places,
 )
-from layerwise.models.weights.quantization import how_to_dequantize, quantization_of
-
-from .conversion import parity
-from .seq2seq import Seq2SeqModel
+from layerwise.models.weights.quantization import how_to_dequantize
 
 
 @own_state()
@@ -113,11 +101,7 @@ def load_model(
         return _written(os.fspath(name), wanted, offload, backend)
     source = find_source(os.fspath(name))
     with quiet():
-        config = read_config(source.folder)
-        if config.is_encoder_decoder:
-            refuse_transformer_lens(source.name, backend)
-            return _encoder_decoder(source, config, wanted, offload)
-        files = read_files(source, config, backend)
+        files = read_files(source, read_config(source.folder), backend)
         try:
             model, check, n_parameters = _loaded(files, wanted, offload)
         except (NotConverted, NotItsOriginal) as refusal:
@@ -125,20 +109,10 @@ def load_model(
                 raise
             files = second_choice(files, refusal)
             model, check, n_parameters = _loaded(files, wanted, offload)
-    known = _identity(source, kept=files.kept is not None)
-    known |= {"parity": check.parity, "n_parameters": n_parameters}
+    known = _identity(files) | {"parity": check.parity, "n_parameters": n_parameters}
     facts, settings = describe(model, check.hash, **known), read_generation_settings(source.folder)
     attach_origin(model, Origin(facts, files.tokenizer, settings))
     return model
-
-
-def refuse_transformer_lens(name: str, backend: str) -> None:
-    """Refuse an encoder-decoder by a backend that has none."""
-    if backend == TRANSFORMER_LENS:
-        raise UserError(
-            f"{name!r} is an encoder-decoder, which runs over its original: expected no other "
-            f"backend; leave {backend!r} out."
-        )
 
 
 def _written(name: str, wanted: Placement, offload: str | None, backend: str) -> Model:
@@ -160,39 +134,10 @@ def _written(name: str, wanted: Placement, offload: str | None, backend: str) ->
     return model
 
 
-def _encoder_decoder(
-    source: Source, config: PreTrainedConfig, wanted: Placement, offload: str | None
-) -> Seq2SeqModel:
-    """An encoder-decoder, over its original; compared at every load, in float32 first."""
-    if offload is not None:
-        raise UserError(
-            f"Model {source.name!r} is an encoder-decoder, which stays in memory: expected no "
-            "offload; leave it out."
-        )
-    tokenizer = load_tokenizer(source.folder, config, trusted=source.is_trusted)
-    refuse_parameters_without_weights(source.folder, config)
-    original = load_original(source.folder, config, torch.float32)
-    refuse_nonfinite(source.name, original)
-    model = hooked_seq2seq(original, tokenizer, source.name)
-    texts = texts_of(model, tokenizer)
-    with parity.must_run(source.name):
-        expected = parity.reference(original, texts)
-    difference = parity.compared(source.name, model, expected, texts, lambda: original)
-    if wanted != PLAIN:
-        model.to(wanted.device).to(wanted.dtype)
-        refuse_nonfinite(source.name, model)
-        difference = parity.compared(source.name, model, expected, texts, lambda: original)
-    known = _identity(source, kept=False) | {"parity": difference}
-    facts = describe(model, weights_hash(model), **known)
-    config_of_texts: Any = original.generation_config
-    attach_origin(model, Origin(facts, tokenizer, GenerationSettings.of(config_of_texts)))
-    return model
-
-
-def _identity(source: Source, *, kept: bool) -> dict[str, Any]:
+def _identity(files: Files) -> dict[str, Any]:
     """What identifies the files that a model was made from, and how they were verified."""
-    quantization = quantization_of(source.folder)
-    became = "kept in memory" if kept else "widened when loaded"
+    source, quantization = files.source, files.quantization
+    became = "widened when loaded" if files.kept is None else "kept in memory"
     return {
         "source": source.kind,
         "source_hash": source.file_hash or folder_sha256(source.folder),
@@ -204,42 +149,50 @@ def _identity(source: Source, *, kept: bool) -> dict[str, Any]:
     }
 
 
-_Loaded = tuple[DecoderOnly, Check, int]  # the last: number of the original's parameters
+_Loaded = tuple[Any, Check, int]  # the model, the check, number of the original's parameters
 
 
 def _loaded(files: Files, wanted: Placement, offload: str | None) -> _Loaded:
+    name = files.source.name
     if files.quantization is not None:
         files.quantization.refuse_missing_packages(files.source.folder)
     if files.kept is not None:
-        files.kept.refuse_format(files.source.name, wanted.dtype)
-        if offload is not None:
-            raise UserError(
-                f"The weights of {files.source.name!r} stay quantized ({files.kept.words}), and "
-                "only numbers are off-loaded: expected no offload; leave it out, or "
-                f"{how_to_dequantize()}."
-            )
-    if offload is not None and files.backend == HUGGING_FACE:
-        part_by_name(files.meta_decoder(torch.float32))  # what is not cut by layers is refused
+        files.kept.refuse_format(name, wanted.dtype)
+    if offload is None:
+        return _in_memory(files, wanted)
+    if files.two_stacks:
+        raise UserError(
+            f"Model {name!r} is an encoder-decoder, which stays in memory: expected no offload; "
+            "leave it out."
+        )
+    if files.kept is not None:
+        raise UserError(
+            f"The weights of {name!r} stay quantized ({files.kept.words}), and only numbers are "
+            f"off-loaded: expected no offload; leave it out, or {how_to_dequantize()}."
+        )
+    if files.backend == HUGGING_FACE:
+        part_by_name(files.over(files.meta_original()))  # what is not cut by layers is refused
+    return _on_disk(files, wanted)
+
+
+def _in_memory(files: Files, wanted: Placement) -> _Loaded:
     key = files.check_key(wanted)
-    load = _in_memory if offload is None else _on_disk
-    return load(files, wanted, key, parity.recorded_check(key))
-
-
-def _in_memory(files: Files, wanted: Placement, key: str, check: Check | None) -> _Loaded:
+    check = None if files.two_stacks else recorded_check(key)
     if check is None:
         refuse_parameters_without_weights(files.source.folder, files.config)
         model, check = checked(files, wanted)
-        parity.record_check(key, check)
+        record_check(key, check)
     else:
         model = delivered(files, files.original(wanted), wanted)
-    return model, check, files.n_parameters
+    return model, check, files.n_parameters(model)
 
 
-def _on_disk(files: Files, wanted: Placement, key: str, check: Check | None) -> _Loaded:
+def _on_disk(files: Files, wanted: Placement) -> _Loaded:
+    check = recorded_check(files.check_key(wanted))
     stored = None if check is None else find_weights(check.hash)
     if check is not None and stored is not None:
         return _offloaded(files, wanted, stored), check, stored.n_parameters
-    whole, check, n_parameters = _in_memory(files, wanted, key, check)
+    whole, check, n_parameters = _in_memory(files, wanted)
     stored = find_weights(check.hash) or write_weights(whole, check.hash, n_parameters)
     model = _offloaded(files, wanted, stored)
     if weights_hash(model) != check.hash:
@@ -249,7 +202,7 @@ def _on_disk(files: Files, wanted: Placement, key: str, check: Check | None) -> 
 
 def _offloaded(files: Files, wanted: Placement, stored: WeightFiles) -> DecoderOnly:
     if files.backend == HUGGING_FACE:
-        model = files.meta_decoder(wanted.dtype)
+        model = files.over(files.meta_original(wanted.dtype))
         put_buffers(model, files.computed_buffers(wanted))
         leave_blocks_on_disk(model, stored, wanted.device)
         return model

@@ -1,7 +1,7 @@
-"""A decoder made of files by one of two backends, and compared with its original.
+"""A model made of files by one of two backends, and compared with its original.
 
-TransformerLens converts weights into modules of its own; a ``DecoderModel`` runs the modules of
-Hugging Face.
+TransformerLens converts a decoder's weights into modules of its own; a ``DecoderModel`` or a
+``Seq2SeqModel`` runs the modules of Hugging Face.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import torch
-from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedConfig,
@@ -20,21 +20,23 @@ from transformers import (
 )
 
 from layerwise.errors import UserError
-from layerwise.models.decoder.load import (
-    hooked_decoder,
-    is_tested,
-    meta_model_of,
-    refuse_wrong_sites,
-)
+from layerwise.models.decoder.load import hooked_decoder, is_tested, refuse_wrong_sites
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.decoder.reading import UnknownArchitecture
 from layerwise.models.files.cache import read_record, write_record
 from layerwise.models.files.folder import must_be_usable
-from layerwise.models.huggingface.originals import load_original, load_tokenizer, refuse_nonfinite
+from layerwise.models.huggingface.originals import (
+    load_original,
+    load_tokenizer,
+    meta_original,
+    refuse_nonfinite,
+)
 from layerwise.models.instance.facts import weights_hash
-from layerwise.models.instance.kinds import DecoderOnly
+from layerwise.models.instance.kinds import Model
 from layerwise.models.instance.loaded import HUGGING_FACE, TRANSFORMER_LENS
 from layerwise.models.names.sources import Source
+from layerwise.models.seq2seq.load import hooked_seq2seq, texts_of
+from layerwise.models.seq2seq.model import Seq2SeqModel
 from layerwise.models.weights.mapped_memory import give_back_freed
 from layerwise.models.weights.offload import no_values
 from layerwise.models.weights.quantization import Quantization, quantization_of
@@ -62,12 +64,17 @@ PLAIN = Placement(torch.float32, torch.device("cpu"))
 
 @dataclass(frozen=True)
 class Files:
-    """A decoder's files and its backend."""
+    """A model's files and its backend."""
 
     source: Source  # where they are
     config: PreTrainedConfig  # the configuration
     tokenizer: PreTrainedTokenizerBase
     backend: str  # ``TRANSFORMER_LENS`` or ``HUGGING_FACE``
+
+    @property
+    def two_stacks(self) -> bool:
+        """Whether they are those of an encoder-decoder."""
+        return bool(self.config.is_encoder_decoder)
 
     @cached_property
     def quantization(self) -> Quantization | None:
@@ -77,11 +84,15 @@ class Files:
     @property
     def kept(self) -> Quantization | None:
         """How weights stay quantized in memory; None if they are numbers there."""
-        quantization = self.quantization if self.backend == HUGGING_FACE else None
-        return quantization if quantization is not None and quantization.kept else None
+        if self.backend != HUGGING_FACE or self.two_stacks or self.quantization is None:
+            return None
+        return self.quantization if self.quantization.kept else None
 
     def original(self, wanted: Placement) -> PreTrainedModel:
         """The Hugging Face model in a number format; on the CPU, if its weights are numbers."""
+        if self.two_stacks:  # of which transformers would leave some matrices in float32
+            original: Any = load_original(self.source.folder, self.config, torch.float32)
+            return original.to(wanted.dtype)
         kept_on = None if self.kept is None else wanted.device
         return load_original(self.source.folder, self.config, wanted.dtype, kept_on)
 
@@ -92,17 +103,15 @@ class Files:
         dtype = torch.float32 if torch.float32 in self.kept.formats else wanted.dtype
         return Placement(dtype, wanted.device)
 
-    @cached_property
-    def meta_model(self) -> nn.Module:
-        """The Hugging Face model without weights."""
+    def meta_original(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+        """The Hugging Face model without weights, made anew."""
         with must_be_usable(self.source.folder):
-            return meta_model_of(self.config)
+            return meta_original(self.config, dtype)
 
-    def meta_decoder(self, dtype: torch.dtype) -> DecoderModel:
-        """The hooked model over its own modules before they have weights, made anew."""
-        with must_be_usable(self.source.folder):
-            meta_model = meta_model_of(self.config, dtype)
-        return hooked_decoder(meta_model, self.tokenizer, self.source.name)
+    def over(self, original: PreTrainedModel) -> Any:
+        """The hooked model over the modules of an original."""
+        hooked = hooked_seq2seq if self.two_stacks else hooked_decoder
+        return hooked(original, self.tokenizer, self.source.name)
 
     def computed_buffers(self, wanted: Placement) -> dict[str, torch.Tensor]:
         """Buffers that follow from the configuration, by their names in the hooked model."""
@@ -116,17 +125,21 @@ class Files:
         named = made.named_buffers(remove_duplicate=False)
         return {f"original.{name}": buffer for name, buffer in named}
 
-    @property
-    def n_parameters(self) -> int:
+    def n_parameters(self, model: Model) -> int:
         """Number of the original's parameters, shared ones counted once."""
-        return sum(parameter.numel() for parameter in self.meta_model.parameters())
+        # TransformerLens's copy shares none. What a T5 shares is known by its files alone.
+        original = model if self.two_stacks else self.meta_original()
+        return sum(parameter.numel() for parameter in original.parameters())
 
-    @property
-    def n_ctx(self) -> int:
-        """The longest context of the hooked model."""
+    def texts(self, original: PreTrainedModel) -> list[parity.Text]:
+        """The fixed text as the model is given it, in several lengths."""
+        if self.two_stacks:
+            return texts_of(self.over(original), self.tokenizer)
         if self.backend == TRANSFORMER_LENS:
-            return self.hooked_config(torch.float32).n_ctx
-        return hooked_decoder(self.meta_model, None, self.source.name).cfg.n_ctx
+            n_ctx = self.hooked_config(torch.float32).n_ctx
+        else:
+            n_ctx = self.over(self.meta_original()).cfg.n_ctx
+        return parity.batches(parity.token_ids(self.tokenizer, n_ctx))
 
     def hooked_config(self, dtype: torch.dtype) -> HookedTransformerConfig:
         """TransformerLens's configuration of the model."""
@@ -152,6 +165,9 @@ def read_files(source: Source, config: PreTrainedConfig, backend: str) -> Files:
 
 def choose_backend(source: Source, config: PreTrainedConfig, backend: str) -> str:
     """The backend of a model, from its configuration."""
+    if config.is_encoder_decoder:
+        refuse_transformer_lens(source.name, backend)
+        return HUGGING_FACE
     quantization = quantization_of(source.folder)
     # TransformerLens has no modules for quantized weights: who asks for it gets numbers.
     kept = backend == "auto" and quantization is not None and quantization.kept
@@ -171,6 +187,15 @@ def choose_backend(source: Source, config: PreTrainedConfig, backend: str) -> st
     return TRANSFORMER_LENS
 
 
+def refuse_transformer_lens(name: str, backend: str) -> None:
+    """Refuse an encoder-decoder by a backend that has none."""
+    if backend == TRANSFORMER_LENS:
+        raise UserError(
+            f"{name!r} is an encoder-decoder, which runs over its original: expected no other "
+            f"backend; leave {backend!r} out."
+        )
+
+
 def _refuse_also(refusal: UserError, source: Source, config: PreTrainedConfig) -> None:
     """Refuse what cannot be run by its own modules either, with both reasons."""
     try:
@@ -182,8 +207,8 @@ def _refuse_also(refusal: UserError, source: Source, config: PreTrainedConfig) -
 
 def _refuse_unknown(source: Source, config: PreTrainedConfig) -> None:
     with must_be_usable(source.folder):
-        meta_model = meta_model_of(config)
-    hooked_decoder(meta_model, None, source.name)
+        original = meta_original(config)
+    hooked_decoder(original, None, source.name)
 
 
 def second_choice(files: Files, refusal: UserError) -> Files:
@@ -194,10 +219,10 @@ def second_choice(files: Files, refusal: UserError) -> Files:
     return replace(files, backend=HUGGING_FACE)
 
 
-def delivered(files: Files, original: PreTrainedModel, wanted: Placement) -> DecoderOnly:
+def delivered(files: Files, original: PreTrainedModel, wanted: Placement) -> Model:
     """The hooked model in the requested format; it takes over the original's weights."""
     if files.backend == HUGGING_FACE:
-        return hooked_decoder(original, files.tokenizer, files.source.name).to(wanted.device)
+        return files.over(original).to(wanted.device)
     model = hooked_model(files.hooked_config(wanted.dtype), original, files.tokenizer)
     if wanted.device.type != "cpu":
         model.to(wanted.device, print_details=False)
@@ -205,19 +230,20 @@ def delivered(files: Files, original: PreTrainedModel, wanted: Placement) -> Dec
     return model
 
 
-def checked(files: Files, wanted: Placement) -> tuple[DecoderOnly, Check]:
+def checked(files: Files, wanted: Placement) -> tuple[Model, Check]:
     """The hooked model, compared with its original in float32 and in the requested format."""
     # What the original says is written down before its weights become the hooked model's, so that
     # they are never in memory twice; where rounding is in question, the original is loaded again.
     name, first = files.source.name, files.first(wanted)
     original = files.original(first)
     refuse_nonfinite(name, original)
-    texts = parity.batches(parity.token_ids(files.tokenizer, files.n_ctx))
+    texts = files.texts(original)
     with parity.must_run(name):
         expected = parity.reference(original, texts)
     model = delivered(files, original, first)
     del original
-    parity.refuse_other_tokens(name, model, files.tokenizer)
+    if not isinstance(model, Seq2SeqModel):
+        parity.refuse_other_tokens(name, model, files.tokenizer)
     reload = partial(load_original, files.source.folder, files.config, torch.float32)
     difference = parity.compared(name, model, expected, texts, reload)
     if isinstance(model, DecoderModel) and not is_tested(model.original):

@@ -6,13 +6,12 @@ it; nothing is compared with the original here.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
 
@@ -109,12 +108,3 @@ def with_numbers(model: DecoderModel) -> DecoderModel:
 def is_tested(original: nn.Module) -> bool:
     """Whether tests hold models of this class to their originals, and the engine to them."""
     return type(original).__name__ in TESTED | WRITTEN
-
-
-def meta_model_of(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The Hugging Face model of a configuration, without weights."""
-    with torch.device("meta"):
-        original: nn.Module = AutoModelForCausalLM.from_config(
-            copy.deepcopy(config), trust_remote_code=False
-        )
-    return original.to(dtype).eval()

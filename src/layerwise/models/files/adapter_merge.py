@@ -7,7 +7,6 @@ Written once, and compared with the un-merged model. Which adapters there are is
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import re
 import shutil
@@ -115,7 +114,7 @@ def _merge(adapter: Adapter, base: Path, out: Path) -> None:
         weights = load_file(adapter.folder / ADAPTER_WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise _unlike(adapter, f"{type(error).__name__}: {one_line(error)}") from error
-    bare = meta_original(copy.deepcopy(config))
+    bare = meta_original(config)
     named = chain(bare.named_modules(), bare.named_parameters())
     refuse_costly_patterns(adapter, [name for name, _ in named])
     _refuse_ranks(adapter, weights)
@@ -149,7 +148,7 @@ def _logprobs_of(
     name = str(adapter.folder)
     with parity.must_run(name):
         if model.config.is_encoder_decoder:
-            hooked = hooked_seq2seq(meta_original(copy.deepcopy(model.config)), tokenizer, name)
+            hooked = hooked_seq2seq(meta_original(model.config), tokenizer, name)
             return parity.reference(model, texts_of(hooked, tokenizer))
         longest = getattr(model.config, "max_position_embeddings", None) or parity.MAX_TOKENS
         return parity.reference(model, parity.batches(parity.token_ids(tokenizer, longest)))
@@ -171,7 +170,7 @@ def _n_tokens(
     adapter: Adapter, config: PreTrainedConfig, weights: dict[str, torch.Tensor]
 ) -> int | None:
     """The number of tokens of whole embeddings in the adapter's file, if it is not the base's."""
-    ends = _ends(meta_original(copy.deepcopy(config)))
+    ends = _ends(meta_original(config))
     sizes = {len(weight) for name, weight in weights.items() if _plain(name) in ends}
     changed = sizes - {config.vocab_size}
     # Rows that are not in the file would be drawn at random.

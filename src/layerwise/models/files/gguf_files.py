@@ -201,7 +201,8 @@ def _config(
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     from layerwise.models.conversion.convert import NotConverted, hooked_config
-    from layerwise.models.decoder.load import hooked_decoder, meta_model_of
+    from layerwise.models.decoder.load import hooked_decoder
+    from layerwise.models.huggingface.originals import meta_original
 
     from .gguf_check import refuse_other_architectures
 
@@ -215,7 +216,7 @@ def _config(
     try:
         hooked_config(folder, path.name, config, torch.float32)
     except NotConverted:
-        hooked_decoder(meta_model_of(config), None, path.name)
+        hooked_decoder(meta_original(config), None, path.name)
     return config
 
 

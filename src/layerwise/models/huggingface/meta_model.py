@@ -9,7 +9,6 @@ import copy
 import os
 
 import torch
-from transformers import AutoModelForSeq2SeqLM
 
 from layerwise.errors import UserError
 from layerwise.models.conversion.backends import Files, choose_backend
@@ -17,12 +16,11 @@ from layerwise.models.conversion.hooked import HookedTransformer, refuse_absent_
 from layerwise.models.decoder.packed import with_packed_sizes
 from layerwise.models.files.folder import must_be_usable, read_any_config
 from layerwise.models.instance.facts import Origin, attach_origin, describe, origin_of
-from layerwise.models.instance.kinds import DecoderOnly, Model
+from layerwise.models.instance.kinds import Model, blocks_of
 from layerwise.models.instance.loaded import HUGGING_FACE, META_MODEL, LoadedFacts
-from layerwise.models.load import load_model, refuse_transformer_lens
+from layerwise.models.load import load_model
 from layerwise.models.names.registry import DEFAULT_MODEL, WIRED_MODELS
 from layerwise.models.names.sources import find_without_weights
-from layerwise.models.seq2seq.load import hooked_seq2seq
 from layerwise.models.weights.devices import parse_device, parse_dtype
 
 from .generation import read_generation_settings
@@ -47,27 +45,20 @@ def load_meta_model(
     with quiet():
         config = read_any_config(source.folder)
         tokenizer = load_tokenizer(source.folder, config, trusted=source.is_trusted)
-        model: Model
-        if config.is_encoder_decoder:
-            refuse_transformer_lens(source.name, backend)
-            with must_be_usable(source.folder), torch.device("meta"):
-                made = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
-            model = hooked_seq2seq(made.to(number_format), tokenizer, source.name)
-        else:
-            files = Files(source, config, tokenizer, choose_backend(source, config, backend))
-            model = _of_decoder(files, number_format)
+        files = Files(source, config, tokenizer, choose_backend(source, config, backend))
+        model = _without_weights(files, number_format)
     facts = describe(model, "", source=source.kind, verified=META_MODEL, device=str(place))
     settings = read_generation_settings(source.folder)
     attach_origin(model, Origin(facts, tokenizer, settings, folder=source.folder))
     return model
 
 
-def _of_decoder(files: Files, dtype: torch.dtype) -> DecoderOnly:
+def _without_weights(files: Files, dtype: torch.dtype) -> Model:
     if files.backend == HUGGING_FACE:
-        model = files.meta_decoder(dtype)
+        model = files.over(files.meta_original(dtype))
         if files.kept is not None:
-            for block in model.parts.blocks:
-                for module in block.modules():
+            for block in blocks_of(model):
+                for module in block.parts.modules():
                     with_packed_sizes(module, files.kept.n_bits)
         return model
     cfg = files.hooked_config(dtype)

@@ -6,6 +6,7 @@ Nothing hooked here; TransformerLens comes after.
 from __future__ import annotations
 
 import contextlib
+import copy
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -162,13 +163,13 @@ def refuse_parameters_without_weights(folder: Path, config: PreTrainedConfig) ->
     )
 
 
-def meta_original(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model of a configuration in float32 on the device ``meta``, without weights."""
+def meta_original(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The model of a configuration on the device ``meta``, without weights."""
     with torch.device("meta"):
         model = _class_for(config).from_config(
-            config, trust_remote_code=False, attn_implementation="eager"
+            copy.deepcopy(config), trust_remote_code=False, attn_implementation="eager"
         )
-    return model.float().requires_grad_(False).eval()
+    return model.to(dtype).requires_grad_(False).eval()
 
 
 def _refuse_gaps(folder: Path, missing: set[str], unexpected: set[str]) -> None:

@@ -299,7 +299,7 @@ def _linear(
 ) -> nn.Linear:
     # Without memory, torch draws no numbers from its global generator.
     with torch.device("meta"):
-        made = nn.Linear(*weight.shape)
+        made = nn.Linear(weight.shape[0], weight.shape[1])
     made.weight, made.bias = (
         nn.Parameter(parameter.contiguous(), requires_grad=False) for parameter in (weight.T, bias)
     )
