@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired_seq2seq import truth as truth_seq2seq
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq
+from layerwise.results import AblationResult, LensResult
 from layerwise.sweep.activations.sites import seq2seq_sites
+from tests.cases import LONG, in_long_runs
 from tests.planted import (
     CAPABILITIES,
     ROUNDING,
@@ -42,9 +45,6 @@ from tests.planted_seq2seq import answers_of, seq2seq_layouts, small_seq2seq, to
 TASKS = [small_task(capability) for capability in CAPABILITIES]
 # Without layers some guess so well that 12 items, half of a task, are no signal, and its layers go.
 MORE_ITEMS = [small_task(capability, 48) for capability in CAPABILITIES]
-LONG = pytest.mark.long
-anywhere = settings(max_examples=2, deadline=None, phases=(Phase.explicit, Phase.generate))
-seeds = st.integers(0, 1000)
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,40 @@ class Kind:
     """One kind of wired models: a layout, any layout, the models and what is true of them."""
 
     layout: Any
-    layouts: st.SearchStrategy
+    drawn: list[tuple[Any, int]]
     model: Callable[..., Any]
     truth: Callable[..., Any]
     spared: Callable[..., list[int]]
 
     def ablated(self, layout: Any, seed: int = 0, protocols: Any = "continuation", **options: Any):
-        model = self.model(layout, seed)
-        return lw.ablate(model, TASKS, protocols, progress=False, **options)
+        return ablated(self.model(layout, seed), protocols, **options)
+
+    def read(self, layout: Any, seed: int) -> LensResult:
+        return lens_of(self.model(layout, seed))
+
+
+@cache
+def ablated(model: Any, protocols: Any, **options: Any) -> AblationResult:
+    return lw.ablate(model, TASKS, protocols, progress=False, **options)
+
+
+@cache
+def lens_of(model: Any) -> LensResult:
+    return logit_lens(model, TASKS, "continuation", progress=False)
+
+
+def drawn(layouts: st.SearchStrategy) -> list[tuple[Any, int]]:
+    """New random layouts and rotations, which tests share; the first of all is the simplest."""
+    values = []
+    n = 6 if LONG else 2
+
+    @settings(max_examples=n, deadline=None, database=None, phases=(Phase.generate,))
+    @given(st.tuples(layouts, st.integers(0, 1000)))
+    def collect(value: tuple[Any, int]) -> None:
+        values.append(value)
+
+    collect()
+    return values if LONG else values[1:n]
 
 
 LAYOUT = WiredLayout(8, 2, Spot(1, 1), Spot(2, 0), Spot(3, 1), Spot(5, 0), Spot(6, 1))
@@ -67,12 +93,25 @@ GROUPED = WiredLayout(6, 4, Spot(0, 1), Spot(2, 3), Spot(3, 0), Spot(4, 2), Spot
 SEQ2SEQ_LAYOUT = WiredSeq2SeqLayout(
     5, 4, 2, 3, Spot(0, 1), Spot(2, 0), Spot(3, 1), Spot(4, 0), Spot(5, 1), Spot(7, 2), 8
 )
-DECODER = Kind(LAYOUT, layouts(), small_model, Planted, spared)
+DECODER = Kind(LAYOUT, drawn(layouts()), small_model, Planted, spared)
 SEQ2SEQ = Kind(
-    SEQ2SEQ_LAYOUT, seq2seq_layouts(), small_seq2seq, PlantedSeq2Seq, truth_seq2seq.spared
+    SEQ2SEQ_LAYOUT, drawn(seq2seq_layouts()), small_seq2seq, PlantedSeq2Seq, truth_seq2seq.spared
 )
 KINDS = {"decoder": DECODER, "seq2seq": SEQ2SEQ}
 of_both = pytest.mark.parametrize("of", KINDS.values(), ids=KINDS.keys())
+
+
+def anywhere(*kinds: str) -> pytest.MarkDecorator:
+    """Try a test wherever the mechanisms are: on one random layout of each kind by day."""
+    places = [
+        pytest.param(KINDS[name], layout, seed, id=f"{name}-{i}" if i else name)
+        for name in kinds
+        for i, (layout, seed) in enumerate(KINDS[name].drawn)
+    ]
+    return pytest.mark.parametrize(("of", "layout", "seed"), places)
+
+
+BOTH = "decoder", "seq2seq"
 
 
 def cases(by_day: dict[str, list[tuple[str, str]]], long: dict[str, list[tuple[str, str]]]) -> Any:
@@ -82,7 +121,7 @@ def cases(by_day: dict[str, list[tuple[str, str]]], long: dict[str, list[tuple[s
             KINDS[name], site, change, marks=marks,
             id=f"{'seq2seq-' * (name == 'seq2seq')}{site}-{change}",
         )
-        for listed, marks in ((by_day, []), (long, LONG))
+        for listed, marks in ((by_day, []), (long, pytest.mark.long))
         for name, pairs in listed.items()
         for site, change in pairs
     ]  # fmt: skip
@@ -113,16 +152,14 @@ def check_effects(of: Kind, layout: Any, site: str, change: str, effects: pd.Dat
     ("of", "site", "change"),
     cases(
         {
-            "decoder": [("layer", "skip"), ("mlp_out", "zero"), ("resid_post", "zero"),
-                        ("attn_out", "mean")],
-            "seq2seq": [("layer", "skip"), ("attn_out", "zero"), ("resid_post", "zero"),
-                        ("cross_attn_out", "mean"), ("mlp_out", "mean")],
+            "decoder": [("layer", "skip"), ("resid_post", "zero"), ("attn_out", "mean")],
+            "seq2seq": [("layer", "skip"), ("cross_attn_out", "mean"), ("mlp_out", "zero")],
         },
         {
             "decoder": [("attn_out", "skip"), ("mlp_out", "skip"), ("attn_out", "zero"),
-                        ("mlp_out", "mean"), ("resid_post", "mean")],
-            "seq2seq": [("cross_attn_out", "zero"), ("mlp_out", "zero"), ("attn_out", "mean"),
-                        ("resid_post", "mean")],
+                        ("mlp_out", "zero"), ("mlp_out", "mean"), ("resid_post", "mean")],
+            "seq2seq": [("cross_attn_out", "zero"), ("attn_out", "zero"), ("attn_out", "mean"),
+                        ("mlp_out", "mean"), ("resid_post", "zero"), ("resid_post", "mean")],
         },
     ),
 )  # fmt: skip
@@ -131,11 +168,8 @@ def test_ablation_finds_the_planted_layers(of, site, change):
     check_effects(of, of.layout, site, change, effects)
 
 
-@of_both
-@anywhere
-@given(st.data(), seeds)
-def test_ablation_finds_them_wherever_they_are(of, data, seed):
-    layout = data.draw(of.layouts)
+@anywhere(*BOTH)
+def test_ablation_finds_them_wherever_they_are(of, layout, seed):
     result = of.ablated(layout, seed, ("continuation", "generate"))
     check_effects(of, layout, "layer", "skip", result.effects())
 
@@ -158,10 +192,11 @@ def check_heads(of: Kind, layout: Any, site: str, change: str, effects: pd.DataF
     ("of", "site", "change"),
     cases(
         {"decoder": [("z", "zero"), ("z", "resample"), ("kv_group", "skip")],
-         "seq2seq": [("z", "zero"), ("cross_z", "mean"), ("cross_z", "resample")]},
+         "seq2seq": [("z", "zero"), ("cross_z", "mean")]},
         {"decoder": [("z", "skip"), ("z", "mean"), ("kv_group", "zero"), ("kv_group", "mean"),
                      ("kv_group", "resample")],
-         "seq2seq": [("z", "mean"), ("z", "resample"), ("cross_z", "zero")]},
+         "seq2seq": [("z", "mean"), ("z", "resample"), ("cross_z", "zero"),
+                     ("cross_z", "resample")]},
     ),
 )  # fmt: skip
 def test_ablation_finds_the_planted_heads(of, site, change):
@@ -171,22 +206,20 @@ def test_ablation_finds_the_planted_heads(of, site, change):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("of", "site"), [(DECODER, "z"), (SEQ2SEQ, "z"), (SEQ2SEQ, "cross_z")])
-@anywhere
-@given(st.data(), seeds)
-def test_ablation_finds_the_heads_wherever_they_are(of, site, data, seed):
-    layout = data.draw(of.layouts)
-    result = of.ablated(layout, seed, ("continuation", "generate"), kind="zero", site=site)
-    check_heads(of, layout, site, "zero", result.effects())
+@anywhere(*BOTH)
+def test_ablation_finds_the_heads_wherever_they_are(of, layout, seed):
+    for site in ("z", "cross_z")[: 1 + (of is SEQ2SEQ)]:
+        result = of.ablated(layout, seed, ("continuation", "generate"), kind="zero", site=site)
+        check_heads(of, layout, site, "zero", result.effects())
 
 
 @pytest.mark.parametrize(
     ("of", "site", "change"),
     cases(
-        {"decoder": [("attn_out", "resample")],
-         "seq2seq": [("attn_out", "resample"), ("cross_attn_out", "resample")]},
+        {"decoder": [("attn_out", "resample")], "seq2seq": [("cross_attn_out", "resample")]},
         {"decoder": [("mlp_out", "resample")],
-         "seq2seq": [("mlp_out", "resample"), ("resid_post", "resample")]},
+         "seq2seq": [("attn_out", "resample"), ("mlp_out", "resample"),
+                     ("resid_post", "resample")]},
     ),
 )  # fmt: skip
 def test_resampling_finds_the_layers_that_carry_what_is_asked_about(of, site, change):
@@ -222,7 +255,7 @@ def test_skipping_idle_layers_changes_no_bit(of, method):
     """The engine computes a branch beside others, where products may round otherwise."""
     idle = of.spared(of.layout, *CAPABILITIES)
     # The reference computes each by itself, so that others beside them change nothing.
-    layers = idle if method == "reference" else None
+    layers = tuple(idle) if method == "reference" else None
     records = of.ablated(of.layout, method=method, layers=layers, limit=1).records
     wide = records.pivot(index=["task", "item"], columns="intervention", values="gold_logprob")
     for layer in idle:
@@ -246,13 +279,10 @@ def test_letters_are_not_understood_and_nothing_is_claimed(of):
     assert not result.effects()["significant"].any()
 
 
-@of_both
-@anywhere
-@given(st.data(), seeds)
-def test_lenses_read_the_answer_from_the_planted_layer_on(of, data, seed):
+@anywhere(*BOTH)
+def test_lenses_read_the_answer_from_the_planted_layer_on(of, layout, seed):
     """From there on they are settled, too; of two stacks also where the encoder ends early."""
-    layout = data.draw(of.layouts)
-    read = logit_lens(of.model(layout, seed), TASKS, "continuation", progress=False)
+    read = of.read(layout, seed)
     assert read.lens.groupby("capability")["lens"].nunique().eq(1 + (of is SEQ2SEQ)).all()
 
     def planted(capability: str, lens: str) -> int:
@@ -311,9 +341,8 @@ def test_tuned_lenses_of_two_stacks_read_it_once_it_was_brought_and_not_before()
         assert kind == "bias" or shares["retrieval", "tuned", copy] > 0.5
 
 
-@anywhere
-@given(layouts(), seeds)
-def test_patching_recovers_at_the_planted_layer_and_position(layout, seed):
+@anywhere("decoder")
+def test_patching_recovers_at_the_planted_layer_and_position(of, layout, seed):
     sites = ("resid_pre", "resid_post", "attn_out", "mlp_out")
     found = patch_activations(
         small_model(layout, seed), TASKS, sites=sites, directions=("denoising", "noising"),
@@ -326,9 +355,8 @@ def test_patching_recovers_at_the_planted_layer_and_position(layout, seed):
         assert row.recovered == pytest.approx(expected, abs=ROUNDING)
 
 
-@anywhere
-@given(layouts(), seeds)
-def test_patching_recovers_at_the_planted_heads(layout, seed):
+@anywhere("decoder")
+def test_patching_recovers_at_the_planted_heads(of, layout, seed):
     found = patch_activations(
         small_model(layout, seed), TASKS, sites=("z", "pattern"), positions="last", pairs=1,
         progress=False,
@@ -340,9 +368,8 @@ def test_patching_recovers_at_the_planted_heads(layout, seed):
         assert row.recovered == pytest.approx(expected, abs=ROUNDING)
 
 
-@anywhere
-@given(layouts(), seeds)
-def test_patching_follows_what_is_stated_to_the_look_up(layout, seed):
+@anywhere("decoder")
+def test_patching_follows_what_is_stated_to_the_look_up(of, layout, seed):
     task = with_values_swapped(small_task("retrieval"))
     found = patch_activations(small_model(layout, seed), task, pairs=3, progress=False).patching
     for row in found.loc[found["pos_label"].eq("last")].itertuples():
@@ -350,15 +377,10 @@ def test_patching_follows_what_is_stated_to_the_look_up(layout, seed):
         assert row.recovered == pytest.approx(expected, abs=ROUNDING)
 
 
-@anywhere
-@given(layouts(), seeds)
-def test_capabilities_emerge_at_the_planted_depth(layout, seed):
-    model = small_model(layout, seed)
-    results = [
-        DECODER.ablated(layout, seed),
-        logit_lens(model, TASKS, "continuation", progress=False),
-        patch_activations(model, TASKS, pairs=3, progress=False),
-    ]
+@anywhere("decoder")
+def test_capabilities_emerge_at_the_planted_depth(of, layout, seed):
+    patched = patch_activations(of.model(layout, seed), TASKS, pairs=3, progress=False)
+    results = [of.ablated(layout, seed), of.read(layout, seed), patched]
     found = emergence(results, n_resamples=200)
     assert found.left_out.empty
     for capability, group in found.emergence.groupby("capability"):
@@ -372,12 +394,10 @@ def test_capabilities_emerge_at_the_planted_depth(layout, seed):
         assert set(critical) == planted.critical("layer")
 
 
-@anywhere
-@given(seq2seq_layouts(), seeds)
-def test_capabilities_of_two_stacks_emerge_at_the_planted_depth(layout, seed):
+@anywhere("seq2seq")
+def test_capabilities_of_two_stacks_emerge_at_the_planted_depth(of, layout, seed):
     """On one axis of computation, the encoder first, and in the order of each stack alone."""
-    read = logit_lens(small_seq2seq(layout, seed), TASKS, "continuation", progress=False)
-    found = emergence([SEQ2SEQ.ablated(layout, seed), read], n_resamples=200)
+    found = emergence([of.ablated(layout, seed), of.read(layout, seed)], n_resamples=200)
     assert found.left_out.empty
     for (capability, axis), group in found.emergence.groupby(["capability", "axis"]):
         truth = PlantedSeq2Seq(layout, str(capability))
@@ -417,13 +437,12 @@ def check_stack(truth: PlantedSeq2Seq, stack: str, depth: pd.DataFrame) -> None:
 
 
 @pytest.mark.long
-@anywhere
-@given(layouts(), seeds)
-def test_methods_differ_by_what_was_planted(layout, seed):
+@anywhere("decoder")
+def test_methods_differ_by_what_was_planted(of, layout, seed):
     model = small_model(layout, seed)
     results = [
-        DECODER.ablated(layout, seed, ("continuation", "generate")),
-        logit_lens(model, TASKS, "continuation", progress=False),
+        of.ablated(layout, seed, ("continuation", "generate")),
+        of.read(layout, seed),
         patch_activations(model, TASKS, pairs=3, progress=False),
         lw.attribution(model, TASKS, "continuation", progress=False),
     ]
@@ -450,8 +469,7 @@ def test_methods_differ_by_what_was_planted(layout, seed):
 
 
 @pytest.mark.parametrize(
-    "capabilities",
-    [("knowledge",), *(pytest.param(some, marks=LONG) for some in (("retrieval",), CAPABILITIES))],
+    "capabilities", [("knowledge",), *in_long_runs((("retrieval",),), (CAPABILITIES,))]
 )
 def test_layers_that_nothing_needs_are_removed_first(capabilities):
     tasks = [small_task(capability, 24) for capability in capabilities]
@@ -466,11 +484,8 @@ def test_layers_that_nothing_needs_are_removed_first(capabilities):
     assert n == len(idle) or (steps.loc[~free, "acc"] < 1).any()
 
 
-@of_both
-@anywhere
-@given(st.data(), seeds)
-def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(of, data, seed):
-    layout = data.draw(of.layouts)
+@anywhere(*BOTH)
+def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(of, layout, seed):
     model, idle = of.model(layout, seed), of.spared(layout, *CAPABILITIES)
     found = lw.similarity(model, MORE_ITEMS, "continuation", progress=False)
     single = found.angular().query("n_layers == 1")
@@ -484,12 +499,9 @@ def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(of, da
         assert last == dict.fromkeys(ways, tuple(idle))
 
 
-@of_both
-@anywhere
-@given(st.data(), seeds)
-def test_attribution_credits_only_the_mlp_that_says_the_answer(of, data, seed):
+@anywhere(*BOTH)
+def test_attribution_credits_only_the_mlp_that_says_the_answer(of, layout, seed):
     """What is found and copied is only prepared; neither heads nor the encoder add anything."""
-    layout = data.draw(of.layouts)
     found = lw.attribution(of.model(layout, seed), TASKS, "continuation", progress=False)
     assert max(work["largest_gap"] for work in found.facts.work) < 1e-4
     summary = found.summary()
@@ -518,9 +530,8 @@ def test_the_previous_token_head_is_the_planted_one():
     assert (found["previous_token"] > 0.9).sum() == 1
 
 
-@anywhere
-@given(seq2seq_layouts(), seeds)
-def test_head_scores_find_the_previous_token_head_in_the_encoder(layout, seed):
+@anywhere("seq2seq")
+def test_head_scores_find_the_previous_token_head_in_the_encoder(of, layout, seed):
     """What ``begin`` and ``copy`` look at is no word of a sequence, so they score 0."""
     found = lw.head_scores(small_seq2seq(layout, seed), sequences=3, progress=False)
     summary = found.summary()
@@ -542,12 +553,9 @@ def test_head_scores_find_the_previous_token_head_in_the_encoder(layout, seed):
     assert found.induction_heads() == []
 
 
-@of_both
-@anywhere
-@given(st.data(), seeds)
-def test_each_link_of_the_chain_is_the_one_direct_path(of, data, seed):
+@anywhere(*BOTH)
+def test_each_link_of_the_chain_is_the_one_direct_path(of, layout, seed):
     """From the logits, through the decoder, cross-attention and the encoder, to the embedding."""
-    layout = data.draw(of.layouts)
     for capability in CAPABILITIES:
         links = of.truth(layout, capability).links
         found = lw.patch_paths(
@@ -565,9 +573,8 @@ def test_each_link_of_the_chain_is_the_one_direct_path(of, data, seed):
             assert senders["recovered"].tolist() == pytest.approx(expected, abs=ROUNDING)
 
 
-@anywhere
-@given(seq2seq_layouts(), seeds)
-def test_one_head_alone_tells_cross_attention_that_the_answer_begins(layout, seed):
+@anywhere("seq2seq")
+def test_one_head_alone_tells_cross_attention_that_the_answer_begins(of, layout, seed):
     """Nothing of it depends on what is asked, so what each sender writes is taken away here."""
     model, task = small_seq2seq(layout, seed), small_task("retrieval")
     tokens = tuple(tokens_of(model, task)[0].tolist())
@@ -582,11 +589,11 @@ def test_one_head_alone_tells_cross_attention_that_the_answer_begins(layout, see
     assert ((said < 0.5) | (said > 0.99)).all()
 
 
-@anywhere
-@given(seq2seq_layouts(), seeds, st.sampled_from(CAPABILITIES))
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@anywhere("seq2seq")
 @torch.inference_mode()
 def test_what_the_mlp_says_was_copied_from_the_part_of_the_encoder_that_found_it(
-    layout, seed, capability
+    of, layout, seed, capability
 ):
     """Read what ``say`` reads, instead of the logits: what its neuron for the answer looks for."""
     model, task = small_seq2seq(layout, seed), small_task(capability, 6)
@@ -614,9 +621,8 @@ def test_what_the_mlp_says_was_copied_from_the_part_of_the_encoder_that_found_it
     assert parts.encoder["embedding"].abs().max() < ROUNDING
 
 
-@anywhere
-@given(layouts(), seeds)
-def test_gradients_see_the_last_head_of_the_chain_and_miss_those_before_it(layout, seed):
+@anywhere("decoder")
+def test_gradients_see_the_last_head_of_the_chain_and_miss_those_before_it(of, layout, seed):
     found = lw.attribute_patches(
         small_model(layout, seed), TASKS, sites="z", positions="last", pairs=2, sample=200,
         progress=False,
@@ -631,9 +637,9 @@ def test_gradients_see_the_last_head_of_the_chain_and_miss_those_before_it(layou
         assert seen == {truth.seen_by_gradient}
 
 
-@anywhere
-@given(seq2seq_layouts(), seeds, st.sampled_from(["denoising", "noising"]))
-def test_gradients_see_what_is_copied_on_and_miss_what_asks(layout, seed, direction):
+@pytest.mark.parametrize("direction", ["noising", *in_long_runs(("denoising",))])
+@anywhere("seq2seq")
+def test_gradients_see_what_is_copied_on_and_miss_what_asks(of, layout, seed, direction):
     """Saturated attention has no slope: heads that act by way of a query are credited with 0."""
     found = lw.attribute_patches(
         small_seq2seq(layout, seed), TASKS, positions=("last", "answer"), direction=direction,

@@ -89,10 +89,10 @@ def _no_loss(cell: pd.DataFrame, every: pd.Series, run: RunTables) -> Claim:
     first, smallest, within = records(cell)[0], Interest.of(run.facts.settings), no_loss(cell)
     where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
     over_run, n_layers = every[where["protocol"]], counted(len(within), "layer")
-    sure, family = over_run[over_run < ALPHA], f"{every_test(len(every))} of the run"
-    evidence = Evidence.ESTABLISHED
+    sure, family = pd.Series(over_run[over_run < ALPHA]), f"{every_test(len(every))} of the run"
+    alone, evidence = pd.Series(within[within < ALPHA]), Evidence.ESTABLISHED
     if sure.empty:
-        sure, family, evidence = within[within < ALPHA], n_layers, Evidence.IN_TABLE
+        sure, family, evidence = alone, n_layers, Evidence.IN_TABLE
     layers = [int(layer) for layer in sure.index]
     points = f"{100 * smallest.loss:.3g} accuracy points"
     if layers:
@@ -102,7 +102,7 @@ def _no_loss(cell: pd.DataFrame, every: pd.Series, run: RunTables) -> Claim:
         details = [
             f"A larger loss is excluded for {len(layers)} of {n_layers} in each task with signal: "
             f"{layer_ranges(layers)}.",
-            f"Holm over the layers alone: {layer_ranges(within[within < ALPHA].index)}.",
+            f"Holm over the layers alone: {layer_ranges(alone.index)}.",
         ]
     else:
         evidence, who = OPEN, "No layer is shown to cost"

@@ -69,7 +69,7 @@ def scored_in_steps(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) 
     single = of_single_layers(records)
     known = single_layers(effects)
     names = {step.protocol: step.name for step in SCORING_STEPS if step.column == "correct"}
-    tables = [known.assign(protocol=known["protocol"].map(names))]
+    tables = [known.assign(protocol=known["protocol"].map(names.get))]
     of_tokens = [step_records(single, step) for step in SCORING_STEPS if step.column != "correct"]
     tokens = pd.concat(of_tokens, ignore_index=True)
     if len(tokens):
@@ -77,7 +77,7 @@ def scored_in_steps(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) 
     table = pd.concat(tables, ignore_index=True).rename(columns=_COLUMNS).assign(unit="accuracy")
     with_signal = set(rows(table, rung="choice", signal=True)["task"])
     whole = pd.concat([table, *_margins(single, with_signal, facts.seed)], ignore_index=True)
-    several = whole["rung"].nunique() > 1
+    several = len(set(whole["rung"])) > 1
     return conform("ladder", whole) if several else frame("ladder", [])
 
 
