@@ -1,9 +1,8 @@
-"""What a passage protects: by hand, on models of known answer, and under nulls by simulation."""
+"""What a passage protects: by hand, and on models of known answer; nulls in test_dissociation."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -19,14 +18,11 @@ from layerwise.models.organisms.layout import WiredLayout
 from layerwise.models.organisms.wired import wired_model
 from layerwise.presentation.wording import interval
 from layerwise.results import AblationResult
-from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.share_tests.dissociation import Answers, crossed, losses_apart
 from layerwise.tasks.suites import toy
 from tests.hooked import HookedTransformer
 from tests.synthetic import ablation, cell_records
 
-N_LAYERS, LEVEL = 12, 0.05
-Draw = Callable[[np.random.Generator, int], tuple[Answers, Answers]]
+N_LAYERS = 12
 
 
 def asked_twice(
@@ -233,164 +229,3 @@ def test_a_passage_that_a_model_cannot_read_protects_nothing(organism) -> None:
     assert table["lost_both"][0] > 0.4 * table["n_common"][0]
     assert table["loses_more"].isna().all()
     assert not result.book_tables()["book_pairs"]["both_sorts"].any()
-
-
-# Nulls: how often something is told that is not so
-
-
-def answers(intact: np.ndarray, changed: np.ndarray, luck: float = 0.0) -> Answers:
-    return Answers(intact, changed, np.full(changed.shape[1], luck))
-
-
-def redrawn(rng: np.random.Generator, n: int, accuracy: float, flips: float):
-    """Right with this accuracy; a share of the answers is drawn anew under every change."""
-    right = rng.random(n) < accuracy
-    anew = rng.random((n, N_LAYERS)) < flips
-    return right, np.where(anew, rng.random((n, N_LAYERS)) < accuracy, right[:, None])
-
-
-def destroyed(*luck: float) -> Draw:
-    """Three layers that leave guesses either way, from floors of their own."""
-
-    def draw(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
-        found = []
-        for (accuracy, flips), guessed in zip(((0.8, 0.1), (0.95, 0.05)), luck, strict=True):
-            right, changed = redrawn(rng, n, accuracy, flips)
-            changed[:, [2, 5, 8]] = rng.random((n, 3)) < guessed
-            found.append(answers(right, changed, guessed))
-        return found[0], found[1]
-
-    return draw
-
-
-def halved(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
-    """A layer that takes half of the answers either way, whichever they are."""
-    found = []
-    for accuracy, flips in ((0.7, 0.1), (0.95, 0.03)):
-        right, changed = redrawn(rng, n, accuracy, flips)
-        changed[:, 4] &= rng.random(n) > 0.5
-        found.append(answers(right, changed))
-    return found[0], found[1]
-
-
-def idle(*kinds: tuple[float, float]) -> Draw:
-    """No layer matters; accuracies and flips differ between closed and open book."""
-
-    def draw(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
-        first, second = (answers(*redrawn(rng, n, *kind), 0.25) for kind in kinds)
-        return first, second
-
-    return draw
-
-
-def easier(closed: float, opened: float) -> Draw:
-    """One scale of how sure a model is, read at two thresholds, with noise of each asking."""
-
-    def draw(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
-        sure, hurt = rng.normal(2, 1.5, n), np.zeros(N_LAYERS)
-        hurt[[2, 5, 8]] = 1, 2, 20
-        found = []
-        for threshold in (closed, opened):
-            own = sure + rng.normal(0, 0.5, n) - threshold
-            noise = rng.normal(0, 0.5, (n, N_LAYERS))
-            found.append(answers(own > 0, own[:, None] - hurt + noise > 0))
-        return found[0], found[1]
-
-    return draw
-
-
-def unlike(*shapes: tuple[float, float], flips: float = 0.0) -> Draw:
-    """Layers that damage more or less, and items hard one way that are easy the other way."""
-
-    def draw(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
-        damage, found = np.linspace(0.5, 4, N_LAYERS), []
-        for mean, spread in shapes:
-            sure = rng.normal(mean, spread, n)
-            right, changed = sure > 0, sure[:, None] > damage
-            anew = rng.random((n, N_LAYERS)) < flips
-            changed = np.where(anew, rng.random((n, N_LAYERS)) < right.mean(), changed)
-            found.append(answers(right, changed))
-        return found[0], found[1]
-
-    return draw
-
-
-ALIKE = {
-    "four options": destroyed(0.25, 0.25),
-    "free text, an answer of the passage": destroyed(0.02, 0.25),
-    "a lower floor with the passage": destroyed(0.25, 0.05),
-    "half of the answers": halved,
-    "flips closed book": idle((0.6, 0.27), (0.95, 0.03)),
-    "flips open book": idle((0.95, 0.03), (0.6, 0.27)),
-    "flips either way": idle((0.8, 0.27), (0.9, 0.1)),
-    "ceilings": idle((0.97, 0.1), (1.0, 0.1)),
-    "one scale": easier(0, 0),
-}
-ONE_SORT = {
-    "closed book harder": easier(1, -1),
-    "open book harder": easier(-1, 1),
-    "unlike items": unlike((2, 3), (2.5, 0.5)),
-    "unlike items, turned": unlike((2.5, 0.5), (2, 3), flips=0.1),
-}
-
-
-def claims(draw: Draw, n: int, n_sets: int = 100) -> np.ndarray:
-    """By data set: some layer loses more closed book, some more open book, both sorts exist."""
-    rng, found = np.random.default_rng(n), []
-    for _ in range(n_sets):
-        both = draw(rng, n)
-        apart = losses_apart(*both)
-        sure = stats.holm(apart.two_sided) < LEVEL
-        closed = apart.p_first <= apart.p_second
-        turned = crossed(*both).p < LEVEL
-        found.append([(sure & closed).any(), (sure & ~closed).any(), turned])
-    return np.array(found)
-
-
-@pytest.mark.parametrize("n", [40, 100])
-@pytest.mark.parametrize("name", ALIKE)
-def test_no_layer_is_said_to_lose_more_where_both_lose_alike(name: str, n: int) -> None:
-    found = claims(ALIKE[name], n)
-    assert found[:, :2].any(axis=1).mean() <= 0.05
-    assert not found[:, 2].any()
-
-
-@pytest.mark.parametrize("n", [40, 100])
-@pytest.mark.parametrize("name", ONE_SORT)
-def test_protection_is_rarely_claimed_where_questions_are_only_easier(name: str, n: int) -> None:
-    assert claims(ONE_SORT[name], n)[:, 2].mean() <= 0.02
-
-
-def test_a_double_dissociation_alone_would_claim_it_of_unlike_items() -> None:
-    """Without the comparison of layers with each other the last cells would be false claims."""
-    rng = np.random.default_rng(0)
-    draw = ONE_SORT["unlike items"]
-    assert np.mean([losses_apart(*draw(rng, 100)).over_layers.p < LEVEL for _ in range(50)]) > 0.5
-
-
-@pytest.mark.parametrize(("n", "lost", "least"), [(40, 0.8, 0.9), (100, 0.5, 0.95)])
-def test_planted_protection_is_found(n: int, lost: float, least: float) -> None:
-    """One layer loses this share closed book alone, another open book alone."""
-
-    def draw(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
-        found = []
-        for own, accuracy, flips in ((2, 0.7, 0.1), (8, 0.95, 0.05)):
-            right, changed = redrawn(rng, n, accuracy, flips)
-            changed[:, own] &= rng.random(n) > lost
-            found.append(answers(right, changed, 0.25))
-        return found[0], found[1]
-
-    assert claims(draw, n).mean(axis=0).min() >= least
-
-
-def test_facts_asked_several_times_are_not_counted_as_so_many() -> None:
-    """Flips closed and open book, as many of either, that all items of a fact share."""
-    rng, clusters = np.random.default_rng(3), Clusters.of([f"fact {i // 4}" for i in range(80)])
-    told = []
-    for _ in range(200):
-        flips = [np.repeat(rng.random((20, 1)) < 0.3, 4, axis=0) for _ in range(2)]
-        one, other = (answers(np.ones(80, dtype=bool), ~flip) for flip in flips)
-        told.append([losses_apart(one, other, c).two_sided[0] for c in (None, clusters)])
-    apart, together = np.mean(np.array(told) < LEVEL, axis=0)
-    assert apart > 0.15
-    assert together <= 0.06
