@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import GenerationConfig, StoppingCriteriaList
 
-from layerwise.analyses.distillation.batches import sampling_batches
 from layerwise.analyses.distillation.examples import Example
 from layerwise.analyses.distillation.student import Student
 from layerwise.models import load_model, original_tokenizer
@@ -66,10 +65,13 @@ def one_at_a_time(student: Student, example: Example, tokenizer: Any, seed: int)
 
 @pytest.mark.parametrize("name", MODELS)
 def test_texts_of_a_batch_are_those_that_are_written_one_at_a_time(name):
+    """Also where memory has room for three at once."""
     student, tokenizer = student_of(MODELS[name]())
     asked = examples(48 if student.prefix else 280)
     seeds = list(range(10, 10 + len(asked)))
     texts = student.sample(asked, tokenizer, seeds, MEMORY)
+    three = 3 * 8 * 4 * student.original.config.vocab_size * 33
+    assert student.sample(asked, tokenizer, seeds, three) == texts
     expected = [
         one_at_a_time(student, *each) for each in zip(asked, [tokenizer] * 8, seeds, strict=True)
     ]
@@ -102,14 +104,6 @@ def test_what_the_files_say_of_writing_does_not_change_what_is_sampled():
         assert student.original.generation_config is own
     finally:
         own.repetition_penalty = own.temperature = None
-
-
-def test_a_batch_takes_in_prompts_that_are_not_much_longer_and_fit_into_memory():
-    made = [Example((7,) * n, n, n, most) for n, most in ((20, 4), (3, 4), (7, 4), (8, 4), (24, 4))]
-    assert list(sampling_batches(made, None, 10, MEMORY)) == [[1, 2], [3], [0, 4]]
-    assert list(sampling_batches(made, (0,), 10, MEMORY)) == [[1, 2, 3, 0, 4]]
-    small = 2 * 8 * 4 * 10 * 24
-    assert list(sampling_batches(made, (0,), 10, small)) == [[1, 2], [3, 0], [4]]
 
 
 def test_what_a_student_writes_itself_is_drawn_by_its_seed_and_ends_where_texts_end():

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from layerwise.models.huggingface.quiet import quiet
@@ -58,10 +59,9 @@ def padded(
     texts: Sequence[Tokens], device: torch.device
 ) -> tuple[Int[torch.Tensor, "texts pos"], Bool[torch.Tensor, "texts pos"]]:
     """Texts padded with zeros at their ends, and a mask of the tokens that are no padding."""
-    longest = max(map(len, texts))
-    rows = [[*text, *[0] * (longest - len(text))] for text in texts]
-    mask = [[pos < len(text) for pos in range(longest)] for text in texts]
-    return torch.tensor(rows, device=device), torch.tensor(mask, device=device)
+    tokens = pad_sequence([torch.tensor(text, device=device) for text in texts], batch_first=True)
+    lengths = torch.tensor([[len(text)] for text in texts], device=device)
+    return tokens, torch.arange(tokens.shape[1], device=device) < lengths
 
 
 def fitting(
@@ -76,85 +76,6 @@ def fitting(
         yield examples[start : start + n]
 
 
-def sampling_batches(
-    examples: Sequence[Example], prefix: Tokens | None, d_vocab: int, memory_budget: int
-) -> Iterator[list[int]]:
-    """Which texts are written in one batch, by place; the shortest prompt of each comes first.
-
-    A prompt joins those before it if no more tokens of it are left to read, when the shortest is
-    read, than it is answered with.
-    """
-    order = sorted(range(len(examples)), key=lambda place: examples[place].n_given)
-    groups: list[list[int]] = []
-    for place in order:
-        longer = examples[place].n_given - examples[groups[-1][0]].n_given if groups else 0
-        if groups and (prefix is not None or longer <= examples[place].most):
-            groups[-1].append(place)
-        else:
-            groups.append([place])
-    for group in groups:
-        at = 0
-        for batch in fitting([examples[place] for place in group], d_vocab, memory_budget):
-            yield group[at : at + len(batch)]
-            at += len(batch)
-
-
-class _Written:
-    """The texts of one batch while they are written.
-
-    Attributes:
-        tokens: of each text, what is given to the decoder, and what was drawn behind it.
-        n_first: how many of these are given.
-        ended: which of the texts are at their end.
-    """
-
-    def __init__(
-        self, examples: Sequence[Example], tokenizer: Any, seeds: Sequence[int],
-        prefix: Tokens | None, device: torch.device,
-    ) -> None:  # fmt: skip
-        self.examples, self.tokenizer = examples, tokenizer
-        given = [
-            example.tokens[: example.n_given] if prefix is None else prefix for example in examples
-        ]
-        self.n_first = [len(tokens) for tokens in given]
-        self.tokens = [list(tokens) for tokens in given]
-        self.ended = [False] * len(examples)
-        self.draws = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-
-    def next_tokens(
-        self, read: Int[torch.Tensor, "texts pos"], logits: Float[torch.Tensor, "texts d_vocab"]
-    ) -> Float[torch.Tensor, "texts d_vocab"]:
-        """1 for the token that comes next in each text, read on or drawn; 0 for all others."""
-        chances, n_read = logits.float().softmax(-1), read.shape[1]
-        for row, tokens in enumerate(self.tokens):
-            if len(tokens) == n_read and not self.ended[row]:
-                drawn = torch.multinomial(chances[row : row + 1], 1, generator=self.draws[row])
-                tokens.append(int(drawn))
-                self.ended[row] = self._ends(row)
-        # What follows the end of a text while others go on is read by nobody.
-        following = [tokens[min(n_read, len(tokens) - 1)] for tokens in self.tokens]
-        chosen = torch.tensor(following, device=logits.device)[:, None]
-        return torch.zeros_like(logits).scatter(1, chosen, 1.0)
-
-    def _ends(self, row: int) -> bool:
-        example, written = self.examples[row], self.tokens[row][self.n_first[row] :]
-        if len(written) >= example.most or written[-1] == self.tokenizer.eos_token_id:
-            return True
-        text = self.tokenizer.decode(written) if example.stop else ""
-        return any(stop in text for stop in example.stop)
-
-    def which_ended(self, read: Int[torch.Tensor, "texts pos"], *_: Any) -> torch.Tensor:
-        """By text, whether it is at its end."""
-        return torch.tensor(self.ended, device=read.device)
-
-    def texts(self) -> list[Example]:
-        """The texts, of which what was written is trained on."""
-        return [
-            example._replace(tokens=(*example.given, *tokens[first:]), n_prompt=example.n_given)
-            for example, tokens, first in zip(self.examples, self.tokens, self.n_first, strict=True)
-        ]  # fmt: skip
-
-
 @torch.no_grad()
 def sample_texts(
     original: Any,
@@ -167,28 +88,54 @@ def sample_texts(
 
     Each text is drawn by its own seed, so that it is the same in any batch, up to rounding.
     """
-    texts = _Written(examples, tokenizer, seeds, prefix, original.device)
-    shortest = min(texts.n_first)
-    started = [tokens[:shortest] for tokens in texts.tokens]
-    begun = torch.tensor(started, device=original.device)
-    inputs: dict[str, Any] = {"input_ids": begun, "attention_mask": torch.ones_like(begun)}
-    if prefix is not None:
-        read, mask = padded(
-            [example.tokens[: example.n_given] for example in examples], original.device
-        )
-        inputs = {"input_ids": read, "attention_mask": mask.long(), "decoder_input_ids": begun}
-    longest = max(n + example.most for n, example in zip(texts.n_first, examples, strict=True))
+    given = [example.given for example in examples]
+    if prefix is None:
+        # A decoder's prompts are padded in front, where the mask hides it from all tokens.
+        reversed_tokens, mask = padded([tokens[::-1] for tokens in given], original.device)
+        inputs = {"input_ids": reversed_tokens.flip(1), "attention_mask": mask.flip(1).long()}
+    else:
+        tokens, mask = padded(given, original.device)
+        begun = torch.tensor([prefix] * len(examples), device=original.device)
+        inputs = {"input_ids": tokens, "attention_mask": mask.long(), "decoder_input_ids": begun}
+    draws = [torch.Generator(original.device).manual_seed(seed) for seed in seeds]
+    written: list[list[int]] = [[] for _ in examples]
+    ended = [False] * len(examples)
+
+    def drawn(
+        read: Int[torch.Tensor, "texts pos"], logits: Float[torch.Tensor, "texts d_vocab"]
+    ) -> Float[torch.Tensor, "texts d_vocab"]:
+        """1 for the token that is drawn of each text; any of those that ended."""
+        chances = logits.float().softmax(-1)
+        for row in (row for row, end in enumerate(ended) if not end):
+            token = torch.multinomial(chances[row : row + 1], 1, generator=draws[row])
+            written[row].append(int(token))
+            ended[row] = _ends(examples[row], written[row], tokenizer)
+        chosen = torch.tensor([tokens[-1] for tokens in written], device=logits.device)
+        return torch.zeros_like(logits).scatter(1, chosen[:, None], 1.0)
+
+    def which_ended(read: Int[torch.Tensor, "texts pos"], *_: Any) -> torch.Tensor:
+        return torch.tensor(ended, device=read.device)
+
     how = GenerationConfig(
-        do_sample=False, max_new_tokens=longest - shortest, pad_token_id=0,
+        do_sample=False, max_new_tokens=max(example.most for example in examples), pad_token_id=0,
         decoder_start_token_id=None if prefix is None else prefix[0],
     )  # fmt: skip
     with quiet(), _without_settings(original):
         original.generate(
-            **inputs, generation_config=how,
-            logits_processor=LogitsProcessorList([texts.next_tokens]),
-            stopping_criteria=StoppingCriteriaList([texts.which_ended]),
+            **inputs, generation_config=how, logits_processor=LogitsProcessorList([drawn]),
+            stopping_criteria=StoppingCriteriaList([which_ended]),
         )  # fmt: skip
-    return texts.texts()
+    return [
+        example._replace(tokens=(*example.given, *tokens), n_prompt=example.n_given)
+        for example, tokens in zip(examples, written, strict=True)
+    ]
+
+
+def _ends(example: Example, written: Sequence[int], tokenizer: Any) -> bool:
+    if len(written) >= example.most or written[-1] == tokenizer.eos_token_id:
+        return True
+    text = tokenizer.decode(written) if example.stop else ""
+    return any(stop in text for stop in example.stop)
 
 
 @contextlib.contextmanager

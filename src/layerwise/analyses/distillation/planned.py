@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from layerwise.analyses.contract import PlannedJob, PlannedJobs, PlanOptions
 from layerwise.analyses.shared.texts import Texts
@@ -16,29 +16,21 @@ from layerwise.errors import UserError
 from layerwise.models.decoder.packed import weight_bytes
 from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.models.instance.facts import origin_of
-from layerwise.models.instance.kinds import Model, decoder_prefix, is_seq2seq
+from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.models.instance.own_files import files_of, refuse_no_files
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.controls import answers_as_is
 from layerwise.runs.dry_sweeps import cost_of_sweeps
 from layerwise.runs.setup import Setup, check_layers, prepare
-from layerwise.sweep.plans.cost import Cost
+from layerwise.sweep.plans.cost import Cost, matrix_flop
+from layerwise.sweep.run import model_shape
 from layerwise.tasks import Task
 
-from .amounts import (
-    NOTHING,
-    Amount,
-    StepMemory,
-    amount_of,
-    amount_written,
-    batch_amount,
-    flop_of,
-    passes_of,
-    step_memory,
-)
 from .api import pruned_from
 from .batches import fitting
 from .examples import Example, training_examples
 from .losses import Objective
+from .memory import StepMemory, step_memory
 from .names import DISTILLED, STUDENT, TEACHER
 from .student import Student, Teacher, refuse_incomparable
 from .training import Trainer, Training, refuse_steps
@@ -123,12 +115,31 @@ def _jobs(teacher: Setup, student: Setup, options: PlanOptions) -> PlannedJobs:
     return PlannedJobs(evaluations, _NOTES, {"training": work})
 
 
-class TokensRead(NamedTuple):
-    """Tokens that the models of a training read."""
+class Work(NamedTuple):
+    """Tokens pushed through layers, and operations."""
 
-    teacher: Amount  # those of the teacher
-    trained: Amount  # those of the student with its gradient
-    besides: Amount  # those of the student without: held-out texts, and what it writes itself
+    passes: int
+    flop: float
+
+    @classmethod
+    def of(cls, model: Model, batch: Sequence[Example]) -> Work:
+        """Of a forward of a padded batch; attention's pairs are not counted."""
+        n_layers, n_encoder = model.cfg.n_layers, n_encoder_layers(model)
+        if isinstance(model, Seq2SeqModel):
+            n_prompt = max(example.n_prompt for example in batch)
+            n_decoded = max(len(example.targets) for example in batch) + len(model.prefix) - 1
+            a_text = n_encoder * n_prompt + (n_layers - n_encoder) * n_decoded
+            a_pass = 2 * sum(weight.numel() for weight in model.parameters()) / n_layers
+        else:
+            a_text = n_layers * max(len(example.tokens) - 1 for example in batch)
+            a_pass = matrix_flop(model_shape(model), n_layers, 0, 1) / n_layers
+        return cls(len(batch) * a_text, len(batch) * a_text * a_pass)
+
+    def __add__(self, other: Any) -> Work:
+        return Work(self.passes + other.passes, self.flop + other.flop)
+
+    def __mul__(self, n: Any) -> Work:
+        return Work(self.passes * n, self.flop * n)
 
 
 @dataclass(frozen=True)
@@ -151,67 +162,66 @@ class TrainingWork:
 
     def cost(self) -> Cost:
         """All of it; texts that the student writes are taken to be half as long as they may be."""
-        steps = range(self.training.steps)
-        fixed, expected, most = (self.read(steps, share) for share in (None, HALF, 1.0))
-        (passes, flop), (all_passes, all_flop) = self._work(fixed), self._work(expected)
+        training = self.training
+        steps = range(training.steps)
+        read, expected, most = (self.work(steps, share) for share in (None, HALF, 1.0))
         activations, weights = self.memory()
         return Cost(
-            requests=len(steps) * min(self.training.batch, len(self.training.examples.train)),
+            requests=training.steps * min(training.batch, len(training.examples.train)),
             interventions=1,
-            walks=len(steps),
-            prompt_token_passes=passes,
-            text_token_passes=float(all_passes - passes),
-            most_text_token_passes=self._work(most)[0] - passes,
-            brute_force_token_passes=float(all_passes),
-            prompt_flop=flop,
-            text_flop=all_flop - flop,
+            walks=training.steps,
+            prompt_token_passes=read.passes,
+            text_token_passes=float(expected.passes - read.passes),
+            most_text_token_passes=most.passes - read.passes,
+            brute_force_token_passes=float(expected.passes),
+            prompt_flop=read.flop,
+            text_flop=expected.flop - read.flop,
             peak_bytes=activations,
             weight_bytes=weights,
         )
 
-    def read(self, steps: Sequence[int], share: float | None) -> TokensRead:
-        """Tokens that are read in some steps, of texts that the student writes a share of all."""
-        held_out = self._amount(self.training.curve_examples())
-        n_points = sum(self.training.at_point(step + 1) for step in steps) + (0 in steps)
-        trained, written = NOTHING, NOTHING
+    def work(self, steps: Sequence[int], share: float | None) -> Work:
+        """Work of some steps, of own texts so long a share of the most; without these if None."""
+        training = self.training
+        n_points = sum(training.at_point(step + 1) for step in steps) + (0 in steps)
+        total = self._passed(training.curve_examples()) * n_points
         for step in steps:
             examples, own = self._examples_at(step, share)
-            lengths = [len(example.targets) for example in own]
-            trained = trained + self._amount(examples)
-            budget = self.training.memory_budget
-            written = written + amount_written(own, lengths, self.student, budget)
-        curve = n_points * held_out
-        return TokensRead(trained + curve, trained, written + curve)
+            total += self._passed(examples, n_student=3)
+            # Prompts are padded to the longest before anything is written.
+            longest = max((example.n_given for example in own), default=0)
+            written = [
+                example._replace(tokens=(*longest * (0,), *example.targets), n_prompt=longest)
+                for example in own
+            ]
+            total += self._passed(written, n_teacher=0)
+        return total
 
     def _examples_at(self, step: int, share: float | None) -> tuple[list[Example], list[Example]]:
-        """The texts of a step, and those of them that the student writes; without these if None."""
+        """The texts of a step, and those of them that the student writes."""
         drawn = self.training.texts_at(step)
         examples, own = [], []
         for place, is_own in zip(drawn.places, drawn.own, strict=True):
             example = self.training.examples.train[place]
+            if is_own and share is None:
+                continue
             if is_own:
-                if share is None:
-                    continue
-                # So many meaningless tokens are its targets.
-                tokens = (*example.given, *(0,) * max(1, round(share * example.most)))
+                tokens = (*example.given, *(0,) * max(1, round((share or 0.0) * example.most)))
                 example = example._replace(tokens=tokens, n_prompt=example.n_given)
                 own.append(example)
             examples.append(example)
         return examples, own
 
-    def _amount(self, examples: Sequence[Example]) -> Amount:
-        d_vocab, memory_budget = self.teacher.cfg.d_vocab, self.training.memory_budget
-        return amount_of(examples, self.student, d_vocab, memory_budget)
+    def _passed(self, examples: Sequence[Example], n_teacher: int = 1, n_student: int = 1) -> Work:
+        """Work of so many passes of both models; a backward is two forwards."""
+        total = Work(0, 0.0)
+        for batch in self._batches(examples):
+            total += Work.of(self.teacher, batch) * n_teacher
+            total += Work.of(self.student, batch) * n_student
+        return total
 
-    def _work(self, read: TokensRead) -> tuple[int, float]:
-        """Token-passes and operations; a backward is two forwards, for inputs and for weights."""
-        passes, flop = (
-            of(read.teacher, self.teacher)
-            + of(read.besides, self.student)
-            + 3 * of(read.trained, self.student)
-            for of in (passes_of, flop_of)
-        )
-        return int(passes), flop
+    def _batches(self, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
+        return fitting(examples, self.teacher.cfg.d_vocab, self.training.memory_budget)
 
     def memory(self) -> tuple[int, int]:
         """Bytes that a step works on, and bytes of weights, gradients and moments, at the most."""
@@ -227,15 +237,10 @@ class TrainingWork:
         return on_top, max(weights, loading - on_top)
 
     def step_memory(self) -> StepMemory:
-        """Memory of the step whose texts are most tokens, none written by the student itself."""
-        budget, d_vocab = self.training.memory_budget, self.teacher.cfg.d_vocab
-        batches = [
-            batch
-            for step in range(self.training.steps)
-            for batch in fitting(self._examples_at(step, 1.0)[0], d_vocab, budget)
-        ]
-        prefix = decoder_prefix(self.student) if is_seq2seq(self.student) else None
-        largest = max(batches, key=lambda batch: batch_amount(batch, prefix)[:2].sum())
+        """Memory of a step of the largest batch, none of it written by the student itself."""
+        steps = (self._examples_at(step, 1.0) for step in range(self.training.steps))
+        batches = (batch for examples, _ in steps for batch in self._batches(examples))
+        largest = max(batches, key=lambda batch: Work.of(self.student, batch).passes)
         # So many steps that none is a point of the curve.
         of_step = replace(
             self.training, examples=Texts(tuple(largest), tuple(largest), ""), batch=len(largest),
@@ -244,7 +249,7 @@ class TrainingWork:
         return step_memory(self.teacher, self.student, of_step)
 
     def seconds(self, loaded: Callable[[Model], Model]) -> float:
-        """About how long it takes, from a few of its steps."""
+        """About how long it takes: that of two of its steps at least, scaled by operations."""
         teacher, student = loaded(self.teacher), loaded(self.student)
         origin = origin_of(student)
         assert origin is not None
@@ -255,9 +260,8 @@ class TrainingWork:
         trainer = Trainer(Teacher(teacher), trained, origin.tokenizer, timed)
         trainer.step()
         started = time.perf_counter()
-        while trainer.done < 2 or time.perf_counter() - started < SECONDS:
+        while trainer.done < 3 or time.perf_counter() - started < SECONDS:
             trainer.step()
         spent = time.perf_counter() - started
-        done = replace(self, training=timed).read(range(1, trainer.done), HALF)
-        whole = self.read(range(training.steps), HALF)
-        return spent / self._work(done)[1] * self._work(whole)[1]
+        done = replace(self, training=timed).work(range(1, trainer.done), HALF)
+        return spent / done.flop * self.work(range(training.steps), HALF).flop

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,17 @@ from layerwise.models.instance.own_files import stored_stacks
 from layerwise.models.weights.offload import OnDisk
 from layerwise.sweep.requests import Tokens
 
-from .batches import Batch, sample_texts, sampling_batches
+from .batches import Batch, fitting, sample_texts
 from .examples import Example
 from .losses import Objective
 
 # What an organism's folder says of its own training.
 _OF_BEFORE = ("training.json",)
+
+# Logits at the predictions of a batch, and the output streams of layers.
+Readings = tuple[
+    Float[torch.Tensor, "predictions d_vocab"], list[Float[torch.Tensor, "texts pos d_model"]]
+]
 
 
 @dataclass
@@ -86,12 +92,7 @@ class Student:
         """Texts as this model reads them."""
         return Batch.of(examples, self.prefix, self.original.device)
 
-    def __call__(
-        self, batch: Batch, *, streams: bool = False
-    ) -> tuple[
-        Float[torch.Tensor, "predictions d_vocab"],
-        list[Float[torch.Tensor, "texts pos d_model"]],
-    ]:
+    def __call__(self, batch: Batch, *, streams: bool = False) -> Readings:
         """Logits at the predictions, and the output streams of all layers."""
         inputs: dict[str, Any] = {"input_ids": batch.tokens, "use_cache": False}
         if batch.decoder_tokens is not None:
@@ -126,14 +127,11 @@ class Student:
     ) -> list[Example]:
         """The examples with targets that the student writes, sampled at temperature 1."""
         d_vocab = self.original.config.get_text_config().vocab_size
-        written_examples = list(examples)
-        for places in sampling_batches(examples, self.prefix, d_vocab, memory_budget):
-            batch = [examples[place] for place in places]
-            batch_seeds = [seeds[place] for place in places]
-            sampled = sample_texts(self.original, batch, tokenizer, batch_seeds, self.prefix)
-            for place, example in zip(places, sampled, strict=True):
-                written_examples[place] = example
-        return written_examples
+        texts, left = list[Example](), iter(seeds)
+        for batch in fitting(examples, d_vocab, memory_budget):
+            of_batch = list(islice(left, len(batch)))
+            texts += sample_texts(self.original, batch, tokenizer, of_batch, self.prefix)
+        return texts
 
     def save(self, place: Path) -> None:
         """Write the model, adapters merged into their weights, into an empty folder."""
@@ -215,12 +213,7 @@ class Teacher:
     layers: tuple[int, ...] = ()
 
     @torch.no_grad()
-    def __call__(
-        self, batch: Batch
-    ) -> tuple[
-        Float[torch.Tensor, "predictions d_vocab"],
-        list[Float[torch.Tensor, "texts pos d_model"]],
-    ]:
+    def __call__(self, batch: Batch) -> Readings:
         """Logits at the predictions, and the output streams of the wanted layers."""
         kept: dict[str, torch.Tensor] = {}
 
