@@ -210,10 +210,7 @@ def print_grid(grid: Grid) -> None:
         table.add_column(Text(panel.row_axis), justify="right")
         for name in panel.columns[first:]:
             table.add_column(Text(name[:size]), width=size, no_wrap=True, overflow="crop")
-        cells = {
-            (row.row, row.column): row
-            for row in grid.table.loc[grid.table["panel"] == place].itertuples()
-        }
+        cells = grid.cells(place)
         order = range(len(panel.rows))
         for row in reversed(order) if grid.upward else order:
             texts = []
@@ -222,8 +219,8 @@ def print_grid(grid: Grid) -> None:
                 if cell is None:
                     texts.append(Text(""))
                     continue
-                back, front = colors_of(grid, float(cell.value))  # type: ignore[arg-type]
-                texts.append(Text(str(cell.text)[:size].ljust(size), style=f"{front} on {back}"))
+                back, front = colors_of(grid.bar, cell.value)
+                texts.append(Text(cell.text[:size].ljust(size), style=f"{front} on {back}"))
             table.add_row(Text(panel.rows[row]), *texts)
         console.print(table)
         if first:

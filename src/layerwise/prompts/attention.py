@@ -19,8 +19,8 @@ from layerwise.models.instance.kinds import (
     n_encoder_layers,
 )
 
-from .cells import SHARE, Panel
-from .grid import Grid
+from .drawing import Panel
+from .grid import SHARE, Grid
 from .lens import MOST_COLUMNS, called
 from .texts import Prompt, encode_prompt, probability, prompt, readable
 
@@ -73,35 +73,32 @@ def attention_grid(
     with torch.inference_mode(), model.hooks(fwd_hooks=[hook]):
         model(*inputs_of(model, [tokens]))
     pattern = kept[0].numpy()  # head by token by token
-    heads = range(len(pattern)) if head is None else [head]
     if head is not None and not 0 <= head < len(pattern):
         raise UserError(f"There is no head {head}: expected one of 0 to {len(pattern) - 1}.")
-    from_ = decoder_prefix(model) if 0 < n_encoder <= layer else tokens
-    to = from_ if site == "pattern" else tokens
-    skipped = [max(0, len(ids) - MOST_COLUMNS) for ids in (from_, to)]
-    names = [readable(model, ids[cut:]) for ids, cut in zip((from_, to), skipped, strict=True)]
-    rows = []
-    for place, number in enumerate(heads):
-        seen = pattern[number, skipped[0] :, skipped[1] :].astype(float)
-        for (row, column), value in np.ndenumerate(seen):
-            if site == "pattern" and n_encoder == 0 and column > row:
-                continue  # what comes later is not seen
-            rows.append({
-                "panel": place, "row": row, "column": column, "layer": layer, "head": number,
-                "position": row + skipped[0], "attended": column + skipped[1],
-                "value": float(value), "text": "", "details": f"{names[0][row]} looks at "
-                f"{names[1][column]}: {probability(float(value))}",
-            })  # fmt: skip
-    axes, notes = ["token", "token it looks at"], []
-    if any(skipped):
-        shown = f"the last {MOST_COLUMNS} of {len(tokens)}"
-        notes = [f"Shown are {shown} tokens."]
-        axes = [
-            f"{axis}: {shown}" if cut else axis for axis, cut in zip(axes, skipped, strict=True)
-        ]
-    panels = tuple(
-        Panel(f"head {number}", tuple(names[0]), tuple(names[1]), *axes) for number in heads
+    heads = range(len(pattern)) if head is None else [head]
+    looking = decoder_prefix(model) if 0 < n_encoder <= layer else tokens
+    seen = looking if site == "pattern" else tokens
+    cuts = [max(0, len(ids) - MOST_COLUMNS) for ids in (looking, seen)]
+    rows, columns = (
+        tuple(readable(model, ids[cut:])) for ids, cut in zip((looking, seen), cuts, strict=True)
     )
+    causal = site == "pattern" and n_encoder == 0  # what comes later is not seen
+    table = pd.DataFrame([
+        {
+            "panel": place, "row": row, "column": column, "layer": layer, "head": number,
+            "position": row + cuts[0], "attended": column + cuts[1], "value": float(value),
+            "text": "",
+            "details": f"{rows[row]} looks at {columns[column]}: {probability(float(value))}",
+        }
+        for place, number in enumerate(heads)
+        for (row, column), value in np.ndenumerate(pattern[number, cuts[0] :, cuts[1] :])
+        if not (causal and column > row)
+    ])  # fmt: skip
+    axes, notes = ["token", "token it looks at"], ()
+    if any(cuts):
+        shown = f"the last {MOST_COLUMNS} of {len(tokens)}"
+        notes = (f"Shown are {shown} tokens.",)
+        axes = [f"{axis}: {shown}" if cut else axis for axis, cut in zip(axes, cuts, strict=True)]
+    panels = tuple(Panel(f"head {number}", rows, columns, *axes) for number in heads)
     title = f"Attention of layer {layer_name(layer, n_encoder)} of {called(model)}"
-    table = pd.DataFrame(rows)
-    return Grid(title, table, panels, "share of attention", SHARE, tuple(notes), upward=False)
+    return Grid(title, table, panels, "share of attention", SHARE, notes, upward=False)

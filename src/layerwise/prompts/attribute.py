@@ -12,8 +12,8 @@ from layerwise.ground.layer_names import layer_name
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, n_encoder_layers
 
-from .cells import SIGNED, Panel
-from .grid import Grid
+from .drawing import Panel
+from .grid import SIGNED, Grid
 from .lens import called
 from .texts import Prompt, answers_of, encode_prompt, prompt, token
 
@@ -57,37 +57,36 @@ def attribute(
     tokens = encode_prompt(model, prompt, chat=chat)
     right, other = answers_of(model, answer, wrong)
     parts, _ = read_parts(model, [Question("prompt", tokens, right, (other,))])
-    shares = parts.loc[parts["metric"] == "logit_diff"]
+    parts = parts.loc[parts["metric"] == "logit_diff"]
     n_encoder = n_encoder_layers(model)
-    placed = shares.dropna(subset=["layer"])
-    present = [name for name in _SUBLAYERS if name in set(placed["component"])]
-    panel_of = {**dict.fromkeys(present, 0), "z": 1, "cross_z": 2}
+    names = tuple(layer_name(layer, n_encoder) for layer in range(model.cfg.n_layers))
+    placed = parts.dropna(subset=["layer"])
+    sublayers = [name for name in _SUBLAYERS if name in set(placed["component"])]
+    panel_of = {**dict.fromkeys(sublayers, 0), "z": 1, "cross_z": 2}
     rows: list[dict[str, Any]] = []
-    for row in placed.loc[placed["component"].isin(list(panel_of))].to_dict("records"):
-        component, value, layer = str(row["component"]), float(row["value"]), int(row["layer"])
-        head = None if pd.isna(row["head"]) else int(row["head"])
+    for part in placed.loc[placed["component"].isin(list(panel_of))].itertuples():
+        component, value, layer = str(part.component), float(part.value), int(part.layer)
+        head = None if pd.isna(part.head) else int(part.head)
         rows.append({
             "panel": panel_of[component], "row": layer, "layer": layer, "head": head,
-            "column": present.index(component) if head is None else head,
+            "column": sublayers.index(component) if head is None else head,
             "component": component, "value": value,
             "text": f"{value:.1f}" if abs(value) >= 0.05 else "",
-            "details": f"{component} of layer {layer_name(layer, n_encoder)} adds {value:.2f}",
+            "details": f"{component} of layer {names[layer]} adds {value:.2f}",
         })  # fmt: skip
     table = pd.DataFrame(rows)
-    names = tuple(layer_name(layer, n_encoder) for layer in range(model.cfg.n_layers))
-    columns = tuple(_NAMES[name] for name in present)
+    columns = tuple(_NAMES[name] for name in sublayers)
     panels = [Panel("sublayers", names, columns, column_axis="")]
     for place, name in ((1, "heads"), (2, "heads of cross-attention")):
         columns_of = table.loc[table["panel"] == place, "column"]
         if len(columns_of):
             heads = tuple(map(str, range(columns_of.max() + 1)))
             panels.append(Panel(name, names, heads, column_axis="head"))
-    total = float(shares.loc[shares["component"] == "total", "value"].iloc[0])
-    alone = shares.loc[shares["layer"].isna() & shares["component"].isin(_OUTSIDE)]
-    outside = dict(zip(alone["component"], alone["value"], strict=True))
-    outside = {name: value for name, value in outside.items() if abs(value) >= 0.005}
+    outside = parts.loc[parts["layer"].isna()].set_index("component")["value"]
+    total = outside["total"]
+    outside = outside.loc[outside.index.isin(_OUTSIDE) & (outside.abs() >= 0.005)]
     whose = "sublayers of the decoder" if n_encoder else "sublayers"
-    beside = [f"{value:.2f} from the {name.replace('_', ' ')}" for name, value in outside.items()]
+    beside = [f"{v:.2f} from the {str(name).replace('_', ' ')}" for name, v in outside.items()]
     title = f"Direct logit attribution of {called(model)}: {answer!r} minus {wrong!r}"
     sources = ", ".join([*beside, f"{'the rest' if beside else 'all'} from the {whose}"])
     notes = [f"The logit difference is {total:.2f}: {sources}."]

@@ -6,151 +6,139 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, Normalize, to_hex
+from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from layerwise.presentation.charts.heat import ABSENT
+from layerwise.presentation.charts.panels import Bar
 from layerwise.presentation.lettering import FONT, characters, fitted, label, text_inches
 from layerwise.presentation.style import FULL_WIDTH, inches, look, new_figure, styled
-
-from .cells import SIGNED, Cells, Panel
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Bytes and characters without a glyph, such as <0xD8> and <U+200D>.
 _NAMED = re.compile(r"<(?:0x|U\+)([0-9A-F]+)>")
 SMALL = 5.5
-# Characters of a column's name; as many as "cross-attention" has.
-_LONGEST = 15
+# Characters of a row's and of a column's name; "cross-attention" has 15.
+_ROW_NAME, _COLUMN_NAME = 20, 15
 # Inches: the height of a row with text, the least width of a cell with text and of any other, the
 # least height of a panel, the colour bar, and a line of text.
 _ROW, WIDE, _NARROW, _LEAST, _BAR, _LINE = 0.145, 0.24, 0.035, 0.5, 0.65, 0.13
 
 
 @dataclass(frozen=True)
-class _Names:
-    """Names along an axis: those that there is room for, from the last one back."""
+class Panel:
+    """One heat map of a grid.
+
+    Attributes:
+        name: its title; empty if it is the only one.
+        rows: names of its rows, from the first.
+        columns: names of its columns.
+        row_axis: what the rows are.
+        column_axis: what the columns are.
+    """
+
+    name: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    row_axis: str = "layer"
+    column_axis: str = "token"
+
+
+class _Names(NamedTuple):
+    """Names along an axis that there is room for, from the last one back."""
 
     at: list[int]
     texts: list[str]
     size: float
 
-    @classmethod
-    def of(cls, names: Sequence[str], room: float, *, longest: int, small: bool) -> _Names:
-        """Names that stand one every so many inches."""
-        size = SMALL if small else FONT
-        every = max(1, math.ceil(1.1 * size / 72 / room))
-        at = [place for place in range(len(names)) if not (len(names) - 1 - place) % every]
-        return cls(at, [label(names[place], longest) for place in at], size)
-
+    @property
     def inches(self) -> float:
         """How long the longest is."""
         return max(text_inches(text, self.size) for text in self.texts)
 
 
-@dataclass(frozen=True)
-class Place:
-    """A panel as it is drawn: the size of its cells in inches, and its names."""
-
-    panel: Panel
-    cell: float
-    tall: float
-
-    @cached_property
-    def rows(self) -> _Names:
-        """Names of rows."""
-        return _Names.of(self.panel.rows, self.tall, longest=20, small=self.tall < 0.11)
-
-    @cached_property
-    def columns(self) -> _Names:
-        """Names of columns."""
-        names, small = self.panel.columns, self.cell < 0.3
-        room = self.cell if self.slanted else math.inf
-        return _Names.of(names, room, longest=_LONGEST, small=small)
-
-    @cached_property
-    def slanted(self) -> bool:
-        """Whether names of columns are too long to stand side by side."""
-        names = _Names.of(self.panel.columns, math.inf, longest=_LONGEST, small=self.cell < 0.3)
-        return names.inches() > self.cell * 0.96
-
-    @cached_property
-    def axis(self) -> str:
-        """What the columns are, in lines."""
-        return fill(self.panel.column_axis, max(12, characters(self.width)))
-
-    @property
-    def width(self) -> float:
-        """Without names."""
-        return self.cell * len(self.panel.columns)
-
-    @property
-    def height(self) -> float:
-        """Without names."""
-        return max(_LEAST, self.tall * len(self.panel.rows))
-
-    @property
-    def below(self) -> float:
-        """The height of names of columns and of their axis."""
-        names = 0.87 * self.columns.inches() + 0.1 if self.slanted else _LINE
-        return names + _LINE * len(self.axis.splitlines()) + 0.1
+def _names(names: Sequence[str], room: float, longest: int, *, small: bool) -> _Names:
+    """Names that stand one every so many inches."""
+    size = SMALL if small else FONT
+    every = max(1, math.ceil(1.1 * size / 72 / room))
+    at = [place for place in range(len(names)) if not (len(names) - 1 - place) % every]
+    return _Names(at, [label(names[place], longest) for place in at], size)
 
 
-def abreast(grid: Cells, width: float, across: int) -> list[Place] | None:
+class _Place:
+    """A panel as it is drawn: the size of its cells and of all around them in inches."""
+
+    def __init__(self, panel: Panel, cell: float, tall: float) -> None:
+        self.panel, self.cell = panel, cell
+        self.width = cell * len(panel.columns)
+        self.height = max(_LEAST, tall * len(panel.rows))
+        self.rows = _names(panel.rows, tall, _ROW_NAME, small=tall < 0.11)
+        self.columns = _names(panel.columns, math.inf, _COLUMN_NAME, small=cell < 0.3)
+        # Names that are too long to stand side by side.
+        self.slanted = self.columns.inches > cell * 0.96
+        if self.slanted:
+            self.columns = _names(panel.columns, cell, _COLUMN_NAME, small=cell < 0.3)
+        self.axis = fill(panel.column_axis, max(12, characters(self.width)))
+        names = 0.87 * self.columns.inches + 0.1 if self.slanted else _LINE
+        self.below = names + _LINE * len(self.axis.splitlines()) + 0.1
+
+
+def _abreast(
+    panels: Sequence[Panel], width: float, across: int, *, texts: bool
+) -> list[_Place] | None:
     """The panels, so many side by side; None if there is no room for their columns."""
-    panels, texts = grid.panels, any(grid.table["text"] != "")
-    across = min(across, len(panels))
     same_rows = len({panel.rows for panel in panels}) == 1
     sizes = [max(len(panel.columns) for panel in panels[k::across]) for k in range(across)]
-    beside = 2 * _LINE + max(Place(panel, 1.0, _ROW).rows.inches() for panel in panels)
-    cell = (width - _BAR - beside * (1 if same_rows else across)) / sum(sizes)
+    names = (_names(panel.rows, _ROW, _ROW_NAME, small=False).inches for panel in panels)
+    beside = (2 * _LINE + max(names)) * (1 if same_rows else across)
+    cell = (width - _BAR - beside) / sum(sizes)
     if across > 1 and cell < (WIDE if texts else _NARROW):
         return None
+    cell = max(cell, 0.001)
     tall = _ROW if texts else max(_NARROW, min(_ROW, cell))
     return [
-        Place(panel, max(cell, 0.001) * sizes[number % across] / len(panel.columns), tall)
+        _Place(panel, cell * sizes[number % across] / len(panel.columns), tall)
         for number, panel in enumerate(panels)
     ]
 
 
-def _colors(grid: Cells) -> Colormap:
-    if grid.scale == SIGNED:
-        return sns.color_palette("vlag", as_cmap=True)  # type: ignore[return-value]
-    return sns.light_palette("#01538a", as_cmap=True)  # type: ignore[return-value]
-
-
-def colors_of(grid: Cells, value: float) -> tuple[str, str]:
+def colors_of(bar: Bar, value: float) -> tuple[str, str]:
     """Background and text colour of a cell, in hexadecimal."""
-    if value is None or math.isnan(value):
+    if math.isnan(value):
         return "#d9d9d9", "#1a1a1a"
-    low, high = grid.limits
-    red, green, blue, _ = color = _colors(grid)((value - low) / (high - low))
+    red, green, blue, _ = color = bar.colors((value - bar.low) / (bar.high - bar.low))
     dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
     return to_hex(color), "#ffffff" if dark else "#1a1a1a"
 
 
 @styled
-def draw_grid(grid: Cells, width: float | str | None = None) -> Figure:
+def draw_grid(
+    table: pd.DataFrame,
+    panels: Sequence[Panel],
+    bar: Bar,
+    *,
+    upward: bool,
+    width: float | str | None,
+) -> Figure:
     """The heat maps of a grid with one scale of colours; names that panels share stand once."""
     width = FULL_WIDTH if width is None else inches(width)
-    panels, across = grid.panels, 3
-    while (places := abreast(grid, width, across)) is None:
+    across, texts = min(3, len(panels)), any(table["text"] != "")
+    while (places := _abreast(panels, width, across, texts=texts)) is None:
         across -= 1
-    across = min(across, len(panels))
-    same_rows = len({panel.rows for panel in panels}) == 1
-    same_columns = len({panel.columns for panel in panels}) == 1
+    same_rows, same_columns = (
+        len({getattr(panel, names) for panel in panels}) == 1 for names in ("rows", "columns")
+    )
     lines = [places[start : start + across] for start in range(0, len(panels), across)]
     # Names of columns stand under the lowest panels, or under each.
     lowest = range(len(panels) - across if same_columns else 0, len(panels))
-    named = [any(row * across + k in lowest for k in range(across)) for row in range(len(lines))]
+    named = [(row + 1) * across > lowest.start for row in range(len(lines))]
     heights = [max(place.height for place in line) for line in lines]
     height = sum(heights) + sum(
         (max(place.below for place in line) if below else 0) + (0.2 if line[0].panel.name else 0.05)
@@ -162,22 +150,23 @@ def draw_grid(grid: Cells, width: float | str | None = None) -> Figure:
         width_ratios=[max(place.width for place in places[k::across]) for k in range(across)],
     ).ravel()  # fmt: skip
     for number, (place, drawn) in enumerate(zip(places, axes, strict=False)):
-        _draw_panel(drawn, grid, number, place)
+        _draw_panel(drawn, table.loc[table["panel"] == number], place, bar)
+        drawn.set_ylim((0, len(place.panel.rows)) if upward else (len(place.panel.rows), 0))
         if same_rows and number % across:
             drawn.set(yticklabels=[], ylabel="")
         if number not in lowest:
             drawn.set(xticklabels=[], xlabel="")
     for unused in axes[len(panels) :]:
         unused.set_visible(False)
-    colors = ScalarMappable(Normalize(*grid.limits), _colors(grid))
     # Ticks that do not depend on its height: the layout is made once.
-    ticks = MaxNLocator(4, steps=[1, 2, 5, 10])
-    shrink = min(1.0, 1.6 / height)
-    bar = figure.colorbar(colors, ax=list(axes), shrink=shrink, pad=0.01, ticks=ticks)
+    drawn_bar = figure.colorbar(
+        ScalarMappable(Normalize(bar.low, bar.high), bar.colors), ax=list(axes), pad=0.01,
+        shrink=min(1.0, 1.6 / height), ticks=MaxNLocator(4, steps=[1, 2, 5, 10]),
+    )  # fmt: skip
     # Beside a low panel its name goes on beside the names of columns.
-    bar.set_label(fill(grid.unit, max(8, characters(height - 0.1))),
-                  loc="top" if height < 2 else "center")  # fmt: skip
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    unit = fill(bar.unit, max(8, characters(height - 0.1)))
+    drawn_bar.set_label(unit, loc="top" if height < 2 else "center")
+    drawn_bar.outline.set_visible(False)  # type: ignore[operator]
     return figure
 
 
@@ -188,21 +177,18 @@ def in_cell(text: str, room: float) -> str:
     return fitted(text, room, SMALL)
 
 
-def _draw_panel(axes: Axes, grid: Cells, number: int, place: Place) -> None:
+def _draw_panel(axes: Axes, shown: pd.DataFrame, place: _Place, bar: Bar) -> None:
     panel, cell = place.panel, place.cell
-    n_rows, n_columns = len(panel.rows), len(panel.columns)
-    axes.set_facecolor("0.85")
-    shown = grid.table.loc[grid.table["panel"] == number]
+    axes.set_facecolor(ABSENT)
     values = shown.pivot_table(index="row", columns="column", values="value", dropna=False)
-    values = values.reindex(index=range(n_rows), columns=range(n_columns))
-    low, high = grid.limits
-    axes.pcolormesh(values.to_numpy(float), cmap=_colors(grid), vmin=low, vmax=high)
+    values = values.reindex(index=range(len(panel.rows)), columns=range(len(panel.columns)))
+    axes.pcolormesh(values.to_numpy(float), cmap=bar.colors, vmin=bar.low, vmax=bar.high)
     if cell >= WIDE:
         for row in shown.itertuples():
             one: Any = row
             axes.text(
                 one.column + 0.5, one.row + 0.5, in_cell(one.text, cell * 0.96), fontsize=SMALL,
-                ha="center", va="center", color=colors_of(grid, one.value)[1], clip_on=True,
+                ha="center", va="center", color=colors_of(bar, one.value)[1], clip_on=True,
             )  # fmt: skip
     columns, rows, slanted = place.columns, place.rows, place.slanted
     axes.set_xticks(
@@ -213,7 +199,6 @@ def _draw_panel(axes: Axes, grid: Cells, number: int, place: Place) -> None:
     axes.set_yticks([row + 0.5 for row in rows.at], rows.texts, fontsize=rows.size)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_ylim((0, n_rows) if grid.upward else (n_rows, 0))
     axes.set_xlabel(place.axis)
     axes.set_ylabel(panel.row_axis)
     if panel.name:
@@ -236,8 +221,7 @@ def draw_lines(
     every = max(1, math.ceil(len(names) / characters(figure.get_figwidth() - 1) * 4))
     ticks = range(0, len(names), every)
     axes.set_xticks(list(ticks), [label(names[tick], 10) for tick in ticks])
-    axes.set_xlabel("layer")
-    axes.set_ylabel(unit)
+    axes.set(xlabel="layer", ylabel=unit)
     axes.set_title(label(title, 90), loc="left")
     axes.legend(frameon=False)
     sns.despine(ax=axes)

@@ -6,24 +6,30 @@ It shows one prompt and tests nothing: an illustration. What the cells hold is f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
 
 from layerwise.errors import UserError
+from layerwise.presentation.charts.heat import DIVERGING
+from layerwise.presentation.charts.panels import Bar
+from layerwise.presentation.save import picture_bytes
 from layerwise.storage.atomic_files import write_atomically
 
-from .cells import Cells
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .drawing import Panel, colors_of, draw_grid
 
 ILLUSTRATION = (
     "A look at single prompts: no test was made. To test what it suggests, make a task of such "
     "prompts with task_from_prompts."
 )
+# How values become colours: shares from 0 to 1, amounts from 0 to the largest, or both signs.
+SHARE, AMOUNT, SIGNED = "share", "amount", "signed"
 TABLES, PICTURES = (".csv", ".parquet", ".html"), (".png", ".svg", ".pdf")
 # Panels stand side by side where there is room; 30 layers are seen without scrolling.
 _PANELS = "display:flex;flex-wrap:wrap;gap:1em 2em"
@@ -34,8 +40,36 @@ _CELL = "padding:1px 5px;border:1px solid #8883;white-space:pre;text-align:left"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Grid(Cells):
-    """What was seen in a prompt, cell by cell: ``Cells``, to be looked at and kept."""
+class Grid:
+    """What was seen in a prompt, cell by cell, to be looked at and kept.
+
+    Attributes:
+        title: what it shows.
+        table: one row per cell: ``panel``, ``row``, ``column`` (from 0), ``value`` (the colour),
+            ``text`` (in the cell), ``details`` (under the pointer), and what else is known of it.
+        panels: the heat maps.
+        unit: what ``value`` is, with its unit.
+        scale: ``share`` (0 to 1), ``amount`` (0 to the largest) or ``signed``.
+        notes: sentences under it, such as what was cut off.
+        upward: whether the first row is drawn at the bottom.
+    """
+
+    title: str
+    table: pd.DataFrame
+    panels: tuple[Panel, ...]
+    unit: str
+    scale: str = SHARE
+    notes: tuple[str, ...] = ()
+    upward: bool = True
+
+    @cached_property
+    def bar(self) -> Bar:
+        """The colours of its values."""
+        values = self.table["value"].abs().to_numpy(float)
+        high = 1.0 if self.scale == SHARE else float(np.nanmax(values)) or 1.0
+        if self.scale == SIGNED:
+            return Bar(DIVERGING, -high, high, self.unit)
+        return Bar(sns.light_palette("#01538a", as_cmap=True), 0.0, high, self.unit)
 
     def to_pandas(self) -> pd.DataFrame:
         """The table, without what is only drawn."""
@@ -47,35 +81,36 @@ class Grid(Cells):
         Args:
             width: of the figure, in inches, or a text such as ``"84mm"``; a page's (6.9) if None.
         """
-        from .drawing import draw_grid
-
-        return draw_grid(self, width)
+        return draw_grid(self.table, self.panels, self.bar, upward=self.upward, width=width)
 
     def save(self, path: str | Path) -> Path:
         """Write it to a file: a table (.csv, .parquet, .html) or a picture (.png, .svg, .pdf)."""
         path = Path(path)
         kind = path.suffix.lower()
         if kind in PICTURES:
-            from layerwise.presentation.save import picture_bytes
-
-            write_atomically(path, picture_bytes(self.plot(), kind[1:]))
+            content = picture_bytes(self.plot(), kind[1:])
         elif kind == ".html":
-            page = (
+            content = (
                 '<!doctype html><meta charset="utf-8">'
                 '<meta name="color-scheme" content="light dark">'
                 f"<title>{escape(self.title)}</title>{self._repr_html_()}"
-            )
-            write_atomically(path, page.encode())
+            ).encode()
         elif kind == ".csv":
-            write_atomically(path, self.to_pandas().to_csv(index=False).encode())
+            content = self.to_pandas().to_csv(index=False).encode()
         elif kind == ".parquet":
-            write_atomically(path, self.to_pandas().to_parquet(index=False))
+            content = self.to_pandas().to_parquet(index=False)
         else:
             raise UserError(
                 f"Cannot write {path.name!r}: expected a name that ends in one of "
                 f"{', '.join((*TABLES, *PICTURES))}; choose one."
             )
+        write_atomically(path, content)
         return path
+
+    def cells(self, place: int) -> dict[tuple[int, int], Any]:
+        """The rows of the table in one panel, by row and column."""
+        shown = self.table.loc[self.table["panel"] == place]
+        return {(int(cell.row), int(cell.column)): cell for cell in shown.itertuples()}
 
     def __repr__(self) -> str:
         size = " and ".join(f"{len(panel.rows)} x {len(panel.columns)}" for panel in self.panels)
@@ -92,30 +127,26 @@ class Grid(Cells):
 
     def _html_of(self, place: int) -> str:
         """One panel as an HTML table."""
-        panel = self.panels[place]
-        cells: dict[tuple[int, int], Any] = {
-            (int(row.row), int(row.column)): row
-            for row in self.table.loc[self.table["panel"] == place].itertuples()
-        }
+        panel, cells = self.panels[place], self.cells(place)
         heads = "".join(
             f"<th style='{_NAME}'><bdi>{escape(text)}</bdi></th>"
             for text in (panel.row_axis, *panel.columns)
         )
-        lines, order = [f"<tr>{heads}</tr>"], range(len(panel.rows))
-        for row in reversed(order) if self.upward else order:
-            of_row = (cells.get((row, column)) for column in range(len(panel.columns)))
-            name = f'<th style="{_ROW_NAME}">{escape(panel.rows[row])}</th>'
-            lines.append(f"<tr>{name}{''.join(map(self._cell, of_row))}</tr>")
+        lines = [
+            f'<tr><th style="{_ROW_NAME}">{escape(name)}</th>'
+            + "".join(self._cell(cells.get((row, column))) for column in range(len(panel.columns)))
+            + "</tr>"
+            for row, name in enumerate(panel.rows)
+        ]
+        rows = "".join(reversed(lines) if self.upward else lines)
         name = f"<caption>{escape(panel.name)}</caption>" if panel.name else ""
-        return f'<table style="{_STYLE}">{name}{"".join(lines)}</table>'
+        return f'<table style="{_STYLE}">{name}<tr>{heads}</tr>{rows}</table>'
 
-    def _cell(self, row: Any) -> str:
-        if row is None:
+    def _cell(self, cell: Any) -> str:
+        if cell is None:
             return '<td style="padding:1px;background:#8883"></td>'
-        from .drawing import colors_of
-
-        back, front = colors_of(self, row.value)
+        back, front = colors_of(self.bar, cell.value)
         return (
-            f'<td style="{_CELL};background:{back};color:{front}" title="{escape(row.details)}">'
-            f"<bdi>{escape(row.text)}</bdi></td>"
+            f'<td style="{_CELL};background:{back};color:{front}" title="{escape(cell.details)}">'
+            f"<bdi>{escape(cell.text)}</bdi></td>"
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
 from jaxtyping import Float
+from matplotlib.figure import Figure
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.shared.translators import TunedLens
@@ -26,8 +28,8 @@ from layerwise.sweep.requests import Tokens
 from layerwise.sweep.walk.readout import logits_of
 from layerwise.tasks._encoding import encode_pair
 
-from .cells import AMOUNT, SHARE, SIGNED, Panel
-from .grid import Grid
+from .drawing import Panel, draw_lines
+from .grid import AMOUNT, SHARE, SIGNED, Grid
 from .texts import (
     Prompt,
     encode_prompt,
@@ -40,9 +42,6 @@ from .texts import (
     token_of,
     tokens,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LENSES, COLORS = ("logit", "tuned"), ("probability", "rank", "log-probability")
 SITES = ("resid_pre", "resid_mid", "resid_post")
@@ -81,18 +80,15 @@ class LensGrid(Grid):
         first, second = (
             self.table.loc[self.table["prompt"] == i].reset_index(drop=True) for i in (0, 1)
         )
-        values = second[name] - first[name]
-        shown = {
-            "value": values, "text": [f"{value:.1f}" for value in values],
-            "details": [f"{name}: {a:.2f} and {b:.2f} nats"
-                        for a, b in zip(first[name], second[name], strict=True)],
-        }  # fmt: skip
-        table = first[["panel", "row", "column", "position", "site", "layer"]].assign(**shown)
-        columns = tuple(
-            first if first == other else f"{first}/{other}"
-            for first, other in zip(*(panel.columns for panel in self.panels), strict=True)
+        both = list(zip(first[name], second[name], strict=True))
+        table = first[["panel", "row", "column", "position", "site", "layer"]].assign(
+            value=second[name] - first[name],
+            text=[f"{b - a:.1f}" for a, b in both],
+            details=[f"{name}: {a:.2f} and {b:.2f} nats" for a, b in both],
         )
-        panel = replace(self.panels[0], name="", columns=columns)
+        tokens = zip(*(panel.columns for panel in self.panels), strict=True)
+        columns = ("/".join(dict.fromkeys(pair)) for pair in tokens)
+        panel = replace(self.panels[0], name="", columns=tuple(columns))
         title = f"{self.title}: second prompt minus first"
         return Grid(title, table, (panel,), f"difference of {name} (nats)", SIGNED)
 
@@ -109,8 +105,6 @@ class LensGrid(Grid):
         Raises:
             UserError: if no token was chosen, or the position was not read.
         """
-        from .drawing import draw_lines
-
         if not self.chosen:
             raise UserError("No token was chosen: expected lens_grid(..., token=' Paris').")
         own = self.table.loc[self.table["prompt"] == prompt]
@@ -212,12 +206,15 @@ def lens_grid(
         details=[_details(row, tuple(chosen)) for row in table.to_dict("records")],
     )
     of = shown or "probability of the top token"
-    title = f"{'Tuned' if given else 'Logit'} lens of {called(model)}"
     return LensGrid(
-        title, table, tuple(panels), of if color != "log-probability" else f"{of} (nats)",
-        SHARE if color == "probability" or not chosen else AMOUNT, tuple(notes),
+        f"{'Tuned' if given else 'Logit'} lens of {called(model)}",
+        table,
+        tuple(panels),
+        f"{of} (nats)" if color == "log-probability" else of,
+        SHARE if color == "probability" else AMOUNT,
+        tuple(notes),
         chosen=tuple(chosen),
-    )  # fmt: skip
+    )
 
 
 def called(model: Model) -> str:
@@ -252,15 +249,13 @@ def _target(model: Model, tokens: Tokens, target: str | None) -> Tokens:
 def _places(model: Model, site: str) -> tuple[list[Place], tuple[str, ...]]:
     """What is read, from the embedding on, and what the rows are called."""
     n_encoder, n_layers = n_encoder_layers(model), model.cfg.n_layers
-    places: list[Place] = [(site, layer) for layer in range(n_encoder, n_layers)]
-    start: Place = ("resid_post", n_encoder - 1)
-    end: Place = ("resid_post", n_layers - 1)
-    places = [start, *places, *([end] if site != "resid_post" else [])]
-    decoder = bool(n_encoder)
-    names = ["embedding"]
-    names += [stream_name(layer, n_encoder, of_decoder=decoder) for _, layer in places[1:]]
+    places, names = [("resid_post", n_encoder - 1)], ["embedding"]
+    for layer in range(n_encoder, n_layers):
+        places.append((site, layer))
+        names.append(stream_name(layer, n_encoder, of_decoder=n_encoder > 0))
     if site != "resid_post":
-        names[-1] = "output"
+        places.append(("resid_post", n_layers - 1))
+        names.append("output")
     return places, tuple(names)
 
 
@@ -287,12 +282,9 @@ def _read(
         translated = [tuned.translate(place, stream) for place, stream in pairs]
         streams = torch.stack([*translated, streams[-1]])
     first = at[0] if n_prompt else 0
+    read = zip(range(len(at)), (position - first for position in at), columns, strict=True)
     named = pd.DataFrame(
-        [
-            (row, column, at[column] - first, columns[column], site, layer)
-            for row, (site, layer) in enumerate(places)
-            for column in range(len(at))
-        ],
+        [(row, *token, *place) for (row, place), token in product(enumerate(places), read)],
         columns=["row", "column", "position", "token", "site", "layer"],
     )
     return named.join(_cells(model, streams, chosen)), columns

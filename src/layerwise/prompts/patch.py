@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -16,12 +15,12 @@ from layerwise.ground.readers import numbers, one_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, decoder_prefix, n_encoder_layers, n_heads_of
 from layerwise.runs.setup import check_layers
-from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, sweep
+from layerwise.sweep import Intervention, LogLikelihood, intact, sweep
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks.pairs import changed_spans
 
-from .cells import SIGNED, Panel
-from .grid import Grid
+from .drawing import Panel
+from .grid import SIGNED, Grid
 from .lens import MOST_COLUMNS, called
 from .texts import (
     Prompt,
@@ -35,70 +34,56 @@ from .texts import (
     token,
 )
 
-Pair = tuple[int | None, int | None]
-"""A position of the clean prompt and one of the corrupted; None where there is no counterpart."""
 
+class Aligned(NamedTuple):
+    """A position of the clean prompt and the one of the corrupted that stands for it.
 
-@dataclass(frozen=True)
-class Aligned:
-    """A clean and a corrupted prompt, with their positions in pairs, from the first on."""
+    Where there is no counterpart it is None, and so is its token.
+    """
 
-    clean: Tokens
-    corrupted: Tokens
-    pairs: tuple[Pair, ...]
+    clean: int | None
+    corrupted: int | None
+    tokens: tuple[int | None, int | None]
 
-    @classmethod
-    def of(cls, model: Model, clean: Tokens, corrupted: Tokens) -> Aligned:
-        """Pair what both prompts begin and end with, and the first and last tokens between.
-
-        Raises:
-            UserError: for equal prompts, or such of unequal length that end differently.
-        """
-        if clean == corrupted:
-            raise UserError("Both prompts are the same: expected other words in one; change some.")
-        before, changed, after = paired_positions(clean, corrupted)
-        spans = changed_spans(clean, corrupted)
-        if not after and len(clean) != len(corrupted):
-            texts = [f"{len(one)} ({'|'.join(readable(model, one))})" for one in (clean, corrupted)]
-            raise UserError(
-                f"The clean prompt has {texts[0]} tokens and the corrupted one {texts[1]}: "
-                "expected as many, or the same words at their ends; change words before the end."
-            )
-        alone = [(pos, None) for pos in spans[0] if pos not in [pair[0] for pair in changed]]
-        alone += [(None, pos) for pos in spans[1] if pos not in [pair[1] for pair in changed]]
-        first, last = changed[:-1], changed[-1:]
-        return cls(clean, corrupted, (*before, *first, *alone, *last, *after))
-
-    def shown(self, positions: Sequence[int] | str | None) -> list[Pair]:
-        """The pairs at some positions of the corrupted prompt; of too many the most telling."""
-        every = range(len(self.pairs))
-        differ = [number for number in every if len(set(self._tokens(self.pairs[number]))) > 1]
-        kept = set(differ[: MOST_COLUMNS // 2])
-        for number in reversed(every):
-            if len(kept) < MOST_COLUMNS:
-                kept.add(number)
-        of_corrupted = [number for number in every if self.pairs[number][1] is not None]
-        known = every if positions == "all" else of_corrupted
-        return [self.pairs[number] for number in positions_of(known, positions, sorted(kept))]
-
-    def names(self, model: Model, pairs: Sequence[Pair]) -> list[str]:
+    def name(self, model: Model) -> str:
         """The tokens of both prompts, once where they are the same."""
-        return [
-            "/".join(
-                "–" if token is None else closed(readable(model, [token])[0])
-                for token in dict.fromkeys(self._tokens(pair))
-            )
-            for pair in pairs
-        ]
+        texts = ["–" if token is None else closed(*readable(model, [token]))
+                 for token in dict.fromkeys(self.tokens)]  # fmt: skip
+        return "/".join(texts)
 
-    def without_counterpart(self, model: Model) -> list[str]:
-        """The tokens that are in no pair."""
-        alone = [token for pair in self.pairs if None in pair for token in self._tokens(pair)]
-        return readable(model, [token for token in alone if token is not None])
 
-    def _tokens(self, pair: Pair) -> tuple[int | None, ...]:
-        sides = zip(pair, (self.clean, self.corrupted), strict=True)
-        return tuple(None if pos is None else tokens[pos] for pos, tokens in sides)
+def aligned(model: Model, clean: Tokens, corrupted: Tokens) -> list[Aligned]:
+    """Pair what both prompts begin and end with, and the first and last tokens between."""
+    if clean == corrupted:
+        raise UserError("Both prompts are the same: expected other words in one; change some.")
+    before, changed, after = paired_positions(clean, corrupted)
+    if not after and len(clean) != len(corrupted):
+        texts = [f"{len(one)} ({'|'.join(readable(model, one))})" for one in (clean, corrupted)]
+        raise UserError(
+            f"The clean prompt has {texts[0]} tokens and the corrupted one {texts[1]}: "
+            "expected as many, or the same words at their ends; change words before the end."
+        )
+    of_clean, of_corrupted = changed_spans(clean, corrupted)
+    alone = [(at, None) for at in of_clean if at not in [pair[0] for pair in changed]]
+    alone += [(None, at) for at in of_corrupted if at not in [pair[1] for pair in changed]]
+    every = [*before, *changed[:-1], *alone, *changed[-1:], *after]
+    return [
+        Aligned(a, b, (None if a is None else clean[a], None if b is None else corrupted[b]))
+        for a, b in every
+    ]
+
+
+def shown(pairs: list[Aligned], positions: Sequence[int] | str | None) -> list[Aligned]:
+    """The pairs at some positions of the corrupted prompt; of too many the most telling."""
+    every = range(len(pairs))
+    usual = {number for number in every if len(set(pairs[number].tokens)) > 1}
+    usual = set(sorted(usual)[: MOST_COLUMNS // 2])
+    for number in reversed(every):
+        if len(usual) < MOST_COLUMNS:
+            usual.add(number)
+    of_corrupted = [number for number in every if pairs[number].corrupted is not None]
+    known = every if positions == "all" else of_corrupted
+    return [pairs[number] for number in positions_of(known, positions, sorted(usual))]
 
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
@@ -153,27 +138,24 @@ def patch_grid(
             in the logit difference.
     """
     given, source = (encode_prompt(model, prompt, chat=chat) for prompt in (corrupted, clean))
-    aligned = Aligned.of(model, source, given)
-    right, other = answers_of(model, answer, wrong)
+    pairs = aligned(model, source, given)
+    answers = answers_of(model, answer, wrong)
     if site == "z" and positions is not None:
         raise UserError(
             "Heads are patched at all tokens at once: expected positions= with another site; "
             "leave it out, or use site='attn_out'."
         )
     rows, n_encoder = sorted(check_layers(layers, model)), n_encoder_layers(model)
-    shown = aligned.shown(positions)
-    cells = [
-        cell for layer in rows
-        for cell in _cells(model, layer, site, aligned.pairs if site == "z" else shown)
-    ]  # fmt: skip
+    columns = pairs if site == "z" else shown(pairs, positions)
+    cells = [cell for layer in rows for cell in _cells(model, layer, site, columns)]
     if not cells:
         raise UserError(
             f"Positions {positions} have no counterpart in the clean prompt: expected others; "
             "leave positions= out."
         )
     changes = [cell.intervention() for _, cell in cells]
-    corrupt, *values = _differences(model, [intact(), *changes], given, source, right, other)
-    (whole,) = _differences(model, [intact()], source, source, right, other)
+    corrupt, *values = _differences(model, [intact(), *changes], given, source, answers)
+    (whole,) = _differences(model, [intact()], source, source, answers)
     if abs(whole - corrupt) < 1e-3:
         raise UserError(
             f"Both prompts give a logit difference of {whole:.3f}: expected prompts between which "
@@ -190,33 +172,34 @@ def patch_grid(
     ])  # fmt: skip
     notes = [f"Logit difference: {whole:.2f} clean, {corrupt:.2f} corrupted."]
     named = tuple(layer_name(layer, n_encoder) for layer in rows)
-    if alone := aligned.without_counterpart(model):
-        several = ", ".join([*map(closed, alone[:8]), *(["…"] if len(alone) > 8 else [])])
+    alone = [token for pair in pairs if None in pair for token in pair.tokens if token is not None]
+    if alone:
+        several = ", ".join([*map(closed, readable(model, alone[:8])), *["…"] * (len(alone) > 8)])
         notes.append(f"Without counterpart in the other prompt, so not patched: {several}.")
     if site == "z":
-        columns = [str(head) for head in range(1 + max(column for column, _ in cells))]
+        names = [str(head) for head in range(1 + max(column for column, _ in cells))]
         axis = "head"
     else:
-        columns, axis = aligned.names(model, shown), "token, clean/corrupted"
-        if positions is None and len(shown) < len(aligned.pairs):
-            cut = f"{len(shown)} of {len(aligned.pairs)}"
+        names, axis = [pair.name(model) for pair in columns], "token, clean/corrupted"
+        if positions is None and len(columns) < len(pairs):
+            cut = f"{len(columns)} of {len(pairs)}"
             notes.append(f"Shown are tokens that differ and the last: {cut}.")
             axis += f": those that differ and the last, {cut}"
     title = f"{site} of {called(model)}, patched from the clean into the corrupted prompt"
-    panel = Panel("", named, tuple(columns), column_axis=axis)
+    panel = Panel("", named, tuple(names), column_axis=axis)
     unit = "share of the logit difference that comes back"
     return Grid(title, table, (panel,), unit, SIGNED, tuple(notes))
 
 
-def _cells(model: Model, layer: int, site: str, pairs: Sequence[Pair]) -> list[tuple[int, Cell]]:
+def _cells(model: Model, layer: int, site: str, pairs: Sequence[Aligned]) -> list[tuple[int, Cell]]:
     """What is patched in a layer, each with its column."""
+    places = [
+        (column, (pair.corrupted, pair.clean)) for column, pair in enumerate(pairs)
+        if pair.clean is not None and pair.corrupted is not None
+    ]  # fmt: skip
     if 0 < n_encoder_layers(model) <= layer:
         # The decoder of an encoder-decoder has those positions that it begins with.
-        pairs = [(pos, pos) for pos in range(len(decoder_prefix(model)))]
-    places = [
-        (column, (corrupted, clean)) for column, (clean, corrupted) in enumerate(pairs)
-        if clean is not None and corrupted is not None
-    ]  # fmt: skip
+        places = [(pos, (pos, pos)) for pos in range(len(decoder_prefix(model)))]
     if site == "z":
         every = tuple(place for _, place in places)
         heads = range(n_heads_of(model, layer))
@@ -232,18 +215,9 @@ def _place(cell: Cell) -> dict[str, int | None]:
 
 
 def _differences(
-    model: Model,
-    changes: list[Intervention],
-    given: Tokens,
-    source: Tokens,
-    right: int,
-    other: int,
+    model: Model, changes: list[Intervention], given: Tokens, source: Tokens, answers: Tokens
 ) -> list[float]:
     """Logit differences under changes: log-probabilities differ by as much."""
-    requests: list[Any] = [LogLikelihood(given, (token,), source) for token in (right, other)]
-    differences = []
-    for first, second in sweep(model, changes, requests).outcomes:
-        assert isinstance(first, Scored)
-        assert isinstance(second, Scored)
-        differences.append(first.logprob - second.logprob)
-    return differences
+    requests = [LogLikelihood(given, (token,), source) for token in answers]
+    outcomes: Any = sweep(model, changes, requests).outcomes
+    return [right.logprob - wrong.logprob for right, wrong in outcomes]

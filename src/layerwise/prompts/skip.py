@@ -10,17 +10,17 @@ import pandas as pd
 from layerwise.analyses.ablation.spec import BY_HEAD, SITES, AblationSpec
 from layerwise.analyses.arguments import check_arguments
 from layerwise.ground.layer_names import layer_name
-from layerwise.ground.readers import numbers, one_of
+from layerwise.ground.readers import numbers, one_of, whole
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.runs.setup import check_layers
-from layerwise.sweep import Generate, Generated, intact, sweep
+from layerwise.sweep import Generate, intact, sweep
 from layerwise.sweep.run import next_logprobs
 
-from .cells import AMOUNT, SHARE, Panel
-from .grid import Grid
+from .drawing import Panel
+from .grid import AMOUNT, SHARE, Grid
 from .lens import TOP, called
-from .texts import Prompt, encode_prompt, most_likely, new_tokens, prompt, readable
+from .texts import Prompt, encode_prompt, most_likely, prompt, readable
 
 _PLACES = ("1st", "2nd", "3rd", "4th", "5th")
 _NAMES = {"attn_out": "attention", "mlp_out": "MLP", "z": "head", "cross_z": "head of "
@@ -28,7 +28,7 @@ _NAMES = {"attn_out": "attention", "mlp_out": "MLP", "z": "head", "cross_z": "he
 
 
 @check_arguments(
-    prompt=prompt, site=one_of("site to skip", SITES["skip"]), new_tokens=new_tokens,
+    prompt=prompt, site=one_of("site to skip", SITES["skip"]), new_tokens=whole(10, least=0),
     layers=numbers("[0, 3]", names=True),
 )  # fmt: skip
 @exclusive
@@ -76,46 +76,48 @@ def skip_grid(
     probabilities = logprobs.exp()
     best = probabilities.topk(min(TOP, logprobs.shape[-1]))
     kl = (probabilities[0] * (logprobs[0] - logprobs)).sum(-1).clamp(min=0)
-    seen: list[dict[str, Any]] = [
+    answers: list[dict[str, Any]] = [
         {"kl": float(divergence), "top": readable(model, ids.tolist()),
          "top_probability": values.tolist()}
         for divergence, values, ids in zip(kl, best.values, best.indices, strict=True)
     ]  # fmt: skip
+    texts: list[Any] = [None] * len(changes)
     if new_tokens:
-        outcomes = sweep(model, changes, [Generate(tokens, new_tokens)]).outcomes
-        for one, (text,) in zip(seen, outcomes, strict=True):
-            assert isinstance(text, Generated)
-            one["continuation"] = text.text
-    n_encoder, details = n_encoder_layers(model), []
-    for one, change in zip(seen, changes, strict=True):
-        one |= {"layer": change.layer, "head": change.head, "panel": 0}
-        written = f"\nwrites: {one['continuation']!r}" if new_tokens else ""
-        details.append(f"{most_likely(one)}\nKL to the intact model {one['kl']:.2f} nats{written}")
+        texts = sweep(model, changes, [Generate(tokens, new_tokens)]).outcomes
+    details = []
+    for answer, change, written in zip(answers, changes, texts, strict=True):
+        words = f"{most_likely(answer)}\nKL to the intact model {answer['kl']:.2f} nats"
+        if new_tokens:
+            answer["continuation"] = written[0].text
+            words += f"\nwrites: {written[0].text!r}"
+        answer |= {"layer": change.layer, "head": change.head, "panel": 0}
+        details.append(words)
     title = f"{called(model)} without each {_NAMES.get(site, site)}"
-    skipped: list[Any] = [change.layer for change in changes[1:]]
+    layers_skipped = list(dict.fromkeys(answer["layer"] for answer in answers[1:]))
+    names = tuple(layer_name(layer, n_encoder_layers(model)) for layer in layers_skipped)
     if site in BY_HEAD:  # coloured by how far the next token's distribution moves
-        usual, places = seen[0]["top"][0], sorted(set(skipped))
+        usual = answers[0]["top"][0]
         rows = [
-            {**one, "row": places.index(one["layer"]), "column": one["head"], "value": one["kl"],
-             "text": "" if one["top"][0] == usual else one["top"][0], "details": words}
-            for one, words in zip(seen[1:], details[1:], strict=True)
+            {**answer, "row": layers_skipped.index(answer["layer"]), "column": answer["head"],
+             "value": answer["kl"], "text": "" if answer["top"][0] == usual else answer["top"][0],
+             "details": words}
+            for answer, words in zip(answers[1:], details[1:], strict=True)
         ]  # fmt: skip
         columns = tuple(str(head) for head in range(1 + max(row["column"] for row in rows)))
-        names = tuple(layer_name(layer, n_encoder) for layer in places)
         note = (
-            f"Intact, the model says {most_likely(seen[0])}. "
+            f"Intact, the model says {most_likely(answers[0])}. "
             "Cells name the next token where it changes."
         )
         panel = Panel("", names, columns, "layer", "head")
         unit = "KL to the intact model (nats)"
         return Grid(title, pd.DataFrame(rows), (panel,), unit, AMOUNT, (note,))
     rows = [
-        {**one, "row": row, "column": column, "value": value, "text": text, "details": words}
-        for row, (one, words) in enumerate(zip(seen, details, strict=True))
+        {**answer, "row": row, "column": column, "value": value, "text": text, "details": words}
+        for row, (answer, words) in enumerate(zip(answers, details, strict=True))
         for column, (text, value) in enumerate(
-            zip(one["top"], one["top_probability"], strict=True)
+            zip(answer["top"], answer["top_probability"], strict=True)
         )
     ]  # fmt: skip
-    names = ("intact", *(layer_name(layer, n_encoder) for layer in skipped))
-    panel = Panel("", names, _PLACES[: len(seen[0]["top"])], "without layer", "next token")
+    columns = _PLACES[: len(answers[0]["top"])]
+    panel = Panel("", ("intact", *names), columns, "without layer", "next token")
     return Grid(title, pd.DataFrame(rows), (panel,), "probability", SHARE, upward=False)

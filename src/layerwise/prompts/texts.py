@@ -57,11 +57,7 @@ def _checked(model: Model, tokens: Tokens) -> Tokens:
 
 
 def token_of(model: Model, text: str | int, name: str = "token") -> int:
-    """The id of a text that is one token of the model's vocabulary.
-
-    Raises:
-        UserError: if it is several tokens; the sentence names them, and the first as what to use.
-    """
+    """The id of a text that is one token of the model's vocabulary."""
     if isinstance(text, int):
         refuse_unknown_tokens([Generate((text,), 0)], *vocabularies(model))
         return text
@@ -216,14 +212,6 @@ def positions_of(
             f"There is no position {wrong[0] if wrong else given}: expected some of 0 to {n - 1}."
         )
     return sorted({every[one] for one in given})
-
-
-def new_tokens(name: str, value: Any) -> int:
-    """Read a number of tokens to write, none or more."""
-    number = whole(10)(name, value)
-    if number < 0:
-        raise refuse(name, value, "0 or more new tokens, such as 10")
-    return number
 
 
 def rows(name: str, value: Any) -> list[dict[str, Any]]:
