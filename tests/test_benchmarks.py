@@ -24,8 +24,9 @@ from layerwise.models import load_model, original_tokenizer
 from layerwise.models.instance.kinds import over_original
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact, skip, sweep
 from layerwise.sweep.checks.rounding import measure_rounding
-from layerwise.tasks import PatchingPrompts, load_task, task_names
+from layerwise.tasks import PatchingPrompts
 from tests.analysis import WORDS, prompt_pair, word_task
+from tests.cases import in_long_runs
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_folder, tiny_model
 from tests.sweep.models import amplifying_model, random_model
@@ -34,9 +35,8 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 RUNS = [
     ("loglikelihood_sweep", []),
     pytest.param("loglikelihood_sweep", ["--dtype", "bfloat16"], marks=pytest.mark.long),
-    ("generation_sweep", []),
     ("generation_sweep", ["--few-shot", "2"]),
-    ("generation_sweep", ["--dtype", "bfloat16"]),
+    pytest.param("generation_sweep", ["--dtype", "bfloat16"], marks=pytest.mark.long),
     ("few_shot", []),
     ("transplant_sweep", []),
     pytest.param("backends", [], marks=pytest.mark.hooked_transformer),
@@ -149,13 +149,6 @@ def test_texts_may_part_at_a_tie_only() -> None:
     assert same_work.check_texts(flat, [0], asked, [[text]], [[other]], None) == 1
 
 
-def test_errors_much_larger_than_the_others_are_refused() -> None:
-    same_work = benchmark("same_work")
-    assert same_work.check_errors([0.1, 9.0], [0.1, 1.0]).engine == pytest.approx(0.55)
-    with pytest.raises(SystemExit, match="The engine errs by"):
-        same_work.check_errors([0.2], [0.1])
-
-
 def test_products_are_counted_and_left_as_they_are() -> None:
     products = benchmark("products")
     generator = torch.Generator().manual_seed(0)
@@ -168,30 +161,6 @@ def test_products_are_counted_and_left_as_they_are() -> None:
     torch.testing.assert_close(out, (F.linear(x, weight, bias), x @ weight.T))
     torch.testing.assert_close(added, 1 + x[0] @ weight.T)
     assert products.rate_of(made.shapes, torch.float32) > 0
-
-
-def test_operations_needed_are_those_made_where_nothing_is_wasted() -> None:
-    script, products = benchmark("loglikelihood_sweep"), benchmark("products")
-    model, requests = tiny_model("llama"), [LogLikelihood((5, 6, 7, 8), (9, 10))]
-    with products.ProductCounter() as made:
-        swept = sweep(model, [intact()], requests)
-    weights, attention = script.needed_operations(model, requests, swept.stats.token_passes, 1)
-    assert weights == pytest.approx(made.operations, rel=0.1)
-    # Five tokens see 1 to 5 keys, 3 in the mean: scores and sums over values.
-    assert attention == swept.stats.token_passes * 3 * 4 * 48
-
-
-def test_a_removed_layer_comes_back(folder: Path) -> None:
-    pruned = benchmark("pruned_ways")
-    model = pruned.load_original(str(folder), "float32")
-    blocks = list(model.model.layers)
-    with pruned.without_layer(model, 1):
-        assert list(model.model.layers) == [blocks[0], blocks[2]]
-        assert [block.self_attn.layer_idx for block in model.model.layers] == [0, 1]
-        assert model.config.num_hidden_layers == 2
-    assert list(model.model.layers) == blocks
-    assert [block.self_attn.layer_idx for block in blocks] == [0, 1, 2]
-    assert model.config.num_hidden_layers == 3
 
 
 def test_pieces_share_no_prefix_and_shots_are_not_asked() -> None:
@@ -232,7 +201,10 @@ def test_other_outcomes_of_encoder_decoders_end_the_program():
         module.agreement(model, [0], texts, [[text]], [[other]])
 
 
-@pytest.mark.parametrize("made", [lambda: tiny_model("llama"), lambda: tiny_seq2seq("t5")])
+@pytest.mark.parametrize(
+    "made",
+    [lambda: tiny_model("llama"), *in_long_runs((lambda: tiny_seq2seq("t5"),))],
+)
 def test_three_jobs_are_planned_and_run(made):
     plan_vs_actual, model = benchmark("plan_vs_actual"), made()
     pair = prompt_pair(model, "pair", "the red key opens", "the blue key opens")
@@ -249,22 +221,13 @@ def test_three_jobs_are_planned_and_run(made):
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {row.job}" for row in rows]
 
 
-def test_suites_are_there():
-    plan_vs_actual = benchmark("plan_vs_actual")
-    for suites, known in (
-        (plan_vs_actual.TEXTS, task_names()),
-        (plan_vs_actual.TOYS, task_names("organism")),
-    ):
-        assert {*suites.scored, *suites.written, *suites.patched} <= set(known)
-
-
 PROMPTS = PatchingPrompts(
     "made-up", tuple(range(1, 13)), (1, 2, 3, 20, 21, *range(6, 13)), clean_answer=30,
     corrupted_answer=31,
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["llama-gqa", "gpt2"])
+@pytest.mark.parametrize("kind", ["llama-gqa", *in_long_runs(("gpt2",))])
 def test_patching_agrees_and_its_seconds_are_scaled(kind):
     patching, model = benchmark("patching_sweep"), random_model(kind)
     positions = patching.positions_of(PROMPTS, 3)
@@ -282,14 +245,6 @@ def test_patching_agrees_and_its_seconds_are_scaled(kind):
     assert text.count("\n") == 6
 
 
-def test_patching_over_own_modules_agrees():
-    model = benchmark("growth").over_own_modules(4, 64, 32)
-    sites = ["resid_pre", "attn_out", "mlp_out", "z"]
-    found = benchmark("patching_sweep").compare(model, PROMPTS, sites, [3, 7, 11], 2)
-    assert 0 < found.gap < 1e-4
-    assert [row.cells for row in found.rows] == [12, 12, 12, 96, 132]
-
-
 def test_a_patch_that_differs_leaves_no_table(monkeypatch):
     patching, model = benchmark("patching_sweep"), random_model("llama-gqa")
     swapped = replace(PROMPTS, clean=PROMPTS.corrupted)
@@ -297,17 +252,6 @@ def test_a_patch_that_differs_leaves_no_table(monkeypatch):
     monkeypatch.setattr(patching, "by_hooks", lambda model, _, *rest: true(model, swapped, *rest))
     with pytest.raises(SystemExit, match="with hooks"):
         patching.compare(model, PROMPTS, ["resid_pre"], [3], 4)
-
-
-def test_the_pair_of_prompts_exchanges_two_values():
-    item = load_task("kv-words", limit=1).items[0]
-    changed = benchmark("patching_sweep").exchange(item).corruption
-    assert changed.question == item.question
-    assert changed.answer in item.choices
-    assert f"{item.question.removeprefix('> ')} {changed.answer}" in changed.context
-    assert sorted(changed.context.replace(",", "").split()) == sorted(
-        item.context.replace(",", "").split()
-    )
 
 
 def test_growth_is_measured_saved_and_drawn(tmp_path, monkeypatch, capsys):
@@ -335,10 +279,6 @@ def test_growth_beyond_what_is_promised_is_refused():
             growth.refuse_excess(pd.DataFrame([good, {**good, **bad}]))
 
 
-def test_slope_of_a_power_law():
-    assert benchmark("growth").slope([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
-
-
 def test_growth_of_whole_runs_is_measured():
     growth = benchmark("growth_of_runs")
     sizes = [growth.Size(items=n, options=3, layers=2) for n in (4, 8)]
@@ -352,13 +292,6 @@ def test_growth_of_whole_runs_is_measured():
     planned = growth.measure(growth.Size(planned=8, options=3))
     assert planned.run > 0
     assert planned.tables == planned.comparison == 0
-
-
-def test_growth_over_runs_is_that_of_their_comparison():
-    growth = benchmark("growth_of_runs")
-    whole = {"load": 1.0, "run": 1.0, "tables": 1.0, "peak": 2**20}
-    rows = [{"varied": "runs", "value": n, **whole, "comparison": float(n**2)} for n in (2, 4)]
-    assert growth.table(pd.DataFrame(rows)).endswith("| 16.0 | 2.00 | 1 |")
 
 
 ANSWERS = pd.DataFrame({"gold_logprob": [-1.0, -2.0], "generated": ["a", None]})
@@ -406,37 +339,6 @@ def test_settings_take_turns_and_are_held_against_the_best(busy, tmp_path, capsy
     shortest, longest = min(busy.SETTINGS, key=len), max(busy.SETTINGS, key=len)
     assert of[longest][-1] == f"{len(longest) / len(shortest):.2f}"
     assert of[shortest][1:3] == ["", ""]
-
-
-def test_other_answers_end_it_without_a_table(busy, monkeypatch, tmp_path):
-    class Other(Worker):
-        def records(self) -> pd.DataFrame:
-            other = self.setting == "OMP_NUM_THREADS=1"
-            return ANSWERS.assign(gold_logprob=[-1.0, -2.1 if other else -2.0])
-
-    monkeypatch.setattr(busy, "Worker", Other)
-    with pytest.raises(SystemExit, match="Not the same work"):
-        busy.main(["--quick", "--rounds", "1", "--out", str(tmp_path / "busy.csv")])
-
-
-def test_busy_processes_end_with_it(busy, monkeypatch):
-    started: list[Any] = []
-
-    def start(*given: Any) -> Any:
-        started.append(start_process(*given))
-        return started[-1]
-
-    start_process = subprocess.Popen
-    monkeypatch.setattr(busy.subprocess, "Popen", start)
-
-    def interrupted() -> None:
-        with busy.beside(2):
-            assert [one.poll() for one in started] == [None, None]
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert all(one.returncode is not None for one in started)
 
 
 @pytest.mark.long
@@ -495,6 +397,7 @@ def test_items_are_read_as_they_are_asked(tmp_path):
     assert '"c": "d"' in read["key-value retrieval"].context
 
 
+@pytest.mark.long
 @pytest.mark.smollm2
 def test_a_study_is_counted_from_plans_of_its_models(tmp_path, monkeypatch, capsys):
     study = benchmark("paper_study")
@@ -518,28 +421,6 @@ def test_a_study_is_counted_from_plans_of_its_models(tmp_path, monkeypatch, caps
     layer = 32 * (2 * 32 + 2 * 16) + 3 * 32 * 64 + 2 * 32
     whole = 2 * 49152 * 32 + 32 + 3 * layer
     assert f"Weights: {whole * 2 / 1e9:.1f} GB" in told
-
-
-def test_hours_follow_from_operations_and_data_sheets():
-    study = benchmark("paper_study")
-    assert study.row([2e9, 20e9, 312e12 * 0.4 * 3600, 10 * 312e12 * 0.4 * 3600]) == [
-        "2.00", "20.00", "10.0", "449", "1.0", "10.0", "0.3", "3.2",
-    ]  # fmt: skip
-
-
-def test_workers_are_held_against_one_process_by_medians():
-    script = benchmark("ray_workers")
-    seconds = {way: [6.0 / (n + 1), 12.0 / (n + 1), 90.0] for n, way in enumerate(script.WAYS)}
-    rows = [
-        {"way": way, "seconds": one, "processor_seconds": 2 * one}
-        for way, measured in seconds.items()
-        for one in measured
-    ]
-    assert script.table_of(pd.DataFrame(rows)) == [
-        ["one process, two threads", "12.0", "24.0", "1.00", "1.00"],
-        ["one worker, one thread", "6.0", "12.0", "2.00", "2.00"],
-        ["two workers, one thread each", "4.0", "8.0", "3.00", "3.00"],
-    ]
 
 
 @pytest.mark.smollm2

@@ -128,7 +128,9 @@ def test_a_student_is_distilled():
     assert len(found.gains()) == 1
 
 
-@pytest.mark.parametrize("command", ["patch", *in_long_runs("path-patch", "attribution-patch")])
+@pytest.mark.parametrize(
+    "command", ["patch", *in_long_runs(("path-patch",), ("attribution-patch",))]
+)
 def test_a_model_is_patched_in_its_own_language_if_no_task_is_named(command):
     done(command, "wired-decoder", "--pairs", 1, "--limit", 3, "--out", "run")
     assert set(only_result().to_pandas()["task"]) == set(task_names("wired"))

@@ -34,6 +34,7 @@ from layerwise.tasks import (
 )
 from layerwise.tasks.harness import from_lm_eval, loading
 from layerwise.tasks.other_questions import with_other_questions
+from tests.cases import in_long_runs
 from tests.commands import run
 from tests.harness import harness_model
 from tests.models.real import smollm2
@@ -84,13 +85,10 @@ WRITTEN = {
     "generation_kwargs": {"until": ["e", " is"], "max_gen_toks": 9, "do_sample": False},
     "metric_list": [{"metric": "exact_match", "ignore_case": True}],
 }
-REMOVED = (
-    "examples", "mutual-information", "trailing-space", "next-word", "filtered", "filled",
-    "filled-examples",
-)  # fmt: skip
+REMOVED = ("examples", "filtered", *in_long_runs(("mutual-information",), ("filled-examples",)))
 IN_CHAT = (
-    "texts", "examples", "letters", "described", "described-examples", "filled", "filled-examples",
-    "next-word", "written", "written-described", "several-filters",
+    "examples", "described", "filled-examples", "next-word", "written-described",
+    *in_long_runs(("texts",), ("letters",), ("described-examples",), ("filled",), ("written",)),
 )  # fmt: skip
 FIRST = [{"function": "regex", "regex_pattern": "([a-z])"}, {"function": "take_first"}]
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -662,7 +660,9 @@ def test_a_task_object_of_the_harness(both: Both) -> None:
     assert from_lm_eval(loaded).items == load_task(f"lm-eval:{both.folder / 'texts.yaml'}").items
 
 
-@pytest.mark.parametrize("name", ["texts", "examples", "next-word", "filtered"])
+@pytest.mark.parametrize(
+    "name", ["examples", "filtered", *in_long_runs(("texts",), ("next-word",))]
+)
 @pytest.mark.parametrize("cut", [False, True])
 def test_the_harness_runs_a_model_of_ours_intact_and_without_a_layer(
     both: Both, without_layer: Any, name: str, cut: bool
