@@ -294,53 +294,6 @@ def test_growth_of_whole_runs_is_measured():
     assert planned.tables == planned.comparison == 0
 
 
-ANSWERS = pd.DataFrame({"gold_logprob": [-1.0, -2.0], "generated": ["a", None]})
-
-
-class Worker:
-    """Takes as many seconds as letters stand in its setting's name."""
-
-    def __init__(self, setting: str, works: Any, folder: Path) -> None:
-        self.setting, self.found = setting, ANSWERS
-
-    def run(self, model: str, work: Any, before_others: bool) -> tuple[float, float]:
-        return float(len(self.setting)), 1.0
-
-    def records(self) -> pd.DataFrame:
-        return self.found
-
-    def close(self) -> None: ...
-
-
-@pytest.fixture
-def busy(monkeypatch: pytest.MonkeyPatch) -> Any:
-    module = benchmark("busy_machine")
-    monkeypatch.setattr(module, "Worker", Worker)
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
-    return module
-
-
-def test_settings_take_turns_and_are_held_against_the_best(busy, tmp_path, capsys):
-    out = tmp_path / "results" / "busy.csv"
-    busy.main(["--quick", "--rounds", "2", "--out", str(out)])
-    busy.main(["--quick", "--rounds", "1", "--out", str(out), "--add"])
-    rows = pd.read_csv(out)
-    n, left_out = len(busy.SETTINGS), len(busy.LEFT_OUT)
-    assert len(rows) == 3 * (3 * n - left_out)
-    first = rows.groupby(rows.index // (3 * n - left_out))["setting"].first()
-    assert first[0] != first[1]
-    lines = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in capsys.readouterr().out.splitlines()
-        if line.startswith("| ")
-    ]
-    assert [line[0] for line in lines[2 : n + 2]] == list(busy.SETTINGS)
-    of = {line[0]: line[1:] for line in lines[2 : n + 2]}
-    shortest, longest = min(busy.SETTINGS, key=len), max(busy.SETTINGS, key=len)
-    assert of[longest][-1] == f"{len(longest) / len(shortest):.2f}"
-    assert of[shortest][1:3] == ["", ""]
-
-
 @pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux")
 def test_real_processes_are_measured(tmp_path):

@@ -10,22 +10,7 @@ from importlib.resources import files
 import pytest
 
 from layerwise.errors import UserError
-from layerwise.tasks import Item, load_task
-from layerwise.tasks.suites import (
-    arithmetic,
-    brackets,
-    facts,
-    facts_open_book,
-    kv_ids,
-    kv_words,
-    open_book,
-    order,
-    passage,
-    repetition,
-    sum_chain,
-    two_hop,
-    word_problems,
-)
+from layerwise.tasks import Item, load_task, suites
 from layerwise.tasks.suites.facts import all_facts
 
 
@@ -227,29 +212,31 @@ def test_passage_rest_goes_on_with_what_the_start_determines() -> None:
 
 
 def test_difficulty_is_a_parameter() -> None:
-    assert len(pairs_in(kv_words(n_pairs=8).items[0].context or "", r"(\w+) is (\w+)")) == 8
-    assert {item.group for item in kv_ids(sizes=(5,)).items} == {
+    assert len(pairs_in(suites.kv_words(n_pairs=8).items[0].context or "", r"(\w+) is (\w+)")) == 8
+    assert {item.group for item in suites.kv_ids(sizes=(5,)).items} == {
         f"5 pairs, {third} third" for third in ("first", "middle", "last")
     }
-    assert all((item.context or "").count(". ") == 5 for item in open_book(n_statements=6).items)
-    assert {len(item.choices) for item in facts(n_options=6).items} == {6}
-    wide = facts_open_book(n_sentences=8).items
+    assert all(
+        (item.context or "").count(". ") == 5 for item in suites.open_book(n_statements=6).items
+    )
+    assert {len(item.choices) for item in suites.facts(n_options=6).items} == {6}
+    wide = suites.facts_open_book(n_sentences=8).items
     # Two relations have too few facts with other answers.
     stated = {item.group: (item.context or "").count(".") for item in wide}
     assert {group for group, count in stated.items() if count < 8} == {"continent", "weekday"}
     assert set(stated.values()) <= {6, 7, 8}
-    assert {item.group for item in arithmetic(digits=(3,)).items} == {
+    assert {item.group for item in suites.arithmetic(digits=(3,)).items} == {
         "3-digit sum",
         "3-digit difference",
     }
-    assert max(int(item.answer) for item in word_problems(largest=60).items) > 60
-    assert len((order(n_people=5).items[0].context or "").split(".")) == 5
-    assert (two_hop(n_chains=6).items[0].context or "").count(" has the ") == 6
-    assert len(sum_chain(terms=(6,)).items[0].question.split()) == 11
-    assert len(brackets(depth=6).items[0].answer.split()) == 6
-    assert len(repetition(length=20, shown=5).items[0].answer.split()) == 15
-    far = passage(n_items=8, n_between=3).items
-    near = passage(n_items=8).items
+    assert max(int(item.answer) for item in suites.word_problems(largest=60).items) > 60
+    assert len((suites.order(n_people=5).items[0].context or "").split(".")) == 5
+    assert (suites.two_hop(n_chains=6).items[0].context or "").count(" has the ") == 6
+    assert len(suites.sum_chain(terms=(6,)).items[0].question.split()) == 11
+    assert len(suites.brackets(depth=6).items[0].answer.split()) == 6
+    assert len(suites.repetition(length=20, shown=5).items[0].answer.split()) == 15
+    far = suites.passage(n_items=8, n_between=3).items
+    near = suites.passage(n_items=8).items
     assert all(
         a.question.count(".") == b.question.count(".") + 3 for a, b in zip(far, near, strict=True)
     )
@@ -258,17 +245,23 @@ def test_difficulty_is_a_parameter() -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: kv_words(n_pairs=3), "There are 4 to 26 pairs, not 3"),
-        (lambda: kv_ids(sizes=(4, 40)), "Sizes must be from 4 to 16, not (4, 40)"),
-        (lambda: facts_open_book(n_sentences=3), "The context holds 4 to 8 facts, not 3"),
-        (lambda: facts(n_options=9), "There are 2 to 6 options, not 9; choose another value."),
-        (lambda: open_book(n_statements=3), "There are 4 to 6 statements, not 3"),
-        (lambda: arithmetic(digits=(0,)), "Digits are 1 to 4, not (0,)"),
-        (lambda: word_problems(largest=4), "The largest number is 5 or more, not 4"),
-        (lambda: passage(n_between=7), "There are 0 to 6 sentences between, not 7"),
-        (lambda: sum_chain(terms=(2, 3)), "A chain has 3 to 12 terms, not (2, 3)"),
-        (lambda: brackets(depth=1, n_closed=0), "Only 0 different questions were found, not 200"),
-        (lambda: repetition(length=6, shown=4), "At least 4 of 6 words must be left, not 2"),
+        (lambda: suites.kv_words(n_pairs=3), "There are 4 to 26 pairs, not 3"),
+        (lambda: suites.kv_ids(sizes=(4, 40)), "Sizes must be from 4 to 16, not (4, 40)"),
+        (lambda: suites.facts_open_book(n_sentences=3), "The context holds 4 to 8 facts, not 3"),
+        (
+            lambda: suites.facts(n_options=9),
+            "There are 2 to 6 options, not 9; choose another value.",
+        ),
+        (lambda: suites.open_book(n_statements=3), "There are 4 to 6 statements, not 3"),
+        (lambda: suites.arithmetic(digits=(0,)), "Digits are 1 to 4, not (0,)"),
+        (lambda: suites.word_problems(largest=4), "The largest number is 5 or more, not 4"),
+        (lambda: suites.passage(n_between=7), "There are 0 to 6 sentences between, not 7"),
+        (lambda: suites.sum_chain(terms=(2, 3)), "A chain has 3 to 12 terms, not (2, 3)"),
+        (
+            lambda: suites.brackets(depth=1, n_closed=0),
+            "Only 0 different questions were found, not 200",
+        ),
+        (lambda: suites.repetition(length=6, shown=4), "At least 4 of 6 words must be left, not 2"),
     ],
 )
 def test_impossible_difficulty_is_refused(make, sentence: str) -> None:
