@@ -35,8 +35,7 @@ from tests.models.tiny import tiny_model
 from . import synthetic
 
 
-@pytest.mark.parametrize("n", [10, 24, 40])
-@pytest.mark.parametrize("level", [0.05, 0.05 / 30])
+@pytest.mark.parametrize(("n", "level"), [(10, 0.05), (30, 0.05 / 30)])
 @pytest.mark.parametrize(("loss", "gained"), [(0.2, 0.05), (0.5, 0.0), (0.0, 0.1), (0.9, 0.05)])
 def test_power_is_that_of_all_outcomes_under_the_test_of_statsmodels(n, level, loss, gained):
     total = 0.0
@@ -85,11 +84,10 @@ def test_a_plan_says_what_its_items_will_miss_and_how_many_show_twenty_points():
     assert f"{said} {more}." in plan_notes(enough, limit=24)
     assert f"{said} {more}; there are 40." in plan_notes(40, limit=24)
     assert f"takes {enough}" not in plan_notes(enough)
-
-
-def test_a_plan_says_where_no_loss_can_be_established():
-    said = "With 5 items a task, even layers that cost a capability all its points are"
-    assert f"{said} likely missed." in plan_notes(5)
+    none = (
+        "With 5 items a task, even layers that cost a capability all its points are likely missed."
+    )
+    assert none in plan_notes(5)
 
 
 def test_a_plan_says_how_long_enough_items_take():
@@ -147,7 +145,7 @@ def drawn_power(n_items: int, n_protocols: int, loss: float, alike: float, sets:
     return np.mean(needed["p"] * N_TESTS < 0.05)
 
 
-@pytest.mark.parametrize(("n_items", "n_protocols"), [(60, 1), (60, 2), (60, 3), (120, 2)])
+@pytest.mark.parametrize(("n_items", "n_protocols"), [(60, 1), (60, 3), (120, 2)])
 def test_the_smallest_loss_of_a_capability_is_found_by_its_own_test(n_items, n_protocols):
     answers = independent_answers(n_items, n_items * n_protocols)
     loss = smallest_loss(answers, N_TESTS)
@@ -158,8 +156,8 @@ def test_the_smallest_loss_of_a_capability_is_found_by_its_own_test(n_items, n_p
     assert drawn_power(n_items, n_protocols, loss / 2, 0.5) < 0.5
 
 
-@pytest.mark.parametrize("n_tests", [1, 30, 120])
-@pytest.mark.parametrize("loss", [0.1, 0.2, 0.5])
+@pytest.mark.parametrize("n_tests", [1, 120])
+@pytest.mark.parametrize("loss", [0.1, 0.5])
 def test_items_for_a_loss_are_those_that_find_it(loss, n_tests):
     needed = answers_for(loss, n_tests)
     found = smallest_loss(float(needed), n_tests)
@@ -203,12 +201,8 @@ def test_how_sure_a_run_is_follows_from_its_items_and_its_own_rate():
     )
     assert found.items_for_half == int(np.ceil(answers_for(found.half, N_TESTS) / (4 / 3)))
     assert found.minutes == pytest.approx(found.items_for_half / 24)
-
-
-def test_a_choice_of_what_has_signal_hides_larger_losses():
-    chosen = sure(made_up_run(signal=(True, False)))
-    every = sure(made_up_run())
-    assert chosen.loss > every.loss
+    chosen = sure(made_up_run(signal=(True, False)))  # a choice of what has signal
+    assert chosen.loss > found.loss
 
 
 def test_the_command_that_shows_half_repeats_the_run_with_more_items():
@@ -239,17 +233,12 @@ def test_no_more_items_are_named_than_the_task_has():
     assert every.command is None
 
 
-def test_no_command_is_named_that_would_not_repeat_the_run():
-    for settings in ({"analysis": "lens"}, {"analysis": "ablation", "heads": [1]}):
-        found = sure(made_up_run(**settings))
-        assert found.command is None
-
-
-def test_items_that_show_nothing_are_told_from_those_that_show_something():
-    found = sure(made_up_run(n_items=5, n_answers=5))
-    assert found.loss is None
-    assert found.half == 0.5
+def test_items_that_show_nothing_and_settings_that_no_command_repeats_are_told_apart():
+    none = sure(made_up_run(n_items=5, n_answers=5))
+    assert (none.loss, none.half) == (None, 0.5)
     assert how_sure(RunTables(synthetic.facts())) is None
+    for settings in ({"analysis": "lens"}, {"analysis": "ablation", "heads": [1]}):
+        assert sure(made_up_run(**settings)).command is None
 
 
 def test_claims_and_the_page_name_the_same_smallest_loss():

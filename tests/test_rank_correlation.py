@@ -9,7 +9,7 @@ from scipy.stats import permutation_test, rankdata, spearmanr
 from layerwise import stats
 from layerwise.stats.depth.depths import two_sided_p
 from layerwise.stats.families.rank_correlation import RankCorrelation, rank_correlation, unrelated_p
-from tests.cases import data_sets, most_errors
+from tests.cases import data_sets, in_long_runs, most_errors
 
 N_RESAMPLES = 300
 
@@ -37,7 +37,7 @@ PROFILES = (one_needed, one_needed), (one_and_nothing, one_needed), (graded, gra
 
 
 @pytest.mark.parametrize(("one", "other"), PROFILES)
-@pytest.mark.parametrize(("n_layers", "n"), [(4, 24), (8, 100), (30, 24), (30, 200)])
+@pytest.mark.parametrize(("n_layers", "n"), [(4, 24), (30, 24), *in_long_runs((8, 100), (30, 200))])
 def test_intervals_cover_the_correlation_of_the_true_means(one, other, n_layers, n):
     """Percentiles of a plain bootstrap miss it in up to 99 % of the data sets."""
     sets, missed = data_sets(60), 0
@@ -67,7 +67,7 @@ def test_ranks_that_no_resample_changes_are_not_sure():
     assert found.p > 0.05
 
 
-@pytest.mark.parametrize("n_layers", [5, 12, 30])
+@pytest.mark.parametrize("n_layers", [5, 30])
 @pytest.mark.parametrize("ties", [False, True])
 def test_rankings_of_no_relation_are_told_as_related_as_rarely_as_stated(n_layers, ties):
     """However well the items know the means; they alone are sure of most such correlations."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 from statsmodels.regression.linear_model import OLS
 
 from layerwise import stats
@@ -19,7 +19,6 @@ from layerwise.stats.signals.difficulty import Answers, accuracy_difference
 from layerwise.stats.signals.signal import (
     Answered,
     Blind,
-    above_chance_p_values,
     better_than_blind_p_value,
     signal_p_values,
     signals,
@@ -44,14 +43,6 @@ def test_one_task_alone_has_signal_where_its_exact_interval_is_above_chance(n, c
         assert found == stats.above_chance(np.arange(n) < right, chance)
 
 
-def test_p_values_are_those_of_scipy():
-    from scipy.stats import binomtest
-
-    for right, n, chance in ((10, 32, 0.25), (0, 5, 0.5), (7, 7, 1 / 3)):
-        (p,) = above_chance_p_values(np.array([right]), np.array([n]), np.array([chance]))
-        assert p == pytest.approx(binomtest(right, n, chance, alternative="greater").pvalue)
-
-
 def test_of_nine_suites_that_are_guessed_on_none_passes_more_often_than_it_may():
     """One by one, one of nine would in every fifth run."""
     sets, rng = data_sets(3000), np.random.default_rng(0)
@@ -67,9 +58,6 @@ def test_of_nine_suites_that_are_guessed_on_none_passes_more_often_than_it_may()
 def test_a_task_that_is_known_has_signal_among_many_that_are_not():
     found = signals(asked([9, 8, 26, 7, 10, 8, 6, 9, 8], 32), quarter)
     assert [task for (task, _), signal in found.items() if signal] == ["task-2"]
-
-
-def test_without_tasks_there_is_none():
     assert signals([], quarter) == {}
 
 
@@ -170,16 +158,6 @@ def test_a_model_that_does_not_read_the_question_has_signal_as_rarely_as_stated(
     assert by_chance > 0.9 * n_sets or easy == 0.25
 
 
-def test_a_model_that_reads_it_is_found():
-    rng = np.random.default_rng(2)
-    able = rng.random((200, 60)) < 0.6
-    others = rng.binomial(3, 0.25, (200, 60))
-    found = [
-        better_than_blind_p_value(a, blind(o, 3)) < 0.025 for a, o in zip(able, others, strict=True)
-    ]
-    assert np.mean(found) > 0.95
-
-
 def test_what_an_embedding_answers_is_no_signal():
     rng = np.random.default_rng(3)
     right = rng.random(60) < 0.7
@@ -206,11 +184,6 @@ def answers(right, labels=None) -> Answers:
     return Answers(right, clusters)
 
 
-def test_accuracies_are_means_over_tasks():
-    found = accuracy_difference([answers([1, 1, 0, 0]), answers([1, 1])], [answers([0, 1, 0, 0])])
-    assert found[:2] == (0.75, 0.25)
-
-
 def test_p_is_that_of_statsmodels_cluster_robust_regression():
     """Of one task each, with the two answers that are added: a regression on the group."""
     rng = np.random.default_rng(0)
@@ -223,13 +196,11 @@ def test_p_is_that_of_statsmodels_cluster_robust_regression():
     cluster = np.concatenate([np.arange(20), [20, 21], np.arange(20), [22, 23]])
     model = OLS(right, np.column_stack([np.ones(44), group]))
     fitted = model.fit(cov_type="cluster", cov_kwds={"groups": cluster, "use_correction": False})
-    from scipy.stats import t
-
     error = fitted.bse[1] * np.sqrt(24 / 22)
     assert found.p == pytest.approx(2 * t.sf(abs(fitted.params[1] / error), 22))
 
 
-@pytest.mark.parametrize("level", [0.5, 0.85, 0.97])
+@pytest.mark.parametrize("level", [0.5, 0.97])
 @pytest.mark.parametrize("shared", [False, True])
 def test_equal_accuracies_are_called_unequal_no_more_often_than_stated(level, shared):
     """40 and 100 items, or 40 facts that both ask for, of which both know mostly the same."""
@@ -256,5 +227,7 @@ def test_a_difference_of_thirty_points_is_found():
     assert np.mean(np.array(found) < 0.05) > 0.85
 
 
-def test_no_more_clusters_than_tasks_say_nothing_and_the_same_answers_do_not_differ():
+def test_accuracies_are_means_over_tasks_and_the_same_answers_do_not_differ():
+    found = accuracy_difference([answers([1, 1, 0, 0]), answers([1, 1])], [answers([0, 1, 0, 0])])
+    assert found[:2] == (0.75, 0.25)
     assert accuracy_difference([answers([1, 1])], [answers([1, 1])]).p == 1.0

@@ -24,7 +24,7 @@ from layerwise.stats.share_tests.equivalence import (
     no_loss_p_values,
     score_p_values,
 )
-from tests.cases import data_sets, most_errors
+from tests.cases import data_sets, in_long_runs, most_errors
 
 
 @pytest.mark.parametrize(
@@ -38,20 +38,10 @@ def test_exact_interval_equals_statsmodels(successes, n, level):
     assert found.high == pytest.approx(high, abs=1e-12)
 
 
-def test_exact_interval_published_values():
-    # Newcombe (1998), Statistics in Medicine 17, 857-872, table I: method 5.
-    for successes, n, low, high in [(81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617)]:
-        found = stats.exact_interval(successes, n)
-        assert (round(found.low, 4), round(found.high, 4)) == (low, high)
-
-
 def test_exact_interval_of_nothing_is_everything():
     found = stats.exact_interval(0, 0)
     assert math.isnan(found.estimate)
     assert (found.low, found.high) == (0.0, 1.0)
-
-
-def test_exact_interval_refuses_more_successes_than_trials():
     with pytest.raises(ValueError, match="k"):
         stats.exact_interval(3, 2)
 
@@ -80,16 +70,6 @@ def test_mcnemar_with_no_difference_is_one():
     assert stats.mcnemar_exact(6, 0) == pytest.approx(2 / 64)
 
 
-def test_mcnemar_arrays_equal_single_tests():
-    b, c = np.array([[0, 3], [9, 1]]), np.array([[0, 1], [2, 12]])
-    found = stats.mcnemar_p_values(b, c)
-    expected = [
-        [stats.mcnemar_exact(int(x), int(y)) for x, y in zip(*rows, strict=True)]
-        for rows in zip(b, c, strict=True)
-    ]
-    np.testing.assert_array_equal(found, expected)
-
-
 def test_paired_bootstrap_agrees_with_scipy():
     values = np.random.default_rng(3).exponential(size=60)
     found = stats.paired_bootstrap(values, seed=1, n_resamples=20_000)
@@ -109,12 +89,6 @@ def test_paired_bootstrap_covers_as_often_as_it_says():
     ]
     covered = np.mean([i.low <= 0.3 <= i.high for i in found])
     assert 0.92 <= covered <= 0.98
-
-
-def test_paired_bootstrap_is_repeatable():
-    values = [0.0, 1.0, 0.0, 1.0, 1.0]
-    assert stats.paired_bootstrap(values, seed=7) == stats.paired_bootstrap(values, seed=7)
-    assert stats.paired_bootstrap([1.0] * 9, seed=7) == stats.Interval(1.0, 1.0, 1.0, 0.95)
 
 
 def test_paired_bootstrap_of_none_and_one():
@@ -226,12 +200,6 @@ def test_above_chance():
     assert not stats.above_chance(np.array([True]), 0.25)
 
 
-def test_above_chance_is_rarely_wrong():
-    rng = np.random.default_rng(0)
-    found = [stats.above_chance(rng.random(150) < 0.25, 0.25) for _ in range(2000)]
-    assert np.mean(found) <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / 2000)
-
-
 def test_tests_of_means_equal_scipy():
     values = np.random.default_rng(3).normal(0.3, 1.0, (25, 40))
     expected = scipy.stats.ttest_1samp(values, 0).pvalue
@@ -299,16 +267,16 @@ def test_a_published_trial():
     assert norm.ppf(p_of(1, 0, 44, 0.1)) == pytest.approx(-1.709, abs=1e-3)
 
 
-@pytest.mark.parametrize("counts", [(0, 0, 60), (3, 1, 50), (0, 5, 40), (12, 12, 80), (2, 0, 200)])
-@pytest.mark.parametrize("margin", [0.02, 0.05, 0.2])
+@pytest.mark.parametrize("counts", [(0, 0, 60), (3, 1, 50), (0, 5, 40), (12, 12, 80)])
+@pytest.mark.parametrize("margin", [0.02, 0.2])
 def test_the_score_test_is_that_of_a_search(counts, margin):
     lost, gained, n = counts
     expected = by_search(lost, gained, n, margin)
     assert p_of(lost, gained, n, margin) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("n", [20, 60, 150])
-@pytest.mark.parametrize("gains", [0.0, 0.02, 0.1, 0.4])
+@pytest.mark.parametrize("n", [20, 60, *in_long_runs((150,))])
+@pytest.mark.parametrize("gains", [0.0, 0.1, 0.4])
 def test_a_loss_of_the_margin_is_rarely_called_none(n, gains):
     """Over all outcomes, weighted by their exact probability: no simulation."""
     margin, level = 0.05, 0.05
@@ -322,14 +290,11 @@ def test_a_loss_of_the_margin_is_rarely_called_none(n, gains):
     assert wrong <= 0.06
 
 
-def test_without_items_nothing_is_excluded():
-    assert p_of(0, 0, 0, 0.05) == 1.0
-    assert no_loss_of_nats_p_values(np.zeros((0, 2))) == pytest.approx(1.0)
-
-
-def test_the_least_loss_that_can_be_excluded_is_just_excluded():
+def test_the_least_loss_that_can_be_excluded_is_just_excluded_and_none_without_items():
     least = excludable_loss(80, 0.01)
     assert p_of(0, 0, 80, least) == pytest.approx(0.01, rel=1e-9)
+    assert p_of(0, 0, 0, 0.05) == 1.0
+    assert no_loss_of_nats_p_values(np.zeros((0, 2))) == pytest.approx(1.0)
 
 
 LOSSES = {
@@ -387,7 +352,7 @@ def table(rng: np.random.Generator, n: int, loss: float, layers: int, tasks: int
 
 def test_layers_that_lose_what_matters_are_rarely_named():
     """With every one of twelve layers at the margin, any that is named is named falsely."""
-    sets, rng = data_sets(600), np.random.default_rng(3)
+    sets, rng = data_sets(400), np.random.default_rng(3)
     named = sum(min(no_loss(table(rng, 200, 0.05, 12, 1))) < 0.05 for _ in range(sets))
     assert named <= most_errors(sets, 0.05)
 
