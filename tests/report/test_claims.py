@@ -33,8 +33,8 @@ from tests.test_books import asked_twice
 CAPABILITIES = ("retrieval", "knowledge", "reasoning", "coherence")
 PROTOCOLS = ("letter", "continuation", "generate")
 EVERYTHING = 1000
-SEEDS = (1, 5, 6, 7, 8)
-MORE_SEEDS = (*range(10, 24),)
+SEEDS = (1, 5, 6, 8)
+MORE_SEEDS = (7, *range(10, 24))
 Needs = set[tuple[str, int]]
 
 

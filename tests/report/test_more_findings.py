@@ -1,4 +1,4 @@
-"""Sentences on paths, estimates and similarity, and how much of all fits on a screen."""
+"""Sentences on paths, estimates and similarity."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from layerwise.analyses.attribution_patching.analysis import estimates_hold
 from layerwise.analyses.path_patching.analysis import direct_paths
 from layerwise.analyses.registry import tables_of_run
 from layerwise.analyses.similarity.analysis import similarity_predicts
-from layerwise.presentation.claim import ROLES
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval
-from layerwise.report.html import CHARACTERS, MOST, findings_of
 from layerwise.storage.run_tables import RunTables
 from tests import synthetic
 from tests.report.test_paths_figures import estimates, paths
@@ -75,13 +73,3 @@ def test_similarity_is_told_where_it_predicts(rho, costs):
     assert f"{interval(rho, rho - 0.1, rho + 0.1, 2)} rank correlation over 8 layers" in claim.full
     assert (claim.p, claim.capabilities, claim.tasks) == (0.01, ("reasoning",), ("two-hop",))
     assert similarity_predicts(prediction(0.2, rho)) == []
-
-
-def test_a_summary_is_no_longer_than_a_screen(run):
-    everything = findings_of(run, 100)
-    for most in (3, 6, MOST):
-        found = findings_of(run, most)
-        others = [claim for claim in found if claim.kind not in (*ROLES, "no signal")]
-        assert 1 < len(others) <= most
-        assert sum(len(claim.short) for claim in others) <= most * CHARACTERS
-        assert found[0] == everything[0]

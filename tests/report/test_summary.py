@@ -1,3 +1,5 @@
+"""Claims of a made-up run: which there are, on which rows they stand, and what is not claimed."""
+
 from __future__ import annotations
 
 import json
@@ -26,10 +28,9 @@ from layerwise.presentation.wording import (
     when,
 )
 from layerwise.report import Claim, findings
-from layerwise.report.html import findings_of
-from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
+from layerwise.report.html import CHARACTERS, MOST, findings_of
+from layerwise.results import AblationResult, PatchingResult
 from layerwise.stats.share_tests.equivalence import excludable_loss
-from layerwise.storage.parquet import frame
 from layerwise.storage.run_tables import RunTables
 
 EVERYTHING = 100
@@ -230,16 +231,12 @@ def test_no_order_is_told_where_tests_contradict_each_other(run: RunTables) -> N
     assert "Difficulty may account for either order" in claim.full
 
 
-def test_an_order_by_less_than_is_of_interest_is_not_told(run: RunTables) -> None:
+@pytest.mark.parametrize("p_holm", [None, 0.2])
+def test_without_an_order_of_interest_or_a_significant_one_none_is_claimed(run, plan, p_holm):
     order = run.tables["order"].assign(significant=False)
+    order = order if p_holm is None else synthetic.order(plan, p_holm)
     (claim,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
-    assert (claim.evidence, claim.p) == ("not established", None)
-
-
-def test_without_a_significant_order_none_is_claimed(run: RunTables, plan: Plan) -> None:
-    unsure = synthetic.with_tables(run, order=synthetic.order(plan, p_holm=0.2))
-    (claim,) = of_kind(findings_of(unsure, EVERYTHING), "order")
-    assert (claim.evidence, claim.p) == ("not established", 0.2)
+    assert (claim.evidence, claim.p) == ("not established", p_holm)
 
 
 def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(run, found, plan):
@@ -264,14 +261,17 @@ def test_many_silent_cells_are_counted_not_listed(run: RunTables) -> None:
     assert "20 further task-protocol pairs" in told[-1].short
 
 
-def test_the_list_is_ordered_and_cut_but_keeps_the_caveat(run: RunTables) -> None:
-    short, whole = findings_of(run, 3), findings_of(run, EVERYTHING)
-    roles = [claim for claim in whole if claim.kind in ROLES]
+def test_the_list_is_ordered_and_cut_but_keeps_roles_and_what_has_no_signal(run: RunTables) -> None:
+    whole = findings_of(run, EVERYTHING)
+    roles, silent = [claim for claim in whole if claim.kind in ROLES], of_kind(whole, "no signal")
     assert whole[: len(roles)] == roles
-    assert short[: len(roles)] == roles
-    silent = of_kind(whole, "no signal")
-    assert of_kind(short, "no signal") == silent
-    assert len(short) == len(roles) + len(silent) + 2
+    for most in (3, 6, MOST):
+        short = findings_of(run, most)
+        assert short[: len(roles)] == roles
+        assert of_kind(short, "no signal") == silent
+        others = short[len(roles) : len(short) - len(silent)]
+        assert 1 < len(others) <= most - 1
+        assert sum(len(claim.short) for claim in others) <= most * CHARACTERS
 
 
 def test_nothing_is_claimed_about_noise() -> None:
@@ -288,22 +288,6 @@ def test_nothing_is_claimed_about_noise() -> None:
     assert {claim.kind for claim in found if claim.kind in ROLES} == {"needed"}
     (alike,) = of_table(found, "ladder_steps")
     assert alike.short.startswith("That another way of scoring needs other layers is not")
-
-
-def test_results_without_rows_say_nothing(plan: Plan) -> None:
-    told = synthetic.facts(plan)
-    empty = [
-        LensResult(synthetic.lens(plan).head(0), told),
-        EmergenceResult(
-            synthetic.emergence(plan).head(0),
-            synthetic.order(plan).head(0),
-            synthetic.agreement(plan).head(0),
-            synthetic.interaction(plan).head(0),
-            frame("left_out", []),
-            told,
-        ),
-    ]
-    assert findings(empty) == []
 
 
 def test_words() -> None:
