@@ -152,8 +152,8 @@ def test_what_a_killed_conversion_left_is_swept_up_in_time(path, cache):
 def test_a_faster_process_wins(path, cache, monkeypatch):
     convert = gguf_files._convert
 
-    def overtaken(source, header, folder):
-        convert(source, header, folder)
+    def overtaken(source, folder):
+        convert(source, folder)
         faster = cache / "gguf" / gguf_files.file_sha256(source)
         faster.mkdir()
         (faster / "theirs").touch()

@@ -48,13 +48,7 @@ from .adapter_files import (
     refuse_other_task,
     refuse_unknown_fields,
 )
-from .cache import (
-    cache_dir,
-    complete_or_nothing,
-    discard,
-    is_conversion,
-    write_manifest,
-)
+from .cache import converted
 from .folder import has_tokenizer, read_config
 from .stored_weights import INDEX, read_json_object
 from .written_folder import copy_others
@@ -91,13 +85,8 @@ def merged_folder(adapter: Adapter, base: Path, digest: str) -> Path:
     """The folder with an adapter merged into its base, written now or earlier."""
     # Weights are merged in float32. What is loaded from the folder is compared with the model that
     # has the adapter beside its weights; the folder appears only when it is complete.
-    folder = cache_dir() / "adapters" / digest
-    if not is_conversion(folder):
-        discard(folder)
-        with complete_or_nothing(folder) as partial, quiet():
-            _merge(adapter, base, partial)
-            write_manifest(partial)
-    return folder
+    with quiet():
+        return converted("adapters", digest, lambda folder: _merge(adapter, base, folder))
 
 
 def _merge(adapter: Adapter, base: Path, out: Path) -> None:

@@ -14,7 +14,7 @@ import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ def let_others_read(folder: Path) -> None:
                 path.chmod(mode)
 
 
-def discard(folder: Path) -> None:
+def _discard(folder: Path) -> None:
     """Remove a folder, if it is there, at one stroke for whoever looks for it."""
     if folder.exists():
         try:
@@ -189,16 +189,22 @@ def _unwritable(folder: Path, error: OSError) -> UserError:
 _MANIFEST = "conversion.manifest"
 
 
-def write_manifest(folder: Path) -> None:
+def _write_manifest(folder: Path) -> None:
     """Write down the hash of every file in a folder that was just made."""
     files = {path.name: contents_sha256(path) for path in sorted(folder.iterdir())}
     content = json.dumps({"files": files, "sha256": checksum_of(files)}, indent=1)
     (folder / _MANIFEST).write_text(content, "utf-8")
 
 
-def is_conversion(folder: Path) -> bool:
-    """True if a folder holds a conversion with its manifest."""
-    return (folder / _MANIFEST).is_file()
+def converted(kind: str, digest: str, write: Callable[[Path], None]) -> Path:
+    """The folder that ``write`` filled, now or earlier; it appears when it is complete."""
+    folder = cache_dir() / kind / digest
+    if not (folder / _MANIFEST).is_file():
+        _discard(folder)
+        with complete_or_nothing(folder) as partial:
+            write(partial)
+            _write_manifest(partial)
+    return folder
 
 
 def conversion_hash(folder: Path, *, read_weights: bool = True) -> str:

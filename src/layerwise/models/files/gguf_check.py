@@ -7,7 +7,6 @@ is checked is made by transformers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from layerwise.errors import UserError, counted
 
-from .gguf_header import GgufHeader, StoredTensor, layers_of
+from .gguf_header import GgufHeader, layers_of
 
 ARCHITECTURES = (
     "bloom", "gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe",
@@ -74,15 +73,14 @@ def tensor_names(path: Path, header: GgufHeader, config: PreTrainedConfig) -> di
     # The libraries know no tensor for an output that is always tied, as Gemma's is.
     tied = {"output.weight", _no_tensor("lm_head.weight")} if config.tie_word_embeddings else set()
     _refuse_gaps(path, "lacks", wanted.keys() - header.tensors.keys() - tied)
-    _refuse_gaps(path, "has, against its header,", _surplus(path, header, wanted))
+    _refuse_gaps(path, "has, against its header,", _surplus(header, wanted))
     shapes = {name: tuple(weight.shape) for name, weight in meta_model.state_dict().items()}
     for stored, name in wanted.items():
-        tensor = header.tensors.get(stored)
         expected = _shape_in_file(architecture, stored, shapes[name])
-        if tensor is not None and tensor.shape != expected:
+        if stored in header.tensors and header.shape(stored) != expected:
             raise UserError(
-                f"{path.name} cannot be converted: tensor {stored} has shape {tensor.shape}, "
-                f"expected {expected} by the header; fetch the file again."
+                f"{path.name} cannot be converted: tensor {stored} has shape "
+                f"{header.shape(stored)}, expected {expected} by the header; fetch the file again."
             )
     return {stored: name for stored, name in wanted.items() if stored in header.tensors}
 
@@ -93,15 +91,22 @@ def refuse_other_values(
     """Make sure that a converted model has the file's own values, in some rows of each tensor."""
     weights = model.state_dict()
     architecture = header.metadata["general.architecture"]
-    content = np.memmap(path, dtype=np.uint8, mode="r")
     for stored, name in names.items():
         tensor, weight = header.tensors[stored], weights[name]
         if _is_transposed(architecture, stored):
             weight = weight.T
         if stored.endswith(_HALVES):
             weight = weight.chunk(2, dim=1)[stored.endswith(_HALVES[1])]
-        places = _origins(architecture, stored, _n_rows(tensor), model.config)
-        rows, values = _some_rows(content, tensor)
+        # A vector has rows of one number.
+        data = _rows(tensor)
+        n_rows = data.shape[1] if len(tensor.shape) == 1 else len(data)
+        places = _origins(architecture, stored, n_rows, model.config)
+        rows = np.arange(n_rows)
+        if len(tensor.shape) > 1:
+            rows = np.unique(np.linspace(0, n_rows - 1, min(n_rows, _SAMPLED_ROWS)).astype(int))
+            data = data[rows]
+        dequantized = gguf.dequantize(data, tensor.tensor_type).astype(np.float32)
+        values = torch.from_numpy(dequantized).reshape(len(rows), -1)
         if architecture in _NORMS_FROM_ONE and stored.endswith("norm.weight"):
             values = values - 1
         given = weight.reshape(len(places), -1)[np.argsort(places)[rows]]
@@ -136,14 +141,12 @@ def _no_tensor(name: str) -> str:
     return f"a tensor for {name}"
 
 
-def _surplus(path: Path, header: GgufHeader, wanted: Iterable[str]) -> set[str]:
+def _surplus(header: GgufHeader, wanted: Iterable[str]) -> set[str]:
     surplus = header.tensors.keys() - set(wanted)
     # Factors of rotary frequencies, which transformers leaves out: they may be 1.
     factors = header.tensors.get("rope_freqs.weight")
-    if factors is not None and len(factors.shape) == 1:
-        content = np.memmap(path, dtype=np.uint8, mode="r")
-        if (_dequantized(content, factors, np.array([0])) == 1).all():
-            surplus.discard("rope_freqs.weight")
+    if factors is not None and (gguf.dequantize(_rows(factors), factors.tensor_type) == 1).all():
+        surplus.discard("rope_freqs.weight")
     return surplus
 
 
@@ -170,27 +173,10 @@ def _shape_in_file(architecture: str, stored: str, shape: tuple[int, ...]) -> tu
     return shape[::-1] if _is_transposed(architecture, stored) else shape
 
 
-def _n_rows(tensor: StoredTensor) -> int:
-    """Rows of a matrix, of all experts together; elements of a vector."""
-    *rows, last = tensor.shape
-    return prod(rows) if rows else last
-
-
-def _some_rows(content: Any, tensor: StoredTensor) -> tuple[Any, torch.Tensor]:
-    """Up to ``_SAMPLED_ROWS`` rows of a tensor, their numbers and values; all of a vector."""
-    n_rows = _n_rows(tensor)
-    if len(tensor.shape) == 1:
-        values = _dequantized(content, tensor, np.array([0]))
-        return np.arange(n_rows), torch.from_numpy(values.reshape(n_rows, 1)).float()
-    rows = np.unique(np.linspace(0, n_rows - 1, min(n_rows, _SAMPLED_ROWS)).astype(int))
-    values = _dequantized(content, tensor, rows)
-    return rows, torch.from_numpy(values.reshape(len(rows), -1)).float()
-
-
-def _dequantized(content: Any, tensor: StoredTensor, rows: Any) -> Any:
-    n_rows = _n_rows(tensor) if len(tensor.shape) > 1 else 1
-    packed = content[tensor.start : tensor.start + tensor.n_bytes].reshape(n_rows, -1)
-    return gguf.dequantize(packed[rows], gguf.GGMLQuantizationType(tensor.kind))
+def _rows(tensor: gguf.ReaderTensor) -> Any:
+    """The stored bytes or numbers of a tensor by row, of all experts together."""
+    data = tensor.data
+    return data.reshape(-1, data.shape[-1])
 
 
 def _origins(architecture: str, stored: str, n_rows: int, config: PreTrainedConfig) -> Any:

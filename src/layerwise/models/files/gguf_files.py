@@ -18,18 +18,11 @@ from transformers import PreTrainedConfig
 from layerwise.errors import UserError, one_line, shown
 from layerwise.models.huggingface.quiet import quiet
 
-from .cache import (
-    cache_dir,
-    complete_or_nothing,
-    discard,
-    file_sha256,
-    is_conversion,
-    write_manifest,
-)
-from .gguf_header import GgufHeader, read_gguf_header
+from .cache import converted, file_sha256
+from .gguf_header import GgufHeader, read_gguf_header, refuse_other_files
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 _ROTARY = (
@@ -61,9 +54,8 @@ def complete_settings(header: GgufHeader, config: Any) -> None:
         rope["partial_rotary_factor"] = fields("rope.dimension_count", width) / width
         config.partial_rotary_factor = rope["partial_rotary_factor"]
     for field, tensor in _WIDTHS.items():
-        stored = header.tensors.get(tensor)
-        if architecture in _EXPERTS and stored is not None and hasattr(config, field):
-            setattr(config, field, stored.shape[-2])
+        if architecture in _EXPERTS and tensor in header.tensors and hasattr(config, field):
+            setattr(config, field, header.shape(tensor)[-2])
 
 
 # What a setting is, its value by the file, and by the configuration.
@@ -151,24 +143,18 @@ def folder_of_gguf(path: Path, *, expected_sha256: str | None = None) -> Path:
             f"{path.name} is not the file it should be: expected SHA-256 {expected_sha256}, got "
             f"{digest}; reinstall the package it came with."
         )
-    header = read_gguf_header(path)
-    digest = digest or file_sha256(path)
-    folder = cache_dir() / "gguf" / digest
-    if not is_conversion(folder):
-        discard(folder)
-        with complete_or_nothing(folder) as partial:
-            _convert(path, header, partial)
-            write_manifest(partial)
-    return folder
+    refuse_other_files(path)
+    return converted("gguf", digest or file_sha256(path), lambda folder: _convert(path, folder))
 
 
-def _convert(path: Path, header: GgufHeader, folder: Path) -> None:
+def _convert(path: Path, folder: Path) -> None:
     """Convert what the header says can be converted; refuse the rest before weights are read."""
     from safetensors.torch import save_model
 
     from .gguf_check import refuse_other_values, tensor_names
 
     # The bar of the conversion is not governed by transformers' own switch.
+    header = read_gguf_header(path)
     with quiet(), contextlib.redirect_stderr(io.StringIO()), _alone(path, folder) as place:
         config = _config(path, header, folder, place)
         with _refusals(path):
