@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise.analyses.comparison.quantities import Prepared, prepared
+from layerwise.analyses.comparison.quantities import Prepared, n_comparisons, prepared
 from layerwise.analyses.comparison.runs import SavedRun
+from layerwise.analyses.comparison.tables import corrected, difference_rows
 from layerwise.results import AblationResult
 from tests import synthetic
 
@@ -76,6 +78,12 @@ def ready(name: str, right: np.ndarray, n_resamples: int = 400, **changes: Any) 
     """The same without a folder, with its evidence."""
     result = ablation(name, {("keys", "retrieval", "letter"): right}, **changes)
     return prepared(SavedRun(name, None, result.facts, (result,)), 0, n_resamples)
+
+
+def pair_rows(runs: Sequence[Prepared], left_out: list[Any]) -> list[dict[str, Any]]:
+    """Corrected differences of every two runs."""
+    tested = list(difference_rows({run.run.name: [run] for run in runs}, left_out))
+    return corrected(tested, n_comparisons([[run] for run in runs]))
 
 
 def row(table: pd.DataFrame, **values: Any) -> pd.Series:

@@ -15,7 +15,7 @@ from scipy.stats import binomtest, norm, t, ttest_1samp
 from layerwise import emergence, stats
 from layerwise.analyses.comparison.quantities import Prepared
 from layerwise.analyses.comparison.runs import SavedRun
-from layerwise.analyses.comparison.tables import estimate_rows, pair_rows
+from layerwise.analyses.comparison.tables import estimate_rows
 from layerwise.analyses.emergence.api import evidence_of
 from layerwise.analyses.emergence.protocol_interaction import interaction_rows
 from layerwise.analyses.emergence.summaries import capability_summaries
@@ -67,7 +67,7 @@ from layerwise.stats.signals.signal import (
 from layerwise.storage.parquet import frame
 from tests import synthetic
 from tests.cases import data_sets, most_errors
-from tests.comparing import model, row
+from tests.comparing import model, pair_rows, row
 from tests.interacting import interactions_result, with_pairs
 from tests.synthetic import ablation, cell_records, facts, planted, task_facts
 from tests.test_removal import rows_of

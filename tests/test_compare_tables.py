@@ -15,19 +15,14 @@ from statsmodels.stats.multitest import multipletests
 from layerwise import stats
 from layerwise.analyses.comparison.findings import established
 from layerwise.analyses.comparison.quantities import COMPARED, Key, Quantity, quantities, thirds_of
-from layerwise.analyses.comparison.tables import (
-    corrected,
-    estimate_rows,
-    group_difference_rows,
-    pair_rows,
-)
+from layerwise.analyses.comparison.tables import corrected, difference_rows, estimate_rows
 from layerwise.stats.depth.joint_null import critical_distance, mixture_p
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.same_share import LostOf, share_difference
 from layerwise.storage.parquet import frame
 from tests import weak
 from tests.cases import data_sets, in_long_runs, most_errors
-from tests.comparing import CHANCE, answers, ready, row
+from tests.comparing import CHANCE, answers, pair_rows, ready, row
 
 HALF = "half-effect depth"
 
@@ -228,10 +223,8 @@ def test_groups_are_compared_with_the_run_as_the_unit():
          for i, at in enumerate(mine)]
         for g, mine in zip("ab", layers, strict=True)
     ]  # fmt: skip
-    for runs, name in zip(groups, "ab", strict=True):
-        for each in runs:
-            object.__setattr__(each.run, "group", name)
-    rows = pd.DataFrame(corrected(list(group_difference_rows(*groups, []))))
+    differences = difference_rows(dict(zip("ab", groups, strict=True)), [])
+    rows = pd.DataFrame(corrected(list(differences)))
     found = row(rows, measure=HALF)
     halves = [[of(quantities([r]), "depth", HALF)[0].draws[0] for r in g] for g in groups]
     assert found["difference"] == pytest.approx(np.mean(halves[1]) - np.mean(halves[0]))
@@ -248,7 +241,8 @@ def test_seeds_that_differ_among_themselves_establish_nothing():
     first = [ready(f"a{i}", answers(rng, base, {at: 0.95})) for i, at in enumerate((1, 4, 6))]
     second = [ready(f"b{i}", answers(rng, base, {at: 0.95})) for i, at in enumerate((2, 5, 7))]
     alone = pd.DataFrame(pair_rows([first[0], second[0]], []))
-    grouped = pd.DataFrame(corrected(list(group_difference_rows(first, second, []))))
+    differences = difference_rows({"a": first, "b": second}, [])
+    grouped = pd.DataFrame(corrected(list(differences)))
     assert row(alone, measure=HALF)["significant"]
     assert not row(grouped, measure=HALF)["significant"]
     assert row(grouped, measure=HALF)["low"] < 0 < row(grouped, measure=HALF)["high"]

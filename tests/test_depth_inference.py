@@ -9,7 +9,6 @@ import pytest
 from scipy.stats import binom, chi2, t, ttest_1samp, ttest_ind
 
 from layerwise.analyses.comparison.api import compare
-from layerwise.analyses.comparison.tables import pair_rows
 from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import UserError
 from layerwise.stats.depth.depth_inference import (
@@ -35,7 +34,7 @@ from layerwise.stats.depth.item_curves import (
 from layerwise.stats.items.clusters import Clusters
 from tests import synthetic
 from tests.cases import data_sets, most_errors
-from tests.comparing import ready
+from tests.comparing import pair_rows, ready
 from tests.synthetic import cell_records
 from tests.test_validity_study import FOLDER, part
 

@@ -39,12 +39,10 @@ def hard(table: pd.DataFrame) -> pd.DataFrame:
 def test_texts_are_readable_and_apart(width, interaction, agreement):
     few = rows(interaction, capability="retrieval", first="letter", second="generate")
     for table in (interaction, few, hard(interaction)):
-        figure = interaction_profiles(table, width)
-        assert_legible(figure, width)
+        assert_legible(interaction_profiles(table, width), width)
     few = rows(agreement, capability="retrieval", first="activation patching")
     for table in (agreement, few, hard(agreement)):
-        figure = agreement_ranges(table, width)
-        assert_legible(figure, width)
+        assert_legible(agreement_ranges(table, width), width)
 
 
 def test_profiles_are_the_table_and_filled_where_they_differ(interaction):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +27,7 @@ from .runs import (
     saved_runs,
     shared_change,
 )
-from .tables import corrected, estimate_rows, group_difference_rows, group_rows, n_tests, pair_rows
+from .tables import corrected, difference_rows, estimate_rows, group_rows, n_tests
 
 Folders = Sequence[str | Path]
 
@@ -81,14 +80,9 @@ def compare(
     for run in ready:
         groups.setdefault(run.run.group or run.run.name, []).append(run)
     n_planned = n_comparisons(list(groups.values()))
-    if saved[0].group is None:
-        differences, spread = pair_rows(ready, silent, smallest_depth), []
-    else:
-        pairs = combinations(groups.values(), 2)
-        tested = [
-            row for pair in pairs for row in group_difference_rows(*pair, silent, smallest_depth)
-        ]
-        differences, spread = corrected(tested, n_planned), list(group_rows(groups))
+    tested = list(difference_rows(groups, silent, smallest_depth))
+    differences = corrected(tested, n_planned)
+    spread = [] if saved[0].group is None else list(group_rows(groups))
     if not differences:
         reasons = "; ".join(dict.fromkeys(row["reason"] for row in silent[-3:]))
         raise UserError(

@@ -64,14 +64,7 @@ class Block(NamedTuple):
 def compared_roles(
     layers: pd.DataFrame, blocks: Sequence[Block], protocol: str, width: float = FULL_WIDTH
 ) -> Figure:
-    """What each layer of each run is needed for, by task, under one protocol.
-
-    A block per run, a row per task; a layer's cell takes its part of the depth, from 0 (before the
-    first layer) to 1 (after the last). All blocks have one scale of colour; dots mark losses that
-    are significant within their run (Holm). Hatched: no signal.
-
-    ``layers`` is the table ``comparison_layers.parquet``; ``blocks`` is the runs, from above.
-    """
+    """What each layer of each run is needed for, by task, from ``comparison_layers.parquet``."""
     shown = rows(layers, protocol=protocol)
     tasks = [task for task, _ in by_task(shown)]
     listed = [_strip(rows(shown, run=block.name), block, tasks) for block in blocks]
@@ -111,15 +104,7 @@ def _tell(row: Row) -> str:
 def compared_depths(
     estimates: pd.DataFrame, blocks: Sequence[Block], width: float = FULL_WIDTH
 ) -> Figure:
-    """Depths of the capabilities in every run, with their intervals.
-
-    A panel per measure, method and protocol; in each a point with its interval per capability and
-    run. Runs of one group share their look. Upright ticks: where the decoder of an encoder-decoder
-    begins.
-
-    ``estimates`` is the table ``comparison_estimates.parquet``, with a depth; ``blocks`` is the
-    runs, in the order in which they are drawn.
-    """
+    """Depths of capabilities in every run, from the depths of ``comparison_estimates.parquet``."""
     shown = rows(estimates, family="depth", axis=AXES[0], measure=SHOWN)
     listed = parts(shown, measure=SHOWN, method=METHODS, protocol=PROTOCOL_ORDER)
     capabilities = in_order(shown["capability"], CAPABILITY_ORDER)
@@ -145,15 +130,7 @@ def compared_depths(
 
 @styled
 def difference_ranges(differences: pd.DataFrame, family: str, width: float = FULL_WIDTH) -> Figure:
-    """Differences of one family, second minus first.
-
-    A panel per measure, method, protocol and axis; a row per task (accuracies) or capability, a
-    point with its 95 % interval for each pair. Filled: different from 0 after Holm's correction
-    over the family.
-
-    ``differences`` is the table ``comparison_differences.parquet``, with the family; ``family`` is
-    ``accuracy``, ``depth`` or ``share lost``.
-    """
+    """Differences of one family, second minus first, from ``comparison_differences.parquet``."""
     shown = rows(differences, family=family, measure=MEASURES)
     row_of = "tasks" if family == "accuracy" else "capability"
     names = [

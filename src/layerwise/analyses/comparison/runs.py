@@ -81,6 +81,11 @@ class SavedRun:
     facts: Facts
     results: tuple[Result, ...]  # its results of the kinds that can be compared
 
+    @classmethod
+    def of(cls, name: str, group: str | None, curves: Sequence[Result]) -> SavedRun:
+        """A run with some results."""
+        return cls(name, group, join_facts([result.facts for result in curves]), tuple(curves))
+
     @property
     def ablation(self) -> AblationResult | None:
         """Its ablation, if it has one."""
@@ -96,14 +101,13 @@ def saved_runs(folders: Sequence[tuple[Path, str | None]]) -> list[SavedRun]:
     """Read the folders of runs, each with its group."""
     runs, names = [], _names([folder for folder, _ in folders])
     for name, (folder, group) in zip(names, folders, strict=True):
-        results = with_curves(load_results(folder))
-        if not results:
+        curves = with_curves(load_results(folder))
+        if not curves:
             raise UserError(
                 f"The run in {folder} has nothing to compare: expected an {curves_in_words()}; run "
                 "one of these, or a profile, with this folder."
             )
-        facts = join_facts([result.facts for result in results])
-        runs.append(SavedRun(name, group, facts, tuple(results)))
+        runs.append(SavedRun.of(name, group, curves))
     return runs
 
 
@@ -145,18 +149,24 @@ def refuse_other_prompts(runs: Sequence[SavedRun]) -> None:
 def refuse_mixed_group(runs: Sequence[SavedRun]) -> None:
     """Refuse a group whose models are not seeds of one architecture."""
     for group in dict.fromkeys(run.group for run in runs):
-        shapes = {}
-        for run in (run for run in runs if run.group == group):
-            model, n_encoder = run.facts.model, run.facts.model.n_encoder_layers
-            stacks = f"{n_encoder} of the encoder, " if n_encoder else ""
-            layers = counted(model.n_layers, "layer")
-            shapes[f"{layers}, {stacks}{model.n_parameters} parameters"] = run.name
-        if len(shapes) > 1:
-            listed = "; ".join(f"{shape} in {name}" for shape, name in shapes.items())
+        shapes = shapes_of([run for run in runs if run.group == group], "in")
+        if shapes:
             raise UserError(
-                f"Group {group!r} holds models of different shape ({listed}): expected training "
+                f"Group {group!r} holds models of different shape ({shapes}): expected training "
                 "seeds of one architecture; put the others into a group of their own."
             )
+
+
+def shapes_of(runs: Sequence[SavedRun], where: str) -> str:
+    """The sizes of models and a run of each; empty if all are the same."""
+    shapes: dict[str, str] = {}
+    for run in runs:
+        model, n_encoder = run.facts.model, run.facts.model.n_encoder_layers
+        stacks = f"{n_encoder} of the encoder, " if n_encoder else ""
+        layers = counted(model.n_layers, "layer")
+        shapes.setdefault(f"{layers}, {stacks}{model.n_parameters} parameters", run.name)
+    listed = [f"{shape} {where} {name}" for shape, name in shapes.items()]
+    return "; ".join(listed) if len(shapes) > 1 else ""
 
 
 def on_shared_tasks(runs: Sequence[SavedRun]) -> tuple[list[SavedRun], list[dict[str, Any]]]:

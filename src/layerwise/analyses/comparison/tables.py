@@ -27,7 +27,6 @@ from .quantities import (
     Key,
     Prepared,
     Quantity,
-    n_comparisons,
     quantities,
 )
 
@@ -44,46 +43,62 @@ def estimate_rows(runs: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
             yield {"run": run.run.name, "group": run.run.group} | _named(key, quantity) | values
 
 
-def pair_rows(
-    runs: Sequence[Prepared], left_out: list[dict[str, Any]], smallest_depth: float = 1.0
-) -> list[dict[str, Any]]:
-    """Rows of ``comparison_differences.parquet``: every two runs, paired over items."""
-    rows = []
-    for pair in combinations(runs, 2):
-        names = [run.run.name for run in pair]
-        for key, (first, second) in quantities(pair, left_out.append).items():
-            if key.measure not in DESCRIBED:
-                differences = later_by(first.draws, second.draws)
-                bounds_and_p = _tested(key, first, second, differences, pair[0].sampling.seed)
-                tested = dict(zip(("low", "high", "p"), bounds_and_p, strict=True))
-                tested |= {"unit": ITEM, "difference": float(differences[0])}
-                rows.append(_row(key, names, [first, second], 1, smallest_depth) | tested)
-    return corrected(rows, n_comparisons([[run] for run in runs]))
+# A column that is not saved.
+_SMALLEST = "smallest of interest"
 
 
-def _row(
-    key: Key, names: Sequence[str | None], every: Sequence[Quantity], split: int,
-    smallest_depth: float,
-) -> dict[str, Any]:  # fmt: skip
-    """What a difference of two runs, or of two groups of which one ends at ``split``, is of."""
-    values = np.array([quantity.draws[0] for quantity in every])
-    units = [quantity.axis.unit for quantity in every if quantity.axis]
+def difference_rows(
+    groups: Mapping[str, Sequence[Prepared]],
+    left_out: list[dict[str, Any]],
+    smallest_depth: float = 1.0,
+) -> Iterator[dict[str, Any]]:
+    """Rows of ``comparison_differences.parquet``, not corrected yet: every two groups or runs."""
+    for (first, one), (second, other) in combinations(groups.items(), 2):
+        split = len(one)
+        for key, every in quantities([*one, *other], left_out.append).items():
+            if key.measure in DESCRIBED:
+                continue
+            paired = len(every) == 2  # groups have two runs or more each
+            seed = one[0].sampling.seed
+            tested = _of_items(key, *every, seed) if paired else _of_runs(every, split)
+            values = np.array([quantity.draws[0] for quantity in every])
+            units = [quantity.axis.unit for quantity in every if quantity.axis]
+            yield {
+                "first": first,
+                "second": second,
+                **_named(key, every[0]),
+                "estimate_first": float(values[:split].mean()),
+                "estimate_second": float(values[split:].mean()),
+                "n_first": split,
+                "n_second": len(other),
+                _SMALLEST: smallest_depth / min(units) if units else 0.0,
+                **tested,
+            }
+
+
+def _of_items(key: Key, first: Quantity, second: Quantity, seed: int) -> dict[str, Any]:
+    """The difference of two runs over items, whose clusters are exchanged together."""
+    differences = later_by(first.draws, second.draws)
+    low, high, p = _tested(key, first, second, differences, seed)
+    return {"unit": ITEM, "difference": float(differences[0]), "low": low, "high": high, "p": p}
+
+
+def _of_runs(every: Sequence[Quantity], split: int) -> dict[str, Any]:
+    """The difference of two groups over runs and items, the first of which ends at ``split``."""
+    draws = np.array([each.draws for each in every])
+    over_items = draws[split:].mean(axis=0) - draws[:split].mean(axis=0)
+    error, n = float(np.nanstd(over_items[1:])), every[0].clusters.n
+    tested = crossed_difference(draws[:split, 0], draws[split:, 0], error, n)
+    value, low, high = (getattr(tested.interval, e) for e in ("estimate", "low", "high"))
     return {
-        "first": names[0],
-        "second": names[1],
-        **_named(key, every[0]),
-        "estimate_first": float(values[:split].mean()),
-        "estimate_second": float(values[split:].mean()),
-        "n_first": split,
-        "n_second": len(every) - split,
-        _SMALLEST: smallest_depth / min(units) if units else 0.0,
-    }
+        "unit": RUN, "difference": value, "low": low, "high": high, "p": tested.p,
+        "error_runs": tested.error_units, "error_items": error, "df": tested.df,
+    }  # fmt: skip
 
 
 def _tested(
     key: Key, first: Quantity, second: Quantity, differences: Draws, seed: int
 ) -> tuple[float, float, float]:
-    """Bounds and p, over clusters, whose items are exchanged together."""
     clusters = first.clusters
     if first.right is not None and second.right is not None:
         net = first.right.astype(int) - second.right
@@ -108,32 +123,6 @@ def _tested(
     return depth_difference(
         first.curves, second.curves, axes, paired=True, measure=key.measure, least=least
     )
-
-
-# A column that is not saved.
-_SMALLEST = "smallest of interest"
-
-
-def group_difference_rows(
-    first: Sequence[Prepared],
-    second: Sequence[Prepared],
-    left_out: list[dict[str, Any]],
-    smallest_depth: float = 1.0,
-) -> Iterator[dict[str, Any]]:
-    """Rows of ``comparison_differences.parquet`` of two groups of runs, not corrected yet."""
-    split, names = len(first), [group[0].run.group for group in (first, second)]
-    for key, every in quantities([*first, *second], left_out.append).items():
-        if key.measure in DESCRIBED:
-            continue
-        draws = np.array([each.draws for each in every])
-        over_items = draws[split:].mean(axis=0) - draws[:split].mean(axis=0)
-        error, n = float(np.nanstd(over_items[1:])), every[0].clusters.n
-        tested = crossed_difference(draws[:split, 0], draws[split:, 0], error, n)
-        value, low, high = (getattr(tested.interval, e) for e in ("estimate", "low", "high"))
-        yield _row(key, names, every, split, smallest_depth) | {
-            "unit": RUN, "difference": value, "low": low, "high": high, "p": tested.p,
-            "error_runs": tested.error_units, "error_items": error, "df": tested.df,
-        }  # fmt: skip
 
 
 def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, Any]]:
