@@ -21,15 +21,23 @@ from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 from tests import synthetic
 from tests.cases import data_sets, most_errors
-from tests.synthetic import ablation, cell_records, planted
+from tests.synthetic import cell_records, planted
 
-DEPTHS = [HALF, CENTRE]
+pytestmark = pytest.mark.drawn
+
+DEPTHS = {HALF: half_depth, CENTRE: centre_of_mass}
+N_ENCODER, N_LAYERS = 5, 8
 
 
-def step(layer: int, n_layers: int = 8, n_items: int = 20, edges: int = 1) -> np.ndarray:
-    """Curves that jump from 0 to 1 in ``layer``, with ``edges`` more columns than layers."""
-    curve = (np.arange(n_layers + edges) >= layer + edges).astype(float)
+def step(layer: int, n_layers: int = 8, n_items: int = 20) -> np.ndarray:
+    """Curves that jump from 0 to 1 in ``layer``, with a column before each layer and a last."""
+    curve = (np.arange(n_layers + 1) > layer).astype(float)
     return np.repeat(curve[None], n_items, axis=0)
+
+
+def ablated(right: np.ndarray, task: str = "keys", capability: str = "retrieval") -> AblationResult:
+    """Answers of one task, intact and without each layer."""
+    return synthetic.ablation(cell_records(right, task, capability))
 
 
 def read(result: EmergenceResult, measure: str, column: str = "layer", **where: str):
@@ -43,20 +51,14 @@ def read(result: EmergenceResult, measure: str, column: str = "layer", **where: 
 # --- depths of curves -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layer", range(8))
-def test_a_jump_is_found_exactly(layer):
-    curve = step(layer, n_items=1)
-    assert half_depth(curve).tolist() == [layer]
-    assert centre_of_mass(curve).tolist() == [layer]
+def test_a_jump_is_found_exactly_and_equal_steps_give_the_middle():
+    jumps = np.concatenate([step(layer, n_items=1) for layer in range(8)])
+    for depth in DEPTHS.values():
+        assert depth(jumps).tolist() == list(range(8))
+        assert depth(accumulated(np.ones((1, 9)))).tolist() == pytest.approx([4.0])
 
 
-def test_equal_steps_give_the_middle():
-    curve = accumulated(np.ones((1, 9)))
-    assert half_depth(curve).tolist() == pytest.approx([4.0])
-    assert centre_of_mass(curve).tolist() == pytest.approx([4.0])
-
-
-def test_half_depth_by_hand():
+def test_depths_by_hand():
     # worked out by hand: 0.4 before layer 1, 0.6 after it: halfway through [0.5, 1.5]
     assert half_depth(np.array([[0.0, 0.4, 0.6, 1.0]]))[0] == pytest.approx(1.0)
     # a quarter of the way through layer 2, which covers [1.5, 2.5]
@@ -65,18 +67,12 @@ def test_half_depth_by_hand():
     assert half_depth(np.array([[0.0, 0.9, 0.3, 0.7, 1.0]]))[0] == pytest.approx(2.0)
     assert half_depth(np.array([[0.7, 0.8, 1.0]]))[0] == 0.0
     assert np.isnan(half_depth(np.array([[0.0, 0.1, 0.2], [0.0, np.nan, 1.0]]))).all()
-
-
-def test_centre_of_mass_by_hand():
     # rises of 0.4, 0.6 in layers 0, 3; layer 1 takes off 0.2
     found = centre_of_mass(np.array([[0.0, 0.4, 0.2, 0.2, 0.8]]))[0]
     assert found == pytest.approx((3 * 0.6 - 1 * 0.2) / 0.8)
     # no further than the last layer: (2 * 3 - 0 * 2) / 1 without an end
     assert centre_of_mass(np.array([[0.0, -2.0, -2.0, 1.0]]))[0] == 2.0
     assert np.isnan(centre_of_mass(np.array([[0.5, 0.5, 0.4]]))).all()
-
-
-def test_accumulated_of_nothing_is_undefined():
     curve = accumulated(np.array([[0.0, 0.0], [1.0, 3.0], [np.nan, 1.0]]))
     assert np.isnan(curve[[0, 2]]).all()
     assert curve[1].tolist() == [0.0, 0.25, 1.0]
@@ -85,8 +81,7 @@ def test_accumulated_of_nothing_is_undefined():
 def test_two_sided_p_by_hand():
     assert two_sided_p(np.array([1.0] * 99)) == pytest.approx(2 / 100)
     assert two_sided_p(np.array([1.0] * 95 + [-1.0] * 4)) == pytest.approx(10 / 100)
-    assert two_sided_p(np.array([0.0] * 9)) == 1.0
-    assert two_sided_p(np.zeros(0)) == 1.0
+    assert two_sided_p(np.array([0.0] * 9)) == two_sided_p(np.zeros(0)) == 1.0
 
 
 # --- planted answers ------------------------------------------------------------------------
@@ -95,7 +90,7 @@ def test_two_sided_p_by_hand():
 def test_ablation_finds_the_planted_layer_exactly():
     right = np.ones((40, 9), bool)
     right[:, 1 + 5] = np.arange(40) % 4 == 0
-    result = emergence([synthetic.ablation(cell_records(right, "keys", "retrieval"))])
+    result = emergence([ablated(right)])
     for measure in DEPTHS:
         assert read(result, measure) == pytest.approx(5.0)
         assert read(result, measure, "estimate") == pytest.approx(5 / 7)
@@ -114,60 +109,44 @@ def test_lens_and_patching_name_the_same_layer_as_ablation():
     assert set(result.emergence["method"]) == {"logit lens", "activation patching"}
     assert np.allclose(result.emergence["layer"], 5.0)
     assert np.allclose(result.emergence["estimate"], 5 / 7)
-
-
-def test_patching_of_the_last_layer_counts_as_recovered_after_it():
-    result = emergence([synthetic.patching(np.zeros((5, 8)), "keys", "retrieval")])
-    assert (result.emergence["estimate"] == 1.0).all()
-
-
-def test_an_embedding_that_is_sure_of_a_wrong_token_does_not_make_the_lens_early():
-    # nearly all nats come back after layer 0, nearly all probability at layer 5
+    never = emergence([synthetic.patching(np.zeros((5, 8)), "keys", "retrieval")])
+    assert (never.emergence["estimate"] == 1.0).all()  # behind the last layer all is recovered
+    # Sure of a wrong token: nearly all nats come back after layer 0, all probability at layer 5.
     values = np.array([[-110.0, -20, -20, -20, -20, -20, -1, -1, -1]] * 5)
-    result = emergence([synthetic.lens(values, "keys", "retrieval")])
-    assert np.allclose(result.emergence["layer"], 5.0, atol=1e-6)
+    late = emergence([synthetic.lens(values, "keys", "retrieval")])
+    assert np.allclose(late.emergence["layer"], 5.0, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_noisy_lens_interval_covers_the_truth():
-    covered = {HALF: 0, CENTRE: 0}
-    n_sets = data_sets(80)
-    progress = np.array([0, 0, 0.1, 0.3, 0.8, 1, 1])
-    expected = {m: f(progress[None])[0]
-                for m, f in ((HALF, half_depth), (CENTRE, centre_of_mass))}  # fmt: skip
+    covered, n_sets = dict.fromkeys(DEPTHS, 0), data_sets(60)
+    rise = np.array([0, 0, 0.1, 0.3, 0.8, 1, 1])
     for i in range(n_sets):
         rng = np.random.default_rng(i)
         noise = rng.normal(0, 0.03, (60, 1)) + rng.normal(0, 0.05, (60, 7))
-        values = np.log(0.3 + 0.4 * progress + noise)
+        values = np.log(0.3 + 0.4 * rise + noise)
         result = emergence([synthetic.lens(values, "keys", "retrieval")], n_resamples=300)
-        for measure in covered:
+        for measure, depth in DEPTHS.items():
             low, high = (read(result, measure, f"layer_{end}") for end in ("low", "high"))
-            covered[measure] += low <= expected[measure] <= high
-    assert n_sets - covered[HALF] <= most_errors(n_sets)
-    assert n_sets - covered[CENTRE] <= most_errors(n_sets)
+            covered[measure] += low <= depth(rise[None])[0] <= high
+    assert n_sets - min(covered.values()) <= most_errors(n_sets)
 
 
 @pytest.mark.slow
 def test_noisy_ablation_interval_covers_the_truth():
-    covered = found = 0
-    n_sets = data_sets(80)
+    covered, found, n_sets = 0, 0, data_sets(60)
     for i in range(n_sets):
-        rng = np.random.default_rng(i)
-        right = planted(rng, 120, 8, critical=(2,), accuracy=0.9, noise=0.05)
-        result = emergence(
-            [synthetic.ablation(cell_records(right, "keys", "retrieval"))], n_resamples=300
-        )
+        right = planted(np.random.default_rng(i), 120, 8, (2,), accuracy=0.9, noise=0.05)
+        result = emergence([ablated(right)], n_resamples=300)
         found += list(read(result, CRITICAL, "layers")) == [2]
         low, high = (read(result, HALF, f"layer_{end}") for end in ("low", "high"))
         covered += low <= 2.1 and high >= 1.9
-    assert n_sets - found <= most_errors(n_sets)
-    assert n_sets - covered <= most_errors(n_sets)
+    assert n_sets - min(found, covered) <= most_errors(n_sets)
 
 
 def test_shares_not_accuracies_are_averaged_over_tasks():
     easy, hard = np.ones((40, 9), bool), np.ones((40, 9), bool)
-    easy[:, 1 + 1] = False
-    easy[:20, 1 + 1] = True
+    easy[20:, 1 + 1] = False
     hard[:, 1 + 6] = np.arange(40) % 2 == 0
     cells = [cell_records(easy, "easy", "retrieval"), cell_records(hard, "hard", "retrieval")]
     facts = synthetic.facts(
@@ -186,13 +165,21 @@ def test_gains_are_taken_off():
     right[:16] = False
     right[:, 1 + 3] = np.arange(80) % 4 == 0  # 44 fewer
     right[:, 1 + 7] = True  # 16 more
-    result = emergence([synthetic.ablation(cell_records(right, "keys", "retrieval"))])
+    result = emergence([ablated(right)])
     # of the 28 that are lost altogether 14 are, after 14 / 44 of layer 3
     assert read(result, HALF) == pytest.approx(2.5 + 14 / 44)
     assert read(result, CENTRE) == pytest.approx((3 * 44 - 7 * 16) / 28)
     assert list(read(result, CRITICAL, "layers")) == [3]
-    effects = synthetic.ablation(cell_records(right, "keys", "retrieval")).effects()
+    effects = ablated(right).effects()
     assert effects.loc[effects["significant"], "layer"].tolist() == [3, 7]
+    even = np.ones((60, 9), bool)
+    even[:20], even[20:40, 1 + 3] = False, False
+    even[:20, 1 + 6] = True
+    nowhere = emergence([ablated(even)])
+    assert nowhere.emergence["measure"].tolist() == [CRITICAL]
+    assert nowhere.left_out["reason"].tolist() == [
+        "skipping layers one by one gains as much as it loses"
+    ]
 
 
 # --- order ----------------------------------------------------------------------------------
@@ -206,56 +193,35 @@ def two_capabilities(rng: np.random.Generator, first: int, second: int) -> Ablat
 
 
 def test_a_planted_order_is_found():
-    result = emergence([two_capabilities(np.random.default_rng(0), 6, 1)])
-    table = result.order.set_index("measure")
-    assert set(table.index) == {HALF}
-    assert table["significant"].all()
-    assert (table["first"] == "retrieval").all()
-    assert (table["second"] == "reasoning").all()
-    half = table.loc[HALF]
+    (half,) = emergence([two_capabilities(np.random.default_rng(0), 6, 1)]).order.to_dict("records")
+    assert (half["measure"], half["first"], half["second"]) == (HALF, "retrieval", "reasoning")
+    assert half["significant"]
     assert half["difference"] == pytest.approx(5 / 7, abs=0.1)
     assert half["low"] <= half["difference"] <= half["high"]
-    assert (table["p_holm"] < 0.05).all()
-    assert table["p_holm"].tolist() == pytest.approx(
-        multipletests(table["p"], method="holm")[1].tolist()
-    )
+    assert half["p"] == half["p_holm"] < 0.05
 
 
-def test_order_is_within_protocol_method_and_measure():
+def test_order_is_within_protocol_method_and_measure_and_corrected_over_all():
     rng = np.random.default_rng(1)
     capabilities = ["retrieval", "knowledge", "reasoning"]
     cells = [
-        cell_records(planted(rng, 40, 8, (3,)), f"{capability} task", capability, protocol)
-        for capability in capabilities
+        cell_records(planted(rng, 40, 8, (layer,)), f"{capability} task", capability, protocol)
+        for layer, capability in enumerate(capabilities)
         for protocol in ("letter", "generate")
     ]
     lenses = [synthetic.lens(-9 + 8 * step(5), f"{c} task", c) for c in capabilities[1:]]
     order = emergence([synthetic.ablation(*cells), *lenses], n_resamples=50).order
     assert len(order) == 3 * 2 * 1 + 1 * 1 * 2  # prediction depth, too, by lens
-    pairs = set(zip(order["first"], order["second"], strict=True))
-    assert pairs == {
+    assert set(zip(order["first"], order["second"], strict=True)) == {
         ("retrieval", "knowledge"), ("retrieval", "reasoning"), ("knowledge", "reasoning")
     }  # fmt: skip
-
-
-def test_a_clear_order_survives_the_correction_of_a_full_table():
-    rng = np.random.default_rng(9)
-    capabilities = {"retrieval": 1, "knowledge": 3, "reasoning": 5, "coherence": 7}
-    cells = [
-        cell_records(planted(rng, 40, 8, (layer,)), f"{name} task", name, protocol)
-        for name, layer in capabilities.items()
-        for protocol in ("letter", "continuation", "generate")
-    ]
-    order = emergence([synthetic.ablation(*cells)]).order
-    assert len(order) == 18
-    # three times as many rows again come from the lens and from patching
-    assert (order["p"] * 72 < 0.05).all()
-    assert (order["p_holm"] < 0.05).all()
+    corrected = multipletests(order["p"], method="holm")[1]
+    assert order["p_holm"].tolist() == pytest.approx(corrected.tolist())
 
 
 @pytest.mark.slow
 def test_equal_depths_are_rarely_called_different():
-    n_sets = data_sets(80)
+    n_sets = data_sets(60)
     claims = 0
     for i in range(n_sets):
         order = emergence([two_capabilities(np.random.default_rng(i), 3, 3)], n_resamples=200).order
@@ -268,9 +234,7 @@ def test_equal_depths_are_rarely_called_different():
 
 @pytest.mark.slow
 def test_noise_is_claimed_no_more_often_than_it_may():
-    n_sets = data_sets(120)
-    rng = np.random.default_rng(2)
-    claims = depths = 0
+    n_sets, rng, claims, depths = data_sets(80), np.random.default_rng(2), 0, 0
     for i in range(0, n_sets, 4):
         cells = [
             cell_records(planted(rng, 60, 6, accuracy=0.7, noise=0.5), f"t{i + k}", capability)
@@ -293,20 +257,17 @@ def test_tasks_without_signal_are_left_out_of_every_method():
     none = cell_records(planted(rng, 40, 8, accuracy=0.2, noise=0.1), "none", "reasoning")
     lens = [synthetic.lens(-9 + 8 * step(5), t, c)
             for t, c in (("good", "retrieval"), ("none", "reasoning"))]  # fmt: skip
-    result = emergence([synthetic.ablation(good, poor, none), *lens], n_resamples=50)
-    assert set(result.emergence["capability"]) == {"retrieval"}
-    assert set(result.emergence["tasks"]) == {"good"}
-    assert read(result, HALF, method="ablation") == 3.0
-    left = result.left_out
-    assert sorted(zip(left["method"], left["task"], strict=True)) == [
-        ("ablation", "none"), ("ablation", "poor"), ("logit lens", "none")
-    ]  # fmt: skip
-    assert left["reason"].str.startswith("no signal").all()
     # a profile skips no layer where there is none, which is no gap in a curve
-    unswept = none.query("kind == 'intact'")
-    again = emergence([synthetic.ablation(good, poor, unswept), *lens], n_resamples=50)
-    assert again.left_out["reason"].str.startswith("no signal").all()
-    assert len(again.left_out) == len(left)
+    for of_none in (none, none.query("kind == 'intact'")):
+        result = emergence([synthetic.ablation(good, poor, of_none), *lens], n_resamples=50)
+        assert set(result.emergence["capability"]) == {"retrieval"}
+        assert set(result.emergence["tasks"]) == {"good"}
+        assert read(result, HALF, method="ablation") == 3.0
+        left = result.left_out
+        assert sorted(zip(left["method"], left["task"], strict=True)) == [
+            ("ablation", "none"), ("ablation", "poor"), ("logit lens", "none")
+        ]  # fmt: skip
+        assert left["reason"].str.startswith("no signal").all()
 
 
 def test_a_lens_alone_places_nothing_where_the_answer_ends_on_top_by_luck():
@@ -328,8 +289,8 @@ def test_a_lens_alone_places_what_ends_on_top_and_ablation_vouches_for_what_does
     # The right option may win without being the first of all words.
     never = synthetic.lens(np.where(step(5, n_items=40) > 0, -4.0, -9.0), "keys", "retrieval")
     assert emergence([never], n_resamples=50).emergence.empty
-    skips = cell_records(planted(np.random.default_rng(1), 40, 8, (3,)), "keys", "retrieval")
-    both = emergence([synthetic.ablation(skips), never], n_resamples=50)
+    skips = ablated(planted(np.random.default_rng(1), 40, 8, (3,)))
+    both = emergence([skips, never], n_resamples=50)
     assert read(both, HALF, method="logit lens") == pytest.approx(5, abs=0.01)
 
 
@@ -379,27 +340,13 @@ def test_a_model_of_one_layer_has_its_depth_there():
     assert tuple(bounds) == (0.0, 0.0, 0.0)
 
 
-def test_what_gains_as_much_as_it_loses_has_no_depth():
-    right = np.ones((60, 9), bool)
-    right[:20] = False
-    right[20:40, 1 + 3] = False
-    right[:20, 1 + 6] = True
-    result = emergence([synthetic.ablation(cell_records(right, "keys", "retrieval"))])
-    assert result.emergence["measure"].tolist() == [CRITICAL]
-    assert result.left_out["reason"].tolist() == [
-        "skipping layers one by one gains as much as it loses"
-    ]
-
-
 # --- the whole ------------------------------------------------------------------------------
 
 
 def test_other_kinds_of_ablation_are_not_skips():
-    rng = np.random.default_rng(5)
-    cell = cell_records(planted(rng, 40, 8, (3,)), "keys", "retrieval")
+    cell = cell_records(planted(np.random.default_rng(5), 40, 8, (3,)), "keys", "retrieval")
     zero = cell[cell["kind"] == "skip"].assign(kind="zero", site="attn_out")
-    zero["correct"] = ~zero["correct"]
-    zero["intervention"] = "zero:" + zero["intervention"]
+    zero = zero.assign(correct=~zero["correct"], intervention="zero:" + zero["intervention"])
     alone, both = (emergence([synthetic.ablation(*c)]) for c in ((cell,), (cell, zero)))
     pd.testing.assert_frame_equal(alone.emergence, both.emergence)
 
@@ -418,28 +365,28 @@ def test_critical_set_is_that_of_effects():
     assert low <= size == 3 / 8 <= high
 
 
-def test_same_seed_same_tables_and_other_tasks_do_not_matter():
+def test_other_tasks_do_not_matter_and_of_depths_no_seed():
     rng = np.random.default_rng(7)
     one = cell_records(planted(rng, 40, 8, (3,), 0.9, 0.2), "keys", "retrieval")
     two = cell_records(planted(rng, 50, 8, (5,), 0.9, 0.2), "sums", "reasoning")
-    alone, again, both = (emergence([synthetic.ablation(*c)], n_resamples=100)
-                          for c in ((one,), (one,), (one, two)))  # fmt: skip
-    pd.testing.assert_frame_equal(alone.emergence, again.emergence)
-    shared = both.emergence.query("capability == 'retrieval'").reset_index(drop=True)
-    pd.testing.assert_frame_equal(alone.emergence, shared)
-    other = emergence([synthetic.ablation(one)], seed=1, n_resamples=100)
-    # depths are not resampled, so that the seed does not matter
-    pd.testing.assert_frame_equal(
-        *(table.query("measure != 'critical set'") for table in (alone.emergence, other.emergence))
+    alone, both, other = (
+        emergence([synthetic.ablation(*cells)], seed=seed, n_resamples=100).emergence
+        for cells, seed in (((one,), 0), ((one, two), 0), ((one,), 1))
     )
+    shared = both.query("capability == 'retrieval'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, shared)
+    depths = "measure != 'critical set'"
+    pd.testing.assert_frame_equal(alone.query(depths), other.query(depths))
 
 
 def test_mistakes_are_told():
-    with pytest.raises(UserError, match="Emergence has nothing to join: expected at least one"):
-        emergence([])
     lens = synthetic.lens(-9 + 8 * step(5), "keys", "retrieval")
-    with pytest.raises(UserError, match="Two results hold the logit lens of task 'keys' under"):
-        emergence([lens, lens], n_resamples=20)
+    for results, message in (
+        ([], "Emergence has nothing to join: expected at least one"),
+        ([lens, lens], "Two results hold the logit lens of task 'keys' under"),
+    ):
+        with pytest.raises(UserError, match=message):
+            emergence(results, n_resamples=20)
 
 
 @dataclass(frozen=True, eq=False)
@@ -462,15 +409,15 @@ def probed_evidence(
 def test_an_analysis_hands_in_its_curves(monkeypatch):
     monkeypatch.setitem(CURVES, Probed, Curves("probe", probed_evidence))
     rng = np.random.default_rng(3)
-    ablation = synthetic.ablation(cell_records(planted(rng, 40, 8, (3,), 1.0, 0.0), "keys",
-                                               "retrieval"))  # fmt: skip
-    probe = Probed(step(5, n_items=40), ablation.facts)
-    result = emergence([ablation, probe], n_resamples=50)
+    skips, guessing = (
+        ablated(planted(rng, 40, 8, *how)) for how in (((3,), 1.0, 0.0), ((), 0.25, 0.25))
+    )
+    probe = Probed(step(5, n_items=40), skips.facts)
+    result = emergence([skips, probe], n_resamples=50)
     assert read(result, HALF, method="probe") == 5
     assert read(result, HALF, method="ablation") == 3
     assert set(result.method_agreement["second"]) == {"probe"}
-    guessing = cell_records(planted(rng, 40, 8, (), 0.25, 0.25), "keys", "retrieval")
-    silenced = emergence([probe, synthetic.ablation(guessing)], n_resamples=50).left_out
+    silenced = emergence([probe, guessing], n_resamples=50).left_out
     assert silenced["method"].tolist() == ["ablation", "probe"]
     assert silenced["reason"].str.startswith("no signal").all()
 
@@ -482,17 +429,15 @@ def suites_of_retrieval(*layers: int, n: int = 60, seed: int = 0) -> EmergenceRe
         cell_records(planted(rng, n, 12, (layer,), 0.9, 0.03), f"suite {i}", "retrieval")
         for i, layer in enumerate(layers)
     ]
-    return emergence([ablation(*cells)], n_resamples=100)
+    return emergence([synthetic.ablation(*cells)], n_resamples=100)
 
 
 def test_suites_of_a_capability_that_lie_at_other_depths_are_named():
     found = suites_of_retrieval(9, 2, 8)
-    tables = RunTables(found.facts, {"emergence": found.emergence})
     row = found.emergence.query("measure == @HALF").iloc[0]
     assert (row["task_first"], row["task_last"]) == ("suite 1", "suite 0")
-    assert abs(row["layer_first"] - 2) < 1
-    assert abs(row["layer_last"] - 9) < 1
-    (claim,) = suites_apart(tables)
+    assert (row["layer_first"], row["layer_last"]) == pytest.approx((2, 9), abs=1)
+    (claim,) = suites_apart(RunTables(found.facts, {"emergence": found.emergence}))
     assert claim.short == (
         "Suites of retrieval disagree when it picks a letter: by ablation, suite 1 lies around "
         "layer 2, suite 0 around layer 9."
@@ -501,16 +446,14 @@ def test_suites_of_a_capability_that_lie_at_other_depths_are_named():
 
 
 def test_suites_that_need_the_same_layer_rarely_disagree():
-    found = [suites_of_retrieval(5, 5, n=30, seed=seed).emergence for seed in range(10)]
+    found = [suites_of_retrieval(5, 5, n=30, seed=seed).emergence for seed in range(6)]
     assert sum(table["p_tasks"].notna().any() for table in found) <= 1
 
 
-pytestmark = pytest.mark.drawn
-
-N_ENCODER, N_LAYERS = 5, 8
+# --- two stacks -----------------------------------------------------------------------------
 
 
-def ablated(**critical: tuple[int, ...]) -> AblationResult:
+def of_two_stacks(**critical: tuple[int, ...]) -> AblationResult:
     """A task for each capability, with the layers that it needs."""
     rng = np.random.default_rng(0)
     cells = [
@@ -522,13 +465,14 @@ def ablated(**critical: tuple[int, ...]) -> AblationResult:
 
 
 def depths(found: EmergenceResult, axis: str, capability: str) -> pd.DataFrame:
-    table = found.emergence
-    mine = table.loc[(table["axis"] == axis) & (table["capability"] == capability)]
-    return mine.set_index("measure")
+    return found.emergence.query("axis == @axis and capability == @capability").set_index("measure")
 
 
 def test_each_stack_is_told_by_its_own_layers():
-    found = emergence([ablated(retrieval=(1, 3, 6), knowledge=(0, 5))], n_resamples=200)
+    result = of_two_stacks(retrieval=(1, 3, 6), knowledge=(0, 5))
+    found = emergence([result], n_resamples=200)
+    assert found.order["measure"].tolist() == [HALF]  # on the axis of computation alone
+    assert "axis" in found.summary_rows()
     for capability, axis, layers, relative in (
         ("retrieval", "encoder", [1, 3], None),
         ("retrieval", "decoder", [6], 1 / 2),
@@ -548,10 +492,18 @@ def test_each_stack_is_told_by_its_own_layers():
             assert mine.loc[HALF, "layer_high"] - mine.loc[HALF, "layer_low"] < 0.2
     assert depths(found, "computation", "retrieval").loc[CRITICAL, "layers"] == [1, 3, 6]
     assert found.left_out.empty
+    figures = report([result, found]).figures
+    assert {"emergence", "emergence_within_stacks"} <= set(figures)
+    panels = {axes.get_title(loc="left"): axes for axes in figures["emergence_within_stacks"].axes}
+    assert all(title.startswith(("encoder, ", "decoder, ")) for title in panels)
+    drawn = panels["decoder, ablation, letter: half-effect depth"].lines
+    for gid in ("estimate", "critical"):
+        places = (line.get_xdata() for line in drawn if line.get_gid() == gid)
+        assert sorted(np.concatenate(list(places)).tolist()) == [0.0, 0.5]
 
 
 def test_a_stack_that_is_not_needed_has_no_depth_and_it_is_said_so():
-    found = emergence([ablated(retrieval=(1, 3))], n_resamples=200)
+    found = emergence([of_two_stacks(retrieval=(1, 3))], n_resamples=200)
     assert set(depths(found, "encoder", "retrieval").index) == {CRITICAL, HALF, CENTRE}
     mine = depths(found, "decoder", "retrieval")
     assert set(mine.index) == {CRITICAL}
@@ -559,39 +511,11 @@ def test_a_stack_that_is_not_needed_has_no_depth_and_it_is_said_so():
     (row,) = found.left_out.to_dict("records")
     assert (row["axis"], row["capability"]) == ("decoder", "retrieval")
     assert "no single layer does significant harm" in row["reason"]
+    nowhere = emergence([of_two_stacks(retrieval=())], n_resamples=200)
+    assert nowhere.left_out["axis"].tolist() == ["computation"]  # and not again of each stack
 
 
-def test_what_is_left_out_of_the_whole_is_not_told_again_of_each_stack():
-    found = emergence([ablated(retrieval=())], n_resamples=200)
-    assert found.left_out["axis"].tolist() == ["computation"]
-
-
-def test_tests_of_order_are_on_the_axis_of_computation_alone():
-    found = emergence([ablated(retrieval=(1, 6), knowledge=(3, 5))], n_resamples=200)
-    assert found.order["measure"].tolist() == [HALF]
-
-
-def test_the_report_and_the_terminal_tell_both():
-    result = ablated(retrieval=(1, 3, 6), knowledge=(0, 5))
-    found = emergence([result], n_resamples=200)
-    assert "axis" in found.summary_rows()
-    page = report([result, found])
-    assert {"emergence", "emergence_within_stacks"} <= set(page.figures)
-    titles = [axes.get_title(loc="left") for axes in page.figures["emergence_within_stacks"].axes]
-    assert titles[0] == "encoder, ablation, letter: half-effect depth"
-    assert all(title.startswith(("encoder, ", "decoder, ")) for title in titles)
-    places = {
-        gid: {
-            axes.get_title(loc="left"): sorted(
-                float(x) for line in axes.lines if line.get_gid() == gid for x in line.get_xdata()
-            )
-            for axes in page.figures["emergence_within_stacks"].axes
-        }
-        for gid in ("estimate", "critical")
-    }
-    name = "decoder, ablation, letter: half-effect depth"
-    assert places["critical"][name] == places["estimate"][name] == [0.0, 0.5]
+def test_of_one_stack_there_is_one_axis():
     alone = emergence([synthetic.small_ablation()], n_resamples=50)
     assert set(alone.emergence["axis"]) == {"computation"}
     assert "axis" not in alone.summary_rows()
-    assert "emergence_within_stacks" not in report([alone]).figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -80,15 +81,12 @@ def emergence(
     n_layers = facts.model.n_layers
     grouped, sampling = layer_groups(n_layers, groups), Sampling(seed, n_resamples, n_layers)
     everything = list(evidence_of(used, sampling))
-    seen = set()
-    for each in everything:
-        key = (each.method, each.task, each.protocol)
-        if key in seen:
-            raise UserError(
-                f"Two results hold the {each.method} of task {each.task!r} under protocol "
-                f"{each.protocol!r}: expected each once; leave one of them out."
-            )
-        seen.add(key)
+    counts = Counter((each.method, each.task, each.protocol) for each in everything)
+    for method, task, protocol in (key for key, n in counts.items() if n > 1):
+        raise UserError(
+            f"Two results hold the {method} of task {task!r} under protocol {protocol!r}: expected "
+            "each once; leave one of them out."
+        )
     axes = axes_of(facts.model.n_encoder_layers, n_layers)
     summaries, left_out = summarised(everything, axes, sampling)
     whole = [summary for summary in summaries if summary.axis == COMPUTATION]
@@ -108,14 +106,12 @@ def emergence(
         for cell in cells(layer_skips(records))
     }
     apart = tasks_apart(whole, n_layers, smallest_depth)
+    rows = [
+        summary_row(each, axes[each.axis]) | apart.get((each[:4], each.axis), {})
+        for each in summaries
+    ]
     return EmergenceResult(
-        frame(
-            "emergence",
-            [
-                summary_row(each, axes[each.axis]) | apart.get((each[:4], each.axis), {})
-                for each in summaries
-            ],
-        ),
+        frame("emergence", rows),
         frame("order", order_rows(whole, n_layers, smallest_depth, answers)),
         frame("method_agreement", agreement_rows(evidence, placed, sampling, smallest_depth)),
         frame("protocol_interaction", interaction),

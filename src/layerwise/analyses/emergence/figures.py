@@ -44,14 +44,7 @@ _MOST = 150.0
 
 @styled
 def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """Depth summaries of the capabilities with their intervals.
-
-    A panel per method, protocol and measure, then the prediction depths by lens; in each a point
-    with its interval per capability. Grey upright ticks are the layers of the critical set. Depths
-    within a stack have panels of their own, and are relative to it.
-
-    ``emergence`` is the table ``emergence.parquet``.
-    """
+    """Depths of capabilities by method, protocol and measure, from ``emergence.parquet``."""
     capabilities = in_order(emergence["capability"], CAPABILITY_ORDER)
     measures = in_order(rows(emergence, measure=DEPTHS)["measure"], DEPTHS) or list(DEPTHS[:1])
     settled, groups = rows(emergence, measure=SETTLED), parts(emergence, **_ORDERS)
@@ -91,14 +84,7 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
 
 @styled
 def agreement_ranges(agreement: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """Differences of depth and rank correlations of every two methods, with intervals.
-
-    A panel for each measure and pair of methods: the differences of half-effect depth, then the
-    correlations; a row per capability, a point per protocol. Filled points differ from 0 after
-    Holm's correction, depths by no less than is of interest.
-
-    ``agreement`` is the table ``method_agreement.parquet``.
-    """
+    """Differences of depth and rank correlations of methods, from ``method_agreement.parquet``."""
     capabilities = in_order(agreement["capability"], CAPABILITY_ORDER)
     groups = [
         ({"protocol": protocol}, protocol_look(protocol), label(protocol, 14))
@@ -126,13 +112,7 @@ def agreement_ranges(agreement: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
 
 @styled
 def interaction_profiles(interaction: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """The share of the above-floor accuracy lost in each group of layers, by protocol.
-
-    A panel per capability and pair of protocols, a line with bootstrap intervals for each protocol.
-    Filled markers: the two profiles differ by more than a shift (Holm).
-
-    ``interaction`` is the table ``protocol_interaction.parquet``.
-    """
+    """The share lost by group of layers and protocol, from ``protocol_interaction.parquet``."""
     shown = [part for _, part in parts(interaction, capability=(), first=(), second=())]
     titles = [
         [f"{profile['capability'].iloc[0]}, n = {profile['n_items'].iloc[0]}",

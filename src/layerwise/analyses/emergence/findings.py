@@ -1,4 +1,4 @@
-"""Claims on depths, their order, and whether protocols and methods agree; no test is made here."""
+"""Claims on depths, their order, and whether protocols and methods agree."""
 
 from __future__ import annotations
 

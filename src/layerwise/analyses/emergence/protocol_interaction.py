@@ -77,10 +77,7 @@ def layer_groups(n_layers: int, groups: Groups | None = None) -> dict[str, list[
 
 
 def interaction_rows(
-    records: pd.DataFrame,
-    chance: Chance,
-    groups: Groups,
-    sampling: Sampling,
+    records: pd.DataFrame, chance: Chance, groups: Groups, sampling: Sampling
 ) -> list[dict[str, Any]]:
     """Rows of ``protocol_interaction.parquet``; none where there is no signal under both."""
     if len(groups) < 2:
@@ -97,13 +94,11 @@ def interaction_rows(
     tables = []
     for capability in in_order(sorted({key[0] for key in profiles}), tuple(CAPABILITIES)):
         own = {key[1:]: profile for key, profile in profiles.items() if key[0] == capability}
+        tasks = sorted({task for task, _ in own})
         protocols = in_order(sorted({protocol for _, protocol in own}), PROTOCOLS)
         for pair in combinations(protocols, 2):
             # the tasks whose very same items were asked under both protocols
-            sides = [
-                (own.get((task, pair[0])), own.get((task, pair[1])))
-                for task in sorted({task for task, _ in own})
-            ]
+            sides = (tuple(own.get((task, protocol)) for protocol in pair) for task in tasks)
             both = [
                 (a, b) for a, b in sides
                 if a and b and a.cell.items == b.cell.items and len(a.cell.items) > 1
@@ -137,7 +132,8 @@ def _rows(
     groups: Groups,
     sampling: Sampling,
 ) -> list[dict[str, Any]]:
-    first, second = (mean_draws([profiles[i] for profiles in both], sampling) for i in (0, 1))
+    sides = [[profiles[i] for profiles in both] for i in (0, 1)]
+    first, second = (mean_draws(side, sampling) for side in sides)
     # each item's part of the mean over tasks of the mean over items
     parts = [(a.pseudo - b.pseudo) / (len(a.pseudo) * len(both)) for a, b in both]
     together = Clusters.joined([a.cell.clusters for a, _ in both])
@@ -150,20 +146,20 @@ def _rows(
         "tasks": ",".join(a.cell.task for a, _ in both),
         "p": interaction_p(np.concatenate(parts), sampling.seed, together),
     }
-    sides, n_layers = zip(*both, strict=True), np.array(list(map(len, groups.values())))
+    n_layers = np.array(list(map(len, groups.values())))
     columns: dict[str, Float[np.ndarray, " groups"]] = {}
     own = []
     for which, drawn, profiles in zip(("first", "second"), (first, second), sides, strict=True):
         scales = [profile.scale for profile in profiles]
         shares = np.stack([profile.pseudo.mean(axis=0) for profile in profiles])
         # percentile bounds of the mean share, joint ones where all resamples are the same
-        ends = wide_enough(stats.percentile_bounds(drawn[1:], 0.95), shares, scales)
-        own.append(Bounded(*ends, moved_by_an_answer(scales, n_layers)))
-        names = (f"share_{which}{end}" for end in ("", "_low", "_high"))
-        columns |= dict(zip(names, (drawn[0], *ends), strict=True))
-    apart = stats.percentile_bounds((first - second)[1:], 0.95)
-    ends = difference_wide_enough((first - second)[0], apart, *own)
-    columns |= {"difference": (first - second)[0], "low": ends[0], "high": ends[1]}
+        low, high = wide_enough(stats.percentile_bounds(drawn[1:], 0.95), shares, scales)
+        own.append(Bounded(low, high, moved_by_an_answer(scales, n_layers)))
+        name = f"share_{which}"
+        columns |= {name: drawn[0], f"{name}_low": low, f"{name}_high": high}
+    gap = first - second
+    low, high = difference_wide_enough(gap[0], stats.percentile_bounds(gap[1:], 0.95), *own)
+    columns |= {"difference": gap[0], "low": low, "high": high}
     return [
         named
         | {"group": name, "layers": list(layers)}
@@ -175,11 +171,8 @@ def _rows(
 def interaction_p(
     differences: Float[np.ndarray, "items groups"], seed: int, clusters: Clusters | None = None
 ) -> float:
-    """p-value of "the mean difference is the same in all groups".
-
-    Of each item the mean over groups is taken off, which is the common shift; under the null
-    what is left has mean 0, and each cluster's two protocols are exchanged, or not, at random.
-    """
+    """p-value of "the mean difference is the same in all groups", by flips of clusters' signs."""
+    # What is left beside the common shift has mean 0 under the null, whose two protocols are alike.
     contrasts = differences - differences.mean(axis=1, keepdims=True)
     contrasts[np.abs(contrasts) < 1e-12] = 0.0
     together = contrasts if clusters is None else clusters.sums(contrasts)

@@ -93,32 +93,29 @@ def _compared(
         "n_tasks": len(both),
         "tasks": ",".join(tasks),
     }
-    sides = [
-        drawn_together([pair[i].of_items(pair[2], sampling) for pair in both], sampling)
-        for i in (0, 1)
-    ]
-    means = [np.mean([e.rows for e in side], axis=0) for side in sides]
-    of_losses = [side[0].of_losses for side in sides]
-    together, unit = Clusters.joined([e.clusters for e in sides[0]]), max(sampling.n_layers - 1, 1)
+    first = drawn_together([a.of_items(items, sampling) for a, _, items in both], sampling)
+    second = drawn_together([b.of_items(items, sampling) for _, b, items in both], sampling)
+    together, unit = Clusters.joined([e.clusters for e in first]), max(sampling.n_layers - 1, 1)
     least = 2.0 ** (1 - together.n)  # no exact paired test of so few items could be surer
-    first, second = (
-        half_depth((accumulated(mean) if losses else mean)[:1]) / unit
-        for losses, mean in zip(of_losses, means, strict=True)
-    )
-    later = later_by(first, second)
+    means = [(np.mean([e.rows for e in side], axis=0), side[0].of_losses)
+             for side in (first, second)]  # fmt: skip
+    depths = [
+        half_depth((accumulated(mean) if of_losses else mean)[:1]) / unit
+        for mean, of_losses in means
+    ]
+    later = later_by(*depths)
     if not np.isnan(later[0]):
-        axes = (Axis(sampling.n_layers, 0.0, unit),) * 2
-        test = depth_difference(
-            *([e.item_curves for e in side] for side in sides), axes, paired=True, least=least
-        )
-        depths = {"first_depth": float(first[0]), "second_depth": float(second[0])}
-        yield named | depths | {"measure": HALF, "estimate": float(later[0])} | test._asdict()
-    added = (
-        np.round(mean if losses else np.diff(mean, axis=1), _ROUNDING)
-        for losses, mean in zip(of_losses, means, strict=True)
+        axis = Axis(sampling.n_layers, 0.0, unit)
+        curves, others = ([e.item_curves for e in side] for side in (first, second))
+        test = depth_difference(curves, others, (axis, axis), paired=True, least=least)
+        known = {"first_depth": float(depths[0][0]), "second_depth": float(depths[1][0])}
+        yield named | known | {"measure": HALF, "estimate": float(later[0])} | test._asdict()
+    added, others_added = (
+        np.round(mean if of_losses else np.diff(mean, axis=1), _ROUNDING)
+        for mean, of_losses in means
     )
     random = stats.generator(sampling.seed, RANKS, *tasks)
-    rho = rank_correlation(*added, together.n, random, least=least)
+    rho = rank_correlation(added, others_added, together.n, random, least=least)
     if not np.isnan(rho.estimate):
         yield named | {"measure": RANKS} | rho._asdict()
 
@@ -303,22 +300,24 @@ def _half_depth(group: Sequence[ItemCurves]) -> float:
 def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]:
     """The order of two capabilities; of what is ablated, beyond what both need."""
     last, counts = max(n_layers - 1, 1), (first.clusters.n, second.clusters.n)
-    curves, depths, shared = (first.curves, second.curves), (first.draws[0], second.draws[0]), None
+    one, other, depths = first.curves, second.curves, (first.draws[0], second.draws[0])
+    shared = None
     if first.method == ABLATION:
         # Layers that both need say nothing of which comes first, and damage that is spread
         # evenly pulls a depth to the middle.
-        shared = sorted(costly_layers(curves[0]) & costly_layers(curves[1]))
-        curves = tuple(
-            tuple(curves_beyond_background(task, shared) for task in group) for group in curves
+        shared = sorted(costly_layers(one) & costly_layers(other))
+        one, other = (
+            tuple(curves_beyond_background(task, shared) for task in group)
+            for group in (one, other)
         )
-        depths = tuple(map(_half_depth, curves))
+        depths = _half_depth(one), _half_depth(other)
     later = later_by(*(np.array([depth]) / last for depth in depths))
     low, high, p = np.nan, np.nan, 1.0
     if not np.isnan(later[0]):
         # no exact test of so few items could be surer
         axis, least = Axis(n_layers, 0.0, last), 2 / comb(sum(counts), counts[0])
         low, high, p = depth_difference(
-            *curves, (axis, axis), paired=False, measure=first.measure, least=least
+            one, other, (axis, axis), paired=False, measure=first.measure, least=least
         )
     return {
         "first": first.capability,
