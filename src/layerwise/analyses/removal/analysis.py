@@ -10,13 +10,10 @@ import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
 from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
-from layerwise.presentation.columns import (
-    cells,
-    heads,
-)
+from layerwise.presentation.columns import table_of
 from layerwise.presentation.over_run import evidence_for
-from layerwise.presentation.rows import asked_of, records, rows
-from layerwise.presentation.section import FigureSpec, Section, Table
+from layerwise.presentation.rows import asked_of, parts, records, rows
+from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
@@ -56,16 +53,13 @@ def removals(run: RunTables) -> list[Claim]:
     if curves is None:
         return []
     claims = []
-    for capability in in_order(curves["capability"], CAPABILITY_ORDER):
-        for by in in_order(rows(curves, capability=capability)["by"], WAYS):
-            about = source("removal_curves", {"capability": str(capability), "by": str(by)})
-            curve = rows(curves, **about["where"])
-            protocols = in_order(curve["protocol"], PROTOCOL_ORDER)
-            ends = sorted((_until_loss(rows(curve, protocol=p)) for p in protocols),
-                          key=lambda until: (not until.is_loss, until.n_without))  # fmt: skip
-            n = [until.n_without for until in ends]
-            size = weight(0.8, (max(n) - min(n)) / 10 if len(n) > 1 else max(n) / 20)
-            claims.append(_claim(ends, curve, curves, size, about))
+    for (capability, by), curve in parts(curves, capability=CAPABILITY_ORDER, by=WAYS):
+        about = source("removal_curves", {"capability": capability, "by": by})
+        ends = sorted((_Until.of(steps) for _, steps in parts(curve, protocol=PROTOCOL_ORDER)),
+                      key=lambda until: (not until.is_loss, until.n_without))  # fmt: skip
+        n = [until.n_without for until in ends]
+        size = weight(0.8, (max(n) - min(n)) / 10 if len(n) > 1 else max(n) / 20)
+        claims.append(_claim(ends, curve, curves, size, about))
     return spaced(claims, 3)
 
 
@@ -74,6 +68,12 @@ class _Until(NamedTuple):
 
     steps: list[dict[str, Any]]
     is_loss: bool
+
+    @classmethod
+    def of(cls, steps: pd.DataFrame) -> _Until:
+        listed = records(steps.sort_values(by="step"))
+        lost = [row["significant"] and row["share_lost"] > 0 for row in listed]
+        return cls(listed[: lost.index(True) + 1], True) if any(lost) else cls(listed, False)
 
     @property
     def row(self) -> dict[str, Any]:
@@ -87,12 +87,6 @@ class _Until(NamedTuple):
         n = self.row["step"]
         shown = f"a loss from {n} on" if self.is_loss else f"no loss up to {n}"
         return f"{shown} {when(self.row['protocol'])}"
-
-
-def _until_loss(steps_of: pd.DataFrame) -> _Until:
-    steps = records(steps_of.sort_values(by="step"))
-    lost = [row["significant"] and row["share_lost"] > 0 for row in steps]
-    return _Until(steps[: lost.index(True) + 1], True) if any(lost) else _Until(steps, False)
 
 
 def _claim(
@@ -175,10 +169,7 @@ def _words(run: RunTables) -> str:
 
 def sections(run: RunTables) -> list[Section]:
     """Accuracy by layers removed, and the steps in numbers."""
-    steps, tables = run.table("removal_steps"), list[Table]()
-    if steps is not None:
-        title = f"Steps of the removal ({len(steps)})"
-        tables.append(Table(title, heads(STEPS), cells(STEPS, steps), True))
+    tables = table_of(run, "removal_steps", "Steps of the removal ({n})", STEPS)
     return [
         Section("removal", "Removal of layers", 75, _words(run),
                 tuple(_figures(run)), tuple(tables), kinds=(REMOVAL,)),

@@ -37,15 +37,7 @@ NAMES = {
 
 @styled
 def removal_curve(steps: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """Accuracy as layers are removed, on the items selected by and on those held out.
-
-    A panel per task, with what each step removed along its upper edge. Bands are the paired
-    bootstrap intervals of the loss, drawn about the accuracy; dotted lines are the intact model's
-    accuracy, dashed ones the floor: that without any layer, or stated chance where it was not
-    measured. Without signal a line is pale and has no band.
-
-    ``steps`` is the table ``removal_steps.parquet``.
-    """
+    """Accuracy as layers are removed, by split of the items, from ``removal_steps.parquet``."""
     tasks, last = by_task(steps), int(numbers(steps, "step").max())
     needed = min(width, max(2.2, _LABEL * last + _MARGIN))
     panels = Panels([_heading(of_task) for _, of_task in tasks], width, (1.5,), least=needed,
@@ -67,24 +59,22 @@ def removal_curve(steps: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
 
 def _over_steps(panels: Panels, last: int, limits: tuple[float, float]) -> None:
     axes = panels.flat[0]
-    axes.set_xlim(-0.5, last + 0.5)
-    axes.set_ylim(*limits)
+    axes.set(xlim=(-0.5, last + 0.5), ylim=limits)
     axes.set_xticks(layer_ticks(range(last + 1), panels.room, 0.24))
 
 
 def _name_steps(axes: Axes, of_task: pd.DataFrame, room: float) -> None:
     """What each step removed, upright along the upper edge."""
-    listed = records(rows(of_task, split=SELECTION).sort_values(by="step"))
-    names = {
-        int(row["step"]): removed_label(row["by"], row["layers"], name_layer) for row in listed
-    }
+    steps = rows(of_task, split=SELECTION).sort_values(by="step")
+    names = {int(row["step"]): removed_label(row["by"], row["layers"], name_layer)
+             for row in records(steps)}  # fmt: skip
     shown = layer_ticks(names, room, _LABEL)
     upper = axes.secondary_xaxis("top")
     upper.set_xticks(shown, [names[step] for step in shown], rotation=90, fontsize=FONT)
     upper.tick_params(length=0, pad=3.0)
     upper.set_gid("removed")
-    blocks = listed[0]["by"] in BLOCKS
-    upper.set_xlabel("block removed" if blocks else "layer removed", fontsize=FONT, labelpad=2)
+    noun = "block" if steps["by"].iloc[0] in BLOCKS else "layer"
+    upper.set_xlabel(f"{noun} removed", fontsize=FONT, labelpad=2)
 
 
 def _heading(of_task: pd.DataFrame) -> list[str]:
@@ -97,13 +87,7 @@ def _heading(of_task: pd.DataFrame) -> list[str]:
 
 @styled
 def removal_orders(curves: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """The share of the above-floor accuracy that is left, on held-out items.
-
-    A panel per capability and protocol. 100 % is the intact model, 0 % the floor. Bands are paired
-    bootstrap intervals; filled markers significant losses.
-
-    ``curves`` is the table ``removal_curves.parquet``.
-    """
+    """The above-floor accuracy left on held-out items, from ``removal_curves.parquet``."""
     protocols = in_order(curves["protocol"], PROTOCOL_ORDER)
     shown = [
         (capability, protocol, rows(curves, capability=capability, protocol=protocol))

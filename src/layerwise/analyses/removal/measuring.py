@@ -59,12 +59,9 @@ def changes_of(model: Model, tried: Sequence[Layers]) -> list[Intervention]:
 
 
 def answers(
-    setup: Setup,
-    evaluated: Sequence[TaskRequests],
-    tried: Sequence[Layers],
-    method: str,
+    setup: Setup, evaluated: Sequence[TaskRequests], tried: Sequence[Layers], method: str,
     by: Sweeper,
-) -> list[Sweep]:
+) -> list[Sweep]:  # fmt: skip
     """The answers without some sets of layers in turn, and those to other items' questions."""
     put = [request.request for of_task in evaluated for request in of_task.requests]
     blind = [request for of_task in evaluated for request in of_task.blind]
@@ -83,12 +80,10 @@ def measured(
     parts = _parts(swept, [len(of_task.requests) for of_task in evaluated])
     for (task, items, requests, _), part in zip(evaluated, parts, strict=True):
         rows += record_rows(task, items, requests, changes, part)
-    spent = swept.stats
+    sizes = [sum(len(item.requests) for item in of_task.blind) for of_task in evaluated]
     for other in others:
-        sizes = [sum(len(item.requests) for item in of_task.blind) for of_task in evaluated]
         for of_task, part in zip(evaluated, _parts(other, sizes), strict=True):
             rows += blind_rows(of_task.task, of_task.blind, part)
-        spent += other.stats
     if () in tried:
         for task, items, requests, _ in evaluated:
             protocols = dict.fromkeys(request.protocol for request in requests)
@@ -98,6 +93,7 @@ def measured(
         removed = layers_of.get(row["intervention"], [])
         kept.append({name: row[name] for name in _KEPT} | {"layers": removed, "step": len(removed)})
     names = ", ".join(of_task.task.name for of_task in evaluated)
+    spent = sum((other.stats for other in others), start=swept.stats)
     return kept, work_entry("layer removal", names, spent)
 
 
@@ -109,14 +105,9 @@ def _parts(swept: Sweep, sizes: Sequence[int]) -> Iterator[Sweep]:
 
 
 def measured_by_task(
-    executor: Executor,
-    parts: CheckpointStore,
-    progress: Meter,
-    name: str,
-    tasks: Sequence[Task],
-    measure: Measure,
-    amount: float,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+    executor: Executor, parts: CheckpointStore, progress: Meter, name: str,
+    tasks: Sequence[Task], measure: Measure, amount: float,
+) -> tuple[pd.DataFrame, dict[str, Any]]:  # fmt: skip
     """The table and the work of a piece, its tasks measured apart, each a share of it."""
     apart = CheckpointStore()
     largest_first = sorted(tasks, key=lambda task: -len(task.items))

@@ -36,11 +36,9 @@ def signal_table(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
 
 
 def tasks_that_count(removal: pd.DataFrame, chance: Chance) -> list[str]:
-    """The tasks with signal on the selection items, corrected over those of a protocol.
-
-    The tests of other protocols are not waited for, because layers are chosen by these tasks
-    before the items of the next protocol are asked.
-    """
+    """The tasks with signal on the selection items, corrected over those of a protocol."""
+    # The tests of other protocols are not waited for, because layers are chosen by these tasks
+    # before the items of the next protocol are asked.
     counting: set[str] = set()
     for _, asked in _baselines(removal, SELECTION).groupby("protocol"):
         have = signals(list(_cells(asked)), chance)
@@ -141,15 +139,12 @@ def _chosen(order: pd.DataFrame, chance: Chance) -> pd.DataFrame:
 
 
 def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
-    """``removal_curves.parquet``: what each step loses of a capability, on held-out items.
-
-    Of several tasks it is the mean of the shares of the above-floor accuracy, each with the same
-    weight, for accuracies with other floors cannot be averaged. p is then the larger of that of
-    the pooled items, which is exact, and that of this mean; a step is significant only where both
-    point one way.
-    Tasks without signal on the held-out items, after correction over all tasks and protocols that
-    were asked there, do not count.
-    """
+    """``removal_curves.parquet``: what each step loses of a capability, on held-out items."""
+    # Of several tasks it is the mean of the shares of the above-floor accuracy, each with the same
+    # weight, for accuracies with other floors cannot be averaged. p is then the larger of that of
+    # the pooled items, which is exact, and that of this mean; a step is significant only where both
+    # point one way. Tasks without signal on the held-out items, after correction over all tasks and
+    # protocols that were asked there, do not count.
     rows: list[dict[str, Any]] = []
     n_silent = 0
     baselines = _baselines(removal, HELD_OUT)
@@ -157,7 +152,7 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
     for order in _orders(removal):
         used = _chosen(order, chance)
         held_out = used.loc[used["split"] == HELD_OUT]
-        named = _once(held_out).set_index("step")
+        named = _once(held_out).set_index("step")[["by", "intervention", "layers"]]
         all_cells = _cells(pd.concat([baselines, held_out], ignore_index=True))
         swept = [cell for cell in all_cells if len(cell.interventions)]
         judged = [cell for cell in swept if signal[cell.task, cell.protocol]]
@@ -166,9 +161,7 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
         for capability in dict.fromkeys(cell.capability for cell in judged):
             cells = [cell for cell in judged if cell.capability == capability]
             for row in _curve(cells, chance, seed):
-                of_step = named.loc[row["step"]]
-                same = {name: of_step[name] for name in ("by", "intervention", "layers")}
-                rows.append({**same, **row})
+                rows.append(dict(named.loc[row["step"]]) | row)
     size = len(rows) + n_silent
     judged = with_holm([row | {"run_tests": size} for row in rows], size, to="p_run")
     return frame("removal_curves", judged)
@@ -200,7 +193,7 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
         "capability": cells[0].capability,
         "tasks": ",".join(cell.task for cell in cells),
         "n_tasks": len(cells),
-        "n_items": sum(len(cell.intact) for cell in cells),
+        "n_items": len(net),
     }
     return [
         {
@@ -220,12 +213,10 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
 def _mean_share_p_values(
     cells: Sequence[_effects.Cell], chance: Chance, together: Clusters
 ) -> Float[np.ndarray, " steps"]:
-    """Two-sided tests of "the mean over tasks of the shares lost is 0", by step.
-
-    Each item counts by what it adds to its task's share, numerator and denominator (the delta
-    method: Davison and Hinkley 1997, Bootstrap Methods and their Application, section 2.7.2);
-    Student's t, over clusters, of as many as the task with the fewest has.
-    """
+    """Two-sided tests of "the mean over tasks of the shares lost is 0", by step."""
+    # Each item counts by what it adds to its task's share, numerator and denominator (the delta
+    # method: Davison and Hinkley 1997, Bootstrap Methods and their Application, section 2.7.2);
+    # Student's t, over clusters, of as many as the task with the fewest has.
     from scipy.stats import t
 
     shares, parts = [], []
