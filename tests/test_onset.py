@@ -96,36 +96,29 @@ def test_a_control_that_was_not_measured_everywhere_neither_helps_nor_hinders():
     )
 
 
-def test_a_sudden_onset_is_found_to_the_checkpoint():
-    accuracy = np.where(np.arange(N_STEPS) < 7, 0.03, 0.95)
-    excess, exact = series(np.random.default_rng(3), accuracy, 0.03, 100)
-    assert onset(excess, exact, MARGIN) == Onset(7, 7, 7)
+SUDDEN = np.where(np.arange(N_STEPS) < 7, 0.03, 0.95)
 
 
-def test_one_unlucky_checkpoint_moves_the_bound_and_not_the_estimate():
-    accuracy = np.where(np.arange(N_STEPS) < 7, 0.03, 0.95)
-    accuracy[10] = 0.26
-    excess, exact = series(np.random.default_rng(3), accuracy, 0.03, 100)
-    found = onset(excess, exact, MARGIN)
-    assert found is not None
-    assert (found.low, found.high) == (7, 11)
-    assert found.estimate == 7
+@pytest.mark.parametrize(
+    ("accuracy", "floor", "expected"),
+    [
+        (SUDDEN, 0.03, Onset(7, 7, 7)),
+        # one unlucky checkpoint moves the bound and not the estimate
+        (np.where(np.arange(N_STEPS) == 10, 0.26, SUDDEN), 0.03, Onset(7, 7, 11)),
+        (np.full(N_STEPS, 0.9), 0.1, Onset(0, 0, 0)),
+        (np.where(np.arange(N_STEPS) < 15, 0.9, 0.1), 0.1, None),  # it is lost again
+    ],
+)
+def test_a_planted_onset_is_found_to_the_checkpoint(accuracy, floor, expected):
+    assert onset(*series(np.random.default_rng(3), accuracy, floor, 100), MARGIN) == expected
 
 
-@pytest.mark.parametrize("plateau", [0.15, 0.18])
-def test_a_plateau_just_below_what_counts_is_no_beginning(plateau: float):
+def test_a_plateau_just_below_what_counts_is_no_beginning():
     steps, rng = np.arange(N_STEPS), np.random.default_rng(1)
-    accuracy = np.where(steps < 4, 0.05, np.where(steps < 12, 0.05 + plateau, 0.9))
+    accuracy = np.where(steps < 4, 0.05, np.where(steps < 12, 0.05 + 0.18, 0.9))
     found = [onset(*series(rng, accuracy, 0.05, 60), MARGIN) for _ in range(20)]
     early = [12 - one.estimate for one in found if one is not None]
     assert np.mean(early) <= 0.5
-
-
-def test_what_is_there_from_the_start_and_what_is_lost_again():
-    always, exact = series(np.random.default_rng(4), np.full(N_STEPS, 0.9), 0.1, 60)
-    assert onset(always, exact, MARGIN) == Onset(0, 0, 0)
-    lost = np.where(np.arange(N_STEPS) < 15, 0.9, 0.1)
-    assert onset(*series(np.random.default_rng(5), lost, 0.1, 60), MARGIN) is None
 
 
 @pytest.mark.parametrize("n_series", SERIES)
@@ -213,8 +206,7 @@ def test_nothing_is_said_of_a_place_where_layers_cost_nothing():
 
 
 @pytest.mark.parametrize("n_series", SERIES)
-@pytest.mark.parametrize("n", [30, 100])
-@pytest.mark.parametrize("flips", [0.1, 0.4])
+@pytest.mark.parametrize(("n", "flips"), [(30, 0.1), (100, 0.4)])
 def test_what_stays_is_said_to_move_as_rarely_as_stated(n: int, flips: float, n_series: int):
     """Accuracy rises, losses grow with it, other layers flip answers; the place is the same."""
     rng, accuracy = np.random.default_rng(9), np.linspace(0.4, 0.95, N_STEPS)

@@ -21,12 +21,13 @@ from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.presentation.rows import rows
+from layerwise.stats.share_tests.equivalence import Interest
 from tests import comparing
 from tests.analysis import documented_columns
 from tests.commands import done, run
 from tests.planted import Planted, small_model, small_task
 
-STEPS = (0, 20, 30, 40)
+STEPS = (0, 30, 40)
 PLAIN = WiredLayout()
 PLANTED = Planted(PLAIN, "retrieval")
 ASKED: dict[str, Any] = {"protocols": ["generate"], "progress": False}
@@ -71,19 +72,16 @@ def test_the_onset_and_the_layers_are_those_that_were_planted(series: lw.Trainin
     assert row["layers_step"] == 30
     assert set(row["layers_first"]) == set(row["layers_last"]) == PLANTED.critical("layer")
     assert series.moves.empty  # two checkpoints with signal are too few to tell
-
-
-def test_sentences_name_their_rows_and_are_on_the_page(series: lw.TrainingSeries):
-    found = series.findings()
-    assert [one.kind for one in found] == ["onset", "first layers"]
-    for one in found:
-        table = getattr(series, one.source["table"].removeprefix("training_"))
-        assert len(rows(table, **one.source["where"])) == 1
-    assert found[0].estimate is not None
-    assert found[0].estimate[:3] == (30, 30, 30)
-    assert set(found[1].layers) == PLANTED.critical("layer")
+    onset, first_layers = series.findings()
+    assert (onset.kind, first_layers.kind) == ("onset", "first layers")
+    assert onset.estimate is not None
+    assert onset.estimate[:3] == (30, 30, 30)
+    assert set(first_layers.layers) == PLANTED.critical("layer")
     page = series.report()
-    assert all(one.full in page.html.replace("&#39;", "'") for one in found)
+    for claim in (onset, first_layers):
+        table = getattr(series, claim.source["table"].removeprefix("training_"))
+        assert len(rows(table, **claim.source["where"])) == 1
+        assert claim.full in page.html.replace("&#39;", "'")
     assert [*page.figures] == ["training_generate"]
 
 
@@ -150,21 +148,6 @@ def test_a_killed_series_goes_on_and_asks_nothing_twice(series, folder, tmp_path
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-def test_checkpoints_come_one_by_one(series):
-    alive: list[int] = []
-
-    def one_by_one() -> Iterator[tuple[int, Model]]:
-        for step in (30, 0):
-            alive.append(step)
-            yield step, checkpoint(step)
-
-    found = lw.profile_training(one_by_one(), small_task("retrieval"), **ASKED)
-    assert alive == [30, 0]
-    assert found.facts.steps == (0, 30)
-    mine = rows(series.accuracy, step=[0, 30])["accuracy"]
-    assert list(found.accuracy["accuracy"]) == list(mine)
-
-
 def made_up(
     accuracies: np.ndarray, places: np.ndarray, n: int = 60, seed: int = 0
 ) -> dict[int, list[Any]]:
@@ -180,27 +163,42 @@ def made_up(
     return results
 
 
-def saved(results: dict[int, list[Any]], folder: Path) -> dict[int, Path]:
-    return {k: comparing.saved(folder / f"step-{k}", *found) for k, found in results.items()}
+def joined(results: dict[int, list[Any]], **smallest: float) -> lw.TrainingSeries:
+    """As ``compare_series`` joins saved runs."""
+    return api._series(results, 0, 0.2, Interest(**smallest))
 
 
-def test_a_place_that_moves_is_told_and_one_that_stays_is_not(tmp_path):
+def test_checkpoints_come_one_by_one(monkeypatch):
+    events: list[str] = []
+
+    def one_by_one() -> Iterator[tuple[int, Model]]:
+        for step in (30, 0):
+            events.append(f"load {step}")
+            yield step, small_model(PLAIN)
+
+    results = iter(made_up(np.full(2, 0.9), np.full(2, 1)).values())
+    monkeypatch.setattr(api, "measured", lambda *_: events.append("measure") or next(results))
+    found = lw.profile_training(one_by_one(), small_task("retrieval"), **ASKED)
+    assert events == ["load 30", "measure", "load 0", "measure"]
+    assert found.facts.steps == (0, 30)
+
+
+def test_a_place_that_moves_is_told_and_one_that_stays_is_not():
     accuracies = np.array([0.25] + [0.95] * 6)
-    moved = saved(made_up(accuracies, np.array([1] * 4 + [4] * 3)), tmp_path / "moved")
-    stays = saved(made_up(accuracies, np.full(7, 2)), tmp_path / "stays")
-    found = lw.compare_series(moved)
+    moved = made_up(accuracies, np.array([1] * 4 + [4] * 3))
+    found = joined(moved)
     (row,) = found.moves.to_dict("records")
     assert row["significant"]
     assert row["change"] == pytest.approx(3, abs=0.5)
     assert (row["first_step"], row["last_step"], row["n_steps"]) == (1, 6, 6)
-    (claim,) = [one for one in found.findings() if one.kind == "moves"]
+    (claim,) = [claim for claim in found.findings() if claim.kind == "moves"]
     assert "layers deeper late in training" in claim.short
     assert claim.p == row["p_holm"]
-    (row,) = lw.compare_series(stays).moves.to_dict("records")
+    (row,) = joined(made_up(accuracies, np.full(7, 2))).moves.to_dict("records")
     assert not row["significant"]
     assert row["low"] < 0 < row["high"]
     few = {step: moved[step] for step in (3, 4, 5, 6)}
-    (row,) = lw.compare_series(few, smallest_depth=5.0).moves.to_dict("records")
+    (row,) = joined(few, depth=5.0).moves.to_dict("records")
     assert row["p_holm"] < 0.05
     assert not row["significant"]  # less than is of interest
 
@@ -209,24 +207,17 @@ def test_a_place_that_moves_is_told_and_one_that_stays_is_not(tmp_path):
 @pytest.mark.parametrize(
     ("accuracy", "noise", "n_steps"), [(0.8, 0.3, 5), pytest.param(0.35, 1.0, 12, id="weak")]
 )
-def test_layers_that_do_nothing_are_rarely_said_to_be_needed_first(
-    tmp_path, accuracy, noise, n_steps
-):
+def test_layers_that_do_nothing_are_rarely_said_to_be_needed_first(accuracy, noise, n_steps):
     """Answers are drawn anew under every change; the model knows most of them, or hardly any."""
-    told = 0
+    told, key = 0, ("keys", "retrieval", "letter")
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        results = {
-            step: [
-                comparing.ablation(
-                    f"{100 + step}",
-                    {("keys", "retrieval", "letter"): comparing.answers(
-                        rng, np.arange(80) < 80 * accuracy, {}, 6, noise, accuracy)},
-                )
-            ]
-            for step in range(n_steps)
-        }  # fmt: skip
-        series = lw.compare_series(saved(results, tmp_path / f"{seed}"))
+        right = [comparing.answers(rng, np.arange(80) < 80 * accuracy, {}, 6, noise, accuracy)
+                 for _ in range(n_steps)]  # fmt: skip
+        series = joined({
+            step: [comparing.ablation(f"{100 + step}", {key: of_step})]
+            for step, of_step in enumerate(right)
+        })  # fmt: skip
         told += bool(series.layers["significant"].any())  # of which the first are told
     assert told / 60 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 60)
 
@@ -302,29 +293,26 @@ def test_two_checkpoints_of_the_same_weights_are_refused_before_the_others_are_r
         )  # fmt: skip
 
 
-def test_runs_that_are_no_checkpoints_of_one_model_are_refused(tmp_path):
-    key = ("keys", "retrieval", "letter")
+def test_runs_that_are_no_checkpoints_of_one_model_are_refused():
+    keys, facts = ("keys", "retrieval", "letter"), ("facts", "knowledge", "letter")
     right = np.ones((20, 7), dtype=bool)
-    one, other = comparing.ablation("1", {key: right}), comparing.ablation("2", {key: right})
-    deep = comparing.ablation("3", {key: np.ones((20, 9), dtype=bool)})
-    task = comparing.ablation("4", {("facts", "knowledge", "letter"): right})
-    folders = saved({0: [one], 1: [other], 2: [deep], 3: [task], 4: [one]}, tmp_path)
-
-    def refused(*steps: int) -> str:
-        with pytest.raises(UserError) as told:
-            lw.compare_series({step: folders[step] for step in steps})
-        return str(told.value)
-
-    assert "not checkpoints of one model (6 layers" in refused(0, 2)
-    assert "runs of the same model" in refused(0, 4)
-    assert "share no task" in refused(0, 3)
-    both = comparing.ablation("5", {key: right, ("facts", "knowledge", "letter"): right})
-    folders |= {5: comparing.saved(tmp_path / "step-5", both)}
-    assert "Task 'facts' does not have the same items at every step" in refused(0, 5)
+    cells = [{keys: right}, {keys: right}, {keys: np.ones((20, 9), dtype=bool)}, {facts: right},
+             {keys: right, facts: right}]  # fmt: skip
+    runs = {step: [comparing.ablation(f"{step}", of)] for step, of in enumerate(cells)}
+    runs[5] = runs[0]
+    for other, message in (
+        (2, r"not checkpoints of one model \(6 layers"),
+        (5, "runs of the same model"),
+        (3, "share no task"),
+        (4, "Task 'facts' does not have the same items at every step"),
+    ):
+        with pytest.raises(UserError, match=message):
+            joined({0: runs[0], other: runs[other]})
     with pytest.raises(UserError, match=r"pairs"):
         lw.profile_training([1, 2])  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="a folder, a loaded model, or a function"):
         lw.profile_training({1: 2.5, 2: 3})  # pyright: ignore[reportArgumentType]
-    assert all(lw.compare_series({0: folders[0], 1: folders[1]}).onsets["appears"])
+    series = joined({0: runs[0], 1: runs[1]})
+    assert all(series.onsets["appears"])
     with pytest.raises(UserError, match="has no protocol 'generate'"):
-        lw.compare_series({0: folders[0], 1: folders[1]}).plot("generate")
+        series.plot("generate")

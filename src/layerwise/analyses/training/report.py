@@ -14,12 +14,12 @@ from layerwise.presentation.claim import ESTABLISHED, Claim, Estimate, evidence,
 from layerwise.presentation.columns import (
     Column,
     Row,
-    cells,
+    as_text,
     decided,
     estimated,
-    heads,
     named,
     numbered,
+    p_column,
     plain,
 )
 from layerwise.presentation.naming import naming_layers_of
@@ -123,24 +123,25 @@ def _page(series: TrainingSeries, claims: Sequence[Claim]) -> tuple[str, dict[st
         f"{row['task']} {when(row['protocol'])} ({p_value(row['p_corrected'])} at the last step)"
         for row in records(rows(series.onsets, appears=False))
     ]
+
+    def rows_of(claim: Claim) -> Table:
+        name = claim.source["table"]
+        table = getattr(series, name.removeprefix("training_"))
+        return evidence(claim, table, f"{name}.parquet")
+
     text = filled(
         "layerwise.analyses.training",
         "training.html.j2",
         name=model.name,
         facts=series.facts,
         gain=number(100 * series.facts.smallest_gain),
-        findings=[(claim, _evidence(series, claim)) for claim in claims],
+        findings=[(claim, rows_of(claim)) for claim in claims],
         most=_FIRST,
         not_there=not_there,
         pictures=[made[drawing] for drawing in drawings],
         tables=_tables(series),
     )
     return text, figures
-
-
-def _evidence(series: TrainingSeries, claim: Claim) -> Table:
-    name = claim.source["table"]
-    return evidence(claim, getattr(series, name.removeprefix("training_")), f"{name}.parquet")
 
 
 def _course(series: TrainingSeries, protocol: str) -> partial[Any]:
@@ -177,41 +178,33 @@ def _tables(series: TrainingSeries) -> list[Table]:
     ]
     with naming_layers_of(series.facts.runs[0].facts.model):
         tables = [
-            (title, heads(columns), cells(columns, table.head(_MOST)))
-            for title, columns, table in (
-                ("Onsets", ONSETS, series.onsets),
-                ("Does its place move?", MOVES_COLUMNS, series.moves),
-                ("Accuracy by step", ACCURACY, series.accuracy),
+            as_text(f"{title} ({{n}})", columns, getattr(series, name), most=_MOST,
+                    where=f"rows are in training_{name}.parquet", collapsed=name != "onsets")
+            for title, name, columns in (
+                ("Onsets", "onsets", ONSETS),
+                ("Does its place move?", "moves", MOVES_COLUMNS),
+                ("Accuracy by step", "accuracy", ACCURACY),
             )
-        ]
-    tables.append(("Checkpoints", ("step", "model", "hash"), checkpoints))
-    return [
-        Table(f"{title} ({len(listed)})", columns, listed, collapsed=title != "Onsets")
-        for title, columns, listed in tables
-    ]
-
-
-def _p(head: str, name: str) -> Column:
-    return Column(head, lambda row: p_value(row[name]))
+        ]  # fmt: skip
+    title = f"Checkpoints ({len(checkpoints)})"
+    return [*tables, Table(title, ("step", "model", "hash"), checkpoints, collapsed=True)]
 
 
 def _needed(name: str, step: str) -> Column:
     """The layers that are needed first or last, and at which step."""
-    return Column(
-        f"{name} needs layers",
-        lambda row: (
-            f"{layer_ranges(row[f'layers_{name}'])} (step {row[step]})"
-            if isinstance(row[step], int)
-            else "–"
-        ),
-    )
+
+    def text(row: Row) -> str:
+        known = isinstance(row[step], int)
+        return f"{layer_ranges(row[f'layers_{name}'])} (step {row[step]})" if known else "–"
+
+    return Column(f"{name} needs layers", text)
 
 
 ONSETS = (
     *plain("task", "capability", "protocol"),
     named("n", "n_items"),
     Column("there at the end", lambda row: "yes" if row["appears"] else "not shown"),
-    _p("p (corrected)", "p_corrected"),
+    p_column("p (corrected)", "p_corrected"),
     Column(
         "onset [interval]",
         lambda row: f"{row['onset']} [{row['low']}, {row['high']}]" if row["appears"] else "–",
@@ -229,8 +222,8 @@ MOVES_COLUMNS = (
     numbered("layer, earlier half", "layer_early", digits=2),
     numbered("layer, later half", "layer_late", digits=2),
     estimated("deeper by", "change", "", 1, 2),
-    _p("p", "p"),
-    _p("p (Holm)", "p_holm"),
+    p_column("p", "p"),
+    p_column("p (Holm)", "p_holm"),
     Column("move is", lambda row: "established" if row["significant"] else "open"),
 )
 ACCURACY = (
@@ -239,7 +232,7 @@ ACCURACY = (
     estimated("accuracy (%)", "accuracy", "", 100),
     numbered("blind (%)", "blind", 100),
     numbered("no layers (%)", "no_layers", 100),
-    _p("p (Holm, series)", "p_series"),
+    p_column("p (Holm, series)", "p_series"),
     decided("signal", "signal"),
 )
 

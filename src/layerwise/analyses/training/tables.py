@@ -17,6 +17,7 @@ from layerwise.analyses.comparison.runs import (
     on_shared_tasks,
     refuse_other_prompts,
     refuse_same_model,
+    shapes_of,
     shared_change,
 )
 from layerwise.analyses.emergence.api import evidence_of
@@ -37,7 +38,7 @@ from layerwise.storage.base import Result
 from layerwise.storage.joined_folder import JoinedFolder
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.places import SERIES_PAGE
-from layerwise.storage.provenance import Stamped, join_facts
+from layerwise.storage.provenance import Stamped
 from layerwise.storage.schemas import SCHEMAS
 
 LAYERS = ("skip", "layer")
@@ -136,7 +137,6 @@ def joined_series(results: Mapping[int, Sequence[Result]]) -> Series:
 def checkpoints_of_one_model(results: Mapping[int, Sequence[Result]]) -> list[SavedRun]:
     """The runs so far in the order of their steps, of one model each time and never the same."""
     runs: list[SavedRun] = []
-    shapes: dict[str, str] = {}
     for step in sorted(results):
         curves = with_curves(results[step])
         if not any(isinstance(curve, AblationResult) for curve in curves):
@@ -144,16 +144,13 @@ def checkpoints_of_one_model(results: Mapping[int, Sequence[Result]]) -> list[Sa
                 f"The run of step {step} has no ablation: expected layers that were skipped one by "
                 "one; run `layerwise profile-training` or `layerwise ablate` with this folder."
             )
-        facts = join_facts([result.facts for result in curves])
-        runs.append(SavedRun(f"step {step}", None, facts, tuple(curves)))
-        layers, n_parameters = counted(facts.model.n_layers, "layer"), facts.model.n_parameters
-        shapes.setdefault(f"{layers}, {n_parameters} parameters", runs[-1].name)
+        runs.append(SavedRun.of(f"step {step}", None, curves))
     refuse_same_model(runs)
     refuse_other_prompts(runs)
-    if len(shapes) > 1:
-        listed = "; ".join(f"{shape} at {name}" for shape, name in shapes.items())
+    shapes = shapes_of(runs, "at")
+    if shapes:
         raise UserError(
-            f"These are not checkpoints of one model ({listed}): expected the same layers and "
+            f"These are not checkpoints of one model ({shapes}): expected the same layers and "
             "parameters at every step; leave the others out, or compare them as models with "
             "`layerwise compare`."
         )
@@ -205,26 +202,23 @@ def _accuracy(series: Series) -> pd.DataFrame:
 
 
 def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:
-    """What each layer costs at each step; significant after Holm's correction over the series.
-
-    Steps without signal count as tests, though nothing is told of them and some layers were not
-    skipped there: the others are, of a model that hardly knows the answers, those at which it was
-    right more often by luck, from which any other answers look like a loss.
-    """
+    """What each layer costs at each step; significant after Holm's correction over the series."""
+    # Steps without signal count as tests, though nothing is told of them and some layers were not
+    # skipped there: the others are, of a model that hardly knows the answers, those at which it
+    # was right more often by luck, from which any other answers look like a loss.
     kind, site = series.change
     tables = []
     for step, one in zip(series.steps, series.ablations(), strict=True):
         effects = rows(one.effects(), kind=kind, site=site)
         single = effects.loc[effects["head"].isna() & effects["layer"].notna()]
         tables.append(single.assign(step=step))
-    whole = pd.concat(tables, ignore_index=True)
-    signal = accuracy.set_index(["step", *_KEY])["signal"]
-    able = signal.reindex(pd.MultiIndex.from_frame(pd.DataFrame(whole[["step", *_KEY]]))).to_numpy(
-        dtype=bool
-    )
+    cell = ["step", *_KEY]
+    whole = pd.concat(tables, ignore_index=True).drop(columns="signal")
+    whole = whole.merge(accuracy[[*cell, "signal"]], on=cell, how="left")
+    able = whole["signal"].to_numpy(dtype=bool)
     p = np.where(able, holm(numbers(whole, "p"), n_layer_tests(accuracy, whole)), np.nan)
     lost = able & (np.nan_to_num(p, nan=1.0) < ALPHA) & (numbers(whole, "acc_diff") > 0)
-    return conform("training_layers", whole.assign(p_series=p, signal=able, significant=lost))
+    return conform("training_layers", whole.assign(p_series=p, significant=lost))
 
 
 def _depths(series: Series, seed: int) -> pd.DataFrame:
