@@ -11,6 +11,7 @@ import pytest
 
 import layerwise as lw
 from layerwise.planning import plan_run
+from tests.cases import in_long_runs
 from tests.models.tiny import tiny_folder
 
 FOLDER = Path(__file__).parents[1] / "analyses" / "paper_pairs"
@@ -29,7 +30,7 @@ def study() -> Any:
     return module
 
 
-@pytest.fixture(scope="module", params=["qwen-1.5b", "llama-8b"])
+@pytest.fixture(scope="module", params=["qwen-1.5b", *in_long_runs(("llama-8b",))])
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The config with a tiny random pair in place of a real one, and few items."""
     (pair,) = (dict(each) for each in CONFIG["pairs"] if each["name"] == request.param)

@@ -14,6 +14,7 @@ from layerwise.models.organisms.layout import WiredLayout
 from layerwise.report.html import findings
 from layerwise.stats import exact_interval
 from layerwise.tasks import load_task
+from tests.cases import in_long_runs
 
 FOLDER = Path(__file__).parents[1] / "analyses" / "validity"
 NOMINAL = 0.05
@@ -31,7 +32,7 @@ nothing, planted, planted_seq2seq, tuned, guessing = map(
 )
 
 
-@pytest.mark.parametrize("case", ["random_weights", "shuffled_answers"])
+@pytest.mark.parametrize("case", [*in_long_runs(("shuffled_answers",)), "random_weights"])
 def test_a_model_without_signal_gets_no_claim(case):
     result = getattr(nothing, case)(seed=1, n_items=24)
     effects = result.effects()
@@ -45,6 +46,11 @@ def test_a_model_without_signal_gets_no_claim(case):
     assert "not shown to be better than chance" in only.full
 
 
+def saved(name: str) -> pd.DataFrame:
+    """A table that the study saved."""
+    return pd.read_parquet(FOLDER / "results" / f"{name}.parquet")
+
+
 def test_shuffled_answers_are_drawn_evenly_from_the_choices():
     task = load_task("wired-lookup", limit=200)
     mixed = nothing.shuffled(task, seed=0)
@@ -55,7 +61,7 @@ def test_shuffled_answers_are_drawn_evenly_from_the_choices():
 
 
 def test_redrawn_answers_have_signal_and_no_effect_on_average():
-    tables = [nothing.redrawn(seed) for seed in range(40)]
+    tables = [nothing.redrawn(seed) for seed in range(24)]
     assert np.mean([table["signal"].all() for table in tables]) > 0.9
     differences = np.concatenate([table["acc_diff"] for table in tables])
     assert abs(differences.mean()) < 0.02
@@ -67,10 +73,10 @@ def test_redrawn_answers_have_signal_and_no_effect_on_average():
 
 
 def test_the_saved_rates_are_at_most_nominal():
-    saved = pd.read_parquet(FOLDER / "results" / "nothing.parquet")
-    asked = saved.loc[saved["case"] != nothing.REDRAWN]
+    table = saved("nothing")
+    asked = table.loc[table["case"] != nothing.REDRAWN]
     assert (asked["silent"].astype(bool) == ~asked["signal"]).all()
-    told = nothing.told(saved)
+    told = nothing.told(table)
     assert told["models"].eq(nothing.N_MODELS).all()
     assert (told["low"] <= NOMINAL).all()
     with_signal = told.set_index("case")["signal"]
@@ -78,7 +84,7 @@ def test_the_saved_rates_are_at_most_nominal():
 
 
 def test_the_saved_findings_are_what_was_planted():
-    table = pd.read_parquet(FOLDER / "results" / "planted.parquet")
+    table = saved("planted")
     by_gradient = table["method"] == planted.within.GRADIENT
     assert table.loc[~by_gradient, "same"].all()
     # A gradient sees the head at the end of the chain, and only where that is all it is exact.
@@ -92,7 +98,7 @@ def test_the_saved_findings_are_what_was_planted():
 
 
 def test_the_saved_findings_in_encoder_decoders_are_what_was_planted():
-    table = pd.read_parquet(FOLDER / "results" / "planted_seq2seq.parquet")
+    table = saved("planted_seq2seq")
     by_gradient = table["method"].str.startswith("attribution patching")
     same = [list(a) == list(b) for a, b in zip(table["planted"], table["found"], strict=True)]
     assert table["same"].tolist() == same
@@ -107,6 +113,7 @@ def test_the_saved_findings_in_encoder_decoders_are_what_was_planted():
     assert len(set(drawn)) > 10
 
 
+@pytest.mark.long
 def test_a_tuned_lens_claims_no_depth_where_there_is_no_signal(monkeypatch):
     monkeypatch.setattr(tuned, "STEPS", 30)
     monkeypatch.setattr(nothing, "N_ITEMS", 20)
@@ -118,7 +125,7 @@ def test_a_tuned_lens_claims_no_depth_where_there_is_no_signal(monkeypatch):
 
 
 def test_the_saved_tuned_lenses_read_what_is_there_and_nothing_before():
-    readings = pd.read_parquet(FOLDER / "results" / "tuned_readings.parquet")
+    readings = saved("tuned_readings")
     assert set(zip(readings["model"], readings["lens"], strict=True)) == {
         (name, lens) for name in (*tuned.ORGANISMS, tuned.WIRED) for lens in tuned.LENSES
     }
@@ -138,17 +145,18 @@ def test_the_saved_tuned_lenses_read_what_is_there_and_nothing_before():
 
 
 def test_the_saved_tuned_lenses_are_nearer_and_claim_nothing_of_random_weights():
-    layers = pd.read_parquet(FOLDER / "results" / "tuned_layers.parquet")
+    layers = saved("tuned_layers")
     organisms = layers.loc[layers["model"].isin(tuned.ORGANISMS)]
     assert organisms.groupby(["model", "kind"])["layer"].count().eq(8).all()
     assert (organisms["difference_low"] > 0).all()
     assert organisms.loc[organisms["kind"] == "full", "lower"].all()
-    untrained = pd.read_parquet(FOLDER / "results" / "tuned_untrained.parquet")
+    untrained = saved("tuned_untrained")
     assert len(untrained) == tuned.N_MODELS
     assert not untrained.loc[~untrained["signal"], "claimed"].any()
     assert (untrained["claimed_alone"] > 0).mean() <= NOMINAL
 
 
+@pytest.mark.long
 def test_methods_that_patch_would_claim_of_guesses_what_they_do_not_claim():
     """Of this model a depth and cells would be told if reversed pairs were not counted."""
     table = guessing.measure({nothing.RANDOM: [2]})
@@ -159,7 +167,7 @@ def test_methods_that_patch_would_claim_of_guesses_what_they_do_not_claim():
 
 
 def test_the_saved_claims_of_guesses_are_at_most_nominal():
-    told = guessing.told(pd.read_parquet(FOLDER / "results" / "nothing_methods.parquet"))
+    told = guessing.told(saved("nothing_methods"))
     sizes = {case: len(seeds) for case, seeds in guessing.MODELS.items()}
     assert told["models"].tolist() == told["case"].map(sizes).tolist()
     assert (told["low"] <= NOMINAL).all()
@@ -169,7 +177,7 @@ def test_the_saved_claims_of_guesses_are_at_most_nominal():
 
 def test_the_saved_findings_in_organisms_are_as_written_beforehand_but_where_told():
     within_trained = part("within_trained")
-    table = pd.read_parquet(FOLDER / "results" / "trained_methods.parquet")
+    table = saved("trained_methods")
     assert set(table["method"]) == set(within_trained.RULES)
     assert table["model"].nunique() == len(within_trained.NAMES)
     for row in table.itertuples():
@@ -201,7 +209,7 @@ def test_a_page_of_one_scale_claims_no_other_layers():
 def test_the_saved_pages_say_what_is_false_no_more_often_than_is_nominal():
     """What is said to hold over a run; within a table, what is corrected over the run anyway."""
     sentences = part("sentences")
-    table = pd.read_parquet(FOLDER / "results" / "sentences.parquet")
+    table = saved("sentences")
     rates = sentences.told(table)
     assert set(zip(rates["case"], rates["kind"], strict=True)) == {
         (case, kind) for case, kinds in sentences.FALSE.items() for kind in kinds
@@ -211,9 +219,9 @@ def test_the_saved_pages_say_what_is_false_no_more_often_than_is_nominal():
 
 
 def test_the_saved_claims_of_what_layers_are_for_are_false_as_rarely_as_is_nominal():
-    rates = pd.read_parquet(FOLDER / "results" / "layer_claims.parquet")
+    rates = saved("layer_claims")
     assert set(rates["world"]) == {world.name for world in part("layer_claims").worlds()}
-    gains = pd.read_parquet(FOLDER / "results" / "layer_gains.parquet")
+    gains = saved("layer_gains")
     assert max(rates["rate"].max(), gains["rate"].max()) <= NOMINAL
 
 
