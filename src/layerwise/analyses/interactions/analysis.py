@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
 from layerwise.errors import UserError, counted
@@ -53,9 +52,11 @@ def _pairs(run: RunTables) -> tuple[list[FigureSpec], list[Table]]:
     from .figures import interaction_triangles
 
     pairs = run.table("interaction_pairs")
-    measure = ACCURACY if pairs is None else measure_of(pairs)
-    shown = pd.DataFrame() if pairs is None else rows(pairs, measure=measure, signal=True)
-    if pairs is None or shown.empty:
+    if pairs is None:
+        return [], []
+    measure = measure_of(pairs)
+    shown = rows(pairs, measure=measure, signal=True)
+    if shown.empty:
         return [], []
     noun = HEAD_WORDS.get(str(shown["site"].iloc[0]), "layer")
     sizes = shown.groupby(["task", "protocol"]).size()
@@ -80,7 +81,7 @@ def _pairs(run: RunTables) -> tuple[list[FigureSpec], list[Table]]:
                         on=key, how="left")  # fmt: skip
     columns = (
         *plain("task", "protocol"), named("n", "n_items"), Column("pair", pair_name),
-        numbered(f"first alone ({_unit(measure)})", "cost_first", 1, 2),
+        numbered(f"first alone ({measure})", "cost_first", 1, 2),
         numbered("second alone", "cost_second", 1, 2), numbered("both", "cost_both", 1, 2),
         estimated("interaction [95 %]", "interaction", "", 1, 2),
         estimated("beyond pairs with one of them", "excess", "excess_", 1, 2),
@@ -93,17 +94,15 @@ def _pairs(run: RunTables) -> tuple[list[FigureSpec], list[Table]]:
     return [FigureSpec("interactions", draw, caption, alt)], [as_text(title, columns, top)]
 
 
-def _unit(measure: str) -> str:
-    return "accuracy" if measure == ACCURACY else "nats"
-
-
 def _values(run: RunTables) -> tuple[list[FigureSpec], list[Table]]:
     """Shapley values of layers, a figure for each way of estimation, and in numbers."""
     from .figures import shapley_values
 
     shapley = run.table("shapley")
-    measure = ACCURACY if shapley is None else measure_of(shapley)
-    able = pd.DataFrame() if shapley is None else rows(shapley, signal=True, measure=measure)
+    if shapley is None:
+        return [], []
+    measure = measure_of(shapley)
+    able = rows(shapley, signal=True, measure=measure)
     if able.empty:
         return [], []
     figures = []
@@ -125,7 +124,7 @@ def _values(run: RunTables) -> tuple[list[FigureSpec], list[Table]]:
     columns = (
         *plain("task", "protocol"), named("from", "by"),
         Column("layer", lambda row: player_name(row["layer"], row["head"])),
-        numbered(f"alone ({_unit(measure)})", "alone", 1, 2),
+        numbered(f"alone ({measure})", "alone", 1, 2),
         estimated("Shapley value [95 %]", "value", "", 1, 2),
         numbered("sampling error", "se_sampling", 1, 2), numbered("sum of all", "total", 1, 2),
     )  # fmt: skip

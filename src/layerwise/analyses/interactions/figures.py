@@ -33,14 +33,7 @@ Part = tuple[int, int]  # a layer and a head of it; -1 for the whole layer
 def interaction_triangles(
     pairs: pd.DataFrame, measure: str = "nats", width: float = FULL_WIDTH
 ) -> Figure:
-    """What each pair costs beyond the sum of its two, layers by layers.
-
-    A triangle per task and protocol with signal. Red costs more together, blue less; all panels
-    have one scale. Dots are redundant and squares overlap, by nats and margin; rings cost more in
-    nats alone.
-
-    ``pairs`` is rows of ``interaction_pairs.parquet`` of one site, some with signal.
-    """
+    """What each pair costs beyond the sum of its two, from ``interaction_pairs.parquet``."""
     shown = rows(pairs, measure=measure, signal=True)
     shown = shown.assign(one=_parts(shown, "first"), other=_parts(shown, "second"))
     listed = [
@@ -92,16 +85,8 @@ def _parts(pairs: pd.DataFrame, which: str) -> list[Part]:
 def shapley_values(
     shapley: pd.DataFrame, by: str, measure: str = "nats", width: float = FULL_WIDTH
 ) -> Figure:
-    """How the cost of skipping all layers is shared out among them.
-
-    A line per protocol with signal, with bootstrap 95 % intervals over items; open markers are
-    costs of single layers.
-
-    ``shapley`` is rows of ``shapley.parquet`` of whole layers or sublayers, some with signal;
-    ``by`` is ``pairs`` or ``permutations``.
-    """
+    """How the cost of skipping all layers is shared out, from rows of ``shapley.parquet``."""
     shown = rows(shapley, by=by, measure=measure, signal=True)
-    unit = "accuracy" if measure == "accuracy" else "nats"
     tasks = by_task(shown)
     panels = Panels([task_title(part) for _, part in tasks], width)
     for axes, (_, part) in zip(panels.flat, tasks, strict=True):
@@ -111,7 +96,7 @@ def shapley_values(
             points(axes, line["layer"], line["alone"], seen.marker, f"alone {protocol}",
                    "skipped alone", ms=2.6, mew=0.6, mfc="white", color=seen.color)  # fmt: skip
             value = series(line, f"value {protocol}", seen, "value", ends=("low", "high"),
-                           unit=f" {unit}", label=protocol, band=False)  # fmt: skip
+                           unit=f" {measure}", label=protocol, band=False)  # fmt: skip
             draw_series(axes, [value], Words(interval="95 % interval"))
     panels.over_layers(layers_of(shown))
-    return panels.finish(f"Shapley values of layers, by {by}", "layer", [unit])
+    return panels.finish(f"Shapley values of layers, by {by}", "layer", [measure])

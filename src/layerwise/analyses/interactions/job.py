@@ -63,16 +63,9 @@ class SetsSpec(AblationSpec):
 
     @classmethod
     def among(
-        cls,
-        model: Model,
-        site: str,
-        layers: tuple[int, ...],
-        heads: Sequence[int] | None,
-        *,
-        order: int,
-        permutations: int,
-        seed: int,
-    ) -> SetsSpec:
+        cls, model: Model, site: str, layers: tuple[int, ...], heads: Sequence[int] | None, *,
+        order: int, permutations: int, seed: int,
+    ) -> SetsSpec:  # fmt: skip
         """The sets that are made of some layers or heads of a model."""
         refuse_sets(order, permutations)
         basis = AblationSpec.of(model, "skip", site, layers, heads=heads)
@@ -157,15 +150,15 @@ class Interactions:
         removed: dict[str, Players] = {"intact": ()} | {
             change.id: players for change, players in zip(changes, self.spec.sets, strict=True)
         }
-        by_head = self.spec.heads is not None
         of_row = [
             removed[name] if kind not in CONTROLS else ()
             for name, kind in zip(records["intervention"], records["kind"], strict=True)
         ]
+        heads = [[player.head for player in players] for players in of_row]
         table = records.assign(
             site=self.spec.site,
             layers=[[player.layer for player in players] for players in of_row],
-            heads=[[player.head for player in players] if by_head else None for players in of_row],
+            heads=heads if self.spec.heads is not None else None,
         )
         orders = [
             {"permutation": number, "place": place, "layer": player.layer, "head": player.head}

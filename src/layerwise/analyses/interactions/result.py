@@ -23,7 +23,6 @@ from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 
 from .tables import (
-    ACCURACY,
     NATS,
     PERMUTATIONS,
     measure_of,
@@ -111,7 +110,7 @@ _SHORT = (
     numbered("first alone", "cost_first", 1, 2),
     numbered("second alone", "cost_second", 1, 2),
     numbered("together", "cost_both", 1, 2),
-    Column("unit", lambda row: NATS if row["measure"] == NATS else ACCURACY),
+    named("unit", "measure"),
     estimated("interaction", "interaction", "", 1, 2),
     p_column("q", "p_bh"),
     named("verdict", "verdict"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -66,21 +67,25 @@ class Costs:
     signal: bool  # whether the intact model is better than blind
     chance: float  # accuracy by guessing
 
-    @property
+    @cached_property
     def players(self) -> Players:
         """All that is removed, by layer and head."""
         return tuple(sorted({player for removed in self.sets for player in removed}))
 
-    @property
+    @cached_property
     def column(self) -> dict[Players, int]:
         """The column of each set."""
         return {removed: i for i, removed in enumerate(self.sets)}
 
-    @property
+    @cached_property
     def pairs(self) -> list[tuple[Player, Player]]:
         """The pairs of players if all were removed."""
-        pairs, removed = list(combinations(self.players, 2)), set(self.sets)
-        return pairs if removed.issuperset(pairs) else []
+        pairs = list(combinations(self.players, 2))
+        return pairs if self.column.keys() >= set(pairs) else []
+
+    def alone(self, measure: str) -> Float[np.ndarray, "items players"]:
+        """What each player costs alone."""
+        return self.costs[measure][:, [self.column[player,] for player in self.players]]
 
 
 def costs_of(interactions: pd.DataFrame, chance: Chance) -> Iterator[Costs]:
@@ -270,13 +275,14 @@ def shapley_table(
 def _by_pairs(cell: Costs, measure: str, seed: int) -> pd.DataFrame:
     """The 2-additive approximation: what a player costs alone, and half of its interactions."""
     costs, column = cell.costs[measure], cell.column
-    alone = {player: costs[:, column[player,]] for player in cell.players}
-    values = {player: cost.copy() for player, cost in alone.items()}
-    for first, other in cell.pairs:
-        half = (costs[:, column[first, other]] - alone[first] - alone[other]) / 2
-        values[first] += half
-        values[other] += half
-    shares = np.column_stack([values[player] for player in cell.players])
+    place = {player: i for i, player in enumerate(cell.players)}
+    alone = cell.alone(measure)
+    shares = alone.copy()
+    for pair in cell.pairs:
+        first, other = (place[player] for player in pair)
+        half = (costs[:, column[pair]] - alone[:, first] - alone[:, other]) / 2
+        shares[:, first] += half
+        shares[:, other] += half
     return _shared_out(cell, measure, shares, seed, by=PAIRS)
 
 
@@ -302,8 +308,6 @@ def _by_orders(
 def _shared_out(
     cell: Costs, measure: str, shares: PerItem, seed: int, *, by: str, **more: Any
 ) -> pd.DataFrame:
-    column = cell.column
-    alone = cell.costs[measure][:, [column[player,] for player in cell.players]]
     table = pd.DataFrame(
         {
             "layer": [player.layer for player in cell.players],
@@ -314,7 +318,7 @@ def _shared_out(
         measure=measure,
         by=by,
         n_items=len(shares),
-        alone=alone.mean(axis=0),
+        alone=cell.alone(measure).mean(axis=0),
         **_with_bounds("value", "", shares, cell, seed),
         se=mean_errors(shares, cell.clusters),
         total=shares.mean(axis=0).sum(),
