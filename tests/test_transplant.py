@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,8 @@ import torch
 import layerwise as lw
 from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant.parts import head_parts
-from layerwise.analyses.transplant.spec import refuse_misfit
 from layerwise.analyses.transplant.weights import distances, transplanted
 from layerwise.errors import UserError
-from layerwise.models import original_tokenizer
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot
@@ -25,11 +24,19 @@ from layerwise.presentation.rows import rows
 from layerwise.report.html import findings
 from layerwise.sweep import intact, sweep
 from tests.analysis import word_task
+from tests.cases import in_long_runs
 from tests.models.seq2seq.tiny import tiny_seq2seq
-from tests.models.tiny import tiny_model
+from tests.models.tiny import tiny_folder, tiny_model, tiny_tokenizer
 from tests.planted import small_model, small_task
 from tests.planted_seq2seq import small_seq2seq
-from tests.transplanting import LAYOUT, asked_of, assert_answers_equal, exchange, without
+from tests.transplanting import (
+    LAYOUT,
+    asked_of,
+    assert_answers_equal,
+    assert_carried_by,
+    exchange,
+    without,
+)  # fmt: skip
 
 SMALL_SEQ2SEQ = WiredSeq2SeqLayout(
     n_encoder_layers=4, n_decoder_layers=3, encoder_heads=2, decoder_heads=2,
@@ -68,43 +75,26 @@ def test_answers_are_those_of_a_model_that_really_has_the_layer(family, site):
         assert_answers_equal(found, plain)
 
 
-@pytest.mark.parametrize("t", [0.25, pytest.param(1.0, marks=pytest.mark.long)])
-@pytest.mark.parametrize("kind", ["decoder", "t5", "bart"])
-def test_texts_are_those_of_the_changed_weights_token_for_token(kind, t):
-    if kind == "decoder":
-        model, other, layer = tiny_model("gpt2"), tiny_model("gpt2", seed=1), 1
-    else:
-        model = tiny_seq2seq(kind)
-        other, layer = copy.deepcopy(model), model.cfg.n_layers - 1
-        with torch.no_grad():
-            for weight in parts_of_block(other, blocks_of(other)[layer])["layer"]:
-                weight.add_(0.3 * torch.randn_like(weight, generator=None).clamp(-1, 1))
-    merged = copy.deepcopy(model)
-    mine, theirs = (parts_of_block(m, blocks_of(m)[layer])["layer"] for m in (merged, other))
+@pytest.mark.parametrize("kind", ["gpt2", "t5", *in_long_runs(("bart",))])
+def test_texts_are_those_of_the_weights_between_two_models_token_for_token(kind):
+    model = tiny_model(kind) if kind == "gpt2" else tiny_seq2seq(kind)
+    other, layer = copy.deepcopy(model), model.cfg.n_layers - 1
+    merged, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    both = (parts_of_block(m, blocks_of(m)[layer])["layer"] for m in (other, merged))
     with torch.no_grad():
-        for weight, donated in zip(mine, theirs, strict=True):
-            weight.copy_(weight + t * (donated - weight) if t != 1 else donated)
-    asked = asked_of(model, ["generate"])
-    scored = asked_of(model, ["continuation"])
-    (plain,) = sweep(merged, [intact()], asked + scored, method="reference").outcomes
-    with transplanted(model, other, "layer", [layer], t):
-        (found,) = sweep(model, [intact()], asked + scored).outcomes
+        for weight, between in zip(*both, strict=True):
+            step = 0.3 * torch.randn(weight.shape, generator=generator)
+            weight.add_(step)
+            between.add_(0.25 * step)
+    asked = asked_of(model)
+    (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
+    with transplanted(model, other, "layer", [layer], 0.25):
+        (found,) = sweep(model, [intact()], asked).outcomes
     assert_answers_equal(found, plain)
 
 
-def assert_carried_by(result: Any, task: str, layer: int, words: str) -> None:
-    """One layer brings all of the gap and destroys all of it; no other moves anything."""
-    effects = result.effects()
-    assert set(effects["task"]) == {task}
-    for _, of in effects.groupby(["host", "protocol"]):
-        moved = of.set_index("layer")["moved"]
-        assert of.loc[of["layer"] == layer, "share"].item() == pytest.approx(1)
-        assert moved.drop(layer).eq(0).all()
-        assert of.set_index("layer")["significant"].pipe(lambda s: list(s[s].index)) == [layer]
-    ranks = result.ranks()
-    assert ranks["rho"].eq(1).all()
-    assert any(f"lies in {words}." in one.short for one in findings([result]))
-    # with that layer each model answers as the other one does
+def assert_answers_as_the_other(result: Any, layer: int) -> None:
+    """With that layer each model answers as the other one does."""
     table = result.transplant
     for host, beside in (("base", "other"), ("other", "base")):
         changed = table.loc[(table["host"] == host) & (table["layer"] == layer)]
@@ -127,7 +117,9 @@ def test_the_layer_in_which_two_decoders_differ_is_found_in_both_directions(bett
     assert gaps["wired-lookup"].all()
     assert not gaps["wired-facts"].any()
     assert set(result.gaps().query("found")["better"]) == {better}
-    assert_carried_by(result, "wired-lookup", LAYOUT.look_up.layer, "layer 1")
+    assert set(result.effects()["task"]) == {"wired-lookup"}
+    assert_carried_by(result, "layer 1", LAYOUT.look_up.layer)
+    assert_answers_as_the_other(result, LAYOUT.look_up.layer)
     (none,) = (one for one in findings([result]) if "no gap to move" in one.full)
     assert "the base is right in 100 %, the other model in 100 %" in none.full
 
@@ -137,7 +129,7 @@ def test_the_part_in_which_two_decoders_differ_is_found_and_the_other_part_moves
     broken = without(whole, (LAYOUT.facts.layer, "mlp_out"))
     task = small_task("knowledge")
     found = exchange(broken, whole, task, site="mlp_out")
-    assert_carried_by(found, task.name, LAYOUT.facts.layer, "MLP of layer 2")
+    assert_carried_by(found, "MLP of layer 2", LAYOUT.facts.layer)
     attention = exchange(broken, whole, task, site="attn_out")
     assert attention.effects()["moved"].eq(0).all()
     told = [one.full for one in findings([attention])]
@@ -149,11 +141,11 @@ def test_the_layer_in_which_two_encoder_decoders_differ_is_found_in_both_directi
     broken = without(whole, (SMALL_SEQ2SEQ.copy.layer, "cross_attn_out"))
     task, at = small_task("retrieval"), SMALL_SEQ2SEQ.copy.layer
     found = exchange(broken, whole, task, site="cross_attn_out")
-    assert_carried_by(found, task.name, at, "cross-attention of layer decoder.1")
-    result = exchange(broken, whole, task, layers=["encoder.1", "decoder.0", "decoder.1"])
+    assert_carried_by(found, "cross-attention of layer decoder.1", at)
+    assert_answers_as_the_other(found, at)
+    result = exchange(broken, whole, task, layers=["encoder.1", "decoder.1"])
     effects = result.effects()
-    assert effects.loc[effects["layer"] == at, "share"].eq(1).all()
-    assert effects.loc[effects["layer"] != at, "share"].eq(0).all()
+    assert (effects["share"].round(6) == (effects["layer"] == at)).all()
     assert any("lies in layer decoder.1." in one.full for one in findings([result]))
 
 
@@ -211,52 +203,56 @@ def test_distances_are_relative_norms_and_cover_every_weight_once():
     assert "embed.W_E" in set(table["part"])
 
 
+def other_words(folder: Path) -> Any:
+    written = tiny_folder(folder, "llama")
+    tiny_tokenizer(vocab_size=290).save_pretrained(written)
+    return lw.load_model(written)
+
+
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (lambda: tiny_seq2seq("t5"), "the kind of model is decoder-only in the base and an enc"),
-        (lambda: tiny_model("gpt2"), "the setting original_architecture is 'LlamaFor"),
-        (lambda: tiny_model("llama", num_hidden_layers=2), "the setting n_layers is 3 in the base"),
-        (lambda: copy.deepcopy(tiny_model("llama")).to(torch.bfloat16), "bfloat16"),
-        (lambda: tiny_model("llama", hidden_size=64), "the setting d_model is 48 in the base"),
+        (lambda _: tiny_seq2seq("t5"), "the kind of model is decoder-only in the base and an enc"),
+        (lambda _: tiny_model("gpt2"), "the setting original_architecture is 'LlamaFor"),
+        (lambda _: tiny_model("llama", num_hidden_layers=2), "setting n_layers is 3 in the base"),
+        (lambda _: copy.deepcopy(tiny_model("llama")).to(torch.bfloat16), "bfloat16"),
+        (lambda _: tiny_model("llama", hidden_size=64), "the setting d_model is 48 in the base"),
+        (other_words, "the token "),
     ],
-    ids=["kind", "family", "layers", "number format", "size"],
+    ids=["kind", "family", "layers", "number format", "size", "vocabulary"],
 )
-def test_models_that_do_not_fit_are_refused_with_the_difference_named(other, named):
+def test_models_that_do_not_fit_are_refused_with_the_difference_named(other, named, tmp_path):
     with pytest.raises(UserError, match="do not fit into the base") as caught:
-        exchange(tiny_model("llama"), other(), word_task())
+        exchange(tiny_model("llama"), other(tmp_path), word_task())
     assert named in str(caught.value)
 
 
-def test_another_vocabulary_is_refused_by_its_first_token(monkeypatch):
-    model, other = tiny_model("llama"), tiny_model("llama", seed=1)
-    known = original_tokenizer(model).get_vocab()
-    moved = dict(
-        zip(sorted(known, key=lambda t: known[t]), reversed(range(len(known))), strict=True)
-    )
-
-    class Other:
-        def get_vocab(self) -> dict[str, int]:
-            return moved
-
-    monkeypatch.setattr(
-        "layerwise.models.instance.facts.original_tokenizer",
-        lambda one: Other() if one is other else original_tokenizer(one),
-    )
-    with pytest.raises(UserError, match=r"the token .* is id \d+ in the base and id \d+"):
-        refuse_misfit(model, other)
-
-
-def test_parts_that_a_layer_does_not_have_are_refused():
-    model = tiny_model("llama")
-    with pytest.raises(UserError, match=r"Layer 0 .* has no part 'cross_attn_out': expected .*mlp"):
-        exchange(model, model, word_task(), site="cross_attn_out")
-    with pytest.raises(UserError, match=r"Unknown part .* 'pattern'"):
-        exchange(model, model, word_task(), site="pattern")
-    with pytest.raises(UserError, match="number of steps is 0"):
-        exchange(model, model, word_task(), steps=0)
-    with pytest.raises(UserError, match="Unknown choice of layers 'pairs'"):
-        exchange(model, model, word_task(), sets="pairs")
+@pytest.mark.parametrize(
+    ("family", "options", "says"),
+    [
+        ("llama", {"site": "cross_attn_out"}, "has no part 'cross_attn_out': expected .*mlp"),
+        ("llama", {"site": "pattern"}, "Unknown part .* 'pattern'"),
+        ("llama", {"steps": 0}, "number of steps is 0"),
+        ("llama", {"sets": "pairs"}, "Unknown choice of layers 'pairs'"),
+        ("llama", {"site": "norms", "exchange": "activations"}, "asked for at site 'norms', which"),
+        ("llama", {"exchange": "weight"}, "Unknown exchange 'weight'"),
+        ("qwen2", {"site": "kv_group", "heads": [2]}, "2 is out of range: .* groups 0 to"),
+        ("qwen2", {"heads": [0]}, "Heads were named for site 'layer', which has none"),
+        ("qwen2", {"site": "cross_z"}, "no part 'cross_z': expected .*, z, kv_group"),
+        ("qwen3", {"site": "embed", "layers": [0]}, "'embed' is of no layer, but layers or sets"),
+        ("qwen3", {"site": "embed", "sets": ["from_first"]}, "'embed' is of no layer, but"),
+        ("qwen3", {"site": "rel_pos"}, "the model has no 'rel_pos': expected one of embed, ln_"),
+        ("gpt2", {"site": "unembed"}, "moving one moves the other: expected site 'embed'"),
+        ("llama", {"greedy": 4}, r"4 layers were to be chosen .* expected 0 \(none\) to 3"),
+        ("llama", {"greedy": 1, "exchange": "activations"}, "an exchange of weights"),
+        ("llama", {"greedy": 1, "held_out": 0}, "more than 0 and less than 1"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_exchanged_is_refused(family, options, says):
+    model = tiny_model(family)
+    with pytest.raises(UserError, match=says):
+        exchange(model, model, word_task(), **options)
 
 
 def shares(result: Any, what: str, direction: str = "brings") -> list[float]:
@@ -331,11 +327,3 @@ def test_the_output_of_a_head_is_found_and_its_siblings_move_nothing():
     assert list(found.effects().query("direction == 'brings'")["share"]) == [1, 0]
     (told,) = [o.full for o in findings([found]) if o.kind == "transplant"]
     assert "lies in the output of head 1.0." in told
-
-
-def test_activations_of_what_puts_out_none_are_refused():
-    model = tiny_model("llama")
-    with pytest.raises(UserError, match="Activations were asked for at site 'norms', which has"):
-        exchange(model, model, word_task(), site="norms", exchange="activations")
-    with pytest.raises(UserError, match="Unknown exchange 'weight'"):
-        exchange(model, model, word_task(), exchange="weight")

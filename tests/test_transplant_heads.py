@@ -20,14 +20,18 @@ from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout
-from layerwise.report.html import findings
 from layerwise.sweep import intact, sweep
-from tests.analysis import word_task
 from tests.models.decoder.tiny import tiny_decoder, tiny_original
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import session_folder, tiny_folder, tiny_model
 from tests.planted import small_model, small_task
-from tests.transplanting import LAYOUT, asked_of, assert_answers_equal, exchange
+from tests.transplanting import (
+    LAYOUT,
+    asked_of,
+    assert_answers_equal,
+    assert_carried_by,
+    exchange,
+)  # fmt: skip
 
 Weights = dict[str, torch.Tensor]
 LAYER, HEAD, WIDTH = 1, 2, 12  # the head that is exchanged; the width of the tiny models' heads
@@ -173,37 +177,22 @@ def without_head(model: Any, site: str, layer: int, head: int) -> Any:
     return broken
 
 
-def assert_carried_by(result: Any, layer: int, head: int, words: str) -> None:
-    """One head brings all of the gap and destroys all of it; no other moves anything."""
-    effects = result.effects()
-    for _, of in effects.groupby("direction"):
-        here = (of["layer"] == layer) & (of["head"] == head)
-        assert of.loc[here, "share"].item() == pytest.approx(1)
-        assert of.loc[~here, "moved"].eq(0).all()
-        assert list(of["significant"]) == list(here)
-    assert set(effects["direction"]) == {"brings", "destroys"}
-    assert any(f"lies in {words}." in one.short for one in findings([result]))
-
-
-@pytest.mark.parametrize("better", ["other", "base"])
-def test_the_head_in_which_two_decoders_differ_is_found_in_both_directions(better):
+def test_the_head_in_which_two_decoders_differ_is_found_in_both_directions():
     whole = small_model(LAYOUT)
-    broken = without_head(whole, "z", *(LAYOUT.look_up.layer, LAYOUT.look_up.head))
-    pair = (broken, whole) if better == "other" else (whole, broken)
-    found = exchange(*pair, small_task("retrieval"), site="z", layers=[1, 3])
+    broken = without_head(whole, "z", LAYOUT.look_up.layer, LAYOUT.look_up.head)
+    found = exchange(whole, broken, small_task("retrieval"), site="z", layers=[1, 3])
     assert len(found.effects()) == 2 * 2 * 2
-    assert_carried_by(found, 1, 0, "head 1.0")
+    assert_carried_by(found, "head 1.0", 1, 0)
     assert found.ranks()["n_layers"].eq(4).all()
-    assert found.ranks()["rho"].eq(1).all()
 
 
 def test_a_query_head_is_told_from_its_siblings_and_a_group_from_its_heads():
     whole, task = small_model(GROUPED), small_task("retrieval")
     broken = without_head(whole, "z", 1, 2)
     heads = exchange(broken, whole, task, site="z", layers=[1])
-    assert_carried_by(heads, 1, 2, "head 1.2")
+    assert_carried_by(heads, "head 1.2", 1, 2)
     groups = exchange(broken, whole, task, site="kv_group", layers=[1])
-    assert_carried_by(groups, 1, 1, "key/value group 1.1")
+    assert_carried_by(groups, "key/value group 1.1", 1, 1)
     # what a group shares is no single head's to bring
     keys = copy.deepcopy(whole)
     with torch.no_grad():
@@ -211,7 +200,7 @@ def test_a_query_head_is_told_from_its_siblings_and_a_group_from_its_heads():
     alone = exchange(keys, whole, task, site="z", layers=[1], heads=[2, 3])
     assert alone.effects()["moved"].eq(0).all()
     found = exchange(keys, whole, task, site="kv_group", layers=[1])
-    assert_carried_by(found, 1, 1, "key/value group 1.1")
+    assert_carried_by(found, "key/value group 1.1", 1, 1)
 
 
 def test_sets_of_heads_add_one_head_after_the_other(tmp_path):
@@ -268,13 +257,3 @@ def test_distances_of_groups_add_up_to_those_of_what_they_have():
     assert ((of["distance"] * of["norm"]) ** 2).sum() == pytest.approx(apart, rel=1e-5)
     assert list(of["head"]) == [0, 1]
     assert "kv_group" not in set(pd.DataFrame(distances(model, other))["site"])
-
-
-def test_heads_that_are_not_there_are_refused():
-    model = tiny_model("qwen2")
-    with pytest.raises(UserError, match=r"2 is out of range: the model has key/value groups 0 to"):
-        exchange(model, model, word_task(), site="kv_group", heads=[2])
-    with pytest.raises(UserError, match="Heads were named for site 'layer', which has none"):
-        exchange(model, model, word_task(), heads=[0])
-    with pytest.raises(UserError, match=r"no part 'cross_z': expected .*, z, kv_group"):
-        exchange(model, model, word_task(), site="cross_z")

@@ -99,15 +99,13 @@ def test_layers_and_what_is_outside_are_all_of_a_model(case):
     assert all(w.ndim == 1 for w in norms)
 
 
-@pytest.mark.parametrize("better", ["other", "base"])
-def test_the_unembedding_in_which_two_decoders_differ_is_found(better):
+def test_the_unembedding_in_which_two_decoders_differ_is_found():
     whole = small_model(LAYOUT)
     broken = copy.deepcopy(whole)
     with torch.no_grad():
         broken.unembed.W_U.mul_(1e-6)
-    pair = (broken, whole) if better == "other" else (whole, broken)
     task = small_task("knowledge")
-    found = exchange(*pair, task, site="unembed")
+    found = exchange(whole, broken, task, site="unembed")
     assert set(found.effects()["site"]) == {"unembed"}
     assert found.effects()["share"].eq(1).all()
     (told,) = [one.full for one in findings([found]) if one.kind == "transplant"]
@@ -115,7 +113,7 @@ def test_the_unembedding_in_which_two_decoders_differ_is_found(better):
     with pytest.raises(UserError, match="No layers were exchanged one by one"):
         found.plot()
     assert "Share of the gap in accuracy" not in lw.report(found).html
-    embed = exchange(*pair, task, site="embed")
+    embed = exchange(whole, broken, task, site="embed")
     assert embed.effects()["moved"].eq(0).all()
     (told,) = [one.full for one in findings([embed]) if one.kind == "transplant"]
     assert told.startswith("Exchanging the embeddings is not established to move the lead")
@@ -125,8 +123,6 @@ def test_tied_embeddings_go_together_and_are_called_so():
     model, other = tiny_model("gpt2"), tiny_model("gpt2", seed=1)
     found = exchange(model, other, word_task(), site="embed")
     assert found.facts.settings["site"] == "tied_embed"
-    with pytest.raises(UserError, match="moving one moves the other: expected site 'embed'"):
-        exchange(model, other, word_task(), site="unembed")
 
 
 def test_norms_have_distances_of_their_own():
@@ -139,13 +135,3 @@ def test_norms_have_distances_of_their_own():
         for c in (1, 0)
     )
     assert rows[2]["distance"] == pytest.approx((apart / size) ** 0.5, rel=1e-5)
-
-
-def test_what_is_of_no_layer_takes_no_layers():
-    model = tiny_model("qwen3")
-    with pytest.raises(UserError, match="Site 'embed' is of no layer, but layers or sets"):
-        exchange(model, model, word_task(), site="embed", layers=[0])
-    with pytest.raises(UserError, match="Site 'embed' is of no layer, but layers or sets"):
-        exchange(model, model, word_task(), site="embed", sets=["from_first"])
-    with pytest.raises(UserError, match="the model has no 'rel_pos': expected one of embed, ln_"):
-        exchange(model, model, word_task(), site="rel_pos")

@@ -20,6 +20,7 @@ from layerwise.analyses.transplant.writing import write_merged
 from layerwise.errors import UserError
 from layerwise.sweep import intact, sweep
 from tests.analysis import word_task
+from tests.cases import in_long_runs
 from tests.models.decoder.test_loading import folder_of
 from tests.models.seq2seq.tiny import tiny_folder as seq2seq_folder
 from tests.models.tiny import session_folder, tiny_folder
@@ -52,26 +53,21 @@ def spec_of(base: Any, other: Any, site: str = "layer", layers: tuple[int, ...] 
     return TransplantSpec.of(base, other, site, layers, ["single"], 1, bool(layers))
 
 
-CASES = [
-    ("qwen2", "layer", (0, 2)), ("gpt2", "attn_out", (1,)), ("qwen3", "mlp_out", (1, 2)),
-    ("qwen3", "unembed", ()), ("gpt2", "embed", ()), ("llama", "ln_final", ()),
-    ("t5", "layer", (1, 3)), ("t5", "embed", ()), ("gemma 2", "attn_out", (1,)),
-    ("gemma 2", "mlp_out", (0, 2)), ("deepseek 3", "layer", (1, 2)), ("cohere 2", "unembed", ()),
-]  # fmt: skip
-# Others have their names of weights, and others theirs of the site.
-FOR_LONG_RUNS = [
-    ("qwen3", "mlp_out"), ("gemma 2", "mlp_out"), ("gpt2", "embed"), ("qwen3", "unembed"),
-    ("t5", "embed"), ("cohere 2", "unembed"),
-]  # fmt: skip
+CASES = [("qwen2", "layer", (0, 2)), ("gpt2", "attn_out", (1,)), ("qwen3", "mlp_out", (1, 2))]
 
 
 @pytest.mark.parametrize(
     ("family", "site", "layers"),
     [
-        pytest.param(*each, marks=[pytest.mark.long] if each[:2] in FOR_LONG_RUNS else [])
-        for each in CASES
+        *CASES[:2], ("llama", "ln_final", ()), ("t5", "layer", (1, 3)),
+        ("gemma 2", "attn_out", (1,)), ("deepseek 3", "layer", (1, 2)),
+        # Others have their names of weights, and others theirs of the site.
+        *in_long_runs(
+            CASES[2], ("qwen3", "unembed", ()), ("gpt2", "embed", ()), ("t5", "embed", ()),
+            ("gemma 2", "mlp_out", (0, 2)), ("cohere 2", "unembed", ()),
+        ),
     ],
-)
+)  # fmt: skip
 def test_the_folder_answers_as_the_exchange_in_memory(tmp_path, family, site, layers):
     base, other = pair(tmp_path, family)
     spec, out = spec_of(base, other, site, layers), tmp_path / "out"
@@ -105,7 +101,7 @@ def merged_by_recipe(path: Path) -> dict:
     }
 
 
-@pytest.mark.parametrize(("family", "site", "layers"), CASES[:3])
+@pytest.mark.parametrize(("family", "site", "layers"), CASES)
 def test_the_recipe_means_the_same_as_the_folder(tmp_path, family, site, layers):
     base, other = pair(tmp_path, family)
     out = tmp_path / "out"

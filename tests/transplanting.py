@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
 import layerwise as lw
@@ -17,6 +18,7 @@ from layerwise.analyses.transplant.result import TransplantResult
 from layerwise.models import original_tokenizer
 from layerwise.models.instance.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout
+from layerwise.report.html import findings
 from layerwise.storage.parquet import conform, frame
 from layerwise.tasks import build_requests
 from tests.analysis import word_task
@@ -36,6 +38,19 @@ def without(model: Any, *parts: tuple[int, str]) -> Any:
             for weight in parts_of_block(broken, blocks_of(broken)[layer])[site]:
                 weight.mul_(1e-6)
     return broken
+
+
+def assert_carried_by(result: Any, words: str, layer: int, head: int | None = None) -> None:
+    """One place brings all of the gap and destroys all of it; no other moves anything."""
+    effects = result.effects()
+    assert set(effects["direction"]) == {"brings", "destroys"}
+    for _, of in effects.groupby(["host", "protocol"]):
+        here = (of["layer"] == layer) & ((of["head"] == head) if head is not None else True)
+        assert of.loc[here, "share"].item() == pytest.approx(1)
+        assert of.loc[~here, "moved"].eq(0).all()
+        assert list(of["significant"]) == list(here)
+    assert result.ranks()["rho"].eq(1).all()
+    assert any(f"lies in {words}." in one.short for one in findings([result]))
 
 
 def exchange(model: Any, other: Any, task: Any, *protocols: Any, **options: Any) -> Any:
