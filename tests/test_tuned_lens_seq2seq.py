@@ -25,14 +25,12 @@ from layerwise.analyses.tuned_lens.training import (
     compare,
     positions_read,
 )
-from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.setup import prepare
-from layerwise.sweep import residuals_at
 from layerwise.sweep.activations.streams import truncated_encoder
 from layerwise.sweep.walk.readout import divergence, logits_of
 from tests.analysis import word_task
-from tests.cases import LONG
+from tests.cases import LONG, in_long_runs
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
 from tests.sweep.strategies import tokens
 
@@ -124,29 +122,6 @@ def test_each_depth_is_read_as_a_plain_hooked_run_reads_it(case, pairs, seed, bu
             torch.testing.assert_close(read, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("case", FAMILIES)
-def test_the_identity_is_exactly_the_logit_lens_and_the_decoder_lens(case):
-    model = tiny_seq2seq(case)
-    texts = [Text((5, 6, 7, 8, 9, 10), 4), Text((11, 12, 13), 2)]
-    fresh = Trainer(model, texts, True, 1, 0.1, 0, BUDGET).trained({})
-    assert fresh.weight is not None
-    assert not fresh.weight.any()
-    assert not fresh.bias.any()
-    assert len(fresh.bias) == model.cfg.n_layers
-    streams = Streams.of(model, texts, np.random.default_rng(0), BUDGET)
-    sides = [text.tokens[:-1] for text in texts], streams.positions, [t.n_prompt for t in texts]
-    n_encoder = model.cfg.n_encoder_layers
-    places = [("resid_post", n) for n in range(n_encoder - 1, model.cfg.n_layers - 1)]
-    plain = [
-        *truncated_encoder(model, *sides)[:-1],
-        *residuals_at(model, sides[0], sides[1], places, n_prompt=sides[2]),
-    ]
-    for depth, resid in enumerate(plain):
-        moved = fresh.translate(("resid_post", depth - 1), streams.at(depth))
-        expected = logits_of(model, resid).log_softmax(-1)
-        torch.testing.assert_close(streams.read_out(depth, moved), expected, atol=1e-4, rtol=0)
-
-
 @pytest.mark.parametrize("case", ["t5", "bart"])
 def test_tables_of_an_untrained_lens_are_those_without_it(case):
     model = tiny_seq2seq(case)
@@ -227,7 +202,7 @@ def test_texts_are_read_out_together_as_far_as_memory_goes():
 
 @pytest.mark.parametrize(
     ("case", "kind"),
-    [("t5", "full"), ("bart", "bias"), pytest.param("marian", "full", marks=pytest.mark.long)],
+    [("t5", "full"), *in_long_runs(("bart", "bias"), ("marian", "full"))],
 )
 def test_training_lowers_the_divergence_on_held_out_texts(tmp_path, case, kind):
     model = tiny_seq2seq(case)
@@ -248,12 +223,6 @@ def test_training_lowers_the_divergence_on_held_out_texts(tmp_path, case, kind):
         for given in (trained.lens, tmp_path / "run")
     )
     pd.testing.assert_frame_equal(again, other)
-    with pytest.raises(UserError, match=r"was trained on .* with weights [0-9a-f]{12}, and the"):
-        lw.logit_lens(tiny_seq2seq("mbart"), TASK, "continuation", lens="tuned",
-                      tuned=trained.lens, progress=False)  # fmt: skip
-    with pytest.raises(UserError, match="not for resid_mid"):
-        lw.logit_lens(model, TASK, "continuation", lens="tuned", tuned=trained.lens,
-                      sites="resid_mid", progress=False)  # fmt: skip
 
 
 def test_translators_that_only_do_harm_are_left_out_of_the_encoder():
