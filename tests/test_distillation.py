@@ -121,8 +121,9 @@ MODELS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("budget", [2**30, 1])
+@pytest.mark.parametrize(
+    ("kind", "budget"), [("llama", 1), ("gpt2", 2**30), ("encoder-decoder", 1)]
+)
 def test_gradients_are_those_of_plain_forwards_of_each_text(kind, budget):
     """Also if no two texts fit into memory together."""
     teacher, student = MODELS[kind]()
@@ -140,7 +141,7 @@ def test_gradients_are_those_of_plain_forwards_of_each_text(kind, budget):
         torch.testing.assert_close(one, other, atol=2e-5 * scale, rtol=1e-3)
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", ["llama", "encoder-decoder"])
 def test_streams_are_compared_layer_by_layer_where_the_models_have_them(kind):
     """Of a model and itself they are the same; of another student they are those of its hooks."""
     teacher, student = MODELS[kind]()
@@ -165,25 +166,15 @@ def test_answers_that_the_student_wrote_have_no_cross_entropy():
     assert trainer._backward(trainer.training.examples.train, [True] * 3)["cross_entropy"] is None
 
 
-def with_held_out(trainer: Trainer, *texts: Example) -> Training:
-    examples = replace(trainer.training.examples, held_out=texts)
-    return replace(trainer.training, examples=examples)
-
-
 def test_the_curve_is_of_held_out_texts_of_every_task():
     """Texts lie task by task; the first of many would leave out what is learned last."""
     trainer = trainer_of(*MODELS["llama"](), Objective())
-    early, late = trainer.training.examples.train[0], trainer.training.examples.train[1]
-    alone = {}
-    for text in (early, late):
-        trainer.training = with_held_out(trainer, text)
-        alone[text] = trainer.held_out_kl() * len(text.targets), len(text.targets)
-    trainer.training = with_held_out(trainer, *[early] * 60, *[late] * 60)
-    (first, n_first), (last, n_last) = alone[early], alone[late]
-    mixtures = [
-        (k * first + (32 - k) * last) / (k * n_first + (32 - k) * n_last) for k in range(5, 28)
-    ]
-    assert min(abs(trainer.held_out_kl() - one) for one in mixtures) < 1e-5
+    early, late, _ = trainer.training.examples.train
+    held_out = (*[early] * 60, *[late] * 60)
+    texts = replace(trainer.training.examples, held_out=held_out)
+    chosen = replace(trainer.training, examples=texts).curve_examples()
+    assert len(chosen) == 32
+    assert 5 <= chosen.count(early) <= 27
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +183,8 @@ def learned(tmp_path_factory):
     out = tmp_path_factory.mktemp("learned") / "out"
     result = lw.distill(
         load_model("organism-decoder"), load_model(dead_layer()),
-        "organism-lookup", "continuation", out=out, layers=[3], limit=24, steps=32, batch=12,
-        rate=6e-3, n_texts=300, **QUIET,
+        "organism-lookup", "continuation", out=out, layers=[3], limit=24, steps=24, batch=12,
+        rate=8e-3, n_texts=200, **QUIET,
     )  # fmt: skip
     return result, out
 
@@ -210,7 +201,7 @@ def test_a_student_learns_what_its_teacher_can_do(learned):
     curve = result.distillation_curve
     measured = curve["held_out_kl"].dropna()
     assert measured.iloc[-1] < measured.iloc[0] / 2
-    assert list(curve["step"]) == list(range(33))
+    assert list(curve["step"]) == list(range(25))
     for name in ("distillation", "distillation_curve", "distillation_gains"):
         table = result.gains() if name.endswith("gains") else getattr(result, name)
         assert list(table.columns) == documented_columns(f"{name}.parquet")
@@ -269,7 +260,7 @@ def test_a_task_that_goes_by_the_name_of_a_suite_is_trained_on_by_its_own_items(
     assert set(found) <= set(words().unasked)
 
 
-@pytest.mark.parametrize(("family", "rank"), [("llama", 4), ("gpt2", 2), ("mixtral", 2)])
+@pytest.mark.parametrize(("family", "rank"), [("gpt2", 2), ("mixtral", 2)])
 def test_merged_adapters_say_what_they_said_beside_the_weights(family, rank):
     teacher, student = tiny_model(family, seed=1), tiny_model(family)
     trainer = trainer_of(teacher, student, Objective(), layers=[0, 2], rank=rank)
@@ -582,21 +573,6 @@ def test_streams_are_compared_with_the_very_layers_that_stayed(pruned, tmp_path,
     assert found == [(0, 2, 3)]
 
 
-def test_what_came_back_of_what_was_lost_is_told(tmp_path):
-    """The trained organism without a layer that look-ups need; the layers around it learn."""
-    lw.prune_model(load_model("organism-decoder"), [3], tmp_path / "short", "organism-lookup",
-                   "continuation", limit=2)  # fmt: skip
-    healed = lw.heal(
-        tmp_path / "short", "organism-lookup", "continuation", out=tmp_path / "healed", limit=16,
-        layers=[2], steps=2, batch=8, n_texts=60, progress=False,
-    )  # fmt: skip
-    (row,) = healed.gains().to_dict("records")
-    assert row["leads"]
-    assert row["acc_teacher"] > 0.9
-    assert row["closed_low"] <= row["closed"] <= row["closed_high"]
-    assert load_model(tmp_path / "healed").cfg.n_layers == 7
-
-
 def refused(folder: Path, says: str, out: Path) -> None:
     with pytest.raises(UserError) as caught:
         lw.heal(folder, words(), "continuation", out=out, **QUICK)
@@ -619,20 +595,7 @@ def test_what_cannot_be_healed(pruned, tmp_path):
     assert_refused(ends, "The temperature is 0; expected a number above 0")
 
 
-def test_an_original_that_is_another_by_now_is_refused(tmp_path):
-    folder = tiny_folder(tmp_path, "llama")
-    lw.prune_model(load_model(folder), [1], tmp_path / "short", word_task(2), "continuation")
-    weights = load_file(folder / "model.safetensors")
-    before = copy.deepcopy(weights)
-    weights["lm_head.weight"] += 1
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    refused(tmp_path / "short", "is not the model that", tmp_path / "out")
-    save_file(before, folder / "model.safetensors", metadata={"format": "pt"})
-    shutil.rmtree(folder)
-    refused(tmp_path / "short", "expected", tmp_path / "out")
-
-
-def test_an_original_that_was_moved_is_found_where_it_is_now(tmp_path):
+def test_an_original_that_is_elsewhere_or_another_by_now_is_told(tmp_path):
     folder = tiny_folder(tmp_path, "llama")
     short, moved = tmp_path / "short", tmp_path / "elsewhere"
     lw.prune_model(load_model(folder), [1], short, word_task(2), "continuation")
@@ -646,6 +609,11 @@ def test_an_original_that_was_moved_is_found_where_it_is_now(tmp_path):
         short, words(), "continuation", out=tmp_path / "healed", original=moved, **QUICK
     )
     assert healed.facts.settings["teacher"] == str(moved)
+    moved.rename(folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] += 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(short, "is not the model that", tmp_path / "out")
 
 
 def test_a_model_is_healed_at_the_command_line(pruned, tmp_path):

@@ -236,17 +236,17 @@ def test_a_table_of_layers_is_paired_and_tested(whole):
 def test_prompts_are_of_items_that_are_not_measured():
     model = tiny_model("llama")
     setup = prepare(model, "arithmetic", "continuation", limit=5, fewshot=1)
-    texts = texts_of_tasks(setup, 40)
+    texts = texts_of_tasks(setup, 20)
     measured = {
         one.request.context
         for item in setup.tasks[0].items
         for one in setup.requests(setup.tasks[0], item, "continuation")
     }
-    assert len(texts.train) + len(texts.held_out) == 40
-    assert 8 <= len(texts.held_out) < 16
+    assert len(texts.train) + len(texts.held_out) == 20
+    assert 4 <= len(texts.held_out) < 8
     assert all(text.n_prompt == 0 for text in (*texts.train, *texts.held_out))
     tokens = [text.tokens for text in (*texts.train, *texts.held_out)]
-    assert len(set(tokens)) == 40
+    assert len(set(tokens)) == 20
     assert not any(text[: len(context)] == context for text in tokens for context in measured)
     # held-out prompts come from seeds, and so few-shot examples, of their own
     begins = ({text.tokens[:30] for text in some} for some in (texts.train, texts.held_out))
