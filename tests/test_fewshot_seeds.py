@@ -117,7 +117,7 @@ def test_a_plan_counts_every_draw(model):
 @pytest.mark.parametrize(
     ("task", "number", "told"),
     [
-        (word_task(3, fewshot=()), 3, "has no few-shot examples"),
+        (word_task(3, fewshot=()), 3, "has 0 draws"),
         (with_draws(), 4, "has 3 draw"),
         (with_draws(), 0, "expected 1 to 10"),
         (with_draws(), 11, "expected 1 to 10"),

@@ -264,11 +264,9 @@ def value_of(called: str) -> Callable[[Any], Any]:
 def reading_path(
     name: str, refuse: Callable[[Path], None] | None = None, called: str = ""
 ) -> dict[str, Any]:
-    """What an option or argument has whose texts are paths: ``Path`` takes an empty one for ``.``.
-
-    Paths are texts to typer: some of its releases make a path of a text before a callback sees it,
-    and then an empty one is the folder that one is in.
-    """
+    """What an option or argument has whose texts are paths."""
+    # They are texts to typer, some of whose releases make a path before a callback sees the text;
+    # an empty one is then the folder that one is in.
     of_value = value_of(called) if called else None
 
     def read(given: Any) -> Any:

@@ -36,12 +36,9 @@ def _console() -> Console:
 
 def show_result(result: Result, out: Path | None) -> None:
     """A result's compact table, what was planned and what it took, and where its data lie."""
-    from rich.box import SIMPLE
-    from rich.table import Table
-
     table = result.summary_rows()
-    shown = Table(box=SIMPLE, pad_edge=False, padding=0)
     texts = table.astype(object).where(table.notna(), "").astype(str)
+    shown = _table(padding=0)
     for name in texts:
         words = " ".join([str(name), *texts[name]]).split()
         # Lines break between words, as far as there is room.
@@ -180,16 +177,22 @@ def show_score(result: Any, out: Path | None) -> None:
 
 def _print(heads: dict[str, int | None], rows: list[list[str]], whole: tuple[str, ...]) -> None:
     """Print a table that breaks lines between words alone."""
-    from rich.box import SIMPLE
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table = _table(padding=(0, 1, 0, 0))
     for head, width in heads.items():
         table.add_column(head, overflow="ellipsis", max_width=width, no_wrap=head in whole)
     for row in rows:
         table.add_row(*(Text(printable(text)) for text in row))
     _console().print(table)
+
+
+def _table(padding: Any) -> Any:
+    """A table with lines under its heads and at its ends alone."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    return Table(box=SIMPLE, pad_edge=False, padding=padding)
 
 
 def print_grid(grid: Grid) -> None:

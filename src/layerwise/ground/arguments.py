@@ -93,11 +93,7 @@ def checked(
     types: Mapping[str, Reader],
     texts: Mapping[str, str],
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """As ``check_arguments``, with all readers by name and by type.
-
-    Options that a function unpacks are filled into its signature and docstring, as are ``texts``
-    of parameters that its docstring says nothing of.
-    """
+    """As ``check_arguments``, with all readers by name and by type, and texts of parameters."""
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         signature, described = filled(function, texts)

@@ -106,11 +106,7 @@ def guessed_rows(
             yield {
                 "intervention": f"{GUESSER}: {guessed.rule}",
                 "kind": kind,
-                "site": None,
-                "layer": None,
-                "head": None,
                 "layers": [],
-                "heads": None,
                 "task": task.name,
                 "capability": task.capability,
                 "item": item.id,

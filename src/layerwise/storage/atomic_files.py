@@ -80,10 +80,7 @@ def deleted(folder: Path) -> UserError:
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Write a file so that it is never seen half-written, whatever happens meanwhile.
-
-    Content that comes in parts is not kept in memory.
-    """
+    """Write a file so that it is never seen half-written; content may come in parts."""
     if is_special(path):
         raise special_file(path)
     temporary, staying = temporary_path(path), _staying.get()

@@ -118,12 +118,10 @@ class Result:
     def write_tables(
         self, folder: Path, tables: Mapping[str, pd.DataFrame], joined: Facts | None
     ) -> None:
-        """Write some of the tables by name, and list them in ``run.json`` with the joined facts.
-
-        A table that is to be written is not listed meanwhile, so that a process that is killed
-        leaves none that differs from the list. There are no joined facts while a run in the folder
-        goes on, which lists its tables when it is finished.
-        """
+        """Write some of the tables by name, and list them in ``run.json`` with the joined facts."""
+        # A table that is to be written is not listed meanwhile, so that a process that is killed
+        # leaves none that differs from the list. A run that goes on (no joined facts) lists its
+        # tables when it is finished.
         names = [f"{name}.parquet" for name in tables]
         for name in names:  # before the list forgets a table that cannot be written
             if is_special(folder / name):

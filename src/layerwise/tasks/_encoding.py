@@ -149,15 +149,12 @@ def encode_pair(
     *,
     apart: bool = False,
 ) -> tuple[Tokens, Tokens]:
-    """Token ids of a context and of the continuation that is scored after it.
-
-    Of an encoder-decoder they are encoded apart: what it reads, and what its decoder is to say.
-    """
+    """Token ids of a context and of the continuation that is scored after it."""
     # As ``_encode_pair`` of lm-evaluation-harness does: white space at the context's end moves to
     # the continuation. For causal models the whole and the context are encoded, and the
     # continuation is the rest; where the rest surely has its own encoding there, long contexts are
-    # not encoded again with each option. Apart, the context gets all special tokens that the
-    # tokenizer has for it, and the continuation, as a target text, none.
+    # not encoded again with each option. Of an encoder-decoder (apart) the context gets all special
+    # tokens that the tokenizer has for it, and the continuation, as a target text, none.
     stripped = context.rstrip()
     rest = context[len(stripped) :] + continuation
     if start is None:

@@ -63,12 +63,9 @@ def words_of(text: str) -> Words:
 
 
 def named_answer(known: Mapping[Words, str], question: str, text: str) -> str | None:
-    """The first of some answers that a text names in whole words; None if it names none.
-
-    Answers that stand in the question count only where the text names no other, for who answers
-    in a sentence repeats the question. Which answer is right is not known here, so that a text
-    that names many gains nothing.
-    """
+    """The first of some answers that a text names in whole words; None if it names none."""
+    # Answers in the question count only where the text names no other, for who answers in a
+    # sentence repeats it. Which one is right is not known here: to name many gains nothing.
     repeated = set(_named(known, question))
     named = list(_named(known, text))
     return next((name for name in named if name not in repeated), next(iter(named), None))

@@ -155,11 +155,7 @@ def _suffix(path: str) -> str:
 
 
 def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:
-    """Read a task from a file.
-
-    The last rows are set apart as few-shot examples: 3 of them, or none in a file of fewer
-    than 8 rows. A free answer is the first line that is generated.
-    """
+    """Read a task from a file, whose last rows are its few-shot examples."""
     return task_of(path, read_rows(path), fewshot)
 
 

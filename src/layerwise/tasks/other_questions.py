@@ -7,7 +7,7 @@ it read its context, or chose among options that give themselves away.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -49,11 +49,14 @@ def with_other_questions(
     by_item = {}
     for item in items:
         rng = stats.generator(seed, "other questions", task.name, item.id)
-        questions: dict[str, Item] = {}
+        right, questions = {item.answer, *item.aliases}, dict[str, Item]()
         alike = by_group[item.group]
-        _draw(rng, alike, item, n, questions)
-        if len(questions) < n and len(alike) < len(task.items):
-            _draw(rng, task.items, item, n, questions)
+        # Of its group, and then of all, until there are enough.
+        for known in (alike, task.items) if len(alike) < len(task.items) else (alike,):
+            for other in _in_random_order(rng, known) if len(questions) < n else ():
+                apart = right.isdisjoint((other.answer, *other.aliases))
+                if len(questions) < n and apart and other.question != item.question:
+                    questions.setdefault(other.question, other)
         by_item[item.id] = tuple(
             replace(
                 item,
@@ -66,22 +69,10 @@ def with_other_questions(
     return by_item
 
 
-def _draw(
-    rng: np.random.Generator,
-    known: Sequence[Item],
-    item: Item,
-    n: int,
-    questions: dict[str, Item],
-) -> None:
-    """Add items that ask something else, and whose answer is another, until there are ``n``."""
-    right = {item.answer, *item.aliases}
-    if len(known) > _MOST_TRIED:
-        order = rng.choice(len(known), size=_MOST_TRIED, replace=False)
+def _in_random_order(rng: np.random.Generator, items: Sequence[Item]) -> Iterator[Item]:
+    """Items in random order; of many as many as are tried."""
+    if len(items) > _MOST_TRIED:
+        order = rng.choice(len(items), size=_MOST_TRIED, replace=False)
     else:
-        order = rng.permutation(len(known))
-    for index in order.tolist():
-        if len(questions) == n:
-            break
-        other = known[index]
-        if other.question != item.question and right.isdisjoint((other.answer, *other.aliases)):
-            questions.setdefault(other.question, other)
+        order = rng.permutation(len(items))
+    return (items[place] for place in order.tolist())

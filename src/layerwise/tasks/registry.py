@@ -177,10 +177,8 @@ def is_suite(name: str) -> bool:
 
 
 def is_from_suite(task: Task) -> bool:
-    """Whether other seeds of a suite make further items of a task.
-
-    A task of one's own may go by a suite's name, and asks for something else.
-    """
+    """Whether other seeds of a suite make further items of a task."""
+    # A task of one's own may go by a suite's name, and asks for something else.
     if task.source != "built-in" or not is_suite(task.name):
         return False
     suite = _made(task.name, 0)

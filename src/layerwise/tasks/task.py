@@ -198,27 +198,19 @@ def refuse_fewshot_seeds(fewshot_seeds: int) -> None:
 
 def with_examples(task: Task, number: int) -> Task:
     """The same task with another draw of its few-shot examples."""
-    if number == 0:
-        return task
-    if not task.fewshot:
+    draws = (task.fewshot, *task.other_fewshot) if task.fewshot else ()
+    if number >= max(1, len(draws)):
         raise UserError(
-            f"Task {task.name!r} has no few-shot examples, so there are no other draws of them; "
-            "ask it in a run of its own, without several draws of examples."
+            f"Task {task.name!r} has {counted(len(draws), 'draw')} of few-shot examples, and more "
+            "were asked for: expected at most so many; ask it in a run of its own, or give a Task "
+            "with more of them (other_fewshot)."
         )
-    if number > len(task.other_fewshot):
-        raise UserError(
-            f"Task {task.name!r} has {1 + len(task.other_fewshot)} draw(s) of its few-shot "
-            f"examples, and more were asked for; ask for at most so many, or give a Task with more "
-            "of them (other_fewshot)."
-        )
-    return replace(task, fewshot=task.other_fewshot[number - 1])
+    return replace(task, fewshot=draws[number]) if number else task
 
 
 def for_chat(task: Task) -> Task:
-    """The task with answers that may stand in sentences of several lines, as chat models write.
-
-    Tasks whose extractor reads such texts already, and those with a judge of their own, stay.
-    """
+    """The task with answers that may stand in sentences of several lines, as chat models write."""
+    # Those whose extractor reads such texts already, and those with a judge of their own, stay.
     spec = task.generate
     in_sentences = {"first_line": NAMED, "first_word": NAMED, "integer": "final_number"}
     if task.judge is not None or spec.extractor not in in_sentences:

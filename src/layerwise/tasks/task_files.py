@@ -59,10 +59,7 @@ def task_name(path: str) -> str:
 
 
 def load(path: str, seed: int, fewshot: int | None, load_other: Callable[..., Task]) -> Task:
-    """The task that a file describes, of the items that ``load_other`` makes of its name.
-
-    Without a file of examples they are those of the other task.
-    """
+    """The task that a file describes, of the items that ``load_other`` makes of its name."""
     read = _read(path)
     if matches(read.task):
         raise UserError(
