@@ -14,13 +14,13 @@ from layerwise.tasks.extractors import extractor
 from layerwise.tasks.items import Corruption, Item, bad_choices, closed_book, repeats_joined
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
-_TEMPLATE = tuple(field.name for field in fields(Template))
+_TEMPLATE = " ".join(field.name for field in fields(Template))
 
 
 def check_own_task(task: Task) -> Task:
     """The task, with tuples where it had lists."""
     where = f"Task {_text('A task', 'name', task.name)!r}"
-    _check_texts(where, task, ("capability", "source"), empty=("description", "system"))
+    _check_texts(where, task, "capability source", empty="description system")
     items, fewshot, unasked = (
         _items(where, field, getattr(task, field)) for field in ("items", "fewshot", "unasked")
     )
@@ -45,9 +45,7 @@ def _bad(where: str, field: str, value: object, expected: str) -> UserError:
     return UserError(f"{where}: {field!r} is {shown(value)}; expected {expected}.")
 
 
-def _check_kind(
-    where: str, field: str, value: object, kind: type | tuple[type, ...], expected: str
-) -> None:
+def _check_kind(where: str, field: str, value: object, kind: Any, expected: str) -> None:
     if not isinstance(value, kind):
         raise _bad(where, field, value, expected)
 
@@ -66,18 +64,13 @@ def _text(where: str, field: str, value: Any, *, empty: bool = False) -> str:
 
 
 def _check_texts(
-    where: str,
-    value: Any,
-    filled: Sequence[str] = (),
-    *,
-    empty: Sequence[str] = (),
-    optional: Sequence[str] = (),
+    where: str, value: Any, filled: str = "", *, empty: str = "", optional: str = ""
 ) -> None:
-    """Check fields that are texts; some may be empty, some None."""
-    for field in (*filled, *empty, *optional):
+    """Check fields that are texts, by their names; some may be empty, some None."""
+    for field in f"{filled} {empty} {optional}".split():
         text = getattr(value, field)
-        if text is not None or field not in optional:
-            _text(where, field, text, empty=field in empty)
+        if text is not None or field not in optional.split():
+            _text(where, field, text, empty=field in empty.split())
 
 
 def _items(where: str, field: str, value: Any) -> tuple[Item, ...]:
@@ -89,24 +82,19 @@ def _items(where: str, field: str, value: Any) -> tuple[Item, ...]:
 
 def _item(where: str, item: Item) -> Item:
     place = f"Item {_text(where, 'id', item.id)!r} of {where[:1].lower()}{where[1:]}"
-    optional = ("context", "worked", "pair", "group", "cluster")
-    _check_texts(place, item, ("question", "answer"), optional=optional)
-    choices, aliases = (
-        tuple(
-            _text(place, field, text)
-            for text in _listed(
-                place, field, getattr(item, field), "a tuple of texts, such as ('a', 'b')"
-            )
-        )
-        for field in ("choices", "aliases")
-    )
+    _check_texts(place, item, "question answer", optional="context worked pair group cluster")
+    texts: dict[str, Any] = {}
+    for field in ("choices", "aliases"):
+        expected = "a tuple of texts, such as ('a', 'b')"
+        listed = _listed(place, field, getattr(item, field), expected)
+        texts[field] = tuple(_text(place, field, text) for text in listed)
     if problem := bad_choices(item):
         raise UserError(f"{place} {problem}")
     if item.corruption is not None:
         _check_kind(place, "corruption", item.corruption, Corruption, "a Corruption, or None")
-        texts = ("question", "answer")
-        _check_texts(f"{place}, corruption", item.corruption, texts, optional=("context",))
-    return replace(item, choices=choices, aliases=aliases)
+        changed = f"{place}, corruption"
+        _check_texts(changed, item.corruption, "question answer", optional="context")
+    return replace(item, **texts)
 
 
 def _refuse_twins(where: str, items: tuple[Item, ...], fewshot: tuple[Item, ...]) -> None:

@@ -112,26 +112,18 @@ def read_yaml(path: Path, name: str, *, functions: bool = False) -> dict[str, An
 
 def _leaves(base: str, name: str) -> Iterator[str]:
     """The tasks of a group or a tag, those of its groups too; paths stay paths."""
-    if not base.endswith((".yaml", ".yml")):
-        entry = everything().task_index.get(base) if _is_tag(base) else None
-        if entry is not None:
-            yield from sorted(entry.tags)
-            return
-    path = file_of(base)
-    config = read_yaml(path, name)
-    if "group" not in config:
-        yield base
-        return
-    yield from _of_group(config.get("task"), path, name)
-
-
-def _is_tag(base: str) -> bool:
-    """Whether no file has the name, so that only the list of all tasks can have it."""
     try:
-        file_of(base)
-    except UserError:
-        return base in everything().all_tags
-    return False
+        path = file_of(base)
+    except UserError:  # only the list of all tasks, which takes seconds, knows tags
+        if base not in everything().all_tags:
+            raise
+        yield from sorted(everything().task_index[base].tags)
+        return
+    config = read_yaml(path, name)
+    if "group" in config:
+        yield from _of_group(config.get("task"), path, name)
+    else:
+        yield base
 
 
 def _of_group(listed: Any, path: Path, name: str) -> Iterator[str]:
