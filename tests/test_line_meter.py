@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -55,80 +56,67 @@ def told(clock, lines) -> LineMeter:
     return LineMeter(lines.append, clock=clock)
 
 
-def test_a_short_command_says_nothing(told, clock, lines):
-    told.expect(10.0)
-    clock.now += FIRST - 0.1
-    told.done(10.0)
-    told.tick()
-    assert lines == []
+# What a meter is told, and seconds that pass; it looks whether a line is due behind each.
+COURSES: dict[str, tuple[list[float | tuple[str, Any]], list[str]]] = {
+    "a short command": ([("expect", 10.0), FIRST - 0.1, ("done", 10.0), ("end", ())], []),
+    "a piece that takes long": (
+        [("expect", 100.0), ("doing", "ablation, facts"), FIRST],
+        ["0% done after 30 s (ablation, facts)"],
+    ),
+    "pieces of an interrupted run do not make the rest seem short": (
+        [("expect", 100.0), ("done", 80.0), 25.0, ("done", 10.0), 5.0],
+        ["90% done after 30 s, about 20 s left (starting)"],
+    ),
+    "the time that a piece takes is no time that is left": (
+        [("expect", 100.0), 10.0, ("done", 10.0), 30.0, EVERY],
+        ["10% done after 40 s, about 1.0 min left (starting)", "10% done after 1.7 min (starting)"],
+    ),
+    "what is counted before the work takes no part in the rate": (
+        [20.0, ("expect", 100.0), 10.0 - 0.1, ("done", 25.0), 0.1],
+        ["25% done after 30 s, about 30 s left (starting)"],
+    ),
+    "the end": (
+        [("expect", 10.0), ("done", 10.0), FIRST, ("end", ())],
+        ["99% done after 30 s (starting)", "100% done after 30 s"],
+    ),
+    "names are shown and not obeyed": (
+        [("doing", "ablation, \x1b[2J"), FIRST], ["ablation, \\x1b[2J for 30 s"],
+    ),
+}  # fmt: skip
 
 
-def test_lines_come_at_intervals_with_the_share_done_and_the_time_left(told, clock, lines):
-    told.expect(100.0)
-    told.doing("ablation, facts")
-    for _ in range(360):  # six minutes, a hundredth of the work every six seconds
-        clock.now += 1
-        if (clock.now - 100) % 6 == 0:
-            told.done(1.0)
+@pytest.mark.parametrize("course", COURSES)
+def test_lines_say_how_far_the_work_is(told, clock, lines, course):
+    events, expected = COURSES[course]
+    for event in events:
+        if isinstance(event, tuple):
+            name, value = event
+            getattr(told, name)(*([] if name == "end" else [value]))
+        else:
+            clock.now += event
         told.tick()
-    assert lines[0] == "5% done after 30 s, about 9.5 min left (ablation, facts)"
-    assert lines[1] == "15% done after 1.5 min, about 8.5 min left (ablation, facts)"
+    assert lines == expected
+
+
+def test_lines_come_at_intervals(told, clock, lines):
+    told.expect(100.0)
+    for _ in range(60):  # six minutes, a hundredth of the work every six seconds
+        clock.now += 6
+        told.done(1.0)
+        told.tick()
+    assert lines[:2] == [
+        "5% done after 30 s, about 9.5 min left (starting)",
+        "15% done after 1.5 min, about 8.5 min left (starting)",
+    ]
     assert len(lines) == 1 + int((360 - FIRST) // EVERY)
 
 
-def test_a_piece_that_takes_long_is_told_of_before_it_is_done(told, clock, lines):
-    told.expect(100.0)
-    told.doing("ablation, facts")
-    clock.now += FIRST
-    told.tick()
-    assert lines == ["0% done after 30 s (ablation, facts)"]
-
-
-def test_pieces_of_an_interrupted_run_do_not_make_the_rest_seem_short(told, clock, lines):
-    told.expect(100.0)
-    told.done(80.0)
-    clock.now += 60.0
-    told.done(10.0)
-    told.tick()
-    assert lines == ["90% done after 1.0 min, about 1.0 min left (starting)"]
-
-
-def test_the_time_that_a_piece_takes_is_no_time_that_is_left(told, clock, lines):
-    told.expect(100.0)
-    clock.now += 10.0
-    told.done(10.0)
-    clock.now += 30.0
-    told.tick()
-    clock.now += EVERY
-    told.tick()
-    assert lines == [
-        "10% done after 40 s, about 1.0 min left (starting)", "10% done after 1.7 min (starting)",
-    ]  # fmt: skip
-
-
-def test_what_is_counted_before_the_work_takes_no_part_in_the_rate(told, clock, lines):
-    clock.now += 20.0
-    told.expect(100.0)
-    clock.now += 10.0
-    told.done(25.0)
-    told.tick()
-    assert lines == ["25% done after 30 s, about 30 s left (starting)"]
-
-
-def test_the_share_that_is_done_never_falls_and_ends_at_the_end(told, clock, lines):
+def test_the_share_that_is_done_never_falls(told):
     told.expect(10.0)
     told.done(5.0)
     assert told.share == 0.5
     told.expect(10.0)
     assert told.share == 0.5
-    told.done(15.0)
-    assert told.share == 0.99
-    told.end()
-    assert lines == []
-    clock.now += FIRST
-    told.tick()
-    told.end()
-    assert lines == ["99% done after 30 s (starting)", "100% done after 30 s"]
 
 
 def test_a_part_expects_only_what_was_not_counted_of_it():
@@ -159,13 +147,6 @@ def test_a_bar_shows_the_same_share_and_time(clock):
     (task,) = bar.progress.tasks
     assert task.percentage == 25.0
     assert str(_Left(bar).render(task)) == "1.2 min left"
-
-
-def test_names_in_lines_are_shown_and_not_obeyed(told, clock, lines):
-    told.doing("ablation, \x1b[2J")
-    clock.now += FIRST
-    told.tick()
-    assert lines == ["ablation, \\x1b[2J for 30 s"]
 
 
 def test_lines_are_written_while_work_goes_on_and_not_afterwards(clock, lines):

@@ -31,32 +31,28 @@ def without_long_items(
 ) -> tuple[tuple[Task, ...], dict[str, tuple[str, ...]]]:
     """Tasks without items that are too long under a protocol, and their ids; with a warning."""
     tasks = {task.name: task for task, _ in pieces}
-    left_out = {}
+    left_out, kept, parts = {}, [], []
     for name, task in tasks.items():
         protocols = [protocol for other, protocol in pieces if other is task]
         long = [item.id for item in task.items if _is_long(refuse, task, item, protocols)]
-        if len(long) == len(task.items):
+        n_items = len(task.items)
+        if len(long) == n_items:
             raise UserError(
                 f"All items of task {name!r} need more tokens than the model takes; take fewer "
                 "few-shot examples or shorter contexts."
             )
         if long:
             left_out[name] = tuple(long)
-    if left_out:
-        parts = [
-            f"{len(long)} of {counted(len(tasks[name].items), 'item')} of {name} ({_some(long)})"
-            for name, long in left_out.items()
-        ]
+            parts.append(f"{len(long)} of {counted(n_items, 'item')} of {name} ({_some(long)})")
+            apart = set(long)
+            task = replace(task, items=tuple(i for i in task.items if i.id not in apart))
+        kept.append(task)
+    if parts:
         warnings.warn(
             f"Left out, as the model's context has no room for them: {'; '.join(parts)}.",
             LongItemsWarning,
             stacklevel=5,
         )
-    kept = []
-    for name, task in tasks.items():
-        long = set(left_out.get(name, ()))
-        items = tuple(item for item in task.items if item.id not in long)
-        kept.append(replace(task, items=items) if long else task)
     return tuple(kept), left_out
 
 
