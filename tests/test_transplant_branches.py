@@ -19,8 +19,8 @@ from layerwise.models.instance.structure import version_of
 from layerwise.sweep import Generate, LogLikelihood, intact, skip, sweep, together, zero
 from layerwise.sweep.changes.interventions import with_weights
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
+from layerwise.sweep.plans.walk_plan import plan_walk
 from layerwise.sweep.run import plan_for
-from layerwise.sweep.seq2seq.plan import plan_seq2seq_walk
 from tests.cases import in_long_runs
 from tests.models.decoder.tiny import tiny_original
 from tests.models.seq2seq.tiny import tiny_seq2seq
@@ -161,13 +161,14 @@ def test_a_branch_behind_all_layers_needs_no_intact_model_beside_it(case, site):
             assert_answers_equal(found, expected)
 
 
-def test_branches_that_read_memories_without_keys_have_their_own_layers():
+def test_branches_that_read_encoder_outputs_have_their_own_layers():
     host, donor = pair("t5")
     changes = changes_of(host, donor, "layer", SETS, 1)
     long = [tuple(range(3 + i, 3 + i + 120)) for i in range(2)]
-    asked = [LogLikelihood(long[0], (7, 8)), LogLikelihood(long[1], (9,)), Generate(long[1], 2)]
-    plan = plan_seq2seq_walk([intact()], asked, host.prefix, host.cfg.n_layers)
-    assert plan.reads_memory(host.cfg.decoder_d_head)
+    asked = [LogLikelihood(long[0], (7, 8)), LogLikelihood(long[1], (9,))]
+    sizes = host.cfg.n_layers, host.cfg.n_encoder_layers
+    plan = plan_walk([intact()], asked, *sizes, host.prefix)
+    assert plan.reads_outputs(host.cfg.decoder_d_head)
     every = [*map(Exchange(host, donor).intervention, changes)]
     plain = sweep(host, every, asked, method="reference").outcomes
     for found, expected in zip(sweep(host, every, asked).outcomes, plain, strict=True):

@@ -138,7 +138,7 @@ def test_a_draft_is_taken_over_as_far_as_it_is_confirmed_and_the_text_goes_on(dr
     decoder = Decoder.__new__(Decoder)
     decoder.walk = SimpleNamespace(work=Work())
     decoder.stopper, decoder.drafter = Stopper(None, frozenset({9})), Drafter()
-    job = Job(None, 0, Generate((1,), 8), [4])
+    job = Job(None, 0, Generate((1,), 8), 1, [4])
     decoder._accept(job, draft, found)
     assert job.tokens == [4, *taken]
     assert decoder.walk.work.new_tokens == len(taken)

@@ -33,10 +33,8 @@ from layerwise.sweep.packed import modules as _modules
 from layerwise.sweep.packed.blocks import block_runners
 from layerwise.sweep.plans.walk_plan import plan_walk
 from layerwise.sweep.requests import make_stopper
-from layerwise.sweep.seq2seq.plan import plan_seq2seq_walk
-from layerwise.sweep.seq2seq.walk import Seq2SeqWalk
 from layerwise.sweep.walk.engine import Walk, Work
-from layerwise.sweep.walk.engine_run import engine_outcomes
+from layerwise.sweep.walk.engine_run import engine_outcomes, walk_for
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
 from .host_reads import HostReads
@@ -142,10 +140,7 @@ def changes_of(model: Any) -> list[Any]:
 def test_a_walk_of_two_stacks_reads_nothing(kind):
     model = tiny_seq2seq(kind)
     patches = [patch("resid_pre", layer, -1) for layer in range(model.cfg.n_layers)]
-    plan = plan_seq2seq_walk(
-        changes_of(model) + patches, REQUESTS, model.prefix, model.cfg.n_layers
-    )
-    walk = Seq2SeqWalk(model, plan, REQUESTS, Work())
+    walk = walk_for(model, changes_of(model) + patches, REQUESTS, Work())
     with torch.inference_mode(), HostReads() as found:
         walk.run()
     assert found.places.total() == 0

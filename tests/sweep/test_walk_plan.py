@@ -51,8 +51,8 @@ def test_what_is_read_predicts_what_is_asked():
     requests = [LogLikelihood((1, 2, 3), (4, 5)), Generate((1, 2), 3), LogLikelihood((9,), (1,))]
     plan = plan_walk([intact()], requests, N_LAYERS)
     # Packed: 1, 2, 3, 4 and 9; the last token of a continuation is only read out.
-    assert plan.trie.tokens == [1, 2, 3, 4, 9]
-    assert plan.paths == ((0, 1, 2, 3), (0, 1), (4,))
+    assert plan.sides[0].trie.tokens == [1, 2, 3, 4, 9]
+    assert plan.sides[0].paths == ((0, 1, 2, 3), (0, 1), (4,))
     assert plan.read == (1, 2, 3, 4)
     assert plan.generates
     assert plan.intact == (0,)
@@ -64,12 +64,12 @@ def test_a_patch_carries_what_it_can_reach_and_nothing_else():
     at_2 = plan_walk([patch("resid_pre", 1, -2)], [request], N_LAYERS)
     (group,) = at_2.groups
     # Tokens 3, 4, 5 of the context and continuation, and none of the source run.
-    assert sorted(group.carried or ()) == [2, 3, 4]
-    assert at_2.sources == ((0, 1, 5, 6),)
+    assert sorted(group.carried[0] or ()) == [2, 3, 4]
+    assert at_2.sides[0].sources == ((0, 1, 5, 6),)
     assert at_2.trunk_until == N_LAYERS  # its keys are needed to the end
     several = [patch("resid_pre", 1, -2), patch("z", 2, 3, 0), patch("attn_out", 0, 2), skip(1)]
     groups = plan_walk(several, [request], N_LAYERS).groups
-    carried = [None if g.carried is None else sorted(g.carried) for g in groups]
+    carried = [None if g.carried[0] is None else sorted(g.carried[0]) for g in groups]
     # A skip reaches all tokens of the prompt, and none of the source run's own.
     assert carried == [[2, 3, 4], [3, 4], [0, 1, 2, 3, 4]]
     assert [[b.members for b in g.branches] for g in groups] == [
@@ -85,11 +85,11 @@ def test_what_both_runs_begin_with_is_not_run_again():
     plan = plan_walk(changes, [request], N_LAYERS)
     assert plan.intact == (0, 1)
     (group,) = plan.groups
-    assert sorted(group.carried or ()) == [2, 3]
+    assert sorted(group.carried[0] or ()) == [2, 3]
     # Of two requests, the change acts on one; of the other, only what is read is carried.
     same = LogLikelihood((7, 8), (5,), (7, 8))
     plan = plan_walk(changes[2:], [same, request], N_LAYERS)
-    assert [sorted(group.carried or ()) for group in plan.groups] == [[1, 4, 5]]
+    assert [sorted(group.carried[0] or ()) for group in plan.groups] == [[1, 4, 5]]
     # What is written may be changed everywhere.
     texts = plan_walk(changes, [Generate((1, 2, 3), 4, source=(1, 2, 9))], N_LAYERS)
     assert not texts.intact

@@ -32,7 +32,6 @@ from layerwise.sweep.plans.cost import UNKNOWN_LENGTHS, Cost, TextLengths, cost_
 from layerwise.sweep.plans.memory import SMALLEST, default_memory_budget
 from layerwise.sweep.requests import LogLikelihood, Request, refuse_unknown_tokens
 from layerwise.sweep.run import model_shape, plan_for
-from layerwise.sweep.seq2seq.cost import seq2seq_cost
 from layerwise.sweep.walk.engine import TOKENS_AT_ONCE
 from layerwise.tasks import (
     PatchingPrompts,
@@ -170,8 +169,6 @@ class Setup:
         """What it costs to put requests of a task to the model under interventions."""
         plan = plan_for(self.model, interventions, requests, self.memory_budget)
         lengths = self.lengths.get(task.name, UNKNOWN_LENGTHS)
-        if is_seq2seq(self.model):
-            return seq2seq_cost(self.model, plan, interventions, requests, lengths)
         return cost_of(
             plan,
             interventions,

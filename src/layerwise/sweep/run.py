@@ -20,7 +20,6 @@ from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.checks.reference import reference_outcomes
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.requests import Stopper, make_stopper
-from layerwise.sweep.seq2seq.walk import Seq2SeqWalk
 from layerwise.sweep.walk.engine import TOKENS_AT_ONCE, Walk, Work
 from layerwise.sweep.walk.engine_run import Engine, Progress, brute_force, engine_outcomes
 from layerwise.sweep.walk.engine_run import model_shape as model_shape
@@ -193,11 +192,11 @@ def next_logprobs(
 
 
 def _ends(
-    walk: Walk | Seq2SeqWalk,
+    walk: Walk,
 ) -> Iterator[tuple[Sequence[int], Float[torch.Tensor, " d_model"]]]:
     """By branch of a walk of one request: its interventions, and the last residual stream."""
-    plan = walk.plan
-    row = plan.read.index(plan.paths[0][plan.n_given[0] - 1])
+    plan, last = walk.plan, walk.side
+    row = plan.read.index(last.paths[0][last.n_given[0] - 1])
     if plan.intact:
         yield plan.intact, walk.trunk[0, row]
     for group in walk.groups:

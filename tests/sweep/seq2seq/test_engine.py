@@ -15,6 +15,7 @@ from layerwise.sweep import (
     LogLikelihood,
     Scored,
     intact,
+    mean,
     patch,
     resample,
     skip,
@@ -22,11 +23,14 @@ from layerwise.sweep import (
     sweep,
     zero,
 )
-from layerwise.sweep.seq2seq.plan import plan_seq2seq_sweep, plan_seq2seq_walk
+from layerwise.sweep.plans.plan import plan_sweep
+from layerwise.sweep.plans.walk_plan import WalkPlan, plan_walk
+from layerwise.sweep.run import model_shape
 from tests.cases import cases
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
-from ..agreement import assert_agree
+from ..agreement import assert_reference
+from ..sizes import sizes
 from .strategies import families, requests
 
 FAMILIES = ("t5", "flan-t5", "mt5", "bart", "bart-scaled", "mbart", "marian", "pegasus")
@@ -44,12 +48,7 @@ def test_engine_and_reference_agree(family: str, patches: bool) -> None:
         equal = patches and data.draw(st.booleans())
         asked = data.draw(requests(equal=equal))
         changes = data.draw(families(model.cfg, patches=patches, equal=equal))
-        # Small budgets make several walks, small steps several chunks.
-        budget = data.draw(st.sampled_from([2**16, 2**20, 2**30]))
-        at_once = data.draw(st.sampled_from([1, 16, 2048]))
-        fast = sweep(model, changes, asked, memory_budget=budget, tokens_at_once=at_once)
-        slow = sweep(model, changes, asked, method="reference")
-        assert_agree(model, changes, asked, fast, slow)
+        assert_reference(model, changes, asked, data.draw(sizes))
 
     agree()
 
@@ -62,8 +61,7 @@ def test_two_tokens_before_the_answer(family: str) -> None:
     asked = [replace(request, source=(5, 9, 3)) for request in asked]
     layers = range(model.cfg.n_layers)
     changes = [intact(), *map(skip, layers), *(resample("attn_out", layer) for layer in layers)]
-    fast = sweep(model, changes, asked)
-    assert_agree(model, changes, asked, fast, sweep(model, changes, asked, method="reference"))
+    assert_reference(model, changes, asked)
 
 
 @pytest.mark.parametrize("family", ["t5", "bart"])
@@ -110,34 +108,58 @@ def test_work_is_shared() -> None:
         LogLikelihood(INPUT, (5,)),
     ]
     changes = [intact(), *map(skip, range(5))]
-    plan = plan_seq2seq_walk(changes, options, model.prefix, 5)
+    plan = plan_walk(changes, options, 5, 3, model.prefix)
     # One input, run once; of the options' tokens the start, and the 4 that two of them begin with.
-    assert len(plan.encoder.tokens) == 6
-    assert len(plan.decoder.tokens) == 2
+    assert len(plan.sides[0].trie) == 6
+    assert len(plan.sides[1].trie) == 2
     # Encoder: trunk 3, branches 2 + 1 + 0. Decoder: trunk 2, branches 2 * 3 + 1 + 0.
-    assert plan.token_passes(3) == 6 * (3 + 3) + 2 * (2 + 7)
+    assert plan.token_passes(in_parts=False) == 6 * (3 + 3) + 2 * (2 + 7)
     stats = sweep(model, changes, options).stats
-    assert stats.token_passes == plan.token_passes(3)
+    assert stats.token_passes == plan.token_passes(in_parts=False)
     assert stats.brute_force_token_passes == 6 * sum(3 * 6 + 2 * n for n in (2, 2, 1))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_few_short_answers_to_long_inputs_read_encoder_outputs(family: str, monkeypatch) -> None:
+    """Where that is cheaper than their keys and values, and no text is written."""
+    model = tiny_seq2seq(family)
+    cfg, words = model.cfg, tuple(range(5, 35))
+    scored = [
+        LogLikelihood(words, (4, 9)), LogLikelihood(words[::-1], (8,)), LogLikelihood((7, 9), (8,))
+    ]  # fmt: skip
+    changes = [
+        intact(), *map(skip, range(cfg.n_layers)), skip_layers([0, cfg.n_layers - 1]),
+        skip_layers([0, 1]), zero("cross_z", cfg.n_layers - 1, head=1), zero("z", 0, head=0),
+        mean("mlp_out", 1, torch.ones(cfg.d_model)),
+    ]  # fmt: skip
+    walked = []
+    reads = WalkPlan.reads_outputs
+    monkeypatch.setattr(
+        WalkPlan, "reads_outputs", lambda *given: walked.append(reads(*given)) or walked[-1]
+    )
+    for asked, outputs in ((scored, True), ([*scored, Generate(words, 3)], False)):
+        assert_reference(model, changes, asked)
+        assert walked[-1] is outputs
 
 
 def test_source_runs_are_not_followed_by_branches() -> None:
     asked = [LogLikelihood(INPUT, (4, 9), source=OTHER)]
-    plan = plan_seq2seq_walk([resample("attn_out", 1)], asked, (0,), 5)
-    assert (len(plan.encoder.tokens), plan.encoder.n_requested) == (12, 6)
-    assert (len(plan.decoder.tokens), plan.decoder.n_requested) == (3, 2)
-    assert plan.source_inputs == (tuple(range(6, 12)),)
+    plan = plan_walk([resample("attn_out", 1)], asked, 5, 3, (0,))
+    sizes = [len(side.trie) for side in plan.sides]
+    (group,) = plan.groups
+    assert (sizes, [len(carried or ()) for carried in group.carried]) == ([12, 3], [6, 2])
+    assert plan.sides[0].sources == (tuple(range(6, 12)),)
 
 
 def test_a_small_budget_cuts_requests_and_interventions() -> None:
-    cfg = tiny_seq2seq("t5").cfg
+    shape = model_shape(tiny_seq2seq("t5"))
     asked = [LogLikelihood((n, *INPUT), (4,)) for n in range(20)]
     changes = [intact(), *map(skip, range(5))]
-    whole = plan_seq2seq_sweep(changes, asked, cfg, (0,), 4, 2**30)
+    whole = plan_sweep(changes, asked, shape, 2**30)
     assert len(whole.batches) == 1
-    some = plan_seq2seq_sweep(changes, asked, cfg, (0,), 4, 2**18)
+    some = plan_sweep(changes, asked, shape, 2**18)
     assert len(some.batches) > 1
-    few = plan_seq2seq_sweep(changes, asked, cfg, (0,), 4, 2**12)
+    few = plan_sweep(changes, asked, shape, 2**12)
     assert {len(batch.interventions) for batch in few.batches} == {1}
     done = {(i, r) for b in few.batches for i in b.interventions for r in b.requests}
     assert done == {(i, r) for i in range(6) for r in range(20)}

@@ -185,6 +185,13 @@ def embedding_hooks(model: Model) -> tuple[str, ...]:
     return (hook_name(model, 0, "resid_pre"),)
 
 
+def key_heads(model: Model) -> tuple[int, int]:
+    """Key/value heads, and their width, of the stack that answers."""
+    if isinstance(model, Seq2SeqModel):
+        return model.cfg.decoder_heads, model.cfg.decoder_d_head
+    return model.cfg.n_key_value_heads or model.cfg.n_heads, model.cfg.d_head
+
+
 def heads_per_key(cfg: Any) -> int:
     """How many query heads share a key/value head."""
     return cfg.n_heads // (cfg.n_key_value_heads or cfg.n_heads)

@@ -15,9 +15,7 @@ from jaxtyping import Int
 from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers, vocabularies
 from layerwise.sweep.changes.interventions import intact
 from layerwise.sweep.checks.faithful import check_faithful
-from layerwise.sweep.plans.walk_plan import WalkPlan
 from layerwise.sweep.requests import LogLikelihood, Tokens, refuse_unknown_tokens
-from layerwise.sweep.seq2seq.walk import Seq2SeqWalk
 from layerwise.sweep.walk.engine import Walk, Work
 from layerwise.sweep.walk.engine_run import plan_for, walk_for
 
@@ -63,22 +61,17 @@ def intact_layers(
         walk = walk_for(model, [intact()], [requests[index] for index in batch.requests], Work())
         stacks = list(_stacks(walk))
         for layer, seen in walk.layers(observe=True):
-            behind = bool(n_encoder) and layer >= n_encoder
+            behind = walk.plan.side_of(layer)
             first = layer == n_encoder * behind
             yield IntactLayer(layer, first, seen, batch.requests, *stacks[behind])
 
 
-def _stacks(walk: Walk | Seq2SeqWalk) -> Iterator[tuple[torch.Tensor, Paths, torch.Tensor]]:
+def _stacks(walk: Walk) -> Iterator[tuple[torch.Tensor, Paths, torch.Tensor]]:
     """Of each stack the positions of its tokens, the texts' tokens, and those that count."""
     # Made on the host, once: a mask would have it ask the device which these are, by the layer.
-    plan = walk.plan
-    if isinstance(plan, WalkPlan):
-        at = plan.trie.positions
-        later = [token for token, position in enumerate(at) if position > 0]
-        stacks = [(at, plan.paths, later)]
-    else:
-        sides = ((plan.encoder.positions, plan.inputs), (plan.decoder.positions, plan.paths))
-        stacks = [(at, paths, range(len(at))) for at, paths in sides]
-    for at, paths, counted in stacks:
+    sides = walk.plan.sides
+    for side in sides:
+        at = side.trie.positions
+        counted = [i for i, position in enumerate(at) if position > 0 or len(sides) > 1]
         positions = torch.tensor(at, device=walk.device)
-        yield positions, paths, torch.tensor(counted, dtype=torch.long, device=walk.device)
+        yield positions, side.paths, torch.tensor(counted, dtype=torch.long, device=walk.device)

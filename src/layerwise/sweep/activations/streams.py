@@ -22,8 +22,7 @@ from layerwise.sweep.changes.interventions import intact, skip_layers
 from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.requests import LogLikelihood, Tokens
-from layerwise.sweep.seq2seq.walk import Seq2SeqWalk
-from layerwise.sweep.walk.engine import Work
+from layerwise.sweep.walk.engine import Walk, Work
 from layerwise.sweep.walk.engine_run import plan_for, walk_for
 
 from .intact_layers import IntactLayer, Paths, intact_layers
@@ -150,26 +149,27 @@ def truncated_encoder(
         batch_requests = [requests[index] for index in batch.requests]
         some = [changes[index] for index in batch.interventions]
         walk = walk_for(model, some, batch_requests, Work())
-        assert isinstance(walk, Seq2SeqWalk)
         walk.run(partial(_translate, walk, translate) if translate is not None else None)
         plan = walk.plan
         columns, rows = [], []
-        for path, index in zip(plan.paths, batch.requests, strict=True):
+        for path, index in zip(walk.side.paths, batch.requests, strict=True):
             columns += range(starts[index], starts[index + 1])
             decoder_positions = [pos - n_prompt[index] + begin for pos in positions[index]]
             rows += [bisect_left(plan.read, path[pos]) for pos in decoder_positions]
         ends = [(walk.trunk[0], plan.intact)]
-        (group,) = walk.groups
-        ends += [(group.read[i], branch.members) for i, branch in enumerate(group.branches)]
+        for group in walk.groups:
+            ends += [(group.read[i], branch.members) for i, branch in enumerate(group.branches)]
         for resid, members in ends:
             for member in members:
                 out[batch.interventions[member], columns] = resid[rows]
     return out
 
 
-def _translate(walk: Seq2SeqWalk, translate: Translate, layer: int) -> None:
+def _translate(walk: Walk, translate: Translate, layer: int) -> None:
     """Put translated streams behind the encoder's last layer, before its final norm."""
     # A branch opens where its encoder ends, and holds since then what entered that layer.
-    if layer == walk.n_encoder - 1:
-        for row, branch in enumerate(walk.branches):
-            walk.resid[row] = translate(("resid_post", branch.first_layer - 1), walk.resid[row])
+    if layer == walk.plan.n_encoder - 1:
+        for group in walk.groups:
+            for row, branch in enumerate(group.branches):
+                place = "resid_post", branch.first_layer - 1
+                group.resid[row] = translate(place, group.resid[row])

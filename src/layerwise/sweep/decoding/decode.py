@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from layerwise.models.instance.kinds import DecoderOnly
+from layerwise.models.instance.kinds import Model, key_heads
 from layerwise.sweep.changes.edits import EMBED, END, in_place
 from layerwise.sweep.packed.layout import KeptKeysValues
 from layerwise.sweep.requests import Generate, Generated, Stopper, Tokens
@@ -103,9 +103,9 @@ def beginnings(paths: Sequence[Sequence[int]], shortest: int) -> list[Beginning 
 
 def begins_of(walk: Walk, requests: Sequence[int]) -> dict[int, Beginning | None]:
     """Shared beginnings of a walk's prompts whose keys and values stay in the walk's cache."""
-    paths = [walk.plan.paths[index] for index in requests]
     if not walk.in_parts:
         return dict.fromkeys(requests)
+    paths = [walk.side.paths[index] for index in requests]
     return dict(zip(requests, beginnings(paths, SHORTEST_BEGINNING), strict=True))
 
 
@@ -131,16 +131,25 @@ class Decoder:
         self.free = list(range(self.capacity))[::-1]
         own = max((self._n_own(job) + job.generate.max_tokens for job in self.waiting), default=0)
         self.drafter = Drafter()
-        cfg, room = walk.model.cfg, own + self.drafter.longest
-        caches = [
-            KeptKeysValues.empty(self.capacity, room, cfg, like=walk.trunk) for _ in walk.runners
-        ]
-        self.batch = Decoding.of(walk, self.begins, caches)
+        self.layers = range(walk.plan.n_encoder, walk.plan.n_layers)
+        self.inputs = walk.plan.sides[0].paths if walk.plan.n_encoder else ()
+        lengths = np.array([len(path) for path in self.inputs] or [0] * len(walk.requests))
+        caches = self._caches(own + self.drafter.longest)
+        across = self._caches(int(lengths.max())) if self.inputs else {}
+        self.batch = Decoding(walk, self.begins, caches, across, lengths)
+
+    def _caches(self, n_tokens: int) -> dict[int, KeptKeysValues]:
+        """Empty caches of all layers, for so many tokens of a row."""
+        heads, like = key_heads(self.walk.model), self.walk.trunk
+        return {
+            layer: KeptKeysValues.empty(self.capacity, n_tokens, *heads, like)
+            for layer in self.layers
+        }
 
     def _n_own(self, job: Job) -> int:
         """Number of prompt tokens behind the shared beginning."""
         begin = self.begins[job.request]
-        return len(job.generate.context) - (begin.length if begin else 0)
+        return job.n_given - (begin.length if begin else 0)
 
     def run(self) -> None:
         """Decode until every text has ended."""
@@ -183,17 +192,38 @@ class Decoder:
             if not length:
                 continue
             device = self.walk.device
-            paths = torch.tensor([self.walk.plan.paths[j.request][-length:] for j in jobs])
+            paths = torch.tensor([self.walk.side.paths[j.request][-length:] for j in jobs])
             paths = paths.to(device)[:, None]
             slots = torch.tensor([j.slot for j in jobs], device=device)
             branches = np.array([0 if j.branch is None else 1 + j.branch for j in jobs])
-            for layer, cache in enumerate(self.batch.caches):
+            for layer, cache in self.batch.caches.items():
                 kept = self.walk.kept[layer]
                 assert kept is not None, "the walk keeps keys and values where texts are asked for"
                 sources = torch.from_numpy(self.batch.sources[layer, branches]).to(device)
                 at = (sources[:, None, None], torch.arange(kept.keys.shape[1])[:, None], paths)
                 cache.keys[slots, :, :length] = kept.keys[at]
                 cache.values[slots, :, :length] = kept.values[at]
+        if self.inputs:
+            self._inputs_into(new)
+
+    def _inputs_into(self, new: list[Job]) -> None:
+        """Copy keys and values of the encoder outputs that rows look at, of one length at once."""
+        walk, device = self.walk, self.walk.device
+        for layer, cache in self.batch.across.items():
+            for weights, numbers in self.batch.apart(new, layer).items():
+                look = walk.looked_at[layer].get(weights)
+                if look is None:  # all pass the layer by
+                    continue
+                by_length: dict[int, list[Job]] = {}
+                for job in (new[number] for number in numbers):
+                    by_length.setdefault(len(self.inputs[job.request]), []).append(job)
+                for length, jobs in by_length.items():
+                    memories = [walk.plan.memory_of(job.branch) for job in jobs]
+                    at = torch.tensor(memories, device=device)[:, None]
+                    inputs = torch.tensor([self.inputs[j.request] for j in jobs], device=device)
+                    slots = torch.tensor([job.slot for job in jobs], device=device)
+                    cache.keys[slots, :, :length] = look.keys[at, inputs].transpose(1, 2)
+                    cache.values[slots, :, :length] = look.values[at, inputs].transpose(1, 2)
 
     def _step(self) -> None:
         """Push the last token of every row, and its draft, through all layers."""
@@ -212,7 +242,7 @@ class Decoder:
             ]
         )
         positions = np.array([job.position for job in self.rows])[:, None] + np.arange(n_new)
-        begun = np.array([self._n_own(job) - len(job.generate.context) for job in self.rows])
+        begun = np.array([self._n_own(job) - job.n_given for job in self.rows])
         # What stands behind a draft is never read; its place need only exist.
         known = np.minimum(positions, model.cfg.n_ctx - 1)
         texts = self._texts(last_tokens)
@@ -220,8 +250,8 @@ class Decoder:
         tokens = torch.from_numpy(last_tokens).to(device)
         flat = torch.from_numpy(known.ravel()).to(device)
         resid = self._embedded(tokens, flat)
-        for layer, runner in enumerate(self.walk.runners):
-            resid = step.through(layer, runner, resid)
+        for layer in self.layers:
+            resid = step.through(layer, self.walk.runners[layer], resid)
         self.walk.work.token_passes += step.token_passes
         self.walk.work.row_passes += n_rows
         best = self._greedy(resid)
@@ -276,7 +306,7 @@ class Decoder:
         )
 
 
-def greedy_tokens(model: DecoderOnly, resid: torch.Tensor, chunk: int) -> np.ndarray:
+def greedy_tokens(model: Model, resid: torch.Tensor, chunk: int) -> np.ndarray:
     """The greedy token of each row of final residual streams."""
     parts = [
         first_argmax(logits_of(model, resid[start : start + chunk]))
@@ -288,12 +318,15 @@ def greedy_tokens(model: DecoderOnly, resid: torch.Tensor, chunk: int) -> np.nda
 def capacity_for(walk: Walk, requests: Sequence[int], budget: int) -> int:
     """How many rows fit a byte budget, at least one."""
     begins = begins_of(walk, requests)
-    longest = max(
-        len(request.context) + request.max_tokens - (begin.length if begin else 0)
-        for begin, request in ((begins[index], walk.requests[index]) for index in requests)
-        if isinstance(request, Generate)
-    )
-    cfg = walk.model.cfg
-    n_kv = cfg.n_key_value_heads or cfg.n_heads
-    per_row = longest * cfg.n_layers * 2 * n_kv * cfg.d_head * walk.trunk.element_size()
+    n_encoder, sides = walk.plan.n_encoder, walk.plan.sides
+    longest = 0
+    for index in requests:
+        begin, request = begins[index], walk.requests[index]
+        assert isinstance(request, Generate)
+        looked_at = len(sides[0].paths[index]) if n_encoder else 0
+        own = walk.side.n_given[index] + request.max_tokens - (begin.length if begin else 0)
+        longest = max(longest, own + looked_at)
+    n_kv, d_head = key_heads(walk.model)
+    n_layers = walk.plan.n_layers - n_encoder
+    per_row = longest * n_layers * 2 * n_kv * d_head * walk.trunk.element_size()
     return max(1, budget // per_row)

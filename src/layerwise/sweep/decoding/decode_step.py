@@ -7,13 +7,14 @@ have the same tokens so far. Which rows there are, and what becomes of their tok
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 
+from layerwise.models.instance.kinds import n_heads_of
 from layerwise.sweep.changes.edits import BLOCK, SITES, OtherWeights, SiteEdit, SwapWeights
 from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of
 from layerwise.sweep.packed.blocks import BlockRunner
@@ -30,13 +31,14 @@ class Job:
     branch: int | None  # the branch (row of the walk's group); None is the trunk
     request: int  # index of the request in the walk
     generate: Generate  # the request
+    n_given: int  # tokens before its answer
     tokens: list[int]  # new tokens so far; the first comes from the prompt's last position
     slot: int = -1  # its place in the cache
 
     @property
     def position(self) -> int:
         """Position of the last new token."""
-        return len(self.generate.context) + len(self.tokens) - 1
+        return self.n_given + len(self.tokens) - 1
 
 
 @dataclass(frozen=True)
@@ -53,22 +55,26 @@ class Decoding:
 
     walk: Walk  # which ran the prompts
     begins: Mapping[int, Beginning | None]  # by request, the beginning that it shares with others
-    caches: Sequence[KeptKeysValues]  # by layer, the rows' own keys and values
-    sources: np.ndarray  # by layer and branch (0 is the trunk), where its keys and values are kept
-    # By layer and branch, whose forward pass it still is, which parts from ``sources`` where a
-    # branch begins inside a block.
-    state: np.ndarray
+    caches: Mapping[int, KeptKeysValues]  # by layer, the rows' own keys and values
+    # By layer, those of the encoder outputs that rows look at; and how many tokens these have.
+    across: Mapping[int, KeptKeysValues]
+    lengths: np.ndarray  # by request
 
-    @classmethod
-    def of(
-        cls, walk: Walk, begins: Mapping[int, Beginning | None], caches: Sequence[KeptKeysValues]
-    ) -> Decoding:
-        """Of a finished walk."""
-        branches = [None, *range(sum(len(group.branches) for group in walk.groups))]
-        layers = range(walk.plan.n_layers)
-        sources = [[walk.source(branch, layer) for branch in branches] for layer in layers]
-        states = [[_state(walk, branch, layer) for branch in branches] for layer in layers]
-        return cls(walk, begins, caches, np.array(sources), np.array(states))
+    @cached_property
+    def sources(self) -> np.ndarray:
+        """By layer and branch (0 is the trunk), where its keys and values are kept."""
+        return self._by_branch(self.walk.source)
+
+    @cached_property
+    def state(self) -> np.ndarray:
+        """By layer and branch, whose forward pass it still is."""
+        # It parts from ``sources`` where a branch begins inside a block.
+        return self._by_branch(self.walk.plan.followed)
+
+    def _by_branch(self, number: Callable[[int | None, int], int]) -> np.ndarray:
+        branches = [None, *range(len(self.branches))]
+        layers = range(self.walk.plan.n_layers)
+        return np.array([[number(branch, layer) for branch in branches] for layer in layers])
 
     def apart(
         self, jobs: Sequence[Job], layer: int, place: str = BLOCK
@@ -98,10 +104,10 @@ class Decoding:
         """The branch of a text; None is the trunk."""
         return None if job.branch is None else self.branches[job.branch]
 
-    @cached_property
+    @property
     def branches(self) -> list[Branch]:
         """The branches of the walk's one group, if there are any."""
-        return [branch for group in self.walk.groups for branch in group.branches]
+        return self.walk.plan.branches
 
 
 class Step:
@@ -199,6 +205,7 @@ class Step:
         filled = len(slots) == high - low
         viewed = in_order or not filled
         span = slice(low, high) if viewed and 2 * len(rows) >= high - low else None
+        lengths = self.batch.lengths[[job.request for job in map(self.rows.__getitem__, rows)]]
         return StepLayout(
             torch.from_numpy(self.positions[rows]).to(device),
             self.longest,
@@ -208,6 +215,9 @@ class Step:
             span,
             self.batch.caches[layer],
             tuple(self._shared(layer, rows, device)),
+            self.batch.across.get(layer),
+            torch.from_numpy(lengths).to(device),
+            int(lengths.max()),
         )
 
     def _shared(self, layer: int, rows: np.ndarray, device: torch.device) -> list[SharedKeys]:
@@ -266,7 +276,7 @@ class Step:
             ends = self.batch.walk.source_ends[layer, edit.site]
             return ends[requests.to(device)][:, None], None
 
-        n_heads = self.batch.walk.model.cfg.n_heads
+        n_heads = n_heads_of(self.batch.walk.model, layer)
         return edits_of(changes, len(rows), 1, n_heads, value_of, device)
 
 
@@ -282,13 +292,3 @@ def _by_source(
     place = np.empty(len(members), dtype=np.int64)
     place[order] = sources[order] * counts.max() + column
     return table, place
-
-
-def _state(walk: Walk, branch: int | None, layer: int) -> int:
-    """Whose forward pass a branch follows in a layer: 0 for the trunk, else branch number + 1."""
-    while branch is not None:
-        known = walk.groups[0].branches[branch]
-        if layer >= known.first_layer:
-            return 1 + branch
-        branch = known.parent
-    return 0

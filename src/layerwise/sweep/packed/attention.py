@@ -6,17 +6,26 @@ others and its own; what is shared is read where it lies and never copied per ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 
+from layerwise.models.seq2seq.parts import RelativeBias
 from layerwise.sweep.plans.trie import AttentionRows
 
-from .layout import KeysValues, Layout, SharedKeys, SplitKeys, StepLayout
+from .layout import (
+    KeptKeysValues,
+    KeysValues,
+    Layout,
+    SharedKeys,
+    SplitKeys,
+    StepLayout,
+    hiding,
+)
 
 Attended = Float[torch.Tensor, "group output head d_head"]
 Heads = Float[torch.Tensor, "row new head d_head"]
@@ -40,6 +49,7 @@ class Scoring:
     window: int | None = None  # how many tokens a query sees, its own among them; None for all
     # Each head's score for looking at nothing; None if all weight is on tokens.
     sinks: Float[torch.Tensor, " head"] | None = None
+    relative: RelativeBias | None = None  # what distances add to scores of new tokens
 
     @property
     def written_out(self) -> bool:
@@ -84,34 +94,54 @@ def _own(
     if scoring.window is not None:
         # Own keys follow one another, so that their places are as far apart as their positions.
         seen &= layout.index[..., None] - places < scoring.window
-    mask = seen[:, None].expand(-1, group, -1, -1).flatten(1, 2)[:, None]
+    bias = hiding(seen[:, None].expand(-1, group, -1, -1).flatten(1, 2)[:, None], queries)
+    if scoring.relative is not None:  # one new token a row, at its place
+        distant = scoring.relative.between(layout.index[:, 0], places)
+        bias = bias + distant.transpose(0, 1)[:, :, None].to(bias)
+    if not layout.shared and not scoring.written_out:
+        return attend_in_cache(queries, layout.own, bias, layout, scoring.scale), None
+
+    def in_part(q: Any, keys: Any, values: Any, hidden: Any) -> PartialAttention:
+        return attend_part(q, keys, values, scoring.scale, hidden, scoring.cap)
+
+    out, weight = _in_cache(queries, layout.own, bias, layout, in_part)
+    return out, weight if layout.shared or scoring.sinks is not None else None
+
+
+def attend_in_cache(
+    queries: Grouped,
+    cache: KeptKeysValues,
+    bias: Float[torch.Tensor, "row _ _ key"],
+    layout: StepLayout,
+    scale: float,
+) -> Grouped:
+    """Attention of rows to the first keys of their places in a cache."""
+
+    def whole(q: Any, keys: Any, values: Any, hidden: Any) -> tuple[torch.Tensor]:
+        return (F.scaled_dot_product_attention(q, keys, values, hidden, scale=scale),)
+
+    return _in_cache(queries, cache, bias, layout, whole)[0]
+
+
+def _in_cache(
+    queries: Grouped,
+    cache: KeptKeysValues,
+    bias: Float[torch.Tensor, "row _ _ key"],
+    layout: StepLayout,
+    attend: Callable[..., Sequence[torch.Tensor]],
+) -> Sequence[torch.Tensor]:
     at, inside = layout.slots, None
     if layout.span is not None:
-        # A view of a few more rows than are decoded, instead of a copy of those that are.
-        at, inside = layout.span, layout.slots - layout.span.start
-        n_rows = layout.span.stop - layout.span.start
-        if n_rows == len(inside):
-            inside = None
-        else:
-            spread = queries.new_zeros(n_rows, *queries.shape[1:])
-            spread[inside] = queries
-            queries = spread
-            everything = mask.new_ones(n_rows, *mask.shape[1:])
-            everything[inside] = mask
-            mask = everything
-    keys, values = (x[at, :, : layout.n_own] for x in (layout.own.keys, layout.own.values))
-    bias = queries.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
-    if not layout.shared and not scoring.written_out:
-        out, weight = (
-            F.scaled_dot_product_attention(queries, keys, values, bias, scale=scoring.scale),
-            None,
-        )
-    else:
-        out, weight = attend_part(queries, keys, values, scoring.scale, bias, scoring.cap)
-        weight = weight if layout.shared or scoring.sinks is not None else None
-    if inside is not None:
-        out, weight = out[inside], None if weight is None else weight[inside]
-    return out, weight
+        at, n_rows = layout.span, layout.span.stop - layout.span.start
+        if n_rows > len(layout.slots):
+            # A view of a few more rows than are decoded, instead of a copy of those that are.
+            inside = layout.slots - layout.span.start
+            queries, bias = (
+                x.new_zeros(n_rows, *x.shape[1:]).index_copy_(0, inside, x) for x in (queries, bias)
+            )
+    keys, values = (x[at, :, : bias.shape[-1]] for x in (cache.keys, cache.values))
+    outputs = attend(queries, keys, values, bias)
+    return outputs if inside is None else [x[inside] for x in outputs]
 
 
 def attend_part(
@@ -171,7 +201,7 @@ def _beyond(
     places = torch.arange(n_shared, device=like.device)
     hidden = layout.positions[shared.rows][..., None] - places >= window
     hidden = hidden[:, :, None].expand(-1, -1, group, -1, -1).flatten(1, 3)[:, None]
-    return like.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
+    return hiding(~hidden, like)
 
 
 def merged(parts: list[PartialAttention]) -> Grouped:

@@ -2,7 +2,8 @@
 
 ``PackedBlock`` reads the block's modules and attends with ``scaled_dot_product_attention``;
 ``HookedBlock`` calls TransformerLens's own block, for models whose attention is something else;
-``ModuleBlock`` calls the modules of the Hugging Face original, where that is what is run.
+``ModuleBlock`` calls the modules of the Hugging Face original, where that is what is run;
+``StackBlock`` those of an encoder-decoder's.
 Where the weights are on disk, a runner reads those of its block when it is first used.
 """
 
@@ -32,6 +33,7 @@ from .attention import Attended, PackedAttention, Scoring
 from .hooked_block import HookedBlock
 from .layout import KeysValues, Layout
 from .packed_block import PackedBlock
+from .stack_block import StackBlock
 
 
 class ModuleBlock(PackedBlock):
@@ -142,8 +144,11 @@ def attention_in_use(model: Model) -> str:
     return f"TransformerLens's own block ({reason})"
 
 
-def block_runners(model: DecoderOnly) -> Sequence[BlockRunner]:
+def block_runners(model: Model) -> Sequence[BlockRunner]:
     """The runner of each block; one kind for the whole model."""
+    if isinstance(model, Seq2SeqModel):
+        stacks = model.parts.encoder, model.parts.decoder
+        return [StackBlock(block, stack) for stack in stacks for block in stack.blocks]
     kind = _runner_kind(model)
     on_disk = blocks_on_disk(model)
     if on_disk is None:
@@ -159,8 +164,13 @@ def _runner_kind(model: DecoderOnly) -> type[ModuleBlock | PackedBlock | HookedB
     return PackedBlock if why_not_packed(model) is None else HookedBlock
 
 
-def runner_with(model: DecoderOnly, layer: int, weights: OtherWeights) -> BlockRunner:
+def runner_with(model: Model, layer: int, weights: OtherWeights) -> BlockRunner:
     """The runner of a block with other weights, which shares all others with the model's."""
+    if isinstance(model, Seq2SeqModel):
+        n_encoder = model.cfg.n_encoder_layers
+        decodes = layer >= n_encoder
+        stack = model.parts.decoder if decodes else model.parts.encoder
+        return StackBlock(weights.twin(stack.blocks[layer - n_encoder * decodes]), stack)
     if blocks_on_disk(model) is not None:
         raise UserError(
             "The model's weights are on disk, where others cannot stand in their place: expected "
@@ -204,5 +214,5 @@ class RunnerOnDisk:
         return getattr(self.runner, name)
 
 
-BlockRunner = PackedBlock | HookedBlock | RunnerOnDisk
+BlockRunner = PackedBlock | HookedBlock | StackBlock | RunnerOnDisk
 """What pushes packed tokens, or a few new tokens per row, through one block."""

@@ -18,14 +18,30 @@ from layerwise.sweep.changes.layer_edits import NO_EDITS, Activation, LayerEdits
 from .layout import KeysValues, Layout, StepLayout
 
 
-class HookedBlock:
+class WholeBlock:
+    """A block that is run as a whole, on rectangles without padding."""
+
+    exact = True
+    in_parts = False
+
+    def packed_several(
+        self, parts: Sequence[tuple[OfLayout, Layout]], outside: KeysValues | None
+    ) -> list[OfLayout]:
+        """As of ``PackedBlock``; one layout after the other."""
+        return [self.packed(resid, layout, outside)[0] for resid, layout in parts]  # type: ignore[attr-defined]
+
+    def from_sites(
+        self, resid_pre: Activation, sites: Mapping[str, torch.Tensor], edits: LayerEdits
+    ) -> Activation:
+        """As of ``PackedBlock``; a block that is one whole cannot."""
+        raise NotImplementedError("The block runs as a whole.")
+
+
+class HookedBlock(WholeBlock):
     """TransformerLens's own block, called on rectangles without any padding."""
 
     # Invariant: every call sees whole, gapless sequences (cached keys, then new tokens), so that
     # windows, biases and soft-caps mean what they mean in the model; keys are kept unrotated.
-
-    exact = True
-    in_parts = False
 
     def __init__(self, block: Any, cfg: Any) -> None:
         self.block, self.cfg = block, cfg
@@ -70,18 +86,6 @@ class HookedBlock:
             for site, activation in seen.items():
                 edits.observe(site, activation)
         return edits.output("resid_post", lambda: through, resid), own
-
-    def packed_several(
-        self, parts: Sequence[tuple[OfLayout, Layout]], outside: KeysValues | None
-    ) -> list[OfLayout]:
-        """As of ``PackedBlock``; one layout after the other."""
-        return [self.packed(resid, layout, outside)[0] for resid, layout in parts]
-
-    def from_sites(
-        self, resid_pre: Activation, sites: Mapping[str, torch.Tensor], edits: LayerEdits
-    ) -> Activation:
-        """As of ``PackedBlock``; a block that is one whole cannot."""
-        raise NotImplementedError("TransformerLens's own block runs as a whole.")
 
     def step(
         self,

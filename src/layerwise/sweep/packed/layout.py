@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,7 +29,14 @@ class KeysValues:
 
     def of(self, members: Sequence[int] | slice) -> KeysValues:
         """Keys and values of some members of the group."""
-        return KeysValues(self.keys[members], self.values[members])
+        return replace(self, keys=self.keys[members], values=self.values[members])
+
+
+def span(rows: Sequence[int]) -> slice | list[int]:
+    """Rows as a slice, which is a view, where they stand one after the other."""
+    numbers = list(rows)
+    first, after = numbers[0], numbers[0] + len(numbers)
+    return slice(first, after) if numbers == list(range(first, after)) else numbers
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,12 @@ class KeptKeysValues:
     values: Float[torch.Tensor, "source kv_head token d_head"]  # the same
 
     @classmethod
-    def empty(cls, sources: int, tokens: int, cfg: Any, like: torch.Tensor) -> KeptKeysValues:
+    def empty(
+        cls, sources: int, tokens: int, n_kv: int, d_head: int, like: torch.Tensor
+    ) -> KeptKeysValues:
         """An empty cache for so many sources and tokens."""
         # Zeros: keys that are masked still enter the products, and NaN times zero is NaN.
-        shape = (sources, cfg.n_key_value_heads or cfg.n_heads, tokens, cfg.d_head)
+        shape = (sources, n_kv, tokens, d_head)
         return cls(like.new_zeros(shape), like.new_zeros(shape))
 
     def put(
@@ -258,7 +266,7 @@ def _masked(rows: AttentionRows, group: int, like: torch.Tensor) -> Float[torch.
     """The mask of a rectangle as what is added to scores."""
     # Causal rows are all the same.
     seen = rows.mask[:1] if rows.causal else rows.mask
-    return _hiding(seen, like).repeat(1, group, 1)[:, None]
+    return hiding(seen, like).repeat(1, group, 1)[:, None]
 
 
 def _split(
@@ -290,15 +298,15 @@ def _split(
     padded = not bool(outside_mask.all())
     return SplitKeys(
         pad_sequence(outside, batch_first=True).to(like.device),
-        _hiding(outside_mask, like).repeat(1, group if within else 1, 1)[:, None]
+        hiding(outside_mask, like).repeat(1, group if within else 1, 1)[:, None]
         if padded
         else None,
         pad_sequence(own, batch_first=True).to(like.device),
-        _hiding(own_mask, like).repeat(1, group, 1)[:, None],
+        hiding(own_mask, like).repeat(1, group, 1)[:, None],
     )
 
 
-def _hiding(seen: Bool[torch.Tensor, ...], like: torch.Tensor) -> Float[torch.Tensor, ...]:
+def hiding(seen: Bool[torch.Tensor, ...], like: torch.Tensor) -> Float[torch.Tensor, ...]:
     """Additive mask: 0 where True, minus infinity elsewhere."""
     seen = seen.to(like.device)
     return like.new_zeros(seen.shape).masked_fill_(~seen, float("-inf"))
@@ -332,3 +340,7 @@ class StepLayout:
     own: KeptKeysValues  # the cache of each row's own keys and values
     # Beginnings of prompts that are not in the cache, each for other rows.
     shared: tuple[SharedKeys, ...] = ()
+    # The cache of the encoder output that each row looks at, and how many tokens that has.
+    across: KeptKeysValues | None = None
+    lengths: Int[torch.Tensor, " row"] | None = None
+    n_across: int = 0  # the most of these

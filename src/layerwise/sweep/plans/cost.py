@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import chain
 from math import ceil
 from typing import Any
 
 from layerwise.sweep.changes.interventions import Intervention
-from layerwise.sweep.requests import Generate, Request
+from layerwise.sweep.requests import Generate, Request, Tokens
 from layerwise.sweep.walk.readout import CHUNK
 
 from .branches import Branch
@@ -63,28 +64,64 @@ class WalkWork:
     @cached_property
     def n_ends(self) -> int:
         """Branches at whose end something is read, the trunk among them if it is asked for."""
-        return bool(self.plan.intact) + sum(len(g.branches) for g in self.plan.groups)
+        return bool(self.plan.intact) + len(self.plan.branches)
+
+    @cached_property
+    def passes(self) -> list[int]:
+        """Tokens of prompts and options that are pushed through a block, by stack."""
+        passes = [0] * len(self.plan.sides)
+        for layer, tokens in self.plan.passes(self.shape.in_parts):
+            passes[self.plan.side_of(layer)] += tokens
+        return passes
 
     @cached_property
     def parts(self) -> tuple[PassBatch, ...]:
-        """The trunk, and each group of branches."""
-        plan = self.plan
-        layers = range(plan.trunk_until)
-        trunk = sum(plan.trunk_tokens(layer, self.shape.in_parts) for layer in layers)
-        rest = plan.token_passes(self.shape.in_parts) - trunk
-        # About how many tokens each group pushes through blocks.
-        weights = [
-            group.n_tokens(len(plan.trie))
-            * sum(_layers(branch, branch.first_layer, plan.n_layers) for branch in group.branches)
-            for group in plan.groups
-        ]
-        parts = [PassBatch(trunk, len(plan.trie), 1, attention_work(plan.trie))]
-        for group, weight in zip(plan.groups, weights, strict=True):
-            n_tokens = group.n_tokens(len(plan.trie))
-            pairs = attention_work(plan.trie, group.carried)
-            share = rest * weight / max(1, sum(weights))
-            parts.append(PassBatch(share, n_tokens, len(group.branches), pairs))
+        """The trunk, and each group of branches, in each stack."""
+        plan, parts = self.plan, list[PassBatch]()
+        for number, side in enumerate(plan.sides):
+            layers = [k for k in range(plan.n_layers) if plan.side_of(k) == number]
+            trunk = sum(
+                plan.trunk_tokens(layer, self.shape.in_parts)
+                for layer in layers
+                if layer < plan.trunk_until
+            )
+            # About how many tokens each group pushes through blocks.
+            weights = [
+                plan.n_carried(group, layers[0])
+                * sum(
+                    _layers(branch, max(branch.first_layer, layers[0]), layers[-1] + 1)
+                    for branch in group.branches
+                )
+                for group in plan.groups
+            ]
+            pairs = attention_work(side.trie) + self._across(number, carried=False)
+            parts.append(PassBatch(trunk, len(side.trie), 1, pairs))
+            for group, weight in zip(plan.groups, weights, strict=True):
+                carried = group.carried[number]
+                pairs = attention_work(side.trie, carried)
+                pairs += self._across(number, carried=carried is not None)
+                share = (self.passes[number] - trunk) * weight / max(1, sum(weights))
+                n_tokens = plan.n_carried(group, layers[0])
+                parts.append(PassBatch(share, n_tokens, len(group.branches), pairs))
         return tuple(part for part in parts if part.passes)
+
+    def _across(self, stack: int, *, carried: bool) -> int:
+        """Query-key pairs of a decoder that looks at encoder outputs."""
+        if stack == 0:
+            return 0
+        return sum(len(path) * len(tokens) for path, tokens in self.plan.looks(carried).items())
+
+    @cached_property
+    def memories(self) -> int:
+        """Encoder outputs that decoders look at."""
+        early = (branch.first_layer < self.plan.n_encoder for branch in self.plan.branches)
+        return 1 + sum(early) if self.plan.n_encoder else 0
+
+    @cached_property
+    def looked_at(self) -> int:
+        """Tokens of encoder outputs whose keys and values are made, over all layers."""
+        n_decoder = self.plan.n_layers - self.plan.n_encoder
+        return n_decoder * self.memories * len(self.plan.sides[0].trie)
 
     @cached_property
     def pairs(self) -> float:
@@ -101,17 +138,14 @@ class WalkWork:
         """Tokens decoded by each branch (trunk included), and in how many layers."""
         # The first token of a text comes from its prompt.
         branches = []
-        n_layers, known = self.shape.n_layers, self.lengths
+        n_layers, known, first = self.shape.n_layers, self.lengths, self.shape.n_encoder
         if self.plan.intact:
-            branches.append((self._more(known.intact), float(n_layers)))
-        for group in self.plan.groups:
-            for branch in group.branches:
-                own, every = (
-                    _layers(branch, branch.first_layer, n_layers),
-                    _layers(branch, 0, n_layers),
-                )
-                layers = known.agreed * own + (1 - known.agreed) * every
-                branches.append((self._more(known.changed), layers))
+            branches.append((self._more(known.intact), float(n_layers - first)))
+        for branch in self.plan.branches:
+            own = _layers(branch, max(branch.first_layer, first), n_layers)
+            every = _layers(branch, first, n_layers)
+            layers = known.agreed * own + (1 - known.agreed) * every
+            branches.append((self._more(known.changed), layers))
         return branches
 
     def _more(self, share: float) -> float:
@@ -145,23 +179,39 @@ class WalkWork:
         """Queries times keys that they meet in decoding, expected."""
         if not self.texts:
             return 0.0
-        longest = sum(len(text.context) + text.max_tokens / 2 for text in self.texts)
+        longest = sum(len(self._before(text)) + text.max_tokens / 2 for text in self.texts)
         return self.text_passes * longest / len(self.texts)
+
+    def _before(self, text: Generate) -> Tokens:
+        """What is attended to before the answer: all that stacks read of a prompt."""
+        return tuple(chain.from_iterable(self.shape.tokens_of(text)))
+
+    @cached_property
+    def longest_text(self) -> int:
+        """Tokens whose keys and values are kept for a text, at most."""
+        return max(
+            (len(self._before(text)) + text.max_tokens + 1 for text in self.texts), default=0
+        )
 
     def capacity(self, memory_budget: int) -> int:
         """How many texts are decoded at once."""
-        longest = max((len(text.context) + text.max_tokens + 1 for text in self.texts), default=0)
         shape = self.shape
-        row = max(1, 2 * longest * shape.n_layers * shape.d_kv * shape.itemsize)
+        in_layers = shape.n_layers - shape.n_encoder
+        row = max(1, 2 * self.longest_text * in_layers * shape.d_kv * shape.itemsize)
         return min(self.n_ends * len(self.texts), max(1, memory_budget // 4 // row))
 
     def peak_bytes(self, tokens_at_once: int, memory_budget: int) -> int:
         """Residual streams, kept keys and values, texts, what a block works on, and logits."""
-        shape, n_packed = self.shape, len(self.plan.trie)
-        streams = sum(part.n_tokens * part.n_branches for part in self.parts) + 2 * n_packed
-        longest = max((len(text.context) + text.max_tokens + 1 for text in self.texts), default=0)
-        kept = n_packed * (self.plan.block_passes() + shape.n_layers) if self.plan.generates else 0
-        texts = self.capacity(memory_budget) * longest * shape.n_layers
+        shape, sides = self.shape, self.plan.sides
+        n_packed, in_layers = len(sides[-1].trie), shape.n_layers - shape.n_encoder
+        streams = sum(part.n_tokens * part.n_branches for part in self.parts)
+        streams += 2 * sum(len(side.trie) for side in sides)
+        kept = self.looked_at // (1 if self.plan.generates else in_layers)
+        if self.plan.generates and shape.encoder:
+            kept += n_packed * in_layers * (1 + len(self.plan.branches))
+        elif self.plan.generates:
+            kept += n_packed * (self.plan.block_passes() + in_layers)
+        texts = self.capacity(memory_budget) * self.longest_text * in_layers
         wide = 4 * shape.d_model + 3 * (shape.d_heads + shape.d_kv)
         wide += 3 * shape.d_mlp * shape.experts
         pushed = max((part.pushed(tokens_at_once) for part in self.parts), default=0)
@@ -275,7 +325,7 @@ def cost_of(
     """What a planned sweep costs."""
     walks = [
         WalkWork(
-            walk_of(batch, interventions, requests, shape.n_layers),
+            walk_of(batch, interventions, requests, shape),
             [requests[index] for index in batch.requests],
             shape,
             lengths,
@@ -288,19 +338,23 @@ def cost_of(
     rows = sum(walk.n_ends * len(walk.plan.read) for walk in walks)
     text_rows = sum((walk.text_rows for walk in walks), start=0.0)
     brute = sum((lengths.more_tokens(i, r) for i in interventions for r in requests), start=0.0)
+    n_decoder = shape.n_layers - shape.n_encoder
+    encoded = sum(sum(walk.passes[:-1]) for walk in walks)
+    looked_at = sum(walk.looked_at for walk in walks)
+    decoded = plan.token_passes - encoded
     return Cost(
         requests=len(requests),
         interventions=len(interventions),
         walks=len(walks),
         prompt_token_passes=plan.token_passes,
         text_token_passes=text_passes,
-        most_text_token_passes=shape.n_layers * sum(walk.most_text_rows for walk in walks),
-        brute_force_token_passes=plan.brute_force_token_passes + shape.n_layers * brute,
+        most_text_token_passes=n_decoder * sum(walk.most_text_rows for walk in walks),
+        brute_force_token_passes=plan.brute_force_token_passes + n_decoder * brute,
         pairs=pairs + text_pairs,
         rows=rows,
         text_rows=text_rows,
         steps=sum(walk.steps(memory_budget) for walk in walks),
-        prompt_flop=matrix_flop(shape, plan.token_passes, pairs, rows),
+        prompt_flop=matrix_flop(shape, decoded, pairs, rows, encoded, looked_at),
         text_flop=matrix_flop(shape, text_passes, text_pairs, text_rows),
         peak_bytes=max(
             (walk.peak_bytes(tokens_at_once, memory_budget) for walk in walks), default=0
@@ -314,7 +368,12 @@ def cost_of_reading(n_rows: int, shape: ModelShape) -> Cost:
 
 
 def matrix_flop(
-    shape: ModelShape, token_passes: float | int, pairs: float | int, rows: float | int
+    shape: ModelShape,
+    token_passes: float | int,
+    pairs: float | int,
+    rows: float | int,
+    encoded: int = 0,
+    looked_at: int = 0,
 ) -> float:
     """Floating-point operations of the matrix products; one multiply-add is two."""
     # With d the width of the residual stream, h that of all query heads, g that of all key/value
@@ -323,11 +382,18 @@ def matrix_flop(
     #     2 token_passes d (2h + 2g + p m) + 4 pairs h + 2 rows d V
     # for queries, keys, values and output; for the MLP; for scores and their mixtures of values;
     # for the unembedding. Norms, activations, rotations and softmaxes, some per cent of the whole,
-    # are left out (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
+    # are left out (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). A decoder that looks at an
+    # encoder needs 4 d h more for a token's queries and output there, and for each token of
+    # encoder outputs that it looks at; ``encoded`` tokens pass blocks without that.
     mlp = shape.mlp_products * shape.d_mlp * shape.experts
     width = 2 * shape.d_heads + 2 * shape.d_kv + mlp
+    of_encoder = 0.0
+    if shape.encoder is not None:
+        width += 2 * shape.d_heads
+        of_encoder = 2 * encoded * (4 * shape.encoder.d_heads + mlp) + 4 * looked_at * shape.d_heads
     return float(
         2 * token_passes * shape.d_model * width
         + 4 * pairs * shape.d_heads
         + 2 * rows * shape.d_model * shape.d_vocab
+        + of_encoder * shape.d_model
     )

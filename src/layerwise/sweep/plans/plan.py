@@ -6,11 +6,12 @@ model. It bounds memory; the engine that follows it decides nothing more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from layerwise.errors import UserError, counted
+from layerwise.ground.layer_names import layer_name
 from layerwise.sweep.changes.edits import (
     BY_HEAD,
     CROSS_SITES,
@@ -21,22 +22,30 @@ from layerwise.sweep.changes.edits import (
     SwapWeights,
 )
 from layerwise.sweep.changes.interventions import Intervention, donors_of
-from layerwise.sweep.requests import Generate, LogLikelihood, Request
+from layerwise.sweep.requests import Generate, LogLikelihood, Request, Tokens
 
 from .branches import make_branches
-from .trie import TokenTrie
+from .packing import Packing, sequences_of, share_key
 from .walk_plan import WalkPlan, plan_walk
-from .walk_plan import sequence_of as sequence_of
-from .walk_plan import share_key as share_key
 
 DEFAULT_MEMORY_BUDGET = 3 * 2**30
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """What a model has beside the sizes of its decoder, if that looks at an encoder."""
+
+    n_layers: int  # of the encoder
+    n_heads: int  # heads of one of them
+    d_heads: int  # these heads times their width
+    prefix: Tokens  # what the decoder begins with
 
 
 @dataclass(frozen=True)
 class ModelShape:
     """Sizes of a model that determine a sweep's memory and work."""
 
-    n_layers: int  # number of blocks
+    n_layers: int  # number of blocks, of both stacks
     d_model: int  # width of the residual stream
     d_kv: int  # key/value heads times their width
     itemsize: int  # bytes of one activation
@@ -51,6 +60,32 @@ class ModelShape:
     d_heads: int = 1  # query heads times their width
     mlp_products: int = 2  # matrix products of an MLP: 3 if it is gated, otherwise 2
     experts: int = 1  # MLPs that a token goes through
+    encoder: EncoderShape | None = None
+
+    @property
+    def n_encoder(self) -> int:
+        """Layers of the encoder."""
+        return 0 if self.encoder is None else self.encoder.n_layers
+
+    @property
+    def prefix(self) -> Tokens:
+        """What a decoder behind an encoder begins with."""
+        return () if self.encoder is None else self.encoder.prefix
+
+    def heads_of(self, layer: int) -> tuple[int, int]:
+        """Query heads of a layer, and these times their width."""
+        if self.encoder is not None and layer < self.n_encoder:
+            return self.encoder.n_heads, self.encoder.d_heads
+        return self.n_heads, self.d_heads
+
+    def forward_passes(self, request: Request) -> int:
+        """Tokens pushed through a block by one forward of a request, without its text."""
+        *encoded, decoded = map(len, self.tokens_of(request))
+        return self.n_encoder * sum(encoded) + (self.n_layers - self.n_encoder) * decoded
+
+    def tokens_of(self, request: Request) -> tuple[Tokens, ...]:
+        """The tokens that each stack reads of a request."""
+        return sequences_of(request, self.prefix)
 
     @property
     def passing(self) -> int:
@@ -112,13 +147,7 @@ def plan_sweep(
     Raises:
         UserError: if a layer, a position or a length is out of range.
     """
-    check_sweep(
-        interventions,
-        requests,
-        shape.n_layers,
-        partial(_check_edit, shape),
-        partial(_check_request, shape),
-    )
+    _check_sweep(interventions, requests, shape)
     # With all interventions at once a small budget may have room for few requests, which then
     # share little; with fewer at once, for more.
     plans = []
@@ -129,7 +158,7 @@ def plan_sweep(
     made = [
         (
             sum(
-                walk_of(batch, interventions, requests, shape.n_layers).token_passes(shape.in_parts)
+                walk_of(batch, interventions, requests, shape).token_passes(shape.in_parts)
                 for batch in batches
             ),
             batches,
@@ -137,7 +166,7 @@ def plan_sweep(
         for batches in plans
     ]
     passes, batches = min(made, key=lambda both: both[0])
-    brute = sum(len(sequence_of(r)) for r in requests) * len(interventions) * shape.n_layers
+    brute = sum(map(shape.forward_passes, requests)) * len(interventions)
     return SweepPlan(tuple(batches), passes, brute)
 
 
@@ -153,7 +182,9 @@ def _cut(
     # block makes of the tokens that are pushed through at once, for logits, and for texts' caches.
     # A walk's tokens go through a block in one piece, even if they are of one branch only.
     half, passing = budget // 2, budget // 4 // shape.passing
-    longest = max((max(len(sequence_of(r)), len(r.source or ())) for r in requests), default=0)
+    longest = max(
+        (len(t) for r in requests for t in (*shape.tokens_of(r), r.source or ())), default=0
+    )
     generates = any(isinstance(request, Generate) for request in requests)
     per_token = partial(_bytes_per_token, interventions, shape, longest, generates)
     most = min(half // per_token(at_once), passing)
@@ -162,20 +193,30 @@ def _cut(
         fitting = at_once
         while fitting > 1 and n_packed * per_token(fitting) > half:
             fitting = (fitting + 1) // 2
-        return split(inside, n_packed, len(interventions), fitting)
+        starts = range(0, len(interventions), fitting)
+        parts = (range(start, min(start + fitting, len(interventions))) for start in starts)
+        return [Batch(tuple(inside), tuple(part), n_packed) for part in parts]
 
-    order = sorted(range(len(requests)), key=lambda i: (share_key(requests[i]) is not None, i))
     batches: list[Batch] = []
-    trie, inside = TokenTrie(), []
-    for index in order:
-        before = len(trie)
-        _add(trie, requests[index])
-        if inside and len(trie) > most:
+    packing, inside = Packing(shape.prefix), list[int]()
+    for index in _order(requests, shape):
+        before = len(packing)
+        packing.add(requests[index])
+        if inside and len(packing) > most:
             batches += walks(inside, before)
-            trie, inside = TokenTrie(), []
-            _add(trie, requests[index])
+            packing, inside = Packing(shape.prefix), []
+            packing.add(requests[index])
         inside.append(index)
-    return batches + walks(inside, len(trie)) if inside else batches
+    return batches + walks(inside, len(packing)) if inside else batches
+
+
+def _order(requests: Sequence[Request], shape: ModelShape) -> list[int]:
+    """Requests in the order in which walks take them: of an encoder, by their inputs."""
+    keys = [(r.context, r.source) if shape.encoder else i for i, r in enumerate(requests)]
+    first = {key: i for i, key in reversed([*enumerate(keys)])}
+    return sorted(
+        range(len(requests)), key=lambda i: (share_key(requests[i]) is not None, first[keys[i]], i)
+    )
 
 
 def _bytes_per_token(
@@ -186,67 +227,51 @@ def _bytes_per_token(
     n_branches: int,
 ) -> int:
     """Bytes that a packed token takes at most, with so many interventions."""
-    streams = (n_branches + 3 + donor_streams(interventions)) * shape.d_model
+    # Of a donor the stream and what is seen of one layer: before and after it, within it, the
+    # outputs of its sublayers and of its heads.
+    streams = (n_branches + 3 + 7 * len(donors_of(interventions))) * shape.d_model
     # Which keys a token may see: a bias and a mask. Its node in the trie: some 400 bytes.
     attended = longest * (shape.group * shape.itemsize + 1) + 400
     kept, n_layers = 0, shape.n_layers
-    if generates:
+    if generates or shape.encoder:
         # The earlier the first change, the more is kept; so these are the worst case.
         earliest = sorted(interventions, key=lambda i: n_layers if i.layer is None else i.layer)
         spread = make_branches(earliest[:n_branches], n_layers)
-        kept = 2 * shape.d_kv * (spread.block_passes() + n_layers)
-    return (streams + kept) * shape.itemsize + attended
+        if not shape.encoder:
+            kept = spread.block_passes() + n_layers
+        else:
+            # Own keys and values, and those of encoder outputs; these of one layer without texts.
+            early = sum(branch.first_layer < shape.n_encoder for branch in spread.branches)
+            in_layers = n_layers - shape.n_encoder if generates else 1
+            kept = in_layers * (2 + early + generates * len(spread.branches))
+    return (streams + 2 * shape.d_kv * kept) * shape.itemsize + attended
 
 
 def walk_of(
     batch: Batch,
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
-    n_layers: int,
+    shape: ModelShape,
 ) -> WalkPlan:
     """The plan of a batch's walk; interventions and requests are the sweep's."""
     return plan_walk(
         [interventions[index] for index in batch.interventions],
         [requests[index] for index in batch.requests],
-        n_layers,
+        shape.n_layers,
+        shape.n_encoder,
+        shape.prefix,
     )
 
 
-def _add(trie: TokenTrie, request: Request) -> None:
-    trie.add(sequence_of(request), share_key(request))
-    if request.source is not None:
-        trie.add(request.source, share_key(request))
-
-
-def donor_streams(interventions: Sequence[Intervention]) -> int:
-    """Memory of donor models, in residual streams."""
-    # Of each the stream and what is seen of one layer: before and after it, within it, the outputs
-    # of its sublayers and of its heads.
-    return 7 * len(donors_of(interventions))
-
-
-def split(inside: list[int], n_packed: int, n_interventions: int, at_once: int) -> list[Batch]:
-    """Walks of some requests, with at most so many interventions each."""
-    starts = range(0, n_interventions, at_once)
-    parts = (range(start, min(start + at_once, n_interventions)) for start in starts)
-    return [Batch(tuple(inside), tuple(part), n_packed) for part in parts]
-
-
-def check_sweep(
-    interventions: Sequence[Intervention],
-    requests: Sequence[Request],
-    n_layers: int,
-    check_edit: Callable[[str, Edit], None],
-    check_request: Callable[[int, Request], None],
-    begins: Callable[[Edit], int | None] = lambda edit: None,
+def _check_sweep(
+    interventions: Sequence[Intervention], requests: Sequence[Request], shape: ModelShape
 ) -> None:
     """Refuse changes and requests that do not fit a model, or each other."""
-    # ``begins``: how many tokens a decoder begins with, if an edit is one of its layers.
     for intervention in interventions:
-        _check_swaps(intervention, n_layers)
+        _check_swaps(intervention, shape.n_layers)
         for edit in intervention.edits:
             if not isinstance(edit, SwapWeights):
-                check_edit(intervention.id, edit)
+                _check_edit(shape, intervention.id, edit)
     edits = [edit for intervention in interventions for edit in intervention.edits]
     patched = [edit for edit in edits if edit.position is not None]
     resampled = any(edit.resamples for edit in edits)
@@ -256,9 +281,9 @@ def check_sweep(
                 f"Request {number} has an empty context or continuation; give each at least one "
                 "token."
             )
-        check_request(number, request)
+        _check_request(shape, number, request)
         for edit in patched:
-            _check_patch(number, request, edit, begins(edit))
+            _check_patch(shape, number, request, edit)
         if resampled and not request.source:
             raise UserError(
                 f"Request {number} has no source run, which resampling needs; give it the prompt "
@@ -283,21 +308,30 @@ def _check_swaps(intervention: Intervention, n_layers: int) -> None:
 
 
 def _check_edit(shape: ModelShape, name: str, edit: Edit) -> None:
-    if not 0 <= edit.layer < shape.n_layers:
+    last, n_encoder = shape.n_layers - 1, shape.n_encoder
+    if not 0 <= edit.layer <= last:
+        stacks = f", of which {n_encoder} to {last} are the decoder's" if n_encoder else ""
         raise UserError(
             f"Layer {edit.layer} of intervention {name!r} is out of range: "
-            f"the model has layers 0 to {shape.n_layers - 1}."
+            f"the model has layers 0 to {last}{stacks}."
         )
+    n_heads, d_heads = shape.heads_of(edit.layer)
+    layer = layer_name(edit.layer, n_encoder) if n_encoder else "the model"
     for head in edit.heads or ():
-        if not 0 <= head < shape.n_heads:
+        if not 0 <= head < n_heads:
             raise UserError(
                 f"Head {head} of intervention {name!r} is "
-                f"out of range: the model has heads 0 to {shape.n_heads - 1}."
+                f"out of range: {layer} has heads 0 to {n_heads - 1}."
             )
-    if edit.site in CROSS_SITES:
+    if edit.site in CROSS_SITES and not n_encoder:
         raise UserError(
             f"Intervention {name!r} changes {edit.site}, but only an encoder-decoder looks from "
             "one stack at another; use attn_out, z or resid_mid."
+        )
+    if edit.site in CROSS_SITES and edit.layer < n_encoder:
+        raise UserError(
+            f"Intervention {name!r} changes {edit.site} of {layer}, "
+            "but only decoder layers look at the encoder; name layers of the decoder."
         )
     if edit.site == "mlp_out" and not shape.has_mlp:
         raise UserError(
@@ -309,7 +343,7 @@ def _check_edit(shape: ModelShape, name: str, edit: Edit) -> None:
             f"Intervention {name!r} changes resid_mid, but in this model nothing is between "
             "attention and MLP; use resid_pre, attn_out or resid_post."
         )
-    width = shape.d_heads // shape.n_heads if edit.site in BY_HEAD else shape.d_model
+    width = d_heads // n_heads if edit.site in BY_HEAD else shape.d_model
     given = [*edit.value.shape][-1:] if isinstance(edit, SetSite | AddSite) else []
     if given not in ([], [1], [width]):
         raise UserError(
@@ -319,17 +353,24 @@ def _check_edit(shape: ModelShape, name: str, edit: Edit) -> None:
 
 
 def _check_request(shape: ModelShape, number: int, request: Request) -> None:
-    length = len(sequence_of(request))
+    *inputs, length = map(len, shape.tokens_of(request))
     if isinstance(request, Generate):
         length += request.max_tokens
-    if max(length, len(request.source or ())) > shape.n_ctx:
-        raise UserError(
-            f"Request {number} needs {length} tokens, but the model's context is {shape.n_ctx}; "
-            "shorten the context, the few-shot examples or the number of tokens to generate."
+    if max(*inputs, length, len(request.source or ())) <= shape.n_ctx:
+        return
+    needed = f"needs {length} tokens, but the model's context is {shape.n_ctx}"
+    if inputs:
+        needed = (
+            f"has {counted(inputs[0], 'input token')} and {length} of the answer, but the model "
+            f"takes {shape.n_ctx} each"
         )
+    raise UserError(
+        f"Request {number} {needed}; shorten the context, the few-shot examples or the number of "
+        "tokens to generate."
+    )
 
 
-def _check_patch(number: int, request: Request, edit: Edit, begins: int | None) -> None:
+def _check_patch(shape: ModelShape, number: int, request: Request, edit: Edit) -> None:
     """Refuse to patch at positions that a prompt, or what a decoder begins with, does not have."""
     pos, source_pos, source = edit.position, edit.source_position, request.source
     if not source or (source_pos is None and len(source) != len(request.context)):
@@ -337,11 +378,12 @@ def _check_patch(number: int, request: Request, edit: Edit, begins: int | None) 
             f"Request {number} has no source run of the same length as its context, "
             "which patching needs; give both prompts the same number of tokens."
         )
+    answers = shape.prefix if edit.layer >= shape.n_encoder else ()
     places = [(pos, request.context, "context has"), (source_pos, source, "source run has")]
     for at, tokens, what in places:
-        n = len(tokens) if begins is None else begins
+        n = len(answers or tokens)
         if at is not None and not -n <= at < n:
             raise UserError(
                 f"Patch position {at} is out of range for request {number}, whose "
-                f"{what if begins is None else 'decoder begins with'} {counted(n, 'token')}."
+                f"{'decoder begins with' if answers else what} {counted(n, 'token')}."
             )

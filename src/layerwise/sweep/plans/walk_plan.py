@@ -6,51 +6,54 @@ in ``engine`` follows it and decides nothing more.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from layerwise.sweep.changes.edits import Edit
+from layerwise.sweep.changes.edits import CROSS_SITES, Edit
 from layerwise.sweep.changes.interventions import Intervention
 from layerwise.sweep.requests import Generate, Request, Tokens
 
 from .branches import Branch, make_branches
-from .trie import TokenTrie
+from .packing import Packing, Path, Side
 
 # Sites of a block behind its attention's scores: a change there leaves what is before it as it was.
-INSIDE = ("z", "attn_out", "resid_mid", "mlp_out", "resid_post")
+INSIDE = ("z", "attn_out", "resid_mid", *CROSS_SITES, "mlp_out", "resid_post")
 
 
 @dataclass(frozen=True)
 class GroupPlan:
     """Branches that carry the same tokens."""
 
-    # Packed indices of the tokens that their changes can reach; None if all.
-    carried: frozenset[int] | None
+    # By stack, packed indices of the tokens that their changes can reach; None if all.
+    carried: tuple[frozenset[int] | None, ...]
     branches: tuple[Branch, ...]  # in order of opening
     trunk_until: int  # the trunk is pushed through the layers before this one
-
-    def n_tokens(self, n_packed: int) -> int:
-        """How many tokens each branch carries."""
-        return n_packed if self.carried is None else len(self.carried)
 
 
 @dataclass(frozen=True)
 class WalkPlan:
-    """One walk through the layers."""
+    """One walk through the layers of a model's stacks."""
 
-    trie: TokenTrie  # the packed tokens
-    paths: tuple[tuple[int, ...], ...]  # for each request the packed indices of its tokens
-    # For each request those of its source run, if it has one.
-    sources: tuple[tuple[int, ...] | None, ...]
-    # Packed indices of the tokens whose prediction is read, in ascending order.
+    sides: tuple[Side, ...]  # the packed tokens of each stack
+    # Packed indices, in the last stack, of the tokens whose prediction is read, in ascending order.
     read: tuple[int, ...]
     # Interventions (as indices) that change nothing, or only what is the same in the source run.
     intact: tuple[int, ...]
-    groups: tuple[GroupPlan, ...]  # all other interventions
-    n_layers: int  # layers of the model
+    groups: tuple[GroupPlan, ...]  # all other interventions; of two stacks at most one
+    n_layers: int  # layers of all stacks
+    n_encoder: int  # of these the encoder's
     generates: bool  # whether any request generates
-    n_given: tuple[int, ...]  # for each request, how many tokens are given before the answer
+
+    def side_of(self, layer: int) -> int:
+        """Number of a layer's stack."""
+        return int(0 < self.n_encoder <= layer)
+
+    def n_carried(self, group: GroupPlan, layer: int) -> int:
+        """How many tokens each branch of a group carries in a layer."""
+        side = self.side_of(layer)
+        carried = group.carried[side]
+        return len(self.sides[side].trie if carried is None else carried)
 
     @cached_property
     def trunk_until(self) -> int:
@@ -60,16 +63,30 @@ class WalkPlan:
         return max((group.trunk_until for group in self.groups), default=0)
 
     @cached_property
+    def branches(self) -> list[Branch]:
+        """The branches of all groups."""
+        return [branch for group in self.groups for branch in group.branches]
+
+    def followed(self, branch: int | None, layer: int) -> int:
+        """Whose forward pass a branch of the one group still is: 0 the trunk's, 1 + i branch i."""
+        while branch is not None and layer < self.branches[branch].first_layer:
+            branch = self.branches[branch].parent
+        return 0 if branch is None else 1 + branch
+
+    def memory_of(self, branch: int | None) -> int:
+        """Which encoder output a branch of two stacks reads, numbered as in ``followed``."""
+        return self.followed(branch, self.n_encoder - 1) if self.n_encoder else 0
+
+    @cached_property
     def sites_needed(self) -> tuple[bool, ...]:
         """By layer, whether the trunk's activations within the block are asked for."""
         needed = [False] * self.n_layers
-        for group in self.groups:
-            for branch in group.branches:
-                for layer, edits in branch.edits.items():
-                    if any(edit.needs_source for edit in edits):
-                        needed[layer] = True
-                if self.starts_inside(branch):
-                    needed[branch.first_layer] = True
+        for branch in self.branches:
+            for layer, edits in branch.edits.items():
+                if any(edit.needs_source for edit in edits):
+                    needed[layer] = True
+            if self.starts_inside(branch):
+                needed[branch.first_layer] = True
         return tuple(needed)
 
     def starts_inside(self, branch: Branch) -> bool:
@@ -82,105 +99,113 @@ class WalkPlan:
 
     def block_passes(self, in_parts: bool = True) -> int:
         """Number of block runs, trunk included."""
-        return sum(blocks for blocks, _ in self._passes(in_parts))
+        return sum(1 for _ in self.passes(in_parts))
 
     def token_passes(self, in_parts: bool = True) -> int:
         """Tokens pushed through a block; in the last layer only those that leave it."""
-        return sum(tokens for _, tokens in self._passes(in_parts))
+        return sum(tokens for _, tokens in self.passes(in_parts))
 
-    def _passes(self, in_parts: bool) -> list[tuple[int, int]]:
-        """(block passes, token-passes) of the trunk and of each branch."""
-        passes = []
+    def passes(self, in_parts: bool = True) -> Iterator[tuple[int, int]]:
+        """(layer, tokens) of each block run of the trunk and of the branches."""
         for layer in range(self.trunk_until):
-            passes.append((1, self.trunk_tokens(layer, in_parts)))
+            yield layer, self.trunk_tokens(layer, in_parts)
         for group in self.groups:
-            whole = group.n_tokens(len(self.trie))
             for branch in group.branches:
                 for layer in range(branch.first_layer, self.n_layers):
                     inside = layer == branch.first_layer and self.starts_inside(branch)
                     if branch.idle(layer) or (inside and in_parts):
                         continue
                     last = in_parts and layer == self.n_layers - 1
-                    passes.append((1, len(self.read) if last else whole))
-        return passes
+                    yield layer, len(self.read) if last else self.n_carried(group, layer)
 
     def trunk_tokens(self, layer: int, in_parts: bool = True) -> int:
         """How many tokens of the trunk leave a layer."""
         if not in_parts or layer < self.n_layers - 1 or self.sites_needed[layer]:
-            return len(self.trie)
+            return len(self.sides[self.side_of(layer)].trie)
         return len(self.read) if self.intact or self.opens_at_end else 0
 
     @cached_property
     def opens_at_end(self) -> bool:
         """True if branches leave the trunk behind its last layer."""
-        return any(
-            branch.parent is None and branch.first_layer == self.n_layers
-            for group in self.groups
-            for branch in group.branches
-        )
+        return any(b.parent is None and b.first_layer == self.n_layers for b in self.branches)
+
+    def looks(self, carried: bool) -> dict[Path, set[int]]:
+        """By encoder input which decoder tokens look at it: all of its texts'."""
+        # Those that branches carry are of requests, others of source runs, too.
+        encoder, decoder = self.sides
+        inputs, outputs = [*encoder.paths], [*decoder.paths]
+        if not carried:
+            inputs += [path for path in encoder.sources if path is not None]
+            outputs += [path for path in decoder.sources if path is not None]
+        looking: dict[Path, set[int]] = {}
+        for tokens, path in zip(inputs, outputs, strict=True):
+            looking.setdefault(tokens, set()).update(path)
+        return looking
+
+    def reads_outputs(self, d_head: int) -> bool:
+        """True if reading encoder outputs takes half of the work of their keys and values."""
+        # Keys and values are two products for each input token. Without them there are two for each
+        # query, and scores and mixtures as wide as the stream. Texts look too often.
+        looks = [(len(path), len(tokens)) for path, tokens in self.looks(carried=True).items()]
+        work = sum(n_queries * (1 + n_keys / d_head) for n_keys, n_queries in looks)
+        return not self.generates and 2 * work <= sum(n_keys for n_keys, _ in looks)
 
 
 def plan_walk(
-    interventions: Sequence[Intervention], requests: Sequence[Request], n_layers: int
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    n_layers: int,
+    n_encoder: int = 0,
+    prefix: Tokens = (),
 ) -> WalkPlan:
     """The plan of a walk that takes all of the requests and interventions."""
-    trie = TokenTrie()
-    paths: list[tuple[int, ...]] = []
-    sources: list[tuple[int, ...] | None] = []
+    packing = Packing(prefix)
     for request in requests:
-        paths.append(trie.paths[trie.add(sequence_of(request), share_key(request))])
-        source = request.source
-        sources.append(None if source is None else trie.paths[trie.add(source, share_key(request))])
+        packing.add(request)
+    sides = packing.sides()
     generates = any(isinstance(request, Generate) for request in requests)
     # Of source runs no branch needs anything but what the trunk makes of them.
-    wanted = frozenset[int]().union(*paths)
-    everywhere = None if len(wanted) == len(trie) else wanted
-    by_carried: dict[frozenset[int] | None, list[int]] = {}
+    wanted = [frozenset[int]().union(*side.paths) for side in sides]
+    everywhere = tuple(
+        None if len(tokens) == len(side.trie) else tokens
+        for tokens, side in zip(wanted, sides, strict=True)
+    )
+    by_carried: dict[tuple[frozenset[int] | None, ...], list[int]] = {}
     reached: dict[Hashable, frozenset[int]] = {}
     intact: list[int] = []
     for index, intervention in enumerate(interventions):
         carried, edits = everywhere, intervention.edits
-        # Texts are decoded from one group of branches.
-        if all(edit.needs_source for edit in edits) and not (edits and generates):
+        # Texts are decoded from one group of branches, and an encoder carries a change everywhere.
+        in_part = not (edits and (generates or n_encoder))
+        if in_part and all(edit.needs_source for edit in edits):
             positions = tuple((edit.position, edit.source_position) for edit in edits)
             if positions not in reached:
-                reached[positions] = _reached(edits, paths, sources, requests)
-            carried = reached[positions]
-        if carried is None or carried:
-            by_carried.setdefault(carried, []).append(index)
-        else:
+                reached[positions] = _reached(edits, sides[0], requests)
+            carried = (reached[positions],)
+        if carried == (frozenset(),):
             intact.append(index)
+        else:
+            by_carried.setdefault(carried, []).append(index)
     groups = []
     for carried, members in by_carried.items():
         # The trunk goes all the way where branches carry a part of the tokens, and so may attend to
         # the trunk's; and where they take its activations.
         taking = any(e.needs_source for index in members for e in interventions[index].edits)
-        whole = taking or carried is not None
+        whole = taking or carried[0] is not None
         made = make_branches(interventions, n_layers, whole_trunk=whole, only=members)
         groups.append(GroupPlan(carried, made.branches, made.trunk_until))
-    ends = zip(paths, requests, strict=True)
-    read = {packed for path, request in ends for packed in path[len(request.context) - 1 :]}
+    last = sides[-1]
+    ends = zip(last.paths, last.n_given, strict=True)
+    read = {packed for path, n_given in ends for packed in path[n_given - 1 :]}
     return WalkPlan(
-        trie,
-        tuple(paths),
-        tuple(sources),
-        tuple(sorted(read)),
-        tuple(intact),
-        tuple(groups),
-        n_layers,
-        generates,
-        tuple(len(request.context) for request in requests),
+        sides, tuple(sorted(read)), tuple(intact), tuple(groups), n_layers, n_encoder, generates
     )
 
 
-def _reached(
-    edits: Sequence[Edit],
-    paths: Sequence[tuple[int, ...]],
-    sources: Sequence[tuple[int, ...] | None],
-    requests: Sequence[Request],
-) -> frozenset[int]:
+def _reached(edits: Sequence[Edit], side: Side, requests: Sequence[Request]) -> frozenset[int]:
     """Packed tokens that activations taken from source runs can change."""
     # What both runs begin with is one packed token: its activation is the same in both.
+    paths, sources = side.paths, side.sources
     firsts = [
         min(
             (
@@ -200,17 +225,3 @@ def _reached(
             first = min(first, len(request.context) - 1)
             changed.update(path[first:])
     return frozenset(changed)
-
-
-def sequence_of(request: Request) -> Tokens:
-    """The tokens that must be run for a request: the last scored token is only read out."""
-    if isinstance(request, Generate):
-        return request.context
-    return request.context + request.continuation[:-1]
-
-
-def share_key(request: Request) -> tuple[Tokens, Tokens] | None:
-    """Requests with one key may share packed tokens."""
-    # A patch position is relative to a context and its source, so only requests that agree in both
-    # may share a patched token.
-    return None if request.source is None else (request.context, request.source)

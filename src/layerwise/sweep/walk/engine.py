@@ -1,8 +1,10 @@
 """The fast sweep: one walk through the layers with a trunk and the branches opened so far.
 
-Invariant: at layer k the trunk holds the intact residual stream of every packed token, and each
-open branch that of its interventions for the tokens which they can have changed. In the last
-layer only what is read out leaves.
+Invariant: at layer k the trunk holds the intact residual stream of every packed token of the
+stack, and each open branch that of its interventions for the tokens which they can have changed.
+In the last layer only what is read out leaves. Between the stacks of an encoder-decoder the trunk
+and each branch that is open make the encoder output that their decoder looks at; a branch that
+opens later looks at that of the forward pass which it leaves.
 """
 
 from __future__ import annotations
@@ -13,24 +15,30 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 
-from layerwise.models.instance.kinds import DecoderOnly, heads_per_key
-from layerwise.sweep.changes.edits import EMBED, OtherWeights, SiteEdit
+from layerwise.models.instance.kinds import Model, key_heads, n_heads_of
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.sweep.changes.edits import EMBED, MEMORY_NORM, OtherWeights, SiteEdit
 from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of, taken_from
 from layerwise.sweep.packed.blocks import BlockRunner, runner_with
-from layerwise.sweep.packed.layout import SCRATCH, KeptKeysValues, KeysValues, Layout, make_layout
+from layerwise.sweep.packed.layout import (
+    SCRATCH,
+    KeptKeysValues,
+    KeysValues,
+    Layout,
+    span,
+)
+from layerwise.sweep.packed.stack_block import EncoderOutputs, StackBlock
 from layerwise.sweep.plans.branches import Branch
 from layerwise.sweep.plans.walk_plan import INSIDE, WalkPlan
 from layerwise.sweep.requests import Request
 
-from .readout import embed_tokens
+from .stack import Stack
 
 # Tokens pushed through a block at once: enough for the matrix products to run at full rate, few
 # enough for their activations to stay in cache. How it was chosen is in docs/planning.md.
 TOKENS_AT_ONCE = 1024
 
-
-Seen = dict[str, torch.Tensor]
-"""Activations of one layer by site."""
+Seen = dict[str, torch.Tensor]  # activations of one layer by site
 
 
 @dataclass
@@ -61,7 +69,7 @@ class Group:
 class Walk:
     """The walk of one batch through the layers, and its final streams."""
 
-    model: DecoderOnly
+    model: Model
     runners: Sequence[BlockRunner]
     plan: WalkPlan
     requests: Sequence[Request]
@@ -71,8 +79,13 @@ class Walk:
     donors: Mapping[int, Iterator[Seen]] = field(default_factory=dict)
     trunk: Float[torch.Tensor, "1 token d_model"] = field(init=False)
     trunk_layout: Layout = field(init=False)
-    groups: list[Group] = field(init=False)
-    kept: list[KeptKeysValues | None] = field(init=False)
+    groups: list[Group] = field(default_factory=list, init=False)
+    # Keys and values by layer, where texts are written: of the trunk, then of the branches.
+    kept: list[KeptKeysValues | None] = field(default_factory=list, init=False)
+    # Encoder outputs, of the trunk and of the branches that were open then.
+    memories: Float[torch.Tensor, "memory token d_model"] = field(init=False)
+    # By layer their keys and values, made with the model's weights or with others.
+    looked_at: list[dict[OtherWeights | None, KeysValues]] = field(default_factory=list, init=False)
     seen: Seen = field(init=False)  # the trunk's activations in the layer, where they are needed
     # The blocks of branches that have other weights than the model.
     own_blocks: dict[OtherWeights, BlockRunner] = field(default_factory=dict, init=False)
@@ -82,41 +95,31 @@ class Walk:
     def __post_init__(self) -> None:
         runner = self.runners[0]
         self.exact, self.in_parts = runner.exact, runner.in_parts
-        self.device = self.model.W_E.device
-        self.trunk = self._embedded()[None]
-        self.trunk_layout = self._layout(None)
-        self.groups, self.kept, self.source_ends = [], [], {}
-        for group in self.plan.groups:
-            layout = self.trunk_layout if group.carried is None else self._layout(group.carried)
-            last = self._layout(group.carried, self.plan.read) if self.in_parts else layout
-            n_branches, width = len(group.branches), self.trunk.shape[-1]
+        self.device, self.source_ends = self.model.W_E.device, {}
+        self._enter(0)
+
+    def _enter(self, number: int) -> None:
+        """Embed a stack's tokens, for the trunk and the branches that are open."""
+        self.stack = Stack(self.model, self.plan, number, self.exact, self.scratch)
+        self.side = self.stack.side
+        self.trunk = self.stack.embedded(None)[None]
+        self.trunk_layout = self.stack.layout(None)
+        opened = [group.open for group in self.groups] or [0] * len(self.plan.groups)
+        self.groups = []
+        for plan, n_open in zip(self.plan.groups, opened, strict=True):
+            carried = plan.carried[number]
+            layout = self.trunk_layout if carried is None else self.stack.layout(carried)
+            last = self.stack.layout(carried, self.plan.read) if self.in_parts else layout
+            n_branches, width = len(plan.branches), self.trunk.shape[-1]
             resid = self.trunk.new_empty(n_branches, layout.n_tokens, width)
+            for row, branch in enumerate(plan.branches[:n_open]):
+                weights = branch.weights(0, EMBED)
+                embedded = self.trunk if weights is None else self.stack.embedded(weights)[None]
+                resid[row] = layout.of_trunk(embedded)[0]
             read = resid
             if last.outputs is not None:
                 read = self.trunk.new_empty(n_branches, len(self.plan.read), width)
-            self.groups.append(Group(group.branches, layout, last, resid, read))
-
-    def _embedded(self) -> Float[torch.Tensor, "token d_model"]:
-        """The residual stream that enters the first block."""
-        trie = self.plan.trie
-        tokens, positions = (
-            torch.tensor(numbers, dtype=torch.long, device=self.device)
-            for numbers in (trie.tokens, trie.positions)
-        )
-        return embed_tokens(self.model, tokens, positions)
-
-    def _layout(
-        self, carried: frozenset[int] | None, outputs: Sequence[int] | None = None
-    ) -> Layout:
-        return make_layout(
-            self.plan.trie,
-            carried,
-            exact=self.exact,
-            like=self.model.W_E,
-            outputs=outputs,
-            scratch=self.scratch,
-            group=heads_per_key(self.model.cfg),
-        )
+            self.groups.append(Group(plan.branches, layout, last, resid, read, n_open))
 
     def run(self, on_layer: Callable[[int], None] | None = None) -> None:
         """Push everything through all layers."""
@@ -137,60 +140,94 @@ class Walk:
     def layers(self, observe: bool = False) -> Iterator[tuple[int, Seen]]:
         """Push everything through layer by layer; with the trunk's sites if asked for."""
         for layer in range(self.plan.n_layers):
+            if self.plan.side_of(layer) > self.stack.number:
+                self._look_back()
+                self._enter(self.stack.number + 1)
             self._layer(layer, observe)
             yield layer, self.seen
 
+    def _look_back(self) -> None:
+        """Make the encoder outputs that decoders look at, that of the trunk first."""
+        assert isinstance(self.model, Seq2SeqModel)
+        self.bare = self.plan.reads_outputs(self.model.cfg.decoder_d_head)
+        norm, memories = self.model.parts.encoder.final_norm, [self.trunk]
+        for group in self.groups:
+            resid, carried = group.resid[: group.open], group.layout.carried
+            if carried is not None:  # no branch looks at what is of source runs alone
+                resid = self.trunk.repeat(len(resid), 1, 1).index_copy_(1, carried, resid)
+            memories.append(resid)
+        streams = torch.cat(memories)
+        self.memories = norm(streams)
+        for row, branch in enumerate(self.plan.branches[: len(streams) - 1]):
+            weights = branch.weights(self.plan.n_encoder - 1, MEMORY_NORM)
+            if weights is not None:
+                with weights.in_place():
+                    self.memories[1 + row] = norm(streams[1 + row : 2 + row])[0]
+
     def _layer(self, layer: int, observe: bool) -> None:
-        runner = self.runners[layer]
+        self.layer, runner, self.seen = layer, self.runners[layer], {}
         for group in self.groups:
             self._open(group, layer, group.resid)
-        kept = None
-        if self.plan.generates:  # room for keys and values of the trunk, then the open branches
-            n_sources = 1 + sum(group.open for group in self.groups)
-            n_packed = len(self.plan.trie)
-            kept = KeptKeysValues.empty(n_sources, n_packed, self.model.cfg, like=self.trunk)
-        self.seen = {}
         self.donated = {donor: next(layers) for donor, layers in self.donors.items()}
-        outside = None
+        kept, self.outside = None, None
+        # Keys and values of encoder outputs, made with the model's weights or with others.
+        self.looks: dict[OtherWeights | None, KeysValues] = {}
+        if self.plan.generates and not self.stack.encodes:
+            # Room for keys and values of the trunk, then the open branches.
+            n_sources = 1 + sum(group.open for group in self.groups)
+            heads = key_heads(self.model)
+            kept = KeptKeysValues.empty(n_sources, len(self.side.trie), *heads, like=self.trunk)
+        self.kept.append(kept)
         if layer < self.plan.trunk_until:
-            outside = self._push_trunk(runner, layer, observe)
-            if kept is not None and outside is not None:
-                kept.put([0], outside)
-                self._keep_source_ends(layer)
-        plain = [self._push(runner, group, layer, outside, kept) for group in self.groups]
+            self.outside = self._push_trunk(runner, observe)
+            if kept is not None and self.outside is not None:
+                kept.put([0], self.outside)
+                self._keep_source_ends()
+        plain = [self._push(group) for group in self.groups]
         if len(self.groups) == 1:
             (group,), (rows,) = self.groups, plain
-            layout, into = self._ends(group, layer)
-            for chunk in self._chunks(rows, layout):
-                self._through(runner, group, chunk, layout, into, outside, NO_EDITS, kept)
+            for chunk in self._chunks(rows, self._ends(group)[0]):
+                self._through(None, group, chunk, NO_EDITS)
         else:
-            self._push_together(runner, layer, outside, plain)
-        self.kept.append(kept)
+            self._push_together(plain)
+        self.looked_at.append(self.looks if kept is not None else {})
+        self.outside, self.looks = None, {}
 
-    def _push_trunk(self, runner: BlockRunner, layer: int, observe: bool) -> KeysValues | None:
-        layout = self.trunk_layout
+    def _push_trunk(self, runner: BlockRunner, observe: bool) -> KeysValues | None:
+        layer, layout = self.layer, self.trunk_layout
         n_tokens = layout.n_tokens if observe else self.plan.trunk_tokens(layer, self.in_parts)
         if n_tokens < layout.n_tokens:
-            layout = self._layout(None, self.plan.read if n_tokens else ())
+            layout = self.stack.layout(None, self.plan.read if n_tokens else ())
         observing = observe or self.plan.sites_needed[layer]
         edits = LayerEdits(observe=self.seen.__setitem__) if observing else NO_EDITS
-        self.trunk, own = runner.packed(self.trunk, layout, edits=edits, overwrite=True)
+        beside = self._beside(runner, None, [None])
+        self.trunk, own = runner.packed(self.trunk, layout, beside, edits, overwrite=True)
         self._count(1, n_tokens)
         return own
 
-    def _keep_source_ends(self, layer: int) -> None:
+    def _beside(
+        self, runner: BlockRunner, weights: OtherWeights | None, rows: Sequence[int | None]
+    ) -> KeysValues | None:
+        """Keys and values that rows attend to beside their own: encoder outputs or the trunk."""
+        if not isinstance(runner, StackBlock) or self.stack.encodes:
+            return self.outside
+        memories = [self.plan.memory_of(row) for row in rows]
+        if self.bare and memories[0]:
+            outputs = self.memories[span(memories)][:, :, None]
+            return EncoderOutputs(outputs, outputs)
+        if weights not in self.looks:
+            self.looks[weights] = runner.look_at(self.memories[:1] if self.bare else self.memories)
+        alike = len(set(memories)) == 1
+        return self.looks[weights].of(span(memories[:1] if alike else memories))
+
+    def _keep_source_ends(self) -> None:
         """Keep source activations for copies at generated positions."""
-        copied = {
-            edit.site
-            for group in self.groups
-            for branch in group.branches
-            for edit in branch.edits.get(layer, ())
-            if edit.resamples
-        }
+        edits = (edit for b in self.plan.branches for edit in b.edits.get(self.layer, ()))
+        copied = {edit.site for edit in edits if edit.resamples}
         if copied:
-            last = torch.tensor([0 if path is None else path[-1] for path in self.plan.sources])
+            last = torch.tensor([0 if path is None else path[-1] for path in self.side.sources])
             for site in copied:
-                self.source_ends[layer, site] = self.seen[site][0, last.to(self.device)]
+                self.source_ends[self.layer, site] = self.seen[site][0, last.to(self.device)]
 
     def _open(self, group: Group, layer: int, streams: torch.Tensor) -> None:
         """Start the branches whose first own layer this is, in their group's streams."""
@@ -199,13 +236,10 @@ class Walk:
             row, parent = group.open, branches[group.open].parent
             carried = group.layout.carried if streams is group.resid else None
             weights = branches[row].weights(layer, EMBED)
+            left = self.trunk[0] if parent is None else streams[parent]
             if weights is not None:
-                with weights.in_place():
-                    left = self._embedded()
-            else:
-                left = self.trunk[0] if parent is None else streams[parent]
-            whole = parent is None or weights is not None
-            streams[row] = left if carried is None or not whole else left[carried]
+                left, parent = self.stack.embedded(weights), None
+            streams[row] = left if carried is None or parent is not None else left[carried]
             group.open += 1
 
     def runner_of(self, layer: int, weights: OtherWeights | None) -> BlockRunner:
@@ -219,15 +253,9 @@ class Walk:
             self.own_blocks[weights] = runner
         return runner
 
-    def _push(
-        self,
-        runner: BlockRunner,
-        group: Group,
-        layer: int,
-        outside: KeysValues | None,
-        kept: KeptKeysValues | None,
-    ) -> list[int]:
+    def _push(self, group: Group) -> list[int]:
         """Push a group's branches with edits in this layer through; the others are returned."""
+        layer = self.layer
         ways: dict[str, list[int]] = {"plain": [], "inside": [], "idle": []}
         edited: dict[OtherWeights | None, list[int]] = {}
         before: list[int] = []
@@ -243,39 +271,32 @@ class Walk:
                 ways["inside"].append(row)
             else:
                 edited.setdefault(branch.weights(layer), []).append(row)
-        layout, into = self._ends(group, layer)
+        layout, into = self._ends(group)
         if before:
-            edits = self._edits(group, before, layer, ("resid_pre",), group.layout)
+            edits = self._edits(group, before, ("resid_pre",), group.layout)
             group.resid[before] = edits.changed("resid_pre", group.resid[before])
         for weights, of_block in edited.items():
-            block = runner if weights is None else self.runner_of(layer, weights)
             for rows in self._chunks(of_block, layout):
-                edits = self._edits(group, rows, layer, INSIDE, layout)
-                self._through(block, group, rows, layout, into, outside, edits, kept)
+                self._through(weights, group, rows, self._edits(group, rows, INSIDE, layout))
         for rows in self._chunks(ways["inside"], layout):
-            edits = self._edits(group, rows, layer, INSIDE, layout)
+            edits = self._edits(group, rows, INSIDE, layout)
             sites = {name: layout.of_trunk(x) for name, x in self.seen.items()}
-            into[rows] = runner.from_sites(layout.leaving(group.resid[rows]), sites, edits)
+            leaving = layout.leaving(group.resid[rows])
+            into[rows] = self.runners[layer].from_sites(leaving, sites, edits)
         for rows in self._chunks(ways["idle"], layout):
-            edits = self._edits(group, rows, layer, ("resid_post",), layout)
+            edits = self._edits(group, rows, ("resid_post",), layout)
             if edits.changes("resid_post") or layout.outputs is not None:
                 leaving = layout.leaving(group.resid[rows])
                 into[rows] = edits.changed("resid_post", leaving)
         return ways["plain"]
 
-    def _ends(self, group: Group, layer: int) -> tuple[Layout, torch.Tensor]:
-        """The layout and output buffer of a group in a layer."""
-        if layer == self.plan.n_layers - 1:
+    def _ends(self, group: Group) -> tuple[Layout, torch.Tensor]:
+        """The layout and output buffer of a group in the layer."""
+        if self.layer == self.plan.n_layers - 1:
             return group.last, group.read
         return group.layout, group.resid
 
-    def _push_together(
-        self,
-        runner: BlockRunner,
-        layer: int,
-        outside: KeysValues | None,
-        plain: Sequence[Sequence[int]],
-    ) -> None:
+    def _push_together(self, plain: Sequence[Sequence[int]]) -> None:
         """Push the unchanged branches of several groups through, as many at once as may be."""
         batch: list[tuple[Group, list[int]]] = []
         room = self.tokens_at_once
@@ -288,24 +309,18 @@ class Walk:
                     room -= n_tokens * len(rows[:fitting])
                     rows = rows[fitting:]
                 if rows:
-                    self._several(runner, layer, outside, batch)
+                    self._several(batch)
                     batch, room = [], self.tokens_at_once
         if batch:
-            self._several(runner, layer, outside, batch)
+            self._several(batch)
 
-    def _several(
-        self,
-        runner: BlockRunner,
-        layer: int,
-        outside: KeysValues | None,
-        batch: Sequence[tuple[Group, list[int]]],
-    ) -> None:
-        ends = [self._ends(group, layer) for group, _ in batch]
+    def _several(self, batch: Sequence[tuple[Group, list[int]]]) -> None:
+        ends = [self._ends(group) for group, _ in batch]
         parts = [
             (group.resid[rows], layout)
             for (group, rows), (layout, _) in zip(batch, ends, strict=True)
         ]
-        outputs = runner.packed_several(parts, outside)
+        outputs = self.runners[self.layer].packed_several(parts, self.outside)
         for (_, rows), (layout, into), out in zip(batch, ends, outputs, strict=True):
             into[rows] = out
             self._count(len(rows), layout.n_outputs)
@@ -316,28 +331,26 @@ class Walk:
 
     def _chunks(self, rows: list[int], layout: Layout) -> Iterator[list[int]]:
         at_once = max(1, self.tokens_at_once // max(1, layout.n_tokens))
-        for start in range(0, len(rows), at_once):
-            yield rows[start : start + at_once]
+        # Decoders that look at the intact encoder output share its keys and values.
+        for intact in (True, False):
+            part = [row for row in rows if (self.plan.memory_of(row) == 0) is intact]
+            for start in range(0, len(part), at_once):
+                yield part[start : start + at_once]
 
     def _through(
-        self,
-        runner: BlockRunner,
-        group: Group,
-        rows: list[int],
-        layout: Layout,
-        into: torch.Tensor,
-        outside: KeysValues | None,
-        edits: LayerEdits,
-        kept: KeptKeysValues | None,
+        self, weights: OtherWeights | None, group: Group, rows: list[int], edits: LayerEdits
     ) -> None:
-        # Neighbouring rows are a view, any others a copy.
-        together = rows[-1] - rows[0] == len(rows) - 1
-        at = slice(rows[0], rows[-1] + 1) if together else rows
+        """Push some branches of a group through the layer's block, or one with other weights."""
+        runner = self.runner_of(self.layer, weights)
+        layout, into = self._ends(group)
+        at = span(rows)
         resid = group.resid[at]
-        out, own = runner.packed(resid, layout, outside, edits, overwrite=True)
-        if out is not resid or not together:
+        beside = self._beside(runner, weights, rows)
+        out, own = runner.packed(resid, layout, beside, edits, overwrite=True)
+        if out is not resid or isinstance(at, list):
             into[at] = out
         self._count(len(rows), layout.n_outputs)
+        kept = self.kept[-1]
         if kept is not None and own is not None:
             kept.put([1 + row for row in rows], own, group.layout.carried)
 
@@ -346,22 +359,17 @@ class Walk:
         self.work.token_passes += branches * n_tokens
 
     def _edits(
-        self,
-        group: Group,
-        rows: list[int],
-        layer: int,
-        sites: Sequence[str],
-        layout: Layout,
+        self, group: Group, rows: list[int], sites: Sequence[str], layout: Layout
     ) -> LayerEdits:
-        """The edits at some sites of a layer, each on the rows of its own branch."""
+        """The edits at some sites of the layer, each on the rows of its own branch."""
         entering = sites == ("resid_pre",)
-        of_rows = (group.branches[row].edits.get(layer, ()) for row in rows)
+        of_rows = (group.branches[row].edits.get(self.layer, ()) for row in rows)
         changes = ([edit for edit in edits if edit.site in sites] for edits in of_rows)
         return edits_of(
             enumerate(changes),
             len(rows),
             layout.n_tokens if entering else layout.n_outputs,
-            self.model.cfg.n_heads,
+            n_heads_of(self.model, self.layer),
             lambda edit: self._value(edit, layout, entering),
             self.device,
         )
@@ -372,10 +380,10 @@ class Walk:
         given = edit.value_at(positions[None])
         if given is not None:
             return given, None
-        plan, sources, activations = self.plan, self.plan.sources, self.seen
+        side, sources, activations = self.side, self.side.sources, self.seen
         if edit.donor is not None:
-            sources, activations = plan.paths, self.donated[id(edit.donor)]
-        source_of = taken_from(edit, layout.n_packed, plan.paths, sources, plan.n_given)
+            sources, activations = side.paths, self.donated[id(edit.donor)]
+        source_of = taken_from(edit, layout.n_packed, side.paths, sources, side.n_given)
         source_of = source_of.to(self.device)
         if layout.carried is not None:
             source_of = source_of[layout.carried]
@@ -386,11 +394,7 @@ class Walk:
 
     def source(self, row: int | None, layer: int) -> int:
         """Where the keys and values of a branch are kept in a layer; None is the trunk."""
-        if row is None:
-            return 0
-        (group,) = self.groups
-        branch = group.branches[row]
-        own = layer > branch.first_layer or (
-            layer == branch.first_layer and not self.starts_inside(group, row)
-        )
-        return 1 + row if own else self.source(branch.parent, layer)
+        number = self.plan.followed(row, layer)
+        opened = number and layer == self.plan.branches[number - 1].first_layer
+        inside = opened and self.starts_inside(self.groups[0], number - 1)
+        return 0 if inside else number

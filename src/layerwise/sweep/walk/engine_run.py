@@ -15,10 +15,11 @@ from jaxtyping import Float
 
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import (
-    DecoderOnly,
     Model,
     before_answer,
+    decoder_prefix,
     heads_per_key,
+    key_heads,
     n_encoder_layers,
 )
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -31,6 +32,7 @@ from layerwise.sweep.packed.layout import SCRATCH
 from layerwise.sweep.plans.plan import (
     DEFAULT_MEMORY_BUDGET,
     Batch,
+    EncoderShape,
     ModelShape,
     SweepPlan,
     plan_sweep,
@@ -45,9 +47,6 @@ from layerwise.sweep.requests import (
     Scored,
     Stopper,
 )
-from layerwise.sweep.seq2seq.decode import TextDecoder
-from layerwise.sweep.seq2seq.plan import plan_seq2seq_sweep, plan_seq2seq_walk
-from layerwise.sweep.seq2seq.walk import Seq2SeqWalk
 
 from .engine import TOKENS_AT_ONCE, Seen, Walk, Work
 from .readout import CHUNK, score_rows
@@ -64,7 +63,7 @@ class BranchScores(NamedTuple):
     answers: list[Scored | int]  # by request: its score, or the first token of its text
 
 
-def read_scores(walk: Walk | Seq2SeqWalk, chunk: int) -> Iterator[BranchScores]:
+def read_scores(walk: Walk, chunk: int) -> Iterator[BranchScores]:
     """The scores of the trunk, if it is asked for, and of all branches."""
     if walk.plan.intact:
         yield from _read(walk, walk.trunk, [None], [walk.plan.intact], chunk)
@@ -84,7 +83,7 @@ def read_scores(walk: Walk | Seq2SeqWalk, chunk: int) -> Iterator[BranchScores]:
 
 
 def _read(
-    walk: Walk | Seq2SeqWalk,
+    walk: Walk,
     resid: Float[torch.Tensor, "branch read d_model"],
     branches: Sequence[int | None],
     members: Sequence[tuple[int, ...]],
@@ -93,7 +92,8 @@ def _read(
     """Score branches of one group, some at once."""
     plan, read = walk.plan, walk.plan.read
     row_of = {packed: row for row, packed in enumerate(read)}
-    ends = [path[n - 1 :] for path, n in zip(plan.paths, plan.n_given, strict=True)]
+    last = plan.sides[-1]
+    ends = [path[n - 1 :] for path, n in zip(last.paths, last.n_given, strict=True)]
     # In order of rows, as the read-out wants them; a request's own are then in order, too.
     targets = sorted(
         (row_of[packed], index, place, token)
@@ -146,34 +146,39 @@ def plan_for(
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> SweepPlan:
     """The plan of a sweep over a model, whose weights need not be there."""
-    if isinstance(model, Seq2SeqModel):
-        size = model.W_E.element_size()
-        return plan_seq2seq_sweep(
-            interventions, requests, model.cfg, model.prefix, size, memory_budget
-        )
     return plan_sweep(interventions, requests, model_shape(model), memory_budget)
 
 
-def model_shape(model: DecoderOnly) -> ModelShape:
+def model_shape(model: Model) -> ModelShape:
     """The sizes of a model that decide memory and work."""
-    cfg = model.cfg
-    n_kv = cfg.n_key_value_heads or cfg.n_heads
+    cfg, encoder = model.cfg, None
+    n_kv, d_head = key_heads(model)
+    if isinstance(model, Seq2SeqModel):
+        sizes = model.cfg
+        d_heads = sizes.encoder_heads * sizes.encoder_d_head
+        encoder = EncoderShape(sizes.n_encoder_layers, sizes.encoder_heads, d_heads, model.prefix)
+        n_heads, gated = sizes.decoder_heads, model.parts.decoder.blocks[0].mlp.gate is not None
+        in_parts, experts = False, 1
+    else:
+        n_heads, gated = model.cfg.n_heads, model.cfg.gated_mlp
+        in_parts, experts = why_not_packed(model) is None, model.cfg.experts_per_token or 1
     return ModelShape(
-        cfg.n_layers,
-        cfg.d_model,
-        n_kv * cfg.d_head,
-        model.W_E.element_size(),
-        cfg.n_ctx,
-        not cfg.attn_only,
-        cfg.n_heads,
-        cfg.d_vocab,
-        why_not_packed(model) is None,
-        0 if cfg.attn_only else cfg.d_mlp or 0,
-        heads_per_key(cfg),
-        not (cfg.attn_only or cfg.parallel_attn_mlp),
-        cfg.n_heads * cfg.d_head,
-        3 if cfg.gated_mlp else 2,
-        cfg.experts_per_token or 1,
+        n_layers=cfg.n_layers,
+        d_model=cfg.d_model,
+        d_kv=n_kv * d_head,
+        itemsize=model.W_E.element_size(),
+        n_ctx=cfg.n_ctx,
+        has_mlp=not cfg.attn_only,
+        n_heads=n_heads,
+        d_vocab=cfg.d_vocab,
+        in_parts=in_parts,
+        d_mlp=0 if cfg.attn_only else cfg.d_mlp or 0,
+        group=heads_per_key(cfg),
+        has_mid=not (cfg.attn_only or cfg.parallel_attn_mlp),
+        d_heads=n_heads * d_head,
+        mlp_products=3 if gated else 2,
+        experts=experts,
+        encoder=encoder,
     )
 
 
@@ -185,15 +190,12 @@ def walk_for(
     tokens_at_once: int = TOKENS_AT_ONCE,
     scratch: int = SCRATCH,
     runners: Sequence[BlockRunner] | None = None,
-) -> Walk | Seq2SeqWalk:
+) -> Walk:
     """The walk of some requests under some interventions, with walks of their donors in step."""
     # A donor's walk packs the same tokens in the same order, so that a token has one index in both.
     donors = {id(donor): donor_layers(donor, requests, work) for donor in donors_of(interventions)}
-    n_layers = model.cfg.n_layers
-    if isinstance(model, Seq2SeqModel):
-        plan = plan_seq2seq_walk(interventions, requests, model.prefix, n_layers)
-        return Seq2SeqWalk(model, plan, requests, work, tokens_at_once, donors)
-    plan = plan_walk(interventions, requests, n_layers)
+    stacks = n_encoder_layers(model), decoder_prefix(model)
+    plan = plan_walk(interventions, requests, model.cfg.n_layers, *stacks)
     runners = block_runners(model) if runners is None else runners
     return Walk(model, runners, plan, requests, work, tokens_at_once, scratch, donors)
 
@@ -247,7 +249,7 @@ class Engine:
         self.model, self.interventions, self.requests = model, interventions, requests
         self.stopper, self.memory_budget = stopper, memory_budget
         self.tokens_at_once, self.work = tokens_at_once, Work()
-        self.runners = None if isinstance(model, Seq2SeqModel) else block_runners(model)
+        self.runners = block_runners(model)
         self.outcomes: dict[tuple[int, int], Outcome] = {}
 
     def run(self, batches: Sequence[Batch], progress: Progress | None) -> list[list[Outcome]]:
@@ -300,7 +302,7 @@ class Engine:
             "request."
         )
 
-    def walk(self, batch: Batch) -> Walk | Seq2SeqWalk:
+    def walk(self, batch: Batch) -> Walk:
         """The walk of a batch."""
         changed = [self.interventions[index] for index in batch.interventions]
         requests = [self.requests[index] for index in batch.requests]
@@ -309,12 +311,10 @@ class Engine:
 
     def _tokens_at_once(self) -> int:
         """As asked for, or as few as the budget has room for."""
-        if isinstance(self.model, Seq2SeqModel):
-            return self.tokens_at_once
         room = self.memory_budget // 8 // model_shape(self.model).passing
         return max(64, min(self.tokens_at_once, room))
 
-    def _read(self, batch: Batch, walk: Walk | Seq2SeqWalk, progressed: Progress) -> None:
+    def _read(self, batch: Batch, walk: Walk, progressed: Progress) -> None:
         """Score a finished walk's log-likelihoods, decode its texts, and report progress."""
         # Logits are there in the model's format and in float32.
         per_row = self.model.cfg.d_vocab * (4 + self.model.W_E.element_size())
@@ -335,7 +335,8 @@ class Engine:
                     put(branch, index, answer)
                 else:
                     assert isinstance(answer, int)
-                    jobs.append(Job(branch, index, request, [answer]))
+                    n_given = walk.side.n_given[index]
+                    jobs.append(Job(branch, index, request, n_given, [answer]))
         n_texts, n_ended = len(jobs), 0
 
         def done(job: Job, text: Generated) -> None:
@@ -344,9 +345,7 @@ class Engine:
             n_ended += 1
             progressed(n_ended / n_texts)
 
-        if isinstance(walk, Seq2SeqWalk):
-            TextDecoder(walk, self.stopper, chunk).run(jobs, done)
-        elif jobs:
+        if jobs:
             generating = sorted({job.request for job in jobs})
             capacity = capacity_for(walk, generating, self.memory_budget // 4)
             Decoder(walk, self.stopper, deque(jobs), capacity, done, logit_rows=chunk).run()

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 
 from layerwise.models.decoder.model import DecoderModel
-from layerwise.models.instance.kinds import DecoderOnly, Model, logit_cap
+from layerwise.models.instance.kinds import Model, logit_cap
 from layerwise.models.seq2seq import Seq2SeqModel
 
 # Rows whose logits exist at once, where the budget allows it.
@@ -19,11 +19,15 @@ CHUNK = 256
 
 
 def embed_tokens(
-    model: DecoderOnly,
+    model: Model,
     tokens: Int[torch.Tensor, " token"],
     positions: Int[torch.Tensor, " token"],
+    encodes: bool = False,
 ) -> Float[torch.Tensor, "token d_model"]:
-    """Token and, where the model adds them, position embeddings."""
+    """Token and, where the model adds them, position embeddings; of the decoder or encoder."""
+    if isinstance(model, Seq2SeqModel):
+        stack = model.parts.encoder if encodes else model.parts.decoder
+        return stack.embed(tokens[None], positions)[0]
     if isinstance(model, DecoderModel):
         return model.embed_at(tokens, positions)
     resid = model.embed(tokens[None])[0]
