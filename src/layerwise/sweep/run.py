@@ -123,17 +123,16 @@ def sweep(
     if method == "reference":
         plan = plan_for(model, interventions, requests, memory_budget)
         outcomes = reference_outcomes(model, interventions, requests, stopper)
-        brute = brute_force(model, requests, outcomes)
-        work = Work(model.cfg.n_layers * len(interventions), brute)
+        work = Work(model.cfg.n_layers * len(interventions))
     else:
         outcomes, work, plan = engine_outcomes(
             model, interventions, requests, stopper, memory_budget, tokens_at_once, progress
         )
-        brute = brute_force(model, requests, outcomes)
+    brute = brute_force(model, requests, outcomes)
     stats = SweepStats(
         work.block_passes,
         sum(model.cfg.n_layers * len(b.interventions) for b in plan.batches),
-        work.token_passes,
+        brute if method == "reference" else work.token_passes,
         brute,
         time.perf_counter() - started,
         work.new_tokens,
@@ -164,15 +163,7 @@ def next_logprobs(
     source: Tokens | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> Float[torch.Tensor, "intervention d_vocab"]:
-    """Log-probabilities of the token after a prompt, in nats, under each intervention.
-
-    Args:
-        model: the model; what the engine would not see of it is refused.
-        interventions: what is changed; no other model's weights.
-        context: token ids of the prompt.
-        source: token ids of the run that activations are taken from, for patches.
-        memory_budget: bytes for activations.
-    """
+    """Log-probabilities of the token after a prompt, in nats, under each intervention."""
     check_faithful(model)
     requests = [Generate(context, 1, source=source)]
     plan = plan_for(model, interventions, requests, memory_budget)

@@ -5,8 +5,10 @@ Nothing is changed here, and no logits are made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,6 +30,7 @@ from .intact_layers import IntactLayer, intact_layers
 
 # A site of the residual stream, and the layer.
 Place = tuple[str, int]
+SitePlace = tuple[Site, int]  # any site, and the layer
 # The widest site whose covariance is made, and rows that stand for it where it is wider.
 MOST_EXACT = 1024
 # Draws of noise by position before they begin again.
@@ -66,15 +69,25 @@ def mean_activations(
     """
     if not any(len(context) > 1 for context in contexts):
         raise UserError("A mean needs at least one context of two or more tokens.")
-    sums: dict[tuple[Site, int], torch.Tensor] = {}
-    counts: dict[tuple[Site, int], int] = {}
-    for intact_layer in intact_layers(model, contexts, memory_budget):
-        for site in set(sites) & set(intact_layer.seen):
-            key = site, intact_layer.layer
-            total = intact_layer.seen[site][0, intact_layer.counted].double().sum(dim=0)
-            sums[key] = sums.get(key, 0) + total
-            counts[key] = counts.get(key, 0) + len(intact_layer.counted)
-    return {key: (total / counts[key]).to(model.W_E.dtype) for key, total in sums.items()}
+    sums, counts = _totals(), _totals()
+    for _, seen in _by_site(model, contexts, sites, memory_budget):
+        for place, activations in seen.items():
+            sums[place] += activations.double().sum(dim=0)
+            counts[place] += len(activations)
+    return {place: (total / counts[place]).to(model.W_E.dtype) for place, total in sums.items()}
+
+
+def _by_site(
+    model: Model, contexts: Sequence[Tokens], sites: Sequence[Site], memory_budget: int
+) -> Iterator[tuple[IntactLayer, dict[SitePlace, torch.Tensor]]]:
+    """The activations of sites, at the tokens that count in means, layer by layer."""
+    for walked in intact_layers(model, contexts, memory_budget):
+        here, layer = set(sites) & set(walked.seen), walked.layer
+        yield walked, {(site, layer): walked.seen[site][0, walked.counted] for site in here}
+
+
+def _totals() -> dict[SitePlace, Any]:
+    return defaultdict(int)
 
 
 @exclusive
@@ -191,8 +204,7 @@ def position_means(
         UserError: if no context has a second token.
     """
     pooled = mean_activations(model, contexts, sites, memory_budget=memory_budget)
-    sums: dict[tuple[Site, int], torch.Tensor] = {}
-    counts: dict[tuple[Site, int], torch.Tensor] = {}
+    sums, counts = _totals(), _totals()
     n_common, common = 0, torch.empty(0, dtype=torch.long)
     for intact_layer in intact_layers(model, contexts, memory_budget):
         if intact_layer.first:  # the same tokens in all layers of a stack
@@ -202,10 +214,8 @@ def position_means(
         for site in set(sites) & set(intact_layer.seen):
             key = site, intact_layer.layer
             here = intact_layer.seen[site][0, common].double()
-            total = here.new_zeros(n_common, *here.shape[1:]).index_add_(0, at, here)
-            sums[key] = sums.get(key, 0) + total
-            ones = torch.ones_like(at)
-            counts[key] = counts.get(key, 0) + at.new_zeros(n_common).index_add_(0, at, ones)
+            sums[key] += here.new_zeros(n_common, *here.shape[1:]).index_add_(0, at, here)
+            counts[key] += at.new_zeros(n_common).index_add_(0, at, torch.ones_like(at))
     by_position = {}
     for key, total in sums.items():
         means = (total.flatten(1) / counts[key][:, None]).reshape(total.shape)
@@ -254,21 +264,18 @@ def site_noise(
     """
     means = mean_activations(model, contexts, sites, memory_budget=memory_budget)
     generator = torch.Generator().manual_seed(seed)
-    sums: dict[tuple[Site, int], torch.Tensor] = {}
-    counts: dict[tuple[Site, int], int] = {}
+    sums, counts = _totals(), _totals()
     draws = torch.empty(0)
-    for intact_layer in intact_layers(model, contexts, memory_budget):
-        n_counted = len(intact_layer.counted)
-        if intact_layer.first:
+    for walked, seen in _by_site(model, contexts, sites, memory_budget):
+        n_counted = len(walked.counted)
+        if walked.first:
             drawn = torch.randn(n_draws, n_counted, generator=generator, dtype=torch.float32)
             draws = drawn.to(model.W_E)
-        for site in set(sites) & set(intact_layer.seen):
-            key = site, intact_layer.layer
-            apart = (intact_layer.seen[site][0, intact_layer.counted] - means[key]).flatten(1)
-            total = (draws @ apart).unflatten(1, intact_layer.seen[site].shape[2:])
-            sums[key] = sums.get(key, 0) + total
-            counts[key] = counts.get(key, 0) + n_counted
-    return {key: total / counts[key] ** 0.5 for key, total in sums.items()}
+        for place, activations in seen.items():
+            apart = (activations - means[place]).flatten(1)
+            sums[place] += (draws @ apart).unflatten(1, activations.shape[1:])
+            counts[place] += n_counted
+    return {place: total / counts[place] ** 0.5 for place, total in sums.items()}
 
 
 @exclusive
@@ -305,15 +312,12 @@ def noise_basis(
     if max(model.cfg.d_model, model.cfg.n_heads * model.cfg.d_head) > MOST_EXACT:
         return site_noise(model, contexts, sites, seed=seed, n_draws=MOST_EXACT, **given)
     means = mean_activations(model, contexts, sites, **given)
-    products: dict[tuple[Site, int], torch.Tensor] = {}
-    counts: dict[tuple[Site, int], int] = {}
-    for intact_layer in intact_layers(model, contexts, memory_budget):
-        for site in set(sites) & set(intact_layer.seen):
-            key = site, intact_layer.layer
-            apart = intact_layer.seen[site][0, intact_layer.counted] - means[key]
-            apart = apart.flatten(1).double()
-            products[key] = products.get(key, 0) + apart.T @ apart
-            counts[key] = counts.get(key, 0) + len(apart)
+    products, counts = _totals(), _totals()
+    for _, seen in _by_site(model, contexts, sites, memory_budget):
+        for place, activations in seen.items():
+            apart = (activations - means[place]).flatten(1).double()
+            products[place] += apart.T @ apart
+            counts[place] += len(apart)
     basis = {}
     for key, product in products.items():
         variances, axes = torch.linalg.eigh(product.cpu() / counts[key])

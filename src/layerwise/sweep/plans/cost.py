@@ -5,15 +5,15 @@ Nothing here runs a model, and nothing knows how fast a machine is.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from itertools import chain
 from math import ceil
 from typing import Any
 
 from layerwise.sweep.changes.interventions import Intervention
-from layerwise.sweep.requests import Generate, Request, Tokens
+from layerwise.sweep.requests import Generate, Request
 from layerwise.sweep.walk.readout import CHUNK
 
 from .branches import Branch
@@ -67,43 +67,20 @@ class WalkWork:
         return bool(self.plan.intact) + len(self.plan.branches)
 
     @cached_property
-    def passes(self) -> list[int]:
-        """Tokens of prompts and options that are pushed through a block, by stack."""
-        passes = [0] * len(self.plan.sides)
-        for layer, tokens in self.plan.passes(self.shape.in_parts):
-            passes[self.plan.side_of(layer)] += tokens
-        return passes
-
-    @cached_property
-    def parts(self) -> tuple[PassBatch, ...]:
+    def parts(self) -> list[PassBatch]:
         """The trunk, and each group of branches, in each stack."""
-        plan, parts = self.plan, list[PassBatch]()
-        for number, side in enumerate(plan.sides):
-            layers = [k for k in range(plan.n_layers) if plan.side_of(k) == number]
-            trunk = sum(
-                plan.trunk_tokens(layer, self.shape.in_parts)
-                for layer in layers
-                if layer < plan.trunk_until
-            )
-            # About how many tokens each group pushes through blocks.
-            weights = [
-                plan.n_carried(group, layers[0])
-                * sum(
-                    _layers(branch, max(branch.first_layer, layers[0]), layers[-1] + 1)
-                    for branch in group.branches
-                )
-                for group in plan.groups
-            ]
-            pairs = attention_work(side.trie) + self._across(number, carried=False)
-            parts.append(PassBatch(trunk, len(side.trie), 1, pairs))
-            for group, weight in zip(plan.groups, weights, strict=True):
-                carried = group.carried[number]
-                pairs = attention_work(side.trie, carried)
-                pairs += self._across(number, carried=carried is not None)
-                share = (self.passes[number] - trunk) * weight / max(1, sum(weights))
-                n_tokens = plan.n_carried(group, layers[0])
-                parts.append(PassBatch(share, n_tokens, len(group.branches), pairs))
-        return tuple(part for part in parts if part.passes)
+        plan, passes = self.plan, Counter[tuple[int, int | None]]()
+        for layer, group, n_tokens in plan.passes(self.shape.in_parts):
+            passes[plan.side_of(layer), group] += n_tokens
+        parts = []
+        for (side, group), n_passes in passes.items():
+            carried = None if group is None else plan.groups[group].carried[side]
+            pairs = attention_work(plan.sides[side].trie, carried)
+            pairs += self._across(side, carried=carried is not None)
+            n_branches = 1 if group is None else len(plan.groups[group].branches)
+            n_tokens = plan.n_carried(group, side)
+            parts.append(PassBatch(side, n_passes, n_tokens, n_branches, pairs))
+        return [part for part in parts if part.passes]
 
     def _across(self, stack: int, *, carried: bool) -> int:
         """Query-key pairs of a decoder that looks at encoder outputs."""
@@ -112,16 +89,15 @@ class WalkWork:
         return sum(len(path) * len(tokens) for path, tokens in self.plan.looks(carried).items())
 
     @cached_property
-    def memories(self) -> int:
-        """Encoder outputs that decoders look at."""
-        early = (branch.first_layer < self.plan.n_encoder for branch in self.plan.branches)
-        return 1 + sum(early) if self.plan.n_encoder else 0
-
-    @cached_property
     def looked_at(self) -> int:
         """Tokens of encoder outputs whose keys and values are made, over all layers."""
-        n_decoder = self.plan.n_layers - self.plan.n_encoder
-        return n_decoder * self.memories * len(self.plan.sides[0].trie)
+        plan = self.plan
+        if not plan.n_encoder:
+            return 0
+        early = sum(branch.first_layer < plan.n_encoder for branch in plan.branches)
+        bare = plan.reads_outputs(self.shape.d_heads // self.shape.n_heads)
+        n_decoder = plan.n_layers - plan.n_encoder
+        return n_decoder * (1 if bare else 1 + early) * len(plan.sides[0].trie)
 
     @cached_property
     def pairs(self) -> float:
@@ -179,19 +155,17 @@ class WalkWork:
         """Queries times keys that they meet in decoding, expected."""
         if not self.texts:
             return 0.0
-        longest = sum(len(self._before(text)) + text.max_tokens / 2 for text in self.texts)
+        longest = sum(self._n_before(text) + text.max_tokens / 2 for text in self.texts)
         return self.text_passes * longest / len(self.texts)
 
-    def _before(self, text: Generate) -> Tokens:
-        """What is attended to before the answer: all that stacks read of a prompt."""
-        return tuple(chain.from_iterable(self.shape.tokens_of(text)))
+    def _n_before(self, text: Generate) -> int:
+        """Tokens before the answer: all that stacks read of a prompt."""
+        return sum(map(len, self.shape.tokens_of(text)))
 
     @cached_property
     def longest_text(self) -> int:
         """Tokens whose keys and values are kept for a text, at most."""
-        return max(
-            (len(self._before(text)) + text.max_tokens + 1 for text in self.texts), default=0
-        )
+        return max((self._n_before(text) + text.max_tokens + 1 for text in self.texts), default=0)
 
     def capacity(self, memory_budget: int) -> int:
         """How many texts are decoded at once."""
@@ -234,7 +208,8 @@ def _layers(branch: Branch, first: int, n_layers: int) -> int:
 class PassBatch:
     """Tokens that go through blocks together: the trunk's, or a group's."""
 
-    passes: float | int  # token-passes, over all layers
+    side: int  # number of the stack
+    passes: int  # token-passes, over all layers
     n_tokens: int  # tokens of one branch
     n_branches: int
     pairs: int  # queries times keys that they meet, when one branch passes a block once
@@ -339,7 +314,8 @@ def cost_of(
     text_rows = sum((walk.text_rows for walk in walks), start=0.0)
     brute = sum((lengths.more_tokens(i, r) for i in interventions for r in requests), start=0.0)
     n_decoder = shape.n_layers - shape.n_encoder
-    encoded = sum(sum(walk.passes[:-1]) for walk in walks)
+    of_encoder = (p for w in walks for p in w.parts if p.side < len(w.plan.sides) - 1)
+    encoded = sum(part.passes for part in of_encoder)
     looked_at = sum(walk.looked_at for walk in walks)
     decoded = plan.token_passes - encoded
     return Cost(

@@ -49,10 +49,9 @@ class WalkPlan:
         """Number of a layer's stack."""
         return int(0 < self.n_encoder <= layer)
 
-    def n_carried(self, group: GroupPlan, layer: int) -> int:
-        """How many tokens each branch of a group carries in a layer."""
-        side = self.side_of(layer)
-        carried = group.carried[side]
+    def n_carried(self, group: int | None, side: int) -> int:
+        """How many tokens of a stack each branch of a group carries, or the trunk."""
+        carried = None if group is None else self.groups[group].carried[side]
         return len(self.sides[side].trie if carried is None else carried)
 
     @cached_property
@@ -103,20 +102,21 @@ class WalkPlan:
 
     def token_passes(self, in_parts: bool = True) -> int:
         """Tokens pushed through a block; in the last layer only those that leave it."""
-        return sum(tokens for _, tokens in self.passes(in_parts))
+        return sum(tokens for *_, tokens in self.passes(in_parts))
 
-    def passes(self, in_parts: bool = True) -> Iterator[tuple[int, int]]:
-        """(layer, tokens) of each block run of the trunk and of the branches."""
+    def passes(self, in_parts: bool = True) -> Iterator[tuple[int, int | None, int]]:
+        """Layer, number of the group (None is the trunk) and tokens of each block run."""
         for layer in range(self.trunk_until):
-            yield layer, self.trunk_tokens(layer, in_parts)
-        for group in self.groups:
+            yield layer, None, self.trunk_tokens(layer, in_parts)
+        for number, group in enumerate(self.groups):
             for branch in group.branches:
                 for layer in range(branch.first_layer, self.n_layers):
                     inside = layer == branch.first_layer and self.starts_inside(branch)
                     if branch.idle(layer) or (inside and in_parts):
                         continue
                     last = in_parts and layer == self.n_layers - 1
-                    yield layer, len(self.read) if last else self.n_carried(group, layer)
+                    whole = self.n_carried(number, self.side_of(layer))
+                    yield layer, number, len(self.read) if last else whole
 
     def trunk_tokens(self, layer: int, in_parts: bool = True) -> int:
         """How many tokens of the trunk leave a layer."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from itertools import islice
+from operator import eq
 
 import torch
 from jaxtyping import Float
@@ -54,13 +55,9 @@ from .readout import CHUNK, score_rows
 ROWS_AT_ONCE = 4096
 
 
-class BranchScores(NamedTuple):
-    """What one branch says to each request."""
-
-    branch: int | None  # row of the walk's group; None is the trunk
-    # The interventions (as indices into the walk's) whose branch it is.
-    interventions: tuple[int, ...]
-    answers: list[Scored | int]  # by request: its score, or the first token of its text
+# A branch (row of the walk's group; None is the trunk), the interventions (as indices into the
+# walk's) whose it is, and by request its score, or the first token of its text.
+BranchScores = tuple[int | None, tuple[int, ...], list[Scored | int]]
 
 
 def read_scores(walk: Walk, chunk: int) -> Iterator[BranchScores]:
@@ -90,20 +87,23 @@ def _read(
     chunk: int,
 ) -> Iterator[BranchScores]:
     """Score branches of one group, some at once."""
-    plan, read = walk.plan, walk.plan.read
+    read, side = walk.plan.read, walk.side
     row_of = {packed: row for row, packed in enumerate(read)}
-    last = plan.sides[-1]
-    ends = [path[n - 1 :] for path, n in zip(last.paths, last.n_given, strict=True)]
-    # In order of rows, as the read-out wants them; a request's own are then in order, too.
-    targets = sorted(
-        (row_of[packed], index, place, token)
-        for index, request in enumerate(walk.requests)
-        if isinstance(request, LogLikelihood)
-        for place, (packed, token) in enumerate(zip(ends[index], request.continuation, strict=True))
-    )
-    in_order = sorted(range(len(targets)), key=lambda number: targets[number][1:3])
-    rows = torch.tensor([target[0] for target in targets], dtype=torch.long)
-    tokens = torch.tensor([target[3] for target in targets], dtype=torch.long, device=resid.device)
+    ends = [
+        [row_of[packed] for packed in path[n_given - 1 :]]
+        for path, n_given in zip(side.paths, side.n_given, strict=True)
+    ]
+    asked = [r.continuation if isinstance(r, LogLikelihood) else () for r in walk.requests]
+    targets = [
+        (row, token)
+        for end, continuation in zip(ends, asked, strict=True)
+        for row, token in zip(end, continuation, strict=False)
+    ]
+    # The read-out wants them in order of rows.
+    order = sorted(range(len(targets)), key=lambda number: (targets[number][0], number))
+    place = {number: at for at, number in enumerate(order)}
+    rows = torch.tensor([targets[number][0] for number in order], dtype=torch.long)
+    tokens = torch.tensor([targets[n][1] for n in order], dtype=torch.long, device=resid.device)
     at_once = max(1, ROWS_AT_ONCE // len(read))
     for start in range(0, len(resid), at_once):
         part = resid[start : start + at_once]
@@ -119,19 +119,16 @@ def _read(
         best_of_branch = greedy.reshape(len(part), len(read)).tolist()
         numbers = range(start, start + len(part))
         for number, values, best in zip(numbers, of_branch, best_of_branch, strict=True):
-            by_request: dict[int, list[float]] = {}
-            for target in in_order:
-                by_request.setdefault(targets[target][1], []).append(values[target])
+            scores = iter([values[place[target]] for target in range(len(targets))])
             answers: list[Scored | int] = []
-            for index, request in enumerate(walk.requests):
-                said = [best[row_of[packed]] for packed in ends[index]]
-                if isinstance(request, LogLikelihood):
-                    greedily = zip(said, request.continuation, strict=True)
-                    right = tuple(token == wanted for token, wanted in greedily)
-                    answers.append(Scored(tuple(by_request[index]), right))
+            for end, continuation in zip(ends, asked, strict=True):
+                greedy_tokens = [best[row] for row in end]
+                if continuation:
+                    of_tokens = tuple(islice(scores, len(continuation)))
+                    answers.append(Scored(of_tokens, tuple(map(eq, greedy_tokens, continuation))))
                 else:
-                    answers.append(said[0])
-            yield BranchScores(branches[number], members[number], answers)
+                    answers.append(greedy_tokens[0])
+            yield branches[number], members[number], answers
 
 
 Progress = Callable[[float], None]
