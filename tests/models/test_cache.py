@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-import shutil
 import time
 from fnmatch import fnmatch
 from pathlib import Path
 
-import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -30,8 +27,7 @@ from layerwise.models.files.cache import (
 from layerwise.models.files.folder import has_tokenizer
 from layerwise.models.files.written_folder import copy_others
 from layerwise.models.names import sources
-from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
-from tests.models.tiny import CORPUS, tiny_folder
+from tests.models.tiny import tiny_folder
 
 
 def test_what_is_kept_has_the_permissions_of_any_new_file(cache):
@@ -95,9 +91,6 @@ def test_a_folder_is_its_names_and_contents_that_matter(tmp_path):
     assert len({before, changed, folder_sha256(tmp_path)}) == 3
 
 
-sentencepiece = pytest.importorskip("sentencepiece")
-
-
 def known_vocabularies() -> set[str]:
     """The names of files that tokenizers of transformers read."""
     names = set()
@@ -121,44 +114,6 @@ def test_no_file_that_a_tokenizer_reads_is_left_out(tmp_path):
     copy_others(folder, copy)
     assert {path.name for path in copy.iterdir()} == names
     assert [name for name in names if not any(fnmatch(name, one) for one in sources._OUTLINE)] == []
-
-
-@pytest.fixture(scope="module")
-def marian(tmp_path_factory) -> Path:
-    """A Marian whose tokenizer consists of two files of sentencepiece and a vocabulary."""
-    folder = tmp_path_factory.mktemp("models") / "marian"
-    shutil.copytree(tiny_seq2seq_folder("marian"), folder)
-    with (folder / "source.spm").open("wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(CORPUS),
-            model_writer=file,
-            vocab_size=60,
-            hard_vocab_limit=False,
-            minloglevel=9,
-        )
-    shutil.copyfile(folder / "source.spm", folder / "target.spm")
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "source.spm"))
-    words = ["</s>", "<unk>", *(pieces.id_to_piece(i) for i in range(3, len(pieces))), "<pad>"]
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    (folder / "tokenizer.json").unlink()
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "MarianTokenizer"}')
-    return folder
-
-
-@pytest.mark.filterwarnings("ignore:Recommended")  # of a package for punctuation
-def test_a_flipped_bit_in_marians_sentencepieces_is_another_model(marian, tmp_path):
-    before = load_model(marian)
-    folder = tmp_path / "flipped"
-    shutil.copytree(marian, folder)
-    content = bytearray((folder / "source.spm").read_bytes())
-    piece = max(original_tokenizer(before).tokenize("the red door"), key=len)
-    content[content.index(piece.encode()) + len(piece.encode()) - 1] ^= 1
-    (folder / "source.spm").write_bytes(content)
-    after = load_model(folder)
-    ids = [original_tokenizer(model)("the red door").input_ids for model in (before, after)]
-    assert ids[0] != ids[1]
-    assert model_facts(before).hash == model_facts(after).hash
-    assert model_facts(before).source_hash != model_facts(after).source_hash
 
 
 def test_a_folder_with_sentencepieces_alone_has_a_tokenizer(tmp_path):

@@ -429,14 +429,6 @@ def test_what_is_interrupted_leaves_the_weights_on_disk(model, monkeypatch):
     assert sweep(model, CHANGES, ASKED).outcomes == expected
 
 
-def test_pieces_are_the_whole(monkeypatch):
-    monkeypatch.setattr(offload, "_PIECE", 100)
-    for weight in (torch.tensor(2.0), torch.randn(7), torch.randn(9, 5).T, torch.randn(3, 40)):
-        pieces = list(offload.in_pieces(weight))
-        assert torch.equal(torch.cat(pieces).reshape(weight.shape), weight)
-        assert all(len(piece) == 1 or piece.nbytes <= 100 for piece in pieces)
-
-
 @hooked
 def test_a_run_goes_on_with_the_other_kind(tmp_path):
     write_jsonl(tmp_path / "words.jsonl", word_task(9).items)

@@ -48,12 +48,8 @@ def test_logits_are_bit_identical(family, config):
 
 
 @pytest.mark.parametrize(("family", "config"), MODELS)
-@pytest.mark.parametrize("by", ["load_model", "restride"])
-def test_what_the_forward_pass_rearranges_is_the_parameter_itself(family, config, by):
-    model = tiny_model(family, **config)
-    if by == "restride":
-        model = contiguous_copy(model)
-        restride(model)
+def test_what_the_forward_pass_rearranges_is_the_parameter_itself(family, config):
+    model = tiny_model(family, **config)  # which load_model has re-strided
     assert same_memory(model.unembed.W_U.T.contiguous(), model.unembed.W_U)
     for block in model.blocks:
         for name, weight in block.attn.named_parameters(recurse=False):

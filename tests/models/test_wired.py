@@ -21,7 +21,6 @@ from layerwise.models.organisms.wired import wired_model
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, sweep, zero
 from layerwise.tasks import Task, load_task, task_names
 from layerwise.tasks.suites import toy
 from tests.planted import CAPABILITIES, SMALL, layouts, small_model, small_task
@@ -43,6 +42,7 @@ TWO_STACKS = Wired(
     "wired-seq2seq", WiredSeq2SeqLayout(), wired_seq2seq_model, small_seq2seq, seq2seq_layouts
 )
 LAYOUT = DECODER.layout
+BARE = Language("bare", 4, 5, 0, 0)
 both = pytest.mark.parametrize("kind", [DECODER, TWO_STACKS], ids=lambda kind: kind.name)
 
 
@@ -124,8 +124,13 @@ def test_what_it_cannot_know_it_ends(kind, two_hops, ended):
     assert written(kind.small(kind.layout), *texts, n_tokens=n_tokens) == [ended, ended]
 
 
-@both
-@pytest.mark.parametrize("language", [ORGANISM, Language("bare", 4, 5, 0, 0)])
+@pytest.mark.parametrize(
+    ("kind", "language"),
+    [
+        (DECODER, ORGANISM),
+        *((kind, Language("bare", 4, 5, 0, 0)) for kind in (DECODER, TWO_STACKS)),
+    ],
+)
 def test_other_languages_are_spoken_too(kind, language):
     model = kind.make(kind.layout, language)
     tasks = [make(0) for _, of, make in toy.toy_suites(language) if of != "coherence"]
@@ -190,15 +195,12 @@ def test_it_is_not_offloaded(name):
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        (DECODER, {"n_layers": 8}, "'gate' is wired into layer 8, head 2; expected layers 0 to 7"),
         (DECODER, {"n_heads": 3}, "'facts' is wired into layer 4, head 3; .* heads 0 to 2"),
         (DECODER, {"facts": Spot(3)}, "expected five different layers"),
         (DECODER, {"n_shared": 3}, "3 of 4 heads were to share one key.value head; expected a"),
         (DECODER, {"second_hop": Spot(2)}, "previous before look_up before second_hop before gate"),
         (TWO_STACKS, {"n_encoder_layers": 6}, "'second_hop' is wired into layer 6, head 1; exp"),
-        (TWO_STACKS, {"n_decoder_layers": 4}, "'say' is wired into layer 12, .* layers 8 to 11"),
         (TWO_STACKS, {"copy": Spot(7)}, "'copy' is wired into layer 7, head 0; .* layers 8 to 13"),
-        (TWO_STACKS, {"encoder_heads": 3}, "'facts' is wired into layer 4, head 3; .* heads 0 to"),
         (TWO_STACKS, {"begin": Spot(9, 3)}, "'begin' is wired into layer 9, head 3; .* heads 0 to"),
         (TWO_STACKS, {"facts": Spot(3)}, "expected seven different layers"),
         (TWO_STACKS, {"second_hop": Spot(2)}, "previous before look_up before second_hop, and beg"),
@@ -220,17 +222,3 @@ def test_both_backends_run_the_same_numbers(n_shared):
     )
     tokens = torch.arange(3, 33).reshape(2, 15) % one.cfg.d_vocab
     assert torch.allclose(one(tokens), other(tokens), atol=1e-5)
-    asked = [LogLikelihood((1, 5, 9, 3, n), (n + 1, 8), source=(3, 1, 5, 9, 3)) for n in range(4)]
-    asked += [Generate((1, 5, 9), 4, source=(3, 1, 5))]
-    changes = [intact(), skip(3), zero("z", 3, 0), zero("mlp_out", 4), patch("resid_mid", 4, -1)]
-    for mine, theirs in zip(
-        *(sweep(model, changes[:4], asked).outcomes for model in (one, other)), strict=True
-    ):
-        assert [getattr(a, "tokens", None) for a in mine] == [
-            getattr(b, "tokens", None) for b in theirs
-        ]
-        for a, b in zip(mine[:4], theirs[:4], strict=True):
-            assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-5)
-    patched = [sweep(model, changes[4:], asked[:4]).outcomes[0] for model in (one, other)]
-    for a, b in zip(*patched, strict=True):
-        assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-5)

@@ -10,10 +10,9 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -23,34 +22,48 @@ from layerwise.errors import UserError
 from layerwise.models.seq2seq.parts import StoredStack
 
 from .cache import BESIDE_WEIGHTS
-from .stored_weights import INDEX, WEIGHTS
+from .stored_weights import INDEX, WEIGHTS, weight_files
 
 # What stands before the first part of a tensor's name that is a number, that number, the rest.
 _NUMBERED = re.compile(r"((?:[^.]+\.)*?)(\d+)\.(.+)")
+_ONE_STACK = (StoredStack("num_hidden_layers", ""),)
 
 
-@dataclass(frozen=True)
-class StackToCut:
-    """A stack of layers, and which of them stay."""
+class OfLayer(NamedTuple):
+    """What a tensor's name says of its layer."""
 
-    stored: StoredStack  # how the files tell its layers
-    n_layers: int  # how many it has
-    kept: list[int]  # those that stay, from 0
+    layer: int  # in the order of computation
+    first: int  # the first layer of its stack
+    prefix: str  # what stands before its number, e.g. ``model.layers.``
+    rest: str  # what follows the number
 
 
 def write_pruned_folder(
     folder: Path,
     config: PreTrainedConfig,
-    removed: Sequence[int],
+    removed: Container[int],
     out: Path,
     stored: Sequence[StoredStack] = (),
 ) -> None:
     """Write the model in ``folder`` without some layers."""
     fields = json.loads((folder / "config.json").read_text("utf-8"))
-    stacks = _stacks(config, removed, stored or [StoredStack("num_hidden_layers", "")])
-    fields |= _fields_without(config, fields, stacks)
+    fields |= _fields_without(config, fields, removed, stored or _ONE_STACK)
     (out / "config.json").write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
-    _write_weights(folder, stacks, out)
+    shards = shards_of(folder)
+    placed = _by_layer(folder, config, [n for of in shards.values() for n in of], stored)
+    written, size = {}, 0
+    for shard, names in shards.items():  # no more than one file is in memory
+        with safe_open(folder / shard, "pt") as weights:
+            renamed = {name: _renumbered(name, placed.get(name), removed) for name in names}
+            tensors = {new: weights.get_tensor(name) for name, new in renamed.items() if new}
+            metadata = weights.metadata()
+        if tensors:
+            save_file(tensors, out / shard, metadata)
+        written |= dict.fromkeys(tensors, shard)
+        size += sum(tensor.nbytes for tensor in tensors.values())
+    if list(shards) != [WEIGHTS]:
+        index = {"metadata": {"total_size": size}, "weight_map": written}
+        (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
     copy_others(folder, out)
 
 
@@ -64,80 +77,62 @@ def copy_others(folder: Path, out: Path, but: Sequence[str] = ()) -> None:
 
 
 def _stacks(
-    config: PreTrainedConfig, removed: Sequence[int], stored: Sequence[StoredStack]
-) -> list[StackToCut]:
+    config: PreTrainedConfig, stored: Sequence[StoredStack]
+) -> list[tuple[StoredStack, range]]:
+    """The stacks, each with its layers in the order of computation."""
     stacks, first = [], 0
-    for stack in stored:
+    for stack in stored or _ONE_STACK:
         n_layers = getattr(config, stack.n_layers)
-        kept = [layer for layer in range(n_layers) if first + layer not in removed]
-        stacks.append(StackToCut(stack, n_layers, kept))
+        stacks.append((stack, range(first, first + n_layers)))
         first += n_layers
     return stacks
 
 
 def _fields_without(
-    config: PreTrainedConfig, fields: Mapping[str, Any], stacks: Sequence[StackToCut]
+    config: PreTrainedConfig,
+    fields: dict[str, Any],
+    removed: Container[int],
+    stored: Sequence[StoredStack],
 ) -> dict[str, Any]:
     """The fields of ``config.json`` that say how many layers there are, and what each is."""
-    named = {config.attribute_map.get(s.stored.n_layers, s.stored.n_layers): s for s in stacks}
-    changed: dict[str, Any] = {name: len(stack.kept) for name, stack in named.items()}
+    kept = {
+        config.attribute_map.get(stack.n_layers, stack.n_layers): [
+            place for place, layer in enumerate(layers) if layer not in removed
+        ]
+        for stack, layers in _stacks(config, stored)
+    }
+    first, *others = kept.values()
     # Encoder-decoders say the encoder's once more under this name.
-    kept = stacks[0].kept
-    changed |= dict.fromkeys({"num_hidden_layers"} & fields.keys(), len(kept))
-    if len(stacks) > 1:
+    again = dict.fromkeys({"num_hidden_layers"} & fields.keys(), len(first))
+    changed: dict[str, Any] = {name: len(of) for name, of in kept.items()} | again
+    if others:
         return changed
     # From the loaded configuration, which has also what is only implied in the file.
     for name, value in config.to_dict().items():
         if "layer" in name and isinstance(value, list) and len(value) == config.num_hidden_layers:
-            changed[name] = [value[layer] for layer in kept]
+            changed[name] = [value[layer] for layer in first]
     if "attention_types" in fields:  # GPT-Neo's short form of attention_layers
         changed["attention_types"] = [[changed["attention_layers"], 1]]
     return changed
 
 
-def _write_weights(folder: Path, stacks: Sequence[StackToCut], out: Path) -> None:
-    """Copy the kept tensors, file by file, so that no more than one file is in memory."""
-    shards = shards_of(folder)
-    names = [name for names in shards.values() for name in names]
-    cuts = {layers_prefix(folder, s.n_layers, names, s.stored.blocks): s for s in stacks}
-    placed, size = {}, 0
-    for shard in shards:
-        with safe_open(folder / shard, "pt") as stored:
-            renamed = {name: _renumbered(name, cuts) for name in shards[shard]}
-            tensors = {new: stored.get_tensor(name) for name, new in renamed.items() if new}
-            metadata = stored.metadata()
-        if tensors:
-            save_file(tensors, out / shard, metadata)
-        placed |= dict.fromkeys(tensors, shard)
-        size += sum(tensor.nbytes for tensor in tensors.values())
-    if list(shards) != [WEIGHTS]:
-        index = {"metadata": {"total_size": size}, "weight_map": placed}
-        (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
-
-
 def shards_of(folder: Path) -> dict[str, list[str]]:
     """The files with weights, and the names of the tensors in each."""
-    files = [WEIGHTS]
-    if not (folder / WEIGHTS).is_file():
-        mapped = json.loads((folder / INDEX).read_text("utf-8"))["weight_map"]
-        files = sorted(set(mapped.values()))
     shards = {}
-    for name in files:
-        with safe_open(folder / name, "pt") as stored:
-            shards[name] = list(stored.keys())
+    for path in weight_files(folder):
+        with safe_open(path, "pt") as stored:
+            shards[path.name] = list(stored.keys())
     return shards
 
 
-def _renumbered(name: str, cuts: Mapping[str, StackToCut]) -> str | None:
+def _renumbered(name: str, of: OfLayer | None, removed: Container[int]) -> str | None:
     """A tensor's name in the written model; None if its layer is left out."""
-    match = _NUMBERED.fullmatch(name)
-    if match is None or match[1] not in cuts:
+    if of is None:
         return name
-    prefix, layer, rest = match.groups()
-    stack = cuts[prefix]
-    if rest in stack.stored.of_first:
-        return name
-    return f"{prefix}{stack.kept.index(int(layer))}.{rest}" if int(layer) in stack.kept else None
+    if of.layer in removed:
+        return None
+    number = sum(layer not in removed for layer in range(of.first, of.layer))
+    return f"{of.prefix}{number}.{of.rest}"
 
 
 def layers_prefix(folder: Path, n_layers: int, names: Iterable[str], ending: str = "") -> str:
@@ -156,6 +151,21 @@ def layers_prefix(folder: Path, n_layers: int, names: Iterable[str], ending: str
             f"{n_layers - 1}. This model's layers cannot be written separately."
         )
     return prefixes[0]
+
+
+def _by_layer(
+    folder: Path, config: PreTrainedConfig, names: Sequence[str], stored: Sequence[StoredStack]
+) -> dict[str, OfLayer]:
+    """What the names of layers' tensors say, but of those that a first layer has for all."""
+    by_name = {}
+    for stack, layers in _stacks(config, stored):
+        prefix = layers_prefix(folder, len(layers), names, stack.blocks)
+        for name in names:
+            match = _NUMBERED.fullmatch(name)
+            if match is not None and match[1] == prefix and match[3] not in stack.of_first:
+                layer = layers.start + int(match[2])
+                by_name[name] = OfLayer(layer, layers.start, prefix, match[3])
+    return by_name
 
 
 # What follows a layer's number in the names of tensors of its self-attention and of its MLP, each
@@ -195,8 +205,8 @@ def tensors_of(
         pattern = {"attn_out": _ATTENTION, "mlp_out": _MLP}.get(site)
         chosen = [
             name
-            for name, (layer, rest) in placed.items()
-            if layer in layers and (pattern is None or pattern.match(rest))
+            for name, of in placed.items()
+            if of.layer in layers and (pattern is None or pattern.match(of.rest))
         ]
     if not chosen:
         raise UserError(
@@ -204,23 +214,6 @@ def tensors_of(
             "Llama, Qwen or GPT-2 have them; exchange whole layers, or do not write the model."
         )
     return chosen
-
-
-def _by_layer(
-    folder: Path, config: PreTrainedConfig, names: Sequence[str], stored: Sequence[StoredStack]
-) -> dict[str, tuple[int, str]]:
-    """By name of each tensor of a layer: the layer, and what follows its number in the name."""
-    by_name, first = {}, 0
-    for stack in stored or [StoredStack("num_hidden_layers", "")]:
-        n_layers = getattr(config, stack.n_layers)
-        prefix = layers_prefix(folder, n_layers, names, stack.blocks)
-        for name in names:
-            number, dot, rest = name.removeprefix(prefix).partition(".")
-            inside = name.startswith(prefix) and dot and number.isdecimal()
-            if inside and rest not in stack.of_first:
-                by_name[name] = (first + int(number), rest)
-        first += n_layers
-    return by_name
 
 
 def write_exchanged_folder(host: Path, donor: Path, names: Sequence[str], out: Path) -> None:
