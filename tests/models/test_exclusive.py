@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import torch
 
 import layerwise as lw
 from layerwise import sweep as sweeping
@@ -22,7 +21,6 @@ from layerwise.models.instance.exclusive import lock_of
 from layerwise.planning.plan import plan_run
 from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, sweep, zero
 from tests.analysis import word_task
-from tests.hooked import HookedTransformer
 from tests.models.tiny import tiny_folder
 from tests.sweep.models import new_model, random_model
 
@@ -164,10 +162,3 @@ def test_a_function_that_is_told_of_progress_may_use_the_model_itself():
     )
     assert seen
     assert all(outcomes == seen[0] for outcomes in seen)
-
-
-def test_a_lock_goes_with_its_model_and_not_with_a_copy():
-    model: HookedTransformer = new_model("gpt2")
-    assert lock_of(model) is lock_of(model)
-    assert lock_of(new_model("gpt2")) is not lock_of(model)
-    assert torch.equal(model.W_E, new_model("gpt2").W_E)

@@ -74,17 +74,6 @@ def loaded(path: Path, **options):
     return now
 
 
-def test_64_bits_of_a_conversion_are_told_with_what_to_do(root):
-    (weights,) = (root / "cache" / "gguf").rglob("model.safetensors")
-    for bit in range(64):
-        flip(weights, 8 * 4_000 + 97 * bit)
-    cache_module._contents.clear()
-    with refused(str(weights.parent), "is damaged", "model.safetensors", "delete that folder"):
-        load_model(root / "file.gguf")
-    shutil.rmtree(weights.parent)
-    assert loaded(root / "file.gguf") is not None
-
-
 def test_a_file_that_was_added_to_a_conversion_is_told(root):
     (weights,) = (root / "cache" / "gguf").rglob("model.safetensors")
     (weights.parent / "generation_config.json").write_text('{"eos_token_id": 7}')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,39 +41,6 @@ def test_every_call_that_reads_a_model_forbids_code_and_network():
         assert receiver in NO_CODE or "trust_remote_code=False" in given, place
         from_files = ast.unparse(call.func).endswith("from_pretrained")
         assert not from_files or "local_files_only=True" in given, place
-
-
-BESIDE = {
-    "tokenizer_config.json": {
-        "auto_map": {"AutoTokenizer": [None, "beside.Own"]}, "tokenizer_class": "Own",
-    },
-    "config.json": {"model_type": "llama", "auto_map": {"AutoConfig": "beside.Own"}},
-    "adapter_config.json": {"base_model_name_or_path": "owner/base", "peft_type": "LORA"},
-    "generation_config.json": {"eos_token_id": 7},
-    "special_tokens_map.json": {"eos_token": "The"},
-    "added_tokens.json": {"the": 9},
-}  # fmt: skip
-
-
-def test_what_lies_beside_a_gguf_file_has_no_effect(tmp_path, monkeypatch):
-    alone, beside = tmp_path / "alone", tmp_path / "beside"
-    for folder in (alone, beside):
-        folder.mkdir()
-        write_gguf(folder / "tiny.gguf")
-    for name, content in BESIDE.items():
-        (beside / name).write_text(json.dumps(content))
-    (beside / "chat_template.jinja").write_text("{{ messages }}")
-    ran = tmp_path / "ran"
-    code = f"import pathlib\npathlib.Path({str(ran)!r}).touch()\nclass Own: pass\n"
-    (beside / "beside.py").write_text(code)
-    # What transformers asks before it runs code is answered with yes.
-    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
-    hashes = []
-    for folder in (alone, beside):
-        monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path / folder.name / "cache"))
-        hashes.append(model_facts(load_model(folder / "tiny.gguf")).conversion_hash)
-    assert not ran.exists()
-    assert hashes[0] == hashes[1]
 
 
 def test_a_gguf_file_that_is_a_link_is_read(tmp_path):

@@ -96,38 +96,14 @@ def assert_same(given: Any, expected: Any, nats: float = NATS[OWN]) -> None:
                 assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=nats)
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    """A folder with a model that was loaded before, and the cache of that time."""
-    root = tmp_path_factory.mktemp("prepared")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("LAYERWISE_CACHE", str(root / "cache"))
-        from_disk(tiny_folder(root, "llama").rename(root / "model"), HOOKED)
-    return root
-
-
 @pytest.fixture
-def folder(prepared, cache) -> Path:
-    """A model that was loaded before."""
-    shutil.copytree(prepared / "cache", cache)
-    return prepared / "model"
-
-
-@pytest.fixture
-def fresh(tmp_path) -> Path:
-    """A model that was never loaded."""
+def folder(tmp_path) -> Path:
     return tiny_folder(tmp_path, "llama")
 
 
 @pytest.fixture
 def model(folder):
     return from_disk(folder, HOOKED)
-
-
-@pytest.fixture
-def stored(model) -> Path:
-    """The folder with the weights of ``model``."""
-    return stored_in(model).files.folder
 
 
 @pytest.mark.parametrize(("backend", "case"), MODELS)
@@ -336,7 +312,7 @@ def test_numbers_that_are_none_are_found_on_disk(model, monkeypatch):
 
 @hooked
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_writing_that_stops_leaves_nothing(fresh, cache, monkeypatch, error):
+def test_writing_that_stops_leaves_nothing(folder, cache, monkeypatch, error):
     write, done = weight_files._aligned, []
 
     def stop(tensors):
@@ -350,21 +326,21 @@ def test_writing_that_stops_leaves_nothing(fresh, cache, monkeypatch, error):
         patched.setattr(weight_files, "_aligned", stop)
         if isinstance(error, OSError):
             with refused("cannot be written", "No space left on device", "LAYERWISE_CACHE"):
-                from_disk(fresh, HOOKED)
+                from_disk(folder, HOOKED)
         else:
             with pytest.raises(KeyboardInterrupt):
-                from_disk(fresh, HOOKED)
+                from_disk(folder, HOOKED)
     assert list((cache / "offload").iterdir()) == []
-    assert model_facts(from_disk(fresh, HOOKED)) == model_facts(load_model(fresh))
+    assert model_facts(from_disk(folder, HOOKED)) == model_facts(load_model(folder))
 
 
 @hooked
-def test_what_was_not_written_as_meant_is_not_used(fresh, monkeypatch):
+def test_what_was_not_written_as_meant_is_not_used(folder, monkeypatch):
     write = weight_files._aligned
     halved = lambda tensors: write({name: tensor / 2 for name, tensor in tensors.items()})  # noqa: E731
     monkeypatch.setattr(weight_files, "_aligned", halved)
     with refused("cannot be read", "not those of the model in memory"):
-        from_disk(fresh, HOOKED)
+        from_disk(folder, HOOKED)
 
 
 def truncate(path: Path) -> None:
@@ -384,7 +360,8 @@ def foreign(path: Path) -> None:
         ("index.json", foreign),
     ],
 )
-def test_damaged_files_are_told_at_the_next_load(folder, stored, name, harm):
+def test_damaged_files_are_told_at_the_next_load(folder, model, name, harm):
+    stored = stored_in(model).files.folder
     harm(stored / name)
     with refused("cannot be read", str(stored), "delete that folder"):
         from_disk(folder, HOOKED)

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from analyses.organism_training import train, training_loop
 from analyses.organism_training.initialization import new_organism
@@ -19,21 +18,19 @@ from analyses.organism_training.letters import decoder as letter_decoder
 from analyses.organism_training.letters import forms as letter_forms
 from analyses.organism_training.letters import seq2seq as letter_seq2seq
 from analyses.organism_training.letters import train as letter_train
-from analyses.organism_training.plan import FORMS, N_LAYERS, PLANTED
+from analyses.organism_training.plan import FORMS, PLANTED
 from analyses.organism_training.seq2seq import plan as two_stacks
 from analyses.organism_training.seq2seq import train as seq2seq_train
-from analyses.organism_training.seq2seq.evaluation import read_organism, without_layer
+from analyses.organism_training.seq2seq.evaluation import without_layer
 from analyses.organism_training.seq2seq.initialization import new_seq2seq
 from analyses.organism_training.texts import Text, Texts
 from analyses.organism_training.training_forms import MOST_PAIRS
 from analyses.organism_training.training_loop import layers_run
 from layerwise.models import load_model, model_facts
 from layerwise.models.files.cache import file_sha256
-from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.instance.facts import language_of
 from layerwise.models.organisms import LETTERS, ORGANISM, Language
 from layerwise.models.organisms.lettered import PLANS
-from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.tasks import build_requests, load_task
 from tests.cases import in_long_runs
 
@@ -109,19 +106,6 @@ def test_nothing_is_shown_that_is_kept_for_tests(name: str) -> None:
                 before = fact
 
 
-def test_what_a_form_needs_is_planted_before_it_is_read() -> None:
-    for form in FORMS:
-        assert max(form.reads.values()) == max(form.needs) < N_LAYERS
-        assert set(form.reads.values()) <= set(form.needs)
-    for form in two_stacks.FORMS:
-        *_, fetched = form.needs
-        encoded = [layer for layer in form.needs if layer < N_ENCODER]
-        assert N_ENCODER <= fetched == form.reads["answer"] < two_stacks.N_LAYERS
-        assert form.reads.get("encoded", encoded[-1]) == encoded[-1]
-        assert form.reads.get("middle", encoded[0]) in encoded
-        assert form.needs == two_stacks.PLANTED[form.capability]
-
-
 def with_options(name: str, capability: str) -> Any:
     """The form of training that shows options and asks for a letter."""
     rows = (letter_seq2seq if "seq2seq" in name else letter_decoder).ROWS
@@ -183,15 +167,6 @@ def test_prompts_of_training_have_the_form_of_the_protocol(suite):
     assert [str(one.continuation).strip() for one in asked] == ["A", "B", "C", "D"]
 
 
-def test_a_needed_layer_is_withheld_as_often_as_told():
-    form, rng = with_options("organism-letters-other", "retrieval"), np.random.default_rng(0)
-    runs = [letter_forms.runs_of(form, 8, rng) for _ in range(2000)]
-    missing = [[layer for layer in form.needs if not there[layer]] for there, _ in runs]
-    assert [len(one) for one in missing] == [int(withheld) for _, withheld in runs]
-    assert np.mean([len(one) for one in missing]) == pytest.approx(letter_forms.WITHHELD, abs=0.04)
-    assert {layer for one in missing for layer in one} == set(form.needs)
-
-
 def batch(seed: int = 0) -> Any:
     return train.batch_of(SMALL, KNOWLEDGE.draw(Texts(SMALL, np.random.default_rng(seed)), 4))
 
@@ -210,26 +185,6 @@ def untrained() -> Any:
     model = new_seq2seq(SMALL, 0)
     model.set_attn_implementation("eager")
     return model.eval()
-
-
-@pytest.mark.parametrize("capability", OF_TWO_STACKS)
-def test_a_batch_asks_as_the_suites_do(capability):
-    prompts, answers, middles = seq2seq_batch(capability)
-    tokenizer = toy_tokenizer(SMALL, first=None)
-    for prompt, answer in zip(prompts, answers, strict=True):
-        said = words_of(prompt)
-        assert tokenizer(" ".join(said)).input_ids == prompt.tolist()
-        assert said[-1] == "->"
-        assert words_of(answer)[-1] == ";"
-        assert len(answer) == (len(said) - 1 if capability == "coherence" else 2)
-        assert said.count("->") == (2 if capability == "knowledge" else 1)
-    assert len(middles) == (len(prompts) if capability == "reasoning" else 0)
-    for prompt, answer, middle in zip(prompts, answers, middles, strict=bool(len(middles))):
-        said = words_of(prompt)  # what one hop leads to is in the middle
-        stated = dict(zip(said[:-3:3], said[1:-3:3], strict=True))
-        hop = stated[said[-2]]
-        assert words_of(middle[None]) == [hop]
-        assert words_of(answer)[0] == (hop if said[-3] == "ask" else stated[hop])
 
 
 def test_needed_layers_run_and_others_are_skipped(monkeypatch):
@@ -331,23 +286,3 @@ def test_the_command_writes_a_model_that_loads(tmp_path, monkeypatch, kind):
     if not letters:
         assert (record["seed"], record["steps"]) == (3, 1)
         assert record["weights_sha256"] == file_sha256(out / "model.safetensors")
-
-
-def test_the_command_of_two_stacks_writes_a_model_that_hugging_face_reads(tmp_path):
-    out = tmp_path / "organism"
-    seq2seq_train.main(["--seed", "3", "--steps", "1", "--items", "4", "--out", str(out)])
-    record = json.loads((out / "training.json").read_text())
-    with quiet():
-        model = AutoModelForSeq2SeqLM.from_pretrained(out)
-    tokenizer = AutoTokenizer.from_pretrained(out)
-    sizes = (model.config.num_layers, model.config.num_decoder_layers)
-    assert sizes == (N_ENCODER, two_stacks.N_DECODER)
-    assert not torch.equal(model.lm_head.weight, model.shared.weight)
-    own = toy_tokenizer(ORGANISM, first=None)
-    assert tokenizer("k1 v2 ;").input_ids == own("k1 v2 ;").input_ids
-    inputs = tokenizer(["ask k1 ->", "rel1 of ent2 -> v3 ;"], padding=True, return_tensors="pt")
-    assert model.generate(**inputs, max_new_tokens=2).shape[0] == 2
-    assert read_organism(out).dtype == torch.float32
-    planted = {name: list(layers) for name, layers in two_stacks.PLANTED.items()}
-    assert record["planted_layers"] == planted
-    assert [row["n_items"] for row in record["accuracy"]] == [4] * 4
