@@ -1,7 +1,4 @@
-"""Arguments that are models, tasks, results, lenses or folders to write to.
-
-Plain arguments, all that the functions have which load these, are read in ``ground.arguments``.
-"""
+"""Arguments that are models, tasks, results or lenses; plain ones are in ``ground.arguments``."""
 
 from __future__ import annotations
 

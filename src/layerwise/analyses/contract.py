@@ -1,8 +1,6 @@
 """What an analysis is to everything that stands across analyses: one value, ``ANALYSIS``.
 
-It is in the folder's ``analysis.py``, and in one line of ``registry``. What pages, folders and
-notebooks need of it reads tables alone: neither torch nor matplotlib is loaded. What runs a model,
-for a profile or a plan, is imported when its jobs are made.
+Pages and notebooks need tables alone of it; what runs a model is imported when jobs are made.
 """
 
 from __future__ import annotations
@@ -129,12 +127,11 @@ class Extra:
 
 
 def reads_prompts(
-    name: str, words: str, make: Callable[[Setup, bool], Any]
+    name: str,
+    words: str,
+    make: Callable[[Setup, bool], Any],  # bool: whether of a profile
 ) -> tuple[tuple[Planned], tuple[Extra]]:
-    """How the job of an analysis that reads prompts is planned, and what a profile makes of it.
-
-    The job is made of a setup, and of whether it is one of a profile.
-    """
+    """The plan of an analysis that reads prompts, and its addition to a profile."""
 
     def planned(setup: Setup, options: PlanOptions) -> PlannedJobs:
         return PlannedJobs({name: make(setup, False)})

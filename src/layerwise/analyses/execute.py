@@ -1,7 +1,4 @@
-"""Carry a planned analysis out: in a run's folder, where it can be resumed, or in memory.
-
-What the analysis does is its own business; what a folder is, ``results.RunFolder``'s.
-"""
+"""Carry a planned analysis out: in a run's folder, where it can be resumed, or in memory."""
 
 from __future__ import annotations
 
@@ -68,8 +65,7 @@ def execute(
 ) -> list[Any]:
     """Make results of some kinds, or read those of a finished run with the same settings.
 
-    Of a finished run, what is lost and follows from the rest is made again from it; where that
-    is not enough, the run is made again. Files ``beside`` the folder are listed, too.
+    Files ``beside`` the folder are listed, too.
     """
     # What run.json could not hold must not be found out when everything is done.
     json.dumps(settings, allow_nan=False)
@@ -108,13 +104,7 @@ def read_finished(
     also: Callable[[Path], None] | None = None,
     join: Join | None = None,
 ) -> list[Any] | None:
-    """Verify a finished run and read it; if something is lost, the run begins anew.
-
-    What follows from the rest is made again from it, without the run.
-
-    Warns:
-        MadeAgainWarning: if something was lost.
-    """
+    """Verify a finished run and read it; None, and a warning, if it must be made again."""
     try:
         restore(folder.path, kinds, join)
         if also is not None:

@@ -1,7 +1,4 @@
-"""The analyses, in the order in which a folder is searched for them, and all tables of a run.
-
-A profile names and makes its additions in this order, too, and a plan names what can be planned.
-"""
+"""The analyses, in the order in which folders are searched and profiles add, and a run's tables."""
 
 from __future__ import annotations
 

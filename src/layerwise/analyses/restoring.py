@@ -25,13 +25,7 @@ def refuse_lost(folder: Path) -> None:
 
 
 def warn_of_lost(folder: Path) -> None:
-    """Tell of listed files that are not as they were written, once tables are restored.
-
-    Those that were left out on purpose are not told.
-
-    Warns:
-        DamagedFileWarning: if there are any: requests, or a lens that has its own checksum.
-    """
+    """Warn of listed files that are not as written: requests, or a lens; tables were restored."""
     lost = _lost(folder, listed_files(folder) or {})
     each = [
         f"{name} is {_in_words(state)}"
@@ -55,10 +49,7 @@ def restore_requests(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def restore(folder: Path, kinds: Kinds, join: Join | None = None) -> None:
-    """Verify the tables of a finished run, and make again those that follow from others.
-
-    A folder that keeps no list is left alone. ``join`` makes those that join whole results.
-    """
+    """Verify the tables of a finished run that keeps a list, and make again those that follow."""
     files = listed_files(folder)
     if files is None:
         return

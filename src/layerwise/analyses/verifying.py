@@ -1,7 +1,4 @@
-"""Verify saved results: whether a folder's files are those that were written there.
-
-Nothing is changed or made again here; reading results does that, by ``loading``.
-"""
+"""Verify saved results: whether a folder's files are those that were written."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What a run would cost, before it is made: work, memory, and time on this machine.
-
-The pieces are those that the analyses themselves would make; weights are needed only to find out
-how fast the model is here (``timing``), and how long its texts get.
-"""
+"""What a run would cost, by the analyses' own pieces, before it is made."""
 
 from __future__ import annotations
 
@@ -249,10 +245,7 @@ def _plan_of(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) -> R
 
 
 def _few_texts(jobs: Mapping[str, PlannedJob], known: WithWeights) -> dict[str, Timed]:
-    """By job that writes texts how long a few of its model's take; their lengths go to its setup.
-
-    Jobs of one model have the same texts.
-    """
+    """By job that writes, the time of a few of its model's texts; their lengths go to its setup."""
     timed: dict[int, Timed] = {}
     writing = {name: job.setup for name, job in jobs.items() if "generate" in job.setup.protocols}
     for setup in writing.values():

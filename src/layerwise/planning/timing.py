@@ -1,7 +1,4 @@
-"""How fast a model does what is planned: a small sample of the planned sweeps, run and timed.
-
-What is planned, and what work it is, is the business of ``plan`` and ``sweep.plans``.
-"""
+"""How fast a model does what is planned: a small sample of the planned sweeps, run and timed."""
 
 from __future__ import annotations
 

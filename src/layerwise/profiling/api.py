@@ -1,7 +1,4 @@
-"""The whole profile of a model: ablation, logit lens, activation patching, emergence, report.
-
-Each analysis is in its own module; here they share one folder, one bar and one page.
-"""
+"""The whole profile of a model: ablation, logit lens, patching, emergence, and their page."""
 
 from __future__ import annotations
 
@@ -277,10 +274,7 @@ class Jobs:
 
 
 def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
-    """Names of extras in their usual order; ``all`` stands for those that the model allows.
-
-    All pairs of layers are not among them, whose number grows with the square of the layers'.
-    """
+    """Names of extras in their usual order; ``all`` stands for most that the model allows."""
     for name in names:
         if name != "all":
             EXTRAS[name].refuse(cfg)

@@ -71,15 +71,12 @@ def ablation_evidence(
 
 
 def _ablated(cell: Cell, chance: float, sampling: Sampling) -> MethodCurve:
-    intact, correct = cell.intact[:, None], cell.correct
-    net = intact.astype(int) - correct
-
     def critical(drawn: Counts) -> Bool[np.ndarray, "draws layers"]:
-        total, p = resampled_tests(net, cell.clusters, drawn)
+        total, p = resampled_tests(cell.net, cell.clusters, drawn)
         return (stats.holm(p) < ALPHA) & (total > 0)
 
     (counts,) = sampling.counts([cell.task], [cell.clusters])
-    values = np.concatenate([intact, cell.floor(chance)[:, None], correct], axis=1).astype(float)
+    values = np.column_stack([cell.intact, cell.floor(chance), cell.correct]).astype(float)
     return MethodCurve(
         ABLATION, cell.capability, cell.protocol, cell.task, cell.items, cell.clusters, values,
         _shares_lost,

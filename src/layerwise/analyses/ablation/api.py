@@ -1,12 +1,8 @@
-"""Ablation: which layers a task needs, under each way of scoring it.
-
-Chooses interventions, asks ``sweep`` and turns outcomes into records; effects and their
-statistics are computed from the records by ``results``.
-"""
+"""Ablation: which layers a task needs, under each way of scoring it."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from math import ceil
 from typing import Unpack
@@ -130,27 +126,20 @@ def ablate(
 
 def planned_power(setup: Setup, n_layers: int) -> PlannedPower:
     """What the items of a planned ablation will show of each capability and layer."""
-    capabilities = _by_capability(setup.tasks)
-    n_items = [sum(len(task.items) for task in tasks) for tasks in capabilities]
-    answers = min(independent_answers(n, n * len(setup.protocols)) for n in n_items)
+    n_items = Counter[str]()
+    for task in setup.tasks:
+        n_items[task.capability] += len(task.items)
+    answers = min(independent_answers(n, n * len(setup.protocols)) for n in n_items.values())
     return PlannedPower(
         max(len(task.items) for task in setup.tasks),
         max(len(task.items) + len(task.unasked) for task in setup.tasks),
-        smallest_loss(answers, len(capabilities) * n_layers),
+        smallest_loss(answers, len(n_items) * n_layers),
         enough_items(setup.tasks, len(setup.protocols), n_layers),
     )
 
 
 def enough_items(tasks: Sequence[Task], n_protocols: int, n_layers: int) -> int:
     """Items of each task that show a layer's loss of ``SHOWN`` for every capability."""
-    capabilities = _by_capability(tasks)
-    answers = answers_for(SHOWN, len(capabilities) * n_layers)
-    fewest = min(map(len, capabilities))
+    n_tasks = Counter(task.capability for task in tasks)
+    answers, fewest = answers_for(SHOWN, len(n_tasks) * n_layers), min(n_tasks.values())
     return ceil(answers / independent_answers(fewest, fewest * n_protocols))
-
-
-def _by_capability(tasks: Sequence[Task]) -> list[list[Task]]:
-    grouped: dict[str, list[Task]] = defaultdict(list)
-    for task in tasks:
-        grouped[task.capability].append(task)
-    return list(grouped.values())

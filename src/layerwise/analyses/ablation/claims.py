@@ -1,7 +1,4 @@
-"""What layers are for: needed by all, by some more than by others, or spare.
-
-Claims read ``estimates.parquet`` alone; no test is made here.
-"""
+"""What layers are for, from ``estimates.parquet`` alone: needed by all, by some more, or spare."""
 
 from __future__ import annotations
 
@@ -112,10 +109,7 @@ def _needed_together(losses: pd.DataFrame, names: Sequence[str], noun: str) -> I
 
 
 def _needed_more(more: pd.DataFrame) -> Iterator[Claim]:
-    """One claim for each capability that needs layers more than another does.
-
-    Its example is the layer that the fewest capabilities need more than others.
-    """
+    """Claims on capabilities that need layers more than another, by the layer that fewest share."""
     shared = more.groupby("layer")["capability"].transform("nunique")
     for capability in in_order(more["capability"], CAPABILITY_ORDER):
         about = rows(more.assign(shared=shared), capability=capability)

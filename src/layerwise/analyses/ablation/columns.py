@@ -105,7 +105,7 @@ STEPS = (
 _WAYS = {"closed": "without the passage", "open": "with the passage"}
 
 
-BOOKS = (
+WITH_PASSAGES = (
     *plain("closed", "open", "protocol"),
     Column("intervention", lambda row: name_intervention(row["intervention"])),
     _two("share lost, closed and open (%)", "share_closed", "share_open", ", "),
@@ -123,7 +123,7 @@ BOOKS = (
 )  # fmt: skip
 
 
-BOOK_PAIRS = (
+PASSAGE_PAIRS = (
     *plain("closed", "open", "protocol"),
     Column("n", lambda row: items_of({**row, "n_items": row["n_pairs"]})),
     _two("accuracy (%)", "acc_closed", "acc_open", ", "),

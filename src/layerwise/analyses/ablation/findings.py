@@ -72,9 +72,7 @@ def no_loss(effects: pd.DataFrame) -> pd.Series:
 def no_loss_by_layer(effects: pd.DataFrame) -> pd.Series:
     """By layer, the p-value that it loses less than what would matter, in each of the tasks.
 
-    All tasks must show it, and nats beside accuracy where there are any, so the largest p-value of
-    a layer is that of the whole claim (Berger 1982, Technometrics 24). A layer that was not changed
-    in every task has 1.
+    All must show it, in accuracy and nats, so the largest counts (Berger 1982, Technometrics 24).
     """
     points, nats = (numbers(effects, name) for name in ("p_no_loss", "p_no_loss_nats"))
     larger = np.fmax(np.where(np.isnan(points), 1.0, points), nats)

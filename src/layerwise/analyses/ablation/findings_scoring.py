@@ -1,7 +1,6 @@
-"""Claims on the same questions asked in another way: scored in steps, and with a passage.
+"""Claims on scoring steps and passages.
 
-"Other layers", and that a passage protects, is said only where two layers turn round: some lose
-more one way and others the other way. Else one way may only be harder.
+Only where two layers turn round are others needed: else one way may only be harder.
 """
 
 from __future__ import annotations

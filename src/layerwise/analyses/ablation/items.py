@@ -1,7 +1,4 @@
-"""Item by item: what was asked, what the intact model answered, and what without a layer.
-
-Saved tables and requests are read; no model is run.
-"""
+"""Item by item, from saved tables: what was asked and answered, intact and without a layer."""
 
 from __future__ import annotations
 
@@ -212,10 +209,7 @@ _WORDS = (
 
 
 def example_items(run: RunTables, task: str) -> pd.DataFrame:
-    """At most two items of a task: one that breaks without a ``layer``, one that stays right.
-
-    Without signal there is no such layer: they are one that is right, if any, and one that is not.
-    """
+    """Two items of a task: one that breaks without a ``layer`` (None without signal), one not."""
     outcomes, questions = run.table("records"), run.table(QUESTIONS)
     if outcomes is None or questions is None:
         return pd.DataFrame()

@@ -1,7 +1,4 @@
-"""What a run asked, as text: prompts, options and right answers of its items.
-
-They are read from ``requests.jsonl``, or made again from the tasks of a run in memory.
-"""
+"""What a run asked, as text, from ``requests.jsonl`` or made again from tasks in memory."""
 
 from __future__ import annotations
 
@@ -31,8 +28,7 @@ _MORE = ("continuation", "answer", "option")
 def questions_of(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A row per task, protocol and item: prompt, question, options and right answer.
 
-    ``question`` is the prompt without the lines that all prompts of a task and protocol share,
-    such as few-shot examples. Of several draws of these, the first counts.
+    ``question`` is the prompt without the whole lines that all prompts of a cell begin with.
     """
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for line in lines:

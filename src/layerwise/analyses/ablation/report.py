@@ -1,7 +1,4 @@
-"""The parts of a page on what changing layers, heads, blocks and sets costs.
-
-The figures are drawn elsewhere; here they get their names, captions and alternative texts.
-"""
+"""The parts of a page on what changing layers, heads, blocks and sets costs."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from layerwise.presentation.wording import (
 )
 from layerwise.storage.run_tables import RunTables
 
-from .columns import BOOK_PAIRS, BOOKS, SIGNAL, STEPS, effect_columns
+from .columns import PASSAGE_PAIRS, SIGNAL, STEPS, WITH_PASSAGES, effect_columns
 from .findings_scoring import PASSAGES
 from .items import examples_section
 from .saved_effects import (
@@ -58,7 +55,7 @@ _PROTOCOL_WORDS = (
     "The same questions scored in other ways. Where the lines lie on each other, the way of "
     "scoring does not matter."
 )
-_LADDER_WORDS = (
+_STEP_WORDS = (
     "Choosing and writing differ in several things at once. Each scoring step changes one of "
     "them, on the same items and, below the letter, the same prompts. A harder step loses more at "
     "the same layers. Other layers are needed only if one layer costs more under one step and "
@@ -70,6 +67,8 @@ _SILENT_WORDS = (
     "Holm’s correction over all tasks and protocols. Without signal a layer has nothing to take "
     "away, and nothing is said about layers."
 )
+_WITH_SIGNAL = "Intact model, tasks with signal"
+_WITHOUT_SIGNAL = "Not shown to be better than blind"
 _PASSAGE_WORDS = (
     "The same questions with a passage that states the answer, and without it. A task that is "
     "answered more surely loses less under any damage. So a smaller loss with the passage does "
@@ -196,7 +195,7 @@ def _protocols(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]:
     yield FigureSpec(f"protocols_{kind}_{site}", draw, caption, alt)
 
 
-def _ladder(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]:
+def _scoring_steps(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]:
     """What every layer costs at each scoring step, of tasks with signal at some step."""
     from .figures import ladder
 
@@ -273,58 +272,51 @@ def sections(run: RunTables) -> list[Section]:
         for kind, site in first
         for protocol, cell in by_protocol(effects_of(run, kind, site, signal=True))
     ]
-    steps = table_of(
-        run, "ladder_steps", "From step to step, and whether other layers are needed ({n})", STEPS
+    title = "From step to step, and whether other layers are needed ({n})"
+    steps = tuple(table_of(run, "ladder_steps", title, STEPS))
+    step_maps, protocols = (
+        tuple(figure for pair in first for figure in figures(run, *pair))
+        for figures in (_scoring_steps, _protocols)
     )
-    roles = Section(
-        "roles", "Role map", 5, _ROLE_WORDS + _over_draws(run),
-        tuple(_role_map(run, *pair) for pair in every), kinds=ROLES,
-    )  # fmt: skip
-    accuracy = tuple(_accuracy(run, *pair) for pair in first)
+    effects = *effects_tables(run), *table_of(run, "signal", _WITH_SIGNAL, SIGNAL, signal=True)
+    silent = table_of(run, "signal", _WITHOUT_SIGNAL, SIGNAL, collapsed=False, signal=False)
+    of_heads = tuple(effects_tables(run, of_heads=True))
     return [
-        roles,
+        Section("roles", "Role map", 5, _ROLE_WORDS + _over_draws(run),
+                tuple(_role_map(run, *pair) for pair in every), kinds=ROLES),
         examples_section(run),
-        Section("accuracy", "Accuracy per layer", 10, "", accuracy),
+        Section("accuracy", "Accuracy per layer", 10, "",
+                tuple(_accuracy(run, *pair) for pair in first)),
         Section("head-effects", "Ablation of heads", 12, _HEAD_WORDS, tuple(_head_maps(run)),
-                tuple(effects_tables(run, of_heads=True)), kinds=(HEADS,)),
+                of_heads, kinds=(HEADS,)),
         Section("sets", "Ablation of blocks and sets", 14, _SET_WORDS, tuple(_sets(run))),
-        Section("ladder", "Scoring steps", 18, _LADDER_WORDS,
-                tuple(figure for pair in first for figure in _ladder(run, *pair)), tuple(steps),
-                kinds=(SCORING,)),
+        Section("ladder", "Scoring steps", 18, _STEP_WORDS, step_maps, steps, kinds=(SCORING,)),
         passages_section(run),
-        Section("protocols", "Protocol comparison", 20, _PROTOCOL_WORDS,
-                tuple(figure for pair in first for figure in _protocols(run, *pair))),
-        Section("effects", "Effects in numbers", 90, " ".join(power), (), (
-            *effects_tables(run),
-            *table_of(run, "signal", "Intact model, tasks with signal", SIGNAL, signal=True),
-        )),
-        Section("silent", "No signal", 95, _SILENT_WORDS, (), tuple(
-            table_of(run, "signal", "Not shown to be better than blind", SIGNAL, collapsed=False,
-                     signal=False)
-        ), kinds=(SILENT,)),
+        Section("protocols", "Protocol comparison", 20, _PROTOCOL_WORDS, protocols),
+        Section("effects", "Effects in numbers", 90, " ".join(power), (), effects),
+        Section("silent", "No signal", 95, _SILENT_WORDS, (), tuple(silent), kinds=(SILENT,)),
     ]  # fmt: skip
 
 
 def passages_section(run: RunTables) -> Section:
     """What a passage protects; empty where there is no pair of tasks."""
     pairs = run.table("book_pairs")
-    silent = [] if pairs is None else [
-        f"{joined(row[kind] for kind in ('closed', 'open') if not row[f'signal_{kind}'])} under "
+    silent = [
+        f"{joined(row[way] for way in ('closed', 'open') if not row[f'signal_{way}'])} under "
         f"{row['protocol']}"
-        for row in records(pairs) if not (row["signal_closed"] and row["signal_open"])
-    ]  # fmt: skip
+        for row in records(pd.DataFrame() if pairs is None else pairs)
+        if not (row["signal_closed"] and row["signal_open"])
+    ]
     words = _PASSAGE_WORDS
     if silent:
         words += f" Nothing is claimed without signal of both: there is none of {joined(silent)}."
-    tables = [
-        *table_of(run, "book_pairs", "Pairs of tasks", BOOK_PAIRS, collapsed=False),
-        *table_of(
-            run, "books", "With and without the passage, change by change ({n})", BOOKS, by="p"
-        ),
-    ]
-    figures = tuple(_passages(run))
-    return Section("books", "What a passage protects", 19, words, figures, tuple(tables),
-                   kinds=(PASSAGES,))  # fmt: skip
+    title = "With and without the passage, change by change ({n})"
+    tables = (
+        *table_of(run, "book_pairs", "Pairs of tasks", PASSAGE_PAIRS, collapsed=False),
+        *table_of(run, "books", title, WITH_PASSAGES, by="p"),
+    )
+    figures, kinds = tuple(_passages(run)), (PASSAGES,)
+    return Section("books", "What a passage protects", 19, words, figures, tables, kinds=kinds)
 
 
 def effects_tables(run: RunTables, *, of_heads: bool = False) -> list[Table]:

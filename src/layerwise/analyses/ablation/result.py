@@ -164,17 +164,14 @@ def join_ablations(results: Sequence[Result]) -> list[Result]:
     facts = join_facts([result.facts for result in runs])
     settings = {}  # all values of one in which they differ
     for name in facts.settings:
-        every = (result.facts.settings for result in runs)
-        values = [of_run[name] for of_run in every if name in of_run]
+        values = [run.facts.settings[name] for run in runs if name in run.facts.settings]
         distinct = [value for i, value in enumerate(values) if value not in values[:i]]
         settings[name] = distinct[0] if len(distinct) == 1 else distinct
     facts = facts.model_copy(update={"settings": settings})
     joined = AblationResult(records, facts, runs[0].questions)
-    return [
-        joined if result is runs[0] else result
-        for result in results
-        if result is runs[0] or not isinstance(result, AblationResult)
-    ]
+    others = [result for result in results if result not in runs]
+    others.insert(list(results).index(runs[0]), joined)
+    return others
 
 
 def joinable(first: AblationResult, other: AblationResult) -> bool:

@@ -1,7 +1,4 @@
-"""Tables of the same questions asked in other ways: scored in steps, and with a passage.
-
-Definitions are in ``docs/statistics.md``; columns in ``docs/results.md``.
-"""
+"""Tables of the same questions scored in steps, and asked with a passage and without it."""
 
 from __future__ import annotations
 
@@ -117,10 +114,7 @@ def _margins(records: pd.DataFrame, with_signal: set[str], seed: int) -> Iterato
 def steps_compared(
     records: pd.DataFrame, scores: pd.DataFrame, facts: Facts
 ) -> dict[str, pd.DataFrame]:
-    """``ladder_steps.parquet`` and ``dissociations.parquet``: one scoring step against another.
-
-    Only steps that have signal are compared, of the same items.
-    """
+    """``ladder_steps`` and ``dissociations``: steps with signal, compared on the same items."""
     compared: list[dict[str, Any]] = []
     layers: list[pd.DataFrame] = []
     single, chance = of_one_draw(of_single_layers(records)), _chance(facts)
@@ -212,10 +206,7 @@ _KEY = [*_PAIR, "kind", "site"]
 def with_passages(
     records: pd.DataFrame, signal: pd.DataFrame, facts: Facts
 ) -> dict[str, pd.DataFrame]:
-    """``books.parquet`` and ``book_pairs.parquet``: what a passage protects from each change.
-
-    Changes are compared only where both tasks have signal under the protocol.
-    """
+    """``books`` and ``book_pairs``: what a passage protects, where both tasks have signal."""
     has = signals_of(signal)
     pairs: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
@@ -256,10 +247,7 @@ def with_passages(
 
 
 def _pairs(records: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Records of two tasks that ask the same, without the passage and with it.
-
-    Items of the task with the passage go by the names of those without.
-    """
+    """Records of two tasks that ask the same, without and with the passage, with equal items."""
     if "closed_book" not in records:
         return
     named = records.loc[records["closed_book"].notna()]

@@ -1,7 +1,6 @@
 """What an ablation changes: a kind, a site, and which layers and heads, made into interventions.
 
-An item may have several draws, of noise or of the item that it is resampled from; they are no
-further items. What the changes mean is in ``sweep.changes``.
+Items may have several draws, of noise or of the item that they are resampled from.
 """
 
 from __future__ import annotations
@@ -222,10 +221,9 @@ def _refuse_what_is_not_there(model: Model, changes: AblationSpec) -> None:
 
 
 def resampled_from(seed: int, items: Sequence[Item], name: str, draw: int = 0) -> dict[str, Item]:
-    """For each item (by id) the other item whose prompt it is resampled from, by the seed.
+    """By item id the other item whose prompt it is resampled from.
 
-    All items stand in one circle in random order, and each takes the next one; of a further draw
-    the one behind that, and so on.
+    Items stand in a random circle; each takes the next one, in a further draw the one behind it.
     """
     if len(items) < 2:
         raise UserError(
@@ -260,8 +258,7 @@ def swept_apart(
 ) -> Sweep:
     """Outcomes of changes, each item's noise being its own.
 
-    Draws that items share are one sample of noise, however many items there are: an interval over
-    items would know nothing of how other draws might have come out.
+    Of noise that items share, an interval over items would not know how it might have come out.
     """
     outcomes: list[list] = [[] for _ in drawn]
     work = SweepStats()
@@ -305,8 +302,7 @@ def with_own_draws(
 ) -> list[Intervention]:
     """Noise of the same covariance, drawn anew for each position of an item's requests.
 
-    A draw is the sum of all rows of the shared table, each times a standard normal number, over
-    the square root of their number. Heads of a layer share their draws.
+    Rows of the shared table times standard normal numbers; heads of a layer share their draws.
     """
     # of each request all that is changed at most, and one for what a decoder begins with
     n_positions = 1 + max(

@@ -1,9 +1,7 @@
 """Early exit: which layers after the last one needed for an answer could be left out, unchanged.
 
-The model's own final norm and unembedding read the stream after each layer (the logit lens,
-nostalgebraist 2020), as if the model stopped there; ``docs/lenses.md`` has the definitions. That
-the loss stays below a bound is tested from the last layer down, as CALM does with thresholds of
-confidence (Schuster et al. 2022, arXiv:2207.07061).
+The logit lens (nostalgebraist 2020) reads each exit; losses are tested from the last layer down, as
+CALM does with thresholds (Schuster et al. 2022, arXiv:2207.07061).
 """
 
 from __future__ import annotations

@@ -28,8 +28,7 @@ def gate(exits: pd.DataFrame, chance: Chance) -> pd.DataFrame:
 def exits_table(exits: pd.DataFrame, chance: Chance, seed: int, interest: Interest) -> pd.DataFrame:
     """``early_exit_layers.parquet``: what stopping after each layer costs, and where it is safe.
 
-    Accuracy and nats are paired with those of the whole model, with the tests and corrections of
-    ablation's effects. An exit is safe if it and all later ones lose less than what is of interest.
+    An exit is safe if it and all later ones lose less than what is of interest.
     """
     gates = gate(exits, chance)
     places = zip(gates["task"], gates["protocol"], strict=True)
@@ -77,12 +76,10 @@ def as_changes(exits: pd.DataFrame) -> pd.DataFrame:
 
 
 def safe_p_values(p: Float[np.ndarray, " exits"], n: int) -> Float[np.ndarray, " exits"]:
-    """p-values that an exit or a later one loses too much, over all ``n`` sequences of a run.
+    """p-values that an exit or a later one loses too much, over all ``n`` sequences (Bonferroni).
 
-    In a sequence exits are tested from the last to the first, in a fixed order, and none is safe
-    before a later one is (Maurer, Hothorn and Lehmacher 1995; Angelopoulos et al. 2021,
-    arXiv:2110.01052, section 2.3). Such a sequence needs no correction for its length; the number
-    of sequences is corrected for by Bonferroni.
+    Tested from the last exit to the first in a fixed order, so not corrected for their number
+    (Maurer, Hothorn and Lehmacher 1995; Angelopoulos et al. 2021, arXiv:2110.01052, section 2.3).
     """
     return np.minimum(1.0, n * np.maximum.accumulate(p[::-1])[::-1])
 

@@ -1,8 +1,4 @@
-"""Similarity of layers: how much each of them turns the residual stream, and which are alike.
-
-The measures are in ``measures``, the one pass that reads the streams in
-``sweep.activations``; how they predict effects of ablation is in ``result``.
-"""
+"""Similarity of layers: how much each turns the residual stream, and which are alike."""
 
 from __future__ import annotations
 

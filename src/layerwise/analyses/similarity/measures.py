@@ -1,7 +1,4 @@
-"""How alike residual streams are: angular distance, and linear CKA.
-
-Plain arrays in, plain arrays out; what they were read from is not known here.
-"""
+"""How alike residual streams are: angular distance, and linear CKA."""
 
 from __future__ import annotations
 
