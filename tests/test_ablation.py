@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from layerwise.analyses.ablation.api import ablate
-from layerwise.analyses.ablation.spec import resampled_from
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer, weights_hash
 from layerwise.results import AblationResult
@@ -112,16 +111,7 @@ def test_without_layers_the_embedding_is_read_as_it_is(model):
     result = ablate(model, TASK, "continuation", layers=[0], progress=False)
     found = result.records.loc[result.records["kind"] == NO_LAYERS].set_index("item")
     tokenizer = original_tokenizer(model)
-    entered = {}
-
-    def keep(tensor, hook):
-        entered["stream"] = tensor
-
-    def put_back(tensor, hook):
-        return entered["stream"]
-
-    last = model.cfg.n_layers - 1
-    hooks = [("blocks.0.hook_resid_pre", keep), (f"blocks.{last}.hook_resid_post", put_back)]
+    hooks = hooks_of_skipped(0, model.cfg.n_layers - 1)
     for item in TASK.items:
         requests = build_requests(TASK, item, "continuation", tokenizer)
         gold, _, right = hooked_scores(model, requests, hooks)
@@ -207,27 +197,35 @@ def mean_by_hand(model, name: str, contexts) -> torch.Tensor:
     return torch.stack(list(found.values())).mean(dim=0)
 
 
+def hooks_of_skipped(first: int, last: int):
+    kept = {}
+
+    def keep(tensor, hook):
+        kept["resid"] = tensor
+
+    def put_back(tensor, hook):
+        return kept["resid"]
+
+    return [(f"blocks.{first}.hook_resid_pre", keep), (f"blocks.{last}.hook_resid_post", put_back)]
+
+
 def hooks_by_hand(model, kind: str, site: str, layer: int, contexts):
     if site == "layer":
-        kept = {}
-
-        def keep(tensor, hook):
-            kept["resid"] = tensor
-
-        def put_back(tensor, hook):
-            return kept["resid"]
-
-        block = f"blocks.{layer}"
-        return [(f"{block}.hook_resid_pre", keep), (f"{block}.hook_resid_post", put_back)]
+        return hooks_of_skipped(layer, layer)
     name = f"blocks.{layer}.hook_{site}"
     value = mean_by_hand(model, name, contexts) if kind == "mean" else torch.tensor(0.0)
     return [(name, lambda tensor, hook: value.expand_as(tensor))]
 
 
 def hooked_scores(model, asked, hooks=()) -> tuple[float, float, bool]:
+    options = [(r.request.context, r.request.continuation) for r in asked]
+    return scores_of(model, options, [r.gold for r in asked], hooks)
+
+
+def scores_of(model, options, is_gold, hooks=()) -> tuple[float, float, bool]:
     """Gold log-probability, margin and correctness; of equal options the first is chosen."""
-    scores = [logprob(model, r.request.context, r.request.continuation, hooks) for r in asked]
-    (gold,) = [i for i, request in enumerate(asked) if request.gold]
+    scores = [logprob(model, *option, hooks) for option in options]
+    gold = is_gold.index(True)
     others = [score for i, score in enumerate(scores) if i != gold]
     return scores[gold], scores[gold] - max(others), scores.index(max(scores)) == gold
 
@@ -253,34 +251,13 @@ def test_records_equal_hooks_written_by_hand(model, kind, site):
     assert changed.loc[(item.id, "generate"), "generated"] == text
 
 
-def test_each_item_is_resampled_from_another_one_and_each_prompt_serves_once():
-    items = word_task(7).items
-    pairs = resampled_from(3, items, "words")
-    assert all(other.id != name for name, other in pairs.items())
-    assert sorted(other.id for other in pairs.values()) == sorted(pairs)
-    assert resampled_from(4, items, "words") != pairs
-    with pytest.raises(UserError, match="takes activations from another one; take more items"):
-        resampled_from(3, items[:1], "words")
-
-
 @any_model
 def test_layers_can_be_chosen(model):
     found = records_of(model, TASK, "continuation", layers=[2, 0, 2])
-    assert list(dict.fromkeys(found.index.get_level_values("intervention"))) == [
-        "intact",
-        "skip:layer=2",
-        "skip:layer=0",
-    ]
+    names = list(dict.fromkeys(found.index.get_level_values("intervention")))
+    assert names == ["intact", "skip:layer=2", "skip:layer=0"]
     whole = records_of(model, TASK, "continuation")
     pd.testing.assert_frame_equal(found, whole.loc[found.index], rtol=0, atol=1e-5)
-
-
-def rescored(model, lines) -> tuple[float, float, bool]:
-    """Gold log-probability, margin and correctness of an item, from its request lines alone."""
-    scores = [logprob(model, one["context_tokens"], one["continuation_tokens"]) for one in lines]
-    (gold,) = [i for i, one in enumerate(lines) if one["gold"]]
-    others = [score for i, score in enumerate(scores) if i != gold]
-    return scores[gold], scores[gold] - max(others), scores.index(max(scores)) == gold
 
 
 @any_model
@@ -306,7 +283,8 @@ def test_the_request_lines_can_be_scored_again(model, tmp_path):
             text = greedy_text(model, one["context_tokens"], one["max_tokens"], one["stop"])
             assert row.generated == text
         else:
-            gold, margin, correct = rescored(model, mine)
+            options = [(one["context_tokens"], one["continuation_tokens"]) for one in mine]
+            gold, margin, correct = scores_of(model, options, [one["gold"] for one in mine])
             assert len(mine) == 3
             assert row.gold_logprob == pytest.approx(gold, abs=1e-4)
             assert row.margin == pytest.approx(margin, abs=1e-4)
@@ -337,17 +315,10 @@ def test_a_run_says_what_is_needed_to_repeat_it(model, tmp_path):
         assert entry["block_passes"] == 3 + 2 + 1 + 3
         assert entry["brute_force_block_passes"] == 3 * 5 + 3
         assert 0 < entry["token_passes"] < entry["brute_force_token_passes"] / 2
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "dissociations.parquet",
-        "effects.parquet",
-        "estimates.parquet",
-        "ladder.parquet",
-        "ladder_steps.parquet",
-        "records.parquet",
-        "requests.jsonl",
-        "run.json",
-        "signal.parquet",
-    ]
+    assert {path.stem for path in folder.iterdir()} == {
+        "dissociations", "effects", "estimates", "ladder", "ladder_steps", "records", "requests",
+        "run", "signal",
+    }  # fmt: skip
 
 
 @any_model

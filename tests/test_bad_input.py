@@ -288,7 +288,7 @@ def full_after(monkeypatch, writes: int) -> None:
     monkeypatch.setattr(os, "fsync", fsync)
 
 
-@pytest.mark.parametrize("writes", [0, 1, 2, 5, 8])
+@pytest.mark.parametrize("writes", [0, 2, 8])
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     here, model, whole_run, monkeypatch, writes
 ):

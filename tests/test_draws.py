@@ -14,12 +14,12 @@ from scipy.stats import permutation_test
 from layerwise import ablate
 from layerwise.analyses.ablation.spec import resampled_from, with_own_draws
 from layerwise.errors import UserError
-from layerwise.planning.plan import plan_run
 from layerwise.stats.effects import cells, effects_table
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.sweep import LogLikelihood, noise, noise_basis, site_noise
 from layerwise.sweep.activations import intact_run as reading
 from tests.analysis import solved_by, word_task
+from tests.cases import in_long_runs
 from tests.models.tiny import tiny_model
 
 KEY = ["intervention", "task", "item", "protocol"]
@@ -64,11 +64,16 @@ def test_the_engine_gives_every_draw_what_the_reference_gives(model, kind):
 
 def test_donors_of_several_draws_are_other_items_each_time():
     items = word_task(6).items
+    ids = {item.id for item in items}
     donors = [resampled_from(0, items, "words", draw) for draw in range(5)]
     for item in items:
-        assert {d[item.id].id for d in donors} == {one.id for one in items} - {item.id}
+        assert {donor[item.id].id for donor in donors} == ids - {item.id}
+    assert {donor.id for donor in donors[0].values()} == ids  # each prompt serves once
+    assert resampled_from(4, items, "words") != donors[0]
     with pytest.raises(UserError, match="can be resampled from 5 others"):
         resampled_from(0, items, "words", 5)
+    with pytest.raises(UserError, match="takes activations from another one; take more items"):
+        resampled_from(3, items[:1], "words")
 
 
 def test_what_each_item_is_resampled_from_is_written(model, tmp_path):
@@ -94,38 +99,22 @@ def test_draws_that_cannot_be_are_refused(model, options, told):
         ablate(model, word_task(3), progress=False, **options)
 
 
-def test_a_plan_foretells_what_several_draws_take(model):
-    task = word_task(3)
-    for kind in DRAWN:
-        given = {"kind": kind, "site": "mlp_out", "draws": 2, "memory_budget": 2**28}
-        planned = plan_run(model, task, "continuation", untimed=True, **given).total
-        work = ablate(model, task, "continuation", progress=False, **given).facts.work
-        assert sum(entry["token_passes"] for entry in work) == planned.token_passes
-
-
 def made_up(n: int, n_draws: int, seed: int = 0) -> pd.DataFrame:
     """Records of an intact model and of noise in two layers, with so many draws."""
     rng = np.random.default_rng(seed)
     rows = []
     for item, (layer, draw) in product(range(n), [(None, None), *product((0, 1), range(n_draws))]):
         lost = 0.0 if layer is None else float(rng.normal(layer + 0.5 * (item % 3), 1.0))
-        rows.append(
-            {
-                "intervention": "intact" if layer is None else f"noise:layer={layer}",
-                "kind": "intact" if layer is None else "noise",
-                "site": None if layer is None else "mlp_out",
-                "layer": layer,
-                "layers": [] if layer is None else [layer],
-                "task": "t",
-                "capability": "reasoning",
-                "item": f"{item:03d}",
-                "protocol": "continuation",
-                "correct": bool(rng.random() < (0.9 if layer is None else 0.6)),
-                "gold_logprob": -1.0 - lost,
-                "margin": 1.0 - lost,
-                "draw": draw,
-            }
-        )
+        changed = layer is not None
+        rows.append({
+            "task": "t", "capability": "reasoning", "protocol": "continuation",
+            "item": f"{item:03d}", "draw": draw, "layer": layer,
+            "intervention": f"noise:layer={layer}" if changed else "intact",
+            "kind": "noise" if changed else "intact", "site": "mlp_out" if changed else None,
+            "layers": [layer] if changed else [],
+            "correct": bool(rng.random() < (0.6 if changed else 0.9)),
+            "gold_logprob": -1.0 - lost, "margin": 1.0 - lost,
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -184,8 +173,10 @@ def test_several_draws_are_left_out_where_single_answers_are_counted(model):
 FLIPS = ((0.6, 0.2, 1e6), (0.6, 0.2, 1.0), (0.9, 0.05, 1.0), (0.8, 0.02, 0.3), (0.95, 0.04, 1.0))
 
 
-@pytest.mark.parametrize("n_draws", [2, 5])
-@pytest.mark.parametrize("n", [20, 40, 100])
+@pytest.mark.parametrize(
+    ("n", "n_draws"),
+    [(20, 5), (40, 2), *in_long_runs((20, 2), (40, 5), (100, 2), (100, 5))],
+)
 def test_draws_that_change_nothing_on_average_are_seldom_significant(n, n_draws):
     rng = np.random.default_rng(n + n_draws)
     for right, flipped, alike in FLIPS:
@@ -238,18 +229,8 @@ def test_items_have_draws_of_their_own_whatever_else_they_are_asked(model):
 
 def test_runs_of_other_seeds_find_what_the_intervals_allow(model):
     """Of draws that all items share, 10 of 135 intervals are disjoint here."""
-    found = [
-        ablate(
-            model,
-            word_task(32),
-            kind="noise",
-            site="mlp_out",
-            protocols=["continuation"],
-            seed=seed,
-            progress=False,
-        ).effects()
-        for seed in range(5)
-    ]
+    options = {"kind": "noise", "site": "mlp_out", "protocols": "continuation", "progress": False}
+    found = [ablate(model, word_task(32), seed=seed, **options).effects() for seed in range(4)]
     for one, other in combinations(found, 2):
         apart = np.maximum(one["nats_low"], other["nats_low"]) > np.minimum(
             one["nats_high"], other["nats_high"]

@@ -29,7 +29,6 @@ from layerwise.sweep import (
     residuals_at,
     site_noise,
 )
-from layerwise.sweep.activations.streams import truncated_encoder
 from layerwise.sweep.changes.edits import Site
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.walk.readout import logits_of
@@ -179,34 +178,6 @@ def test_the_logit_lens_reads_the_decoder(case: str) -> None:
             row += 1
 
 
-@pytest.mark.parametrize("budget", [2**14, 2**30])
-@pytest.mark.parametrize("case", ["t5", "bart"])
-def test_the_decoder_lens_is_a_model_whose_encoder_ends_early(case: str, budget: int) -> None:
-    model = tiny_seq2seq(case)
-    texts, n_prompt = [(5, 6, 7, 8, 9, 10), (11, 12, 13)], [4, 3]
-    positions = [(3, 5), (2,)]
-    n_encoder = model.cfg.n_encoder_layers
-    found = truncated_encoder(model, texts, positions, n_prompt, memory_budget=budget)
-    assert len(found) == n_encoder + 1
-    for depth in range(n_encoder + 1):
-        row = 0
-        for text, n, wanted in zip(texts, n_prompt, positions, strict=True):
-            tokens = torch.tensor([text[:n]])
-            name = "encoder.hook_embed"
-            if depth:
-                name = model.hook_name(depth - 1, "hook_resid_post")
-            with torch.inference_mode():
-                resid = model.run_with_cache(tokens)[1][name]
-                memory = model.parts.encoder.final_norm(resid)
-                said = torch.tensor([[*model.prefix, *text[n:]]])
-                logits = model.decode(said, memory)[0]
-            for pos in wanted:
-                given = logits_of(model, found[depth, row : row + 1])[0]
-                expected = logits[pos - n + len(model.prefix)]
-                torch.testing.assert_close(given, expected, atol=1e-4, rtol=0)
-                row += 1
-
-
 @torch.inference_mode()
 def read_at(model: Seq2SeqModel, prompt: Tokens, said: Tokens) -> dict[Any, torch.Tensor]:
     """Log-probabilities of the next token by lens and layer, a forward pass for each."""
@@ -224,11 +195,13 @@ def read_at(model: Seq2SeqModel, prompt: Tokens, said: Tokens) -> dict[Any, torc
     return {place: of.double().log_softmax(-1) for place, of in logits.items()}
 
 
-@pytest.mark.parametrize("case", ["t5", "bart"])
-def test_answers_of_several_tokens_are_read_where_they_are_told_apart(case: str) -> None:
+@pytest.mark.parametrize(("case", "budget"), [("t5", 2**20), ("bart", 2**30)])
+def test_answers_of_several_tokens_are_read_where_they_are_told_apart(case: str, budget: int):
+    """Of the decoder lens the encoder ends early."""
     model = lw.load_model(tiny_folder(case))
     assert isinstance(model, Seq2SeqModel)
-    lens = lw.logit_lens(model, NUMBERS, "continuation", progress=False).lens
+    options = {"memory_budget": budget, "progress": False}
+    lens = lw.logit_lens(model, NUMBERS, "continuation", **options).lens
     (task,) = (setup := prepare(model, [NUMBERS], "continuation")).tasks
     expected = {"two tokens": (2, 4), "one token": (2, 3), "at once": (1, 2)}
     for item in task.items:
@@ -331,32 +304,22 @@ def test_short_tables_name_layers_by_their_stack() -> None:
     assert trained.result.summary_rows()["layer"].tolist() == streams
 
 
-def test_a_decoder_only_model_has_numbers() -> None:
-    assert [layer_name(layer, 0) for layer in range(3)] == ["0", "1", "2"]
-    assert layer_number("2", 0, 3) == 2
+@pytest.mark.parametrize(
+    ("layer", "name", "n_encoder"),
+    [(1, "1", 0), (2, "2", 0), (0, "encoder.0", 4), (3, "encoder.3", 4), (4, "decoder.0", 4)],
+)
+def test_layers_have_numbers_or_addresses(layer: int, name: str, n_encoder: int) -> None:
+    assert layer_name(layer, n_encoder) == name
+    assert layer_number(name, n_encoder, n_encoder + 3) == layer
+    assert spans(n_encoder, n_encoder + 3) == ([(0, 3), (4, 6)] if n_encoder else [(0, 2)])
 
 
 @pytest.mark.parametrize(
-    ("layer", "name"), [(0, "encoder.0"), (3, "encoder.3"), (4, "decoder.0"), (5, "decoder.1")]
-)
-def test_an_encoder_decoder_has_addresses(layer: int, name: str) -> None:
-    assert layer_name(layer, 4) == name
-    assert layer_number(name, 4, 6) == layer
-
-
-@pytest.mark.parametrize("name", ["encoder.4", "decoder.2", "3", "other.1", "encoder.-1", "", "."])
-def test_layers_that_an_encoder_decoder_lacks(name: str) -> None:
-    expected = "encoder.0 to encoder.3, decoder.0 to decoder.1"
+    ("name", "n_encoder"),
+    [*((name, 4) for name in ("encoder.4", "decoder.2", "3", "other.1", "encoder.-1", "", ".")),
+     *((name, 0) for name in ("3", "encoder.0", ".1", "-1", "x"))],
+)  # fmt: skip
+def test_layers_that_a_model_lacks(name: str, n_encoder: int) -> None:
+    expected = "encoder.0 to encoder.3, decoder.0 to decoder.1" if n_encoder else r"0 to 2\."
     with pytest.raises(UserError, match=f"no layer {name!r}: expected one of {expected}"):
-        layer_number(name, 4, 6)
-
-
-@pytest.mark.parametrize("name", ["3", "encoder.0", ".1", "-1", "x"])
-def test_layers_that_a_decoder_lacks(name: str) -> None:
-    with pytest.raises(UserError, match=r"expected one of 0 to 2\."):
-        layer_number(name, 0, 3)
-
-
-def test_spans_of_the_stacks() -> None:
-    assert spans(0, 3) == [(0, 2)]
-    assert spans(4, 6) == [(0, 3), (4, 5)]
+        layer_number(name, n_encoder, 6 if n_encoder else 3)

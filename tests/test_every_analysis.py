@@ -11,6 +11,7 @@ import pytest
 import layerwise as lw
 from layerwise.errors import UserError
 from tests.analysis import documented_columns
+from tests.cases import in_long_runs
 from tests.every import ANALYSES, MODEL, tables_of
 from tests.stopping import kept_parts, stopped_after
 
@@ -87,6 +88,9 @@ def test_an_analysis_goes_on_where_it_was_stopped_and_is_read_as_it_was_saved(na
     check(ANALYSES[name], lw.load_model(MODEL), tmp_path, **OTHER[name])
 
 
-@pytest.mark.parametrize("name", BOTH_STACKS)
+# Of the others only what they compute differs, which tests of their own hold.
+@pytest.mark.parametrize(
+    "name", ["ablate", "patching", *in_long_runs(("logit lens",), ("attribution",), ("heads",))]
+)
 def test_an_analysis_of_two_stacks_goes_on_and_is_read(name, tmp_path):
     check(BOTH_STACKS[name], lw.load_model("organism-seq2seq"), tmp_path)

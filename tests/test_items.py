@@ -203,10 +203,7 @@ def test_the_page_shows_examples_after_the_role_map():
     assert section.tables[0].collapsed
     assert "layer 3: some text" in section.tables[0].cells[0][-1]
     assert section.tables[0].cells[-1][-1] == "–"
-
-
-def test_a_page_of_a_result_without_requests_has_no_examples():
-    assert examples_section(tables_of_run([small_ablation()])).tables == ()
+    assert examples_section(tables_of_run([small_ablation()])).tables == ()  # without requests
 
 
 def test_examples_pass_over_layers_that_every_capability_needs():

@@ -188,7 +188,7 @@ def told(several: Sequence[pd.DataFrame]) -> int:
 )
 def test_steps_between_rungs_that_need_the_same_layer_are_told_as_rarely_as_stated(accuracy, hits):
     """The rungs compared are those on which the model was lucky."""
-    n = data_sets(40)
+    n = data_sets(32)
     found = [steps_of(np.random.default_rng(seed), accuracy, hits) for seed in range(n)]
     assert sum(len(each) > 0 for each in found) > n / 10
     assert told(found) <= most_errors(n)

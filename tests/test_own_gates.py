@@ -20,7 +20,7 @@ from layerwise.tasks import load_task, with_other_questions
 from layerwise.tasks.items import Item
 from tests import synthetic
 from tests.analysis import WORDS, first_logits, word_task
-from tests.cases import data_sets, most_errors
+from tests.cases import data_sets, in_long_runs, most_errors
 from tests.models.tiny import tiny_model
 
 N = 60
@@ -89,7 +89,7 @@ def test_the_lens_must_beat_choosing_among_the_options_where_one_of_them_is_on_t
             assert passes(lens_rows(some < n_right, many, never, options=options)) == expected
 
 
-@pytest.mark.parametrize("n", [20, 40, 100])
+@pytest.mark.parametrize("n", [40, *in_long_runs((20,), (100,))])
 def test_a_model_that_chooses_among_the_options_has_signal_as_rarely_as_stated(n):
     """What it says depends on the question, is one of four, and is right in one of four."""
     sets, rng = data_sets(400), np.random.default_rng(n)

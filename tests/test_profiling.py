@@ -82,17 +82,12 @@ def test_everything_is_there_and_can_be_read(root, said):
         start = picture.read_bytes()[:8]
         assert start.startswith(b"\x89PNG" if picture.suffix == ".png" else b"<?xml")
     assert {name.split(".")[0] for name in pictures} >= {
-        "role_map_skip_layer",
-        "accuracy_skip_layer",
-        "lens_continuation",
-        "emergence",
-    }
+        "role_map_skip_layer", "accuracy_skip_layer", "lens_continuation", "emergence",
+    }  # fmt: skip
     facts = json.loads((folder / "run.json").read_text())
     assert {entry["analysis"] for entry in facts["work"]} == {
-        "ablation",
-        "logit lens",
-        "plain forwards, timed for comparison",
-    }
+        "ablation", "logit lens", "plain forwards, timed for comparison",
+    }  # fmt: skip
     assert facts["settings"]["analysis"] == "profile"
 
 
@@ -169,14 +164,11 @@ def test_a_finished_profile_is_read_and_not_made_again(root, said, model, tmp_pa
     monkeypatch.setattr("layerwise.sweep.walk.engine_run.block_runners", no_model)
     folder = shutil.copytree(root / "run", tmp_path / "run")
     (folder / "report.html").unlink()
-    before = {
-        path: path.stat().st_mtime_ns for path in folder.glob("*.parquet") if path.stem != "claims"
-    }
+    tables = [path for path in folder.glob("*.parquet") if path.stem != "claims"]
+    before = [path.stat().st_mtime_ns for path in tables]
     names = [str(root / "solved.jsonl"), str(root / "random.jsonl")]
     found = profile(model, names, fewshot=0, out=folder, progress=False)
-    assert before == {
-        path: path.stat().st_mtime_ns for path in folder.glob("*.parquet") if path.stem != "claims"
-    }
+    assert [path.stat().st_mtime_ns for path in tables] == before
     assert found.path == folder / "report.html"
     assert found.report.text in said
     assert found.work["token_passes"] > 0
@@ -196,7 +188,7 @@ def test_a_run_without_any_depth_has_a_report(root, tmp_path):
 
 
 @pytest.mark.usefixtures("blank_pictures")
-@pytest.mark.parametrize("also", [(), ("similarity", "removal", "head-scores")])
+@pytest.mark.parametrize("also", [("similarity", "removal", "head-scores"), *in_long_runs(((),))])
 def test_all_work_is_counted_before_the_first_piece_and_done_at_the_end(model, monkeypatch, also):
     shares, totals = [], []
 
@@ -208,7 +200,7 @@ def test_all_work_is_counted_before_the_first_piece_and_done_at_the_end(model, m
 
     told = Told()
     monkeypatch.setattr(execute, "meter", lambda _: contextlib.nullcontext(told))
-    tasks = [solved_by(model, word_task(24)), word_task(24, "random", seed=9)]
+    tasks = [solved_by(model, word_task(16)), word_task(16, "random", seed=9)]
     profile(model, tasks, ("continuation", "generate"), also=also)
     assert shares[0] < 0.5
     assert shares == sorted(shares)
@@ -233,7 +225,7 @@ def test_exhaustive_changes_layers_everywhere(model):
 
 @pytest.mark.usefixtures("blank_pictures")
 def test_random_weights_get_no_verdicts(model):
-    found = profile(model, word_task(40, seed=1), progress=False)
+    found = profile(model, word_task(24, seed=1), progress=False)
     assert not found.results[0].effects()["significant"].any()
     assert len(found.results[-1].emergence) == 0
     told = " ".join(finding.full for finding in found.report.findings)

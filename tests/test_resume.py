@@ -219,10 +219,8 @@ def kept_profile(tmp_path_factory) -> tuple[Path, dict[str, bytes | None]]:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"seed": 1}, "seed was 0 and is now 1"),
         ({"pairs": 3}, "pairs was 16 and is now 3"),
         ({"exhaustive": True}, "only_with_signal was true and is now false"),
-        ({"protocols": "letter"}, 'protocols was ["continuation"] and is now ["letter"]'),
         ({"limit": 2}, "(task words: 4 items -> 2 items; "),
     ],
 )

@@ -147,27 +147,22 @@ def rewrite(path: Path, number: int, **fields: Any) -> None:
 
 
 EDITS = {
-    "capability": (
-        lambda path: rewrite(path, -1, capability="reasoning"),
-        'task mine capability was "knowledge" and is now "reasoning"',
-    ),
+    "capability": (lambda path: rewrite(path, -1, capability="reasoning"),
+                   'task mine capability was "knowledge" and is now "reasoning"'),
     "a line beyond the limit": (
         lambda path: rewrite(path, 5, answer="red", choices=["red", "blue", "two"]),
-        "task mine items not asked: other items",
-    ),
+        "task mine items not asked: other items"),
     "lines beyond the limit are gone": (
         lambda path: path.write_text("".join(path.read_text().splitlines(True)[:5])),
-        "task mine items not asked: 4 items -> 1 items",
-    ),
-    "a line": (
-        lambda path: rewrite(path, 1, question="the blue of the red is"),
-        "task mine: other items",
-    ),
-}
+        "task mine items not asked: 4 items -> 1 items"),
+    "a line": (lambda path: rewrite(path, 1, question="the blue of the red is"),
+               "task mine: other items"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("finished", [False, True], ids=["killed", "finished"])
-@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize(
+    ("edit", "finished"), [*((edit, False) for edit in EDITS), ("capability", True)]
+)
 def test_an_edited_file_of_questions_is_refused_in_words(edit, finished, tmp_path):
     model, out = tiny_model("llama"), tmp_path / "run"
     path = write_jsonl(tmp_path / "mine.jsonl", word_task(8, "mine").items, capability="knowledge")
@@ -182,11 +177,9 @@ def test_an_edited_file_of_questions_is_refused_in_words(edit, finished, tmp_pat
     assert commands.contents(out) == before
 
 
+# One of those that make one result, and each that does otherwise.
 OTHERS: dict[str, Any] = {
     "lens": lw.logit_lens,
-    "attribution": lw.attribution,
-    "similarity": lw.similarity,
-    "removal": partial(lw.removal_order, n_removed=1),
     "pruning": partial(lw.prune_model, remove=[1]),
     "profile": partial(lw.profile, pairs=1),
 }

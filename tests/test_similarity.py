@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
+from itertools import combinations, pairwise, permutations
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 import layerwise as lw
-from layerwise import stats
 from layerwise.analyses.similarity import result as similarity_tables
 from layerwise.analyses.similarity.analysis import similarity_predicts
 from layerwise.analyses.similarity.measures import angular_distances, linear_cka, unbiased_cka
@@ -133,8 +130,9 @@ def test_cka_is_that_of_the_textbook_within_each_stack(case: str) -> None:
 
 def test_known_angles():
     same, orthogonal, opposite = np.array([3.0, 4.0]), np.array([-4.0, 3.0]), np.array([-6.0, -8.0])
-    (found,) = angular_distances(np.stack([same, 2 * same, orthogonal, opposite])[:, None])
-    np.testing.assert_allclose(found[0], [0, 0, 0.5, 1], atol=1e-12)
+    ends = np.stack([same, 2 * same, orthogonal, opposite, 0 * same])
+    (found,) = angular_distances(ends[:, None])
+    np.testing.assert_allclose(found[0], [0, 0, 0.5, 1, np.nan], atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in arccos")
@@ -150,24 +148,13 @@ def test_a_cosine_that_rounds_above_one_is_no_distance_and_not_nan():
     assert np.all(found[:, 0, 1] < 1e-7)
 
 
-def test_a_stream_of_zeros_has_no_direction():
-    assert np.isnan(angular_distances(np.stack([np.zeros((1, 3)), np.ones((1, 3))]))[0, 0, 1])
-
-
 def hsic_by_the_formula(x: np.ndarray, y: np.ndarray) -> float:
     """HSIC_1 of Song et al. 2012, written with sums over all distinct indices."""
     n = len(x)
     k, m = x @ x.T, y @ y.T
-    pairs = sum(k[i, j] * m[i, j] for i in range(n) for j in range(n) if i != j)
-    triples = sum(
-        k[i, j] * m[i, q]
-        for i in range(n) for j in range(n) for q in range(n) if len({i, j, q}) == 3
-    )  # fmt: skip
-    quads = sum(
-        k[i, j] * m[q, r]
-        for i in range(n) for j in range(n) for q in range(n) for r in range(n)
-        if len({i, j, q, r}) == 4
-    )  # fmt: skip
+    pairs = sum(k[i, j] * m[i, j] for i, j in permutations(range(n), 2))
+    triples = sum(k[i, j] * m[i, q] for i, j, q in permutations(range(n), 3))
+    quads = sum(k[i, j] * m[q, r] for i, j, q, r in permutations(range(n), 4))
     two, three, four = (np.prod(np.arange(n, n - count, -1.0)) for count in (2, 3, 4))
     return pairs / two - 2 * triples / three + quads / four
 
@@ -180,14 +167,7 @@ def test_unbiased_cka_is_that_of_the_definition():
     assert np.isnan(unbiased_cka(x[:, :3])).all()
 
 
-def test_of_unrelated_streams_only_the_unbiased_cka_is_near_zero():
-    x = np.random.default_rng(2).normal(size=(2, 40, 500))
-    assert linear_cka(x)[0, 1] > 0.8
-    assert abs(unbiased_cka(x)[0, 1]) < 0.1
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6))
+@pytest.mark.parametrize("seed", range(5))
 def test_cka_does_not_change_with_rotation_scale_and_place(seed):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(2, 9, 5))
@@ -265,19 +245,6 @@ def test_what_is_planted_is_predicted():
     assert prediction_table(similar, cka, records, lambda *_: 1.0, 0).empty  # no signal
 
 
-def test_nothing_is_predicted_where_effects_and_similarity_are_unrelated():
-    rng = np.random.default_rng(5)
-    records, similar, cka = planted()
-    shuffled = {layer: int(new) for layer, new in enumerate(rng.permutation(12))}
-    similar = similar.assign(influence=[shuffled[layer] for layer in similar["layer"]])
-    lost = rng.random(len(records)) < 0.1
-    records = records.assign(correct=(records["kind"] == "intact") | ~lost)
-    table = prediction_table(similar, cka, records, lambda *_: 0.0, 0)
-    shares = table.loc[(table["effect"] == "share_lost") & (table["predictor"] == "influence")]
-    assert len(shares) == 4
-    assert (shares["p_holm"] > 0.05).all()
-
-
 def unrelated(seed: int, n_layers: int = 12, n_items: int = 60):
     """A model that knows the answers; what a layer costs and how it turns the stream, drawn apart.
 
@@ -323,27 +290,17 @@ def test_layers_whose_need_has_nothing_to_do_with_similarity_are_rarely_told(mon
     assert by_items > sets / 2
 
 
-def test_correlations_are_scipys():
-    rng = np.random.default_rng(3)
-    one, other = rng.integers(0, 4, (20, 9)).astype(float), rng.normal(size=(20, 9))
-    expected = [spearmanr(a, b).statistic for a, b in zip(one, other, strict=True)]
-    np.testing.assert_allclose(stats.rank_correlations(one, other), expected, atol=1e-12)
-    assert np.isnan(stats.rank_correlations(np.ones((1, 5)), other[:1, :5]))[0]
-
-
 def test_a_result_predicts_an_ablation_of_the_same_items_and_the_report_shows_it():
     model = model_of("llama")
     task = solved_by(model, word_task(24))
-    found = lw.similarity(model, task, progress=False)
-    ablation = lw.ablate(model, task, ["letter", "continuation"], progress=False)
+    found = lw.similarity(model, task, "continuation", progress=False)
+    ablation = lw.ablate(model, task, "continuation", progress=False)
     table = found.predicts(ablation)
-    effects = ablation.effects().query("protocol == 'continuation'")["share_lost"]
-    turned = found.influence().query("protocol == 'continuation'")["influence"]
-    rows = table.query("protocol == 'continuation' and effect == 'share_lost'")
-    (rho,) = rows.query("predictor == 'influence'")["rho"]
+    effects, turned = ablation.effects()["share_lost"], found.influence()["influence"]
+    (rho,) = table.query("effect == 'share_lost' and predictor == 'influence'")["rho"]
     assert rho == pytest.approx(spearmanr(turned, effects).statistic)
     page = lw.report([found, ablation])
-    assert {"similarity_letter", "similarity_continuation", "prediction"} <= set(page.figures)
+    assert {"similarity_continuation", "prediction"} <= set(page.figures)
     assert "Similarity of layers</h2>" in page.html
     assert "Similarity of layers</h2>" not in lw.report([ablation]).html
 
@@ -364,11 +321,8 @@ def test_other_items_are_refused():
 def test_blocks_are_within_one_stack() -> None:
     """Of 3 encoder and 2 decoder layers."""
     angular = found_in("t5").angular().query("protocol == 'letter'")
-    assert set(zip(angular["layer"], angular["n_layers"], strict=True)) == {
-        (0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1), (3, 1), (3, 2), (4, 1)
-    }  # fmt: skip
-    for _, cells in angular.groupby("n_layers"):
-        assert cells.loc[cells["least"], "distance"].tolist() == [cells["distance"].min()]
+    blocks = zip(angular["layer"], angular["layer"] + angular["n_layers"], strict=True)
+    assert set(blocks) == {*combinations(range(4), 2), *combinations(range(3, 6), 2)}
 
 
 @cache
