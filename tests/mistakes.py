@@ -64,6 +64,7 @@ FAULTS = [
         "            if head is None:\n"
         "                return same\n"
         '            change = lambda head: make("z", layer, head)\n'
+        "            n_shared = heads_per_key(model.cfg)\n"
         "            whole = of_kv_group(head // n_shared, n_shared, change)\n"
         "            return type(same)(same.id, same.kind, same.site, whole.edits, head)\n",
         (HEADS + "[z-zero]",),

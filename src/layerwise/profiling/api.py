@@ -206,14 +206,23 @@ class Jobs:
             extras,
         )  # fmt: skip
 
+    def planned(self) -> dict[str, PlannedJob]:
+        """By name those of which a plan can say what they cost, of all tasks."""
+        start = ProfileStart(self.ablation.setup, self.lens.setup, self.patching.pairs)
+        jobs: Any = {"ablation": self.ablation, "lens": self.lens, "patching": self.patching}
+        for extra in (EXTRAS[name] for name in self.extras):
+            for job in extra.jobs(start) if extra.planned else ():
+                jobs[extra.name] = job
+        return jobs
+
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> list[Result]:
         """Make all of them, one after the other."""
         setup, reads, pairs = self.ablation.setup, self.lens.setup, self.patching.pairs
         first = [self.ablation.amount(), _amount(self.lens)]
-        planned = planned_jobs(self.extras, ProfileStart(setup, reads, pairs)).values()
-        later = sum(map(_amount, (self.patching, *planned)))
+        _, _, *others = self.planned().values()
+        later = sum(map(_amount, others))
         progress.expect(sum(first) + later)
 
         def made(job: Any, amount: float) -> Any:
@@ -302,25 +311,17 @@ def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[AblationSpec, ...]:
     return tuple(AblationSpec.of(model, "skip", site, layers) for site in sites)
 
 
-def planned_jobs(extras: Sequence[str], start: ProfileStart) -> dict[str, Any]:
-    """By name, the jobs of those extras of which a plan can say what they cost."""
-    chosen = (EXTRAS[name] for name in extras)
-    return {extra.name: job for extra in chosen if extra.planned for job in extra.jobs(start)}
-
-
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     extras = wanted_extras(options["also"], setup.model.cfg)
     main = Jobs.of(setup, options["pairs"], options["exhaustive"], extras, options["fewshot_seeds"])
-    by_name: dict[str, PlannedJob] = {
-        "ablation": main.ablation, "lens": main.lens, "patching": main.patching,
-    }  # fmt: skip
-    more = planned_jobs(extras, ProfileStart(setup, main.lens.setup, options["pairs"]))
     left_out = [name for name in extras if not EXTRAS[name].planned]
-    note = f"Not in this plan, and not in its time: {', '.join(left_out)}."
-    notes = (AT_MOST, note) if left_out else (AT_MOST,)
+    notes = [AT_MOST]
+    if left_out:
+        notes.append(f"Not in this plan, and not in its time: {', '.join(left_out)}.")
     if options["fewshot_seeds"] > 1:
-        notes = (*notes, FIRST_DRAW.format(options["fewshot_seeds"]))
-    return PlannedJobs(by_name | more, notes, power=planned_power(setup, setup.model.cfg.n_layers))
+        notes.append(FIRST_DRAW.format(options["fewshot_seeds"]))
+    power = planned_power(setup, setup.model.cfg.n_layers)
+    return PlannedJobs(main.planned(), tuple(notes), power=power)
 
 
 PLANNED = Planned(

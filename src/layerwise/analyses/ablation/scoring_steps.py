@@ -169,10 +169,9 @@ def _step(
         {"first": cell.protocol, "second": second.cell.protocol},
     )
     layers = cell.interventions["layer"].to_numpy(dtype=int)
-    row = names | {
-        "n_items": len(cell.items), "n_common": tests.n_common,
-        "difference": difference, "low": low, "high": high, "p": p, "p_other_layers": turned.p,
-    }  # fmt: skip
+    row = names | {"n_items": len(cell.items), "n_common": tests.n_common}
+    row |= {"difference": difference, "low": low, "high": high, "p": p}
+    row |= {"p_other_layers": turned.p}
     for name, step, share, p_layers, clearest in (
         ("first", first, shares[0], tests.p_first, turned.first),
         ("second", second, shares[1], tests.p_second, turned.second),
@@ -315,12 +314,11 @@ def _compared(
 
 def _bootstrapped(first: StepAnswers, second: StepAnswers, facts: Facts) -> dict[str, Any]:
     """Losses in points, shares and nats, and their differences in the same resamples."""
-    sides, n = (first, second), len(first.cell.items)
+    cell, sides, n = first.cell, (first, second), len(first.cell.items)
     values = [(s.cell.change, s.cell.nats, s.cell.margins) for s in sides]
     *above, loss1, nats1, margin1, loss2, nats2, margin2 = resampled(
-        first.cell.task, first.cell.clusters, facts.seed,
-        first.above, second.above, *values[0], *values[1],
-    )  # fmt: skip
+        cell.task, cell.clusters, facts.seed, first.above, second.above, *values[0], *values[1]
+    )
     loss = (loss1, loss2)
     share = [a / np.where(whole > 0, whole, np.nan) for a, whole in zip(loss, above, strict=True)]
     columns: dict[str, Any] = {}
