@@ -316,9 +316,16 @@ def test_a_run_says_what_is_needed_to_repeat_it(model, tmp_path):
         assert entry["brute_force_block_passes"] == 3 * 5 + 3
         assert 0 < entry["token_passes"] < entry["brute_force_token_passes"] / 2
     assert {path.stem for path in folder.iterdir()} == {
-        "dissociations", "effects", "estimates", "ladder", "ladder_steps", "records", "requests",
-        "run", "signal",
-    }  # fmt: skip
+        "dissociations",
+        "effects",
+        "estimates",
+        "ladder",
+        "ladder_steps",
+        "records",
+        "requests",
+        "run",
+        "signal",
+    }
 
 
 @any_model

@@ -103,9 +103,11 @@ def idle(*kinds: tuple[float, float]) -> Draw:
 
 
 def damaged(
-    kinds: tuple[tuple[float, float], tuple[float, float]], layers: list[int],
-    kept: tuple[float, float], luck: tuple[float, float] = (0.0, 0.0),
-) -> Draw:  # fmt: skip
+    kinds: tuple[tuple[float, float], tuple[float, float]],
+    layers: list[int],
+    kept: tuple[float, float],
+    luck: tuple[float, float] = (0.0, 0.0),
+) -> Draw:
     """Layers that keep a share of the answers either way, whichever they are, or leave guesses."""
 
     def draw(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:

@@ -106,15 +106,14 @@ def made_up(n: int, n_draws: int, seed: int = 0) -> pd.DataFrame:
     for item, (layer, draw) in product(range(n), [(None, None), *product((0, 1), range(n_draws))]):
         lost = 0.0 if layer is None else float(rng.normal(layer + 0.5 * (item % 3), 1.0))
         changed = layer is not None
-        rows.append({
-            "task": "t", "capability": "reasoning", "protocol": "continuation",
-            "item": f"{item:03d}", "draw": draw, "layer": layer,
-            "intervention": f"noise:layer={layer}" if changed else "intact",
-            "kind": "noise" if changed else "intact", "site": "mlp_out" if changed else None,
-            "layers": [layer] if changed else [],
-            "correct": bool(rng.random() < (0.6 if changed else 0.9)),
-            "gold_logprob": -1.0 - lost, "margin": 1.0 - lost,
-        })  # fmt: skip
+        row = {"task": "t", "capability": "reasoning", "protocol": "continuation"}
+        row |= {"item": f"{item:03d}", "draw": draw, "layer": layer}
+        row |= {"intervention": "intact", "kind": "intact", "site": None, "layers": []}
+        if changed:
+            row |= {"intervention": f"noise:layer={layer}", "kind": "noise"}
+            row |= {"site": "mlp_out", "layers": [layer]}
+        row |= {"correct": bool(rng.random() < (0.6 if changed else 0.9))}
+        rows.append(row | {"gold_logprob": -1.0 - lost, "margin": 1.0 - lost})
     return pd.DataFrame(rows)
 
 

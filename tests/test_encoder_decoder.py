@@ -316,9 +316,11 @@ def test_layers_have_numbers_or_addresses(layer: int, name: str, n_encoder: int)
 
 @pytest.mark.parametrize(
     ("name", "n_encoder"),
-    [*((name, 4) for name in ("encoder.4", "decoder.2", "3", "other.1", "encoder.-1", "", ".")),
-     *((name, 0) for name in ("3", "encoder.0", ".1", "-1", "x"))],
-)  # fmt: skip
+    [
+        *((name, 4) for name in ("encoder.4", "decoder.2", "3", "other.1", "encoder.-1", "", ".")),
+        *((name, 0) for name in ("3", "encoder.0", ".1", "-1", "x")),
+    ],
+)
 def test_layers_that_a_model_lacks(name: str, n_encoder: int) -> None:
     expected = "encoder.0 to encoder.3, decoder.0 to decoder.1" if n_encoder else r"0 to 2\."
     with pytest.raises(UserError, match=f"no layer {name!r}: expected one of {expected}"):

@@ -73,10 +73,12 @@ def made(result) -> int:
 @pytest.mark.parametrize(
     "options",
     [
-        {}, {"kind": "mean", "layers": [0, 2]},
-        {"kind": "noise", "draws": 2, "layers": [1]}, {"kind": "resample", "draws": 2},
+        {},
+        {"kind": "mean", "layers": [0, 2]},
+        {"kind": "noise", "draws": 2, "layers": [1]},
+        {"kind": "resample", "draws": 2},
     ],
-)  # fmt: skip
+)
 def test_an_ablation_does_what_was_planned(options):
     """Of a task of two pieces."""
     model, task = tiny_model("llama"), word_task(34)

@@ -40,6 +40,9 @@ TABLES = [
 ]  # fmt: skip
 
 
+PROTOCOLS = ("continuation", "generate")
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("profile")
@@ -53,7 +56,8 @@ def said(root) -> str:
     """A profile made by the command line, and what it said."""
     return done(
         "profile", model_folder(), "--task", root / "solved.jsonl", "--task",
-        root / "random.jsonl", "--fewshot", 0, "--out", root / "run",
+        root / "random.jsonl", "--fewshot", 0, "--protocol", "continuation", "--protocol",
+        "generate", "--out", root / "run",
     )  # fmt: skip
 
 
@@ -82,12 +86,17 @@ def test_everything_is_there_and_can_be_read(root, said):
         start = picture.read_bytes()[:8]
         assert start.startswith(b"\x89PNG" if picture.suffix == ".png" else b"<?xml")
     assert {name.split(".")[0] for name in pictures} >= {
-        "role_map_skip_layer", "accuracy_skip_layer", "lens_continuation", "emergence",
-    }  # fmt: skip
+        "role_map_skip_layer",
+        "accuracy_skip_layer",
+        "lens_continuation",
+        "emergence",
+    }
     facts = json.loads((folder / "run.json").read_text())
     assert {entry["analysis"] for entry in facts["work"]} == {
-        "ablation", "logit lens", "plain forwards, timed for comparison",
-    }  # fmt: skip
+        "ablation",
+        "logit lens",
+        "plain forwards, timed for comparison",
+    }
     assert facts["settings"]["analysis"] == "profile"
 
 
@@ -118,7 +127,7 @@ def test_layers_are_changed_only_where_there_is_signal(root, said):
     assert signal["signal"].to_dict() == {
         (task, protocol): (task, protocol) == ("solved", "continuation")
         for task in ("solved", "random")
-        for protocol in ("letter", "continuation", "generate")
+        for protocol in PROTOCOLS
     }
     for (task, protocol), rows in records.groupby(["task", "protocol"]):
         swept = (task, protocol) == ("solved", "continuation")
@@ -126,7 +135,7 @@ def test_layers_are_changed_only_where_there_is_signal(root, said):
         assert changed.nunique() == (3 if swept else 0)
         assert rows["item"].nunique() == (40 if task == "solved" else 12)
     left_out = pd.read_parquet(root / "run" / "left_out.parquet")
-    assert {("random", "continuation"), ("solved", "letter"), ("random", "letter")} <= set(
+    assert {("random", "continuation"), ("solved", "generate"), ("random", "generate")} <= set(
         zip(left_out["task"], left_out["protocol"], strict=True)
     )
 
@@ -134,7 +143,7 @@ def test_layers_are_changed_only_where_there_is_signal(root, said):
 @pytest.mark.usefixtures("blank_pictures")
 def test_the_function_finds_the_same(root, said, model):
     names = [str(root / "solved.jsonl"), str(root / "random.jsonl")]
-    found = profile(model, names, fewshot=0, progress=False)
+    found = profile(model, names, PROTOCOLS, fewshot=0, progress=False)
     saved = lw.load_results(root / "run")
     assert [type(result) for result in found.results] == [type(result) for result in saved]
     for one, other in zip(found.results, saved, strict=True):
@@ -167,7 +176,7 @@ def test_a_finished_profile_is_read_and_not_made_again(root, said, model, tmp_pa
     tables = [path for path in folder.glob("*.parquet") if path.stem != "claims"]
     before = [path.stat().st_mtime_ns for path in tables]
     names = [str(root / "solved.jsonl"), str(root / "random.jsonl")]
-    found = profile(model, names, fewshot=0, out=folder, progress=False)
+    found = profile(model, names, PROTOCOLS, fewshot=0, out=folder, progress=False)
     assert [path.stat().st_mtime_ns for path in tables] == before
     assert found.path == folder / "report.html"
     assert found.report.text in said

@@ -147,17 +147,23 @@ def rewrite(path: Path, number: int, **fields: Any) -> None:
 
 
 EDITS = {
-    "capability": (lambda path: rewrite(path, -1, capability="reasoning"),
-                   'task mine capability was "knowledge" and is now "reasoning"'),
+    "capability": (
+        lambda path: rewrite(path, -1, capability="reasoning"),
+        'task mine capability was "knowledge" and is now "reasoning"',
+    ),
     "a line beyond the limit": (
         lambda path: rewrite(path, 5, answer="red", choices=["red", "blue", "two"]),
-        "task mine items not asked: other items"),
+        "task mine items not asked: other items",
+    ),
     "lines beyond the limit are gone": (
         lambda path: path.write_text("".join(path.read_text().splitlines(True)[:5])),
-        "task mine items not asked: 4 items -> 1 items"),
-    "a line": (lambda path: rewrite(path, 1, question="the blue of the red is"),
-               "task mine: other items"),
-}  # fmt: skip
+        "task mine items not asked: 4 items -> 1 items",
+    ),
+    "a line": (
+        lambda path: rewrite(path, 1, question="the blue of the red is"),
+        "task mine: other items",
+    ),
+}
 
 
 @pytest.mark.parametrize(

@@ -69,13 +69,11 @@ def truncated(path: Path) -> None:
 DAMAGES = [edited, Path.unlink, *in_long_runs((truncated,), (lambda path: path.write_text(""),))]
 
 
-def test_a_saved_folder_lists_its_files_and_verifies(folder):
+def test_a_saved_folder_lists_its_files_and_verifies(ablation, folder):
     found = lw.verify(folder)
     assert found.ok
     assert found.checksums
-    tables = ["records", "signal", "estimates", "effects", "ladder", "ladder_steps",
-              "dissociations"]  # fmt: skip
-    names = ["run.json", *(f"{name}.parquet" for name in tables)]
+    names = ["run.json", *(f"{name}.parquet" for name in ("records", *ablation.derived()))]
     assert dict(found.files) == dict.fromkeys(names, "ok")
     said = commands.done("verify", folder)
     assert "records.parquet: ok\n" in said
@@ -576,10 +574,12 @@ def test_what_is_not_kept_is_named_and_is_no_problem(lacking: Path):
         (lambda folder: (folder / NOT_KEPT_FILE).unlink(), f"{REQUESTS} is missing"),
         (lambda folder: (folder / "signal.parquet").unlink(), "signal.parquet is missing"),
         (lambda folder: (folder / REQUESTS).write_text("else"), f"{REQUESTS} is changed"),
-        (lambda folder: (folder / NOT_KEPT_FILE).write_text(f"{REQUESTS}\nnotes.txt\n"),
-         "not_kept.txt names notes.txt, which run.json does not list"),
+        (
+            lambda folder: (folder / NOT_KEPT_FILE).write_text(f"{REQUESTS}\nnotes.txt\n"),
+            "not_kept.txt names notes.txt, which run.json does not list",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_differs_beside_it_is_a_problem(lacking: Path, change, problem: str):
     change(lacking)
     assert lw.verify(lacking).problems == (problem,)
