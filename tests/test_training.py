@@ -238,7 +238,6 @@ def test_the_commands_profile_checkpoints_and_join_their_runs(tmp_path):
     joined = done("compare", "--series", *runs, "--out", tmp_path / "joined")
     assert joined.splitlines()[:3] == said.splitlines()[1:4]
     assert "is as it was written" in done("verify", tmp_path)
-    assert "no finding" not in done("report", runs[0])
 
 
 @pytest.mark.parametrize(

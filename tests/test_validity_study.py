@@ -46,11 +46,6 @@ def test_a_model_without_signal_gets_no_claim(case):
     assert "not shown to be better than chance" in only.full
 
 
-def saved(name: str) -> pd.DataFrame:
-    """A table that the study saved."""
-    return pd.read_parquet(FOLDER / "results" / f"{name}.parquet")
-
-
 def test_shuffled_answers_are_drawn_evenly_from_the_choices():
     task = load_task("wired-lookup", limit=200)
     mixed = nothing.shuffled(task, seed=0)
@@ -73,7 +68,7 @@ def test_redrawn_answers_have_signal_and_no_effect_on_average():
 
 
 def test_the_saved_rates_are_at_most_nominal():
-    table = saved("nothing")
+    table = pd.read_parquet(FOLDER / "results" / "nothing.parquet")
     asked = table.loc[table["case"] != nothing.REDRAWN]
     assert (asked["silent"].astype(bool) == ~asked["signal"]).all()
     told = nothing.told(table)
@@ -84,7 +79,7 @@ def test_the_saved_rates_are_at_most_nominal():
 
 
 def test_the_saved_findings_are_what_was_planted():
-    table = saved("planted")
+    table = pd.read_parquet(FOLDER / "results" / "planted.parquet")
     by_gradient = table["method"] == planted.within.GRADIENT
     assert table.loc[~by_gradient, "same"].all()
     # A gradient sees the head at the end of the chain, and only where that is all it is exact.
@@ -98,7 +93,7 @@ def test_the_saved_findings_are_what_was_planted():
 
 
 def test_the_saved_findings_in_encoder_decoders_are_what_was_planted():
-    table = saved("planted_seq2seq")
+    table = pd.read_parquet(FOLDER / "results" / "planted_seq2seq.parquet")
     by_gradient = table["method"].str.startswith("attribution patching")
     same = [list(a) == list(b) for a, b in zip(table["planted"], table["found"], strict=True)]
     assert table["same"].tolist() == same
@@ -125,7 +120,7 @@ def test_a_tuned_lens_claims_no_depth_where_there_is_no_signal(monkeypatch):
 
 
 def test_the_saved_tuned_lenses_read_what_is_there_and_nothing_before():
-    readings = saved("tuned_readings")
+    readings = pd.read_parquet(FOLDER / "results" / "tuned_readings.parquet")
     assert set(zip(readings["model"], readings["lens"], strict=True)) == {
         (name, lens) for name in (*tuned.ORGANISMS, tuned.WIRED) for lens in tuned.LENSES
     }
@@ -145,12 +140,12 @@ def test_the_saved_tuned_lenses_read_what_is_there_and_nothing_before():
 
 
 def test_the_saved_tuned_lenses_are_nearer_and_claim_nothing_of_random_weights():
-    layers = saved("tuned_layers")
+    layers = pd.read_parquet(FOLDER / "results" / "tuned_layers.parquet")
     organisms = layers.loc[layers["model"].isin(tuned.ORGANISMS)]
     assert organisms.groupby(["model", "kind"])["layer"].count().eq(8).all()
     assert (organisms["difference_low"] > 0).all()
     assert organisms.loc[organisms["kind"] == "full", "lower"].all()
-    untrained = saved("tuned_untrained")
+    untrained = pd.read_parquet(FOLDER / "results" / "tuned_untrained.parquet")
     assert len(untrained) == tuned.N_MODELS
     assert not untrained.loc[~untrained["signal"], "claimed"].any()
     assert (untrained["claimed_alone"] > 0).mean() <= NOMINAL
@@ -167,7 +162,7 @@ def test_methods_that_patch_would_claim_of_guesses_what_they_do_not_claim():
 
 
 def test_the_saved_claims_of_guesses_are_at_most_nominal():
-    told = guessing.told(saved("nothing_methods"))
+    told = guessing.told(pd.read_parquet(FOLDER / "results" / "nothing_methods.parquet"))
     sizes = {case: len(seeds) for case, seeds in guessing.MODELS.items()}
     assert told["models"].tolist() == told["case"].map(sizes).tolist()
     assert (told["low"] <= NOMINAL).all()
@@ -177,7 +172,7 @@ def test_the_saved_claims_of_guesses_are_at_most_nominal():
 
 def test_the_saved_findings_in_organisms_are_as_written_beforehand_but_where_told():
     within_trained = part("within_trained")
-    table = saved("trained_methods")
+    table = pd.read_parquet(FOLDER / "results" / "trained_methods.parquet")
     assert set(table["method"]) == set(within_trained.RULES)
     assert table["model"].nunique() == len(within_trained.NAMES)
     for row in table.itertuples():
@@ -209,7 +204,7 @@ def test_a_page_of_one_scale_claims_no_other_layers():
 def test_the_saved_pages_say_what_is_false_no_more_often_than_is_nominal():
     """What is said to hold over a run; within a table, what is corrected over the run anyway."""
     sentences = part("sentences")
-    table = saved("sentences")
+    table = pd.read_parquet(FOLDER / "results" / "sentences.parquet")
     rates = sentences.told(table)
     assert set(zip(rates["case"], rates["kind"], strict=True)) == {
         (case, kind) for case, kinds in sentences.FALSE.items() for kind in kinds
@@ -219,9 +214,9 @@ def test_the_saved_pages_say_what_is_false_no_more_often_than_is_nominal():
 
 
 def test_the_saved_claims_of_what_layers_are_for_are_false_as_rarely_as_is_nominal():
-    rates = saved("layer_claims")
+    rates = pd.read_parquet(FOLDER / "results" / "layer_claims.parquet")
     assert set(rates["world"]) == {world.name for world in part("layer_claims").worlds()}
-    gains = saved("layer_gains")
+    gains = pd.read_parquet(FOLDER / "results" / "layer_gains.parquet")
     assert max(rates["rate"].max(), gains["rate"].max()) <= NOMINAL
 
 

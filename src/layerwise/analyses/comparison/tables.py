@@ -58,9 +58,10 @@ def difference_rows(
         for key, every in quantities([*one, *other], left_out.append).items():
             if key.measure in DESCRIBED:
                 continue
-            paired = len(every) == 2  # groups have two runs or more each
-            seed = one[0].sampling.seed
-            tested = _of_items(key, *every, seed) if paired else _of_runs(every, split)
+            if len(every) > 2:  # groups have two runs or more each
+                tested = _of_runs(every, split)
+            else:
+                tested = _of_items(key, every[0], every[1], one[0].sampling.seed)
             values = np.array([quantity.draws[0] for quantity in every])
             units = [quantity.axis.unit for quantity in every if quantity.axis]
             yield {
