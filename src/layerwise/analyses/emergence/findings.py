@@ -24,7 +24,7 @@ from layerwise.presentation.claim import (
 )
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.over_run import LEVEL, after_holm
-from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.rows import numbers, parts, records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
@@ -56,6 +56,12 @@ _DOES = {
 Row = dict[str, Any]
 
 
+def findings(run: RunTables) -> list[Claim]:
+    """Where capabilities emerge and in which order, and whether protocols and methods agree."""
+    finders = (interactions, orders, suites_apart, lens_depths, agreements)
+    return [finding for finder in finders for finding in finder(run)]
+
+
 def interactions(run: RunTables) -> list[Claim]:
     """One sentence per capability whose profile changes with the protocol, and one for the rest."""
     table = run.table("protocol_interaction")
@@ -72,8 +78,8 @@ def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
     """Where losses differ most and least, of the pair of protocols with the smallest p."""
     pairs = [part for _, part in sure.groupby(["first", "second"], sort=False)]
     best = min(pairs, key=lambda pair: (pair["p_holm"].iloc[0], -_apart(pair)))
-    difference = numbers(best, "difference")
-    sign = -1 if -difference.min() > difference.max() else 1
+    gap = numbers(best, "difference")
+    sign = -1 if -gap.min() > gap.max() else 1  # told from where the widest gap loses more
     least, *_, most = records(best.sort_values("difference", kind="stable"))[::sign]
     where = {name: str(most[name]) for name in ("capability", "first", "second")}
     pair = (where["first"], where["second"])
@@ -143,35 +149,32 @@ def orders(run: RunTables) -> list[Claim]:
 
 def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Claim:
     """Significant tests that say both orders, with the clearest of either."""
-    clearest = [
-        min((row for row in sure if (row["difference"] < 0) == later), key=lambda r: r["p_holm"])
-        for later in (False, True)
-    ]
-    first, second = str(sure[0]["first"]), str(sure[0]["second"])
-    each_way = (
-        f"{capitalised(before)} comes before {after} by {row['method']} {when(row['protocol'])} "
-        f"({row['measure']}, {p_value(row['p_holm'])} {after_holm(n_run)})."
-        for row, (before, after) in zip(clearest, ((first, second), (second, first)), strict=True)
-    )
+    names, clearest, details = (str(sure[0]["first"]), str(sure[0]["second"])), [], []
+    for sign in (1, -1):
+        row = min((row for row in sure if sign * row["difference"] >= 0), key=lambda r: r["p_holm"])
+        before, after = names[::sign]
+        clearest.append(row)
+        details.append(
+            f"{capitalised(before)} comes before {after} by {row['method']} "
+            f"{when(row['protocol'])} ({row['measure']}, {p_value(row['p_holm'])} "
+            f"{after_holm(n_run)})."
+        )
     return Claim(
-        kind=ORDER, evidence=ESTABLISHED, importance=weight(0.7, 0.0),
-        capabilities=(first, second),
-        short=f"Whether {first} or {second} comes first depends on how it is measured.",
+        kind=ORDER, evidence=ESTABLISHED, importance=weight(0.7, 0.0), capabilities=names,
+        short=f"Whether {names[0]} or {names[1]} comes first depends on how it is measured.",
         protocols=tuple(in_order([str(row["protocol"]) for row in clearest], PROTOCOL_ORDER)),
-        details=(*each_way,
-                 f"{len(sure)} of {counted(n_tests, 'test')} of this pair are significant.",
-                 *filter(None, [beside_orders(clearest, run).strip()])),
-        source=source("order", {"first": first, "second": second}),
+        details=(*details, f"{len(sure)} of {counted(n_tests, 'test')} of this pair are "
+                 "significant.", *filter(None, [beside_orders(clearest, run).strip()])),
+        source=source("order", dict(zip(("first", "second"), names, strict=True))),
     )  # fmt: skip
 
 
 def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> Claim:
     """One order, told from the earlier side by its clearest test."""
     best = min(sure, key=lambda row: (row["p_holm"], -abs(row["difference"])))
-    flipped = best["difference"] < 0
-    names = [str(best["first"]), str(best["second"])]
-    earlier, later = names[::-1] if flipped else names
-    ahead, *ends = ((-1 if flipped else 1) * best[end] for end in _ENDS)
+    names, sign = [str(best["first"]), str(best["second"])], -1 if best["difference"] < 0 else 1
+    earlier, later = names[::sign]
+    ahead, *ends = (sign * best[end] for end in _ENDS)
     at = {name: str(best[name]) for name in ("protocol", "method", "measure")}
     beyond, only = "", ""
     if isinstance(best.get("shared"), list):  # of ablation, which layers both need is left out
@@ -189,15 +192,13 @@ def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> 
         f"{when(at['protocol'])}, by {number(100 * ahead)} % of the model's depth.",
         capabilities=(earlier, later), protocols=(at["protocol"],), p=float(best["p_holm"]),
         test=f"order of the {at['measure']}, {after_holm(n_run)}",
-        estimate=Estimate(
-            ahead, min(ends), max(ends), "of the model's depth earlier", digits=2
-        ),
+        estimate=Estimate(ahead, min(ends), max(ends), "of the model's depth earlier", digits=2),
         items=f"{n_items[earlier]} items of {earlier} and {n_items[later]} of {later}",
         details=tuple(filter(None, (
             f"Of {counted(len(pair), 'test')} of this pair, {n_sure}, "
             f"{'all ' * (len(sure) > 1)}in this direction.",
             only,
-            beside_order(best, run, flipped).strip(),
+            beside_order(best, run, sign < 0).strip(),
         ))),
         source=source("order", {"first": names[0], "second": names[1]}, **at),
     )  # fmt: skip
@@ -206,7 +207,7 @@ def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> 
 def _no_order(unordered: list[pd.DataFrame], n_run: int) -> Claim:
     """Pairs without a significant test of order, and what their tests found instead."""
     tests = pd.concat(unordered)
-    pairs = [tuple(str(pair[end].iloc[0]) for end in ("first", "second")) for pair in unordered]
+    pairs = in_order(zip(tests["first"], tests["second"], strict=True), ())
     named = [" and ".join(pair) for pair in pairs]
     p, (difference, low, high) = numbers(tests, "p_holm"), (numbers(tests, end) for end in _ENDS)
     away, unsure = (low > 0) | (high < 0), (p >= LEVEL) & np.isfinite(difference)
@@ -217,10 +218,10 @@ def _no_order(unordered: list[pd.DataFrame], n_run: int) -> Claim:
         "found a difference too small to be of interest": (p < LEVEL) & away,
     }
     several = len(pairs) > 1
+    first, second = (list(names) for names in zip(*pairs, strict=True))
     return Claim(
         kind=ORDER, evidence=OPEN, importance=weight(0.55, 0.0),
-        source=source("order", {end: [pair[i] for pair in pairs]
-                                for i, end in enumerate(("first", "second"))}),
+        source=source("order", {"first": first, "second": second}),
         short="Which capability comes first is open: no order is established "
         f"{f'in {len(pairs)} pairs' if several else f'between {named[0]}'}.",
         capabilities=tuple(dict.fromkeys(name for pair in pairs for name in pair)),
@@ -263,10 +264,8 @@ def lens_depths(run: RunTables) -> list[Claim]:
     emergence = run.table("emergence")
     if emergence is None:
         return []
-    where = {"method": "logit lens", "measure": HALF, "axis": COMPUTATION}
-    placed, claims = rows(emergence, **where), []
-    for protocol in in_order(placed["protocol"], PROTOCOL_ORDER):
-        depths = rows(placed, protocol=protocol)
+    where, claims = {"method": "logit lens", "measure": HALF, "axis": COMPUTATION}, []
+    for (protocol,), depths in parts(rows(emergence, **where), protocol=PROTOCOL_ORDER):
         names = in_order(depths["capability"], CAPABILITY_ORDER)
         by_depth = records(depths.sort_values("estimate", kind="stable"))
         first, last = (name_layer(round(by_depth[end]["layer"])) for end in (0, -1))
@@ -301,11 +300,8 @@ def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
         protocol = str(of_capability["protocol"].value_counts().idxmax())
         placed = records(rows(of_capability, protocol=protocol))
         placed = [row for row in placed if row["high"] - row["low"] <= _WIDEST]
-        words = [
-            f"{does} {_place(row)}"
-            for method, does in _DOES.items()
-            for row in placed if row["method"] == method
-        ]  # fmt: skip
+        words = [f"{does} {_place(row)}" for method, does in _DOES.items()
+                 for row in placed if row["method"] == method]  # fmt: skip
         if len(words) < 2:
             continue
         claims.append(Claim(
@@ -353,9 +349,3 @@ def _ranks(ranks: pd.DataFrame) -> Claim:
         f"{after_holm(len(ranks))}",
         source=source("method_agreement", {"measure": RANKS}),
     )  # fmt: skip
-
-
-def findings(run: RunTables) -> list[Claim]:
-    """Where capabilities emerge and in which order, and whether protocols and methods agree."""
-    finders = (interactions, orders, suites_apart, lens_depths, agreements)
-    return [finding for finder in finders for finding in finder(run)]
